@@ -1,0 +1,27 @@
+//! `idempotency_keys`: the first answer to each `Idempotency-Key`, for a day.
+
+use crate::Timestamp;
+use sea_orm::entity::prelude::*;
+
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "idempotency_keys")]
+pub struct Model {
+    /// SHA-256 of owner and key, lower-case hex: two owners' keys never meet.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: String,
+    /// SHA-256 over method, path, query and body.
+    pub fingerprint: Option<String>,
+    /// None while the first request is in flight.
+    pub status: Option<i32>,
+    pub headers: Option<Json>,
+    pub body: Option<Vec<u8>>,
+    /// The first request is taken for dead after this.
+    pub locked_until: Option<Timestamp>,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,24 @@
+//! Landfall's tables: one SeaORM entity per file, ids and statuses as types.
+//!
+//! Nothing here decides anything. A status changes only by a compare-and-set in `landfall-core`,
+//! and what goes over the wire is a type of its own there: no entity is ever serialized.
+
+pub mod attempt;
+pub mod audit_entry;
+pub mod batch;
+pub mod delivery;
+pub mod file;
+pub mod idempotency_key;
+pub mod ids;
+pub mod minute_count;
+pub mod outbox_event;
+pub mod part;
+pub mod periodic_run;
+pub mod token;
+pub mod upload;
+pub mod webhook_endpoint;
+
+pub use ids::{AttemptId, BatchId, DeliveryId, EventId, FileId, TokenId, UploadId, WebhookId};
+
+/// A moment in UTC, to the microsecond: what both databases keep.
+pub type Timestamp = chrono::DateTime<chrono::Utc>;

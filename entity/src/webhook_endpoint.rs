@@ -1,0 +1,34 @@
+//! `webhook_endpoints`: who is told.
+
+use crate::{Timestamp, WebhookId};
+use sea_orm::entity::prelude::*;
+
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "webhook_endpoints")]
+pub struct Model {
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub id: WebhookId,
+    pub url: String,
+    /// A JSON array of event types; empty means all.
+    pub event_types: Json,
+    pub description: String,
+    pub active: bool,
+    /// `whsec_…`, or sealed with the key from the configuration.
+    pub secret: String,
+    /// The secret before the last rotation; it signs too until it expires.
+    pub previous_secret: Option<String>,
+    pub previous_secret_expires_at: Option<Timestamp>,
+    /// Attempts that failed since the last 2xx.
+    pub consecutive_failures: i32,
+    /// Why Landfall switched the endpoint off.
+    pub disabled_reason: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    /// Kept for its deliveries' sake; invisible from then on.
+    pub deleted_at: Option<Timestamp>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}
