@@ -1,0 +1,16 @@
+//! Blocking work, off the test's own runtime thread, so that an API under test goes on answering
+//! while a server stops or starts.
+
+use std::panic::resume_unwind;
+
+/// Runs `work` on a blocking thread; a panic in it is a panic of the caller.
+pub(crate) async fn in_background<T, F>(work: F) -> T
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => resume_unwind(error.into_panic()),
+    }
+}
