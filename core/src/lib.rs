@@ -1,1 +1,5 @@
+//! Landfall's domain: files come in, are verified, stored and announced. No HTTP server, no job runner.
 
+pub mod clock;
+pub mod config;
+pub mod digest;

@@ -1,0 +1,57 @@
+//! The time, injected: tests may set it, and every stored moment has the precision both databases keep.
+
+use chrono::{DateTime, SubsecRound, Utc};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+/// Tells the time in UTC, to the microsecond; may be set off from the machine's clock.
+#[derive(Clone, Debug, Default)]
+pub struct Clock {
+    offset_ms: Arc<AtomicI64>,
+}
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::default()
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        let offset = chrono::TimeDelta::milliseconds(self.offset_ms.load(Ordering::Relaxed));
+        (Utc::now() + offset).trunc_subsecs(6)
+    }
+
+    /// The moment that lies `duration` after now; durations beyond what a date can hold end in its last year.
+    #[must_use]
+    pub fn after(&self, duration: Duration) -> DateTime<Utc> {
+        let delta = chrono::TimeDelta::from_std(duration).unwrap_or(chrono::TimeDelta::MAX);
+        self.now()
+            .checked_add_signed(delta)
+            .unwrap_or(DateTime::<Utc>::MAX_UTC)
+            .trunc_subsecs(6)
+    }
+
+    /// The moment that lies `duration` before now.
+    #[must_use]
+    pub fn before(&self, duration: Duration) -> DateTime<Utc> {
+        let delta = chrono::TimeDelta::from_std(duration).unwrap_or(chrono::TimeDelta::MAX);
+        self.now()
+            .checked_sub_signed(delta)
+            .unwrap_or(DateTime::<Utc>::MIN_UTC)
+            .trunc_subsecs(6)
+    }
+
+    /// Moves every clone of this clock forward.
+    pub fn advance(&self, duration: Duration) {
+        let milliseconds = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        self.offset_ms.fetch_add(milliseconds, Ordering::Relaxed);
+    }
+}

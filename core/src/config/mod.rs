@@ -1,0 +1,257 @@
+//! Every setting, read once at the start: the built-in `config.toml`, a file over it, the environment over both.
+//!
+//! Owns what a setting is called, its type and its bounds. A wrong value or an unknown key is refused, all of
+//! them in one message; nothing else in Landfall reads the environment.
+
+mod reader;
+mod s3;
+mod values;
+
+use crate::config::reader::Reader;
+use ipnet::IpNet;
+pub use reader::{ConfigError, Fault, Sources};
+pub use s3::S3Settings;
+use secrecy::SecretString;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use url::Url;
+pub use values::{AuthMode, Backend, ByteSize, LogFormat};
+
+/// The `config.toml` that is built in: every setting with its default and one comment.
+pub const DEFAULTS: &str = include_str!("../../../config.toml");
+
+/// What one process of an installation needs to know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub server: Server,
+    pub database: Database,
+    pub redis: Redis,
+    pub staging: Staging,
+    pub storage: Storage,
+    pub uploads: Uploads,
+    pub files: Files,
+    pub workers: Workers,
+    pub webhooks: Webhooks,
+    pub sweep: Sweep,
+    pub outbox: Outbox,
+    pub auth: Auth,
+    pub log: Log,
+}
+
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub bind: SocketAddr,
+    /// None until the address is known: then it is made from it.
+    pub public_url: Option<Url>,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub shutdown_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// Holds a password, so it is never printed.
+    pub url: SecretString,
+    pub max_connections: u32,
+}
+
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// None: embedded, for `up` only.
+    pub url: Option<SecretString>,
+    pub prefix: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Staging {
+    pub backend: Backend,
+    pub path: PathBuf,
+    pub quota: Option<ByteSize>,
+    pub min_free: ByteSize,
+    pub grace: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Storage {
+    pub backend: Backend,
+    pub path: PathBuf,
+    pub s3: S3Settings,
+}
+
+#[derive(Clone, Debug)]
+pub struct Uploads {
+    pub max_file_size: ByteSize,
+    pub chunk_size: ByteSize,
+    pub session_ttl: Duration,
+    /// Lower-case media types, `type/*` among them; empty: all.
+    pub allowed_types: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Files {
+    pub default_ttl: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Workers {
+    pub finalize_concurrency: usize,
+    pub deliver_concurrency: usize,
+    pub lease: Duration,
+    pub retry_for: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Webhooks {
+    pub base_delay: Duration,
+    pub max_delay: Duration,
+    pub max_attempts: u32,
+    pub timeout: Duration,
+    pub endpoint_concurrency: u32,
+    pub allow_networks: Vec<IpNet>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Sweep {
+    pub interval: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    pub retention: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Auth {
+    pub mode: AuthMode,
+}
+
+#[derive(Clone, Debug)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: String,
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const MIB: u64 = 1024 * 1024;
+
+impl Config {
+    /// Reads the defaults, the file and the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every wrong value and unknown key, or the one reason the file could not be read.
+    pub fn load(sources: Sources) -> Result<Self, ConfigError> {
+        let mut read = Reader::new(sources)?;
+        let config = Self::take(&mut read);
+        config.check_across(&mut read);
+        read.finish()?;
+        Ok(config)
+    }
+
+    fn take(read: &mut Reader) -> Self {
+        let data_dir: PathBuf = read.get("data_dir");
+        let under = |path: Option<PathBuf>, name: &str| path.unwrap_or_else(|| data_dir.join(name));
+        let database_url = read
+            .optional::<SecretString>("database.url")
+            .unwrap_or_else(|| {
+                format!("sqlite://{}", data_dir.join("landfall.db").display()).into()
+            });
+        Self {
+            server: Server {
+                bind: read.get("server.bind"),
+                public_url: read.optional("server.public_url"),
+                header_timeout: read.at_least("server.header_timeout", SECOND),
+                idle_timeout: read.at_least("server.idle_timeout", SECOND),
+                shutdown_timeout: read.get("server.shutdown_timeout"),
+            },
+            database: Database {
+                url: database_url,
+                max_connections: read.within("database.max_connections", 2, 1000),
+            },
+            redis: Redis {
+                url: read.optional("redis.url"),
+                prefix: read.name("redis.prefix"),
+            },
+            staging: Staging {
+                backend: read.get("staging.backend"),
+                path: under(read.optional("staging.path"), "staging"),
+                quota: read.optional("staging.quota"),
+                min_free: read.get("staging.min_free"),
+                grace: read.at_least("staging.grace", SECOND),
+            },
+            storage: Storage {
+                backend: read.get("storage.backend"),
+                path: under(read.optional("storage.path"), "storage"),
+                s3: S3Settings::take(read),
+            },
+            uploads: Uploads {
+                max_file_size: read.within(
+                    "uploads.max_file_size",
+                    ByteSize(1),
+                    ByteSize(5 * 1024 * 1024 * MIB),
+                ),
+                chunk_size: read.within(
+                    "uploads.chunk_size",
+                    ByteSize(64 * 1024),
+                    ByteSize(5 * 1024 * MIB),
+                ),
+                session_ttl: read.at_least("uploads.session_ttl", SECOND),
+                allowed_types: read.list("uploads.allowed_types"),
+            },
+            files: Files {
+                default_ttl: read.optional("files.default_ttl"),
+            },
+            workers: Workers {
+                finalize_concurrency: read.within("workers.finalize_concurrency", 1, 1024),
+                deliver_concurrency: read.within("workers.deliver_concurrency", 1, 1024),
+                lease: read.at_least("workers.lease", 3 * SECOND),
+                retry_for: read.at_least("workers.retry_for", SECOND),
+            },
+            webhooks: Webhooks {
+                base_delay: read.at_least("webhooks.base_delay", Duration::from_millis(100)),
+                max_delay: read.at_least("webhooks.max_delay", Duration::from_millis(100)),
+                max_attempts: read.within("webhooks.max_attempts", 1, 1000),
+                timeout: read.within("webhooks.timeout", Duration::from_millis(100), 600 * SECOND),
+                endpoint_concurrency: read.within("webhooks.endpoint_concurrency", 1, 1024),
+                allow_networks: read.list("webhooks.allow_networks"),
+            },
+            sweep: Sweep {
+                interval: read.within("sweep.interval", SECOND, DAY),
+            },
+            outbox: Outbox {
+                retention: read.at_least("outbox.retention", SECOND),
+            },
+            auth: Auth {
+                mode: read.get("auth.mode"),
+            },
+            log: Log {
+                format: read.get("log.format"),
+                level: read.get("log.level"),
+            },
+            data_dir,
+        }
+    }
+
+    /// What one setting alone cannot tell.
+    fn check_across(&self, read: &mut Reader) {
+        if self.storage.backend == Backend::S3 || self.staging.backend == Backend::S3 {
+            self.storage.s3.check_complete(read);
+        }
+        if self.staging.backend == Backend::S3 && self.storage.backend != Backend::S3 {
+            read.fault(
+                "staging.backend",
+                "`s3` only together with storage.backend = \"s3\"",
+            );
+        }
+        if self.auth.mode == AuthMode::None && !self.server.bind.ip().is_loopback() {
+            read.fault("server.bind", "a loopback address while auth.mode is `none`; set auth.mode to `tokens` to listen elsewhere");
+        }
+    }
+
+    /// True when the database is SQLite: one machine, one writer.
+    #[must_use]
+    pub fn is_sqlite(&self) -> bool {
+        use secrecy::ExposeSecret;
+        self.database.url.expose_secret().starts_with("sqlite:")
+    }
+}

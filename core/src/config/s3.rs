@@ -1,0 +1,74 @@
+//! The eight S3 settings, each under `[storage.s3]` and by its known environment name.
+
+use super::reader::Reader;
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+/// Environment names, beside the keys they set: those of django-storages, which the settings came from.
+pub(super) const ENVIRONMENT_NAMES: [(&str, &str); 8] = [
+    ("AWS_STORAGE_BUCKET_NAME", "storage.s3.bucket_name"),
+    ("AWS_S3_ENDPOINT_URL", "storage.s3.endpoint_url"),
+    ("AWS_S3_REGION_NAME", "storage.s3.region_name"),
+    ("AWS_ACCESS_KEY_ID", "storage.s3.access_key_id"),
+    ("AWS_SECRET_ACCESS_KEY", "storage.s3.secret_access_key"),
+    ("AWS_QUERYSTRING_AUTH", "storage.s3.querystring_auth"),
+    ("AWS_QUERYSTRING_EXPIRE", "storage.s3.querystring_expire"),
+    ("AWS_S3_FILE_OVERWRITE", "storage.s3.file_overwrite"),
+];
+
+/// The longest a signature of version 4 may be valid, in seconds.
+const LONGEST_SIGNATURE: u32 = 604_800;
+
+/// How to reach a bucket, and what URLs into it look like.
+#[derive(Clone, Debug)]
+pub struct S3Settings {
+    pub bucket_name: String,
+    /// None: AWS itself.
+    pub endpoint_url: Option<Url>,
+    pub region_name: String,
+    pub access_key_id: String,
+    pub secret_access_key: SecretString,
+    /// Hand out signed URLs.
+    pub querystring_auth: bool,
+    /// Seconds a signed URL lives.
+    pub querystring_expire: u32,
+    /// Let files of one name share one key.
+    pub file_overwrite: bool,
+}
+
+impl S3Settings {
+    pub(super) fn take(read: &mut Reader) -> Self {
+        let endpoint_url: Option<Url> = read.optional("storage.s3.endpoint_url");
+        let mut region_name: String = read.get("storage.s3.region_name");
+        if region_name.is_empty() && endpoint_url.is_some() {
+            region_name = "us-east-1".to_owned();
+        }
+        Self {
+            bucket_name: read.get("storage.s3.bucket_name"),
+            endpoint_url,
+            region_name,
+            access_key_id: read.get("storage.s3.access_key_id"),
+            secret_access_key: read.get("storage.s3.secret_access_key"),
+            querystring_auth: read.get("storage.s3.querystring_auth"),
+            querystring_expire: read.within("storage.s3.querystring_expire", 1, LONGEST_SIGNATURE),
+            file_overwrite: read.get("storage.s3.file_overwrite"),
+        }
+    }
+
+    /// With S3 chosen, names each setting that has no default and was not given.
+    pub(super) fn check_complete(&self, read: &mut Reader) {
+        for (key, value) in [
+            ("storage.s3.bucket_name", self.bucket_name.as_str()),
+            ("storage.s3.region_name", &self.region_name),
+            ("storage.s3.access_key_id", &self.access_key_id),
+            (
+                "storage.s3.secret_access_key",
+                self.secret_access_key.expose_secret(),
+            ),
+        ] {
+            if value.is_empty() {
+                read.missing(key, "needed for S3");
+            }
+        }
+    }
+}

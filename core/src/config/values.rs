@@ -1,0 +1,171 @@
+//! What a setting may be: each type reads itself from a TOML value or from the text of an environment variable.
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use toml::Value;
+use url::Url;
+
+/// A type a setting can have.
+pub(super) trait Setting: Sized {
+    /// What is allowed, in words that finish «allowed is …».
+    const ALLOWED: &'static str;
+
+    /// The value, or none when it is not one.
+    fn read(value: &Value) -> Option<Self>;
+}
+
+/// A number of bytes; written `64KiB`, `8MiB`, `5TiB`, or plain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteSize(pub u64);
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", bytesize::ByteSize(self.0).display().iec())
+    }
+}
+
+/// Where bytes are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Fs,
+    S3,
+}
+
+/// Who may call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthMode {
+    /// Whoever reaches the address, which must be a loopback one.
+    None,
+    /// Bearers of a token.
+    Tokens,
+}
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+macro_rules! words {
+    ($type:ty, $allowed:literal, $($word:literal => $value:expr),+) => {
+        impl Setting for $type {
+            const ALLOWED: &'static str = $allowed;
+            fn read(value: &Value) -> Option<Self> {
+                match value.as_str()? {
+                    $($word => Some($value),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+words!(Backend, "`fs` or `s3`", "fs" => Self::Fs, "s3" => Self::S3);
+words!(AuthMode, "`none` or `tokens`", "none" => Self::None, "tokens" => Self::Tokens);
+words!(LogFormat, "`human` or `json`", "human" => Self::Human, "json" => Self::Json);
+
+macro_rules! parsed {
+    ($type:ty, $allowed:literal) => {
+        impl Setting for $type {
+            const ALLOWED: &'static str = $allowed;
+            fn read(value: &Value) -> Option<Self> {
+                value.as_str()?.trim().parse().ok()
+            }
+        }
+    };
+}
+
+parsed!(
+    SocketAddr,
+    "an address and port such as `127.0.0.1:8080` or `[::1]:8080`"
+);
+parsed!(IpNet, "a network such as `10.0.0.0/8`");
+
+impl Setting for String {
+    const ALLOWED: &'static str = "a text";
+    fn read(value: &Value) -> Option<Self> {
+        value.as_str().map(str::to_owned)
+    }
+}
+
+impl Setting for SecretString {
+    const ALLOWED: &'static str = "a text";
+    fn read(value: &Value) -> Option<Self> {
+        value.as_str().map(Self::from)
+    }
+}
+
+impl Setting for PathBuf {
+    const ALLOWED: &'static str = "a path";
+    fn read(value: &Value) -> Option<Self> {
+        value
+            .as_str()
+            .filter(|text| !text.is_empty())
+            .map(Self::from)
+    }
+}
+
+impl Setting for Url {
+    const ALLOWED: &'static str = "an http:// or https:// URL";
+    fn read(value: &Value) -> Option<Self> {
+        let url: Self = value.as_str()?.parse().ok()?;
+        (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+    }
+}
+
+impl Setting for bool {
+    const ALLOWED: &'static str = "`true` or `false`";
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Boolean(known) => Some(*known),
+            // The environment names are older than Landfall, and so is how people write them.
+            Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "on" => Some(true),
+                "false" | "0" | "no" | "off" => Some(false),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+macro_rules! number {
+    ($($type:ty),+) => {$(
+        impl Setting for $type {
+            const ALLOWED: &'static str = "a whole number";
+            fn read(value: &Value) -> Option<Self> {
+                match value {
+                    Value::Integer(number) => Self::try_from(*number).ok(),
+                    Value::String(text) => text.trim().parse().ok(),
+                    _ => None,
+                }
+            }
+        }
+    )+};
+}
+
+number!(u32, usize);
+
+impl Setting for ByteSize {
+    const ALLOWED: &'static str = "a size such as `64KiB`, `8MiB` or `5GiB`";
+    fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Integer(number) => u64::try_from(*number).ok().map(Self),
+            Value::String(text) => text
+                .trim()
+                .parse::<bytesize::ByteSize>()
+                .ok()
+                .map(|size| Self(size.0)),
+            _ => None,
+        }
+    }
+}
+
+impl Setting for Duration {
+    const ALLOWED: &'static str = "a duration such as `500ms`, `30s`, `5m` or `24h`";
+    fn read(value: &Value) -> Option<Self> {
+        humantime::parse_duration(value.as_str()?.trim()).ok()
+    }
+}
