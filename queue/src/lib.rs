@@ -1,0 +1,1 @@
+//! A Redis queue for Apalis.
