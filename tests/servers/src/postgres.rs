@@ -269,11 +269,7 @@ fn command(program: &Path, data: &Path, port: u16, durability: Durability) -> Ve
     command.extend(["-h", "127.0.0.1", "-p", &port].map(OsString::from));
     let mut settings = vec!["unix_socket_directories=", "max_connections=400"];
     if durability == Durability::Off {
-        settings.extend([
-            "fsync=off",
-            "synchronous_commit=off",
-            "full_page_writes=off",
-        ]);
+        settings.extend(["fsync=off", "full_page_writes=off"]);
     }
     for setting in settings {
         command.extend(["-c", setting].map(OsString::from));
