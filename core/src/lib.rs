@@ -2,4 +2,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod db;
 pub mod digest;
+pub mod dispatch;
+pub mod page;
