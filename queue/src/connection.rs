@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -39,16 +39,16 @@ struct Inner {
     prefix: String,
     target: Target,
     outage: AtomicBool,
-    tasks: TaskTracker,
+    ended: std::sync::Mutex<Vec<TaskTracker>>,
 }
 
 enum Target {
     Single {
-        client: Client,
+        client: Box<Client>,
         open: Mutex<Option<ConnectionManager>>,
     },
     Cluster {
-        client: ClusterClient,
+        client: Box<ClusterClient>,
         /// Messages published on any node reach the subscribers of every node.
         nodes: Vec<Client>,
         open: Mutex<Option<ClusterConnection>>,
@@ -84,7 +84,7 @@ impl Redis {
                 prefix: prefix.to_owned(),
                 target: Target::parse(url).map_err(QueueError::Url)?,
                 outage: AtomicBool::new(false),
-                tasks: TaskTracker::new(),
+                ended: std::sync::Mutex::default(),
             }),
         })
     }
@@ -119,7 +119,8 @@ impl Redis {
         Ok(bytes.and_then(|n| n.trim().parse().ok()).unwrap_or(0))
     }
 
-    /// Publishes a message. Subscribers that are not connected miss it.
+    /// Publishes a message. Subscribers that are not connected miss it; after a broken connection
+    /// it may arrive twice.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -135,17 +136,29 @@ impl Redis {
         subscription::messages(self.clone(), channel.to_owned())
     }
 
-    /// Waits until workers that have ended have told Redis so, at most `limit`.
-    pub async fn settle(&self, limit: Duration) {
-        self.inner.tasks.close();
-        if timeout(limit, self.inner.tasks.wait()).await.is_err() {
-            tracing::warn!("some claims could not be given back; they expire with their lease");
+    /// Waits until the workers that have ended have told Redis so, at most `limit`.
+    pub(crate) async fn settle(&self, limit: Duration) {
+        let ended = std::mem::take(&mut *self.ended());
+        let all = async {
+            for tasks in ended {
+                tasks.wait().await;
+            }
+        };
+        if timeout(limit, all).await.is_err() {
+            tracing::warn!("some claims could not be given back; they end with their leases");
         }
-        self.inner.tasks.reopen();
     }
 
-    pub(crate) fn tasks(&self) -> &TaskTracker {
-        &self.inner.tasks
+    /// A worker has ended; these are its last tasks.
+    pub(crate) fn settling(&self, tasks: TaskTracker) {
+        let mut ended = self.ended();
+        ended.retain(|tasks| !tasks.is_empty());
+        ended.push(tasks);
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Vec<TaskTracker>> {
+        let ended = self.inner.ended.lock();
+        ended.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A client for a subscription; `turn` walks through the nodes of a cluster.
@@ -157,31 +170,36 @@ impl Redis {
     }
 
     pub(crate) async fn command<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, QueueError> {
-        self.bounded(async |mut connection| cmd.query_async(&mut connection).await)
-            .await
+        self.twice(Request::Command(cmd)).await
     }
 
-    /// Runs a script; it is sent whole when Redis does not know it yet. Scripts can be repeated
-    /// without harm, so one is sent a second time when the connection turns out to be broken.
     pub(crate) async fn call<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, QueueError> {
-        let once = async || {
-            self.bounded(async |mut connection| script.invoke_async(&mut connection).await)
-                .await
-        };
-        match once().await {
-            Err(QueueError::Redis(error)) if error.is_connection_dropped() => once().await,
+        self.twice(Request::Script(script)).await
+    }
+
+    /// A broken connection shows only when it is used, so what failed for that is sent once more.
+    /// Every command and script here can be repeated without harm.
+    async fn twice<T: FromRedisValue>(&self, request: Request<'_>) -> Result<T, QueueError> {
+        match self.once(request).await {
+            Err(QueueError::Redis(error)) if error.is_connection_dropped() => {
+                self.once(request).await
+            }
             result => result,
         }
     }
 
-    async fn bounded<T>(
-        &self,
-        run: impl AsyncFnOnce(Connection) -> redis::RedisResult<T>,
-    ) -> Result<T, QueueError> {
-        let work = async { run(self.connection().await?).await };
+    async fn once<T: FromRedisValue>(&self, request: Request<'_>) -> Result<T, QueueError> {
+        let work = async {
+            let mut connection = self.connection().await?;
+            match request {
+                Request::Command(command) => command.query_async(&mut connection).await,
+                // Sent whole when Redis does not know it yet.
+                Request::Script(script) => script.invoke_async(&mut connection).await,
+            }
+        };
         match timeout(COMMAND_TIMEOUT, work).await {
             Ok(result) => result.map_err(QueueError::Redis),
             Err(_) => Err(QueueError::Timeout(COMMAND_TIMEOUT)),
@@ -201,7 +219,8 @@ impl Redis {
                     .set_max_delay(Duration::from_millis(200))
                     .set_connection_timeout(Some(CONNECT_TIMEOUT))
                     .set_response_timeout(Some(COMMAND_TIMEOUT));
-                let manager = ConnectionManager::new_lazy_with_config(client.clone(), config)?;
+                let manager =
+                    ConnectionManager::new_lazy_with_config(Client::clone(client), config)?;
                 Ok(Connection::Single(open.insert(manager).clone()))
             }
             Target::Cluster { client, open, .. } => {
@@ -224,10 +243,8 @@ impl Redis {
     }
 
     /// One line when it is over.
-    pub(crate) fn note_success(&self) {
-        if self.inner.outage.load(Ordering::Relaxed)
-            && self.inner.outage.swap(false, Ordering::Relaxed)
-        {
+    pub(crate) fn note_recovery(&self) {
+        if self.inner.outage.swap(false, Ordering::Relaxed) {
             tracing::info!("Redis answers again");
         }
     }
@@ -244,7 +261,7 @@ impl Target {
         let Some((rest, scheme)) = cluster else {
             let client = Client::open(url)?;
             return Ok(Self::Single {
-                client,
+                client: Box::new(client),
                 open: Mutex::new(None),
             });
         };
@@ -265,11 +282,17 @@ impl Target {
             .map(Client::open)
             .collect::<Result<_, _>>()?;
         Ok(Self::Cluster {
-            client,
+            client: Box::new(client),
             nodes,
             open: Mutex::new(None),
         })
     }
+}
+
+#[derive(Clone, Copy)]
+enum Request<'a> {
+    Command(&'a Cmd),
+    Script(&'a ScriptInvocation<'a>),
 }
 
 enum Connection {

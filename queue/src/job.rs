@@ -7,6 +7,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::QueueError;
 
+/// No delay is longer: ten years.
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(10 * 366 * 86_400);
+
 /// The arguments of a job, and the queue they go to. Stored as JSON: put ids in, not content.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Name of the queue, unique within one prefix, without braces.
@@ -41,7 +44,7 @@ impl<J: Job> NewJob<J> {
     /// Ready after this time, kept to the millisecond. At most 10 years.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
-        self.delay = delay.min(Duration::from_secs(10 * 366 * 86_400));
+        self.delay = delay.min(LONGEST_DELAY);
         self
     }
 

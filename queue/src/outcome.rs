@@ -11,7 +11,7 @@ const LONGEST_TEXT: usize = 2_000;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct RetryAfter {
-    /// The job is ready again after exactly this time, to the millisecond.
+    /// The job is ready again after exactly this time, to the millisecond. At most 10 years.
     pub delay: Duration,
     /// Kept as the job's last error.
     pub reason: String,

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{Core, claims::Claim};
-use crate::{outcome::Verdict, queue::micros, scripts};
+use crate::{job::LONGEST_DELAY, outcome::Verdict, queue::micros, scripts};
 
 /// Bounds the time one script run takes.
 const BATCH: usize = 256;
@@ -49,7 +49,7 @@ pub(crate) async fn send(core: Arc<Core>, mut waiting: UnboundedReceiver<Ack>) {
                 .arg(&*ack.claim.token)
                 .arg(verdict)
                 .arg(&ack.text)
-                .arg(micros(delay));
+                .arg(micros(delay.min(LONGEST_DELAY)));
         }
         match core.insist::<Vec<String>>(&script).await {
             Some(stale) => {

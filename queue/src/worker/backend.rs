@@ -18,7 +18,7 @@ use apalis_core::{
     worker::context::WorkerContext,
 };
 use futures::{FutureExt as _, Sink, future::BoxFuture};
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 
 use super::{
     Core, Engine, PATIENCE, acks::Ack, claims::Claim, layer::OutcomeLayer, persistence::Leases,
@@ -164,9 +164,7 @@ impl<J: Job> ApalisBackend for Backend<J> {
         let closing = self.closing.get_or_insert_with(|| {
             core.close();
             async move {
-                let deadline = Instant::now() + PATIENCE;
-                let left = deadline.saturating_duration_since(Instant::now());
-                if timeout(left, core.claims.empty()).await.is_err() {
+                if timeout(PATIENCE, core.claims.empty()).await.is_err() {
                     tracing::warn!(queue = core.queue, "outcomes were left untold at the end");
                 }
             }

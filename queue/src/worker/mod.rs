@@ -32,7 +32,7 @@ use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
     time::sleep,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{acks::Ack, claims::Claims, signal::Signal};
 pub use self::{
@@ -94,6 +94,8 @@ pub(crate) struct Core {
     /// How long an idle worker may sleep, in microseconds.
     nap_us: AtomicU64,
     fetches: AtomicU64,
+    /// What must come to its end before Redis knows all there is to know.
+    tasks: TaskTracker,
     closed: CancellationToken,
     closed_at: Mutex<Option<Instant>>,
 }
@@ -117,8 +119,12 @@ impl Core {
             .closed_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        closed_at.get_or_insert_with(Instant::now);
-        self.closed.cancel();
+        if closed_at.is_none() {
+            *closed_at = Some(Instant::now());
+            self.tasks.close();
+            self.redis.settling(self.tasks.clone());
+            self.closed.cancel();
+        }
     }
 
     fn is_out_of_patience(&self) -> bool {
@@ -133,14 +139,19 @@ impl Core {
     /// `None` only after the worker has ended and patience with it.
     async fn insist<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Option<T> {
         let mut wait = Duration::from_millis(20);
+        let mut failed = false;
         loop {
             match self.redis.call(script).await {
                 Ok(answer) => {
-                    self.redis.note_success();
+                    // Only what failed can tell that it works again: others may never have failed.
+                    if failed {
+                        self.redis.note_recovery();
+                    }
                     return Some(answer);
                 }
                 Err(error) => self.redis.note_failure(&error),
             }
+            failed = true;
             if self.is_out_of_patience() {
                 return None;
             }
@@ -184,6 +195,7 @@ impl Engine {
             slot: AtomicWaker::new(),
             nap_us: AtomicU64::new(0),
             fetches: AtomicU64::new(0),
+            tasks: TaskTracker::new(),
             closed: CancellationToken::new(),
             closed_at: Mutex::new(None),
         };
@@ -202,9 +214,9 @@ impl Engine {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(waiting) = waiting {
-            let tasks = self.core.redis.tasks();
-            tasks.spawn(acks::send(self.core.clone(), waiting));
-            tasks.spawn(keeper::keep(self.core.clone()));
+            let core = &self.core;
+            core.tasks.spawn(acks::send(core.clone(), waiting));
+            core.tasks.spawn(keeper::keep(core.clone()));
             tokio::spawn(signal::listen(self.core.clone()));
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use apalis_core::{
     backend::persistence::{Persistence, TaskEvent},
-    task::{Task, builder::TaskBuilder, status::Status, task_id::TaskId},
+    task::{Task, builder::TaskBuilder, task_id::TaskId},
     worker::context::WorkerContext,
 };
 use tokio::sync::oneshot;
@@ -17,7 +17,6 @@ use tokio::sync::oneshot;
 use super::{Core, Engine, acks::Ack, claims::Claim};
 use crate::{
     JobContext, QueueError,
-    outcome::Verdict,
     queue::{Encoded, micros, push_encoded},
     scripts,
 };
@@ -57,8 +56,7 @@ impl Persistence for Leases {
     async fn fetch_next(&mut self, _: &WorkerContext) -> Result<Vec<Task<Vec<u8>>>, QueueError> {
         let engine = self.engine.clone();
         let (give, taken) = oneshot::channel();
-        let tasks = engine.core.redis.tasks().clone();
-        tasks.spawn(async move {
+        self.engine.core.tasks.spawn(async move {
             if let Err(unwanted) = give.send(fetch(&engine.core).await) {
                 release(&engine, &unwanted);
             }
@@ -74,34 +72,12 @@ impl Persistence for Leases {
         Ok(release(&self.engine, &tasks))
     }
 
-    /// Only for stacks that put Apalis's own persisting layer in place of [`OutcomeLayer`]: it
-    /// tells the outcome as a status.
-    ///
-    /// [`OutcomeLayer`]: super::OutcomeLayer
+    /// Nothing sends such events: [`OutcomeLayer`](super::OutcomeLayer) acknowledges by itself.
     async fn handle_events(
         &mut self,
-        events: Vec<TaskEvent<()>>,
+        _: Vec<TaskEvent<()>>,
         _: &WorkerContext,
     ) -> Result<(), QueueError> {
-        let claims = self.engine.core.claims.all();
-        for event in events {
-            let TaskEvent::Complete(result) = event else {
-                continue;
-            };
-            let id = result.task_id.to_string();
-            if let Some(claim) = claims.iter().find(|claim| *claim.id == *id) {
-                self.engine.acknowledge(Ack {
-                    claim: claim.clone(),
-                    verdict: match result.status {
-                        Status::Done => Verdict::Done,
-                        Status::Killed => Verdict::Dead,
-                        _ => Verdict::Failed(None),
-                    },
-                    attempt: u32::try_from(result.attempt).unwrap_or(u32::MAX),
-                    text: result.result.err().unwrap_or_default(),
-                });
-            }
-        }
         Ok(())
     }
 
