@@ -3,3 +3,5 @@
 pub mod clock;
 pub mod config;
 pub mod digest;
+pub mod staging;
+pub mod storage;
