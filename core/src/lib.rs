@@ -2,6 +2,9 @@
 
 pub mod clock;
 pub mod config;
+pub mod db;
 pub mod digest;
 pub mod staging;
 pub mod storage;
+pub mod dispatch;
+pub mod page;

@@ -9,7 +9,7 @@ mod m20261124_000003_uploads;
 mod m20261124_000004_access;
 mod m20261124_000005_records;
 
-pub use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait, SchemaManager};
+pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
 
 /// All migrations, oldest first.

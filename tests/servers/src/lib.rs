@@ -6,9 +6,11 @@
 
 mod background;
 mod port;
+mod postgres;
 mod redis;
 mod wait;
 mod watchdog;
 
+pub use postgres::{Durability, PostgresServer};
 pub use redis::RedisServer;
 pub use wait::wait_until;

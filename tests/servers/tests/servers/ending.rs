@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use landfall_test_servers::{RedisServer, wait_until};
+use landfall_test_servers::{Durability, PostgresServer, RedisServer, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 // Set in the process that holds the servers, which is this test binary once more.
@@ -18,7 +18,14 @@ fn runs(pid: u32) -> bool {
 async fn servers_and_their_folders_are_gone_after_the_test_process_is_killed() {
     if std::env::var_os(HOLD).is_some() {
         let redis = RedisServer::start().await;
-        println!("\nholding {} {}", redis.pid(), redis.folder().display());
+        let postgres = PostgresServer::start(Durability::On).await;
+        println!(
+            "\nholding {} {};{} {}",
+            redis.pid(),
+            redis.folder().display(),
+            postgres.pid(),
+            postgres.folder().display()
+        );
         std::future::pending::<()>().await;
     }
     let mut holder = Command::new(std::env::current_exe().unwrap())

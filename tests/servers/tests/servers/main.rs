@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod ending;
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod redis;
 #[cfg(test)]
 mod wait;

@@ -1,0 +1,208 @@
+//! The database: one way to read and one way to write, over SQLite and PostgreSQL.
+//!
+//! Owns connections, durable commits and the schema's version. Decides nothing about what is written.
+//!
+//! **Architecture invariant.** Every write goes through [`Database::write`], a transaction that is durable when
+//! it answers. On PostgreSQL it is a transaction of its own (the server groups their commits); on SQLite, which
+//! has one writer, those who wait share one (see [`group`]).
+
+mod group;
+mod migrate;
+
+use futures::future::BoxFuture;
+use group::GroupCommit;
+use sea_orm::{
+    ConnectOptions, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr,
+    TransactionTrait,
+    sqlx::{
+        self,
+        sqlite::{SqliteJournalMode, SqliteSynchronous},
+    },
+};
+use secrecy::{ExposeSecret, SecretString};
+use std::{path::Path, sync::Arc, time::Duration};
+
+/// How long a statement may wait for a connection, and SQLite for its lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection that has rested longer is tried before it is used; a busy one shows its faults by itself.
+const TRUSTED_FOR: Duration = Duration::from_secs(5);
+
+/// Why the database could not be opened or is not fit for use.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("database.url must begin with sqlite:// or postgres://")]
+    UnknownKind,
+    #[error("cannot create the folder {0} for the database")]
+    Folder(std::path::PathBuf, #[source] std::io::Error),
+    #[error("cannot reach the database (database.url)")]
+    Connect(#[source] DbErr),
+    #[error("cannot read which migrations the database has")]
+    Status(#[source] DbErr),
+    #[error("the database is behind by {0} migration(s); run `landfall migrate up` first")]
+    Behind(usize),
+    #[error("migrating the database failed")]
+    Migrate(#[source] DbErr),
+    #[error("cannot lock the database for migrating")]
+    Lock(#[source] std::io::Error),
+}
+
+/// The database of an installation; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    read: DatabaseConnection,
+    write: Writer,
+    migration_lock: Option<Arc<Path>>,
+}
+
+#[derive(Clone, Debug)]
+enum Writer {
+    Pool(DatabaseConnection),
+    Group(GroupCommit),
+}
+
+impl Database {
+    /// Connects, creating a SQLite file and its folder when they are not there.
+    ///
+    /// # Errors
+    /// [`OpenError`], naming the setting that is wrong.
+    pub async fn open(url: &SecretString, max_connections: u32) -> Result<Self, OpenError> {
+        let text = url.expose_secret();
+        if let Some(path) = text.strip_prefix("sqlite://") {
+            let path = Path::new(path.split('?').next().unwrap_or(path));
+            Self::open_sqlite(path, max_connections).await
+        } else if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            let pool = sea_orm::Database::connect(options(text, max_connections))
+                .await
+                .map_err(OpenError::Connect)?;
+            Ok(Self {
+                read: pool.clone(),
+                write: Writer::Pool(pool),
+                migration_lock: None,
+            })
+        } else {
+            Err(OpenError::UnknownKind)
+        }
+    }
+
+    async fn open_sqlite(path: &Path, max_connections: u32) -> Result<Self, OpenError> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| OpenError::Folder(folder.into(), error))?;
+        }
+        let url = format!("sqlite://{}?mode=rwc", path.display());
+        let connect = async |connections| {
+            let mut options = options(&url, connections);
+            options.map_sqlx_sqlite_opts(durable);
+            sea_orm::Database::connect(options)
+                .await
+                .map_err(OpenError::Connect)
+        };
+        let write = connect(1).await?;
+        Ok(Self {
+            read: connect(max_connections).await?,
+            write: Writer::Group(GroupCommit::start(write)),
+            migration_lock: Some(path.with_extension("migrate.lock").into()),
+        })
+    }
+
+    /// For reading; what it sees is committed.
+    #[must_use]
+    pub fn read(&self) -> &DatabaseConnection {
+        &self.read
+    }
+
+    /// The kind of database.
+    #[must_use]
+    pub fn backend(&self) -> DbBackend {
+        self.read.get_database_backend()
+    }
+
+    /// Runs `operation` in a transaction, durable once this returns `Ok`. An `Err` of the operation rolls all of
+    /// it back. The operation must do nothing but talk to the database: others may be waiting behind it.
+    ///
+    /// # Errors
+    /// The operation's own, or the database's when the transaction could not begin or commit.
+    pub async fn write<T, E, F>(&self, operation: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+        F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+    {
+        match &self.write {
+            Writer::Group(group) => group.run(operation).await,
+            Writer::Pool(pool) => {
+                let transaction = pool.begin().await?;
+                match operation(&transaction).await {
+                    Ok(value) => {
+                        transaction.commit().await?;
+                        Ok(value)
+                    }
+                    Err(error) => {
+                        transaction.rollback().await?;
+                        Err(error)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks the database something trivial.
+    ///
+    /// # Errors
+    /// What stands between.
+    pub async fn ping(&self) -> Result<(), DbErr> {
+        self.read.ping().await
+    }
+}
+
+fn options(url: &str, connections: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(connections)
+        .acquire_timeout(PATIENCE)
+        .test_before_acquire_if_idle_for(TRUSTED_FOR)
+        .sqlx_logging(false);
+    options
+}
+
+/// WAL lets readers go on beside the writer; FULL makes each commit wait for the disk (SQLite, «PRAGMA synchronous»).
+fn durable(options: sqlx::sqlite::SqliteConnectOptions) -> sqlx::sqlite::SqliteConnectOptions {
+    options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(PATIENCE)
+}
+
+/// True when the same statement may well succeed a moment later: the database is away, busy or restarting.
+#[must_use]
+pub fn is_transient(error: &DbErr) -> bool {
+    match error {
+        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => true,
+        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
+            match &**error {
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed => true,
+                sqlx::Error::Database(error) => {
+                    error.code().is_some_and(|code| is_transient_code(&code))
+                }
+                _ => false,
+            }
+        }
+        _ => false,
+    }
+}
+
+/// SQLite busy and locked; PostgreSQL classes 08 (connection), 40 (rollback), 53 (resources), 57 (intervention), 55P03 (lock).
+fn is_transient_code(code: &str) -> bool {
+    matches!(code, "5" | "6" | "261" | "517" | "55P03")
+        || (code.len() == 5
+            && ["08", "40", "53", "57"]
+                .iter()
+                .any(|class| code.starts_with(class)))
+}

@@ -1,0 +1,36 @@
+/// Why a call to the queue failed.
+///
+/// Workers never end because of one of these: inside a worker every Redis error is retried until
+/// Redis answers again. Callers that push or inspect see it at once and decide for themselves.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// The URL is not one of `redis://`, `rediss://`, `unix://`, `redis+unix://`,
+    /// `redis-cluster://` or `rediss-cluster://`.
+    #[error("the Redis URL cannot be used")]
+    Url(#[source] redis::RedisError),
+
+    /// The key prefix is empty, longer than 64 bytes, or holds braces or control characters.
+    #[error("the key prefix must be 1 to 64 bytes without braces or control characters")]
+    Prefix,
+
+    /// Redis refused the command, or could not be reached.
+    #[error("Redis did not carry out the command")]
+    Redis(#[source] redis::RedisError),
+
+    /// No answer within the command timeout. The command may still have been carried out.
+    #[error("Redis did not answer within {} seconds", .0.as_secs())]
+    Timeout(std::time::Duration),
+
+    /// The arguments of a job cannot be written as JSON.
+    #[error("the arguments of the job cannot be encoded")]
+    Encode(#[source] serde_json::Error),
+
+    /// A job id is empty, longer than 256 bytes, or holds control characters.
+    #[error("a job id must be 1 to 256 bytes without control characters")]
+    InvalidId,
+
+    /// A group key is empty, longer than 256 bytes, or holds control characters.
+    #[error("a group key must be 1 to 256 bytes without control characters")]
+    InvalidGroup,
+}

@@ -1,0 +1,226 @@
+//! The side of a queue that pushes, and the door to the side that works.
+
+use std::{
+    marker::PhantomData,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use apalis_core::{layers::Identity, worker::builder::WorkerBuilder};
+
+use crate::{
+    Backend, Job, NewJob, Pushed, PushedCount, QueueError, Redis, Settings, WorkerIdentity,
+    job::check_group, keys::Keys, scripts,
+};
+
+/// Jobs sent to Redis in one script run; bounds how long others wait for Redis meanwhile.
+const PAGE: usize = 500;
+
+/// A queue of jobs of one type. Cloning is cheap.
+pub struct Queue<J> {
+    redis: Redis,
+    keys: Keys,
+    settings: Arc<Settings>,
+    listed: Arc<AtomicBool>,
+    job: PhantomData<fn() -> J>,
+}
+
+impl<J> Clone for Queue<J> {
+    fn clone(&self) -> Self {
+        Self {
+            redis: self.redis.clone(),
+            keys: self.keys.clone(),
+            settings: self.settings.clone(),
+            listed: self.listed.clone(),
+            job: PhantomData,
+        }
+    }
+}
+
+impl<J: Job> std::fmt::Debug for Queue<J> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue")
+            .field("queue", &J::QUEUE)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<J: Job> Queue<J> {
+    /// A queue in `redis`. Nothing is sent yet.
+    #[must_use]
+    pub fn new(redis: Redis, settings: Settings) -> Self {
+        Self {
+            keys: Keys::queue(redis.prefix(), J::QUEUE),
+            redis,
+            settings: Arc::new(settings),
+            listed: Arc::default(),
+            job: PhantomData,
+        }
+    }
+
+    /// The Redis this queue lives in.
+    #[must_use]
+    pub fn redis(&self) -> &Redis {
+        &self.redis
+    }
+
+    /// Pushes a job.
+    ///
+    /// A job of the same id that is
+    /// - done, dead or unknown: is pushed as new ([`Pushed::Queued`]);
+    /// - ready: is left alone;
+    /// - scheduled (also for a retry): is brought forward if the new time is earlier;
+    /// - running: runs once more after it is done, at the new time, with the new arguments. What
+    ///   the running handler has read may be older than this push. If the run fails, its retry
+    ///   stands for the push, and comes no later than the push asked for.
+    ///
+    /// The last three answer [`Pushed::Known`].
+    ///
+    /// # Errors
+    /// [`QueueError::InvalidId`], [`QueueError::InvalidGroup`] or [`QueueError::Encode`] before
+    /// anything is sent; [`QueueError::Redis`] or [`QueueError::Timeout`], after which the job may
+    /// or may not have been pushed: push it again.
+    pub async fn push(&self, job: NewJob<J>) -> Result<Pushed, QueueError> {
+        let count = self.push_many([job]).await?;
+        Ok(if count.queued == 1 {
+            Pushed::Queued
+        } else {
+            Pushed::Known
+        })
+    }
+
+    /// Pushes many jobs, 500 per round trip. See [`Queue::push`].
+    ///
+    /// # Errors
+    /// As [`Queue::push`]. Round trips before the one that failed have been carried out; pushing
+    /// all jobs again is harmless.
+    pub async fn push_many(
+        &self,
+        jobs: impl IntoIterator<Item = NewJob<J>>,
+    ) -> Result<PushedCount, QueueError> {
+        let mut total = PushedCount::default();
+        let mut page = Vec::with_capacity(1);
+        for job in jobs {
+            job.check()?;
+            page.push(self.encode(job)?);
+            if page.len() == PAGE {
+                self.push_page(&mut page, &mut total).await?;
+            }
+        }
+        self.push_page(&mut page, &mut total).await?;
+        Ok(total)
+    }
+
+    fn encode(&self, job: NewJob<J>) -> Result<Encoded, QueueError> {
+        Ok(Encoded {
+            args: serde_json::to_vec(&job.args).map_err(QueueError::Encode)?,
+            id: job.id,
+            group: job.group.unwrap_or_default(),
+            max_attempts: job.max_attempts.unwrap_or(self.settings.max_attempts),
+            delay_us: micros(job.delay),
+            trace: job.trace.unwrap_or_default(),
+        })
+    }
+
+    async fn push_page(
+        &self,
+        page: &mut Vec<Encoded>,
+        total: &mut PushedCount,
+    ) -> Result<(), QueueError> {
+        if page.is_empty() {
+            return Ok(());
+        }
+        let (queued, known) = push_encoded(&self.redis, &self.keys, page.drain(..)).await?;
+        total.queued += queued;
+        total.known += known;
+        self.list().await;
+        Ok(())
+    }
+
+    /// Makes the queue known to inspectors. Workers do so with every beat, so this once is enough.
+    async fn list(&self) {
+        if self.listed.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut command = redis::cmd("SADD");
+        command
+            .arg(Keys::registry(self.redis.prefix()).queues())
+            .arg(J::QUEUE);
+        if let Err(error) = self.redis.command::<u64>(&command).await {
+            self.listed.store(false, Ordering::Relaxed);
+            tracing::debug!(%error, "the queue could not be listed yet");
+        }
+    }
+
+    /// Limits how many jobs of `group` run at once in the whole cluster, from now on, whatever the
+    /// settings say; `Some(0)` starts none, `None` goes back to the settings. Running jobs go on.
+    ///
+    /// # Errors
+    /// [`QueueError::InvalidGroup`], [`QueueError::Redis`] or [`QueueError::Timeout`].
+    pub async fn set_group_limit(&self, group: &str, limit: Option<u32>) -> Result<(), QueueError> {
+        check_group(group)?;
+        let mut script = scripts::LIMIT.prepare_invoke();
+        script.key(&self.keys.base).arg(group);
+        script.arg(limit.map_or_else(String::new, |n| n.to_string()));
+        self.redis.call::<u64>(&script).await.map(drop)
+    }
+
+    /// The Apalis backend of one worker. Its name in Redis is the identity's name and a random
+    /// ending: leases are told apart by it, so it is never used twice.
+    #[must_use]
+    pub fn backend(&self, worker: WorkerIdentity) -> Backend<J> {
+        Backend::new(
+            self.redis.clone(),
+            self.keys.clone(),
+            self.settings.clone(),
+            worker,
+        )
+    }
+
+    /// A builder of an Apalis worker on this queue, named as the backend is. Add `data`, layers
+    /// and the handler, and run it in a `Monitor` with [`run`](crate::run).
+    ///
+    /// Do not add `concurrency` (the identity has it), `retry` (it would sleep in a slot) or
+    /// `catch_panic` (it would make a panicking job dead at once).
+    #[must_use]
+    pub fn worker(&self, worker: WorkerIdentity) -> WorkerBuilder<J, Backend<J>, Identity> {
+        let backend = self.backend(worker);
+        WorkerBuilder::new(backend.worker_name()).backend(backend)
+    }
+}
+
+pub(crate) struct Encoded {
+    pub(crate) id: String,
+    pub(crate) args: Vec<u8>,
+    pub(crate) group: String,
+    pub(crate) max_attempts: u32,
+    pub(crate) delay_us: u64,
+    pub(crate) trace: String,
+}
+
+/// Returns how many were queued and how many known.
+pub(crate) async fn push_encoded(
+    redis: &Redis,
+    keys: &Keys,
+    jobs: impl IntoIterator<Item = Encoded>,
+) -> Result<(u64, u64), QueueError> {
+    let mut script = scripts::PUSH.prepare_invoke();
+    script.key(&keys.base);
+    for job in jobs {
+        script
+            .arg(job.id)
+            .arg(job.args)
+            .arg(job.group)
+            .arg(job.max_attempts)
+            .arg(job.delay_us)
+            .arg(job.trace);
+    }
+    redis.call(&script).await
+}
+
+pub(crate) fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,34 @@
+//! The Lua scripts. Each is one step that happens whole or not at all.
+
+use std::sync::LazyLock;
+
+use redis::Script;
+
+macro_rules! script {
+    ($name:ident, $file:literal) => {
+        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+            Script::new(concat!(
+                include_str!("scripts/lib.lua"),
+                include_str!($file)
+            ))
+        });
+    };
+    ($name:ident, alone $file:literal) => {
+        pub(crate) static $name: LazyLock<Script> =
+            LazyLock::new(|| Script::new(include_str!($file)));
+    };
+}
+
+script!(PUSH, "scripts/push.lua");
+script!(FETCH, "scripts/fetch.lua");
+script!(ACK, "scripts/ack.lua");
+script!(TEND, "scripts/tend.lua");
+script!(LIMIT, "scripts/limit.lua");
+script!(PAUSE, "scripts/pause.lua");
+script!(STATS, "scripts/stats.lua");
+script!(JOBS, "scripts/jobs.lua");
+script!(RUN_AGAIN, "scripts/run_again.lua");
+script!(DELETE, "scripts/delete.lua");
+script!(MINUTES, "scripts/minutes.lua");
+script!(BEAT, alone "scripts/beat.lua");
+script!(WORKERS, alone "scripts/workers.lua");

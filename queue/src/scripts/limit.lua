@@ -1,0 +1,11 @@
+-- Overrides the limit of one group, or takes the override back.
+-- ARGV     group, limit ('' takes it back)
+
+if ARGV[2] == '' then
+  redis.call('HDEL', key('limits'), ARGV[1])
+else
+  redis.call('HSET', key('limits'), ARGV[1], ARGV[2])
+end
+if redis.call('EXISTS', key('lane:' .. ARGV[1])) == 1 then join_ring(ARGV[1]) end
+finish()
+return 1

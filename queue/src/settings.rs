@@ -1,0 +1,173 @@
+//! How a queue behaves. Owns the bounds: a value outside them is moved to the nearest bound.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+/// Exponential backoff with full jitter: the wait before attempt `n + 1` is drawn evenly from
+/// zero to `min(max, base * 2^(n - 1))`.
+///
+/// Full jitter spreads jobs that failed together, see "Exponential Backoff and Jitter" in the
+/// AWS Architecture Blog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    base: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    /// `base` bounds the first wait, `max` every wait. `max` below `base` counts as `base`.
+    #[must_use]
+    pub fn new(base: Duration, max: Duration) -> Self {
+        Self {
+            base,
+            max: max.max(base),
+        }
+    }
+
+    /// The longest wait after the failure of attempt `attempt`, counted from 1.
+    #[must_use]
+    pub fn ceiling(&self, attempt: u32) -> Duration {
+        let doublings = attempt.saturating_sub(1).min(31);
+        self.base.saturating_mul(1 << doublings).min(self.max)
+    }
+
+    /// A wait drawn evenly from zero to [`Backoff::ceiling`].
+    #[must_use]
+    pub fn draw(&self, attempt: u32) -> Duration {
+        let ceiling = u64::try_from(self.ceiling(attempt).as_micros()).unwrap_or(u64::MAX);
+        Duration::from_micros(rand::rng().random_range(0..=ceiling))
+    }
+}
+
+impl Default for Backoff {
+    /// One second, at most ten minutes.
+    fn default() -> Self {
+        Self::new(Duration::from_secs(1), Duration::from_secs(600))
+    }
+}
+
+/// The settings of one queue. Every process that works on the queue should use the same.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub(crate) lease: Duration,
+    pub(crate) renew_every: Option<Duration>,
+    pub(crate) max_attempts: u32,
+    pub(crate) max_crashes: u32,
+    pub(crate) backoff: Backoff,
+    pub(crate) keep_done: usize,
+    pub(crate) keep_dead: usize,
+    pub(crate) group_limit: u32,
+    pub(crate) fetch_batch: usize,
+    pub(crate) poll_interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(30),
+            renew_every: None,
+            max_attempts: 10,
+            max_crashes: 16,
+            backoff: Backoff::default(),
+            keep_done: 1_000,
+            keep_dead: 10_000,
+            group_limit: 8,
+            fetch_batch: 64,
+            poll_interval: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The keeper of a worker never rests longer than this between two rounds, so that the jobs of a
+/// dead worker are found soon after their lease has run out.
+const LONGEST_ROUND: Duration = Duration::from_millis(2_500);
+
+impl Settings {
+    /// The defaults: lease 30 s, 10 attempts, 1,000 done and 10,000 dead jobs kept.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long a claim on a job lives without renewal. 1 s to 1 h, by default 30 s.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease.clamp(Duration::from_secs(1), Duration::from_secs(3_600));
+        self
+    }
+
+    /// Leases are renewed at least this often. 100 ms to a third of the lease, by default a third.
+    #[must_use]
+    pub fn renew_every(mut self, every: Duration) -> Self {
+        self.renew_every = Some(every.max(Duration::from_millis(100)));
+        self
+    }
+
+    /// How many attempts a job has before it is dead. 1 to 100,000, by default 10; a job may have
+    /// its own number. Runs that ended with their worker are crashes, not attempts.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts.clamp(1, 100_000);
+        self
+    }
+
+    /// How many workers a job may take down with it before it is dead. 1 to 1,000, by default 16.
+    #[must_use]
+    pub fn max_crashes(mut self, crashes: u32) -> Self {
+        self.max_crashes = crashes.clamp(1, 1_000);
+        self
+    }
+
+    /// How long a failed job waits. By default 1 s doubling to 10 min, with full jitter.
+    #[must_use]
+    pub fn backoff(mut self, backoff: Backoff) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// How many done jobs are kept to be looked at. 0 to 1,000,000, by default 1,000.
+    #[must_use]
+    pub fn keep_done(mut self, jobs: usize) -> Self {
+        self.keep_done = jobs.min(1_000_000);
+        self
+    }
+
+    /// How many dead jobs are kept; the oldest go first. 0 to 1,000,000, by default 10,000.
+    #[must_use]
+    pub fn keep_dead(mut self, jobs: usize) -> Self {
+        self.keep_dead = jobs.min(1_000_000);
+        self
+    }
+
+    /// How many jobs of one group run at once in the whole cluster. At least 1, by default 8.
+    #[must_use]
+    pub fn group_limit(mut self, jobs: u32) -> Self {
+        self.group_limit = jobs.max(1);
+        self
+    }
+
+    /// How many jobs are taken in one round trip; never more than there are free slots.
+    /// 1 to 1,000, by default 64.
+    #[must_use]
+    pub fn fetch_batch(mut self, jobs: usize) -> Self {
+        self.fetch_batch = jobs.clamp(1, 1_000);
+        self
+    }
+
+    /// How long an idle worker waits for a wake-up before it looks by itself. 100 ms to 1 min,
+    /// by default 5 s. Only a lost wake-up makes this wait visible.
+    #[must_use]
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval.clamp(Duration::from_millis(100), Duration::from_secs(60));
+        self
+    }
+
+    /// Time between two rounds of the keeper: renewal, reclaim, beat.
+    pub(crate) fn round(&self) -> Duration {
+        let third = self.lease / 3;
+        self.renew_every
+            .map_or(third, |every| every.min(third))
+            .min(LONGEST_ROUND)
+    }
+}

@@ -1,0 +1,16 @@
+//! The queue against a real Redis. Each module is a behaviour; `setup` is what they share.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod bounds;
+mod chaos;
+mod cluster;
+mod groups;
+mod inspecting;
+mod leases;
+mod outages;
+mod process;
+mod pushing;
+mod retrying;
+mod running;
+mod setup;
+mod waking;

@@ -1,0 +1,80 @@
+//! A worker in a process of its own, to be killed or frozen. The test binary runs itself with
+//! `worker_process` as the only test and the variables below set.
+
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::setup::{Place, settings};
+
+const URL: &str = "QUEUE_TEST_WORKER_URL";
+const PREFIX: &str = "QUEUE_TEST_WORKER_PREFIX";
+
+/// Ends with this value.
+pub(crate) struct WorkerProcess(Child);
+
+impl WorkerProcess {
+    /// A worker with 4 slots on the queue of `prefix`.
+    pub(crate) fn start(url: &str, prefix: &str) -> Self {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "process::worker_process", "--nocapture"])
+            .env(URL, url)
+            .env(PREFIX, prefix)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self(child)
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Lets one held job go.
+    pub(crate) fn let_one_go(&mut self) {
+        use std::io::Write as _;
+        let stdin = self.0.stdin.as_mut().unwrap();
+        stdin.write_all(b"go\n").unwrap();
+        stdin.flush().unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.0.id().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+}
+
+impl Drop for WorkerProcess {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Does nothing by itself: it is the body of [`WorkerProcess`]. Ends when its parent does, since
+/// standard input ends then.
+#[test]
+fn worker_process() {
+    let (Ok(url), Ok(prefix)) = (std::env::var(URL), std::env::var(PREFIX)) else {
+        return;
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let place = Place::joining(&url, &prefix, settings());
+    let _worker = place.start(4);
+    for line in std::io::stdin().lines() {
+        line.unwrap();
+        place.log.let_go(1);
+    }
+    runtime.shutdown_background();
+}

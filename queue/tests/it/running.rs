@@ -1,0 +1,180 @@
+use std::time::{Duration, SystemTime};
+
+use landfall_queue::{JobState, NewJob, Queue};
+use serde::{Deserialize, Serialize};
+
+use crate::setup::{Note, Place, settings, wait_until};
+
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+#[tokio::test]
+async fn handler_is_told_what_run_it_is() {
+    let place = Place::new();
+    let job = NewJob::new("file:1", Note::FailOnce)
+        .group("endpoint")
+        .max_attempts(7)
+        .trace(TRACE.to_owned());
+    place.queue.push(job).await.unwrap();
+    let worker = place.start(1);
+    place.log.wait_for(2).await;
+    worker.stop().await;
+    let run = &place.log.runs()[1].context;
+    assert_eq!(
+        (run.id.as_str(), run.attempt, run.max_attempts),
+        ("file:1", 2, 7)
+    );
+    assert_eq!(run.crashes, 0);
+    assert_eq!(run.trace.as_deref(), Some(TRACE));
+    assert_eq!(run.group.as_deref(), Some("endpoint"));
+    let age = SystemTime::now().duration_since(run.enqueued_at).unwrap();
+    assert!(age < Duration::from_secs(30), "{age:?}");
+}
+
+#[tokio::test]
+async fn done_job_is_kept_with_its_times() {
+    let place = Place::new();
+    place.push("a", Note::Succeed).await;
+    let worker = place.start(1);
+    let job = place.wait_for_state("a", JobState::Done).await;
+    worker.stop().await;
+    assert_eq!(job.args, serde_json::json!("Succeed"));
+    assert!(job.created_at <= job.started_at.unwrap());
+    assert!(job.started_at <= job.finished_at);
+    assert_eq!((job.owner, job.last_error, job.attempts), (None, None, 0));
+}
+
+#[tokio::test]
+async fn no_more_jobs_run_at_once_than_the_worker_has_slots() {
+    let place = Place::new();
+    let jobs = (0..20).map(|i| NewJob::new(format!("job:{i}"), Note::Hold));
+    place.queue.push_many(jobs).await.unwrap();
+    let worker = place.start(5);
+    place.log.wait_for(5).await;
+    let stats = place.stats().await;
+    assert_eq!(
+        (stats.running, stats.ready),
+        (5, 15),
+        "and none is taken in advance"
+    );
+    place.log.let_go(20);
+    place.wait_until_quiet().await;
+    worker.stop().await;
+    assert_eq!(place.log.count(), 20);
+    assert_eq!(place.log.most_at_once(""), 5);
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct OtherShape {
+    unknown: u8,
+}
+
+impl landfall_queue::Job for OtherShape {
+    const QUEUE: &'static str = "notes";
+}
+
+#[tokio::test]
+async fn job_whose_arguments_cannot_be_read_is_dead_and_the_worker_goes_on() {
+    let place = Place::new();
+    let worker = place.start(1);
+    let other = Queue::<OtherShape>::new(place.redis.clone(), settings());
+    other
+        .push(NewJob::new("odd", OtherShape { unknown: 1 }))
+        .await
+        .unwrap();
+    let job = place.wait_for_state("odd", JobState::Dead).await;
+    let reason = job.last_error.unwrap();
+    assert!(
+        reason.starts_with("the arguments cannot be read"),
+        "{reason}"
+    );
+    let before = place.inspector.workers().await.unwrap();
+    place.push("fine", Note::Succeed).await;
+    place.wait_for_state("fine", JobState::Done).await;
+    let after = place.inspector.workers().await.unwrap();
+    assert_eq!(
+        before[0].name, after[0].name,
+        "the worker was not started again"
+    );
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn jobs_of_a_worker_that_is_dropped_are_given_back_at_once() {
+    let place = Place::with(settings().lease(Duration::from_secs(600)));
+    let worker = place.start(2);
+    place.push("a", Note::Hold).await;
+    place.log.wait_for(1).await;
+    worker.drop_it();
+    let job = place.wait_for_state("a", JobState::Ready).await;
+    assert_eq!((job.attempts, job.crashes), (0, 0));
+    place.log.let_go(1);
+    let worker = place.start(2);
+    place.wait_for_state("a", JobState::Done).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn stop_waits_for_what_runs_and_starts_nothing_new() {
+    let place = Place::new();
+    place.push("a", Note::Hold).await;
+    place.push("b", Note::Succeed).await;
+    let worker = place.start(1);
+    place.log.wait_for(1).await;
+    let stopping = tokio::spawn(worker.stop());
+    place.log.let_go(1);
+    stopping.await.unwrap();
+    assert_eq!(place.job("a").await.unwrap().state, JobState::Done);
+    assert_eq!(place.job("b").await.unwrap().state, JobState::Ready);
+    assert_eq!(place.log.ids(), ["a"]);
+}
+
+#[tokio::test]
+async fn job_that_outlasts_the_stop_is_given_back_to_the_front() {
+    let place = Place::with(settings().lease(Duration::from_secs(600)));
+    place.push("a", Note::Hold).await;
+    place.push("b", Note::Succeed).await;
+    let worker = place.start(1);
+    place.log.wait_for(1).await;
+    worker.stop().await;
+    let job = place.job("a").await.unwrap();
+    assert_eq!(
+        (job.state, job.attempts, job.crashes),
+        (JobState::Ready, 0, 0)
+    );
+    assert_eq!(place.log.ended(), 0);
+    let workers = place.inspector.workers().await.unwrap();
+    assert!(workers.is_empty(), "a stopped worker leaves: {workers:?}");
+    place.log.let_go(1);
+    let worker = place.start(1);
+    place.wait_until_quiet().await;
+    worker.stop().await;
+    assert_eq!(place.log.ids(), ["a", "a", "b"]);
+}
+
+#[tokio::test]
+async fn jobs_run_first_in_first_out() {
+    let place = Place::new();
+    let ids: Vec<_> = (0..700).rev().map(|i| i.to_string()).collect();
+    let jobs = ids.iter().map(|id| NewJob::new(id, Note::Succeed));
+    place.queue.push_many(jobs).await.unwrap();
+    let worker = place.start(1);
+    place.wait_until_quiet().await;
+    worker.stop().await;
+    assert_eq!(place.log.ids(), ids);
+}
+
+#[tokio::test]
+async fn tasks_pushed_through_apalis_run_too() {
+    use futures::SinkExt as _;
+    let place = Place::new();
+    let identity = landfall_queue::WorkerIdentity::new("sink", 1);
+    let mut backend = place.queue.backend(identity);
+    let args = serde_json::to_vec(&Note::Succeed).unwrap();
+    let task = apalis_core::task::builder::TaskBuilder::new(args)
+        .task_id(apalis_core::task::task_id::TaskId::from_string("tick:1"))
+        .build();
+    backend.send(task).await.unwrap();
+    let worker = place.start(1);
+    wait_until(crate::setup::SOON, async || place.log.ids() == ["tick:1"]).await;
+    worker.stop().await;
+}
