@@ -4,5 +4,7 @@ pub mod clock;
 pub mod config;
 pub mod db;
 pub mod digest;
+pub mod staging;
+pub mod storage;
 pub mod dispatch;
 pub mod page;

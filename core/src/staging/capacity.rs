@@ -1,0 +1,128 @@
+//! How full staging may get: a quota over all that waits, and a floor of free space on its disk.
+
+use super::{StagingError, Usage};
+use std::{
+    io,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex;
+
+/// The bounds, and what is known of how near they are.
+#[derive(Debug)]
+pub(crate) struct Capacity {
+    quota: Option<u64>,
+    min_free: u64,
+    /// The folder whose disk counts; none for a bucket.
+    folder: Option<PathBuf>,
+    /// How old a measurement may be: measuring looks at every staged file.
+    fresh: Duration,
+    measured: Mutex<Option<Measured>>,
+    /// Bytes this process took in since it was made; what others take in shows with the next measurement.
+    taken_in: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    at: Instant,
+    used: u64,
+    /// [`Capacity::taken_in`] when it was begun.
+    taken_in: u64,
+}
+
+impl Capacity {
+    pub(crate) fn new(
+        quota: Option<u64>,
+        min_free: u64,
+        folder: Option<PathBuf>,
+        fresh: Duration,
+    ) -> Self {
+        Self {
+            quota,
+            min_free,
+            folder,
+            fresh,
+            measured: Mutex::default(),
+            taken_in: AtomicU64::new(0),
+        }
+    }
+
+    /// Refuses with [`StagingError::Full`] when there is no room for `more` bytes of this body, of which none has
+    /// been counted yet. `measure` tells how much is staged in all; it runs only under a quota, and only when the
+    /// last measurement is stale.
+    pub(crate) async fn admit(
+        &self,
+        more: u64,
+        measure: impl Future<Output = Result<u64, StagingError>>,
+    ) -> Result<(), StagingError> {
+        let Some(quota) = self.quota else {
+            return Ok(());
+        };
+        if self.used(measure).await?.saturating_add(more) > quota {
+            return Err(StagingError::Full);
+        }
+        Ok(())
+    }
+
+    /// How much is staged, as far as this process knows.
+    async fn used(
+        &self,
+        measure: impl Future<Output = Result<u64, StagingError>>,
+    ) -> Result<u64, StagingError> {
+        // Those who come while one measures wait for what it finds.
+        let mut measured = self.measured.lock().await;
+        let known = match *measured {
+            Some(known) if known.at.elapsed() < self.fresh => known,
+            _ => {
+                let taken_in = self.taken_in.load(Ordering::Relaxed);
+                let used = measure.await?;
+                let at = Instant::now();
+                *measured.insert(Measured { at, used, taken_in })
+            }
+        };
+        let since = self.taken_in.load(Ordering::Relaxed) - known.taken_in;
+        Ok(known.used.saturating_add(since))
+    }
+
+    /// Counts bytes that were taken in.
+    pub(crate) fn count(&self, bytes: u64) {
+        self.taken_in.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Refuses when `more` bytes would leave less than the floor on the disk. Blocks for one system call.
+    pub(crate) fn check_free(&self, more: u64) -> Result<(), StagingError> {
+        match self
+            .free()
+            .map_err(StagingError::io("tell its free space"))?
+        {
+            Some(free) if free < self.min_free.saturating_add(more) => Err(StagingError::Full),
+            _ => Ok(()),
+        }
+    }
+
+    /// Free space for a process that is not root, in bytes.
+    pub(crate) fn free(&self) -> io::Result<Option<u64>> {
+        let Some(folder) = &self.folder else {
+            return Ok(None);
+        };
+        let disk = rustix::fs::statvfs(folder)?;
+        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+    }
+
+    /// For the dashboard and the readiness check.
+    pub(crate) async fn usage(
+        &self,
+        measure: impl Future<Output = Result<u64, StagingError>>,
+    ) -> Result<Usage, StagingError> {
+        let used = self.used(measure).await?;
+        let free = self
+            .free()
+            .map_err(StagingError::io("tell its free space"))?;
+        Ok(Usage {
+            used,
+            free,
+            quota: self.quota,
+        })
+    }
+}

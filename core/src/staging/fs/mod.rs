@@ -1,0 +1,319 @@
+//! Staging in a folder.
+//!
+//! Guarantees: what a call reports as staged has been synced, the file and the folder that names it. A body that
+//! fails leaves nothing behind by [`FsStaging::write`], and all that came before by [`FsStaging::append`].
+//!
+//! Configuration: `staging.path`, which API and workers must share; `staging.quota`, `staging.min_free`.
+//!
+//! Implementation: one file per key, all in one folder. Parts are written in place, into one sparse file, so nothing
+//! has to be assembled. Each file is synced by itself and the folder for many at once.
+//!
+//! Considerations: one folder holds as many files as wait; ext4 and XFS index it. Where the folder is on another
+//! file system than storage, finalize copies instead of linking.
+
+mod sink;
+
+use super::{
+    Appended, ListedStaging, Options, PartStaged, Staged, StagingError, StagingKey, StagingPages,
+    StagingStream,
+    body::{Body, Intake},
+    capacity::Capacity,
+    hashes::Hasher,
+};
+use crate::{
+    config::ByteSize,
+    storage::{
+        PAGE,
+        durable::{Folder, Folders, blocking},
+        file::stream_file,
+        fs::{modified, remove_if_there},
+    },
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use sink::{Sink, Target};
+use std::{
+    fs::{self, File},
+    io,
+    ops::Range,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::mpsc;
+
+/// How old the sum of all staged files may be when a quota is checked.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct FsStaging {
+    folders: Folders,
+    capacity: Arc<Capacity>,
+}
+
+impl FsStaging {
+    pub(crate) async fn open(
+        root: PathBuf,
+        quota: Option<ByteSize>,
+        min_free: ByteSize,
+    ) -> Result<Self, StagingError> {
+        let folders = Folders::open(root)
+            .await
+            .map_err(StagingError::io("be made"))?;
+        let folder = Some(folders.root().to_owned());
+        let quota = quota.map(|quota| quota.0);
+        Ok(Self {
+            folders,
+            capacity: Arc::new(Capacity::new(quota, min_free.0, folder, FRESH)),
+        })
+    }
+
+    pub(crate) fn path(&self, key: StagingKey) -> PathBuf {
+        self.folders.root().join(key.to_string())
+    }
+
+    async fn folder(&self) -> Result<Arc<Folder>, StagingError> {
+        self.folders
+            .folder(self.folders.root())
+            .await
+            .map_err(StagingError::io("be opened"))
+    }
+
+    fn sink(&self, key: StagingKey, target: Target, options: &Options<'_>) -> Sink {
+        let hasher = Hasher::new(options.hashes);
+        Sink::new(self.path(key), target, hasher, Arc::clone(&self.capacity))
+    }
+
+    async fn admit(&self, options: &Options<'_>) -> Result<(), StagingError> {
+        let expected = options.expected.unwrap_or(0);
+        if expected > 0 {
+            // A body that will not fit is refused before it is sent.
+            self.capacity.check_free(expected)?;
+        }
+        self.capacity.admit(expected, self.measure()).await
+    }
+
+    pub(crate) async fn write(
+        &self,
+        key: StagingKey,
+        body: Body<'_>,
+        options: &Options<'_>,
+    ) -> Result<Staged, StagingError> {
+        self.admit(options).await?;
+        let folder = self.folder().await?;
+        let sink = self.sink(key, Target::New, options);
+        let written = sink.take(Intake::new(body, options.limit)).await;
+        let written = written.inspect_err(|error| self.forget_missing(error))?;
+        if let Some(error) = written.stopped {
+            self.forget_missing(&error);
+            return Err(error);
+        }
+        folder.sync().await.map_err(StagingError::io("be synced"))?;
+        let size = written.sink.written();
+        let hashes = written.sink.keep();
+        Ok(Staged { size, hashes })
+    }
+
+    pub(crate) async fn create(&self, key: StagingKey) -> Result<(), StagingError> {
+        self.admit(&Options::default()).await?;
+        let folder = self.folder().await?;
+        let path = self.path(key);
+        let capacity = Arc::clone(&self.capacity);
+        tokio::task::spawn_blocking(move || {
+            capacity.check_free(0)?;
+            File::create_new(path)
+                .and_then(|file| file.sync_all())
+                .map_err(StagingError::io("make a file"))
+        })
+        .await
+        .map_err(|lost| StagingError::io("make a file")(io::Error::other(lost)))?
+        .inspect_err(|error| self.forget_missing(error))?;
+        folder.sync().await.map_err(StagingError::io("be synced"))
+    }
+
+    pub(crate) async fn append(
+        &self,
+        key: StagingKey,
+        offset: u64,
+        body: Body<'_>,
+        options: &Options<'_>,
+    ) -> Result<Appended, StagingError> {
+        self.admit(options).await?;
+        let sink = self.sink(key, Target::End { offset }, options);
+        let written = sink.take(Intake::new(body, options.limit)).await?;
+        match (written.sink.written(), written.stopped) {
+            // Nothing was written, and nothing could have been.
+            (0, Some(error @ (StagingError::Gone | StagingError::WrongOffset { .. }))) => {
+                Err(error)
+            }
+            (more, stopped) => Ok(Appended {
+                length: offset + more,
+                hashes: written.sink.keep(),
+                stopped,
+            }),
+        }
+    }
+
+    pub(crate) async fn put_part(
+        &self,
+        key: StagingKey,
+        offset: u64,
+        size: u64,
+        body: Body<'_>,
+        options: &Options<'_>,
+    ) -> Result<PartStaged, StagingError> {
+        self.admit(options).await?;
+        let sink = self.sink(key, Target::At { offset }, options);
+        let written = sink.take(Intake::new(body, size)).await?;
+        let found = written.sink.written();
+        match written.stopped {
+            Some(StagingError::TooLarge { .. }) => Err(StagingError::WrongSize {
+                expected: size,
+                found: size + 1,
+            }),
+            Some(error) => Err(error),
+            None if found != size => Err(StagingError::WrongSize {
+                expected: size,
+                found,
+            }),
+            None => Ok(PartStaged {
+                hashes: written.sink.keep(),
+            }),
+        }
+    }
+
+    /// The folder itself may have been removed; then the next write makes it again.
+    fn forget_missing(&self, error: &StagingError) {
+        if matches!(error, StagingError::Gone) {
+            self.folders.forget(self.folders.root());
+        }
+    }
+
+    pub(crate) async fn len(&self, key: StagingKey) -> Result<Option<u64>, StagingError> {
+        let path = self.path(key);
+        match blocking(move || fs::metadata(path)).await {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StagingError::io("look for a file")(error)),
+        }
+    }
+
+    pub(crate) async fn read(
+        &self,
+        key: StagingKey,
+        range: Range<u64>,
+    ) -> Result<StagingStream, StagingError> {
+        let path = self.path(key);
+        let file = blocking(move || File::open(path))
+            .await
+            .map_err(StagingError::io("open a file"))?;
+        let bytes = stream_file(file, range);
+        Ok(bytes.map_err(StagingError::io("read a file")).boxed())
+    }
+
+    pub(crate) async fn delete(&self, key: StagingKey) -> Result<(), StagingError> {
+        let path = self.path(key);
+        // Not synced: if a power cut brings the file back, the sweep deletes it.
+        blocking(move || remove_if_there(&path))
+            .await
+            .map_err(StagingError::io("delete a file"))
+    }
+
+    pub(crate) fn list(&self) -> StagingPages {
+        let (sender, receiver) = mpsc::channel(1);
+        let root = self.folders.root().to_owned();
+        tokio::task::spawn_blocking(move || {
+            let mut page = Vec::new();
+            let outcome = each_staged(&root, |staged| {
+                page.push(staged);
+                page.len() < PAGE || sender.blocking_send(Ok(std::mem::take(&mut page))).is_ok()
+            });
+            let last = match outcome {
+                Err(error) => Err(StagingError::io("list files")(error)),
+                Ok(()) if page.is_empty() => return,
+                Ok(()) => Ok(page),
+            };
+            // Nobody may be listening; then nobody misses it.
+            let _ = sender.blocking_send(last);
+        });
+        futures::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|page| (page, receiver))
+        })
+        .boxed()
+    }
+
+    /// What all staged files take up on the disk, in bytes: holes are free.
+    async fn measure(&self) -> Result<u64, StagingError> {
+        let root = self.folders.root().to_owned();
+        blocking(move || {
+            let mut sum = 0;
+            each_staged(&root, |staged| {
+                sum += staged.allocated;
+                true
+            })?;
+            Ok(sum)
+        })
+        .await
+        .map_err(StagingError::io("list files"))
+    }
+
+    pub(crate) async fn usage(&self) -> Result<super::Usage, StagingError> {
+        self.capacity.usage(self.measure()).await
+    }
+
+    /// Really writes, reads back and deletes.
+    pub(crate) async fn probe(&self) -> Result<(), StagingError> {
+        let key = StagingKey::generate();
+        let content = Bytes::from(key.to_string());
+        let body = futures::stream::iter([Ok(content.clone())]).boxed();
+        let options = Options {
+            limit: content.len() as u64,
+            ..Options::default()
+        };
+        self.write(key, body, &options).await?;
+        let read = self.read(key, 0..content.len() as u64).await?;
+        let read: Result<Vec<Bytes>, _> = read.try_collect().await;
+        self.delete(key).await?;
+        if read?.concat() != content {
+            return Err(StagingError::io("read what was written")(io::Error::from(
+                io::ErrorKind::InvalidData,
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn health(&self) -> Result<(), StagingError> {
+        let capacity = Arc::clone(&self.capacity);
+        blocking(move || capacity.free())
+            .await
+            .map(drop)
+            .map_err(StagingError::io("tell its free space"))
+    }
+}
+
+/// Every staged file, until `take` answers false.
+fn each_staged(root: &Path, mut take: impl FnMut(ListedStaging) -> bool) -> io::Result<()> {
+    for entry in fs::read_dir(root)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(key) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let metadata = match entry.metadata() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other?,
+        };
+        let going_on = take(ListedStaging {
+            key,
+            // POSIX counts blocks of 512 bytes, whatever the file system's own are.
+            allocated: metadata.blocks() * 512,
+            modified: modified(&metadata),
+        });
+        if !going_on {
+            return Ok(());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,198 @@
+//! The writing end of a staged file, driven on threads that may block while the next bytes come in.
+
+use crate::staging::{
+    Hashes, StagingError,
+    body::{End, Intake},
+    capacity::Capacity,
+    hashes::Hasher,
+};
+use bytes::Bytes;
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Seek, SeekFrom, Write},
+    path::PathBuf,
+    sync::Arc,
+};
+
+/// How much is taken from a body before it is written, in bytes; twice this is what a body holds in memory.
+const BATCH: usize = 512 * 1024;
+
+/// What the bytes go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// A file that is not there yet, and that goes away unless the sink is told to keep it.
+    New,
+    /// The end of a file, which must be at `offset`; what a crash left beyond it is cut off.
+    End { offset: u64 },
+    /// A place in a file.
+    At { offset: u64 },
+}
+
+/// A file being written. It is opened by the first write, so that a small body costs one trip to another thread.
+#[derive(Debug)]
+pub(super) struct Sink {
+    path: PathBuf,
+    target: Target,
+    file: Option<File>,
+    kept: bool,
+    hasher: Hasher,
+    capacity: Arc<Capacity>,
+    written: u64,
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        if self.target == Target::New && self.file.is_some() && !self.kept {
+            // A crash before this line leaves a file without a row; the sweep removes it.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// What came of a body.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) sink: Sink,
+    /// Why it ended early, if it did; all that was written before is durable.
+    pub(super) stopped: Option<StagingError>,
+}
+
+impl Sink {
+    pub(super) fn new(
+        path: PathBuf,
+        target: Target,
+        hasher: Hasher,
+        capacity: Arc<Capacity>,
+    ) -> Self {
+        Self {
+            path,
+            target,
+            file: None,
+            kept: false,
+            hasher,
+            capacity,
+            written: 0,
+        }
+    }
+
+    /// In bytes, by this sink.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Lets the file stay, and tells what it was hashed to.
+    pub(super) fn keep(mut self) -> Hashes {
+        self.kept = true;
+        std::mem::take(&mut self.hasher).finish()
+    }
+
+    /// Writes a whole body. The next batch comes in while the last is written; the file is synced at the end.
+    pub(super) async fn take(self, mut intake: Intake<'_>) -> Result<Written, StagingError> {
+        let mut sink = self;
+        let mut batch = intake.batch(BATCH).await;
+        loop {
+            let end = batch.end.take();
+            let pieces = std::mem::take(&mut batch.pieces);
+            let last = end.is_some();
+            let writing = tokio::task::spawn_blocking(move || {
+                let outcome = sink.write_batch(&pieces, last);
+                (sink, outcome)
+            });
+            if !last {
+                batch = intake.batch(BATCH).await;
+            }
+            let outcome = writing.await;
+            let (back, outcome) =
+                outcome.map_err(|lost| StagingError::io("write")(io::Error::other(lost)))?;
+            sink = back;
+            let stopped = match (outcome, end) {
+                (Ok(()), None) => continue,
+                (Ok(()), Some(End::Whole)) => None,
+                (Ok(()), Some(End::Stopped(error))) => Some(error),
+                (Err(error), _) => Some(error),
+            };
+            return Ok(Written { sink, stopped });
+        }
+    }
+
+    /// After an error [`Self::written`] tells what is durable all the same.
+    fn write_batch(&mut self, pieces: &[Bytes], last: bool) -> Result<(), StagingError> {
+        let written = self.write_pieces(pieces);
+        if written.is_ok() && !last {
+            return Ok(());
+        }
+        let synced = self.sync();
+        if synced.is_err() {
+            // What a failed sync was to make durable may be lost, all of it.
+            self.written = 0;
+        }
+        written.and(synced)
+    }
+
+    fn write_pieces(&mut self, pieces: &[Bytes]) -> Result<(), StagingError> {
+        let size: usize = pieces.iter().map(Bytes::len).sum();
+        self.capacity.check_free(size as u64)?;
+        if self.file.is_none() {
+            self.file = Some(self.open()?);
+        }
+        let Some(file) = &mut self.file else {
+            return Err(StagingError::Gone);
+        };
+        for piece in pieces {
+            let mut left = piece.as_ref();
+            while !left.is_empty() {
+                match file.write(left) {
+                    Ok(0) => return Err(StagingError::Full),
+                    Ok(written) => {
+                        self.hasher.update(&left[..written]);
+                        self.written += written as u64;
+                        left = &left[written..];
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(StagingError::io("write")(error)),
+                }
+            }
+        }
+        self.capacity.count(size as u64);
+        Ok(())
+    }
+
+    fn open(&self) -> Result<File, StagingError> {
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(self.target == Target::New);
+        let mut file = options
+            .open(&self.path)
+            .map_err(StagingError::io("open a file"))?;
+        match self.target {
+            Target::New => {}
+            Target::At { offset } => {
+                file.seek(SeekFrom::Start(offset))
+                    .map_err(StagingError::io("seek"))?;
+            }
+            Target::End { offset } => {
+                let length = file.metadata().map_err(StagingError::io("look"))?.len();
+                if length < offset {
+                    return Err(StagingError::WrongOffset { offset, length });
+                }
+                if length > offset {
+                    file.set_len(offset).map_err(StagingError::io("cut"))?;
+                }
+                file.seek(SeekFrom::Start(offset))
+                    .map_err(StagingError::io("seek"))?;
+            }
+        }
+        Ok(file)
+    }
+
+    fn sync(&self) -> Result<(), StagingError> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        let synced = match self.target {
+            Target::New => file.sync_all(),
+            // fdatasync(2) includes the length, all the metadata that reading needs.
+            Target::End { .. } | Target::At { .. } => file.sync_data(),
+        };
+        synced.map_err(StagingError::io("sync a file"))
+    }
+}

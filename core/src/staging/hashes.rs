@@ -1,0 +1,121 @@
+//! Digests of a body, made while it passes.
+
+use crate::digest::Sha256Digest;
+use md5::Md5;
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
+
+/// What a body can be hashed with: the checksum algorithms of the tus protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    Crc32,
+    Md5,
+    Sha1,
+    Sha256,
+}
+
+/// The digests that were asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hashes {
+    /// As ISO 3309 has it, most significant byte first.
+    pub crc32: Option<[u8; 4]>,
+    pub md5: Option<[u8; 16]>,
+    pub sha1: Option<[u8; 20]>,
+    pub sha256: Option<Sha256Digest>,
+}
+
+impl Hashes {
+    /// The digest by this algorithm, if it was asked for.
+    #[must_use]
+    pub fn get(&self, algorithm: Algorithm) -> Option<&[u8]> {
+        match algorithm {
+            Algorithm::Crc32 => self.crc32.as_ref().map(<[u8; 4]>::as_slice),
+            Algorithm::Md5 => self.md5.as_ref().map(<[u8; 16]>::as_slice),
+            Algorithm::Sha1 => self.sha1.as_ref().map(<[u8; 20]>::as_slice),
+            Algorithm::Sha256 => self.sha256.as_ref().map(|digest| digest.0.as_slice()),
+        }
+    }
+}
+
+/// Digests under way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hasher {
+    crc32: Option<crc32fast::Hasher>,
+    md5: Option<Md5>,
+    sha1: Option<Sha1>,
+    sha256: Option<Sha256>,
+}
+
+impl Hasher {
+    pub(crate) fn new(algorithms: &[Algorithm]) -> Self {
+        let mut hasher = Self::default();
+        for algorithm in algorithms {
+            match algorithm {
+                Algorithm::Crc32 => hasher.crc32 = Some(crc32fast::Hasher::new()),
+                Algorithm::Md5 => hasher.md5 = Some(Md5::new()),
+                Algorithm::Sha1 => hasher.sha1 = Some(Sha1::new()),
+                Algorithm::Sha256 => hasher.sha256 = Some(Sha256::new()),
+            }
+        }
+        hasher
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.crc32 {
+            hasher.update(bytes);
+        }
+        if let Some(hasher) = &mut self.md5 {
+            hasher.update(bytes);
+        }
+        if let Some(hasher) = &mut self.sha1 {
+            hasher.update(bytes);
+        }
+        if let Some(hasher) = &mut self.sha256 {
+            hasher.update(bytes);
+        }
+    }
+
+    pub(crate) fn finish(self) -> Hashes {
+        Hashes {
+            crc32: self.crc32.map(|hasher| hasher.finalize().to_be_bytes()),
+            md5: self.md5.map(|hasher| hasher.finalize().into()),
+            sha1: self.sha1.map(|hasher| hasher.finalize().into()),
+            sha256: self.sha256.map(Sha256Digest::from_hasher),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_of_the_check_words_are_as_published() {
+        let mut hasher = Hasher::new(&[
+            Algorithm::Crc32,
+            Algorithm::Md5,
+            Algorithm::Sha1,
+            Algorithm::Sha256,
+        ]);
+        hasher.update(b"1234");
+        hasher.update(b"56789");
+        let hashes = hasher.finish();
+        // The check value of the CRC catalogue; RFC 1321 and FIPS 180-4 by their reference programs.
+        assert_eq!(hashes.crc32, Some(0xcbf4_3926_u32.to_be_bytes()));
+        let hex = |bytes: Option<&[u8]>| -> String {
+            bytes.unwrap().iter().map(|b| format!("{b:02x}")).collect()
+        };
+        assert_eq!(
+            hex(hashes.get(Algorithm::Md5)),
+            "25f9e794323b453885f5181f1b624d0b"
+        );
+        assert_eq!(
+            hex(hashes.get(Algorithm::Sha1)),
+            "f7c3bc1d808e04732adf679965ccc34ca7ae3441"
+        );
+        assert_eq!(
+            hex(hashes.get(Algorithm::Sha256)),
+            "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225"
+        );
+    }
+}

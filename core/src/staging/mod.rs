@@ -1,0 +1,326 @@
+//! Where bytes wait between their arrival and finalize: a folder, or the storage bucket under `staging/`.
+//!
+//! Guarantees, on both:
+//! - What a call reports as staged is durable when it returns, and found by every other process.
+//! - Memory does not grow with the body; a body that fails leaves what the call says and nothing else.
+//! - Deleting is idempotent, and so is reading: staging is never changed by [`crate::storage::transfer`].
+//!
+//! Refuses to be a fence: who may append to a key, or which of two requests for one part counts, is decided by the
+//! database. A call whose future is dropped stops soon after; what it was writing then is not reported to anybody.
+
+mod body;
+mod capacity;
+mod error;
+pub(crate) mod fs;
+mod hashes;
+mod key;
+pub(crate) mod s3;
+
+use crate::{
+    config::{self, Backend},
+    storage::{Place as StoragePlace, Storage, StorageError},
+};
+use body::Body;
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+pub use error::StagingError;
+use fs::FsStaging;
+use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use hashes::Hasher;
+pub use hashes::{Algorithm, Hashes};
+pub use key::{NotAStagingKey, StagingKey};
+use s3::S3Staging;
+use std::{error::Error, ops::Range, path::PathBuf, sync::Arc, time::Duration};
+
+/// How long a health check may take.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How a body is taken in.
+#[derive(Clone, Copy, Debug)]
+pub struct Options<'a> {
+    /// The most the body may have, in bytes.
+    pub limit: u64,
+    /// What the sender says it has, in bytes: a body that cannot fit is refused before it is read.
+    pub expected: Option<u64>,
+    /// What to hash it with on its way.
+    pub hashes: &'a [Algorithm],
+}
+
+impl Default for Options<'_> {
+    /// Any length, no digest.
+    fn default() -> Self {
+        Self {
+            limit: u64::MAX,
+            expected: None,
+            hashes: &[],
+        }
+    }
+}
+
+/// A whole body, staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Staged {
+    /// In bytes.
+    pub size: u64,
+    /// Those asked for.
+    pub hashes: Hashes,
+}
+
+/// What an append came to.
+#[derive(Debug)]
+pub struct Appended {
+    /// How much is staged under the key now, in bytes, all of it durable.
+    pub length: u64,
+    /// Of the bytes this call added, those asked for.
+    pub hashes: Hashes,
+    /// Why the body ended early, if it did; the length counts what came before.
+    pub stopped: Option<StagingError>,
+}
+
+/// A part, staged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartStaged {
+    /// Of the part, those asked for.
+    pub hashes: Hashes,
+}
+
+/// One staged key of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedStaging {
+    pub key: StagingKey,
+    /// What it takes up, in bytes: holes of missing parts do not count.
+    pub allocated: u64,
+    /// When bytes were last written to it.
+    pub modified: DateTime<Utc>,
+}
+
+/// How full staging is; in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// All that waits, as of a few seconds ago.
+    pub used: u64,
+    /// Free space of the disk; none in a bucket.
+    pub free: Option<u64>,
+    pub quota: Option<u64>,
+}
+
+/// Staged bytes, in pieces of bounded size.
+pub type StagingStream = BoxStream<'static, Result<Bytes, StagingError>>;
+/// All that is staged, in pages of at most [`crate::storage::PAGE`].
+pub type StagingPages = BoxStream<'static, Result<Vec<ListedStaging>, StagingError>>;
+
+/// Where bytes wait; clones share connections and state.
+#[derive(Clone, Debug)]
+pub struct Staging {
+    pub(crate) place: Place,
+}
+
+/// The two kinds of staging.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Fs(Arc<FsStaging>),
+    S3(Arc<S3Staging>),
+}
+
+/// Does the same on whichever backend it is.
+macro_rules! on {
+    ($staging:expr, $place:ident => $call:expr) => {
+        match &$staging.place {
+            Place::Fs($place) => $call,
+            Place::S3($place) => $call,
+        }
+    };
+}
+
+fn boxed<'a, S, E>(body: S) -> Body<'a>
+where
+    S: Stream<Item = Result<Bytes, E>> + Send + 'a,
+    E: Into<Box<dyn Error + Send + Sync>> + 'a,
+{
+    body.map_err(Into::into).boxed()
+}
+
+impl Staging {
+    /// Opens staging as configured; staging in a bucket uses the bucket of `storage`.
+    ///
+    /// # Errors
+    /// [`StagingError::Io`] when the folder cannot be made, [`StagingError::Storage`] when staging is to be in a
+    /// bucket and storage is not.
+    pub async fn open(config: &config::Staging, storage: &Storage) -> Result<Self, StagingError> {
+        let place = match (config.backend, &storage.place) {
+            (Backend::Fs, _) => Place::Fs(Arc::new(
+                FsStaging::open(config.path.clone(), config.quota, config.min_free).await?,
+            )),
+            (Backend::S3, StoragePlace::S3(s3)) => {
+                Place::S3(Arc::new(S3Staging::new(Arc::clone(s3), config.quota)))
+            }
+            (Backend::S3, StoragePlace::Fs(_)) => {
+                return Err(StagingError::Storage(StorageError::Setting {
+                    key: "staging.backend",
+                    environment: "LANDFALL__STAGING__BACKEND",
+                    problem: "`s3` only together with storage.backend = \"s3\"".to_owned(),
+                    source: None,
+                }));
+            }
+        };
+        Ok(Self { place })
+    }
+
+    /// Stages a whole body under a key nobody has. When it fails, or is dropped, nothing stays behind.
+    ///
+    /// # Errors
+    /// [`StagingError::TooLarge`], [`StagingError::Full`], [`StagingError::Body`], [`StagingError::Exists`], and what
+    /// the folder or bucket answers.
+    pub async fn write<S, E>(
+        &self,
+        key: StagingKey,
+        body: S,
+        options: Options<'_>,
+    ) -> Result<Staged, StagingError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        on!(self, place => place.write(key, boxed(body), &options).await)
+    }
+
+    /// Prepares a key for [`Self::append`] or [`Self::put_part`]: it is there, durably, and empty.
+    ///
+    /// # Errors
+    /// [`StagingError::Exists`], [`StagingError::Full`], and what the folder or bucket answers.
+    pub async fn create(&self, key: StagingKey) -> Result<(), StagingError> {
+        on!(self, place => place.create(key).await)
+    }
+
+    /// Appends a body at `offset`, which the caller has from the database. What lies beyond it, because a crash came
+    /// before its row, is cut off first. All that came before an error is kept and durable.
+    ///
+    /// To keep also what came before the client went away, the call must go on then: run it in a task of its own.
+    ///
+    /// # Errors
+    /// [`StagingError::Gone`], [`StagingError::WrongOffset`] when the bytes before the offset are not there, and
+    /// what the folder or bucket answers before anything was written. Later errors are in [`Appended::stopped`].
+    pub async fn append<S, E>(
+        &self,
+        key: StagingKey,
+        offset: u64,
+        body: S,
+        options: Options<'_>,
+    ) -> Result<Appended, StagingError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        on!(self, place => place.append(key, offset, boxed(body), &options).await)
+    }
+
+    /// Writes a part of exactly `size` bytes at `offset`; parts may come in any order and at once. A part that fails
+    /// leaves a hole, or some of its bytes, which the same part overwrites when it comes again.
+    ///
+    /// Parts of one key must not overlap, and a part that counts already must not be written again: hash what comes
+    /// with [`Self::digest`] and compare. `options.limit` has no effect.
+    ///
+    /// # Errors
+    /// [`StagingError::WrongSize`], [`StagingError::Gone`], [`StagingError::Full`], [`StagingError::Body`], and what
+    /// the folder or bucket answers.
+    pub async fn put_part<S, E>(
+        &self,
+        key: StagingKey,
+        offset: u64,
+        size: u64,
+        body: S,
+        options: Options<'_>,
+    ) -> Result<PartStaged, StagingError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        on!(self, place => place.put_part(key, offset, size, boxed(body), &options).await)
+    }
+
+    /// Hashes a body and keeps nothing of it; answers its size too.
+    ///
+    /// # Errors
+    /// [`StagingError::TooLarge`] and [`StagingError::Body`].
+    pub async fn digest<S, E>(body: S, options: Options<'_>) -> Result<Staged, StagingError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let hasher = Hasher::new(options.hashes);
+        let (size, hashes) = body::digest(boxed(body), options.limit, hasher).await?;
+        Ok(Staged { size, hashes })
+    }
+
+    /// How far the bytes under a key reach, in bytes; none when there is no such key.
+    ///
+    /// # Errors
+    /// What the folder or bucket answers.
+    pub async fn len(&self, key: StagingKey) -> Result<Option<u64>, StagingError> {
+        on!(self, place => place.len(key).await)
+    }
+
+    /// The bytes of a range that is wholly staged.
+    ///
+    /// # Errors
+    /// [`StagingError::Gone`]; the stream ends with an error when it comes to the end, or to a hole, before the
+    /// range's end.
+    pub async fn read(
+        &self,
+        key: StagingKey,
+        range: Range<u64>,
+    ) -> Result<StagingStream, StagingError> {
+        on!(self, place => place.read(key, range).await)
+    }
+
+    /// Deletes what is staged under a key; one that is not there counts as deleted.
+    ///
+    /// # Errors
+    /// What the folder or bucket answers.
+    pub async fn delete(&self, key: StagingKey) -> Result<(), StagingError> {
+        on!(self, place => place.delete(key).await)
+    }
+
+    /// All that is staged, in pages, in no particular order.
+    #[must_use]
+    pub fn list(&self) -> StagingPages {
+        on!(self, place => place.list())
+    }
+
+    /// The file the bytes are in; none in a bucket.
+    #[must_use]
+    pub fn local_path(&self, key: StagingKey) -> Option<PathBuf> {
+        match &self.place {
+            Place::Fs(fs) => Some(fs.path(key)),
+            Place::S3(_) => None,
+        }
+    }
+
+    /// How full staging is.
+    ///
+    /// # Errors
+    /// What the folder or bucket answers.
+    pub async fn usage(&self) -> Result<Usage, StagingError> {
+        on!(self, place => place.usage().await)
+    }
+
+    /// The start-up check: really writes, reads back and deletes.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub async fn probe(&self) -> Result<(), StagingError> {
+        on!(self, place => place.probe().await)
+    }
+
+    /// Whether staging answers, within two seconds.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn health(&self) -> Result<(), StagingError> {
+        let check = async { on!(self, place => place.health().await) };
+        match tokio::time::timeout(HEALTH_TIMEOUT, check).await {
+            Ok(outcome) => outcome,
+            Err(late) => Err(StagingError::io("answer")(late.into())),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Directory entries that survive a power cut: folders made durably, and their fsyncs shared.
+//!
+//! A new file is found again after a crash only once the directory that names it has been synced
+//! (fsync(2): "an explicit fsync() on a file descriptor for the directory is also needed"). Many small files that
+//! come in together share that sync: whoever arrives while one runs waits for the next, and one of them runs it for
+//! all.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::sync;
+
+/// How many folders are kept open at once, beside those in use.
+const OPEN_FOLDERS: usize = 256;
+
+/// Runs file work where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        // Only a panic of the work or the end of the runtime come here.
+        Err(lost) => Err(io::Error::other(lost)),
+    }
+}
+
+/// The folders below one root, made and kept open when first used.
+#[derive(Debug)]
+pub(crate) struct Folders {
+    root: PathBuf,
+    open: Mutex<HashMap<PathBuf, Arc<Folder>>>,
+}
+
+impl Folders {
+    /// Makes the root, and its parents, durably.
+    pub(crate) async fn open(root: PathBuf) -> io::Result<Self> {
+        let root = blocking(move || {
+            let root = std::path::absolute(root)?;
+            make(&root)?;
+            Ok(root)
+        })
+        .await?;
+        Ok(Self {
+            root,
+            open: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder `path`, which lies below the root; made, with its parents, if it is not there.
+    pub(crate) async fn folder(&self, path: &Path) -> io::Result<Arc<Folder>> {
+        if let Some(known) = self.lock().get(path) {
+            return Ok(Arc::clone(known));
+        }
+        let wanted = path.to_owned();
+        let handle = blocking(move || {
+            make(&wanted)?;
+            File::open(&wanted)
+        })
+        .await?;
+        let mut open = self.lock();
+        if open.len() >= OPEN_FOLDERS {
+            open.retain(|_, folder| Arc::strong_count(folder) > 1);
+        }
+        // Two may have opened it at once; all must share one of the two.
+        let folder = open
+            .entry(path.to_owned())
+            .or_insert_with(|| Arc::new(Folder::new(handle)));
+        Ok(Arc::clone(folder))
+    }
+
+    /// To be called when a folder was found missing: somebody removed it, so the next use must make it again.
+    pub(crate) fn forget(&self, path: &Path) {
+        self.lock().remove(path);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Arc<Folder>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a folder with its missing parents. Each parent is synced even if the folder was there already: another
+/// process may have made it a moment ago and died before its own sync.
+fn make(path: &Path) -> io::Result<()> {
+    let Some(parent) = path.parent() else {
+        return Ok(());
+    };
+    if !path.is_dir() {
+        make(parent)?;
+        match fs::create_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    match File::open(parent) {
+        Ok(parent) => parent.sync_all(),
+        // A parent that may be passed but not read was not made by this process.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// One open folder and the syncs under way for it.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    handle: Arc<File>,
+    arrivals: AtomicU64,
+    done: sync::Mutex<Done>,
+}
+
+/// Up to which arrival the entries are durable, and up to which the last failed sync should have made them so.
+#[derive(Debug, Default)]
+struct Done {
+    through: u64,
+    failed_through: u64,
+    error: Option<i32>,
+}
+
+impl Folder {
+    fn new(handle: File) -> Self {
+        Self {
+            handle: Arc::new(handle),
+            arrivals: AtomicU64::new(0),
+            done: sync::Mutex::default(),
+        }
+    }
+
+    /// Makes every entry durable that was made before the call.
+    pub(crate) async fn sync(&self) -> io::Result<()> {
+        let ticket = self.arrivals.fetch_add(1, Ordering::SeqCst) + 1;
+        // The lock is fair, so those who wait here arrived while a sync ran: the first of them syncs for all.
+        let mut done = self.done.lock().await;
+        if done.failed_through >= ticket {
+            // Linux reports a failed sync once; a second try would succeed and mean nothing.
+            return Err(done.error.map_or_else(
+                || io::Error::other("a folder could not be synced"),
+                io::Error::from_raw_os_error,
+            ));
+        }
+        if done.through >= ticket {
+            return Ok(());
+        }
+        let through = self.arrivals.load(Ordering::SeqCst);
+        let handle = Arc::clone(&self.handle);
+        match blocking(move || handle.sync_all()).await {
+            Ok(()) => {
+                done.through = through;
+                Ok(())
+            }
+            Err(error) => {
+                done.failed_through = through;
+                done.error = error.raw_os_error();
+                Err(error)
+            }
+        }
+    }
+}

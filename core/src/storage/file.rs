@@ -1,0 +1,88 @@
+//! Local files read in pieces, on threads that may block.
+
+use crate::{digest::Sha256Digest, storage::durable::blocking};
+use bytes::Bytes;
+use futures::{Stream, stream};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    ops::Range,
+};
+
+/// How much of a file is read for a stream at once, in bytes.
+const CHUNK: u64 = 256 * 1024;
+/// How much is read before it is hashed, in bytes: what was read is hashed while the caches still hold it.
+pub(crate) const BLOCK: usize = 256 * 1024;
+
+/// The bytes of `range`, in pieces of at most 256 KiB; a file that ends before the range does is an error.
+pub(crate) fn stream_file(
+    file: File,
+    range: Range<u64>,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let start = Some((file, range.start));
+    stream::try_unfold(start, move |state| {
+        let end = range.end;
+        async move {
+            let Some((mut file, position)) = state.filter(|(_, position)| *position < end) else {
+                return Ok(None);
+            };
+            let first = position == range.start;
+            blocking(move || {
+                if first {
+                    file.seek(SeekFrom::Start(position))?;
+                }
+                let wanted = CHUNK.min(end - position);
+                let mut piece = Vec::new();
+                fill(
+                    &mut file,
+                    &mut piece,
+                    usize::try_from(wanted).unwrap_or(BLOCK),
+                )?;
+                Ok(Some((Bytes::from(piece), Some((file, position + wanted)))))
+            })
+            .await
+        }
+    })
+}
+
+/// Appends exactly `wanted` bytes of the file to `piece`.
+pub(crate) fn fill(file: &mut File, piece: &mut Vec<u8>, wanted: usize) -> io::Result<()> {
+    piece.reserve_exact(wanted);
+    let found = file.take(wanted as u64).read_to_end(piece)?;
+    if found < wanted {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
+}
+
+/// Hashes a file from where it stands to its end; answers how many bytes that were.
+pub(crate) fn hash_file(file: &mut File, hasher: &mut Sha256) -> io::Result<u64> {
+    announce_sequential(file);
+    let mut block = vec![0; BLOCK];
+    let mut size = 0;
+    loop {
+        match file.read(&mut block) {
+            Ok(0) => return Ok(size),
+            Ok(read) => {
+                hasher.update(&block[..read]);
+                size += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The digest and length of a whole file.
+pub(crate) fn digest_file(file: &mut File) -> io::Result<(Sha256Digest, u64)> {
+    let mut hasher = Sha256::new();
+    let size = hash_file(file, &mut hasher)?;
+    Ok((Sha256Digest::from_hasher(hasher), size))
+}
+
+/// Lets the kernel read far ahead, so that the disk works while the processor hashes. A file system that knows no
+/// such advice reads as it always does.
+pub(crate) fn announce_sequential(file: &File) {
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Sequential);
+}

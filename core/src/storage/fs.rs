@@ -1,0 +1,448 @@
+//! Storage in a folder.
+//!
+//! Guarantees: an object appears under its key whole, by a link or a rename, after its bytes were synced; the
+//! folders that lead to it are synced before the call returns. Keys never lead out of the root.
+//!
+//! Configuration: `storage.path`, which API and workers must share.
+//!
+//! Implementation: the key is the path below the root. What is being copied lies in `.landfall/` below the root, so
+//! one folder holds all that a crash can leave there. A file that was staged on the same file system is linked, not
+//! copied: staging keeps its own name for it until the commit.
+//!
+//! Considerations: folders that have become empty stay, as removing them would race with a file that just comes in.
+//! Symbolic links below the root are followed: whoever may make them there is trusted. The file system must have
+//! hard links to refuse foreign objects without a race (FAT has none).
+
+use crate::{
+    digest::Sha256Digest,
+    storage::{
+        ListedObject, ObjectInfo, ObjectPages, ObjectStream, PAGE, StorageError, StorageKey,
+        durable::{Folder, Folders, blocking},
+        file::{digest_file, stream_file},
+    },
+};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt};
+use std::{
+    fs::{self, File, Metadata},
+    io::{self, Write},
+    ops::Range,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::sync::mpsc;
+use tokio_util::io::StreamReader;
+use uuid::Uuid;
+
+/// The folder of what is being written; its leading dot keeps it apart from every key.
+const TEMPORARY: &str = ".landfall";
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct FsStorage {
+    folders: Folders,
+    temporary: PathBuf,
+}
+
+/// A file that is being written, and that is removed if it does not become an object.
+#[derive(Debug)]
+pub(crate) struct Temporary {
+    pub(crate) file: File,
+    path: PathBuf,
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // After a rename there is nothing left here; what cannot be removed now, the sweep removes.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// What a link to a place in storage came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Linked {
+    /// The object is there now.
+    Yes,
+    /// It was there: the same file, or the same bytes.
+    Already,
+    /// The file system has no link between the two places.
+    Impossible,
+}
+
+impl FsStorage {
+    pub(crate) async fn open(root: PathBuf) -> Result<Self, StorageError> {
+        let make = async {
+            let folders = Folders::open(root).await?;
+            let temporary = folders.root().join(TEMPORARY);
+            folders.folder(&temporary).await?;
+            Ok(Self { folders, temporary })
+        };
+        make.await.map_err(StorageError::io("be made"))
+    }
+
+    /// The device storage lies on.
+    pub(crate) async fn device(&self) -> Result<u64, StorageError> {
+        let root = self.folders.root().to_owned();
+        blocking(move || fs::metadata(root))
+            .await
+            .map(|metadata| metadata.dev())
+            .map_err(StorageError::io("be looked at"))
+    }
+
+    fn path(&self, key: &StorageKey) -> PathBuf {
+        self.folders.root().join(key.as_str())
+    }
+
+    /// Where the object is to be, and its folder, which is made.
+    async fn place(&self, key: &StorageKey) -> Result<(PathBuf, Arc<Folder>), StorageError> {
+        let path = self.path(key);
+        let parent = path.parent().unwrap_or(self.folders.root());
+        let folder = self
+            .folders
+            .folder(parent)
+            .await
+            .map_err(StorageError::io("make a folder for an object"))?;
+        Ok((path, folder))
+    }
+
+    /// A new temporary file.
+    pub(crate) async fn temporary(&self) -> Result<Temporary, StorageError> {
+        let path = self.temporary.join(Uuid::now_v7().to_string());
+        blocking(move || {
+            Ok(Temporary {
+                file: File::create_new(&path)?,
+                path,
+            })
+        })
+        .await
+        .map_err(StorageError::io("make a file"))
+    }
+
+    /// Links a file, whose bytes are synced and have this digest and size, to the key. Safe to be run again.
+    ///
+    /// # Errors
+    /// [`StorageError::KeyTaken`] when other bytes are there and `overwrite` is false.
+    pub(crate) async fn link(
+        &self,
+        from: &Path,
+        key: &StorageKey,
+        content: (Sha256Digest, u64),
+        overwrite: bool,
+    ) -> Result<Linked, StorageError> {
+        let (to, folder) = self.place(key).await?;
+        let (from, target) = (from.to_owned(), to.clone());
+        let spare = overwrite.then(|| self.temporary.join(Uuid::now_v7().to_string()));
+        let linked = blocking(move || link_blocking(&from, &target, content, spare.as_deref()))
+            .await
+            .inspect_err(|error| self.forget_missing(&to, error))
+            .map_err(StorageError::io("link a file"))?
+            .ok_or(StorageError::KeyTaken)?;
+        folder
+            .sync()
+            .await
+            .map_err(StorageError::io("sync a folder"))?;
+        Ok(linked)
+    }
+
+    /// Gives a temporary file its key, once its bytes are synced; otherwise like [`Self::link`].
+    pub(crate) async fn publish(
+        &self,
+        temporary: Temporary,
+        key: &StorageKey,
+        content: (Sha256Digest, u64),
+        overwrite: bool,
+    ) -> Result<(), StorageError> {
+        let temporary = blocking(move || temporary.file.sync_all().map(|()| temporary))
+            .await
+            .map_err(StorageError::io("sync a file"))?;
+        if self.link(&temporary.path, key, content, overwrite).await? == Linked::Impossible {
+            return Err(StorageError::Io {
+                action: "link a file",
+                source: io::ErrorKind::Unsupported.into(),
+            });
+        }
+        // The second name goes with the guard.
+        Ok(())
+    }
+
+    fn forget_missing(&self, path: &Path, error: &io::Error) {
+        if let (io::ErrorKind::NotFound, Some(parent)) = (error.kind(), path.parent()) {
+            self.folders.forget(parent);
+        }
+    }
+
+    pub(crate) async fn put_bytes(
+        &self,
+        key: &StorageKey,
+        bytes: Bytes,
+    ) -> Result<(), StorageError> {
+        let content = (Sha256Digest::of(&bytes), bytes.len() as u64);
+        let mut temporary = self.temporary().await?;
+        let temporary = blocking(move || {
+            temporary.file.write_all(&bytes)?;
+            Ok(temporary)
+        })
+        .await
+        .map_err(StorageError::io("write a file"))?;
+        self.publish(temporary, key, content, false).await
+    }
+
+    pub(crate) async fn head(&self, key: &StorageKey) -> Result<Option<ObjectInfo>, StorageError> {
+        let path = self.path(key);
+        match blocking(move || fs::metadata(path)).await {
+            Ok(metadata) if metadata.is_file() => Ok(Some(ObjectInfo {
+                size: metadata.len(),
+                etag: None,
+                sha256: None,
+                modified: modified(&metadata),
+            })),
+            Ok(_) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(StorageError::io("look for a file")(error)),
+        }
+    }
+
+    pub(crate) async fn read(
+        &self,
+        key: &StorageKey,
+        range: Option<Range<u64>>,
+    ) -> Result<ObjectStream, StorageError> {
+        let path = self.path(key);
+        let opened = blocking(move || {
+            let file = File::open(path)?;
+            let metadata = file.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            Ok((file, metadata.len()))
+        });
+        let (file, size) = opened.await.map_err(|error| match is_absent(&error) {
+            true => StorageError::NotFound,
+            false => StorageError::io("open a file")(error),
+        })?;
+        let range = range.unwrap_or(0..size);
+        let bytes = stream_file(file, range.start..range.end.min(size));
+        Ok(bytes.map_err(StorageError::io("read a file")).boxed())
+    }
+
+    pub(crate) async fn delete(&self, key: &StorageKey) -> Result<(), StorageError> {
+        let path = self.path(key);
+        let removed = path.clone();
+        match blocking(move || fs::remove_file(removed)).await {
+            Ok(()) => {}
+            Err(error) if is_absent(&error) => return Ok(()),
+            Err(error) => return Err(StorageError::io("delete a file")(error)),
+        }
+        // Without this a power cut could bring back what its row calls deleted.
+        let (_, folder) = self.place(key).await?;
+        folder
+            .sync()
+            .await
+            .map_err(StorageError::io("sync a folder"))
+    }
+
+    pub(crate) fn list(&self, prefix: &str) -> ObjectPages {
+        let (sender, receiver) = mpsc::channel(1);
+        let (root, prefix) = (self.folders.root().to_owned(), prefix.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let mut walk = Walk {
+                root,
+                prefix,
+                page: Vec::new(),
+                sender,
+            };
+            let start = walk
+                .prefix
+                .rsplit_once('/')
+                .map_or("", |(folder, _)| folder);
+            let start = start.to_owned();
+            let outcome = walk.folder(&start);
+            walk.finish(outcome);
+        });
+        futures::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|page| (page, receiver))
+        })
+        .boxed()
+    }
+
+    pub(crate) async fn probe(&self) -> Result<(), StorageError> {
+        let name = format!("landfall-probe-{}", Uuid::now_v7());
+        let key: StorageKey = name.parse().map_err(|_| StorageError::NotFound)?;
+        let content = Bytes::from(name.clone());
+        self.put_bytes(&key, content.clone()).await?;
+        let read = StreamReader::new(self.read(&key, None).await?.map_err(io::Error::other));
+        let mut found = Vec::new();
+        tokio::io::AsyncReadExt::read_to_end(&mut std::pin::pin!(read), &mut found)
+            .await
+            .map_err(StorageError::io("read a file"))?;
+        self.delete(&key).await?;
+        if found != content {
+            return Err(StorageError::NotAsSent(
+                "other bytes were read back".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn health(&self) -> Result<(), StorageError> {
+        self.device().await.map(drop)
+    }
+
+    pub(crate) async fn remove_abandoned(
+        &self,
+        before: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<usize, StorageError> {
+        let temporary = self.temporary.clone();
+        blocking(move || {
+            let mut removed = 0;
+            for entry in fs::read_dir(temporary)? {
+                if removed == limit {
+                    break;
+                }
+                let entry = entry?;
+                let old = match entry.metadata() {
+                    Ok(metadata) => metadata.is_file() && modified(&metadata) < before,
+                    Err(error) if is_absent(&error) => false,
+                    Err(error) => return Err(error),
+                };
+                if old {
+                    remove_if_there(&entry.path())?;
+                    removed += 1;
+                }
+            }
+            Ok(removed)
+        })
+        .await
+        .map_err(StorageError::io("remove temporary files"))
+    }
+}
+
+/// None: other bytes are there and there is no spare name to overwrite them by.
+fn link_blocking(
+    from: &Path,
+    to: &Path,
+    (digest, size): (Sha256Digest, u64),
+    spare: Option<&Path>,
+) -> io::Result<Option<Linked>> {
+    match fs::hard_link(from, to) {
+        Ok(()) => return Ok(Some(Linked::Yes)),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) if is_linkless(&error) => return Ok(Some(Linked::Impossible)),
+        Err(error) => return Err(error),
+    }
+    let (ours, there) = (fs::metadata(from)?, fs::metadata(to)?);
+    if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
+        return Ok(Some(Linked::Already));
+    }
+    if let Some(spare) = spare {
+        fs::hard_link(from, spare)?;
+        return fs::rename(spare, to).map(|()| Some(Linked::Yes));
+    }
+    // A copy of before a crash is a file of its own with the same bytes.
+    if !there.is_file() || there.len() != size {
+        return Ok(None);
+    }
+    let same = digest_file(&mut File::open(to)?)? == (digest, size);
+    Ok(same.then_some(Linked::Already))
+}
+
+/// Another device, a file system without hard links, or a file with too many of them.
+fn is_linkless(error: &io::Error) -> bool {
+    use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
+    matches!(
+        error.kind(),
+        CrossesDevices | TooManyLinks | Unsupported | PermissionDenied
+    )
+}
+
+/// Nothing there, or a file where the path wants a folder.
+fn is_absent(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if !is_absent(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn modified(metadata: &Metadata) -> DateTime<Utc> {
+    metadata
+        .modified()
+        .map_or(DateTime::UNIX_EPOCH, DateTime::from)
+}
+
+/// A walk through the folders that sends a page whenever one is full, and waits until it is taken.
+struct Walk {
+    root: PathBuf,
+    prefix: String,
+    page: Vec<ListedObject>,
+    sender: mpsc::Sender<Result<Vec<ListedObject>, StorageError>>,
+}
+
+impl Walk {
+    /// Answers false when nobody listens any more.
+    fn folder(&mut self, folder: &str) -> io::Result<bool> {
+        let entries = match fs::read_dir(self.root.join(folder)) {
+            Ok(entries) => entries,
+            Err(error) if is_absent(&error) => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if folder.is_empty() && name == TEMPORARY {
+                continue;
+            }
+            let key = match folder {
+                "" => name,
+                _ => format!("{folder}/{name}"),
+            };
+            let going_on = match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => {
+                    let leads_on = key.starts_with(&self.prefix) || self.prefix.starts_with(&key);
+                    !leads_on || self.folder(&key)?
+                }
+                Ok(metadata) if key.starts_with(&self.prefix) => self.add(ListedObject {
+                    key,
+                    size: metadata.len(),
+                    modified: modified(&metadata),
+                }),
+                Err(error) if !is_absent(&error) => return Err(error),
+                _ => true,
+            };
+            if !going_on {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, object: ListedObject) -> bool {
+        self.page.push(object);
+        self.page.len() < PAGE
+            || self
+                .sender
+                .blocking_send(Ok(std::mem::take(&mut self.page)))
+                .is_ok()
+    }
+
+    fn finish(self, outcome: io::Result<bool>) {
+        let last = match outcome {
+            Err(error) => Err(StorageError::io("list files")(error)),
+            Ok(true) if !self.page.is_empty() => Ok(self.page),
+            Ok(_) => return,
+        };
+        // Nobody may be listening; then nobody misses it.
+        let _ = self.sender.blocking_send(last);
+    }
+}

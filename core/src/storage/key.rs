@@ -1,0 +1,278 @@
+//! What stored objects are called: `uploads/%Y/%m/<safe name>`, and a form of it for when that is taken.
+//!
+//! Refuses every key that could leave its folder, collide with Landfall's own names, or trouble a file system.
+
+use chrono::{DateTime, Utc};
+use rand::{Rng, RngExt, distr::Alphanumeric};
+use std::{fmt, str::FromStr};
+use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
+
+/// The longest safe name, in bytes of UTF-8: with a suffix it still fits the 255 of common file systems.
+pub const LONGEST_NAME: usize = 100;
+/// The longest key S3 takes, in bytes of UTF-8.
+const LONGEST_KEY: usize = 1024;
+/// The longest name of one folder or file on common file systems, in bytes.
+const LONGEST_COMPONENT: usize = 255;
+/// Longer than this, what follows the last dot is no extension, in bytes.
+const LONGEST_EXTENSION: usize = 16;
+/// How many random characters set apart two keys of one name.
+const SUFFIX_LENGTH: usize = 7;
+/// What a file is called whose name has no character left.
+const NAMELESS: &str = "file";
+
+/// The name of an object in storage: a relative path of `/`-separated parts that never leads out of its root.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StorageKey(String);
+
+/// A text that cannot be a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a storage key: {0}")]
+pub struct NotAKey(&'static str);
+
+impl StorageKey {
+    /// The key a file gets when nobody has it: by the month of `at` and the safe form of its name.
+    #[must_use]
+    pub fn for_upload(original_name: &str, at: DateTime<Utc>) -> Self {
+        Self(format!(
+            "uploads/{}/{}",
+            at.format("%Y/%m"),
+            safe_name(original_name)
+        ))
+    }
+
+    /// The same key with `_` and seven random characters before the extension.
+    #[must_use]
+    pub fn deduplicated(&self, random: &mut impl Rng) -> Self {
+        let suffix: String = (0..SUFFIX_LENGTH)
+            .map(|_| char::from(random.sample(Alphanumeric)))
+            .collect();
+        let (folder, name) = self.0.rsplit_once('/').unwrap_or(("", &self.0));
+        let (stem, extension) = split_extension(name);
+        let slash = if folder.is_empty() { "" } else { "/" };
+        Self(format!("{folder}{slash}{stem}_{suffix}{extension}"))
+    }
+
+    /// The key as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for StorageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for StorageKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl FromStr for StorageKey {
+    type Err = NotAKey;
+
+    /// Takes any relative path without empty parts, parts that begin with a dot, backslashes or control characters.
+    fn from_str(text: &str) -> Result<Self, NotAKey> {
+        if text.len() > LONGEST_KEY {
+            return Err(NotAKey("longer than 1024 bytes"));
+        }
+        if text.chars().any(|c| c.is_control() || c == '\\') {
+            return Err(NotAKey("it has a control character or a backslash"));
+        }
+        for component in text.split('/') {
+            if component.is_empty() {
+                return Err(NotAKey("a part of it is empty"));
+            }
+            if component.starts_with('.') {
+                return Err(NotAKey("a part of it begins with a dot"));
+            }
+            if component.len() > LONGEST_COMPONENT {
+                return Err(NotAKey("a part of it is longer than 255 bytes"));
+            }
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Reduces a client's name for a file to one that is safe in keys, file systems and headers.
+///
+/// Keeps what Django's `get_valid_filename` keeps, letters and digits of any script, `_`, `-` and `.`, and also
+/// combining marks, without which many scripts lose their vowels. Spaces become `_`; everything else goes, and so
+/// do folders, leading and trailing dots. Names Windows reserves get a `_` in front. The result is in NFC, has 1 to
+/// [`LONGEST_NAME`] bytes, and keeps its extension when it has to be cut.
+#[must_use]
+pub fn safe_name(original: &str) -> String {
+    let base = original.rsplit(['/', '\\']).next().unwrap_or_default();
+    let kept: String = base
+        .trim()
+        .nfc()
+        .filter_map(|c| match c {
+            '_' | '-' | '.' => Some(c),
+            _ if c.is_whitespace() && !c.is_control() => Some('_'),
+            _ if c.is_alphanumeric() || is_combining_mark(c) => Some(c),
+            _ => None,
+        })
+        .collect();
+    // Taking characters out may have brought together what composes.
+    let composed: String = kept.nfc().collect();
+    let trimmed = composed
+        .trim_start_matches(|c| c == '.' || is_combining_mark(c))
+        .trim_end_matches('.');
+    let mut name = cut(trimmed);
+    if name.is_empty() {
+        name.push_str(NAMELESS);
+    }
+    if is_reserved(&name) {
+        name.insert(0, '_');
+    }
+    name
+}
+
+/// Shortens the stem so that the whole has at most [`LONGEST_NAME`] bytes, one kept free for a `_` in front.
+fn cut(name: &str) -> String {
+    let (stem, extension) = split_extension(name);
+    let room = LONGEST_NAME - 1 - extension.len();
+    if stem.len() <= room {
+        return name.to_owned();
+    }
+    let end = stem.floor_char_boundary(room);
+    format!("{}{extension}", stem[..end].trim_end_matches('.'))
+}
+
+/// Splits before the last dot, if what follows is short enough for an extension and something stands before it.
+fn split_extension(name: &str) -> (&str, &str) {
+    match name.rfind('.') {
+        Some(dot) if dot > 0 && name.len() - dot <= LONGEST_EXTENSION => name.split_at(dot),
+        _ => (name, ""),
+    }
+}
+
+/// The device names of Windows, which it takes for devices with any extension.
+/// Source: Microsoft, "Naming Files, Paths, and Namespaces".
+fn is_reserved(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or_default();
+    let upper = stem.trim_end_matches('_').to_uppercase();
+    if matches!(upper.as_str(), "CON" | "PRN" | "AUX" | "NUL") {
+        return true;
+    }
+    let numbered = upper
+        .strip_prefix("COM")
+        .or_else(|| upper.strip_prefix("LPT"));
+    numbered.is_some_and(|rest| {
+        let mut rest = rest.chars();
+        matches!((rest.next(), rest.next()), (Some(digit), None) if digit.is_ascii_digit() || "¹²³".contains(digit))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeZone;
+    use rand::{SeedableRng, rngs::StdRng};
+
+    fn november() -> DateTime<Utc> {
+        Utc.with_ymd_and_hms(2026, 11, 5, 1, 2, 3).unwrap()
+    }
+
+    #[test]
+    fn keys_carry_year_month_and_safe_name() {
+        let key = StorageKey::for_upload("My report (final).PDF", november());
+        assert_eq!(key.as_str(), "uploads/2026/11/My_report_final.PDF");
+    }
+
+    #[test]
+    fn deduplicated_keys_get_seven_characters_before_the_extension() {
+        let mut random = StdRng::seed_from_u64(1);
+        for (name, head, tail) in [
+            ("report.pdf", "uploads/2026/11/report_", ".pdf"),
+            ("archive.tar.gz", "uploads/2026/11/archive.tar_", ".gz"),
+            ("Makefile", "uploads/2026/11/Makefile_", ""),
+        ] {
+            let key = StorageKey::for_upload(name, november()).deduplicated(&mut random);
+            let middle = key
+                .as_str()
+                .strip_prefix(head)
+                .unwrap()
+                .strip_suffix(tail)
+                .unwrap();
+            assert_eq!(middle.len(), 7, "{key}");
+            assert!(middle.bytes().all(|b| b.is_ascii_alphanumeric()), "{key}");
+        }
+    }
+
+    #[test]
+    fn known_names_are_reduced_as_expected() {
+        for (original, safe) in [
+            ("", "file"),
+            ("...", "file"),
+            ("/", "file"),
+            ("../../etc/passwd", "passwd"),
+            ("C:\\fakepath\\a b.txt", "a_b.txt"),
+            (".htaccess", "htaccess"),
+            ("Übersicht.pdf", "Übersicht.pdf"),
+            ("U\u{308}bersicht.pdf", "Übersicht.pdf"),
+            ("報告書 2026.docx", "報告書_2026.docx"),
+            ("हिन्दी.txt", "हिन्दी.txt"),
+            ("a\u{202e}txt.exe", "atxt.exe"),
+            ("a\0b\r\nc.txt", "abc.txt"),
+            ("nul", "_nul"),
+            ("COM1.txt", "_COM1.txt"),
+            ("com¹.log", "_com¹.log"),
+            ("CONSOLE.txt", "CONSOLE.txt"),
+            ("name.", "name"),
+            ("💥.png", "png"),
+            ("\u{301}a", "a"),
+        ] {
+            assert_eq!(safe_name(original), safe, "{original:?}");
+        }
+    }
+
+    #[test]
+    fn long_names_keep_their_extension_and_whole_characters() {
+        let name = safe_name(&format!("{}.jpeg", "é".repeat(300)));
+        assert!(name.len() <= LONGEST_NAME && name.len() > LONGEST_NAME - 3);
+        assert!(name.ends_with("é.jpeg"), "{name}");
+        assert!(safe_name(&"x.".repeat(200)).len() <= LONGEST_NAME);
+    }
+
+    #[test]
+    fn any_name_becomes_a_key_and_safe_names_stay_as_they_are() {
+        let odd: Vec<char> =
+            "aZ9._- /\\:*?\"<>|\0\n\t\u{7f}\u{85}\u{a0}\u{202e}\u{200d}\u{301}\u{94d}éß漢👾٣¹%~&'`"
+                .chars()
+                .collect();
+        let mut random = StdRng::seed_from_u64(20_261_105);
+        for _ in 0..20_000 {
+            let length = random.random_range(0..180);
+            let original: String = (0..length)
+                .map(|_| match random.random_range(0..4) {
+                    0 => random.random::<char>(),
+                    _ => odd[random.random_range(0..odd.len())],
+                })
+                .collect();
+            let name = safe_name(&original);
+            assert!(
+                !name.is_empty() && name.len() <= LONGEST_NAME,
+                "{original:?}"
+            );
+            assert_eq!(safe_name(&name), name, "{original:?}");
+            let key = StorageKey::for_upload(&original, november());
+            assert_eq!(key.as_str().parse(), Ok(key.clone()), "{original:?}");
+            let other = key.deduplicated(&mut random);
+            assert_eq!(other.as_str().parse(), Ok(other.clone()), "{original:?}");
+        }
+    }
+
+    #[test]
+    fn texts_that_could_escape_are_no_keys() {
+        for text in [
+            "", "/", "/a", "a/", "a//b", "..", "a/../b", ".", "a/.b", "a\\b", "a\0", "a\nb",
+        ] {
+            assert!(text.parse::<StorageKey>().is_err(), "{text:?}");
+        }
+        assert!("x".repeat(256).parse::<StorageKey>().is_err());
+    }
+}

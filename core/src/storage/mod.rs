@@ -1,0 +1,237 @@
+//! Where stored objects live: a folder, or a bucket of any S3-compatible store.
+//!
+//! Guarantees, on both:
+//! - An object appears whole or not at all, and is durable once the call that put it there has returned.
+//! - Nothing is overwritten but by `overwrite`: an object somebody else put at a key is [`StorageError::KeyTaken`].
+//!   On a file system this is exact; on S3 it holds where the store knows `If-None-Match`, and the database, which
+//!   reserves keys, is the first fence everywhere.
+//! - Deleting is idempotent. Memory does not grow with the size or the number of objects.
+//! - Every call ends: each network request has a timeout, and retries are bounded.
+
+pub(crate) mod durable;
+mod error;
+pub(crate) mod file;
+pub(crate) mod fs;
+mod key;
+pub(crate) mod s3;
+pub mod transfer;
+
+use crate::{
+    config::{self, Backend},
+    digest::Sha256Digest,
+};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+pub use error::StorageError;
+use fs::FsStorage;
+use futures::stream::BoxStream;
+pub use key::{LONGEST_NAME, NotAKey, StorageKey, safe_name};
+pub use s3::Pace;
+use s3::S3Storage;
+use std::{ops::Range, sync::Arc, time::Duration};
+use url::Url;
+
+/// How many objects a page of a list has at most: what one S3 answer holds.
+pub const PAGE: usize = 1000;
+/// How long a health check may take.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What storage knows of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// In bytes.
+    pub size: u64,
+    /// As the store says it, with its quotes; none on a file system.
+    pub etag: Option<String>,
+    /// Of the whole object, if the store keeps it.
+    pub sha256: Option<Sha256Digest>,
+    pub modified: DateTime<Utc>,
+}
+
+/// One object of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedObject {
+    /// As the store has it: objects of strangers need not have a name that is a [`StorageKey`].
+    pub key: String,
+    /// In bytes.
+    pub size: u64,
+    pub modified: DateTime<Utc>,
+}
+
+/// What a download of a signed URL is to say of itself, over what the object says.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UrlOptions<'a> {
+    /// A whole `Content-Disposition` (RFC 6266).
+    pub content_disposition: Option<&'a str>,
+    /// A whole `Content-Type`.
+    pub content_type: Option<&'a str>,
+}
+
+/// The bytes of an object, in pieces of bounded size.
+pub type ObjectStream = BoxStream<'static, Result<Bytes, StorageError>>;
+/// The objects of a list, in pages of at most [`PAGE`].
+pub type ObjectPages = BoxStream<'static, Result<Vec<ListedObject>, StorageError>>;
+
+/// Where stored objects live; clones share connections and state.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    pub(crate) place: Place,
+}
+
+/// The two kinds of storage.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    Fs(Arc<FsStorage>),
+    S3(Arc<S3Storage>),
+}
+
+impl Storage {
+    /// Opens storage as configured: makes the folder, or the client of the bucket (without a request).
+    ///
+    /// # Errors
+    /// [`StorageError::Io`] when the folder cannot be made.
+    pub async fn open(config: &config::Storage) -> Result<Self, StorageError> {
+        Self::open_paced(config, Pace::default()).await
+    }
+
+    /// The same, with other bounds on how long requests to a bucket may take.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_paced(config: &config::Storage, pace: Pace) -> Result<Self, StorageError> {
+        let place = match config.backend {
+            Backend::Fs => Place::Fs(Arc::new(FsStorage::open(config.path.clone()).await?)),
+            Backend::S3 => Place::S3(Arc::new(S3Storage::open(&config.s3, pace))),
+        };
+        Ok(Self { place })
+    }
+
+    /// Puts a small object: at most a few MiB, as it is held in memory. Files go by [`transfer::land`].
+    ///
+    /// # Errors
+    /// [`StorageError::KeyTaken`] when there is one at the key, and what the store answers.
+    pub async fn put_bytes(
+        &self,
+        key: &StorageKey,
+        bytes: Bytes,
+        content_type: &str,
+    ) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Fs(fs) => fs.put_bytes(key, bytes).await,
+            Place::S3(s3) => s3.put_bytes(key, bytes, content_type).await,
+        }
+    }
+
+    /// What is known of an object; none when it is not there.
+    ///
+    /// # Errors
+    /// What the store answers but for «not there».
+    pub async fn head(&self, key: &StorageKey) -> Result<Option<ObjectInfo>, StorageError> {
+        match &self.place {
+            Place::Fs(fs) => fs.head(key).await,
+            Place::S3(s3) => s3.head(key).await,
+        }
+    }
+
+    /// The bytes of an object, or those of a range of it; a range that reaches beyond the end stops there.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`], and what the store answers. The stream ends with an error when the bytes stop
+    /// coming before the end.
+    pub async fn read(
+        &self,
+        key: &StorageKey,
+        range: Option<Range<u64>>,
+    ) -> Result<ObjectStream, StorageError> {
+        match &self.place {
+            Place::Fs(fs) => fs.read(key, range).await,
+            Place::S3(s3) => s3.read(key, range).await,
+        }
+    }
+
+    /// Deletes an object; one that is not there counts as deleted.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub async fn delete(&self, key: &StorageKey) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Fs(fs) => fs.delete(key).await,
+            Place::S3(s3) => s3.delete(key).await,
+        }
+    }
+
+    /// Every object whose key begins with `prefix`, in pages, in no particular order.
+    ///
+    /// Objects put or deleted meanwhile may be in it or not.
+    #[must_use]
+    pub fn list(&self, prefix: &str) -> ObjectPages {
+        match &self.place {
+            Place::Fs(fs) => fs.list(prefix),
+            Place::S3(s3) => s3.list(prefix),
+        }
+    }
+
+    /// Where a browser gets the object: a URL signed for `querystring_expire` seconds, or the plain URL without
+    /// `querystring_auth` (the options have no effect on it). None on a file system: there, Landfall serves it.
+    ///
+    /// # Errors
+    /// [`StorageError::Setting`] when no URL can be made of the settings. Nothing is sent.
+    pub async fn url(
+        &self,
+        key: &StorageKey,
+        options: UrlOptions<'_>,
+    ) -> Result<Option<Url>, StorageError> {
+        match &self.place {
+            Place::Fs(_) => Ok(None),
+            Place::S3(s3) => s3.url(key, options).await.map(Some),
+        }
+    }
+
+    /// The start-up check: writes an object, reads it back, fetches it by its URL, lists it and deletes it.
+    ///
+    /// # Errors
+    /// The first thing that is wrong; on S3 by the setting that has to be changed ([`StorageError::Setting`]).
+    pub async fn probe(&self) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Fs(fs) => fs.probe().await,
+            Place::S3(s3) => s3::probe::probe(s3).await,
+        }
+    }
+
+    /// Whether storage answers, within two seconds.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn health(&self) -> Result<(), StorageError> {
+        let check = async {
+            match &self.place {
+                Place::Fs(fs) => fs.health().await,
+                Place::S3(s3) => s3.health().await,
+            }
+        };
+        tokio::time::timeout(HEALTH_TIMEOUT, check)
+            .await
+            .unwrap_or_else(|late| {
+                Err(StorageError::NoAnswer {
+                    action: "tell that it is well",
+                    source: late.into(),
+                })
+            })
+    }
+
+    /// Removes what interrupted writes have left since before `before`: temporary files, open multipart uploads.
+    /// Answers how many; at most `limit`.
+    ///
+    /// # Errors
+    /// What the store answers. A store that cannot list multipart uploads has none removed; that is logged once.
+    pub async fn remove_abandoned(
+        &self,
+        before: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<usize, StorageError> {
+        match &self.place {
+            Place::Fs(fs) => fs.remove_abandoned(before, limit).await,
+            Place::S3(s3) => s3.abort_abandoned(before, limit).await,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! What an S3 answer means, in terms of storage.
+
+use crate::storage::StorageError;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use std::error::Error;
+
+/// The setting an error points to: its key, its environment name, what is to be done about it.
+type Pointer = (&'static str, &'static str, &'static str);
+
+const BUCKET: Pointer = (
+    "storage.s3.bucket_name",
+    "AWS_STORAGE_BUCKET_NAME",
+    "there is no such bucket; create it, or name another",
+);
+const ACCESS_KEY: Pointer = (
+    "storage.s3.access_key_id",
+    "AWS_ACCESS_KEY_ID",
+    "the store does not know this access key",
+);
+const SECRET: Pointer = (
+    "storage.s3.secret_access_key",
+    "AWS_SECRET_ACCESS_KEY",
+    "the signature is not right: this is not the secret of AWS_ACCESS_KEY_ID",
+);
+const REGION: Pointer = (
+    "storage.s3.region_name",
+    "AWS_S3_REGION_NAME",
+    "the bucket is in another region",
+);
+
+/// An answer of the store, read.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) code: String,
+    pub(super) message: String,
+}
+
+/// The answer in an error; none when there was no answer.
+pub(super) fn answer<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<Answer> {
+    let SdkError::ServiceError(answered) = error else {
+        return None;
+    };
+    Some(Answer {
+        status: answered.raw().status().as_u16(),
+        code: answered.err().code().unwrap_or_default().to_owned(),
+        message: answered.err().message().unwrap_or_default().to_owned(),
+    })
+}
+
+/// Turns what the SDK says into what storage says; `action` follows «when asked to».
+pub(super) fn sorted<E>(action: &'static str) -> impl FnOnce(SdkError<E>) -> StorageError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    move |error| match answer(&error) {
+        None => StorageError::NoAnswer {
+            action,
+            source: error.into(),
+        },
+        Some(answer) => refused(action, answer, error.into()),
+    }
+}
+
+fn refused(
+    action: &'static str,
+    answer: Answer,
+    source: Box<dyn Error + Send + Sync>,
+) -> StorageError {
+    if let Some((key, environment, problem)) = setting_at_fault(&answer) {
+        return StorageError::Setting {
+            key,
+            environment,
+            problem: problem.to_owned(),
+            source: Some(source),
+        };
+    }
+    match (answer.status, answer.code.as_str()) {
+        // A HEAD has no body to carry a code.
+        (404, "NoSuchKey" | "NotFound" | "") => StorageError::NotFound,
+        (412, _) => StorageError::KeyTaken,
+        (507, _) => StorageError::Full,
+        _ => StorageError::Refused {
+            action,
+            status: answer.status,
+            code: answer.code,
+            message: answer.message,
+        },
+    }
+}
+
+/// Source of the codes: "Error responses", Amazon S3 API Reference; the messages tell what the codes do not.
+fn setting_at_fault(answer: &Answer) -> Option<Pointer> {
+    match answer.code.as_str() {
+        "NoSuchBucket" | "InvalidBucketName" => Some(BUCKET),
+        "InvalidAccessKeyId" => Some(ACCESS_KEY),
+        "SignatureDoesNotMatch" => Some(SECRET),
+        "AuthorizationHeaderMalformed" if answer.message.contains("region") => Some(REGION),
+        "PermanentRedirect" | "IllegalLocationConstraintException" => Some(REGION),
+        _ => None,
+    }
+}
+
+/// True when the store says that it does not know what was asked.
+pub(super) fn is_unknown(answer: &Answer) -> bool {
+    answer.status == 501 || answer.code == "NotImplemented"
+}

@@ -1,0 +1,297 @@
+//! Storage in a bucket of any S3-compatible store.
+//!
+//! Guarantees: an object appears whole, by one PUT or the completion of a multipart upload; a multipart upload that
+//! fails is aborted. Every request has a timeout, is tried three times at most, and a body that stalls ends it.
+//! Digests go with the bytes and are compared with what the store answers.
+//!
+//! Configuration: the eight settings of `storage.s3`, by their `AWS_…` names too.
+//!
+//! Implementation: the AWS SDK, addressed by path where an endpoint is set. Up to 16 MiB an object is one PUT with
+//! its SHA-256; above it is a multipart upload, a few parts of 8 MiB in flight.
+//!
+//! Considerations: what a store does not know of S3 is answered 501, logged once, and done without: conditional
+//! writes and the listing of multipart uploads. Where the connection is not encrypted, parts are signed by their
+//! digest; over TLS the connection protects them.
+
+mod abandoned;
+mod client;
+mod error;
+mod fence;
+mod multipart;
+mod payload;
+pub(crate) mod probe;
+mod url;
+
+use crate::{
+    config::S3Settings,
+    digest::Sha256Digest,
+    storage::{
+        ListedObject, ObjectInfo, ObjectPages, ObjectStream, PAGE, StorageError, StorageKey,
+    },
+};
+use aws_sdk_s3::{
+    Client,
+    operation::{
+        get_object::GetObjectError, head_object::HeadObjectOutput, put_object::PutObjectOutput,
+    },
+    primitives::{ByteStream, DateTime as SdkDateTime},
+    types::{ChecksumMode, ChecksumType},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+pub use client::Pace;
+pub(crate) use fence::NewObject;
+use futures::{StreamExt, stream};
+pub(crate) use multipart::{Multipart, PART_MIN};
+use payload::SignAs;
+use std::{ops::Range, sync::atomic::AtomicBool};
+use uuid::Uuid;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct S3Storage {
+    client: Client,
+    settings: S3Settings,
+    pace: Pace,
+    /// False once the store has answered that it does not know `If-None-Match`.
+    knows_fence: AtomicBool,
+    /// False once the store has answered that it cannot list multipart uploads.
+    lists_uploads: AtomicBool,
+}
+
+impl S3Storage {
+    pub(crate) fn open(settings: &S3Settings, pace: Pace) -> Self {
+        Self {
+            client: client::client(settings, pace),
+            settings: settings.clone(),
+            pace,
+            knows_fence: AtomicBool::new(true),
+            lists_uploads: AtomicBool::new(true),
+        }
+    }
+
+    fn bucket(&self) -> &str {
+        &self.settings.bucket_name
+    }
+
+    /// True when parts need a digest of their own, because nothing else protects them on their way.
+    pub(crate) fn signs_parts(&self) -> bool {
+        let endpoint = self.settings.endpoint_url.as_ref();
+        endpoint.is_some_and(|url| url.scheme() != "https")
+    }
+
+    pub(crate) async fn put_bytes(
+        &self,
+        key: &StorageKey,
+        bytes: Bytes,
+        content_type: &str,
+    ) -> Result<(), StorageError> {
+        let object = NewObject {
+            key: key.as_str(),
+            content_type,
+            origin: &Uuid::now_v7().to_string(),
+            size: bytes.len() as u64,
+            sha256: Some(Sha256Digest::of(&bytes)),
+            overwrite: false,
+        };
+        self.put(&object, bytes).await
+    }
+
+    /// Puts an object in one request; its digest must be known.
+    pub(crate) async fn put(
+        &self,
+        object: &NewObject<'_>,
+        bytes: Bytes,
+    ) -> Result<(), StorageError> {
+        let digest = object.sha256.unwrap_or_else(|| Sha256Digest::of(&bytes));
+        let sent = self.fenced(object, "put an object", |fence| {
+            self.client
+                .put_object()
+                .bucket(self.bucket())
+                .key(object.key)
+                .content_type(object.content_type)
+                .metadata(fence::ORIGIN, object.origin)
+                .checksum_sha256(BASE64_STANDARD.encode(digest.0))
+                .set_if_none_match(fence.then(|| "*".to_owned()))
+                .body(ByteStream::from(bytes.clone()))
+                .customize()
+                .interceptor(SignAs(digest))
+                .config_override(self.pace.for_body(object.size))
+                .send()
+        });
+        match sent
+            .await?
+            .as_ref()
+            .and_then(PutObjectOutput::checksum_sha256)
+        {
+            Some(answered) if answered != BASE64_STANDARD.encode(digest.0) => Err(
+                StorageError::NotAsSent("the store answers another SHA-256".to_owned()),
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) async fn head(&self, key: &StorageKey) -> Result<Option<ObjectInfo>, StorageError> {
+        let found = self.head_key(key.as_str()).await?;
+        Ok(found.map(|(info, _)| info))
+    }
+
+    /// What is known of an object, and where it says it comes from.
+    async fn head_key(
+        &self,
+        key: &str,
+    ) -> Result<Option<(ObjectInfo, Option<String>)>, StorageError> {
+        let answer = self
+            .client
+            .head_object()
+            .bucket(self.bucket())
+            .key(key)
+            .checksum_mode(ChecksumMode::Enabled)
+            .send()
+            .await;
+        match answer.map_err(error::sorted("look for an object")) {
+            Ok(found) => {
+                let origin = found.metadata().and_then(|all| all.get(fence::ORIGIN));
+                Ok(Some((info(&found), origin.cloned())))
+            }
+            Err(StorageError::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) async fn read(
+        &self,
+        key: &StorageKey,
+        range: Option<Range<u64>>,
+    ) -> Result<ObjectStream, StorageError> {
+        self.read_key(key.as_str(), range).await
+    }
+
+    pub(crate) async fn read_key(
+        &self,
+        key: &str,
+        range: Option<Range<u64>>,
+    ) -> Result<ObjectStream, StorageError> {
+        if range.as_ref().is_some_and(Range::is_empty) {
+            return Ok(stream::empty().boxed());
+        }
+        let range = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
+        let answer = self
+            .client
+            .get_object()
+            .bucket(self.bucket())
+            .key(key)
+            .set_range(range)
+            .send()
+            .await;
+        let answer = match answer {
+            // The range begins at or beyond the end.
+            Err(error) if error::answer(&error).is_some_and(|answer| answer.status == 416) => {
+                return Ok(stream::empty().boxed());
+            }
+            other => other.map_err(error::sorted::<GetObjectError>("read an object"))?,
+        };
+        let patience = self.pace.stall;
+        let bytes = stream::try_unfold(answer.body, move |mut body| async move {
+            let next = tokio::time::timeout(patience, body.next()).await;
+            match next {
+                Ok(Some(Ok(bytes))) => Ok(Some((bytes, body))),
+                Ok(None) => Ok(None),
+                Ok(Some(Err(error))) => Err(broken_off(error.into())),
+                Err(late) => Err(broken_off(late.into())),
+            }
+        });
+        Ok(bytes.boxed())
+    }
+
+    pub(crate) async fn delete(&self, key: &StorageKey) -> Result<(), StorageError> {
+        self.delete_key(key.as_str()).await
+    }
+
+    pub(crate) async fn delete_key(&self, key: &str) -> Result<(), StorageError> {
+        let request = self.client.delete_object().bucket(self.bucket()).key(key);
+        match request
+            .send()
+            .await
+            .map_err(error::sorted("delete an object"))
+        {
+            Ok(_) | Err(StorageError::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(crate) fn list(self: &std::sync::Arc<Self>, prefix: &str) -> ObjectPages {
+        self.list_after(prefix.to_owned(), None)
+    }
+
+    /// The objects that follow `after`, in the order of the bytes of their keys.
+    pub(crate) fn list_after(
+        self: &std::sync::Arc<Self>,
+        prefix: String,
+        after: Option<String>,
+    ) -> ObjectPages {
+        let request = self
+            .client
+            .list_objects_v2()
+            .bucket(self.bucket())
+            .prefix(prefix)
+            .set_start_after(after)
+            .max_keys(i32::try_from(PAGE).unwrap_or(i32::MAX));
+        let pages = stream::try_unfold(Some(request), |request| async move {
+            let Some(request) = request else {
+                return Ok(None);
+            };
+            let answer = request.clone().send().await;
+            let answer = answer.map_err(error::sorted("list objects"))?;
+            let page = answer.contents().iter().filter_map(listed).collect();
+            let more = answer.is_truncated().unwrap_or(false);
+            let token = answer.next_continuation_token().filter(|_| more);
+            let next = token.map(|token| request.continuation_token(token));
+            Ok(Some((page, next)))
+        });
+        pages.boxed()
+    }
+
+    pub(crate) async fn health(&self) -> Result<(), StorageError> {
+        let request = self.client.head_bucket().bucket(self.bucket());
+        request
+            .send()
+            .await
+            .map(drop)
+            .map_err(error::sorted("tell that it is well"))
+    }
+}
+
+fn listed(object: &aws_sdk_s3::types::Object) -> Option<ListedObject> {
+    Some(ListedObject {
+        key: object.key()?.to_owned(),
+        size: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0),
+        modified: moment(object.last_modified()),
+    })
+}
+
+fn info(found: &HeadObjectOutput) -> ObjectInfo {
+    // Of a multipart upload the store may keep the digest of the digests of its parts.
+    let whole = found.checksum_type() != Some(&ChecksumType::Composite);
+    let sha256 = found.checksum_sha256().filter(|_| whole);
+    let sha256 = sha256.and_then(|text| BASE64_STANDARD.decode(text).ok());
+    ObjectInfo {
+        size: u64::try_from(found.content_length().unwrap_or(0)).unwrap_or(0),
+        etag: found.e_tag().map(str::to_owned),
+        sha256: sha256.and_then(|bytes| bytes.try_into().ok().map(Sha256Digest)),
+        modified: moment(found.last_modified()),
+    }
+}
+
+fn moment(time: Option<&SdkDateTime>) -> DateTime<Utc> {
+    time.and_then(|time| DateTime::from_timestamp(time.secs(), time.subsec_nanos()))
+        .unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+fn broken_off(source: Box<dyn std::error::Error + Send + Sync>) -> StorageError {
+    StorageError::NoAnswer {
+        action: "send on the bytes of an object",
+        source,
+    }
+}

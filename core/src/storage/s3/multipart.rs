@@ -1,0 +1,212 @@
+//! Objects that come in parts.
+//!
+//! A multipart upload is either completed or aborted; one whose future is dropped is aborted in the background. A
+//! crash leaves it open, without an object, and the sweep aborts it.
+
+use super::{NewObject, S3Storage, SignAs, error, fence, url::encoded};
+use crate::{digest::Sha256Digest, storage::StorageError};
+use aws_sdk_s3::{
+    primitives::ByteStream,
+    types::{CompletedMultipartUpload, CompletedPart},
+};
+use bytes::Bytes;
+use std::{ops::Range, sync::Arc};
+
+/// The smallest part that is not the last, in bytes. Source: "Amazon S3 multipart upload limits".
+pub(crate) const PART_MIN: u64 = 5 * 1024 * 1024;
+
+/// An open multipart upload.
+#[derive(Debug)]
+pub(crate) struct Multipart {
+    storage: Arc<S3Storage>,
+    key: String,
+    id: String,
+    closed: bool,
+}
+
+impl Drop for Multipart {
+    fn drop(&mut self) {
+        if self.closed {
+            return;
+        }
+        // Without a runtime the process is ending; the sweep aborts what stays open.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (storage, key, id) = (
+                Arc::clone(&self.storage),
+                std::mem::take(&mut self.key),
+                std::mem::take(&mut self.id),
+            );
+            runtime.spawn(async move { storage.abort(&key, &id).await });
+        }
+    }
+}
+
+impl Multipart {
+    pub(crate) async fn begin(
+        storage: &Arc<S3Storage>,
+        object: &NewObject<'_>,
+    ) -> Result<Self, StorageError> {
+        let answer = storage
+            .client
+            .create_multipart_upload()
+            .bucket(storage.bucket())
+            .key(object.key)
+            .content_type(object.content_type)
+            .metadata(fence::ORIGIN, object.origin)
+            .send()
+            .await
+            .map_err(error::sorted("begin a multipart upload"))?;
+        let id = answer.upload_id().ok_or_else(|| incomplete("upload id"))?;
+        Ok(Self {
+            storage: Arc::clone(storage),
+            key: object.key.to_owned(),
+            id: id.to_owned(),
+            closed: false,
+        })
+    }
+
+    /// Sends part `number` (from 1). With a digest it is signed by it, else the connection must protect it.
+    pub(crate) async fn send(
+        &self,
+        number: i32,
+        bytes: Bytes,
+        digest: Option<Sha256Digest>,
+    ) -> Result<CompletedPart, StorageError> {
+        let size = bytes.len() as u64;
+        self.send_stream(number, size, ByteStream::from(bytes), digest)
+            .await
+    }
+
+    /// The same with a body that is not in memory.
+    pub(crate) async fn send_stream(
+        &self,
+        number: i32,
+        size: u64,
+        body: ByteStream,
+        digest: Option<Sha256Digest>,
+    ) -> Result<CompletedPart, StorageError> {
+        let request = self
+            .storage
+            .client
+            .upload_part()
+            .bucket(self.storage.bucket())
+            .key(&self.key)
+            .upload_id(&self.id)
+            .part_number(number)
+            .content_length(i64::try_from(size).unwrap_or(i64::MAX))
+            .body(body)
+            .customize()
+            .config_override(self.storage.pace.for_body(size));
+        let request = match digest {
+            Some(digest) => request.interceptor(SignAs(digest)),
+            None => request.disable_payload_signing(),
+        };
+        let answer = request.send().await.map_err(error::sorted("take a part"))?;
+        let etag = answer.e_tag().ok_or_else(|| incomplete("ETag"))?;
+        Ok(part(number, etag))
+    }
+
+    /// Lets the store copy a range of another object of the bucket into part `number`.
+    pub(crate) async fn copy(
+        &self,
+        number: i32,
+        from: &str,
+        range: Range<u64>,
+    ) -> Result<CompletedPart, StorageError> {
+        let size = range.end - range.start;
+        let answer = self
+            .storage
+            .client
+            .upload_part_copy()
+            .bucket(self.storage.bucket())
+            .key(&self.key)
+            .upload_id(&self.id)
+            .part_number(number)
+            .copy_source(self.storage.copy_source(from))
+            .copy_source_range(format!("bytes={}-{}", range.start, range.end - 1))
+            .customize()
+            .config_override(self.storage.pace.for_copy(size))
+            .send()
+            .await
+            .map_err(error::sorted("copy a part"))?;
+        let copied = answer.copy_part_result();
+        let etag = copied
+            .and_then(|copied| copied.e_tag())
+            .ok_or_else(|| incomplete("ETag"))?;
+        Ok(part(number, etag))
+    }
+
+    /// Makes the object of its parts, which are sorted first. Aborts when that fails.
+    pub(crate) async fn complete(
+        mut self,
+        object: &NewObject<'_>,
+        mut parts: Vec<CompletedPart>,
+    ) -> Result<(), StorageError> {
+        parts.sort_unstable_by_key(|part| part.part_number);
+        let storage = Arc::clone(&self.storage);
+        let upload = CompletedMultipartUpload::builder()
+            .set_parts(Some(parts))
+            .build();
+        let completed = storage.fenced(object, "complete a multipart upload", |fence| {
+            storage
+                .client
+                .complete_multipart_upload()
+                .bucket(storage.bucket())
+                .key(&self.key)
+                .upload_id(&self.id)
+                .multipart_upload(upload.clone())
+                .set_if_none_match(fence.then(|| "*".to_owned()))
+                .customize()
+                .config_override(storage.pace.for_copy(object.size))
+                .send()
+        });
+        // None: an earlier run's object is there, or this one's and only the answer was lost. Then the abort finds
+        // the upload open or gone; both are well.
+        if completed.await?.is_some() {
+            self.closed = true;
+            return Ok(());
+        }
+        self.abort().await;
+        Ok(())
+    }
+
+    /// Ends it without an object.
+    pub(crate) async fn abort(mut self) {
+        self.closed = true;
+        self.storage.abort(&self.key, &self.id).await;
+    }
+}
+
+impl S3Storage {
+    fn copy_source(&self, from: &str) -> String {
+        format!("{}/{}", self.bucket(), encoded(from))
+    }
+
+    /// A multipart upload that is gone counts as aborted; what cannot be aborted now, the sweep aborts.
+    pub(super) async fn abort(&self, key: &str, id: &str) {
+        let request = self
+            .client
+            .abort_multipart_upload()
+            .bucket(self.bucket())
+            .key(key)
+            .upload_id(id);
+        if let Err(error) = request.send().await {
+            let gone = error::answer(&error).is_some_and(|answer| answer.status == 404);
+            if !gone {
+                let error = error::sorted("abort a multipart upload")(error);
+                tracing::warn!(%error, "a multipart upload stays open until the sweep aborts it");
+            }
+        }
+    }
+}
+
+fn part(number: i32, etag: &str) -> CompletedPart {
+    CompletedPart::builder()
+        .part_number(number)
+        .e_tag(etag)
+        .build()
+}
+
+fn incomplete(what: &str) -> StorageError {
+    StorageError::NotAsSent(format!("the store's answer has no {what}"))
+}

@@ -1,0 +1,143 @@
+//! The start-up check of a bucket: everything Landfall will ask of it, done once with a small object.
+
+use super::S3Storage;
+use crate::storage::{StorageError, StorageKey, UrlOptions};
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use std::{error::Error, sync::Arc};
+use url::Url;
+use uuid::Uuid;
+
+/// More is not read of the answer to a signed URL, in bytes.
+const LONGEST_ANSWER: usize = 64 * 1024;
+
+/// Writes, reads back, lists, fetches by the signed URL, and deletes.
+pub(crate) async fn probe(storage: &Arc<S3Storage>) -> Result<(), StorageError> {
+    let name = format!("landfall-probe-{}", Uuid::now_v7());
+    let key: StorageKey = name.parse().map_err(|_| StorageError::NotFound)?;
+    let content = Bytes::from(name);
+    let put = storage.put_bytes(&key, content.clone(), "text/plain").await;
+    put.map_err(|error| explain(storage, "write", error))?;
+    let used = use_object(storage, &key, &content).await;
+    let deleted = storage.delete(&key).await;
+    used?;
+    deleted.map_err(|error| explain(storage, "delete", error))
+}
+
+async fn use_object(
+    storage: &Arc<S3Storage>,
+    key: &StorageKey,
+    content: &Bytes,
+) -> Result<(), StorageError> {
+    let read = async {
+        storage
+            .read(key, None)
+            .await?
+            .try_collect::<BytesMut>()
+            .await
+    };
+    let found = read
+        .await
+        .map_err(|error| explain(storage, "read", error))?;
+    if found != content {
+        return Err(StorageError::NotAsSent(
+            "other bytes were read back".to_owned(),
+        ));
+    }
+    let page = storage.list(key.as_str()).next().await.transpose();
+    let page = page.map_err(|error| explain(storage, "list", error))?;
+    if !page.is_some_and(|page| page.iter().any(|object| object.key == key.as_str())) {
+        return Err(StorageError::NotAsSent(
+            "a list of the bucket does not show it".to_owned(),
+        ));
+    }
+    if storage.settings.querystring_auth {
+        let url = storage.url(key, UrlOptions::default()).await?;
+        fetch(storage, url, content).await?;
+    }
+    Ok(())
+}
+
+/// Gets the object as a browser would.
+async fn fetch(storage: &S3Storage, url: Url, content: &Bytes) -> Result<(), StorageError> {
+    let patience = storage.pace.answer;
+    let (status, body) = tokio::time::timeout(patience, get(url))
+        .await
+        .unwrap_or_else(|late| Err(late.into()))
+        .map_err(|source| StorageError::NoAnswer {
+            action: "serve a signed URL",
+            source,
+        })?;
+    if status != 200 {
+        return Err(StorageError::Refused {
+            action: "serve a signed URL",
+            status,
+            code: String::new(),
+            message: "the signature it was asked with is right for requests; compare the clocks, and what stands \
+                      between AWS_S3_ENDPOINT_URL and the store"
+                .to_owned(),
+        });
+    }
+    if body != content {
+        return Err(StorageError::NotAsSent(
+            "a signed URL served other bytes".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+async fn get(url: Url) -> Result<(u16, Bytes), Box<dyn Error + Send + Sync>> {
+    let provider = rustls::crypto::ring::default_provider();
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_provider_and_native_roots(provider)?
+        .https_or_http()
+        .enable_http1()
+        .build();
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
+    let answer = client.get(url.as_str().parse()?).await?;
+    let status = answer.status().as_u16();
+    let body = Limited::new(answer.into_body(), LONGEST_ANSWER);
+    Ok((status, body.collect().await?.to_bytes()))
+}
+
+/// Names the setting at fault where the answer did not by itself.
+fn explain(storage: &S3Storage, what: &str, error: StorageError) -> StorageError {
+    let (key, environment, problem) = match &error {
+        StorageError::NoAnswer { .. } if storage.settings.endpoint_url.is_none() => (
+            "storage.s3.region_name",
+            "AWS_S3_REGION_NAME",
+            "Amazon S3 cannot be reached in this region".to_owned(),
+        ),
+        StorageError::NoAnswer { .. } => (
+            "storage.s3.endpoint_url",
+            "AWS_S3_ENDPOINT_URL",
+            "no S3 store answers there".to_owned(),
+        ),
+        StorageError::Refused {
+            status: 401 | 403, ..
+        } => (
+            "storage.s3.access_key_id",
+            "AWS_ACCESS_KEY_ID",
+            format!("this key may not {what} objects of the bucket"),
+        ),
+        StorageError::NotFound => (
+            "storage.s3.bucket_name",
+            "AWS_STORAGE_BUCKET_NAME",
+            "there is no such bucket, or no S3 store at AWS_S3_ENDPOINT_URL".to_owned(),
+        ),
+        StorageError::Refused { code, .. } if code.is_empty() => (
+            "storage.s3.endpoint_url",
+            "AWS_S3_ENDPOINT_URL",
+            "what answers there is not an S3 store".to_owned(),
+        ),
+        _ => return error,
+    };
+    StorageError::Setting {
+        key,
+        environment,
+        problem,
+        source: Some(error.into()),
+    }
+}

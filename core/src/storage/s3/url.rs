@@ -1,0 +1,82 @@
+//! URLs of objects, signed and plain.
+
+use super::S3Storage;
+use crate::storage::{StorageError, StorageKey, UrlOptions};
+use aws_sdk_s3::presigning::PresigningConfig;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use std::{error::Error, time::Duration};
+use url::Url;
+
+/// All that RFC 3986 does not call unreserved, but for the slash between the parts of a key.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// A key as a path.
+pub(super) fn encoded(key: &str) -> String {
+    utf8_percent_encode(key, RESERVED).to_string()
+}
+
+impl S3Storage {
+    pub(crate) async fn url(
+        &self,
+        key: &StorageKey,
+        options: UrlOptions<'_>,
+    ) -> Result<Url, StorageError> {
+        if self.settings.querystring_auth {
+            self.signed(key, options).await
+        } else {
+            self.plain(key)
+        }
+    }
+
+    /// Made here, without a request.
+    async fn signed(&self, key: &StorageKey, options: UrlOptions<'_>) -> Result<Url, StorageError> {
+        let life = Duration::from_secs(u64::from(self.settings.querystring_expire));
+        let signing =
+            PresigningConfig::expires_in(life).map_err(|error| unusable_life(error.into()))?;
+        let request = self
+            .client
+            .get_object()
+            .bucket(self.bucket())
+            .key(key.as_str())
+            .set_response_content_disposition(options.content_disposition.map(str::to_owned))
+            .set_response_content_type(options.content_type.map(str::to_owned));
+        let signed = request.presigned(signing).await;
+        let signed = signed.map_err(|error| unusable_endpoint(error.into()))?;
+        Url::parse(signed.uri()).map_err(|error| unusable_endpoint(error.into()))
+    }
+
+    fn plain(&self, key: &StorageKey) -> Result<Url, StorageError> {
+        let (bucket, region) = (self.bucket(), &self.settings.region_name);
+        let base = match &self.settings.endpoint_url {
+            Some(endpoint) => format!("{}/{bucket}", endpoint.as_str().trim_end_matches('/')),
+            // A certificate for `*.s3…` does not hold for a name with one more dot.
+            None if bucket.contains('.') => format!("https://s3.{region}.amazonaws.com/{bucket}"),
+            None => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+        };
+        Url::parse(&format!("{base}/{}", encoded(key.as_str())))
+            .map_err(|error| unusable_endpoint(error.into()))
+    }
+}
+
+fn unusable_life(source: Box<dyn Error + Send + Sync>) -> StorageError {
+    StorageError::Setting {
+        key: "storage.s3.querystring_expire",
+        environment: "AWS_QUERYSTRING_EXPIRE",
+        problem: "a signed URL cannot live so long".to_owned(),
+        source: Some(source),
+    }
+}
+
+fn unusable_endpoint(source: Box<dyn Error + Send + Sync>) -> StorageError {
+    StorageError::Setting {
+        key: "storage.s3.endpoint_url",
+        environment: "AWS_S3_ENDPOINT_URL",
+        problem: "no URL of an object can be made of it".to_owned(),
+        source: Some(source),
+    }
+}

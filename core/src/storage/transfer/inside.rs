@@ -1,0 +1,76 @@
+//! Inside one bucket: the bytes are read once to be hashed, and the store copies them by itself meanwhile.
+//!
+//! Possible when the staged segments are fit to be the parts of an object: all of one size but the last.
+
+use super::{Landing, TransferError, parts::Parts, remote::MOST_PARTS};
+use crate::{
+    digest::Sha256Digest,
+    staging::{
+        Staging,
+        s3::{Chain, S3Staging},
+    },
+    storage::s3::{Multipart, PART_MIN},
+};
+use aws_sdk_s3::types::CompletedPart;
+use futures::{StreamExt, stream::FuturesUnordered};
+
+/// Parts the store copies at once.
+const COPIES: usize = 8;
+/// What is read to be hashed at once, in bytes.
+const READ: u64 = 8 * 1024 * 1024;
+
+/// True when every segment of the pieces can be a part.
+pub(super) async fn is_fit(from: &S3Staging, landing: &Landing<'_>) -> Result<bool, TransferError> {
+    let (mut parts, mut size) = (0, None);
+    let mut ended = false;
+    for piece in landing.pieces {
+        let mut chain = Chain::of(&from.store, piece.key, 0..piece.size);
+        while let Some((segment, _)) = chain.next().await? {
+            parts += 1;
+            // A part that is smaller, or too small, must be the last.
+            let first = *size.get_or_insert(segment.size);
+            if ended || segment.size > first || parts > MOST_PARTS {
+                return Ok(false);
+            }
+            ended = segment.size < first || segment.size < PART_MIN;
+        }
+    }
+    Ok(parts > 0)
+}
+
+/// Copies all segments into the upload and hashes them.
+pub(super) async fn copy(
+    staging: &Staging,
+    from: &S3Staging,
+    landing: &Landing<'_>,
+    upload: &Multipart,
+) -> Result<(Sha256Digest, Vec<CompletedPart>), TransferError> {
+    let hashing = async {
+        let mut parts = Parts::read(staging, landing.pieces, READ, false);
+        while parts.next().await.is_some() {}
+        let digest = parts.finish().await?;
+        landing.check(digest)?;
+        Ok(digest)
+    };
+    let copying = async {
+        let mut copying = FuturesUnordered::new();
+        let (mut copied, mut number) = (Vec::new(), 0);
+        for piece in landing.pieces {
+            let mut chain = Chain::of(&from.store, piece.key, 0..piece.size);
+            while let Some((segment, range)) = chain.next().await? {
+                if copying.len() >= COPIES
+                    && let Some(done) = copying.next().await
+                {
+                    copied.push(done?);
+                }
+                number += 1;
+                copying.push(async move { upload.copy(number, &segment.name, range).await });
+            }
+        }
+        while let Some(done) = copying.next().await {
+            copied.push(done?);
+        }
+        Ok(copied)
+    };
+    futures::try_join!(hashing, copying)
+}

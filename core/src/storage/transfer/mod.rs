@@ -1,0 +1,105 @@
+//! From staging to storage in one pass: read, hashed, sent.
+//!
+//! Safe to be run again at any point: the key is the file's own in the database, and what an earlier run left under
+//! it is known as such. Staging is never changed; it goes after the commit. What a crash leaves is either no object
+//! (a temporary file, an open multipart upload: the sweep's), or the whole one, which the next run finds.
+//!
+//! Memory is at most 48 MiB for one transfer, whatever its size.
+
+mod error;
+mod inside;
+mod local;
+mod parts;
+mod remote;
+
+use crate::{
+    digest::Sha256Digest,
+    staging::{Place as StagingPlace, Staging, StagingKey},
+    storage::{Place, Storage, StorageError, StorageKey},
+};
+pub use error::TransferError;
+
+/// Staged bytes, all those under one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    pub key: StagingKey,
+    /// By the database, in bytes.
+    pub size: u64,
+}
+
+/// What is to become which object.
+#[derive(Clone, Copy, Debug)]
+pub struct Landing<'a> {
+    /// In their order: one, or the partial uploads of a concatenation. At least one.
+    pub pieces: &'a [Piece],
+    /// Reserved for this file in the database.
+    pub key: &'a StorageKey,
+    /// A whole media type.
+    pub content_type: &'a str,
+    /// What the client said the SHA-256 is.
+    pub expected: Option<Sha256Digest>,
+    /// Replace what another file has put at the key (`storage.s3.file_overwrite`).
+    pub overwrite: bool,
+}
+
+/// A file in storage, durable and verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Landed {
+    /// In bytes.
+    pub size: u64,
+    pub sha256: Sha256Digest,
+}
+
+impl Landing<'_> {
+    /// Of the whole object, in bytes.
+    fn size(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.size).sum()
+    }
+
+    /// Refuses bytes the client did not announce.
+    fn check(&self, found: Sha256Digest) -> Result<(), TransferError> {
+        match self.expected {
+            Some(expected) if expected != found => {
+                Err(TransferError::DigestMismatch { expected, found })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Brings staged bytes into storage, and looks whether they are there as they should be.
+///
+/// # Errors
+/// [`TransferError`]; the object is not there then, or whole, and nothing else is unless the sweep knows of it.
+pub async fn land(
+    staging: &Staging,
+    storage: &Storage,
+    landing: &Landing<'_>,
+) -> Result<Landed, TransferError> {
+    let sha256 = match (&staging.place, &storage.place) {
+        (StagingPlace::Fs(from), Place::Fs(to)) => local::link_or_copy(from, to, landing).await?,
+        (_, Place::S3(to)) => remote::send(staging, to, landing).await?,
+        (StagingPlace::S3(_), Place::Fs(_)) => {
+            // The configuration refuses the pair, and so does `Staging::open`.
+            return Err(TransferError::Storage(StorageError::NotFound));
+        }
+    };
+    let landed = Landed {
+        size: landing.size(),
+        sha256,
+    };
+    verify(storage, landing.key, landed).await?;
+    Ok(landed)
+}
+
+async fn verify(storage: &Storage, key: &StorageKey, landed: Landed) -> Result<(), TransferError> {
+    let problem = match storage.head(key).await? {
+        None => "it is not there".to_owned(),
+        Some(info) if info.size != landed.size => format!("it has {} bytes", info.size),
+        Some(info) if info.sha256.is_some_and(|there| there != landed.sha256) => {
+            "it has another SHA-256".to_owned()
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(StorageError::NotAsSent(problem).into())
+}

@@ -1,0 +1,252 @@
+//! Staged bytes read as the parts of an object, hashed on their way.
+
+use super::{Piece, TransferError};
+use crate::{
+    digest::Sha256Digest,
+    staging::{Place, Staging, StagingError},
+    storage::file::{BLOCK, announce_sequential, fill},
+};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use sha2::{Digest, Sha256};
+use std::{
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+/// A part, and its own digest where it is to be signed by it.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) bytes: Bytes,
+    pub(super) digest: Option<Sha256Digest>,
+}
+
+/// Parts as they are read. One waits here while the next is read; those who take them stop the reading by dropping
+/// this.
+#[derive(Debug)]
+pub(super) struct Parts {
+    parts: mpsc::Receiver<Part>,
+    reading: JoinHandle<Result<Sha256Digest, TransferError>>,
+}
+
+impl Parts {
+    /// Reads all pieces as parts of `size` bytes, the last of what is left.
+    pub(super) fn read(staging: &Staging, pieces: &[Piece], size: u64, signed: bool) -> Self {
+        let (sender, parts) = mpsc::channel(1);
+        let filling = Filling {
+            size: usize::try_from(size).unwrap_or(usize::MAX),
+            hasher: Sha256::new(),
+            signed,
+        };
+        let reading = match &staging.place {
+            Place::Fs(fs) => {
+                let files: Vec<PieceFile> = pieces
+                    .iter()
+                    .map(|piece| PieceFile {
+                        path: fs.path(piece.key),
+                        size: piece.size,
+                    })
+                    .collect();
+                tokio::task::spawn_blocking(move || filling.from_files(&files, &sender))
+            }
+            Place::S3(_) => {
+                let (staging, pieces) = (staging.clone(), pieces.to_vec());
+                tokio::spawn(async move { filling.from_staging(&staging, &pieces, &sender).await })
+            }
+        };
+        Self { parts, reading }
+    }
+
+    /// The next part; none after the last, or when reading failed, which [`Self::finish`] tells.
+    pub(super) async fn next(&mut self) -> Option<Part> {
+        self.parts.recv().await
+    }
+
+    /// The digest of all the bytes.
+    pub(super) async fn finish(self) -> Result<Sha256Digest, TransferError> {
+        drop(self.parts);
+        let lost =
+            |lost| StagingError::io("be read")(io::Error::other::<tokio::task::JoinError>(lost));
+        self.reading.await.map_err(lost)?
+    }
+}
+
+struct Filling {
+    size: usize,
+    hasher: Sha256,
+    signed: bool,
+}
+
+impl Filling {
+    fn part(&self, bytes: Vec<u8>) -> Part {
+        Part {
+            digest: self.signed.then(|| Sha256Digest::of(&bytes)),
+            bytes: bytes.into(),
+        }
+    }
+
+    /// Blocks. Ends with an error when nobody takes the parts.
+    fn from_files(
+        mut self,
+        files: &[PieceFile],
+        sender: &mpsc::Sender<Part>,
+    ) -> Result<Sha256Digest, TransferError> {
+        let mut left: u64 = files.iter().map(|file| file.size).sum();
+        let mut part = Vec::new();
+        for piece in files {
+            let mut file = open_piece(piece)?;
+            announce_sequential(&file);
+            let mut rest = piece.size;
+            while rest > 0 {
+                if part.capacity() == 0 {
+                    part.reserve_exact(usize::try_from(left).unwrap_or(self.size).min(self.size));
+                }
+                let wanted = BLOCK.min(self.size - part.len());
+                let wanted = usize::try_from(rest).map_or(wanted, |rest| rest.min(wanted));
+                let from = part.len();
+                fill(&mut file, &mut part, wanted).map_err(unreadable)?;
+                self.hasher.update(&part[from..]);
+                rest -= wanted as u64;
+                left -= wanted as u64;
+                if part.len() == self.size {
+                    let full = self.part(std::mem::take(&mut part));
+                    sender.blocking_send(full).map_err(|_| unwanted())?;
+                }
+            }
+        }
+        if !part.is_empty() {
+            sender
+                .blocking_send(self.part(part))
+                .map_err(|_| unwanted())?;
+        }
+        Ok(Sha256Digest::from_hasher(self.hasher))
+    }
+
+    async fn from_staging(
+        mut self,
+        staging: &Staging,
+        pieces: &[Piece],
+        sender: &mpsc::Sender<Part>,
+    ) -> Result<Sha256Digest, TransferError> {
+        let (mut held, mut length) = (Vec::new(), 0);
+        for piece in pieces {
+            check_length(staging, piece).await?;
+            let mut bytes = staging.read(piece.key, 0..piece.size).await?;
+            while let Some(mut chunk) = bytes.try_next().await? {
+                while !chunk.is_empty() {
+                    let fits = chunk.len().min(self.size - length);
+                    length += fits;
+                    held.push(chunk.split_to(fits));
+                    if length == self.size {
+                        self = self.send(std::mem::take(&mut held), sender).await?;
+                        length = 0;
+                    }
+                }
+            }
+        }
+        if length > 0 {
+            self = self.send(held, sender).await?;
+        }
+        Ok(Sha256Digest::from_hasher(self.hasher))
+    }
+
+    async fn send(
+        mut self,
+        held: Vec<Bytes>,
+        sender: &mpsc::Sender<Part>,
+    ) -> Result<Self, TransferError> {
+        let hashed = tokio::task::spawn_blocking(move || {
+            let bytes = held.concat();
+            self.hasher.update(&bytes);
+            (self.part(bytes), self)
+        });
+        let (part, filling) = hashed
+            .await
+            .map_err(|lost| StagingError::io("hash")(io::Error::other(lost)))?;
+        sender.send(part).await.map_err(|_| unwanted())?;
+        Ok(filling)
+    }
+}
+
+/// A piece as a local file.
+#[derive(Clone, Debug)]
+pub(super) struct PieceFile {
+    pub(super) path: PathBuf,
+    /// By the database, in bytes.
+    pub(super) size: u64,
+}
+
+/// Opens a piece, which must have the size the database says.
+pub(super) fn open_piece(piece: &PieceFile) -> Result<File, TransferError> {
+    let file = File::open(&piece.path).map_err(StagingError::io("open a file"))?;
+    let found = file
+        .metadata()
+        .map_err(StagingError::io("look at a file"))?
+        .len();
+    if found != piece.size {
+        let expected = piece.size;
+        return Err(TransferError::SizeMismatch { expected, found });
+    }
+    Ok(file)
+}
+
+/// The same for a piece that is no local file.
+pub(super) async fn check_length(staging: &Staging, piece: &Piece) -> Result<(), TransferError> {
+    match staging.len(piece.key).await? {
+        None => Err(TransferError::StagingGone),
+        Some(found) if found != piece.size => Err(TransferError::SizeMismatch {
+            expected: piece.size,
+            found,
+        }),
+        Some(_) => Ok(()),
+    }
+}
+
+fn unreadable(error: io::Error) -> TransferError {
+    match error.kind() {
+        // It had its size when it was opened.
+        io::ErrorKind::UnexpectedEof => TransferError::StagingGone,
+        _ => StagingError::io("read a file")(error).into(),
+    }
+}
+
+/// Nobody waits for this error.
+fn unwanted() -> TransferError {
+    TransferError::Staging(StagingError::io("go on reading")(
+        io::ErrorKind::BrokenPipe.into(),
+    ))
+}
+
+/// Dropped when nobody waits any more for what a thread does.
+pub(super) struct Abandon(Arc<AtomicBool>);
+
+/// The thread's end of an [`Abandon`].
+pub(super) struct Abandoned(Arc<AtomicBool>);
+
+impl Abandon {
+    pub(super) fn pair() -> (Self, Abandoned) {
+        let flag = Arc::new(AtomicBool::new(false));
+        (Self(Arc::clone(&flag)), Abandoned(flag))
+    }
+}
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Abandoned {
+    pub(super) fn check(&self) -> Result<(), TransferError> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Err(unwanted()),
+            false => Ok(()),
+        }
+    }
+}
