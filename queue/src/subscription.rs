@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::connection::Redis;
 
 /// A connection that says nothing for this long is asked whether it still lives.
-const QUIET: Duration = Duration::from_secs(15);
+const QUIET: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 

@@ -11,6 +11,7 @@ mod outages;
 mod process;
 mod pushing;
 mod retrying;
+mod road;
 mod running;
 mod setup;
 mod waking;

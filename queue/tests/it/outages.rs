@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 use landfall_queue::{JobState, NewJob};
 
+use crate::road::Road;
 use crate::setup::{Note, Place, RedisServer, SOON, settings, wait_until};
 
 /// A Redis of the test's own, whose data survive a restart, with a worker that has done a job.
@@ -161,6 +162,23 @@ async fn frozen_redis_longer_than_the_command_timeout_loses_nothing() {
     server.thaw();
     place.wait_for_state("held", JobState::Done).await;
     assert_eq!(place.log.runs_of("held").len(), 1);
+    still_works(&place, worker).await;
+}
+
+#[tokio::test]
+async fn connection_that_only_hangs_is_replaced() {
+    let server = RedisServer::start().await;
+    let road = Road::to(server.port()).await;
+    let place = Place::at(&road.url(), settings());
+    let worker = place.start(4);
+    place.push("first", Note::Succeed).await;
+    place.wait_for_state("first", JobState::Done).await;
+    road.swallow_what_is_open();
+    wait_until(SOON, async || {
+        place.queue.push(NewJob::new("a", Note::Succeed)).await
+    })
+    .await;
+    place.wait_for_state("a", JobState::Done).await;
     still_works(&place, worker).await;
 }
 
