@@ -183,6 +183,25 @@ async fn connection_that_only_hangs_is_replaced() {
 }
 
 #[tokio::test]
+async fn jobs_whose_answer_was_lost_are_given_again_before_their_lease_ends() {
+    let server = RedisServer::start().await;
+    let road = Road::to(server.port()).await;
+    let hour = settings().lease(Duration::from_secs(3_600));
+    let far = Place::at(&road.url(), hour.poll_interval(Duration::from_millis(200)));
+    let near = Place::joining(&server.url(), far.redis.prefix(), settings());
+    let worker = far.start(4);
+    near.push("first", Note::Succeed).await;
+    near.wait_for_state("first", JobState::Done).await;
+    road.swallow_answers();
+    near.push_grouped("g", 0..1, Note::Succeed).await;
+    near.wait_for_state("g:0", JobState::Running).await;
+    assert_eq!(far.log.count(), 1, "taken, and nobody knows");
+    let job = near.wait_for_state("g:0", JobState::Done).await;
+    assert_eq!((job.crashes, far.log.runs_of("g:0").len()), (0, 1));
+    still_works(&far, worker).await;
+}
+
+#[tokio::test]
 async fn lost_connections_are_opened_again() {
     let (server, place, worker) = working(4).await;
     for i in 0..10 {
