@@ -148,7 +148,10 @@ impl Redis {
 
     /// The messages of one channel, on a connection of its own that is opened again after a loss,
     /// for ever. Messages published meanwhile are missed. Ends when dropped.
-    pub fn subscribe(&self, channel: &str) -> impl Stream<Item = String> + Send + 'static + use<> {
+    pub fn subscribe(
+        &self,
+        channel: &str,
+    ) -> impl Stream<Item = String> + Send + Unpin + 'static + use<> {
         subscription::messages(self.clone(), channel.to_owned())
     }
 

@@ -21,11 +21,16 @@ pub(crate) enum Heard {
     Message(String),
 }
 
-pub(crate) fn messages(redis: Redis, channel: String) -> impl Stream<Item = String> + Send {
-    listen(redis, channel).filter_map(async |heard| match heard {
-        Heard::Message(message) => Some(message),
-        Heard::Connected => None,
-    })
+pub(crate) fn messages(
+    redis: Redis,
+    channel: String,
+) -> impl Stream<Item = String> + Send + Unpin + 'static {
+    Box::pin(
+        listen(redis, channel).filter_map(async |heard| match heard {
+            Heard::Message(message) => Some(message),
+            Heard::Connected => None,
+        }),
+    )
 }
 
 struct Listener {
