@@ -3,9 +3,11 @@
 pub mod clock;
 pub mod config;
 pub mod db;
+pub mod deliver;
 pub mod digest;
 pub mod dispatch;
 pub mod outbox;
 pub mod page;
 pub mod staging;
 pub mod storage;
+pub mod webhooks;
