@@ -24,6 +24,7 @@ use crate::{
 use backoff::Backoff;
 pub use client::ANSWER_LIMIT;
 use client::{Answer, Client, PostError, chain};
+pub(crate) use due::end_of_endpoint;
 pub use due::{DueCursor, DuePage, due, end_orphaned};
 use entity::{AttemptId, DeliveryId, Timestamp, WebhookId, attempt};
 pub use guard::{Forbidden, Guard};
