@@ -8,6 +8,7 @@
 //! locks their events first, in the order of their ids, and changes both in one transaction; events before
 //! deliveries before endpoints is the order of locks everywhere.
 
+pub(crate) mod counters;
 mod payload;
 mod subscription;
 mod write;
