@@ -15,4 +15,5 @@ pub mod outbox;
 pub mod page;
 pub mod staging;
 pub mod storage;
+pub mod sweep;
 pub mod webhooks;
