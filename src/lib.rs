@@ -1,1 +1,4 @@
+//! The skin of Landfall: HTTP API, dashboard, command line, and how the processes are put together.
 
+pub mod http;
+pub mod workers_view;
