@@ -8,6 +8,7 @@
 
 mod error;
 mod inside;
+mod large;
 mod local;
 mod parts;
 mod remote;

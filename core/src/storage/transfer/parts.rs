@@ -53,11 +53,11 @@ impl Parts {
                         size: piece.size,
                     })
                     .collect();
-                tokio::task::spawn_blocking(move || filling.from_files(&files, &sender))
+                tokio::task::spawn_blocking(move || filling.read_files(&files, &sender))
             }
             Place::S3(_) => {
                 let (staging, pieces) = (staging.clone(), pieces.to_vec());
-                tokio::spawn(async move { filling.from_staging(&staging, &pieces, &sender).await })
+                tokio::spawn(async move { filling.read_staging(&staging, &pieces, &sender).await })
             }
         };
         Self { parts, reading }
@@ -92,7 +92,7 @@ impl Filling {
     }
 
     /// Blocks. Ends with an error when nobody takes the parts.
-    fn from_files(
+    fn read_files(
         mut self,
         files: &[PieceFile],
         sender: &mpsc::Sender<Part>,
@@ -128,7 +128,7 @@ impl Filling {
         Ok(Sha256Digest::from_hasher(self.hasher))
     }
 
-    async fn from_staging(
+    async fn read_staging(
         mut self,
         staging: &Staging,
         pieces: &[Piece],

@@ -13,10 +13,12 @@
 //! Symbolic links below the root are followed: whoever may make them there is trusted. The file system must have
 //! hard links to refuse foreign objects without a race (FAT has none).
 
+mod list;
+
 use crate::{
     digest::Sha256Digest,
     storage::{
-        ListedObject, ObjectInfo, ObjectPages, ObjectStream, PAGE, StorageError, StorageKey,
+        ObjectInfo, ObjectPages, ObjectStream, StorageError, StorageKey,
         durable::{Folder, Folders, blocking},
         file::{digest_file, stream_file},
     },
@@ -32,7 +34,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 use uuid::Uuid;
 
@@ -244,27 +245,7 @@ impl FsStorage {
     }
 
     pub(crate) fn list(&self, prefix: &str) -> ObjectPages {
-        let (sender, receiver) = mpsc::channel(1);
-        let (root, prefix) = (self.folders.root().to_owned(), prefix.to_owned());
-        tokio::task::spawn_blocking(move || {
-            let mut walk = Walk {
-                root,
-                prefix,
-                page: Vec::new(),
-                sender,
-            };
-            let start = walk
-                .prefix
-                .rsplit_once('/')
-                .map_or("", |(folder, _)| folder);
-            let start = start.to_owned();
-            let outcome = walk.folder(&start);
-            walk.finish(outcome);
-        });
-        futures::stream::unfold(receiver, |mut receiver| async move {
-            receiver.recv().await.map(|page| (page, receiver))
-        })
-        .boxed()
+        list::pages(self.folders.root().to_owned(), prefix.to_owned())
     }
 
     pub(crate) async fn probe(&self) -> Result<(), StorageError> {
@@ -377,72 +358,4 @@ pub(crate) fn modified(metadata: &Metadata) -> DateTime<Utc> {
     metadata
         .modified()
         .map_or(DateTime::UNIX_EPOCH, DateTime::from)
-}
-
-/// A walk through the folders that sends a page whenever one is full, and waits until it is taken.
-struct Walk {
-    root: PathBuf,
-    prefix: String,
-    page: Vec<ListedObject>,
-    sender: mpsc::Sender<Result<Vec<ListedObject>, StorageError>>,
-}
-
-impl Walk {
-    /// Answers false when nobody listens any more.
-    fn folder(&mut self, folder: &str) -> io::Result<bool> {
-        let entries = match fs::read_dir(self.root.join(folder)) {
-            Ok(entries) => entries,
-            Err(error) if is_absent(&error) => return Ok(true),
-            Err(error) => return Err(error),
-        };
-        for entry in entries {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            if folder.is_empty() && name == TEMPORARY {
-                continue;
-            }
-            let key = match folder {
-                "" => name,
-                _ => format!("{folder}/{name}"),
-            };
-            let going_on = match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => {
-                    let leads_on = key.starts_with(&self.prefix) || self.prefix.starts_with(&key);
-                    !leads_on || self.folder(&key)?
-                }
-                Ok(metadata) if key.starts_with(&self.prefix) => self.add(ListedObject {
-                    key,
-                    size: metadata.len(),
-                    modified: modified(&metadata),
-                }),
-                Err(error) if !is_absent(&error) => return Err(error),
-                _ => true,
-            };
-            if !going_on {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn add(&mut self, object: ListedObject) -> bool {
-        self.page.push(object);
-        self.page.len() < PAGE
-            || self
-                .sender
-                .blocking_send(Ok(std::mem::take(&mut self.page)))
-                .is_ok()
-    }
-
-    fn finish(self, outcome: io::Result<bool>) {
-        let last = match outcome {
-            Err(error) => Err(StorageError::io("list files")(error)),
-            Ok(true) if !self.page.is_empty() => Ok(self.page),
-            Ok(_) => return,
-        };
-        // Nobody may be listening; then nobody misses it.
-        let _ = self.sender.blocking_send(last);
-    }
 }

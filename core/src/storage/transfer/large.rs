@@ -1,0 +1,101 @@
+//! Parts too large for memory: objects above 156 GiB, which would not fit 10,000 parts of 16 MiB.
+//!
+//! One part at a time passes through in small pieces, and is read again when it must be sent again. The digest is
+//! made by a second reading beside it, which finds what the first has just read still in the caches of the system.
+
+use super::{Landing, TransferError, parts::Parts};
+use crate::{
+    digest::Sha256Digest,
+    staging::{Staging, StagingError},
+    storage::s3::Multipart,
+};
+use aws_sdk_s3::{
+    primitives::{ByteStream, SdkBody},
+    types::CompletedPart,
+};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use std::ops::Range;
+use tokio::sync::mpsc;
+
+/// How often a part is sent at most.
+const ATTEMPTS: usize = 3;
+/// What the second reading takes at once, in bytes.
+const READ: u64 = 1024 * 1024;
+
+/// Sends all parts, of `part_size` bytes but the last, one after the other.
+pub(super) async fn send(
+    staging: &Staging,
+    landing: &Landing<'_>,
+    upload: &Multipart,
+    part_size: u64,
+) -> Result<(Sha256Digest, Vec<CompletedPart>), TransferError> {
+    let hashing = async {
+        let mut parts = Parts::read(staging, landing.pieces, READ, false);
+        while parts.next().await.is_some() {}
+        let digest = parts.finish().await?;
+        landing.check(digest)?;
+        Ok(digest)
+    };
+    let sending = async {
+        let size = landing.size();
+        let step = usize::try_from(part_size).unwrap_or(usize::MAX);
+        let mut sent = Vec::new();
+        for (number, start) in (1..).zip((0..size).step_by(step)) {
+            let range = start..size.min(start + part_size);
+            sent.push(send_part(staging, landing, upload, number, range).await?);
+        }
+        Ok(sent)
+    };
+    futures::try_join!(hashing, sending)
+}
+
+async fn send_part(
+    staging: &Staging,
+    landing: &Landing<'_>,
+    upload: &Multipart,
+    number: i32,
+    range: Range<u64>,
+) -> Result<CompletedPart, TransferError> {
+    let mut attempt = 1;
+    loop {
+        let body = body(staging, landing, range.clone());
+        let size = range.end - range.start;
+        match upload.send_stream(number, size, body, None).await {
+            Err(error) if attempt < ATTEMPTS && error.is_transient() => attempt += 1,
+            other => return Ok(other?),
+        }
+    }
+}
+
+/// The bytes of a range over all pieces, read as they are sent.
+fn body(staging: &Staging, landing: &Landing<'_>, range: Range<u64>) -> ByteStream {
+    let (sender, receiver) = mpsc::channel::<Result<Bytes, StagingError>>(2);
+    let (staging, pieces) = (staging.clone(), landing.pieces.to_vec());
+    tokio::spawn(async move {
+        let mut start = 0;
+        for piece in pieces {
+            let end = start + piece.size;
+            let wanted = range.start.clamp(start, end) - start..range.end.clamp(start, end) - start;
+            start = end;
+            if wanted.is_empty() {
+                continue;
+            }
+            let opened = staging.read(piece.key, wanted).await;
+            let mut bytes = stream::once(async { opened }).try_flatten().boxed();
+            while let Some(bytes) = bytes.next().await {
+                let failed = bytes.is_err();
+                if sender.send(bytes).await.is_err() || failed {
+                    return;
+                }
+            }
+        }
+    });
+    let frames = stream::unfold(receiver, |mut receiver| async move {
+        let next = receiver.recv().await?;
+        Some((next.map(Frame::data), receiver))
+    });
+    ByteStream::new(SdkBody::from_body_1_x(StreamBody::new(frames)))
+}
