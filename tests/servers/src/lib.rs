@@ -5,12 +5,17 @@
 //! it, never a skipped test.
 
 mod background;
+mod listener;
 mod port;
 mod postgres;
+mod receiver;
 mod redis;
+mod s3;
 mod wait;
 mod watchdog;
 
 pub use postgres::{Durability, PostgresServer};
+pub use receiver::{Behaviour, Received, Receiver};
 pub use redis::RedisServer;
+pub use s3::{OpenUpload, S3Operation, S3Options, S3Server};
 pub use wait::wait_until;

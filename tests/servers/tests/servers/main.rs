@@ -7,6 +7,10 @@ mod ending;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
+mod receiver;
+#[cfg(test)]
 mod redis;
+#[cfg(test)]
+mod s3;
 #[cfg(test)]
 mod wait;

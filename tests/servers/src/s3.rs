@@ -1,0 +1,255 @@
+//! An S3 server inside the test process, with signature checks and faults on demand.
+
+mod faults;
+mod operation;
+mod paced;
+mod store;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use s3s::auth::SimpleAuth;
+use s3s::service::S3ServiceBuilder;
+
+use crate::listener::Listener;
+use crate::watchdog::{Plan, Watchdog, folder};
+use faults::{Fault, Faults};
+pub use operation::S3Operation;
+pub use store::OpenUpload;
+use store::Store;
+
+/// Where an [`S3Server`] listens, what it keeps where, and whom it believes.
+#[derive(Debug, Clone)]
+pub struct S3Options {
+    /// The folder of the buckets; `None`: a temporary one, removed with the server.
+    pub root: Option<PathBuf>,
+    /// The port on 127.0.0.1; 0: a free one.
+    pub port: u16,
+    /// The one access key.
+    pub access_key: String,
+    /// Its secret; a request signed with another is 403.
+    pub secret_key: String,
+}
+
+impl Default for S3Options {
+    fn default() -> Self {
+        Self {
+            root: None,
+            port: 0,
+            access_key: "landfall-test".to_owned(),
+            secret_key: "landfall-test-secret".to_owned(),
+        }
+    }
+}
+
+/// An S3 server on 127.0.0.1 over a folder; path-style requests, any region.
+#[derive(Debug)]
+pub struct S3Server {
+    listener: Listener,
+    faults: Arc<Faults>,
+    store: Store,
+    root: PathBuf,
+    options: S3Options,
+    // Holds nothing but the temporary folder.
+    _folder: Option<Watchdog>,
+}
+
+impl S3Server {
+    /// Starts a server over an empty temporary folder.
+    ///
+    /// # Panics
+    /// If it cannot listen or write.
+    pub async fn start() -> Self {
+        Self::start_with(S3Options::default()).await
+    }
+
+    /// Starts a server with options; the folder must exist.
+    ///
+    /// # Panics
+    /// If it cannot listen on the port or use the folder.
+    #[expect(
+        clippy::unused_async,
+        reason = "every server of this crate starts alike"
+    )]
+    pub async fn start_with(options: S3Options) -> Self {
+        let (root, guard) = match &options.root {
+            Some(root) => (root.canonicalize().expect("no such folder"), None),
+            None => {
+                let folder = folder("s3", None);
+                let plan = Plan {
+                    command: Vec::new(),
+                    folder: folder.clone(),
+                    last_signal: "KILL",
+                    user: None,
+                };
+                (folder, Some(Watchdog::new(&plan)))
+            }
+        };
+        let store = Store::new(&root);
+        let mut service = S3ServiceBuilder::new(store.clone());
+        service.set_auth(SimpleAuth::from_single(
+            &*options.access_key,
+            &*options.secret_key,
+        ));
+        let service = service.build();
+        let faults = Arc::new(Faults::default());
+        let plan = Arc::clone(&faults);
+        let listener = Listener::start(options.port, move |request| {
+            faults::answer(Arc::clone(&plan), service.clone(), request)
+        });
+        Self {
+            listener,
+            faults,
+            store,
+            root,
+            options,
+            _folder: guard,
+        }
+    }
+
+    /// `http://127.0.0.1:PORT`
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.listener.address())
+    }
+
+    /// The access key it accepts.
+    #[must_use]
+    pub fn access_key(&self) -> &str {
+        &self.options.access_key
+    }
+
+    /// The secret of [`S3Server::access_key`].
+    #[must_use]
+    pub fn secret_key(&self) -> &str {
+        &self.options.secret_key
+    }
+
+    /// The folder with one folder for each bucket; files beside those are the server's own.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes a bucket; one that is there already is left as it is.
+    ///
+    /// # Panics
+    /// If the folder cannot be made.
+    pub fn create_bucket(&self, name: &str) {
+        std::fs::create_dir_all(self.root.join(name)).expect("cannot make a bucket's folder");
+    }
+
+    /// The bytes of an object as they lie on disk.
+    #[must_use]
+    pub fn object(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.root.join(bucket).join(key)).ok()
+    }
+
+    /// The keys of a bucket as they lie on disk, in order.
+    #[must_use]
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        let bucket = self.root.join(bucket);
+        let mut folders = vec![bucket.clone()];
+        let mut keys = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else if let Ok(key) = path.strip_prefix(&bucket) {
+                    keys.push(key.to_string_lossy().into_owned());
+                }
+            }
+        }
+        keys.sort_unstable();
+        keys
+    }
+
+    /// The multipart uploads that were created and neither completed nor aborted.
+    #[must_use]
+    pub fn open_multipart_uploads(&self) -> Vec<OpenUpload> {
+        self.store.open_uploads()
+    }
+
+    /// How many requests of an operation have arrived, failed ones included.
+    #[must_use]
+    pub fn calls(&self, operation: S3Operation) -> u64 {
+        self.faults.calls(operation)
+    }
+
+    /// The next `count` requests are answered `status` and do nothing.
+    ///
+    /// # Panics
+    /// If `status` is not an HTTP status.
+    pub fn fail_next(&self, operation: S3Operation, count: usize, status: u16) {
+        self.faults
+            .plan(operation, count, &Fault::Fail(code(status)));
+    }
+
+    /// The next `count` requests do their work, and are answered `status` all the same.
+    ///
+    /// # Panics
+    /// If `status` is not an HTTP status.
+    pub fn fail_after_next(&self, operation: S3Operation, count: usize, status: u16) {
+        self.faults
+            .plan(operation, count, &Fault::FailAfter(code(status)));
+    }
+
+    /// The next `count` requests do their work, and the connection is reset before the answer.
+    pub fn answer_lost_next(&self, operation: S3Operation, count: usize) {
+        self.faults.plan(operation, count, &Fault::AnswerLost);
+    }
+
+    /// The connections of the next `count` requests are reset after the body; nothing is done.
+    pub fn reset_next(&self, operation: S3Operation, count: usize) {
+        self.faults.plan(operation, count, &Fault::Reset);
+    }
+
+    /// The next `count` requests wait for `time`, or [`S3Server::heal`], and then do their work;
+    /// one whose client has gone by then does nothing.
+    pub fn hang_next(&self, operation: S3Operation, count: usize, time: Duration) {
+        self.faults.plan(operation, count, &Fault::Hang(time));
+    }
+
+    /// The bodies of the next `count` answers end after the half of their length.
+    pub fn truncate_next(&self, operation: S3Operation, count: usize) {
+        self.faults.plan(operation, count, &Fault::Truncate);
+    }
+
+    /// Every body, in and out, goes at this pace from now on.
+    ///
+    /// # Panics
+    /// At a pace of 0, at which nothing would ever end.
+    pub fn slow(&self, bytes_per_second: u64) {
+        assert_ne!(bytes_per_second, 0, "use hang_next");
+        self.faults.set_pace(bytes_per_second);
+    }
+
+    /// Takes back every fault that has not happened yet, ends the hangs and the slowness.
+    pub fn heal(&self) {
+        self.faults.heal();
+    }
+
+    /// Closes the port and every connection; the objects stay.
+    pub async fn stop(&self) {
+        self.listener.stop().await;
+    }
+
+    /// Listens on the same port again.
+    ///
+    /// # Panics
+    /// If it runs, or the port is taken.
+    #[expect(
+        clippy::unused_async,
+        reason = "every server of this crate starts alike"
+    )]
+    pub async fn start_again(&self) {
+        self.listener.start_again();
+    }
+}
+
+fn code(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).expect("an HTTP status is 100 to 999")
+}

@@ -1,0 +1,202 @@
+//! What shall go wrong, and when: a queue of faults for each operation, one taken by each request.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Body as _, Incoming};
+use s3s::service::S3Service;
+use tokio::sync::Notify;
+
+use super::operation::S3Operation;
+use super::paced::{broken_off, paced};
+use crate::listener::{Body, Reset};
+
+#[derive(Debug, Clone)]
+pub(crate) enum Fault {
+    /// Not done, and an error said.
+    Fail(StatusCode),
+    /// Done, and an error said.
+    FailAfter(StatusCode),
+    /// Done, and nothing said.
+    AnswerLost,
+    /// Not done, and nothing said.
+    Reset,
+    /// Done late.
+    Hang(Duration),
+    /// Done, and half of it said.
+    Truncate,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    plans: Mutex<HashMap<S3Operation, VecDeque<Fault>>>,
+    calls: Mutex<HashMap<S3Operation, u64>>,
+    // Bytes per second; 0: as fast as it goes.
+    pace: AtomicU64,
+    healed: Notify,
+}
+
+impl Faults {
+    pub(crate) fn plan(&self, operation: S3Operation, count: usize, fault: &Fault) {
+        let mut plans = lock(&self.plans);
+        plans
+            .entry(operation)
+            .or_default()
+            .extend(std::iter::repeat_n(fault.clone(), count));
+    }
+
+    pub(crate) fn calls(&self, operation: S3Operation) -> u64 {
+        lock(&self.calls)
+            .get(&operation)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    pub(crate) fn pace(&self) -> Option<u64> {
+        Some(self.pace.load(Ordering::Relaxed)).filter(|pace| *pace > 0)
+    }
+
+    pub(crate) fn set_pace(&self, bytes_per_second: u64) {
+        self.pace.store(bytes_per_second, Ordering::Relaxed);
+    }
+
+    pub(crate) fn heal(&self) {
+        lock(&self.plans).clear();
+        self.set_pace(0);
+        self.healed.notify_waiters();
+    }
+
+    /// Waits for `time`, or until healed.
+    pub(crate) async fn unless_healed(&self, time: Duration) {
+        // Being healed is what is waited for, and the time its limit.
+        let _ = tokio::time::timeout(time, self.healed.notified()).await;
+    }
+
+    /// Counts a request and takes the fault planned for it.
+    fn arrive(&self, operation: S3Operation) -> Option<Fault> {
+        *lock(&self.calls).entry(operation).or_default() += 1;
+        lock(&self.plans).get_mut(&operation)?.pop_front()
+    }
+}
+
+/// Answers one request through the faults planned for it.
+pub(crate) async fn answer(
+    faults: Arc<Faults>,
+    service: S3Service,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Reset> {
+    let fault = S3Operation::of(&request).and_then(|operation| faults.arrive(operation));
+    match fault {
+        Some(Fault::Fail(status)) => {
+            drain(request).await;
+            return Ok(failure(status));
+        }
+        Some(Fault::Reset) => {
+            drain(request).await;
+            return Err(Reset);
+        }
+        Some(Fault::Hang(time)) => faults.unless_healed(time).await,
+        _ => {}
+    }
+    let response = perform(&faults, &service, request).await?;
+    match fault {
+        Some(Fault::FailAfter(status)) => {
+            drain(response).await;
+            Ok(failure(status))
+        }
+        Some(Fault::AnswerLost) => {
+            drain(response).await;
+            Err(Reset)
+        }
+        Some(Fault::Truncate) => {
+            let length = response.body().size_hint().lower() / 2;
+            Ok(response.map(|body| broken_off(body, length)))
+        }
+        _ => Ok(response),
+    }
+}
+
+async fn perform(
+    faults: &Arc<Faults>,
+    service: &S3Service,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Reset> {
+    let slow = faults.pace().is_some();
+    let request = if slow {
+        request.map(|body| {
+            let body = body.map_err(Into::into).boxed_unsync();
+            s3s::Body::http_body_unsync(paced(body, Arc::clone(faults)))
+        })
+    } else {
+        request.map(s3s::Body::from)
+    };
+    // Only what s3s itself could not make an answer of; the client sees a broken connection.
+    let response = service.call(request).await.map_err(|_| Reset)?;
+    let response = response.map(BodyExt::boxed_unsync);
+    Ok(if slow {
+        response.map(|body| paced(body, Arc::clone(faults)))
+    } else {
+        response
+    })
+}
+
+/// Reads to the end, as the server or client at fault has done before it fails.
+async fn drain<M: Drained>(message: M) {
+    let mut body = std::pin::pin!(message.into_body());
+    while let Some(Ok(_)) = body.as_mut().frame().await {}
+}
+
+trait Drained {
+    type Body: hyper::body::Body;
+    fn into_body(self) -> Self::Body;
+}
+
+impl<B: hyper::body::Body> Drained for Request<B> {
+    type Body = B;
+    fn into_body(self) -> B {
+        self.into_body()
+    }
+}
+
+impl<B: hyper::body::Body> Drained for Response<B> {
+    type Body = B;
+    fn into_body(self) -> B {
+        self.into_body()
+    }
+}
+
+fn failure(status: StatusCode) -> Response<Body> {
+    let code = match status.as_u16() {
+        403 => "AccessDenied",
+        404 => "NoSuchKey",
+        409 => "OperationAborted",
+        412 => "PreconditionFailed",
+        429 => "TooManyRequests",
+        501 => "NotImplemented",
+        503 => "SlowDown",
+        _ => "InternalError",
+    };
+    let text = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
+         <Error><Code>{code}</Code><Message>a fault asked for by the test</Message></Error>"
+    );
+    let body = Full::new(Bytes::from(text))
+        .map_err(|never| match never {})
+        .boxed_unsync();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let xml = http::HeaderValue::from_static("application/xml");
+    response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, xml);
+    response
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
