@@ -34,18 +34,35 @@ over_every_backend!(
 );
 
 async fn a_body_of_any_size_is_read_back(place: Place) {
-    for size in [0, 1, 512 * 1024, 512 * 1024 + 1, 8 * MIB - 1, 8 * MIB, 17 * MIB + 3] {
+    for size in [
+        0,
+        1,
+        512 * 1024,
+        512 * 1024 + 1,
+        8 * MIB - 1,
+        8 * MIB,
+        17 * MIB + 3,
+    ] {
         let bytes = noise(size, 1);
         let piece = place.stage(&bytes).await;
         assert!(place.staged(piece.key, size).await == bytes, "{size}");
-        assert_eq!(place.staging.len(piece.key).await.unwrap(), Some(size as u64));
+        assert_eq!(
+            place.staging.len(piece.key).await.unwrap(),
+            Some(size as u64)
+        );
     }
 }
 
 async fn ranges_are_read_back(place: Place) {
     let bytes = noise(17 * MIB, 2);
     let piece = place.stage(&bytes).await;
-    for (start, end) in [(0, 1), (5, 5), (8 * MIB - 3, 8 * MIB + 3), (16 * MIB, 17 * MIB), (100, 17 * MIB)] {
+    for (start, end) in [
+        (0, 1),
+        (5, 5),
+        (8 * MIB - 3, 8 * MIB + 3),
+        (16 * MIB, 17 * MIB),
+        (100, 17 * MIB),
+    ] {
         let range = start as u64..end as u64;
         let stream = place.staging.read(piece.key, range).await.unwrap();
         let found: Vec<Bytes> = stream.try_collect().await.unwrap();
@@ -66,7 +83,11 @@ async fn asked_digests_are_those_of_the_body(place: Place) {
         ..Options::default()
     };
     let key = StagingKey::generate();
-    let staged = place.staging.write(key, body(bytes.clone(), 65_000), options).await.unwrap();
+    let staged = place
+        .staging
+        .write(key, body(bytes.clone(), 65_000), options)
+        .await
+        .unwrap();
     assert_eq!(staged.hashes.sha256, Some(Sha256Digest::of(&bytes)));
     assert!(staged.hashes.crc32.is_some());
     assert_eq!((staged.hashes.md5, staged.hashes.sha1), (None, None));
@@ -79,7 +100,10 @@ async fn a_body_over_its_limit_leaves_nothing(place: Place) {
             ..Options::default()
         };
         let key = StagingKey::generate();
-        let written = place.staging.write(key, body(noise(limit + 1, 4), 99_999), options).await;
+        let written = place
+            .staging
+            .write(key, body(noise(limit + 1, 4), 99_999), options)
+            .await;
         assert!(matches!(written, Err(StagingError::TooLarge { limit: l }) if l == limit as u64));
         assert_eq!(place.staging.len(key).await.unwrap(), None);
     }
@@ -90,7 +114,11 @@ async fn a_broken_body_leaves_nothing(place: Place) {
     for size in [0, 1000, 9 * MIB] {
         let written = place
             .staging
-            .write(StagingKey::generate(), broken(noise(size, 5)), Options::default())
+            .write(
+                StagingKey::generate(),
+                broken(noise(size, 5)),
+                Options::default(),
+            )
             .await;
         assert!(matches!(written, Err(StagingError::Body(_))));
     }
@@ -107,7 +135,10 @@ async fn a_dropped_write_leaves_nothing(place: Place) {
             place.staging.len(key).await.unwrap().is_some_and(|length| length > 0)
         }) => {}
     }
-    eventually("nothing is staged", || async { place.staged_keys().await == 0 }).await;
+    eventually("nothing is staged", || async {
+        place.staged_keys().await == 0
+    })
+    .await;
 }
 
 async fn appends_follow_each_other(place: Place) {
@@ -159,8 +190,15 @@ async fn an_append_keeps_what_its_limit_allows(place: Place) {
         limit: 700,
         ..Options::default()
     };
-    let appended = place.staging.append(key, 0, body(bytes.clone(), 64), options).await.unwrap();
-    assert!(matches!(appended.stopped, Some(StagingError::TooLarge { limit: 700 })));
+    let appended = place
+        .staging
+        .append(key, 0, body(bytes.clone(), 64), options)
+        .await
+        .unwrap();
+    assert!(matches!(
+        appended.stopped,
+        Some(StagingError::TooLarge { limit: 700 })
+    ));
     assert_eq!(appended.length, 700);
     assert_eq!(place.staging.len(key).await.unwrap(), Some(700));
 }
@@ -184,14 +222,21 @@ async fn an_append_cuts_off_what_lies_beyond_its_offset(place: Place) {
 async fn an_append_beyond_the_end_is_refused(place: Place) {
     let key = StagingKey::generate();
     place.staging.create(key).await.unwrap();
-    place.staging.append(key, 0, body(noise(50, 13), 50), Options::default()).await.unwrap();
+    place
+        .staging
+        .append(key, 0, body(noise(50, 13), 50), Options::default())
+        .await
+        .unwrap();
     let appended = place
         .staging
         .append(key, 60, body(noise(5, 14), 5), Options::default())
         .await;
     assert!(matches!(
         appended,
-        Err(StagingError::WrongOffset { offset: 60, length: 50 })
+        Err(StagingError::WrongOffset {
+            offset: 60,
+            length: 50
+        })
     ));
     assert_eq!(place.staging.len(key).await.unwrap(), Some(50));
 }
@@ -213,10 +258,18 @@ async fn an_empty_append_changes_nothing(place: Place) {
     place.staging.create(key).await.unwrap();
     for offset in [0, 4] {
         let empty = body(Bytes::new(), 1);
-        let appended = place.staging.append(key, offset, empty, Options::default()).await.unwrap();
+        let appended = place
+            .staging
+            .append(key, offset, empty, Options::default())
+            .await
+            .unwrap();
         assert_eq!(appended.length, offset);
         if offset == 0 {
-            place.staging.append(key, 0, body(noise(4, 16), 4), Options::default()).await.unwrap();
+            place
+                .staging
+                .append(key, 0, body(noise(4, 16), 4), Options::default())
+                .await
+                .unwrap();
         }
     }
     assert!(place.staged(key, 4).await == noise(4, 16));
@@ -237,7 +290,10 @@ async fn parts_come_in_any_order_and_at_once(place: Place) {
             };
             let (offset, length) = ((number * size) as u64, part.len() as u64);
             let staged = staging.put_part(key, offset, length, body(part.clone(), 77_777), options);
-            assert_eq!(staged.await.unwrap().hashes.sha256, Some(Sha256Digest::of(&part)));
+            assert_eq!(
+                staged.await.unwrap().hashes.sha256,
+                Some(Sha256Digest::of(&part))
+            );
         }
     });
     futures::future::join_all(parts).await;
@@ -251,18 +307,32 @@ async fn a_part_of_the_wrong_size_is_refused_and_can_come_again(place: Place) {
     let size = bytes.len() as u64;
     for (found, sent) in [
         (size - 1, bytes.slice(1..)),
-        (size + 1, [bytes.clone(), Bytes::from_static(b"!")].concat().into()),
+        (
+            size + 1,
+            [bytes.clone(), Bytes::from_static(b"!")].concat().into(),
+        ),
     ] {
-        let staged = place.staging.put_part(key, 0, size, body(sent, 100_000), Options::default());
+        let staged = place
+            .staging
+            .put_part(key, 0, size, body(sent, 100_000), Options::default());
         let outcome = staged.await;
         assert!(
             matches!(outcome, Err(StagingError::WrongSize { expected, found: f }) if (expected, f) == (size, found)),
             "{outcome:?}"
         );
     }
-    let staged = place.staging.put_part(key, 0, size, broken(bytes.slice(..100)), Options::default());
+    let staged =
+        place
+            .staging
+            .put_part(key, 0, size, broken(bytes.slice(..100)), Options::default());
     assert!(matches!(staged.await, Err(StagingError::Body(_))));
-    let staged = place.staging.put_part(key, 0, size, body(bytes.clone(), 100_000), Options::default());
+    let staged = place.staging.put_part(
+        key,
+        0,
+        size,
+        body(bytes.clone(), 100_000),
+        Options::default(),
+    );
     staged.await.unwrap();
     assert!(place.staged(key, bytes.len()).await == bytes);
 }
@@ -270,7 +340,13 @@ async fn a_part_of_the_wrong_size_is_refused_and_can_come_again(place: Place) {
 async fn no_part_is_taken_where_nothing_was_created(place: Place) {
     let part = place
         .staging
-        .put_part(StagingKey::generate(), 0, 5, body(noise(5, 19), 5), Options::default())
+        .put_part(
+            StagingKey::generate(),
+            0,
+            5,
+            body(noise(5, 19), 5),
+            Options::default(),
+        )
         .await;
     assert!(matches!(part, Err(StagingError::Gone)));
     assert_eq!(place.staged_keys().await, 0);
@@ -279,7 +355,10 @@ async fn no_part_is_taken_where_nothing_was_created(place: Place) {
 async fn what_is_gone_is_said_to_be_gone(place: Place) {
     let key = StagingKey::generate();
     assert_eq!(place.staging.len(key).await.unwrap(), None);
-    assert!(matches!(place.staging.read(key, 0..5).await.err(), Some(StagingError::Gone)));
+    assert!(matches!(
+        place.staging.read(key, 0..5).await.err(),
+        Some(StagingError::Gone)
+    ));
 }
 
 async fn deleting_is_idempotent(place: Place) {
@@ -325,10 +404,16 @@ async fn a_quota_stops_intake_and_a_deletion_frees_it(place: Place) {
     let first = place.stage(&noise(MIB, 22)).await;
     let limited = |quota| config::Staging {
         quota: Some(ByteSize(quota)),
-        backend: if place.server.is_some() { config::Backend::S3 } else { config::Backend::Fs },
+        backend: if place.server.is_some() {
+            config::Backend::S3
+        } else {
+            config::Backend::Fs
+        },
         ..support::staging_config(place.folder.path())
     };
-    let staging = Staging::open(&limited(2 * MIB as u64), &place.storage).await.unwrap();
+    let staging = Staging::open(&limited(2 * MIB as u64), &place.storage)
+        .await
+        .unwrap();
     let write = |staging: Staging, size: usize| async move {
         let options = Options {
             expected: Some(size as u64),
@@ -337,13 +422,21 @@ async fn a_quota_stops_intake_and_a_deletion_frees_it(place: Place) {
         let written = staging.write(StagingKey::generate(), body(noise(size, 23), 9999), options);
         written.await.map(|staged| staged.size)
     };
-    assert!(matches!(write(staging.clone(), 2 * MIB).await, Err(StagingError::Full)));
+    assert!(matches!(
+        write(staging.clone(), 2 * MIB).await,
+        Err(StagingError::Full)
+    ));
     write(staging.clone(), MIB - 4096).await.unwrap();
-    assert!(matches!(write(staging.clone(), MIB).await, Err(StagingError::Full)));
+    assert!(matches!(
+        write(staging.clone(), MIB).await,
+        Err(StagingError::Full)
+    ));
     assert!(staging.usage().await.unwrap().used >= 2 * MIB as u64 - 4096);
     place.staging.delete(first.key).await.unwrap();
     // Another process measures afresh.
-    let staging = Staging::open(&limited(2 * MIB as u64), &place.storage).await.unwrap();
+    let staging = Staging::open(&limited(2 * MIB as u64), &place.storage)
+        .await
+        .unwrap();
     write(staging, 900_000).await.unwrap();
 }
 
@@ -354,7 +447,9 @@ async fn a_body_can_be_hashed_without_being_kept(place: Place) {
         hashes: &[Algorithm::Sha256],
         ..Options::default()
     };
-    let hashed = Staging::digest(body(bytes.clone(), 9999), options).await.unwrap();
+    let hashed = Staging::digest(body(bytes.clone(), 9999), options)
+        .await
+        .unwrap();
     assert_eq!(hashed.hashes.sha256, Some(Sha256Digest::of(&bytes)));
     assert_eq!(place.staged_keys().await, 0);
 }
@@ -363,9 +458,15 @@ async fn a_body_can_be_hashed_without_being_kept(place: Place) {
 async fn a_taken_key_is_refused_in_a_folder() {
     let place = support::fs().await;
     let piece = place.stage(&noise(10, 25)).await;
-    let again = place.staging.write(piece.key, body(noise(9, 26), 9), Options::default()).await;
+    let again = place
+        .staging
+        .write(piece.key, body(noise(9, 26), 9), Options::default())
+        .await;
     assert!(matches!(again, Err(StagingError::Exists)));
-    assert!(matches!(place.staging.create(piece.key).await, Err(StagingError::Exists)));
+    assert!(matches!(
+        place.staging.create(piece.key).await,
+        Err(StagingError::Exists)
+    ));
     assert_eq!(place.staged(piece.key, 10).await, noise(10, 25));
 }
 
@@ -387,11 +488,16 @@ async fn the_floor_of_free_space_stops_intake() {
     };
     let staging = Staging::open(&config, &place.storage).await.unwrap();
     let key = StagingKey::generate();
-    let written = staging.write(key, body(noise(10, 27), 10), Options::default()).await;
+    let written = staging
+        .write(key, body(noise(10, 27), 10), Options::default())
+        .await;
     assert!(matches!(written, Err(StagingError::Full)));
     assert!(matches!(staging.create(key).await, Err(StagingError::Full)));
     place.staging.create(key).await.unwrap();
-    let appended = staging.append(key, 0, body(noise(10, 28), 10), Options::default()).await.unwrap();
+    let appended = staging
+        .append(key, 0, body(noise(10, 28), 10), Options::default())
+        .await
+        .unwrap();
     assert!(matches!(appended.stopped, Some(StagingError::Full)));
     assert_eq!(appended.length, 0);
 }
@@ -405,5 +511,9 @@ async fn a_removed_folder_is_made_again() {
     let key = StagingKey::generate();
     let first = place.staging.write(key, body(), Options::default()).await;
     assert!(first.is_err_and(|error| error.is_transient()));
-    place.staging.write(key, body(), Options::default()).await.unwrap();
+    place
+        .staging
+        .write(key, body(), Options::default())
+        .await
+        .unwrap();
 }

@@ -21,7 +21,10 @@ fn key(text: &str) -> StorageKey {
 }
 
 async fn put(place: &Place, text: &str, bytes: &Bytes) -> Result<(), StorageError> {
-    place.storage.put_bytes(&key(text), bytes.clone(), "text/plain").await
+    place
+        .storage
+        .put_bytes(&key(text), bytes.clone(), "text/plain")
+        .await
 }
 
 async fn an_object_is_read_back(place: Place) {
@@ -38,20 +41,41 @@ async fn an_object_is_read_back(place: Place) {
 async fn ranges_are_read_back_and_clipped(place: Place) {
     let bytes = noise(MIB, 2);
     put(&place, "uploads/a", &bytes).await.unwrap();
-    for (start, end) in [(0, 1), (7, 7), (300_000, 800_000), (MIB - 1, MIB), (5, MIB + 100), (MIB, MIB + 1)] {
+    for (start, end) in [
+        (0, 1),
+        (7, 7),
+        (300_000, 800_000),
+        (MIB - 1, MIB),
+        (5, MIB + 100),
+        (MIB, MIB + 1),
+    ] {
         let range = start as u64..end as u64;
-        let stream = place.storage.read(&key("uploads/a"), Some(range)).await.unwrap();
+        let stream = place
+            .storage
+            .read(&key("uploads/a"), Some(range))
+            .await
+            .unwrap();
         let found: Vec<Bytes> = stream.try_collect().await.unwrap();
-        assert!(found.concat() == bytes[start..end.min(MIB)], "{start}..{end}");
+        assert!(
+            found.concat() == bytes[start..end.min(MIB)],
+            "{start}..{end}"
+        );
     }
 }
 
 async fn what_is_not_there_is_said_so(place: Place) {
     put(&place, "uploads/a", &noise(5, 3)).await.unwrap();
     for absent in ["uploads/b", "uploads", "uploads/a/b"] {
-        assert_eq!(place.storage.head(&key(absent)).await.unwrap(), None, "{absent}");
+        assert_eq!(
+            place.storage.head(&key(absent)).await.unwrap(),
+            None,
+            "{absent}"
+        );
         let read = place.storage.read(&key(absent), None).await;
-        assert!(matches!(read.err(), Some(StorageError::NotFound)), "{absent}");
+        assert!(
+            matches!(read.err(), Some(StorageError::NotFound)),
+            "{absent}"
+        );
     }
 }
 
@@ -75,10 +99,24 @@ async fn deleting_is_idempotent(place: Place) {
 
 async fn odd_keys_are_kept_apart(place: Place) {
     let names = [
-        "a b", "a+b", "a%20b", "a&b=c", "a?b", "a#b", "Ü", "漢字.txt", "हिन्दी", "a'b\"c", "~", "-", "_",
+        "a b",
+        "a+b",
+        "a%20b",
+        "a&b=c",
+        "a?b",
+        "a#b",
+        "Ü",
+        "漢字.txt",
+        "हिन्दी",
+        "a'b\"c",
+        "~",
+        "-",
+        "_",
     ];
     for (seed, name) in names.iter().enumerate() {
-        put(&place, &format!("uploads/{name}"), &noise(20, seed as u64)).await.unwrap();
+        put(&place, &format!("uploads/{name}"), &noise(20, seed as u64))
+            .await
+            .unwrap();
     }
     for (seed, name) in names.iter().enumerate() {
         let found = place.stored(&key(&format!("uploads/{name}"))).await;
@@ -102,10 +140,22 @@ async fn lists_come_in_pages_and_by_prefix(place: Place) {
     let mut sorted = names.clone();
     sorted.sort_unstable();
     assert!(place.stored_keys("").await == sorted);
-    for (prefix, count) in [("uploads/", 1005), ("uploads/2026/01/", 84), ("uploads/2026/1", 251), ("upl", 1006), ("none/", 0)] {
-        let expected: Vec<_> = sorted.iter().filter(|name| name.starts_with(prefix)).collect();
+    for (prefix, count) in [
+        ("uploads/", 1005),
+        ("uploads/2026/01/", 84),
+        ("uploads/2026/1", 251),
+        ("upl", 1006),
+        ("none/", 0),
+    ] {
+        let expected: Vec<_> = sorted
+            .iter()
+            .filter(|name| name.starts_with(prefix))
+            .collect();
         assert_eq!(expected.len(), count);
-        assert!(place.stored_keys(prefix).await.iter().eq(expected), "{prefix}");
+        assert!(
+            place.stored_keys(prefix).await.iter().eq(expected),
+            "{prefix}"
+        );
     }
 }
 
@@ -130,8 +180,14 @@ async fn abandoned_temporary_files_go_after_their_time() {
         std::fs::write(folder.join(number.to_string()), "half").unwrap();
     }
     assert!(place.stored_keys("").await.is_empty());
-    let (before, after) = (Utc::now() - TimeDelta::hours(1), Utc::now() + TimeDelta::hours(1));
-    assert_eq!(place.storage.remove_abandoned(before, 100).await.unwrap(), 0);
+    let (before, after) = (
+        Utc::now() - TimeDelta::hours(1),
+        Utc::now() + TimeDelta::hours(1),
+    );
+    assert_eq!(
+        place.storage.remove_abandoned(before, 100).await.unwrap(),
+        0
+    );
     assert_eq!(place.storage.remove_abandoned(after, 3).await.unwrap(), 3);
     assert_eq!(place.storage.remove_abandoned(after, 3).await.unwrap(), 2);
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
@@ -141,15 +197,24 @@ async fn abandoned_temporary_files_go_after_their_time() {
 async fn a_list_may_be_left_early() {
     let place = support::fs().await;
     for number in 0..3 {
-        put(&place, &format!("uploads/{number}"), &noise(5, 8)).await.unwrap();
+        put(&place, &format!("uploads/{number}"), &noise(5, 8))
+            .await
+            .unwrap();
     }
     drop(place.storage.list(""));
-    eventually("storage answers", || async { place.storage.health().await.is_ok() }).await;
+    eventually("storage answers", || async {
+        place.storage.health().await.is_ok()
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn objects_in_a_folder_have_no_url_of_their_own() {
     let place = support::fs().await;
-    let url = place.storage.url(&key("uploads/a"), Default::default()).await.unwrap();
+    let url = place
+        .storage
+        .url(&key("uploads/a"), Default::default())
+        .await
+        .unwrap();
     assert_eq!(url, None);
 }

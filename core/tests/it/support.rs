@@ -82,7 +82,11 @@ impl Place {
     pub(crate) async fn stored_keys(&self, prefix: &str) -> Vec<String> {
         let pages: Vec<_> = self.storage.list(prefix).try_collect().await.unwrap();
         assert!(pages.iter().all(|page| page.len() <= 1000));
-        let mut keys: Vec<String> = pages.concat().into_iter().map(|object| object.key).collect();
+        let mut keys: Vec<String> = pages
+            .concat()
+            .into_iter()
+            .map(|object| object.key)
+            .collect();
         keys.sort_unstable();
         keys
     }

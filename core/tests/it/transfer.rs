@@ -49,7 +49,10 @@ async fn lands(place: &Place, landing: &Landing<'_>, bytes: &[u8]) {
 }
 
 fn open_uploads(place: &Place) -> usize {
-    place.server.as_ref().map_or(0, |server| server.open_multipart_uploads().len())
+    place
+        .server
+        .as_ref()
+        .map_or(0, |server| server.open_multipart_uploads().len())
 }
 
 async fn is_not_stored(place: &Place) {
@@ -58,22 +61,38 @@ async fn is_not_stored(place: &Place) {
 }
 
 async fn a_staged_body_of_any_size_lands(place: Place) {
-    for size in [0, 1, 300_000, 16 * MIB, 16 * MIB + 1, 24 * MIB, 45 * MIB + 17] {
+    for size in [
+        0,
+        1,
+        300_000,
+        16 * MIB,
+        16 * MIB + 1,
+        24 * MIB,
+        45 * MIB + 17,
+    ] {
         let bytes = noise(size, size as u64);
-        let piece = place.stage(&bytes).await;
+        let pieces = [place.stage(&bytes).await];
         let key = format!("uploads/{size}").parse().unwrap();
         let landing = Landing {
             expected: Some(Sha256Digest::of(&bytes)),
-            ..landing(&[piece], &key)
+            ..landing(&pieces, &key)
         };
         lands(&place, &landing, &bytes).await;
         // Staging stays until the commit.
-        assert_eq!(place.staging.len(piece.key).await.unwrap(), Some(size as u64));
+        assert_eq!(
+            place.staging.len(pieces[0].key).await.unwrap(),
+            Some(size as u64)
+        );
     }
 }
 
 async fn pieces_land_as_one_object_in_their_order(place: Place) {
-    let parts = [noise(9 * MIB, 1), noise(0, 2), noise(5, 3), noise(12 * MIB, 4)];
+    let parts = [
+        noise(9 * MIB, 1),
+        noise(0, 2),
+        noise(5, 3),
+        noise(12 * MIB, 4),
+    ];
     let mut pieces = Vec::new();
     for part in &parts {
         pieces.push(place.stage(part).await);
@@ -87,7 +106,9 @@ async fn appended_bytes_land(place: Place) {
     place.staging.create(staged).await.unwrap();
     for (start, end) in [(0, 100), (100, 11 * MIB), (11 * MIB, 30 * MIB)] {
         let body = support::body(bytes.slice(start..end), 100_000);
-        let appended = place.staging.append(staged, start as u64, body, Default::default());
+        let appended = place
+            .staging
+            .append(staged, start as u64, body, Default::default());
         assert!(appended.await.unwrap().stopped.is_none());
     }
     let piece = Piece {
@@ -105,29 +126,44 @@ async fn landing_again_changes_nothing(place: Place) {
         for _ in 0..3 {
             lands(&place, &landing(&[piece], &key), &bytes).await;
         }
-        assert_eq!(place.stored_keys("uploads/").await.len(), if size == 1000 { 1 } else { 2 });
+        assert_eq!(
+            place.stored_keys("uploads/").await.len(),
+            if size == 1000 { 1 } else { 2 }
+        );
     }
 }
 
 async fn other_bytes_than_announced_are_not_stored(place: Place) {
     for size in [1000, 20 * MIB] {
-        let piece = place.stage(&noise(size, 7)).await;
+        let (pieces, key) = ([place.stage(&noise(size, 7)).await], key());
         let landing = Landing {
             expected: Some(Sha256Digest::of(b"other")),
-            ..landing(&[piece], &key())
+            ..landing(&pieces, &key)
         };
-        let error = land(&place.staging, &place.storage, &landing).await.unwrap_err();
-        assert!(matches!(error, TransferError::DigestMismatch { .. }), "{error:?}");
+        let error = land(&place.staging, &place.storage, &landing)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, TransferError::DigestMismatch { .. }),
+            "{error:?}"
+        );
         assert!(!error.is_transient());
         is_not_stored(&place).await;
     }
 }
 
 async fn another_size_than_the_row_says_is_not_stored(place: Place) {
-    for (staged, row) in [(1000, 999), (1000, 1001), (20 * MIB, 20 * MIB + 1), (20 * MIB, 17 * MIB)] {
+    for (staged, row) in [
+        (1000, 999),
+        (1000, 1001),
+        (20 * MIB, 20 * MIB + 1),
+        (20 * MIB, 17 * MIB),
+    ] {
         let mut piece = place.stage(&noise(staged, 8)).await;
         piece.size = row as u64;
-        let error = land(&place.staging, &place.storage, &landing(&[piece], &key())).await.unwrap_err();
+        let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+            .await
+            .unwrap_err();
         let expected = (row as u64, staged as u64);
         assert!(
             matches!(error, TransferError::SizeMismatch { expected: e, found } if (e, found) == expected),
@@ -143,7 +179,9 @@ async fn what_is_gone_cannot_land(place: Place) {
             key: StagingKey::generate(),
             size: size as u64,
         };
-        let error = land(&place.staging, &place.storage, &landing(&[piece], &key())).await.unwrap_err();
+        let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+            .await
+            .unwrap_err();
         assert!(matches!(error, TransferError::StagingGone), "{error:?}");
         assert!(!error.is_transient());
         is_not_stored(&place).await;
@@ -152,10 +190,16 @@ async fn what_is_gone_cannot_land(place: Place) {
 
 async fn a_foreign_object_is_left_alone(place: Place) {
     let foreign = noise(50, 9);
-    place.storage.put_bytes(&key(), foreign.clone(), "text/plain").await.unwrap();
+    place
+        .storage
+        .put_bytes(&key(), foreign.clone(), "text/plain")
+        .await
+        .unwrap();
     for size in [1000, 20 * MIB] {
         let piece = place.stage(&noise(size, 10)).await;
-        let error = land(&place.staging, &place.storage, &landing(&[piece], &key())).await.unwrap_err();
+        let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+            .await
+            .unwrap_err();
         assert!(matches!(error, TransferError::KeyTaken), "{error:?}");
         assert_eq!(place.stored(&key()).await, foreign);
         assert_eq!(open_uploads(&place), 0);
@@ -164,21 +208,31 @@ async fn a_foreign_object_is_left_alone(place: Place) {
 
 async fn a_foreign_object_of_the_same_size_is_left_alone(place: Place) {
     let foreign = noise(1000, 11);
-    place.storage.put_bytes(&key(), foreign.clone(), "text/plain").await.unwrap();
+    place
+        .storage
+        .put_bytes(&key(), foreign.clone(), "text/plain")
+        .await
+        .unwrap();
     let piece = place.stage(&noise(1000, 12)).await;
-    let error = land(&place.staging, &place.storage, &landing(&[piece], &key())).await.unwrap_err();
+    let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+        .await
+        .unwrap_err();
     assert!(matches!(error, TransferError::KeyTaken), "{error:?}");
     assert_eq!(place.stored(&key()).await, foreign);
 }
 
 async fn a_foreign_object_is_replaced_when_asked(place: Place) {
-    place.storage.put_bytes(&key(), noise(50, 13), "text/plain").await.unwrap();
+    place
+        .storage
+        .put_bytes(&key(), noise(50, 13), "text/plain")
+        .await
+        .unwrap();
     for size in [1000, 20 * MIB] {
         let bytes = noise(size, 14);
-        let piece = place.stage(&bytes).await;
+        let (pieces, key) = ([place.stage(&bytes).await], key());
         let landing = Landing {
             overwrite: true,
-            ..landing(&[piece], &key())
+            ..landing(&pieces, &key)
         };
         for _ in 0..2 {
             lands(&place, &landing, &bytes).await;

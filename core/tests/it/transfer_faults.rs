@@ -17,7 +17,9 @@ fn key() -> StorageKey {
 
 async fn lands(place: &Place, piece: Piece, seed: u64) {
     let bytes = noise(usize::try_from(piece.size).unwrap(), seed);
-    let landed = land(&place.staging, &place.storage, &landing(&[piece], &key())).await.unwrap();
+    let landed = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+        .await
+        .unwrap();
     assert_eq!(landed.sha256, Sha256Digest::of(&bytes));
     assert!(place.stored(&key()).await == bytes);
     assert!(place.server().open_multipart_uploads().is_empty());
@@ -25,7 +27,9 @@ async fn lands(place: &Place, piece: Piece, seed: u64) {
 
 /// Fails for now, leaves nothing, and lands once the store is well again.
 async fn fails_then_lands(place: &Place, piece: Piece, seed: u64) {
-    let error = land(&place.staging, &place.storage, &landing(&[piece], &key())).await.unwrap_err();
+    let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+        .await
+        .unwrap_err();
     assert!(error.is_transient(), "{error:?}");
     place.server().heal();
     eventually("no multipart upload is open", || async {
@@ -85,7 +89,10 @@ async fn resets_and_lost_answers_are_ridden_out() {
 
 #[tokio::test]
 async fn an_object_whose_answers_were_all_lost_is_known_as_ours() {
-    for (size, operation) in [(1000, S3Operation::PutObject), (LARGE, S3Operation::CompleteMultipartUpload)] {
+    for (size, operation) in [
+        (1000, S3Operation::PutObject),
+        (LARGE, S3Operation::CompleteMultipartUpload),
+    ] {
         let place = support::fs_to_s3().await;
         let piece = place.stage(&noise(size, 4)).await;
         place.server().answer_lost_next(operation, 1000);
@@ -96,13 +103,22 @@ async fn an_object_whose_answers_were_all_lost_is_known_as_ours() {
 
 #[tokio::test]
 async fn a_store_that_hangs_is_given_up() {
-    for (size, operation) in [(1000, S3Operation::PutObject), (LARGE, S3Operation::UploadPart)] {
+    for (size, operation) in [
+        (1000, S3Operation::PutObject),
+        (LARGE, S3Operation::UploadPart),
+    ] {
         let place = support::fs_to_s3().await;
         let piece = place.stage(&noise(size, 5)).await;
-        place.server().hang_next(operation, 1000, Duration::from_secs(3600));
+        place
+            .server()
+            .hang_next(operation, 1000, Duration::from_secs(3600));
         let began = Instant::now();
         fails_then_lands(&place, piece, 5).await;
-        assert!(began.elapsed() < Duration::from_secs(170), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(170),
+            "{:?}",
+            began.elapsed()
+        );
     }
 }
 
@@ -111,8 +127,13 @@ async fn a_refused_part_ends_the_upload_at_once() {
     let place = support::fs_to_s3().await;
     let piece = place.stage(&noise(LARGE, 6)).await;
     place.server().fail_next(S3Operation::UploadPart, 1000, 400);
-    let error = land(&place.staging, &place.storage, &landing(&[piece], &key())).await.unwrap_err();
-    assert!(matches!(error, TransferError::Storage(_)) && !error.is_transient(), "{error:?}");
+    let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, TransferError::Storage(_)) && !error.is_transient(),
+        "{error:?}"
+    );
     assert!(place.server().open_multipart_uploads().is_empty());
     assert!(place.server().keys(BUCKET).is_empty());
 }
@@ -121,7 +142,9 @@ async fn a_refused_part_ends_the_upload_at_once() {
 async fn a_dropped_transfer_aborts_its_multipart_upload() {
     let place = support::fs_to_s3().await;
     let piece = place.stage(&noise(LARGE, 7)).await;
-    place.server().hang_next(S3Operation::UploadPart, 1000, Duration::from_secs(3600));
+    place
+        .server()
+        .hang_next(S3Operation::UploadPart, 1000, Duration::from_secs(3600));
     let (pieces, key) = ([piece], key());
     let landing = landing(&pieces, &key);
     tokio::select! {
@@ -151,7 +174,9 @@ async fn staging_in_the_bucket_rides_out_a_few_faults() {
     let place = support::s3().await;
     place.server().fail_next(S3Operation::PutObject, 2, 500);
     let piece = place.stage(&noise(LARGE, 9)).await;
-    place.server().fail_next(S3Operation::UploadPartCopy, 2, 500);
+    place
+        .server()
+        .fail_next(S3Operation::UploadPartCopy, 2, 500);
     place.server().fail_next(S3Operation::GetObject, 2, 500);
     lands(&place, piece, 9).await;
 }
