@@ -1,5 +1,7 @@
 use crate::support::{self, BUCKET, Place, noise, pace};
+use aws_sdk_s3::config::{Credentials, Region};
 use chrono::{TimeDelta, Utc};
+use futures::TryStreamExt;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use landfall_core::{
@@ -8,6 +10,7 @@ use landfall_core::{
 };
 use landfall_test_servers::S3Operation;
 use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
 use url::Url;
 
 async fn changed(place: &Place, change: impl FnOnce(&mut config::Storage)) -> Storage {
@@ -51,9 +54,25 @@ async fn the_probe_names_the_setting_that_is_wrong() {
 #[tokio::test]
 async fn the_probe_names_the_endpoint_that_is_no_s3_store() {
     let place = support::s3().await;
-    place.server().fail_next(S3Operation::PutObject, 1, 405);
-    let environment = fault(&place, |_| {}).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let page = tokio::spawn(async move {
+        loop {
+            let (mut client, _) = listener.accept().await.unwrap();
+            let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 9\r\nconnection: close\r\n\r\nNot found";
+            client.write_all(answer).await.unwrap();
+            // Read to its end, or the answer is lost in a reset.
+            tokio::io::copy(&mut client, &mut tokio::io::sink())
+                .await
+                .ok();
+        }
+    });
+    let environment = fault(&place, |config| {
+        config.s3.endpoint_url = Some(format!("http://{address}").parse().unwrap());
+    })
+    .await;
     assert_eq!(environment, "AWS_S3_ENDPOINT_URL");
+    page.abort();
 }
 
 #[tokio::test]
@@ -205,7 +224,6 @@ async fn a_store_that_cannot_list_multipart_uploads_is_asked_once() {
 
 #[tokio::test]
 async fn a_truncated_object_is_an_error_and_no_end() {
-    use futures::TryStreamExt;
     let place = support::s3().await;
     let key = "uploads/a".parse().unwrap();
     place
@@ -213,8 +231,49 @@ async fn a_truncated_object_is_an_error_and_no_end() {
         .put_bytes(&key, noise(100_000, 1), "text/plain")
         .await
         .unwrap();
-    place.server().truncate_next(S3Operation::GetObject, 1);
-    let stream = place.storage.read(&key, None).await.unwrap();
-    let read: Result<Vec<_>, _> = stream.try_collect().await;
+    place.server().truncate_next(S3Operation::GetObject, 100);
+    let read: Result<Vec<_>, _> = match place.storage.read(&key, None).await {
+        Ok(stream) => stream.try_collect().await,
+        Err(error) => Err(error),
+    };
     assert!(matches!(read, Err(StorageError::NoAnswer { .. })));
+}
+
+#[tokio::test]
+async fn only_old_multipart_uploads_of_ours_are_aborted() {
+    let place = support::s3().await;
+    let credentials = Credentials::new(
+        place.server().access_key(),
+        place.server().secret_key(),
+        None,
+        None,
+        "test",
+    );
+    let config = aws_sdk_s3::Config::builder()
+        .behavior_version_latest()
+        .region(Region::new("us-east-1"))
+        .endpoint_url(place.server().endpoint())
+        .credentials_provider(credentials)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .force_path_style(true)
+        .build();
+    let client = aws_sdk_s3::Client::from_conf(config);
+    for key in ["uploads/a", "uploads/b", "staging/c", "elsewhere/d"] {
+        let begun = client
+            .create_multipart_upload()
+            .bucket(BUCKET)
+            .key(key)
+            .send();
+        begun.await.unwrap();
+    }
+    let (before, after) = (
+        Utc::now() - TimeDelta::hours(1),
+        Utc::now() + TimeDelta::hours(1),
+    );
+    assert_eq!(place.storage.remove_abandoned(before, 10).await.unwrap(), 0);
+    assert_eq!(place.storage.remove_abandoned(after, 1).await.unwrap(), 1);
+    assert_eq!(place.storage.remove_abandoned(after, 10).await.unwrap(), 2);
+    let open = place.server().open_multipart_uploads();
+    assert_eq!(open.len(), 1);
+    assert_eq!(open[0].key, "elsewhere/d");
 }

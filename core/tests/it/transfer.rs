@@ -190,11 +190,7 @@ async fn what_is_gone_cannot_land(place: Place) {
 
 async fn a_foreign_object_is_left_alone(place: Place) {
     let foreign = noise(50, 9);
-    place
-        .storage
-        .put_bytes(&key(), foreign.clone(), "text/plain")
-        .await
-        .unwrap();
+    place.plant(&key(), &foreign);
     for size in [1000, 20 * MIB] {
         let piece = place.stage(&noise(size, 10)).await;
         let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
@@ -208,11 +204,7 @@ async fn a_foreign_object_is_left_alone(place: Place) {
 
 async fn a_foreign_object_of_the_same_size_is_left_alone(place: Place) {
     let foreign = noise(1000, 11);
-    place
-        .storage
-        .put_bytes(&key(), foreign.clone(), "text/plain")
-        .await
-        .unwrap();
+    place.plant(&key(), &foreign);
     let piece = place.stage(&noise(1000, 12)).await;
     let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
         .await
@@ -222,14 +214,11 @@ async fn a_foreign_object_of_the_same_size_is_left_alone(place: Place) {
 }
 
 async fn a_foreign_object_is_replaced_when_asked(place: Place) {
-    place
-        .storage
-        .put_bytes(&key(), noise(50, 13), "text/plain")
-        .await
-        .unwrap();
     for size in [1000, 20 * MIB] {
+        let key = format!("uploads/{size}").parse().unwrap();
+        place.plant(&key, &noise(50, 13));
         let bytes = noise(size, 14);
-        let (pieces, key) = ([place.stage(&bytes).await], key());
+        let pieces = [place.stage(&bytes).await];
         let landing = Landing {
             overwrite: true,
             ..landing(&pieces, &key)

@@ -2,7 +2,7 @@
 
 use super::{
     Landing, TransferError, inside, large,
-    parts::{Part, Parts},
+    parts::{Part, Parts, check_lengths},
 };
 use crate::{
     digest::Sha256Digest,
@@ -45,6 +45,9 @@ pub(super) async fn send(
         sha256: None,
         overwrite: landing.overwrite,
     };
+    if let Place::S3(_) = &staging.place {
+        check_lengths(staging, landing.pieces).await?;
+    }
     if size <= SINGLE {
         return send_single(staging, to, landing, object).await;
     }
