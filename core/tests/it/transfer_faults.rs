@@ -39,6 +39,22 @@ async fn fails_then_lands(place: &Place, piece: Piece, seed: u64) {
     lands(place, piece, seed).await;
 }
 
+/// Fails within twenty seconds, with a storage that waits no longer than a third of one for an answer.
+async fn land_hastily(place: &Place, piece: Piece) -> TransferError {
+    let hasty = Pace {
+        answer: Duration::from_millis(300),
+        slowest: u64::MAX,
+        ..support::pace()
+    };
+    let config = support::s3_config(place.folder.path(), place.server());
+    let storage = Storage::open_paced(&config, hasty).await.unwrap();
+    let (pieces, key) = ([piece], key());
+    let landing = landing(&pieces, &key);
+    let outcome = land(&place.staging, &storage, &landing);
+    let outcome = tokio::time::timeout(Duration::from_secs(20), outcome).await;
+    outcome.unwrap().unwrap_err()
+}
+
 #[tokio::test]
 async fn a_few_faults_are_ridden_out() {
     for (size, operation) in [
@@ -110,25 +126,61 @@ async fn a_store_that_hangs_is_given_up() {
     ] {
         let place = support::fs_to_s3().await;
         let piece = place.stage(&noise(size, 5)).await;
-        let hasty = Pace {
-            answer: Duration::from_millis(300),
-            slowest: u64::MAX,
-            ..support::pace()
-        };
-        let config = support::s3_config(place.folder.path(), place.server());
-        let storage = Storage::open_paced(&config, hasty).await.unwrap();
         place
             .server()
             .hang_next(operation, 1000, Duration::from_secs(3600));
-        let (pieces, key) = ([piece], key());
-        let landing = landing(&pieces, &key);
-        let patience = Duration::from_secs(20);
-        let outcome = tokio::time::timeout(patience, land(&place.staging, &storage, &landing));
-        let error = outcome.await.unwrap().unwrap_err();
+        let error = land_hastily(&place, piece).await;
         assert!(error.is_transient(), "{error:?}");
         place.server().heal();
         lands(&place, piece, 5).await;
     }
+}
+
+#[tokio::test]
+async fn a_store_that_crawls_is_given_up() {
+    let place = support::fs_to_s3().await;
+    let piece = place.stage(&noise(MIB, 11)).await;
+    place.server().slow(1024);
+    let error = land_hastily(&place, piece).await;
+    assert!(error.is_transient(), "{error:?}");
+    place.server().heal();
+    lands(&place, piece, 11).await;
+}
+
+#[tokio::test]
+async fn no_more_than_four_parts_are_in_flight() {
+    let place = support::fs_to_s3().await;
+    let piece = place.stage(&noise(0, 12)).await;
+    let path = place.staging.local_path(piece.key).unwrap();
+    let size = 120 * MIB as u64;
+    std::fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .set_len(size)
+        .unwrap();
+    let operation = S3Operation::UploadPart;
+    place
+        .server()
+        .hang_next(operation, 1000, Duration::from_secs(3600));
+    let (pieces, key) = ([Piece { size, ..piece }], key());
+    let landing = landing(&pieces, &key);
+    let sending = land(&place.staging, &place.storage, &landing);
+    // Each hangs until the first is given up, which is when the fifth could be sent again.
+    let four = async {
+        eventually("four parts are in flight", || async {
+            place.server().calls(operation) >= 4
+        })
+        .await;
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        _ = sending => panic!("the store hangs"),
+        () = four => {}
+    }
+    assert_eq!(place.server().calls(operation), 4);
 }
 
 #[tokio::test]

@@ -99,3 +99,105 @@ fn body(staging: &Staging, landing: &Landing<'_>, range: Range<u64>) -> ByteStre
     });
     ByteStream::new(SdkBody::from_body_1_x(StreamBody::new(frames)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{self, Backend, ByteSize, S3Settings},
+        staging::{Options, StagingKey},
+        storage::{
+            Place, Storage,
+            s3::NewObject,
+            transfer::{Piece, TransferError},
+        },
+    };
+    use landfall_test_servers::{S3Operation, S3Server};
+    use std::{convert::Infallible, time::Duration};
+    use tempfile::TempDir;
+
+    const PART: u64 = 5 * 1024 * 1024;
+
+    async fn open(folder: &TempDir, server: &S3Server) -> (Staging, Storage) {
+        let config = config::Storage {
+            backend: Backend::S3,
+            path: folder.path().to_owned(),
+            s3: S3Settings {
+                bucket_name: "large".to_owned(),
+                endpoint_url: Some(server.endpoint().parse().unwrap()),
+                region_name: "us-east-1".to_owned(),
+                access_key_id: server.access_key().to_owned(),
+                secret_access_key: server.secret_key().into(),
+                querystring_auth: true,
+                querystring_expire: 60,
+                file_overwrite: false,
+            },
+        };
+        let storage = Storage::open(&config).await.unwrap();
+        let config = config::Staging {
+            backend: Backend::Fs,
+            path: folder.path().join("staging"),
+            quota: None,
+            min_free: ByteSize(0),
+            grace: Duration::from_secs(60),
+        };
+        (Staging::open(&config, &storage).await.unwrap(), storage)
+    }
+
+    async fn stage(staging: &Staging, bytes: &Bytes) -> Piece {
+        let key = StagingKey::generate();
+        let body = stream::iter([Ok::<_, Infallible>(bytes.clone())]);
+        let staged = staging.write(key, body, Options::default()).await.unwrap();
+        Piece {
+            key,
+            size: staged.size,
+        }
+    }
+
+    #[tokio::test]
+    async fn parts_pass_through_and_are_sent_again_after_a_fault() {
+        let (folder, server) = (TempDir::new().unwrap(), S3Server::start().await);
+        server.create_bucket("large");
+        let (staging, storage) = open(&folder, &server).await;
+        let first: Bytes = (0..7_000_000_u32).map(|i| (i >> 9) as u8).collect();
+        let second: Bytes = (0..6_000_001_u32).map(|i| (i >> 7) as u8).collect();
+        let pieces = [
+            stage(&staging, &first).await,
+            stage(&staging, &second).await,
+        ];
+        let whole = [first, second].concat();
+        let key = "uploads/large".parse().unwrap();
+        let landing = Landing {
+            pieces: &pieces,
+            key: &key,
+            content_type: "a/b",
+            expected: None,
+            overwrite: false,
+        };
+        let object = NewObject {
+            key: key.as_str(),
+            content_type: "a/b",
+            origin: "large",
+            size: whole.len() as u64,
+            sha256: None,
+            overwrite: false,
+        };
+        let Place::S3(store) = &storage.place else {
+            panic!("storage is in a bucket");
+        };
+        let upload = Multipart::begin(store, &object).await.unwrap();
+        server.fail_next(S3Operation::UploadPart, 2, 503);
+        let sent = send(&staging, &landing, &upload, PART).await;
+        let (digest, parts) = sent.unwrap();
+        assert_eq!((digest, parts.len()), (Sha256Digest::of(&whole), 3));
+        upload.complete(&object, parts).await.unwrap();
+        assert!(server.object("large", "uploads/large").unwrap() == whole);
+
+        let upload = Multipart::begin(store, &object).await.unwrap();
+        server.fail_next(S3Operation::UploadPart, 1000, 503);
+        let failed = send(&staging, &landing, &upload, PART).await;
+        assert!(matches!(failed, Err(TransferError::Storage(error)) if error.is_transient()));
+        upload.abort().await;
+        assert!(server.open_multipart_uploads().is_empty());
+    }
+}
