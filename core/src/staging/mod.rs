@@ -202,7 +202,8 @@ impl Staging {
     /// Appends a body at `offset`, which the caller has from the database. What lies beyond it, because a crash came
     /// before its row, is cut off first. All that came before an error is kept and durable.
     ///
-    /// To keep also what came before the client went away, the call must go on then: run it in a task of its own.
+    /// To keep also what came before the client went away, the call must go on then: run it in a task of its own, and
+    /// to pre-empt it, end its body with an error instead of dropping it.
     ///
     /// # Errors
     /// [`StagingError::Gone`], [`StagingError::WrongOffset`] when the bytes before the offset are not there, and

@@ -5,6 +5,7 @@
 mod support;
 
 mod staging;
+mod staging_pieces;
 mod storage;
 mod storage_s3;
 mod transfer;

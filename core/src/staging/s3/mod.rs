@@ -244,9 +244,8 @@ impl S3Staging {
             // Nobody else has a name with this UUID.
             overwrite: true,
         };
-        self.store.put(&object, bytes).await?;
-        self.capacity.count(size);
-        Ok(())
+        self.capacity.count(size)?;
+        Ok(self.store.put(&object, bytes).await?)
     }
 
     /// True when there is nothing under the key.
