@@ -10,9 +10,10 @@
 //! copied: staging keeps its own name for it until the commit.
 //!
 //! Considerations: folders that have become empty stay, as removing them would race with a file that just comes in.
-//! Symbolic links below the root are followed: whoever may make them there is trusted. The file system must have
-//! hard links to refuse foreign objects without a race (FAT has none).
+//! Symbolic links below the root are followed: whoever may make them there is trusted. On a file system without hard
+//! links files are copied and renamed, and only the database keeps two of one key apart.
 
+mod link;
 mod list;
 
 use crate::{
@@ -20,12 +21,13 @@ use crate::{
     storage::{
         ObjectInfo, ObjectPages, ObjectStream, StorageError, StorageKey,
         durable::{Folder, Folders, blocking},
-        file::{digest_file, stream_file},
+        file::stream_file,
     },
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
+pub(crate) use link::Linked;
 use std::{
     fs::{self, File, Metadata},
     io::{self, Write},
@@ -59,17 +61,6 @@ impl Drop for Temporary {
         // After a rename there is nothing left here; what cannot be removed now, the sweep removes.
         let _ = fs::remove_file(&self.path);
     }
-}
-
-/// What a link to a place in storage came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Linked {
-    /// The object is there now.
-    Yes,
-    /// It was there: the same file, or the same bytes.
-    Already,
-    /// The file system has no link between the two places.
-    Impossible,
 }
 
 impl FsStorage {
@@ -135,7 +126,7 @@ impl FsStorage {
         let (to, folder) = self.place(key).await?;
         let (from, target) = (from.to_owned(), to.clone());
         let spare = overwrite.then(|| self.temporary.join(Uuid::now_v7().to_string()));
-        let linked = blocking(move || link_blocking(&from, &target, content, spare.as_deref()))
+        let linked = blocking(move || link::by_link(&from, &target, content, spare.as_deref()))
             .await
             .inspect_err(|error| self.forget_missing(&to, error))
             .map_err(StorageError::io("link a file"))?
@@ -158,14 +149,19 @@ impl FsStorage {
         let temporary = blocking(move || temporary.file.sync_all().map(|()| temporary))
             .await
             .map_err(StorageError::io("sync a file"))?;
-        if self.link(&temporary.path, key, content, overwrite).await? == Linked::Impossible {
-            return Err(StorageError::Io {
-                action: "link a file",
-                source: io::ErrorKind::Unsupported.into(),
-            });
+        if self.link(&temporary.path, key, content, overwrite).await? != Linked::Impossible {
+            // The second name goes with the guard.
+            return Ok(());
         }
-        // The second name goes with the guard.
-        Ok(())
+        let (to, folder) = self.place(key).await?;
+        blocking(move || link::by_rename(&temporary.path, &to, content, overwrite))
+            .await
+            .map_err(StorageError::io("rename a file"))?
+            .ok_or(StorageError::KeyTaken)?;
+        folder
+            .sync()
+            .await
+            .map_err(StorageError::io("sync a folder"))
     }
 
     fn forget_missing(&self, path: &Path, error: &io::Error) {
@@ -299,44 +295,6 @@ impl FsStorage {
         .await
         .map_err(StorageError::io("remove temporary files"))
     }
-}
-
-/// None: other bytes are there and there is no spare name to overwrite them by.
-fn link_blocking(
-    from: &Path,
-    to: &Path,
-    (digest, size): (Sha256Digest, u64),
-    spare: Option<&Path>,
-) -> io::Result<Option<Linked>> {
-    match fs::hard_link(from, to) {
-        Ok(()) => return Ok(Some(Linked::Yes)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) if is_linkless(&error) => return Ok(Some(Linked::Impossible)),
-        Err(error) => return Err(error),
-    }
-    let (ours, there) = (fs::metadata(from)?, fs::metadata(to)?);
-    if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
-        return Ok(Some(Linked::Already));
-    }
-    if let Some(spare) = spare {
-        fs::hard_link(from, spare)?;
-        return fs::rename(spare, to).map(|()| Some(Linked::Yes));
-    }
-    // A copy of before a crash is a file of its own with the same bytes.
-    if !there.is_file() || there.len() != size {
-        return Ok(None);
-    }
-    let same = digest_file(&mut File::open(to)?)? == (digest, size);
-    Ok(same.then_some(Linked::Already))
-}
-
-/// Another device, a file system without hard links, or a file with too many of them.
-fn is_linkless(error: &io::Error) -> bool {
-    use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
-    matches!(
-        error.kind(),
-        CrossesDevices | TooManyLinks | Unsupported | PermissionDenied
-    )
 }
 
 /// Nothing there, or a file where the path wants a folder.
