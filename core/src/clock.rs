@@ -49,6 +49,12 @@ impl Clock {
             .trunc_subsecs(6)
     }
 
+    /// Sets every clone of this clock off from the machine's by this much, to the millisecond.
+    pub fn set_offset(&self, offset: chrono::TimeDelta) {
+        self.offset_ms
+            .store(offset.num_milliseconds(), Ordering::Relaxed);
+    }
+
     /// Moves every clone of this clock forward.
     pub fn advance(&self, duration: Duration) {
         let milliseconds = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);

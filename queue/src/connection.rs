@@ -5,18 +5,21 @@ use std::{
         Arc, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::Stream;
 use redis::{
-    Client, Cmd, FromRedisValue, IntoConnectionInfo, Pipeline, RedisFuture, ScriptInvocation,
-    Value,
+    Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisFuture,
+    ScriptInvocation, ServerErrorKind, Value,
     aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{QueueError, subscription};
@@ -38,28 +41,40 @@ pub struct Redis {
 struct Inner {
     prefix: String,
     target: Target,
+    link: Mutex<Link>,
     outage: AtomicBool,
     ended: std::sync::Mutex<Vec<TaskTracker>>,
 }
 
 enum Target {
-    Single {
-        client: Box<Client>,
-        open: Mutex<Option<ConnectionManager>>,
-    },
+    Single(Box<Client>),
     Cluster {
         client: Box<ClusterClient>,
         /// Messages published on any node reach the subscribers of every node.
         nodes: Vec<Client>,
-        open: Mutex<Option<ClusterConnection>>,
     },
+}
+
+/// The connection that is open, if one is, and how many there were before it.
+#[derive(Default)]
+struct Link {
+    number: u64,
+    connection: Option<Connection>,
+}
+
+impl std::fmt::Debug for Link {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // A URL may hold a password.
         f.write_str(match self {
-            Self::Single { .. } => "Single",
+            Self::Single(_) => "Single",
             Self::Cluster { .. } => "Cluster",
         })
     }
@@ -83,6 +98,7 @@ impl Redis {
             inner: Arc::new(Inner {
                 prefix: prefix.to_owned(),
                 target: Target::parse(url).map_err(QueueError::Url)?,
+                link: Mutex::default(),
                 outage: AtomicBool::new(false),
                 ended: std::sync::Mutex::default(),
             }),
@@ -132,7 +148,10 @@ impl Redis {
 
     /// The messages of one channel, on a connection of its own that is opened again after a loss,
     /// for ever. Messages published meanwhile are missed. Ends when dropped.
-    pub fn subscribe(&self, channel: &str) -> impl Stream<Item = String> + Send + 'static + use<> {
+    pub fn subscribe(
+        &self,
+        channel: &str,
+    ) -> impl Stream<Item = String> + Send + Unpin + 'static + use<> {
         subscription::messages(self.clone(), channel.to_owned())
     }
 
@@ -164,7 +183,7 @@ impl Redis {
     /// A client for a subscription; `turn` walks through the nodes of a cluster.
     pub(crate) fn client(&self, turn: usize) -> Option<&Client> {
         match &self.inner.target {
-            Target::Single { client, .. } => Some(client),
+            Target::Single(client) => Some(client),
             Target::Cluster { nodes, .. } => nodes.get(turn.checked_rem(nodes.len())?),
         }
     }
@@ -192,46 +211,54 @@ impl Redis {
     }
 
     async fn once<T: FromRedisValue>(&self, request: Request<'_>) -> Result<T, QueueError> {
-        let work = async {
-            let mut connection = self.connection().await?;
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
+        let late = |_| QueueError::Timeout(COMMAND_TIMEOUT);
+        let opening = timeout_at(deadline, self.connection()).await;
+        let (number, mut connection) = opening.map_err(late)?.map_err(QueueError::Redis)?;
+        let answer = async {
             match request {
                 Request::Command(command) => command.query_async(&mut connection).await,
                 // Sent whole when Redis does not know it yet.
                 Request::Script(script) => script.invoke_async(&mut connection).await,
             }
         };
-        match timeout(COMMAND_TIMEOUT, work).await {
+        let result = match timeout_at(deadline, answer).await {
             Ok(result) => result.map_err(QueueError::Redis),
-            Err(_) => Err(QueueError::Timeout(COMMAND_TIMEOUT)),
+            Err(elapsed) => Err(late(elapsed)),
+        };
+        if let Err(error) = &result {
+            self.give_up_connection_after(error, number).await;
+        }
+        result
+    }
+
+    /// The connection manager replaces a connection that breaks. Not one that only hangs, because
+    /// the machine at the other end is gone, nor one to a server that is now a replica.
+    async fn give_up_connection_after(&self, error: &QueueError, number: u64) {
+        let hopeless = match error {
+            QueueError::Timeout(_) => true,
+            QueueError::Redis(error) => {
+                error.is_timeout() || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+            }
+            _ => false,
+        };
+        if hopeless {
+            let mut link = self.inner.link.lock().await;
+            if link.number == number {
+                link.connection = None;
+            }
         }
     }
 
-    async fn connection(&self) -> redis::RedisResult<Connection> {
-        match &self.inner.target {
-            Target::Single { client, open } => {
-                let mut open = open.lock().await;
-                if let Some(manager) = open.as_ref() {
-                    return Ok(Connection::Single(manager.clone()));
-                }
-                let config = ConnectionManagerConfig::new()
-                    .set_number_of_retries(1)
-                    .set_min_delay(Duration::from_millis(20))
-                    .set_max_delay(Duration::from_millis(200))
-                    .set_connection_timeout(Some(CONNECT_TIMEOUT))
-                    .set_response_timeout(Some(COMMAND_TIMEOUT));
-                let manager =
-                    ConnectionManager::new_lazy_with_config(Client::clone(client), config)?;
-                Ok(Connection::Single(open.insert(manager).clone()))
-            }
-            Target::Cluster { client, open, .. } => {
-                let mut open = open.lock().await;
-                if let Some(connection) = open.as_ref() {
-                    return Ok(Connection::Cluster(connection.clone()));
-                }
-                let connection = client.get_async_connection().await?;
-                Ok(Connection::Cluster(open.insert(connection).clone()))
-            }
+    async fn connection(&self) -> redis::RedisResult<(u64, Connection)> {
+        let mut link = self.inner.link.lock().await;
+        if let Some(connection) = &link.connection {
+            return Ok((link.number, connection.clone()));
         }
+        let connection = self.inner.target.connect().await?;
+        link.number += 1;
+        link.connection = Some(connection.clone());
+        Ok((link.number, connection))
     }
 
     /// One warning when an outage begins, whoever notices it first.
@@ -251,6 +278,24 @@ impl Redis {
 }
 
 impl Target {
+    async fn connect(&self) -> redis::RedisResult<Connection> {
+        match self {
+            Self::Single(client) => {
+                let config = ConnectionManagerConfig::new()
+                    .set_number_of_retries(1)
+                    .set_min_delay(Duration::from_millis(20))
+                    .set_max_delay(Duration::from_millis(200))
+                    .set_connection_timeout(Some(CONNECT_TIMEOUT))
+                    .set_response_timeout(Some(COMMAND_TIMEOUT));
+                let client = Client::clone(client);
+                ConnectionManager::new_lazy_with_config(client, config).map(Connection::Single)
+            }
+            Self::Cluster { client, .. } => {
+                client.get_async_connection().await.map(Connection::Cluster)
+            }
+        }
+    }
+
     fn parse(url: &str) -> redis::RedisResult<Self> {
         let cluster = [
             ("redis-cluster://", "redis"),
@@ -260,10 +305,7 @@ impl Target {
         .find_map(|(start, scheme)| Some((url.strip_prefix(start)?, scheme)));
         let Some((rest, scheme)) = cluster else {
             let client = Client::open(url)?;
-            return Ok(Self::Single {
-                client: Box::new(client),
-                open: Mutex::new(None),
-            });
+            return Ok(Self::Single(Box::new(client)));
         };
         let (login, hosts) = rest.rsplit_once('@').map_or(("", rest), |(l, h)| (l, h));
         let at = if login.is_empty() { "" } else { "@" };
@@ -284,7 +326,6 @@ impl Target {
         Ok(Self::Cluster {
             client: Box::new(client),
             nodes,
-            open: Mutex::new(None),
         })
     }
 }
@@ -295,6 +336,7 @@ enum Request<'a> {
     Script(&'a ScriptInvocation<'a>),
 }
 
+#[derive(Clone)]
 enum Connection {
     Single(ConnectionManager),
     Cluster(ClusterConnection),

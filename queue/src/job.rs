@@ -12,7 +12,8 @@ pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(10 * 366 * 86_400
 
 /// The arguments of a job, and the queue they go to. Stored as JSON: put ids in, not content.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// Name of the queue, unique within one prefix, without braces.
+    /// Name of the queue, unique within one prefix: without braces and control characters, and not
+    /// `registry`.
     const QUEUE: &'static str;
 }
 

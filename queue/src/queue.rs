@@ -49,9 +49,10 @@ impl<J: Job> std::fmt::Debug for Queue<J> {
 }
 
 impl<J: Job> Queue<J> {
-    /// A queue in `redis`. Nothing is sent yet.
+    /// A queue in `redis`. Nothing is sent yet. A name that cannot be used does not compile.
     #[must_use]
     pub fn new(redis: Redis, settings: Settings) -> Self {
+        const { assert!(is_queue(J::QUEUE), "a queue needs a name without braces") };
         Self {
             keys: Keys::queue(redis.prefix(), J::QUEUE),
             redis,
@@ -190,6 +191,19 @@ impl<J: Job> Queue<J> {
         let backend = self.backend(worker);
         WorkerBuilder::new(backend.worker_name()).backend(backend)
     }
+}
+
+/// Braces would break the hash tag, and the registry has a tag of its own.
+const fn is_queue(name: &str) -> bool {
+    let name = name.as_bytes();
+    let mut i = 0;
+    while i < name.len() {
+        if matches!(name[i], b'{' | b'}' | 0..=31 | 127) {
+            return false;
+        }
+        i += 1;
+    }
+    !name.is_empty() && !matches!(name, b"registry")
 }
 
 pub(crate) struct Encoded {

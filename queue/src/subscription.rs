@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::connection::Redis;
 
 /// A connection that says nothing for this long is asked whether it still lives.
-const QUIET: Duration = Duration::from_secs(15);
+const QUIET: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -21,11 +21,16 @@ pub(crate) enum Heard {
     Message(String),
 }
 
-pub(crate) fn messages(redis: Redis, channel: String) -> impl Stream<Item = String> + Send {
-    listen(redis, channel).filter_map(async |heard| match heard {
-        Heard::Message(message) => Some(message),
-        Heard::Connected => None,
-    })
+pub(crate) fn messages(
+    redis: Redis,
+    channel: String,
+) -> impl Stream<Item = String> + Send + Unpin + 'static {
+    Box::pin(
+        listen(redis, channel).filter_map(async |heard| match heard {
+            Heard::Message(message) => Some(message),
+            Heard::Connected => None,
+        }),
+    )
 }
 
 struct Listener {

@@ -248,6 +248,12 @@ impl Config {
         }
     }
 
+    /// True when files of one name share one key (`storage.s3.file_overwrite`); never on a filesystem.
+    #[must_use]
+    pub fn overwrites(&self) -> bool {
+        self.storage.backend == Backend::S3 && self.storage.s3.file_overwrite
+    }
+
     /// True when the database is SQLite: one machine, one writer.
     #[must_use]
     pub fn is_sqlite(&self) -> bool {

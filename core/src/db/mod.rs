@@ -9,11 +9,13 @@
 mod group;
 mod migrate;
 
+use crate::clock::Clock;
+use entity::Timestamp;
 use futures::future::BoxFuture;
 use group::GroupCommit;
 use sea_orm::{
-    ConnectOptions, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, RuntimeErr,
-    TransactionTrait,
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    RuntimeErr, Statement, TransactionTrait,
     sqlx::{
         self,
         sqlite::{SqliteJournalMode, SqliteSynchronous},
@@ -205,4 +207,28 @@ fn is_transient_code(code: &str) -> bool {
             && ["08", "40", "53", "57"]
                 .iter()
                 .any(|class| code.starts_with(class)))
+}
+
+impl Database {
+    /// Sets a clock by the database's, so that all machines agree on when a lease ends. SQLite has no clock but
+    /// the machine's, and only one machine.
+    ///
+    /// # Errors
+    /// The database's; the clock stays as it was.
+    pub async fn set_clock(&self, clock: &Clock) -> Result<(), DbErr> {
+        if self.backend() != DbBackend::Postgres {
+            return Ok(());
+        }
+        let asked = chrono::Utc::now();
+        let statement =
+            Statement::from_string(DbBackend::Postgres, "SELECT clock_timestamp() AS now");
+        let Some(row) = self.read.query_one_raw(statement).await? else {
+            return Ok(());
+        };
+        let told: Timestamp = row.try_get("", "now")?;
+        // The answer was made, on average, in the middle of the round trip.
+        let round_trip = chrono::Utc::now() - asked;
+        clock.set_offset(told - (asked + round_trip / 2));
+        Ok(())
+    }
 }

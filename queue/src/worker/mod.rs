@@ -146,6 +146,8 @@ impl Core {
                     // Only what failed can tell that it works again: others may never have failed.
                     if failed {
                         self.redis.note_recovery();
+                        // Wake-ups may have been missed meanwhile.
+                        self.signal.raise();
                     }
                     return Some(answer);
                 }

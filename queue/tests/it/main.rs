@@ -1,9 +1,10 @@
 //! The queue against a real Redis. Each module is a behaviour; `setup` is what they share.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod addresses;
 mod bounds;
 mod chaos;
-mod cluster;
+
 mod groups;
 mod inspecting;
 mod leases;
@@ -11,6 +12,7 @@ mod outages;
 mod process;
 mod pushing;
 mod retrying;
+mod road;
 mod running;
 mod setup;
 mod waking;

@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 use landfall_queue::{JobState, NewJob};
 
+use crate::road::Road;
 use crate::setup::{Note, Place, RedisServer, SOON, settings, wait_until};
 
 /// A Redis of the test's own, whose data survive a restart, with a worker that has done a job.
@@ -162,6 +163,42 @@ async fn frozen_redis_longer_than_the_command_timeout_loses_nothing() {
     place.wait_for_state("held", JobState::Done).await;
     assert_eq!(place.log.runs_of("held").len(), 1);
     still_works(&place, worker).await;
+}
+
+#[tokio::test]
+async fn connection_that_only_hangs_is_replaced() {
+    let server = RedisServer::start().await;
+    let road = Road::to(server.port()).await;
+    let place = Place::at(&road.url(), settings());
+    let worker = place.start(4);
+    place.push("first", Note::Succeed).await;
+    place.wait_for_state("first", JobState::Done).await;
+    road.swallow_what_is_open();
+    wait_until(SOON, async || {
+        place.queue.push(NewJob::new("a", Note::Succeed)).await
+    })
+    .await;
+    place.wait_for_state("a", JobState::Done).await;
+    still_works(&place, worker).await;
+}
+
+#[tokio::test]
+async fn jobs_whose_answer_was_lost_are_given_again_before_their_lease_ends() {
+    let server = RedisServer::start().await;
+    let road = Road::to(server.port()).await;
+    let hour = settings().lease(Duration::from_secs(3_600));
+    let far = Place::at(&road.url(), hour.poll_interval(Duration::from_millis(200)));
+    let near = Place::joining(&server.url(), far.redis.prefix(), settings());
+    let worker = far.start(4);
+    near.push("first", Note::Succeed).await;
+    near.wait_for_state("first", JobState::Done).await;
+    road.swallow_answers();
+    near.push_grouped("g", 0..1, Note::Succeed).await;
+    near.wait_for_state("g:0", JobState::Running).await;
+    assert_eq!(far.log.count(), 1, "taken, and nobody knows");
+    let job = near.wait_for_state("g:0", JobState::Done).await;
+    assert_eq!((job.crashes, far.log.runs_of("g:0").len()), (0, 1));
+    still_works(&far, worker).await;
 }
 
 #[tokio::test]

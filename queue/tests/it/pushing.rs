@@ -137,6 +137,23 @@ async fn retry_of_a_failed_run_stands_for_a_push_while_it_ran() {
 }
 
 #[tokio::test]
+async fn job_pushed_during_its_last_attempt_starts_over_when_that_fails() {
+    let place = Place::with(settings().max_attempts(1));
+    let worker = place.start(4);
+    place.push("a", Note::HoldThenFail).await;
+    place.log.wait_for(1).await;
+    place.push("a", Note::Succeed).await;
+    place.log.let_go(1);
+    place.wait_for_state("a", JobState::Done).await;
+    let stats = place.stats().await;
+    assert_eq!(
+        (stats.dead, stats.failed_total, stats.done_total),
+        (0, 1, 1)
+    );
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn push_many_counts_what_it_queued_and_what_it_knew() {
     let place = Place::new();
     place.push("7", Note::Succeed).await;

@@ -1,9 +1,20 @@
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
 
-use landfall_queue::{JobState, NewJob, Queue};
+use apalis_core::{
+    layers::{Layer, Service},
+    monitor::Monitor,
+};
+use landfall_queue::{CancellationToken, JobState, NewJob, Queue, WorkerIdentity};
 use serde::{Deserialize, Serialize};
 
-use crate::setup::{Note, Place, settings, wait_until};
+use crate::setup::{Note, Place, handle, settings, wait_until};
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -167,7 +178,7 @@ async fn jobs_run_first_in_first_out() {
 async fn tasks_pushed_through_apalis_run_too() {
     use futures::SinkExt as _;
     let place = Place::new();
-    let identity = landfall_queue::WorkerIdentity::new("sink", 1);
+    let identity = WorkerIdentity::new("sink", 1);
     let mut backend = place.queue.backend(identity);
     let args = serde_json::to_vec(&Note::Succeed).unwrap();
     let task = apalis_core::task::builder::TaskBuilder::new(args)
@@ -177,4 +188,69 @@ async fn tasks_pushed_through_apalis_run_too() {
     let worker = place.start(1);
     wait_until(crate::setup::SOON, async || place.log.ids() == ["tick:1"]).await;
     worker.stop().await;
+}
+
+/// A layer that panics outside any job, once.
+#[derive(Clone)]
+struct Trap<S> {
+    armed: Arc<AtomicBool>,
+    inner: S,
+}
+
+impl<S> Layer<S> for Trap<()> {
+    type Service = Trap<S>;
+
+    fn layer(&self, inner: S) -> Trap<S> {
+        let armed = self.armed.clone();
+        Trap { armed, inner }
+    }
+}
+
+impl<S: Service<Request>, Request> Service<Request> for Trap<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        assert!(!self.armed.swap(false, Ordering::Relaxed), "the trap");
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request) -> S::Future {
+        self.inner.call(request)
+    }
+}
+
+#[tokio::test]
+async fn worker_that_panics_outside_a_job_is_started_again_under_a_new_name() {
+    let place = Place::with(settings().lease(Duration::from_secs(600)));
+    let armed = Arc::new(AtomicBool::new(false));
+    let (queue, log) = (place.queue.clone(), place.log.clone());
+    let trap = Trap {
+        armed: armed.clone(),
+        inner: (),
+    };
+    let monitor = Monitor::new().register(move |_| {
+        let identity = WorkerIdentity::new("trapped", 2);
+        let worker = queue.worker(identity).data(log.clone());
+        worker.layer(trap.clone()).build(handle)
+    });
+    let stop = CancellationToken::new();
+    let (redis, token) = (place.redis.clone(), stop.clone());
+    let running = tokio::spawn(async move {
+        landfall_queue::run(monitor, &redis, token, Duration::from_secs(5)).await
+    });
+    place.push("held", Note::Hold).await;
+    place.log.wait_for(1).await;
+    let first = place.job("held").await.unwrap().owner;
+    armed.store(true, Ordering::Relaxed);
+    place.push("springs it", Note::Succeed).await;
+    place.log.let_go(1);
+    place.wait_until_quiet().await;
+    assert!(!armed.load(Ordering::Relaxed));
+    assert_eq!(place.log.runs_of("held").len(), 2, "given back, not lost");
+    let second = place.inspector.workers().await.unwrap().remove(0).name;
+    assert_ne!(first, Some(second));
+    stop.cancel();
+    running.await.unwrap().unwrap();
 }

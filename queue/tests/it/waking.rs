@@ -156,7 +156,7 @@ async fn paused_queue_starts_nothing_and_a_resumed_one_starts_at_once() {
 async fn subscription_outlives_its_connection() {
     let server = RedisServer::start().await;
     let place = Place::at(&server.url(), settings());
-    let mut messages = Box::pin(place.redis.subscribe("news"));
+    let mut messages = place.redis.subscribe("news");
     for word in ["one", "two"] {
         let heard = async {
             loop {

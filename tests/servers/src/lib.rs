@@ -6,6 +6,7 @@
 
 mod background;
 mod listener;
+mod lock;
 mod port;
 mod postgres;
 mod receiver;

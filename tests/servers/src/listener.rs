@@ -20,6 +20,7 @@ use hyper_util::rt::TokioIo;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::background::in_background;
+use crate::lock::lock;
 use crate::port::free_port;
 
 const STOP: Duration = Duration::from_secs(10);
@@ -79,11 +80,7 @@ impl Listener {
 
     /// Closes the port and every connection, also those in the middle of an answer.
     pub(crate) async fn stop(&self) {
-        let runtime = self
-            .runtime
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let runtime = lock(&self.runtime).take();
         if let Some(runtime) = runtime {
             in_background(move || runtime.shutdown_timeout(STOP)).await;
         }
@@ -91,7 +88,7 @@ impl Listener {
 
     /// Listens again on the same port.
     pub(crate) fn start_again(&self) {
-        let mut runtime = self.runtime.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut runtime = lock(&self.runtime);
         assert!(runtime.is_none(), "the server runs already: stop it first");
         *runtime = Some(run(self.address, Arc::clone(&self.handler)));
     }

@@ -3,7 +3,7 @@
 mod behaviour;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 
 use crate::listener::{Body, Listener, Reset};
+use crate::lock::lock;
 pub use behaviour::Behaviour;
 
 /// A request, as it arrived.
@@ -264,8 +265,4 @@ impl Desk {
 
 fn rooted(path: &str) -> String {
     format!("/{}", path.trim_start_matches('/'))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

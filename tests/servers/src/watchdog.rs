@@ -10,12 +10,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
+
+use crate::lock::lock;
 
 const LOG: &str = "server.log";
 // A server that does not end by itself in this time is killed.
@@ -171,9 +173,8 @@ impl Watchdog {
             .expect("the server is stopped: start it again first")
     }
 
-    fn shell(&self) -> std::sync::MutexGuard<'_, Shell> {
-        // A panic under the lock is one test's failure, not that of all that share the server.
-        self.shell.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shell(&self) -> MutexGuard<'_, Shell> {
+        lock(&self.shell)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use super::operation::S3Operation;
 use super::paced::{broken_off, paced};
 use crate::listener::{Body, Reset};
+use crate::lock::lock;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
@@ -195,8 +196,4 @@ fn failure(status: StatusCode) -> Response<Body> {
         .headers_mut()
         .insert(http::header::CONTENT_TYPE, xml);
     response
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

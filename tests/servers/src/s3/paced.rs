@@ -1,13 +1,15 @@
 //! A body that goes at a given pace, and one that breaks off.
 
 use std::error::Error;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures::stream;
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame, SizeHint};
 
 use super::faults::Faults;
 use crate::listener::Body;
@@ -18,6 +20,7 @@ const STEPS_PER_SECOND: u64 = 20;
 /// `body` at the pace of `faults`, looked up anew for every step, so that healing takes effect in
 /// the middle of it.
 pub(crate) fn paced(body: Body, faults: Arc<Faults>) -> Body {
+    let size = body.size_hint();
     let steps = stream::unfold((body, Bytes::new()), move |(mut body, mut left)| {
         let faults = Arc::clone(&faults);
         async move {
@@ -46,7 +49,34 @@ pub(crate) fn paced(body: Body, faults: Arc<Faults>) -> Body {
             Some((Ok(Frame::data(data)), (body, left)))
         }
     });
-    StreamBody::new(steps).boxed_unsync()
+    Measured {
+        frames: StreamBody::new(steps).boxed_unsync(),
+        size,
+    }
+    .boxed_unsync()
+}
+
+/// A stream of frames that keeps saying how long the body is that it was made from: without that
+/// s3s answers 411 to an upload, and to a request with no body at all.
+struct Measured {
+    frames: Body,
+    size: SizeHint,
+}
+
+impl hyper::body::Body for Measured {
+    type Data = Bytes;
+    type Error = Box<dyn Error + Send + Sync>;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        Pin::new(&mut self.frames).poll_frame(context)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.size
+    }
 }
 
 fn ratio(pace: u64) -> u32 {

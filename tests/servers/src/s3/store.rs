@@ -5,13 +5,15 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
+
+use crate::lock::lock;
 
 /// A multipart upload that is neither completed nor aborted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -294,8 +296,4 @@ fn stored_encoding(encoding: Option<String>) -> Option<String> {
         .filter(|one| *one != "aws-chunked")
         .collect();
     (!kept.is_empty()).then(|| kept.join(","))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,9 @@ use reqwest::{Client, Response, redirect};
 
 const SOON: Duration = Duration::from_secs(10);
 
-fn client() -> Client {
+pub(crate) fn client() -> Client {
+    // One for the whole process: the second test to get here finds it there.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     Client::builder()
         .redirect(redirect::Policy::none())
         .no_proxy()

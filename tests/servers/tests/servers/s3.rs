@@ -119,6 +119,10 @@ async fn missing_bucket_is_404() {
     assert_eq!(status(&head.unwrap_err()), 404);
 }
 
+async fn download(url: &str) -> reqwest::Response {
+    crate::receiver::client().get(url).send().await.unwrap()
+}
+
 #[tokio::test]
 async fn presigned_url_works_until_it_expires() {
     let (_server, client) = start().await;
@@ -136,13 +140,8 @@ async fn presigned_url_works_until_it_expires() {
             .to_owned()
     };
     let fresh = presign(Duration::ZERO).await;
-    assert_eq!(
-        reqwest::get(&fresh).await.unwrap().bytes().await.unwrap(),
-        "hello"
-    );
-    let expired = reqwest::get(presign(Duration::from_secs(61)).await)
-        .await
-        .unwrap();
+    assert_eq!(download(&fresh).await.bytes().await.unwrap(), "hello");
+    let expired = download(&presign(Duration::from_secs(61)).await).await;
     assert_eq!(expired.status(), 403);
     assert!(
         expired
@@ -151,7 +150,7 @@ async fn presigned_url_works_until_it_expires() {
             .unwrap()
             .contains("Request has expired")
     );
-    let forged = reqwest::get(fresh.replace("/key?", "/kez?")).await.unwrap();
+    let forged = download(&fresh.replace("/key?", "/kez?")).await;
     assert_eq!(forged.status(), 403);
 }
 

@@ -1,5 +1,6 @@
-use std::collections::BTreeSet;
-use std::time::Duration;
+//! Other ways to reach Redis than one address.
+
+use std::{collections::BTreeSet, time::Duration};
 
 use landfall_queue::{JobState, NewJob};
 
@@ -72,4 +73,32 @@ async fn keys_of_one_queue_share_a_slot() {
     }
     assert_eq!(slots.len(), 1, "{keys:?}");
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn queue_works_over_a_unix_socket() {
+    let server = RedisServer::start_with(&["--unixsocket", "redis.sock"]).await;
+    let socket = server.folder().join("redis.sock");
+    for scheme in ["unix", "redis+unix"] {
+        let place = Place::at(&format!("{scheme}://{}", socket.display()), settings());
+        let worker = place.start(1);
+        place.push("a", Note::Succeed).await;
+        place.wait_for_state("a", JobState::Done).await;
+        worker.stop().await;
+    }
+}
+
+#[test]
+fn address_that_cannot_be_one_is_refused_at_once() {
+    for url in ["", "nonsense", "http://localhost", "redis-cluster://"] {
+        assert!(landfall_queue::Redis::open(url, "p").is_err(), "{url:?}");
+    }
+    let fine = [
+        "rediss://user:pass@host:1/2",
+        "redis-cluster://:pass@a:1,b:2,c:3",
+    ];
+    for url in fine {
+        let redis = landfall_queue::Redis::open(url, "p").unwrap();
+        assert!(!format!("{redis:?}").contains("pass"), "{redis:?}");
+    }
 }

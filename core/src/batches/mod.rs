@@ -1,0 +1,122 @@
+//! Batches: files that belong together, counted exactly, and announced once when the last is final.
+//!
+//! Every count changes in the transaction that changes the file, by one UPDATE of the batch's row: the row's
+//! lock puts concurrent files in a queue, so exactly one of them sees that it was the last.
+
+use crate::outbox::{self, BatchComplete, NewEvent, Written};
+use entity::{
+    BatchId, Timestamp,
+    batch::{BatchStatus, Column, Entity, Model},
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter,
+    sea_query::{Expr, ExprTrait},
+};
+
+/// Why a file cannot join a batch.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    #[error("there is no batch {0}")]
+    Unknown(BatchId),
+    #[error("the batch {0} is closed to further files")]
+    Closed(BatchId),
+    #[error("the batch could not be changed")]
+    Database(#[from] DbErr),
+}
+
+/// What became of a file of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    Stored,
+    Failed,
+}
+
+/// Counts one more file in an open batch of this owner.
+///
+/// # Errors
+/// [`JoinError::Unknown`] for another owner's batch too.
+pub async fn join(
+    transaction: &impl ConnectionTrait,
+    id: BatchId,
+    owner: Option<&str>,
+    now: Timestamp,
+) -> Result<(), JoinError> {
+    let mut open = Entity::update_many()
+        .col_expr(Column::TotalFiles, Expr::col(Column::TotalFiles).add(1))
+        .col_expr(Column::Status, Expr::value(BatchStatus::InProgress))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(id))
+        .filter(Column::FinalizedAt.is_null());
+    if let Some(owner) = owner {
+        open = open.filter(Column::Owner.eq(owner));
+    }
+    if open.exec(transaction).await?.rows_affected == 1 {
+        return Ok(());
+    }
+    let known = Entity::find_by_id(id).one(transaction).await?;
+    match known.filter(|batch| owner.is_none() || batch.owner.as_deref() == owner) {
+        Some(_) => Err(JoinError::Closed(id)),
+        None => Err(JoinError::Unknown(id)),
+    }
+}
+
+/// Counts a file that has become final, and completes the batch if it is closed and this was the last.
+///
+/// # Errors
+/// The database's, or the outbox's.
+pub async fn settle(
+    transaction: &impl ConnectionTrait,
+    id: BatchId,
+    settled: Settled,
+    now: Timestamp,
+) -> Result<Option<Written>, outbox::WriteError> {
+    let counter = match settled {
+        Settled::Stored => Column::StoredCount,
+        Settled::Failed => Column::FailedCount,
+    };
+    let changed = Entity::update_many()
+        .col_expr(counter, Expr::col(counter).add(1))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(id))
+        .exec_with_returning(transaction)
+        .await?;
+    match changed.into_iter().next() {
+        Some(batch) => complete_if_done(transaction, batch, now).await,
+        None => Ok(None),
+    }
+}
+
+/// Completes a batch that is closed and whose files are all final; once, by compare-and-set.
+///
+/// # Errors
+/// The database's, or the outbox's.
+pub async fn complete_if_done(
+    transaction: &impl ConnectionTrait,
+    batch: Model,
+    now: Timestamp,
+) -> Result<Option<Written>, outbox::WriteError> {
+    let done = batch.finalized_at.is_some()
+        && batch.completed_at.is_none()
+        && batch.stored_count + batch.failed_count == batch.total_files;
+    if !done {
+        return Ok(None);
+    }
+    let status = match (batch.stored_count, batch.failed_count) {
+        (0, _) => BatchStatus::Failed,
+        (_, 0) => BatchStatus::Complete,
+        _ => BatchStatus::Partial,
+    };
+    let changed = Entity::update_many()
+        .col_expr(Column::Status, Expr::value(status))
+        .col_expr(Column::CompletedAt, Expr::value(now))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(batch.id))
+        .filter(Column::CompletedAt.is_null())
+        .exec(transaction)
+        .await?;
+    if changed.rows_affected == 0 {
+        return Ok(None);
+    }
+    let event = NewEvent::batch_complete(BatchComplete::of(&batch, status), &batch);
+    outbox::write(transaction, now, event).await.map(Some)
+}

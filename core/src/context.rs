@@ -1,0 +1,44 @@
+//! What the domain works with.
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    db::Database,
+    dispatch::Dispatch,
+    staging::Staging,
+    storage::{Storage, StorageError, StorageKey, UrlOptions},
+};
+use entity::FileId;
+use std::sync::Arc;
+use url::Url;
+
+/// One process's view of the installation; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Landfall {
+    pub config: Arc<Config>,
+    pub clock: Clock,
+    pub db: Database,
+    pub staging: Staging,
+    pub storage: Storage,
+    pub dispatch: Arc<dyn Dispatch>,
+    /// What clients call this server; the base of the URLs handed out for objects on a filesystem.
+    pub public_url: Url,
+}
+
+impl Landfall {
+    /// Where a stored file can be fetched: afresh on each call, since a signed URL ages.
+    ///
+    /// # Errors
+    /// [`StorageError::Setting`] when the S3 settings make no URL. Nothing is sent.
+    pub async fn url_of(&self, id: FileId, key: &StorageKey) -> Result<String, StorageError> {
+        Ok(match self.storage.url(key, UrlOptions::default()).await? {
+            Some(url) => url.into(),
+            None => {
+                format!(
+                    "{}/v1/files/{id}/content",
+                    self.public_url.as_str().trim_end_matches('/')
+                )
+            }
+        })
+    }
+}

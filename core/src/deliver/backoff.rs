@@ -1,0 +1,140 @@
+//! When a delivery is tried again.
+//!
+//! Exponential with full jitter (Brooker, «Exponential Backoff And Jitter», AWS Architecture Blog, 2015), over a
+//! small floor so that no retry follows at once.
+
+use crate::config::Webhooks;
+use chrono::{DateTime, NaiveDateTime, Utc};
+use entity::Timestamp;
+use std::time::Duration;
+
+/// The delays between the attempts of one round.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Backoff {
+    base: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    pub(super) fn new(config: &Webhooks) -> Self {
+        Self {
+            base: config.base_delay,
+            max: config.max_delay.max(config.base_delay),
+        }
+    }
+
+    /// How long to wait after `failures` attempts of this round failed (at least 1): somewhere between a tenth of
+    /// `base_delay` and twice as much as after the one before, at most `max_delay`.
+    pub(super) fn delay(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        let ceiling = self.base.saturating_mul(1 << doublings).min(self.max);
+        let floor = self.base / 10;
+        floor + (ceiling - floor).mul_f64(rand::random::<f64>())
+    }
+
+    /// The same, but not before the moment the receiver named in `Retry-After`, which is believed up to `max_delay`.
+    /// A tenth of what it asked for is spread over, so that what was refused together does not come back together.
+    pub(super) fn delay_after(&self, failures: u32, asked: Duration) -> Duration {
+        let asked = asked.min(self.max);
+        let spread = (asked / 10).mul_f64(rand::random::<f64>());
+        (asked + spread)
+            .min(self.max)
+            .max(self.delay(failures).min(self.max))
+    }
+}
+
+/// Reads `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date in any of the three forms of section 5.6.7.
+/// A date in the past is no delay; what is neither is nothing.
+pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than a u64 holds is as good as for ever, and bounded by whoever uses it.
+        return Some(Duration::from_secs(
+            value.parse().unwrap_or(u64::from(u32::MAX)),
+        ));
+    }
+    let date = http_date(value)?;
+    Some((date - now).to_std().unwrap_or(Duration::ZERO))
+}
+
+fn http_date(value: &str) -> Option<DateTime<Utc>> {
+    [
+        "%a, %d %b %Y %H:%M:%S GMT",
+        "%A, %d-%b-%y %H:%M:%S GMT",
+        "%a %b %e %H:%M:%S %Y",
+    ]
+    .into_iter()
+    .find_map(|form| NaiveDateTime::parse_from_str(value, form).ok())
+    .map(|date| date.and_utc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: Duration = Duration::from_secs(5);
+    const MAX: Duration = Duration::from_secs(6 * 60 * 60);
+
+    fn backoff() -> Backoff {
+        Backoff {
+            base: BASE,
+            max: MAX,
+        }
+    }
+
+    #[test]
+    fn delays_stay_between_floor_and_ceiling() {
+        for failures in [1, 2, 5, 13, 20, 1000] {
+            let ceiling = BASE.saturating_mul(1 << (failures - 1).min(20)).min(MAX);
+            for _ in 0..200 {
+                let delay = backoff().delay(failures);
+                assert!(
+                    delay >= BASE / 10 && delay <= ceiling,
+                    "{failures}: {delay:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn delays_are_spread_over_the_whole_range() {
+        let delays: Vec<_> = (0..500).map(|_| backoff().delay(10)).collect();
+        let ceiling = BASE * 512;
+        assert!(delays.iter().any(|delay| *delay < ceiling / 4));
+        assert!(delays.iter().any(|delay| *delay > ceiling / 4 * 3));
+    }
+
+    #[test]
+    fn retry_after_is_kept_to_and_bounded() {
+        for _ in 0..200 {
+            let asked = Duration::from_secs(600);
+            let delay = backoff().delay_after(1, asked);
+            assert!(delay >= asked && delay <= asked + asked / 10);
+            assert_eq!(backoff().delay_after(1, MAX * 10), MAX);
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_in_every_form() {
+        let now = Timestamp::from_timestamp(784_111_777 - 30, 0).unwrap();
+        let half_a_minute = Some(Duration::from_secs(30));
+        assert_eq!(retry_after("30", now), half_a_minute);
+        assert_eq!(
+            retry_after("Sun, 06 Nov 1994 08:49:37 GMT", now),
+            half_a_minute
+        );
+        assert_eq!(
+            retry_after("Sunday, 06-Nov-94 08:49:37 GMT", now),
+            half_a_minute
+        );
+        assert_eq!(retry_after("Sun Nov  6 08:49:37 1994", now), half_a_minute);
+        assert_eq!(
+            retry_after("Sun, 06 Nov 1994 08:00:00 GMT", now),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(retry_after("soon", now), None);
+        assert_eq!(retry_after("", now), None);
+        assert_eq!(retry_after("-5", now), None);
+        assert!(retry_after("99999999999999999999999999", now).unwrap() > MAX);
+    }
+}

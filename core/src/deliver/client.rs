@@ -1,0 +1,154 @@
+//! One POST to a receiver, and what came back.
+//!
+//! Owns the bounds of a request: connecting may take a third of the time and at most 10 s, all of it
+//! `webhooks.timeout`; of the answer 4 KiB are read. Redirects are not followed: they are an answer like any other.
+
+use super::{
+    connector::{Connector, connector},
+    guard::Guard,
+};
+use crate::config::Webhooks;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, Uri, header::RETRY_AFTER};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::{
+    client::legacy::{self, Client as HyperClient},
+    rt::{TokioExecutor, TokioTimer},
+};
+use std::{error::Error, fmt::Write as _, time::Duration};
+use tokio::time::{Instant, timeout_at};
+
+/// The most of an answer that is read and kept, in bytes.
+pub const ANSWER_LIMIT: usize = 4096;
+
+/// The most a connection may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the body of an answer is waited for once its status is known: the status decides, the body is a courtesy.
+const BODY_LIMIT: Duration = Duration::from_secs(3);
+
+/// How long an idle connection is kept. Its address was vetted when it was made, and is resolved anew after this.
+const IDLE_LIMIT: Duration = Duration::from_secs(30);
+
+/// The most bytes a receiver's head may have.
+const HEAD_LIMIT: usize = 64 * 1024;
+
+/// Posts to receivers; cheap to clone, with a pool of connections for each receiver.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    http: HyperClient<Connector, Full<Bytes>>,
+    timeout: Duration,
+}
+
+/// What a receiver answered.
+#[derive(Clone, Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) retry_after: Option<String>,
+    /// Its first 4 KiB as text; what is no UTF-8 is replaced, and so is NUL, which PostgreSQL's texts cannot hold.
+    pub(super) body: Option<String>,
+}
+
+/// Why there was no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PostError {
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    #[error("the request cannot be made")]
+    Request(#[from] http::Error),
+    #[error("the request failed")]
+    Transport(#[from] legacy::Error),
+}
+
+impl Client {
+    pub(super) fn new(config: &Webhooks) -> Self {
+        let patience = CONNECT_LIMIT.min(config.timeout / 3);
+        let guard = Guard::new(&config.allow_networks);
+        let idle = usize::try_from(config.endpoint_concurrency).unwrap_or(usize::MAX);
+        let http = HyperClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_LIMIT)
+            .pool_max_idle_per_host(idle)
+            .http1_max_buf_size(HEAD_LIMIT)
+            .build(connector(guard, patience));
+        Self {
+            http,
+            timeout: config.timeout,
+        }
+    }
+
+    /// Posts `body`, which is sent byte for byte.
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, PostError> {
+        let deadline = Instant::now() + self.timeout;
+        let uri = Uri::try_from(url).map_err(http::Error::from)?;
+        let mut request = Request::post(uri).body(Full::new(body))?;
+        *request.headers_mut() = headers;
+        let response = timeout_at(deadline, self.http.request(request))
+            .await
+            .map_err(|_| PostError::TimedOut(self.timeout))??;
+        let body_deadline = deadline.min(Instant::now() + BODY_LIMIT);
+        Ok(answer(response, body_deadline).await)
+    }
+}
+
+/// Reads to the end of a short body, so that the connection can be used again; of a longer, slow or broken one,
+/// what came.
+async fn answer(response: Response<Incoming>, deadline: Instant) -> Answer {
+    let (head, mut body) = response.into_parts();
+    let mut read = Vec::new();
+    while read.len() <= ANSWER_LIMIT {
+        let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await else {
+            break;
+        };
+        read.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+    }
+    read.truncate(ANSWER_LIMIT);
+    Answer {
+        status: head.status.as_u16(),
+        retry_after: head
+            .headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned),
+        body: (!read.is_empty()).then(|| text(&read)),
+    }
+}
+
+/// Text both databases can hold, at most [`ANSWER_LIMIT`] bytes of it: a replaced byte takes three.
+fn text(bytes: &[u8]) -> String {
+    let mut text = String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}");
+    text.truncate(text.floor_char_boundary(ANSWER_LIMIT));
+    text
+}
+
+/// An error and its causes in one line, as the delivery's log shows it.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let text = next.to_string();
+        if !line.ends_with(&text) {
+            // Writing to a String cannot fail.
+            let _ = write!(line, ": {text}");
+        }
+        cause = next.source();
+    }
+    self::text(line.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_become_text_that_databases_hold() {
+        assert_eq!(text(b"ok\0\xff"), "ok\u{fffd}\u{fffd}");
+        assert!(text(&[0xff; ANSWER_LIMIT]).len() <= ANSWER_LIMIT);
+    }
+}

@@ -1,0 +1,204 @@
+//! Connections to webhook receivers: resolved, vetted and pinned.
+//!
+//! The addresses a name resolves to are judged by the [`Guard`], and the connection is made to one of those very
+//! addresses; nothing is resolved a second time.
+
+use super::guard::{Forbidden, Guard};
+use futures::future::BoxFuture;
+use http::Uri;
+use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::rt::TokioIo;
+use rustls::{ClientConfig, RootCertStore};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+use tower::{Service, util::BoxCloneSyncService};
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("the URL names no host")]
+    NoHost,
+    #[error("resolving the host's name failed")]
+    Resolve(#[source] io::Error),
+    #[error("the host's name resolves to no address")]
+    NoAddress,
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    #[error("connecting failed")]
+    Connect(#[source] io::Error),
+    #[error("not connected within {0:?}")]
+    TimedOut(Duration),
+    #[error("the TLS handshake failed")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+type Stream = hyper_rustls::MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// Connects to `http` and `https` URLs, TLS included, within a given time.
+pub(super) type Connector = BoxCloneSyncService<Uri, Stream, ConnectError>;
+
+/// `patience` bounds resolving, connecting and the TLS handshake together.
+pub(super) fn connector(guard: Guard, patience: Duration) -> Connector {
+    let guard = Arc::new(guard);
+    let tcp = tower::service_fn(move |uri: Uri| {
+        let guard = Arc::clone(&guard);
+        let connecting: BoxFuture<'static, _> =
+            Box::pin(async move { connect(&uri, &guard, patience).await.map(TokioIo::new) });
+        connecting
+    });
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(tls_config())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
+    BoxCloneSyncService::new(tower::service_fn(move |uri: Uri| {
+        within(https.clone(), uri, patience)
+    }))
+}
+
+async fn within<S>(
+    mut https: HttpsConnector<S>,
+    uri: Uri,
+    patience: Duration,
+) -> Result<Stream, ConnectError>
+where
+    HttpsConnector<S>:
+        Service<Uri, Response = Stream, Error = Box<dyn std::error::Error + Send + Sync>>,
+{
+    match tokio::time::timeout(patience, https.call(uri)).await {
+        Ok(Ok(stream)) => Ok(stream),
+        Ok(Err(error)) => Err(match error.downcast::<ConnectError>() {
+            Ok(known) => *known,
+            Err(other) => ConnectError::Tls(other),
+        }),
+        Err(_) => Err(ConnectError::TimedOut(patience)),
+    }
+}
+
+/// Trusts what the machine trusts. A machine that trusts nobody still delivers to `http` URLs.
+fn tls_config() -> ClientConfig {
+    let builder = || {
+        ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring offers TLS 1.2 and 1.3")
+    };
+    match builder().with_native_roots() {
+        Ok(trusting) => trusting.with_no_client_auth(),
+        Err(error) => {
+            tracing::warn!(%error, "no trusted certificates on this machine: webhooks over https will fail");
+            builder()
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth()
+        }
+    }
+}
+
+async fn connect(uri: &Uri, guard: &Guard, patience: Duration) -> Result<TcpStream, ConnectError> {
+    let deadline = Instant::now() + patience;
+    let host = uri.host().ok_or(ConnectError::NoHost)?;
+    let default_port = if uri.scheme_str() == Some("https") {
+        443
+    } else {
+        80
+    };
+    let port = uri.port_u16().unwrap_or(default_port);
+    let addresses = timeout_at(deadline, resolve(host, port))
+        .await
+        .map_err(|_| ConnectError::TimedOut(patience))?
+        .map_err(ConnectError::Resolve)?;
+    let addresses = vetted(guard, addresses)?;
+    let mut last = ConnectError::NoAddress;
+    let mut untried = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    for address in addresses {
+        // An address that swallows packets leaves the others their share of the time.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let share = Instant::now() + left / untried;
+        untried -= 1;
+        match timeout_at(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // A request is one write; waiting to fill a packet would only delay it (RFC 896).
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = ConnectError::Connect(error),
+            Err(_) => last = ConnectError::TimedOut(patience),
+        }
+    }
+    Err(last)
+}
+
+async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>() {
+        Ok(address) => Ok(vec![SocketAddr::new(address, port)]),
+        Err(_) => Ok(tokio::net::lookup_host((bare, port)).await?.collect()),
+    }
+}
+
+/// Those that may be reached; the first refusal when there are none.
+fn vetted(guard: &Guard, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
+    let mut refusal = None;
+    let mut good = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        match guard.vet(address.ip()) {
+            Ok(()) => good.push(address),
+            Err(forbidden) => {
+                refusal.get_or_insert(forbidden);
+            }
+        }
+    }
+    match refusal {
+        Some(forbidden) if good.is_empty() => Err(forbidden.into()),
+        _ if good.is_empty() => Err(ConnectError::NoAddress),
+        _ => Ok(good),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn only_vetted_addresses_are_left() {
+        let guard = Guard::default();
+        let mixed = addresses(&["10.0.0.1:80", "8.8.8.8:80", "[::1]:80"]);
+        assert_eq!(vetted(&guard, mixed).unwrap(), addresses(&["8.8.8.8:80"]));
+        let none = vetted(&guard, addresses(&["10.0.0.1:80", "127.0.0.1:80"]));
+        assert!(
+            matches!(none, Err(ConnectError::Forbidden(first)) if first.kind == "a private address")
+        );
+        assert!(matches!(
+            vetted(&guard, Vec::new()),
+            Err(ConnectError::NoAddress)
+        ));
+    }
+
+    #[tokio::test]
+    async fn literals_and_names_of_this_machine_are_refused() {
+        for url in [
+            "http://127.0.0.1:9/",
+            "http://[::1]:9/",
+            "http://localhost:9/",
+            "http://[::ffff:127.0.0.1]:9/",
+        ] {
+            let uri: Uri = url.parse().unwrap();
+            let refused = connect(&uri, &Guard::default(), Duration::from_secs(5)).await;
+            assert!(
+                matches!(refused, Err(ConnectError::Forbidden(_))),
+                "{url}: {refused:?}"
+            );
+        }
+    }
+}

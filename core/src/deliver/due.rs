@@ -1,0 +1,172 @@
+//! What is due, for the sweep; and what can be delivered no more.
+
+use super::ledger::{claimable, unleased};
+use crate::{
+    clock::Clock,
+    db::Database,
+    dispatch::DueDelivery,
+    outbox::counters::{self, Change, Changes},
+};
+use entity::{
+    DeliveryId, EventId, Timestamp, WebhookId,
+    delivery::{self, DeliveryStatus},
+    webhook_endpoint,
+};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, sea_query::Expr,
+};
+
+/// Why deliveries of a deleted endpoint end.
+pub(crate) const ENDPOINT_DELETED: &str = "the endpoint was deleted";
+
+/// The place after a page of due deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueCursor {
+    at: Timestamp,
+    id: DeliveryId,
+}
+
+/// Deliveries that are due, the longest waiting first.
+#[derive(Clone, Debug)]
+pub struct DuePage {
+    pub due: Vec<DueDelivery>,
+    /// None on the last page.
+    pub next: Option<DueCursor>,
+}
+
+/// One page of deliveries that are due and nobody's. Pushing those that are queued already is harmless.
+///
+/// # Errors
+/// The database's.
+pub async fn due(
+    db: &Database,
+    now: Timestamp,
+    after: Option<DueCursor>,
+    limit: u64,
+) -> Result<DuePage, DbErr> {
+    let mut select = delivery::Entity::find()
+        .select_only()
+        .column(delivery::Column::Id)
+        .column(delivery::Column::WebhookId)
+        .column(delivery::Column::NextAttemptAt)
+        .filter(claimable(now))
+        .order_by_asc(delivery::Column::NextAttemptAt)
+        .order_by_asc(delivery::Column::Id)
+        .limit(limit);
+    if let Some(cursor) = after {
+        select = select
+            .filter(delivery::Column::NextAttemptAt.gte(cursor.at))
+            .filter(
+                Condition::any()
+                    .add(delivery::Column::NextAttemptAt.gt(cursor.at))
+                    .add(delivery::Column::Id.gt(cursor.id)),
+            );
+    }
+    let rows: Vec<(DeliveryId, WebhookId, Timestamp)> = select.into_tuple().all(db.read()).await?;
+    let full = u64::try_from(rows.len()).unwrap_or(u64::MAX) >= limit;
+    let next = rows
+        .last()
+        .filter(|_| full)
+        .map(|(id, _, at)| DueCursor { at: *at, id: *id });
+    Ok(DuePage {
+        due: rows
+            .into_iter()
+            .map(|(id, webhook_id, _)| DueDelivery {
+                id,
+                webhook_id,
+                at: None,
+            })
+            .collect(),
+        next,
+    })
+}
+
+/// Gives up at most `limit` pending deliveries of deleted endpoints; returns how many. One that is being attempted
+/// at this moment is left to whoever attempts it.
+///
+/// # Errors
+/// The database's; nothing is changed then.
+pub async fn end_orphaned(db: &Database, clock: &Clock, limit: u64) -> Result<usize, DbErr> {
+    let deleted = webhook_endpoint::Entity::find()
+        .select_only()
+        .column(webhook_endpoint::Column::Id)
+        .filter(webhook_endpoint::Column::DeletedAt.is_not_null())
+        .into_query();
+    end(
+        db,
+        clock,
+        delivery::Column::WebhookId.in_subquery(deleted),
+        limit,
+    )
+    .await
+}
+
+/// Gives up at most `limit` pending deliveries of one endpoint, which was deleted.
+pub(crate) async fn end_of_endpoint(
+    db: &Database,
+    clock: &Clock,
+    webhook: WebhookId,
+    limit: u64,
+) -> Result<usize, DbErr> {
+    end(db, clock, delivery::Column::WebhookId.eq(webhook), limit).await
+}
+
+async fn end(db: &Database, clock: &Clock, whose: Expr, limit: u64) -> Result<usize, DbErr> {
+    let now = clock.now();
+    let rows: Vec<(DeliveryId, EventId)> = delivery::Entity::find()
+        .select_only()
+        .column(delivery::Column::Id)
+        .column(delivery::Column::EventId)
+        .filter(whose)
+        .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
+        .filter(unleased(now))
+        .order_by_asc(delivery::Column::Id)
+        .limit(limit)
+        .into_tuple()
+        .all(db.read())
+        .await?;
+    if rows.is_empty() {
+        return Ok(0);
+    }
+    db.write(move |transaction| Box::pin(give_up(transaction, now, rows)))
+        .await
+}
+
+async fn give_up(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    rows: Vec<(DeliveryId, EventId)>,
+) -> Result<usize, DbErr> {
+    counters::lock(transaction, rows.iter().map(|(_, event)| *event)).await?;
+    let ended = delivery::Entity::update_many()
+        .col_expr(delivery::Column::Status, Expr::val(DeliveryStatus::Failed))
+        .col_expr(delivery::Column::LastError, Expr::val(ENDPOINT_DELETED))
+        .col_expr(
+            delivery::Column::NextAttemptAt,
+            Expr::val(None::<Timestamp>),
+        )
+        .col_expr(delivery::Column::LeaseOwner, Expr::val(None::<String>))
+        .col_expr(
+            delivery::Column::LeaseExpiresAt,
+            Expr::val(None::<Timestamp>),
+        )
+        .col_expr(delivery::Column::UpdatedAt, Expr::val(now))
+        .filter(delivery::Column::Id.is_in(rows.iter().map(|(id, _)| *id)))
+        .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
+        .filter(unleased(now))
+        .exec_with_returning(transaction)
+        .await?;
+    let mut changes = Changes::default();
+    for row in &ended {
+        changes.add(
+            row.event_id,
+            Change {
+                pending: -1,
+                failed: 1,
+            },
+        );
+    }
+    changes.apply(transaction, now).await?;
+    Ok(ended.len())
+}

@@ -1,0 +1,203 @@
+//! Claiming deliveries: one compare-and-set for a whole batch.
+
+use crate::{clock::Clock, db::Database};
+use entity::{
+    DeliveryId, EventId, Timestamp, WebhookId,
+    delivery::{self, DeliveryStatus},
+    outbox_event, webhook_endpoint,
+};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait,
+    sea_query::{Expr, LockBehavior, LockType},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// When to come back for a delivery that somebody else holds locked at this moment.
+const BUSY: Duration = Duration::from_secs(1);
+
+/// What a claim came to.
+#[derive(Clone, Debug)]
+pub(crate) enum Claim {
+    /// It is the caller's until the lease ends.
+    Taken(Box<Claimed>),
+    /// Not due before this moment, or another's until then.
+    Later(Timestamp),
+    /// Delivered, failed, or no more: nothing is to be done.
+    Nothing,
+}
+
+/// A delivery under a lease, and what it takes to make it.
+#[derive(Clone, Debug)]
+pub(crate) struct Claimed {
+    pub(crate) delivery: delivery::Model,
+    pub(crate) lease_owner: String,
+    pub(crate) event: Arc<outbox_event::Model>,
+    /// As it was at the claim; none when its row is gone.
+    pub(crate) endpoint: Option<Arc<webhook_endpoint::Model>>,
+}
+
+pub(super) async fn claim(
+    db: Database,
+    clock: Clock,
+    worker: Arc<str>,
+    lease: Duration,
+    asked: Vec<Arc<DeliveryId>>,
+) -> Result<Vec<Claim>, DbErr> {
+    let mut ids: Vec<DeliveryId> = asked.iter().map(|id| **id).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let terms = Terms {
+        now: clock.now(),
+        // Of this batch alone: a worker that claims the same delivery again is another owner.
+        owner: format!("{worker}/{}", Uuid::now_v7()),
+        expires_at: clock.after(lease),
+    };
+    let mut claims: HashMap<DeliveryId, Claim> = db
+        .write(move |transaction| Box::pin(take(transaction, terms, ids)))
+        .await?;
+    // Asked for twice in one batch, it goes to the first; the other hears that it is taken.
+    let taken_until = clock.after(lease);
+    Ok(asked
+        .iter()
+        .map(|id| {
+            let answer = claims.remove(id);
+            if matches!(answer, Some(Claim::Taken(_))) {
+                claims.insert(**id, Claim::Later(taken_until));
+            } else if let Some(again) = &answer {
+                claims.insert(**id, again.clone());
+            }
+            answer.unwrap_or(Claim::Nothing)
+        })
+        .collect())
+}
+
+struct Terms {
+    now: Timestamp,
+    owner: String,
+    expires_at: Timestamp,
+}
+
+async fn take(
+    transaction: &impl ConnectionTrait,
+    terms: Terms,
+    ids: Vec<DeliveryId>,
+) -> Result<HashMap<DeliveryId, Claim>, DbErr> {
+    // Whoever holds a row locked is about to change it: it is passed over rather than waited for.
+    let free = delivery::Entity::find()
+        .select_only()
+        .column(delivery::Column::Id)
+        .filter(delivery::Column::Id.is_in(ids.iter().copied()))
+        .filter(claimable(terms.now))
+        .order_by_asc(delivery::Column::Id)
+        .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked)
+        .into_query();
+    let taken = delivery::Entity::update_many()
+        .col_expr(delivery::Column::LeaseOwner, Expr::val(terms.owner.clone()))
+        .col_expr(
+            delivery::Column::LeaseExpiresAt,
+            Expr::val(terms.expires_at),
+        )
+        .col_expr(delivery::Column::UpdatedAt, Expr::val(terms.now))
+        .filter(delivery::Column::Id.in_subquery(free))
+        .filter(claimable(terms.now))
+        .exec_with_returning(transaction)
+        .await?;
+    let mut claims = HashMap::with_capacity(ids.len());
+    if taken.len() < ids.len() {
+        let got: HashSet<DeliveryId> = taken.iter().map(|row| row.id).collect();
+        let missed = ids.into_iter().filter(|id| !got.contains(id)).collect();
+        explain(transaction, terms.now, missed, &mut claims).await?;
+    }
+    if taken.is_empty() {
+        return Ok(claims);
+    }
+    let events = events(transaction, &taken).await?;
+    let endpoints = endpoints(transaction, &taken).await?;
+    for row in taken {
+        let Some(event) = events.get(&row.event_id) else {
+            // Its event was deleted, and it with it, between two statements: nothing to announce.
+            continue;
+        };
+        let claimed = Claimed {
+            lease_owner: terms.owner.clone(),
+            event: Arc::clone(event),
+            endpoint: endpoints.get(&row.webhook_id).cloned(),
+            delivery: row,
+        };
+        claims.insert(claimed.delivery.id, Claim::Taken(Box::new(claimed)));
+    }
+    Ok(claims)
+}
+
+/// Pending, due, and nobody's.
+pub(in crate::deliver) fn claimable(now: Timestamp) -> Condition {
+    Condition::all()
+        .add(delivery::Column::Status.eq(DeliveryStatus::Pending))
+        .add(delivery::Column::NextAttemptAt.lte(now))
+        .add(unleased(now))
+}
+
+/// Under no lease, or under one that has run out.
+pub(in crate::deliver) fn unleased(now: Timestamp) -> Condition {
+    Condition::any()
+        .add(delivery::Column::LeaseExpiresAt.is_null())
+        .add(delivery::Column::LeaseExpiresAt.lt(now))
+}
+
+/// Says of deliveries that were not taken why.
+async fn explain(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    missed: Vec<DeliveryId>,
+    claims: &mut HashMap<DeliveryId, Claim>,
+) -> Result<(), DbErr> {
+    let rows = delivery::Entity::find()
+        .filter(delivery::Column::Id.is_in(missed))
+        .all(transaction)
+        .await?;
+    for row in rows {
+        if row.status != DeliveryStatus::Pending {
+            continue;
+        }
+        let due = row.next_attempt_at.filter(|at| *at > now);
+        let leased = row.lease_expires_at.filter(|at| *at >= now);
+        claims.insert(row.id, Claim::Later(leased.or(due).unwrap_or(now + BUSY)));
+    }
+    Ok(())
+}
+
+async fn events(
+    transaction: &impl ConnectionTrait,
+    taken: &[delivery::Model],
+) -> Result<HashMap<EventId, Arc<outbox_event::Model>>, DbErr> {
+    let ids: HashSet<EventId> = taken.iter().map(|row| row.event_id).collect();
+    let rows = outbox_event::Entity::find()
+        .filter(outbox_event::Column::Id.is_in(ids))
+        .all(transaction)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.id, Arc::new(row)))
+        .collect())
+}
+
+async fn endpoints(
+    transaction: &impl ConnectionTrait,
+    taken: &[delivery::Model],
+) -> Result<HashMap<WebhookId, Arc<webhook_endpoint::Model>>, DbErr> {
+    let ids: HashSet<WebhookId> = taken.iter().map(|row| row.webhook_id).collect();
+    let rows = webhook_endpoint::Entity::find()
+        .filter(webhook_endpoint::Column::Id.is_in(ids))
+        .all(transaction)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| (row.id, Arc::new(row)))
+        .collect())
+}

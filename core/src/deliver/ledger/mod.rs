@@ -1,0 +1,80 @@
+//! The ledger of deliveries: who may attempt one, and what came of it.
+//!
+//! Many tasks claim and record at once; each kind is gathered into batches of up to 128 that are one transaction
+//! each. A claim is a lease with an owner of its own, and only that owner records: whoever slept through the lease
+//! finds the delivery taken by another and changes nothing.
+//!
+//! A crash after a claim leaves an expired lease and no attempt on record; the next claim takes it over, and the
+//! receiver may see the same `webhook-id` twice.
+
+mod claim;
+mod record;
+
+use super::{DeliverError, combiner::Combiner};
+use crate::{clock::Clock, db::Database};
+pub(super) use claim::{Claim, Claimed, claimable, unleased};
+use entity::{DeliveryId, EventId, Timestamp, WebhookId, attempt};
+pub(super) use record::Recorded;
+use std::{sync::Arc, time::Duration};
+
+/// How a delivery goes on after an attempt, or without one.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    /// The receiver has it.
+    Delivered,
+    /// To be tried again.
+    Retry { at: Timestamp, error: String },
+    /// Given up.
+    Failed { error: String },
+    /// The receiver wants no more: given up, and the endpoint is switched off.
+    Gone { error: String },
+}
+
+/// What is to be recorded of a claim.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) delivery_id: DeliveryId,
+    pub(super) event_id: EventId,
+    pub(super) webhook_id: WebhookId,
+    pub(super) lease_owner: String,
+    /// None when no request was made.
+    pub(super) attempt: Option<attempt::Model>,
+    pub(super) verdict: Verdict,
+}
+
+/// Claims and records, in batches; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Ledger {
+    claims: Combiner<DeliveryId, Claim>,
+    entries: Combiner<Entry, Recorded>,
+}
+
+impl Ledger {
+    /// Starts two tasks, which end with the last clone.
+    pub(super) fn start(db: &Database, clock: &Clock, worker: &str, lease: Duration) -> Self {
+        let (claim_db, claim_clock) = (db.clone(), clock.clone());
+        let worker: Arc<str> = worker.into();
+        let (entry_db, entry_clock) = (db.clone(), clock.clone());
+        Self {
+            claims: Combiner::start(move |ids| {
+                let (db, clock, worker) = (claim_db.clone(), claim_clock.clone(), worker.clone());
+                Box::pin(claim::claim(db, clock, worker, lease, ids))
+            }),
+            entries: Combiner::start(move |entries| {
+                Box::pin(record::record(
+                    entry_db.clone(),
+                    entry_clock.clone(),
+                    entries,
+                ))
+            }),
+        }
+    }
+
+    pub(super) async fn claim(&self, id: DeliveryId) -> Result<Claim, DeliverError> {
+        self.claims.run(Arc::new(id)).await
+    }
+
+    pub(super) async fn record(&self, entry: Arc<Entry>) -> Result<Recorded, DeliverError> {
+        self.entries.run(entry).await
+    }
+}

@@ -1,0 +1,415 @@
+//! Recording attempts: the attempts, the deliveries, the counters of their events and the failures of their
+//! endpoints, of a whole batch in one transaction.
+
+use super::{Entry, Verdict};
+use crate::{
+    clock::Clock,
+    db::Database,
+    outbox::counters::{self, Change, Changes},
+};
+use entity::{
+    DeliveryId, Timestamp, WebhookId, attempt,
+    delivery::{self, DeliveryStatus},
+    minute_count, webhook_endpoint,
+};
+use sea_orm::{
+    ActiveValue::Set,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect,
+    sea_query::{CaseStatement, Expr, ExprTrait, LockType, OnConflict, SimpleExpr},
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded {
+    /// False when the lease was another's by then: nothing was changed.
+    pub(crate) kept: bool,
+    /// Of the endpoint, after this batch; 0 if it is gone.
+    pub(crate) consecutive_failures: u32,
+}
+
+pub(super) async fn record(
+    db: Database,
+    clock: Clock,
+    entries: Vec<Arc<Entry>>,
+) -> Result<Vec<Recorded>, DbErr> {
+    let now = clock.now();
+    db.write(move |transaction| Box::pin(write(transaction, now, entries)))
+        .await
+}
+
+async fn write(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    entries: Vec<Arc<Entry>>,
+) -> Result<Vec<Recorded>, DbErr> {
+    let settled = entries.iter().filter(|entry| entry.verdict.is_final());
+    counters::lock(transaction, settled.map(|entry| entry.event_id)).await?;
+    let owners = lock_deliveries(transaction, &entries).await?;
+    let kept: Vec<&Entry> = entries
+        .iter()
+        .map(Arc::as_ref)
+        .filter(|entry| owners.get(&entry.delivery_id) == Some(&entry.lease_owner))
+        .collect();
+    let mut failures = HashMap::new();
+    if !kept.is_empty() {
+        insert_attempts(transaction, &kept).await?;
+        update_delivered(transaction, now, &kept).await?;
+        update_undelivered(transaction, now, &kept).await?;
+        event_changes(&kept).apply(transaction, now).await?;
+        failures = update_endpoints(transaction, now, &kept).await?;
+        count_minute(transaction, now, &kept).await?;
+    }
+    Ok(entries
+        .iter()
+        .map(|entry| Recorded {
+            kept: owners.get(&entry.delivery_id) == Some(&entry.lease_owner),
+            consecutive_failures: failures
+                .get(&entry.webhook_id)
+                .and_then(|count| u32::try_from(*count).ok())
+                .unwrap_or(0),
+        })
+        .collect())
+}
+
+impl Verdict {
+    /// True when the delivery is no longer pending.
+    fn is_final(&self) -> bool {
+        !matches!(self, Self::Retry { .. })
+    }
+
+    pub(in crate::deliver) fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Delivered => None,
+            Self::Retry { error, .. } | Self::Failed { error } | Self::Gone { error } => {
+                Some(error)
+            }
+        }
+    }
+}
+
+/// The owners of those that are still pending, locked in the order of their ids.
+async fn lock_deliveries(
+    transaction: &impl ConnectionTrait,
+    entries: &[Arc<Entry>],
+) -> Result<HashMap<DeliveryId, String>, DbErr> {
+    let rows: Vec<(DeliveryId, Option<String>)> = delivery::Entity::find()
+        .select_only()
+        .column(delivery::Column::Id)
+        .column(delivery::Column::LeaseOwner)
+        .filter(delivery::Column::Id.is_in(entries.iter().map(|entry| entry.delivery_id)))
+        .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
+        .order_by_asc(delivery::Column::Id)
+        .lock(LockType::NoKeyUpdate)
+        .into_tuple()
+        .all(transaction)
+        .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|(id, owner)| Some((id, owner?)))
+        .collect())
+}
+
+async fn insert_attempts(transaction: &impl ConnectionTrait, kept: &[&Entry]) -> Result<(), DbErr> {
+    let made: Vec<_> = kept
+        .iter()
+        .filter_map(|entry| entry.attempt.clone())
+        .map(IntoActiveModel::into_active_model)
+        .collect();
+    if !made.is_empty() {
+        attempt::Entity::insert_many(made)
+            .exec_without_returning(transaction)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn update_delivered(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    kept: &[&Entry],
+) -> Result<(), DbErr> {
+    let (ids, owners): (Vec<_>, Vec<_>) = kept
+        .iter()
+        .filter(|entry| matches!(entry.verdict, Verdict::Delivered))
+        .map(|entry| (entry.delivery_id, entry.lease_owner.clone()))
+        .unzip();
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let one_more = |column: delivery::Column| Expr::col(column).add(1);
+    delivery::Entity::update_many()
+        .col_expr(
+            delivery::Column::Status,
+            Expr::val(DeliveryStatus::Delivered),
+        )
+        .col_expr(delivery::Column::DeliveredAt, Expr::val(now))
+        .col_expr(
+            delivery::Column::NextAttemptAt,
+            Expr::val(None::<Timestamp>),
+        )
+        .col_expr(delivery::Column::LastError, Expr::val(None::<String>))
+        .col_expr(delivery::Column::LeaseOwner, Expr::val(None::<String>))
+        .col_expr(
+            delivery::Column::LeaseExpiresAt,
+            Expr::val(None::<Timestamp>),
+        )
+        .col_expr(delivery::Column::UpdatedAt, Expr::val(now))
+        .col_expr(
+            delivery::Column::AttemptCount,
+            one_more(delivery::Column::AttemptCount),
+        )
+        .col_expr(
+            delivery::Column::AttemptsThisRound,
+            one_more(delivery::Column::AttemptsThisRound),
+        )
+        .filter(delivery::Column::Id.is_in(ids))
+        .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
+        .filter(delivery::Column::LeaseOwner.is_in(distinct(owners)))
+        .exec(transaction)
+        .await?;
+    Ok(())
+}
+
+/// Those to be retried and those given up: what differs from row to row is a CASE over the id.
+async fn update_undelivered(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    kept: &[&Entry],
+) -> Result<(), DbErr> {
+    let rows: Vec<&&Entry> = kept
+        .iter()
+        .filter(|entry| !matches!(entry.verdict, Verdict::Delivered))
+        .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let each = |value: &dyn Fn(&Entry) -> SimpleExpr| {
+        rows.iter()
+            .fold(CaseStatement::new(), |case, entry| {
+                case.case(delivery::Column::Id.eq(entry.delivery_id), value(entry))
+            })
+            .into()
+    };
+    let status = |entry: &Entry| match entry.verdict {
+        Verdict::Retry { .. } => Expr::val(DeliveryStatus::Pending),
+        _ => Expr::val(DeliveryStatus::Failed),
+    };
+    let next_attempt_at = |entry: &Entry| match entry.verdict {
+        Verdict::Retry { at, .. } => Expr::val(Some(at)),
+        _ => Expr::val(None::<Timestamp>),
+    };
+    let attempts = |column: delivery::Column| {
+        move |entry: &Entry| Expr::col(column).add(i32::from(entry.attempt.is_some()))
+    };
+    delivery::Entity::update_many()
+        .col_expr(delivery::Column::Status, each(&status))
+        .col_expr(delivery::Column::NextAttemptAt, each(&next_attempt_at))
+        .col_expr(
+            delivery::Column::LastError,
+            each(&|entry| Expr::val(entry.verdict.reason().map(str::to_owned))),
+        )
+        .col_expr(delivery::Column::LeaseOwner, Expr::val(None::<String>))
+        .col_expr(
+            delivery::Column::LeaseExpiresAt,
+            Expr::val(None::<Timestamp>),
+        )
+        .col_expr(delivery::Column::UpdatedAt, Expr::val(now))
+        .col_expr(
+            delivery::Column::AttemptCount,
+            each(&attempts(delivery::Column::AttemptCount)),
+        )
+        .col_expr(
+            delivery::Column::AttemptsThisRound,
+            each(&attempts(delivery::Column::AttemptsThisRound)),
+        )
+        .filter(delivery::Column::Id.is_in(rows.iter().map(|entry| entry.delivery_id)))
+        .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
+        .filter(delivery::Column::LeaseOwner.is_in(distinct(
+            rows.iter().map(|entry| entry.lease_owner.clone()).collect(),
+        )))
+        .exec(transaction)
+        .await?;
+    Ok(())
+}
+
+fn distinct(mut owners: Vec<String>) -> Vec<String> {
+    owners.sort_unstable();
+    owners.dedup();
+    owners
+}
+
+fn event_changes(kept: &[&Entry]) -> Changes {
+    let mut changes = Changes::default();
+    for entry in kept.iter().filter(|entry| entry.verdict.is_final()) {
+        let failed = i32::from(!matches!(entry.verdict, Verdict::Delivered));
+        changes.add(
+            entry.event_id,
+            Change {
+                pending: -1,
+                failed,
+            },
+        );
+    }
+    changes
+}
+
+/// What a batch means for one endpoint.
+#[derive(Default)]
+struct Tally {
+    /// A 2xx was among the attempts.
+    succeeded: bool,
+    /// Attempts that failed since the last 2xx of the batch.
+    failed: i32,
+    gone: Option<String>,
+}
+
+impl Tally {
+    fn per_endpoint(kept: &[&Entry]) -> BTreeMap<WebhookId, Self> {
+        let mut tallies: BTreeMap<WebhookId, Self> = BTreeMap::new();
+        for entry in kept {
+            let tally = tallies.entry(entry.webhook_id).or_default();
+            match &entry.verdict {
+                Verdict::Delivered => {
+                    tally.succeeded = true;
+                    tally.failed = 0;
+                }
+                Verdict::Gone { error } => tally.gone = Some(error.clone()),
+                Verdict::Retry { .. } | Verdict::Failed { .. } => {}
+            }
+            if entry.attempt.is_some() && !matches!(entry.verdict, Verdict::Delivered) {
+                tally.failed += 1;
+            }
+        }
+        tallies
+    }
+
+    fn after(&self, before: i32) -> i32 {
+        let from = if self.succeeded { 0 } else { before };
+        from.saturating_add(self.failed)
+    }
+}
+
+/// Returns the failures of each endpoint after this batch. A healthy endpoint's row is not touched, so that those
+/// who deliver to it do not wait for each other.
+async fn update_endpoints(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    kept: &[&Entry],
+) -> Result<HashMap<WebhookId, i32>, DbErr> {
+    let tallies = Tally::per_endpoint(kept);
+    let mut counts = failure_counts(transaction, tallies.keys().copied(), None).await?;
+    let changing: Vec<WebhookId> = counts
+        .iter()
+        .filter(|(id, before)| {
+            tallies
+                .get(id)
+                .is_some_and(|tally| tally.after(**before) != **before)
+        })
+        .map(|(id, _)| *id)
+        .collect();
+    if !changing.is_empty() {
+        let locked = failure_counts(transaction, changing, Some(LockType::NoKeyUpdate)).await?;
+        let after: Vec<(WebhookId, i32)> = locked
+            .into_iter()
+            .filter_map(|(id, before)| Some((id, tallies.get(&id)?.after(before))))
+            .collect();
+        let case = after
+            .iter()
+            .fold(CaseStatement::new(), |case, (id, count)| {
+                case.case(webhook_endpoint::Column::Id.eq(*id), Expr::val(*count))
+            });
+        webhook_endpoint::Entity::update_many()
+            .col_expr(webhook_endpoint::Column::ConsecutiveFailures, case.into())
+            .filter(webhook_endpoint::Column::Id.is_in(after.iter().map(|(id, _)| *id)))
+            .exec(transaction)
+            .await?;
+        counts.extend(after);
+    }
+    for (id, tally) in tallies {
+        if let Some(reason) = tally.gone {
+            switch_off(transaction, now, id, reason).await?;
+        }
+    }
+    Ok(counts)
+}
+
+async fn failure_counts(
+    transaction: &impl ConnectionTrait,
+    ids: impl IntoIterator<Item = WebhookId>,
+    lock: Option<LockType>,
+) -> Result<HashMap<WebhookId, i32>, DbErr> {
+    let mut select = webhook_endpoint::Entity::find()
+        .select_only()
+        .column(webhook_endpoint::Column::Id)
+        .column(webhook_endpoint::Column::ConsecutiveFailures)
+        .filter(webhook_endpoint::Column::Id.is_in(ids))
+        .order_by_asc(webhook_endpoint::Column::Id);
+    if let Some(lock) = lock {
+        select = select.lock(lock);
+    }
+    let rows: Vec<(WebhookId, i32)> = select.into_tuple().all(transaction).await?;
+    Ok(rows.into_iter().collect())
+}
+
+async fn switch_off(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    id: WebhookId,
+    reason: String,
+) -> Result<(), DbErr> {
+    webhook_endpoint::Entity::update_many()
+        .col_expr(webhook_endpoint::Column::Active, Expr::val(false))
+        .col_expr(webhook_endpoint::Column::DisabledReason, Expr::val(reason))
+        .col_expr(webhook_endpoint::Column::UpdatedAt, Expr::val(now))
+        .filter(webhook_endpoint::Column::Id.eq(id))
+        .filter(webhook_endpoint::Column::Active.eq(true))
+        .exec(transaction)
+        .await?;
+    Ok(())
+}
+
+/// Counts what happened in this minute, last of all: its rows are everybody's.
+async fn count_minute(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    kept: &[&Entry],
+) -> Result<(), DbErr> {
+    let delivered = kept
+        .iter()
+        .filter(|entry| matches!(entry.verdict, Verdict::Delivered))
+        .count();
+    let attempts = kept.iter().filter(|entry| entry.attempt.is_some()).count();
+    let failed = attempts.saturating_sub(delivered);
+    let row = |name: &str, count: usize| minute_count::ActiveModel {
+        minute: Set(now.timestamp().div_euclid(60)),
+        name: Set(name.to_owned()),
+        count: Set(i64::try_from(count).unwrap_or(i64::MAX)),
+    };
+    let rows: Vec<_> = [
+        ("attempts_failed", failed),
+        ("deliveries_delivered", delivered),
+    ]
+    .into_iter()
+    .filter(|(_, count)| *count > 0)
+    .map(|(name, count)| row(name, count))
+    .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let sum = Expr::col((minute_count::Entity, minute_count::Column::Count))
+        .add(Expr::cust("excluded.count"));
+    minute_count::Entity::insert_many(rows)
+        .on_conflict(
+            OnConflict::columns([minute_count::Column::Minute, minute_count::Column::Name])
+                .value(minute_count::Column::Count, sum)
+                .to_owned(),
+        )
+        .exec_without_returning(transaction)
+        .await?;
+    Ok(())
+}

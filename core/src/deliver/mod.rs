@@ -1,0 +1,294 @@
+//! Deliveries: claimed under a lease, signed, posted, recorded.
+//!
+//! Owns the way of one delivery to its receiver: who may be reached ([`Guard`]), how a request is made, when it is
+//! tried again, what is written down. Knows no queue: a worker calls [`Deliverer::deliver`] with an id, as often as
+//! it likes; a delivery that is not due, another's or done is left alone.
+//!
+//! **Architecture invariant.** The database alone says whether a delivery is made: no request without a claim, and
+//! what a request came to counts only if the claim still stands when it is recorded.
+
+mod backoff;
+mod client;
+mod combiner;
+mod connector;
+mod due;
+mod guard;
+mod ledger;
+mod request;
+
+use crate::{
+    clock::Clock,
+    config::{Config, Webhooks},
+    db::{self, Database},
+};
+use backoff::Backoff;
+pub use client::ANSWER_LIMIT;
+use client::{Answer, Client, PostError, chain};
+pub use due::{DueCursor, DuePage, due, end_orphaned};
+use entity::{AttemptId, DeliveryId, Timestamp, WebhookId, attempt};
+pub use guard::{Forbidden, Guard};
+use ledger::{Claim, Claimed, Entry, Ledger, Verdict};
+use sea_orm::DbErr;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// What a lease lives longer than a request may take: time to record it.
+const TIME_TO_RECORD: Duration = Duration::from_secs(5);
+
+/// The pause before a record is tried again that the database could not take.
+const RECORD_PAUSE: Duration = Duration::from_millis(250);
+
+/// Why a delivery could not be worked on. It stays as it is, and the sweep finds it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DeliverError {
+    #[error("the ledger of deliveries failed in the database")]
+    Database(#[source] Arc<DbErr>),
+    #[error("the database took longer than {0:?} over a batch of deliveries")]
+    Stalled(Duration),
+    #[error("the ledger of deliveries has ended")]
+    Ended,
+}
+
+impl DeliverError {
+    /// True when it may well succeed a moment later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(error) => db::is_transient(error),
+            Self::Stalled(_) => true,
+            Self::Ended => false,
+        }
+    }
+}
+
+/// What became of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The receiver answered 2xx.
+    Delivered,
+    /// Due at that moment: it failed and is retried, was not due yet, or is another's until then.
+    Later(Timestamp),
+    /// Given up; the delivery says why.
+    Failed,
+    /// Done before, no more, or taken over by another meanwhile: nothing to do.
+    Nothing,
+}
+
+/// What [`Deliverer::deliver`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub outcome: Outcome,
+    /// Whose delivery it was; none when it was not worked on.
+    pub webhook_id: Option<WebhookId>,
+    /// Attempts at this endpoint that failed since its last 2xx; none when it was not worked on.
+    pub consecutive_failures: Option<u32>,
+}
+
+impl Report {
+    fn untouched(outcome: Outcome) -> Self {
+        Self {
+            outcome,
+            webhook_id: None,
+            consecutive_failures: None,
+        }
+    }
+}
+
+/// Makes deliveries; cheap to clone, one per process.
+#[derive(Clone, Debug)]
+pub struct Deliverer {
+    clock: Clock,
+    ledger: Ledger,
+    client: Client,
+    backoff: Backoff,
+    max_attempts: u32,
+    lease: Duration,
+}
+
+impl Deliverer {
+    /// Must be called within a Tokio runtime: the ledger works in two tasks of its own. `worker` names this process
+    /// in leases.
+    #[must_use]
+    pub fn new(config: &Config, db: &Database, clock: &Clock, worker: &str) -> Self {
+        Self::with(&config.webhooks, config.workers.lease, db, clock, worker)
+    }
+
+    /// The same from the settings it uses: `lease` is how long a claim lives at least.
+    #[must_use]
+    pub fn with(
+        webhooks: &Webhooks,
+        lease: Duration,
+        db: &Database,
+        clock: &Clock,
+        worker: &str,
+    ) -> Self {
+        let lease = lease.max(webhooks.timeout + TIME_TO_RECORD);
+        Self {
+            clock: clock.clone(),
+            ledger: Ledger::start(db, clock, worker, lease),
+            client: Client::new(webhooks),
+            backoff: Backoff::new(webhooks),
+            max_attempts: webhooks.max_attempts,
+            lease,
+        }
+    }
+
+    /// Makes one attempt at a delivery, if it is due and nobody else's. Takes up to `webhooks.timeout` and the time
+    /// of two commits.
+    ///
+    /// # Errors
+    /// [`DeliverError`] when the database did not answer; a receiver's faults are no errors but outcomes.
+    pub async fn deliver(&self, id: DeliveryId) -> Result<Report, DeliverError> {
+        let claimed = match self.ledger.claim(id).await? {
+            Claim::Taken(claimed) => claimed,
+            Claim::Later(at) => return Ok(Report::untouched(Outcome::Later(at))),
+            Claim::Nothing => return Ok(Report::untouched(Outcome::Nothing)),
+        };
+        let leased_until = Instant::now() + self.lease;
+        let entry = match self.refusal(&claimed) {
+            Some(error) => entry(&claimed, None, Verdict::Failed { error }),
+            None => self.attempt(&claimed).await,
+        };
+        let outcome = match &entry.verdict {
+            Verdict::Delivered => Outcome::Delivered,
+            Verdict::Retry { at, .. } => Outcome::Later(*at),
+            Verdict::Failed { .. } | Verdict::Gone { .. } => Outcome::Failed,
+        };
+        let webhook_id = entry.webhook_id;
+        let recorded = self.record(Arc::new(entry), leased_until).await?;
+        Ok(Report {
+            outcome: if recorded.kept {
+                outcome
+            } else {
+                Outcome::Nothing
+            },
+            webhook_id: Some(webhook_id),
+            consecutive_failures: Some(recorded.consecutive_failures),
+        })
+    }
+
+    /// Why no request is made at all.
+    fn refusal(&self, claimed: &Claimed) -> Option<String> {
+        let made = u32::try_from(claimed.delivery.attempts_this_round).unwrap_or(0);
+        match &claimed.endpoint {
+            None => Some("the endpoint is gone".to_owned()),
+            Some(endpoint) if endpoint.deleted_at.is_some() => {
+                Some(due::ENDPOINT_DELETED.to_owned())
+            }
+            // A test is made even so: it is how its owner finds out whether to switch it on again.
+            Some(endpoint) if !endpoint.active && !request::is_test(&claimed.event) => {
+                Some(match &endpoint.disabled_reason {
+                    Some(reason) => format!("the endpoint is switched off: {reason}"),
+                    None => "the endpoint is switched off".to_owned(),
+                })
+            }
+            Some(_) if made >= self.max_attempts => Some(format!("given up after {made} attempts")),
+            Some(_) => None,
+        }
+    }
+
+    async fn attempt(&self, claimed: &Claimed) -> Entry {
+        let Some(endpoint) = &claimed.endpoint else {
+            let error = "the endpoint is gone".to_owned();
+            return entry(claimed, None, Verdict::Failed { error });
+        };
+        let at = self.clock.now();
+        let request = match request::build(&claimed.event, endpoint, at) {
+            Ok(request) => request,
+            Err(error) => {
+                let error = chain(&error);
+                return entry(claimed, None, Verdict::Failed { error });
+            }
+        };
+        let started = Instant::now();
+        let answer = self
+            .client
+            .post(&endpoint.url, request.headers, request.body)
+            .await;
+        let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let verdict = self.judge(claimed, &answer);
+        let attempt = attempt::Model {
+            id: AttemptId::generate(),
+            delivery_id: claimed.delivery.id,
+            at,
+            status_code: answer.as_ref().ok().map(|answer| i32::from(answer.status)),
+            duration_ms,
+            error: verdict.reason().map(str::to_owned),
+            response_body: answer.ok().and_then(|answer| answer.body),
+        };
+        entry(claimed, Some(attempt), verdict)
+    }
+
+    /// What an answer means: 2xx success, 410 the end of the endpoint, everything else a failure (Standard Webhooks,
+    /// «Response status codes»).
+    fn judge(&self, claimed: &Claimed, answer: &Result<Answer, PostError>) -> Verdict {
+        let failures = u32::try_from(claimed.delivery.attempts_this_round)
+            .unwrap_or(0)
+            .saturating_add(1);
+        let (error, asked) = match answer {
+            Ok(answer) if (200..300).contains(&answer.status) => return Verdict::Delivered,
+            Ok(Answer { status: 410, .. }) => {
+                let error = "the receiver answered 410 Gone".to_owned();
+                return Verdict::Gone { error };
+            }
+            Ok(answer) if (300..400).contains(&answer.status) => {
+                let error = format!(
+                    "the receiver answered {}; redirects are not followed",
+                    answer.status
+                );
+                (error, None)
+            }
+            Ok(answer) => {
+                let asked = match (answer.status, &answer.retry_after) {
+                    (429 | 503, Some(value)) => backoff::retry_after(value, self.clock.now()),
+                    _ => None,
+                };
+                (format!("the receiver answered {}", answer.status), asked)
+            }
+            Err(error) => (chain(error), None),
+        };
+        if failures >= self.max_attempts {
+            return Verdict::Failed { error };
+        }
+        let delay = match asked {
+            Some(asked) => self.backoff.delay_after(failures, asked),
+            None => self.backoff.delay(failures),
+        };
+        Verdict::Retry {
+            at: self.clock.after(delay),
+            error,
+        }
+    }
+
+    /// A database that is away for a moment must not make the receiver hear everything twice: tries for as long as
+    /// the lease lives.
+    async fn record(
+        &self,
+        entry: Arc<Entry>,
+        leased_until: Instant,
+    ) -> Result<ledger::Recorded, DeliverError> {
+        loop {
+            match self.ledger.record(Arc::clone(&entry)).await {
+                Err(error)
+                    if error.is_transient() && Instant::now() + RECORD_PAUSE < leased_until =>
+                {
+                    tokio::time::sleep(RECORD_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+}
+
+fn entry(claimed: &Claimed, attempt: Option<attempt::Model>, verdict: Verdict) -> Entry {
+    Entry {
+        delivery_id: claimed.delivery.id,
+        event_id: claimed.delivery.event_id,
+        webhook_id: claimed.delivery.webhook_id,
+        lease_owner: claimed.lease_owner.clone(),
+        attempt,
+        verdict,
+    }
+}

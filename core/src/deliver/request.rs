@@ -1,0 +1,92 @@
+//! What is sent: body and headers by the Standard Webhooks specification.
+
+use crate::{
+    outbox::EventType,
+    webhooks::signing::{InvalidSecret, Secret, signatures},
+};
+use bytes::Bytes;
+use entity::{Timestamp, outbox_event, webhook_endpoint};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{CONTENT_TYPE, InvalidHeaderValue, USER_AGENT},
+};
+use serde::Serialize;
+
+const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
+const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+const WEBHOOK_SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("Landfall/", env!("CARGO_PKG_VERSION")));
+
+/// Why there is nothing to send. It is the same at the next attempt.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RequestError {
+    #[error("the endpoint's secret cannot be used; rotate it")]
+    Secret(#[from] InvalidSecret),
+    #[error("the event cannot be written as JSON")]
+    Body(#[from] serde_json::Error),
+    #[error("the event's id cannot stand in a header")]
+    Header(#[from] InvalidHeaderValue),
+}
+
+/// Ready to be sent as it is: the signature is over these very bytes.
+#[derive(Debug)]
+pub(super) struct SignedRequest {
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: &'a str,
+    timestamp: Timestamp,
+    data: &'a serde_json::Value,
+}
+
+/// Of an attempt made `at` that moment. The timestamp in the body is the event's, the one in the header the attempt's.
+pub(super) fn build(
+    event: &outbox_event::Model,
+    endpoint: &webhook_endpoint::Model,
+    at: Timestamp,
+) -> Result<SignedRequest, RequestError> {
+    let body = serde_json::to_vec(&Body {
+        r#type: &event.event_type,
+        timestamp: event.created_at,
+        data: &event.payload,
+    })?;
+    let id = event.id.to_string();
+    let mut secrets = vec![Secret::parse(&endpoint.secret)?];
+    let still_signs = endpoint
+        .previous_secret_expires_at
+        .is_some_and(|end| at < end);
+    if let Some(previous) = endpoint.previous_secret.as_deref().filter(|_| still_signs) {
+        secrets.push(Secret::parse(previous)?);
+    }
+    let mut headers = HeaderMap::with_capacity(6);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(USER_AGENT, AGENT);
+    headers.insert(WEBHOOK_ID, HeaderValue::try_from(&id)?);
+    headers.insert(WEBHOOK_TIMESTAMP, at.timestamp().into());
+    headers.insert(
+        WEBHOOK_SIGNATURE,
+        HeaderValue::try_from(signatures(&secrets, &id, at, &body))?,
+    );
+    // Somebody else's words: one that cannot stand in a header is left out.
+    if let Some(trace) = event
+        .traceparent
+        .as_deref()
+        .and_then(|text| text.parse().ok())
+    {
+        headers.insert(TRACEPARENT, trace);
+    }
+    Ok(SignedRequest {
+        headers,
+        body: body.into(),
+    })
+}
+
+/// True for the event that tries an endpoint.
+pub(super) fn is_test(event: &outbox_event::Model) -> bool {
+    event.event_type == EventType::WebhookTest.as_str()
+}

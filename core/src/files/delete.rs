@@ -1,0 +1,75 @@
+//! Deleting a file: the row and its event first, the object afterwards by a job.
+//!
+//! A crash in between leaves a deleted row that still has a storage key, which the sweep pushes to be purged.
+
+use super::Scope;
+use crate::{
+    clock::Clock,
+    db::Database,
+    outbox::{self, FileDeleted, NewEvent, Written},
+};
+use entity::{
+    FileId,
+    file::{Column, Entity, FileStatus, Model},
+};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
+
+/// Why a file cannot be deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteError {
+    #[error("there is no such file")]
+    NotFound,
+    #[error("the file is {}, and only a stored file can be deleted", status_word(.0))]
+    NotStored(FileStatus),
+    #[error("the file could not be deleted")]
+    Database(#[from] DbErr),
+    #[error("the deletion could not be announced")]
+    Outbox(#[from] outbox::WriteError),
+}
+
+fn status_word(status: &FileStatus) -> String {
+    use sea_orm::ActiveEnum;
+    status.to_value()
+}
+
+/// Marks a stored file deleted and writes `file.deleted`; the caller pushes the purge and the deliveries.
+/// Deleting a deleted file is no error and writes nothing.
+///
+/// # Errors
+/// [`DeleteError::NotStored`] while the file is on its way, or when it failed.
+pub async fn delete(
+    db: &Database,
+    clock: &Clock,
+    scope: &Scope,
+    id: FileId,
+) -> Result<Option<Written>, DeleteError> {
+    let now = clock.now();
+    let scope = scope.clone();
+    db.write(move |transaction| {
+        Box::pin(async move {
+            let file: Option<Model> = Entity::find_by_id(id).one(transaction).await?;
+            let file = file
+                .filter(|file| scope.covers(file.owner.as_deref()))
+                .ok_or(DeleteError::NotFound)?;
+            let changed = Entity::update_many()
+                .col_expr(Column::Status, Expr::value(FileStatus::Deleted))
+                .col_expr(Column::DeletedAt, Expr::value(now))
+                .col_expr(Column::UpdatedAt, Expr::value(now))
+                .filter(Column::Id.eq(id))
+                .filter(Column::Status.eq(FileStatus::Stored))
+                .exec(transaction)
+                .await?;
+            match (changed.rows_affected, file.status) {
+                (0, FileStatus::Deleted) => Ok(None),
+                // Deleted by another request between the two statements.
+                (0, FileStatus::Stored) => Ok(None),
+                (0, other) => Err(DeleteError::NotStored(other)),
+                _ => {
+                    let event = NewEvent::file_deleted(FileDeleted::of(&file, now), &file);
+                    Ok(Some(outbox::write(transaction, now, event).await?))
+                }
+            }
+        })
+    })
+    .await
+}

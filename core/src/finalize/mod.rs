@@ -1,0 +1,19 @@
+//! Finalize: claim, hash, store, commit. The one way a file becomes `stored`.
+//!
+//! | a crash after | leaves | repaired by |
+//! | --- | --- | --- |
+//! | the claim | an expired lease, a reserved key | the next claim, which uses the same key |
+//! | part of the object | the same; on S3 perhaps an open multipart upload | the next run writes the key again; the sweep aborts the upload |
+//! | the whole object | the same | the next run verifies and commits |
+//! | the commit | deliveries nobody pushed, bytes in staging | the sweep pushes the one and removes the other |
+//!
+//! **Architecture invariant.** The commit says `lease_owner = me`: a worker that slept through its lease cannot
+//! commit, whatever it believes.
+
+mod claim;
+mod commit;
+mod lease;
+mod run;
+
+pub use claim::{Claim, MAX_CRASHES};
+pub use run::{FinalizeError, Outcome, finalize};

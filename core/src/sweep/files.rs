@@ -1,0 +1,122 @@
+//! The sweep's steps over files.
+
+use super::{MOST_PAGES, PAGE};
+use crate::{
+    context::Landfall,
+    files::{self, DeleteError, Scope},
+};
+use entity::{
+    FileId, Timestamp,
+    file::{Column, Entity, FileStatus},
+};
+use sea_orm::{
+    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::ExprTrait,
+};
+use std::time::Duration;
+
+/// A file that was staged this recently has been pushed by whoever staged it, or will be in a moment.
+const JUST_NOW: Duration = Duration::from_secs(5);
+
+/// Staged, due, and not claimed by anybody.
+pub(super) async fn push_staged(landfall: &Landfall) -> Result<u64, DbErr> {
+    let now = landfall.clock.now();
+    let settled = landfall.clock.before(JUST_NOW);
+    let due = Condition::all()
+        .add(Column::Status.eq(FileStatus::Staged))
+        .add(Column::UpdatedAt.lt(settled))
+        .add(
+            Column::NextAttemptAt
+                .is_null()
+                .or(Column::NextAttemptAt.lte(now)),
+        );
+    push_all(landfall, &due, Push::Finalize).await
+}
+
+/// Being finalized by a worker that has not renewed its lease.
+pub(super) async fn push_expired_leases(landfall: &Landfall) -> Result<u64, DbErr> {
+    let left_behind = Condition::all()
+        .add(Column::Status.eq(FileStatus::Finalizing))
+        .add(Column::LeaseExpiresAt.lt(landfall.clock.now()));
+    push_all(landfall, &left_behind, Push::Finalize).await
+}
+
+/// Final without being stored, and still the owner of bytes.
+pub(super) async fn push_purges(landfall: &Landfall) -> Result<u64, DbErr> {
+    let holding = Condition::all()
+        .add(Column::Status.is_in([FileStatus::Failed, FileStatus::Deleted]))
+        .add(
+            Column::StagingKey
+                .is_not_null()
+                .or(Column::StorageKey.is_not_null()),
+        );
+    push_all(landfall, &holding, Push::Purge).await
+}
+
+/// What is to be done with a file.
+#[derive(Clone, Copy)]
+enum Push {
+    Finalize,
+    Purge,
+}
+
+async fn push_all(landfall: &Landfall, which: &Condition, push: Push) -> Result<u64, DbErr> {
+    let (mut pushed, mut after) = (0, None);
+    for _ in 0..MOST_PAGES {
+        let mut query = Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(which.clone())
+            .order_by_asc(Column::Id)
+            .limit(PAGE);
+        if let Some(after) = after {
+            query = query.filter(Column::Id.gt(after));
+        }
+        let page: Vec<FileId> = query.into_tuple().all(landfall.db.read()).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(*last);
+        match push {
+            Push::Finalize => landfall.dispatch.finalize(&page).await,
+            Push::Purge => landfall.dispatch.purge(&page).await,
+        }
+        pushed += page.len() as u64;
+    }
+    Ok(pushed)
+}
+
+/// Stored files whose time is over, deleted as by their owner.
+pub(super) async fn delete_expired(landfall: &Landfall) -> Result<u64, DeleteError> {
+    let mut deleted = 0;
+    for _ in 0..MOST_PAGES {
+        let page = expired(landfall).await?;
+        if page.is_empty() {
+            break;
+        }
+        for id in &page {
+            if let Some(written) =
+                files::delete(&landfall.db, &landfall.clock, &Scope::All, *id).await?
+            {
+                landfall.dispatch.deliver(&written.due).await;
+                landfall.dispatch.settled(*id).await;
+                deleted += 1;
+            }
+        }
+        landfall.dispatch.purge(&page).await;
+    }
+    Ok(deleted)
+}
+
+async fn expired(landfall: &Landfall) -> Result<Vec<FileId>, DbErr> {
+    let now: Timestamp = landfall.clock.now();
+    Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::Status.eq(FileStatus::Stored))
+        .filter(Column::ExpiresAt.is_not_null())
+        .filter(Column::ExpiresAt.lte(now))
+        .order_by_asc(Column::ExpiresAt)
+        .limit(PAGE)
+        .into_tuple()
+        .all(landfall.db.read())
+        .await
+}

@@ -1,0 +1,108 @@
+//! The sweep's steps over bytes that no row speaks of.
+
+use super::{MOST_PAGES, PAGE};
+use crate::{
+    context::Landfall,
+    staging::{ListedStaging, StagingError},
+    storage::StorageError,
+};
+use entity::{FileId, UploadId, file, upload};
+use futures::TryStreamExt;
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
+use std::collections::HashSet;
+use uuid::Uuid;
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LitterError {
+    #[error("staging could not be searched")]
+    Staging(#[from] StagingError),
+    #[error("the rows could not be read")]
+    Database(#[from] DbErr),
+}
+
+/// Bytes in staging whose file or upload has no more use for them.
+///
+/// A key that some row knows is removed as soon as that row is done with it; one that none knows may belong to a
+/// request that is still going on, and is left for `staging.grace`.
+pub(super) async fn remove_staging(landfall: &Landfall) -> Result<u64, LitterError> {
+    let unknown_since = landfall.clock.before(landfall.config.staging.grace);
+    let mut pages = landfall.staging.list();
+    let mut removed = 0;
+    while let Some(page) = pages.try_next().await? {
+        let known = Known::of(landfall, &page).await?;
+        for staged in page {
+            let key = staged.key.0;
+            let unused = match (known.rows.contains(&key), known.in_use.contains(&key)) {
+                (_, true) => false,
+                (true, false) => true,
+                (false, false) => staged.modified < unknown_since,
+            };
+            if unused {
+                landfall.staging.delete(staged.key).await?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
+}
+
+/// What the database says of a page of staging keys. A file's bytes lie under its own id, an upload's under its.
+struct Known {
+    rows: HashSet<Uuid>,
+    in_use: HashSet<Uuid>,
+}
+
+impl Known {
+    async fn of(landfall: &Landfall, page: &[ListedStaging]) -> Result<Self, DbErr> {
+        let (mut rows, mut in_use) = (HashSet::new(), HashSet::new());
+        for some in page.chunks(PAGE as usize) {
+            let ids = some.iter().map(|staged| FileId(staged.key.0));
+            let files: Vec<(FileId, Option<String>)> = file::Entity::find()
+                .select_only()
+                .columns([file::Column::Id, file::Column::StagingKey])
+                .filter(file::Column::Id.is_in(ids))
+                .into_tuple()
+                .all(landfall.db.read())
+                .await?;
+            for (id, staging) in files {
+                rows.insert(id.0);
+                if staging.is_some() {
+                    in_use.insert(id.0);
+                }
+            }
+            let ids = some.iter().map(|staged| UploadId(staged.key.0));
+            let uploads: Vec<(UploadId, upload::UploadKind, upload::UploadStatus)> =
+                upload::Entity::find()
+                    .select_only()
+                    .columns([
+                        upload::Column::Id,
+                        upload::Column::Kind,
+                        upload::Column::Status,
+                    ])
+                    .filter(upload::Column::Id.is_in(ids))
+                    .into_tuple()
+                    .all(landfall.db.read())
+                    .await?;
+            for (id, kind, status) in uploads {
+                rows.insert(id.0);
+                use upload::UploadStatus::{Complete, InProgress, Init};
+                // A complete partial upload waits for the final one that joins it.
+                let waits = status == Complete && kind == upload::UploadKind::Partial;
+                if matches!(status, Init | InProgress) || waits {
+                    in_use.insert(id.0);
+                }
+            }
+        }
+        Ok(Self { rows, in_use })
+    }
+}
+
+/// Temporary files and open multipart uploads that nobody has written to for `staging.grace`.
+pub(super) async fn remove_unfinished(landfall: &Landfall) -> Result<u64, StorageError> {
+    let before = landfall.clock.before(landfall.config.staging.grace);
+    let removed = landfall
+        .storage
+        .remove_abandoned(before, PAGE as usize * MOST_PAGES)
+        .await?;
+    Ok(removed as u64)
+}

@@ -1,0 +1,188 @@
+//! The sweep: everything that is stuck is driven on, everything left over is removed.
+//!
+//! Woken by time and by nothing else, with no input and no memory: it looks at what is, so it may run twice, late,
+//! or beside another one. Each step works in pages read from an index, and a step that fails does not keep the
+//! others from running. It only pushes jobs and cleans up: the work itself is done where it is always done.
+
+mod files;
+mod litter;
+mod record;
+
+use crate::{context::Landfall, deliver};
+use entity::Timestamp;
+pub use record::{LastRun, last_run};
+use sea_orm::DbErr;
+use serde::Serialize;
+use std::{error::Error, fmt, future::Future};
+
+/// Rows looked at in one query.
+const PAGE: u64 = 500;
+
+/// Pages one step may take in one run; what is left over waits for the next.
+const MOST_PAGES: usize = 400;
+
+/// What one run found and did; counts of rows or objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SweepReport {
+    /// Staged files without a live lease, pushed again.
+    pub staged_pushed: u64,
+    /// Files whose worker's lease ran out, pushed again.
+    pub leases_rescued: u64,
+    /// Deliveries that are due, pushed again.
+    pub deliveries_pushed: u64,
+    /// Stored files past their time, deleted.
+    pub files_expired: u64,
+    /// Failed and deleted files that still had bytes, pushed to be purged.
+    pub purges_pushed: u64,
+    /// Staged bytes that no row speaks of, removed.
+    pub staging_removed: u64,
+    /// Temporary files and open multipart uploads, removed.
+    pub unfinished_removed: u64,
+    /// Deliveries of removed endpoints, ended.
+    pub deliveries_ended: u64,
+    /// Steps that failed, with why.
+    pub faults: Vec<String>,
+}
+
+impl fmt::Display for SweepReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (count, what) in [
+            (self.staged_pushed, "staged files pushed"),
+            (self.leases_rescued, "expired leases rescued"),
+            (self.deliveries_pushed, "due deliveries pushed"),
+            (self.files_expired, "files expired"),
+            (self.purges_pushed, "purges pushed"),
+            (self.staging_removed, "staging leftovers removed"),
+            (self.unfinished_removed, "unfinished objects removed"),
+            (
+                self.deliveries_ended,
+                "deliveries of removed endpoints ended",
+            ),
+        ] {
+            writeln!(f, "{count:>8}  {what}")?;
+        }
+        self.faults
+            .iter()
+            .try_for_each(|fault| writeln!(f, "   fault  {fault}"))
+    }
+}
+
+/// Runs every step once, now, and records the run.
+///
+/// # Errors
+/// The database's, when it cannot even record that the sweep begins. Everything else is in the report.
+pub async fn sweep(landfall: &Landfall) -> Result<SweepReport, DbErr> {
+    let started = landfall.clock.now();
+    record::begin(landfall, started, started).await?;
+    Ok(run(landfall, started).await)
+}
+
+/// Runs the sweep that is due at this second since the Unix epoch, unless one has begun since; none then.
+///
+/// # Errors
+/// As [`sweep`].
+pub async fn sweep_at(landfall: &Landfall, tick: u64) -> Result<Option<SweepReport>, DbErr> {
+    let due = i64::try_from(tick)
+        .ok()
+        .and_then(|second| Timestamp::from_timestamp(second, 0));
+    let started = landfall.clock.now();
+    let begun = record::begin(landfall, started, due.unwrap_or(started)).await?;
+    Ok(if begun {
+        Some(run(landfall, started).await)
+    } else {
+        None
+    })
+}
+
+async fn run(landfall: &Landfall, started: Timestamp) -> SweepReport {
+    let mut report = SweepReport::default();
+    report.staged_pushed = note(&mut report, "staged files", files::push_staged(landfall)).await;
+    report.leases_rescued = note(
+        &mut report,
+        "expired leases",
+        files::push_expired_leases(landfall),
+    )
+    .await;
+    report.deliveries_pushed = note(&mut report, "due deliveries", push_deliveries(landfall)).await;
+    report.files_expired = note(
+        &mut report,
+        "expired files",
+        files::delete_expired(landfall),
+    )
+    .await;
+    report.purges_pushed = note(&mut report, "purges", files::push_purges(landfall)).await;
+    report.staging_removed = note(&mut report, "staging", litter::remove_staging(landfall)).await;
+    report.unfinished_removed = note(
+        &mut report,
+        "unfinished objects",
+        litter::remove_unfinished(landfall),
+    )
+    .await;
+    report.deliveries_ended =
+        note(&mut report, "removed endpoints", end_deliveries(landfall)).await;
+    if let Err(error) = record::finished(landfall, started, &report).await {
+        report
+            .faults
+            .push(format!("recording the end: {}", chain(&error)));
+    }
+    report
+}
+
+async fn note<T, E>(
+    report: &mut SweepReport,
+    step: &str,
+    work: impl Future<Output = Result<T, E>>,
+) -> T
+where
+    T: Default,
+    E: Error + 'static,
+{
+    match work.await {
+        Ok(done) => done,
+        Err(error) => {
+            tracing::error!(
+                step,
+                error = &error as &dyn Error,
+                "a step of the sweep failed"
+            );
+            report.faults.push(format!("{step}: {}", chain(&error)));
+            T::default()
+        }
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+async fn push_deliveries(landfall: &Landfall) -> Result<u64, DbErr> {
+    let (mut pushed, mut after) = (0, None);
+    for _ in 0..MOST_PAGES {
+        let page = deliver::due(&landfall.db, landfall.clock.now(), after, PAGE).await?;
+        landfall.dispatch.deliver(&page.due).await;
+        pushed += page.due.len() as u64;
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    Ok(pushed)
+}
+
+async fn end_deliveries(landfall: &Landfall) -> Result<u64, DbErr> {
+    let mut ended = 0;
+    for _ in 0..MOST_PAGES {
+        match deliver::end_orphaned(&landfall.db, &landfall.clock, PAGE).await? {
+            0 => break,
+            some => ended += some as u64,
+        }
+    }
+    Ok(ended)
+}

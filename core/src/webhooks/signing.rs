@@ -1,0 +1,136 @@
+//! Signatures by the Standard Webhooks specification, version 1: HMAC-SHA256 (RFC 2104) of `id.timestamp.body`.
+//!
+//! <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use entity::Timestamp;
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretSlice, SecretString};
+use sha2::Sha256;
+
+/// What a secret begins with, so that it is known for one wherever it turns up.
+const PREFIX: &str = "whsec_";
+
+/// Bytes of a secret made here; the specification asks for 24 to 64.
+const MADE_LENGTH: usize = 32;
+
+/// Not a secret to sign with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a secret is `whsec_` and the base64 of 24 to 64 bytes")]
+pub struct InvalidSecret;
+
+/// What an endpoint's deliveries are signed with. Never printed: not by `Debug`, and there is no `Display`.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    text: SecretString,
+    key: SecretSlice<u8>,
+}
+
+impl Secret {
+    /// A new one, from the system's randomness.
+    #[must_use]
+    pub fn generate() -> Self {
+        let key: [u8; MADE_LENGTH] = rand::random();
+        Self {
+            text: format!("{PREFIX}{}", STANDARD.encode(key)).into(),
+            key: key.to_vec().into(),
+        }
+    }
+
+    /// Reads `whsec_…`.
+    ///
+    /// # Errors
+    /// [`InvalidSecret`], which does not repeat it.
+    pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
+        let encoded = text.strip_prefix(PREFIX).ok_or(InvalidSecret)?;
+        let key = STANDARD.decode(encoded).map_err(|_| InvalidSecret)?;
+        if !(24..=64).contains(&key.len()) {
+            return Err(InvalidSecret);
+        }
+        Ok(Self {
+            text: text.into(),
+            key: key.into(),
+        })
+    }
+
+    /// `whsec_…`, to be stored, or shown to its owner when it is made.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        self.text.expose_secret()
+    }
+
+    /// One signature, `v1,` and base64.
+    #[must_use]
+    pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose_secret())
+            .expect("HMAC takes keys of every length");
+        mac.update(format!("{id}.{}.", at.timestamp()).as_bytes());
+        mac.update(body);
+        format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+    }
+}
+
+/// The value of `webhook-signature`: one signature per secret, the current one's first, separated by spaces.
+#[must_use]
+pub fn signatures<'a>(
+    secrets: impl IntoIterator<Item = &'a Secret>,
+    id: &str,
+    at: Timestamp,
+    body: &[u8],
+) -> String {
+    secrets
+        .into_iter()
+        .map(|secret| secret.sign(id, at, body))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// From the specification's reference implementations.
+    #[test]
+    fn published_vector_is_reproduced() {
+        let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let at = Timestamp::from_timestamp(1_614_265_330, 0).unwrap();
+        let body = br#"{"test": 2432232314}"#;
+        assert_eq!(
+            secret.sign("msg_p5jXN8AQM9LWM0D4loKWxJek", at, body),
+            "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+        );
+    }
+
+    #[test]
+    fn made_secrets_differ_and_read_back() {
+        let (one, other) = (Secret::generate(), Secret::generate());
+        assert_ne!(one.expose(), other.expose());
+        let at = Timestamp::from_timestamp(1, 0).unwrap();
+        let read = Secret::parse(one.expose()).unwrap();
+        assert_eq!(read.sign("a", at, b"b"), one.sign("a", at, b"b"));
+    }
+
+    #[test]
+    fn secret_is_never_printed() {
+        let secret = Secret::generate();
+        let printed = format!("{secret:?}");
+        assert!(!printed.contains(&secret.expose()[PREFIX.len()..]));
+    }
+
+    #[test]
+    fn wrong_secrets_are_refused() {
+        let encoded = |length: usize| format!("whsec_{}", STANDARD.encode(vec![7; length]));
+        for wrong in [
+            "",
+            "whsec_",
+            "whsec_!!!",
+            "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        ] {
+            assert_eq!(Secret::parse(wrong).unwrap_err(), InvalidSecret);
+        }
+        assert!(Secret::parse(&encoded(23)).is_err());
+        assert!(Secret::parse(&encoded(24)).is_ok());
+        assert!(Secret::parse(&encoded(64)).is_ok());
+        assert!(Secret::parse(&encoded(65)).is_err());
+    }
+}

@@ -1,0 +1,62 @@
+//! A way to Redis that can swallow what is sent, as a machine does that has lost its power.
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, copy},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+pub(crate) struct Road {
+    port: u16,
+    requests: watch::Sender<()>,
+    answers: watch::Sender<()>,
+}
+
+impl Road {
+    pub(crate) async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let road = Self {
+            port: listener.local_addr().unwrap().port(),
+            requests: watch::Sender::default(),
+            answers: watch::Sender::default(),
+        };
+        let (requests, answers) = (road.requests.subscribe(), road.answers.subscribe());
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                let (near_read, near_write) = near.into_split();
+                let (far_read, far_write) = far.into_split();
+                tokio::spawn(carry(near_read, far_write, requests.clone()));
+                tokio::spawn(carry(far_read, near_write, answers.clone()));
+            }
+        });
+        road
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    /// Connections that are open stay open, and nothing passes them any more.
+    pub(crate) fn swallow_what_is_open(&self) {
+        self.requests.send_replace(());
+        self.answers.send_replace(());
+    }
+
+    /// On connections that are open requests pass, and answers do not.
+    pub(crate) fn swallow_answers(&self) {
+        self.answers.send_replace(());
+    }
+}
+
+async fn carry(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut swallowed: watch::Receiver<()>,
+) {
+    swallowed.mark_unchanged();
+    tokio::select! {
+        _ = copy(&mut from, &mut to) => {}
+        _ = swallowed.changed() => std::future::pending().await,
+    }
+}

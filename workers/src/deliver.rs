@@ -1,0 +1,86 @@
+//! `deliver`: one attempt of one delivery.
+
+use crate::{jobs::DeliverJob, queues::Queues};
+use apalis_core::{error::BoxDynError, task::data::Data};
+use landfall_core::{
+    clock::Clock,
+    deliver::{Deliverer, Outcome},
+};
+use landfall_queue::{JobContext, RetryAfter};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+/// An endpoint that has failed so often in a row gets one request at a time until it answers.
+const THROTTLE_AFTER: u32 = 5;
+
+/// So that two who wait for each other's lease do not spin.
+const AT_LEAST: Duration = Duration::from_millis(20);
+
+/// What the handlers of one process share.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub(crate) deliverer: Deliverer,
+    pub(crate) queues: Queues,
+    pub(crate) clock: Clock,
+    throttled: Arc<Mutex<HashSet<String>>>,
+}
+
+impl Context {
+    pub(crate) fn new(deliverer: Deliverer, queues: Queues, clock: Clock) -> Self {
+        Self {
+            deliverer,
+            queues,
+            clock,
+            throttled: Arc::default(),
+        }
+    }
+
+    /// A slow or dead endpoint must not hold slots that others could use; one that answers gets its share back.
+    async fn throttle(&self, endpoint: &str, failures: u32) {
+        let failing = failures >= THROTTLE_AFTER;
+        let changed = {
+            let mut throttled = self
+                .throttled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if failing {
+                throttled.insert(endpoint.to_owned())
+            } else {
+                throttled.remove(endpoint)
+            }
+        };
+        if changed
+            && let Err(error) = self
+                .queues
+                .deliver
+                .set_group_limit(endpoint, failing.then_some(1))
+                .await
+        {
+            tracing::debug!(%error, webhook.id = endpoint, "the endpoint's share of the workers stays as it was");
+        }
+    }
+}
+
+pub(crate) async fn handle(
+    job: DeliverJob,
+    run: JobContext,
+    context: Data<Context>,
+) -> Result<(), BoxDynError> {
+    let attempt = context.deliverer.deliver(job.delivery_id).await?;
+    if let (Some(endpoint), Some(failures)) = (&run.group, attempt.consecutive_failures) {
+        context.throttle(endpoint, failures).await;
+    }
+    match attempt.outcome {
+        Outcome::Delivered | Outcome::Failed | Outcome::Nothing => Ok(()),
+        Outcome::Later(at) => {
+            let wait = (at - context.clock.now())
+                .to_std()
+                .unwrap_or_default()
+                .max(AT_LEAST);
+            Err(RetryAfter::not_yet(wait, "not due yet, by the database").into())
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Pushing jobs: briefly, and without anybody depending on it.
+//!
+//! While Redis is away nothing is pushed and nobody waits: the first push that fails starts a watch that looks for
+//! Redis to come back and then has the sweep run at once, so what was not pushed is found within moments of it.
+
+use crate::{
+    jobs::{DeliverJob, FinalizeJob, MaintenanceJob},
+    queues::{Queues, SETTLED},
+};
+use entity::FileId;
+use futures::future::BoxFuture;
+use landfall_core::{
+    clock::Clock,
+    dispatch::{Dispatch, DueDelivery},
+};
+use landfall_queue::{Job, NewJob, Queue};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// How long a push may take: longer than Redis ever needs, shorter than a client likes to wait.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often a Redis that is away is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The way to the workers, over Redis; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct QueueDispatch {
+    queues: Queues,
+    clock: Clock,
+    away: Arc<AtomicBool>,
+}
+
+impl QueueDispatch {
+    /// Pushes into these queues.
+    #[must_use]
+    pub fn new(queues: Queues, clock: Clock) -> Self {
+        Self {
+            queues,
+            clock,
+            away: Arc::default(),
+        }
+    }
+
+    async fn push<J: Job>(&self, queue: &Queue<J>, jobs: Vec<NewJob<J>>) {
+        if jobs.is_empty() || self.away.load(Ordering::Relaxed) {
+            return;
+        }
+        let problem = match tokio::time::timeout(PATIENCE, queue.push_many(jobs)).await {
+            Ok(Ok(_)) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        if !self.away.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                queue = J::QUEUE,
+                problem,
+                "jobs cannot be pushed, the sweep will when Redis is back"
+            );
+            tokio::spawn(self.clone().watch());
+        }
+    }
+
+    async fn watch(self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let tick = u64::try_from(self.clock.now().timestamp()).unwrap_or(0);
+            let sweep = MaintenanceJob::Sweep { tick };
+            let pushed = self.queues.maintenance.push(NewJob::new(sweep.id(), sweep));
+            if let Ok(Ok(_)) = tokio::time::timeout(PATIENCE, pushed).await {
+                self.away.store(false, Ordering::Relaxed);
+                tracing::info!("Redis is back, the sweep pushes what was missed");
+                return;
+            }
+        }
+    }
+}
+
+impl Dispatch for QueueDispatch {
+    fn finalize<'a>(&'a self, files: &'a [FileId]) -> BoxFuture<'a, ()> {
+        let jobs = files
+            .iter()
+            .map(|id| NewJob::new(FinalizeJob::id(*id), FinalizeJob { file_id: *id }))
+            .collect();
+        Box::pin(self.push(&self.queues.finalize, jobs))
+    }
+
+    fn deliver<'a>(&'a self, due: &'a [DueDelivery]) -> BoxFuture<'a, ()> {
+        let now = self.clock.now();
+        let jobs = due
+            .iter()
+            .map(|due| {
+                let wait = due
+                    .at
+                    .and_then(|at| (at - now).to_std().ok())
+                    .unwrap_or_default();
+                NewJob::new(
+                    DeliverJob::id(due.id),
+                    DeliverJob {
+                        delivery_id: due.id,
+                    },
+                )
+                .group(due.webhook_id.to_string())
+                .after(wait)
+            })
+            .collect();
+        Box::pin(self.push(&self.queues.deliver, jobs))
+    }
+
+    fn purge<'a>(&'a self, files: &'a [FileId]) -> BoxFuture<'a, ()> {
+        let jobs = files
+            .iter()
+            .map(|id| MaintenanceJob::Purge { file_id: *id })
+            .map(|job| NewJob::new(job.id(), job))
+            .collect();
+        Box::pin(self.push(&self.queues.maintenance, jobs))
+    }
+
+    fn settled(&self, file: FileId) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if !self.away.load(Ordering::Relaxed)
+                && let Err(error) = self.queues.redis.publish(SETTLED, &file.to_string()).await
+            {
+                tracing::debug!(%error, "nobody was told that a file is final; they look by themselves");
+            }
+        })
+    }
+}

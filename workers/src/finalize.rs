@@ -1,0 +1,30 @@
+//! `finalize`: one run for one file.
+
+use crate::{jobs::FinalizeJob, run::Me};
+use apalis_core::{error::BoxDynError, task::data::Data};
+use landfall_core::{
+    context::Landfall,
+    finalize::{Outcome, finalize},
+};
+use landfall_queue::RetryAfter;
+use std::time::Duration;
+
+/// So that two who wait for each other's lease do not spin.
+const AT_LEAST: Duration = Duration::from_millis(20);
+
+pub(crate) async fn handle(
+    job: FinalizeJob,
+    landfall: Data<Landfall>,
+    me: Data<Me>,
+) -> Result<(), BoxDynError> {
+    match finalize(&landfall, job.file_id, me.name()).await? {
+        Outcome::Stored | Outcome::Failed | Outcome::Nothing | Outcome::LeaseLost => Ok(()),
+        Outcome::Later(at) => {
+            let wait = (at - landfall.clock.now())
+                .to_std()
+                .unwrap_or_default()
+                .max(AT_LEAST);
+            Err(RetryAfter::not_yet(wait, "not due yet, by the database").into())
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! What the queues carry: ids, and nothing that could grow old.
+
+use entity::{DeliveryId, FileId};
+use landfall_queue::Job;
+use serde::{Deserialize, Serialize};
+
+/// Take a staged file ashore.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FinalizeJob {
+    pub file_id: FileId,
+}
+
+/// Make one attempt of a delivery.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DeliverJob {
+    pub delivery_id: DeliveryId,
+}
+
+/// Keep house.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum MaintenanceJob {
+    /// Remove the bytes of a file that failed or was deleted.
+    Purge { file_id: FileId },
+    /// Run the sweep that is due at this second of the Unix epoch.
+    Sweep { tick: u64 },
+}
+
+impl Job for FinalizeJob {
+    const QUEUE: &'static str = "finalize";
+}
+
+impl Job for DeliverJob {
+    const QUEUE: &'static str = "deliver";
+}
+
+impl Job for MaintenanceJob {
+    const QUEUE: &'static str = "maintenance";
+}
+
+impl FinalizeJob {
+    pub(crate) fn id(file: FileId) -> String {
+        format!("file:{file}")
+    }
+}
+
+impl DeliverJob {
+    pub(crate) fn id(delivery: DeliveryId) -> String {
+        format!("delivery:{delivery}")
+    }
+}
+
+impl MaintenanceJob {
+    pub(crate) fn id(&self) -> String {
+        match self {
+            Self::Purge { file_id } => format!("purge:{file_id}"),
+            Self::Sweep { tick } => format!("sweep:{tick}"),
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! The workers of one process: a pool for each queue, and the sweep's clock.
+
+use crate::{
+    deliver, finalize, maintenance,
+    queues::{QueueName, Queues},
+    tick::{self, Every},
+};
+use apalis_core::{
+    monitor::{Monitor, MonitorError},
+    worker::builder::WorkerBuilder,
+};
+use apalis_cron::CronScheduler;
+use landfall_core::{context::Landfall, deliver::Deliverer};
+use landfall_queue::WorkerIdentity;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// Purges and sweeps at once in one process.
+const MAINTENANCE_CONCURRENCY: usize = 2;
+
+/// [`Workers::name`], for handlers.
+#[derive(Clone, Debug)]
+pub(crate) struct Me(String);
+
+impl Me {
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Which workers a process runs.
+#[derive(Clone, Debug)]
+pub struct Workers {
+    /// Who holds the leases of this process in the database; never the same twice.
+    pub name: String,
+    pub queues: Vec<QueueName>,
+    /// Instead of the configured numbers, for each queue.
+    pub concurrency: Option<usize>,
+    /// How long running jobs may go on once `stop` is cancelled.
+    pub finish_within: Duration,
+}
+
+/// Runs workers until `stop` is cancelled and what runs has finished, or `finish_within` is over.
+///
+/// # Errors
+/// What Apalis reports at the end; nothing before that ends the workers.
+pub async fn run(
+    landfall: Landfall,
+    queues: Queues,
+    deliverer: Deliverer,
+    workers: Workers,
+    stop: CancellationToken,
+) -> Result<(), MonitorError> {
+    let config = landfall.config.clone();
+    let name = format!("{}-{}", host(), std::process::id());
+    let identity = |concurrency: usize| {
+        WorkerIdentity::new(name.clone(), workers.concurrency.unwrap_or(concurrency))
+    };
+    let me = Me(workers.name.clone());
+    let mut monitor = Monitor::new();
+    for queue in &workers.queues {
+        monitor = match queue {
+            QueueName::Finalize => {
+                let (queue, identity) = (
+                    queues.finalize.clone(),
+                    identity(config.workers.finalize_concurrency),
+                );
+                let (landfall, me) = (landfall.clone(), me.clone());
+                monitor.register(move |_| {
+                    let worker = queue
+                        .worker(identity.clone())
+                        .data(landfall.clone())
+                        .data(me.clone());
+                    worker.build(finalize::handle)
+                })
+            }
+            QueueName::Deliver => {
+                let (queue, identity) = (
+                    queues.deliver.clone(),
+                    identity(config.workers.deliver_concurrency),
+                );
+                let context = deliver::Context::new(
+                    deliverer.clone(),
+                    queues.clone(),
+                    landfall.clock.clone(),
+                );
+                monitor.register(move |_| {
+                    queue
+                        .worker(identity.clone())
+                        .data(context.clone())
+                        .build(deliver::handle)
+                })
+            }
+            QueueName::Maintenance => {
+                let (queue, identity) = (
+                    queues.maintenance.clone(),
+                    identity(MAINTENANCE_CONCURRENCY),
+                );
+                let landfall = landfall.clone();
+                let monitor = monitor.register(move |_| {
+                    queue
+                        .worker(identity.clone())
+                        .data(landfall.clone())
+                        .build(maintenance::handle)
+                });
+                let (every, queues, name) = (
+                    Every::new(config.sweep.interval),
+                    queues.clone(),
+                    name.clone(),
+                );
+                monitor.register(move |run| {
+                    WorkerBuilder::new(format!("sweep-clock-{name}-{run}"))
+                        .backend(CronScheduler::new(every.clone()))
+                        .data(queues.clone())
+                        .build(tick::handle)
+                })
+            }
+        };
+    }
+    landfall_queue::run(monitor, &queues.redis, stop, workers.finish_within).await
+}
+
+fn host() -> String {
+    WorkerIdentity::new("", 1).host
+}
