@@ -14,7 +14,8 @@ use entity::{
 };
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, sea_query::Expr,
+    QuerySelect, QueryTrait,
+    sea_query::{Expr, LockType},
 };
 
 /// Why deliveries of a deleted endpoint end.
@@ -121,7 +122,6 @@ async fn end(db: &Database, clock: &Clock, whose: Expr, limit: u64) -> Result<us
         .filter(whose)
         .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
         .filter(unleased(now))
-        .order_by_asc(delivery::Column::Id)
         .limit(limit)
         .into_tuple()
         .all(db.read())
@@ -139,6 +139,14 @@ async fn give_up(
     rows: Vec<(DeliveryId, EventId)>,
 ) -> Result<usize, DbErr> {
     counters::lock(transaction, rows.iter().map(|(_, event)| *event)).await?;
+    let pending = delivery::Entity::find()
+        .select_only()
+        .column(delivery::Column::Id)
+        .filter(delivery::Column::Id.is_in(rows.iter().map(|(id, _)| *id)))
+        .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
+        .order_by_asc(delivery::Column::Id)
+        .lock(LockType::NoKeyUpdate)
+        .into_query();
     let ended = delivery::Entity::update_many()
         .col_expr(delivery::Column::Status, Expr::val(DeliveryStatus::Failed))
         .col_expr(delivery::Column::LastError, Expr::val(ENDPOINT_DELETED))
@@ -152,7 +160,7 @@ async fn give_up(
             Expr::val(None::<Timestamp>),
         )
         .col_expr(delivery::Column::UpdatedAt, Expr::val(now))
-        .filter(delivery::Column::Id.is_in(rows.iter().map(|(id, _)| *id)))
+        .filter(delivery::Column::Id.in_subquery(pending))
         .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
         .filter(unleased(now))
         .exec_with_returning(transaction)

@@ -1,20 +1,30 @@
 //! The outbox: what must be announced, and to whom it has been.
 //!
 //! Owns events and their deliveries as rows: writing them, listing them, making them due again, forgetting them.
-//! Sends nothing (that is [`crate::deliver`]), and pushes nothing: callers dispatch what a call returned as due.
+//! Sends nothing (that is [`crate::deliver`]); only [`replay`], which works in pages, dispatches by itself, other
+//! callers dispatch what a call returned as due.
 //!
 //! **Architecture invariant.** `pending_deliveries` and `failed_deliveries` of an event are the number of its
-//! deliveries in that status, and its status follows from them, after every commit. So whoever changes deliveries
-//! locks their events first, in the order of their ids, and changes both in one transaction; events before
-//! deliveries before endpoints is the order of locks everywhere.
+//! deliveries in that status, and its status follows from them, after every commit. So whoever changes the status
+//! of deliveries locks their events first, in the order of their ids, and changes both in one transaction; events
+//! before deliveries before endpoints is the order of locks everywhere.
 
+mod again;
 pub(crate) mod counters;
 mod payload;
+mod query;
+mod retention;
 mod subscription;
 mod write;
 
+pub use again::{AgainError, Replay, redeliver, replay};
 pub use payload::{
     BatchComplete, EventType, FileDeleted, FileExpiring, FileStored, UnknownEventType, WebhookTest,
 };
+pub use query::{
+    ATTEMPTS_SHOWN, COUNT_LIMIT, Counts, DELIVERIES_SHOWN, DeliveryDetail, EventDetail,
+    EventFilter, counts, counts_of, deliveries, deliveries_of, get, list,
+};
+pub use retention::forget;
 use subscription::Subscription;
 pub use write::{NewEvent, WriteError, Written, write};

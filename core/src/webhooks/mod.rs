@@ -1,3 +1,306 @@
-//! Webhook endpoints: who is told, and what their deliveries are signed with.
+//! Webhook endpoints: who is told, of what, and what their deliveries are signed with.
+//!
+//! Owns an endpoint from its creation to its deletion, which hides it and ends its deliveries. Sends nothing.
 
+mod fields;
 pub mod signing;
+
+use crate::{
+    clock::Clock,
+    db::Database,
+    deliver,
+    dispatch::DueDelivery,
+    outbox::{self, NewEvent, WriteError},
+    page::{Page, PageRequest},
+};
+use entity::{EventId, Timestamp, WebhookId, webhook_endpoint as endpoint};
+use fields::Faults;
+pub use fields::{DESCRIPTION_LIMIT, FieldFault, URL_LIMIT};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect, UpdateMany, sea_query::Expr,
+};
+use signing::Secret;
+use std::time::Duration;
+
+/// How long the secret before a rotation signs too.
+pub const ROTATION_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Deliveries of a deleted endpoint ended in one transaction …
+const PAGE: u64 = 500;
+
+/// … and how many such pages the deletion itself waits for; the sweep ends the rest.
+const PAGES: usize = 10;
+
+/// Why a call on endpoints did not do what it was to.
+#[derive(Debug, thiserror::Error)]
+pub enum WebhookError {
+    #[error("the webhook endpoint has fields that are wrong")]
+    Invalid(Vec<FieldFault>),
+    #[error("there is no such webhook endpoint")]
+    NotFound,
+    #[error("writing the test event failed")]
+    Event(#[source] WriteError),
+    #[error("the webhook endpoint could not be read or written")]
+    Database(#[from] DbErr),
+}
+
+/// An endpoint to be created.
+#[derive(Clone, Debug)]
+pub struct NewWebhook {
+    /// `http` or `https`, at most [`URL_LIMIT`] characters, without user name, password and fragment.
+    pub url: String,
+    /// Empty: all.
+    pub event_types: Vec<String>,
+    /// At most [`DESCRIPTION_LIMIT`] characters.
+    pub description: String,
+    /// `whsec_` and the base64 of 24 to 64 bytes; none: one is made.
+    pub secret: Option<secrecy::SecretString>,
+    pub active: bool,
+}
+
+/// What is to change; none: stays.
+#[derive(Clone, Debug, Default)]
+pub struct WebhookPatch {
+    pub url: Option<String>,
+    pub event_types: Option<Vec<String>>,
+    pub description: Option<String>,
+    /// True also forgets why it was switched off, and its failures.
+    pub active: Option<bool>,
+}
+
+/// An endpoint, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    pub id: WebhookId,
+    pub url: String,
+    /// Empty: all.
+    pub event_types: Vec<String>,
+    pub description: String,
+    pub active: bool,
+    /// Attempts that failed since the last 2xx.
+    pub consecutive_failures: u32,
+    /// Why Landfall switched it off.
+    pub disabled_reason: Option<String>,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+}
+
+impl From<endpoint::Model> for Webhook {
+    fn from(row: endpoint::Model) -> Self {
+        Self {
+            id: row.id,
+            url: row.url,
+            event_types: serde_json::from_value(row.event_types).unwrap_or_default(),
+            description: row.description,
+            active: row.active,
+            consecutive_failures: u32::try_from(row.consecutive_failures).unwrap_or(0),
+            disabled_reason: row.disabled_reason,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+/// Creates an endpoint; the secret is to be shown now and never again.
+///
+/// # Errors
+/// [`WebhookError::Invalid`] with every wrong field, [`WebhookError::Database`].
+pub async fn create(
+    db: &Database,
+    clock: &Clock,
+    new: NewWebhook,
+) -> Result<(Webhook, Secret), WebhookError> {
+    use secrecy::ExposeSecret;
+    let now = clock.now();
+    let mut faults = Faults::default();
+    let secret = faults.secret(new.secret.as_ref().map(|secret| secret.expose_secret()));
+    let row = endpoint::Model {
+        id: WebhookId::generate(),
+        url: faults.url(&new.url),
+        event_types: faults.event_types(new.event_types).into(),
+        description: faults.description(new.description),
+        active: new.active,
+        secret: secret.expose().to_owned(),
+        previous_secret: None,
+        previous_secret_expires_at: None,
+        consecutive_failures: 0,
+        disabled_reason: None,
+        created_at: now,
+        updated_at: now,
+        deleted_at: None,
+    };
+    if !faults.0.is_empty() {
+        return Err(WebhookError::Invalid(faults.0));
+    }
+    let stored = row.clone().into_active_model();
+    db.write(move |transaction| {
+        Box::pin(async move {
+            endpoint::Entity::insert(stored)
+                .exec_without_returning(transaction)
+                .await
+        })
+    })
+    .await?;
+    Ok((row.into(), secret))
+}
+
+/// Endpoints, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn list(db: &Database, page: PageRequest) -> Result<Page<Webhook>, WebhookError> {
+    let mut select = endpoint::Entity::find()
+        .filter(endpoint::Column::DeletedAt.is_null())
+        .order_by_desc(endpoint::Column::Id)
+        .limit(page.limit + 1);
+    if let Some(before) = page.before {
+        select = select.filter(endpoint::Column::Id.lt(before));
+    }
+    let rows = select.all(db.read()).await?;
+    Ok(Page::cut(rows, page, |row| row.id.0).map(Webhook::from))
+}
+
+/// One endpoint.
+///
+/// # Errors
+/// [`WebhookError::NotFound`], also once it is deleted; [`WebhookError::Database`].
+pub async fn get(db: &Database, id: WebhookId) -> Result<Webhook, WebhookError> {
+    find(db.read(), id).await
+}
+
+async fn find(connection: &impl ConnectionTrait, id: WebhookId) -> Result<Webhook, WebhookError> {
+    endpoint::Entity::find_by_id(id)
+        .filter(endpoint::Column::DeletedAt.is_null())
+        .one(connection)
+        .await?
+        .map(Webhook::from)
+        .ok_or(WebhookError::NotFound)
+}
+
+/// Changes an endpoint. Deliveries that are pending go to the new URL.
+///
+/// # Errors
+/// As [`create`] and [`get`].
+pub async fn update(
+    db: &Database,
+    clock: &Clock,
+    id: WebhookId,
+    patch: WebhookPatch,
+) -> Result<Webhook, WebhookError> {
+    let mut faults = Faults::default();
+    let mut change = existing(id).col_expr(endpoint::Column::UpdatedAt, Expr::val(clock.now()));
+    if let Some(url) = patch.url {
+        change = change.col_expr(endpoint::Column::Url, Expr::val(faults.url(&url)));
+    }
+    if let Some(types) = patch.event_types {
+        let types: serde_json::Value = faults.event_types(types).into();
+        change = change.col_expr(endpoint::Column::EventTypes, Expr::val(types));
+    }
+    if let Some(text) = patch.description {
+        let text = faults.description(text);
+        change = change.col_expr(endpoint::Column::Description, Expr::val(text));
+    }
+    if let Some(active) = patch.active {
+        change = change.col_expr(endpoint::Column::Active, Expr::val(active));
+        if active {
+            change = change
+                .col_expr(endpoint::Column::DisabledReason, Expr::val(None::<String>))
+                .col_expr(endpoint::Column::ConsecutiveFailures, Expr::val(0));
+        }
+    }
+    if !faults.0.is_empty() {
+        return Err(WebhookError::Invalid(faults.0));
+    }
+    changed(db, change).await
+}
+
+/// Gives an endpoint a new secret, to be shown now and never again; the one before signs too for
+/// [`ROTATION_OVERLAP`], the one before that no more.
+///
+/// # Errors
+/// As [`get`].
+pub async fn rotate_secret(
+    db: &Database,
+    clock: &Clock,
+    id: WebhookId,
+) -> Result<(Webhook, Secret), WebhookError> {
+    let secret = Secret::generate();
+    let change = existing(id)
+        .col_expr(
+            endpoint::Column::PreviousSecret,
+            Expr::col(endpoint::Column::Secret),
+        )
+        .col_expr(
+            endpoint::Column::PreviousSecretExpiresAt,
+            Expr::val(clock.after(ROTATION_OVERLAP)),
+        )
+        .col_expr(endpoint::Column::Secret, Expr::val(secret.expose()))
+        .col_expr(endpoint::Column::UpdatedAt, Expr::val(clock.now()));
+    Ok((changed(db, change).await?, secret))
+}
+
+/// Deletes an endpoint: nothing finds it any more, and its pending deliveries end `failed`. A crash in between, or
+/// more of them than this call waits for, leaves them to [`deliver::end_orphaned`].
+///
+/// # Errors
+/// As [`get`].
+pub async fn delete(db: &Database, clock: &Clock, id: WebhookId) -> Result<(), WebhookError> {
+    let now = clock.now();
+    let change = existing(id)
+        .col_expr(endpoint::Column::DeletedAt, Expr::val(now))
+        .col_expr(endpoint::Column::UpdatedAt, Expr::val(now))
+        .col_expr(endpoint::Column::Active, Expr::val(false));
+    changed(db, change).await?;
+    for _ in 0..PAGES {
+        if deliver::end_of_endpoint(db, clock, id, PAGE).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a `webhook.test` event for this endpoint alone, whatever it subscribed to and even if it is switched off.
+/// Returns what to dispatch.
+///
+/// # Errors
+/// [`WebhookError::Event`], and as [`get`].
+pub async fn test(
+    db: &Database,
+    clock: &Clock,
+    id: WebhookId,
+) -> Result<(EventId, Vec<DueDelivery>), WebhookError> {
+    let now = clock.now();
+    db.write(move |transaction| {
+        Box::pin(async move {
+            find(transaction, id).await?;
+            let written = outbox::write(transaction, now, NewEvent::webhook_test(id))
+                .await
+                .map_err(WebhookError::Event)?;
+            Ok((written.event_id, written.due))
+        })
+    })
+    .await
+}
+
+/// A change of one endpoint that is there.
+fn existing(id: WebhookId) -> UpdateMany<endpoint::Entity> {
+    endpoint::Entity::update_many()
+        .filter(endpoint::Column::Id.eq(id))
+        .filter(endpoint::Column::DeletedAt.is_null())
+}
+
+async fn changed(
+    db: &Database,
+    change: UpdateMany<endpoint::Entity>,
+) -> Result<Webhook, WebhookError> {
+    let rows = db
+        .write(move |transaction| {
+            Box::pin(async move { change.exec_with_returning(transaction).await })
+        })
+        .await?;
+    rows.into_iter()
+        .next()
+        .map(Webhook::from)
+        .ok_or(WebhookError::NotFound)
+}

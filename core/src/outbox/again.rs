@@ -1,0 +1,307 @@
+//! Announcing again: redelivery of one event, replay of many.
+//!
+//! What was delivered or given up becomes pending with a fresh round of attempts; what was never announced to an
+//! endpoint that wants it now gets a delivery. The receiver sees the same `webhook-id` as before.
+
+use super::{
+    EventType, Subscription,
+    counters::{self, Change, Changes},
+    write::add_deliveries,
+};
+use crate::{
+    clock::Clock,
+    db::Database,
+    dispatch::{Dispatch, DueDelivery},
+};
+use entity::{
+    DeliveryId, EventId, Timestamp, WebhookId,
+    delivery::{self, DeliveryStatus},
+    outbox_event,
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait,
+    sea_query::{Expr, LockType},
+};
+use std::collections::{HashMap, HashSet};
+
+/// Events of a replay in one transaction.
+const PAGE: u64 = 500;
+
+/// Why nothing was made due.
+#[derive(Debug, thiserror::Error)]
+pub enum AgainError {
+    #[error("there is no such event")]
+    NoSuchEvent,
+    #[error("there is no such active webhook endpoint")]
+    NoSuchEndpoint,
+    #[error("the endpoint does not want events of this type")]
+    NotSubscribed,
+    #[error("making deliveries due failed in the database")]
+    Database(#[from] DbErr),
+}
+
+/// What a replay is over.
+#[derive(Clone, Copy, Debug)]
+pub struct Replay {
+    /// Events written at this moment or later …
+    pub since: Timestamp,
+    /// … and before this one.
+    pub until: Option<Timestamp>,
+    /// Only those whose delivery is `delivered`, or `failed`; none: both, and what was never announced to the
+    /// endpoint. What is pending is under way anyhow.
+    pub status: Option<DeliveryStatus>,
+}
+
+/// Makes the deliveries of an event due now: to `only` this endpoint, or to all that have one or want one. Deliveries
+/// to endpoints that are deleted or switched off stay as they are, as does what is being attempted; what waits for
+/// a retry is due at once. Returns the event as it is then, and what to dispatch.
+///
+/// # Errors
+/// [`AgainError`]; nothing is changed then.
+pub async fn redeliver(
+    db: &Database,
+    clock: &Clock,
+    event: EventId,
+    only: Option<WebhookId>,
+) -> Result<(outbox_event::Model, Vec<DueDelivery>), AgainError> {
+    let now = clock.now();
+    db.write(move |transaction| Box::pin(redeliver_one(transaction, now, event, only)))
+        .await
+}
+
+async fn redeliver_one(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    id: EventId,
+    only: Option<WebhookId>,
+) -> Result<(outbox_event::Model, Vec<DueDelivery>), AgainError> {
+    counters::lock(transaction, [id]).await?;
+    let event = find_event(transaction, id).await?;
+    let mut active = Subscription::all(transaction).await?;
+    if let Some(only) = only {
+        active.retain(|one| one.webhook_id == only);
+        if active.is_empty() {
+            return Err(AgainError::NoSuchEndpoint);
+        }
+    }
+    let targets = active.iter().map(|one| one.webhook_id).collect();
+    let rows = lock_deliveries(transaction, &[id], targets).await?;
+    let has: HashSet<WebhookId> = rows.iter().map(|row| row.webhook_id).collect();
+    let missing: Vec<WebhookId> = active
+        .iter()
+        .filter(|one| !has.contains(&one.webhook_id))
+        .filter(|one| is_spread(&event.event_type) && one.wants(&event.event_type))
+        .map(|one| one.webhook_id)
+        .collect();
+    if only.is_some() && rows.is_empty() && missing.is_empty() {
+        return Err(AgainError::NotSubscribed);
+    }
+    let ready = rows
+        .into_iter()
+        .filter(|row| !is_leased(row, now))
+        .collect();
+    let due = make_due(transaction, now, ready, vec![(id, missing)]).await?;
+    Ok((find_event(transaction, id).await?, due))
+}
+
+async fn find_event(
+    transaction: &impl ConnectionTrait,
+    id: EventId,
+) -> Result<outbox_event::Model, AgainError> {
+    outbox_event::Entity::find_by_id(id)
+        .one(transaction)
+        .await?
+        .ok_or(AgainError::NoSuchEvent)
+}
+
+/// A test is for the endpoint it was asked for.
+fn is_spread(event_type: &str) -> bool {
+    event_type != EventType::WebhookTest.as_str()
+}
+
+fn is_leased(row: &delivery::Model, now: Timestamp) -> bool {
+    row.status == DeliveryStatus::Pending && row.lease_expires_at.is_some_and(|end| end >= now)
+}
+
+/// Announces to one endpoint again what it has heard, missed or never been told, in pages of 500 events, each
+/// committed and dispatched before the next. Returns how many deliveries became due. Ended half-way it may be
+/// started again.
+///
+/// # Errors
+/// [`AgainError`]; pages before stay.
+pub async fn replay(
+    db: &Database,
+    clock: &Clock,
+    dispatch: &dyn Dispatch,
+    webhook: WebhookId,
+    replay: Replay,
+) -> Result<u64, AgainError> {
+    // What is written from now on is announced anyhow; without an end a busy outbox would never be replayed.
+    let until = replay
+        .until
+        .unwrap_or_else(|| clock.after(std::time::Duration::from_micros(1)));
+    let replay = Replay {
+        until: Some(until),
+        ..replay
+    };
+    let mut count = 0;
+    let mut after = None;
+    loop {
+        let now = clock.now();
+        let (due, last) = db
+            .write(move |transaction| {
+                Box::pin(replay_page(transaction, now, webhook, replay, after))
+            })
+            .await?;
+        count += u64::try_from(due.len()).unwrap_or(u64::MAX);
+        if !due.is_empty() {
+            dispatch.deliver(&due).await;
+        }
+        match last {
+            Some(last) => after = Some(last),
+            None => return Ok(count),
+        }
+    }
+}
+
+/// Returns what became due, and the last event of the page unless it is the last page.
+async fn replay_page(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    webhook: WebhookId,
+    replay: Replay,
+    after: Option<EventId>,
+) -> Result<(Vec<DueDelivery>, Option<EventId>), AgainError> {
+    let endpoint = Subscription::all(transaction)
+        .await?
+        .into_iter()
+        .find(|one| one.webhook_id == webhook)
+        .ok_or(AgainError::NoSuchEndpoint)?;
+    let events = events_of(transaction, webhook, replay, after).await?;
+    let full = u64::try_from(events.len()).unwrap_or(u64::MAX) >= PAGE;
+    let last = events.last().map(|(id, _)| *id).filter(|_| full);
+    let ids = counters::lock(transaction, events.iter().map(|(id, _)| *id)).await?;
+    let there: HashSet<EventId> = ids.iter().copied().collect();
+    let rows = lock_deliveries(transaction, &ids, vec![webhook]).await?;
+    let has: HashSet<EventId> = rows.iter().map(|row| row.event_id).collect();
+    let missing = events
+        .into_iter()
+        .filter(|(id, _)| replay.status.is_none() && there.contains(id) && !has.contains(id))
+        .filter(|(_, event_type)| is_spread(event_type) && endpoint.wants(event_type))
+        .map(|(id, _)| (id, vec![webhook]))
+        .collect();
+    let ready = rows
+        .into_iter()
+        .filter(|row| row.status != DeliveryStatus::Pending)
+        .filter(|row| replay.status.is_none_or(|status| row.status == status))
+        .collect();
+    Ok((make_due(transaction, now, ready, missing).await?, last))
+}
+
+async fn events_of(
+    transaction: &impl ConnectionTrait,
+    webhook: WebhookId,
+    replay: Replay,
+    after: Option<EventId>,
+) -> Result<Vec<(EventId, String)>, DbErr> {
+    let mut select = outbox_event::Entity::find()
+        .select_only()
+        .column(outbox_event::Column::Id)
+        .column(outbox_event::Column::EventType)
+        .filter(outbox_event::Column::CreatedAt.gte(replay.since))
+        .order_by_asc(outbox_event::Column::Id)
+        .limit(PAGE);
+    if let Some(until) = replay.until {
+        select = select.filter(outbox_event::Column::CreatedAt.lt(until));
+    }
+    if let Some(status) = replay.status {
+        let with_delivery = delivery::Entity::find()
+            .select_only()
+            .column(delivery::Column::EventId)
+            .filter(delivery::Column::WebhookId.eq(webhook))
+            .filter(delivery::Column::Status.eq(status))
+            .into_query();
+        select = select.filter(outbox_event::Column::Id.in_subquery(with_delivery));
+    }
+    if let Some(after) = after {
+        select = select.filter(outbox_event::Column::Id.gt(after));
+    }
+    select.into_tuple().all(transaction).await
+}
+
+async fn lock_deliveries(
+    transaction: &impl ConnectionTrait,
+    events: &[EventId],
+    webhooks: Vec<WebhookId>,
+) -> Result<Vec<delivery::Model>, DbErr> {
+    delivery::Entity::find()
+        .filter(delivery::Column::EventId.is_in(events.iter().copied()))
+        .filter(delivery::Column::WebhookId.is_in(webhooks))
+        .order_by_asc(delivery::Column::Id)
+        .lock(LockType::NoKeyUpdate)
+        .all(transaction)
+        .await
+}
+
+/// Makes locked deliveries pending and due, adds those that are missing, and keeps the counters of their events,
+/// which are locked too.
+async fn make_due(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    rows: Vec<delivery::Model>,
+    missing: Vec<(EventId, Vec<WebhookId>)>,
+) -> Result<Vec<DueDelivery>, DbErr> {
+    let mut changes = Changes::default();
+    let mut by_status: HashMap<DeliveryStatus, Vec<DeliveryId>> = HashMap::new();
+    for row in &rows {
+        by_status.entry(row.status).or_default().push(row.id);
+        changes.add(row.event_id, leaving(row.status));
+    }
+    for (status, ids) in by_status {
+        delivery::Entity::update_many()
+            .col_expr(delivery::Column::Status, Expr::val(DeliveryStatus::Pending))
+            .col_expr(delivery::Column::AttemptsThisRound, Expr::val(0))
+            .col_expr(delivery::Column::NextAttemptAt, Expr::val(now))
+            .col_expr(delivery::Column::DeliveredAt, Expr::val(None::<Timestamp>))
+            .col_expr(delivery::Column::LeaseOwner, Expr::val(None::<String>))
+            .col_expr(
+                delivery::Column::LeaseExpiresAt,
+                Expr::val(None::<Timestamp>),
+            )
+            .col_expr(delivery::Column::UpdatedAt, Expr::val(now))
+            .filter(delivery::Column::Id.is_in(ids))
+            .filter(delivery::Column::Status.eq(status))
+            .exec(transaction)
+            .await?;
+    }
+    for (event, webhooks) in &missing {
+        let pending = i32::try_from(webhooks.len()).unwrap_or(i32::MAX);
+        changes.add(*event, Change { pending, failed: 0 });
+    }
+    let added = add_deliveries(transaction, now, &missing).await?;
+    changes.apply(transaction, now).await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| DueDelivery {
+            id: row.id,
+            webhook_id: row.webhook_id,
+            at: None,
+        })
+        .chain(added)
+        .collect())
+}
+
+fn leaving(status: DeliveryStatus) -> Change {
+    match status {
+        DeliveryStatus::Pending => Change::default(),
+        DeliveryStatus::Delivered => Change {
+            pending: 1,
+            failed: 0,
+        },
+        DeliveryStatus::Failed => Change {
+            pending: 1,
+            failed: -1,
+        },
+    }
+}

@@ -1,0 +1,251 @@
+//! Looking at events and deliveries: pages for lists, one event whole, counts for dashboards.
+
+use crate::{
+    db::Database,
+    page::{Page, PageRequest},
+};
+use entity::{
+    DeliveryId, EventId, Timestamp, WebhookId, attempt,
+    delivery::{self, DeliveryStatus},
+    outbox_event::{self, EventStatus},
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, Select,
+    sea_query::{Expr, Query},
+};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// The most deliveries shown of one event, the newest.
+pub const DELIVERIES_SHOWN: u64 = 1000;
+
+/// The most attempts read for one answer, the newest.
+pub const ATTEMPTS_SHOWN: u64 = 5000;
+
+/// Counting ends here, so that a count costs the same however long the backlog is.
+pub const COUNT_LIMIT: u64 = 100_000;
+
+/// Which events.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    pub status: Option<EventStatus>,
+    /// Exactly so; a type that does not exist finds nothing.
+    pub event_type: Option<String>,
+    /// The file, batch or endpoint it is about.
+    pub aggregate_id: Option<Uuid>,
+}
+
+/// A delivery and its attempts, oldest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeliveryDetail {
+    pub delivery: delivery::Model,
+    pub attempts: Vec<attempt::Model>,
+}
+
+/// An event and all that was done about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventDetail {
+    pub event: outbox_event::Model,
+    /// The oldest first.
+    pub deliveries: Vec<DeliveryDetail>,
+}
+
+/// How much is under way, and how much was given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// At most [`COUNT_LIMIT`].
+    pub pending: u64,
+    /// At most [`COUNT_LIMIT`].
+    pub failed: u64,
+    /// Since when the oldest pending one has waited.
+    pub oldest_pending_since: Option<Timestamp>,
+}
+
+/// Events, newest first.
+///
+/// # Errors
+/// The database's.
+pub async fn list(
+    db: &Database,
+    filter: EventFilter,
+    page: PageRequest,
+) -> Result<Page<outbox_event::Model>, DbErr> {
+    let mut select = outbox_event::Entity::find()
+        .order_by_desc(outbox_event::Column::Id)
+        .limit(page.limit + 1);
+    if let Some(status) = filter.status {
+        select = select.filter(outbox_event::Column::Status.eq(status));
+    }
+    if let Some(event_type) = filter.event_type {
+        select = select.filter(outbox_event::Column::EventType.eq(event_type));
+    }
+    if let Some(aggregate_id) = filter.aggregate_id {
+        select = select.filter(outbox_event::Column::AggregateId.eq(aggregate_id));
+    }
+    if let Some(before) = page.before {
+        select = select.filter(outbox_event::Column::Id.lt(before));
+    }
+    let rows = select.all(db.read()).await?;
+    Ok(Page::cut(rows, page, |row| row.id.0))
+}
+
+/// The event with its deliveries and their attempts; none when there is no such event.
+///
+/// # Errors
+/// The database's.
+pub async fn get(db: &Database, id: EventId) -> Result<Option<EventDetail>, DbErr> {
+    let Some(event) = outbox_event::Entity::find_by_id(id).one(db.read()).await? else {
+        return Ok(None);
+    };
+    let mut rows = delivery::Entity::find()
+        .filter(delivery::Column::EventId.eq(id))
+        .order_by_desc(delivery::Column::Id)
+        .limit(DELIVERIES_SHOWN)
+        .all(db.read())
+        .await?;
+    rows.reverse();
+    Ok(Some(EventDetail {
+        event,
+        deliveries: with_attempts(db.read(), rows).await?,
+    }))
+}
+
+/// Deliveries to one endpoint, newest first, with their attempts.
+///
+/// # Errors
+/// The database's.
+pub async fn deliveries(
+    db: &Database,
+    webhook: WebhookId,
+    status: Option<DeliveryStatus>,
+    page: PageRequest,
+) -> Result<Page<DeliveryDetail>, DbErr> {
+    let mut select = delivery::Entity::find()
+        .filter(delivery::Column::WebhookId.eq(webhook))
+        .order_by_desc(delivery::Column::Id)
+        .limit(page.limit + 1);
+    if let Some(status) = status {
+        select = select.filter(delivery::Column::Status.eq(status));
+    }
+    if let Some(before) = page.before {
+        select = select.filter(delivery::Column::Id.lt(before));
+    }
+    let rows = Page::cut(select.all(db.read()).await?, page, |row| row.id.0);
+    let items = with_attempts(db.read(), rows.items).await?;
+    Ok(Page {
+        items,
+        next_cursor: rows.next_cursor,
+    })
+}
+
+/// The deliveries of some events, without attempts, oldest first: for a page of a list.
+///
+/// # Errors
+/// The database's.
+pub async fn deliveries_of(
+    db: &Database,
+    events: &[EventId],
+) -> Result<HashMap<EventId, Vec<delivery::Model>>, DbErr> {
+    let rows = delivery::Entity::find()
+        .filter(delivery::Column::EventId.is_in(events.iter().copied()))
+        .order_by_asc(delivery::Column::Id)
+        .all(db.read())
+        .await?;
+    let mut found: HashMap<EventId, Vec<delivery::Model>> = HashMap::new();
+    for row in rows {
+        found.entry(row.event_id).or_default().push(row);
+    }
+    Ok(found)
+}
+
+/// Of all events.
+///
+/// # Errors
+/// The database's.
+pub async fn counts(db: &Database) -> Result<Counts, DbErr> {
+    let of = |status| outbox_event::Entity::find().filter(outbox_event::Column::Status.eq(status));
+    Ok(Counts {
+        pending: count(db.read(), of(EventStatus::Pending)).await?,
+        failed: count(db.read(), of(EventStatus::Failed)).await?,
+        oldest_pending_since: of(EventStatus::Pending)
+            .select_only()
+            .column(outbox_event::Column::CreatedAt)
+            .order_by_asc(outbox_event::Column::Id)
+            .limit(1)
+            .into_tuple()
+            .one(db.read())
+            .await?,
+    })
+}
+
+/// Of the deliveries to one endpoint.
+///
+/// # Errors
+/// The database's.
+pub async fn counts_of(db: &Database, webhook: WebhookId) -> Result<Counts, DbErr> {
+    let of = |status| {
+        delivery::Entity::find()
+            .filter(delivery::Column::WebhookId.eq(webhook))
+            .filter(delivery::Column::Status.eq(status))
+    };
+    Ok(Counts {
+        pending: count(db.read(), of(DeliveryStatus::Pending)).await?,
+        failed: count(db.read(), of(DeliveryStatus::Failed)).await?,
+        oldest_pending_since: of(DeliveryStatus::Pending)
+            .select_only()
+            .column(delivery::Column::CreatedAt)
+            .order_by_asc(delivery::Column::Id)
+            .limit(1)
+            .into_tuple()
+            .one(db.read())
+            .await?,
+    })
+}
+
+async fn count<E: EntityTrait>(
+    connection: &DatabaseConnection,
+    select: Select<E>,
+) -> Result<u64, DbErr> {
+    let rows = select
+        .select_only()
+        .expr_as(Expr::val(1), "one")
+        .limit(COUNT_LIMIT)
+        .into_query();
+    let counting = Query::select()
+        .expr_as(Expr::cust("COUNT(*)"), "rows")
+        .from_subquery(rows, "counted")
+        .to_owned();
+    let row = connection.query_one(&counting).await?;
+    let rows: i64 = row.map_or(Ok(0), |row| row.try_get("", "rows"))?;
+    Ok(u64::try_from(rows).unwrap_or(0))
+}
+
+async fn with_attempts(
+    connection: &DatabaseConnection,
+    rows: Vec<delivery::Model>,
+) -> Result<Vec<DeliveryDetail>, DbErr> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut attempts: HashMap<DeliveryId, Vec<attempt::Model>> = HashMap::new();
+    let newest = attempt::Entity::find()
+        .filter(attempt::Column::DeliveryId.is_in(rows.iter().map(|row| row.id)))
+        .order_by_desc(attempt::Column::Id)
+        .limit(ATTEMPTS_SHOWN)
+        .all(connection)
+        .await?;
+    for attempt in newest.into_iter().rev() {
+        attempts
+            .entry(attempt.delivery_id)
+            .or_default()
+            .push(attempt);
+    }
+    Ok(rows
+        .into_iter()
+        .map(|delivery| DeliveryDetail {
+            attempts: attempts.remove(&delivery.id).unwrap_or_default(),
+            delivery,
+        })
+        .collect())
+}
