@@ -189,6 +189,8 @@ impl Writer {
         }
         Ok(match ended {
             Ended::Whole => None,
+            // That was all; whatever else the client may send is surplus.
+            _ if self.hold.upload.status == UploadStatus::Complete => None,
             other => Some(other),
         })
     }
