@@ -7,6 +7,7 @@ use super::{
     Bytestream, UploadError,
     close::{Reason, close},
     hold::{Hold, Taken, Then, take},
+    lease::renewing,
     source::{Ended, Pace, Source},
 };
 use crate::{
@@ -154,7 +155,7 @@ impl Writer {
         let staging = self.hold.landfall.staging.clone();
         let stop = self.source.stop().clone();
         let work = staging.append(key, offset, self.source.stretch(), options);
-        self.hold.renewing(&stop, work).await
+        renewing(&stop, || self.hold.set_lease(Then::GoOn), work).await
     }
 
     /// Counts a stretch. None when that was all; else why the stretch ended.

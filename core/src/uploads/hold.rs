@@ -7,6 +7,7 @@
 
 use super::{
     Append, UploadError, finish,
+    lease::{LEASE, LOOK_EVERY, WAIT},
     query::{get, is_open},
 };
 use crate::{context::Landfall, files::Scope, staging::StagingKey};
@@ -22,15 +23,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How long a lease lives: a killed process keeps its uploads from going on for no longer.
-const LEASE: Duration = Duration::from_secs(5);
-/// How often it is renewed.
-const RENEW_EVERY: Duration = Duration::from_millis(1500);
-/// How long a newcomer waits for a writer at work before it is told so: longer than a lease, so that the uploads
-/// of a killed process go on at once.
-const WAIT: Duration = Duration::from_secs(6);
-/// How often it looks.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Enough for a writer on a disk to notice that its client pauses, and to count what came.
 pub(super) const PAUSE_AWAY: Duration = Duration::from_millis(400);
 
@@ -285,26 +277,5 @@ impl Hold {
     pub(super) async fn is_mine(&self, db: &impl ConnectionTrait) -> Result<bool, DbErr> {
         let found = Entity::find_by_id(self.upload.id).one(db).await?;
         Ok(found.is_some_and(|now| now.fence == self.upload.fence && is_open(now.status)))
-    }
-
-    /// Does `work` under the lease. When it is lost, `stop` is cancelled, and the work is expected to end soon.
-    pub(super) async fn renewing<T>(
-        &self,
-        stop: &CancellationToken,
-        work: impl Future<Output = T>,
-    ) -> T {
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return done,
-                () = tokio::time::sleep(RENEW_EVERY) => match self.set_lease(Then::GoOn).await {
-                    Ok(true) => {}
-                    Ok(false) => stop.cancel(),
-                    // The fence decides in the end; until then the bytes may go on.
-                    Err(error) => tracing::debug!(upload.id = %self.upload.id, %error, "a lease was not renewed"),
-                },
-            }
-        }
     }
 }

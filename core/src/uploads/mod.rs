@@ -22,6 +22,7 @@ mod error;
 mod expire;
 mod finish;
 mod hold;
+mod lease;
 mod part;
 mod plan;
 mod query;

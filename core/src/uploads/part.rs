@@ -7,6 +7,7 @@ use super::{
     Bytestream, UploadError,
     close::{Reason, close},
     hold::{open, signed},
+    lease::{LEASE, LOOK_EVERY, WAIT, renewing},
     plan::{Place, place},
     query::{get, is_open},
     source::{Ended, Source},
@@ -26,18 +27,8 @@ use sea_orm::{
     ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, UpdateMany,
     sea_query::{Expr, ExprTrait, OnConflict},
 };
-use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// How long a claim lives.
-const LEASE: Duration = Duration::from_secs(5);
-/// How often it is renewed.
-const RENEW_EVERY: Duration = Duration::from_millis(1500);
-/// How long a request for a part waits for another one that is writing it: longer than a claim lives.
-const WAIT: Duration = Duration::from_secs(6);
-/// How often it looks.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// A part that a client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,16 +248,16 @@ impl Request {
     async fn write(&mut self) -> Result<Sha256Digest, UploadError> {
         let staging = self.landfall.staging.clone();
         let stop = self.source.stop().clone();
-        let renewed = self.mine();
-        let (landfall, key) = (self.landfall.clone(), StagingKey(self.id.0));
+        let key = StagingKey(self.id.0);
         let Place { offset, size } = self.place;
         let options = Options {
             limit: size,
             expected: self.part.content_length,
             hashes: &[Algorithm::Sha256],
         };
+        let (landfall, mine) = (self.landfall.clone(), self.mine());
         let work = staging.put_part(key, offset, size, self.source.stretch(), options);
-        let outcome = renewing(&landfall, &renewed, &stop, work).await;
+        let outcome = renewing(&stop, || renew(&landfall, &mine), work).await;
         self.require_whole(&outcome)?;
         let staged = match outcome {
             Ok(staged) => staged,
@@ -368,35 +359,14 @@ impl Request {
     }
 }
 
-/// Does `work` while the claim is renewed; when it is lost, `stop` is cancelled and the work ends soon.
-async fn renewing<T>(
-    landfall: &Landfall,
-    mine: &UpdateMany<Entity>,
-    stop: &CancellationToken,
-    work: impl Future<Output = T>,
-) -> T {
-    tokio::pin!(work);
-    loop {
-        tokio::select! {
-            biased;
-            done = &mut work => return done,
-            () = tokio::time::sleep(RENEW_EVERY) => {
-                let until = landfall.clock.after(LEASE);
-                let update = mine
-                    .clone()
-                    .col_expr(Column::LeaseExpiresAt, Expr::value(until));
-                let renewed: Result<bool, DbErr> = landfall
-                    .db
-                    .write(move |transaction| {
-                        Box::pin(async move { Ok(update.exec(transaction).await?.rows_affected == 1) })
-                    })
-                    .await;
-                match renewed {
-                    Ok(true) => {}
-                    Ok(false) => stop.cancel(),
-                    Err(error) => tracing::debug!(%error, "the claim of a part was not renewed"),
-                }
-            }
-        }
-    }
+/// False when the claim has been lost.
+async fn renew(landfall: &Landfall, mine: &UpdateMany<Entity>) -> Result<bool, DbErr> {
+    let until = Expr::value(landfall.clock.after(LEASE));
+    let update = mine.clone().col_expr(Column::LeaseExpiresAt, until);
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move { Ok(update.exec(transaction).await?.rows_affected == 1) })
+        })
+        .await
 }
