@@ -63,6 +63,12 @@ async fn due(landfall: &Landfall) -> Result<Vec<Model>, DbErr> {
         let rows = Entity::find()
             .filter(which)
             .filter(Column::ExpiresAt.lt(now))
+            // A writer at work is not resting, however short the time is.
+            .filter(
+                Column::LeaseExpiresAt
+                    .is_null()
+                    .or(Column::LeaseExpiresAt.lte(now)),
+            )
             .order_by_asc(Column::ExpiresAt)
             .limit(PAGE)
             .all(landfall.db.read())

@@ -8,7 +8,7 @@
 use super::{
     Append, UploadError, finish,
     lease::{LEASE, LOOK_EVERY, WAIT},
-    query::{get, is_open},
+    query::{get, is_open, status_at},
 };
 use crate::{context::Landfall, files::Scope, staging::StagingKey};
 use entity::{
@@ -61,7 +61,12 @@ pub(super) async fn take(
         let upload = get(landfall.db.read(), scope, id).await?;
         let now = landfall.clock.now();
         let at_work = upload.lease_expires_at.is_some_and(|lease| lease > now);
-        match judge(&upload, request, landfall.config.uploads.max_file_size.0)? {
+        match judge(
+            &upload,
+            request,
+            landfall.config.uploads.max_file_size.0,
+            now,
+        )? {
             Offset::Past => return Ok(Taken::Done(Box::new(upload))),
             Offset::Ahead if !at_work => return Err(wrong_offset(&upload, request)),
             Offset::Right if !at_work => {
@@ -96,14 +101,19 @@ fn wrong_offset(upload: &Model, request: &Append) -> UploadError {
 }
 
 /// What no waiting changes is answered at once.
-fn judge(upload: &Model, request: &Append, most: u64) -> Result<Offset, UploadError> {
+fn judge(
+    upload: &Model,
+    request: &Append,
+    most: u64,
+    now: Timestamp,
+) -> Result<Offset, UploadError> {
     match upload.kind {
         UploadKind::Parts => return Err(UploadError::NotFound),
         UploadKind::Final => return Err(UploadError::Joined),
         UploadKind::Append | UploadKind::Partial => {}
     }
     let offset = upload.bytes_received.unsigned_abs();
-    match upload.status {
+    match status_at(upload, now) {
         UploadStatus::Complete if request.offset == offset => return Ok(Offset::Past),
         UploadStatus::Complete => return Err(wrong_offset(upload, request)),
         status if !is_open(status) => return Err(UploadError::Closed(status)),

@@ -38,6 +38,6 @@ pub use expire::{expire_due, forget_closed};
 pub use finish::complete;
 pub use part::{NewPart, PutPart, put_part};
 pub use plan::{MAX_CHUNK, MAX_PARTS, MIN_CHUNK, chunk_size};
-pub use query::{find, get, settled_offset, staged};
+pub use query::{find, get, settled_offset, staged, status_at};
 pub use ranges::Ranges;
 pub use source::Bytestream;

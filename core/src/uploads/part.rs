@@ -9,7 +9,7 @@ use super::{
     hold::{open, signed},
     lease::{LEASE, LOOK_EVERY, WAIT, renewing},
     plan::{Place, place},
-    query::{get, is_open},
+    query::{get, is_open, status_at},
     source::{Ended, Source},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     staging::{Algorithm, Options, Staging, StagingError, StagingKey},
 };
 use entity::{
-    UploadId,
+    Timestamp, UploadId,
     part::{Column, Entity, Model},
     upload::{self, UploadKind, UploadStatus},
 };
@@ -66,7 +66,7 @@ pub async fn put_part(
     body: Bytestream,
 ) -> Result<PutPart, UploadError> {
     let upload = get(landfall.db.read(), scope, id).await?;
-    let place = where_it_lies(&upload, part)?;
+    let place = where_it_lies(&upload, part, landfall.clock.now())?;
     let stop = CancellationToken::new();
     let stop_when_dropped = stop.clone().drop_guard();
     let patience = landfall.config.server.idle_timeout;
@@ -85,7 +85,11 @@ pub async fn put_part(
     outcome
 }
 
-fn where_it_lies(upload: &upload::Model, part: NewPart) -> Result<Place, UploadError> {
+fn where_it_lies(
+    upload: &upload::Model,
+    part: NewPart,
+    now: Timestamp,
+) -> Result<Place, UploadError> {
     let (UploadKind::Parts, Some(total), Some(chunk), Some(parts)) = (
         upload.kind,
         upload.total_size_bytes,
@@ -101,8 +105,9 @@ fn where_it_lies(upload: &upload::Model, part: NewPart) -> Result<Place, UploadE
             total: parts.unsigned_abs(),
         },
     )?;
-    if !is_open(upload.status) {
-        return Err(UploadError::Closed(upload.status));
+    let status = status_at(upload, now);
+    if !is_open(status) {
+        return Err(UploadError::Closed(status));
     }
     if part
         .content_length
@@ -304,7 +309,7 @@ impl Request {
             .col_expr(Column::LeaseOwner, Expr::value(Option::<String>::None))
             .col_expr(
                 Column::LeaseExpiresAt,
-                Expr::value(Option::<entity::Timestamp>::None),
+                Expr::value(Option::<Timestamp>::None),
             );
         let upload = open(self.id)
             .col_expr(Upload::Status, Expr::value(UploadStatus::InProgress))

@@ -8,7 +8,7 @@ use crate::{
     storage::transfer::Piece,
 };
 use entity::{
-    FileId, UploadId, file,
+    FileId, Timestamp, UploadId, file,
     upload::{Entity, Model, UploadKind, UploadStatus},
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -65,6 +65,17 @@ pub async fn settled_offset(
             return Ok(upload);
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// How far an upload is at a moment: one whose time is over counts as expired before the sweep has come to it. A final
+/// upload's time is that of its partial ones.
+#[must_use]
+pub fn status_at(upload: &Model, now: Timestamp) -> UploadStatus {
+    if is_open(upload.status) && upload.kind != UploadKind::Final && upload.expires_at < now {
+        UploadStatus::Expired
+    } else {
+        upload.status
     }
 }
 

@@ -20,6 +20,7 @@ over_both_databases!(
     abort_stops_a_writer_at_work,
     complete_upload_is_withdrawn_with_its_file,
     upload_expires_after_resting_too_long,
+    upload_past_its_time_takes_nothing_before_the_sweep_too,
     each_append_puts_the_expiry_off,
     sweep_leaves_what_is_in_use_and_forgets_what_is_over,
     upload_of_another_owner_is_not_there,
@@ -117,6 +118,19 @@ async fn upload_expires_after_resting_too_long(place: Place) {
     assert_eq!(file.status, FileStatus::Failed);
     assert_eq!(file.error_code.as_deref(), Some("upload_expired"));
     assert_eq!(place.durable(upload.id).await, None);
+}
+
+async fn upload_past_its_time_takes_nothing_before_the_sweep_too(place: Place) {
+    let upload = place.begin(HUNDRED).await;
+    place.landfall.clock.advance(DAY + Duration::from_secs(1));
+    let now = place.landfall.clock.now();
+    let row = place.upload(upload.id).await;
+    assert_eq!(uploads::status_at(&row, now), UploadStatus::Expired);
+    let late = place.append_at(upload.id, 0, noise(50, 1)).await;
+    assert!(
+        matches!(late, Err(UploadError::Closed(UploadStatus::Expired))),
+        "{late:?}"
+    );
 }
 
 async fn each_append_puts_the_expiry_off(place: Place) {
