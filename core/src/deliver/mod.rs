@@ -147,11 +147,13 @@ impl Deliverer {
             Claim::Later(at) => return Ok(Report::untouched(Outcome::Later(at))),
             Claim::Nothing => return Ok(Report::untouched(Outcome::Nothing)),
         };
+        crate::failpoint!("deliver.claimed");
         let leased_until = Instant::now() + self.lease;
         let entry = match self.refusal(&claimed) {
             Some(error) => entry(&claimed, None, Verdict::Failed { error }),
             None => self.attempt(&claimed).await,
         };
+        crate::failpoint!("deliver.sent");
         let outcome = match &entry.verdict {
             Verdict::Delivered => Outcome::Delivered,
             Verdict::Retry { at, .. } => Outcome::Later(*at),
@@ -159,6 +161,7 @@ impl Deliverer {
         };
         let webhook_id = entry.webhook_id;
         let recorded = self.record(Arc::new(entry), leased_until).await?;
+        crate::failpoint!("deliver.recorded");
         Ok(Report {
             outcome: if recorded.kept {
                 outcome

@@ -9,9 +9,7 @@ use entity::{
     outbox_event::{self, EventStatus},
 };
 use landfall_core::{
-    outbox::{
-        self, BatchComplete, EventFilter, FileDeleted, FileExpiring, NewEvent, WriteError,
-    },
+    outbox::{self, BatchComplete, EventFilter, FileDeleted, FileExpiring, NewEvent, WriteError},
     page::PageRequest,
 };
 use landfall_test_servers::Behaviour;
@@ -35,10 +33,14 @@ over_both_databases!(
 
 async fn stored_event_goes_to_every_endpoint_that_wants_it(place: Place) {
     let (all, _) = place.endpoint("/all", &[]).await;
-    let (wanting, _) = place.endpoint("/stored", &["file.stored", "file.deleted"]).await;
+    let (wanting, _) = place
+        .endpoint("/stored", &["file.stored", "file.deleted"])
+        .await;
     place.endpoint("/deleted", &["file.deleted"]).await;
     let (gone, _) = place.endpoint("/gone", &[]).await;
-    landfall_core::webhooks::delete(&place.db, &place.clock, gone.id).await.unwrap();
+    landfall_core::webhooks::delete(&place.db, &place.clock, gone.id)
+        .await
+        .unwrap();
     let file = file();
     let written = place.write(stored_event(&file)).await.unwrap();
     let told: Vec<_> = written.due.iter().map(|due| due.webhook_id).collect();
@@ -49,10 +51,16 @@ async fn stored_event_goes_to_every_endpoint_that_wants_it(place: Place) {
     assert_eq!(event.aggregate_id, file.id.0);
     assert_eq!(event.idempotency_key, format!("UploadFile:{}", file.id));
     assert_eq!(event.traceparent, file.traceparent);
-    assert_eq!((event.status, event.pending_deliveries), (EventStatus::Pending, 2));
+    assert_eq!(
+        (event.status, event.pending_deliveries),
+        (EventStatus::Pending, 2)
+    );
     for due in written.due {
         let row = place.delivery(due.id).await;
-        assert_eq!((row.status, row.attempt_count), (DeliveryStatus::Pending, 0));
+        assert_eq!(
+            (row.status, row.attempt_count),
+            (DeliveryStatus::Pending, 0)
+        );
         assert_eq!(row.next_attempt_at, Some(event.created_at));
     }
     place.assert_counters_exact().await;
@@ -82,16 +90,28 @@ async fn payloads_have_exactly_their_fields(place: Place) {
         Value::Object(fields)
     };
     let expiring = FileExpiring::of(&file, "https://files.example/1".to_owned(), at);
-    let written = place.write(NewEvent::file_expiring(expiring, &file)).await.unwrap();
-    assert_eq!(place.event(written.event_id).await.payload, with(json!({"expires_at": at})));
+    let written = place
+        .write(NewEvent::file_expiring(expiring, &file))
+        .await
+        .unwrap();
+    assert_eq!(
+        place.event(written.event_id).await.payload,
+        with(json!({"expires_at": at}))
+    );
     let deleted = NewEvent::file_deleted(FileDeleted::of(&file, at), &file);
     let written = place.write(deleted).await.unwrap();
     let expected = with(json!({"url": null, "deleted_at": at}));
     assert_eq!(place.event(written.event_id).await.payload, expected);
     let complete = BatchComplete::of(&batch, BatchStatus::Partial);
-    let written = place.write(NewEvent::batch_complete(complete, &batch)).await.unwrap();
+    let written = place
+        .write(NewEvent::batch_complete(complete, &batch))
+        .await
+        .unwrap();
     let event = place.event(written.event_id).await;
-    assert_eq!((&*event.event_type, &*event.aggregate_type), ("batch.complete", "Batch"));
+    assert_eq!(
+        (&*event.event_type, &*event.aggregate_type),
+        ("batch.complete", "Batch")
+    );
     assert_eq!(
         event.payload,
         json!({
@@ -110,7 +130,10 @@ async fn doubled_event_is_refused_and_the_transaction_goes_on(place: Place) {
             Box::pin(async move {
                 outbox::write(transaction, now, stored_event(&file)).await?;
                 let doubled = outbox::write(transaction, now, stored_event(&file)).await;
-                assert!(matches!(doubled, Err(WriteError::Doubled { .. })), "{doubled:?}");
+                assert!(
+                    matches!(doubled, Err(WriteError::Doubled { .. })),
+                    "{doubled:?}"
+                );
                 let other = outbox::write(transaction, now, stored_event(&other)).await?;
                 Ok::<_, WriteError>(other.due)
             })
@@ -118,7 +141,13 @@ async fn doubled_event_is_refused_and_the_transaction_goes_on(place: Place) {
         .await
         .unwrap();
     assert_eq!(due.len(), 1);
-    assert_eq!(delivery::Entity::find().count(place.db.read()).await.unwrap(), 2);
+    assert_eq!(
+        delivery::Entity::find()
+            .count(place.db.read())
+            .await
+            .unwrap(),
+        2
+    );
     place.assert_counters_exact().await;
 }
 
@@ -129,9 +158,24 @@ async fn doubled_event_is_written_once_by_writers_at_once(place: Place) {
     let outcomes = futures::future::join_all(writers).await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
     let doubled = |outcome: &Result<_, _>| matches!(outcome, Err(WriteError::Doubled { .. }));
-    assert_eq!(outcomes.iter().filter(|outcome| doubled(outcome)).count(), 7);
-    assert_eq!(outbox_event::Entity::find().count(place.db.read()).await.unwrap(), 1);
-    assert_eq!(delivery::Entity::find().count(place.db.read()).await.unwrap(), 1);
+    assert_eq!(
+        outcomes.iter().filter(|outcome| doubled(outcome)).count(),
+        7
+    );
+    assert_eq!(
+        outbox_event::Entity::find()
+            .count(place.db.read())
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(
+        delivery::Entity::find()
+            .count(place.db.read())
+            .await
+            .unwrap(),
+        1
+    );
 }
 
 async fn event_of_a_rolled_back_transaction_is_not_there(place: Place) {
@@ -147,8 +191,20 @@ async fn event_of_a_rolled_back_transaction_is_not_there(place: Place) {
         })
         .await;
     assert!(outcome.is_err());
-    assert_eq!(outbox_event::Entity::find().count(place.db.read()).await.unwrap(), 0);
-    assert_eq!(delivery::Entity::find().count(place.db.read()).await.unwrap(), 0);
+    assert_eq!(
+        outbox_event::Entity::find()
+            .count(place.db.read())
+            .await
+            .unwrap(),
+        0
+    );
+    assert_eq!(
+        delivery::Entity::find()
+            .count(place.db.read())
+            .await
+            .unwrap(),
+        0
+    );
 }
 
 async fn list_is_filtered_and_paged(place: Place) {
@@ -159,23 +215,43 @@ async fn list_is_filtered_and_paged(place: Place) {
     }
     let batch = batch();
     let complete = BatchComplete::of(&batch, BatchStatus::Complete);
-    let batched = place.write(NewEvent::batch_complete(complete, &batch)).await.unwrap().event_id;
+    let batched = place
+        .write(NewEvent::batch_complete(complete, &batch))
+        .await
+        .unwrap()
+        .event_id;
     let ids = async |filter: EventFilter| {
-        let page = outbox::list(&place.db, filter, PageRequest::default()).await.unwrap();
-        page.items.into_iter().map(|event| event.id).collect::<Vec<_>>()
+        let page = outbox::list(&place.db, filter, PageRequest::default())
+            .await
+            .unwrap();
+        page.items
+            .into_iter()
+            .map(|event| event.id)
+            .collect::<Vec<_>>()
     };
     stored.reverse();
-    let pending = EventFilter { status: Some(EventStatus::Pending), ..Default::default() };
+    let pending = EventFilter {
+        status: Some(EventStatus::Pending),
+        ..Default::default()
+    };
     assert_eq!(ids(pending).await, stored);
-    let of_type = EventFilter { event_type: Some("batch.complete".into()), ..Default::default() };
+    let of_type = EventFilter {
+        event_type: Some("batch.complete".into()),
+        ..Default::default()
+    };
     assert_eq!(ids(of_type).await, [batched]);
-    let about = EventFilter { aggregate_id: Some(batch.id.0), ..Default::default() };
+    let about = EventFilter {
+        aggregate_id: Some(batch.id.0),
+        ..Default::default()
+    };
     assert_eq!(ids(about).await, [batched]);
     let mut seen = Vec::new();
     let mut cursor = None;
     loop {
         let request = PageRequest::decode(2, cursor.as_deref()).unwrap();
-        let page = outbox::list(&place.db, EventFilter::default(), request).await.unwrap();
+        let page = outbox::list(&place.db, EventFilter::default(), request)
+            .await
+            .unwrap();
         seen.extend(page.items.into_iter().map(|event| event.id));
         cursor = page.next_cursor;
         if cursor.is_none() {
@@ -188,20 +264,32 @@ async fn list_is_filtered_and_paged(place: Place) {
 
 async fn event_is_shown_with_deliveries_and_attempts(place: Place) {
     let (_, written) = place.due_at("/").await;
-    place.receiver.set_next("/", 1, &Behaviour::status(500).body("no"));
+    place
+        .receiver
+        .set_next("/", 1, &Behaviour::status(500).body("no"));
     let id = written.due[0].id;
     place.deliver(id).await;
     place.until_due(id).await;
     place.deliver(id).await;
-    let detail = outbox::get(&place.db, written.event_id).await.unwrap().unwrap();
+    let detail = outbox::get(&place.db, written.event_id)
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(detail.event.status, EventStatus::Delivered);
     assert_eq!(detail.deliveries.len(), 1);
     let attempts = &detail.deliveries[0].attempts;
     let codes: Vec<_> = attempts.iter().map(|attempt| attempt.status_code).collect();
     assert_eq!(codes, [Some(500), Some(200)]);
     assert_eq!(attempts[0].response_body.as_deref(), Some("no"));
-    assert!(outbox::get(&place.db, entity::EventId::generate()).await.unwrap().is_none());
-    let of = outbox::deliveries_of(&place.db, &[written.event_id]).await.unwrap();
+    assert!(
+        outbox::get(&place.db, entity::EventId::generate())
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let of = outbox::deliveries_of(&place.db, &[written.event_id])
+        .await
+        .unwrap();
     assert_eq!(of[&written.event_id].len(), 1);
 }
 
@@ -212,17 +300,30 @@ async fn deliveries_of_an_endpoint_are_listed_by_status(place: Place) {
     let ids = async |status| {
         let page = outbox::deliveries(&place.db, webhook.id, status, PageRequest::default()).await;
         let rows = page.unwrap().items.into_iter();
-        rows.map(|detail| (detail.delivery.id, detail.attempts.len())).collect::<Vec<_>>()
+        rows.map(|detail| (detail.delivery.id, detail.attempts.len()))
+            .collect::<Vec<_>>()
     };
-    assert_eq!(ids(Some(DeliveryStatus::Delivered)).await, [(first.due[0].id, 1)]);
-    assert_eq!(ids(Some(DeliveryStatus::Pending)).await, [(second.due[0].id, 0)]);
+    assert_eq!(
+        ids(Some(DeliveryStatus::Delivered)).await,
+        [(first.due[0].id, 1)]
+    );
+    assert_eq!(
+        ids(Some(DeliveryStatus::Pending)).await,
+        [(second.due[0].id, 0)]
+    );
     assert_eq!(ids(Some(DeliveryStatus::Failed)).await, []);
-    assert_eq!(ids(None).await, [(second.due[0].id, 0), (first.due[0].id, 1)]);
+    assert_eq!(
+        ids(None).await,
+        [(second.due[0].id, 0), (first.due[0].id, 1)]
+    );
 }
 
 async fn counts_tell_what_waits_and_since_when(place: Place) {
     let empty = outbox::counts(&place.db).await.unwrap();
-    assert_eq!((empty.pending, empty.failed, empty.oldest_pending_since), (0, 0, None));
+    assert_eq!(
+        (empty.pending, empty.failed, empty.oldest_pending_since),
+        (0, 0, None)
+    );
     let (webhook, first) = place.due_at("/").await;
     place.clock.advance(Duration::from_secs(60));
     place.stored().await;
@@ -244,11 +345,30 @@ async fn done_events_are_forgotten_after_retention_and_pending_ones_never(mut pl
     place.receiver.set("/", Behaviour::status(500));
     place.deliver(failed.due[0].id).await;
     let retention = Duration::from_secs(3600);
-    let forget = async || outbox::forget(&place.db, &place.clock, retention, 1).await.unwrap();
+    let forget = async || {
+        outbox::forget(&place.db, &place.clock, retention, 1)
+            .await
+            .unwrap()
+    };
     assert_eq!(forget().await, 0);
     place.clock.advance(retention + Duration::from_secs(1));
     assert_eq!((forget().await, forget().await, forget().await), (1, 1, 0));
-    assert_eq!(place.event(pending.event_id).await.status, EventStatus::Pending);
-    assert_eq!(delivery::Entity::find().count(place.db.read()).await.unwrap(), 1);
-    assert_eq!(attempt::Entity::find().count(place.db.read()).await.unwrap(), 0);
+    assert_eq!(
+        place.event(pending.event_id).await.status,
+        EventStatus::Pending
+    );
+    assert_eq!(
+        delivery::Entity::find()
+            .count(place.db.read())
+            .await
+            .unwrap(),
+        1
+    );
+    assert_eq!(
+        attempt::Entity::find()
+            .count(place.db.read())
+            .await
+            .unwrap(),
+        0
+    );
 }

@@ -67,7 +67,9 @@ impl Place {
     }
 
     pub(crate) async fn postgres() -> Self {
-        let server = tokio::task::spawn_blocking(PostgresServer::shared).await.unwrap();
+        let server = tokio::task::spawn_blocking(PostgresServer::shared)
+            .await
+            .unwrap();
         let url = server.create_database().await;
         let place = Self::over(url.clone(), TempDir::new().unwrap()).await;
         Self {
@@ -106,9 +108,13 @@ impl Place {
     }
 
     pub(crate) async fn endpoint(&self, path: &str, event_types: &[&str]) -> (Webhook, Secret) {
-        webhooks::create(&self.db, &self.clock, new_webhook(&self.receiver.url(path), event_types))
-            .await
-            .unwrap()
+        webhooks::create(
+            &self.db,
+            &self.clock,
+            new_webhook(&self.receiver.url(path), event_types),
+        )
+        .await
+        .unwrap()
     }
 
     pub(crate) async fn write(&self, event: NewEvent) -> Result<Written, WriteError> {
@@ -135,12 +141,16 @@ impl Place {
     }
 
     pub(crate) async fn event(&self, id: EventId) -> outbox_event::Model {
-        let row = outbox_event::Entity::find_by_id(id).one(self.db.read()).await;
+        let row = outbox_event::Entity::find_by_id(id)
+            .one(self.db.read())
+            .await;
         row.unwrap().unwrap()
     }
 
     pub(crate) async fn endpoint_row(&self, id: WebhookId) -> webhook_endpoint::Model {
-        let row = webhook_endpoint::Entity::find_by_id(id).one(self.db.read()).await;
+        let row = webhook_endpoint::Entity::find_by_id(id)
+            .one(self.db.read())
+            .await;
         row.unwrap().unwrap()
     }
 
@@ -162,7 +172,10 @@ impl Place {
 
     /// The outbox's invariant: counters and status of every event are those of its deliveries.
     pub(crate) async fn assert_counters_exact(&self) {
-        let events = outbox_event::Entity::find().all(self.db.read()).await.unwrap();
+        let events = outbox_event::Entity::find()
+            .all(self.db.read())
+            .await
+            .unwrap();
         let deliveries = delivery::Entity::find().all(self.db.read()).await.unwrap();
         for event in events {
             let count = |status| {
@@ -177,10 +190,17 @@ impl Place {
                 _ => EventStatus::Pending,
             };
             assert_eq!(
-                (event.pending_deliveries, event.failed_deliveries, event.status),
+                (
+                    event.pending_deliveries,
+                    event.failed_deliveries,
+                    event.status
+                ),
                 (pending, failed, status)
             );
-            assert_eq!(event.delivered_at.is_some(), status == EventStatus::Delivered);
+            assert_eq!(
+                event.delivered_at.is_some(),
+                status == EventStatus::Delivered
+            );
         }
     }
 }
@@ -263,7 +283,10 @@ pub(crate) struct Told(Mutex<Vec<DueDelivery>>);
 
 impl Told {
     pub(crate) fn deliveries(&self) -> Vec<DueDelivery> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -273,7 +296,10 @@ impl Dispatch for Told {
     }
 
     fn deliver<'a>(&'a self, due: &'a [DueDelivery]) -> BoxFuture<'a, ()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(due);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(due);
         Box::pin(async {})
     }
 
