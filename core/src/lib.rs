@@ -16,4 +16,5 @@ pub mod page;
 pub mod staging;
 pub mod storage;
 pub mod sweep;
+pub mod uploads;
 pub mod webhooks;

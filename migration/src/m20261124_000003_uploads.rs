@@ -63,6 +63,7 @@ impl MigrationTrait for Migration {
             &[
                 "CREATE INDEX uploads_file ON uploads (file_id)",
                 "CREATE INDEX uploads_open ON uploads (expires_at) WHERE status IN ('init', 'in_progress')",
+                "CREATE INDEX uploads_waiting ON uploads (expires_at) WHERE kind = 'partial' AND status = 'complete'",
                 "CREATE INDEX uploads_closed ON uploads (expires_at) WHERE status NOT IN ('init', 'in_progress')",
                 "CREATE INDEX uploads_owner ON uploads (owner, id) WHERE owner IS NOT NULL",
             ],

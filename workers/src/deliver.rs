@@ -1,7 +1,7 @@
 //! `deliver`: one attempt of one delivery.
 
 use crate::{jobs::DeliverJob, queues::Queues};
-use apalis_core::{error::BoxDynError, task::data::Data};
+use apalis::prelude::{BoxDynError, Data};
 use landfall_core::{
     clock::Clock,
     deliver::{Deliverer, Outcome},
@@ -64,6 +64,7 @@ impl Context {
     }
 }
 
+#[tracing::instrument(name = "deliver", skip_all, fields(delivery.id = %job.delivery_id))]
 pub(crate) async fn handle(
     job: DeliverJob,
     run: JobContext,

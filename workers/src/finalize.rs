@@ -1,7 +1,7 @@
 //! `finalize`: one run for one file.
 
 use crate::{jobs::FinalizeJob, run::Me};
-use apalis_core::{error::BoxDynError, task::data::Data};
+use apalis::prelude::{BoxDynError, Data};
 use landfall_core::{
     context::Landfall,
     finalize::{Outcome, finalize},
@@ -12,6 +12,7 @@ use std::time::Duration;
 /// So that two who wait for each other's lease do not spin.
 const AT_LEAST: Duration = Duration::from_millis(20);
 
+#[tracing::instrument(name = "finalize", skip_all, fields(file.id = %job.file_id))]
 pub(crate) async fn handle(
     job: FinalizeJob,
     landfall: Data<Landfall>,

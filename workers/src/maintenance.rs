@@ -1,9 +1,10 @@
 //! `maintenance`: purges and sweeps.
 
 use crate::jobs::MaintenanceJob;
-use apalis_core::{error::BoxDynError, task::data::Data};
+use apalis::prelude::{BoxDynError, Data};
 use landfall_core::{context::Landfall, files, sweep};
 
+#[tracing::instrument(name = "maintenance", skip_all, fields(job = job.id()))]
 pub(crate) async fn handle(
     job: MaintenanceJob,
     landfall: Data<Landfall>,

@@ -5,10 +5,7 @@ use crate::{
     queues::{QueueName, Queues},
     tick::{self, Every},
 };
-use apalis_core::{
-    monitor::{Monitor, MonitorError},
-    worker::builder::WorkerBuilder,
-};
+use apalis::prelude::{Monitor, MonitorError, WorkerBuilder};
 use apalis_cron::CronScheduler;
 use landfall_core::{context::Landfall, deliver::Deliverer};
 use landfall_queue::WorkerIdentity;

@@ -5,7 +5,7 @@
 //! if none has begun since.
 
 use crate::{jobs::MaintenanceJob, queues::Queues};
-use apalis_core::{error::BoxDynError, task::data::Data};
+use apalis::prelude::{BoxDynError, Data};
 use apalis_cron::{Schedule, Tick};
 use landfall_queue::NewJob;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

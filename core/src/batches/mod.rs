@@ -3,11 +3,14 @@
 //! Every count changes in the transaction that changes the file, by one UPDATE of the batch's row: the row's
 //! lock puts concurrent files in a queue, so exactly one of them sees that it was the last.
 
+mod lifecycle;
+
 use crate::outbox::{self, BatchComplete, NewEvent, Written};
 use entity::{
     BatchId, Timestamp,
     batch::{BatchStatus, Column, Entity, Model},
 };
+pub use lifecycle::{FinalizeError, create, finalize, get};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter,
     sea_query::{Expr, ExprTrait},

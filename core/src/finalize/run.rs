@@ -76,7 +76,8 @@ pub async fn finalize(
         claimed,
         worker,
     };
-    match run.to_the_end().await {
+    // Boxed: the transfer's future is deep, and every layer of the worker would carry it.
+    match Box::pin(run.to_the_end()).await {
         Err(FinalizeError::Commit(CommitError::LeaseLost)) => {
             tracing::warn!(file.id = %id, "the lease was lost, another worker goes on with the file");
             run.tidy_after_loss().await;

@@ -21,6 +21,8 @@ pub(crate) struct Capacity {
     measured: Mutex<Option<Measured>>,
     /// Bytes this process took in since it was made; what others take in shows with the next measurement.
     taken_in: AtomicU64,
+    /// How far [`Self::taken_in`] may go before the next measurement: for bodies that do not say how long they are.
+    allowed: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +47,7 @@ impl Capacity {
             fresh,
             measured: Mutex::default(),
             taken_in: AtomicU64::new(0),
+            allowed: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -77,6 +80,11 @@ impl Capacity {
             _ => {
                 let taken_in = self.taken_in.load(Ordering::Relaxed);
                 let used = measure.await?;
+                let left = self
+                    .quota
+                    .map_or(u64::MAX, |quota| quota.saturating_sub(used));
+                let allowed = taken_in.saturating_add(left);
+                self.allowed.store(allowed, Ordering::Relaxed);
                 let at = Instant::now();
                 *measured.insert(Measured { at, used, taken_in })
             }
@@ -85,9 +93,14 @@ impl Capacity {
         Ok(known.used.saturating_add(since))
     }
 
-    /// Counts bytes that were taken in.
-    pub(crate) fn count(&self, bytes: u64) {
-        self.taken_in.fetch_add(bytes, Ordering::Relaxed);
+    /// Counts bytes that are about to be written, or refuses them.
+    pub(crate) fn count(&self, bytes: u64) -> Result<(), StagingError> {
+        let before = self.taken_in.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > self.allowed.load(Ordering::Relaxed) {
+            self.taken_in.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(StagingError::Full);
+        }
+        Ok(())
     }
 
     /// Refuses when `more` bytes would leave less than the floor on the disk. Blocks for one system call.

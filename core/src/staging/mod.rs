@@ -140,6 +140,16 @@ where
     body.map_err(Into::into).boxed()
 }
 
+/// Staging in a bucket and storage in a folder do not go together.
+pub(crate) fn bucket_beside_folder() -> StorageError {
+    StorageError::Setting {
+        key: "staging.backend",
+        environment: "LANDFALL__STAGING__BACKEND",
+        problem: "`s3` only together with storage.backend = \"s3\"".to_owned(),
+        source: None,
+    }
+}
+
 impl Staging {
     /// Opens staging as configured; staging in a bucket uses the bucket of `storage`.
     ///
@@ -155,18 +165,15 @@ impl Staging {
                 Place::S3(Arc::new(S3Staging::new(Arc::clone(s3), config.quota)))
             }
             (Backend::S3, StoragePlace::Fs(_)) => {
-                return Err(StagingError::Storage(StorageError::Setting {
-                    key: "staging.backend",
-                    environment: "LANDFALL__STAGING__BACKEND",
-                    problem: "`s3` only together with storage.backend = \"s3\"".to_owned(),
-                    source: None,
-                }));
+                return Err(StagingError::Storage(bucket_beside_folder()));
             }
         };
         Ok(Self { place })
     }
 
     /// Stages a whole body under a key nobody has. When it fails, or is dropped, nothing stays behind.
+    ///
+    /// A key that somebody has is refused in a folder; a bucket is not asked, as a key is a UUID.
     ///
     /// # Errors
     /// [`StagingError::TooLarge`], [`StagingError::Full`], [`StagingError::Body`], [`StagingError::Exists`], and what
@@ -195,7 +202,8 @@ impl Staging {
     /// Appends a body at `offset`, which the caller has from the database. What lies beyond it, because a crash came
     /// before its row, is cut off first. All that came before an error is kept and durable.
     ///
-    /// To keep also what came before the client went away, the call must go on then: run it in a task of its own.
+    /// To keep also what came before the client went away, the call must go on then: run it in a task of its own, and
+    /// to pre-empt it, end its body with an error instead of dropping it.
     ///
     /// # Errors
     /// [`StagingError::Gone`], [`StagingError::WrongOffset`] when the bytes before the offset are not there, and
@@ -260,11 +268,10 @@ impl Staging {
         on!(self, place => place.len(key).await)
     }
 
-    /// The bytes of a range that is wholly staged.
+    /// The bytes of a range that is wholly staged; where a part is missing, zeros come or an error.
     ///
     /// # Errors
-    /// [`StagingError::Gone`]; the stream ends with an error when it comes to the end, or to a hole, before the
-    /// range's end.
+    /// [`StagingError::Gone`]; the stream ends with an error when it comes to the end before the range does.
     pub async fn read(
         &self,
         key: StagingKey,

@@ -165,3 +165,46 @@ impl Folder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::future::try_join_all;
+    use tempfile::TempDir;
+
+    #[tokio::test]
+    async fn folders_are_made_with_their_parents_and_kept_open() {
+        let root = TempDir::new().unwrap();
+        let folders = Folders::open(root.path().join("a/b")).await.unwrap();
+        let deep = folders.root().join("2026/11");
+        let first = folders.folder(&deep).await.unwrap();
+        assert!(deep.is_dir());
+        assert!(Arc::ptr_eq(&first, &folders.folder(&deep).await.unwrap()));
+        fs::remove_dir(&deep).unwrap();
+        folders.forget(&deep);
+        folders.folder(&deep).await.unwrap();
+        assert!(deep.is_dir());
+    }
+
+    #[tokio::test]
+    async fn those_who_wait_share_a_sync_and_none_is_forgotten() {
+        let root = TempDir::new().unwrap();
+        let folders = Folders::open(root.path().to_owned()).await.unwrap();
+        let folder = folders.folder(folders.root()).await.unwrap();
+        try_join_all((0..500).map(|_| folder.sync())).await.unwrap();
+        let done = folder.done.lock().await;
+        assert_eq!((done.through, done.failed_through), (500, 0));
+    }
+
+    #[tokio::test]
+    async fn a_failed_sync_fails_for_all_it_was_for_and_for_nobody_later() {
+        let root = TempDir::new().unwrap();
+        let folder = Folder::new(File::open(root.path()).unwrap());
+        {
+            let mut done = folder.done.lock().await;
+            (done.failed_through, done.error) = (1, Some(5));
+        }
+        assert_eq!(folder.sync().await.unwrap_err().raw_os_error(), Some(5));
+        folder.sync().await.unwrap();
+    }
+}

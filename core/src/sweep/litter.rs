@@ -6,10 +6,14 @@ use crate::{
     staging::{ListedStaging, StagingError},
     storage::StorageError,
 };
-use entity::{FileId, UploadId, file, upload};
+use entity::{
+    FileId, UploadId,
+    file::{self, FileStatus},
+    upload,
+};
 use futures::TryStreamExt;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
-use std::collections::HashSet;
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, sea_query::ExprTrait};
+use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
 #[derive(Debug, thiserror::Error)]
@@ -71,29 +75,58 @@ impl Known {
                 }
             }
             let ids = some.iter().map(|staged| UploadId(staged.key.0));
-            let uploads: Vec<(UploadId, upload::UploadKind, upload::UploadStatus)> =
-                upload::Entity::find()
-                    .select_only()
-                    .columns([
-                        upload::Column::Id,
-                        upload::Column::Kind,
-                        upload::Column::Status,
-                    ])
-                    .filter(upload::Column::Id.is_in(ids))
-                    .into_tuple()
-                    .all(landfall.db.read())
-                    .await?;
-            for (id, kind, status) in uploads {
-                rows.insert(id.0);
-                use upload::UploadStatus::{Complete, InProgress, Init};
-                // A complete partial upload waits for the final one that joins it.
-                let waits = status == Complete && kind == upload::UploadKind::Partial;
-                if matches!(status, Init | InProgress) || waits {
-                    in_use.insert(id.0);
+            let uploads: Vec<upload::Model> = upload::Entity::find()
+                .filter(upload::Column::Id.is_in(ids))
+                .all(landfall.db.read())
+                .await?;
+            let joined = joined(landfall, &uploads).await?;
+            for upload in uploads {
+                rows.insert(upload.id.0);
+                if is_used(&upload, &joined) {
+                    in_use.insert(upload.id.0);
                 }
             }
         }
         Ok(Self { rows, in_use })
+    }
+}
+
+/// The files that partial uploads were joined to and that are not in storage yet.
+async fn joined(
+    landfall: &Landfall,
+    uploads: &[upload::Model],
+) -> Result<HashMap<FileId, FileStatus>, DbErr> {
+    let files: HashSet<FileId> = uploads
+        .iter()
+        .filter(|upload| upload.file_id.0 != upload.id.0)
+        .map(|upload| upload.file_id)
+        .collect();
+    let rows: Vec<(FileId, FileStatus)> = file::Entity::find()
+        .select_only()
+        .columns([file::Column::Id, file::Column::Status])
+        .filter(file::Column::Id.is_in(files))
+        .filter(
+            file::Column::Status
+                .eq(FileStatus::Uploading)
+                .or(file::Column::StagingKey.is_not_null()),
+        )
+        .into_tuple()
+        .all(landfall.db.read())
+        .await?;
+    Ok(rows.into_iter().collect())
+}
+
+fn is_used(upload: &upload::Model, joined: &HashMap<FileId, FileStatus>) -> bool {
+    use upload::UploadStatus::{Complete, InProgress, Init};
+    let own = upload.file_id.0 == upload.id.0;
+    match (upload.status, joined.get(&upload.file_id)) {
+        (Init | InProgress, _) => true,
+        // Its bytes are a piece of the file, whatever became of the upload since.
+        (_, Some(FileStatus::Uploading)) => upload.status == Complete,
+        (_, Some(_)) => true,
+        // A complete partial upload waits for the final one that joins it.
+        (Complete, None) => own && upload.kind == upload::UploadKind::Partial,
+        _ => false,
     }
 }
 

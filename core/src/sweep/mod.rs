@@ -8,7 +8,7 @@ mod files;
 mod litter;
 mod record;
 
-use crate::{context::Landfall, deliver};
+use crate::{context::Landfall, deliver, uploads};
 use entity::Timestamp;
 pub use record::{LastRun, last_run};
 use sea_orm::DbErr;
@@ -32,6 +32,10 @@ pub struct SweepReport {
     pub deliveries_pushed: u64,
     /// Stored files past their time, deleted.
     pub files_expired: u64,
+    /// Uploads at which nothing came for too long, expired.
+    pub uploads_expired: u64,
+    /// Closed uploads nobody asks for any more, forgotten.
+    pub uploads_forgotten: u64,
     /// Failed and deleted files that still had bytes, pushed to be purged.
     pub purges_pushed: u64,
     /// Staged bytes that no row speaks of, removed.
@@ -51,6 +55,8 @@ impl fmt::Display for SweepReport {
             (self.leases_rescued, "expired leases rescued"),
             (self.deliveries_pushed, "due deliveries pushed"),
             (self.files_expired, "files expired"),
+            (self.uploads_expired, "uploads expired"),
+            (self.uploads_forgotten, "closed uploads forgotten"),
             (self.purges_pushed, "purges pushed"),
             (self.staging_removed, "staging leftovers removed"),
             (self.unfinished_removed, "unfinished objects removed"),
@@ -108,6 +114,18 @@ async fn run(landfall: &Landfall, started: Timestamp) -> SweepReport {
         &mut report,
         "expired files",
         files::delete_expired(landfall),
+    )
+    .await;
+    report.uploads_expired = note(
+        &mut report,
+        "expired uploads",
+        uploads::expire_due(landfall),
+    )
+    .await;
+    report.uploads_forgotten = note(
+        &mut report,
+        "closed uploads",
+        uploads::forget_closed(landfall),
     )
     .await;
     report.purges_pushed = note(&mut report, "purges", files::push_purges(landfall)).await;

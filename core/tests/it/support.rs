@@ -1,20 +1,116 @@
 //! Backends to test, each in a place of its own.
 
 use bytes::Bytes;
-use futures::{Stream, TryStreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use landfall_core::{
     config::{self, Backend, ByteSize, S3Settings},
-    staging::{Staging, StagingKey},
-    storage::Storage,
+    staging::{Options, Staging, StagingKey},
+    storage::{
+        Pace, Storage, StorageKey,
+        transfer::{Landing, Piece},
+    },
 };
-use std::{convert::Infallible, path::Path};
+use landfall_test_servers::S3Server;
+use std::{convert::Infallible, io, path::Path, time::Duration};
 use tempfile::TempDir;
 
-/// Staging and storage in one temporary folder.
+pub(crate) const BUCKET: &str = "landfall";
+pub(crate) const MIB: usize = 1024 * 1024;
+
+/// Staging and storage of one test.
 pub(crate) struct Place {
     pub(crate) folder: TempDir,
+    pub(crate) server: Option<S3Server>,
     pub(crate) staging: Staging,
     pub(crate) storage: Storage,
+}
+
+/// Runs each suite of a module over each backend.
+macro_rules! over_every_backend {
+    ($($test:ident),+ $(,)?) => {
+        mod fs {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::support::fs().await).await;
+            })+
+        }
+        mod s3 {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::support::s3().await).await;
+            })+
+        }
+    };
+}
+pub(crate) use over_every_backend;
+
+impl Place {
+    /// The S3 server, of a place that has one.
+    pub(crate) fn server(&self) -> &S3Server {
+        self.server.as_ref().unwrap()
+    }
+
+    /// Stages a body under a key of its own.
+    pub(crate) async fn stage(&self, bytes: &Bytes) -> Piece {
+        let key = StagingKey::generate();
+        let body = body(bytes.clone(), 100_000);
+        let staged = self.staging.write(key, body, Options::default());
+        let size = staged.await.unwrap().size;
+        assert_eq!(size, bytes.len() as u64);
+        Piece { key, size }
+    }
+
+    pub(crate) async fn stored(&self, key: &StorageKey) -> Bytes {
+        let stream = self.storage.read(key, None).await.unwrap();
+        let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
+        pieces.concat().into()
+    }
+
+    pub(crate) async fn staged(&self, key: StagingKey, size: usize) -> Bytes {
+        let stream = self.staging.read(key, 0..size as u64).await.unwrap();
+        let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
+        pieces.concat().into()
+    }
+
+    /// Puts an object there behind Landfall's back.
+    pub(crate) fn plant(&self, key: &StorageKey, bytes: &Bytes) {
+        let root = match &self.server {
+            Some(server) => server.root().join(BUCKET),
+            None => self.folder.path().join("storage"),
+        };
+        let path = root.join(key.as_str());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// How many keys staging lists.
+    pub(crate) async fn staged_keys(&self) -> usize {
+        let pages: Vec<_> = self.staging.list().try_collect().await.unwrap();
+        pages.iter().map(Vec::len).sum()
+    }
+
+    /// The keys storage lists, in order.
+    pub(crate) async fn stored_keys(&self, prefix: &str) -> Vec<String> {
+        let pages: Vec<_> = self.storage.list(prefix).try_collect().await.unwrap();
+        assert!(pages.iter().all(|page| page.len() <= 1000));
+        let mut keys: Vec<String> = pages
+            .concat()
+            .into_iter()
+            .map(|object| object.key)
+            .collect();
+        keys.sort_unstable();
+        keys
+    }
+}
+
+pub(crate) fn landing<'a>(pieces: &'a [Piece], key: &'a StorageKey) -> Landing<'a> {
+    Landing {
+        pieces,
+        key,
+        content_type: "application/octet-stream",
+        expected: None,
+        overwrite: false,
+    }
 }
 
 pub(crate) fn storage_config(path: &Path) -> config::Storage {
@@ -22,9 +118,9 @@ pub(crate) fn storage_config(path: &Path) -> config::Storage {
         backend: Backend::Fs,
         path: path.join("storage"),
         s3: S3Settings {
-            bucket_name: String::new(),
+            bucket_name: BUCKET.to_owned(),
             endpoint_url: None,
-            region_name: String::new(),
+            region_name: "us-east-1".to_owned(),
             access_key_id: String::new(),
             secret_access_key: String::new().into(),
             querystring_auth: true,
@@ -40,21 +136,74 @@ pub(crate) fn staging_config(path: &Path) -> config::Staging {
         path: path.join("staging"),
         quota: None,
         min_free: ByteSize(0),
-        grace: std::time::Duration::from_secs(60),
+        grace: Duration::from_secs(60),
     }
 }
 
+/// Staging and storage in one folder.
 pub(crate) async fn fs() -> Place {
     let folder = TempDir::new().unwrap();
-    let storage = Storage::open(&storage_config(folder.path())).await.unwrap();
-    let staging = Staging::open(&staging_config(folder.path()), &storage)
-        .await
-        .unwrap();
+    let storage = storage_config(folder.path());
+    let staging = staging_config(folder.path());
+    open(folder, None, &storage, &staging).await
+}
+
+/// Staging and storage in one bucket.
+pub(crate) async fn s3() -> Place {
+    let folder = TempDir::new().unwrap();
+    let server = S3Server::start().await;
+    server.create_bucket(BUCKET);
+    let storage = s3_config(folder.path(), &server);
+    let staging = config::Staging {
+        backend: Backend::S3,
+        ..staging_config(folder.path())
+    };
+    open(folder, Some(server), &storage, &staging).await
+}
+
+/// Staging in a folder, storage in a bucket.
+pub(crate) async fn fs_to_s3() -> Place {
+    let folder = TempDir::new().unwrap();
+    let server = S3Server::start().await;
+    server.create_bucket(BUCKET);
+    let storage = s3_config(folder.path(), &server);
+    let staging = staging_config(folder.path());
+    open(folder, Some(server), &storage, &staging).await
+}
+
+async fn open(
+    folder: TempDir,
+    server: Option<S3Server>,
+    storage: &config::Storage,
+    staging: &config::Staging,
+) -> Place {
+    let storage = Storage::open_paced(storage, pace()).await.unwrap();
+    let staging = Staging::open(staging, &storage).await.unwrap();
     Place {
         folder,
+        server,
         staging,
         storage,
     }
+}
+
+/// Short enough to see a hang end, long enough for a loaded machine.
+pub(crate) fn pace() -> Pace {
+    Pace {
+        connect: Duration::from_secs(2),
+        answer: Duration::from_secs(4),
+        stall: Duration::from_secs(4),
+        slowest: 8 * MIB as u64,
+    }
+}
+
+pub(crate) fn s3_config(path: &Path, server: &S3Server) -> config::Storage {
+    let mut config = storage_config(path);
+    config.backend = Backend::S3;
+    config.s3.endpoint_url = Some(server.endpoint().parse().unwrap());
+    config.s3.access_key_id = server.access_key().to_owned();
+    config.s3.secret_access_key = server.secret_key().into();
+    config
 }
 
 /// A body in pieces of at most `piece` bytes.
@@ -68,6 +217,13 @@ pub(crate) fn body(
             .map(move |at| Ok(bytes.slice(at..bytes.len().min(at + piece))))
             .collect::<Vec<_>>(),
     )
+}
+
+/// A body that breaks off after its bytes.
+pub(crate) fn broken(bytes: Bytes) -> impl Stream<Item = Result<Bytes, io::Error>> + Send {
+    body(bytes, 10_000)
+        .map(|piece| Ok(piece.unwrap()))
+        .chain(stream::iter([Err(io::ErrorKind::ConnectionReset.into())]))
 }
 
 /// Bytes that differ from place to place, and by seed.
@@ -84,15 +240,11 @@ pub(crate) fn noise(size: usize, seed: u64) -> Bytes {
     bytes.into()
 }
 
-pub(crate) async fn stored(storage: &Storage, key: &str) -> Bytes {
-    let key = key.parse().unwrap();
-    let stream = storage.read(&key, None).await.unwrap();
-    let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
-    pieces.concat().into()
-}
-
-pub(crate) async fn staged(staging: &Staging, key: StagingKey, size: u64) -> Bytes {
-    let stream = staging.read(key, 0..size).await.unwrap();
-    let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();
-    pieces.concat().into()
+/// Waits until `holds`, for at most ten seconds.
+pub(crate) async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -1,45 +1,230 @@
-use crate::support::{self, body, noise};
+use crate::support::{self, MIB, Place, landing, noise};
 use landfall_core::{
     digest::Sha256Digest,
-    staging::{Options, StagingKey},
-    storage::transfer::{Landed, Landing, Piece, land},
+    staging::StagingKey,
+    storage::{
+        StorageKey,
+        transfer::{Landed, Landing, Piece, TransferError, land},
+    },
 };
 
-#[tokio::test]
-async fn a_staged_body_lands_with_its_size_and_digest() {
-    let place = support::fs().await;
-    let bytes = noise(3_000_000, 1);
-    let key = StagingKey::generate();
-    place
-        .staging
-        .write(key, body(bytes.clone(), 70_000), Options::default())
-        .await
-        .unwrap();
-    let piece = Piece {
-        key,
+macro_rules! over_every_pair {
+    ($($test:ident),+ $(,)?) => {
+        support::over_every_backend!($($test),+);
+        mod fs_to_s3 {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::support::fs_to_s3().await).await;
+            })+
+        }
+    };
+}
+
+over_every_pair!(
+    a_staged_body_of_any_size_lands,
+    pieces_land_as_one_object_in_their_order,
+    appended_bytes_land,
+    landing_again_changes_nothing,
+    other_bytes_than_announced_are_not_stored,
+    another_size_than_the_row_says_is_not_stored,
+    what_is_gone_cannot_land,
+    a_foreign_object_is_left_alone,
+    a_foreign_object_of_the_same_size_is_left_alone,
+    a_foreign_object_is_replaced_when_asked,
+);
+
+fn key() -> StorageKey {
+    "uploads/2026/11/a.bin".parse().unwrap()
+}
+
+async fn lands(place: &Place, landing: &Landing<'_>, bytes: &[u8]) {
+    let landed = land(&place.staging, &place.storage, landing).await.unwrap();
+    let expected = Landed {
         size: bytes.len() as u64,
+        sha256: Sha256Digest::of(bytes),
     };
-    let landing = Landing {
-        pieces: &[piece],
-        key: &"uploads/2026/11/a.bin".parse().unwrap(),
-        content_type: "application/octet-stream",
-        expected: None,
-        overwrite: false,
-    };
-    for _ in 0..2 {
-        let landed = land(&place.staging, &place.storage, &landing)
-            .await
-            .unwrap();
+    assert_eq!(landed, expected);
+    assert!(place.stored(landing.key).await == bytes);
+    assert_eq!(open_uploads(place), 0);
+}
+
+fn open_uploads(place: &Place) -> usize {
+    place
+        .server
+        .as_ref()
+        .map_or(0, |server| server.open_multipart_uploads().len())
+}
+
+async fn is_not_stored(place: &Place) {
+    assert!(place.stored_keys("uploads/").await.is_empty());
+    assert_eq!(open_uploads(place), 0);
+}
+
+async fn a_staged_body_of_any_size_lands(place: Place) {
+    for size in [
+        0,
+        1,
+        300_000,
+        16 * MIB,
+        16 * MIB + 1,
+        24 * MIB,
+        45 * MIB + 17,
+    ] {
+        let bytes = noise(size, size as u64);
+        let pieces = [place.stage(&bytes).await];
+        let key = format!("uploads/{size}").parse().unwrap();
+        let landing = Landing {
+            expected: Some(Sha256Digest::of(&bytes)),
+            ..landing(&pieces, &key)
+        };
+        lands(&place, &landing, &bytes).await;
+        // Staging stays until the commit.
         assert_eq!(
-            landed,
-            Landed {
-                size: bytes.len() as u64,
-                sha256: Sha256Digest::of(&bytes),
-            }
+            place.staging.len(pieces[0].key).await.unwrap(),
+            Some(size as u64)
         );
     }
-    assert_eq!(
-        support::stored(&place.storage, "uploads/2026/11/a.bin").await,
-        bytes
-    );
+}
+
+async fn pieces_land_as_one_object_in_their_order(place: Place) {
+    let parts = [
+        noise(9 * MIB, 1),
+        noise(0, 2),
+        noise(5, 3),
+        noise(12 * MIB, 4),
+    ];
+    let mut pieces = Vec::new();
+    for part in &parts {
+        pieces.push(place.stage(part).await);
+    }
+    lands(&place, &landing(&pieces, &key()), &parts.concat()).await;
+}
+
+async fn appended_bytes_land(place: Place) {
+    let bytes = noise(30 * MIB, 5);
+    let staged = StagingKey::generate();
+    place.staging.create(staged).await.unwrap();
+    for (start, end) in [(0, 100), (100, 11 * MIB), (11 * MIB, 30 * MIB)] {
+        let body = support::body(bytes.slice(start..end), 100_000);
+        let appended = place
+            .staging
+            .append(staged, start as u64, body, Default::default());
+        assert!(appended.await.unwrap().stopped.is_none());
+    }
+    let piece = Piece {
+        key: staged,
+        size: bytes.len() as u64,
+    };
+    lands(&place, &landing(&[piece], &key()), &bytes).await;
+}
+
+async fn landing_again_changes_nothing(place: Place) {
+    for size in [1000, 20 * MIB] {
+        let bytes = noise(size, 6);
+        let piece = place.stage(&bytes).await;
+        let key = format!("uploads/{size}").parse().unwrap();
+        for _ in 0..3 {
+            lands(&place, &landing(&[piece], &key), &bytes).await;
+        }
+        assert_eq!(
+            place.stored_keys("uploads/").await.len(),
+            if size == 1000 { 1 } else { 2 }
+        );
+    }
+}
+
+async fn other_bytes_than_announced_are_not_stored(place: Place) {
+    for size in [1000, 20 * MIB] {
+        let (pieces, key) = ([place.stage(&noise(size, 7)).await], key());
+        let landing = Landing {
+            expected: Some(Sha256Digest::of(b"other")),
+            ..landing(&pieces, &key)
+        };
+        let error = land(&place.staging, &place.storage, &landing)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, TransferError::DigestMismatch { .. }),
+            "{error:?}"
+        );
+        assert!(!error.is_transient());
+        is_not_stored(&place).await;
+    }
+}
+
+async fn another_size_than_the_row_says_is_not_stored(place: Place) {
+    for (staged, row) in [
+        (1000, 999),
+        (1000, 1001),
+        (20 * MIB, 20 * MIB + 1),
+        (20 * MIB, 17 * MIB),
+    ] {
+        let mut piece = place.stage(&noise(staged, 8)).await;
+        piece.size = row as u64;
+        let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+            .await
+            .unwrap_err();
+        let expected = (row as u64, staged as u64);
+        assert!(
+            matches!(error, TransferError::SizeMismatch { expected: e, found } if (e, found) == expected),
+            "{error:?}"
+        );
+        is_not_stored(&place).await;
+    }
+}
+
+async fn what_is_gone_cannot_land(place: Place) {
+    for size in [0, 1000, 20 * MIB] {
+        let piece = Piece {
+            key: StagingKey::generate(),
+            size: size as u64,
+        };
+        let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, TransferError::StagingGone), "{error:?}");
+        assert!(!error.is_transient());
+        is_not_stored(&place).await;
+    }
+}
+
+async fn a_foreign_object_is_left_alone(place: Place) {
+    let foreign = noise(50, 9);
+    place.plant(&key(), &foreign);
+    for size in [1000, 20 * MIB] {
+        let piece = place.stage(&noise(size, 10)).await;
+        let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, TransferError::KeyTaken), "{error:?}");
+        assert_eq!(place.stored(&key()).await, foreign);
+        assert_eq!(open_uploads(&place), 0);
+    }
+}
+
+async fn a_foreign_object_of_the_same_size_is_left_alone(place: Place) {
+    let foreign = noise(1000, 11);
+    place.plant(&key(), &foreign);
+    let piece = place.stage(&noise(1000, 12)).await;
+    let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, TransferError::KeyTaken), "{error:?}");
+    assert_eq!(place.stored(&key()).await, foreign);
+}
+
+async fn a_foreign_object_is_replaced_when_asked(place: Place) {
+    for size in [1000, 20 * MIB] {
+        let key = format!("uploads/{size}").parse().unwrap();
+        place.plant(&key, &noise(50, 13));
+        let bytes = noise(size, 14);
+        let pieces = [place.stage(&bytes).await];
+        let landing = Landing {
+            overwrite: true,
+            ..landing(&pieces, &key)
+        };
+        for _ in 0..2 {
+            lands(&place, &landing, &bytes).await;
+        }
+    }
 }

@@ -3,6 +3,29 @@
 //! A server ends with the value that owns it, and at the latest with the test process, however
 //! that ends: SIGKILL included. A server whose binary is missing is a panic that says how to get
 //! it, never a skipped test.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use landfall_test_servers::{
+//!     Behaviour, PostgresServer, Receiver, RedisServer, S3Operation, S3Server, wait_until,
+//! };
+//!
+//! # async fn example() {
+//! // Shared by the whole test process: a database, or a key prefix, of the test's own.
+//! let database_url = PostgresServer::shared().create_database().await;
+//! let redis_url = RedisServer::shared();
+//! // The test's own, since it is going to be hurt.
+//! let s3 = S3Server::start().await;
+//! s3.create_bucket("bucket");
+//! s3.answer_lost_next(S3Operation::CompleteMultipartUpload, 1);
+//! let receiver = Receiver::start().await;
+//! receiver.set_next("/hook", 2, &Behaviour::retry_after(503, 1));
+//! // …
+//! let requests = receiver.wait_for_at("/hook", 3, Duration::from_secs(10)).await;
+//! assert_eq!(requests[2].status, Some(200));
+//! wait_until(Duration::from_secs(10), async || s3.open_multipart_uploads().is_empty()).await;
+//! # }
+//! ```
 
 mod background;
 mod listener;

@@ -268,12 +268,15 @@ fn url(port: u16) -> String {
 fn begin(watchdog: &Watchdog, port: u16) -> Result<(), &'static str> {
     watchdog.start();
     let ours = format!("process_id:{}\r\n", watchdog.pid());
-    let mut info = redis::cmd("INFO");
-    info.arg("server");
+    let info = redis::cmd("INFO");
     wait_ready(
         READY,
-        // The process id tells our server from a stranger's that was quicker to take the port.
-        || try_ask::<String>(port, &info).is_ok_and(|answer| answer.contains(&ours)),
+        // The process id tells our server from a stranger's that was quicker to take the port. One
+        // that still loads its append-only file answers this and nothing else.
+        || {
+            try_ask::<String>(port, &info)
+                .is_ok_and(|answer| answer.contains(&ours) && answer.contains("\nloading:0\r"))
+        },
         || watchdog.log().contains("Address already in use") || watchdog.log().contains("FATAL"),
     )
 }

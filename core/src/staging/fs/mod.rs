@@ -104,11 +104,9 @@ impl FsStaging {
         self.admit(options).await?;
         let folder = self.folder().await?;
         let sink = self.sink(key, Target::New, options);
-        let written = sink.take(Intake::new(body, options.limit)).await;
-        let written = written.inspect_err(|error| self.forget_missing(error))?;
+        let written = sink.take(Intake::new(body, options.limit)).await?;
         if let Some(error) = written.stopped {
-            self.forget_missing(&error);
-            return Err(error);
+            return Err(self.missing_folder(error));
         }
         folder.sync().await.map_err(StagingError::io("be synced"))?;
         let size = written.sink.written();
@@ -129,7 +127,7 @@ impl FsStaging {
         })
         .await
         .map_err(|lost| StagingError::io("make a file")(io::Error::other(lost)))?
-        .inspect_err(|error| self.forget_missing(error))?;
+        .map_err(|error| self.missing_folder(error))?;
         folder.sync().await.map_err(StagingError::io("be synced"))
     }
 
@@ -184,10 +182,17 @@ impl FsStaging {
         }
     }
 
-    /// The folder itself may have been removed; then the next write makes it again.
-    fn forget_missing(&self, error: &StagingError) {
-        if matches!(error, StagingError::Gone) {
-            self.folders.forget(self.folders.root());
+    /// Where a new file finds nothing, the folder has been removed; the next write makes it again.
+    fn missing_folder(&self, error: StagingError) -> StagingError {
+        match error {
+            StagingError::Gone => {
+                self.folders.forget(self.folders.root());
+                StagingError::Io {
+                    action: "be found",
+                    source: io::ErrorKind::NotFound.into(),
+                }
+            }
+            other => other,
         }
     }
 

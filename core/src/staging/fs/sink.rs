@@ -132,6 +132,7 @@ impl Sink {
     fn write_pieces(&mut self, pieces: &[Bytes]) -> Result<(), StagingError> {
         let size: usize = pieces.iter().map(Bytes::len).sum();
         self.capacity.check_free(size as u64)?;
+        self.capacity.count(size as u64)?;
         if self.file.is_none() {
             self.file = Some(self.open()?);
         }
@@ -153,7 +154,6 @@ impl Sink {
                 }
             }
         }
-        self.capacity.count(size as u64);
         Ok(())
     }
 

@@ -146,14 +146,16 @@ impl Chain {
             let following = chain.next().await?;
             Ok(Some((found, (following, chain))))
         });
+        // The next segment is asked for while one is read.
         let bytes = segments
-            .and_then(move |(segment, range): (Segment, Range<u64>)| {
+            .map_ok(move |(segment, range): (Segment, Range<u64>)| {
                 let store = Arc::clone(&store);
                 async move {
                     let bytes = store.read_key(&segment.name, Some(range)).await?;
                     Ok::<_, StagingError>(bytes.map_err(StagingError::from))
                 }
             })
+            .try_buffered(2)
             .try_flatten();
         Ok(bytes.boxed())
     }

@@ -30,7 +30,7 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 pub(crate) use chain::Chain;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use std::{ops::Range, sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -38,6 +38,8 @@ use uuid::Uuid;
 pub(crate) const SEGMENT: u64 = 8 * 1024 * 1024;
 /// Where staging is in the bucket.
 const PREFIX: &str = "staging/";
+/// Segments of one key deleted at once.
+const DELETIONS: usize = 16;
 /// How old the sum of all segments may be when a quota is checked: it costs one request per thousand.
 const FRESH: Duration = Duration::from_secs(60);
 
@@ -242,9 +244,8 @@ impl S3Staging {
             // Nobody else has a name with this UUID.
             overwrite: true,
         };
-        self.store.put(&object, bytes).await?;
-        self.capacity.count(size);
-        Ok(())
+        self.capacity.count(size)?;
+        Ok(self.store.put(&object, bytes).await?)
     }
 
     /// True when there is nothing under the key.
@@ -354,13 +355,17 @@ async fn joined(
     .map_err(|lost| StagingError::io("hash")(std::io::Error::other(lost)))
 }
 
-/// Everything under the key, the youngest last, so that an interrupted deletion leaves what can be found again.
+/// Deletes everything under the key; what an interruption leaves is still listed under it.
+///
+/// One request for each segment: not every store knows the one that deletes many.
 async fn delete(store: &Arc<S3Storage>, key: StagingKey) -> Result<(), StagingError> {
     let mut pages = store.list(&folder(key));
     while let Some(page) = pages.try_next().await? {
-        for object in page {
-            store.delete_key(&object.key).await?;
-        }
+        stream::iter(page)
+            .map(|object| async move { store.delete_key(&object.key).await })
+            .buffer_unordered(DELETIONS)
+            .try_collect::<()>()
+            .await?;
     }
     Ok(())
 }

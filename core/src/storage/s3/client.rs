@@ -15,8 +15,6 @@ use std::time::Duration;
 
 /// How often one request is sent at most; what still fails is left to the next run of the job.
 const ATTEMPTS: u32 = 3;
-/// The slowest a body may go, in bytes a second: what is slower ends with a timeout.
-const SLOWEST_BODY: u64 = 256 * 1024;
 /// The slowest a store may copy or assemble, in bytes a second.
 const SLOWEST_COPY: u64 = 16 * 1024 * 1024;
 
@@ -29,6 +27,8 @@ pub struct Pace {
     pub answer: Duration,
     /// Without a single byte, while a body comes or goes.
     pub stall: Duration,
+    /// The slowest a body may go, in bytes a second, at least 1: what is slower ends with a timeout.
+    pub slowest: u64,
 }
 
 impl Default for Pace {
@@ -37,6 +37,7 @@ impl Default for Pace {
             connect: Duration::from_secs(5),
             answer: Duration::from_secs(30),
             stall: Duration::from_secs(20),
+            slowest: 256 * 1024,
         }
     }
 }
@@ -53,7 +54,7 @@ impl Pace {
 
     /// For a request that carries `size` bytes.
     pub(super) fn for_body(self, size: u64) -> Builder {
-        let attempt = self.answer + Duration::from_secs(size / SLOWEST_BODY);
+        let attempt = self.answer + Duration::from_secs(size / self.slowest.max(1));
         Config::builder().timeout_config(self.within(attempt))
     }
 

@@ -75,12 +75,15 @@ impl S3Storage {
         if !may_be_there(&error) {
             return Err(error);
         }
-        match self.look(object).await? {
-            Seen::Ours => Ok(None),
-            Seen::OursOtherwise if fence && matches!(error, StorageError::KeyTaken) => {
+        let taken = matches!(error, StorageError::KeyTaken);
+        match self.look(object).await {
+            Ok(Seen::Ours) => Ok(None),
+            Ok(Seen::OursOtherwise) if fence && taken => {
                 let again = send(false).await;
                 again.map(Some).map_err(error::sorted(action))
             }
+            // Whose object it is has to be asked again.
+            Err(unknown) if taken => Err(unknown),
             _ => Err(error),
         }
     }

@@ -160,14 +160,15 @@ impl Multipart {
                 .config_override(storage.pace.for_copy(object.size))
                 .send()
         });
-        // None: an earlier run's object is there, or this one's and only the answer was lost. Then the abort finds
-        // the upload open or gone; both are well.
-        if completed.await?.is_some() {
+        let completed = completed.await;
+        if let Ok(Some(_)) = completed {
             self.closed = true;
             return Ok(());
         }
+        // None: an earlier run's object is there, or this one's and only the answer was lost. Then the abort finds
+        // the upload open or gone; both are well.
         self.abort().await;
-        Ok(())
+        completed.map(drop)
     }
 
     /// Ends it without an object.

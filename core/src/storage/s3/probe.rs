@@ -102,6 +102,14 @@ async fn get(url: Url) -> Result<(u16, Bytes), Box<dyn Error + Send + Sync>> {
     Ok((status, body.collect().await?.to_bytes()))
 }
 
+fn not_a_store() -> (&'static str, &'static str, String) {
+    (
+        "storage.s3.endpoint_url",
+        "AWS_S3_ENDPOINT_URL",
+        "what answers there is not an S3 store".to_owned(),
+    )
+}
+
 /// Names the setting at fault where the answer did not by itself.
 fn explain(storage: &S3Storage, what: &str, error: StorageError) -> StorageError {
     let (key, environment, problem) = match &error {
@@ -122,16 +130,9 @@ fn explain(storage: &S3Storage, what: &str, error: StorageError) -> StorageError
             "AWS_ACCESS_KEY_ID",
             format!("this key may not {what} objects of the bucket"),
         ),
-        StorageError::NotFound => (
-            "storage.s3.bucket_name",
-            "AWS_STORAGE_BUCKET_NAME",
-            "there is no such bucket, or no S3 store at AWS_S3_ENDPOINT_URL".to_owned(),
-        ),
-        StorageError::Refused { code, .. } if code.is_empty() => (
-            "storage.s3.endpoint_url",
-            "AWS_S3_ENDPOINT_URL",
-            "what answers there is not an S3 store".to_owned(),
-        ),
+        // A store that has no such bucket says so by its own code.
+        StorageError::NotFound => not_a_store(),
+        StorageError::Refused { code, .. } if code.is_empty() => not_a_store(),
         _ => return error,
     };
     StorageError::Setting {

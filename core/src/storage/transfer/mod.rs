@@ -8,13 +8,14 @@
 
 mod error;
 mod inside;
+mod large;
 mod local;
 mod parts;
 mod remote;
 
 use crate::{
     digest::Sha256Digest,
-    staging::{Place as StagingPlace, Staging, StagingKey},
+    staging::{Place as StagingPlace, Staging, StagingKey, bucket_beside_folder},
     storage::{Place, Storage, StorageError, StorageKey},
 };
 pub use error::TransferError;
@@ -80,8 +81,8 @@ pub async fn land(
         (StagingPlace::Fs(from), Place::Fs(to)) => local::link_or_copy(from, to, landing).await?,
         (_, Place::S3(to)) => remote::send(staging, to, landing).await?,
         (StagingPlace::S3(_), Place::Fs(_)) => {
-            // The configuration refuses the pair, and so does `Staging::open`.
-            return Err(TransferError::Storage(StorageError::NotFound));
+            // `Staging::open` refuses the pair; these two were not opened together.
+            return Err(TransferError::Storage(bucket_beside_folder()));
         }
     };
     let landed = Landed {

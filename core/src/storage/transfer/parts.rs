@@ -53,11 +53,11 @@ impl Parts {
                         size: piece.size,
                     })
                     .collect();
-                tokio::task::spawn_blocking(move || filling.from_files(&files, &sender))
+                tokio::task::spawn_blocking(move || filling.read_files(&files, &sender))
             }
             Place::S3(_) => {
                 let (staging, pieces) = (staging.clone(), pieces.to_vec());
-                tokio::spawn(async move { filling.from_staging(&staging, &pieces, &sender).await })
+                tokio::spawn(async move { filling.read_staging(&staging, &pieces, &sender).await })
             }
         };
         Self { parts, reading }
@@ -92,7 +92,7 @@ impl Filling {
     }
 
     /// Blocks. Ends with an error when nobody takes the parts.
-    fn from_files(
+    fn read_files(
         mut self,
         files: &[PieceFile],
         sender: &mpsc::Sender<Part>,
@@ -128,7 +128,7 @@ impl Filling {
         Ok(Sha256Digest::from_hasher(self.hasher))
     }
 
-    async fn from_staging(
+    async fn read_staging(
         mut self,
         staging: &Staging,
         pieces: &[Piece],
@@ -136,7 +136,6 @@ impl Filling {
     ) -> Result<Sha256Digest, TransferError> {
         let (mut held, mut length) = (Vec::new(), 0);
         for piece in pieces {
-            check_length(staging, piece).await?;
             let mut bytes = staging.read(piece.key, 0..piece.size).await?;
             while let Some(mut chunk) = bytes.try_next().await? {
                 while !chunk.is_empty() {
@@ -196,16 +195,22 @@ pub(super) fn open_piece(piece: &PieceFile) -> Result<File, TransferError> {
     Ok(file)
 }
 
-/// The same for a piece that is no local file.
-pub(super) async fn check_length(staging: &Staging, piece: &Piece) -> Result<(), TransferError> {
-    match staging.len(piece.key).await? {
-        None => Err(TransferError::StagingGone),
-        Some(found) if found != piece.size => Err(TransferError::SizeMismatch {
-            expected: piece.size,
-            found,
-        }),
-        Some(_) => Ok(()),
+/// The same for pieces that are no local files.
+pub(super) async fn check_lengths(
+    staging: &Staging,
+    pieces: &[Piece],
+) -> Result<(), TransferError> {
+    for piece in pieces {
+        let expected = piece.size;
+        match staging.len(piece.key).await? {
+            None => return Err(TransferError::StagingGone),
+            Some(found) if found != expected => {
+                return Err(TransferError::SizeMismatch { expected, found });
+            }
+            Some(_) => {}
+        }
     }
+    Ok(())
 }
 
 fn unreadable(error: io::Error) -> TransferError {

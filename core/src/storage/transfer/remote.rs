@@ -1,8 +1,8 @@
 //! From staging into a bucket: one PUT up to 16 MiB, above it a multipart upload with a few parts in flight.
 
 use super::{
-    Landing, TransferError, inside,
-    parts::{Part, Parts},
+    Landing, TransferError, inside, large,
+    parts::{Part, Parts, check_lengths},
 };
 use crate::{
     digest::Sha256Digest,
@@ -19,6 +19,8 @@ const MIB: u64 = 1024 * 1024;
 const SINGLE: u64 = 16 * MIB;
 /// The usual part, in bytes.
 const PART: u64 = 8 * MIB;
+/// The largest part that is held in memory, in bytes; larger ones pass through.
+const LARGEST_HELD: u64 = 16 * MIB;
 /// Parts of one transfer in memory at once, in bytes: those in flight, one that waits, one being read.
 const MEMORY: u64 = 48 * MIB;
 /// The most parts an object can have. Source: "Amazon S3 multipart upload limits".
@@ -43,15 +45,22 @@ pub(super) async fn send(
         sha256: None,
         overwrite: landing.overwrite,
     };
+    if let Place::S3(_) = &staging.place {
+        check_lengths(staging, landing.pieces).await?;
+    }
     if size <= SINGLE {
         return send_single(staging, to, landing, object).await;
     }
+    let from = match &staging.place {
+        Place::S3(from) if inside::is_fit(from, landing).await? => Some(from),
+        _ => None,
+    };
+    let part_size = part_size(size);
     let upload = Multipart::begin(to, &object).await?;
-    let sent = match &staging.place {
-        Place::S3(from) if inside::is_fit(from, landing).await? => {
-            inside::copy(staging, from, landing, &upload).await
-        }
-        _ => send_parts(staging, to, landing, &upload).await,
+    let sent = match from {
+        Some(from) => inside::copy(staging, from, landing, &upload).await,
+        None if part_size > LARGEST_HELD => large::send(staging, landing, &upload, part_size).await,
+        None => send_parts(staging, to, landing, &upload, part_size).await,
     };
     match sent {
         Ok((digest, parts)) => {
@@ -91,7 +100,7 @@ async fn send_single(
 }
 
 /// The size of all parts but the last: few enough parts, and nothing finer than a MiB, as some stores want.
-pub(super) fn part_size(size: u64) -> u64 {
+fn part_size(size: u64) -> u64 {
     PART.max(size.div_ceil(MOST_PARTS).next_multiple_of(MIB))
 }
 
@@ -100,8 +109,8 @@ async fn send_parts(
     to: &Arc<S3Storage>,
     landing: &Landing<'_>,
     upload: &Multipart,
+    part_size: u64,
 ) -> Result<(Sha256Digest, Vec<CompletedPart>), TransferError> {
-    let part_size = part_size(landing.size());
     let in_flight = usize::try_from(MEMORY / part_size)
         .unwrap_or(1)
         .saturating_sub(2)

@@ -10,20 +10,24 @@
 //! copied: staging keeps its own name for it until the commit.
 //!
 //! Considerations: folders that have become empty stay, as removing them would race with a file that just comes in.
-//! Symbolic links below the root are followed: whoever may make them there is trusted. The file system must have
-//! hard links to refuse foreign objects without a race (FAT has none).
+//! Symbolic links below the root are followed: whoever may make them there is trusted. On a file system without hard
+//! links files are copied and renamed, and only the database keeps two of one key apart.
+
+mod link;
+mod list;
 
 use crate::{
     digest::Sha256Digest,
     storage::{
-        ListedObject, ObjectInfo, ObjectPages, ObjectStream, PAGE, StorageError, StorageKey,
+        ObjectInfo, ObjectPages, ObjectStream, StorageError, StorageKey,
         durable::{Folder, Folders, blocking},
-        file::{digest_file, stream_file},
+        file::stream_file,
     },
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt};
+pub(crate) use link::Linked;
 use std::{
     fs::{self, File, Metadata},
     io::{self, Write},
@@ -32,7 +36,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 use uuid::Uuid;
 
@@ -58,17 +61,6 @@ impl Drop for Temporary {
         // After a rename there is nothing left here; what cannot be removed now, the sweep removes.
         let _ = fs::remove_file(&self.path);
     }
-}
-
-/// What a link to a place in storage came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Linked {
-    /// The object is there now.
-    Yes,
-    /// It was there: the same file, or the same bytes.
-    Already,
-    /// The file system has no link between the two places.
-    Impossible,
 }
 
 impl FsStorage {
@@ -134,7 +126,7 @@ impl FsStorage {
         let (to, folder) = self.place(key).await?;
         let (from, target) = (from.to_owned(), to.clone());
         let spare = overwrite.then(|| self.temporary.join(Uuid::now_v7().to_string()));
-        let linked = blocking(move || link_blocking(&from, &target, content, spare.as_deref()))
+        let linked = blocking(move || link::by_link(&from, &target, content, spare.as_deref()))
             .await
             .inspect_err(|error| self.forget_missing(&to, error))
             .map_err(StorageError::io("link a file"))?
@@ -157,14 +149,19 @@ impl FsStorage {
         let temporary = blocking(move || temporary.file.sync_all().map(|()| temporary))
             .await
             .map_err(StorageError::io("sync a file"))?;
-        if self.link(&temporary.path, key, content, overwrite).await? == Linked::Impossible {
-            return Err(StorageError::Io {
-                action: "link a file",
-                source: io::ErrorKind::Unsupported.into(),
-            });
+        if self.link(&temporary.path, key, content, overwrite).await? != Linked::Impossible {
+            // The second name goes with the guard.
+            return Ok(());
         }
-        // The second name goes with the guard.
-        Ok(())
+        let (to, folder) = self.place(key).await?;
+        blocking(move || link::by_rename(&temporary.path, &to, content, overwrite))
+            .await
+            .map_err(StorageError::io("rename a file"))?
+            .ok_or(StorageError::KeyTaken)?;
+        folder
+            .sync()
+            .await
+            .map_err(StorageError::io("sync a folder"))
     }
 
     fn forget_missing(&self, path: &Path, error: &io::Error) {
@@ -244,27 +241,7 @@ impl FsStorage {
     }
 
     pub(crate) fn list(&self, prefix: &str) -> ObjectPages {
-        let (sender, receiver) = mpsc::channel(1);
-        let (root, prefix) = (self.folders.root().to_owned(), prefix.to_owned());
-        tokio::task::spawn_blocking(move || {
-            let mut walk = Walk {
-                root,
-                prefix,
-                page: Vec::new(),
-                sender,
-            };
-            let start = walk
-                .prefix
-                .rsplit_once('/')
-                .map_or("", |(folder, _)| folder);
-            let start = start.to_owned();
-            let outcome = walk.folder(&start);
-            walk.finish(outcome);
-        });
-        futures::stream::unfold(receiver, |mut receiver| async move {
-            receiver.recv().await.map(|page| (page, receiver))
-        })
-        .boxed()
+        list::pages(self.folders.root().to_owned(), prefix.to_owned())
     }
 
     pub(crate) async fn probe(&self) -> Result<(), StorageError> {
@@ -320,44 +297,6 @@ impl FsStorage {
     }
 }
 
-/// None: other bytes are there and there is no spare name to overwrite them by.
-fn link_blocking(
-    from: &Path,
-    to: &Path,
-    (digest, size): (Sha256Digest, u64),
-    spare: Option<&Path>,
-) -> io::Result<Option<Linked>> {
-    match fs::hard_link(from, to) {
-        Ok(()) => return Ok(Some(Linked::Yes)),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) if is_linkless(&error) => return Ok(Some(Linked::Impossible)),
-        Err(error) => return Err(error),
-    }
-    let (ours, there) = (fs::metadata(from)?, fs::metadata(to)?);
-    if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
-        return Ok(Some(Linked::Already));
-    }
-    if let Some(spare) = spare {
-        fs::hard_link(from, spare)?;
-        return fs::rename(spare, to).map(|()| Some(Linked::Yes));
-    }
-    // A copy of before a crash is a file of its own with the same bytes.
-    if !there.is_file() || there.len() != size {
-        return Ok(None);
-    }
-    let same = digest_file(&mut File::open(to)?)? == (digest, size);
-    Ok(same.then_some(Linked::Already))
-}
-
-/// Another device, a file system without hard links, or a file with too many of them.
-fn is_linkless(error: &io::Error) -> bool {
-    use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
-    matches!(
-        error.kind(),
-        CrossesDevices | TooManyLinks | Unsupported | PermissionDenied
-    )
-}
-
 /// Nothing there, or a file where the path wants a folder.
 fn is_absent(error: &io::Error) -> bool {
     matches!(
@@ -377,72 +316,4 @@ pub(crate) fn modified(metadata: &Metadata) -> DateTime<Utc> {
     metadata
         .modified()
         .map_or(DateTime::UNIX_EPOCH, DateTime::from)
-}
-
-/// A walk through the folders that sends a page whenever one is full, and waits until it is taken.
-struct Walk {
-    root: PathBuf,
-    prefix: String,
-    page: Vec<ListedObject>,
-    sender: mpsc::Sender<Result<Vec<ListedObject>, StorageError>>,
-}
-
-impl Walk {
-    /// Answers false when nobody listens any more.
-    fn folder(&mut self, folder: &str) -> io::Result<bool> {
-        let entries = match fs::read_dir(self.root.join(folder)) {
-            Ok(entries) => entries,
-            Err(error) if is_absent(&error) => return Ok(true),
-            Err(error) => return Err(error),
-        };
-        for entry in entries {
-            let entry = entry?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
-            if folder.is_empty() && name == TEMPORARY {
-                continue;
-            }
-            let key = match folder {
-                "" => name,
-                _ => format!("{folder}/{name}"),
-            };
-            let going_on = match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => {
-                    let leads_on = key.starts_with(&self.prefix) || self.prefix.starts_with(&key);
-                    !leads_on || self.folder(&key)?
-                }
-                Ok(metadata) if key.starts_with(&self.prefix) => self.add(ListedObject {
-                    key,
-                    size: metadata.len(),
-                    modified: modified(&metadata),
-                }),
-                Err(error) if !is_absent(&error) => return Err(error),
-                _ => true,
-            };
-            if !going_on {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn add(&mut self, object: ListedObject) -> bool {
-        self.page.push(object);
-        self.page.len() < PAGE
-            || self
-                .sender
-                .blocking_send(Ok(std::mem::take(&mut self.page)))
-                .is_ok()
-    }
-
-    fn finish(self, outcome: io::Result<bool>) {
-        let last = match outcome {
-            Err(error) => Err(StorageError::io("list files")(error)),
-            Ok(true) if !self.page.is_empty() => Ok(self.page),
-            Ok(_) => return,
-        };
-        // Nobody may be listening; then nobody misses it.
-        let _ = self.sender.blocking_send(last);
-    }
 }

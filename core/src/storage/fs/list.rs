@@ -1,0 +1,96 @@
+//! A folder listed in pages.
+
+use super::{TEMPORARY, is_absent, modified};
+use crate::storage::{ListedObject, ObjectPages, PAGE, StorageError};
+use futures::{StreamExt, stream};
+use std::{fs, io, path::PathBuf};
+use tokio::sync::mpsc;
+
+/// The objects below `root` whose keys begin with `prefix`. The next page is read while one is looked at.
+pub(super) fn pages(root: PathBuf, prefix: String) -> ObjectPages {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        let start = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let start = start.to_owned();
+        let mut walk = Walk {
+            root,
+            prefix,
+            page: Vec::new(),
+            sender,
+        };
+        let outcome = walk.folder(&start);
+        walk.finish(outcome);
+    });
+    let pages = stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|page| (page, receiver))
+    });
+    pages.boxed()
+}
+
+/// A walk through the folders that sends a page whenever one is full, and waits until it is taken.
+struct Walk {
+    root: PathBuf,
+    prefix: String,
+    page: Vec<ListedObject>,
+    sender: mpsc::Sender<Result<Vec<ListedObject>, StorageError>>,
+}
+
+impl Walk {
+    /// Answers false when nobody listens any more.
+    fn folder(&mut self, folder: &str) -> io::Result<bool> {
+        let entries = match fs::read_dir(self.root.join(folder)) {
+            Ok(entries) => entries,
+            Err(error) if is_absent(&error) => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = entry?;
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            if folder.is_empty() && name == TEMPORARY {
+                continue;
+            }
+            let key = match folder {
+                "" => name,
+                _ => format!("{folder}/{name}"),
+            };
+            let going_on = match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => {
+                    let leads_on = key.starts_with(&self.prefix) || self.prefix.starts_with(&key);
+                    !leads_on || self.folder(&key)?
+                }
+                Ok(metadata) if key.starts_with(&self.prefix) => self.add(ListedObject {
+                    key,
+                    size: metadata.len(),
+                    modified: modified(&metadata),
+                }),
+                Err(error) if !is_absent(&error) => return Err(error),
+                _ => true,
+            };
+            if !going_on {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, object: ListedObject) -> bool {
+        self.page.push(object);
+        self.page.len() < PAGE
+            || self
+                .sender
+                .blocking_send(Ok(std::mem::take(&mut self.page)))
+                .is_ok()
+    }
+
+    fn finish(self, outcome: io::Result<bool>) {
+        let last = match outcome {
+            Err(error) => Err(StorageError::io("list files")(error)),
+            Ok(true) if !self.page.is_empty() => Ok(self.page),
+            Ok(_) => return,
+        };
+        // Nobody may be listening; then nobody misses it.
+        let _ = self.sender.blocking_send(last);
+    }
+}

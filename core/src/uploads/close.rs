@@ -1,0 +1,280 @@
+//! Giving an upload up: by its client, by its expiry, or because its bytes are gone. Nothing is announced but the end
+//! of a batch.
+//!
+//! The rows change first; a crash before the bytes are deleted leaves them to the sweep.
+
+use super::{UploadError, query};
+use crate::{
+    batches::{self, Settled},
+    context::Landfall,
+    files::{self, DeleteError, Scope},
+    outbox::{WriteError, Written},
+    staging::StagingKey,
+};
+use entity::{
+    FileId, Timestamp, UploadId,
+    file::{self, FileStatus},
+    upload::{Column, Entity, Model, UploadKind, UploadStatus},
+};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr,
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a file that a worker has in hand is waited for.
+const FINALIZE_WAIT: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Why an upload is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    Aborted,
+    Expired,
+    /// Bytes that were counted are not in staging any more.
+    StagingGone,
+}
+
+impl Reason {
+    fn status(self) -> UploadStatus {
+        match self {
+            Self::Aborted => UploadStatus::Aborted,
+            Self::Expired => UploadStatus::Expired,
+            Self::StagingGone => UploadStatus::Failed,
+        }
+    }
+
+    fn code(self) -> &'static str {
+        match self {
+            Self::Aborted => "upload_aborted",
+            Self::Expired => "upload_expired",
+            Self::StagingGone => "staging_gone",
+        }
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            Self::Aborted => "the upload was given up by its client",
+            Self::Expired => "nothing came for longer than uploads.session_ttl",
+            Self::StagingGone => "bytes that had been received are not in staging any more",
+        }
+    }
+}
+
+/// What closing an upload changed.
+#[derive(Debug, Default)]
+struct Closed {
+    any: bool,
+    /// The upload and those that go with it; their bytes are to be deleted.
+    uploads: Vec<UploadId>,
+    file: Option<FileId>,
+    written: Option<Written>,
+}
+
+/// Gives an upload up: the one of a session or tus, or a partial one that no final one has been made of.
+///
+/// A complete upload goes the way of its file: one that is staged fails, one that is stored is deleted as by
+/// [`files::delete`]. Giving up what is given up is no error.
+///
+/// # Errors
+/// [`UploadError::NotFound`]; [`UploadError::Locked`] when a worker has the file in hand for more than ten seconds.
+pub async fn abort(landfall: &Landfall, scope: &Scope, id: UploadId) -> Result<(), UploadError> {
+    let until = Instant::now() + FINALIZE_WAIT;
+    loop {
+        let upload = query::get(landfall.db.read(), scope, id).await?;
+        if upload.status != UploadStatus::Complete || upload.kind == UploadKind::Partial {
+            return close(landfall, id, Reason::Aborted).await.map(drop);
+        }
+        if withdraw(landfall, &upload).await? {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            return Err(UploadError::Locked);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Closes an upload that takes bytes, or a complete partial one that waits; false when it is closed already.
+pub(super) async fn close(
+    landfall: &Landfall,
+    id: UploadId,
+    reason: Reason,
+) -> Result<bool, UploadError> {
+    let now = landfall.clock.now();
+    let closed = landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move { close_rows(transaction, id, reason, now).await })
+        })
+        .await?;
+    let any = closed.any;
+    clear(landfall, closed).await;
+    Ok(any)
+}
+
+async fn close_rows(
+    transaction: &impl ConnectionTrait,
+    id: UploadId,
+    reason: Reason,
+    now: Timestamp,
+) -> Result<Closed, UploadError> {
+    let Some(upload) = end_uploads(transaction, Column::Id.eq(id), reason, now)
+        .await?
+        .pop()
+    else {
+        return Ok(Closed::default());
+    };
+    let mut uploads = vec![upload.id];
+    if upload.file_id.0 != upload.id.0 {
+        // Part of a final upload, which is of no use without it.
+        let whole = Column::Id.eq(UploadId(upload.file_id.0));
+        let ended = end_uploads(transaction, whole, reason, now).await?;
+        if ended.is_empty() {
+            // That one is complete: the bytes are its file's now.
+            return Ok(Closed {
+                any: true,
+                ..Closed::default()
+            });
+        }
+    }
+    if upload.kind == UploadKind::Final || upload.file_id.0 != upload.id.0 {
+        let others = Column::FileId.eq(upload.file_id);
+        let more = end_uploads(transaction, others, reason, now).await?;
+        uploads.extend(more.into_iter().map(|upload| upload.id));
+    }
+    let (file, written) = fail_file(
+        transaction,
+        upload.file_id,
+        FileStatus::Uploading,
+        reason,
+        now,
+    )
+    .await?;
+    Ok(Closed {
+        any: true,
+        uploads,
+        file,
+        written,
+    })
+}
+
+async fn end_uploads(
+    transaction: &impl ConnectionTrait,
+    which: impl sea_orm::sea_query::IntoCondition,
+    reason: Reason,
+    now: Timestamp,
+) -> Result<Vec<Model>, DbErr> {
+    let open = Column::Status.is_in([UploadStatus::Init, UploadStatus::InProgress]);
+    let waits = Condition::all()
+        .add(Column::Status.eq(UploadStatus::Complete))
+        .add(Column::Kind.eq(UploadKind::Partial));
+    Entity::update_many()
+        .col_expr(Column::Status, Expr::value(reason.status()))
+        .col_expr(
+            Column::LeaseExpiresAt,
+            Expr::value(Option::<Timestamp>::None),
+        )
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(which.into_condition())
+        .filter(Condition::any().add(open).add(waits))
+        .exec_with_returning(transaction)
+        .await
+}
+
+async fn fail_file(
+    transaction: &impl ConnectionTrait,
+    id: FileId,
+    from: FileStatus,
+    reason: Reason,
+    now: Timestamp,
+) -> Result<(Option<FileId>, Option<Written>), WriteError> {
+    use file::Column;
+    let rows = file::Entity::update_many()
+        .col_expr(Column::Status, Expr::value(FileStatus::Failed))
+        .col_expr(Column::ErrorCode, Expr::value(reason.code()))
+        .col_expr(Column::ErrorMessage, Expr::value(reason.message()))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(id))
+        .filter(Column::Status.eq(from))
+        .exec_with_returning(transaction)
+        .await?;
+    let Some(file) = rows.into_iter().next() else {
+        return Ok((None, None));
+    };
+    let written = match file.batch_id {
+        Some(batch) => batches::settle(transaction, batch, Settled::Failed, now).await?,
+        None => None,
+    };
+    Ok((Some(file.id), written))
+}
+
+/// After the commit: tells who waits, and deletes the bytes.
+async fn clear(landfall: &Landfall, closed: Closed) {
+    if let Some(written) = closed.written {
+        landfall.dispatch.deliver(&written.due).await;
+    }
+    if let Some(file) = closed.file {
+        landfall.dispatch.settled(file).await;
+    }
+    for upload in closed.uploads {
+        if let Err(error) = landfall.staging.delete(StagingKey(upload.0)).await {
+            tracing::warn!(upload.id = %upload, %error, "staging of a closed upload is left to the sweep");
+        }
+    }
+}
+
+/// Takes back the file of a complete upload; false while a worker has it in hand.
+async fn withdraw(landfall: &Landfall, upload: &Model) -> Result<bool, UploadError> {
+    let (now, id) = (landfall.clock.now(), upload.file_id);
+    let (failed, written) = landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                fail_file(transaction, id, FileStatus::Staged, Reason::Aborted, now).await
+            })
+        })
+        .await?;
+    if failed.is_some() {
+        let closed = Closed {
+            file: failed,
+            written,
+            ..Closed::default()
+        };
+        clear(landfall, closed).await;
+    } else {
+        match files::delete(&landfall.db, &landfall.clock, &Scope::All, id).await {
+            Ok(None) => {}
+            Ok(Some(written)) => {
+                landfall.dispatch.deliver(&written.due).await;
+                landfall.dispatch.settled(id).await;
+            }
+            Err(DeleteError::NotStored(FileStatus::Failed) | DeleteError::NotFound) => {}
+            Err(DeleteError::NotStored(_)) => return Ok(false),
+            Err(DeleteError::Database(error)) => return Err(error.into()),
+            Err(DeleteError::Outbox(error)) => return Err(error.into()),
+        }
+    }
+    mark_withdrawn(landfall, upload.id, now).await?;
+    landfall.dispatch.purge(&[id]).await;
+    Ok(true)
+}
+
+/// A crash before this leaves a complete upload of a deleted file, which is told to be gone all the same.
+async fn mark_withdrawn(landfall: &Landfall, id: UploadId, now: Timestamp) -> Result<(), DbErr> {
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                Entity::update_many()
+                    .col_expr(Column::Status, Expr::value(UploadStatus::Aborted))
+                    .col_expr(Column::UpdatedAt, Expr::value(now))
+                    .filter(Column::Id.eq(id))
+                    .filter(Column::Status.eq(UploadStatus::Complete))
+                    .exec(transaction)
+                    .await
+                    .map(drop)
+            })
+        })
+        .await
+}

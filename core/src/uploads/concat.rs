@@ -1,0 +1,317 @@
+//! Joining partial uploads into one: tus concatenation, finished or not.
+//!
+//! No byte is moved here: the file's pieces are the partial uploads' staging, and finalize reads them one after the
+//! other. A final upload's id is made from those of its parts, so that a repeated request finds the first one's.
+
+use super::{
+    NewUpload, UploadError,
+    create::{insert_file, require_allowed},
+    finish::stage_file,
+    hold::{open, signed},
+    query::is_open,
+};
+use crate::{context::Landfall, files::Scope, staging::StagingKey, storage::transfer::Piece};
+use entity::{
+    FileId, Timestamp, UploadId,
+    upload::{Column, Entity, Model, UploadKind, UploadStatus},
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
+    sea_query::{Expr, ExprTrait, OnConflict},
+};
+use sha2::{Digest, Sha256};
+use std::collections::{HashMap, HashSet};
+
+/// The most partial uploads one final upload may have: as many parts as an object on S3 may have.
+pub const MAX_PARTIALS: usize = 10_000;
+
+/// Partial uploads in one query.
+const PAGE: usize = 1000;
+
+/// Makes a final upload of partial ones, in their order; if they are complete, its file is staged at once, else by
+/// the last byte of the last of them. The same list again answers the same upload.
+///
+/// # Errors
+/// [`UploadError::CannotJoin`] for a list that is empty, too long, names an upload twice, or one that is unknown,
+/// somebody else's, not partial, given up, without a length or part of another final upload; [`UploadError::TooLarge`],
+/// [`UploadError::TypeNotAllowed`], [`UploadError::Batch`].
+pub async fn concatenate(
+    landfall: &Landfall,
+    scope: &Scope,
+    partials: Vec<UploadId>,
+    new: NewUpload,
+) -> Result<Model, UploadError> {
+    check_list(&partials)?;
+    let id = final_id(new.owner.as_deref(), &partials);
+    if let Some(known) = Entity::find_by_id(id).one(landfall.db.read()).await? {
+        return Ok(known);
+    }
+    require_allowed(landfall, &new.content_type)?;
+    let found = load(landfall.db.read(), &partials).await?;
+    let total = check(scope, &partials, &found)?;
+    let limit = landfall.config.uploads.max_file_size.0;
+    if total > limit {
+        return Err(UploadError::TooLarge { limit });
+    }
+    let row = plan(landfall, id, &partials, total, &new);
+    let now = landfall.clock.now();
+    let expires_at = new.expires_in.map(|ttl| landfall.clock.after(ttl));
+    let staged = landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                if !insert_once(transaction, &row).await? {
+                    return Ok(None);
+                }
+                insert_file(
+                    transaction,
+                    row.file_id,
+                    &new,
+                    row.total_size_bytes,
+                    now,
+                    expires_at,
+                )
+                .await?;
+                take_partials(transaction, &partials, row.file_id, now).await?;
+                complete_if_whole(transaction, id, now).await
+            })
+        })
+        .await?;
+    if let Some(file) = staged {
+        landfall.dispatch.finalize(&[file]).await;
+    }
+    let made = Entity::find_by_id(id).one(landfall.db.read()).await?;
+    made.ok_or(UploadError::NotFound)
+}
+
+fn check_list(partials: &[UploadId]) -> Result<(), UploadError> {
+    let refuse = |why: String| Err(UploadError::CannotJoin(why));
+    if partials.is_empty() {
+        return refuse("a final upload names its partial uploads".to_owned());
+    }
+    if partials.len() > MAX_PARTIALS {
+        return refuse(format!(
+            "a final upload has at most {MAX_PARTIALS} partial uploads"
+        ));
+    }
+    let distinct: HashSet<_> = partials.iter().collect();
+    if distinct.len() < partials.len() {
+        return refuse("a partial upload can be joined once".to_owned());
+    }
+    Ok(())
+}
+
+/// A UUIDv7 (RFC 9562) with the moment of the youngest partial upload, and a digest of all in place of the random
+/// bits: the primary key itself refuses a second final upload of the same parts.
+fn final_id(owner: Option<&str>, partials: &[UploadId]) -> UploadId {
+    let mut hasher = Sha256::new();
+    hasher.update(b"landfall final upload\0");
+    hasher.update(owner.unwrap_or_default());
+    for partial in partials {
+        hasher.update(partial.0.as_bytes());
+    }
+    let digest = hasher.finalize();
+    let mut random = [0; 10];
+    random.copy_from_slice(&digest[..10]);
+    let youngest = partials
+        .iter()
+        .map(|partial| partial.0.as_u128() >> 80)
+        .max();
+    let milliseconds = u64::try_from(youngest.unwrap_or(0)).unwrap_or(0);
+    UploadId(uuid::Builder::from_unix_timestamp_millis(milliseconds, &random).into_uuid())
+}
+
+async fn load(db: &impl ConnectionTrait, partials: &[UploadId]) -> Result<Vec<Model>, DbErr> {
+    let mut found = Vec::with_capacity(partials.len());
+    for page in partials.chunks(PAGE) {
+        let rows = Entity::find()
+            .filter(Column::Id.is_in(page.iter().copied()))
+            .all(db)
+            .await?;
+        found.extend(rows);
+    }
+    Ok(found)
+}
+
+/// The length of them all, in bytes.
+fn check(scope: &Scope, partials: &[UploadId], found: &[Model]) -> Result<u64, UploadError> {
+    let rows: HashMap<UploadId, &Model> = found.iter().map(|row| (row.id, row)).collect();
+    let mut total = 0_u64;
+    for id in partials {
+        let refuse = |why: &str| UploadError::CannotJoin(format!("the partial upload {id} {why}"));
+        let row = rows
+            .get(id)
+            .filter(|row| scope.covers(row.owner.as_deref()))
+            .filter(|row| row.kind == UploadKind::Partial)
+            .ok_or_else(|| refuse("is not there"))?;
+        if !is_open(row.status) && row.status != UploadStatus::Complete {
+            return Err(refuse("was given up"));
+        }
+        let size = row
+            .total_size_bytes
+            .ok_or_else(|| refuse("has no length yet"))?;
+        total = total.saturating_add(size.unsigned_abs());
+    }
+    Ok(total)
+}
+
+fn plan(
+    landfall: &Landfall,
+    id: UploadId,
+    partials: &[UploadId],
+    total: u64,
+    new: &NewUpload,
+) -> Model {
+    let now = landfall.clock.now();
+    let order: Vec<String> = partials.iter().map(UploadId::to_string).collect();
+    Model {
+        id,
+        file_id: FileId(id.0),
+        owner: new.owner.clone(),
+        kind: UploadKind::Final,
+        status: UploadStatus::Init,
+        chunk_size_bytes: None,
+        total_size_bytes: Some(signed(total)),
+        total_parts: None,
+        completed_parts: 0,
+        bytes_received: 0,
+        tus_metadata: new.tus_metadata.clone(),
+        tus_concat: new.tus_concat.clone(),
+        staging_state: Some(order.into()),
+        hash_state: None,
+        fence: 0,
+        lease_owner: None,
+        lease_expires_at: None,
+        created_at: now,
+        updated_at: now,
+        expires_at: landfall.clock.after(landfall.config.uploads.session_ttl),
+    }
+}
+
+/// False when another request has made the same upload meanwhile.
+async fn insert_once(transaction: &impl ConnectionTrait, row: &Model) -> Result<bool, DbErr> {
+    let written = Entity::insert(row.clone().into_active_model())
+        .on_conflict(OnConflict::column(Column::Id).do_nothing().to_owned())
+        .exec_without_returning(transaction)
+        .await?;
+    Ok(written == 1)
+}
+
+/// Binds the partial uploads to their file, each to one only.
+async fn take_partials(
+    transaction: &impl ConnectionTrait,
+    partials: &[UploadId],
+    file: FileId,
+    now: Timestamp,
+) -> Result<(), UploadError> {
+    let mut taken = 0;
+    for page in partials.chunks(PAGE) {
+        let free = Expr::col(Column::FileId).equals(Column::Id);
+        let changed = Entity::update_many()
+            .col_expr(Column::FileId, Expr::value(file))
+            .col_expr(Column::UpdatedAt, Expr::value(now))
+            .filter(Column::Id.is_in(page.iter().copied()))
+            .filter(Column::Kind.eq(UploadKind::Partial))
+            .filter(Column::Status.is_in([
+                UploadStatus::Init,
+                UploadStatus::InProgress,
+                UploadStatus::Complete,
+            ]))
+            .filter(free)
+            .exec(transaction)
+            .await?;
+        taken += changed.rows_affected;
+    }
+    if taken == partials.len() as u64 {
+        Ok(())
+    } else {
+        Err(UploadError::CannotJoin(
+            "one of the partial uploads is part of another final upload".to_owned(),
+        ))
+    }
+}
+
+/// A partial upload is complete; so is its final one, if it has one and this was the last.
+pub(super) async fn partial_received(
+    transaction: &impl ConnectionTrait,
+    partial: &Model,
+    now: Timestamp,
+) -> Result<Option<FileId>, UploadError> {
+    if partial.file_id.0 == partial.id.0 {
+        return Ok(None);
+    }
+    complete_if_whole(transaction, UploadId(partial.file_id.0), now).await
+}
+
+/// Stages the file of a final upload when all its partial ones are complete.
+///
+/// The first statement locks the final upload's row: of two partial uploads that end at once, the second one to come
+/// here sees the first.
+async fn complete_if_whole(
+    transaction: &impl ConnectionTrait,
+    id: UploadId,
+    now: Timestamp,
+) -> Result<Option<FileId>, UploadError> {
+    let rows = open(id)
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .exec_with_returning(transaction)
+        .await?;
+    let Some(upload) = rows.into_iter().next() else {
+        return Ok(None);
+    };
+    let order = order_of(&upload)?;
+    let sizes: HashMap<UploadId, u64> = load(transaction, &order)
+        .await?
+        .into_iter()
+        .filter(|partial| partial.status == UploadStatus::Complete)
+        .map(|partial| (partial.id, partial.bytes_received.unsigned_abs()))
+        .collect();
+    if sizes.len() < order.len() {
+        return Ok(None);
+    }
+    let mut pieces: Vec<Piece> = order
+        .iter()
+        .filter_map(|id| {
+            let size = *sizes.get(id)?;
+            let key = StagingKey(id.0);
+            Some(Piece { key, size })
+        })
+        .collect();
+    let total: u64 = pieces.iter().map(|piece| piece.size).sum();
+    // Empty pieces join nothing, but one piece there must be.
+    if total > 0 {
+        pieces.retain(|piece| piece.size > 0);
+    } else {
+        pieces.truncate(1);
+    }
+    open(id)
+        .col_expr(Column::Status, Expr::value(UploadStatus::Complete))
+        .col_expr(Column::TotalSizeBytes, Expr::value(signed(total)))
+        .col_expr(Column::BytesReceived, Expr::value(signed(total)))
+        .exec(transaction)
+        .await?;
+    stage_file(transaction, upload.file_id, &pieces, now).await?;
+    Ok(Some(upload.file_id))
+}
+
+fn order_of(upload: &Model) -> Result<Vec<UploadId>, DbErr> {
+    let refused = || DbErr::Custom(format!("upload {} does not say what it joins", upload.id));
+    let state = upload.staging_state.clone().ok_or_else(refused)?;
+    serde_json::from_value(state).map_err(|_| refused())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn final_id_depends_on_owner_and_order_and_on_nothing_else() {
+        let (one, two) = (UploadId::generate(), UploadId::generate());
+        let id = final_id(None, &[one, two]);
+        assert_eq!(id, final_id(None, &[one, two]));
+        assert_ne!(id, final_id(None, &[two, one]));
+        assert_ne!(id, final_id(Some("somebody"), &[one, two]));
+        assert_eq!(id.0.get_version_num(), 7);
+        assert_eq!(id.0.as_u128() >> 80, two.0.as_u128() >> 80);
+    }
+}

@@ -1,0 +1,256 @@
+//! Beginning an upload: staging first, then its rows and its file's in one transaction.
+
+use super::{
+    UploadError, finish,
+    hold::signed,
+    plan::{MAX_CHUNK, MAX_PARTS, chunk_size},
+};
+use crate::{
+    batches, context::Landfall, digest::Sha256Digest, files::FileName, staging::StagingKey,
+};
+use entity::{
+    BatchId, FileId, Timestamp, UploadId, file,
+    upload::{self, Model, UploadKind, UploadStatus},
+};
+use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
+use std::time::Duration;
+
+/// How the bytes will come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// In numbered parts; sizes in bytes, the part size as wished for.
+    Parts { total: u64, chunk: Option<u64> },
+    /// At an offset; the length in bytes, or none while it is deferred.
+    Append { total: Option<u64> },
+    /// At an offset, to be joined with others later; has no file of its own.
+    Partial { total: Option<u64> },
+}
+
+impl Shape {
+    fn total(self) -> Option<u64> {
+        match self {
+            Self::Parts { total, .. } => Some(total),
+            Self::Append { total } | Self::Partial { total } => total,
+        }
+    }
+
+    fn kind(self) -> UploadKind {
+        match self {
+            Self::Parts { .. } => UploadKind::Parts,
+            Self::Append { .. } => UploadKind::Append,
+            Self::Partial { .. } => UploadKind::Partial,
+        }
+    }
+}
+
+/// What is known of an upload before its first byte.
+#[derive(Clone, Debug)]
+pub struct NewUpload {
+    pub owner: Option<String>,
+    pub original_filename: FileName,
+    pub content_type: String,
+    pub declared_sha256: Option<Sha256Digest>,
+    pub metadata: serde_json::Value,
+    pub batch_id: Option<BatchId>,
+    /// How long the file is to be kept, counted from its completion.
+    pub expires_in: Option<Duration>,
+    pub traceparent: Option<String>,
+    /// `Upload-Metadata` as it was sent.
+    pub tus_metadata: Option<String>,
+    /// `Upload-Concat` as it was sent.
+    pub tus_concat: Option<String>,
+}
+
+/// Begins an upload; one of length 0 is complete at once, but for sessions, which need a byte.
+///
+/// # Errors
+/// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::TypeNotAllowed`], [`UploadError::Batch`], and
+/// what staging and the database answer; nothing is left behind then.
+pub async fn create(
+    landfall: &Landfall,
+    shape: Shape,
+    new: NewUpload,
+) -> Result<Model, UploadError> {
+    let limit = largest(landfall, shape);
+    match shape.total() {
+        Some(total) if total > limit => return Err(UploadError::TooLarge { limit }),
+        Some(0) if shape.kind() == UploadKind::Parts => return Err(UploadError::Empty),
+        _ => {}
+    }
+    if shape.kind() != UploadKind::Partial {
+        require_allowed(landfall, &new.content_type)?;
+    }
+    let id = FileId::generate();
+    let key = StagingKey(id.0);
+    landfall.staging.create(key).await?;
+    let (now, row) = (landfall.clock.now(), plan(landfall, shape, id, &new));
+    let expires_at = new.expires_in.map(|ttl| landfall.clock.after(ttl));
+    let written = landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                if row.kind != UploadKind::Partial {
+                    insert_file(transaction, id, &new, row.total_size_bytes, now, expires_at)
+                        .await?;
+                }
+                insert_upload(transaction, &row).await?;
+                match row.total_size_bytes {
+                    Some(0) => finish::received(transaction, row, now).await,
+                    _ => Ok((row, None)),
+                }
+            })
+        })
+        .await;
+    match written {
+        Ok((upload, staged)) => {
+            if let Some(file) = staged {
+                landfall.dispatch.finalize(&[file]).await;
+            }
+            Ok(upload)
+        }
+        Err(error) => {
+            if let Err(left) = landfall.staging.delete(key).await {
+                tracing::debug!(upload.id = %id, error = %left, "staging of a refused upload is left to the sweep");
+            }
+            Err(error)
+        }
+    }
+}
+
+/// In bytes. Ten thousand parts of the largest size are more than `uploads.max_file_size` may say.
+fn largest(landfall: &Landfall, shape: Shape) -> u64 {
+    let most = landfall.config.uploads.max_file_size.0;
+    match shape {
+        Shape::Parts { .. } => most.min(MAX_CHUNK * MAX_PARTS),
+        Shape::Append { .. } | Shape::Partial { .. } => most,
+    }
+}
+
+pub(super) fn require_allowed(landfall: &Landfall, content_type: &str) -> Result<(), UploadError> {
+    if is_allowed(&landfall.config.uploads.allowed_types, content_type) {
+        Ok(())
+    } else {
+        Err(UploadError::TypeNotAllowed(content_type.to_owned()))
+    }
+}
+
+/// True when `uploads.allowed_types` lets a media type in: it is empty, names it, or has its `type/*`. Parameters
+/// (`; charset=utf-8`) and case do not count.
+#[must_use]
+pub fn is_allowed(allowed: &[String], content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    allowed.is_empty()
+        || allowed.iter().any(|one| match one.strip_suffix("/*") {
+            Some(kind) => essence.split_once('/').is_some_and(|(own, _)| own == kind),
+            None => *one == essence || one == "*/*",
+        })
+}
+
+fn plan(landfall: &Landfall, shape: Shape, id: FileId, new: &NewUpload) -> Model {
+    let (now, config) = (landfall.clock.now(), &landfall.config.uploads);
+    let (chunk, parts) = match shape {
+        Shape::Parts { total, chunk } => {
+            let size = chunk_size(total, chunk.unwrap_or(config.chunk_size.0));
+            let parts = i32::try_from(total.div_ceil(size)).unwrap_or(i32::MAX);
+            (Some(signed(size)), Some(parts))
+        }
+        Shape::Append { .. } | Shape::Partial { .. } => (None, None),
+    };
+    Model {
+        id: UploadId(id.0),
+        file_id: id,
+        owner: new.owner.clone(),
+        kind: shape.kind(),
+        status: UploadStatus::Init,
+        chunk_size_bytes: chunk,
+        total_size_bytes: shape.total().map(signed),
+        total_parts: parts,
+        completed_parts: 0,
+        bytes_received: 0,
+        tus_metadata: new.tus_metadata.clone(),
+        tus_concat: new.tus_concat.clone(),
+        staging_state: None,
+        hash_state: None,
+        fence: 0,
+        lease_owner: None,
+        lease_expires_at: None,
+        created_at: now,
+        updated_at: now,
+        expires_at: landfall.clock.after(config.session_ttl),
+    }
+}
+
+pub(super) async fn insert_upload(
+    transaction: &impl ConnectionTrait,
+    row: &Model,
+) -> Result<(), DbErr> {
+    upload::Entity::insert(row.clone().into_active_model())
+        .exec_without_returning(transaction)
+        .await?;
+    Ok(())
+}
+
+/// The row of a file whose bytes are to come; its batch counts it from now on.
+pub(super) async fn insert_file(
+    transaction: &impl ConnectionTrait,
+    id: FileId,
+    new: &NewUpload,
+    size: Option<i64>,
+    now: Timestamp,
+    expires_at: Option<Timestamp>,
+) -> Result<(), UploadError> {
+    if let Some(batch) = new.batch_id {
+        batches::join(transaction, batch, new.owner.as_deref(), now).await?;
+    }
+    let row = file::Model {
+        id,
+        owner: new.owner.clone(),
+        status: file::FileStatus::Uploading,
+        search_name: new.original_filename.search_form(),
+        original_filename: new.original_filename.as_str().to_owned(),
+        content_type: new.content_type.clone(),
+        size_bytes: size.unwrap_or(0),
+        sha256: None,
+        declared_sha256: new.declared_sha256.map(|digest| digest.to_string()),
+        metadata: new.metadata.clone(),
+        batch_id: new.batch_id,
+        staging_key: None,
+        storage_key: None,
+        finalize_attempts: 0,
+        finalize_crashes: 0,
+        next_attempt_at: None,
+        lease_owner: None,
+        lease_expires_at: None,
+        error_code: None,
+        error_message: None,
+        traceparent: new.traceparent.clone(),
+        created_at: now,
+        updated_at: now,
+        staged_at: None,
+        stored_at: None,
+        expires_at,
+        expiring_announced_at: None,
+        deleted_at: None,
+    };
+    file::Entity::insert(row.into_active_model())
+        .exec_without_returning(transaction)
+        .await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_allowed;
+
+    #[test]
+    fn allowed_types_are_whole_types_or_families() {
+        let allowed = ["image/*".to_owned(), "application/pdf".to_owned()];
+        assert!(is_allowed(&[], "anything/at-all"));
+        assert!(is_allowed(&allowed, "image/png"));
+        assert!(is_allowed(&allowed, "Application/PDF; version=2"));
+        assert!(!is_allowed(&allowed, "imagery/png"));
+        assert!(!is_allowed(&allowed, "text/plain"));
+        assert!(!is_allowed(&allowed, "image"));
+    }
+}

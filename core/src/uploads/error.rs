@@ -1,0 +1,89 @@
+//! What an upload can fail with.
+
+use super::Ranges;
+use crate::{batches, staging::StagingError};
+use entity::upload::UploadStatus;
+use sea_orm::{ActiveEnum, DbErr};
+use std::error::Error;
+
+/// Why an operation on an upload failed; what had been received before is kept, unless it says otherwise.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// Unknown, somebody else's, or of another kind than the call is for.
+    #[error("there is no such upload")]
+    NotFound,
+    #[error("there is no part {number}; the upload has the parts 1 to {total}")]
+    NoSuchPart { number: u32, total: u32 },
+    #[error("the upload is {} and takes nothing more", .0.to_value())]
+    Closed(UploadStatus),
+    /// The joined upload consists of what its parts have.
+    #[error("a joined upload takes no bytes of its own")]
+    Joined,
+    #[error("the upload is at offset {expected}, not at {provided}")]
+    WrongOffset { expected: u64, provided: u64 },
+    /// Another writer is at work; it may be over in a moment.
+    #[error("another request is writing to the upload")]
+    Locked,
+    /// A newer request took the upload over; what came before is kept.
+    #[error("a newer request has taken the upload over")]
+    Preempted,
+    #[error("at most {limit} bytes are taken in here")]
+    TooLarge {
+        /// In bytes.
+        limit: u64,
+    },
+    #[error("an upload needs at least one byte")]
+    Empty,
+    #[error("files of the type `{0}` are not taken in")]
+    TypeNotAllowed(String),
+    /// The length can be set once, and not below the offset.
+    #[error("the length of the upload is {}, it cannot become {given}", known.map_or_else(|| format!("at least {offset}"), |known| known.to_string()))]
+    LengthFixed {
+        known: Option<u64>,
+        offset: u64,
+        given: u64,
+    },
+    /// The bytes are discarded.
+    #[error("the checksum does not match the bytes")]
+    ChecksumMismatch,
+    #[error("the part has to have {expected} bytes")]
+    SizeMismatch {
+        /// In bytes.
+        expected: u64,
+    },
+    /// The bytes are discarded.
+    #[error("the digest does not match the bytes of the part")]
+    DigestMismatch,
+    #[error("other bytes were received for the part before")]
+    PartConflict,
+    #[error("the parts {0} are missing")]
+    PartsMissing(Ranges),
+    /// A list of partial uploads that cannot be joined.
+    #[error("{0}")]
+    CannotJoin(String),
+    #[error("nothing came for too long")]
+    Stalled,
+    #[error("the body broke off")]
+    BrokenOff(#[source] Box<dyn Error + Send + Sync>),
+    #[error(transparent)]
+    Batch(#[from] batches::JoinError),
+    #[error("the batch could not be settled")]
+    Outbox(#[from] crate::outbox::WriteError),
+    #[error("the bytes could not be staged")]
+    Staging(#[source] StagingError),
+    #[error("the upload could not be recorded")]
+    Database(#[from] DbErr),
+    #[error("the writer of the upload ended without a word")]
+    Lost(#[source] tokio::task::JoinError),
+}
+
+impl From<StagingError> for UploadError {
+    fn from(error: StagingError) -> Self {
+        match error {
+            StagingError::TooLarge { limit } => Self::TooLarge { limit },
+            StagingError::WrongSize { expected, .. } => Self::SizeMismatch { expected },
+            StagingError::Body(error) => Self::BrokenOff(error),
+            other => Self::Staging(other),
+        }
+    }
+}

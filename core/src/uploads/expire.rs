@@ -1,0 +1,193 @@
+//! Uploads at which nothing came for too long, and closed ones nobody asks for any more. For the sweep.
+
+use super::{
+    UploadError,
+    close::{Reason, close},
+};
+use crate::context::Landfall;
+use entity::{
+    FileId, Timestamp, UploadId,
+    file::{self, FileStatus},
+    part,
+    upload::{Column, Entity, Model, UploadKind, UploadStatus},
+};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, ExprTrait},
+};
+use std::collections::HashSet;
+
+/// Uploads looked at in one query.
+const PAGE: u64 = 200;
+
+// Written out, not bound, as the partial indexes have it: `uploads_open`, `uploads_waiting`, `uploads_closed`.
+const OPEN: &str = "status IN ('init', 'in_progress')";
+const WAITING: &str = "kind = 'partial' AND status = 'complete'";
+const CLOSED: &str = "status NOT IN ('init', 'in_progress')";
+
+/// Pages in one call; what is left over waits for the next.
+const MOST_PAGES: usize = 100;
+
+/// Expires uploads that rested for longer than `uploads.session_ttl`: their files fail, their bytes are deleted.
+/// Answers how many. Works in bounded pages; may run at once in several places, or be killed at any point.
+///
+/// # Errors
+/// The database's; what was expired before stays so.
+pub async fn expire_due(landfall: &Landfall) -> Result<u64, UploadError> {
+    let mut expired = 0;
+    for _ in 0..MOST_PAGES {
+        let page = due(landfall).await?;
+        if page.is_empty() {
+            break;
+        }
+        for upload in page {
+            if upload.kind == UploadKind::Final
+                && let Some(later) = partials_expire_at(landfall, &upload).await?
+            {
+                put_off(landfall, upload.id, later).await?;
+            } else if close(landfall, upload.id, Reason::Expired).await? {
+                expired += 1;
+            }
+        }
+    }
+    Ok(expired)
+}
+
+/// Open ones, and complete partial ones that nobody has joined.
+async fn due(landfall: &Landfall) -> Result<Vec<Model>, DbErr> {
+    let left_over = Expr::cust(WAITING).and(Expr::col(Column::FileId).equals(Column::Id));
+    let now = landfall.clock.now();
+    let mut found = Vec::new();
+    // One after the other, because each has an index of its own.
+    for which in [Expr::cust(OPEN), left_over] {
+        let rows = Entity::find()
+            .filter(which)
+            .filter(Column::ExpiresAt.lt(now))
+            // A writer at work is not resting, however short the time is.
+            .filter(
+                Column::LeaseExpiresAt
+                    .is_null()
+                    .or(Column::LeaseExpiresAt.lte(now)),
+            )
+            .order_by_asc(Column::ExpiresAt)
+            .limit(PAGE)
+            .all(landfall.db.read())
+            .await?;
+        found.extend(rows);
+    }
+    Ok(found)
+}
+
+/// When the last of the partial uploads of a final one expires to which bytes still come; none when none does.
+async fn partials_expire_at(
+    landfall: &Landfall,
+    upload: &Model,
+) -> Result<Option<Timestamp>, DbErr> {
+    Entity::find()
+        .select_only()
+        .column(Column::ExpiresAt)
+        .filter(Column::FileId.eq(upload.file_id))
+        .filter(Column::Kind.eq(UploadKind::Partial))
+        .filter(Column::Status.is_in([UploadStatus::Init, UploadStatus::InProgress]))
+        .filter(Column::ExpiresAt.gte(landfall.clock.now()))
+        .order_by_desc(Column::ExpiresAt)
+        .into_tuple()
+        .one(landfall.db.read())
+        .await
+}
+
+async fn put_off(landfall: &Landfall, id: UploadId, until: Timestamp) -> Result<(), DbErr> {
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                Entity::update_many()
+                    .col_expr(Column::ExpiresAt, Expr::value(until))
+                    .filter(Column::Id.eq(id))
+                    .exec(transaction)
+                    .await
+                    .map(drop)
+            })
+        })
+        .await
+}
+
+/// Deletes the rows of closed uploads once their time is over and their files are final, with those of their parts.
+/// Answers how many uploads. Until then a client whose last answer was lost can still ask.
+///
+/// # Errors
+/// The database's.
+pub async fn forget_closed(landfall: &Landfall) -> Result<u64, DbErr> {
+    let (mut forgotten, mut after) = (0, None);
+    for _ in 0..MOST_PAGES {
+        let page = closed_before(landfall, after).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.expires_at);
+        let whole = page.len() as u64 == PAGE;
+        let ids = no_longer_used(landfall, &page).await?;
+        forgotten += ids.len() as u64;
+        forget(landfall, ids).await?;
+        if !whole {
+            break;
+        }
+    }
+    Ok(forgotten)
+}
+
+async fn closed_before(landfall: &Landfall, after: Option<Timestamp>) -> Result<Vec<Model>, DbErr> {
+    let mut query = Entity::find()
+        .filter(Expr::cust(CLOSED))
+        .filter(Column::ExpiresAt.lt(landfall.clock.before(landfall.config.uploads.session_ttl)))
+        .order_by_asc(Column::ExpiresAt)
+        .limit(PAGE);
+    if let Some(after) = after {
+        query = query.filter(Column::ExpiresAt.gt(after));
+    }
+    query.all(landfall.db.read()).await
+}
+
+/// Those whose file is on its way still have bytes in staging, which their rows keep from the sweep.
+async fn no_longer_used(landfall: &Landfall, page: &[Model]) -> Result<Vec<UploadId>, DbErr> {
+    let files = page.iter().map(|upload| upload.file_id);
+    let on_their_way: Vec<FileId> = file::Entity::find()
+        .select_only()
+        .column(file::Column::Id)
+        .filter(file::Column::Id.is_in(files))
+        .filter(
+            file::Column::Status
+                .is_in([
+                    FileStatus::Uploading,
+                    FileStatus::Staged,
+                    FileStatus::Finalizing,
+                ])
+                .or(file::Column::StagingKey.is_not_null()),
+        )
+        .into_tuple()
+        .all(landfall.db.read())
+        .await?;
+    let on_their_way: HashSet<FileId> = on_their_way.into_iter().collect();
+    Ok(page
+        .iter()
+        .filter(|upload| !on_their_way.contains(&upload.file_id))
+        .map(|upload| upload.id)
+        .collect())
+}
+
+/// An upload has up to ten thousand parts, so they go by one upload at a time.
+async fn forget(landfall: &Landfall, ids: Vec<UploadId>) -> Result<(), DbErr> {
+    for id in ids {
+        landfall
+            .db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    part::Entity::delete_many()
+                        .filter(part::Column::UploadId.eq(id))
+                        .exec(transaction)
+                        .await?;
+                    Entity::delete_by_id(id).exec(transaction).await.map(drop)
+                })
+            })
+            .await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,291 @@
+//! A writer's hold on an upload: a lease that is renewed while bytes flow, and a fence that outlives it.
+//!
+//! Each taker raises the fence, and every change a writer makes names its own: one that was pre-empted, or slept
+//! through its lease, changes nothing any more. A writer whose client pauses lets go of the lease but keeps the fence:
+//! it goes on if nobody came meanwhile, and a client that comes back over a new connection need not wait for the old
+//! one to be noticed dead.
+
+use super::{
+    Append, UploadError, finish,
+    lease::{LEASE, LOOK_EVERY, WAIT},
+    query::{get, is_open, status_at},
+};
+use crate::{context::Landfall, files::Scope, staging::StagingKey};
+use entity::{
+    Timestamp, UploadId,
+    upload::{Column, Entity, Model, UploadKind, UploadStatus},
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, UpdateMany,
+    sea_query::{Expr, ExprTrait},
+};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Enough for a writer on a disk to notice that its client pauses, and to count what came.
+pub(super) const PAUSE_AWAY: Duration = Duration::from_millis(400);
+
+/// What became of an attempt to take an upload.
+pub(super) enum Taken {
+    Held(Box<Hold>),
+    /// It is complete, and ends where the caller wanted to go on: its last answer was lost.
+    Done(Box<Model>),
+}
+
+/// What happens to the lease when bytes have been counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    GoOn,
+    /// The client pauses: whoever comes may take over.
+    Yield,
+    Release,
+}
+
+/// The right to write to an upload.
+pub(super) struct Hold {
+    pub(super) landfall: Landfall,
+    pub(super) upload: Model,
+}
+
+/// Takes an upload at an offset, and sets its length if that is given; waits for another writer a while.
+pub(super) async fn take(
+    landfall: &Landfall,
+    scope: &Scope,
+    id: UploadId,
+    request: &Append,
+    stop: &CancellationToken,
+) -> Result<Taken, UploadError> {
+    let until = Instant::now() + WAIT;
+    loop {
+        let upload = get(landfall.db.read(), scope, id).await?;
+        let now = landfall.clock.now();
+        let at_work = upload.lease_expires_at.is_some_and(|lease| lease > now);
+        match judge(
+            &upload,
+            request,
+            landfall.config.uploads.max_file_size.0,
+            now,
+        )? {
+            Offset::Past => return Ok(Taken::Done(Box::new(upload))),
+            Offset::Ahead if !at_work => return Err(wrong_offset(&upload, request)),
+            Offset::Right if !at_work => {
+                if let Some(upload) = try_take(landfall, id, request).await? {
+                    let landfall = landfall.clone();
+                    return Ok(Taken::Held(Box::new(Hold { landfall, upload })));
+                }
+            }
+            Offset::Ahead | Offset::Right => {}
+        }
+        if Instant::now() >= until || stop.is_cancelled() {
+            return Err(UploadError::Locked);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Where a request wants to go on.
+enum Offset {
+    Right,
+    /// Beyond what is counted, which a writer at work may be about to change.
+    Ahead,
+    /// At the end of a complete upload.
+    Past,
+}
+
+fn wrong_offset(upload: &Model, request: &Append) -> UploadError {
+    UploadError::WrongOffset {
+        expected: upload.bytes_received.unsigned_abs(),
+        provided: request.offset,
+    }
+}
+
+/// What no waiting changes is answered at once.
+fn judge(
+    upload: &Model,
+    request: &Append,
+    most: u64,
+    now: Timestamp,
+) -> Result<Offset, UploadError> {
+    match upload.kind {
+        UploadKind::Parts => return Err(UploadError::NotFound),
+        UploadKind::Final => return Err(UploadError::Joined),
+        UploadKind::Append | UploadKind::Partial => {}
+    }
+    let offset = upload.bytes_received.unsigned_abs();
+    match status_at(upload, now) {
+        UploadStatus::Complete if request.offset == offset => return Ok(Offset::Past),
+        UploadStatus::Complete => return Err(wrong_offset(upload, request)),
+        status if !is_open(status) => return Err(UploadError::Closed(status)),
+        _ if request.offset < offset => return Err(wrong_offset(upload, request)),
+        _ => {}
+    }
+    let known = upload.total_size_bytes.map(i64::unsigned_abs);
+    if let Some(given) = request.length {
+        if known.is_some() || given < offset {
+            return Err(UploadError::LengthFixed {
+                known,
+                offset,
+                given,
+            });
+        }
+        if given > most {
+            return Err(UploadError::TooLarge { limit: most });
+        }
+    }
+    let limit = known.or(request.length).unwrap_or(most);
+    let end = request
+        .offset
+        .saturating_add(request.content_length.unwrap_or(0));
+    match request.offset {
+        at if at > offset => Ok(Offset::Ahead),
+        _ if end > limit => Err(UploadError::TooLarge { limit }),
+        _ => Ok(Offset::Right),
+    }
+}
+
+async fn try_take(
+    landfall: &Landfall,
+    id: UploadId,
+    request: &Append,
+) -> Result<Option<Model>, DbErr> {
+    let (now, until) = (landfall.clock.now(), landfall.clock.after(LEASE));
+    let mut update = open(id)
+        .col_expr(Column::Fence, Expr::col(Column::Fence).add(1))
+        .col_expr(Column::Status, Expr::value(UploadStatus::InProgress))
+        .col_expr(Column::LeaseExpiresAt, Expr::value(until))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::BytesReceived.eq(signed(request.offset)))
+        .filter(
+            Column::LeaseExpiresAt
+                .is_null()
+                .or(Column::LeaseExpiresAt.lte(now)),
+        );
+    if let Some(length) = request.length {
+        update = update
+            .col_expr(Column::TotalSizeBytes, Expr::value(signed(length)))
+            .filter(Column::TotalSizeBytes.is_null());
+    }
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                let rows = update.exec_with_returning(transaction).await?;
+                Ok(rows.into_iter().next())
+            })
+        })
+        .await
+}
+
+/// An upload that takes bytes.
+pub(super) fn open(id: UploadId) -> UpdateMany<Entity> {
+    Entity::update_many()
+        .filter(Column::Id.eq(id))
+        .filter(Column::Status.is_in([UploadStatus::Init, UploadStatus::InProgress]))
+}
+
+/// As the database counts; nothing is so long that it does not fit.
+pub(super) fn signed(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+impl Hold {
+    pub(super) fn key(&self) -> StagingKey {
+        StagingKey(self.upload.id.0)
+    }
+
+    /// All bytes before it are durable and counted.
+    pub(super) fn offset(&self) -> u64 {
+        self.upload.bytes_received.unsigned_abs()
+    }
+
+    /// How many bytes may still come.
+    pub(super) fn room(&self) -> u64 {
+        let most = self.landfall.config.uploads.max_file_size.0;
+        let end = self.upload.total_size_bytes.map_or(most, i64::unsigned_abs);
+        end.saturating_sub(self.offset())
+    }
+
+    fn mine(&self) -> UpdateMany<Entity> {
+        open(self.upload.id).filter(Column::Fence.eq(self.upload.fence))
+    }
+
+    /// Counts what is durable now, and completes the upload when that is all of it; with `last`, it is, and the
+    /// length is what came.
+    ///
+    /// # Errors
+    /// [`UploadError::Preempted`] when somebody else has the upload: nothing is changed then.
+    pub(super) async fn advance(
+        &mut self,
+        to: u64,
+        last: bool,
+        then: Then,
+    ) -> Result<(), UploadError> {
+        let now = self.landfall.clock.now();
+        let total = match (self.upload.total_size_bytes, last) {
+            (None, true) => Some(signed(to)),
+            (known, _) => known,
+        };
+        let expires_at = self
+            .landfall
+            .clock
+            .after(self.landfall.config.uploads.session_ttl);
+        let update = self
+            .mine()
+            .filter(Column::BytesReceived.eq(self.upload.bytes_received))
+            .col_expr(Column::BytesReceived, Expr::value(signed(to)))
+            .col_expr(Column::TotalSizeBytes, Expr::value(total))
+            .col_expr(Column::LeaseExpiresAt, Expr::value(self.lease(then, now)))
+            .col_expr(Column::UpdatedAt, Expr::value(now))
+            .col_expr(Column::ExpiresAt, Expr::value(expires_at));
+        let whole = total == Some(signed(to));
+        let (upload, staged) = self
+            .landfall
+            .db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let rows = update.exec_with_returning(transaction).await?;
+                    let upload = rows.into_iter().next().ok_or(UploadError::Preempted)?;
+                    if whole {
+                        finish::received(transaction, upload, now).await
+                    } else {
+                        Ok((upload, None))
+                    }
+                })
+            })
+            .await?;
+        self.upload = upload;
+        if let Some(file) = staged {
+            self.landfall.dispatch.finalize(&[file]).await;
+        }
+        Ok(())
+    }
+
+    fn lease(&self, then: Then, now: Timestamp) -> Option<Timestamp> {
+        match then {
+            Then::GoOn => Some(self.landfall.clock.after(LEASE)),
+            Then::Yield => Some(now),
+            Then::Release => None,
+        }
+    }
+
+    /// Takes the lease back after [`Then::Yield`], or lets go of it; false when somebody else has the upload.
+    pub(super) async fn set_lease(&self, then: Then) -> Result<bool, DbErr> {
+        let update = self.mine().col_expr(
+            Column::LeaseExpiresAt,
+            Expr::value(self.lease(then, self.landfall.clock.now())),
+        );
+        self.landfall
+            .db
+            .write(move |transaction| {
+                Box::pin(async move { Ok(update.exec(transaction).await?.rows_affected == 1) })
+            })
+            .await
+    }
+
+    /// True while nobody else has the upload.
+    pub(super) async fn is_mine(&self, db: &impl ConnectionTrait) -> Result<bool, DbErr> {
+        let found = Entity::find_by_id(self.upload.id).one(db).await?;
+        Ok(found.is_some_and(|now| now.fence == self.upload.fence && is_open(now.status)))
+    }
+}

@@ -1,0 +1,377 @@
+//! Numbered parts: in any order, in parallel, from several processes, each as often as its client likes.
+//!
+//! A part is claimed by its row, written, and counted together with its digest; a claim that is not renewed for a few
+//! seconds is free again. A part that counts is never written again: the same bytes are told from others by digest.
+
+use super::{
+    Bytestream, UploadError,
+    close::{Reason, close},
+    hold::{open, signed},
+    lease::{LEASE, LOOK_EVERY, WAIT, renewing},
+    plan::{Place, place},
+    query::{get, is_open, status_at},
+    source::{Ended, Source},
+};
+use crate::{
+    context::Landfall,
+    digest::Sha256Digest,
+    files::Scope,
+    staging::{Algorithm, Options, Staging, StagingError, StagingKey},
+};
+use entity::{
+    Timestamp, UploadId,
+    part::{Column, Entity, Model},
+    upload::{self, UploadKind, UploadStatus},
+};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, UpdateMany,
+    sea_query::{Expr, ExprTrait, OnConflict},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// A part that a client sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewPart {
+    /// From 1.
+    pub number: u32,
+    /// How long the body is, in bytes, if the client says so.
+    pub content_length: Option<u64>,
+    /// What the client says the bytes are.
+    pub digest: Option<Sha256Digest>,
+}
+
+/// A part that is durable and counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutPart {
+    /// From 1.
+    pub number: u32,
+    /// In bytes.
+    pub size: u64,
+    pub sha256: Sha256Digest,
+}
+
+/// Takes one part in; the same bytes again change nothing and are answered alike.
+///
+/// # Errors
+/// [`UploadError::NoSuchPart`], [`UploadError::SizeMismatch`], [`UploadError::DigestMismatch`],
+/// [`UploadError::PartConflict`] for other bytes than before, [`UploadError::Locked`] when another request is still
+/// writing the part after six seconds, [`UploadError::Closed`], and the rest of [`UploadError`]. Nothing of the part
+/// counts then.
+pub async fn put_part(
+    landfall: &Landfall,
+    scope: &Scope,
+    id: UploadId,
+    part: NewPart,
+    body: Bytestream,
+) -> Result<PutPart, UploadError> {
+    let upload = get(landfall.db.read(), scope, id).await?;
+    let place = where_it_lies(&upload, part, landfall.clock.now())?;
+    let stop = CancellationToken::new();
+    let stop_when_dropped = stop.clone().drop_guard();
+    let patience = landfall.config.server.idle_timeout;
+    let request = Request {
+        landfall: landfall.clone(),
+        id,
+        part,
+        place,
+        source: Source::new(body, stop, None, patience),
+        claim: uuid::Uuid::now_v7().to_string(),
+    };
+    // In a task of its own, so that a claim is given back when the request is dropped.
+    let task = tokio::spawn(request.take_in());
+    let outcome = task.await.map_err(UploadError::Lost)?;
+    drop(stop_when_dropped);
+    outcome
+}
+
+fn where_it_lies(
+    upload: &upload::Model,
+    part: NewPart,
+    now: Timestamp,
+) -> Result<Place, UploadError> {
+    let (UploadKind::Parts, Some(total), Some(chunk), Some(parts)) = (
+        upload.kind,
+        upload.total_size_bytes,
+        upload.chunk_size_bytes,
+        upload.total_parts,
+    ) else {
+        return Err(UploadError::NotFound);
+    };
+    let number = part.number;
+    let place = place(total.unsigned_abs(), chunk.unsigned_abs(), number).ok_or(
+        UploadError::NoSuchPart {
+            number,
+            total: parts.unsigned_abs(),
+        },
+    )?;
+    let status = status_at(upload, now);
+    if !is_open(status) {
+        return Err(UploadError::Closed(status));
+    }
+    if part
+        .content_length
+        .is_some_and(|length| length != place.size)
+    {
+        let expected = place.size;
+        return Err(UploadError::SizeMismatch { expected });
+    }
+    Ok(place)
+}
+
+/// What a claim came to.
+enum Claim {
+    Mine,
+    /// The part counts already.
+    Counted(Sha256Digest),
+}
+
+struct Request {
+    landfall: Landfall,
+    id: UploadId,
+    part: NewPart,
+    place: Place,
+    source: Source,
+    /// Nobody else's.
+    claim: String,
+}
+
+impl Request {
+    async fn take_in(mut self) -> Result<PutPart, UploadError> {
+        let sha256 = match self.claim().await? {
+            Claim::Counted(known) => self.compare(known).await?,
+            Claim::Mine => match self.write().await {
+                Ok(sha256) => sha256,
+                Err(error) => {
+                    self.give_back().await;
+                    return Err(error);
+                }
+            },
+        };
+        Ok(PutPart {
+            number: self.part.number,
+            size: self.place.size,
+            sha256,
+        })
+    }
+
+    async fn claim(&self) -> Result<Claim, UploadError> {
+        let until = Instant::now() + WAIT;
+        loop {
+            if self.try_claim().await? {
+                return Ok(Claim::Mine);
+            }
+            let row = Entity::find_by_id((self.id, self.number()))
+                .one(self.landfall.db.read())
+                .await?;
+            if let Some(digest) = row.and_then(|row| row.sha256?.parse().ok()) {
+                return Ok(Claim::Counted(digest));
+            }
+            if Instant::now() >= until || self.source.stop().is_cancelled() {
+                return Err(UploadError::Locked);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    fn number(&self) -> i32 {
+        i32::try_from(self.part.number).unwrap_or(i32::MAX)
+    }
+
+    async fn try_claim(&self) -> Result<bool, DbErr> {
+        let (now, until) = (self.landfall.clock.now(), self.landfall.clock.after(LEASE));
+        let row = Model {
+            upload_id: self.id,
+            part_number: self.number(),
+            size_bytes: signed(self.place.size),
+            sha256: None,
+            staging_state: None,
+            lease_owner: Some(self.claim.clone()),
+            lease_expires_at: Some(until),
+            created_at: now,
+        };
+        let left_behind = Entity::update_many()
+            .col_expr(Column::LeaseOwner, Expr::value(&self.claim))
+            .col_expr(Column::LeaseExpiresAt, Expr::value(until))
+            .filter(Column::UploadId.eq(self.id))
+            .filter(Column::PartNumber.eq(self.number()))
+            .filter(Column::Sha256.is_null())
+            .filter(
+                Column::LeaseExpiresAt
+                    .is_null()
+                    .or(Column::LeaseExpiresAt.lt(now)),
+            );
+        self.landfall
+            .db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let key = [Column::UploadId, Column::PartNumber];
+                    let written = Entity::insert(row.into_active_model())
+                        .on_conflict(OnConflict::columns(key).do_nothing().to_owned())
+                        .exec_without_returning(transaction)
+                        .await?;
+                    Ok(written == 1 || left_behind.exec(transaction).await?.rows_affected == 1)
+                })
+            })
+            .await
+    }
+
+    /// The row of this request's claim, while it is one.
+    fn mine(&self) -> UpdateMany<Entity> {
+        Entity::update_many()
+            .filter(Column::UploadId.eq(self.id))
+            .filter(Column::PartNumber.eq(self.number()))
+            .filter(Column::LeaseOwner.eq(&self.claim))
+            .filter(Column::Sha256.is_null())
+    }
+
+    /// Hashes bytes that have come again, and keeps nothing of them.
+    async fn compare(&mut self, known: Sha256Digest) -> Result<Sha256Digest, UploadError> {
+        let options = Options {
+            limit: self.place.size,
+            expected: None,
+            hashes: &[Algorithm::Sha256],
+        };
+        let outcome = Staging::digest(self.source.stretch(), options).await;
+        self.require_whole(&outcome)?;
+        let expected = self.place.size;
+        let staged = match outcome {
+            Ok(staged) if staged.size == expected => staged,
+            Ok(_) | Err(StagingError::TooLarge { .. }) => {
+                return Err(UploadError::SizeMismatch { expected });
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let found = self.check_digest(staged.hashes.sha256)?;
+        if found == known {
+            Ok(found)
+        } else {
+            Err(UploadError::PartConflict)
+        }
+    }
+
+    async fn write(&mut self) -> Result<Sha256Digest, UploadError> {
+        let staging = self.landfall.staging.clone();
+        let stop = self.source.stop().clone();
+        let key = StagingKey(self.id.0);
+        let Place { offset, size } = self.place;
+        let options = Options {
+            limit: size,
+            expected: self.part.content_length,
+            hashes: &[Algorithm::Sha256],
+        };
+        let (landfall, mine) = (self.landfall.clone(), self.mine());
+        let work = staging.put_part(key, offset, size, self.source.stretch(), options);
+        let outcome = renewing(&stop, || renew(&landfall, &mine), work).await;
+        self.require_whole(&outcome)?;
+        let staged = match outcome {
+            Ok(staged) => staged,
+            Err(StagingError::Gone) => {
+                close(&self.landfall, self.id, Reason::StagingGone).await?;
+                return Err(UploadError::Closed(UploadStatus::Failed));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let sha256 = self.check_digest(staged.hashes.sha256)?;
+        self.count(sha256).await?;
+        Ok(sha256)
+    }
+
+    /// A body that broke off is not one of the wrong size.
+    fn require_whole<T>(&mut self, outcome: &Result<T, StagingError>) -> Result<(), UploadError> {
+        match (self.source.ended(), outcome) {
+            (Ended::Broken(error), _) => Err(UploadError::BrokenOff(error)),
+            (Ended::Stalled, _) => Err(UploadError::Stalled),
+            (Ended::Stopped, _) => Err(UploadError::Preempted),
+            (Ended::Whole | Ended::Due | Ended::Paused, _) => Ok(()),
+        }
+    }
+
+    fn check_digest(&self, found: Option<Sha256Digest>) -> Result<Sha256Digest, UploadError> {
+        match (found, self.part.digest) {
+            (Some(found), Some(declared)) if found != declared => Err(UploadError::DigestMismatch),
+            (Some(found), _) => Ok(found),
+            (None, _) => Err(UploadError::DigestMismatch),
+        }
+    }
+
+    /// The part counts, with its digest; nothing changes if the claim was lost or the upload was closed.
+    async fn count(&self, sha256: Sha256Digest) -> Result<(), UploadError> {
+        use upload::Column as Upload;
+        let now = self.landfall.clock.now();
+        let expires_at = self
+            .landfall
+            .clock
+            .after(self.landfall.config.uploads.session_ttl);
+        let part = self
+            .mine()
+            .col_expr(Column::Sha256, Expr::value(sha256.to_string()))
+            .col_expr(Column::LeaseOwner, Expr::value(Option::<String>::None))
+            .col_expr(
+                Column::LeaseExpiresAt,
+                Expr::value(Option::<Timestamp>::None),
+            );
+        let upload = open(self.id)
+            .col_expr(Upload::Status, Expr::value(UploadStatus::InProgress))
+            .col_expr(
+                Upload::CompletedParts,
+                Expr::col(Upload::CompletedParts).add(1),
+            )
+            .col_expr(
+                Upload::BytesReceived,
+                Expr::col(Upload::BytesReceived).add(signed(self.place.size)),
+            )
+            .col_expr(Upload::UpdatedAt, Expr::value(now))
+            .col_expr(Upload::ExpiresAt, Expr::value(expires_at));
+        self.landfall
+            .db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    if part.exec(transaction).await?.rows_affected == 0 {
+                        return Err(UploadError::Preempted);
+                    }
+                    match upload.exec(transaction).await?.rows_affected {
+                        0 => Err(UploadError::Closed(UploadStatus::Aborted)),
+                        _ => Ok(()),
+                    }
+                })
+            })
+            .await
+    }
+
+    /// A claim that is not given back ends by itself.
+    async fn give_back(&self) {
+        let (id, number, claim) = (self.id, self.number(), self.claim.clone());
+        let deleted = self
+            .landfall
+            .db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    Entity::delete_many()
+                        .filter(Column::UploadId.eq(id))
+                        .filter(Column::PartNumber.eq(number))
+                        .filter(Column::LeaseOwner.eq(claim))
+                        .filter(Column::Sha256.is_null())
+                        .exec(transaction)
+                        .await
+                        .map(drop)
+                })
+            })
+            .await;
+        if let Err::<(), DbErr>(error) = deleted {
+            tracing::debug!(upload.id = %id, %error, "the claim of a part was left to end by itself");
+        }
+    }
+}
+
+/// False when the claim has been lost.
+async fn renew(landfall: &Landfall, mine: &UpdateMany<Entity>) -> Result<bool, DbErr> {
+    let until = Expr::value(landfall.clock.after(LEASE));
+    let update = mine.clone().col_expr(Column::LeaseExpiresAt, until);
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move { Ok(update.exec(transaction).await?.rows_affected == 1) })
+        })
+        .await
+}

@@ -1,0 +1,147 @@
+//! A body as it comes in, cut where what came is to be made durable and counted.
+
+use bytes::Bytes;
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
+use std::{
+    convert::Infallible,
+    error::Error,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The bytes a client sends.
+pub type Bytestream = BoxStream<'static, Result<Bytes, Box<dyn Error + Send + Sync>>>;
+
+/// How much of a body is at most not yet counted, while it flows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// In bytes.
+    pub(super) size: u64,
+    pub(super) time: Duration,
+    /// When nothing comes for so long, what has come is counted.
+    pub(super) pause: Duration,
+}
+
+/// Why a stretch of the body ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It was time to count what came; more may follow.
+    Due,
+    /// Nothing came for [`Pace::pause`].
+    Paused,
+    /// The body is over.
+    Whole,
+    Broken(Box<dyn Error + Send + Sync>),
+    /// Nothing came for as long as a body may pause.
+    Stalled,
+    /// The writer was told to stop.
+    Stopped,
+}
+
+fn body(locked: &mut Mutex<Bytestream>) -> &mut Bytestream {
+    locked.get_mut().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A body, taken stretch by stretch.
+pub(super) struct Source {
+    /// Behind a lock that is never taken: a body may be handed from thread to thread, but not shared.
+    body: Mutex<Bytestream>,
+    /// What came while the writer waited for the client to go on.
+    waiting: Option<Bytes>,
+    stop: CancellationToken,
+    pace: Option<Pace>,
+    patience: Duration,
+    ended: Ended,
+}
+
+impl Source {
+    /// Without a pace the body is one stretch.
+    pub(super) fn new(
+        body: Bytestream,
+        stop: CancellationToken,
+        pace: Option<Pace>,
+        patience: Duration,
+    ) -> Self {
+        Self {
+            body: Mutex::new(body),
+            waiting: None,
+            stop,
+            pace,
+            patience,
+            ended: Ended::Due,
+        }
+    }
+
+    /// Cancelled by whoever wants the writer to stop.
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// The next stretch. It never fails: why it ended is told by [`Self::ended`], and what came is good.
+    pub(super) fn stretch(&mut self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
+        self.ended = Ended::Due;
+        let began = Instant::now();
+        stream::unfold((self, 0_u64), move |(source, taken)| async move {
+            let bytes = source.next(began, taken).await?;
+            let taken = taken + bytes.len() as u64;
+            Some((Ok(bytes), (source, taken)))
+        })
+    }
+
+    /// Why the last stretch ended, once.
+    pub(super) fn ended(&mut self) -> Ended {
+        std::mem::replace(&mut self.ended, Ended::Stopped)
+    }
+
+    async fn next(&mut self, began: Instant, taken: u64) -> Option<Bytes> {
+        if let Some(bytes) = self.waiting.take() {
+            return Some(bytes);
+        }
+        let (wait, otherwise) = match self.pace {
+            Some(pace) if taken >= pace.size || (taken > 0 && began.elapsed() >= pace.time) => {
+                return None;
+            }
+            Some(pace) => (pace.pause, Ended::Paused),
+            None => (self.patience, Ended::Stalled),
+        };
+        self.ended = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Ended::Stopped,
+            next = body(&mut self.body).next() => match next {
+                Some(Ok(bytes)) => return Some(bytes),
+                Some(Err(error)) => Ended::Broken(error),
+                None => Ended::Whole,
+            },
+            () = tokio::time::sleep(wait) => otherwise,
+        };
+        None
+    }
+
+    /// Waits, for at most `time`, until a client that paused goes on. [`Ended::Due`] when it did,
+    /// [`Ended::Paused`] when it did not.
+    pub(super) async fn resumed(&mut self, time: Duration) -> Ended {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Ended::Stopped,
+            next = body(&mut self.body).next() => match next {
+                Some(Ok(bytes)) => {
+                    self.waiting = Some(bytes);
+                    Ended::Due
+                }
+                Some(Err(error)) => Ended::Broken(error),
+                None => Ended::Whole,
+            },
+            () = tokio::time::sleep(time) => Ended::Paused,
+        }
+    }
+
+    /// How long a body may pause.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+}

@@ -1,0 +1,443 @@
+use crate::{
+    over_both_databases,
+    support::{Place, SOON, at, body, broken_body, noise, open_body},
+};
+use bytes::Bytes;
+use entity::upload::UploadStatus;
+use futures::future::join_all;
+use landfall_core::{
+    files::Scope,
+    staging::{Algorithm, StagingKey},
+    uploads::{self, Append, Checksum, Shape, UploadError},
+};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+over_both_databases!(
+    pieces_make_the_file_and_its_job_is_pushed_once,
+    of_racing_appends_at_one_offset_exactly_one_wins,
+    append_at_wrong_offset_changes_nothing,
+    bytes_before_a_break_are_kept,
+    bytes_of_a_dropped_request_are_kept,
+    stalled_writer_is_preempted,
+    writer_that_was_preempted_adds_nothing,
+    paused_writer_goes_on_when_nobody_came,
+    flowing_bytes_are_counted_before_the_end,
+    surplus_in_staging_is_cut_off,
+    killed_writers_upload_goes_on_when_its_lease_ends,
+    surplus_of_the_body_is_discarded,
+    body_that_cannot_fit_is_refused_unread,
+    checksum_is_checked_before_anything_counts,
+    deferred_length_is_set_once_and_not_below_the_offset,
+    last_append_sets_the_length,
+    upload_of_no_bytes_is_complete_at_once,
+    repeated_end_of_a_complete_upload_is_no_error,
+    upload_whose_bytes_are_lost_is_given_up,
+);
+
+fn of(total: usize) -> Shape {
+    Shape::Append {
+        total: Some(total as u64),
+    }
+}
+
+async fn pieces_make_the_file_and_its_job_is_pushed_once(place: Place) {
+    let bytes = noise(1_500_000, 1);
+    let upload = place.begin(of(bytes.len())).await;
+    assert_eq!(upload.id.0, upload.file_id.0);
+    let first = place
+        .append_at(upload.id, 0, bytes.slice(..700_000))
+        .await
+        .unwrap();
+    assert_eq!(first.status, UploadStatus::InProgress);
+    assert!(place.told.finalize().is_empty());
+    let last = place
+        .append_at(upload.id, 700_000, bytes.slice(700_000..))
+        .await
+        .unwrap();
+    assert_eq!(last.status, UploadStatus::Complete);
+    assert_eq!(place.told.finalize(), [upload.file_id]);
+    assert_eq!(place.land(upload.file_id).await, bytes);
+}
+
+async fn of_racing_appends_at_one_offset_exactly_one_wins(place: Place) {
+    const ROUNDS: u64 = 100;
+    const SIZE: usize = 1000;
+    let upload = place.begin(of(SIZE * ROUNDS as usize)).await;
+    for round in 0..ROUNDS {
+        let offset = round * SIZE as u64;
+        let racers =
+            (0..4).map(|racer| place.append_at(upload.id, offset, noise(SIZE, round * 10 + racer)));
+        let outcomes = join_all(racers).await;
+        let won = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+        assert_eq!(won, 1, "round {round}: {outcomes:?}");
+        for lost in outcomes.into_iter().filter_map(Result::err) {
+            assert!(
+                matches!(lost, UploadError::WrongOffset { expected, provided }
+                    if expected == offset + SIZE as u64 && provided == offset),
+                "{lost:?}"
+            );
+        }
+        assert_eq!(place.offset(upload.id).await, offset + SIZE as u64);
+    }
+    assert_eq!(place.told.finalize(), [upload.file_id]);
+}
+
+async fn append_at_wrong_offset_changes_nothing(place: Place) {
+    let upload = place.begin(of(100)).await;
+    place.append_at(upload.id, 0, noise(40, 1)).await.unwrap();
+    for offset in [0, 39, 41, 100, 1000] {
+        let refused = place.append_at(upload.id, offset, noise(10, 2)).await;
+        assert!(
+            matches!(refused, Err(UploadError::WrongOffset { expected: 40, .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(place.staged(upload.id).await, noise(40, 1));
+}
+
+async fn bytes_before_a_break_are_kept(place: Place) {
+    let bytes = noise(300_000, 1);
+    let upload = place.begin(of(bytes.len())).await;
+    let broken = broken_body(bytes.slice(..123_456));
+    let outcome = place.append(upload.id, at(0), broken).await;
+    assert!(
+        matches!(outcome, Err(UploadError::BrokenOff(_))),
+        "{outcome:?}"
+    );
+    assert_eq!(place.offset(upload.id).await, 123_456);
+    place
+        .append_at(upload.id, 123_456, bytes.slice(123_456..))
+        .await
+        .unwrap();
+    assert_eq!(place.land(upload.file_id).await, bytes);
+}
+
+async fn bytes_of_a_dropped_request_are_kept(place: Place) {
+    let bytes = noise(300_000, 1);
+    let upload = place.begin(of(bytes.len())).await;
+    let (sender, stream) = open_body();
+    sender.send(bytes.slice(..123_456)).unwrap();
+    let request = place.append(upload.id, at(0), stream);
+    let dropped = timeout(Duration::from_millis(20), request).await;
+    assert!(dropped.is_err());
+    // Whatever was taken from the client by then counts, and nothing else.
+    let rest = {
+        let until = Instant::now() + SOON;
+        loop {
+            let offset = place.offset(upload.id).await;
+            let outcome = place
+                .append_at(upload.id, offset, bytes.slice(offset as usize..))
+                .await;
+            match outcome {
+                Ok(_) => break offset,
+                Err(UploadError::WrongOffset { .. } | UploadError::Locked) => {}
+                Err(error) => panic!("{error:?}"),
+            }
+            assert!(Instant::now() < until);
+        }
+    };
+    assert!(rest == 0 || rest == 123_456, "{rest}");
+    assert_eq!(place.land(upload.file_id).await, bytes);
+}
+
+async fn stalled_writer_is_preempted(place: Place) {
+    let bytes = noise(200_000, 1);
+    let upload = place.begin(of(bytes.len())).await;
+    let (sender, stream) = open_body();
+    sender.send(bytes.slice(..50_000)).unwrap();
+    let (landfall, id) = (place.landfall.clone(), upload.id);
+    let stalled =
+        tokio::spawn(
+            async move { uploads::append(&landfall, &Scope::All, id, at(0), stream).await },
+        );
+    // Its client has gone away without a word; a new connection asks and goes on.
+    place.until_offset(upload.id, 50_000).await;
+    let told = uploads::settled_offset(&place.landfall, &Scope::All, upload.id)
+        .await
+        .unwrap();
+    assert_eq!(told.bytes_received, 50_000);
+    let began = Instant::now();
+    let done = place
+        .append_at(upload.id, 50_000, bytes.slice(50_000..))
+        .await
+        .unwrap();
+    assert_eq!(done.status, UploadStatus::Complete);
+    assert!(began.elapsed() < Duration::from_secs(3), "it waited");
+    let outcome = timeout(SOON, stalled).await.unwrap().unwrap();
+    assert!(
+        matches!(outcome, Err(UploadError::Preempted)),
+        "{outcome:?}"
+    );
+    drop(sender);
+    assert_eq!(place.land(upload.file_id).await, bytes);
+}
+
+async fn writer_that_was_preempted_adds_nothing(place: Place) {
+    let upload = place.begin(of(200)).await;
+    let (sender, stream) = open_body();
+    sender.send(noise(50, 1)).unwrap();
+    let (landfall, id) = (place.landfall.clone(), upload.id);
+    let old =
+        tokio::spawn(
+            async move { uploads::append(&landfall, &Scope::All, id, at(0), stream).await },
+        );
+    place.until_offset(upload.id, 50).await;
+    place.append_at(upload.id, 50, noise(70, 2)).await.unwrap();
+    // It may have been told by then, which is as good.
+    let _ = sender.send(noise(100, 3));
+    let outcome = timeout(SOON, old).await.unwrap().unwrap();
+    assert!(
+        matches!(outcome, Err(UploadError::Preempted)),
+        "{outcome:?}"
+    );
+    assert_eq!(place.offset(upload.id).await, 120);
+    let expected: Bytes = [noise(50, 1), noise(70, 2)].concat().into();
+    assert_eq!(place.staged(upload.id).await, expected);
+}
+
+async fn paused_writer_goes_on_when_nobody_came(place: Place) {
+    let bytes = noise(90_000, 1);
+    let upload = place.begin(of(bytes.len())).await;
+    let (sender, stream) = open_body();
+    let (landfall, id) = (place.landfall.clone(), upload.id);
+    let writer =
+        tokio::spawn(
+            async move { uploads::append(&landfall, &Scope::All, id, at(0), stream).await },
+        );
+    for piece in [0..30_000, 30_000..60_000, 60_000..90_000] {
+        let end = piece.end as u64;
+        sender.send(bytes.slice(piece)).unwrap();
+        place.until_offset(upload.id, end).await;
+    }
+    drop(sender);
+    let done = timeout(SOON, writer).await.unwrap().unwrap().unwrap();
+    assert_eq!(done.status, UploadStatus::Complete);
+    assert_eq!(done.fence, 1);
+    assert_eq!(place.land(upload.file_id).await, bytes);
+}
+
+async fn flowing_bytes_are_counted_before_the_end(place: Place) {
+    let upload = place.begin(of(100_000_000)).await;
+    let (sender, stream) = open_body();
+    let (landfall, id) = (place.landfall.clone(), upload.id);
+    let writer =
+        tokio::spawn(
+            async move { uploads::append(&landfall, &Scope::All, id, at(0), stream).await },
+        );
+    let until = Instant::now() + SOON;
+    let mut sent = 0_u64;
+    // Never a pause, and never an end.
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    while place.offset(upload.id).await == 0 {
+        assert!(Instant::now() < until, "nothing is counted");
+        sender.send(noise(1000, sent)).unwrap();
+        sent += 1000;
+        ticks.tick().await;
+    }
+    let counted = place.offset(upload.id).await;
+    assert!(counted <= sent);
+    assert!(place.durable(upload.id).await.unwrap() >= counted);
+    writer.abort();
+}
+
+async fn surplus_in_staging_is_cut_off(place: Place) {
+    let upload = place.begin(of(300)).await;
+    place.append_at(upload.id, 0, noise(100, 1)).await.unwrap();
+    // A kill between the sync and the row leaves more than is counted.
+    let staging = &place.landfall.staging;
+    staging
+        .append(
+            StagingKey(upload.id.0),
+            100,
+            body(noise(150, 9)),
+            landfall_core::staging::Options::default(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(place.durable(upload.id).await, Some(250));
+    assert_eq!(place.offset(upload.id).await, 100);
+    place
+        .append_at(upload.id, 100, noise(200, 2))
+        .await
+        .unwrap();
+    let expected: Bytes = [noise(100, 1), noise(200, 2)].concat().into();
+    assert_eq!(place.land(upload.file_id).await, expected);
+}
+
+async fn killed_writers_upload_goes_on_when_its_lease_ends(place: Place) {
+    use entity::upload::{Column, Entity};
+    use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
+    let upload = place.begin(of(100)).await;
+    let (id, until) = (
+        upload.id,
+        place.landfall.clock.after(Duration::from_secs(5)),
+    );
+    let held: Result<_, sea_orm::DbErr> = place
+        .landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                Entity::update_many()
+                    .col_expr(Column::Fence, Expr::value(7))
+                    .col_expr(Column::LeaseExpiresAt, Expr::value(until))
+                    .filter(Column::Id.eq(id))
+                    .exec(transaction)
+                    .await
+            })
+        })
+        .await;
+    held.unwrap();
+    let began = Instant::now();
+    let done = place.append_at(upload.id, 0, noise(100, 1)).await.unwrap();
+    assert_eq!((done.status, done.fence), (UploadStatus::Complete, 8));
+    assert!(
+        began.elapsed() >= Duration::from_secs(4),
+        "the lease was not respected"
+    );
+}
+
+async fn surplus_of_the_body_is_discarded(place: Place) {
+    let upload = place.begin(of(1000)).await;
+    let refused = place.append_at(upload.id, 0, noise(1500, 1)).await;
+    assert!(
+        matches!(refused, Err(UploadError::TooLarge { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(place.upload(upload.id).await.status, UploadStatus::Complete);
+    assert_eq!(
+        place.land(upload.file_id).await,
+        noise(1500, 1).slice(..1000)
+    );
+}
+
+async fn body_that_cannot_fit_is_refused_unread(place: Place) {
+    let upload = place.begin(of(1000)).await;
+    let (_sender, never) = open_body();
+    let request = Append {
+        content_length: Some(1001),
+        ..at(0)
+    };
+    let refused = place.append(upload.id, request, never).await;
+    assert!(
+        matches!(refused, Err(UploadError::TooLarge { limit: 1000 })),
+        "{refused:?}"
+    );
+    assert_eq!(place.offset(upload.id).await, 0);
+}
+
+async fn checksum_is_checked_before_anything_counts(place: Place) {
+    let upload = place.begin(of(10)).await;
+    let with = |digest: &[u8]| Append {
+        checksum: Some(Checksum {
+            algorithm: Algorithm::Crc32,
+            digest: digest.to_vec(),
+        }),
+        ..at(0)
+    };
+    let bytes = Bytes::from_static(b"123456789");
+    let wrong = place
+        .append(upload.id, with(&[0; 4]), body(bytes.clone()))
+        .await;
+    assert!(
+        matches!(wrong, Err(UploadError::ChecksumMismatch)),
+        "{wrong:?}"
+    );
+    let right = with(&0xcbf4_3926_u32.to_be_bytes());
+    let broken = place
+        .append(upload.id, right.clone(), broken_body(bytes.clone()))
+        .await;
+    assert!(
+        matches!(broken, Err(UploadError::BrokenOff(_))),
+        "{broken:?}"
+    );
+    assert_eq!(place.offset(upload.id).await, 0);
+    let counted = place.append(upload.id, right, body(bytes)).await.unwrap();
+    assert_eq!(counted.bytes_received, 9);
+}
+
+async fn deferred_length_is_set_once_and_not_below_the_offset(place: Place) {
+    let upload = place.begin(Shape::Append { total: None }).await;
+    place.append_at(upload.id, 0, noise(50, 1)).await.unwrap();
+    let with = |length| Append {
+        length: Some(length),
+        ..at(50)
+    };
+    let below = place.append(upload.id, with(49), body(noise(0, 0))).await;
+    assert!(
+        matches!(below, Err(UploadError::LengthFixed { .. })),
+        "{below:?}"
+    );
+    let above = place
+        .append(upload.id, with(u64::MAX / 2), body(noise(0, 0)))
+        .await;
+    assert!(
+        matches!(above, Err(UploadError::TooLarge { .. })),
+        "{above:?}"
+    );
+    let set = place.append(upload.id, with(60), body(noise(0, 0))).await;
+    assert_eq!(set.unwrap().total_size_bytes, Some(60));
+    let again = place.append(upload.id, with(60), body(noise(0, 0))).await;
+    assert!(
+        matches!(again, Err(UploadError::LengthFixed { .. })),
+        "{again:?}"
+    );
+    let done = place.append_at(upload.id, 50, noise(10, 2)).await.unwrap();
+    assert_eq!(done.status, UploadStatus::Complete);
+}
+
+async fn last_append_sets_the_length(place: Place) {
+    let upload = place.begin(Shape::Append { total: None }).await;
+    place.append_at(upload.id, 0, noise(50, 1)).await.unwrap();
+    let last = Append {
+        last: true,
+        ..at(50)
+    };
+    let broken = place
+        .append(upload.id, last.clone(), broken_body(noise(10, 2)))
+        .await;
+    assert!(broken.is_err());
+    assert_eq!(place.upload(upload.id).await.total_size_bytes, None);
+    let last = Append { offset: 60, ..last };
+    let done = place
+        .append(upload.id, last, body(noise(10, 3)))
+        .await
+        .unwrap();
+    assert_eq!(done.status, UploadStatus::Complete);
+    assert_eq!(done.total_size_bytes, Some(70));
+    assert_eq!(place.file(upload.file_id).await.size_bytes, 70);
+}
+
+async fn upload_of_no_bytes_is_complete_at_once(place: Place) {
+    let upload = place.begin(of(0)).await;
+    assert_eq!(upload.status, UploadStatus::Complete);
+    assert_eq!(place.told.finalize(), [upload.file_id]);
+    assert_eq!(place.land(upload.file_id).await, Bytes::new());
+}
+
+async fn repeated_end_of_a_complete_upload_is_no_error(place: Place) {
+    let upload = place.begin(of(10)).await;
+    place.append_at(upload.id, 0, noise(10, 1)).await.unwrap();
+    let again = place.append_at(upload.id, 10, Bytes::new()).await.unwrap();
+    assert_eq!(again.status, UploadStatus::Complete);
+    let before = place.append_at(upload.id, 0, noise(10, 1)).await;
+    assert!(
+        matches!(before, Err(UploadError::WrongOffset { expected: 10, .. })),
+        "{before:?}"
+    );
+    assert_eq!(place.told.finalize().len(), 1);
+}
+
+async fn upload_whose_bytes_are_lost_is_given_up(place: Place) {
+    let upload = place.begin(of(100)).await;
+    place.append_at(upload.id, 0, noise(50, 1)).await.unwrap();
+    let key = StagingKey(upload.id.0);
+    place.landfall.staging.delete(key).await.unwrap();
+    let lost = place.append_at(upload.id, 50, noise(50, 2)).await;
+    assert!(
+        matches!(lost, Err(UploadError::Closed(UploadStatus::Failed))),
+        "{lost:?}"
+    );
+    let file = place.file(upload.file_id).await;
+    assert_eq!(file.error_code.as_deref(), Some("staging_gone"));
+}

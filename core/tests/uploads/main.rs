@@ -1,0 +1,10 @@
+//! Uploads that arrive in pieces, and batches, over SQLite and PostgreSQL.
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+mod appends;
+mod batches;
+mod ends;
+mod joins;
+mod parts;

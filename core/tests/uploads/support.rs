@@ -1,0 +1,303 @@
+//! An installation of a test's own, without HTTP and without workers.
+
+use bytes::Bytes;
+use entity::{
+    FileId, UploadId,
+    file::{self, FileStatus},
+    upload::Model,
+};
+use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+use landfall_core::{
+    clock::Clock,
+    config::{Config, Sources},
+    context::Landfall,
+    db::Database,
+    dispatch::{Dispatch, DueDelivery},
+    files::{FileName, Scope},
+    finalize::{Outcome, finalize},
+    staging::{Staging, StagingKey},
+    storage::Storage,
+    uploads::{self, Append, Bytestream, NewUpload, Shape, UploadError},
+};
+use landfall_test_servers::PostgresServer;
+use sea_orm::EntityTrait;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tempfile::TempDir;
+use tokio::{sync::mpsc, time::Instant};
+
+/// The longest any test waits for something that is to happen.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+pub(crate) struct Place {
+    pub(crate) landfall: Landfall,
+    pub(crate) told: Arc<Told>,
+    _folder: TempDir,
+}
+
+/// Runs each test over SQLite and over PostgreSQL.
+#[macro_export]
+macro_rules! over_both_databases {
+    ($($name:ident),+ $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::Place::sqlite().await).await;
+            })+
+        }
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name($crate::support::Place::postgres().await).await;
+            })+
+        }
+    };
+}
+
+impl Place {
+    pub(crate) async fn sqlite() -> Self {
+        Self::over(None).await
+    }
+
+    pub(crate) async fn postgres() -> Self {
+        let server = tokio::task::spawn_blocking(PostgresServer::shared)
+            .await
+            .unwrap();
+        Self::over(Some(server.create_database().await)).await
+    }
+
+    async fn over(database: Option<String>) -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut environment = vec![
+            (
+                "LANDFALL__DATA_DIR".to_owned(),
+                folder.path().display().to_string(),
+            ),
+            ("LANDFALL__STAGING__MIN_FREE".to_owned(), "0B".to_owned()),
+        ];
+        environment.extend(database.map(|url| ("LANDFALL__DATABASE__URL".to_owned(), url)));
+        let sources = Sources {
+            file: None,
+            environment,
+        };
+        let config = Config::load(sources).unwrap();
+        let db = Database::open(&config.database.url, 8).await.unwrap();
+        db.migrate_up().await.unwrap();
+        let storage = Storage::open(&config.storage).await.unwrap();
+        let told = Arc::new(Told::default());
+        Self {
+            landfall: Landfall {
+                clock: Clock::system(),
+                db,
+                staging: Staging::open(&config.staging, &storage).await.unwrap(),
+                storage,
+                dispatch: Arc::clone(&told) as Arc<dyn Dispatch>,
+                public_url: "http://files.example".parse().unwrap(),
+                config: Arc::new(config),
+            },
+            told,
+            _folder: folder,
+        }
+    }
+
+    /// Changes a setting for the rest of the test.
+    pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Config)) {
+        let mut config = (*self.landfall.config).clone();
+        change(&mut config);
+        self.landfall.config = Arc::new(config);
+    }
+
+    pub(crate) async fn begin(&self, shape: Shape) -> Model {
+        uploads::create(&self.landfall, shape, new_upload())
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn append(
+        &self,
+        id: UploadId,
+        request: Append,
+        body: Bytestream,
+    ) -> Result<Model, UploadError> {
+        uploads::append(&self.landfall, &Scope::All, id, request, body).await
+    }
+
+    pub(crate) async fn append_at(
+        &self,
+        id: UploadId,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<Model, UploadError> {
+        self.append(id, at(offset), body(bytes)).await
+    }
+
+    pub(crate) async fn upload(&self, id: UploadId) -> Model {
+        uploads::get(self.landfall.db.read(), &Scope::All, id)
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn offset(&self, id: UploadId) -> u64 {
+        self.upload(id).await.bytes_received.unsigned_abs()
+    }
+
+    pub(crate) async fn file(&self, id: FileId) -> file::Model {
+        let found = file::Entity::find_by_id(id)
+            .one(self.landfall.db.read())
+            .await;
+        found.unwrap().unwrap()
+    }
+
+    pub(crate) async fn durable(&self, id: UploadId) -> Option<u64> {
+        self.landfall.staging.len(StagingKey(id.0)).await.unwrap()
+    }
+
+    /// The bytes that are counted, as staging has them.
+    pub(crate) async fn staged(&self, id: UploadId) -> Bytes {
+        let size = self.offset(id).await;
+        let read = self.landfall.staging.read(StagingKey(id.0), 0..size).await;
+        collect(read.unwrap()).await
+    }
+
+    /// Takes a staged file ashore and answers its bytes.
+    pub(crate) async fn land(&self, id: FileId) -> Bytes {
+        let outcome = finalize(&self.landfall, id, "worker").await.unwrap();
+        let file = self.file(id).await;
+        assert_eq!(outcome, Outcome::Stored, "{file:?}");
+        assert_eq!(file.status, FileStatus::Stored);
+        let key = file.storage_key.unwrap().parse().unwrap();
+        collect(self.landfall.storage.read(&key, None).await.unwrap()).await
+    }
+
+    /// Waits until the upload is at an offset.
+    pub(crate) async fn until_offset(&self, id: UploadId, offset: u64) {
+        let until = Instant::now() + SOON;
+        loop {
+            let now = self.offset(id).await;
+            if now == offset {
+                return;
+            }
+            assert!(Instant::now() < until, "the offset is {now}, not {offset}");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn collect<E: std::fmt::Debug>(
+    bytes: impl futures::Stream<Item = Result<Bytes, E>>,
+) -> Bytes {
+    let pieces: Vec<Bytes> = bytes.try_collect().await.unwrap();
+    pieces.concat().into()
+}
+
+pub(crate) fn new_upload() -> NewUpload {
+    NewUpload {
+        owner: None,
+        original_filename: FileName::parse("Straße.bin").unwrap(),
+        content_type: "application/octet-stream".to_owned(),
+        declared_sha256: None,
+        metadata: serde_json::json!({}),
+        batch_id: None,
+        expires_in: None,
+        traceparent: None,
+        tus_metadata: None,
+        tus_concat: None,
+    }
+}
+
+pub(crate) fn at(offset: u64) -> Append {
+    Append {
+        offset,
+        ..Append::default()
+    }
+}
+
+/// A body in pieces of up to 100,000 bytes.
+pub(crate) fn body(bytes: Bytes) -> Bytestream {
+    const PIECE: usize = 100_000;
+    let pieces: Vec<_> = (0..bytes.len())
+        .step_by(PIECE)
+        .map(|from| Ok(bytes.slice(from..bytes.len().min(from + PIECE))))
+        .collect();
+    stream::iter(pieces).boxed()
+}
+
+/// A body that goes on for as long as its sender lives, and what sends it.
+pub(crate) fn open_body() -> (mpsc::UnboundedSender<Bytes>, Bytestream) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let stream = stream::unfold(receiver, |mut receiver| async move {
+        let bytes: Bytes = receiver.recv().await?;
+        Some((Ok(bytes), receiver))
+    });
+    (sender, stream.boxed())
+}
+
+/// A body that breaks off after these bytes.
+pub(crate) fn broken_body(bytes: Bytes) -> Bytestream {
+    body(bytes)
+        .chain(stream::iter([Err("connection reset".into())]))
+        .boxed()
+}
+
+/// Bytes that differ from place to place, and by seed.
+pub(crate) fn noise(size: usize, seed: u64) -> Bytes {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(size + 8);
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(size);
+    bytes.into()
+}
+
+/// Writes down what it is told.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    finalize: Mutex<Vec<FileId>>,
+    settled: Mutex<Vec<FileId>>,
+}
+
+impl Told {
+    pub(crate) fn finalize(&self) -> Vec<FileId> {
+        taken(&self.finalize)
+    }
+
+    pub(crate) fn settled(&self) -> Vec<FileId> {
+        taken(&self.settled)
+    }
+}
+
+fn taken(list: &Mutex<Vec<FileId>>) -> Vec<FileId> {
+    list.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+fn add(list: &Mutex<Vec<FileId>>, files: &[FileId]) {
+    list.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .extend(files);
+}
+
+impl Dispatch for Told {
+    fn finalize<'a>(&'a self, files: &'a [FileId]) -> BoxFuture<'a, ()> {
+        add(&self.finalize, files);
+        Box::pin(async {})
+    }
+
+    fn deliver<'a>(&'a self, _: &'a [DueDelivery]) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn purge<'a>(&'a self, _: &'a [FileId]) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn settled(&self, file: FileId) -> BoxFuture<'_, ()> {
+        add(&self.settled, &[file]);
+        Box::pin(async {})
+    }
+}

@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""Receives webhooks and believes those only that Landfall has signed.
+
+    LANDFALL_WEBHOOK_SECRET=whsec_... examples/receiver.py [PORT]
+
+The secret is in the answer to POST /v1/webhooks. Needs nothing but Python's own library; in a
+program of yours, the `standardwebhooks` package does what `verify` does here.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import sys
+import threading
+import time
+from collections import OrderedDict
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+# An older or newer request is a recording that somebody plays back, or a clock that is wrong.
+TOLERANCE_SECONDS = 5 * 60
+# Events are small; whoever sends more is somebody else.
+MAX_BODY_BYTES = 1024 * 1024
+# How many ids to remember. A program of yours keeps them in its database, for good.
+REMEMBERED = 10_000
+
+
+class Refused(Exception):
+    """The request is not from who it says it is."""
+
+
+def key_of(secret):
+    """The key in a secret, `whsec_` and base64."""
+    return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+
+
+def verify(key, headers, body, now=None):
+    """Returns the id of a genuine request; see the Standard Webhooks specification."""
+    message_id = headers.get("webhook-id", "")
+    timestamp = headers.get("webhook-timestamp", "")
+    if not message_id or not (timestamp.isascii() and timestamp.isdigit()):
+        raise Refused("webhook-id or webhook-timestamp is missing")
+    if abs((time.time() if now is None else now) - int(timestamp)) > TOLERANCE_SECONDS:
+        raise Refused("webhook-timestamp is too far from now")
+    # The bytes as they came: JSON that was parsed and written again is not what was signed.
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
+    # More than one while a secret is being rotated.
+    for signature in headers.get("webhook-signature", "").split():
+        version, _, value = signature.partition(",")
+        if version == "v1" and hmac.compare_digest(value.encode(), expected):
+            return message_id
+    raise Refused("no signature in webhook-signature is right")
+
+
+class Inbox:
+    """Hands on each event once, though deliveries may come more than once."""
+
+    def __init__(self):
+        self._seen = OrderedDict()
+        self._lock = threading.Lock()
+
+    def take(self, message_id, event):
+        with self._lock:
+            if message_id in self._seen:
+                return
+            self.handle(message_id, event)
+            # After the work: an event whose handling failed has to come again.
+            self._seen[message_id] = True
+            if len(self._seen) > REMEMBERED:
+                self._seen.popitem(last=False)
+
+    def handle(self, message_id, event):
+        """Your work goes here. Be quick, or put it into a queue: the sender waits 30 seconds."""
+        print(message_id, event["type"], json.dumps(event["data"]), flush=True)
+
+
+class Handler(BaseHTTPRequestHandler):
+    # A connection that says nothing for so long is closed.
+    timeout = 30
+
+    def do_POST(self):
+        length = self.headers.get("content-length", "")
+        if not (length.isascii() and length.isdigit()):
+            return self.answer(411)
+        if int(length) > MAX_BODY_BYTES:
+            return self.answer(413)
+        body = self.rfile.read(int(length))
+        try:
+            message_id = verify(self.server.key, self.headers, body)
+        except Refused as reason:
+            self.log_message("refused: %s", reason)
+            return self.answer(401)
+        # A failure here is an answer that never comes, and the sender tries again.
+        self.server.inbox.take(message_id, json.loads(body))
+        # Any 2xx says "never again".
+        return self.answer(204)
+
+    def answer(self, status):
+        self.send_response(status)
+        self.send_header("connection", "close")
+        if status != 204:
+            self.send_header("content-length", "0")
+        self.end_headers()
+
+
+def main():
+    secret = os.environ.get("LANDFALL_WEBHOOK_SECRET", "")
+    if not secret:
+        sys.exit("LANDFALL_WEBHOOK_SECRET is not set")
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 9000
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.key = key_of(secret)
+    server.inbox = Inbox()
+    print(f"listening on http://127.0.0.1:{server.server_port}", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()
