@@ -8,6 +8,7 @@
 //! receiver may see the same `webhook-id` twice.
 
 mod claim;
+mod endpoints;
 mod record;
 
 use super::{DeliverError, combiner::Combiner};
