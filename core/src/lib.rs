@@ -17,9 +17,6 @@ pub mod page;
 pub mod staging;
 pub mod storage;
 pub mod sweep;
-<<<<<<< HEAD
 pub mod tokens;
-=======
 pub mod uploads;
->>>>>>> main
 pub mod webhooks;
