@@ -95,10 +95,19 @@ async fn empty_files_are_refused() {
 async fn names_that_cannot_be_are_refused() {
     let app = without_workers().await;
     let long = "x".repeat(300);
-    for name in ["", " ", "..", "../..", "a\0b", "a\nb", long.as_str()] {
+    for name in [
+        "",
+        " ",
+        "..",
+        "../..",
+        "a\0b",
+        "a\u{1}b",
+        "a\u{85}b",
+        long.as_str(),
+    ] {
         let form = Form::new().part("file", file(name, b"a"));
         let refused = problem(send(&app, form).await, 400, "invalid_name").await;
-        assert_eq!(refused["errors"][0]["field"], "filename", "{name:?}");
+        assert_eq!(refused["errors"][0]["field"], "filename");
         let raw = app.post("/v1/files").query(&[("filename", name)]).body("a");
         problem(raw.send().await.expect("an answer"), 400, "invalid_name").await;
     }
