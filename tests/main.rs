@@ -5,6 +5,7 @@ compile_error!(
     "the tests end processes at failpoints: run them with `--features failpoints`, as scripts/test does"
 );
 
+mod api;
 mod faults;
 mod journey;
 mod support;

@@ -1,6 +1,9 @@
 //! A request's body as it comes off the connection: it may not pause too long, and what nobody wanted is let run out.
 
-use super::problem::{Code, Problem};
+use super::{
+    files::FormError,
+    problem::{Code, Problem},
+};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http_body_util::BodyStream;
@@ -105,18 +108,14 @@ impl Drop for PacedBody {
 
 /// What a body that ended early is answered with.
 pub(super) fn broken_off(cause: &(dyn Error + 'static)) -> Problem {
-    let mut next = Some(cause);
-    while let Some(error) = next {
-        if let Some(stalled) = stalled(error) {
-            return Problem::new(
-                Code::RequestTimeout,
-                format!("Nothing of the body came for {:?}.", stalled.0),
-            );
-        }
-        if let Some(problem) = error.downcast_ref::<super::files::FormError>() {
-            return problem.to_problem();
-        }
-        next = error.source();
+    if let Some(stalled) = find::<Stalled>(cause) {
+        return Problem::new(
+            Code::RequestTimeout,
+            format!("Nothing of the body came for {:?}.", stalled.0),
+        );
+    }
+    if let Some(error) = find::<FormError>(cause) {
+        return error.to_problem();
     }
     Problem::new(
         Code::MalformedRequest,
@@ -124,12 +123,16 @@ pub(super) fn broken_off(cause: &(dyn Error + 'static)) -> Problem {
     )
 }
 
-/// An I/O error hides what it was made of from `source`.
-fn stalled<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e Stalled> {
-    let inner = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref);
-    inner
-        .and_then(|inner| inner.downcast_ref::<Stalled>())
-        .or_else(|| error.downcast_ref::<Stalled>())
+/// Looks among the causes. An I/O error hides what it was made of from `source`.
+fn find<'e, T: Error + 'static>(cause: &'e (dyn Error + 'static)) -> Option<&'e T> {
+    let mut next = Some(cause);
+    while let Some(error) = next {
+        let inner = error.downcast_ref().and_then(io::Error::get_ref);
+        let inner = inner.and_then(|inner| inner.downcast_ref());
+        if let Some(found) = inner.or_else(|| error.downcast_ref()) {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }

@@ -57,7 +57,7 @@ impl<'a> FromRequest<'a> for Idempotent {
 #[derive(Debug)]
 pub(super) enum Turn {
     /// Its work. Without a key there is no lock to hold.
-    Work(Option<Lock>),
+    Work(Option<Box<Lock>>),
     /// Nothing but to compare: its key was answered.
     Compare(Prior),
 }
@@ -96,7 +96,7 @@ impl Idempotent {
         let landfall = &state.landfall;
         let owner = caller.owner.as_deref();
         match idempotency::enter(&landfall.db, &landfall.clock, owner, key).await? {
-            Entry::First(ticket) => Ok(Turn::Work(Some(Lock::hold(landfall.clone(), ticket)))),
+            Entry::First(ticket) => Ok(Turn::Work(Some(Box::new(Lock::hold(landfall.clone(), ticket))))),
             Entry::InFlight => Err(Problem::new(
                 Code::InFlight,
                 "The first request with this Idempotency-Key is under way; try again when it is done.",

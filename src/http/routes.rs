@@ -33,6 +33,15 @@ impl Routes {
         methods.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     }
 
+    /// The pattern of the path that was asked for: a label for it, bounded however many ids there are.
+    #[must_use]
+    pub(crate) fn pattern(&self, path: &str) -> Option<&str> {
+        let mut patterns = self.0.keys();
+        patterns
+            .find(|pattern| matches(pattern, path))
+            .map(String::as_str)
+    }
+
     /// The methods of the path that was asked for.
     #[must_use]
     pub fn allowed(&self, path: &str) -> Vec<Method> {
@@ -64,5 +73,7 @@ mod tests {
         assert_eq!(allowed, [Method::DELETE, Method::GET, Method::HEAD]);
         assert_eq!(routes.allowed("/v1/files"), [Method::POST]);
         assert!(routes.allowed("/v1/files/7/content").is_empty());
+        assert_eq!(routes.pattern("/v1/files/7"), Some("/v1/files/{id}"));
+        assert_eq!(routes.pattern("/v1"), None);
     }
 }

@@ -7,7 +7,7 @@ use super::{
 use futures::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
 use poem::{
-    Endpoint, Error, PathPattern, Request, Response, Result,
+    Endpoint, Error, Request, Response, Result,
     error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
 };
 use std::{panic::AssertUnwindSafe, time::Instant};
@@ -60,21 +60,15 @@ impl<E: Endpoint<Output = Response>> Endpoint for Skin<E> {
             .instrument(span.clone())
             .await;
         let _entered = span.enter();
-        let (mut response, route) = match outcome {
-            Ok(Ok(response)) => {
-                let route = response.data::<PathPattern>().cloned();
-                (response, route)
-            }
-            Ok(Err(error)) => {
-                let route = error.data::<PathPattern>().cloned();
-                (self.refuse(error, &path), route)
-            }
+        let mut response = match outcome {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => self.refuse(error, &path),
             // The panic hook has said where and why.
-            Err(_) => (told(Problem::failed("the handler panicked")), None),
+            Err(_) => told(Problem::failed("the handler panicked")),
         };
         let value = HeaderValue::from_str(&id.0).expect("an id is visible ASCII");
         response.headers_mut().insert(REQUEST_ID, value);
-        let route = route.as_ref().map_or("none", |pattern| &pattern.0);
+        let route = self.state.routes.pattern(&path).unwrap_or("none");
         let took = begun.elapsed();
         span.record("http.route", route);
         span.record("http.status", response.status().as_u16());

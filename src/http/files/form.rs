@@ -141,6 +141,12 @@ async fn text(source: &Source, mut field: Field<'_>, name: &str) -> Result<Strin
 fn refused(error: &multer::Error) -> Problem {
     match error {
         multer::Error::StreamReadFailed(cause) => crate::http::body::broken_off(cause.as_ref()),
+        // The only free text in them is the name.
+        multer::Error::ReadHeaderFailed(httparse::Error::HeaderValue) => Problem::field(
+            Code::InvalidName,
+            "filename",
+            "the part's headers have a control character; allowed is any printable text",
+        ),
         other => Problem::new(
             Code::MalformedRequest,
             format!("The form is not multipart/form-data as RFC 7578 has it: {other}."),

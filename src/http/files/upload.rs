@@ -8,7 +8,7 @@ use super::{
 };
 use crate::http::{
     answer::Answer,
-    idempotency::{Idempotent, Lock, Turn, detached},
+    idempotency::{Idempotent, Turn, detached},
     problem::{Code, Problem},
     state::State,
     wire,
@@ -200,7 +200,7 @@ pub(super) async fn take_in(
         Turn::Work(lock) => lock,
     };
     let print = lock.as_ref().map(|_| fingerprint(idempotent, &arrived));
-    let resource = lock.as_ref().and_then(Lock::resource);
+    let resource = lock.as_ref().and_then(|lock| lock.resource());
     let Arrived {
         name,
         content_type,

@@ -1,0 +1,139 @@
+//! Clients that do not behave: gone in the middle, silent, or as slow as they can be.
+
+use super::{nothing_is_left, without_workers};
+use crate::support::{TestApp, app::SOON};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+
+async fn connect(app: &TestApp) -> TcpStream {
+    let address = app.url.trim_start_matches("http://");
+    TcpStream::connect(address).await.expect("a connection")
+}
+
+/// All that comes until the server closes.
+async fn rest(mut socket: TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = timeout(SOON, socket.read_to_end(&mut answer)).await;
+    // A reset ends it too.
+    let _ = read.expect("the server closes the connection");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_client_gone_in_the_middle_leaves_nothing() {
+    let app = without_workers().await;
+    for head in [
+        "POST /v1/files?filename=a HTTP/1.1\r\nHost: x\r\nContent-Length: 33554432\r\n\r\n",
+        "POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 33554432\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n",
+    ] {
+        let mut socket = connect(&app).await;
+        socket.write_all(head.as_bytes()).await.expect("sent");
+        socket
+            .write_all(&vec![7; 16 * 1024 * 1024])
+            .await
+            .expect("sent");
+        drop(socket);
+        nothing_is_left(&app).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_pauses_too_long_ends_with_408() {
+    let app = TestApp::builder()
+        .workers(&[])
+        .set("server.idle_timeout", "1s")
+        .start()
+        .await;
+    let mut socket = connect(&app).await;
+    let head = "POST /v1/files?filename=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n\r\nhello";
+    socket.write_all(head.as_bytes()).await.expect("sent");
+    let answer = rest(socket).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("request_timeout"), "{answer}");
+    nothing_is_left(&app).await;
+}
+
+#[tokio::test]
+async fn headers_that_trickle_in_are_cut_off() {
+    let app = TestApp::builder()
+        .workers(&[])
+        .set("server.header_timeout", "1s")
+        .start()
+        .await;
+    let mut socket = connect(&app).await;
+    socket
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-")
+        .await
+        .expect("sent");
+    let answer = rest(socket).await;
+    assert!(!answer.contains("200 OK"), "{answer}");
+    let silent = connect(&app).await;
+    assert_eq!(rest(silent).await, "");
+}
+
+#[tokio::test]
+async fn headers_without_end_are_refused() {
+    let app = without_workers().await;
+    let mut socket = connect(&app).await;
+    socket
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        .await
+        .expect("sent");
+    let line = format!("X-Pad: {}\r\n", "x".repeat(8000));
+    while socket.write_all(line.as_bytes()).await.is_ok() {}
+    let answer = rest(socket).await;
+    assert!(!answer.contains("200 OK"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_not_told_to_go_on_when_it_is_refused() {
+    let app = TestApp::builder()
+        .workers(&[])
+        .set("uploads.max_file_size", "1KiB")
+        .start()
+        .await;
+    let ask = |length: usize| {
+        format!(
+            "POST /v1/files?filename=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+        )
+    };
+    let mut refused = connect(&app).await;
+    refused.write_all(ask(5000).as_bytes()).await.expect("sent");
+    let answer = rest(refused).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let mut taken = connect(&app).await;
+    taken.write_all(ask(5).as_bytes()).await.expect("sent");
+    let mut interim = [0; 25];
+    timeout(SOON, taken.read_exact(&mut interim))
+        .await
+        .expect("in time")
+        .expect("an answer");
+    assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
+    taken.write_all(b"hello").await.expect("sent");
+    let answer = rest(taken).await;
+    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+}
+
+#[tokio::test]
+async fn connections_are_kept_for_further_requests() {
+    let app = without_workers().await;
+    let mut socket = connect(&app).await;
+    for last in [false, true] {
+        let connection = if last { "close" } else { "keep-alive" };
+        let request =
+            format!("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.expect("sent");
+        if !last {
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"}") {
+                let byte = timeout(SOON, socket.read_u8()).await.expect("in time");
+                answer.push(byte.expect("an answer"));
+            }
+        }
+    }
+    let answer = rest(socket).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}

@@ -1,0 +1,118 @@
+//! `Idempotency-Key`.
+
+use super::{file, without_workers};
+use crate::support::{
+    TestApp,
+    app::{json, problem},
+};
+use landfall_core::idempotency::{self, Entry, LOCK};
+use reqwest::{Response, multipart::Form};
+use serde_json::json;
+
+async fn upload(app: &TestApp, key: &str, bytes: &'static [u8]) -> Response {
+    let form = Form::new()
+        .part("file", file("a", bytes))
+        .text("metadata", "{}");
+    let request = app
+        .post("/v1/files")
+        .multipart(form)
+        .header("idempotency-key", key);
+    request.send().await.expect("an answer")
+}
+
+async fn count(app: &TestApp) -> usize {
+    let list = json(super::get(app, "/v1/files").await, 200).await;
+    list["items"].as_array().map_or(0, Vec::len)
+}
+
+#[tokio::test]
+async fn the_same_upload_again_gets_the_first_answer() {
+    let app = without_workers().await;
+    let first = upload(&app, "k", b"hello").await;
+    let location = first.headers()["location"].clone();
+    let first = json(first, 202).await;
+    // Another boundary, the same form.
+    let again = upload(&app, "k", b"hello").await;
+    assert_eq!(again.headers()["location"], location);
+    assert_eq!(json(again, 202).await, first);
+    problem(
+        upload(&app, "k", b"other").await,
+        422,
+        "idempotency_key_reused",
+    )
+    .await;
+    assert_eq!(count(&app).await, 1);
+    json(upload(&app, "another", b"hello").await, 202).await;
+    assert_eq!(count(&app).await, 2);
+}
+
+#[tokio::test]
+async fn a_refused_request_leaves_its_key_free() {
+    let app = without_workers().await;
+    problem(upload(&app, "k", b"").await, 400, "empty_file").await;
+    landfall_test_servers::wait_until(crate::support::app::SOON, async || {
+        (upload(&app, "k", b"hello").await.status() == 202).then_some(())
+    })
+    .await;
+    assert_eq!(count(&app).await, 1);
+}
+
+#[tokio::test]
+async fn while_the_first_is_under_way_others_are_told() {
+    let app = without_workers().await;
+    let landfall = &app.parts.landfall;
+    let first = idempotency::enter(&landfall.db, &landfall.clock, None, "k").await;
+    let Entry::First(ticket) = first.expect("the database answers") else {
+        panic!("nobody else has the key");
+    };
+    problem(upload(&app, "k", b"hello").await, 409, "in_flight").await;
+    // A first that died is not waited for longer than its lock lives.
+    landfall.clock.advance(LOCK);
+    let taken = json(upload(&app, "k", b"hello").await, 202).await;
+    assert_eq!(taken["id"], ticket.resource.to_string());
+    assert_eq!(count(&app).await, 1);
+}
+
+#[tokio::test]
+async fn at_once_one_is_taken_in() {
+    let app = without_workers().await;
+    let all = (0..8).map(|_| upload(&app, "k", b"hello"));
+    let answers = futures::future::join_all(all).await;
+    for answer in &answers {
+        assert!([202, 409].contains(&answer.status().as_u16()), "{answer:?}");
+    }
+    assert!(answers.iter().any(|answer| answer.status() == 202));
+    assert_eq!(count(&app).await, 1);
+}
+
+#[tokio::test]
+async fn other_posts_that_create_have_it_too() {
+    let app = without_workers().await;
+    let create = async |url: &str| {
+        let request = app.post("/v1/webhooks").header("idempotency-key", "k");
+        request
+            .json(&json!({ "url": url }))
+            .send()
+            .await
+            .expect("an answer")
+    };
+    let first = json(create("https://example.com/a").await, 201).await;
+    assert_eq!(
+        json(create("https://example.com/a").await, 201).await,
+        first
+    );
+    problem(
+        create("https://example.com/b").await,
+        422,
+        "idempotency_key_reused",
+    )
+    .await;
+    let long = app
+        .post("/v1/webhooks")
+        .header("idempotency-key", "k".repeat(256));
+    let long = long
+        .json(&json!({ "url": "https://example.com" }))
+        .send()
+        .await;
+    problem(long.expect("an answer"), 400, "malformed_request").await;
+}

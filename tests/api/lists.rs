@@ -1,0 +1,70 @@
+//! `GET /v1/files`.
+
+use super::{get, without_workers};
+use crate::support::app::{json, problem};
+use serde_json::Value;
+
+fn names(page: &Value) -> Vec<&str> {
+    let items = page["items"].as_array().expect("items");
+    items
+        .iter()
+        .filter_map(|file| file["original_filename"].as_str())
+        .collect()
+}
+
+#[tokio::test]
+async fn pages_are_newest_first_and_lead_on_to_the_last() {
+    let app = without_workers().await;
+    for name in ["a", "b", "c", "d", "e"] {
+        app.upload(name, "hello").await;
+    }
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = json(get(&app, &format!("/v1/files?limit=2{cursor}")).await, 200).await;
+        seen.extend(names(&page).into_iter().map(str::to_owned));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["e", "d", "c", "b", "a"]);
+}
+
+#[tokio::test]
+async fn filters_choose() {
+    let app = without_workers().await;
+    app.upload("Bericht.pdf", "hello").await;
+    let other = app.upload("photo.png", "hello").await;
+    let id = other["id"].as_str().expect("an id");
+    for (query, found) in [
+        ("q=beri".to_owned(), vec!["Bericht.pdf"]),
+        (format!("q={id}"), vec!["photo.png"]),
+        ("q=100%25_".to_owned(), vec![]),
+        ("status=staged&q=photo".to_owned(), vec!["photo.png"]),
+        ("status=stored".to_owned(), vec![]),
+        (format!("sha256={}", "0".repeat(64)), vec![]),
+    ] {
+        let page = json(get(&app, &format!("/v1/files?{query}")).await, 200).await;
+        assert_eq!(names(&page), found, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn parameters_that_cannot_be_are_named() {
+    let app = without_workers().await;
+    for (query, code, field) in [
+        ("cursor=x", "invalid_cursor", "cursor"),
+        ("cursor=AAAA", "invalid_cursor", "cursor"),
+        ("limit=0", "malformed_request", "limit"),
+        ("limit=201", "malformed_request", "limit"),
+        ("limit=many", "malformed_request", "limit"),
+        ("status=odd", "malformed_request", "status"),
+        ("batch_id=odd", "malformed_request", "batch_id"),
+        ("sha256=odd", "malformed_request", "sha256"),
+        ("q=a%00b", "malformed_request", "q"),
+    ] {
+        let refused = problem(get(&app, &format!("/v1/files?{query}")).await, 400, code).await;
+        assert_eq!(refused["errors"][0]["field"], field, "{query}");
+    }
+}
