@@ -8,3 +8,4 @@ compile_error!(
 mod faults;
 mod journey;
 mod support;
+mod tus;
