@@ -5,7 +5,9 @@ compile_error!(
     "the tests end processes at failpoints: run them with `--features failpoints`, as scripts/test does"
 );
 
+mod batches;
 mod faults;
 mod journey;
 mod support;
 mod tus;
+mod uploads;
