@@ -1,6 +1,9 @@
 //! `/v1/batches`, over HTTP.
 
-use crate::support::{TestApp, app::{json, problem}};
+use crate::support::{
+    TestApp,
+    app::{json, problem},
+};
 use landfall_test_servers::wait_until;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -10,7 +13,9 @@ async fn send(request: RequestBuilder) -> Response {
 }
 
 async fn begin(app: &TestApp) -> Value {
-    let request = app.post("/v1/batches").json(&json!({"metadata": {"album": "summer"}}));
+    let request = app
+        .post("/v1/batches")
+        .json(&json!({"metadata": {"album": "summer"}}));
     json(send(request).await, 201).await
 }
 
@@ -19,7 +24,10 @@ fn path(batch: &Value) -> String {
 }
 
 async fn upload(app: &TestApp, batch: &Value, sha256: Option<&str>) -> Response {
-    let mut query = vec![("filename", "a.txt"), ("batch_id", batch["id"].as_str().expect("an id"))];
+    let mut query = vec![
+        ("filename", "a.txt"),
+        ("batch_id", batch["id"].as_str().expect("an id")),
+    ];
     query.extend(sha256.map(|sha256| ("sha256", sha256)));
     send(app.post("/v1/files").query(&query).body("hello")).await
 }
@@ -40,10 +48,20 @@ async fn batch_is_complete_once_it_is_closed_and_all_files_are_stored() {
         app.settled(&file["id"]).await;
     }
     let open = json(send(app.get(&path(&batch))).await, 200).await;
-    assert_eq!((&open["status"], &open["stored_count"]), (&json!("in_progress"), &json!(3)));
+    assert_eq!(
+        (&open["status"], &open["stored_count"]),
+        (&json!("in_progress"), &json!(3))
+    );
     for _ in 0..2 {
-        let closed = json(send(app.post(&format!("{}/finalize", path(&batch)))).await, 202).await;
-        assert_eq!((&closed["status"], &closed["pending_count"]), (&json!("complete"), &json!(0)));
+        let closed = json(
+            send(app.post(&format!("{}/finalize", path(&batch)))).await,
+            202,
+        )
+        .await;
+        assert_eq!(
+            (&closed["status"], &closed["pending_count"]),
+            (&json!("complete"), &json!(0))
+        );
         assert!(closed["finalized_at"].is_string());
     }
     let received = wait_until(crate::support::app::SOON, async || {
@@ -68,7 +86,11 @@ async fn files_of_a_batch_are_listed_in_pages() {
     let first = json(send(app.get(&files).query(&[("limit", "2")])).await, 200).await;
     assert_eq!(first["items"].as_array().unwrap().len(), 2);
     let cursor = first["next_cursor"].as_str().unwrap();
-    let second = json(send(app.get(&files).query(&[("limit", "2"), ("cursor", cursor)])).await, 200).await;
+    let second = json(
+        send(app.get(&files).query(&[("limit", "2"), ("cursor", cursor)])).await,
+        200,
+    )
+    .await;
     assert_eq!(second["items"].as_array().unwrap().len(), 1);
     assert!(second["next_cursor"].is_null());
 }
@@ -77,7 +99,11 @@ async fn files_of_a_batch_are_listed_in_pages() {
 async fn batch_without_files_ends_failed() {
     let app = TestApp::start().await;
     let batch = json(send(app.post("/v1/batches")).await, 201).await;
-    let closed = json(send(app.post(&format!("{}/finalize", path(&batch)))).await, 202).await;
+    let closed = json(
+        send(app.post(&format!("{}/finalize", path(&batch)))).await,
+        202,
+    )
+    .await;
     assert_eq!(closed["status"], "failed");
 }
 
@@ -87,12 +113,22 @@ async fn uploads_in_pieces_belong_to_batches_too() {
     let batch = begin(&app).await;
     let new = json!({"original_filename": "a.bin", "total_size_bytes": 5, "batch_id": batch["id"]});
     let session = json(send(app.post("/v1/uploads").json(&new)).await, 201).await;
-    let closed = json(send(app.post(&format!("{}/finalize", path(&batch)))).await, 202).await;
-    assert_eq!((&closed["status"], &closed["pending_count"]), (&json!("in_progress"), &json!(1)));
+    let closed = json(
+        send(app.post(&format!("{}/finalize", path(&batch)))).await,
+        202,
+    )
+    .await;
+    assert_eq!(
+        (&closed["status"], &closed["pending_count"]),
+        (&json!("in_progress"), &json!(1))
+    );
     let upload = format!("/v1/uploads/{}", session["id"].as_str().unwrap());
     assert_eq!(send(app.delete(&upload)).await.status(), 204);
     let done = json(send(app.get(&path(&batch))).await, 200).await;
-    assert_eq!((&done["status"], &done["failed_count"]), (&json!("failed"), &json!(1)));
+    assert_eq!(
+        (&done["status"], &done["failed_count"]),
+        (&json!("failed"), &json!(1))
+    );
 }
 
 #[tokio::test]
@@ -100,8 +136,18 @@ async fn unknown_batches_are_not_found() {
     let app = TestApp::start().await;
     let unknown = "/v1/batches/0192f0c1-0000-7000-8000-000000000000";
     problem(send(app.get(unknown)).await, 404, "not_found").await;
-    problem(send(app.get(&format!("{unknown}/files"))).await, 404, "not_found").await;
-    problem(send(app.post(&format!("{unknown}/finalize"))).await, 404, "not_found").await;
+    problem(
+        send(app.get(&format!("{unknown}/files"))).await,
+        404,
+        "not_found",
+    )
+    .await;
+    problem(
+        send(app.post(&format!("{unknown}/finalize"))).await,
+        404,
+        "not_found",
+    )
+    .await;
     let wrong = app.post("/v1/batches").json(&json!({"metadata": 5}));
     problem(send(wrong).await, 400, "invalid_metadata").await;
 }

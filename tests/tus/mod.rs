@@ -9,6 +9,7 @@ mod draft;
 mod ending;
 mod joining;
 mod looking;
+mod scaled;
 mod wire;
 
 use crate::support::TestApp;
