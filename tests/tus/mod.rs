@@ -8,6 +8,7 @@ mod creation;
 mod draft;
 mod ending;
 mod joining;
+mod killed;
 mod looking;
 mod scaled;
 mod wire;
