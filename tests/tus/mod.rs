@@ -1,5 +1,6 @@
 //! `/v1/tus`: each rule of tus 1.0.0 and of the IETF draft, over HTTP.
 
+mod access;
 mod appending;
 mod browsers;
 mod checksums;
