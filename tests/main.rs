@@ -6,6 +6,9 @@ compile_error!(
 );
 
 mod api;
+mod batches;
 mod faults;
 mod journey;
 mod support;
+mod tus;
+mod uploads;

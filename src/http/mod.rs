@@ -5,6 +5,7 @@
 
 mod answer;
 mod auth;
+mod batches;
 mod body;
 mod conditional;
 mod disposition;
@@ -21,11 +22,14 @@ mod routes;
 mod server;
 mod skin;
 mod state;
+mod tus;
+mod uploads;
 mod waiters;
 mod webhooks;
 pub mod wire;
 
 use crate::workers_view::WorkersView;
+use batches::Batches;
 use events::Events;
 use files::Files;
 pub use health::{Check, Checks, Health, HealthCheck, Readiness, Status};
@@ -41,10 +45,12 @@ pub use state::{Shared, State};
 use std::{io, sync::Arc};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tus::Tus;
+use uploads::Uploads;
 pub use waiters::{Waiters, Waiting};
 use webhooks::Webhooks;
 
-type Api = (Files, Webhooks, Events);
+type Api = (Files, Uploads, Batches, Webhooks, Events);
 
 /// Paths that are in no definition.
 const PLAIN: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"];
@@ -94,6 +100,8 @@ pub fn router(
         .at("/metrics", get(metrics::metrics))
         .at("/openapi.json", get(make_sync(move |_| json(&spec))))
         .at("/docs", get(make_sync(move |_| docs::answer(&page))))
+        .at("/v1/tus", Tus)
+        .at("/v1/tus/:id", Tus)
         .nest_no_strip("/v1", service())
         .map_to_response();
     skin::Skin { inner, state }
@@ -106,7 +114,7 @@ pub fn spec() -> String {
 }
 
 fn service() -> OpenApiService<Api, ()> {
-    OpenApiService::new((Files, Webhooks, Events), "Landfall", env!("CARGO_PKG_VERSION")).description(
+    OpenApiService::new((Files, Uploads, Batches, Webhooks, Events), "Landfall", env!("CARGO_PKG_VERSION")).description(
         "Takes files in, stores them verified, and announces each reliably. Ids are UUIDv7, times RFC 3339 in UTC, sizes bytes; every error is a problem (RFC 9457) with a stable code.",
     )
 }

@@ -5,13 +5,14 @@
 use super::wire;
 use http::{HeaderValue, StatusCode, header::HeaderName};
 use landfall_core::{
-    batches::JoinError,
+    batches::{self, JoinError},
     db,
     files::{AcceptError, DeleteError, InvalidName},
     outbox::{AgainError, WriteError},
     page::InvalidCursor,
     staging::StagingError,
     storage::{NotAKey, StorageError},
+    uploads::UploadError,
     webhooks::WebhookError,
 };
 use poem::{Body, Response, error::ResponseError};
@@ -26,8 +27,17 @@ use std::{error::Error, fmt};
 /// Where `docs/errors.md` explains each code.
 const EXPLAINED: &str = "https://github.com/landfall-project/landfall/blob/main/docs/errors.md";
 
+macro_rules! status {
+    ($name:ident) => {
+        StatusCode::$name
+    };
+    ($number:literal) => {
+        StatusCode::from_u16($number).expect("a status has three digits")
+    };
+}
+
 macro_rules! codes {
-    ($($variant:ident $status:ident $code:literal $title:literal;)+) => {
+    ($($variant:ident $status:tt $code:literal $title:literal;)+) => {
         /// What went wrong, for programs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code {
@@ -53,7 +63,7 @@ macro_rules! codes {
             /// The status it is answered with.
             #[must_use]
             pub fn status(self) -> StatusCode {
-                match self { $(Self::$variant => StatusCode::$status,)+ }
+                match self { $(Self::$variant => status!($status),)+ }
             }
         }
     };
@@ -79,6 +89,10 @@ codes! {
     PartConflict CONFLICT "part_conflict" "The part has arrived before with other bytes";
     UploadClosed CONFLICT "upload_closed" "The upload takes nothing more";
     InFlight CONFLICT "in_flight" "The first request with this key is under way";
+    UploadGone GONE "upload_gone" "The upload is over";
+    UnsupportedVersion PRECONDITION_FAILED "unsupported_version" "The protocol's version is not spoken here";
+    UploadLocked LOCKED "upload_locked" "Another request is writing to the upload";
+    ChecksumMismatch 460 "checksum_mismatch" "The bytes do not have the declared checksum";
     TooLarge PAYLOAD_TOO_LARGE "too_large" "The request is too large";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The content type is not understood here";
     TypeNotAllowed UNSUPPORTED_MEDIA_TYPE "type_not_allowed" "Files of this type are not taken in";
@@ -283,6 +297,68 @@ impl From<AcceptError> for Problem {
             }
         }
     }
+}
+
+impl From<JoinError> for Problem {
+    fn from(error: JoinError) -> Self {
+        AcceptError::Batch(error).into()
+    }
+}
+
+impl From<batches::FinalizeError> for Problem {
+    fn from(error: batches::FinalizeError) -> Self {
+        match error {
+            batches::FinalizeError::NotFound => Self::not_found("batch"),
+            batches::FinalizeError::Outbox(error) => error.into(),
+            batches::FinalizeError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<UploadError> for Problem {
+    fn from(error: UploadError) -> Self {
+        let code = match error {
+            UploadError::NotFound => return Self::not_found("upload"),
+            UploadError::Batch(error) => return error.into(),
+            UploadError::Outbox(error) => return error.into(),
+            UploadError::Staging(error) => return error.into(),
+            UploadError::Database(error) => return error.into(),
+            UploadError::Lost(cause) => return Self::failed(cause),
+            UploadError::BrokenOff(cause) => return super::body::broken_off(cause.as_ref()),
+            UploadError::NoSuchPart { .. } => Code::NotFound,
+            UploadError::Closed(_) => Code::UploadClosed,
+            UploadError::Joined => Code::Forbidden,
+            UploadError::WrongOffset { .. } => Code::Conflict,
+            UploadError::Locked | UploadError::Preempted => Code::InFlight,
+            UploadError::TooLarge { .. } => Code::TooLarge,
+            UploadError::Empty => Code::EmptyFile,
+            UploadError::TypeNotAllowed(_) => Code::TypeNotAllowed,
+            UploadError::LengthFixed { .. } | UploadError::CannotJoin(_) => Code::MalformedRequest,
+            UploadError::ChecksumMismatch => Code::ChecksumMismatch,
+            UploadError::SizeMismatch { .. } => Code::SizeMismatch,
+            UploadError::DigestMismatch => Code::DigestMismatch,
+            UploadError::PartConflict => Code::PartConflict,
+            UploadError::PartsMissing(_) => Code::PartsMissing,
+            UploadError::Stalled => Code::RequestTimeout,
+        };
+        let problem = Self::new(code, sentence(&error.to_string()));
+        if code == Code::InFlight {
+            problem.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
+        } else {
+            problem
+        }
+    }
+}
+
+/// With a capital and a full stop.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(char::to_uppercase);
+    format!(
+        "{}{}.",
+        first.into_iter().flatten().collect::<String>(),
+        chars.as_str()
+    )
 }
 
 impl From<DeleteError> for Problem {

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     context::Landfall,
+    failpoint,
     files::Scope,
     staging::{Algorithm, Appended, Options, StagingError},
 };
@@ -184,7 +185,9 @@ impl Writer {
             _ => Then::Release,
         };
         let last = self.request.last && appended.stopped.is_none() && matches!(ended, Ended::Whole);
+        failpoint!("uploads.synced");
         self.hold.advance(appended.length, last, then).await?;
+        failpoint!("uploads.counted");
         if let Some(error) = appended.stopped {
             return Err(error.into());
         }

@@ -10,10 +10,10 @@ use landfall_core::{
 use std::time::Duration;
 
 /// The most JSON in `metadata`, in bytes.
-pub(super) const METADATA_LIMIT: usize = 16 * 1024;
+pub(in crate::http) const METADATA_LIMIT: usize = 16 * 1024;
 
 /// The longest other field, in bytes.
-pub(super) const FIELD_LIMIT: usize = 1024;
+pub(in crate::http) const FIELD_LIMIT: usize = 1024;
 
 /// The longest content type, in bytes.
 const TYPE_LIMIT: usize = 255;
@@ -23,19 +23,20 @@ const LONGEST_LIFE: u64 = 100 * 366 * 24 * 60 * 60;
 
 /// What was said of a file.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Said {
-    pub(super) metadata: Option<serde_json::Value>,
-    pub(super) batch_id: Option<BatchId>,
-    pub(super) sha256: Option<Sha256Digest>,
-    pub(super) expires_in: Option<Duration>,
+pub(in crate::http) struct Said {
+    pub(in crate::http) metadata: Option<serde_json::Value>,
+    pub(in crate::http) batch_id: Option<BatchId>,
+    pub(in crate::http) sha256: Option<Sha256Digest>,
+    pub(in crate::http) expires_in: Option<Duration>,
 }
 
 impl Said {
     /// The fields there are.
-    pub(super) const NAMES: [&'static str; 4] = ["metadata", "batch_id", "sha256", "expires_in"];
+    pub(in crate::http) const NAMES: [&'static str; 4] =
+        ["metadata", "batch_id", "sha256", "expires_in"];
 
     /// How long a field may be.
-    pub(super) fn limit(name: &str) -> usize {
+    pub(in crate::http) fn limit(name: &str) -> usize {
         match name {
             "metadata" => METADATA_LIMIT,
             _ => FIELD_LIMIT,
@@ -43,7 +44,7 @@ impl Said {
     }
 
     /// Takes one field, once.
-    pub(super) fn take(&mut self, name: &str, value: &str) -> Result<(), Problem> {
+    pub(in crate::http) fn take(&mut self, name: &str, value: &str) -> Result<(), Problem> {
         let twice = match name {
             "metadata" => self.metadata.replace(metadata(value)?).is_some(),
             "batch_id" => self.batch_id.replace(batch_id(value)?).is_some(),
@@ -62,20 +63,20 @@ impl Said {
     }
 
     /// How long the file is to live.
-    pub(super) fn life(&self, config: &Config) -> Option<Duration> {
+    pub(in crate::http) fn life(&self, config: &Config) -> Option<Duration> {
         self.expires_in.or(config.files.default_ttl)
     }
 }
 
 /// A field that does not exist.
-pub(super) fn unknown(name: &str) -> Problem {
+pub(in crate::http) fn unknown(name: &str) -> Problem {
     let shown: String = name.chars().take(100).collect();
     let allowed = format!("allowed are file, {}", Said::NAMES.join(", "));
     Problem::field(Code::UnknownField, &shown, allowed)
 }
 
 /// A field that is longer than it may be.
-pub(super) fn too_long(name: &str) -> Problem {
+pub(in crate::http) fn too_long(name: &str) -> Problem {
     let code = match name {
         "metadata" => Code::InvalidMetadata,
         _ => Code::MalformedRequest,
@@ -140,12 +141,15 @@ fn expires_in(text: &str) -> Result<Duration, Problem> {
 }
 
 /// A name that may be kept.
-pub(super) fn name(given: Option<&str>) -> Result<FileName, Problem> {
+pub(in crate::http) fn name(given: Option<&str>) -> Result<FileName, Problem> {
     Ok(FileName::parse(given.unwrap_or(""))?)
 }
 
 /// A content type (RFC 9110, section 8.3) that is taken in here.
-pub(super) fn content_type(given: Option<&str>, config: &Uploads) -> Result<String, Problem> {
+pub(in crate::http) fn content_type(
+    given: Option<&str>,
+    config: &Uploads,
+) -> Result<String, Problem> {
     let text = match given.map(str::trim) {
         // What clients send who were told no type.
         None | Some("" | "application/x-www-form-urlencoded") => "application/octet-stream",

@@ -1,7 +1,7 @@
 //! `/v1/files`.
 
 mod content;
-mod fields;
+pub(super) mod fields;
 mod form;
 mod intake;
 mod raw;
@@ -38,6 +38,7 @@ use poem_openapi::{
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use upload::Upload;
+pub(super) use upload::declared;
 use uuid::Uuid;
 
 /// How long the longest `wait` waits, in seconds.

@@ -145,7 +145,7 @@ impl Upload {
 }
 
 /// The SHA-256 in `Content-Digest` or `Repr-Digest` (RFC 9530), if there is one.
-pub(super) fn declared(headers: &HeaderMap) -> Result<Option<Sha256Digest>, Problem> {
+pub(in crate::http) fn declared(headers: &HeaderMap) -> Result<Option<Sha256Digest>, Problem> {
     let mut found = None;
     for name in ["content-digest", "repr-digest"] {
         for value in headers.get_all(name) {

@@ -1,13 +1,17 @@
 //! What goes over the wire, as documented in `/openapi.json`. Made from rows, never a row itself.
 
+mod batch;
 mod event;
 mod file;
 mod page;
 mod problem;
+mod upload;
 mod webhook;
 
+pub use batch::{Batch, BatchStatus, NewBatch};
 pub use event::{Attempt, Delivery, DeliveryStatus, Event, EventStatus, Redelivery, Replayed};
 pub use file::{File, FileError, FileStatus};
 pub use page::Page;
 pub use problem::{FieldError, Problem};
+pub use upload::{NewUpload, Part, Session, SessionStatus};
 pub use webhook::{NewWebhook, Replay, Webhook, WebhookPatch};

@@ -1,0 +1,49 @@
+//! `Upload-Checksum`: an algorithm's name and a Base64 digest.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use landfall_core::{staging::Algorithm, uploads::Checksum};
+
+/// The names of all algorithms, as `Tus-Checksum-Algorithm` has them.
+pub(super) const ALGORITHMS: &str = "sha1,sha256,md5,crc32";
+
+/// What is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ChecksumError {
+    #[error("the checksum algorithm is none of {ALGORITHMS}")]
+    UnknownAlgorithm,
+    #[error("Upload-Checksum is an algorithm, a space and a digest of {0} bytes in Base64")]
+    NotADigest(usize),
+}
+
+/// Reads the header's value.
+pub(super) fn parse(text: &str) -> Result<Checksum, ChecksumError> {
+    let (name, digest) = text.split_once(' ').unwrap_or((text, ""));
+    let (algorithm, length) = match name {
+        "sha1" => (Algorithm::Sha1, 20),
+        "sha256" => (Algorithm::Sha256, 32),
+        "md5" => (Algorithm::Md5, 16),
+        "crc32" => (Algorithm::Crc32, 4),
+        _ => return Err(ChecksumError::UnknownAlgorithm),
+    };
+    match STANDARD.decode(digest.trim()) {
+        Ok(digest) if digest.len() == length => Ok(Checksum { algorithm, digest }),
+        _ => Err(ChecksumError::NotADigest(length)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_have_the_length_of_their_algorithm() {
+        let sha1 = parse("sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0=").unwrap();
+        assert_eq!(sha1.algorithm, Algorithm::Sha1);
+        assert_eq!(sha1.digest.len(), 20);
+        assert_eq!(parse("crc32 AAAA"), Err(ChecksumError::NotADigest(4)));
+        assert_eq!(parse("sha1"), Err(ChecksumError::NotADigest(20)));
+        assert_eq!(parse("sha1 ***"), Err(ChecksumError::NotADigest(20)));
+        assert_eq!(parse("sha512 AAAA"), Err(ChecksumError::UnknownAlgorithm));
+        assert_eq!(parse(""), Err(ChecksumError::UnknownAlgorithm));
+    }
+}

@@ -1,0 +1,68 @@
+//! `Upload-Concat`: a partial upload, or a final one made of others.
+
+use entity::UploadId;
+use http::Uri;
+
+/// What a new upload is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Concat {
+    Partial,
+    /// Of these, in this order.
+    Final(Vec<UploadId>),
+}
+
+/// What is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ConcatError {
+    #[error("Upload-Concat is `partial` or `final;` and the URLs of partial uploads")]
+    Unknown,
+    #[error("`{0}` in Upload-Concat is not the URL of an upload of this server")]
+    NotAnUpload(String),
+}
+
+/// Reads the header's value. URLs may be absolute or relative; which upload is meant stands at their end.
+pub(super) fn parse(text: &str) -> Result<Concat, ConcatError> {
+    if text == "partial" {
+        return Ok(Concat::Partial);
+    }
+    let list = text.strip_prefix("final;").ok_or(ConcatError::Unknown)?;
+    list.split_ascii_whitespace()
+        .map(|url| {
+            upload(url).ok_or_else(|| ConcatError::NotAnUpload(url.chars().take(200).collect()))
+        })
+        .collect::<Result<_, _>>()
+        .map(Concat::Final)
+}
+
+fn upload(url: &str) -> Option<UploadId> {
+    let path = match url.parse::<Uri>() {
+        Ok(uri) => uri.path().to_owned(),
+        Err(_) => url.to_owned(),
+    };
+    let (before, id) = path.rsplit_once('/').unwrap_or(("", &path));
+    let here =
+        before.is_empty() || before == "." || before.ends_with("/v1/tus") || before == "v1/tus";
+    id.parse().ok().filter(|_| here)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_absolute_or_relative_and_keep_their_order() {
+        let (one, two) = (UploadId::generate(), UploadId::generate());
+        let text = format!("final;/v1/tus/{two} https://files.example/sub/v1/tus/{one} {two}");
+        assert_eq!(parse(&text), Ok(Concat::Final(vec![two, one, two])));
+        assert_eq!(parse("partial"), Ok(Concat::Partial));
+        assert_eq!(parse("final;"), Ok(Concat::Final(vec![])));
+    }
+
+    #[test]
+    fn what_is_no_upload_is_refused() {
+        let id = UploadId::generate();
+        assert_eq!(parse("parts"), Err(ConcatError::Unknown));
+        assert!(parse(&format!("final;/v1/files/{id}")).is_err());
+        assert!(parse("final;/v1/tus/abc").is_err());
+    }
+}
