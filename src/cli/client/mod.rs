@@ -1,0 +1,130 @@
+//! Commands that are clients of a running server: they know its HTTP API and nothing behind it.
+//!
+//! Owns how a server is named and called, and how its answers and problems are shown. Refuses to read the
+//! configuration, the database or Redis: whoever has a URL and a token can run these from anywhere.
+
+mod api;
+mod event;
+mod file;
+mod listing;
+mod output;
+mod problem;
+mod retry;
+mod upload;
+mod webhook;
+
+use event::EventCommand;
+use file::FileCommand;
+use upload::UploadArgs;
+use webhook::WebhookCommand;
+
+use api::Api;
+use clap::{Args, Subcommand};
+use secrecy::SecretString;
+use std::{io, process::ExitCode};
+use url::Url;
+
+/// Which server the clients call, and as whom.
+#[derive(Clone, Debug, Args)]
+pub struct ServerArgs {
+    /// The server that upload, file, webhook and event talk to.
+    #[arg(
+        id = "server_url",
+        long = "url",
+        global = true,
+        env = "LANDFALL_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL",
+        value_parser = server_url,
+        help_heading = "Server"
+    )]
+    pub url: Url,
+    /// The token they show, where the server asks for one.
+    #[arg(
+        id = "server_token",
+        long = "token",
+        global = true,
+        env = "LANDFALL_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = "Server"
+    )]
+    pub token: Option<SecretString>,
+}
+
+/// What can be asked of a server.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Upload files, in pieces and in parallel where they are large.
+    Upload(UploadArgs),
+    /// List, show and delete files.
+    #[command(subcommand)]
+    File(FileCommand),
+    /// Manage the endpoints that are told of events.
+    #[command(subcommand)]
+    Webhook(WebhookCommand),
+    /// Look at events and their deliveries, and send them again.
+    #[command(subcommand)]
+    Event(EventCommand),
+}
+
+/// Asks the server.
+///
+/// # Errors
+/// Anything that is exit status 1, in words for people.
+pub(super) async fn run(server: &ServerArgs, command: ClientCommand) -> anyhow::Result<ExitCode> {
+    let api = Api::new(server)?;
+    let done = match command {
+        ClientCommand::Upload(args) => return upload::run(api, args).await,
+        ClientCommand::File(command) => file::run(&api, command).await,
+        ClientCommand::Webhook(command) => webhook::run(&api, command).await,
+        ClientCommand::Event(command) => event::run(&api, command).await,
+    };
+    match done {
+        // Whoever reads the answer has seen enough of it, as in `landfall file list --all | head`.
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        done => done.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn server_url(text: &str) -> Result<Url, String> {
+    let url: Url = text
+        .parse()
+        .map_err(|error| format!("{error}; write it as http://HOST:PORT"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("only http:// and https:// servers can be called".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("the address of a server has no query and no fragment".to_owned());
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_named_by_http_urls_alone() {
+        for good in [
+            "http://127.0.0.1:8080",
+            "https://files.example.org/landfall/",
+        ] {
+            assert!(server_url(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "127.0.0.1:8080",
+            "localhost",
+            "ftp://example.org",
+            "http://a/?b",
+            "http://a/#b",
+        ] {
+            assert!(server_url(bad).is_err(), "{bad}");
+        }
+    }
+}
