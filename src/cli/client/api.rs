@@ -71,6 +71,17 @@ pub(super) enum CallError {
     Local(#[source] io::Error),
 }
 
+impl CallError {
+    /// True when the same call may succeed later.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Broken { .. } | Self::Stalled => true,
+            Self::Refused(refusal) => refusal.is_passing(),
+            Self::TooLong | Self::Unreadable(_) | Self::Local(_) => false,
+        }
+    }
+}
+
 /// The innermost cause of a fault of the network: the layers between say nothing a person can act on.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

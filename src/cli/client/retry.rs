@@ -38,11 +38,12 @@ pub(super) async fn retrying<T>(
 
 /// How long to wait after this many tries, or none when the error is to be reported.
 fn pause(error: &CallError, tries: u32, was_reached: bool) -> Option<Duration> {
+    if !error.may_pass() || (matches!(error, CallError::Unreachable { .. }) && !was_reached) {
+        return None;
+    }
     let asked = match error {
-        CallError::Unreachable { .. } if was_reached => None,
-        CallError::Broken { .. } | CallError::Stalled => None,
-        CallError::Refused(refusal) if refusal.is_passing() => refusal.retry_after,
-        _ => return None,
+        CallError::Refused(refusal) => refusal.retry_after,
+        _ => None,
     };
     if tries >= TRIES || asked.is_some_and(|asked| asked > LONGEST_ASKED) {
         return None;

@@ -12,7 +12,10 @@ mod source;
 mod state;
 mod wire;
 
-use super::{api::Api, output::answer};
+use super::{
+    api::{Api, CallError},
+    output::{answer, plain},
+};
 use clap::Args;
 use futures::{StreamExt, stream};
 use job::Landed;
@@ -83,7 +86,7 @@ impl Uploads {
         let mut results = stream::iter(&self.args.files)
             .map(async |path| (path, job::run(self, path).await))
             .buffered(self.args.parallel());
-        let (mut landed, mut good) = (Vec::new(), true);
+        let (mut landed, mut good, mut resumable) = (Vec::new(), true, false);
         while let Some((path, result)) = results.next().await {
             let complaint = match result {
                 Ok(one) => {
@@ -92,14 +95,15 @@ impl Uploads {
                     landed.push(one);
                     complaint
                 }
-                Err(error) => Some(format!("{error:#}")),
+                Err(error) => {
+                    resumable |= error.downcast_ref().is_some_and(CallError::may_pass);
+                    Some(format!("{error:#}"))
+                }
             };
             if let Some(complaint) = complaint {
                 good = false;
-                self.progress.note(&format!(
-                    "{}: {complaint}",
-                    super::output::plain(&path.to_string_lossy())
-                ));
+                self.progress
+                    .note(&format!("{}: {complaint}", plain(&path.to_string_lossy())));
             }
         }
         self.progress.finish();
@@ -111,8 +115,8 @@ impl Uploads {
             landed.into_iter().for_each(|one| one.state.forget());
             return Ok(ExitCode::SUCCESS);
         }
-        if self.states.is_some() {
-            eprintln!("landfall: the same command with --resume sends what is missing");
+        if resumable && self.states.is_some() {
+            eprintln!("landfall: the same command with --resume goes on");
         }
         Ok(ExitCode::FAILURE)
     }

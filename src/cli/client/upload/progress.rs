@@ -4,10 +4,8 @@ use super::super::{api::CallError, output::plain};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{io::IsTerminal, time::Duration};
 
-const FILE: &str =
-    "{prefix:24!} {bar:24} {bytes:>10}/{total_bytes:10} {bytes_per_sec:>12} {eta:>4} {msg}";
-const TOTAL: &str =
-    "{prefix:24!} {bar:24} {bytes:>10}/{total_bytes:10} {bytes_per_sec:>12} {eta:>4}";
+const FILE: &str = "{prefix:20!} {bar:14} {bytes:>10}/{total_bytes:10} {wide_msg}";
+const TOTAL: &str = "{prefix:20!} {bar:14} {bytes:>10}/{total_bytes:10} {bytes_per_sec} {eta}";
 
 /// Times a second that the bars are drawn at most.
 const HERTZ: u8 = 10;

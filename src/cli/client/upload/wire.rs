@@ -1,5 +1,6 @@
 //! What of the server's JSON an upload looks at; the rest is passed on as it came.
 
+use super::super::api::CallError;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use landfall_core::digest::Sha256Digest;
 use serde::Deserialize;
@@ -53,14 +54,14 @@ pub(super) struct Taken {
 }
 
 /// Reads a File.
-pub(super) fn taken(text: String) -> Result<Taken, super::super::api::CallError> {
+pub(super) fn taken(text: String) -> Result<Taken, CallError> {
     let read = || {
         Ok(Taken {
             view: serde_json::from_str(&text)?,
             raw: serde_json::from_str(&text)?,
         })
     };
-    read().map_err(super::super::api::CallError::Unreadable)
+    read().map_err(CallError::Unreadable)
 }
 
 /// An upload session.
