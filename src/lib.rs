@@ -1,1 +1,6 @@
+//! The skin of Landfall: HTTP API, dashboard, command line, and how the processes are put together.
 
+pub mod app;
+pub mod cli;
+pub mod http;
+pub mod workers_view;

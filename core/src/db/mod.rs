@@ -210,6 +210,14 @@ fn is_transient_code(code: &str) -> bool {
 }
 
 impl Database {
+    /// Closes every connection; clones of this are of no use afterwards.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn close(&self) -> Result<(), DbErr> {
+        self.read.close_by_ref().await
+    }
+
     /// Sets a clock by the database's, so that all machines agree on when a lease ends. SQLite has no clock but
     /// the machine's, and only one machine.
     ///

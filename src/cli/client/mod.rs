@@ -27,7 +27,7 @@ use url::Url;
 /// Which server the clients call, and as whom.
 #[derive(Clone, Debug, Args)]
 pub struct ServerArgs {
-    /// The server that upload, file, webhook and event talk to.
+    /// The server.
     #[arg(
         id = "server_url",
         long = "url",
@@ -39,7 +39,7 @@ pub struct ServerArgs {
         help_heading = "Server"
     )]
     pub url: Url,
-    /// The token they show, where the server asks for one.
+    /// The token, where the server asks for one.
     #[arg(
         id = "server_token",
         long = "token",
@@ -56,29 +56,43 @@ pub struct ServerArgs {
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Upload files, in pieces and in parallel where they are large.
-    Upload(UploadArgs),
+    Upload(Asked<UploadArgs>),
     /// List, show and delete files.
-    #[command(subcommand)]
-    File(FileCommand),
+    File(Commanded<FileCommand>),
     /// Manage the endpoints that are told of events.
-    #[command(subcommand)]
-    Webhook(WebhookCommand),
+    Webhook(Commanded<WebhookCommand>),
     /// Look at events and their deliveries, and send them again.
+    Event(Commanded<EventCommand>),
+}
+
+/// Arguments, and the server they are for.
+#[derive(Debug, Args)]
+pub struct Asked<A: Args> {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    args: A,
+}
+
+/// A command, and the server it is for.
+#[derive(Debug, Args)]
+pub struct Commanded<C: Subcommand> {
+    #[command(flatten)]
+    server: ServerArgs,
     #[command(subcommand)]
-    Event(EventCommand),
+    command: C,
 }
 
 /// Asks the server.
 ///
 /// # Errors
 /// Anything that is exit status 1, in words for people.
-pub(super) async fn run(server: &ServerArgs, command: ClientCommand) -> anyhow::Result<ExitCode> {
-    let api = Api::new(server)?;
+pub(super) async fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
     let done = match command {
-        ClientCommand::Upload(args) => return upload::run(api, args).await,
-        ClientCommand::File(command) => file::run(&api, command).await,
-        ClientCommand::Webhook(command) => webhook::run(&api, command).await,
-        ClientCommand::Event(command) => event::run(&api, command).await,
+        ClientCommand::Upload(asked) => return upload::run(Api::new(&asked.server)?, asked.args).await,
+        ClientCommand::File(asked) => file::run(&Api::new(&asked.server)?, asked.command).await,
+        ClientCommand::Webhook(asked) => webhook::run(&Api::new(&asked.server)?, asked.command).await,
+        ClientCommand::Event(asked) => event::run(&Api::new(&asked.server)?, asked.command).await,
     };
     match done {
         // Whoever reads the answer has seen enough of it, as in `landfall file list --all | head`.

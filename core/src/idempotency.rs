@@ -1,0 +1,279 @@
+//! `Idempotency-Key`: the first answer to a request, given again to the same request (draft-ietf-httpapi-idempotency-key-header).
+//!
+//! Owns the rows of `idempotency_keys`. Only what succeeded is kept: a request that failed changed nothing, and its
+//! key is free again. While the first request runs it holds a lock that it renews; a crash leaves a lock that ends
+//! by itself, and the next request with the key then is the first. It is given the same [`Ticket::resource`], so
+//! what the crashed one created under that id is found instead of created twice.
+
+use crate::{clock::Clock, db::Database, digest::Sha256Digest};
+use entity::{
+    Timestamp,
+    idempotency_key::{Column, Entity, Model},
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, UpdateMany,
+    sea_query::{Expr, OnConflict},
+};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// How long an answer is kept.
+pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a first request that says nothing is waited for.
+pub const LOCK: Duration = Duration::from_secs(30);
+
+/// The longest key, in bytes.
+pub const LONGEST_KEY: usize = 255;
+
+/// The right to answer a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    id: String,
+    /// The id for what the request creates; the same for those who try again after a crash.
+    pub resource: Uuid,
+    /// Whose lock it is.
+    holder: Uuid,
+}
+
+/// An answer as it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+/// What there is under a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Nothing: this request is the first.
+    First(Ticket),
+    /// The first is under way.
+    InFlight,
+    /// The answer to the first, and the fingerprint of that.
+    Answered { fingerprint: String, answer: Answer },
+}
+
+/// Takes the key for a request, or says what became of the one that has it.
+///
+/// # Errors
+/// The database's.
+pub async fn enter(
+    db: &Database,
+    clock: &Clock,
+    owner: Option<&str>,
+    key: &str,
+) -> Result<Entry, DbErr> {
+    let id = row_id(owner, key);
+    let (now, locked_until, expires_at) = (clock.now(), clock.after(LOCK), clock.after(KEPT));
+    db.write(move |transaction| {
+        Box::pin(async move {
+            let holder = Uuid::now_v7();
+            let ticket = Ticket {
+                id,
+                resource: Uuid::now_v7(),
+                holder,
+            };
+            if insert(transaction, &ticket, now, locked_until, expires_at).await? {
+                return Ok(Entry::First(ticket));
+            }
+            let found = Entity::find_by_id(&ticket.id).one(transaction).await?;
+            match found {
+                Some(row) if row.expires_at > now => match answered(&row) {
+                    Some(entry) => Ok(entry),
+                    None => take_over(transaction, row, holder, now, locked_until).await,
+                },
+                Some(row) => {
+                    let stale = Entity::delete_many()
+                        .filter(Column::Id.eq(&row.id))
+                        .filter(Column::ExpiresAt.eq(row.expires_at));
+                    stale.exec(transaction).await?;
+                    let first = insert(transaction, &ticket, now, locked_until, expires_at).await?;
+                    Ok(if first {
+                        Entry::First(ticket)
+                    } else {
+                        Entry::InFlight
+                    })
+                }
+                // Released between the two statements.
+                None => Ok(Entry::InFlight),
+            }
+        })
+    })
+    .await
+}
+
+async fn insert(
+    transaction: &impl ConnectionTrait,
+    ticket: &Ticket,
+    now: Timestamp,
+    locked_until: Timestamp,
+    expires_at: Timestamp,
+) -> Result<bool, DbErr> {
+    let row = Model {
+        id: ticket.id.clone(),
+        fingerprint: Some(ticket.lock()),
+        status: None,
+        headers: None,
+        body: None,
+        locked_until: Some(locked_until),
+        created_at: now,
+        expires_at,
+    };
+    let unless_there = OnConflict::column(Column::Id).do_nothing().to_owned();
+    let inserted = Entity::insert(row.into_active_model())
+        .on_conflict(unless_there)
+        .exec_without_returning(transaction)
+        .await;
+    match inserted {
+        Ok(rows) => Ok(rows > 0),
+        Err(DbErr::RecordNotInserted) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// A first request that went silent is dead; whoever comes now does its work.
+async fn take_over(
+    transaction: &impl ConnectionTrait,
+    row: Model,
+    holder: Uuid,
+    now: Timestamp,
+    locked_until: Timestamp,
+) -> Result<Entry, DbErr> {
+    if row.locked_until.is_some_and(|until| until > now) {
+        return Ok(Entry::InFlight);
+    }
+    let lock = row.fingerprint.as_deref();
+    let resource = lock.and_then(|lock| lock.get(..32)?.parse().ok());
+    let resource = resource.unwrap_or_else(Uuid::now_v7);
+    let ticket = Ticket {
+        id: row.id,
+        resource,
+        holder,
+    };
+    let taken = Entity::update_many()
+        .col_expr(Column::LockedUntil, Expr::value(locked_until))
+        .col_expr(Column::Fingerprint, Expr::value(ticket.lock()))
+        .filter(Column::Id.eq(&ticket.id))
+        .filter(Column::Status.is_null())
+        .filter(Column::LockedUntil.lte(now))
+        .exec(transaction)
+        .await?;
+    Ok(match taken.rows_affected {
+        0 => Entry::InFlight,
+        _ => Entry::First(ticket),
+    })
+}
+
+fn answered(row: &Model) -> Option<Entry> {
+    let status = u16::try_from(row.status?).ok()?;
+    let headers = row.headers.clone().unwrap_or_default();
+    Some(Entry::Answered {
+        fingerprint: row.fingerprint.clone().unwrap_or_default(),
+        answer: Answer {
+            status,
+            headers: serde_json::from_value(headers).unwrap_or_default(),
+            body: row.body.clone().unwrap_or_default(),
+        },
+    })
+}
+
+/// Keeps the lock for another [`LOCK`]; false when it is lost.
+///
+/// # Errors
+/// The database's.
+pub async fn renew(db: &Database, clock: &Clock, ticket: &Ticket) -> Result<bool, DbErr> {
+    let change = mine(ticket).col_expr(Column::LockedUntil, Expr::value(clock.after(LOCK)));
+    db.write(move |transaction| {
+        Box::pin(async move { Ok(change.exec(transaction).await?.rows_affected > 0) })
+    })
+    .await
+}
+
+/// Keeps the answer. Nothing happens when the lock was lost: then another request has answered, or will.
+///
+/// # Errors
+/// The database's.
+pub async fn finish(
+    db: &Database,
+    ticket: &Ticket,
+    fingerprint: &str,
+    answer: Answer,
+) -> Result<(), DbErr> {
+    let headers =
+        serde_json::to_value(answer.headers).map_err(|error| DbErr::Json(error.to_string()))?;
+    let change = mine(ticket)
+        .col_expr(Column::Fingerprint, Expr::value(fingerprint))
+        .col_expr(Column::Status, Expr::value(i32::from(answer.status)))
+        .col_expr(Column::Headers, Expr::value(headers))
+        .col_expr(Column::Body, Expr::value(answer.body))
+        .col_expr(Column::LockedUntil, Expr::value(Option::<Timestamp>::None));
+    db.write(move |transaction| Box::pin(async move { change.exec(transaction).await.map(drop) }))
+        .await
+}
+
+/// Frees the key: the request failed and left nothing.
+///
+/// # Errors
+/// The database's.
+pub async fn release(db: &Database, ticket: &Ticket) -> Result<(), DbErr> {
+    let (id, lock) = (ticket.id.clone(), ticket.lock());
+    db.write(move |transaction| {
+        Box::pin(async move {
+            Entity::delete_many()
+                .filter(Column::Id.eq(id))
+                .filter(Column::Status.is_null())
+                .filter(Column::Fingerprint.eq(lock))
+                .exec(transaction)
+                .await
+                .map(drop)
+        })
+    })
+    .await
+}
+
+/// Forgets answers that are older than [`KEPT`], at most `limit`; tells how many.
+///
+/// # Errors
+/// The database's.
+pub async fn forget(db: &Database, clock: &Clock, limit: u64) -> Result<u64, DbErr> {
+    use sea_orm::{QuerySelect, QueryTrait};
+    let now = clock.now();
+    let stale = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::ExpiresAt.lte(now))
+        .limit(limit)
+        .into_query();
+    db.write(move |transaction| {
+        Box::pin(async move {
+            let deleted = Entity::delete_many()
+                .filter(Column::Id.in_subquery(stale))
+                .exec(transaction)
+                .await?;
+            Ok(deleted.rows_affected)
+        })
+    })
+    .await
+}
+
+fn mine(ticket: &Ticket) -> UpdateMany<Entity> {
+    Entity::update_many()
+        .filter(Column::Id.eq(&ticket.id))
+        .filter(Column::Status.is_null())
+        .filter(Column::Fingerprint.eq(ticket.lock()))
+}
+
+impl Ticket {
+    /// What stands in `fingerprint` while the lock is held.
+    fn lock(&self) -> String {
+        format!("{}{}", self.resource.simple(), self.holder.simple())
+    }
+}
+
+/// Two owners' keys never meet, and nobody can make one that is another's.
+fn row_id(owner: Option<&str>, key: &str) -> String {
+    let owner = owner.map_or_else(String::new, |owner| format!("{}:{owner}", owner.len()));
+    Sha256Digest::of(format!("{owner}\n{key}").as_bytes()).to_string()
+}

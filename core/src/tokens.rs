@@ -1,0 +1,303 @@
+//! Bearer tokens: who may do what.
+//!
+//! Owns the rows of `tokens`. A token is 256 random bits, shown once; kept is its SHA-256 alone, so that a copy of
+//! the database opens nothing. It is found by that digest: what the time of a look-up tells is about the digest,
+//! of which nobody can choose a part, and says nothing of the token.
+
+use crate::{
+    clock::Clock,
+    db::Database,
+    digest::Sha256Digest,
+    files,
+    page::{Page, PageRequest},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use entity::{
+    Timestamp, TokenId,
+    token::{Column, Entity, Model},
+};
+use sea_orm::{
+    ColumnTrait, Condition, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect, sea_query::Expr,
+};
+use secrecy::SecretString;
+use std::{fmt, str::FromStr, time::Duration};
+
+/// What every token begins with.
+pub const PREFIX: &str = "lf_";
+
+/// The longest owner, in bytes.
+pub const OWNER_LIMIT: usize = 255;
+
+/// How exactly it is kept when a token was last used: a write for each request would be too dear.
+const USE_KEPT_EVERY: Duration = Duration::from_secs(60);
+
+/// What a token allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TokenScope {
+    /// Send and delete files of its owner.
+    Upload,
+    /// See files of its owner.
+    Read,
+    /// Everything, and everybody's.
+    Admin,
+}
+
+impl TokenScope {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Upload, Self::Read, Self::Admin];
+
+    /// As it is stored and written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Upload => "upload",
+            Self::Read => "read",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for TokenScope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A scope that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no scope `{0}`; allowed are upload, read and admin")]
+pub struct UnknownScope(pub String);
+
+impl FromStr for TokenScope {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        Self::ALL
+            .into_iter()
+            .find(|scope| scope.as_str() == text)
+            .ok_or_else(|| UnknownScope(text.to_owned()))
+    }
+}
+
+/// A token, without the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub id: TokenId,
+    pub owner: String,
+    pub scopes: Vec<TokenScope>,
+    pub created_at: Timestamp,
+    pub expires_at: Option<Timestamp>,
+    pub revoked_at: Option<Timestamp>,
+    /// To the minute.
+    pub last_used_at: Option<Timestamp>,
+}
+
+impl From<Model> for Token {
+    fn from(row: Model) -> Self {
+        let scopes: Vec<String> = serde_json::from_value(row.scopes).unwrap_or_default();
+        Self {
+            id: row.id,
+            owner: row.owner,
+            scopes: scopes
+                .iter()
+                .filter_map(|scope| scope.parse().ok())
+                .collect(),
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+            last_used_at: row.last_used_at,
+        }
+    }
+}
+
+/// Who calls, and what they may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Whose the files are that they send; none without tokens.
+    pub owner: Option<String>,
+    pub scopes: Vec<TokenScope>,
+}
+
+impl Identity {
+    /// Whoever calls an installation without tokens.
+    #[must_use]
+    pub fn anonymous() -> Self {
+        Self {
+            owner: None,
+            scopes: vec![TokenScope::Admin],
+        }
+    }
+
+    /// True when they may do what needs this scope.
+    #[must_use]
+    pub fn may(&self, scope: TokenScope) -> bool {
+        self.scopes.contains(&TokenScope::Admin) || self.scopes.contains(&scope)
+    }
+
+    /// Whose rows they may see.
+    #[must_use]
+    pub fn sees(&self) -> files::Scope {
+        match &self.owner {
+            Some(owner) if !self.may(TokenScope::Admin) => files::Scope::Owner(owner.clone()),
+            _ => files::Scope::All,
+        }
+    }
+}
+
+/// Why a token was not made or revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    #[error("an owner has 1 to {OWNER_LIMIT} bytes and no control characters")]
+    Owner,
+    #[error("a token without a scope allows nothing; give upload, read or admin")]
+    NoScope,
+    #[error("there is no such token, or it is revoked already")]
+    NotFound,
+    #[error("the token could not be read or written")]
+    Database(#[from] DbErr),
+}
+
+/// Makes a token. The secret is to be shown now and never again.
+///
+/// # Errors
+/// [`TokenError::Owner`], [`TokenError::NoScope`], and the database's.
+pub async fn create(
+    db: &Database,
+    clock: &Clock,
+    owner: &str,
+    scopes: &[TokenScope],
+    lives: Option<Duration>,
+) -> Result<(Token, SecretString), TokenError> {
+    if owner.is_empty() || owner.len() > OWNER_LIMIT || owner.chars().any(char::is_control) {
+        return Err(TokenError::Owner);
+    }
+    if scopes.is_empty() {
+        return Err(TokenError::NoScope);
+    }
+    let secret = format!(
+        "{PREFIX}{}",
+        URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
+    );
+    let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+    let row = Model {
+        id: TokenId::generate(),
+        owner: owner.to_owned(),
+        scopes: scopes.into(),
+        token_sha256: Sha256Digest::of(secret.as_bytes()).to_string(),
+        created_at: clock.now(),
+        expires_at: lives.map(|lives| clock.after(lives)),
+        revoked_at: None,
+        last_used_at: None,
+    };
+    let stored = row.clone().into_active_model();
+    db.write(move |transaction| {
+        Box::pin(async move {
+            Entity::insert(stored)
+                .exec_without_returning(transaction)
+                .await
+        })
+    })
+    .await?;
+    Ok((row.into(), secret.into()))
+}
+
+/// Tokens, newest first, those that are revoked or expired too.
+///
+/// # Errors
+/// The database's.
+pub async fn list(db: &Database, page: PageRequest) -> Result<Page<Token>, TokenError> {
+    let mut select = Entity::find()
+        .order_by_desc(Column::Id)
+        .limit(page.limit + 1);
+    if let Some(before) = page.before {
+        select = select.filter(Column::Id.lt(TokenId(before)));
+    }
+    let rows = select.all(db.read()).await?;
+    Ok(Page::cut(rows, page, |row| row.id.0).map(Token::from))
+}
+
+/// Revokes a token, from the next request on.
+///
+/// # Errors
+/// [`TokenError::NotFound`], and the database's.
+pub async fn revoke(db: &Database, clock: &Clock, id: TokenId) -> Result<(), TokenError> {
+    let now = clock.now();
+    db.write(move |transaction| {
+        Box::pin(async move {
+            let revoked = Entity::update_many()
+                .col_expr(Column::RevokedAt, Expr::value(now))
+                .filter(Column::Id.eq(id))
+                .filter(Column::RevokedAt.is_null())
+                .exec(transaction)
+                .await?;
+            match revoked.rows_affected {
+                0 => Err(TokenError::NotFound),
+                _ => Ok(()),
+            }
+        })
+    })
+    .await
+}
+
+/// Who has this token; none when nobody has, or it is expired or revoked.
+///
+/// # Errors
+/// The database's.
+pub async fn authenticate(
+    db: &Database,
+    clock: &Clock,
+    token: &str,
+) -> Result<Option<Identity>, DbErr> {
+    if !token.starts_with(PREFIX) {
+        return Ok(None);
+    }
+    let now = clock.now();
+    let digest = Sha256Digest::of(token.as_bytes()).to_string();
+    let found = Entity::find()
+        .filter(Column::TokenSha256.eq(digest))
+        .filter(Column::RevokedAt.is_null())
+        .filter(
+            Condition::any()
+                .add(Column::ExpiresAt.is_null())
+                .add(Column::ExpiresAt.gt(now)),
+        )
+        .one(db.read())
+        .await?;
+    let Some(row) = found else {
+        return Ok(None);
+    };
+    let known = clock.before(USE_KEPT_EVERY);
+    if row.last_used_at.is_none_or(|last| last < known) {
+        keep_use(db, row.id, now, known).await?;
+    }
+    let token = Token::from(row);
+    Ok(Some(Identity {
+        owner: Some(token.owner),
+        scopes: token.scopes,
+    }))
+}
+
+async fn keep_use(
+    db: &Database,
+    id: TokenId,
+    now: Timestamp,
+    known: Timestamp,
+) -> Result<(), DbErr> {
+    db.write(move |transaction| {
+        Box::pin(async move {
+            Entity::update_many()
+                .col_expr(Column::LastUsedAt, Expr::value(now))
+                .filter(Column::Id.eq(id))
+                .filter(
+                    Condition::any()
+                        .add(Column::LastUsedAt.is_null())
+                        .add(Column::LastUsedAt.lt(known)),
+                )
+                .exec(transaction)
+                .await
+                .map(drop)
+        })
+    })
+    .await
+}

@@ -1,0 +1,97 @@
+//! The parts of a process, made from its configuration.
+
+use anyhow::Context;
+use landfall_core::{
+    clock::Clock, config::Config, context::Landfall, db::Database, deliver::Deliverer,
+    staging::Staging, storage::Storage,
+};
+use landfall_queue::{Redis, WorkerIdentity};
+use landfall_workers::{QueueDispatch, Queues};
+use secrecy::{ExposeSecret, SecretString};
+use std::{sync::Arc, time::Duration};
+use url::Url;
+use uuid::Uuid;
+
+/// How often the clock is set by the database's: a machine whose clock is off must not take others' leases.
+const SET_CLOCK_EVERY: Duration = Duration::from_secs(10);
+
+/// What every process has.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub landfall: Landfall,
+    pub queues: Queues,
+    pub deliverer: Deliverer,
+    /// Who holds the leases of this process in the database; never the same twice.
+    pub worker: String,
+}
+
+/// Opens database, storage and staging, and makes the rest. The database must be current.
+///
+/// # Errors
+/// The first part that is not fit for use, with the setting to change.
+pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> anyhow::Result<Parts> {
+    let db = Database::open(&config.database.url, config.database.max_connections).await?;
+    db.require_current().await?;
+    let clock = Clock::system();
+    follow_database(db.clone(), clock.clone()).await?;
+    let storage = Storage::open(&config.storage)
+        .await
+        .context("storage cannot be used")?;
+    let staging = Staging::open(&config.staging, &storage)
+        .await
+        .context("staging cannot be used")?;
+    let queues = Queues::new(redis, &config);
+    let dispatch = QueueDispatch::new(queues.clone(), clock.clone());
+    let worker = worker_name();
+    let deliverer = Deliverer::new(&config, &db, &clock, &worker);
+    let landfall = Landfall {
+        config,
+        clock,
+        db,
+        staging,
+        storage,
+        dispatch: Arc::new(dispatch),
+        public_url,
+    };
+    Ok(Parts {
+        landfall,
+        queues,
+        deliverer,
+        worker,
+    })
+}
+
+/// Opens the Redis of the configuration, or of the URL given instead; sends nothing yet.
+///
+/// # Errors
+/// When there is no URL, or it is none.
+pub fn connect_redis(config: &Config, embedded: Option<&SecretString>) -> anyhow::Result<Redis> {
+    let url = embedded.or(config.redis.url.as_ref()).context(
+        "redis.url is not set; set it (LANDFALL__REDIS__URL), or use `landfall up`, which starts a Redis of its own",
+    )?;
+    Redis::open(url.expose_secret(), &config.redis.prefix).context("redis.url cannot be used")
+}
+
+fn worker_name() -> String {
+    format!(
+        "{}-{}-{}",
+        WorkerIdentity::new("", 1).host,
+        std::process::id(),
+        Uuid::now_v7()
+    )
+}
+
+async fn follow_database(db: Database, clock: Clock) -> anyhow::Result<()> {
+    db.set_clock(&clock)
+        .await
+        .context("the database does not tell the time")?;
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(SET_CLOCK_EVERY).await;
+            if let Err(error) = db.set_clock(&clock).await {
+                tracing::debug!(%error, "the clock goes on as it was");
+            }
+        }
+    });
+    Ok(())
+}

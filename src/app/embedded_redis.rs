@@ -1,0 +1,237 @@
+//! The Redis `landfall up` starts for itself: a child on a private unix socket, restarted when it dies, ended with us.
+//!
+//! It keeps nothing on disk: Redis is a hint, and after a restart the sweep pushes what was in it. It runs below a
+//! small shell that holds the other end of a pipe to this process: when this process ends, by whatever signal, the
+//! pipe closes and the shell ends Redis. Both are in a process group of their own, so Ctrl-C in a terminal does not
+//! take Redis away from jobs that are still finishing.
+
+use landfall_core::digest::Sha256Digest;
+use secrecy::SecretString;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+use tokio::{
+    net::UnixStream,
+    process::{Child, ChildStdin, Command},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+/// Programs that speak Redis, in the order they are looked for.
+const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
+
+/// The longest path a unix socket may have (sun_path in unix(7), with its final zero).
+const LONGEST_SOCKET: usize = 107;
+
+/// How long a start may take.
+const START_WITHIN: Duration = Duration::from_secs(10);
+
+/// Between a death and the next start, so that a Redis that cannot run does not keep the machine busy.
+const REST: Duration = Duration::from_millis(250);
+
+/// What Redis has to say, below its folder.
+const LOG: &str = "redis.log";
+
+const WATCHDOG: &str = r#"
+"$@" </dev/null >&2 &
+server=$!
+{ cat >/dev/null; kill "$server"; } <&3 2>/dev/null &
+exec 3<&-
+wait "$server"
+"#;
+
+/// Why there is no Redis.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    #[error(
+        "neither redis-server nor valkey-server is on PATH; install one (`apt install redis-server`, `brew install redis`), or set redis.url"
+    )]
+    NotInstalled,
+    #[error("cannot make the folder {0} for the embedded Redis")]
+    Folder(PathBuf, #[source] io::Error),
+    #[error("cannot start the embedded Redis")]
+    Start(#[source] io::Error),
+    #[error("the embedded Redis ended at once ({0}); its output is in {1}")]
+    Ended(ExitStatus, PathBuf),
+    #[error("the embedded Redis did not open its socket {0} within {START_WITHIN:?}")]
+    Silent(PathBuf),
+}
+
+/// A running child; it ends when this is dropped.
+#[derive(Debug)]
+pub struct EmbeddedRedis {
+    socket: PathBuf,
+    stop: CancellationToken,
+    supervisor: AbortOnDropHandle<()>,
+}
+
+impl EmbeddedRedis {
+    /// Starts Redis below `data_dir` and waits until it listens.
+    ///
+    /// # Errors
+    /// [`RedisError`].
+    pub async fn start(data_dir: &Path) -> Result<Self, RedisError> {
+        let program = find_program().ok_or(RedisError::NotInstalled)?;
+        let folder = data_dir.join("redis");
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| RedisError::Folder(folder.clone(), error))?;
+        let folder =
+            std::path::absolute(&folder).map_err(|error| RedisError::Folder(folder, error))?;
+        let socket = socket_below(&folder);
+        let launch = Launch {
+            program,
+            folder,
+            socket: socket.clone(),
+        };
+        let running = launch.start().await?;
+        let stop = CancellationToken::new();
+        let supervisor =
+            AbortOnDropHandle::new(tokio::spawn(supervise(launch, running, stop.clone())));
+        Ok(Self {
+            socket,
+            stop,
+            supervisor,
+        })
+    }
+
+    /// Where the Redis of a `landfall up` on this data folder listens.
+    #[must_use]
+    pub fn url_below(data_dir: &Path) -> SecretString {
+        let folder = data_dir.join("redis");
+        let folder = std::path::absolute(&folder).unwrap_or(folder);
+        format!("unix://{}", socket_below(&folder).display()).into()
+    }
+
+    /// Where it listens, for `redis.url`.
+    #[must_use]
+    pub fn url(&self) -> SecretString {
+        format!("unix://{}", self.socket.display()).into()
+    }
+
+    /// Ends it and waits until it has ended.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if self.supervisor.await.is_err() {
+            tracing::warn!("the embedded Redis was not waited for");
+        }
+    }
+}
+
+fn find_program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    let candidates = PROGRAMS
+        .iter()
+        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+    candidates.into_iter().find(|candidate| candidate.is_file())
+}
+
+/// Below the data folder when its path is short enough for a socket, else below the folder for temporary files.
+fn socket_below(folder: &Path) -> PathBuf {
+    let socket = folder.join("redis.sock");
+    if socket.as_os_str().len() <= LONGEST_SOCKET {
+        return socket;
+    }
+    let digest = Sha256Digest::of(folder.as_os_str().as_encoded_bytes()).to_string();
+    std::env::temp_dir().join(format!("landfall-{}.sock", &digest[..16]))
+}
+
+/// Redis, and our end of the pipe that keeps it running.
+struct Running {
+    child: Child,
+    /// Apart from the child: waiting for a child closes the pipe it holds.
+    pipe: Option<ChildStdin>,
+}
+
+struct Launch {
+    program: PathBuf,
+    folder: PathBuf,
+    socket: PathBuf,
+}
+
+impl Launch {
+    async fn start(&self) -> Result<Running, RedisError> {
+        // A socket left behind would look as if somebody listened.
+        let _ = std::fs::remove_file(&self.socket);
+        let mut child = self.command().spawn().map_err(RedisError::Start)?;
+        let pipe = child.stdin.take();
+        let began = Instant::now();
+        while UnixStream::connect(&self.socket).await.is_err() {
+            if let Some(status) = child.try_wait().map_err(RedisError::Start)? {
+                return Err(RedisError::Ended(status, self.folder.join(LOG)));
+            }
+            if began.elapsed() > START_WITHIN {
+                return Err(RedisError::Silent(self.socket.clone()));
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(Running { child, pipe })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new("sh");
+        // The pipe is the shell's standard input, moved to 3 so that the server does not inherit it as its own.
+        command
+            .args(["-c", &format!("exec 3<&0\n{WATCHDOG}"), "landfall-redis"])
+            .arg(&self.program);
+        command.args([
+            "--port",
+            "0",
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--daemonize",
+            "no",
+        ]);
+        command.args([
+            "--loglevel",
+            "warning",
+            "--logfile",
+            LOG,
+            "--unixsocketperm",
+            "700",
+            "--maxmemory-policy",
+            "noeviction",
+        ]);
+        command
+            .arg("--unixsocket")
+            .arg(&self.socket)
+            .arg("--dir")
+            .arg(&self.folder);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(false);
+        command
+    }
+}
+
+async fn supervise(launch: Launch, mut running: Running, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => {
+                drop(running.pipe.take());
+                let _ = running.child.wait().await;
+                let _ = std::fs::remove_file(&launch.socket);
+                return;
+            }
+            ended = running.child.wait() => {
+                tracing::warn!(?ended, "the embedded Redis has ended, starting it again");
+            }
+        }
+        running = loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(REST) => {}
+            }
+            match launch.start().await {
+                Ok(running) => break running,
+                Err(error) => tracing::error!(%error, "the embedded Redis does not start"),
+            }
+        };
+    }
+}

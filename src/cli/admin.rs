@@ -1,0 +1,203 @@
+//! Commands that work from the configuration, on database, Redis and storage themselves.
+
+use crate::app::{self, Parts};
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use landfall_core::{config::Config, db::Database, storage::Storage, sweep};
+use serde::Serialize;
+use std::{future::Future, process::ExitCode, sync::Arc};
+
+#[derive(Debug, Subcommand)]
+pub enum MigrateAction {
+    /// Apply the migrations that are missing.
+    Up,
+    /// Take back the newest migrations, with the data in their tables.
+    Down {
+        /// How many.
+        #[arg(default_value_t = 1)]
+        steps: u32,
+    },
+    /// List the migrations and whether the database has them.
+    Status {
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Print the outcome as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct SweepArgs {
+    /// Print the report as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+pub(super) async fn migrate(config: &Config, action: MigrateAction) -> anyhow::Result<()> {
+    let db = Database::open(&config.database.url, config.database.max_connections).await?;
+    match action {
+        MigrateAction::Up => db.migrate_up().await?,
+        MigrateAction::Down { steps } => db.migrate_down(steps).await?,
+        MigrateAction::Status { json } => {
+            let states = db.migrations().await?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&states)?);
+            } else {
+                for state in states {
+                    println!(
+                        "{}  {}",
+                        if state.applied { "applied" } else { "pending" },
+                        state.name
+                    );
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Debug, Serialize)]
+struct Checked {
+    name: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+impl Checked {
+    async fn of(name: &'static str, work: impl Future<Output = anyhow::Result<String>>) -> Self {
+        match work.await {
+            Ok(detail) => Self {
+                name,
+                ok: true,
+                detail,
+            },
+            Err(error) => Self {
+                name,
+                ok: false,
+                detail: format!("{error:#}"),
+            },
+        }
+    }
+}
+
+/// Uses every dependency as the service will. An embedded Redis is started for it and ended again.
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+pub(super) async fn check(config: Config, args: CheckArgs) -> anyhow::Result<ExitCode> {
+    let mut checks = vec![Checked {
+        name: "configuration",
+        ok: true,
+        detail: "every setting is allowed".to_owned(),
+    }];
+    checks.push(Checked::of("database", check_database(&config)).await);
+    checks.push(Checked::of("redis", check_redis(&config)).await);
+    let storage = Storage::open(&config.storage).await;
+    checks.push(
+        Checked::of("storage", async {
+            storage
+                .as_ref()
+                .map_err(|error| anyhow::anyhow!("{error}"))?
+                .probe()
+                .await?;
+            Ok("an object was written, read back and deleted".to_owned())
+        })
+        .await,
+    );
+    checks.push(
+        Checked::of("staging", async {
+            let storage = storage
+                .as_ref()
+                .map_err(|error| anyhow::anyhow!("{error}"))?;
+            let staging = landfall_core::staging::Staging::open(&config.staging, storage).await?;
+            staging.probe().await?;
+            Ok("bytes were staged, read back and deleted".to_owned())
+        })
+        .await,
+    );
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&checks)?);
+    } else {
+        for check in &checks {
+            println!(
+                "{}  {}: {}",
+                if check.ok { "ok    " } else { "FAILED" },
+                check.name,
+                check.detail
+            );
+        }
+    }
+    let all = checks.iter().all(|check| check.ok);
+    Ok(if all {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn check_database(config: &Config) -> anyhow::Result<String> {
+    let db = Database::open(&config.database.url, config.database.max_connections).await?;
+    db.ping().await.context("the database does not answer")?;
+    let pending = db
+        .migrations()
+        .await?
+        .iter()
+        .filter(|state| !state.applied)
+        .count();
+    Ok(match pending {
+        0 => "it answers and is current".to_owned(),
+        some => format!(
+            "it answers; {some} migration(s) to come: run `landfall migrate up` (`landfall up` does so itself)"
+        ),
+    })
+}
+
+async fn check_redis(config: &Config) -> anyhow::Result<String> {
+    let embedded = match &config.redis.url {
+        Some(_) => None,
+        None => {
+            let folder = config
+                .data_dir
+                .join(format!("check-{}", std::process::id()));
+            Some((app::EmbeddedRedis::start(&folder).await?, folder))
+        }
+    };
+    let url = embedded.as_ref().map(|(redis, _)| redis.url());
+    let redis = app::connect_redis(config, url.as_ref())?;
+    let answered = redis.ping().await.context("Redis does not answer");
+    if let Some((redis, folder)) = embedded {
+        redis.stop().await;
+        let _ = std::fs::remove_dir_all(folder);
+    }
+    Ok(format!(
+        "it answered in {:.1} ms",
+        answered?.as_secs_f64() * 1000.0
+    ))
+}
+
+/// One sweep by hand; jobs are pushed to the configured Redis.
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+pub(super) async fn sweep(config: Config, args: SweepArgs) -> anyhow::Result<ExitCode> {
+    let redis = app::connect_redis(
+        &config,
+        Some(&app::EmbeddedRedis::url_below(&config.data_dir))
+            .filter(|_| config.redis.url.is_none()),
+    )?;
+    let public_url = app::public_url(&config, config.server.bind)?;
+    let Parts { landfall, .. } = app::assemble(Arc::new(config), redis, public_url).await?;
+    let report = sweep::sweep(&landfall).await?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.faults.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,142 @@
+//! The command line: what can be said, and which module does it.
+//!
+//! Answers go to standard output and nothing else does; errors and logs go to standard error. Exit status: 0 done,
+//! 1 failed, 2 called wrongly.
+
+mod admin;
+mod bench;
+mod logging;
+
+use crate::app::{self, Roles};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use landfall_core::config::{Config, Sources};
+use landfall_workers::QueueName;
+use std::{path::PathBuf, process::ExitCode};
+
+/// Files come in over HTTP, are verified, stored and announced. None gets lost.
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+pub struct Cli {
+    /// A file of settings over the built-in ones.
+    #[arg(long, global = true, env = "LANDFALL_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in one process: API, workers, and a Redis of its own unless one is configured.
+    Up,
+    /// Run the HTTP API.
+    Serve,
+    /// Run workers.
+    Worker(WorkerArgs),
+    /// Bring the database's schema up to date, back, or show where it is.
+    Migrate {
+        #[command(subcommand)]
+        action: admin::MigrateAction,
+    },
+    /// Check the configuration, then every dependency by really using it.
+    Check(admin::CheckArgs),
+    /// Drive on whatever is stuck and remove what is left over, once, now.
+    Sweep(admin::SweepArgs),
+    /// Measure a running server: latency, and files announced per second.
+    Bench(bench::BenchArgs),
+    /// Print the description of the HTTP API (OpenAPI 3).
+    Openapi,
+    /// Print a completion script for a shell.
+    Completions { shell: clap_complete::Shell },
+}
+
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// The queues to work on.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "finalize,deliver,maintenance"
+    )]
+    pub queues: Vec<QueueName>,
+    /// Jobs of each queue at once, instead of the configured numbers.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub concurrency: Option<u16>,
+}
+
+/// Does what was asked.
+///
+/// # Errors
+/// Anything that is exit status 1.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let code = runtime.block_on(dispatch(cli));
+    // What still runs after the end is not waited for.
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    if let Command::Completions { shell } = cli.command {
+        clap_complete::generate(
+            shell,
+            &mut Cli::command(),
+            "landfall",
+            &mut std::io::stdout(),
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    // Clients speak TLS by ring; nothing else is built in.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match cli.command {
+        Command::Openapi => {
+            println!("{}", crate::http::spec());
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Bench(args) => return bench::run(args).await,
+        _ => {}
+    }
+    let config = Config::load(Sources::process(cli.config))?;
+    logging::start(&config.log);
+    match cli.command {
+        Command::Up => {
+            let roles = Roles {
+                serve: true,
+                work: QueueName::ALL.to_vec(),
+                embedded: true,
+                concurrency: None,
+            };
+            app::run(config, roles).await?;
+        }
+        Command::Serve => {
+            app::run(
+                config,
+                Roles {
+                    serve: true,
+                    ..Roles::default()
+                },
+            )
+            .await?
+        }
+        Command::Worker(args) => {
+            let concurrency = args.concurrency.map(usize::from);
+            app::run(
+                config,
+                Roles {
+                    work: args.queues,
+                    concurrency,
+                    ..Roles::default()
+                },
+            )
+            .await?;
+        }
+        Command::Migrate { action } => admin::migrate(&config, action).await?,
+        Command::Check(args) => return admin::check(config, args).await,
+        Command::Sweep(args) => return admin::sweep(config, args).await,
+        Command::Completions { .. } | Command::Openapi | Command::Bench(_) => {
+            unreachable!("answered above")
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

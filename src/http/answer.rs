@@ -1,0 +1,131 @@
+//! Answers in JSON, with their status in the type so that `/openapi.json` knows it.
+
+use super::problem::Problem;
+use http::{HeaderValue, StatusCode, header, header::HeaderName};
+use poem::{Body, IntoResponse, Response};
+use poem_openapi::{
+    ApiResponse,
+    registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
+    types::Type,
+};
+use serde::Serialize;
+use std::marker::PhantomData;
+
+/// An answer: a `T` with this status.
+#[derive(Debug)]
+pub(super) struct Answer<T, const STATUS: u16 = 200> {
+    pub(super) status: StatusCode,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(super) body: Vec<u8>,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: Serialize, const STATUS: u16> Answer<T, STATUS> {
+    /// The value and nothing else.
+    ///
+    /// # Errors
+    /// When it is no JSON, which a wire type always is.
+    pub(super) fn new(value: &T) -> Result<Self, Problem> {
+        let body = serde_json::to_vec(value).map_err(Problem::failed)?;
+        let status = StatusCode::from_u16(STATUS).map_err(Problem::failed)?;
+        let json = HeaderValue::from_static("application/json");
+        let private = HeaderValue::from_static("private, no-cache");
+        let headers = vec![
+            (header::CONTENT_TYPE, json),
+            (header::CACHE_CONTROL, private),
+        ];
+        Ok(Self::restored(status, headers, body))
+    }
+
+    /// Adds a header.
+    ///
+    /// # Errors
+    /// When the value cannot be in one.
+    pub(super) fn with(mut self, name: HeaderName, value: &str) -> Result<Self, Problem> {
+        let value = HeaderValue::from_str(value).map_err(Problem::failed)?;
+        self.headers.push((name, value));
+        Ok(self)
+    }
+
+    /// The client has this already (RFC 9110, section 15.4.5).
+    #[must_use]
+    pub(super) fn not_modified(mut self) -> Self {
+        self.status = StatusCode::NOT_MODIFIED;
+        self.headers
+            .retain(|(name, _)| *name != header::CONTENT_TYPE);
+        self.body.clear();
+        self
+    }
+}
+
+impl<T, const STATUS: u16> Answer<T, STATUS> {
+    pub(super) fn restored(
+        status: StatusCode,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        body: Vec<u8>,
+    ) -> Self {
+        Self {
+            status,
+            headers,
+            body,
+            of: PhantomData,
+        }
+    }
+}
+
+impl<T, const STATUS: u16> IntoResponse for Answer<T, STATUS> {
+    fn into_response(self) -> Response {
+        let mut response = Response::builder()
+            .status(self.status)
+            .body(Body::from_vec(self.body));
+        response.headers_mut().extend(self.headers);
+        response
+    }
+}
+
+impl<T: Type, const STATUS: u16> ApiResponse for Answer<T, STATUS> {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![MetaResponse {
+                description: "",
+                status: Some(STATUS),
+                status_range: None,
+                content: vec![MetaMediaType {
+                    content_type: "application/json",
+                    schema: T::schema_ref(),
+                }],
+                headers: Vec::new(),
+            }],
+        }
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+/// Done, and nothing to say: 204.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NoContent;
+
+impl IntoResponse for NoContent {
+    fn into_response(self) -> Response {
+        StatusCode::NO_CONTENT.into()
+    }
+}
+
+impl ApiResponse for NoContent {
+    fn meta() -> MetaResponses {
+        MetaResponses {
+            responses: vec![MetaResponse {
+                description: "Done.",
+                status: Some(204),
+                status_range: None,
+                content: Vec::new(),
+                headers: Vec::new(),
+            }],
+        }
+    }
+
+    fn register(_: &mut Registry) {}
+}

@@ -1,0 +1,177 @@
+//! Bytes into staging, and out of it again when the upload is refused.
+
+use super::fields::Said;
+use crate::http::{
+    problem::{Code, Problem},
+    state::State,
+};
+use bytes::Bytes;
+use entity::{FileId, file};
+use futures::{Stream, TryStreamExt};
+use landfall_core::{
+    digest::Sha256Digest,
+    files::{self, AcceptError, FileName, NewFile},
+    staging::{Algorithm, Options, Staging, StagingKey},
+    storage::transfer::Piece,
+};
+use std::error::Error;
+
+/// Staged bytes that no row speaks of yet: deleted when dropped.
+///
+/// A crash leaves them to the sweep.
+#[derive(Debug)]
+pub(super) struct StagedBytes {
+    staging: Staging,
+    key: StagingKey,
+    kept: bool,
+    /// In bytes.
+    pub(super) size: u64,
+    /// If it was asked for, or had to be found out.
+    pub(super) sha256: Option<Sha256Digest>,
+}
+
+impl Drop for StagedBytes {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        let (staging, key) = (self.staging.clone(), self.key);
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = staging.delete(key).await {
+                    tracing::debug!(%error, "refused bytes are left to the sweep");
+                }
+            });
+        }
+    }
+}
+
+/// Stages a body of at most `uploads.max_file_size`, which is not to be empty.
+pub(super) async fn stage<E>(
+    state: &State,
+    body: impl Stream<Item = Result<Bytes, E>> + Send,
+    expected: Option<u64>,
+    hash: bool,
+) -> Result<StagedBytes, Problem>
+where
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let landfall = &state.landfall;
+    let key = StagingKey::generate();
+    let hashes: &[Algorithm] = if hash { &[Algorithm::Sha256] } else { &[] };
+    let options = Options {
+        limit: landfall.config.uploads.max_file_size.0,
+        expected,
+        hashes,
+    };
+    let staged = landfall.staging.write(key, body, options).await?;
+    let bytes = StagedBytes {
+        staging: landfall.staging.clone(),
+        key,
+        kept: false,
+        size: staged.size,
+        sha256: staged.hashes.sha256,
+    };
+    if staged.size == 0 {
+        return Err(Problem::new(
+            Code::EmptyFile,
+            "The file has no bytes; send at least one.",
+        ));
+    }
+    state.metrics.received(staged.size);
+    Ok(bytes)
+}
+
+impl StagedBytes {
+    /// The digest; read from staging when it was not known beforehand that it would be wanted.
+    async fn digest(&mut self) -> Result<Sha256Digest, Problem> {
+        if let Some(known) = self.sha256 {
+            return Ok(known);
+        }
+        let stream = self.staging.read(self.key, 0..self.size).await?;
+        let options = Options {
+            hashes: &[Algorithm::Sha256],
+            ..Options::default()
+        };
+        let read = Staging::digest(stream.map_err(Box::new), options).await?;
+        let digest = read.hashes.sha256;
+        self.sha256 = digest;
+        digest.ok_or_else(|| Problem::failed("no digest was made"))
+    }
+
+    /// Refuses bytes that do not have the digest they were said to have.
+    pub(super) async fn verify(&mut self, declared: Option<Sha256Digest>) -> Result<(), Problem> {
+        let Some(declared) = declared else {
+            return Ok(());
+        };
+        let found = self.digest().await?;
+        if found == declared {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Code::DigestMismatch,
+            format!("SHA-256 {declared} was declared, the bytes that came have {found}."),
+        ))
+    }
+}
+
+/// A file that is staged and known by all that is said of it.
+#[derive(Debug)]
+pub(super) struct Complete {
+    pub(super) id: FileId,
+    pub(super) owner: Option<String>,
+    pub(super) name: FileName,
+    pub(super) content_type: String,
+    pub(super) said: Said,
+    pub(super) bytes: StagedBytes,
+    pub(super) traceparent: Option<String>,
+}
+
+/// Commits the file's row. Not to be dropped half-way: then nobody knows whether the bytes are spoken of.
+pub(super) async fn commit(state: &State, complete: Complete) -> Result<file::Model, Problem> {
+    let landfall = &state.landfall;
+    let Complete {
+        id,
+        owner,
+        name,
+        content_type,
+        said,
+        mut bytes,
+        traceparent,
+    } = complete;
+    let new = NewFile {
+        id,
+        owner,
+        original_filename: name,
+        content_type,
+        declared_sha256: said.sha256.or(bytes.sha256),
+        expires_in: said.life(&landfall.config),
+        metadata: said
+            .metadata
+            .unwrap_or_else(|| serde_json::Value::Object(serde_json::Map::new())),
+        batch_id: said.batch_id,
+        staged: vec![Piece {
+            key: bytes.key,
+            size: bytes.size,
+        }],
+        traceparent,
+    };
+    match files::accept(&landfall.db, &landfall.clock, new).await {
+        Ok(row) => {
+            bytes.kept = true;
+            landfall.dispatch.finalize(&[id]).await;
+            Ok(row)
+        }
+        Err(AcceptError::Batch(error)) => Err(AcceptError::Batch(error).into()),
+        Err(AcceptError::Database(error)) => {
+            // An earlier request under the same Idempotency-Key may have written it and then crashed.
+            if let Ok(Some(row)) = files::get(landfall.db.read(), &files::Scope::All, id).await {
+                landfall.dispatch.finalize(&[id]).await;
+                return Ok(row);
+            }
+            // The commit may have succeeded all the same; if it has not, the sweep removes the bytes.
+            bytes.kept = true;
+            Err(error.into())
+        }
+    }
+}

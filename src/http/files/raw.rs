@@ -1,0 +1,77 @@
+//! The file as the whole body of the request.
+
+use super::{
+    fields::{self, Said},
+    intake::{self, StagedBytes},
+    upload::Upload,
+};
+use crate::http::{disposition::Disposition, problem::Problem, state::State};
+use http::header;
+use landfall_core::{digest::Sha256Digest, files::FileName};
+
+/// What was said in the query.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Parameters {
+    pub(super) filename: Option<String>,
+    pub(super) metadata: Option<String>,
+    pub(super) batch_id: Option<String>,
+    pub(super) sha256: Option<String>,
+    pub(super) expires_in: Option<String>,
+}
+
+/// A file that has arrived, and what was said of it.
+#[derive(Debug)]
+pub(super) struct Arrived {
+    pub(super) name: FileName,
+    pub(super) content_type: String,
+    pub(super) said: Said,
+    pub(super) bytes: StagedBytes,
+}
+
+/// Takes in the body. All that can be refused is refused before it is read.
+pub(super) async fn take_in(
+    state: &State,
+    upload: Upload,
+    given: Parameters,
+    digest: Option<Sha256Digest>,
+    hash: bool,
+) -> Result<Arrived, Problem> {
+    let said = given.read()?;
+    let disposition = upload.headers.get(header::CONTENT_DISPOSITION);
+    let disposition = disposition.and_then(|value| Disposition::parse(value.as_bytes(), false));
+    let named = given
+        .filename
+        .or_else(|| disposition.and_then(|disposition| disposition.filename));
+    let name = fields::name(named.as_deref())?;
+    let uploads = &state.landfall.config.uploads;
+    let content_type = fields::content_type(upload.content_type()?, uploads)?;
+    let hash = hash || digest.is_some() || said.sha256.is_some();
+    let length = upload.length()?;
+    upload.refuse_larger_than(uploads.max_file_size.0, uploads.max_file_size.0)?;
+    let mut bytes = intake::stage(state, upload.body, length, hash).await?;
+    bytes.verify(digest).await?;
+    bytes.verify(said.sha256).await?;
+    Ok(Arrived {
+        name,
+        content_type,
+        said,
+        bytes,
+    })
+}
+
+impl Parameters {
+    fn read(&self) -> Result<Said, Problem> {
+        let mut said = Said::default();
+        for (name, value) in [
+            ("metadata", &self.metadata),
+            ("batch_id", &self.batch_id),
+            ("sha256", &self.sha256),
+            ("expires_in", &self.expires_in),
+        ] {
+            if let Some(value) = value {
+                said.take(name, value)?;
+            }
+        }
+        Ok(said)
+    }
+}

@@ -1,0 +1,118 @@
+//! The HTTP API: one definition in code, from which the routes and `/openapi.json` are made.
+//!
+//! Owns what a request may look like and how an answer does. Decides nothing about files: handlers parse, call the
+//! core and translate. Refuses early what it can, and leaves nothing of what it refused.
+
+mod answer;
+mod auth;
+mod body;
+mod conditional;
+mod disposition;
+mod docs;
+mod events;
+mod files;
+mod health;
+mod idempotency;
+mod json;
+mod metrics;
+pub mod problem;
+mod range;
+mod routes;
+mod server;
+mod skin;
+mod state;
+mod waiters;
+mod webhooks;
+pub mod wire;
+
+use crate::workers_view::WorkersView;
+use events::Events;
+use files::Files;
+pub use health::{Check, Checks, Health, HealthCheck, Readiness, Status};
+use http::Method;
+use landfall_core::context::Landfall;
+use landfall_workers::Queues;
+use metrics::Metrics;
+use poem::{Endpoint, EndpointExt, Response, Route, endpoint::make_sync, get};
+use poem_openapi::OpenApiService;
+use routes::Routes;
+pub use skin::{REQUEST_ID, RequestId, TraceParent};
+pub use state::{Shared, State};
+use std::{io, sync::Arc};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+pub use waiters::{Waiters, Waiting};
+use webhooks::Webhooks;
+
+type Api = (Files, Webhooks, Events);
+
+/// Paths that are in no definition.
+const PLAIN: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"];
+
+/// Serves the API on a listener until told to stop, and then what is under way, for `server.shutdown_timeout`.
+///
+/// # Errors
+/// When the listener has no address.
+pub async fn serve(
+    landfall: Landfall,
+    queues: Queues,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let waiters = Waiters::default();
+    let view = WorkersView::start(queues, waiters.clone(), stop.clone());
+    let config = Arc::clone(&landfall.config);
+    let router = router(landfall, waiters, Arc::new(view), stop.clone());
+    server::run(router, &config.server, listener, stop).await
+}
+
+/// The API as one endpoint; errors are problems already.
+pub fn router(
+    landfall: Landfall,
+    waiters: Waiters,
+    health: Arc<dyn Health>,
+    stop: CancellationToken,
+) -> impl Endpoint<Output = Response> {
+    let mut routes = Routes::of::<Api>();
+    for path in PLAIN {
+        routes.add(path, Method::GET);
+    }
+    let state = State::new(Shared {
+        landfall,
+        waiters,
+        health: HealthCheck::new(health),
+        metrics: Metrics::new(),
+        routes,
+        stop,
+    });
+    let spec = spec();
+    let page = serde_json::from_str(&spec).map(|spec| docs::render(&spec));
+    let page = page.expect("the definition is JSON");
+    let inner = Route::new()
+        .at("/healthz", get(health::healthz))
+        .at("/readyz", get(health::readyz))
+        .at("/metrics", get(metrics::metrics))
+        .at("/openapi.json", get(make_sync(move |_| json(&spec))))
+        .at("/docs", get(make_sync(move |_| docs::answer(&page))))
+        .nest_no_strip("/v1", service())
+        .map_to_response();
+    skin::Skin { inner, state }
+}
+
+/// The definition of the API, in OpenAPI 3.
+#[must_use]
+pub fn spec() -> String {
+    service().spec()
+}
+
+fn service() -> OpenApiService<Api, ()> {
+    OpenApiService::new((Files, Webhooks, Events), "Landfall", env!("CARGO_PKG_VERSION")).description(
+        "Takes files in, stores them verified, and announces each reliably. Ids are UUIDv7, times RFC 3339 in UTC, sizes bytes; every error is a problem (RFC 9457) with a stable code.",
+    )
+}
+
+fn json(text: &str) -> Response {
+    Response::builder()
+        .content_type("application/json")
+        .body(text.to_owned())
+}

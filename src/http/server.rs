@@ -1,0 +1,135 @@
+//! Connections: HTTP/1.1 served by hyper, each request handed to Poem.
+//!
+//! Poem's own server has no bound on how long a client may take over its headers; this one has. It also lets a
+//! client that is refused in the middle of its body read the answer, and ends within `server.shutdown_timeout`.
+
+use super::body::PacedBody;
+use futures::StreamExt;
+use http::{Request, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use landfall_core::config;
+use poem::{
+    Body, Endpoint, EndpointExt, RequestParts, Response,
+    endpoint::BoxEndpoint,
+    http::uri::Scheme,
+    web::{LocalAddr, RemoteAddr},
+};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// Request line and headers together may have this many bytes; it also is the largest piece a body comes in.
+const BUFFER: usize = 256 * 1024;
+
+/// More headers are answered 431.
+const MOST_HEADERS: usize = 100;
+
+/// What accept(2) fails with when the process is out of descriptors does not go away at once.
+const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
+
+#[derive(Clone)]
+struct Connection {
+    endpoint: Arc<BoxEndpoint<'static, Response>>,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    stop: CancellationToken,
+}
+
+/// Accepts until told to stop, then waits for what is under way.
+pub(super) async fn run(
+    endpoint: impl Endpoint<Output = Response> + 'static,
+    config: &config::Server,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let local = listener.local_addr()?;
+    let connection = Connection {
+        endpoint: Arc::new(endpoint.boxed()),
+        header_timeout: config.header_timeout,
+        idle_timeout: config.idle_timeout,
+        stop: stop.clone(),
+    };
+    let cut = CancellationToken::new();
+    let open = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, remote)) => {
+                let serve = connection.clone().serve(socket, local, remote);
+                let cut = cut.clone();
+                open.spawn(async move { cut.run_until_cancelled(serve).await });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(AFTER_ACCEPT_ERROR).await;
+            }
+        }
+    }
+    drop(listener);
+    open.close();
+    if tokio::time::timeout(config.shutdown_timeout, open.wait())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            connections = open.len(),
+            "requests were cut off by the shutdown"
+        );
+        cut.cancel();
+        open.wait().await;
+    }
+    Ok(())
+}
+
+impl Connection {
+    async fn serve(self, socket: TcpStream, local: SocketAddr, remote: SocketAddr) {
+        // Small answers must not wait for acknowledgements of earlier ones.
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        let service = service_fn(|request: Request<Incoming>| {
+            let (endpoint, idle) = (Arc::clone(&self.endpoint), self.idle_timeout);
+            async move {
+                let request = to_poem(request, idle, local, remote);
+                let response = endpoint.get_response(request).await;
+                Ok::<_, Infallible>(http::Response::from(response))
+            }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.header_timeout)
+            .max_buf_size(BUFFER)
+            .max_headers(MOST_HEADERS)
+            .serve_connection(TokioIo::new(socket), service);
+        tokio::pin!(connection);
+        let outcome = tokio::select! {
+            outcome = &mut connection => outcome,
+            () = self.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}
+
+fn to_poem(
+    request: Request<Incoming>,
+    idle: Duration,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> poem::Request {
+    let (parts, body) = request.into_parts();
+    let expects = parts.headers.contains_key(header::EXPECT);
+    let local = LocalAddr(local.into());
+    let remote = RemoteAddr(remote.into());
+    let parts = RequestParts::from((parts, local, remote, Scheme::HTTP));
+    let body = PacedBody::new(body, idle, expects);
+    poem::Request::from_parts(parts, Body::from_bytes_stream(body.boxed()))
+}

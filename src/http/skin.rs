@@ -1,0 +1,183 @@
+//! What every request gets: an id, a span, a count, and a problem when it fails.
+
+use super::{
+    problem::{Code, Problem},
+    state::State,
+};
+use futures::FutureExt;
+use http::{HeaderValue, Method, StatusCode, header};
+use poem::{
+    Endpoint, Error, PathPattern, Request, Response, Result,
+    error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
+};
+use std::{panic::AssertUnwindSafe, time::Instant};
+use tracing::{Instrument, field::Empty};
+use uuid::Uuid;
+
+/// The header a request's id is in.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// Longer ids than this are replaced.
+const LONGEST_ID: usize = 128;
+
+/// The id of a request, as given or made.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
+/// Where a request stands in a trace (W3C Trace Context, `traceparent`).
+#[derive(Clone, Debug)]
+pub struct TraceParent(pub String);
+
+/// The outermost endpoint.
+pub(super) struct Skin<E> {
+    pub(super) inner: E,
+    pub(super) state: State,
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for Skin<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> Result<Response> {
+        let begun = Instant::now();
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let id = request_id(&request);
+        let span = tracing::info_span!(
+            "request",
+            request.id = %id.0,
+            http.method = %method,
+            http.route = Empty,
+            http.status = Empty,
+            ms = Empty,
+        );
+        if let Some(parent) = trace_parent(&request) {
+            request.set_data(parent);
+        }
+        request.set_data(id.clone());
+        request.set_data(self.state.clone());
+        let outcome = AssertUnwindSafe(self.inner.call(request))
+            .catch_unwind()
+            .instrument(span.clone())
+            .await;
+        let _entered = span.enter();
+        let (mut response, route) = match outcome {
+            Ok(Ok(response)) => {
+                let route = response.data::<PathPattern>().cloned();
+                (response, route)
+            }
+            Ok(Err(error)) => {
+                let route = error.data::<PathPattern>().cloned();
+                (self.refuse(error, &path), route)
+            }
+            // The panic hook has said where and why.
+            Err(_) => (told(Problem::failed("the handler panicked")), None),
+        };
+        let value = HeaderValue::from_str(&id.0).expect("an id is visible ASCII");
+        response.headers_mut().insert(REQUEST_ID, value);
+        let route = route.as_ref().map_or("none", |pattern| &pattern.0);
+        let took = begun.elapsed();
+        span.record("http.route", route);
+        span.record("http.status", response.status().as_u16());
+        span.record("ms", took.as_secs_f64() * 1000.0);
+        self.state
+            .metrics
+            .answered(&method, route, response.status(), took);
+        tracing::debug!("answered");
+        Ok(response)
+    }
+}
+
+impl<E> Skin<E> {
+    fn refuse(&self, error: Error, path: &str) -> Response {
+        let problem = match error.downcast::<Problem>() {
+            Ok(problem) => problem,
+            Err(error) if error.is::<MethodNotAllowedError>() => {
+                not_allowed(self.state.routes.allowed(path))
+            }
+            // An endpoint that answers errors as its protocol has them.
+            Err(error) if error.is_from_response() => return error.into_response(),
+            Err(error) => of_poem(&error),
+        };
+        told(problem)
+    }
+}
+
+/// Logs a failure of the server, here and nowhere else.
+fn told(problem: Problem) -> Response {
+    if problem.code.status().is_server_error() {
+        let causes = problem.causes();
+        let causes = causes.as_deref().unwrap_or("none");
+        match problem.code {
+            Code::Internal => {
+                tracing::error!(code = problem.code.as_str(), causes, "request failed")
+            }
+            _ => tracing::warn!(code = problem.code.as_str(), causes, "request failed"),
+        }
+    }
+    problem.as_response()
+}
+
+fn not_allowed(allowed: Vec<Method>) -> Problem {
+    let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+    let allowed = allowed.join(", ");
+    let problem = Problem::new(Code::MethodNotAllowed, format!("Allowed here: {allowed}."));
+    match HeaderValue::from_str(&allowed) {
+        Ok(value) => problem.with_header(header::ALLOW, value),
+        Err(_) => problem,
+    }
+}
+
+/// What Poem and poem-openapi refuse by themselves.
+fn of_poem(error: &Error) -> Problem {
+    use poem_openapi::error::{ContentTypeError, ParseParamError, ParsePathError};
+    if let Some(error) = error.downcast_ref::<ParseParamError>() {
+        return Problem::field(Code::MalformedRequest, error.name, error.reason.clone());
+    }
+    // An id that cannot be is an id nobody has.
+    if error.is::<ParsePathError>()
+        || error.is::<poem::error::ParsePathError>()
+        || error.is::<NotFoundError>()
+    {
+        return Problem::new(Code::NotFound, "There is nothing at this path.");
+    }
+    if let Some(error) = error.downcast_ref::<ContentTypeError>() {
+        return Problem::new(Code::UnsupportedMediaType, error.to_string());
+    }
+    if let Some(ReadBodyError::Io(error)) = error.downcast_ref::<ReadBodyError>() {
+        return super::body::broken_off(error);
+    }
+    match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::TooLarge, "The body is too large."),
+        status if status.is_client_error() => {
+            Problem::new(Code::MalformedRequest, "The request cannot be understood.")
+        }
+        _ => Problem::failed(error.to_string()),
+    }
+}
+
+fn request_id(request: &Request) -> RequestId {
+    let given = request.header(REQUEST_ID).filter(|id| {
+        (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+    });
+    RequestId(given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned))
+}
+
+/// Version 00 only: `00-<32 hex>-<16 hex>-<2 hex>`, neither id all zeros.
+fn trace_parent(request: &Request) -> Option<TraceParent> {
+    let text = request.header("traceparent")?;
+    let fields: Vec<&str> = text.split('-').collect();
+    let [version, trace, parent, flags] = fields[..] else {
+        return None;
+    };
+    let hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let some = |text: &str| text.bytes().any(|byte| byte != b'0');
+    let sane = version == "00"
+        && hex(trace, 32)
+        && hex(parent, 16)
+        && hex(flags, 2)
+        && some(trace)
+        && some(parent);
+    sane.then(|| TraceParent(text.to_owned()))
+}

@@ -1,0 +1,44 @@
+//! Problems (RFC 9457).
+
+use poem_openapi::Object;
+use serde::Serialize;
+
+/// A problem: what went wrong with a request. `code` is stable; `detail` is for people.
+#[derive(Clone, Debug, Serialize, Object)]
+pub struct Problem {
+    /// A URL that explains the code.
+    #[serde(rename = "type")]
+    #[oai(rename = "type")]
+    pub kind: String,
+    /// The same for every problem of this code.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What went wrong this time.
+    pub detail: String,
+    /// What went wrong, for programs.
+    pub code: String,
+    /// The fields at fault, where fields are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Vec<FieldError>>,
+}
+
+/// A field at fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Object)]
+pub struct FieldError {
+    /// Its name; of a nested one the path with dots.
+    pub field: String,
+    /// What is wrong with it, and what is allowed.
+    pub message: String,
+}
+
+impl FieldError {
+    /// A field and what is wrong with it.
+    #[must_use]
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}

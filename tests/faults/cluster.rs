@@ -1,0 +1,117 @@
+//! An installation of real processes, and a look inside it from the test.
+
+use crate::support::{Installation, Process, invariants};
+use landfall::app::{Parts, assemble, connect_redis};
+use landfall_core::db::Database;
+use landfall_test_servers::{Receiver, wait_until};
+use reqwest::Client;
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+
+/// Leases this short let a test wait for them.
+pub const LEASE: Duration = Duration::from_secs(3);
+
+/// How long a file may take after a kill: a lease, the next look, and a slow machine.
+pub const AFTER_A_KILL: Duration = Duration::from_secs(40);
+
+/// An installation whose API and workers are processes of their own.
+#[derive(Debug)]
+pub struct Cluster {
+    pub installation: Installation,
+    pub parts: Parts,
+    pub receiver: Receiver,
+    pub client: Client,
+    pub api: Process,
+}
+
+impl Cluster {
+    /// Starts the API; workers come by [`Cluster::worker`].
+    pub async fn start(mut installation: Installation) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        installation.set("workers.lease", "3s");
+        installation.set("sweep.interval", "1s");
+        let config = installation.config();
+        let db = Database::open(&config.database.url, 2)
+            .await
+            .expect("a database");
+        db.migrate_up().await.expect("migrations");
+        let api = Process::listening(&["serve"], &installation.environment()).await;
+        let redis = connect_redis(&config, None).expect("a Redis URL");
+        let parts = assemble(Arc::new(config), redis, api.url.parse().expect("a URL"))
+            .await
+            .expect("all parts");
+        Self {
+            installation,
+            parts,
+            receiver: Receiver::start().await,
+            client: Client::new(),
+            api,
+        }
+    }
+
+    /// A worker on all queues; with `failpoint` it ends or freezes itself there.
+    pub fn worker(&self, failpoint: Option<&str>) -> Process {
+        let mut environment = self.installation.environment();
+        if let Some(failpoint) = failpoint {
+            environment.push(("LANDFALL_FAILPOINT".to_owned(), failpoint.to_owned()));
+        }
+        Process::spawn(&["worker"], &environment)
+    }
+
+    /// Has the receiver's `/hook` told of everything.
+    pub async fn webhook(&self) {
+        let body = json!({ "url": self.receiver.url("/hook") });
+        let answer = self
+            .client
+            .post(format!("{}/v1/webhooks", self.api.url))
+            .json(&body)
+            .send()
+            .await;
+        assert_eq!(answer.expect("an answer").status(), 201);
+    }
+
+    pub async fn upload(&self, name: &str, bytes: Vec<u8>) -> String {
+        let request = self
+            .client
+            .post(format!("{}/v1/files", self.api.url))
+            .query(&[("filename", name)]);
+        let answer = request.body(bytes).send().await.expect("an answer");
+        assert_eq!(answer.status(), 202, "{:?}", answer.text().await);
+        let file: Value = answer.json().await.expect("a File");
+        file["id"].as_str().expect("an id").to_owned()
+    }
+
+    pub async fn file(&self, id: &str) -> Value {
+        let answer = self
+            .client
+            .get(format!("{}/v1/files/{id}", self.api.url))
+            .send()
+            .await
+            .expect("an answer");
+        answer.json().await.expect("a File")
+    }
+
+    pub async fn status(&self, id: &str) -> String {
+        let file = self.file(id).await;
+        file["status"].as_str().expect("a status").to_owned()
+    }
+
+    pub async fn wait_for(&self, id: &str, status: &str, within: Duration) {
+        wait_until(within, async || {
+            let found = self.status(id).await;
+            if found == status { Ok(()) } else { Err(found) }
+        })
+        .await;
+    }
+
+    /// All invariants, once everything has come to rest.
+    pub async fn check(&self, acknowledged: &[String]) {
+        invariants::come_to_rest(&self.parts.landfall).await;
+        invariants::check(
+            &self.parts.landfall,
+            acknowledged,
+            &self.receiver.requests(),
+        )
+        .await;
+    }
+}

@@ -1,0 +1,259 @@
+//! A whole installation in this process: the API really listening, workers on or off, a receiver that records.
+
+use super::Installation;
+use landfall::{
+    app::{Parts, assemble, connect_redis},
+    http,
+};
+use landfall_core::db::Database;
+use landfall_test_servers::{Receiver, S3Server, wait_until};
+use landfall_workers::{QueueName, Workers};
+use reqwest::{Client, RequestBuilder, Response};
+use serde_json::Value;
+use std::{sync::Arc, time::Duration};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// How long anything may take that should take a moment.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Chooses what an app is made of.
+#[derive(Debug)]
+pub struct Builder {
+    pub installation: Installation,
+    postgres: bool,
+    workers: Vec<QueueName>,
+}
+
+/// A running installation.
+#[derive(Debug)]
+pub struct TestApp {
+    pub installation: Installation,
+    pub parts: Parts,
+    pub url: String,
+    pub client: Client,
+    pub receiver: Receiver,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Builder {
+    pub fn postgres(mut self) -> Self {
+        self.postgres = true;
+        self
+    }
+
+    pub fn s3(mut self, server: &S3Server) -> Self {
+        self.installation.store_in(server);
+        self
+    }
+
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.installation.set(key, value);
+        self
+    }
+
+    /// Work only on these queues.
+    pub fn workers(mut self, queues: &[QueueName]) -> Self {
+        self.workers = queues.to_vec();
+        self
+    }
+
+    pub async fn start(mut self) -> TestApp {
+        if self.postgres {
+            self.installation.on_postgres().await;
+        }
+        let config = self.installation.config();
+        let db = Database::open(&config.database.url, config.database.max_connections)
+            .await
+            .expect("a database");
+        db.migrate_up().await.expect("migrations");
+        drop(db);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let redis = connect_redis(&config, None).expect("a Redis URL");
+        let parts = assemble(Arc::new(config), redis, url.parse().expect("a URL"))
+            .await
+            .expect("all parts");
+        let stop = CancellationToken::new();
+        let mut tasks = Vec::new();
+        let serve = http::serve(
+            parts.landfall.clone(),
+            parts.queues.clone(),
+            listener,
+            stop.clone(),
+        );
+        tasks.push(tokio::spawn(async move {
+            serve.await.expect("the API serves to the end")
+        }));
+        if !self.workers.is_empty() {
+            let Parts {
+                landfall,
+                queues,
+                deliverer,
+                worker,
+            } = parts.clone();
+            let workers = Workers {
+                name: worker,
+                queues: self.workers,
+                concurrency: None,
+                finish_within: Duration::from_secs(5),
+            };
+            let run = landfall_workers::run(landfall, queues, deliverer, workers, stop.clone());
+            tasks.push(tokio::spawn(async move {
+                run.await.expect("the workers work to the end")
+            }));
+        }
+        let client = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .expect("a client");
+        let receiver = Receiver::start().await;
+        TestApp {
+            installation: self.installation,
+            parts,
+            url,
+            client,
+            receiver,
+            stop,
+            tasks,
+        }
+    }
+}
+
+impl TestApp {
+    /// With all workers, on SQLite and folders.
+    pub fn builder() -> Builder {
+        // reqwest is built without a provider of its own; every test may be the first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Builder {
+            installation: Installation::new(),
+            postgres: false,
+            workers: QueueName::ALL.to_vec(),
+        }
+    }
+
+    pub async fn start() -> Self {
+        Self::builder().start().await
+    }
+
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.client.get(format!("{}{path}", self.url))
+    }
+
+    pub fn post(&self, path: &str) -> RequestBuilder {
+        self.client.post(format!("{}{path}", self.url))
+    }
+
+    pub fn delete(&self, path: &str) -> RequestBuilder {
+        self.client.delete(format!("{}{path}", self.url))
+    }
+
+    pub fn request(&self, method: reqwest::Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    /// Uploads raw bytes and answers the File of the 202.
+    pub async fn upload(&self, name: &str, bytes: impl Into<reqwest::Body>) -> Value {
+        let response = self
+            .post("/v1/files")
+            .query(&[("filename", name)])
+            .body(bytes)
+            .send()
+            .await;
+        let response = response.expect("an answer");
+        assert_eq!(response.status(), 202, "{:?}", response.text().await);
+        response.json().await.expect("a File")
+    }
+
+    /// Waits until the file is final and answers it.
+    pub async fn settled(&self, id: &Value) -> Value {
+        let id = id.as_str().expect("an id");
+        wait_until(SOON, async || {
+            let file = self.file(id).await;
+            ["stored", "failed", "deleted"]
+                .contains(&file["status"].as_str().unwrap_or(""))
+                .then_some(file)
+        })
+        .await
+    }
+
+    pub async fn file(&self, id: &str) -> Value {
+        json(
+            self.get(&format!("/v1/files/{id}"))
+                .send()
+                .await
+                .expect("an answer"),
+            200,
+        )
+        .await
+    }
+
+    /// Registers the receiver's path as an endpoint for these event types and answers the Webhook with its secret.
+    pub async fn webhook(&self, path: &str, event_types: &[&str]) -> Value {
+        let body =
+            serde_json::json!({ "url": self.receiver.url(path), "event_types": event_types });
+        json(
+            self.post("/v1/webhooks")
+                .json(&body)
+                .send()
+                .await
+                .expect("an answer"),
+            201,
+        )
+        .await
+    }
+
+    /// Runs one sweep, now.
+    pub async fn sweep(&self) -> landfall_core::sweep::SweepReport {
+        landfall_core::sweep::sweep(&self.parts.landfall)
+            .await
+            .expect("the sweep runs")
+    }
+
+    /// Stops workers and API as SIGTERM would.
+    pub async fn stop(mut self) -> Installation {
+        self.stop.cancel();
+        for task in self.tasks.drain(..) {
+            task.await.expect("a task ends without a panic");
+        }
+        std::mem::replace(&mut self.installation, Installation::new())
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// The JSON of an answer that must have this status.
+pub async fn json(response: Response, status: u16) -> Value {
+    let found = response.status();
+    let text = response.text().await.expect("a body");
+    assert_eq!(found, status, "{text}");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
+}
+
+/// Asserts a problem document with this status and code.
+pub async fn problem(response: Response, status: u16, code: &str) -> Value {
+    let content_type = response.headers()["content-type"]
+        .to_str()
+        .expect("a content type")
+        .to_owned();
+    assert!(
+        response.headers().contains_key("x-request-id"),
+        "every response carries X-Request-Id"
+    );
+    let problem = json(response, status).await;
+    assert_eq!(content_type, "application/problem+json");
+    assert_eq!(problem["code"], code, "{problem}");
+    assert_eq!(problem["status"], status);
+    for field in ["type", "title", "detail"] {
+        assert!(problem[field].is_string(), "{field} is missing: {problem}");
+    }
+    problem
+}

@@ -1,0 +1,121 @@
+//! What processes of one installation share: database, Redis prefix, folders or bucket, settings.
+
+use landfall_core::config::{Config, Sources};
+use landfall_test_servers::{Durability, PostgresServer, RedisServer, S3Server};
+use std::{collections::BTreeMap, path::Path};
+use tempfile::TempDir;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+/// The bucket of installations that store in S3.
+pub const BUCKET: &str = "landfall-test";
+
+/// The settings of an installation of its own, as environment variables.
+#[derive(Debug)]
+pub struct Installation {
+    folder: TempDir,
+    settings: BTreeMap<String, String>,
+    database: Option<String>,
+}
+
+impl Installation {
+    /// On SQLite and folders, over the Redis all tests share.
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the installation");
+        let mut new = Self {
+            folder,
+            settings: BTreeMap::new(),
+            database: None,
+        };
+        let data_dir = new.folder.path().join("data").display().to_string();
+        new.set("data_dir", &data_dir);
+        new.set("server.bind", "127.0.0.1:0");
+        new.set("redis.url", RedisServer::shared());
+        new.set("redis.prefix", &format!("test-{}", Uuid::now_v7()));
+        new.set("staging.min_free", "0");
+        new.set("webhooks.allow_networks", "127.0.0.0/8");
+        new.set("webhooks.base_delay", "100ms");
+        new.set("log.level", "warn,landfall=info");
+        new
+    }
+
+    /// Over a database of its own on the PostgreSQL all tests share.
+    pub async fn on_postgres(&mut self) {
+        let server = PostgresServer::shared();
+        let url = server.clone_database(migrated_template().await).await;
+        self.set("database.url", &url);
+        self.database = url.rsplit('/').next().map(str::to_owned);
+    }
+
+    /// With objects in a bucket of this server.
+    pub fn store_in(&mut self, server: &S3Server) {
+        server.create_bucket(BUCKET);
+        self.set("storage.backend", "s3");
+        self.set_raw("AWS_STORAGE_BUCKET_NAME", BUCKET);
+        self.set_raw("AWS_S3_ENDPOINT_URL", &server.endpoint());
+        self.set_raw("AWS_S3_REGION_NAME", "us-east-1");
+        self.set_raw("AWS_ACCESS_KEY_ID", server.access_key());
+        self.set_raw("AWS_SECRET_ACCESS_KEY", server.secret_key());
+    }
+
+    /// Sets `section.key`.
+    pub fn set(&mut self, key: &str, value: &str) {
+        let name = format!("LANDFALL__{}", key.to_uppercase().replace('.', "__"));
+        self.set_raw(&name, value);
+    }
+
+    /// Sets an environment variable.
+    pub fn set_raw(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Takes back a setting.
+    pub fn unset_raw(&mut self, name: &str) {
+        self.settings.remove(name);
+    }
+
+    /// The settings as a process gets them.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        self.settings.clone().into_iter().collect()
+    }
+
+    /// The settings as a process reads them.
+    pub fn config(&self) -> Config {
+        Config::load(Sources {
+            file: None,
+            environment: self.environment(),
+        })
+        .expect("the test's settings are allowed")
+    }
+
+    /// The folder everything of it lies in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// A migrated database to clone: migrating each test's anew would be most of its time.
+async fn migrated_template() -> &'static str {
+    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+    TEMPLATE
+        .get_or_init(|| async {
+            let url = PostgresServer::shared().create_database().await;
+            let db = landfall_core::db::Database::open(&url.clone().into(), 2)
+                .await
+                .expect("the template opens");
+            db.migrate_up().await.expect("the template is migrated");
+            db.close()
+                .await
+                .expect("the template is closed, or it cannot be cloned");
+            url.rsplit('/')
+                .next()
+                .expect("a URL ends with the database's name")
+                .to_owned()
+        })
+        .await
+}
+
+/// A PostgreSQL of the test's own, to be killed.
+pub async fn own_postgres() -> PostgresServer {
+    PostgresServer::start(Durability::On).await
+}

@@ -1,0 +1,108 @@
+//! A real `landfall` process: started, frozen, killed.
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+};
+
+/// How long a process may take to say where it listens.
+const START_WITHIN: Duration = Duration::from_secs(30);
+
+/// A process that is killed when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    /// `http://127.0.0.1:PORT`; empty for workers.
+    pub url: String,
+}
+
+impl Process {
+    /// Starts `landfall` with these arguments in this environment and nothing else's settings.
+    pub fn spawn(arguments: &[&str], environment: &[(String, String)]) -> Self {
+        let mut command = command(arguments, environment);
+        command.stdout(Stdio::piped()).kill_on_drop(true);
+        Self {
+            child: command.spawn().expect("landfall starts"),
+            url: String::new(),
+        }
+    }
+
+    /// Starts it and waits until it says where it listens.
+    pub async fn listening(arguments: &[&str], environment: &[(String, String)]) -> Self {
+        let mut process = Self::spawn(arguments, environment);
+        let stdout = process
+            .child
+            .stdout
+            .take()
+            .expect("standard output is piped");
+        let mut lines = BufReader::new(stdout).lines();
+        let first = tokio::time::timeout(START_WITHIN, lines.next_line()).await;
+        let line = first
+            .expect("landfall says where it listens in time")
+            .expect("its output can be read");
+        let line = line.expect("landfall ended before it listened");
+        let url = line
+            .strip_prefix("listening on ")
+            .expect("the line names the address");
+        process.url = url.to_owned();
+        process
+    }
+
+    /// SIGKILL, and waits until the kernel has taken it.
+    pub async fn kill(&mut self) {
+        let _ = self.child.start_kill();
+        self.child.wait().await.expect("a killed process ends");
+    }
+
+    /// SIGTERM, and waits for the exit.
+    pub async fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.child.wait().await.expect("a process ends")
+    }
+
+    /// Waits for a process that ends itself by SIGKILL.
+    pub async fn dies_within(&mut self, deadline: Duration) {
+        let ended = tokio::time::timeout(deadline, self.child.wait()).await;
+        let status = ended
+            .expect("the process did not come to its failpoint")
+            .expect("a process ends");
+        assert_eq!(
+            status.signal(),
+            Some(9),
+            "ended otherwise than by SIGKILL: {status}"
+        );
+    }
+
+    /// True while it runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("a process can be asked")
+            .is_none()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self
+            .child
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()));
+        kill_process(pid.expect("the process runs"), signal).expect("it can be signalled");
+    }
+}
+
+/// The command, for tests that want its output.
+pub fn command(arguments: &[&str], environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
+    command.args(arguments).env_clear();
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command.env("HOME", std::env::var_os("HOME").unwrap_or_default());
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    command
+}
