@@ -26,7 +26,7 @@ use url::Url;
 
 /// Which server the clients call, and as whom.
 #[derive(Clone, Debug, Args)]
-pub struct ServerArgs {
+pub(super) struct ServerArgs {
     /// The server.
     #[arg(
         id = "server_url",
@@ -89,9 +89,13 @@ pub struct Commanded<C: Subcommand> {
 /// Anything that is exit status 1, in words for people.
 pub(super) async fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
     let done = match command {
-        ClientCommand::Upload(asked) => return upload::run(Api::new(&asked.server)?, asked.args).await,
+        ClientCommand::Upload(asked) => {
+            return upload::run(Api::new(&asked.server)?, asked.args).await;
+        }
         ClientCommand::File(asked) => file::run(&Api::new(&asked.server)?, asked.command).await,
-        ClientCommand::Webhook(asked) => webhook::run(&Api::new(&asked.server)?, asked.command).await,
+        ClientCommand::Webhook(asked) => {
+            webhook::run(&Api::new(&asked.server)?, asked.command).await
+        }
         ClientCommand::Event(asked) => event::run(&Api::new(&asked.server)?, asked.command).await,
     };
     match done {

@@ -98,10 +98,10 @@ impl Job<'_> {
         Ok((file, digest))
     }
 
-    /// Only sessions carry metadata and batches beside raw bytes.
     fn is_single(&self) -> bool {
-        let args = &self.uploads.args;
-        self.source.size <= single::LARGEST && args.metadata.is_none() && args.batch.is_none()
+        let metadata = self.uploads.args.metadata_text();
+        self.source.size <= single::LARGEST
+            && metadata.is_none_or(|text| text.len() <= single::METADATA)
     }
 
     /// What the command says, or what the name suggests; none leaves it to the server.

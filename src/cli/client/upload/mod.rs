@@ -60,6 +60,11 @@ impl UploadArgs {
     fn parallel(&self) -> usize {
         usize::from(self.parallel)
     }
+
+    fn metadata_text(&self) -> Option<String> {
+        let metadata = self.metadata.clone()?;
+        Some(Value::Object(metadata).to_string())
+    }
 }
 
 /// Everything the uploads of one command share.

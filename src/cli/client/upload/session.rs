@@ -1,4 +1,4 @@
-//! A large file, or one with metadata or a batch: an upload session, whose parts go in parallel and in any order.
+//! A large file, or one with long metadata: an upload session, whose parts go in parallel and in any order.
 //!
 //! The session's id is on disk before the first part is sent, so whatever ends the command leaves a session that
 //! `--resume` finds, and of which it sends the missing parts alone. A part that arrived twice is a no-op.

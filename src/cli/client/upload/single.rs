@@ -12,6 +12,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// The largest file that is sent in one request, in bytes.
 pub(super) const LARGEST: u64 = 16 << 20;
 
+/// The longest metadata beside raw bytes, in bytes of JSON: it stands in the URL, which proxies limit.
+pub(super) const METADATA: usize = 2048;
+
 /// What RFC 8187 lets stand in an extended value (`attr-char`); the rest is percent-encoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
@@ -65,6 +68,12 @@ async fn post(job: &Job<'_>, digest: Sha256Digest) -> Result<String, CallError> 
         );
     if let Some(content_type) = job.content_type() {
         request = request.header(header::CONTENT_TYPE, content_type);
+    }
+    if let Some(metadata) = job.uploads.args.metadata_text() {
+        request = request.query(&[("metadata", metadata)]);
+    }
+    if let Some(batch) = job.uploads.args.batch {
+        request = request.query(&[("batch_id", batch)]);
     }
     job.transmit(request, 0..job.source.size).await
 }
