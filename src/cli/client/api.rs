@@ -103,6 +103,9 @@ impl Api {
             .user_agent(concat!("landfall/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT);
+        // Else the kernel ends a connection that takes no bytes after half of that.
+        #[cfg(target_os = "linux")]
+        let builder = builder.tcp_user_timeout(PATIENCE);
         let provider = rustls::crypto::ring::default_provider();
         let builder = if server.url.scheme() == "https" {
             // Fails when the process has one already, which then is the same.

@@ -2,7 +2,7 @@
 
 use super::super::{api::CallError, output::plain};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::{io::IsTerminal, time::Duration};
+use std::{error::Error, io::IsTerminal, time::Duration};
 
 const FILE: &str = "{prefix:20!} {bar:14} {bytes:>10}/{total_bytes:10} {wide_msg}";
 const TOTAL: &str = "{prefix:20!} {bar:14} {bytes:>10}/{total_bytes:10} {bytes_per_sec} {eta}";
@@ -97,7 +97,14 @@ impl Meter {
 
     /// Shows that a call is made again after a pause: at the bar, or as a line where there is none.
     pub(super) fn pausing(&self, error: &CallError, pause: Duration) {
-        let text = format!("{error}; trying again in {:.1} s", pause.as_secs_f64());
+        let cause = error
+            .source()
+            .map(|cause| format!(": {cause}"))
+            .unwrap_or_default();
+        let text = format!(
+            "{error}{cause}; trying again in {:.1} s",
+            pause.as_secs_f64()
+        );
         if self.bars.is_some() {
             self.bar.set_message(text.replace('\n', " "));
         } else {
