@@ -1,0 +1,148 @@
+//! Commands that are clients of a running server: they know its HTTP API and nothing behind it.
+//!
+//! Owns how a server is named and called, and how its answers and problems are shown. Refuses to read the
+//! configuration, the database or Redis: whoever has a URL and a token can run these from anywhere.
+
+mod api;
+mod event;
+mod file;
+mod listing;
+mod output;
+mod problem;
+mod retry;
+mod upload;
+mod webhook;
+
+use event::EventCommand;
+use file::FileCommand;
+use upload::UploadArgs;
+use webhook::WebhookCommand;
+
+use api::Api;
+use clap::{Args, Subcommand};
+use secrecy::SecretString;
+use std::{io, process::ExitCode};
+use url::Url;
+
+/// Which server the clients call, and as whom.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ServerArgs {
+    /// The server.
+    #[arg(
+        id = "server_url",
+        long = "url",
+        global = true,
+        env = "LANDFALL_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL",
+        value_parser = server_url,
+        help_heading = "Server"
+    )]
+    pub url: Url,
+    /// The token, where the server asks for one.
+    #[arg(
+        id = "server_token",
+        long = "token",
+        global = true,
+        env = "LANDFALL_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN",
+        help_heading = "Server"
+    )]
+    pub token: Option<SecretString>,
+}
+
+/// What can be asked of a server.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Upload files, in pieces and in parallel where they are large.
+    Upload(Asked<UploadArgs>),
+    /// List, show and delete files.
+    File(Commanded<FileCommand>),
+    /// Manage the endpoints that are told of events.
+    Webhook(Commanded<WebhookCommand>),
+    /// Look at events and their deliveries, and send them again.
+    Event(Commanded<EventCommand>),
+}
+
+/// Arguments, and the server they are for.
+#[derive(Debug, Args)]
+pub struct Asked<A: Args> {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(flatten)]
+    args: A,
+}
+
+/// A command, and the server it is for.
+#[derive(Debug, Args)]
+pub struct Commanded<C: Subcommand> {
+    #[command(flatten)]
+    server: ServerArgs,
+    #[command(subcommand)]
+    command: C,
+}
+
+/// Asks the server.
+///
+/// # Errors
+/// Anything that is exit status 1, in words for people.
+pub(super) async fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
+    let done = match command {
+        ClientCommand::Upload(asked) => {
+            return upload::run(Api::new(&asked.server)?, asked.args).await;
+        }
+        ClientCommand::File(asked) => file::run(&Api::new(&asked.server)?, asked.command).await,
+        ClientCommand::Webhook(asked) => {
+            webhook::run(&Api::new(&asked.server)?, asked.command).await
+        }
+        ClientCommand::Event(asked) => event::run(&Api::new(&asked.server)?, asked.command).await,
+    };
+    match done {
+        // Whoever reads the answer has seen enough of it, as in `landfall file list --all | head`.
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        done => done.map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn server_url(text: &str) -> Result<Url, String> {
+    let url: Url = text
+        .parse()
+        .map_err(|error| format!("{error}; write it as http://HOST:PORT"))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err("only http:// and https:// servers can be called".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("the address of a server has no query and no fragment".to_owned());
+    }
+    Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_are_named_by_http_urls_alone() {
+        for good in [
+            "http://127.0.0.1:8080",
+            "https://files.example.org/landfall/",
+        ] {
+            assert!(server_url(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "127.0.0.1:8080",
+            "localhost",
+            "ftp://example.org",
+            "http://a/?b",
+            "http://a/#b",
+        ] {
+            assert!(server_url(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! How a server refuses: problem documents (RFC 9457), and what proxies answer in their place.
+
+use super::output::plain;
+use http::{HeaderMap, StatusCode, header};
+use serde::Deserialize;
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
+    /// How long the server asks to be left alone.
+    pub(super) retry_after: Option<Duration>,
+    body: Body,
+}
+
+#[derive(Debug)]
+enum Body {
+    Problem(Problem),
+    /// The beginning of an answer that is no problem document.
+    Other(String),
+}
+
+#[derive(Debug, Deserialize)]
+struct Problem {
+    title: String,
+    #[serde(default)]
+    detail: String,
+    code: String,
+    #[serde(default)]
+    errors: Vec<FieldFault>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FieldFault {
+    field: String,
+    message: String,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, headers: &HeaderMap, text: &str) -> Self {
+        let body = match serde_json::from_str(text) {
+            Ok(problem) => Body::Problem(problem),
+            Err(_) => Body::Other(beginning(status, headers, text)),
+        };
+        Self {
+            status,
+            retry_after: retry_after(headers),
+            body,
+        }
+    }
+
+    /// The stable name of the problem; empty for what is none.
+    pub(super) fn code(&self) -> &str {
+        match &self.body {
+            Body::Problem(problem) => &problem.code,
+            Body::Other(_) => "",
+        }
+    }
+
+    /// True when the same request may succeed later.
+    pub(super) fn is_passing(&self) -> bool {
+        let never = [
+            StatusCode::NOT_IMPLEMENTED,
+            StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        ];
+        self.status == StatusCode::REQUEST_TIMEOUT
+            || self.status == StatusCode::TOO_MANY_REQUESTS
+            || (self.status.is_server_error() && !never.contains(&self.status))
+            // The first request with this Idempotency-Key lost its connection, and the server still works on it.
+            || self.code() == "in_flight"
+    }
+}
+
+fn beginning(status: StatusCode, headers: &HeaderMap, text: &str) -> String {
+    if status.is_redirection() {
+        let target = headers
+            .get(header::LOCATION)
+            .map(|to| String::from_utf8_lossy(to.as_bytes()));
+        return format!(
+            "a redirect to {}; no server of Landfall answers so",
+            target.unwrap_or_default()
+        );
+    }
+    text.trim().chars().take(200).collect()
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110, section 10.2.3).
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let problem = match &self.body {
+            Body::Problem(problem) => problem,
+            Body::Other(text) if text.is_empty() => {
+                return write!(f, "the server answered {}", self.status);
+            }
+            Body::Other(text) => {
+                return write!(f, "the server answered {}: {}", self.status, plain(text));
+            }
+        };
+        f.write_str(&plain(&problem.title))?;
+        if !problem.detail.is_empty() {
+            write!(f, ": {}", plain(&problem.detail))?;
+        }
+        write!(f, " ({})", plain(&problem.code))?;
+        for fault in &problem.errors {
+            write!(f, "\n  {}: {}", plain(&fault.field), plain(&fault.message))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn refusal(status: u16, text: &str) -> Refusal {
+        Refusal::new(
+            StatusCode::from_u16(status).unwrap(),
+            &HeaderMap::new(),
+            text,
+        )
+    }
+
+    #[test]
+    fn problem_shows_title_detail_code_and_fields() {
+        let text = r#"{"type":"about:blank","title":"Bad","status":400,"detail":"two\u001b[2J faults","code":"unknown_field",
+            "errors":[{"field":"a","message":"is unknown"},{"field":"b","message":"too"}]}"#;
+        let refusal = refusal(400, text);
+        assert_eq!(
+            refusal.to_string(),
+            "Bad: two\u{fffd}[2J faults (unknown_field)\n  a: is unknown\n  b: too"
+        );
+        assert!(!refusal.is_passing());
+    }
+
+    #[test]
+    fn what_is_no_problem_document_shows_its_status_and_beginning() {
+        assert_eq!(
+            refusal(502, "").to_string(),
+            "the server answered 502 Bad Gateway"
+        );
+        assert!(refusal(502, &"<html>".repeat(100)).to_string().len() < 300);
+    }
+
+    #[test]
+    fn throttling_outages_and_requests_in_flight_pass() {
+        let in_flight = r#"{"title":"t","code":"in_flight"}"#;
+        let conflict = r#"{"title":"t","code":"conflict"}"#;
+        for (status, text, passing) in [
+            (408, "", true),
+            (429, "", true),
+            (500, "", true),
+            (503, "", true),
+            (507, "", true),
+            (501, "", false),
+            (404, "", false),
+            (409, in_flight, true),
+            (409, conflict, false),
+        ] {
+            assert_eq!(
+                refusal(status, text).is_passing(),
+                passing,
+                "{status} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let of = |text: String| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_str(&text).unwrap());
+            retry_after(&headers)
+        };
+        assert_eq!(of("7".to_owned()), Some(Duration::from_secs(7)));
+        let soon = of(httpdate::fmt_http_date(
+            SystemTime::now() + Duration::from_secs(60),
+        ))
+        .unwrap();
+        assert!((50..=60).contains(&soon.as_secs()), "{soon:?}");
+        assert_eq!(
+            of("Wed, 21 Oct 2015 07:28:00 GMT".to_owned()),
+            Some(Duration::ZERO)
+        );
+        assert_eq!(of("soon".to_owned()), None);
+    }
+}

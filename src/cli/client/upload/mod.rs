@@ -1,0 +1,217 @@
+//! `landfall upload`: files on their way in, several at once, each verified by its SHA-256.
+//!
+//! Standard output has one line for each file that the server took in, in the order of the command; what went wrong
+//! goes to standard error, and one file that fails does not keep the others. Memory is bounded by how much goes in
+//! parallel, never by how large the files are.
+
+mod job;
+mod progress;
+mod session;
+mod single;
+mod source;
+mod state;
+mod wire;
+
+use super::{
+    api::{Api, CallError},
+    output::{answer, plain},
+};
+use clap::Args;
+use futures::{StreamExt, stream};
+use job::Landed;
+use progress::Progress;
+use serde_json::{Map, Value};
+use std::{io, path::PathBuf, process::ExitCode};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use uuid::Uuid;
+
+#[derive(Debug, Args)]
+pub struct UploadArgs {
+    /// The files.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Go on with what the same command began earlier.
+    #[arg(long)]
+    resume: bool,
+    /// Files and parts sent at once.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    parallel: u8,
+    /// Wait until the files are stored, and compare what was stored with what is here.
+    #[arg(long)]
+    wait: bool,
+    /// The files' media type (by default what their names suggest).
+    #[arg(long, value_name = "TYPE")]
+    content_type: Option<String>,
+    /// A JSON object to keep with the files.
+    #[arg(long, value_name = "JSON", value_parser = object)]
+    metadata: Option<Map<String, Value>>,
+    /// The batch that the files belong to.
+    #[arg(long, value_name = "ID")]
+    batch: Option<Uuid>,
+    /// The size of the parts that large files are sent in, such as 64MiB (by default the server's).
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    chunk_size: Option<u64>,
+    /// Print the server's File objects as a JSON array, and show no progress.
+    #[arg(long)]
+    json: bool,
+}
+
+impl UploadArgs {
+    fn parallel(&self) -> usize {
+        usize::from(self.parallel)
+    }
+
+    fn metadata_text(&self) -> Option<String> {
+        let metadata = self.metadata.clone()?;
+        Some(Value::Object(metadata).to_string())
+    }
+}
+
+/// Everything the uploads of one command share.
+#[derive(Debug)]
+struct Uploads {
+    api: Api,
+    args: UploadArgs,
+    progress: Progress,
+    /// Where states are kept, unless nothing can be kept.
+    states: Option<PathBuf>,
+    slots: Semaphore,
+}
+
+impl Uploads {
+    /// Waits for a turn to send bytes: as many are sent at once as the command says, over all files.
+    async fn slot(&self) -> SemaphorePermit<'_> {
+        self.slots
+            .acquire()
+            .await
+            .expect("the semaphore is never closed")
+    }
+
+    async fn run(&self) -> anyhow::Result<ExitCode> {
+        let mut results = stream::iter(&self.args.files)
+            .map(async |path| (path, job::run(self, path).await))
+            .buffered(self.args.parallel());
+        let (mut landed, mut good, mut resumable) = (Vec::new(), true, false);
+        while let Some((path, result)) = results.next().await {
+            let complaint = match result {
+                Ok(one) => {
+                    let complaint = one.complaint();
+                    self.report(&one)?;
+                    landed.push(one);
+                    complaint
+                }
+                Err(error) => {
+                    resumable |= error.downcast_ref().is_some_and(CallError::may_pass);
+                    Some(format!("{error:#}"))
+                }
+            };
+            if let Some(complaint) = complaint {
+                good = false;
+                self.progress
+                    .note(&format!("{}: {complaint}", plain(&path.to_string_lossy())));
+            }
+        }
+        self.progress.finish();
+        if self.args.json {
+            let files: Vec<_> = landed.iter().map(|one| one.file.raw.get()).collect();
+            answer(&format!("[{}]", files.join(",\n")))?;
+        }
+        if good {
+            landed.into_iter().for_each(|one| one.state.forget());
+            return Ok(ExitCode::SUCCESS);
+        }
+        if resumable && self.states.is_some() {
+            eprintln!("landfall: the same command with --resume goes on");
+        }
+        Ok(ExitCode::FAILURE)
+    }
+
+    /// Prints a file's line; that nobody reads it is no reason to stop.
+    fn report(&self, landed: &Landed) -> io::Result<()> {
+        if self.args.json {
+            return Ok(());
+        }
+        match self.progress.apart(|| answer(&landed.line())) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            written => written,
+        }
+    }
+}
+
+pub(super) async fn run(api: Api, args: UploadArgs) -> anyhow::Result<ExitCode> {
+    let states = match state::folder() {
+        Ok(folder) => Some(folder),
+        Err(error) if args.resume => return Err(error),
+        Err(error) => {
+            eprintln!("landfall: --resume will not find these uploads: {error:#}");
+            None
+        }
+    };
+    // Files that cannot be read are reported when it is their turn.
+    let total = args
+        .files
+        .iter()
+        .filter_map(|path| path.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum();
+    let progress = Progress::new(!args.json, total);
+    let slots = Semaphore::new(args.parallel());
+    let uploads = Uploads {
+        api,
+        args,
+        progress,
+        states,
+        slots,
+    };
+    tokio::select! {
+        done = uploads.run() => done,
+        signal = tokio::signal::ctrl_c() => {
+            signal?;
+            uploads.progress.finish();
+            let hint = if uploads.states.is_some() { "; the same command with --resume goes on" } else { "" };
+            eprintln!("landfall: interrupted{hint}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn object(text: &str) -> Result<Map<String, Value>, String> {
+    match serde_json::from_str(text) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(_) => Err("it is not an object; write it as {\"name\": \"value\"}".to_owned()),
+        Err(error) => Err(format!("it is not JSON: {error}")),
+    }
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    let size: bytesize::ByteSize = text
+        .parse()
+        .map_err(|_| "write a size as 64KiB, 8MiB, 1GiB, or in bytes".to_owned())?;
+    if size.0 == 0 {
+        Err("parts have at least one byte".to_owned())
+    } else {
+        Ok(size.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_an_object() {
+        assert_eq!(object(r#"{"a": 1}"#).unwrap()["a"], 1);
+        for bad in ["1", "[]", "{", "null"] {
+            assert!(object(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes("64KiB"), Ok(65_536));
+        assert_eq!(bytes("100"), Ok(100));
+        for bad in ["0", "-1", "many", "5 parsecs"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+}
