@@ -5,6 +5,7 @@
 
 mod admin;
 mod bench;
+mod client;
 mod logging;
 
 use crate::app::{self, Roles};
@@ -41,6 +42,8 @@ pub enum Command {
     Check(admin::CheckArgs),
     /// Drive on whatever is stuck and remove what is left over, once, now.
     Sweep(admin::SweepArgs),
+    #[command(flatten)]
+    Client(client::ClientCommand),
     /// Measure a running server: latency, and files announced per second.
     Bench(bench::BenchArgs),
     /// Print the description of the HTTP API (OpenAPI 3).
@@ -95,6 +98,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Command::Bench(args) => return bench::run(args).await,
+        Command::Client(command) => return client::run(command).await,
         _ => {}
     }
     let config = Config::load(Sources::process(cli.config))?;
@@ -134,7 +138,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Migrate { action } => admin::migrate(&config, action).await?,
         Command::Check(args) => return admin::check(config, args).await,
         Command::Sweep(args) => return admin::sweep(config, args).await,
-        Command::Completions { .. } | Command::Openapi | Command::Bench(_) => {
+        Command::Completions { .. } | Command::Openapi | Command::Bench(_) | Command::Client(_) => {
             unreachable!("answered above")
         }
     }

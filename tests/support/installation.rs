@@ -1,7 +1,7 @@
 //! What processes of one installation share: database, Redis prefix, folders or bucket, settings.
 
 use landfall_core::config::{Config, Sources};
-use landfall_test_servers::{Durability, PostgresServer, RedisServer, S3Server};
+use landfall_test_servers::{PostgresServer, RedisServer, S3Server};
 use std::{collections::BTreeMap, path::Path};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -113,9 +113,4 @@ async fn migrated_template() -> &'static str {
                 .to_owned()
         })
         .await
-}
-
-/// A PostgreSQL of the test's own, to be killed.
-pub async fn own_postgres() -> PostgresServer {
-    PostgresServer::start(Durability::On).await
 }

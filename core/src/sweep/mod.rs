@@ -8,7 +8,7 @@ mod files;
 mod litter;
 mod record;
 
-use crate::{context::Landfall, deliver, uploads};
+use crate::{context::Landfall, deliver, idempotency, outbox, uploads};
 use entity::Timestamp;
 pub use record::{LastRun, last_run};
 use sea_orm::DbErr;
@@ -44,6 +44,10 @@ pub struct SweepReport {
     pub unfinished_removed: u64,
     /// Deliveries of removed endpoints, ended.
     pub deliveries_ended: u64,
+    /// Events past `outbox.retention`, deleted.
+    pub events_deleted: u64,
+    /// Answers kept for an `Idempotency-Key`, past their day.
+    pub keys_forgotten: u64,
     /// Steps that failed, with why.
     pub faults: Vec<String>,
 }
@@ -64,6 +68,8 @@ impl fmt::Display for SweepReport {
                 self.deliveries_ended,
                 "deliveries of removed endpoints ended",
             ),
+            (self.events_deleted, "old events deleted"),
+            (self.keys_forgotten, "idempotency keys forgotten"),
         ] {
             writeln!(f, "{count:>8}  {what}")?;
         }
@@ -138,6 +144,8 @@ async fn run(landfall: &Landfall, started: Timestamp) -> SweepReport {
     .await;
     report.deliveries_ended =
         note(&mut report, "removed endpoints", end_deliveries(landfall)).await;
+    report.events_deleted = note(&mut report, "old events", delete_events(landfall)).await;
+    report.keys_forgotten = note(&mut report, "idempotency keys", forget_keys(landfall)).await;
     if let Err(error) = record::finished(landfall, started, &report).await {
         report
             .faults
@@ -203,4 +211,27 @@ async fn end_deliveries(landfall: &Landfall) -> Result<u64, DbErr> {
         }
     }
     Ok(ended)
+}
+
+async fn delete_events(landfall: &Landfall) -> Result<u64, DbErr> {
+    let retention = landfall.config.outbox.retention;
+    let mut deleted = 0;
+    for _ in 0..MOST_PAGES {
+        match outbox::forget(&landfall.db, &landfall.clock, retention, PAGE).await? {
+            0 => break,
+            some => deleted += some,
+        }
+    }
+    Ok(deleted)
+}
+
+async fn forget_keys(landfall: &Landfall) -> Result<u64, DbErr> {
+    let mut forgotten = 0;
+    for _ in 0..MOST_PAGES {
+        match idempotency::forget(&landfall.db, &landfall.clock, PAGE).await? {
+            0 => break,
+            some => forgotten += some,
+        }
+    }
+    Ok(forgotten)
 }

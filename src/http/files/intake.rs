@@ -15,6 +15,7 @@ use landfall_core::{
     storage::transfer::Piece,
 };
 use std::error::Error;
+use uuid::Uuid;
 
 /// Staged bytes that no row speaks of yet: deleted when dropped.
 ///
@@ -46,19 +47,49 @@ impl Drop for StagedBytes {
     }
 }
 
+/// How a body is to be staged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// Hash it on its way.
+    pub(super) hash: bool,
+    /// The id that was promised to the file of this `Idempotency-Key`.
+    pub(super) promised: Option<Uuid>,
+}
+
+/// The key bytes are staged under: the id of the file they become, by which the sweep tells them from litter.
+async fn staging_key(state: &State, manner: Manner) -> Result<StagingKey, Problem> {
+    let Some(id) = manner.promised else {
+        return Ok(StagingKey::generate());
+    };
+    let landfall = &state.landfall;
+    let known = files::get(landfall.db.read(), &files::Scope::All, FileId(id)).await?;
+    if known.is_some() {
+        // A first request has written the file and then crashed: its bytes stay, these only prove to be the same.
+        return Ok(StagingKey::generate());
+    }
+    let key = StagingKey(id);
+    // What a first request staged before it crashed.
+    landfall.staging.delete(key).await?;
+    Ok(key)
+}
+
 /// Stages a body of at most `uploads.max_file_size`, which is not to be empty.
 pub(super) async fn stage<E>(
     state: &State,
     body: impl Stream<Item = Result<Bytes, E>> + Send,
     expected: Option<u64>,
-    hash: bool,
+    manner: Manner,
 ) -> Result<StagedBytes, Problem>
 where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     let landfall = &state.landfall;
-    let key = StagingKey::generate();
-    let hashes: &[Algorithm] = if hash { &[Algorithm::Sha256] } else { &[] };
+    let key = staging_key(state, manner).await?;
+    let hashes: &[Algorithm] = if manner.hash {
+        &[Algorithm::Sha256]
+    } else {
+        &[]
+    };
     let options = Options {
         limit: landfall.config.uploads.max_file_size.0,
         expected,
@@ -83,6 +114,10 @@ where
 }
 
 impl StagedBytes {
+    pub(super) fn key(&self) -> StagingKey {
+        self.key
+    }
+
     /// The digest; read from staging when it was not known beforehand that it would be wanted.
     async fn digest(&mut self) -> Result<Sha256Digest, Problem> {
         if let Some(known) = self.sha256 {
@@ -166,6 +201,7 @@ pub(super) async fn commit(state: &State, complete: Complete) -> Result<file::Mo
         Err(AcceptError::Database(error)) => {
             // An earlier request under the same Idempotency-Key may have written it and then crashed.
             if let Ok(Some(row)) = files::get(landfall.db.read(), &files::Scope::All, id).await {
+                bytes.kept = bytes.key.0 == id.0;
                 landfall.dispatch.finalize(&[id]).await;
                 return Ok(row);
             }

@@ -2,7 +2,7 @@
 
 use super::{
     fields::{self, Said},
-    intake::{self, StagedBytes},
+    intake::{self, Manner, StagedBytes},
     upload::Upload,
 };
 use crate::http::{disposition::Disposition, problem::Problem, state::State};
@@ -34,7 +34,7 @@ pub(super) async fn take_in(
     upload: Upload,
     given: Parameters,
     digest: Option<Sha256Digest>,
-    hash: bool,
+    manner: Manner,
 ) -> Result<Arrived, Problem> {
     let said = given.read()?;
     let disposition = upload.headers.get(header::CONTENT_DISPOSITION);
@@ -45,10 +45,10 @@ pub(super) async fn take_in(
     let name = fields::name(named.as_deref())?;
     let uploads = &state.landfall.config.uploads;
     let content_type = fields::content_type(upload.content_type()?, uploads)?;
-    let hash = hash || digest.is_some() || said.sha256.is_some();
+    let hash = manner.hash || digest.is_some() || said.sha256.is_some();
     let length = upload.length()?;
     upload.refuse_larger_than(uploads.max_file_size.0, uploads.max_file_size.0)?;
-    let mut bytes = intake::stage(state, upload.body, length, hash).await?;
+    let mut bytes = intake::stage(state, upload.body, length, Manner { hash, ..manner }).await?;
     bytes.verify(digest).await?;
     bytes.verify(said.sha256).await?;
     Ok(Arrived {

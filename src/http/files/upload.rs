@@ -2,7 +2,7 @@
 
 use super::{
     form,
-    intake::{self, Complete},
+    intake::{self, Complete, Manner},
     raw::{self, Arrived, Parameters},
     to_wire,
 };
@@ -194,13 +194,19 @@ pub(super) async fn take_in(
     traceparent: Option<String>,
 ) -> Result<Answer<wire::File, 202>, Problem> {
     let turn = idempotent.enter(state, caller).await?;
-    let arrived = arrive(state, upload, given, idempotent.has_key()).await?;
+    let manner = Manner {
+        hash: idempotent.has_key(),
+        promised: match &turn {
+            Turn::Work(Some(lock)) => lock.resource(),
+            _ => None,
+        },
+    };
+    let arrived = arrive(state, upload, given, manner).await?;
     let lock = match turn {
         Turn::Compare(prior) => return prior.again(&fingerprint(idempotent, &arrived)),
         Turn::Work(lock) => lock,
     };
     let print = lock.as_ref().map(|_| fingerprint(idempotent, &arrived));
-    let resource = lock.as_ref().and_then(|lock| lock.resource());
     let Arrived {
         name,
         content_type,
@@ -208,7 +214,7 @@ pub(super) async fn take_in(
         bytes,
     } = arrived;
     let complete = Complete {
-        id: resource.map_or_else(FileId::generate, FileId),
+        id: FileId(manner.promised.unwrap_or(bytes.key().0)),
         owner: caller.owner.clone(),
         name,
         content_type,
@@ -234,7 +240,7 @@ async fn arrive(
     state: &State,
     upload: Upload,
     given: Parameters,
-    hash: bool,
+    manner: Manner,
 ) -> Result<Arrived, Problem> {
     let digest = declared(&upload.headers)?;
     let content_type = upload.content_type()?.unwrap_or("").to_owned();
@@ -242,7 +248,7 @@ async fn arrive(
     let essence = essence.to_ascii_lowercase();
     if essence == "multipart/form-data" {
         let boundary = form::boundary(&content_type)?;
-        return form::take_in(state, upload, boundary, digest, hash).await;
+        return form::take_in(state, upload, boundary, digest, manner).await;
     }
     if essence.starts_with("multipart/") {
         return Err(Problem::new(
@@ -250,7 +256,7 @@ async fn arrive(
             "Of the multipart types only multipart/form-data is understood.",
         ));
     }
-    raw::take_in(state, upload, given, digest, hash).await
+    raw::take_in(state, upload, given, digest, manner).await
 }
 
 /// All that makes an upload what it is: a form's boundary is another each time.
