@@ -178,10 +178,8 @@ async fn update_undelivered(
     now: Timestamp,
     kept: &[&Entry],
 ) -> Result<(), DbErr> {
-    let rows: Vec<&&Entry> = kept
-        .iter()
-        .filter(|entry| !matches!(entry.verdict, Verdict::Delivered))
-        .collect();
+    let undelivered = |entry: &&&Entry| !matches!(entry.verdict, Verdict::Delivered);
+    let rows: Vec<&&Entry> = kept.iter().filter(undelivered).collect();
     if rows.is_empty() {
         return Ok(());
     }
