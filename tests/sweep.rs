@@ -34,8 +34,14 @@ async fn staging_that_no_row_knows_goes_after_the_grace_period_and_not_before() 
     let app = TestApp::builder().workers(&[]).start().await;
     let landfall = &app.parts.landfall;
     let key = StagingKey::generate();
-    let body = futures::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from_static(b"nobody's"))]);
-    landfall.staging.write(key, body, Options::default()).await.unwrap();
+    let body = futures::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from_static(
+        b"nobody's",
+    ))]);
+    landfall
+        .staging
+        .write(key, body, Options::default())
+        .await
+        .unwrap();
     assert_eq!(app.sweep().await.staging_removed, 0);
     landfall.clock.advance(A_DAY_AND_A_HALF);
     assert_eq!(app.sweep().await.staging_removed, 1);

@@ -7,6 +7,7 @@ mod admin;
 mod bench;
 mod client;
 mod logging;
+mod token;
 
 use crate::app::{self, Roles};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -42,6 +43,11 @@ pub enum Command {
     Check(admin::CheckArgs),
     /// Drive on whatever is stuck and remove what is left over, once, now.
     Sweep(admin::SweepArgs),
+    /// Make, list and take back tokens.
+    Token {
+        #[command(subcommand)]
+        command: token::TokenCommand,
+    },
     #[command(flatten)]
     Client(client::ClientCommand),
     /// Measure a running server: latency, and files announced per second.
@@ -136,6 +142,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             .await?;
         }
         Command::Migrate { action } => admin::migrate(&config, action).await?,
+        Command::Token { command } => token::run(&config, command).await?,
         Command::Check(args) => return admin::check(config, args).await,
         Command::Sweep(args) => return admin::sweep(config, args).await,
         Command::Completions { .. } | Command::Openapi | Command::Bench(_) | Command::Client(_) => {

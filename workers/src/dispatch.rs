@@ -48,7 +48,7 @@ impl QueueDispatch {
     }
 
     async fn push<J: Job>(&self, queue: &Queue<J>, jobs: Vec<NewJob<J>>) {
-        if jobs.is_empty() || self.away.load(Ordering::Relaxed) {
+        if jobs.is_empty() || self.away.load(Ordering::SeqCst) {
             return;
         }
         let problem = match tokio::time::timeout(PATIENCE, queue.push_many(jobs)).await {
@@ -56,7 +56,7 @@ impl QueueDispatch {
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
-        if !self.away.swap(true, Ordering::Relaxed) {
+        if !self.away.swap(true, Ordering::SeqCst) {
             tracing::warn!(
                 queue = J::QUEUE,
                 problem,
@@ -69,14 +69,20 @@ impl QueueDispatch {
     async fn watch(self) {
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
-            let tick = u64::try_from(self.clock.now().timestamp()).unwrap_or(0);
+            if self.queues.redis.ping().await.is_err() {
+                continue;
+            }
+            // First others push again, then the sweep is pushed: what was not pushed before this line is committed,
+            // and the sweep sees it.
+            self.away.store(false, Ordering::SeqCst);
+            let tick = u64::try_from(self.clock.now().timestamp()).unwrap_or(0) + 1;
             let sweep = MaintenanceJob::Sweep { tick };
             let pushed = self.queues.maintenance.push(NewJob::new(sweep.id(), sweep));
             if let Ok(Ok(_)) = tokio::time::timeout(PATIENCE, pushed).await {
-                self.away.store(false, Ordering::Relaxed);
                 tracing::info!("Redis is back, the sweep pushes what was missed");
                 return;
             }
+            self.away.store(true, Ordering::SeqCst);
         }
     }
 }
@@ -123,7 +129,7 @@ impl Dispatch for QueueDispatch {
 
     fn settled(&self, file: FileId) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            if !self.away.load(Ordering::Relaxed)
+            if !self.away.load(Ordering::SeqCst)
                 && let Err(error) = self.queues.redis.publish(SETTLED, &file.to_string()).await
             {
                 tracing::debug!(%error, "nobody was told that a file is final; they look by themselves");

@@ -13,18 +13,12 @@ use sea_orm::{
     ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     sea_query::ExprTrait,
 };
-use std::time::Duration;
 
-/// A file that was staged this recently has been pushed by whoever staged it, or will be in a moment.
-const JUST_NOW: Duration = Duration::from_secs(5);
-
-/// Staged, due, and not claimed by anybody.
+/// Staged, due, and not claimed by anybody. Most have a job already, and pushing it again changes nothing.
 pub(super) async fn push_staged(landfall: &Landfall) -> Result<u64, DbErr> {
     let now = landfall.clock.now();
-    let settled = landfall.clock.before(JUST_NOW);
     let due = Condition::all()
         .add(Column::Status.eq(FileStatus::Staged))
-        .add(Column::UpdatedAt.lt(settled))
         .add(
             Column::NextAttemptAt
                 .is_null()

@@ -137,7 +137,10 @@ async fn perform(
         request.map(s3s::Body::from)
     };
     // Only what s3s itself could not make an answer of; the client sees a broken connection.
-    let response = service.call(request).await.map_err(|_| Reset)?;
+    // In a task of its own: a client that is killed must not leave half an operation behind, which no store does.
+    let service = service.clone();
+    let call = tokio::spawn(async move { service.call(request).await });
+    let response = call.await.map_err(|_| Reset)?.map_err(|_| Reset)?;
     let response = response.map(BodyExt::boxed_unsync);
     Ok(if slow {
         response.map(|body| paced(body, Arc::clone(faults)))
