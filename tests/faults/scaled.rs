@@ -2,6 +2,8 @@
 
 use super::cluster::Cluster;
 use crate::support::{Installation, Process};
+use entity::file::FileStatus;
+use landfall_core::files;
 use landfall_test_servers::{S3Server, wait_until};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
@@ -92,12 +94,15 @@ async fn five_processes_under_load_with_workers_killed_keep_every_invariant() {
     for client in clients {
         acknowledged.extend(client.await.expect("a client ends without a panic"));
     }
+    // A large file may be killed three times and fail as poison; it must not be lost.
     wait_until(WITHIN, async || {
-        let seen = cluster.receiver.requests().len();
-        if seen >= acknowledged.len() {
+        let moving = [FileStatus::Staged, FileStatus::Finalizing];
+        let counts = files::counts_by_status(cluster.parts.landfall.db.read(), &moving).await;
+        let left: u64 = counts.map_err(|error| error.to_string())?.values().sum();
+        if left == 0 {
             Ok(())
         } else {
-            Err(format!("seed {seed}: {seen} announced"))
+            Err(format!("seed {seed}: {left} files are not final"))
         }
     })
     .await;

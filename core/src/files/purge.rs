@@ -46,6 +46,10 @@ pub async fn purge(landfall: &Landfall, id: FileId) -> Result<Purged, PurgeError
         return Ok(Purged::Nothing);
     };
     let staged = pieces(&file)?;
+    // A worker that was killed may have sent a request its store still carries out: the row goes on naming the key,
+    // and the sweep has the object removed again, until that cannot happen any more.
+    let may_come_late = file.finalize_crashes > 0
+        && file.updated_at > landfall.clock.before(2 * landfall.config.workers.lease);
     let Model {
         status,
         staging_key,
@@ -62,6 +66,9 @@ pub async fn purge(landfall: &Landfall, id: FileId) -> Result<Purged, PurgeError
     }
     if let Some(key) = &storage_key {
         landfall.storage.delete(&key.parse::<StorageKey>()?).await?;
+    }
+    if may_come_late {
+        return Ok(Purged::Removed);
     }
     landfall
         .db
