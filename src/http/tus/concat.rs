@@ -36,8 +36,9 @@ pub(super) fn parse(text: &str) -> Result<Concat, ConcatError> {
 
 fn upload(url: &str) -> Option<UploadId> {
     let path = match url.parse::<Uri>() {
-        Ok(uri) => uri.path().to_owned(),
-        Err(_) => url.to_owned(),
+        Ok(uri) if uri.scheme().is_some() => uri.path().to_owned(),
+        // A bare id would be read as the name of a host.
+        _ => url.to_owned(),
     };
     let (before, id) = path.rsplit_once('/').unwrap_or(("", &path));
     let here =
