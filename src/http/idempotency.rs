@@ -36,7 +36,8 @@ impl<'a> FromRequest<'a> for Idempotent {
             return Ok(Self { key: None, head });
         };
         let sane = value.to_str().ok().filter(|key| {
-            (1..=LONGEST_KEY).contains(&key.len()) && !key.bytes().any(|byte| byte == b'\t')
+            (1..=LONGEST_KEY).contains(&key.len())
+                && key.bytes().all(|byte| byte.is_ascii_graphic())
         });
         match sane {
             Some(key) => Ok(Self {

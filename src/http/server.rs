@@ -1,9 +1,14 @@
 //! Connections: HTTP/1.1 served by hyper, each request handed to Poem.
 //!
-//! Poem's own server has no bound on how long a client may take over its headers; this one has. It also lets a
-//! client that is refused in the middle of its body read the answer, and ends within `server.shutdown_timeout`.
+//! Poem's own server has no bound on how long a client may take over its headers, or over reading its answer; this
+//! one has. It also lets a client that is refused in the middle of its body read the answer, and ends within
+//! `server.shutdown_timeout`.
 
-use super::body::PacedBody;
+use super::{
+    body::PacedBody,
+    pulse::{Limits, Pulse},
+    socket::{Held, Socket},
+};
 use futures::StreamExt;
 use http::{Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -25,13 +30,17 @@ const BUFFER: usize = 256 * 1024;
 /// More headers are answered 431.
 const MOST_HEADERS: usize = 100;
 
+/// How long a connection may rest between requests: longer than load balancers keep theirs (AWS's 60 s), so that it is
+/// they who close, and no request meets a connection that is just going away.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
 /// What accept(2) fails with when the process is out of descriptors does not go away at once.
 const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 struct Connection {
     endpoint: Arc<BoxEndpoint<'static, Response>>,
-    header_timeout: Duration,
+    limits: Limits,
     idle_timeout: Duration,
     stop: CancellationToken,
 }
@@ -46,7 +55,10 @@ pub(super) async fn run(
     let local = listener.local_addr()?;
     let connection = Connection {
         endpoint: Arc::new(endpoint.boxed()),
-        header_timeout: config.header_timeout,
+        limits: Limits {
+            headers: config.header_timeout,
+            keep_alive: KEEP_ALIVE.max(config.header_timeout),
+        },
         idle_timeout: config.idle_timeout,
         stop: stop.clone(),
     };
@@ -91,27 +103,38 @@ impl Connection {
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
+        let pulse = Pulse::new(self.limits);
+        let socket = Socket::new(socket, self.idle_timeout, pulse.clone());
         let service = service_fn(|request: Request<Incoming>| {
             let (endpoint, idle) = (Arc::clone(&self.endpoint), self.idle_timeout);
+            let beat = pulse.request();
             async move {
                 let request = to_poem(request, idle, local, remote);
                 let response = endpoint.get_response(request).await;
-                Ok::<_, Infallible>(http::Response::from(response))
+                let response = http::Response::from(response);
+                Ok::<_, Infallible>(response.map(|body| Held::new(body, beat)))
             }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.header_timeout)
+            // Hyper's does not tell a request that is late from one that has not begun.
+            .header_read_timeout(None)
             .max_buf_size(BUFFER)
             .max_headers(MOST_HEADERS)
             .serve_connection(TokioIo::new(socket), service);
         tokio::pin!(connection);
-        let outcome = tokio::select! {
-            outcome = &mut connection => outcome,
-            () = self.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let served = async {
+            tokio::select! {
+                outcome = &mut connection => outcome,
+                () = self.stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
             }
+        };
+        let outcome = tokio::select! {
+            outcome = served => outcome,
+            () = pulse.overdue() => return,
         };
         if let Err(error) = outcome {
             tracing::debug!(%error, "a connection ended early");

@@ -2,9 +2,11 @@
 
 use super::{nothing_is_left, without_workers};
 use crate::support::{TestApp, app::SOON};
+use landfall_test_servers::wait_until;
+use std::{io::ErrorKind, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
@@ -136,4 +138,75 @@ async fn connections_are_kept_for_further_requests() {
     }
     let answer = rest(socket).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+/// Sends a request and reads its answer.
+async fn answered(socket: &mut TcpStream) {
+    let ask = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    socket.write_all(ask.as_bytes()).await.expect("sent");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"}") {
+        let byte = timeout(SOON, socket.read_u8()).await.expect("in time");
+        answer.push(byte.expect("an answer"));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_rests_longer_than_headers_may_take() {
+    let app = TestApp::builder()
+        .workers(&[])
+        .set("server.header_timeout", "1s")
+        .start()
+        .await;
+    let mut socket = connect(&app).await;
+    answered(&mut socket).await;
+    // Neither bytes nor the end come.
+    let rested = timeout(Duration::from_millis(2500), socket.read_u8()).await;
+    assert!(rested.is_err(), "{rested:?}");
+    let ask = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    socket.write_all(ask.as_bytes()).await.expect("sent");
+    let answer = rest(socket).await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_second_request_that_trickles_in_is_cut_off_too() {
+    let app = TestApp::builder()
+        .workers(&[])
+        .set("server.header_timeout", "1s")
+        .start()
+        .await;
+    let mut socket = connect(&app).await;
+    answered(&mut socket).await;
+    let begun = "GET /healthz HTTP/1.1\r\nHost: ";
+    socket.write_all(begun.as_bytes()).await.expect("sent");
+    assert_eq!(rest(socket).await, "");
+}
+
+#[tokio::test]
+async fn a_download_nobody_reads_is_given_up() {
+    let app = TestApp::builder()
+        .set("server.idle_timeout", "1s")
+        .start()
+        .await;
+    let file = app.upload("large.bin", vec![7; 8 * 1024 * 1024]).await;
+    app.settled(&file["id"]).await;
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    let address = app
+        .url
+        .trim_start_matches("http://")
+        .parse()
+        .expect("an address");
+    let mut socket = socket.connect(address).await.expect("a connection");
+    let path = format!("/v1/files/{}/content", file["id"].as_str().expect("an id"));
+    let ask = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    socket.write_all(ask.as_bytes()).await.expect("sent");
+    // A socket the server has closed answers what is written to it with a reset.
+    wait_until(SOON, async || match socket.try_write(b"x") {
+        Ok(_) => None,
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(_) => Some(()),
+    })
+    .await;
 }

@@ -107,12 +107,12 @@ async fn other_posts_that_create_have_it_too() {
         "idempotency_key_reused",
     )
     .await;
-    let long = app
-        .post("/v1/webhooks")
-        .header("idempotency-key", "k".repeat(256));
-    let long = long
-        .json(&json!({ "url": "https://example.com" }))
-        .send()
-        .await;
-    problem(long.expect("an answer"), 400, "malformed_request").await;
+    for wrong in ["k".repeat(256), "two words".to_owned(), String::new()] {
+        let request = app.post("/v1/webhooks").header("idempotency-key", wrong);
+        let refused = request
+            .json(&json!({ "url": "https://example.com" }))
+            .send()
+            .await;
+        problem(refused.expect("an answer"), 400, "malformed_request").await;
+    }
 }

@@ -1,0 +1,159 @@
+//! Whether a connection is worth keeping: what it is waiting for, and since when.
+//!
+//! The beginning of a request that came together with the one before it is not told from rest: it has as long as any
+//! connection may rest.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// How often a connection that has nothing due is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a connection waits for its client.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// From the first byte of a request to the end of its headers; and to the first request, from the start.
+    pub(super) headers: Duration,
+    /// From the end of an answer to the first byte of the next request.
+    pub(super) keep_alive: Duration,
+}
+
+/// The life signs of one connection; clones share them.
+#[derive(Clone, Debug)]
+pub(super) struct Pulse {
+    limits: Limits,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// Requests whose answer is not sent yet.
+    active: usize,
+    /// When the last of them ended.
+    rests_since: Instant,
+    /// When the first byte after that came.
+    began: Option<Instant>,
+}
+
+impl Pulse {
+    pub(super) fn new(limits: Limits) -> Self {
+        let now = Instant::now();
+        let state = State {
+            active: 0,
+            rests_since: now,
+            began: Some(now),
+        };
+        Self {
+            limits,
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes came in.
+    pub(super) fn heard(&self) {
+        let mut state = self.state();
+        if state.active == 0 && state.began.is_none() {
+            state.began = Some(Instant::now());
+        }
+    }
+
+    /// A request's headers are complete; it is active until the beat is dropped.
+    pub(super) fn request(&self) -> Beat {
+        let mut state = self.state();
+        state.active += 1;
+        state.began = None;
+        Beat(self.clone())
+    }
+
+    /// Returns when the client has let the connection wait for too long.
+    pub(super) async fn overdue(&self) {
+        loop {
+            let now = Instant::now();
+            let deadline = self.deadline();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return;
+            }
+            let look = now + LOOK_EVERY.min(self.limits.headers);
+            tokio::time::sleep_until(deadline.map_or(look, |deadline| deadline.min(look))).await;
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let state = self.state();
+        match (state.active, state.began) {
+            (0, Some(began)) => Some(began + self.limits.headers),
+            (0, None) => Some(state.rests_since + self.limits.keep_alive),
+            _ => None,
+        }
+    }
+}
+
+/// One request under way.
+#[derive(Debug)]
+pub(super) struct Beat(Pulse);
+
+impl Drop for Beat {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.active -= 1;
+        state.rests_since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        headers: Duration::from_secs(10),
+        keep_alive: Duration::from_secs(75),
+    };
+
+    /// Whole seconds until the connection is given up.
+    fn left(pulse: &Pulse) -> Option<u64> {
+        let left = pulse.deadline()?.duration_since(Instant::now());
+        Some(
+            left.as_millis()
+                .div_ceil(1000)
+                .try_into()
+                .expect("it is short"),
+        )
+    }
+
+    #[test]
+    fn a_first_request_must_come_within_the_header_timeout() {
+        let pulse = Pulse::new(LIMITS);
+        pulse.heard();
+        assert_eq!(left(&pulse), Some(10));
+    }
+
+    #[test]
+    fn a_connection_rests_for_the_keep_alive_and_no_longer() {
+        let pulse = Pulse::new(LIMITS);
+        drop(pulse.request());
+        assert_eq!(left(&pulse), Some(75));
+    }
+
+    #[test]
+    fn a_second_request_that_has_begun_must_come_within_the_header_timeout() {
+        let pulse = Pulse::new(LIMITS);
+        drop(pulse.request());
+        pulse.heard();
+        assert_eq!(left(&pulse), Some(10));
+    }
+
+    #[test]
+    fn a_request_under_way_may_take_any_time() {
+        let pulse = Pulse::new(LIMITS);
+        let _beat = pulse.request();
+        pulse.heard();
+        assert_eq!(left(&pulse), None);
+    }
+}
