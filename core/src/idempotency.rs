@@ -2,8 +2,9 @@
 //!
 //! Owns the rows of `idempotency_keys`. Only what succeeded is kept: a request that failed changed nothing, and its
 //! key is free again. While the first request runs it holds a lock that it renews; a crash leaves a lock that ends
-//! by itself, and the next request with the key then is the first. It is given the same [`Ticket::resource`], so
-//! what the crashed one created under that id is found instead of created twice.
+//! by itself, and the next request with the key then is the first. The answer is kept by the transaction that does
+//! the work ([`Keep`]), and a crash leaves both or neither; or by one of its own after it ([`finish`]), where doing
+//! the work twice does no harm.
 
 use crate::{clock::Clock, db::Database, digest::Sha256Digest};
 use entity::{
@@ -14,7 +15,7 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, UpdateMany,
     sea_query::{Expr, OnConflict},
 };
-use std::time::Duration;
+use std::{error::Error, fmt, time::Duration};
 use uuid::Uuid;
 
 /// How long an answer is kept.
@@ -30,10 +31,28 @@ pub const LONGEST_KEY: usize = 255;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ticket {
     id: String,
-    /// The id for what the request creates; the same for those who try again after a crash.
-    pub resource: Uuid,
     /// Whose lock it is.
     holder: Uuid,
+}
+
+/// The answer to a first request whose work ends in a `T`, for the transaction that does the work.
+pub struct Keep<T> {
+    ticket: Ticket,
+    fingerprint: String,
+    answer: MakeAnswer<T>,
+}
+
+type MakeAnswer<T> = Box<dyn FnOnce(&T) -> Result<Answer, Box<dyn Error + Send + Sync>> + Send>;
+
+/// Why the transaction is to be rolled back.
+#[derive(Debug, thiserror::Error)]
+pub enum KeepError {
+    #[error("another request has taken the key over")]
+    LockLost,
+    #[error("the answer could not be made")]
+    Answer(#[source] Box<dyn Error + Send + Sync>),
+    #[error("the answer could not be kept")]
+    Database(#[from] DbErr),
 }
 
 /// An answer as it was given.
@@ -70,11 +89,7 @@ pub async fn enter(
     db.write(move |transaction| {
         Box::pin(async move {
             let holder = Uuid::now_v7();
-            let ticket = Ticket {
-                id,
-                resource: Uuid::now_v7(),
-                holder,
-            };
+            let ticket = Ticket { id, holder };
             if insert(transaction, &ticket, now, locked_until, expires_at).await? {
                 return Ok(Entry::First(ticket));
             }
@@ -144,14 +159,7 @@ async fn take_over(
     if row.locked_until.is_some_and(|until| until > now) {
         return Ok(Entry::InFlight);
     }
-    let lock = row.fingerprint.as_deref();
-    let resource = lock.and_then(|lock| lock.get(..32)?.parse().ok());
-    let resource = resource.unwrap_or_else(Uuid::now_v7);
-    let ticket = Ticket {
-        id: row.id,
-        resource,
-        holder,
-    };
+    let ticket = Ticket { id: row.id, holder };
     let taken = Entity::update_many()
         .col_expr(Column::LockedUntil, Expr::value(locked_until))
         .col_expr(Column::Fingerprint, Expr::value(ticket.lock()))
@@ -201,16 +209,64 @@ pub async fn finish(
     fingerprint: &str,
     answer: Answer,
 ) -> Result<(), DbErr> {
+    let change = answering(ticket, fingerprint, answer)?;
+    db.write(move |transaction| Box::pin(async move { change.exec(transaction).await.map(drop) }))
+        .await
+}
+
+fn answering(
+    ticket: &Ticket,
+    fingerprint: &str,
+    answer: Answer,
+) -> Result<UpdateMany<Entity>, DbErr> {
     let headers =
         serde_json::to_value(answer.headers).map_err(|error| DbErr::Json(error.to_string()))?;
-    let change = mine(ticket)
+    Ok(mine(ticket)
         .col_expr(Column::Fingerprint, Expr::value(fingerprint))
         .col_expr(Column::Status, Expr::value(i32::from(answer.status)))
         .col_expr(Column::Headers, Expr::value(headers))
         .col_expr(Column::Body, Expr::value(answer.body))
-        .col_expr(Column::LockedUntil, Expr::value(Option::<Timestamp>::None));
-    db.write(move |transaction| Box::pin(async move { change.exec(transaction).await.map(drop) }))
-        .await
+        .col_expr(Column::LockedUntil, Expr::value(Option::<Timestamp>::None)))
+}
+
+impl<T> Keep<T> {
+    /// What is to be kept: the answer `answer` makes of what the work ended in.
+    pub fn new(
+        ticket: Ticket,
+        fingerprint: String,
+        answer: impl FnOnce(&T) -> Result<Answer, Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Self {
+        Self {
+            ticket,
+            fingerprint,
+            answer: Box::new(answer),
+        }
+    }
+
+    /// Keeps the answer, as the last thing of the transaction that did the work.
+    ///
+    /// # Errors
+    /// [`KeepError`]; the work must not be committed then.
+    pub async fn write(
+        self,
+        transaction: &impl ConnectionTrait,
+        done: &T,
+    ) -> Result<(), KeepError> {
+        let answer = (self.answer)(done).map_err(KeepError::Answer)?;
+        let change = answering(&self.ticket, &self.fingerprint, answer)?;
+        match change.exec(transaction).await?.rows_affected {
+            0 => Err(KeepError::LockLost),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Keep<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keep")
+            .field("ticket", &self.ticket)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Frees the key: the request failed and left nothing.
@@ -268,7 +324,7 @@ fn mine(ticket: &Ticket) -> UpdateMany<Entity> {
 impl Ticket {
     /// What stands in `fingerprint` while the lock is held.
     fn lock(&self) -> String {
-        format!("{}{}", self.resource.simple(), self.holder.simple())
+        self.holder.simple().to_string()
     }
 }
 

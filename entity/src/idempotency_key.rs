@@ -9,7 +9,7 @@ pub struct Model {
     /// SHA-256 of owner and key, lower-case hex: two owners' keys never meet.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: String,
-    /// SHA-256 over method, path, query and body; while the first request is in flight, what it will create and who it is.
+    /// SHA-256 over method, path, query and body; while the first request is in flight, who that is.
     pub fingerprint: Option<String>,
     /// None while the first request is in flight.
     pub status: Option<i32>,

@@ -9,13 +9,12 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use landfall_core::{
     context::Landfall,
     digest::Sha256Digest,
-    idempotency::{self, Entry, LONGEST_KEY, Ticket},
+    idempotency::{self, Entry, Keep, LONGEST_KEY, Ticket},
     tokens::Identity,
 };
 use poem::{FromRequest, Request, RequestBody, Result};
 use std::{future::Future, time::Duration};
 use tokio_util::task::AbortOnDropHandle;
-use uuid::Uuid;
 
 /// How often a request that is under way says so: a few times in the life of its lock.
 const RENEW_EVERY: Duration = Duration::from_secs(8);
@@ -97,12 +96,11 @@ impl Idempotent {
         let landfall = &state.landfall;
         let owner = caller.owner.as_deref();
         match idempotency::enter(&landfall.db, &landfall.clock, owner, key).await? {
-            Entry::First(ticket) => Ok(Turn::Work(Some(Box::new(Lock::hold(landfall.clone(), ticket))))),
-            Entry::InFlight => Err(Problem::new(
-                Code::InFlight,
-                "The first request with this Idempotency-Key is under way; try again when it is done.",
-            )
-            .with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))),
+            Entry::First(ticket) => Ok(Turn::Work(Some(Box::new(Lock::hold(
+                landfall.clone(),
+                ticket,
+            ))))),
+            Entry::InFlight => Err(Problem::in_flight()),
             Entry::Answered {
                 fingerprint,
                 answer,
@@ -169,9 +167,23 @@ impl Prior {
             let name: HeaderName = name.parse().map_err(Problem::failed)?;
             headers.push((name, value.parse().map_err(Problem::failed)?));
         }
-        let replayed = HeaderName::from_static("idempotency-replayed");
+        // As Stripe's API names it; the draft has no name.
+        let replayed = HeaderName::from_static("idempotent-replayed");
         headers.push((replayed, HeaderValue::from_static("true")));
         Ok(Answer::restored(status, headers, self.answer.body))
+    }
+}
+
+fn lasting<T, const STATUS: u16>(answer: &Answer<T, STATUS>) -> idempotency::Answer {
+    let headers = answer.headers.iter();
+    idempotency::Answer {
+        status: answer.status.as_u16(),
+        headers: headers
+            .filter_map(|(name, value)| {
+                Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+            })
+            .collect(),
+        body: answer.body.clone(),
     }
 }
 
@@ -195,9 +207,21 @@ impl Lock {
         }
     }
 
-    /// The id for what the request creates.
-    pub(super) fn resource(&self) -> Option<Uuid> {
-        self.ticket.as_ref().map(|ticket| ticket.resource)
+    /// The answer `answer` will make, for the transaction that does the work.
+    pub(super) fn keep<R: 'static, T: 'static, const STATUS: u16>(
+        &self,
+        fingerprint: String,
+        answer: impl FnOnce(&R) -> Result<Answer<T, STATUS>, Problem> + Send + 'static,
+    ) -> Option<Keep<R>> {
+        let ticket = self.ticket.clone()?;
+        Some(Keep::new(ticket, fingerprint, |done| {
+            Ok(lasting(&answer(done)?))
+        }))
+    }
+
+    /// The answer was kept by the transaction.
+    pub(super) fn kept(mut self) {
+        self.ticket = None;
     }
 
     /// Keeps the answer. The work is done whether or not that succeeds; when it does not, the key stays taken
@@ -210,16 +234,7 @@ impl Lock {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
-        let headers = answer.headers.iter();
-        let answer = idempotency::Answer {
-            status: answer.status.as_u16(),
-            headers: headers
-                .filter_map(|(name, value)| {
-                    Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
-                })
-                .collect(),
-            body: answer.body.clone(),
-        };
+        let answer = lasting(answer);
         if let Err(error) =
             idempotency::finish(&self.landfall.db, &ticket, fingerprint, answer).await
         {

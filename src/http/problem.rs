@@ -8,6 +8,7 @@ use landfall_core::{
     batches::{self, JoinError},
     db,
     files::{AcceptError, DeleteError, InvalidName},
+    idempotency::KeepError,
     outbox::{AgainError, WriteError},
     page::InvalidCursor,
     staging::StagingError,
@@ -164,6 +165,16 @@ impl Problem {
         problem.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
+    /// Another request with the same `Idempotency-Key` does the work.
+    #[must_use]
+    pub fn in_flight() -> Self {
+        Self::new(
+            Code::InFlight,
+            "The first request with this Idempotency-Key is under way; try again when it is done.",
+        )
+        .with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
+    }
+
     /// There is no such thing, or it is somebody else's.
     #[must_use]
     pub fn not_found(what: &str) -> Self {
@@ -292,9 +303,11 @@ impl From<AcceptError> for Problem {
             AcceptError::Batch(error @ JoinError::Closed(_)) => {
                 Self::field(Code::Conflict, "batch_id", error.to_string())
             }
-            AcceptError::Batch(JoinError::Database(error)) | AcceptError::Database(error) => {
-                error.into()
-            }
+            AcceptError::Key(KeepError::LockLost) => Self::in_flight(),
+            AcceptError::Key(KeepError::Answer(cause)) => Self::failed(cause),
+            AcceptError::Batch(JoinError::Database(error))
+            | AcceptError::Key(KeepError::Database(error))
+            | AcceptError::Database(error) => error.into(),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::{
     state::State,
 };
 use futures::FutureExt;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, Uri, header};
 use poem::{
     Endpoint, Error, Request, Response, Result,
     error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
@@ -52,6 +52,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Skin<E> {
         );
         if let Some(parent) = trace_parent(&request) {
             request.set_data(parent);
+        }
+        if let Some(said) = without_empty(&method, request.uri()) {
+            *request.uri_mut() = said;
         }
         request.set_data(id.clone());
         request.set_data(self.state.clone());
@@ -147,6 +150,26 @@ fn of_poem(error: &Error) -> Problem {
         }
         _ => Problem::failed(error.to_string()),
     }
+}
+
+/// The URI of a question without the parameters that say nothing: `?status=` is a form's way not to ask for a status.
+fn without_empty(method: &Method, uri: &Uri) -> Option<Uri> {
+    let query = uri.query()?;
+    let empty = |pair: &str| {
+        pair.split_once('=')
+            .is_none_or(|(_, value)| value.is_empty())
+    };
+    if !method.is_safe() || !query.split('&').any(empty) {
+        return None;
+    }
+    let said: Vec<&str> = query.split('&').filter(|pair| !empty(pair)).collect();
+    let target = match said.is_empty() {
+        true => uri.path().to_owned(),
+        false => format!("{}?{}", uri.path(), said.join("&")),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 fn request_id(request: &Request) -> RequestId {

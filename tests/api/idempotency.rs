@@ -2,8 +2,8 @@
 
 use super::{file, without_workers};
 use crate::support::{
-    TestApp,
-    app::{json, problem},
+    Installation, Process, TestApp,
+    app::{SOON, json, problem},
 };
 use landfall_core::idempotency::{self, Entry, LOCK};
 use reqwest::{Response, multipart::Form};
@@ -34,6 +34,7 @@ async fn the_same_upload_again_gets_the_first_answer() {
     // Another boundary, the same form.
     let again = upload(&app, "k", b"hello").await;
     assert_eq!(again.headers()["location"], location);
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
     assert_eq!(json(again, 202).await, first);
     problem(
         upload(&app, "k", b"other").await,
@@ -50,7 +51,7 @@ async fn the_same_upload_again_gets_the_first_answer() {
 async fn a_refused_request_leaves_its_key_free() {
     let app = without_workers().await;
     problem(upload(&app, "k", b"").await, 400, "empty_file").await;
-    landfall_test_servers::wait_until(crate::support::app::SOON, async || {
+    landfall_test_servers::wait_until(SOON, async || {
         (upload(&app, "k", b"hello").await.status() == 202).then_some(())
     })
     .await;
@@ -62,14 +63,13 @@ async fn while_the_first_is_under_way_others_are_told() {
     let app = without_workers().await;
     let landfall = &app.parts.landfall;
     let first = idempotency::enter(&landfall.db, &landfall.clock, None, "k").await;
-    let Entry::First(ticket) = first.expect("the database answers") else {
+    let Entry::First(_) = first.expect("the database answers") else {
         panic!("nobody else has the key");
     };
     problem(upload(&app, "k", b"hello").await, 409, "in_flight").await;
     // A first that died is not waited for longer than its lock lives.
     landfall.clock.advance(LOCK);
-    let taken = json(upload(&app, "k", b"hello").await, 202).await;
-    assert_eq!(taken["id"], ticket.resource.to_string());
+    json(upload(&app, "k", b"hello").await, 202).await;
     assert_eq!(count(&app).await, 1);
 }
 
@@ -115,4 +115,32 @@ async fn other_posts_that_create_have_it_too() {
             .await;
         problem(refused.expect("an answer"), 400, "malformed_request").await;
     }
+}
+
+#[tokio::test]
+async fn an_api_killed_before_its_answer_gives_it_to_the_same_request_again() {
+    let installation = Installation::new();
+    let mut doomed_settings = installation.environment();
+    doomed_settings.push(("LANDFALL_FAILPOINT".into(), "upload.committed=kill".into()));
+    let client = reqwest::Client::new();
+    let send = async |url: &str, bytes: &'static str| {
+        let request = client.post(format!("{url}/v1/files?filename=a"));
+        let request = request.header("idempotency-key", "k").body(bytes);
+        request.send().await
+    };
+    let mut doomed = Process::listening(&["up"], &doomed_settings).await;
+    send(&doomed.url, "hello")
+        .await
+        .expect_err("it is killed before it answers");
+    doomed.dies_within(SOON).await;
+    let api = Process::listening(&["serve"], &installation.environment()).await;
+    let again = send(&api.url, "hello").await.expect("an answer");
+    assert_eq!(again.headers()["idempotent-replayed"], "true");
+    let first = json(again, 202).await;
+    let other = send(&api.url, "other").await.expect("an answer");
+    problem(other, 422, "idempotency_key_reused").await;
+    let list = client.get(format!("{}/v1/files", api.url)).send().await;
+    let list = json(list.expect("an answer"), 200).await;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(list["items"][0]["id"], first["id"]);
 }

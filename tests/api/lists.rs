@@ -1,4 +1,4 @@
-//! `GET /v1/files`.
+//! `GET /v1/files`, and the other lists.
 
 use super::{get, without_workers};
 use crate::support::app::{json, problem};
@@ -48,6 +48,38 @@ async fn filters_choose() {
         let page = json(get(&app, &format!("/v1/files?{query}")).await, 200).await;
         assert_eq!(names(&page), found, "{query}");
     }
+}
+
+#[tokio::test]
+async fn parameters_without_a_value_are_as_good_as_absent() {
+    let app = without_workers().await;
+    app.upload("a", "hello").await;
+    let webhook = app.webhook("/hook", &[]).await;
+    let deliveries = format!(
+        "/v1/webhooks/{}/deliveries?status=&limit=&cursor=",
+        webhook["id"].as_str().expect("an id")
+    );
+    for (path, found) in [
+        ("/v1/files?status=&batch_id=&sha256=&q=&limit=&cursor=", 1),
+        ("/v1/files?status=staged&q=&limit", 1),
+        ("/v1/files?status=&q=b", 0),
+        (
+            "/v1/events?status=&event_type=&aggregate_id=&limit=&cursor=",
+            0,
+        ),
+        ("/v1/webhooks?limit=&cursor=", 1),
+        (deliveries.as_str(), 0),
+    ] {
+        let page = json(get(&app, path).await, 200).await;
+        assert_eq!(
+            page["items"].as_array().map(Vec::len),
+            Some(found),
+            "{path}"
+        );
+    }
+    let waited = app.upload("b", "hello").await;
+    let path = format!("/v1/files/{}?wait=", waited["id"].as_str().expect("an id"));
+    json(get(&app, &path).await, 200).await;
 }
 
 #[tokio::test]

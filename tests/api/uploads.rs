@@ -78,6 +78,8 @@ async fn a_form_needs_exactly_one_file() {
         .part("file", file("a", b"a"))
         .part("file", file("b", b"b"));
     problem(send(&app, two).await, 400, "too_many_files").await;
+    let bare = app.post("/v1/files").send().await.expect("an answer");
+    problem(bare, 400, "missing_file").await;
     nothing_is_left(&app).await;
 }
 

@@ -1,10 +1,18 @@
 //! An acknowledged upload: its row, written after its bytes are durable in staging and before the answer is sent.
+//! Where the request has an `Idempotency-Key`, the answer is kept by the same transaction.
 //!
 //! A crash before the row leaves staging litter, which the sweep removes after a grace period; a crash after it
 //! leaves a staged file without a job, which the sweep pushes.
 
 use super::{FileName, staging_column};
-use crate::{batches, clock::Clock, db::Database, digest::Sha256Digest, storage::transfer::Piece};
+use crate::{
+    batches,
+    clock::Clock,
+    db::Database,
+    digest::Sha256Digest,
+    idempotency::{Keep, KeepError},
+    storage::transfer::Piece,
+};
 use entity::{BatchId, FileId, Timestamp, file};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
 use std::time::Duration;
@@ -30,6 +38,8 @@ pub struct NewFile {
 pub enum AcceptError {
     #[error(transparent)]
     Batch(#[from] batches::JoinError),
+    #[error(transparent)]
+    Key(#[from] KeepError),
     #[error("the file could not be recorded")]
     Database(#[from] DbErr),
 }
@@ -37,16 +47,24 @@ pub enum AcceptError {
 /// Writes the row of a file whose bytes are durable in staging; the caller pushes its finalize job.
 ///
 /// # Errors
-/// [`AcceptError::Batch`] when its batch is unknown or closed; then nothing is written.
+/// [`AcceptError::Batch`] when its batch is unknown or closed, [`AcceptError::Key`] when another request has taken
+/// its `Idempotency-Key` over; then nothing is written.
 pub async fn accept(
     db: &Database,
     clock: &Clock,
     new: NewFile,
+    keep: Option<Keep<file::Model>>,
 ) -> Result<file::Model, AcceptError> {
     let now = clock.now();
     let expires_at = new.expires_in.map(|ttl| clock.after(ttl));
     db.write(move |transaction| {
-        Box::pin(async move { insert(transaction, new, now, expires_at).await })
+        Box::pin(async move {
+            let row = insert(transaction, new, now, expires_at).await?;
+            if let Some(keep) = keep {
+                keep.write(transaction, &row).await?;
+            }
+            Ok(row)
+        })
     })
     .await
 }

@@ -5,7 +5,7 @@
 
 use super::{
     fields::{self, Said},
-    intake::{self, Manner, StagedBytes},
+    intake::{self, StagedBytes},
     raw::Arrived,
     upload::{Upload, declared},
 };
@@ -52,7 +52,7 @@ pub(super) async fn take_in(
     upload: Upload,
     boundary: String,
     digest: Option<Sha256Digest>,
-    manner: Manner,
+    hash: bool,
 ) -> Result<Arrived, Problem> {
     let limit = state.landfall.config.uploads.max_file_size.0;
     upload.refuse_larger_than(limit.saturating_add(BESIDES), limit)?;
@@ -73,10 +73,9 @@ pub(super) async fn take_in(
                 ));
             }
             Some("file") => {
-                let hash = manner.hash || said.sha256.is_some();
+                let hash = hash || said.sha256.is_some();
                 let name = fields::name(disposition.filename.as_deref())?;
-                file =
-                    Some(take_file(state, &source, field, name, Manner { hash, ..manner }).await?);
+                file = Some(take_file(state, &source, field, name, hash).await?);
             }
             Some(name) if Said::NAMES.contains(&name) => {
                 let value = text(&source, field, name).await?;
@@ -113,15 +112,15 @@ async fn take_file(
     source: &Source,
     field: Field<'_>,
     name: FileName,
-    manner: Manner,
+    hash: bool,
 ) -> Result<(FileName, String, StagedBytes), Problem> {
     let given = field.headers().get(header::CONTENT_TYPE);
     let given = given.map(|value| value.to_str().unwrap_or("?"));
     let content_type = fields::content_type(given, &state.landfall.config.uploads)?;
     let own = declared(field.headers())?;
-    let hash = manner.hash || own.is_some();
+    let hash = hash || own.is_some();
     let passing = field.inspect(|_| source.passed());
-    let mut bytes = intake::stage(state, passing, None, Manner { hash, ..manner }).await?;
+    let mut bytes = intake::stage(state, passing, None, hash).await?;
     bytes.verify(own).await?;
     Ok((name, content_type, bytes))
 }

@@ -11,11 +11,11 @@ use futures::{Stream, TryStreamExt};
 use landfall_core::{
     digest::Sha256Digest,
     files::{self, AcceptError, FileName, NewFile},
+    idempotency::Keep,
     staging::{Algorithm, Options, Staging, StagingKey},
     storage::transfer::Piece,
 };
 use std::error::Error;
-use uuid::Uuid;
 
 /// Staged bytes that no row speaks of yet: deleted when dropped.
 ///
@@ -47,49 +47,20 @@ impl Drop for StagedBytes {
     }
 }
 
-/// How a body is to be staged.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Manner {
-    /// Hash it on its way.
-    pub(super) hash: bool,
-    /// The id that was promised to the file of this `Idempotency-Key`.
-    pub(super) promised: Option<Uuid>,
-}
-
-/// The key bytes are staged under: the id of the file they become, by which the sweep tells them from litter.
-async fn staging_key(state: &State, manner: Manner) -> Result<StagingKey, Problem> {
-    let Some(id) = manner.promised else {
-        return Ok(StagingKey::generate());
-    };
-    let landfall = &state.landfall;
-    let known = files::get(landfall.db.read(), &files::Scope::All, FileId(id)).await?;
-    if known.is_some() {
-        // A first request has written the file and then crashed: its bytes stay, these only prove to be the same.
-        return Ok(StagingKey::generate());
-    }
-    let key = StagingKey(id);
-    // What a first request staged before it crashed.
-    landfall.staging.delete(key).await?;
-    Ok(key)
-}
-
-/// Stages a body of at most `uploads.max_file_size`, which is not to be empty.
+/// Stages a body of at most `uploads.max_file_size`, which is not to be empty; with `hash` it is hashed on its way.
 pub(super) async fn stage<E>(
     state: &State,
     body: impl Stream<Item = Result<Bytes, E>> + Send,
     expected: Option<u64>,
-    manner: Manner,
+    hash: bool,
 ) -> Result<StagedBytes, Problem>
 where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     let landfall = &state.landfall;
-    let key = staging_key(state, manner).await?;
-    let hashes: &[Algorithm] = if manner.hash {
-        &[Algorithm::Sha256]
-    } else {
-        &[]
-    };
+    // The id of the file the bytes become, by which the sweep tells them from litter.
+    let key = StagingKey::generate();
+    let hashes: &[Algorithm] = if hash { &[Algorithm::Sha256] } else { &[] };
     let options = Options {
         limit: landfall.config.uploads.max_file_size.0,
         expected,
@@ -163,7 +134,11 @@ pub(super) struct Complete {
 }
 
 /// Commits the file's row. Not to be dropped half-way: then nobody knows whether the bytes are spoken of.
-pub(super) async fn commit(state: &State, complete: Complete) -> Result<file::Model, Problem> {
+pub(super) async fn commit(
+    state: &State,
+    complete: Complete,
+    keep: Option<Keep<file::Model>>,
+) -> Result<file::Model, Problem> {
     let landfall = &state.landfall;
     let Complete {
         id,
@@ -191,23 +166,23 @@ pub(super) async fn commit(state: &State, complete: Complete) -> Result<file::Mo
         }],
         traceparent,
     };
-    match files::accept(&landfall.db, &landfall.clock, new).await {
+    match files::accept(&landfall.db, &landfall.clock, new, keep).await {
         Ok(row) => {
             bytes.kept = true;
             landfall.dispatch.finalize(&[id]).await;
             Ok(row)
         }
-        Err(AcceptError::Batch(error)) => Err(AcceptError::Batch(error).into()),
+        Err(error @ (AcceptError::Batch(_) | AcceptError::Key(_))) => Err(error.into()),
         Err(AcceptError::Database(error)) => {
-            // An earlier request under the same Idempotency-Key may have written it and then crashed.
-            if let Ok(Some(row)) = files::get(landfall.db.read(), &files::Scope::All, id).await {
-                bytes.kept = bytes.key.0 == id.0;
-                landfall.dispatch.finalize(&[id]).await;
-                return Ok(row);
-            }
             // The commit may have succeeded all the same; if it has not, the sweep removes the bytes.
             bytes.kept = true;
-            Err(error.into())
+            match files::get(landfall.db.read(), &files::Scope::All, id).await {
+                Ok(Some(row)) => {
+                    landfall.dispatch.finalize(&[id]).await;
+                    Ok(row)
+                }
+                _ => Err(error.into()),
+            }
         }
     }
 }

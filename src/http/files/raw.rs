@@ -2,10 +2,14 @@
 
 use super::{
     fields::{self, Said},
-    intake::{self, Manner, StagedBytes},
+    intake::{self, StagedBytes},
     upload::Upload,
 };
-use crate::http::{disposition::Disposition, problem::Problem, state::State};
+use crate::http::{
+    disposition::Disposition,
+    problem::{Code, Problem},
+    state::State,
+};
 use http::header;
 use landfall_core::{digest::Sha256Digest, files::FileName};
 
@@ -34,7 +38,7 @@ pub(super) async fn take_in(
     upload: Upload,
     given: Parameters,
     digest: Option<Sha256Digest>,
-    manner: Manner,
+    hash: bool,
 ) -> Result<Arrived, Problem> {
     let said = given.read()?;
     let disposition = upload.headers.get(header::CONTENT_DISPOSITION);
@@ -42,13 +46,19 @@ pub(super) async fn take_in(
     let named = given
         .filename
         .or_else(|| disposition.and_then(|disposition| disposition.filename));
+    if named.is_none() && upload.is_bare()? {
+        return Err(Problem::new(
+            Code::MissingFile,
+            "The request has no body; send the file as `multipart/form-data`, or as the body with `?filename=`.",
+        ));
+    }
     let name = fields::name(named.as_deref())?;
     let uploads = &state.landfall.config.uploads;
     let content_type = fields::content_type(upload.content_type()?, uploads)?;
-    let hash = manner.hash || digest.is_some() || said.sha256.is_some();
+    let hash = hash || digest.is_some() || said.sha256.is_some();
     let length = upload.length()?;
     upload.refuse_larger_than(uploads.max_file_size.0, uploads.max_file_size.0)?;
-    let mut bytes = intake::stage(state, upload.body, length, Manner { hash, ..manner }).await?;
+    let mut bytes = intake::stage(state, upload.body, length, hash).await?;
     bytes.verify(digest).await?;
     bytes.verify(said.sha256).await?;
     Ok(Arrived {

@@ -2,9 +2,8 @@
 
 use super::{
     form,
-    intake::{self, Complete, Manner},
+    intake::{self, Complete},
     raw::{self, Arrived, Parameters},
-    to_wire,
 };
 use crate::http::{
     answer::Answer,
@@ -15,7 +14,7 @@ use crate::http::{
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use entity::FileId;
+use entity::{FileId, file};
 use futures::{Stream, StreamExt};
 use http::{HeaderMap, header};
 use landfall_core::{digest::Sha256Digest, tokens::Identity};
@@ -132,6 +131,12 @@ impl Upload {
         Ok(value.and_then(|value| value.to_str().ok()?.parse().ok()))
     }
 
+    /// True when the request has no body at all.
+    pub(super) fn is_bare(&self) -> Result<bool, Problem> {
+        let chunked = self.headers.contains_key(header::TRANSFER_ENCODING);
+        Ok(!chunked && self.length()?.unwrap_or(0) == 0)
+    }
+
     /// Refuses a body that says itself that it is longer than `most`; `limit` is what files may have.
     pub(super) fn refuse_larger_than(&self, most: u64, limit: u64) -> Result<(), Problem> {
         match self.length()? {
@@ -194,19 +199,16 @@ pub(super) async fn take_in(
     traceparent: Option<String>,
 ) -> Result<Answer<wire::File, 202>, Problem> {
     let turn = idempotent.enter(state, caller).await?;
-    let manner = Manner {
-        hash: idempotent.has_key(),
-        promised: match &turn {
-            Turn::Work(Some(lock)) => lock.resource(),
-            _ => None,
-        },
-    };
-    let arrived = arrive(state, upload, given, manner).await?;
+    let arrived = arrive(state, upload, given, idempotent.has_key()).await?;
     let lock = match turn {
         Turn::Compare(prior) => return prior.again(&fingerprint(idempotent, &arrived)),
         Turn::Work(lock) => lock,
     };
-    let print = lock.as_ref().map(|_| fingerprint(idempotent, &arrived));
+    let keep = lock.as_ref().and_then(|lock| {
+        lock.keep(fingerprint(idempotent, &arrived), |row: &file::Model| {
+            accepted(wire::File::of(row.clone(), None))
+        })
+    });
     let Arrived {
         name,
         content_type,
@@ -214,7 +216,7 @@ pub(super) async fn take_in(
         bytes,
     } = arrived;
     let complete = Complete {
-        id: FileId(manner.promised.unwrap_or(bytes.key().0)),
+        id: FileId(bytes.key().0),
         owner: caller.owner.clone(),
         name,
         content_type,
@@ -224,23 +226,27 @@ pub(super) async fn take_in(
     };
     let state = state.clone();
     detached(async move {
-        let row = intake::commit(&state, complete).await?;
-        let location = format!("/v1/files/{}", row.id);
-        let answer = Answer::new(&to_wire(&state, row).await?)?;
-        let answer = answer.with(header::LOCATION, &location)?;
-        if let (Some(lock), Some(print)) = (lock, print) {
-            lock.finish(&print, &answer).await;
+        let row = intake::commit(&state, complete, keep).await?;
+        if let Some(lock) = lock {
+            lock.kept();
         }
-        Ok(answer)
+        landfall_core::failpoint!("upload.committed");
+        accepted(wire::File::of(row, None))
     })
     .await
+}
+
+/// A file that was taken in is not stored yet, and has no URL.
+fn accepted(file: wire::File) -> Result<Answer<wire::File, 202>, Problem> {
+    let location = format!("/v1/files/{}", file.id);
+    Answer::new(&file)?.with(header::LOCATION, &location)
 }
 
 async fn arrive(
     state: &State,
     upload: Upload,
     given: Parameters,
-    manner: Manner,
+    hash: bool,
 ) -> Result<Arrived, Problem> {
     let digest = declared(&upload.headers)?;
     let content_type = upload.content_type()?.unwrap_or("").to_owned();
@@ -248,7 +254,7 @@ async fn arrive(
     let essence = essence.to_ascii_lowercase();
     if essence == "multipart/form-data" {
         let boundary = form::boundary(&content_type)?;
-        return form::take_in(state, upload, boundary, digest, manner).await;
+        return form::take_in(state, upload, boundary, digest, hash).await;
     }
     if essence.starts_with("multipart/") {
         return Err(Problem::new(
@@ -256,7 +262,7 @@ async fn arrive(
             "Of the multipart types only multipart/form-data is understood.",
         ));
     }
-    raw::take_in(state, upload, given, digest, manner).await
+    raw::take_in(state, upload, given, digest, hash).await
 }
 
 /// All that makes an upload what it is: a form's boundary is another each time.
