@@ -128,7 +128,8 @@ fn not_allowed(allowed: Vec<Method>) -> Problem {
 fn of_poem(error: &Error) -> Problem {
     use poem_openapi::error::{ContentTypeError, ParseParamError, ParsePathError};
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
-        return Problem::field(Code::MalformedRequest, error.name, error.reason.clone());
+        let message = in_our_words(&error.reason);
+        return Problem::field(Code::MalformedRequest, error.name, message);
     }
     // An id that cannot be is an id nobody has.
     if error.is::<ParsePathError>()
@@ -149,6 +150,29 @@ fn of_poem(error: &Error) -> Problem {
             Problem::new(Code::MalformedRequest, "The request cannot be understood.")
         }
         _ => Problem::failed(error.to_string()),
+    }
+}
+
+/// What poem-openapi says of a parameter, without the names of its types.
+fn in_our_words(reason: &str) -> String {
+    let bound = |name: &str| {
+        let rest = reason.split_once(name)?.1;
+        rest.split([',', ')']).next()
+    };
+    if let Some(most) = bound("maximum(") {
+        return format!("may be {most} at most");
+    }
+    if let Some(least) = bound("minimum(") {
+        return format!("is to be {least} at least");
+    }
+    let text = reason.split(" (occurred while parsing").next();
+    let text = text.unwrap_or(reason);
+    let text = text.split_once("\": ").map_or(text, |(_, text)| text);
+    match text {
+        "Expect a valid enumeration value." => {
+            "is none of the values that /openapi.json lists".to_owned()
+        }
+        _ => text.to_owned(),
     }
 }
 

@@ -19,7 +19,7 @@ use futures::{StreamExt, TryStreamExt};
 use http::{HeaderMap, header};
 use landfall_core::{
     context::Landfall,
-    files::Scope,
+    files::{FileName, Scope},
     tokens::Identity,
     uploads::{self, Bytestream, NewPart, NewUpload, Ranges, Shape},
 };
@@ -191,7 +191,9 @@ fn checked(
     let uploads = &landfall.config.uploads;
     let new = NewUpload {
         owner: caller.owner.clone(),
-        original_filename: fields::name(Some(&asked.original_filename))?,
+        original_filename: FileName::parse(&asked.original_filename).map_err(|error| {
+            Problem::field(Code::InvalidName, "original_filename", error.to_string())
+        })?,
         content_type: fields::content_type(asked.content_type.as_deref(), uploads)?,
         declared_sha256: said.sha256,
         expires_in: said.life(&landfall.config),

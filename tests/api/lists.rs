@@ -98,5 +98,7 @@ async fn parameters_that_cannot_be_are_named() {
     ] {
         let refused = problem(get(&app, &format!("/v1/files?{query}")).await, 400, code).await;
         assert_eq!(refused["errors"][0]["field"], field, "{query}");
+        let message = refused["errors"][0]["message"].as_str().expect("a message");
+        assert!(!message.contains("pars"), "{message}");
     }
 }

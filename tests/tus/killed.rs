@@ -112,21 +112,23 @@ async fn offset_told_after_a_kill_is_durable_and_the_upload_goes_on() {
     );
     stream.write_all(head.as_bytes()).await.expect("a head");
     let sent = bytes.clone();
+    // A piece for each look: the body goes on for as long as the test looks, and ends only with the server.
+    let (look, mut looks) = tokio::sync::mpsc::unbounded_channel();
     let sending = tokio::spawn(async move {
-        // Without a pause the server could tell from the end, and without an end.
         for piece in sent.chunks(50_000).take(300) {
-            if stream.write_all(piece).await.is_err() {
+            if looks.recv().await.is_none() || stream.write_all(piece).await.is_err() {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     });
     let told = wait_until(SOON, async || {
+        look.send(()).expect("the sender sends");
         let offset = server.offset(&path).await;
         (offset > 0).then_some(offset)
     })
     .await;
     server.process.kill().await;
+    drop(look);
     sending.await.expect("the sender ends");
     let server = Server::start(&installation, None).await;
     let offset = server.offset(&path).await;

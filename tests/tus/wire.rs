@@ -2,7 +2,9 @@
 
 use super::{OFFSET_STREAM, answered, begin, offset, patch, send, stored};
 use crate::support::TestApp;
+use entity::{UploadId, upload};
 use landfall_test_servers::wait_until;
+use sea_orm::EntityTrait;
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -86,8 +88,16 @@ async fn head_right_after_a_lost_connection_tells_all_that_came() {
     let app = TestApp::start().await;
     let path = begin(&app, 10).await;
     let _stalled = begun(&app, &path, 0, 10, b"hello").await;
-    // The writer has had the bytes for less than the pause after which it counts them.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // From here on the writer has the bytes, for less than the pause after which it counts them.
+    let id = path.rsplit('/').next().expect("an id");
+    let id: UploadId = id.parse().expect("an id");
+    wait_until(SOON, async || {
+        let row = upload::Entity::find_by_id(id)
+            .one(app.parts.landfall.db.read())
+            .await;
+        row.expect("a row").and_then(|row| row.lease_expires_at)
+    })
+    .await;
     assert_eq!(offset(&app, &path).await, 5);
     answered(&send(patch(&app, &path, 5, "world")).await, 204);
 }
