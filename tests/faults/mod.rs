@@ -4,4 +4,5 @@ mod cluster;
 mod killed;
 mod outages;
 mod scaled;
+mod stalled;
 mod zombie;

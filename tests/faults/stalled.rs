@@ -1,0 +1,117 @@
+//! I8: an endpoint that stalls delays nobody but itself.
+
+use crate::support::{
+    TestApp,
+    app::{Builder, SOON, json},
+};
+use entity::delivery::{self, DeliveryStatus};
+use futures::{StreamExt, TryStreamExt, stream};
+use landfall_core::{batches, files::Scope};
+use landfall_test_servers::Behaviour;
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+/// Deliveries that wait for the stalled endpoint.
+const WAITING: usize = 5000;
+
+/// Files announced to the healthy one in each of the two rounds.
+const ANNOUNCED: usize = 100;
+
+/// How long the endpoint takes over each request: as long as `webhooks.timeout` lets it.
+const STALL: Duration = Duration::from_secs(30);
+
+/// Wide, for a slow machine; an endpoint that waits for the stalled one waits for seconds.
+const BOUND: Duration = Duration::from_secs(1);
+
+async fn healthy_endpoint_is_not_delayed(builder: Builder) {
+    let app = builder.start().await;
+    app.webhook("/healthy", &["file.stored"]).await;
+    let alone = latencies(&app).await;
+
+    app.receiver.set("/stalled", Behaviour::stall(STALL));
+    app.webhook("/stalled", &[]).await;
+    write_events(&app).await;
+    let share = app.parts.landfall.config.webhooks.endpoint_concurrency as usize;
+    app.receiver.wait_for_at("/stalled", share, SOON).await;
+    let beside = latencies(&app).await;
+
+    let waiting = delivery::Entity::find()
+        .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
+        .count(app.parts.landfall.db.read());
+    let waiting = waiting.await.expect("deliveries can be counted");
+    println!(
+        "event committed to receipt, p50 and p95: alone {:?} and {:?}; beside an endpoint that stalls, with {waiting} \
+         deliveries waiting, {:?} and {:?}",
+        at(&alone, 50),
+        at(&alone, 95),
+        at(&beside, 50),
+        at(&beside, 95),
+    );
+    assert!(waiting >= WAITING as u64, "they waited all the while");
+    assert!(at(&alone, 95) < BOUND, "slow even alone");
+    assert!(at(&beside, 95) < BOUND, "I8: delayed by the stalled one");
+}
+
+/// Batches without files are announced when they are closed.
+async fn write_events(app: &TestApp) {
+    let landfall = &app.parts.landfall;
+    let written = stream::iter(0..WAITING).map(async |_| {
+        let batch = batches::create(&landfall.db, &landfall.clock, None, serde_json::json!({}));
+        let id = batch.await.expect("a batch").id;
+        let closed = batches::finalize(&landfall.db, &landfall.clock, &Scope::All, id).await;
+        let (_, event) = closed.expect("the batch is closed");
+        event.expect("an empty batch is complete at once").due
+    });
+    let due: Vec<_> = written.buffer_unordered(64).collect().await;
+    landfall.dispatch.deliver(&due.concat()).await;
+}
+
+/// Between each file's event and its receipt at the healthy endpoint, the shortest first.
+async fn latencies(app: &TestApp) -> Vec<Duration> {
+    let before = app.receiver.requests_to("/healthy").len();
+    let mut files = Vec::new();
+    for number in 1..=ANNOUNCED {
+        files.push(app.upload("told.txt", "hello").await["id"].clone());
+        app.receiver
+            .wait_for_at("/healthy", before + number, STALL)
+            .await;
+    }
+    let received: BTreeMap<String, SystemTime> = app
+        .receiver
+        .requests_to("/healthy")
+        .iter()
+        .map(|request| (request.header("webhook-id").to_owned(), request.at_time))
+        .collect();
+    let mut latencies: Vec<Duration> = stream::iter(files)
+        .then(async |file| {
+            let path = format!("/v1/events?aggregate_id={}", file.as_str().expect("an id"));
+            let events = json(app.get(&path).send().await.expect("an answer"), 200).await;
+            let event = &events["items"][0];
+            let committed = event["created_at"].as_str().expect("a time");
+            let committed: chrono::DateTime<chrono::Utc> = committed.parse().expect("a time");
+            let received = received[event["id"].as_str().expect("an id")];
+            received.duration_since(committed.into())
+        })
+        .try_collect()
+        .await
+        .expect("nobody is told before the commit");
+    latencies.sort_unstable();
+    latencies
+}
+
+fn at(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[sorted.len() * percent / 100]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthy_endpoint_is_not_delayed_by_a_stalled_one_on_sqlite() {
+    healthy_endpoint_is_not_delayed(TestApp::builder()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthy_endpoint_is_not_delayed_by_a_stalled_one_on_postgres() {
+    healthy_endpoint_is_not_delayed(TestApp::builder().postgres()).await;
+}
