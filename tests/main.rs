@@ -12,6 +12,7 @@ compile_error!(
 
 mod api;
 mod batches;
+mod cli;
 mod faults;
 mod journey;
 mod support;

@@ -2,8 +2,13 @@
 
 use anyhow::Context;
 use landfall_core::{
-    clock::Clock, config::Config, context::Landfall, db::Database, deliver::Deliverer,
-    staging::Staging, storage::Storage,
+    clock::Clock,
+    config::{Backend, Config},
+    context::Landfall,
+    db::Database,
+    deliver::Deliverer,
+    staging::Staging,
+    storage::Storage,
 };
 use landfall_queue::{Redis, WorkerIdentity};
 use landfall_workers::{QueueDispatch, Queues};
@@ -34,12 +39,8 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
     db.require_current().await?;
     let clock = Clock::system();
     follow_database(db.clone(), clock.clone()).await?;
-    let storage = Storage::open(&config.storage)
-        .await
-        .context("storage cannot be used")?;
-    let staging = Staging::open(&config.staging, &storage)
-        .await
-        .context("staging cannot be used")?;
+    let storage = open_storage(&config).await?;
+    let staging = open_staging(&config, &storage).await?;
     let queues = Queues::new(redis, &config);
     let dispatch = QueueDispatch::new(queues.clone(), clock.clone());
     let worker = worker_name();
@@ -58,6 +59,36 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
         queues,
         deliverer,
         worker,
+    })
+}
+
+/// Opens the storage of the configuration.
+///
+/// # Errors
+/// What keeps it from being used, with the setting to change.
+pub async fn open_storage(config: &Config) -> anyhow::Result<Storage> {
+    let opened = Storage::open(&config.storage).await;
+    opened.with_context(|| match config.storage.backend {
+        Backend::Fs => format!(
+            "storage.path {} cannot be used",
+            config.storage.path.display()
+        ),
+        Backend::S3 => "storage cannot be used".to_owned(),
+    })
+}
+
+/// Opens the staging of the configuration.
+///
+/// # Errors
+/// What keeps it from being used, with the setting to change.
+pub async fn open_staging(config: &Config, storage: &Storage) -> anyhow::Result<Staging> {
+    let opened = Staging::open(&config.staging, storage).await;
+    opened.with_context(|| match config.staging.backend {
+        Backend::Fs => format!(
+            "staging.path {} cannot be used",
+            config.staging.path.display()
+        ),
+        Backend::S3 => "staging cannot be used".to_owned(),
     })
 }
 

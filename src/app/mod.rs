@@ -8,7 +8,7 @@ mod embedded_redis;
 mod instance;
 mod run;
 
-pub use build::{Parts, assemble, connect_redis};
+pub use build::{Parts, assemble, connect_redis, open_staging, open_storage};
 pub use embedded_redis::{EmbeddedRedis, RedisError};
 pub use instance::{InstanceLock, lock_data_dir};
 pub use run::{Roles, public_url, run};

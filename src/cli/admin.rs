@@ -3,7 +3,7 @@
 use crate::app::{self, Parts};
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use landfall_core::{config::Config, db::Database, storage::Storage, sweep};
+use landfall_core::{config::Config, db::Database, sweep};
 use serde::Serialize;
 use std::{future::Future, process::ExitCode, sync::Arc};
 
@@ -96,29 +96,7 @@ pub(super) async fn check(config: Config, args: CheckArgs) -> anyhow::Result<Exi
     }];
     checks.push(Checked::of("database", check_database(&config)).await);
     checks.push(Checked::of("redis", check_redis(&config)).await);
-    let storage = Storage::open(&config.storage).await;
-    checks.push(
-        Checked::of("storage", async {
-            storage
-                .as_ref()
-                .map_err(|error| anyhow::anyhow!("{error}"))?
-                .probe()
-                .await?;
-            Ok("an object was written, read back and deleted".to_owned())
-        })
-        .await,
-    );
-    checks.push(
-        Checked::of("staging", async {
-            let storage = storage
-                .as_ref()
-                .map_err(|error| anyhow::anyhow!("{error}"))?;
-            let staging = landfall_core::staging::Staging::open(&config.staging, storage).await?;
-            staging.probe().await?;
-            Ok("bytes were staged, read back and deleted".to_owned())
-        })
-        .await,
-    );
+    checks.extend(check_places(&config).await);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&checks)?);
     } else {
@@ -154,6 +132,31 @@ async fn check_database(config: &Config) -> anyhow::Result<String> {
             "it answers; {some} migration(s) to come: run `landfall migrate up` (`landfall up` does so itself)"
         ),
     })
+}
+
+/// Storage, and staging, which may lie in it.
+async fn check_places(config: &Config) -> Vec<Checked> {
+    let opened = app::open_storage(config).await;
+    let storage = match opened {
+        Ok(storage) => storage,
+        Err(error) => {
+            let failed = async { Err(error) };
+            return vec![Checked::of("storage", failed).await];
+        }
+    };
+    let stored = async {
+        storage.probe().await?;
+        Ok("an object was written, read back and deleted".to_owned())
+    };
+    let staged = async {
+        let staging = app::open_staging(config, &storage).await?;
+        staging.probe().await?;
+        Ok("bytes were staged, read back and deleted".to_owned())
+    };
+    vec![
+        Checked::of("storage", stored).await,
+        Checked::of("staging", staged).await,
+    ]
 }
 
 async fn check_redis(config: &Config) -> anyhow::Result<String> {
