@@ -13,8 +13,10 @@ compile_error!(
 mod api;
 mod batches;
 mod cli;
+mod docs;
 mod faults;
 mod journey;
+mod processes;
 mod support;
 mod sweep;
 mod tus;

@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -35,7 +36,22 @@ impl Process {
 
     /// Starts it and waits until it says where it listens.
     pub async fn listening(arguments: &[&str], environment: &[(String, String)]) -> Self {
-        let mut process = Self::spawn(arguments, environment);
+        Self::listens(command(arguments, environment)).await
+    }
+
+    /// Starts a script that becomes `landfall`, in a folder, and waits until that says where it listens.
+    pub async fn started(script: &Path, environment: &[(String, String)], folder: &Path) -> Self {
+        let mut command = program(script, environment);
+        command.current_dir(folder);
+        Self::listens(command).await
+    }
+
+    async fn listens(mut command: Command) -> Self {
+        command.stdout(Stdio::piped()).kill_on_drop(true);
+        let mut process = Self {
+            child: command.spawn().expect("landfall starts"),
+            url: String::new(),
+        };
         let stdout = process
             .child
             .stdout
@@ -66,12 +82,17 @@ impl Process {
         self.child.wait().await.expect("a process ends")
     }
 
+    /// Waits for the exit.
+    pub async fn ends_within(&mut self, deadline: Duration) -> ExitStatus {
+        let ended = tokio::time::timeout(deadline, self.child.wait()).await;
+        ended
+            .expect("the process does not end in time")
+            .expect("a process ends")
+    }
+
     /// Waits for a process that ends itself by SIGKILL.
     pub async fn dies_within(&mut self, deadline: Duration) {
-        let ended = tokio::time::timeout(deadline, self.child.wait()).await;
-        let status = ended
-            .expect("the process did not come to its failpoint")
-            .expect("a process ends");
+        let status = self.ends_within(deadline).await;
         assert_eq!(
             status.signal(),
             Some(9),
@@ -99,8 +120,14 @@ impl Process {
 
 /// The command, for tests that want its output.
 pub fn command(arguments: &[&str], environment: &[(String, String)]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_landfall"));
-    command.args(arguments).env_clear();
+    let mut command = program(Path::new(env!("CARGO_BIN_EXE_landfall")), environment);
+    command.args(arguments);
+    command
+}
+
+fn program(path: &Path, environment: &[(String, String)]) -> Command {
+    let mut command = Command::new(path);
+    command.env_clear();
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("HOME", std::env::var_os("HOME").unwrap_or_default());
     command.envs(environment.iter().map(|(name, value)| (name, value)));
