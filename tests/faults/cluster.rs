@@ -104,14 +104,12 @@ impl Cluster {
         .await;
     }
 
-    /// All invariants, once everything has come to rest.
-    pub async fn check(&self, acknowledged: &[String]) {
-        invariants::come_to_rest(&self.parts.landfall).await;
-        invariants::check(
-            &self.parts.landfall,
-            acknowledged,
-            &self.receiver.requests(),
-        )
-        .await;
+    /// All invariants, once everything has come to rest after so many faults.
+    pub async fn check(&self, acknowledged: &[String], faults: usize) {
+        let landfall = &self.parts.landfall;
+        invariants::come_to_rest(landfall).await;
+        let received = self.receiver.requests();
+        invariants::check(landfall, acknowledged, &received).await;
+        invariants::doubles_are_few(landfall, &received, faults).await;
     }
 }

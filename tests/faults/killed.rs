@@ -31,7 +31,7 @@ async fn killed_at_every_step(installation: Installation) {
             .receiver
             .wait_for(acknowledged.len(), AFTER_A_KILL)
             .await;
-        cluster.check(&acknowledged).await;
+        cluster.check(&acknowledged, acknowledged.len()).await;
         assert!(
             next.terminate().await.success(),
             "a worker ends well on SIGTERM"
@@ -83,7 +83,7 @@ async fn file_whose_staging_vanished_fails_for_good_even_when_the_worker_is_kill
     doomed.dies_within(AFTER_A_KILL).await;
     let _next = cluster.worker(None);
     cluster.wait_for(&id, "failed", AFTER_A_KILL).await;
-    cluster.check(&[id]).await;
+    cluster.check(&[id], 1).await;
     assert!(
         cluster.receiver.requests().is_empty(),
         "a failed upload announces nothing"
@@ -101,7 +101,7 @@ async fn file_that_kills_its_worker_three_times_is_quarantined() {
     let _next = cluster.worker(None);
     cluster.wait_for(&id, "failed", AFTER_A_KILL).await;
     assert_eq!(cluster.file(&id).await["error"]["code"], "poison");
-    cluster.check(&[id]).await;
+    cluster.check(&[id], 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,5 +117,5 @@ async fn api_killed_after_the_answer_has_lost_nothing() {
     }
     cluster.api.kill().await;
     let _worker = cluster.worker(None);
-    cluster.check(&acknowledged).await;
+    cluster.check(&acknowledged, 1).await;
 }

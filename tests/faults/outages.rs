@@ -71,7 +71,7 @@ async fn flushall_with_a_thousand_files_in_flight_loses_nothing() {
         }
     })
     .await;
-    cluster.check(&acknowledged).await;
+    cluster.check(&acknowledged, 2).await;
 }
 
 /// In the middle of the work, too.

@@ -113,7 +113,7 @@ async fn five_processes_under_load_with_workers_killed_keep_every_invariant() {
         cluster.receiver.requests().len(),
         acknowledged.len()
     );
-    cluster.check(&acknowledged).await;
+    cluster.check(&acknowledged, kills).await;
     // A killed worker's multipart upload is left alone for the grace period: another might still be writing to it.
     let landfall = &cluster.parts.landfall;
     let grace = landfall.config.staging.grace;

@@ -29,7 +29,7 @@ async fn worker_frozen_past_its_lease_cannot_commit() {
         stored,
         "the row is as the other worker committed it"
     );
-    cluster.check(&[id, other]).await;
+    cluster.check(&[id, other], 1).await;
     let events = entity::outbox_event::Entity::find()
         .all(cluster.parts.landfall.db.read())
         .await
@@ -52,7 +52,7 @@ async fn deliverer_frozen_past_its_lease_records_nothing() {
         requests[1].header("webhook-id")
     );
     zombie.signal(Signal::CONT);
-    cluster.check(&[id]).await;
+    cluster.check(&[id], 1).await;
     let attempts = wait_until(AFTER_A_KILL, async || {
         let attempts = entity::attempt::Entity::find()
             .all(cluster.parts.landfall.db.read())

@@ -1,4 +1,4 @@
-//! I1 to I5 and I7: what must hold after any fault, within two sweeps of quiet.
+//! I1 to I7: what must hold after any fault, within two sweeps of quiet.
 
 use super::TestApp;
 use entity::{
@@ -19,10 +19,11 @@ use std::{
 /// How long two sweeps and the work they push may take in a test.
 const QUIET_WITHIN: Duration = Duration::from_secs(90);
 
-/// Sweeps until nothing is on its way any more, then checks every invariant.
+/// Sweeps until nothing is on its way any more, then checks every invariant, where no fault befell a sender of webhooks.
 pub async fn hold(app: &TestApp, acknowledged: &[String], received: &[Received]) {
     come_to_rest(&app.parts.landfall).await;
     check(&app.parts.landfall, acknowledged, received).await;
+    doubles_are_few(&app.parts.landfall, received, 0).await;
 }
 
 /// Sweeps until every file and every delivery is final.
@@ -192,6 +193,36 @@ async fn deliveries_are_in_the_receivers_log(landfall: &Landfall, received: &[Re
             DeliveryStatus::Pending => panic!("I3: {} is still pending", delivery.id),
         }
     }
+}
+
+/// I6: requests beyond the one that each endpoint answered 2xx for each event are no more than `faults` times what can
+/// be in flight to it. An attempt whose sender was killed counts, whether or not its answer was still sent.
+pub async fn doubles_are_few(landfall: &Landfall, received: &[Received], faults: usize) {
+    let mut told: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for request in received {
+        if request
+            .status
+            .is_none_or(|status| (200..300).contains(&status))
+        {
+            let key = (request.path.as_str(), request.header("webhook-id"));
+            *told.entry(key).or_default() += 1;
+        }
+    }
+    let endpoints = entity::webhook_endpoint::Entity::find()
+        .count(landfall.db.read())
+        .await
+        .expect("endpoints can be counted");
+    let endpoints = usize::try_from(endpoints).expect("they are few");
+    let in_flight = landfall.config.webhooks.endpoint_concurrency as usize * endpoints;
+    let doubles: usize = told.values().map(|times| times - 1).sum();
+    println!(
+        "I6: {doubles} double deliveries of {} after {faults} faults",
+        told.len()
+    );
+    assert!(
+        doubles <= faults * in_flight,
+        "I6: {doubles} double deliveries after {faults} faults, with {in_flight} in flight at most"
+    );
 }
 
 async fn nothing_is_left_over(landfall: &Landfall, files: &[file::Model]) {
