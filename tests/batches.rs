@@ -2,11 +2,20 @@
 
 use crate::support::{
     TestApp,
-    app::{json, problem},
+    app::{Builder, json, problem},
+    over_both_databases,
 };
 use landfall_test_servers::wait_until;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
+
+over_both_databases!(
+    batch_is_complete_once_it_is_closed_and_all_files_are_stored,
+    files_of_a_batch_are_listed_in_pages,
+    batch_without_files_ends_failed,
+    uploads_in_pieces_belong_to_batches_too,
+    unknown_batches_are_not_found,
+);
 
 async fn send(request: RequestBuilder) -> Response {
     request.send().await.expect("an answer")
@@ -32,9 +41,8 @@ async fn upload(app: &TestApp, batch: &Value, sha256: Option<&str>) -> Response 
     send(app.post("/v1/files").query(&query).body("hello")).await
 }
 
-#[tokio::test]
-async fn batch_is_complete_once_it_is_closed_and_all_files_are_stored() {
-    let app = TestApp::start().await;
+async fn batch_is_complete_once_it_is_closed_and_all_files_are_stored(builder: Builder) {
+    let app = builder.start().await;
     let webhook = app.webhook("/batches", &["batch.complete"]).await;
     assert!(webhook["id"].is_string());
     let batch = begin(&app).await;
@@ -74,9 +82,8 @@ async fn batch_is_complete_once_it_is_closed_and_all_files_are_stored() {
     problem(late, 409, "conflict").await;
 }
 
-#[tokio::test]
-async fn files_of_a_batch_are_listed_in_pages() {
-    let app = TestApp::start().await;
+async fn files_of_a_batch_are_listed_in_pages(builder: Builder) {
+    let app = builder.start().await;
     let batch = begin(&app).await;
     for _ in 0..3 {
         json(upload(&app, &batch, None).await, 202).await;
@@ -95,9 +102,8 @@ async fn files_of_a_batch_are_listed_in_pages() {
     assert!(second["next_cursor"].is_null());
 }
 
-#[tokio::test]
-async fn batch_without_files_ends_failed() {
-    let app = TestApp::start().await;
+async fn batch_without_files_ends_failed(builder: Builder) {
+    let app = builder.start().await;
     let batch = json(send(app.post("/v1/batches")).await, 201).await;
     let closed = json(
         send(app.post(&format!("{}/finalize", path(&batch)))).await,
@@ -107,9 +113,8 @@ async fn batch_without_files_ends_failed() {
     assert_eq!(closed["status"], "failed");
 }
 
-#[tokio::test]
-async fn uploads_in_pieces_belong_to_batches_too() {
-    let app = TestApp::start().await;
+async fn uploads_in_pieces_belong_to_batches_too(builder: Builder) {
+    let app = builder.start().await;
     let batch = begin(&app).await;
     let new = json!({"original_filename": "a.bin", "total_size_bytes": 5, "batch_id": batch["id"]});
     let session = json(send(app.post("/v1/uploads").json(&new)).await, 201).await;
@@ -131,9 +136,8 @@ async fn uploads_in_pieces_belong_to_batches_too() {
     );
 }
 
-#[tokio::test]
-async fn unknown_batches_are_not_found() {
-    let app = TestApp::start().await;
+async fn unknown_batches_are_not_found(builder: Builder) {
+    let app = builder.start().await;
     let unknown = "/v1/batches/0192f0c1-0000-7000-8000-000000000000";
     problem(send(app.get(unknown)).await, 404, "not_found").await;
     problem(

@@ -1,13 +1,22 @@
 //! `Idempotency-Key`.
 
-use super::{file, without_workers};
+use super::file;
 use crate::support::{
     Installation, Process, TestApp,
-    app::{SOON, json, problem},
+    app::{Builder, SOON, json, problem},
+    over_both_databases,
 };
 use landfall_core::idempotency::{self, Entry, LOCK};
 use reqwest::{Response, multipart::Form};
 use serde_json::json;
+
+over_both_databases!(
+    the_same_upload_again_gets_the_first_answer,
+    a_refused_request_leaves_its_key_free,
+    while_the_first_is_under_way_others_are_told,
+    at_once_one_is_taken_in,
+    other_posts_that_create_have_it_too,
+);
 
 async fn upload(app: &TestApp, key: &str, bytes: &'static [u8]) -> Response {
     let form = Form::new()
@@ -25,9 +34,8 @@ async fn count(app: &TestApp) -> usize {
     list["items"].as_array().map_or(0, Vec::len)
 }
 
-#[tokio::test]
-async fn the_same_upload_again_gets_the_first_answer() {
-    let app = without_workers().await;
+async fn the_same_upload_again_gets_the_first_answer(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     let first = upload(&app, "k", b"hello").await;
     let location = first.headers()["location"].clone();
     let first = json(first, 202).await;
@@ -47,9 +55,8 @@ async fn the_same_upload_again_gets_the_first_answer() {
     assert_eq!(count(&app).await, 2);
 }
 
-#[tokio::test]
-async fn a_refused_request_leaves_its_key_free() {
-    let app = without_workers().await;
+async fn a_refused_request_leaves_its_key_free(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     problem(upload(&app, "k", b"").await, 400, "empty_file").await;
     landfall_test_servers::wait_until(SOON, async || {
         (upload(&app, "k", b"hello").await.status() == 202).then_some(())
@@ -58,9 +65,8 @@ async fn a_refused_request_leaves_its_key_free() {
     assert_eq!(count(&app).await, 1);
 }
 
-#[tokio::test]
-async fn while_the_first_is_under_way_others_are_told() {
-    let app = without_workers().await;
+async fn while_the_first_is_under_way_others_are_told(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     let landfall = &app.parts.landfall;
     let first = idempotency::enter(&landfall.db, &landfall.clock, None, "k").await;
     let Entry::First(_) = first.expect("the database answers") else {
@@ -73,9 +79,8 @@ async fn while_the_first_is_under_way_others_are_told() {
     assert_eq!(count(&app).await, 1);
 }
 
-#[tokio::test]
-async fn at_once_one_is_taken_in() {
-    let app = without_workers().await;
+async fn at_once_one_is_taken_in(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     let all = (0..8).map(|_| upload(&app, "k", b"hello"));
     let answers = futures::future::join_all(all).await;
     for answer in &answers {
@@ -85,9 +90,8 @@ async fn at_once_one_is_taken_in() {
     assert_eq!(count(&app).await, 1);
 }
 
-#[tokio::test]
-async fn other_posts_that_create_have_it_too() {
-    let app = without_workers().await;
+async fn other_posts_that_create_have_it_too(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     let create = async |url: &str| {
         let request = app.post("/v1/webhooks").header("idempotency-key", "k");
         request

@@ -1,8 +1,18 @@
 //! `GET /v1/files`, and the other lists.
 
-use super::{get, without_workers};
-use crate::support::app::{json, problem};
+use super::get;
+use crate::support::{
+    app::{Builder, json, problem},
+    over_both_databases,
+};
 use serde_json::Value;
+
+over_both_databases!(
+    pages_are_newest_first_and_lead_on_to_the_last,
+    filters_choose,
+    parameters_without_a_value_are_as_good_as_absent,
+    parameters_that_cannot_be_are_named,
+);
 
 fn names(page: &Value) -> Vec<&str> {
     let items = page["items"].as_array().expect("items");
@@ -12,9 +22,8 @@ fn names(page: &Value) -> Vec<&str> {
         .collect()
 }
 
-#[tokio::test]
-async fn pages_are_newest_first_and_lead_on_to_the_last() {
-    let app = without_workers().await;
+async fn pages_are_newest_first_and_lead_on_to_the_last(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     for name in ["a", "b", "c", "d", "e"] {
         app.upload(name, "hello").await;
     }
@@ -31,9 +40,8 @@ async fn pages_are_newest_first_and_lead_on_to_the_last() {
     assert_eq!(seen, ["e", "d", "c", "b", "a"]);
 }
 
-#[tokio::test]
-async fn filters_choose() {
-    let app = without_workers().await;
+async fn filters_choose(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     app.upload("Bericht.pdf", "hello").await;
     let other = app.upload("photo.png", "hello").await;
     let id = other["id"].as_str().expect("an id");
@@ -50,9 +58,8 @@ async fn filters_choose() {
     }
 }
 
-#[tokio::test]
-async fn parameters_without_a_value_are_as_good_as_absent() {
-    let app = without_workers().await;
+async fn parameters_without_a_value_are_as_good_as_absent(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     app.upload("a", "hello").await;
     let webhook = app.webhook("/hook", &[]).await;
     let deliveries = format!(
@@ -82,9 +89,8 @@ async fn parameters_without_a_value_are_as_good_as_absent() {
     json(get(&app, &path).await, 200).await;
 }
 
-#[tokio::test]
-async fn parameters_that_cannot_be_are_named() {
-    let app = without_workers().await;
+async fn parameters_that_cannot_be_are_named(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     for (query, code, field) in [
         ("cursor=x", "invalid_cursor", "cursor"),
         ("cursor=AAAA", "invalid_cursor", "cursor"),

@@ -1,22 +1,30 @@
 //! `/v1/webhooks` and `/v1/events`.
 
-use super::{get, without_workers};
+use super::get;
 use crate::support::{
     TestApp,
-    app::{SOON, json, problem},
+    app::{Builder, SOON, json, problem},
+    over_both_databases,
 };
 use landfall_test_servers::wait_until;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+
+over_both_databases!(
+    an_endpoint_is_made_changed_and_removed,
+    wrong_bodies_are_named_field_by_field,
+    bodies_are_bounded_json,
+    a_test_event_and_a_redelivery_reach_the_endpoint,
+    a_replay_counts_what_it_makes_due,
+);
 
 async fn call(app: &TestApp, method: Method, path: &str, body: &Value) -> Response {
     let request = app.request(method, path).json(body);
     request.send().await.expect("an answer")
 }
 
-#[tokio::test]
-async fn an_endpoint_is_made_changed_and_removed() {
-    let app = without_workers().await;
+async fn an_endpoint_is_made_changed_and_removed(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     let new = json!({ "url": "https://example.com/a", "event_types": ["file.stored"] });
     let created = json(call(&app, Method::POST, "/v1/webhooks", &new).await, 201).await;
     let secret = created["secret"].as_str().expect("a secret").to_owned();
@@ -42,9 +50,8 @@ async fn an_endpoint_is_made_changed_and_removed() {
     problem(get(&app, &path).await, 404, "not_found").await;
 }
 
-#[tokio::test]
-async fn wrong_bodies_are_named_field_by_field() {
-    let app = without_workers().await;
+async fn wrong_bodies_are_named_field_by_field(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     let refused = async |body: Value, code: &str| {
         let response = call(&app, Method::POST, "/v1/webhooks", &body).await;
         let refused = problem(response, 400, code).await;
@@ -74,9 +81,8 @@ async fn wrong_bodies_are_named_field_by_field() {
     assert!(refused(json!([]), "malformed_request").await.is_empty());
 }
 
-#[tokio::test]
-async fn bodies_are_bounded_json() {
-    let app = without_workers().await;
+async fn bodies_are_bounded_json(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
     let raw = async |body: String, content_type: &str| {
         let request = app
             .post("/v1/webhooks")
@@ -113,9 +119,8 @@ async fn bodies_are_bounded_json() {
     problem(raw(large, "application/json").await, 413, "too_large").await;
 }
 
-#[tokio::test]
-async fn a_test_event_and_a_redelivery_reach_the_endpoint() {
-    let app = TestApp::start().await;
+async fn a_test_event_and_a_redelivery_reach_the_endpoint(builder: Builder) {
+    let app = builder.start().await;
     let webhook = app.webhook("/hook", &["batch.complete"]).await;
     let path = format!("/v1/webhooks/{}", webhook["id"].as_str().expect("an id"));
     let tested = app
@@ -145,9 +150,8 @@ async fn a_test_event_and_a_redelivery_reach_the_endpoint() {
     assert_eq!(events["items"][0]["deliveries"][0]["attempts"], json!([]));
 }
 
-#[tokio::test]
-async fn a_replay_counts_what_it_makes_due() {
-    let app = TestApp::start().await;
+async fn a_replay_counts_what_it_makes_due(builder: Builder) {
+    let app = builder.start().await;
     let taken = app.upload("a", "hello").await;
     app.settled(&taken["id"]).await;
     let webhook = app.webhook("/hook", &[]).await;

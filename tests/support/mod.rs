@@ -8,3 +8,22 @@ pub mod process;
 pub use app::TestApp;
 pub use installation::Installation;
 pub use process::Process;
+
+/// Runs each of these tests over SQLite and over PostgreSQL.
+macro_rules! over_both_databases {
+    ($($name:ident),+ $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name($crate::support::TestApp::builder()).await;
+            })+
+        }
+        mod on_postgres {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name($crate::support::TestApp::builder().postgres()).await;
+            })+
+        }
+    };
+}
+pub(crate) use over_both_databases;
