@@ -91,14 +91,14 @@ async fn files_of_a_batch_are_listed_in_pages(builder: Builder) {
     app.upload("other.txt", "hello").await;
     let files = format!("{}/files", path(&batch));
     let first = json(send(app.get(&files).query(&[("limit", "2")])).await, 200).await;
-    assert_eq!(first["items"].as_array().unwrap().len(), 2);
-    let cursor = first["next_cursor"].as_str().unwrap();
+    assert_eq!(first["items"].as_array().expect("items").len(), 2);
+    let cursor = first["next_cursor"].as_str().expect("a cursor");
     let second = json(
         send(app.get(&files).query(&[("limit", "2"), ("cursor", cursor)])).await,
         200,
     )
     .await;
-    assert_eq!(second["items"].as_array().unwrap().len(), 1);
+    assert_eq!(second["items"].as_array().expect("items").len(), 1);
     assert!(second["next_cursor"].is_null());
 }
 
@@ -127,7 +127,7 @@ async fn uploads_in_pieces_belong_to_batches_too(builder: Builder) {
         (&closed["status"], &closed["pending_count"]),
         (&json!("in_progress"), &json!(1))
     );
-    let upload = format!("/v1/uploads/{}", session["id"].as_str().unwrap());
+    let upload = format!("/v1/uploads/{}", session["id"].as_str().expect("an id"));
     assert_eq!(send(app.delete(&upload)).await.status(), 204);
     let done = json(send(app.get(&path(&batch))).await, 200).await;
     assert_eq!(
