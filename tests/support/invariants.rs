@@ -235,8 +235,14 @@ async fn nothing_is_left_over(landfall: &Landfall, files: &[file::Model]) {
         for object in page {
             assert!(
                 owned.contains(object.key.as_str()),
-                "I5: the object {} has no row",
-                object.key
+                "I5: the object {} of {} has no row; files of its name: {:?}",
+                object.key,
+                object.modified,
+                files
+                    .iter()
+                    .filter(|file| object.key.ends_with(&file.original_filename))
+                    .map(|file| (file.id, file.status, file.updated_at, &file.error_code))
+                    .collect::<Vec<_>>()
             );
         }
     }
