@@ -83,13 +83,15 @@ pub struct Uploads {
     pub max_file_size: ByteSize,
     pub chunk_size: ByteSize,
     pub session_ttl: Duration,
-    /// Lower-case media types, `type/*` among them; empty: all.
+    /// Media types, `type/*` among them; empty: all.
     pub allowed_types: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Files {
     pub default_ttl: Option<Duration>,
+    /// None: expiries are not announced.
+    pub expiring_notice: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -200,6 +202,7 @@ impl Config {
             },
             files: Files {
                 default_ttl: read.optional("files.default_ttl"),
+                expiring_notice: read.optional("files.expiring_notice"),
             },
             workers: Workers {
                 finalize_concurrency: read.within("workers.finalize_concurrency", 1, 1024),
