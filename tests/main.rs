@@ -17,4 +17,5 @@ mod journey;
 mod support;
 mod sweep;
 mod tus;
+mod types;
 mod uploads;

@@ -3,6 +3,7 @@
 pub mod batches;
 pub mod clock;
 pub mod config;
+pub mod content;
 pub mod context;
 pub mod db;
 pub mod deliver;

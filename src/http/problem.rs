@@ -6,6 +6,7 @@ use super::wire;
 use http::{HeaderValue, StatusCode, header::HeaderName};
 use landfall_core::{
     batches::{self, JoinError},
+    content::NotAllowed,
     db,
     files::{AcceptError, DeleteError, InvalidName},
     outbox::{AgainError, WriteError},
@@ -332,7 +333,7 @@ impl From<UploadError> for Problem {
             UploadError::Locked | UploadError::Preempted => Code::InFlight,
             UploadError::TooLarge { .. } => Code::TooLarge,
             UploadError::Empty => Code::EmptyFile,
-            UploadError::TypeNotAllowed(_) => Code::TypeNotAllowed,
+            UploadError::NotAllowed(error) => return error.into(),
             UploadError::LengthFixed { .. } | UploadError::CannotJoin(_) => Code::MalformedRequest,
             UploadError::ChecksumMismatch => Code::ChecksumMismatch,
             UploadError::SizeMismatch { .. } => Code::SizeMismatch,
@@ -378,6 +379,18 @@ impl From<WriteError> for Problem {
             WriteError::Database(error) => error.into(),
             other => Self::failed(other),
         }
+    }
+}
+
+impl From<NotAllowed> for Problem {
+    fn from(error: NotAllowed) -> Self {
+        let field = match error {
+            NotAllowed::Extension(_) | NotAllowed::OtherExtension(_) => "filename",
+            NotAllowed::Type(_) | NotAllowed::Bytes { .. } | NotAllowed::NoImage(_) => {
+                "content_type"
+            }
+        };
+        Self::field(Code::TypeNotAllowed, field, error.to_string())
     }
 }
 

@@ -85,6 +85,10 @@ pub struct Uploads {
     pub session_ttl: Duration,
     /// Media types, `type/*` among them; empty: all.
     pub allowed_types: Vec<String>,
+    pub denied_types: Vec<String>,
+    /// In lower case, without their dot; empty: all.
+    pub allowed_extensions: Vec<String>,
+    pub denied_extensions: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -136,6 +140,12 @@ pub struct Log {
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MIB: u64 = 1024 * 1024;
+
+/// `.EXE` and `exe` are the same.
+fn extensions(given: Vec<String>) -> Vec<String> {
+    let bare = |text: String| text.trim().trim_start_matches('.').to_lowercase();
+    given.into_iter().map(bare).collect()
+}
 
 impl Config {
     /// Reads the defaults, the file and the environment.
@@ -199,6 +209,9 @@ impl Config {
                 ),
                 session_ttl: read.at_least("uploads.session_ttl", SECOND),
                 allowed_types: read.list("uploads.allowed_types"),
+                denied_types: read.list("uploads.denied_types"),
+                allowed_extensions: extensions(read.list("uploads.allowed_extensions")),
+                denied_extensions: extensions(read.list("uploads.denied_extensions")),
             },
             files: Files {
                 default_ttl: read.optional("files.default_ttl"),

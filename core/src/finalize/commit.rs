@@ -32,7 +32,7 @@ pub(super) struct Failure {
     pub(super) message: String,
 }
 
-/// The file is stored, its event is written, its batch counts it; all of it or nothing.
+/// The file is stored, its event is written, its batch counts it; all of it or nothing. The type is the one `file` has.
 pub(super) async fn store(
     transaction: &impl ConnectionTrait,
     file: &Model,
@@ -43,6 +43,7 @@ pub(super) async fn store(
 ) -> Result<Vec<Written>, CommitError> {
     let update = mine(file.id, worker)
         .col_expr(Column::Status, Expr::value(FileStatus::Stored))
+        .col_expr(Column::ContentType, Expr::value(&file.content_type))
         .col_expr(Column::Sha256, Expr::value(landed.sha256.to_string()))
         .col_expr(Column::StagingKey, Expr::value(Option::<String>::None))
         .col_expr(Column::StoredAt, Expr::value(now));

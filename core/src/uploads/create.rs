@@ -6,7 +6,7 @@ use super::{
     plan::{MAX_CHUNK, MAX_PARTS, chunk_size},
 };
 use crate::{
-    batches, context::Landfall, digest::Sha256Digest, files::FileName, staging::StagingKey,
+    batches, content, context::Landfall, digest::Sha256Digest, files::FileName, staging::StagingKey,
 };
 use entity::{
     BatchId, FileId, Timestamp, UploadId, file,
@@ -64,7 +64,7 @@ pub struct NewUpload {
 /// Begins an upload; one of length 0 is complete at once, but for sessions, which need a byte.
 ///
 /// # Errors
-/// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::TypeNotAllowed`], [`UploadError::Batch`], and
+/// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::NotAllowed`], [`UploadError::Batch`], and
 /// what staging and the database answer; nothing is left behind then.
 pub async fn create(
     landfall: &Landfall,
@@ -78,7 +78,7 @@ pub async fn create(
         _ => {}
     }
     if shape.kind() != UploadKind::Partial {
-        require_allowed(landfall, &new.content_type)?;
+        require_allowed(landfall, &new)?;
     }
     let id = FileId::generate();
     let key = StagingKey(id.0);
@@ -126,25 +126,10 @@ fn largest(landfall: &Landfall, shape: Shape) -> u64 {
     }
 }
 
-pub(super) fn require_allowed(landfall: &Landfall, content_type: &str) -> Result<(), UploadError> {
-    if is_allowed(&landfall.config.uploads.allowed_types, content_type) {
-        Ok(())
-    } else {
-        Err(UploadError::TypeNotAllowed(content_type.to_owned()))
-    }
-}
-
-/// True when `uploads.allowed_types` lets a media type in: it is empty, names it, or has its `type/*`. Parameters
-/// (`; charset=utf-8`) and case do not count.
-#[must_use]
-pub fn is_allowed(allowed: &[String], content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    allowed.is_empty()
-        || allowed.iter().any(|one| match one.strip_suffix("/*") {
-            Some(kind) => essence.split_once('/').is_some_and(|(own, _)| own == kind),
-            None => *one == essence || one == "*/*",
-        })
+pub(super) fn require_allowed(landfall: &Landfall, new: &NewUpload) -> Result<(), UploadError> {
+    let lists = &landfall.config.uploads;
+    content::require_declared(lists, new.original_filename.as_str(), &new.content_type)?;
+    Ok(())
 }
 
 fn plan(landfall: &Landfall, shape: Shape, id: FileId, new: &NewUpload) -> Model {
@@ -237,20 +222,4 @@ pub(super) async fn insert_file(
         .exec_without_returning(transaction)
         .await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_allowed;
-
-    #[test]
-    fn allowed_types_are_whole_types_or_families() {
-        let allowed = ["image/*".to_owned(), "application/pdf".to_owned()];
-        assert!(is_allowed(&[], "anything/at-all"));
-        assert!(is_allowed(&allowed, "image/png"));
-        assert!(is_allowed(&allowed, "Application/PDF; version=2"));
-        assert!(!is_allowed(&allowed, "imagery/png"));
-        assert!(!is_allowed(&allowed, "text/plain"));
-        assert!(!is_allowed(&allowed, "image"));
-    }
 }

@@ -274,7 +274,7 @@ async fn session_needs_a_byte_and_may_not_be_too_large(mut place: Place) {
     ));
     assert!(matches!(
         create(1000, "text/plain").await,
-        Err(UploadError::TypeNotAllowed(_))
+        Err(UploadError::NotAllowed(_))
     ));
     assert_eq!(
         create(1000, "image/png").await.unwrap().total_parts,

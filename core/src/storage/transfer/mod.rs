@@ -19,6 +19,7 @@ use crate::{
     storage::{Place, Storage, StorageError, StorageKey},
 };
 pub use error::TransferError;
+use futures::TryStreamExt;
 
 /// Staged bytes, all those under one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +92,29 @@ pub async fn land(
     };
     verify(storage, landing.key, landed).await?;
     Ok(landed)
+}
+
+/// The first bytes of the pieces taken together, at most `most` of them; fewer when there are no more.
+///
+/// # Errors
+/// [`TransferError::StagingGone`], and what staging answers.
+pub async fn head(
+    staging: &Staging,
+    pieces: &[Piece],
+    most: u64,
+) -> Result<Vec<u8>, TransferError> {
+    let mut head = Vec::new();
+    for piece in pieces {
+        let wanted = piece.size.min(most - head.len() as u64);
+        if wanted == 0 {
+            continue;
+        }
+        let mut bytes = staging.read(piece.key, 0..wanted).await?;
+        while let Some(chunk) = bytes.try_next().await? {
+            head.extend_from_slice(&chunk);
+        }
+    }
+    Ok(head)
 }
 
 async fn verify(storage: &Storage, key: &StorageKey, landed: Landed) -> Result<(), TransferError> {
