@@ -20,4 +20,5 @@ pub mod storage;
 pub mod sweep;
 pub mod tokens;
 pub mod uploads;
+pub mod usage;
 pub mod webhooks;

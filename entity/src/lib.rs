@@ -12,6 +12,7 @@ pub mod idempotency_key;
 pub mod ids;
 pub mod minute_count;
 pub mod outbox_event;
+pub mod owner_usage;
 pub mod part;
 pub mod periodic_run;
 pub mod token;

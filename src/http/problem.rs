@@ -14,6 +14,7 @@ use landfall_core::{
     staging::StagingError,
     storage::{NotAKey, StorageError},
     uploads::UploadError,
+    usage::QuotaError,
     webhooks::WebhookError,
 };
 use poem::{Body, Response, error::ResponseError};
@@ -95,6 +96,7 @@ codes! {
     UploadLocked LOCKED "upload_locked" "Another request is writing to the upload";
     ChecksumMismatch 460 "checksum_mismatch" "The bytes do not have the declared checksum";
     TooLarge PAYLOAD_TOO_LARGE "too_large" "The request is too large";
+    QuotaExceeded PAYLOAD_TOO_LARGE "quota_exceeded" "The owner has as much as it may have";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The content type is not understood here";
     TypeNotAllowed UNSUPPORTED_MEDIA_TYPE "type_not_allowed" "Files of this type are not taken in";
     RangeNotSatisfiable RANGE_NOT_SATISFIABLE "range_not_satisfiable" "The range lies outside the file";
@@ -293,6 +295,7 @@ impl From<AcceptError> for Problem {
             AcceptError::Batch(error @ JoinError::Closed(_)) => {
                 Self::field(Code::Conflict, "batch_id", error.to_string())
             }
+            AcceptError::Quota(error) => error.into(),
             AcceptError::Batch(JoinError::Database(error)) | AcceptError::Database(error) => {
                 error.into()
             }
@@ -334,6 +337,7 @@ impl From<UploadError> for Problem {
             UploadError::TooLarge { .. } => Code::TooLarge,
             UploadError::Empty => Code::EmptyFile,
             UploadError::NotAllowed(error) => return error.into(),
+            UploadError::Quota(error) => return error.into(),
             UploadError::LengthFixed { .. } | UploadError::CannotJoin(_) => Code::MalformedRequest,
             UploadError::ChecksumMismatch => Code::ChecksumMismatch,
             UploadError::SizeMismatch { .. } => Code::SizeMismatch,
@@ -391,6 +395,17 @@ impl From<NotAllowed> for Problem {
             }
         };
         Self::field(Code::TypeNotAllowed, field, error.to_string())
+    }
+}
+
+impl From<QuotaError> for Problem {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Exceeded { .. } => {
+                Self::new(Code::QuotaExceeded, sentence(&error.to_string()))
+            }
+            QuotaError::Database(error) => error.into(),
+        }
     }
 }
 

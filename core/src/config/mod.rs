@@ -83,6 +83,8 @@ pub struct Uploads {
     pub max_file_size: ByteSize,
     pub chunk_size: ByteSize,
     pub session_ttl: Duration,
+    /// What one owner may have, stored and waiting.
+    pub owner_quota: Option<ByteSize>,
     /// Media types, `type/*` among them; empty: all.
     pub allowed_types: Vec<String>,
     pub denied_types: Vec<String>,
@@ -208,6 +210,7 @@ impl Config {
                     ByteSize(5 * 1024 * MIB),
                 ),
                 session_ttl: read.at_least("uploads.session_ttl", SECOND),
+                owner_quota: read.optional("uploads.owner_quota"),
                 allowed_types: read.list("uploads.allowed_types"),
                 denied_types: read.list("uploads.denied_types"),
                 allowed_extensions: extensions(read.list("uploads.allowed_extensions")),

@@ -4,7 +4,14 @@
 //! leaves a staged file without a job, which the sweep pushes.
 
 use super::{FileName, staging_column};
-use crate::{batches, clock::Clock, db::Database, digest::Sha256Digest, storage::transfer::Piece};
+use crate::{
+    batches,
+    config::ByteSize,
+    context::Landfall,
+    digest::Sha256Digest,
+    storage::transfer::Piece,
+    usage::{self, QuotaError},
+};
 use entity::{BatchId, FileId, Timestamp, file};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
 use std::time::Duration;
@@ -30,6 +37,8 @@ pub struct NewFile {
 pub enum AcceptError {
     #[error(transparent)]
     Batch(#[from] batches::JoinError),
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
     #[error("the file could not be recorded")]
     Database(#[from] DbErr),
 }
@@ -37,18 +46,18 @@ pub enum AcceptError {
 /// Writes the row of a file whose bytes are durable in staging; the caller pushes its finalize job.
 ///
 /// # Errors
-/// [`AcceptError::Batch`] when its batch is unknown or closed; then nothing is written.
-pub async fn accept(
-    db: &Database,
-    clock: &Clock,
-    new: NewFile,
-) -> Result<file::Model, AcceptError> {
+/// [`AcceptError::Batch`] when its batch is unknown or closed, [`AcceptError::Quota`] when its owner would have too
+/// much; then nothing is written.
+pub async fn accept(landfall: &Landfall, new: NewFile) -> Result<file::Model, AcceptError> {
+    let (clock, quota) = (&landfall.clock, landfall.config.uploads.owner_quota);
     let now = clock.now();
     let expires_at = new.expires_in.map(|ttl| clock.after(ttl));
-    db.write(move |transaction| {
-        Box::pin(async move { insert(transaction, new, now, expires_at).await })
-    })
-    .await
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move { insert(transaction, new, now, expires_at, quota).await })
+        })
+        .await
 }
 
 async fn insert(
@@ -56,10 +65,12 @@ async fn insert(
     new: NewFile,
     now: Timestamp,
     expires_at: Option<Timestamp>,
+    quota: Option<ByteSize>,
 ) -> Result<file::Model, AcceptError> {
     if let Some(batch) = new.batch_id {
         batches::join(transaction, batch, new.owner.as_deref(), now).await?;
     }
+    let size = staged_size(&new.staged);
     let row = file::Model {
         id: new.id,
         owner: new.owner,
@@ -67,7 +78,7 @@ async fn insert(
         search_name: new.original_filename.search_form(),
         original_filename: new.original_filename.as_str().to_owned(),
         content_type: new.content_type,
-        size_bytes: staged_size(&new.staged),
+        size_bytes: size,
         sha256: None,
         declared_sha256: new.declared_sha256.map(|digest| digest.to_string()),
         metadata: new.metadata,
@@ -93,6 +104,7 @@ async fn insert(
     file::Entity::insert(row.clone().into_active_model())
         .exec_without_returning(transaction)
         .await?;
+    usage::add(transaction, row.owner.as_deref(), row.id.0, size, quota).await?;
     Ok(row)
 }
 

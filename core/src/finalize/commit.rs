@@ -4,6 +4,7 @@ use crate::{
     batches::{self, Settled},
     outbox::{self, FileStored, NewEvent, Written},
     storage::{StorageKey, transfer::Landed},
+    usage,
 };
 use entity::{
     FileId, Timestamp,
@@ -69,6 +70,13 @@ pub(super) async fn fail(
         .col_expr(Column::ErrorCode, Expr::value(failure.code))
         .col_expr(Column::ErrorMessage, Expr::value(&failure.message));
     change(transaction, release(update, now)).await?;
+    usage::change(
+        transaction,
+        file.owner.as_deref(),
+        file.id.0,
+        -file.size_bytes,
+    )
+    .await?;
     match file.batch_id {
         Some(batch) => Ok(batches::settle(transaction, batch, Settled::Failed, now)
             .await?

@@ -6,7 +6,8 @@ use super::{
     plan::{MAX_CHUNK, MAX_PARTS, chunk_size},
 };
 use crate::{
-    batches, content, context::Landfall, digest::Sha256Digest, files::FileName, staging::StagingKey,
+    batches, content, context::Landfall, digest::Sha256Digest, files::FileName,
+    staging::StagingKey, usage,
 };
 use entity::{
     BatchId, FileId, Timestamp, UploadId, file,
@@ -64,7 +65,8 @@ pub struct NewUpload {
 /// Begins an upload; one of length 0 is complete at once, but for sessions, which need a byte.
 ///
 /// # Errors
-/// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::NotAllowed`], [`UploadError::Batch`], and
+/// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::NotAllowed`], [`UploadError::Quota`],
+/// [`UploadError::Batch`], and
 /// what staging and the database answer; nothing is left behind then.
 pub async fn create(
     landfall: &Landfall,
@@ -85,10 +87,15 @@ pub async fn create(
     landfall.staging.create(key).await?;
     let (now, row) = (landfall.clock.now(), plan(landfall, shape, id, &new));
     let expires_at = new.expires_in.map(|ttl| landfall.clock.after(ttl));
+    let (size, quota) = (
+        row.total_size_bytes.unwrap_or(0),
+        landfall.config.uploads.owner_quota,
+    );
     let written = landfall
         .db
         .write(move |transaction| {
             Box::pin(async move {
+                usage::add(transaction, new.owner.as_deref(), id.0, size, quota).await?;
                 if row.kind != UploadKind::Partial {
                     insert_file(transaction, id, &new, row.total_size_bytes, now, expires_at)
                         .await?;
@@ -176,7 +183,7 @@ pub(super) async fn insert_upload(
     Ok(())
 }
 
-/// The row of a file whose bytes are to come; its batch counts it from now on.
+/// The row of a file whose bytes are to come; its batch counts it from now on. The caller counts its size.
 pub(super) async fn insert_file(
     transaction: &impl ConnectionTrait,
     id: FileId,

@@ -1,7 +1,7 @@
 //! What an upload can fail with.
 
 use super::Ranges;
-use crate::{batches, content, staging::StagingError};
+use crate::{batches, content, staging::StagingError, usage::QuotaError};
 use entity::upload::UploadStatus;
 use sea_orm::{ActiveEnum, DbErr};
 use std::error::Error;
@@ -34,6 +34,8 @@ pub enum UploadError {
     },
     #[error("an upload needs at least one byte")]
     Empty,
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
     #[error(transparent)]
     NotAllowed(#[from] content::NotAllowed),
     /// The length can be set once, and not below the offset.

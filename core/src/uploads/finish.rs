@@ -10,6 +10,7 @@ use crate::{
     files::{Scope, staging_column},
     staging::StagingKey,
     storage::transfer::Piece,
+    usage,
 };
 use entity::{
     FileId, Timestamp, UploadId,
@@ -62,6 +63,10 @@ pub(super) async fn stage_file(
     use file::Column;
     let size = pieces.iter().map(|piece| piece.size).sum();
     let found = file::Entity::find_by_id(id).one(transaction).await?;
+    if let Some(file) = &found {
+        let more = signed(size) - file.size_bytes;
+        usage::change(transaction, file.owner.as_deref(), id.0, more).await?;
+    }
     let expires_at = found.and_then(|file| {
         let kept_for = file.expires_at? - file.created_at;
         now.checked_add_signed(kept_for)

@@ -13,6 +13,7 @@ use landfall_core::{
     files::{self, AcceptError, FileName, NewFile},
     staging::{Algorithm, Options, Staging, StagingKey},
     storage::transfer::Piece,
+    usage::QuotaError,
 };
 use std::error::Error;
 use uuid::Uuid;
@@ -191,14 +192,16 @@ pub(super) async fn commit(state: &State, complete: Complete) -> Result<file::Mo
         }],
         traceparent,
     };
-    match files::accept(&landfall.db, &landfall.clock, new).await {
+    match files::accept(landfall, new).await {
         Ok(row) => {
             bytes.kept = true;
             landfall.dispatch.finalize(&[id]).await;
             Ok(row)
         }
-        Err(AcceptError::Batch(error)) => Err(AcceptError::Batch(error).into()),
-        Err(AcceptError::Database(error)) => {
+        Err(error @ (AcceptError::Batch(_) | AcceptError::Quota(QuotaError::Exceeded { .. }))) => {
+            Err(error.into())
+        }
+        Err(AcceptError::Database(error) | AcceptError::Quota(QuotaError::Database(error))) => {
             // An earlier request under the same Idempotency-Key may have written it and then crashed.
             if let Ok(Some(row)) = files::get(landfall.db.read(), &files::Scope::All, id).await {
                 bytes.kept = bytes.key.0 == id.0;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use entity::FileId;
 use futures::{Stream, StreamExt};
 use http::{HeaderMap, header};
-use landfall_core::{digest::Sha256Digest, tokens::Identity};
+use landfall_core::{digest::Sha256Digest, tokens::Identity, usage};
 use poem::{Request, RequestBody, Result};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
@@ -201,6 +201,9 @@ pub(super) async fn take_in(
             _ => None,
         },
     };
+    if let Turn::Work(_) = &turn {
+        refuse_beyond_quota(state, caller, upload.length()?).await?;
+    }
     let arrived = arrive(state, upload, given, manner).await?;
     let lock = match turn {
         Turn::Compare(prior) => return prior.again(&fingerprint(idempotent, &arrived)),
@@ -234,6 +237,19 @@ pub(super) async fn take_in(
         Ok(answer)
     })
     .await
+}
+
+/// Refuses a body that says itself that its owner would have too much, before it is sent.
+async fn refuse_beyond_quota(
+    state: &State,
+    caller: &Identity,
+    length: Option<u64>,
+) -> Result<(), Problem> {
+    let landfall = &state.landfall;
+    // A form's length has more in it than the file's.
+    let at_least = length.unwrap_or(0).saturating_sub(form::BESIDES);
+    let (owner, quota) = (caller.owner.as_deref(), landfall.config.uploads.owner_quota);
+    Ok(usage::require_room(landfall.db.read(), owner, at_least, quota).await?)
 }
 
 async fn arrive(
