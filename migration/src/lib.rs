@@ -10,6 +10,7 @@ mod m20261124_000004_access;
 mod m20261124_000005_records;
 mod m20261124_000006_expiring;
 mod m20261124_000007_owner_usage;
+mod m20261124_000008_staging_probes;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
@@ -29,6 +30,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000005_records::Migration),
             Box::new(m20261124_000006_expiring::Migration),
             Box::new(m20261124_000007_owner_usage::Migration),
+            Box::new(m20261124_000008_staging_probes::Migration),
         ]
     }
 }

@@ -1,5 +1,6 @@
 //! What is thrown at an installation, and the invariants afterwards.
 
+mod apart;
 mod cluster;
 mod killed;
 mod outages;

@@ -14,6 +14,7 @@ mod error;
 pub(crate) mod fs;
 mod hashes;
 mod key;
+mod probe;
 pub(crate) mod s3;
 
 use crate::{
@@ -29,6 +30,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use hashes::Hasher;
 pub use hashes::{Algorithm, Hashes};
 pub use key::{NotAStagingKey, StagingKey};
+pub use probe::{Probe, ProbeError};
 use s3::S3Staging;
 use std::{error::Error, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 

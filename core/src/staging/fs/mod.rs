@@ -268,6 +268,39 @@ impl FsStaging {
         self.capacity.usage(self.measure()).await
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        self.folders.root()
+    }
+
+    /// Puts an empty file into the folder whose name is no staging key; one that is there stays.
+    pub(crate) async fn mark(&self, name: &str) -> Result<(), StagingError> {
+        let path = self.folders.root().join(name);
+        blocking(move || {
+            File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
+        })
+        .await
+        .map(drop)
+        .map_err(StagingError::io("make a file"))
+    }
+
+    pub(crate) async fn has_mark(&self, name: &str) -> Result<bool, StagingError> {
+        let path = self.folders.root().join(name);
+        blocking(move || path.try_exists())
+            .await
+            .map_err(StagingError::io("look for a file"))
+    }
+
+    pub(crate) async fn unmark(&self, name: &str) -> Result<(), StagingError> {
+        let path = self.folders.root().join(name);
+        blocking(move || remove_if_there(&path))
+            .await
+            .map_err(StagingError::io("delete a file"))
+    }
+
     /// Really writes, reads back and deletes.
     pub(crate) async fn probe(&self) -> Result<(), StagingError> {
         let key = StagingKey::generate();
