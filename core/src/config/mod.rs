@@ -105,6 +105,7 @@ pub struct Workers {
     pub finalize_concurrency: usize,
     pub deliver_concurrency: usize,
     pub lease: Duration,
+    pub rehash: bool,
     pub retry_for: Duration,
 }
 
@@ -224,6 +225,7 @@ impl Config {
                 finalize_concurrency: read.within("workers.finalize_concurrency", 1, 1024),
                 deliver_concurrency: read.within("workers.deliver_concurrency", 1, 1024),
                 lease: read.at_least("workers.lease", 3 * SECOND),
+                rehash: read.get("workers.rehash"),
                 retry_for: read.at_least("workers.retry_for", SECOND),
             },
             webhooks: Webhooks {

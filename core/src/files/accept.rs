@@ -81,6 +81,7 @@ async fn insert(
         size_bytes: size,
         sha256: None,
         declared_sha256: new.declared_sha256.map(|digest| digest.to_string()),
+        staged_sha256: None,
         metadata: new.metadata,
         batch_id: new.batch_id,
         staging_key: Some(staging_column(&new.staged)),

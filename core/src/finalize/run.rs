@@ -188,6 +188,11 @@ impl Run<'_> {
                 .declared_sha256
                 .as_deref()
                 .and_then(|text| text.parse().ok()),
+            known: file
+                .staged_sha256
+                .as_deref()
+                .and_then(|text| text.parse().ok()),
+            rehash: self.landfall.config.workers.rehash,
             overwrite: self.landfall.config.overwrites(),
         };
         let landed =

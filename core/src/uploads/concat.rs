@@ -290,7 +290,7 @@ async fn complete_if_whole(
         .col_expr(Column::BytesReceived, Expr::value(signed(total)))
         .exec(transaction)
         .await?;
-    stage_file(transaction, upload.file_id, &pieces, now).await?;
+    stage_file(transaction, upload.file_id, &pieces, None, now).await?;
     Ok(Some(upload.file_id))
 }
 

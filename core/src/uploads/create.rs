@@ -205,6 +205,7 @@ pub(super) async fn insert_file(
         size_bytes: size.unwrap_or(0),
         sha256: None,
         declared_sha256: new.declared_sha256.map(|digest| digest.to_string()),
+        staged_sha256: None,
         metadata: new.metadata.clone(),
         batch_id: new.batch_id,
         staging_key: None,

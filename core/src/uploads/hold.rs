@@ -10,7 +10,10 @@ use super::{
     lease::{LEASE, LOOK_EVERY, WAIT},
     query::{get, is_open, status_at},
 };
-use crate::{config::ByteSize, context::Landfall, files::Scope, staging::StagingKey, usage};
+use crate::{
+    config::ByteSize, context::Landfall, digest::RunningHash, files::Scope, staging::StagingKey,
+    usage,
+};
 use entity::{
     Timestamp, UploadId,
     file::{self, FileStatus},
@@ -47,6 +50,8 @@ pub(super) enum Then {
 pub(super) struct Hold {
     pub(super) landfall: Landfall,
     pub(super) upload: Model,
+    /// Of all bytes before the offset; none when it was not kept from the first on, or is of no use.
+    pub(super) running: Option<RunningHash>,
     /// Where an upload without a length must end by its owner's quota, in bytes.
     end: Option<u64>,
 }
@@ -78,6 +83,7 @@ pub(super) async fn take(
                     let landfall = landfall.clone();
                     let hold = Hold {
                         landfall,
+                        running: running(&upload),
                         upload,
                         end,
                     };
@@ -90,6 +96,16 @@ pub(super) async fn take(
             return Err(UploadError::Locked);
         }
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Partial uploads are joined in an order that is not known yet, so their hashes would be of no use.
+fn running(upload: &Model) -> Option<RunningHash> {
+    match (&upload.hash_state, upload.kind) {
+        (_, kind) if kind != UploadKind::Append => None,
+        (Some(state), _) => RunningHash::from_state(state).ok(),
+        (None, _) if upload.bytes_received == 0 => Some(RunningHash::default()),
+        (None, _) => None,
     }
 }
 
@@ -281,6 +297,10 @@ impl Hold {
             .mine()
             .filter(Column::BytesReceived.eq(self.upload.bytes_received))
             .col_expr(Column::BytesReceived, Expr::value(signed(to)))
+            .col_expr(
+                Column::HashState,
+                Expr::value(self.running.as_ref().map(RunningHash::state)),
+            )
             .col_expr(Column::TotalSizeBytes, Expr::value(total))
             .col_expr(Column::LeaseExpiresAt, Expr::value(self.lease(then, now)))
             .col_expr(Column::UpdatedAt, Expr::value(now))

@@ -95,6 +95,7 @@ where
         limit: landfall.config.uploads.max_file_size.0,
         expected,
         hashes,
+        running: None,
     };
     let staged = landfall.staging.write(key, body, options).await?;
     let bytes = StagedBytes {

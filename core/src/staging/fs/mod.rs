@@ -82,7 +82,7 @@ impl FsStaging {
     }
 
     fn sink(&self, key: StagingKey, target: Target, options: &Options<'_>) -> Sink {
-        let hasher = Hasher::new(options.hashes);
+        let hasher = Hasher::new(options.hashes, options.running);
         Sink::new(self.path(key), target, hasher, Arc::clone(&self.capacity))
     }
 
@@ -140,7 +140,8 @@ impl FsStaging {
     ) -> Result<Appended, StagingError> {
         self.admit(options).await?;
         let sink = self.sink(key, Target::End { offset }, options);
-        let written = sink.take(Intake::new(body, options.limit)).await?;
+        let mut written = sink.take(Intake::new(body, options.limit)).await?;
+        let running = written.sink.take_running();
         match (written.sink.written(), written.stopped) {
             // Nothing was written, and nothing could have been.
             (0, Some(error @ (StagingError::Gone | StagingError::WrongOffset { .. }))) => {
@@ -149,6 +150,7 @@ impl FsStaging {
             (more, stopped) => Ok(Appended {
                 length: offset + more,
                 hashes: written.sink.keep(),
+                running,
                 stopped,
             }),
         }

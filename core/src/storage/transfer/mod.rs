@@ -40,6 +40,10 @@ pub struct Landing<'a> {
     pub content_type: &'a str,
     /// What the client said the SHA-256 is.
     pub expected: Option<Sha256Digest>,
+    /// What the SHA-256 was when the bytes came in, if that is known.
+    pub known: Option<Sha256Digest>,
+    /// Read the bytes to hash them even where `known` would do.
+    pub rehash: bool,
     /// Replace what another file has put at the key (`storage.s3.file_overwrite`).
     pub overwrite: bool,
 }
@@ -58,14 +62,19 @@ impl Landing<'_> {
         self.pieces.iter().map(|piece| piece.size).sum()
     }
 
-    /// Refuses bytes the client did not announce.
+    /// The digest, where the bytes need not be read for it.
+    fn trusted(&self) -> Option<Sha256Digest> {
+        self.known.filter(|_| !self.rehash)
+    }
+
+    /// Refuses bytes the client did not announce, or that are not those that came in.
     fn check(&self, found: Sha256Digest) -> Result<(), TransferError> {
-        match self.expected {
-            Some(expected) if expected != found => {
-                Err(TransferError::DigestMismatch { expected, found })
+        for expected in [self.expected, self.known].into_iter().flatten() {
+            if expected != found {
+                return Err(TransferError::DigestMismatch { expected, found });
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
