@@ -1,9 +1,13 @@
 //! Outside judges: the clients that people use.
 
-use super::{row, stored};
-use crate::support::TestApp;
-use std::path::Path;
+use super::{row, send, stored};
+use crate::support::{TestApp, app::json};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::Value;
+use std::{path::Path, time::Duration};
 use tokio::process::Command;
+
+const WITHIN: Duration = Duration::from_secs(240);
 
 /// What `scripts/test` installs.
 fn modules() -> String {
@@ -16,12 +20,15 @@ async fn node(script: &str, arguments: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/clients")
         .join(script);
-    let output = Command::new("node")
+    let mut command = Command::new("node");
+    command
         .arg(script)
         .args(arguments)
         .env("LANDFALL_TEST_NODE_MODULES", modules())
-        .output()
-        .await
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(WITHIN, command.output()).await;
+    let output = output
+        .expect("the client ends in time")
         .expect("node is installed; scripts/test installs it");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
@@ -54,4 +61,38 @@ async fn tus_js_client_uploads_in_each_of_its_ways() {
             "{way}"
         );
     }
+}
+
+/// Not so regular that parts of it could be exchanged unnoticed.
+fn noise(size: usize) -> Vec<u8> {
+    let mut random = StdRng::seed_from_u64(size as u64);
+    let mut bytes = vec![0; size];
+    random.fill(&mut bytes[..]);
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uppy_goes_on_with_a_paused_upload_after_the_page_was_loaded_anew() {
+    const SIZE: usize = 200 * 1024 * 1024;
+    let app = TestApp::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("Straße 😀.bin");
+    let bytes = noise(SIZE);
+    std::fs::write(&file, &bytes).unwrap();
+    let seen = node("uppy.mjs", &[&app.url, &file.display().to_string()]).await;
+    let seen: Value = serde_json::from_str(&seen).expect("JSON");
+    let (paused, resumed) = (seen["pausedAt"].as_u64(), seen["resumedAt"].as_u64());
+    assert!(paused.expect("a number") < SIZE as u64, "{seen}");
+    // What was in the air when it was paused may have to be sent again.
+    let in_the_air = 16 * 1024 * 1024;
+    assert!(
+        resumed.expect("a number") + in_the_air >= paused.unwrap(),
+        "{seen}"
+    );
+    let path = seen["file"].as_str().expect("a URL");
+    let path = path.strip_prefix(&app.url).expect("a URL of this server");
+    assert!(stored(&app, path).await == bytes);
+    assert_eq!(row(&app, path).await.original_filename, "Straße 😀.bin");
+    let all = json(send(app.get("/v1/files")).await, 200).await;
+    assert_eq!(all["items"].as_array().expect("a list").len(), 1, "{all}");
 }
