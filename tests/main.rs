@@ -12,6 +12,7 @@ compile_error!(
 
 mod api;
 mod batches;
+mod examples;
 mod faults;
 mod journey;
 mod quota;

@@ -17,19 +17,27 @@ fn modules() -> String {
 }
 
 async fn node(script: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new("node");
+    command.env("LANDFALL_TEST_NODE_MODULES", modules());
+    run(command, script, arguments).await
+}
+
+async fn python(script: &str, arguments: &[&str]) -> String {
+    let python = std::env::var("LANDFALL_TEST_PYTHON")
+        .expect("LANDFALL_TEST_PYTHON names a Python with tuspy; scripts/test installs it");
+    run(Command::new(python), script, arguments).await
+}
+
+/// What the script prints.
+async fn run(mut command: Command, script: &str, arguments: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/clients")
         .join(script);
-    let mut command = Command::new("node");
-    command
-        .arg(script)
-        .args(arguments)
-        .env("LANDFALL_TEST_NODE_MODULES", modules())
-        .kill_on_drop(true);
+    command.arg(script).args(arguments).kill_on_drop(true);
     let output = tokio::time::timeout(WITHIN, command.output()).await;
     let output = output
         .expect("the client ends in time")
-        .expect("node is installed; scripts/test installs it");
+        .expect("the client starts; scripts/test installs it");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
     String::from_utf8(output.stdout)
@@ -38,29 +46,51 @@ async fn node(script: &str, arguments: &[&str]) -> String {
         .to_owned()
 }
 
-#[tokio::test]
-async fn tus_js_client_uploads_in_each_of_its_ways() {
-    let app = TestApp::start().await;
+async fn every_way_is_stored(
+    app: &TestApp,
+    ways: &[&str],
+    client: impl AsyncFn(&[&str]) -> String,
+) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file.bin");
-    let bytes: Vec<u8> = (0..2_000_003_u32)
-        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
-        .collect();
+    let bytes = noise(2_000_003);
     std::fs::write(&file, &bytes).unwrap();
     let endpoint = format!("{}/v1/tus", app.url);
     let file = file.display().to_string();
-    for way in [
-        "whole", "chunks", "parallel", "creation", "deferred", "override", "resumed",
-    ] {
-        let url = node("tus.mjs", &[&endpoint, way, &file]).await;
+    for way in ways {
+        let url = client(&[&endpoint, way, &file]).await;
         let path = url.strip_prefix(&app.url).expect("a URL of this server");
-        assert!(stored(&app, path).await == bytes, "{way}: other bytes");
-        assert_eq!(
-            row(&app, path).await.original_filename,
-            "Straße 😀.bin",
-            "{way}"
-        );
+        assert!(stored(app, path).await == bytes, "{way}: other bytes");
+        let name = row(app, path).await.original_filename;
+        assert_eq!(name, "Straße 😀.bin", "{way}");
     }
+}
+
+#[tokio::test]
+async fn tus_js_client_uploads_in_each_of_its_ways() {
+    let app = TestApp::start().await;
+    let ways = [
+        "whole",
+        "chunks",
+        "parallel",
+        "creation",
+        "deferred",
+        "override",
+        "resumed",
+        "draft",
+        "draft-chunks",
+        "draft-resumed",
+    ];
+    let client = async |arguments: &[&str]| node("tus.mjs", arguments).await;
+    every_way_is_stored(&app, &ways, client).await;
+}
+
+#[tokio::test]
+async fn tuspy_uploads_in_each_of_its_ways() {
+    let app = TestApp::start().await;
+    let ways = ["whole", "chunks", "checksums", "resumed", "remembered"];
+    let client = async |arguments: &[&str]| python("tuspy_upload.py", arguments).await;
+    every_way_is_stored(&app, &ways, client).await;
 }
 
 /// Not so regular that parts of it could be exchanged unnoticed.
