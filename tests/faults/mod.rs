@@ -1,6 +1,7 @@
 //! What is thrown at an installation, and the invariants afterwards.
 
 mod apart;
+mod broken_off;
 mod cluster;
 mod killed;
 mod outages;
