@@ -4,6 +4,8 @@ mod apart;
 mod broken_off;
 mod cluster;
 mod killed;
+mod one_bucket;
 mod outages;
 mod scaled;
+mod topology;
 mod zombie;
