@@ -11,7 +11,9 @@ compile_error!(
 );
 
 mod api;
+mod bad_input;
 mod batches;
+mod complaints;
 mod examples;
 mod faults;
 mod journey;
