@@ -65,7 +65,7 @@ async fn expiring_is_announced_once_and_ahead_of_deletion(app: TestApp) {
         .body("for an hour")
         .send()
         .await
-        .unwrap();
+        .expect("an answer");
     let leaves = crate::support::app::json(answer, 202).await;
     app.settled(&keep["id"]).await;
     let stored = app.settled(&leaves["id"]).await;

@@ -51,10 +51,10 @@ async fn every_way_is_stored(
     ways: &[&str],
     client: impl AsyncFn(&[&str]) -> String,
 ) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("file.bin");
     let bytes = noise(2_000_003);
-    std::fs::write(&file, &bytes).unwrap();
+    std::fs::write(&file, &bytes).expect("a file");
     let endpoint = format!("{}/v1/tus", app.url);
     let file = file.display().to_string();
     for way in ways {
