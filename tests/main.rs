@@ -11,13 +11,18 @@ compile_error!(
 );
 
 mod api;
+mod bad_input;
 mod batches;
 mod cli;
+mod complaints;
 mod docs;
+mod examples;
 mod faults;
 mod journey;
 mod processes;
+mod quota;
 mod support;
 mod sweep;
 mod tus;
+mod types;
 mod uploads;

@@ -1,6 +1,6 @@
 //! What the sweep removes, and what it must leave alone.
 
-use crate::support::TestApp;
+use crate::support::{TestApp, app::SOON};
 use landfall_core::staging::{Options, StagingKey};
 use std::time::Duration;
 
@@ -46,4 +46,105 @@ async fn staging_that_no_row_knows_goes_after_the_grace_period_and_not_before() 
     landfall.clock.advance(A_DAY_AND_A_HALF);
     assert_eq!(app.sweep().await.staging_removed, 1);
     assert_eq!(landfall.staging.len(key).await.unwrap(), None);
+}
+
+async fn told(app: &TestApp) -> Vec<serde_json::Value> {
+    let of_event = |request: landfall_test_servers::Received| {
+        serde_json::from_slice(&request.body).expect("an event")
+    };
+    app.receiver.requests().into_iter().map(of_event).collect()
+}
+
+async fn expiring_is_announced_once_and_ahead_of_deletion(app: TestApp) {
+    app.webhook("/hook", &["file.expiring", "file.deleted"])
+        .await;
+    let keep = app.upload("kept.txt", "for ever").await;
+    let answer = app
+        .post("/v1/files")
+        .query(&[("filename", "leaves.txt"), ("expires_in", "3600")])
+        .body("for an hour")
+        .send()
+        .await
+        .expect("an answer");
+    let leaves = crate::support::app::json(answer, 202).await;
+    app.settled(&keep["id"]).await;
+    let stored = app.settled(&leaves["id"]).await;
+    assert_eq!(app.sweep().await.expiring_announced, 0, "not yet time");
+
+    let clock = &app.parts.landfall.clock;
+    clock.advance(Duration::from_secs(2900));
+    let sweeps = tokio::join!(app.sweep(), app.sweep());
+    let announced = sweeps.0.expiring_announced + sweeps.1.expiring_announced;
+    assert_eq!(announced, 1, "two sweeps at once announce it once");
+    assert_eq!(app.sweep().await.expiring_announced, 0);
+    app.receiver.wait_for(1, SOON).await;
+    let events = told(&app).await;
+    assert_eq!(events[0]["type"], "file.expiring");
+    assert_eq!(
+        events[0]["data"],
+        serde_json::json!({
+            "file_id": leaves["id"],
+            "original_filename": "leaves.txt",
+            "content_type": stored["content_type"],
+            "size_bytes": 11,
+            "sha256": stored["sha256"],
+            "url": stored["url"],
+            "expires_at": stored["expires_at"],
+        })
+    );
+
+    clock.advance(Duration::from_secs(3700));
+    let report = app.sweep().await;
+    assert_eq!((report.expiring_announced, report.files_expired), (0, 1));
+    app.receiver.wait_for(2, SOON).await;
+    let deleted = told(&app).await.pop().expect("two events");
+    assert_eq!(deleted["type"], "file.deleted");
+    let mut data = deleted["data"].as_object().expect("a payload").clone();
+    assert!(data.remove("deleted_at").expect("a moment").is_string());
+    let mut expected = events[0]["data"].as_object().expect("a payload").clone();
+    expected.remove("expires_at");
+    expected.insert("url".to_owned(), serde_json::Value::Null);
+    assert_eq!(data, expected);
+    assert_eq!(app.settled(&keep["id"]).await["status"], "stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expiring_is_announced_once_and_ahead_of_deletion_on_sqlite() {
+    let app = TestApp::builder().set("files.expiring_notice", "15m");
+    expiring_is_announced_once_and_ahead_of_deletion(app.start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expiring_is_announced_once_and_ahead_of_deletion_on_postgres() {
+    let app = TestApp::builder()
+        .postgres()
+        .set("files.expiring_notice", "15m");
+    expiring_is_announced_once_and_ahead_of_deletion(app.start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_kept_for_less_than_the_notice_is_announced_by_the_next_sweep() {
+    let app = TestApp::start().await;
+    let request = app
+        .post("/v1/files")
+        .query(&[("filename", "brief.txt"), ("expires_in", "600")]);
+    let answer = request.body("brief").send().await.unwrap();
+    let file = crate::support::app::json(answer, 202).await;
+    app.settled(&file["id"]).await;
+    assert_eq!(app.sweep().await.expiring_announced, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expiry_is_not_announced_where_no_notice_is_set() {
+    let app = TestApp::builder()
+        .set("files.expiring_notice", "")
+        .start()
+        .await;
+    let request = app
+        .post("/v1/files")
+        .query(&[("filename", "brief.txt"), ("expires_in", "600")]);
+    let answer = request.body("brief").send().await.unwrap();
+    let file = crate::support::app::json(answer, 202).await;
+    app.settled(&file["id"]).await;
+    assert_eq!(app.sweep().await.expiring_announced, 0);
 }

@@ -1,6 +1,9 @@
 //! SHA-256 (FIPS 180-4) of files, as a value.
 
-use sha2::{Digest, Sha256};
+use sha2::{
+    Digest, Sha256,
+    digest::common::hazmat::{SerializableState, SerializedState},
+};
 use std::{fmt, str::FromStr};
 
 /// A SHA-256 digest; written as 64 lower-case hexadecimal digits.
@@ -33,6 +36,49 @@ impl fmt::Debug for Sha256Digest {
     }
 }
 
+/// A SHA-256 under way, which can be put aside and gone on with by another process.
+#[derive(Clone, Default)]
+pub struct RunningHash(Sha256);
+
+/// Not a state that [`RunningHash::state`] gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not the state of a SHA-256")]
+pub struct NotAState;
+
+impl RunningHash {
+    /// Takes in what comes next.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all so far.
+    #[must_use]
+    pub fn digest(&self) -> Sha256Digest {
+        Sha256Digest::from_hasher(self.0.clone())
+    }
+
+    /// What is to be kept to go on later: about a hundred bytes, the last of the content among them.
+    #[must_use]
+    pub fn state(&self) -> Vec<u8> {
+        self.0.serialize().to_vec()
+    }
+
+    /// Goes on with what was put aside.
+    ///
+    /// # Errors
+    /// [`NotAState`].
+    pub fn from_state(state: &[u8]) -> Result<Self, NotAState> {
+        let state = SerializedState::<Sha256>::try_from(state).map_err(|_| NotAState)?;
+        Sha256::deserialize(&state).map(Self).map_err(|_| NotAState)
+    }
+}
+
+impl fmt::Debug for RunningHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunningHash").finish_non_exhaustive()
+    }
+}
+
 /// Not 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a SHA-256 is 64 hexadecimal digits, not `{0}`")]
@@ -53,5 +99,25 @@ impl FromStr for Sha256Digest {
             *byte = u8::from_str_radix(pair, 16).map_err(|_| refused())?;
         }
         Ok(Self(digest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hash_goes_on_from_its_state_wherever_it_was_cut() {
+        let bytes: Vec<u8> = (0..1000_u32).map(|at| (at % 251) as u8).collect();
+        for cut in [0, 1, 55, 56, 63, 64, 65, 128, 999, 1000] {
+            let mut hash = RunningHash::default();
+            hash.update(&bytes[..cut]);
+            let mut hash = RunningHash::from_state(&hash.state()).expect("a state");
+            hash.update(&bytes[cut..]);
+            assert_eq!(hash.digest(), Sha256Digest::of(&bytes), "{cut}");
+        }
+        for nonsense in [vec![], vec![0; 3], vec![255; 105]] {
+            assert!(RunningHash::from_state(&nonsense).is_err());
+        }
     }
 }

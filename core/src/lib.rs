@@ -3,6 +3,7 @@
 pub mod batches;
 pub mod clock;
 pub mod config;
+pub mod content;
 pub mod context;
 pub mod db;
 pub mod deliver;
@@ -19,4 +20,5 @@ pub mod storage;
 pub mod sweep;
 pub mod tokens;
 pub mod uploads;
+pub mod usage;
 pub mod webhooks;

@@ -43,6 +43,8 @@ pub struct Model {
     pub sha256: Option<String>,
     /// SHA-256 the client declared, checked before the file can be stored.
     pub declared_sha256: Option<String>,
+    /// SHA-256 of the staged bytes as they came in, where they came in order: they need not be read again for it.
+    pub staged_sha256: Option<String>,
     pub metadata: Json,
     pub batch_id: Option<BatchId>,
     /// Where the bytes wait; none once the bytes are in storage or gone.

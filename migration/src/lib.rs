@@ -8,6 +8,10 @@ mod m20261124_000002_outbox;
 mod m20261124_000003_uploads;
 mod m20261124_000004_access;
 mod m20261124_000005_records;
+mod m20261124_000006_expiring;
+mod m20261124_000007_owner_usage;
+mod m20261124_000008_staging_probes;
+mod m20261124_000009_staged_sha256;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
@@ -25,6 +29,10 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000003_uploads::Migration),
             Box::new(m20261124_000004_access::Migration),
             Box::new(m20261124_000005_records::Migration),
+            Box::new(m20261124_000006_expiring::Migration),
+            Box::new(m20261124_000007_owner_usage::Migration),
+            Box::new(m20261124_000008_staging_probes::Migration),
+            Box::new(m20261124_000009_staged_sha256::Migration),
         ]
     }
 }

@@ -4,6 +4,7 @@ use super::{EmbeddedRedis, Parts, assemble, connect_redis, lock_data_dir};
 use crate::http;
 use anyhow::Context;
 use landfall_core::{config::Config, db::Database};
+use landfall_queue::WorkerIdentity;
 use landfall_workers::{QueueName, Workers};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
@@ -27,6 +28,13 @@ pub struct Roles {
     pub concurrency: Option<usize>,
     /// Bring what is missing: the data folder, migrations, and a Redis if none is configured.
     pub embedded: bool,
+}
+
+impl Roles {
+    /// True when the process reads or writes staging.
+    fn stage(&self) -> bool {
+        self.serve || self.work.iter().any(|queue| *queue != QueueName::Deliver)
+    }
 }
 
 /// Starts the roles, says so on standard output, and runs until SIGTERM or SIGINT. Requests and jobs that are under
@@ -75,7 +83,18 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
         .probe()
         .await
         .context("staging is not fit for use")?;
+    let probe = if roles.stage() {
+        let landfall = &parts.landfall;
+        let host = WorkerIdentity::new("", 1).host;
+        let joined = landfall.staging.join(&landfall.db, &landfall.clock, &host);
+        Some(joined.await?)
+    } else {
+        None
+    };
     let outcome = run_roles(parts, roles, listener, address, stop).await;
+    if let Some(probe) = probe {
+        probe.take_back().await;
+    }
     if let Some(redis) = embedded {
         redis.stop().await;
     }

@@ -6,6 +6,7 @@ use super::wire;
 use http::{HeaderValue, StatusCode, header::HeaderName};
 use landfall_core::{
     batches::{self, JoinError},
+    content::NotAllowed,
     db,
     files::{AcceptError, DeleteError, InvalidName},
     idempotency::KeepError,
@@ -14,6 +15,7 @@ use landfall_core::{
     staging::StagingError,
     storage::{NotAKey, StorageError},
     uploads::UploadError,
+    usage::QuotaError,
     webhooks::WebhookError,
 };
 use poem::{Body, Response, error::ResponseError};
@@ -95,6 +97,7 @@ codes! {
     UploadLocked LOCKED "upload_locked" "Another request is writing to the upload";
     ChecksumMismatch 460 "checksum_mismatch" "The bytes do not have the declared checksum";
     TooLarge PAYLOAD_TOO_LARGE "too_large" "The request is too large";
+    QuotaExceeded PAYLOAD_TOO_LARGE "quota_exceeded" "The owner has as much as it may have";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The content type is not understood here";
     TypeNotAllowed UNSUPPORTED_MEDIA_TYPE "type_not_allowed" "Files of this type are not taken in";
     RangeNotSatisfiable RANGE_NOT_SATISFIABLE "range_not_satisfiable" "The range lies outside the file";
@@ -305,6 +308,7 @@ impl From<AcceptError> for Problem {
             }
             AcceptError::Key(KeepError::LockLost) => Self::in_flight(),
             AcceptError::Key(KeepError::Answer(cause)) => Self::failed(cause),
+            AcceptError::Quota(error) => error.into(),
             AcceptError::Batch(JoinError::Database(error))
             | AcceptError::Key(KeepError::Database(error))
             | AcceptError::Database(error) => error.into(),
@@ -345,7 +349,8 @@ impl From<UploadError> for Problem {
             UploadError::Locked | UploadError::Preempted => Code::InFlight,
             UploadError::TooLarge { .. } => Code::TooLarge,
             UploadError::Empty => Code::EmptyFile,
-            UploadError::TypeNotAllowed(_) => Code::TypeNotAllowed,
+            UploadError::NotAllowed(error) => return error.into(),
+            UploadError::Quota(error) => return error.into(),
             UploadError::LengthFixed { .. } | UploadError::CannotJoin(_) => Code::MalformedRequest,
             UploadError::ChecksumMismatch => Code::ChecksumMismatch,
             UploadError::SizeMismatch { .. } => Code::SizeMismatch,
@@ -390,6 +395,29 @@ impl From<WriteError> for Problem {
         match error {
             WriteError::Database(error) => error.into(),
             other => Self::failed(other),
+        }
+    }
+}
+
+impl From<NotAllowed> for Problem {
+    fn from(error: NotAllowed) -> Self {
+        let field = match error {
+            NotAllowed::Extension(_) | NotAllowed::OtherExtension(_) => "filename",
+            NotAllowed::Type(_) | NotAllowed::Bytes { .. } | NotAllowed::NoImage(_) => {
+                "content_type"
+            }
+        };
+        Self::field(Code::TypeNotAllowed, field, error.to_string())
+    }
+}
+
+impl From<QuotaError> for Problem {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Exceeded { .. } => {
+                Self::new(Code::QuotaExceeded, sentence(&error.to_string()))
+            }
+            QuotaError::Database(error) => error.into(),
         }
     }
 }

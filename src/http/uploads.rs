@@ -188,13 +188,12 @@ fn checked(
     if let Some(sha256) = &asked.sha256 {
         said.take("sha256", sha256)?;
     }
-    let uploads = &landfall.config.uploads;
     let new = NewUpload {
         owner: caller.owner.clone(),
         original_filename: FileName::parse(&asked.original_filename).map_err(|error| {
             Problem::field(Code::InvalidName, "original_filename", error.to_string())
         })?,
-        content_type: fields::content_type(asked.content_type.as_deref(), uploads)?,
+        content_type: fields::content_type(asked.content_type.as_deref())?,
         declared_sha256: said.sha256,
         expires_in: said.life(&landfall.config),
         metadata: said.metadata.unwrap_or_else(|| serde_json::json!({})),

@@ -10,6 +10,13 @@ const { Upload } = require("tus-js-client");
 const [endpoint, way, file] = process.argv.slice(2);
 const bytes = readFileSync(file);
 const chunkSize = 300_000;
+const NAME = "Straße 😀.bin";
+
+// The draft knows no metadata; the name goes where HTTP has it (RFC 6266).
+const draft = {
+  protocol: "ietf-draft-05",
+  headers: { "Content-Disposition": `attachment; filename*=UTF-8''${encodeURIComponent(NAME)}` },
+};
 
 const ways = {
   whole: { body: bytes },
@@ -20,6 +27,9 @@ const ways = {
   deferred: { body: new PassThrough().end(bytes), chunkSize, uploadLengthDeferred: true },
   override: { body: bytes, chunkSize, overridePatchMethod: true },
   resumed: { body: bytes, chunkSize },
+  draft: { body: bytes, ...draft },
+  "draft-chunks": { body: bytes, chunkSize, ...draft },
+  "draft-resumed": { body: bytes, chunkSize, ...draft },
 };
 const { body, ...options } = ways[way];
 
@@ -28,7 +38,7 @@ function upload(more) {
     const running = new Upload(body, {
       endpoint,
       retryDelays: [100, 200, 400],
-      metadata: { filename: "Straße 😀.bin", filetype: "application/octet-stream" },
+      metadata: { filename: NAME, filetype: "application/octet-stream" },
       ...options,
       ...more,
       onSuccess: () => resolve(running.url),
@@ -40,7 +50,7 @@ function upload(more) {
 }
 
 let url;
-if (way === "resumed") {
+if (way.endsWith("resumed")) {
   const stopAt = (running, sent, resolve) => {
     if (sent >= chunkSize * 2) running.abort().then(() => resolve(running.url));
   };

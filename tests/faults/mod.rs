@@ -1,8 +1,12 @@
 //! What is thrown at an installation, and the invariants afterwards.
 
+mod apart;
+mod broken_off;
 mod cluster;
 mod killed;
+mod one_bucket;
 mod outages;
 mod scaled;
 mod stalled;
+mod topology;
 mod zombie;

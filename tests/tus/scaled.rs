@@ -1,8 +1,10 @@
 //! The same over PostgreSQL and S3, for staging and for storage.
 
-use super::{answered, begin, begin_with, header, patch, send, stored, tus};
+use super::{SOON, answered, begin, begin_with, header, patch, row, send, stored, tus};
 use crate::support::TestApp;
-use landfall_test_servers::S3Server;
+use entity::file::FileStatus;
+use landfall_core::digest::Sha256Digest;
+use landfall_test_servers::{S3Operation, S3Server, wait_until};
 
 async fn scaled(s3: &S3Server) -> TestApp {
     TestApp::builder()
@@ -33,6 +35,28 @@ async fn pieces_in_a_bucket_make_the_file() {
     let response = send(tus(&app, "GET", &path)).await;
     answered(&response, 200);
     assert!(response.bytes().await.unwrap() == bytes);
+    assert!(stored(&app, &path).await == bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_that_was_hashed_as_it_came_is_not_read_again() {
+    let s3 = S3Server::start().await;
+    let app = scaled(&s3).await;
+    let bytes = bytes(48 * 1024 * 1024);
+    let path = begin(&app, bytes.len()).await;
+    // Whole segments, as copies within the bucket need.
+    for (number, piece) in bytes.chunks(16 * 1024 * 1024).enumerate() {
+        let at = number * 16 * 1024 * 1024;
+        answered(&send(patch(&app, &path, at, piece.to_vec())).await, 204);
+    }
+    wait_until(SOON, async || {
+        (row(&app, &path).await.status == FileStatus::Stored).then_some(())
+    })
+    .await;
+    // The one read is of the first bytes, to see what they are.
+    assert_eq!(s3.calls(S3Operation::GetObject), 1);
+    let sha256 = Sha256Digest::of(&bytes).to_string();
+    assert_eq!(row(&app, &path).await.sha256, Some(sha256));
     assert!(stored(&app, &path).await == bytes);
 }
 

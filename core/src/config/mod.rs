@@ -83,13 +83,21 @@ pub struct Uploads {
     pub max_file_size: ByteSize,
     pub chunk_size: ByteSize,
     pub session_ttl: Duration,
-    /// Lower-case media types, `type/*` among them; empty: all.
+    /// What one owner may have, stored and waiting.
+    pub owner_quota: Option<ByteSize>,
+    /// Media types, `type/*` among them; empty: all.
     pub allowed_types: Vec<String>,
+    pub denied_types: Vec<String>,
+    /// In lower case, without their dot; empty: all.
+    pub allowed_extensions: Vec<String>,
+    pub denied_extensions: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
 pub struct Files {
     pub default_ttl: Option<Duration>,
+    /// None: expiries are not announced.
+    pub expiring_notice: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +105,7 @@ pub struct Workers {
     pub finalize_concurrency: usize,
     pub deliver_concurrency: usize,
     pub lease: Duration,
+    pub rehash: bool,
     pub retry_for: Duration,
 }
 
@@ -134,6 +143,12 @@ pub struct Log {
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MIB: u64 = 1024 * 1024;
+
+/// `.EXE` and `exe` are the same.
+fn extensions(given: Vec<String>) -> Vec<String> {
+    let bare = |text: String| text.trim().trim_start_matches('.').to_lowercase();
+    given.into_iter().map(bare).collect()
+}
 
 impl Config {
     /// Reads the defaults, the file and the environment.
@@ -196,15 +211,21 @@ impl Config {
                     ByteSize(5 * 1024 * MIB),
                 ),
                 session_ttl: read.at_least("uploads.session_ttl", SECOND),
+                owner_quota: read.optional("uploads.owner_quota"),
                 allowed_types: read.list("uploads.allowed_types"),
+                denied_types: read.list("uploads.denied_types"),
+                allowed_extensions: extensions(read.list("uploads.allowed_extensions")),
+                denied_extensions: extensions(read.list("uploads.denied_extensions")),
             },
             files: Files {
                 default_ttl: read.optional("files.default_ttl"),
+                expiring_notice: read.optional("files.expiring_notice"),
             },
             workers: Workers {
                 finalize_concurrency: read.within("workers.finalize_concurrency", 1, 1024),
                 deliver_concurrency: read.within("workers.deliver_concurrency", 1, 1024),
                 lease: read.at_least("workers.lease", 3 * SECOND),
+                rehash: read.get("workers.rehash"),
                 retry_for: read.at_least("workers.retry_for", SECOND),
             },
             webhooks: Webhooks {

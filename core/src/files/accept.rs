@@ -7,11 +7,12 @@
 use super::{FileName, staging_column};
 use crate::{
     batches,
-    clock::Clock,
-    db::Database,
+    config::ByteSize,
+    context::Landfall,
     digest::Sha256Digest,
     idempotency::{Keep, KeepError},
     storage::transfer::Piece,
+    usage::{self, QuotaError},
 };
 use entity::{BatchId, FileId, Timestamp, file};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
@@ -40,6 +41,8 @@ pub enum AcceptError {
     Batch(#[from] batches::JoinError),
     #[error(transparent)]
     Key(#[from] KeepError),
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
     #[error("the file could not be recorded")]
     Database(#[from] DbErr),
 }
@@ -47,26 +50,28 @@ pub enum AcceptError {
 /// Writes the row of a file whose bytes are durable in staging; the caller pushes its finalize job.
 ///
 /// # Errors
-/// [`AcceptError::Batch`] when its batch is unknown or closed, [`AcceptError::Key`] when another request has taken
-/// its `Idempotency-Key` over; then nothing is written.
+/// [`AcceptError::Batch`] when its batch is unknown or closed, [`AcceptError::Quota`] when its owner would have too
+/// much, [`AcceptError::Key`] when another request has taken its `Idempotency-Key` over; then nothing is written.
 pub async fn accept(
-    db: &Database,
-    clock: &Clock,
+    landfall: &Landfall,
     new: NewFile,
     keep: Option<Keep<file::Model>>,
 ) -> Result<file::Model, AcceptError> {
+    let (clock, quota) = (&landfall.clock, landfall.config.uploads.owner_quota);
     let now = clock.now();
     let expires_at = new.expires_in.map(|ttl| clock.after(ttl));
-    db.write(move |transaction| {
-        Box::pin(async move {
-            let row = insert(transaction, new, now, expires_at).await?;
-            if let Some(keep) = keep {
-                keep.write(transaction, &row).await?;
-            }
-            Ok(row)
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                let row = insert(transaction, new, now, expires_at, quota).await?;
+                if let Some(keep) = keep {
+                    keep.write(transaction, &row).await?;
+                }
+                Ok(row)
+            })
         })
-    })
-    .await
+        .await
 }
 
 async fn insert(
@@ -74,10 +79,12 @@ async fn insert(
     new: NewFile,
     now: Timestamp,
     expires_at: Option<Timestamp>,
+    quota: Option<ByteSize>,
 ) -> Result<file::Model, AcceptError> {
     if let Some(batch) = new.batch_id {
         batches::join(transaction, batch, new.owner.as_deref(), now).await?;
     }
+    let size = staged_size(&new.staged);
     let row = file::Model {
         id: new.id,
         owner: new.owner,
@@ -85,9 +92,10 @@ async fn insert(
         search_name: new.original_filename.search_form(),
         original_filename: new.original_filename.as_str().to_owned(),
         content_type: new.content_type,
-        size_bytes: staged_size(&new.staged),
+        size_bytes: size,
         sha256: None,
         declared_sha256: new.declared_sha256.map(|digest| digest.to_string()),
+        staged_sha256: None,
         metadata: new.metadata,
         batch_id: new.batch_id,
         staging_key: Some(staging_column(&new.staged)),
@@ -111,6 +119,7 @@ async fn insert(
     file::Entity::insert(row.clone().into_active_model())
         .exec_without_returning(transaction)
         .await?;
+    usage::add(transaction, row.owner.as_deref(), row.id.0, size, quota).await?;
     Ok(row)
 }
 

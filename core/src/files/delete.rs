@@ -7,6 +7,7 @@ use crate::{
     clock::Clock,
     db::Database,
     outbox::{self, FileDeleted, NewEvent, Written},
+    usage,
 };
 use entity::{
     FileId,
@@ -65,6 +66,8 @@ pub async fn delete(
                 (0, FileStatus::Stored) => Ok(None),
                 (0, other) => Err(DeleteError::NotStored(other)),
                 _ => {
+                    usage::change(transaction, file.owner.as_deref(), id.0, -file.size_bytes)
+                        .await?;
                     let event = NewEvent::file_deleted(FileDeleted::of(&file, now), &file);
                     Ok(Some(outbox::write(transaction, now, event).await?))
                 }

@@ -4,6 +4,7 @@
 
 mod accept;
 mod delete;
+mod expiring;
 mod name;
 mod pieces;
 mod purge;
@@ -11,6 +12,7 @@ mod query;
 
 pub use accept::{AcceptError, NewFile, accept};
 pub use delete::{DeleteError, delete};
+pub use expiring::{ExpiringError, announce_expiring};
 pub use name::{FileName, InvalidName, MAX_NAME_BYTES};
 pub use pieces::{NotPieces, pieces, staging_column};
 pub use purge::{PurgeError, Purged, purge};

@@ -5,6 +5,7 @@ use crate::{
     db::Database,
     outbox::{self, FileDeleted, NewEvent, Written},
     storage::{NotAKey, StorageKey},
+    usage,
 };
 use entity::{
     FileId, Timestamp,
@@ -186,17 +187,29 @@ async fn take_over(
     key: &StorageKey,
     now: Timestamp,
 ) -> Result<Vec<Written>, ClaimError> {
-    let replaced = Entity::update_many()
+    let gives_up = |from: FileStatus| {
+        Entity::update_many()
+            .col_expr(Column::StorageKey, Expr::value(Option::<String>::None))
+            .col_expr(Column::UpdatedAt, Expr::value(now))
+            .filter(Column::StorageKey.eq(key.as_str()))
+            .filter(Column::Status.eq(from))
+    };
+    // One that was deleted before, and whose object was yet to be removed, has been announced.
+    gives_up(FileStatus::Deleted).exec(transaction).await?;
+    let replaced = gives_up(FileStatus::Stored)
         .col_expr(Column::Status, Expr::value(FileStatus::Deleted))
-        .col_expr(Column::StorageKey, Expr::value(Option::<String>::None))
         .col_expr(Column::DeletedAt, Expr::value(now))
-        .col_expr(Column::UpdatedAt, Expr::value(now))
-        .filter(Column::StorageKey.eq(key.as_str()))
-        .filter(Column::Status.is_in([FileStatus::Stored, FileStatus::Deleted]))
         .exec_with_returning(transaction)
         .await?;
     let mut written = Vec::new();
     for file in replaced {
+        usage::change(
+            transaction,
+            file.owner.as_deref(),
+            file.id.0,
+            -file.size_bytes,
+        )
+        .await?;
         let event = NewEvent::file_deleted(FileDeleted::of(&file, now), &file);
         written.push(outbox::write(transaction, now, event).await?);
     }

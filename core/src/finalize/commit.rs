@@ -4,6 +4,7 @@ use crate::{
     batches::{self, Settled},
     outbox::{self, FileStored, NewEvent, Written},
     storage::{StorageKey, transfer::Landed},
+    usage,
 };
 use entity::{
     FileId, Timestamp,
@@ -32,7 +33,7 @@ pub(super) struct Failure {
     pub(super) message: String,
 }
 
-/// The file is stored, its event is written, its batch counts it; all of it or nothing.
+/// The file is stored, its event is written, its batch counts it; all of it or nothing. The type is the one `file` has.
 pub(super) async fn store(
     transaction: &impl ConnectionTrait,
     file: &Model,
@@ -43,6 +44,7 @@ pub(super) async fn store(
 ) -> Result<Vec<Written>, CommitError> {
     let update = mine(file.id, worker)
         .col_expr(Column::Status, Expr::value(FileStatus::Stored))
+        .col_expr(Column::ContentType, Expr::value(&file.content_type))
         .col_expr(Column::Sha256, Expr::value(landed.sha256.to_string()))
         .col_expr(Column::StagingKey, Expr::value(Option::<String>::None))
         .col_expr(Column::StoredAt, Expr::value(now));
@@ -68,6 +70,13 @@ pub(super) async fn fail(
         .col_expr(Column::ErrorCode, Expr::value(failure.code))
         .col_expr(Column::ErrorMessage, Expr::value(&failure.message));
     change(transaction, release(update, now)).await?;
+    usage::change(
+        transaction,
+        file.owner.as_deref(),
+        file.id.0,
+        -file.size_bytes,
+    )
+    .await?;
     match file.batch_id {
         Some(batch) => Ok(batches::settle(transaction, batch, Settled::Failed, now)
             .await?

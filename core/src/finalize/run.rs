@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    content::{self, NotAllowed},
     context::Landfall,
     failpoint,
     files::{self, Scope},
@@ -106,6 +107,8 @@ enum Fault {
     Url(#[source] StorageError),
     #[error("the row does not say where the bytes wait")]
     Row(#[from] files::NotPieces),
+    #[error(transparent)]
+    NotAllowed(#[from] NotAllowed),
 }
 
 impl Fault {
@@ -113,12 +116,20 @@ impl Fault {
     fn permanent_code(&self) -> Option<&'static str> {
         match self {
             Self::Transfer(TransferError::StagingGone) | Self::Row(_) => Some("staging_gone"),
+            Self::NotAllowed(_) => Some("type_not_allowed"),
             Self::Transfer(TransferError::SizeMismatch { .. }) => Some("size_mismatch"),
             Self::Transfer(TransferError::DigestMismatch { .. }) => Some("digest_mismatch"),
             Self::Transfer(error) if !error.is_transient() => Some("storage_refused"),
             Self::Transfer(_) | Self::Url(_) => None,
         }
     }
+}
+
+/// An object that is in storage, and what its row and its event are to say of it.
+struct Ashore {
+    landed: Landed,
+    url: String,
+    content_type: String,
 }
 
 struct Run<'a> {
@@ -159,23 +170,29 @@ impl Run<'_> {
             landed = self.land() => landed,
         };
         match landed {
-            Ok((landed, url)) => self.store(landed, url).await,
+            Ok(ashore) => self.store(ashore).await,
             Err(Fault::Transfer(TransferError::KeyTaken)) => self.change_key().await,
             Err(fault) => self.after_fault(fault).await,
         }
     }
 
-    async fn land(&self) -> Result<(Landed, String), Fault> {
+    async fn land(&self) -> Result<Ashore, Fault> {
         let file = self.file();
         let pieces: Vec<Piece> = files::pieces(file)?;
+        let content_type = self.content_type(&pieces).await?;
         let landing = Landing {
             pieces: &pieces,
             key: &self.claimed.key,
-            content_type: &file.content_type,
+            content_type: &content_type,
             expected: file
                 .declared_sha256
                 .as_deref()
                 .and_then(|text| text.parse().ok()),
+            known: file
+                .staged_sha256
+                .as_deref()
+                .and_then(|text| text.parse().ok()),
+            rehash: self.landfall.config.workers.rehash,
             overwrite: self.landfall.config.overwrites(),
         };
         let landed =
@@ -186,13 +203,30 @@ impl Run<'_> {
             .await
             .map_err(Fault::Url)?;
         failpoint!("finalize.landed");
-        Ok((landed, url))
+        Ok(Ashore {
+            landed,
+            url,
+            content_type,
+        })
     }
 
-    async fn store(&self, landed: Landed, url: String) -> Result<Outcome, FinalizeError> {
+    /// The type the file has, by what its client says and what its first bytes show.
+    async fn content_type(&self, pieces: &[Piece]) -> Result<String, Fault> {
+        let lists = &self.landfall.config.uploads;
+        let declared = &self.file().content_type;
+        if !content::needs_sniffing(lists, declared) {
+            return Ok(declared.clone());
+        }
+        let head = transfer::head(&self.landfall.staging, pieces, content::HEAD).await?;
+        Ok(content::judge(lists, declared, content::sniff(&head))?)
+    }
+
+    async fn store(&self, ashore: Ashore) -> Result<Outcome, FinalizeError> {
         let landfall = self.landfall;
         let now = landfall.clock.now();
-        let (file, worker) = (self.file().clone(), self.worker.to_owned());
+        let (mut file, worker) = (self.file().clone(), self.worker.to_owned());
+        file.content_type = ashore.content_type;
+        let (landed, url) = (ashore.landed, ashore.url);
         let written = landfall
             .db
             .write(move |t| {

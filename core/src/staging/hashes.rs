@@ -1,6 +1,6 @@
 //! Digests of a body, made while it passes.
 
-use crate::digest::Sha256Digest;
+use crate::digest::{RunningHash, Sha256Digest};
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -44,11 +44,16 @@ pub(crate) struct Hasher {
     md5: Option<Md5>,
     sha1: Option<Sha1>,
     sha256: Option<Sha256>,
+    /// Of all that is staged under the key, not of this body alone.
+    running: Option<RunningHash>,
 }
 
 impl Hasher {
-    pub(crate) fn new(algorithms: &[Algorithm]) -> Self {
-        let mut hasher = Self::default();
+    pub(crate) fn new(algorithms: &[Algorithm], running: Option<&RunningHash>) -> Self {
+        let mut hasher = Self {
+            running: running.cloned(),
+            ..Self::default()
+        };
         for algorithm in algorithms {
             match algorithm {
                 Algorithm::Crc32 => hasher.crc32 = Some(crc32fast::Hasher::new()),
@@ -73,6 +78,14 @@ impl Hasher {
         if let Some(hasher) = &mut self.sha256 {
             hasher.update(bytes);
         }
+        if let Some(hash) = &mut self.running {
+            hash.update(bytes);
+        }
+    }
+
+    /// Takes the hash of all that is staged under the key.
+    pub(crate) fn take_running(&mut self) -> Option<RunningHash> {
+        self.running.take()
     }
 
     pub(crate) fn finish(self) -> Hashes {
@@ -91,12 +104,15 @@ mod tests {
 
     #[test]
     fn digests_of_the_check_words_are_as_published() {
-        let mut hasher = Hasher::new(&[
-            Algorithm::Crc32,
-            Algorithm::Md5,
-            Algorithm::Sha1,
-            Algorithm::Sha256,
-        ]);
+        let mut hasher = Hasher::new(
+            &[
+                Algorithm::Crc32,
+                Algorithm::Md5,
+                Algorithm::Sha1,
+                Algorithm::Sha256,
+            ],
+            None,
+        );
         hasher.update(b"1234");
         hasher.update(b"56789");
         let hashes = hasher.finish();

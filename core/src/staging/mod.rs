@@ -14,10 +14,12 @@ mod error;
 pub(crate) mod fs;
 mod hashes;
 mod key;
+mod probe;
 pub(crate) mod s3;
 
 use crate::{
     config::{self, Backend},
+    digest::RunningHash,
     storage::{Place as StoragePlace, Storage, StorageError},
 };
 use body::Body;
@@ -29,6 +31,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use hashes::Hasher;
 pub use hashes::{Algorithm, Hashes};
 pub use key::{NotAStagingKey, StagingKey};
+pub use probe::{Probe, ProbeError};
 use s3::S3Staging;
 use std::{error::Error, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 
@@ -44,6 +47,8 @@ pub struct Options<'a> {
     pub expected: Option<u64>,
     /// What to hash it with on its way.
     pub hashes: &'a [Algorithm],
+    /// For appends: the hash of what is staged before the body, to be gone on with.
+    pub running: Option<&'a RunningHash>,
 }
 
 impl Default for Options<'_> {
@@ -53,6 +58,7 @@ impl Default for Options<'_> {
             limit: u64::MAX,
             expected: None,
             hashes: &[],
+            running: None,
         }
     }
 }
@@ -73,6 +79,8 @@ pub struct Appended {
     pub length: u64,
     /// Of the bytes this call added, those asked for.
     pub hashes: Hashes,
+    /// Of all the bytes up to `length`, if it was gone on with and can be told.
+    pub running: Option<RunningHash>,
     /// Why the body ended early, if it did; the length counts what came before.
     pub stopped: Option<StagingError>,
 }
@@ -255,7 +263,7 @@ impl Staging {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let hasher = Hasher::new(options.hashes);
+        let hasher = Hasher::new(options.hashes, None);
         let (size, hashes) = body::digest(boxed(body), options.limit, hasher).await?;
         Ok(Staged { size, hashes })
     }

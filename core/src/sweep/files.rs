@@ -11,7 +11,7 @@ use entity::{
 };
 use sea_orm::{
     ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::ExprTrait,
+    sea_query::{Expr, ExprTrait},
 };
 
 /// Staged, due, and not claimed by anybody. Most have a job already, and pushing it again changes nothing.
@@ -105,8 +105,8 @@ async fn expired(landfall: &Landfall) -> Result<Vec<FileId>, DbErr> {
     Entity::find()
         .select_only()
         .column(Column::Id)
-        .filter(Column::Status.eq(FileStatus::Stored))
-        .filter(Column::ExpiresAt.is_not_null())
+        // Written out, not bound, as the partial index `files_expires` has it.
+        .filter(Expr::cust("status = 'stored' AND expires_at IS NOT NULL"))
         .filter(Column::ExpiresAt.lte(now))
         .order_by_asc(Column::ExpiresAt)
         .limit(PAGE)

@@ -8,7 +8,7 @@ mod files;
 mod litter;
 mod record;
 
-use crate::{context::Landfall, deliver, idempotency, outbox, uploads};
+use crate::{context::Landfall, deliver, files::ExpiringError, idempotency, outbox, uploads};
 use entity::Timestamp;
 pub use record::{LastRun, last_run};
 use sea_orm::DbErr;
@@ -30,6 +30,8 @@ pub struct SweepReport {
     pub leases_rescued: u64,
     /// Deliveries that are due, pushed again.
     pub deliveries_pushed: u64,
+    /// Stored files whose expiry was announced.
+    pub expiring_announced: u64,
     /// Stored files past their time, deleted.
     pub files_expired: u64,
     /// Uploads at which nothing came for too long, expired.
@@ -58,6 +60,7 @@ impl fmt::Display for SweepReport {
             (self.staged_pushed, "staged files pushed"),
             (self.leases_rescued, "expired leases rescued"),
             (self.deliveries_pushed, "due deliveries pushed"),
+            (self.expiring_announced, "files about to expire announced"),
             (self.files_expired, "files expired"),
             (self.uploads_expired, "uploads expired"),
             (self.uploads_forgotten, "closed uploads forgotten"),
@@ -116,6 +119,8 @@ async fn run(landfall: &Landfall, started: Timestamp) -> SweepReport {
     )
     .await;
     report.deliveries_pushed = note(&mut report, "due deliveries", push_deliveries(landfall)).await;
+    report.expiring_announced =
+        note(&mut report, "expiring files", announce_expiring(landfall)).await;
     report.files_expired = note(
         &mut report,
         "expired files",
@@ -200,6 +205,13 @@ async fn push_deliveries(landfall: &Landfall) -> Result<u64, DbErr> {
         }
     }
     Ok(pushed)
+}
+
+async fn announce_expiring(landfall: &Landfall) -> Result<u64, ExpiringError> {
+    match landfall.config.files.expiring_notice {
+        Some(notice) => crate::files::announce_expiring(landfall, notice).await,
+        None => Ok(0),
+    }
 }
 
 async fn end_deliveries(landfall: &Landfall) -> Result<u64, DbErr> {

@@ -151,6 +151,7 @@ impl Writer {
             limit: self.hold.room(),
             expected: self.request.content_length.take(),
             hashes: &hashes,
+            running: self.hold.running.as_ref(),
         };
         let (key, offset) = (self.hold.key(), self.hold.offset());
         let staging = self.hold.landfall.staging.clone();
@@ -186,6 +187,7 @@ impl Writer {
         };
         let last = self.request.last && appended.stopped.is_none() && matches!(ended, Ended::Whole);
         failpoint!("uploads.synced");
+        self.hold.running = appended.running;
         self.hold.advance(appended.length, last, then).await?;
         failpoint!("uploads.counted");
         if let Some(error) = appended.stopped {

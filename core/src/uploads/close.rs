@@ -10,6 +10,7 @@ use crate::{
     files::{self, DeleteError, Scope},
     outbox::{WriteError, Written},
     staging::StagingKey,
+    usage,
 };
 use entity::{
     FileId, Timestamp, UploadId,
@@ -125,6 +126,10 @@ async fn close_rows(
     else {
         return Ok(Closed::default());
     };
+    if upload.kind == UploadKind::Partial && upload.file_id.0 == upload.id.0 {
+        let size = upload.total_size_bytes.unwrap_or(0);
+        usage::change(transaction, upload.owner.as_deref(), id.0, -size).await?;
+    }
     let mut uploads = vec![upload.id];
     if upload.file_id.0 != upload.id.0 {
         // Part of a final upload, which is of no use without it.
@@ -202,6 +207,7 @@ async fn fail_file(
     let Some(file) = rows.into_iter().next() else {
         return Ok((None, None));
     };
+    usage::change(transaction, file.owner.as_deref(), id.0, -file.size_bytes).await?;
     let written = match file.batch_id {
         Some(batch) => batches::settle(transaction, batch, Settled::Failed, now).await?,
         None => None,

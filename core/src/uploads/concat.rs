@@ -34,7 +34,7 @@ const PAGE: usize = 1000;
 /// # Errors
 /// [`UploadError::CannotJoin`] for a list that is empty, too long, names an upload twice, or one that is unknown,
 /// somebody else's, not partial, given up, without a length or part of another final upload; [`UploadError::TooLarge`],
-/// [`UploadError::TypeNotAllowed`], [`UploadError::Batch`].
+/// [`UploadError::NotAllowed`], [`UploadError::Batch`].
 pub async fn concatenate(
     landfall: &Landfall,
     scope: &Scope,
@@ -46,7 +46,7 @@ pub async fn concatenate(
     if let Some(known) = Entity::find_by_id(id).one(landfall.db.read()).await? {
         return Ok(known);
     }
-    require_allowed(landfall, &new.content_type)?;
+    require_allowed(landfall, &new)?;
     let found = load(landfall.db.read(), &partials).await?;
     let total = check(scope, &partials, &found)?;
     let limit = landfall.config.uploads.max_file_size.0;
@@ -290,7 +290,7 @@ async fn complete_if_whole(
         .col_expr(Column::BytesReceived, Expr::value(signed(total)))
         .exec(transaction)
         .await?;
-    stage_file(transaction, upload.file_id, &pieces, now).await?;
+    stage_file(transaction, upload.file_id, &pieces, None, now).await?;
     Ok(Some(upload.file_id))
 }
 

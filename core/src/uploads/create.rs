@@ -6,7 +6,8 @@ use super::{
     plan::{MAX_CHUNK, MAX_PARTS, chunk_size},
 };
 use crate::{
-    batches, context::Landfall, digest::Sha256Digest, files::FileName, staging::StagingKey,
+    batches, content, context::Landfall, digest::Sha256Digest, files::FileName,
+    staging::StagingKey, usage,
 };
 use entity::{
     BatchId, FileId, Timestamp, UploadId, file,
@@ -64,7 +65,8 @@ pub struct NewUpload {
 /// Begins an upload; one of length 0 is complete at once, but for sessions, which need a byte.
 ///
 /// # Errors
-/// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::TypeNotAllowed`], [`UploadError::Batch`], and
+/// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::NotAllowed`], [`UploadError::Quota`],
+/// [`UploadError::Batch`], and
 /// what staging and the database answer; nothing is left behind then.
 pub async fn create(
     landfall: &Landfall,
@@ -78,17 +80,22 @@ pub async fn create(
         _ => {}
     }
     if shape.kind() != UploadKind::Partial {
-        require_allowed(landfall, &new.content_type)?;
+        require_allowed(landfall, &new)?;
     }
     let id = FileId::generate();
     let key = StagingKey(id.0);
     landfall.staging.create(key).await?;
     let (now, row) = (landfall.clock.now(), plan(landfall, shape, id, &new));
     let expires_at = new.expires_in.map(|ttl| landfall.clock.after(ttl));
+    let (size, quota) = (
+        row.total_size_bytes.unwrap_or(0),
+        landfall.config.uploads.owner_quota,
+    );
     let written = landfall
         .db
         .write(move |transaction| {
             Box::pin(async move {
+                usage::add(transaction, new.owner.as_deref(), id.0, size, quota).await?;
                 if row.kind != UploadKind::Partial {
                     insert_file(transaction, id, &new, row.total_size_bytes, now, expires_at)
                         .await?;
@@ -126,25 +133,10 @@ fn largest(landfall: &Landfall, shape: Shape) -> u64 {
     }
 }
 
-pub(super) fn require_allowed(landfall: &Landfall, content_type: &str) -> Result<(), UploadError> {
-    if is_allowed(&landfall.config.uploads.allowed_types, content_type) {
-        Ok(())
-    } else {
-        Err(UploadError::TypeNotAllowed(content_type.to_owned()))
-    }
-}
-
-/// True when `uploads.allowed_types` lets a media type in: it is empty, names it, or has its `type/*`. Parameters
-/// (`; charset=utf-8`) and case do not count.
-#[must_use]
-pub fn is_allowed(allowed: &[String], content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    let essence = essence.to_ascii_lowercase();
-    allowed.is_empty()
-        || allowed.iter().any(|one| match one.strip_suffix("/*") {
-            Some(kind) => essence.split_once('/').is_some_and(|(own, _)| own == kind),
-            None => *one == essence || one == "*/*",
-        })
+pub(super) fn require_allowed(landfall: &Landfall, new: &NewUpload) -> Result<(), UploadError> {
+    let lists = &landfall.config.uploads;
+    content::require_declared(lists, new.original_filename.as_str(), &new.content_type)?;
+    Ok(())
 }
 
 fn plan(landfall: &Landfall, shape: Shape, id: FileId, new: &NewUpload) -> Model {
@@ -191,7 +183,7 @@ pub(super) async fn insert_upload(
     Ok(())
 }
 
-/// The row of a file whose bytes are to come; its batch counts it from now on.
+/// The row of a file whose bytes are to come; its batch counts it from now on. The caller counts its size.
 pub(super) async fn insert_file(
     transaction: &impl ConnectionTrait,
     id: FileId,
@@ -213,6 +205,7 @@ pub(super) async fn insert_file(
         size_bytes: size.unwrap_or(0),
         sha256: None,
         declared_sha256: new.declared_sha256.map(|digest| digest.to_string()),
+        staged_sha256: None,
         metadata: new.metadata.clone(),
         batch_id: new.batch_id,
         staging_key: None,
@@ -237,20 +230,4 @@ pub(super) async fn insert_file(
         .exec_without_returning(transaction)
         .await?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_allowed;
-
-    #[test]
-    fn allowed_types_are_whole_types_or_families() {
-        let allowed = ["image/*".to_owned(), "application/pdf".to_owned()];
-        assert!(is_allowed(&[], "anything/at-all"));
-        assert!(is_allowed(&allowed, "image/png"));
-        assert!(is_allowed(&allowed, "Application/PDF; version=2"));
-        assert!(!is_allowed(&allowed, "imagery/png"));
-        assert!(!is_allowed(&allowed, "text/plain"));
-        assert!(!is_allowed(&allowed, "image"));
-    }
 }

@@ -1,7 +1,7 @@
 //! What an upload can fail with.
 
 use super::Ranges;
-use crate::{batches, staging::StagingError};
+use crate::{batches, content, staging::StagingError, usage::QuotaError};
 use entity::upload::UploadStatus;
 use sea_orm::{ActiveEnum, DbErr};
 use std::error::Error;
@@ -34,8 +34,10 @@ pub enum UploadError {
     },
     #[error("an upload needs at least one byte")]
     Empty,
-    #[error("files of the type `{0}` are not taken in")]
-    TypeNotAllowed(String),
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    #[error(transparent)]
+    NotAllowed(#[from] content::NotAllowed),
     /// The length can be set once, and not below the offset.
     #[error("the length of the upload is {}, it cannot become {given}", known.map_or_else(|| format!("at least {offset}"), |known| known.to_string()))]
     LengthFixed {

@@ -7,9 +7,11 @@ use super::{
 };
 use crate::{
     context::Landfall,
+    digest::{RunningHash, Sha256Digest},
     files::{Scope, staging_column},
     staging::StagingKey,
     storage::transfer::Piece,
+    usage,
 };
 use entity::{
     FileId, Timestamp, UploadId,
@@ -45,23 +47,31 @@ pub(super) async fn received(
                 key: StagingKey(upload.id.0),
                 size: upload.bytes_received.unsigned_abs(),
             };
-            stage_file(transaction, upload.file_id, &[piece], now).await?;
+            let known = upload.hash_state.as_deref();
+            let known = known.and_then(|state| RunningHash::from_state(state).ok());
+            let sha256 = known.map(|hash| hash.digest());
+            stage_file(transaction, upload.file_id, &[piece], sha256, now).await?;
             Some(upload.file_id)
         }
     };
     Ok((upload, staged))
 }
 
-/// The file's bytes are all in these pieces. How long it is kept counts from now.
+/// The file's bytes are all in these pieces, and have this digest if it is known from when they came. How long it is kept counts from now.
 pub(super) async fn stage_file(
     transaction: &impl ConnectionTrait,
     id: FileId,
     pieces: &[Piece],
+    sha256: Option<Sha256Digest>,
     now: Timestamp,
 ) -> Result<(), UploadError> {
     use file::Column;
     let size = pieces.iter().map(|piece| piece.size).sum();
     let found = file::Entity::find_by_id(id).one(transaction).await?;
+    if let Some(file) = &found {
+        let more = signed(size) - file.size_bytes;
+        usage::change(transaction, file.owner.as_deref(), id.0, more).await?;
+    }
     let expires_at = found.and_then(|file| {
         let kept_for = file.expires_at? - file.created_at;
         now.checked_add_signed(kept_for)
@@ -70,6 +80,10 @@ pub(super) async fn stage_file(
         .col_expr(Column::Status, Expr::value(FileStatus::Staged))
         .col_expr(Column::SizeBytes, Expr::value(signed(size)))
         .col_expr(Column::StagingKey, Expr::value(staging_column(pieces)))
+        .col_expr(
+            Column::StagedSha256,
+            Expr::value(sha256.map(|digest| digest.to_string())),
+        )
         .col_expr(Column::StagedAt, Expr::value(now))
         .col_expr(Column::ExpiresAt, Expr::value(expires_at))
         .col_expr(Column::UpdatedAt, Expr::value(now))

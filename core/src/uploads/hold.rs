@@ -10,9 +10,13 @@ use super::{
     lease::{LEASE, LOOK_EVERY, WAIT},
     query::{get, is_open, status_at},
 };
-use crate::{context::Landfall, files::Scope, staging::StagingKey};
+use crate::{
+    config::ByteSize, context::Landfall, digest::RunningHash, files::Scope, staging::StagingKey,
+    usage,
+};
 use entity::{
     Timestamp, UploadId,
+    file::{self, FileStatus},
     upload::{Column, Entity, Model, UploadKind, UploadStatus},
 };
 use sea_orm::{
@@ -46,6 +50,10 @@ pub(super) enum Then {
 pub(super) struct Hold {
     pub(super) landfall: Landfall,
     pub(super) upload: Model,
+    /// Of all bytes before the offset; none when it was not kept from the first on, or is of no use.
+    pub(super) running: Option<RunningHash>,
+    /// Where an upload without a length must end by its owner's quota, in bytes.
+    end: Option<u64>,
 }
 
 /// Takes an upload at an offset, and sets its length if that is given; waits for another writer a while.
@@ -71,8 +79,15 @@ pub(super) async fn take(
             Offset::Ahead if !at_work => return Err(wrong_offset(&upload, request)),
             Offset::Right if !at_work => {
                 if let Some(upload) = try_take(landfall, id, request).await? {
+                    let end = end_by_quota(landfall, &upload).await?;
                     let landfall = landfall.clone();
-                    return Ok(Taken::Held(Box::new(Hold { landfall, upload })));
+                    let hold = Hold {
+                        landfall,
+                        running: running(&upload),
+                        upload,
+                        end,
+                    };
+                    return Ok(Taken::Held(Box::new(hold)));
                 }
             }
             Offset::Ahead | Offset::Right => {}
@@ -82,6 +97,24 @@ pub(super) async fn take(
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Partial uploads are joined in an order that is not known yet, so their hashes would be of no use.
+fn running(upload: &Model) -> Option<RunningHash> {
+    match (&upload.hash_state, upload.kind) {
+        (_, kind) if kind != UploadKind::Append => None,
+        (Some(state), _) => RunningHash::from_state(state).ok(),
+        (None, _) if upload.bytes_received == 0 => Some(RunningHash::default()),
+        (None, _) => None,
+    }
+}
+
+async fn end_by_quota(landfall: &Landfall, upload: &Model) -> Result<Option<u64>, DbErr> {
+    if upload.total_size_bytes.is_some() {
+        return Ok(None);
+    }
+    let quota = landfall.config.uploads.owner_quota;
+    usage::room(landfall.db.read(), upload.owner.as_deref(), quota).await
 }
 
 /// Where a request wants to go on.
@@ -148,7 +181,7 @@ async fn try_take(
     landfall: &Landfall,
     id: UploadId,
     request: &Append,
-) -> Result<Option<Model>, DbErr> {
+) -> Result<Option<Model>, UploadError> {
     let (now, until) = (landfall.clock.now(), landfall.clock.after(LEASE));
     let mut update = open(id)
         .col_expr(Column::Fence, Expr::col(Column::Fence).add(1))
@@ -166,15 +199,44 @@ async fn try_take(
             .col_expr(Column::TotalSizeBytes, Expr::value(signed(length)))
             .filter(Column::TotalSizeBytes.is_null());
     }
+    let (length, quota) = (request.length, landfall.config.uploads.owner_quota);
     landfall
         .db
         .write(move |transaction| {
             Box::pin(async move {
                 let rows = update.exec_with_returning(transaction).await?;
-                Ok(rows.into_iter().next())
+                let taken = rows.into_iter().next();
+                if let (Some(upload), Some(length)) = (&taken, length) {
+                    count_length(transaction, upload, signed(length), quota).await?;
+                }
+                Ok(taken)
             })
         })
         .await
+}
+
+/// The length that had been deferred is known now, and counts.
+async fn count_length(
+    transaction: &impl ConnectionTrait,
+    upload: &Model,
+    length: i64,
+    quota: Option<ByteSize>,
+) -> Result<(), UploadError> {
+    usage::add(
+        transaction,
+        upload.owner.as_deref(),
+        upload.id.0,
+        length,
+        quota,
+    )
+    .await?;
+    file::Entity::update_many()
+        .col_expr(file::Column::SizeBytes, Expr::value(length))
+        .filter(file::Column::Id.eq(upload.file_id))
+        .filter(file::Column::Status.eq(FileStatus::Uploading))
+        .exec(transaction)
+        .await?;
+    Ok(())
 }
 
 /// An upload that takes bytes.
@@ -202,6 +264,7 @@ impl Hold {
     /// How many bytes may still come.
     pub(super) fn room(&self) -> u64 {
         let most = self.landfall.config.uploads.max_file_size.0;
+        let most = std::cmp::min(most, self.end.unwrap_or(most));
         let end = self.upload.total_size_bytes.map_or(most, i64::unsigned_abs);
         end.saturating_sub(self.offset())
     }
@@ -234,11 +297,18 @@ impl Hold {
             .mine()
             .filter(Column::BytesReceived.eq(self.upload.bytes_received))
             .col_expr(Column::BytesReceived, Expr::value(signed(to)))
+            .col_expr(
+                Column::HashState,
+                Expr::value(self.running.as_ref().map(RunningHash::state)),
+            )
             .col_expr(Column::TotalSizeBytes, Expr::value(total))
             .col_expr(Column::LeaseExpiresAt, Expr::value(self.lease(then, now)))
             .col_expr(Column::UpdatedAt, Expr::value(now))
             .col_expr(Column::ExpiresAt, Expr::value(expires_at));
         let whole = total == Some(signed(to));
+        // A file's own length counts when it is staged.
+        let counts_now =
+            self.upload.kind == UploadKind::Partial && self.upload.total_size_bytes.is_none();
         let (upload, staged) = self
             .landfall
             .db
@@ -246,6 +316,10 @@ impl Hold {
                 Box::pin(async move {
                     let rows = update.exec_with_returning(transaction).await?;
                     let upload = rows.into_iter().next().ok_or(UploadError::Preempted)?;
+                    if whole && counts_now {
+                        let (owner, id) = (upload.owner.as_deref(), upload.id.0);
+                        usage::change(transaction, owner, id, signed(to)).await?;
+                    }
                     if whole {
                         finish::received(transaction, upload, now).await
                     } else {

@@ -32,7 +32,7 @@ mod source;
 pub use append::{Append, Checksum, append};
 pub use close::abort;
 pub use concat::{MAX_PARTIALS, concatenate};
-pub use create::{NewUpload, Shape, create, is_allowed};
+pub use create::{NewUpload, Shape, create};
 pub use error::UploadError;
 pub use expire::{expire_due, forget_closed};
 pub use finish::complete;

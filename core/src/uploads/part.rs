@@ -231,6 +231,7 @@ impl Request {
             limit: self.place.size,
             expected: None,
             hashes: &[Algorithm::Sha256],
+            running: None,
         };
         let outcome = Staging::digest(self.source.stretch(), options).await;
         self.require_whole(&outcome)?;
@@ -259,6 +260,7 @@ impl Request {
             limit: size,
             expected: self.part.content_length,
             hashes: &[Algorithm::Sha256],
+            running: None,
         };
         let (landfall, mine) = (self.landfall.clone(), self.mine());
         let work = staging.put_part(key, offset, size, self.source.stretch(), options);

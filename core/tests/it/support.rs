@@ -109,6 +109,8 @@ pub(crate) fn landing<'a>(pieces: &'a [Piece], key: &'a StorageKey) -> Landing<'
         key,
         content_type: "application/octet-stream",
         expected: None,
+        known: None,
+        rehash: false,
         overwrite: false,
     }
 }

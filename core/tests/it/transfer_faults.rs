@@ -3,7 +3,7 @@ use landfall_core::{
     digest::Sha256Digest,
     storage::{
         Pace, Storage, StorageKey,
-        transfer::{Piece, TransferError, land},
+        transfer::{Landing, Piece, TransferError, land},
     },
 };
 use landfall_test_servers::S3Operation;
@@ -228,6 +228,35 @@ async fn staging_in_the_bucket_is_moved_by_the_store() {
     lands(&place, piece, 8).await;
     assert_eq!(place.server().calls(S3Operation::UploadPart), 0);
     assert_eq!(place.server().calls(S3Operation::UploadPartCopy), 4);
+}
+
+#[tokio::test]
+async fn staging_in_the_bucket_that_was_hashed_on_arrival_is_not_read() {
+    let place = support::s3().await;
+    let bytes = noise(LARGE, 11);
+    let pieces = [place.stage(&bytes).await];
+    let key = "uploads/known".parse().unwrap();
+    let known = Sha256Digest::of(&bytes);
+    for (rehash, read) in [(false, false), (true, true)] {
+        let before = place.server().calls(S3Operation::GetObject);
+        let landing = Landing {
+            known: Some(known),
+            rehash,
+            ..landing(&pieces, &key)
+        };
+        let landed = land(&place.staging, &place.storage, &landing).await;
+        assert_eq!(landed.unwrap().sha256, known);
+        let gets = place.server().calls(S3Operation::GetObject) - before;
+        assert_eq!(gets > 0, read, "{gets} reads");
+        assert!(place.stored(&key).await == bytes);
+    }
+    let other = Landing {
+        known: Some(Sha256Digest::of(b"other")),
+        rehash: true,
+        ..landing(&pieces, &key)
+    };
+    let refused = land(&place.staging, &place.storage, &other).await;
+    assert!(matches!(refused, Err(TransferError::DigestMismatch { .. })));
 }
 
 #[tokio::test]

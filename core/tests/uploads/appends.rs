@@ -6,7 +6,9 @@ use bytes::Bytes;
 use entity::upload::UploadStatus;
 use futures::future::join_all;
 use landfall_core::{
+    digest::Sha256Digest,
     files::Scope,
+    finalize::{Outcome, finalize},
     staging::{Algorithm, StagingKey},
     uploads::{self, Append, Checksum, Shape, UploadError},
 };
@@ -15,6 +17,8 @@ use tokio::time::{Instant, timeout};
 
 over_both_databases!(
     pieces_make_the_file_and_its_job_is_pushed_once,
+    hash_made_on_arrival_is_not_made_again_unless_it_is_asked_for,
+    upload_begun_without_a_running_hash_is_hashed_at_its_end,
     of_racing_appends_at_one_offset_exactly_one_wins,
     append_at_wrong_offset_changes_nothing,
     bytes_before_a_break_are_kept,
@@ -57,6 +61,55 @@ async fn pieces_make_the_file_and_its_job_is_pushed_once(place: Place) {
         .unwrap();
     assert_eq!(last.status, UploadStatus::Complete);
     assert_eq!(place.told.finalize(), [upload.file_id]);
+    let known = place.file(upload.file_id).await.staged_sha256;
+    assert_eq!(known, Some(Sha256Digest::of(&bytes).to_string()));
+    assert_eq!(place.land(upload.file_id).await, bytes);
+}
+
+async fn hash_made_on_arrival_is_not_made_again_unless_it_is_asked_for(mut place: Place) {
+    let bytes = noise(300_000, 2);
+    for rehash in [false, true] {
+        place.configure(|config| config.workers.rehash = rehash);
+        let upload = place.begin(of(bytes.len())).await;
+        let appended = place.append_at(upload.id, 0, bytes.clone()).await;
+        assert_eq!(appended.unwrap().status, UploadStatus::Complete);
+        // Behind Landfall's back: only who reads the bytes again can see it.
+        let path = place.landfall.staging.local_path(StagingKey(upload.id.0));
+        let mut other = bytes.to_vec();
+        other[9000] ^= 1;
+        std::fs::write(path.unwrap(), other).unwrap();
+        let outcome = finalize(&place.landfall, upload.file_id, "worker").await;
+        let file = place.file(upload.file_id).await;
+        if rehash {
+            assert_eq!(outcome.unwrap(), Outcome::Failed);
+            assert_eq!(file.error_code.as_deref(), Some("digest_mismatch"));
+        } else {
+            assert_eq!(outcome.unwrap(), Outcome::Stored);
+            assert_eq!(file.sha256, Some(Sha256Digest::of(&bytes).to_string()));
+        }
+    }
+}
+
+async fn upload_begun_without_a_running_hash_is_hashed_at_its_end(place: Place) {
+    use entity::upload::{Column, Entity};
+    use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
+    let bytes = noise(200_000, 3);
+    let upload = place.begin(of(bytes.len())).await;
+    let first = place.append_at(upload.id, 0, bytes.slice(..70_001)).await;
+    assert!(first.unwrap().hash_state.is_some());
+    let forget = Entity::update_many()
+        .col_expr(Column::HashState, Expr::value(Option::<Vec<u8>>::None))
+        .filter(Column::Id.eq(upload.id));
+    let forgotten = place
+        .landfall
+        .db
+        .write(move |transaction| Box::pin(async move { forget.exec(transaction).await }));
+    assert_eq!(forgotten.await.unwrap().rows_affected, 1);
+    let rest = place
+        .append_at(upload.id, 70_001, bytes.slice(70_001..))
+        .await;
+    assert_eq!(rest.unwrap().status, UploadStatus::Complete);
+    assert_eq!(place.file(upload.file_id).await.staged_sha256, None);
     assert_eq!(place.land(upload.file_id).await, bytes);
 }
 

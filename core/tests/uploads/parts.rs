@@ -15,7 +15,7 @@ use landfall_core::{
     uploads::{self, MIN_CHUNK, NewPart, PutPart, Ranges, Shape, UploadError},
 };
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 over_both_databases!(
     parts_in_any_order_and_at_once_make_the_file,
@@ -29,6 +29,7 @@ over_both_databases!(
     completing_twice_at_once_answers_one_file,
     session_needs_a_byte_and_may_not_be_too_large,
     ten_thousand_parts_are_told_in_one_range,
+    a_hundred_thousand_rows_of_parts_are_told_and_forgotten,
 );
 
 const CHUNK: usize = MIN_CHUNK as usize;
@@ -274,7 +275,7 @@ async fn session_needs_a_byte_and_may_not_be_too_large(mut place: Place) {
     ));
     assert!(matches!(
         create(1000, "text/plain").await,
-        Err(UploadError::TypeNotAllowed(_))
+        Err(UploadError::NotAllowed(_))
     ));
     assert_eq!(
         create(1000, "image/png").await.unwrap().total_parts,
@@ -282,14 +283,12 @@ async fn session_needs_a_byte_and_may_not_be_too_large(mut place: Place) {
     );
 }
 
-async fn ten_thousand_parts_are_told_in_one_range(place: Place) {
+/// Rows as of parts that have been received.
+async fn insert_parts(place: &Place, upload: &Model, numbers: impl Iterator<Item = i32>) {
     use entity::part;
     use sea_orm::{EntityTrait, IntoActiveModel};
-    let upload = place.session(CHUNK * 10_000).await;
-    assert_eq!(upload.total_parts, Some(10_000));
     let now = place.landfall.clock.now();
-    let rows: Vec<_> = (1..=10_000)
-        .filter(|number| *number != 7_777)
+    let rows: Vec<_> = numbers
         .map(|part_number| part::Model {
             upload_id: upload.id,
             part_number,
@@ -320,5 +319,38 @@ async fn ten_thousand_parts_are_told_in_one_range(place: Place) {
             .await;
         written.unwrap();
     }
+}
+
+async fn ten_thousand_parts_are_told_in_one_range(place: Place) {
+    let upload = place.session(CHUNK * 10_000).await;
+    assert_eq!(upload.total_parts, Some(10_000));
+    let numbers = (1..=10_000).filter(|number| *number != 7_777);
+    insert_parts(&place, &upload, numbers).await;
     assert_eq!(place.received(upload.id).await, "1-7776,7778-10000");
+}
+
+async fn a_hundred_thousand_rows_of_parts_are_told_and_forgotten(place: Place) {
+    use sea_orm::{EntityTrait, PaginatorTrait};
+    let upload = place.session(CHUNK * 10_000).await;
+    insert_parts(
+        &place,
+        &upload,
+        (1..=100_000).filter(|number| number % 10 != 0),
+    )
+    .await;
+    let asked = Instant::now();
+    let told = place.received(upload.id).await;
+    assert!(asked.elapsed() < SOON);
+    assert_eq!(told.split(',').count(), 10_000);
+    assert!(told.starts_with("1-9,11-19,") && told.ends_with(",99991-99999"));
+    uploads::abort(&place.landfall, &Scope::All, upload.id)
+        .await
+        .unwrap();
+    let ttl = place.landfall.config.uploads.session_ttl;
+    place.landfall.clock.advance(3 * ttl);
+    assert_eq!(uploads::forget_closed(&place.landfall).await.unwrap(), 1);
+    let left = entity::part::Entity::find()
+        .count(place.landfall.db.read())
+        .await;
+    assert_eq!(left.unwrap(), 0);
 }

@@ -12,6 +12,7 @@ use landfall_core::{
     config::{Config, Sources},
     context::Landfall,
     db::Database,
+    digest::Sha256Digest,
     dispatch::{Dispatch, DueDelivery},
     files::{FileName, Scope},
     finalize::{Outcome, finalize},
@@ -168,7 +169,9 @@ impl Place {
         assert_eq!(outcome, Outcome::Stored, "{file:?}");
         assert_eq!(file.status, FileStatus::Stored);
         let key = file.storage_key.unwrap().parse().unwrap();
-        collect(self.landfall.storage.read(&key, None).await.unwrap()).await
+        let bytes = collect(self.landfall.storage.read(&key, None).await.unwrap()).await;
+        assert_eq!(file.sha256, Some(Sha256Digest::of(&bytes).to_string()));
+        bytes
     }
 
     /// Waits until the upload is at an offset.

@@ -237,6 +237,7 @@ pub(crate) fn file() -> file::Model {
         size_bytes: 5,
         sha256: Some(digest().to_string()),
         declared_sha256: None,
+        staged_sha256: None,
         metadata: serde_json::json!({}),
         batch_id: None,
         staging_key: None,

@@ -17,7 +17,7 @@ use crate::http::{
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::header;
-use landfall_core::{digest::Sha256Digest, files::FileName};
+use landfall_core::{content, digest::Sha256Digest, files::FileName};
 use multer::{Field, Multipart};
 use sha2::{Digest, Sha256};
 use std::{
@@ -116,7 +116,9 @@ async fn take_file(
 ) -> Result<(FileName, String, StagedBytes), Problem> {
     let given = field.headers().get(header::CONTENT_TYPE);
     let given = given.map(|value| value.to_str().unwrap_or("?"));
-    let content_type = fields::content_type(given, &state.landfall.config.uploads)?;
+    let content_type = fields::content_type(given)?;
+    let lists = &state.landfall.config.uploads;
+    content::require_declared(lists, name.as_str(), &content_type)?;
     let own = declared(field.headers())?;
     let hash = hash || own.is_some();
     let passing = field.inspect(|_| source.passed());

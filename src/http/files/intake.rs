@@ -14,6 +14,7 @@ use landfall_core::{
     idempotency::Keep,
     staging::{Algorithm, Options, Staging, StagingKey},
     storage::transfer::Piece,
+    usage::QuotaError,
 };
 use std::error::Error;
 
@@ -65,6 +66,7 @@ where
         limit: landfall.config.uploads.max_file_size.0,
         expected,
         hashes,
+        running: None,
     };
     let staged = landfall.staging.write(key, body, options).await?;
     let bytes = StagedBytes {
@@ -166,14 +168,18 @@ pub(super) async fn commit(
         }],
         traceparent,
     };
-    match files::accept(&landfall.db, &landfall.clock, new, keep).await {
+    match files::accept(landfall, new, keep).await {
         Ok(row) => {
             bytes.kept = true;
             landfall.dispatch.finalize(&[id]).await;
             Ok(row)
         }
-        Err(error @ (AcceptError::Batch(_) | AcceptError::Key(_))) => Err(error.into()),
-        Err(AcceptError::Database(error)) => {
+        Err(
+            error @ (AcceptError::Batch(_)
+            | AcceptError::Key(_)
+            | AcceptError::Quota(QuotaError::Exceeded { .. })),
+        ) => Err(error.into()),
+        Err(AcceptError::Database(error) | AcceptError::Quota(QuotaError::Database(error))) => {
             // The commit may have succeeded all the same; if it has not, the sweep removes the bytes.
             bytes.kept = true;
             match files::get(landfall.db.read(), &files::Scope::All, id).await {

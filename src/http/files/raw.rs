@@ -11,7 +11,7 @@ use crate::http::{
     state::State,
 };
 use http::header;
-use landfall_core::{digest::Sha256Digest, files::FileName};
+use landfall_core::{content, digest::Sha256Digest, files::FileName};
 
 /// What was said in the query.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +54,8 @@ pub(super) async fn take_in(
     }
     let name = fields::name(named.as_deref())?;
     let uploads = &state.landfall.config.uploads;
-    let content_type = fields::content_type(upload.content_type()?, uploads)?;
+    let content_type = fields::content_type(upload.content_type()?)?;
+    content::require_declared(uploads, name.as_str(), &content_type)?;
     let hash = hash || digest.is_some() || said.sha256.is_some();
     let length = upload.length()?;
     upload.refuse_larger_than(uploads.max_file_size.0, uploads.max_file_size.0)?;

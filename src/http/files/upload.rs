@@ -17,7 +17,7 @@ use bytes::Bytes;
 use entity::{FileId, file};
 use futures::{Stream, StreamExt};
 use http::{HeaderMap, header};
-use landfall_core::{digest::Sha256Digest, tokens::Identity};
+use landfall_core::{digest::Sha256Digest, tokens::Identity, usage};
 use poem::{Request, RequestBody, Result};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
@@ -199,6 +199,9 @@ pub(super) async fn take_in(
     traceparent: Option<String>,
 ) -> Result<Answer<wire::File, 202>, Problem> {
     let turn = idempotent.enter(state, caller).await?;
+    if let Turn::Work(_) = &turn {
+        refuse_beyond_quota(state, caller, upload.length()?).await?;
+    }
     let arrived = arrive(state, upload, given, idempotent.has_key()).await?;
     let lock = match turn {
         Turn::Compare(prior) => return prior.again(&fingerprint(idempotent, &arrived)),
@@ -240,6 +243,19 @@ pub(super) async fn take_in(
 fn accepted(file: wire::File) -> Result<Answer<wire::File, 202>, Problem> {
     let location = format!("/v1/files/{}", file.id);
     Answer::new(&file)?.with(header::LOCATION, &location)
+}
+
+/// Refuses a body that says itself that its owner would have too much, before it is sent.
+async fn refuse_beyond_quota(
+    state: &State,
+    caller: &Identity,
+    length: Option<u64>,
+) -> Result<(), Problem> {
+    let landfall = &state.landfall;
+    // A form's length has more in it than the file's.
+    let at_least = length.unwrap_or(0).saturating_sub(form::BESIDES);
+    let (owner, quota) = (caller.owner.as_deref(), landfall.config.uploads.owner_quota);
+    Ok(usage::require_room(landfall.db.read(), owner, at_least, quota).await?)
 }
 
 async fn arrive(

@@ -63,6 +63,7 @@ pub struct File {
     pub status: FileStatus,
     /// As it was sent.
     pub original_filename: String,
+    /// As declared; where nothing was, what the first bytes show once the file is stored.
     pub content_type: String,
     pub size_bytes: i64,
     /// Of the stored bytes, 64 lower-case hexadecimal digits; null until stored.

@@ -82,7 +82,7 @@ impl FsStaging {
     }
 
     fn sink(&self, key: StagingKey, target: Target, options: &Options<'_>) -> Sink {
-        let hasher = Hasher::new(options.hashes);
+        let hasher = Hasher::new(options.hashes, options.running);
         Sink::new(self.path(key), target, hasher, Arc::clone(&self.capacity))
     }
 
@@ -140,7 +140,8 @@ impl FsStaging {
     ) -> Result<Appended, StagingError> {
         self.admit(options).await?;
         let sink = self.sink(key, Target::End { offset }, options);
-        let written = sink.take(Intake::new(body, options.limit)).await?;
+        let mut written = sink.take(Intake::new(body, options.limit)).await?;
+        let running = written.sink.take_running();
         match (written.sink.written(), written.stopped) {
             // Nothing was written, and nothing could have been.
             (0, Some(error @ (StagingError::Gone | StagingError::WrongOffset { .. }))) => {
@@ -149,6 +150,7 @@ impl FsStaging {
             (more, stopped) => Ok(Appended {
                 length: offset + more,
                 hashes: written.sink.keep(),
+                running,
                 stopped,
             }),
         }
@@ -266,6 +268,39 @@ impl FsStaging {
 
     pub(crate) async fn usage(&self) -> Result<super::Usage, StagingError> {
         self.capacity.usage(self.measure()).await
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        self.folders.root()
+    }
+
+    /// Puts an empty file into the folder whose name is no staging key; one that is there stays.
+    pub(crate) async fn mark(&self, name: &str) -> Result<(), StagingError> {
+        let path = self.folders.root().join(name);
+        blocking(move || {
+            File::options()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)
+        })
+        .await
+        .map(drop)
+        .map_err(StagingError::io("make a file"))
+    }
+
+    pub(crate) async fn has_mark(&self, name: &str) -> Result<bool, StagingError> {
+        let path = self.folders.root().join(name);
+        blocking(move || path.try_exists())
+            .await
+            .map_err(StagingError::io("look for a file"))
+    }
+
+    pub(crate) async fn unmark(&self, name: &str) -> Result<(), StagingError> {
+        let path = self.folders.root().join(name);
+        blocking(move || remove_if_there(&path))
+            .await
+            .map_err(StagingError::io("delete a file"))
     }
 
     /// Really writes, reads back and deletes.

@@ -1,10 +1,13 @@
 //! The writing end of a staged file, driven on threads that may block while the next bytes come in.
 
-use crate::staging::{
-    Hashes, StagingError,
-    body::{End, Intake},
-    capacity::Capacity,
-    hashes::Hasher,
+use crate::{
+    digest::RunningHash,
+    staging::{
+        Hashes, StagingError,
+        body::{End, Intake},
+        capacity::Capacity,
+        hashes::Hasher,
+    },
 };
 use bytes::Bytes;
 use std::{
@@ -80,6 +83,11 @@ impl Sink {
         self.written
     }
 
+    /// Takes the hash of all the file's bytes; none when it is not known what they are.
+    pub(super) fn take_running(&mut self) -> Option<RunningHash> {
+        self.hasher.take_running()
+    }
+
     /// Lets the file stay, and tells what it was hashed to.
     pub(super) fn keep(mut self) -> Hashes {
         self.kept = true;
@@ -125,6 +133,7 @@ impl Sink {
         if synced.is_err() {
             // What a failed sync was to make durable may be lost, all of it.
             self.written = 0;
+            self.hasher.take_running();
         }
         written.and(synced)
     }

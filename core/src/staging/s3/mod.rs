@@ -131,9 +131,10 @@ impl S3Staging {
         self.admit(options).await?;
         chain::cut(&self.store, key, offset).await?;
         let intake = Intake::new(body, options.limit);
-        let taken = self.take(key, offset, intake, options, true).await?;
+        let mut taken = self.take(key, offset, intake, options, true).await?;
         Ok(Appended {
             length: offset + taken.written,
+            running: taken.hasher.take_running(),
             hashes: taken.hasher.finish(),
             stopped: taken.stopped,
         })
@@ -182,7 +183,7 @@ impl S3Staging {
         const SEGMENT_LENGTH: usize = SEGMENT as usize;
         let mut taken = Taken {
             written: 0,
-            hasher: Hasher::new(options.hashes),
+            hasher: Hasher::new(options.hashes, options.running),
             stopped: None,
         };
         let mut batch = intake.batch(SEGMENT_LENGTH).await;

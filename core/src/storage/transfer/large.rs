@@ -172,6 +172,8 @@ mod tests {
             key: &key,
             content_type: "a/b",
             expected: None,
+            known: None,
+            rehash: false,
             overwrite: false,
         };
         let object = NewObject {

@@ -36,7 +36,13 @@ pub(super) async fn link_or_copy(
     if let [only] = files.as_slice()
         && only.clone().device().await? == device
     {
-        let digest = pass(files.clone(), None).await?.0;
+        let digest = match landing.trusted() {
+            Some(known) => {
+                only.clone().require_whole().await?;
+                known
+            }
+            None => pass(files.clone(), None).await?.0,
+        };
         landing.check(digest)?;
         let content = (digest, landing.size());
         let linked = to.link(&only.path, landing.key, content, landing.overwrite);
@@ -56,6 +62,13 @@ pub(super) async fn link_or_copy(
 }
 
 impl PieceFile {
+    /// Without reading it.
+    async fn require_whole(self) -> Result<(), TransferError> {
+        let opened = tokio::task::spawn_blocking(move || open_piece(&self).map(drop));
+        let opened = opened.await;
+        opened.map_err(|lost| StagingError::io("open a file")(io::Error::other(lost)))?
+    }
+
     async fn device(self) -> Result<u64, TransferError> {
         let looked = crate::storage::durable::blocking(move || std::fs::metadata(&self.path));
         let metadata = looked.await.map_err(StagingError::io("look for a file"))?;

@@ -19,6 +19,7 @@ use crate::{
     storage::{Place, Storage, StorageError, StorageKey},
 };
 pub use error::TransferError;
+use futures::TryStreamExt;
 
 /// Staged bytes, all those under one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,10 @@ pub struct Landing<'a> {
     pub content_type: &'a str,
     /// What the client said the SHA-256 is.
     pub expected: Option<Sha256Digest>,
+    /// What the SHA-256 was when the bytes came in, if that is known.
+    pub known: Option<Sha256Digest>,
+    /// Read the bytes to hash them even where `known` would do.
+    pub rehash: bool,
     /// Replace what another file has put at the key (`storage.s3.file_overwrite`).
     pub overwrite: bool,
 }
@@ -57,14 +62,19 @@ impl Landing<'_> {
         self.pieces.iter().map(|piece| piece.size).sum()
     }
 
-    /// Refuses bytes the client did not announce.
+    /// The digest, where the bytes need not be read for it.
+    fn trusted(&self) -> Option<Sha256Digest> {
+        self.known.filter(|_| !self.rehash)
+    }
+
+    /// Refuses bytes the client did not announce, or that are not those that came in.
     fn check(&self, found: Sha256Digest) -> Result<(), TransferError> {
-        match self.expected {
-            Some(expected) if expected != found => {
-                Err(TransferError::DigestMismatch { expected, found })
+        for expected in [self.expected, self.known].into_iter().flatten() {
+            if expected != found {
+                return Err(TransferError::DigestMismatch { expected, found });
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 }
 
@@ -91,6 +101,29 @@ pub async fn land(
     };
     verify(storage, landing.key, landed).await?;
     Ok(landed)
+}
+
+/// The first bytes of the pieces taken together, at most `most` of them; fewer when there are no more.
+///
+/// # Errors
+/// [`TransferError::StagingGone`], and what staging answers.
+pub async fn head(
+    staging: &Staging,
+    pieces: &[Piece],
+    most: u64,
+) -> Result<Vec<u8>, TransferError> {
+    let mut head = Vec::new();
+    for piece in pieces {
+        let wanted = piece.size.min(most - head.len() as u64);
+        if wanted == 0 {
+            continue;
+        }
+        let mut bytes = staging.read(piece.key, 0..wanted).await?;
+        while let Some(chunk) = bytes.try_next().await? {
+            head.extend_from_slice(&chunk);
+        }
+    }
+    Ok(head)
 }
 
 async fn verify(storage: &Storage, key: &StorageKey, landed: Landed) -> Result<(), TransferError> {

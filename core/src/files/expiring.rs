@@ -1,0 +1,124 @@
+//! Telling that stored files are about to expire, once for each and ahead of time. For the sweep.
+//!
+//! The mark on the row and the event are one transaction: a crash leaves both or neither, and the next sweep goes on
+//! with those that have no mark. A file whose time is over already is not told of any more: it is deleted.
+
+use crate::{
+    context::Landfall,
+    outbox::{self, FileExpiring, NewEvent, Written},
+    storage::{NotAKey, StorageError, StorageKey},
+};
+use entity::{
+    FileId, Timestamp,
+    file::{Column, Entity, Model},
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::Expr,
+};
+use std::{collections::HashMap, time::Duration};
+
+/// Files told of in one transaction.
+const PAGE: u64 = 100;
+
+/// Pages in one call; what is left over waits for the next.
+const MOST_PAGES: usize = 1000;
+
+// Written out, not bound, as the partial index `files_expiring` has it.
+const UNANNOUNCED: &str =
+    "status = 'stored' AND expires_at IS NOT NULL AND expiring_announced_at IS NULL";
+
+/// Why expiring files could not be announced; those before were.
+#[derive(Debug, thiserror::Error)]
+pub enum ExpiringError {
+    #[error("a row has a storage key that is none")]
+    Key(#[from] NotAKey),
+    #[error("no URL can be made for an object")]
+    Url(#[from] StorageError),
+    #[error("the expiry could not be announced")]
+    Outbox(#[from] outbox::WriteError),
+    #[error("the expiring files could not be read or marked")]
+    Database(#[from] DbErr),
+}
+
+/// Writes `file.expiring` for each stored file that will expire within `notice` and was not announced before, and
+/// pushes the deliveries. Answers how many. May run at once in several places.
+///
+/// # Errors
+/// [`ExpiringError`].
+pub async fn announce_expiring(
+    landfall: &Landfall,
+    notice: Duration,
+) -> Result<u64, ExpiringError> {
+    let mut announced = 0;
+    for _ in 0..MOST_PAGES {
+        let page = due(landfall, notice).await?;
+        if page.is_empty() {
+            break;
+        }
+        let whole = page.len() as u64 == PAGE;
+        let written = announce(landfall, page).await?;
+        for one in &written {
+            landfall.dispatch.deliver(&one.due).await;
+        }
+        announced += written.len() as u64;
+        if !whole {
+            break;
+        }
+    }
+    Ok(announced)
+}
+
+async fn due(landfall: &Landfall, notice: Duration) -> Result<Vec<Model>, DbErr> {
+    Entity::find()
+        .filter(Expr::cust(UNANNOUNCED))
+        .filter(Column::ExpiresAt.gt(landfall.clock.now()))
+        .filter(Column::ExpiresAt.lte(landfall.clock.after(notice)))
+        .order_by_asc(Column::ExpiresAt)
+        .limit(PAGE)
+        .all(landfall.db.read())
+        .await
+}
+
+async fn announce(landfall: &Landfall, page: Vec<Model>) -> Result<Vec<Written>, ExpiringError> {
+    let now = landfall.clock.now();
+    let mut urls = HashMap::with_capacity(page.len());
+    for file in page {
+        // A stored file has a key.
+        if let Some(key) = &file.storage_key {
+            let url = landfall
+                .url_of(file.id, &key.parse::<StorageKey>()?)
+                .await?;
+            urls.insert(file.id, url);
+        }
+    }
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move { mark_and_write(transaction, &urls, now).await })
+        })
+        .await
+}
+
+/// Marks those that are still stored and unannounced, and writes an event for each of them and no other.
+async fn mark_and_write(
+    transaction: &impl ConnectionTrait,
+    urls: &HashMap<FileId, String>,
+    now: Timestamp,
+) -> Result<Vec<Written>, ExpiringError> {
+    let marked = Entity::update_many()
+        .col_expr(Column::ExpiringAnnouncedAt, Expr::value(now))
+        .filter(Column::Id.is_in(urls.keys().copied()))
+        .filter(Expr::cust(UNANNOUNCED))
+        .exec_with_returning(transaction)
+        .await?;
+    let mut written = Vec::with_capacity(marked.len());
+    for file in marked {
+        if let (Some(url), Some(expires_at)) = (urls.get(&file.id), file.expires_at) {
+            let payload = FileExpiring::of(&file, url.clone(), expires_at);
+            let event = NewEvent::file_expiring(payload, &file);
+            written.push(outbox::write(transaction, now, event).await?);
+        }
+    }
+    Ok(written)
+}

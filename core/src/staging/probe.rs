@@ -1,0 +1,252 @@
+//! Whether all processes of an installation see one staging.
+//!
+//! Each puts a file with a name of its own into its staging folder, says so in the database, and looks in its folder
+//! for the files of the others that live. What one process stages another has to find: the API's bytes the workers,
+//! and an upload's next bytes whichever process its client comes to.
+//!
+//! A process that is killed leaves its row and its file. The row counts for fifteen seconds, in which its folder is
+//! only held against newcomers if the row is renewed; whoever lives removes both after a few minutes.
+
+use super::{Place, Staging, StagingError};
+use crate::{clock::Clock, db::Database};
+use entity::{
+    Timestamp,
+    staging_probe::{Column, Entity, Model},
+};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
+    sea_query::OnConflict,
+};
+use std::{collections::HashMap, time::Duration};
+use tokio_util::task::AbortOnDropHandle;
+use uuid::Uuid;
+
+/// How often a process says that it lives.
+const BEAT: Duration = Duration::from_secs(5);
+/// How long it is believed to live after that.
+const ALIVE: Duration = Duration::from_secs(15);
+/// After which its row and its file are removed by others.
+const FORGET: Duration = Duration::from_secs(300);
+/// Rows removed at once.
+const PAGE: u64 = 100;
+/// How often a file that is not there is looked for again.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Why a process cannot work with the others.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error(
+        "staging is not shared: this process stages {own}, and a running process on {host} stages {other}; let all \
+         of them use one folder (staging.path), or set staging.backend to `s3`"
+    )]
+    NotShared {
+        own: String,
+        /// The other process's machine.
+        host: String,
+        other: String,
+    },
+    #[error("the probe of staging failed")]
+    Staging(#[from] StagingError),
+    #[error("the probe of staging could not be recorded")]
+    Database(#[from] DbErr),
+}
+
+/// A process's probe: kept up until it is dropped or taken back.
+#[derive(Debug)]
+pub struct Probe {
+    worker: Worker,
+    _beating: AbortOnDropHandle<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Worker {
+    db: Database,
+    clock: Clock,
+    staging: Staging,
+    id: Uuid,
+    host: String,
+}
+
+impl Staging {
+    /// Puts up this process's probe, and looks for those of the others.
+    ///
+    /// # Errors
+    /// [`ProbeError::NotShared`] when a process that lives stages elsewhere; that is only said once it has shown, for
+    /// up to five seconds, that it does live.
+    pub async fn join(
+        &self,
+        db: &Database,
+        clock: &Clock,
+        host: &str,
+    ) -> Result<Probe, ProbeError> {
+        let worker = Worker {
+            db: db.clone(),
+            clock: clock.clone(),
+            staging: self.clone(),
+            id: Uuid::now_v7(),
+            host: host.to_owned(),
+        };
+        worker.beat().await?;
+        // Of two that start at once each must see the other live.
+        let beating = AbortOnDropHandle::new(tokio::spawn(worker.clone().go_on_beating()));
+        let probe = Probe {
+            worker,
+            _beating: beating,
+        };
+        match probe.worker.require_shared().await {
+            Ok(()) => Ok(probe),
+            Err(error) => {
+                probe.take_back().await;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Probe {
+    /// Removes the probe, as the process ends. What fails is left to others.
+    pub async fn take_back(self) {
+        let Self { worker, _beating } = self;
+        drop(_beating);
+        if let Err(error) = worker.remove(&[worker.id]).await {
+            tracing::debug!(%error, "the probe of staging is left to others");
+        }
+    }
+}
+
+impl Worker {
+    /// Says that this process lives. The file comes first: who reads the row may look for it.
+    async fn beat(&self) -> Result<(), ProbeError> {
+        let (backend, path) = match &self.staging.place {
+            Place::Fs(fs) => {
+                fs.mark(&name(self.id)).await?;
+                ("fs", fs.root().display().to_string())
+            }
+            Place::S3(_) => ("s3", "in its bucket".to_owned()),
+        };
+        let row = Model {
+            id: self.id,
+            host: self.host.clone(),
+            backend: backend.to_owned(),
+            path,
+            beat_at: self.clock.now(),
+        };
+        let written = self.db.write(move |transaction| {
+            Box::pin(async move {
+                let again = OnConflict::column(Column::Id)
+                    .update_column(Column::BeatAt)
+                    .to_owned();
+                Entity::insert(row.into_active_model())
+                    .on_conflict(again)
+                    .exec_without_returning(transaction)
+                    .await
+            })
+        });
+        written.await?;
+        Ok(())
+    }
+
+    async fn go_on_beating(self) {
+        loop {
+            tokio::time::sleep(BEAT).await;
+            let beaten = match self.beat().await {
+                Ok(()) => self.forget_the_dead().await,
+                failed => failed,
+            };
+            if let Err(error) = beaten {
+                tracing::debug!(%error, "the probe of staging was not renewed");
+            }
+        }
+    }
+
+    async fn require_shared(&self) -> Result<(), ProbeError> {
+        let mut first_seen: HashMap<Uuid, Timestamp> = HashMap::new();
+        loop {
+            let mut all_seen = true;
+            for other in self.living().await? {
+                if self.sees(&other).await? {
+                    continue;
+                }
+                all_seen = false;
+                let before = *first_seen.entry(other.id).or_insert(other.beat_at);
+                if other.beat_at > before {
+                    return Err(self.not_shared_with(&other));
+                }
+            }
+            if all_seen {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn living(&self) -> Result<Vec<Model>, DbErr> {
+        Entity::find()
+            .filter(Column::Id.ne(self.id))
+            .filter(Column::BeatAt.gt(self.clock.before(ALIVE)))
+            .all(self.db.read())
+            .await
+    }
+
+    async fn sees(&self, other: &Model) -> Result<bool, StagingError> {
+        match (&self.staging.place, other.backend.as_str()) {
+            (Place::Fs(fs), "fs") => fs.has_mark(&name(other.id)).await,
+            (Place::S3(_), "s3") => Ok(true),
+            _ => Ok(false),
+        }
+    }
+
+    fn not_shared_with(&self, other: &Model) -> ProbeError {
+        let in_folder = |backend: &str, path: &str| match backend {
+            "fs" => format!("in the folder {path}"),
+            _ => path.to_owned(),
+        };
+        ProbeError::NotShared {
+            own: match &self.staging.place {
+                Place::Fs(fs) => in_folder("fs", &fs.root().display().to_string()),
+                Place::S3(_) => "in its bucket".to_owned(),
+            },
+            host: other.host.clone(),
+            other: in_folder(&other.backend, &other.path),
+        }
+    }
+
+    async fn forget_the_dead(&self) -> Result<(), ProbeError> {
+        let dead: Vec<Uuid> = Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::BeatAt.lt(self.clock.before(FORGET)))
+            .limit(PAGE)
+            .into_tuple()
+            .all(self.db.read())
+            .await?;
+        if dead.is_empty() {
+            return Ok(());
+        }
+        self.remove(&dead).await
+    }
+
+    async fn remove(&self, ids: &[Uuid]) -> Result<(), ProbeError> {
+        if let Place::Fs(fs) = &self.staging.place {
+            for id in ids {
+                fs.unmark(&name(*id)).await?;
+            }
+        }
+        let ids = ids.to_vec();
+        let deleted = self.db.write(move |transaction| {
+            Box::pin(async move {
+                Entity::delete_many()
+                    .filter(Column::Id.is_in(ids))
+                    .exec(transaction)
+                    .await
+            })
+        });
+        deleted.await?;
+        Ok(())
+    }
+}
+
+/// No staging key is called so, so no list of staging has it.
+fn name(id: Uuid) -> String {
+    format!("probe-{id}")
+}

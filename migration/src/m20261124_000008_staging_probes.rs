@@ -1,0 +1,29 @@
+//! `staging_probes`.
+
+use crate::drop_tables;
+use sea_orm_migration::{prelude::*, schema::*};
+
+#[derive(DeriveMigrationName)]
+pub(crate) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        manager
+            .create_table(
+                Table::create()
+                    .table("staging_probes")
+                    .col(uuid("id").primary_key())
+                    .col(text("host"))
+                    .col(string_len("backend", 16))
+                    .col(text("path"))
+                    .col(timestamp_with_time_zone("beat_at"))
+                    .to_owned(),
+            )
+            .await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        drop_tables(manager, &["staging_probes"]).await
+    }
+}

@@ -1,0 +1,157 @@
+//! Uploads over two API nodes, which are killed while the bytes come in.
+
+use super::topology::Topology;
+use futures::{StreamExt, stream};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use reqwest::{Body, Method};
+use serde_json::{Value, json};
+use std::sync::{Arc, atomic::Ordering};
+use tokio_util::sync::CancellationToken;
+
+const MIB: usize = 1024 * 1024;
+const PART: usize = 4 * MIB;
+const CONNECTIONS: usize = 8;
+/// A gibibyte takes a debug build a long time; a release build is asked for it.
+const SIZE: usize = if cfg!(debug_assertions) {
+    128 * MIB
+} else {
+    1024 * MIB
+};
+/// What one connection carries in a second, so that there is time to be killed.
+const RATE: usize = if cfg!(debug_assertions) {
+    3 * MIB / 2
+} else {
+    12 * MIB
+};
+fn content(seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; SIZE];
+    StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
+    bytes
+}
+
+/// A seed of one's own runs the same again: LANDFALL_TEST_SEED.
+fn seed() -> u64 {
+    let given = std::env::var("LANDFALL_TEST_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(rand::random);
+    println!("LANDFALL_TEST_SEED={seed}");
+    seed
+}
+
+fn is_received(session: &Value, number: usize) -> bool {
+    let runs = session["received_parts"].as_str().expect("ranges");
+    runs.split(',').filter(|run| !run.is_empty()).any(|run| {
+        let (first, last) = run.split_once('-').unwrap_or((run, run));
+        (first.parse().expect("a number")..=last.parse().expect("a number")).contains(&number)
+    })
+}
+
+/// Sends a part until it counts; one that counts although its answer was lost is not sent again.
+async fn send_part(topology: &Arc<Topology>, session: &str, number: usize, bytes: Vec<u8>) {
+    let path = format!("{session}/parts/{number}");
+    loop {
+        let request = topology.request(Method::PUT, &path).await;
+        let body = Body::wrap_stream(topology.slowly(bytes.clone(), RATE));
+        let request = request.header("Content-Length", bytes.len()).body(body);
+        if let Ok(answer) = request.send().await {
+            match answer.status().as_u16() {
+                200 => return,
+                409 | 503 => {}
+                _ => panic!("{number}: {:?}", answer.text().await),
+            }
+        }
+        let known = topology.json(Method::GET, session, None).await;
+        if is_received(&known, number) {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_in_parts_over_two_nodes_that_are_killed_is_stored_and_hardly_sent_twice() {
+    let seed = seed();
+    let topology = Arc::new(Topology::start().await);
+    let bytes = Arc::new(content(seed));
+    let asked = json!({
+        "original_filename": "parts.bin", "total_size_bytes": SIZE, "chunk_size_bytes": PART,
+    });
+    let begun = topology
+        .json(Method::POST, "/v1/uploads", Some(asked))
+        .await;
+    let session = format!("/v1/uploads/{}", begun["id"].as_str().expect("an id"));
+    let done = CancellationToken::new();
+    let killer = tokio::spawn(Arc::clone(&topology).kill_and_restart(seed, done.clone()));
+    stream::iter(1..=SIZE / PART)
+        .map(|number| {
+            let (topology, bytes) = (Arc::clone(&topology), Arc::clone(&bytes));
+            let session = session.clone();
+            tokio::spawn(async move {
+                let part = bytes[(number - 1) * PART..number * PART].to_vec();
+                send_part(&topology, &session, number, part).await;
+            })
+        })
+        .buffer_unordered(CONNECTIONS)
+        .for_each(|sent| async { sent.expect("a part is taken in") })
+        .await;
+    let file = topology
+        .json(Method::POST, &format!("{session}/complete"), None)
+        .await;
+    done.cancel();
+    let kills = killer.await.expect("the killer ends without a panic");
+    let twice = topology.sent.load(Ordering::SeqCst) - SIZE;
+    println!("{kills} kills, {twice} of {SIZE} bytes sent twice");
+    assert!(kills > 1, "nobody was killed");
+    assert!(
+        twice <= kills * CONNECTIONS * PART,
+        "{twice} bytes sent twice"
+    );
+    topology
+        .ends_well(file["id"].as_str().expect("an id"), &bytes)
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tus_upload_over_two_nodes_that_are_killed_is_stored_and_hardly_sent_twice() {
+    let seed = seed();
+    let topology = Arc::new(Topology::start().await);
+    // One connection carries less than eight.
+    let bytes = content(seed)[..SIZE / CONNECTIONS].to_vec();
+    let post = topology.request(Method::POST, "/v1/tus").await;
+    let post = post.header("Upload-Length", bytes.len()).send().await;
+    let post = post.expect("an answer");
+    let path = post.headers()["location"]
+        .to_str()
+        .expect("text")
+        .to_owned();
+    let done = CancellationToken::new();
+    let killer = tokio::spawn(Arc::clone(&topology).kill_and_restart(seed, done.clone()));
+    loop {
+        let head = topology.ask(Method::HEAD, &path, None).await;
+        assert_eq!(head.status(), 200, "{head:?}");
+        let offset = head.headers()["upload-offset"].to_str().expect("text");
+        let offset: usize = offset.parse().expect("a number");
+        if offset == bytes.len() {
+            break;
+        }
+        let piece = bytes[offset..bytes.len().min(offset + PART)].to_vec();
+        let patch = topology.request(Method::PATCH, &path).await;
+        let patch = patch
+            .header("Upload-Offset", offset)
+            .header("Content-Type", "application/offset+octet-stream")
+            .header("Content-Length", piece.len())
+            .body(Body::wrap_stream(topology.slowly(piece, RATE)));
+        if let Ok(answer) = patch.send().await {
+            let status = answer.status().as_u16();
+            assert!([204, 409, 423, 503].contains(&status), "{answer:?}");
+        }
+    }
+    done.cancel();
+    let kills = killer.await.expect("the killer ends without a panic");
+    let twice = topology.sent.load(Ordering::SeqCst) - bytes.len();
+    println!("{kills} kills, {twice} of {} bytes sent twice", bytes.len());
+    assert!(kills > 1, "nobody was killed");
+    assert!(twice <= kills * PART, "{twice} bytes sent twice");
+    let id = path.rsplit('/').next().expect("an id");
+    topology.ends_well(id, &bytes).await;
+}

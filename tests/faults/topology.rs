@@ -1,0 +1,198 @@
+//! Processes that share a database, a Redis and a bucket, and no folder.
+
+use crate::support::{Installation, Process, invariants};
+use futures::{Stream, TryStreamExt, stream};
+use landfall::app::{Parts, assemble, connect_redis};
+use landfall_core::{digest::Sha256Digest, sweep};
+use landfall_test_servers::{Receiver, S3Server, wait_until};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{Mutex, RwLock};
+use tokio_util::sync::CancellationToken;
+
+const WITHIN: Duration = Duration::from_secs(300);
+
+/// Two API nodes and two workers.
+pub struct Topology {
+    installation: Installation,
+    s3: S3Server,
+    pub parts: Parts,
+    pub receiver: Receiver,
+    client: Client,
+    nodes: [Mutex<Process>; 2],
+    urls: [RwLock<String>; 2],
+    _workers: [Process; 2],
+    turn: AtomicUsize,
+    /// Bytes that clients have sent by [`Topology::slowly`].
+    pub sent: AtomicUsize,
+}
+
+/// The installation's settings on a machine of its own.
+fn machine(installation: &Installation, name: &str) -> Vec<(String, String)> {
+    let mut environment = installation.environment();
+    let path = installation.folder().join(name).display().to_string();
+    environment.push(("LANDFALL__DATA_DIR".to_owned(), path));
+    environment
+}
+
+impl Topology {
+    pub async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let s3 = S3Server::start().await;
+        let mut installation = Installation::new();
+        installation.on_postgres().await;
+        installation.store_in(&s3);
+        installation.set("staging.backend", "s3");
+        installation.set("sweep.interval", "2s");
+        let config = Arc::new(installation.config());
+        let serve =
+            async |name: &str| Process::listening(&["serve"], &machine(&installation, name)).await;
+        let (first, second) = (serve("first").await, serve("second").await);
+        let worker = |name: &str| Process::spawn(&["worker"], &machine(&installation, name));
+        let workers = [worker("third"), worker("fourth")];
+        let redis = connect_redis(&config, None).expect("a Redis URL");
+        let public = first.url.parse().expect("a URL");
+        let parts = assemble(config, redis, public).await.expect("all parts");
+        let receiver = Receiver::start().await;
+        let new = Self {
+            urls: [first.url.clone(), second.url.clone()].map(RwLock::new),
+            nodes: [first, second].map(Mutex::new),
+            _workers: workers,
+            installation,
+            s3,
+            parts,
+            receiver,
+            client: Client::new(),
+            turn: AtomicUsize::new(0),
+            sent: AtomicUsize::new(0),
+        };
+        let hook = json!({ "url": new.receiver.url("/hook") });
+        let made = new.request(Method::POST, "/v1/webhooks").await.json(&hook);
+        assert_eq!(made.send().await.expect("an answer").status(), 201);
+        new
+    }
+
+    /// A request to the one node or the other, in turn.
+    pub async fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let node = self.turn.fetch_add(1, Ordering::SeqCst) % 2;
+        let url = format!("{}{path}", self.urls[node].read().await);
+        let request = self.client.request(method, url);
+        match path.starts_with("/v1/tus") {
+            true => request.header("Tus-Resumable", "1.0.0"),
+            false => request,
+        }
+    }
+
+    /// Sent until a node that lives answers it.
+    pub async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Response {
+        wait_until(WITHIN, async || {
+            let mut request = self.request(method.clone(), path).await;
+            if let Some(body) = &body {
+                request = request.json(body).header("Idempotency-Key", path);
+            }
+            let answer = request.send().await.map_err(|error| error.to_string())?;
+            match answer.status().as_u16() {
+                409 | 423 | 500.. => Err(format!("{answer:?}")),
+                _ => Ok(answer),
+            }
+        })
+        .await
+    }
+
+    pub async fn json(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let answer = self.ask(method, path, body).await;
+        assert!(answer.status().is_success(), "{answer:?}");
+        answer.json().await.expect("JSON")
+    }
+
+    /// Bytes as a connection carries them that takes `rate` of them in a second, counted.
+    pub fn slowly(
+        self: &Arc<Self>,
+        bytes: Vec<u8>,
+        rate: usize,
+    ) -> impl Stream<Item = Result<Vec<u8>, Infallible>> + use<> {
+        const PIECE: usize = 64 * 1024;
+        let every = Duration::from_secs(1) * u32::try_from(PIECE).expect("small")
+            / u32::try_from(rate).expect("not so large");
+        let (this, ticks) = (Arc::clone(self), tokio::time::interval(every));
+        stream::unfold((bytes, 0, ticks), move |(bytes, at, mut ticks)| {
+            let this = Arc::clone(&this);
+            async move {
+                let piece = bytes[at..].iter().take(PIECE).copied().collect::<Vec<_>>();
+                if piece.is_empty() {
+                    return None;
+                }
+                ticks.tick().await;
+                this.sent.fetch_add(piece.len(), Ordering::SeqCst);
+                let next = at + piece.len();
+                Some((Ok(piece), (bytes, next, ticks)))
+            }
+        })
+    }
+
+    /// Kills one of the nodes every two seconds and starts it again, until told to stop; answers how often.
+    pub async fn kill_and_restart(self: Arc<Self>, seed: u64, done: CancellationToken) -> usize {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut kills = 0;
+        loop {
+            let pause = Duration::from_secs(2);
+            if tokio::time::timeout(pause, done.cancelled()).await.is_ok() {
+                return kills;
+            }
+            let victim = random.random_range(0..2);
+            let mut process = self.nodes[victim].lock().await;
+            process.kill().await;
+            kills += 1;
+            let name = ["first", "second"][victim];
+            *process = Process::listening(&["serve"], &machine(&self.installation, name)).await;
+            *self.urls[victim].write().await = process.url.clone();
+        }
+    }
+
+    /// Stored with these bytes, announced once, and nothing left behind after a sweep.
+    pub async fn ends_well(&self, id: &str, bytes: &[u8]) {
+        let file = wait_until(WITHIN, async || {
+            let file = self
+                .json(Method::GET, &format!("/v1/files/{id}"), None)
+                .await;
+            let status = file["status"].as_str().expect("a status").to_owned();
+            match status.as_str() {
+                "stored" | "failed" => Ok(file),
+                _ => Err(status),
+            }
+        })
+        .await;
+        assert_eq!(file["status"], "stored", "{file}");
+        assert_eq!(file["sha256"], Sha256Digest::of(bytes).to_string());
+        self.receiver.wait_for(1, WITHIN).await;
+        let landfall = &self.parts.landfall;
+        invariants::come_to_rest(landfall).await;
+        invariants::check(landfall, &[id.to_owned()], &self.receiver.requests()).await;
+        self.nothing_is_left().await;
+    }
+
+    /// No staging, and no multipart upload, after a sweep.
+    pub async fn nothing_is_left(&self) {
+        let landfall = &self.parts.landfall;
+        let staged: Vec<_> = landfall.staging.list().try_collect().await.expect("a list");
+        assert!(
+            staged.concat().is_empty(),
+            "I5: staging is left: {staged:?}"
+        );
+        // A multipart upload of nobody's is left alone for the grace period.
+        let grace = landfall.config.staging.grace;
+        landfall.clock.advance(grace + Duration::from_secs(60));
+        sweep::sweep(landfall).await.expect("the sweep runs");
+        let open = self.s3.open_multipart_uploads();
+        assert!(open.is_empty(), "I5: open multipart uploads: {open:?}");
+    }
+}

@@ -1,0 +1,275 @@
+//! `uploads.owner_quota`: what counts, what is refused, and what frees it again.
+
+use crate::support::{
+    TestApp,
+    app::{json, problem},
+};
+use landfall_core::{
+    tokens::{self, TokenScope},
+    usage,
+};
+use landfall_test_servers::wait_until;
+use reqwest::{Method, RequestBuilder, Response};
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use std::time::Duration;
+
+const QUOTA: usize = 1000;
+
+struct Owner<'a> {
+    app: &'a TestApp,
+    name: &'static str,
+    token: String,
+}
+
+async fn start(postgres: bool) -> TestApp {
+    let mut builder = TestApp::builder();
+    if postgres {
+        builder = builder.postgres();
+    }
+    builder
+        .set("auth.mode", "tokens")
+        .set("uploads.owner_quota", "1000")
+        .start()
+        .await
+}
+
+impl<'a> Owner<'a> {
+    async fn new(app: &'a TestApp, name: &'static str) -> Self {
+        let landfall = &app.parts.landfall;
+        let scopes = [TokenScope::Upload, TokenScope::Read];
+        let made = tokens::create(&landfall.db, &landfall.clock, name, &scopes, None).await;
+        let token = made.expect("a token").1.expose_secret().to_owned();
+        Self { app, name, token }
+    }
+
+    fn request(&self, method: &str, path: &str) -> RequestBuilder {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        let request = self.app.request(method, path).bearer_auth(&self.token);
+        match path.starts_with("/v1/tus") {
+            true => request.header("Tus-Resumable", "1.0.0"),
+            false => request,
+        }
+    }
+
+    async fn send(&self, size: usize) -> Response {
+        let request = self.request("POST", "/v1/files?filename=a");
+        request
+            .body(vec![b'x'; size])
+            .send()
+            .await
+            .expect("an answer")
+    }
+
+    async fn begin(&self, size: usize) -> Response {
+        let body = serde_json::json!({ "original_filename": "a", "total_size_bytes": size });
+        let request = self.request("POST", "/v1/uploads").json(&body);
+        request.send().await.expect("an answer")
+    }
+
+    async fn tus(&self, headers: &[(&str, String)]) -> Response {
+        let mut request = self.request("POST", "/v1/tus");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        request.send().await.expect("an answer")
+    }
+
+    async fn patch(&self, path: &str, size: usize, length: Option<usize>) -> Response {
+        let mut request = self
+            .request("PATCH", path)
+            .header("Upload-Offset", 0)
+            .header("Content-Type", "application/offset+octet-stream");
+        if let Some(length) = length {
+            request = request.header("Upload-Length", length);
+        }
+        request
+            .body(vec![b'x'; size])
+            .send()
+            .await
+            .expect("an answer")
+    }
+
+    async fn delete(&self, path: &str) {
+        let answer = self.request("DELETE", path).send().await;
+        assert_eq!(answer.expect("an answer").status(), 204, "{path}");
+    }
+
+    async fn settled(&self, id: &Value) -> Value {
+        let path = format!("/v1/files/{}", id.as_str().expect("an id"));
+        wait_until(Duration::from_secs(20), async || {
+            let answer = self.request("GET", &path).send().await.expect("an answer");
+            let file = json(answer, 200).await;
+            let status = file["status"].as_str().expect("a status");
+            ["stored", "failed"].contains(&status).then_some(file)
+        })
+        .await
+    }
+
+    async fn has(&self) -> u64 {
+        let db = self.app.parts.landfall.db.read();
+        usage::of(db, self.name).await.expect("a count")
+    }
+}
+
+fn path(answer: &Response) -> String {
+    let location = answer.headers()["location"].to_str().expect("text");
+    location.to_owned()
+}
+
+async fn whatever_way_it_comes_counts_until_it_is_gone(app: TestApp) {
+    let (owner, other) = (Owner::new(&app, "one").await, Owner::new(&app, "two").await);
+    let stored = json(owner.send(400).await, 202).await;
+    owner.settled(&stored["id"]).await;
+    assert_eq!(owner.has().await, 400, "what is stored still counts");
+
+    let session = owner.begin(500).await;
+    let session_path = path(&session);
+    json(session, 201).await;
+    assert_eq!(owner.has().await, 900, "what is to come counts");
+    problem(owner.send(101).await, 413, "quota_exceeded").await;
+    problem(owner.begin(101).await, 413, "quota_exceeded").await;
+    let length = |size: usize| [("Upload-Length", size.to_string())];
+    problem(owner.tus(&length(101)).await, 413, "quota_exceeded").await;
+    assert_eq!(owner.has().await, 900, "what is refused does not count");
+    json(other.send(QUOTA).await, 202).await;
+
+    owner.delete(&session_path).await;
+    assert_eq!(owner.has().await, 400, "what is aborted does not count");
+    let tus = owner.tus(&length(600)).await;
+    assert_eq!(
+        tus.status(),
+        201,
+        "what is refused at 101 bytes is taken in when there is room"
+    );
+    assert_eq!(owner.has().await, 1000);
+    owner.delete(&path(&tus)).await;
+    owner
+        .delete(&format!(
+            "/v1/files/{}",
+            stored["id"].as_str().expect("an id")
+        ))
+        .await;
+    assert_eq!(owner.has().await, 0, "what is deleted does not count");
+    let wrong = owner
+        .request(
+            "POST",
+            &format!("/v1/files?filename=a&sha256={}", "0".repeat(64)),
+        )
+        .body("other bytes");
+    problem(
+        wrong.send().await.expect("an answer"),
+        422,
+        "digest_mismatch",
+    )
+    .await;
+    assert_eq!(owner.has().await, 0);
+}
+
+async fn deferred_lengths_and_joined_uploads_count_once(app: TestApp) {
+    let owner = Owner::new(&app, "one").await;
+    let deferred = [("Upload-Defer-Length", "1".to_owned())];
+    let tus = path(&owner.tus(&deferred).await);
+    assert_eq!(owner.has().await, 0);
+    assert_eq!(
+        owner.patch(&tus, 1001, None).await.status(),
+        413,
+        "it ends at the quota"
+    );
+    let tus = path(&owner.tus(&deferred).await);
+    assert_eq!(owner.patch(&tus, 10, Some(1001)).await.status(), 413);
+    assert_eq!(owner.patch(&tus, 10, Some(300)).await.status(), 204);
+    assert_eq!(owner.has().await, 300, "from when the length is known");
+    owner.delete(&tus).await;
+    assert_eq!(owner.has().await, 0);
+
+    let mut list = "final;".to_owned();
+    for size in [300, 400] {
+        let headers = [
+            ("Upload-Length", size.to_string()),
+            ("Upload-Concat", "partial".to_owned()),
+        ];
+        let partial = path(&owner.tus(&headers).await);
+        assert_eq!(owner.patch(&partial, size, None).await.status(), 204);
+        list = format!("{list}{partial} ");
+    }
+    assert_eq!(owner.has().await, 700);
+    let joined = owner
+        .tus(&[("Upload-Concat", list.trim().to_owned())])
+        .await;
+    assert_eq!(joined.status(), 201, "{joined:?}");
+    let joined = path(&joined);
+    assert_eq!(owner.has().await, 700, "joined they are the same bytes");
+    let id = joined.rsplit('/').next().expect("an id");
+    owner.settled(&Value::from(id)).await;
+    owner.delete(&format!("/v1/files/{id}")).await;
+    assert_eq!(owner.has().await, 0);
+
+    let headers = [
+        ("Upload-Length", "200".to_owned()),
+        ("Upload-Concat", "partial".to_owned()),
+    ];
+    let alone = path(&owner.tus(&headers).await);
+    assert_eq!(owner.has().await, 200);
+    owner.delete(&alone).await;
+    assert_eq!(owner.has().await, 0);
+}
+
+async fn failed_files_do_not_count(app: TestApp) {
+    let owner = Owner::new(&app, "one").await;
+    let body = serde_json::json!({
+        "original_filename": "a", "total_size_bytes": 4, "sha256": "0".repeat(64),
+    });
+    let begun = owner
+        .request("POST", "/v1/uploads")
+        .json(&body)
+        .send()
+        .await;
+    let session = path(&begun.expect("an answer"));
+    let part = owner
+        .request("PUT", &format!("{session}/parts/1"))
+        .body("abcd");
+    json(part.send().await.expect("an answer"), 200).await;
+    let complete = owner
+        .request("POST", &format!("{session}/complete"))
+        .send()
+        .await;
+    let file = json(complete.expect("an answer"), 202).await;
+    let file = owner.settled(&file["id"]).await;
+    assert_eq!(file["error"]["code"], "digest_mismatch");
+    assert_eq!(owner.has().await, 0);
+}
+
+async fn uploads_at_once_are_counted_exactly(app: TestApp) {
+    let owner = Owner::new(&app, "one").await;
+    let sent = (0..40).map(|_| owner.send(20));
+    for answer in futures::future::join_all(sent).await {
+        json(answer, 202).await;
+    }
+    assert_eq!(owner.has().await, 800);
+}
+
+macro_rules! on_both {
+    ($($name:ident => $sqlite:ident, $postgres:ident;)+) => {$(
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $sqlite() {
+            $name(start(false).await).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread")]
+        async fn $postgres() {
+            $name(start(true).await).await;
+        }
+    )+};
+}
+
+on_both! {
+    whatever_way_it_comes_counts_until_it_is_gone
+        => every_way_counts_until_it_is_gone_on_sqlite, every_way_counts_until_it_is_gone_on_postgres;
+    deferred_lengths_and_joined_uploads_count_once
+        => odd_uploads_count_once_on_sqlite, odd_uploads_count_once_on_postgres;
+    failed_files_do_not_count
+        => failed_files_do_not_count_on_sqlite, failed_files_do_not_count_on_postgres;
+    uploads_at_once_are_counted_exactly
+        => uploads_at_once_are_counted_on_sqlite, uploads_at_once_are_counted_on_postgres;
+}
