@@ -1,5 +1,6 @@
 //! Landfall's domain: files come in, are verified, stored and announced. No HTTP server, no job runner.
 
+pub mod audit;
 pub mod batches;
 pub mod clock;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod finalize;
 pub mod idempotency;
 pub mod outbox;
 pub mod page;
+pub mod periodic;
 pub mod staging;
 pub mod storage;
 pub mod sweep;
