@@ -15,6 +15,7 @@ mod audit;
 mod batches;
 mod faults;
 mod journey;
+mod operations;
 mod support;
 mod sweep;
 mod tus;

@@ -1,6 +1,6 @@
 //! `maintenance`: purges, sweeps and audits.
 
-use crate::jobs::MaintenanceJob;
+use crate::{jobs::MaintenanceJob, meter::Meter};
 use apalis::prelude::{BoxDynError, Data};
 use landfall_core::{audit, context::Landfall, files, sweep};
 
@@ -8,6 +8,7 @@ use landfall_core::{audit, context::Landfall, files, sweep};
 pub(crate) async fn handle(
     job: MaintenanceJob,
     landfall: Data<Landfall>,
+    meter: Data<Meter>,
 ) -> Result<(), BoxDynError> {
     match job {
         MaintenanceJob::Purge { file_id } => {
@@ -15,6 +16,7 @@ pub(crate) async fn handle(
         }
         MaintenanceJob::Sweep { tick } => {
             if let Some(report) = sweep::sweep_at(&landfall, tick).await? {
+                meter.rescued(report.leases_rescued);
                 tracing::info!(?report, "swept");
             }
         }

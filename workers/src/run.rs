@@ -2,6 +2,7 @@
 
 use crate::{
     deliver, finalize, maintenance,
+    meter::Meter,
     queues::{QueueName, Queues},
     tick::{self, Chore, Every},
 };
@@ -33,6 +34,7 @@ pub struct Workers {
     pub queues: Vec<QueueName>,
     /// Instead of the configured numbers, for each queue.
     pub concurrency: Option<usize>,
+    pub meter: Meter,
     /// How long running jobs may go on once `stop` is cancelled.
     pub finish_within: Duration,
 }
@@ -62,12 +64,13 @@ pub async fn run(
                     queues.finalize.clone(),
                     identity(config.workers.finalize_concurrency),
                 );
-                let (landfall, me) = (landfall.clone(), me.clone());
+                let (landfall, me, meter) = (landfall.clone(), me.clone(), workers.meter.clone());
                 monitor.register(move |_| {
                     let worker = queue
                         .worker(identity.clone())
                         .data(landfall.clone())
-                        .data(me.clone());
+                        .data(me.clone())
+                        .data(meter.clone());
                     worker.build(finalize::handle)
                 })
             }
@@ -80,6 +83,7 @@ pub async fn run(
                     deliverer.clone(),
                     queues.clone(),
                     landfall.clock.clone(),
+                    workers.meter.clone(),
                 );
                 monitor.register(move |_| {
                     queue
@@ -93,11 +97,12 @@ pub async fn run(
                     queues.maintenance.clone(),
                     identity(MAINTENANCE_CONCURRENCY),
                 );
-                let landfall = landfall.clone();
+                let (landfall, meter) = (landfall.clone(), workers.meter.clone());
                 let monitor = monitor.register(move |_| {
                     queue
                         .worker(identity.clone())
                         .data(landfall.clone())
+                        .data(meter.clone())
                         .build(maintenance::handle)
                 });
                 let monitor = clock(monitor, Chore::Sweep, config.sweep.interval, &queues, &name);

@@ -36,6 +36,7 @@ pub struct Config {
     pub audit: Audit,
     pub outbox: Outbox,
     pub auth: Auth,
+    pub metrics: Metrics,
     pub log: Log,
 }
 
@@ -129,6 +130,12 @@ pub struct Outbox {
 #[derive(Clone, Debug)]
 pub struct Auth {
     pub mode: AuthMode,
+}
+
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Where a worker without API tells its figures; none: nowhere.
+    pub bind: Option<SocketAddr>,
 }
 
 #[derive(Clone, Debug)]
@@ -232,6 +239,9 @@ impl Config {
             },
             auth: Auth {
                 mode: read.get("auth.mode"),
+            },
+            metrics: Metrics {
+                bind: read.optional("metrics.bind"),
             },
             log: Log {
                 format: read.get("log.format"),

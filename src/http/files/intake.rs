@@ -14,7 +14,7 @@ use landfall_core::{
     staging::{Algorithm, Options, Staging, StagingKey},
     storage::transfer::Piece,
 };
-use std::error::Error;
+use std::{error::Error, time::Instant};
 use uuid::Uuid;
 
 /// Staged bytes that no row speaks of yet: deleted when dropped.
@@ -95,7 +95,10 @@ where
         expected,
         hashes,
     };
-    let staged = landfall.staging.write(key, body, options).await?;
+    let begun = Instant::now();
+    let staged = landfall.staging.write(key, body, options).await;
+    state.metrics.staged(staged.is_ok(), begun.elapsed());
+    let staged = staged?;
     let bytes = StagedBytes {
         staging: landfall.staging.clone(),
         key,

@@ -66,10 +66,8 @@ impl Endpoint for Tus {
 
 async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<Response, Problem> {
     let state = request.data::<State>().cloned();
-    let landfall = state
-        .ok_or_else(|| Problem::failed("a request without state"))?
-        .landfall
-        .clone();
+    let state = state.ok_or_else(|| Problem::failed("a request without state"))?;
+    let landfall = state.landfall.clone();
     if *method == Method::OPTIONS {
         return Ok(options(&landfall.config.uploads, request.headers()));
     }
@@ -81,6 +79,7 @@ async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<R
     let path = request.raw_path_param("id").map(str::to_owned);
     let call = Call {
         landfall,
+        metrics: state.metrics.clone(),
         caller: identify(&request, scope).await?,
         traceparent: request.data::<TraceParent>().map(|trace| trace.0.clone()),
         headers: request.headers().clone(),

@@ -264,8 +264,9 @@ impl FsStorage {
         Ok(())
     }
 
+    /// Makes a file and removes it: a folder that is gone, or a disk that is read-only, can still be looked at.
     pub(crate) async fn health(&self) -> Result<(), StorageError> {
-        self.device().await.map(drop)
+        self.temporary().await.map(drop)
     }
 
     /// The temporary files, in one page: there are as many as copies are under way, and what crashes left.
