@@ -3,4 +3,5 @@
 pub mod app;
 pub mod cli;
 pub mod http;
+pub mod shared_counters;
 pub mod workers_view;

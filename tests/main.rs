@@ -10,6 +10,7 @@ compile_error!(
     "the tests end processes at failpoints: run them with `--features failpoints`, as scripts/test does"
 );
 
+mod access;
 mod api;
 mod audit;
 mod batches;

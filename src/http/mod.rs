@@ -8,6 +8,7 @@ mod auth;
 mod batches;
 mod body;
 mod conditional;
+mod cross_origin;
 mod disposition;
 mod docs;
 mod events;
@@ -15,8 +16,10 @@ mod files;
 mod health;
 mod idempotency;
 mod json;
+mod limits;
 mod metrics;
 pub mod problem;
+mod proxies;
 mod range;
 mod routes;
 mod server;
@@ -28,7 +31,7 @@ mod waiters;
 mod webhooks;
 pub mod wire;
 
-use crate::workers_view::WorkersView;
+use crate::{shared_counters::SharedCounters, workers_view::WorkersView};
 use batches::Batches;
 use events::Events;
 use files::Files;
@@ -36,7 +39,8 @@ pub use health::{Check, Checks, Health, HealthCheck, QueueFigures, Readiness, St
 use http::Method;
 use landfall_core::context::Landfall;
 use landfall_workers::{Meter, Queues};
-use metrics::Metrics;
+pub use limits::{Counters, LocalCounters, SLOT_LEASE, Taken, today};
+pub use metrics::Metrics;
 use poem::{Endpoint, EndpointExt, Response, Route, endpoint::make_sync, get};
 use poem_openapi::OpenApiService;
 use routes::Routes;
@@ -70,9 +74,18 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let waiters = Waiters::default();
+    let counters = Arc::new(SharedCounters::new(queues.redis.clone()));
     let view = WorkersView::start(queues, waiters.clone(), stop.clone());
     let config = Arc::clone(&landfall.config);
-    let router = router(landfall, waiters, Arc::new(view), meter, stop.clone());
+    let metrics = Metrics::new(meter);
+    let router = router(
+        landfall,
+        waiters,
+        Arc::new(view),
+        counters,
+        metrics,
+        stop.clone(),
+    );
     server::run(router, &config.server, listener, stop).await
 }
 
@@ -99,6 +112,7 @@ pub async fn serve_metrics(
         landfall,
         waiters,
         health: HealthCheck::new(view),
+        counters: Arc::new(LocalCounters::default()),
         metrics: Metrics::new(meter),
         routes,
         stop: stop.clone(),
@@ -120,7 +134,8 @@ pub fn router(
     landfall: Landfall,
     waiters: Waiters,
     health: Arc<dyn Health>,
-    meter: Meter,
+    counters: Arc<dyn Counters>,
+    metrics: Metrics,
     stop: CancellationToken,
 ) -> impl Endpoint<Output = Response> {
     let mut routes = Routes::of::<Api>();
@@ -134,7 +149,8 @@ pub fn router(
         landfall,
         waiters,
         health: HealthCheck::new(health),
-        metrics: Metrics::new(meter),
+        counters,
+        metrics,
         routes,
         stop,
     });

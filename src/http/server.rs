@@ -3,12 +3,12 @@
 //! Poem's own server has no bound on how long a client may take over its headers; this one has. It also lets a
 //! client that is refused in the middle of its body read the answer, and ends within `server.shutdown_timeout`.
 
-use super::body::PacedBody;
+use super::{body::PacedBody, proxies};
 use futures::StreamExt;
 use http::{Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use landfall_core::config;
+use landfall_core::config::{self, IpNet};
 use poem::{
     Body, Endpoint, EndpointExt, RequestParts, Response,
     endpoint::BoxEndpoint,
@@ -33,6 +33,7 @@ struct Connection {
     endpoint: Arc<BoxEndpoint<'static, Response>>,
     header_timeout: Duration,
     idle_timeout: Duration,
+    proxies: Arc<[IpNet]>,
     stop: CancellationToken,
 }
 
@@ -48,6 +49,7 @@ pub(super) async fn run(
         endpoint: Arc::new(endpoint.boxed()),
         header_timeout: config.header_timeout,
         idle_timeout: config.idle_timeout,
+        proxies: config.trusted_proxies.clone().into(),
         stop: stop.clone(),
     };
     let cut = CancellationToken::new();
@@ -93,8 +95,9 @@ impl Connection {
         }
         let service = service_fn(|request: Request<Incoming>| {
             let (endpoint, idle) = (Arc::clone(&self.endpoint), self.idle_timeout);
+            let proxies = Arc::clone(&self.proxies);
             async move {
-                let request = to_poem(request, idle, local, remote);
+                let request = to_poem(request, idle, local, remote, &proxies);
                 let response = endpoint.get_response(request).await;
                 Ok::<_, Infallible>(http::Response::from(response))
             }
@@ -124,12 +127,20 @@ fn to_poem(
     idle: Duration,
     local: SocketAddr,
     remote: SocketAddr,
+    proxies: &[IpNet],
 ) -> poem::Request {
     let (parts, body) = request.into_parts();
     let expects = parts.headers.contains_key(header::EXPECT);
     let local = LocalAddr(local.into());
-    let remote = RemoteAddr(remote.into());
-    let parts = RequestParts::from((parts, local, remote, Scheme::HTTP));
+    let client = proxies::client(&parts.headers, remote.ip(), proxies);
+    // From here on a request comes from its client, however many proxies stand in between.
+    let remote = RemoteAddr(SocketAddr::new(client.address, remote.port()).into());
+    let scheme = if client.secure {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    };
+    let parts = RequestParts::from((parts, local, remote, scheme));
     let body = PacedBody::new(body, idle, expects);
     poem::Request::from_parts(parts, Body::from_bytes_stream(body.boxed()))
 }

@@ -1,8 +1,11 @@
 //! What every request gets: an id, a span, a count, and a problem when it fails.
 
 use super::{
+    cross_origin::CrossOrigin,
+    limits::{Allowance, counted},
     problem::{Code, Problem},
     state::State,
+    tus,
 };
 use futures::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -10,7 +13,7 @@ use poem::{
     Endpoint, Error, Request, Response, Result,
     error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
 };
-use std::{panic::AssertUnwindSafe, time::Instant};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, time::Instant};
 use tracing::{Instrument, field::Empty};
 use uuid::Uuid;
 
@@ -55,7 +58,11 @@ impl<E: Endpoint<Output = Response>> Endpoint for Skin<E> {
         }
         request.set_data(id.clone());
         request.set_data(self.state.clone());
-        let outcome = AssertUnwindSafe(self.inner.call(request))
+        let config = &self.state.landfall.config;
+        let cross_origin = CrossOrigin::of(config, &method, &path, request.headers());
+        let allowance = Allowance::of(&self.state.counters, &config.limits, &request);
+        let handled = self.handled(request, &cross_origin, allowance.clone());
+        let outcome = AssertUnwindSafe(handled)
             .catch_unwind()
             .instrument(span.clone())
             .await;
@@ -66,6 +73,11 @@ impl<E: Endpoint<Output = Response>> Endpoint for Skin<E> {
             // The panic hook has said where and why.
             Err(_) => told(Problem::failed("the handler panicked")),
         };
+        let methods = self.state.routes.allowed(&path);
+        cross_origin.finish(response.headers_mut(), &methods);
+        if let Some(allowance) = allowance {
+            allowance.tell(response.headers_mut());
+        }
         let value = HeaderValue::from_str(&id.0).expect("an id is visible ASCII");
         response.headers_mut().insert(REQUEST_ID, value);
         let route = self.state.routes.pattern(&path).unwrap_or("none");
@@ -78,6 +90,37 @@ impl<E: Endpoint<Output = Response>> Endpoint for Skin<E> {
             .answered(&method, route, response.status(), took);
         tracing::debug!("answered");
         Ok(response)
+    }
+}
+
+impl<E: Endpoint<Output = Response>> Skin<E> {
+    /// What may be answered or refused before any handler looks at the request, and then its handler.
+    async fn handled(
+        &self,
+        mut request: Request,
+        cross_origin: &CrossOrigin,
+        allowance: Option<Allowance>,
+    ) -> Result<Response> {
+        if cross_origin.is_answer() {
+            return Ok(StatusCode::NO_CONTENT.into());
+        }
+        if let Some(allowance) = allowance {
+            let address = request.remote_addr().as_socket_addr().map(SocketAddr::ip);
+            if let Some(address) = address
+                && let Err(problem) = allowance.admit_address(address).await
+            {
+                let is_tus = request.uri().path().starts_with("/v1/tus");
+                return Err(match is_tus {
+                    true => tus::refused(&request, problem).into(),
+                    false => problem.into(),
+                });
+            }
+            if allowance.counts_bytes() {
+                request = counted(request, &allowance);
+            }
+            request.set_data(allowance);
+        }
+        self.inner.call(request).await
     }
 }
 
