@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod cross_origin;
+mod hostile;
 mod limits;
+mod matrix;
 
 use crate::support::TestApp;
 use landfall_core::tokens::{self, TokenScope};
