@@ -20,5 +20,6 @@ pub mod staging;
 pub mod storage;
 pub mod sweep;
 pub mod tokens;
+pub mod trace;
 pub mod uploads;
 pub mod webhooks;

@@ -56,7 +56,7 @@ pub(super) async fn run(config: Option<PathBuf>, args: AuditArgs) -> ExitCode {
 
 async fn audited(config: Option<PathBuf>, args: &AuditArgs) -> anyhow::Result<Report> {
     let config = Config::load(Sources::process(config))?;
-    logging::start(&config.log);
+    logging::start(&config.log, None);
     let redis = app::connect_redis(
         &config,
         Some(&app::EmbeddedRedis::url_below(&config.data_dir))

@@ -10,7 +10,10 @@ mod client;
 mod logging;
 mod token;
 
-use crate::app::{self, Roles};
+use crate::{
+    app::{self, Roles},
+    traces::Traces,
+};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use landfall_core::config::{Config, Sources};
 use landfall_workers::QueueName;
@@ -112,48 +115,52 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     let config = Config::load(Sources::process(cli.config))?;
-    logging::start(&config.log);
+    let roles = match &cli.command {
+        Command::Up => Some(Roles {
+            serve: true,
+            work: QueueName::ALL.to_vec(),
+            embedded: true,
+            concurrency: None,
+        }),
+        Command::Serve => Some(Roles {
+            serve: true,
+            ..Roles::default()
+        }),
+        Command::Worker(args) => Some(Roles {
+            work: args.queues.clone(),
+            concurrency: args.concurrency.map(usize::from),
+            ..Roles::default()
+        }),
+        _ => None,
+    };
+    if let Some(roles) = roles {
+        return serve(config, roles).await;
+    }
+    logging::start(&config.log, None);
     match cli.command {
-        Command::Up => {
-            let roles = Roles {
-                serve: true,
-                work: QueueName::ALL.to_vec(),
-                embedded: true,
-                concurrency: None,
-            };
-            app::run(config, roles).await?;
-        }
-        Command::Serve => {
-            app::run(
-                config,
-                Roles {
-                    serve: true,
-                    ..Roles::default()
-                },
-            )
-            .await?
-        }
-        Command::Worker(args) => {
-            let concurrency = args.concurrency.map(usize::from);
-            app::run(
-                config,
-                Roles {
-                    work: args.queues,
-                    concurrency,
-                    ..Roles::default()
-                },
-            )
-            .await?;
-        }
         Command::Migrate { action } => admin::migrate(&config, action).await?,
         Command::Token { command } => token::run(&config, command).await?,
         Command::Check(args) => return admin::check(config, args).await,
         Command::Sweep(args) => return admin::sweep(config, args).await,
-        Command::Completions { .. }
+        Command::Up
+        | Command::Serve
+        | Command::Worker(_)
+        | Command::Completions { .. }
         | Command::Openapi
         | Command::Bench(_)
         | Command::Client(_)
         | Command::Audit(_) => unreachable!("answered above"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a process that goes on until it is told to stop, with its spans collected.
+async fn serve(config: Config, roles: Roles) -> anyhow::Result<ExitCode> {
+    let traces = Traces::start(&config.traces)?;
+    logging::start(&config.log, traces.as_ref());
+    let outcome = app::run(config, roles).await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
+    outcome.map(|()| ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use super::{
 };
 use futures::FutureExt;
 use http::{HeaderValue, Method, StatusCode, header};
+use landfall_core::trace;
 use poem::{
     Endpoint, Error, Request, Response, Result,
     error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
@@ -53,7 +54,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Skin<E> {
             http.status = Empty,
             ms = Empty,
         );
-        if let Some(parent) = trace_parent(&request) {
+        let given = trace_parent(&request);
+        trace::follow(&span, given.as_ref().map(|parent| parent.0.as_str()));
+        if let Some(parent) = trace::of(&span).map(TraceParent).or(given) {
             request.set_data(parent);
         }
         request.set_data(id.clone());
@@ -83,7 +86,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Skin<E> {
         let route = self.state.routes.pattern(&path).unwrap_or("none");
         let took = begun.elapsed();
         span.record("http.route", route);
-        span.record("http.status", response.status().as_u16());
+        span.record("http.status", i64::from(response.status().as_u16()));
         span.record("ms", took.as_secs_f64() * 1000.0);
         self.state
             .metrics

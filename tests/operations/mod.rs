@@ -4,3 +4,4 @@
 
 mod metrics;
 mod readiness;
+mod traces;

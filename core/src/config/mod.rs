@@ -38,6 +38,7 @@ pub struct Config {
     pub auth: Auth,
     pub limits: Limits,
     pub metrics: Metrics,
+    pub traces: Traces,
     pub log: Log,
 }
 
@@ -173,6 +174,14 @@ pub struct Metrics {
 }
 
 #[derive(Clone, Debug)]
+pub struct Traces {
+    /// None: nothing is collected.
+    pub endpoint: Option<Url>,
+    /// Of traces that begin here; others go on as their beginner decided. 0 to 100.
+    pub sample_percent: u32,
+}
+
+#[derive(Clone, Debug)]
 pub struct Log {
     pub format: LogFormat,
     pub level: String,
@@ -282,6 +291,10 @@ impl Config {
             },
             metrics: Metrics {
                 bind: read.optional("metrics.bind"),
+            },
+            traces: Traces {
+                endpoint: read.optional("traces.endpoint"),
+                sample_percent: read.within("traces.sample_percent", 0, 100),
             },
             log: Log {
                 format: read.get("log.format"),
