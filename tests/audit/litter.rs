@@ -35,6 +35,32 @@ async fn object_nobody_has_a_row_for_is_removed_and_its_neighbours_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn object_of_a_start_up_check_that_was_killed_goes() {
+    for place in everywhere().await {
+        let landfall = place.landfall();
+        let put = async |name: &str| {
+            let key: StorageKey = name.parse().unwrap();
+            let bytes = Bytes::from_static(b"probe");
+            let put = landfall.storage.put_bytes(&key, bytes, "text/plain");
+            put.await.unwrap();
+            key
+        };
+        let key = put("landfall-probe-1").await;
+        place.is_clean().await;
+        landfall.clock.advance(3 * landfall.config.workers.lease);
+        place.one(Invariant::I5, key.as_str()).await;
+        place.repairs(1).await;
+        let swept = put("landfall-probe-2").await;
+        assert_eq!(place.app.sweep().await.unfinished_removed, 0);
+        landfall
+            .clock
+            .advance(landfall.config.staging.grace + Duration::from_secs(60));
+        assert_eq!(place.app.sweep().await.unfinished_removed, 1);
+        assert_eq!(landfall.storage.head(&swept).await.unwrap(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn staging_of_a_stored_file_is_litter_at_once_and_of_nobody_after_the_grace() {
     for place in everywhere().await {
         let id = place.store("done.txt", "done").await;

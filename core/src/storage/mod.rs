@@ -33,6 +33,8 @@ use url::Url;
 
 /// How many objects a page of a list has at most: what one S3 answer holds.
 pub const PAGE: usize = 1000;
+/// What the names of objects begin with that a start-up check puts and deletes; a crash may leave one.
+pub(crate) const PROBES: &str = "landfall-probe-";
 /// How long a health check may take.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 

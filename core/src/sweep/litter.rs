@@ -4,7 +4,7 @@ use super::{MOST_PAGES, PAGE};
 use crate::{
     context::Landfall,
     staging::{ListedStaging, StagingError},
-    storage::StorageError,
+    storage::{PROBES, StorageError},
 };
 use entity::{
     FileId, UploadId,
@@ -141,12 +141,22 @@ fn is_used(upload: &upload::Model, joined: &HashMap<FileId, FileStatus>) -> bool
     }
 }
 
-/// Temporary files and open multipart uploads that nobody has written to for `staging.grace`.
+/// Temporary files and open multipart uploads that nobody has written to for `staging.grace`, and objects that a
+/// process put to try storage and was killed over.
 pub(super) async fn remove_unfinished(landfall: &Landfall) -> Result<u64, StorageError> {
     let before = landfall.clock.before(landfall.config.staging.grace);
-    let removed = landfall
-        .storage
+    let storage = &landfall.storage;
+    let mut removed = storage
         .remove_abandoned(before, PAGE as usize * MOST_PAGES)
-        .await?;
-    Ok(removed as u64)
+        .await? as u64;
+    let mut pages = storage.list(PROBES);
+    while let Some(page) = pages.try_next().await? {
+        for object in page.iter().filter(|object| object.modified < before) {
+            if let Ok(key) = object.key.parse() {
+                storage.delete(&key).await?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
 }

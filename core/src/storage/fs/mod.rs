@@ -19,7 +19,7 @@ mod list;
 use crate::{
     digest::Sha256Digest,
     storage::{
-        ObjectInfo, ObjectPages, ObjectStream, StorageError, StorageKey, Unfinished,
+        ObjectInfo, ObjectPages, ObjectStream, PROBES, StorageError, StorageKey, Unfinished,
         UnfinishedPages,
         durable::{Folder, Folders, blocking},
         file::stream_file,
@@ -246,7 +246,7 @@ impl FsStorage {
     }
 
     pub(crate) async fn probe(&self) -> Result<(), StorageError> {
-        let name = format!("landfall-probe-{}", Uuid::now_v7());
+        let name = format!("{PROBES}{}", Uuid::now_v7());
         let key: StorageKey = name.parse().map_err(|_| StorageError::NotFound)?;
         let content = Bytes::from(name.clone());
         self.put_bytes(&key, content.clone()).await?;
