@@ -3,4 +3,6 @@
 pub mod app;
 pub mod cli;
 pub mod http;
+pub mod shared_counters;
+pub mod traces;
 pub mod workers_view;

@@ -1,14 +1,15 @@
 //! What the API learns from Redis: which files have become final, and who works. All of it may be missing.
 
-use crate::http::{Health, Waiters};
+use crate::http::{Health, QueueFigures, Waiters};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use landfall_queue::Inspector;
-use landfall_workers::{Queues, SETTLED};
+use landfall_workers::{QueueName, Queues, SETTLED};
 use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 
-/// A worker that has been silent for longer is not counted: a live one beats every 2.5 s.
-const ALIVE: Duration = Duration::from_secs(15);
+/// A worker that has been silent for longer is not counted: a live one beats every 2.5 s, and one that is gone is to
+/// be missed within 15 s.
+const ALIVE: Duration = Duration::from_secs(12);
 
 /// The API's view of the workers.
 #[derive(Clone, Debug)]
@@ -17,6 +18,12 @@ pub struct WorkersView {
 }
 
 impl WorkersView {
+    /// Wakes nobody.
+    #[must_use]
+    pub fn new(queues: Queues) -> Self {
+        Self { queues }
+    }
+
     /// Wakes those who wait for files, from now until told to stop.
     #[must_use]
     pub fn start(queues: Queues, waiters: Waiters, stop: CancellationToken) -> Self {
@@ -28,7 +35,7 @@ impl WorkersView {
                 }
             }
         }));
-        Self { queues }
+        Self::new(queues)
     }
 }
 
@@ -51,6 +58,31 @@ impl Health for WorkersView {
                 silent < ALIVE
             });
             Ok(alive.count())
+        }
+        .boxed()
+    }
+
+    fn queues(&self) -> BoxFuture<'_, Result<Vec<QueueFigures>, String>> {
+        let inspector = Inspector::new(self.queues.redis.clone());
+        async move {
+            let mut all = Vec::new();
+            for queue in QueueName::ALL {
+                let name = queue.as_str();
+                let stats = inspector.stats(name).await;
+                let stats = stats.map_err(|error| error.to_string())?;
+                all.push(QueueFigures {
+                    name,
+                    ready: stats.ready,
+                    scheduled: stats.scheduled,
+                    running: stats.running,
+                    dead: stats.dead,
+                    done_total: stats.done_total,
+                    failed_total: stats.failed_total,
+                    latency: stats.oldest_ready_age.unwrap_or_default(),
+                    paused: stats.paused,
+                });
+            }
+            Ok(all)
         }
         .boxed()
     }

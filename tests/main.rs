@@ -10,7 +10,9 @@ compile_error!(
     "the tests end processes at failpoints: run them with `--features failpoints`, as scripts/test does"
 );
 
+mod access;
 mod api;
+mod audit;
 mod bad_input;
 mod batches;
 mod cli;
@@ -19,6 +21,7 @@ mod docs;
 mod examples;
 mod faults;
 mod journey;
+mod operations;
 mod processes;
 mod quota;
 mod support;

@@ -13,6 +13,8 @@ use std::{
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     offset_ms: Arc<AtomicI64>,
+    /// What it was moved forward besides: setting the clock by another's does not take it back.
+    ahead_ms: Arc<AtomicI64>,
 }
 
 impl Clock {
@@ -25,7 +27,9 @@ impl Clock {
     /// Now.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
-        let offset = chrono::TimeDelta::milliseconds(self.offset_ms.load(Ordering::Relaxed));
+        let offset = self.offset_ms.load(Ordering::Relaxed);
+        let ahead = self.ahead_ms.load(Ordering::Relaxed);
+        let offset = chrono::TimeDelta::milliseconds(offset.saturating_add(ahead));
         (Utc::now() + offset).trunc_subsecs(6)
     }
 
@@ -55,9 +59,9 @@ impl Clock {
             .store(offset.num_milliseconds(), Ordering::Relaxed);
     }
 
-    /// Moves every clone of this clock forward.
+    /// Moves every clone of this clock forward, for good.
     pub fn advance(&self, duration: Duration) {
         let milliseconds = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
-        self.offset_ms.fetch_add(milliseconds, Ordering::Relaxed);
+        self.ahead_ms.fetch_add(milliseconds, Ordering::Relaxed);
     }
 }

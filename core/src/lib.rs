@@ -1,5 +1,6 @@
 //! Landfall's domain: files come in, are verified, stored and announced. No HTTP server, no job runner.
 
+pub mod audit;
 pub mod batches;
 pub mod clock;
 pub mod config;
@@ -15,10 +16,12 @@ pub mod finalize;
 pub mod idempotency;
 pub mod outbox;
 pub mod page;
+pub mod periodic;
 pub mod staging;
 pub mod storage;
 pub mod sweep;
 pub mod tokens;
+pub mod trace;
 pub mod uploads;
 pub mod usage;
 pub mod webhooks;

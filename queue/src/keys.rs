@@ -18,6 +18,9 @@
 //! | `:fetched:<worker>` | string | token and ids of the last fetch; expires after 10 minutes | fetch |
 //! | `:wake` | channel | an empty message when there is something to start | every script |
 //!
+//! Limits: `:rate:<subject>` (string, microseconds), `:sum:<name>` (string), `:slots:<subject>` (sorted set, holder by
+//! the end of its lease); each expires by itself.
+//!
 //! Registry: `:workers` (sorted set, name by last beat), `:about` (hash, name → JSON), `:queues` (set).
 //!
 //! A script runs whole or not at all, so a crash of a client between two of them leaves at most
@@ -38,6 +41,12 @@ impl Keys {
     pub(crate) fn registry(prefix: &str) -> Self {
         Self {
             base: format!("{{{prefix}:registry}}"),
+        }
+    }
+
+    pub(crate) fn limits(prefix: &str) -> Self {
+        Self {
+            base: format!("{{{prefix}:limits}}"),
         }
     }
 

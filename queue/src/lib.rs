@@ -65,6 +65,7 @@ mod inspection;
 mod inspector;
 mod job;
 mod keys;
+mod limiter;
 mod outcome;
 mod queue;
 mod scripts;
@@ -81,6 +82,7 @@ pub use self::{
     inspection::{JobInfo, JobState, MinuteCount, QueueStats, RunningJob, WorkerInfo},
     inspector::Inspector,
     job::{Job, JobContext, NewJob, Pushed, PushedCount},
+    limiter::{Limiter, RateTaken},
     outcome::RetryAfter,
     queue::Queue,
     settings::{Backoff, Settings},

@@ -30,5 +30,8 @@ script!(JOBS, "scripts/jobs.lua");
 script!(RUN_AGAIN, "scripts/run_again.lua");
 script!(DELETE, "scripts/delete.lua");
 script!(MINUTES, "scripts/minutes.lua");
+script!(RATE, alone "scripts/rate.lua");
+script!(SUM, alone "scripts/sum.lua");
+script!(SLOT, alone "scripts/slot.lua");
 script!(BEAT, alone "scripts/beat.lua");
 script!(WORKERS, alone "scripts/workers.lua");

@@ -11,7 +11,7 @@ use landfall_core::{
     storage::Storage,
 };
 use landfall_queue::{Redis, WorkerIdentity};
-use landfall_workers::{QueueDispatch, Queues};
+use landfall_workers::{Meter, QueueDispatch, Queues};
 use secrecy::{ExposeSecret, SecretString};
 use std::{sync::Arc, time::Duration};
 use url::Url;
@@ -26,6 +26,8 @@ pub struct Parts {
     pub landfall: Landfall,
     pub queues: Queues,
     pub deliverer: Deliverer,
+    /// What this process counts of its work.
+    pub meter: Meter,
     /// Who holds the leases of this process in the database; never the same twice.
     pub worker: String,
 }
@@ -58,6 +60,7 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
         landfall,
         queues,
         deliverer,
+        meter: Meter::default(),
         worker,
     })
 }

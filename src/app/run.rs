@@ -108,6 +108,7 @@ async fn run_roles(
     address: SocketAddr,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
+    let figures = figures(&parts, &roles, stop.clone()).await?;
     let workers = {
         let (parts, stop) = (parts.clone(), stop.clone());
         let finish_within = parts.landfall.config.server.shutdown_timeout;
@@ -119,6 +120,7 @@ async fn run_roles(
                 name: parts.worker,
                 queues: roles.work,
                 concurrency: roles.concurrency,
+                meter: parts.meter,
                 finish_within,
             };
             landfall_workers::run(parts.landfall, parts.queues, parts.deliverer, workers, stop)
@@ -131,12 +133,41 @@ async fn run_roles(
             return Ok(());
         };
         say_where(address, roles.embedded);
-        http::serve(parts.landfall, parts.queues, listener, stop)
+        http::serve(parts.landfall, parts.queues, parts.meter, listener, stop)
             .await
             .context("the API ended")
     };
-    let (api, workers) = tokio::join!(api, workers);
-    api.and(workers)
+    let (api, workers, figures) = tokio::join!(api, workers, figures);
+    api.and(workers).and(figures)
+}
+
+/// What a worker tells of itself where `metrics.bind` says; a process with an API tells it there.
+async fn figures(
+    parts: &Parts,
+    roles: &Roles,
+    stop: CancellationToken,
+) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + use<>> {
+    let listener = match parts.landfall.config.metrics.bind {
+        Some(address) if !roles.serve => {
+            let listener = TcpListener::bind(address).await;
+            Some(listener.with_context(|| format!("cannot listen on metrics.bind {address}"))?)
+        }
+        _ => None,
+    };
+    let Parts {
+        landfall,
+        queues,
+        meter,
+        ..
+    } = parts.clone();
+    Ok(async move {
+        let Some(listener) = listener else {
+            return Ok(());
+        };
+        http::serve_metrics(landfall, queues, meter, listener, stop)
+            .await
+            .context("the answers to /metrics ended")
+    })
 }
 
 #[expect(

@@ -1,26 +1,43 @@
-//! Logs: to standard error, for people or for machines.
+//! Logs: to standard error, for people or for machines. Spans: to a collector, where one is set.
 
+use crate::traces::{self, Traces};
 use landfall_core::config::{Log, LogFormat};
 use std::io::IsTerminal;
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{
+    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 /// Crates whose everyday is no news here; naming them in `log.level` brings them back.
 const QUIET: &str = "sea_orm_migration=warn,apalis_core=warn";
 
-/// Starts logging for the whole process. A filter that cannot be read falls back to `info`, and says so.
-pub(super) fn start(log: &Log) {
+/// Starts logging for the whole process, and collecting if there is somebody to collect. A filter that cannot be
+/// read falls back to `info`, and says so.
+pub(super) fn start(log: &Log, traces: Option<&Traces>) {
     let (filter, problem) = match EnvFilter::try_new(format!("{QUIET},{}", log.level)) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),
     };
-    let builder = fmt()
-        .with_env_filter(filter)
+    let lines = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    match log.format {
-        LogFormat::Human => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
+    let lines = match log.format {
+        LogFormat::Human => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    let spans = traces.map(|collecting| {
+        tracing_opentelemetry::layer()
+            .with_tracer(collecting.tracer())
+            .with_location(false)
+            .with_threads(false)
+            .with_level(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            .with_filter(filter_fn(traces::is_sent))
+    });
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(spans)
+        .init();
     if let Some(error) = problem {
         tracing::warn!(%error, "log.level is not a filter, logging at `info`");
     }

@@ -4,12 +4,16 @@
 //! 1 failed, 2 called wrongly.
 
 mod admin;
+mod audit;
 mod bench;
 mod client;
 mod logging;
 mod token;
 
-use crate::app::{self, Roles};
+use crate::{
+    app::{self, Roles},
+    traces::Traces,
+};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use landfall_core::config::{Config, Sources};
 use landfall_workers::QueueName;
@@ -43,6 +47,8 @@ pub enum Command {
     Check(admin::CheckArgs),
     /// Drive on whatever is stuck and remove what is left over, once, now.
     Sweep(admin::SweepArgs),
+    /// Check database against storage, staging and outbox. Exit status: 0 clean, 1 offenders, 2 could not run.
+    Audit(audit::AuditArgs),
     /// Make, list and take back tokens.
     Token {
         #[command(subcommand)]
@@ -105,49 +111,56 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Bench(args) => return bench::run(args).await,
         Command::Client(command) => return client::run(command).await,
+        Command::Audit(args) => return Ok(audit::run(cli.config, args).await),
         _ => {}
     }
     let config = Config::load(Sources::process(cli.config))?;
-    logging::start(&config.log);
+    let roles = match &cli.command {
+        Command::Up => Some(Roles {
+            serve: true,
+            work: QueueName::ALL.to_vec(),
+            embedded: true,
+            concurrency: None,
+        }),
+        Command::Serve => Some(Roles {
+            serve: true,
+            ..Roles::default()
+        }),
+        Command::Worker(args) => Some(Roles {
+            work: args.queues.clone(),
+            concurrency: args.concurrency.map(usize::from),
+            ..Roles::default()
+        }),
+        _ => None,
+    };
+    if let Some(roles) = roles {
+        return serve(config, roles).await;
+    }
+    logging::start(&config.log, None);
     match cli.command {
-        Command::Up => {
-            let roles = Roles {
-                serve: true,
-                work: QueueName::ALL.to_vec(),
-                embedded: true,
-                concurrency: None,
-            };
-            app::run(config, roles).await?;
-        }
-        Command::Serve => {
-            app::run(
-                config,
-                Roles {
-                    serve: true,
-                    ..Roles::default()
-                },
-            )
-            .await?
-        }
-        Command::Worker(args) => {
-            let concurrency = args.concurrency.map(usize::from);
-            app::run(
-                config,
-                Roles {
-                    work: args.queues,
-                    concurrency,
-                    ..Roles::default()
-                },
-            )
-            .await?;
-        }
         Command::Migrate { action } => admin::migrate(&config, action).await?,
         Command::Token { command } => token::run(&config, command).await?,
         Command::Check(args) => return admin::check(config, args).await,
         Command::Sweep(args) => return admin::sweep(config, args).await,
-        Command::Completions { .. } | Command::Openapi | Command::Bench(_) | Command::Client(_) => {
-            unreachable!("answered above")
-        }
+        Command::Up
+        | Command::Serve
+        | Command::Worker(_)
+        | Command::Completions { .. }
+        | Command::Openapi
+        | Command::Bench(_)
+        | Command::Client(_)
+        | Command::Audit(_) => unreachable!("answered above"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a process that goes on until it is told to stop, with its spans collected.
+async fn serve(config: Config, roles: Roles) -> anyhow::Result<ExitCode> {
+    let traces = Traces::start(&config.traces)?;
+    logging::start(&config.log, traces.as_ref());
+    let outcome = app::run(config, roles).await;
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
+    outcome.map(|()| ExitCode::SUCCESS)
 }

@@ -1,6 +1,7 @@
 //! Who calls, and whether they may: an extractor for each scope.
 
 use super::{
+    limits::Allowance,
     problem::{Code, Problem},
     state::State,
 };
@@ -83,7 +84,8 @@ fn scheme() -> MetaSecurityScheme {
 /// Who calls, if they may do what needs this scope.
 ///
 /// # Errors
-/// 401 without a valid token (RFC 6750, section 3), 403 with one that does not allow it.
+/// 401 without a valid token (RFC 6750, section 3), 403 with one that does not allow it, 429 for an owner that has had
+/// its share.
 pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Identity, Problem> {
     let state: &State = request
         .data()
@@ -102,6 +104,9 @@ pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Ide
                 r#"Bearer error="invalid_token""#,
             )
         })?;
+    if let (Some(allowance), Some(owner)) = (request.data::<Allowance>(), &identity.owner) {
+        allowance.admit_owner(owner).await?;
+    }
     if identity.may(scope) {
         return Ok(identity);
     }

@@ -7,6 +7,7 @@ use landfall_core::{context::Landfall, sweep};
 use poem::{Body, IntoResponse, Response, handler, web::Data};
 use serde::Serialize;
 use std::{
+    error::Error,
     fmt,
     future::Future,
     sync::Arc,
@@ -20,6 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a report is given out again: probes come often, and from several places.
 const FRESH: Duration = Duration::from_secs(1);
 
+const DATABASE_DOWN: &str = "it does not answer: requests fail";
+const REDIS_DOWN: &str = "it does not answer: uploads are taken in and wait for the workers";
+const STORAGE_DOWN: &str =
+    "it cannot be used: uploads are taken in and wait in staging, downloads fail";
+const STAGING_DOWN: &str = "it cannot be used: uploads fail";
+
 /// A sweep that has not begun for so many intervals is late.
 const LATE_AFTER: u32 = 3;
 
@@ -30,6 +37,24 @@ pub trait Health: fmt::Debug + Send + Sync {
 
     /// How many workers have said lately that they live; why that cannot be told.
     fn workers(&self) -> BoxFuture<'_, Result<usize, String>>;
+
+    /// The figures of each queue; why they cannot be told.
+    fn queues(&self) -> BoxFuture<'_, Result<Vec<QueueFigures>, String>>;
+}
+
+/// What there is in a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueFigures {
+    pub name: &'static str,
+    pub ready: u64,
+    pub scheduled: u64,
+    pub running: u64,
+    pub dead: u64,
+    pub done_total: u64,
+    pub failed_total: u64,
+    /// How long the oldest ready job has been ready; zero when none is.
+    pub latency: Duration,
+    pub paused: bool,
 }
 
 /// How well something is.
@@ -47,7 +72,11 @@ pub enum Status {
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
     pub status: Status,
+    /// What it means for those who use the service; whoever asks may read it.
     pub detail: String,
+    /// Why, for the log alone: it may name hosts.
+    #[serde(skip)]
+    cause: Option<String>,
 }
 
 /// What all checks found.
@@ -97,23 +126,41 @@ impl HealthCheck {
             return Arc::clone(report);
         }
         let report = Arc::new(self.look(landfall).await);
+        log_changes(
+            last.as_ref().map(|(_, before)| &before.checks),
+            &report.checks,
+        );
         *last = Some((Instant::now(), Arc::clone(&report)));
         report
+    }
+
+    /// The figures of each queue, if they can be told now.
+    pub(super) async fn queues(&self) -> Option<Vec<QueueFigures>> {
+        let told = tokio::time::timeout(PATIENCE, self.health.queues()).await;
+        told.ok()?.ok()
+    }
+
+    /// How many workers live, if that can be told now.
+    pub(super) async fn worker_count(&self) -> Option<usize> {
+        let told = tokio::time::timeout(PATIENCE, self.health.workers()).await;
+        told.ok()?.ok()
     }
 
     async fn look(&self, landfall: &Landfall) -> Readiness {
         let (database, redis, storage, staging, workers, sweep) = tokio::join!(
             within(Status::Down, async {
-                told(landfall.db.ping().await, Status::Down)
+                told(landfall.db.ping().await, Status::Down, DATABASE_DOWN)
             }),
             within(Status::Degraded, async {
-                told(self.health.redis().await, Status::Degraded)
+                told(self.health.redis().await, Status::Degraded, REDIS_DOWN)
+            }),
+            within(Status::Degraded, async {
+                let health = landfall.storage.health().await;
+                told(health.map_err(chain), Status::Degraded, STORAGE_DOWN)
             }),
             within(Status::Down, async {
-                told(landfall.storage.health().await, Status::Down)
-            }),
-            within(Status::Down, async {
-                told(landfall.staging.health().await, Status::Down)
+                let health = landfall.staging.health().await;
+                told(health.map_err(chain), Status::Down, STAGING_DOWN)
             }),
             within(Status::Degraded, self.workers()),
             within(Status::Degraded, self.sweep(landfall)),
@@ -136,7 +183,10 @@ impl HealthCheck {
         match self.health.workers().await {
             Ok(0) => Check::new(Status::Degraded, "no worker runs: uploads wait in staging"),
             Ok(count) => Check::new(Status::Ok, format!("{count} run")),
-            Err(error) => Check::new(Status::Degraded, error),
+            Err(error) => Check {
+                cause: Some(error),
+                ..Check::new(Status::Degraded, "Redis cannot tell who works")
+            },
         }
     }
 
@@ -171,29 +221,67 @@ impl Check {
         Self {
             status,
             detail: detail.into(),
+            cause: None,
         }
     }
 }
 
 impl Checks {
+    /// Each by its name.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, &Check); 6] {
+        [
+            ("database", &self.database),
+            ("redis", &self.redis),
+            ("storage", &self.storage),
+            ("staging", &self.staging),
+            ("workers", &self.workers),
+            ("sweep", &self.sweep),
+        ]
+    }
+
     fn worst(&self) -> Status {
-        let all = [
-            &self.database,
-            &self.redis,
-            &self.storage,
-            &self.staging,
-            &self.workers,
-            &self.sweep,
-        ];
-        let worst = all.into_iter().map(|check| check.status).max();
+        let worst = self
+            .named()
+            .into_iter()
+            .map(|(_, check)| check.status)
+            .max();
         worst.unwrap_or(Status::Ok)
     }
 }
 
-fn told<E: fmt::Display>(outcome: Result<(), E>, otherwise: Status) -> Check {
+fn told<E: fmt::Display>(outcome: Result<(), E>, otherwise: Status, detail: &str) -> Check {
     match outcome {
         Ok(()) => Check::new(Status::Ok, "it answers"),
-        Err(error) => Check::new(otherwise, error.to_string()),
+        Err(error) => Check {
+            cause: Some(error.to_string()),
+            ..Check::new(otherwise, detail)
+        },
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: impl Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Probes come every few seconds: what they found is logged when it changes.
+fn log_changes(before: Option<&Checks>, now: &Checks) {
+    for (number, (name, check)) in now.named().into_iter().enumerate() {
+        let was = before.map(|checks| checks.named()[number].1.status);
+        let (detail, cause) = (&check.detail, check.cause.as_deref().unwrap_or("none"));
+        match (was, check.status) {
+            (None, Status::Ok) => {}
+            (Some(was), status) if was == status => {}
+            (_, Status::Ok) => tracing::info!(check = name, detail, "the check is well again"),
+            _ => tracing::warn!(check = name, detail, cause, "a check is not well"),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod auth;
 mod batches;
 mod body;
 mod conditional;
+mod cross_origin;
 mod disposition;
 mod docs;
 mod events;
@@ -15,8 +16,10 @@ mod files;
 mod health;
 mod idempotency;
 mod json;
+mod limits;
 mod metrics;
 pub mod problem;
+mod proxies;
 mod pulse;
 mod range;
 mod routes;
@@ -30,15 +33,16 @@ mod waiters;
 mod webhooks;
 pub mod wire;
 
-use crate::workers_view::WorkersView;
+use crate::{shared_counters::SharedCounters, workers_view::WorkersView};
 use batches::Batches;
 use events::Events;
 use files::Files;
-pub use health::{Check, Checks, Health, HealthCheck, Readiness, Status};
+pub use health::{Check, Checks, Health, HealthCheck, QueueFigures, Readiness, Status};
 use http::Method;
 use landfall_core::context::Landfall;
-use landfall_workers::Queues;
-use metrics::Metrics;
+use landfall_workers::{Meter, Queues};
+pub use limits::{Counters, LocalCounters, SLOT_LEASE, Taken, today};
+pub use metrics::Metrics;
 use poem::{Endpoint, EndpointExt, Response, Route, endpoint::make_sync, get};
 use poem_openapi::OpenApiService;
 use routes::Routes;
@@ -55,7 +59,10 @@ use webhooks::Webhooks;
 type Api = (Files, Uploads, Batches, Webhooks, Events);
 
 /// Paths that are in no definition.
-const PLAIN: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"];
+const PLAIN: [&str; 2] = ["/openapi.json", "/docs"];
+
+/// Paths for those who watch, of workers too.
+const OPERATORS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
 /// Serves the API on a listener until told to stop, and then what is under way, for `server.shutdown_timeout`.
 ///
@@ -64,14 +71,64 @@ const PLAIN: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/openapi.json", "/
 pub async fn serve(
     landfall: Landfall,
     queues: Queues,
+    meter: Meter,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let waiters = Waiters::default();
+    let counters = Arc::new(SharedCounters::new(queues.redis.clone()));
     let view = WorkersView::start(queues, waiters.clone(), stop.clone());
     let config = Arc::clone(&landfall.config);
-    let router = router(landfall, waiters, Arc::new(view), stop.clone());
+    let metrics = Metrics::new(meter);
+    let router = router(
+        landfall,
+        waiters,
+        Arc::new(view),
+        counters,
+        metrics,
+        stop.clone(),
+    );
     server::run(router, &config.server, listener, stop).await
+}
+
+/// Serves what operators' machines ask for and nothing else, for a process that has no API: `/healthz`, `/readyz` and
+/// `/metrics`.
+///
+/// # Errors
+/// When the listener has no address.
+pub async fn serve_metrics(
+    landfall: Landfall,
+    queues: Queues,
+    meter: Meter,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let waiters = Waiters::default();
+    let view = Arc::new(WorkersView::new(queues));
+    let config = Arc::clone(&landfall.config);
+    let mut routes = Routes::default();
+    for path in OPERATORS {
+        routes.add(path, Method::GET);
+    }
+    let state = State::new(Shared {
+        landfall,
+        waiters,
+        health: HealthCheck::new(view),
+        counters: Arc::new(LocalCounters::default()),
+        metrics: Metrics::new(meter),
+        routes,
+        stop: stop.clone(),
+    });
+    let inner = operators(Route::new()).map_to_response();
+    let skin = skin::Skin { inner, state };
+    server::run(skin, &config.server, listener, stop).await
+}
+
+fn operators(route: Route) -> Route {
+    route
+        .at("/healthz", get(health::healthz))
+        .at("/readyz", get(health::readyz))
+        .at("/metrics", get(metrics::metrics))
 }
 
 /// The API as one endpoint; errors are problems already.
@@ -79,27 +136,30 @@ pub fn router(
     landfall: Landfall,
     waiters: Waiters,
     health: Arc<dyn Health>,
+    counters: Arc<dyn Counters>,
+    metrics: Metrics,
     stop: CancellationToken,
 ) -> impl Endpoint<Output = Response> {
     let mut routes = Routes::of::<Api>();
-    for path in PLAIN {
+    for path in OPERATORS.into_iter().chain(PLAIN) {
         routes.add(path, Method::GET);
     }
+    // Its endpoint answers `Allow` by itself; here it has its label.
+    routes.add("/v1/tus", Method::POST);
+    routes.add("/v1/tus/{id}", Method::PATCH);
     let state = State::new(Shared {
         landfall,
         waiters,
         health: HealthCheck::new(health),
-        metrics: Metrics::new(),
+        counters,
+        metrics,
         routes,
         stop,
     });
     let spec = spec();
     let page = serde_json::from_str(&spec).map(|spec| docs::render(&spec));
     let page = page.expect("the definition is JSON");
-    let inner = Route::new()
-        .at("/healthz", get(health::healthz))
-        .at("/readyz", get(health::readyz))
-        .at("/metrics", get(metrics::metrics))
+    let inner = operators(Route::new())
         .at("/openapi.json", get(make_sync(move |_| json(&spec))))
         .at("/docs", get(make_sync(move |_| docs::answer(&page))))
         .at("/v1/tus", Tus)

@@ -6,6 +6,7 @@
 
 use super::{
     body::PacedBody,
+    proxies,
     pulse::{Limits, Pulse},
     socket::{Held, Socket},
 };
@@ -13,7 +14,7 @@ use futures::StreamExt;
 use http::{Request, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use landfall_core::config;
+use landfall_core::config::{self, IpNet};
 use poem::{
     Body, Endpoint, EndpointExt, RequestParts, Response,
     endpoint::BoxEndpoint,
@@ -42,6 +43,7 @@ struct Connection {
     endpoint: Arc<BoxEndpoint<'static, Response>>,
     limits: Limits,
     idle_timeout: Duration,
+    proxies: Arc<[IpNet]>,
     stop: CancellationToken,
 }
 
@@ -60,6 +62,7 @@ pub(super) async fn run(
             keep_alive: KEEP_ALIVE.max(config.header_timeout),
         },
         idle_timeout: config.idle_timeout,
+        proxies: config.trusted_proxies.clone().into(),
         stop: stop.clone(),
     };
     let cut = CancellationToken::new();
@@ -107,9 +110,9 @@ impl Connection {
         let socket = Socket::new(socket, self.idle_timeout, pulse.clone());
         let service = service_fn(|request: Request<Incoming>| {
             let (endpoint, idle) = (Arc::clone(&self.endpoint), self.idle_timeout);
-            let beat = pulse.request();
+            let (beat, proxies) = (pulse.request(), Arc::clone(&self.proxies));
             async move {
-                let request = to_poem(request, idle, local, remote);
+                let request = to_poem(request, idle, local, remote, &proxies);
                 let response = endpoint.get_response(request).await;
                 let response = http::Response::from(response);
                 Ok::<_, Infallible>(response.map(|body| Held::new(body, beat)))
@@ -147,12 +150,20 @@ fn to_poem(
     idle: Duration,
     local: SocketAddr,
     remote: SocketAddr,
+    proxies: &[IpNet],
 ) -> poem::Request {
     let (parts, body) = request.into_parts();
     let expects = parts.headers.contains_key(header::EXPECT);
     let local = LocalAddr(local.into());
-    let remote = RemoteAddr(remote.into());
-    let parts = RequestParts::from((parts, local, remote, Scheme::HTTP));
+    let client = proxies::client(&parts.headers, remote.ip(), proxies);
+    // From here on a request comes from its client, however many proxies stand in between.
+    let remote = RemoteAddr(SocketAddr::new(client.address, remote.port()).into());
+    let scheme = if client.secure {
+        Scheme::HTTPS
+    } else {
+        Scheme::HTTP
+    };
+    let parts = RequestParts::from((parts, local, remote, scheme));
     let body = PacedBody::new(body, idle, expects);
     poem::Request::from_parts(parts, Body::from_bytes_stream(body.boxed()))
 }

@@ -1,16 +1,20 @@
 //! What every request gets: an id, a span, a count, and a problem when it fails.
 
 use super::{
+    cross_origin::CrossOrigin,
+    limits::{Allowance, counted},
     problem::{Code, Problem},
     state::State,
+    tus,
 };
 use futures::FutureExt;
 use http::{HeaderValue, Method, StatusCode, Uri, header};
+use landfall_core::trace;
 use poem::{
     Endpoint, Error, Request, Response, Result,
     error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
 };
-use std::{panic::AssertUnwindSafe, time::Instant};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, time::Instant};
 use tracing::{Instrument, field::Empty};
 use uuid::Uuid;
 
@@ -50,7 +54,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Skin<E> {
             http.status = Empty,
             ms = Empty,
         );
-        if let Some(parent) = trace_parent(&request) {
+        let given = trace_parent(&request);
+        trace::follow(&span, given.as_ref().map(|parent| parent.0.as_str()));
+        if let Some(parent) = trace::of(&span).map(TraceParent).or(given) {
             request.set_data(parent);
         }
         if let Some(said) = without_empty(&method, request.uri()) {
@@ -58,7 +64,11 @@ impl<E: Endpoint<Output = Response>> Endpoint for Skin<E> {
         }
         request.set_data(id.clone());
         request.set_data(self.state.clone());
-        let outcome = AssertUnwindSafe(self.inner.call(request))
+        let config = &self.state.landfall.config;
+        let cross_origin = CrossOrigin::of(config, &method, &path, request.headers());
+        let allowance = Allowance::of(&self.state.counters, &config.limits, &request);
+        let handled = self.handled(request, &cross_origin, allowance.clone());
+        let outcome = AssertUnwindSafe(handled)
             .catch_unwind()
             .instrument(span.clone())
             .await;
@@ -69,18 +79,54 @@ impl<E: Endpoint<Output = Response>> Endpoint for Skin<E> {
             // The panic hook has said where and why.
             Err(_) => told(Problem::failed("the handler panicked")),
         };
+        let methods = self.state.routes.allowed(&path);
+        cross_origin.finish(response.headers_mut(), &methods);
+        if let Some(allowance) = allowance {
+            allowance.tell(response.headers_mut());
+        }
         let value = HeaderValue::from_str(&id.0).expect("an id is visible ASCII");
         response.headers_mut().insert(REQUEST_ID, value);
         let route = self.state.routes.pattern(&path).unwrap_or("none");
         let took = begun.elapsed();
         span.record("http.route", route);
-        span.record("http.status", response.status().as_u16());
+        span.record("http.status", i64::from(response.status().as_u16()));
         span.record("ms", took.as_secs_f64() * 1000.0);
         self.state
             .metrics
             .answered(&method, route, response.status(), took);
         tracing::debug!("answered");
         Ok(response)
+    }
+}
+
+impl<E: Endpoint<Output = Response>> Skin<E> {
+    /// What may be answered or refused before any handler looks at the request, and then its handler.
+    async fn handled(
+        &self,
+        mut request: Request,
+        cross_origin: &CrossOrigin,
+        allowance: Option<Allowance>,
+    ) -> Result<Response> {
+        if cross_origin.is_answer() {
+            return Ok(StatusCode::NO_CONTENT.into());
+        }
+        if let Some(allowance) = allowance {
+            let address = request.remote_addr().as_socket_addr().map(SocketAddr::ip);
+            if let Some(address) = address
+                && let Err(problem) = allowance.admit_address(address).await
+            {
+                let is_tus = request.uri().path().starts_with("/v1/tus");
+                return Err(match is_tus {
+                    true => tus::refused(&request, problem).into(),
+                    false => problem.into(),
+                });
+            }
+            if allowance.counts_bytes() {
+                request = counted(request, &allowance);
+            }
+            request.set_data(allowance);
+        }
+        self.inner.call(request).await
     }
 }
 

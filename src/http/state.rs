@@ -1,6 +1,8 @@
 //! What handlers work with.
 
-use super::{health::HealthCheck, metrics::Metrics, routes::Routes, waiters::Waiters};
+use super::{
+    health::HealthCheck, limits::Counters, metrics::Metrics, routes::Routes, waiters::Waiters,
+};
 use landfall_core::context::Landfall;
 use std::{ops::Deref, sync::Arc};
 use tokio_util::sync::CancellationToken;
@@ -15,6 +17,7 @@ pub struct Shared {
     pub landfall: Landfall,
     pub waiters: Waiters,
     pub health: HealthCheck,
+    pub counters: Arc<dyn Counters>,
     pub metrics: Metrics,
     pub routes: Routes,
     /// Set when the process is to end: whoever waits then answers at once.

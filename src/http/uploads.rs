@@ -29,7 +29,7 @@ use poem_openapi::{
     param::Path,
     registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry},
 };
-use std::fmt;
+use std::{fmt, time::Instant};
 use uuid::Uuid;
 
 /// Uploads that arrive in parts.
@@ -104,7 +104,10 @@ impl Uploads {
             digest: declared(&body.headers)?,
         };
         let (landfall, scope) = (&state.landfall, caller.0.sees());
-        let put = uploads::put_part(landfall, &scope, UploadId(id.0), part, body.bytes).await?;
+        let begun = Instant::now();
+        let put = uploads::put_part(landfall, &scope, UploadId(id.0), part, body.bytes).await;
+        state.metrics.staged(put.is_ok(), begun.elapsed());
+        let put = put?;
         state.metrics.received(put.size);
         Answer::new(&wire::Part {
             part_number: put.number,

@@ -3,6 +3,7 @@
 use super::cluster::Cluster;
 use crate::support::{Installation, Process};
 use entity::file::FileStatus;
+use futures::TryStreamExt;
 use landfall_core::files;
 use landfall_test_servers::{S3Server, wait_until};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -120,6 +121,9 @@ async fn five_processes_under_load_with_workers_killed_keep_every_invariant() {
     landfall.clock.advance(grace + Duration::from_secs(60));
     let swept = landfall_core::sweep::sweep(landfall).await;
     swept.expect("the sweep runs");
+    let staged: Vec<_> = landfall.staging.list().try_collect().await.expect("a list");
+    let staged = staged.concat();
+    assert!(staged.is_empty(), "I5: left in staging: {staged:?}");
     let open = s3.open_multipart_uploads();
     assert!(open.is_empty(), "I5: open multipart uploads: {open:?}");
 }

@@ -80,6 +80,7 @@ impl Builder {
         let serve = http::serve(
             parts.landfall.clone(),
             parts.queues.clone(),
+            parts.meter.clone(),
             listener,
             stop.clone(),
         );
@@ -91,12 +92,14 @@ impl Builder {
                 landfall,
                 queues,
                 deliverer,
+                meter,
                 worker,
             } = parts.clone();
             let workers = Workers {
                 name: worker,
                 queues: self.workers,
                 concurrency: None,
+                meter,
                 finish_within: Duration::from_secs(5),
             };
             let run = landfall_workers::run(landfall, queues, deliverer, workers, stop.clone());

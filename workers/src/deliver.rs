@@ -1,6 +1,6 @@
 //! `deliver`: one attempt of one delivery.
 
-use crate::{jobs::DeliverJob, queues::Queues};
+use crate::{jobs::DeliverJob, meter::Meter, queues::Queues};
 use apalis::prelude::{BoxDynError, Data};
 use landfall_core::{
     clock::Clock,
@@ -10,7 +10,7 @@ use landfall_queue::{JobContext, RetryAfter};
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// An endpoint that has failed so often in a row gets one request at a time until it answers.
@@ -25,15 +25,17 @@ pub(crate) struct Context {
     pub(crate) deliverer: Deliverer,
     pub(crate) queues: Queues,
     pub(crate) clock: Clock,
+    meter: Meter,
     throttled: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Context {
-    pub(crate) fn new(deliverer: Deliverer, queues: Queues, clock: Clock) -> Self {
+    pub(crate) fn new(deliverer: Deliverer, queues: Queues, clock: Clock, meter: Meter) -> Self {
         Self {
             deliverer,
             queues,
             clock,
+            meter,
             throttled: Arc::default(),
         }
     }
@@ -70,7 +72,20 @@ pub(crate) async fn handle(
     run: JobContext,
     context: Data<Context>,
 ) -> Result<(), BoxDynError> {
+    let begun = Instant::now();
     let attempt = context.deliverer.deliver(job.delivery_id).await?;
+    // One that was not due, or was somebody else's, is no attempt.
+    if attempt.webhook_id.is_some() {
+        let word = match attempt.outcome {
+            Outcome::Delivered => Some("delivered"),
+            Outcome::Later(_) => Some("retried"),
+            Outcome::Failed => Some("failed"),
+            Outcome::Nothing => None,
+        };
+        if let Some(word) = word {
+            context.meter.delivered(word, begun.elapsed());
+        }
+    }
     if let (Some(endpoint), Some(failures)) = (&run.group, attempt.consecutive_failures) {
         context.throttle(endpoint, failures).await;
     }

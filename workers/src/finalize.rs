@@ -1,13 +1,17 @@
 //! `finalize`: one run for one file.
 
-use crate::{jobs::FinalizeJob, run::Me};
+use crate::{
+    jobs::FinalizeJob,
+    meter::{Meter, Stage},
+    run::Me,
+};
 use apalis::prelude::{BoxDynError, Data};
 use landfall_core::{
     context::Landfall,
     finalize::{Outcome, finalize},
 };
 use landfall_queue::RetryAfter;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// So that two who wait for each other's lease do not spin.
 const AT_LEAST: Duration = Duration::from_millis(20);
@@ -17,8 +21,20 @@ pub(crate) async fn handle(
     job: FinalizeJob,
     landfall: Data<Landfall>,
     me: Data<Me>,
+    meter: Data<Meter>,
 ) -> Result<(), BoxDynError> {
-    match finalize(&landfall, job.file_id, me.name()).await? {
+    let begun = Instant::now();
+    let outcome = finalize(&landfall, job.file_id, me.name()).await;
+    let word = match &outcome {
+        Ok(Outcome::Stored) => "stored",
+        Ok(Outcome::Failed) => "failed",
+        Ok(Outcome::Later(_)) => "later",
+        Ok(Outcome::Nothing) => "nothing",
+        Ok(Outcome::LeaseLost) => "lease_lost",
+        Err(_) => "error",
+    };
+    meter.took(Stage::Finalize, word, begun.elapsed());
+    match outcome? {
         Outcome::Stored | Outcome::Failed | Outcome::Nothing | Outcome::LeaseLost => Ok(()),
         Outcome::Later(at) => {
             let wait = (at - landfall.clock.now())

@@ -9,11 +9,13 @@ mod dispatch;
 mod finalize;
 mod jobs;
 mod maintenance;
+mod meter;
 mod queues;
 mod run;
 mod tick;
 
 pub use dispatch::QueueDispatch;
 pub use jobs::{DeliverJob, FinalizeJob, MaintenanceJob};
+pub use meter::{Meter, Stage};
 pub use queues::{QueueName, Queues, SETTLED};
 pub use run::{Workers, run};

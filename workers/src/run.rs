@@ -1,9 +1,10 @@
-//! The workers of one process: a pool for each queue, and the sweep's clock.
+//! The workers of one process: a pool for each queue, and the clocks of sweep and audit.
 
 use crate::{
     deliver, finalize, maintenance,
+    meter::Meter,
     queues::{QueueName, Queues},
-    tick::{self, Every},
+    tick::{self, Chore, Every},
 };
 use apalis::prelude::{Monitor, MonitorError, WorkerBuilder};
 use apalis_cron::CronScheduler;
@@ -12,7 +13,7 @@ use landfall_queue::WorkerIdentity;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Purges and sweeps at once in one process.
+/// Purges, sweeps and audits at once in one process.
 const MAINTENANCE_CONCURRENCY: usize = 2;
 
 /// [`Workers::name`], for handlers.
@@ -33,6 +34,7 @@ pub struct Workers {
     pub queues: Vec<QueueName>,
     /// Instead of the configured numbers, for each queue.
     pub concurrency: Option<usize>,
+    pub meter: Meter,
     /// How long running jobs may go on once `stop` is cancelled.
     pub finish_within: Duration,
 }
@@ -62,12 +64,13 @@ pub async fn run(
                     queues.finalize.clone(),
                     identity(config.workers.finalize_concurrency),
                 );
-                let (landfall, me) = (landfall.clone(), me.clone());
+                let (landfall, me, meter) = (landfall.clone(), me.clone(), workers.meter.clone());
                 monitor.register(move |_| {
                     let worker = queue
                         .worker(identity.clone())
                         .data(landfall.clone())
-                        .data(me.clone());
+                        .data(me.clone())
+                        .data(meter.clone());
                     worker.build(finalize::handle)
                 })
             }
@@ -80,6 +83,7 @@ pub async fn run(
                     deliverer.clone(),
                     queues.clone(),
                     landfall.clock.clone(),
+                    workers.meter.clone(),
                 );
                 monitor.register(move |_| {
                     queue
@@ -93,28 +97,38 @@ pub async fn run(
                     queues.maintenance.clone(),
                     identity(MAINTENANCE_CONCURRENCY),
                 );
-                let landfall = landfall.clone();
+                let (landfall, meter) = (landfall.clone(), workers.meter.clone());
                 let monitor = monitor.register(move |_| {
                     queue
                         .worker(identity.clone())
                         .data(landfall.clone())
+                        .data(meter.clone())
                         .build(maintenance::handle)
                 });
-                let (every, queues, name) = (
-                    Every::new(config.sweep.interval),
-                    queues.clone(),
-                    name.clone(),
-                );
-                monitor.register(move |run| {
-                    WorkerBuilder::new(format!("sweep-clock-{name}-{run}"))
-                        .backend(CronScheduler::new(every.clone()))
-                        .data(queues.clone())
-                        .build(tick::handle)
-                })
+                let monitor = clock(monitor, Chore::Sweep, config.sweep.interval, &queues, &name);
+                clock(monitor, Chore::Audit, config.audit.interval, &queues, &name)
             }
         };
     }
     landfall_queue::run(monitor, &queues.redis, stop, workers.finish_within).await
+}
+
+fn clock(
+    monitor: Monitor,
+    chore: Chore,
+    interval: Duration,
+    queues: &Queues,
+    process: &str,
+) -> Monitor {
+    let (every, queues) = (Every::new(interval), queues.clone());
+    let name = format!("{}-clock-{process}", chore.as_str());
+    monitor.register(move |run| {
+        WorkerBuilder::new(format!("{name}-{run}"))
+            .backend(CronScheduler::new(every.clone()))
+            .data(chore)
+            .data(queues.clone())
+            .build(tick::handle)
+    })
 }
 
 fn host() -> String {

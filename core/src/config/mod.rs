@@ -8,13 +8,13 @@ mod s3;
 mod values;
 
 use crate::config::reader::Reader;
-use ipnet::IpNet;
+pub use ipnet::IpNet;
 pub use reader::{ConfigError, Fault, Sources};
 pub use s3::S3Settings;
 use secrecy::SecretString;
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use url::Url;
-pub use values::{AuthMode, Backend, ByteSize, LogFormat};
+pub use values::{AuthMode, Backend, ByteSize, LogFormat, Origin};
 
 /// The `config.toml` that is built in: every setting with its default and one comment.
 pub const DEFAULTS: &str = include_str!("../../../config.toml");
@@ -33,8 +33,12 @@ pub struct Config {
     pub workers: Workers,
     pub webhooks: Webhooks,
     pub sweep: Sweep,
+    pub audit: Audit,
     pub outbox: Outbox,
     pub auth: Auth,
+    pub limits: Limits,
+    pub metrics: Metrics,
+    pub traces: Traces,
     pub log: Log,
 }
 
@@ -46,6 +50,10 @@ pub struct Server {
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
     pub shutdown_timeout: Duration,
+    /// Pages of these origins may call the API.
+    pub cors_origins: Vec<Origin>,
+    /// Whose word counts for where a request comes from.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 #[derive(Clone, Debug)]
@@ -125,6 +133,11 @@ pub struct Sweep {
 }
 
 #[derive(Clone, Debug)]
+pub struct Audit {
+    pub interval: Duration,
+}
+
+#[derive(Clone, Debug)]
 pub struct Outbox {
     pub retention: Duration,
 }
@@ -132,6 +145,49 @@ pub struct Outbox {
 #[derive(Clone, Debug)]
 pub struct Auth {
     pub mode: AuthMode,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// For each owner of a token.
+    pub owner: Limit,
+    /// For each address, or each /64 of IPv6.
+    pub address: Limit,
+}
+
+/// What one client may do to the API; none: as much as it likes.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    pub requests_per_second: Option<NonZeroU32>,
+    pub burst: u32,
+    pub concurrent_uploads: Option<NonZeroU32>,
+    pub bytes_per_day: Option<ByteSize>,
+}
+
+impl Limit {
+    fn take(read: &mut Reader, section: &str) -> Self {
+        let key = |name| format!("{section}.{name}");
+        Self {
+            requests_per_second: read.optional(&key("requests_per_second")),
+            burst: read.within(&key("burst"), 1, 1_000_000),
+            concurrent_uploads: read.optional(&key("concurrent_uploads")),
+            bytes_per_day: read.optional(&key("bytes_per_day")),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Where a worker without API tells its figures; none: nowhere.
+    pub bind: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// None: nothing is collected.
+    pub endpoint: Option<Url>,
+    /// Of traces that begin here; others go on as their beginner decided. 0 to 100.
+    pub sample_percent: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -178,6 +234,8 @@ impl Config {
                 header_timeout: read.at_least("server.header_timeout", SECOND),
                 idle_timeout: read.at_least("server.idle_timeout", SECOND),
                 shutdown_timeout: read.get("server.shutdown_timeout"),
+                cors_origins: read.list("server.cors_origins"),
+                trusted_proxies: read.list("server.trusted_proxies"),
             },
             database: Database {
                 url: database_url,
@@ -239,11 +297,25 @@ impl Config {
             sweep: Sweep {
                 interval: read.within("sweep.interval", SECOND, DAY),
             },
+            audit: Audit {
+                interval: read.within("audit.interval", SECOND, 30 * DAY),
+            },
             outbox: Outbox {
                 retention: read.at_least("outbox.retention", SECOND),
             },
             auth: Auth {
                 mode: read.get("auth.mode"),
+            },
+            limits: Limits {
+                owner: Limit::take(read, "limits.owner"),
+                address: Limit::take(read, "limits.address"),
+            },
+            metrics: Metrics {
+                bind: read.optional("metrics.bind"),
+            },
+            traces: Traces {
+                endpoint: read.optional("traces.endpoint"),
+                sample_percent: read.within("traces.sample_percent", 0, 100),
             },
             log: Log {
                 format: read.get("log.format"),

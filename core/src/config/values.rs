@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 use secrecy::SecretString;
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use toml::Value;
 use url::Url;
 
@@ -23,6 +23,15 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", bytesize::ByteSize(self.0).display().iec())
     }
+}
+
+/// Where a page comes from (RFC 6454, section 6.2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Anywhere.
+    Any,
+    /// As a browser writes it: scheme, host, and a port that is not the scheme's own.
+    Of(String),
 }
 
 /// Where bytes are kept.
@@ -112,6 +121,27 @@ impl Setting for Url {
     fn read(value: &Value) -> Option<Self> {
         let url: Self = value.as_str()?.parse().ok()?;
         (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+    }
+}
+
+impl Setting for Origin {
+    const ALLOWED: &'static str = "an origin such as `https://app.example.com`, or `*`";
+    fn read(value: &Value) -> Option<Self> {
+        let text = value.as_str()?.trim();
+        if text == "*" {
+            return Some(Self::Any);
+        }
+        let url: Url = text.parse().ok()?;
+        let only_origin = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        let fits = matches!(url.scheme(), "http" | "https") && url.username().is_empty();
+        (fits && only_origin).then(|| Self::Of(url.origin().ascii_serialization()))
+    }
+}
+
+impl Setting for NonZeroU32 {
+    const ALLOWED: &'static str = "a whole number, at least 1";
+    fn read(value: &Value) -> Option<Self> {
+        u32::read(value).and_then(Self::new)
     }
 }
 

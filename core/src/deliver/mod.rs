@@ -20,6 +20,7 @@ use crate::{
     clock::Clock,
     config::{Config, Webhooks},
     db::{self, Database},
+    trace,
 };
 use backoff::Backoff;
 pub use client::ANSWER_LIMIT;
@@ -34,6 +35,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
+use tracing::{Instrument, Span, field::Empty};
 
 /// What a lease lives longer than a request may take: time to record it.
 const TIME_TO_RECORD: Duration = Duration::from_secs(5);
@@ -151,7 +153,13 @@ impl Deliverer {
         let leased_until = Instant::now() + self.lease;
         let entry = match self.refusal(&claimed) {
             Some(error) => entry(&claimed, None, Verdict::Failed { error }),
-            None => self.attempt(&claimed).await,
+            None => {
+                let event = &claimed.event;
+                let span =
+                    tracing::info_span!("attempt", event.id = %event.id, http.status = Empty);
+                trace::follow(&span, event.traceparent.as_deref());
+                self.attempt(&claimed).instrument(span).await
+            }
         };
         crate::failpoint!("deliver.sent");
         let outcome = match &entry.verdict {
@@ -212,6 +220,9 @@ impl Deliverer {
             .post(&endpoint.url, request.headers, request.body)
             .await;
         let duration_ms = i64::try_from(started.elapsed().as_millis()).unwrap_or(i64::MAX);
+        if let Ok(answer) = &answer {
+            Span::current().record("http.status", i64::from(answer.status));
+        }
         let verdict = self.judge(claimed, &answer);
         let attempt = attempt::Model {
             id: AttemptId::generate(),

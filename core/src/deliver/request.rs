@@ -2,6 +2,7 @@
 
 use crate::{
     outbox::EventType,
+    trace,
     webhooks::signing::{InvalidSecret, Secret, signatures},
 };
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use http::{
     header::{CONTENT_TYPE, InvalidHeaderValue, USER_AGENT},
 };
 use serde::Serialize;
+use tracing::Span;
 
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");
 const WEBHOOK_TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -72,12 +74,9 @@ pub(super) fn build(
         WEBHOOK_SIGNATURE,
         HeaderValue::try_from(signatures(&secrets, &id, at, &body))?,
     );
-    // Somebody else's words: one that cannot stand in a header is left out.
-    if let Some(trace) = event
-        .traceparent
-        .as_deref()
-        .and_then(|text| text.parse().ok())
-    {
+    // The attempt's own span, or else the client's words: those that cannot stand in a header are left out.
+    let trace = trace::of(&Span::current()).or_else(|| event.traceparent.clone());
+    if let Some(trace) = trace.and_then(|text| text.parse().ok()) {
         headers.insert(TRACEPARENT, trace);
     }
     Ok(SignedRequest {

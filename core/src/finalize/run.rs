@@ -16,9 +16,11 @@ use crate::{
         StorageError, StorageKey,
         transfer::{self, Landed, Landing, Piece, TransferError},
     },
+    trace,
 };
 use entity::{FileId, Timestamp, file::Model};
 use std::{error::Error, time::Duration};
+use tracing::Instrument;
 
 /// The first retry after a fault of the storage waits about this long, each further one twice as long.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -77,8 +79,10 @@ pub async fn finalize(
         claimed,
         worker,
     };
+    let span = tracing::info_span!("store", file.id = %id);
+    trace::follow(&span, run.file().traceparent.as_deref());
     // Boxed: the transfer's future is deep, and every layer of the worker would carry it.
-    match Box::pin(run.to_the_end()).await {
+    match Box::pin(run.to_the_end()).instrument(span).await {
         Err(FinalizeError::Commit(CommitError::LeaseLost)) => {
             tracing::warn!(file.id = %id, "the lease was lost, another worker goes on with the file");
             run.tidy_after_loss().await;

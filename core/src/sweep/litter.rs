@@ -4,7 +4,7 @@ use super::{MOST_PAGES, PAGE};
 use crate::{
     context::Landfall,
     staging::{ListedStaging, StagingError},
-    storage::StorageError,
+    storage::{PROBES, StorageError},
 };
 use entity::{
     FileId, UploadId,
@@ -29,25 +29,36 @@ pub(super) enum LitterError {
 /// A key that some row knows is removed as soon as that row is done with it; one that none knows may belong to a
 /// request that is still going on, and is left for `staging.grace`.
 pub(super) async fn remove_staging(landfall: &Landfall) -> Result<u64, LitterError> {
-    let unknown_since = landfall.clock.before(landfall.config.staging.grace);
     let mut pages = landfall.staging.list();
     let mut removed = 0;
     while let Some(page) = pages.try_next().await? {
-        let known = Known::of(landfall, &page).await?;
-        for staged in page {
-            let key = staged.key.0;
-            let unused = match (known.rows.contains(&key), known.in_use.contains(&key)) {
-                (_, true) => false,
-                (true, false) => true,
-                (false, false) => staged.modified < unknown_since,
-            };
-            if unused {
-                landfall.staging.delete(staged.key).await?;
-                removed += 1;
-            }
+        for staged in unused(landfall, page).await? {
+            landfall.staging.delete(staged.key).await?;
+            removed += 1;
         }
     }
     Ok(removed)
+}
+
+/// Those of a page of staging that nobody has any more use for.
+///
+/// # Errors
+/// The database's.
+pub(crate) async fn unused(
+    landfall: &Landfall,
+    page: Vec<ListedStaging>,
+) -> Result<Vec<ListedStaging>, DbErr> {
+    let unknown_since = landfall.clock.before(landfall.config.staging.grace);
+    let known = Known::of(landfall, &page).await?;
+    let unused = |staged: &ListedStaging| {
+        let key = staged.key.0;
+        match (known.rows.contains(&key), known.in_use.contains(&key)) {
+            (_, true) => false,
+            (true, false) => true,
+            (false, false) => staged.modified < unknown_since,
+        }
+    };
+    Ok(page.into_iter().filter(unused).collect())
 }
 
 /// What the database says of a page of staging keys. A file's bytes lie under its own id, an upload's under its.
@@ -130,12 +141,22 @@ fn is_used(upload: &upload::Model, joined: &HashMap<FileId, FileStatus>) -> bool
     }
 }
 
-/// Temporary files and open multipart uploads that nobody has written to for `staging.grace`.
+/// Temporary files and open multipart uploads that nobody has written to for `staging.grace`, and objects that a
+/// process put to try storage and was killed over.
 pub(super) async fn remove_unfinished(landfall: &Landfall) -> Result<u64, StorageError> {
     let before = landfall.clock.before(landfall.config.staging.grace);
-    let removed = landfall
-        .storage
+    let storage = &landfall.storage;
+    let mut removed = storage
         .remove_abandoned(before, PAGE as usize * MOST_PAGES)
-        .await?;
-    Ok(removed as u64)
+        .await? as u64;
+    let mut pages = storage.list(PROBES);
+    while let Some(page) = pages.try_next().await? {
+        for object in page.iter().filter(|object| object.modified < before) {
+            if let Ok(key) = object.key.parse() {
+                storage.delete(&key).await?;
+                removed += 1;
+            }
+        }
+    }
+    Ok(removed)
 }

@@ -8,6 +8,7 @@ mod chaos;
 mod groups;
 mod inspecting;
 mod leases;
+mod limiting;
 mod outages;
 mod process;
 mod pushing;

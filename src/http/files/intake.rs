@@ -16,7 +16,7 @@ use landfall_core::{
     storage::transfer::Piece,
     usage::QuotaError,
 };
-use std::error::Error;
+use std::{error::Error, time::Instant};
 
 /// Staged bytes that no row speaks of yet: deleted when dropped.
 ///
@@ -68,7 +68,10 @@ where
         hashes,
         running: None,
     };
-    let staged = landfall.staging.write(key, body, options).await?;
+    let begun = Instant::now();
+    let staged = landfall.staging.write(key, body, options).await;
+    state.metrics.staged(staged.is_ok(), begun.elapsed());
+    let staged = staged?;
     let bytes = StagedBytes {
         staging: landfall.staging.clone(),
         key,

@@ -4,7 +4,10 @@ use super::{
     checksum,
     headers::{self, HeaderError},
 };
-use crate::http::problem::{Code, Problem};
+use crate::http::{
+    metrics::Metrics,
+    problem::{Code, Problem},
+};
 use entity::{UploadId, upload::Model};
 use futures::{StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -14,6 +17,7 @@ use landfall_core::{
     uploads::{self, Append, Bytestream, Checksum},
 };
 use poem::Body;
+use std::time::Instant;
 
 /// Where uploads are, below the path of `server.public_url`.
 const PATH: &str = "/v1/tus";
@@ -21,6 +25,7 @@ const PATH: &str = "/v1/tus";
 /// A request, whoever's protocol it speaks.
 pub(super) struct Call {
     pub(super) landfall: Landfall,
+    pub(super) metrics: Metrics,
     pub(super) caller: Identity,
     pub(super) traceparent: Option<String>,
     pub(super) headers: HeaderMap,
@@ -95,13 +100,19 @@ impl Call {
         id: UploadId,
         append: Append,
     ) -> Result<Model, uploads::UploadError> {
-        let body = stream(std::mem::take(&mut self.body));
-        uploads::append(&self.landfall, &self.caller.sees(), id, append, body).await
+        let body = counted(std::mem::take(&mut self.body), self.metrics.clone());
+        let begun = Instant::now();
+        let appended = uploads::append(&self.landfall, &self.caller.sees(), id, append, body).await;
+        self.metrics.staged(appended.is_ok(), begun.elapsed());
+        appended
     }
 }
 
-fn stream(body: Body) -> Bytestream {
-    body.into_bytes_stream().map_err(Into::into).boxed()
+fn counted(body: Body, metrics: Metrics) -> Bytestream {
+    let bytes = body.into_bytes_stream().map_err(Into::into);
+    bytes
+        .inspect_ok(move |bytes| metrics.received(bytes.len() as u64))
+        .boxed()
 }
 
 impl From<HeaderError> for Problem {

@@ -9,7 +9,6 @@ mod checksum;
 mod concat;
 mod content;
 mod create;
-mod cross_origin;
 mod draft;
 mod headers;
 mod metadata;
@@ -51,11 +50,7 @@ impl Endpoint for Tus {
     type Output = Response;
 
     async fn call(&self, request: Request) -> Result<Response> {
-        let dialect = if draft::is_spoken(request.headers()) {
-            Dialect::Draft
-        } else {
-            Dialect::Tus
-        };
+        let dialect = dialect(&request);
         let (method, answer) = match method(&request) {
             Ok(method) => (method.clone(), answer(dialect, &method, request).await),
             Err(problem) => (request.method().clone(), Err(problem)),
@@ -64,14 +59,29 @@ impl Endpoint for Tus {
     }
 }
 
+fn dialect(request: &Request) -> Dialect {
+    if draft::is_spoken(request.headers()) {
+        Dialect::Draft
+    } else {
+        Dialect::Tus
+    }
+}
+
+/// A refusal from before the endpoint, as its protocol has it.
+pub(super) fn refused(request: &Request, mut problem: Problem) -> Problem {
+    let common = common(dialect(request), request.method()).into_iter();
+    problem
+        .headers
+        .extend(common.filter_map(|(name, value)| Some((name?, value))));
+    problem
+}
+
 async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<Response, Problem> {
     let state = request.data::<State>().cloned();
-    let landfall = state
-        .ok_or_else(|| Problem::failed("a request without state"))?
-        .landfall
-        .clone();
+    let state = state.ok_or_else(|| Problem::failed("a request without state"))?;
+    let landfall = state.landfall.clone();
     if *method == Method::OPTIONS {
-        return Ok(options(&landfall.config.uploads, request.headers()));
+        return Ok(options(&landfall.config.uploads));
     }
     let scope = if *method == Method::GET {
         TokenScope::Read
@@ -81,6 +91,7 @@ async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<R
     let path = request.raw_path_param("id").map(str::to_owned);
     let call = Call {
         landfall,
+        metrics: state.metrics.clone(),
         caller: identify(&request, scope).await?,
         traceparent: request.data::<TraceParent>().map(|trace| trace.0.clone()),
         headers: request.headers().clone(),
@@ -104,7 +115,7 @@ async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<R
 }
 
 /// What this server can do, whoever asks and in whatever version.
-fn options(uploads: &config::Uploads, asked: &HeaderMap) -> Response {
+fn options(uploads: &config::Uploads) -> Response {
     let mut response = Response::from(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(TUS_VERSION, VERSION);
@@ -115,7 +126,6 @@ fn options(uploads: &config::Uploads, asked: &HeaderMap) -> Response {
         HeaderValue::from_static(checksum::ALGORITHMS),
     );
     headers.insert(UPLOAD_LIMIT, value(draft::limit(uploads)));
-    cross_origin::preflight(headers, asked);
     response
 }
 
@@ -165,11 +175,7 @@ fn not_allowed(below: bool) -> Problem {
 }
 
 /// What every answer carries, refusals too.
-fn finish(
-    dialect: Dialect,
-    method: &Method,
-    answer: Result<Response, Problem>,
-) -> Result<Response, Problem> {
+fn common(dialect: Dialect, method: &Method) -> HeaderMap {
     let mut common = HeaderMap::new();
     if *method != Method::OPTIONS && dialect == Dialect::Tus {
         common.insert(TUS_RESUMABLE, VERSION);
@@ -177,7 +183,15 @@ fn finish(
     if *method == Method::HEAD {
         common.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    cross_origin::expose(&mut common);
+    common
+}
+
+fn finish(
+    dialect: Dialect,
+    method: &Method,
+    answer: Result<Response, Problem>,
+) -> Result<Response, Problem> {
+    let common = common(dialect, method);
     match answer {
         Ok(mut response) => {
             response.headers_mut().extend(common);

@@ -46,6 +46,9 @@ use tokio::sync::mpsc;
 /// How old the sum of all staged files may be when a quota is checked.
 const FRESH: Duration = Duration::from_secs(5);
 
+/// The file a health check makes and removes.
+const HEALTH: &str = ".health";
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct FsStaging {
@@ -324,12 +327,12 @@ impl FsStaging {
         Ok(())
     }
 
+    /// Makes a file and removes it. Its name is no key, and the same each time: a crash leaves one at most.
     pub(crate) async fn health(&self) -> Result<(), StagingError> {
-        let capacity = Arc::clone(&self.capacity);
-        blocking(move || capacity.free())
+        let path = self.folders.root().join(HEALTH);
+        blocking(move || File::create(&path).and_then(|_| remove_if_there(&path)))
             .await
-            .map(drop)
-            .map_err(StagingError::io("tell its free space"))
+            .map_err(StagingError::io("take a file"))
     }
 }
 

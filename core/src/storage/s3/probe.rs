@@ -1,7 +1,7 @@
 //! The start-up check of a bucket: everything Landfall will ask of it, done once with a small object.
 
 use super::S3Storage;
-use crate::storage::{StorageError, StorageKey, UrlOptions};
+use crate::storage::{PROBES, StorageError, StorageKey, UrlOptions};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -15,7 +15,7 @@ const LONGEST_ANSWER: usize = 64 * 1024;
 
 /// Writes, reads back, lists, fetches by the signed URL, and deletes.
 pub(crate) async fn probe(storage: &Arc<S3Storage>) -> Result<(), StorageError> {
-    let name = format!("landfall-probe-{}", Uuid::now_v7());
+    let name = format!("{PROBES}{}", Uuid::now_v7());
     let key: StorageKey = name.parse().map_err(|_| StorageError::NotFound)?;
     let content = Bytes::from(name);
     let put = storage.put_bytes(&key, content.clone(), "text/plain").await;

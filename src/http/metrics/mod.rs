@@ -1,29 +1,31 @@
-//! `/metrics`, in the text format of OpenMetrics. Labels are routes and statuses, never ids or names.
+//! `/metrics`, in the text format of OpenMetrics; docs/metrics.md explains each.
+//!
+//! Owns what is counted of requests; what jobs count is the workers' own. Labels are routes, statuses, queues and
+//! the like, never ids or names: their number does not grow with what is stored or asked.
+
+mod figures;
+mod process;
 
 use super::state::State;
-use entity::file::FileStatus;
 use http::{Method, StatusCode};
-use landfall_core::files;
+use landfall_workers::{Meter, Stage};
 use poem::{IntoResponse, Response, handler, web::Data};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    encoding::{
+        EncodeLabelSet,
+        text::{encode_eof, encode_registry},
+    },
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use sea_orm::ActiveEnum;
 use std::{sync::Arc, time::Duration};
+
+/// What the names of Landfall's own metrics begin with.
+const PREFIX: &str = "landfall";
 
 /// In seconds: from a look-up to a long upload.
 const BUCKETS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0, 600.0,
-];
-
-/// Statuses files only pass through, or that want somebody's attention: few enough to be counted.
-const COUNTED: [FileStatus; 4] = [
-    FileStatus::Uploading,
-    FileStatus::Staged,
-    FileStatus::Finalizing,
-    FileStatus::Failed,
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -39,29 +41,24 @@ struct Route {
     route: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct InStatus {
-    status: String,
-}
-
 /// What this process counts; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
     requests: Family<Answered, Counter>,
     durations: Family<Route, Histogram>,
-    files: Family<InStatus, Gauge>,
     received: Counter,
+    meter: Meter,
 }
 
 impl Metrics {
-    /// Everything at zero.
+    /// Every request at zero; the work as `meter` has it.
     #[must_use]
-    pub fn new() -> Self {
-        let mut registry = Registry::with_prefix("landfall");
+    pub fn new(meter: Meter) -> Self {
+        let mut registry = Registry::with_prefix(PREFIX);
         let requests = Family::default();
         let durations = Family::new_with_constructor(histogram as fn() -> Histogram);
-        let (files, received) = (Family::default(), Counter::default());
+        let received = Counter::default();
         registry.register("http_requests", "Requests answered", requests.clone());
         registry.register_with_unit(
             "http_request_duration",
@@ -69,23 +66,19 @@ impl Metrics {
             Unit::Seconds,
             durations.clone(),
         );
-        registry.register(
-            "files",
-            "Files by status, those that are under way or failed",
-            files.clone(),
-        );
         registry.register_with_unit(
             "received",
-            "Bytes of files staged",
+            "Bytes of uploads taken in, those that broke off included",
             Unit::Bytes,
             received.clone(),
         );
+        meter.register(&mut registry);
         Self {
             registry: Arc::new(registry),
             requests,
             durations: Family::clone(&durations),
-            files,
             received,
+            meter,
         }
     }
 
@@ -104,15 +97,15 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// Bytes of a file are staged.
+    /// Bytes of an upload came in.
     pub fn received(&self, bytes: u64) {
         self.received.inc_by(bytes);
     }
-}
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
+    /// The bytes of one request are durable in staging, or were refused.
+    pub fn staged(&self, accepted: bool, took: Duration) {
+        let outcome = if accepted { "staged" } else { "refused" };
+        self.meter.took(Stage::Receive, outcome, took);
     }
 }
 
@@ -129,29 +122,15 @@ fn known(method: &Method) -> &'static str {
         .unwrap_or("other")
 }
 
-/// The figures of this process, and of the database as it is now.
+/// The figures of this process, and of the installation as it is now.
 #[handler]
 pub(super) async fn metrics(state: Data<&State>) -> Response {
-    let metrics = &state.metrics;
-    match files::counts_by_status(state.landfall.db.read(), &COUNTED).await {
-        Ok(counts) => {
-            for status in COUNTED {
-                let count = counts.get(&status).copied().unwrap_or(0);
-                let labels = InStatus {
-                    status: status.to_value(),
-                };
-                let gauge = metrics.files.get_or_create(&labels);
-                gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
-            }
-        }
-        // What this process counted is told all the same; old figures are not.
-        Err(error) => {
-            metrics.files.clear();
-            tracing::warn!(%error, "files could not be counted for /metrics");
-        }
-    }
+    let now = figures::now(&state).await;
     let mut text = String::new();
-    encode(&mut text, &metrics.registry).expect("a string takes any text");
+    for registry in [&state.metrics.registry, &now, &process::now()] {
+        encode_registry(&mut text, registry).expect("a string takes any text");
+    }
+    encode_eof(&mut text).expect("a string takes any text");
     Response::builder()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
         .body(text)

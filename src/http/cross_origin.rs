@@ -1,0 +1,104 @@
+//! Browsers on other origins (the Fetch standard, «CORS protocol»): who may call `/v1`, by `server.cors_origins`.
+//!
+//! Callers prove who they are by a token in a header; nothing is ever allowed with cookies. Where no token is asked
+//! for, `*` covers uploads by `/v1/tus` alone: a page could else read whatever is on the machine that opened it.
+
+use http::{HeaderMap, HeaderValue, Method, header};
+use landfall_core::config::{AuthMode, Config, Origin};
+
+const ANY: HeaderValue = HeaderValue::from_static("*");
+/// In seconds.
+const KEEP: HeaderValue = HeaderValue::from_static("86400");
+
+/// Methods of uploads by tus, which are in no definition.
+const TUS_METHODS: &str = "POST, HEAD, PATCH, DELETE, GET, OPTIONS";
+
+/// What clients send.
+const SENT: &str = "authorization, content-type, content-disposition, content-digest, repr-digest, idempotency-key, \
+     if-none-match, range, traceparent, x-http-method-override, x-request-id, tus-resumable, upload-length, \
+     upload-defer-length, upload-offset, upload-metadata, upload-checksum, upload-concat, upload-complete, \
+     upload-draft-interop-version";
+
+/// What scripts may read of an answer.
+const READ: &str = "location, retry-after, ratelimit, ratelimit-policy, etag, accept-ranges, content-range, \
+     content-disposition, x-request-id, landfall-file, tus-resumable, tus-version, tus-extension, tus-max-size, \
+     tus-checksum-algorithm, upload-offset, upload-length, upload-defer-length, upload-metadata, upload-expires, \
+     upload-concat, upload-complete, upload-limit, upload-draft-interop-version";
+
+/// What a request wants of this, remembered until it is answered.
+#[derive(Clone, Debug)]
+pub(super) struct CrossOrigin {
+    allow: Option<HeaderValue>,
+    /// The answer depends on the origin, and caches must know.
+    varies: bool,
+    preflight: bool,
+    tus: bool,
+}
+
+impl CrossOrigin {
+    pub(super) fn of(config: &Config, method: &Method, path: &str, headers: &HeaderMap) -> Self {
+        let below = |base: &str| {
+            let rest = path.strip_prefix(base);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let tus = below("/v1/tus");
+        let any_covers = tus || config.auth.mode == AuthMode::Tokens;
+        let origins = &config.server.cors_origins;
+        let asking = headers.get(header::ORIGIN);
+        let named = asking.filter(|asking| {
+            let is = |origin: &Origin| matches!(origin, Origin::Of(one) if *one == **asking);
+            origins.iter().any(is)
+        });
+        let inside = below("/v1");
+        let allow = if !inside {
+            None
+        } else if any_covers && origins.contains(&Origin::Any) {
+            Some(ANY)
+        } else {
+            named.cloned()
+        };
+        let asks = headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+        let named_some = origins.iter().any(|origin| *origin != Origin::Any);
+        Self {
+            varies: inside && named_some && allow != Some(ANY),
+            allow,
+            preflight: asks && *method == Method::OPTIONS,
+            tus,
+        }
+    }
+
+    /// True when this alone is asked, and may be answered without anybody else.
+    pub(super) fn is_answer(&self) -> bool {
+        self.preflight && self.allow.is_some() && !self.tus
+    }
+
+    /// Adds what the browser needs to any answer, refusals too; `methods` are those of the path.
+    pub(super) fn finish(self, answer: &mut HeaderMap, methods: &[Method]) {
+        if self.varies {
+            answer.append(header::VARY, HeaderValue::from_static("origin"));
+        }
+        let Some(allow) = self.allow else {
+            return;
+        };
+        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allow);
+        answer.insert(
+            header::ACCESS_CONTROL_EXPOSE_HEADERS,
+            HeaderValue::from_static(READ),
+        );
+        if !self.preflight {
+            return;
+        }
+        let listed: Vec<&str> = methods.iter().map(Method::as_str).collect();
+        let methods = if self.tus {
+            HeaderValue::from_static(TUS_METHODS)
+        } else {
+            HeaderValue::from_str(&listed.join(", ")).unwrap_or(ANY)
+        };
+        answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+        answer.insert(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static(SENT),
+        );
+        answer.insert(header::ACCESS_CONTROL_MAX_AGE, KEEP);
+    }
+}

@@ -1,0 +1,161 @@
+//! Counts of this process alone, in memory: for one process, and for any while Redis is away.
+
+use super::{Counters, SLOT_LEASE, Taken, lock, today};
+use futures::{FutureExt, future::BoxFuture};
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// Subjects remembered at most. One beyond them is let through: limits guard the service, they must not end it.
+const MOST: usize = 100_000;
+
+/// See the module.
+#[derive(Debug)]
+pub struct LocalCounters {
+    since: Instant,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// When each subject is even again, after `since`.
+    even: HashMap<String, Duration>,
+    sums: HashMap<String, (i64, u64)>,
+    slots: HashMap<String, HashMap<Uuid, Duration>>,
+}
+
+impl Default for LocalCounters {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            kept: Mutex::default(),
+        }
+    }
+}
+
+impl LocalCounters {
+    /// The same rule as in Redis: the generic cell rate algorithm.
+    fn taken(&self, subject: &str, per_second: u32, burst: u32) -> Taken {
+        let now = self.since.elapsed();
+        let period = Duration::from_secs(1) / per_second.max(1);
+        let room = period * burst.max(1);
+        let mut kept = lock(&self.kept);
+        if kept.even.len() >= MOST {
+            kept.even.retain(|_, even| *even > now);
+        }
+        let even = kept.even.get(subject).copied().unwrap_or(now).max(now);
+        let after = even + period;
+        let wait = after.saturating_sub(room).saturating_sub(now);
+        if !wait.is_zero() {
+            return Taken {
+                allowed: false,
+                left: 0,
+                retry_after: wait,
+                full_after: even - now,
+            };
+        }
+        if kept.even.len() < MOST || kept.even.contains_key(subject) {
+            kept.even.insert(subject.to_owned(), after);
+        }
+        let free = room.saturating_sub(after - now);
+        Taken {
+            allowed: true,
+            left: u64::try_from(free.as_nanos() / period.as_nanos().max(1)).unwrap_or(u64::MAX),
+            retry_after: Duration::ZERO,
+            full_after: after - now,
+        }
+    }
+
+    fn added(&self, subject: &str, bytes: u64) -> u64 {
+        let today = today();
+        let mut kept = lock(&self.kept);
+        if kept.sums.len() >= MOST {
+            kept.sums.retain(|_, (day, _)| *day == today);
+        }
+        if kept.sums.len() >= MOST && !kept.sums.contains_key(subject) {
+            return bytes;
+        }
+        let sum = kept.sums.entry(subject.to_owned()).or_insert((today, 0));
+        if sum.0 != today {
+            *sum = (today, 0);
+        }
+        sum.1 = sum.1.saturating_add(bytes);
+        sum.1
+    }
+
+    fn entered(&self, subject: &str, upload: Uuid, most: u32) -> bool {
+        let now = self.since.elapsed();
+        let mut kept = lock(&self.kept);
+        let slots = kept.slots.entry(subject.to_owned()).or_default();
+        slots.retain(|_, ends| *ends > now);
+        let has_room = slots.len() < most as usize || slots.contains_key(&upload);
+        if has_room {
+            slots.insert(upload, now + SLOT_LEASE);
+        }
+        has_room
+    }
+
+    fn left(&self, subject: &str, upload: Uuid) {
+        let mut kept = lock(&self.kept);
+        if let Some(slots) = kept.slots.get_mut(subject) {
+            slots.remove(&upload);
+            if slots.is_empty() {
+                kept.slots.remove(subject);
+            }
+        }
+    }
+}
+
+impl Counters for LocalCounters {
+    fn take<'a>(&'a self, subject: &'a str, per_second: u32, burst: u32) -> BoxFuture<'a, Taken> {
+        async move { self.taken(subject, per_second, burst) }.boxed()
+    }
+
+    fn add<'a>(&'a self, subject: &'a str, bytes: u64) -> BoxFuture<'a, u64> {
+        async move { self.added(subject, bytes) }.boxed()
+    }
+
+    fn enter<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool> {
+        async move { self.entered(subject, upload, most) }.boxed()
+    }
+
+    fn leave<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()> {
+        async move { self.left(subject, upload) }.boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn burst_is_allowed_and_then_the_rate() {
+        let counters = LocalCounters::default();
+        for left in [2, 1, 0] {
+            let taken = counters.taken("a", 1, 3);
+            assert!(taken.allowed);
+            assert!(taken.left.abs_diff(left) <= 1, "{taken:?}");
+        }
+        let refused = counters.taken("a", 1, 3);
+        assert!(!refused.allowed);
+        assert!(refused.retry_after <= Duration::from_secs(1));
+        assert!(counters.taken("b", 1, 3).allowed);
+    }
+
+    #[test]
+    fn slots_are_as_many_as_there_are_and_come_back() {
+        let counters = LocalCounters::default();
+        let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
+        assert!(counters.entered("a", one, 1));
+        assert!(
+            counters.entered("a", one, 1),
+            "renewing takes no second one"
+        );
+        assert!(!counters.entered("a", two, 1));
+        counters.left("a", one);
+        assert!(counters.entered("a", two, 1));
+    }
+}

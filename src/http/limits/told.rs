@@ -1,0 +1,60 @@
+//! What an answer says of limits: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10).
+
+use super::Taken;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use std::time::Duration;
+
+const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+const STATE: HeaderName = HeaderName::from_static("ratelimit");
+
+/// In seconds.
+const A_DAY: u64 = 24 * 60 * 60;
+
+/// Policies and what is left of each, as items of the two lists.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    policies: Vec<String>,
+    states: Vec<String>,
+}
+
+impl Told {
+    pub(super) fn requests(&mut self, kind: &str, burst: u32, per_second: u32, taken: Taken) {
+        let window = burst.div_ceil(per_second);
+        self.policies
+            .push(format!("\"{kind}-requests\";q={burst};w={window}"));
+        let wait = if taken.allowed {
+            taken.full_after
+        } else {
+            taken.retry_after
+        };
+        self.states.push(format!(
+            "\"{kind}-requests\";r={};t={}",
+            taken.left,
+            seconds(wait)
+        ));
+    }
+
+    pub(super) fn bytes(&mut self, kind: &str, most: u64, used: u64, day_ends: Duration) {
+        self.policies.push(format!(
+            "\"{kind}-bytes\";q={most};qu=\"content-bytes\";w={A_DAY}"
+        ));
+        self.states.push(format!(
+            "\"{kind}-bytes\";r={};t={}",
+            most.saturating_sub(used),
+            seconds(day_ends)
+        ));
+    }
+
+    pub(super) fn write(&self, answer: &mut HeaderMap) {
+        for (name, items) in [(POLICY, &self.policies), (STATE, &self.states)] {
+            if let (false, Ok(value)) = (items.is_empty(), HeaderValue::from_str(&items.join(", ")))
+            {
+                answer.insert(name, value);
+            }
+        }
+    }
+}
+
+fn seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+}

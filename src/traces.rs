@@ -1,0 +1,251 @@
+//! Spans, sent to a collector by the OpenTelemetry protocol: OTLP over HTTP, in its JSON encoding
+//! (opentelemetry-proto, «JSON Protobuf Encoding»).
+//!
+//! Sent are the spans of requests, of finalize runs and of delivery attempts, with the fields that are logged: ids,
+//! routes, statuses; never names, bodies or secrets. A collector that is away costs nothing but its spans.
+
+use landfall_core::{config, trace};
+use opentelemetry::{
+    Array, KeyValue, Value,
+    trace::{
+        SpanContext, SpanId, Status, TraceContextExt, TraceFlags, TraceId, TraceState,
+        TracerProvider,
+    },
+};
+use opentelemetry_sdk::{
+    error::{OTelSdkError, OTelSdkResult},
+    trace::{Sampler, SdkTracer, SdkTracerProvider, SpanData, SpanExporter},
+};
+use reqwest::Client;
+use serde_json::json;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::runtime::Handle;
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use url::Url;
+use uuid::Uuid;
+
+/// The spans that are sent, with their kind (opentelemetry-proto, `SpanKind`): server, consumer, client.
+const SENT: [(&str, u8); 3] = [("request", 2), ("store", 5), ("attempt", 3)];
+
+/// How long a collector may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The collecting of this process; to be ended, or its last spans are lost.
+#[derive(Debug)]
+pub struct Traces(SdkTracerProvider);
+
+impl Traces {
+    /// Begins to collect, if an endpoint is set. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// When no HTTP client or no URL can be made.
+    pub fn start(config: &config::Traces) -> anyhow::Result<Option<Self>> {
+        let Some(endpoint) = &config.endpoint else {
+            return Ok(None);
+        };
+        let base = endpoint.as_str().trim_end_matches('/');
+        let exporter = Exporter {
+            url: format!("{base}/v1/traces").parse()?,
+            client: Client::builder().timeout(PATIENCE).build()?,
+            runtime: Handle::current(),
+            instance: Uuid::now_v7().to_string(),
+        };
+        let ratio = f64::from(config.sample_percent) / 100.0;
+        let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(ratio)));
+        let provider = SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_sampler(sampler)
+            .build();
+        trace::install(trace::Hooks { follow, of });
+        Ok(Some(Self(provider)))
+    }
+
+    /// For the layer that hands spans over.
+    #[must_use]
+    pub fn tracer(&self) -> SdkTracer {
+        self.0.tracer("landfall")
+    }
+
+    /// Sends what is left.
+    pub async fn end(self) {
+        // It waits for its own thread, which waits for this runtime.
+        let ended = tokio::task::spawn_blocking(move || self.0.shutdown());
+        if let Ok(Err(error)) = ended.await {
+            tracing::warn!(%error, "the last spans were not sent");
+        }
+    }
+}
+
+/// True for spans that are sent.
+#[must_use]
+pub fn is_sent(metadata: &tracing::Metadata<'_>) -> bool {
+    metadata.is_span()
+        && metadata.target().starts_with("landfall")
+        && SENT.iter().any(|(name, _)| *name == metadata.name())
+}
+
+fn follow(span: &Span, traceparent: &str) {
+    if let Some(parent) = read(traceparent) {
+        let context = opentelemetry::Context::new().with_remote_span_context(parent);
+        if let Err(error) = span.set_parent(context) {
+            tracing::debug!(%error, "the span begins a trace of its own");
+        }
+    }
+}
+
+fn of(span: &Span) -> Option<String> {
+    let context = span.context();
+    let span = context.span();
+    let told = span.span_context();
+    told.is_valid().then(|| {
+        let flags = told.trace_flags().to_u8();
+        format!("00-{}-{}-{flags:02x}", told.trace_id(), told.span_id())
+    })
+}
+
+/// Version 00 of Trace Context.
+fn read(traceparent: &str) -> Option<SpanContext> {
+    let fields: Vec<&str> = traceparent.split('-').collect();
+    let ["00", trace, span, flags] = fields[..] else {
+        return None;
+    };
+    let context = SpanContext::new(
+        TraceId::from_hex(trace).ok()?,
+        SpanId::from_hex(span).ok()?,
+        TraceFlags::new(u8::from_str_radix(flags, 16).ok()?),
+        true,
+        TraceState::NONE,
+    );
+    context.is_valid().then_some(context)
+}
+
+#[derive(Debug)]
+struct Exporter {
+    url: Url,
+    client: Client,
+    /// Of the process: batches come from a thread that has none.
+    runtime: Handle,
+    instance: String,
+}
+
+impl SpanExporter for Exporter {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let body = self.encoded(&batch);
+        let request = self.client.post(self.url.clone()).json(&body);
+        let sent = self.runtime.spawn(async move {
+            let answer = request.send().await?;
+            answer.error_for_status().map(drop)
+        });
+        let failed = match sent.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.without_url().to_string(),
+            Err(_) => "the process is ending".to_owned(),
+        };
+        Err(OTelSdkError::InternalFailure(failed))
+    }
+}
+
+impl Exporter {
+    fn encoded(&self, batch: &[SpanData]) -> serde_json::Value {
+        let spans: Vec<serde_json::Value> = batch.iter().map(span).collect();
+        let resource = [
+            KeyValue::new("service.name", "landfall"),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", self.instance.clone()),
+        ];
+        json!({ "resourceSpans": [{
+            "resource": { "attributes": attributes(&resource) },
+            "scopeSpans": [{ "scope": { "name": "landfall" }, "spans": spans }],
+        }] })
+    }
+}
+
+fn span(data: &SpanData) -> serde_json::Value {
+    let kind = SENT.iter().find(|(name, _)| *name == data.name);
+    let kind = kind.map_or(1, |(_, kind)| *kind);
+    let mut encoded = json!({
+        "traceId": data.span_context.trace_id().to_string(),
+        "spanId": data.span_context.span_id().to_string(),
+        "name": data.name,
+        "kind": kind,
+        "startTimeUnixNano": nanoseconds(data.start_time),
+        "endTimeUnixNano": nanoseconds(data.end_time),
+        "attributes": attributes(&data.attributes),
+        "status": status(data),
+    });
+    if data.parent_span_id != SpanId::INVALID {
+        encoded["parentSpanId"] = json!(data.parent_span_id.to_string());
+    }
+    encoded
+}
+
+/// A failure of the server's is one of the span.
+fn status(data: &SpanData) -> serde_json::Value {
+    let answered = data.attributes.iter().find_map(|attribute| {
+        let is_status = attribute.key.as_str() == "http.status";
+        match attribute.value {
+            Value::I64(status) if is_status => Some(status),
+            _ => None,
+        }
+    });
+    match (&data.status, answered) {
+        (Status::Error { .. }, _) | (_, Some(500..)) => json!({ "code": 2 }),
+        _ => json!({}),
+    }
+}
+
+/// The names are those of OpenTelemetry's conventions where it has one.
+fn attributes(attributes: &[KeyValue]) -> Vec<serde_json::Value> {
+    let encode = |attribute: &KeyValue| {
+        let key = match attribute.key.as_str() {
+            "http.method" => "http.request.method",
+            "http.status" => "http.response.status_code",
+            other => other,
+        };
+        json!({ "key": key, "value": value(&attribute.value) })
+    };
+    attributes.iter().map(encode).collect()
+}
+
+fn value(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Bool(value) => json!({ "boolValue": value }),
+        // 64-bit numbers are text in this encoding.
+        Value::I64(value) => json!({ "intValue": value.to_string() }),
+        Value::F64(value) => json!({ "doubleValue": value }),
+        Value::Array(Array::String(values)) => {
+            let values: Vec<_> = values
+                .iter()
+                .map(|value| json!({ "stringValue": value.as_str() }))
+                .collect();
+            json!({ "arrayValue": { "values": values } })
+        }
+        other => json!({ "stringValue": other.as_str() }),
+    }
+}
+
+fn nanoseconds(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_nanos().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_valid_traceparent_is_followed() {
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let context = read(good).unwrap();
+        assert!(context.is_remote() && context.is_sampled());
+        for bad in [
+            "",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-xyz-01",
+        ] {
+            assert!(read(bad).is_none(), "{bad}");
+        }
+    }
+}

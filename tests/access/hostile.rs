@@ -1,0 +1,110 @@
+//! Requests made to hurt: each is refused, and the next one is served.
+
+use crate::support::{TestApp, app::problem};
+use reqwest::multipart::Form;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+async fn app() -> TestApp {
+    TestApp::builder().workers(&[]).start().await
+}
+
+async fn still_serves(app: &TestApp) {
+    app.upload("after.txt", "still here").await;
+}
+
+/// What the server answers to these bytes, until it closes or has said the status.
+async fn raw(app: &TestApp, request: &[u8]) -> String {
+    let address = app.url.strip_prefix("http://").unwrap();
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    // It may stop reading in the middle, and reset what it has not read.
+    let _ = socket.write_all(request).await;
+    let mut answer = [0; 1024];
+    let read = socket.read(&mut answer).await.unwrap_or(0);
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_without_end_are_refused() {
+    let app = app().await;
+    let long = format!(
+        "GET /v1/files HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n",
+        "a".repeat(2_000_000)
+    );
+    let many: String = (0..500).map(|n| format!("x-{n}: a\r\n")).collect();
+    let many = format!("GET /v1/files HTTP/1.1\r\nhost: a\r\n{many}\r\n");
+    let target = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(2_000_000));
+    for request in [&long, &many, &target] {
+        let answer = raw(&app, request.as_bytes()).await;
+        // Or the connection is reset: what was not read of the request may take the answer with it.
+        let refused = answer.is_empty()
+            || answer.starts_with("HTTP/1.1 431 ")
+            || answer.starts_with("HTTP/1.1 414 ");
+        assert!(refused, "{answer}");
+        still_serves(&app).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_with_line_breaks_are_refused() {
+    let app = app().await;
+    for name in ["x\rset-cookie: a=b", "x\nset-cookie: a=b", "x\0"] {
+        let request = format!("GET /v1/files HTTP/1.1\r\nhost: a\r\nx-request-id: {name}\r\n\r\n");
+        let answer = raw(&app, request.as_bytes()).await;
+        assert!(!answer.to_lowercase().contains("set-cookie"), "{answer}");
+    }
+    still_serves(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_fields_are_refused() {
+    let app = app().await;
+    let mut form = Form::new();
+    for number in 0..5_000 {
+        form = form.text(format!("field{number}"), "a");
+    }
+    let answer = app.post("/v1/files").multipart(form).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    still_serves(&app).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deeply_nested_json_is_refused() {
+    let app = app().await;
+    for depth in [200, 100_000] {
+        let nested = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let metadata = format!("{{\"a\":{nested}}}");
+        let body = format!(
+            "{{\"original_filename\":\"a\",\"total_size_bytes\":5,\"metadata\":{metadata}}}"
+        );
+        let request = app
+            .post("/v1/uploads")
+            .header("content-type", "application/json");
+        let answer = request.body(body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        assert!([400, 413].contains(&status), "{status} at {depth}");
+        let form = Form::new().text("metadata", metadata);
+        let answer = app.post("/v1/files").multipart(form).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{depth}");
+        still_serves(&app).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_that_climb_lead_nowhere() {
+    let app = app().await;
+    for path in [
+        "/../etc/passwd",
+        "/v1/files/../../etc/passwd",
+        "/v1/files/%2e%2e%2f%2e%2e%2fetc%2fpasswd/content",
+        "/v1/tus/..%2f..%2fetc%2fpasswd",
+    ] {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\ntus-resumable: 1.0.0\r\n\r\n");
+        let answer = raw(&app, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
+    }
+    let found = app.get("/v1/files/nonsense").send().await.unwrap();
+    problem(found, 404, "not_found").await;
+}

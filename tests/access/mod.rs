@@ -1,0 +1,34 @@
+//! Who gets in, from where, and how often: for every route there is.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod cross_origin;
+mod hostile;
+mod limits;
+mod matrix;
+
+use crate::support::TestApp;
+use landfall_core::tokens::{self, TokenScope};
+use reqwest::Response;
+use secrecy::ExposeSecret;
+use std::time::Duration;
+
+async fn token(app: &TestApp, owner: &str, scopes: &[TokenScope]) -> String {
+    token_for(app, owner, scopes, None).await
+}
+
+async fn token_for(
+    app: &TestApp,
+    owner: &str,
+    scopes: &[TokenScope],
+    life: Option<Duration>,
+) -> String {
+    let landfall = &app.parts.landfall;
+    let made = tokens::create(&landfall.db, &landfall.clock, owner, scopes, life).await;
+    made.unwrap().1.expose_secret().to_owned()
+}
+
+fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {
+    let value = response.headers().get(name)?;
+    Some(value.to_str().unwrap())
+}

@@ -1,0 +1,161 @@
+//! `/readyz` says what is wrong within 15 s, and nothing of the inside of the server.
+
+use crate::support::{TestApp, app::json};
+use landfall_test_servers::{Durability, PostgresServer, RedisServer, S3Server, wait_until};
+use landfall_workers::QueueName;
+use serde_json::Value;
+use std::time::Duration;
+
+/// What the issue allows.
+const SEEN_WITHIN: Duration = Duration::from_secs(15);
+
+async fn ready(app: &TestApp) -> Result<Value, String> {
+    let answer = app.get("/readyz").send().await;
+    answer
+        .map_err(|error| error.to_string())?
+        .json()
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Waits until the check has the status, and answers the whole report.
+async fn seen(app: &TestApp, check: &str, status: &str) -> Value {
+    let report = wait_until(SEEN_WITHIN, async || {
+        let report = ready(app).await?;
+        if report["checks"][check]["status"] == status {
+            Ok(report)
+        } else {
+            Err(report.to_string())
+        }
+    })
+    .await;
+    let text = report.to_string();
+    for inside in [
+        "127.0.0.1",
+        "redis://",
+        "postgres",
+        "secret",
+        "SELECT",
+        "os error",
+        "landfall-test",
+        "/tmp",
+    ] {
+        assert!(!text.contains(inside), "{inside} is told: {text}");
+    }
+    report
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_that_is_down_is_degraded() {
+    let redis = RedisServer::start().await;
+    let app = TestApp::builder()
+        .set("redis.url", &redis.url())
+        .start()
+        .await;
+    seen(&app, "workers", "ok").await;
+    redis.stop().await;
+    let report = seen(&app, "redis", "degraded").await;
+    assert_eq!(report["checks"]["database"]["status"], "ok");
+    assert_eq!(report["status"], "degraded");
+    json(app.get("/readyz").send().await.unwrap(), 200).await;
+    app.upload("still.txt", "taken in").await;
+    let metrics = app
+        .get("/metrics")
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    assert!(metrics.contains("landfall_healthy{check=\"redis\"} 0"));
+    assert!(!metrics.contains("landfall_queue_jobs"), "old figures");
+    redis.start_again().await;
+    seen(&app, "redis", "ok").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn database_that_is_down_is_down() {
+    let postgres = PostgresServer::start(Durability::Off).await;
+    let database = postgres.create_database().await;
+    let app = TestApp::builder()
+        .set("database.url", &database)
+        .start()
+        .await;
+    seen(&app, "database", "ok").await;
+    postgres.stop().await;
+    let report = seen(&app, "database", "down").await;
+    assert_eq!(report["checks"]["redis"]["status"], "ok");
+    let answer = app.get("/readyz").send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    let metrics = app
+        .get("/metrics")
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
+    assert!(metrics.contains("landfall_healthy{check=\"database\"} 0"));
+    assert!(!metrics.contains("landfall_files"), "old figures");
+    postgres.start_again().await;
+    seen(&app, "database", "ok").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storage_folder_that_is_gone_is_degraded_and_uploads_are_taken_in() {
+    let app = TestApp::builder().workers(&[]).start().await;
+    seen(&app, "storage", "ok").await;
+    let path = &app.parts.landfall.config.storage.path;
+    std::fs::remove_dir_all(path).unwrap();
+    let report = seen(&app, "storage", "degraded").await;
+    assert_eq!(report["status"], "degraded");
+    assert_eq!(report["checks"]["staging"]["status"], "ok");
+    app.upload("waits.txt", "waits").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bucket_that_is_gone_is_degraded() {
+    let s3 = S3Server::start().await;
+    let app = TestApp::builder().s3(&s3).start().await;
+    seen(&app, "storage", "ok").await;
+    std::fs::remove_dir_all(s3.root().join(crate::support::installation::BUCKET)).unwrap();
+    seen(&app, "storage", "degraded").await;
+    s3.create_bucket(crate::support::installation::BUCKET);
+    seen(&app, "storage", "ok").await;
+    s3.stop().await;
+    seen(&app, "storage", "degraded").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn staging_folder_that_is_gone_is_down() {
+    let app = TestApp::builder().workers(&[]).start().await;
+    seen(&app, "staging", "ok").await;
+    std::fs::remove_dir_all(&app.parts.landfall.config.staging.path).unwrap();
+    let report = seen(&app, "staging", "down").await;
+    assert_eq!(report["status"], "down");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn worker_that_ended_is_missed() {
+    let app = TestApp::builder().workers(&[]).start().await;
+    let environment = app.installation.environment();
+    let mut worker = crate::support::Process::spawn(&["worker"], &environment);
+    seen(&app, "workers", "ok").await;
+    worker.kill().await;
+    seen(&app, "workers", "degraded").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sweep_that_is_late_is_degraded() {
+    let app = TestApp::builder()
+        .set("sweep.interval", "1s")
+        .workers(&[QueueName::Finalize])
+        .start()
+        .await;
+    app.sweep().await;
+    seen(&app, "sweep", "ok").await;
+    // Nobody here runs the maintenance queue.
+    let report = seen(&app, "sweep", "degraded").await;
+    let detail = report["checks"]["sweep"]["detail"].as_str().unwrap();
+    assert!(detail.contains("late"), "{detail}");
+}
