@@ -8,6 +8,7 @@ mod m20261124_000002_outbox;
 mod m20261124_000003_uploads;
 mod m20261124_000004_access;
 mod m20261124_000005_records;
+mod m20261124_000010_sessions;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000003_uploads::Migration),
             Box::new(m20261124_000004_access::Migration),
             Box::new(m20261124_000005_records::Migration),
+            Box::new(m20261124_000010_sessions::Migration),
         ]
     }
 }
