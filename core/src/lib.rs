@@ -1,5 +1,6 @@
 //! Landfall's domain: files come in, are verified, stored and announced. No HTTP server, no job runner.
 
+pub mod audit;
 pub mod batches;
 pub mod clock;
 pub mod config;
@@ -15,6 +16,7 @@ pub mod idempotency;
 pub mod outbox;
 pub mod overview;
 pub mod page;
+pub mod periodic;
 pub mod repairs;
 pub mod sessions;
 pub mod staging;

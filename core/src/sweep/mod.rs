@@ -5,12 +5,13 @@
 //! others from running. It only pushes jobs and cleans up: the work itself is done where it is always done.
 
 mod files;
-mod litter;
+pub(crate) mod litter;
 mod record;
 
+pub use crate::periodic::LastRun;
 use crate::{context::Landfall, deliver, idempotency, outbox, uploads};
 use entity::Timestamp;
-pub use record::{LastRun, last_run};
+pub use record::last_run;
 use sea_orm::DbErr;
 use serde::Serialize;
 use std::{error::Error, fmt, future::Future};
