@@ -13,6 +13,7 @@ pub mod failpoint;
 pub mod files;
 pub mod finalize;
 pub mod idempotency;
+pub mod minutes;
 pub mod outbox;
 pub mod overview;
 pub mod page;
