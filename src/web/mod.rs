@@ -8,8 +8,10 @@
 
 mod access;
 mod assets;
+mod chart;
 mod dashboard;
 mod format;
+mod fresh;
 mod gate;
 mod layout;
 mod live;
