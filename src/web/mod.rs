@@ -13,13 +13,16 @@ mod dashboard;
 mod format;
 mod fresh;
 mod gate;
+mod jobs;
 mod layout;
 mod live;
+mod log;
 mod overview;
 mod pages;
 mod parts;
 mod refusal;
 mod repair;
+mod search;
 mod sign_in;
 
 pub(crate) use dashboard::Dashboard;
@@ -34,6 +37,6 @@ pub(crate) fn pages() -> Pages {
         .get("/sign-in", Need::Open, sign_in::form)
         .post("/sign-in", Need::Open, sign_in::enter)
         .post("/sign-out", Need::SignedIn, sign_in::leave);
-    let sections = [overview::pages];
+    let sections = [overview::pages, jobs::pages, log::pages, search::pages];
     sections.into_iter().fold(pages, |pages, add| add(pages))
 }

@@ -67,6 +67,9 @@ pub(super) fn told(entry: &Entry) -> String {
         ("job.delete", _) => format!("The job {subject} is deleted."),
         ("jobs.run_again", Some(count)) => format!("{} of {subject} run again.", jobs(count)),
         ("jobs.delete", Some(count)) => format!("{} of {subject} are deleted.", jobs(count)),
+        ("audit.run", _) => {
+            "An audit is on its way; its result stands on the overview when it is done.".to_owned()
+        }
         ("sweep.run", _) => "A sweep is on its way.".to_owned(),
         (action, Some(count)) => format!("Done: {action} on {subject}, {count} of them."),
         (action, None) => format!("Done: {action} on {subject}."),
