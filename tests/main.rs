@@ -19,3 +19,4 @@ mod support;
 mod sweep;
 mod tus;
 mod uploads;
+mod web;
