@@ -41,7 +41,10 @@ impl Browser {
             .expect("no chromedriver: run scripts/test, which installs it");
         let stdout = BufReader::new(driver.stdout.take().expect("its output is piped"));
         let port = stdout.lines().map_while(Result::ok).find_map(|line| {
-            let port = line.split_once("on port ")?.1.trim_end_matches('.');
+            let port = line
+                .split_once("successfully on port ")?
+                .1
+                .trim_end_matches('.');
             port.parse::<u16>().ok()
         });
         let base = format!("http://127.0.0.1:{}", port.expect("it says on which port"));
