@@ -70,6 +70,10 @@ pub(super) fn told(entry: &Entry) -> String {
         }
         ("jobs.delete", Some(1)) => format!("1 job of {subject} is deleted."),
         ("jobs.delete", Some(count)) => format!("{} jobs of {subject} are deleted.", number(count)),
+        ("deliveries.redeliver", Some(1)) => "1 delivery is due again.".to_owned(),
+        ("deliveries.redeliver", Some(count)) => {
+            format!("{} deliveries are due again.", number(count))
+        }
         ("audit.run", _) => {
             "An audit is on its way; its result stands on the overview when it is done.".to_owned()
         }

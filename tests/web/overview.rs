@@ -3,7 +3,7 @@
 use super::visitor::{Visitor, app, location};
 use crate::support::{TestApp, app::SOON};
 use landfall_core::{audit, tokens::TokenScope};
-use landfall_test_servers::{RedisServer, wait_until};
+use landfall_test_servers::{Behaviour, RedisServer, wait_until};
 use landfall_workers::QueueName;
 
 async fn page(app: &TestApp, path: &str) -> String {
@@ -137,4 +137,35 @@ async fn a_search_leads_to_the_page_of_whatever_has_the_id() {
     assert_eq!(location(&named), "/files?q=a%26b");
     let job = admin.get(&format!("/search?q=file:{id}")).await;
     assert_eq!(location(&job), format!("/jobs/finalize/job/file:{id}"));
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_delivered_by_one_button_once_its_endpoint_is_mended() {
+    let app = TestApp::builder()
+        .set("webhooks.max_attempts", "1")
+        .start()
+        .await;
+    app.webhook("/hook", &[]).await;
+    app.receiver.set("/hook", Behaviour::status(500));
+    for name in ["a", "b"] {
+        app.upload(name, "hello").await;
+    }
+    let visitor = Visitor {
+        app: &app,
+        cookie: "landfall_session=any".to_owned(),
+    };
+    wait_until(SOON, async || {
+        let page = visitor.page("/").await;
+        page.contains("Redeliver 2 now").then_some(())
+    })
+    .await;
+    app.receiver.mend("/hook");
+    let pressed = visitor.press("/redeliver").await;
+    let notice = visitor.page(location(&pressed)).await;
+    assert!(notice.contains("2 deliveries are due again."), "{notice}");
+    wait_until(SOON, async || {
+        let page = visitor.page("/").await;
+        (figures(&page)[4] == "2" && !page.contains("given up")).then_some(())
+    })
+    .await;
 }
