@@ -168,7 +168,8 @@ fn queues(queues: &[QueueView]) -> Vec<Trouble> {
                 is_bad: false,
                 what: format!("The queue {name} is paused."),
                 more: match queue.stats.ready {
-                    1 => "1 job waits.".to_owned(),
+                    0 => "No job waits in it yet.".to_owned(),
+                1 => "1 job waits.".to_owned(),
                     ready => format!("{} jobs wait.", number(ready)),
                 },
                 look: Some(("/jobs".to_owned(), "Look")),
