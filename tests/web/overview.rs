@@ -5,6 +5,7 @@ use crate::support::{TestApp, app::SOON};
 use landfall_core::{audit, tokens::TokenScope};
 use landfall_test_servers::{Behaviour, RedisServer, wait_until};
 use landfall_workers::QueueName;
+use sea_orm::{ConnectionTrait, DbErr};
 
 async fn page(app: &TestApp, path: &str) -> String {
     let response = app.get(path).send().await.expect("an answer");
@@ -166,6 +167,37 @@ async fn what_was_given_up_is_delivered_by_one_button_once_its_endpoint_is_mende
     wait_until(SOON, async || {
         let page = visitor.page("/").await;
         (figures(&page)[4] == "2" && !page.contains("given up")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_the_database_hangs_the_overview_shows_what_the_rest_knows() {
+    let app = TestApp::builder().postgres().workers(&[]).start().await;
+    let landfall = &app.parts.landfall;
+    let (locked, lock) = tokio::sync::oneshot::channel();
+    let (unlock, unlocked) = tokio::sync::oneshot::channel::<()>();
+    let holds = landfall.db.write(move |transaction| {
+        Box::pin(async move {
+            let all = "LOCK TABLE files IN ACCESS EXCLUSIVE MODE";
+            transaction.execute_unprepared(all).await?;
+            let _ = locked.send(());
+            let _ = unlocked.await;
+            Ok::<_, DbErr>(())
+        })
+    });
+    let looks = async {
+        lock.await.expect("the table is locked");
+        let shown = page(&app, "/").await;
+        assert!(shown.contains("The database cannot be reached."), "{shown}");
+        assert!(shown.contains("Health"), "{shown}");
+        let _ = unlock.send(());
+    };
+    let (held, ()) = tokio::join!(holds, looks);
+    held.expect("the lock is let go");
+    wait_until(SOON, async || {
+        let page = page(&app, "/").await;
+        (!page.contains("cannot be reached")).then_some(())
     })
     .await;
 }

@@ -169,7 +169,7 @@ fn queues(queues: &[QueueView]) -> Vec<Trouble> {
                 what: format!("The queue {name} is paused."),
                 more: match queue.stats.ready {
                     0 => "No job waits in it yet.".to_owned(),
-                1 => "1 job waits.".to_owned(),
+                    1 => "1 job waits.".to_owned(),
                     ready => format!("{} jobs wait.", number(ready)),
                 },
                 look: Some(("/jobs".to_owned(), "Look")),
