@@ -5,4 +5,5 @@ pub mod cli;
 pub mod http;
 pub mod shared_counters;
 pub mod traces;
+mod web;
 pub mod workers_view;

@@ -29,3 +29,4 @@ mod sweep;
 mod tus;
 mod types;
 mod uploads;
+mod web;

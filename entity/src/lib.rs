@@ -15,6 +15,7 @@ pub mod outbox_event;
 pub mod owner_usage;
 pub mod part;
 pub mod periodic_run;
+pub mod session;
 pub mod staging_probe;
 pub mod token;
 pub mod upload;

@@ -12,6 +12,7 @@ mod m20261124_000006_expiring;
 mod m20261124_000007_owner_usage;
 mod m20261124_000008_staging_probes;
 mod m20261124_000009_staged_sha256;
+mod m20261124_000010_sessions;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000007_owner_usage::Migration),
             Box::new(m20261124_000008_staging_probes::Migration),
             Box::new(m20261124_000009_staged_sha256::Migration),
+            Box::new(m20261124_000010_sessions::Migration),
         ]
     }
 }

@@ -3,7 +3,7 @@
 use super::{EmbeddedRedis, Parts, assemble, connect_redis, lock_data_dir};
 use crate::http;
 use anyhow::Context;
-use landfall_core::{config::Config, db::Database};
+use landfall_core::{config::Config, db::Database, minutes};
 use landfall_queue::WorkerIdentity;
 use landfall_workers::{QueueName, Workers};
 use std::{net::SocketAddr, sync::Arc};
@@ -91,7 +91,9 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     } else {
         None
     };
+    let db = parts.landfall.db.clone();
     let outcome = run_roles(parts, roles, listener, address, stop).await;
+    minutes::write(&db).await;
     if let Some(probe) = probe {
         probe.take_back().await;
     }

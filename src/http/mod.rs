@@ -33,7 +33,11 @@ mod waiters;
 mod webhooks;
 pub mod wire;
 
-use crate::{shared_counters::SharedCounters, workers_view::WorkersView};
+use crate::{
+    shared_counters::SharedCounters,
+    web::{self, Dashboard},
+    workers_view::WorkersView,
+};
 use batches::Batches;
 use events::Events;
 use files::Files;
@@ -45,7 +49,7 @@ pub use limits::{Counters, LocalCounters, SLOT_LEASE, Taken, today};
 pub use metrics::Metrics;
 use poem::{Endpoint, EndpointExt, Response, Route, endpoint::make_sync, get};
 use poem_openapi::OpenApiService;
-use routes::Routes;
+pub(crate) use routes::Routes;
 pub use skin::{REQUEST_ID, RequestId, TraceParent};
 pub use state::{Shared, State};
 use std::{io, sync::Arc};
@@ -80,14 +84,7 @@ pub async fn serve(
     let view = WorkersView::start(queues, waiters.clone(), stop.clone());
     let config = Arc::clone(&landfall.config);
     let metrics = Metrics::new(meter);
-    let router = router(
-        landfall,
-        waiters,
-        Arc::new(view),
-        counters,
-        metrics,
-        stop.clone(),
-    );
+    let router = router(landfall, waiters, view, counters, metrics, stop.clone());
     server::run(router, &config.server, listener, stop).await
 }
 
@@ -131,11 +128,11 @@ fn operators(route: Route) -> Route {
         .at("/metrics", get(metrics::metrics))
 }
 
-/// The API as one endpoint; errors are problems already.
+/// The API and the dashboard as one endpoint; errors are problems, or pages, already.
 pub fn router(
     landfall: Landfall,
     waiters: Waiters,
-    health: Arc<dyn Health>,
+    view: WorkersView,
     counters: Arc<dyn Counters>,
     metrics: Metrics,
     stop: CancellationToken,
@@ -147,10 +144,12 @@ pub fn router(
     // Its endpoint answers `Allow` by itself; here it has its label.
     routes.add("/v1/tus", Method::POST);
     routes.add("/v1/tus/{id}", Method::PATCH);
+    let pages = web::pages();
+    pages.name(&mut routes);
     let state = State::new(Shared {
         landfall,
         waiters,
-        health: HealthCheck::new(health),
+        health: HealthCheck::new(Arc::new(view.clone())),
         counters,
         metrics,
         routes,
@@ -164,7 +163,9 @@ pub fn router(
         .at("/docs", get(make_sync(move |_| docs::answer(&page))))
         .at("/v1/tus", Tus)
         .at("/v1/tus/:id", Tus)
-        .nest_no_strip("/v1", service())
+        .nest_no_strip("/v1", service());
+    let inner = pages
+        .mount(inner, &Dashboard::new(state.clone(), view))
         .map_to_response();
     skin::Skin { inner, state }
 }

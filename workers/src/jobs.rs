@@ -53,7 +53,9 @@ impl DeliverJob {
 }
 
 impl MaintenanceJob {
-    pub(crate) fn id(&self) -> String {
+    /// Under which the queue takes it once at a time.
+    #[must_use]
+    pub fn id(&self) -> String {
         match self {
             Self::Purge { file_id } => format!("purge:{file_id}"),
             Self::Sweep { tick } => format!("sweep:{tick}"),

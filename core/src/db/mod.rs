@@ -9,7 +9,7 @@
 mod group;
 mod migrate;
 
-use crate::clock::Clock;
+use crate::{clock::Clock, minutes::Tally};
 use entity::Timestamp;
 use futures::future::BoxFuture;
 use group::GroupCommit;
@@ -55,6 +55,7 @@ pub struct Database {
     read: DatabaseConnection,
     write: Writer,
     migration_lock: Option<Arc<Path>>,
+    tally: Arc<Tally>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +82,7 @@ impl Database {
                 read: pool.clone(),
                 write: Writer::Pool(pool),
                 migration_lock: None,
+                tally: Arc::default(),
             })
         } else {
             Err(OpenError::UnknownKind)
@@ -105,6 +107,7 @@ impl Database {
             read: connect(max_connections).await?,
             write: Writer::Group(GroupCommit::start(write)),
             migration_lock: Some(path.with_extension("migrate.lock").into()),
+            tally: Arc::default(),
         })
     }
 
@@ -147,6 +150,11 @@ impl Database {
                 }
             }
         }
+    }
+
+    /// Counts that are to be written soon (see `minutes`).
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Asks the database something trivial.

@@ -11,6 +11,7 @@ use crate::{
     context::Landfall,
     digest::Sha256Digest,
     idempotency::{Keep, KeepError},
+    minutes::{self, Counted},
     storage::transfer::Piece,
     usage::{self, QuotaError},
 };
@@ -60,7 +61,7 @@ pub async fn accept(
     let (clock, quota) = (&landfall.clock, landfall.config.uploads.owner_quota);
     let now = clock.now();
     let expires_at = new.expires_in.map(|ttl| clock.after(ttl));
-    landfall
+    let row = landfall
         .db
         .write(move |transaction| {
             Box::pin(async move {
@@ -68,10 +69,16 @@ pub async fn accept(
                 if let Some(keep) = keep {
                     keep.write(transaction, &row).await?;
                 }
-                Ok(row)
+                Ok::<_, AcceptError>(row)
             })
         })
-        .await
+        .await?;
+    let received = [
+        (Counted::FilesReceived, 1),
+        (Counted::BytesReceived, row.size_bytes.unsigned_abs()),
+    ];
+    minutes::count(&landfall.db, clock, &received);
+    Ok(row)
 }
 
 async fn insert(

@@ -9,6 +9,7 @@ use crate::{
     context::Landfall,
     digest::{RunningHash, Sha256Digest},
     files::{Scope, staging_column},
+    minutes::{self, Counted},
     staging::StagingKey,
     storage::transfer::Piece,
     usage,
@@ -23,13 +24,20 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait},
 };
 
+/// A file that an upload's end has staged, to be handed to [`push`] after the commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Staged {
+    file: FileId,
+    size: u64,
+}
+
 /// Completes an upload all of whose bytes are counted. Answers the file that is staged by it, for the caller to push
-/// its finalize job after the commit; none for a partial upload that still waits for others.
+/// after the commit; none for a partial upload that still waits for others.
 pub(super) async fn received(
     transaction: &impl ConnectionTrait,
     upload: Model,
     now: Timestamp,
-) -> Result<(Model, Option<FileId>), UploadError> {
+) -> Result<(Model, Option<Staged>), UploadError> {
     let rows = open(upload.id)
         .col_expr(Column::Status, Expr::value(UploadStatus::Complete))
         .col_expr(
@@ -50,23 +58,23 @@ pub(super) async fn received(
             let known = upload.hash_state.as_deref();
             let known = known.and_then(|state| RunningHash::from_state(state).ok());
             let sha256 = known.map(|hash| hash.digest());
-            stage_file(transaction, upload.file_id, &[piece], sha256, now).await?;
-            Some(upload.file_id)
+            Some(stage_file(transaction, upload.file_id, &[piece], sha256, now).await?)
         }
     };
     Ok((upload, staged))
 }
 
-/// The file's bytes are all in these pieces, and have this digest if it is known from when they came. How long it is kept counts from now.
+/// The file's bytes are all in these pieces, and have this digest if it is known from when they came.
+/// How long it is kept counts from now.
 pub(super) async fn stage_file(
     transaction: &impl ConnectionTrait,
     id: FileId,
     pieces: &[Piece],
     sha256: Option<Sha256Digest>,
     now: Timestamp,
-) -> Result<(), UploadError> {
+) -> Result<Staged, UploadError> {
     use file::Column;
-    let size = pieces.iter().map(|piece| piece.size).sum();
+    let size: u64 = pieces.iter().map(|piece| piece.size).sum();
     let found = file::Entity::find_by_id(id).one(transaction).await?;
     if let Some(file) = &found {
         let more = signed(size) - file.size_bytes;
@@ -93,8 +101,18 @@ pub(super) async fn stage_file(
         .await?;
     match changed.rows_affected {
         0 => Err(UploadError::Closed(UploadStatus::Failed)),
-        _ => Ok(()),
+        _ => Ok(Staged { file: id, size }),
     }
+}
+
+/// Has a file that is staged and committed finalized.
+pub(super) async fn push(landfall: &Landfall, staged: Staged) {
+    let received = [
+        (Counted::FilesReceived, 1),
+        (Counted::BytesReceived, staged.size),
+    ];
+    minutes::count(&landfall.db, &landfall.clock, &received);
+    landfall.dispatch.finalize(&[staged.file]).await;
 }
 
 /// Ends an upload session all of whose parts are there, and pushes its file's finalize job; again, or several times
@@ -130,7 +148,7 @@ pub async fn complete(
         })
         .await?;
     match staged {
-        Some(file) => landfall.dispatch.finalize(&[file]).await,
+        Some(staged) => push(landfall, staged).await,
         None => require_complete(landfall, id).await?,
     }
     let file = file::Entity::find_by_id(upload.file_id)
