@@ -100,8 +100,8 @@ async fn parts_in_any_order_become_a_stored_file() {
     assert_eq!(stored["original_filename"], "Straße 😀.bin");
     assert_eq!(stored["metadata"], json!({"album": "summer"}));
     assert_eq!(stored["sha256"], Sha256Digest::of(&bytes).to_string());
-    let content = format!("/v1/files/{}/content", file["id"].as_str().unwrap());
-    assert_eq!(send(app.get(&content)).await.bytes().await.unwrap(), bytes);
+    let content = send(app.client.get(stored["url"].as_str().unwrap())).await;
+    assert!(content.bytes().await.unwrap() == bytes);
     let now = json(send(app.get(&path(&session))).await, 200).await;
     assert_eq!(
         (&now["status"], &now["received_parts"]),

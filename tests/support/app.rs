@@ -33,6 +33,7 @@ pub struct TestApp {
     pub url: String,
     pub client: Client,
     pub receiver: Receiver,
+    _bucket: Option<S3Server>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -53,6 +54,16 @@ impl Builder {
         self
     }
 
+    async fn move_into_a_bucket(&mut self) -> S3Server {
+        let server = S3Server::start().await;
+        self.postgres = true;
+        if !self.installation.is_in_a_bucket() {
+            self.installation.store_in(&server);
+            self.installation.set("staging.backend", "s3");
+        }
+        server
+    }
+
     /// Work only on these queues.
     pub fn workers(mut self, queues: &[QueueName]) -> Self {
         self.workers = queues.to_vec();
@@ -60,6 +71,10 @@ impl Builder {
     }
 
     pub async fn start(mut self) -> TestApp {
+        let bucket = match over_a_bucket() {
+            true => Some(self.move_into_a_bucket().await),
+            false => None,
+        };
         if self.postgres {
             self.installation.on_postgres().await;
         }
@@ -118,9 +133,20 @@ impl Builder {
             url,
             client,
             receiver,
+            _bucket: bucket,
             stop,
             tasks,
         }
+    }
+}
+
+/// With LANDFALL_TEST_OVER=bucket every app of which a test does not say otherwise is on PostgreSQL, with staging and
+/// storage in a bucket.
+fn over_a_bucket() -> bool {
+    match std::env::var("LANDFALL_TEST_OVER").as_deref() {
+        Ok("bucket") => true,
+        Ok(other) => panic!("LANDFALL_TEST_OVER is `bucket` or not set, not `{other}`"),
+        Err(_) => false,
     }
 }
 

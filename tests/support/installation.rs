@@ -58,6 +58,11 @@ impl Installation {
         self.set_raw("AWS_SECRET_ACCESS_KEY", server.secret_key());
     }
 
+    /// True once it stores in S3.
+    pub fn is_in_a_bucket(&self) -> bool {
+        self.settings.contains_key("AWS_STORAGE_BUCKET_NAME")
+    }
+
     /// Sets `section.key`.
     pub fn set(&mut self, key: &str, value: &str) {
         let name = format!("LANDFALL__{}", key.to_uppercase().replace('.', "__"));

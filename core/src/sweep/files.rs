@@ -37,13 +37,10 @@ pub(super) async fn push_expired_leases(landfall: &Landfall) -> Result<u64, DbEr
 
 /// Final without being stored, and still the owner of bytes.
 pub(super) async fn push_purges(landfall: &Landfall) -> Result<u64, DbErr> {
-    let holding = Condition::all()
-        .add(Column::Status.is_in([FileStatus::Failed, FileStatus::Deleted]))
-        .add(
-            Column::StagingKey
-                .is_not_null()
-                .or(Column::StorageKey.is_not_null()),
-        );
+    // Written out, not bound, as the partial index `files_litter` has it.
+    let holding = Condition::all().add(Expr::cust(
+        "status IN ('failed', 'deleted') AND (staging_key IS NOT NULL OR storage_key IS NOT NULL)",
+    ));
     push_all(landfall, &holding, Push::Purge).await
 }
 

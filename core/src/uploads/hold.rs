@@ -23,12 +23,8 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, UpdateMany,
     sea_query::{Expr, ExprTrait},
 };
-use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-/// Enough for a writer on a disk to notice that its client pauses, and to count what came.
-pub(super) const PAUSE_AWAY: Duration = Duration::from_millis(400);
 
 /// What became of an attempt to take an upload.
 pub(super) enum Taken {

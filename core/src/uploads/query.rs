@@ -1,6 +1,6 @@
 //! Finding uploads, and reading what they have so far.
 
-use super::{UploadError, hold::PAUSE_AWAY};
+use super::UploadError;
 use crate::{
     context::Landfall,
     files::{self, Scope},
@@ -15,6 +15,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait};
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// Enough for a writer on a disk to notice that its client pauses or is gone, and to count what came.
+const SETTLED_ON_DISK: Duration = Duration::from_millis(400);
+/// The same in a bucket, where what came last is an object to be put first.
+const SETTLED_IN_BUCKET: Duration = Duration::from_millis(2500);
 
 /// How often an offset is looked at again that is about to move.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -45,7 +50,8 @@ pub async fn get(
 }
 
 /// One upload, for a client that wants to go on with it: if a writer is at work whose client may just have gone
-/// away, the offset is told once that writer has counted what came, or after a few tenths of a second at the latest.
+/// away, the offset is told once that writer has counted what came, or after a moment at the latest: 0.4 seconds with
+/// staging on a disk, 2.5 in a bucket.
 ///
 /// # Errors
 /// As [`get`].
@@ -54,7 +60,11 @@ pub async fn settled_offset(
     scope: &Scope,
     id: UploadId,
 ) -> Result<Model, UploadError> {
-    let until = Instant::now() + PAUSE_AWAY;
+    let moment = match landfall.staging.local_path(StagingKey(id.0)) {
+        Some(_) => SETTLED_ON_DISK,
+        None => SETTLED_IN_BUCKET,
+    };
+    let until = Instant::now() + moment;
     loop {
         let upload = get(landfall.db.read(), scope, id).await?;
         let at_work = is_open(upload.status)
