@@ -8,6 +8,7 @@ mod m20261124_000002_outbox;
 mod m20261124_000003_uploads;
 mod m20261124_000004_access;
 mod m20261124_000005_records;
+mod m20261124_000020_lists;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
@@ -25,11 +26,12 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000003_uploads::Migration),
             Box::new(m20261124_000004_access::Migration),
             Box::new(m20261124_000005_records::Migration),
+            Box::new(m20261124_000020_lists::Migration),
         ]
     }
 }
 
-/// Creates indexes by their SQL: partial ones, which the schema builder has no words for, read the same on both databases.
+/// Creates or drops indexes by their SQL: partial ones, which the schema builder has no words for, read the same on both databases.
 async fn create_indexes(manager: &SchemaManager<'_>, statements: &[&str]) -> Result<(), DbErr> {
     for statement in statements {
         manager

@@ -103,7 +103,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             println!("{}", crate::http::spec());
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Bench(args) => return bench::run(args).await,
+        Command::Bench(args) if args.command.is_none() => return bench::run(args).await,
         Command::Client(command) => return client::run(command).await,
         _ => {}
     }
@@ -145,6 +145,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token { command } => token::run(&config, command).await?,
         Command::Check(args) => return admin::check(config, args).await,
         Command::Sweep(args) => return admin::sweep(config, args).await,
+        Command::Bench(bench::BenchArgs {
+            command: Some(bench::BenchCommand::Seed(args)),
+            ..
+        }) => bench::seed(config, args).await?,
         Command::Completions { .. } | Command::Openapi | Command::Bench(_) | Command::Client(_) => {
             unreachable!("answered above")
         }

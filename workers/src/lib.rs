@@ -11,6 +11,7 @@ mod jobs;
 mod maintenance;
 mod queues;
 mod run;
+pub mod seed;
 mod tick;
 
 pub use dispatch::QueueDispatch;

@@ -4,14 +4,20 @@
 
 mod accept;
 mod delete;
+mod life;
+mod list;
 mod name;
 mod pieces;
 mod purge;
 mod query;
+mod retry;
 
 pub use accept::{AcceptError, NewFile, accept};
 pub use delete::{DeleteError, delete};
+pub use life::{Life, Moment, What, life};
+pub use list::{FEW, FileFilter, list};
 pub use name::{FileName, InvalidName, MAX_NAME_BYTES};
 pub use pieces::{NotPieces, pieces, staging_column};
 pub use purge::{PurgeError, Purged, purge};
-pub use query::{FileFilter, Scope, counts_by_status, get, list, oldest_staged};
+pub use query::{Scope, counts_by_status, get, oldest_staged};
+pub use retry::{RetryError, finalize_now};

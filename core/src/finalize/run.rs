@@ -2,7 +2,7 @@
 
 use super::{
     claim::{self, Claim, ClaimError, Claimant, Claimed, MAX_CRASHES},
-    commit::{self, CommitError, Failure},
+    commit::{self, Ashore, CommitError, Failure},
     lease::Renewal,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     outbox::Written,
     storage::{
         StorageError, StorageKey,
-        transfer::{self, Landed, Landing, Piece, TransferError},
+        transfer::{self, Landing, Piece, TransferError},
     },
 };
 use entity::{FileId, Timestamp, file::Model};
@@ -159,13 +159,13 @@ impl Run<'_> {
             landed = self.land() => landed,
         };
         match landed {
-            Ok((landed, url)) => self.store(landed, url).await,
+            Ok(ashore) => self.store(ashore).await,
             Err(Fault::Transfer(TransferError::KeyTaken)) => self.change_key().await,
             Err(fault) => self.after_fault(fault).await,
         }
     }
 
-    async fn land(&self) -> Result<(Landed, String), Fault> {
+    async fn land(&self) -> Result<Ashore, Fault> {
         let file = self.file();
         let pieces: Vec<Piece> = files::pieces(file)?;
         let landing = Landing {
@@ -180,23 +180,24 @@ impl Run<'_> {
         };
         let landed =
             transfer::land(&self.landfall.staging, &self.landfall.storage, &landing).await?;
+        let at = self.landfall.clock.now();
         let url = self
             .landfall
             .url_of(file.id, &self.claimed.key)
             .await
             .map_err(Fault::Url)?;
         failpoint!("finalize.landed");
-        Ok((landed, url))
+        Ok(Ashore { landed, at, url })
     }
 
-    async fn store(&self, landed: Landed, url: String) -> Result<Outcome, FinalizeError> {
+    async fn store(&self, ashore: Ashore) -> Result<Outcome, FinalizeError> {
         let landfall = self.landfall;
         let now = landfall.clock.now();
         let (file, worker) = (self.file().clone(), self.worker.to_owned());
         let written = landfall
             .db
             .write(move |t| {
-                Box::pin(async move { commit::store(t, &file, &worker, &landed, url, now).await })
+                Box::pin(async move { commit::store(t, &file, &worker, ashore, now).await })
             })
             .await?;
         failpoint!("finalize.committed");
