@@ -3,4 +3,5 @@
 pub mod app;
 pub mod cli;
 pub mod http;
+mod web;
 pub mod workers_view;

@@ -249,13 +249,46 @@ pub async fn authenticate(
     clock: &Clock,
     token: &str,
 ) -> Result<Option<Identity>, DbErr> {
+    Ok(holder(db, clock, token).await?.map(|(_, who)| who))
+}
+
+/// As [`authenticate`], and which token it is.
+///
+/// # Errors
+/// The database's.
+pub async fn holder(
+    db: &Database,
+    clock: &Clock,
+    token: &str,
+) -> Result<Option<(TokenId, Identity)>, DbErr> {
     if !token.starts_with(PREFIX) {
         return Ok(None);
     }
-    let now = clock.now();
     let digest = Sha256Digest::of(token.as_bytes()).to_string();
+    valid(db, clock, Column::TokenSha256.eq(digest)).await
+}
+
+/// Who a token speaks for whose secret was shown earlier; none once it is expired or revoked.
+///
+/// # Errors
+/// The database's.
+pub async fn still_valid(
+    db: &Database,
+    clock: &Clock,
+    id: TokenId,
+) -> Result<Option<Identity>, DbErr> {
+    let found = valid(db, clock, Column::Id.eq(id)).await?;
+    Ok(found.map(|(_, who)| who))
+}
+
+async fn valid(
+    db: &Database,
+    clock: &Clock,
+    which: Expr,
+) -> Result<Option<(TokenId, Identity)>, DbErr> {
+    let now = clock.now();
     let found = Entity::find()
-        .filter(Column::TokenSha256.eq(digest))
+        .filter(which)
         .filter(Column::RevokedAt.is_null())
         .filter(
             Condition::any()
@@ -272,10 +305,11 @@ pub async fn authenticate(
         keep_use(db, row.id, now, known).await?;
     }
     let token = Token::from(row);
-    Ok(Some(Identity {
+    let identity = Identity {
         owner: Some(token.owner),
         scopes: token.scopes,
-    }))
+    };
+    Ok(Some((token.id, identity)))
 }
 
 async fn keep_use(

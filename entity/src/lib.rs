@@ -14,6 +14,7 @@ pub mod minute_count;
 pub mod outbox_event;
 pub mod part;
 pub mod periodic_run;
+pub mod session;
 pub mod token;
 pub mod upload;
 pub mod webhook_endpoint;

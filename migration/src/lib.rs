@@ -8,6 +8,7 @@ mod m20261124_000002_outbox;
 mod m20261124_000003_uploads;
 mod m20261124_000004_access;
 mod m20261124_000005_records;
+mod m20261124_000010_sessions;
 mod m20261124_000020_lists;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000003_uploads::Migration),
             Box::new(m20261124_000004_access::Migration),
             Box::new(m20261124_000005_records::Migration),
+            Box::new(m20261124_000010_sessions::Migration),
             Box::new(m20261124_000020_lists::Migration),
         ]
     }

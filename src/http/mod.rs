@@ -28,7 +28,10 @@ mod waiters;
 mod webhooks;
 pub mod wire;
 
-use crate::workers_view::WorkersView;
+use crate::{
+    web::{self, Dashboard},
+    workers_view::WorkersView,
+};
 use batches::Batches;
 use events::Events;
 use files::Files;
@@ -39,7 +42,7 @@ use landfall_workers::Queues;
 use metrics::Metrics;
 use poem::{Endpoint, EndpointExt, Response, Route, endpoint::make_sync, get};
 use poem_openapi::OpenApiService;
-use routes::Routes;
+pub(crate) use routes::Routes;
 pub use skin::{REQUEST_ID, RequestId, TraceParent};
 pub use state::{Shared, State};
 use std::{io, sync::Arc};
@@ -68,25 +71,27 @@ pub async fn serve(
     let waiters = Waiters::default();
     let view = WorkersView::start(queues, waiters.clone(), stop.clone());
     let config = Arc::clone(&landfall.config);
-    let router = router(landfall, waiters, Arc::new(view), stop.clone());
+    let router = router(landfall, waiters, view, stop.clone());
     server::run(router, &config.server, listener, stop).await
 }
 
-/// The API as one endpoint; errors are problems already.
+/// The API and the dashboard as one endpoint; errors are problems, or pages, already.
 pub fn router(
     landfall: Landfall,
     waiters: Waiters,
-    health: Arc<dyn Health>,
+    view: WorkersView,
     stop: CancellationToken,
 ) -> impl Endpoint<Output = Response> {
     let mut routes = Routes::of::<Api>();
     for path in PLAIN {
         routes.add(path, Method::GET);
     }
+    let pages = web::pages();
+    pages.name(&mut routes);
     let state = State::new(Shared {
         landfall,
         waiters,
-        health: HealthCheck::new(health),
+        health: HealthCheck::new(Arc::new(view.clone())),
         metrics: Metrics::new(),
         routes,
         stop,
@@ -102,7 +107,9 @@ pub fn router(
         .at("/docs", get(make_sync(move |_| docs::answer(&page))))
         .at("/v1/tus", Tus)
         .at("/v1/tus/:id", Tus)
-        .nest_no_strip("/v1", service())
+        .nest_no_strip("/v1", service());
+    let inner = pages
+        .mount(inner, &Dashboard::new(state.clone(), view))
         .map_to_response();
     skin::Skin { inner, state }
 }

@@ -1,0 +1,191 @@
+//! Where everything is, in a few queries that cost the same however many files there are.
+//!
+//! Counts end at a bound; the oldest of a status is the first of an index. Nothing here is locked or written.
+
+use entity::{
+    Timestamp, WebhookId,
+    file::{self, FileStatus},
+    outbox_event::{self, EventStatus},
+    webhook_endpoint,
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Select,
+    sea_query::{Expr, ExprTrait, Query},
+};
+
+/// Counting ends here.
+pub const COUNT_LIMIT: u64 = 10_000;
+
+/// Endpoints named, at most.
+const ENDPOINTS_NAMED: u64 = 20;
+
+/// From so many failures in a row an endpoint gets one request at a time (see `deliver`).
+const FAILING_FROM: i32 = 5;
+
+/// A count that ended at [`COUNT_LIMIT`], or did not need to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bounded {
+    /// At most [`COUNT_LIMIT`].
+    pub counted: u64,
+    /// True when there are no more than were counted.
+    pub is_whole: bool,
+}
+
+/// What is in one status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stage {
+    pub count: Bounded,
+    /// Since when the first of them is on its way; none when there is none.
+    pub oldest: Option<Timestamp>,
+}
+
+/// An endpoint that does not take its events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailingEndpoint {
+    pub id: WebhookId,
+    pub url: String,
+    /// Attempts that failed since the last 2xx.
+    pub failures: u32,
+    /// Why it was switched off, if Landfall did so.
+    pub disabled_reason: Option<String>,
+}
+
+/// Everything, as it is now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    pub uploading: Stage,
+    pub staged: Stage,
+    pub finalizing: Stage,
+    pub stored: Stage,
+    pub failed: Stage,
+    pub announced: Stage,
+    /// Events that have not reached everyone yet.
+    pub unannounced: Stage,
+    /// Events of which a delivery was given up.
+    pub undeliverable: Stage,
+    /// At most 20.
+    pub failing_endpoints: Vec<FailingEndpoint>,
+}
+
+impl Flow {
+    /// True when no file has ever come in.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let stages = [
+            self.uploading,
+            self.staged,
+            self.finalizing,
+            self.stored,
+            self.failed,
+            self.announced,
+            self.unannounced,
+        ];
+        stages.iter().all(|stage| stage.count.counted == 0)
+    }
+}
+
+/// Looks at everything.
+///
+/// # Errors
+/// The database's.
+pub async fn flow(db: &impl ConnectionTrait) -> Result<Flow, DbErr> {
+    let (uploading, staged, finalizing, stored, failed) = futures::try_join!(
+        files(db, FileStatus::Uploading),
+        files(db, FileStatus::Staged),
+        files(db, FileStatus::Finalizing),
+        files(db, FileStatus::Stored),
+        files(db, FileStatus::Failed),
+    )?;
+    let (announced, unannounced, undeliverable, failing_endpoints) = futures::try_join!(
+        events(db, EventStatus::Delivered),
+        events(db, EventStatus::Pending),
+        events(db, EventStatus::Failed),
+        failing(db),
+    )?;
+    Ok(Flow {
+        uploading,
+        staged,
+        finalizing,
+        stored,
+        failed,
+        announced,
+        unannounced,
+        undeliverable,
+        failing_endpoints,
+    })
+}
+
+async fn files(db: &impl ConnectionTrait, status: FileStatus) -> Result<Stage, DbErr> {
+    use file::{Column, Entity};
+    let of = || Entity::find().filter(Column::Status.eq(status));
+    let oldest = of()
+        .select_only()
+        .column(Column::CreatedAt)
+        .order_by_asc(Column::Id)
+        .limit(1);
+    Ok(Stage {
+        count: count(db, of()).await?,
+        oldest: oldest.into_tuple().one(db).await?,
+    })
+}
+
+async fn events(db: &impl ConnectionTrait, status: EventStatus) -> Result<Stage, DbErr> {
+    use outbox_event::{Column, Entity};
+    let of = || Entity::find().filter(Column::Status.eq(status));
+    let oldest = of()
+        .select_only()
+        .column(Column::CreatedAt)
+        .order_by_asc(Column::Id)
+        .limit(1);
+    Ok(Stage {
+        count: count(db, of()).await?,
+        oldest: oldest.into_tuple().one(db).await?,
+    })
+}
+
+/// Endpoints are few: installations have dozens of them, not thousands.
+async fn failing(db: &impl ConnectionTrait) -> Result<Vec<FailingEndpoint>, DbErr> {
+    use webhook_endpoint::{Column, Entity};
+    let rows = Entity::find()
+        .filter(Column::DeletedAt.is_null())
+        .filter(
+            Column::Active
+                .eq(true)
+                .and(Column::ConsecutiveFailures.gte(FAILING_FROM))
+                .or(Column::DisabledReason.is_not_null()),
+        )
+        .order_by_asc(Column::Id)
+        .limit(ENDPOINTS_NAMED)
+        .all(db)
+        .await?;
+    let each = rows.into_iter().map(|row| FailingEndpoint {
+        id: row.id,
+        url: row.url,
+        failures: row.consecutive_failures.unsigned_abs(),
+        disabled_reason: row.disabled_reason,
+    });
+    Ok(each.collect())
+}
+
+async fn count<E: EntityTrait>(
+    db: &impl ConnectionTrait,
+    select: Select<E>,
+) -> Result<Bounded, DbErr> {
+    let rows = select
+        .select_only()
+        .expr_as(Expr::val(1), "one")
+        .limit(COUNT_LIMIT + 1)
+        .into_query();
+    let counting = Query::select()
+        .expr_as(Expr::cust("COUNT(*)"), "rows")
+        .from_subquery(rows, "counted")
+        .to_owned();
+    let row = db.query_one(&counting).await?;
+    let rows: i64 = row.map_or(Ok(0), |row| row.try_get("", "rows"))?;
+    let rows = u64::try_from(rows).unwrap_or(0);
+    Ok(Bounded {
+        counted: Ord::min(rows, COUNT_LIMIT),
+        is_whole: rows <= COUNT_LIMIT,
+    })
+}

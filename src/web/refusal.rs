@@ -1,0 +1,152 @@
+//! What a page answers instead of itself, as a page.
+//!
+//! Refuses to tell a visitor why the server failed: the page says that it did, and the log says why, once.
+
+use http::{HeaderValue, StatusCode, header, header::HeaderName};
+use landfall_core::db;
+use poem::{Error, Response, error::ResponseError};
+use sea_orm::DbErr;
+use std::{error::Error as StdError, fmt, time::Duration};
+
+/// A page that is not shown, and why.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(super) status: StatusCode,
+    pub(super) title: String,
+    pub(super) detail: String,
+    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
+    cause: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, title: &str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            title: title.to_owned(),
+            detail: detail.into(),
+            headers: Vec::new(),
+            cause: None,
+        }
+    }
+
+    /// `what` with its article: "a file of this id".
+    pub(crate) fn not_found(what: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "Nothing here",
+            format!("There is not {what}, or it is not yours to see."),
+        )
+    }
+
+    pub(crate) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "Not allowed", detail)
+    }
+
+    pub(crate) fn malformed(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "Not understood", detail)
+    }
+
+    /// The state of things does not allow it (any more).
+    pub(crate) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "Not possible now", detail)
+    }
+
+    /// Something the page needs is away; `what` with its verb: "Redis cannot be reached".
+    pub(crate) fn unavailable(
+        what: &str,
+        cause: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        let mut refusal = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Not now",
+            format!("{what}. Nothing is lost; try again in a moment."),
+        );
+        refusal.cause = Some(cause.into());
+        refusal
+    }
+
+    pub(crate) fn failed(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        let mut refusal = Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "The server failed",
+            "Its log says why, under this answer's X-Request-Id.",
+        );
+        refusal.cause = Some(cause.into());
+        refusal
+    }
+
+    pub(super) fn limited(wait: Duration) -> Self {
+        let seconds = wait.as_secs().max(1);
+        let mut refusal = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "Too many tries",
+            format!("Too many sign-ins failed. Try again in {seconds} s."),
+        );
+        refusal.headers.push((header::RETRY_AFTER, seconds.into()));
+        refusal
+    }
+
+    /// Elsewhere, with GET.
+    pub(crate) fn see_other(to: &str) -> Self {
+        let mut refusal = Self::new(StatusCode::SEE_OTHER, "Elsewhere", "");
+        if let Ok(to) = HeaderValue::from_str(to) {
+            refusal.headers.push((header::LOCATION, to));
+        }
+        refusal
+    }
+
+    /// What a handler, or Poem before it, refused with.
+    pub(super) fn of(error: Error) -> Self {
+        let status = error.status();
+        match error.downcast::<Self>() {
+            Ok(refusal) => refusal,
+            Err(_) if status == StatusCode::NOT_FOUND => Self::not_found("anything at this path"),
+            Err(error) if status.is_client_error() => {
+                Self::new(status, "Not understood", error.to_string())
+            }
+            Err(error) => Self::failed(error.to_string()),
+        }
+    }
+
+    /// Logs a failure of the server, here and nowhere else.
+    pub(super) fn tell(&self) {
+        let Some(cause) = &self.cause else { return };
+        let cause: &dyn StdError = &**cause;
+        match self.status {
+            StatusCode::INTERNAL_SERVER_ERROR => tracing::error!(error = cause, "a page failed"),
+            _ => tracing::warn!(error = cause, "a page failed"),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.title)
+    }
+}
+
+impl StdError for Refusal {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        let cause = self.cause.as_deref()?;
+        Some(cause)
+    }
+}
+
+impl ResponseError for Refusal {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn as_response(&self) -> Response {
+        self.status.into()
+    }
+}
+
+impl From<DbErr> for Refusal {
+    fn from(error: DbErr) -> Self {
+        match db::is_transient(&error) {
+            true => Self::unavailable("The database cannot be reached", error),
+            false => Self::failed(error),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What is changed by hand: it stands in the operators' log, and the page says what was done.
+
+use super::{
+    access::Visitor,
+    dashboard::Dashboard,
+    format::{href, plural},
+    layout::DID,
+    refusal::Refusal,
+};
+use landfall_core::repairs::{self, Entry, Repair};
+use poem::Response;
+use serde_json::Value;
+
+/// The field of an entry's detail that says how many things were changed.
+pub(crate) const COUNT: &str = "count";
+
+/// Writes into the log what was done, and leads back to `page`, which says so.
+pub(crate) async fn done(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    action: &'static str,
+    subject: impl Into<String>,
+    detail: Value,
+    page: &str,
+) -> Result<Response, Refusal> {
+    let landfall = dashboard.landfall();
+    let repair = Repair {
+        actor: visitor.name().to_owned(),
+        action,
+        subject: subject.into(),
+        detail,
+    };
+    tracing::info!(
+        actor = repair.actor,
+        action,
+        subject = repair.subject,
+        "changed by hand"
+    );
+    let id = repairs::record(&landfall.db, &landfall.clock, repair).await?;
+    let (path, query) = page.split_once('?').unwrap_or((page, ""));
+    let did = href(path, &[(DID, &id.to_string())]);
+    let to = match query {
+        "" => did,
+        query => format!("{did}&{query}"),
+    };
+    Ok(see_other(&to))
+}
+
+/// To another page, with GET.
+pub(crate) fn see_other(to: &str) -> Response {
+    Response::builder()
+        .status(http::StatusCode::SEE_OTHER)
+        .header(http::header::LOCATION, to)
+        .finish()
+}
+
+/// An entry in a sentence.
+pub(super) fn told(entry: &Entry) -> String {
+    let count = entry.detail[COUNT].as_u64();
+    let subject = &entry.subject;
+    let jobs = |count| plural(count, "job", "jobs");
+    match (entry.action.as_str(), count) {
+        ("queue.pause", _) => format!("The queue {subject} is paused."),
+        ("queue.resume", _) => format!("The queue {subject} goes on."),
+        ("job.run_again", _) => format!("The job {subject} runs again."),
+        ("job.delete", _) => format!("The job {subject} is deleted."),
+        ("jobs.run_again", Some(count)) => format!("{} of {subject} run again.", jobs(count)),
+        ("jobs.delete", Some(count)) => format!("{} of {subject} are deleted.", jobs(count)),
+        ("sweep.run", _) => "A sweep is on its way.".to_owned(),
+        (action, Some(count)) => format!("Done: {action} on {subject}, {count} of them."),
+        (action, None) => format!("Done: {action} on {subject}."),
+    }
+}
