@@ -8,10 +8,14 @@
 
 mod access;
 mod assets;
+mod batches;
 mod dashboard;
+mod events;
+mod files;
 mod format;
 mod gate;
 mod layout;
+mod listing;
 mod live;
 mod overview;
 mod pages;
@@ -19,6 +23,8 @@ mod parts;
 mod refusal;
 mod repair;
 mod sign_in;
+mod upload;
+mod webhooks;
 
 pub(crate) use dashboard::Dashboard;
 pub(crate) use pages::Pages;
@@ -32,6 +38,13 @@ pub(crate) fn pages() -> Pages {
         .get("/sign-in", Need::Open, sign_in::form)
         .post("/sign-in", Need::Open, sign_in::enter)
         .post("/sign-out", Need::SignedIn, sign_in::leave);
-    let sections = [overview::pages];
+    let sections = [
+        overview::pages,
+        files::pages,
+        batches::pages,
+        events::pages,
+        webhooks::pages,
+        upload::pages,
+    ];
     sections.into_iter().fold(pages, |pages, add| add(pages))
 }

@@ -66,6 +66,22 @@ pub(super) fn told(entry: &Entry) -> String {
         ("job.delete", _) => format!("The job {subject} is deleted."),
         ("jobs.run_again", Some(count)) => format!("{} of {subject} run again.", jobs(count)),
         ("jobs.delete", Some(count)) => format!("{} of {subject} are deleted.", jobs(count)),
+        ("file.finalize", _) => "The file is due, and a worker was told.".to_owned(),
+        ("file.delete", _) => "The file is deleted.".to_owned(),
+        ("batch.finalize", _) => "The batch is closed.".to_owned(),
+        ("event.redeliver" | "webhook.replay", Some(count)) => {
+            format!(
+                "{} on the way.",
+                plural(count, "delivery is", "deliveries are")
+            )
+        }
+        ("webhook.create", _) => "The endpoint is added.".to_owned(),
+        ("webhook.change", _) => "The endpoint is changed.".to_owned(),
+        ("webhook.rotate_secret", _) => "The endpoint has a new secret.".to_owned(),
+        ("webhook.test", _) => "A test is on its way.".to_owned(),
+        ("webhook.switch_on", _) => "The endpoint is switched on.".to_owned(),
+        ("webhook.switch_off", _) => "The endpoint is switched off.".to_owned(),
+        ("webhook.delete", _) => "The endpoint is deleted.".to_owned(),
         ("sweep.run", _) => "A sweep is on its way.".to_owned(),
         (action, Some(count)) => format!("Done: {action} on {subject}, {count} of them."),
         (action, None) => format!("Done: {action} on {subject}."),

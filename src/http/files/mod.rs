@@ -17,7 +17,7 @@ use super::{
     state::State,
     wire,
 };
-use content::Download;
+pub(crate) use content::{Download, download};
 use entity::{
     BatchId, FileId,
     file::{self, FileStatus},
@@ -175,7 +175,7 @@ impl Files {
         id: Path<Uuid>,
     ) -> Result<Download, Problem> {
         let row = find(&state, &caller.0.sees(), FileId(id.0)).await?;
-        content::download(&state, row, request.headers()).await
+        download(&state, row, request.headers()).await
     }
 
     /// Delete a file
