@@ -14,6 +14,7 @@ mod api;
 mod batches;
 mod faults;
 mod journey;
+mod pages;
 mod support;
 mod sweep;
 mod tus;

@@ -92,7 +92,7 @@ impl Asked {
         if let Some(batch) = filter.batch_id {
             equal.push(Column::BatchId.eq(batch));
         }
-        // Files only pass through the other statuses, so they are few.
+        // The other statuses are passed through, or rare.
         let many = matches!(
             filter.status,
             Some(FileStatus::Stored | FileStatus::Deleted)

@@ -6,17 +6,17 @@ use super::{
 };
 use crate::db::Database;
 use entity::{
-    EventId, Timestamp, WebhookId,
+    EventId, WebhookId,
     delivery::{self, DeliveryStatus},
+    outbox_event,
 };
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
-use std::collections::HashMap;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, QuerySelect, QueryTrait,
+    sea_query::{Expr, ExprTrait, Query, SubQueryStatement},
+};
 
 /// Events looked at before the count says only that it is at least so many.
 pub const FORECAST_LIMIT: u64 = 10_000;
-
-/// Events in one query: SQLite binds at most 32,766 values (SQLite, «Limits»).
-const PAGE: usize = 5_000;
 
 /// What a replay would do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,42 +40,67 @@ pub async fn forecast(
     let Some(endpoint) = active.into_iter().find(|one| one.webhook_id == webhook) else {
         return Ok(Forecast::default());
     };
-    let events: Vec<(EventId, String, Timestamp)> = written_within(replay)
-        .limit(FORECAST_LIMIT + 1)
-        .into_tuple()
-        .all(db.read())
-        .await?;
-    let at_least = events.len() as u64 > FORECAST_LIMIT;
+    let due = |status: Option<DeliveryStatus>, event_type: &str| match status {
+        Some(DeliveryStatus::Pending) => false,
+        Some(status) => replay.status.is_none_or(|wanted| wanted == status),
+        None => replay.status.is_none() && is_spread(event_type) && endpoint.wants(event_type),
+    };
     let mut count = 0;
-    for some in events.chunks(PAGE) {
-        let known = statuses(db, webhook, some.iter().map(|(id, ..)| *id)).await?;
-        let due = some
-            .iter()
-            .filter(|(id, event_type, _)| match known.get(id) {
-                Some(DeliveryStatus::Pending) => false,
-                Some(status) => replay.status.is_none_or(|wanted| wanted == *status),
-                None => {
-                    replay.status.is_none() && is_spread(event_type) && endpoint.wants(event_type)
-                }
-            });
-        count += due.count() as u64;
+    for (status, event_type, events) in kinds(db, webhook, replay).await? {
+        if due(status, &event_type) {
+            count += events;
+        }
     }
-    Ok(Forecast { count, at_least })
+    let beyond = written_within(replay)
+        .select_only()
+        .column(outbox_event::Column::Id)
+        .offset(FORECAST_LIMIT)
+        .limit(1);
+    let beyond: Option<EventId> = beyond.into_tuple().one(db.read()).await?;
+    Ok(Forecast {
+        count,
+        at_least: beyond.is_some(),
+    })
 }
 
-async fn statuses(
+/// The oldest events of a replay, counted by their type and by how their delivery to the endpoint stands. Each
+/// delivery is looked up by itself: joined, a database might read all of them.
+async fn kinds(
     db: &Database,
     webhook: WebhookId,
-    events: impl Iterator<Item = EventId>,
-) -> Result<HashMap<EventId, DeliveryStatus>, DbErr> {
-    let rows: Vec<(EventId, DeliveryStatus)> = delivery::Entity::find()
+    replay: Replay,
+) -> Result<Vec<(Option<DeliveryStatus>, String, u64)>, DbErr> {
+    let delivery = Query::select()
+        .column((delivery::Entity, delivery::Column::Status))
+        .from(delivery::Entity)
+        .and_where(
+            Expr::col((delivery::Entity, delivery::Column::EventId))
+                .equals((outbox_event::Entity, outbox_event::Column::Id)),
+        )
+        .and_where(delivery::Column::WebhookId.eq(webhook))
+        .to_owned();
+    let written = written_within(replay)
         .select_only()
-        .column(delivery::Column::EventId)
-        .column(delivery::Column::Status)
-        .filter(delivery::Column::EventId.is_in(events))
-        .filter(delivery::Column::WebhookId.eq(webhook))
-        .into_tuple()
-        .all(db.read())
-        .await?;
-    Ok(rows.into_iter().collect())
+        .column(outbox_event::Column::EventType)
+        .expr_as(Expr::from(SubQueryStatement::from(delivery)), "status")
+        .limit(FORECAST_LIMIT)
+        .into_query();
+    let counting = Query::select()
+        .columns(["status", "event_type"])
+        .expr_as(Expr::cust("COUNT(*)"), "events")
+        .from_subquery(written, "written")
+        .group_by_columns(["status", "event_type"])
+        .to_owned();
+    let rows = db.read().query_all(&counting).await?;
+    rows.iter()
+        .map(|row| {
+            let events: i64 = row.try_get("", "events")?;
+            let events = u64::try_from(events).unwrap_or(0);
+            Ok((
+                row.try_get("", "status")?,
+                row.try_get("", "event_type")?,
+                events,
+            ))
+        })
+        .collect()
 }

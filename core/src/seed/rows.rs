@@ -156,7 +156,7 @@ impl Rows {
         all.push(format!(
             "{}INSERT INTO audit_entries (id, at, actor, action, subject, detail) SELECT {}, {}, 'ops', 'event.redeliver', \
              'event:' || n, {} FROM made",
-            self.numbers(1, 500, 500),
+            self.numbers(1, 5_000, 5_000),
             self.id("005"),
             self.at(0),
             self.sql.json("'{\"deliveries\":1}'"),

@@ -1,0 +1,7 @@
+//! The dashboard's pages about files, batches, events and webhooks, and the queries behind them.
+
+mod actions;
+mod hostile;
+mod lists;
+mod plans;
+mod visitor;
