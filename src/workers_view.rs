@@ -1,16 +1,24 @@
-//! What the API learns from Redis: which files have become final, and who works. All of it may be missing.
+//! What API and dashboard learn from the queues: which files have become final, who works on what, and what waits.
+//! All of it may be missing.
 
 use crate::http::{Health, Waiters};
+use entity::{DeliveryId, FileId};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
-use landfall_queue::Inspector;
-use landfall_workers::{Queues, SETTLED};
-use std::time::{Duration, SystemTime};
+use landfall_queue::{
+    Inspector, MemoryUse, MinuteCount, NewJob, QueueError, QueueStats, WorkerInfo,
+};
+use landfall_workers::{MaintenanceJob, QueueName, Queues, SETTLED};
+use serde_json::Value;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
 /// A worker that has been silent for longer is not counted: a live one beats every 2.5 s.
 const ALIVE: Duration = Duration::from_secs(15);
 
-/// The API's view of the workers.
+/// Minutes of a queue's history.
+const HOUR: u32 = 60;
+
+/// The way to the queues; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct WorkersView {
     queues: Queues,
@@ -32,6 +40,109 @@ impl WorkersView {
     }
 }
 
+/// One queue, as it is now.
+#[derive(Clone, Debug)]
+pub struct QueueView {
+    pub name: QueueName,
+    pub stats: QueueStats,
+    /// Of the last hour, oldest first.
+    pub minutes: Vec<MinuteCount>,
+}
+
+/// Everything the queues know, as it is now.
+#[derive(Clone, Debug)]
+pub struct QueuesView {
+    pub queues: Vec<QueueView>,
+    /// Newest beat first.
+    pub workers: Vec<WorkerInfo>,
+    pub memory: MemoryUse,
+}
+
+/// What a job is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    File(FileId),
+    Delivery(DeliveryId),
+}
+
+/// The subject of a job's arguments.
+#[must_use]
+pub fn subject(args: &Value) -> Option<Subject> {
+    let id = |name: &str| args[name].as_str();
+    let file = id("file_id").and_then(|id| id.parse().ok());
+    let delivery = id("delivery_id").and_then(|id| id.parse().ok());
+    file.map(Subject::File).or(delivery.map(Subject::Delivery))
+}
+
+impl WorkersView {
+    /// For looking at single jobs, and repairing them.
+    #[must_use]
+    pub fn inspector(&self) -> Inspector {
+        Inspector::new(self.queues.redis.clone())
+    }
+
+    /// Every queue and worker.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn look(&self) -> Result<QueuesView, QueueError> {
+        let inspector = self.inspector();
+        let queue = async |name: QueueName| {
+            let (stats, minutes) = tokio::try_join!(
+                inspector.stats(name.as_str()),
+                inspector.per_minute(name.as_str(), HOUR)
+            )?;
+            Ok(QueueView {
+                name,
+                stats,
+                minutes,
+            })
+        };
+        let [first, second, third] = QueueName::ALL;
+        let (first, second, third, workers, memory) = tokio::try_join!(
+            queue(first),
+            queue(second),
+            queue(third),
+            inspector.workers(),
+            inspector.memory()
+        )?;
+        Ok(QueuesView {
+            queues: vec![first, second, third],
+            workers,
+            memory,
+        })
+    }
+
+    /// Has a worker sweep, now.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn sweep(&self) -> Result<(), QueueError> {
+        self.push(|tick| MaintenanceJob::Sweep { tick }).await
+    }
+
+    /// Has a worker audit the installation, now; not a second time while one does.
+    ///
+    /// # Errors
+    /// When Redis cannot be reached.
+    pub async fn audit(&self) -> Result<(), QueueError> {
+        self.push(|tick| MaintenanceJob::Audit { tick }).await
+    }
+
+    async fn push(&self, job: impl Fn(u64) -> MaintenanceJob) -> Result<(), QueueError> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let job = job(now.unwrap_or_default().as_secs() + 1);
+        let new = NewJob::new(job.id(), job);
+        self.queues.maintenance.push(new).await.map(drop)
+    }
+}
+
+/// True when this worker has said lately that it lives.
+#[must_use]
+pub fn is_alive(worker: &WorkerInfo, now: SystemTime) -> bool {
+    now.duration_since(worker.last_beat).unwrap_or_default() < ALIVE
+}
+
 impl Health for WorkersView {
     fn redis(&self) -> BoxFuture<'_, Result<(), String>> {
         let ping = self.queues.redis.ping();
@@ -46,10 +157,7 @@ impl Health for WorkersView {
                 .await
                 .map_err(|error| error.to_string())?;
             let now = SystemTime::now();
-            let alive = workers.iter().filter(|worker| {
-                let silent = now.duration_since(worker.last_beat).unwrap_or_default();
-                silent < ALIVE
-            });
+            let alive = workers.iter().filter(|worker| is_alive(worker, now));
             Ok(alive.count())
         }
         .boxed()

@@ -11,6 +11,7 @@ compile_error!(
 );
 
 mod api;
+mod audit;
 mod batches;
 mod faults;
 mod journey;

@@ -1,5 +1,6 @@
 //! Landfall's domain: files come in, are verified, stored and announced. No HTTP server, no job runner.
 
+pub mod audit;
 pub mod batches;
 pub mod clock;
 pub mod config;
@@ -12,9 +13,11 @@ pub mod failpoint;
 pub mod files;
 pub mod finalize;
 pub mod idempotency;
+pub mod minutes;
 pub mod outbox;
 pub mod overview;
 pub mod page;
+pub mod periodic;
 pub mod repairs;
 pub mod seed;
 pub mod sessions;

@@ -106,6 +106,44 @@ impl MinuteCount {
     }
 }
 
+/// The memory of Redis, in bytes (Redis, «INFO», section memory).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct MemoryUse {
+    /// Used by data and Redis itself.
+    pub used: u64,
+    /// `maxmemory`; zero: no limit but the machine's.
+    pub limit: u64,
+}
+
+impl MemoryUse {
+    /// Reads the answer of one node, or sums up those of several.
+    pub(crate) fn read(reply: &redis::Value) -> Self {
+        match reply {
+            redis::Value::Map(nodes) => nodes.iter().fold(Self::default(), |sum, (_, node)| {
+                let node = Self::read(node);
+                Self {
+                    used: sum.used + node.used,
+                    limit: sum.limit + node.limit,
+                }
+            }),
+            reply => {
+                let text = String::from_redis_value_ref(reply).unwrap_or_default();
+                let field = |name: &str| {
+                    let mut lines = text.lines();
+                    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+                    value
+                        .and_then(|value| value.trim().parse().ok())
+                        .unwrap_or(0)
+                };
+                Self {
+                    used: field("used_memory"),
+                    limit: field("maxmemory"),
+                }
+            }
+        }
+    }
+}
+
 /// A worker as it described itself with its last beat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WorkerInfo {

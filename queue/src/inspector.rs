@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use crate::{
     QueueError, Redis,
-    inspection::{JobInfo, JobState, MinuteCount, QueueStats, RunningJob, WorkerInfo, time},
+    inspection::{
+        JobInfo, JobState, MemoryUse, MinuteCount, QueueStats, RunningJob, WorkerInfo, time,
+    },
     keys::Keys,
     scripts,
 };
@@ -107,6 +109,17 @@ impl Inspector {
             .into_iter()
             .filter_map(|(_, beat, about)| worker(beat, &about))
             .collect())
+    }
+
+    /// How much memory Redis uses, and how much it may: of all nodes of a cluster.
+    ///
+    /// # Errors
+    /// [`QueueError::Redis`] or [`QueueError::Timeout`].
+    pub async fn memory(&self) -> Result<MemoryUse, QueueError> {
+        let mut command = redis::cmd("INFO");
+        command.arg("memory");
+        let reply: redis::Value = self.redis.command(&command).await?;
+        Ok(MemoryUse::read(&reply))
     }
 
     /// One job, or `None` if it is unknown: never pushed, trimmed, deleted or lost.

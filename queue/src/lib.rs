@@ -78,7 +78,7 @@ pub use tokio_util::sync::CancellationToken;
 pub use self::{
     connection::Redis,
     error::QueueError,
-    inspection::{JobInfo, JobState, MinuteCount, QueueStats, RunningJob, WorkerInfo},
+    inspection::{JobInfo, JobState, MemoryUse, MinuteCount, QueueStats, RunningJob, WorkerInfo},
     inspector::Inspector,
     job::{Job, JobContext, NewJob, Pushed, PushedCount},
     outcome::RetryAfter,

@@ -3,7 +3,7 @@
 use super::{EmbeddedRedis, Parts, assemble, connect_redis, lock_data_dir};
 use crate::http;
 use anyhow::Context;
-use landfall_core::{config::Config, db::Database};
+use landfall_core::{config::Config, db::Database, minutes};
 use landfall_workers::{QueueName, Workers};
 use std::{net::SocketAddr, sync::Arc};
 use tokio::{
@@ -75,7 +75,9 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
         .probe()
         .await
         .context("staging is not fit for use")?;
+    let db = parts.landfall.db.clone();
     let outcome = run_roles(parts, roles, listener, address, stop).await;
+    minutes::write(&db).await;
     if let Some(redis) = embedded {
         redis.stop().await;
     }

@@ -4,6 +4,7 @@
 //! 1 failed, 2 called wrongly.
 
 mod admin;
+mod audit;
 mod bench;
 mod client;
 mod logging;
@@ -43,6 +44,8 @@ pub enum Command {
     Check(admin::CheckArgs),
     /// Drive on whatever is stuck and remove what is left over, once, now.
     Sweep(admin::SweepArgs),
+    /// Check database against storage, staging and outbox. Exit status: 0 clean, 1 offenders, 2 could not run.
+    Audit(audit::AuditArgs),
     /// Make, list and take back tokens.
     Token {
         #[command(subcommand)]
@@ -105,6 +108,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Bench(args) if args.command.is_none() => return bench::run(args).await,
         Command::Client(command) => return client::run(command).await,
+        Command::Audit(args) => return Ok(audit::run(cli.config, args).await),
         _ => {}
     }
     let config = Config::load(Sources::process(cli.config))?;
@@ -154,9 +158,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Token { command } => token::run(&config, command).await?,
         Command::Check(args) => return admin::check(config, args).await,
         Command::Sweep(args) => return admin::sweep(config, args).await,
-        Command::Completions { .. } | Command::Openapi | Command::Bench(_) | Command::Client(_) => {
-            unreachable!("answered above")
-        }
+        Command::Completions { .. }
+        | Command::Openapi
+        | Command::Bench(_)
+        | Command::Client(_)
+        | Command::Audit(_) => unreachable!("answered above"),
     }
     Ok(ExitCode::SUCCESS)
 }

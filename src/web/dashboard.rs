@@ -1,11 +1,17 @@
 //! What pages work with.
 
-use super::{live::Live, refusal::Refusal, sign_in::FailedSignIns};
-use crate::{http::State, workers_view::WorkersView};
+use super::{fresh::Fresh, live::Live, overview, refusal::Refusal, sign_in::FailedSignIns};
+use crate::{
+    http::State,
+    workers_view::{QueuesView, WorkersView},
+};
 use landfall_core::context::Landfall;
 use poem::{FromRequest, Request, RequestBody, Result};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
+
+/// How long what the queues know is shown.
+const QUEUES_SEEN_FOR: Duration = Duration::from_millis(900);
 
 /// The dashboard of one process; cheap to clone.
 #[derive(Clone, Debug)]
@@ -17,6 +23,8 @@ struct Shared {
     queues: WorkersView,
     live: Live,
     failed_sign_ins: FailedSignIns,
+    overview: overview::Seen,
+    queues_seen: Fresh<Option<QueuesView>>,
 }
 
 impl Dashboard {
@@ -26,6 +34,8 @@ impl Dashboard {
             queues,
             live: Live::default(),
             failed_sign_ins: FailedSignIns::default(),
+            overview: overview::Seen::default(),
+            queues_seen: Fresh::new(QUEUES_SEEN_FOR),
         }))
     }
 
@@ -41,6 +51,23 @@ impl Dashboard {
     /// What only the queues know. Every call may fail, and ends soon.
     pub(crate) fn queues(&self) -> &WorkersView {
         &self.0.queues
+    }
+
+    /// Everything the queues know, as of a moment ago; none while Redis is away.
+    pub(super) async fn queues_lately(&self) -> Arc<Option<QueuesView>> {
+        let look = async { self.queues().look().await.ok() };
+        self.0.queues_seen.get(look).await
+    }
+
+    /// What the overview has seen lately.
+    pub(super) fn overview(&self) -> &overview::Seen {
+        &self.0.overview
+    }
+
+    /// Something was changed by hand: pages show it at once.
+    pub(super) async fn forget_seen(&self) {
+        self.0.queues_seen.forget().await;
+        self.0.overview.forget().await;
     }
 
     pub(super) fn live(&self) -> &Live {

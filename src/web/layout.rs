@@ -22,8 +22,9 @@ pub(super) const DID: &str = "did";
 /// How long after it was done it is shown.
 const JUST: TimeDelta = TimeDelta::minutes(2);
 
-/// htmx, without what a strict policy forbids it.
-const HTMX: &str = r#"{"includeIndicatorCSS":false,"history":false}"#;
+/// htmx: no styles of its own, no keeping of pages, and what a visitor has opened stays open when a part changes.
+const HTMX: &str =
+    r#"{"includeIndicatorCSS":false,"history":false,"morphIgnore":["data-htmx-powered","open"]}"#;
 
 /// The parts of the dashboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

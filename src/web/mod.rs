@@ -9,10 +9,12 @@
 mod access;
 mod assets;
 mod batches;
+mod chart;
 mod dashboard;
 mod events;
 mod files;
 mod format;
+mod fresh;
 mod gate;
 mod layout;
 mod listing;

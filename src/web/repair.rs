@@ -37,6 +37,7 @@ pub(crate) async fn done(
         "changed by hand"
     );
     let id = repairs::record(&landfall.db, &landfall.clock, repair).await?;
+    dashboard.forget_seen().await;
     let (path, query) = page.split_once('?').unwrap_or((page, ""));
     let did = href(path, &[(DID, &id.to_string())]);
     let to = match query {

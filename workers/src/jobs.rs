@@ -24,6 +24,8 @@ pub enum MaintenanceJob {
     Purge { file_id: FileId },
     /// Run the sweep that is due at this second of the Unix epoch.
     Sweep { tick: u64 },
+    /// Run the audit that is due at this second of the Unix epoch.
+    Audit { tick: u64 },
 }
 
 impl Job for FinalizeJob {
@@ -51,10 +53,14 @@ impl DeliverJob {
 }
 
 impl MaintenanceJob {
-    pub(crate) fn id(&self) -> String {
+    /// Under which the queue takes it once at a time.
+    #[must_use]
+    pub fn id(&self) -> String {
         match self {
             Self::Purge { file_id } => format!("purge:{file_id}"),
             Self::Sweep { tick } => format!("sweep:{tick}"),
+            // One at a time, however long it takes: two would leave no slot for sweeps.
+            Self::Audit { .. } => "audit".to_owned(),
         }
     }
 }

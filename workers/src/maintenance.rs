@@ -1,8 +1,8 @@
-//! `maintenance`: purges and sweeps.
+//! `maintenance`: purges, sweeps and audits.
 
 use crate::jobs::MaintenanceJob;
 use apalis::prelude::{BoxDynError, Data};
-use landfall_core::{context::Landfall, files, sweep};
+use landfall_core::{audit, context::Landfall, files, sweep};
 
 #[tracing::instrument(name = "maintenance", skip_all, fields(job = job.id()))]
 pub(crate) async fn handle(
@@ -18,6 +18,21 @@ pub(crate) async fn handle(
                 tracing::info!(?report, "swept");
             }
         }
+        MaintenanceJob::Audit { tick } => {
+            if let Some(report) = audit::audit_at(&landfall, tick).await? {
+                told(&report);
+            }
+        }
     }
     Ok(())
+}
+
+/// `landfall audit` lists the offenders; their ids may be long and their keys have names in them.
+fn told(report: &audit::Report) {
+    let checked = report.checked;
+    if report.is_clean() {
+        tracing::info!(checked, "audited: everything is as it must be");
+    } else {
+        tracing::warn!(checked, left = ?report.left, "audited: run `landfall audit` to see the offenders");
+    }
 }

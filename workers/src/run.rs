@@ -1,9 +1,9 @@
-//! The workers of one process: a pool for each queue, and the sweep's clock.
+//! The workers of one process: a pool for each queue, and the clocks of sweep and audit.
 
 use crate::{
     deliver, finalize, maintenance,
     queues::{QueueName, Queues},
-    tick::{self, Every},
+    tick::{self, Chore, Every},
 };
 use apalis::prelude::{Monitor, MonitorError, WorkerBuilder};
 use apalis_cron::CronScheduler;
@@ -12,7 +12,7 @@ use landfall_queue::WorkerIdentity;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Purges and sweeps at once in one process.
+/// Purges, sweeps and audits at once in one process.
 const MAINTENANCE_CONCURRENCY: usize = 2;
 
 /// [`Workers::name`], for handlers.
@@ -100,21 +100,30 @@ pub async fn run(
                         .data(landfall.clone())
                         .build(maintenance::handle)
                 });
-                let (every, queues, name) = (
-                    Every::new(config.sweep.interval),
-                    queues.clone(),
-                    name.clone(),
-                );
-                monitor.register(move |run| {
-                    WorkerBuilder::new(format!("sweep-clock-{name}-{run}"))
-                        .backend(CronScheduler::new(every.clone()))
-                        .data(queues.clone())
-                        .build(tick::handle)
-                })
+                let monitor = clock(monitor, Chore::Sweep, config.sweep.interval, &queues, &name);
+                clock(monitor, Chore::Audit, config.audit.interval, &queues, &name)
             }
         };
     }
     landfall_queue::run(monitor, &queues.redis, stop, workers.finish_within).await
+}
+
+fn clock(
+    monitor: Monitor,
+    chore: Chore,
+    interval: Duration,
+    queues: &Queues,
+    process: &str,
+) -> Monitor {
+    let (every, queues) = (Every::new(interval), queues.clone());
+    let name = format!("{}-clock-{process}", chore.as_str());
+    monitor.register(move |run| {
+        WorkerBuilder::new(format!("{name}-{run}"))
+            .backend(CronScheduler::new(every.clone()))
+            .data(chore)
+            .data(queues.clone())
+            .build(tick::handle)
+    })
 }
 
 fn host() -> String {

@@ -1,8 +1,8 @@
-//! The sweep's clock: every process ticks at the same seconds, and pushes the same job for each.
+//! The clocks of sweep and audit: every process ticks at the same seconds, and pushes the same job for each.
 //!
 //! Three fences let each tick sweep once: the ticks lie at multiples of the interval since the Unix epoch, so all
 //! processes name them alike; the queue takes one job of an id at a time; and the database lets a sweep begin only
-//! if none has begun since.
+//! if none has begun since. So it is with audits, but that one which was interrupted is begun again.
 
 use crate::{jobs::MaintenanceJob, queues::Queues};
 use apalis::prelude::{BoxDynError, Data};
@@ -40,16 +40,38 @@ impl<Tz> Schedule<Tz> for Every {
     }
 }
 
-pub(crate) async fn handle(tick: Tick, queues: Data<Queues>) -> Result<(), BoxDynError> {
-    let sweep = MaintenanceJob::Sweep {
-        tick: tick.get_timestamp(),
-    };
-    if let Err(error) = queues
-        .maintenance
-        .push(NewJob::new(sweep.id(), sweep))
-        .await
-    {
-        tracing::warn!(%error, "the sweep could not be pushed, the next one will find what it would have found");
+/// What a tick asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Chore {
+    Sweep,
+    Audit,
+}
+
+impl Chore {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Sweep => "sweep",
+            Self::Audit => "audit",
+        }
+    }
+
+    fn job(self, tick: u64) -> MaintenanceJob {
+        match self {
+            Self::Sweep => MaintenanceJob::Sweep { tick },
+            Self::Audit => MaintenanceJob::Audit { tick },
+        }
+    }
+}
+
+pub(crate) async fn handle(
+    tick: Tick,
+    chore: Data<Chore>,
+    queues: Data<Queues>,
+) -> Result<(), BoxDynError> {
+    let job = chore.job(tick.get_timestamp());
+    if let Err(error) = queues.maintenance.push(NewJob::new(job.id(), job)).await {
+        let chore = chore.as_str();
+        tracing::warn!(%error, chore, "it could not be pushed, the next one will find what it would have found");
     }
     Ok(())
 }

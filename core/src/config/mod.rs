@@ -33,6 +33,7 @@ pub struct Config {
     pub workers: Workers,
     pub webhooks: Webhooks,
     pub sweep: Sweep,
+    pub audit: Audit,
     pub outbox: Outbox,
     pub auth: Auth,
     pub log: Log,
@@ -112,6 +113,11 @@ pub struct Webhooks {
 
 #[derive(Clone, Debug)]
 pub struct Sweep {
+    pub interval: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Audit {
     pub interval: Duration,
 }
 
@@ -217,6 +223,9 @@ impl Config {
             },
             sweep: Sweep {
                 interval: read.within("sweep.interval", SECOND, DAY),
+            },
+            audit: Audit {
+                interval: read.within("audit.interval", SECOND, 30 * DAY),
             },
             outbox: Outbox {
                 retention: read.at_least("outbox.retention", SECOND),

@@ -11,7 +11,7 @@ mod migrate;
 #[cfg(feature = "failpoints")]
 mod watch;
 
-use crate::clock::Clock;
+use crate::{clock::Clock, minutes::Tally};
 use entity::Timestamp;
 use futures::future::BoxFuture;
 use group::GroupCommit;
@@ -57,6 +57,7 @@ pub struct Database {
     read: DatabaseConnection,
     write: Writer,
     migration_lock: Option<Arc<Path>>,
+    tally: Arc<Tally>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +84,7 @@ impl Database {
                 read: pool.clone(),
                 write: Writer::Pool(pool),
                 migration_lock: None,
+                tally: Arc::default(),
             })
         } else {
             Err(OpenError::UnknownKind)
@@ -107,6 +109,7 @@ impl Database {
             read: connect(max_connections).await?,
             write: Writer::Group(GroupCommit::start(write)),
             migration_lock: Some(path.with_extension("migrate.lock").into()),
+            tally: Arc::default(),
         })
     }
 
@@ -149,6 +152,11 @@ impl Database {
                 }
             }
         }
+    }
+
+    /// Counts that are to be written soon (see `minutes`).
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// Asks the database something trivial.

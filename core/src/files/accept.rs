@@ -4,7 +4,14 @@
 //! leaves a staged file without a job, which the sweep pushes.
 
 use super::{FileName, staging_column};
-use crate::{batches, clock::Clock, db::Database, digest::Sha256Digest, storage::transfer::Piece};
+use crate::{
+    batches,
+    clock::Clock,
+    db::Database,
+    digest::Sha256Digest,
+    minutes::{self, Counted},
+    storage::transfer::Piece,
+};
 use entity::{BatchId, FileId, Timestamp, file};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
 use std::time::Duration;
@@ -45,10 +52,17 @@ pub async fn accept(
 ) -> Result<file::Model, AcceptError> {
     let now = clock.now();
     let expires_at = new.expires_in.map(|ttl| clock.after(ttl));
-    db.write(move |transaction| {
-        Box::pin(async move { insert(transaction, new, now, expires_at).await })
-    })
-    .await
+    let row = db
+        .write(move |transaction| {
+            Box::pin(async move { insert(transaction, new, now, expires_at).await })
+        })
+        .await?;
+    let received = [
+        (Counted::FilesReceived, 1),
+        (Counted::BytesReceived, row.size_bytes.unsigned_abs()),
+    ];
+    minutes::count(db, clock, &received);
+    Ok(row)
 }
 
 async fn insert(

@@ -10,6 +10,7 @@ use crate::{
     context::Landfall,
     failpoint,
     files::{self, Scope},
+    minutes::{self, Counted},
     outbox::Written,
     storage::{
         StorageError, StorageKey,
@@ -201,6 +202,7 @@ impl Run<'_> {
             })
             .await?;
         failpoint!("finalize.committed");
+        minutes::count(&landfall.db, &landfall.clock, &[(Counted::FilesStored, 1)]);
         announce(landfall, &written).await;
         failpoint!("finalize.announced");
         landfall.dispatch.settled(self.file().id).await;
@@ -229,6 +231,7 @@ impl Run<'_> {
             })
             .await?;
         failpoint!("finalize.failed");
+        minutes::count(&landfall.db, &landfall.clock, &[(Counted::FilesFailed, 1)]);
         announce(landfall, &written).await;
         landfall.dispatch.settled(self.file().id).await;
         landfall.dispatch.purge(&[self.file().id]).await;

@@ -58,6 +58,17 @@ pub struct ListedObject {
     pub modified: DateTime<Utc>,
 }
 
+/// What is being written, or what an interrupted write has left: an open multipart upload, or a temporary file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfinished {
+    /// The key the object is to have; a temporary file has none yet.
+    pub key: Option<String>,
+    /// The id of the multipart upload, or the name of the temporary file.
+    pub id: String,
+    /// When the upload was begun, or the file last written to.
+    pub since: DateTime<Utc>,
+}
+
 /// What a download of a signed URL is to say of itself, over what the object says.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UrlOptions<'a> {
@@ -71,6 +82,9 @@ pub struct UrlOptions<'a> {
 pub type ObjectStream = BoxStream<'static, Result<Bytes, StorageError>>;
 /// The objects of a list, in pages of at most [`PAGE`].
 pub type ObjectPages = BoxStream<'static, Result<Vec<ListedObject>, StorageError>>;
+
+/// All that is unfinished, in pages of at most [`PAGE`].
+pub type UnfinishedPages = BoxStream<'static, Result<Vec<Unfinished>, StorageError>>;
 
 /// Where stored objects live; clones share connections and state.
 #[derive(Clone, Debug)]
@@ -217,6 +231,31 @@ impl Storage {
                     source: late.into(),
                 })
             })
+    }
+
+    /// Every open multipart upload below Landfall's prefixes, or every temporary file. A store that cannot list
+    /// multipart uploads has none; that is logged once.
+    #[must_use]
+    pub fn unfinished(&self) -> UnfinishedPages {
+        match &self.place {
+            Place::Fs(fs) => fs.unfinished(),
+            Place::S3(s3) => s3.unfinished(),
+        }
+    }
+
+    /// Removes one of them; one that is gone counts as removed, and a multipart upload that cannot be aborted now is
+    /// logged and left to the sweep.
+    ///
+    /// # Errors
+    /// What the file system answers.
+    pub async fn remove_unfinished(&self, unfinished: &Unfinished) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Fs(fs) => fs.remove_unfinished(unfinished).await,
+            Place::S3(s3) => {
+                s3.abort_unfinished(unfinished).await;
+                Ok(())
+            }
+        }
     }
 
     /// Removes what interrupted writes have left since before `before`: temporary files, open multipart uploads.

@@ -29,25 +29,36 @@ pub(super) enum LitterError {
 /// A key that some row knows is removed as soon as that row is done with it; one that none knows may belong to a
 /// request that is still going on, and is left for `staging.grace`.
 pub(super) async fn remove_staging(landfall: &Landfall) -> Result<u64, LitterError> {
-    let unknown_since = landfall.clock.before(landfall.config.staging.grace);
     let mut pages = landfall.staging.list();
     let mut removed = 0;
     while let Some(page) = pages.try_next().await? {
-        let known = Known::of(landfall, &page).await?;
-        for staged in page {
-            let key = staged.key.0;
-            let unused = match (known.rows.contains(&key), known.in_use.contains(&key)) {
-                (_, true) => false,
-                (true, false) => true,
-                (false, false) => staged.modified < unknown_since,
-            };
-            if unused {
-                landfall.staging.delete(staged.key).await?;
-                removed += 1;
-            }
+        for staged in unused(landfall, page).await? {
+            landfall.staging.delete(staged.key).await?;
+            removed += 1;
         }
     }
     Ok(removed)
+}
+
+/// Those of a page of staging that nobody has any more use for.
+///
+/// # Errors
+/// The database's.
+pub(crate) async fn unused(
+    landfall: &Landfall,
+    page: Vec<ListedStaging>,
+) -> Result<Vec<ListedStaging>, DbErr> {
+    let unknown_since = landfall.clock.before(landfall.config.staging.grace);
+    let known = Known::of(landfall, &page).await?;
+    let unused = |staged: &ListedStaging| {
+        let key = staged.key.0;
+        match (known.rows.contains(&key), known.in_use.contains(&key)) {
+            (_, true) => false,
+            (true, false) => true,
+            (false, false) => staged.modified < unknown_since,
+        }
+    };
+    Ok(page.into_iter().filter(unused).collect())
 }
 
 /// What the database says of a page of staging keys. A file's bytes lie under its own id, an upload's under its.

@@ -5,12 +5,13 @@
 //! others from running. It only pushes jobs and cleans up: the work itself is done where it is always done.
 
 mod files;
-mod litter;
+pub(crate) mod litter;
 mod record;
 
-use crate::{context::Landfall, deliver, idempotency, outbox, uploads};
+pub use crate::periodic::LastRun;
+use crate::{context::Landfall, deliver, idempotency, minutes, outbox, uploads};
 use entity::Timestamp;
-pub use record::{LastRun, last_run};
+pub use record::last_run;
 use sea_orm::DbErr;
 use serde::Serialize;
 use std::{error::Error, fmt, future::Future};
@@ -48,6 +49,8 @@ pub struct SweepReport {
     pub events_deleted: u64,
     /// Answers kept for an `Idempotency-Key`, past their day.
     pub keys_forgotten: u64,
+    /// Counts of minutes that were older than two weeks.
+    pub minutes_forgotten: u64,
     /// Steps that failed, with why.
     pub faults: Vec<String>,
 }
@@ -70,6 +73,7 @@ impl fmt::Display for SweepReport {
             ),
             (self.events_deleted, "old events deleted"),
             (self.keys_forgotten, "idempotency keys forgotten"),
+            (self.minutes_forgotten, "old counts of minutes forgotten"),
         ] {
             writeln!(f, "{count:>8}  {what}")?;
         }
@@ -146,6 +150,12 @@ async fn run(landfall: &Landfall, started: Timestamp) -> SweepReport {
         note(&mut report, "removed endpoints", end_deliveries(landfall)).await;
     report.events_deleted = note(&mut report, "old events", delete_events(landfall)).await;
     report.keys_forgotten = note(&mut report, "idempotency keys", forget_keys(landfall)).await;
+    report.minutes_forgotten = note(
+        &mut report,
+        "old counts",
+        minutes::forget(&landfall.db, &landfall.clock),
+    )
+    .await;
     if let Err(error) = record::finished(landfall, started, &report).await {
         report
             .faults

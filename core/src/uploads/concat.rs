@@ -6,7 +6,7 @@
 use super::{
     NewUpload, UploadError,
     create::{insert_file, require_allowed},
-    finish::stage_file,
+    finish::{self, Staged, stage_file},
     hold::{open, signed},
     query::is_open,
 };
@@ -77,8 +77,8 @@ pub async fn concatenate(
             })
         })
         .await?;
-    if let Some(file) = staged {
-        landfall.dispatch.finalize(&[file]).await;
+    if let Some(staged) = staged {
+        finish::push(landfall, staged).await;
     }
     let made = Entity::find_by_id(id).one(landfall.db.read()).await?;
     made.ok_or(UploadError::NotFound)
@@ -236,7 +236,7 @@ pub(super) async fn partial_received(
     transaction: &impl ConnectionTrait,
     partial: &Model,
     now: Timestamp,
-) -> Result<Option<FileId>, UploadError> {
+) -> Result<Option<Staged>, UploadError> {
     if partial.file_id.0 == partial.id.0 {
         return Ok(None);
     }
@@ -251,7 +251,7 @@ async fn complete_if_whole(
     transaction: &impl ConnectionTrait,
     id: UploadId,
     now: Timestamp,
-) -> Result<Option<FileId>, UploadError> {
+) -> Result<Option<Staged>, UploadError> {
     let rows = open(id)
         .col_expr(Column::UpdatedAt, Expr::value(now))
         .exec_with_returning(transaction)
@@ -290,8 +290,9 @@ async fn complete_if_whole(
         .col_expr(Column::BytesReceived, Expr::value(signed(total)))
         .exec(transaction)
         .await?;
-    stage_file(transaction, upload.file_id, &pieces, now).await?;
-    Ok(Some(upload.file_id))
+    stage_file(transaction, upload.file_id, &pieces, now)
+        .await
+        .map(Some)
 }
 
 fn order_of(upload: &Model) -> Result<Vec<UploadId>, DbErr> {

@@ -103,8 +103,8 @@ pub async fn create(
         .await;
     match written {
         Ok((upload, staged)) => {
-            if let Some(file) = staged {
-                landfall.dispatch.finalize(&[file]).await;
+            if let Some(staged) = staged {
+                finish::push(landfall, staged).await;
             }
             Ok(upload)
         }

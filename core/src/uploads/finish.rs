@@ -8,6 +8,7 @@ use super::{
 use crate::{
     context::Landfall,
     files::{Scope, staging_column},
+    minutes::{self, Counted},
     staging::StagingKey,
     storage::transfer::Piece,
 };
@@ -21,13 +22,20 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait},
 };
 
+/// A file that an upload's end has staged, to be handed to [`push`] after the commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Staged {
+    file: FileId,
+    size: u64,
+}
+
 /// Completes an upload all of whose bytes are counted. Answers the file that is staged by it, for the caller to push
-/// its finalize job after the commit; none for a partial upload that still waits for others.
+/// after the commit; none for a partial upload that still waits for others.
 pub(super) async fn received(
     transaction: &impl ConnectionTrait,
     upload: Model,
     now: Timestamp,
-) -> Result<(Model, Option<FileId>), UploadError> {
+) -> Result<(Model, Option<Staged>), UploadError> {
     let rows = open(upload.id)
         .col_expr(Column::Status, Expr::value(UploadStatus::Complete))
         .col_expr(
@@ -45,8 +53,7 @@ pub(super) async fn received(
                 key: StagingKey(upload.id.0),
                 size: upload.bytes_received.unsigned_abs(),
             };
-            stage_file(transaction, upload.file_id, &[piece], now).await?;
-            Some(upload.file_id)
+            Some(stage_file(transaction, upload.file_id, &[piece], now).await?)
         }
     };
     Ok((upload, staged))
@@ -58,9 +65,9 @@ pub(super) async fn stage_file(
     id: FileId,
     pieces: &[Piece],
     now: Timestamp,
-) -> Result<(), UploadError> {
+) -> Result<Staged, UploadError> {
     use file::Column;
-    let size = pieces.iter().map(|piece| piece.size).sum();
+    let size: u64 = pieces.iter().map(|piece| piece.size).sum();
     let found = file::Entity::find_by_id(id).one(transaction).await?;
     let expires_at = found.and_then(|file| {
         let kept_for = file.expires_at? - file.created_at;
@@ -79,8 +86,18 @@ pub(super) async fn stage_file(
         .await?;
     match changed.rows_affected {
         0 => Err(UploadError::Closed(UploadStatus::Failed)),
-        _ => Ok(()),
+        _ => Ok(Staged { file: id, size }),
     }
+}
+
+/// Has a file that is staged and committed finalized.
+pub(super) async fn push(landfall: &Landfall, staged: Staged) {
+    let received = [
+        (Counted::FilesReceived, 1),
+        (Counted::BytesReceived, staged.size),
+    ];
+    minutes::count(&landfall.db, &landfall.clock, &received);
+    landfall.dispatch.finalize(&[staged.file]).await;
 }
 
 /// Ends an upload session all of whose parts are there, and pushes its file's finalize job; again, or several times
@@ -116,7 +133,7 @@ pub async fn complete(
         })
         .await?;
     match staged {
-        Some(file) => landfall.dispatch.finalize(&[file]).await,
+        Some(staged) => push(landfall, staged).await,
         None => require_complete(landfall, id).await?,
     }
     let file = file::Entity::find_by_id(upload.file_id)

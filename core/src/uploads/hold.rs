@@ -255,8 +255,8 @@ impl Hold {
             })
             .await?;
         self.upload = upload;
-        if let Some(file) = staged {
-            self.landfall.dispatch.finalize(&[file]).await;
+        if let Some(staged) = staged {
+            finish::push(&self.landfall, staged).await;
         }
         Ok(())
     }

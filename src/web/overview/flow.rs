@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use landfall_core::overview::{Flow, Stage};
 use maud::{Markup, html};
 
-pub(super) fn panel(flow: &Flow, now: DateTime<Utc>) -> Markup {
+pub(super) fn panel(flow: &Flow, now: DateTime<Utc>, may_see_events: bool) -> Markup {
     let oldest = |stage: &Stage| {
         stage
             .oldest
@@ -60,11 +60,11 @@ pub(super) fn panel(flow: &Flow, now: DateTime<Utc>) -> Markup {
                     } }
                 }
                 li {
-                    a href="/events?status=delivered" {
+                    a href=[may_see_events.then_some("/events?status=delivered")] {
                         span.sub { "Announced" }
                         span.num { (bounded(flow.announced.count)) }
                     }
-                    a.sub href="/events?status=pending" { (waiting) }
+                    a.sub href=[may_see_events.then_some("/events?status=pending")] { (waiting) }
                 }
             }
         },

@@ -1,19 +1,25 @@
 //! `/`: is everything ashore, what is not, and the button that mends it.
 
+mod charts;
 mod flow;
+mod health;
+mod picture;
+mod proof;
+mod troubles;
 
-use super::access::Visitor;
 use super::{
+    access::Visitor,
     dashboard::Dashboard,
     gate::READ,
     layout::{Page, Section},
     live::{self, Parts},
     pages::Pages,
-    parts::part,
-    refusal::Refusal,
+    parts::{self, missing, part},
 };
-use landfall_core::overview::{self, Flow};
-use maud::html;
+use chrono::{DateTime, Utc};
+use maud::{Markup, html};
+pub(super) use picture::Seen;
+use picture::{Known, Picture};
 use poem::{Request, Response, Result, handler};
 
 /// The overview and its stream.
@@ -24,34 +30,87 @@ pub(super) fn pages(pages: Pages) -> Pages {
 }
 
 #[handler]
-async fn show(visitor: Visitor, dashboard: Dashboard) -> Result<Response> {
-    let parts = look(&dashboard).await?;
+async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
+    let picture = dashboard.overview().picture(&dashboard).await;
+    let parts = parts(&dashboard, &picture, visitor.may_repair());
     let body = html! {
         h1.unseen { "Overview" }
         @for (id, body) in &parts { (part(id, body)) }
     };
-    Ok(Page::new("Overview", Section::Overview, body)
+    Page::new("Overview", Section::Overview, body)
         .live("/live/overview")
-        .show(&visitor))
+        .show(&visitor)
 }
 
 #[handler]
 async fn stream(visitor: Visitor, dashboard: Dashboard, request: &Request) -> Result<Response> {
-    let name = live::name("overview", &visitor);
+    let (name, may_repair) = (live::name("overview", &visitor), visitor.may_repair());
     let looking = dashboard.clone();
     Ok(live::stream(&dashboard, request, &name, move || {
         let dashboard = looking.clone();
         live::boxed(async move {
-            let mut parts = look(&dashboard).await.unwrap_or_default();
+            let picture = dashboard.overview().picture(&dashboard).await;
+            let mut parts = parts(&dashboard, &picture, may_repair);
             parts.push(live::beat(dashboard.landfall().clock.now()));
             parts
         })
     })?)
 }
 
-async fn look(dashboard: &Dashboard) -> Result<Parts, Refusal> {
+fn parts(dashboard: &Dashboard, picture: &Picture, may_repair: bool) -> Parts {
+    let now = dashboard.landfall().clock.now();
+    let id = |name: &str| name.to_owned();
+    let banners = troubles::banners(picture, now, may_repair);
+    let (flow, charts, proof) = match &picture.known {
+        Some(known) => known_parts(dashboard, known, now, may_repair),
+        None => (
+            missing(
+                "The database cannot be reached.",
+                "What is shown is what the rest knows.",
+            ),
+            html! {},
+            html! {},
+        ),
+    };
+    vec![
+        (id("banners"), banners),
+        (id("flow"), flow),
+        (id("charts"), charts),
+        (id("proof"), proof),
+        (id("health"), health::panel(&picture.readiness.checks)),
+    ]
+}
+
+fn known_parts(
+    dashboard: &Dashboard,
+    known: &Known,
+    now: DateTime<Utc>,
+    may_repair: bool,
+) -> (Markup, Markup, Markup) {
+    let flow = match known.flow.is_empty() {
+        true => first_file(dashboard),
+        false => flow::panel(&known.flow, now, may_repair),
+    };
+    (
+        flow,
+        charts::panels(&known.minutes),
+        proof::panel(known.audit.as_ref(), now, may_repair),
+    )
+}
+
+/// What an empty installation shows.
+fn first_file(dashboard: &Dashboard) -> Markup {
     let landfall = dashboard.landfall();
-    let flow: Flow = overview::flow(landfall.db.read()).await?;
-    let now = landfall.clock.now();
-    Ok(vec![("flow".to_owned(), flow::panel(&flow, now))])
+    let base = landfall.public_url.as_str().trim_end_matches('/');
+    let token = match landfall.config.auth.mode {
+        landfall_core::config::AuthMode::None => "",
+        landfall_core::config::AuthMode::Tokens => " -H 'Authorization: Bearer lf_…'",
+    };
+    parts::panel(
+        "The way ashore",
+        parts::empty(
+            "No file has come in yet. Send the first:",
+            html! { pre { "curl -F file=@README.md" (token) " " (base) "/v1/files" } },
+        ),
+    )
 }

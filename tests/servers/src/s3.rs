@@ -167,6 +167,12 @@ impl S3Server {
         keys
     }
 
+    /// Leaves a multipart upload open, as a writer does that is killed after it began; answers its id.
+    #[must_use]
+    pub fn leave_upload_open(&self, bucket: &str, key: &str) -> String {
+        self.store.leave_open(bucket, key)
+    }
+
     /// The multipart uploads that were created and neither completed nor aborted.
     #[must_use]
     pub fn open_multipart_uploads(&self) -> Vec<OpenUpload> {

@@ -1,9 +1,12 @@
 //! A folder listed in pages.
 
 use super::{TEMPORARY, is_absent, modified};
-use crate::storage::{ListedObject, ObjectPages, PAGE, StorageError};
+use crate::storage::{ListedObject, ObjectPages, PAGE, StorageError, Unfinished};
 use futures::{StreamExt, stream};
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 use tokio::sync::mpsc;
 
 /// The objects below `root` whose keys begin with `prefix`. The next page is read while one is looked at.
@@ -25,6 +28,28 @@ pub(super) fn pages(root: PathBuf, prefix: String) -> ObjectPages {
         receiver.recv().await.map(|page| (page, receiver))
     });
     pages.boxed()
+}
+
+/// What lies in the folder of temporary files.
+pub(super) fn temporary(folder: &Path) -> io::Result<Vec<Unfinished>> {
+    let mut left = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = match entry.metadata() {
+            Ok(metadata) if metadata.is_file() => metadata,
+            Ok(_) => continue,
+            Err(error) if is_absent(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        if let Ok(id) = entry.file_name().into_string() {
+            left.push(Unfinished {
+                key: None,
+                id,
+                since: modified(&metadata),
+            });
+        }
+    }
+    Ok(left)
 }
 
 /// A walk through the folders that sends a page whenever one is full, and waits until it is taken.

@@ -19,14 +19,15 @@ mod list;
 use crate::{
     digest::Sha256Digest,
     storage::{
-        ObjectInfo, ObjectPages, ObjectStream, StorageError, StorageKey,
+        ObjectInfo, ObjectPages, ObjectStream, StorageError, StorageKey, Unfinished,
+        UnfinishedPages,
         durable::{Folder, Folders, blocking},
         file::stream_file,
     },
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 pub(crate) use link::Linked;
 use std::{
     fs::{self, File, Metadata},
@@ -267,6 +268,27 @@ impl FsStorage {
         self.device().await.map(drop)
     }
 
+    /// The temporary files, in one page: there are as many as copies are under way, and what crashes left.
+    pub(crate) fn unfinished(&self) -> UnfinishedPages {
+        let temporary = self.temporary.clone();
+        let list = async move {
+            blocking(move || list::temporary(&temporary))
+                .await
+                .map_err(StorageError::io("list temporary files"))
+        };
+        stream::once(list).boxed()
+    }
+
+    pub(crate) async fn remove_unfinished(
+        &self,
+        unfinished: &Unfinished,
+    ) -> Result<(), StorageError> {
+        let path = self.temporary.join(&unfinished.id);
+        blocking(move || remove_if_there(&path))
+            .await
+            .map_err(StorageError::io("remove temporary files"))
+    }
+
     pub(crate) async fn remove_abandoned(
         &self,
         before: DateTime<Utc>,
@@ -274,21 +296,12 @@ impl FsStorage {
     ) -> Result<usize, StorageError> {
         let temporary = self.temporary.clone();
         blocking(move || {
+            let left = list::temporary(&temporary)?;
+            let old = left.iter().filter(|file| file.since < before).take(limit);
             let mut removed = 0;
-            for entry in fs::read_dir(temporary)? {
-                if removed == limit {
-                    break;
-                }
-                let entry = entry?;
-                let old = match entry.metadata() {
-                    Ok(metadata) => metadata.is_file() && modified(&metadata) < before,
-                    Err(error) if is_absent(&error) => false,
-                    Err(error) => return Err(error),
-                };
-                if old {
-                    remove_if_there(&entry.path())?;
-                    removed += 1;
-                }
+            for file in old {
+                remove_if_there(&temporary.join(&file.id))?;
+                removed += 1;
             }
             Ok(removed)
         })

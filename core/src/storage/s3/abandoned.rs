@@ -1,72 +1,107 @@
 //! Multipart uploads that a crash has left open: found, and aborted.
 
 use super::{S3Storage, error, moment};
-use crate::storage::StorageError;
+use crate::storage::{StorageError, Unfinished, UnfinishedPages};
 use chrono::{DateTime, Utc};
-use std::sync::atomic::Ordering;
+use futures::{StreamExt, TryStreamExt, stream};
+use std::sync::{Arc, atomic::Ordering};
 
 /// Where Landfall puts objects: what others upload elsewhere in the bucket is not its to abort.
 const PREFIXES: [&str; 2] = ["uploads/", "staging/"];
 
+/// Where the next page begins: after this key and this upload's id.
+#[derive(Clone, Debug, Default)]
+struct Marker {
+    key: Option<String>,
+    id: Option<String>,
+}
+
 impl S3Storage {
+    /// Every open multipart upload below Landfall's prefixes, in the store's pages.
+    pub(crate) fn unfinished(self: &Arc<Self>) -> UnfinishedPages {
+        let storage = Arc::clone(self);
+        let below = move |prefix| {
+            let storage = Arc::clone(&storage);
+            stream::try_unfold(Some(Marker::default()), move |marker| {
+                let storage = Arc::clone(&storage);
+                async move {
+                    let Some(marker) = marker else {
+                        return Ok(None);
+                    };
+                    storage.open_uploads(prefix, marker).await.map(Some)
+                }
+            })
+        };
+        stream::iter(PREFIXES).flat_map(below).boxed()
+    }
+
+    async fn open_uploads(
+        &self,
+        prefix: &str,
+        after: Marker,
+    ) -> Result<(Vec<Unfinished>, Option<Marker>), StorageError> {
+        if !self.lists_uploads.load(Ordering::Relaxed) {
+            return Ok((Vec::new(), None));
+        }
+        let request = self
+            .client
+            .list_multipart_uploads()
+            .bucket(self.bucket())
+            .prefix(prefix)
+            .set_key_marker(after.key)
+            .set_upload_id_marker(after.id);
+        let page = match request.send().await {
+            Ok(page) => page,
+            Err(error) if error::answer(&error).is_some_and(|a| error::is_unknown(&a)) => {
+                self.lists_uploads.store(false, Ordering::Relaxed);
+                tracing::warn!(
+                    "the object store cannot list multipart uploads; set a rule of the bucket that aborts old ones"
+                );
+                return Ok((Vec::new(), None));
+            }
+            Err(error) => return Err(error::sorted("list multipart uploads")(error)),
+        };
+        let open = page.uploads().iter().filter_map(|upload| {
+            // One whose age is not told is nobody's to abort.
+            upload.initiated()?;
+            Some(Unfinished {
+                key: Some(upload.key()?.to_owned()),
+                id: upload.upload_id()?.to_owned(),
+                since: moment(upload.initiated()),
+            })
+        });
+        let more = page.is_truncated().unwrap_or(false);
+        let next = more.then(|| Marker {
+            key: page.next_key_marker().map(str::to_owned),
+            id: page.next_upload_id_marker().map(str::to_owned),
+        });
+        Ok((open.collect(), next))
+    }
+
     /// Aborts at most `limit` multipart uploads begun before `before`; answers how many.
     pub(crate) async fn abort_abandoned(
-        &self,
+        self: &Arc<Self>,
         before: DateTime<Utc>,
         limit: usize,
     ) -> Result<usize, StorageError> {
+        let mut pages = self.unfinished();
         let mut aborted = 0;
-        for prefix in PREFIXES {
-            if self.lists_uploads.load(Ordering::Relaxed) {
-                aborted += self.abort_below(prefix, before, limit - aborted).await?;
+        while let Some(page) = pages.try_next().await? {
+            for upload in page.iter().filter(|upload| upload.since < before) {
+                if aborted == limit {
+                    return Ok(aborted);
+                }
+                self.abort_unfinished(upload).await;
+                aborted += 1;
             }
         }
         Ok(aborted)
     }
 
-    async fn abort_below(
-        &self,
-        prefix: &str,
-        before: DateTime<Utc>,
-        limit: usize,
-    ) -> Result<usize, StorageError> {
-        let mut aborted = 0;
-        let mut request = self
-            .client
-            .list_multipart_uploads()
-            .bucket(self.bucket())
-            .prefix(prefix);
-        while aborted < limit {
-            let page = match request.clone().send().await {
-                Ok(page) => page,
-                Err(error) if error::answer(&error).is_some_and(|a| error::is_unknown(&a)) => {
-                    self.lists_uploads.store(false, Ordering::Relaxed);
-                    tracing::warn!(
-                        "the object store cannot list multipart uploads; set a rule of the bucket that aborts old ones"
-                    );
-                    return Ok(aborted);
-                }
-                Err(error) => return Err(error::sorted("list multipart uploads")(error)),
-            };
-            let stale = page
-                .uploads()
-                .iter()
-                .filter(|upload| {
-                    upload.initiated().is_some() && moment(upload.initiated()) < before
-                })
-                .filter_map(|upload| upload.key().zip(upload.upload_id()))
-                .take(limit - aborted);
-            for (key, id) in stale {
-                self.abort(key, id).await;
-                aborted += 1;
-            }
-            if !page.is_truncated().unwrap_or(false) {
-                break;
-            }
-            request = request
-                .set_key_marker(page.next_key_marker().map(str::to_owned))
-                .set_upload_id_marker(page.next_upload_id_marker().map(str::to_owned));
+    /// Aborts one; what cannot be aborted now, the sweep aborts.
+    pub(crate) async fn abort_unfinished(&self, upload: &Unfinished) {
+        if let Some(key) = &upload.key {
+            self.abort(key, &upload.id).await;
         }
-        Ok(aborted)
     }
 }

@@ -56,6 +56,20 @@ impl Store {
         }))
     }
 
+    /// Opens an upload to which nobody will send a part.
+    pub(crate) fn leave_open(&self, bucket: &str, key: &str) -> String {
+        let mut open = lock(&self.0.open);
+        let upload_id = format!("left-open-{}", open.len());
+        let upload = OpenUpload {
+            bucket: bucket.to_owned(),
+            key: key.to_owned(),
+            upload_id: upload_id.clone(),
+            initiated: SystemTime::now(),
+        };
+        open.insert(upload_id.clone(), upload);
+        upload_id
+    }
+
     /// The open uploads by key, then by age.
     pub(crate) fn open_uploads(&self) -> Vec<OpenUpload> {
         let mut uploads: Vec<_> = lock(&self.0.open).values().cloned().collect();

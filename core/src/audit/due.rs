@@ -1,0 +1,201 @@
+//! I7: nothing that is due has waited longer than two sweep periods.
+
+use super::{Audit, AuditError, Invariant, Offender, PAGE, Repair, Step};
+use crate::{deliver, files, files::Scope};
+use entity::{
+    FileId, Timestamp,
+    file::{Column, Entity, FileStatus},
+    upload,
+};
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::ExprTrait,
+};
+
+/// A row that has waited for so many sweeps was passed over.
+const PERIODS: u32 = 2;
+
+/// What a file waits for.
+#[derive(Clone, Copy, Debug)]
+enum Waits {
+    Finalize,
+    Takeover,
+    Purge,
+    Expiry,
+}
+
+impl Waits {
+    const ALL: [Self; 4] = [Self::Finalize, Self::Takeover, Self::Purge, Self::Expiry];
+
+    fn detail(self) -> &'static str {
+        match self {
+            Self::Finalize => "the staged file is overdue to be finalized",
+            Self::Takeover => "the file's worker lost its lease and none has taken over",
+            Self::Purge => "the file is over and its bytes are overdue to be removed",
+            Self::Expiry => "the stored file is overdue to be deleted",
+        }
+    }
+
+    /// Waiting for this since before `since`.
+    fn condition(self, since: Timestamp) -> Condition {
+        let all = Condition::all();
+        match self {
+            Self::Finalize => {
+                let waiting = Column::NextAttemptAt
+                    .is_null()
+                    .and(Column::StagedAt.lt(since));
+                all.add(Column::Status.eq(FileStatus::Staged))
+                    .add(waiting.or(Column::NextAttemptAt.lt(since)))
+            }
+            Self::Takeover => all
+                .add(Column::Status.eq(FileStatus::Finalizing))
+                .add(Column::LeaseExpiresAt.lt(since)),
+            Self::Purge => all
+                .add(Column::Status.is_in([FileStatus::Failed, FileStatus::Deleted]))
+                .add(Column::UpdatedAt.lt(since))
+                .add(
+                    Column::StagingKey
+                        .is_not_null()
+                        .or(Column::StorageKey.is_not_null()),
+                ),
+            Self::Expiry => all
+                .add(Column::Status.eq(FileStatus::Stored))
+                .add(Column::ExpiresAt.is_not_null())
+                .add(Column::ExpiresAt.lt(since)),
+        }
+    }
+}
+
+pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    audit.begins(Step::Due, None);
+    let landfall = audit.landfall;
+    let since = landfall
+        .clock
+        .before(PERIODS * landfall.config.sweep.interval);
+    for waits in Waits::ALL {
+        files_that_wait(audit, waits, since).await?;
+    }
+    uploads(audit, since).await?;
+    deliveries(audit, since).await
+}
+
+async fn files_that_wait(
+    audit: &mut Audit<'_>,
+    waits: Waits,
+    since: Timestamp,
+) -> Result<(), AuditError> {
+    let landfall = audit.landfall;
+    let mut after = None;
+    loop {
+        let mut query = Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(waits.condition(since))
+            .order_by_asc(Column::Id)
+            .limit(PAGE);
+        if let Some(after) = after {
+            query = query.filter(Column::Id.gt(after));
+        }
+        let page: Vec<FileId> = query.into_tuple().all(landfall.db.read()).await?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        after = Some(*last);
+        for id in &page {
+            let repair = match audit.options.repair {
+                false => Repair::NotAsked,
+                true => mend(audit, waits, *id).await,
+            };
+            let offender = Offender::new(Invariant::I7, id, waits.detail());
+            audit.found(offender, repair).await?;
+        }
+        audit.looked_at(page.len());
+    }
+}
+
+/// Does what the sweep would.
+async fn mend(audit: &Audit<'_>, waits: Waits, id: FileId) -> Repair {
+    let landfall = audit.landfall;
+    match waits {
+        Waits::Finalize | Waits::Takeover => landfall.dispatch.finalize(&[id]).await,
+        Waits::Purge => landfall.dispatch.purge(&[id]).await,
+        Waits::Expiry => {
+            match files::delete(&landfall.db, &landfall.clock, &Scope::All, id).await {
+                Ok(written) => {
+                    let due = written.map(|written| written.due).unwrap_or_default();
+                    landfall.dispatch.deliver(&due).await;
+                    landfall.dispatch.settled(id).await;
+                    landfall.dispatch.purge(&[id]).await;
+                    return Repair::Done("it was deleted");
+                }
+                Err(error) => return Repair::Left(super::chain(&error)),
+            }
+        }
+    }
+    Repair::Done("its job was pushed again")
+}
+
+/// Uploads that are past their time and still open: the sweep expires them all together.
+async fn uploads(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), AuditError> {
+    use upload::{Column, Entity, UploadStatus};
+    let landfall = audit.landfall;
+    let mut after = None;
+    loop {
+        let mut query = Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::Status.is_in([UploadStatus::Init, UploadStatus::InProgress]))
+            .filter(Column::ExpiresAt.lt(since))
+            .order_by_asc(Column::Id)
+            .limit(PAGE);
+        if let Some(after) = after {
+            query = query.filter(Column::Id.gt(after));
+        }
+        let page: Vec<entity::UploadId> = query.into_tuple().all(landfall.db.read()).await?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        after = Some(*last);
+        let expired: Result<u64, _> = match audit.options.repair {
+            true => crate::uploads::expire_due(landfall).await,
+            false => Ok(0),
+        };
+        for id in &page {
+            let repair = match (audit.options.repair, &expired) {
+                (false, _) => Repair::NotAsked,
+                (true, Ok(_)) => Repair::Done("it was expired"),
+                (true, Err(error)) => Repair::Left(super::chain(error)),
+            };
+            let detail = "the upload is overdue to be expired";
+            audit
+                .found(Offender::new(Invariant::I7, id, detail), repair)
+                .await?;
+        }
+        audit.looked_at(page.len());
+    }
+}
+
+async fn deliveries(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), AuditError> {
+    let landfall = audit.landfall;
+    let mut after = None;
+    loop {
+        let page = deliver::due(&landfall.db, since, after, PAGE).await?;
+        let repair = match audit.options.repair {
+            false => Repair::NotAsked,
+            true => {
+                landfall.dispatch.deliver(&page.due).await;
+                Repair::Done("its job was pushed again")
+            }
+        };
+        for due in &page.due {
+            let detail = "the delivery is overdue to be attempted";
+            audit
+                .found(Offender::new(Invariant::I7, due.id, detail), repair.clone())
+                .await?;
+        }
+        audit.looked_at(page.due.len());
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(()),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! I2: stored files and `file.stored` events, one to one.
+//!
+//! Delivered events are deleted after `outbox.retention`, so a file that was stored longer ago may have none.
+
+use super::{
+    Audit, AuditError, Invariant, Offender, PAGE, Repair, Step, chain,
+    objects::{self, StoredFile},
+};
+use crate::{
+    context::Landfall,
+    dispatch::DueDelivery,
+    outbox::{self, EventType, FileStored, NewEvent, WriteError},
+    storage::{NotAKey, StorageError, StorageKey},
+};
+use entity::{
+    EventId, FileId, Timestamp,
+    file::{self, FileStatus},
+    outbox_event::{Column, Entity},
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::LockType,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+use uuid::Uuid;
+
+/// Before an event's time is over: a sweep elsewhere may be a little ahead.
+const MARGIN: Duration = Duration::from_secs(60);
+
+fn key_of(file: impl std::fmt::Display) -> String {
+    format!("UploadFile:{file}")
+}
+
+/// Files of a page that have no event although it cannot have been forgotten yet.
+pub(super) async fn missing(audit: &mut Audit<'_>, page: &[StoredFile]) -> Result<(), AuditError> {
+    let landfall = audit.landfall;
+    let retention = landfall.config.outbox.retention;
+    let since = landfall.clock.before(retention.saturating_sub(MARGIN));
+    let recent: Vec<FileId> = page
+        .iter()
+        .filter(|file| file.stored_at.is_some_and(|at| at > since))
+        .map(|file| file.id)
+        .collect();
+    for id in without_event(landfall, &recent).await? {
+        // Once more, the row first: a file that is stored now has its event in the same commit.
+        if objects::still(landfall, id).await?.is_none()
+            || without_event(landfall, &[id]).await?.is_empty()
+        {
+            continue;
+        }
+        let repair = match audit.options.repair {
+            false => Repair::NotAsked,
+            true => match announce(landfall, id).await {
+                Ok(true) => Repair::Done("the event was written"),
+                // Deleted or announced by somebody else in this moment.
+                Ok(false) => continue,
+                Err(error) => Repair::Left(chain(&error)),
+            },
+        };
+        let offender = Offender::new(
+            Invariant::I2,
+            id,
+            "the stored file has no file.stored event",
+        );
+        audit.found(offender, repair).await?;
+    }
+    Ok(())
+}
+
+async fn without_event(landfall: &Landfall, files: &[FileId]) -> Result<Vec<FileId>, DbErr> {
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found: Vec<String> = Entity::find()
+        .select_only()
+        .column(Column::IdempotencyKey)
+        .filter(Column::EventType.eq(EventType::FileStored.as_str()))
+        .filter(Column::IdempotencyKey.is_in(files.iter().map(key_of)))
+        .into_tuple()
+        .all(landfall.db.read())
+        .await?;
+    let found: HashSet<String> = found.into_iter().collect();
+    let missing = files.iter().filter(|id| !found.contains(&key_of(id)));
+    Ok(missing.copied().collect())
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AnnounceError {
+    #[error("no URL can be made for the object")]
+    Url(#[from] StorageError),
+    #[error("the row has a storage key that is none")]
+    Key(#[from] NotAKey),
+    #[error("the event could not be written")]
+    Write(#[from] WriteError),
+    #[error("the row could not be read")]
+    Database(#[from] DbErr),
+}
+
+/// Writes the event finalize would have written, in a transaction in which the file is still stored; false when it is
+/// not, or when the event is there.
+async fn announce(landfall: &Landfall, id: FileId) -> Result<bool, AnnounceError> {
+    let row = file::Entity::find_by_id(id).one(landfall.db.read()).await?;
+    let Some(key) = row.and_then(|row| row.storage_key) else {
+        return Ok(false);
+    };
+    let url = landfall.url_of(id, &key.parse::<StorageKey>()?).await?;
+    let now = landfall.clock.now();
+    let written = landfall
+        .db
+        .write(move |transaction| Box::pin(write(transaction, id, url, now)))
+        .await;
+    match written {
+        Ok(Some(due)) => {
+            landfall.dispatch.deliver(&due).await;
+            Ok(true)
+        }
+        Ok(None) | Err(WriteError::Doubled { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn write(
+    transaction: &impl ConnectionTrait,
+    id: FileId,
+    url: String,
+    now: Timestamp,
+) -> Result<Option<Vec<DueDelivery>>, WriteError> {
+    let row = file::Entity::find_by_id(id)
+        .filter(file::Column::Status.eq(FileStatus::Stored))
+        .lock(LockType::NoKeyUpdate)
+        .one(transaction)
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let Some(sha256) = row.sha256.as_deref().and_then(|text| text.parse().ok()) else {
+        return Ok(None);
+    };
+    let event = NewEvent::file_stored(FileStored::of(&row, sha256, url), &row);
+    Ok(Some(outbox::write(transaction, now, event).await?.due))
+}
+
+/// An event as far as the audit looks at it.
+type Event = (EventId, Uuid, String);
+
+/// Events that no stored file stands behind.
+pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    audit.begins(Step::Events, None);
+    let landfall = audit.landfall;
+    let mut after = String::new();
+    loop {
+        // By the key, which the unique index of type and key has in order.
+        let page: Vec<Event> = Entity::find()
+            .select_only()
+            .columns([Column::Id, Column::AggregateId, Column::IdempotencyKey])
+            .filter(Column::EventType.eq(EventType::FileStored.as_str()))
+            .filter(Column::IdempotencyKey.gt(after))
+            .filter(Column::IdempotencyKey.lte(key_of(audit.until)))
+            .order_by_asc(Column::IdempotencyKey)
+            .limit(PAGE)
+            .into_tuple()
+            .all(landfall.db.read())
+            .await?;
+        let Some((_, _, last)) = page.last() else {
+            return Ok(());
+        };
+        after = last.clone();
+        let behind = statuses(landfall, page.iter().map(|(_, file, _)| *file)).await?;
+        for (event, file, key) in &page {
+            let status = behind.get(&FileId(*file)).copied();
+            let detail = match status {
+                _ if *key != key_of(file) => "its key is not that of its file",
+                Some(FileStatus::Stored | FileStatus::Deleted) => continue,
+                Some(_) => "it announces a file that is not stored",
+                None => "it announces a file that does not exist",
+            };
+            // A row of an event committed with it is there once the event is; only the event may be gone by now.
+            let gone = Entity::find_by_id(*event).one(landfall.db.read()).await?;
+            if gone.is_none() {
+                continue;
+            }
+            let repair = match (audit.options.repair, status) {
+                (false, _) => Repair::NotAsked,
+                (true, None) => match forget(landfall, *event).await {
+                    Ok(()) => Repair::Done("the event was deleted"),
+                    Err(error) => Repair::Left(chain(&error)),
+                },
+                (true, Some(_)) => Repair::Left("receivers may have acted on it".to_owned()),
+            };
+            let offender = Offender::new(Invariant::I2, event, detail);
+            audit.found(offender, repair).await?;
+        }
+        audit.looked_at(page.len());
+    }
+}
+
+async fn statuses(
+    landfall: &Landfall,
+    files: impl Iterator<Item = Uuid>,
+) -> Result<HashMap<FileId, FileStatus>, DbErr> {
+    let rows: Vec<(FileId, FileStatus)> = file::Entity::find()
+        .select_only()
+        .columns([file::Column::Id, file::Column::Status])
+        .filter(file::Column::Id.is_in(files.map(FileId)))
+        .into_tuple()
+        .all(landfall.db.read())
+        .await?;
+    Ok(rows.into_iter().collect())
+}
+
+/// Deletes an event with its deliveries and attempts: what it announces does not exist.
+async fn forget(landfall: &Landfall, id: EventId) -> Result<(), DbErr> {
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move { Entity::delete_by_id(id).exec(transaction).await.map(drop) })
+        })
+        .await
+}

@@ -1,0 +1,200 @@
+//! The audit: what must hold in every installation, counted out, and mended when asked.
+//!
+//! Owns four promises, by the names the tests give them: I1, a stored file's object is there as its row says; I2,
+//! stored files and `file.stored` events are one to one; I5, no bytes lie where no row speaks of them; I7, nothing
+//! that is due has waited longer than two sweep periods. It looks at the whole installation in pages, so memory does
+//! not grow with it. What looks wrong is looked at once more before it is called so: the installation goes on working
+//! meanwhile, and a file finalized between two pages is no offender.
+//!
+//! It changes nothing unless asked to repair, and then does what finalize, the sweep or a purge would have done, each
+//! repair fenced like theirs. A missing object cannot be mended and is only told.
+
+mod due;
+mod events;
+mod litter;
+mod objects;
+mod orphan;
+mod record;
+mod report;
+
+use crate::{context::Landfall, staging::StagingError, storage::StorageError};
+use entity::{FileId, Timestamp};
+use futures::future::BoxFuture;
+pub use record::{Latest, Summary, latest};
+pub use report::{Invariant, Offender, Repair, Report};
+use sea_orm::DbErr;
+use std::error::Error;
+
+/// Rows looked at in one query.
+const PAGE: u64 = 500;
+
+/// What an audit is to do beyond looking.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Mend what can be mended.
+    pub repair: bool,
+    /// Read every object again for its SHA-256: as much work as finalizing every file once more.
+    pub deep: bool,
+}
+
+/// The parts of an audit, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    Files,
+    Events,
+    Objects,
+    Staging,
+    Unfinished,
+    Due,
+}
+
+impl Step {
+    /// For a progress bar.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Files => "stored files",
+            Self::Events => "events",
+            Self::Objects => "objects",
+            Self::Staging => "staging",
+            Self::Unfinished => "unfinished objects",
+            Self::Due => "due rows",
+        }
+    }
+}
+
+/// Somebody who watches an audit.
+pub trait Watch: Send + Sync {
+    /// A step begins, of about `total` things if that is known.
+    fn begins(&self, step: Step, total: Option<u64>);
+
+    /// So many more were looked at.
+    fn looked_at(&self, count: u64);
+
+    /// Found, and seen again; and what was done about it.
+    fn found(&self, offender: &Offender, repair: &Repair);
+}
+
+/// Nobody watches.
+#[derive(Clone, Copy, Debug)]
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn begins(&self, _: Step, _: Option<u64>) {}
+    fn looked_at(&self, _: u64) {}
+    fn found(&self, _: &Offender, _: &Repair) {}
+}
+
+/// Why an audit could not come to its end; what it had repaired stays repaired.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    #[error("the rows could not be read")]
+    Database(#[from] DbErr),
+    #[error("storage could not be read")]
+    Storage(#[from] StorageError),
+    #[error("staging could not be read")]
+    Staging(#[from] StagingError),
+}
+
+/// Audits the whole installation, now, and records what was found. On a large one this takes long: a request to the
+/// object store for each stored file.
+///
+/// # Errors
+/// [`AuditError`] when database, storage or staging cannot be read to the end.
+pub async fn audit(
+    landfall: &Landfall,
+    options: Options,
+    watch: &dyn Watch,
+) -> Result<Report, AuditError> {
+    let started = landfall.clock.now();
+    record::begin(landfall, started, started).await?;
+    run(landfall, options, watch, started).await
+}
+
+/// Runs the audit that is due at this second since the Unix epoch, unless one has begun since and came to its end;
+/// none then. It repairs nothing.
+///
+/// # Errors
+/// As [`audit`].
+pub fn audit_at(
+    landfall: &Landfall,
+    tick: u64,
+) -> BoxFuture<'_, Result<Option<Report>, AuditError>> {
+    Box::pin(async move {
+        let due = i64::try_from(tick)
+            .ok()
+            .and_then(|second| Timestamp::from_timestamp(second, 0));
+        let started = landfall.clock.now();
+        if !record::begin(landfall, started, due.unwrap_or(started)).await? {
+            return Ok(None);
+        }
+        run(landfall, Options::default(), &Unwatched, started)
+            .await
+            .map(Some)
+    })
+}
+
+async fn run(
+    landfall: &Landfall,
+    options: Options,
+    watch: &dyn Watch,
+    started: Timestamp,
+) -> Result<Report, AuditError> {
+    let mut audit = Audit {
+        landfall,
+        options,
+        watch,
+        until: FileId::generate(),
+        report: Report::default(),
+    };
+    objects::check(&mut audit).await?;
+    events::check(&mut audit).await?;
+    litter::check(&mut audit).await?;
+    due::check(&mut audit).await?;
+    let Audit { report, .. } = audit;
+    record::finish(landfall, started, options, &report).await?;
+    Ok(report)
+}
+
+/// One audit under way.
+struct Audit<'a> {
+    landfall: &'a Landfall,
+    options: Options,
+    watch: &'a dyn Watch,
+    /// Files taken in later are the next audit's: on a busy installation this one must come to an end too.
+    until: FileId,
+    report: Report,
+}
+
+impl Audit<'_> {
+    fn begins(&self, step: Step, total: Option<u64>) {
+        self.watch.begins(step, total);
+    }
+
+    fn looked_at(&mut self, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.report.checked += count;
+        self.watch.looked_at(count);
+    }
+
+    /// One that was seen twice; `repair` is what came of mending it.
+    async fn found(&mut self, offender: Offender, repair: Repair) -> Result<(), DbErr> {
+        self.watch.found(&offender, &repair);
+        if let Repair::Done(what) = repair {
+            record::repaired(self.landfall, &offender, what).await?;
+        }
+        self.report.add(offender, &repair);
+        Ok(())
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

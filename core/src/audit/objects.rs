@@ -1,0 +1,184 @@
+//! I1 and the first half of I2: of each stored file, its object and its event.
+
+use super::{Audit, AuditError, Invariant, Offender, PAGE, Repair, Step, events};
+use crate::{
+    context::Landfall,
+    files,
+    staging::{self, Algorithm, Staging},
+    storage::{StorageError, StorageKey},
+};
+use entity::{
+    FileId, Timestamp,
+    file::{Column, Entity, FileStatus},
+};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+/// Objects asked about at once.
+const ASKED: usize = 16;
+
+/// Objects read at once.
+const READ: usize = 4;
+
+/// What the audit needs of a stored file.
+#[derive(Clone, Debug)]
+pub(super) struct StoredFile {
+    pub(super) id: FileId,
+    size_bytes: i64,
+    sha256: Option<String>,
+    storage_key: Option<String>,
+    pub(super) stored_at: Option<Timestamp>,
+}
+
+pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    let landfall = audit.landfall;
+    let stored = files::counts_by_status(landfall.db.read(), &[FileStatus::Stored]).await?;
+    audit.begins(Step::Files, Some(stored.values().sum()));
+    let mut after = None;
+    loop {
+        let page = page(audit, after).await?;
+        let Some(last) = page.last() else {
+            return Ok(());
+        };
+        after = Some(last.id);
+        for (file, _) in faults(audit, &page).await? {
+            // Looked at once more, by its row as it is now: it may have been deleted meanwhile.
+            let Some(file) = still(landfall, file.id).await? else {
+                continue;
+            };
+            if let Some(detail) = fault(landfall, &file, audit.options.deep).await? {
+                let repair = if audit.options.repair {
+                    Repair::Left("the bytes cannot be had from anywhere else".to_owned())
+                } else {
+                    Repair::NotAsked
+                };
+                let offender = Offender::new(Invariant::I1, file.id, detail);
+                audit.found(offender, repair).await?;
+            }
+        }
+        events::missing(audit, &page).await?;
+        audit.looked_at(page.len());
+    }
+}
+
+async fn page(audit: &Audit<'_>, after: Option<FileId>) -> Result<Vec<StoredFile>, DbErr> {
+    let mut query = Entity::find()
+        .filter(Column::Status.eq(FileStatus::Stored))
+        .filter(Column::Id.lte(audit.until))
+        .order_by_asc(Column::Id)
+        .limit(PAGE);
+    if let Some(after) = after {
+        query = query.filter(Column::Id.gt(after));
+    }
+    read(audit.landfall, query).await
+}
+
+/// The row as it is now, if the file is still stored.
+pub(super) async fn still(landfall: &Landfall, id: FileId) -> Result<Option<StoredFile>, DbErr> {
+    let query = Entity::find_by_id(id).filter(Column::Status.eq(FileStatus::Stored));
+    Ok(read(landfall, query).await?.pop())
+}
+
+async fn read(
+    landfall: &Landfall,
+    query: sea_orm::Select<Entity>,
+) -> Result<Vec<StoredFile>, DbErr> {
+    type Row = (
+        FileId,
+        i64,
+        Option<String>,
+        Option<String>,
+        Option<Timestamp>,
+    );
+    let rows: Vec<Row> = query
+        .select_only()
+        .columns([
+            Column::Id,
+            Column::SizeBytes,
+            Column::Sha256,
+            Column::StorageKey,
+            Column::StoredAt,
+        ])
+        .into_tuple()
+        .all(landfall.db.read())
+        .await?;
+    let file = |(id, size_bytes, sha256, storage_key, stored_at)| StoredFile {
+        id,
+        size_bytes,
+        sha256,
+        storage_key,
+        stored_at,
+    };
+    Ok(rows.into_iter().map(file).collect())
+}
+
+/// Those of a page whose objects are not as they should be, at a first look.
+async fn faults<'p>(
+    audit: &Audit<'_>,
+    page: &'p [StoredFile],
+) -> Result<Vec<(&'p StoredFile, String)>, StorageError> {
+    let (landfall, deep) = (audit.landfall, audit.options.deep);
+    let at_once = if deep { READ } else { ASKED };
+    // Boxed: without, the compiler cannot tell that the whole audit may be sent to another thread.
+    let looks: Vec<BoxFuture<'_, _>> = page
+        .iter()
+        .map(|file| async move { Ok((file, fault(landfall, file, deep).await?)) }.boxed())
+        .collect();
+    let mut looks = stream::iter(looks).buffer_unordered(at_once);
+    let mut faults = Vec::new();
+    while let Some(look) = looks.next().await {
+        let (file, fault): (_, Option<String>) = look?;
+        faults.extend(fault.map(|fault| (file, fault)));
+    }
+    Ok(faults)
+}
+
+/// What is wrong with a file's object, if anything.
+async fn fault(
+    landfall: &Landfall,
+    file: &StoredFile,
+    deep: bool,
+) -> Result<Option<String>, StorageError> {
+    let (Some(key), Some(sha256)) = (&file.storage_key, &file.sha256) else {
+        return Ok(Some("its row names no object or no SHA-256".to_owned()));
+    };
+    let Ok(key) = key.parse::<StorageKey>() else {
+        return Ok(Some("its row has a storage key that is none".to_owned()));
+    };
+    let missing = || Ok(Some("its object is not in storage".to_owned()));
+    let Some(found) = landfall.storage.head(&key).await? else {
+        return missing();
+    };
+    if i64::try_from(found.size) != Ok(file.size_bytes) {
+        return Ok(Some(format!(
+            "its object has {} bytes, its row says {}",
+            found.size, file.size_bytes
+        )));
+    }
+    let mut digest = found.sha256;
+    if deep {
+        digest = match read_again(landfall, &key).await {
+            Err(StorageError::NotFound) => return missing(),
+            read => read?,
+        };
+    }
+    let other = digest.filter(|found| found.to_string() != *sha256);
+    Ok(other.map(|found| format!("its object has the SHA-256 {found}, its row says {sha256}")))
+}
+
+async fn read_again(
+    landfall: &Landfall,
+    key: &StorageKey,
+) -> Result<Option<crate::digest::Sha256Digest>, StorageError> {
+    let bytes = landfall.storage.read(key, None).await?;
+    let options = staging::Options {
+        hashes: &[Algorithm::Sha256],
+        ..staging::Options::default()
+    };
+    let read = Staging::digest(bytes, options).await;
+    let read = read.map_err(|source| StorageError::NoAnswer {
+        action: "send all bytes of an object",
+        source: source.into(),
+    })?;
+    Ok(read.hashes.sha256)
+}

@@ -1,0 +1,125 @@
+//! What the last audit found, for the overview and `/metrics`; and who repaired what.
+
+use super::{Invariant, Offender, Options, Report};
+use crate::{
+    context::Landfall,
+    periodic::{self, Fence},
+};
+use entity::{Timestamp, audit_entry};
+use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use uuid::Uuid;
+
+const NAME: &str = "audit";
+
+/// Who stands in the operators' log for a repair.
+const ACTOR: &str = "audit";
+
+/// Offenders kept with the summary; `landfall audit` lists all.
+const KEPT: usize = 100;
+
+/// The last audit that came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latest {
+    pub finished_at: Timestamp,
+    pub summary: Summary,
+}
+
+/// What is kept of an audit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Files, events, objects and due rows looked at.
+    pub checked: u64,
+    /// Of each invariant that has offenders, how many were found.
+    pub found: BTreeMap<Invariant, u64>,
+    /// Of each invariant, how many were left as they were.
+    pub left: BTreeMap<Invariant, u64>,
+    /// Whether it was to repair.
+    pub repair: bool,
+    /// Whether every object was read again for its SHA-256.
+    pub deep: bool,
+    /// The first of those left, at most 100.
+    pub offenders: Vec<Offender>,
+}
+
+impl Summary {
+    /// How many are left, in all.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left.values().sum()
+    }
+}
+
+/// The last audit that came to its end, if any: one row, read by its key.
+///
+/// # Errors
+/// The database's.
+pub async fn latest(db: &impl ConnectionTrait) -> Result<Option<Latest>, DbErr> {
+    let run = periodic::last(db, NAME).await?;
+    let finished = run.and_then(|run| run.finished_at.zip(run.report));
+    Ok(finished.and_then(|(finished_at, report)| {
+        // A summary of another version of Landfall is as good as none.
+        let summary = serde_json::from_value(report).ok()?;
+        Some(Latest {
+            finished_at,
+            summary,
+        })
+    }))
+}
+
+pub(super) async fn begin(
+    landfall: &Landfall,
+    at: Timestamp,
+    due: Timestamp,
+) -> Result<bool, DbErr> {
+    periodic::begin(landfall, NAME, at, due, Fence::Finished).await
+}
+
+pub(super) async fn finish(
+    landfall: &Landfall,
+    started: Timestamp,
+    options: Options,
+    report: &Report,
+) -> Result<(), DbErr> {
+    let summary = Summary {
+        checked: report.checked,
+        found: report.found.clone(),
+        left: report.left.clone(),
+        repair: options.repair,
+        deep: options.deep,
+        offenders: report.offenders.iter().take(KEPT).cloned().collect(),
+    };
+    periodic::finish(landfall, NAME, started, &summary).await
+}
+
+/// Writes a repair into the operators' log. A crash before it leaves a repair that no log speaks of.
+pub(super) async fn repaired(
+    landfall: &Landfall,
+    offender: &Offender,
+    what: &'static str,
+) -> Result<(), DbErr> {
+    let row = audit_entry::Model {
+        id: Uuid::now_v7(),
+        at: landfall.clock.now(),
+        actor: ACTOR.to_owned(),
+        action: "repair".to_owned(),
+        subject: offender.id.clone(),
+        detail: serde_json::json!({
+            "invariant": offender.invariant,
+            "detail": offender.detail,
+            "repair": what,
+        }),
+    };
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                audit_entry::Entity::insert(row.into_active_model())
+                    .exec_without_returning(transaction)
+                    .await
+                    .map(drop)
+            })
+        })
+        .await
+}

@@ -1,0 +1,151 @@
+//! `landfall audit`: the whole installation checked by hand, from the configuration.
+
+use super::logging;
+use crate::app::{self, Parts};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use landfall_core::{
+    audit::{self, Offender, Options, Repair, Report, Step, Watch},
+    config::{Config, Sources},
+};
+use serde::Serialize;
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
+
+/// The exit status of an audit that could not run.
+const COULD_NOT_RUN: u8 = 2;
+
+/// Times a second that the bar is drawn at most.
+const HERTZ: u8 = 10;
+
+const BAR: &str = "{prefix:20} {bar:20} {pos}/{len} {eta}";
+const SPINNER: &str = "{prefix:20} {spinner} {pos}";
+
+#[derive(Debug, Args)]
+pub struct AuditArgs {
+    /// Mend what can be mended: write missing events, remove what no row names, push what is overdue.
+    /// After restoring an older database: objects it does not know yet are among them.
+    #[arg(long)]
+    pub repair: bool,
+    /// Read every stored object again and compare its SHA-256.
+    #[arg(long)]
+    pub deep: bool,
+    /// Print the outcome as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Outcome<'a> {
+    checked: u64,
+    offenders: &'a [Offender],
+}
+
+/// Audits, and answers by its exit status: 0 when nothing offends (or all that did was repaired), 1 when something
+/// does, 2 when the audit could not come to its end.
+pub(super) async fn run(config: Option<PathBuf>, args: AuditArgs) -> ExitCode {
+    match audited(config, &args).await {
+        Ok(report) if report.is_clean() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("landfall: the audit could not run: {error:#}");
+            ExitCode::from(COULD_NOT_RUN)
+        }
+    }
+}
+
+async fn audited(config: Option<PathBuf>, args: &AuditArgs) -> anyhow::Result<Report> {
+    let config = Config::load(Sources::process(config))?;
+    logging::start(&config.log);
+    let redis = app::connect_redis(
+        &config,
+        Some(&app::EmbeddedRedis::url_below(&config.data_dir))
+            .filter(|_| config.redis.url.is_none()),
+    )?;
+    let public_url = app::public_url(&config, config.server.bind)?;
+    let Parts { landfall, .. } = app::assemble(Arc::new(config), redis, public_url).await?;
+    let options = Options {
+        repair: args.repair,
+        deep: args.deep,
+    };
+    let bar = Bar::new();
+    let report = audit::audit(&landfall, options, &bar).await;
+    bar.0.finish_and_clear();
+    let report = report?;
+    tell(&report, args.json)?;
+    Ok(report)
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+fn tell(report: &Report, json: bool) -> anyhow::Result<()> {
+    if json {
+        let outcome = Outcome {
+            checked: report.checked,
+            offenders: &report.offenders,
+        };
+        println!("{}", serde_json::to_string_pretty(&outcome)?);
+    } else {
+        for offender in &report.offenders {
+            let Offender {
+                invariant,
+                id,
+                detail,
+            } = offender;
+            println!("{invariant}  {id}  {detail}");
+        }
+        let left: u64 = report.left.values().sum();
+        println!("{} checked, {left} offenders", report.checked);
+    }
+    if report.unlisted() > 0 {
+        eprintln!(
+            "landfall: {} more offenders are not listed",
+            report.unlisted()
+        );
+    }
+    Ok(())
+}
+
+/// A bar on standard error when that is a terminal; what is repaired is told there in any case.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new() -> Self {
+        let target = if std::io::stderr().is_terminal() {
+            ProgressDrawTarget::stderr_with_hz(HERTZ)
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        Self(ProgressBar::with_draw_target(None, target))
+    }
+}
+
+impl Watch for Bar {
+    fn begins(&self, step: Step, total: Option<u64>) {
+        let template = if total.is_some() { BAR } else { SPINNER };
+        let style = ProgressStyle::with_template(template);
+        self.0
+            .set_style(style.expect("the template is written here"));
+        self.0.set_prefix(step.as_str());
+        self.0.reset();
+        match total {
+            Some(total) => self.0.set_length(total),
+            None => self.0.unset_length(),
+        }
+    }
+
+    fn looked_at(&self, count: u64) {
+        self.0.inc(count);
+    }
+
+    fn found(&self, offender: &Offender, repair: &Repair) {
+        if let Repair::Done(what) = repair {
+            let Offender {
+                invariant,
+                id,
+                detail,
+            } = offender;
+            self.0
+                .suspend(|| eprintln!("landfall: repaired {invariant} {id}: {detail}; {what}"));
+        }
+    }
+}

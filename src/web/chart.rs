@@ -1,0 +1,158 @@
+//! Charts, drawn here as SVG from counts that were made as things happened.
+
+use chrono::{DateTime, Utc};
+use maud::{Markup, html};
+use std::fmt::Write;
+
+/// In the units of the drawing.
+const WIDTH: f64 = 760.0;
+const HEIGHT: f64 = 150.0;
+/// Below it stand the times, above it the greatest value.
+const BASE: f64 = 128.0;
+const TOP: f64 = 16.0;
+
+/// Minutes drawn as one point of a chart.
+pub(crate) const POINT: usize = 5;
+
+/// How many a chart is of, and how its values are written.
+pub(crate) struct Chart<'a> {
+    /// For those who do not see it.
+    pub(crate) label: String,
+    /// The first minute since the Unix epoch.
+    pub(crate) first: i64,
+    /// For each minute; drawn as a line over an area.
+    pub(crate) values: &'a [u64],
+    /// For each minute; drawn as red bars, to the same scale.
+    pub(crate) bad: &'a [u64],
+    pub(crate) write: fn(u64) -> String,
+}
+
+impl Chart<'_> {
+    /// The chart; each point is what [`POINT`] minutes had per minute on average.
+    pub(crate) fn draw(&self) -> Markup {
+        let values = points(self.values);
+        let bad = points(self.bad);
+        let most = values.iter().chain(&bad).copied().fold(0.0, f64::max);
+        let scale = if most > 0.0 { (BASE - TOP) / most } else { 0.0 };
+        let step = WIDTH / spans(values.len());
+        let y = |value: f64| BASE - value * scale;
+        let line = path(&values, step, y);
+        let last = step * spans(values.len());
+        html! {
+            svg.chart viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } role="img" aria-label=(self.label) {
+                path.rule d={ "M0 " (BASE) "H" (WIDTH) } {}
+                path.rule d={ "M0 " (TOP) "H" (WIDTH) } {}
+                path.area d={ (line) "L" (last) " " (BASE) "L0 " (BASE) "Z" } {}
+                path.line d=(line) {}
+                @for (index, value) in bad.iter().enumerate().filter(|(_, value)| **value > 0.0) {
+                    rect.bars x=(tenths(index_of(index) * step - 2.0)) y=(tenths(y(*value).min(BASE - 3.0)))
+                        width="4" height=(tenths((*value * scale).max(3.0))) {}
+                }
+                text x="0" y=(TOP - 5.0) { ((self.write)(whole(most))) }
+                (self.times())
+            }
+        }
+    }
+
+    /// Full hours on the way, and now.
+    fn times(&self) -> Markup {
+        let count = self.values.len();
+        let minutes = (0..count).filter_map(|index| {
+            let minute = self.first + i64::try_from(index).ok()?;
+            let is_shown = minute % 60 == 0 && index + 30 < count;
+            is_shown.then_some((index, minute))
+        });
+        let x = |index: usize| WIDTH * index_of(index) / spans(count);
+        html! {
+            @for (index, minute) in minutes {
+                text x=(tenths(x(index))) y=(HEIGHT - 6.0) text-anchor=[(index > 20).then_some("middle")] { (clock(minute)) }
+            }
+            text x=(WIDTH) y=(HEIGHT - 6.0) text-anchor="end" { "now" }
+        }
+    }
+}
+
+/// A line of the last hour, for a row of a table; what failed stands below it as bars.
+pub(crate) fn spark(label: &str, values: &[u64], bad: &[u64]) -> Markup {
+    let most = values.iter().chain(bad).copied().max().unwrap_or(0).max(1);
+    #[expect(clippy::cast_precision_loss, reason = "two dozen pixels are drawn")]
+    let y = |value: u64| 24.0 - 20.0 * value as f64 / most as f64;
+    let step = 120.0 / spans(values.len());
+    let mut line = String::new();
+    for (index, value) in values.iter().enumerate() {
+        let command = if index == 0 { 'M' } else { 'L' };
+        let _ = write!(
+            line,
+            "{command}{} {}",
+            tenths(index_of(index) * step),
+            tenths(y(*value))
+        );
+    }
+    html! {
+        svg.chart.spark viewBox="0 0 120 26" role="img" aria-label=(label) {
+            path.line d=(line) {}
+            @for (index, value) in bad.iter().enumerate().filter(|(_, value)| **value > 0) {
+                rect.bars x=(tenths(index_of(index) * step - 1.0)) y=(tenths(y(*value).min(22.0))) width="2"
+                    height=(tenths((24.0 - y(*value)).max(2.0))) {}
+            }
+        }
+    }
+}
+
+fn points(values: &[u64]) -> Vec<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "a hundred pixels are drawn")]
+    let mean = |few: &[u64]| few.iter().sum::<u64>() as f64 / few.len() as f64;
+    values.chunks(POINT).map(mean).collect()
+}
+
+fn path(points: &[f64], step: f64, y: impl Fn(f64) -> f64) -> String {
+    let mut path = String::new();
+    for (index, value) in points.iter().enumerate() {
+        let command = if index == 0 { 'M' } else { 'L' };
+        let _ = write!(
+            path,
+            "{command}{} {}",
+            tenths(index_of(index) * step),
+            tenths(y(*value))
+        );
+    }
+    path
+}
+
+/// Steps between so many points, at least one.
+fn spans(points: usize) -> f64 {
+    index_of(points.saturating_sub(1).max(1))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "charts have hundreds of points")]
+fn index_of(index: usize) -> f64 {
+    index as f64
+}
+
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a mean of counts, rounded up"
+)]
+fn whole(value: f64) -> u64 {
+    value.ceil() as u64
+}
+
+fn clock(minute: i64) -> String {
+    let moment = DateTime::<Utc>::from_timestamp(minute * 60, 0);
+    moment.map_or_else(String::new, |moment| moment.format("%H:%M").to_string())
+}
+
+/// For labels: the sum and the greatest minute.
+pub(crate) fn summary(what: &str, values: &[u64], write: fn(u64) -> String) -> String {
+    let most = values.iter().copied().max().unwrap_or(0);
+    format!(
+        "{what}: {} in all, at most {} in a minute",
+        write(values.iter().sum()),
+        write(most)
+    )
+}

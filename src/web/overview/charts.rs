@@ -1,0 +1,77 @@
+//! The last hours, minute by minute.
+
+use crate::web::{
+    chart::{self, Chart},
+    format::{bytes, number},
+    parts,
+};
+use landfall_core::minutes::Minutes;
+use maud::{Markup, html};
+
+/// Minutes a chart shows.
+pub(super) const SHOWN: u32 = 6 * 60;
+
+/// Minutes of the last hour.
+const HOUR: usize = 60;
+
+pub(super) fn panels(minutes: &Minutes) -> Markup {
+    html! {
+        div.grid { (files(minutes)) (received(minutes)) }
+    }
+}
+
+/// Files that failed in the last hour.
+pub(super) fn failed_lately(minutes: &Minutes) -> u64 {
+    last_hour(&minutes.files_failed)
+}
+
+fn files(minutes: &Minutes) -> Markup {
+    let chart = Chart {
+        label: format!(
+            "{}; {}",
+            chart::summary("Files stored", &minutes.files_stored, number),
+            chart::summary("failed", &minutes.files_failed, number)
+        ),
+        first: minutes.first,
+        values: &minutes.files_stored,
+        bad: &minutes.files_failed,
+        write: number,
+    };
+    parts::panel(
+        "Files stored per minute, last 6 hours",
+        html! {
+            (chart.draw())
+            div.legend {
+                a href="/files?status=stored" { i {} "stored in the last hour: " b { (number(last_hour(&minutes.files_stored))) } }
+                a href="/files?status=failed" { i.bad {} "failed: " b { (number(failed_lately(minutes))) } }
+            }
+        },
+    )
+}
+
+fn received(minutes: &Minutes) -> Markup {
+    let chart = Chart {
+        label: chart::summary("Bytes received", &minutes.bytes_received, bytes),
+        first: minutes.first,
+        values: &minutes.bytes_received,
+        bad: &[],
+        write: bytes,
+    };
+    let (files, size) = (
+        last_hour(&minutes.files_received),
+        last_hour(&minutes.bytes_received),
+    );
+    parts::panel(
+        "Bytes received per minute, last 6 hours",
+        html! {
+            (chart.draw())
+            div.legend {
+                a href="/files" { i {} "received in the last hour: " b { (number(files)) } " uploads, " b { (bytes(size)) } }
+            }
+        },
+    )
+}
+
+fn last_hour(values: &[u64]) -> u64 {
+    values.iter().rev().take(HOUR).sum()
+}

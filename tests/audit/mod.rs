@@ -1,0 +1,220 @@
+//! The audit: every kind of offender really made, found, mended where that can be, and gone afterwards; on both
+//! databases, in folders and in a bucket.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod command;
+mod litter;
+mod outbox;
+mod overdue;
+
+use crate::support::TestApp;
+use entity::FileId;
+use landfall_core::{
+    audit::{self, Invariant, Offender, Options, Report, Unwatched},
+    context::Landfall,
+    finalize::{Outcome, finalize},
+};
+use landfall_test_servers::S3Server;
+
+const LOOK: Options = Options {
+    repair: false,
+    deep: false,
+};
+const REPAIR: Options = Options {
+    repair: true,
+    deep: false,
+};
+const DEEP: Options = Options {
+    repair: false,
+    deep: true,
+};
+
+/// An installation without workers: what the test breaks stays so until the audit mends it.
+pub struct Place {
+    pub app: TestApp,
+    pub s3: Option<S3Server>,
+}
+
+/// One on each database over folders, one on each over a bucket.
+pub async fn everywhere() -> Vec<Place> {
+    let mut places = Vec::new();
+    for postgres in [false, true] {
+        for bucket in [false, true] {
+            let mut builder = TestApp::builder().workers(&[]);
+            if postgres {
+                builder = builder.postgres();
+            }
+            let s3 = match bucket {
+                true => Some(S3Server::start().await),
+                false => None,
+            };
+            if let Some(s3) = &s3 {
+                builder = builder.s3(s3);
+            }
+            let app = builder.start().await;
+            places.push(Place { app, s3 });
+        }
+    }
+    places
+}
+
+impl Place {
+    pub fn landfall(&self) -> &Landfall {
+        &self.app.parts.landfall
+    }
+
+    /// Uploads a file and takes it ashore.
+    pub async fn store(&self, name: &str, bytes: &str) -> FileId {
+        let id = self.stage(name, bytes).await;
+        let outcome = finalize(self.landfall(), id, "test").await.unwrap();
+        assert_eq!(outcome, Outcome::Stored);
+        id
+    }
+
+    pub async fn stage(&self, name: &str, bytes: &str) -> FileId {
+        let file = self.app.upload(name, bytes.to_owned()).await;
+        file["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    pub async fn audit(&self, options: Options) -> Report {
+        audit::audit(self.landfall(), options, &Unwatched)
+            .await
+            .unwrap()
+    }
+
+    pub async fn is_clean(&self) {
+        let report = self.audit(LOOK).await;
+        assert!(report.is_clean(), "{:?}", report.offenders);
+        let latest = audit::latest(self.landfall().db.read()).await.unwrap();
+        assert_eq!(latest.unwrap().summary.left(), 0);
+    }
+
+    /// Audits without repairing and answers the one offender there must be.
+    pub async fn one(&self, invariant: Invariant, id: &str) -> Offender {
+        let report = self.audit(LOOK).await;
+        let [offender] = &report.offenders[..] else {
+            panic!("one offender, not {:?}", report.offenders);
+        };
+        assert_eq!(
+            (offender.invariant, offender.id.as_str()),
+            (invariant, id),
+            "{offender:?}"
+        );
+        offender.clone()
+    }
+
+    /// Repairs what must be so many offenders, leaves none, and finds nothing afterwards.
+    pub async fn repairs(&self, count: u64) {
+        let report = self.audit(REPAIR).await;
+        assert!(report.is_clean(), "left: {:?}", report.offenders);
+        assert_eq!(report.found.values().sum::<u64>(), count, "{report:?}");
+        self.is_clean().await;
+    }
+
+    pub async fn row(&self, id: FileId) -> entity::file::Model {
+        use sea_orm::EntityTrait;
+        let row = entity::file::Entity::find_by_id(id);
+        row.one(self.landfall().db.read()).await.unwrap().unwrap()
+    }
+
+    pub async fn key(&self, id: FileId) -> landfall_core::storage::StorageKey {
+        let key = self.row(id).await.storage_key;
+        key.unwrap().parse().unwrap()
+    }
+
+    /// The file an object lies in, whichever storage it is.
+    pub async fn path(&self, id: FileId) -> std::path::PathBuf {
+        let key = self.key(id).await;
+        match &self.s3 {
+            Some(s3) => s3
+                .root()
+                .join(crate::support::installation::BUCKET)
+                .join(key.as_str()),
+            None => self.landfall().config.storage.path.join(key.as_str()),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sound_installation_has_no_offenders_and_everything_is_looked_at() {
+    for place in everywhere().await {
+        for number in 0..3 {
+            place
+                .store("same.txt", &format!("the bytes of {number}"))
+                .await;
+        }
+        let waiting = place.stage("waits.txt", "patience").await;
+        let report = place.audit(DEEP).await;
+        assert!(report.is_clean(), "{:?}", report.offenders);
+        // Three files, three events, three objects, one staged file.
+        assert_eq!(report.checked, 10, "{waiting}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_object_is_told_and_cannot_be_repaired() {
+    for place in everywhere().await {
+        let id = place.store("lost.txt", "lost").await;
+        place.store("kept.txt", "kept").await;
+        let key = place.key(id).await;
+        place.landfall().storage.delete(&key).await.unwrap();
+        place.one(Invariant::I1, &id.to_string()).await;
+        let report = place.audit(REPAIR).await;
+        assert_eq!(report.left[&Invariant::I1], 1);
+        assert!(report.offenders[0].detail.contains("not repaired"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn object_of_another_size_is_found_and_one_of_other_bytes_when_read() {
+    for place in everywhere().await {
+        let cut = place.store("cut.txt", "to be cut").await;
+        std::fs::write(place.path(cut).await, "cut").unwrap();
+        let offender = place.one(Invariant::I1, &cut.to_string()).await;
+        assert!(offender.detail.contains("3 bytes"), "{offender:?}");
+        std::fs::write(place.path(cut).await, "to be cut").unwrap();
+        place.is_clean().await;
+        std::fs::write(place.path(cut).await, "rotten...").unwrap();
+        let report = place.audit(DEEP).await;
+        assert_eq!(report.found[&Invariant::I1], 1);
+        assert!(report.offenders[0].detail.contains("SHA-256"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_on_their_way_through_a_working_installation_are_no_offenders() {
+    let app = TestApp::builder().postgres().start().await;
+    let uploads = async {
+        for number in 0..60 {
+            app.upload(&format!("{number}.txt"), format!("number {number}"))
+                .await;
+        }
+    };
+    let audits = async {
+        for _ in 0..6 {
+            let report = audit::audit(&app.parts.landfall, DEEP, &Unwatched).await;
+            let report = report.unwrap();
+            assert!(report.is_clean(), "{:?}", report.offenders);
+        }
+    };
+    tokio::join!(uploads, audits);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_audit_by_themselves_and_the_latest_result_is_kept() {
+    let app = TestApp::builder().set("audit.interval", "1s").start().await;
+    let file = app.upload("a.txt", "a").await;
+    app.settled(&file["id"]).await;
+    let landfall = &app.parts.landfall;
+    landfall_test_servers::wait_until(crate::support::app::SOON, async || {
+        let latest = audit::latest(landfall.db.read()).await.unwrap();
+        latest
+            .filter(|latest| latest.summary.checked >= 3)
+            .ok_or("no audit has seen the file")
+    })
+    .await;
+    let latest = audit::latest(landfall.db.read()).await.unwrap().unwrap();
+    assert_eq!(latest.summary.left(), 0, "{latest:?}");
+    assert!(!latest.summary.repair);
+}
