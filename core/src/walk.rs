@@ -12,10 +12,10 @@ use sea_orm::{
 use uuid::Uuid;
 
 /// Rows looked at by one query of a walk with more than one condition.
-pub(crate) const WINDOW: u64 = 1_000;
+pub(crate) const WINDOW: u64 = 500;
 
 /// Such queries for one page; a page that is not full by then leads on from where it stopped looking.
-const WINDOWS: usize = 3;
+const WINDOWS: usize = 4;
 
 /// A list, newest first, of an entity whose primary key is a UUIDv7.
 pub(crate) struct Walk<E: EntityTrait> {

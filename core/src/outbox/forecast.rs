@@ -16,7 +16,7 @@ use sea_orm::{
 };
 
 /// Events looked at before the count says only that it is at least so many.
-pub const FORECAST_LIMIT: u64 = 10_000;
+pub const FORECAST_LIMIT: u64 = 5_000;
 
 /// What a replay would do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

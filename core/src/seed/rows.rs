@@ -293,20 +293,19 @@ impl Rows {
             ),
             format!(
                 "{numbers}{}",
-                self.attempts("00b", "004", "200", "NULL", " WHERE n % 4 = 0")
+                self.attempts("00b", "004", "200", 545, " WHERE n % 4 = 0")
             ),
         ];
         let delivered = format!(" WHERE {THOUSANDTH} >= {EVENT_FAILED}");
         all.push(format!(
             "{numbers}{}",
-            self.attempts("00a", "003", "200", "NULL", &delivered)
+            self.attempts("00a", "003", "200", 540, &delivered)
         ));
-        let error = "'the receiver answered 503 Service Unavailable'";
-        for kind in ["00c", "00d", "00e"] {
+        for (kind, after) in [("00c", 540), ("00d", 61_000), ("00e", 190_000)] {
             let failing = format!(" WHERE {THOUSANDTH} < {EVENT_FAILED}");
             all.push(format!(
                 "{numbers}{}",
-                self.attempts(kind, "003", "503", error, &failing)
+                self.attempts(kind, "003", "503", after, &failing)
             ));
         }
         all
@@ -438,16 +437,18 @@ impl Rows {
         insert("deliveries", &columns, which)
     }
 
-    fn attempts(&self, kind: &str, of: &str, code: &str, error: &str, which: &str) -> String {
-        let body = if code == "200" {
-            "'{\"ok\":true}'"
-        } else {
-            "'<h1>Service Unavailable</h1>'"
+    fn attempts(&self, kind: &str, of: &str, code: &str, after: i64, which: &str) -> String {
+        let (error, body) = match code {
+            "200" => ("NULL", "'{\"ok\":true}'"),
+            _ => (
+                "'the receiver answered 503 Service Unavailable'",
+                "'<h1>Service Unavailable</h1>'",
+            ),
         };
         let columns = [
             ("id", self.id(kind)),
             ("delivery_id", self.id(of)),
-            ("at", self.at(540)),
+            ("at", self.at(after)),
             ("status_code", code.to_owned()),
             ("duration_ms", "8 + (n * 7919) % 180".to_owned()),
             ("error", error.to_owned()),

@@ -32,10 +32,10 @@ pub(super) fn list(life: &Life, visitor: &Visitor) -> Markup {
             @for (index, moment) in shown.iter().enumerate() {
                 li class=(tone(&moment.what).class()) {
                     (clock(moment.at))
-                    (told(life, moment, visitor))
-                    @if let Some(gap) = before(index).and_then(|before| (moment.at - before).to_std().ok()) {
-                        span.after { "+" (exact(gap)) }
+                    span.after {
+                        @if let Some(gap) = before(index).and_then(|before| (moment.at - before).to_std().ok()) { "+" (exact(gap)) }
                     }
+                    (told(life, moment, visitor))
                 }
             }
         }
@@ -132,7 +132,7 @@ pub(crate) fn answer(attempt: &attempt::Model) -> Markup {
         .filter(|body| !body.trim().is_empty());
     html! {
         (state(&word, tone)) " in " (attempt.duration_ms) " ms"
-        @if let Some(error) = &attempt.error { span.sub { (error) } }
+        @if let Some(error) = &attempt.error { span.sub { " · " (error) } }
         @if let Some(body) = body {
             details.body { summary { "What it answered" } pre tabindex="0" { (body) } }
         }
