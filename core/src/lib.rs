@@ -12,6 +12,7 @@ pub mod dispatch;
 pub mod failpoint;
 pub mod files;
 pub mod finalize;
+pub mod find;
 pub mod idempotency;
 pub mod minutes;
 pub mod outbox;

@@ -16,14 +16,17 @@ mod files;
 mod format;
 mod fresh;
 mod gate;
+mod jobs;
 mod layout;
 mod listing;
 mod live;
+mod log;
 mod overview;
 mod pages;
 mod parts;
 mod refusal;
 mod repair;
+mod search;
 mod sign_in;
 mod upload;
 mod webhooks;
@@ -42,11 +45,14 @@ pub(crate) fn pages() -> Pages {
         .post("/sign-out", Need::SignedIn, sign_in::leave);
     let sections = [
         overview::pages,
+        jobs::pages,
         files::pages,
         batches::pages,
         events::pages,
         webhooks::pages,
         upload::pages,
+        log::pages,
+        search::pages,
     ];
     sections.into_iter().fold(pages, |pages, add| add(pages))
 }

@@ -83,6 +83,9 @@ pub(super) fn told(entry: &Entry) -> String {
         ("webhook.switch_on", _) => "The endpoint is switched on.".to_owned(),
         ("webhook.switch_off", _) => "The endpoint is switched off.".to_owned(),
         ("webhook.delete", _) => "The endpoint is deleted.".to_owned(),
+        ("audit.run", _) => {
+            "An audit is on its way; its result stands on the overview when it is done.".to_owned()
+        }
         ("sweep.run", _) => "A sweep is on its way.".to_owned(),
         (action, Some(count)) => format!("Done: {action} on {subject}, {count} of them."),
         (action, None) => format!("Done: {action} on {subject}."),

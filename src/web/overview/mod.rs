@@ -35,7 +35,8 @@ async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
     let parts = parts(&dashboard, &picture, visitor.may_repair());
     let body = html! {
         h1.unseen { "Overview" }
-        @for (id, body) in &parts { (part(id, body)) }
+        @for (id, body) in &parts[..3] { (part(id, body)) }
+        div.grid { @for (id, body) in &parts[3..] { (part(id, body)) } }
     };
     Page::new("Overview", Section::Overview, body)
         .live("/live/overview")

@@ -1,0 +1,70 @@
+//! What an id is of: one look-up by key in each table, and nothing that grows with them.
+
+use crate::files::Scope;
+use entity::{
+    BatchId, DeliveryId, EventId, FileId, UploadId, WebhookId, batch, delivery, file, outbox_event,
+    upload, webhook_endpoint,
+};
+use sea_orm::{ConnectionTrait, DbErr, EntityTrait};
+use uuid::Uuid;
+
+/// What was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    File(FileId),
+    /// An upload session; its file, which it may share with others.
+    Upload(FileId),
+    Batch(BatchId),
+    Event(EventId),
+    /// A delivery; its event.
+    Delivery(EventId),
+    Webhook(WebhookId),
+}
+
+/// Finds what has this id, if the scope covers it: events, deliveries and endpoints are for those alone who may see
+/// everything.
+///
+/// # Errors
+/// The database's.
+pub async fn by_id(
+    db: &impl ConnectionTrait,
+    scope: &Scope,
+    id: Uuid,
+) -> Result<Option<Found>, DbErr> {
+    if let Some(row) = file::Entity::find_by_id(FileId(id)).one(db).await?
+        && scope.covers(row.owner.as_deref())
+    {
+        return Ok(Some(Found::File(row.id)));
+    }
+    if let Some(row) = upload::Entity::find_by_id(UploadId(id)).one(db).await?
+        && scope.covers(row.owner.as_deref())
+    {
+        return Ok(Some(Found::Upload(row.file_id)));
+    }
+    if let Some(row) = batch::Entity::find_by_id(BatchId(id)).one(db).await?
+        && scope.covers(row.owner.as_deref())
+    {
+        return Ok(Some(Found::Batch(row.id)));
+    }
+    match scope {
+        Scope::All => announced(db, id).await,
+        Scope::Owner(_) => Ok(None),
+    }
+}
+
+async fn announced(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Found>, DbErr> {
+    if let Some(row) = outbox_event::Entity::find_by_id(EventId(id))
+        .one(db)
+        .await?
+    {
+        return Ok(Some(Found::Event(row.id)));
+    }
+    if let Some(row) = delivery::Entity::find_by_id(DeliveryId(id)).one(db).await? {
+        return Ok(Some(Found::Delivery(row.event_id)));
+    }
+    let endpoint = webhook_endpoint::Entity::find_by_id(WebhookId(id))
+        .one(db)
+        .await?;
+    let visible = endpoint.filter(|row| row.deleted_at.is_none());
+    Ok(visible.map(|row| Found::Webhook(row.id)))
+}
