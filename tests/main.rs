@@ -20,3 +20,4 @@ mod support;
 mod sweep;
 mod tus;
 mod uploads;
+mod web;

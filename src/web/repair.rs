@@ -3,7 +3,7 @@
 use super::{
     access::Visitor,
     dashboard::Dashboard,
-    format::{href, plural},
+    format::{href, number, plural},
     layout::DID,
     refusal::Refusal,
 };
@@ -59,14 +59,17 @@ pub(crate) fn see_other(to: &str) -> Response {
 pub(super) fn told(entry: &Entry) -> String {
     let count = entry.detail[COUNT].as_u64();
     let subject = &entry.subject;
-    let jobs = |count| plural(count, "job", "jobs");
     match (entry.action.as_str(), count) {
         ("queue.pause", _) => format!("The queue {subject} is paused."),
         ("queue.resume", _) => format!("The queue {subject} goes on."),
         ("job.run_again", _) => format!("The job {subject} runs again."),
         ("job.delete", _) => format!("The job {subject} is deleted."),
-        ("jobs.run_again", Some(count)) => format!("{} of {subject} run again.", jobs(count)),
-        ("jobs.delete", Some(count)) => format!("{} of {subject} are deleted.", jobs(count)),
+        ("jobs.run_again", Some(1)) => format!("1 job of {subject} runs again."),
+        ("jobs.run_again", Some(count)) => {
+            format!("{} jobs of {subject} run again.", number(count))
+        }
+        ("jobs.delete", Some(1)) => format!("1 job of {subject} is deleted."),
+        ("jobs.delete", Some(count)) => format!("{} jobs of {subject} are deleted.", number(count)),
         ("file.finalize", _) => "The file is due, and a worker was told.".to_owned(),
         ("file.delete", _) => "The file is deleted.".to_owned(),
         ("batch.finalize", _) => "The batch is closed.".to_owned(),

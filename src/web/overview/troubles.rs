@@ -94,7 +94,10 @@ fn waiting(known: &Known, now: DateTime<Utc>) -> Option<Trouble> {
     let waited = age(oldest?, now);
     (waited > LONG).then(|| Trouble {
         is_bad: false,
-        what: format!("{} staged files wait.", bounded(count)),
+        what: match count.counted {
+            1 => "1 staged file waits.".to_owned(),
+            _ => format!("{} staged files wait.", bounded(count)),
+        },
         more: format!("The oldest has waited {}.", span(waited)),
         look: Some(("/files?status=staged".to_owned(), "Look")),
         mend: Some(act_first("/jobs/sweep", "Sweep now")),
@@ -142,7 +145,10 @@ fn undeliverable(known: &Known) -> Option<Trouble> {
     let count = known.flow.undeliverable.count;
     (count.counted > 0).then(|| Trouble {
         is_bad: true,
-        what: format!("{} events were given up.", bounded(count)),
+        what: match count.counted {
+            1 => "1 event was given up.".to_owned(),
+            _ => format!("{} events were given up.", bounded(count)),
+        },
         more: "Their endpoints never answered 2xx.".to_owned(),
         look: Some(("/events?status=failed".to_owned(), "Look and redeliver")),
         mend: None,
@@ -158,7 +164,10 @@ fn queues(queues: &[QueueView]) -> Vec<Trouble> {
             Trouble {
                 is_bad: false,
                 what: format!("The queue {name} is paused."),
-                more: format!("{} wait.", plural(queue.stats.ready, "job", "jobs")),
+                more: match queue.stats.ready {
+                    1 => "1 job waits.".to_owned(),
+                    ready => format!("{} jobs wait.", number(ready)),
+                },
                 look: Some(("/jobs".to_owned(), "Look")),
                 mend: Some(act_first(&format!("/jobs/{name}/resume"), "Resume")),
             }
@@ -171,7 +180,10 @@ fn queues(queues: &[QueueView]) -> Vec<Trouble> {
             let count = queue.stats.dead;
             Trouble {
                 is_bad: true,
-                what: format!("{} of {name} are dead.", plural(count, "job", "jobs")),
+                what: match count {
+                    1 => format!("1 job of {name} is dead."),
+                    _ => format!("{} jobs of {name} are dead.", number(count)),
+                },
                 more: String::new(),
                 look: Some((format!("/jobs/{name}/dead"), "Look")),
                 mend: Some(act(

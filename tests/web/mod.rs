@@ -1,0 +1,8 @@
+//! The dashboard: who gets in, what is shown, what buttons do, and how it is in a browser.
+
+mod access;
+mod browser;
+mod forgery;
+mod jobs;
+mod overview;
+mod visitor;

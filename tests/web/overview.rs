@@ -1,0 +1,140 @@
+//! What the overview says: of an empty installation, of files on their way, of what is wrong.
+
+use super::visitor::{Visitor, app, location};
+use crate::support::{TestApp, app::SOON};
+use landfall_core::{audit, tokens::TokenScope};
+use landfall_test_servers::{RedisServer, wait_until};
+use landfall_workers::QueueName;
+
+async fn page(app: &TestApp, path: &str) -> String {
+    let response = app.get(path).send().await.expect("an answer");
+    response.text().await.expect("a page")
+}
+
+/// The figures of the flow's steps, as they are written.
+fn figures(page: &str) -> Vec<&str> {
+    let each = page.split(r#"<span class="num">"#).skip(1);
+    each.filter_map(|rest| rest.split('<').next()).collect()
+}
+
+#[tokio::test]
+async fn an_empty_installation_shows_how_to_send_a_first_file() {
+    let app = TestApp::start().await;
+    let first = page(&app, "/").await;
+    let command = format!("curl -F file=@README.md {}/v1/files", app.url);
+    assert!(first.contains(&command), "{first}");
+    assert!(first.contains("No audit yet"));
+    app.upload("a.txt", "hello").await;
+    let then = wait_until(SOON, async || {
+        let page = page(&app, "/").await;
+        (figures(&page) == ["0", "0", "0", "1", "1"]).then_some(page)
+    });
+    let then = then.await;
+    assert!(!then.contains("curl"), "it knows how by now");
+    assert!(!then.contains("class=\"banner"), "nothing is wrong: {then}");
+}
+
+#[tokio::test]
+async fn files_are_counted_by_the_minute_as_they_come_and_are_stored() {
+    let app = TestApp::start().await;
+    for _ in 0..3 {
+        let file = app.upload("a.txt", "hello").await;
+        app.settled(&file["id"]).await;
+    }
+    let counted = wait_until(SOON, async || {
+        let landfall = &app.parts.landfall;
+        let last = landfall_core::minutes::last(landfall.db.read(), &landfall.clock, 10).await;
+        let last = last.expect("counts");
+        let sum = |series: &[u64]| series.iter().sum::<u64>();
+        let found = [
+            sum(&last.files_received),
+            sum(&last.bytes_received),
+            sum(&last.files_stored),
+            sum(&last.files_failed),
+        ];
+        (found == [3, 15, 3, 0]).then_some(())
+    });
+    counted.await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_stands_first_with_its_count_and_its_remedy() {
+    let app = TestApp::builder()
+        .workers(&[QueueName::Deliver])
+        .start()
+        .await;
+    app.upload("a.txt", "hello").await;
+    let visitor = Visitor {
+        app: &app,
+        cookie: "landfall_session=any".to_owned(),
+    };
+    visitor.press("/jobs/finalize/pause").await;
+    let wrong = visitor.page("/").await;
+    assert!(wrong.contains("The queue finalize is paused."), "{wrong}");
+    assert!(wrong.contains("1 job waits."), "{wrong}");
+    assert!(wrong.contains(r#"formaction="/jobs/finalize/resume""#));
+    app.parts
+        .landfall
+        .clock
+        .advance(std::time::Duration::from_secs(600));
+    visitor.press("/jobs/finalize/resume").await;
+    let wrong = visitor.page("/").await;
+    assert!(!wrong.contains("is paused"), "{wrong}");
+    assert!(wrong.contains("1 staged file waits."), "{wrong}");
+}
+
+#[tokio::test]
+async fn the_proof_is_the_last_audits() {
+    let app = TestApp::start().await;
+    let file = app.upload("a.txt", "hello").await;
+    app.settled(&file["id"]).await;
+    let landfall = &app.parts.landfall;
+    audit::audit(landfall, audit::Options::default(), &audit::Unwatched)
+        .await
+        .expect("an audit");
+    let page = page(&app, "/").await;
+    assert_eq!(page.matches("holds").count(), 4, "{page}");
+}
+
+#[tokio::test]
+async fn while_redis_is_away_the_pages_show_what_the_database_knows() {
+    let redis = RedisServer::start().await;
+    let app = TestApp::builder()
+        .set("redis.url", &redis.url())
+        .workers(&[])
+        .start()
+        .await;
+    app.upload("a.txt", "hello").await;
+    redis.stop().await;
+    let overview = wait_until(SOON, async || {
+        let page = page(&app, "/").await;
+        page.contains("Redis cannot be reached.").then_some(page)
+    });
+    let overview = overview.await;
+    assert_eq!(figures(&overview)[1], "1", "one file is staged: {overview}");
+    let jobs = page(&app, "/jobs").await;
+    assert!(jobs.contains("Nothing is lost"), "{jobs}");
+    let list = app.get("/jobs/finalize/dead").send().await;
+    assert_eq!(list.expect("an answer").status(), 503);
+}
+
+#[tokio::test]
+async fn a_search_leads_to_the_page_of_whatever_has_the_id() {
+    let app = app().await;
+    let admin = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
+    let owner = super::visitor::token(&app, "ann", &[TokenScope::Upload]).await;
+    let sent = app.post("/v1/files?filename=a").body("hello");
+    let sent = sent.bearer_auth(owner).send().await.expect("an answer");
+    let file: serde_json::Value = sent.json().await.expect("a File");
+    let id = file["id"].as_str().expect("an id");
+    let search = format!("/search?q=%20{id}");
+    assert_eq!(location(&admin.get(&search).await), format!("/files/{id}"));
+    let other = Visitor::new(&app, "bob", &[TokenScope::Read]).await;
+    assert_eq!(other.get(&search).await.status(), 404, "it is not bob's");
+    let unknown = format!("/search?q={}", uuid::Uuid::now_v7());
+    assert_eq!(admin.get(&unknown).await.status(), 404);
+    let named = admin.get("/search?q=a%26b").await;
+    assert_eq!(location(&named), "/files?q=a%26b");
+    let job = admin.get(&format!("/search?q=file:{id}")).await;
+    assert_eq!(location(&job), format!("/jobs/finalize/job/file:{id}"));
+}
