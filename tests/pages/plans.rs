@@ -190,6 +190,8 @@ impl Watched {
         for path in [
             "/".to_owned(),
             "/webhooks".into(),
+            "/jobs".into(),
+            "/log".into(),
             "/upload".into(),
             "/metrics".into(),
             "/readyz".into(),
