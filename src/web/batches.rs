@@ -83,7 +83,6 @@ fn counts(batch: &Model, visitor: &Visitor) -> Markup {
         ("Files", "", batch.total_files),
         ("Stored", "stored", batch.stored_count),
         ("Failed", "failed", batch.failed_count),
-        ("On their way", "finalizing", pending),
     ];
     let close = html! {
         @if visitor.may_repair() && batch.finalized_at.is_none() {
@@ -99,6 +98,8 @@ fn counts(batch: &Model, visitor: &Visitor) -> Markup {
                 @for (name, status, count) in figures {
                     li { a href=(href(&path, &[("status", status)])) { span.sub { (name) } span.num { (number(count.unsigned_abs())) } } }
                 }
+                // Three statuses at once: no list is of that.
+                li { span.sub { "On their way" } span.num { (number(pending.unsigned_abs())) } }
             }
             dl.facts {
                 @if let Some(owner) = &batch.owner { dt { "Owner" } dd { (owner) } }

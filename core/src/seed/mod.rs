@@ -3,6 +3,7 @@
 //! The databases make the rows themselves, from the number of the row, so two seedings of one size are alike. There
 //! are no bytes behind the files. It refuses a database that has any file or event: nobody's data is mixed with it.
 
+mod events;
 mod rows;
 mod sql;
 

@@ -6,6 +6,7 @@
   const sent = document.getElementById("sent");
   const tally = document.getElementById("tally");
   const pauseAll = document.getElementById("pause-all");
+  const clear = document.getElementById("clear");
   if (!drop || !window.tus) return;
   drop.hidden = false;
 
@@ -72,6 +73,7 @@
     if (tally.textContent !== text) tally.textContent = text;
     const busy = of("waiting", "sending") > 0;
     pauseAll.hidden = !busy && !of("paused");
+    clear.hidden = !of("announced");
     pauseAll.textContent = busy ? "Pause all" : "Resume all";
   };
 
@@ -222,7 +224,7 @@
     else rows.filter((row) => row.state === "paused").forEach(resume);
   });
 
-  document.getElementById("clear").addEventListener("click", () => {
+  clear.addEventListener("click", () => {
     rows.filter((row) => row.state === "announced").forEach((row) => {
       row.item.remove();
       rows.splice(rows.indexOf(row), 1);

@@ -5,14 +5,14 @@ use crate::web::{
     access::Visitor,
     dashboard::Dashboard,
     files::timeline::{answer, host_of},
-    format::{ago, when},
+    format::{ago, plural, when},
     layout::{Page, Section},
     live::{self, Parts},
     parts::{act, act_first, delivery_state, empty, event_state, panel, part},
     refusal::Refusal,
 };
 use chrono::{DateTime, Utc};
-use entity::{EventId, WebhookId, delivery::DeliveryStatus};
+use entity::{EventId, WebhookId, attempt, delivery::DeliveryStatus};
 use landfall_core::{
     outbox::{self, DeliveryDetail, EventDetail},
     webhooks,
@@ -165,8 +165,24 @@ fn delivery(detail: &DeliveryDetail, shown: Shown<'_>, now: DateTime<Utc>) -> Ma
         }
         @if let Some(error) = delivery.last_error.as_ref().filter(|_| detail.attempts.is_empty()) { p.sub { (error) } }
         @if !detail.attempts.is_empty() {
-            ol.attempts aria-label="Attempts" {
-                @for attempt in detail.attempts.iter().rev() { li { (when(attempt.at)) " " (answer(attempt)) } }
+            (attempts(&detail.attempts, matches!(shown, Shown::Events)))
+        }
+    }
+}
+
+/// The newest first; in a list of many deliveries the earlier ones are folded away.
+fn attempts(all: &[attempt::Model], fold: bool) -> Markup {
+    let one = |attempt: &attempt::Model| html! { li { (when(attempt.at)) " " (answer(attempt)) } };
+    let shown = if fold { 1 } else { all.len() };
+    let earlier = all.len().saturating_sub(shown);
+    html! {
+        ol.attempts aria-label="Attempts" {
+            @for attempt in all.iter().rev().take(shown) { (one(attempt)) }
+            @if earlier > 0 {
+                li { details.earlier {
+                    summary { (plural(earlier as u64, "earlier attempt", "earlier attempts")) }
+                    ol.attempts { @for attempt in all.iter().rev().skip(shown) { (one(attempt)) } }
+                } }
             }
         }
     }

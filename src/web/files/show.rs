@@ -4,7 +4,7 @@ use super::{name, timeline};
 use crate::web::{
     access::Visitor,
     dashboard::Dashboard,
-    format::{bytes, href, span, when},
+    format::{bytes, href, number, span, when},
     layout::{Page, Section},
     live::{self, Parts},
     parts::{act, act_after_asking, file_state, panel, panel_with, part},
@@ -129,7 +129,7 @@ fn about(file: &Model) -> Markup {
         (panel("What is known", html! {
             dl.facts {
                 dt { "Id" } dd { code { (file.id) } }
-                dt { "Size" } dd { (bytes(file.size_bytes.unsigned_abs())) " " span.dim { "(" (file.size_bytes) " bytes)" } }
+                dt { "Size" } dd { (bytes(file.size_bytes.unsigned_abs())) " " span.dim { "(" (number(file.size_bytes.unsigned_abs())) " bytes)" } }
                 dt { "Content type" } dd { (file.content_type) }
                 @if let Some(sha256) = sha256 {
                     dt { "SHA-256" } dd { code { (sha256) } " "

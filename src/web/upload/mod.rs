@@ -9,7 +9,7 @@ mod states;
 use super::{
     access::Visitor,
     dashboard::Dashboard,
-    format::bytes,
+    format::{bytes, span},
     gate::Need,
     layout::{Page, Section},
     pages::Pages,
@@ -35,7 +35,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
 #[handler]
 async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
     let config = &dashboard.landfall().config.uploads;
-    let rest = humantime::format_duration(config.session_ttl);
+    let rest = span(config.session_ttl);
     let may_read = visitor.identity.may(TokenScope::Read);
     let body = html! {
         h1.unseen { "Upload" }
