@@ -41,9 +41,11 @@ impl Browser {
             .expect("no chromedriver: run scripts/test, which installs it");
         let stdout = BufReader::new(driver.stdout.take().expect("its output is piped"));
         let port = stdout.lines().map_while(Result::ok).find_map(|line| {
-            let port = line.split_once("on port ")?.1.trim_end_matches('.');
-            // The first line names the port that was asked for, which is 0.
-            port.parse::<u16>().ok().filter(|port| *port > 0)
+            let port = line
+                .split_once("successfully on port ")?
+                .1
+                .trim_end_matches('.');
+            port.parse::<u16>().ok()
         });
         let base = format!("http://127.0.0.1:{}", port.expect("it says on which port"));
         let mut browser = Self {
