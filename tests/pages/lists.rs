@@ -2,8 +2,14 @@
 
 use super::visitor::Visitor;
 use crate::support::TestApp;
-use landfall_core::files::FileFilter;
+use entity::file::{self, FileStatus};
+use landfall_core::{
+    files::{self, FileFilter, Scope},
+    page::PageRequest,
+    seed::{self, Amount},
+};
 use landfall_test_servers::{Behaviour, wait_until};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 #[tokio::test]
 async fn a_file_is_found_by_whatever_is_known_of_it() {
@@ -178,36 +184,99 @@ async fn a_batch_shows_its_counts_and_its_files() {
 async fn a_name_that_thousands_have_is_listed_in_the_order_of_names() {
     let app = TestApp::builder().workers(&[]).start().await;
     let landfall = &app.parts.landfall;
-    let amount = landfall_core::seed::Amount {
+    let amount = Amount {
         files: 15_000,
         events: 0,
         until: chrono::Utc::now(),
     };
-    landfall_core::seed::seed(&landfall.db, amount, |_| {})
-        .await
-        .unwrap();
+    seed::seed(&landfall.db, amount, |_| {}).await.unwrap();
     let filter = FileFilter {
         q: Some("IMG_".to_owned()),
         ..FileFilter::default()
     };
+    let listed = all_of(&app, &filter).await;
     let mut names = Vec::new();
-    let mut cursor = None;
-    loop {
-        let page = landfall_core::page::PageRequest::decode(200, cursor.as_deref()).unwrap();
-        let found = landfall_core::files::list(
-            landfall.db.read(),
-            &landfall_core::files::Scope::All,
-            &filter,
-            page,
-        )
-        .await
-        .unwrap();
-        names.extend(found.items.into_iter().map(|file| file.search_name));
-        cursor = found.next_cursor;
-        if cursor.is_none() {
-            break;
-        }
+    for id in &listed {
+        let file = files::get(landfall.db.read(), &Scope::All, *id).await;
+        names.push(file.unwrap().unwrap().search_name);
     }
     assert_eq!(names.len(), 2_500, "every sixth of them, and each once");
     assert!(names.is_sorted());
+}
+
+/// Every page of a list, one after the other.
+async fn all_of(app: &TestApp, filter: &FileFilter) -> Vec<entity::FileId> {
+    let db = app.parts.landfall.db.read();
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = PageRequest::decode(100, cursor.as_deref()).expect("a cursor of ours");
+        let listed = files::list(db, &Scope::All, filter, page)
+            .await
+            .expect("a page");
+        found.extend(listed.items.into_iter().map(|file| file.id));
+        cursor = listed.next_cursor;
+        if cursor.is_none() {
+            return found;
+        }
+    }
+}
+
+async fn several_filters_find_all_and_each_once(app: TestApp) {
+    let landfall = &app.parts.landfall;
+    let amount = Amount {
+        files: 12_000,
+        events: 0,
+        until: chrono::Utc::now(),
+    };
+    seed::seed(&landfall.db, amount, |_| {}).await.unwrap();
+    let filter = |status, owner: &str, q: &str| FileFilter {
+        status,
+        owner: Some(owner.to_owned()).filter(|owner| !owner.is_empty()),
+        q: Some(q.to_owned()).filter(|q| !q.is_empty()),
+        ..FileFilter::default()
+    };
+    for (status, owner, q) in [
+        (Some(FileStatus::Deleted), "billing", ""),
+        (Some(FileStatus::Stored), "surveys", ""),
+        (Some(FileStatus::Failed), "", "inv"),
+        (None, "media", "img_1"),
+        (None, "nobody", ""),
+    ] {
+        let mut expected = file::Entity::find()
+            .select_only()
+            .column(file::Column::Id)
+            .order_by_desc(file::Column::Id);
+        expected = match status {
+            Some(status) => expected.filter(file::Column::Status.eq(status)),
+            None => expected,
+        };
+        if !owner.is_empty() {
+            expected = expected.filter(file::Column::Owner.eq(owner));
+        }
+        if !q.is_empty() {
+            expected = expected.filter(file::Column::SearchName.starts_with(q));
+        }
+        let expected: Vec<entity::FileId> =
+            expected.into_tuple().all(landfall.db.read()).await.unwrap();
+        let found = all_of(&app, &filter(status, owner, q)).await;
+        assert_eq!(found, expected, "{status:?} {owner} {q}");
+    }
+    let again = seed::seed(&landfall.db, amount, |_| {}).await;
+    assert!(
+        matches!(again, Err(seed::SeedError::NotEmpty)),
+        "nobody's data is mixed with it"
+    );
+}
+
+#[tokio::test]
+async fn several_filters_find_all_and_each_once_on_sqlite() {
+    several_filters_find_all_and_each_once(TestApp::builder().workers(&[]).start().await).await;
+}
+
+#[tokio::test]
+async fn several_filters_find_all_and_each_once_on_postgres() {
+    several_filters_find_all_and_each_once(
+        TestApp::builder().workers(&[]).postgres().start().await,
+    )
+    .await;
 }
