@@ -6,10 +6,10 @@ use std::fmt::Write;
 
 /// In the units of the drawing.
 const WIDTH: f64 = 760.0;
-const HEIGHT: f64 = 150.0;
+const HEIGHT: f64 = 170.0;
 /// Below it stand the times, above it the greatest value.
-const BASE: f64 = 128.0;
-const TOP: f64 = 16.0;
+const BASE: f64 = 144.0;
+const TOP: f64 = 20.0;
 
 /// Minutes drawn as one point of a chart.
 pub(crate) const POINT: usize = 5;

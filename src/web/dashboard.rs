@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 /// How long what the queues know is shown.
 const QUEUES_SEEN_FOR: Duration = Duration::from_millis(900);
 
+/// How long a page waits for a part of what it shows; it is shown without it then.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
 /// The dashboard of one process; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Dashboard(Arc<Shared>);
@@ -55,7 +58,10 @@ impl Dashboard {
 
     /// Everything the queues know, as of a moment ago; none while Redis is away.
     pub(super) async fn queues_lately(&self) -> Arc<Option<QueuesView>> {
-        let look = async { self.queues().look().await.ok() };
+        let look = async {
+            let look = tokio::time::timeout(PATIENCE, self.queues().look());
+            look.await.ok().and_then(Result::ok)
+        };
         self.0.queues_seen.get(look).await
     }
 

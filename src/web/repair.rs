@@ -86,6 +86,10 @@ pub(super) fn told(entry: &Entry) -> String {
         ("webhook.switch_on", _) => "The endpoint is switched on.".to_owned(),
         ("webhook.switch_off", _) => "The endpoint is switched off.".to_owned(),
         ("webhook.delete", _) => "The endpoint is deleted.".to_owned(),
+        ("deliveries.redeliver", Some(1)) => "1 delivery is due again.".to_owned(),
+        ("deliveries.redeliver", Some(count)) => {
+            format!("{} deliveries are due again.", number(count))
+        }
         ("audit.run", _) => {
             "An audit is on its way; its result stands on the overview when it is done.".to_owned()
         }

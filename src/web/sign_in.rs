@@ -23,7 +23,7 @@ const MOST_FAILURES: u32 = 10;
 /// … within this time of the first.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// Addresses remembered at once; then those that have served their time are forgotten.
+/// Addresses remembered at once; when there are more, those that have served their time are forgotten first.
 const MOST_ADDRESSES: usize = 10_000;
 
 #[derive(Debug, Default, Deserialize)]
@@ -58,6 +58,10 @@ impl FailedSignIns {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if failures.len() >= MOST_ADDRESSES {
             failures.retain(|_, (first, _)| first.elapsed() < WITHIN);
+        }
+        // So many at once are no people: their tries fail all the same.
+        if failures.len() >= MOST_ADDRESSES {
+            return;
         }
         let now = Instant::now();
         let entry = failures.entry(address).or_insert((now, 0));

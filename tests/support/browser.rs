@@ -17,6 +17,9 @@ const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 /// How long a page may take to show what it should.
 const SOON: Duration = Duration::from_secs(20);
 
+/// In pixels; a narrower one is a phone's screen.
+const NARROWEST_WINDOW: u32 = 500;
+
 /// Where a key of the keyboard that writes nothing is in WebDriver's private use area.
 pub const ENTER: &str = "\u{E007}";
 
@@ -202,6 +205,11 @@ fn capabilities(width: u32, height: u32) -> Value {
         "--disable-gpu",
         format!("--window-size={width},{height}"),
     ] });
+    // A desktop's window is never as narrow as a phone.
+    if width < NARROWEST_WINDOW {
+        options["mobileEmulation"] =
+            json!({ "deviceMetrics": { "width": width, "height": height, "pixelRatio": 2.0 } });
+    }
     if let Ok(program) = std::env::var("LANDFALL_TEST_CHROMIUM") {
         options["binary"] = program.into();
     }

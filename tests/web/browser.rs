@@ -83,6 +83,8 @@ async fn no_page_scrolls_sideways_on_a_phone() {
     let app = TestApp::start().await;
     app.upload("a.txt", "hello").await;
     let browser = Browser::open(390, 844).await;
+    browser.go(&app.url).await;
+    assert_eq!(browser.run("return innerWidth").await, 390);
     for path in ["/", "/jobs", "/log", "/jobs/finalize/done"] {
         browser.go(&format!("{}{path}", app.url)).await;
         let script =

@@ -3,8 +3,9 @@
 use super::visitor::{Visitor, app, location};
 use crate::support::{TestApp, app::SOON};
 use landfall_core::{audit, tokens::TokenScope};
-use landfall_test_servers::{RedisServer, wait_until};
+use landfall_test_servers::{Behaviour, RedisServer, wait_until};
 use landfall_workers::QueueName;
+use sea_orm::{ConnectionTrait, DbErr};
 
 async fn page(app: &TestApp, path: &str) -> String {
     let response = app.get(path).send().await.expect("an answer");
@@ -137,4 +138,66 @@ async fn a_search_leads_to_the_page_of_whatever_has_the_id() {
     assert_eq!(location(&named), "/files?q=a%26b");
     let job = admin.get(&format!("/search?q=file:{id}")).await;
     assert_eq!(location(&job), format!("/jobs/finalize/job/file:{id}"));
+}
+
+#[tokio::test]
+async fn what_was_given_up_is_delivered_by_one_button_once_its_endpoint_is_mended() {
+    let app = TestApp::builder()
+        .set("webhooks.max_attempts", "1")
+        .start()
+        .await;
+    app.webhook("/hook", &[]).await;
+    app.receiver.set("/hook", Behaviour::status(500));
+    for name in ["a", "b"] {
+        app.upload(name, "hello").await;
+    }
+    let visitor = Visitor {
+        app: &app,
+        cookie: "landfall_session=any".to_owned(),
+    };
+    wait_until(SOON, async || {
+        let page = visitor.page("/").await;
+        page.contains("Redeliver 2 now").then_some(())
+    })
+    .await;
+    app.receiver.mend("/hook");
+    let pressed = visitor.press("/redeliver").await;
+    let notice = visitor.page(location(&pressed)).await;
+    assert!(notice.contains("2 deliveries are due again."), "{notice}");
+    wait_until(SOON, async || {
+        let page = visitor.page("/").await;
+        (figures(&page)[4] == "2" && !page.contains("given up")).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_the_database_hangs_the_overview_shows_what_the_rest_knows() {
+    let app = TestApp::builder().postgres().workers(&[]).start().await;
+    let landfall = &app.parts.landfall;
+    let (locked, lock) = tokio::sync::oneshot::channel();
+    let (unlock, unlocked) = tokio::sync::oneshot::channel::<()>();
+    let holds = landfall.db.write(move |transaction| {
+        Box::pin(async move {
+            let all = "LOCK TABLE files IN ACCESS EXCLUSIVE MODE";
+            transaction.execute_unprepared(all).await?;
+            let _ = locked.send(());
+            let _ = unlocked.await;
+            Ok::<_, DbErr>(())
+        })
+    });
+    let looks = async {
+        lock.await.expect("the table is locked");
+        let shown = page(&app, "/").await;
+        assert!(shown.contains("The database cannot be reached."), "{shown}");
+        assert!(shown.contains("Health"), "{shown}");
+        let _ = unlock.send(());
+    };
+    let (held, ()) = tokio::join!(holds, looks);
+    held.expect("the lock is let go");
+    wait_until(SOON, async || {
+        let page = page(&app, "/").await;
+        (!page.contains("cannot be reached")).then_some(())
+    })
+    .await;
 }

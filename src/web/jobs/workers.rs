@@ -38,9 +38,10 @@ pub(super) fn panel(view: &QueuesView, may_repair: bool) -> Markup {
             ),
         );
     }
-    let rows = html! {
-        @for worker in view.workers.iter().take(MOST_WORKERS) { (row(worker, now, may_repair)) }
-    };
+    // By name, not by beat: a row stays where it is while one looks at it.
+    let mut workers: Vec<&WorkerInfo> = view.workers.iter().take(MOST_WORKERS).collect();
+    workers.sort_by_key(|worker| (&worker.host, &worker.queues, &worker.name));
+    let rows = html! { @for worker in workers { (row(worker, now, may_repair)) } };
     parts::panel_with(
         "Workers",
         html! { span { (number(busy as u64)) " of " (number(slots as u64)) " slots busy" } },

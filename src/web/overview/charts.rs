@@ -8,8 +8,8 @@ use crate::web::{
 use landfall_core::minutes::Minutes;
 use maud::{Markup, html};
 
-/// Minutes a chart shows.
-pub(super) const SHOWN: u32 = 6 * 60;
+/// Minutes a chart shows, and the present one, which is still counted.
+pub(super) const SHOWN: u32 = 6 * 60 + 1;
 
 /// Minutes of the last hour.
 const HOUR: usize = 60;
@@ -33,8 +33,8 @@ fn files(minutes: &Minutes) -> Markup {
             chart::summary("failed", &minutes.files_failed, number)
         ),
         first: minutes.first,
-        values: &minutes.files_stored,
-        bad: &minutes.files_failed,
+        values: whole(&minutes.files_stored),
+        bad: whole(&minutes.files_failed),
         write: number,
     };
     parts::panel(
@@ -53,7 +53,7 @@ fn received(minutes: &Minutes) -> Markup {
     let chart = Chart {
         label: chart::summary("Bytes received", &minutes.bytes_received, bytes),
         first: minutes.first,
-        values: &minutes.bytes_received,
+        values: whole(&minutes.bytes_received),
         bad: &[],
         write: bytes,
     };
@@ -70,6 +70,11 @@ fn received(minutes: &Minutes) -> Markup {
             }
         },
     )
+}
+
+/// Without the present minute: a line that ends with a part of one would always fall.
+fn whole(values: &[u64]) -> &[u64] {
+    values.split_last().map_or(values, |(_, whole)| whole)
 }
 
 fn last_hour(values: &[u64]) -> u64 {

@@ -1,5 +1,6 @@
 //! `/`: is everything ashore, what is not, and the button that mends it.
 
+mod acts;
 mod charts;
 mod flow;
 mod health;
@@ -10,7 +11,7 @@ mod troubles;
 use super::{
     access::Visitor,
     dashboard::Dashboard,
-    gate::READ,
+    gate::{ADMIN, READ},
     layout::{Page, Section},
     live::{self, Parts},
     pages::Pages,
@@ -27,6 +28,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
     pages
         .get("/", READ, show)
         .get("/live/overview", READ, stream)
+        .post("/redeliver", ADMIN, acts::redeliver)
 }
 
 #[handler]

@@ -2,7 +2,10 @@
 
 use crate::{
     http::Readiness,
-    web::{dashboard::Dashboard, fresh::Fresh},
+    web::{
+        dashboard::{Dashboard, PATIENCE},
+        fresh::Fresh,
+    },
     workers_view::QueuesView,
 };
 use landfall_core::{
@@ -62,15 +65,23 @@ impl Seen {
         let (readiness, queues, known) = tokio::join!(
             dashboard.api().health.readiness(landfall),
             dashboard.queues_lately(),
-            self.known(dashboard),
+            self.known_soon(dashboard),
         );
-        let known = known.inspect_err(|error| {
-            tracing::warn!(%error, "the overview is shown without what the database knows");
-        });
         Picture {
             readiness,
             queues,
-            known: known.ok(),
+            known,
+        }
+    }
+
+    async fn known_soon(&self, dashboard: &Dashboard) -> Option<Known> {
+        match tokio::time::timeout(PATIENCE, self.known(dashboard)).await {
+            Ok(Ok(known)) => Some(known),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the overview is shown without what the database knows");
+                None
+            }
+            Err(_) => None,
         }
     }
 

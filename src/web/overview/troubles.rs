@@ -149,9 +149,12 @@ fn undeliverable(known: &Known) -> Option<Trouble> {
             1 => "1 event was given up.".to_owned(),
             _ => format!("{} events were given up.", bounded(count)),
         },
-        more: "Their endpoints never answered 2xx.".to_owned(),
-        look: Some(("/events?status=failed".to_owned(), "Look and redeliver")),
-        mend: None,
+        more: "An endpoint of theirs did not take them.".to_owned(),
+        look: Some(("/events?status=failed".to_owned(), "Look")),
+        mend: Some(act_first(
+            "/redeliver",
+            &format!("Redeliver {} now", bounded(count)),
+        )),
     })
 }
 
@@ -165,6 +168,7 @@ fn queues(queues: &[QueueView]) -> Vec<Trouble> {
                 is_bad: false,
                 what: format!("The queue {name} is paused."),
                 more: match queue.stats.ready {
+                    0 => "No job waits in it yet.".to_owned(),
                     1 => "1 job waits.".to_owned(),
                     ready => format!("{} jobs wait.", number(ready)),
                 },
