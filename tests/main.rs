@@ -22,6 +22,7 @@ mod examples;
 mod faults;
 mod journey;
 mod operations;
+mod pages;
 mod processes;
 mod quota;
 mod support;

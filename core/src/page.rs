@@ -2,6 +2,7 @@
 //! however far down it is and nothing shifts when rows are added.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use entity::Timestamp;
 use uuid::Uuid;
 
 /// Rows on a page when the caller does not say.
@@ -52,6 +53,13 @@ impl PageRequest {
     }
 }
 
+/// The least id made at this moment or later (RFC 9562, section 5.7): a list by time is a range of ids.
+#[must_use]
+pub fn first_id_at(moment: Timestamp) -> Uuid {
+    let millis = u128::try_from(moment.timestamp_millis()).unwrap_or(0) & 0xffff_ffff_ffff;
+    Uuid::from_u128(millis << 80)
+}
+
 /// One page of a list.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
@@ -72,6 +80,15 @@ impl<T> Page<T> {
         Self {
             items: rows,
             next_cursor,
+        }
+    }
+
+    /// A page of all that was found down to `end`, where looking stopped.
+    #[must_use]
+    pub(crate) fn up_to(items: Vec<T>, end: Option<Uuid>) -> Self {
+        Self {
+            items,
+            next_cursor: end.map(|id| URL_SAFE_NO_PAD.encode(id.as_bytes())),
         }
     }
 

@@ -59,6 +59,11 @@ pub struct Model {
     pub next_attempt_at: Option<Timestamp>,
     pub lease_owner: Option<String>,
     pub lease_expires_at: Option<Timestamp>,
+    /// When a worker last claimed it, and who that was: kept when the lease is given back.
+    pub claimed_at: Option<Timestamp>,
+    pub claimed_by: Option<String>,
+    /// When its bytes were hashed and its object was whole, before the commit that stored it.
+    pub landed_at: Option<Timestamp>,
     pub error_code: Option<String>,
     pub error_message: Option<String>,
     /// W3C trace context of the upload, carried into the jobs and the webhook.

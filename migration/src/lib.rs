@@ -13,6 +13,7 @@ mod m20261124_000007_owner_usage;
 mod m20261124_000008_staging_probes;
 mod m20261124_000009_staged_sha256;
 mod m20261124_000010_sessions;
+mod m20261124_000020_lists;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
@@ -35,11 +36,12 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000008_staging_probes::Migration),
             Box::new(m20261124_000009_staged_sha256::Migration),
             Box::new(m20261124_000010_sessions::Migration),
+            Box::new(m20261124_000020_lists::Migration),
         ]
     }
 }
 
-/// Creates indexes by their SQL: partial ones, which the schema builder has no words for, read the same on both databases.
+/// Creates or drops indexes by their SQL: partial ones, which the schema builder has no words for, read the same on both databases.
 async fn create_indexes(manager: &SchemaManager<'_>, statements: &[&str]) -> Result<(), DbErr> {
     for statement in statements {
         manager

@@ -1,10 +1,14 @@
 //! `landfall bench`: what a running server does in a second, measured from outside.
 //!
+//! `landfall bench seed` fills an installation instead, for measuring what a full one does.
+//!
 //! Registers a receiver of its own, sends files, and takes the time from before the request to the 202, to `stored`
 //! and to the arrival of `file.stored`. The files stay on the server.
 
+mod seed;
+
 use anyhow::{Context, bail};
-use clap::Args;
+use clap::{Args, Subcommand};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -28,7 +32,10 @@ use tokio::net::TcpListener;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct BenchArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<BenchCommand>,
     /// The server.
     #[arg(long, env = "LANDFALL_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
@@ -48,6 +55,14 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 200)]
     latency: usize,
 }
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BenchCommand {
+    /// Fill an empty database and its queues with rows and jobs in all states, to measure on; never one in use.
+    Seed(SeedArgs),
+}
+
+pub(super) use seed::{SeedArgs, seed};
 
 /// When each event arrived, by the id of its file.
 #[derive(Clone, Debug, Default)]

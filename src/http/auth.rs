@@ -94,6 +94,10 @@ pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Ide
     if landfall.config.auth.mode == AuthMode::None {
         return Ok(Identity::anonymous());
     }
+    // The dashboard's gate has let them in by their session.
+    if let Some(identity) = request.data::<Identity>() {
+        return allowed(identity.clone(), scope);
+    }
     let token = bearer(request)
         .ok_or_else(|| unauthorized("Send `Authorization: Bearer lf_…`.", "Bearer"))?;
     let identity = tokens::authenticate(&landfall.db, &landfall.clock, token)
@@ -107,6 +111,10 @@ pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Ide
     if let (Some(allowance), Some(owner)) = (request.data::<Allowance>(), &identity.owner) {
         allowance.admit_owner(owner).await?;
     }
+    allowed(identity, scope)
+}
+
+fn allowed(identity: Identity, scope: TokenScope) -> Result<Identity, Problem> {
     if identity.may(scope) {
         return Ok(identity);
     }

@@ -26,7 +26,8 @@ pub(super) struct Events;
 impl Events {
     /// List events
     ///
-    /// Newest first, with their deliveries, without the attempts of those.
+    /// Newest first, with their deliveries, without the attempts of those. With several filters a page may be short
+    /// and still have a next one.
     #[oai(path = "/events", method = "get", operation_id = "listEvents")]
     #[expect(clippy::too_many_arguments, reason = "each is a parameter of the API")]
     async fn list(
@@ -48,6 +49,7 @@ impl Events {
             status: status.0.map(outbox_event::EventStatus::from),
             event_type: event_type.0,
             aggregate_id: aggregate_id.0,
+            ..EventFilter::default()
         };
         let db = &state.landfall.db;
         let page = with_deliveries(db, outbox::list(db, filter, page).await?).await?;

@@ -41,6 +41,7 @@ use crate::{
 use batches::Batches;
 use events::Events;
 use files::Files;
+pub(crate) use files::{Download, download};
 pub use health::{Check, Checks, Health, HealthCheck, QueueFigures, Readiness, Status};
 use http::Method;
 use landfall_core::context::Landfall;
@@ -55,7 +56,7 @@ pub use state::{Shared, State};
 use std::{io, sync::Arc};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tus::Tus;
+pub(crate) use tus::Tus;
 use uploads::Uploads;
 pub use waiters::{Waiters, Waiting};
 use webhooks::Webhooks;

@@ -37,6 +37,8 @@ assets! {
     "dashboard.js", "text/javascript; charset=utf-8", "dashboard.js";
     "htmx.js", "text/javascript; charset=utf-8", "vendor/htmx-4.0.1.min.js";
     "htmx-sse.js", "text/javascript; charset=utf-8", "vendor/htmx-4.0.1-sse.min.js";
+    "tus.js", "text/javascript; charset=utf-8", "vendor/tus-js-client-4.3.1.min.js";
+    "upload.js", "text/javascript; charset=utf-8", "upload.js";
     "icon.svg", "image/svg+xml", "icon.svg";
 }
 

@@ -22,7 +22,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// The most bytes a form of the dashboard has.
 const LARGEST_FORM: usize = 64 * 1024;
 
-/// What a visitor needs to see a page. To change something they need `admin` besides, unless it is `Open`.
+/// What a visitor needs to see a page. To change something they need `admin` besides, unless it is
+/// `Open` or `Upload`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
     /// Nothing: assets and the sign-in page, which look after themselves.
@@ -31,6 +32,8 @@ pub(crate) enum Need {
     SignedIn,
     /// A scope.
     Scope(TokenScope),
+    /// The scope `upload`, which is enough to send files as well.
+    Upload,
 }
 
 /// Sees figures, and its owner's files.
@@ -96,6 +99,9 @@ impl Gate {
             if changes {
                 require(&found, TokenScope::Admin)?;
             }
+        }
+        if self.need == Need::Upload {
+            require(&found, TokenScope::Upload)?;
         }
         if changes {
             check_csrf(request, &found).await?;

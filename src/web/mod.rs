@@ -8,13 +8,17 @@
 
 mod access;
 mod assets;
+mod batches;
 mod chart;
 mod dashboard;
+mod events;
+mod files;
 mod format;
 mod fresh;
 mod gate;
 mod jobs;
 mod layout;
+mod listing;
 mod live;
 mod log;
 mod overview;
@@ -24,6 +28,8 @@ mod refusal;
 mod repair;
 mod search;
 mod sign_in;
+mod upload;
+mod webhooks;
 
 pub(crate) use dashboard::Dashboard;
 pub(crate) use pages::Pages;
@@ -37,6 +43,16 @@ pub(crate) fn pages() -> Pages {
         .get("/sign-in", Need::Open, sign_in::form)
         .post("/sign-in", Need::Open, sign_in::enter)
         .post("/sign-out", Need::SignedIn, sign_in::leave);
-    let sections = [overview::pages, jobs::pages, log::pages, search::pages];
+    let sections = [
+        overview::pages,
+        jobs::pages,
+        files::pages,
+        batches::pages,
+        events::pages,
+        webhooks::pages,
+        upload::pages,
+        log::pages,
+        search::pages,
+    ];
     sections.into_iter().fold(pages, |pages, add| add(pages))
 }

@@ -44,7 +44,8 @@ impl Pages {
         self.with(path, Method::POST, need, page)
     }
 
-    fn with<E>(mut self, path: &'static str, method: Method, need: Need, page: E) -> Self
+    /// A path and a method of whatever kind.
+    pub(super) fn with<E>(mut self, path: &'static str, method: Method, need: Need, page: E) -> Self
     where
         E: IntoEndpoint,
         E::Endpoint: 'static,

@@ -4,7 +4,10 @@
 
 use http::{HeaderValue, StatusCode, header, header::HeaderName};
 use landfall_core::db;
-use poem::{Error, Response, error::ResponseError};
+use poem::{
+    Error, Response,
+    error::{ParsePathError, ResponseError},
+};
 use sea_orm::DbErr;
 use std::{error::Error as StdError, fmt, time::Duration};
 
@@ -100,6 +103,8 @@ impl Refusal {
         let status = error.status();
         match error.downcast::<Self>() {
             Ok(refusal) => refusal,
+            // An id that cannot be is an id nobody has.
+            Err(error) if error.is::<ParsePathError>() => Self::not_found("anything at this path"),
             Err(_) if status == StatusCode::NOT_FOUND => Self::not_found("anything at this path"),
             Err(error) if status.is_client_error() => {
                 Self::new(status, "Not understood", error.to_string())

@@ -3,7 +3,7 @@
 use super::{
     access::Visitor,
     dashboard::Dashboard,
-    format::{href, number},
+    format::{href, number, plural},
     layout::DID,
     refusal::Refusal,
 };
@@ -70,6 +70,22 @@ pub(super) fn told(entry: &Entry) -> String {
         }
         ("jobs.delete", Some(1)) => format!("1 job of {subject} is deleted."),
         ("jobs.delete", Some(count)) => format!("{} jobs of {subject} are deleted.", number(count)),
+        ("file.finalize", _) => "The file is due, and a worker was told.".to_owned(),
+        ("file.delete", _) => "The file is deleted.".to_owned(),
+        ("batch.finalize", _) => "The batch is closed.".to_owned(),
+        ("event.redeliver" | "webhook.replay", Some(count)) => {
+            format!(
+                "{} on the way.",
+                plural(count, "delivery is", "deliveries are")
+            )
+        }
+        ("webhook.create", _) => "The endpoint is added.".to_owned(),
+        ("webhook.change", _) => "The endpoint is changed.".to_owned(),
+        ("webhook.rotate_secret", _) => "The endpoint has a new secret.".to_owned(),
+        ("webhook.test", _) => "A test is on its way.".to_owned(),
+        ("webhook.switch_on", _) => "The endpoint is switched on.".to_owned(),
+        ("webhook.switch_off", _) => "The endpoint is switched off.".to_owned(),
+        ("webhook.delete", _) => "The endpoint is deleted.".to_owned(),
         ("deliveries.redeliver", Some(1)) => "1 delivery is due again.".to_owned(),
         ("deliveries.redeliver", Some(count)) => {
             format!("{} deliveries are due again.", number(count))

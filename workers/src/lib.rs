@@ -12,6 +12,7 @@ mod maintenance;
 mod meter;
 mod queues;
 mod run;
+pub mod seed;
 mod tick;
 
 pub use dispatch::QueueDispatch;

@@ -8,6 +8,8 @@
 
 mod group;
 mod migrate;
+#[cfg(feature = "failpoints")]
+mod watch;
 
 use crate::{clock::Clock, minutes::Tally};
 use entity::Timestamp;

@@ -5,15 +5,23 @@
 mod accept;
 mod delete;
 mod expiring;
+mod life;
+mod list;
 mod name;
 mod pieces;
+mod progress;
 mod purge;
 mod query;
+mod retry;
 
 pub use accept::{AcceptError, NewFile, accept};
 pub use delete::{DeleteError, delete};
 pub use expiring::{ExpiringError, announce_expiring};
+pub use life::{Life, Moment, What, life};
+pub use list::{FEW, FileFilter, list};
 pub use name::{FileName, InvalidName, MAX_NAME_BYTES};
 pub use pieces::{NotPieces, pieces, staging_column};
+pub use progress::{Progress, progress};
 pub use purge::{PurgeError, Purged, purge};
-pub use query::{FileFilter, Scope, counts_by_status, get, list, oldest_staged};
+pub use query::{Scope, counts_by_status, get, oldest_staged};
+pub use retry::{RetryError, finalize_now};

@@ -106,6 +106,8 @@ async fn try_claim(
         .col_expr(Column::Status, Expr::value(FileStatus::Finalizing))
         .col_expr(Column::LeaseOwner, Expr::value(&claimant.worker))
         .col_expr(Column::LeaseExpiresAt, Expr::value(until))
+        .col_expr(Column::ClaimedBy, Expr::value(&claimant.worker))
+        .col_expr(Column::ClaimedAt, Expr::value(now))
         .col_expr(Column::UpdatedAt, Expr::value(now))
         .filter(Column::Id.eq(id))
         .filter(claimable(now))

@@ -33,23 +33,38 @@ pub(super) struct Failure {
     pub(super) message: String,
 }
 
-/// The file is stored, its event is written, its batch counts it; all of it or nothing. The type is the one `file` has.
+/// An object that is whole and verified, and not yet committed.
+#[derive(Clone, Debug)]
+pub(super) struct Ashore {
+    pub(super) landed: Landed,
+    /// When it was.
+    pub(super) at: Timestamp,
+    /// The type the file has, by what was said of it and by its bytes.
+    pub(super) content_type: String,
+    /// Where the object can be fetched, for its event.
+    pub(super) url: String,
+}
+
+/// The file is stored, its event is written, its batch counts it; all of it or nothing.
 pub(super) async fn store(
     transaction: &impl ConnectionTrait,
     file: &Model,
     worker: &str,
-    landed: &Landed,
-    url: String,
+    ashore: Ashore,
     now: Timestamp,
 ) -> Result<Vec<Written>, CommitError> {
     let update = mine(file.id, worker)
         .col_expr(Column::Status, Expr::value(FileStatus::Stored))
-        .col_expr(Column::ContentType, Expr::value(&file.content_type))
-        .col_expr(Column::Sha256, Expr::value(landed.sha256.to_string()))
+        .col_expr(Column::ContentType, Expr::value(&ashore.content_type))
+        .col_expr(
+            Column::Sha256,
+            Expr::value(ashore.landed.sha256.to_string()),
+        )
         .col_expr(Column::StagingKey, Expr::value(Option::<String>::None))
+        .col_expr(Column::LandedAt, Expr::value(ashore.at))
         .col_expr(Column::StoredAt, Expr::value(now));
     change(transaction, release(update, now)).await?;
-    let event = NewEvent::file_stored(FileStored::of(file, landed.sha256, url), file);
+    let event = NewEvent::file_stored(FileStored::of(file, ashore.landed.sha256, ashore.url), file);
     let mut written = vec![outbox::write(transaction, now, event).await?];
     if let Some(batch) = file.batch_id {
         written.extend(batches::settle(transaction, batch, Settled::Stored, now).await?);

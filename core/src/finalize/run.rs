@@ -2,7 +2,7 @@
 
 use super::{
     claim::{self, Claim, ClaimError, Claimant, Claimed, MAX_CRASHES},
-    commit::{self, CommitError, Failure},
+    commit::{self, Ashore, CommitError, Failure},
     lease::Renewal,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     outbox::Written,
     storage::{
         StorageError, StorageKey,
-        transfer::{self, Landed, Landing, Piece, TransferError},
+        transfer::{self, Landing, Piece, TransferError},
     },
     trace,
 };
@@ -130,13 +130,6 @@ impl Fault {
     }
 }
 
-/// An object that is in storage, and what its row and its event are to say of it.
-struct Ashore {
-    landed: Landed,
-    url: String,
-    content_type: String,
-}
-
 struct Run<'a> {
     landfall: &'a Landfall,
     claimed: Claimed,
@@ -202,6 +195,7 @@ impl Run<'_> {
         };
         let landed =
             transfer::land(&self.landfall.staging, &self.landfall.storage, &landing).await?;
+        let at = self.landfall.clock.now();
         let url = self
             .landfall
             .url_of(file.id, &self.claimed.key)
@@ -210,8 +204,9 @@ impl Run<'_> {
         failpoint!("finalize.landed");
         Ok(Ashore {
             landed,
-            url,
+            at,
             content_type,
+            url,
         })
     }
 
@@ -230,12 +225,11 @@ impl Run<'_> {
         let landfall = self.landfall;
         let now = landfall.clock.now();
         let (mut file, worker) = (self.file().clone(), self.worker.to_owned());
-        file.content_type = ashore.content_type;
-        let (landed, url) = (ashore.landed, ashore.url);
+        file.content_type.clone_from(&ashore.content_type);
         let written = landfall
             .db
             .write(move |t| {
-                Box::pin(async move { commit::store(t, &file, &worker, &landed, url, now).await })
+                Box::pin(async move { commit::store(t, &file, &worker, ashore, now).await })
             })
             .await?;
         failpoint!("finalize.committed");

@@ -20,13 +20,16 @@ use entity::{
 };
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait,
-    sea_query::{Expr, LockType},
+    QueryTrait, Select,
+    sea_query::{Expr, ExprTrait, LockType},
 };
 use std::collections::{HashMap, HashSet};
 
 /// Events of a replay in one transaction.
 const PAGE: u64 = 500;
+
+/// Where a page of a replay ended: events are taken in the order they were written.
+type Place = (Timestamp, EventId);
 
 /// Why nothing was made due.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +119,7 @@ async fn find_event(
 }
 
 /// A test is for the endpoint it was asked for.
-fn is_spread(event_type: &str) -> bool {
+pub(super) fn is_spread(event_type: &str) -> bool {
     event_type != EventType::WebhookTest.as_str()
 }
 
@@ -171,8 +174,8 @@ async fn replay_page(
     now: Timestamp,
     webhook: WebhookId,
     replay: Replay,
-    after: Option<EventId>,
-) -> Result<(Vec<DueDelivery>, Option<EventId>), AgainError> {
+    after: Option<Place>,
+) -> Result<(Vec<DueDelivery>, Option<Place>), AgainError> {
     let endpoint = Subscription::all(transaction)
         .await?
         .into_iter()
@@ -180,16 +183,16 @@ async fn replay_page(
         .ok_or(AgainError::NoSuchEndpoint)?;
     let events = events_of(transaction, webhook, replay, after).await?;
     let full = u64::try_from(events.len()).unwrap_or(u64::MAX) >= PAGE;
-    let last = events.last().map(|(id, _)| *id).filter(|_| full);
-    let ids = counters::lock(transaction, events.iter().map(|(id, _)| *id)).await?;
+    let last = events.last().map(|(id, _, at)| (*at, *id)).filter(|_| full);
+    let ids = counters::lock(transaction, events.iter().map(|(id, ..)| *id)).await?;
     let there: HashSet<EventId> = ids.iter().copied().collect();
     let rows = lock_deliveries(transaction, &ids, vec![webhook]).await?;
     let has: HashSet<EventId> = rows.iter().map(|row| row.event_id).collect();
     let missing = events
         .into_iter()
-        .filter(|(id, _)| replay.status.is_none() && there.contains(id) && !has.contains(id))
-        .filter(|(_, event_type)| is_spread(event_type) && endpoint.wants(event_type))
-        .map(|(id, _)| (id, vec![webhook]))
+        .filter(|(id, ..)| replay.status.is_none() && there.contains(id) && !has.contains(id))
+        .filter(|(_, event_type, _)| is_spread(event_type) && endpoint.wants(event_type))
+        .map(|(id, ..)| (id, vec![webhook]))
         .collect();
     let ready = rows
         .into_iter()
@@ -203,18 +206,9 @@ async fn events_of(
     transaction: &impl ConnectionTrait,
     webhook: WebhookId,
     replay: Replay,
-    after: Option<EventId>,
-) -> Result<Vec<(EventId, String)>, DbErr> {
-    let mut select = outbox_event::Entity::find()
-        .select_only()
-        .column(outbox_event::Column::Id)
-        .column(outbox_event::Column::EventType)
-        .filter(outbox_event::Column::CreatedAt.gte(replay.since))
-        .order_by_asc(outbox_event::Column::Id)
-        .limit(PAGE);
-    if let Some(until) = replay.until {
-        select = select.filter(outbox_event::Column::CreatedAt.lt(until));
-    }
+    after: Option<Place>,
+) -> Result<Vec<(EventId, String, Timestamp)>, DbErr> {
+    let mut select = written_within(replay).limit(PAGE);
     if let Some(status) = replay.status {
         let with_delivery = delivery::Entity::find()
             .select_only()
@@ -224,10 +218,28 @@ async fn events_of(
             .into_query();
         select = select.filter(outbox_event::Column::Id.in_subquery(with_delivery));
     }
-    if let Some(after) = after {
-        select = select.filter(outbox_event::Column::Id.gt(after));
+    if let Some((at, id)) = after {
+        let columns = [outbox_event::Column::CreatedAt, outbox_event::Column::Id];
+        let place = columns.map(|column| Expr::col((outbox_event::Entity, column)));
+        select = select.filter(Expr::tuple(place).gt(Expr::tuple([Expr::val(at), Expr::val(id)])));
     }
     select.into_tuple().all(transaction).await
+}
+
+/// The events of a replay, in the order they were written.
+pub(super) fn written_within(replay: Replay) -> Select<outbox_event::Entity> {
+    let select = outbox_event::Entity::find()
+        .select_only()
+        .column(outbox_event::Column::Id)
+        .column(outbox_event::Column::EventType)
+        .column(outbox_event::Column::CreatedAt)
+        .filter(outbox_event::Column::CreatedAt.gte(replay.since))
+        .order_by_asc(outbox_event::Column::CreatedAt)
+        .order_by_asc(outbox_event::Column::Id);
+    match replay.until {
+        Some(until) => select.filter(outbox_event::Column::CreatedAt.lt(until)),
+        None => select,
+    }
 }
 
 async fn lock_deliveries(

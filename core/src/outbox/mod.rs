@@ -11,6 +11,8 @@
 
 mod again;
 pub(crate) mod counters;
+mod forecast;
+mod health;
 mod payload;
 mod query;
 mod retention;
@@ -18,6 +20,8 @@ mod subscription;
 mod write;
 
 pub use again::{AgainError, Replay, redeliver, replay};
+pub use forecast::{FORECAST_LIMIT, Forecast, forecast};
+pub use health::{EndpointHealth, Failure, HEALTH_DELIVERIES, health};
 pub use payload::{
     BatchComplete, EventType, FileDeleted, FileExpiring, FileStored, UnknownEventType, WebhookTest,
 };

@@ -2,7 +2,8 @@
 
 use crate::{
     db::Database,
-    page::{Page, PageRequest},
+    page::{Page, PageRequest, first_id_at},
+    walk::Walk,
 };
 use entity::{
     DeliveryId, EventId, Timestamp, WebhookId, attempt,
@@ -10,8 +11,8 @@ use entity::{
     outbox_event::{self, EventStatus},
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, Select,
+    ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, Select,
     sea_query::{Expr, Query},
 };
 use std::collections::HashMap;
@@ -34,6 +35,10 @@ pub struct EventFilter {
     pub event_type: Option<String>,
     /// The file, batch or endpoint it is about.
     pub aggregate_id: Option<Uuid>,
+    /// Written at this moment or later …
+    pub since: Option<Timestamp>,
+    /// … and before this one.
+    pub until: Option<Timestamp>,
 }
 
 /// A delivery and its attempts, oldest first.
@@ -62,7 +67,7 @@ pub struct Counts {
     pub oldest_pending_since: Option<Timestamp>,
 }
 
-/// Events, newest first.
+/// Events, newest first. With several filters a page may be short, or even empty, and still have a next one.
 ///
 /// # Errors
 /// The database's.
@@ -71,23 +76,26 @@ pub async fn list(
     filter: EventFilter,
     page: PageRequest,
 ) -> Result<Page<outbox_event::Model>, DbErr> {
-    let mut select = outbox_event::Entity::find()
-        .order_by_desc(outbox_event::Column::Id)
-        .limit(page.limit + 1);
-    if let Some(status) = filter.status {
-        select = select.filter(outbox_event::Column::Status.eq(status));
-    }
-    if let Some(event_type) = filter.event_type {
-        select = select.filter(outbox_event::Column::EventType.eq(event_type));
-    }
-    if let Some(aggregate_id) = filter.aggregate_id {
-        select = select.filter(outbox_event::Column::AggregateId.eq(aggregate_id));
-    }
-    if let Some(before) = page.before {
-        select = select.filter(outbox_event::Column::Id.lt(before));
-    }
-    let rows = select.all(db.read()).await?;
-    Ok(Page::cut(rows, page, |row| row.id.0))
+    use outbox_event::Column;
+    // What leaves the fewest events leads.
+    let delivered = filter.status == Some(EventStatus::Delivered);
+    let status = filter.status.map(|status| Column::Status.eq(status));
+    let event_type = filter.event_type.map(|name| Column::EventType.eq(name));
+    let about = filter.aggregate_id.map(|id| Column::AggregateId.eq(id));
+    let by_size = if delivered {
+        [about, event_type, status]
+    } else {
+        [about, status, event_type]
+    };
+    let mut conditions = by_size.into_iter().flatten();
+    let walk = Walk::<outbox_event::Entity> {
+        id: Column::Id,
+        lead: Condition::all().add_option(conditions.next()),
+        rest: conditions.fold(Condition::all(), Condition::add),
+        from: filter.since.map(first_id_at),
+        until: filter.until.map(first_id_at),
+    };
+    walk.page(db.read(), page, |row| row.id.0).await
 }
 
 /// The event with its deliveries and their attempts; none when there is no such event.

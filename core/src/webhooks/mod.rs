@@ -21,7 +21,10 @@ use sea_orm::{
     QuerySelect, UpdateMany, sea_query::Expr,
 };
 use signing::Secret;
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 /// How long the secret before a rotation signs too.
 pub const ROTATION_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
@@ -167,6 +170,29 @@ pub async fn list(db: &Database, page: PageRequest) -> Result<Page<Webhook>, Web
 /// [`WebhookError::NotFound`], also once it is deleted; [`WebhookError::Database`].
 pub async fn get(db: &Database, id: WebhookId) -> Result<Webhook, WebhookError> {
     find(db.read(), id).await
+}
+
+/// Where endpoints are, or were: deleted ones too.
+///
+/// # Errors
+/// The database's.
+pub async fn urls(
+    db: &Database,
+    ids: impl IntoIterator<Item = WebhookId>,
+) -> Result<HashMap<WebhookId, String>, DbErr> {
+    let ids: HashSet<WebhookId> = ids.into_iter().collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let rows: Vec<(WebhookId, String)> = endpoint::Entity::find()
+        .select_only()
+        .column(endpoint::Column::Id)
+        .column(endpoint::Column::Url)
+        .filter(endpoint::Column::Id.is_in(ids))
+        .into_tuple()
+        .all(db.read())
+        .await?;
+    Ok(rows.into_iter().collect())
 }
 
 async fn find(connection: &impl ConnectionTrait, id: WebhookId) -> Result<Webhook, WebhookError> {

@@ -20,7 +20,7 @@ use std::io;
 
 /// A file's bytes, or where they are.
 #[derive(Debug)]
-pub(super) struct Download(Response);
+pub(crate) struct Download(Response);
 
 impl IntoResponse for Download {
     fn into_response(self) -> Response {
@@ -59,7 +59,7 @@ impl ApiResponse for Download {
 }
 
 /// What is sent of a stored file.
-pub(super) async fn download(
+pub(crate) async fn download(
     state: &State,
     row: Model,
     headers: &HeaderMap,

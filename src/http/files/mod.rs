@@ -17,7 +17,7 @@ use super::{
     state::State,
     wire,
 };
-use content::Download;
+pub(crate) use content::{Download, download};
 use entity::{
     BatchId, FileId,
     file::{self, FileStatus},
@@ -93,7 +93,8 @@ impl Files {
 
     /// List files
     ///
-    /// Newest first.
+    /// Newest first; what begins with a name that thousands have, in the order of the names. With several filters a
+    /// page may be short and still have a next one.
     #[oai(path = "/files", method = "get", operation_id = "listFiles")]
     #[expect(clippy::too_many_arguments, reason = "each is a parameter of the API")]
     async fn list(
@@ -117,8 +118,8 @@ impl Files {
             status: status.0.map(FileStatus::from),
             batch_id: batch_id.0.map(BatchId),
             sha256: sha256.0.map(hexadecimal).transpose()?,
-            owner: None,
             q: q.0.map(searchable).transpose()?,
+            ..FileFilter::default()
         };
         let db = state.landfall.db.read();
         let rows = files::list(db, &caller.0.sees(), &filter, page).await?;
@@ -174,7 +175,7 @@ impl Files {
         id: Path<Uuid>,
     ) -> Result<Download, Problem> {
         let row = find(&state, &caller.0.sees(), FileId(id.0)).await?;
-        content::download(&state, row, request.headers()).await
+        download(&state, row, request.headers()).await
     }
 
     /// Delete a file

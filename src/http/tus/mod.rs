@@ -37,7 +37,7 @@ const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,ex
 
 /// The endpoint of `/v1/tus` and of each upload below it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tus;
+pub(crate) struct Tus;
 
 /// Which protocol a request speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,65 @@
+//! How far some files are, until everyone has been told: for those who sent them.
+
+use super::Scope;
+use crate::outbox::EventType;
+use entity::{
+    FileId,
+    file::{self, FileStatus},
+    outbox_event::{self, EventStatus},
+};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+/// How far a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub id: FileId,
+    pub status: FileStatus,
+    pub error_code: Option<String>,
+    /// Of `file.stored`, and how many endpoints are still to be told; none before the file is stored.
+    pub announced: Option<(EventStatus, i32)>,
+}
+
+/// Of those files the scope covers; ids nobody has are passed over.
+///
+/// # Errors
+/// The database's.
+pub async fn progress(
+    db: &impl ConnectionTrait,
+    scope: &Scope,
+    ids: &[FileId],
+) -> Result<Vec<Progress>, DbErr> {
+    let mut files = file::Entity::find()
+        .select_only()
+        .column(file::Column::Id)
+        .column(file::Column::Status)
+        .column(file::Column::ErrorCode)
+        .filter(file::Column::Id.is_in(ids.iter().copied()));
+    if let Scope::Owner(owner) = scope {
+        files = files.filter(file::Column::Owner.eq(owner));
+    }
+    let files: Vec<(FileId, FileStatus, Option<String>)> = files.into_tuple().all(db).await?;
+    let about = files.iter().map(|(id, ..)| id.0);
+    let events: Vec<(Uuid, EventStatus, i32)> = outbox_event::Entity::find()
+        .select_only()
+        .column(outbox_event::Column::AggregateId)
+        .column(outbox_event::Column::Status)
+        .column(outbox_event::Column::PendingDeliveries)
+        .filter(outbox_event::Column::AggregateId.is_in(about))
+        .filter(outbox_event::Column::EventType.eq(EventType::FileStored.as_str()))
+        .into_tuple()
+        .all(db)
+        .await?;
+    let events: HashMap<Uuid, (EventStatus, i32)> = events
+        .into_iter()
+        .map(|(id, status, waiting)| (id, (status, waiting)))
+        .collect();
+    let each = files.into_iter().map(|(id, status, error_code)| Progress {
+        id,
+        status,
+        error_code,
+        announced: events.get(&id.0).copied(),
+    });
+    Ok(each.collect())
+}

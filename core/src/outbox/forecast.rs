@@ -1,0 +1,106 @@
+//! How many deliveries a replay will make due: told before it is begun.
+
+use super::{
+    Replay, Subscription,
+    again::{is_spread, written_within},
+};
+use crate::db::Database;
+use entity::{
+    EventId, WebhookId,
+    delivery::{self, DeliveryStatus},
+    outbox_event,
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, QuerySelect, QueryTrait,
+    sea_query::{Expr, ExprTrait, Query, SubQueryStatement},
+};
+
+/// Events looked at before the count says only that it is at least so many.
+pub const FORECAST_LIMIT: u64 = 5_000;
+
+/// What a replay would do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forecast {
+    /// Deliveries that would become due.
+    pub count: u64,
+    /// True when there are more events than [`FORECAST_LIMIT`], of which the oldest were counted.
+    pub at_least: bool,
+}
+
+/// Counts what [`super::replay`] would make due at this moment. An endpoint that is switched off or gone: nothing.
+///
+/// # Errors
+/// The database's.
+pub async fn forecast(
+    db: &Database,
+    webhook: WebhookId,
+    replay: Replay,
+) -> Result<Forecast, DbErr> {
+    let active = Subscription::all(db.read()).await?;
+    let Some(endpoint) = active.into_iter().find(|one| one.webhook_id == webhook) else {
+        return Ok(Forecast::default());
+    };
+    let due = |status: Option<DeliveryStatus>, event_type: &str| match status {
+        Some(DeliveryStatus::Pending) => false,
+        Some(status) => replay.status.is_none_or(|wanted| wanted == status),
+        None => replay.status.is_none() && is_spread(event_type) && endpoint.wants(event_type),
+    };
+    let mut count = 0;
+    for (status, event_type, events) in kinds(db, webhook, replay).await? {
+        if due(status, &event_type) {
+            count += events;
+        }
+    }
+    let beyond = written_within(replay)
+        .select_only()
+        .column(outbox_event::Column::Id)
+        .offset(FORECAST_LIMIT)
+        .limit(1);
+    let beyond: Option<EventId> = beyond.into_tuple().one(db.read()).await?;
+    Ok(Forecast {
+        count,
+        at_least: beyond.is_some(),
+    })
+}
+
+/// The oldest events of a replay, counted by their type and by how their delivery to the endpoint stands. Each
+/// delivery is looked up by itself: joined, a database might read all of them.
+async fn kinds(
+    db: &Database,
+    webhook: WebhookId,
+    replay: Replay,
+) -> Result<Vec<(Option<DeliveryStatus>, String, u64)>, DbErr> {
+    let delivery = Query::select()
+        .column((delivery::Entity, delivery::Column::Status))
+        .from(delivery::Entity)
+        .and_where(
+            Expr::col((delivery::Entity, delivery::Column::EventId))
+                .equals((outbox_event::Entity, outbox_event::Column::Id)),
+        )
+        .and_where(delivery::Column::WebhookId.eq(webhook))
+        .to_owned();
+    let written = written_within(replay)
+        .select_only()
+        .column(outbox_event::Column::EventType)
+        .expr_as(Expr::from(SubQueryStatement::from(delivery)), "status")
+        .limit(FORECAST_LIMIT)
+        .into_query();
+    let counting = Query::select()
+        .columns(["status", "event_type"])
+        .expr_as(Expr::cust("COUNT(*)"), "events")
+        .from_subquery(written, "written")
+        .group_by_columns(["status", "event_type"])
+        .to_owned();
+    let rows = db.read().query_all(&counting).await?;
+    rows.iter()
+        .map(|row| {
+            let events: i64 = row.try_get("", "events")?;
+            let events = u64::try_from(events).unwrap_or(0);
+            Ok((
+                row.try_get("", "status")?,
+                row.try_get("", "event_type")?,
+                events,
+            ))
+        })
+        .collect()
+}

@@ -1,0 +1,65 @@
+//! The few words the two databases do not share.
+
+use sea_orm::DbBackend;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dialect(pub(super) DbBackend);
+
+impl Dialect {
+    fn is_postgres(self) -> bool {
+        self.0 == DbBackend::Postgres
+    }
+
+    /// A number in lower-case hexadecimal, at least so many digits.
+    pub(super) fn hex(self, number: &str, digits: usize) -> String {
+        if self.is_postgres() {
+            format!("lpad(to_hex(({number})::bigint), {digits}, '0')")
+        } else {
+            format!("printf('%0{digits}x', {number})")
+        }
+    }
+
+    /// 32 hexadecimal digits as an id.
+    pub(super) fn uuid(self, digits: &str) -> String {
+        if self.is_postgres() {
+            format!("({digits})::uuid")
+        } else {
+            format!("unhex({digits})")
+        }
+    }
+
+    /// Milliseconds since the Unix epoch as a moment.
+    pub(super) fn time(self, millis: &str) -> String {
+        if self.is_postgres() {
+            format!("to_timestamp(({millis}) / 1000.0)")
+        } else {
+            format!(
+                "(strftime('%Y-%m-%dT%H:%M:%S', ({millis}) / 1000, 'unixepoch') || printf('.%03d+00:00', ({millis}) % 1000))"
+            )
+        }
+    }
+
+    /// A text as JSON.
+    pub(super) fn json(self, text: &str) -> String {
+        if self.is_postgres() {
+            format!("({text})::jsonb")
+        } else {
+            text.to_owned()
+        }
+    }
+
+    /// No moment: PostgreSQL wants to know of what type the nothing is.
+    pub(super) fn no_time(self) -> &'static str {
+        if self.is_postgres() {
+            "NULL::timestamptz"
+        } else {
+            "NULL"
+        }
+    }
+
+    /// What speeds up the writing on this connection.
+    pub(super) fn prepare(self) -> Option<String> {
+        // In kibibytes: indexes on random values are written all over.
+        (!self.is_postgres()).then(|| "PRAGMA cache_size = -262144".to_owned())
+    }
+}

@@ -1,0 +1,482 @@
+//! Buttons repair what they say, write it down, and are for administrators and pages of this server alone.
+
+use super::visitor::Visitor;
+use crate::support::{TestApp, app::SOON};
+use entity::{audit_entry, delivery, file::FileStatus, webhook_endpoint};
+use landfall_core::tokens::TokenScope;
+use landfall_test_servers::{Behaviour, wait_until};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use serde_json::Value;
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
+
+async fn logged(app: &TestApp, action: &str) -> Vec<audit_entry::Model> {
+    let entries = audit_entry::Entity::find().filter(audit_entry::Column::Action.eq(action));
+    entries
+        .all(app.parts.landfall.db.read())
+        .await
+        .expect("the log")
+}
+
+async fn endpoint(app: &TestApp, id: &Value) -> webhook_endpoint::Model {
+    let id = entity::WebhookId(text(id).parse().expect("an id"));
+    let row = webhook_endpoint::Entity::find_by_id(id)
+        .one(app.parts.landfall.db.read())
+        .await;
+    row.expect("the database").expect("the endpoint")
+}
+
+/// An installation that gives up a delivery after one attempt, with an endpoint that refuses, and files it was not told of.
+async fn broken(app: &TestApp, files: usize) -> Value {
+    app.receiver
+        .set("/hook", Behaviour::status(503).body("out of order"));
+    let webhook = app.webhook("/hook", &["file.stored"]).await;
+    for number in 0..files {
+        app.upload(&format!("file-{number}"), "hello").await;
+    }
+    let db = app.parts.landfall.db.read();
+    wait_until(SOON, async || {
+        let failed = delivery::Entity::find()
+            .filter(delivery::Column::Status.eq(delivery::DeliveryStatus::Failed));
+        (failed.count(db).await.expect("a count") == files as u64).then_some(())
+    })
+    .await;
+    webhook
+}
+
+async fn impatient() -> TestApp {
+    TestApp::builder()
+        .set("webhooks.max_attempts", "1")
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn all_failed_deliveries_are_sent_again_with_the_count_first() {
+    let app = impatient().await;
+    let webhook = broken(&app, 3).await;
+    let visitor = Visitor::local(&app).await;
+    let path = format!("/webhooks/{}", text(&webhook["id"]));
+    let page = visitor.page(&path).await;
+    assert!(
+        page.contains("503") && page.contains("out of order") && page.contains("0.0 %"),
+        "{page}"
+    );
+    app.receiver.mend("/hook");
+    let asked = visitor.page(&format!("{path}/replay?status=failed")).await;
+    assert!(asked.contains("3 deliveries"), "{asked}");
+    let done = visitor
+        .press_and_follow(
+            &format!("{path}/replay"),
+            &[("status", "failed"), ("since", "")],
+        )
+        .await;
+    assert!(done.contains("3 deliveries are on the way."));
+    app.receiver.wait_for_at("/hook", 6, SOON).await;
+    assert_eq!(logged(&app, "webhook.replay").await.len(), 1);
+}
+
+#[tokio::test]
+async fn everything_since_a_moment_is_counted_and_sent() {
+    let app = TestApp::start().await;
+    for number in 0..2 {
+        app.settled(&app.upload(&format!("file-{number}"), "hello").await["id"])
+            .await;
+    }
+    let webhook = app.webhook("/late", &["file.stored"]).await;
+    let visitor = Visitor::local(&app).await;
+    let path = format!("/webhooks/{}/replay", text(&webhook["id"]));
+    assert!(
+        visitor
+            .page(&format!("{path}?since=2020-01-01"))
+            .await
+            .contains("2 deliveries")
+    );
+    assert!(
+        visitor
+            .page(&format!("{path}?since=2099-01-01"))
+            .await
+            .contains("Nothing")
+    );
+    visitor
+        .press_and_follow(&path, &[("since", "2020-01-01T00:00:00Z")])
+        .await;
+    app.receiver.wait_for_at("/late", 2, SOON).await;
+}
+
+#[tokio::test]
+async fn one_event_is_redelivered_to_one_endpoint_or_to_all() {
+    let app = impatient().await;
+    let webhook = broken(&app, 1).await;
+    let visitor = Visitor::local(&app).await;
+    let events: Value = app
+        .get("/v1/events?status=failed")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let path = format!("/events/{}", text(&events["items"][0]["id"]));
+    let page = visitor.page(&path).await;
+    assert!(
+        page.contains("1 of 1 deliveries were given up.") && page.contains("out of order"),
+        "{page}"
+    );
+    visitor
+        .press_and_follow(&format!("{path}/redeliver/{}", text(&webhook["id"])), &[])
+        .await;
+    app.receiver.wait_for_at("/hook", 2, SOON).await;
+    wait_until(SOON, async || {
+        visitor
+            .page(&path)
+            .await
+            .contains("were given up")
+            .then_some(())
+    })
+    .await;
+    app.receiver.mend("/hook");
+    let said = visitor
+        .press_and_follow(&format!("{path}/redeliver"), &[])
+        .await;
+    assert!(said.contains("1 delivery is on the way."), "{said}");
+    wait_until(SOON, async || {
+        visitor
+            .page(&path)
+            .await
+            .contains(">delivered<")
+            .then_some(())
+    })
+    .await;
+    assert_eq!(logged(&app, "event.redeliver").await.len(), 2);
+}
+
+#[tokio::test]
+async fn an_endpoint_is_added_tested_changed_switched_and_deleted() {
+    let app = TestApp::start().await;
+    let visitor = Visitor::local(&app).await;
+    let url = app.receiver.url("/made");
+    let made = visitor
+        .press(
+            "/webhooks",
+            &[
+                ("url", &url),
+                ("description", "ours"),
+                ("event_type", "file.stored"),
+            ],
+        )
+        .await;
+    assert_eq!(made.status(), 200, "the secret is in this answer");
+    let made = made.text().await.unwrap();
+    assert!(made.contains("whsec_"));
+    let webhooks: Value = app
+        .get("/v1/webhooks")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let id = webhooks["items"][0]["id"].clone();
+    let path = format!("/webhooks/{}", text(&id));
+    let page = visitor.page(&path).await;
+    assert!(
+        page.contains("ours") && !page.contains("whsec_"),
+        "the secret is in no other page"
+    );
+    let tested = visitor.press_and_follow(&format!("{path}/test"), &[]).await;
+    assert!(tested.contains("webhook.test"));
+    app.receiver.wait_for_at("/made", 1, SOON).await;
+    let before = endpoint(&app, &id).await.secret;
+    let rotated = visitor
+        .press(&format!("{path}/rotate-secret"), &[])
+        .await
+        .text()
+        .await
+        .unwrap();
+    let after = endpoint(&app, &id).await;
+    assert!(after.secret != before && after.previous_secret.as_deref() == Some(before.as_str()));
+    assert!(rotated.contains(&after.secret));
+    visitor
+        .press_and_follow(
+            &format!("{path}/settings"),
+            &[("url", &url), ("description", "theirs")],
+        )
+        .await;
+    let changed = endpoint(&app, &id).await;
+    assert_eq!(
+        (changed.description.as_str(), changed.event_types),
+        ("theirs", serde_json::json!([]))
+    );
+    assert_eq!(
+        visitor
+            .press(&format!("{path}/settings"), &[("url", "ftp://x")])
+            .await
+            .status(),
+        400
+    );
+    visitor
+        .press_and_follow(&format!("{path}/switch-off"), &[])
+        .await;
+    assert!(!endpoint(&app, &id).await.active);
+    visitor
+        .press_and_follow(&format!("{path}/switch-on"), &[])
+        .await;
+    assert!(endpoint(&app, &id).await.active);
+    visitor
+        .press_and_follow(&format!("{path}/delete"), &[])
+        .await;
+    assert!(endpoint(&app, &id).await.deleted_at.is_some());
+    for action in [
+        "create",
+        "test",
+        "rotate_secret",
+        "change",
+        "switch_off",
+        "switch_on",
+        "delete",
+    ] {
+        let entries = logged(&app, &format!("webhook.{action}")).await;
+        assert_eq!(entries.len(), 1, "{action}");
+        assert_eq!(entries[0].subject, text(&id));
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_finalized_now_or_deleted_when_its_state_allows() {
+    let app = TestApp::builder().workers(&[]).start().await;
+    let visitor = Visitor::local(&app).await;
+    let id = app.upload("waits", "hello").await["id"].clone();
+    let path = format!("/files/{}", text(&id));
+    let page = visitor.page(&path).await;
+    assert!(page.contains("Finalize now") && !page.contains("Delete it"));
+    assert_eq!(
+        visitor.press(&format!("{path}/delete"), &[]).await.status(),
+        409
+    );
+    visitor
+        .press_and_follow(&format!("{path}/finalize"), &[])
+        .await;
+    let file = entity::FileId(text(&id).parse().unwrap());
+    let landfall = &app.parts.landfall;
+    landfall_core::finalize::finalize(landfall, file, "by hand")
+        .await
+        .unwrap();
+    assert_eq!(
+        visitor
+            .press(&format!("{path}/finalize"), &[])
+            .await
+            .status(),
+        409
+    );
+    assert!(
+        visitor.page(&path).await.contains("by hand"),
+        "who took it ashore"
+    );
+    let deleted = visitor
+        .press_and_follow(&format!("{path}/delete"), &[])
+        .await;
+    assert!(deleted.contains("The file is deleted."));
+    let row =
+        landfall_core::files::get(landfall.db.read(), &landfall_core::files::Scope::All, file)
+            .await;
+    assert_eq!(row.unwrap().unwrap().status, FileStatus::Deleted);
+    assert_eq!(logged(&app, "file.delete").await.len(), 1);
+}
+
+/// Every button, with ids that exist.
+fn buttons(file: &str, event: &str, webhook: &str) -> Vec<String> {
+    vec![
+        format!("/files/{file}/finalize"),
+        format!("/files/{file}/delete"),
+        format!("/batches/{file}/finalize"),
+        format!("/events/{event}/redeliver"),
+        format!("/events/{event}/redeliver/{webhook}"),
+        "/webhooks".to_owned(),
+        format!("/webhooks/{webhook}/replay"),
+        format!("/webhooks/{webhook}/settings"),
+        format!("/webhooks/{webhook}/rotate-secret"),
+        format!("/webhooks/{webhook}/test"),
+        format!("/webhooks/{webhook}/switch-on"),
+        format!("/webhooks/{webhook}/switch-off"),
+        format!("/webhooks/{webhook}/delete"),
+    ]
+}
+
+#[tokio::test]
+async fn an_onlooker_sees_no_button_and_presses_none() {
+    let app = TestApp::builder().set("auth.mode", "tokens").start().await;
+    let admin = Visitor::with(&app, "root", TokenScope::Admin).await;
+    let made = admin
+        .press("/webhooks", &[("url", &app.receiver.url("/hook"))])
+        .await;
+    assert_eq!(made.status(), 200);
+    let landfall = &app.parts.landfall;
+    let made = landfall_core::tokens::create(
+        &landfall.db,
+        &landfall.clock,
+        "ann",
+        &[TokenScope::Upload],
+        None,
+    )
+    .await;
+    let token = secrecy::ExposeSecret::expose_secret(&made.unwrap().1).to_owned();
+    let sent = app
+        .post("/v1/files?filename=hers")
+        .bearer_auth(&token)
+        .body("hello")
+        .send()
+        .await
+        .unwrap();
+    let file: Value = sent.json().await.unwrap();
+    let onlooker = Visitor::with(&app, "ann", TokenScope::Read).await;
+    let path = format!("/files/{}", text(&file["id"]));
+    wait_until(SOON, async || {
+        onlooker
+            .page(&path)
+            .await
+            .contains(">stored<")
+            .then_some(())
+    })
+    .await;
+    let page = onlooker.page(&path).await;
+    assert!(
+        !page.contains("formaction=\"/files") && !page.contains("/webhooks/"),
+        "{page}"
+    );
+    assert!(admin.page(&path).await.contains("formaction=\"/files"));
+    let webhook = landfall_core::webhooks::list(&landfall.db, Default::default())
+        .await
+        .unwrap()
+        .items[0]
+        .id
+        .to_string();
+    let event = landfall_core::outbox::list(&landfall.db, Default::default(), Default::default())
+        .await
+        .unwrap()
+        .items[0]
+        .id
+        .to_string();
+    for button in buttons(text(&file["id"]), &event, &webhook) {
+        assert_eq!(onlooker.press(&button, &[]).await.status(), 403, "{button}");
+    }
+    for page in [
+        "/events",
+        "/webhooks",
+        &format!("/events/{event}"),
+        &format!("/webhooks/{webhook}"),
+    ] {
+        assert_eq!(
+            onlooker.get(page).send().await.unwrap().status(),
+            403,
+            "{page}"
+        );
+    }
+    let stranger = Visitor::with(&app, "bob", TokenScope::Read).await;
+    for hers in [
+        path.clone(),
+        format!("{path}/content"),
+        format!("/live{path}"),
+    ] {
+        assert_eq!(
+            stranger.get(&hers).send().await.unwrap().status(),
+            404,
+            "{hers}"
+        );
+    }
+    assert!(!stranger.page("/files").await.contains("hers"));
+    let nobody = app.get(&path).send().await.unwrap();
+    assert_eq!(
+        nobody.status(),
+        303,
+        "a browser without a session is sent to sign in"
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_come_from_a_page_of_ours_changes_nothing() {
+    let app = TestApp::start().await;
+    let webhook = app.webhook("/hook", &["file.stored"]).await;
+    let file = app.settled(&app.upload("kept", "hello").await["id"]).await;
+    let visitor = Visitor::local(&app).await;
+    let events: Value = app
+        .get("/v1/events")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    for button in buttons(
+        text(&file["id"]),
+        text(&events["items"][0]["id"]),
+        text(&webhook["id"]),
+    ) {
+        assert_eq!(
+            visitor.send(&button, &[]).await.status(),
+            403,
+            "{button} without the token"
+        );
+        assert_eq!(
+            visitor.send(&button, &[("csrf", "0")]).await.status(),
+            403,
+            "{button} with another token"
+        );
+    }
+    let begun = visitor.begin_upload(None).await;
+    assert_eq!(begun.status(), 403, "an upload without the token");
+    assert!(endpoint(&app, &webhook["id"]).await.active);
+    assert_eq!(app.file(text(&file["id"])).await["status"], "stored");
+    assert_eq!(
+        audit_entry::Entity::find()
+            .count(app.parts.landfall.db.read())
+            .await
+            .unwrap(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn a_session_that_may_upload_sends_files_as_tus_has_it() {
+    let app = TestApp::builder().set("auth.mode", "tokens").start().await;
+    let sender = Visitor::with(&app, "ann", TokenScope::Upload).await;
+    let id = sender.upload("hello").await;
+    let states = wait_until(SOON, async || {
+        let states: Value = sender
+            .get(&format!("/upload/states?ids={id}"))
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        (states[0]["announced"] == "delivered").then_some(states)
+    })
+    .await;
+    assert_eq!(states[0]["status"], "stored");
+    let row = landfall_core::files::get(
+        app.parts.landfall.db.read(),
+        &landfall_core::files::Scope::All,
+        id.parse().unwrap(),
+    )
+    .await;
+    assert_eq!(row.unwrap().unwrap().owner.as_deref(), Some("ann"));
+    let other = Visitor::with(&app, "bob", TokenScope::Upload).await;
+    let states: Value = other
+        .get(&format!("/upload/states?ids={id}"))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        states,
+        serde_json::json!([]),
+        "nobody learns of another's files"
+    );
+    let onlooker = Visitor::with(&app, "ann", TokenScope::Read).await;
+    assert_eq!(onlooker.begin_upload_signed().await.status(), 403);
+}

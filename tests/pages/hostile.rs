@@ -1,0 +1,125 @@
+//! Whatever strangers wrote, names and answers alike, is shown as text.
+
+use super::visitor::Visitor;
+use crate::support::{TestApp, app::SOON};
+use landfall_test_servers::{Behaviour, wait_until};
+use serde_json::{Value, json};
+
+const SCRIPT: &str = "<script>alert(1)</script>";
+const ATTRIBUTE: &str = "\"><img src=x onerror=alert(1)>";
+
+/// Markup of ours never has these; a page that has them shows a stranger's.
+fn assert_harmless(page: &str, what: &str) {
+    for mark in ["<script>alert", "<img", "onerror=alert(1)>"] {
+        assert!(!page.contains(mark), "{what} has {mark}: {page}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_a_type_metadata_and_an_answer_are_text_on_every_page() {
+    let app = TestApp::builder()
+        .set("webhooks.max_attempts", "1")
+        .start()
+        .await;
+    let hostile = format!("{SCRIPT}{ATTRIBUTE}");
+    app.receiver
+        .set("/hook", Behaviour::status(500).body(hostile.clone()));
+    let body = json!({ "url": app.receiver.url("/hook"), "description": hostile });
+    let webhook: Value = app
+        .post("/v1/webhooks")
+        .json(&body)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let part = reqwest::multipart::Part::bytes(b"hello".to_vec())
+        .file_name(format!("a{SCRIPT}'b.txt"))
+        .mime_str("text/x-odd")
+        .unwrap();
+    let form = reqwest::multipart::Form::new()
+        .text("metadata", json!({ SCRIPT: ATTRIBUTE }).to_string())
+        .part("file", part);
+    let file: Value = app
+        .post("/v1/files")
+        .multipart(form)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let id = file["id"].as_str().unwrap();
+    app.settled(&file["id"]).await;
+    let visitor = Visitor::local(&app).await;
+    let path = format!("/files/{id}");
+    let page = wait_until(SOON, async || {
+        let page = visitor.page(&path).await;
+        page.contains("What it answered").then_some(page)
+    })
+    .await;
+    assert!(
+        page.contains("&lt;script&gt;alert(1)"),
+        "it is shown all the same"
+    );
+    let events: Value = app
+        .get("/v1/events")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let event = events["items"][0]["id"].as_str().unwrap();
+    let webhook = webhook["id"].as_str().unwrap();
+    for path in [
+        path,
+        "/files".to_owned(),
+        format!(
+            "/files?q={}",
+            "%22%3E%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E"
+        ),
+        format!("/files?owner={}", "%3Cscript%3Ealert(1)%3C%2Fscript%3E"),
+        "/events".to_owned(),
+        format!(
+            "/events?event_type={}",
+            "%22%3E%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E"
+        ),
+        format!("/events/{event}"),
+        "/webhooks".to_owned(),
+        format!("/webhooks/{webhook}"),
+        format!("/webhooks/{webhook}/replay"),
+    ] {
+        assert_harmless(&visitor.page(&path).await, &path);
+        let policy = visitor.get(&path).send().await.unwrap();
+        let policy = policy.headers()["content-security-policy"]
+            .to_str()
+            .unwrap()
+            .to_owned();
+        assert!(
+            policy.contains("script-src 'self'") && !policy.contains("unsafe"),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_shows_what_was_sent_as_text_too() {
+    let app = TestApp::builder().workers(&[]).start().await;
+    for path in [
+        "/files?status=%3Cimg%20src%3Dx%3E",
+        "/files/%3Cimg%20src%3Dx%3E",
+        "/webhooks/%3Cimg%3E/replay",
+    ] {
+        let answer = app.get(path).send().await.unwrap();
+        assert!(answer.status().is_client_error(), "{path}");
+        assert_harmless(&answer.text().await.unwrap(), path);
+    }
+    let visitor = Visitor::local(&app).await;
+    let answer = visitor
+        .press("/webhooks", &[("url", "<img src=x onerror=alert(1)>")])
+        .await;
+    assert_eq!(answer.status(), 400);
+    assert_harmless(&answer.text().await.unwrap(), "an endpoint that is refused");
+}

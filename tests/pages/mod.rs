@@ -1,0 +1,8 @@
+//! The dashboard's pages about files, batches, events and webhooks, and the queries behind them.
+
+mod actions;
+mod browser;
+mod hostile;
+mod lists;
+mod plans;
+mod visitor;

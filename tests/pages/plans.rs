@@ -1,0 +1,459 @@
+//! No page and no list runs a query that grows with its table: on a seeded installation each statement that was
+//! read with is explained by the database itself.
+
+use crate::support::TestApp;
+use landfall::http;
+use landfall_core::{
+    db::Database,
+    seed::{self, Amount},
+};
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Rows enough for a planner to prefer an index, and few enough for a test.
+const ROWS: u64 = 20_000;
+
+/// A step may work on so many rows at once without growing with the table: a window, a bounded count.
+const BOUND: u64 = 5_000;
+
+/// Tables with fewer rows than this may be read whole: an index would be slower.
+const SMALL: u64 = 2_000;
+
+/// Tables that grow for ever, or with the load.
+const GROWING: [&str; 12] = [
+    "files",
+    "outbox_events",
+    "deliveries",
+    "attempts",
+    "uploads",
+    "parts",
+    "batches",
+    "audit_entries",
+    "minute_counts",
+    "idempotency_keys",
+    "sessions",
+    "tokens",
+];
+
+type Seen = Arc<Mutex<BTreeMap<String, Statement>>>;
+
+/// The installation's app once more, on a database that tells what it is asked.
+struct Watched {
+    app: TestApp,
+    url: String,
+    seen: Seen,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Watched {
+    async fn over(app: TestApp) -> Self {
+        let amount = Amount {
+            files: ROWS,
+            events: ROWS,
+            until: chrono::Utc::now(),
+        };
+        seed::seed(&app.parts.landfall.db, amount, |_| {})
+            .await
+            .expect("rows by the thousand");
+        let seen = Seen::default();
+        let noting = Arc::clone(&seen);
+        let mut landfall = app.parts.landfall.clone();
+        landfall.db = landfall.db.watched(move |statement| {
+            let mut seen = noting.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.entry(statement.sql.clone())
+                .or_insert_with(|| statement.clone());
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let stop = CancellationToken::new();
+        tokio::spawn(http::serve(
+            landfall,
+            app.parts.queues.clone(),
+            app.parts.meter.clone(),
+            listener,
+            stop.clone(),
+        ));
+        Self {
+            app,
+            url,
+            seen,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let answer = self
+            .app
+            .client
+            .get(format!("{}{path}", self.url))
+            .send()
+            .await
+            .expect("an answer");
+        let status = answer.status();
+        let text = answer.text().await.expect("a body");
+        assert_eq!(status, 200, "{path}: {text}");
+        text
+    }
+
+    async fn first(&self, path: &str) -> Value {
+        let page: Value = serde_json::from_str(&self.get(path).await).expect("a page");
+        page["items"][0].clone()
+    }
+
+    /// Every page and every list, with the filters they have and their second pages.
+    async fn visit_everything(&self) {
+        let file = self.first("/v1/files?status=stored").await;
+        let failed = self.first("/v1/events?status=failed").await;
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let (id, sha256, event) = (
+            text(&file["id"]),
+            text(&file["sha256"]),
+            text(&failed["id"]),
+        );
+        let webhook = text(&failed["deliveries"][0]["webhook_id"]);
+        let mut in_batches = self.get("/v1/files?limit=200").await;
+        let at = in_batches
+            .find("\"batch_id\":\"")
+            .expect("a file of a batch")
+            + 12;
+        let batch = in_batches.split_off(at)[..36].to_owned();
+        for list in ["/files?", "/v1/files?"] {
+            let batch_field = if list == "/files?" {
+                "batch"
+            } else {
+                "batch_id"
+            };
+            for query in [
+                String::new(),
+                "status=stored".into(),
+                "status=failed".into(),
+                "status=deleted".into(),
+                "q=invoice".into(),
+                "q=invoice-1234".into(),
+                "q=invoice&status=failed".into(),
+                format!("q={id}"),
+                format!("q={batch}"),
+                format!("sha256={sha256}"),
+                format!("sha256={sha256}&status=stored"),
+                format!("{batch_field}={batch}"),
+                format!("{batch_field}={batch}&status=failed"),
+            ] {
+                self.visit_pages(&format!("{list}{query}")).await;
+            }
+        }
+        for query in [
+            "owner=surveys",
+            "owner=surveys&status=stored",
+            "owner=surveys&status=failed",
+            "owner=nobody",
+            "owner=nobody&status=stored",
+            "since=2026-01-01&until=2100-01-01",
+            "since=2026-01-01&status=failed",
+            "since=2026-01-01&owner=surveys",
+            "q=invoice&since=2026-01-01",
+        ] {
+            self.visit_pages(&format!("/files?{query}")).await;
+        }
+        for list in ["/events?", "/v1/events?"] {
+            let about = if list == "/events?" {
+                "about"
+            } else {
+                "aggregate_id"
+            };
+            for query in [
+                String::new(),
+                "status=delivered".into(),
+                "status=failed".into(),
+                "event_type=file.stored".into(),
+                "event_type=webhook.test".into(),
+                "event_type=file.deleted&status=failed".into(),
+                "event_type=file.deleted&status=delivered".into(),
+                format!("{about}={id}"),
+                format!("{about}={id}&event_type=file.stored&status=delivered"),
+            ] {
+                self.visit_pages(&format!("{list}{query}")).await;
+            }
+        }
+        self.visit_pages("/events?since=2026-01-01&until=2100-01-01")
+            .await;
+        for status in ["", "?status=failed", "?status=delivered", "?status=pending"] {
+            self.visit_pages(&format!("/webhooks/{webhook}{status}"))
+                .await;
+            self.visit_pages(&format!("/v1/webhooks/{webhook}/deliveries{status}"))
+                .await;
+        }
+        for path in [
+            "/".to_owned(),
+            "/webhooks".into(),
+            "/jobs".into(),
+            "/log".into(),
+            "/upload".into(),
+            "/metrics".into(),
+            "/readyz".into(),
+            "/v1/webhooks".into(),
+            format!("/files/{id}"),
+            format!("/batches/{batch}"),
+            format!("/batches/{batch}?status=failed"),
+            format!("/events/{event}"),
+            format!("/upload/states?ids={id}"),
+            format!("/webhooks/{webhook}/replay?status=failed"),
+            format!("/webhooks/{webhook}/replay?since=2026-01-01"),
+            format!("/webhooks/{webhook}/replay?since=2026-01-01&until=2100-01-01&status=failed"),
+            format!("/v1/files/{id}"),
+            format!("/v1/events/{event}"),
+            format!("/v1/webhooks/{webhook}"),
+            format!("/v1/batches/{batch}"),
+            format!("/v1/batches/{batch}/files"),
+        ] {
+            self.get(&path).await;
+        }
+    }
+
+    /// A page, and the one it leads on to.
+    async fn visit_pages(&self, path: &str) {
+        let first = self.get(path).await;
+        let cursor = first
+            .split("cursor=")
+            .nth(1)
+            .and_then(|rest| rest.split(['"', '&']).next());
+        let in_json = first
+            .split("\"next_cursor\":\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next());
+        if let Some(cursor) = cursor.or(in_json).filter(|cursor| !cursor.is_empty()) {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            self.get(&format!("{path}{separator}cursor={cursor}")).await;
+        }
+    }
+
+    async fn explain(&self, statement: &Statement) -> Vec<String> {
+        let db = &self.app.parts.landfall.db;
+        match db.backend() {
+            DbBackend::Postgres => explain_on_postgres(db, statement).await,
+            _ => explain_on_sqlite(db, statement).await,
+        }
+    }
+
+    /// So that the silence of [`Self::explain_all`] means something.
+    async fn tells_what_grows(&self) {
+        for sql in [
+            "SELECT id FROM files ORDER BY size_bytes LIMIT 5",
+            "SELECT id FROM files WHERE status = 'stored' ORDER BY size_bytes LIMIT 5",
+            "SELECT COUNT(*) AS n FROM files WHERE original_filename LIKE '%x%'",
+            "SELECT COUNT(*) AS n FROM outbox_events WHERE status = 'delivered'",
+            "SELECT id FROM deliveries WHERE last_error IS NOT NULL",
+            "SELECT id FROM outbox_events WHERE created_at > '2026-01-01' AND event_type = 'file.stored' ORDER BY payload LIMIT 5",
+        ] {
+            let backend = self.app.parts.landfall.db.backend();
+            let told = self.explain(&Statement::from_string(backend, sql)).await;
+            // A search that an index leads says nothing of how many rows it finds, on SQLite.
+            let counts = backend != DbBackend::Postgres && sql.contains("status = 'delivered'");
+            assert!(counts || !told.is_empty(), "{sql}");
+        }
+    }
+
+    async fn explain_all(&self) {
+        let seen: Vec<Statement> = {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.values()
+                .filter(|one| one.sql.trim_start().starts_with("SELECT"))
+                .cloned()
+                .collect()
+        };
+        assert!(seen.len() > 40, "only {} statements were seen", seen.len());
+        let mut faults = Vec::new();
+        for statement in seen {
+            let found = self.explain(&statement).await;
+            faults.extend(
+                found
+                    .into_iter()
+                    .map(|fault| format!("{fault}\n    of {}", statement.sql)),
+            );
+        }
+        assert!(
+            faults.is_empty(),
+            "{} queries grow with a table:\n{}",
+            faults.len(),
+            faults.join("\n")
+        );
+    }
+}
+
+async fn explained(db: &Database, how: &str, statement: &Statement) -> Vec<sea_orm::QueryResult> {
+    let explaining = Statement {
+        sql: format!("{how} {}", statement.sql),
+        ..statement.clone()
+    };
+    db.read()
+        .query_all_raw(explaining)
+        .await
+        .unwrap_or_else(|error| panic!("{}: {error}", statement.sql))
+}
+
+/// A step of SQLite's plan (SQLite, «EXPLAIN QUERY PLAN»).
+struct Step {
+    parent: i32,
+    id: i32,
+    detail: String,
+}
+
+async fn explain_on_sqlite(db: &Database, statement: &Statement) -> Vec<String> {
+    let rows = explained(db, "EXPLAIN QUERY PLAN", statement).await;
+    let steps: Vec<Step> = rows
+        .iter()
+        .map(|row| Step {
+            id: row.try_get("", "id").expect("an id"),
+            parent: row.try_get("", "parent").expect("a parent"),
+            detail: row.try_get("", "detail").expect("a detail"),
+        })
+        .collect();
+    let whole: Vec<&str> = steps.iter().map(|step| step.detail.as_str()).collect();
+    let windows: Vec<&Step> = steps
+        .iter()
+        .filter(|step| {
+            ["CO-ROUTINE ", "MATERIALIZE "]
+                .iter()
+                .any(|word| step.detail.starts_with(word))
+        })
+        .collect();
+    let is_window = |name: &str| {
+        windows
+            .iter()
+            .any(|window| window.detail.ends_with(&format!(" {name}")))
+    };
+    let is_limited = statement.sql.contains(" LIMIT ");
+    let sorts_within = |parent: i32| {
+        steps
+            .iter()
+            .any(|step| step.parent == parent && step.detail.starts_with("USE TEMP B-TREE"))
+    };
+    let mut faults = Vec::new();
+    for step in &steps {
+        let words: Vec<&str> = step.detail.split(' ').collect();
+        let reads_all = words[0] == "SCAN"
+            && GROWING.contains(&words[1])
+            && !(is_window(words[1]) && words.len() == 2);
+        let walks = reads_all
+            && step.detail.contains("USING")
+            && step.detail.contains("INDEX")
+            && is_limited
+            && !sorts_within(step.parent);
+        if reads_all && !walks {
+            faults.push(format!("{} in {whole:?}", step.detail));
+        }
+        // What is sorted is what one search found; only some searches find a bounded number.
+        if step.detail.starts_with("USE TEMP B-TREE") {
+            let sorted = steps
+                .iter()
+                .filter(|one| one.parent == step.parent && one.id != step.id);
+            let bounded = sorted
+                .filter(|one| one.detail.starts_with("SEARCH") || one.detail.starts_with("SCAN"))
+                .all(|one| {
+                    is_window(one.detail.split(' ').nth(1).unwrap_or_default())
+                        || is_bounded_search(&one.detail)
+                });
+            if !bounded {
+                faults.push(format!("{} in {whole:?}", step.detail));
+            }
+        }
+    }
+    faults
+}
+
+/// Searches of which each value finds a bounded number of rows: a primary or unique key, the attempts of a delivery,
+/// the deliveries of an event, the upload of a file. And all endpoints are few.
+fn is_bounded_search(detail: &str) -> bool {
+    let tables_without_growth = ["webhook_endpoints", "periodic_runs"];
+    let bounded = [
+        "sqlite_autoindex_",
+        "attempts_delivery",
+        "deliveries_event",
+        "uploads_file",
+        "outbox_events_key",
+    ];
+    let equals = detail.contains("=?");
+    (equals && bounded.iter().any(|index| detail.contains(index)))
+        || tables_without_growth
+            .iter()
+            .any(|table| detail.contains(table))
+}
+
+async fn explain_on_postgres(db: &Database, statement: &Statement) -> Vec<String> {
+    let rows = explained(db, "EXPLAIN (FORMAT JSON)", statement).await;
+    let plan: Value = rows[0].try_get("", "QUERY PLAN").expect("a plan");
+    let mut faults = Vec::new();
+    let sizes = sizes(db).await;
+    walk(&plan[0]["Plan"], false, &sizes, &mut faults);
+    faults
+}
+
+async fn sizes(db: &Database) -> BTreeMap<String, u64> {
+    let counting = Statement::from_string(
+        DbBackend::Postgres,
+        "SELECT relname::text AS name, reltuples::bigint AS rows FROM pg_class WHERE relkind = 'r'",
+    );
+    let rows = db
+        .read()
+        .query_all_raw(counting)
+        .await
+        .expect("the sizes of the tables");
+    let each = rows.iter().map(|row| {
+        let rows: i64 = row.try_get("", "rows").expect("a number");
+        (
+            row.try_get("", "name").expect("a name"),
+            u64::try_from(rows).unwrap_or(0),
+        )
+    });
+    each.collect()
+}
+
+/// `limited`: somebody above takes only so many rows, and nothing between wants all of them first.
+fn walk(node: &Value, limited: bool, sizes: &BTreeMap<String, u64>, faults: &mut Vec<String>) {
+    let kind = node["Node Type"].as_str().unwrap_or_default();
+    let rows = node["Plan Rows"].as_f64().unwrap_or(0.0) as u64;
+    let table = node["Relation Name"].as_str().unwrap_or_default();
+    let size = sizes.get(table).copied().unwrap_or(0);
+    let tell = |what: &str| format!("{what}: {kind} of {rows} rows of {table} in {node}");
+    // Where nearly every row is wanted, the first ones are taken as they lie.
+    let takes_the_first = limited && rows > size / 2;
+    if kind == "Seq Scan" && GROWING.contains(&table) && size > SMALL && !takes_the_first {
+        faults.push(tell("reads the whole table"));
+    }
+    if kind.contains("Index") && !limited && rows > BOUND {
+        faults.push(tell("reads without a limit"));
+    }
+    let wants_all = matches!(
+        kind,
+        "Sort" | "Incremental Sort" | "Aggregate" | "Hash" | "Materialize" | "WindowAgg"
+    );
+    let below = match kind {
+        "Limit" => true,
+        _ if wants_all => false,
+        _ => limited,
+    };
+    for child in node["Plans"].as_array().into_iter().flatten() {
+        walk(child, below, sizes, faults);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_query_grows_with_its_table_on_sqlite() {
+    let watched = Watched::over(TestApp::builder().workers(&[]).start().await).await;
+    watched.visit_everything().await;
+    watched.explain_all().await;
+    watched.tells_what_grows().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_query_grows_with_its_table_on_postgres() {
+    let watched = Watched::over(TestApp::builder().workers(&[]).postgres().start().await).await;
+    watched.visit_everything().await;
+    watched.explain_all().await;
+    watched.tells_what_grows().await;
+}
