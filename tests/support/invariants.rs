@@ -17,7 +17,8 @@ use std::{
 };
 
 /// How long two sweeps and the work they push may take in a test.
-const QUIET_WITHIN: Duration = Duration::from_secs(90);
+/// The keys of a poisoned file are kept for a minute of it.
+const QUIET_WITHIN: Duration = Duration::from_secs(180);
 
 /// Sweeps until nothing is on its way any more, then checks every invariant, where no fault befell a sender of webhooks.
 pub async fn hold(app: &TestApp, acknowledged: &[String], received: &[Received]) {
@@ -240,7 +241,9 @@ async fn nothing_is_left_over(landfall: &Landfall, files: &[file::Model]) {
                 object.modified,
                 files
                     .iter()
-                    .filter(|file| object.key.ends_with(&file.original_filename))
+                    .filter(|file| object
+                        .key
+                        .ends_with(&format!("/{}", file.original_filename)))
                     .map(|file| (file.id, file.status, file.updated_at, &file.error_code))
                     .collect::<Vec<_>>()
             );

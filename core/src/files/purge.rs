@@ -13,6 +13,11 @@ use entity::{
     file::{Column, Entity, FileStatus, Model},
 };
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
+use std::time::Duration;
+
+/// How long a store may still carry out what a worker asked of it before it was killed, at least: it knows nothing of
+/// our leases, and a busy one was seen to make an object more than ten seconds after its file had failed.
+const LATE: Duration = Duration::from_secs(60);
 
 /// Why bytes could not be removed; another run will try.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +53,8 @@ pub async fn purge(landfall: &Landfall, id: FileId) -> Result<Purged, PurgeError
     let staged = pieces(&file)?;
     // A worker that was killed may have sent a request its store still carries out: the row goes on naming the key,
     // and the sweep has the object removed again, until that cannot happen any more.
-    let may_come_late = file.finalize_crashes > 0
-        && file.updated_at > landfall.clock.before(2 * landfall.config.workers.lease);
+    let late = LATE.max(2 * landfall.config.workers.lease);
+    let may_come_late = file.finalize_crashes > 0 && file.updated_at > landfall.clock.before(late);
     let Model {
         status,
         staging_key,
