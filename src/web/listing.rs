@@ -119,7 +119,7 @@ pub(super) fn filters(path: &str, is_filtered: bool, fields: Markup) -> Markup {
 pub(super) fn short(id: impl ToString) -> Markup {
     let id = id.to_string();
     let cut = id.len().saturating_sub(8);
-    html! { span.mono title=(id) { "…" (id[cut..]) } }
+    html! { span.mono.id title=(id) { "…" (id[cut..]) } }
 }
 
 #[cfg(test)]

@@ -228,7 +228,9 @@ async fn several_filters_find_all_and_each_once(app: TestApp) {
         events: 0,
         until: chrono::Utc::now(),
     };
-    seed::seed(&landfall.db, amount, |_| {}).await.unwrap();
+    seed::seed(&landfall.db, amount, |_| {})
+        .await
+        .expect("rows by the thousand");
     let filter = |status, owner: &str, q: &str| FileFilter {
         status,
         owner: Some(owner.to_owned()).filter(|owner| !owner.is_empty()),
@@ -256,8 +258,11 @@ async fn several_filters_find_all_and_each_once(app: TestApp) {
         if !q.is_empty() {
             expected = expected.filter(file::Column::SearchName.starts_with(q));
         }
-        let expected: Vec<entity::FileId> =
-            expected.into_tuple().all(landfall.db.read()).await.unwrap();
+        let expected: Vec<entity::FileId> = expected
+            .into_tuple()
+            .all(landfall.db.read())
+            .await
+            .expect("the ids");
         let found = all_of(&app, &filter(status, owner, q)).await;
         assert_eq!(found, expected, "{status:?} {owner} {q}");
     }

@@ -7,7 +7,7 @@ use crate::web::{
     parts::{Tone, act, event_state, state},
 };
 use chrono::{DateTime, Utc};
-use entity::{WebhookId, attempt, upload::UploadKind};
+use entity::{WebhookId, attempt, outbox_event::EventStatus, upload::UploadKind};
 use landfall_core::{
     files::{Life, Moment, What},
     outbox::EventDetail,
@@ -109,6 +109,9 @@ fn announced(event: &EventDetail, visitor: &Visitor) -> Markup {
         @else { (event.event.event_type) }
         " " (event_state(event.event.status))
         @if event.deliveries.is_empty() { span.dim { " no endpoint wants it" } }
+        @if visitor.may_repair() && event.event.status == EventStatus::Failed {
+            " " (act(&format!("/events/{id}/redeliver"), "Redeliver"))
+        }
     }
 }
 
