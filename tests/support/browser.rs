@@ -99,6 +99,11 @@ impl Browser {
         }
     }
 
+    /// Waits until the page has this path and query.
+    pub async fn comes_to(&self, path: &str) {
+        wait_until(SOON, async || (self.path().await == path).then_some(())).await;
+    }
+
     /// The text of the page, as it is seen.
     pub async fn text(&self) -> String {
         let text = self.run("return document.body.innerText").await;

@@ -38,6 +38,31 @@ async fn pieces_in_a_bucket_make_the_file() {
     assert!(stored(&app, &path).await == bytes);
 }
 
+#[tokio::test]
+async fn bytes_that_are_moved_while_they_are_read_come_whole() {
+    let s3 = S3Server::start().await;
+    let app = TestApp::builder()
+        .s3(&s3)
+        .set("staging.backend", "s3")
+        .workers(&[])
+        .start()
+        .await;
+    let bytes = bytes(40 * 1024 * 1024);
+    let path = begin(&app, bytes.len()).await;
+    answered(&send(patch(&app, &path, 0, bytes.clone())).await, 204);
+    let mut response = send(tus(&app, "GET", &path)).await;
+    answered(&response, 200);
+    let mut read = response.chunk().await.unwrap().unwrap().to_vec();
+    let file = row(&app, &path).await.id;
+    landfall_core::finalize::finalize(&app.parts.landfall, file, "by hand")
+        .await
+        .unwrap();
+    while let Some(chunk) = response.chunk().await.unwrap() {
+        read.extend_from_slice(&chunk);
+    }
+    assert!(read == bytes);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn upload_that_was_hashed_as_it_came_is_not_read_again() {
     let s3 = S3Server::start().await;
