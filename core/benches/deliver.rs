@@ -141,7 +141,7 @@ async fn endpoint(db: &Database, clock: &Clock, url: String) -> WebhookId {
         secret: None,
         active: true,
     };
-    let created = webhooks::create(db, clock, new).await;
+    let created = webhooks::create(db, clock, new, None).await;
     created.expect("the endpoint can be created").0.id
 }
 

@@ -3,8 +3,8 @@
 //! Owns the rows of `idempotency_keys`. Only what succeeded is kept: a request that failed changed nothing, and its
 //! key is free again. While the first request runs it holds a lock that it renews; a crash leaves a lock that ends
 //! by itself, and the next request with the key then is the first. The answer is kept by the transaction that does
-//! the work ([`Keep`]), and a crash leaves both or neither; or by one of its own after it ([`finish`]), where doing
-//! the work twice does no harm.
+//! the work ([`Keep`]), and a crash leaves both or neither; or by one of its own after it ([`finish`]), where the work
+//! only announces an event again, as deliveries may be at any time.
 
 use crate::{clock::Clock, db::Database, digest::Sha256Digest};
 use entity::{
@@ -243,17 +243,20 @@ impl<T> Keep<T> {
         }
     }
 
-    /// Keeps the answer, as the last thing of the transaction that did the work.
+    /// Keeps the answer, if one is to be kept, as the last thing of the transaction that did the work.
     ///
     /// # Errors
     /// [`KeepError`]; the work must not be committed then.
     pub async fn write(
-        self,
+        keep: Option<Self>,
         transaction: &impl ConnectionTrait,
         done: &T,
     ) -> Result<(), KeepError> {
-        let answer = (self.answer)(done).map_err(KeepError::Answer)?;
-        let change = answering(&self.ticket, &self.fingerprint, answer)?;
+        let Some(keep) = keep else {
+            return Ok(());
+        };
+        let answer = (keep.answer)(done).map_err(KeepError::Answer)?;
+        let change = answering(&keep.ticket, &keep.fingerprint, answer)?;
         match change.exec(transaction).await?.rows_affected {
             0 => Err(KeepError::LockLost),
             _ => Ok(()),

@@ -45,13 +45,14 @@ impl Batches {
             said.take("metadata", &metadata.to_string())?;
         }
         let (landfall, owner) = (state.landfall.clone(), caller.0.owner.clone());
-        let work = async move {
+        let work = async move |keep| {
             let metadata = said.metadata.unwrap_or_else(|| serde_json::json!({}));
-            let row = batches::create(&landfall.db, &landfall.clock, owner, metadata).await?;
-            let location = format!("/v1/batches/{}", row.id);
-            Answer::new(&wire::Batch::from(row))?.with(header::LOCATION, &location)
+            let (db, clock) = (&landfall.db, &landfall.clock);
+            Ok(batches::create(db, clock, owner, metadata, keep).await?)
         };
-        idempotent.once(&state, &caller.0, digest, work).await
+        idempotent
+            .once(&state, &caller.0, digest, opened, work)
+            .await
     }
 
     /// See a batch
@@ -126,6 +127,11 @@ impl Batches {
         })
         .await
     }
+}
+
+fn opened(row: &batch::Model) -> Result<Answer<wire::Batch, 201>, Problem> {
+    let location = format!("/v1/batches/{}", row.id);
+    Answer::new(&wire::Batch::from(row.clone()))?.with(header::LOCATION, &location)
 }
 
 async fn find(state: &State, scope: &Scope, id: BatchId) -> Result<batch::Model, Problem> {

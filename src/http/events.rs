@@ -95,7 +95,9 @@ impl Events {
             Answer::new(&find(&landfall.db, id).await?)?
                 .with(header::LOCATION, &format!("/v1/events/{id}"))
         };
-        idempotent.once(&state, &caller.0, digest, work).await
+        idempotent
+            .at_least_once(&state, &caller.0, digest, work)
+            .await
     }
 }
 

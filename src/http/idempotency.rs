@@ -16,6 +16,9 @@ use poem::{FromRequest, Request, RequestBody, Result};
 use std::{future::Future, time::Duration};
 use tokio_util::task::AbortOnDropHandle;
 
+/// What a request is answered, given what its work ended in.
+type MakeAnswer<R, T, const STATUS: u16> = fn(&R) -> Result<Answer<T, STATUS>, Problem>;
+
 /// How often a request that is under way says so: a few times in the life of its lock.
 const RENEW_EVERY: Duration = Duration::from_secs(8);
 
@@ -111,8 +114,30 @@ impl Idempotent {
         }
     }
 
-    /// Does the work of a request whose content is known, once. It goes on when the client goes away.
-    pub(super) async fn once<T, const STATUS: u16>(
+    /// Does the work of a request whose content is known, once: its transaction keeps what `answer` makes of it.
+    pub(super) async fn once<R, T, W, const STATUS: u16>(
+        &self,
+        state: &State,
+        caller: &Identity,
+        content: Sha256Digest,
+        answer: MakeAnswer<R, T, STATUS>,
+        work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
+    ) -> Result<Answer<T, STATUS>, Problem>
+    where
+        R: Send + Sync + 'static,
+        T: Send + 'static,
+        W: Future<Output = Result<R, Problem>> + Send,
+    {
+        let fingerprint = self.fingerprint(content);
+        match self.enter(state, caller).await? {
+            Turn::Compare(prior) => prior.again(&fingerprint),
+            Turn::Work(lock) => work_once(lock, fingerprint, answer, work).await,
+        }
+    }
+
+    /// Does work that may be done twice, as by a crash before the answer to it is kept. It goes on when the client
+    /// goes away.
+    pub(super) async fn at_least_once<T, const STATUS: u16>(
         &self,
         state: &State,
         caller: &Identity,
@@ -137,6 +162,32 @@ impl Idempotent {
             }
         }
     }
+}
+
+/// Does the work of a first request, whose transaction keeps the answer. It goes on when the client goes away.
+pub(super) async fn work_once<R, T, W, const STATUS: u16>(
+    lock: Option<Box<Lock>>,
+    fingerprint: String,
+    answer: MakeAnswer<R, T, STATUS>,
+    work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
+) -> Result<Answer<T, STATUS>, Problem>
+where
+    R: Send + Sync + 'static,
+    T: Send + 'static,
+    W: Future<Output = Result<R, Problem>> + Send,
+{
+    detached(async move {
+        let keep = lock
+            .as_ref()
+            .and_then(|lock| lock.keep(fingerprint, answer));
+        let done = work(keep).await?;
+        if let Some(lock) = lock {
+            lock.kept();
+        }
+        landfall_core::failpoint!("request.committed");
+        answer(&done)
+    })
+    .await
 }
 
 /// Runs to its end even when nobody waits for it any more.
@@ -208,29 +259,25 @@ impl Lock {
     }
 
     /// The answer `answer` will make, for the transaction that does the work.
-    pub(super) fn keep<R: 'static, T: 'static, const STATUS: u16>(
+    fn keep<R: 'static, T: 'static, const STATUS: u16>(
         &self,
         fingerprint: String,
-        answer: impl FnOnce(&R) -> Result<Answer<T, STATUS>, Problem> + Send + 'static,
+        answer: MakeAnswer<R, T, STATUS>,
     ) -> Option<Keep<R>> {
         let ticket = self.ticket.clone()?;
-        Some(Keep::new(ticket, fingerprint, |done| {
+        Some(Keep::new(ticket, fingerprint, move |done| {
             Ok(lasting(&answer(done)?))
         }))
     }
 
     /// The answer was kept by the transaction.
-    pub(super) fn kept(mut self) {
+    fn kept(mut self) {
         self.ticket = None;
     }
 
     /// Keeps the answer. The work is done whether or not that succeeds; when it does not, the key stays taken
     /// until its lock ends.
-    pub(super) async fn finish<T, const STATUS: u16>(
-        mut self,
-        fingerprint: &str,
-        answer: &Answer<T, STATUS>,
-    ) {
+    async fn finish<T, const STATUS: u16>(mut self, fingerprint: &str, answer: &Answer<T, STATUS>) {
         let Some(ticket) = self.ticket.take() else {
             return;
         };

@@ -306,12 +306,21 @@ impl From<AcceptError> for Problem {
             AcceptError::Batch(error @ JoinError::Closed(_)) => {
                 Self::field(Code::Conflict, "batch_id", error.to_string())
             }
-            AcceptError::Key(KeepError::LockLost) => Self::in_flight(),
-            AcceptError::Key(KeepError::Answer(cause)) => Self::failed(cause),
+            AcceptError::Key(error) => error.into(),
             AcceptError::Quota(error) => error.into(),
-            AcceptError::Batch(JoinError::Database(error))
-            | AcceptError::Key(KeepError::Database(error))
-            | AcceptError::Database(error) => error.into(),
+            AcceptError::Batch(JoinError::Database(error)) | AcceptError::Database(error) => {
+                error.into()
+            }
+        }
+    }
+}
+
+impl From<KeepError> for Problem {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::LockLost => Self::in_flight(),
+            KeepError::Answer(cause) => Self::failed(cause),
+            KeepError::Database(error) => error.into(),
         }
     }
 }
@@ -319,6 +328,15 @@ impl From<AcceptError> for Problem {
 impl From<JoinError> for Problem {
     fn from(error: JoinError) -> Self {
         AcceptError::Batch(error).into()
+    }
+}
+
+impl From<batches::CreateError> for Problem {
+    fn from(error: batches::CreateError) -> Self {
+        match error {
+            batches::CreateError::Key(error) => error.into(),
+            batches::CreateError::Database(error) => error.into(),
+        }
     }
 }
 
@@ -337,6 +355,7 @@ impl From<UploadError> for Problem {
         let code = match error {
             UploadError::NotFound => return Self::not_found("upload"),
             UploadError::Batch(error) => return error.into(),
+            UploadError::Key(error) => return error.into(),
             UploadError::Outbox(error) => return error.into(),
             UploadError::Staging(error) => return error.into(),
             UploadError::Database(error) => return error.into(),
@@ -470,6 +489,7 @@ impl From<WebhookError> for Problem {
             }
             WebhookError::NotFound => Self::not_found("webhook"),
             WebhookError::Event(error) => error.into(),
+            WebhookError::Key(error) => error.into(),
             WebhookError::Database(error) => error.into(),
         }
     }

@@ -54,13 +54,10 @@ impl Uploads {
         let landfall = state.landfall.clone();
         let trace = request.data::<TraceParent>().map(|trace| trace.0.clone());
         let (shape, new) = checked(&landfall, &caller.0, value, trace)?;
-        let work = async move {
-            let row = uploads::create(&landfall, shape, new).await?;
-            let location = format!("/v1/uploads/{}", row.id);
-            let session = wire::Session::of(&row, row.status, &Ranges::default());
-            Answer::new(&session)?.with(header::LOCATION, &location)
-        };
-        idempotent.once(&state, &caller.0, digest, work).await
+        let work = async move |keep| Ok(uploads::create(&landfall, shape, new, keep).await?);
+        idempotent
+            .once(&state, &caller.0, digest, begun, work)
+            .await
     }
 
     /// See an upload in parts
@@ -163,6 +160,12 @@ impl Uploads {
         })
         .await
     }
+}
+
+fn begun(row: &Model) -> Result<Answer<wire::Session, 201>, Problem> {
+    let location = format!("/v1/uploads/{}", row.id);
+    let session = wire::Session::of(row, row.status, &Ranges::default());
+    Answer::new(&session)?.with(header::LOCATION, &location)
 }
 
 /// A session; uploads of other protocols are not seen here.

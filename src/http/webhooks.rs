@@ -43,7 +43,7 @@ impl Webhooks {
     ) -> Result<Answer<wire::Webhook, 201>, Problem> {
         let Json { value, digest } = body;
         let landfall = state.landfall.clone();
-        let work = async move {
+        let work = async move |keep| {
             let new = NewWebhook {
                 url: value.url,
                 event_types: value.event_types.unwrap_or_default(),
@@ -51,11 +51,11 @@ impl Webhooks {
                 secret: value.secret.map(Into::into),
                 active: value.active.unwrap_or(true),
             };
-            let created = webhooks::create(&landfall.db, &landfall.clock, new).await?;
-            let location = format!("/v1/webhooks/{}", created.0.id);
-            Answer::new(&with_secret(created))?.with(header::LOCATION, &location)
+            Ok(webhooks::create(&landfall.db, &landfall.clock, new, keep).await?)
         };
-        idempotent.once(&state, &caller.0, digest, work).await
+        idempotent
+            .once(&state, &caller.0, digest, created, work)
+            .await
     }
 
     /// List webhook endpoints
@@ -151,13 +151,13 @@ impl Webhooks {
         id: Path<Uuid>,
     ) -> Result<Answer<wire::Webhook>, Problem> {
         let landfall = state.landfall.clone();
-        let work = async move {
-            let id = WebhookId(id.0);
-            let rotated = webhooks::rotate_secret(&landfall.db, &landfall.clock, id).await?;
-            Answer::new(&with_secret(rotated))
+        let work = async move |keep| {
+            let (db, clock) = (&landfall.db, &landfall.clock);
+            Ok(webhooks::rotate_secret(db, clock, WebhookId(id.0), keep).await?)
         };
+        let nothing = Sha256Digest::of(b"");
         idempotent
-            .once(&state, &caller.0, Sha256Digest::of(b""), work)
+            .once(&state, &caller.0, nothing, rotated, work)
             .await
     }
 
@@ -185,7 +185,7 @@ impl Webhooks {
                 .with(header::LOCATION, &format!("/v1/events/{event}"))
         };
         idempotent
-            .once(&state, &caller.0, Sha256Digest::of(b""), work)
+            .at_least_once(&state, &caller.0, Sha256Digest::of(b""), work)
             .await
     }
 
@@ -253,13 +253,26 @@ impl Webhooks {
             let count = outbox::replay(&landfall.db, &landfall.clock, dispatch, id, replay).await?;
             Answer::new(&wire::Replayed { count })
         };
-        idempotent.once(&state, &caller.0, digest, work).await
+        idempotent
+            .at_least_once(&state, &caller.0, digest, work)
+            .await
     }
 }
 
-fn with_secret((webhook, secret): (webhooks::Webhook, Secret)) -> wire::Webhook {
+type Shown = (webhooks::Webhook, Secret);
+
+fn created(created: &Shown) -> Result<Answer<wire::Webhook, 201>, Problem> {
+    let location = format!("/v1/webhooks/{}", created.0.id);
+    Answer::new(&with_secret(created))?.with(header::LOCATION, &location)
+}
+
+fn rotated(rotated: &Shown) -> Result<Answer<wire::Webhook>, Problem> {
+    Answer::new(&with_secret(rotated))
+}
+
+fn with_secret((webhook, secret): &Shown) -> wire::Webhook {
     wire::Webhook {
         secret: Some(secret.expose().to_owned()),
-        ..webhook.into()
+        ..webhook.clone().into()
     }
 }

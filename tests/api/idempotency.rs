@@ -7,8 +7,8 @@ use crate::support::{
     over_both_databases,
 };
 use landfall_core::idempotency::{self, Entry, LOCK};
-use reqwest::{Response, multipart::Form};
-use serde_json::json;
+use reqwest::{Client, RequestBuilder, Response, multipart::Form};
+use serde_json::{Value, json};
 
 over_both_databases!(
     the_same_upload_again_gets_the_first_answer,
@@ -121,30 +121,97 @@ async fn other_posts_that_create_have_it_too(builder: Builder) {
     }
 }
 
-#[tokio::test]
-async fn an_api_killed_before_its_answer_gives_it_to_the_same_request_again() {
-    let installation = Installation::new();
+/// Sends a request to a process that is killed when its work is committed and before it answers, and the same again to
+/// the next process, which gives the answer that was kept.
+async fn killed_then_again(
+    installation: &Installation,
+    request: impl Fn(&str) -> RequestBuilder,
+) -> (Process, Response) {
     let mut doomed_settings = installation.environment();
-    doomed_settings.push(("LANDFALL_FAILPOINT".into(), "upload.committed=kill".into()));
-    let client = reqwest::Client::new();
-    let send = async |url: &str, bytes: &'static str| {
-        let request = client.post(format!("{url}/v1/files?filename=a"));
-        let request = request.header("idempotency-key", "k").body(bytes);
-        request.send().await
-    };
+    doomed_settings.push(("LANDFALL_FAILPOINT".into(), "request.committed=kill".into()));
     let mut doomed = Process::listening(&["up"], &doomed_settings).await;
-    send(&doomed.url, "hello")
+    request(&doomed.url)
+        .send()
         .await
         .expect_err("it is killed before it answers");
     doomed.dies_within(SOON).await;
     let api = Process::listening(&["serve"], &installation.environment()).await;
-    let again = send(&api.url, "hello").await.expect("an answer");
+    let again = request(&api.url).send().await.expect("an answer");
     assert_eq!(again.headers()["idempotent-replayed"], "true");
-    let first = json(again, 202).await;
-    let other = send(&api.url, "other").await.expect("an answer");
-    problem(other, 422, "idempotency_key_reused").await;
-    let list = client.get(format!("{}/v1/files", api.url)).send().await;
+    (api, again)
+}
+
+fn client() -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::new()
+}
+
+fn post(url: &str, path: &str) -> RequestBuilder {
+    let request = client().post(format!("{url}{path}"));
+    request.header("idempotency-key", path)
+}
+
+async fn listed(api: &Process, path: &str) -> Vec<Value> {
+    let list = client().get(format!("{}{path}", api.url)).send().await;
     let list = json(list.expect("an answer"), 200).await;
-    assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
-    assert_eq!(list["items"][0]["id"], first["id"]);
+    list["items"].as_array().expect("a list").clone()
+}
+
+#[tokio::test]
+async fn an_api_killed_before_its_answer_gives_it_to_the_same_request_again() {
+    let installation = Installation::new();
+    let upload = |url: &str, bytes: &'static str| post(url, "/v1/files?filename=a").body(bytes);
+    let (api, again) = killed_then_again(&installation, |url| upload(url, "hello")).await;
+    let first = json(again, 202).await;
+    let other = upload(&api.url, "other").send().await.expect("an answer");
+    problem(other, 422, "idempotency_key_reused").await;
+    let files = listed(&api, "/v1/files").await;
+    assert_eq!(files.len(), 1);
+    assert_eq!(files[0]["id"], first["id"]);
+}
+
+#[tokio::test]
+async fn an_api_killed_before_its_answer_leaves_one_session_and_one_batch() {
+    let installation = Installation::new();
+    let asked = json!({ "original_filename": "a", "total_size_bytes": 5 });
+    let (api, again) =
+        killed_then_again(&installation, |url| post(url, "/v1/uploads").json(&asked)).await;
+    let session = json(again, 201).await;
+    let files = listed(&api, "/v1/files").await;
+    assert_eq!(files.len(), 1);
+    assert_eq!(files[0]["id"], session["id"]);
+    drop(api);
+    let asked = json!({ "metadata": { "shelf": 7 } });
+    let (api, again) =
+        killed_then_again(&installation, |url| post(url, "/v1/batches").json(&asked)).await;
+    let location = again.headers()["location"].to_str().expect("ASCII");
+    let found = client().get(format!("{}{location}", api.url)).send().await;
+    let found = json(found.expect("an answer"), 200).await;
+    assert_eq!(found, json(again, 201).await);
+}
+
+#[tokio::test]
+async fn an_api_killed_before_its_answer_shows_the_secret_to_the_same_request_again() {
+    let installation = Installation::new();
+    let asked = json!({ "url": "https://example.com/hook" });
+    let (api, again) =
+        killed_then_again(&installation, |url| post(url, "/v1/webhooks").json(&asked)).await;
+    let created = json(again, 201).await;
+    let webhooks = listed(&api, "/v1/webhooks").await;
+    assert_eq!(webhooks.len(), 1);
+    assert_eq!(webhooks[0]["id"], created["id"]);
+    drop(api);
+    let path = format!(
+        "/v1/webhooks/{}/rotate-secret",
+        created["id"].as_str().expect("an id")
+    );
+    let (api, again) = killed_then_again(&installation, |url| post(url, &path)).await;
+    let rotated = json(again, 200).await;
+    let secret = |webhook: &Value| webhook["secret"].as_str().map(str::to_owned);
+    assert!(secret(&rotated).is_some());
+    assert_ne!(secret(&rotated), secret(&created));
+    assert_eq!(
+        listed(&api, "/v1/webhooks").await[0]["updated_at"],
+        rotated["updated_at"]
+    );
 }

@@ -59,7 +59,8 @@ async fn healthy_endpoint_is_not_delayed(builder: Builder) {
 async fn write_events(app: &TestApp) {
     let landfall = &app.parts.landfall;
     let written = stream::iter(0..WAITING).map(async |_| {
-        let batch = batches::create(&landfall.db, &landfall.clock, None, serde_json::json!({}));
+        let metadata = serde_json::json!({});
+        let batch = batches::create(&landfall.db, &landfall.clock, None, metadata, None);
         let id = batch.await.expect("a batch").id;
         let closed = batches::finalize(&landfall.db, &landfall.clock, &Scope::All, id).await;
         let (_, event) = closed.expect("the batch is closed");

@@ -5,6 +5,7 @@ use crate::{
     clock::Clock,
     db::Database,
     files::Scope,
+    idempotency::{Keep, KeepError},
     outbox::{self, Written},
 };
 use entity::{
@@ -14,6 +15,15 @@ use entity::{
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, sea_query::Expr,
 };
+
+/// Why a batch cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    #[error(transparent)]
+    Key(#[from] KeepError),
+    #[error("the batch could not be recorded")]
+    Database(#[from] DbErr),
+}
 
 /// Why a batch cannot be closed.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +39,14 @@ pub enum FinalizeError {
 /// Opens a batch without files.
 ///
 /// # Errors
-/// The database's.
+/// [`CreateError::Key`] when another request has taken its `Idempotency-Key` over; then nothing is written.
 pub async fn create(
     db: &Database,
     clock: &Clock,
     owner: Option<String>,
     metadata: serde_json::Value,
-) -> Result<Model, DbErr> {
+    keep: Option<Keep<Model>>,
+) -> Result<Model, CreateError> {
     let now = clock.now();
     let row = Model {
         id: BatchId::generate(),
@@ -55,6 +66,7 @@ pub async fn create(
             Entity::insert(row.clone().into_active_model())
                 .exec_without_returning(transaction)
                 .await?;
+            Keep::write(keep, transaction, &row).await?;
             Ok(row)
         })
     })

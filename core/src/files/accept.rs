@@ -66,9 +66,7 @@ pub async fn accept(
         .write(move |transaction| {
             Box::pin(async move {
                 let row = insert(transaction, new, now, expires_at, quota).await?;
-                if let Some(keep) = keep {
-                    keep.write(transaction, &row).await?;
-                }
+                Keep::write(keep, transaction, &row).await?;
                 Ok::<_, AcceptError>(row)
             })
         })

@@ -6,7 +6,7 @@ use super::{
     plan::{MAX_CHUNK, MAX_PARTS, chunk_size},
 };
 use crate::{
-    batches, content, context::Landfall, digest::Sha256Digest, files::FileName,
+    batches, content, context::Landfall, digest::Sha256Digest, files::FileName, idempotency::Keep,
     staging::StagingKey, usage,
 };
 use entity::{
@@ -66,12 +66,13 @@ pub struct NewUpload {
 ///
 /// # Errors
 /// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::NotAllowed`], [`UploadError::Quota`],
-/// [`UploadError::Batch`], and
-/// what staging and the database answer; nothing is left behind then.
+/// [`UploadError::Batch`], [`UploadError::Key`] when another request has taken its `Idempotency-Key` over, and what
+/// staging and the database answer; nothing is left behind then.
 pub async fn create(
     landfall: &Landfall,
     shape: Shape,
     new: NewUpload,
+    keep: Option<Keep<Model>>,
 ) -> Result<Model, UploadError> {
     let limit = largest(landfall, shape);
     match shape.total() {
@@ -101,10 +102,12 @@ pub async fn create(
                         .await?;
                 }
                 insert_upload(transaction, &row).await?;
-                match row.total_size_bytes {
-                    Some(0) => finish::received(transaction, row, now).await,
-                    _ => Ok((row, None)),
-                }
+                let (upload, staged) = match row.total_size_bytes {
+                    Some(0) => finish::received(transaction, row, now).await?,
+                    _ => (row, None),
+                };
+                Keep::write(keep, transaction, &upload).await?;
+                Ok((upload, staged))
             })
         })
         .await;

@@ -1,7 +1,7 @@
 //! What an upload can fail with.
 
 use super::Ranges;
-use crate::{batches, content, staging::StagingError, usage::QuotaError};
+use crate::{batches, content, idempotency::KeepError, staging::StagingError, usage::QuotaError};
 use entity::upload::UploadStatus;
 use sea_orm::{ActiveEnum, DbErr};
 use std::error::Error;
@@ -69,6 +69,9 @@ pub enum UploadError {
     BrokenOff(#[source] Box<dyn Error + Send + Sync>),
     #[error(transparent)]
     Batch(#[from] batches::JoinError),
+    /// Nothing was begun.
+    #[error(transparent)]
+    Key(#[from] KeepError),
     #[error("the batch could not be settled")]
     Outbox(#[from] crate::outbox::WriteError),
     #[error("the bytes could not be staged")]

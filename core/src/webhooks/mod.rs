@@ -10,6 +10,7 @@ use crate::{
     db::Database,
     deliver,
     dispatch::DueDelivery,
+    idempotency::{Keep, KeepError},
     outbox::{self, NewEvent, WriteError},
     page::{Page, PageRequest},
 };
@@ -44,6 +45,8 @@ pub enum WebhookError {
     NotFound,
     #[error("writing the test event failed")]
     Event(#[source] WriteError),
+    #[error(transparent)]
+    Key(#[from] KeepError),
     #[error("the webhook endpoint could not be read or written")]
     Database(#[from] DbErr),
 }
@@ -108,11 +111,13 @@ impl From<endpoint::Model> for Webhook {
 /// Creates an endpoint; the secret is to be shown now and never again.
 ///
 /// # Errors
-/// [`WebhookError::Invalid`] with every wrong field, [`WebhookError::Database`].
+/// [`WebhookError::Invalid`] with every wrong field, [`WebhookError::Key`] when another request has taken its
+/// `Idempotency-Key` over, [`WebhookError::Database`].
 pub async fn create(
     db: &Database,
     clock: &Clock,
     new: NewWebhook,
+    keep: Option<Keep<(Webhook, Secret)>>,
 ) -> Result<(Webhook, Secret), WebhookError> {
     use secrecy::ExposeSecret;
     let now = clock.now();
@@ -141,11 +146,13 @@ pub async fn create(
         Box::pin(async move {
             endpoint::Entity::insert(stored)
                 .exec_without_returning(transaction)
-                .await
+                .await?;
+            let created = (row.into(), secret);
+            Keep::write(keep, transaction, &created).await?;
+            Ok(created)
         })
     })
-    .await?;
-    Ok((row.into(), secret))
+    .await
 }
 
 /// Endpoints, newest first.
@@ -238,18 +245,19 @@ pub async fn update(
     if !faults.0.is_empty() {
         return Err(WebhookError::Invalid(faults.0));
     }
-    changed(db, change).await
+    change_one(db, change).await
 }
 
 /// Gives an endpoint a new secret, to be shown now and never again; the one before signs too for
 /// [`ROTATION_OVERLAP`], the one before that no more.
 ///
 /// # Errors
-/// As [`get`].
+/// [`WebhookError::Key`] when another request has taken its `Idempotency-Key` over, and as [`get`].
 pub async fn rotate_secret(
     db: &Database,
     clock: &Clock,
     id: WebhookId,
+    keep: Option<Keep<(Webhook, Secret)>>,
 ) -> Result<(Webhook, Secret), WebhookError> {
     let secret = Secret::generate();
     let change = existing(id)
@@ -263,7 +271,14 @@ pub async fn rotate_secret(
         )
         .col_expr(endpoint::Column::Secret, Expr::val(secret.expose()))
         .col_expr(endpoint::Column::UpdatedAt, Expr::val(clock.now()));
-    Ok((changed(db, change).await?, secret))
+    db.write(move |transaction| {
+        Box::pin(async move {
+            let rotated = (changed(transaction, change).await?, secret);
+            Keep::write(keep, transaction, &rotated).await?;
+            Ok(rotated)
+        })
+    })
+    .await
 }
 
 /// Deletes an endpoint: nothing finds it any more, and its pending deliveries end `failed`. A crash in between, or
@@ -277,7 +292,7 @@ pub async fn delete(db: &Database, clock: &Clock, id: WebhookId) -> Result<(), W
         .col_expr(endpoint::Column::DeletedAt, Expr::val(now))
         .col_expr(endpoint::Column::UpdatedAt, Expr::val(now))
         .col_expr(endpoint::Column::Active, Expr::val(false));
-    changed(db, change).await?;
+    change_one(db, change).await?;
     for _ in 0..PAGES {
         if deliver::end_of_endpoint(db, clock, id, PAGE).await? == 0 {
             break;
@@ -316,15 +331,19 @@ fn existing(id: WebhookId) -> UpdateMany<endpoint::Entity> {
         .filter(endpoint::Column::DeletedAt.is_null())
 }
 
-async fn changed(
+async fn change_one(
     db: &Database,
     change: UpdateMany<endpoint::Entity>,
 ) -> Result<Webhook, WebhookError> {
-    let rows = db
-        .write(move |transaction| {
-            Box::pin(async move { change.exec_with_returning(transaction).await })
-        })
-        .await?;
+    db.write(move |transaction| Box::pin(async move { changed(transaction, change).await }))
+        .await
+}
+
+async fn changed(
+    transaction: &impl ConnectionTrait,
+    change: UpdateMany<endpoint::Entity>,
+) -> Result<Webhook, WebhookError> {
+    let rows = change.exec_with_returning(transaction).await?;
     rows.into_iter()
         .next()
         .map(Webhook::from)

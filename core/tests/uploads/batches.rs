@@ -26,7 +26,7 @@ over_both_databases!(
 impl Place {
     async fn batch(&self) -> Model {
         let (db, clock) = (&self.landfall.db, &self.landfall.clock);
-        batches::create(db, clock, None, serde_json::json!({}))
+        batches::create(db, clock, None, serde_json::json!({}), None)
             .await
             .unwrap()
     }
@@ -49,7 +49,7 @@ impl Place {
             batch_id: Some(id),
             ..new_upload()
         };
-        uploads::create(&self.landfall, Shape::Append { total: Some(10) }, new).await
+        uploads::create(&self.landfall, Shape::Append { total: Some(10) }, new, None).await
     }
 
     async fn announced(&self) -> u64 {

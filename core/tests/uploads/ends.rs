@@ -35,6 +35,7 @@ async fn aborted_upload_fails_its_file_and_leaves_no_bytes(place: Place) {
         &place.landfall.clock,
         None,
         serde_json::json!({}),
+        None,
     )
     .await
     .unwrap();
@@ -42,7 +43,7 @@ async fn aborted_upload_fails_its_file_and_leaves_no_bytes(place: Place) {
         batch_id: Some(batch.id),
         ..new_upload()
     };
-    let upload = uploads::create(&place.landfall, HUNDRED, new)
+    let upload = uploads::create(&place.landfall, HUNDRED, new, None)
         .await
         .unwrap();
     place.append_at(upload.id, 0, noise(50, 1)).await.unwrap();
@@ -183,7 +184,7 @@ async fn upload_of_another_owner_is_not_there(place: Place) {
         owner: Some("alice".to_owned()),
         ..new_upload()
     };
-    let upload = uploads::create(&place.landfall, HUNDRED, new)
+    let upload = uploads::create(&place.landfall, HUNDRED, new, None)
         .await
         .unwrap();
     let bob = Scope::Owner("bob".to_owned());

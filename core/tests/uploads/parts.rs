@@ -263,7 +263,7 @@ async fn session_needs_a_byte_and_may_not_be_too_large(mut place: Place) {
             ..new_upload()
         };
         let shape = Shape::Parts { total, chunk: None };
-        uploads::create(&place.landfall, shape, new).await
+        uploads::create(&place.landfall, shape, new, None).await
     };
     assert!(matches!(
         create(0, "image/png").await,

@@ -111,7 +111,7 @@ impl Place {
     }
 
     pub(crate) async fn begin(&self, shape: Shape) -> Model {
-        uploads::create(&self.landfall, shape, new_upload())
+        uploads::create(&self.landfall, shape, new_upload(), None)
             .await
             .unwrap()
     }

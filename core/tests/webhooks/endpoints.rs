@@ -20,7 +20,7 @@ over_both_databases!(
 async fn endpoint_is_created_listed_changed_and_deleted(place: Place) {
     let mut new = new_webhook("https://example.com/hook", &["file.stored", "file.stored"]);
     new.description = "the media pipeline".to_owned();
-    let (webhook, secret) = webhooks::create(&place.db, &place.clock, new)
+    let (webhook, secret) = webhooks::create(&place.db, &place.clock, new, None)
         .await
         .unwrap();
     assert_eq!(webhook.event_types, ["file.stored"]);
@@ -66,7 +66,8 @@ async fn wrong_fields_are_refused_all_at_once(place: Place) {
     let mut new = new_webhook("https://user:secret@example.com/", &["file.lost"]);
     new.description = "x".repeat(webhooks::DESCRIPTION_LIMIT + 1);
     new.secret = Some("whsec_short".to_owned().into());
-    let Err(WebhookError::Invalid(faults)) = webhooks::create(&place.db, &place.clock, new).await
+    let Err(WebhookError::Invalid(faults)) =
+        webhooks::create(&place.db, &place.clock, new, None).await
     else {
         panic!("created");
     };
@@ -87,11 +88,11 @@ async fn given_secret_is_taken_and_made_ones_differ(place: Place) {
     let given = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let mut new = new_webhook("https://example.com/", &[]);
     new.secret = Some(given.to_owned().into());
-    let (webhook, secret) = webhooks::create(&place.db, &place.clock, new)
+    let (webhook, secret) = webhooks::create(&place.db, &place.clock, new, None)
         .await
         .unwrap();
     assert_eq!(secret.expose(), given);
-    let (_, rotated) = webhooks::rotate_secret(&place.db, &place.clock, webhook.id)
+    let (_, rotated) = webhooks::rotate_secret(&place.db, &place.clock, webhook.id, None)
         .await
         .unwrap();
     let row = place.endpoint_row(webhook.id).await;
@@ -137,7 +138,9 @@ async fn what_is_not_there_is_not_found(place: Place) {
             webhooks::update(db, clock, id, patch).await.unwrap_err()
         ));
         assert!(not_found(
-            webhooks::rotate_secret(db, clock, id).await.unwrap_err()
+            webhooks::rotate_secret(db, clock, id, None)
+                .await
+                .unwrap_err()
         ));
         assert!(not_found(webhooks::test(db, clock, id).await.unwrap_err()));
         assert!(not_found(

@@ -92,7 +92,7 @@ async fn webhook_id_is_the_same_on_every_attempt(place: Place) {
 
 async fn both_secrets_sign_for_a_day_after_a_rotation(place: Place) {
     let (webhook, old) = place.endpoint("/", &[]).await;
-    let (_, new) = webhooks::rotate_secret(&place.db, &place.clock, webhook.id)
+    let (_, new) = webhooks::rotate_secret(&place.db, &place.clock, webhook.id, None)
         .await
         .unwrap();
     let deliver = async || {
@@ -117,7 +117,7 @@ async fn test_event_goes_to_its_endpoint_alone_even_if_switched_off(place: Place
     place.endpoint("/other", &[]).await;
     let mut new = new_webhook(&place.receiver.url("/tried"), &["batch.complete"]);
     new.active = false;
-    let (webhook, _) = webhooks::create(&place.db, &place.clock, new)
+    let (webhook, _) = webhooks::create(&place.db, &place.clock, new, None)
         .await
         .unwrap();
     for _ in 0..2 {
@@ -153,7 +153,7 @@ async fn forbidden_addresses_are_never_reached(mut place: Place) {
         "0.0.0.0",
     ] {
         let new = new_webhook(&format!("http://{host}:{port}"), &[]);
-        let (webhook, _) = webhooks::create(&place.db, &place.clock, new)
+        let (webhook, _) = webhooks::create(&place.db, &place.clock, new, None)
             .await
             .unwrap();
         let (_, due) = webhooks::test(&place.db, &place.clock, webhook.id)
@@ -176,7 +176,7 @@ async fn forbidden_addresses_are_never_reached(mut place: Place) {
 async fn https_to_a_server_without_tls_fails_and_is_retried(place: Place) {
     let url = place.receiver.url("/").replace("http://", "https://");
     let new = new_webhook(&url, &[]);
-    webhooks::create(&place.db, &place.clock, new)
+    webhooks::create(&place.db, &place.clock, new, None)
         .await
         .unwrap();
     let written = place.stored().await;

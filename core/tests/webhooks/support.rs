@@ -112,6 +112,7 @@ impl Place {
             &self.db,
             &self.clock,
             new_webhook(&self.receiver.url(path), event_types),
+            None,
         )
         .await
         .unwrap()

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::http::{
     answer::Answer,
-    idempotency::{Idempotent, Turn, detached},
+    idempotency::{Idempotent, Turn, work_once},
     problem::{Code, Problem},
     state::State,
     wire,
@@ -207,11 +207,7 @@ pub(super) async fn take_in(
         Turn::Compare(prior) => return prior.again(&fingerprint(idempotent, &arrived)),
         Turn::Work(lock) => lock,
     };
-    let keep = lock.as_ref().and_then(|lock| {
-        lock.keep(fingerprint(idempotent, &arrived), |row: &file::Model| {
-            accepted(wire::File::of(row.clone(), None))
-        })
-    });
+    let fingerprint = fingerprint(idempotent, &arrived);
     let Arrived {
         name,
         content_type,
@@ -228,21 +224,16 @@ pub(super) async fn take_in(
         traceparent,
     };
     let state = state.clone();
-    detached(async move {
-        let row = intake::commit(&state, complete, keep).await?;
-        if let Some(lock) = lock {
-            lock.kept();
-        }
-        landfall_core::failpoint!("upload.committed");
-        accepted(wire::File::of(row, None))
+    work_once(lock, fingerprint, accepted, async move |keep| {
+        intake::commit(&state, complete, keep).await
     })
     .await
 }
 
 /// A file that was taken in is not stored yet, and has no URL.
-fn accepted(file: wire::File) -> Result<Answer<wire::File, 202>, Problem> {
-    let location = format!("/v1/files/{}", file.id);
-    Answer::new(&file)?.with(header::LOCATION, &location)
+fn accepted(row: &file::Model) -> Result<Answer<wire::File, 202>, Problem> {
+    let location = format!("/v1/files/{}", row.id);
+    Answer::new(&wire::File::of(row.clone(), None))?.with(header::LOCATION, &location)
 }
 
 /// Refuses a body that says itself that its owner would have too much, before it is sent.

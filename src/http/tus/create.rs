@@ -49,7 +49,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
         Some(_) => Shape::Partial { total },
         None => Shape::Append { total },
     };
-    let upload = uploads::create(&call.landfall, shape, new).await;
+    let upload = uploads::create(&call.landfall, shape, new, None).await;
     let upload = upload.map_err(refuse::problem)?;
     match append {
         Some(append) if upload.total_size_bytes != Some(0) => {

@@ -103,7 +103,7 @@ async fn create(mut call: Call) -> Result<Response, Problem> {
         return Ok(inconsistent_length());
     }
     let new = new_upload(&call)?;
-    let upload = uploads::create(&call.landfall, Shape::Append { total }, new).await;
+    let upload = uploads::create(&call.landfall, Shape::Append { total }, new, None).await;
     let upload = upload.map_err(refuse::problem)?;
     if !call.has_body() && !last {
         return Ok(created(&call, &upload));

@@ -208,6 +208,7 @@ impl From<WebhookError> for Refusal {
                 Self::malformed(format!("{}.", faults.join("; ")))
             }
             WebhookError::Event(error) => Self::failed(error),
+            WebhookError::Key(error) => Self::failed(error),
             WebhookError::Database(error) => error.into(),
         }
     }

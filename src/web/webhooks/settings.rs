@@ -111,7 +111,7 @@ pub(super) async fn create(
         secret: None,
         active: true,
     };
-    let created = webhooks::create(&landfall.db, &landfall.clock, new)
+    let created = webhooks::create(&landfall.db, &landfall.clock, new, None)
         .await
         .map_err(Refusal::from)?;
     Ok(show_secret(&dashboard, &visitor, "webhook.create", created).await?)
@@ -124,7 +124,7 @@ pub(super) async fn rotate(
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
     let landfall = dashboard.landfall();
-    let rotated = webhooks::rotate_secret(&landfall.db, &landfall.clock, WebhookId(id)).await;
+    let rotated = webhooks::rotate_secret(&landfall.db, &landfall.clock, WebhookId(id), None).await;
     Ok(show_secret(
         &dashboard,
         &visitor,
