@@ -9,6 +9,7 @@ mod batches;
 mod body;
 mod conditional;
 mod cross_origin;
+mod definition;
 mod disposition;
 mod docs;
 mod events;
@@ -51,6 +52,7 @@ pub use metrics::Metrics;
 use poem::{Endpoint, EndpointExt, Response, Route, endpoint::make_sync, get};
 use poem_openapi::OpenApiService;
 pub(crate) use routes::Routes;
+use serde_json::Value;
 pub use skin::{REQUEST_ID, RequestId, TraceParent};
 pub use state::{Shared, State};
 use std::{io, sync::Arc};
@@ -156,9 +158,8 @@ pub fn router(
         routes,
         stop,
     });
-    let spec = spec();
-    let page = serde_json::from_str(&spec).map(|spec| docs::render(&spec));
-    let page = page.expect("the definition is JSON");
+    let definition = definition::complete(&service().spec());
+    let (spec, page) = (pretty(&definition), docs::render(&definition));
     let inner = operators(Route::new())
         .at("/openapi.json", get(make_sync(move |_| json(&spec))))
         .at("/docs", get(make_sync(move |_| docs::answer(&page))))
@@ -174,7 +175,11 @@ pub fn router(
 /// The definition of the API, in OpenAPI 3.
 #[must_use]
 pub fn spec() -> String {
-    service().spec()
+    pretty(&definition::complete(&service().spec()))
+}
+
+fn pretty(definition: &Value) -> String {
+    format!("{definition:#}")
 }
 
 fn service() -> OpenApiService<Api, ()> {

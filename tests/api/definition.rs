@@ -2,7 +2,7 @@
 
 use super::{get, without_workers};
 use crate::support::app::{json, problem};
-use landfall::http::problem::Code;
+use landfall::http::{problem::Code, spec};
 use reqwest::Method;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -26,6 +26,75 @@ fn every_code_is_explained_with_its_status_and_no_other() {
     let all: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
     let (explained, all) = (BTreeSet::from_iter(explained), BTreeSet::from_iter(all));
     assert_eq!(explained, all);
+}
+
+#[test]
+fn every_operation_lists_the_problems_it_answers() {
+    let spec: Value = serde_json::from_str(&spec()).expect("JSON");
+    let examples = spec["components"]["examples"]
+        .as_object()
+        .expect("examples");
+    let mut listed = BTreeSet::new();
+    for operation in operations(&spec) {
+        let id = &operation["operationId"];
+        let responses = operation["responses"].as_object().expect("answers");
+        assert!(!responses.contains_key("default"), "{id}");
+        for status in ["401", "403", "429", "500", "503"] {
+            assert!(responses.contains_key(status), "{id}: {status}");
+        }
+        for (status, response) in responses {
+            if status.as_str() < "400" {
+                continue;
+            }
+            let body = &response["content"]["application/problem+json"];
+            assert_eq!(body["schema"]["$ref"], "#/components/schemas/Problem");
+            for code in body["examples"].as_object().expect("examples").keys() {
+                assert_eq!(examples[code]["value"]["code"], **code, "{id}");
+                let as_shown = &examples[code]["value"]["status"];
+                assert_eq!(as_shown.to_string(), *status, "{id}: {code}");
+                listed.insert(code.as_str());
+            }
+        }
+    }
+    // No operation has the wrong method; the rest are those of tus, which is no part of the definition.
+    let elsewhere = [
+        "checksum_mismatch",
+        "method_not_allowed",
+        "unsupported_version",
+        "upload_gone",
+        "upload_locked",
+    ];
+    let all = Code::ALL.iter().map(|code| code.as_str());
+    let expected = all.filter(|code| !elsewhere.contains(code)).collect();
+    assert_eq!(listed, expected);
+}
+
+#[test]
+fn every_type_has_an_example_with_its_fields() {
+    let spec: Value = serde_json::from_str(&spec()).expect("JSON");
+    let schemas = spec["components"]["schemas"].as_object().expect("types");
+    // Problems have an example for each code; the other two are in the examples of what has them.
+    let elsewhere = ["Problem", "FieldError", "FileError"];
+    for (name, schema) in schemas {
+        if schema["type"] != "object" || elsewhere.contains(&name.as_str()) {
+            continue;
+        }
+        let fields = schema["properties"].as_object().expect("fields");
+        let example = schema["example"].as_object();
+        let example = example.unwrap_or_else(|| panic!("{name} has no example"));
+        for field in example.keys() {
+            assert!(fields.contains_key(field), "{name} has no {field}");
+        }
+        for field in schema["required"].as_array().into_iter().flatten() {
+            let field = field.as_str().expect("a name");
+            assert!(example.contains_key(field), "{name} lacks {field}");
+        }
+    }
+}
+
+pub(super) fn operations(spec: &Value) -> impl Iterator<Item = &Value> {
+    let paths = spec["paths"].as_object().expect("paths").values();
+    paths.flat_map(|path| path.as_object().expect("operations").values())
 }
 
 #[tokio::test]

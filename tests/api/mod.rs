@@ -5,6 +5,7 @@ mod connections;
 mod content;
 mod definition;
 mod idempotency;
+mod judged;
 mod lists;
 mod uploads;
 mod waits;

@@ -1,0 +1,139 @@
+//! What operations take and answer besides their types: headers, and the answers that are problems.
+
+use super::{add, problems, schemas::SHA256};
+use serde_json::{Value, json};
+
+/// Operations that take an `Idempotency-Key`.
+const KEYED: [&str; 8] = [
+    "createFile",
+    "createUpload",
+    "createBatch",
+    "createWebhook",
+    "rotateSecret",
+    "testWebhook",
+    "replayWebhook",
+    "redeliverEvent",
+];
+
+/// Completes every operation.
+pub(super) fn complete(spec: &mut Value) {
+    let paths = spec["paths"].as_object_mut().expect("there are paths");
+    for (path, operations) in paths {
+        let operations = operations.as_object_mut().expect("there are operations");
+        for (method, operation) in operations {
+            let id = operation["operationId"].as_str().unwrap_or_default();
+            let id = id.to_owned();
+            let keyed = KEYED.contains(&id.as_str());
+            bound_parameters(operation, method == "get");
+            let problems = problems::responses(path, operation, keyed);
+            let responses = operation["responses"].as_object_mut();
+            let responses = responses.expect("there are answers");
+            responses.remove("default");
+            responses.extend(problems);
+            let location = match id.as_str() {
+                "replayWebhook" | "finalizeBatch" => false,
+                _ => responses.contains_key("201") || responses.contains_key("202"),
+            };
+            for (status, response) in responses {
+                describe(&id, status, response, location);
+            }
+            add_headers(&id, operation, keyed);
+        }
+    }
+}
+
+/// Says more of an answer that is no problem.
+fn describe(id: &str, status: &str, response: &mut Value, location: bool) {
+    if response["description"] == "" {
+        response["description"] = match status {
+            "201" => "Created.",
+            "202" => "Taken in; the rest is done by a job.",
+            _ => "As asked for.",
+        }
+        .into();
+    }
+    let header = |text: &str| json!({"description": text, "schema": {"type": "string"}});
+    let more = match (id, status) {
+        (_, "201" | "202") if location => json!({"Location": header("Its path.")}),
+        ("getFile", "200") => json!({
+            "ETag": header("Changes with the file."),
+            "Retry-After": {"description": "Seconds to wait, while it is not final.", "schema": {"type": "integer"}},
+        }),
+        ("getContent", "200" | "206") => json!({
+            "ETag": header("The SHA-256 of the bytes."),
+            "Content-Disposition": header("The file's name (RFC 6266)."),
+        }),
+        ("getContent", "307") => json!({"Location": header("A signed URL.")}),
+        _ => return,
+    };
+    add(&mut response["headers"], more);
+}
+
+/// Bounds the parameters that are text. In a question, an empty one is as good as none.
+fn bound_parameters(operation: &mut Value, asks: bool) {
+    let parameters = operation["parameters"].as_array_mut();
+    for parameter in parameters.into_iter().flatten() {
+        if asks && parameter["in"] == "query" {
+            parameter["allowEmptyValue"] = true.into();
+        }
+        let more = match parameter["name"].as_str().unwrap_or_default() {
+            "sha256" if asks => json!({"pattern": format!("^$|{SHA256}")}),
+            "sha256" => json!({"pattern": SHA256}),
+            "batch_id" => json!({"format": "uuid"}),
+            "expires_in" => json!({"pattern": "^[1-9][0-9]{0,8}$"}),
+            "filename" => json!({"minLength": 1, "maxLength": 255}),
+            "q" => json!({"maxLength": 255}),
+            "number" => json!({"minimum": 1}),
+            _ => continue,
+        };
+        add(&mut parameter["schema"], more);
+    }
+}
+
+fn add_headers(id: &str, operation: &mut Value, keyed: bool) {
+    let header = |name: &str, description: &str, schema: Value| json!({"name": name, "in": "header", "required": false, "description": description, "schema": schema});
+    let mut headers = Vec::new();
+    if keyed {
+        headers.push(header(
+            "Idempotency-Key",
+            "The same request again with the same key gets the first answer again.",
+            json!({"type": "string", "pattern": "^[!-~]{1,255}$"}),
+        ));
+    }
+    if matches!(id, "createFile" | "putPart") {
+        headers.push(header(
+            "Content-Digest",
+            "What the SHA-256 of the body must be (RFC 9530).",
+            json!({"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=:$"}),
+        ));
+    }
+    if matches!(id, "getFile" | "getContent") {
+        headers.push(header(
+            "If-None-Match",
+            "The `ETag` the client has: then 304.",
+            json!({"type": "string"}),
+        ));
+    }
+    if id == "getContent" {
+        headers.push(header(
+            "Range",
+            "Which bytes (RFC 9110, section 14.2).",
+            json!({"type": "string", "example": "bytes=0-1023"}),
+        ));
+    }
+    if id == "getFile" {
+        let unchanged = json!({"304": {"description": "The client has it already."}});
+        add(&mut operation["responses"], unchanged);
+    }
+    if id == "createUpload" {
+        let link = json!({"putPart": {"operationId": "putPart", "parameters": {"id": "$response.body#/id"}}});
+        add(&mut operation["responses"]["201"]["links"], link);
+    }
+    if headers.is_empty() {
+        return;
+    }
+    match operation["parameters"].as_array_mut() {
+        Some(parameters) => parameters.extend(headers),
+        None => operation["parameters"] = headers.into(),
+    }
+}

@@ -1,0 +1,61 @@
+//! An outside judge: schemathesis makes requests from the definition, right and wrong ones, and holds each answer
+//! against it.
+
+use super::definition::operations;
+use crate::support::TestApp;
+use landfall_core::tokens::{self, TokenScope};
+use secrecy::ExposeSecret;
+use std::{path::Path, time::Duration};
+use tokio::process::Command;
+
+const WITHIN: Duration = Duration::from_secs(240);
+
+/// Fails with its report when it finds anything.
+async fn judge(app: &TestApp, arguments: &[&str]) {
+    let python = std::env::var("LANDFALL_TEST_PYTHON")
+        .expect("LANDFALL_TEST_PYTHON names a Python with schemathesis; scripts/test installs it");
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/schemathesis.toml");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(python);
+    command
+        .args(["-m", "schemathesis.cli", "--config-file"])
+        .arg(rules)
+        .args(["run", &format!("{}/openapi.json", app.url), "--no-color"])
+        .args(arguments)
+        .current_dir(folder.path())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(WITHIN, command.output()).await;
+    let output = output
+        .expect("schemathesis ends in time")
+        .expect("Python starts; scripts/test installs it");
+    let report = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{report}\n{errors}");
+    let all = serde_json::from_str(&landfall::http::spec()).expect("JSON");
+    let tested = format!("Tested: {}\n", operations(&all).count());
+    assert!(report.contains(&tested), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemathesis_finds_no_answer_that_is_not_in_the_definition() {
+    let app = TestApp::builder().set("auth.mode", "tokens").start().await;
+    let all = [TokenScope::Upload, TokenScope::Read, TokenScope::Admin];
+    let landfall = &app.parts.landfall;
+    let made = tokens::create(&landfall.db, &landfall.clock, "judge", &all, None).await;
+    let (_, token) = made.expect("a token");
+    let bearer = format!("Authorization: Bearer {}", token.expose_secret());
+    judge(&app, &["--header", &bearer]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemathesis_finds_none_without_tokens_either() {
+    let app = TestApp::start().await;
+    // Nobody is asked for a token here.
+    let without = [
+        "--exclude-checks",
+        "ignored_auth",
+        "--generation-with-security-parameters",
+        "false",
+    ];
+    judge(&app, &without).await;
+}
