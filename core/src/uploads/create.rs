@@ -67,7 +67,7 @@ pub struct NewUpload {
 /// # Errors
 /// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::NotAllowed`], [`UploadError::Quota`],
 /// [`UploadError::Batch`], [`UploadError::Key`] when another request has taken its `Idempotency-Key` over, and what
-/// staging and the database answer; nothing is left behind then.
+/// staging and the database answer; nothing is left behind then, but after the database's errors what the sweep removes.
 pub async fn create(
     landfall: &Landfall,
     shape: Shape,
@@ -118,6 +118,8 @@ pub async fn create(
             }
             Ok(upload)
         }
+        // The commit may have succeeded all the same; if it has not, the sweep removes what was staged.
+        Err(error @ UploadError::Database(_)) => Err(error),
         Err(error) => {
             if let Err(left) = landfall.staging.delete(key).await {
                 tracing::debug!(upload.id = %id, error = %left, "staging of a refused upload is left to the sweep");
