@@ -1,0 +1,83 @@
+//! The table of codes: what each is called, how it is titled, and with which status it is answered.
+
+use http::StatusCode;
+
+macro_rules! status {
+    ($name:ident) => {
+        StatusCode::$name
+    };
+    ($number:literal) => {
+        StatusCode::from_u16($number).expect("a status has three digits")
+    };
+}
+
+macro_rules! codes {
+    ($($variant:ident $status:tt $code:literal $title:literal;)+) => {
+        /// What went wrong, for programs.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $(#[doc = $title] $variant,)+
+        }
+
+        impl Code {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// As it stands in `code`.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)+ }
+            }
+
+            /// The same for every problem of this code.
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)+ }
+            }
+
+            /// The status it is answered with.
+            #[must_use]
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$variant => status!($status),)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    MalformedRequest BAD_REQUEST "malformed_request" "The request is malformed";
+    UnknownField BAD_REQUEST "unknown_field" "The request has a field that does not exist";
+    MissingFile BAD_REQUEST "missing_file" "The upload has no file";
+    TooManyFiles BAD_REQUEST "too_many_files" "The upload has more than one file";
+    EmptyFile BAD_REQUEST "empty_file" "The file is empty";
+    InvalidName BAD_REQUEST "invalid_name" "The file's name is not allowed";
+    InvalidMetadata BAD_REQUEST "invalid_metadata" "The metadata is not allowed";
+    InvalidCursor BAD_REQUEST "invalid_cursor" "The cursor is none of this list";
+    Unauthorized UNAUTHORIZED "unauthorized" "A valid token is needed";
+    Forbidden FORBIDDEN "forbidden" "The token does not allow this";
+    NotFound NOT_FOUND "not_found" "There is nothing here";
+    MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The method is not allowed here";
+    RequestTimeout REQUEST_TIMEOUT "request_timeout" "The request took too long to arrive";
+    Conflict CONFLICT "conflict" "The state does not allow this";
+    NotStored CONFLICT "not_stored" "The file is not stored";
+    PartsMissing CONFLICT "parts_missing" "Parts of the upload are missing";
+    PartConflict CONFLICT "part_conflict" "The part has arrived before with other bytes";
+    UploadClosed CONFLICT "upload_closed" "The upload takes nothing more";
+    InFlight CONFLICT "in_flight" "The first request with this key is under way";
+    UploadGone GONE "upload_gone" "The upload is over";
+    UnsupportedVersion PRECONDITION_FAILED "unsupported_version" "The protocol's version is not spoken here";
+    UploadLocked LOCKED "upload_locked" "Another request is writing to the upload";
+    ChecksumMismatch 460 "checksum_mismatch" "The bytes do not have the declared checksum";
+    TooLarge PAYLOAD_TOO_LARGE "too_large" "The request is too large";
+    QuotaExceeded PAYLOAD_TOO_LARGE "quota_exceeded" "The owner has as much as it may have";
+    UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The content type is not understood here";
+    TypeNotAllowed UNSUPPORTED_MEDIA_TYPE "type_not_allowed" "Files of this type are not taken in";
+    RangeNotSatisfiable RANGE_NOT_SATISFIABLE "range_not_satisfiable" "The range lies outside the file";
+    DigestMismatch UNPROCESSABLE_ENTITY "digest_mismatch" "The bytes do not have the declared digest";
+    SizeMismatch UNPROCESSABLE_ENTITY "size_mismatch" "The bytes do not have the declared size";
+    IdempotencyKeyReused UNPROCESSABLE_ENTITY "idempotency_key_reused" "The key was used for another request";
+    RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many requests";
+    Internal INTERNAL_SERVER_ERROR "internal" "The server failed";
+    Unavailable SERVICE_UNAVAILABLE "unavailable" "The server cannot answer now";
+    StagingFull INSUFFICIENT_STORAGE "staging_full" "There is no room for the upload now";
+}
