@@ -82,3 +82,44 @@ pub struct Model {
 pub enum Relation {}
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Model {
+    /// A row that begins now, and says nothing yet but what it is and how it stands.
+    #[must_use]
+    pub fn begun(id: FileId, status: FileStatus, now: Timestamp) -> Self {
+        Self {
+            id,
+            owner: None,
+            status,
+            original_filename: String::new(),
+            search_name: String::new(),
+            content_type: String::new(),
+            size_bytes: 0,
+            sha256: None,
+            declared_sha256: None,
+            staged_sha256: None,
+            metadata: Json::Object(serde_json::Map::new()),
+            batch_id: None,
+            staging_key: None,
+            storage_key: None,
+            finalize_attempts: 0,
+            finalize_crashes: 0,
+            next_attempt_at: None,
+            lease_owner: None,
+            lease_expires_at: None,
+            claimed_at: None,
+            claimed_by: None,
+            landed_at: None,
+            error_code: None,
+            error_message: None,
+            traceparent: None,
+            created_at: now,
+            updated_at: now,
+            staged_at: None,
+            stored_at: None,
+            expires_at: None,
+            expiring_announced_at: None,
+            deleted_at: None,
+        }
+    }
+}

@@ -56,37 +56,13 @@ fn is_taken(error: &DbErr) -> bool {
 fn holder(landfall: &Landfall, key: &StorageKey) -> Model {
     let now = landfall.clock.now();
     Model {
-        id: FileId::generate(),
-        owner: None,
-        status: FileStatus::Failed,
         original_filename: "orphan".to_owned(),
         search_name: "orphan".to_owned(),
         content_type: "application/octet-stream".to_owned(),
         size_bytes: 0,
-        sha256: None,
-        declared_sha256: None,
-        staged_sha256: None,
-        metadata: serde_json::json!({}),
-        batch_id: None,
-        staging_key: None,
         storage_key: Some(key.as_str().to_owned()),
-        finalize_attempts: 0,
-        finalize_crashes: 0,
-        next_attempt_at: None,
-        lease_owner: None,
-        lease_expires_at: None,
-        claimed_at: None,
-        claimed_by: None,
-        landed_at: None,
         error_code: Some("orphan".to_owned()),
         error_message: Some("an object that no file owned is being removed".to_owned()),
-        traceparent: None,
-        created_at: now,
-        updated_at: now,
-        staged_at: None,
-        stored_at: None,
-        expires_at: None,
-        expiring_announced_at: None,
-        deleted_at: None,
+        ..Model::begun(FileId::generate(), FileStatus::Failed, now)
     }
 }

@@ -91,38 +91,19 @@ async fn insert(
     }
     let size = staged_size(&new.staged);
     let row = file::Model {
-        id: new.id,
         owner: new.owner,
-        status: file::FileStatus::Staged,
         search_name: new.original_filename.search_form(),
         original_filename: new.original_filename.as_str().to_owned(),
         content_type: new.content_type,
         size_bytes: size,
-        sha256: None,
         declared_sha256: new.declared_sha256.map(|digest| digest.to_string()),
-        staged_sha256: None,
         metadata: new.metadata,
         batch_id: new.batch_id,
         staging_key: Some(staging_column(&new.staged)),
-        storage_key: None,
-        finalize_attempts: 0,
-        finalize_crashes: 0,
-        next_attempt_at: None,
-        lease_owner: None,
-        lease_expires_at: None,
-        claimed_at: None,
-        claimed_by: None,
-        landed_at: None,
-        error_code: None,
-        error_message: None,
         traceparent: new.traceparent,
-        created_at: now,
-        updated_at: now,
         staged_at: Some(now),
-        stored_at: None,
         expires_at,
-        expiring_announced_at: None,
-        deleted_at: None,
+        ..file::Model::begun(new.id, file::FileStatus::Staged, now)
     };
     file::Entity::insert(row.clone().into_active_model())
         .exec_without_returning(transaction)

@@ -201,38 +201,17 @@ pub(super) async fn insert_file(
         batches::join(transaction, batch, new.owner.as_deref(), now).await?;
     }
     let row = file::Model {
-        id,
         owner: new.owner.clone(),
-        status: file::FileStatus::Uploading,
         search_name: new.original_filename.search_form(),
         original_filename: new.original_filename.as_str().to_owned(),
         content_type: new.content_type.clone(),
         size_bytes: size.unwrap_or(0),
-        sha256: None,
         declared_sha256: new.declared_sha256.map(|digest| digest.to_string()),
-        staged_sha256: None,
         metadata: new.metadata.clone(),
         batch_id: new.batch_id,
-        staging_key: None,
-        storage_key: None,
-        finalize_attempts: 0,
-        finalize_crashes: 0,
-        next_attempt_at: None,
-        lease_owner: None,
-        lease_expires_at: None,
-        claimed_at: None,
-        claimed_by: None,
-        landed_at: None,
-        error_code: None,
-        error_message: None,
         traceparent: new.traceparent.clone(),
-        created_at: now,
-        updated_at: now,
-        staged_at: None,
-        stored_at: None,
         expires_at,
-        expiring_announced_at: None,
-        deleted_at: None,
+        ..file::Model::begun(id, file::FileStatus::Uploading, now)
     };
     file::Entity::insert(row.into_active_model())
         .exec_without_returning(transaction)

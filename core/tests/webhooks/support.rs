@@ -229,38 +229,16 @@ pub(crate) fn stored_event(file: &file::Model) -> NewEvent {
 pub(crate) fn file() -> file::Model {
     let now = Clock::system().now();
     file::Model {
-        id: FileId::generate(),
-        owner: None,
-        status: FileStatus::Stored,
         original_filename: "Straße.pdf".to_owned(),
         search_name: "straße.pdf".to_owned(),
         content_type: "application/pdf".to_owned(),
         size_bytes: 5,
         sha256: Some(digest().to_string()),
-        declared_sha256: None,
-        staged_sha256: None,
-        metadata: serde_json::json!({}),
-        batch_id: None,
-        staging_key: None,
-        storage_key: None,
-        finalize_attempts: 0,
-        finalize_crashes: 0,
-        next_attempt_at: None,
-        lease_owner: None,
-        lease_expires_at: None,
-        claimed_at: None,
-        claimed_by: None,
-        landed_at: None,
-        error_code: None,
-        error_message: None,
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
-        created_at: now,
-        updated_at: now,
         staged_at: Some(now),
         stored_at: Some(now),
         expires_at: Some(now + TimeDelta::days(1)),
-        expiring_announced_at: None,
-        deleted_at: None,
+        ..file::Model::begun(FileId::generate(), FileStatus::Stored, now)
     }
 }
 
