@@ -7,7 +7,7 @@ use crate::web::{
     refusal::Refusal,
     repair::{COUNT, done},
 };
-use landfall_queue::JobState;
+use landfall_queue::{JobState, QueueError};
 use poem::{Response, Result, handler, web::Path};
 use serde_json::json;
 
@@ -16,6 +16,24 @@ const STEP: usize = 1000;
 
 /// Steps of one request: a hundred thousand jobs.
 const MOST_STEPS: usize = 100;
+
+/// Repeats a step until it changes nothing more, and answers how many it changed. What was done before a fault is told;
+/// the rest is where it was.
+async fn in_steps<S>(step: impl Fn() -> S) -> Result<u64, Refusal>
+where
+    S: Future<Output = Result<u64, QueueError>>,
+{
+    let mut count = 0;
+    for _ in 0..MOST_STEPS {
+        match step().await {
+            Ok(0) => break,
+            Ok(some) => count += some,
+            Err(_) if count > 0 => break,
+            Err(error) => return Err(unreachable(error)),
+        }
+    }
+    Ok(count)
+}
 
 /// Pauses a queue, or lets it go on.
 #[handler]
@@ -70,16 +88,7 @@ pub(super) async fn run_dead_again(
 ) -> Result<Response> {
     let queue = queue_of(&queue)?.as_str();
     let inspector = dashboard.queues().inspector();
-    let mut count = 0;
-    for _ in 0..MOST_STEPS {
-        match inspector.run_all_dead_again(queue, STEP).await {
-            Ok(0) => break,
-            Ok(some) => count += some,
-            // What was done is told; the rest is where it was.
-            Err(_) if count > 0 => break,
-            Err(error) => return Err(unreachable(error).into()),
-        }
-    }
+    let count = in_steps(|| inspector.run_all_dead_again(queue, STEP)).await?;
     let detail = json!({ COUNT: count });
     Ok(done(
         &dashboard,
@@ -100,15 +109,7 @@ pub(super) async fn delete_dead(
 ) -> Result<Response> {
     let queue = queue_of(&queue)?.as_str();
     let inspector = dashboard.queues().inspector();
-    let mut count = 0;
-    for _ in 0..MOST_STEPS {
-        match inspector.delete_all(queue, JobState::Dead, STEP).await {
-            Ok(0) => break,
-            Ok(some) => count += some,
-            Err(_) if count > 0 => break,
-            Err(error) => return Err(unreachable(error).into()),
-        }
-    }
+    let count = in_steps(|| inspector.delete_all(queue, JobState::Dead, STEP)).await?;
     let detail = json!({ COUNT: count });
     Ok(done(&dashboard, &visitor, "jobs.delete", queue, detail, "/jobs").await?)
 }
