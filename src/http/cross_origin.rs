@@ -21,8 +21,8 @@ const SENT: &str = "authorization, content-type, content-disposition, content-di
 
 /// What scripts may read of an answer.
 const READ: &str = "location, retry-after, ratelimit, ratelimit-policy, etag, accept-ranges, content-range, \
-     content-disposition, x-request-id, landfall-file, tus-resumable, tus-version, tus-extension, tus-max-size, \
-     tus-checksum-algorithm, upload-offset, upload-length, upload-defer-length, upload-metadata, upload-expires, \
+     content-disposition, x-request-id, idempotent-replayed, landfall-file, tus-resumable, tus-version, tus-extension, \
+     tus-max-size, tus-checksum-algorithm, upload-offset, upload-length, upload-defer-length, upload-metadata, upload-expires, \
      upload-concat, upload-complete, upload-limit, upload-draft-interop-version";
 
 /// What a request wants of this, remembered until it is answered.
