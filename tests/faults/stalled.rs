@@ -2,7 +2,7 @@
 
 use crate::support::{
     TestApp,
-    app::{Builder, SOON, json},
+    app::{Builder, SOON},
 };
 use entity::delivery::{self, DeliveryStatus};
 use futures::{StreamExt, stream};
@@ -89,7 +89,7 @@ async fn latencies(app: &TestApp) -> Vec<Duration> {
     let mut latencies: Vec<Duration> = stream::iter(files)
         .then(async |file| {
             let path = format!("/v1/events?aggregate_id={}", file.as_str().expect("an id"));
-            let events = json(app.get(&path).send().await.expect("an answer"), 200).await;
+            let events = app.read(&path).await;
             let event = &events["items"][0];
             let committed = event["created_at"].as_str().expect("a time");
             let committed: chrono::DateTime<chrono::Utc> = committed.parse().expect("a time");

@@ -1,6 +1,6 @@
 //! `/readyz` says what is wrong within 15 s, and nothing of the inside of the server.
 
-use crate::support::{TestApp, app::json};
+use crate::support::TestApp;
 use landfall_test_servers::{Durability, PostgresServer, RedisServer, S3Server, wait_until};
 use landfall_workers::QueueName;
 use serde_json::Value;
@@ -57,16 +57,9 @@ async fn redis_that_is_down_is_degraded() {
     let report = seen(&app, "redis", "degraded").await;
     assert_eq!(report["checks"]["database"]["status"], "ok");
     assert_eq!(report["status"], "degraded");
-    json(app.get("/readyz").send().await.unwrap(), 200).await;
+    app.read("/readyz").await;
     app.upload("still.txt", "taken in").await;
-    let metrics = app
-        .get("/metrics")
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let metrics = app.text("/metrics").await;
     assert!(metrics.contains("landfall_healthy{check=\"redis\"} 0"));
     assert!(!metrics.contains("landfall_queue_jobs"), "old figures");
     redis.start_again().await;
@@ -87,14 +80,7 @@ async fn database_that_is_down_is_down() {
     assert_eq!(report["checks"]["redis"]["status"], "ok");
     let answer = app.get("/readyz").send().await.unwrap();
     assert_eq!(answer.status(), 503);
-    let metrics = app
-        .get("/metrics")
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
+    let metrics = app.text("/metrics").await;
     assert!(metrics.contains("landfall_healthy{check=\"database\"} 0"));
     assert!(!metrics.contains("landfall_files"), "old figures");
     postgres.start_again().await;

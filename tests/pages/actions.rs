@@ -111,14 +111,7 @@ async fn one_event_is_redelivered_to_one_endpoint_or_to_all() {
     let app = impatient().await;
     let webhook = broken(&app, 1).await;
     let visitor = Visitor::local(&app).await;
-    let events: Value = app
-        .get("/v1/events?status=failed")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let events: Value = app.read("/v1/events?status=failed").await;
     let path = format!("/events/{}", text(&events["items"][0]["id"]));
     let page = visitor.page(&path).await;
     assert!(
@@ -171,14 +164,7 @@ async fn an_endpoint_is_added_tested_changed_switched_and_deleted() {
     assert_eq!(made.status(), 200, "the secret is in this answer");
     let made = made.text().await.unwrap();
     assert!(made.contains("whsec_"));
-    let webhooks: Value = app
-        .get("/v1/webhooks")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let webhooks: Value = app.read("/v1/webhooks").await;
     let id = webhooks["items"][0]["id"].clone();
     let path = format!("/webhooks/{}", text(&id));
     let page = visitor.page(&path).await;
@@ -401,14 +387,7 @@ async fn what_does_not_come_from_a_page_of_ours_changes_nothing() {
     let webhook = app.webhook("/hook", &["file.stored"]).await;
     let file = app.settled(&app.upload("kept", "hello").await["id"]).await;
     let visitor = Visitor::local(&app).await;
-    let events: Value = app
-        .get("/v1/events")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let events: Value = app.read("/v1/events").await;
     for button in buttons(
         text(&file["id"]),
         text(&events["items"][0]["id"]),

@@ -56,14 +56,7 @@ async fn three_files_dropped_are_seen_to_be_stored_and_announced() {
     browser.sees("3 announced").await;
     browser.sees("Drei <b>.txt").await;
     assert_eq!(app.receiver.wait_for_at("/hook", 3, SOON).await.len(), 3);
-    let stored: Value = app
-        .get("/v1/files?status=stored")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let stored: Value = app.read("/v1/files?status=stored").await;
     assert_eq!(stored["items"].as_array().unwrap().len(), 3);
     browser.click("#uploads li a").await;
     browser.sees("Committed").await;
@@ -169,14 +162,7 @@ async fn on_a_phone_no_page_scrolls_sideways() {
     let webhook = app.webhook("/hook", &[]).await;
     let name = format!("{}.txt", "a-very-long-name-".repeat(12));
     let file = app.settled(&app.upload(&name, "hello").await["id"]).await;
-    let event: Value = app
-        .get("/v1/events")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let event: Value = app.read("/v1/events").await;
     let id = |value: &Value| value["id"].as_str().unwrap().to_owned();
     let browser = Browser::open(390, 844).await;
     for path in [

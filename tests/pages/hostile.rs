@@ -63,14 +63,7 @@ async fn a_name_a_type_metadata_and_an_answer_are_text_on_every_page() {
         page.contains("&lt;script&gt;alert(1)"),
         "it is shown all the same"
     );
-    let events: Value = app
-        .get("/v1/events")
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
+    let events: Value = app.read("/v1/events").await;
     let event = events["items"][0]["id"].as_str().unwrap();
     let webhook = webhook["id"].as_str().unwrap();
     for path in [

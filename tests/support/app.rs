@@ -170,6 +170,18 @@ impl TestApp {
         self.client.get(format!("{}{path}", self.url))
     }
 
+    /// The JSON at a path, answered with 200.
+    pub async fn read(&self, path: &str) -> Value {
+        json(self.get(path).send().await.expect("an answer"), 200).await
+    }
+
+    /// The text at a path, answered with 200.
+    pub async fn text(&self, path: &str) -> String {
+        let answer = self.get(path).send().await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+        answer.text().await.expect("a body")
+    }
+
     pub fn post(&self, path: &str) -> RequestBuilder {
         self.client.post(format!("{}{path}", self.url))
     }
