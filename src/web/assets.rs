@@ -25,9 +25,13 @@ struct Asset {
 }
 
 macro_rules! assets {
-    ($($name:literal, $content_type:literal, $file:literal;)+) => {
+    ($($name:literal, $content_type:literal, $($file:literal)+;)+) => {
         static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
-            vec![$(Asset::new($name, $content_type, include_bytes!(concat!("assets/", $file)))),+]
+            vec![$(Asset::new(
+                $name,
+                $content_type,
+                concat!($(include_str!(concat!("assets/", $file)), "\n"),+).as_bytes(),
+            )),+]
         });
     };
 }
@@ -35,8 +39,8 @@ macro_rules! assets {
 assets! {
     "style.css", "text/css; charset=utf-8", "style.css";
     "dashboard.js", "text/javascript; charset=utf-8", "dashboard.js";
-    "htmx.js", "text/javascript; charset=utf-8", "vendor/htmx-4.0.1.min.js";
-    "htmx-sse.js", "text/javascript; charset=utf-8", "vendor/htmx-4.0.1-sse.min.js";
+    // In one: htmx begins as soon as its own script has run, and an extension that came after that would be ignored.
+    "htmx.js", "text/javascript; charset=utf-8", "vendor/htmx-4.0.1.min.js" "vendor/htmx-4.0.1-sse.min.js";
     "tus.js", "text/javascript; charset=utf-8", "vendor/tus-js-client-4.3.1.min.js";
     "upload.js", "text/javascript; charset=utf-8", "upload.js";
     "icon.svg", "image/svg+xml", "icon.svg";

@@ -171,7 +171,6 @@ impl Page {
                 link rel="stylesheet" href=(assets::path("style.css"));
                 @if self.live.is_some() {
                     script src=(assets::path("htmx.js")) defer {}
-                    script src=(assets::path("htmx-sse.js")) defer {}
                 }
                 script src=(assets::path("dashboard.js")) defer {}
                 @for script in &self.scripts { script src=(assets::path(script)) defer {} }

@@ -118,7 +118,11 @@ impl Browser {
     /// Waits until the page shows this.
     pub async fn sees(&self, text: &str) {
         wait_until(SOON, async || {
-            self.text().await.contains(text).then_some(())
+            let page = self.text().await;
+            match page.contains(text) {
+                true => Ok(()),
+                false => Err(format!("a page without `{text}`: {page}")),
+            }
         })
         .await;
     }

@@ -131,3 +131,17 @@ async fn what_pages_load_is_kept_for_ever_under_a_name_of_its_content() {
     let old = app.get("/assets/style.0000000000000000.css").send().await;
     assert_eq!(old.expect("an answer").status(), 404);
 }
+
+/// htmx begins once its own script has run: an extension that comes later, over a slow line, would never be used.
+#[tokio::test]
+async fn what_updates_a_page_comes_in_one_script() {
+    let app = crate::support::TestApp::start().await;
+    let page = app.text("/").await;
+    let scripts = page.split('"').filter(|text| text.ends_with(".js"));
+    let scripts: Vec<&str> = scripts.filter(|path| path.contains("htmx")).collect();
+    let [script] = scripts[..] else {
+        panic!("one script of htmx: {scripts:?}");
+    };
+    let script = app.text(script).await;
+    assert!(script.contains(r#"registerExtension("sse""#));
+}
