@@ -27,9 +27,11 @@ pub(super) fn panel(latest: Option<&Latest>, now: DateTime<Utc>, may_repair: boo
         );
     };
     let heading = html! {
-        "as of the audit " (ago(*finished_at, now)) ", "
-        (number(summary.checked)) " things looked at"
-        @if summary.deep { ", every object read again" }
+        span {
+            "as of the audit " (ago(*finished_at, now)) ", "
+            (number(summary.checked)) " things looked at"
+            @if summary.deep { ", every object read again" }
+        }
         @if may_repair { (parts::act("/jobs/audit", "Audit now")) }
     };
     parts::panel_with(
