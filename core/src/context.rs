@@ -5,6 +5,7 @@ use crate::{
     config::Config,
     db::Database,
     dispatch::Dispatch,
+    files::Intake,
     staging::Staging,
     storage::{Storage, StorageError, StorageKey, UrlOptions},
 };
@@ -20,6 +21,7 @@ pub struct Landfall {
     pub db: Database,
     pub staging: Staging,
     pub storage: Storage,
+    pub intake: Intake,
     pub dispatch: Arc<dyn Dispatch>,
     /// What clients call this server; the base of the URLs handed out for objects on a filesystem.
     pub public_url: Url,

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod batches;
 pub mod clock;
+mod combiner;
 pub mod config;
 pub mod content;
 pub mod context;

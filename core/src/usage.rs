@@ -12,6 +12,7 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
     sea_query::{Expr, ExprTrait, OnConflict},
 };
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Counters of one owner: as many of its uploads are recorded at once on PostgreSQL.
@@ -93,6 +94,16 @@ pub(crate) async fn add(
     Ok(change(transaction, owner, id, bytes).await?)
 }
 
+/// Bytes that a file or an upload adds to its owner's, or takes away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change<'a> {
+    /// None: not counted.
+    pub(crate) owner: Option<&'a str>,
+    /// Of the file or upload.
+    pub(crate) id: Uuid,
+    pub(crate) bytes: i64,
+}
+
 /// Counts a change that no quota stands against: the bytes are gone, or are more than was said of them.
 ///
 /// # Errors
@@ -103,16 +114,35 @@ pub(crate) async fn change(
     id: Uuid,
     bytes: i64,
 ) -> Result<(), DbErr> {
-    let Some(owner) = owner.filter(|_| bytes != 0) else {
+    change_all(transaction, [Change { owner, id, bytes }]).await
+}
+
+/// [`change`] for several, in one statement.
+///
+/// # Errors
+/// The database's.
+pub(crate) async fn change_all(
+    transaction: &impl ConnectionTrait,
+    changes: impl IntoIterator<Item = Change<'_>>,
+) -> Result<(), DbErr> {
+    // In the order of the key, so that two who count do not wait for each other.
+    let mut counters: BTreeMap<(&str, i32), i64> = BTreeMap::new();
+    for change in changes.into_iter().filter(|change| change.bytes != 0) {
+        let shard = i32::try_from(change.id.as_u128() % SHARDS).unwrap_or(0);
+        if let Some(owner) = change.owner {
+            *counters.entry((owner, shard)).or_default() += change.bytes;
+        }
+    }
+    if counters.is_empty() {
         return Ok(());
-    };
-    let row = Model {
+    }
+    let rows = counters.into_iter().map(|((owner, shard), bytes)| Model {
         owner: owner.to_owned(),
-        shard: i32::try_from(id.as_u128() % SHARDS).unwrap_or(0),
+        shard,
         bytes,
-    };
-    let sum = Expr::col((Entity, Column::Bytes)).add(bytes);
-    Entity::insert(row.into_active_model())
+    });
+    let sum = Expr::col((Entity, Column::Bytes)).add(Expr::cust("excluded.bytes"));
+    Entity::insert_many(rows.map(IntoActiveModel::into_active_model))
         .on_conflict(
             OnConflict::columns([Column::Owner, Column::Shard])
                 .value(Column::Bytes, sum)

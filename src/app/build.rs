@@ -7,6 +7,7 @@ use landfall_core::{
     context::Landfall,
     db::Database,
     deliver::Deliverer,
+    files::Intake,
     staging::Staging,
     storage::Storage,
 };
@@ -50,6 +51,7 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
     let landfall = Landfall {
         config,
         clock,
+        intake: Intake::start(&db),
         db,
         staging,
         storage,

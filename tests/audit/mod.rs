@@ -13,7 +13,7 @@ use entity::FileId;
 use landfall_core::{
     audit::{self, Invariant, Offender, Options, Report, Unwatched},
     context::Landfall,
-    finalize::{Outcome, finalize},
+    finalize::{Finalizer, Outcome},
 };
 use landfall_test_servers::S3Server;
 
@@ -67,7 +67,10 @@ impl Place {
     /// Uploads a file and takes it ashore.
     pub async fn store(&self, name: &str, bytes: &str) -> FileId {
         let id = self.stage(name, bytes).await;
-        let outcome = finalize(self.landfall(), id, "test").await.unwrap();
+        let outcome = Finalizer::new(self.landfall(), "test")
+            .finalize(id)
+            .await
+            .unwrap();
         assert_eq!(outcome, Outcome::Stored);
         id
     }

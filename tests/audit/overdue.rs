@@ -4,7 +4,7 @@ use super::{LOOK, Place, REPAIR, everywhere};
 use entity::file::{Column, Entity, FileStatus};
 use landfall_core::{
     audit::Invariant,
-    finalize::{Outcome, finalize},
+    finalize::{Finalizer, Outcome},
 };
 use landfall_queue::Inspector;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
@@ -38,7 +38,10 @@ async fn staged_file_without_a_job_is_pushed() {
         assert_eq!(ready(&place, "finalize").await, 0, "asked to look only");
         assert!(place.audit(REPAIR).await.is_clean());
         assert_eq!(ready(&place, "finalize").await, 1);
-        let outcome = finalize(place.landfall(), id, "test").await.unwrap();
+        let outcome = Finalizer::new(place.landfall(), "test")
+            .finalize(id)
+            .await
+            .unwrap();
         assert_eq!(outcome, Outcome::Stored);
         place.is_clean().await;
     }
@@ -98,7 +101,10 @@ async fn expired_file_and_upload_that_no_sweep_came_for_are_closed() {
         let answer = request.body(body).send().await.unwrap();
         let file: serde_json::Value = answer.json().await.unwrap();
         let id: entity::FileId = file["id"].as_str().unwrap().parse().unwrap();
-        finalize(place.landfall(), id, "test").await.unwrap();
+        Finalizer::new(place.landfall(), "test")
+            .finalize(id)
+            .await
+            .unwrap();
         let landfall = place.landfall();
         Entity::update_many()
             .col_expr(Column::ExpiresAt, Expr::value(landfall.clock.now()))

@@ -3,12 +3,11 @@
 use crate::{
     jobs::FinalizeJob,
     meter::{Meter, Stage},
-    run::Me,
 };
 use apalis::prelude::{BoxDynError, Data};
 use landfall_core::{
-    context::Landfall,
-    finalize::{Outcome, finalize},
+    clock::Clock,
+    finalize::{Finalizer, Outcome},
 };
 use landfall_queue::RetryAfter;
 use std::time::{Duration, Instant};
@@ -19,12 +18,12 @@ const AT_LEAST: Duration = Duration::from_millis(20);
 #[tracing::instrument(name = "finalize", skip_all, fields(file.id = %job.file_id))]
 pub(crate) async fn handle(
     job: FinalizeJob,
-    landfall: Data<Landfall>,
-    me: Data<Me>,
+    clock: Data<Clock>,
+    finalizer: Data<Finalizer>,
     meter: Data<Meter>,
 ) -> Result<(), BoxDynError> {
     let begun = Instant::now();
-    let outcome = finalize(&landfall, job.file_id, me.name()).await;
+    let outcome = finalizer.finalize(job.file_id).await;
     let word = match &outcome {
         Ok(Outcome::Stored) => "stored",
         Ok(Outcome::Failed) => "failed",
@@ -37,7 +36,7 @@ pub(crate) async fn handle(
     match outcome? {
         Outcome::Stored | Outcome::Failed | Outcome::Nothing | Outcome::LeaseLost => Ok(()),
         Outcome::Later(at) => {
-            let wait = (at - landfall.clock.now())
+            let wait = (at - clock.now())
                 .to_std()
                 .unwrap_or_default()
                 .max(AT_LEAST);

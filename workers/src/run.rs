@@ -8,23 +8,13 @@ use crate::{
 };
 use apalis::prelude::{Monitor, MonitorError, WorkerBuilder};
 use apalis_cron::CronScheduler;
-use landfall_core::{context::Landfall, deliver::Deliverer};
+use landfall_core::{context::Landfall, deliver::Deliverer, finalize::Finalizer};
 use landfall_queue::WorkerIdentity;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Purges, sweeps and audits at once in one process.
 const MAINTENANCE_CONCURRENCY: usize = 2;
-
-/// [`Workers::name`], for handlers.
-#[derive(Clone, Debug)]
-pub(crate) struct Me(String);
-
-impl Me {
-    pub(crate) fn name(&self) -> &str {
-        &self.0
-    }
-}
 
 /// Which workers a process runs.
 #[derive(Clone, Debug)]
@@ -55,7 +45,6 @@ pub async fn run(
     let identity = |concurrency: usize| {
         WorkerIdentity::new(name.clone(), workers.concurrency.unwrap_or(concurrency))
     };
-    let me = Me(workers.name.clone());
     let mut monitor = Monitor::new();
     for queue in &workers.queues {
         monitor = match queue {
@@ -64,12 +53,13 @@ pub async fn run(
                     queues.finalize.clone(),
                     identity(config.workers.finalize_concurrency),
                 );
-                let (landfall, me, meter) = (landfall.clone(), me.clone(), workers.meter.clone());
+                let finalizer = Finalizer::new(&landfall, &workers.name);
+                let (clock, meter) = (landfall.clock.clone(), workers.meter.clone());
                 monitor.register(move |_| {
                     let worker = queue
                         .worker(identity.clone())
-                        .data(landfall.clone())
-                        .data(me.clone())
+                        .data(finalizer.clone())
+                        .data(clock.clone())
                         .data(meter.clone());
                     worker.build(finalize::handle)
                 })

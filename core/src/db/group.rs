@@ -2,9 +2,9 @@
 //!
 //! One task holds the one writing connection. It takes all that waits (up to [`MOST`]), runs each operation in a
 //! savepoint of its own, commits once, and only then tells each caller its own outcome. An operation that fails
-//! is rolled back to its savepoint and disturbs nobody. There is no delay to gather more: an idle writer commits
-//! one operation at once, a busy one amortizes the disk (the same idea as PostgreSQL's commit_siblings and
-//! Gawlick and Kinkade's «Varieties of concurrency control in IMS/VS fast path», 1985).
+//! is rolled back to its savepoint and disturbs nobody; one that is alone needs none. There is no delay to gather
+//! more: an idle writer commits one operation at once, a busy one amortizes the disk (the same idea as PostgreSQL's
+//! commit_siblings and Gawlick and Kinkade's «Varieties of concurrency control in IMS/VS fast path», 1985).
 
 use futures::future::BoxFuture;
 use sea_orm::{
@@ -22,8 +22,17 @@ const QUEUE: usize = 4096;
 /// Tells a caller its outcome once the commit's own is known.
 type Settle = Box<dyn FnOnce(Result<(), &DbErr>) + Send>;
 
-type Operation =
-    Box<dyn for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<Settle, DbErr>> + Send>;
+/// An operation that has run, within a transaction that is still open.
+struct Ran {
+    settle: Settle,
+    /// It failed and had no savepoint: the transaction goes with it.
+    roll_back: bool,
+}
+
+/// Runs within the transaction; told whether it is alone there.
+type Operation = Box<
+    dyn for<'c> FnOnce(&'c DatabaseTransaction, bool) -> BoxFuture<'c, Result<Ran, DbErr>> + Send,
+>;
 
 #[derive(Clone, Debug)]
 pub(super) struct GroupCommit {
@@ -45,7 +54,7 @@ impl GroupCommit {
     {
         let (answer, outcome) = oneshot::channel::<Result<T, E>>();
         let boxed: Operation =
-            Box::new(move |group| Box::pin(in_savepoint(group, operation, answer)));
+            Box::new(move |group, alone| Box::pin(run_in(group, alone, operation, answer)));
         self.queue.send(boxed).await.map_err(|_| writer_gone())?;
         outcome.await.map_err(|_| writer_gone())?
     }
@@ -57,35 +66,55 @@ fn writer_gone() -> DbErr {
     ))
 }
 
-async fn in_savepoint<T, E, F>(
+async fn run_in<T, E, F>(
     group: &DatabaseTransaction,
+    alone: bool,
     operation: F,
     answer: oneshot::Sender<Result<T, E>>,
-) -> Result<Settle, DbErr>
+) -> Result<Ran, DbErr>
 where
     T: Send + 'static,
     E: From<DbErr> + Send + 'static,
     F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
 {
-    let savepoint = match group.begin().await {
-        Ok(savepoint) => savepoint,
-        Err(error) => {
-            // The whole group fails with the same error; this caller hears of it here, the others by the commit.
-            let _ = answer.send(Err(copy(&error).into()));
-            return Err(error);
+    let outcome = if alone {
+        operation(group).await
+    } else {
+        match in_savepoint(group, operation).await {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                // The whole group fails with the same error; this caller hears of it here, the others by the commit.
+                let _ = answer.send(Err(copy(&error).into()));
+                return Err(error);
+            }
         }
     };
-    let outcome = match operation(&savepoint).await {
+    Ok(Ran {
+        roll_back: alone && outcome.is_err(),
+        settle: Box::new(move |committed| {
+            // A caller that has gone away is not waiting for the answer.
+            let _ = answer.send(match committed {
+                Ok(()) => outcome,
+                Err(error) => outcome.and(Err(copy(error).into())),
+            });
+        }),
+    })
+}
+
+/// Fails only when there is no savepoint to be had.
+async fn in_savepoint<T, E, F>(
+    group: &DatabaseTransaction,
+    operation: F,
+) -> Result<Result<T, E>, DbErr>
+where
+    E: From<DbErr>,
+    F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
+{
+    let savepoint = group.begin().await?;
+    Ok(match operation(&savepoint).await {
         Ok(value) => savepoint.commit().await.map(|()| value).map_err(E::from),
         Err(error) => savepoint.rollback().await.map_err(E::from).and(Err(error)),
-    };
-    Ok(Box::new(move |committed| {
-        // A caller that has gone away is not waiting for the answer.
-        let _ = answer.send(match committed {
-            Ok(()) => outcome,
-            Err(error) => outcome.and(Err(copy(error).into())),
-        });
-    }))
+    })
 }
 
 async fn commit_groups(connection: DatabaseConnection, mut waiting: mpsc::Receiver<Operation>) {
@@ -101,7 +130,7 @@ async fn commit_groups(connection: DatabaseConnection, mut waiting: mpsc::Receiv
 
 async fn commit_one(
     connection: &DatabaseConnection,
-    operations: impl Iterator<Item = Operation>,
+    operations: impl ExactSizeIterator<Item = Operation>,
     settled: &mut Vec<Settle>,
 ) -> Result<(), DbErr> {
     // IMMEDIATE takes the write lock at once: a lock upgraded later could not be waited for (SQLite, «BEGIN IMMEDIATE»).
@@ -110,14 +139,21 @@ async fn commit_one(
         ..Default::default()
     };
     let transaction = connection.begin_with_options(options).await?;
+    let alone = operations.len() == 1;
+    let mut roll_back = false;
     for operation in operations {
-        settled.push(operation(&transaction).await?);
+        let ran = operation(&transaction, alone).await?;
+        roll_back |= ran.roll_back;
+        settled.push(ran.settle);
     }
-    transaction.commit().await
+    match roll_back {
+        true => transaction.rollback().await,
+        false => transaction.commit().await,
+    }
 }
 
 /// The same error once more: the database's errors are shared, and SeaORM's are not to be cloned.
-fn copy(error: &DbErr) -> DbErr {
+pub(crate) fn copy(error: &DbErr) -> DbErr {
     match error {
         DbErr::Exec(sea_orm::RuntimeErr::SqlxError(shared)) => {
             DbErr::Exec(sea_orm::RuntimeErr::SqlxError(shared.clone()))

@@ -15,6 +15,7 @@ use crate::{clock::Clock, minutes::Tally};
 use entity::Timestamp;
 use futures::future::BoxFuture;
 use group::GroupCommit;
+pub(crate) use group::copy;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     RuntimeErr, Statement, TransactionTrait,

@@ -9,7 +9,6 @@
 
 mod backoff;
 mod client;
-mod combiner;
 mod connector;
 mod due;
 mod guard;
@@ -18,6 +17,7 @@ mod request;
 
 use crate::{
     clock::Clock,
+    combiner::CombineError,
     config::{Config, Webhooks},
     db::{self, Database},
     trace,
@@ -52,6 +52,16 @@ pub enum DeliverError {
     Stalled(Duration),
     #[error("the ledger of deliveries has ended")]
     Ended,
+}
+
+impl From<CombineError<DbErr>> for DeliverError {
+    fn from(error: CombineError<DbErr>) -> Self {
+        match error {
+            CombineError::Failed(error) => Self::Database(error),
+            CombineError::Stalled(patience) => Self::Stalled(patience),
+            CombineError::Ended => Self::Ended,
+        }
+    }
 }
 
 impl DeliverError {

@@ -7,17 +7,20 @@
 use super::{FileName, staging_column};
 use crate::{
     batches,
+    clock::Clock,
+    combiner::Combiner,
     config::ByteSize,
     context::Landfall,
+    db::Database,
     digest::Sha256Digest,
     idempotency::{Keep, KeepError},
     minutes::{self, Counted},
     storage::transfer::Piece,
-    usage::{self, QuotaError},
+    usage::{self, Change, QuotaError},
 };
-use entity::{BatchId, FileId, Timestamp, file};
+use entity::{BatchId, FileId, file};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// What is known of a file when all its bytes are in staging.
 #[derive(Clone, Debug)]
@@ -48,6 +51,28 @@ pub enum AcceptError {
     Database(#[from] DbErr),
 }
 
+/// Where the rows of accepted files are written, those of many uploads by one statement; cheap to clone, one per
+/// process.
+#[derive(Clone, Debug)]
+pub struct Intake(Combiner<file::Model, (), DbErr>);
+
+impl Intake {
+    /// Must be called within a Tokio runtime: it works in a task of its own, which ends with the last clone.
+    #[must_use]
+    pub fn start(db: &Database) -> Self {
+        let db = db.clone();
+        Self(Combiner::start(move |rows: Vec<Arc<file::Model>>| {
+            let db = db.clone();
+            Box::pin(async move {
+                let answers = vec![(); rows.len()];
+                db.write(move |t| Box::pin(async move { insert(t, &rows).await }))
+                    .await?;
+                Ok(answers)
+            })
+        }))
+    }
+}
+
 /// Writes the row of a file whose bytes are durable in staging; the caller pushes its finalize job.
 ///
 /// # Errors
@@ -59,18 +84,23 @@ pub async fn accept(
     keep: Option<Keep<file::Model>>,
 ) -> Result<file::Model, AcceptError> {
     let (clock, quota) = (&landfall.clock, landfall.config.uploads.owner_quota);
-    let now = clock.now();
-    let expires_at = new.expires_in.map(|ttl| clock.after(ttl));
-    let row = landfall
-        .db
-        .write(move |transaction| {
+    let row = row(new, clock);
+    // With others, unless something may still refuse it.
+    if row.batch_id.is_none() && keep.is_none() && (row.owner.is_none() || quota.is_none()) {
+        let row = Arc::new(row.clone());
+        landfall.intake.0.run(row).await.map_err(DbErr::from)?;
+    } else {
+        let row = row.clone();
+        let alone = landfall.db.write(move |transaction| {
             Box::pin(async move {
-                let row = insert(transaction, new, now, expires_at, quota).await?;
+                check(transaction, &row, quota).await?;
+                insert(transaction, &[Arc::new(row.clone())]).await?;
                 Keep::write(keep, transaction, &row).await?;
-                Ok::<_, AcceptError>(row)
+                Ok::<_, AcceptError>(())
             })
-        })
-        .await?;
+        });
+        alone.await?;
+    }
     let received = [
         (Counted::FilesReceived, 1),
         (Counted::BytesReceived, row.size_bytes.unsigned_abs()),
@@ -79,37 +109,53 @@ pub async fn accept(
     Ok(row)
 }
 
+/// What may refuse a file: its batch and its owner's quota.
+async fn check(
+    transaction: &impl ConnectionTrait,
+    row: &file::Model,
+    quota: Option<ByteSize>,
+) -> Result<(), AcceptError> {
+    if let Some(batch) = row.batch_id {
+        batches::join(transaction, batch, row.owner.as_deref(), row.created_at).await?;
+    }
+    let size = row.size_bytes.unsigned_abs();
+    usage::require_room(transaction, row.owner.as_deref(), size, quota).await?;
+    Ok(())
+}
+
 async fn insert(
     transaction: &impl ConnectionTrait,
-    new: NewFile,
-    now: Timestamp,
-    expires_at: Option<Timestamp>,
-    quota: Option<ByteSize>,
-) -> Result<file::Model, AcceptError> {
-    if let Some(batch) = new.batch_id {
-        batches::join(transaction, batch, new.owner.as_deref(), now).await?;
-    }
-    let size = staged_size(&new.staged);
-    let row = file::Model {
+    rows: &[Arc<file::Model>],
+) -> Result<(), DbErr> {
+    let models = rows.iter().map(|row| row.as_ref().clone());
+    file::Entity::insert_many(models.map(IntoActiveModel::into_active_model))
+        .exec_without_returning(transaction)
+        .await?;
+    let sizes = rows.iter().map(|row| Change {
+        owner: row.owner.as_deref(),
+        id: row.id.0,
+        bytes: row.size_bytes,
+    });
+    usage::change_all(transaction, sizes).await
+}
+
+fn row(new: NewFile, clock: &Clock) -> file::Model {
+    let now = clock.now();
+    file::Model {
+        size_bytes: staged_size(&new.staged),
         owner: new.owner,
         search_name: new.original_filename.search_form(),
         original_filename: new.original_filename.as_str().to_owned(),
         content_type: new.content_type,
-        size_bytes: size,
         declared_sha256: new.declared_sha256.map(|digest| digest.to_string()),
         metadata: new.metadata,
         batch_id: new.batch_id,
         staging_key: Some(staging_column(&new.staged)),
         traceparent: new.traceparent,
         staged_at: Some(now),
-        expires_at,
+        expires_at: new.expires_in.map(|ttl| clock.after(ttl)),
         ..file::Model::begun(new.id, file::FileStatus::Staged, now)
-    };
-    file::Entity::insert(row.clone().into_active_model())
-        .exec_without_returning(transaction)
-        .await?;
-    usage::add(transaction, row.owner.as_deref(), row.id.0, size, quota).await?;
-    Ok(row)
+    }
 }
 
 fn staged_size(staged: &[Piece]) -> i64 {

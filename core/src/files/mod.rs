@@ -14,7 +14,7 @@ mod purge;
 mod query;
 mod retry;
 
-pub use accept::{AcceptError, NewFile, accept};
+pub use accept::{AcceptError, Intake, NewFile, accept};
 pub use delete::{DeleteError, delete};
 pub use expiring::{ExpiringError, announce_expiring};
 pub use life::{Life, Moment, What, life};

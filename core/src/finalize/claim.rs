@@ -1,21 +1,27 @@
-//! The claim: one compare-and-set that gives a worker the file for a lease, and the key the object will have.
+//! The claim: one compare-and-set that gives a worker its files for a lease, each with the key its object will have.
 
+use super::keys::{self, Wishes};
 use crate::{
     clock::Clock,
+    combiner::Transient,
     db::Database,
-    outbox::{self, FileDeleted, NewEvent, Written},
+    outbox::{self, Written},
     storage::{NotAKey, StorageKey},
-    usage,
 };
 use entity::{
     FileId, Timestamp,
     file::{Column, Entity, FileStatus, Model},
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, SqlErr,
-    sea_query::{Expr, ExprTrait},
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, SqlErr,
+    sea_query::{Expr, ExprTrait, LockBehavior, LockType},
 };
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Runs of one file that may end without a word before it is taken for poison.
 pub const MAX_CRASHES: i32 = 3;
@@ -53,6 +59,17 @@ pub enum ClaimError {
     Key(#[from] NotAKey),
 }
 
+impl Transient for ClaimError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(error) | Self::Outbox(outbox::WriteError::Database(error)) => {
+                error.is_transient()
+            }
+            Self::Outbox(_) | Self::Key(_) => false,
+        }
+    }
+}
+
 /// Who claims, and for how long.
 #[derive(Clone, Debug)]
 pub(super) struct Claimant {
@@ -61,82 +78,146 @@ pub(super) struct Claimant {
     pub overwrite: bool,
 }
 
+/// Claims many at once; the answers are in the order of `asked`.
+///
+/// # Errors
+/// [`ClaimError`]; nothing is claimed then. Of several, one alone may be to blame.
 pub(super) async fn claim(
     db: &Database,
     clock: &Clock,
-    id: FileId,
     claimant: &Claimant,
-) -> Result<Claim, ClaimError> {
+    asked: &[Arc<FileId>],
+) -> Result<Vec<Claim>, ClaimError> {
+    let mut ids: Vec<FileId> = asked.iter().map(|id| **id).collect();
+    ids.sort_unstable();
+    ids.dedup();
     for attempt in 0..KEYS_TRIED {
-        let (now, until) = (clock.now(), clock.after(claimant.lease));
-        let claimant = claimant.clone();
-        let claimed = db.write(move |t| {
-            Box::pin(async move { try_claim(t, id, &claimant, now, until, attempt > 0).await })
-        });
+        let terms = Terms {
+            now: clock.now(),
+            until: clock.after(claimant.lease),
+            claimant: claimant.clone(),
+            plain_is_taken: attempt > 0,
+        };
+        let until = terms.until;
+        let take_these = ids.clone();
+        let claimed = db.write(move |t| Box::pin(take(t, terms, take_these)));
         match claimed.await {
-            Ok(Some(claimed)) => return Ok(Claim::Mine(Box::new(claimed))),
-            Ok(None) => return Ok(why_not(db, id, now).await?),
+            Ok(claims) => return Ok(in_order(asked, claims, until)),
             // Another file took the key between the look and the write; nothing of the claim is left.
-            Err(ClaimError::Database(error)) if is_taken(&error) => {}
+            Err(ClaimError::Database(error)) if ids.len() == 1 && is_taken(&error) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(Claim::Later(clock.after(Duration::from_secs(1))))
+    let soon = clock.after(Duration::from_secs(1));
+    Ok(asked.iter().map(|_| Claim::Later(soon)).collect())
+}
+
+/// Asked for twice, a file goes to the first; the other hears that it is taken.
+fn in_order(
+    asked: &[Arc<FileId>],
+    mut claims: HashMap<FileId, Claim>,
+    taken_until: Timestamp,
+) -> Vec<Claim> {
+    asked
+        .iter()
+        .map(|id| match claims.remove(id) {
+            Some(claim) => {
+                let again = match &claim {
+                    Claim::Mine(_) => Claim::Later(taken_until),
+                    Claim::Later(at) => Claim::Later(*at),
+                    Claim::Nothing => Claim::Nothing,
+                };
+                claims.insert(**id, again);
+                claim
+            }
+            None => Claim::Nothing,
+        })
+        .collect()
 }
 
 fn is_taken(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }
 
-async fn try_claim(
-    transaction: &impl ConnectionTrait,
-    id: FileId,
-    claimant: &Claimant,
+struct Terms {
     now: Timestamp,
     until: Timestamp,
+    claimant: Claimant,
+    /// The plain key was free a moment ago and is not any more.
     plain_is_taken: bool,
-) -> Result<Option<Claimed>, ClaimError> {
+}
+
+async fn take(
+    transaction: &impl ConnectionTrait,
+    terms: Terms,
+    ids: Vec<FileId>,
+) -> Result<HashMap<FileId, Claim>, ClaimError> {
+    let files = compare_and_set(transaction, &terms, &ids).await?;
+    let mut claims = HashMap::with_capacity(ids.len());
+    if files.len() < ids.len() {
+        let got: HashSet<FileId> = files.iter().map(|file| file.id).collect();
+        let missed: Vec<FileId> = ids.into_iter().filter(|id| !got.contains(id)).collect();
+        claims = why_not(transaction, missed, terms.now).await?;
+    }
+    let (keyed, keyless): (Vec<_>, Vec<_>) = files
+        .into_iter()
+        .partition(|file| file.storage_key.is_some());
+    let mut claimed = Vec::with_capacity(keyed.len() + keyless.len());
+    for file in keyed {
+        let key = file.storage_key.as_deref().unwrap_or_default().parse()?;
+        claimed.push(Claimed {
+            file,
+            key,
+            replaced: Vec::new(),
+        });
+    }
+    if !keyless.is_empty() {
+        let wishes = Wishes {
+            overwrite: terms.claimant.overwrite,
+            plain_is_taken: terms.plain_is_taken,
+            now: terms.now,
+        };
+        claimed.extend(keys::give(transaction, keyless, wishes).await?);
+    }
+    claims.extend(
+        claimed
+            .into_iter()
+            .map(|claimed| (claimed.file.id, Claim::Mine(Box::new(claimed)))),
+    );
+    Ok(claims)
+}
+
+async fn compare_and_set(
+    transaction: &impl ConnectionTrait,
+    terms: &Terms,
+    ids: &[FileId],
+) -> Result<Vec<Model>, DbErr> {
+    // Whoever holds a row locked is about to change it: it is passed over rather than waited for.
+    let free = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::Id.is_in(ids.iter().copied()))
+        .filter(claimable(terms.now))
+        .order_by_asc(Column::Id)
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .into_query();
     let crashed = Expr::case(
         Column::Status.eq(FileStatus::Finalizing),
         Expr::col(Column::FinalizeCrashes).add(1),
     )
     .finally(Expr::col(Column::FinalizeCrashes));
-    let rows = Entity::update_many()
+    Entity::update_many()
         .col_expr(Column::FinalizeCrashes, crashed.into())
         .col_expr(Column::Status, Expr::value(FileStatus::Finalizing))
-        .col_expr(Column::LeaseOwner, Expr::value(&claimant.worker))
-        .col_expr(Column::LeaseExpiresAt, Expr::value(until))
-        .col_expr(Column::ClaimedBy, Expr::value(&claimant.worker))
-        .col_expr(Column::ClaimedAt, Expr::value(now))
-        .col_expr(Column::UpdatedAt, Expr::value(now))
-        .filter(Column::Id.eq(id))
-        .filter(claimable(now))
+        .col_expr(Column::LeaseOwner, Expr::value(&terms.claimant.worker))
+        .col_expr(Column::LeaseExpiresAt, Expr::value(terms.until))
+        .col_expr(Column::ClaimedBy, Expr::value(&terms.claimant.worker))
+        .col_expr(Column::ClaimedAt, Expr::value(terms.now))
+        .col_expr(Column::UpdatedAt, Expr::value(terms.now))
+        // Not once more what is claimable: SQLite would look through all that is staged rather than for these.
+        .filter(Column::Id.in_subquery(free))
         .exec_with_returning(transaction)
-        .await?;
-    let Some(mut file) = rows.into_iter().next() else {
-        return Ok(None);
-    };
-    if let Some(key) = &file.storage_key {
-        let key = key.parse()?;
-        return Ok(Some(Claimed {
-            file,
-            key,
-            replaced: Vec::new(),
-        }));
-    }
-    let (key, replaced) =
-        choose_key(transaction, &file, claimant.overwrite, now, plain_is_taken).await?;
-    Entity::update_many()
-        .col_expr(Column::StorageKey, Expr::value(key.as_str()))
-        .filter(Column::Id.eq(id))
-        .exec(transaction)
-        .await?;
-    file.storage_key = Some(key.as_str().to_owned());
-    Ok(Some(Claimed {
-        file,
-        key,
-        replaced,
-    }))
+        .await
 }
 
 /// Staged and due, or left behind by a worker whose lease ran out.
@@ -156,85 +237,30 @@ fn claimable(now: Timestamp) -> Condition {
         )
 }
 
-/// The plain key when it is free, else one with random characters; with overwriting on, always the plain key.
-async fn choose_key(
+/// Says of files that were not taken when to come back for them, if at all.
+async fn why_not(
     transaction: &impl ConnectionTrait,
-    file: &Model,
-    overwrite: bool,
+    missed: Vec<FileId>,
     now: Timestamp,
-    plain_is_taken: bool,
-) -> Result<(StorageKey, Vec<Written>), ClaimError> {
-    let plain = StorageKey::for_upload(&file.original_filename, file.created_at);
-    if overwrite {
-        let replaced = take_over(transaction, &plain, now).await?;
-        return Ok((plain, replaced));
-    }
-    let holder = Entity::find()
-        .filter(Column::StorageKey.eq(plain.as_str()))
-        .one(transaction)
+) -> Result<HashMap<FileId, Claim>, DbErr> {
+    let rows: Vec<(FileId, FileStatus, Option<Timestamp>, Option<Timestamp>)> = Entity::find()
+        .select_only()
+        .columns([
+            Column::Id,
+            Column::Status,
+            Column::NextAttemptAt,
+            Column::LeaseExpiresAt,
+        ])
+        .filter(Column::Id.is_in(missed))
+        .into_tuple()
+        .all(transaction)
         .await?;
-    let key = if plain_is_taken || holder.is_some() {
-        plain.deduplicated(&mut rand::rng())
-    } else {
-        plain
-    };
-    Ok((key, Vec::new()))
-}
-
-/// With `file_overwrite`, a stored file gives up its key to the newer one and is deleted, now and in the open,
-/// before the first of its bytes is overwritten. A file still on its way keeps the key until it is final: the
-/// unique index refuses the claim, and it is tried again.
-async fn take_over(
-    transaction: &impl ConnectionTrait,
-    key: &StorageKey,
-    now: Timestamp,
-) -> Result<Vec<Written>, ClaimError> {
-    let gives_up = |from: FileStatus| {
-        Entity::update_many()
-            .col_expr(Column::StorageKey, Expr::value(Option::<String>::None))
-            .col_expr(Column::UpdatedAt, Expr::value(now))
-            .filter(Column::StorageKey.eq(key.as_str()))
-            .filter(Column::Status.eq(from))
-    };
-    // One that was deleted before, and whose object was yet to be removed, has been announced.
-    gives_up(FileStatus::Deleted).exec(transaction).await?;
-    let replaced = gives_up(FileStatus::Stored)
-        .col_expr(Column::Status, Expr::value(FileStatus::Deleted))
-        .col_expr(Column::DeletedAt, Expr::value(now))
-        .exec_with_returning(transaction)
-        .await?;
-    let mut written = Vec::new();
-    for file in replaced {
-        usage::change(
-            transaction,
-            file.owner.as_deref(),
-            file.id.0,
-            -file.size_bytes,
-        )
-        .await?;
-        let event = NewEvent::file_deleted(FileDeleted::of(&file, now), &file);
-        written.push(outbox::write(transaction, now, event).await?);
-    }
-    Ok(written)
-}
-
-async fn why_not(db: &Database, id: FileId, now: Timestamp) -> Result<Claim, DbErr> {
-    let file = Entity::find_by_id(id).one(db.read()).await?;
-    Ok(match file {
-        Some(Model {
-            status: FileStatus::Staged,
-            next_attempt_at: Some(at),
-            ..
-        }) => Claim::Later(at),
-        Some(Model {
-            status: FileStatus::Staged,
-            ..
-        }) => Claim::Later(now),
-        Some(Model {
-            status: FileStatus::Finalizing,
-            lease_expires_at,
-            ..
-        }) => Claim::Later(lease_expires_at.unwrap_or(now)),
-        _ => Claim::Nothing,
-    })
+    Ok(rows
+        .into_iter()
+        .filter_map(|(id, status, due, leased)| match status {
+            FileStatus::Staged => Some((id, Claim::Later(due.unwrap_or(now)))),
+            FileStatus::Finalizing => Some((id, Claim::Later(leased.unwrap_or(now)))),
+            _ => None,
+        })
+        .collect())
 }

@@ -1,7 +1,9 @@
-//! How a finalize run ends: stored, failed, or put off. Each is one transaction, fenced by the lease.
+//! How a finalize run ends: stored, failed, or put off. Each is one transaction, fenced by the lease; many that are
+//! stored share one.
 
 use crate::{
     batches::{self, Settled},
+    combiner::Transient,
     outbox::{self, FileStored, NewEvent, Written},
     storage::{StorageKey, transfer::Landed},
     usage,
@@ -12,8 +14,9 @@ use entity::{
 };
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, UpdateMany,
-    sea_query::{Expr, ExprTrait},
+    sea_query::{CaseStatement, Expr, ExprTrait, SimpleExpr},
 };
+use std::sync::Arc;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -24,6 +27,17 @@ pub enum CommitError {
     Database(#[from] DbErr),
     #[error("the outcome could not be announced")]
     Outbox(#[from] outbox::WriteError),
+}
+
+impl Transient for CommitError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(error) | Self::Outbox(outbox::WriteError::Database(error)) => {
+                error.is_transient()
+            }
+            Self::LeaseLost | Self::Outbox(_) => false,
+        }
+    }
 }
 
 /// Why a file fails for good, as its owner will read it.
@@ -45,28 +59,60 @@ pub(super) struct Ashore {
     pub(super) url: String,
 }
 
-/// The file is stored, its event is written, its batch counts it; all of it or nothing.
+/// A file whose object is ashore, to be committed.
+#[derive(Clone, Debug)]
+pub(super) struct Storing {
+    pub(super) file: Model,
+    pub(super) ashore: Ashore,
+}
+
+/// The files are stored, their events are written, their batches count them; all of it or nothing. The answers, in
+/// the order of the files, are what is to be announced of each.
+///
+/// # Errors
+/// [`CommitError`]; [`CommitError::LeaseLost`] when one of them is no longer `worker`'s.
 pub(super) async fn store(
     transaction: &impl ConnectionTrait,
-    file: &Model,
     worker: &str,
-    ashore: Ashore,
+    storing: &[Arc<Storing>],
     now: Timestamp,
-) -> Result<Vec<Written>, CommitError> {
-    let update = mine(file.id, worker)
+) -> Result<Vec<Vec<Written>>, CommitError> {
+    let each = |value: &dyn Fn(&Ashore) -> SimpleExpr| -> SimpleExpr {
+        storing
+            .iter()
+            .fold(CaseStatement::new(), |case, one| {
+                case.case(Column::Id.eq(one.file.id), value(&one.ashore))
+            })
+            .into()
+    };
+    let update = mine(storing.iter().map(|one| one.file.id), worker)
         .col_expr(Column::Status, Expr::value(FileStatus::Stored))
-        .col_expr(Column::ContentType, Expr::value(&ashore.content_type))
+        .col_expr(
+            Column::ContentType,
+            each(&|ashore| Expr::val(&ashore.content_type)),
+        )
         .col_expr(
             Column::Sha256,
-            Expr::value(ashore.landed.sha256.to_string()),
+            each(&|ashore| Expr::val(ashore.landed.sha256.to_string())),
         )
+        .col_expr(Column::LandedAt, each(&|ashore| Expr::val(ashore.at)))
         .col_expr(Column::StagingKey, Expr::value(Option::<String>::None))
-        .col_expr(Column::LandedAt, Expr::value(ashore.at))
         .col_expr(Column::StoredAt, Expr::value(now));
-    change(transaction, release(update, now)).await?;
-    let event = NewEvent::file_stored(FileStored::of(file, ashore.landed.sha256, ashore.url), file);
-    let mut written = vec![outbox::write(transaction, now, event).await?];
-    if let Some(batch) = file.batch_id {
+    change(transaction, release(update, now), storing.len()).await?;
+    let events = storing.iter().map(|one| {
+        let payload = FileStored::of(&one.file, one.ashore.landed.sha256, one.ashore.url.clone());
+        NewEvent::file_stored(payload, &one.file)
+    });
+    let written = outbox::write_all(transaction, now, events.collect()).await?;
+    let mut written: Vec<Vec<Written>> = written.into_iter().map(|one| vec![one]).collect();
+    let mut in_batches: Vec<_> = storing
+        .iter()
+        .zip(&mut written)
+        .filter_map(|(one, written)| Some((one.file.batch_id?, written)))
+        .collect();
+    // In one order, so that two who count in the same batches do not wait for each other.
+    in_batches.sort_by_key(|(batch, _)| *batch);
+    for (batch, written) in in_batches {
         written.extend(batches::settle(transaction, batch, Settled::Stored, now).await?);
     }
     Ok(written)
@@ -80,11 +126,11 @@ pub(super) async fn fail(
     failure: &Failure,
     now: Timestamp,
 ) -> Result<Vec<Written>, CommitError> {
-    let update = mine(file.id, worker)
+    let update = mine([file.id], worker)
         .col_expr(Column::Status, Expr::value(FileStatus::Failed))
         .col_expr(Column::ErrorCode, Expr::value(failure.code))
         .col_expr(Column::ErrorMessage, Expr::value(&failure.message));
-    change(transaction, release(update, now)).await?;
+    change(transaction, release(update, now), 1).await?;
     usage::change(
         transaction,
         file.owner.as_deref(),
@@ -110,7 +156,7 @@ pub(super) async fn put_off(
     at: Timestamp,
     now: Timestamp,
 ) -> Result<(), CommitError> {
-    let mut update = mine(file.id, worker)
+    let mut update = mine([file.id], worker)
         .col_expr(Column::Status, Expr::value(FileStatus::Staged))
         .col_expr(
             Column::FinalizeAttempts,
@@ -120,12 +166,12 @@ pub(super) async fn put_off(
     if let Some(key) = key {
         update = update.col_expr(Column::StorageKey, Expr::value(key.as_str()));
     }
-    change(transaction, release(update, now)).await
+    change(transaction, release(update, now), 1).await
 }
 
-fn mine(id: FileId, worker: &str) -> UpdateMany<Entity> {
+fn mine(ids: impl IntoIterator<Item = FileId>, worker: &str) -> UpdateMany<Entity> {
     Entity::update_many()
-        .filter(Column::Id.eq(id))
+        .filter(Column::Id.is_in(ids))
         .filter(Column::Status.eq(FileStatus::Finalizing))
         .filter(Column::LeaseOwner.eq(worker))
 }
@@ -143,9 +189,11 @@ fn release(update: UpdateMany<Entity>, now: Timestamp) -> UpdateMany<Entity> {
 async fn change(
     transaction: &impl ConnectionTrait,
     update: UpdateMany<Entity>,
+    files: usize,
 ) -> Result<(), CommitError> {
-    match update.exec(transaction).await?.rows_affected {
-        0 => Err(CommitError::LeaseLost),
-        _ => Ok(()),
+    let changed = update.exec(transaction).await?.rows_affected;
+    match usize::try_from(changed) {
+        Ok(changed) if changed == files => Ok(()),
+        _ => Err(CommitError::LeaseLost),
     }
 }

@@ -12,8 +12,10 @@
 
 mod claim;
 mod commit;
+mod keys;
 mod lease;
+mod ledger;
 mod run;
 
 pub use claim::{Claim, MAX_CRASHES};
-pub use run::{FinalizeError, Outcome, finalize};
+pub use run::{FinalizeError, Finalizer, Outcome};

@@ -1,11 +1,13 @@
 //! One finalize run, step by step.
 
 use super::{
-    claim::{self, Claim, ClaimError, Claimant, Claimed, MAX_CRASHES},
-    commit::{self, Ashore, CommitError, Failure},
+    claim::{Claim, ClaimError, Claimant, Claimed, MAX_CRASHES},
+    commit::{self, Ashore, CommitError, Failure, Storing},
     lease::Renewal,
+    ledger::Ledger,
 };
 use crate::{
+    combiner::CombineError,
     config::Config,
     content::{self, NotAllowed},
     context::Landfall,
@@ -20,7 +22,7 @@ use crate::{
     trace,
 };
 use entity::{FileId, Timestamp, file::Model};
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 use tracing::Instrument;
 
 /// The first retry after a fault of the storage waits about this long, each further one twice as long.
@@ -46,50 +48,80 @@ pub enum Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum FinalizeError {
     #[error("the file could not be claimed")]
-    Claim(#[from] ClaimError),
+    Claim(#[source] CombineError<ClaimError>),
+    #[error("the file could not be recorded as stored")]
+    Store(#[source] CombineError<CommitError>),
     #[error("the outcome of the run could not be recorded")]
     Commit(#[from] CommitError),
 }
 
-/// Takes a staged file ashore: claims it, moves its bytes into storage while hashing them, commits it together
-/// with its event, and pushes the deliveries. May be called twice, late or never, by any worker: the outcome is
-/// the same.
-///
-/// # Errors
-/// [`FinalizeError`] when the database is away; nothing is lost, the claim expires.
-pub async fn finalize(
-    landfall: &Landfall,
-    id: FileId,
-    worker: &str,
-) -> Result<Outcome, FinalizeError> {
-    let claimant = Claimant {
-        worker: worker.to_owned(),
-        lease: landfall.config.workers.lease,
-        overwrite: landfall.config.overwrites(),
-    };
-    failpoint!("finalize.received");
-    let claimed = match claim::claim(&landfall.db, &landfall.clock, id, &claimant).await? {
-        Claim::Mine(claimed) => *claimed,
-        Claim::Later(at) => return Ok(Outcome::Later(at)),
-        Claim::Nothing => return Ok(Outcome::Nothing),
-    };
-    failpoint!("finalize.claimed");
-    announce(landfall, &claimed.replaced).await;
-    let run = Run {
-        landfall,
-        claimed,
-        worker,
-    };
-    let span = tracing::info_span!("store", file.id = %id);
-    trace::follow(&span, run.file().traceparent.as_deref());
-    // Boxed: the transfer's future is deep, and every layer of the worker would carry it.
-    match Box::pin(run.to_the_end()).instrument(span).await {
-        Err(FinalizeError::Commit(CommitError::LeaseLost)) => {
-            tracing::warn!(file.id = %id, "the lease was lost, another worker goes on with the file");
-            run.tidy_after_loss().await;
-            Ok(Outcome::LeaseLost)
+impl FinalizeError {
+    fn is_lease_lost(&self) -> bool {
+        match self {
+            Self::Commit(error) => matches!(error, CommitError::LeaseLost),
+            Self::Store(CombineError::Failed(error)) => matches!(**error, CommitError::LeaseLost),
+            Self::Store(_) | Self::Claim(_) => false,
         }
-        ended => ended,
+    }
+}
+
+/// Finalizes files; cheap to clone, one per process.
+#[derive(Clone, Debug)]
+pub struct Finalizer {
+    landfall: Landfall,
+    ledger: Ledger,
+    worker: Arc<str>,
+}
+
+impl Finalizer {
+    /// Must be called within a Tokio runtime: the ledger works in two tasks of its own. `worker` names this process
+    /// in leases.
+    #[must_use]
+    pub fn new(landfall: &Landfall, worker: &str) -> Self {
+        let claimant = Claimant {
+            worker: worker.to_owned(),
+            lease: landfall.config.workers.lease,
+            overwrite: landfall.config.overwrites(),
+        };
+        Self {
+            landfall: landfall.clone(),
+            ledger: Ledger::start(&landfall.db, &landfall.clock, claimant),
+            worker: worker.into(),
+        }
+    }
+
+    /// Takes a staged file ashore: claims it, moves its bytes into storage while hashing them, commits it together
+    /// with its event, and pushes the deliveries. May be called twice, late or never, by any worker: the outcome is
+    /// the same.
+    ///
+    /// # Errors
+    /// [`FinalizeError`] when the database is away; nothing is lost, the claim expires.
+    pub async fn finalize(&self, id: FileId) -> Result<Outcome, FinalizeError> {
+        failpoint!("finalize.received");
+        let claimed = match self.ledger.claim(id).await.map_err(FinalizeError::Claim)? {
+            Claim::Mine(claimed) => *claimed,
+            Claim::Later(at) => return Ok(Outcome::Later(at)),
+            Claim::Nothing => return Ok(Outcome::Nothing),
+        };
+        failpoint!("finalize.claimed");
+        announce(&self.landfall, &claimed.replaced).await;
+        let run = Run {
+            landfall: &self.landfall,
+            ledger: &self.ledger,
+            claimed,
+            worker: &self.worker,
+        };
+        let span = tracing::info_span!("store", file.id = %id);
+        trace::follow(&span, run.file().traceparent.as_deref());
+        // Boxed: the transfer's future is deep, and every layer of the worker would carry it.
+        match Box::pin(run.to_the_end()).instrument(span).await {
+            Err(error) if error.is_lease_lost() => {
+                tracing::warn!(file.id = %id, "the lease was lost, another worker goes on with the file");
+                run.tidy_after_loss().await;
+                Ok(Outcome::LeaseLost)
+            }
+            ended => ended,
+        }
     }
 }
 
@@ -132,6 +164,7 @@ impl Fault {
 
 struct Run<'a> {
     landfall: &'a Landfall,
+    ledger: &'a Ledger,
     claimed: Claimed,
     worker: &'a str,
 }
@@ -223,15 +256,10 @@ impl Run<'_> {
 
     async fn store(&self, ashore: Ashore) -> Result<Outcome, FinalizeError> {
         let landfall = self.landfall;
-        let now = landfall.clock.now();
-        let (mut file, worker) = (self.file().clone(), self.worker.to_owned());
+        let mut file = self.file().clone();
         file.content_type.clone_from(&ashore.content_type);
-        let written = landfall
-            .db
-            .write(move |t| {
-                Box::pin(async move { commit::store(t, &file, &worker, ashore, now).await })
-            })
-            .await?;
+        let stored = self.ledger.store(Storing { file, ashore }).await;
+        let written = stored.map_err(FinalizeError::Store)?;
         failpoint!("finalize.committed");
         minutes::count(&landfall.db, &landfall.clock, &[(Counted::FilesStored, 1)]);
         announce(landfall, &written).await;

@@ -31,4 +31,5 @@ pub use query::{
 };
 pub use retention::forget;
 use subscription::Subscription;
+pub(crate) use write::write_all;
 pub use write::{NewEvent, WriteError, Written, write};

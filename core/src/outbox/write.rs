@@ -10,11 +10,15 @@ use entity::{
     file,
     outbox_event::{self, EventStatus},
 };
-use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, sea_query::OnConflict};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
+    sea_query::OnConflict,
+};
 use serde::Serialize;
+use std::collections::HashSet;
 use uuid::Uuid;
 
-/// Delivery rows in one INSERT: SQLite binds at most 32,766 values (SQLite, «Limits»), and a row has 13.
+/// Rows in one INSERT: SQLite binds at most 32,766 values (SQLite, «Limits»), and no row here has more than 13.
 const ROWS: usize = 1000;
 
 /// An event that is to be written.
@@ -89,6 +93,32 @@ impl NewEvent {
             only: None,
         }
     }
+
+    fn row(self, endpoints: usize, now: Timestamp) -> Result<outbox_event::Model, WriteError> {
+        let event_type = self.event_type;
+        let payload = self
+            .payload
+            .map_err(|reason| WriteError::Payload { event_type, reason })?;
+        let pending = i32::try_from(endpoints).unwrap_or(i32::MAX);
+        Ok(outbox_event::Model {
+            id: EventId::generate(),
+            event_type: event_type.as_str().to_owned(),
+            aggregate_type: self.aggregate_type.to_owned(),
+            aggregate_id: self.aggregate_id,
+            idempotency_key: self.idempotency_key,
+            payload,
+            status: if pending == 0 {
+                EventStatus::Delivered
+            } else {
+                EventStatus::Pending
+            },
+            pending_deliveries: pending,
+            failed_deliveries: 0,
+            traceparent: self.traceparent,
+            created_at: now,
+            delivered_at: (pending == 0).then_some(now),
+        })
+    }
 }
 
 /// What was written.
@@ -105,7 +135,7 @@ pub enum WriteError {
     /// Nothing was written, and the transaction is still good. To store a file twice is a fault of the caller's.
     #[error("there is already a {event_type} event with the key {idempotency_key}")]
     Doubled {
-        event_type: EventType,
+        event_type: String,
         idempotency_key: String,
     },
     #[error("the payload of {event_type} cannot be written as JSON: {reason}")]
@@ -129,41 +159,60 @@ pub async fn write(
     now: Timestamp,
     event: NewEvent,
 ) -> Result<Written, WriteError> {
-    let payload = event.payload.map_err(|reason| WriteError::Payload {
-        event_type: event.event_type,
-        reason,
-    })?;
-    let endpoints = match event.only {
-        Some(webhook) => vec![webhook],
-        None => Subscription::all(transaction)
-            .await?
-            .into_iter()
-            .filter(|one| one.wants(event.event_type.as_str()))
-            .map(|one| one.webhook_id)
-            .collect(),
+    let mut written = write_all(transaction, now, vec![event]).await?;
+    // One for each, or an error.
+    Ok(written.remove(0))
+}
+
+/// [`write`] for several, in as many statements; the answers are in their order.
+///
+/// # Errors
+/// As [`write`], for the first that cannot be written; of several, the others may be in the transaction then, which
+/// must be rolled back.
+pub(crate) async fn write_all(
+    transaction: &impl ConnectionTrait,
+    now: Timestamp,
+    events: Vec<NewEvent>,
+) -> Result<Vec<Written>, WriteError> {
+    let subscriptions = match events.iter().all(|event| event.only.is_some()) {
+        true => Vec::new(),
+        false => Subscription::all(transaction).await?,
     };
-    let event_id = EventId::generate();
-    let pending = i32::try_from(endpoints.len()).unwrap_or(i32::MAX);
-    let row = outbox_event::Model {
-        id: event_id,
-        event_type: event.event_type.as_str().to_owned(),
-        aggregate_type: event.aggregate_type.to_owned(),
-        aggregate_id: event.aggregate_id,
-        idempotency_key: event.idempotency_key.clone(),
-        payload,
-        status: if pending == 0 {
-            EventStatus::Delivered
-        } else {
-            EventStatus::Pending
-        },
-        pending_deliveries: pending,
-        failed_deliveries: 0,
-        traceparent: event.traceparent,
-        created_at: now,
-        delivered_at: (pending == 0).then_some(now),
-    };
-    // Not an error of the database's: on PostgreSQL that would end the caller's transaction.
-    let written = outbox_event::Entity::insert(row.into_active_model())
+    let mut rows = Vec::with_capacity(events.len());
+    let mut wanted = Vec::with_capacity(events.len());
+    for event in events {
+        let endpoints: Vec<WebhookId> = match event.only {
+            Some(webhook) => vec![webhook],
+            None => subscriptions
+                .iter()
+                .filter(|one| one.wants(event.event_type.as_str()))
+                .map(|one| one.webhook_id)
+                .collect(),
+        };
+        let row = event.row(endpoints.len(), now)?;
+        wanted.push((row.id, endpoints));
+        rows.push(row);
+    }
+    insert(transaction, rows).await?;
+    let mut due = add_deliveries(transaction, now, &wanted).await?.into_iter();
+    Ok(wanted
+        .into_iter()
+        .map(|(event_id, endpoints)| Written {
+            event_id,
+            due: due.by_ref().take(endpoints.len()).collect(),
+        })
+        .collect())
+}
+
+async fn insert(
+    transaction: &impl ConnectionTrait,
+    rows: Vec<outbox_event::Model>,
+) -> Result<(), WriteError> {
+    for rows in rows.chunks(ROWS) {
+        // Not an error of the database's: on PostgreSQL that would end the caller's transaction.
+        let written = outbox_event::Entity::insert_many(
+            rows.iter().cloned().map(IntoActiveModel::into_active_model),
+        )
         .on_conflict(
             OnConflict::columns([
                 outbox_event::Column::EventType,
@@ -174,14 +223,35 @@ pub async fn write(
         )
         .exec_without_returning(transaction)
         .await?;
-    if written == 0 {
-        return Err(WriteError::Doubled {
-            event_type: event.event_type,
-            idempotency_key: event.idempotency_key,
-        });
+        if usize::try_from(written).ok() != Some(rows.len()) {
+            return Err(doubled(transaction, rows).await?);
+        }
     }
-    let due = add_deliveries(transaction, now, &[(event_id, endpoints)]).await?;
-    Ok(Written { event_id, due })
+    Ok(())
+}
+
+/// Which of the rows was there before.
+async fn doubled(
+    transaction: &impl ConnectionTrait,
+    rows: &[outbox_event::Model],
+) -> Result<WriteError, DbErr> {
+    let written: HashSet<EventId> = outbox_event::Entity::find()
+        .select_only()
+        .column(outbox_event::Column::Id)
+        .filter(outbox_event::Column::Id.is_in(rows.iter().map(|row| row.id)))
+        .into_tuple()
+        .all(transaction)
+        .await?
+        .into_iter()
+        .collect();
+    let missing = rows.iter().find(|row| !written.contains(&row.id));
+    Ok(missing.map_or_else(
+        || WriteError::Database(DbErr::RecordNotInserted),
+        |row| WriteError::Doubled {
+            event_type: row.event_type.clone(),
+            idempotency_key: row.idempotency_key.clone(),
+        },
+    ))
 }
 
 /// Adds pending deliveries, due at once; the counters of the events are the caller's to keep.

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use landfall_core::{
     digest::Sha256Digest,
     files::Scope,
-    finalize::{Outcome, finalize},
+    finalize::{Finalizer, Outcome},
     staging::{Algorithm, StagingKey},
     uploads::{self, Append, Checksum, Shape, UploadError},
 };
@@ -78,7 +78,8 @@ async fn hash_made_on_arrival_is_not_made_again_unless_it_is_asked_for(mut place
         let mut other = bytes.to_vec();
         other[9000] ^= 1;
         std::fs::write(path.unwrap(), other).unwrap();
-        let outcome = finalize(&place.landfall, upload.file_id, "worker").await;
+        let finalizer = Finalizer::new(&place.landfall, "worker");
+        let outcome = finalizer.finalize(upload.file_id).await;
         let file = place.file(upload.file_id).await;
         if rehash {
             assert_eq!(outcome.unwrap(), Outcome::Failed);

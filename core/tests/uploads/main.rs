@@ -6,5 +6,6 @@ mod support;
 mod appends;
 mod batches;
 mod ends;
+mod finalizes;
 mod joins;
 mod parts;

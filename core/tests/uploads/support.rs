@@ -14,8 +14,8 @@ use landfall_core::{
     db::Database,
     digest::Sha256Digest,
     dispatch::{Dispatch, DueDelivery},
-    files::{FileName, Scope},
-    finalize::{Outcome, finalize},
+    files::{FileName, Intake, Scope},
+    finalize::{Finalizer, Outcome},
     staging::{Staging, StagingKey},
     storage::Storage,
     uploads::{self, Append, Bytestream, NewUpload, Shape, UploadError},
@@ -91,6 +91,7 @@ impl Place {
         Self {
             landfall: Landfall {
                 clock: Clock::system(),
+                intake: Intake::start(&db),
                 db,
                 staging: Staging::open(&config.staging, &storage).await.unwrap(),
                 storage,
@@ -164,7 +165,10 @@ impl Place {
 
     /// Takes a staged file ashore and answers its bytes.
     pub(crate) async fn land(&self, id: FileId) -> Bytes {
-        let outcome = finalize(&self.landfall, id, "worker").await.unwrap();
+        let outcome = Finalizer::new(&self.landfall, "worker")
+            .finalize(id)
+            .await
+            .unwrap();
         let file = self.file(id).await;
         assert_eq!(outcome, Outcome::Stored, "{file:?}");
         assert_eq!(file.status, FileStatus::Stored);

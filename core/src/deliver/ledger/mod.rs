@@ -11,11 +11,12 @@ mod claim;
 mod endpoints;
 mod record;
 
-use super::{DeliverError, combiner::Combiner};
-use crate::{clock::Clock, db::Database};
+use super::DeliverError;
+use crate::{clock::Clock, combiner::Combiner, db::Database};
 pub(super) use claim::{Claim, Claimed, claimable, unleased};
 use entity::{DeliveryId, EventId, Timestamp, WebhookId, attempt};
 pub(super) use record::Recorded;
+use sea_orm::DbErr;
 use std::{sync::Arc, time::Duration};
 
 /// How a delivery goes on after an attempt, or without one.
@@ -46,8 +47,8 @@ pub(super) struct Entry {
 /// Claims and records, in batches; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Ledger {
-    claims: Combiner<DeliveryId, Claim>,
-    entries: Combiner<Entry, Recorded>,
+    claims: Combiner<DeliveryId, Claim, DbErr>,
+    entries: Combiner<Entry, Recorded, DbErr>,
 }
 
 impl Ledger {
@@ -72,10 +73,10 @@ impl Ledger {
     }
 
     pub(super) async fn claim(&self, id: DeliveryId) -> Result<Claim, DeliverError> {
-        self.claims.run(Arc::new(id)).await
+        Ok(self.claims.run(Arc::new(id)).await?)
     }
 
     pub(super) async fn record(&self, entry: Arc<Entry>) -> Result<Recorded, DeliverError> {
-        self.entries.run(entry).await
+        Ok(self.entries.run(entry).await?)
     }
 }

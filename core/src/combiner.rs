@@ -1,0 +1,189 @@
+//! Many callers, few statements: what queued up while the last batch ran is the next batch.
+//!
+//! There is no delay to gather more: a lone caller's job runs at once, in a batch of one (the idea of
+//! [`crate::db`]'s group commit, one level up, where it also saves round trips). A batch that fails for good is taken
+//! apart and its jobs run one by one, so a batch may treat as an error what only one of its jobs has done wrong.
+
+use crate::db;
+use futures::future::BoxFuture;
+use sea_orm::{DbErr, RuntimeErr};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot};
+
+/// Jobs in one batch.
+pub(crate) const MOST: usize = 128;
+
+/// Jobs that may wait before callers are held back.
+const QUEUE: usize = 4096;
+
+/// How long a batch may take. A database that hangs must not hold every later batch up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether an error may well be gone a moment later.
+pub(crate) trait Transient: std::error::Error + Send + Sync + 'static {
+    fn is_transient(&self) -> bool;
+}
+
+impl Transient for DbErr {
+    fn is_transient(&self) -> bool {
+        db::is_transient(self)
+    }
+}
+
+/// Why a job has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CombineError<E> {
+    /// Shared by all that were in the batch.
+    #[error(transparent)]
+    Failed(Arc<E>),
+    #[error("the database took longer than {0:?} over a batch")]
+    Stalled(Duration),
+    #[error("the task that gathers has ended")]
+    Ended,
+}
+
+// Derived, it would ask the same of `E`.
+impl<E> Clone for CombineError<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Failed(error) => Self::Failed(Arc::clone(error)),
+            Self::Stalled(patience) => Self::Stalled(*patience),
+            Self::Ended => Self::Ended,
+        }
+    }
+}
+
+impl From<CombineError<Self>> for DbErr {
+    fn from(error: CombineError<Self>) -> Self {
+        match error {
+            CombineError::Failed(shared) => db::copy(&shared),
+            other => Self::Conn(RuntimeErr::Internal(other.to_string())),
+        }
+    }
+}
+
+/// Does a batch; one answer per job, in the order of the jobs.
+type Run<J, A, E> = Box<dyn Fn(Vec<Arc<J>>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync>;
+
+type Waiting<J, A, E> = (Arc<J>, oneshot::Sender<Result<A, CombineError<E>>>);
+
+/// Gathers jobs of one kind; ends with its last clone.
+pub(crate) struct Combiner<J, A, E> {
+    queue: mpsc::Sender<Waiting<J, A, E>>,
+}
+
+impl<J, A, E> Clone for Combiner<J, A, E> {
+    fn clone(&self) -> Self {
+        Self {
+            queue: self.queue.clone(),
+        }
+    }
+}
+
+impl<J, A, E> fmt::Debug for Combiner<J, A, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Combiner").finish_non_exhaustive()
+    }
+}
+
+impl<J: Send + Sync + 'static, A: Send + 'static, E: Transient> Combiner<J, A, E> {
+    /// Must be called within a Tokio runtime.
+    pub(crate) fn start(
+        run: impl Fn(Vec<Arc<J>>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync + 'static,
+    ) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(run_batches(Box::new(run), waiting));
+        Self { queue }
+    }
+
+    /// Runs `job` with whatever else is waiting, and answers once its batch is committed.
+    pub(crate) async fn run(&self, job: Arc<J>) -> Result<A, CombineError<E>> {
+        let (answer, outcome) = oneshot::channel();
+        self.queue
+            .send((job, answer))
+            .await
+            .map_err(|_| CombineError::Ended)?;
+        outcome.await.map_err(|_| CombineError::Ended)?
+    }
+}
+
+async fn run_batches<J, A, E: Transient>(
+    run: Run<J, A, E>,
+    mut waiting: mpsc::Receiver<Waiting<J, A, E>>,
+) {
+    let mut batch = Vec::with_capacity(MOST);
+    while waiting.recv_many(&mut batch, MOST).await > 0 {
+        let (jobs, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
+        match attempt(&run, jobs.clone()).await {
+            // One job the database cannot take must not fail the others with it.
+            Err(CombineError::Failed(error)) if jobs.len() > 1 && !error.is_transient() => {
+                for (job, caller) in jobs.into_iter().zip(callers) {
+                    settle(attempt(&run, vec![job]).await, vec![caller]);
+                }
+            }
+            outcome => settle(outcome, callers),
+        }
+    }
+}
+
+async fn attempt<J, A, E>(
+    run: &Run<J, A, E>,
+    jobs: Vec<Arc<J>>,
+) -> Result<Vec<A>, CombineError<E>> {
+    match tokio::time::timeout(PATIENCE, run(jobs)).await {
+        Ok(outcome) => outcome.map_err(|error| CombineError::Failed(Arc::new(error))),
+        Err(_) => Err(CombineError::Stalled(PATIENCE)),
+    }
+}
+
+fn settle<A, E>(
+    outcome: Result<Vec<A>, CombineError<E>>,
+    callers: Vec<oneshot::Sender<Result<A, CombineError<E>>>>,
+) {
+    // A caller that has gone away is not waiting for the answer.
+    match outcome {
+        Ok(answers) => {
+            for (answer, caller) in answers.into_iter().zip(callers) {
+                let _ = caller.send(Ok(answer));
+            }
+        }
+        Err(error) => {
+            for caller in callers {
+                let _ = caller.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::future::join_all;
+    use std::sync::Mutex;
+
+    #[tokio::test]
+    async fn job_that_fails_for_good_takes_none_of_its_batch_along() {
+        let batches = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&batches);
+        let combiner = Combiner::start(move |jobs: Vec<Arc<u32>>| {
+            seen.lock().unwrap().push(jobs.len());
+            Box::pin(async move {
+                // The first call holds its batch until the others have queued up.
+                tokio::task::yield_now().await;
+                match jobs.iter().any(|job| **job == 3) {
+                    true => Err(DbErr::Custom("three".to_owned())),
+                    false => Ok(jobs.iter().map(|job| **job * 10).collect()),
+                }
+            })
+        });
+        let answers = join_all((0..6).map(|job| combiner.run(Arc::new(job)))).await;
+        for (job, answer) in answers.into_iter().enumerate() {
+            match (job, answer) {
+                (3, answer) => assert!(matches!(answer, Err(CombineError::Failed(_)))),
+                (job, answer) => assert_eq!(answer.unwrap() as usize, job * 10),
+            }
+        }
+        let batches = batches.lock().unwrap();
+        assert!(batches.iter().any(|size| *size > 1), "{batches:?}");
+    }
+}
