@@ -143,3 +143,14 @@ async fn a_process_that_is_not_there_is_named_before_anything_is_sent() {
         assert!(stored(&app).await.is_empty());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_are_told_as_large_as_the_server_made_them() {
+    let app = TestApp::start().await;
+    let client = Client::of(&app);
+    let arguments = ["upload", "--protocol", "parts", "--size", "100KiB"];
+    let further = ["--piece", "1KiB", "--at-once", "4"];
+    let figures = measured(&client, &[arguments.as_slice(), &further].concat()).await;
+    assert_eq!(figures["piece_bytes"], 64 * 1024, "{figures}");
+    assert_eq!(figures["requests"], 1 + 2 + 1, "{figures}");
+}

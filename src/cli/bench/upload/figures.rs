@@ -1,6 +1,6 @@
 //! What was measured, for people and for scripts. MB are 10⁶ bytes, GiB 2³⁰.
 
-use super::{Took, UploadArgs};
+use super::{Took, sending::Sending};
 use crate::cli::{
     bench::processes::{self, Usage},
     client::output,
@@ -39,11 +39,12 @@ struct Rate {
 
 impl Figures {
     pub(super) fn new(
-        args: &UploadArgs,
+        sending: &Sending,
         took: &Took,
         requests: u64,
         processes: Vec<Usage>,
     ) -> Self {
+        let args = &sending.args;
         let bytes = args.bytes();
         let rate = |time: Duration| Rate {
             seconds: time.as_secs_f64(),
@@ -55,7 +56,7 @@ impl Figures {
             size_bytes: args.size,
             uploads: args.uploads,
             at_once: args.at_once,
-            piece_bytes: args.piece,
+            piece_bytes: sending.piece(),
             bytes,
             requests,
             requests_per_second: requests as f64 / took.acknowledged.as_secs_f64(),

@@ -145,7 +145,7 @@ async fn measure(target: Arc<Target>, args: UploadArgs) -> anyhow::Result<Figure
         synced,
         stored,
     };
-    Ok(Figures::new(args, &took, sent.requests, processes))
+    Ok(Figures::new(&sending, &took, sent.requests, processes))
 }
 
 /// What of the work has taken how long, each from the first request on.

@@ -26,6 +26,11 @@ struct Made {
 }
 
 impl Session {
+    /// The size of its parts, once the server has said it.
+    pub(super) fn chunk(&self) -> Option<u64> {
+        self.made.get().map(|made| made.chunk_size_bytes)
+    }
+
     /// Sends parts until there are none left to begin. The file's id from whoever sent the last: only that one knows
     /// that all are there.
     pub(super) async fn help(

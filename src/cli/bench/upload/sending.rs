@@ -40,6 +40,12 @@ impl Sending {
         }
     }
 
+    /// The bytes of each PATCH or part: of parts what the server made of it.
+    pub(super) fn piece(&self) -> Option<u64> {
+        let chunk = self.sessions.first().and_then(Session::chunk);
+        chunk.or(self.args.piece)
+    }
+
     pub(super) fn name(&self, number: usize) -> String {
         format!("bench-{:08x}-{number}.bin", self.run)
     }
