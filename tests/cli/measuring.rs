@@ -154,3 +154,12 @@ async fn parts_are_told_as_large_as_the_server_made_them() {
     assert_eq!(figures["piece_bytes"], 64 * 1024, "{figures}");
     assert_eq!(figures["requests"], 1 + 2 + 1, "{figures}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn protocols_of_landfalls_own_are_not_spoken_to_others() {
+    let app = TestApp::start().await;
+    let client = Client::of(&app);
+    let arguments = ["bench", "upload", "--protocol", "form", "--foreign"];
+    let told = client.run(&arguments).await.misused();
+    assert!(told.contains("--foreign goes with"), "{told}");
+}

@@ -15,8 +15,8 @@ use super::{
     payload::Content,
     processes::Processes,
 };
-use anyhow::bail;
-use clap::{Args, ValueEnum};
+use crate::cli::Cli;
+use clap::{Args, CommandFactory, ValueEnum};
 use figures::Figures;
 use sending::Sending;
 use std::{
@@ -93,7 +93,10 @@ impl UploadArgs {
 
 pub(super) async fn run(server: &ServerArgs, args: UploadArgs) -> anyhow::Result<()> {
     if args.foreign && !matches!(args.protocol, Protocol::Tus | Protocol::Plain) {
-        bail!("--foreign goes with --protocol tus or plain: the others are Landfall's own");
+        const WRONG: &str =
+            "--foreign goes with --protocol tus or plain: the others are Landfall's own";
+        let kind = clap::error::ErrorKind::ArgumentConflict;
+        Cli::command().error(kind, WRONG).exit();
     }
     let target = Arc::new(Target::new(server)?);
     let json = args.json;
