@@ -56,7 +56,7 @@ pub enum Command {
     },
     #[command(flatten)]
     Client(client::ClientCommand),
-    /// Measure a running server: latency, and files announced per second.
+    /// Measure a running server; alone: latency, and small files announced per second.
     Bench(bench::BenchArgs),
     /// Print the description of the HTTP API (OpenAPI 3).
     Openapi,
@@ -109,21 +109,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             println!("{}", crate::http::spec());
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Bench(args) if args.command.is_none() => return bench::run(args).await,
+        Command::Bench(args) => return bench::run(args, cli.config).await,
         Command::Client(command) => return client::run(command).await,
         Command::Audit(args) => return Ok(audit::run(cli.config, args).await),
         _ => {}
     }
     let config = Config::load(Sources::process(cli.config))?;
-    // Its own jobs fail by intent: there is nothing in it to be logged.
-    if let Command::Bench(bench::BenchArgs {
-        command: Some(bench::BenchCommand::Seed(args)),
-        ..
-    }) = cli.command
-    {
-        bench::seed(config, args).await?;
-        return Ok(ExitCode::SUCCESS);
-    }
     let roles = match &cli.command {
         Command::Up => Some(Roles {
             serve: true,

@@ -4,6 +4,7 @@
 mod admin;
 mod check;
 mod listings;
+mod measuring;
 mod uploading;
 
 use crate::support::{Installation, TestApp, process::command};

@@ -12,7 +12,7 @@ use landfall_core::{
 use landfall_workers::Queues;
 
 #[derive(Debug, Args)]
-pub(in crate::cli) struct SeedArgs {
+pub(super) struct SeedArgs {
     /// Files, in every status.
     #[arg(long, default_value_t = 1_000_000)]
     files: u64,
@@ -26,7 +26,7 @@ pub(in crate::cli) struct SeedArgs {
 
 /// Fills the configured database and Redis. Behind the files there are no bytes, and nothing is ever sent to the
 /// endpoints.
-pub(in crate::cli) async fn seed(config: Config, args: SeedArgs) -> anyhow::Result<()> {
+pub(super) async fn seed(config: Config, args: SeedArgs) -> anyhow::Result<()> {
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
     db.migrate_up().await?;
     let amount = Amount {

@@ -7,7 +7,7 @@ mod api;
 mod event;
 mod file;
 mod listing;
-mod output;
+pub(super) mod output;
 mod problem;
 mod retry;
 mod upload;
