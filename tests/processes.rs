@@ -108,6 +108,28 @@ async fn the_line_that_up_prints_sends_a_first_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_one_slot_does_one_job_at_a_time() {
+    let app = TestApp::builder().workers(&[]).start().await;
+    for path in ["/one", "/other"] {
+        app.receiver.set(path, Behaviour::stall(WORK));
+        app.webhook(path, &[]).await;
+    }
+    app.upload("told.txt", "hello").await;
+    let arguments = [
+        "worker",
+        "--queues",
+        "finalize,deliver",
+        "--concurrency",
+        "1",
+    ];
+    let mut worker = Process::spawn(&arguments, &app.installation.environment());
+    let told = app.receiver.wait_for(2, SOON).await;
+    let between = told[1].at.duration_since(told[0].at);
+    assert!(between >= WORK, "{between:?}");
+    assert!(worker.terminate().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_at_once() {
     let installation = Installation::new();
     for second in [Signal::TERM, Signal::INT] {
