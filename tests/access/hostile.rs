@@ -97,9 +97,7 @@ async fn too_many_and_too_long_headers_are_problems_like_any_other() {
         assert_eq!(problem["status"], 431);
         still_serves(&app).await;
     }
-    let tus = format!(
-        "HEAD /v1/tus/a HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntus-resumable: 1.0.0\r\n"
-    );
+    let tus = "HEAD /v1/tus/a HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntus-resumable: 1.0.0\r\n";
     let (head, _) = answered(&app, format!("{tus}{}\r\n", many(150)).as_bytes()).await;
     assert!(
         head.starts_with("http/1.1 431 ") && head.contains("\r\ntus-resumable: 1.0.0"),
