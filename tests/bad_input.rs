@@ -75,6 +75,30 @@ async fn part_numbers_out_of_range_are_not_found() {
 }
 
 #[tokio::test]
+async fn hundred_thousand_parts_are_ten_thousand_larger_ones() {
+    let app = TestApp::builder().workers(&[]).start().await;
+    let path = session(&app, 100_000 * CHUNK).await;
+    let begun = json(send(app.get(&path)).await, 200).await;
+    let (parts, size) = (&begun["total_parts"], &begun["chunk_size_bytes"]);
+    let (parts, size) = (
+        parts.as_u64().expect("a number"),
+        size.as_u64().expect("a number"),
+    );
+    assert!(parts <= 10_000 && size > CHUNK as u64, "{begun}");
+    assert_eq!(parts, (100_000 * CHUNK as u64).div_ceil(size));
+    let beyond = part(&app, &path, &(parts + 1).to_string(), CHUNK);
+    problem(send(beyond).await, 404, "not_found").await;
+    // As the client had wished for; the answer says of which size parts are.
+    problem(
+        send(part(&app, &path, "1", CHUNK)).await,
+        422,
+        "size_mismatch",
+    )
+    .await;
+    assert_eq!(received(&app, &path).await, "");
+}
+
+#[tokio::test]
 async fn parts_of_the_wrong_size_or_after_the_end_are_refused_and_the_file_is_whole() {
     let app = TestApp::start().await;
     let session = session(&app, 2 * CHUNK + 5).await;

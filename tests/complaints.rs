@@ -10,7 +10,10 @@
 //! | abandoned uploads never expire | `tus::ending::abandoned_uploads_expire` |
 //! | rows without objects, objects without rows | `support::invariants`, after every fault |
 
-use crate::support::{Installation, Process, TestApp, app::SOON, app::json};
+use crate::support::{
+    Installation, Process, TestApp,
+    app::{Builder, SOON, json},
+};
 use landfall_core::{db::Database, staging::StagingKey};
 use landfall_test_servers::{S3Operation, S3Server, wait_until};
 use reqwest::{Body, Client, Method, RequestBuilder, Response};
@@ -126,7 +129,17 @@ async fn parts_in_the_bucket_are_of_one_size_however_the_bytes_came() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn object_is_readable_when_its_event_comes() {
-    let app = TestApp::start().await;
+    object_is_readable(TestApp::builder()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn object_in_a_bucket_is_readable_when_its_event_comes() {
+    let s3 = S3Server::start().await;
+    object_is_readable(TestApp::builder().s3(&s3)).await;
+}
+
+async fn object_is_readable(builder: Builder) {
+    let app = builder.start().await;
     app.webhook("/hook", &["file.stored"]).await;
     for number in 1..=20 {
         app.upload("a.txt", format!("content {number}")).await;

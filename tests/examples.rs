@@ -2,8 +2,15 @@
 
 use crate::support::{TestApp, app::json};
 use landfall_core::digest::Sha256Digest;
-use std::{path::Path, process::Output, time::Duration};
-use tokio::process::Command;
+use std::{
+    path::Path,
+    process::{Output, Stdio},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Command,
+};
 
 const WITHIN: Duration = Duration::from_secs(120);
 
@@ -72,4 +79,44 @@ async fn parts_sent_by_python_are_gone_on_with_and_stored() {
     let other = folder.path().join("other").display().to_string();
     let refused = run(&app, "python3", "upload.py", &[&other, "--resume", id]).await;
     assert!(!refused.status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn receiver_in_python_believes_what_is_signed_and_nothing_else() {
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let app = TestApp::start().await;
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut command = Command::new("python3");
+    command.arg(examples.join("receiver.py")).arg("0");
+    command.env("LANDFALL_WEBHOOK_SECRET", SECRET);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut receiver = command.kill_on_drop(true).spawn().expect("it starts");
+    let mut lines = BufReader::new(receiver.stdout.take().expect("piped")).lines();
+    let mut said = async || {
+        let line = tokio::time::timeout(WITHIN, lines.next_line()).await;
+        let line = line.expect("a line in time").expect("a line");
+        line.expect("it goes on")
+    };
+    let listening = said().await;
+    let url = listening
+        .strip_prefix("listening on ")
+        .expect("where it listens");
+
+    let forged = app.client.post(url).header("webhook-id", "forged");
+    let forged = forged
+        .header("webhook-timestamp", "1")
+        .body("{}")
+        .send()
+        .await;
+    assert_eq!(forged.expect("an answer").status(), 401);
+    let webhook = serde_json::json!({ "url": url, "secret": SECRET });
+    let created = app.post("/v1/webhooks").json(&webhook).send().await;
+    json(created.expect("an answer"), 201).await;
+    let file = app.upload("told.txt", "hello").await;
+    let told = said().await;
+    let id = file["id"].as_str().expect("an id");
+    assert!(
+        told.contains(" file.stored ") && told.contains(id),
+        "{told}"
+    );
 }

@@ -13,10 +13,11 @@ use landfall_core::db::Database;
 use landfall_test_servers::{Behaviour, PostgresServer, Receiver, wait_until};
 use rustix::process::Signal;
 use sea_orm::EntityTrait;
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
+    process::Command,
 };
 
 /// Longer than any test ends a process in, shorter than what it would wait for by itself.
@@ -77,6 +78,55 @@ async fn sigterm_lets_an_upload_and_a_delivery_finish() {
     assert_eq!(deliveries[0].status, DeliveryStatus::Delivered);
     let files = file::Entity::find().all(db.read()).await.expect("files");
     assert_eq!(files.len(), 2, "the upload was acknowledged, and is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_line_that_up_prints_sends_a_first_file() {
+    let installation = Installation::new();
+    let mut up = command(&["up"], &installation.environment());
+    up.stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut up = up.spawn().expect("landfall starts");
+    let mut said = BufReader::new(up.stderr.take().expect("piped")).lines();
+    let line = loop {
+        let line = tokio::time::timeout(SOON, said.next_line()).await;
+        let line = line.expect("a line in time").expect("a line");
+        let line = line.expect("it says how to send a file");
+        if let Some((_, line)) = line.split_once("curl ") {
+            break line.to_owned();
+        }
+    };
+    let shell = Command::new("sh")
+        .args(["-c", &format!("curl -sS {line}")])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output();
+    let answer = shell.await.expect("a shell runs");
+    let file: serde_json::Value = serde_json::from_slice(&answer.stdout)
+        .unwrap_or_else(|error| panic!("{line}: {error}: {answer:?}"));
+    assert_eq!(file["original_filename"], "README.md", "{file}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_with_one_slot_does_one_job_at_a_time() {
+    let app = TestApp::builder().workers(&[]).start().await;
+    for path in ["/one", "/other"] {
+        app.receiver.set(path, Behaviour::stall(WORK));
+        app.webhook(path, &[]).await;
+    }
+    app.upload("told.txt", "hello").await;
+    let arguments = [
+        "worker",
+        "--queues",
+        "finalize,deliver",
+        "--concurrency",
+        "1",
+    ];
+    let mut worker = Process::spawn(&arguments, &app.installation.environment());
+    let told = app.receiver.wait_for(2, SOON).await;
+    let between = told[1].at.duration_since(told[0].at);
+    assert!(between >= WORK, "{between:?}");
+    assert!(worker.terminate().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,12 @@
 //! What the sweep removes, and what it must leave alone.
 
-use crate::support::{TestApp, app::SOON};
+use crate::support::{
+    TestApp,
+    app::{SOON, json},
+};
 use landfall_core::staging::{Options, StagingKey};
+use reqwest::Method;
+use serde_json::json;
 use std::time::Duration;
 
 /// Longer than `staging.grace`, shorter than `workers.retry_for`.
@@ -153,4 +158,39 @@ async fn expiry_is_not_announced_where_no_notice_is_set() {
     let file = crate::support::app::json(answer, 202).await;
     app.settled(&file["id"]).await;
     assert_eq!(app.sweep().await.expiring_announced, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_do_not_say_how_long_are_kept_for_the_default_time() {
+    let builder = TestApp::builder().set("files.default_ttl", "1h");
+    let app = builder.set("files.expiring_notice", "").start().await;
+    let whole = app.upload("whole.txt", "hello").await["id"].clone();
+    let asked = json!({ "original_filename": "parts.txt", "total_size_bytes": 5 });
+    let session = app.post("/v1/uploads").json(&asked).send().await.unwrap();
+    let session = json(session, 201).await;
+    let path = format!("/v1/uploads/{}", session["id"].as_str().unwrap());
+    let part = app.request(Method::PUT, &format!("{path}/parts/1"));
+    json(part.body("hello").send().await.unwrap(), 200).await;
+    let complete = app.post(&format!("{path}/complete")).send().await.unwrap();
+    let parts = json(complete, 202).await["id"].clone();
+    let tus = app.post("/v1/tus").header("Tus-Resumable", "1.0.0");
+    let tus = tus.header("Upload-Length", 5).body("hello");
+    let tus = tus.header("Content-Type", "application/offset+octet-stream");
+    let tus = tus.send().await.unwrap();
+    let tus = tus.headers()["location"].to_str().unwrap();
+    let tus = json!(tus.rsplit('/').next());
+    let longer = app.post("/v1/files").body("hello");
+    let longer = longer.query(&[("filename", "longer.txt"), ("expires_in", "7200")]);
+    let longer = json(longer.send().await.unwrap(), 202).await["id"].clone();
+    for id in [&whole, &parts, &tus, &longer] {
+        assert_eq!(app.settled(id).await["status"], "stored");
+    }
+    assert_eq!(app.sweep().await.files_expired, 0);
+    let clock = &app.parts.landfall.clock;
+    clock.advance(Duration::from_secs(3601));
+    assert_eq!(app.sweep().await.files_expired, 3);
+    for id in [&whole, &parts, &tus] {
+        assert_eq!(app.settled(id).await["status"], "deleted");
+    }
+    assert_eq!(app.settled(&longer).await["status"], "stored");
 }

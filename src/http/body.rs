@@ -3,6 +3,7 @@
 use super::{
     files::FormError,
     problem::{Code, Problem},
+    pulse::Beat,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -36,16 +37,19 @@ pub(super) struct PacedBody {
     /// Reading makes hyper answer `Expect: 100-continue`, which a refused client must not hear.
     expects: bool,
     begun: bool,
+    /// What still comes of a body is not the next request, though the answer may be sent.
+    beat: Option<Beat>,
 }
 
 impl PacedBody {
-    pub(super) fn new(body: Incoming, idle: Duration, expects: bool) -> Self {
+    pub(super) fn new(body: Incoming, idle: Duration, expects: bool, beat: Beat) -> Self {
         Self {
             body: Some(BodyStream::new(body)),
             idle,
             wait: Box::pin(sleep(idle)),
             expects,
             begun: false,
+            beat: Some(beat),
         }
     }
 }
@@ -98,7 +102,9 @@ impl Drop for PacedBody {
         if (self.expects && !self.begun) || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
+        let beat = self.beat.take();
         tokio::spawn(async move {
+            let _beat = beat;
             let rest = async { while let Some(Ok(_)) = body.next().await {} };
             // What is left after it is cut off with the connection.
             let _ = tokio::time::timeout(LINGER, rest).await;

@@ -1,4 +1,4 @@
-//! Whether a connection is worth keeping: what it is waiting for, and since when.
+//! Whether a connection is worth keeping: what it is waiting for, since when, and how much of a head has come.
 //!
 //! The beginning of a request that came together with the one before it is not told from rest: it has as long as any
 //! connection may rest.
@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 
 /// How often a connection that has nothing due is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -19,6 +19,8 @@ pub(super) struct Limits {
     pub(super) headers: Duration,
     /// From the end of an answer to the first byte of the next request.
     pub(super) keep_alive: Duration,
+    /// The longest request line and headers together, in bytes.
+    pub(super) head: usize,
 }
 
 /// The life signs of one connection; clones share them.
@@ -26,6 +28,7 @@ pub(super) struct Limits {
 pub(super) struct Pulse {
     limits: Limits,
     state: Arc<Mutex<State>>,
+    long: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -36,6 +39,8 @@ struct State {
     rests_since: Instant,
     /// When the first byte after that came.
     began: Option<Instant>,
+    /// Bytes that came since a request was complete, while none was active.
+    head: usize,
 }
 
 impl Pulse {
@@ -45,10 +50,12 @@ impl Pulse {
             active: 0,
             rests_since: now,
             began: Some(now),
+            head: 0,
         };
         Self {
             limits,
             state: Arc::new(Mutex::new(state)),
+            long: Arc::default(),
         }
     }
 
@@ -56,19 +63,44 @@ impl Pulse {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes came in.
-    pub(super) fn heard(&self) {
-        let mut state = self.state();
-        if state.active == 0 && state.began.is_none() {
-            state.began = Some(Instant::now());
+    /// How many bytes may come in now; none when a head is as long as it may be and not complete.
+    pub(super) fn room(&self) -> usize {
+        let state = self.state();
+        match state.active {
+            0 => self.limits.head.saturating_sub(state.head),
+            _ => usize::MAX,
         }
     }
 
-    /// A request's headers are complete; it is active until the beat is dropped.
+    /// So many bytes came in.
+    pub(super) fn heard(&self, bytes: usize) {
+        let mut state = self.state();
+        if state.active > 0 {
+            return;
+        }
+        state.began.get_or_insert_with(Instant::now);
+        state.head += bytes;
+        if state.head >= self.limits.head {
+            self.long.notify_one();
+        }
+    }
+
+    /// Returns when a head is as long as it may be, and its request is not complete.
+    pub(super) async fn filled(&self) {
+        loop {
+            self.long.notified().await;
+            if self.room() == 0 {
+                return;
+            }
+        }
+    }
+
+    /// A request's headers are complete; it is active until every beat of it is dropped.
     pub(super) fn request(&self) -> Beat {
         let mut state = self.state();
         state.active += 1;
         state.began = None;
+        state.head = 0;
         Beat(self.clone())
     }
 
@@ -114,6 +146,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         headers: Duration::from_secs(10),
         keep_alive: Duration::from_secs(75),
+        head: 1000,
     };
 
     /// Whole seconds until the connection is given up.
@@ -130,7 +163,7 @@ mod tests {
     #[test]
     fn a_first_request_must_come_within_the_header_timeout() {
         let pulse = Pulse::new(LIMITS);
-        pulse.heard();
+        pulse.heard(10);
         assert_eq!(left(&pulse), Some(10));
     }
 
@@ -145,7 +178,7 @@ mod tests {
     fn a_second_request_that_has_begun_must_come_within_the_header_timeout() {
         let pulse = Pulse::new(LIMITS);
         drop(pulse.request());
-        pulse.heard();
+        pulse.heard(10);
         assert_eq!(left(&pulse), Some(10));
     }
 
@@ -153,7 +186,20 @@ mod tests {
     fn a_request_under_way_may_take_any_time() {
         let pulse = Pulse::new(LIMITS);
         let _beat = pulse.request();
-        pulse.heard();
+        pulse.heard(10);
         assert_eq!(left(&pulse), None);
+    }
+    #[test]
+    fn a_head_has_room_until_its_request_is_complete() {
+        let pulse = Pulse::new(LIMITS);
+        pulse.heard(400);
+        assert_eq!(pulse.room(), 600);
+        let beat = pulse.request();
+        pulse.heard(5000);
+        assert_eq!(pulse.room(), usize::MAX);
+        drop(beat);
+        assert_eq!(pulse.room(), 1000);
+        pulse.heard(1000);
+        assert_eq!(pulse.room(), 0);
     }
 }

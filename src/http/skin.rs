@@ -4,6 +4,7 @@ use super::{
     cross_origin::CrossOrigin,
     limits::{Allowance, counted},
     problem::{Code, Problem},
+    server::{LONGEST_HEAD, LongHead, MOST_HEADERS},
     state::State,
     tus,
 };
@@ -110,16 +111,15 @@ impl<E: Endpoint<Output = Response>> Skin<E> {
         if cross_origin.is_answer() {
             return Ok(StatusCode::NO_CONTENT.into());
         }
+        if let Some(problem) = of_head(&request) {
+            return Err(as_spoken(&request, problem));
+        }
         if let Some(allowance) = allowance {
             let address = request.remote_addr().as_socket_addr().map(SocketAddr::ip);
             if let Some(address) = address
                 && let Err(problem) = allowance.admit_address(address).await
             {
-                let is_tus = request.uri().path().starts_with("/v1/tus");
-                return Err(match is_tus {
-                    true => tus::refused(&request, problem).into(),
-                    false => problem.into(),
-                });
+                return Err(as_spoken(&request, problem));
             }
             if allowance.counts_bytes() {
                 request = counted(request, &allowance);
@@ -127,6 +127,26 @@ impl<E: Endpoint<Output = Response>> Skin<E> {
             request.set_data(allowance);
         }
         self.inner.call(request).await
+    }
+}
+
+/// A request is not looked at that has too many headers, or of which only that is known.
+fn of_head(request: &Request) -> Option<Problem> {
+    let detail = if request.data::<LongHead>().is_some() {
+        format!("The request line and the headers may have {LONGEST_HEAD} bytes together.")
+    } else if request.headers().len() > MOST_HEADERS {
+        format!("A request may have {MOST_HEADERS} headers.")
+    } else {
+        return None;
+    };
+    Some(Problem::new(Code::HeadersTooLarge, detail))
+}
+
+/// A refusal from before the endpoint, in the protocol of the request.
+fn as_spoken(request: &Request, problem: Problem) -> Error {
+    match request.uri().path().starts_with("/v1/tus") {
+        true => tus::refused(request, problem).into(),
+        false => problem.into(),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Answers on their way out: a client that does not read is given up, and a request counts until it is answered whole.
+//! What a connection is read and written by: a client that does not read is given up, a request counts until it is
+//! answered whole, and of a head that is too long no more is read.
 
 use super::pulse::{Beat, Pulse};
 use bytes::Bytes;
@@ -35,6 +36,11 @@ impl Socket {
         }
     }
 
+    /// The connection itself, of which as much is read as may come.
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     fn progress<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -59,10 +65,24 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let room = self.pulse.room();
+        if room == 0 {
+            // Whoever serves the connection has been told, and takes it back.
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if buffer.filled().len() > before {
-            self.pulse.heard();
+        let read = if buffer.remaining() <= room {
+            Pin::new(&mut self.stream).poll_read(context, buffer)
+        } else {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+            let read = Pin::new(&mut self.stream).poll_read(context, &mut part);
+            let came = part.filled().len();
+            buffer.advance(came);
+            read
+        };
+        let came = buffer.filled().len() - before;
+        if came > 0 {
+            self.pulse.heard(came);
         }
         read
     }

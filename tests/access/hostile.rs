@@ -47,6 +47,69 @@ async fn headers_without_end_are_refused() {
     }
 }
 
+/// All of an answer, and its head's lines in small letters.
+async fn answered(app: &TestApp, request: &[u8]) -> (String, String) {
+    let address = app.url.strip_prefix("http://").unwrap();
+    let socket = TcpStream::connect(address).await.unwrap();
+    let (mut from, mut to) = socket.into_split();
+    let request = request.to_vec();
+    let sending = tokio::spawn(async move {
+        // It is read to its end, or to where the server has had enough.
+        let _ = to.write_all(&request).await;
+        to
+    });
+    let mut answer = Vec::new();
+    from.read_to_end(&mut answer).await.unwrap();
+    drop(sending.await.unwrap());
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.to_lowercase(), body.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_and_too_long_headers_are_problems_like_any_other() {
+    let app = app().await;
+    let many = |count: usize| {
+        (0..count)
+            .map(|n| format!("x-{n}: a\r\n"))
+            .collect::<String>()
+    };
+    let head = "GET /v1/files HTTP/1.1\r\nhost: a\r\nconnection: close\r\n";
+    let long = |size: usize| format!("{head}x: {}\r\n\r\n", "a".repeat(size));
+    let target = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(2_000_000));
+    let fewer = format!("{head}{}\r\n", many(95));
+    let refused = [
+        format!("{head}{}\r\n", many(150)),
+        long(300_000),
+        long(2_000_000),
+        target,
+    ];
+    for request in refused {
+        let (head, body) = answered(&app, request.as_bytes()).await;
+        assert!(head.starts_with("http/1.1 431 "), "{head}");
+        assert!(
+            head.contains("\r\ncontent-type: application/problem+json"),
+            "{head}"
+        );
+        assert!(head.contains("\r\nx-request-id: "), "{head}");
+        let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(problem["code"], "headers_too_large", "{problem}");
+        assert_eq!(problem["status"], 431);
+        still_serves(&app).await;
+    }
+    let tus = "HEAD /v1/tus/a HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntus-resumable: 1.0.0\r\n";
+    let (head, _) = answered(&app, format!("{tus}{}\r\n", many(150)).as_bytes()).await;
+    assert!(
+        head.starts_with("http/1.1 431 ") && head.contains("\r\ntus-resumable: 1.0.0"),
+        "{head}"
+    );
+    // Within the bounds, as joining many uploads needs it.
+    for taken in [fewer, long(250_000)] {
+        let (head, _) = answered(&app, taken.as_bytes()).await;
+        assert!(head.starts_with("http/1.1 200 "), "{head}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn headers_with_line_breaks_are_refused() {
     let app = app().await;

@@ -120,6 +120,35 @@ async fn a_client_that_asks_first_is_not_told_to_go_on_when_it_is_refused() {
 }
 
 #[tokio::test]
+async fn a_refused_body_that_goes_on_is_answered_once() {
+    let app = TestApp::builder()
+        .workers(&[])
+        .set("uploads.max_file_size", "1KiB")
+        .start()
+        .await;
+    const LENGTH: usize = 3_000_000;
+    let (mut from, mut to) = connect(&app).await.into_split();
+    let head = format!(
+        "POST /v1/files?filename=a HTTP/1.1\r\nHost: x\r\nContent-Length: {LENGTH}\r\n\r\n"
+    );
+    to.write_all(head.as_bytes()).await.expect("sent");
+    // The answer is on its way before most of the body is, which is longer than any head may be.
+    let mut answer = vec![0; 1024];
+    let read = timeout(SOON, from.read(&mut answer))
+        .await
+        .expect("in time");
+    answer.truncate(read.expect("an answer"));
+    assert!(answer.starts_with(b"HTTP/1.1 413 "));
+    let _ = to.write_all(&vec![b'x'; LENGTH]).await;
+    drop(to);
+    let _ = timeout(SOON, from.read_to_end(&mut answer))
+        .await
+        .expect("in time");
+    let answer = String::from_utf8_lossy(&answer);
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+}
+
+#[tokio::test]
 async fn connections_are_kept_for_further_requests() {
     let app = without_workers().await;
     let mut socket = connect(&app).await;

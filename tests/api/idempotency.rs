@@ -121,6 +121,32 @@ async fn other_posts_that_create_have_it_too(builder: Builder) {
     }
 }
 
+/// Runs each of these over SQLite and over PostgreSQL, with processes to kill.
+macro_rules! killed_over_both_databases {
+    ($($name:ident),+ $(,)?) => {
+        mod killed_on_sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Installation::new()).await;
+            })+
+        }
+        mod killed_on_postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                let mut installation = super::Installation::new();
+                installation.on_postgres().await;
+                super::$name(installation).await;
+            })+
+        }
+    };
+}
+
+killed_over_both_databases!(
+    an_api_killed_before_its_answer_gives_it_to_the_same_request_again,
+    an_api_killed_before_its_answer_leaves_one_session_and_one_batch,
+    an_api_killed_before_its_answer_shows_the_secret_to_the_same_request_again,
+);
+
 /// Sends a request to a process that is killed when its work is committed and before it answers, and the same again to
 /// the next process, which gives the answer that was kept.
 async fn killed_then_again(
@@ -157,9 +183,9 @@ async fn listed(api: &Process, path: &str) -> Vec<Value> {
     list["items"].as_array().expect("a list").clone()
 }
 
-#[tokio::test]
-async fn an_api_killed_before_its_answer_gives_it_to_the_same_request_again() {
-    let installation = Installation::new();
+async fn an_api_killed_before_its_answer_gives_it_to_the_same_request_again(
+    installation: Installation,
+) {
     let upload = |url: &str, bytes: &'static str| post(url, "/v1/files?filename=a").body(bytes);
     let (api, again) = killed_then_again(&installation, |url| upload(url, "hello")).await;
     let first = json(again, 202).await;
@@ -170,9 +196,9 @@ async fn an_api_killed_before_its_answer_gives_it_to_the_same_request_again() {
     assert_eq!(files[0]["id"], first["id"]);
 }
 
-#[tokio::test]
-async fn an_api_killed_before_its_answer_leaves_one_session_and_one_batch() {
-    let installation = Installation::new();
+async fn an_api_killed_before_its_answer_leaves_one_session_and_one_batch(
+    installation: Installation,
+) {
     let asked = json!({ "original_filename": "a", "total_size_bytes": 5 });
     let (api, again) =
         killed_then_again(&installation, |url| post(url, "/v1/uploads").json(&asked)).await;
@@ -190,9 +216,9 @@ async fn an_api_killed_before_its_answer_leaves_one_session_and_one_batch() {
     assert_eq!(found, json(again, 201).await);
 }
 
-#[tokio::test]
-async fn an_api_killed_before_its_answer_shows_the_secret_to_the_same_request_again() {
-    let installation = Installation::new();
+async fn an_api_killed_before_its_answer_shows_the_secret_to_the_same_request_again(
+    installation: Installation,
+) {
     let asked = json!({ "url": "https://example.com/hook" });
     let (api, again) =
         killed_then_again(&installation, |url| post(url, "/v1/webhooks").json(&asked)).await;

@@ -1,5 +1,6 @@
 //! What the documents say, held against what is there.
 
+mod compose;
 mod dependencies;
 mod readme;
 

@@ -11,21 +11,27 @@ use tokio_util::sync::CancellationToken;
 const MIB: usize = 1024 * 1024;
 const PART: usize = 4 * MIB;
 const CONNECTIONS: usize = 8;
-/// A gibibyte takes a debug build a long time; a release build is asked for it.
+/// A gibibyte; half of it in a debug build, which takes minutes for one.
 const SIZE: usize = if cfg!(debug_assertions) {
-    128 * MIB
+    512 * MIB
 } else {
     1024 * MIB
 };
+/// By one connection.
+const TUS_SIZE: usize = SIZE / 4;
 /// What one connection carries in a second, so that there is time to be killed.
-const RATE: usize = if cfg!(debug_assertions) {
-    3 * MIB / 2
-} else {
-    12 * MIB
-};
-fn content(seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; SIZE];
-    StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
+const PART_RATE: usize = 4 * MIB;
+const TUS_RATE: usize = 8 * MIB;
+
+/// No two mebibytes are the same. Random numbers for all of it would take longer than the upload.
+fn content(seed: u64, size: usize) -> Vec<u8> {
+    let mut block = vec![0; MIB];
+    StdRng::seed_from_u64(seed).fill(&mut block[..]);
+    let mut bytes = Vec::with_capacity(size);
+    for number in 0..size / MIB {
+        block[..8].copy_from_slice(&number.to_be_bytes());
+        bytes.extend_from_slice(&block);
+    }
     bytes
 }
 
@@ -52,7 +58,7 @@ async fn send_part(topology: &Arc<Topology>, session: &str, number: usize, bytes
     let path = format!("{session}/parts/{number}");
     loop {
         let request = topology.request(Method::PUT, &path).await;
-        let body = Body::wrap_stream(topology.slowly(bytes.clone(), RATE));
+        let body = Body::wrap_stream(topology.slowly(bytes.clone(), PART_RATE));
         let request = request.header("Content-Length", bytes.len()).body(body);
         if let Ok(answer) = request.send().await {
             match answer.status().as_u16() {
@@ -72,7 +78,7 @@ async fn send_part(topology: &Arc<Topology>, session: &str, number: usize, bytes
 async fn upload_in_parts_over_two_nodes_that_are_killed_is_stored_and_hardly_sent_twice() {
     let seed = seed();
     let topology = Arc::new(Topology::start().await);
-    let bytes = Arc::new(content(seed));
+    let bytes = Arc::new(content(seed, SIZE));
     let asked = json!({
         "original_filename": "parts.bin", "total_size_bytes": SIZE, "chunk_size_bytes": PART,
     });
@@ -115,8 +121,7 @@ async fn upload_in_parts_over_two_nodes_that_are_killed_is_stored_and_hardly_sen
 async fn tus_upload_over_two_nodes_that_are_killed_is_stored_and_hardly_sent_twice() {
     let seed = seed();
     let topology = Arc::new(Topology::start().await);
-    // One connection carries less than eight.
-    let bytes = content(seed)[..SIZE / CONNECTIONS].to_vec();
+    let bytes = content(seed, TUS_SIZE);
     let post = topology.request(Method::POST, "/v1/tus").await;
     let post = post.header("Upload-Length", bytes.len()).send().await;
     let post = post.expect("an answer");
@@ -140,7 +145,7 @@ async fn tus_upload_over_two_nodes_that_are_killed_is_stored_and_hardly_sent_twi
             .header("Upload-Offset", offset)
             .header("Content-Type", "application/offset+octet-stream")
             .header("Content-Length", piece.len())
-            .body(Body::wrap_stream(topology.slowly(piece, RATE)));
+            .body(Body::wrap_stream(topology.slowly(piece, TUS_RATE)));
         if let Ok(answer) = patch.send().await {
             let status = answer.status().as_u16();
             assert!([204, 409, 423, 503].contains(&status), "{answer:?}");

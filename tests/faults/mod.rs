@@ -4,6 +4,7 @@ mod apart;
 mod broken_off;
 mod cluster;
 mod killed;
+mod lost_commit;
 mod one_bucket;
 mod outages;
 mod scaled;

@@ -1,8 +1,11 @@
-//! Redis, storage and receivers that go away and come back.
+//! Redis, PostgreSQL, storage and receivers that go away and come back.
 
 use super::cluster::Cluster;
 use crate::support::{Installation, TestApp, app::SOON, invariants};
-use landfall_test_servers::{RedisServer, S3Operation, S3Server, wait_until};
+use landfall_core::sweep::sweep;
+use landfall_test_servers::{
+    Durability, PostgresServer, RedisServer, S3Operation, S3Server, wait_until,
+};
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,4 +107,50 @@ async fn object_stored_with_the_answer_lost_is_stored_once() {
     assert_eq!(app.settled(&file["id"]).await["status"], "stored");
     let id = file["id"].as_str().unwrap().to_owned();
     invariants::hold(&app, &[id], &app.receiver.requests()).await;
+}
+
+/// Uploads until ten are acknowledged; while the database is away none is.
+async fn ten_more(app: &TestApp, acknowledged: &mut Vec<String>) {
+    for number in 0..10 {
+        let name = format!("{}.txt", acknowledged.len());
+        let file = wait_until(SOON, async || {
+            let request = app.post("/v1/files").query(&[("filename", &name)]);
+            let answer = request.body(vec![b'z'; 1000 + number]).send().await;
+            let answer = answer.map_err(|error| error.to_string())?;
+            match answer.status().as_u16() {
+                202 => Ok(answer.json::<serde_json::Value>().await.expect("a File")),
+                503 => Err("503".to_owned()),
+                _ => panic!("{answer:?}"),
+            }
+        })
+        .await;
+        acknowledged.push(file["id"].as_str().expect("an id").to_owned());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_that_drops_connections_restarts_and_crashes_loses_nothing() {
+    let postgres = PostgresServer::start(Durability::On).await;
+    let url = postgres.create_database().await;
+    let builder = TestApp::builder().set("database.url", &url);
+    let builder = builder.set("sweep.interval", "1s");
+    let app = builder.set("workers.lease", "3s").start().await;
+    app.webhook("/hook", &[]).await;
+    let mut acknowledged = Vec::new();
+    // Each while the files before are on their way.
+    ten_more(&app, &mut acknowledged).await;
+    assert!(postgres.kill_connections(&url).await > 0);
+    ten_more(&app, &mut acknowledged).await;
+    postgres.restart().await;
+    ten_more(&app, &mut acknowledged).await;
+    postgres.kill().await;
+    postgres.start_again().await;
+    ten_more(&app, &mut acknowledged).await;
+    app.receiver.wait_for(acknowledged.len(), SOON * 3).await;
+    let landfall = &app.parts.landfall;
+    wait_until(SOON, async || sweep(landfall).await.map(drop)).await;
+    invariants::come_to_rest(landfall).await;
+    let received = app.receiver.requests();
+    invariants::check(landfall, &acknowledged, &received).await;
+    invariants::doubles_are_few(landfall, &received, 3).await;
 }

@@ -11,6 +11,7 @@ mod ending;
 mod joining;
 mod killed;
 mod looking;
+mod racing;
 mod scaled;
 mod wire;
 

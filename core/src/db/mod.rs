@@ -26,6 +26,7 @@ use sea_orm::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::{path::Path, sync::Arc, time::Duration};
+use tracing::Instrument;
 
 /// How long a statement may wait for a connection, and SQLite for its lock.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -140,7 +141,7 @@ impl Database {
         match &self.write {
             Writer::Group(group) => group.run(operation).await,
             Writer::Pool(pool) => {
-                let transaction = pool.begin().await?;
+                let transaction = begin(pool.clone()).await?;
                 match operation(&transaction).await {
                     Ok(value) => {
                         transaction.commit().await?;
@@ -167,6 +168,15 @@ impl Database {
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
     }
+}
+
+/// Begins in a task that nobody cancels. sqlx notes that a connection is in a transaction when BEGIN is answered; a
+/// caller that went away before would leave it in one that nobody ends, and the pool would hand it on like that.
+async fn begin(pool: DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    let beginning = tokio::spawn(async move { pool.begin().await }.in_current_span());
+    beginning
+        .await
+        .map_err(|lost| DbErr::Conn(RuntimeErr::Internal(lost.to_string())))?
 }
 
 fn options(url: &str, connections: u32) -> ConnectOptions {

@@ -57,6 +57,8 @@ pub struct ListedObject {
     pub key: String,
     /// In bytes.
     pub size: u64,
+    /// As the store says it, with its quotes; none on a file system.
+    pub etag: Option<String>,
     pub modified: DateTime<Utc>,
 }
 

@@ -1,9 +1,11 @@
-//! Conformance suites of staging, storage and the transfer between them, over every backend.
+//! Conformance suites of staging, storage and the transfer between them, over every backend; the database's
+//! connections.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is over")]
 
 mod support;
 
+mod database;
 mod staging;
 mod staging_pieces;
 mod storage;

@@ -272,6 +272,36 @@ async fn staging_in_the_bucket_rides_out_a_few_faults() {
 }
 
 #[tokio::test]
+async fn copies_of_bytes_that_rotted_are_not_stored() {
+    let place = support::s3().await;
+    let bytes = noise(LARGE, 12);
+    let pieces = [place.stage(&bytes).await];
+    let keys = place.server().keys(BUCKET);
+    let second = place.server().root().join(BUCKET).join(&keys[1]);
+    let taken_in = std::fs::read(&second).unwrap();
+    let mut rotten = taken_in.clone();
+    rotten[1000] ^= 1;
+    std::fs::write(&second, rotten).unwrap();
+    let key = "uploads/rotten".parse().unwrap();
+    let landing = Landing {
+        known: Some(Sha256Digest::of(&bytes)),
+        ..landing(&pieces, &key)
+    };
+    // The digest is known, so nothing would have been read; the copy's own checksum tells.
+    let refused = land(&place.staging, &place.storage, &landing).await;
+    assert!(
+        matches!(refused, Err(TransferError::DigestMismatch { .. })),
+        "{refused:?}"
+    );
+    assert!(place.server().open_multipart_uploads().is_empty());
+    assert!(place.server().object(BUCKET, key.as_str()).is_none());
+    std::fs::write(&second, taken_in).unwrap();
+    let landed = land(&place.staging, &place.storage, &landing).await;
+    assert_eq!(landed.unwrap().size, LARGE as u64);
+    assert!(place.stored(&key).await == bytes);
+}
+
+#[tokio::test]
 async fn truncated_staging_is_never_stored() {
     for size in [1000, LARGE] {
         let place = support::s3().await;

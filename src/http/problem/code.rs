@@ -68,6 +68,7 @@ codes! {
     UnsupportedVersion PRECONDITION_FAILED "unsupported_version" "The protocol's version is not spoken here";
     UploadLocked LOCKED "upload_locked" "Another request is writing to the upload";
     ChecksumMismatch 460 "checksum_mismatch" "The bytes do not have the declared checksum";
+    HeadersTooLarge REQUEST_HEADER_FIELDS_TOO_LARGE "headers_too_large" "The headers are too large";
     TooLarge PAYLOAD_TOO_LARGE "too_large" "The request is too large";
     QuotaExceeded PAYLOAD_TOO_LARGE "quota_exceeded" "The owner has as much as it may have";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type" "The content type is not understood here";

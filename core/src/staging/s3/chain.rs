@@ -19,6 +19,8 @@ pub(crate) struct Segment {
     pub(crate) offset: u64,
     /// In bytes.
     pub(crate) size: u64,
+    /// As the store says it in lists.
+    pub(crate) etag: Option<String>,
 }
 
 type Segments = BoxStream<'static, Result<Segment, StagingError>>;
@@ -38,6 +40,7 @@ pub(super) fn segments(store: &Arc<S3Storage>, key: StagingKey, from: u64) -> Se
                     name: object.key,
                     offset,
                     size: object.size,
+                    etag: object.etag,
                 }))
             }))
         })

@@ -88,6 +88,7 @@ impl Walk {
                 Ok(metadata) if key.starts_with(&self.prefix) => self.add(ListedObject {
                     key,
                     size: metadata.len(),
+                    etag: None,
                     modified: modified(&metadata),
                 }),
                 Err(error) if !is_absent(&error) => return Err(error),

@@ -289,6 +289,7 @@ fn listed(object: &aws_sdk_s3::types::Object) -> Option<ListedObject> {
     Some(ListedObject {
         key: object.key()?.to_owned(),
         size: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0),
+        etag: object.e_tag().map(str::to_owned),
         modified: moment(object.last_modified()),
     })
 }

@@ -6,8 +6,9 @@
 use super::{NewObject, S3Storage, SignAs, error, fence, url::encoded};
 use crate::{digest::Sha256Digest, storage::StorageError};
 use aws_sdk_s3::{
+    operation::upload_part_copy::UploadPartCopyOutput,
     primitives::ByteStream,
-    types::{CompletedMultipartUpload, CompletedPart},
+    types::{CompletedMultipartUpload, CompletedPart, ServerSideEncryption},
 };
 use bytes::Bytes;
 use std::{ops::Range, sync::Arc};
@@ -106,12 +107,14 @@ impl Multipart {
         Ok(part(number, etag))
     }
 
-    /// Lets the store copy a range of another object of the bucket into part `number`.
+    /// Lets the store copy a range of another object of the bucket into part `number`. A copy of a whole object that
+    /// was put in one request must have its ETag, where ETags are checksums.
     pub(crate) async fn copy(
         &self,
         number: i32,
         from: &str,
         range: Range<u64>,
+        whole: Option<&str>,
     ) -> Result<CompletedPart, StorageError> {
         let size = range.end - range.start;
         let answer = self
@@ -133,6 +136,14 @@ impl Multipart {
         let etag = copied
             .and_then(|copied| copied.e_tag())
             .ok_or_else(|| incomplete("ETag"))?;
+        if let Some(whole) = whole
+            && has_checksums(&answer)
+            && let (Some(there), Some(copied)) = (md5(whole), md5(etag))
+            && !there.eq_ignore_ascii_case(copied)
+        {
+            let problem = "a copied part has another checksum than what it was copied from";
+            return Err(StorageError::NotAsSent(problem.to_owned()));
+        }
         Ok(part(number, etag))
     }
 
@@ -199,6 +210,23 @@ impl S3Storage {
             }
         }
     }
+}
+
+/// False where the store encrypts with keys of a customer's or of KMS: ETags are then no checksums. Source: "Amazon S3
+/// API Reference", `Object`.
+fn has_checksums(answer: &UploadPartCopyOutput) -> bool {
+    let by_kms = matches!(
+        answer.server_side_encryption(),
+        Some(ServerSideEncryption::AwsKms | ServerSideEncryption::AwsKmsDsse)
+    );
+    !by_kms && answer.sse_customer_algorithm().is_none()
+}
+
+/// The MD5 in an ETag, if that is one: some stores have others, and so has what came in parts.
+fn md5(etag: &str) -> Option<&str> {
+    let digits = etag.trim_matches('"');
+    let is_md5 = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    is_md5.then_some(digits)
 }
 
 fn part(number: i32, etag: &str) -> CompletedPart {

@@ -1,5 +1,5 @@
 //! Inside one bucket: the store copies the bytes by itself; they are read once to be hashed meanwhile, unless they were
-//! hashed as they came in.
+//! hashed as they came in. What was copied is held against what the store took in, by its own checksums.
 //!
 //! Possible when the staged segments are fit to be the parts of an object: all of one size but the last.
 
@@ -40,7 +40,7 @@ pub(super) async fn is_fit(from: &S3Staging, landing: &Landing<'_>) -> Result<bo
 }
 
 /// Copies all segments into the upload, and reads them to hash them unless the digest is known. The store has held the
-/// bytes of each segment against their SHA-256 when it took them in.
+/// bytes of each segment against their SHA-256 when it took them in, and a copy must have the segment's checksum.
 pub(super) async fn copy(
     staging: &Staging,
     from: &S3Staging,
@@ -70,7 +70,11 @@ pub(super) async fn copy(
                     copied.push(done?);
                 }
                 number += 1;
-                copying.push(async move { upload.copy(number, &segment.name, range).await });
+                copying.push(async move {
+                    let is_whole = range.end - range.start == segment.size;
+                    let etag = segment.etag.as_deref().filter(|_| is_whole);
+                    upload.copy(number, &segment.name, range, etag).await
+                });
             }
         }
         while let Some(done) = copying.next().await {

@@ -7,7 +7,10 @@ use super::{
 use crate::{
     digest::Sha256Digest,
     staging::{Place, Staging},
-    storage::s3::{Multipart, NewObject, S3Storage},
+    storage::{
+        StorageError,
+        s3::{Multipart, NewObject, S3Storage},
+    },
 };
 use aws_sdk_s3::types::CompletedPart;
 use bytes::Bytes;
@@ -56,12 +59,21 @@ pub(super) async fn send(
         Place::S3(from) if inside::is_fit(from, landing).await? => Some(from),
         _ => None,
     };
-    let part_size = part_size(size);
-    let upload = Multipart::begin(to, &object).await?;
-    let sent = match from {
-        Some(from) => inside::copy(staging, from, landing, &upload).await,
-        None if part_size > LARGEST_HELD => large::send(staging, landing, &upload, part_size).await,
-        None => send_parts(staging, to, landing, &upload, part_size).await,
+    let mut upload = Multipart::begin(to, &object).await?;
+    let copied = match from {
+        Some(from) => Some(inside::copy(staging, from, landing, &upload).await),
+        None => None,
+    };
+    let sent = match copied {
+        Some(Err(TransferError::Storage(StorageError::NotAsSent(problem)))) => {
+            tracing::warn!(%problem, "the store's copies are not as they should be; the bytes are read and sent");
+            // Copies that are still under way must not take the places of the parts.
+            upload.abort().await;
+            upload = Multipart::begin(to, &object).await?;
+            read_and_send(staging, to, landing, &upload).await
+        }
+        Some(copied) => copied,
+        None => read_and_send(staging, to, landing, &upload).await,
     };
     match sent {
         Ok((digest, parts)) => {
@@ -103,6 +115,18 @@ async fn send_single(
 /// The size of all parts but the last: few enough parts, and nothing finer than a MiB, as some stores want.
 fn part_size(size: u64) -> u64 {
     PART.max(size.div_ceil(MOST_PARTS).next_multiple_of(MIB))
+}
+
+async fn read_and_send(
+    staging: &Staging,
+    to: &Arc<S3Storage>,
+    landing: &Landing<'_>,
+    upload: &Multipart,
+) -> Result<(Sha256Digest, Vec<CompletedPart>), TransferError> {
+    match part_size(landing.size()) {
+        large if large > LARGEST_HELD => large::send(staging, landing, upload, large).await,
+        usual => send_parts(staging, to, landing, upload, usual).await,
+    }
 }
 
 async fn send_parts(

@@ -1,6 +1,6 @@
 //! `s3s-fs`, and what S3 has that it lacks: a list of the open multipart uploads, `NoSuchUpload`
-//! for those that are not, `NoSuchBucket`, one winner of a race of conditional writes, and no
-//! `aws-chunked` among the stored encodings.
+//! for those that are not, `NoSuchBucket`, one winner of a race of conditional writes, the ETags of
+//! what was put in lists, and no `aws-chunked` among the stored encodings.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,6 +35,8 @@ struct Inner {
     files: FileSystem,
     root: std::path::PathBuf,
     open: Mutex<HashMap<String, OpenUpload>>,
+    /// Of what was put in one request, by bucket and key.
+    etags: Mutex<HashMap<(String, String), ETag>>,
     writers: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -52,6 +54,7 @@ impl Store {
             files,
             root,
             open: Mutex::default(),
+            etags: Mutex::default(),
             writers: Mutex::default(),
         }))
     }
@@ -119,7 +122,12 @@ impl S3 for Store {
         } else {
             None
         };
-        self.0.files.put_object(request).await
+        let place = (request.input.bucket.clone(), request.input.key.clone());
+        let answer = self.0.files.put_object(request).await?;
+        if let Some(etag) = answer.output.e_tag.clone() {
+            lock(&self.0.etags).insert(place, etag);
+        }
+        Ok(answer)
     }
 
     async fn get_object(&self, request: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
@@ -241,7 +249,10 @@ impl S3 for Store {
         &self,
         request: S3Request<DeleteObjectInput>,
     ) -> Answer<DeleteObjectOutput> {
-        self.0.files.delete_object(request).await
+        let place = (request.input.bucket.clone(), request.input.key.clone());
+        let answer = self.0.files.delete_object(request).await?;
+        lock(&self.0.etags).remove(&place);
+        Ok(answer)
     }
 
     async fn delete_objects(
@@ -284,7 +295,14 @@ impl S3 for Store {
         &self,
         request: S3Request<ListObjectsV2Input>,
     ) -> Answer<ListObjectsV2Output> {
-        self.0.files.list_objects_v2(request).await
+        let bucket = request.input.bucket.clone();
+        let mut answer = self.0.files.list_objects_v2(request).await?;
+        let etags = lock(&self.0.etags);
+        for object in answer.output.contents.iter_mut().flatten() {
+            let place = (bucket.clone(), object.key.clone().unwrap_or_default());
+            object.e_tag = etags.get(&place).cloned();
+        }
+        Ok(answer)
     }
 
     async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {

@@ -1,0 +1,129 @@
+//! Connections to the database, its lock and its clock.
+
+use chrono::{TimeDelta, Utc};
+use futures::FutureExt;
+use landfall_core::{clock::Clock, db::Database};
+use landfall_test_servers::{PostgresServer, wait_until};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+const SOON: Duration = Duration::from_secs(20);
+const CONNECTIONS: u32 = 4;
+
+const INSERT: &str = "INSERT INTO kept (name) VALUES ('a')";
+
+/// Enough for BEGIN, the statement and the COMMIT to be on their way at some of them.
+const MOST_TURNS: u32 = 300;
+
+#[tokio::test]
+async fn writes_nobody_waits_for_any_more_leave_no_transaction_open() {
+    let server = tokio::task::spawn_blocking(PostgresServer::shared)
+        .await
+        .unwrap();
+    let url = server.create_database().await;
+    let db = Database::open(&url.clone().into(), CONNECTIONS)
+        .await
+        .unwrap();
+    let mut given_up = 0;
+    // The last ones are given up before BEGIN is answered; one that came to its end would hide what those before left.
+    for turns in (0..MOST_TURNS).rev() {
+        let write = db.write(|transaction| {
+            async move { transaction.execute_unprepared("SELECT 1").await.map(drop) }.boxed()
+        });
+        let written = tokio::select! {
+            biased;
+            written = write => Some(written),
+            () = turns_of_the_runtime(turns) => None,
+        };
+        given_up += u32::from(written.is_none());
+        written.unwrap_or(Ok::<_, DbErr>(())).unwrap();
+    }
+    assert!(given_up > MOST_TURNS / 10, "{given_up} were given up");
+    wait_until(SOON, async || {
+        let open = "SELECT count(*) FROM pg_stat_activity \
+                    WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
+        match server.query(&url, open).await.trim() {
+            "0" => Ok(()),
+            open => Err(format!("{open} connections rest in a transaction")),
+        }
+    })
+    .await;
+}
+
+async fn turns_of_the_runtime(turns: u32) {
+    for _ in 0..turns {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn clock_that_is_an_hour_off_is_set_by_the_database() {
+    let server = tokio::task::spawn_blocking(PostgresServer::shared)
+        .await
+        .unwrap();
+    let url = server.create_database().await;
+    let db = Database::open(&url.into(), 1).await.unwrap();
+    for hours in [1, -1] {
+        let clock = Clock::system();
+        clock.set_offset(TimeDelta::hours(hours));
+        db.set_clock(&clock).await.unwrap();
+        // The server runs on this machine, and a loaded one may take its time to answer.
+        let off = (clock.now() - Utc::now()).abs();
+        assert!(off < TimeDelta::seconds(5), "{off}");
+    }
+}
+
+/// As of a backup, or a process beside this one.
+#[tokio::test]
+async fn sqlite_whose_lock_somebody_else_has_is_read_and_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("a.db").display());
+    let one = Database::open(&url.clone().into(), CONNECTIONS)
+        .await
+        .unwrap();
+    let other = Database::open(&url.into(), CONNECTIONS).await.unwrap();
+    let made = one.write(|transaction| {
+        async move {
+            let make = "CREATE TABLE kept (name TEXT NOT NULL)";
+            transaction.execute_unprepared(make).await.map(drop)
+        }
+        .boxed()
+    });
+    made.await.unwrap_or_else(|error: DbErr| panic!("{error}"));
+    let (has_lock, locked) = oneshot::channel();
+    let (unlock, unlocked) = oneshot::channel::<()>();
+    let holding = tokio::spawn(async move {
+        one.write(move |transaction| {
+            async move {
+                transaction.execute_unprepared(INSERT).await?;
+                has_lock.send(()).unwrap();
+                unlocked.await.unwrap();
+                Ok::<_, DbErr>(())
+            }
+            .boxed()
+        })
+        .await
+    });
+    locked.await.unwrap();
+    let rows = async || {
+        let count = "SELECT name FROM kept".to_owned();
+        let count = Statement::from_string(DbBackend::Sqlite, count);
+        other.read().query_all_raw(count).await.unwrap().len()
+    };
+    let waiting = other.write(|transaction| {
+        async move { transaction.execute_unprepared(INSERT).await.map(drop) }.boxed()
+    });
+    tokio::pin!(waiting);
+    tokio::select! {
+        biased;
+        written = &mut waiting => panic!("it did not wait: {written:?}"),
+        there = rows() => assert_eq!(there, 0, "what is not committed is not read"),
+    }
+    unlock.send(()).unwrap();
+    holding.await.unwrap().unwrap();
+    waiting
+        .await
+        .unwrap_or_else(|error: DbErr| panic!("{error}"));
+    assert_eq!(rows().await, 2);
+}
