@@ -51,7 +51,7 @@ impl Asked {
     }
 
     /// Panics when the definition does not have this answer; answers it as it was.
-    pub(super) async fn is_answered_as_defined(self, response: Response) -> Response {
+    pub(super) async fn held_to_the_definition(self, response: Response) -> Response {
         let preflight = self.sent.contains_key("access-control-request-method");
         let Some(pattern) = pattern(&self.path).filter(|_| !preflight) else {
             return response;
@@ -162,11 +162,11 @@ async fn an_answer_that_is_not_in_the_definition_is_noticed() {
     let ask = || tus(&app, "HEAD", &path).build().expect("a request");
     let answer = async || app.client.execute(ask()).await.expect("an answer");
     let asked = Asked::of(&ask());
-    asked.is_answered_as_defined(answer().await).await;
+    asked.held_to_the_definition(answer().await).await;
     // The same answer to another question.
     let mut asked = Asked::of(&ask());
     asked.method = "DELETE".to_owned();
-    let held = tokio::spawn(asked.is_answered_as_defined(answer().await));
+    let held = tokio::spawn(asked.held_to_the_definition(answer().await));
     assert!(
         held.await
             .expect_err("200 is not said of DELETE")

@@ -46,7 +46,7 @@ async fn send(request: RequestBuilder) -> Response {
     let request = request.expect("a request");
     let asked = defined::Asked::of(&request);
     let answer = client.execute(request).await.expect("an answer");
-    asked.is_answered_as_defined(answer).await
+    asked.held_to_the_definition(answer).await
 }
 
 /// The path of a new upload of this length, named `a.txt`.

@@ -46,6 +46,16 @@ async fn sees_row(browser: &Browser, is_like: impl Fn(&Row) -> bool) -> Row {
     .await
 }
 
+/// The job has ended, and the process that was killed over it is missed in all its queues.
+fn is_over(rows: &[Row], lost: &str) -> bool {
+    let (gone, working): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.process == lost);
+    let is_idle = |row: &&Row| row.job.is_none() && row.text.contains("alive");
+    gone.len() == 3
+        && gone.iter().all(|row| row.text.contains("lost"))
+        && working.len() == 3
+        && working.iter().all(is_idle)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_worker_is_seen_to_go_and_its_job_to_move_and_to_end() {
     let app = TestApp::builder()
@@ -82,20 +92,11 @@ async fn a_killed_worker_is_seen_to_go_and_its_job_to_move_and_to_end() {
     });
     let moved = moved.await;
     assert!(moved.text.contains("alive"), "{}", moved.text);
-    // Then it ends, and the one that was killed is missed in all its queues.
     wait_until(AFTER_A_KILL, async || {
         let rows = rows(&browser).await;
-        let (gone, working): (Vec<&Row>, Vec<&Row>) =
-            rows.iter().partition(|row| row.process == lost);
-        let is_idle = |row: &&Row| row.job.is_none() && row.text.contains("alive");
-        let is_so = gone.len() == 3
-            && gone.iter().all(|row| row.text.contains("lost"))
-            && working.len() == 3
-            && working.iter().all(is_idle);
-        if is_so {
-            Ok(())
-        } else {
-            Err(format!("{rows:?}"))
+        match is_over(&rows, &lost) {
+            true => Ok(()),
+            false => Err(format!("{rows:?}")),
         }
     })
     .await;
