@@ -12,9 +12,9 @@ use serde_json::Value;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
-/// A worker that has been silent for longer is not counted: a live one beats every 2.5 s, and one that is gone is to
-/// be missed within 15 s.
-const ALIVE: Duration = Duration::from_secs(12);
+/// A worker that has been silent for longer is not counted: a live one beats every 2.5 s, and of one that is gone the
+/// alert rules are to tell within 15 s, which takes a scrape and an evaluation of 2 s each.
+const ALIVE: Duration = Duration::from_secs(9);
 
 /// Minutes of a queue's history.
 const HOUR: u32 = 60;

@@ -25,6 +25,7 @@ mod operations;
 mod pages;
 mod processes;
 mod quota;
+mod sealed;
 mod support;
 mod sweep;
 mod tus;

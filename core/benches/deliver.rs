@@ -13,7 +13,7 @@ use landfall_core::{
     deliver::{Deliverer, Outcome},
     dispatch::{Dispatch, DueDelivery},
     outbox::{self, BatchComplete, NewEvent, Replay, WriteError},
-    webhooks::{self, NewWebhook},
+    webhooks::{self, NewWebhook, sealing::Sealing},
 };
 use landfall_test_servers::{Durability, PostgresServer, Receiver};
 use sea_orm::{EntityTrait, PaginatorTrait};
@@ -141,7 +141,7 @@ async fn endpoint(db: &Database, clock: &Clock, url: String) -> WebhookId {
         secret: None,
         active: true,
     };
-    let created = webhooks::create(db, clock, new, None).await;
+    let created = webhooks::create(db, clock, &Sealing::default(), new, None).await;
     created.expect("the endpoint can be created").0.id
 }
 
@@ -153,6 +153,7 @@ fn settings() -> Webhooks {
         timeout: Duration::from_secs(30),
         endpoint_concurrency: 1024,
         allow_networks: vec!["127.0.0.0/8".parse().expect("a network")],
+        sealing: Sealing::default(),
     }
 }
 

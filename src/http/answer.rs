@@ -17,6 +17,8 @@ pub(super) struct Answer<T, const STATUS: u16 = 200> {
     pub(super) status: StatusCode,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: Vec<u8>,
+    /// What is shown once is sealed wherever it is kept.
+    pub(super) is_sealed: bool,
     of: PhantomData<fn() -> T>,
 }
 
@@ -47,6 +49,13 @@ impl<T: Serialize, const STATUS: u16> Answer<T, STATUS> {
         Ok(self)
     }
 
+    /// Shows a secret.
+    #[must_use]
+    pub(super) fn sealed(mut self) -> Self {
+        self.is_sealed = true;
+        self
+    }
+
     /// The client has this already (RFC 9110, section 15.4.5).
     #[must_use]
     pub(super) fn not_modified(mut self) -> Self {
@@ -68,6 +77,7 @@ impl<T, const STATUS: u16> Answer<T, STATUS> {
             status,
             headers,
             body,
+            is_sealed: false,
             of: PhantomData,
         }
     }

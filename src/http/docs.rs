@@ -37,18 +37,19 @@ pub(super) fn render(spec: &Value) -> String {
             body {
                 main {
                     h1 { "Landfall API " small { (text(&spec["info"]["version"])) } }
-                    p { (text(&spec["info"]["description"])) }
+                    p { (prose(&spec["info"]["description"])) }
                     p { "For programs: " a href="/openapi.json" { "/openapi.json" } "." }
                     @for (path, methods) in paths.into_iter().flatten() {
                         @for (method, operation) in methods.as_object().into_iter().flatten() {
                             (operation_of(path, method, operation))
                         }
                     }
+                    (problems(&spec["components"]["examples"]))
                     h2 { "Types" }
                     @for (name, schema) in schemas.into_iter().flatten() {
                         section id={ "type-" (name) } {
                             h3 { (name) }
-                            p { (text(&schema["description"])) }
+                            p { (prose(&schema["description"])) }
                             (properties(schema))
                         }
                     }
@@ -65,8 +66,8 @@ fn operation_of(path: &str, method: &str, operation: &Value) -> Markup {
     html! {
         section id=(text(&operation["operationId"])) {
             h2 { span.method { (method.to_uppercase()) } " " code { (path) } }
-            p { strong { (text(&operation["summary"])) } }
-            p { (text(&operation["description"])) }
+            p { strong { (prose(&operation["summary"])) } }
+            @if !text(&operation["description"]).is_empty() { p { (prose(&operation["description"])) } }
             @if parameters.is_some_and(|list| !list.is_empty()) {
                 table {
                     thead { tr { th scope="col" { "Parameter" } th scope="col" { "In" } th scope="col" { "Type" } th scope="col" { "Meaning" } } }
@@ -76,7 +77,7 @@ fn operation_of(path: &str, method: &str, operation: &Value) -> Markup {
                                 td { code { (text(&parameter["name"])) } }
                                 td { (text(&parameter["in"])) }
                                 td { (type_of(&parameter["schema"])) }
-                                td { (text(&parameter["description"])) }
+                                td { (prose(&parameter["description"])) }
                             }
                         }
                     }
@@ -89,10 +90,30 @@ fn operation_of(path: &str, method: &str, operation: &Value) -> Markup {
             ul {
                 @for (status, response) in responses.into_iter().flatten() {
                     li {
-                        code { (status) } " " (text(&response["description"])) " "
+                        code { (status) } " " (prose(&response["description"])) " "
                         @for (_, body) in response["content"].as_object().into_iter().flatten() {
                             (type_of(&body["schema"])) " "
                         }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Every problem there is, with what one says.
+fn problems(examples: &Value) -> Markup {
+    html! {
+        h2 #problems { "Problems" }
+        table {
+            thead { tr { th scope="col" { "Code" } th scope="col" { "Status" } th scope="col" { "Title" } th scope="col" { "For example" } } }
+            tbody {
+                @for (code, example) in examples.as_object().into_iter().flatten() {
+                    tr {
+                        td { code { (code) } }
+                        td { (example["value"]["status"]) }
+                        td { (text(&example["value"]["title"])) }
+                        td { (prose(&example["value"]["detail"])) }
                     }
                 }
             }
@@ -113,7 +134,7 @@ fn properties(schema: &Value) -> Markup {
                         tr {
                             td { code { (name) } @if is_required(name) { " *" } }
                             td { (type_of(field)) }
-                            td { (text(&field["description"])) }
+                            td { (prose(&field["description"])) }
                         }
                     }
                 }
@@ -149,4 +170,31 @@ fn type_of(schema: &Value) -> Markup {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("")
+}
+
+/// Text as it is to be read: what stands between backticks is code (CommonMark, «Code spans»). A backtick without its
+/// other one is itself.
+fn prose(value: &Value) -> Markup {
+    let pieces: Vec<&str> = text(value).split('`').collect();
+    html! {
+        @for (at, piece) in pieces.iter().enumerate() {
+            @if at % 2 == 0 { (piece) }
+            @else if at + 1 < pieces.len() { code { (piece) } }
+            @else { "`" (piece) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_between_backticks_is_code() {
+        let rendered = |text: &str| prose(&text.into()).into_string();
+        let found = rendered("Send `a<b`, or `c`.");
+        assert_eq!(found, "Send <code>a&lt;b</code>, or <code>c</code>.");
+        assert_eq!(rendered("one ` alone"), "one ` alone");
+        assert_eq!(rendered(""), "");
+    }
 }

@@ -11,6 +11,7 @@ use landfall_core::{
     digest::Sha256Digest,
     idempotency::{self, Entry, Keep, LONGEST_KEY, Ticket},
     tokens::Identity,
+    webhooks::sealing::Sealing,
 };
 use poem::{FromRequest, Request, RequestBody, Result};
 use std::{future::Future, time::Duration};
@@ -107,10 +108,14 @@ impl Idempotent {
             Entry::Answered {
                 fingerprint,
                 answer,
-            } => Ok(Turn::Compare(Prior {
-                fingerprint,
-                answer,
-            })),
+            } => {
+                let sealing = &landfall.config.webhooks.sealing;
+                let answer = opened(answer, sealing, &fingerprint)?;
+                Ok(Turn::Compare(Prior {
+                    fingerprint,
+                    answer,
+                }))
+            }
         }
     }
 
@@ -238,6 +243,19 @@ fn lasting<T, const STATUS: u16>(answer: &Answer<T, STATUS>) -> idempotency::Ans
     }
 }
 
+/// The answer as it was given: one that showed a secret is kept sealed, as of the request's fingerprint.
+fn opened(
+    mut answer: idempotency::Answer,
+    sealing: &Sealing,
+    fingerprint: &str,
+) -> Result<idempotency::Answer, Problem> {
+    if let Ok(text) = std::str::from_utf8(&answer.body) {
+        let opened = sealing.open(fingerprint, text).map_err(Problem::failed)?;
+        answer.body = opened.into_bytes();
+    }
+    Ok(answer)
+}
+
 impl Lock {
     fn hold(landfall: Landfall, ticket: Ticket) -> Self {
         let (renewing, held) = (landfall.clone(), ticket.clone());
@@ -265,8 +283,17 @@ impl Lock {
         answer: MakeAnswer<R, T, STATUS>,
     ) -> Option<Keep<R>> {
         let ticket = self.ticket.clone()?;
+        let sealing = self.landfall.config.webhooks.sealing.clone();
+        let of = fingerprint.clone();
         Some(Keep::new(ticket, fingerprint, move |done| {
-            Ok(lasting(&answer(done)?))
+            let answer = answer(done)?;
+            let mut kept = lasting(&answer);
+            if answer.is_sealed {
+                kept.body = sealing
+                    .seal(&of, std::str::from_utf8(&kept.body)?)
+                    .into_bytes();
+            }
+            Ok(kept)
         }))
     }
 

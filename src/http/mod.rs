@@ -178,6 +178,12 @@ pub fn spec() -> String {
     pretty(&definition::complete(&service().spec()))
 }
 
+/// Every method and path of the dashboard, for whoever wants to knock at each.
+#[must_use]
+pub fn pages() -> Vec<(Method, &'static str)> {
+    web::pages().each().collect()
+}
+
 fn pretty(definition: &Value) -> String {
     format!("{definition:#}")
 }

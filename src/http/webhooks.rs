@@ -51,7 +51,9 @@ impl Webhooks {
                 secret: value.secret.map(Into::into),
                 active: value.active.unwrap_or(true),
             };
-            Ok(webhooks::create(&landfall.db, &landfall.clock, new, keep).await?)
+            let (db, clock) = (&landfall.db, &landfall.clock);
+            let sealing = &landfall.config.webhooks.sealing;
+            Ok(webhooks::create(db, clock, sealing, new, keep).await?)
         };
         idempotent
             .once(&state, &caller.0, digest, created, work)
@@ -153,7 +155,8 @@ impl Webhooks {
         let landfall = state.landfall.clone();
         let work = async move |keep| {
             let (db, clock) = (&landfall.db, &landfall.clock);
-            Ok(webhooks::rotate_secret(db, clock, WebhookId(id.0), keep).await?)
+            let sealing = &landfall.config.webhooks.sealing;
+            Ok(webhooks::rotate_secret(db, clock, sealing, WebhookId(id.0), keep).await?)
         };
         let nothing = Sha256Digest::of(b"");
         idempotent
@@ -263,11 +266,12 @@ type Shown = (webhooks::Webhook, Secret);
 
 fn created(created: &Shown) -> Result<Answer<wire::Webhook, 201>, Problem> {
     let location = format!("/v1/webhooks/{}", created.0.id);
-    Answer::new(&with_secret(created))?.with(header::LOCATION, &location)
+    let answer = Answer::new(&with_secret(created))?.sealed();
+    answer.with(header::LOCATION, &location)
 }
 
 fn rotated(rotated: &Shown) -> Result<Answer<wire::Webhook>, Problem> {
-    Answer::new(&with_secret(rotated))
+    Ok(Answer::new(&with_secret(rotated))?.sealed())
 }
 
 fn with_secret((webhook, secret): &Shown) -> wire::Webhook {

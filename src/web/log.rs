@@ -56,7 +56,11 @@ async fn show(
         Some(subject) => format!("What was done to {subject}"),
         None => "What was done by hand".to_owned(),
     };
-    Ok(Page::new("Log", Section::Log, parts::panel(&heading, list)).show(&visitor))
+    let body = html! {
+        h1.unseen { "Log" }
+        (parts::panel(&heading, list))
+    };
+    Ok(Page::new("Log", Section::Log, body).show(&visitor))
 }
 
 fn rows(entries: &[Entry]) -> Markup {

@@ -62,9 +62,16 @@ impl Pages {
 
     /// Tells which paths there are.
     pub(crate) fn name(&self, routes: &mut Routes) {
-        for entry in &self.0 {
-            routes.add(entry.path, entry.method.clone());
+        for (method, path) in self.each() {
+            routes.add(path, method);
         }
+    }
+
+    /// Every method and path.
+    pub(crate) fn each(&self) -> impl Iterator<Item = (Method, &'static str)> {
+        self.0
+            .iter()
+            .map(|entry| (entry.method.clone(), entry.path))
     }
 
     /// Puts a gate before each page and adds it to the routes.

@@ -1,9 +1,14 @@
 //! Requests made to hurt: each is refused, and the next one is served.
 
-use crate::support::{TestApp, app::problem};
+use super::token;
+use crate::support::{TestApp, app::problem, process::command};
+use landfall_core::tokens::TokenScope;
 use reqwest::multipart::Form;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::process::Stdio;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
 };
 
@@ -170,4 +175,108 @@ async fn paths_that_climb_lead_nowhere() {
     }
     let found = app.get("/v1/files/nonsense").send().await.unwrap();
     problem(found, 404, "not_found").await;
+}
+
+/// What somebody would like to see in the log.
+const FORGED: &str = "forged-entry";
+
+/// Everything of a request that could end up in a log, with line breaks in it where HTTP lets one put them.
+async fn forge(address: &str, secret: &str) {
+    let line = format!("%0a%0d%0aERROR%20{FORGED}%1b%5b2J");
+    let bearer = format!("authorization: Bearer {secret}\r\n");
+    for (target, headers, body) in [
+        (format!("GET /v1/files/{line}"), String::new(), ""),
+        (format!("GET /{line}?q={line}"), String::new(), ""),
+        (format!("GET /sign-in?next={line}"), String::new(), ""),
+        (format!("GET /v1/files?q={line}"), bearer.clone(), ""),
+        (
+            format!("POST /v1/files?filename={line}"),
+            bearer.clone(),
+            "hello",
+        ),
+        (
+            "POST /v1/files?filename=a".to_owned(),
+            format!("{bearer}content-type: text/{FORGED}\r\nx-request-id: a\tERROR {FORGED}\r\n"),
+            "hello",
+        ),
+        (
+            "GET /v1/files".to_owned(),
+            format!("traceparent: 00-{FORGED}\r\nx-request-id: \u{85}ERROR {FORGED}\r\n"),
+            "",
+        ),
+        (
+            "POST /sign-in".to_owned(),
+            "content-type: application/x-www-form-urlencoded\r\n".to_owned(),
+            "token=lf_%0aERROR%20forged-entry",
+        ),
+        (
+            "POST /v1/webhooks".to_owned(),
+            format!("{bearer}content-type: application/json\r\n"),
+            r#"{"url":"http://127.0.0.1:9/\nERROR forged-entry"}"#,
+        ),
+    ] {
+        let length = body.len();
+        let request = format!(
+            "{target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        );
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        let status = String::from_utf8_lossy(&answer[..answer.len().min(12)]).into_owned();
+        assert!(!status.starts_with("HTTP/1.1 5"), "{target}: {status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_request_writes_a_line_of_the_log() {
+    let app = TestApp::builder()
+        .workers(&[])
+        .set("auth.mode", "tokens")
+        .set("log.level", "debug")
+        .start()
+        .await;
+    let all = [TokenScope::Upload, TokenScope::Read, TokenScope::Admin];
+    let secret = token(&app, "ops", &all).await;
+    for format in ["json", "human"] {
+        let mut environment = app.installation.environment();
+        environment.push(("LANDFALL__LOG__FORMAT".to_owned(), format.to_owned()));
+        let mut serve = command(&["serve"], &environment);
+        serve
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut serve = serve.spawn().unwrap();
+        let mut said = BufReader::new(serve.stdout.take().unwrap()).lines();
+        let listening = said.next_line().await.unwrap().unwrap();
+        let address = listening.strip_prefix("listening on http://").unwrap();
+        let mut log = serve.stderr.take().unwrap();
+        let log = tokio::spawn(async move {
+            let mut text = String::new();
+            log.read_to_string(&mut text).await.unwrap();
+            text
+        });
+        forge(address, &secret).await;
+        let pid = Pid::from_raw(serve.id().unwrap().cast_signed()).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        assert!(serve.wait().await.unwrap().success());
+        let log = log.await.unwrap();
+        assert!(
+            log.contains("answered"),
+            "every request is in this log: {log}"
+        );
+        assert!(!log.contains(&secret) && !log.contains('\u{1b}'), "{log}");
+        for line in log.lines() {
+            match format {
+                "json" => {
+                    let entry: Value = serde_json::from_str(line).unwrap();
+                    assert_ne!(entry["level"], "ERROR", "{line}");
+                }
+                _ => assert!(
+                    line.starts_with("20"),
+                    "a line begins with its time: {line}"
+                ),
+            }
+        }
+    }
 }

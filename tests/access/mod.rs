@@ -6,6 +6,8 @@ mod cross_origin;
 mod hostile;
 mod limits;
 mod matrix;
+mod pages;
+mod timing;
 
 use crate::support::TestApp;
 use landfall_core::tokens::{self, TokenScope};

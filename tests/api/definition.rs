@@ -34,11 +34,15 @@ fn every_operation_lists_the_problems_it_answers() {
     let examples = spec["components"]["examples"]
         .as_object()
         .expect("examples");
-    let mut listed = BTreeSet::new();
+    let (mut listed, mut open) = (BTreeSet::new(), BTreeSet::new());
     for operation in operations(&spec) {
         let id = &operation["operationId"];
         let responses = operation["responses"].as_object().expect("answers");
         assert!(!responses.contains_key("default"), "{id}");
+        if !operation["security"].is_array() {
+            open.insert(id.as_str().expect("an id"));
+            continue;
+        }
         for status in ["401", "403", "429", "500", "503"] {
             assert!(responses.contains_key(status), "{id}: {status}");
         }
@@ -56,19 +60,34 @@ fn every_operation_lists_the_problems_it_answers() {
             }
         }
     }
-    // No operation has the wrong method or headers without end; the rest are those of tus, which is no part of the
-    // definition.
-    let elsewhere = [
-        "checksum_mismatch",
-        "headers_too_large",
-        "method_not_allowed",
-        "unsupported_version",
-        "upload_gone",
-        "upload_locked",
-    ];
     let all = Code::ALL.iter().map(|code| code.as_str());
+    // No operation has the wrong method, or headers without end.
+    let elsewhere = ["method_not_allowed", "headers_too_large"];
     let expected = all.filter(|code| !elsewhere.contains(code)).collect();
     assert_eq!(listed, expected);
+    let for_anybody = [
+        "getHealth",
+        "getMetrics",
+        "getReadiness",
+        "tusOptions",
+        "tusUploadOptions",
+    ];
+    assert_eq!(open, BTreeSet::from(for_anybody));
+}
+
+#[test]
+fn every_example_of_a_problem_tells_of_one_occurrence() {
+    let spec: Value = serde_json::from_str(&spec()).expect("JSON");
+    let examples = spec["components"]["examples"].as_object();
+    for (code, example) in examples.expect("examples") {
+        let problem = &example["value"];
+        let text = |field: &str| problem[field].as_str().expect("a text").to_owned();
+        let (title, detail) = (text("title"), text("detail"));
+        assert_ne!(detail.trim_end_matches('.'), title, "{code}");
+        for fault in problem["errors"].as_array().into_iter().flatten() {
+            assert!(fault["field"].is_string() && fault["message"].is_string());
+        }
+    }
 }
 
 #[test]
@@ -94,7 +113,7 @@ fn every_type_has_an_example_with_its_fields() {
     }
 }
 
-pub(super) fn operations(spec: &Value) -> impl Iterator<Item = &Value> {
+fn operations(spec: &Value) -> impl Iterator<Item = &Value> {
     let paths = spec["paths"].as_object().expect("paths").values();
     paths.flat_map(|path| path.as_object().expect("operations").values())
 }
@@ -151,12 +170,21 @@ async fn the_definition_and_its_page_have_every_path() {
         "/v1/files/{id}/content",
         "/v1/webhooks",
         "/v1/events/{id}/redeliver",
+        "/v1/tus",
+        "/v1/tus/{id}",
+        "/healthz",
+        "/readyz",
+        "/metrics",
     ] {
         assert!(paths.contains_key(path), "{path}");
     }
     for path in paths.keys() {
         assert!(page.contains(path.as_str()), "{path}");
     }
+    for code in Code::ALL {
+        assert!(page.contains(&format!("<code>{}</code>", code.as_str())));
+    }
+    assert!(!page.contains('`'), "code is shown as code");
     for outside in ["<script", "http://", "https://cdn", "@import"] {
         assert!(!page.contains(outside), "{outside}");
     }

@@ -1,14 +1,25 @@
 //! An outside judge: schemathesis makes requests from the definition, right and wrong ones, and holds each answer
 //! against it.
 
-use super::definition::operations;
 use crate::support::TestApp;
 use landfall_core::tokens::{self, TokenScope};
 use secrecy::ExposeSecret;
+use serde_json::Value;
 use std::{path::Path, time::Duration};
 use tokio::process::Command;
 
 const WITHIN: Duration = Duration::from_secs(240);
+
+/// How many operations there are, without those of tus: an upload is a conversation of several requests, of which an
+/// answer to a made up one says little. What tests/tus sends is held against the definition instead.
+fn judged() -> usize {
+    let spec: Value = serde_json::from_str(&landfall::http::spec()).expect("JSON");
+    let paths = spec["paths"].as_object().expect("paths").iter();
+    let judged = paths.filter(|(path, _)| !path.starts_with("/v1/tus"));
+    judged
+        .map(|(_, operations)| operations.as_object().expect("operations").len())
+        .sum()
+}
 
 /// Fails with its report when it finds anything.
 async fn judge(app: &TestApp, arguments: &[&str]) {
@@ -31,8 +42,7 @@ async fn judge(app: &TestApp, arguments: &[&str]) {
     let report = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{report}\n{errors}");
-    let all = serde_json::from_str(&landfall::http::spec()).expect("JSON");
-    let tested = format!("Tested: {}\n", operations(&all).count());
+    let tested = format!("Tested: {}\n", judged());
     assert!(report.contains(&tested), "{report}");
 }
 

@@ -1,13 +1,70 @@
-//! `/readyz` says what is wrong within 15 s, and nothing of the inside of the server.
+//! `/readyz`, the overview and the alerts say what is wrong within 15 s, and nothing of the inside of the server.
 
 use crate::support::TestApp;
 use landfall_test_servers::{Durability, PostgresServer, RedisServer, S3Server, wait_until};
 use landfall_workers::QueueName;
 use serde_json::Value;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What the issue allows.
 const SEEN_WITHIN: Duration = Duration::from_secs(15);
+
+const ALERTS: &str = include_str!("../../examples/monitoring/alerts.yaml");
+
+/// What each check's fault is called on the overview, and by the alert rules.
+const TOLD: [(&str, &str, &str); 6] = [
+    ("database", "Database is down.", "LandfallDatabaseDown"),
+    ("redis", "Redis cannot be reached.", "LandfallRedisDown"),
+    ("storage", "Storage is down.", "LandfallStorageDown"),
+    ("staging", "Staging is down.", "LandfallStagingDown"),
+    ("workers", "No worker runs.", "LandfallNoWorker"),
+    ("sweep", "The sweep is late.", "LandfallSweepLate"),
+];
+
+/// A duration in whole seconds that stands behind this in the alert rules.
+fn seconds(name: &str) -> Duration {
+    let (_, rest) = ALERTS.split_once(name).unwrap();
+    let (number, _) = rest.split_once('s').unwrap();
+    Duration::from_secs(number.trim().parse().unwrap())
+}
+
+/// The sample an alert fires over when it is zero. It must not wait before it fires.
+fn sample(alert: &str) -> String {
+    let (_, rest) = ALERTS.split_once(&format!("- alert: {alert}\n")).unwrap();
+    let rule = rest.split("- alert:").next().unwrap();
+    assert!(!rule.contains("for:"), "{alert} waits");
+    let (_, expression) = rule.split_once("expr: ").unwrap();
+    let expression = expression.lines().next().unwrap();
+    let inner = expression.strip_suffix(") == 0").unwrap();
+    inner.split_once('(').unwrap().1.to_owned()
+}
+
+/// Waits until the overview and the metrics tell of the fault as well: the metrics soon enough for Prometheus to scrape
+/// them and to look at its rules.
+async fn told(app: &TestApp, check: &str, begun: Instant) {
+    let (_, sentence, alert) = TOLD.into_iter().find(|told| told.0 == check).unwrap();
+    let left = |of: Duration| of.saturating_sub(begun.elapsed());
+    let line = format!("{} 0\n", sample(alert));
+    let rules = seconds("scrape_interval:") + seconds("    interval:");
+    wait_until(left(SEEN_WITHIN - rules), async || {
+        let metrics = app.text("/metrics").await;
+        if metrics.contains(&line) {
+            Ok(())
+        } else {
+            Err(metrics)
+        }
+    })
+    .await;
+    wait_until(left(SEEN_WITHIN), async || {
+        let overview = app.text("/").await;
+        if overview.contains(sentence) {
+            Ok(())
+        } else {
+            Err(overview)
+        }
+    })
+    .await;
+}
 
 async fn ready(app: &TestApp) -> Result<Value, String> {
     let answer = app.get("/readyz").send().await;
@@ -20,6 +77,7 @@ async fn ready(app: &TestApp) -> Result<Value, String> {
 
 /// Waits until the check has the status, and answers the whole report.
 async fn seen(app: &TestApp, check: &str, status: &str) -> Value {
+    let begun = Instant::now();
     let report = wait_until(SEEN_WITHIN, async || {
         let report = ready(app).await?;
         if report["checks"][check]["status"] == status {
@@ -41,6 +99,9 @@ async fn seen(app: &TestApp, check: &str, status: &str) -> Value {
         "/tmp",
     ] {
         assert!(!text.contains(inside), "{inside} is told: {text}");
+    }
+    if status != "ok" {
+        told(app, check, begun).await;
     }
     report
 }

@@ -247,7 +247,8 @@ async fn a_file_is_finalized_now_or_deleted_when_its_state_allows() {
         .await;
     let file = entity::FileId(text(&id).parse().unwrap());
     let landfall = &app.parts.landfall;
-    landfall_core::finalize::finalize(landfall, file, "by hand")
+    landfall_core::finalize::Finalizer::new(landfall, "by hand")
+        .finalize(file)
         .await
         .unwrap();
     assert_eq!(

@@ -1,8 +1,7 @@
 //! No page and no list runs a query that grows with its table: on a seeded installation each statement that was
 //! read with is explained by the database itself.
 
-use crate::support::TestApp;
-use landfall::http;
+use crate::support::{TestApp, watched::serve_watched};
 use landfall_core::{
     db::Database,
     seed::{self, Amount},
@@ -13,8 +12,6 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 /// Rows enough for a planner to prefer an index, and few enough for a test.
 const ROWS: u64 = 20_000;
@@ -63,27 +60,17 @@ impl Watched {
             .expect("rows by the thousand");
         let seen = Seen::default();
         let noting = Arc::clone(&seen);
-        let mut landfall = app.parts.landfall.clone();
-        landfall.db = landfall.db.watched(move |statement| {
+        let watcher = move |statement: &Statement| {
             let mut seen = noting.lock().unwrap_or_else(PoisonError::into_inner);
             seen.entry(statement.sql.clone())
                 .or_insert_with(|| statement.clone());
-        });
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let stop = CancellationToken::new();
-        tokio::spawn(http::serve(
-            landfall,
-            app.parts.queues.clone(),
-            app.parts.meter.clone(),
-            listener,
-            stop.clone(),
-        ));
+        };
+        let (url, stop) = serve_watched(&app, watcher).await;
         Self {
             app,
             url,
             seen,
-            _stop: stop.drop_guard(),
+            _stop: stop,
         }
     }
 

@@ -85,6 +85,15 @@ impl Browser {
         }
     }
 
+    /// Has pages shown as somebody sees them whose desktop is dark, or light.
+    pub async fn theme(&self, dark: bool) {
+        let value = if dark { "dark" } else { "light" };
+        let features = json!([{ "name": "prefers-color-scheme", "value": value }]);
+        let call =
+            json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": features } });
+        self.send(Method::POST, "/goog/cdp/execute", call).await;
+    }
+
     pub async fn go(&self, url: &str) {
         self.send(Method::POST, "/url", json!({ "url": url })).await;
     }

@@ -5,6 +5,7 @@ pub mod browser;
 pub mod installation;
 pub mod invariants;
 pub mod process;
+pub mod watched;
 
 pub use app::TestApp;
 pub use installation::Installation;

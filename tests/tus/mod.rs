@@ -6,6 +6,7 @@ mod browsers;
 mod checksums;
 mod clients;
 mod creation;
+mod defined;
 mod draft;
 mod ending;
 mod joining;
@@ -40,8 +41,13 @@ fn tus(app: &TestApp, name: &str, path: &str) -> RequestBuilder {
         .header("Tus-Resumable", "1.0.0")
 }
 
+/// The answer, which is held against the definition.
 async fn send(request: RequestBuilder) -> Response {
-    request.send().await.expect("an answer")
+    let (client, request) = request.build_split();
+    let request = request.expect("a request");
+    let asked = defined::Asked::of(&request);
+    let answer = client.execute(request).await.expect("an answer");
+    asked.held_to_the_definition(answer).await
 }
 
 /// The path of a new upload of this length, named `a.txt`.

@@ -1,11 +1,18 @@
 //! In a real browser.
 
-use super::{jobs::kill_jobs, visitor::token};
+use super::{
+    jobs::kill_jobs,
+    visitor::{token, uploaded},
+};
 use crate::support::{
     TestApp,
+    app::SOON,
     browser::{Browser, ENTER},
 };
 use landfall_core::tokens::TokenScope;
+use landfall_queue::NewJob;
+use landfall_test_servers::wait_until;
+use landfall_workers::MaintenanceJob;
 
 #[tokio::test]
 async fn an_operator_signs_in_sees_figures_change_and_repairs() {
@@ -63,6 +70,94 @@ async fn an_operator_signs_in_sees_figures_change_and_repairs() {
     for url in browser.requested().await {
         assert!(url.starts_with(&app.url), "{url} is of another host");
     }
+    browser.close().await;
+}
+
+#[tokio::test]
+async fn a_dead_job_is_run_again_once_its_cause_is_mended() {
+    let app = TestApp::start().await;
+    let file = app
+        .settled(&app.upload("gone.txt", "hello").await["id"])
+        .await;
+    let folder = app.parts.landfall.config.storage.path.join("uploads");
+    // What is in the way of the object's removal.
+    let object = files_in(&folder).pop().expect("the object");
+    std::fs::remove_file(&object).expect("it is removed");
+    std::fs::create_dir_all(object.join("in-the-way")).expect("a folder");
+    let id = file["id"].as_str().expect("an id");
+    let deleted = app.delete(&format!("/v1/files/{id}")).send().await;
+    assert_eq!(deleted.expect("an answer").status(), 204);
+    let purge = MaintenanceJob::Purge {
+        file_id: id.parse().expect("an id"),
+    };
+    let job = NewJob::new("purge-once", purge).max_attempts(1);
+    let pushed = app.parts.queues.maintenance.push(job).await;
+    pushed.expect("pushed");
+
+    let browser = Browser::open(1280, 900).await;
+    browser.go(&app.url).await;
+    browser.sees("1 job of maintenance is dead.").await;
+    std::fs::remove_dir_all(&object).expect("the way is free");
+    browser
+        .click("button[formaction='/jobs/maintenance/dead/run-again']")
+        .await;
+    browser.sees("1 job of maintenance runs again.").await;
+    wait_until(SOON, async || {
+        let page = browser.text().await;
+        (!page.contains("is dead")).then_some(())
+    })
+    .await;
+    browser
+        .go(&format!("{}/jobs/maintenance/dead", app.url))
+        .await;
+    browser.sees("No job of maintenance is dead.").await;
+    browser
+        .go(&format!("{}/jobs/maintenance/done", app.url))
+        .await;
+    browser.sees("purge-once").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.close().await;
+}
+
+/// The files in a folder, and in those in it.
+fn files_in(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let each = paths.flat_map(|path| match path.is_dir() {
+        true => files_in(&path),
+        false => vec![path],
+    });
+    each.collect()
+}
+
+#[tokio::test]
+async fn an_onlooker_finds_no_button_and_is_refused_what_is_behind_one() {
+    let app = TestApp::builder().set("auth.mode", "tokens").start().await;
+    let sender = token(&app, "ann", &[TokenScope::Upload]).await;
+    let file = uploaded(&app, &sender, "hers.txt").await;
+    let secret = token(&app, "ann", &[TokenScope::Read]).await;
+    let browser = Browser::open(1280, 900).await;
+    browser.go(&app.url).await;
+    browser.sees("Sign in").await;
+    browser.write("#token", &format!("{secret}{ENTER}")).await;
+    browser.sees("ann (read-only)").await;
+    for path in ["/", "/jobs", "/files", &format!("/files/{file}")] {
+        browser.go(&format!("{}{path}", app.url)).await;
+        browser.sees("ann (read-only)").await;
+        let acts = "return [...document.querySelectorAll('[formaction], form[method=post]:not(#act)')]\
+            .map(act => act.formAction || act.action).filter(path => !path.endsWith('/sign-out'))";
+        assert_eq!(browser.run(acts).await, serde_json::json!([]), "{path}");
+    }
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    for path in ["/jobs/finalize/pause", &format!("/files/{file}/delete")] {
+        let press = format!(
+            "return fetch('{path}', {{ method: 'POST', body: new URLSearchParams({{ \
+             csrf: document.querySelector('[name=csrf]').value }}) }}).then(answer => answer.status)"
+        );
+        assert_eq!(browser.run(&press).await, 403, "{path}");
+    }
+    browser.go(&format!("{}/log", app.url)).await;
+    browser.sees("needs a token with the scope `admin`").await;
     browser.close().await;
 }
 

@@ -20,6 +20,14 @@ pub async fn token(app: &TestApp, owner: &str, scopes: &[TokenScope]) -> String 
     created.expect("a token").1.expose_secret().to_owned()
 }
 
+/// Uploads a file of this name with this token and answers its id.
+pub async fn uploaded(app: &TestApp, token: &str, name: &str) -> String {
+    let request = app.post("/v1/files").query(&[("filename", name)]);
+    let sent = request.bearer_auth(token).body("hello").send().await;
+    let file = crate::support::app::json(sent.expect("an answer"), 202).await;
+    file["id"].as_str().expect("an id").to_owned()
+}
+
 /// A browser, as far as the server can tell.
 #[derive(Debug)]
 pub struct Visitor<'a> {

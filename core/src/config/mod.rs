@@ -7,7 +7,7 @@ mod reader;
 mod s3;
 mod values;
 
-use crate::config::reader::Reader;
+use crate::{config::reader::Reader, webhooks::sealing::Sealing};
 pub use ipnet::IpNet;
 pub use reader::{ConfigError, Fault, Sources};
 pub use s3::S3Settings;
@@ -125,6 +125,8 @@ pub struct Webhooks {
     pub timeout: Duration,
     pub endpoint_concurrency: u32,
     pub allow_networks: Vec<IpNet>,
+    /// `webhooks.secret_key` and `webhooks.previous_secret_key`.
+    pub sealing: Sealing,
 }
 
 #[derive(Clone, Debug)]
@@ -293,6 +295,10 @@ impl Config {
                 timeout: read.within("webhooks.timeout", Duration::from_millis(100), 600 * SECOND),
                 endpoint_concurrency: read.within("webhooks.endpoint_concurrency", 1, 1024),
                 allow_networks: read.list("webhooks.allow_networks"),
+                sealing: Sealing::new(
+                    read.optional("webhooks.secret_key"),
+                    read.optional("webhooks.previous_secret_key"),
+                ),
             },
             sweep: Sweep {
                 interval: read.within("sweep.interval", SECOND, DAY),

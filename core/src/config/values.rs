@@ -1,5 +1,6 @@
 //! What a setting may be: each type reads itself from a TOML value or from the text of an environment variable.
 
+use crate::webhooks::sealing::SealingKey;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
@@ -89,6 +90,10 @@ macro_rules! parsed {
 parsed!(
     SocketAddr,
     "an address and port such as `127.0.0.1:8080` or `[::1]:8080`"
+);
+parsed!(
+    SealingKey,
+    "the base64 of 32 bytes, as `openssl rand -base64 32` makes it"
 );
 parsed!(IpNet, "a network such as `10.0.0.0/8`");
 

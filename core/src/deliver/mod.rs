@@ -21,6 +21,7 @@ use crate::{
     config::{Config, Webhooks},
     db::{self, Database},
     trace,
+    webhooks::sealing::Sealing,
 };
 use backoff::Backoff;
 pub use client::ANSWER_LIMIT;
@@ -30,6 +31,7 @@ pub use due::{DueCursor, DuePage, due, end_orphaned};
 use entity::{AttemptId, DeliveryId, Timestamp, WebhookId, attempt};
 pub use guard::{Forbidden, Guard};
 use ledger::{Claim, Claimed, Entry, Ledger, Verdict};
+use request::RequestError;
 use sea_orm::DbErr;
 use std::{
     sync::Arc,
@@ -116,6 +118,7 @@ pub struct Deliverer {
     ledger: Ledger,
     client: Client,
     backoff: Backoff,
+    sealing: Sealing,
     max_attempts: u32,
     lease: Duration,
 }
@@ -143,6 +146,7 @@ impl Deliverer {
             ledger: Ledger::start(db, clock, worker, lease),
             client: Client::new(webhooks),
             backoff: Backoff::new(webhooks),
+            sealing: webhooks.sealing.clone(),
             max_attempts: webhooks.max_attempts,
             lease,
         }
@@ -217,8 +221,14 @@ impl Deliverer {
             return entry(claimed, None, Verdict::Failed { error });
         };
         let at = self.clock.now();
-        let request = match request::build(&claimed.event, endpoint, at) {
+        let request = match request::build(&claimed.event, endpoint, &self.sealing, at) {
             Ok(request) => request,
+            // Another process has the key, or this one will.
+            Err(error @ RequestError::Sealed(_)) => {
+                let at = self.clock.after(self.backoff.delay(1));
+                let error = chain(&error);
+                return entry(claimed, None, Verdict::Retry { at, error });
+            }
             Err(error) => {
                 let error = chain(&error);
                 return entry(claimed, None, Verdict::Failed { error });

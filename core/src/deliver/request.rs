@@ -3,7 +3,10 @@
 use crate::{
     outbox::EventType,
     trace,
-    webhooks::signing::{InvalidSecret, Secret, signatures},
+    webhooks::{
+        sealing::{SealError, Sealing},
+        signing::{InvalidSecret, Secret, signatures},
+    },
 };
 use bytes::Bytes;
 use entity::{Timestamp, outbox_event, webhook_endpoint};
@@ -21,11 +24,14 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("Landfall/", env!("CARGO_PKG_VERSION")));
 
-/// Why there is nothing to send. It is the same at the next attempt.
+/// Why there is nothing to send. But for a seal it is the same at the next attempt.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
     #[error("the endpoint's secret cannot be used; rotate it")]
     Secret(#[from] InvalidSecret),
+    /// This process does not have the key yet, or not any more.
+    #[error("the endpoint's secret cannot be opened")]
+    Sealed(#[from] SealError),
     #[error("the event cannot be written as JSON")]
     Body(#[from] serde_json::Error),
     #[error("the event's id cannot stand in a header")]
@@ -50,6 +56,7 @@ struct Body<'a> {
 pub(super) fn build(
     event: &outbox_event::Model,
     endpoint: &webhook_endpoint::Model,
+    sealing: &Sealing,
     at: Timestamp,
 ) -> Result<SignedRequest, RequestError> {
     let body = serde_json::to_vec(&Body {
@@ -58,12 +65,16 @@ pub(super) fn build(
         data: &event.payload,
     })?;
     let id = event.id.to_string();
-    let mut secrets = vec![Secret::parse(&endpoint.secret)?];
+    let of = endpoint.id.to_string();
+    let secret = |stored: &str| -> Result<Secret, RequestError> {
+        Ok(Secret::parse(&sealing.open(&of, stored)?)?)
+    };
+    let mut secrets = vec![secret(&endpoint.secret)?];
     let still_signs = endpoint
         .previous_secret_expires_at
         .is_some_and(|end| at < end);
     if let Some(previous) = endpoint.previous_secret.as_deref().filter(|_| still_signs) {
-        secrets.push(Secret::parse(previous)?);
+        secrets.push(secret(previous)?);
     }
     let mut headers = HeaderMap::with_capacity(6);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

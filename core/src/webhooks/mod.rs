@@ -3,6 +3,7 @@
 //! Owns an endpoint from its creation to its deletion, which hides it and ends its deliveries. Sends nothing.
 
 mod fields;
+pub mod sealing;
 pub mod signing;
 
 use crate::{
@@ -21,6 +22,7 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
     QuerySelect, UpdateMany, sea_query::Expr,
 };
+use sealing::Sealing;
 use signing::Secret;
 use std::{
     collections::{HashMap, HashSet},
@@ -116,6 +118,7 @@ impl From<endpoint::Model> for Webhook {
 pub async fn create(
     db: &Database,
     clock: &Clock,
+    sealing: &Sealing,
     new: NewWebhook,
     keep: Option<Keep<(Webhook, Secret)>>,
 ) -> Result<(Webhook, Secret), WebhookError> {
@@ -123,13 +126,14 @@ pub async fn create(
     let now = clock.now();
     let mut faults = Faults::default();
     let secret = faults.secret(new.secret.as_ref().map(|secret| secret.expose_secret()));
+    let id = WebhookId::generate();
     let row = endpoint::Model {
-        id: WebhookId::generate(),
+        id,
         url: faults.url(&new.url),
         event_types: faults.event_types(new.event_types).into(),
         description: faults.description(new.description),
         active: new.active,
-        secret: secret.expose().to_owned(),
+        secret: sealing.seal(&id.to_string(), secret.expose()),
         previous_secret: None,
         previous_secret_expires_at: None,
         consecutive_failures: 0,
@@ -256,10 +260,12 @@ pub async fn update(
 pub async fn rotate_secret(
     db: &Database,
     clock: &Clock,
+    sealing: &Sealing,
     id: WebhookId,
     keep: Option<Keep<(Webhook, Secret)>>,
 ) -> Result<(Webhook, Secret), WebhookError> {
     let secret = Secret::generate();
+    let sealed = sealing.seal(&id.to_string(), secret.expose());
     let change = existing(id)
         .col_expr(
             endpoint::Column::PreviousSecret,
@@ -269,7 +275,7 @@ pub async fn rotate_secret(
             endpoint::Column::PreviousSecretExpiresAt,
             Expr::val(clock.after(ROTATION_OVERLAP)),
         )
-        .col_expr(endpoint::Column::Secret, Expr::val(secret.expose()))
+        .col_expr(endpoint::Column::Secret, Expr::val(sealed))
         .col_expr(endpoint::Column::UpdatedAt, Expr::val(clock.now()));
     db.write(move |transaction| {
         Box::pin(async move {

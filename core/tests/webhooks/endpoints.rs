@@ -20,9 +20,10 @@ over_both_databases!(
 async fn endpoint_is_created_listed_changed_and_deleted(place: Place) {
     let mut new = new_webhook("https://example.com/hook", &["file.stored", "file.stored"]);
     new.description = "the media pipeline".to_owned();
-    let (webhook, secret) = webhooks::create(&place.db, &place.clock, new, None)
-        .await
-        .unwrap();
+    let (webhook, secret) =
+        webhooks::create(&place.db, &place.clock, &place.config.sealing, new, None)
+            .await
+            .unwrap();
     assert_eq!(webhook.event_types, ["file.stored"]);
     assert!(secret.expose().starts_with("whsec_"));
     assert_eq!(webhooks::get(&place.db, webhook.id).await.unwrap(), webhook);
@@ -67,7 +68,7 @@ async fn wrong_fields_are_refused_all_at_once(place: Place) {
     new.description = "x".repeat(webhooks::DESCRIPTION_LIMIT + 1);
     new.secret = Some("whsec_short".to_owned().into());
     let Err(WebhookError::Invalid(faults)) =
-        webhooks::create(&place.db, &place.clock, new, None).await
+        webhooks::create(&place.db, &place.clock, &place.config.sealing, new, None).await
     else {
         panic!("created");
     };
@@ -88,13 +89,20 @@ async fn given_secret_is_taken_and_made_ones_differ(place: Place) {
     let given = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let mut new = new_webhook("https://example.com/", &[]);
     new.secret = Some(given.to_owned().into());
-    let (webhook, secret) = webhooks::create(&place.db, &place.clock, new, None)
-        .await
-        .unwrap();
+    let (webhook, secret) =
+        webhooks::create(&place.db, &place.clock, &place.config.sealing, new, None)
+            .await
+            .unwrap();
     assert_eq!(secret.expose(), given);
-    let (_, rotated) = webhooks::rotate_secret(&place.db, &place.clock, webhook.id, None)
-        .await
-        .unwrap();
+    let (_, rotated) = webhooks::rotate_secret(
+        &place.db,
+        &place.clock,
+        &place.config.sealing,
+        webhook.id,
+        None,
+    )
+    .await
+    .unwrap();
     let row = place.endpoint_row(webhook.id).await;
     assert_eq!(row.secret, rotated.expose());
     assert_eq!(row.previous_secret.as_deref(), Some(given));
@@ -138,7 +146,7 @@ async fn what_is_not_there_is_not_found(place: Place) {
             webhooks::update(db, clock, id, patch).await.unwrap_err()
         ));
         assert!(not_found(
-            webhooks::rotate_secret(db, clock, id, None)
+            webhooks::rotate_secret(db, clock, &place.config.sealing, id, None)
                 .await
                 .unwrap_err()
         ));

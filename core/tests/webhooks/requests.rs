@@ -92,9 +92,15 @@ async fn webhook_id_is_the_same_on_every_attempt(place: Place) {
 
 async fn both_secrets_sign_for_a_day_after_a_rotation(place: Place) {
     let (webhook, old) = place.endpoint("/", &[]).await;
-    let (_, new) = webhooks::rotate_secret(&place.db, &place.clock, webhook.id, None)
-        .await
-        .unwrap();
+    let (_, new) = webhooks::rotate_secret(
+        &place.db,
+        &place.clock,
+        &place.config.sealing,
+        webhook.id,
+        None,
+    )
+    .await
+    .unwrap();
     let deliver = async || {
         let written = place.stored().await;
         assert_eq!(
@@ -117,7 +123,7 @@ async fn test_event_goes_to_its_endpoint_alone_even_if_switched_off(place: Place
     place.endpoint("/other", &[]).await;
     let mut new = new_webhook(&place.receiver.url("/tried"), &["batch.complete"]);
     new.active = false;
-    let (webhook, _) = webhooks::create(&place.db, &place.clock, new, None)
+    let (webhook, _) = webhooks::create(&place.db, &place.clock, &place.config.sealing, new, None)
         .await
         .unwrap();
     for _ in 0..2 {
@@ -153,9 +159,10 @@ async fn forbidden_addresses_are_never_reached(mut place: Place) {
         "0.0.0.0",
     ] {
         let new = new_webhook(&format!("http://{host}:{port}"), &[]);
-        let (webhook, _) = webhooks::create(&place.db, &place.clock, new, None)
-            .await
-            .unwrap();
+        let (webhook, _) =
+            webhooks::create(&place.db, &place.clock, &place.config.sealing, new, None)
+                .await
+                .unwrap();
         let (_, due) = webhooks::test(&place.db, &place.clock, webhook.id)
             .await
             .unwrap();
@@ -176,7 +183,7 @@ async fn forbidden_addresses_are_never_reached(mut place: Place) {
 async fn https_to_a_server_without_tls_fails_and_is_retried(place: Place) {
     let url = place.receiver.url("/").replace("http://", "https://");
     let new = new_webhook(&url, &[]);
-    webhooks::create(&place.db, &place.clock, new, None)
+    webhooks::create(&place.db, &place.clock, &place.config.sealing, new, None)
         .await
         .unwrap();
     let written = place.stored().await;

@@ -18,7 +18,7 @@ use landfall_core::{
     digest::Sha256Digest,
     dispatch::{Dispatch, DueDelivery},
     outbox::{self, FileStored, NewEvent, WriteError, Written},
-    webhooks::{self, NewWebhook, Webhook, signing::Secret},
+    webhooks::{self, NewWebhook, Webhook, sealing::Sealing, signing::Secret},
 };
 use landfall_test_servers::{PostgresServer, Receiver};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
@@ -92,6 +92,7 @@ impl Place {
                 timeout: Duration::from_secs(5),
                 endpoint_concurrency: 16,
                 allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
+                sealing: Sealing::default(),
             },
             postgres_url: None,
             _folder: folder,
@@ -111,6 +112,7 @@ impl Place {
         webhooks::create(
             &self.db,
             &self.clock,
+            &self.config.sealing,
             new_webhook(&self.receiver.url(path), event_types),
             None,
         )

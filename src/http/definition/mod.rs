@@ -1,11 +1,13 @@
 //! The definition of the API: what poem-openapi makes of the handlers, completed with what their types cannot say.
 //!
-//! Owns which problems each operation answers, the bounds of fields and the examples. Refuses to say anything of an
-//! operation, a schema or a field that does not exist.
+//! Owns which problems each operation answers, the bounds of fields and the examples, and the description of the paths
+//! whose handlers have no such types. Refuses to say anything of an operation, a schema or a field that does not exist.
 
 mod operations;
+mod operators;
 mod problems;
 mod schemas;
+mod tus;
 
 use serde_json::Value;
 
@@ -16,8 +18,12 @@ use serde_json::Value;
 #[must_use]
 pub(super) fn complete(spec: &str) -> Value {
     let mut spec: Value = serde_json::from_str(spec).expect("the definition is JSON");
+    add(&mut spec["paths"], operators::paths());
+    add(&mut spec["paths"], tus::paths());
+    add(&mut spec["components"]["schemas"], operators::schemas());
     schemas::complete(&mut spec);
     operations::complete(&mut spec);
+    tus::complete(&mut spec);
     spec["components"]["examples"] = problems::examples();
     spec
 }

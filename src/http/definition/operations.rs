@@ -71,7 +71,8 @@ fn describe(id: &str, status: &str, response: &mut Value, location: bool) {
 
 /// Bounds the parameters that are text. In a question, an empty one is as good as none.
 fn bound_parameters(operation: &mut Value, asks: bool) {
-    let parameters = operation["parameters"].as_array_mut();
+    let parameters = operation.get_mut("parameters");
+    let parameters = parameters.and_then(Value::as_array_mut);
     for parameter in parameters.into_iter().flatten() {
         if asks && parameter["in"] == "query" {
             parameter["allowEmptyValue"] = true.into();

@@ -4,7 +4,7 @@ use crate::http::problem::{Code, FieldError, Problem};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Whatever is asked for.
+/// Wherever a token is wanted.
 const ALWAYS: [Code; 5] = [
     Code::Unauthorized,
     Code::Forbidden,
@@ -51,6 +51,20 @@ const BYTES: [Code; 5] = [
     Code::StagingFull,
 ];
 
+/// Whatever is asked of `/v1/tus`: a header may be malformed, and the version another.
+const TUS: [Code; 2] = [Code::MalformedRequest, Code::UnsupportedVersion];
+
+/// Where tus takes bytes.
+const TUS_BYTES: [Code; 7] = [
+    Code::UnsupportedMediaType,
+    Code::RequestTimeout,
+    Code::ChecksumMismatch,
+    Code::TooLarge,
+    Code::UploadGone,
+    Code::UploadLocked,
+    Code::StagingFull,
+];
+
 /// What an operation answers besides what its form says.
 fn own(id: &str) -> Vec<Code> {
     match id {
@@ -74,6 +88,20 @@ fn own(id: &str) -> Vec<Code> {
         "abortUpload" => vec![Code::UploadClosed, Code::InFlight],
         "createBatch" => vec![Code::InvalidMetadata],
         "redeliverEvent" => vec![Code::Conflict],
+        "tusCreate" => {
+            let new = [
+                Code::InvalidName,
+                Code::InvalidMetadata,
+                Code::NotFound,
+                Code::Conflict,
+                Code::QuotaExceeded,
+                Code::TypeNotAllowed,
+            ];
+            [&new[..], &TUS, &TUS_BYTES].concat()
+        }
+        "tusAppend" => [&[Code::Conflict, Code::QuotaExceeded][..], &TUS, &TUS_BYTES].concat(),
+        "tusLook" | "tusTerminate" => [&[Code::UploadGone, Code::UploadLocked][..], &TUS].concat(),
+        "tusContent" => vec![Code::MalformedRequest, Code::NotStored, Code::UploadGone],
         _ => Vec::new(),
     }
 }
@@ -85,6 +113,10 @@ fn codes(path: &str, operation: &Value, keyed: bool) -> Vec<Code> {
         let mut given = parameters.into_iter().flatten();
         given.any(|parameter| parameter[key] == value)
     };
+    // Who watches the service, or asks what is spoken, is answered whatever is wrong.
+    if !operation["security"].is_array() {
+        return Vec::new();
+    }
     let mut codes = ALWAYS.to_vec();
     codes.extend(own(operation["operationId"].as_str().unwrap_or_default()));
     if path.contains('{') {
@@ -160,13 +192,72 @@ pub(super) fn examples() -> Value {
 }
 
 fn example(code: Code) -> Problem {
-    let mut problem = Problem::new(code, format!("{}.", code.title()));
+    let mut problem = Problem::new(code, detail(code));
     let field = match code {
         Code::UnknownField => ("colour", "allowed are url, event_types, description"),
         Code::InvalidMetadata => ("metadata", "is to be a JSON object"),
         Code::InvalidName => ("filename", "a name has 1 to 255 bytes"),
+        Code::InvalidCursor => ("cursor", "is none that a list gave out"),
         _ => return problem,
     };
     problem.errors.push(FieldError::new(field.0, field.1));
     problem
+}
+
+/// What is said of one occurrence.
+fn detail(code: Code) -> &'static str {
+    match code {
+        Code::MalformedRequest => "The body is no JSON: expected `,` or `}` at line 1 column 42.",
+        Code::UnknownField => "The body has fields that do not exist; `errors` names each.",
+        Code::MissingFile => "The form has no `file` part.",
+        Code::TooManyFiles => {
+            "The form has more than one `file` part; send one file with each request."
+        }
+        Code::EmptyFile => "The file has no bytes; send at least one.",
+        Code::InvalidName => "`filename`: a name has 1 to 255 bytes",
+        Code::InvalidMetadata => "`metadata`: is to be a JSON object",
+        Code::InvalidCursor => "`cursor`: is none that a list gave out",
+        Code::Unauthorized => "The token is unknown, expired or revoked.",
+        Code::Forbidden => "This needs a token with the scope `admin`.",
+        Code::NotFound => "There is no such file.",
+        Code::MethodNotAllowed => "Allowed here: GET, HEAD, POST.",
+        Code::HeadersTooLarge => "A request may have 100 headers.",
+        Code::RequestTimeout => "Nothing of the body came for 30s.",
+        Code::Conflict => "The batch is closed and takes no more files.",
+        Code::NotStored => "The file is not stored yet; wait with `?wait=` on the file.",
+        Code::PartsMissing => "Parts 51 and 53-54 have not arrived.",
+        Code::PartConflict => "Part 7 has arrived before, with other bytes.",
+        Code::UploadClosed => "The upload is complete; delete its file instead.",
+        Code::InFlight => {
+            "The first request with this Idempotency-Key is under way; try again when it is done."
+        }
+        Code::UploadGone => "The upload has expired, failed or been given up; begin again.",
+        Code::UnsupportedVersion => "Send `Tus-Resumable: 1.0.0`.",
+        Code::UploadLocked => "Ask how far the upload is, and try again after a moment.",
+        Code::ChecksumMismatch => {
+            "What came has another SHA-1 than `Upload-Checksum` says; it was discarded."
+        }
+        Code::TooLarge => "The largest file taken in has 53687091200 bytes.",
+        Code::QuotaExceeded => "With this upload the owner would have more than 10 GiB.",
+        Code::UnsupportedMediaType => {
+            "The body is to be JSON, with `Content-Type: application/json`."
+        }
+        Code::TypeNotAllowed => "Files of the type application/x-msdownload are refused.",
+        Code::RangeNotSatisfiable => "The file has 73400320 bytes.",
+        Code::DigestMismatch => {
+            "The request's body does not have the digest in its headers (RFC 9530: of the whole form)."
+        }
+        Code::SizeMismatch => "Part 7 has 8388608 bytes, 5242880 came.",
+        Code::IdempotencyKeyReused => {
+            "This Idempotency-Key was used for another request; take a new one for each."
+        }
+        Code::RateLimited => "The owner `surveys` has had its 50 requests a second; go on in 1 s.",
+        Code::Internal => {
+            "The request failed in the server; its log has the reason under the request's id."
+        }
+        Code::Unavailable => "Something the server depends on does not answer; try again soon.",
+        Code::StagingFull => {
+            "Staging has 1.2 GiB left of its quota; try again when files have moved on."
+        }
+    }
 }

@@ -58,16 +58,18 @@ fn row(worker: &WorkerInfo, now: SystemTime, may_repair: bool) -> Markup {
             td { @if alive { (state("alive", Tone::Ok)) } @else { (state("lost", Tone::Bad)) } }
             td {
                 @if worker.running.is_empty() { span.dim { "nothing" } }
+                // What it held is others' by now, or will be when its lease has run out.
+                @else if !alive { span.dim { "held when it fell silent:" } }
                 @for job in worker.running.iter().take(MOST_JOBS) {
                     div {
                         @if may_repair { a.mono href={ "/jobs/" (queue) "/job/" (job.id) } { (job.id) } }
                         @else { (queue) }
-                        " " span.dim { (span(age(moment(job.since), moment(now)))) }
+                        @if alive { " " span.dim { (span(age(moment(job.since), moment(now)))) } }
                     }
                 }
                 @if worker.running.len() > MOST_JOBS { span.sub { "and " (worker.running.len() - MOST_JOBS) " more" } }
             }
-            td.n { (worker.running.len()) " of " (worker.concurrency) }
+            td.n { @if alive { (worker.running.len()) " of " (worker.concurrency) } @else { "–" } }
             td.n { (beat(worker, moment(now))) }
         }
     }

@@ -111,7 +111,8 @@ pub(super) async fn create(
         secret: None,
         active: true,
     };
-    let created = webhooks::create(&landfall.db, &landfall.clock, new, None)
+    let sealing = &landfall.config.webhooks.sealing;
+    let created = webhooks::create(&landfall.db, &landfall.clock, sealing, new, None)
         .await
         .map_err(Refusal::from)?;
     Ok(show_secret(&dashboard, &visitor, "webhook.create", created).await?)
@@ -124,7 +125,9 @@ pub(super) async fn rotate(
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
     let landfall = dashboard.landfall();
-    let rotated = webhooks::rotate_secret(&landfall.db, &landfall.clock, WebhookId(id), None).await;
+    let sealing = &landfall.config.webhooks.sealing;
+    let rotated =
+        webhooks::rotate_secret(&landfall.db, &landfall.clock, sealing, WebhookId(id), None).await;
     Ok(show_secret(
         &dashboard,
         &visitor,

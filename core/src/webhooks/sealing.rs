@@ -1,0 +1,277 @@
+//! Webhook secrets at rest: sealed by ChaCha20-Poly1305 (RFC 8439) under `webhooks.secret_key`, or plain without one.
+//!
+//! Owns what a sealed text looks like, and the way from plain to sealed, from one key to the next, and back. What is
+//! sealed is bound to what it is of: moved to another row it does not open. Refuses to guess: with a key that does not
+//! open what is there, no process starts.
+//!
+//! A crash while secrets are sealed anew leaves some as they were; the next start goes on with them.
+
+use crate::db::Database;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use entity::{WebhookId, webhook_endpoint as endpoint};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+};
+use std::{fmt, str::FromStr, sync::Arc};
+
+/// What tells a sealed text from a plain one: neither a secret nor an answer in JSON begins like this.
+const PREFIX: &str = "sealed:v1:";
+
+/// Endpoints looked at in one query.
+const PAGE: u64 = 500;
+
+/// A key, 256 bits. Never printed.
+#[derive(Clone)]
+pub struct SealingKey(Arc<LessSafeKey>);
+
+/// Not a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key is the base64 of 32 bytes")]
+pub struct InvalidKey;
+
+impl FromStr for SealingKey {
+    type Err = InvalidKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKey> {
+        let bytes = STANDARD.decode(text).map_err(|_| InvalidKey)?;
+        let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes).map_err(|_| InvalidKey)?;
+        Ok(Self(Arc::new(LessSafeKey::new(key))))
+    }
+}
+
+impl fmt::Debug for SealingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealingKey")
+    }
+}
+
+/// Why a sealed text is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    #[error("it is sealed, and webhooks.secret_key is not set")]
+    NoKey,
+    #[error(
+        "webhooks.secret_key is not the key it is sealed with; if that one was replaced, it is webhooks.previous_secret_key"
+    )]
+    WrongKey,
+}
+
+/// Why secrets could not be brought under the key there is now.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    #[error("the secret of webhook endpoint {0} cannot be opened")]
+    Sealed(WebhookId, #[source] SealError),
+    #[error("webhook endpoints could not be read or written")]
+    Database(#[from] DbErr),
+}
+
+/// What secrets are sealed and opened with; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Sealing {
+    /// Seals and opens; none: secrets stand as they are.
+    key: Option<SealingKey>,
+    /// Opens what was sealed before the key was changed, or taken away.
+    previous: Option<SealingKey>,
+}
+
+impl Sealing {
+    /// By `webhooks.secret_key` and `webhooks.previous_secret_key`.
+    #[must_use]
+    pub fn new(key: Option<SealingKey>, previous: Option<SealingKey>) -> Self {
+        Self { key, previous }
+    }
+
+    /// Text that opens with the key alone, and only as of `of`; without a key the text itself.
+    #[must_use]
+    pub fn seal(&self, of: &str, plain: &str) -> String {
+        let Some(SealingKey(key)) = &self.key else {
+            return plain.to_owned();
+        };
+        // So few are ever sealed that no nonce comes twice by chance (RFC 8439, section 4).
+        let nonce: [u8; NONCE_LEN] = rand::random();
+        let mut bytes = plain.as_bytes().to_vec();
+        let unique = Nonce::assume_unique_for_key(nonce);
+        key.seal_in_place_append_tag(unique, Aad::from(of), &mut bytes)
+            .expect("a text is far shorter than the cipher's longest");
+        let sealed = [&nonce[..], &bytes].concat();
+        format!("{PREFIX}{}", STANDARD.encode(sealed))
+    }
+
+    /// The text that was sealed as of `of`; one that is not sealed is itself.
+    ///
+    /// # Errors
+    /// [`SealError`], also when it was sealed as of something else, or changed.
+    pub fn open(&self, of: &str, stored: &str) -> Result<String, SealError> {
+        let Some(encoded) = stored.strip_prefix(PREFIX) else {
+            return Ok(stored.to_owned());
+        };
+        let mut keys = self.key.iter().chain(&self.previous).peekable();
+        if keys.peek().is_none() {
+            return Err(SealError::NoKey);
+        }
+        let sealed = STANDARD.decode(encoded).map_err(|_| SealError::WrongKey)?;
+        keys.find_map(|key| opened(key, of, &sealed))
+            .ok_or(SealError::WrongKey)
+    }
+
+    /// The text as it is to be stored now; none when it is so already.
+    fn renewed(&self, of: &str, stored: &str) -> Result<Option<String>, SealError> {
+        let is_sealed = stored.starts_with(PREFIX);
+        let plain = self.open(of, stored)?;
+        let is_current = match &self.key {
+            None => !is_sealed,
+            Some(key) => {
+                let alone = Self::new(Some(key.clone()), None);
+                is_sealed && alone.open(of, stored).is_ok()
+            }
+        };
+        Ok((!is_current).then(|| self.seal(of, &plain)))
+    }
+}
+
+fn opened(SealingKey(key): &SealingKey, of: &str, sealed: &[u8]) -> Option<String> {
+    let (nonce, bytes) = sealed.split_at_checked(NONCE_LEN)?;
+    let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+    let mut bytes = bytes.to_vec();
+    let plain = key.open_in_place(nonce, Aad::from(of), &mut bytes).ok()?;
+    String::from_utf8(plain.to_vec()).ok()
+}
+
+/// Has every secret stand in the database as the settings say: sealed with the key, or plain without one. Tells how many
+/// endpoints were changed. Several processes may do it at once.
+///
+/// # Errors
+/// [`SettleError::Sealed`] when a secret does not open; those before it are changed, which the next call finds done.
+pub async fn settle(db: &Database, sealing: &Sealing) -> Result<u64, SettleError> {
+    let (mut settled, mut after) = (0, None);
+    loop {
+        let mut select = endpoint::Entity::find()
+            .filter(endpoint::Column::DeletedAt.is_null())
+            .order_by_asc(endpoint::Column::Id)
+            .limit(PAGE);
+        if let Some(after) = after {
+            select = select.filter(endpoint::Column::Id.gt(after));
+        }
+        let rows = select.all(db.read()).await?;
+        let Some(last) = rows.last() else {
+            return Ok(settled);
+        };
+        after = Some(last.id);
+        for row in rows {
+            settled += settle_one(db, sealing, row).await?;
+        }
+    }
+}
+
+async fn settle_one(
+    db: &Database,
+    sealing: &Sealing,
+    row: endpoint::Model,
+) -> Result<u64, SettleError> {
+    let (id, of) = (row.id, row.id.to_string());
+    let renewed = |stored: &str| {
+        let renewed = sealing.renewed(&of, stored);
+        renewed.map_err(|error| SettleError::Sealed(id, error))
+    };
+    let secret = renewed(&row.secret)?;
+    let previous = row.previous_secret.as_deref().map(renewed).transpose()?;
+    let previous = previous.flatten();
+    if secret.is_none() && previous.is_none() {
+        return Ok(0);
+    }
+    // One that was rotated meanwhile has what it has by whoever rotated it.
+    let mut change = endpoint::Entity::update_many()
+        .filter(endpoint::Column::Id.eq(id))
+        .filter(endpoint::Column::Secret.eq(&row.secret));
+    if let Some(secret) = secret {
+        change = change.col_expr(endpoint::Column::Secret, Expr::val(secret));
+    }
+    if let Some(previous) = previous {
+        change = change.col_expr(endpoint::Column::PreviousSecret, Expr::val(previous));
+    }
+    let changed = db
+        .write(move |transaction| {
+            Box::pin(async move { Ok::<_, DbErr>(change.exec(transaction).await?.rows_affected) })
+        })
+        .await?;
+    Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> Option<SealingKey> {
+        Some(STANDARD.encode([byte; 32]).parse().unwrap())
+    }
+
+    fn sealing(byte: u8) -> Sealing {
+        Sealing::new(key(byte), None)
+    }
+
+    #[test]
+    fn what_is_sealed_opens_with_its_key_as_what_it_is() {
+        let sealed = sealing(1).seal("a", "whsec_secret");
+        assert!(sealed.starts_with(PREFIX) && !sealed.contains("secret"));
+        assert_eq!(sealing(1).open("a", &sealed).unwrap(), "whsec_secret");
+        assert_ne!(
+            sealing(1).seal("a", "whsec_secret"),
+            sealed,
+            "never the same twice"
+        );
+        assert_eq!(sealing(1).open("b", &sealed), Err(SealError::WrongKey));
+        assert_eq!(sealing(2).open("a", &sealed), Err(SealError::WrongKey));
+        assert_eq!(Sealing::default().open("a", &sealed), Err(SealError::NoKey));
+        for broken in [
+            PREFIX,
+            &sealed[..20],
+            &format!("{sealed}AAAA"),
+            "sealed:v1:?",
+        ] {
+            assert_eq!(
+                sealing(1).open("a", broken),
+                Err(SealError::WrongKey),
+                "{broken}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_key_everything_is_itself() {
+        assert_eq!(Sealing::default().seal("a", "plain"), "plain");
+        assert_eq!(sealing(1).open("a", "plain").unwrap(), "plain");
+    }
+
+    #[test]
+    fn a_new_key_a_first_one_and_none_renew_what_there_is() {
+        let by_first = sealing(1).seal("a", "secret");
+        assert_eq!(sealing(1).renewed("a", &by_first), Ok(None));
+        let changed = Sealing::new(key(2), key(1));
+        let by_second = changed.renewed("a", &by_first).unwrap().unwrap();
+        assert_eq!(sealing(2).open("a", &by_second).unwrap(), "secret");
+        assert_eq!(sealing(2).renewed("a", &by_first), Err(SealError::WrongKey));
+        let first = sealing(1).renewed("a", "secret").unwrap().unwrap();
+        assert!(first.starts_with(PREFIX));
+        let taken_away = Sealing::new(None, key(1)).renewed("a", &by_first);
+        assert_eq!(taken_away, Ok(Some("secret".to_owned())));
+    }
+
+    #[test]
+    fn keys_have_32_bytes_and_are_not_printed() {
+        for wrong in [
+            "",
+            "hunter2",
+            &STANDARD.encode([1; 31]),
+            &STANDARD.encode([1; 33]),
+        ] {
+            assert_eq!(
+                wrong.parse::<SealingKey>().unwrap_err(),
+                InvalidKey,
+                "{wrong}"
+            );
+        }
+        let printed = format!("{:?}", sealing(1));
+        assert!(!printed.contains("AQEB") && printed.len() < 80, "{printed}");
+    }
+}

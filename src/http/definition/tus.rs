@@ -1,0 +1,355 @@
+//! `/v1/tus`, described by hand: poem-openapi knows nothing of an endpoint that speaks two protocols on one path.
+//!
+//! Every answer the tests of tus get is held against what is said here: its status, its headers and its code.
+
+use super::add;
+use serde_json::{Map, Value, json};
+
+/// Headers of requests: what each is called, what it means, what it looks like.
+const SENT: [(&str, &str, &str); 11] = [
+    (
+        "Tus-Resumable",
+        "The version of tus: `1.0.0`. Absent in requests of the IETF draft.",
+        "^1\\.0\\.0$",
+    ),
+    (
+        "Upload-Length",
+        "How many bytes the upload will have.",
+        "^[0-9]+$",
+    ),
+    (
+        "Upload-Defer-Length",
+        "`1` in place of `Upload-Length`: a later request will tell.",
+        "^1$",
+    ),
+    (
+        "Upload-Metadata",
+        "Keys, each with its value in base64, separated by commas: `filename`, `filetype`, `batch_id`; others are kept as metadata.",
+        "",
+    ),
+    (
+        "Upload-Concat",
+        "`partial`, or `final;` and the paths of partial uploads, separated by spaces.",
+        "^(partial|final;.*)$",
+    ),
+    (
+        "Upload-Checksum",
+        "An algorithm of `Tus-Checksum-Algorithm` and the digest of the body in base64.",
+        "^[a-z0-9]+ [A-Za-z0-9+/]+=*$",
+    ),
+    (
+        "Upload-Offset",
+        "Where the bytes of this request begin: as far as the upload is.",
+        "^[0-9]+$",
+    ),
+    (
+        "X-HTTP-Method-Override",
+        "The method that is meant, for clients that can send no other than POST.",
+        "^(POST|HEAD|PATCH|DELETE|GET|OPTIONS)$",
+    ),
+    (
+        "Upload-Complete",
+        "Of the IETF draft: `?1` when the upload ends with this request, `?0` when more is to come.",
+        "^\\?[01]$",
+    ),
+    (
+        "Upload-Draft-Interop-Version",
+        "Of the IETF draft: which version is spoken.",
+        "^[68]$",
+    ),
+    (
+        "Content-Disposition",
+        "Of the IETF draft: the file's name (RFC 6266).",
+        "",
+    ),
+];
+
+/// Headers of answers: what each is called and means.
+const ANSWERED: [(&str, &str); 19] = [
+    (
+        "Tus-Resumable",
+        "The version of tus, in every answer to a request of tus.",
+    ),
+    ("Tus-Version", "The versions of tus spoken here."),
+    ("Tus-Extension", "The extensions of tus spoken here."),
+    ("Tus-Max-Size", "The most bytes of an upload."),
+    (
+        "Tus-Checksum-Algorithm",
+        "What a checksum may be made with.",
+    ),
+    ("Upload-Offset", "How far the upload is, in bytes."),
+    ("Upload-Length", "How many bytes it will have."),
+    ("Upload-Defer-Length", "`1` while nobody has told how many."),
+    ("Upload-Metadata", "As it was sent."),
+    ("Upload-Concat", "As it was sent."),
+    (
+        "Upload-Expires",
+        "When it is given up if it is not complete (RFC 9110, section 5.6.7).",
+    ),
+    (
+        "Landfall-File",
+        "The path of the file the upload has become.",
+    ),
+    ("Location", "The path of the upload, without a host."),
+    ("Upload-Complete", "Of the IETF draft: `?1` once it is."),
+    ("Upload-Limit", "Of the IETF draft: the bounds of uploads."),
+    (
+        "Upload-Draft-Interop-Version",
+        "Of the IETF draft: the version the request named.",
+    ),
+    ("Content-Disposition", "The file's name (RFC 6266)."),
+    ("Allow", "The methods there are."),
+    ("Cache-Control", "What is told of an upload is not kept."),
+];
+
+/// What an answer of the draft has besides its own.
+const DRAFT: [&str; 2] = ["Upload-Limit", "Upload-Draft-Interop-Version"];
+
+/// The paths.
+pub(super) fn paths() -> Value {
+    json!({
+        "/v1/tus": {"options": options("tusOptions"), "post": create()},
+        "/v1/tus/{id}": below(json!({
+            "options": options("tusUploadOptions"),
+            "head": look(),
+            "get": content(),
+            "patch": append(),
+            "delete": terminate(),
+        })),
+    })
+}
+
+/// Completes what is said of problems: those of tus carry its headers.
+pub(super) fn complete(spec: &mut Value) {
+    for path in ["/v1/tus", "/v1/tus/{id}"] {
+        let operations = spec["paths"][path].as_object_mut();
+        for (_, operation) in operations.into_iter().flatten() {
+            let responses = operation["responses"].as_object_mut();
+            for (status, response) in responses.into_iter().flatten() {
+                let more: &[&str] = match status.as_str() {
+                    "400" | "409" => &[
+                        "Tus-Resumable",
+                        "Upload-Offset",
+                        "Upload-Complete",
+                        DRAFT[0],
+                        DRAFT[1],
+                    ],
+                    "412" => &["Tus-Resumable", "Tus-Version"],
+                    problem if problem >= "400" => &["Tus-Resumable"],
+                    _ => continue,
+                };
+                add(&mut response["headers"], answers(&[], more));
+            }
+        }
+    }
+}
+
+fn create() -> Value {
+    operation(
+        (
+            "tusCreate",
+            "Begins an upload (tus 1.0.0, or the IETF draft).",
+        ),
+        "With `Content-Type: application/offset+octet-stream` the first bytes come along. A file is made of it when its last \
+            byte has come; a final upload joins partial ones. A request with `Upload-Complete` or \
+            `Upload-Draft-Interop-Version` and without `Tus-Resumable` speaks the IETF draft, where any body is the first bytes.",
+        &[
+            "Tus-Resumable",
+            "Upload-Length",
+            "Upload-Defer-Length",
+            "Upload-Metadata",
+            "Upload-Concat",
+            "Upload-Checksum",
+            "Upload-Complete",
+            "Upload-Draft-Interop-Version",
+            "Content-Disposition",
+        ],
+        Some("*/*"),
+        json!({"201": answer("It is begun.", &["Location"], &[
+            &["Tus-Resumable", "Upload-Offset", "Upload-Length", "Upload-Expires", "Landfall-File", "Upload-Complete", "Cache-Control"][..], &DRAFT,
+        ].concat())}),
+    )
+}
+
+fn look() -> Value {
+    let known = [
+        &["Upload-Length", "Upload-Expires", "Landfall-File"][..],
+        &DRAFT,
+    ]
+    .concat();
+    let tus = [
+        &known[..],
+        &[
+            "Tus-Resumable",
+            "Upload-Offset",
+            "Upload-Defer-Length",
+            "Upload-Metadata",
+            "Upload-Concat",
+        ],
+    ]
+    .concat();
+    operation(
+        ("tusLook", "How far an upload is."),
+        "Never kept by caches. A final upload has no `Upload-Offset` until all its partial ones are complete.",
+        &[
+            "Tus-Resumable",
+            "Upload-Complete",
+            "Upload-Draft-Interop-Version",
+        ],
+        None,
+        json!({
+            "200": answer("In tus.", &["Cache-Control"], &tus),
+            "204": answer("In the IETF draft.", &["Upload-Offset", "Upload-Complete", "Cache-Control"], &known),
+        }),
+    )
+}
+
+fn content() -> Value {
+    let mut answered = answer(
+        "The bytes.",
+        &["Content-Disposition"],
+        &["Tus-Resumable", "Cache-Control"],
+    );
+    answered["content"] =
+        json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}});
+    operation(
+        (
+            "tusContent",
+            "The bytes of an upload that is complete, stored or not yet.",
+        ),
+        "The file itself is read at the path in `Landfall-File`, with ranges.",
+        &[],
+        None,
+        json!({"200": answered}),
+    )
+}
+
+fn append() -> Value {
+    let more = [
+        &[
+            "Tus-Resumable",
+            "Upload-Length",
+            "Upload-Expires",
+            "Landfall-File",
+            "Upload-Complete",
+            "Cache-Control",
+        ][..],
+        &DRAFT,
+    ]
+    .concat();
+    operation(
+        ("tusAppend", "Sends bytes of an upload."),
+        "In tus with `Content-Type: application/offset+octet-stream`, in the IETF draft with `application/partial-upload`. What \
+            came of a request that broke off is kept: ask how far the upload is, and go on there.",
+        &[
+            "Tus-Resumable",
+            "Upload-Offset",
+            "Upload-Length",
+            "Upload-Checksum",
+            "Upload-Complete",
+            "Upload-Draft-Interop-Version",
+        ],
+        Some("application/offset+octet-stream"),
+        json!({"204": answer("All of it came.", &["Upload-Offset"], &more)}),
+    )
+}
+
+fn terminate() -> Value {
+    operation(
+        (
+            "tusTerminate",
+            "Gives up an upload, or deletes the file it has become.",
+        ),
+        "",
+        &[
+            "Tus-Resumable",
+            "Upload-Complete",
+            "Upload-Draft-Interop-Version",
+        ],
+        None,
+        json!({"204": answer("It is gone.", &[], &["Tus-Resumable", DRAFT[0], DRAFT[1]])}),
+    )
+}
+
+fn options(id: &str) -> Value {
+    let told = [
+        "Tus-Version",
+        "Tus-Extension",
+        "Tus-Max-Size",
+        "Tus-Checksum-Algorithm",
+        "Upload-Limit",
+    ];
+    json!({
+        "operationId": id,
+        "summary": "What is spoken here, and within which bounds.",
+        "description": "No token is wanted. A browser's preflight is answered by `server.cors_origins`.",
+        "responses": {"204": answer("What is spoken here.", &told, &[])},
+    })
+}
+
+fn operation(
+    (id, summary): (&str, &str),
+    description: &str,
+    sent: &[&str],
+    body: Option<&str>,
+    responses: Value,
+) -> Value {
+    let sent = sent.iter().chain(&["X-HTTP-Method-Override"]);
+    let mut operation = json!({
+        "operationId": id,
+        "summary": summary,
+        "description": description,
+        "parameters": sent.map(|name| parameter(name)).collect::<Vec<_>>(),
+        "responses": responses,
+        "security": [{"token": []}],
+    });
+    if let Some(kind) = body {
+        let schema = json!({"schema": {"type": "string", "format": "binary"}});
+        operation["requestBody"] = json!({"content": {kind: schema}, "required": false});
+    }
+    operation
+}
+
+fn parameter(name: &str) -> Value {
+    let found = SENT.iter().find(|(known, ..)| *known == name);
+    let (_, description, pattern) = found.expect("every header that is sent is in the table");
+    let mut schema = json!({"type": "string"});
+    if !pattern.is_empty() {
+        schema["pattern"] = (*pattern).into();
+    }
+    json!({"name": name, "in": "header", "required": false, "description": description, "schema": schema})
+}
+
+/// The path's parameter, for each operation of an upload.
+fn below(mut operations: Value) -> Value {
+    let id = json!({
+        "name": "id", "in": "path", "required": true, "deprecated": false, "explode": true,
+        "schema": {"type": "string", "format": "uuid"},
+    });
+    for (_, operation) in operations.as_object_mut().into_iter().flatten() {
+        match operation["parameters"].as_array_mut() {
+            Some(parameters) => parameters.insert(0, id.clone()),
+            None => operation["parameters"] = json!([id]),
+        }
+    }
+    operations
+}
+
+fn answer(description: &str, always: &[&str], sometimes: &[&str]) -> Value {
+    json!({"description": description, "headers": answers(always, sometimes)})
+}
+
+fn answers(always: &[&str], sometimes: &[&str]) -> Value {
+    let header = |name: &&str, required: bool| {
+        let found = ANSWERED.iter().find(|(known, _)| known == name);
+        let (_, description) = found.expect("every header of an answer is in the table");
+        let header =
+            json!({"description": description, "required": required, "schema": {"type": "string"}});
+        ((*name).to_owned(), header)
+    };
+    let always = always.iter().map(|name| header(name, true));
+    let headers: Map<String, Value> = always
+        .chain(sometimes.iter().map(|name| header(name, false)))
+        .collect();
+    Value::Object(headers)
+}

@@ -1,0 +1,138 @@
+//! What is refused takes the same time whether the thing exists or not.
+//!
+//! Time is what a request does, and the database is what takes it: the first test holds the statements against each
+//! other, text by text, which no busy machine can change. What is no statement (a hash, a read of a file, a wait) is
+//! for the second: it asks for both by turns, so that whatever slows the machine slows both alike, and takes the median
+//! of the differences, which single slow answers do not move. The bound is wide enough to hold on a machine that builds
+//! at the same time, and far below what hashing a secret slowly (tens of milliseconds) or a time-out would cost.
+
+use super::{
+    matrix::{House, Route, answer, revoked},
+    token,
+};
+use crate::support::watched::serve_watched;
+use landfall_core::tokens::TokenScope;
+use reqwest::RequestBuilder;
+use std::{
+    mem,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio_util::sync::DropGuard;
+
+/// Pairs of requests of which the median is taken.
+const PAIRS: usize = 31;
+
+/// How far apart the two may be.
+const BOUND: Duration = Duration::from_millis(5);
+
+/// A house whose database tells what it is asked.
+struct Watched {
+    house: House,
+    asked: Arc<Mutex<Vec<String>>>,
+    _stop: DropGuard,
+}
+
+impl Watched {
+    async fn new() -> Self {
+        let mut house = House::new().await;
+        let asked = Arc::<Mutex<Vec<String>>>::default();
+        let noting = Arc::clone(&asked);
+        let watcher = move |statement: &sea_orm::Statement| {
+            noting.lock().unwrap().push(statement.sql.clone());
+        };
+        let (url, stop) = serve_watched(&house.app, watcher).await;
+        house.url = url;
+        Self {
+            house,
+            asked,
+            _stop: stop,
+        }
+    }
+
+    /// What the database was asked for this request, and the answer's status.
+    async fn statements(&self, request: RequestBuilder) -> (u16, Vec<String>) {
+        self.asked.lock().unwrap().clear();
+        let (status, _) = answer(request).await;
+        (status, mem::take(&mut self.asked.lock().unwrap()))
+    }
+
+    /// The same of a thing that exists and of one that does not.
+    async fn both(&self, route: &Route, token: Option<&str>) -> [(u16, Vec<String>); 2] {
+        let with = |request: RequestBuilder| match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
+        let absent = with(self.house.request(route, false));
+        let absent = self.statements(absent).await;
+        let there = with(self.house.request(route, true));
+        [self.statements(there).await, absent]
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_ask_the_database_the_same_whether_the_thing_exists_or_not() {
+    let watched = Watched::new().await;
+    let app = &watched.house.app;
+    let revoked = revoked(app).await;
+    let reader = token(app, "alice", &[TokenScope::Read]).await;
+    let bob = token(app, "bob", &[TokenScope::Read, TokenScope::Upload]).await;
+    for token in [
+        None,
+        Some("lf_made_up"),
+        Some(&revoked),
+        Some(&reader),
+        Some(&bob),
+    ] {
+        let mut compared = 0;
+        for route in watched
+            .house
+            .routes
+            .iter()
+            .filter(|r| r.path.contains("{id}"))
+        {
+            let [there, absent] = watched.both(route, token).await;
+            // Alice's own token may see what is hers, and is refused what needs another scope.
+            if there.0 != 403 && token == Some(reader.as_str()) {
+                continue;
+            }
+            assert!((401..=404).contains(&there.0), "{route:?}: {there:?}");
+            assert_eq!(there, absent, "{route:?}");
+            compared += 1;
+        }
+        assert!(compared > 10, "only {compared} routes refused {token:?}");
+    }
+    // So that the silence of the above means something: who may see a thing has more read.
+    let admin = token(app, "root", &[TokenScope::Admin]).await;
+    let told = watched.house.routes.iter();
+    let mut told = told.filter(|r| r.method == "GET" && r.path == "/v1/events/{id}");
+    let [there, absent] = watched.both(told.next().unwrap(), Some(&admin)).await;
+    assert_eq!((there.0, absent.0), (200, 404));
+    assert!(there.1.len() > absent.1.len(), "{there:?} and {absent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refusals_take_the_same_time_whether_the_thing_exists_or_not() {
+    let house = House::new().await;
+    let bob = token(&house.app, "bob", &[TokenScope::Read, TokenScope::Upload]).await;
+    for route in house.routes.iter().filter(|r| r.path.contains("{id}")) {
+        let took = async |exists: bool| {
+            let request = house.request(route, exists).bearer_auth(&bob);
+            let asked = Instant::now();
+            let (status, _) = answer(request).await;
+            assert!([403, 404].contains(&status), "{route:?}: {status}");
+            asked.elapsed().as_secs_f64()
+        };
+        let mut differences = Vec::new();
+        for _ in 0..PAIRS {
+            let there = took(true).await;
+            differences.push(there - took(false).await);
+        }
+        differences.sort_by(f64::total_cmp);
+        let median = differences[PAIRS / 2];
+        assert!(
+            median.abs() < BOUND.as_secs_f64(),
+            "{route:?}: {differences:?}"
+        );
+    }
+}
