@@ -84,7 +84,7 @@ pub async fn append(
     let stop_when_dropped = stop.clone().drop_guard();
     let (landfall, scope) = (landfall.clone(), scope.clone());
     let task = tokio::spawn(async move {
-        match take(&landfall, &scope, id, &request, &stop).await? {
+        match Box::pin(take(&landfall, &scope, id, &request, &stop)).await? {
             Taken::Done(upload) => Ok(*upload),
             Taken::Held(hold) => {
                 let paced = request.checksum.is_none().then(|| pace(&hold));
@@ -118,22 +118,24 @@ struct Writer {
     request: Append,
 }
 
+// A slow client holds the future of a writer for as long as it sends: what is done between stretches is boxed, so that
+// it takes memory only while it is done.
 impl Writer {
     async fn run(mut self) -> Result<Model, UploadError> {
         loop {
             let appended = match self.stage().await {
                 Ok(appended) => appended,
-                Err(error) => return self.not_staged(error).await,
+                Err(error) => return Box::pin(self.not_staged(error)).await,
             };
             let ended = self.source.ended();
-            if let Some(more) = self.count(appended, ended).await? {
+            if let Some(more) = Box::pin(self.count(appended, ended)).await? {
                 let ended = match more {
-                    Ended::Paused => self.wait().await?,
+                    Ended::Paused => Box::pin(self.wait()).await?,
                     other => other,
                 };
                 match ended {
                     Ended::Due => continue,
-                    ended => return self.end(ended).await,
+                    ended => return Box::pin(self.end(ended)).await,
                 }
             }
             return Ok(self.hold.upload);
@@ -156,8 +158,9 @@ impl Writer {
         let (key, offset) = (self.hold.key(), self.hold.offset());
         let staging = self.hold.landfall.staging.clone();
         let stop = self.source.stop().clone();
-        let work = staging.append(key, offset, self.source.stretch(), options);
-        renewing(&stop, || self.hold.set_lease(Then::GoOn), work).await
+        let work = Box::pin(staging.append(key, offset, self.source.stretch(), options));
+        let renew = || Box::pin(self.hold.set_lease(Then::GoOn));
+        renewing(&stop, renew, work).await
     }
 
     /// Counts a stretch. None when that was all; else why the stretch ended.

@@ -52,7 +52,10 @@ impl Endpoint for Tus {
     async fn call(&self, request: Request) -> Result<Response> {
         let dialect = dialect(&request);
         let (method, answer) = match method(&request) {
-            Ok(method) => (method.clone(), answer(dialect, &method, request).await),
+            Ok(method) => {
+                let answer = answer(dialect, &method, request).await;
+                (method, answer)
+            }
             Err(problem) => (request.method().clone(), Err(problem)),
         };
         Ok(finish(dialect, &method, answer)?)
@@ -98,16 +101,17 @@ async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<R
         id: path.as_deref().and_then(|text| text.parse().ok()),
         body: request.into_body(),
     };
+    // Boxed each by itself: a thousand slow uploads would otherwise each hold what the largest of these needs.
     match (dialect, path.is_some()) {
-        (_, true) if *method == Method::GET => content::content(call).await,
-        (Dialect::Draft, below) => draft::serve(method, below, call).await,
+        (_, true) if *method == Method::GET => Box::pin(content::content(call)).await,
+        (Dialect::Draft, below) => Box::pin(draft::serve(method, below, call)).await,
         (Dialect::Tus, below) => {
             require_version(&call)?;
             match (method.as_str(), below) {
-                ("POST", false) => create::create(call).await,
-                ("HEAD", true) => append::look(call).await,
-                ("PATCH", true) => append::append(call).await,
-                ("DELETE", true) => append::terminate(call).await,
+                ("POST", false) => Box::pin(create::create(call)).await,
+                ("HEAD", true) => Box::pin(append::look(call)).await,
+                ("PATCH", true) => Box::pin(append::append(call)).await,
+                ("DELETE", true) => Box::pin(append::terminate(call)).await,
                 (_, below) => Err(not_allowed(below)),
             }
         }
