@@ -112,7 +112,7 @@ async fn workers_show_what_they_do() {
     let shown = wait_until(SOON, async || {
         let response = app.get("/jobs").send().await.expect("an answer");
         let page = response.text().await.expect("a page");
-        page.contains("0 of 74 slots busy").then_some(page)
+        page.contains("0 of 98 slots busy").then_some(page)
     });
     let page = shown.await;
     assert!(page.contains("Redis uses"), "{page}");
