@@ -101,7 +101,7 @@ async fn a_killed_worker_is_seen_to_go_and_its_job_to_move_and_to_end() {
     })
     .await;
     browser.sees("held when it fell silent").await;
-    browser.sees("0 of 74 slots busy").await;
+    browser.sees("0 of 98 slots busy").await;
     assert_eq!(browser.run("return window.mark").await, 1);
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 
