@@ -7,7 +7,10 @@
 //! Files without an owner are not counted: without tokens there are no owners, and `staging.quota` is the bound.
 
 use crate::config::ByteSize;
-use entity::owner_usage::{Column, Entity, Model};
+use entity::{
+    file,
+    owner_usage::{Column, Entity, Model},
+};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
     sea_query::{Expr, ExprTrait, OnConflict},
@@ -115,6 +118,23 @@ pub(crate) async fn change(
     bytes: i64,
 ) -> Result<(), DbErr> {
     change_all(transaction, [Change { owner, id, bytes }]).await
+}
+
+/// The bytes of a file that is gone, or never came to be, are its owner's no more.
+///
+/// # Errors
+/// The database's.
+pub(crate) async fn give_back(
+    transaction: &impl ConnectionTrait,
+    file: &file::Model,
+) -> Result<(), DbErr> {
+    change(
+        transaction,
+        file.owner.as_deref(),
+        file.id.0,
+        -file.size_bytes,
+    )
+    .await
 }
 
 /// [`change`] for several, in one statement.

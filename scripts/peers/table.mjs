@@ -25,22 +25,13 @@ for (const row of rows) {
         mebibytes(eight.resident_above_bytes),
         mebibytes(small?.resident_above_bytes),
     ]);
-    // Landfall has synced what it acknowledges.
-    if (one.synced) {
-        line([
-            `${row}, synced after`,
-            figure(one.synced.megabytes_per_second),
-            figure(eight.synced.megabytes_per_second),
-            figure(small?.synced.uploads_per_second),
-            "", "", "", "", "",
-        ]);
-    } else {
-        line([
-            `${row}, until stored`,
-            figure(one.stored.megabytes_per_second),
-            figure(eight.stored.megabytes_per_second),
-            figure(small?.stored.uploads_per_second),
-            "", "", "", "", "",
-        ]);
-    }
+    // Landfall has synced what it acknowledges; of the others that is a time of its own.
+    const [after, time] = one.synced ? ["synced after", "synced"] : ["until stored", "stored"];
+    line([
+        `${row}, ${after}`,
+        figure(one[time].megabytes_per_second),
+        figure(eight[time].megabytes_per_second),
+        figure(small?.[time].uploads_per_second),
+        "", "", "", "", "",
+    ]);
 }

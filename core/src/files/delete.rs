@@ -66,8 +66,7 @@ pub async fn delete(
                 (0, FileStatus::Stored) => Ok(None),
                 (0, other) => Err(DeleteError::NotStored(other)),
                 _ => {
-                    usage::change(transaction, file.owner.as_deref(), id.0, -file.size_bytes)
-                        .await?;
+                    usage::give_back(transaction, &file).await?;
                     let event = NewEvent::file_deleted(FileDeleted::of(&file, now), &file);
                     Ok(Some(outbox::write(transaction, now, event).await?))
                 }

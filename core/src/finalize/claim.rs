@@ -159,17 +159,16 @@ async fn take(
         let missed: Vec<FileId> = ids.into_iter().filter(|id| !got.contains(id)).collect();
         claims = why_not(transaction, missed, terms.now).await?;
     }
-    let (keyed, keyless): (Vec<_>, Vec<_>) = files
-        .into_iter()
-        .partition(|file| file.storage_key.is_some());
-    let mut claimed = Vec::with_capacity(keyed.len() + keyless.len());
-    for file in keyed {
-        let key = file.storage_key.as_deref().unwrap_or_default().parse()?;
-        claimed.push(Claimed {
-            file,
-            key,
-            replaced: Vec::new(),
-        });
+    let (mut claimed, mut keyless) = (Vec::with_capacity(files.len()), Vec::new());
+    for file in files {
+        match &file.storage_key {
+            Some(key) => claimed.push(Claimed {
+                key: key.parse()?,
+                file,
+                replaced: Vec::new(),
+            }),
+            None => keyless.push(file),
+        }
     }
     if !keyless.is_empty() {
         let wishes = Wishes {

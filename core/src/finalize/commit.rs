@@ -131,13 +131,7 @@ pub(super) async fn fail(
         .col_expr(Column::ErrorCode, Expr::value(failure.code))
         .col_expr(Column::ErrorMessage, Expr::value(&failure.message));
     change(transaction, release(update, now), 1).await?;
-    usage::change(
-        transaction,
-        file.owner.as_deref(),
-        file.id.0,
-        -file.size_bytes,
-    )
-    .await?;
+    usage::give_back(transaction, file).await?;
     match file.batch_id {
         Some(batch) => Ok(batches::settle(transaction, batch, Settled::Failed, now)
             .await?

@@ -119,13 +119,7 @@ async fn take_over(
         .await?;
     let mut written = Vec::new();
     for file in replaced {
-        usage::change(
-            transaction,
-            file.owner.as_deref(),
-            file.id.0,
-            -file.size_bytes,
-        )
-        .await?;
+        usage::give_back(transaction, &file).await?;
         let event = NewEvent::file_deleted(FileDeleted::of(&file, now), &file);
         written.push(outbox::write(transaction, now, event).await?);
     }

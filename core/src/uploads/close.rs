@@ -207,7 +207,7 @@ async fn fail_file(
     let Some(file) = rows.into_iter().next() else {
         return Ok((None, None));
     };
-    usage::change(transaction, file.owner.as_deref(), id.0, -file.size_bytes).await?;
+    usage::give_back(transaction, &file).await?;
     let written = match file.batch_id {
         Some(batch) => batches::settle(transaction, batch, Settled::Failed, now).await?,
         None => None,

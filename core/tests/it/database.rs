@@ -1,7 +1,7 @@
 //! Connections to the database, its lock and its clock.
 
 use chrono::{TimeDelta, Utc};
-use futures::FutureExt;
+use futures::{FutureExt, future::join_all};
 use landfall_core::{clock::Clock, db::Database};
 use landfall_test_servers::{PostgresServer, wait_until};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
@@ -127,4 +127,44 @@ async fn sqlite_whose_lock_somebody_else_has_is_read_and_waited_for() {
         .await
         .unwrap_or_else(|error: DbErr| panic!("{error}"));
     assert_eq!(rows().await, 2);
+}
+
+/// Alone without a savepoint, together with others in one of its own.
+#[tokio::test]
+async fn sqlite_write_that_fails_leaves_nothing_and_disturbs_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("a.db").display());
+    let db = Database::open(&url.into(), CONNECTIONS).await.unwrap();
+    let make = db.write(|transaction| {
+        async move {
+            let make = "CREATE TABLE kept (name TEXT NOT NULL)";
+            transaction.execute_unprepared(make).await.map(drop)
+        }
+        .boxed()
+    });
+    make.await.unwrap_or_else(|error: DbErr| panic!("{error}"));
+    let insert = |fails: bool| {
+        db.write(move |transaction| {
+            async move {
+                transaction.execute_unprepared(INSERT).await?;
+                match fails {
+                    true => Err(DbErr::Custom("refused".to_owned())),
+                    false => Ok(()),
+                }
+            }
+            .boxed()
+        })
+    };
+    let rows = async || {
+        let count = "SELECT name FROM kept".to_owned();
+        let count = Statement::from_string(DbBackend::Sqlite, count);
+        db.read().query_all_raw(count).await.unwrap().len()
+    };
+    assert!(insert(true).await.is_err());
+    assert_eq!(rows().await, 0);
+    let together = join_all((0..60).map(|number| insert(number % 3 == 0))).await;
+    for (number, written) in together.into_iter().enumerate() {
+        assert_eq!(written.is_err(), number % 3 == 0);
+    }
+    assert_eq!(rows().await, 40);
 }

@@ -17,6 +17,7 @@ mod abandoned;
 mod client;
 mod error;
 mod fence;
+mod memory;
 mod multipart;
 mod payload;
 pub(crate) mod probe;
@@ -43,13 +44,10 @@ use chrono::{DateTime, Utc};
 pub use client::Pace;
 pub(crate) use fence::NewObject;
 use futures::{StreamExt, stream};
+use memory::Memory;
 pub(crate) use multipart::{Multipart, PART_MIN};
 use payload::SignAs;
-use std::{
-    ops::Range,
-    sync::{Arc, atomic::AtomicBool},
-};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::{ops::Range, sync::atomic::AtomicBool};
 use uuid::Uuid;
 
 /// See the module.
@@ -62,12 +60,8 @@ pub(crate) struct S3Storage {
     knows_fence: AtomicBool,
     /// False once the store has answered that it cannot list multipart uploads.
     lists_uploads: AtomicBool,
-    /// In MiB, what transfers may still hold.
-    memory: Arc<Semaphore>,
+    memory: Memory,
 }
-
-/// What all transfers of a process may hold in memory together, in MiB.
-const MEMORY: u32 = 192;
 
 impl S3Storage {
     pub(crate) fn open(settings: &S3Settings, pace: Pace) -> Self {
@@ -77,20 +71,13 @@ impl S3Storage {
             pace,
             knows_fence: AtomicBool::new(true),
             lists_uploads: AtomicBool::new(true),
-            memory: Arc::new(Semaphore::new(MEMORY as usize)),
+            memory: Memory::default(),
         }
     }
 
-    /// Waits until a transfer may hold so many bytes (or all there are, if that is less), and lets it until the permit
-    /// is dropped. A transfer asks once, for all it will need, so that no two wait for each other.
-    pub(crate) async fn memory(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
-        let mebibytes = u32::try_from(bytes.div_ceil(1024 * 1024)).unwrap_or(MEMORY);
-        let wanted = mebibytes.min(MEMORY);
-        // The semaphore is never closed.
-        Arc::clone(&self.memory)
-            .acquire_many_owned(wanted)
-            .await
-            .ok()
+    /// What transfers of this process hold of its memory.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     fn bucket(&self) -> &str {

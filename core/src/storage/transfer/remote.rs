@@ -51,7 +51,7 @@ pub(super) async fn send(
     if let Place::S3(_) = &staging.place {
         check_lengths(staging, landing.pieces).await?;
     }
-    let _memory = to.memory(size.min(MEMORY)).await;
+    let _memory = to.memory().hold(size.min(MEMORY)).await;
     if size <= SINGLE {
         return send_single(staging, to, landing, object).await;
     }
