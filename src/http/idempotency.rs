@@ -87,11 +87,6 @@ impl Idempotent {
         Sha256Digest::of(format!("{}\n{content}", self.head).as_bytes()).to_string()
     }
 
-    /// True when the content's digest will be asked for.
-    pub(super) fn has_key(&self) -> bool {
-        self.key.is_some()
-    }
-
     /// Takes the key, or finds what was answered.
     pub(super) async fn enter(&self, state: &State, caller: &Identity) -> Result<Turn, Problem> {
         let Some(key) = &self.key else {

@@ -30,6 +30,8 @@ pub struct NewFile {
     pub original_filename: FileName,
     pub content_type: String,
     pub declared_sha256: Option<Sha256Digest>,
+    /// Of the bytes as they came in.
+    pub staged_sha256: Sha256Digest,
     pub metadata: serde_json::Value,
     pub batch_id: Option<BatchId>,
     /// In their order, at least one; the file is as big as all of them.
@@ -148,6 +150,7 @@ fn row(new: NewFile, clock: &Clock) -> file::Model {
         original_filename: new.original_filename.as_str().to_owned(),
         content_type: new.content_type,
         declared_sha256: new.declared_sha256.map(|digest| digest.to_string()),
+        staged_sha256: Some(new.staged_sha256.to_string()),
         metadata: new.metadata,
         batch_id: new.batch_id,
         staging_key: Some(staging_column(&new.staged)),

@@ -12,7 +12,7 @@ mod body;
 mod capacity;
 mod error;
 pub(crate) mod fs;
-mod hashes;
+pub(crate) mod hashes;
 mod key;
 mod probe;
 pub(crate) mod s3;
@@ -199,7 +199,31 @@ impl Staging {
         on!(self, place => place.write(key, boxed(body), &options).await)
     }
 
-    /// Prepares a key for [`Self::append`] or [`Self::put_part`]: it is there, durably, and empty.
+    /// Stages a whole body under a key, unless something is there already: false then, and also where a folder's file
+    /// system has no links or staging is in a bucket. Nobody ever sees less than the whole body under the key.
+    ///
+    /// # Errors
+    /// [`StagingError::Full`], [`StagingError::Body`], and what the folder answers; nothing stays behind then.
+    pub async fn place<S, E>(&self, key: StagingKey, body: S) -> Result<bool, StagingError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        match &self.place {
+            Place::Fs(place) => place.place(key, boxed(body)).await,
+            Place::S3(_) => Ok(false),
+        }
+    }
+
+    /// Refuses a body of any size when there is no room at all.
+    ///
+    /// # Errors
+    /// [`StagingError::Full`], and what the folder or bucket answers.
+    pub async fn admit(&self) -> Result<(), StagingError> {
+        on!(self, place => place.admit(&Options::default()).await)
+    }
+
+    /// Prepares a key for [`Self::put_part`]: it is there, durably, and empty.
     ///
     /// # Errors
     /// [`StagingError::Exists`], [`StagingError::Full`], and what the folder or bucket answers.
@@ -207,8 +231,9 @@ impl Staging {
         on!(self, place => place.create(key).await)
     }
 
-    /// Appends a body at `offset`, which the caller has from the database. What lies beyond it, because a crash came
-    /// before its row, is cut off first. All that came before an error is kept and durable.
+    /// Appends a body at `offset`, which the caller has from the database; at 0 nothing need be there yet. What lies
+    /// beyond it, because a crash came before its row, is cut off first. All that came before an error is kept and
+    /// durable.
     ///
     /// To keep also what came before the client went away, the call must go on then: run it in a task of its own, and
     /// to pre-empt it, end its body with an error instead of dropping it.

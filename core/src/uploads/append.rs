@@ -5,6 +5,7 @@
 
 use super::{
     Bytestream, UploadError,
+    at_once::{self, AtOnce},
     close::{Reason, close},
     hold::{Hold, Taken, Then, take},
     lease::renewing,
@@ -28,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// A stretch on a disk: a sync every two seconds costs nothing beside the bytes.
-const ON_DISK: Pace = Pace {
+pub(super) const ON_DISK: Pace = Pace {
     size: 64 * 1024 * 1024,
     time: Duration::from_secs(2),
     pause: Duration::from_millis(200),
@@ -84,6 +85,11 @@ pub async fn append(
     let stop_when_dropped = stop.clone().drop_guard();
     let (landfall, scope) = (landfall.clone(), scope.clone());
     let task = tokio::spawn(async move {
+        let at_once = at_once::append(&landfall, &scope, id, &request, body);
+        let body = match Box::pin(at_once).await? {
+            AtOnce::Done(upload) => return Ok(*upload),
+            AtOnce::Not(body) => body,
+        };
         match Box::pin(take(&landfall, &scope, id, &request, &stop)).await? {
             Taken::Done(upload) => Ok(*upload),
             Taken::Held(hold) => {

@@ -1,4 +1,4 @@
-//! Beginning an upload: staging first, then its rows and its file's in one transaction.
+//! Beginning an upload: staging first where it must be there, then its rows and its file's in one transaction.
 
 use super::{
     UploadError, finish,
@@ -85,7 +85,11 @@ pub async fn create(
     }
     let id = FileId::generate();
     let key = StagingKey(id.0);
-    landfall.staging.create(key).await?;
+    // An append brings the staging of its upload with it; parts may come at once, and no bytes bring nothing.
+    match (shape, shape.total()) {
+        (Shape::Parts { .. }, _) | (_, Some(0)) => landfall.staging.create(key).await?,
+        _ => landfall.staging.admit().await?,
+    }
     let (now, row) = (landfall.clock.now(), plan(landfall, shape, id, &new));
     let expires_at = new.expires_in.map(|ttl| landfall.clock.after(ttl));
     let (size, quota) = (

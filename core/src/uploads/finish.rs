@@ -48,6 +48,15 @@ pub(super) async fn received(
         .exec_with_returning(transaction)
         .await?;
     let upload = rows.into_iter().next().ok_or(UploadError::Preempted)?;
+    completed(transaction, upload, now).await
+}
+
+/// The rest of [`received`], where the row of the upload says already that it is complete.
+pub(super) async fn completed(
+    transaction: &impl ConnectionTrait,
+    upload: Model,
+    now: Timestamp,
+) -> Result<(Model, Option<Staged>), UploadError> {
     let staged = match upload.kind {
         UploadKind::Partial => concat::partial_received(transaction, &upload, now).await?,
         UploadKind::Parts | UploadKind::Append | UploadKind::Final => {

@@ -95,6 +95,24 @@ pub(super) async fn take(
     }
 }
 
+/// True when the request may go on where the upload is, and nobody is at work on it.
+///
+/// # Errors
+/// What no waiting changes.
+pub(super) fn is_next(
+    landfall: &Landfall,
+    upload: &Model,
+    request: &Append,
+) -> Result<bool, UploadError> {
+    let (now, most) = (
+        landfall.clock.now(),
+        landfall.config.uploads.max_file_size.0,
+    );
+    let next = judge(upload, request, most, now)?;
+    let at_work = upload.lease_expires_at.is_some_and(|lease| lease > now);
+    Ok(matches!(next, Offset::Right) && !at_work)
+}
+
 /// Partial uploads are joined in an order that is not known yet, so their hashes would be of no use.
 fn running(upload: &Model) -> Option<RunningHash> {
     match (&upload.hash_state, upload.kind) {
@@ -248,6 +266,20 @@ pub(super) fn signed(size: u64) -> i64 {
 }
 
 impl Hold {
+    /// Of an upload that is not taken: what it counts still fails when anybody has taken it since it was read.
+    pub(super) fn unclaimed(
+        landfall: &Landfall,
+        upload: Model,
+        running: Option<RunningHash>,
+    ) -> Self {
+        Self {
+            landfall: landfall.clone(),
+            upload,
+            running,
+            end: None,
+        }
+    }
+
     pub(super) fn key(&self) -> StagingKey {
         StagingKey(self.upload.id.0)
     }
@@ -289,19 +321,28 @@ impl Hold {
             .landfall
             .clock
             .after(self.landfall.config.uploads.session_ttl);
+        let whole = total == Some(signed(to));
+        let status = match whole {
+            true => UploadStatus::Complete,
+            false => UploadStatus::InProgress,
+        };
+        let lease = match whole {
+            true => None,
+            false => self.lease(then, now),
+        };
         let update = self
             .mine()
             .filter(Column::BytesReceived.eq(self.upload.bytes_received))
+            .col_expr(Column::Status, Expr::value(status))
             .col_expr(Column::BytesReceived, Expr::value(signed(to)))
             .col_expr(
                 Column::HashState,
                 Expr::value(self.running.as_ref().map(RunningHash::state)),
             )
             .col_expr(Column::TotalSizeBytes, Expr::value(total))
-            .col_expr(Column::LeaseExpiresAt, Expr::value(self.lease(then, now)))
+            .col_expr(Column::LeaseExpiresAt, Expr::value(lease))
             .col_expr(Column::UpdatedAt, Expr::value(now))
             .col_expr(Column::ExpiresAt, Expr::value(expires_at));
-        let whole = total == Some(signed(to));
         // A file's own length counts when it is staged.
         let counts_now =
             self.upload.kind == UploadKind::Partial && self.upload.total_size_bytes.is_none();
@@ -317,7 +358,7 @@ impl Hold {
                         usage::change(transaction, owner, id, signed(to)).await?;
                     }
                     if whole {
-                        finish::received(transaction, upload, now).await
+                        finish::completed(transaction, upload, now).await
                     } else {
                         Ok((upload, None))
                     }

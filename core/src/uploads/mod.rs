@@ -15,6 +15,7 @@
 //! | an upload was given up | staging of a closed upload | the sweep removes it |
 
 mod append;
+mod at_once;
 mod close;
 mod concat;
 mod create;

@@ -148,6 +148,7 @@ async fn each_append_puts_the_expiry_off(place: Place) {
 
 async fn sweep_leaves_what_is_in_use_and_forgets_what_is_over(place: Place) {
     let open = place.begin(HUNDRED).await;
+    place.append_at(open.id, 0, noise(10, 0)).await.unwrap();
     let staged = place.begin(HUNDRED).await;
     place.append_at(staged.id, 0, noise(100, 1)).await.unwrap();
     let stored = place.begin(HUNDRED).await;

@@ -4,6 +4,7 @@
 mod support;
 
 mod appends;
+mod at_once;
 mod batches;
 mod ends;
 mod finalizes;

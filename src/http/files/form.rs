@@ -52,7 +52,6 @@ pub(super) async fn take_in(
     upload: Upload,
     boundary: String,
     digest: Option<Sha256Digest>,
-    hash: bool,
 ) -> Result<Arrived, Problem> {
     let limit = state.landfall.config.uploads.max_file_size.0;
     upload.refuse_larger_than(limit.saturating_add(BESIDES), limit)?;
@@ -73,9 +72,8 @@ pub(super) async fn take_in(
                 ));
             }
             Some("file") => {
-                let hash = hash || said.sha256.is_some();
                 let name = fields::name(disposition.filename.as_deref())?;
-                file = Some(take_file(state, &source, field, name, hash).await?);
+                file = Some(take_file(state, &source, field, name).await?);
             }
             Some(name) if Said::NAMES.contains(&name) => {
                 let value = text(&source, field, name).await?;
@@ -92,13 +90,13 @@ pub(super) async fn take_in(
     }
     drop(form);
     source.check(digest).await?;
-    let Some((name, content_type, mut bytes)) = file else {
+    let Some((name, content_type, bytes)) = file else {
         return Err(Problem::new(
             Code::MissingFile,
             "The form has no `file` part.",
         ));
     };
-    bytes.verify(said.sha256).await?;
+    bytes.verify(said.sha256)?;
     Ok(Arrived {
         name,
         content_type,
@@ -112,7 +110,6 @@ async fn take_file(
     source: &Source,
     field: Field<'_>,
     name: FileName,
-    hash: bool,
 ) -> Result<(FileName, String, StagedBytes), Problem> {
     let given = field.headers().get(header::CONTENT_TYPE);
     let given = given.map(|value| value.to_str().unwrap_or("?"));
@@ -120,10 +117,9 @@ async fn take_file(
     let lists = &state.landfall.config.uploads;
     content::require_declared(lists, name.as_str(), &content_type)?;
     let own = declared(field.headers())?;
-    let hash = hash || own.is_some();
     let passing = field.inspect(|_| source.passed());
-    let mut bytes = intake::stage(state, passing, None, hash).await?;
-    bytes.verify(own).await?;
+    let bytes = intake::stage(state, passing, None).await?;
+    bytes.verify(own)?;
     Ok((name, content_type, bytes))
 }
 

@@ -28,8 +28,8 @@ pub(super) struct StagedBytes {
     kept: bool,
     /// In bytes.
     pub(super) size: u64,
-    /// If it was asked for, or had to be found out.
-    pub(super) sha256: Option<Sha256Digest>,
+    /// Made while the bytes came in.
+    pub(super) sha256: Sha256Digest,
 }
 
 impl Drop for StagedBytes {
@@ -48,12 +48,11 @@ impl Drop for StagedBytes {
     }
 }
 
-/// Stages a body of at most `uploads.max_file_size`, which is not to be empty; with `hash` it is hashed on its way.
+/// Stages a body of at most `uploads.max_file_size`, which is not to be empty, and hashes it on its way.
 pub(super) async fn stage<E>(
     state: &State,
     body: impl Stream<Item = Result<Bytes, E>> + Send,
     expected: Option<u64>,
-    hash: bool,
 ) -> Result<StagedBytes, Problem>
 where
     E: Into<Box<dyn Error + Send + Sync>>,
@@ -61,23 +60,24 @@ where
     let landfall = &state.landfall;
     // The id of the file the bytes become, by which the sweep tells them from litter.
     let key = StagingKey::generate();
-    let hashes: &[Algorithm] = if hash { &[Algorithm::Sha256] } else { &[] };
     let options = Options {
         limit: landfall.config.uploads.max_file_size.0,
         expected,
-        hashes,
+        hashes: &[Algorithm::Sha256],
         running: None,
     };
     let begun = Instant::now();
     let staged = landfall.staging.write(key, body, options).await;
     state.metrics.staged(staged.is_ok(), begun.elapsed());
     let staged = staged?;
+    let sha256 = staged.hashes.sha256;
+    let sha256 = sha256.ok_or_else(|| Problem::failed("no digest was made"))?;
     let bytes = StagedBytes {
         staging: landfall.staging.clone(),
         key,
         kept: false,
         size: staged.size,
-        sha256: staged.hashes.sha256,
+        sha256,
     };
     if staged.size == 0 {
         return Err(Problem::new(
@@ -94,31 +94,12 @@ impl StagedBytes {
         self.key
     }
 
-    /// The digest; read from staging when it was not known beforehand that it would be wanted.
-    async fn digest(&mut self) -> Result<Sha256Digest, Problem> {
-        if let Some(known) = self.sha256 {
-            return Ok(known);
-        }
-        let stream = self.staging.read(self.key, 0..self.size).await?;
-        let options = Options {
-            hashes: &[Algorithm::Sha256],
-            ..Options::default()
-        };
-        let read = Staging::digest(stream.map_err(Box::new), options).await?;
-        let digest = read.hashes.sha256;
-        self.sha256 = digest;
-        digest.ok_or_else(|| Problem::failed("no digest was made"))
-    }
-
     /// Refuses bytes that do not have the digest they were said to have.
-    pub(super) async fn verify(&mut self, declared: Option<Sha256Digest>) -> Result<(), Problem> {
-        let Some(declared) = declared else {
+    pub(super) fn verify(&self, declared: Option<Sha256Digest>) -> Result<(), Problem> {
+        let found = self.sha256;
+        let Some(declared) = declared.filter(|declared| *declared != found) else {
             return Ok(());
         };
-        let found = self.digest().await?;
-        if found == declared {
-            return Ok(());
-        }
         Err(Problem::new(
             Code::DigestMismatch,
             format!("SHA-256 {declared} was declared, the bytes that came have {found}."),
@@ -159,7 +140,8 @@ pub(super) async fn commit(
         owner,
         original_filename: name,
         content_type,
-        declared_sha256: said.sha256.or(bytes.sha256),
+        declared_sha256: said.sha256,
+        staged_sha256: bytes.sha256,
         expires_in: said.life(&landfall.config),
         metadata: said
             .metadata

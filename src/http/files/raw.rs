@@ -38,7 +38,6 @@ pub(super) async fn take_in(
     upload: Upload,
     given: Parameters,
     digest: Option<Sha256Digest>,
-    hash: bool,
 ) -> Result<Arrived, Problem> {
     let said = given.read()?;
     let disposition = upload.headers.get(header::CONTENT_DISPOSITION);
@@ -56,12 +55,11 @@ pub(super) async fn take_in(
     let uploads = &state.landfall.config.uploads;
     let content_type = fields::content_type(upload.content_type()?)?;
     content::require_declared(uploads, name.as_str(), &content_type)?;
-    let hash = hash || digest.is_some() || said.sha256.is_some();
     let length = upload.length()?;
     upload.refuse_larger_than(uploads.max_file_size.0, uploads.max_file_size.0)?;
-    let mut bytes = intake::stage(state, upload.body, length, hash).await?;
-    bytes.verify(digest).await?;
-    bytes.verify(said.sha256).await?;
+    let bytes = intake::stage(state, upload.body, length).await?;
+    bytes.verify(digest)?;
+    bytes.verify(said.sha256)?;
     Ok(Arrived {
         name,
         content_type,

@@ -202,7 +202,7 @@ pub(super) async fn take_in(
     if let Turn::Work(_) = &turn {
         refuse_beyond_quota(state, caller, upload.length()?).await?;
     }
-    let arrived = arrive(state, upload, given, idempotent.has_key()).await?;
+    let arrived = arrive(state, upload, given).await?;
     let lock = match turn {
         Turn::Compare(prior) => return prior.again(&fingerprint(idempotent, &arrived)),
         Turn::Work(lock) => lock,
@@ -249,19 +249,14 @@ async fn refuse_beyond_quota(
     Ok(usage::require_room(landfall.db.read(), owner, at_least, quota).await?)
 }
 
-async fn arrive(
-    state: &State,
-    upload: Upload,
-    given: Parameters,
-    hash: bool,
-) -> Result<Arrived, Problem> {
+async fn arrive(state: &State, upload: Upload, given: Parameters) -> Result<Arrived, Problem> {
     let digest = declared(&upload.headers)?;
     let content_type = upload.content_type()?.unwrap_or("").to_owned();
     let essence = content_type.split(';').next().unwrap_or("").trim();
     let essence = essence.to_ascii_lowercase();
     if essence == "multipart/form-data" {
         let boundary = form::boundary(&content_type)?;
-        return form::take_in(state, upload, boundary, digest, hash).await;
+        return form::take_in(state, upload, boundary, digest).await;
     }
     if essence.starts_with("multipart/") {
         return Err(Problem::new(
@@ -269,20 +264,19 @@ async fn arrive(
             "Of the multipart types only multipart/form-data is understood.",
         ));
     }
-    raw::take_in(state, upload, given, digest, hash).await
+    raw::take_in(state, upload, given, digest).await
 }
 
 /// All that makes an upload what it is: a form's boundary is another each time.
 fn fingerprint(idempotent: &Idempotent, arrived: &Arrived) -> String {
     let mut hasher = Sha256::new();
     let said = &arrived.said;
-    let bytes = arrived.bytes.sha256.map(|digest| digest.to_string());
     for part in [
         arrived.name.as_str(),
         &arrived.content_type,
         &format!("{:?}", said.metadata),
         &format!("{:?} {:?}", said.batch_id, said.expires_in),
-        &bytes.unwrap_or_default(),
+        &arrived.bytes.sha256.to_string(),
     ] {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part);

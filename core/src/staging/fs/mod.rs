@@ -89,7 +89,7 @@ impl FsStaging {
         Sink::new(self.path(key), target, hasher, Arc::clone(&self.capacity))
     }
 
-    async fn admit(&self, options: &Options<'_>) -> Result<(), StagingError> {
+    pub(crate) async fn admit(&self, options: &Options<'_>) -> Result<(), StagingError> {
         let expected = options.expected.unwrap_or(0);
         if expected > 0 {
             // A body that will not fit is refused before it is sent.
@@ -117,6 +117,29 @@ impl FsStaging {
         Ok(Staged { size, hashes })
     }
 
+    pub(crate) async fn place(
+        &self,
+        key: StagingKey,
+        body: Body<'_>,
+    ) -> Result<bool, StagingError> {
+        let options = Options::default();
+        self.admit(&options).await?;
+        let folder = self.folder().await?;
+        // A crash leaves it to the sweep: no row knows this key.
+        let sink = self.sink(StagingKey::generate(), Target::New, &options);
+        let written = sink.take(Intake::new(body, options.limit)).await?;
+        if let Some(error) = written.stopped {
+            return Err(self.missing_folder(error));
+        }
+        let path = self.path(key);
+        let linked = blocking(move || written.sink.link(&path)).await;
+        if !linked.map_err(StagingError::io("link a file"))? {
+            return Ok(false);
+        }
+        folder.sync().await.map_err(StagingError::io("be synced"))?;
+        Ok(true)
+    }
+
     pub(crate) async fn create(&self, key: StagingKey) -> Result<(), StagingError> {
         self.admit(&Options::default()).await?;
         let folder = self.folder().await?;
@@ -142,11 +165,17 @@ impl FsStaging {
         options: &Options<'_>,
     ) -> Result<Appended, StagingError> {
         self.admit(options).await?;
+        let begins = offset == 0;
+        let folder = self.folder().await?;
         let sink = self.sink(key, Target::End { offset }, options);
         let mut written = sink.take(Intake::new(body, options.limit)).await?;
+        if begins && written.sink.is_open() {
+            folder.sync().await.map_err(StagingError::io("be synced"))?;
+        }
         let running = written.sink.take_running();
         match (written.sink.written(), written.stopped) {
             // Nothing was written, and nothing could have been.
+            (0, Some(error @ StagingError::Gone)) if begins => Err(self.missing_folder(error)),
             (0, Some(error @ (StagingError::Gone | StagingError::WrongOffset { .. }))) => {
                 Err(error)
             }

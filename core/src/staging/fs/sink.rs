@@ -8,12 +8,13 @@ use crate::{
         capacity::Capacity,
         hashes::Hasher,
     },
+    storage::fs::is_linkless,
 };
 use bytes::Bytes;
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -25,7 +26,8 @@ const BATCH: usize = 512 * 1024;
 pub(super) enum Target {
     /// A file that is not there yet, and that goes away unless the sink is told to keep it.
     New,
-    /// The end of a file, which must be at `offset`; what a crash left beyond it is cut off.
+    /// The end of a file, which must be at `offset`; what a crash left beyond it is cut off. At 0 the file need not be
+    /// there.
     End { offset: u64 },
     /// A place in a file.
     At { offset: u64 },
@@ -47,7 +49,7 @@ impl Drop for Sink {
     fn drop(&mut self) {
         if self.target == Target::New && self.file.is_some() && !self.kept {
             // A crash before this line leaves a file without a row; the sweep removes it.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = fs::remove_file(&self.path);
         }
     }
 }
@@ -83,9 +85,25 @@ impl Sink {
         self.written
     }
 
+    /// True once something was to be written: the file is there.
+    pub(super) fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Takes the hash of all the file's bytes; none when it is not known what they are.
     pub(super) fn take_running(&mut self) -> Option<RunningHash> {
         self.hasher.take_running()
+    }
+
+    /// Gives the file another name, unless that is taken; its own goes with the sink. False when it is taken, or the
+    /// file system has no links.
+    pub(super) fn link(self, path: &Path) -> io::Result<bool> {
+        match fs::hard_link(&self.path, path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            Err(error) if is_linkless(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Lets the file stay, and tells what it was hashed to.
@@ -169,6 +187,7 @@ impl Sink {
     fn open(&self) -> Result<File, StagingError> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(self.target == Target::New);
+        options.create(self.target == (Target::End { offset: 0 }));
         let mut file = options
             .open(&self.path)
             .map_err(StagingError::io("open a file"))?;

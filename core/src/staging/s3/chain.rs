@@ -70,8 +70,7 @@ pub(super) async fn cut(
         }
     }
     match length {
-        _ if found || (offset == 0 && !beyond.is_empty()) => {}
-        None if offset == 0 => return Err(StagingError::Gone),
+        _ if found || offset == 0 => {}
         None if super::S3Staging::is_gone(store, key).await? => return Err(StagingError::Gone),
         length => {
             let length = length.unwrap_or(0);

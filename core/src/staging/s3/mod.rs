@@ -86,7 +86,7 @@ impl S3Staging {
         }
     }
 
-    async fn admit(&self, options: &Options<'_>) -> Result<(), StagingError> {
+    pub(crate) async fn admit(&self, options: &Options<'_>) -> Result<(), StagingError> {
         let expected = options.expected.unwrap_or(0);
         self.capacity.admit(expected, self.measure()).await
     }

@@ -68,7 +68,7 @@ fn holds(path: &Path, (digest, size): (Sha256Digest, u64)) -> io::Result<bool> {
 }
 
 /// Another device, a file system without hard links, or a file with too many of them.
-fn is_linkless(error: &io::Error) -> bool {
+pub(crate) fn is_linkless(error: &io::Error) -> bool {
     use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
     matches!(
         error.kind(),

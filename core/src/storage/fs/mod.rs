@@ -28,7 +28,7 @@ use crate::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-pub(crate) use link::Linked;
+pub(crate) use link::{Linked, is_linkless};
 use std::{
     fs::{self, File, Metadata},
     io::{self, Write},

@@ -1,0 +1,127 @@
+//! Small uploads whose one append brings all of them, as most do: counted without being taken first.
+//!
+//! The bytes are gathered in memory, staged under a name nobody knows, and linked to the upload's own, which succeeds
+//! only while nothing is there. So a writer who has taken the upload in the meantime never finds bytes that still
+//! change, and the count, a compare-and-set on the fence, tells which of two was first. It saves a commit.
+
+use super::{
+    Append, Bytestream, UploadError,
+    append::ON_DISK,
+    hold::{Hold, Then, is_next},
+    query::get,
+};
+use crate::{
+    context::Landfall, digest::RunningHash, failpoint, files::Scope, staging::hashes::Hasher,
+};
+use bytes::Bytes;
+use entity::{
+    UploadId,
+    upload::{Model, UploadKind},
+};
+use futures::{StreamExt, stream};
+use std::error::Error;
+
+/// What is gathered in memory for one request, in bytes.
+const MOST: u64 = 128 * 1024;
+
+/// What became of a body.
+pub(super) enum AtOnce {
+    Done(Box<Model>),
+    /// Not that simple: to be appended as any other. All of the body is still to come out of it.
+    Not(Bytestream),
+}
+
+/// Appends a body that is all of its upload, if it is small, comes without a pause, and nobody else is there.
+///
+/// # Errors
+/// [`UploadError::ChecksumMismatch`], and what staging and the database answer; nothing is changed then.
+pub(super) async fn append(
+    landfall: &Landfall,
+    scope: &Scope,
+    id: UploadId,
+    request: &Append,
+    body: Bytestream,
+) -> Result<AtOnce, UploadError> {
+    let Some(size) = request.content_length.filter(|size| fits(request, *size)) else {
+        return Ok(AtOnce::Not(body));
+    };
+    let upload = get(landfall.db.read(), scope, id).await?;
+    let whole = upload.total_size_bytes.map(i64::unsigned_abs) == Some(size);
+    if !whole || !is_next(landfall, &upload, request)? {
+        return Ok(AtOnce::Not(body));
+    }
+    let (pieces, body) = match gather(body, size).await {
+        Ok(pieces) => pieces,
+        Err(body) => return Ok(AtOnce::Not(body)),
+    };
+    let running = check(&upload, request, &pieces)?;
+    let mut hold = Hold::unclaimed(landfall, upload, running);
+    let content = stream::iter(pieces.clone().into_iter().map(Ok::<_, std::io::Error>));
+    let placed = landfall.staging.place(hold.key(), content).await?;
+    failpoint!("uploads.synced");
+    let counted = match placed {
+        true => hold.advance(size, false, Then::Release).await,
+        false => Err(UploadError::Preempted),
+    };
+    failpoint!("uploads.counted");
+    match counted {
+        Ok(()) => Ok(AtOnce::Done(Box::new(hold.upload))),
+        // Somebody was faster. Who may go on now is found out as for any other.
+        Err(UploadError::Preempted) => Ok(AtOnce::Not(again(pieces, body))),
+        Err(error) => Err(error),
+    }
+}
+
+fn fits(request: &Append, size: u64) -> bool {
+    (1..=MOST).contains(&size) && request.offset == 0 && request.length.is_none()
+}
+
+type Problem = Box<dyn Error + Send + Sync>;
+
+/// The whole body, and what would be left of it; or all of it as it was, when it pauses, breaks off or has another size.
+async fn gather(mut body: Bytestream, size: u64) -> Result<(Vec<Bytes>, Bytestream), Bytestream> {
+    let (mut pieces, mut came) = (Vec::new(), 0);
+    while came < size {
+        match tokio::time::timeout(ON_DISK.pause, body.next()).await {
+            Ok(Some(Ok(bytes))) => {
+                came += bytes.len() as u64;
+                pieces.push(bytes);
+            }
+            Ok(Some(Err(error))) => {
+                let broken = stream::iter([Err::<Bytes, Problem>(error)]).boxed();
+                return Err(again(pieces, broken));
+            }
+            Ok(None) | Err(_) => return Err(again(pieces, body)),
+        }
+    }
+    match came == size {
+        true => Ok((pieces, body)),
+        false => Err(again(pieces, body)),
+    }
+}
+
+fn again(pieces: Vec<Bytes>, rest: Bytestream) -> Bytestream {
+    stream::iter(pieces.into_iter().map(Ok)).chain(rest).boxed()
+}
+
+/// The hash to be kept, where one is of use.
+fn check(
+    upload: &Model,
+    request: &Append,
+    pieces: &[Bytes],
+) -> Result<Option<RunningHash>, UploadError> {
+    let algorithm = request.checksum.as_ref().map(|sum| sum.algorithm);
+    let running = (upload.kind == UploadKind::Append).then(RunningHash::default);
+    let mut hasher = Hasher::new(algorithm.as_slice(), running.as_ref());
+    for piece in pieces {
+        hasher.update(piece);
+    }
+    let running = hasher.take_running();
+    let found = hasher.finish();
+    match &request.checksum {
+        Some(sum) if found.get(sum.algorithm) != Some(sum.digest.as_slice()) => {
+            Err(UploadError::ChecksumMismatch)
+        }
+        _ => Ok(running),
+    }
+}
