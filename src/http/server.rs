@@ -93,7 +93,8 @@ pub(super) async fn run(
         };
         match accepted {
             Ok((socket, remote)) => {
-                let serve = connection.clone().serve(socket, local, remote);
+                // Boxed: it would be held twice, before it is polled and after.
+                let serve = Box::pin(connection.clone().serve(socket, local, remote));
                 let cut = cut.clone();
                 open.spawn(async move { cut.run_until_cancelled(serve).await });
             }
@@ -166,7 +167,7 @@ impl Connection {
             Some(outcome) => outcome.map_err(io::Error::other),
             None => {
                 let socket = connection.into_parts().io.into_inner();
-                self.refuse_head(socket, local, remote).await
+                Box::pin(self.refuse_head(socket, local, remote)).await
             }
         };
         if let Err(error) = ended {

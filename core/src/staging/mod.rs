@@ -130,12 +130,13 @@ pub(crate) enum Place {
     S3(Arc<S3Staging>),
 }
 
-/// Does the same on whichever backend it is.
+/// Awaits the same on whichever backend it is. The future of an S3 request is large, and is boxed so that a folder's
+/// callers do not carry room for it.
 macro_rules! on {
     ($staging:expr, $place:ident => $call:expr) => {
         match &$staging.place {
-            Place::Fs($place) => $call,
-            Place::S3($place) => $call,
+            Place::Fs($place) => $call.await,
+            Place::S3($place) => Box::pin($call).await,
         }
     };
 }
@@ -196,7 +197,7 @@ impl Staging {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        on!(self, place => place.write(key, boxed(body), &options).await)
+        on!(self, place => place.write(key, boxed(body), &options))
     }
 
     /// Stages a whole body under a key, unless something is there already: false then, and also where a folder's file
@@ -220,7 +221,7 @@ impl Staging {
     /// # Errors
     /// [`StagingError::Full`], and what the folder or bucket answers.
     pub async fn admit(&self) -> Result<(), StagingError> {
-        on!(self, place => place.admit(&Options::default()).await)
+        on!(self, place => place.admit(&Options::default()))
     }
 
     /// Prepares a key for [`Self::put_part`]: it is there, durably, and empty.
@@ -228,7 +229,7 @@ impl Staging {
     /// # Errors
     /// [`StagingError::Exists`], [`StagingError::Full`], and what the folder or bucket answers.
     pub async fn create(&self, key: StagingKey) -> Result<(), StagingError> {
-        on!(self, place => place.create(key).await)
+        on!(self, place => place.create(key))
     }
 
     /// Appends a body at `offset`, which the caller has from the database; at 0 nothing need be there yet. What lies
@@ -252,7 +253,7 @@ impl Staging {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        on!(self, place => place.append(key, offset, boxed(body), &options).await)
+        on!(self, place => place.append(key, offset, boxed(body), &options))
     }
 
     /// Writes a part of exactly `size` bytes at `offset`; parts may come in any order and at once. A part that fails
@@ -276,7 +277,7 @@ impl Staging {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        on!(self, place => place.put_part(key, offset, size, boxed(body), &options).await)
+        on!(self, place => place.put_part(key, offset, size, boxed(body), &options))
     }
 
     /// Hashes a body and keeps nothing of it; answers its size too.
@@ -298,7 +299,7 @@ impl Staging {
     /// # Errors
     /// What the folder or bucket answers.
     pub async fn len(&self, key: StagingKey) -> Result<Option<u64>, StagingError> {
-        on!(self, place => place.len(key).await)
+        on!(self, place => place.len(key))
     }
 
     /// The bytes of a range that is wholly staged; where a part is missing, zeros come or an error.
@@ -310,7 +311,7 @@ impl Staging {
         key: StagingKey,
         range: Range<u64>,
     ) -> Result<StagingStream, StagingError> {
-        on!(self, place => place.read(key, range).await)
+        on!(self, place => place.read(key, range))
     }
 
     /// Deletes what is staged under a key; one that is not there counts as deleted.
@@ -318,13 +319,16 @@ impl Staging {
     /// # Errors
     /// What the folder or bucket answers.
     pub async fn delete(&self, key: StagingKey) -> Result<(), StagingError> {
-        on!(self, place => place.delete(key).await)
+        on!(self, place => place.delete(key))
     }
 
     /// All that is staged, in pages, in no particular order.
     #[must_use]
     pub fn list(&self) -> StagingPages {
-        on!(self, place => place.list())
+        match &self.place {
+            Place::Fs(place) => place.list(),
+            Place::S3(place) => place.list(),
+        }
     }
 
     /// The file the bytes are in; none in a bucket.
@@ -341,7 +345,7 @@ impl Staging {
     /// # Errors
     /// What the folder or bucket answers.
     pub async fn usage(&self) -> Result<Usage, StagingError> {
-        on!(self, place => place.usage().await)
+        on!(self, place => place.usage())
     }
 
     /// The start-up check: really writes, reads back and deletes.
@@ -349,7 +353,7 @@ impl Staging {
     /// # Errors
     /// The first thing that is wrong.
     pub async fn probe(&self) -> Result<(), StagingError> {
-        on!(self, place => place.probe().await)
+        on!(self, place => place.probe())
     }
 
     /// Whether staging answers, within two seconds.
@@ -357,7 +361,7 @@ impl Staging {
     /// # Errors
     /// Why not.
     pub async fn health(&self) -> Result<(), StagingError> {
-        let check = async { on!(self, place => place.health().await) };
+        let check = async { on!(self, place => place.health()) };
         match tokio::time::timeout(HEALTH_TIMEOUT, check).await {
             Ok(outcome) => outcome,
             Err(late) => Err(StagingError::io("answer")(late.into())),

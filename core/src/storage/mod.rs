@@ -136,7 +136,7 @@ impl Storage {
     ) -> Result<(), StorageError> {
         match &self.place {
             Place::Fs(fs) => fs.put_bytes(key, bytes).await,
-            Place::S3(s3) => s3.put_bytes(key, bytes, content_type).await,
+            Place::S3(s3) => Box::pin(s3.put_bytes(key, bytes, content_type)).await,
         }
     }
 
@@ -147,7 +147,7 @@ impl Storage {
     pub async fn head(&self, key: &StorageKey) -> Result<Option<ObjectInfo>, StorageError> {
         match &self.place {
             Place::Fs(fs) => fs.head(key).await,
-            Place::S3(s3) => s3.head(key).await,
+            Place::S3(s3) => Box::pin(s3.head(key)).await,
         }
     }
 
@@ -163,7 +163,7 @@ impl Storage {
     ) -> Result<ObjectStream, StorageError> {
         match &self.place {
             Place::Fs(fs) => fs.read(key, range).await,
-            Place::S3(s3) => s3.read(key, range).await,
+            Place::S3(s3) => Box::pin(s3.read(key, range)).await,
         }
     }
 
@@ -174,7 +174,7 @@ impl Storage {
     pub async fn delete(&self, key: &StorageKey) -> Result<(), StorageError> {
         match &self.place {
             Place::Fs(fs) => fs.delete(key).await,
-            Place::S3(s3) => s3.delete(key).await,
+            Place::S3(s3) => Box::pin(s3.delete(key)).await,
         }
     }
 
@@ -201,7 +201,7 @@ impl Storage {
     ) -> Result<Option<Url>, StorageError> {
         match &self.place {
             Place::Fs(_) => Ok(None),
-            Place::S3(s3) => s3.url(key, options).await.map(Some),
+            Place::S3(s3) => Box::pin(s3.url(key, options)).await.map(Some),
         }
     }
 
@@ -212,7 +212,7 @@ impl Storage {
     pub async fn probe(&self) -> Result<(), StorageError> {
         match &self.place {
             Place::Fs(fs) => fs.probe().await,
-            Place::S3(s3) => s3::probe::probe(s3).await,
+            Place::S3(s3) => Box::pin(s3::probe::probe(s3)).await,
         }
     }
 
@@ -224,7 +224,7 @@ impl Storage {
         let check = async {
             match &self.place {
                 Place::Fs(fs) => fs.health().await,
-                Place::S3(s3) => s3.health().await,
+                Place::S3(s3) => Box::pin(s3.health()).await,
             }
         };
         tokio::time::timeout(HEALTH_TIMEOUT, check)
@@ -274,7 +274,7 @@ impl Storage {
     ) -> Result<usize, StorageError> {
         match &self.place {
             Place::Fs(fs) => fs.remove_abandoned(before, limit).await,
-            Place::S3(s3) => s3.abort_abandoned(before, limit).await,
+            Place::S3(s3) => Box::pin(s3.abort_abandoned(before, limit)).await,
         }
     }
 }

@@ -51,7 +51,7 @@ pub(super) async fn append(
         return Ok(AtOnce::Not(body));
     }
     let (pieces, body) = match gather(body, size).await {
-        Ok(pieces) => pieces,
+        Ok(gathered) => gathered,
         Err(body) => return Ok(AtOnce::Not(body)),
     };
     let running = check(&upload, request, &pieces)?;

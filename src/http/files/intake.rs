@@ -7,7 +7,7 @@ use crate::http::{
 };
 use bytes::Bytes;
 use entity::{FileId, file};
-use futures::{Stream, TryStreamExt};
+use futures::Stream;
 use landfall_core::{
     digest::Sha256Digest,
     files::{self, AcceptError, FileName, NewFile},

@@ -95,7 +95,7 @@ async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<R
     let call = Call {
         landfall,
         metrics: state.metrics.clone(),
-        caller: identify(&request, scope).await?,
+        caller: Box::pin(identify(&request, scope)).await?,
         traceparent: request.data::<TraceParent>().map(|trace| trace.0.clone()),
         headers: request.headers().clone(),
         id: path.as_deref().and_then(|text| text.parse().ok()),

@@ -53,7 +53,8 @@ impl Default for Seen {
 
 impl Seen {
     pub(super) async fn picture(&self, dashboard: &Dashboard) -> Arc<Picture> {
-        self.picture.get(self.look(dashboard)).await
+        // Boxed: it asks many at once, and a picture that is fresh needs none of that.
+        self.picture.get(Box::pin(self.look(dashboard))).await
     }
 
     pub(in crate::web) async fn forget(&self) {

@@ -8,18 +8,22 @@ use crate::{
         capacity::Capacity,
         hashes::Hasher,
     },
-    storage::fs::is_linkless,
+    storage::{file, fs::is_linkless},
 };
 use bytes::Bytes;
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
+    num::NonZeroU64,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 /// How much is taken from a body before it is written, in bytes; twice this is what a body holds in memory.
 const BATCH: usize = 512 * 1024;
+
+/// How much is written before the kernel is told to bring it to disk, in bytes.
+const WRITE_BACK: u64 = 8 * 1024 * 1024;
 
 /// What the bytes go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,16 @@ pub(super) enum Target {
     At { offset: u64 },
 }
 
+impl Target {
+    /// Of the first byte, in bytes.
+    fn offset(self) -> u64 {
+        match self {
+            Self::New => 0,
+            Self::End { offset } | Self::At { offset } => offset,
+        }
+    }
+}
+
 /// A file being written. It is opened by the first write, so that a small body costs one trip to another thread.
 #[derive(Debug)]
 pub(super) struct Sink {
@@ -43,6 +57,8 @@ pub(super) struct Sink {
     hasher: Hasher,
     capacity: Arc<Capacity>,
     written: u64,
+    /// How much of it is on its way to disk, or there.
+    begun: u64,
 }
 
 impl Drop for Sink {
@@ -77,6 +93,7 @@ impl Sink {
             hasher,
             capacity,
             written: 0,
+            begun: 0,
         }
     }
 
@@ -145,6 +162,7 @@ impl Sink {
     fn write_batch(&mut self, pieces: &[Bytes], last: bool) -> Result<(), StagingError> {
         let written = self.write_pieces(pieces);
         if written.is_ok() && !last {
+            self.begin_writing();
             return Ok(());
         }
         let synced = self.sync();
@@ -182,6 +200,16 @@ impl Sink {
             }
         }
         Ok(())
+    }
+
+    fn begin_writing(&mut self) {
+        let more = self.written - self.begun;
+        if let (Some(file), Some(size)) = (&self.file, NonZeroU64::new(more))
+            && more >= WRITE_BACK
+        {
+            file::begin_writing(file, self.target.offset() + self.begun, size);
+            self.begun = self.written;
+        }
     }
 
     fn open(&self) -> Result<File, StagingError> {

@@ -89,7 +89,7 @@ pub async fn land(
 ) -> Result<Landed, TransferError> {
     let sha256 = match (&staging.place, &storage.place) {
         (StagingPlace::Fs(from), Place::Fs(to)) => local::link_or_copy(from, to, landing).await?,
-        (_, Place::S3(to)) => remote::send(staging, to, landing).await?,
+        (_, Place::S3(to)) => Box::pin(remote::send(staging, to, landing)).await?,
         (StagingPlace::S3(_), Place::Fs(_)) => {
             // `Staging::open` refuses the pair; these two were not opened together.
             return Err(TransferError::Storage(bucket_beside_folder()));
