@@ -11,17 +11,10 @@ use tokio_util::sync::CancellationToken;
 const MIB: usize = 1024 * 1024;
 const PART: usize = 4 * MIB;
 const CONNECTIONS: usize = 8;
-/// A gibibyte; half of it in a debug build, which takes minutes for one.
-const SIZE: usize = if cfg!(debug_assertions) {
-    512 * MIB
-} else {
-    1024 * MIB
-};
-/// By one connection.
-const TUS_SIZE: usize = SIZE / 4;
+const SIZE: usize = 1024 * MIB;
 /// What one connection carries in a second, so that there is time to be killed.
 const PART_RATE: usize = 4 * MIB;
-const TUS_RATE: usize = 8 * MIB;
+const TUS_RATE: usize = 16 * MIB;
 
 /// No two mebibytes are the same. Random numbers for all of it would take longer than the upload.
 fn content(seed: u64, size: usize) -> Vec<u8> {
@@ -121,7 +114,7 @@ async fn upload_in_parts_over_two_nodes_that_are_killed_is_stored_and_hardly_sen
 async fn tus_upload_over_two_nodes_that_are_killed_is_stored_and_hardly_sent_twice() {
     let seed = seed();
     let topology = Arc::new(Topology::start().await);
-    let bytes = content(seed, TUS_SIZE);
+    let bytes = content(seed, SIZE);
     let post = topology.request(Method::POST, "/v1/tus").await;
     let post = post.header("Upload-Length", bytes.len()).send().await;
     let post = post.expect("an answer");

@@ -10,7 +10,8 @@
 //! | a crash after | leaves | repaired by |
 //! | --- | --- | --- |
 //! | staging was prepared | staging that no row knows | the sweep, after `staging.grace` |
-//! | bytes were synced | surplus in staging, a lease of a few seconds | the next append, or the expiry |
+//! | a small upload was staged, not linked | the same | the same |
+//! | bytes were synced, or linked | surplus in staging, a lease of a few seconds | the next append, or the expiry |
 //! | the last byte was counted | a staged file without a job | the sweep pushes it |
 //! | an upload was given up | staging of a closed upload | the sweep removes it |
 

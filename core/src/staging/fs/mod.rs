@@ -6,7 +6,8 @@
 //! Configuration: `staging.path`, which API and workers must share; `staging.quota`, `staging.min_free`.
 //!
 //! Implementation: one file per key, all in one folder. Parts are written in place, into one sparse file, so nothing
-//! has to be assembled. Each file is synced by itself and the folder for many at once.
+//! has to be assembled. Each file is synced by itself, and the folder for many at once; the kernel is told to begin
+//! writing a large body while it still comes in.
 //!
 //! Considerations: one folder holds as many files as wait; ext4 and XFS index it. Where the folder is on another
 //! file system than storage, finalize copies instead of linking.
