@@ -11,7 +11,11 @@ use super::{
     query::get,
 };
 use crate::{
-    context::Landfall, digest::RunningHash, failpoint, files::Scope, staging::hashes::Hasher,
+    context::Landfall,
+    digest::RunningHash,
+    failpoint,
+    files::Scope,
+    staging::{StagingKey, hashes::Hasher},
 };
 use bytes::Bytes;
 use entity::{
@@ -45,6 +49,10 @@ pub(super) async fn append(
     let Some(size) = request.content_length.filter(|size| fits(request, *size)) else {
         return Ok(AtOnce::Not(body));
     };
+    // A bucket has no links; an append to it is an object of its own all the same.
+    if landfall.staging.local_path(StagingKey(id.0)).is_none() {
+        return Ok(AtOnce::Not(body));
+    }
     let upload = get(landfall.db.read(), scope, id).await?;
     let whole = upload.total_size_bytes.map(i64::unsigned_abs) == Some(size);
     if !whole || !is_next(landfall, &upload, request)? {
