@@ -144,17 +144,18 @@ async fn offset_told_after_a_kill_is_durable_and_the_upload_goes_on() {
     assert!(server.stored(&path).await == bytes);
 }
 
-async fn killed_at(step: &str, counted: bool) {
+/// `sent` is how many of the bytes come before the end: all of them, if few, are counted without being taken first.
+async fn killed_at(step: &str, sent: usize, counted: bool) {
     let installation = Installation::new();
     let mut server = Server::start(&installation, Some(&format!("{step}=kill"))).await;
     let bytes = bytes(100_000);
     let path = server.begin(bytes.len()).await;
-    let cut_off = server.patch(&path, 0, &bytes[..60_000]).await;
+    let cut_off = server.patch(&path, 0, &bytes[..sent]).await;
     assert!(cut_off.is_err(), "{cut_off:?}");
     server.process.dies_within(SOON).await;
     let server = Server::start(&installation, None).await;
     let offset = server.offset(&path).await;
-    assert_eq!(offset, if counted { 60_000 } else { 0 });
+    assert_eq!(offset, if counted { sent } else { 0 });
     let response = server
         .patch(&path, offset, &bytes[offset..])
         .await
@@ -165,10 +166,12 @@ async fn killed_at(step: &str, counted: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_were_synced_and_not_counted_are_sent_again() {
-    killed_at("uploads.synced", false).await;
+    killed_at("uploads.synced", 60_000, false).await;
+    killed_at("uploads.synced", 100_000, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bytes_that_were_counted_and_not_acknowledged_are_there() {
-    killed_at("uploads.counted", true).await;
+    killed_at("uploads.counted", 60_000, true).await;
+    killed_at("uploads.counted", 100_000, true).await;
 }

@@ -1,11 +1,15 @@
 use crate::{
     over_both_databases,
-    support::{Place, noise},
+    support::{Place, body, noise},
 };
 use entity::{FileId, file::FileStatus, outbox_event};
 use futures::future::join_all;
 use landfall_core::{
+    digest::Sha256Digest,
+    files::{self, FileName, NewFile},
     finalize::{Finalizer, Outcome},
+    staging::{Options, StagingKey},
+    storage::transfer::Piece,
     uploads::Shape,
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
@@ -14,6 +18,7 @@ use std::collections::HashSet;
 over_both_databases!(
     files_of_one_name_finalized_at_once_have_keys_and_events_of_their_own,
     file_asked_for_many_times_at_once_is_stored_once,
+    body_of_one_request_is_not_hashed_again_unless_it_is_asked_for,
 );
 
 impl Place {
@@ -59,4 +64,49 @@ async fn file_asked_for_many_times_at_once_is_stored_once(place: Place) {
     assert_eq!(outcomes[2], Outcome::Stored);
     assert_eq!(place.events_of(wanted).await, 1);
     assert_eq!(place.events_of(other).await, 1);
+}
+
+async fn body_of_one_request_is_not_hashed_again_unless_it_is_asked_for(mut place: Place) {
+    let bytes = noise(300_000, 9);
+    let sha256 = Sha256Digest::of(&bytes);
+    for rehash in [false, true] {
+        place.configure(|config| config.workers.rehash = rehash);
+        let key = StagingKey::generate();
+        let staging = &place.landfall.staging;
+        staging
+            .write(key, body(bytes.clone()), Options::default())
+            .await
+            .unwrap();
+        let new = NewFile {
+            id: FileId(key.0),
+            owner: None,
+            original_filename: FileName::parse("once.bin").unwrap(),
+            content_type: "application/octet-stream".to_owned(),
+            declared_sha256: None,
+            staged_sha256: sha256,
+            metadata: serde_json::json!({}),
+            batch_id: None,
+            staged: vec![Piece {
+                key,
+                size: bytes.len() as u64,
+            }],
+            expires_in: None,
+            traceparent: None,
+        };
+        let file = files::accept(&place.landfall, new, None).await.unwrap();
+        // Behind Landfall's back: only who reads the bytes again can see it.
+        let mut other = bytes.to_vec();
+        other[9000] ^= 1;
+        std::fs::write(staging.local_path(key).unwrap(), other).unwrap();
+        let finalizer = Finalizer::new(&place.landfall, "worker");
+        let outcome = finalizer.finalize(file.id).await.unwrap();
+        let file = place.file(file.id).await;
+        if rehash {
+            assert_eq!(outcome, Outcome::Failed);
+            assert_eq!(file.error_code.as_deref(), Some("digest_mismatch"));
+        } else {
+            assert_eq!(outcome, Outcome::Stored);
+            assert_eq!(file.sha256, Some(sha256.to_string()));
+        }
+    }
 }
