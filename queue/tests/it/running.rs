@@ -14,7 +14,7 @@ use apalis_core::{
 use landfall_queue::{CancellationToken, JobState, NewJob, Queue, WorkerIdentity};
 use serde::{Deserialize, Serialize};
 
-use crate::setup::{Note, Place, handle, settings, wait_until};
+use crate::setup::{Note, Place, SOON, handle, settings, wait_until};
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -186,7 +186,7 @@ async fn tasks_pushed_through_apalis_run_too() {
         .build();
     backend.send(task).await.unwrap();
     let worker = place.start(1);
-    wait_until(crate::setup::SOON, async || place.log.ids() == ["tick:1"]).await;
+    wait_until(SOON, async || place.log.ids() == ["tick:1"]).await;
     worker.stop().await;
 }
 
@@ -245,9 +245,10 @@ async fn worker_that_panics_outside_a_job_is_started_again_under_a_new_name() {
     let first = place.job("held").await.unwrap().owner;
     armed.store(true, Ordering::Relaxed);
     place.push("springs it", Note::Succeed).await;
+    // Let go any earlier, the job could end before the trap is sprung.
+    wait_until(SOON, async || !armed.load(Ordering::Relaxed)).await;
     place.log.let_go(1);
     place.wait_until_quiet().await;
-    assert!(!armed.load(Ordering::Relaxed));
     assert_eq!(place.log.runs_of("held").len(), 2, "given back, not lost");
     let second = place.inspector.workers().await.unwrap().remove(0).name;
     assert_ne!(first, Some(second));
