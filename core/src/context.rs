@@ -8,6 +8,7 @@ use crate::{
     files::Intake,
     staging::Staging,
     storage::{Storage, StorageError, StorageKey, UrlOptions},
+    uploads,
 };
 use entity::FileId;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub struct Landfall {
     pub staging: Staging,
     pub storage: Storage,
     pub intake: Intake,
+    pub uploads: uploads::Ledger,
     pub dispatch: Arc<dyn Dispatch>,
     /// What clients call this server; the base of the URLs handed out for objects on a filesystem.
     pub public_url: Url,

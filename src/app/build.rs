@@ -10,6 +10,7 @@ use landfall_core::{
     files::Intake,
     staging::Staging,
     storage::Storage,
+    uploads::Ledger,
     webhooks::sealing::settle,
 };
 use landfall_queue::{Redis, WorkerIdentity};
@@ -58,8 +59,9 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
     let deliverer = Deliverer::new(&config, &db, &clock, &worker);
     let landfall = Landfall {
         config,
-        clock,
         intake: Intake::start(&db),
+        uploads: Ledger::start(&db, &clock),
+        clock,
         db,
         staging,
         storage,

@@ -7,15 +7,18 @@
 use super::{
     Append, Bytestream, UploadError,
     append::ON_DISK,
-    hold::{Hold, Then, is_next},
+    finish::{self, Whole},
+    hold::is_next,
+    ledger,
     query::get,
 };
 use crate::{
     context::Landfall,
-    digest::RunningHash,
+    digest::Sha256Digest,
     failpoint,
     files::Scope,
     staging::{StagingKey, hashes::Hasher},
+    storage::transfer::Piece,
 };
 use bytes::Bytes;
 use entity::{
@@ -23,6 +26,7 @@ use entity::{
     upload::{Model, UploadKind},
 };
 use futures::{StreamExt, stream};
+use sha2::{Digest, Sha256};
 use std::error::Error;
 
 /// What is gathered in memory for one request, in bytes.
@@ -55,28 +59,39 @@ pub(super) async fn append(
     }
     let upload = get(landfall.db.read(), scope, id).await?;
     let whole = upload.total_size_bytes.map(i64::unsigned_abs) == Some(size);
-    if !whole || !is_next(landfall, &upload, request)? {
+    let untouched = upload.kind == UploadKind::Append && upload.fence == 0;
+    if !whole || !untouched || !is_next(landfall, &upload, request)? {
         return Ok(AtOnce::Not(body));
     }
     let (pieces, body) = match gather(body, size).await {
         Ok(gathered) => gathered,
         Err(body) => return Ok(AtOnce::Not(body)),
     };
-    let running = check(&upload, request, &pieces)?;
-    let mut hold = Hold::unclaimed(landfall, upload, running);
+    let sha256 = check(request, &pieces)?;
     let content = stream::iter(pieces.clone().into_iter().map(Ok::<_, std::io::Error>));
-    let placed = landfall.staging.place(hold.key(), content).await?;
+    let key = StagingKey(id.0);
+    if !landfall.staging.place(key, content).await? {
+        return Ok(AtOnce::Not(again(pieces, body)));
+    }
     failpoint!("uploads.synced");
-    let counted = match placed {
-        true => hold.advance(size, false, Then::Release).await,
-        false => Err(UploadError::Preempted),
+    let ended = ledger::AtOnce {
+        upload: id,
+        whole: Whole {
+            file: upload.file_id,
+            pieces: vec![Piece { key, size }],
+            sha256: Some(sha256),
+        },
+        expires_at: landfall.clock.after(landfall.config.uploads.session_ttl),
     };
+    let counted = landfall.uploads.end(ended).await?;
     failpoint!("uploads.counted");
     match counted {
-        Ok(()) => Ok(AtOnce::Done(Box::new(hold.upload))),
+        Some((upload, staged)) => {
+            finish::push(landfall, staged).await;
+            Ok(AtOnce::Done(Box::new(upload)))
+        }
         // Somebody was faster. Who may go on now is found out as for any other.
-        Err(UploadError::Preempted) => Ok(AtOnce::Not(again(pieces, body))),
-        Err(error) => Err(error),
+        None => Ok(AtOnce::Not(again(pieces, body))),
     }
 }
 
@@ -112,24 +127,20 @@ fn again(pieces: Vec<Bytes>, rest: Bytestream) -> Bytestream {
     stream::iter(pieces.into_iter().map(Ok)).chain(rest).boxed()
 }
 
-/// The hash to be kept, where one is of use.
-fn check(
-    upload: &Model,
-    request: &Append,
-    pieces: &[Bytes],
-) -> Result<Option<RunningHash>, UploadError> {
+/// The digest, once the checksum is found to be right.
+fn check(request: &Append, pieces: &[Bytes]) -> Result<Sha256Digest, UploadError> {
     let algorithm = request.checksum.as_ref().map(|sum| sum.algorithm);
-    let running = (upload.kind == UploadKind::Append).then(RunningHash::default);
-    let mut hasher = Hasher::new(algorithm.as_slice(), running.as_ref());
+    let mut hasher = Hasher::new(algorithm.as_slice(), None);
+    let mut sha256 = Sha256::new();
     for piece in pieces {
         hasher.update(piece);
+        sha256.update(piece);
     }
-    let running = hasher.take_running();
     let found = hasher.finish();
     match &request.checksum {
         Some(sum) if found.get(sum.algorithm) != Some(sum.digest.as_slice()) => {
             Err(UploadError::ChecksumMismatch)
         }
-        _ => Ok(running),
+        _ => Ok(Sha256Digest::from_hasher(sha256)),
     }
 }

@@ -5,8 +5,8 @@
 
 use super::{
     NewUpload, UploadError,
-    create::{insert_file, require_allowed},
-    finish::{self, Staged, stage_file},
+    create::{file_row, insert_files, join_batch, require_allowed},
+    finish::{self, Staged, Whole, stage_file},
     hold::{open, signed},
     query::is_open,
 };
@@ -54,8 +54,8 @@ pub async fn concatenate(
         return Err(UploadError::TooLarge { limit });
     }
     let row = plan(landfall, id, &partials, total, &new);
-    let now = landfall.clock.now();
-    let expires_at = new.expires_in.map(|ttl| landfall.clock.after(ttl));
+    let file = file_row(landfall, &row, &new);
+    let now = row.created_at;
     let staged = landfall
         .db
         .write(move |transaction| {
@@ -63,15 +63,8 @@ pub async fn concatenate(
                 if !insert_once(transaction, &row).await? {
                     return Ok(None);
                 }
-                insert_file(
-                    transaction,
-                    row.file_id,
-                    &new,
-                    row.total_size_bytes,
-                    now,
-                    expires_at,
-                )
-                .await?;
+                join_batch(transaction, &file).await?;
+                insert_files(transaction, [&file]).await?;
                 take_partials(transaction, &partials, row.file_id, now).await?;
                 complete_if_whole(transaction, id, now).await
             })
@@ -290,9 +283,12 @@ async fn complete_if_whole(
         .col_expr(Column::BytesReceived, Expr::value(signed(total)))
         .exec(transaction)
         .await?;
-    stage_file(transaction, upload.file_id, &pieces, None, now)
-        .await
-        .map(Some)
+    let whole = Whole {
+        file: upload.file_id,
+        pieces,
+        sha256: None,
+    };
+    stage_file(transaction, whole, now).await
 }
 
 fn order_of(upload: &Model) -> Result<Vec<UploadId>, DbErr> {

@@ -1,7 +1,8 @@
 //! Beginning an upload: staging first where it must be there, then its rows and its file's in one transaction.
 
 use super::{
-    UploadError, finish,
+    UploadError,
+    finish::{self, Staged},
     hold::signed,
     plan::{MAX_CHUNK, MAX_PARTS, chunk_size},
 };
@@ -10,7 +11,7 @@ use crate::{
     staging::StagingKey, usage,
 };
 use entity::{
-    BatchId, FileId, Timestamp, UploadId, file,
+    BatchId, FileId, UploadId, file,
     upload::{self, Model, UploadKind, UploadStatus},
 };
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
@@ -90,31 +91,14 @@ pub async fn create(
         (Shape::Parts { .. }, _) | (_, Some(0)) => landfall.staging.create(key).await?,
         _ => landfall.staging.admit().await?,
     }
-    let (now, row) = (landfall.clock.now(), plan(landfall, shape, id, &new));
-    let expires_at = new.expires_in.map(|ttl| landfall.clock.after(ttl));
-    let (size, quota) = (
-        row.total_size_bytes.unwrap_or(0),
-        landfall.config.uploads.owner_quota,
-    );
-    let written = landfall
-        .db
-        .write(move |transaction| {
-            Box::pin(async move {
-                usage::add(transaction, new.owner.as_deref(), id.0, size, quota).await?;
-                if row.kind != UploadKind::Partial {
-                    insert_file(transaction, id, &new, row.total_size_bytes, now, expires_at)
-                        .await?;
-                }
-                insert_upload(transaction, &row).await?;
-                let (upload, staged) = match row.total_size_bytes {
-                    Some(0) => finish::received(transaction, row, now).await?,
-                    _ => (row, None),
-                };
-                Keep::write(keep, transaction, &upload).await?;
-                Ok((upload, staged))
-            })
-        })
-        .await;
+    let upload = plan(landfall, shape, id, &new);
+    let has_file = upload.kind != UploadKind::Partial;
+    let file = has_file.then(|| file_row(landfall, &upload, &new));
+    let begun = Begun { upload, file };
+    let written = match may_be_refused(landfall, &begun) || keep.is_some() {
+        true => begin_alone(landfall, begun, keep).await,
+        false => begin_with_others(landfall, begun).await,
+    };
     match written {
         Ok((upload, staged)) => {
             if let Some(staged) = staged {
@@ -182,42 +166,117 @@ fn plan(landfall: &Landfall, shape: Shape, id: FileId, new: &NewUpload) -> Model
     }
 }
 
-pub(super) async fn insert_upload(
+/// What an upload begins with.
+#[derive(Clone, Debug)]
+pub(super) struct Begun {
+    pub(super) upload: Model,
+    /// None of a partial upload.
+    pub(super) file: Option<file::Model>,
+}
+
+/// True when it is more than two rows to be written: its batch and its owner's quota have a say, and one of no bytes is
+/// complete at once.
+fn may_be_refused(landfall: &Landfall, begun: &Begun) -> bool {
+    let is_bounded = begun.upload.owner.is_some() && landfall.config.uploads.owner_quota.is_some();
+    let in_batch = begun
+        .file
+        .as_ref()
+        .is_some_and(|file| file.batch_id.is_some());
+    is_bounded || in_batch || begun.upload.total_size_bytes == Some(0)
+}
+
+async fn begin_with_others(
+    landfall: &Landfall,
+    begun: Begun,
+) -> Result<(Model, Option<Staged>), UploadError> {
+    let upload = begun.upload.clone();
+    landfall.uploads.begin(begun).await?;
+    Ok((upload, None))
+}
+
+async fn begin_alone(
+    landfall: &Landfall,
+    begun: Begun,
+    keep: Option<Keep<Model>>,
+) -> Result<(Model, Option<Staged>), UploadError> {
+    let quota = landfall.config.uploads.owner_quota;
+    let write = landfall.db.write(move |transaction| {
+        Box::pin(async move {
+            let Begun { upload, file } = begun;
+            let (owner, size) = (upload.owner.as_deref(), upload.total_size_bytes);
+            usage::add(transaction, owner, upload.id.0, size.unwrap_or(0), quota).await?;
+            if let Some(file) = &file {
+                join_batch(transaction, file).await?;
+            }
+            insert_files(transaction, &file).await?;
+            insert_uploads(transaction, [&upload]).await?;
+            let (upload, staged) = match size {
+                Some(0) => {
+                    let now = upload.created_at;
+                    finish::received(transaction, upload, now).await?
+                }
+                _ => (upload, None),
+            };
+            Keep::write(keep, transaction, &upload).await?;
+            Ok((upload, staged))
+        })
+    });
+    write.await
+}
+
+pub(super) async fn insert_uploads<'a>(
     transaction: &impl ConnectionTrait,
-    row: &Model,
+    rows: impl IntoIterator<Item = &'a Model>,
 ) -> Result<(), DbErr> {
-    upload::Entity::insert(row.clone().into_active_model())
+    let rows = rows.into_iter().cloned();
+    upload::Entity::insert_many(rows.map(IntoActiveModel::into_active_model))
         .exec_without_returning(transaction)
         .await?;
     Ok(())
 }
 
-/// The row of a file whose bytes are to come; its batch counts it from now on. The caller counts its size.
-pub(super) async fn insert_file(
-    transaction: &impl ConnectionTrait,
-    id: FileId,
-    new: &NewUpload,
-    size: Option<i64>,
-    now: Timestamp,
-    expires_at: Option<Timestamp>,
-) -> Result<(), UploadError> {
-    if let Some(batch) = new.batch_id {
-        batches::join(transaction, batch, new.owner.as_deref(), now).await?;
-    }
-    let row = file::Model {
+/// The row of a file whose bytes are to come.
+pub(super) fn file_row(landfall: &Landfall, upload: &Model, new: &NewUpload) -> file::Model {
+    file::Model {
         owner: new.owner.clone(),
         search_name: new.original_filename.search_form(),
         original_filename: new.original_filename.as_str().to_owned(),
         content_type: new.content_type.clone(),
-        size_bytes: size.unwrap_or(0),
+        size_bytes: upload.total_size_bytes.unwrap_or(0),
         declared_sha256: new.declared_sha256.map(|digest| digest.to_string()),
         metadata: new.metadata.clone(),
         batch_id: new.batch_id,
         traceparent: new.traceparent.clone(),
-        expires_at,
-        ..file::Model::begun(id, file::FileStatus::Uploading, now)
-    };
-    file::Entity::insert(row.into_active_model())
+        expires_at: new.expires_in.map(|ttl| landfall.clock.after(ttl)),
+        ..file::Model::begun(
+            upload.file_id,
+            file::FileStatus::Uploading,
+            upload.created_at,
+        )
+    }
+}
+
+/// The batch of a file, if it has one, counts it from now on.
+pub(super) async fn join_batch(
+    transaction: &impl ConnectionTrait,
+    file: &file::Model,
+) -> Result<(), UploadError> {
+    if let Some(batch) = file.batch_id {
+        batches::join(transaction, batch, file.owner.as_deref(), file.created_at).await?;
+    }
+    Ok(())
+}
+
+/// The caller counts their sizes.
+pub(super) async fn insert_files<'a>(
+    transaction: &impl ConnectionTrait,
+    rows: impl IntoIterator<Item = &'a file::Model>,
+) -> Result<(), DbErr> {
+    let rows: Vec<_> = rows.into_iter().cloned().collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    file::Entity::insert_many(rows.into_iter().map(IntoActiveModel::into_active_model))
         .exec_without_returning(transaction)
         .await?;
     Ok(())

@@ -12,7 +12,7 @@ use crate::{
     minutes::{self, Counted},
     staging::StagingKey,
     storage::transfer::Piece,
-    usage,
+    usage::{self, Change},
 };
 use entity::{
     FileId, Timestamp, UploadId,
@@ -20,9 +20,10 @@ use entity::{
     upload::{Column, Entity, Model, UploadKind, UploadStatus},
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter,
-    sea_query::{Expr, ExprTrait},
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter, QuerySelect,
+    sea_query::{CaseStatement, Expr, ExprTrait, SimpleExpr},
 };
+use std::collections::HashMap;
 
 /// A file that an upload's end has staged, to be handed to [`push`] after the commit.
 #[derive(Clone, Copy, Debug)]
@@ -67,51 +68,137 @@ pub(super) async fn completed(
             let known = upload.hash_state.as_deref();
             let known = known.and_then(|state| RunningHash::from_state(state).ok());
             let sha256 = known.map(|hash| hash.digest());
-            Some(stage_file(transaction, upload.file_id, &[piece], sha256, now).await?)
+            let whole = Whole {
+                file: upload.file_id,
+                pieces: vec![piece],
+                sha256,
+            };
+            stage_file(transaction, whole, now).await?
         }
     };
     Ok((upload, staged))
 }
 
-/// The file's bytes are all in these pieces, and have this digest if it is known from when they came.
-/// How long it is kept counts from now.
-pub(super) async fn stage_file(
-    transaction: &impl ConnectionTrait,
-    id: FileId,
-    pieces: &[Piece],
-    sha256: Option<Sha256Digest>,
-    now: Timestamp,
-) -> Result<Staged, UploadError> {
-    use file::Column;
-    let size: u64 = pieces.iter().map(|piece| piece.size).sum();
-    let found = file::Entity::find_by_id(id).one(transaction).await?;
-    if let Some(file) = &found {
-        let more = signed(size) - file.size_bytes;
-        usage::change(transaction, file.owner.as_deref(), id.0, more).await?;
+/// A file whose bytes are all in staging.
+#[derive(Clone, Debug)]
+pub(super) struct Whole {
+    pub(super) file: FileId,
+    /// In their order, at least one.
+    pub(super) pieces: Vec<Piece>,
+    /// If it is known from when the bytes came.
+    pub(super) sha256: Option<Sha256Digest>,
+}
+
+impl Whole {
+    fn size(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.size).sum()
     }
-    let expires_at = found.and_then(|file| {
-        let kept_for = file.expires_at? - file.created_at;
-        now.checked_add_signed(kept_for)
+}
+
+/// What the row of a file said while its bytes came.
+#[derive(FromQueryResult)]
+struct Begun {
+    id: FileId,
+    owner: Option<String>,
+    size_bytes: i64,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+}
+
+impl Begun {
+    /// How long a file is kept counts from when it is staged.
+    fn expires_at(&self, now: Timestamp) -> Option<Timestamp> {
+        now.checked_add_signed(self.expires_at? - self.created_at)
+    }
+}
+
+/// The files are staged: all of them, or an error. The answers are in their order.
+///
+/// # Errors
+/// [`UploadError::Closed`] when one of them is not being uploaded any more, and the database's; the transaction must be
+/// rolled back then.
+pub(super) async fn stage_files(
+    transaction: &impl ConnectionTrait,
+    files: &[Whole],
+    now: Timestamp,
+) -> Result<Vec<Staged>, UploadError> {
+    use file::{Column, Entity};
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = || files.iter().map(|whole| whole.file);
+    let begun: Vec<Begun> = Entity::find()
+        .select_only()
+        .columns([
+            Column::Id,
+            Column::Owner,
+            Column::SizeBytes,
+            Column::CreatedAt,
+            Column::ExpiresAt,
+        ])
+        .filter(Column::Id.is_in(ids()))
+        .into_model()
+        .all(transaction)
+        .await?;
+    let begun: HashMap<FileId, Begun> = begun.into_iter().map(|row| (row.id, row)).collect();
+    let more = files.iter().filter_map(|whole| {
+        let row = begun.get(&whole.file)?;
+        Some(Change {
+            owner: row.owner.as_deref(),
+            id: whole.file.0,
+            bytes: signed(whole.size()) - row.size_bytes,
+        })
     });
-    let changed = file::Entity::update_many()
+    usage::change_all(transaction, more).await?;
+    let each = |value: &dyn Fn(&Whole) -> SimpleExpr| -> SimpleExpr {
+        let cases = files.iter().fold(CaseStatement::new(), |case, whole| {
+            case.case(Column::Id.eq(whole.file), value(whole))
+        });
+        cases.into()
+    };
+    let expires_at = |whole: &Whole| begun.get(&whole.file).and_then(|row| row.expires_at(now));
+    let changed = Entity::update_many()
         .col_expr(Column::Status, Expr::value(FileStatus::Staged))
-        .col_expr(Column::SizeBytes, Expr::value(signed(size)))
-        .col_expr(Column::StagingKey, Expr::value(staging_column(pieces)))
+        .col_expr(
+            Column::SizeBytes,
+            each(&|whole| Expr::val(signed(whole.size()))),
+        )
+        .col_expr(
+            Column::StagingKey,
+            each(&|whole| Expr::val(staging_column(&whole.pieces))),
+        )
         .col_expr(
             Column::StagedSha256,
-            Expr::value(sha256.map(|digest| digest.to_string())),
+            each(&|whole| Expr::val(whole.sha256.map(|digest| digest.to_string()))),
         )
         .col_expr(Column::StagedAt, Expr::value(now))
-        .col_expr(Column::ExpiresAt, Expr::value(expires_at))
+        .col_expr(
+            Column::ExpiresAt,
+            each(&|whole| Expr::val(expires_at(whole))),
+        )
         .col_expr(Column::UpdatedAt, Expr::value(now))
-        .filter(Column::Id.eq(id))
+        .filter(Column::Id.is_in(ids()))
         .filter(Column::Status.eq(FileStatus::Uploading))
         .exec(transaction)
         .await?;
-    match changed.rows_affected {
-        0 => Err(UploadError::Closed(UploadStatus::Failed)),
-        _ => Ok(Staged { file: id, size }),
+    if changed.rows_affected < files.len() as u64 {
+        return Err(UploadError::Closed(UploadStatus::Failed));
     }
+    let staged = files.iter().map(|whole| Staged {
+        file: whole.file,
+        size: whole.size(),
+    });
+    Ok(staged.collect())
+}
+
+/// [`stage_files`] for one.
+pub(super) async fn stage_file(
+    transaction: &impl ConnectionTrait,
+    whole: Whole,
+    now: Timestamp,
+) -> Result<Option<Staged>, UploadError> {
+    let staged = stage_files(transaction, &[whole], now).await?;
+    Ok(staged.into_iter().next())
 }
 
 /// Has a file that is staged and committed finalized.

@@ -266,20 +266,6 @@ pub(super) fn signed(size: u64) -> i64 {
 }
 
 impl Hold {
-    /// Of an upload that is not taken: what it counts still fails when anybody has taken it since it was read.
-    pub(super) fn unclaimed(
-        landfall: &Landfall,
-        upload: Model,
-        running: Option<RunningHash>,
-    ) -> Self {
-        Self {
-            landfall: landfall.clone(),
-            upload,
-            running,
-            end: None,
-        }
-    }
-
     pub(super) fn key(&self) -> StagingKey {
         StagingKey(self.upload.id.0)
     }

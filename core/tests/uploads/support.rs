@@ -18,7 +18,7 @@ use landfall_core::{
     finalize::{Finalizer, Outcome},
     staging::{Staging, StagingKey},
     storage::Storage,
-    uploads::{self, Append, Bytestream, NewUpload, Shape, UploadError},
+    uploads::{self, Append, Bytestream, Ledger, NewUpload, Shape, UploadError},
 };
 use landfall_test_servers::PostgresServer;
 use sea_orm::EntityTrait;
@@ -88,10 +88,12 @@ impl Place {
         db.migrate_up().await.unwrap();
         let storage = Storage::open(&config.storage).await.unwrap();
         let told = Arc::new(Told::default());
+        let clock = Clock::system();
         Self {
             landfall: Landfall {
-                clock: Clock::system(),
                 intake: Intake::start(&db),
+                uploads: Ledger::start(&db, &clock),
+                clock,
                 db,
                 staging: Staging::open(&config.staging, &storage).await.unwrap(),
                 storage,

@@ -1,0 +1,167 @@
+//! The ledger of uploads: that they have begun, and that small ones are whole.
+//!
+//! Many clients begin and end small uploads at once; each kind is gathered into batches that are one transaction each,
+//! so that an upload costs a share of a few statements and of a commit. What may be refused for a reason of its own (by
+//! its batch, its owner's quota, its `Idempotency-Key`) does not come here.
+
+use super::{
+    UploadError,
+    create::{Begun, insert_files, insert_uploads},
+    finish::{Staged, Whole, stage_files},
+};
+use crate::{
+    clock::Clock,
+    combiner::{CombineError, Combiner, Transient},
+    db::{self, Database},
+    usage::{self, Change},
+};
+use entity::{
+    Timestamp, UploadId,
+    upload::{Column, Entity, Model, UploadStatus},
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, RuntimeErr,
+    sea_query::{Expr, LockBehavior, LockType},
+};
+use std::{collections::HashMap, sync::Arc};
+
+/// An upload whose first append has brought all of it.
+#[derive(Clone, Debug)]
+pub(super) struct AtOnce {
+    pub(super) upload: UploadId,
+    pub(super) whole: Whole,
+    /// When its row may go.
+    pub(super) expires_at: Timestamp,
+}
+
+/// Begins and ends uploads, in batches; cheap to clone, one per process.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    begins: Combiner<Begun, (), DbErr>,
+    ends: Combiner<AtOnce, Option<(Model, Staged)>, UploadError>,
+}
+
+impl Ledger {
+    /// Must be called within a Tokio runtime: it works in two tasks of its own, which end with the last clone.
+    #[must_use]
+    pub fn start(db: &Database, clock: &Clock) -> Self {
+        let (begin_db, end_db, clock) = (db.clone(), db.clone(), clock.clone());
+        Self {
+            begins: Combiner::start(move |begun| {
+                let db = begin_db.clone();
+                Box::pin(async move {
+                    db.write(move |t| Box::pin(async move { begin(t, &begun).await }))
+                        .await
+                })
+            }),
+            ends: Combiner::start(move |ended| {
+                let (db, now) = (end_db.clone(), clock.now());
+                Box::pin(async move {
+                    db.write(move |t| Box::pin(async move { end(t, &ended, now).await }))
+                        .await
+                })
+            }),
+        }
+    }
+
+    pub(super) async fn begin(&self, begun: Begun) -> Result<(), DbErr> {
+        Ok(self.begins.run(Arc::new(begun)).await?)
+    }
+
+    /// The upload as it is then, and the file to be pushed; none when anybody has taken the upload before, or closed
+    /// it: then nothing is changed.
+    pub(super) async fn end(&self, ended: AtOnce) -> Result<Option<(Model, Staged)>, UploadError> {
+        Ok(self.ends.run(Arc::new(ended)).await?)
+    }
+}
+
+impl Transient for UploadError {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_transient())
+    }
+}
+
+impl From<CombineError<Self>> for UploadError {
+    fn from(error: CombineError<Self>) -> Self {
+        match error {
+            CombineError::Failed(shared) => match &*shared {
+                Self::Closed(status) => Self::Closed(*status),
+                Self::Database(error) => Self::Database(db::copy(error)),
+                other => Self::Database(DbErr::Custom(other.to_string())),
+            },
+            other => Self::Database(DbErr::Conn(RuntimeErr::Internal(other.to_string()))),
+        }
+    }
+}
+
+async fn begin(transaction: &impl ConnectionTrait, begun: &[Arc<Begun>]) -> Result<Vec<()>, DbErr> {
+    let sizes = begun.iter().map(|begun| Change {
+        owner: begun.upload.owner.as_deref(),
+        id: begun.upload.id.0,
+        bytes: begun.upload.total_size_bytes.unwrap_or(0),
+    });
+    usage::change_all(transaction, sizes).await?;
+    insert_files(
+        transaction,
+        begun.iter().filter_map(|begun| begun.file.as_ref()),
+    )
+    .await?;
+    insert_uploads(transaction, begun.iter().map(|begun| &begun.upload)).await?;
+    Ok(vec![(); begun.len()])
+}
+
+async fn end(
+    transaction: &impl ConnectionTrait,
+    ended: &[Arc<AtOnce>],
+    now: Timestamp,
+) -> Result<Vec<Option<(Model, Staged)>>, UploadError> {
+    let mut complete = compare_and_set(transaction, ended, now).await?;
+    // Each is taken once, should one come twice.
+    let uploads: Vec<Option<Model>> = ended
+        .iter()
+        .map(|one| complete.remove(&one.upload))
+        .collect();
+    let wholes: Vec<Whole> = ended
+        .iter()
+        .zip(&uploads)
+        .filter(|(_, upload)| upload.is_some())
+        .map(|(one, _)| one.whole.clone())
+        .collect();
+    let mut staged = stage_files(transaction, &wholes, now).await?.into_iter();
+    Ok(uploads
+        .into_iter()
+        .map(|upload| upload.and_then(|upload| Some((upload, staged.next()?))))
+        .collect())
+}
+
+/// Completes those that nobody has ever taken.
+async fn compare_and_set(
+    transaction: &impl ConnectionTrait,
+    ended: &[Arc<AtOnce>],
+    now: Timestamp,
+) -> Result<HashMap<UploadId, Model>, DbErr> {
+    // Whoever holds a row locked is about to change it: it is passed over rather than waited for.
+    let untouched = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::Id.is_in(ended.iter().map(|one| one.upload)))
+        .filter(Column::Status.eq(UploadStatus::Init))
+        .filter(Column::Fence.eq(0))
+        .order_by_asc(Column::Id)
+        .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
+        .into_query();
+    let expires_at = ended.iter().map(|one| one.expires_at).max().unwrap_or(now);
+    let complete = Entity::update_many()
+        .col_expr(Column::Status, Expr::value(UploadStatus::Complete))
+        .col_expr(Column::BytesReceived, Expr::col(Column::TotalSizeBytes))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .col_expr(Column::ExpiresAt, Expr::value(expires_at))
+        .filter(Column::Id.in_subquery(untouched))
+        .exec_with_returning(transaction)
+        .await?;
+    Ok(complete
+        .into_iter()
+        .map(|upload| (upload.id, upload))
+        .collect())
+}
