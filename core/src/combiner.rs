@@ -62,8 +62,11 @@ impl From<CombineError<Self>> for DbErr {
     }
 }
 
+/// Jobs to be done together; cheap to clone, for whoever must do them once more.
+pub(crate) type Batch<J> = Arc<[Arc<J>]>;
+
 /// Does a batch; one answer per job, in the order of the jobs.
-type Run<J, A, E> = Box<dyn Fn(Vec<Arc<J>>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync>;
+type Run<J, A, E> = Box<dyn Fn(Batch<J>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync>;
 
 type Waiting<J, A, E> = (Arc<J>, oneshot::Sender<Result<A, CombineError<E>>>);
 
@@ -89,7 +92,7 @@ impl<J, A, E> fmt::Debug for Combiner<J, A, E> {
 impl<J: Send + Sync + 'static, A: Send + 'static, E: Transient> Combiner<J, A, E> {
     /// Must be called within a Tokio runtime.
     pub(crate) fn start(
-        run: impl Fn(Vec<Arc<J>>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync + 'static,
+        run: impl Fn(Batch<J>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync + 'static,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         tokio::spawn(run_batches(Box::new(run), waiting));
@@ -114,11 +117,13 @@ async fn run_batches<J, A, E: Transient>(
     let mut batch = Vec::with_capacity(MOST);
     while waiting.recv_many(&mut batch, MOST).await > 0 {
         let (jobs, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
-        match attempt(&run, jobs.clone()).await {
+        let jobs = Batch::from(jobs);
+        match attempt(&run, Arc::clone(&jobs)).await {
             // One job the database cannot take must not fail the others with it.
             Err(CombineError::Failed(error)) if jobs.len() > 1 && !error.is_transient() => {
-                for (job, caller) in jobs.into_iter().zip(callers) {
-                    settle(attempt(&run, vec![job]).await, vec![caller]);
+                for (job, caller) in jobs.iter().zip(callers) {
+                    let alone = Batch::from([Arc::clone(job)]);
+                    settle(attempt(&run, alone).await, vec![caller]);
                 }
             }
             outcome => settle(outcome, callers),
@@ -126,10 +131,7 @@ async fn run_batches<J, A, E: Transient>(
     }
 }
 
-async fn attempt<J, A, E>(
-    run: &Run<J, A, E>,
-    jobs: Vec<Arc<J>>,
-) -> Result<Vec<A>, CombineError<E>> {
+async fn attempt<J, A, E>(run: &Run<J, A, E>, jobs: Batch<J>) -> Result<Vec<A>, CombineError<E>> {
     match tokio::time::timeout(PATIENCE, run(jobs)).await {
         Ok(outcome) => outcome.map_err(|error| CombineError::Failed(Arc::new(error))),
         Err(_) => Err(CombineError::Stalled(PATIENCE)),
@@ -165,7 +167,7 @@ mod tests {
     async fn job_that_fails_for_good_takes_none_of_its_batch_along() {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&batches);
-        let combiner = Combiner::start(move |jobs: Vec<Arc<u32>>| {
+        let combiner = Combiner::start(move |jobs: Batch<u32>| {
             seen.lock().unwrap().push(jobs.len());
             Box::pin(async move {
                 // The first call holds its batch until the others have queued up.

@@ -1,9 +1,10 @@
 //! Group commit for SQLite: what has queued up while the last commit was on its way to disk is committed together.
 //!
-//! One task holds the one writing connection. It takes all that waits (up to [`MOST`]), runs each operation in a
-//! savepoint of its own, commits once, and only then tells each caller its own outcome. An operation that fails
-//! is rolled back to its savepoint and disturbs nobody; one that is alone needs none. There is no delay to gather
-//! more: an idle writer commits one operation at once, a busy one amortizes the disk (the same idea as PostgreSQL's
+//! One task holds the one writing connection. It takes all that waits (up to [`MOST`]), runs it within one transaction,
+//! commits once, and only then tells each caller its own outcome. An operation that fails disturbs nobody: it is rolled
+//! back to a savepoint of its own. Those that can be repeated need none, which spares two of some six statements: when
+//! one of them fails, all is rolled back and each of them runs once more by itself. There is no delay to gather more: an
+//! idle writer commits one operation at once, a busy one amortizes the disk (the same idea as PostgreSQL's
 //! commit_siblings and Gawlick and Kinkade's «Varieties of concurrency control in IMS/VS fast path», 1985).
 
 use futures::future::BoxFuture;
@@ -19,24 +20,56 @@ const MOST: usize = 256;
 /// Operations that may wait for the writer before callers are held back.
 const QUEUE: usize = 4096;
 
-/// Tells a caller its outcome once the commit's own is known.
-type Settle = Box<dyn FnOnce(Result<(), &DbErr>) + Send>;
+/// What waits for the writer, to be told what became of it once the commit's own outcome is known.
+trait Operation: Send {
+    /// False when what it did must not be committed.
+    fn run<'c>(&'c mut self, transaction: &'c DatabaseTransaction) -> BoxFuture<'c, bool>;
 
-/// An operation that has run, within a transaction that is still open.
-struct Ran {
-    settle: Settle,
-    /// It failed and had no savepoint: the transaction goes with it.
-    roll_back: bool,
+    /// True when it may run once more after it was rolled back.
+    fn can_run_again(&self) -> bool;
+
+    fn settle(self: Box<Self>, committed: Result<(), &DbErr>);
 }
 
-/// Runs within the transaction; told whether it is alone there.
-type Operation = Box<
-    dyn for<'c> FnOnce(&'c DatabaseTransaction, bool) -> BoxFuture<'c, Result<Ran, DbErr>> + Send,
->;
+type Run<T, E> =
+    Box<dyn for<'c> FnMut(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send>;
+
+struct Waiting<T, E> {
+    run: Run<T, E>,
+    can_run_again: bool,
+    outcome: Option<Result<T, E>>,
+    answer: oneshot::Sender<Result<T, E>>,
+}
+
+impl<T: Send + 'static, E: From<DbErr> + Send + 'static> Operation for Waiting<T, E> {
+    fn run<'c>(&'c mut self, transaction: &'c DatabaseTransaction) -> BoxFuture<'c, bool> {
+        Box::pin(async move {
+            let outcome = (self.run)(transaction).await;
+            self.outcome.insert(outcome).is_ok()
+        })
+    }
+
+    fn can_run_again(&self) -> bool {
+        self.can_run_again
+    }
+
+    fn settle(self: Box<Self>, committed: Result<(), &DbErr>) {
+        let outcome = match (self.outcome, committed) {
+            (Some(outcome), Ok(())) => outcome,
+            (Some(Err(own)), Err(_)) => Err(own),
+            (Some(Ok(_)) | None, Err(error)) => Err(copy(error).into()),
+            (None, Ok(())) => Err(writer_gone().into()),
+        };
+        // A caller that has gone away is not waiting for the answer.
+        let _ = self.answer.send(outcome);
+    }
+}
+
+type Group = Vec<Box<dyn Operation>>;
 
 #[derive(Clone, Debug)]
 pub(super) struct GroupCommit {
-    queue: mpsc::Sender<Operation>,
+    queue: mpsc::Sender<Box<dyn Operation>>,
 }
 
 impl GroupCommit {
@@ -52,10 +85,37 @@ impl GroupCommit {
         E: From<DbErr> + Send + 'static,
         F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
     {
-        let (answer, outcome) = oneshot::channel::<Result<T, E>>();
-        let boxed: Operation =
-            Box::new(move |group, alone| Box::pin(run_in(group, alone, operation, answer)));
-        self.queue.send(boxed).await.map_err(|_| writer_gone())?;
+        let mut operation = Some(operation);
+        let run: Run<T, E> = Box::new(move |transaction| match operation.take() {
+            Some(operation) => operation(transaction),
+            None => Box::pin(async { Err(writer_gone().into()) }),
+        });
+        self.wait(run, false).await
+    }
+
+    pub(super) async fn run_repeatable<T, E, F>(&self, operation: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+        F: for<'c> FnMut(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+    {
+        self.wait(Box::new(operation), true).await
+    }
+
+    async fn wait<T, E>(&self, run: Run<T, E>, can_run_again: bool) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+    {
+        let (answer, outcome) = oneshot::channel();
+        let waiting = Waiting {
+            run,
+            can_run_again,
+            outcome: None,
+            answer,
+        };
+        let sent = self.queue.send(Box::new(waiting)).await;
+        sent.map_err(|_| writer_gone())?;
         outcome.await.map_err(|_| writer_gone())?
     }
 }
@@ -66,90 +126,83 @@ fn writer_gone() -> DbErr {
     ))
 }
 
-async fn run_in<T, E, F>(
-    group: &DatabaseTransaction,
-    alone: bool,
-    operation: F,
-    answer: oneshot::Sender<Result<T, E>>,
-) -> Result<Ran, DbErr>
-where
-    T: Send + 'static,
-    E: From<DbErr> + Send + 'static,
-    F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
-{
-    let outcome = if alone {
-        operation(group).await
-    } else {
-        match in_savepoint(group, operation).await {
-            Ok(outcome) => outcome,
-            Err(error) => {
-                // The whole group fails with the same error; this caller hears of it here, the others by the commit.
-                let _ = answer.send(Err(copy(&error).into()));
-                return Err(error);
-            }
-        }
-    };
-    Ok(Ran {
-        roll_back: alone && outcome.is_err(),
-        settle: Box::new(move |committed| {
-            // A caller that has gone away is not waiting for the answer.
-            let _ = answer.send(match committed {
-                Ok(()) => outcome,
-                Err(error) => outcome.and(Err(copy(error).into())),
-            });
-        }),
-    })
-}
-
-/// Fails only when there is no savepoint to be had.
-async fn in_savepoint<T, E, F>(
-    group: &DatabaseTransaction,
-    operation: F,
-) -> Result<Result<T, E>, DbErr>
-where
-    E: From<DbErr>,
-    F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
-{
-    let savepoint = group.begin().await?;
-    Ok(match operation(&savepoint).await {
-        Ok(value) => savepoint.commit().await.map(|()| value).map_err(E::from),
-        Err(error) => savepoint.rollback().await.map_err(E::from).and(Err(error)),
-    })
-}
-
-async fn commit_groups(connection: DatabaseConnection, mut waiting: mpsc::Receiver<Operation>) {
+async fn commit_groups(
+    connection: DatabaseConnection,
+    mut waiting: mpsc::Receiver<Box<dyn Operation>>,
+) {
     let mut group = Vec::with_capacity(MOST);
     while waiting.recv_many(&mut group, MOST).await > 0 {
-        let mut settled = Vec::with_capacity(group.len());
-        let committed = commit_one(&connection, group.drain(..), &mut settled).await;
-        for settle in settled {
-            settle(committed.as_ref().copied());
-        }
+        let (repeatable, once) = group.drain(..).partition(|one| one.can_run_again());
+        commit_group(&connection, repeatable, once).await;
     }
 }
 
-async fn commit_one(
-    connection: &DatabaseConnection,
-    operations: impl ExactSizeIterator<Item = Operation>,
-    settled: &mut Vec<Settle>,
-) -> Result<(), DbErr> {
+async fn commit_group(connection: &DatabaseConnection, mut repeatable: Group, mut once: Group) {
+    let committed = match (&mut repeatable[..], &mut once[..]) {
+        ([one], []) | ([], [one]) => alone(connection, one.as_mut()).await.map(|()| true),
+        (repeatable, once) => together(connection, repeatable, once).await,
+    };
+    if let Ok(false) = committed {
+        // Of those that share no savepoint one has failed, and taken what the others did with it.
+        for mut one in repeatable {
+            let committed = alone(connection, one.as_mut()).await;
+            one.settle(committed.as_ref().copied());
+        }
+        // Nothing of these has run.
+        let committed = together(connection, &mut [], &mut once).await;
+        settle(once, &committed.map(drop));
+    } else {
+        let committed = committed.map(drop);
+        settle(repeatable, &committed);
+        settle(once, &committed);
+    }
+}
+
+fn settle(group: Group, committed: &Result<(), DbErr>) {
+    for one in group {
+        one.settle(committed.as_ref().copied());
+    }
+}
+
+async fn begin(connection: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     // IMMEDIATE takes the write lock at once: a lock upgraded later could not be waited for (SQLite, «BEGIN IMMEDIATE»).
     let options = TransactionOptions {
         sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
         ..Default::default()
     };
-    let transaction = connection.begin_with_options(options).await?;
-    let alone = operations.len() == 1;
-    let mut roll_back = false;
-    for operation in operations {
-        let ran = operation(&transaction, alone).await?;
-        roll_back |= ran.roll_back;
-        settled.push(ran.settle);
+    connection.begin_with_options(options).await
+}
+
+async fn alone(connection: &DatabaseConnection, one: &mut dyn Operation) -> Result<(), DbErr> {
+    let transaction = begin(connection).await?;
+    match one.run(&transaction).await {
+        true => transaction.commit().await,
+        false => transaction.rollback().await,
     }
-    match roll_back {
-        true => transaction.rollback().await,
-        false => transaction.commit().await,
+}
+
+/// False when one of the `repeatable` has failed: nothing is committed then, and none of `once` has run.
+async fn together(
+    connection: &DatabaseConnection,
+    repeatable: &mut [Box<dyn Operation>],
+    once: &mut [Box<dyn Operation>],
+) -> Result<bool, DbErr> {
+    let transaction = begin(connection).await?;
+    for one in repeatable {
+        if !one.run(&transaction).await {
+            transaction.rollback().await?;
+            return Ok(false);
+        }
     }
+    for one in once {
+        let savepoint = transaction.begin().await?;
+        match one.run(&savepoint).await {
+            true => savepoint.commit().await?,
+            false => savepoint.rollback().await?,
+        }
+    }
+    transaction.commit().await?;
+    Ok(true)
 }
 
 /// The same error once more: the database's errors are shared, and SeaORM's are not to be cloned.

@@ -34,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A connection that has rested longer is tried before it is used; a busy one shows its faults by itself.
 const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
+/// Prepared statements that a connection to SQLite keeps. Those over several rows differ by how many they are over.
+const STATEMENTS: usize = 512;
+
 /// Why the database could not be opened or is not fit for use.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -140,19 +143,24 @@ impl Database {
     {
         match &self.write {
             Writer::Group(group) => group.run(operation).await,
-            Writer::Pool(pool) => {
-                let transaction = begin(pool.clone()).await?;
-                match operation(&transaction).await {
-                    Ok(value) => {
-                        transaction.commit().await?;
-                        Ok(value)
-                    }
-                    Err(error) => {
-                        transaction.rollback().await?;
-                        Err(error)
-                    }
-                }
-            }
+            Writer::Pool(pool) => alone(pool, operation).await,
+        }
+    }
+
+    /// [`Database::write`] for an `operation` that may run more than once, which is cheaper where others wait too: on
+    /// SQLite it needs no savepoint. All but its last run are rolled back.
+    ///
+    /// # Errors
+    /// As [`Database::write`].
+    pub async fn write_repeatable<T, E, F>(&self, mut operation: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<DbErr> + Send + 'static,
+        F: for<'c> FnMut(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
+    {
+        match &self.write {
+            Writer::Group(group) => group.run_repeatable(operation).await,
+            Writer::Pool(pool) => alone(pool, move |transaction| operation(transaction)).await,
         }
     }
 
@@ -167,6 +175,24 @@ impl Database {
     /// What stands between.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
+    }
+}
+
+async fn alone<T, E, F>(pool: &DatabaseConnection, operation: F) -> Result<T, E>
+where
+    E: From<DbErr>,
+    F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
+{
+    let transaction = begin(pool.clone()).await?;
+    match operation(&transaction).await {
+        Ok(value) => {
+            transaction.commit().await?;
+            Ok(value)
+        }
+        Err(error) => {
+            transaction.rollback().await?;
+            Err(error)
+        }
     }
 }
 
@@ -196,6 +222,7 @@ fn durable(options: sqlx::sqlite::SqliteConnectOptions) -> sqlx::sqlite::SqliteC
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
         .busy_timeout(PATIENCE)
+        .statement_cache_capacity(STATEMENTS)
 }
 
 /// True when the same statement may well succeed a moment later: the database is away, busy or restarting.

@@ -8,7 +8,7 @@ use super::{FileName, staging_column};
 use crate::{
     batches,
     clock::Clock,
-    combiner::Combiner,
+    combiner::{Batch, Combiner},
     config::ByteSize,
     context::Landfall,
     db::Database,
@@ -63,12 +63,15 @@ impl Intake {
     #[must_use]
     pub fn start(db: &Database) -> Self {
         let db = db.clone();
-        Self(Combiner::start(move |rows: Vec<Arc<file::Model>>| {
+        Self(Combiner::start(move |rows: Batch<file::Model>| {
             let db = db.clone();
             Box::pin(async move {
                 let answers = vec![(); rows.len()];
-                db.write(move |t| Box::pin(async move { insert(t, &rows).await }))
-                    .await?;
+                db.write_repeatable(move |transaction| {
+                    let rows = Arc::clone(&rows);
+                    Box::pin(async move { insert(transaction, &rows).await })
+                })
+                .await?;
                 Ok(answers)
             })
         }))

@@ -100,7 +100,8 @@ pub(super) async fn claim(
         };
         let until = terms.until;
         let take_these = ids.clone();
-        let claimed = db.write(move |t| Box::pin(take(t, terms, take_these)));
+        let claimed =
+            db.write_repeatable(move |t| Box::pin(take(t, terms.clone(), take_these.clone())));
         match claimed.await {
             Ok(claims) => return Ok(in_order(asked, claims, until)),
             // Another file took the key between the look and the write; nothing of the claim is left.
@@ -139,6 +140,7 @@ fn is_taken(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }
 
+#[derive(Clone, Debug)]
 struct Terms {
     now: Timestamp,
     until: Timestamp,

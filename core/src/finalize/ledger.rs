@@ -39,7 +39,8 @@ impl Ledger {
             stores: Combiner::start(move |storing| {
                 let (db, now, worker) = (store_db.clone(), store_clock.now(), worker.clone());
                 Box::pin(async move {
-                    db.write(move |transaction| {
+                    db.write_repeatable(move |transaction| {
+                        let (worker, storing) = (Arc::clone(&worker), Arc::clone(&storing));
                         Box::pin(
                             async move { commit::store(transaction, &worker, &storing, now).await },
                         )

@@ -204,14 +204,10 @@ impl Staging {
     /// system has no links or staging is in a bucket. Nobody ever sees less than the whole body under the key.
     ///
     /// # Errors
-    /// [`StagingError::Full`], [`StagingError::Body`], and what the folder answers; nothing stays behind then.
-    pub async fn place<S, E>(&self, key: StagingKey, body: S) -> Result<bool, StagingError>
-    where
-        S: Stream<Item = Result<Bytes, E>> + Send,
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
+    /// [`StagingError::Full`], and what the folder answers; nothing stays behind then.
+    pub async fn place(&self, key: StagingKey, pieces: Vec<Bytes>) -> Result<bool, StagingError> {
         match &self.place {
-            Place::Fs(place) => place.place(key, boxed(body)).await,
+            Place::Fs(place) => place.place(key, pieces).await,
             Place::S3(_) => Ok(false),
         }
     }
@@ -312,6 +308,20 @@ impl Staging {
         range: Range<u64>,
     ) -> Result<StagingStream, StagingError> {
         on!(self, place => place.read(key, range))
+    }
+
+    /// The first `size` bytes under a key, which has as many: few enough to be held in memory.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) async fn head(&self, key: StagingKey, size: u64) -> Result<Bytes, StagingError> {
+        match &self.place {
+            Place::Fs(place) => place.head(key, size).await,
+            Place::S3(place) => {
+                let pieces: Vec<Bytes> = place.read(key, 0..size).await?.try_collect().await?;
+                Ok(pieces.concat().into())
+            }
+        }
     }
 
     /// Deletes what is staged under a key; one that is not there counts as deleted.

@@ -24,7 +24,10 @@ use sea_orm::{
     QueryTrait, RuntimeErr,
     sea_query::{Expr, LockBehavior, LockType},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// An upload whose first append has brought all of it.
 #[derive(Clone, Debug)]
@@ -35,11 +38,16 @@ pub(super) struct AtOnce {
     pub(super) expires_at: Timestamp,
 }
 
+/// Rows of uploads that have just begun, kept for their first append.
+const RECENT: usize = 1024;
+
 /// Begins and ends uploads, in batches; cheap to clone, one per process.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     begins: Combiner<Begun, (), DbErr>,
     ends: Combiner<AtOnce, Option<(Model, Staged)>, UploadError>,
+    /// Ids are made of the time (UUIDv7, RFC 9562): the first is the oldest.
+    recent: Arc<Mutex<BTreeMap<UploadId, Model>>>,
 }
 
 impl Ledger {
@@ -51,22 +59,46 @@ impl Ledger {
             begins: Combiner::start(move |begun| {
                 let db = begin_db.clone();
                 Box::pin(async move {
-                    db.write(move |t| Box::pin(async move { begin(t, &begun).await }))
-                        .await
+                    db.write_repeatable(move |transaction| {
+                        let begun = Arc::clone(&begun);
+                        Box::pin(async move { begin(transaction, &begun).await })
+                    })
+                    .await
                 })
             }),
             ends: Combiner::start(move |ended| {
                 let (db, now) = (end_db.clone(), clock.now());
                 Box::pin(async move {
-                    db.write(move |t| Box::pin(async move { end(t, &ended, now).await }))
-                        .await
+                    db.write_repeatable(move |transaction| {
+                        let ended = Arc::clone(&ended);
+                        Box::pin(async move { end(transaction, &ended, now).await })
+                    })
+                    .await
                 })
             }),
+            recent: Arc::default(),
         }
     }
 
     pub(super) async fn begin(&self, begun: Begun) -> Result<(), DbErr> {
-        Ok(self.begins.run(Arc::new(begun)).await?)
+        let begun = Arc::new(begun);
+        self.begins.run(Arc::clone(&begun)).await?;
+        let mut recent = self.recent();
+        recent.insert(begun.upload.id, begun.upload.clone());
+        if recent.len() > RECENT {
+            recent.pop_first();
+        }
+        Ok(())
+    }
+
+    /// An upload as it began here a moment ago, once; it may have changed since. A compare-and-set that relies on it
+    /// needs no look at the database before.
+    pub(super) fn take_begun(&self, id: UploadId) -> Option<Model> {
+        self.recent().remove(&id)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, BTreeMap<UploadId, Model>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The upload as it is then, and the file to be pushed; none when anybody has taken the upload before, or closed

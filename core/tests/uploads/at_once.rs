@@ -52,9 +52,7 @@ async fn small_upload_in_one_append_finds_what_others_have_left(place: Place) {
     // As a crash between the link and the count leaves it.
     let staging = &place.landfall.staging;
     let key = StagingKey(upload.id.0);
-    let left = stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(
-        b"remains of another",
-    ))]);
+    let left = vec![Bytes::from_static(b"remains of another")];
     assert!(staging.place(key, left).await.unwrap());
     let done = place
         .append(upload.id, whole.clone(), body(bytes.clone()))

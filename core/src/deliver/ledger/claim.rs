@@ -1,6 +1,6 @@
 //! Claiming deliveries: one compare-and-set for a whole batch.
 
-use crate::{clock::Clock, db::Database};
+use crate::{clock::Clock, combiner::Batch, db::Database};
 use entity::{
     DeliveryId, EventId, Timestamp, WebhookId,
     delivery::{self, DeliveryStatus},
@@ -47,7 +47,7 @@ pub(super) async fn claim(
     clock: Clock,
     worker: Arc<str>,
     lease: Duration,
-    asked: Vec<Arc<DeliveryId>>,
+    asked: Batch<DeliveryId>,
 ) -> Result<Vec<Claim>, DbErr> {
     let mut ids: Vec<DeliveryId> = asked.iter().map(|id| **id).collect();
     ids.sort_unstable();
@@ -59,7 +59,9 @@ pub(super) async fn claim(
         expires_at: clock.after(lease),
     };
     let mut claims: HashMap<DeliveryId, Claim> = db
-        .write(move |transaction| Box::pin(take(transaction, terms, ids)))
+        .write_repeatable(move |transaction| {
+            Box::pin(take(transaction, terms.clone(), ids.clone()))
+        })
         .await?;
     // Asked for twice in one batch, it goes to the first; the other hears that it is taken.
     let taken_until = clock.after(lease);
@@ -77,6 +79,7 @@ pub(super) async fn claim(
         .collect())
 }
 
+#[derive(Clone, Debug)]
 struct Terms {
     now: Timestamp,
     owner: String,

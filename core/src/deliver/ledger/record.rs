@@ -4,6 +4,7 @@
 use super::{Entry, Verdict, endpoints::update_endpoints};
 use crate::{
     clock::Clock,
+    combiner::Batch,
     db::Database,
     outbox::counters::{self, Change, Changes},
 };
@@ -32,17 +33,17 @@ pub(crate) struct Recorded {
 pub(super) async fn record(
     db: Database,
     clock: Clock,
-    entries: Vec<Arc<Entry>>,
+    entries: Batch<Entry>,
 ) -> Result<Vec<Recorded>, DbErr> {
     let now = clock.now();
-    db.write(move |transaction| Box::pin(write(transaction, now, entries)))
+    db.write_repeatable(move |transaction| Box::pin(write(transaction, now, Arc::clone(&entries))))
         .await
 }
 
 async fn write(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
-    entries: Vec<Arc<Entry>>,
+    entries: Batch<Entry>,
 ) -> Result<Vec<Recorded>, DbErr> {
     let settled = entries.iter().filter(|entry| entry.verdict.is_final());
     counters::lock(transaction, settled.map(|entry| entry.event_id)).await?;

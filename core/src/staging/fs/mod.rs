@@ -26,7 +26,7 @@ use crate::{
     storage::{
         PAGE,
         durable::{Folder, Folders, blocking},
-        file::stream_file,
+        file::{fill, stream_file},
         fs::{modified, remove_if_there},
     },
 };
@@ -121,20 +121,15 @@ impl FsStaging {
     pub(crate) async fn place(
         &self,
         key: StagingKey,
-        body: Body<'_>,
+        pieces: Vec<Bytes>,
     ) -> Result<bool, StagingError> {
-        let options = Options::default();
-        self.admit(&options).await?;
+        self.admit(&Options::default()).await?;
         let folder = self.folder().await?;
         // A crash leaves it to the sweep: no row knows this key.
-        let sink = self.sink(StagingKey::generate(), Target::New, &options);
-        let written = sink.take(Intake::new(body, options.limit)).await?;
-        if let Some(error) = written.stopped {
-            return Err(self.missing_folder(error));
-        }
+        let sink = self.sink(StagingKey::generate(), Target::New, &Options::default());
         let path = self.path(key);
-        let linked = blocking(move || written.sink.link(&path)).await;
-        if !linked.map_err(StagingError::io("link a file"))? {
+        let placed = unless_lost("write", move || sink.place(&pieces, &path)).await;
+        if !placed.map_err(|error| self.missing_folder(error))? {
             return Ok(false);
         }
         folder.sync().await.map_err(StagingError::io("be synced"))?;
@@ -146,15 +141,13 @@ impl FsStaging {
         let folder = self.folder().await?;
         let path = self.path(key);
         let capacity = Arc::clone(&self.capacity);
-        tokio::task::spawn_blocking(move || {
+        let created = unless_lost("make a file", move || {
             capacity.check_free(0)?;
             File::create_new(path)
                 .and_then(|file| file.sync_all())
                 .map_err(StagingError::io("make a file"))
-        })
-        .await
-        .map_err(|lost| StagingError::io("make a file")(io::Error::other(lost)))?
-        .map_err(|error| self.missing_folder(error))?;
+        });
+        created.await.map_err(|error| self.missing_folder(error))?;
         folder.sync().await.map_err(StagingError::io("be synced"))
     }
 
@@ -251,6 +244,23 @@ impl FsStaging {
             .map_err(StagingError::io("open a file"))?;
         let bytes = stream_file(file, range);
         Ok(bytes.map_err(StagingError::io("read a file")).boxed())
+    }
+
+    /// On one trip to a thread that may block: it is asked for once for each small file.
+    pub(crate) async fn head(&self, key: StagingKey, size: u64) -> Result<Bytes, StagingError> {
+        let path = self.path(key);
+        unless_lost("read a file", move || {
+            let mut file = File::open(path).map_err(StagingError::io("open a file"))?;
+            let mut head = Vec::new();
+            fill(
+                &mut file,
+                &mut head,
+                usize::try_from(size).unwrap_or(usize::MAX),
+            )
+            .map_err(StagingError::io("read a file"))?;
+            Ok(head.into())
+        })
+        .await
     }
 
     pub(crate) async fn delete(&self, key: StagingKey) -> Result<(), StagingError> {
@@ -363,6 +373,17 @@ impl FsStaging {
         blocking(move || File::create(&path).and_then(|_| remove_if_there(&path)))
             .await
             .map_err(StagingError::io("take a file"))
+    }
+}
+
+/// Runs file work where it may block; `action` names it should its thread be lost.
+async fn unless_lost<T: Send + 'static>(
+    action: &'static str,
+    work: impl FnOnce() -> Result<T, StagingError> + Send + 'static,
+) -> Result<T, StagingError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(lost) => Err(StagingError::io(action)(io::Error::other(lost))),
     }
 }
 

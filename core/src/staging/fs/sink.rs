@@ -112,14 +112,15 @@ impl Sink {
         self.hasher.take_running()
     }
 
-    /// Gives the file another name, unless that is taken; its own goes with the sink. False when it is taken, or the
-    /// file system has no links.
-    pub(super) fn link(self, path: &Path) -> io::Result<bool> {
+    /// Writes a whole body, and gives the file another name unless that is taken; its own goes with the sink. False
+    /// when it is taken, or the file system has no links. Blocks.
+    pub(super) fn place(mut self, pieces: &[Bytes], path: &Path) -> Result<bool, StagingError> {
+        self.write_batch(pieces, true)?;
         match fs::hard_link(&self.path, path) {
             Ok(()) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
             Err(error) if is_linkless(&error) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => Err(StagingError::io("link a file")(error)),
         }
     }
 

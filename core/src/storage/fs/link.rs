@@ -28,6 +28,22 @@ pub(super) fn by_link(
     content: (Sha256Digest, u64),
     spare: Option<&Path>,
 ) -> io::Result<Option<Linked>> {
+    let linked = link(from, to, content, spare)?;
+    // A link of the right size is what was to be there; a file system that lies is found out here.
+    match linked {
+        Some(Linked::Yes | Linked::Already) if fs::metadata(to)?.len() != content.1 => {
+            Err(io::Error::other("it has another size than what was linked"))
+        }
+        linked => Ok(linked),
+    }
+}
+
+fn link(
+    from: &Path,
+    to: &Path,
+    content: (Sha256Digest, u64),
+    spare: Option<&Path>,
+) -> io::Result<Option<Linked>> {
     match fs::hard_link(from, to) {
         Ok(()) => return Ok(Some(Linked::Yes)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

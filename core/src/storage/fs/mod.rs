@@ -113,22 +113,29 @@ impl FsStorage {
         .map_err(StorageError::io("make a file"))
     }
 
-    /// Links a file, whose bytes are synced and have this digest and size, to the key. Safe to be run again.
+    /// Links a file, whose bytes are synced and have this digest and size, to the key, and looks whether it is there.
+    /// `check` is asked first, on the same trip to a thread that may block. Safe to be run again.
     ///
     /// # Errors
-    /// [`StorageError::KeyTaken`] when other bytes are there and `overwrite` is false.
-    pub(crate) async fn link(
+    /// [`StorageError::KeyTaken`] when other bytes are there and `overwrite` is false, and those of `check`.
+    pub(crate) async fn link_if<E: From<StorageError> + Send + 'static>(
         &self,
-        from: &Path,
+        from: PathBuf,
         key: &StorageKey,
         content: (Sha256Digest, u64),
         overwrite: bool,
-    ) -> Result<Linked, StorageError> {
+        check: impl FnOnce() -> Result<(), E> + Send + 'static,
+    ) -> Result<Linked, E> {
         let (to, folder) = self.place(key).await?;
-        let (from, target) = (from.to_owned(), to.clone());
+        let target = to.clone();
         let spare = overwrite.then(|| self.temporary.join(Uuid::now_v7().to_string()));
-        let linked = blocking(move || link::by_link(&from, &target, content, spare.as_deref()))
-            .await
+        let linking = tokio::task::spawn_blocking(move || {
+            check()?;
+            Ok::<_, E>(link::by_link(&from, &target, content, spare.as_deref()))
+        });
+        let linked = linking.await.map_err(io::Error::other);
+        let linked = linked.map_err(StorageError::io("link a file"))??;
+        let linked = linked
             .inspect_err(|error| self.forget_missing(&to, error))
             .map_err(StorageError::io("link a file"))?
             .ok_or(StorageError::KeyTaken)?;
@@ -139,7 +146,7 @@ impl FsStorage {
         Ok(linked)
     }
 
-    /// Gives a temporary file its key, once its bytes are synced; otherwise like [`Self::link`].
+    /// Gives a temporary file its key, once its bytes are synced; otherwise like [`Self::link_if`].
     pub(crate) async fn publish(
         &self,
         temporary: Temporary,
@@ -150,7 +157,8 @@ impl FsStorage {
         let temporary = blocking(move || temporary.file.sync_all().map(|()| temporary))
             .await
             .map_err(StorageError::io("sync a file"))?;
-        if self.link(&temporary.path, key, content, overwrite).await? != Linked::Impossible {
+        let link = self.link_if(temporary.path.clone(), key, content, overwrite, || Ok(()));
+        if link.await? != Linked::Impossible {
             // The second name goes with the guard.
             return Ok(());
         }

@@ -1,7 +1,7 @@
 //! From a folder to a folder: hashed, then linked; copied where no link is possible.
 
 use super::{
-    Landing, TransferError,
+    Landing, Piece, TransferError,
     parts::{Abandon, PieceFile, open_piece},
 };
 use crate::{
@@ -19,37 +19,36 @@ use std::{
     os::unix::fs::MetadataExt,
 };
 
-pub(super) async fn link_or_copy(
+/// Links the only piece, and looks at it in its new place. None when there are several, or no link is possible.
+pub(super) async fn link(
+    from: &FsStaging,
+    to: &FsStorage,
+    landing: &Landing<'_>,
+) -> Result<Option<Sha256Digest>, TransferError> {
+    let [only] = landing.pieces else {
+        return Ok(None);
+    };
+    let file = PieceFile::of(from, only);
+    let digest = match landing.trusted() {
+        Some(known) => known,
+        // It would be read twice, by the copy again.
+        None if file.clone().device().await? != to.device().await? => return Ok(None),
+        None => pass(vec![file.clone()], None).await?.0,
+    };
+    landing.check(digest)?;
+    let (path, content) = (file.path.clone(), (digest, landing.size()));
+    let check = move || open_piece(&file).map(drop);
+    let linked = to.link_if(path, landing.key, content, landing.overwrite, check);
+    Ok((linked.await? != Linked::Impossible).then_some(digest))
+}
+
+pub(super) async fn copy(
     from: &FsStaging,
     to: &FsStorage,
     landing: &Landing<'_>,
 ) -> Result<Sha256Digest, TransferError> {
-    let files: Vec<PieceFile> = landing
-        .pieces
-        .iter()
-        .map(|piece| PieceFile {
-            path: from.path(piece.key),
-            size: piece.size,
-        })
-        .collect();
-    let device = to.device().await?;
-    if let [only] = files.as_slice()
-        && only.clone().device().await? == device
-    {
-        let digest = match landing.trusted() {
-            Some(known) => {
-                only.clone().require_whole().await?;
-                known
-            }
-            None => pass(files.clone(), None).await?.0,
-        };
-        landing.check(digest)?;
-        let content = (digest, landing.size());
-        let linked = to.link(&only.path, landing.key, content, landing.overwrite);
-        if linked.await? != Linked::Impossible {
-            return Ok(digest);
-        }
-    }
+    let pieces = landing.pieces.iter();
+    let files = pieces.map(|piece| PieceFile::of(from, piece)).collect();
     let temporary = to.temporary().await?;
     let (digest, temporary) = pass(files, Some(temporary)).await?;
     landing.check(digest)?;
@@ -62,11 +61,11 @@ pub(super) async fn link_or_copy(
 }
 
 impl PieceFile {
-    /// Without reading it.
-    async fn require_whole(self) -> Result<(), TransferError> {
-        let opened = tokio::task::spawn_blocking(move || open_piece(&self).map(drop));
-        let opened = opened.await;
-        opened.map_err(|lost| StagingError::io("open a file")(io::Error::other(lost)))?
+    fn of(from: &FsStaging, piece: &Piece) -> Self {
+        Self {
+            path: from.path(piece.key),
+            size: piece.size,
+        }
     }
 
     async fn device(self) -> Result<u64, TransferError> {

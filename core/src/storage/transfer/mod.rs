@@ -19,7 +19,6 @@ use crate::{
     storage::{Place, Storage, StorageError, StorageKey},
 };
 pub use error::TransferError;
-use futures::TryStreamExt;
 
 /// Staged bytes, all those under one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,18 +86,21 @@ pub async fn land(
     storage: &Storage,
     landing: &Landing<'_>,
 ) -> Result<Landed, TransferError> {
+    let size = landing.size();
+    if let (StagingPlace::Fs(from), Place::Fs(to)) = (&staging.place, &storage.place)
+        && let Some(sha256) = local::link(from, to, landing).await?
+    {
+        return Ok(Landed { size, sha256 });
+    }
     let sha256 = match (&staging.place, &storage.place) {
-        (StagingPlace::Fs(from), Place::Fs(to)) => local::link_or_copy(from, to, landing).await?,
+        (StagingPlace::Fs(from), Place::Fs(to)) => local::copy(from, to, landing).await?,
         (_, Place::S3(to)) => Box::pin(remote::send(staging, to, landing)).await?,
         (StagingPlace::S3(_), Place::Fs(_)) => {
             // `Staging::open` refuses the pair; these two were not opened together.
             return Err(TransferError::Storage(bucket_beside_folder()));
         }
     };
-    let landed = Landed {
-        size: landing.size(),
-        sha256,
-    };
+    let landed = Landed { size, sha256 };
     verify(storage, landing.key, landed).await?;
     Ok(landed)
 }
@@ -118,10 +120,7 @@ pub async fn head(
         if wanted == 0 {
             continue;
         }
-        let mut bytes = staging.read(piece.key, 0..wanted).await?;
-        while let Some(chunk) = bytes.try_next().await? {
-            head.extend_from_slice(&chunk);
-        }
+        head.extend_from_slice(&staging.head(piece.key, wanted).await?);
     }
     Ok(head)
 }
