@@ -17,6 +17,15 @@ pub struct Clock {
     ahead_ms: Arc<AtomicI64>,
 }
 
+/// [`Clock::after`] another moment than now.
+pub(crate) fn later(moment: DateTime<Utc>, duration: Duration) -> DateTime<Utc> {
+    let delta = chrono::TimeDelta::from_std(duration).unwrap_or(chrono::TimeDelta::MAX);
+    moment
+        .checked_add_signed(delta)
+        .unwrap_or(DateTime::<Utc>::MAX_UTC)
+        .trunc_subsecs(6)
+}
+
 impl Clock {
     /// The machine's clock.
     #[must_use]
@@ -36,11 +45,7 @@ impl Clock {
     /// The moment that lies `duration` after now; durations beyond what a date can hold end in its last year.
     #[must_use]
     pub fn after(&self, duration: Duration) -> DateTime<Utc> {
-        let delta = chrono::TimeDelta::from_std(duration).unwrap_or(chrono::TimeDelta::MAX);
-        self.now()
-            .checked_add_signed(delta)
-            .unwrap_or(DateTime::<Utc>::MAX_UTC)
-            .trunc_subsecs(6)
+        later(self.now(), duration)
     }
 
     /// The moment that lies `duration` before now.

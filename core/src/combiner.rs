@@ -1,7 +1,7 @@
 //! Many callers, few statements: what queued up while the last batch ran is the next batch.
 //!
-//! There is no delay to gather more: a lone caller's job runs at once, in a batch of one (the idea of
-//! [`crate::db`]'s group commit, one level up, where it also saves round trips). A batch that fails for good is taken
+//! There is no delay to gather more, but for the tasks that are ready to run anyhow: a lone caller's job runs at once, in
+//! a batch of one (the idea of [`crate::db`]'s group commit, one level up, where it also saves round trips). A batch that fails for good is taken
 //! apart and its jobs run one by one, so a batch may treat as an error what only one of its jobs has done wrong.
 
 use crate::db;
@@ -115,7 +115,7 @@ async fn run_batches<J, A, E: Transient>(
     mut waiting: mpsc::Receiver<Waiting<J, A, E>>,
 ) {
     let mut batch = Vec::with_capacity(MOST);
-    while waiting.recv_many(&mut batch, MOST).await > 0 {
+    while take_waiting(&mut waiting, &mut batch, MOST).await {
         let (jobs, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let jobs = Batch::from(jobs);
         match attempt(&run, Arc::clone(&jobs)).await {
@@ -129,6 +129,25 @@ async fn run_batches<J, A, E: Transient>(
             outcome => settle(outcome, callers),
         }
     }
+}
+
+/// Fills `batch` with what waits, at most `most`, and waits for one at least; false when nothing will come any more. The
+/// tasks that are ready to run may queue up first: under load that makes fewer and larger batches.
+pub(crate) async fn take_waiting<T>(
+    waiting: &mut mpsc::Receiver<T>,
+    batch: &mut Vec<T>,
+    most: usize,
+) -> bool {
+    if waiting.recv_many(batch, most).await == 0 {
+        return false;
+    }
+    tokio::task::yield_now().await;
+    while batch.len() < most
+        && let Ok(one) = waiting.try_recv()
+    {
+        batch.push(one);
+    }
+    true
 }
 
 async fn attempt<J, A, E>(run: &Run<J, A, E>, jobs: Batch<J>) -> Result<Vec<A>, CombineError<E>> {

@@ -7,6 +7,7 @@
 //! idle writer commits one operation at once, a busy one amortizes the disk (the same idea as PostgreSQL's
 //! commit_siblings and Gawlick and Kinkade's «Varieties of concurrency control in IMS/VS fast path», 1985).
 
+use crate::combiner::take_waiting;
 use futures::future::BoxFuture;
 use sea_orm::{
     DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions,
@@ -131,7 +132,7 @@ async fn commit_groups(
     mut waiting: mpsc::Receiver<Box<dyn Operation>>,
 ) {
     let mut group = Vec::with_capacity(MOST);
-    while waiting.recv_many(&mut group, MOST).await > 0 {
+    while take_waiting(&mut waiting, &mut group, MOST).await {
         let (repeatable, once) = group.drain(..).partition(|one| one.can_run_again());
         commit_group(&connection, repeatable, once).await;
     }

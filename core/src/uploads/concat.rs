@@ -54,7 +54,7 @@ pub async fn concatenate(
         return Err(UploadError::TooLarge { limit });
     }
     let row = plan(landfall, id, &partials, total, &new);
-    let file = file_row(landfall, &row, &new);
+    let file = file_row(&row, &new);
     let now = row.created_at;
     let staged = landfall
         .db

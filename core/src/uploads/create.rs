@@ -7,8 +7,8 @@ use super::{
     plan::{MAX_CHUNK, MAX_PARTS, chunk_size},
 };
 use crate::{
-    batches, content, context::Landfall, digest::Sha256Digest, files::FileName, idempotency::Keep,
-    staging::StagingKey, usage,
+    batches, clock::later, content, context::Landfall, digest::Sha256Digest, files::FileName,
+    idempotency::Keep, staging::StagingKey, usage,
 };
 use entity::{
     BatchId, FileId, UploadId, file,
@@ -93,7 +93,7 @@ pub async fn create(
     }
     let upload = plan(landfall, shape, id, &new);
     let has_file = upload.kind != UploadKind::Partial;
-    let file = has_file.then(|| file_row(landfall, &upload, &new));
+    let file = has_file.then(|| file_row(&upload, &new));
     let begun = Begun { upload, file };
     let written = match may_be_refused(landfall, &begun) || keep.is_some() {
         true => begin_alone(landfall, begun, keep).await,
@@ -236,7 +236,7 @@ pub(super) async fn insert_uploads<'a>(
 }
 
 /// The row of a file whose bytes are to come.
-pub(super) fn file_row(landfall: &Landfall, upload: &Model, new: &NewUpload) -> file::Model {
+pub(super) fn file_row(upload: &Model, new: &NewUpload) -> file::Model {
     file::Model {
         owner: new.owner.clone(),
         search_name: new.original_filename.search_form(),
@@ -247,7 +247,7 @@ pub(super) fn file_row(landfall: &Landfall, upload: &Model, new: &NewUpload) -> 
         metadata: new.metadata.clone(),
         batch_id: new.batch_id,
         traceparent: new.traceparent.clone(),
-        expires_at: new.expires_in.map(|ttl| landfall.clock.after(ttl)),
+        expires_at: new.expires_in.map(|ttl| later(upload.created_at, ttl)),
         ..file::Model::begun(
             upload.file_id,
             file::FileStatus::Uploading,

@@ -5,7 +5,13 @@ use futures::{FutureExt, future::join_all};
 use landfall_core::{clock::Clock, db::Database};
 use landfall_test_servers::{PostgresServer, wait_until};
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 use tokio::sync::oneshot;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -129,7 +135,7 @@ async fn sqlite_whose_lock_somebody_else_has_is_read_and_waited_for() {
     assert_eq!(rows().await, 2);
 }
 
-/// Alone without a savepoint, together with others in one of its own.
+/// Alone without a savepoint, together with others in one of its own; and those that can be repeated without any.
 #[tokio::test]
 async fn sqlite_write_that_fails_leaves_nothing_and_disturbs_nobody() {
     let folder = tempfile::tempdir().unwrap();
@@ -160,11 +166,40 @@ async fn sqlite_write_that_fails_leaves_nothing_and_disturbs_nobody() {
         let count = Statement::from_string(DbBackend::Sqlite, count);
         db.read().query_all_raw(count).await.unwrap().len()
     };
+    let runs = Arc::new(AtomicUsize::new(0));
+    let insert_repeatably = |fails: bool| {
+        let runs = Arc::clone(&runs);
+        db.write_repeatable(move |transaction| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            async move {
+                transaction.execute_unprepared(INSERT).await?;
+                match fails {
+                    true => Err(DbErr::Custom("refused".to_owned())),
+                    false => Ok(()),
+                }
+            }
+            .boxed()
+        })
+    };
     assert!(insert(true).await.is_err());
+    assert!(insert_repeatably(true).await.is_err());
     assert_eq!(rows().await, 0);
     let together = join_all((0..60).map(|number| insert(number % 3 == 0))).await;
     for (number, written) in together.into_iter().enumerate() {
         assert_eq!(written.is_err(), number % 3 == 0);
     }
     assert_eq!(rows().await, 40);
+    runs.store(0, Ordering::Relaxed);
+    let (insert, insert_repeatably) = (&insert, &insert_repeatably);
+    let mixed = join_all((0..60).map(|number| async move {
+        match number % 2 == 0 {
+            true => insert_repeatably(number % 3 == 0).await,
+            false => insert(number % 3 == 0).await,
+        }
+    }));
+    for (number, written) in mixed.await.into_iter().enumerate() {
+        assert_eq!(written.is_err(), number % 3 == 0);
+    }
+    assert_eq!(rows().await, 80);
+    assert!(runs.load(Ordering::Relaxed) > 30, "none was repeated");
 }

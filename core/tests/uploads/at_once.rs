@@ -2,19 +2,26 @@
 
 use crate::{
     over_both_databases,
-    support::{Place, body},
+    support::{Place, body, new_upload, noise},
 };
 use bytes::Bytes;
-use entity::upload::UploadStatus;
+use entity::{
+    file::{self, FileStatus},
+    upload::UploadStatus,
+};
 use futures::{StreamExt, future::join_all, stream};
 use landfall_core::{
     staging::{Algorithm, StagingKey},
-    uploads::{Append, Checksum, Shape, UploadError},
+    uploads::{self, Append, Checksum, NewUpload, Shape, UploadError},
+    usage,
 };
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
+use std::time::Duration;
 
 over_both_databases!(
     small_upload_in_one_append_is_taken_once_by_whoever_comes_at_once,
     small_upload_in_one_append_finds_what_others_have_left,
+    small_uploads_that_end_together_end_each_for_itself,
 );
 
 async fn small_upload_in_one_append_is_taken_once_by_whoever_comes_at_once(place: Place) {
@@ -90,4 +97,64 @@ async fn small_upload_in_one_append_finds_what_others_have_left(place: Place) {
         .await
         .unwrap();
     assert_eq!(place.land(upload.file_id).await, bytes);
+}
+
+async fn small_uploads_that_end_together_end_each_for_itself(place: Place) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let kept_for = |number: u32| (!number.is_multiple_of(4)).then(|| DAY * number);
+    let begin = async |number: u32| {
+        let new = NewUpload {
+            owner: Some("ada".to_owned()),
+            expires_in: kept_for(number),
+            ..new_upload()
+        };
+        let total = Some(100);
+        let upload = uploads::create(&place.landfall, Shape::Append { total }, new, None).await;
+        upload.unwrap()
+    };
+    let begun = join_all((0..40).map(begin)).await;
+    // The files of these are given up before their bytes come.
+    let gone: Vec<_> = begun
+        .iter()
+        .step_by(10)
+        .map(|upload| upload.file_id)
+        .collect();
+    let give_up = file::Entity::update_many()
+        .col_expr(file::Column::Status, Expr::value(FileStatus::Failed))
+        .filter(file::Column::Id.is_in(gone));
+    give_up.exec(place.landfall.db.read()).await.unwrap();
+    let ended = join_all(begun.iter().zip(0..).map(|(upload, seed)| {
+        let whole = Append {
+            content_length: Some(100),
+            ..Append::default()
+        };
+        place.append(upload.id, whole, body(noise(100, seed)))
+    }));
+    for (number, outcome) in ended.await.into_iter().enumerate() {
+        let upload = place.upload(begun[number].id).await;
+        let file = place.file(upload.file_id).await;
+        if number % 10 == 0 {
+            assert!(
+                matches!(outcome, Err(UploadError::Closed(_))),
+                "{outcome:?}"
+            );
+            assert_eq!(
+                (upload.bytes_received, file.status),
+                (0, FileStatus::Failed)
+            );
+            continue;
+        }
+        assert_eq!(outcome.unwrap(), upload);
+        assert_eq!(upload.status, UploadStatus::Complete);
+        assert_eq!(file.size_bytes, 100);
+        let kept = file
+            .expires_at
+            .map(|at| (at - file.staged_at.unwrap()).to_std().unwrap());
+        let wanted = kept_for(number.try_into().unwrap());
+        assert_eq!(kept, wanted, "it is kept from when it was staged");
+        let bytes = noise(100, number.try_into().unwrap());
+        assert_eq!(place.land(upload.file_id).await, bytes);
+    }
+    let usage = usage::of(place.landfall.db.read(), "ada").await;
+    assert_eq!(usage.unwrap(), 40 * 100);
 }
