@@ -76,6 +76,7 @@ pub struct Staging {
     pub path: PathBuf,
     pub quota: Option<ByteSize>,
     pub min_free: ByteSize,
+    pub direct_io: bool,
     pub grace: Duration,
 }
 
@@ -252,6 +253,7 @@ impl Config {
                 path: under(read.optional("staging.path"), "staging"),
                 quota: read.optional("staging.quota"),
                 min_free: read.get("staging.min_free"),
+                direct_io: read.get("staging.direct_io"),
                 grace: read.at_least("staging.grace", SECOND),
             },
             storage: Storage {

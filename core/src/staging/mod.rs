@@ -167,9 +167,11 @@ impl Staging {
     /// bucket and storage is not.
     pub async fn open(config: &config::Staging, storage: &Storage) -> Result<Self, StagingError> {
         let place = match (config.backend, &storage.place) {
-            (Backend::Fs, _) => Place::Fs(Arc::new(
-                FsStaging::open(config.path.clone(), config.quota, config.min_free).await?,
-            )),
+            (Backend::Fs, storage) => {
+                // On its way to a bucket everything is read again.
+                let direct_io = config.direct_io && matches!(storage, StoragePlace::Fs(_));
+                Place::Fs(Arc::new(FsStaging::open(config, direct_io).await?))
+            }
             (Backend::S3, StoragePlace::S3(s3)) => {
                 Place::S3(Arc::new(S3Staging::new(Arc::clone(s3), config.quota)))
             }

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use landfall_core::{
     config::{self, ByteSize},
-    digest::Sha256Digest,
+    digest::{RunningHash, Sha256Digest},
     staging::{Algorithm, Options, Staging, StagingError, StagingKey},
 };
 use std::convert::Infallible;
@@ -254,6 +254,55 @@ async fn a_taken_key_is_refused_in_a_folder() {
         Err(StagingError::Exists)
     ));
     assert_eq!(place.staged(piece.key, 10).await, noise(10, 25));
+}
+
+/// What goes past the page cache has to be aligned; bodies need not be.
+#[tokio::test]
+async fn large_bodies_are_the_same_past_the_page_cache_and_through_it() {
+    let place = support::fs().await;
+    let cached = config::Staging {
+        direct_io: false,
+        ..support::staging_config(place.folder.path())
+    };
+    let cached = Staging::open(&cached, &place.storage).await.unwrap();
+    let whole = noise(24 * MIB + 1233, 30);
+    for staging in [&place.staging, &cached] {
+        let options = Options {
+            hashes: &[Algorithm::Sha256],
+            ..Options::default()
+        };
+        let key = StagingKey::generate();
+        let written = staging.write(key, body(whole.clone(), 70_001), options);
+        let written = written.await.unwrap();
+        assert_eq!(written.size, whole.len() as u64);
+        assert_eq!(written.hashes.sha256, Some(Sha256Digest::of(&whole)));
+        assert!(place.staged(key, whole.len()).await == whole);
+
+        // Appends that begin and end anywhere, one of them after a crash that left more than was counted.
+        let key = StagingKey::generate();
+        let mut running = RunningHash::default();
+        let mut at = 0;
+        for end in [9 * MIB + 1, 9 * MIB + 4096, 12 * MIB - 77, whole.len()] {
+            let counted = at as u64;
+            let options = Options {
+                running: Some(&running),
+                ..Options::default()
+            };
+            let more = body(whole.slice(at..end), 300_000);
+            let appended = staging.append(key, counted, more, options).await.unwrap();
+            assert!(appended.stopped.is_none(), "{:?}", appended.stopped);
+            assert_eq!(appended.length, end as u64);
+            if end % 2 == 0 {
+                // As if nothing of it had been counted.
+                continue;
+            }
+            running = appended.running.unwrap();
+            at = end;
+        }
+        assert_eq!(at, whole.len(), "the last was counted");
+        assert_eq!(running.digest(), Sha256Digest::of(&whole));
+        assert!(place.staged(key, whole.len()).await == whole);
+    }
 }
 
 #[tokio::test]

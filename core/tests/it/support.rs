@@ -138,6 +138,7 @@ pub(crate) fn staging_config(path: &Path) -> config::Staging {
         path: path.join("staging"),
         quota: None,
         min_free: ByteSize(0),
+        direct_io: true,
         grace: Duration::from_secs(60),
     }
 }

@@ -3,26 +3,29 @@
 //! Guarantees: what a call reports as staged has been synced, the file and the folder that names it. A body that
 //! fails leaves nothing behind by [`FsStaging::write`], and all that came before by [`FsStaging::append`].
 //!
-//! Configuration: `staging.path`, which API and workers must share; `staging.quota`, `staging.min_free`.
+//! Configuration: `staging.path`, which API and workers must share; `staging.quota`, `staging.min_free`,
+//! `staging.direct_io`.
 //!
 //! Implementation: one file per key, all in one folder. Parts are written in place, into one sparse file, so nothing
-//! has to be assembled. Each file is synced by itself, and the folder for many at once; the kernel is told to begin
-//! writing a large body while it still comes in.
+//! has to be assembled. Each file is synced by itself, and the folder for many at once. What is hashed as it comes in
+//! and large goes past the page cache (see [`direct`]); of other large bodies the kernel is told to begin writing while
+//! they still come in.
 //!
 //! Considerations: one folder holds as many files as wait; ext4 and XFS index it. Where the folder is on another
 //! file system than storage, finalize copies instead of linking.
 
+mod direct;
 mod sink;
 
 use super::{
-    Appended, ListedStaging, Options, PartStaged, Staged, StagingError, StagingKey, StagingPages,
-    StagingStream,
+    Algorithm, Appended, ListedStaging, Options, PartStaged, Staged, StagingError, StagingKey,
+    StagingPages, StagingStream,
     body::{Body, Intake},
     capacity::Capacity,
     hashes::Hasher,
 };
 use crate::{
-    config::ByteSize,
+    config,
     storage::{
         PAGE,
         durable::{Folder, Folders, blocking},
@@ -31,8 +34,9 @@ use crate::{
     },
 };
 use bytes::Bytes;
+use direct::Buffers;
 use futures::{StreamExt, TryStreamExt};
-use sink::{Sink, Target};
+use sink::{BATCH, Sink, Target};
 use std::{
     fs::{self, File},
     io,
@@ -55,22 +59,25 @@ const HEALTH: &str = ".health";
 pub(crate) struct FsStaging {
     folders: Folders,
     capacity: Arc<Capacity>,
+    /// For large bodies that nobody reads again.
+    buffers: Option<Arc<Buffers>>,
 }
 
 impl FsStaging {
     pub(crate) async fn open(
-        root: PathBuf,
-        quota: Option<ByteSize>,
-        min_free: ByteSize,
+        config: &config::Staging,
+        direct_io: bool,
     ) -> Result<Self, StagingError> {
-        let folders = Folders::open(root)
+        let folders = Folders::open(config.path.clone())
             .await
             .map_err(StagingError::io("be made"))?;
         let folder = Some(folders.root().to_owned());
-        let quota = quota.map(|quota| quota.0);
+        let quota = config.quota.map(|quota| quota.0);
+        let capacity = Capacity::new(quota, config.min_free.0, folder, FRESH);
         Ok(Self {
             folders,
-            capacity: Arc::new(Capacity::new(quota, min_free.0, folder, FRESH)),
+            capacity: Arc::new(capacity),
+            buffers: direct_io.then(|| Arc::new(Buffers::new(BATCH))),
         })
     }
 
@@ -87,7 +94,11 @@ impl FsStaging {
 
     fn sink(&self, key: StagingKey, target: Target, options: &Options<'_>) -> Sink {
         let hasher = Hasher::new(options.hashes, options.running);
-        Sink::new(self.path(key), target, hasher, Arc::clone(&self.capacity))
+        // Finalize reads what was not hashed as it came in.
+        let is_hashed = options.running.is_some() || options.hashes.contains(&Algorithm::Sha256);
+        let buffers = self.buffers.clone().filter(|_| is_hashed);
+        let capacity = Arc::clone(&self.capacity);
+        Sink::new(self.path(key), target, hasher, capacity, buffers)
     }
 
     pub(crate) async fn admit(&self, options: &Options<'_>) -> Result<(), StagingError> {

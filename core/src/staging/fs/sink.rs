@@ -1,5 +1,6 @@
 //! The writing end of a staged file, driven on threads that may block while the next bytes come in.
 
+use super::direct::{self, ALIGNMENT, Buffers};
 use crate::{
     digest::RunningHash,
     staging::{
@@ -18,9 +19,10 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
+use tokio::task::JoinHandle;
 
 /// How much is taken from a body before it is written, in bytes; twice this is what a body holds in memory.
-const BATCH: usize = 512 * 1024;
+pub(super) const BATCH: usize = 512 * 1024;
 
 /// How much is written before the kernel is told to bring it to disk, in bytes.
 const WRITE_BACK: u64 = 8 * 1024 * 1024;
@@ -59,6 +61,9 @@ pub(super) struct Sink {
     written: u64,
     /// How much of it is on its way to disk, or there.
     begun: u64,
+    /// What goes past the page cache goes through these; none when nothing does.
+    buffers: Option<Arc<Buffers>>,
+    is_direct: bool,
 }
 
 impl Drop for Sink {
@@ -84,6 +89,7 @@ impl Sink {
         target: Target,
         hasher: Hasher,
         capacity: Arc<Capacity>,
+        buffers: Option<Arc<Buffers>>,
     ) -> Self {
         Self {
             path,
@@ -94,6 +100,8 @@ impl Sink {
             capacity,
             written: 0,
             begun: 0,
+            buffers,
+            is_direct: false,
         }
     }
 
@@ -130,14 +138,17 @@ impl Sink {
         std::mem::take(&mut self.hasher).finish()
     }
 
-    /// Writes a whole body. The next batch comes in while the last is written; the file is synced at the end.
+    /// Writes a whole body. While a batch is written it is hashed on another thread, and the next one comes in; the
+    /// file is synced at the end.
     pub(super) async fn take(self, mut intake: Intake<'_>) -> Result<Written, StagingError> {
         let mut sink = self;
-        let mut batch = intake.batch(BATCH).await;
+        let mut batch = intake.batch(sink.next()).await;
         loop {
             let end = batch.end.take();
-            let pieces = std::mem::take(&mut batch.pieces);
+            let pieces: Arc<[Bytes]> = std::mem::take(&mut batch.pieces).into();
             let last = end.is_some();
+            // The last one is hashed as it is written: it may be cut short, and is often the only one, and small.
+            let hashing = (!last).then(|| sink.hash_aside(Arc::clone(&pieces)));
             let writing = tokio::task::spawn_blocking(move || {
                 let outcome = sink.write_batch(&pieces, last);
                 (sink, outcome)
@@ -149,14 +160,36 @@ impl Sink {
             let (back, outcome) =
                 outcome.map_err(|lost| StagingError::io("write")(io::Error::other(lost)))?;
             sink = back;
+            if let Some(hashing) = hashing {
+                let hashed = hashing.await;
+                sink.hasher =
+                    hashed.map_err(|lost| StagingError::io("hash")(io::Error::other(lost)))?;
+            }
             let stopped = match (outcome, end) {
                 (Ok(()), None) => continue,
                 (Ok(()), Some(End::Whole)) => None,
                 (Ok(()), Some(End::Stopped(error))) => Some(error),
-                (Err(error), _) => Some(error),
+                (Err(error), _) => {
+                    if !last {
+                        // More was hashed than was written.
+                        sink.hasher.take_running();
+                    }
+                    Some(error)
+                }
             };
             return Ok(Written { sink, stopped });
         }
+    }
+
+    /// Hashes a batch on another thread than it is written by, which hashes nothing then.
+    fn hash_aside(&mut self, pieces: Arc<[Bytes]>) -> JoinHandle<Hasher> {
+        let mut hasher = std::mem::take(&mut self.hasher);
+        tokio::task::spawn_blocking(move || {
+            for piece in &*pieces {
+                hasher.update(piece);
+            }
+            hasher
+        })
     }
 
     /// After an error [`Self::written`] tells what is durable all the same.
@@ -182,22 +215,67 @@ impl Sink {
         if self.file.is_none() {
             self.file = Some(self.open()?);
         }
+        if let Some(buffers) = self.buffers_for(size)? {
+            return buffers.joined(pieces, |bytes| self.write_all(bytes));
+        }
+        for piece in pieces {
+            self.write_all(piece)?;
+        }
+        Ok(())
+    }
+
+    fn position(&self) -> u64 {
+        self.target.offset() + self.written
+    }
+
+    /// How much is to be written next: so much that what follows is aligned.
+    fn next(&self) -> usize {
+        let ahead = self.position() % ALIGNMENT as u64;
+        BATCH - usize::try_from(ahead).unwrap_or(0)
+    }
+
+    /// The buffers by which a batch of `size` goes past the page cache, if it is to; sets the file for it.
+    fn buffers_for(&mut self, size: usize) -> Result<Option<Arc<Buffers>>, StagingError> {
+        let Some(file) = &self.file else {
+            return Err(StagingError::Gone);
+        };
+        let aligned = self.position().is_multiple_of(ALIGNMENT as u64);
+        let direct =
+            self.buffers.is_some() && size == BATCH && aligned && self.position() >= WRITE_BACK;
+        if direct != self.is_direct {
+            let set = direct::set(file, direct).map_err(StagingError::io("write"))?;
+            self.is_direct = direct && set;
+            if direct && !set {
+                self.buffers = None;
+            }
+        }
+        Ok(self.buffers.clone().filter(|_| self.is_direct))
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), StagingError> {
         let Some(file) = &mut self.file else {
             return Err(StagingError::Gone);
         };
-        for piece in pieces {
-            let mut left = piece.as_ref();
-            while !left.is_empty() {
-                match file.write(left) {
-                    Ok(0) => return Err(StagingError::Full),
-                    Ok(written) => {
-                        self.hasher.update(&left[..written]);
-                        self.written += written as u64;
-                        left = &left[written..];
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(StagingError::io("write")(error)),
+        let mut left = bytes;
+        while !left.is_empty() {
+            match file.write(left) {
+                Ok(0) => return Err(StagingError::Full),
+                Ok(written) => {
+                    self.hasher.update(&left[..written]);
+                    self.written += written as u64;
+                    left = &left[written..];
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                // It wants more of us than alignment.
+                Err(error) if self.is_direct && error.kind() == io::ErrorKind::InvalidInput => {
+                    self.buffers = None;
+                }
+                Err(error) => return Err(StagingError::io("write")(error)),
+            }
+            if self.is_direct && !left.is_empty() {
+                // The rest is not aligned any more.
+                direct::set(file, false).map_err(StagingError::io("write"))?;
+                self.is_direct = false;
             }
         }
         Ok(())
@@ -207,6 +285,7 @@ impl Sink {
         let more = self.written - self.begun;
         if let (Some(file), Some(size)) = (&self.file, NonZeroU64::new(more))
             && more >= WRITE_BACK
+            && !self.is_direct
         {
             file::begin_writing(file, self.target.offset() + self.begun, size);
             self.begun = self.written;

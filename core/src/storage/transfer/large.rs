@@ -139,6 +139,7 @@ mod tests {
             path: folder.path().join("staging"),
             quota: None,
             min_free: ByteSize(0),
+            direct_io: true,
             grace: Duration::from_secs(60),
         };
         (Staging::open(&config, &storage).await.unwrap(), storage)
