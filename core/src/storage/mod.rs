@@ -8,6 +8,7 @@
 //! - Deleting is idempotent. Memory does not grow with the size or the number of objects.
 //! - Every call ends: each network request has a timeout, and retries are bounded.
 
+pub(crate) mod direct;
 pub(crate) mod durable;
 mod error;
 pub(crate) mod file;

@@ -7,19 +7,17 @@
 //! `staging.direct_io`.
 //!
 //! Implementation: one file per key, all in one folder. Parts are written in place, into one sparse file, so nothing
-//! has to be assembled. Each file is synced by itself, and the folder for many at once. What is hashed as it comes in
-//! and large goes past the page cache (see [`direct`]); of other large bodies the kernel is told to begin writing while
-//! they still come in.
+//! has to be assembled. Each file is synced by itself, and the folder for many at once. Large bodies go past
+//! the page cache (see [`crate::storage::direct`]), or the kernel is told to begin writing them while they still come in.
 //!
 //! Considerations: one folder holds as many files as wait; ext4 and XFS index it. Where the folder is on another
 //! file system than storage, finalize copies instead of linking.
 
-mod direct;
 mod sink;
 
 use super::{
-    Algorithm, Appended, ListedStaging, Options, PartStaged, Staged, StagingError, StagingKey,
-    StagingPages, StagingStream,
+    Appended, ListedStaging, Options, PartStaged, Staged, StagingError, StagingKey, StagingPages,
+    StagingStream,
     body::{Body, Intake},
     capacity::Capacity,
     hashes::Hasher,
@@ -28,15 +26,15 @@ use crate::{
     config,
     storage::{
         PAGE,
+        direct::Buffers,
         durable::{Folder, Folders, blocking},
         file::{fill, stream_file},
         fs::{modified, remove_if_there},
     },
 };
 use bytes::Bytes;
-use direct::Buffers;
 use futures::{StreamExt, TryStreamExt};
-use sink::{BATCH, Sink, Target};
+use sink::{Sink, Target};
 use std::{
     fs::{self, File},
     io,
@@ -59,7 +57,7 @@ const HEALTH: &str = ".health";
 pub(crate) struct FsStaging {
     folders: Folders,
     capacity: Arc<Capacity>,
-    /// For large bodies that nobody reads again.
+    /// For large bodies; none when they go through the page cache.
     buffers: Option<Arc<Buffers>>,
 }
 
@@ -77,8 +75,13 @@ impl FsStaging {
         Ok(Self {
             folders,
             capacity: Arc::new(capacity),
-            buffers: direct_io.then(|| Arc::new(Buffers::new(BATCH))),
+            buffers: direct_io.then(Arc::default),
         })
+    }
+
+    /// True when large files go past the page cache.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.buffers.is_some()
     }
 
     pub(crate) fn path(&self, key: StagingKey) -> PathBuf {
@@ -94,10 +97,7 @@ impl FsStaging {
 
     fn sink(&self, key: StagingKey, target: Target, options: &Options<'_>) -> Sink {
         let hasher = Hasher::new(options.hashes, options.running);
-        // Finalize reads what was not hashed as it came in.
-        let is_hashed = options.running.is_some() || options.hashes.contains(&Algorithm::Sha256);
-        let buffers = self.buffers.clone().filter(|_| is_hashed);
-        let capacity = Arc::clone(&self.capacity);
+        let (capacity, buffers) = (Arc::clone(&self.capacity), self.buffers.clone());
         Sink::new(self.path(key), target, hasher, capacity, buffers)
     }
 

@@ -1,6 +1,5 @@
 //! The writing end of a staged file, driven on threads that may block while the next bytes come in.
 
-use super::direct::{self, ALIGNMENT, Buffers};
 use crate::{
     digest::RunningHash,
     staging::{
@@ -9,7 +8,11 @@ use crate::{
         capacity::Capacity,
         hashes::Hasher,
     },
-    storage::{file, fs::is_linkless},
+    storage::{
+        direct::{self, ALIGNMENT, BATCH, Buffers, CACHED},
+        file,
+        fs::is_linkless,
+    },
 };
 use bytes::Bytes;
 use std::{
@@ -20,9 +23,6 @@ use std::{
     sync::Arc,
 };
 use tokio::task::JoinHandle;
-
-/// How much is taken from a body before it is written, in bytes; twice this is what a body holds in memory.
-pub(super) const BATCH: usize = 512 * 1024;
 
 /// How much is written before the kernel is told to bring it to disk, in bytes.
 const WRITE_BACK: u64 = 8 * 1024 * 1024;
@@ -241,7 +241,7 @@ impl Sink {
         };
         let aligned = self.position().is_multiple_of(ALIGNMENT as u64);
         let direct =
-            self.buffers.is_some() && size == BATCH && aligned && self.position() >= WRITE_BACK;
+            self.buffers.is_some() && size == BATCH && aligned && self.position() >= CACHED;
         if direct != self.is_direct {
             let set = direct::set(file, direct).map_err(StagingError::io("write"))?;
             self.is_direct = direct && set;

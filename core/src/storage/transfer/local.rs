@@ -1,7 +1,7 @@
 //! From a folder to a folder: hashed, then linked; copied where no link is possible.
 
 use super::{
-    Landing, Piece, TransferError,
+    Landing, TransferError,
     parts::{Abandon, PieceFile, open_piece},
 };
 use crate::{
@@ -9,7 +9,8 @@ use crate::{
     staging::{StagingError, fs::FsStaging},
     storage::{
         StorageError,
-        file::{BLOCK, announce_sequential},
+        direct::{self, Buffer, CACHED},
+        file::announce_sequential,
         fs::{FsStorage, Linked, Temporary},
     },
 };
@@ -17,6 +18,7 @@ use sha2::{Digest, Sha256};
 use std::{
     io::{self, Read, Write},
     os::unix::fs::MetadataExt,
+    sync::mpsc::sync_channel,
 };
 
 /// Links the only piece, and looks at it in its new place. None when there are several, or no link is possible.
@@ -61,13 +63,6 @@ pub(super) async fn copy(
 }
 
 impl PieceFile {
-    fn of(from: &FsStaging, piece: &Piece) -> Self {
-        Self {
-            path: from.path(piece.key),
-            size: piece.size,
-        }
-    }
-
     async fn device(self) -> Result<u64, TransferError> {
         let looked = crate::storage::durable::blocking(move || std::fs::metadata(&self.path));
         let metadata = looked.await.map_err(StagingError::io("look for a file"))?;
@@ -75,39 +70,107 @@ impl PieceFile {
     }
 }
 
-/// Hashes all files in one go, on a thread of its own, and copies them on the way if there is something to copy to.
+/// Hashes all files in one go, on threads of its own, and copies them on the way if there is something to copy to.
 async fn pass(
     files: Vec<PieceFile>,
     mut copy: Option<Temporary>,
 ) -> Result<(Sha256Digest, Option<Temporary>), TransferError> {
     let (abandon, abandoned) = Abandon::pair();
     let work = tokio::task::spawn_blocking(move || {
-        let mut hasher = Sha256::new();
-        let mut block = vec![0; BLOCK];
-        for piece in &files {
-            let mut file = open_piece(piece)?;
-            announce_sequential(&file);
-            let mut left = piece.size;
-            while left > 0 {
-                abandoned.check()?;
-                let wanted = usize::try_from(left).map_or(BLOCK, |left| left.min(BLOCK));
-                let read = match file.read(&mut block[..wanted]) {
-                    Ok(0) => Err(StagingError::Gone),
-                    Ok(read) => Ok(read),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                    Err(error) => Err(StagingError::io("read a file")(error)),
-                }?;
-                hasher.update(&block[..read]);
-                if let Some(copy) = &mut copy {
-                    let written = copy.file.write_all(&block[..read]);
-                    written.map_err(StorageError::io("write a file"))?;
-                }
-                left -= read as u64;
-            }
-        }
-        Ok((Sha256Digest::from_hasher(hasher), copy))
+        let mut take = |bytes: &[u8]| {
+            abandoned.check()?;
+            let Some(copy) = &mut copy else {
+                return Ok(());
+            };
+            let written = copy.file.write_all(bytes);
+            Ok(written.map_err(StorageError::io("write a file"))?)
+        };
+        let size: u64 = files.iter().map(|piece| piece.size).sum();
+        let digest = match size < CACHED {
+            true => hash(&files, &mut take),
+            false => hash_beside(&files, &mut take),
+        };
+        Ok((digest?, copy))
     });
     let done = work.await;
     drop(abandon);
     done.map_err(|lost| StagingError::io("be read")(io::Error::other(lost)))?
+}
+
+type Take<'a> = dyn FnMut(&[u8]) -> Result<(), TransferError> + 'a;
+
+fn hash(files: &[PieceFile], take: &mut Take<'_>) -> Result<Sha256Digest, TransferError> {
+    let mut hasher = Sha256::new();
+    read(files, Buffer::new(), &mut |buffer, size| {
+        let bytes = &buffer.as_slice()[..size];
+        take(bytes)?;
+        hasher.update(bytes);
+        Ok(buffer)
+    })?;
+    Ok(Sha256Digest::from_hasher(hasher))
+}
+
+/// [`hash`] of large files: a thread hashes one batch while the next is read.
+fn hash_beside(files: &[PieceFile], take: &mut Take<'_>) -> Result<Sha256Digest, TransferError> {
+    let ended = || StagingError::io("hash a file")(io::ErrorKind::BrokenPipe.into());
+    std::thread::scope(|threads| {
+        let (full, hashing) = sync_channel::<(Buffer, usize)>(1);
+        let (spent, free) = sync_channel(1);
+        let hasher = threads.spawn(move || {
+            let mut hasher = Sha256::new();
+            let mut other = Buffer::new();
+            for (buffer, size) in hashing {
+                // The reader goes on with one while this hashes the other.
+                if spent.send(std::mem::replace(&mut other, buffer)).is_err() {
+                    break;
+                }
+                hasher.update(&other.as_slice()[..size]);
+            }
+            Sha256Digest::from_hasher(hasher)
+        });
+        let outcome = read(files, Buffer::new(), &mut |buffer, size| {
+            take(&buffer.as_slice()[..size])?;
+            full.send((buffer, size)).map_err(|_| ended())?;
+            Ok(free.recv().map_err(|_| ended())?)
+        });
+        drop(full);
+        let digest = hasher.join().map_err(|_| ended())?;
+        outcome.map(|()| digest)
+    })
+}
+
+/// Reads the files one after the other, the large ones past the page cache. `next` takes a buffer and how much of it is
+/// filled, and gives another for what follows.
+fn read(
+    files: &[PieceFile],
+    mut buffer: Buffer,
+    next: &mut dyn FnMut(Buffer, usize) -> Result<Buffer, TransferError>,
+) -> Result<(), TransferError> {
+    let unreadable = StagingError::io("read a file");
+    for piece in files {
+        let mut file = open_piece(piece)?;
+        let mut direct = piece.direct && direct::set(&file, true).map_err(unreadable)?;
+        if !direct {
+            announce_sequential(&file);
+        }
+        let mut left = piece.size;
+        while left > 0 {
+            // A whole batch also at the end: its length has to be aligned.
+            let read = match file.read(buffer.as_mut_slice()) {
+                Ok(0) => Err(StagingError::Gone),
+                Ok(read) => Ok(read),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if direct && error.kind() == io::ErrorKind::InvalidInput => {
+                    direct = false;
+                    direct::set(&file, false).map_err(unreadable)?;
+                    continue;
+                }
+                Err(error) => Err(unreadable(error)),
+            }?;
+            let read = usize::try_from(left).map_or(read, |left| left.min(read));
+            left -= read as u64;
+            buffer = next(buffer, read)?;
+        }
+    }
+    Ok(())
 }

@@ -3,8 +3,11 @@
 use super::{Piece, TransferError};
 use crate::{
     digest::Sha256Digest,
-    staging::{Place, Staging, StagingError},
-    storage::file::{BLOCK, announce_sequential, fill},
+    staging::{Place, Staging, StagingError, fs::FsStaging},
+    storage::{
+        direct::CACHED,
+        file::{BLOCK, announce_sequential, fill},
+    },
 };
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -48,10 +51,7 @@ impl Parts {
             Place::Fs(fs) => {
                 let files: Vec<PieceFile> = pieces
                     .iter()
-                    .map(|piece| PieceFile {
-                        path: fs.path(piece.key),
-                        size: piece.size,
-                    })
+                    .map(|piece| PieceFile::of(fs, piece))
                     .collect();
                 tokio::task::spawn_blocking(move || filling.read_files(&files, &sender))
             }
@@ -179,6 +179,18 @@ pub(super) struct PieceFile {
     pub(super) path: PathBuf,
     /// By the database, in bytes.
     pub(super) size: u64,
+    /// It is large, and such files go past the page cache.
+    pub(super) direct: bool,
+}
+
+impl PieceFile {
+    pub(super) fn of(from: &FsStaging, piece: &Piece) -> Self {
+        Self {
+            path: from.path(piece.key),
+            size: piece.size,
+            direct: from.is_direct() && piece.size >= CACHED,
+        }
+    }
 }
 
 /// Opens a piece, which must have the size the database says.

@@ -1,0 +1,104 @@
+//! Large files past the page cache (`open(2)`, `O_DIRECT`).
+//!
+//! Bytes that nobody reads again soon need no copy in memory: from and to a buffer of their own they cost half the
+//! processor time, push nothing else out of the cache, and leave nothing to be written back by the sync at the end.
+//! Linux wants memory, offset and length aligned then; what does not fit goes through the cache as ever.
+
+use bytes::Bytes;
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Of memory, offset and length, in bytes: the largest that disks and file systems are known to ask for.
+pub(crate) const ALIGNMENT: usize = 4096;
+
+/// What is read or written at once, in bytes.
+pub(crate) const BATCH: usize = 512 * 1024;
+
+/// What of a file is left to the cache, in bytes: small files are often read at once by somebody.
+pub(crate) const CACHED: u64 = 8 * 1024 * 1024;
+
+/// Buffers that are kept for the next batch.
+const KEPT: usize = 8;
+
+/// Aligned memory for one batch.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    memory: Box<[u8]>,
+    range: Range<usize>,
+}
+
+impl Buffer {
+    pub(crate) fn new() -> Self {
+        let memory = vec![0; BATCH + ALIGNMENT].into_boxed_slice();
+        let start = memory.as_ptr().align_offset(ALIGNMENT);
+        let range = start..start + BATCH;
+        Self { memory, range }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.memory[self.range.clone()]
+    }
+
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.memory[self.range.clone()]
+    }
+
+    /// Copies the pieces, [`BATCH`] bytes together, one after the other.
+    fn fill(&mut self, pieces: &[Bytes]) -> &[u8] {
+        let mut left = self.as_mut_slice();
+        for piece in pieces {
+            let (place, rest) = left.split_at_mut(piece.len());
+            place.copy_from_slice(piece);
+            left = rest;
+        }
+        self.as_slice()
+    }
+}
+
+/// Buffers used in turns.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers(Mutex<Vec<Buffer>>);
+
+impl Buffers {
+    /// Hands the pieces, [`BATCH`] bytes together, to `work` as one slice of aligned memory.
+    pub(crate) fn joined<T>(&self, pieces: &[Bytes], work: impl FnOnce(&[u8]) -> T) -> T {
+        let free = self.free().pop();
+        let mut buffer = free.unwrap_or_else(Buffer::new);
+        let outcome = work(buffer.fill(pieces));
+        let mut free = self.free();
+        if free.len() < KEPT {
+            free.push(buffer);
+        }
+        outcome
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<Buffer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Has what is read and written from now on go past the cache, or through it again. False where the file system has no
+/// such thing.
+#[cfg(target_os = "linux")]
+pub(crate) fn set(file: &File, direct: bool) -> io::Result<bool> {
+    use rustix::{
+        fs::{OFlags, fcntl_getfl, fcntl_setfl},
+        io::Errno,
+    };
+    let mut flags = fcntl_getfl(file)?;
+    flags.set(OFlags::DIRECT, direct);
+    match fcntl_setfl(file, flags) {
+        Ok(()) => Ok(true),
+        Err(Errno::INVAL) if direct => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn set(_: &File, direct: bool) -> io::Result<bool> {
+    Ok(!direct)
+}
