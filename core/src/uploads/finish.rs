@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     context::Landfall,
+    db::is,
     digest::{RunningHash, Sha256Digest},
     files::{Scope, staging_column},
     minutes::{self, Counted},
@@ -178,7 +179,7 @@ pub(super) async fn stage_files(
         )
         .col_expr(Column::UpdatedAt, Expr::value(now))
         .filter(Column::Id.is_in(ids()))
-        .filter(Column::Status.eq(FileStatus::Uploading))
+        .filter(is(Column::Status, FileStatus::Uploading))
         .exec(transaction)
         .await?;
     if changed.rows_affected < files.len() as u64 {

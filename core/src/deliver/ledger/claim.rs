@@ -1,6 +1,10 @@
 //! Claiming deliveries: one compare-and-set for a whole batch.
 
-use crate::{clock::Clock, combiner::Batch, db::Database};
+use crate::{
+    clock::Clock,
+    combiner::Batch,
+    db::{Database, is},
+};
 use entity::{
     DeliveryId, EventId, Timestamp, WebhookId,
     delivery::{self, DeliveryStatus},
@@ -141,7 +145,7 @@ async fn take(
 /// Pending, due, and nobody's.
 pub(in crate::deliver) fn claimable(now: Timestamp) -> Condition {
     Condition::all()
-        .add(delivery::Column::Status.eq(DeliveryStatus::Pending))
+        .add(is(delivery::Column::Status, DeliveryStatus::Pending))
         .add(delivery::Column::NextAttemptAt.lte(now))
         .add(unleased(now))
 }
