@@ -6,7 +6,7 @@
 
 use crate::{
     clock::Clock,
-    db::Database,
+    db::{Database, only},
     digest::Sha256Digest,
     files,
     page::{Page, PageRequest},
@@ -294,10 +294,8 @@ async fn valid(
             Condition::any()
                 .add(Column::ExpiresAt.is_null())
                 .add(Column::ExpiresAt.gt(now)),
-        )
-        .one(db.read())
-        .await?;
-    let Some(row) = found else {
+        );
+    let Some(row) = only(found, db.read()).await? else {
         return Ok(None);
     };
     let known = clock.before(USE_KEPT_EVERY);

@@ -18,7 +18,8 @@ use group::GroupCommit;
 pub(crate) use group::copy;
 use sea_orm::{
     ActiveEnum, ColumnTrait, ConnectOptions, ConnectionTrait, DatabaseConnection,
-    DatabaseTransaction, DbBackend, DbErr, RuntimeErr, Statement, TransactionTrait,
+    DatabaseTransaction, DbBackend, DbErr, EntityTrait, RuntimeErr, Select, Statement,
+    TransactionTrait,
     sea_query::{Expr, ExprTrait},
     sqlx::{
         self,
@@ -244,6 +245,15 @@ pub(crate) fn is_one_of<V: ActiveEnum<Value = String>>(
         .into_iter()
         .map(|value| Expr::Constant(value.to_value().into()));
     column.into_expr().is_in(values)
+}
+
+/// The row of a select that finds one at most, as by a primary key. [`Select::one`] binds a LIMIT, and SQLite prepares a
+/// statement anew whenever one is bound again.
+pub(crate) async fn only<E: EntityTrait>(
+    select: Select<E>,
+    db: &impl ConnectionTrait,
+) -> Result<Option<E::Model>, DbErr> {
+    Ok(select.all(db).await?.into_iter().next())
 }
 
 /// True when the same statement may well succeed a moment later: the database is away, busy or restarting.

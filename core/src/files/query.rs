@@ -1,5 +1,6 @@
 //! Finding one file, and counting them.
 
+use crate::db::only;
 use entity::{
     FileId, Timestamp,
     file::{Column, Entity, FileStatus, Model},
@@ -38,7 +39,7 @@ pub async fn get(
     scope: &Scope,
     id: FileId,
 ) -> Result<Option<Model>, DbErr> {
-    let found = Entity::find_by_id(id).one(db).await?;
+    let found = only(Entity::find_by_id(id), db).await?;
     Ok(found.filter(|file| scope.covers(file.owner.as_deref())))
 }
 

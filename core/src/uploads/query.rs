@@ -3,6 +3,7 @@
 use super::UploadError;
 use crate::{
     context::Landfall,
+    db::only,
     files::{self, Scope},
     staging::{StagingError, StagingKey, StagingStream},
     storage::transfer::Piece,
@@ -33,7 +34,7 @@ pub async fn find(
     scope: &Scope,
     id: UploadId,
 ) -> Result<Option<Model>, DbErr> {
-    let found = Entity::find_by_id(id).one(db).await?;
+    let found = only(Entity::find_by_id(id), db).await?;
     Ok(found.filter(|upload| scope.covers(upload.owner.as_deref())))
 }
 
