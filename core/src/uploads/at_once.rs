@@ -86,16 +86,13 @@ pub(super) async fn append(
         },
         expires_at: landfall.clock.after(landfall.config.uploads.session_ttl),
     };
-    let counted = landfall.uploads.end(ended).await?;
-    failpoint!("uploads.counted");
-    match counted {
-        Some((upload, staged)) => {
-            finish::push(landfall, staged).await;
-            Ok(AtOnce::Done(Box::new(upload)))
-        }
+    let Some((upload, staged)) = landfall.uploads.end(ended).await? else {
         // Somebody was faster. Who may go on now is found out as for any other.
-        None => Ok(AtOnce::Not(again(pieces, body))),
-    }
+        return Ok(AtOnce::Not(again(pieces, body)));
+    };
+    finish::push(landfall, staged).await;
+    failpoint!("uploads.counted");
+    Ok(AtOnce::Done(Box::new(upload)))
 }
 
 fn fits(request: &Append, size: u64) -> bool {
