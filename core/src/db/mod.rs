@@ -17,10 +17,8 @@ use futures::future::BoxFuture;
 use group::GroupCommit;
 pub(crate) use group::copy;
 use sea_orm::{
-    ActiveEnum, ColumnTrait, ConnectOptions, ConnectionTrait, DatabaseConnection,
-    DatabaseTransaction, DbBackend, DbErr, EntityTrait, RuntimeErr, Select, Statement,
-    TransactionTrait,
-    sea_query::{Expr, ExprTrait},
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
+    EntityTrait, RuntimeErr, Select, Statement, TransactionTrait,
     sqlx::{
         self,
         sqlite::{SqliteJournalMode, SqliteSynchronous},
@@ -225,26 +223,6 @@ fn durable(options: sqlx::sqlite::SqliteConnectOptions) -> sqlx::sqlite::SqliteC
         .foreign_keys(true)
         .busy_timeout(PATIENCE)
         .statement_cache_capacity(STATEMENTS)
-}
-
-/// `column = value`, with the value in the statement's text instead of bound to it. Bound, SQLite chooses among partial
-/// indexes by it, and so has to prepare the statement anew each time it is bound again («expired», `sqlite3_bind_*`):
-/// for statements that run for each file that is a tenth of their cost.
-pub(crate) fn is<V: ActiveEnum<Value = String>>(column: impl ColumnTrait, value: V) -> Expr {
-    column
-        .into_expr()
-        .eq(Expr::Constant(value.to_value().into()))
-}
-
-/// [`is`] one of several.
-pub(crate) fn is_one_of<V: ActiveEnum<Value = String>>(
-    column: impl ColumnTrait,
-    values: impl IntoIterator<Item = V>,
-) -> Expr {
-    let values = values
-        .into_iter()
-        .map(|value| Expr::Constant(value.to_value().into()));
-    column.into_expr().is_in(values)
 }
 
 /// The row of a select that finds one at most, as by a primary key. [`Select::one`] binds a LIMIT, and SQLite prepares a

@@ -4,7 +4,7 @@ use super::keys::{self, Wishes};
 use crate::{
     clock::Clock,
     combiner::Transient,
-    db::{Database, is},
+    db::Database,
     outbox::{self, Written},
     storage::{NotAKey, StorageKey},
 };
@@ -225,13 +225,17 @@ async fn compare_and_set(
 fn claimable(now: Timestamp) -> Condition {
     Condition::any()
         .add(
-            is(Column::Status, FileStatus::Staged).and(
+            Column::Status.eq(FileStatus::Staged).and(
                 Column::NextAttemptAt
                     .is_null()
                     .or(Column::NextAttemptAt.lte(now)),
             ),
         )
-        .add(is(Column::Status, FileStatus::Finalizing).and(Column::LeaseExpiresAt.lt(now)))
+        .add(
+            Column::Status
+                .eq(FileStatus::Finalizing)
+                .and(Column::LeaseExpiresAt.lt(now)),
+        )
 }
 
 /// Says of files that were not taken when to come back for them, if at all.

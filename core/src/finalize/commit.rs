@@ -4,7 +4,6 @@
 use crate::{
     batches::{self, Settled},
     combiner::Transient,
-    db::is,
     outbox::{self, FileStored, NewEvent, Written},
     storage::{StorageKey, transfer::Landed},
     usage,
@@ -167,7 +166,7 @@ pub(super) async fn put_off(
 fn mine(ids: impl IntoIterator<Item = FileId>, worker: &str) -> UpdateMany<Entity> {
     Entity::update_many()
         .filter(Column::Id.is_in(ids))
-        .filter(is(Column::Status, FileStatus::Finalizing))
+        .filter(Column::Status.eq(FileStatus::Finalizing))
         .filter(Column::LeaseOwner.eq(worker))
 }
 

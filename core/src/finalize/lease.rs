@@ -1,9 +1,6 @@
 //! Keeping a lease while its work goes on.
 
-use crate::{
-    clock::Clock,
-    db::{Database, is},
-};
+use crate::{clock::Clock, db::Database};
 use entity::{
     FileId,
     file::{Column, Entity, FileStatus},
@@ -70,7 +67,7 @@ async fn renew(
             let changed = Entity::update_many()
                 .col_expr(Column::LeaseExpiresAt, Expr::value(until))
                 .filter(Column::Id.eq(id))
-                .filter(is(Column::Status, FileStatus::Finalizing))
+                .filter(Column::Status.eq(FileStatus::Finalizing))
                 .filter(Column::LeaseOwner.eq(worker))
                 .exec(transaction)
                 .await?;

@@ -7,7 +7,6 @@ use super::{
 };
 use crate::{
     context::Landfall,
-    db::is,
     digest::{RunningHash, Sha256Digest},
     files::{Scope, staging_column},
     minutes::{self, Counted},
@@ -179,7 +178,7 @@ pub(super) async fn stage_files(
         )
         .col_expr(Column::UpdatedAt, Expr::value(now))
         .filter(Column::Id.is_in(ids()))
-        .filter(is(Column::Status, FileStatus::Uploading))
+        .filter(Column::Status.eq(FileStatus::Uploading))
         .exec(transaction)
         .await?;
     if changed.rows_affected < files.len() as u64 {

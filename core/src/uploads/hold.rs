@@ -11,12 +11,7 @@ use super::{
     query::{get, is_open, status_at},
 };
 use crate::{
-    config::ByteSize,
-    context::Landfall,
-    db::{is, is_one_of},
-    digest::RunningHash,
-    files::Scope,
-    staging::StagingKey,
+    config::ByteSize, context::Landfall, digest::RunningHash, files::Scope, staging::StagingKey,
     usage,
 };
 use entity::{
@@ -252,7 +247,7 @@ async fn count_length(
     file::Entity::update_many()
         .col_expr(file::Column::SizeBytes, Expr::value(length))
         .filter(file::Column::Id.eq(upload.file_id))
-        .filter(is(file::Column::Status, FileStatus::Uploading))
+        .filter(file::Column::Status.eq(FileStatus::Uploading))
         .exec(transaction)
         .await?;
     Ok(())
@@ -262,10 +257,7 @@ async fn count_length(
 pub(super) fn open(id: UploadId) -> UpdateMany<Entity> {
     Entity::update_many()
         .filter(Column::Id.eq(id))
-        .filter(is_one_of(
-            Column::Status,
-            [UploadStatus::Init, UploadStatus::InProgress],
-        ))
+        .filter(Column::Status.is_in([UploadStatus::Init, UploadStatus::InProgress]))
 }
 
 /// As the database counts; nothing is so long that it does not fit.

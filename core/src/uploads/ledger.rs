@@ -12,7 +12,7 @@ use super::{
 use crate::{
     clock::Clock,
     combiner::{CombineError, Combiner, Transient},
-    db::{self, Database, is},
+    db::{self, Database},
     usage::{self, Change},
 };
 use entity::{
@@ -178,7 +178,7 @@ async fn compare_and_set(
         .select_only()
         .column(Column::Id)
         .filter(Column::Id.is_in(ended.iter().map(|one| one.upload)))
-        .filter(is(Column::Status, UploadStatus::Init))
+        .filter(Column::Status.eq(UploadStatus::Init))
         .filter(Column::Fence.eq(0))
         .order_by_asc(Column::Id)
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)

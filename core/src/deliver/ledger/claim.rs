@@ -1,10 +1,6 @@
 //! Claiming deliveries: one compare-and-set for a whole batch.
 
-use crate::{
-    clock::Clock,
-    combiner::Batch,
-    db::{Database, is},
-};
+use crate::{clock::Clock, combiner::Batch, db::Database};
 use entity::{
     DeliveryId, EventId, Timestamp, WebhookId,
     delivery::{self, DeliveryStatus},
@@ -145,7 +141,7 @@ async fn take(
 /// Pending, due, and nobody's.
 pub(in crate::deliver) fn claimable(now: Timestamp) -> Condition {
     Condition::all()
-        .add(is(delivery::Column::Status, DeliveryStatus::Pending))
+        .add(delivery::Column::Status.eq(DeliveryStatus::Pending))
         .add(delivery::Column::NextAttemptAt.lte(now))
         .add(unleased(now))
 }

@@ -5,7 +5,7 @@ use super::{Entry, Verdict, endpoints::update_endpoints};
 use crate::{
     clock::Clock,
     combiner::Batch,
-    db::{Database, is},
+    db::Database,
     outbox::counters::{self, Change, Changes},
 };
 use entity::{
@@ -100,7 +100,7 @@ async fn lock_deliveries(
         .column(delivery::Column::Id)
         .column(delivery::Column::LeaseOwner)
         .filter(delivery::Column::Id.is_in(entries.iter().map(|entry| entry.delivery_id)))
-        .filter(is(delivery::Column::Status, DeliveryStatus::Pending))
+        .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
         .order_by_asc(delivery::Column::Id)
         .lock(LockType::NoKeyUpdate)
         .into_tuple()
@@ -166,7 +166,7 @@ async fn update_delivered(
             one_more(delivery::Column::AttemptsThisRound),
         )
         .filter(delivery::Column::Id.is_in(ids))
-        .filter(is(delivery::Column::Status, DeliveryStatus::Pending))
+        .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
         .filter(delivery::Column::LeaseOwner.is_in(distinct(owners)))
         .exec(transaction)
         .await?;
@@ -224,7 +224,7 @@ async fn update_undelivered(
             each(&attempts(delivery::Column::AttemptsThisRound)),
         )
         .filter(delivery::Column::Id.is_in(rows.iter().map(|entry| entry.delivery_id)))
-        .filter(is(delivery::Column::Status, DeliveryStatus::Pending))
+        .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
         .filter(delivery::Column::LeaseOwner.is_in(distinct(
             rows.iter().map(|entry| entry.lease_owner.clone()).collect(),
         )))
