@@ -150,8 +150,10 @@ async fn commit_group(connection: &DatabaseConnection, mut repeatable: Group, mu
             one.settle(committed.as_ref().copied());
         }
         // Nothing of these has run.
-        let committed = together(connection, &mut [], &mut once).await;
-        settle(once, &committed.map(drop));
+        if !once.is_empty() {
+            let committed = together(connection, &mut [], &mut once).await;
+            settle(once, &committed.map(drop));
+        }
     } else {
         let committed = committed.map(drop);
         settle(repeatable, &committed);

@@ -63,7 +63,7 @@ pub(super) async fn append(
         None => get(landfall.db.read(), scope, id).await?,
     };
     let whole = upload.total_size_bytes.map(i64::unsigned_abs) == Some(size);
-    let untouched = upload.kind == UploadKind::Append && upload.fence == 0;
+    let untouched = may_be_whole(&upload) && upload.fence == 0;
     if !whole || !untouched || !is_next(landfall, &upload, request)? {
         return Ok(AtOnce::Not(body));
     }
@@ -77,7 +77,7 @@ pub(super) async fn append(
         return Ok(AtOnce::Not(again(pieces, body)));
     }
     failpoint!("uploads.synced");
-    let ended = ledger::AtOnce {
+    let ended = ledger::Ended {
         upload: id,
         whole: Whole {
             file: upload.file_id,
@@ -93,6 +93,12 @@ pub(super) async fn append(
     finish::push(landfall, staged).await;
     failpoint!("uploads.counted");
     Ok(AtOnce::Done(Box::new(upload)))
+}
+
+/// True of uploads that one small append can bring whole.
+pub(super) fn may_be_whole(upload: &Model) -> bool {
+    let total = upload.total_size_bytes.map(i64::unsigned_abs);
+    upload.kind == UploadKind::Append && total.is_some_and(|total| (1..=MOST).contains(&total))
 }
 
 fn fits(request: &Append, size: u64) -> bool {

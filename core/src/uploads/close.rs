@@ -110,6 +110,8 @@ pub(super) async fn close(
         })
         .await?;
     let any = closed.any;
+    // Or its first append would be staged before it is refused.
+    landfall.uploads.take_begun(id);
     clear(landfall, closed).await;
     Ok(any)
 }

@@ -5,7 +5,7 @@
 //! its batch, its owner's quota, its `Idempotency-Key`) does not come here.
 
 use super::{
-    UploadError,
+    UploadError, at_once,
     create::{Begun, insert_files, insert_uploads},
     finish::{Staged, Whole, stage_files},
 };
@@ -31,21 +31,22 @@ use std::{
 
 /// An upload whose first append has brought all of it.
 #[derive(Clone, Debug)]
-pub(super) struct AtOnce {
+pub(super) struct Ended {
     pub(super) upload: UploadId,
     pub(super) whole: Whole,
     /// When its row may go.
     pub(super) expires_at: Timestamp,
 }
 
-/// Rows of uploads that have just begun, kept for their first append.
-const RECENT: usize = 1024;
+/// Rows of small uploads that have just begun, kept for their first append. Each may hold what its client sent of
+/// metadata, so they are few.
+const RECENT: usize = 256;
 
 /// Begins and ends uploads, in batches; cheap to clone, one per process.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     begins: Combiner<Begun, (), DbErr>,
-    ends: Combiner<AtOnce, Option<(Model, Staged)>, UploadError>,
+    ends: Combiner<Ended, Option<(Model, Staged)>, UploadError>,
     /// Ids are made of the time (UUIDv7, RFC 9562): the first is the oldest.
     recent: Arc<Mutex<BTreeMap<UploadId, Model>>>,
 }
@@ -83,15 +84,17 @@ impl Ledger {
     pub(super) async fn begin(&self, begun: Begun) -> Result<(), DbErr> {
         let begun = Arc::new(begun);
         self.begins.run(Arc::clone(&begun)).await?;
-        let mut recent = self.recent();
-        recent.insert(begun.upload.id, begun.upload.clone());
-        if recent.len() > RECENT {
-            recent.pop_first();
+        if at_once::may_be_whole(&begun.upload) {
+            let mut recent = self.recent();
+            recent.insert(begun.upload.id, begun.upload.clone());
+            if recent.len() > RECENT {
+                recent.pop_first();
+            }
         }
         Ok(())
     }
 
-    /// An upload as it began here a moment ago, once; it may have changed since. A compare-and-set that relies on it
+    /// A small upload as it began here a moment ago, once; it may have changed since. A compare-and-set that relies on it
     /// needs no look at the database before.
     pub(super) fn take_begun(&self, id: UploadId) -> Option<Model> {
         self.recent().remove(&id)
@@ -103,7 +106,7 @@ impl Ledger {
 
     /// The upload as it is then, and the file to be pushed; none when anybody has taken the upload before, or closed
     /// it: then nothing is changed.
-    pub(super) async fn end(&self, ended: AtOnce) -> Result<Option<(Model, Staged)>, UploadError> {
+    pub(super) async fn end(&self, ended: Ended) -> Result<Option<(Model, Staged)>, UploadError> {
         Ok(self.ends.run(Arc::new(ended)).await?)
     }
 }
@@ -145,7 +148,7 @@ async fn begin(transaction: &impl ConnectionTrait, begun: &[Arc<Begun>]) -> Resu
 
 async fn end(
     transaction: &impl ConnectionTrait,
-    ended: &[Arc<AtOnce>],
+    ended: &[Arc<Ended>],
     now: Timestamp,
 ) -> Result<Vec<Option<(Model, Staged)>>, UploadError> {
     let mut complete = compare_and_set(transaction, ended, now).await?;
@@ -170,7 +173,7 @@ async fn end(
 /// Completes those that nobody has ever taken.
 async fn compare_and_set(
     transaction: &impl ConnectionTrait,
-    ended: &[Arc<AtOnce>],
+    ended: &[Arc<Ended>],
     now: Timestamp,
 ) -> Result<HashMap<UploadId, Model>, DbErr> {
     // Whoever holds a row locked is about to change it: it is passed over rather than waited for.

@@ -13,7 +13,7 @@
 //! | a small upload was staged, not linked | the same | the same |
 //! | bytes were synced, or linked | surplus in staging, a lease of a few seconds | the next append, or the expiry |
 //! | the last byte was counted | a staged file without a job | the sweep pushes it |
-//! | an upload was given up | staging of a closed upload | the sweep removes it |
+//! | an upload was given up, here or on another node | staging of a closed upload | the sweep removes it |
 
 mod append;
 mod at_once;

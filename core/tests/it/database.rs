@@ -4,7 +4,7 @@ use chrono::{TimeDelta, Utc};
 use futures::{FutureExt, future::join_all};
 use landfall_core::{clock::Clock, db::Database};
 use landfall_test_servers::{PostgresServer, wait_until};
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement};
 use std::{
     sync::{
         Arc,
@@ -135,6 +135,14 @@ async fn sqlite_whose_lock_somebody_else_has_is_read_and_waited_for() {
     assert_eq!(rows().await, 2);
 }
 
+async fn insert_or_fail(transaction: &DatabaseTransaction, fails: bool) -> Result<(), DbErr> {
+    transaction.execute_unprepared(INSERT).await?;
+    match fails {
+        true => Err(DbErr::Custom("refused".to_owned())),
+        false => Ok(()),
+    }
+}
+
 /// Alone without a savepoint, together with others in one of its own; and those that can be repeated without any.
 #[tokio::test]
 async fn sqlite_write_that_fails_leaves_nothing_and_disturbs_nobody() {
@@ -149,18 +157,8 @@ async fn sqlite_write_that_fails_leaves_nothing_and_disturbs_nobody() {
         .boxed()
     });
     make.await.unwrap_or_else(|error: DbErr| panic!("{error}"));
-    let insert = |fails: bool| {
-        db.write(move |transaction| {
-            async move {
-                transaction.execute_unprepared(INSERT).await?;
-                match fails {
-                    true => Err(DbErr::Custom("refused".to_owned())),
-                    false => Ok(()),
-                }
-            }
-            .boxed()
-        })
-    };
+    let insert =
+        |fails: bool| db.write(move |transaction| insert_or_fail(transaction, fails).boxed());
     let rows = async || {
         let count = "SELECT name FROM kept".to_owned();
         let count = Statement::from_string(DbBackend::Sqlite, count);
@@ -171,14 +169,7 @@ async fn sqlite_write_that_fails_leaves_nothing_and_disturbs_nobody() {
         let runs = Arc::clone(&runs);
         db.write_repeatable(move |transaction| {
             runs.fetch_add(1, Ordering::Relaxed);
-            async move {
-                transaction.execute_unprepared(INSERT).await?;
-                match fails {
-                    true => Err(DbErr::Custom("refused".to_owned())),
-                    false => Ok(()),
-                }
-            }
-            .boxed()
+            insert_or_fail(transaction, fails).boxed()
         })
     };
     assert!(insert(true).await.is_err());

@@ -11,6 +11,7 @@ use entity::{
 };
 use futures::{StreamExt, future::join_all, stream};
 use landfall_core::{
+    files::Scope,
     staging::{Algorithm, StagingKey},
     uploads::{self, Append, Checksum, NewUpload, Shape, UploadError},
     usage,
@@ -22,6 +23,7 @@ over_both_databases!(
     small_upload_in_one_append_is_taken_once_by_whoever_comes_at_once,
     small_upload_in_one_append_finds_what_others_have_left,
     small_uploads_that_end_together_end_each_for_itself,
+    small_upload_that_was_given_up_takes_nothing_and_leaves_nothing,
 );
 
 async fn small_upload_in_one_append_is_taken_once_by_whoever_comes_at_once(place: Place) {
@@ -157,4 +159,22 @@ async fn small_uploads_that_end_together_end_each_for_itself(place: Place) {
     }
     let usage = usage::of(place.landfall.db.read(), "ada").await;
     assert_eq!(usage.unwrap(), 40 * 100);
+}
+
+async fn small_upload_that_was_given_up_takes_nothing_and_leaves_nothing(place: Place) {
+    let upload = place.begin(Shape::Append { total: Some(9) }).await;
+    uploads::abort(&place.landfall, &Scope::All, upload.id)
+        .await
+        .unwrap();
+    let whole = Append {
+        content_length: Some(9),
+        ..Append::default()
+    };
+    let bytes = Bytes::from_static(b"all of it");
+    let refused = place.append(upload.id, whole, body(bytes)).await;
+    assert!(
+        matches!(refused, Err(UploadError::Closed(UploadStatus::Aborted))),
+        "{refused:?}"
+    );
+    assert_eq!(place.durable(upload.id).await, None);
 }
