@@ -1,9 +1,7 @@
-//! The skin of Landfall: HTTP API, dashboard, command line, and how the processes are put together.
+//! The server: the HTTP API, the dashboard, the command line, and how a process is started and stopped.
 
-pub mod app;
+pub mod api;
 pub mod cli;
-pub mod http;
-pub mod shared_counters;
-pub mod traces;
-mod web;
-pub mod workers_view;
+mod dashboard;
+pub mod server;
+pub mod telemetry;

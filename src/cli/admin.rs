@@ -1,6 +1,6 @@
 //! Commands that work from the configuration, on database, Redis and storage themselves.
 
-use crate::app::{self, Parts};
+use crate::server::{self, Parts};
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use landfall_core::{config::Config, db::Database, sweep};
@@ -136,7 +136,7 @@ async fn check_database(config: &Config) -> anyhow::Result<String> {
 
 /// Storage, and staging, which may lie in it.
 async fn check_places(config: &Config) -> Vec<Checked> {
-    let opened = app::open_storage(config).await;
+    let opened = server::open_storage(config).await;
     let storage = match opened {
         Ok(storage) => storage,
         Err(error) => {
@@ -149,7 +149,7 @@ async fn check_places(config: &Config) -> Vec<Checked> {
         Ok("an object was written, read back and deleted".to_owned())
     };
     let staged = async {
-        let staging = app::open_staging(config, &storage).await?;
+        let staging = server::open_staging(config, &storage).await?;
         staging.probe().await?;
         Ok("bytes were staged, read back and deleted".to_owned())
     };
@@ -166,11 +166,11 @@ async fn check_redis(config: &Config) -> anyhow::Result<String> {
             let folder = config
                 .data_dir
                 .join(format!("check-{}", std::process::id()));
-            Some((app::EmbeddedRedis::start(&folder).await?, folder))
+            Some((server::EmbeddedRedis::start(&folder).await?, folder))
         }
     };
     let url = embedded.as_ref().map(|(redis, _)| redis.url());
-    let redis = app::connect_redis(config, url.as_ref())?;
+    let redis = server::connect_redis(config, url.as_ref())?;
     let answered = redis.ping().await.context("Redis does not answer");
     if let Some((redis, folder)) = embedded {
         redis.stop().await;
@@ -185,13 +185,13 @@ async fn check_redis(config: &Config) -> anyhow::Result<String> {
 /// One sweep by hand; jobs are pushed to the configured Redis.
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
 pub(super) async fn sweep(config: Config, args: SweepArgs) -> anyhow::Result<ExitCode> {
-    let redis = app::connect_redis(
+    let redis = server::connect_redis(
         &config,
-        Some(&app::EmbeddedRedis::url_below(&config.data_dir))
+        Some(&server::EmbeddedRedis::url_below(&config.data_dir))
             .filter(|_| config.redis.url.is_none()),
     )?;
-    let public_url = app::public_url(&config, config.server.bind)?;
-    let Parts { landfall, .. } = app::assemble(Arc::new(config), redis, public_url).await?;
+    let public_url = server::public_url(&config, config.server.bind)?;
+    let Parts { landfall, .. } = server::assemble(Arc::new(config), redis, public_url).await?;
     let report = sweep::sweep(&landfall).await?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

@@ -1,7 +1,7 @@
 //! `landfall audit`: the whole installation checked by hand, from the configuration.
 
 use super::logging;
-use crate::app::{self, Parts};
+use crate::server::{self, Parts};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use landfall_core::{
@@ -57,13 +57,13 @@ pub(super) async fn run(config: Option<PathBuf>, args: AuditArgs) -> ExitCode {
 async fn audited(config: Option<PathBuf>, args: &AuditArgs) -> anyhow::Result<Report> {
     let config = Config::load(Sources::process(config))?;
     logging::start(&config.log, None);
-    let redis = app::connect_redis(
+    let redis = server::connect_redis(
         &config,
-        Some(&app::EmbeddedRedis::url_below(&config.data_dir))
+        Some(&server::EmbeddedRedis::url_below(&config.data_dir))
             .filter(|_| config.redis.url.is_none()),
     )?;
-    let public_url = app::public_url(&config, config.server.bind)?;
-    let Parts { landfall, .. } = app::assemble(Arc::new(config), redis, public_url).await?;
+    let public_url = server::public_url(&config, config.server.bind)?;
+    let Parts { landfall, .. } = server::assemble(Arc::new(config), redis, public_url).await?;
     let options = Options {
         repair: args.repair,
         deep: args.deep,

@@ -1,6 +1,6 @@
 //! Logs: to standard error, for people or for machines. Spans: to a collector, where one is set.
 
-use crate::traces::{self, Traces};
+use crate::telemetry::{self, Traces};
 use landfall_core::config::{Log, LogFormat};
 use std::io::IsTerminal;
 use tracing_subscriber::{
@@ -32,7 +32,7 @@ pub(super) fn start(log: &Log, traces: Option<&Traces>) {
             .with_level(false)
             .with_target(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter_fn(traces::is_sent))
+            .with_filter(filter_fn(telemetry::is_sent))
     });
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))

@@ -11,8 +11,8 @@ mod logging;
 mod token;
 
 use crate::{
-    app::{self, Roles},
-    traces::Traces,
+    server::{self, Roles},
+    telemetry::Traces,
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use landfall_core::config::{Config, Sources};
@@ -111,7 +111,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli.command {
         Command::Openapi => {
-            println!("{}", crate::http::spec());
+            println!("{}", crate::api::spec());
             return Ok(ExitCode::SUCCESS);
         }
         Command::Bench(args) => return bench::run(args, cli.config).await,
@@ -163,7 +163,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, roles: Roles) -> anyhow::Result<ExitCode> {
     let traces = Traces::start(&config.traces)?;
     logging::start(&config.log, traces.as_ref());
-    let outcome = app::run(config, roles).await;
+    let outcome = server::run(config, roles).await;
     if let Some(traces) = traces {
         traces.end().await;
     }

@@ -5,7 +5,7 @@ use super::{
     token, token_for,
 };
 use crate::support::TestApp;
-use landfall::http;
+use landfall::server;
 use landfall_core::tokens::{self, TokenScope};
 use reqwest::{Method, RequestBuilder, Response, header};
 use std::time::Duration;
@@ -43,7 +43,7 @@ impl Page {
 }
 
 fn pages() -> Vec<Page> {
-    let all = http::pages().into_iter();
+    let all = server::pages().into_iter();
     let all: Vec<Page> = all.map(|(method, path)| Page { method, path }).collect();
     assert!(all.len() > 40, "there are {} pages", all.len());
     for name in OPEN.iter().chain(&UPLOADS) {

@@ -2,7 +2,7 @@
 
 use super::{get, without_workers};
 use crate::support::app::{json, problem};
-use landfall::http::{problem::Code, spec};
+use landfall::api::{problem::Code, spec};
 use reqwest::Method;
 use serde_json::Value;
 use std::collections::BTreeSet;

@@ -13,7 +13,7 @@ const WITHIN: Duration = Duration::from_secs(240);
 /// How many operations there are, without those of tus: an upload is a conversation of several requests, of which an
 /// answer to a made up one says little. What tests/tus sends is held against the definition instead.
 fn judged() -> usize {
-    let spec: Value = serde_json::from_str(&landfall::http::spec()).expect("JSON");
+    let spec: Value = serde_json::from_str(&landfall::api::spec()).expect("JSON");
     let paths = spec["paths"].as_object().expect("paths").iter();
     let judged = paths.filter(|(path, _)| !path.starts_with("/v1/tus"));
     judged

@@ -1,7 +1,7 @@
 //! An installation of real processes, and a look inside it from the test.
 
 use crate::support::{Installation, Process, invariants};
-use landfall::app::{Parts, assemble, connect_redis};
+use landfall::server::{Parts, assemble, connect_redis};
 use landfall_core::db::Database;
 use landfall_test_servers::{Receiver, wait_until};
 use reqwest::Client;

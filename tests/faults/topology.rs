@@ -2,7 +2,7 @@
 
 use crate::support::{Installation, Process, invariants};
 use futures::{Stream, TryStreamExt, stream};
-use landfall::app::{Parts, assemble, connect_redis};
+use landfall::server::{Parts, assemble, connect_redis};
 use landfall_core::{digest::Sha256Digest, sweep};
 use landfall_test_servers::{Receiver, S3Server, wait_until};
 use rand::{RngExt, SeedableRng, rngs::StdRng};

@@ -1,10 +1,7 @@
 //! A whole installation in this process: the API really listening, workers on or off, a receiver that records.
 
 use super::Installation;
-use landfall::{
-    app::{Parts, assemble, connect_redis},
-    http,
-};
+use landfall::server::{self, Parts, assemble, connect_redis};
 use landfall_core::db::Database;
 use landfall_test_servers::{Receiver, S3Server, wait_until};
 use landfall_workers::{QueueName, Workers};
@@ -92,7 +89,7 @@ impl Builder {
             .expect("all parts");
         let stop = CancellationToken::new();
         let mut tasks = Vec::new();
-        let serve = http::serve(
+        let serve = server::serve(
             parts.landfall.clone(),
             parts.queues.clone(),
             parts.meter.clone(),

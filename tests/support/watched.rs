@@ -1,7 +1,7 @@
 //! An app's API once more, on a database that tells what it is asked.
 
 use super::TestApp;
-use landfall::http;
+use landfall::server;
 use sea_orm::Statement;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -16,7 +16,7 @@ pub async fn serve_watched(
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let stop = CancellationToken::new();
-    tokio::spawn(http::serve(
+    tokio::spawn(server::serve(
         landfall,
         app.parts.queues.clone(),
         app.parts.meter.clone(),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::{collections::BTreeSet, sync::LazyLock};
 
 static SPEC: LazyLock<Value> =
-    LazyLock::new(|| serde_json::from_str(&landfall::http::spec()).expect("JSON"));
+    LazyLock::new(|| serde_json::from_str(&landfall::api::spec()).expect("JSON"));
 
 /// The path in the definition a path is of, if it is one of tus.
 fn pattern(path: &str) -> Option<&'static str> {

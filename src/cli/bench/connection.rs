@@ -4,7 +4,8 @@
 //! refuses https, as the figures would be those of the encryption. The connection is driven by whoever calls, not by a
 //! task of its own: a small request then costs the client no change of threads.
 
-use super::{super::client::ServerArgs, payload::Payload};
+use super::payload::Payload;
+use crate::cli::client::ServerArgs;
 use anyhow::{Context, bail};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};

@@ -3,7 +3,7 @@
 //! The peak is sampled, as the kernel's own (`VmHWM`) includes what the process did before. Elsewhere than on Linux
 //! nothing can be told, and that is said.
 
-use super::super::client::output::Table;
+use crate::cli::client::output::Table;
 use anyhow::Context;
 use serde::Serialize;
 use std::{

@@ -1,6 +1,6 @@
 //! `landfall bench seed`: a full installation in a minute, to measure lists and pages on.
 
-use crate::app;
+use crate::server;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use landfall_core::{
@@ -40,9 +40,9 @@ pub(super) async fn seed(config: Config, args: SeedArgs) -> anyhow::Result<()> {
     if args.jobs == 0 {
         return Ok(());
     }
-    let embedded = app::EmbeddedRedis::url_below(&config.data_dir);
+    let embedded = server::EmbeddedRedis::url_below(&config.data_dir);
     let embedded = Some(&embedded).filter(|_| config.redis.url.is_none());
-    let queues = Queues::new(app::connect_redis(&config, embedded)?, &config);
+    let queues = Queues::new(server::connect_redis(&config, embedded)?, &config);
     let bar = self::bar(args.jobs, "jobs")?;
     landfall_workers::seed::seed(&queues, args.jobs, |done| bar.set_position(done)).await?;
     bar.finish();

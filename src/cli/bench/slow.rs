@@ -1,14 +1,14 @@
 //! `landfall bench slow`: many uploads at once that send next to nothing; what each takes of the server's memory.
 
 use super::{
-    super::client::{
-        ServerArgs,
-        output::{answer, fields},
-    },
     connection::{Connection, Target},
     payload::Content,
     processes::{self, Processes, Usage},
     tus,
+};
+use crate::cli::client::{
+    ServerArgs,
+    output::{answer, fields},
 };
 use anyhow::Context;
 use clap::Args;

@@ -61,7 +61,8 @@ fn pause(error: &CallError, tries: u32, was_reached: bool) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::problem::Refusal, *};
+    use super::super::problem::Refusal;
+    use super::*;
     use http::{HeaderMap, HeaderValue, StatusCode, header};
 
     fn refused(status: StatusCode, retry_after: Option<&'static str>) -> CallError {

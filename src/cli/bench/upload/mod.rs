@@ -10,12 +10,12 @@ mod stored;
 mod synced;
 
 use super::{
-    super::client::{ServerArgs, output::answer},
     connection::{Connection, Target},
     payload::Content,
     processes::Processes,
 };
 use crate::cli::Cli;
+use crate::cli::client::{ServerArgs, output::answer};
 use clap::{Args, CommandFactory, ValueEnum};
 use figures::Figures;
 use sending::Sending;

@@ -1,10 +1,5 @@
 //! One file of the command: sent in the way that fits it, waited for if so wished, and compared.
 
-use super::super::{
-    api::{CallError, Reply},
-    output::plain,
-    retry::retrying,
-};
 use super::{
     Uploads,
     progress::Meter,
@@ -12,6 +7,11 @@ use super::{
     source::Source,
     state::State,
     wire::{Taken, taken},
+};
+use crate::cli::client::{
+    api::{CallError, Reply},
+    output::plain,
+    retry::retrying,
 };
 use http::{StatusCode, header};
 use landfall_core::digest::Sha256Digest;

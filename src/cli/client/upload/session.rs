@@ -3,13 +3,13 @@
 //! The session's id is on disk before the first part is sent, so whatever ends the command leaves a session that
 //! `--resume` finds, and of which it sends the missing parts alone. A part that arrived twice is a no-op.
 
-use super::super::{
-    api::{CallError, Reply},
-    retry::retrying,
-};
 use super::{
     job::Job,
     wire::{Session, Taken, content_digest, taken},
+};
+use crate::cli::client::{
+    api::{CallError, Reply},
+    retry::retrying,
 };
 use anyhow::Context;
 use futures::{TryStreamExt, stream};

@@ -1,10 +1,10 @@
 //! A small file, in one request: hashed first, so that the server can refuse bytes that were damaged on their way.
 
-use super::super::{api::CallError, retry::retrying};
 use super::{
     job::Job,
     wire::{Taken, content_digest, taken},
 };
+use crate::cli::client::{api::CallError, retry::retrying};
 use http::header;
 use landfall_core::digest::Sha256Digest;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};

@@ -1,7 +1,8 @@
 //! A local file on its way out: read at offsets through one handle, so that parts can go in parallel and renaming
 //! the file does not mix it with another.
 
-use super::{super::api::PATIENCE, progress::Meter};
+use super::progress::Meter;
+use crate::cli::client::api::PATIENCE;
 use anyhow::Context;
 use bytes::Bytes;
 use futures::stream;

@@ -1,6 +1,6 @@
 //! What of the server's JSON an upload looks at; the rest is passed on as it came.
 
-use super::super::api::CallError;
+use crate::cli::client::api::CallError;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use landfall_core::digest::Sha256Digest;
 use serde::Deserialize;

@@ -1,0 +1,139 @@
+//! Who calls, and whether they may: an extractor for each scope.
+
+use super::{
+    problem::{Code, Problem},
+    rate_limit::Allowance,
+    state::State,
+};
+use http::{HeaderValue, header};
+use landfall_core::{
+    config::AuthMode,
+    tokens::{self, Identity, TokenScope},
+};
+use poem::{Request, RequestBody, Result};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    registry::{MetaSecurityScheme, Registry},
+};
+
+/// As the security scheme is called in `/openapi.json`.
+const SCHEME: &str = "token";
+
+macro_rules! caller {
+    ($(#[$doc:meta])* $name:ident, $scope:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub(crate) struct $name(pub(crate) Identity);
+
+        impl<'a> ApiExtractor<'a> for $name {
+            const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::SecurityScheme];
+
+            type ParamType = ();
+            type ParamRawType = ();
+
+            fn register(registry: &mut Registry) {
+                registry.create_security_scheme(SCHEME, scheme());
+            }
+
+            fn security_schemes() -> Vec<&'static str> {
+                vec![SCHEME]
+            }
+
+            async fn from_request(
+                request: &'a Request,
+                _: &mut RequestBody,
+                _: ExtractParamOptions<()>,
+            ) -> Result<Self> {
+                Ok(Self(identify(request, TokenScope::$scope).await?))
+            }
+        }
+    };
+}
+
+caller!(
+    /// Somebody who may send and delete files.
+    Uploader,
+    Upload
+);
+caller!(
+    /// Somebody who may see files.
+    Reader,
+    Read
+);
+caller!(
+    /// Somebody who may do everything.
+    Admin,
+    Admin
+);
+
+fn scheme() -> MetaSecurityScheme {
+    MetaSecurityScheme {
+        ty: "http",
+        description: Some(
+            "A token made with `landfall token create`; not needed while `auth.mode` is `none`.",
+        ),
+        name: None,
+        key_in: None,
+        scheme: Some("bearer"),
+        bearer_format: Some("lf_…"),
+        flows: None,
+        openid_connect_url: None,
+    }
+}
+
+/// Who calls, if they may do what needs this scope.
+///
+/// # Errors
+/// 401 without a valid token (RFC 6750, section 3), 403 with one that does not allow it, 429 for an owner that has had
+/// its share.
+pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Identity, Problem> {
+    let state: &State = request
+        .data()
+        .ok_or_else(|| Problem::failed("a request without state"))?;
+    let landfall = &state.landfall;
+    if landfall.config.auth.mode == AuthMode::None {
+        return Ok(Identity::anonymous());
+    }
+    // The dashboard's gate has let them in by their session.
+    if let Some(identity) = request.data::<Identity>() {
+        return allowed(identity.clone(), scope);
+    }
+    let token = bearer(request)
+        .ok_or_else(|| unauthorized("Send `Authorization: Bearer lf_…`.", "Bearer"))?;
+    let identity = tokens::authenticate(&landfall.db, &landfall.clock, token)
+        .await?
+        .ok_or_else(|| {
+            unauthorized(
+                "The token is unknown, expired or revoked.",
+                r#"Bearer error="invalid_token""#,
+            )
+        })?;
+    if let (Some(allowance), Some(owner)) = (request.data::<Allowance>(), &identity.owner) {
+        allowance.admit_owner(owner).await?;
+    }
+    allowed(identity, scope)
+}
+
+fn allowed(identity: Identity, scope: TokenScope) -> Result<Identity, Problem> {
+    if identity.may(scope) {
+        return Ok(identity);
+    }
+    Err(Problem::new(
+        Code::Forbidden,
+        format!("This needs a token with the scope `{scope}`."),
+    ))
+}
+
+fn bearer(request: &Request) -> Option<&str> {
+    let (scheme, token) = request.header(header::AUTHORIZATION)?.split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then_some(token.trim())
+}
+
+fn unauthorized(detail: &str, challenge: &'static str) -> Problem {
+    Problem::new(Code::Unauthorized, detail).with_header(
+        header::WWW_AUTHENTICATE,
+        HeaderValue::from_static(challenge),
+    )
+}

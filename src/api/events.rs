@@ -1,0 +1,120 @@
+//! `/v1/events`.
+
+use super::{
+    auth::Admin, idempotency::Idempotent, json::MaybeJson, problem::Problem, response::Answer,
+    schema, state::State,
+};
+use entity::{EventId, WebhookId, outbox_event};
+use http::header;
+use landfall_core::{
+    db::Database,
+    outbox::{self, EventFilter},
+    page::{DEFAULT_LIMIT, Page, PageRequest},
+};
+use poem::web::Data;
+use poem_openapi::{
+    OpenApi,
+    param::{Path, Query},
+};
+use uuid::Uuid;
+
+/// Outbox events and whether everyone has them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Events;
+
+#[OpenApi(prefix_path = "/v1")]
+impl Events {
+    /// List events
+    ///
+    /// Newest first, with their deliveries, without the attempts of those. With several filters a page may be short
+    /// and still have a next one.
+    #[oai(path = "/events", method = "get", operation_id = "listEvents")]
+    #[expect(clippy::too_many_arguments, reason = "each is a parameter of the API")]
+    async fn list(
+        &self,
+        _caller: Admin,
+        state: Data<&State>,
+        status: Query<Option<schema::EventStatus>>,
+        event_type: Query<Option<String>>,
+        /// The file, batch or webhook it is about.
+        aggregate_id: Query<Option<Uuid>>,
+        /// How many; 50 when absent.
+        #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
+        limit: Query<Option<u64>>,
+        /// `next_cursor` of the page before.
+        cursor: Query<Option<String>>,
+    ) -> Result<Answer<schema::Page<schema::Event>>, Problem> {
+        let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
+        let filter = EventFilter {
+            status: status.0.map(outbox_event::EventStatus::from),
+            event_type: event_type.0,
+            aggregate_id: aggregate_id.0,
+            ..EventFilter::default()
+        };
+        let db = &state.landfall.db;
+        let page = with_deliveries(db, outbox::list(db, filter, page).await?).await?;
+        Answer::new(&schema::Page::from(page))
+    }
+
+    /// See an event
+    ///
+    /// With its deliveries and their attempts.
+    #[oai(path = "/events/:id", method = "get", operation_id = "getEvent")]
+    async fn get(
+        &self,
+        _caller: Admin,
+        state: Data<&State>,
+        id: Path<Uuid>,
+    ) -> Result<Answer<schema::Event>, Problem> {
+        Answer::new(&find(&state.landfall.db, EventId(id.0)).await?)
+    }
+
+    /// Announce an event again
+    ///
+    /// To one endpoint, or to all it concerns.
+    #[oai(
+        path = "/events/:id/redeliver",
+        method = "post",
+        operation_id = "redeliverEvent"
+    )]
+    async fn redeliver(
+        &self,
+        caller: Admin,
+        state: Data<&State>,
+        idempotent: Idempotent,
+        id: Path<Uuid>,
+        body: MaybeJson<schema::Redelivery>,
+    ) -> Result<Answer<schema::Event, 202>, Problem> {
+        let digest = body.0.digest;
+        let only = body.0.value.webhook_id.map(WebhookId);
+        let landfall = state.landfall.clone();
+        let work = async move {
+            let id = EventId(id.0);
+            let (_, due) = outbox::redeliver(&landfall.db, &landfall.clock, id, only).await?;
+            landfall.dispatch.deliver(&due).await;
+            Answer::new(&find(&landfall.db, id).await?)?
+                .with(header::LOCATION, &format!("/v1/events/{id}"))
+        };
+        idempotent
+            .at_least_once(&state, &caller.0, digest, work)
+            .await
+    }
+}
+
+async fn find(db: &Database, id: EventId) -> Result<schema::Event, Problem> {
+    let found = outbox::get(db, id).await?;
+    Ok(found.ok_or_else(|| Problem::not_found("event"))?.into())
+}
+
+async fn with_deliveries(
+    db: &Database,
+    page: Page<outbox_event::Model>,
+) -> Result<Page<schema::Event>, Problem> {
+    let ids: Vec<EventId> = page.items.iter().map(|row| row.id).collect();
+    let mut deliveries = outbox::deliveries_of(db, &ids).await?;
+    Ok(page.map(|row| {
+        let of_it = deliveries.remove(&row.id).unwrap_or_default().into_iter();
+        let of_it = of_it.map(|row| schema::Delivery::of(row, Vec::new()));
+        schema::Event::of(row, of_it.collect())
+    }))
+}

@@ -1,0 +1,177 @@
+//! `GET` and `HEAD /v1/files/{id}/content`.
+
+use crate::api::{
+    conditional::{http_date, is_unmodified, may_send_range},
+    content_disposition::attachment,
+    problem::{Code, Problem},
+    range::{self, Wanted},
+    state::State,
+};
+use entity::file::{FileStatus, Model};
+use futures::TryStreamExt;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use landfall_core::storage::{StorageKey, UrlOptions};
+use poem::{Body, IntoResponse, Response};
+use poem_openapi::{
+    ApiResponse,
+    registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry},
+};
+use std::io;
+
+/// A file's bytes, or where they are.
+#[derive(Debug)]
+pub(crate) struct Download(Response);
+
+impl IntoResponse for Download {
+    fn into_response(self) -> Response {
+        self.0
+    }
+}
+
+impl ApiResponse for Download {
+    fn meta() -> MetaResponses {
+        let answer = |status, description, bytes: bool| MetaResponse {
+            description,
+            status: Some(status),
+            status_range: None,
+            content: match bytes {
+                true => vec![MetaMediaType {
+                    content_type: "*/*",
+                    schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format(
+                        "string", "binary",
+                    ))),
+                }],
+                false => Vec::new(),
+            },
+            headers: Vec::new(),
+        };
+        MetaResponses {
+            responses: vec![
+                answer(200, "All the bytes.", true),
+                answer(206, "The range that was asked for.", true),
+                answer(304, "The client has them already.", false),
+                answer(307, "They are at `Location`, on S3.", false),
+            ],
+        }
+    }
+
+    fn register(_: &mut Registry) {}
+}
+
+/// What is sent of a stored file.
+pub(crate) async fn download(
+    state: &State,
+    row: Model,
+    headers: &HeaderMap,
+) -> Result<Download, Problem> {
+    match row.status {
+        FileStatus::Stored => {}
+        FileStatus::Deleted => return Err(Problem::not_found("file")),
+        FileStatus::Failed => {
+            return Err(Problem::new(
+                Code::NotStored,
+                "The file failed; `error` says why.",
+            ));
+        }
+        _ => {
+            return Err(Problem::new(
+                Code::NotStored,
+                "The file is not stored yet; wait with `?wait=` on the file.",
+            )
+            .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")));
+        }
+    }
+    let key = row.storage_key.as_deref();
+    let key = key.ok_or_else(|| Problem::failed("a stored file without a key"))?;
+    let key: StorageKey = key.parse()?;
+    let name = attachment(&row.original_filename);
+    let options = UrlOptions {
+        content_disposition: Some(&name),
+        content_type: Some(&row.content_type),
+    };
+    match state.landfall.storage.url(&key, options).await? {
+        Some(url) => redirect(url.as_str()),
+        None => send(state, &row, &key, &name, headers).await,
+    }
+}
+
+fn redirect(url: &str) -> Result<Download, Problem> {
+    let location = HeaderValue::from_str(url).map_err(Problem::failed)?;
+    let mut response = Response::from(StatusCode::TEMPORARY_REDIRECT);
+    let headers = response.headers_mut();
+    headers.insert(header::LOCATION, location);
+    // The URL is a secret for as long as it lives.
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(Download(response))
+}
+
+async fn send(
+    state: &State,
+    row: &Model,
+    key: &StorageKey,
+    name: &str,
+    headers: &HeaderMap,
+) -> Result<Download, Problem> {
+    let size = u64::try_from(row.size_bytes).map_err(Problem::failed)?;
+    let etag = format!("\"{}\"", row.sha256.as_deref().unwrap_or_default());
+    let modified = row.stored_at.unwrap_or(row.updated_at);
+    let mut response = Response::default();
+    for (name, value) in [
+        (header::ETAG, etag.as_str()),
+        (header::LAST_MODIFIED, &http_date(modified)),
+        (header::ACCEPT_RANGES, "bytes"),
+        (header::CACHE_CONTROL, "private, no-cache"),
+    ] {
+        set(&mut response, name, value)?;
+    }
+    if is_unmodified(headers, &etag, modified) {
+        response.set_status(StatusCode::NOT_MODIFIED);
+        return Ok(Download(response));
+    }
+    let wanted = headers
+        .get(header::RANGE)
+        .and_then(|value| value.to_str().ok());
+    let wanted = wanted.filter(|_| may_send_range(headers, &etag, modified));
+    let part = match range::parse(wanted, size) {
+        Wanted::Whole => 0..size,
+        Wanted::Part(part) => {
+            response.set_status(StatusCode::PARTIAL_CONTENT);
+            let range = format!("bytes {}-{}/{size}", part.start, part.end - 1);
+            set(&mut response, header::CONTENT_RANGE, &range)?;
+            part
+        }
+        Wanted::Unsatisfiable => return Err(unsatisfiable(size)),
+    };
+    for (name, value) in [
+        (header::CONTENT_TYPE, row.content_type.as_str()),
+        (header::CONTENT_LENGTH, &(part.end - part.start).to_string()),
+        (header::CONTENT_DISPOSITION, name),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            "default-src 'none'; sandbox",
+        ),
+    ] {
+        set(&mut response, name, value)?;
+    }
+    let bytes = state.landfall.storage.read(key, Some(part)).await?;
+    response.set_body(Body::from_bytes_stream(bytes.map_err(io::Error::other)));
+    Ok(Download(response))
+}
+
+fn set(response: &mut Response, name: HeaderName, value: &str) -> Result<(), Problem> {
+    let value = HeaderValue::from_str(value).map_err(Problem::failed)?;
+    response.headers_mut().insert(name, value);
+    Ok(())
+}
+
+fn unsatisfiable(size: u64) -> Problem {
+    let problem = Problem::new(
+        Code::RangeNotSatisfiable,
+        format!("The file has {size} bytes."),
+    );
+    match HeaderValue::from_str(&format!("bytes */{size}")) {
+        Ok(value) => problem.with_header(header::CONTENT_RANGE, value),
+        Err(_) => problem,
+    }
+}

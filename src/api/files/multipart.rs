@@ -1,0 +1,249 @@
+//! The file as a part of `multipart/form-data` (RFC 7578).
+//!
+//! Memory is bounded whatever is sent: the file's bytes pass through, text fields have a limit each and come once,
+//! and what belongs to neither (headers of parts, the preamble) has a limit too.
+
+use super::{
+    raw_body::Arrived,
+    staged_body::{self, StagedBytes},
+    upload::{Upload, declared},
+    upload_fields::{self, Said},
+};
+use crate::api::{
+    content_disposition::Disposition,
+    problem::{Code, Problem},
+    state::State,
+};
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use http::header;
+use landfall_core::{content, digest::Sha256Digest, files::FileName};
+use multer::{Field, Multipart};
+use sha2::{Digest, Sha256};
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+/// What a form may have besides the file, in bytes: text fields, headers of parts, boundaries.
+pub(super) const BESIDES: u64 = 1024 * 1024;
+
+/// The longest boundary (RFC 2046, section 5.1.1).
+const LONGEST_BOUNDARY: usize = 70;
+
+/// A form that is not as RFC 7578 has it.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the form has more than {BESIDES} bytes besides its file")]
+pub(crate) struct FormError;
+
+impl FormError {
+    /// As it is answered.
+    #[must_use]
+    pub(crate) fn to_problem(&self) -> Problem {
+        Problem::new(Code::TooLarge, format!("{self}."))
+    }
+}
+
+/// Takes in the form's one file. Fields that come before the file can refuse it before it is read.
+pub(super) async fn take_in(
+    state: &State,
+    upload: Upload,
+    boundary: String,
+    digest: Option<Sha256Digest>,
+) -> Result<Arrived, Problem> {
+    let limit = state.landfall.config.uploads.max_file_size.0;
+    upload.refuse_larger_than(limit.saturating_add(BESIDES), limit)?;
+    let source = Source::new(upload.body, digest.is_some());
+    let mut form = Multipart::new(source.clone(), boundary);
+    let mut said = Said::default();
+    let mut file: Option<(FileName, String, StagedBytes)> = None;
+    while let Some(field) = form.next_field().await.map_err(|error| refused(&error))? {
+        let disposition = field.headers().get(header::CONTENT_DISPOSITION);
+        let disposition = disposition
+            .and_then(|value| Disposition::parse(value.as_bytes(), true))
+            .unwrap_or_default();
+        match disposition.name.as_deref() {
+            Some("file") if file.is_some() => {
+                return Err(Problem::new(
+                    Code::TooManyFiles,
+                    "The form has more than one `file` part; send one file with each request.",
+                ));
+            }
+            Some("file") => {
+                let name = upload_fields::name(disposition.filename.as_deref())?;
+                file = Some(take_file(state, &source, field, name).await?);
+            }
+            Some(name) if Said::NAMES.contains(&name) => {
+                let value = text(&source, field, name).await?;
+                said.take(name, &value)?;
+            }
+            Some(name) => return Err(upload_fields::unknown(name)),
+            None => {
+                return Err(Problem::new(
+                    Code::MalformedRequest,
+                    "A part of the form has no name.",
+                ));
+            }
+        }
+    }
+    drop(form);
+    source.check(digest).await?;
+    let Some((name, content_type, bytes)) = file else {
+        return Err(Problem::new(
+            Code::MissingFile,
+            "The form has no `file` part.",
+        ));
+    };
+    bytes.verify(said.sha256)?;
+    Ok(Arrived {
+        name,
+        content_type,
+        said,
+        bytes,
+    })
+}
+
+async fn take_file(
+    state: &State,
+    source: &Source,
+    field: Field<'_>,
+    name: FileName,
+) -> Result<(FileName, String, StagedBytes), Problem> {
+    let given = field.headers().get(header::CONTENT_TYPE);
+    let given = given.map(|value| value.to_str().unwrap_or("?"));
+    let content_type = upload_fields::content_type(given)?;
+    let lists = &state.landfall.config.uploads;
+    content::require_declared(lists, name.as_str(), &content_type)?;
+    let own = declared(field.headers())?;
+    let passing = field.inspect(|_| source.passed());
+    let bytes = staged_body::stage(state, passing, None).await?;
+    bytes.verify(own)?;
+    Ok((name, content_type, bytes))
+}
+
+async fn text(source: &Source, mut field: Field<'_>, name: &str) -> Result<String, Problem> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = field.chunk().await.map_err(|error| refused(&error))? {
+        if bytes.len() + chunk.len() > Said::limit(name) {
+            return Err(upload_fields::too_long(name));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    source.passed();
+    String::from_utf8(bytes)
+        .map_err(|_| Problem::field(Code::MalformedRequest, name, "is to be UTF-8"))
+}
+
+fn refused(error: &multer::Error) -> Problem {
+    match error {
+        multer::Error::StreamReadFailed(cause) => {
+            crate::api::connection::body::broken_off(cause.as_ref())
+        }
+        // The only free text in them is the name.
+        multer::Error::ReadHeaderFailed(httparse::Error::HeaderValue) => Problem::field(
+            Code::InvalidName,
+            "filename",
+            "the part's headers have a control character; allowed is any printable text",
+        ),
+        other => Problem::new(
+            Code::MalformedRequest,
+            format!("The form is not multipart/form-data as RFC 7578 has it: {other}."),
+        ),
+    }
+}
+
+/// The boundary of a form.
+pub(super) fn boundary(content_type: &str) -> Result<String, Problem> {
+    let boundary = multer::parse_boundary(content_type).ok();
+    boundary
+        .filter(|boundary| (1..=LONGEST_BOUNDARY).contains(&boundary.len()))
+        .ok_or_else(|| {
+            Problem::new(
+                Code::MalformedRequest,
+                "`Content-Type: multipart/form-data` needs a boundary of 1 to 70 characters.",
+            )
+        })
+}
+
+/// The body of a form: handed to the parser piece by piece, since it keeps whatever it can get.
+#[derive(Clone)]
+struct Source(Arc<Mutex<Body>>);
+
+struct Body {
+    bytes: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
+    /// The last call gave a piece, so this one makes the parser work on it.
+    given: bool,
+    /// Bytes given since something useful last came out of the parser.
+    pending: u64,
+    hasher: Option<Sha256>,
+}
+
+impl Source {
+    fn new(bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static, hash: bool) -> Self {
+        Self(Arc::new(Mutex::new(Body {
+            bytes: Box::pin(bytes),
+            given: false,
+            pending: 0,
+            hasher: hash.then(Sha256::new),
+        })))
+    }
+
+    /// The parser has handed out what it was given.
+    fn passed(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pending = 0;
+    }
+
+    /// Compares the digest of the whole body, up to its very end, with the one in the request's headers.
+    async fn check(mut self, declared: Option<Sha256Digest>) -> Result<(), Problem> {
+        let Some(declared) = declared else {
+            return Ok(());
+        };
+        while let Some(piece) = self.next().await {
+            piece.map_err(|error| crate::api::connection::body::broken_off(&error))?;
+        }
+        let hasher = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .hasher
+            .take();
+        let found = hasher.map(Sha256Digest::from_hasher);
+        if found == Some(declared) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            Code::DigestMismatch,
+            "The request's body does not have the digest in its headers (RFC 9530: of the whole form).",
+        ))
+    }
+}
+
+impl Stream for Source {
+    type Item = io::Result<Bytes>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let mut body = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::take(&mut body.given) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let piece = std::task::ready!(body.bytes.poll_next_unpin(cx));
+        let Some(Ok(bytes)) = piece else {
+            return Poll::Ready(piece);
+        };
+        body.given = true;
+        body.pending += bytes.len() as u64;
+        if let Some(hasher) = &mut body.hasher {
+            hasher.update(&bytes);
+        }
+        match body.pending > BESIDES {
+            true => Poll::Ready(Some(Err(io::Error::other(FormError)))),
+            false => Poll::Ready(Some(Ok(bytes))),
+        }
+    }
+}

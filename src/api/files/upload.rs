@@ -1,0 +1,285 @@
+//! `POST /v1/files`: which kind of upload a request is, and what happens to it.
+
+use super::{
+    multipart,
+    raw_body::{self, Arrived, Parameters},
+    staged_body::{self, Complete},
+};
+use crate::api::{
+    idempotency::{Idempotent, Turn, work_once},
+    problem::{Code, Problem},
+    response::Answer,
+    schema,
+    state::State,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use entity::{FileId, file};
+use futures::{Stream, StreamExt};
+use http::{HeaderMap, header};
+use landfall_core::{digest::Sha256Digest, tokens::Identity, usage};
+use poem::{Request, RequestBody, Result};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry},
+};
+use sha2::{Digest, Sha256};
+use std::{fmt, io, pin::Pin};
+
+/// A request that brings a file.
+pub(super) struct Upload {
+    pub(super) headers: HeaderMap,
+    pub(super) body: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
+}
+
+impl fmt::Debug for Upload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload").finish_non_exhaustive()
+    }
+}
+
+impl<'a> ApiExtractor<'a> for Upload {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(_: &mut Registry) {}
+
+    fn request_meta() -> Option<MetaRequest> {
+        let media = |content_type, schema| MetaMediaType {
+            content_type,
+            schema: MetaSchemaRef::Inline(Box::new(schema)),
+        };
+        Some(MetaRequest {
+            description: Some("One file, as a form or as the raw body."),
+            content: vec![
+                media("multipart/form-data", form_schema()),
+                media(
+                    "application/octet-stream",
+                    MetaSchema::new_with_format("string", "binary"),
+                ),
+            ],
+            required: true,
+        })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> Result<Self> {
+        Ok(Self {
+            headers: request.headers().clone(),
+            body: body.take()?.into_bytes_stream().boxed(),
+        })
+    }
+}
+
+fn form_schema() -> MetaSchema {
+    let described = |format, description| {
+        let schema = MetaSchema {
+            format,
+            description: Some(description),
+            ..MetaSchema::new("string")
+        };
+        MetaSchemaRef::Inline(Box::new(schema))
+    };
+    MetaSchema {
+        required: vec!["file"],
+        properties: vec![
+            (
+                "file",
+                described(Some("binary"), "The file, with its name."),
+            ),
+            (
+                "metadata",
+                described(None, "A JSON object of up to 16 KiB."),
+            ),
+            (
+                "batch_id",
+                described(Some("uuid"), "An open batch the file belongs to."),
+            ),
+            (
+                "sha256",
+                described(None, "What the file's SHA-256 must be, in hexadecimal."),
+            ),
+            (
+                "expires_in",
+                described(None, "Seconds after which the file is deleted."),
+            ),
+        ],
+        ..MetaSchema::new("object")
+    }
+}
+
+impl Upload {
+    pub(super) fn content_type(&self) -> Result<Option<&str>, Problem> {
+        let value = self.headers.get(header::CONTENT_TYPE);
+        let text = value.map(|value| value.to_str()).transpose();
+        text.map_err(|_| {
+            Problem::new(
+                Code::UnsupportedMediaType,
+                "The content type is to be ASCII.",
+            )
+        })
+    }
+
+    /// Said beforehand, in bytes.
+    pub(super) fn length(&self) -> Result<Option<u64>, Problem> {
+        let value = self.headers.get(header::CONTENT_LENGTH);
+        Ok(value.and_then(|value| value.to_str().ok()?.parse().ok()))
+    }
+
+    /// True when the request has no body at all.
+    pub(super) fn is_bare(&self) -> Result<bool, Problem> {
+        let chunked = self.headers.contains_key(header::TRANSFER_ENCODING);
+        Ok(!chunked && self.length()?.unwrap_or(0) == 0)
+    }
+
+    /// Refuses a body that says itself that it is longer than `most`; `limit` is what files may have.
+    pub(super) fn refuse_larger_than(&self, most: u64, limit: u64) -> Result<(), Problem> {
+        match self.length()? {
+            Some(length) if length > most => Err(Problem::new(
+                Code::TooLarge,
+                format!("The largest file taken in has {limit} bytes."),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The SHA-256 in `Content-Digest` or `Repr-Digest` (RFC 9530), if there is one.
+pub(in crate::api) fn declared(headers: &HeaderMap) -> Result<Option<Sha256Digest>, Problem> {
+    let mut found = None;
+    for name in ["content-digest", "repr-digest"] {
+        for value in headers.get_all(name) {
+            let text = value.to_str().unwrap_or("?");
+            for member in text.split(',') {
+                let Some((algorithm, bytes)) = member.trim().split_once('=') else {
+                    return Err(no_digest(name));
+                };
+                if !algorithm.eq_ignore_ascii_case("sha-256") {
+                    continue;
+                }
+                let digest = decode(bytes).ok_or_else(|| no_digest(name))?;
+                if found.is_some_and(|found| found != digest) {
+                    return Err(Problem::field(
+                        Code::DigestMismatch,
+                        name,
+                        "differs from the other digest of the same bytes",
+                    ));
+                }
+                found = Some(digest);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// A byte sequence (RFC 9651, section 3.3.5), with or without parameters after it.
+fn decode(item: &str) -> Option<Sha256Digest> {
+    let (bytes, _) = item.trim().strip_prefix(':')?.split_once(':')?;
+    let bytes = STANDARD.decode(bytes).ok()?;
+    Some(Sha256Digest(bytes.try_into().ok()?))
+}
+
+fn no_digest(header: &str) -> Problem {
+    let allowed = "is to be as RFC 9530 has it: sha-256=:<base64 of 32 bytes>:";
+    Problem::field(Code::MalformedRequest, header, allowed)
+}
+
+/// Takes in the file and answers 202 once its bytes are durable and its row committed.
+pub(super) async fn take_in(
+    state: &State,
+    caller: &Identity,
+    idempotent: &Idempotent,
+    upload: Upload,
+    given: Parameters,
+    traceparent: Option<String>,
+) -> Result<Answer<schema::File, 202>, Problem> {
+    let turn = idempotent.enter(state, caller).await?;
+    if let Turn::Work(_) = &turn {
+        refuse_beyond_quota(state, caller, upload.length()?).await?;
+    }
+    let arrived = arrive(state, upload, given).await?;
+    let lock = match turn {
+        Turn::Compare(prior) => return prior.again(&fingerprint(idempotent, &arrived)),
+        Turn::Work(lock) => lock,
+    };
+    let fingerprint = fingerprint(idempotent, &arrived);
+    let Arrived {
+        name,
+        content_type,
+        said,
+        bytes,
+    } = arrived;
+    let complete = Complete {
+        id: FileId(bytes.key().0),
+        owner: caller.owner.clone(),
+        name,
+        content_type,
+        said,
+        bytes,
+        traceparent,
+    };
+    let state = state.clone();
+    work_once(lock, fingerprint, accepted, async move |keep| {
+        staged_body::commit(&state, complete, keep).await
+    })
+    .await
+}
+
+/// A file that was taken in is not stored yet, and has no URL.
+fn accepted(row: &file::Model) -> Result<Answer<schema::File, 202>, Problem> {
+    let location = format!("/v1/files/{}", row.id);
+    Answer::new(&schema::File::of(row.clone(), None))?.with(header::LOCATION, &location)
+}
+
+/// Refuses a body that says itself that its owner would have too much, before it is sent.
+async fn refuse_beyond_quota(
+    state: &State,
+    caller: &Identity,
+    length: Option<u64>,
+) -> Result<(), Problem> {
+    let landfall = &state.landfall;
+    // A form's length has more in it than the file's.
+    let at_least = length.unwrap_or(0).saturating_sub(multipart::BESIDES);
+    let (owner, quota) = (caller.owner.as_deref(), landfall.config.uploads.owner_quota);
+    Ok(usage::require_room(landfall.db.read(), owner, at_least, quota).await?)
+}
+
+async fn arrive(state: &State, upload: Upload, given: Parameters) -> Result<Arrived, Problem> {
+    let digest = declared(&upload.headers)?;
+    let content_type = upload.content_type()?.unwrap_or("").to_owned();
+    let essence = content_type.split(';').next().unwrap_or("").trim();
+    let essence = essence.to_ascii_lowercase();
+    if essence == "multipart/form-data" {
+        let boundary = multipart::boundary(&content_type)?;
+        return multipart::take_in(state, upload, boundary, digest).await;
+    }
+    if essence.starts_with("multipart/") {
+        return Err(Problem::new(
+            Code::UnsupportedMediaType,
+            "Of the multipart types only multipart/form-data is understood.",
+        ));
+    }
+    raw_body::take_in(state, upload, given, digest).await
+}
+
+/// All that makes an upload what it is: a form's boundary is another each time.
+fn fingerprint(idempotent: &Idempotent, arrived: &Arrived) -> String {
+    let mut hasher = Sha256::new();
+    let said = &arrived.said;
+    for part in [
+        arrived.name.as_str(),
+        &arrived.content_type,
+        &format!("{:?}", said.metadata),
+        &format!("{:?} {:?}", said.batch_id, said.expires_in),
+        &arrived.bytes.sha256.to_string(),
+    ] {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    idempotent.fingerprint(Sha256Digest::from_hasher(hasher))
+}

@@ -1,0 +1,176 @@
+//! What may be said of a file besides its bytes: by fields of a form or by parameters, before or after the bytes.
+
+use crate::api::problem::{Code, Problem};
+use entity::BatchId;
+use landfall_core::{config::Config, digest::Sha256Digest, files::FileName};
+use std::time::Duration;
+
+/// The most JSON in `metadata`, in bytes.
+pub(in crate::api) const METADATA_LIMIT: usize = 16 * 1024;
+
+/// The longest other field, in bytes.
+pub(in crate::api) const FIELD_LIMIT: usize = 1024;
+
+/// The longest content type, in bytes.
+const TYPE_LIMIT: usize = 255;
+
+/// The longest a file can be asked to be kept, in seconds: a hundred years.
+const LONGEST_LIFE: u64 = 100 * 366 * 24 * 60 * 60;
+
+/// What was said of a file.
+#[derive(Clone, Debug, Default)]
+pub(in crate::api) struct Said {
+    pub(in crate::api) metadata: Option<serde_json::Value>,
+    pub(in crate::api) batch_id: Option<BatchId>,
+    pub(in crate::api) sha256: Option<Sha256Digest>,
+    pub(in crate::api) expires_in: Option<Duration>,
+}
+
+impl Said {
+    /// The fields there are.
+    pub(in crate::api) const NAMES: [&'static str; 4] =
+        ["metadata", "batch_id", "sha256", "expires_in"];
+
+    /// How long a field may be.
+    pub(in crate::api) fn limit(name: &str) -> usize {
+        match name {
+            "metadata" => METADATA_LIMIT,
+            _ => FIELD_LIMIT,
+        }
+    }
+
+    /// Takes one field, once.
+    pub(in crate::api) fn take(&mut self, name: &str, value: &str) -> Result<(), Problem> {
+        let twice = match name {
+            "metadata" => self.metadata.replace(metadata(value)?).is_some(),
+            "batch_id" => self.batch_id.replace(batch_id(value)?).is_some(),
+            "sha256" => self.sha256.replace(sha256(value)?).is_some(),
+            "expires_in" => self.expires_in.replace(expires_in(value)?).is_some(),
+            _ => return Err(unknown(name)),
+        };
+        match twice {
+            true => Err(Problem::field(
+                Code::MalformedRequest,
+                name,
+                "is there twice",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// How long the file is to live.
+    pub(in crate::api) fn life(&self, config: &Config) -> Option<Duration> {
+        self.expires_in.or(config.files.default_ttl)
+    }
+}
+
+/// A field that does not exist.
+pub(in crate::api) fn unknown(name: &str) -> Problem {
+    let shown: String = name.chars().take(100).collect();
+    let allowed = format!("allowed are file, {}", Said::NAMES.join(", "));
+    Problem::field(Code::UnknownField, &shown, allowed)
+}
+
+/// A field that is longer than it may be.
+pub(in crate::api) fn too_long(name: &str) -> Problem {
+    let code = match name {
+        "metadata" => Code::InvalidMetadata,
+        _ => Code::MalformedRequest,
+    };
+    Problem::field(code, name, format!("may have {} bytes", Said::limit(name)))
+}
+
+fn metadata(text: &str) -> Result<serde_json::Value, Problem> {
+    let refused = |message: String| Problem::field(Code::InvalidMetadata, "metadata", message);
+    if text.len() > METADATA_LIMIT {
+        return Err(too_long("metadata"));
+    }
+    let value: serde_json::Value = serde_json::from_str(text)
+        .map_err(|error| refused(format!("is to be a JSON object: {error}")))?;
+    if !value.is_object() {
+        return Err(refused("is to be a JSON object".to_owned()));
+    }
+    // PostgreSQL cannot keep it in text of any kind.
+    if has_nul(&value) {
+        return Err(refused("may not contain the character U+0000".to_owned()));
+    }
+    Ok(value)
+}
+
+fn has_nul(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::String(text) => text.contains('\0'),
+        serde_json::Value::Array(items) => items.iter().any(has_nul),
+        serde_json::Value::Object(fields) => fields
+            .iter()
+            .any(|(name, value)| name.contains('\0') || has_nul(value)),
+        _ => false,
+    }
+}
+
+fn batch_id(text: &str) -> Result<BatchId, Problem> {
+    let id = text.trim().parse();
+    id.map_err(|_| {
+        Problem::field(
+            Code::MalformedRequest,
+            "batch_id",
+            "is to be the id of a batch",
+        )
+    })
+}
+
+fn sha256(text: &str) -> Result<Sha256Digest, Problem> {
+    let digest = text.trim().parse::<Sha256Digest>();
+    digest.map_err(|error| Problem::field(Code::MalformedRequest, "sha256", error.to_string()))
+}
+
+fn expires_in(text: &str) -> Result<Duration, Problem> {
+    let seconds = text.trim().parse::<u64>().ok();
+    match seconds.filter(|seconds| (1..=LONGEST_LIFE).contains(seconds)) {
+        Some(seconds) => Ok(Duration::from_secs(seconds)),
+        None => Err(Problem::field(
+            Code::MalformedRequest,
+            "expires_in",
+            format!("is to be a whole number of seconds, 1 to {LONGEST_LIFE}"),
+        )),
+    }
+}
+
+/// A name that may be kept.
+pub(in crate::api) fn name(given: Option<&str>) -> Result<FileName, Problem> {
+    Ok(FileName::parse(given.unwrap_or(""))?)
+}
+
+/// A content type (RFC 9110, section 8.3).
+pub(in crate::api) fn content_type(given: Option<&str>) -> Result<String, Problem> {
+    let text = match given.map(str::trim) {
+        // What clients send who were told no type.
+        None | Some("" | "application/x-www-form-urlencoded") => "application/octet-stream",
+        Some(text) => text,
+    };
+    let essence = text
+        .split(';')
+        .next()
+        .unwrap_or("")
+        .trim()
+        .to_ascii_lowercase();
+    let is_type = essence
+        .split_once('/')
+        .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
+    let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    if !is_type || !printable || text.len() > TYPE_LIMIT {
+        return Err(Problem::field(
+            Code::UnsupportedMediaType,
+            "content_type",
+            "is to be a media type such as image/png",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}

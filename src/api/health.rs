@@ -1,0 +1,319 @@
+//! `/healthz` and `/readyz`: whether the process lives, and whether what it depends on does.
+
+use super::state::State;
+use futures::future::BoxFuture;
+use http::{StatusCode, header};
+use landfall_core::{context::Landfall, sweep};
+use poem::{Body, IntoResponse, Response, handler, web::Data};
+use serde::Serialize;
+use std::{
+    error::Error,
+    fmt,
+    future::Future,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::Mutex;
+
+/// How long any one check may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a report is given out again: probes come often, and from several places.
+const FRESH: Duration = Duration::from_secs(1);
+
+const DATABASE_DOWN: &str = "it does not answer: requests fail";
+const REDIS_DOWN: &str = "it does not answer: uploads are taken in and wait for the workers";
+const STORAGE_DOWN: &str =
+    "it cannot be used: uploads are taken in and wait in staging, downloads fail";
+const STAGING_DOWN: &str = "it cannot be used: uploads fail";
+
+/// A sweep that has not begun for so many intervals is late.
+const LATE_AFTER: u32 = 3;
+
+/// What the API cannot see for itself: the way to the workers. Every call ends soon by itself.
+pub trait Health: fmt::Debug + Send + Sync {
+    /// Whether Redis answers; why not.
+    fn redis(&self) -> BoxFuture<'_, Result<(), String>>;
+
+    /// How many workers have said lately that they live; why that cannot be told.
+    fn workers(&self) -> BoxFuture<'_, Result<usize, String>>;
+
+    /// The figures of each queue; why they cannot be told.
+    fn queues(&self) -> BoxFuture<'_, Result<Vec<QueueFigures>, String>>;
+}
+
+/// What there is in a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueueFigures {
+    pub name: &'static str,
+    pub ready: u64,
+    pub scheduled: u64,
+    pub running: u64,
+    pub dead: u64,
+    pub done_total: u64,
+    pub failed_total: u64,
+    /// How long the oldest ready job has been ready; zero when none is.
+    pub latency: Duration,
+    pub paused: bool,
+}
+
+/// How well something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Ok,
+    /// Nothing is lost and uploads are taken in, but something waits.
+    Degraded,
+    /// Requests fail.
+    Down,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    pub status: Status,
+    /// What it means for those who use the service; whoever asks may read it.
+    pub detail: String,
+    /// Why, for the log alone: it may name hosts.
+    #[serde(skip)]
+    cause: Option<String>,
+}
+
+/// What all checks found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Readiness {
+    pub status: Status,
+    pub checks: Checks,
+}
+
+/// Each check.
+#[derive(Clone, Debug, Serialize)]
+pub struct Checks {
+    pub database: Check,
+    pub redis: Check,
+    pub storage: Check,
+    pub staging: Check,
+    pub workers: Check,
+    pub sweep: Check,
+}
+
+/// Looks, and remembers for a moment what it saw.
+#[derive(Debug)]
+pub struct HealthCheck {
+    health: Arc<dyn Health>,
+    begun: Instant,
+    last: Mutex<Option<(Instant, Arc<Readiness>)>>,
+}
+
+impl HealthCheck {
+    /// Nothing is looked at yet.
+    #[must_use]
+    pub fn new(health: Arc<dyn Health>) -> Self {
+        Self {
+            health,
+            begun: Instant::now(),
+            last: Mutex::default(),
+        }
+    }
+
+    /// How everything is, as of a moment ago.
+    pub async fn readiness(&self, landfall: &Landfall) -> Arc<Readiness> {
+        // Those who come while one looks wait for what it finds.
+        let mut last = self.last.lock().await;
+        if let Some((at, report)) = &*last
+            && at.elapsed() < FRESH
+        {
+            return Arc::clone(report);
+        }
+        let report = Arc::new(self.look(landfall).await);
+        log_changes(
+            last.as_ref().map(|(_, before)| &before.checks),
+            &report.checks,
+        );
+        *last = Some((Instant::now(), Arc::clone(&report)));
+        report
+    }
+
+    /// The figures of each queue, if they can be told now.
+    pub(super) async fn queues(&self) -> Option<Vec<QueueFigures>> {
+        let told = tokio::time::timeout(PATIENCE, self.health.queues()).await;
+        told.ok()?.ok()
+    }
+
+    /// How many workers live, if that can be told now.
+    pub(super) async fn worker_count(&self) -> Option<usize> {
+        let told = tokio::time::timeout(PATIENCE, self.health.workers()).await;
+        told.ok()?.ok()
+    }
+
+    async fn look(&self, landfall: &Landfall) -> Readiness {
+        let (database, redis, storage, staging, workers, sweep) = tokio::join!(
+            within(Status::Down, async {
+                told(landfall.db.ping().await, Status::Down, DATABASE_DOWN)
+            }),
+            within(Status::Degraded, async {
+                told(self.health.redis().await, Status::Degraded, REDIS_DOWN)
+            }),
+            within(Status::Degraded, async {
+                let health = landfall.storage.health().await;
+                told(health.map_err(chain), Status::Degraded, STORAGE_DOWN)
+            }),
+            within(Status::Down, async {
+                let health = landfall.staging.health().await;
+                told(health.map_err(chain), Status::Down, STAGING_DOWN)
+            }),
+            within(Status::Degraded, self.workers()),
+            within(Status::Degraded, self.sweep(landfall)),
+        );
+        let checks = Checks {
+            database,
+            redis,
+            storage,
+            staging,
+            workers,
+            sweep,
+        };
+        Readiness {
+            status: checks.worst(),
+            checks,
+        }
+    }
+
+    async fn workers(&self) -> Check {
+        match self.health.workers().await {
+            Ok(0) => Check::new(Status::Degraded, "no worker runs: uploads wait in staging"),
+            Ok(count) => Check::new(Status::Ok, format!("{count} run")),
+            Err(error) => Check {
+                cause: Some(error),
+                ..Check::new(Status::Degraded, "Redis cannot tell who works")
+            },
+        }
+    }
+
+    async fn sweep(&self, landfall: &Landfall) -> Check {
+        let late = landfall.config.sweep.interval * LATE_AFTER;
+        let last = match sweep::last_run(landfall.db.read()).await {
+            Ok(last) => last,
+            Err(_) => return Check::new(Status::Degraded, "the database cannot tell"),
+        };
+        let Some(last) = last else {
+            return match self.begun.elapsed() > late {
+                true => Check::new(Status::Degraded, "it has never run"),
+                false => Check::new(Status::Ok, "it has not run yet"),
+            };
+        };
+        let age = (landfall.clock.now() - last.started_at)
+            .to_std()
+            .unwrap_or_default();
+        let seconds = age.as_secs();
+        match age > late {
+            true => Check::new(
+                Status::Degraded,
+                format!("it last began {seconds} s ago, which is late"),
+            ),
+            false => Check::new(Status::Ok, format!("it last began {seconds} s ago")),
+        }
+    }
+}
+
+impl Check {
+    fn new(status: Status, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+            cause: None,
+        }
+    }
+}
+
+impl Checks {
+    /// Each by its name.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, &Check); 6] {
+        [
+            ("database", &self.database),
+            ("redis", &self.redis),
+            ("storage", &self.storage),
+            ("staging", &self.staging),
+            ("workers", &self.workers),
+            ("sweep", &self.sweep),
+        ]
+    }
+
+    fn worst(&self) -> Status {
+        let worst = self
+            .named()
+            .into_iter()
+            .map(|(_, check)| check.status)
+            .max();
+        worst.unwrap_or(Status::Ok)
+    }
+}
+
+fn told<E: fmt::Display>(outcome: Result<(), E>, otherwise: Status, detail: &str) -> Check {
+    match outcome {
+        Ok(()) => Check::new(Status::Ok, "it answers"),
+        Err(error) => Check {
+            cause: Some(error.to_string()),
+            ..Check::new(otherwise, detail)
+        },
+    }
+}
+
+/// An error and its causes on one line.
+fn chain(error: impl Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Probes come every few seconds: what they found is logged when it changes.
+fn log_changes(before: Option<&Checks>, now: &Checks) {
+    for (number, (name, check)) in now.named().into_iter().enumerate() {
+        let was = before.map(|checks| checks.named()[number].1.status);
+        let (detail, cause) = (&check.detail, check.cause.as_deref().unwrap_or("none"));
+        match (was, check.status) {
+            (None, Status::Ok) => {}
+            (Some(was), status) if was == status => {}
+            (_, Status::Ok) => tracing::info!(check = name, detail, "the check is well again"),
+            _ => tracing::warn!(check = name, detail, cause, "a check is not well"),
+        }
+    }
+}
+
+async fn within(otherwise: Status, check: impl Future<Output = Check>) -> Check {
+    match tokio::time::timeout(PATIENCE, check).await {
+        Ok(check) => check,
+        Err(_) => Check::new(otherwise, format!("no answer within {PATIENCE:?}")),
+    }
+}
+
+/// The process lives.
+#[handler]
+pub(crate) fn healthz() -> Response {
+    Response::builder()
+        .content_type("application/json")
+        .header(header::CACHE_CONTROL, "no-store")
+        .body(r#"{"status":"ok"}"#)
+}
+
+/// 200 while requests can be served, 503 while they cannot.
+#[handler]
+pub(crate) async fn readyz(state: Data<&State>) -> Response {
+    let readiness = state.health.readiness(&state.landfall).await;
+    let status = match readiness.status {
+        Status::Ok | Status::Degraded => StatusCode::OK,
+        Status::Down => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let body = serde_json::to_vec(&*readiness).expect("a report is JSON");
+    Response::builder()
+        .status(status)
+        .content_type("application/json")
+        .header(header::CACHE_CONTROL, "no-store")
+        .body(Body::from_vec(body))
+        .into_response()
+}

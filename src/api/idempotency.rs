@@ -1,0 +1,330 @@
+//! `Idempotency-Key` on requests that create: the same request again gets the first answer again.
+
+use super::{
+    problem::{Code, Problem},
+    response::Answer,
+    state::State,
+};
+use http::{HeaderName, HeaderValue, StatusCode};
+use landfall_core::{
+    context::Landfall,
+    digest::Sha256Digest,
+    idempotency::{self, Entry, Keep, LONGEST_KEY, Ticket},
+    tokens::Identity,
+    webhooks::sealing::Sealing,
+};
+use poem::{FromRequest, Request, RequestBody, Result};
+use std::{future::Future, time::Duration};
+use tokio_util::task::AbortOnDropHandle;
+
+/// What a request is answered, given what its work ended in.
+type MakeAnswer<R, T, const STATUS: u16> = fn(&R) -> Result<Answer<T, STATUS>, Problem>;
+
+/// How often a request that is under way says so: a few times in the life of its lock.
+const RENEW_EVERY: Duration = Duration::from_secs(8);
+
+/// The key of a request, if it has one, and what of the request is known before its body.
+#[derive(Clone, Debug)]
+pub(super) struct Idempotent {
+    key: Option<String>,
+    head: String,
+}
+
+impl<'a> FromRequest<'a> for Idempotent {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
+        let uri = request.original_uri();
+        let target = uri.path_and_query().map_or("", |target| target.as_str());
+        let head = format!("{} {target}", request.method());
+        let Some(value) = request.headers().get("idempotency-key") else {
+            return Ok(Self { key: None, head });
+        };
+        let sane = value.to_str().ok().filter(|key| {
+            (1..=LONGEST_KEY).contains(&key.len())
+                && key.bytes().all(|byte| byte.is_ascii_graphic())
+        });
+        match sane {
+            Some(key) => Ok(Self {
+                key: Some(key.to_owned()),
+                head,
+            }),
+            None => Err(Problem::field(
+                Code::MalformedRequest,
+                "Idempotency-Key",
+                format!("1 to {LONGEST_KEY} visible ASCII characters are allowed"),
+            )
+            .into()),
+        }
+    }
+}
+
+/// What a request is to do.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// Its work. Without a key there is no lock to hold.
+    Work(Option<Box<Lock>>),
+    /// Nothing but to compare: its key was answered.
+    Compare(Prior),
+}
+
+/// The answer to the first request with the key.
+#[derive(Debug)]
+pub(super) struct Prior {
+    fingerprint: String,
+    answer: idempotency::Answer,
+}
+
+/// The key, held while the request runs; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Lock {
+    landfall: Landfall,
+    ticket: Option<Ticket>,
+    _renewal: AbortOnDropHandle<()>,
+}
+
+impl Idempotent {
+    /// What the request is, given the digest of its content.
+    pub(super) fn fingerprint(&self, content: Sha256Digest) -> String {
+        Sha256Digest::of(format!("{}\n{content}", self.head).as_bytes()).to_string()
+    }
+
+    /// Takes the key, or finds what was answered.
+    pub(super) async fn enter(&self, state: &State, caller: &Identity) -> Result<Turn, Problem> {
+        let Some(key) = &self.key else {
+            return Ok(Turn::Work(None));
+        };
+        let landfall = &state.landfall;
+        let owner = caller.owner.as_deref();
+        match idempotency::enter(&landfall.db, &landfall.clock, owner, key).await? {
+            Entry::First(ticket) => Ok(Turn::Work(Some(Box::new(Lock::hold(
+                landfall.clone(),
+                ticket,
+            ))))),
+            Entry::InFlight => Err(Problem::in_flight()),
+            Entry::Answered {
+                fingerprint,
+                answer,
+            } => {
+                let sealing = &landfall.config.webhooks.sealing;
+                let answer = opened(answer, sealing, &fingerprint)?;
+                Ok(Turn::Compare(Prior {
+                    fingerprint,
+                    answer,
+                }))
+            }
+        }
+    }
+
+    /// Does the work of a request whose content is known, once: its transaction keeps what `answer` makes of it.
+    pub(super) async fn once<R, T, W, const STATUS: u16>(
+        &self,
+        state: &State,
+        caller: &Identity,
+        content: Sha256Digest,
+        answer: MakeAnswer<R, T, STATUS>,
+        work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
+    ) -> Result<Answer<T, STATUS>, Problem>
+    where
+        R: Send + Sync + 'static,
+        T: Send + 'static,
+        W: Future<Output = Result<R, Problem>> + Send,
+    {
+        let fingerprint = self.fingerprint(content);
+        match self.enter(state, caller).await? {
+            Turn::Compare(prior) => prior.again(&fingerprint),
+            Turn::Work(lock) => work_once(lock, fingerprint, answer, work).await,
+        }
+    }
+
+    /// Does work that may be done twice, as by a crash before the answer to it is kept. It goes on when the client
+    /// goes away.
+    pub(super) async fn at_least_once<T, const STATUS: u16>(
+        &self,
+        state: &State,
+        caller: &Identity,
+        content: Sha256Digest,
+        work: impl Future<Output = Result<Answer<T, STATUS>, Problem>> + Send + 'static,
+    ) -> Result<Answer<T, STATUS>, Problem>
+    where
+        T: Send + 'static,
+    {
+        let fingerprint = self.fingerprint(content);
+        match self.enter(state, caller).await? {
+            Turn::Compare(prior) => prior.again(&fingerprint),
+            Turn::Work(lock) => {
+                detached(async move {
+                    let answer = work.await?;
+                    if let Some(lock) = lock {
+                        lock.finish(&fingerprint, &answer).await;
+                    }
+                    Ok(answer)
+                })
+                .await
+            }
+        }
+    }
+}
+
+/// Does the work of a first request, whose transaction keeps the answer. It goes on when the client goes away.
+pub(super) async fn work_once<R, T, W, const STATUS: u16>(
+    lock: Option<Box<Lock>>,
+    fingerprint: String,
+    answer: MakeAnswer<R, T, STATUS>,
+    work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
+) -> Result<Answer<T, STATUS>, Problem>
+where
+    R: Send + Sync + 'static,
+    T: Send + 'static,
+    W: Future<Output = Result<R, Problem>> + Send,
+{
+    detached(async move {
+        let keep = lock
+            .as_ref()
+            .and_then(|lock| lock.keep(fingerprint, answer));
+        let done = work(keep).await?;
+        if let Some(lock) = lock {
+            lock.kept();
+        }
+        landfall_core::failpoint!("request.committed");
+        answer(&done)
+    })
+    .await
+}
+
+/// Runs to its end even when nobody waits for it any more.
+pub(super) async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    use tracing::Instrument;
+    tokio::spawn(work.in_current_span())
+        .await
+        .unwrap_or_else(|panicked| Err(Problem::failed(panicked)))
+}
+
+impl Prior {
+    /// The first answer, if this is the same request.
+    pub(super) fn again<T, const STATUS: u16>(
+        self,
+        fingerprint: &str,
+    ) -> Result<Answer<T, STATUS>, Problem> {
+        if self.fingerprint != fingerprint {
+            return Err(Problem::new(
+                Code::IdempotencyKeyReused,
+                "This Idempotency-Key was used for another request; take a new one for each.",
+            ));
+        }
+        let status = StatusCode::from_u16(self.answer.status).map_err(Problem::failed)?;
+        let mut headers = Vec::with_capacity(self.answer.headers.len() + 1);
+        for (name, value) in self.answer.headers {
+            let name: HeaderName = name.parse().map_err(Problem::failed)?;
+            headers.push((name, value.parse().map_err(Problem::failed)?));
+        }
+        // As Stripe's API names it; the draft has no name.
+        let replayed = HeaderName::from_static("idempotent-replayed");
+        headers.push((replayed, HeaderValue::from_static("true")));
+        Ok(Answer::restored(status, headers, self.answer.body))
+    }
+}
+
+fn lasting<T, const STATUS: u16>(answer: &Answer<T, STATUS>) -> idempotency::Answer {
+    let headers = answer.headers.iter();
+    idempotency::Answer {
+        status: answer.status.as_u16(),
+        headers: headers
+            .filter_map(|(name, value)| {
+                Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+            })
+            .collect(),
+        body: answer.body.clone(),
+    }
+}
+
+/// The answer as it was given: one that showed a secret is kept sealed, as of the request's fingerprint.
+fn opened(
+    mut answer: idempotency::Answer,
+    sealing: &Sealing,
+    fingerprint: &str,
+) -> Result<idempotency::Answer, Problem> {
+    if let Ok(text) = std::str::from_utf8(&answer.body) {
+        let opened = sealing.open(fingerprint, text).map_err(Problem::failed)?;
+        answer.body = opened.into_bytes();
+    }
+    Ok(answer)
+}
+
+impl Lock {
+    fn hold(landfall: Landfall, ticket: Ticket) -> Self {
+        let (renewing, held) = (landfall.clone(), ticket.clone());
+        let renewal = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(RENEW_EVERY).await;
+                match idempotency::renew(&renewing.db, &renewing.clock, &held).await {
+                    Ok(true) => {}
+                    Ok(false) => return,
+                    Err(error) => tracing::debug!(%error, "an idempotency lock was not renewed"),
+                }
+            }
+        });
+        Self {
+            landfall,
+            ticket: Some(ticket),
+            _renewal: AbortOnDropHandle::new(renewal),
+        }
+    }
+
+    /// The answer `answer` will make, for the transaction that does the work.
+    fn keep<R: 'static, T: 'static, const STATUS: u16>(
+        &self,
+        fingerprint: String,
+        answer: MakeAnswer<R, T, STATUS>,
+    ) -> Option<Keep<R>> {
+        let ticket = self.ticket.clone()?;
+        let sealing = self.landfall.config.webhooks.sealing.clone();
+        let of = fingerprint.clone();
+        Some(Keep::new(ticket, fingerprint, move |done| {
+            let answer = answer(done)?;
+            let mut kept = lasting(&answer);
+            if answer.is_sealed {
+                kept.body = sealing
+                    .seal(&of, std::str::from_utf8(&kept.body)?)
+                    .into_bytes();
+            }
+            Ok(kept)
+        }))
+    }
+
+    /// The answer was kept by the transaction.
+    fn kept(mut self) {
+        self.ticket = None;
+    }
+
+    /// Keeps the answer. The work is done whether or not that succeeds; when it does not, the key stays taken
+    /// until its lock ends.
+    async fn finish<T, const STATUS: u16>(mut self, fingerprint: &str, answer: &Answer<T, STATUS>) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        let answer = lasting(answer);
+        if let Err(error) =
+            idempotency::finish(&self.landfall.db, &ticket, fingerprint, answer).await
+        {
+            tracing::warn!(%error, "an answer was not kept for its Idempotency-Key");
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket.take() else {
+            return;
+        };
+        let db = self.landfall.db.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                // A key that is not given back is free when its lock ends.
+                if let Err(error) = idempotency::release(&db, &ticket).await {
+                    tracing::debug!(%error, "an idempotency key was not given back");
+                }
+            });
+        }
+    }
+}

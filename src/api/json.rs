@@ -1,0 +1,175 @@
+//! JSON bodies of requests: small, without unknown fields, and every fault named by its field.
+
+use super::problem::{Code, FieldError, Problem};
+use landfall_core::digest::Sha256Digest;
+use poem::{Request, RequestBody, Result, error::ReadBodyError};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    registry::{MetaMediaType, MetaRequest, Registry},
+    types::Type,
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+/// The most a body may have, in bytes. Nesting is bounded by serde_json, at 128.
+pub(super) const LIMIT: usize = 64 * 1024;
+
+/// A body in JSON.
+#[derive(Clone, Debug)]
+pub(super) struct Json<T> {
+    pub value: T,
+    /// Of the body as it was sent.
+    pub digest: Sha256Digest,
+}
+
+/// A body in JSON that may be left out, which is as good as an empty object.
+#[derive(Clone, Debug)]
+pub(super) struct MaybeJson<T>(pub Json<T>);
+
+macro_rules! extractor {
+    ($type:ident, $required:literal, $read:ident) => {
+        impl<'a, T: Type + DeserializeOwned> ApiExtractor<'a> for $type<T> {
+            const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+            type ParamType = ();
+            type ParamRawType = ();
+
+            fn register(registry: &mut Registry) {
+                T::register(registry);
+            }
+
+            fn request_meta() -> Option<MetaRequest> {
+                Some(MetaRequest {
+                    description: None,
+                    content: vec![MetaMediaType {
+                        content_type: "application/json",
+                        schema: T::schema_ref(),
+                    }],
+                    required: $required,
+                })
+            }
+
+            async fn from_request(
+                request: &'a Request,
+                body: &mut RequestBody,
+                _: ExtractParamOptions<()>,
+            ) -> Result<Self> {
+                Ok($read(request, body).await?)
+            }
+        }
+    };
+}
+
+extractor!(Json, true, read);
+extractor!(MaybeJson, false, read_or_nothing);
+
+async fn read<T: Type + DeserializeOwned>(
+    request: &Request,
+    body: &mut RequestBody,
+) -> Result<Json<T>, Problem> {
+    check_type(request)?;
+    parse(&take(body).await?)
+}
+
+async fn read_or_nothing<T: Type + DeserializeOwned>(
+    request: &Request,
+    body: &mut RequestBody,
+) -> Result<MaybeJson<T>, Problem> {
+    let bytes = take(body).await?;
+    if bytes.is_empty() {
+        return parse(b"{}").map(MaybeJson);
+    }
+    check_type(request)?;
+    parse(&bytes).map(MaybeJson)
+}
+
+fn check_type(request: &Request) -> Result<(), Problem> {
+    let given = request.content_type().unwrap_or("");
+    let essence = given.split(';').next().unwrap_or("").trim();
+    let essence = essence.to_ascii_lowercase();
+    if essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
+    {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::UnsupportedMediaType,
+        "The body is to be JSON, with `Content-Type: application/json`.",
+    ))
+}
+
+async fn take(body: &mut RequestBody) -> Result<Vec<u8>, Problem> {
+    let body = body
+        .take()
+        .map_err(|_| Problem::failed("the body was taken twice"))?;
+    match body.into_bytes_limit(LIMIT).await {
+        Ok(bytes) => Ok(bytes.into()),
+        Err(ReadBodyError::PayloadTooLarge) => Err(Problem::new(
+            Code::TooLarge,
+            format!("The body may have {LIMIT} bytes."),
+        )),
+        Err(ReadBodyError::Io(error)) => Err(super::connection::body::broken_off(&error)),
+        Err(_) => Err(Problem::new(
+            Code::MalformedRequest,
+            "The body cannot be read.",
+        )),
+    }
+}
+
+fn parse<T: Type + DeserializeOwned>(bytes: &[u8]) -> Result<Json<T>, Problem> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| {
+        Problem::new(
+            Code::MalformedRequest,
+            format!("The body is no JSON: {error}."),
+        )
+    })?;
+    let Value::Object(fields) = value else {
+        return Err(Problem::new(
+            Code::MalformedRequest,
+            "The body is to be a JSON object.",
+        ));
+    };
+    refuse_unknown::<T>(&fields)?;
+    let value = serde_path_to_error::deserialize(Value::Object(fields)).map_err(fault)?;
+    Ok(Json {
+        value,
+        digest: Sha256Digest::of(bytes),
+    })
+}
+
+/// What the definition does not have, all of it at once.
+fn refuse_unknown<T: Type>(fields: &Map<String, Value>) -> Result<(), Problem> {
+    let mut registry = Registry::new();
+    T::register(&mut registry);
+    let Some(schema) = registry.schemas.get(T::name().as_ref()) else {
+        return Ok(());
+    };
+    let known: Vec<&str> = schema.properties.iter().map(|(name, _)| *name).collect();
+    let unknown: Vec<FieldError> = fields
+        .keys()
+        .filter(|name| !known.contains(&name.as_str()))
+        .map(|name| FieldError::new(name, format!("allowed are {}", known.join(", "))))
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let mut problem = Problem::new(
+        Code::UnknownField,
+        "The body has fields that do not exist; `errors` names each.",
+    );
+    problem.errors = unknown;
+    Err(problem)
+}
+
+fn fault(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    let path = error.path().to_string();
+    let message = error.into_inner().to_string();
+    // A field that is missing is named by the message only.
+    let missing = message
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.split('`').next());
+    match missing {
+        Some(field) => Problem::field(Code::MalformedRequest, field, "is missing"),
+        None => Problem::field(Code::MalformedRequest, &path, message),
+    }
+}

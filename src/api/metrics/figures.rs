@@ -1,0 +1,229 @@
+//! The installation as it is at this moment: from the database, from Redis, and from what was last looked at.
+//!
+//! Made anew for each answer: what cannot be asked now is absent, and never told as it was before.
+
+use super::PREFIX;
+use crate::api::{Check, QueueFigures, Readiness, Status, state::State};
+use entity::{Timestamp, file::FileStatus};
+use landfall_core::{audit, context::Landfall, files, outbox, sweep};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+    },
+    registry::{Registry, Unit},
+};
+use sea_orm::{ActiveEnum, DbErr};
+use std::{
+    error::Error,
+    future::Future,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+/// How long the database may take over its figures.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Statuses files only pass through, or that want somebody's attention: few enough to be counted.
+const COUNTED: [FileStatus; 4] = [
+    FileStatus::Uploading,
+    FileStatus::Staged,
+    FileStatus::Finalizing,
+    FileStatus::Failed,
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InStatus {
+    status: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Of {
+    check: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct In {
+    queue: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Jobs {
+    queue: &'static str,
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Against {
+    invariant: &'static str,
+}
+
+pub(super) async fn now(state: &State) -> Registry {
+    let mut registry = Registry::with_prefix(PREFIX);
+    let landfall = &state.landfall;
+    let (readiness, queues, workers) = tokio::join!(
+        state.health.readiness(landfall),
+        state.health.queues(),
+        state.health.worker_count(),
+    );
+    checks(&mut registry, &readiness);
+    if let Some(workers) = workers {
+        let workers = i64::try_from(workers).unwrap_or(i64::MAX);
+        let help = "Workers that have said lately that they live";
+        registry.register("workers", help, ConstGauge::new(workers));
+    }
+    if let Some(queues) = queues {
+        of_queues(&mut registry, &queues);
+    }
+    if readiness.checks.database.status == Status::Ok {
+        of_database(&mut registry, landfall).await;
+    }
+    registry
+}
+
+fn checks(registry: &mut Registry, readiness: &Readiness) {
+    let healthy = Family::<Of, Gauge>::default();
+    for (check, Check { status, .. }) in readiness.checks.named() {
+        let well = i64::from(*status == Status::Ok);
+        healthy.get_or_create(&Of { check }).set(well);
+    }
+    registry.register(
+        "healthy",
+        "1 where the check of /readyz is ok, 0 where it is degraded or down",
+        healthy,
+    );
+}
+
+fn of_queues(registry: &mut Registry, queues: &[QueueFigures]) {
+    let jobs = Family::<Jobs, Gauge>::default();
+    let latency = Family::<In, Gauge<f64, AtomicU64>>::default();
+    let paused = Family::<In, Gauge>::default();
+    let (done, failed) = (
+        Family::<In, Counter>::default(),
+        Family::<In, Counter>::default(),
+    );
+    for figures in queues {
+        let queue = figures.name;
+        for (state, count) in [
+            ("ready", figures.ready),
+            ("scheduled", figures.scheduled),
+            ("running", figures.running),
+            ("dead", figures.dead),
+        ] {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            jobs.get_or_create(&Jobs { queue, state }).set(count);
+        }
+        latency
+            .get_or_create(&In { queue })
+            .set(figures.latency.as_secs_f64());
+        let is_paused = i64::from(figures.paused);
+        paused.get_or_create(&In { queue }).set(is_paused);
+        for (total, count) in [(&done, figures.done_total), (&failed, figures.failed_total)] {
+            let counter = total.get_or_create(&In { queue });
+            counter.inner().store(count, Ordering::Relaxed);
+        }
+    }
+    registry.register("queue_jobs", "Jobs in Redis by queue and state", jobs);
+    registry.register_with_unit(
+        "queue_latency",
+        "How long the oldest ready job has been ready",
+        Unit::Seconds,
+        latency,
+    );
+    registry.register("queue_paused", "1 while the queue is paused", paused);
+    registry.register("queue_jobs_done", "Jobs done since Redis was empty", done);
+    registry.register(
+        "queue_attempts_failed",
+        "Attempts of jobs that failed since Redis was empty",
+        failed,
+    );
+}
+
+async fn of_database(registry: &mut Registry, landfall: &Landfall) {
+    let db = landfall.db.read();
+    let now = landfall.clock.now();
+    if let Some(counts) = told("files", files::counts_by_status(db, &COUNTED)).await {
+        let files = Family::<InStatus, Gauge>::default();
+        for status in COUNTED {
+            let count = counts.get(&status).copied().unwrap_or(0);
+            let labels = InStatus {
+                status: status.to_value(),
+            };
+            files.get_or_create(&labels).set(whole(count));
+        }
+        let help = "Files by status, those that are under way or failed";
+        registry.register("files", help, files);
+    }
+    if let Some(oldest) = told("the oldest staged file", files::oldest_staged(db)).await {
+        let help = "Age of the file that has waited longest to be finalized; 0 when none waits";
+        age(registry, "oldest_staged_age", help, oldest, now);
+    }
+    if let Some(counts) = told("events", outbox::counts(&landfall.db)).await {
+        let events = Family::<InStatus, Gauge>::default();
+        for (status, count) in [("pending", counts.pending), ("failed", counts.failed)] {
+            let status = status.to_owned();
+            events.get_or_create(&InStatus { status }).set(whole(count));
+        }
+        let help = "Events that are not delivered, counted up to 100,000";
+        registry.register("events", help, events);
+        let help = "Age of the oldest event that is still to be delivered; 0 when there is none";
+        let oldest = counts.oldest_pending_since;
+        age(registry, "oldest_undelivered_age", help, oldest, now);
+    }
+    if let Some(Some(last)) = told("the last sweep", sweep::last_run(db)).await {
+        let help = "Time since the last sweep began";
+        age(registry, "sweep_age", help, Some(last.started_at), now);
+    }
+    if let Some(Some(latest)) = told("the last audit", audit::latest(db)).await {
+        of_audit(registry, &latest, now);
+    }
+}
+
+fn of_audit(registry: &mut Registry, latest: &audit::Latest, now: Timestamp) {
+    let help = "Time since the last audit came to its end";
+    age(registry, "audit_age", help, Some(latest.finished_at), now);
+    let checked = ConstGauge::new(whole(latest.summary.checked));
+    let help = "Files, events, objects and due rows the last audit looked at";
+    registry.register("audit_checked", help, checked);
+    let offenders = Family::<Against, Gauge>::default();
+    for invariant in audit::Invariant::ALL {
+        let left = latest.summary.left.get(&invariant).copied().unwrap_or(0);
+        let invariant = invariant.as_str();
+        offenders
+            .get_or_create(&Against { invariant })
+            .set(whole(left));
+    }
+    registry.register(
+        "audit_offenders",
+        "What the last audit found and did not repair, by invariant",
+        offenders,
+    );
+}
+
+fn age(registry: &mut Registry, name: &str, help: &str, since: Option<Timestamp>, now: Timestamp) {
+    let age = since.and_then(|since| (now - since).to_std().ok());
+    let seconds = age.unwrap_or_default().as_secs_f64();
+    registry.register_with_unit(name, help, Unit::Seconds, ConstGauge::new(seconds));
+}
+
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// What the database answers in time.
+async fn told<T>(what: &str, asked: impl Future<Output = Result<T, DbErr>>) -> Option<T> {
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(error)) => {
+            let error = &error as &dyn Error;
+            tracing::warn!(error, "/metrics goes without {what}");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("/metrics goes without {what}: no answer in time");
+            None
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `/metrics`, in the text format of OpenMetrics; docs/metrics.md explains each.
+//!
+//! Owns what is counted of requests; what jobs count is the workers' own. Labels are routes, statuses, queues and
+//! the like, never ids or names: their number does not grow with what is stored or asked.
+
+mod figures;
+mod process;
+
+use super::state::State;
+use http::{Method, StatusCode};
+use landfall_workers::{Meter, Stage};
+use poem::{IntoResponse, Response, handler, web::Data};
+use prometheus_client::{
+    encoding::{
+        EncodeLabelSet,
+        text::{encode_eof, encode_registry},
+    },
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use std::{sync::Arc, time::Duration};
+
+/// What the names of Landfall's own metrics begin with.
+const PREFIX: &str = "landfall";
+
+/// In seconds: from a look-up to a long upload.
+const BUCKETS: [f64; 12] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0, 600.0,
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    method: &'static str,
+    route: String,
+}
+
+/// What this process counts; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    requests: Family<Answered, Counter>,
+    durations: Family<Route, Histogram>,
+    received: Counter,
+    meter: Meter,
+}
+
+impl Metrics {
+    /// Every request at zero; the work as `meter` has it.
+    #[must_use]
+    pub fn new(meter: Meter) -> Self {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let requests = Family::default();
+        let durations = Family::new_with_constructor(histogram as fn() -> Histogram);
+        let received = Counter::default();
+        registry.register("http_requests", "Requests answered", requests.clone());
+        registry.register_with_unit(
+            "http_request_duration",
+            "Time from the request's headers to the answer's",
+            Unit::Seconds,
+            durations.clone(),
+        );
+        registry.register_with_unit(
+            "received",
+            "Bytes of uploads taken in, those that broke off included",
+            Unit::Bytes,
+            received.clone(),
+        );
+        meter.register(&mut registry);
+        Self {
+            registry: Arc::new(registry),
+            requests,
+            durations: Family::clone(&durations),
+            received,
+            meter,
+        }
+    }
+
+    /// A request was answered.
+    pub fn answered(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+        let (method, route) = (known(method), route.to_owned());
+        let labels = Answered {
+            method,
+            route: route.clone(),
+            status: status.as_u16(),
+        };
+        self.requests.get_or_create(&labels).inc();
+        let route = Route { method, route };
+        self.durations
+            .get_or_create(&route)
+            .observe(took.as_secs_f64());
+    }
+
+    /// Bytes of an upload came in.
+    pub fn received(&self, bytes: u64) {
+        self.received.inc_by(bytes);
+    }
+
+    /// The bytes of one request are durable in staging, or were refused.
+    pub fn staged(&self, accepted: bool, took: Duration) {
+        let outcome = if accepted { "staged" } else { "refused" };
+        self.meter.took(Stage::Receive, outcome, took);
+    }
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+/// Clients may make up methods; labels must not grow with them.
+fn known(method: &Method) -> &'static str {
+    const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    KNOWN
+        .into_iter()
+        .find(|known| *known == method.as_str())
+        .unwrap_or("other")
+}
+
+/// The figures of this process, and of the installation as it is now.
+#[handler]
+pub(crate) async fn metrics(state: Data<&State>) -> Response {
+    let now = figures::now(&state).await;
+    let mut text = String::new();
+    for registry in [&state.metrics.registry, &now, &process::now()] {
+        encode_registry(&mut text, registry).expect("a string takes any text");
+    }
+    encode_eof(&mut text).expect("a string takes any text");
+    Response::builder()
+        .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+        .body(text)
+        .into_response()
+}

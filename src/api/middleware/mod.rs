@@ -1,0 +1,293 @@
+//! What every request gets: an id, a span, a count, and a problem when it fails.
+
+mod cors;
+pub(super) mod real_ip;
+
+use super::{
+    connection::{LONGEST_HEAD, LongHead, MOST_HEADERS},
+    problem::{Code, Problem},
+    rate_limit::{Allowance, counted},
+    state::State,
+    tus,
+};
+use cors::CrossOrigin;
+use futures::FutureExt;
+use http::{HeaderValue, Method, StatusCode, Uri, header};
+use landfall_core::trace;
+use poem::{
+    Endpoint, Error, Request, Response, Result,
+    error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
+};
+use std::{net::SocketAddr, panic::AssertUnwindSafe, time::Instant};
+use tracing::{Instrument, field::Empty};
+use uuid::Uuid;
+
+/// The header a request's id is in.
+pub const REQUEST_ID: &str = "x-request-id";
+
+/// Longer ids than this are replaced.
+const LONGEST_ID: usize = 128;
+
+/// The id of a request, as given or made.
+#[derive(Clone, Debug)]
+pub struct RequestId(pub String);
+
+/// Where a request stands in a trace (W3C Trace Context, `traceparent`).
+#[derive(Clone, Debug)]
+pub struct TraceParent(pub String);
+
+/// The outermost endpoint.
+pub(crate) struct Middleware<E> {
+    pub(crate) inner: E,
+    pub(crate) state: State,
+}
+
+impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> Result<Response> {
+        let begun = Instant::now();
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        let id = request_id(&request);
+        let span = tracing::info_span!(
+            "request",
+            request.id = %id.0,
+            http.method = %method,
+            http.route = Empty,
+            http.status = Empty,
+            ms = Empty,
+        );
+        let given = trace_parent(&request);
+        trace::follow(&span, given.as_ref().map(|parent| parent.0.as_str()));
+        if let Some(parent) = trace::of(&span).map(TraceParent).or(given) {
+            request.set_data(parent);
+        }
+        if let Some(said) = without_empty(&method, request.uri()) {
+            *request.uri_mut() = said;
+        }
+        request.set_data(id.clone());
+        request.set_data(self.state.clone());
+        let config = &self.state.landfall.config;
+        let cross_origin = CrossOrigin::of(config, &method, &path, request.headers());
+        let allowance = Allowance::of(&self.state.counters, &config.limits, &request);
+        let handled = self.handled(request, &cross_origin, allowance.clone());
+        let outcome = AssertUnwindSafe(handled)
+            .catch_unwind()
+            .instrument(span.clone())
+            .await;
+        let _entered = span.enter();
+        let mut response = match outcome {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => self.refuse(error, &path),
+            // The panic hook has said where and why.
+            Err(_) => told(Problem::failed("the handler panicked")),
+        };
+        let methods = self.state.routes.allowed(&path);
+        cross_origin.finish(response.headers_mut(), &methods);
+        if let Some(allowance) = allowance {
+            allowance.tell(response.headers_mut());
+        }
+        let value = HeaderValue::from_str(&id.0).expect("an id is visible ASCII");
+        response.headers_mut().insert(REQUEST_ID, value);
+        let route = self.state.routes.pattern(&path).unwrap_or("none");
+        let took = begun.elapsed();
+        span.record("http.route", route);
+        span.record("http.status", i64::from(response.status().as_u16()));
+        span.record("ms", took.as_secs_f64() * 1000.0);
+        self.state
+            .metrics
+            .answered(&method, route, response.status(), took);
+        tracing::debug!("answered");
+        Ok(response)
+    }
+}
+
+impl<E: Endpoint<Output = Response>> Middleware<E> {
+    /// What may be answered or refused before any handler looks at the request, and then its handler.
+    async fn handled(
+        &self,
+        mut request: Request,
+        cross_origin: &CrossOrigin,
+        allowance: Option<Allowance>,
+    ) -> Result<Response> {
+        if cross_origin.is_answer() {
+            return Ok(StatusCode::NO_CONTENT.into());
+        }
+        if let Some(problem) = of_head(&request) {
+            return Err(as_spoken(&request, problem));
+        }
+        if let Some(allowance) = allowance {
+            let address = request.remote_addr().as_socket_addr().map(SocketAddr::ip);
+            if let Some(address) = address
+                && let Err(problem) = allowance.admit_address(address).await
+            {
+                return Err(as_spoken(&request, problem));
+            }
+            if allowance.counts_bytes() {
+                request = counted(request, &allowance);
+            }
+            request.set_data(allowance);
+        }
+        self.inner.call(request).await
+    }
+}
+
+/// A request is not looked at that has too many headers, or of which only that is known.
+fn of_head(request: &Request) -> Option<Problem> {
+    let detail = if request.data::<LongHead>().is_some() {
+        format!("The request line and the headers may have {LONGEST_HEAD} bytes together.")
+    } else if request.headers().len() > MOST_HEADERS {
+        format!("A request may have {MOST_HEADERS} headers.")
+    } else {
+        return None;
+    };
+    Some(Problem::new(Code::HeadersTooLarge, detail))
+}
+
+/// A refusal from before the endpoint, in the protocol of the request.
+fn as_spoken(request: &Request, problem: Problem) -> Error {
+    match request.uri().path().starts_with("/v1/tus") {
+        true => tus::refused(request, problem).into(),
+        false => problem.into(),
+    }
+}
+
+impl<E> Middleware<E> {
+    fn refuse(&self, error: Error, path: &str) -> Response {
+        let problem = match error.downcast::<Problem>() {
+            Ok(problem) => problem,
+            Err(error) if error.is::<MethodNotAllowedError>() => {
+                not_allowed(self.state.routes.allowed(path))
+            }
+            // An endpoint that answers errors as its protocol has them.
+            Err(error) if error.is_from_response() => return error.into_response(),
+            Err(error) => of_poem(&error),
+        };
+        told(problem)
+    }
+}
+
+/// Logs a failure of the server, here and nowhere else.
+fn told(problem: Problem) -> Response {
+    if problem.code.status().is_server_error() {
+        let causes = problem.causes();
+        let causes = causes.as_deref().unwrap_or("none");
+        match problem.code {
+            Code::Internal => {
+                tracing::error!(code = problem.code.as_str(), causes, "request failed")
+            }
+            _ => tracing::warn!(code = problem.code.as_str(), causes, "request failed"),
+        }
+    }
+    problem.as_response()
+}
+
+fn not_allowed(allowed: Vec<Method>) -> Problem {
+    let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
+    let allowed = allowed.join(", ");
+    let problem = Problem::new(Code::MethodNotAllowed, format!("Allowed here: {allowed}."));
+    match HeaderValue::from_str(&allowed) {
+        Ok(value) => problem.with_header(header::ALLOW, value),
+        Err(_) => problem,
+    }
+}
+
+/// What Poem and poem-openapi refuse by themselves.
+fn of_poem(error: &Error) -> Problem {
+    use poem_openapi::error::{ContentTypeError, ParseParamError, ParsePathError};
+    if let Some(error) = error.downcast_ref::<ParseParamError>() {
+        let message = in_our_words(&error.reason);
+        return Problem::field(Code::MalformedRequest, error.name, message);
+    }
+    // An id that cannot be is an id nobody has.
+    if error.is::<ParsePathError>()
+        || error.is::<poem::error::ParsePathError>()
+        || error.is::<NotFoundError>()
+    {
+        return Problem::new(Code::NotFound, "There is nothing at this path.");
+    }
+    if let Some(error) = error.downcast_ref::<ContentTypeError>() {
+        return Problem::new(Code::UnsupportedMediaType, error.to_string());
+    }
+    if let Some(ReadBodyError::Io(error)) = error.downcast_ref::<ReadBodyError>() {
+        return super::connection::body::broken_off(error);
+    }
+    match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::TooLarge, "The body is too large."),
+        status if status.is_client_error() => {
+            Problem::new(Code::MalformedRequest, "The request cannot be understood.")
+        }
+        _ => Problem::failed(error.to_string()),
+    }
+}
+
+/// What poem-openapi says of a parameter, without the names of its types.
+fn in_our_words(reason: &str) -> String {
+    let bound = |name: &str| {
+        let rest = reason.split_once(name)?.1;
+        rest.split([',', ')']).next()
+    };
+    if let Some(most) = bound("maximum(") {
+        return format!("may be {most} at most");
+    }
+    if let Some(least) = bound("minimum(") {
+        return format!("is to be {least} at least");
+    }
+    let text = reason.split(" (occurred while parsing").next();
+    let text = text.unwrap_or(reason);
+    let text = text.split_once("\": ").map_or(text, |(_, text)| text);
+    match text {
+        "Expect a valid enumeration value." => {
+            "is none of the values that /openapi.json lists".to_owned()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// The URI of a question without the parameters that say nothing: `?status=` is a form's way not to ask for a status.
+fn without_empty(method: &Method, uri: &Uri) -> Option<Uri> {
+    let query = uri.query()?;
+    let empty = |pair: &str| {
+        pair.split_once('=')
+            .is_none_or(|(_, value)| value.is_empty())
+    };
+    if !method.is_safe() || !query.split('&').any(empty) {
+        return None;
+    }
+    let said: Vec<&str> = query.split('&').filter(|pair| !empty(pair)).collect();
+    let target = match said.is_empty() {
+        true => uri.path().to_owned(),
+        false => format!("{}?{}", uri.path(), said.join("&")),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(target.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+fn request_id(request: &Request) -> RequestId {
+    let given = request.header(REQUEST_ID).filter(|id| {
+        (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+    });
+    RequestId(given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned))
+}
+
+/// Version 00 only: `00-<32 hex>-<16 hex>-<2 hex>`, neither id all zeros.
+fn trace_parent(request: &Request) -> Option<TraceParent> {
+    let text = request.header("traceparent")?;
+    let fields: Vec<&str> = text.split('-').collect();
+    let [version, trace, parent, flags] = fields[..] else {
+        return None;
+    };
+    let hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let some = |text: &str| text.bytes().any(|byte| byte != b'0');
+    let sane = version == "00"
+        && hex(trace, 32)
+        && hex(parent, 16)
+        && hex(flags, 2)
+        && some(trace)
+        && some(parent);
+    sane.then(|| TraceParent(text.to_owned()))
+}

@@ -1,0 +1,177 @@
+//! Whom a request comes from when proxies stand in between.
+//!
+//! A header that says so is worth as much as whoever sent it: it counts only from a trusted proxy, and of a list of
+//! addresses only as far as trusted proxies have written it, from its end (RFC 7239, section 8.1).
+
+use http::{HeaderMap, HeaderName, header};
+use landfall_core::config::IpNet;
+use std::net::{IpAddr, SocketAddr};
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// More hops than this are nobody's network.
+const MOST_HOPS: usize = 32;
+
+/// What is known of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::api) struct Client {
+    pub(in crate::api) address: IpAddr,
+    /// By https, as far as a trusted proxy says so.
+    pub(in crate::api) secure: bool,
+}
+
+/// Who sent a request that `peer` brought.
+pub(in crate::api) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Client {
+    let peer = peer.to_canonical();
+    let direct = Client {
+        address: peer,
+        secure: false,
+    };
+    if !is_trusted(peer, trusted) {
+        return direct;
+    }
+    let plain = hops(headers, &FORWARDED_FOR, address);
+    let standard = hops(headers, &header::FORWARDED, |hop| {
+        parameter(hop, "for").and_then(address)
+    });
+    let address = match (
+        last_untrusted(plain, trusted),
+        last_untrusted(standard, trusted),
+    ) {
+        (Some(one), None) | (None, Some(one)) => one,
+        (Some(one), Some(other)) if one == other => one,
+        // The proxy writes one of the two, and the client the other.
+        (Some(_), Some(_)) | (None, None) => peer,
+    };
+    Client {
+        address,
+        secure: is_secure(headers),
+    }
+}
+
+fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|network| network.contains(&address))
+}
+
+/// The hops a header lists, the nearest first; one that is no address ends them.
+fn hops(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    read: impl Fn(&str) -> Option<IpAddr>,
+) -> Vec<IpAddr> {
+    let values = headers.get_all(name).iter();
+    let texts: Vec<&str> = values.map(|value| value.to_str().unwrap_or("")).collect();
+    let listed = texts.iter().flat_map(|text| text.split(','));
+    let listed: Vec<&str> = listed.collect();
+    let nearest = listed.into_iter().rev().take(MOST_HOPS);
+    nearest.map_while(|hop| read(hop.trim())).collect()
+}
+
+/// The nearest that no trusted proxy has; the farthest when all are proxies.
+fn last_untrusted(hops: Vec<IpAddr>, trusted: &[IpNet]) -> Option<IpAddr> {
+    let stranger = hops.iter().find(|hop| !is_trusted(**hop, trusted));
+    stranger.or(hops.last()).copied()
+}
+
+/// One `name=value` of a `Forwarded` element.
+fn parameter<'h>(element: &'h str, name: &str) -> Option<&'h str> {
+    let parameters = element.split(';').filter_map(|pair| pair.split_once('='));
+    let mut named = parameters.filter(|(found, _)| found.trim().eq_ignore_ascii_case(name));
+    named
+        .next()
+        .map(|(_, value)| value.trim().trim_matches('"'))
+}
+
+/// With or without a port; an IPv6 address with one is in brackets.
+fn address(text: &str) -> Option<IpAddr> {
+    let alone = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'));
+    let found = alone.unwrap_or(text).parse::<IpAddr>().ok();
+    found
+        .or_else(|| text.parse::<SocketAddr>().ok().map(|both| both.ip()))
+        .map(|address| address.to_canonical())
+}
+
+/// What the nearest proxy says.
+fn is_secure(headers: &HeaderMap) -> bool {
+    let last = |name: &HeaderName| {
+        let value = headers.get_all(name).iter().next_back()?;
+        value.to_str().ok()?.rsplit(',').next()
+    };
+    let proto = last(&FORWARDED_PROTO).map(str::trim);
+    let standard = last(&header::FORWARDED).and_then(|hop| parameter(hop, "proto"));
+    proto
+        .or(standard)
+        .is_some_and(|proto| proto.eq_ignore_ascii_case("https"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(peer: &str, headers: &[(&str, &str)]) -> (String, bool) {
+        let trusted: Vec<IpNet> = ["10.0.0.0/8", "fd00::/8"]
+            .iter()
+            .map(|network| network.parse().unwrap())
+            .collect();
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().unwrap();
+            map.append(name, value.parse().unwrap());
+        }
+        let client = client(&map, peer.parse().unwrap(), &trusted);
+        (client.address.to_string(), client.secure)
+    }
+
+    #[test]
+    fn strangers_say_nothing_about_themselves() {
+        let told = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+        ];
+        assert_eq!(seen("9.9.9.9", &told), ("9.9.9.9".to_owned(), false));
+    }
+
+    #[test]
+    fn trusted_proxies_are_believed_as_far_as_they_wrote() {
+        for (value, client) in [
+            ("1.1.1.1", "1.1.1.1"),
+            ("6.6.6.6, 1.1.1.1, 10.2.0.1", "1.1.1.1"),
+            ("1.1.1.1:4711", "1.1.1.1"),
+            ("[2001:db8::1]:80", "2001:db8::1"),
+            ("::ffff:1.1.1.1", "1.1.1.1"),
+            ("6.6.6.6, nonsense, 10.2.0.1", "10.2.0.1"),
+            ("nonsense", "10.0.0.1"),
+        ] {
+            let told = [("x-forwarded-for", value), ("x-forwarded-proto", "https")];
+            assert_eq!(
+                seen("10.0.0.1", &told),
+                (client.to_owned(), true),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn forwarded_is_read_as_the_standard_has_it() {
+        let told = [(
+            "forwarded",
+            "for=6.6.6.6, For=\"[2001:db8::1]:80\";proto=https;by=10.0.0.2, for=10.0.0.7;proto=https",
+        )];
+        assert_eq!(seen("10.0.0.1", &told), ("2001:db8::1".to_owned(), true));
+        assert_eq!(
+            seen("10.0.0.1", &[("forwarded", "for=_hidden")]).0,
+            "10.0.0.1"
+        );
+    }
+
+    #[test]
+    fn two_headers_that_disagree_are_not_believed() {
+        let told = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=6.6.6.6")];
+        assert_eq!(seen("10.0.0.1", &told).0, "10.0.0.1");
+        let told = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")];
+        assert_eq!(seen("10.0.0.1", &told).0, "1.1.1.1");
+    }
+}

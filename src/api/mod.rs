@@ -1,0 +1,108 @@
+//! The HTTP API: one definition in code, from which the routes and `/openapi.json` are made.
+//!
+//! Owns what a request may look like and how an answer does. Decides nothing about files: handlers parse, call the
+//! core and translate. Refuses early what it can, and leaves nothing of what it refused.
+
+mod auth;
+mod batches;
+mod conditional;
+mod connection;
+mod content_disposition;
+mod events;
+mod files;
+mod health;
+mod idempotency;
+mod json;
+mod long_poll;
+mod metrics;
+mod middleware;
+mod openapi;
+pub mod problem;
+mod range;
+mod rate_limit;
+mod response;
+mod routes;
+pub mod schema;
+mod state;
+mod tus;
+mod uploads;
+mod webhooks;
+
+use batches::Batches;
+pub(crate) use connection::run;
+use events::Events;
+use files::Files;
+pub(crate) use files::{Download, download};
+pub use health::{Check, Checks, Health, HealthCheck, QueueFigures, Readiness, Status};
+pub(crate) use health::{healthz, readyz};
+use http::Method;
+pub use long_poll::{Waiters, Waiting};
+pub use metrics::Metrics;
+pub(crate) use metrics::metrics as metrics_page;
+pub(crate) use middleware::Middleware;
+pub use middleware::{REQUEST_ID, RequestId, TraceParent};
+use poem::{Response, Route, endpoint::make_sync, get};
+use poem_openapi::OpenApiService;
+pub use rate_limit::redis::SharedCounters;
+pub use rate_limit::{Counters, LocalCounters, SLOT_LEASE, Taken, today};
+pub(crate) use routes::Routes;
+use serde_json::Value;
+pub use state::{Shared, State};
+pub(crate) use tus::Tus;
+use uploads::Uploads;
+use webhooks::Webhooks;
+
+type Api = (Files, Uploads, Batches, Webhooks, Events);
+
+/// Paths that are in no definition.
+const PLAIN: [&str; 2] = ["/openapi.json", "/docs"];
+
+/// The paths of the API and their methods.
+#[must_use]
+pub(crate) fn routes() -> Routes {
+    let mut routes = Routes::of::<Api>();
+    for path in PLAIN {
+        routes.add(path, Method::GET);
+    }
+    // Its endpoint answers `Allow` by itself; here it has its label.
+    routes.add("/v1/tus", Method::POST);
+    routes.add("/v1/tus/{id}", Method::PATCH);
+    routes
+}
+
+/// Adds everything under `/v1`, and the definition of it.
+pub(crate) fn endpoints(route: Route) -> Route {
+    let definition = openapi::complete(&service().spec());
+    let (spec, page) = (pretty(&definition), openapi::docs::render(&definition));
+    route
+        .at("/openapi.json", get(make_sync(move |_| json(&spec))))
+        .at(
+            "/docs",
+            get(make_sync(move |_| openapi::docs::answer(&page))),
+        )
+        .at("/v1/tus", Tus)
+        .at("/v1/tus/:id", Tus)
+        .nest_no_strip("/v1", service())
+}
+
+/// The definition of the API, in OpenAPI 3.
+#[must_use]
+pub fn spec() -> String {
+    pretty(&openapi::complete(&service().spec()))
+}
+
+fn pretty(definition: &Value) -> String {
+    format!("{definition:#}")
+}
+
+fn service() -> OpenApiService<Api, ()> {
+    OpenApiService::new((Files, Uploads, Batches, Webhooks, Events), "Landfall", env!("CARGO_PKG_VERSION")).description(
+        "Takes files in, stores them verified, and announces each reliably. Ids are UUIDv7, times RFC 3339 in UTC, sizes bytes; every error is a problem (RFC 9457) with a stable code.",
+    )
+}
+
+fn json(text: &str) -> Response {
+    Response::builder()
+        .content_type("application/json")
+        .body(text.to_owned())
+}

@@ -1,0 +1,55 @@
+//! The definition of the API: what poem-openapi makes of the handlers, completed with what their types cannot say.
+//!
+//! Owns which problems each operation answers, the bounds of fields and the examples, and the description of the paths
+//! whose handlers have no such types. Refuses to say anything of an operation, a schema or a field that does not exist.
+
+pub(super) mod docs;
+mod operations;
+mod operators;
+mod problems;
+mod schemas;
+mod tus;
+
+use serde_json::Value;
+
+/// The definition, completed.
+///
+/// # Panics
+/// When a detail is about something that the definition does not have: every start and every test would say so.
+#[must_use]
+pub(super) fn complete(spec: &str) -> Value {
+    let mut spec: Value = serde_json::from_str(spec).expect("the definition is JSON");
+    add(&mut spec["paths"], operators::paths());
+    add(&mut spec["paths"], tus::paths());
+    add(&mut spec["components"]["schemas"], operators::schemas());
+    schemas::complete(&mut spec);
+    operations::complete(&mut spec);
+    tus::complete(&mut spec);
+    spec["components"]["examples"] = problems::examples();
+    spec
+}
+
+/// Adds the fields of `details`, object by object; what is no object takes the place of what was there.
+fn add(to: &mut Value, details: Value) {
+    match (to, details) {
+        (Value::Object(to), Value::Object(details)) => {
+            for (name, detail) in details {
+                add(to.entry(name).or_insert(Value::Null), detail);
+            }
+        }
+        (to, details) => *to = details,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn details_are_added_to_what_is_there() {
+        let mut value = json!({"a": {"b": 1, "c": 2}});
+        add(&mut value, json!({"a": {"c": 3, "d": [4]}}));
+        assert_eq!(value, json!({"a": {"b": 1, "c": 3, "d": [4]}}));
+    }
+}

@@ -1,0 +1,258 @@
+//! What each error of the core becomes.
+
+use super::{Code, FieldError, Problem};
+use http::HeaderValue;
+use landfall_core::{
+    batches::{self, JoinError},
+    content::NotAllowed,
+    db,
+    files::{AcceptError, DeleteError, InvalidName},
+    idempotency::KeepError,
+    outbox::{AgainError, WriteError},
+    page::InvalidCursor,
+    staging::StagingError,
+    storage::{NotAKey, StorageError},
+    uploads::UploadError,
+    usage::QuotaError,
+    webhooks::WebhookError,
+};
+use sea_orm::DbErr;
+
+impl From<DbErr> for Problem {
+    fn from(error: DbErr) -> Self {
+        if db::is_transient(&error) {
+            Self::unavailable(error)
+        } else {
+            Self::failed(error)
+        }
+    }
+}
+
+impl From<InvalidCursor> for Problem {
+    fn from(error: InvalidCursor) -> Self {
+        Self::field(Code::InvalidCursor, "cursor", error.to_string())
+    }
+}
+
+impl From<InvalidName> for Problem {
+    fn from(error: InvalidName) -> Self {
+        Self::field(Code::InvalidName, "filename", error.to_string())
+    }
+}
+
+impl From<NotAKey> for Problem {
+    fn from(error: NotAKey) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<AcceptError> for Problem {
+    fn from(error: AcceptError) -> Self {
+        match error {
+            AcceptError::Batch(error @ JoinError::Unknown(_)) => {
+                Self::field(Code::NotFound, "batch_id", error.to_string())
+            }
+            AcceptError::Batch(error @ JoinError::Closed(_)) => {
+                Self::field(Code::Conflict, "batch_id", error.to_string())
+            }
+            AcceptError::Key(error) => error.into(),
+            AcceptError::Quota(error) => error.into(),
+            AcceptError::Batch(JoinError::Database(error)) | AcceptError::Database(error) => {
+                error.into()
+            }
+        }
+    }
+}
+
+impl From<KeepError> for Problem {
+    fn from(error: KeepError) -> Self {
+        match error {
+            KeepError::LockLost => Self::in_flight(),
+            KeepError::Answer(cause) => Self::failed(cause),
+            KeepError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<JoinError> for Problem {
+    fn from(error: JoinError) -> Self {
+        AcceptError::Batch(error).into()
+    }
+}
+
+impl From<batches::CreateError> for Problem {
+    fn from(error: batches::CreateError) -> Self {
+        match error {
+            batches::CreateError::Key(error) => error.into(),
+            batches::CreateError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<batches::FinalizeError> for Problem {
+    fn from(error: batches::FinalizeError) -> Self {
+        match error {
+            batches::FinalizeError::NotFound => Self::not_found("batch"),
+            batches::FinalizeError::Outbox(error) => error.into(),
+            batches::FinalizeError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<UploadError> for Problem {
+    fn from(error: UploadError) -> Self {
+        let code = match error {
+            UploadError::NotFound => return Self::not_found("upload"),
+            UploadError::Batch(error) => return error.into(),
+            UploadError::Key(error) => return error.into(),
+            UploadError::Outbox(error) => return error.into(),
+            UploadError::Staging(error) => return error.into(),
+            UploadError::Database(error) => return error.into(),
+            UploadError::Lost(cause) => return Self::failed(cause),
+            UploadError::BrokenOff(cause) => {
+                return crate::api::connection::body::broken_off(cause.as_ref());
+            }
+            UploadError::NoSuchPart { .. } => Code::NotFound,
+            UploadError::Closed(_) => Code::UploadClosed,
+            UploadError::Joined => Code::Forbidden,
+            UploadError::WrongOffset { .. } => Code::Conflict,
+            UploadError::Locked | UploadError::Preempted => Code::InFlight,
+            UploadError::TooLarge { .. } => Code::TooLarge,
+            UploadError::Empty => Code::EmptyFile,
+            UploadError::NotAllowed(error) => return error.into(),
+            UploadError::Quota(error) => return error.into(),
+            UploadError::LengthFixed { .. } | UploadError::CannotJoin(_) => Code::MalformedRequest,
+            UploadError::ChecksumMismatch => Code::ChecksumMismatch,
+            UploadError::SizeMismatch { .. } => Code::SizeMismatch,
+            UploadError::DigestMismatch => Code::DigestMismatch,
+            UploadError::PartConflict => Code::PartConflict,
+            UploadError::PartsMissing(_) => Code::PartsMissing,
+            UploadError::Stalled => Code::RequestTimeout,
+        };
+        let problem = Self::new(code, sentence(&error.to_string()));
+        if code == Code::InFlight {
+            problem.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
+        } else {
+            problem
+        }
+    }
+}
+
+/// With a capital and a full stop.
+fn sentence(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(char::to_uppercase);
+    format!(
+        "{}{}.",
+        first.into_iter().flatten().collect::<String>(),
+        chars.as_str()
+    )
+}
+
+impl From<DeleteError> for Problem {
+    fn from(error: DeleteError) -> Self {
+        match error {
+            DeleteError::NotFound => Self::not_found("file"),
+            error @ DeleteError::NotStored(_) => Self::new(Code::NotStored, error.to_string()),
+            DeleteError::Database(error) => error.into(),
+            DeleteError::Outbox(error) => error.into(),
+        }
+    }
+}
+
+impl From<WriteError> for Problem {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Database(error) => error.into(),
+            other => Self::failed(other),
+        }
+    }
+}
+
+impl From<NotAllowed> for Problem {
+    fn from(error: NotAllowed) -> Self {
+        let field = match error {
+            NotAllowed::Extension(_) | NotAllowed::OtherExtension(_) => "filename",
+            NotAllowed::Type(_) | NotAllowed::Bytes { .. } | NotAllowed::NoImage(_) => {
+                "content_type"
+            }
+        };
+        Self::field(Code::TypeNotAllowed, field, error.to_string())
+    }
+}
+
+impl From<QuotaError> for Problem {
+    fn from(error: QuotaError) -> Self {
+        match error {
+            QuotaError::Exceeded { .. } => {
+                Self::new(Code::QuotaExceeded, sentence(&error.to_string()))
+            }
+            QuotaError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<StagingError> for Problem {
+    fn from(error: StagingError) -> Self {
+        match error {
+            StagingError::Full => Self::new(
+                Code::StagingFull,
+                "Staging has no room for this upload now; what was sent of it is discarded. Try again later.",
+            )
+            .with_header(http::header::RETRY_AFTER, HeaderValue::from_static("60")),
+            StagingError::TooLarge { limit } => {
+                Self::new(Code::TooLarge, format!("The largest file taken in has {limit} bytes."))
+            }
+            StagingError::WrongSize { expected, found } => Self::new(
+                Code::SizeMismatch,
+                format!("{expected} bytes were declared, {found} came."),
+            ),
+            StagingError::Body(cause) => crate::api::connection::body::broken_off(cause.as_ref()),
+            other if other.is_transient() => Self::unavailable(other),
+            other => Self::failed(other),
+        }
+    }
+}
+
+impl From<StorageError> for Problem {
+    fn from(error: StorageError) -> Self {
+        if error.is_transient() {
+            Self::unavailable(error)
+        } else {
+            Self::failed(error)
+        }
+    }
+}
+
+impl From<WebhookError> for Problem {
+    fn from(error: WebhookError) -> Self {
+        match error {
+            WebhookError::Invalid(faults) => {
+                let mut problem = Self::new(
+                    Code::MalformedRequest,
+                    "Fields of the webhook are not allowed; `errors` names each.",
+                );
+                let errors = faults.into_iter();
+                problem.errors = errors
+                    .map(|fault| FieldError::new(fault.field, fault.message))
+                    .collect();
+                problem
+            }
+            WebhookError::NotFound => Self::not_found("webhook"),
+            WebhookError::Event(error) => error.into(),
+            WebhookError::Key(error) => error.into(),
+            WebhookError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<AgainError> for Problem {
+    fn from(error: AgainError) -> Self {
+        match error {
+            AgainError::NoSuchEvent => Self::not_found("event"),
+            AgainError::NoSuchEndpoint => Self::not_found("active webhook"),
+            AgainError::NotSubscribed => Self::new(Code::Conflict, error.to_string()),
+            AgainError::Database(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Limits counted by all processes together, in Redis; by each alone while Redis is away.
+
+use crate::api::{Counters, LocalCounters, SLOT_LEASE, Taken, today};
+use futures::{FutureExt, future::BoxFuture};
+use landfall_queue::{Limiter, QueueError, Redis};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// How long a count may take: a request waits for it.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long Redis is left alone after it failed.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Sums outlive their day a little: clocks differ.
+const KEEP_SUMS: Duration = Duration::from_secs(26 * 60 * 60);
+
+/// See the module.
+#[derive(Debug)]
+pub struct SharedCounters {
+    shared: Limiter,
+    own: LocalCounters,
+    away_until: Mutex<Option<Instant>>,
+}
+
+impl SharedCounters {
+    /// Sends nothing yet.
+    #[must_use]
+    pub fn new(redis: Redis) -> Self {
+        Self {
+            shared: Limiter::new(redis),
+            own: LocalCounters::default(),
+            away_until: Mutex::default(),
+        }
+    }
+
+    /// What Redis answers in time, unless it failed a moment ago.
+    async fn ask<T>(&self, asked: impl Future<Output = Result<T, QueueError>>) -> Option<T> {
+        let away_until = || {
+            self.away_until
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+        };
+        if away_until().is_some_and(|until| Instant::now() < until) {
+            return None;
+        }
+        if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, asked).await {
+            *away_until() = None;
+            return Some(answer);
+        }
+        let before = away_until().replace(Instant::now() + PAUSE);
+        if before.is_none() {
+            tracing::warn!("limits are counted by this process alone until Redis answers again");
+        }
+        None
+    }
+}
+
+impl Counters for SharedCounters {
+    fn take<'a>(&'a self, subject: &'a str, per_second: u32, burst: u32) -> BoxFuture<'a, Taken> {
+        async move {
+            match self.ask(self.shared.rate(subject, per_second, burst)).await {
+                Some(taken) => Taken {
+                    allowed: taken.allowed,
+                    left: taken.left,
+                    retry_after: taken.retry_after,
+                    full_after: taken.full_after,
+                },
+                None => self.own.take(subject, per_second, burst).await,
+            }
+        }
+        .boxed()
+    }
+
+    fn add<'a>(&'a self, subject: &'a str, bytes: u64) -> BoxFuture<'a, u64> {
+        async move {
+            let name = format!("{subject}:{}", today());
+            match self.ask(self.shared.add(&name, bytes, KEEP_SUMS)).await {
+                Some(sum) => sum,
+                None => self.own.add(subject, bytes).await,
+            }
+        }
+        .boxed()
+    }
+
+    fn enter<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool> {
+        async move {
+            let holder = upload.to_string();
+            let entered = self.shared.enter(subject, &holder, most, SLOT_LEASE);
+            match self.ask(entered).await {
+                Some(entered) => entered,
+                None => self.own.enter(subject, upload, most).await,
+            }
+        }
+        .boxed()
+    }
+
+    fn leave<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()> {
+        async move {
+            // It may have been let in by either. What Redis does not hear ends with its lease.
+            let holder = upload.to_string();
+            self.ask(self.shared.leave(subject, &holder)).await;
+            self.own.leave(subject, upload).await;
+        }
+        .boxed()
+    }
+}

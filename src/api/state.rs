@@ -1,0 +1,39 @@
+//! What handlers work with.
+
+use super::{
+    health::HealthCheck, long_poll::Waiters, metrics::Metrics, rate_limit::Counters, routes::Routes,
+};
+use landfall_core::context::Landfall;
+use std::{ops::Deref, sync::Arc};
+use tokio_util::sync::CancellationToken;
+
+/// The API of one process; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct State(Arc<Shared>);
+
+/// What all handlers share.
+#[derive(Debug)]
+pub struct Shared {
+    pub landfall: Landfall,
+    pub waiters: Waiters,
+    pub health: HealthCheck,
+    pub counters: Arc<dyn Counters>,
+    pub metrics: Metrics,
+    pub routes: Routes,
+    /// Set when the process is to end: whoever waits then answers at once.
+    pub stop: CancellationToken,
+}
+
+impl State {
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl Deref for State {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}

@@ -1,0 +1,269 @@
+//! `/v1/uploads`: upload sessions.
+
+use super::{
+    auth::Uploader,
+    files::{declared, to_wire, upload_fields},
+    idempotency::{Idempotent, detached},
+    json::Json,
+    middleware::TraceParent,
+    problem::{Code, Problem},
+    response::{Answer, NoContent},
+    schema,
+    state::State,
+};
+use entity::{
+    UploadId,
+    upload::{Model, UploadKind, UploadStatus},
+};
+use futures::{StreamExt, TryStreamExt};
+use http::{HeaderMap, header};
+use landfall_core::{
+    context::Landfall,
+    files::{FileName, Scope},
+    tokens::Identity,
+    uploads::{self, Bytestream, NewPart, NewUpload, Ranges, Shape},
+};
+use poem::{Request, RequestBody, Result, web::Data};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions, OpenApi,
+    param::Path,
+    registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry},
+};
+use std::{fmt, time::Instant};
+use uuid::Uuid;
+
+/// Uploads that arrive in parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Uploads;
+
+#[OpenApi(prefix_path = "/v1")]
+impl Uploads {
+    /// Begin an upload in parts
+    ///
+    /// Send the parts in any order and in parallel, then complete the upload.
+    #[oai(path = "/uploads", method = "post", operation_id = "createUpload")]
+    async fn create(
+        &self,
+        caller: Uploader,
+        state: Data<&State>,
+        idempotent: Idempotent,
+        request: &Request,
+        body: Json<schema::NewUpload>,
+    ) -> Result<Answer<schema::Session, 201>, Problem> {
+        let Json { value, digest } = body;
+        let landfall = state.landfall.clone();
+        let trace = request.data::<TraceParent>().map(|trace| trace.0.clone());
+        let (shape, new) = checked(&landfall, &caller.0, value, trace)?;
+        let work = async move |keep| Ok(uploads::create(&landfall, shape, new, keep).await?);
+        idempotent
+            .once(&state, &caller.0, digest, begun, work)
+            .await
+    }
+
+    /// See an upload in parts
+    #[oai(path = "/uploads/:id", method = "get", operation_id = "getUpload")]
+    async fn get(
+        &self,
+        caller: Uploader,
+        state: Data<&State>,
+        id: Path<Uuid>,
+    ) -> Result<Answer<schema::Session>, Problem> {
+        let landfall = &state.landfall;
+        let row = find(landfall, &caller.0.sees(), UploadId(id.0)).await?;
+        let received = match row.status {
+            UploadStatus::Complete => Ranges::all(row.total_parts.unwrap_or(0).unsigned_abs()),
+            _ => Ranges::received(landfall.db.read(), row.id).await?,
+        };
+        let status = uploads::status_at(&row, landfall.clock.now());
+        Answer::new(&schema::Session::of(&row, status, &received))
+    }
+
+    /// Send a part
+    ///
+    /// Its bytes are the body. The same bytes again change nothing; other bytes are a conflict.
+    #[oai(
+        path = "/uploads/:id/parts/:number",
+        method = "put",
+        operation_id = "putPart"
+    )]
+    async fn put_part(
+        &self,
+        caller: Uploader,
+        state: Data<&State>,
+        id: Path<Uuid>,
+        /// From 1.
+        number: Path<u32>,
+        body: PartBody,
+    ) -> Result<Answer<schema::Part>, Problem> {
+        let part = NewPart {
+            number: number.0,
+            content_length: body.length(),
+            digest: declared(&body.headers)?,
+        };
+        let (landfall, scope) = (&state.landfall, caller.0.sees());
+        let begun = Instant::now();
+        let put = uploads::put_part(landfall, &scope, UploadId(id.0), part, body.bytes).await;
+        state.metrics.staged(put.is_ok(), begun.elapsed());
+        let put = put?;
+        state.metrics.received(put.size);
+        Answer::new(&schema::Part {
+            part_number: put.number,
+            size_bytes: put.size,
+            sha256: put.sha256.to_string(),
+        })
+    }
+
+    /// Complete an upload in parts
+    ///
+    /// When all its parts are there, its file is staged; it is stored by a job. Again it answers the same file.
+    #[oai(
+        path = "/uploads/:id/complete",
+        method = "post",
+        operation_id = "completeUpload"
+    )]
+    async fn complete(
+        &self,
+        caller: Uploader,
+        state: Data<&State>,
+        id: Path<Uuid>,
+    ) -> Result<Answer<schema::File, 202>, Problem> {
+        let (state, scope) = (state.clone(), caller.0.sees());
+        detached(async move {
+            let row = uploads::complete(&state.landfall, &scope, UploadId(id.0)).await?;
+            let location = format!("/v1/files/{}", row.id);
+            Answer::new(&to_wire(&state, row).await?)?.with(header::LOCATION, &location)
+        })
+        .await
+    }
+
+    /// Give an upload in parts up
+    ///
+    /// Its file fails, and its bytes are deleted. One that is complete is not an upload any more: delete its file.
+    #[oai(path = "/uploads/:id", method = "delete", operation_id = "abortUpload")]
+    async fn abort(
+        &self,
+        caller: Uploader,
+        state: Data<&State>,
+        id: Path<Uuid>,
+    ) -> Result<NoContent, Problem> {
+        let (landfall, scope) = (state.landfall.clone(), caller.0.sees());
+        detached(async move {
+            let row = find(&landfall, &scope, UploadId(id.0)).await?;
+            if row.status == UploadStatus::Complete {
+                return Err(Problem::new(
+                    Code::UploadClosed,
+                    "The upload is complete; delete its file instead.",
+                ));
+            }
+            uploads::abort(&landfall, &scope, row.id).await?;
+            Ok(NoContent)
+        })
+        .await
+    }
+}
+
+fn begun(row: &Model) -> Result<Answer<schema::Session, 201>, Problem> {
+    let location = format!("/v1/uploads/{}", row.id);
+    let session = schema::Session::of(row, row.status, &Ranges::default());
+    Answer::new(&session)?.with(header::LOCATION, &location)
+}
+
+/// A session; uploads of other protocols are not seen here.
+async fn find(landfall: &Landfall, scope: &Scope, id: UploadId) -> Result<Model, Problem> {
+    let row = uploads::get(landfall.db.read(), scope, id).await?;
+    match row.kind {
+        UploadKind::Parts => Ok(row),
+        _ => Err(Problem::not_found("upload")),
+    }
+}
+
+/// What is asked for, when it can be.
+fn checked(
+    landfall: &Landfall,
+    caller: &Identity,
+    asked: schema::NewUpload,
+    traceparent: Option<String>,
+) -> Result<(Shape, NewUpload), Problem> {
+    let mut said = upload_fields::Said::default();
+    if let Some(metadata) = &asked.metadata {
+        said.take("metadata", &metadata.to_string())?;
+    }
+    if let Some(batch) = asked.batch_id {
+        said.take("batch_id", &batch.to_string())?;
+    }
+    if let Some(sha256) = &asked.sha256 {
+        said.take("sha256", sha256)?;
+    }
+    let new = NewUpload {
+        owner: caller.owner.clone(),
+        original_filename: FileName::parse(&asked.original_filename).map_err(|error| {
+            Problem::field(Code::InvalidName, "original_filename", error.to_string())
+        })?,
+        content_type: upload_fields::content_type(asked.content_type.as_deref())?,
+        declared_sha256: said.sha256,
+        expires_in: said.life(&landfall.config),
+        metadata: said.metadata.unwrap_or_else(|| serde_json::json!({})),
+        batch_id: said.batch_id,
+        traceparent,
+        tus_metadata: None,
+        tus_concat: None,
+    };
+    let shape = Shape::Parts {
+        total: asked.total_size_bytes,
+        chunk: asked.chunk_size_bytes,
+    };
+    Ok((shape, new))
+}
+
+/// The bytes of a part, and what is said of them.
+struct PartBody {
+    headers: HeaderMap,
+    bytes: Bytestream,
+}
+
+impl fmt::Debug for PartBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartBody").finish_non_exhaustive()
+    }
+}
+
+impl PartBody {
+    /// Said beforehand, in bytes.
+    fn length(&self) -> Option<u64> {
+        let value = self.headers.get(header::CONTENT_LENGTH)?;
+        value.to_str().ok()?.parse().ok()
+    }
+}
+
+impl<'a> ApiExtractor<'a> for PartBody {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(_: &mut Registry) {}
+
+    fn request_meta() -> Option<MetaRequest> {
+        let bytes = MetaSchema::new_with_format("string", "binary");
+        Some(MetaRequest {
+            description: Some("The bytes of the part."),
+            content: vec![MetaMediaType {
+                content_type: "application/octet-stream",
+                schema: MetaSchemaRef::Inline(Box::new(bytes)),
+            }],
+            required: true,
+        })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _: ExtractParamOptions<()>,
+    ) -> Result<Self> {
+        let bytes = body.take()?.into_bytes_stream();
+        Ok(Self {
+            headers: request.headers().clone(),
+            bytes: bytes.map_err(Into::into).boxed(),
+        })
+    }
+}

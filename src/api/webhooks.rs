@@ -1,0 +1,282 @@
+//! `/v1/webhooks`.
+
+use super::{
+    auth::Admin,
+    idempotency::Idempotent,
+    json::Json,
+    problem::{Code, Problem},
+    response::{Answer, NoContent},
+    schema,
+    state::State,
+};
+use entity::{WebhookId, delivery};
+use http::header;
+use landfall_core::{
+    digest::Sha256Digest,
+    outbox,
+    page::{DEFAULT_LIMIT, PageRequest},
+    webhooks::{self, NewWebhook, WebhookPatch, signing::Secret},
+};
+use poem::web::Data;
+use poem_openapi::{
+    OpenApi,
+    param::{Path, Query},
+};
+use uuid::Uuid;
+
+/// Webhook endpoints and what they were told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Webhooks;
+
+#[OpenApi(prefix_path = "/v1")]
+impl Webhooks {
+    /// Create a webhook endpoint
+    ///
+    /// Its secret is in this answer and in no later one.
+    #[oai(path = "/webhooks", method = "post", operation_id = "createWebhook")]
+    async fn create(
+        &self,
+        caller: Admin,
+        state: Data<&State>,
+        idempotent: Idempotent,
+        body: Json<schema::NewWebhook>,
+    ) -> Result<Answer<schema::Webhook, 201>, Problem> {
+        let Json { value, digest } = body;
+        let landfall = state.landfall.clone();
+        let work = async move |keep| {
+            let new = NewWebhook {
+                url: value.url,
+                event_types: value.event_types.unwrap_or_default(),
+                description: value.description.unwrap_or_default(),
+                secret: value.secret.map(Into::into),
+                active: value.active.unwrap_or(true),
+            };
+            let (db, clock) = (&landfall.db, &landfall.clock);
+            let sealing = &landfall.config.webhooks.sealing;
+            Ok(webhooks::create(db, clock, sealing, new, keep).await?)
+        };
+        idempotent
+            .once(&state, &caller.0, digest, created, work)
+            .await
+    }
+
+    /// List webhook endpoints
+    ///
+    /// Newest first.
+    #[oai(path = "/webhooks", method = "get", operation_id = "listWebhooks")]
+    async fn list(
+        &self,
+        _caller: Admin,
+        state: Data<&State>,
+        /// How many; 50 when absent.
+        #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
+        limit: Query<Option<u64>>,
+        /// `next_cursor` of the page before.
+        cursor: Query<Option<String>>,
+    ) -> Result<Answer<schema::Page<schema::Webhook>>, Problem> {
+        let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
+        let page = webhooks::list(&state.landfall.db, page).await?;
+        Answer::new(&schema::Page::from(page.map(schema::Webhook::from)))
+    }
+
+    /// See a webhook endpoint
+    #[oai(path = "/webhooks/:id", method = "get", operation_id = "getWebhook")]
+    async fn get(
+        &self,
+        _caller: Admin,
+        state: Data<&State>,
+        id: Path<Uuid>,
+    ) -> Result<Answer<schema::Webhook>, Problem> {
+        let webhook = webhooks::get(&state.landfall.db, WebhookId(id.0)).await?;
+        Answer::new(&schema::Webhook::from(webhook))
+    }
+
+    /// Change a webhook endpoint
+    ///
+    /// Deliveries that are pending go to the new URL.
+    #[oai(
+        path = "/webhooks/:id",
+        method = "patch",
+        operation_id = "updateWebhook"
+    )]
+    async fn update(
+        &self,
+        _caller: Admin,
+        state: Data<&State>,
+        id: Path<Uuid>,
+        body: Json<schema::WebhookPatch>,
+    ) -> Result<Answer<schema::Webhook>, Problem> {
+        let patch = WebhookPatch {
+            url: body.value.url,
+            event_types: body.value.event_types,
+            description: body.value.description,
+            active: body.value.active,
+        };
+        let landfall = &state.landfall;
+        let id = WebhookId(id.0);
+        let webhook = webhooks::update(&landfall.db, &landfall.clock, id, patch).await?;
+        Answer::new(&schema::Webhook::from(webhook))
+    }
+
+    /// Delete a webhook endpoint
+    ///
+    /// Its pending deliveries end `failed`.
+    #[oai(
+        path = "/webhooks/:id",
+        method = "delete",
+        operation_id = "deleteWebhook"
+    )]
+    async fn delete(
+        &self,
+        _caller: Admin,
+        state: Data<&State>,
+        id: Path<Uuid>,
+    ) -> Result<NoContent, Problem> {
+        let landfall = &state.landfall;
+        webhooks::delete(&landfall.db, &landfall.clock, WebhookId(id.0)).await?;
+        Ok(NoContent)
+    }
+
+    /// Give a webhook endpoint a new secret
+    ///
+    /// The old one signs too for a day.
+    #[oai(
+        path = "/webhooks/:id/rotate-secret",
+        method = "post",
+        operation_id = "rotateSecret"
+    )]
+    async fn rotate_secret(
+        &self,
+        caller: Admin,
+        state: Data<&State>,
+        idempotent: Idempotent,
+        id: Path<Uuid>,
+    ) -> Result<Answer<schema::Webhook>, Problem> {
+        let landfall = state.landfall.clone();
+        let work = async move |keep| {
+            let (db, clock) = (&landfall.db, &landfall.clock);
+            let sealing = &landfall.config.webhooks.sealing;
+            Ok(webhooks::rotate_secret(db, clock, sealing, WebhookId(id.0), keep).await?)
+        };
+        let nothing = Sha256Digest::of(b"");
+        idempotent
+            .once(&state, &caller.0, nothing, rotated, work)
+            .await
+    }
+
+    /// Send a `webhook.test` event to this endpoint alone
+    #[oai(
+        path = "/webhooks/:id/test",
+        method = "post",
+        operation_id = "testWebhook"
+    )]
+    async fn test(
+        &self,
+        caller: Admin,
+        state: Data<&State>,
+        idempotent: Idempotent,
+        id: Path<Uuid>,
+    ) -> Result<Answer<schema::Event, 202>, Problem> {
+        let landfall = state.landfall.clone();
+        let work = async move {
+            let id = WebhookId(id.0);
+            let (event, due) = webhooks::test(&landfall.db, &landfall.clock, id).await?;
+            landfall.dispatch.deliver(&due).await;
+            let detail = outbox::get(&landfall.db, event).await?;
+            let detail = detail.ok_or_else(|| Problem::not_found("event"))?;
+            Answer::new(&schema::Event::from(detail))?
+                .with(header::LOCATION, &format!("/v1/events/{event}"))
+        };
+        idempotent
+            .at_least_once(&state, &caller.0, Sha256Digest::of(b""), work)
+            .await
+    }
+
+    /// List deliveries to a webhook endpoint
+    ///
+    /// Newest first, with their attempts.
+    #[oai(
+        path = "/webhooks/:id/deliveries",
+        method = "get",
+        operation_id = "listDeliveries"
+    )]
+    async fn deliveries(
+        &self,
+        _caller: Admin,
+        state: Data<&State>,
+        id: Path<Uuid>,
+        status: Query<Option<schema::DeliveryStatus>>,
+        /// How many; 50 when absent.
+        #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
+        limit: Query<Option<u64>>,
+        /// `next_cursor` of the page before.
+        cursor: Query<Option<String>>,
+    ) -> Result<Answer<schema::Page<schema::Delivery>>, Problem> {
+        let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
+        let (db, id) = (&state.landfall.db, WebhookId(id.0));
+        webhooks::get(db, id).await?;
+        let status = status.0.map(delivery::DeliveryStatus::from);
+        let page = outbox::deliveries(db, id, status, page).await?;
+        Answer::new(&schema::Page::from(page.map(schema::Delivery::from)))
+    }
+
+    /// Announce events to a webhook endpoint again
+    #[oai(
+        path = "/webhooks/:id/replay",
+        method = "post",
+        operation_id = "replayWebhook"
+    )]
+    async fn replay(
+        &self,
+        caller: Admin,
+        state: Data<&State>,
+        idempotent: Idempotent,
+        id: Path<Uuid>,
+        body: Json<schema::Replay>,
+    ) -> Result<Answer<schema::Replayed, 202>, Problem> {
+        let Json { value, digest } = body;
+        let status = value.status.map(delivery::DeliveryStatus::from);
+        if status == Some(delivery::DeliveryStatus::Pending) {
+            return Err(Problem::field(
+                Code::MalformedRequest,
+                "status",
+                "what is pending is under way; allowed are delivered and failed",
+            ));
+        }
+        let replay = outbox::Replay {
+            since: value.since,
+            until: value.until,
+            status,
+        };
+        let landfall = state.landfall.clone();
+        let work = async move {
+            let id = WebhookId(id.0);
+            webhooks::get(&landfall.db, id).await?;
+            let dispatch = &*landfall.dispatch;
+            let count = outbox::replay(&landfall.db, &landfall.clock, dispatch, id, replay).await?;
+            Answer::new(&schema::Replayed { count })
+        };
+        idempotent
+            .at_least_once(&state, &caller.0, digest, work)
+            .await
+    }
+}
+
+type Shown = (webhooks::Webhook, Secret);
+
+fn created(created: &Shown) -> Result<Answer<schema::Webhook, 201>, Problem> {
+    let location = format!("/v1/webhooks/{}", created.0.id);
+    let answer = Answer::new(&with_secret(created))?.sealed();
+    answer.with(header::LOCATION, &location)
+}
+
+fn rotated(rotated: &Shown) -> Result<Answer<schema::Webhook>, Problem> {
+    Ok(Answer::new(&with_secret(rotated))?.sealed())
+}
+
+fn with_secret((webhook, secret): &Shown) -> schema::Webhook {
+    schema::Webhook {
+        secret: Some(secret.expose().to_owned()),
+        ..webhook.clone().into()
+    }
+}

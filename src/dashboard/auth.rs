@@ -1,0 +1,206 @@
+//! The way to every page: who looks, whether they may, where the request comes from, and what a browser may do with
+//! the answer. No page can be reached around it.
+
+use super::{
+    error::Refusal,
+    layout::{Page, notice_of},
+    session::{self, CSRF_FIELD, CSRF_HEADER, Visitor},
+    state::Dashboard,
+};
+use http::{HeaderValue, Method, StatusCode, header};
+use landfall_core::tokens::TokenScope;
+use poem::{
+    Body, Endpoint, IntoResponse, Request, Response, Result, endpoint::BoxEndpoint,
+    error::ReadBodyError,
+};
+use url::form_urlencoded;
+
+/// Scripts and styles are ours and in files; nothing is loaded from, sent to or framed by anybody else.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+    form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The most bytes a form of the dashboard has.
+const LARGEST_FORM: usize = 64 * 1024;
+
+/// What a visitor needs to see a page. To change something they need `admin` besides, unless it is
+/// `Open` or `Upload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing: assets and the sign-in page, which look after themselves.
+    Open,
+    /// To be signed in.
+    SignedIn,
+    /// A scope.
+    Scope(TokenScope),
+    /// The scope `upload`, which is enough to send files as well.
+    Upload,
+}
+
+/// Sees figures, and its owner's files.
+pub(crate) const READ: Need = Need::Scope(TokenScope::Read);
+/// Sees everything.
+pub(crate) const ADMIN: Need = Need::Scope(TokenScope::Admin);
+
+/// One way to one page.
+pub(super) struct Gate {
+    pub(super) dashboard: Dashboard,
+    pub(super) need: Need,
+    pub(super) page: BoxEndpoint<'static, Response>,
+}
+
+impl Endpoint for Gate {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> Result<Response> {
+        let mut visitor = None;
+        let outcome = self.pass(&mut request, &mut visitor).await;
+        let outcome = match outcome {
+            Ok(()) => {
+                request.set_data(self.dashboard.clone());
+                self.page.call(request).await.map_err(Refusal::of)
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let mut response = outcome.unwrap_or_else(|refusal| refuse(refusal, visitor.as_ref()));
+        if let Some(cookie) = visitor.and_then(|visitor| visitor.set_cookie) {
+            response.headers_mut().append(header::SET_COOKIE, cookie);
+        }
+        protect(&mut response);
+        Ok(response)
+    }
+}
+
+impl Gate {
+    async fn pass(
+        &self,
+        request: &mut Request,
+        visitor: &mut Option<Visitor>,
+    ) -> Result<(), Refusal> {
+        if !session::is_own_host(&self.dashboard, request) {
+            return Err(Refusal::new(
+                StatusCode::MISDIRECTED_REQUEST,
+                "Not under this name",
+                "Without tokens this server is for its own machine: call it by a loopback address, or set server.public_url.",
+            ));
+        }
+        let changes = !is_safe(request.method());
+        if changes && !session::is_own(&self.dashboard, request) {
+            return Err(elsewhere());
+        }
+        if self.need == Need::Open {
+            return Ok(());
+        }
+        let found = session::visitor(&self.dashboard, request).await?;
+        let mut found = found.ok_or_else(|| sign_in_first(request))?;
+        found.notice = notice_of(&self.dashboard, request, &found).await?;
+        *visitor = Some(found.clone());
+        if let Need::Scope(scope) = self.need {
+            require(&found, scope)?;
+            if changes {
+                require(&found, TokenScope::Admin)?;
+            }
+        }
+        if self.need == Need::Upload {
+            require(&found, TokenScope::Upload)?;
+        }
+        if changes {
+            check_csrf(request, &found).await?;
+        }
+        request.set_data(found);
+        Ok(())
+    }
+}
+
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+fn require(visitor: &Visitor, scope: TokenScope) -> Result<(), Refusal> {
+    if visitor.identity.may(scope) {
+        return Ok(());
+    }
+    Err(Refusal::forbidden(format!(
+        "This needs a token with the scope `{scope}`."
+    )))
+}
+
+/// A page leads to the sign-in and back; a stream, which cannot be led anywhere, just ends.
+fn sign_in_first(request: &Request) -> Refusal {
+    let uri = request.uri();
+    if uri.path().starts_with("/live/") {
+        return Refusal::new(StatusCode::UNAUTHORIZED, "Signed out", "Sign in again.");
+    }
+    let here = uri.path_and_query().map_or("/", |path| path.as_str());
+    if !is_safe(request.method()) || here == "/" {
+        return Refusal::see_other("/sign-in");
+    }
+    let next: String = form_urlencoded::byte_serialize(here.as_bytes()).collect();
+    Refusal::see_other(&format!("/sign-in?next={next}"))
+}
+
+fn elsewhere() -> Refusal {
+    Refusal::forbidden(
+        "The request does not come from a page of this dashboard. Load the page again and repeat it.",
+    )
+}
+
+/// The token is in a header, or in the form, which is put back for the page to read.
+async fn check_csrf(request: &mut Request, visitor: &Visitor) -> Result<(), Refusal> {
+    if let Some(token) = request.header(CSRF_HEADER) {
+        return same(token, &visitor.csrf);
+    }
+    let body = request.take_body().into_bytes_limit(LARGEST_FORM).await;
+    let body = body.map_err(|error| match error {
+        ReadBodyError::PayloadTooLarge => Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "Too large",
+            "The form is too large.",
+        ),
+        _ => Refusal::malformed("The form did not arrive whole."),
+    })?;
+    let token = form_urlencoded::parse(&body).find(|(name, _)| name == CSRF_FIELD);
+    let token = token.map(|(_, value)| value.into_owned());
+    request.set_body(Body::from_bytes(body));
+    same(token.as_deref().unwrap_or_default(), &visitor.csrf)
+}
+
+/// Both are digests of a secret: what the time of comparing tells is of no use for making one.
+fn same(given: &str, expected: &str) -> Result<(), Refusal> {
+    match given == expected {
+        true => Ok(()),
+        false => Err(elsewhere()),
+    }
+}
+
+fn refuse(refusal: Refusal, visitor: Option<&Visitor>) -> Response {
+    refusal.tell();
+    let mut response = match refusal.status.is_redirection() {
+        true => refusal.status.into_response(),
+        false => Page::of_refusal(&refusal).answer(visitor),
+    };
+    response.set_status(refusal.status);
+    for (name, value) in refusal.headers {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+fn protect(response: &mut Response) {
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.insert(
+        "cross-origin-opener-policy",
+        HeaderValue::from_static("same-origin"),
+    );
+    // What a page shows is of one visitor and one moment.
+    if !headers.contains_key(header::CACHE_CONTROL) {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}

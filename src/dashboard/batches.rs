@@ -1,0 +1,141 @@
+//! `/batches/{id}`: files that belong together.
+
+use super::{
+    auth::READ,
+    components::{act_after_asking, batch_state, empty, pager, panel, panel_with},
+    error::Refusal,
+    files,
+    format::{href, number, when},
+    layout::{Page, Section},
+    listing,
+    pages::Pages,
+    repair,
+    session::Visitor,
+    state::Dashboard,
+};
+use entity::{BatchId, batch::Model, file::FileStatus};
+use landfall_core::{
+    batches::{self, FinalizeError},
+    files::FileFilter,
+};
+use maud::{Markup, html};
+use poem::{
+    Response, Result, handler,
+    web::{Path, Query},
+};
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+pub(super) fn pages(pages: Pages) -> Pages {
+    pages
+        .get("/batches/:id", READ, show)
+        .post("/batches/:id/finalize", READ, finalize)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Asked {
+    status: String,
+    cursor: String,
+}
+
+#[handler]
+async fn show(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+    Query(asked): Query<Asked>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let (db, scope) = (landfall.db.read(), visitor.sees());
+    let batch = batches::get(db, &scope, BatchId(id))
+        .await
+        .map_err(Refusal::from)?;
+    let batch = batch.ok_or_else(|| Refusal::not_found("a batch of this id"))?;
+    let filter = FileFilter {
+        batch_id: Some(batch.id),
+        status: listing::status::<FileStatus>("status", &asked.status)?,
+        ..FileFilter::default()
+    };
+    let page = listing::page(&asked.cursor)?;
+    let found = landfall_core::files::list(db, &scope, &filter, page)
+        .await
+        .map_err(Refusal::from)?;
+    let path = format!("/batches/{id}");
+    let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
+    let body = html! {
+        div.title { h1 { "Batch " span.mono { (id) } } (batch_state(batch.status)) }
+        (counts(&batch, &visitor))
+        (panel("Its files, newest first", html! {
+            @if found.items.is_empty() { (empty("No file of it is like that.", html! { a href=(path) { "Show all of it" } })) }
+            @else { (files::rows(&found.items, landfall.clock.now())) }
+            (pager(&path, &[("status", &asked.status)], cursor, found.next_cursor.as_deref()))
+        }))
+    };
+    Ok(Page::new("Batch", Section::Files, body).show(&visitor))
+}
+
+fn counts(batch: &Model, visitor: &Visitor) -> Markup {
+    let path = format!("/batches/{}", batch.id);
+    let pending = batch.total_files - batch.stored_count - batch.failed_count;
+    let figures = [
+        ("Files", "", batch.total_files),
+        ("Stored", "stored", batch.stored_count),
+        ("Failed", "failed", batch.failed_count),
+    ];
+    let close = html! {
+        @if visitor.may_repair() && batch.finalized_at.is_none() {
+            (act_after_asking(&format!("{path}/finalize"), "Close…",
+                "No more files can join it; batch.complete is announced once the last is final.", "Close it"))
+        }
+    };
+    panel_with(
+        "How far it is",
+        close,
+        html! {
+            ol.flow.four {
+                @for (name, status, count) in figures {
+                    li { a href=(href(&path, &[("status", status)])) { span.sub { (name) } span.num { (number(count.unsigned_abs())) } } }
+                }
+                // Three statuses at once: no list is of that.
+                li { span.sub { "On their way" } span.num { (number(pending.unsigned_abs())) } }
+            }
+            dl.facts {
+                @if let Some(owner) = &batch.owner { dt { "Owner" } dd { (owner) } }
+                dt { "Opened" } dd { (when(batch.created_at)) }
+                dt { "Closed" } dd { @if let Some(at) = batch.finalized_at { (when(at)) } @else { "not yet: files may still join it" } }
+                @if let Some(at) = batch.completed_at { dt { "Complete" } dd { (when(at)) } }
+            }
+        },
+    )
+}
+
+#[handler]
+async fn finalize(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let closed =
+        batches::finalize(&landfall.db, &landfall.clock, &visitor.sees(), BatchId(id)).await;
+    let (_, written) = closed.map_err(|error| match error {
+        FinalizeError::NotFound => Refusal::not_found("a batch of this id"),
+        FinalizeError::Database(error) => error.into(),
+        FinalizeError::Outbox(error) => Refusal::failed(error),
+    })?;
+    if let Some(written) = written {
+        landfall.dispatch.deliver(&written.due).await;
+    }
+    let page = format!("/batches/{id}");
+    Ok(repair::done(
+        &dashboard,
+        &visitor,
+        "batch.finalize",
+        id.to_string(),
+        json!({}),
+        &page,
+    )
+    .await?)
+}

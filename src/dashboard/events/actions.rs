@@ -1,0 +1,66 @@
+//! Announcing an event again.
+
+use crate::dashboard::{
+    error::Refusal,
+    files::actions::sentence,
+    repair::{self, COUNT},
+    session::Visitor,
+    state::Dashboard,
+};
+use entity::{EventId, WebhookId};
+use landfall_core::outbox::{self, AgainError};
+use poem::{Response, Result, handler, web::Path};
+use serde_json::json;
+use uuid::Uuid;
+
+#[handler]
+pub(super) async fn redeliver_all(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+) -> Result<Response> {
+    Ok(redeliver(&dashboard, &visitor, EventId(id), None).await?)
+}
+
+#[handler]
+pub(super) async fn redeliver_one(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path((id, webhook)): Path<(Uuid, Uuid)>,
+) -> Result<Response> {
+    Ok(redeliver(&dashboard, &visitor, EventId(id), Some(WebhookId(webhook))).await?)
+}
+
+async fn redeliver(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    id: EventId,
+    only: Option<WebhookId>,
+) -> Result<Response, Refusal> {
+    let landfall = dashboard.landfall();
+    let (_, due) = outbox::redeliver(&landfall.db, &landfall.clock, id, only).await?;
+    landfall.dispatch.deliver(&due).await;
+    let detail = json!({ COUNT: due.len(), "webhook_id": only });
+    repair::done(
+        dashboard,
+        visitor,
+        "event.redeliver",
+        id.to_string(),
+        detail,
+        &format!("/events/{id}"),
+    )
+    .await
+}
+
+impl From<AgainError> for Refusal {
+    fn from(error: AgainError) -> Self {
+        match error {
+            AgainError::NoSuchEvent => Self::not_found("an event of this id"),
+            AgainError::NoSuchEndpoint => {
+                Self::conflict("The endpoint is switched off or deleted; switch it on first.")
+            }
+            AgainError::NotSubscribed => Self::conflict(sentence(&error)),
+            AgainError::Database(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `/events/{id}`: one event, its deliveries and their attempts, changing in place.
+
+use super::about;
+use crate::dashboard::{
+    components::{act, act_first, delivery_state, empty, event_state, panel, part},
+    error::Refusal,
+    files::timeline::{answer, host_of},
+    format::{ago, plural, when},
+    layout::{Page, Section},
+    session::Visitor,
+    sse::{self, Parts},
+    state::Dashboard,
+};
+use chrono::{DateTime, Utc};
+use entity::{EventId, WebhookId, attempt, delivery::DeliveryStatus};
+use landfall_core::{
+    outbox::{self, DeliveryDetail, EventDetail},
+    webhooks,
+};
+use maud::{Markup, html};
+use poem::{Request, Response, Result, handler, web::Path};
+use std::collections::HashMap;
+use uuid::Uuid;
+
+#[handler]
+pub(super) async fn show(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+) -> Result<Response> {
+    let (detail, parts) = look(&dashboard, EventId(id)).await?;
+    let body = html! {
+        @for (id, body) in &parts { (part(id, body)) }
+        (facts(&detail))
+        (panel("What is announced", html! {
+            pre tabindex="0" { (serde_json::to_string_pretty(&detail.event.payload).unwrap_or_default()) }
+        }))
+    };
+    let title = format!("Event {}", detail.event.event_type);
+    Ok(Page::new(title, Section::Events, body)
+        .live(format!("/live/events/{id}"))
+        .show(&visitor))
+}
+
+#[handler]
+pub(super) async fn stream(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+    request: &Request,
+) -> Result<Response> {
+    look(&dashboard, EventId(id)).await?;
+    let name = sse::name(&format!("event {id}"), &visitor);
+    let looking = dashboard.clone();
+    Ok(sse::stream(&dashboard, request, &name, move || {
+        let dashboard = looking.clone();
+        sse::boxed(async move {
+            let found = look(&dashboard, EventId(id)).await;
+            let mut parts = found.map(|(_, parts)| parts).unwrap_or_default();
+            parts.push(sse::beat(dashboard.landfall().clock.now()));
+            parts
+        })
+    })?)
+}
+
+/// Seen by administrators alone, who may repair.
+async fn look(dashboard: &Dashboard, id: EventId) -> Result<(EventDetail, Parts), Refusal> {
+    let landfall = dashboard.landfall();
+    let found = outbox::get(&landfall.db, id).await?;
+    let detail = found.ok_or_else(|| Refusal::not_found("an event of this id"))?;
+    let told = detail.deliveries.iter().map(|one| one.delivery.webhook_id);
+    let urls = webhooks::urls(&landfall.db, told).await?;
+    let now = landfall.clock.now();
+    let parts = vec![
+        ("event".to_owned(), head(&detail)),
+        (
+            "deliveries".to_owned(),
+            panel(
+                "Deliveries",
+                html! {
+                    @if detail.deliveries.is_empty() {
+                        (empty("No endpoint wanted it, so it counts as delivered.", html! { a href="/webhooks" { "Add an endpoint" } }))
+                    } @else { (deliveries(&detail.deliveries, Shown::Endpoints(&urls), now)) }
+                },
+            ),
+        ),
+    ];
+    Ok((detail, parts))
+}
+
+fn head(detail: &EventDetail) -> Markup {
+    let event = &detail.event;
+    let path = format!("/events/{}/redeliver", event.id);
+    let failed = detail
+        .deliveries
+        .iter()
+        .filter(|one| one.delivery.status == DeliveryStatus::Failed)
+        .count();
+    html! {
+        div.title { h1 { (event.event_type) } (event_state(event.status)) }
+        @if failed > 0 {
+            div.banner.bad role="status" {
+                p { strong { (failed) " of " (detail.deliveries.len()) " deliveries were given up." } " The endpoint will not hear of it by itself." }
+                div.does { (act_first(&path, "Redeliver to all")) }
+            }
+        } @else {
+            div.does { (act(&path, "Redeliver to all")) }
+        }
+    }
+}
+
+fn facts(detail: &EventDetail) -> Markup {
+    let event = &detail.event;
+    panel(
+        "What is known",
+        html! {
+            dl.facts {
+                dt { "Id" } dd { code { (event.id) } " " span.dim { "the webhook-id of every attempt" } }
+                dt { "About" } dd { (about(event)) }
+                dt { "Written" } dd { (when(event.created_at)) }
+                @if let Some(at) = event.delivered_at { dt { "Delivered" } dd { (when(at)) } }
+                dt { "Key" } dd { code { (event.idempotency_key) } }
+                @if let Some(trace) = &event.traceparent { dt { "Trace" } dd { code { (trace) } } }
+            }
+        },
+    )
+}
+
+/// What a list of deliveries is by: the endpoint or the event is known from the page.
+#[derive(Clone, Copy)]
+pub(in crate::dashboard) enum Shown<'a> {
+    Endpoints(&'a HashMap<WebhookId, String>),
+    Events,
+}
+
+/// Deliveries, each with its attempts.
+pub(in crate::dashboard) fn deliveries(
+    all: &[DeliveryDetail],
+    shown: Shown<'_>,
+    now: DateTime<Utc>,
+) -> Markup {
+    html! {
+        ul.deliveries {
+            @for detail in all { li { (delivery(detail, shown, now)) } }
+        }
+    }
+}
+
+fn delivery(detail: &DeliveryDetail, shown: Shown<'_>, now: DateTime<Utc>) -> Markup {
+    let delivery = &detail.delivery;
+    let (event, webhook) = (delivery.event_id, delivery.webhook_id);
+    html! {
+        div.row {
+            @match shown {
+                Shown::Endpoints(urls) => {
+                    @let url = urls.get(&webhook).map(String::as_str).unwrap_or_default();
+                    a href={ "/webhooks/" (webhook) } title=(url) { (host_of(url)) }
+                }
+                Shown::Events => { a href={ "/events/" (event) } { "event " (crate::dashboard::listing::short(event)) } }
+            }
+            (delivery_state(delivery.status))
+            @if let Some(at) = delivery.next_attempt_at { span.sub { "next try " (ago(at, now)) } }
+            @if let Some(at) = delivery.delivered_at { span.sub { (ago(at, now)) } }
+            div.does { (act(&format!("/events/{event}/redeliver/{webhook}"), "Redeliver")) }
+        }
+        @if let Some(error) = delivery.last_error.as_ref().filter(|_| detail.attempts.is_empty()) { p.sub { (error) } }
+        @if !detail.attempts.is_empty() {
+            (attempts(&detail.attempts, matches!(shown, Shown::Events)))
+        }
+    }
+}
+
+/// The newest first; in a list of many deliveries the earlier ones are folded away.
+fn attempts(all: &[attempt::Model], fold: bool) -> Markup {
+    let one = |attempt: &attempt::Model| html! { li { (when(attempt.at)) " " (answer(attempt)) } };
+    let shown = if fold { 1 } else { all.len() };
+    let earlier = all.len().saturating_sub(shown);
+    html! {
+        ol.attempts aria-label="Attempts" {
+            @for attempt in all.iter().rev().take(shown) { (one(attempt)) }
+            @if earlier > 0 {
+                li { details.earlier {
+                    summary { (plural(earlier as u64, "earlier attempt", "earlier attempts")) }
+                    ol.attempts { @for attempt in all.iter().rev().skip(shown) { (one(attempt)) } }
+                } }
+            }
+        }
+    }
+}

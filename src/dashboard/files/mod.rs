@@ -1,0 +1,222 @@
+//! `/files`: finding files.
+
+pub(super) mod actions;
+mod show;
+pub(super) mod timeline;
+
+use super::{
+    auth::READ,
+    components::{col, empty, file_state, num, pager, panel, table},
+    error::Refusal,
+    format::{ago, bytes, href},
+    layout::{Page, Section},
+    listing,
+    pages::Pages,
+    session::Visitor,
+    state::Dashboard,
+};
+use chrono::{DateTime, Utc};
+use entity::{BatchId, file};
+use landfall_core::files::{self, FileFilter};
+use maud::{Markup, PreEscaped, Render, html};
+use poem::{Response, Result, handler, web::Query};
+use serde::Deserialize;
+
+pub(super) fn pages(pages: Pages) -> Pages {
+    pages
+        .get("/files", READ, list)
+        .get("/files/:id", READ, show::show)
+        .get("/files/:id/content", READ, actions::content)
+        .get("/live/files/:id", READ, show::stream)
+        .post("/files/:id/finalize", READ, actions::finalize)
+        .post("/files/:id/delete", READ, actions::delete)
+}
+
+/// The filters as they stand in the URL.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Asked {
+    q: String,
+    status: String,
+    sha256: String,
+    owner: String,
+    batch: String,
+    since: String,
+    until: String,
+    cursor: String,
+}
+
+impl Asked {
+    fn filter(&self) -> Result<FileFilter, Refusal> {
+        Ok(FileFilter {
+            q: listing::text("q", &self.q)?,
+            status: listing::status("status", &self.status)?,
+            sha256: listing::text("sha256", &self.sha256)?,
+            owner: listing::text("owner", &self.owner)?,
+            batch_id: listing::id("batch", &self.batch)?.map(BatchId),
+            since: listing::moment("since", &self.since)?,
+            until: listing::moment("until", &self.until)?,
+        })
+    }
+
+    /// Without the place in the list.
+    fn query(&self) -> [(&'static str, &str); 7] {
+        [
+            ("q", &self.q),
+            ("status", &self.status),
+            ("sha256", &self.sha256),
+            ("owner", &self.owner),
+            ("batch", &self.batch),
+            ("since", &self.since),
+            ("until", &self.until),
+        ]
+    }
+
+    fn is_filtered(&self) -> bool {
+        self.query().iter().any(|(_, value)| !value.is_empty())
+    }
+}
+
+#[handler]
+async fn list(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Query(asked): Query<Asked>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let filter = asked.filter()?;
+    let page = listing::page(&asked.cursor)?;
+    let found = files::list(landfall.db.read(), &visitor.sees(), &filter, page).await;
+    let found = found.map_err(Refusal::from)?;
+    let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
+    let next = found.next_cursor.as_deref();
+    let body = html! {
+        h1.unseen { "Files" }
+        section.panel aria-label="Find files" { (fields(&asked, &filter)) }
+        (panel("Files, newest first", html! {
+            @if found.items.is_empty() { (none(&asked, next.is_some(), landfall.public_url.as_str())) }
+            @else { (rows(&found.items, landfall.clock.now())) }
+            (pager("/files", &asked.query(), cursor, next))
+        }))
+    };
+    Ok(Page::new("Files", Section::Files, body).show(&visitor))
+}
+
+fn fields(asked: &Asked, filter: &FileFilter) -> Markup {
+    listing::filters(
+        "/files",
+        asked.is_filtered(),
+        html! {
+            label.long { "Name, id or SHA-256"
+                input type="search" name="q" value=(asked.q) placeholder="The beginning of a name" autocomplete="off" spellcheck="false";
+            }
+            (listing::status_field("Status", "status", filter.status))
+            (listing::text_field("Owner", "owner", "text", &asked.owner))
+            (listing::text_field("Batch", "batch", "text", &asked.batch))
+            (listing::text_field("From (UTC)", "since", "date", &asked.since))
+            (listing::text_field("Before (UTC)", "until", "date", &asked.until))
+            @if !asked.sha256.is_empty() { input type="hidden" name="sha256" value=(asked.sha256); }
+        },
+    )
+}
+
+fn none(asked: &Asked, is_more: bool, url: &str) -> Markup {
+    if is_more {
+        return empty(
+            "None of those looked at so far is like that.",
+            html! { "Go on with «Older»." },
+        );
+    }
+    if asked.is_filtered() || !asked.cursor.is_empty() {
+        return empty(
+            "No file is like that.",
+            html! { a href="/files" { "Show all files" } },
+        );
+    }
+    let url = url.trim_end_matches('/');
+    empty(
+        "No file has come in yet. The first may be one of these:",
+        html! {
+            pre { "curl -F file=@README.md " (url) "/v1/files" }
+            a href="/upload" { "Drop files here" }
+        },
+    )
+}
+
+/// Files in a table, as on the page of a batch too.
+pub(super) fn rows(files: &[file::Model], now: DateTime<Utc>) -> Markup {
+    let columns = [
+        col("Name"),
+        col("Status"),
+        num("Size"),
+        col("Owner"),
+        col("SHA-256"),
+        num("Received"),
+    ];
+    table(
+        "Files",
+        &columns,
+        html! {
+            @for file in files {
+                tr {
+                    td.name {
+                        a href={ "/files/" (file.id) } { (name(&file.original_filename)) }
+                        span.sub { (file.content_type) }
+                    }
+                    td { (file_state(file.status))
+                        @if let Some(code) = &file.error_code { span.sub { (code) } }
+                    }
+                    td.n { (bytes(file.size_bytes.unsigned_abs())) }
+                    td { @if let Some(owner) = &file.owner { a href=(href("/files", &[("owner", owner)])) { (owner) } } @else { span.dim { "–" } } }
+                    td { @if let Some(sha256) = &file.sha256 { (digest(sha256)) } @else { span.dim { "–" } } }
+                    td.n { (ago(file.created_at, now)) }
+                }
+            }
+        },
+    )
+}
+
+/// A digest, short, leading to all files that have it.
+pub(super) fn digest(sha256: &str) -> Markup {
+    let (head, tail) = (
+        sha256.get(..6).unwrap_or(sha256),
+        sha256.get(60..).unwrap_or_default(),
+    );
+    html! { a.mono href=(href("/files", &[("sha256", sha256)])) title=(sha256) { (head) "…" (tail) } }
+}
+
+/// A name as it was given: what would turn the direction of the text around it, or cannot be seen, is shown as such.
+pub(super) fn name(given: &str) -> impl Render {
+    let mut shown = String::new();
+    for character in given.chars() {
+        match character {
+            hidden if hidden.is_control() || is_format(hidden) => {
+                shown.push_str(&format!(
+                    "<span class=\"dim\">U+{:04X}</span>",
+                    u32::from(hidden)
+                ));
+            }
+            visible => shown.push_str(&html! { (visible) }.into_string()),
+        }
+    }
+    html! { bdi { (PreEscaped(shown)) } }
+}
+
+/// Directional formatting and zero-width characters (Unicode, UAX #9 and «Default_Ignorable_Code_Point»).
+fn is_format(character: char) -> bool {
+    matches!(character, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_shows_what_it_hides_and_stays_text() {
+        let shown = name("a<b>\u{202E}gpj.exe").render().into_string();
+        assert_eq!(
+            shown,
+            "<bdi>a&lt;b&gt;<span class=\"dim\">U+202E</span>gpj.exe</bdi>"
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! `/files/{id}`: one file and its whole life, changing in place.
+
+use super::{name, timeline};
+use crate::dashboard::{
+    components::{act, act_after_asking, file_state, panel, panel_with, part},
+    error::Refusal,
+    format::{bytes, href, number, span, when},
+    layout::{Page, Section},
+    session::Visitor,
+    sse::{self, Parts},
+    state::Dashboard,
+};
+use entity::{
+    FileId, Timestamp,
+    file::{FileStatus, Model},
+};
+use landfall_core::files::{self, Life};
+use maud::{Markup, html};
+use poem::{Request, Response, Result, handler, web::Path};
+use std::time::Duration;
+use uuid::Uuid;
+
+#[handler]
+pub(super) async fn show(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+) -> Result<Response> {
+    let life = find(&dashboard, &visitor, FileId(id)).await?;
+    let title = life.file.original_filename.clone();
+    let body = html! {
+        @for (id, body) in parts(&life, &visitor) { (part(&id, body)) }
+        (about(&life.file))
+    };
+    let page = Page::new(title, Section::Files, body).live(format!("/live/files/{id}"));
+    Ok(page.show(&visitor))
+}
+
+#[handler]
+pub(super) async fn stream(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+    request: &Request,
+) -> Result<Response> {
+    find(&dashboard, &visitor, FileId(id)).await?;
+    let name = sse::name(&format!("file {id}"), &visitor);
+    let looking = (dashboard.clone(), visitor);
+    Ok(sse::stream(&dashboard, request, &name, move || {
+        let (dashboard, visitor) = looking.clone();
+        sse::boxed(async move {
+            let life = find(&dashboard, &visitor, FileId(id)).await;
+            let mut parts = life.map(|life| parts(&life, &visitor)).unwrap_or_default();
+            parts.push(sse::beat(dashboard.landfall().clock.now()));
+            parts
+        })
+    })?)
+}
+
+async fn find(dashboard: &Dashboard, visitor: &Visitor, id: FileId) -> Result<Life, Refusal> {
+    let life = files::life(&dashboard.landfall().db, &visitor.sees(), id).await?;
+    life.ok_or_else(|| Refusal::not_found("a file of this id"))
+}
+
+fn parts(life: &Life, visitor: &Visitor) -> Parts {
+    vec![
+        ("file".to_owned(), head(&life.file, visitor)),
+        (
+            "life".to_owned(),
+            panel_with("Its life", beside(life), timeline::list(life, visitor)),
+        ),
+    ]
+}
+
+/// How long it took, of what is known.
+fn beside(life: &Life) -> Markup {
+    let file = &life.file;
+    let took = |from: Option<Timestamp>, to: Option<Timestamp>| (to? - from?).to_std().ok();
+    html! {
+        @if let Some(took) = took(Some(file.created_at), file.staged_at) { span { "received in " (exact(took)) } }
+        @if let Some(took) = took(file.staged_at, file.stored_at) { span { "stored " (exact(took)) " after" } }
+    }
+}
+
+pub(super) fn exact(duration: Duration) -> String {
+    match duration.as_millis() {
+        millis @ 0..1_000 => format!("{millis} ms"),
+        _ => span(duration),
+    }
+}
+
+fn head(file: &Model, visitor: &Visitor) -> Markup {
+    html! {
+        div.title {
+            h1 { (name(&file.original_filename)) }
+            (file_state(file.status))
+        }
+        @if file.status == FileStatus::Failed {
+            div.banner.bad role="status" {
+                p { strong { "The file failed: " (file.error_code.as_deref().unwrap_or("unknown")) "." } " "
+                    (file.error_message.as_deref().unwrap_or_default()) " Nothing was announced; it must be sent again." }
+            }
+        }
+        @if file.finalize_attempts > 0 && file.status == FileStatus::Staged {
+            div.banner role="status" {
+                p { strong { "It waits to be finalized again." } " It failed " (file.finalize_attempts) " times for reasons that may pass." }
+            }
+        }
+        div.does {
+            @if file.status == FileStatus::Stored {
+                a.button href={ "/files/" (file.id) "/content" } download { "Download" }
+            }
+            @if visitor.may_repair() {
+                @if matches!(file.status, FileStatus::Staged | FileStatus::Finalizing) {
+                    (act(&format!("/files/{}/finalize", file.id), "Finalize now"))
+                }
+                @if file.status == FileStatus::Stored {
+                    (act_after_asking(&format!("/files/{}/delete", file.id), "Delete…",
+                        "The object is removed for good and file.deleted is announced.", "Delete it"))
+                }
+            }
+        }
+    }
+}
+
+fn about(file: &Model) -> Markup {
+    let sha256 = file.sha256.as_deref().or(file.declared_sha256.as_deref());
+    html! {
+        (panel("What is known", html! {
+            dl.facts {
+                dt { "Id" } dd { code { (file.id) } }
+                dt { "Size" } dd { (bytes(file.size_bytes.unsigned_abs())) " " span.dim { "(" (number(file.size_bytes.unsigned_abs())) " bytes)" } }
+                dt { "Content type" } dd { (file.content_type) }
+                @if let Some(sha256) = sha256 {
+                    dt { "SHA-256" } dd { code { (sha256) } " "
+                        @if file.sha256.is_some() { a href=(href("/files", &[("sha256", sha256)])) { "all with these bytes" } }
+                        @else { span.dim { "declared by the client, not verified" } } }
+                }
+                @if let Some(owner) = &file.owner { dt { "Owner" } dd { a href=(href("/files", &[("owner", owner)])) { (owner) } } }
+                @if let Some(batch) = file.batch_id { dt { "Batch" } dd { a.mono href={ "/batches/" (batch) } { (batch) } } }
+                @if let Some(key) = &file.storage_key { dt { "Storage key" } dd { code { (key) } } }
+                @if let Some(at) = file.expires_at { dt { "Expires" } dd { (when(at)) } }
+                @if file.metadata.as_object().is_some_and(|fields| !fields.is_empty()) {
+                    dt { "Metadata" } dd { (laid_out(&file.metadata)) }
+                }
+            }
+        }))
+    }
+}
+
+/// JSON as it was given, laid out.
+fn laid_out(metadata: &serde_json::Value) -> Markup {
+    html! { pre tabindex="0" { (serde_json::to_string_pretty(metadata).unwrap_or_default()) } }
+}

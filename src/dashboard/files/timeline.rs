@@ -1,0 +1,175 @@
+//! What happened to a file, one moment under the other.
+
+use super::show::exact;
+use crate::dashboard::{
+    components::{Tone, act, event_state, state},
+    format::ago,
+    session::Visitor,
+};
+use chrono::{DateTime, Utc};
+use entity::{WebhookId, attempt, outbox_event::EventStatus, upload::UploadKind};
+use landfall_core::{
+    files::{Life, Moment, What},
+    outbox::EventDetail,
+};
+use maud::{Markup, html};
+use url::Url;
+
+pub(super) fn list(life: &Life, visitor: &Visitor) -> Markup {
+    let moments = life.moments();
+    let shown: Vec<&Moment<'_>> = moments
+        .iter()
+        .filter(|moment| is_for(visitor, &moment.what))
+        .collect();
+    let before = |index: usize| {
+        index
+            .checked_sub(1)
+            .and_then(|index| shown.get(index))
+            .map(|moment| moment.at)
+    };
+    html! {
+        ol.timeline {
+            @for (index, moment) in shown.iter().enumerate() {
+                li class=(tone(&moment.what).class()) {
+                    (clock(moment.at))
+                    span.after {
+                        @if let Some(gap) = before(index).and_then(|before| (moment.at - before).to_std().ok()) { "+" (exact(gap)) }
+                    }
+                    (told(life, moment, visitor))
+                }
+            }
+        }
+    }
+}
+
+/// To whom something was sent, and what they said, is for those who may see endpoints.
+fn is_for(visitor: &Visitor, what: &What<'_>) -> bool {
+    visitor.may_repair() || !matches!(what, What::Attempt { .. } | What::DeliveryDue { .. })
+}
+
+fn tone(what: &What<'_>) -> Tone {
+    match what {
+        What::Failed { .. } => Tone::Bad,
+        What::Attempt { attempt, .. } if !is_taken(attempt) => Tone::Bad,
+        What::Begun(_) | What::Claimed(_) | What::Staged => Tone::Run,
+        What::FinalizeDue { .. } | What::DeliveryDue { .. } => Tone::Warn,
+        What::Expires | What::Deleted => Tone::Dim,
+        What::Landed(_) | What::Stored | What::Announced(_) | What::Attempt { .. } => Tone::Ok,
+    }
+}
+
+pub(crate) fn is_taken(attempt: &attempt::Model) -> bool {
+    matches!(attempt.status_code, Some(200..=299)) && attempt.error.is_none()
+}
+
+fn clock(at: DateTime<Utc>) -> Markup {
+    let whole = at.to_rfc3339_opts(chrono::SecondsFormat::Millis, true);
+    html! { time datetime=(whole) title=(whole) { (at.format("%H:%M:%S%.3f").to_string()) } }
+}
+
+fn told(life: &Life, moment: &Moment<'_>, visitor: &Visitor) -> Markup {
+    match &moment.what {
+        What::Begun(kind) => {
+            html! { "Begun on " (moment.at.format("%Y-%m-%d").to_string()) (by(*kind)) }
+        }
+        What::Staged => html! { "Staged: every byte is durable" },
+        What::Claimed(worker) => html! { "Claimed by " span.mono { (worker) } },
+        What::Landed(Some(key)) => html! { "Hashed and stored as " code { (key) } },
+        What::Landed(None) => html! { "Hashed, and the object was whole" },
+        What::Stored => html! { "Committed" },
+        What::Announced(event) => announced(event, visitor),
+        What::Attempt { webhook, attempt } => attempted(life, *webhook, attempt),
+        What::Failed { code, message } => html! { "Failed: " strong { (code) } ", " (message) },
+        What::Deleted => html! { "Deleted" },
+        What::FinalizeDue { attempts } => {
+            html! { "Finalizing is due again " (ago(moment.at, Utc::now())) ", after " (attempts) " tries" }
+        }
+        What::DeliveryDue { webhook, attempts } => html! {
+            (host(life, *webhook)) " is tried again " (ago(moment.at, Utc::now())) ", after " (attempts) " tries "
+            @if let Some(event) = event_of(life, *webhook) { (act(&format!("/events/{event}/redeliver/{webhook}"), "Now")) }
+        },
+        What::Expires => html! { "Its time is over " (ago(moment.at, Utc::now())) },
+    }
+}
+
+fn by(kind: Option<UploadKind>) -> &'static str {
+    match kind {
+        None => "",
+        Some(UploadKind::Parts) => ", in numbered parts",
+        Some(UploadKind::Append | UploadKind::Partial) => ", as a resumable upload",
+        Some(UploadKind::Final) => ", joined of resumable uploads",
+    }
+}
+
+fn announced(event: &EventDetail, visitor: &Visitor) -> Markup {
+    let id = event.event.id;
+    html! {
+        "Event "
+        @if visitor.may_repair() { a href={ "/events/" (id) } { (event.event.event_type) } }
+        @else { (event.event.event_type) }
+        " " (event_state(event.event.status))
+        @if event.deliveries.is_empty() { span.dim { " no endpoint wants it" } }
+        @if visitor.may_repair() && event.event.status == EventStatus::Failed {
+            " " (act(&format!("/events/{id}/redeliver"), "Redeliver"))
+        }
+    }
+}
+
+fn attempted(life: &Life, webhook: WebhookId, attempt: &attempt::Model) -> Markup {
+    html! { (host(life, webhook)) " " (answer(attempt)) }
+}
+
+/// What an attempt was answered with; its body, which strangers wrote, as text.
+pub(crate) fn answer(attempt: &attempt::Model) -> Markup {
+    let tone = if is_taken(attempt) {
+        Tone::Ok
+    } else {
+        Tone::Bad
+    };
+    let word = attempt
+        .status_code
+        .map_or_else(|| "no answer".to_owned(), |code| code.to_string());
+    let body = attempt
+        .response_body
+        .as_deref()
+        .filter(|body| !body.trim().is_empty());
+    html! {
+        (state(&word, tone)) " in " (attempt.duration_ms) " ms"
+        @if let Some(error) = &attempt.error { span.sub { " · " (error) } }
+        @if let Some(body) = body {
+            details.body { summary { "What it answered" } pre tabindex="0" { (body) } }
+        }
+    }
+}
+
+fn host(life: &Life, webhook: WebhookId) -> Markup {
+    let url = life
+        .urls
+        .get(&webhook)
+        .map(String::as_str)
+        .unwrap_or_default();
+    html! { a href={ "/webhooks/" (webhook) } title=(url) { (host_of(url)) } }
+}
+
+/// The host of a URL, with its port.
+pub(crate) fn host_of(url: &str) -> String {
+    let parsed = url.parse::<Url>().ok();
+    let host = parsed.as_ref().and_then(|url| {
+        let host = url.host_str()?;
+        Some(
+            url.port()
+                .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")),
+        )
+    });
+    host.unwrap_or_else(|| url.to_owned())
+}
+
+fn event_of(life: &Life, webhook: WebhookId) -> Option<entity::EventId> {
+    let pending = |event: &&EventDetail| {
+        event.deliveries.iter().any(|delivery| {
+            delivery.delivery.webhook_id == webhook
+                && delivery.delivery.status == entity::delivery::DeliveryStatus::Pending
+        })
+    };
+    life.events.iter().find(pending).map(|event| event.event.id)
+}

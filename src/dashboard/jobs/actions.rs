@@ -1,0 +1,152 @@
+//! What is done to queues and jobs by hand.
+
+use super::{queue_of, unreachable};
+use crate::dashboard::{
+    error::Refusal,
+    repair::{COUNT, done},
+    session::Visitor,
+    state::Dashboard,
+};
+use landfall_queue::{JobState, QueueError};
+use poem::{Response, Result, handler, web::Path};
+use serde_json::json;
+
+/// Jobs in one step; what one of them changes is bounded.
+const STEP: usize = 1000;
+
+/// Steps of one request: a hundred thousand jobs.
+const MOST_STEPS: usize = 100;
+
+/// Repeats a step until it changes nothing more, and answers how many it changed. What was done before a fault is told;
+/// the rest is where it was.
+async fn in_steps<S>(step: impl Fn() -> S) -> Result<u64, Refusal>
+where
+    S: Future<Output = Result<u64, QueueError>>,
+{
+    let mut count = 0;
+    for _ in 0..MOST_STEPS {
+        match step().await {
+            Ok(0) => break,
+            Ok(some) => count += some,
+            Err(_) if count > 0 => break,
+            Err(error) => return Err(unreachable(error)),
+        }
+    }
+    Ok(count)
+}
+
+/// Pauses a queue, or lets it go on.
+#[handler]
+pub(super) async fn pause_or_resume(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path((queue, verb)): Path<(String, String)>,
+) -> Result<Response> {
+    let queue = queue_of(&queue)?.as_str();
+    let inspector = dashboard.queues().inspector();
+    let action = match verb.as_str() {
+        "pause" => {
+            inspector.pause(queue).await.map_err(unreachable)?;
+            "queue.pause"
+        }
+        "resume" => {
+            inspector.resume(queue).await.map_err(unreachable)?;
+            "queue.resume"
+        }
+        _ => return Err(Refusal::not_found("such a thing to do").into()),
+    };
+    Ok(done(&dashboard, &visitor, action, queue, json!({}), "/jobs").await?)
+}
+
+/// Has a worker sweep.
+#[handler]
+pub(super) async fn sweep(visitor: Visitor, dashboard: Dashboard) -> Result<Response> {
+    dashboard.queues().sweep().await.map_err(unreachable)?;
+    Ok(done(
+        &dashboard,
+        &visitor,
+        "sweep.run",
+        "sweep",
+        json!({}),
+        "/jobs",
+    )
+    .await?)
+}
+
+/// Has a worker audit the installation.
+#[handler]
+pub(super) async fn audit(visitor: Visitor, dashboard: Dashboard) -> Result<Response> {
+    dashboard.queues().audit().await.map_err(unreachable)?;
+    Ok(done(&dashboard, &visitor, "audit.run", "audit", json!({}), "/").await?)
+}
+
+#[handler]
+pub(super) async fn run_dead_again(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(queue): Path<String>,
+) -> Result<Response> {
+    let queue = queue_of(&queue)?.as_str();
+    let inspector = dashboard.queues().inspector();
+    let count = in_steps(|| inspector.run_all_dead_again(queue, STEP)).await?;
+    let detail = json!({ COUNT: count });
+    Ok(done(
+        &dashboard,
+        &visitor,
+        "jobs.run_again",
+        queue,
+        detail,
+        "/jobs",
+    )
+    .await?)
+}
+
+#[handler]
+pub(super) async fn delete_dead(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(queue): Path<String>,
+) -> Result<Response> {
+    let queue = queue_of(&queue)?.as_str();
+    let inspector = dashboard.queues().inspector();
+    let count = in_steps(|| inspector.delete_all(queue, JobState::Dead, STEP)).await?;
+    let detail = json!({ COUNT: count });
+    Ok(done(&dashboard, &visitor, "jobs.delete", queue, detail, "/jobs").await?)
+}
+
+#[handler]
+pub(super) async fn run_again(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path((queue, id)): Path<(String, String)>,
+) -> Result<Response> {
+    let queue = queue_of(&queue)?.as_str();
+    let inspector = dashboard.queues().inspector();
+    if !inspector.run_again(queue, &id).await.map_err(unreachable)? {
+        return Err(
+            Refusal::conflict("The job is ready or running already, or it is gone.").into(),
+        );
+    }
+    let page = format!("/jobs/{queue}/dead");
+    let detail = json!({ "queue": queue });
+    Ok(done(&dashboard, &visitor, "job.run_again", id, detail, &page).await?)
+}
+
+/// Deletes a dead job; one that is not dead may be in a worker's hands.
+#[handler]
+pub(super) async fn delete(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path((queue, id)): Path<(String, String)>,
+) -> Result<Response> {
+    let queue = queue_of(&queue)?.as_str();
+    let inspector = dashboard.queues().inspector();
+    let job = inspector.job(queue, &id).await.map_err(unreachable)?;
+    let is_dead = job.is_some_and(|job| job.state == JobState::Dead);
+    if !is_dead || !inspector.delete(queue, &id).await.map_err(unreachable)? {
+        return Err(Refusal::conflict("The job is not dead (any more).").into());
+    }
+    let page = format!("/jobs/{queue}/dead");
+    let detail = json!({ "queue": queue });
+    Ok(done(&dashboard, &visitor, "job.delete", id, detail, &page).await?)
+}

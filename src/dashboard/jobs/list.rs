@@ -1,0 +1,213 @@
+//! The jobs of one state, page by page, and one job whole.
+
+use super::{queue_of, state_of, unreachable};
+use crate::{
+    dashboard::{
+        components::{self, Tone, act, act_after_asking, act_first, col, empty, num, state},
+        error::Refusal,
+        format::{ago, href, moment, number, plural, when},
+        layout::{Page, Section},
+        session::Visitor,
+        state::Dashboard,
+    },
+    server::queue_monitor::{Subject, subject},
+};
+use chrono::{DateTime, Utc};
+use landfall_queue::{JobInfo, JobState, QueueStats};
+use landfall_workers::QueueName;
+use maud::{Markup, html};
+use poem::{
+    Response, Result, handler,
+    web::{Path, Query},
+};
+use serde::Deserialize;
+
+/// Jobs on a page.
+const PAGE: usize = 50;
+
+#[derive(Deserialize)]
+pub(super) struct From {
+    /// Jobs before the page.
+    #[serde(default)]
+    from: u64,
+}
+
+#[handler]
+pub(super) async fn show(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path((queue, state)): Path<(String, String)>,
+    Query(From { from }): Query<From>,
+) -> Result<Response> {
+    let (queue, state) = (queue_of(&queue)?, state_of(&state)?);
+    let inspector = dashboard.queues().inspector();
+    let (stats, jobs) = tokio::try_join!(
+        inspector.stats(queue.as_str()),
+        inspector.jobs(queue.as_str(), state, from, PAGE + 1)
+    )
+    .map_err(unreachable)?;
+    let now = dashboard.landfall().clock.now();
+    let title = format!("{}: {}", queue.as_str(), state.as_str());
+    let body = html! {
+        div.title {
+            h1 { a href="/jobs" { "Jobs" } " · " (title) }
+            (tabs(queue, state, &stats))
+        }
+        (panel(queue, state, &stats, &jobs, from, now))
+    };
+    Ok(Page::new(title, Section::Jobs, body).show(&visitor))
+}
+
+/// The other states of the queue.
+fn tabs(queue: QueueName, here: JobState, stats: &QueueStats) -> Markup {
+    let name = queue.as_str();
+    let states = [
+        (JobState::Ready, stats.ready),
+        (JobState::Scheduled, stats.scheduled),
+        (JobState::Running, stats.running),
+        (JobState::Dead, stats.dead),
+        (JobState::Done, stats.done_kept),
+    ];
+    html! {
+        nav.tabs aria-label="States" {
+            @for (state, count) in states {
+                a href={ "/jobs/" (name) "/" (state.as_str()) } aria-current=[(state == here).then_some("page")] {
+                    (state.as_str()) " " span.dim { (number(count)) }
+                }
+            }
+        }
+    }
+}
+
+fn panel(
+    queue: QueueName,
+    state: JobState,
+    stats: &QueueStats,
+    jobs: &[JobInfo],
+    from: u64,
+    now: DateTime<Utc>,
+) -> Markup {
+    if jobs.is_empty() {
+        let why = format!("No job of {} is {}.", queue.as_str(), state.as_str());
+        return components::panel("Jobs", empty(&why, html! {}));
+    }
+    const COLUMNS: [components::Column; 5] = [
+        col("Job"),
+        num("Attempts"),
+        num("Since"),
+        col("Last error"),
+        col(""),
+    ];
+    let path = format!("/jobs/{}/{}", queue.as_str(), state.as_str());
+    let page = |from: u64| href(&path, &[("from", &from.to_string())]);
+    let shown = jobs.len().min(PAGE) as u64;
+    let rows = html! { @for job in jobs.iter().take(PAGE) { (row(queue, job, now)) } };
+    components::panel_with(
+        "Jobs",
+        remedies(queue, state, stats),
+        html! {
+            (components::table("Jobs", &COLUMNS, rows))
+            nav.pager aria-label="Pages of the list" {
+                @if from > 0 { a href=(page(from.saturating_sub(PAGE as u64))) { "Back" } }
+                @if jobs.len() > PAGE { a rel="next" href=(page(from + shown)) { "Further" } }
+            }
+        },
+    )
+}
+
+/// What is done to all of them, with how many they are.
+fn remedies(queue: QueueName, state: JobState, stats: &QueueStats) -> Markup {
+    let path = format!("/jobs/{}/dead", queue.as_str());
+    let count = plural(stats.dead, "job", "jobs");
+    html! {
+        @if state == JobState::Dead && stats.dead > 0 {
+            (act_first(&format!("{path}/run-again"), &format!("Run {} again", number(stats.dead))))
+            (act_after_asking(
+                &format!("{path}/delete"),
+                &format!("Delete {}…", number(stats.dead)),
+                "What the database says must be done is pushed again by the sweep; the error of the last run is gone.",
+                &format!("Delete {count}"),
+            ))
+        }
+    }
+}
+
+fn row(queue: QueueName, job: &JobInfo, now: DateTime<Utc>) -> Markup {
+    let path = format!("/jobs/{}/job/{}", queue.as_str(), job.id);
+    html! {
+        tr {
+            td { a.mono href=(path) { (job.id) } }
+            td.n { (job.attempts) " of " (job.max_attempts) }
+            td.n { (ago(moment(job.finished_at.or(job.run_at).or(job.started_at).unwrap_or(job.created_at)), now)) }
+            td.name { (job.last_error.as_deref().unwrap_or("")) }
+            td { div.does { (buttons(&path, job)) } }
+        }
+    }
+}
+
+fn buttons(path: &str, job: &JobInfo) -> Markup {
+    html! {
+        @if matches!(job.state, JobState::Dead | JobState::Scheduled) {
+            (act(&format!("{path}/run-again"), "Run now"))
+        }
+        @if job.state == JobState::Dead { (act(&format!("{path}/delete"), "Delete")) }
+    }
+}
+
+#[handler]
+pub(super) async fn one(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path((queue, id)): Path<(String, String)>,
+) -> Result<Response> {
+    let queue = queue_of(&queue)?;
+    let job = dashboard
+        .queues()
+        .inspector()
+        .job(queue.as_str(), &id)
+        .await;
+    let job = job
+        .map_err(unreachable)?
+        .ok_or_else(|| Refusal::not_found("a job of this id (any more)"))?;
+    let path = format!("/jobs/{}/job/{}", queue.as_str(), job.id);
+    let body = html! {
+        div.title { h1 { a href="/jobs" { "Jobs" } " · " code { (job.id) } } }
+        (components::panel_with(
+            "Job",
+            html! { (buttons(&path, &job)) },
+            facts(queue, &job),
+        ))
+    };
+    Ok(Page::new(job.id.clone(), Section::Jobs, body).show(&visitor))
+}
+
+fn facts(queue: QueueName, job: &JobInfo) -> Markup {
+    html! {
+        dl.facts {
+            dt { "State" } dd { (badge(job.state)) }
+            dt { "Queue" } dd { a href={ "/jobs/" (queue.as_str()) "/" (job.state.as_str()) } { (queue.as_str()) } }
+            @match subject(&job.args) {
+                Some(Subject::File(id)) => { dt { "File" } dd { a.mono href={ "/files/" (id) } { (id) } } }
+                Some(Subject::Delivery(id)) => { dt { "Delivery" } dd { a.mono href=(href("/search", &[("q", &id.to_string())])) { (id) } } }
+                None => {}
+            }
+            dt { "Attempts" } dd { (job.attempts) " failed of " (job.max_attempts) "; " (job.crashes) " ended with their worker" }
+            @if let Some(error) = &job.last_error { dt { "Last error" } dd { (error) } }
+            @if let Some(owner) = &job.owner { dt { "Worker" } dd { code { (owner) } } }
+            dt { "Pushed" } dd { (when(moment(job.created_at))) }
+            @if let Some(at) = job.run_at { dt { "Due" } dd { (when(moment(at))) } }
+            @if let Some(at) = job.started_at { dt { "Last run began" } dd { (when(moment(at))) } }
+            @if let Some(at) = job.finished_at { dt { "Ended" } dd { (when(moment(at))) } }
+            dt { "Arguments" } dd { code { (job.args) } }
+        }
+    }
+}
+
+fn badge(job: JobState) -> Markup {
+    let tone = match job {
+        JobState::Ready | JobState::Scheduled | JobState::Running => Tone::Run,
+        JobState::Done => Tone::Ok,
+        JobState::Dead => Tone::Bad,
+    };
+    state(job.as_str(), tone)
+}

@@ -1,0 +1,125 @@
+//! `/jobs`: the queues, who works on them, and the jobs of one state; with what runs them again or lets go of them.
+//!
+//! All of this is Redis's: while it is away the page says so, and that nothing is lost by it.
+
+mod actions;
+mod list;
+mod queues;
+mod workers;
+
+use super::{
+    auth::{ADMIN, READ},
+    components::{missing, part},
+    error::Refusal,
+    format::bytes,
+    layout::{Page, Section},
+    pages::Pages,
+    session::Visitor,
+    sse::{self, Parts},
+    state::Dashboard,
+};
+use crate::server::queue_monitor::QueuesView;
+use landfall_queue::{JobState, QueueError};
+use landfall_workers::QueueName;
+use maud::{Markup, html};
+use poem::{Request, Response, Result, handler};
+
+/// The queues, their jobs, and what is done to them.
+pub(super) fn pages(pages: Pages) -> Pages {
+    pages
+        .get("/jobs", READ, show)
+        .get("/live/jobs", READ, stream)
+        .post("/jobs/sweep", ADMIN, actions::sweep)
+        .post("/jobs/audit", ADMIN, actions::audit)
+        .get("/jobs/:queue/:state", ADMIN, list::show)
+        .post("/jobs/:queue/:state", ADMIN, actions::pause_or_resume)
+        .post(
+            "/jobs/:queue/dead/run-again",
+            ADMIN,
+            actions::run_dead_again,
+        )
+        .post("/jobs/:queue/dead/delete", ADMIN, actions::delete_dead)
+        .get("/jobs/:queue/job/:id", ADMIN, list::one)
+        .post("/jobs/:queue/job/:id/run-again", ADMIN, actions::run_again)
+        .post("/jobs/:queue/job/:id/delete", ADMIN, actions::delete)
+}
+
+#[handler]
+async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
+    let body = html! {
+        h1.unseen { "Jobs" }
+        @for (id, body) in look(&dashboard, visitor.may_repair()).await { (part(&id, body)) }
+    };
+    Page::new("Jobs", Section::Jobs, body)
+        .live("/live/jobs")
+        .show(&visitor)
+}
+
+#[handler]
+async fn stream(visitor: Visitor, dashboard: Dashboard, request: &Request) -> Result<Response> {
+    let (name, may_repair) = (sse::name("jobs", &visitor), visitor.may_repair());
+    let looking = dashboard.clone();
+    Ok(sse::stream(&dashboard, request, &name, move || {
+        let dashboard = looking.clone();
+        sse::boxed(async move {
+            let mut parts = look(&dashboard, may_repair).await;
+            parts.push(sse::beat(dashboard.landfall().clock.now()));
+            parts
+        })
+    })?)
+}
+
+async fn look(dashboard: &Dashboard, may_repair: bool) -> Parts {
+    let view = dashboard.queues_lately().await;
+    let id = |name: &str| name.to_owned();
+    let Some(view) = &*view else {
+        return vec![
+            (id("away"), away()),
+            (id("queues"), html! {}),
+            (id("workers"), html! {}),
+        ];
+    };
+    vec![
+        (id("away"), html! {}),
+        (id("queues"), queues::panel(view, memory(view), may_repair)),
+        (id("workers"), workers::panel(view, may_repair)),
+    ]
+}
+
+fn away() -> Markup {
+    missing(
+        "Redis cannot be reached.",
+        "Queues and workers cannot be shown. Nothing is lost: what must be done stands in the database, and the sweep pushes it when Redis is back.",
+    )
+}
+
+fn memory(view: &QueuesView) -> String {
+    let used = bytes(view.memory.used);
+    match view.memory.limit {
+        0 => format!("Redis uses {used}"),
+        limit => format!("Redis uses {used} of {}", bytes(limit)),
+    }
+}
+
+/// A queue in a path.
+fn queue_of(name: &str) -> Result<QueueName, Refusal> {
+    name.parse()
+        .map_err(|_| Refusal::not_found("a queue of this name"))
+}
+
+/// A state in a path.
+fn state_of(name: &str) -> Result<JobState, Refusal> {
+    const STATES: [JobState; 5] = [
+        JobState::Ready,
+        JobState::Scheduled,
+        JobState::Running,
+        JobState::Done,
+        JobState::Dead,
+    ];
+    let found = STATES.into_iter().find(|state| state.as_str() == name);
+    found.ok_or_else(|| Refusal::not_found("a state of this name"))
+}
+
+fn unreachable(error: QueueError) -> Refusal {
+    Refusal::unavailable("Redis cannot be reached", error)
+}

@@ -1,0 +1,80 @@
+//! Who works, on what, since when, and who has fallen silent.
+
+use crate::{
+    dashboard::{
+        components::{self, Tone, col, num, state},
+        format::{age, ago, moment, number, span},
+    },
+    server::queue_monitor::{QueuesView, is_alive},
+};
+use chrono::{DateTime, Utc};
+use landfall_queue::WorkerInfo;
+use maud::{Markup, html};
+use std::time::SystemTime;
+
+/// Workers shown, and running jobs shown of one.
+const MOST_WORKERS: usize = 100;
+const MOST_JOBS: usize = 4;
+
+pub(super) fn panel(view: &QueuesView, may_repair: bool) -> Markup {
+    const COLUMNS: [components::Column; 5] = [
+        col("Worker"),
+        col("State"),
+        col("Doing"),
+        num("Busy"),
+        num("Last beat"),
+    ];
+    let now = SystemTime::now();
+    let alive = view.workers.iter().filter(|worker| is_alive(worker, now));
+    let (busy, slots) = alive.fold((0, 0), |(busy, slots), worker| {
+        (busy + worker.running.len(), slots + worker.concurrency)
+    });
+    if view.workers.is_empty() {
+        return components::panel(
+            "Workers",
+            components::empty(
+                "No worker runs: uploads wait in staging.",
+                html! { pre { "landfall worker" } },
+            ),
+        );
+    }
+    // By name, not by beat: a row stays where it is while one looks at it.
+    let mut workers: Vec<&WorkerInfo> = view.workers.iter().take(MOST_WORKERS).collect();
+    workers.sort_by_key(|worker| (&worker.host, &worker.queues, &worker.name));
+    let rows = html! { @for worker in workers { (row(worker, now, may_repair)) } };
+    components::panel_with(
+        "Workers",
+        html! { span { (number(busy as u64)) " of " (number(slots as u64)) " slots busy" } },
+        components::table("Workers", &COLUMNS, rows),
+    )
+}
+
+fn row(worker: &WorkerInfo, now: SystemTime, may_repair: bool) -> Markup {
+    let alive = is_alive(worker, now);
+    let queue = worker.queues.join(", ");
+    html! {
+        tr {
+            td { (worker.queues.join(", ")) span.sub { (worker.host) " · " code { (worker.name) } } }
+            td { @if alive { (state("alive", Tone::Ok)) } @else { (state("lost", Tone::Bad)) } }
+            td {
+                @if worker.running.is_empty() { span.dim { "nothing" } }
+                // What it held is others' by now, or will be when its lease has run out.
+                @else if !alive { span.dim { "held when it fell silent:" } }
+                @for job in worker.running.iter().take(MOST_JOBS) {
+                    div {
+                        @if may_repair { a.mono href={ "/jobs/" (queue) "/job/" (job.id) } { (job.id) } }
+                        @else { (queue) }
+                        @if alive { " " span.dim { (span(age(moment(job.since), moment(now)))) } }
+                    }
+                }
+                @if worker.running.len() > MOST_JOBS { span.sub { "and " (worker.running.len() - MOST_JOBS) " more" } }
+            }
+            td.n { @if alive { (worker.running.len()) " of " (worker.concurrency) } @else { "–" } }
+            td.n { (beat(worker, moment(now))) }
+        }
+    }
+}
+
+fn beat(worker: &WorkerInfo, now: DateTime<Utc>) -> Markup {
+    ago(moment(worker.last_beat), now)
+}

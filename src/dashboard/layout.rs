@@ -1,0 +1,271 @@
+//! What every page has around it: head, navigation, search, a notice of what was just done, and the keys.
+
+use super::{
+    assets,
+    components::{csrf_field, part},
+    error::Refusal,
+    repair,
+    session::Visitor,
+    sse,
+    state::Dashboard,
+};
+use chrono::TimeDelta;
+use landfall_core::{repairs, tokens::TokenScope};
+use maud::{DOCTYPE, Markup, html};
+use poem::{Request, Response};
+use url::form_urlencoded;
+use uuid::Uuid;
+
+/// Under this name a page is told the log's entry of what was just done.
+pub(super) const DID: &str = "did";
+
+/// How long after it was done it is shown.
+const JUST: TimeDelta = TimeDelta::minutes(2);
+
+/// htmx: no styles of its own, no keeping of pages, and what a visitor has opened stays open when a part changes.
+const HTMX: &str =
+    r#"{"includeIndicatorCSS":false,"history":false,"morphIgnore":["data-htmx-powered","open"]}"#;
+
+/// The parts of the dashboard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Section {
+    Overview,
+    Jobs,
+    Files,
+    Events,
+    Webhooks,
+    Upload,
+    Log,
+}
+
+impl Section {
+    const ALL: [Self; 7] = [
+        Self::Overview,
+        Self::Jobs,
+        Self::Files,
+        Self::Events,
+        Self::Webhooks,
+        Self::Upload,
+        Self::Log,
+    ];
+
+    /// Name, path, the key after `g`, and the scope it needs.
+    fn about(self) -> (&'static str, &'static str, &'static str, TokenScope) {
+        match self {
+            Self::Overview => ("Overview", "/", "o", TokenScope::Read),
+            Self::Jobs => ("Jobs", "/jobs", "j", TokenScope::Read),
+            Self::Files => ("Files", "/files", "f", TokenScope::Read),
+            Self::Events => ("Events", "/events", "e", TokenScope::Admin),
+            Self::Webhooks => ("Webhooks", "/webhooks", "w", TokenScope::Admin),
+            Self::Upload => ("Upload", "/upload", "u", TokenScope::Upload),
+            Self::Log => ("Log", "/log", "l", TokenScope::Admin),
+        }
+    }
+}
+
+/// A page, before it is put into its frame.
+#[derive(Debug)]
+pub(crate) struct Page {
+    title: String,
+    section: Option<Section>,
+    live: Option<String>,
+    scripts: Vec<&'static str>,
+    body: Markup,
+}
+
+impl Page {
+    pub(crate) fn new(title: impl Into<String>, section: Section, body: Markup) -> Self {
+        Self {
+            title: title.into(),
+            section: Some(section),
+            live: None,
+            scripts: Vec::new(),
+            body,
+        }
+    }
+
+    /// A page that belongs to no section.
+    pub(super) fn apart(title: impl Into<String>, body: Markup) -> Self {
+        Self {
+            title: title.into(),
+            section: None,
+            live: None,
+            scripts: Vec::new(),
+            body,
+        }
+    }
+
+    pub(super) fn of_refusal(refusal: &Refusal) -> Self {
+        Self::apart(
+            &refusal.title,
+            html! {
+                section.panel.alone {
+                    h1 { (refusal.title) }
+                    p { (refusal.detail) }
+                    p { a href="/" { "To the overview" } }
+                }
+            },
+        )
+    }
+
+    /// Its parts change in place by the stream at this path.
+    pub(crate) fn live(mut self, path: impl Into<String>) -> Self {
+        self.live = Some(path.into());
+        self
+    }
+
+    /// A script besides those every page has.
+    pub(crate) fn script(mut self, asset: &'static str) -> Self {
+        self.scripts.push(asset);
+        self
+    }
+
+    /// The page as this visitor gets it.
+    pub(crate) fn show(self, visitor: &Visitor) -> Response {
+        self.answer(Some(visitor))
+    }
+
+    pub(super) fn answer(self, visitor: Option<&Visitor>) -> Response {
+        Response::builder()
+            .content_type("text/html; charset=utf-8")
+            .body(self.framed(visitor).into_string())
+    }
+
+    fn framed(&self, visitor: Option<&Visitor>) -> Markup {
+        html! {
+            (DOCTYPE)
+            html lang="en" {
+                (self.head())
+                body {
+                    a.skip href="#main" { "Skip to the content" }
+                    (header(visitor, self.section))
+                    main #main tabindex="-1" {
+                        @if let Some(notice) = visitor.and_then(|visitor| visitor.notice.as_deref()) {
+                            p.notice role="status" { (notice) }
+                        }
+                        (self.body)
+                    }
+                    @if let Some(path) = &self.live {
+                        p #live role="status" hidden { "The connection is lost: these figures are old. It is tried again." }
+                        footer { (part(sse::BEAT, html! {})) }
+                        div #stream hx-sse:connect=(path) hx-swap="none" {}
+                    }
+                    @if let Some(visitor) = visitor {
+                        form #act method="post" { (csrf_field(visitor)) }
+                        (keys(visitor))
+                    }
+                }
+            }
+        }
+    }
+
+    fn head(&self) -> Markup {
+        html! {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                meta name="htmx-config" content=(HTMX);
+                title { (self.title) " · Landfall" }
+                link rel="icon" type="image/svg+xml" href=(assets::path("icon.svg"));
+                link rel="stylesheet" href=(assets::path("style.css"));
+                @if self.live.is_some() {
+                    script src=(assets::path("htmx.js")) defer {}
+                }
+                script src=(assets::path("dashboard.js")) defer {}
+                @for script in &self.scripts { script src=(assets::path(script)) defer {} }
+            }
+        }
+    }
+}
+
+fn header(visitor: Option<&Visitor>, here: Option<Section>) -> Markup {
+    html! {
+        header {
+            a.brand href="/" { (mark()) "Landfall" }
+            @if let Some(visitor) = visitor {
+                nav aria-label="Sections" {
+                    @for (section, (name, path, key, _)) in open_to(visitor) {
+                        a href=(path) data-key=(key) aria-current=[(here == Some(section)).then_some("page")] { (name) }
+                    }
+                }
+                form.search role="search" action="/search" {
+                    input #search type="search" name="q" aria-label="Search an id, a name or a SHA-256"
+                        placeholder="Id, name or SHA-256" autocomplete="off" spellcheck="false";
+                    kbd aria-hidden="true" { "/" }
+                }
+                @if visitor.signed_in {
+                    div.who {
+                        span { (visitor.name()) @if !visitor.may_repair() { " (read-only)" } }
+                        button.plain type="submit" form="act" formaction="/sign-out" { "Sign out" }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn open_to(
+    visitor: &Visitor,
+) -> impl Iterator<
+    Item = (
+        Section,
+        (&'static str, &'static str, &'static str, TokenScope),
+    ),
+> {
+    let sections = Section::ALL.map(|section| (section, section.about()));
+    let may = sections
+        .into_iter()
+        .filter(|(_, (.., scope))| visitor.identity.may(*scope));
+    may.collect::<Vec<_>>().into_iter()
+}
+
+fn mark() -> Markup {
+    html! {
+        svg width="22" height="22" viewBox="0 0 24 24" fill="none" stroke="currentColor" stroke-width="2"
+            stroke-linecap="round" stroke-linejoin="round" aria-hidden="true" {
+            path d="M12 3v10M8 9l4 4 4-4" {}
+            path d="M3 17c2.2 0 2.2-1.6 4.5-1.6S9.8 17 12 17s2.2-1.6 4.5-1.6S18.8 17 21 17" {}
+            path d="M3 21c2.2 0 2.2-1.6 4.5-1.6S9.8 21 12 21s2.2-1.6 4.5-1.6S18.8 21 21 21" {}
+        }
+    }
+}
+
+/// Opened by `?`.
+fn keys(visitor: &Visitor) -> Markup {
+    html! {
+        dialog #keys aria-labelledby="keys-heading" {
+            h2 #keys-heading { "Keys" }
+            dl {
+                div { dt { kbd { "/" } } dd { "Search" } }
+                @for (_, (name, _, key, _)) in open_to(visitor) {
+                    div { dt { kbd { "g" } " " kbd { (key) } } dd { (name) } }
+                }
+                div { dt { kbd { "j" } " " kbd { "k" } } dd { "Down and up a list; in one, the arrows too" } }
+                div { dt { kbd { "Enter" } } dd { "Open the row" } }
+                div { dt { kbd { "?" } } dd { "These keys" } }
+            }
+            form method="dialog" { button { "Close" } }
+        }
+    }
+}
+
+/// What this visitor has just done, if the page was asked to say so. It is read from the log: a link cannot make a
+/// page say what was not done.
+pub(super) async fn notice_of(
+    dashboard: &Dashboard,
+    request: &Request,
+    visitor: &Visitor,
+) -> Result<Option<String>, Refusal> {
+    let query = request.uri().query().unwrap_or_default();
+    let did = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == DID);
+    let Some(id) = did.and_then(|(_, id)| id.parse::<Uuid>().ok()) else {
+        return Ok(None);
+    };
+    let landfall = dashboard.landfall();
+    let entry = repairs::get(landfall.db.read(), id).await?;
+    let just = |entry: &repairs::Entry| {
+        entry.actor == visitor.name() && landfall.clock.now() - entry.at < JUST
+    };
+    Ok(entry.filter(just).map(|entry| repair::told(&entry)))
+}

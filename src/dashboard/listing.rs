@@ -1,0 +1,156 @@
+//! What a list is asked for in its URL: filters, and the place where its page begins.
+//!
+//! An empty field asks for nothing, as a form leaves it. What cannot be is refused by name, as in the API.
+
+use super::error::Refusal;
+use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
+use landfall_core::page::{DEFAULT_LIMIT, PageRequest};
+use maud::{Markup, html};
+use sea_orm::{ActiveEnum, Iterable};
+use uuid::Uuid;
+
+/// The longest text that is searched for, in bytes.
+const LONGEST_TEXT: usize = 1024;
+
+/// The page that a cursor leads to; none: the first.
+pub(super) fn page(cursor: &str) -> Result<PageRequest, Refusal> {
+    let cursor = Some(cursor).filter(|cursor| !cursor.is_empty());
+    PageRequest::decode(DEFAULT_LIMIT, cursor)
+        .map_err(|_| Refusal::malformed("This is no page of this list; begin with the first."))
+}
+
+/// A text that the databases can compare.
+pub(super) fn text(field: &str, given: &str) -> Result<Option<String>, Refusal> {
+    let given = given.trim();
+    if given.len() > LONGEST_TEXT || given.contains('\0') {
+        return Err(wrong(field, "up to 1024 bytes of text"));
+    }
+    Ok(Some(given.to_owned()).filter(|text| !text.is_empty()))
+}
+
+/// An id.
+pub(super) fn id(field: &str, given: &str) -> Result<Option<Uuid>, Refusal> {
+    match given.trim() {
+        "" => Ok(None),
+        given => given.parse().map(Some).map_err(|_| wrong(field, "an id")),
+    }
+}
+
+/// A status, by its word.
+pub(super) fn status<S>(field: &str, given: &str) -> Result<Option<S>, Refusal>
+where
+    S: ActiveEnum<Value = String>,
+{
+    match given {
+        "" => Ok(None),
+        given => S::try_from_value(&given.to_owned())
+            .map(Some)
+            .map_err(|_| wrong(field, "a status")),
+    }
+}
+
+/// A moment in UTC: a day, or what `input type=datetime-local` and RFC 3339 write.
+pub(super) fn moment(field: &str, given: &str) -> Result<Option<DateTime<Utc>>, Refusal> {
+    let given = given.trim();
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let day = NaiveDate::parse_from_str(given, "%Y-%m-%d").map(|day| day.and_time(NaiveTime::MIN));
+    let local = |format| NaiveDateTime::parse_from_str(given, format);
+    let naive = day
+        .or_else(|_| local("%Y-%m-%dT%H:%M"))
+        .or_else(|_| local("%Y-%m-%dT%H:%M:%S"));
+    match naive {
+        Ok(naive) => Ok(Some(naive.and_utc())),
+        Err(_) => DateTime::parse_from_rfc3339(given)
+            .map(|moment| Some(moment.to_utc()))
+            .map_err(|_| {
+                wrong(
+                    field,
+                    "a day or a moment, such as 2026-11-24 or 2026-11-24T08:00",
+                )
+            }),
+    }
+}
+
+fn wrong(field: &str, allowed: &str) -> Refusal {
+    Refusal::malformed(format!("`{field}` must be {allowed}."))
+}
+
+/// A choice among the words of a status, and none.
+pub(super) fn status_field<S>(label: &str, name: &str, chosen: Option<S>) -> Markup
+where
+    S: ActiveEnum<Value = String> + Iterable + Copy,
+{
+    let words = S::iter().map(|status| status.to_value());
+    let chosen = chosen.map(|status| status.to_value()).unwrap_or_default();
+    choice_field(label, name, &words.collect::<Vec<_>>(), &chosen)
+}
+
+/// A choice among words, and none.
+pub(super) fn choice_field(label: &str, name: &str, words: &[String], chosen: &str) -> Markup {
+    html! {
+        label { (label)
+            select name=(name) {
+                option value="" { "any" }
+                @for word in words { option value=(word) selected[word == chosen] { (word) } }
+            }
+        }
+    }
+}
+
+/// A field for words.
+pub(super) fn text_field(label: &str, name: &str, kind: &str, value: &str) -> Markup {
+    html! { label { (label) input type=(kind) name=(name) value=(value) autocomplete="off" spellcheck="false"; } }
+}
+
+/// The filters of a list: a form that makes its URL, and the way back to all.
+pub(super) fn filters(path: &str, is_filtered: bool, fields: Markup) -> Markup {
+    html! {
+        form.filters action=(path) role="search" aria-label="Filters of the list" {
+            (fields)
+            button.go type="submit" { "Show" }
+            @if is_filtered { a.button href=(path) { "All" } }
+        }
+    }
+}
+
+/// An id, short enough for a table: what differs most is at its end.
+pub(super) fn short(id: impl ToString) -> Markup {
+    let id = id.to_string();
+    let cut = id.len().saturating_sub(8);
+    html! { span.mono.id title=(id) { "…" (id[cut..]) } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use entity::file::FileStatus;
+
+    #[test]
+    fn an_empty_field_asks_for_nothing() {
+        assert!(text("q", "  ").unwrap().is_none());
+        assert!(id("batch", "").unwrap().is_none());
+        assert!(moment("since", "").unwrap().is_none());
+        assert!(status::<FileStatus>("status", "").unwrap().is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        assert!(text("q", "a\0b").is_err());
+        assert!(id("batch", "x").is_err());
+        assert!(moment("since", "yesterday").is_err());
+        assert!(status::<FileStatus>("status", "odd").is_err());
+        assert!(page("x").is_err());
+    }
+
+    #[test]
+    fn moments_are_read_as_forms_and_people_write_them() {
+        let midnight = moment("since", "2026-11-24").unwrap();
+        assert_eq!(midnight, moment("since", "2026-11-24T00:00").unwrap());
+        assert_eq!(
+            midnight,
+            moment("since", "2026-11-24T01:00:00+01:00").unwrap()
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! `/log`: who repaired or changed what by hand.
+
+use super::{
+    auth::ADMIN,
+    components::{self, col, empty, pager},
+    error::Refusal,
+    format::{href, when},
+    layout::{Page, Section},
+    pages::Pages,
+    repair::told,
+    session::Visitor,
+    state::Dashboard,
+};
+use landfall_core::{
+    page::{DEFAULT_LIMIT, PageRequest},
+    repairs::{self, Entry},
+};
+use maud::{Markup, html};
+use poem::{Response, Result, handler, web::Query};
+use serde::Deserialize;
+
+/// The log.
+pub(super) fn pages(pages: Pages) -> Pages {
+    pages.get("/log", ADMIN, show)
+}
+
+#[derive(Deserialize)]
+struct Filter {
+    /// An id, or a queue's name: what was done to it alone.
+    #[serde(default)]
+    subject: String,
+    cursor: Option<String>,
+}
+
+#[handler]
+async fn show(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Query(filter): Query<Filter>,
+) -> Result<Response> {
+    let cursor = filter.cursor.as_deref();
+    let page = PageRequest::decode(DEFAULT_LIMIT, cursor)
+        .map_err(|error| Refusal::malformed(error.to_string()))?;
+    let subject = Some(filter.subject.as_str()).filter(|subject| !subject.is_empty());
+    let found = repairs::list(dashboard.landfall().db.read(), subject, page)
+        .await
+        .map_err(Refusal::from)?;
+    let list = match found.items.is_empty() {
+        true => empty("Nothing was changed by hand yet.", html! {}),
+        false => html! {
+            (components::table("Log", &[col("When"), col("Who"), col("What"), col("On"), col("Details")], rows(&found.items)))
+            (pager("/log", &[("subject", &filter.subject)], cursor, found.next_cursor.as_deref()))
+        },
+    };
+    let heading = match subject {
+        Some(subject) => format!("What was done to {subject}"),
+        None => "What was done by hand".to_owned(),
+    };
+    let body = html! {
+        h1.unseen { "Log" }
+        (components::panel(&heading, list))
+    };
+    Ok(Page::new("Log", Section::Log, body).show(&visitor))
+}
+
+fn rows(entries: &[Entry]) -> Markup {
+    html! {
+        @for entry in entries {
+            tr {
+                td { (when(entry.at)) }
+                td { (entry.actor) }
+                td { (told(entry)) }
+                td { a.mono href=(href("/log", &[("subject", &entry.subject)])) { (entry.subject) } }
+                td.name { @if entry.detail.as_object().is_some_and(|detail| !detail.is_empty()) { code { (entry.detail) } } }
+            }
+        }
+    }
+}

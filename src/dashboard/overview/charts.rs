@@ -1,0 +1,82 @@
+//! The last hours, minute by minute.
+
+use crate::dashboard::{
+    chart::{self, Chart},
+    components,
+    format::{bytes, number},
+};
+use landfall_core::minutes::Minutes;
+use maud::{Markup, html};
+
+/// Minutes a chart shows, and the present one, which is still counted.
+pub(super) const SHOWN: u32 = 6 * 60 + 1;
+
+/// Minutes of the last hour.
+const HOUR: usize = 60;
+
+pub(super) fn panels(minutes: &Minutes) -> Markup {
+    html! {
+        div.grid { (files(minutes)) (received(minutes)) }
+    }
+}
+
+/// Files that failed in the last hour.
+pub(super) fn failed_lately(minutes: &Minutes) -> u64 {
+    last_hour(&minutes.files_failed)
+}
+
+fn files(minutes: &Minutes) -> Markup {
+    let chart = Chart {
+        label: format!(
+            "{}; {}",
+            chart::summary("Files stored", &minutes.files_stored, number),
+            chart::summary("failed", &minutes.files_failed, number)
+        ),
+        first: minutes.first,
+        values: whole(&minutes.files_stored),
+        bad: whole(&minutes.files_failed),
+        write: number,
+    };
+    components::panel(
+        "Files stored per minute, last 6 hours",
+        html! {
+            (chart.draw())
+            div.legend {
+                a href="/files?status=stored" { i {} "stored in the last hour: " b { (number(last_hour(&minutes.files_stored))) } }
+                a href="/files?status=failed" { i.bad {} "failed: " b { (number(failed_lately(minutes))) } }
+            }
+        },
+    )
+}
+
+fn received(minutes: &Minutes) -> Markup {
+    let chart = Chart {
+        label: chart::summary("Bytes received", &minutes.bytes_received, bytes),
+        first: minutes.first,
+        values: whole(&minutes.bytes_received),
+        bad: &[],
+        write: bytes,
+    };
+    let (files, size) = (
+        last_hour(&minutes.files_received),
+        last_hour(&minutes.bytes_received),
+    );
+    components::panel(
+        "Bytes received per minute, last 6 hours",
+        html! {
+            (chart.draw())
+            div.legend {
+                a href="/files" { i {} "received in the last hour: " b { (number(files)) } " uploads, " b { (bytes(size)) } }
+            }
+        },
+    )
+}
+
+/// Without the present minute: a line that ends with a part of one would always fall.
+fn whole(values: &[u64]) -> &[u64] {
+    values.split_last().map_or(values, |(_, whole)| whole)
+}
+
+fn last_hour(values: &[u64]) -> u64 {
+    values.iter().rev().take(HOUR).sum()
+}

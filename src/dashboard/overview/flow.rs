@@ -1,0 +1,72 @@
+//! The way of the files, as a picture: how many are at each step, and since when.
+
+use crate::dashboard::{
+    components,
+    format::{age, bounded, span},
+};
+use chrono::{DateTime, Utc};
+use landfall_core::overview::{Flow, Stage};
+use maud::{Markup, html};
+
+pub(super) fn panel(flow: &Flow, now: DateTime<Utc>, may_see_events: bool) -> Markup {
+    let oldest = |stage: &Stage| {
+        stage
+            .oldest
+            .map(|oldest| format!("oldest {}", span(age(oldest, now))))
+    };
+    let waiting = match flow.unannounced.count.counted {
+        0 => "none waits".to_owned(),
+        _ => format!(
+            "{} wait, {}",
+            bounded(flow.unannounced.count),
+            oldest(&flow.unannounced).unwrap_or_default()
+        ),
+    };
+    let steps = [
+        (
+            "Uploading",
+            "/files?status=uploading",
+            flow.uploading,
+            oldest(&flow.uploading),
+        ),
+        (
+            "Staged",
+            "/files?status=staged",
+            flow.staged,
+            oldest(&flow.staged),
+        ),
+        (
+            "Finalizing",
+            "/files?status=finalizing",
+            flow.finalizing,
+            oldest(&flow.finalizing),
+        ),
+        (
+            "Stored",
+            "/files?status=stored",
+            flow.stored,
+            oldest(&flow.stored),
+        ),
+    ];
+    components::panel(
+        "The way ashore, now",
+        html! {
+            ol.flow {
+                @for (name, link, stage, oldest) in steps {
+                    li { a href=(link) {
+                        span.sub { (name) }
+                        span.num { (bounded(stage.count)) }
+                        span.sub { (oldest.as_deref().unwrap_or("none")) }
+                    } }
+                }
+                li {
+                    a href=[may_see_events.then_some("/events?status=delivered")] {
+                        span.sub { "Announced" }
+                        span.num { (bounded(flow.announced.count)) }
+                    }
+                    a.sub href=[may_see_events.then_some("/events?status=pending")] { (waiting) }
+                }
+            }
+        },
+    )
+}

@@ -1,0 +1,208 @@
+//! Who looks at a page, and what they may do there.
+//!
+//! Without tokens everybody on this machine is an administrator. With tokens a browser signs in with one: its session
+//! (see `landfall_core::sessions`) may do what the token may, as in the API: `read` sees figures and its owner's
+//! files, `admin` sees and repairs everything.
+//!
+//! A request that changes something must come from a page of ours: the browser says so (`Sec-Fetch-Site`, `Origin`),
+//! the cookie is `SameSite=Strict`, and the form carries a token made of the cookie.
+
+use super::{error::Refusal, state::Dashboard};
+use http::{HeaderMap, HeaderValue, header};
+use landfall_core::{
+    config::AuthMode,
+    digest::Sha256Digest,
+    files, sessions,
+    tokens::{Identity, TokenScope},
+};
+use poem::{FromRequest, Request, RequestBody, Result};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+/// The cookie a session is in.
+pub(crate) const COOKIE: &str = "landfall_session";
+
+/// The field of a form, and the header of a script's request, that the CSRF token is in.
+pub(crate) const CSRF_FIELD: &str = "csrf";
+pub(crate) const CSRF_HEADER: &str = "x-csrf-token";
+
+/// Longer cookies are none of ours.
+const LONGEST_SECRET: usize = 64;
+
+/// Whoever a page is made for.
+#[derive(Clone, Debug)]
+pub(crate) struct Visitor {
+    pub(crate) identity: Identity,
+    /// To be sent back with whatever changes something.
+    pub(crate) csrf: String,
+    /// False when there is nothing to sign out of.
+    pub(crate) signed_in: bool,
+    /// What was just done by this visitor, to be shown once.
+    pub(super) notice: Option<String>,
+    /// A cookie to set with the answer.
+    pub(super) set_cookie: Option<HeaderValue>,
+}
+
+impl Visitor {
+    fn new(identity: Identity, secret: &str, signed_in: bool) -> Self {
+        Self {
+            identity,
+            csrf: csrf(secret),
+            signed_in,
+            notice: None,
+            set_cookie: None,
+        }
+    }
+
+    /// Whether buttons are shown, and work.
+    pub(crate) fn may_repair(&self) -> bool {
+        self.identity.may(TokenScope::Admin)
+    }
+
+    /// Whose files are shown.
+    pub(crate) fn sees(&self) -> files::Scope {
+        self.identity.sees()
+    }
+
+    /// As the log names them.
+    pub(crate) fn name(&self) -> &str {
+        self.identity.owner.as_deref().unwrap_or("this machine")
+    }
+}
+
+impl<'a> FromRequest<'a> for Visitor {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
+        let visitor = request.data::<Self>().cloned();
+        Ok(visitor.ok_or_else(|| Refusal::failed("a page without a visitor"))?)
+    }
+}
+
+/// Who sends this request; none when nobody is signed in.
+pub(super) async fn visitor(
+    dashboard: &Dashboard,
+    request: &Request,
+) -> Result<Option<Visitor>, Refusal> {
+    let Some(identity) = identity(dashboard, request.headers()).await? else {
+        return Ok(None);
+    };
+    let signed_in = dashboard.landfall().config.auth.mode != AuthMode::None;
+    if let Some(secret) = secret_of(request.headers()) {
+        return Ok(Some(Visitor::new(identity, secret, signed_in)));
+    }
+    // Without tokens the cookie tells this browser's pages from those of other sites, and nothing else.
+    let secret = sessions::secret();
+    let mut visitor = Visitor::new(identity, secret.expose_secret(), signed_in);
+    visitor.set_cookie = cookie(dashboard, request, Some(&secret));
+    Ok(Some(visitor))
+}
+
+/// Who has this cookie, as the database says now.
+pub(super) async fn identity(
+    dashboard: &Dashboard,
+    headers: &HeaderMap,
+) -> Result<Option<Identity>, Refusal> {
+    let landfall = dashboard.landfall();
+    if landfall.config.auth.mode == AuthMode::None {
+        return Ok(Some(Identity::anonymous()));
+    }
+    match secret_of(headers) {
+        Some(secret) => Ok(sessions::identify(&landfall.db, &landfall.clock, secret).await?),
+        None => Ok(None),
+    }
+}
+
+/// The session's secret, as the browser has it.
+pub(super) fn secret_of(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(header::COOKIE).into_iter();
+    let mut pairs = cookies
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'));
+    pairs.find_map(|pair| {
+        let (name, value) = pair.trim().split_once('=')?;
+        (name == COOKIE && (1..=LONGEST_SECRET).contains(&value.len())).then_some(value)
+    })
+}
+
+/// The header that gives a browser its secret, or takes it back.
+pub(super) fn cookie(
+    dashboard: &Dashboard,
+    request: &Request,
+    secret: Option<&SecretString>,
+) -> Option<HeaderValue> {
+    let secure = match is_secure(dashboard, request) {
+        true => "; Secure",
+        false => "",
+    };
+    let (value, lasts) = match secret {
+        Some(secret) => (secret.expose_secret(), sessions::LASTS.as_secs()),
+        None => ("", 0),
+    };
+    let text =
+        format!("{COOKIE}={value}; Path=/; Max-Age={lasts}; HttpOnly; SameSite=Strict{secure}");
+    let mut value = HeaderValue::from_str(&text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// Whether the browser came by TLS. What a proxy says of it is believed of anybody: it can only make the cookie
+/// more careful.
+fn is_secure(dashboard: &Dashboard, request: &Request) -> bool {
+    dashboard.landfall().public_url.scheme() == "https"
+        || request.header("x-forwarded-proto") == Some("https")
+}
+
+/// The token that goes with a secret: who does not have the cookie cannot make it, and it does not give the cookie away.
+fn csrf(secret: &str) -> String {
+    Sha256Digest::of(format!("landfall csrf {secret}").as_bytes()).to_string()
+}
+
+/// Whether a request was sent by a page of this server, as far as the browser says where it comes from.
+pub(super) fn is_own(dashboard: &Dashboard, request: &Request) -> bool {
+    if let Some(site) = request.header("sec-fetch-site")
+        && site != "same-origin"
+    {
+        return false;
+    }
+    let Some(origin) = request.header(header::ORIGIN) else {
+        return true;
+    };
+    let Ok(origin) = origin.parse::<Url>() else {
+        return false;
+    };
+    let public = &dashboard.landfall().public_url;
+    let host = request.header(header::HOST).unwrap_or_default();
+    authority(&origin) == host.to_ascii_lowercase() || origin.origin() == public.origin()
+}
+
+/// Whether a server that asks nobody who they are is called by a name that leads to this machine alone: a page of
+/// another site may have its own name lead here (DNS rebinding), but cannot have it be another name.
+pub(super) fn is_own_host(dashboard: &Dashboard, request: &Request) -> bool {
+    let landfall = dashboard.landfall();
+    if landfall.config.auth.mode != AuthMode::None {
+        return true;
+    }
+    let Some(host) = request.header(header::HOST) else {
+        return true;
+    };
+    let Ok(url) = format!("http://{host}/").parse::<Url>() else {
+        return false;
+    };
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => {
+            name == "localhost"
+                || name.ends_with(".localhost")
+                || Some(name) == landfall.public_url.domain()
+        }
+        None => false,
+    }
+}
+
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
+}

@@ -1,0 +1,190 @@
+//! Signing in with a token, and out.
+//!
+//! A session's secret is made at the moment of signing in and was never seen before: a cookie that somebody planted
+//! beforehand is worth nothing (session fixation). Failed tries are counted by address; tokens are 256 random bits,
+//! so the limit keeps the log quiet rather than the door shut.
+
+use super::{error::Refusal, layout::Page, repair::see_other, session, state::Dashboard};
+use http::{StatusCode, header};
+use landfall_core::{config::AuthMode, sessions};
+use maud::{Markup, html};
+use poem::{Request, Response, Result, handler, web::Form};
+use serde::Deserialize;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// So many tries may fail from one address …
+const MOST_FAILURES: u32 = 10;
+
+/// … within this time of the first.
+const WITHIN: Duration = Duration::from_secs(60);
+
+/// Addresses remembered at once; when there are more, those that have served their time are forgotten first.
+const MOST_ADDRESSES: usize = 10_000;
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Next {
+    /// Where the visitor wanted to go.
+    #[serde(default)]
+    next: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Entry {
+    token: String,
+    #[serde(default)]
+    next: String,
+}
+
+/// Failed tries, by address.
+#[derive(Debug, Default)]
+pub(super) struct FailedSignIns(Mutex<HashMap<IpAddr, (Instant, u32)>>);
+
+impl FailedSignIns {
+    /// How long this address has to wait.
+    fn wait(&self, address: Option<IpAddr>) -> Option<Duration> {
+        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (first, count) = failures.get(&address?)?;
+        let left = WITHIN.checked_sub(first.elapsed())?;
+        (*count >= MOST_FAILURES).then_some(left)
+    }
+
+    fn count(&self, address: Option<IpAddr>) {
+        let Some(address) = address else { return };
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if failures.len() >= MOST_ADDRESSES {
+            failures.retain(|_, (first, _)| first.elapsed() < WITHIN);
+        }
+        // So many at once are no people: their tries fail all the same.
+        if failures.len() >= MOST_ADDRESSES {
+            return;
+        }
+        let now = Instant::now();
+        let entry = failures.entry(address).or_insert((now, 0));
+        if entry.0.elapsed() >= WITHIN {
+            *entry = (now, 0);
+        }
+        entry.1 += 1;
+    }
+}
+
+#[handler]
+pub(super) async fn form(
+    request: &Request,
+    dashboard: Dashboard,
+    query: poem::web::Query<Next>,
+) -> Result<Response> {
+    let next = local(&query.next);
+    let known = session::identity(&dashboard, request.headers()).await?;
+    match known {
+        Some(_) => Ok(see_other(next)),
+        None => Ok(page(next, None).answer(None)),
+    }
+}
+
+#[handler]
+pub(super) async fn enter(
+    request: &Request,
+    dashboard: Dashboard,
+    Form(entry): Form<Entry>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let next = local(&entry.next);
+    if landfall.config.auth.mode == AuthMode::None {
+        return Ok(see_other(next));
+    }
+    let address = request.remote_addr().as_socket_addr().map(|from| from.ip());
+    if let Some(wait) = dashboard.failed_sign_ins().wait(address) {
+        return Err(Refusal::limited(wait).into());
+    }
+    let begun = sessions::begin(&landfall.db, &landfall.clock, entry.token.trim())
+        .await
+        .map_err(Refusal::from)?;
+    let Some((identity, secret)) = begun else {
+        dashboard.failed_sign_ins().count(address);
+        let wrong = "This token is unknown, expired or revoked.";
+        let mut response = page(next, Some(wrong)).answer(None);
+        response.set_status(StatusCode::UNAUTHORIZED);
+        return Ok(response);
+    };
+    // Whoever was signed in with this browser before is signed out.
+    if let Some(before) = session::secret_of(request.headers()) {
+        sessions::end(&landfall.db, before)
+            .await
+            .map_err(Refusal::from)?;
+    }
+    tracing::info!(actor = identity.owner, "signed in");
+    let mut response = see_other(next);
+    if let Some(cookie) = session::cookie(&dashboard, request, Some(&secret)) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+#[handler]
+pub(super) async fn leave(request: &Request, dashboard: Dashboard) -> Result<Response> {
+    if let Some(secret) = session::secret_of(request.headers()) {
+        sessions::end(&dashboard.landfall().db, secret)
+            .await
+            .map_err(Refusal::from)?;
+    }
+    let mut response = see_other("/sign-in");
+    if let Some(cookie) = session::cookie(&dashboard, request, None) {
+        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    }
+    Ok(response)
+}
+
+/// A path of this server; a browser reads `//` and `/\` as another host's.
+fn local(next: &str) -> &str {
+    let is_local = next.starts_with('/')
+        && !next[1..].starts_with(['/', '\\'])
+        && next.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_local { next } else { "/" }
+}
+
+fn page(next: &str, wrong: Option<&str>) -> Page {
+    let body: Markup = html! {
+        section.panel.alone {
+            h1 { "Sign in" }
+            form.stacked method="post" action="/sign-in" {
+                label for="token" { "Token" }
+                input #token type="password" name="token" required autofocus autocomplete="current-password"
+                    spellcheck="false" placeholder="lf_…" aria-describedby="token-hint"
+                    aria-invalid=[wrong.map(|_| "true")];
+                @if let Some(wrong) = wrong { p.wrong role="alert" { (wrong) } }
+                @if next != "/" { input type="hidden" name="next" value=(next); }
+                button.go type="submit" { "Sign in" }
+            }
+            p.dim #token-hint {
+                "Tokens are made on the server: " code { "landfall token create --owner NAME --scope admin" }
+                ". With the scope " code { "read" } " you see, and change nothing."
+            }
+        }
+    };
+    Page::apart("Sign in", body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::local;
+
+    #[test]
+    fn a_sign_in_leads_to_pages_of_this_server_alone() {
+        assert_eq!(local("/files?status=failed"), "/files?status=failed");
+        for other in [
+            "",
+            "files",
+            "//evil.example",
+            "/\\evil.example",
+            "https://evil.example",
+            "/a\r\nb",
+        ] {
+            assert_eq!(local(other), "/", "{other}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `/upload`: files dropped into the browser, sent so that an interruption costs nothing, and watched until they are
+//! announced.
+//!
+//! The sending is done by `tus-js-client` against the same endpoint as `/v1/tus`, let in by the visitor's session.
+
+mod session;
+mod states;
+
+use super::{
+    auth::Need,
+    components::panel,
+    format::{bytes, span},
+    layout::{Page, Section},
+    pages::Pages,
+    session::Visitor,
+    state::Dashboard,
+};
+use http::Method;
+use landfall_core::tokens::TokenScope;
+use maud::{Markup, html};
+use poem::{Response, handler};
+use session::{PATH, SessionTus};
+
+pub(super) fn pages(pages: Pages) -> Pages {
+    let below = [Method::HEAD, Method::PATCH, Method::DELETE];
+    let pages = pages
+        .get("/upload", Need::Upload, show)
+        .get("/upload/states", Need::Upload, states::states)
+        .with(PATH, Method::POST, Need::Upload, SessionTus);
+    below.into_iter().fold(pages, |pages, method| {
+        pages.with("/upload/tus/:id", method, Need::Upload, SessionTus)
+    })
+}
+
+#[handler]
+async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
+    let config = &dashboard.landfall().config.uploads;
+    let rest = span(config.session_ttl);
+    let may_read = visitor.identity.may(TokenScope::Read);
+    let body = html! {
+        h1.unseen { "Upload" }
+        (panel("Send files", html! {
+            div #drop data-endpoint=(PATH) data-csrf=(visitor.csrf) data-links=[may_read.then_some("")] hidden {
+                p { strong { "Drop files here" } }
+                p.sub { "as many as you like, each up to " (bytes(config.max_file_size.0)) }
+                label.button.go { "Choose files" input.unseen #choose type="file" multiple; }
+            }
+            (without_script(dashboard.landfall().public_url.as_str()))
+            p.sub { "An interrupted upload goes on where it stopped: choose the same file again within " (rest) "." }
+        }))
+        section.panel #sent aria-label="Files sent" hidden {
+            div.head {
+                h2 { "Sent from this window" }
+                div.beside { span #tally role="status" {} button #pause-all type="button" { "Pause all" } button #clear type="button" { "Clear the announced" } }
+            }
+            ul.uploads #uploads {}
+        }
+    };
+    Page::new("Upload", Section::Upload, body)
+        .script("tus.js")
+        .script("upload.js")
+        .show(&visitor)
+}
+
+fn without_script(url: &str) -> Markup {
+    let url = url.trim_end_matches('/');
+    html! {
+        noscript {
+            p { "Uploads from the browser need script. From a shell:" }
+            pre { "curl -F file=@README.md " (url) "/v1/files" }
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The tus endpoint for browsers that are signed in: the gate has seen to who they are.
+
+use crate::{
+    api::Tus,
+    dashboard::{error::Refusal, session::Visitor},
+};
+use http::{HeaderValue, header};
+use poem::{Endpoint, Request, Response, Result};
+
+/// Where uploads are begun; each goes on below it.
+pub(super) const PATH: &str = "/upload/tus";
+
+/// What the endpoint calls itself.
+const API_PATH: &str = "/v1/tus/";
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SessionTus;
+
+impl Endpoint for SessionTus {
+    type Output = Response;
+
+    async fn call(&self, mut request: Request) -> Result<Response> {
+        let visitor = request.data::<Visitor>().cloned();
+        let visitor = visitor.ok_or_else(|| Refusal::failed("an upload without a visitor"))?;
+        request.set_data(visitor.identity);
+        match Tus.call(request).await {
+            Ok(response) => Ok(here(response)),
+            Err(error) if error.status().is_server_error() => Err(error),
+            // For the script, which knows the protocol, and no page.
+            Err(error) => Ok(error.into_response()),
+        }
+    }
+}
+
+/// The upload goes on where it was begun, with the session.
+fn here(mut response: Response) -> Response {
+    let location = response.headers().get(header::LOCATION);
+    let location = location.and_then(|value| value.to_str().ok());
+    let id = location
+        .and_then(|path| path.rsplit_once(API_PATH))
+        .map(|(_, id)| id.to_owned());
+    let value = id.and_then(|id| HeaderValue::from_str(&format!("{PATH}/{id}")).ok());
+    if let Some(value) = value {
+        response.headers_mut().insert(header::LOCATION, value);
+    }
+    response
+}

@@ -1,0 +1,99 @@
+//! What one press of a button does to an endpoint.
+
+use crate::dashboard::{error::Refusal, repair, session::Visitor, state::Dashboard};
+use entity::WebhookId;
+use landfall_core::webhooks::{self, WebhookPatch};
+use poem::{Response, Result, handler, web::Path};
+use serde_json::json;
+use uuid::Uuid;
+
+/// Leads to the event that was written, where its attempt is seen to come in.
+#[handler]
+pub(super) async fn test(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let written = webhooks::test(&landfall.db, &landfall.clock, WebhookId(id)).await;
+    let (event, due) = written.map_err(Refusal::from)?;
+    landfall.dispatch.deliver(&due).await;
+    let page = format!("/events/{event}");
+    Ok(repair::done(
+        &dashboard,
+        &visitor,
+        "webhook.test",
+        id.to_string(),
+        json!({ "event_id": event }),
+        &page,
+    )
+    .await?)
+}
+
+#[handler]
+pub(super) async fn switch_on(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+) -> Result<Response> {
+    Ok(switch(&dashboard, &visitor, id, true).await?)
+}
+
+#[handler]
+pub(super) async fn switch_off(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+) -> Result<Response> {
+    Ok(switch(&dashboard, &visitor, id, false).await?)
+}
+
+async fn switch(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    id: Uuid,
+    active: bool,
+) -> Result<Response, Refusal> {
+    let landfall = dashboard.landfall();
+    let patch = WebhookPatch {
+        active: Some(active),
+        ..WebhookPatch::default()
+    };
+    webhooks::update(&landfall.db, &landfall.clock, WebhookId(id), patch).await?;
+    let action = if active {
+        "webhook.switch_on"
+    } else {
+        "webhook.switch_off"
+    };
+    repair::done(
+        dashboard,
+        visitor,
+        action,
+        id.to_string(),
+        json!({}),
+        &format!("/webhooks/{id}"),
+    )
+    .await
+}
+
+#[handler]
+pub(super) async fn delete(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    webhooks::delete(&landfall.db, &landfall.clock, WebhookId(id))
+        .await
+        .map_err(Refusal::from)?;
+    let done = repair::done(
+        &dashboard,
+        &visitor,
+        "webhook.delete",
+        id.to_string(),
+        json!({}),
+        "/webhooks",
+    )
+    .await?;
+    Ok(done)
+}

@@ -1,0 +1,215 @@
+//! `/webhooks`: who is told, and how well that goes.
+
+mod actions;
+mod replay;
+mod settings;
+mod show;
+
+use super::{
+    auth::ADMIN,
+    components::{Tone, col, empty, num, pager, panel, panel_with, state, table},
+    error::Refusal,
+    files::timeline::host_of,
+    format::{ago, href, number},
+    layout::{Page, Section},
+    listing,
+    pages::Pages,
+    session::Visitor,
+    state::Dashboard,
+};
+use chrono::{DateTime, Utc};
+use landfall_core::{
+    outbox::{self, COUNT_LIMIT, Counts, EndpointHealth},
+    page::PageRequest,
+    webhooks::{self, Webhook, WebhookError},
+};
+use maud::{Markup, html};
+use poem::{Response, Result, handler, web::Query};
+use serde::Deserialize;
+
+/// Endpoints on one page: the health of each is looked at.
+const ENDPOINTS_SHOWN: u64 = 20;
+
+/// From so many failures in a row an endpoint gets one request at a time (see `landfall_workers`).
+const THROTTLED_FROM: u32 = 5;
+
+pub(super) fn pages(pages: Pages) -> Pages {
+    let pages = pages
+        .get("/webhooks", ADMIN, list)
+        .post("/webhooks", ADMIN, settings::create)
+        .get("/webhooks/:id", ADMIN, show::show)
+        .get("/live/webhooks/:id", ADMIN, show::stream)
+        .get("/webhooks/:id/replay", ADMIN, replay::ask);
+    pages
+        .post("/webhooks/:id/replay", ADMIN, replay::send_again)
+        .post("/webhooks/:id/settings", ADMIN, settings::change)
+        .post("/webhooks/:id/rotate-secret", ADMIN, settings::rotate)
+        .post("/webhooks/:id/test", ADMIN, actions::test)
+        .post("/webhooks/:id/switch-on", ADMIN, actions::switch_on)
+        .post("/webhooks/:id/switch-off", ADMIN, actions::switch_off)
+        .post("/webhooks/:id/delete", ADMIN, actions::delete)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Asked {
+    cursor: String,
+}
+
+/// An endpoint and how it does.
+struct Seen {
+    webhook: Webhook,
+    health: EndpointHealth,
+    counts: Counts,
+}
+
+impl Seen {
+    async fn of(dashboard: &Dashboard, webhook: Webhook) -> Result<Self, Refusal> {
+        let db = &dashboard.landfall().db;
+        Ok(Self {
+            health: outbox::health(db, webhook.id).await?,
+            counts: outbox::counts_of(db, webhook.id).await?,
+            webhook,
+        })
+    }
+
+    fn path(&self) -> String {
+        format!("/webhooks/{}", self.webhook.id)
+    }
+
+    /// Deliveries of one status, and the list of them.
+    fn counted(&self, status: &str, count: u64) -> Markup {
+        html! { a href=(href(&self.path(), &[("status", status)])) { (at_most(count)) } }
+    }
+}
+
+/// A count that ends at a bound.
+fn at_most(count: u64) -> String {
+    match count {
+        COUNT_LIMIT.. => format!("{}+", number(COUNT_LIMIT)),
+        _ => number(count),
+    }
+}
+
+#[handler]
+async fn list(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Query(asked): Query<Asked>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let page = PageRequest {
+        limit: ENDPOINTS_SHOWN,
+        ..listing::page(&asked.cursor)?
+    };
+    let found = webhooks::list(&landfall.db, page)
+        .await
+        .map_err(Refusal::from)?;
+    let mut seen = Vec::with_capacity(found.items.len());
+    for webhook in found.items {
+        seen.push(Seen::of(&dashboard, webhook).await?);
+    }
+    let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
+    let body = html! {
+        h1.unseen { "Webhooks" }
+        (panel_with("Endpoints", html! { a href="#add" { "Add an endpoint" } }, html! {
+            @if seen.is_empty() { (empty("Nobody is told yet.", html! { "Add the first endpoint below; every event from then on is posted to it." })) }
+            @else { (rows(&seen, landfall.clock.now())) }
+            (pager("/webhooks", &[], cursor, found.next_cursor.as_deref()))
+        }))
+        (panel("Add an endpoint", settings::new_form(&visitor)))
+    };
+    Ok(Page::new("Webhooks", Section::Webhooks, body).show(&visitor))
+}
+
+fn rows(seen: &[Seen], now: DateTime<Utc>) -> Markup {
+    let columns = [
+        col("Endpoint"),
+        col("State"),
+        num("Succeeded"),
+        num("p95"),
+        num("Waiting"),
+        num("Failed"),
+        col("Last error"),
+    ];
+    table(
+        "Endpoints",
+        &columns,
+        html! {
+            @for one in seen {
+                tr {
+                    td.name {
+                        a href=(one.path()) { (host_of(&one.webhook.url)) }
+                        span.sub { @if one.webhook.description.is_empty() { (one.webhook.url) } @else { (one.webhook.description) } }
+                    }
+                    td { (circuit(&one.webhook)) }
+                    td.n { (rate(&one.health)) }
+                    td.n { (took(&one.health)) }
+                    td.n { (one.counted("pending", one.counts.pending)) }
+                    td.n { (one.counted("failed", one.counts.failed)) }
+                    td { (last_error(&one.health, now)) }
+                }
+            }
+        },
+    )
+}
+
+/// Whether an endpoint is served, held back or switched off.
+fn circuit(webhook: &Webhook) -> Markup {
+    match (webhook.active, webhook.consecutive_failures) {
+        (false, _) if webhook.disabled_reason.is_some() => state("switched off", Tone::Bad),
+        (false, _) => state("off", Tone::Dim),
+        (true, THROTTLED_FROM..) => state("held back", Tone::Bad),
+        (true, 1..) => state("retrying", Tone::Warn),
+        (true, 0) => state("on", Tone::Ok),
+    }
+}
+
+fn rate(health: &EndpointHealth) -> String {
+    match health.success_rate() {
+        // Only all of them is 100 %.
+        Some(share) if share < 1.0 => format!("{:.1} %", (share * 100.0).min(99.9)),
+        Some(_) => "100 %".to_owned(),
+        None => "–".to_owned(),
+    }
+}
+
+fn took(health: &EndpointHealth) -> String {
+    health.p95.map_or_else(
+        || "–".to_owned(),
+        |p95| format!("{} ms", number(p95.as_millis() as u64)),
+    )
+}
+
+fn last_error(health: &EndpointHealth, now: DateTime<Utc>) -> Markup {
+    html! {
+        @match &health.last_failure {
+            None => { span.dim { "none" } }
+            Some(failure) => {
+                @match failure.status_code {
+                    Some(code) => { (code) }
+                    None => { "no answer" }
+                }
+                span.sub { (ago(failure.at, now)) }
+            }
+        }
+    }
+}
+
+impl From<WebhookError> for Refusal {
+    fn from(error: WebhookError) -> Self {
+        match error {
+            WebhookError::NotFound => Self::not_found("an endpoint of this id"),
+            WebhookError::Invalid(faults) => {
+                let faults: Vec<String> = faults
+                    .iter()
+                    .map(|fault| format!("{}: {}", fault.field, fault.message))
+                    .collect();
+                Self::malformed(format!("{}.", faults.join("; ")))
+            }
+            WebhookError::Event(error) => Self::failed(error),
+            WebhookError::Key(error) => Self::failed(error),
+            WebhookError::Database(error) => error.into(),
+        }
+    }
+}

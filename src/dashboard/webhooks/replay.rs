@@ -1,0 +1,174 @@
+//! `/webhooks/{id}/replay`: sending to one endpoint again, first counted, then done.
+
+use crate::dashboard::{
+    components::{csrf_field, panel},
+    error::Refusal,
+    files::timeline::host_of,
+    format::{number, plural, when},
+    layout::{Page, Section},
+    listing,
+    repair::{self, COUNT},
+    session::Visitor,
+    state::Dashboard,
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use entity::{WebhookId, delivery::DeliveryStatus};
+use landfall_core::{
+    outbox::{self, Forecast, Replay},
+    webhooks::{self, Webhook},
+};
+use maud::{Markup, html};
+use poem::{
+    Response, Result, handler,
+    web::{Form, Path, Query},
+};
+use serde::Deserialize;
+use serde_json::json;
+use uuid::Uuid;
+
+/// What is replayed when nothing is said.
+const BY_DEFAULT: TimeDelta = TimeDelta::days(1);
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Asked {
+    since: String,
+    until: String,
+    status: String,
+}
+
+impl Asked {
+    /// All of the failed ones, whenever they were; of others those of a day.
+    fn replay(&self, now: DateTime<Utc>) -> Result<Replay, Refusal> {
+        let status = listing::status::<DeliveryStatus>("status", &self.status)?;
+        if status == Some(DeliveryStatus::Pending) {
+            return Err(Refusal::malformed(
+                "What is pending is under way; choose delivered or failed.",
+            ));
+        }
+        let by_default = match status {
+            Some(DeliveryStatus::Failed) => DateTime::UNIX_EPOCH,
+            _ => now - BY_DEFAULT,
+        };
+        Ok(Replay {
+            since: listing::moment("since", &self.since)?.unwrap_or(by_default),
+            until: listing::moment("until", &self.until)?,
+            status,
+        })
+    }
+}
+
+#[handler]
+pub(super) async fn ask(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+    Query(asked): Query<Asked>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let webhook = webhooks::get(&landfall.db, WebhookId(id))
+        .await
+        .map_err(Refusal::from)?;
+    let replay = asked.replay(landfall.clock.now())?;
+    let forecast = forecast(&dashboard, webhook.id, replay).await?;
+    let body = html! {
+        div.title { h1 { "Replay to " (host_of(&webhook.url)) } a.button href={ "/webhooks/" (id) } { "Back" } }
+        (panel("Which events", choose(&webhook, &asked, replay)))
+        (panel("How many", remedy(&webhook, &visitor, replay, forecast)))
+    };
+    Ok(Page::new("Replay", Section::Webhooks, body).show(&visitor))
+}
+
+/// Those that failed are counted as they stand; the others, event by event.
+async fn forecast(
+    dashboard: &Dashboard,
+    id: WebhookId,
+    replay: Replay,
+) -> Result<Forecast, Refusal> {
+    let db = &dashboard.landfall().db;
+    let all_failed = replay.status == Some(DeliveryStatus::Failed)
+        && replay.since == DateTime::UNIX_EPOCH
+        && replay.until.is_none();
+    if all_failed {
+        let count = outbox::counts_of(db, id).await?.failed;
+        return Ok(Forecast {
+            count,
+            at_least: count >= outbox::COUNT_LIMIT,
+        });
+    }
+    Ok(outbox::forecast(db, id, replay).await?)
+}
+
+fn choose(webhook: &Webhook, asked: &Asked, replay: Replay) -> Markup {
+    let local = |moment: DateTime<Utc>| moment.format("%Y-%m-%dT%H:%M").to_string();
+    let words = ["failed".to_owned(), "delivered".to_owned()];
+    let path = format!("/webhooks/{}/replay", webhook.id);
+    let since = match replay.since == DateTime::UNIX_EPOCH {
+        true => String::new(),
+        false => local(replay.since),
+    };
+    html! {
+        form.filters action=(path) {
+            (listing::choice_field("Deliveries", "status", &words, &asked.status))
+            (listing::text_field("Events since (UTC)", "since", "datetime-local", &since))
+            (listing::text_field("and before (UTC)", "until", "datetime-local", &replay.until.map(local).unwrap_or_default()))
+            button.go type="submit" { "Count" }
+        }
+    }
+}
+
+fn remedy(webhook: &Webhook, visitor: &Visitor, replay: Replay, forecast: Forecast) -> Markup {
+    let more = if forecast.at_least { " or more" } else { "" };
+    let status = match replay.status {
+        Some(DeliveryStatus::Failed) => "failed",
+        Some(DeliveryStatus::Delivered) => "delivered",
+        _ => "",
+    };
+    let exact = |moment: DateTime<Utc>| moment.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    html! {
+        div.stacked {
+            @if !webhook.active {
+                p.wrong { "The endpoint is switched off: nothing is sent to it. Switch it on first." }
+            } @else if forecast.count == 0 {
+                p { "Nothing: no event of that time is to be sent to it again." }
+            } @else {
+                p { strong { (plural(forecast.count, "delivery", "deliveries")) (more) } " will be sent, each with the webhook-id it always had"
+                    @if replay.since != DateTime::UNIX_EPOCH { ", of events since " (when(replay.since)) }
+                    "." }
+                form method="post" {
+                    (csrf_field(visitor))
+                    input type="hidden" name="since" value=(exact(replay.since));
+                    @if let Some(until) = replay.until { input type="hidden" name="until" value=(exact(until)); }
+                    input type="hidden" name="status" value=(status);
+                    button.go type="submit" { "Send " (number(forecast.count)) (more) " again" }
+                }
+            }
+        }
+    }
+}
+
+#[handler]
+pub(super) async fn send_again(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+    Form(asked): Form<Asked>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let replay = asked.replay(landfall.clock.now())?;
+    let webhook = WebhookId(id);
+    let dispatch = &*landfall.dispatch;
+    let count = outbox::replay(&landfall.db, &landfall.clock, dispatch, webhook, replay).await;
+    let count = count.map_err(Refusal::from)?;
+    let detail = json!({ COUNT: count, "since": replay.since, "status": asked.status });
+    let page = format!("/webhooks/{id}");
+    Ok(repair::done(
+        &dashboard,
+        &visitor,
+        "webhook.replay",
+        id.to_string(),
+        detail,
+        &page,
+    )
+    .await?)
+}

@@ -1,0 +1,196 @@
+//! What an endpoint is to be: created, changed, its secret made anew. A secret is shown in the answer to the request
+//! that made it, and in no other.
+
+use crate::dashboard::{
+    components::{act_after_asking, csrf_field, panel},
+    error::Refusal,
+    files::timeline::host_of,
+    layout::{Page, Section},
+    repair,
+    session::Visitor,
+    state::Dashboard,
+};
+use entity::WebhookId;
+use landfall_core::{
+    outbox::EventType,
+    webhooks::{
+        self, DESCRIPTION_LIMIT, NewWebhook, URL_LIMIT, Webhook, WebhookPatch, signing::Secret,
+    },
+};
+use maud::{Markup, html};
+use poem::{Response, Result, handler, web::Path};
+use serde_json::json;
+use url::form_urlencoded;
+use uuid::Uuid;
+
+/// A form as it was sent: event types come once each.
+#[derive(Debug, Default)]
+struct Given {
+    url: String,
+    description: String,
+    event_types: Vec<String>,
+}
+
+impl Given {
+    fn read(form: &[u8]) -> Self {
+        let mut given = Self::default();
+        for (name, value) in form_urlencoded::parse(form) {
+            match &*name {
+                "url" => given.url = value.trim().to_owned(),
+                "description" => given.description = value.trim().to_owned(),
+                "event_type" => given.event_types.push(value.into_owned()),
+                _ => {}
+            }
+        }
+        given
+    }
+}
+
+pub(super) fn new_form(visitor: &Visitor) -> Markup {
+    html! {
+        form.stacked #add method="post" action="/webhooks" {
+            (csrf_field(visitor))
+            (fields("", "", &[]))
+            button.go type="submit" { "Add" }
+        }
+    }
+}
+
+fn fields(url: &str, description: &str, types: &[String]) -> Markup {
+    html! {
+        label { "URL" input type="url" name="url" value=(url) required maxlength=(URL_LIMIT) placeholder="https://example.com/landfall" spellcheck="false"; }
+        label { "Description" input name="description" value=(description) maxlength=(DESCRIPTION_LIMIT) placeholder="What is behind it"; }
+        fieldset {
+            legend { "Events " span.dim { "none chosen: all" } }
+            @for one in EventType::ALL.iter().filter(|one| **one != EventType::WebhookTest) {
+                label.check {
+                    input type="checkbox" name="event_type" value=(one.as_str()) checked[types.iter().any(|name| name == one.as_str())];
+                    (one.as_str())
+                }
+            }
+        }
+    }
+}
+
+/// Below an endpoint's deliveries: its settings, its secret, its end.
+pub(super) fn panels(webhook: &Webhook, visitor: &Visitor) -> Markup {
+    let path = format!("/webhooks/{}", webhook.id);
+    html! {
+        div.grid {
+            (panel("Settings", html! {
+                form.stacked method="post" action={ (path) "/settings" } {
+                    (csrf_field(visitor))
+                    (fields(&webhook.url, &webhook.description, &webhook.event_types))
+                    button.go type="submit" { "Save" }
+                }
+            }))
+            (panel("Secret and end", html! {
+                div.stacked {
+                    p.sub { "Deliveries are signed with a secret that was shown when it was made. A new one is shown once; the old one signs too for a day." }
+                    (act_after_asking(&format!("{path}/rotate-secret"), "Rotate the secret…", "The new secret is shown once, on the next page.", "Rotate it"))
+                    p.sub { "A deleted endpoint is told nothing any more; what waits for it is given up." }
+                    (act_after_asking(&format!("{path}/delete"), "Delete…", "This cannot be taken back.", "Delete it"))
+                }
+            }))
+        }
+    }
+}
+
+#[handler]
+pub(super) async fn create(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    form: Vec<u8>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let given = Given::read(&form);
+    let new = NewWebhook {
+        url: given.url,
+        event_types: given.event_types,
+        description: given.description,
+        secret: None,
+        active: true,
+    };
+    let sealing = &landfall.config.webhooks.sealing;
+    let created = webhooks::create(&landfall.db, &landfall.clock, sealing, new, None)
+        .await
+        .map_err(Refusal::from)?;
+    Ok(show_secret(&dashboard, &visitor, "webhook.create", created).await?)
+}
+
+#[handler]
+pub(super) async fn rotate(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let sealing = &landfall.config.webhooks.sealing;
+    let rotated =
+        webhooks::rotate_secret(&landfall.db, &landfall.clock, sealing, WebhookId(id), None).await;
+    Ok(show_secret(
+        &dashboard,
+        &visitor,
+        "webhook.rotate_secret",
+        rotated.map_err(Refusal::from)?,
+    )
+    .await?)
+}
+
+async fn show_secret(
+    dashboard: &Dashboard,
+    visitor: &Visitor,
+    action: &'static str,
+    (webhook, secret): (Webhook, Secret),
+) -> Result<Response, Refusal> {
+    let path = format!("/webhooks/{}", webhook.id);
+    // The log first: the page that follows is this answer itself, not where the entry leads.
+    repair::done(
+        dashboard,
+        visitor,
+        action,
+        webhook.id.to_string(),
+        json!({}),
+        &path,
+    )
+    .await?;
+    let body = html! {
+        section.panel.alone {
+            h1 { "The secret of " (host_of(&webhook.url)) }
+            p { "Keep it now: it is not shown again." }
+            pre.secret tabindex="0" { (secret.expose()) }
+            p.sub { "Verify each delivery with it, by the Standard Webhooks specification." }
+            p { a.button.go href=(path) { "It is kept" } }
+        }
+    };
+    Ok(Page::new("A new secret", Section::Webhooks, body).show(visitor))
+}
+
+#[handler]
+pub(super) async fn change(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+    form: Vec<u8>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let given = Given::read(&form);
+    let patch = WebhookPatch {
+        url: Some(given.url),
+        event_types: Some(given.event_types),
+        description: Some(given.description),
+        active: None,
+    };
+    let changed = webhooks::update(&landfall.db, &landfall.clock, WebhookId(id), patch).await;
+    changed.map_err(Refusal::from)?;
+    let page = format!("/webhooks/{id}");
+    Ok(repair::done(
+        &dashboard,
+        &visitor,
+        "webhook.change",
+        id.to_string(),
+        json!({}),
+        &page,
+    )
+    .await?)
+}

@@ -1,0 +1,196 @@
+//! `/webhooks/{id}`: one endpoint, its health and its deliveries, changing in place.
+
+use super::{Seen, circuit, last_error, rate, settings, took};
+use crate::dashboard::{
+    components::{act, act_after_asking, act_first, empty, pager, panel_with, part},
+    error::Refusal,
+    events::{Shown, deliveries},
+    files::timeline::host_of,
+    format::{ago, number, span, when},
+    layout::{Page, Section},
+    listing,
+    session::Visitor,
+    sse::{self, Parts},
+    state::Dashboard,
+};
+use chrono::{DateTime, Utc};
+use entity::{WebhookId, delivery::DeliveryStatus};
+use landfall_core::{
+    outbox::{self, HEALTH_DELIVERIES},
+    webhooks,
+};
+use maud::{Markup, html};
+use poem::{
+    Request, Response, Result, handler,
+    web::{Path, Query},
+};
+use serde::Deserialize;
+use uuid::Uuid;
+
+/// Deliveries on one page, each with its attempts.
+const DELIVERIES_SHOWN: u64 = 20;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Asked {
+    status: String,
+    cursor: String,
+}
+
+#[handler]
+pub(super) async fn show(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+    Query(asked): Query<Asked>,
+) -> Result<Response> {
+    let (seen, parts) = look(&dashboard, WebhookId(id), &asked).await?;
+    let body = html! {
+        @for (id, body) in &parts { (part(id, body)) }
+        (settings::panels(&seen.webhook, &visitor))
+    };
+    let feed = crate::dashboard::format::href(
+        &format!("/live/webhooks/{id}"),
+        &[("status", &asked.status), ("cursor", &asked.cursor)],
+    );
+    let title = host_of(&seen.webhook.url);
+    Ok(Page::new(title, Section::Webhooks, body)
+        .live(feed)
+        .show(&visitor))
+}
+
+#[handler]
+pub(super) async fn stream(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+    Query(asked): Query<Asked>,
+    request: &Request,
+) -> Result<Response> {
+    look(&dashboard, WebhookId(id), &asked).await?;
+    let what = format!("webhook {id} {} {}", asked.status, asked.cursor);
+    let name = sse::name(&what, &visitor);
+    let looking = dashboard.clone();
+    Ok(sse::stream(&dashboard, request, &name, move || {
+        let (dashboard, asked) = (looking.clone(), asked.clone());
+        sse::boxed(async move {
+            let found = look(&dashboard, WebhookId(id), &asked).await;
+            let mut parts = found.map(|(_, parts)| parts).unwrap_or_default();
+            parts.push(sse::beat(dashboard.landfall().clock.now()));
+            parts
+        })
+    })?)
+}
+
+async fn look(
+    dashboard: &Dashboard,
+    id: WebhookId,
+    asked: &Asked,
+) -> Result<(Seen, Parts), Refusal> {
+    let landfall = dashboard.landfall();
+    let status = listing::status::<DeliveryStatus>("status", &asked.status)?;
+    let page = landfall_core::page::PageRequest {
+        limit: DELIVERIES_SHOWN,
+        ..listing::page(&asked.cursor)?
+    };
+    let seen = Seen::of(dashboard, webhooks::get(&landfall.db, id).await?).await?;
+    let found = outbox::deliveries(&landfall.db, id, status, page).await?;
+    let now = landfall.clock.now();
+    let path = seen.path();
+    let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
+    let list = html! {
+        @if found.items.is_empty() { (empty("No delivery is like that.", html! {})) }
+        @else { (deliveries(&found.items, Shown::Events, now)) }
+        (pager(&path, &[("status", &asked.status)], cursor, found.next_cursor.as_deref()))
+    };
+    let parts = vec![
+        ("endpoint".to_owned(), head(&seen)),
+        ("health".to_owned(), health(&seen, now)),
+        (
+            "deliveries".to_owned(),
+            panel_with(
+                "Deliveries, newest first",
+                kinds(&path, &asked.status),
+                list,
+            ),
+        ),
+    ];
+    Ok((seen, parts))
+}
+
+fn head(seen: &Seen) -> Markup {
+    let (webhook, path) = (&seen.webhook, seen.path());
+    let failed = seen.counts.failed;
+    html! {
+        div.title { h1 { (host_of(&webhook.url)) } (circuit(webhook)) }
+        p.sub { code { (webhook.url) } @if !webhook.description.is_empty() { " · " (webhook.description) } }
+        @if !webhook.active {
+            div.banner.bad role="status" {
+                p { strong { "It is switched off." } " "
+                    @match &webhook.disabled_reason {
+                        Some(reason) => { "Landfall did so: " (reason) "." }
+                        None => { "Nothing new is sent to it." }
+                    } }
+                div.does { (act_first(&format!("{path}/switch-on"), "Switch on")) }
+            }
+        } @else if failed > 0 {
+            div.banner.bad role="status" {
+                p { strong { (seen.counted("failed", failed)) " deliveries were given up." } " They are sent again when you say so." }
+                div.does { a.button.go href={ (path) "/replay?status=failed" } { "Redeliver all failed…" } }
+            }
+        } @else if webhook.consecutive_failures > 0 {
+            div.banner role="status" {
+                p { strong { "The last " (webhook.consecutive_failures) " attempts failed." }
+                    @if webhook.consecutive_failures >= super::THROTTLED_FROM { " One request at a time is sent until it answers." } }
+            }
+        }
+        div.does {
+            (act(&format!("{path}/test"), "Send a test"))
+            a.button href={ (path) "/replay" } { "Replay…" }
+            @if webhook.active {
+                (act_after_asking(&format!("{path}/switch-off"), "Switch off…", "Events from now on are not sent to it; what waits is given up when it is due.", "Switch it off"))
+            }
+        }
+    }
+}
+
+fn health(seen: &Seen, now: DateTime<Utc>) -> Markup {
+    let health = &seen.health;
+    let beside = html! { span { "from its last " (number(HEALTH_DELIVERIES)) " deliveries" } };
+    panel_with(
+        "Health",
+        beside,
+        html! {
+            ol.flow {
+                li { span.sub { "Succeeded" } span.num { (rate(health)) } span.sub { (number(health.succeeded)) " of " (number(health.attempts)) " attempts" } }
+                li { span.sub { "p95" } span.num { (took(health)) }
+                    span.sub { @if let Some(median) = health.median { "median " (number(median.as_millis() as u64)) " ms" } } }
+                li { a href={ (seen.path()) "?status=pending" } { span.sub { "Waiting" } span.num { (super::at_most(seen.counts.pending)) } }
+                    span.sub { @if let Some(since) = seen.counts.oldest_pending_since { "oldest " (span(crate::dashboard::format::age(since, now))) } } }
+                li { a href={ (seen.path()) "?status=failed" } { span.sub { "Failed" } span.num { (super::at_most(seen.counts.failed)) } }
+                    span.sub { "given up" } }
+                li { span.sub { "Last error" } span.num.small { (last_error(health, now)) } }
+            }
+            @if let Some(failure) = &health.last_failure {
+                @if !failure.error.is_empty() { p.sub { "The last error: " (failure.error) } }
+            }
+            @if let Some(at) = health.last_success_at { p.sub { "It last took an event " (ago(at, now)) ", at " (when(at)) "." } }
+        },
+    )
+}
+
+fn kinds(path: &str, chosen: &str) -> Markup {
+    let kinds = [
+        ("all", ""),
+        ("pending", "pending"),
+        ("delivered", "delivered"),
+        ("failed", "failed"),
+    ];
+    html! {
+        nav.kinds aria-label="Which deliveries" {
+            @for (word, status) in kinds {
+                a href=(crate::dashboard::format::href(path, &[("status", status)])) aria-current=[(status == chosen).then_some("true")] { (word) }
+            }
+        }
+    }
+}
