@@ -61,7 +61,7 @@ async fn joining_is_answered_without_a_byte_being_moved() {
         let path = begin(&app, &headers).await;
         assert_eq!(patch(&app, &path, 0, &bytes(3_000_000)).await.status(), 204);
         let id = path.rsplit('/').next().expect("an id");
-        keys.push(StagingKey(id.parse().expect("an id")));
+        keys.push(StagingKey::unsegmented(id.parse().expect("an id")));
         list = format!("{list}{path} ");
     }
     let joined = begin(&app, &[("Upload-Concat", list.trim())]).await;
@@ -72,7 +72,7 @@ async fn joining_is_answered_without_a_byte_being_moved() {
         let waits = landfall.staging.len(key).await.expect("staging answers");
         assert_eq!(waits, Some(3_000_000), "the pieces wait as they came");
     }
-    let own = StagingKey(id.parse().expect("an id"));
+    let own = StagingKey::unsegmented(id.parse().expect("an id"));
     assert_eq!(
         landfall.staging.len(own).await.expect("staging answers"),
         None

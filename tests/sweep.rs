@@ -25,7 +25,9 @@ async fn staged_file_that_waits_longer_than_the_grace_period_keeps_its_bytes() {
         let answer = request.body("patience").send().await.unwrap();
         assert_eq!(answer.status(), 202);
         let file: serde_json::Value = answer.json().await.unwrap();
-        keys.push(StagingKey(file["id"].as_str().unwrap().parse().unwrap()));
+        keys.push(StagingKey::unsegmented(
+            file["id"].as_str().unwrap().parse().unwrap(),
+        ));
     }
     landfall.clock.advance(A_DAY_AND_A_HALF);
     assert_eq!(app.sweep().await.staging_removed, 0);

@@ -19,6 +19,7 @@ pub mod session;
 pub mod staging_probe;
 pub mod token;
 pub mod upload;
+pub mod upload_segment;
 pub mod webhook_endpoint;
 
 pub use ids::{AttemptId, BatchId, DeliveryId, EventId, FileId, TokenId, UploadId, WebhookId};

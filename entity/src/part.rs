@@ -14,6 +14,8 @@ pub struct Model {
     pub size_bytes: i64,
     /// None while the part is being written under a lease.
     pub sha256: Option<String>,
+    /// Names the attempt that staged the bytes, and so their segment; none of what a version without segments staged.
+    pub attempt: Option<Uuid>,
     /// What staging must remember of it (an S3 ETag, say).
     pub staging_state: Option<Json>,
     pub lease_owner: Option<String>,

@@ -65,6 +65,11 @@ pub struct Model {
     pub tus_concat: Option<String>,
     /// What staging must remember to go on (an S3 multipart upload's id, say).
     pub staging_state: Option<Json>,
+    /// Where the segment begins that was last written to, in bytes: it ends at `bytes_received`, and the segments before
+    /// it are in `upload_segments`. None before the first append, of parts, and of what a version without segments staged.
+    pub segment_start: Option<i64>,
+    /// The fence of the writer that began this segment.
+    pub segment_fence: Option<i64>,
     /// SHA-256 state after `bytes_received` bytes.
     pub hash_state: Option<Vec<u8>>,
     /// Raised by each writer that takes the upload; a writer with an older number is fenced off.

@@ -14,6 +14,7 @@ mod m20261124_000008_staging_probes;
 mod m20261124_000009_staged_sha256;
 mod m20261124_000010_sessions;
 mod m20261124_000020_lists;
+mod m20261130_000200_upload_segments;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000009_staged_sha256::Migration),
             Box::new(m20261124_000010_sessions::Migration),
             Box::new(m20261124_000020_lists::Migration),
+            Box::new(m20261130_000200_upload_segments::Migration),
         ]
     }
 }

@@ -64,7 +64,7 @@ async fn object_of_a_start_up_check_that_was_killed_goes() {
 async fn staging_of_a_stored_file_is_litter_at_once_and_of_nobody_after_the_grace() {
     for place in everywhere().await {
         let id = place.store("done.txt", "done").await;
-        let done = StagingKey(id.0);
+        let done = StagingKey::unsegmented(id.0);
         staged(&place, done).await;
         place.one(Invariant::I5, &done.to_string()).await;
         place.repairs(1).await;

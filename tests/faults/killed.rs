@@ -76,7 +76,9 @@ async fn file_whose_staging_vanished_fails_for_good_even_when_the_worker_is_kill
     let id = cluster.upload("gone.bin", b"soon gone".to_vec()).await;
     let staging = &cluster.parts.landfall.staging;
     staging
-        .delete(landfall_core::staging::StagingKey(id.parse().unwrap()))
+        .delete(landfall_core::staging::StagingKey::unsegmented(
+            id.parse().unwrap(),
+        ))
         .await
         .unwrap();
     let mut doomed = cluster.worker(Some("finalize.failed=kill"));

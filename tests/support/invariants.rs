@@ -256,7 +256,7 @@ async fn nothing_is_left_over(landfall: &Landfall, files: &[file::Model]) {
     let mut pages = landfall.staging.list();
     while let Some(mut page) = pages.try_next().await.expect("staging can be listed") {
         // Bytes no row knows may be those of a start-up check that was killed: theirs is the grace period.
-        page.retain(|staged| files.iter().any(|file| file.id.0 == staged.key.0));
+        page.retain(|staged| files.iter().any(|file| file.id.0 == staged.key.owner()));
         assert!(live > 0 || page.is_empty(), "I5: left in staging: {page:?}");
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     digest::Sha256Digest,
     idempotency::{Keep, KeepError},
     minutes::{self, Counted},
-    storage::transfer::Piece,
+    staging::Piece,
     usage::{self, Change, QuotaError},
 };
 use entity::{BatchId, FileId, file};
@@ -156,7 +156,7 @@ fn row(new: NewFile, clock: &Clock) -> file::Model {
         staged_sha256: Some(new.staged_sha256.to_string()),
         metadata: new.metadata,
         batch_id: new.batch_id,
-        staging_key: Some(staging_column(&new.staged)),
+        staging_key: Some(staging_column(new.staged.iter().copied().map(Into::into))),
         traceparent: new.traceparent,
         staged_at: Some(now),
         expires_at: new.expires_in.map(|ttl| clock.after(ttl)),

@@ -1,41 +1,158 @@
-//! Where a file's bytes wait, as `files.staging_key` says it: the pieces in their order, `key:size`, separated by commas.
+//! Where a file's bytes wait, as `files.staging_key` says it: items in their order, separated by commas.
+//!
+//! An item is one segment, `key:size`, or all segments that an upload lists, `upload.*:size`: an upload may have
+//! thousands, and its own rows name them until the file is done with staging.
 
-use crate::{staging::StagingKey, storage::transfer::Piece};
-use entity::file::Model;
+use super::segments;
+use crate::staging::{Piece, StagingKey};
+use entity::{UploadId, file::Model};
+use sea_orm::{ConnectionTrait, DbErr};
 
-/// A column that names no pieces.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` does not name staged pieces")]
-pub struct NotPieces(String);
-
-/// What the column says of these pieces.
-#[must_use]
-pub fn staging_column(pieces: &[Piece]) -> String {
-    let named: Vec<String> = pieces
-        .iter()
-        .map(|piece| format!("{}:{}", piece.key, piece.size))
-        .collect();
-    named.join(",")
+/// Why the pieces of a file are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum PiecesError {
+    /// The column was written by something else, or names an upload that has no such bytes.
+    #[error("`{0}` does not name staged pieces")]
+    NotPieces(String),
+    #[error("the staged pieces could not be read")]
+    Database(#[from] DbErr),
 }
 
-/// The pieces of a file; empty once nothing of it waits in staging.
+/// Some of the bytes of a file, in staging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StagedItem {
+    /// One segment.
+    Piece(Piece),
+    /// All segments of an upload.
+    Upload {
+        id: UploadId,
+        /// Of all of them, in bytes.
+        size: u64,
+    },
+}
+
+impl StagedItem {
+    /// In bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Self::Piece(piece) => piece.size,
+            Self::Upload { size, .. } => *size,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (name, size) = text.split_once(':')?;
+        let size = size.parse().ok()?;
+        Some(match name.strip_suffix(".*") {
+            Some(id) => Self::Upload {
+                id: id.parse().ok()?,
+                size,
+            },
+            None => {
+                let key = name.parse::<StagingKey>().ok()?;
+                Self::Piece(Piece { key, size })
+            }
+        })
+    }
+}
+
+impl From<Piece> for StagedItem {
+    fn from(piece: Piece) -> Self {
+        Self::Piece(piece)
+    }
+}
+
+/// What the column says of these items.
+#[must_use]
+pub fn staging_column(items: impl IntoIterator<Item = StagedItem>) -> String {
+    let items: Vec<String> = items
+        .into_iter()
+        .map(|item| match item {
+            StagedItem::Piece(Piece { key, size }) => format!("{key}:{size}"),
+            StagedItem::Upload { id, size } => format!("{id}.*:{size}"),
+        })
+        .collect();
+    items.join(",")
+}
+
+/// What the column names; none when it was written by something else.
+pub(super) fn parse_column(column: &str) -> Option<Vec<StagedItem>> {
+    column.split(',').map(StagedItem::parse).collect()
+}
+
+/// The pieces of a file in their order: exactly the keys in staging that hold its bytes. Empty once nothing of it waits
+/// in staging.
 ///
 /// # Errors
-/// [`NotPieces`] when the column was written by something else.
-pub fn pieces(file: &Model) -> Result<Vec<Piece>, NotPieces> {
+/// [`PiecesError`].
+pub async fn staged_pieces(
+    db: &impl ConnectionTrait,
+    file: &Model,
+) -> Result<Vec<Piece>, PiecesError> {
     let Some(column) = &file.staging_key else {
         return Ok(Vec::new());
     };
-    let parse = |text: &str| {
-        let (key, size) = text.split_once(':')?;
-        Some(Piece {
-            key: key.parse::<StagingKey>().ok()?,
-            size: size.parse().ok()?,
+    let refused = || PiecesError::NotPieces(column.clone());
+    let items = parse_column(column).ok_or_else(refused)?;
+    let uploads: Vec<UploadId> = items
+        .iter()
+        .filter_map(|item| match item {
+            StagedItem::Upload { id, .. } => Some(*id),
+            StagedItem::Piece(_) => None,
         })
-    };
-    column
-        .split(',')
-        .map(parse)
-        .collect::<Option<_>>()
-        .ok_or_else(|| NotPieces(column.clone()))
+        .collect();
+    let mut listed = segments::of_uploads(db, &uploads).await?;
+    let mut pieces = Vec::with_capacity(items.len());
+    for item in items {
+        match item {
+            StagedItem::Piece(piece) => pieces.push(piece),
+            StagedItem::Upload { id, size } => {
+                let of_upload = listed.remove(&id).ok_or_else(refused)?;
+                if of_upload.iter().map(|piece| piece.size).sum::<u64>() != size {
+                    return Err(refused());
+                }
+                pieces.extend(of_upload);
+            }
+        }
+    }
+    Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::staging::SegmentWriter;
+
+    #[test]
+    fn column_says_what_it_was_made_of() {
+        let id = UploadId::generate();
+        let writer = SegmentWriter::Attempt(UploadId::generate().0);
+        let items = [
+            Piece {
+                key: StagingKey::unsegmented(id.0),
+                size: 0,
+            }
+            .into(),
+            Piece {
+                key: StagingKey::segment(id.0, 7, writer),
+                size: u64::MAX,
+            }
+            .into(),
+            StagedItem::Upload { id, size: 12 },
+        ];
+        assert_eq!(
+            parse_column(&staging_column(items)).as_deref(),
+            Some(&items[..])
+        );
+        for other in [
+            "",
+            "somewhere",
+            "a:1",
+            &format!("{id}.*"),
+            &format!("{id}:x"),
+        ] {
+            assert_eq!(parse_column(other), None, "{other}");
+        }
+    }
 }

@@ -4,7 +4,7 @@
 
 use crate::{
     context::Landfall,
-    files::{NotPieces, pieces},
+    files::{PiecesError, staged_pieces},
     staging::StagingError,
     storage::{NotAKey, StorageError, StorageKey},
 };
@@ -26,8 +26,8 @@ pub enum PurgeError {
     Staging(#[from] StagingError),
     #[error("the object could not be deleted")]
     Storage(#[from] StorageError),
-    #[error("the row names staging that cannot be")]
-    Pieces(#[from] NotPieces),
+    #[error("the row does not say what it has in staging")]
+    Pieces(#[from] PiecesError),
     #[error("the row has a storage key that is none")]
     Key(#[from] NotAKey),
     #[error("the purge could not be recorded")]
@@ -50,7 +50,7 @@ pub async fn purge(landfall: &Landfall, id: FileId) -> Result<Purged, PurgeError
     let Some(file) = Entity::find_by_id(id).one(landfall.db.read()).await? else {
         return Ok(Purged::Nothing);
     };
-    let staged = pieces(&file)?;
+    let staged = staged_pieces(landfall.db.read(), &file).await?;
     // A worker that was killed may have sent a request its store still carries out: the row goes on naming the key,
     // and the sweep has the object removed again, until that cannot happen any more.
     let late = LATE.max(2 * landfall.config.workers.lease);

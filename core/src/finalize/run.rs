@@ -143,7 +143,7 @@ enum Fault {
     #[error("no URL can be made for the object")]
     Url(#[source] StorageError),
     #[error("the row does not say where the bytes wait")]
-    Row(#[from] files::NotPieces),
+    Row(#[from] files::PiecesError),
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
 }
@@ -152,12 +152,13 @@ impl Fault {
     /// The code of a fault that no retry can mend.
     fn permanent_code(&self) -> Option<&'static str> {
         match self {
-            Self::Transfer(TransferError::StagingGone) | Self::Row(_) => Some("staging_gone"),
+            Self::Transfer(TransferError::StagingGone)
+            | Self::Row(files::PiecesError::NotPieces(_)) => Some("staging_gone"),
             Self::NotAllowed(_) => Some("type_not_allowed"),
             Self::Transfer(TransferError::SizeMismatch { .. }) => Some("size_mismatch"),
             Self::Transfer(TransferError::DigestMismatch { .. }) => Some("digest_mismatch"),
             Self::Transfer(error) if !error.is_transient() => Some("storage_refused"),
-            Self::Transfer(_) | Self::Url(_) => None,
+            Self::Transfer(_) | Self::Url(_) | Self::Row(_) => None,
         }
     }
 }
@@ -209,7 +210,7 @@ impl Run<'_> {
 
     async fn land(&self) -> Result<Ashore, Fault> {
         let file = self.file();
-        let pieces: Vec<Piece> = files::pieces(file)?;
+        let pieces: Vec<Piece> = files::staged_pieces(self.landfall.db.read(), file).await?;
         let content_type = self.content_type(&pieces).await?;
         let landing = Landing {
             pieces: &pieces,
@@ -271,7 +272,8 @@ impl Run<'_> {
 
     /// The row no longer speaks of these bytes; if removing them fails, the sweep finds them.
     async fn clear_staging(&self) {
-        for piece in files::pieces(self.file()).unwrap_or_default() {
+        let pieces = files::staged_pieces(self.landfall.db.read(), self.file()).await;
+        for piece in pieces.unwrap_or_default() {
             if let Err(error) = self.landfall.staging.delete(piece.key).await {
                 tracing::warn!(file.id = %self.file().id, error = &error as &dyn Error, "staging is left to the sweep");
             }

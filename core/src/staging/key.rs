@@ -1,42 +1,139 @@
 //! What staged bytes are called.
+//!
+//! A key names a *segment*: bytes that one writer staged one after the other, and that no other writer ever opens. Its
+//! name says whose bytes they are, at which offset of them it begins, and who wrote it, so that two writers never have
+//! one name.
 
 use std::{fmt, str::FromStr};
 use uuid::Uuid;
 
-/// The name of bytes in staging: a UUID, so that nothing else in the folder or bucket is taken for staging.
+/// Who wrote a segment: no two writers of one upload are equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StagingKey(pub Uuid);
+pub enum SegmentWriter {
+    /// The holder of the upload's write lease that had this fence; 0 is the request that began the upload.
+    Fence(u64),
+    /// One attempt at a part, or at a whole upload, by its random name.
+    Attempt(Uuid),
+}
+
+/// Where a segment begins, and who wrote it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Segment {
+    /// Offset of the first byte within the upload, in bytes.
+    start: u64,
+    writer: SegmentWriter,
+}
+
+/// The name of bytes in staging: `{owner}.{start}.{writer}`, where the owner is a UUID, so that nothing else in the
+/// folder or bucket is taken for staging. An upload, its file and the owner of its staged bytes have one id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StagingKey {
+    owner: Uuid,
+    segment: Option<Segment>,
+}
 
 impl StagingKey {
-    /// A key nobody has; later than every key this process made before.
+    /// The only segment of a new owner; later than every key this process generated before.
     #[must_use]
     pub fn generate() -> Self {
-        Self(Uuid::now_v7())
+        Self::segment(Uuid::now_v7(), 0, SegmentWriter::Fence(0))
+    }
+
+    /// The segment of an upload that begins at `start`, in bytes.
+    #[must_use]
+    pub fn segment(owner: Uuid, start: u64, writer: SegmentWriter) -> Self {
+        let segment = Some(Segment { start, writer });
+        Self { owner, segment }
+    }
+
+    /// All bytes of an upload as versions without segments staged them: one file, or one chain of objects.
+    #[must_use]
+    pub fn unsegmented(owner: Uuid) -> Self {
+        Self {
+            owner,
+            segment: None,
+        }
+    }
+
+    /// The id of the upload, and of the file it becomes.
+    #[must_use]
+    pub fn owner(&self) -> Uuid {
+        self.owner
+    }
+
+    /// Offset of the segment's first byte within the upload, in bytes.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.segment.map_or(0, |segment| segment.start)
+    }
+
+    /// Who wrote the segment; none of what earlier versions staged.
+    #[must_use]
+    pub fn writer(&self) -> Option<SegmentWriter> {
+        self.segment.map(|segment| segment.writer)
+    }
+}
+
+impl fmt::Display for SegmentWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fence(fence) => fence.fmt(f),
+            Self::Attempt(attempt) => attempt.as_simple().fmt(f),
+        }
     }
 }
 
 impl fmt::Display for StagingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_hyphenated().fmt(f)
+        self.owner.as_hyphenated().fmt(f)?;
+        match &self.segment {
+            Some(Segment { start, writer }) => write!(f, ".{start}.{writer}"),
+            None => Ok(()),
+        }
     }
 }
 
-/// Not a UUID as staging writes it.
+/// Not a name as staging writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a staging key")]
 pub struct NotAStagingKey;
 
+impl FromStr for SegmentWriter {
+    type Err = NotAStagingKey;
+
+    fn from_str(text: &str) -> Result<Self, NotAStagingKey> {
+        // The longest fence has 20 digits, an attempt 32.
+        let writer = match text.len() {
+            32 => text.parse().map(Self::Attempt).map_err(|_| NotAStagingKey),
+            _ => text.parse().map(Self::Fence).map_err(|_| NotAStagingKey),
+        }?;
+        (writer.to_string() == text)
+            .then_some(writer)
+            .ok_or(NotAStagingKey)
+    }
+}
+
 impl FromStr for StagingKey {
     type Err = NotAStagingKey;
 
-    /// Takes the one spelling that [`fmt::Display`] gives.
+    /// Accepts only the spelling that [`fmt::Display`] writes.
     fn from_str(text: &str) -> Result<Self, NotAStagingKey> {
-        let key = text.parse().map(Self).map_err(|_| NotAStagingKey)?;
-        if key.to_string() == text {
-            Ok(key)
-        } else {
-            Err(NotAStagingKey)
-        }
+        let (owner, segment) = match text.split_once('.') {
+            None => (text, None),
+            Some((owner, segment)) => {
+                let (start, writer) = segment.split_once('.').ok_or(NotAStagingKey)?;
+                let segment = Segment {
+                    start: start.parse().map_err(|_| NotAStagingKey)?,
+                    writer: writer.parse()?,
+                };
+                (owner, Some(segment))
+            }
+        };
+        let owner = owner.parse().map_err(|_| NotAStagingKey)?;
+        let key = Self { owner, segment };
+        (key.to_string() == text)
+            .then_some(key)
+            .ok_or(NotAStagingKey)
     }
 }
 
@@ -46,14 +143,31 @@ mod tests {
 
     #[test]
     fn only_the_written_form_is_a_key() {
-        let key = StagingKey::generate();
-        assert_eq!(key.to_string().parse(), Ok(key));
+        let owner = Uuid::now_v7();
+        for key in [
+            StagingKey::generate(),
+            StagingKey::unsegmented(owner),
+            StagingKey::segment(owner, u64::MAX, SegmentWriter::Fence(u64::MAX)),
+            StagingKey::segment(owner, 7, SegmentWriter::Attempt(Uuid::now_v7())),
+        ] {
+            assert_eq!(key.to_string().parse(), Ok(key));
+            for other in [
+                key.to_string().to_uppercase(),
+                format!("{key}."),
+                format!("{key}.1"),
+                format!("../{key}"),
+            ] {
+                let found = other.parse::<StagingKey>();
+                assert!(found.is_err(), "{other}: {found:?}");
+            }
+        }
         for other in [
             "",
             "notes.txt",
-            &key.to_string().to_uppercase(),
-            &key.0.simple().to_string(),
-            "../0192f0c1-0000-7000-8000-000000000000",
+            &owner.simple().to_string(),
+            &format!("{owner}.01.2"),
+            &format!("{owner}.1.+2"),
+            &format!("{owner}.1.{owner}"),
         ] {
             assert_eq!(other.parse::<StagingKey>(), Err(NotAStagingKey), "{other}");
         }

@@ -30,7 +30,7 @@ use fs::FsStaging;
 use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 use hashes::Hasher;
 pub use hashes::{Algorithm, Hashes};
-pub use key::{NotAStagingKey, StagingKey};
+pub use key::{NotAStagingKey, SegmentWriter, StagingKey};
 pub use probe::{Probe, ProbeError};
 use s3::S3Staging;
 use std::{error::Error, ops::Range, path::PathBuf, sync::Arc, time::Duration};
@@ -90,6 +90,14 @@ pub struct Appended {
 pub struct PartStaged {
     /// Of the part, those asked for.
     pub hashes: Hashes,
+}
+
+/// Staged bytes of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    pub key: StagingKey,
+    /// By the database, in bytes.
+    pub size: u64,
 }
 
 /// One staged key of a list.

@@ -51,7 +51,7 @@ pub(crate) async fn unused(
     let unknown_since = landfall.clock.before(landfall.config.staging.grace);
     let known = Known::of(landfall, &page).await?;
     let unused = |staged: &ListedStaging| {
-        let key = staged.key.0;
+        let key = staged.key.owner();
         match (known.rows.contains(&key), known.in_use.contains(&key)) {
             (_, true) => false,
             (true, false) => true,
@@ -71,7 +71,7 @@ impl Known {
     async fn of(landfall: &Landfall, page: &[ListedStaging]) -> Result<Self, DbErr> {
         let (mut rows, mut in_use) = (HashSet::new(), HashSet::new());
         for some in page.chunks(PAGE as usize) {
-            let ids = some.iter().map(|staged| FileId(staged.key.0));
+            let ids = some.iter().map(|staged| FileId(staged.key.owner()));
             let files: Vec<(FileId, Option<String>)> = file::Entity::find()
                 .select_only()
                 .columns([file::Column::Id, file::Column::StagingKey])
@@ -85,7 +85,7 @@ impl Known {
                     in_use.insert(id.0);
                 }
             }
-            let ids = some.iter().map(|staged| UploadId(staged.key.0));
+            let ids = some.iter().map(|staged| UploadId(staged.key.owner()));
             let uploads: Vec<upload::Model> = upload::Entity::find()
                 .filter(upload::Column::Id.is_in(ids))
                 .all(landfall.db.read())

@@ -54,7 +54,11 @@ pub(super) async fn append(
         return Ok(AtOnce::Not(body));
     };
     // A bucket has no links; an append to it is an object of its own all the same.
-    if landfall.staging.local_path(StagingKey(id.0)).is_none() {
+    if landfall
+        .staging
+        .local_path(StagingKey::unsegmented(id.0))
+        .is_none()
+    {
         return Ok(AtOnce::Not(body));
     }
     let begun = landfall.uploads.take_begun(id);
@@ -72,7 +76,7 @@ pub(super) async fn append(
         Err(body) => return Ok(AtOnce::Not(body)),
     };
     let sha256 = check(request, &pieces)?;
-    let key = StagingKey(id.0);
+    let key = StagingKey::unsegmented(id.0);
     if !landfall.staging.place(key, pieces.clone()).await? {
         return Ok(AtOnce::Not(again(pieces, body)));
     }

@@ -226,7 +226,11 @@ async fn clear(landfall: &Landfall, closed: Closed) {
         landfall.dispatch.settled(file).await;
     }
     for upload in closed.uploads {
-        if let Err(error) = landfall.staging.delete(StagingKey(upload.0)).await {
+        if let Err(error) = landfall
+            .staging
+            .delete(StagingKey::unsegmented(upload.0))
+            .await
+        {
             tracing::warn!(upload.id = %upload, %error, "staging of a closed upload is left to the sweep");
         }
     }

@@ -171,6 +171,8 @@ fn plan(
         tus_metadata: new.tus_metadata.clone(),
         tus_concat: new.tus_concat.clone(),
         staging_state: Some(order.into()),
+        segment_start: None,
+        segment_fence: None,
         hash_state: None,
         fence: 0,
         lease_owner: None,
@@ -266,7 +268,7 @@ async fn complete_if_whole(
         .iter()
         .filter_map(|id| {
             let size = *sizes.get(id)?;
-            let key = StagingKey(id.0);
+            let key = StagingKey::unsegmented(id.0);
             Some(Piece { key, size })
         })
         .collect();

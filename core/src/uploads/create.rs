@@ -85,7 +85,7 @@ pub async fn create(
         require_allowed(landfall, &new)?;
     }
     let id = FileId::generate();
-    let key = StagingKey(id.0);
+    let key = StagingKey::unsegmented(id.0);
     // An append brings the staging of its upload with it; parts may come at once, and no bytes bring nothing.
     match (shape, shape.total()) {
         (Shape::Parts { .. }, _) | (_, Some(0)) => landfall.staging.create(key).await?,
@@ -156,6 +156,8 @@ fn plan(landfall: &Landfall, shape: Shape, id: FileId, new: &NewUpload) -> Model
         tus_metadata: new.tus_metadata.clone(),
         tus_concat: new.tus_concat.clone(),
         staging_state: None,
+        segment_start: None,
+        segment_fence: None,
         hash_state: None,
         fence: 0,
         lease_owner: None,

@@ -1,7 +1,10 @@
 //! What an upload can fail with.
 
 use super::Ranges;
-use crate::{batches, content, idempotency::KeepError, staging::StagingError, usage::QuotaError};
+use crate::{
+    batches, content, files::PiecesError, idempotency::KeepError, staging::StagingError,
+    usage::QuotaError,
+};
 use entity::upload::UploadStatus;
 use sea_orm::{ActiveEnum, DbErr};
 use std::error::Error;
@@ -76,6 +79,8 @@ pub enum UploadError {
     Outbox(#[from] crate::outbox::WriteError),
     #[error("the bytes could not be staged")]
     Staging(#[source] StagingError),
+    #[error("the bytes of the upload are not known")]
+    Pieces(#[from] PiecesError),
     #[error("the upload could not be recorded")]
     Database(#[from] DbErr),
     #[error("the writer of the upload ended without a word")]

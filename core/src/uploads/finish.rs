@@ -62,7 +62,7 @@ pub(super) async fn completed(
         UploadKind::Partial => concat::partial_received(transaction, &upload, now).await?,
         UploadKind::Parts | UploadKind::Append | UploadKind::Final => {
             let piece = Piece {
-                key: StagingKey(upload.id.0),
+                key: StagingKey::unsegmented(upload.id.0),
                 size: upload.bytes_received.unsigned_abs(),
             };
             let known = upload.hash_state.as_deref();
@@ -165,7 +165,7 @@ pub(super) async fn stage_files(
         )
         .col_expr(
             Column::StagingKey,
-            each(&|whole| Expr::val(staging_column(&whole.pieces))),
+            each(&|whole| Expr::val(staging_column(whole.pieces.iter().copied().map(Into::into)))),
         )
         .col_expr(
             Column::StagedSha256,

@@ -267,7 +267,7 @@ pub(super) fn signed(size: u64) -> i64 {
 
 impl Hold {
     pub(super) fn key(&self) -> StagingKey {
-        StagingKey(self.upload.id.0)
+        StagingKey::unsegmented(self.upload.id.0)
     }
 
     /// All bytes before it are durable and counted.

@@ -185,6 +185,7 @@ impl Request {
             part_number: self.number(),
             size_bytes: signed(self.place.size),
             sha256: None,
+            attempt: None,
             staging_state: None,
             lease_owner: Some(self.claim.clone()),
             lease_expires_at: Some(until),
@@ -254,7 +255,7 @@ impl Request {
     async fn write(&mut self) -> Result<Sha256Digest, UploadError> {
         let staging = self.landfall.staging.clone();
         let stop = self.source.stop().clone();
-        let key = StagingKey(self.id.0);
+        let key = StagingKey::unsegmented(self.id.0);
         let Place { offset, size } = self.place;
         let options = Options {
             limit: size,

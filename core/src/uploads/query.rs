@@ -61,7 +61,7 @@ pub async fn settled_offset(
     scope: &Scope,
     id: UploadId,
 ) -> Result<Model, UploadError> {
-    let moment = match landfall.staging.local_path(StagingKey(id.0)) {
+    let moment = match landfall.staging.local_path(StagingKey::unsegmented(id.0)) {
         Some(_) => SETTLED_ON_DISK,
         None => SETTLED_IN_BUCKET,
     };
@@ -108,7 +108,7 @@ pub async fn staged(
     }
     let pieces = match upload.kind {
         UploadKind::Partial => vec![Piece {
-            key: StagingKey(upload.id.0),
+            key: StagingKey::unsegmented(upload.id.0),
             size: upload.bytes_received.unsigned_abs(),
         }],
         _ => pieces_of(landfall, upload.file_id).await?,
@@ -138,9 +138,10 @@ pub async fn staged(
     Ok(Some((size, bytes)))
 }
 
-async fn pieces_of(landfall: &Landfall, id: FileId) -> Result<Vec<Piece>, DbErr> {
+async fn pieces_of(landfall: &Landfall, id: FileId) -> Result<Vec<Piece>, UploadError> {
     let file = file::Entity::find_by_id(id).one(landfall.db.read()).await?;
-    Ok(file
-        .map(|file| files::pieces(&file).unwrap_or_default())
-        .unwrap_or_default())
+    match file {
+        Some(file) => Ok(files::staged_pieces(landfall.db.read(), &file).await?),
+        None => Ok(Vec::new()),
+    }
 }

@@ -74,7 +74,10 @@ async fn hash_made_on_arrival_is_not_made_again_unless_it_is_asked_for(mut place
         let appended = place.append_at(upload.id, 0, bytes.clone()).await;
         assert_eq!(appended.unwrap().status, UploadStatus::Complete);
         // Behind Landfall's back: only who reads the bytes again can see it.
-        let path = place.landfall.staging.local_path(StagingKey(upload.id.0));
+        let path = place
+            .landfall
+            .staging
+            .local_path(StagingKey::unsegmented(upload.id.0));
         let mut other = bytes.to_vec();
         other[9000] ^= 1;
         std::fs::write(path.unwrap(), other).unwrap();
@@ -302,7 +305,7 @@ async fn surplus_in_staging_is_cut_off(place: Place) {
     let staging = &place.landfall.staging;
     staging
         .append(
-            StagingKey(upload.id.0),
+            StagingKey::unsegmented(upload.id.0),
             100,
             body(noise(150, 9)),
             landfall_core::staging::Options::default(),
@@ -485,7 +488,7 @@ async fn repeated_end_of_a_complete_upload_is_no_error(place: Place) {
 async fn upload_whose_bytes_are_lost_is_given_up(place: Place) {
     let upload = place.begin(of(100)).await;
     place.append_at(upload.id, 0, noise(50, 1)).await.unwrap();
-    let key = StagingKey(upload.id.0);
+    let key = StagingKey::unsegmented(upload.id.0);
     place.landfall.staging.delete(key).await.unwrap();
     let lost = place.append_at(upload.id, 50, noise(50, 2)).await;
     assert!(

@@ -60,7 +60,7 @@ async fn small_upload_in_one_append_finds_what_others_have_left(place: Place) {
     let upload = place.begin(Shape::Append { total: Some(9) }).await;
     // As a crash between the link and the count leaves it.
     let staging = &place.landfall.staging;
-    let key = StagingKey(upload.id.0);
+    let key = StagingKey::unsegmented(upload.id.0);
     let left = vec![Bytes::from_static(b"remains of another")];
     assert!(staging.place(key, left).await.unwrap());
     let done = place

@@ -78,7 +78,7 @@ async fn body_of_one_request_is_not_hashed_again_unless_it_is_asked_for(mut plac
             .await
             .unwrap();
         let new = NewFile {
-            id: FileId(key.0),
+            id: FileId(key.owner()),
             owner: None,
             original_filename: FileName::parse("once.bin").unwrap(),
             content_type: "application/octet-stream".to_owned(),

@@ -294,6 +294,7 @@ async fn insert_parts(place: &Place, upload: &Model, numbers: impl Iterator<Item
             part_number,
             size_bytes: CHUNK as i64,
             sha256: Some("0".repeat(64)),
+            attempt: None,
             staging_state: None,
             lease_owner: None,
             lease_expires_at: None,

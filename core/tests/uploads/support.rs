@@ -155,13 +155,21 @@ impl Place {
     }
 
     pub(crate) async fn durable(&self, id: UploadId) -> Option<u64> {
-        self.landfall.staging.len(StagingKey(id.0)).await.unwrap()
+        self.landfall
+            .staging
+            .len(StagingKey::unsegmented(id.0))
+            .await
+            .unwrap()
     }
 
     /// The bytes that are counted, as staging has them.
     pub(crate) async fn staged(&self, id: UploadId) -> Bytes {
         let size = self.offset(id).await;
-        let read = self.landfall.staging.read(StagingKey(id.0), 0..size).await;
+        let read = self
+            .landfall
+            .staging
+            .read(StagingKey::unsegmented(id.0), 0..size)
+            .await;
         collect(read.unwrap()).await
     }
 

@@ -215,7 +215,7 @@ pub(super) async fn take_in(
         bytes,
     } = arrived;
     let complete = Complete {
-        id: FileId(bytes.key().0),
+        id: FileId(bytes.key().owner()),
         owner: caller.owner.clone(),
         name,
         content_type,

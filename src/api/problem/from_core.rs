@@ -6,7 +6,7 @@ use landfall_core::{
     batches::{self, JoinError},
     content::NotAllowed,
     db,
-    files::{AcceptError, DeleteError, InvalidName},
+    files::{AcceptError, DeleteError, InvalidName, PiecesError},
     idempotency::KeepError,
     outbox::{AgainError, WriteError},
     page::InvalidCursor,
@@ -99,6 +99,15 @@ impl From<batches::FinalizeError> for Problem {
     }
 }
 
+impl From<PiecesError> for Problem {
+    fn from(error: PiecesError) -> Self {
+        match error {
+            PiecesError::Database(error) => error.into(),
+            error @ PiecesError::NotPieces(_) => Self::failed(error),
+        }
+    }
+}
+
 impl From<UploadError> for Problem {
     fn from(error: UploadError) -> Self {
         let code = match error {
@@ -108,6 +117,7 @@ impl From<UploadError> for Problem {
             UploadError::Outbox(error) => return error.into(),
             UploadError::Staging(error) => return error.into(),
             UploadError::Database(error) => return error.into(),
+            UploadError::Pieces(error) => return error.into(),
             UploadError::Lost(cause) => return Self::failed(cause),
             UploadError::BrokenOff(cause) => {
                 return crate::api::connection::body::broken_off(cause.as_ref());

@@ -13,20 +13,13 @@ mod local;
 mod parts;
 mod remote;
 
+pub use crate::staging::Piece;
 use crate::{
     digest::Sha256Digest,
-    staging::{Place as StagingPlace, Staging, StagingKey, bucket_beside_folder},
+    staging::{Place as StagingPlace, Staging, bucket_beside_folder},
     storage::{Place, Storage, StorageError, StorageKey},
 };
 pub use error::TransferError;
-
-/// Staged bytes, all those under one key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
-    pub key: StagingKey,
-    /// By the database, in bytes.
-    pub size: u64,
-}
 
 /// What is to become which object.
 #[derive(Clone, Copy, Debug)]
