@@ -20,6 +20,7 @@ mod complaints;
 mod docs;
 mod examples;
 mod faults;
+mod file_systems;
 mod journey;
 mod operations;
 mod pages;

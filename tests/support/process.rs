@@ -39,6 +39,17 @@ impl Process {
         Self::listens(command(arguments, environment)).await
     }
 
+    /// [`Self::listening`], with its log in a file.
+    pub async fn logging_to(
+        log: &Path,
+        arguments: &[&str],
+        environment: &[(String, String)],
+    ) -> Self {
+        let mut command = command(arguments, environment);
+        command.stderr(std::fs::File::create(log).expect("a log"));
+        Self::listens(command).await
+    }
+
     /// Starts a script that becomes `landfall`, in a folder, and waits until that says where it listens.
     pub async fn started(script: &Path, environment: &[(String, String)], folder: &Path) -> Self {
         let mut command = program(script, environment);

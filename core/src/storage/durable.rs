@@ -6,7 +6,7 @@
 //! all.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -63,9 +63,9 @@ impl Folders {
             return Ok(Arc::clone(known));
         }
         let wanted = path.to_owned();
-        let handle = blocking(move || {
+        let folder = blocking(move || {
             make(&wanted)?;
-            File::open(&wanted)
+            Ok(Folder::new(File::open(&wanted)?, wanted))
         })
         .await?;
         let mut open = self.lock();
@@ -75,7 +75,7 @@ impl Folders {
         // Two may have opened it at once; all must share one of the two.
         let folder = open
             .entry(path.to_owned())
-            .or_insert_with(|| Arc::new(Folder::new(handle)));
+            .or_insert_with(|| Arc::new(folder));
         Ok(Arc::clone(folder))
     }
 
@@ -103,17 +103,70 @@ fn make(path: &Path) -> io::Result<()> {
         }
     }
     match File::open(parent) {
-        Ok(parent) => parent.sync_all(),
+        Ok(folder) => sync_folder(&folder, parent),
         // A parent that may be passed but not read was not made by this process.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         Err(error) => Err(error),
     }
 }
 
+/// Syncs the entries of a folder. On a file system that cannot do that (EINVAL on CIFS, vboxsf and some FUSE file
+/// systems) the entries become durable when the file system writes them back by itself; that is logged once.
+fn sync_folder(folder: &File, path: &Path) -> io::Result<()> {
+    match folder.sync_all() {
+        Err(error) if is_not_supported(&error) => {
+            warn_unsynced(path, &error);
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+/// Whether the file system does not offer an operation, as opposed to failing at it.
+pub(crate) fn is_not_supported(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported
+    )
+}
+
+fn warn_unsynced(path: &Path, error: &io::Error) {
+    static WARNED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let file_system = file_system_of(path);
+    let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !warned.contains(&file_system) {
+        tracing::warn!(
+            %error,
+            "the file system {file_system} cannot sync folders: files acknowledged in the last seconds before a \
+             power cut may be missing after it",
+        );
+        warned.insert(file_system);
+    }
+}
+
+/// The type and mount point of the file system a path lies on, such as `cifs at /mnt/nas` (proc_pid_mountinfo(5)).
+fn file_system_of(path: &Path) -> String {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mount = |line: &str| {
+        let (before, after) = line.split_once(" - ")?;
+        let point = before.split(' ').nth(4)?.replace("\\040", " ");
+        let kind = after.split(' ').next()?;
+        path.starts_with(&point)
+            .then(|| (point.len(), format!("{kind} at {point}")))
+    };
+    // Of two mounts at one point, the later one covers the other.
+    let found = mounts
+        .lines()
+        .filter_map(mount)
+        .max_by_key(|(length, _)| *length);
+    found.map_or_else(|| format!("of {}", path.display()), |(_, name)| name)
+}
+
 /// One open folder and the syncs under way for it.
 #[derive(Debug)]
 pub(crate) struct Folder {
     handle: Arc<File>,
+    path: Arc<Path>,
     arrivals: AtomicU64,
     done: sync::Mutex<Done>,
 }
@@ -127,9 +180,10 @@ struct Done {
 }
 
 impl Folder {
-    fn new(handle: File) -> Self {
+    fn new(handle: File, path: PathBuf) -> Self {
         Self {
             handle: Arc::new(handle),
+            path: path.into(),
             arrivals: AtomicU64::new(0),
             done: sync::Mutex::default(),
         }
@@ -151,8 +205,8 @@ impl Folder {
             return Ok(());
         }
         let through = self.arrivals.load(Ordering::SeqCst);
-        let handle = Arc::clone(&self.handle);
-        match blocking(move || handle.sync_all()).await {
+        let (handle, path) = (Arc::clone(&self.handle), Arc::clone(&self.path));
+        match blocking(move || sync_folder(&handle, &path)).await {
             Ok(()) => {
                 done.through = through;
                 Ok(())
@@ -196,10 +250,15 @@ mod tests {
         assert_eq!((done.through, done.failed_through), (500, 0));
     }
 
+    #[test]
+    fn a_path_is_on_the_file_system_with_the_longest_mount_point() {
+        assert_eq!(file_system_of(Path::new("/proc/self")), "proc at /proc");
+    }
+
     #[tokio::test]
     async fn a_failed_sync_fails_for_all_it_was_for_and_for_nobody_later() {
         let root = TempDir::new().unwrap();
-        let folder = Folder::new(File::open(root.path()).unwrap());
+        let folder = Folder::new(File::open(root.path()).unwrap(), root.path().to_owned());
         {
             let mut done = folder.done.lock().await;
             (done.failed_through, done.error) = (1, Some(5));

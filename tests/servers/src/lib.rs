@@ -35,6 +35,7 @@ mod postgres;
 mod receiver;
 mod redis;
 mod s3;
+mod shim;
 mod wait;
 mod watchdog;
 
@@ -42,4 +43,5 @@ pub use postgres::{Durability, PostgresServer};
 pub use receiver::{Behaviour, Received, Receiver};
 pub use redis::RedisServer;
 pub use s3::{OpenUpload, S3Operation, S3Options, S3Server};
+pub use shim::limited_fs_shim;
 pub use wait::wait_until;

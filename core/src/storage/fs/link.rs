@@ -2,7 +2,10 @@
 //!
 //! Both block, refuse what others have put at the key, and know what an earlier run has.
 
-use crate::{digest::Sha256Digest, storage::file::digest_file};
+use crate::{
+    digest::Sha256Digest,
+    storage::{durable::is_not_supported, file::digest_file},
+};
 use std::{
     fs::{self, File},
     io,
@@ -83,13 +86,15 @@ fn holds(path: &Path, (digest, size): (Sha256Digest, u64)) -> io::Result<bool> {
     Ok(digest_file(&mut File::open(path)?)? == (digest, size))
 }
 
-/// Another device, a file system without hard links, or a file with too many of them.
+/// Another device, a file system without hard links (CIFS and some FUSE file systems answer EINVAL), or a file with
+/// too many of them.
 pub(crate) fn is_linkless(error: &io::Error) -> bool {
-    use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
-    matches!(
-        error.kind(),
-        CrossesDevices | TooManyLinks | Unsupported | PermissionDenied
-    )
+    use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks};
+    is_not_supported(error)
+        || matches!(
+            error.kind(),
+            CrossesDevices | TooManyLinks | PermissionDenied
+        )
 }
 
 #[cfg(test)]
