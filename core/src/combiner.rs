@@ -2,12 +2,13 @@
 //!
 //! There is no delay to gather more, but for the tasks that are ready to run anyhow: a lone caller's job runs at once, in
 //! a batch of one (the idea of [`crate::db`]'s group commit, one level up, where it also saves round trips). A batch that fails for good is taken
-//! apart and its jobs run one by one, so a batch may treat as an error what only one of its jobs has done wrong.
+//! apart and its jobs run one by one, so a batch may treat as an error what only one of its jobs has done wrong. One
+//! that panics is a failed batch; the task goes on.
 
 use crate::db;
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use sea_orm::{DbErr, RuntimeErr};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
 /// Jobs in one batch.
@@ -38,6 +39,8 @@ pub enum CombineError<E> {
     Failed(Arc<E>),
     #[error("the database took longer than {0:?} over a batch")]
     Stalled(Duration),
+    #[error("what a batch did panicked")]
+    Panicked,
     #[error("the task that gathers has ended")]
     Ended,
 }
@@ -48,6 +51,7 @@ impl<E> Clone for CombineError<E> {
         match self {
             Self::Failed(error) => Self::Failed(Arc::clone(error)),
             Self::Stalled(patience) => Self::Stalled(*patience),
+            Self::Panicked => Self::Panicked,
             Self::Ended => Self::Ended,
         }
     }
@@ -57,6 +61,7 @@ impl From<CombineError<Self>> for DbErr {
     fn from(error: CombineError<Self>) -> Self {
         match error {
             CombineError::Failed(shared) => db::copy(&shared),
+            CombineError::Panicked => db::panicked(),
             other => Self::Conn(RuntimeErr::Internal(other.to_string())),
         }
     }
@@ -120,7 +125,7 @@ async fn run_batches<J, A, E: Transient>(
         let jobs = Batch::from(jobs);
         match attempt(&run, Arc::clone(&jobs)).await {
             // One job the database cannot take must not fail the others with it.
-            Err(CombineError::Failed(error)) if jobs.len() > 1 && !error.is_transient() => {
+            Err(error) if jobs.len() > 1 && may_be_one_job(&error) => {
                 for (job, caller) in jobs.iter().zip(callers) {
                     let alone = Batch::from([Arc::clone(job)]);
                     settle(attempt(&run, alone).await, vec![caller]);
@@ -128,6 +133,15 @@ async fn run_batches<J, A, E: Transient>(
             }
             outcome => settle(outcome, callers),
         }
+    }
+}
+
+/// True when one job of a batch may be what the batch failed for.
+fn may_be_one_job<E: Transient>(error: &CombineError<E>) -> bool {
+    match error {
+        CombineError::Failed(error) => !error.is_transient(),
+        CombineError::Panicked => true,
+        CombineError::Stalled(_) | CombineError::Ended => false,
     }
 }
 
@@ -151,8 +165,10 @@ pub(crate) async fn take_waiting<T>(
 }
 
 async fn attempt<J, A, E>(run: &Run<J, A, E>, jobs: Batch<J>) -> Result<Vec<A>, CombineError<E>> {
-    match tokio::time::timeout(PATIENCE, run(jobs)).await {
-        Ok(outcome) => outcome.map_err(|error| CombineError::Failed(Arc::new(error))),
+    let batch = AssertUnwindSafe(async { run(jobs).await }).catch_unwind();
+    match tokio::time::timeout(PATIENCE, batch).await {
+        Ok(Ok(outcome)) => outcome.map_err(|error| CombineError::Failed(Arc::new(error))),
+        Ok(Err(_)) => Err(CombineError::Panicked),
         Err(_) => Err(CombineError::Stalled(PATIENCE)),
     }
 }
@@ -206,5 +222,25 @@ mod tests {
         }
         let batches = batches.lock().unwrap();
         assert!(batches.iter().any(|size| *size > 1), "{batches:?}");
+    }
+
+    #[tokio::test]
+    async fn job_that_panics_ends_neither_the_others_nor_the_task() {
+        let combiner = Combiner::start(move |jobs: Batch<u32>| {
+            Box::pin(async move {
+                assert!(jobs.iter().all(|job| **job != 3), "it is three");
+                tokio::task::yield_now().await;
+                Ok::<_, DbErr>(jobs.iter().map(|job| **job * 10).collect())
+            })
+        });
+        for _ in 0..2 {
+            let answers = join_all((0..6).map(|job| combiner.run(Arc::new(job)))).await;
+            for (job, answer) in answers.into_iter().enumerate() {
+                match (job, answer) {
+                    (3, answer) => assert!(matches!(answer, Err(CombineError::Panicked))),
+                    (job, answer) => assert_eq!(answer.unwrap() as usize, job * 10),
+                }
+            }
+        }
     }
 }

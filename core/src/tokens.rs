@@ -300,7 +300,7 @@ async fn valid(
     };
     let known = clock.before(USE_KEPT_EVERY);
     if row.last_used_at.is_none_or(|last| last < known) {
-        keep_use(db, row.id, now, known).await?;
+        keep_use(db, row.id, now, known);
     }
     let token = Token::from(row);
     let identity = Identity {
@@ -310,7 +310,21 @@ async fn valid(
     Ok(Some((token.id, identity)))
 }
 
-async fn keep_use(
+/// Has the use written by nobody who waits: who calls is known without it, and a database that takes no writes refuses
+/// nobody. A use that could not be written is written with the next one, after a minute.
+fn keep_use(db: &Database, id: TokenId, now: Timestamp, known: Timestamp) {
+    if !db.last_uses().note(id, now, known) {
+        return;
+    }
+    let db = db.clone();
+    tokio::spawn(async move {
+        if let Err(error) = write_use(&db, id, now, known).await {
+            tracing::debug!(%error, "the last use of a token is not written");
+        }
+    });
+}
+
+async fn write_use(
     db: &Database,
     id: TokenId,
     now: Timestamp,

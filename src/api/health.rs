@@ -3,7 +3,7 @@
 use super::state::State;
 use futures::future::BoxFuture;
 use http::{StatusCode, header};
-use landfall_core::{context::Landfall, sweep};
+use landfall_core::{context::Landfall, db::WriteFault, sweep};
 use poem::{Body, IntoResponse, Response, handler, web::Data};
 use serde::Serialize;
 use std::{
@@ -149,7 +149,11 @@ impl HealthCheck {
     async fn look(&self, landfall: &Landfall) -> Readiness {
         let (database, redis, storage, staging, workers, sweep) = tokio::join!(
             within(Status::Down, async {
-                told(landfall.db.ping().await, Status::Down, DATABASE_DOWN)
+                let answers = told(landfall.db.ping().await, Status::Down, DATABASE_DOWN);
+                match landfall.db.write_fault() {
+                    Some(fault) if answers.status == Status::Ok => not_writable(fault),
+                    _ => answers,
+                }
             }),
             within(Status::Degraded, async {
                 told(self.health.redis().await, Status::Degraded, REDIS_DOWN)
@@ -257,6 +261,17 @@ fn told<E: fmt::Display>(outcome: Result<(), E>, otherwise: Status, detail: &str
             cause: Some(error.to_string()),
             ..Check::new(otherwise, detail)
         },
+    }
+}
+
+fn not_writable(fault: WriteFault) -> Check {
+    let detail = format!(
+        "nothing can be written, so uploads fail, while what is stored can be read: {}",
+        fault.reason
+    );
+    Check {
+        cause: Some(fault.cause),
+        ..Check::new(Status::Down, detail)
     }
 }
 

@@ -16,6 +16,9 @@ use url::Url;
 /// What is on this machine alone (RFC 6890).
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
+/// The same number on every platform this runs on.
+const SIGXFSZ: i32 = 25;
+
 /// What a process does.
 #[derive(Clone, Debug, Default)]
 pub struct Roles {
@@ -43,6 +46,7 @@ impl Roles {
 /// What keeps the process from starting, or what a part of it died of.
 pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
+    outlive_file_size_limit()?;
     let _lock = if roles.embedded {
         Some(lock_data_dir(&config.data_dir)?)
     } else {
@@ -224,6 +228,13 @@ fn stop_on_signals() -> anyhow::Result<CancellationToken> {
         std::process::exit(130);
     });
     Ok(stop)
+}
+
+/// A file that may not grow (`ulimit -f`) is an error of the write then, as a full disk is, and not the end of the
+/// process. The handler stays for the life of the process.
+fn outlive_file_size_limit() -> anyhow::Result<()> {
+    signal(SignalKind::from_raw(SIGXFSZ)).map(drop)?;
+    Ok(())
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) {

@@ -3,6 +3,7 @@
 mod apart;
 mod broken_off;
 mod cluster;
+mod full_database;
 mod killed;
 mod lost_commit;
 mod one_bucket;

@@ -121,11 +121,14 @@ impl Process {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        let pid = self
-            .child
-            .id()
-            .and_then(|id| Pid::from_raw(id.cast_signed()));
-        kill_process(pid.expect("the process runs"), signal).expect("it can be signalled");
+        kill_process(self.pid(), signal).expect("it can be signalled");
+    }
+
+    /// Its number, while it runs.
+    pub fn pid(&self) -> Pid {
+        let id = self.child.id();
+        id.and_then(|id| Pid::from_raw(id.cast_signed()))
+            .expect("the process runs")
     }
 }
 

@@ -1,19 +1,25 @@
 //! Group commit for SQLite: what has queued up while the last commit was on its way to disk is committed together.
 //!
 //! One task holds the one writing connection. It takes all that waits (up to [`MOST`]), runs it within one transaction,
-//! commits once, and only then tells each caller its own outcome. An operation that fails disturbs nobody: it is rolled
+//! commits once, and only then tells each caller its own outcome: when the commit failed, that it failed. An operation that fails disturbs nobody: it is rolled
 //! back to a savepoint of its own. Those that can be repeated need none, which spares two of some six statements: when
 //! one of them fails, all is rolled back and each of them runs once more by itself. There is no delay to gather more: an
 //! idle writer commits one operation at once, a busy one amortizes the disk (the same idea as PostgreSQL's
 //! commit_siblings and Gawlick and Kinkade's «Varieties of concurrency control in IMS/VS fast path», 1985).
 
-use crate::combiner::take_waiting;
-use futures::future::BoxFuture;
-use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbErr, SqliteTransactionMode, TransactionOptions,
-    TransactionTrait,
+use super::{
+    health::{WriteFault, WriteHealth},
+    transient::{broken_connection, copy, of_connection},
+    writer::Writer,
 };
-use tokio::sync::{mpsc, oneshot};
+use crate::combiner::take_waiting;
+use futures::{FutureExt, future::BoxFuture};
+use sea_orm::{DatabaseTransaction, DbErr, RuntimeErr, TransactionTrait};
+use std::{error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 /// Operations in one commit: enough to amortize a slow disk, few enough to keep the wait short.
 const MOST: usize = 256;
@@ -21,10 +27,24 @@ const MOST: usize = 256;
 /// Operations that may wait for the writer before callers are held back.
 const QUEUE: usize = 4096;
 
+/// How long a caller waits. The operation may still be committed after that, as after any answer that is lost.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
+/// How often a writer that failed is tried, beside what callers ask of it.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// What became of an operation within its transaction.
+enum Ran {
+    Done,
+    /// What it did must not be committed.
+    Refused,
+    /// Nor must anything else that this connection did since its last commit.
+    Broken(DbErr),
+}
+
 /// What waits for the writer, to be told what became of it once the commit's own outcome is known.
 trait Operation: Send {
-    /// False when what it did must not be committed.
-    fn run<'c>(&'c mut self, transaction: &'c DatabaseTransaction) -> BoxFuture<'c, bool>;
+    fn run<'c>(&'c mut self, transaction: &'c DatabaseTransaction) -> BoxFuture<'c, Ran>;
 
     /// True when it may run once more after it was rolled back.
     fn can_run_again(&self) -> bool;
@@ -42,11 +62,24 @@ struct Waiting<T, E> {
     answer: oneshot::Sender<Result<T, E>>,
 }
 
-impl<T: Send + 'static, E: From<DbErr> + Send + 'static> Operation for Waiting<T, E> {
-    fn run<'c>(&'c mut self, transaction: &'c DatabaseTransaction) -> BoxFuture<'c, bool> {
+impl<T, E> Operation for Waiting<T, E>
+where
+    T: Send + 'static,
+    E: From<DbErr> + Error + Send + 'static,
+{
+    fn run<'c>(&'c mut self, transaction: &'c DatabaseTransaction) -> BoxFuture<'c, Ran> {
         Box::pin(async move {
-            let outcome = (self.run)(transaction).await;
-            self.outcome.insert(outcome).is_ok()
+            let run = &mut self.run;
+            let outcome = AssertUnwindSafe(async { run(transaction).await })
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| Err(panicked().into()));
+            let ran = match &outcome {
+                Ok(_) => Ran::Done,
+                Err(error) => broken_connection(error).map_or(Ran::Refused, Ran::Broken),
+            };
+            self.outcome = Some(outcome);
+            ran
         })
     }
 
@@ -71,19 +104,37 @@ type Group = Vec<Box<dyn Operation>>;
 #[derive(Clone, Debug)]
 pub(super) struct GroupCommit {
     queue: mpsc::Sender<Box<dyn Operation>>,
+    health: Arc<WriteHealth>,
 }
 
 impl GroupCommit {
-    pub(super) fn start(connection: DatabaseConnection) -> Self {
+    pub(super) fn start(writer: Writer) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(commit_groups(connection, waiting));
-        Self { queue }
+        let health = Arc::<WriteHealth>::default();
+        let committer = Committer {
+            writer,
+            health: Arc::clone(&health),
+            probed: Instant::now(),
+        };
+        tokio::spawn(committer.commit_groups(waiting));
+        Self { queue, health }
+    }
+
+    /// Why nothing can be written.
+    pub(super) fn fault(&self) -> Option<WriteFault> {
+        match self.queue.is_closed() {
+            true => Some(WriteFault {
+                reason: "its writer has ended".to_owned(),
+                cause: writer_gone().to_string(),
+            }),
+            false => self.health.fault(),
+        }
     }
 
     pub(super) async fn run<T, E, F>(&self, operation: F) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<DbErr> + Send + 'static,
+        E: From<DbErr> + Error + Send + 'static,
         F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
     {
         let mut operation = Some(operation);
@@ -97,7 +148,7 @@ impl GroupCommit {
     pub(super) async fn run_repeatable<T, E, F>(&self, operation: F) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<DbErr> + Send + 'static,
+        E: From<DbErr> + Error + Send + 'static,
         F: for<'c> FnMut(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
     {
         self.wait(Box::new(operation), true).await
@@ -106,7 +157,7 @@ impl GroupCommit {
     async fn wait<T, E>(&self, run: Run<T, E>, can_run_again: bool) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<DbErr> + Send + 'static,
+        E: From<DbErr> + Error + Send + 'static,
     {
         let (answer, outcome) = oneshot::channel();
         let waiting = Waiting {
@@ -115,49 +166,135 @@ impl GroupCommit {
             outcome: None,
             answer,
         };
-        let sent = self.queue.send(Box::new(waiting)).await;
-        sent.map_err(|_| writer_gone())?;
-        outcome.await.map_err(|_| writer_gone())?
+        let answered = tokio::time::timeout(ANSWER_WITHIN, async {
+            let sent = self.queue.send(Box::new(waiting)).await;
+            sent.map_err(|_| writer_gone())?;
+            outcome.await.map_err(|_| writer_gone())
+        });
+        answered.await.map_err(|_| too_slow())??
     }
 }
 
 fn writer_gone() -> DbErr {
-    DbErr::Conn(sea_orm::RuntimeErr::Internal(
-        "the writer of the database has ended".to_owned(),
+    DbErr::Conn(RuntimeErr::Internal(
+        "the writer of the database did not come to the end of this".to_owned(),
     ))
 }
 
-async fn commit_groups(
-    connection: DatabaseConnection,
-    mut waiting: mpsc::Receiver<Box<dyn Operation>>,
-) {
-    let mut group = Vec::with_capacity(MOST);
-    while take_waiting(&mut waiting, &mut group, MOST).await {
-        let (repeatable, once) = group.drain(..).partition(|one| one.can_run_again());
-        commit_group(&connection, repeatable, once).await;
-    }
+fn too_slow() -> DbErr {
+    DbErr::Conn(RuntimeErr::Internal(format!(
+        "the database took longer than {ANSWER_WITHIN:?} to write this"
+    )))
 }
 
-async fn commit_group(connection: &DatabaseConnection, mut repeatable: Group, mut once: Group) {
-    let committed = match (&mut repeatable[..], &mut once[..]) {
-        ([one], []) | ([], [one]) => alone(connection, one.as_mut()).await.map(|()| true),
-        (repeatable, once) => together(connection, repeatable, once).await,
-    };
-    if let Ok(false) = committed {
-        // Of those that share no savepoint one has failed, and taken what the others did with it.
-        for mut one in repeatable {
-            let committed = alone(connection, one.as_mut()).await;
-            one.settle(committed.as_ref().copied());
+/// Not an error of the database: the same operation would panic again.
+pub(crate) fn panicked() -> DbErr {
+    DbErr::Custom("what was to be written panicked".to_owned())
+}
+
+/// The task that owns the writer.
+struct Committer {
+    writer: Writer,
+    health: Arc<WriteHealth>,
+    /// When the writer was last tried.
+    probed: Instant,
+}
+
+impl Committer {
+    async fn commit_groups(mut self, mut waiting: mpsc::Receiver<Box<dyn Operation>>) {
+        let mut group = Vec::with_capacity(MOST);
+        while self.next_group(&mut waiting, &mut group).await {
+            let group: Group = std::mem::replace(&mut group, Vec::with_capacity(MOST));
+            self.health.writing(true);
+            let ended = AssertUnwindSafe(self.commit_group(group))
+                .catch_unwind()
+                .await;
+            if ended.is_err() {
+                // Not the operations' doing, whose panics are caught: their callers learn that the writer is gone.
+                self.replace(&panicked()).await;
+            }
+            self.health.writing(false);
         }
-        // Nothing of these has run.
-        if !once.is_empty() {
-            let committed = together(connection, &mut [], &mut once).await;
-            settle(once, &committed.map(drop));
+    }
+
+    /// Fills `group`; false when nothing will come any more. While nothing can be written that is tried every second.
+    async fn next_group(
+        &mut self,
+        waiting: &mut mpsc::Receiver<Box<dyn Operation>>,
+        group: &mut Group,
+    ) -> bool {
+        while self.health.is_faulty() {
+            let probe_at = self.probed + PROBE_EVERY;
+            match tokio::time::timeout_at(probe_at, waiting.recv_many(group, MOST)).await {
+                Ok(received) => return received > 0,
+                Err(_) => self.probe().await,
+            }
         }
-    } else {
-        let committed = committed.map(drop);
-        settle(repeatable, &committed);
-        settle(once, &committed);
+        take_waiting(waiting, group, MOST).await
+    }
+
+    async fn probe(&mut self) {
+        match self.writer.probe().await {
+            Ok(()) => self.health.succeed(),
+            Err(error) => self.replace(&error).await,
+        }
+        self.probed = Instant::now();
+    }
+
+    async fn replace(&mut self, error: &DbErr) {
+        if self.health.fail(error) {
+            self.probed = Instant::now();
+        }
+        self.writer.discard().await;
+    }
+
+    async fn commit_group(&mut self, group: Group) {
+        let (mut repeatable, mut once): (Group, Group) =
+            group.into_iter().partition(|one| one.can_run_again());
+        let committed = match (&mut repeatable[..], &mut once[..]) {
+            ([one], []) | ([], [one]) => self.alone(one.as_mut()).await.map(|()| true),
+            (repeatable, once) => self.together(repeatable, once).await,
+        };
+        if let Ok(false) = committed {
+            // Of those that share no savepoint one has failed, and taken what the others did with it.
+            for mut one in repeatable {
+                let committed = self.alone(one.as_mut()).await;
+                one.settle(committed.as_ref().copied());
+            }
+            // Nothing of these has run.
+            if !once.is_empty() {
+                let committed = self.together(&mut [], &mut once).await;
+                settle(once, &committed.map(drop));
+            }
+        } else {
+            let committed = committed.map(drop);
+            settle(repeatable, &committed);
+            settle(once, &committed);
+        }
+    }
+
+    async fn alone(&mut self, one: &mut dyn Operation) -> Result<(), DbErr> {
+        let committed = run_alone(&mut self.writer, one)
+            .await
+            .map_err(of_connection);
+        if let Err(error) = &committed {
+            self.replace(error).await;
+        }
+        committed
+    }
+
+    async fn together(
+        &mut self,
+        repeatable: &mut [Box<dyn Operation>],
+        once: &mut [Box<dyn Operation>],
+    ) -> Result<bool, DbErr> {
+        let committed = run_together(&mut self.writer, repeatable, once)
+            .await
+            .map_err(of_connection);
+        if let Err(error) = &committed {
+            self.replace(error).await;
+        }
+        committed
     }
 }
 
@@ -167,56 +304,42 @@ fn settle(group: Group, committed: &Result<(), DbErr>) {
     }
 }
 
-async fn begin(connection: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
-    // IMMEDIATE takes the write lock at once: a lock upgraded later could not be waited for (SQLite, «BEGIN IMMEDIATE»).
-    let options = TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..Default::default()
-    };
-    connection.begin_with_options(options).await
-}
-
-async fn alone(connection: &DatabaseConnection, one: &mut dyn Operation) -> Result<(), DbErr> {
-    let transaction = begin(connection).await?;
+/// An error is the connection's, never the operation's; the transaction is over, or ends with the connection.
+async fn run_alone(writer: &mut Writer, one: &mut dyn Operation) -> Result<(), DbErr> {
+    let transaction = writer.begin().await?;
     match one.run(&transaction).await {
-        true => transaction.commit().await,
-        false => transaction.rollback().await,
+        Ran::Done => transaction.commit().await,
+        Ran::Refused => transaction.rollback().await,
+        Ran::Broken(error) => Err(error),
     }
 }
 
-/// False when one of the `repeatable` has failed: nothing is committed then, and none of `once` has run.
-async fn together(
-    connection: &DatabaseConnection,
+/// False when one of the `repeatable` has failed: nothing is committed then, and none of `once` has run. Errors are as
+/// those of [`run_alone`].
+async fn run_together(
+    writer: &mut Writer,
     repeatable: &mut [Box<dyn Operation>],
     once: &mut [Box<dyn Operation>],
 ) -> Result<bool, DbErr> {
-    let transaction = begin(connection).await?;
+    let transaction = writer.begin().await?;
     for one in repeatable {
-        if !one.run(&transaction).await {
-            transaction.rollback().await?;
-            return Ok(false);
+        match one.run(&transaction).await {
+            Ran::Done => {}
+            Ran::Refused => {
+                transaction.rollback().await?;
+                return Ok(false);
+            }
+            Ran::Broken(error) => return Err(error),
         }
     }
     for one in once {
         let savepoint = transaction.begin().await?;
         match one.run(&savepoint).await {
-            true => savepoint.commit().await?,
-            false => savepoint.rollback().await?,
+            Ran::Done => savepoint.commit().await?,
+            Ran::Refused => savepoint.rollback().await?,
+            Ran::Broken(error) => return Err(error),
         }
     }
     transaction.commit().await?;
     Ok(true)
-}
-
-/// The same error once more: the database's errors are shared, and SeaORM's are not to be cloned.
-pub(crate) fn copy(error: &DbErr) -> DbErr {
-    match error {
-        DbErr::Exec(sea_orm::RuntimeErr::SqlxError(shared)) => {
-            DbErr::Exec(sea_orm::RuntimeErr::SqlxError(shared.clone()))
-        }
-        DbErr::Query(sea_orm::RuntimeErr::SqlxError(shared)) => {
-            DbErr::Query(sea_orm::RuntimeErr::SqlxError(shared.clone()))
-        }
-        other => DbErr::Conn(sea_orm::RuntimeErr::Internal(other.to_string())),
-    }
 }

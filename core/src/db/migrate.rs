@@ -1,6 +1,6 @@
 //! The schema's version: migrating is safe from several processes at once, and no process works on a schema that is behind.
 
-use super::{Database, OpenError, Writer};
+use super::{Database, OpenError, WritePath};
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
 
@@ -81,7 +81,7 @@ impl Database {
         F: AsyncFnOnce(&DatabaseConnection) -> Result<(), OpenError>,
     {
         match (&self.write, &self.migration_lock) {
-            (Writer::Pool(pool), _) => {
+            (WritePath::Pool(pool), _) => {
                 // Held by a transaction, so that it goes with its connection however this process ends.
                 let lock = pool.begin().await.map_err(OpenError::Migrate)?;
                 lock.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
@@ -90,7 +90,7 @@ impl Database {
                 migrate(pool).await?;
                 lock.commit().await.map_err(OpenError::Migrate)
             }
-            (Writer::Group(_), Some(path)) => {
+            (WritePath::Group(_), Some(path)) => {
                 let path = path.clone();
                 let lock = tokio::task::spawn_blocking(move || {
                     let file = std::fs::File::create(&path)?;
@@ -104,7 +104,7 @@ impl Database {
                 drop(lock);
                 Ok(())
             }
-            (Writer::Group(_), None) => unreachable!("a SQLite database has a lock file"),
+            (WritePath::Group(_), None) => unreachable!("a SQLite database has a lock file"),
         }
     }
 }

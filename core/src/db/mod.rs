@@ -7,15 +7,19 @@
 //! has one writer, those who wait share one (see [`group`]).
 
 mod group;
+mod health;
 mod migrate;
+mod transient;
 #[cfg(feature = "failpoints")]
 mod watch;
+mod writer;
 
-use crate::{clock::Clock, minutes::Tally};
+use crate::{clock::Clock, last_used::LastUses, minutes::Tally};
 use entity::Timestamp;
 use futures::future::BoxFuture;
 use group::GroupCommit;
-pub(crate) use group::copy;
+pub(crate) use group::panicked;
+pub use health::WriteFault;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     EntityTrait, RuntimeErr, Select, Statement, TransactionTrait,
@@ -25,8 +29,11 @@ use sea_orm::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{error::Error, path::Path, sync::Arc, time::Duration};
 use tracing::Instrument;
+pub(crate) use transient::copy;
+pub use transient::{is_full, is_transient};
+use writer::Writer as SqliteWriter;
 
 /// How long a statement may wait for a connection, and SQLite for its lock.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,13 +67,14 @@ pub enum OpenError {
 #[derive(Clone, Debug)]
 pub struct Database {
     read: DatabaseConnection,
-    write: Writer,
+    write: WritePath,
     migration_lock: Option<Arc<Path>>,
     tally: Arc<Tally>,
+    last_uses: Arc<LastUses>,
 }
 
 #[derive(Clone, Debug)]
-enum Writer {
+enum WritePath {
     Pool(DatabaseConnection),
     Group(GroupCommit),
 }
@@ -87,9 +95,10 @@ impl Database {
                 .map_err(OpenError::Connect)?;
             Ok(Self {
                 read: pool.clone(),
-                write: Writer::Pool(pool),
+                write: WritePath::Pool(pool),
                 migration_lock: None,
                 tally: Arc::default(),
+                last_uses: Arc::default(),
             })
         } else {
             Err(OpenError::UnknownKind)
@@ -109,12 +118,13 @@ impl Database {
                 .await
                 .map_err(OpenError::Connect)
         };
-        let write = connect(1).await?;
+        let writer = SqliteWriter::open(path).await.map_err(OpenError::Connect)?;
         Ok(Self {
             read: connect(max_connections).await?,
-            write: Writer::Group(GroupCommit::start(write)),
+            write: WritePath::Group(GroupCommit::start(writer)),
             migration_lock: Some(path.with_extension("migrate.lock").into()),
             tally: Arc::default(),
+            last_uses: Arc::default(),
         })
     }
 
@@ -138,12 +148,12 @@ impl Database {
     pub async fn write<T, E, F>(&self, operation: F) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<DbErr> + Send + 'static,
+        E: From<DbErr> + Error + Send + 'static,
         F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
     {
         match &self.write {
-            Writer::Group(group) => group.run(operation).await,
-            Writer::Pool(pool) => alone(pool, operation).await,
+            WritePath::Group(group) => group.run(operation).await,
+            WritePath::Pool(pool) => alone(pool, operation).await,
         }
     }
 
@@ -155,12 +165,12 @@ impl Database {
     pub async fn write_repeatable<T, E, F>(&self, mut operation: F) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<DbErr> + Send + 'static,
+        E: From<DbErr> + Error + Send + 'static,
         F: for<'c> FnMut(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
     {
         match &self.write {
-            Writer::Group(group) => group.run_repeatable(operation).await,
-            Writer::Pool(pool) => alone(pool, move |transaction| operation(transaction)).await,
+            WritePath::Group(group) => group.run_repeatable(operation).await,
+            WritePath::Pool(pool) => alone(pool, move |transaction| operation(transaction)).await,
         }
     }
 
@@ -169,12 +179,26 @@ impl Database {
         &self.tally
     }
 
+    /// Which tokens were used lately (see `tokens`).
+    pub(crate) fn last_uses(&self) -> &LastUses {
+        &self.last_uses
+    }
+
     /// Asks the database something trivial.
     ///
     /// # Errors
     /// What stands between.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
+    }
+
+    /// Why nothing can be written; none while the last write succeeded, as far as this process knows.
+    #[must_use]
+    pub fn write_fault(&self) -> Option<WriteFault> {
+        match &self.write {
+            WritePath::Pool(_) => None,
+            WritePath::Group(group) => group.fault(),
+        }
     }
 }
 
@@ -232,38 +256,6 @@ pub(crate) async fn only<E: EntityTrait>(
     db: &impl ConnectionTrait,
 ) -> Result<Option<E::Model>, DbErr> {
     Ok(select.all(db).await?.into_iter().next())
-}
-
-/// True when the same statement may well succeed a moment later: the database is away, busy or restarting.
-#[must_use]
-pub fn is_transient(error: &DbErr) -> bool {
-    match error {
-        DbErr::ConnectionAcquire(_) | DbErr::Conn(_) => true,
-        DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
-            match &**error {
-                sqlx::Error::Io(_)
-                | sqlx::Error::Tls(_)
-                | sqlx::Error::Protocol(_)
-                | sqlx::Error::PoolTimedOut
-                | sqlx::Error::PoolClosed
-                | sqlx::Error::WorkerCrashed => true,
-                sqlx::Error::Database(error) => {
-                    error.code().is_some_and(|code| is_transient_code(&code))
-                }
-                _ => false,
-            }
-        }
-        _ => false,
-    }
-}
-
-/// SQLite busy and locked; PostgreSQL classes 08 (connection), 40 (rollback), 53 (resources), 57 (intervention), 55P03 (lock).
-fn is_transient_code(code: &str) -> bool {
-    matches!(code, "5" | "6" | "261" | "517" | "55P03")
-        || (code.len() == 5
-            && ["08", "40", "53", "57"]
-                .iter()
-                .any(|class| code.starts_with(class)))
 }
 
 impl Database {

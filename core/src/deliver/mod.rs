@@ -52,6 +52,8 @@ pub enum DeliverError {
     Database(#[source] Arc<DbErr>),
     #[error("the database took longer than {0:?} over a batch of deliveries")]
     Stalled(Duration),
+    #[error("a batch of deliveries panicked")]
+    Panicked,
     #[error("the ledger of deliveries has ended")]
     Ended,
 }
@@ -61,6 +63,7 @@ impl From<CombineError<DbErr>> for DeliverError {
         match error {
             CombineError::Failed(error) => Self::Database(error),
             CombineError::Stalled(patience) => Self::Stalled(patience),
+            CombineError::Panicked => Self::Panicked,
             CombineError::Ended => Self::Ended,
         }
     }
@@ -73,7 +76,7 @@ impl DeliverError {
         match self {
             Self::Database(error) => db::is_transient(error),
             Self::Stalled(_) => true,
-            Self::Ended => false,
+            Self::Panicked | Self::Ended => false,
         }
     }
 }

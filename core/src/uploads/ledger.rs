@@ -125,6 +125,7 @@ impl From<CombineError<Self>> for UploadError {
                 Self::Database(error) => Self::Database(db::copy(error)),
                 other => Self::Database(DbErr::Custom(other.to_string())),
             },
+            CombineError::Panicked => Self::Database(db::panicked()),
             other => Self::Database(DbErr::Conn(RuntimeErr::Internal(other.to_string()))),
         }
     }

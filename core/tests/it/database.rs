@@ -194,3 +194,89 @@ async fn sqlite_write_that_fails_leaves_nothing_and_disturbs_nobody() {
     assert_eq!(rows().await, 80);
     assert!(runs.load(Ordering::Relaxed) > 30, "none was repeated");
 }
+
+/// What SQLite does by itself when the disk is full or fails in the middle of a transaction.
+const AS_IF_THE_DISK_FAILED: &str = "ROLLBACK";
+
+async fn sqlite_with_table(folder: &tempfile::TempDir) -> (String, Database) {
+    let url = format!("sqlite://{}", folder.path().join("a.db").display());
+    let db = Database::open(&url.clone().into(), CONNECTIONS)
+        .await
+        .unwrap();
+    let make = db.write(|transaction| {
+        async move {
+            let make = "CREATE TABLE kept (name TEXT NOT NULL)";
+            transaction.execute_unprepared(make).await.map(drop)
+        }
+        .boxed()
+    });
+    make.await.unwrap_or_else(|error: DbErr| panic!("{error}"));
+    (url, db)
+}
+
+async fn rows_seen_by_another_process(url: &str) -> usize {
+    let db = Database::open(&url.to_owned().into(), 1).await.unwrap();
+    let rows = Statement::from_string(DbBackend::Sqlite, "SELECT name FROM kept");
+    db.read().query_all_raw(rows).await.unwrap().len()
+}
+
+#[tokio::test]
+async fn sqlite_commit_that_fails_is_reported_and_what_is_answered_afterwards_is_committed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, db) = sqlite_with_table(&folder).await;
+    let write = |fails: bool| {
+        db.write(move |transaction| {
+            async move {
+                transaction.execute_unprepared(INSERT).await?;
+                if fails {
+                    transaction
+                        .execute_unprepared(AS_IF_THE_DISK_FAILED)
+                        .await?;
+                }
+                Ok::<_, DbErr>(())
+            }
+            .boxed()
+        })
+    };
+    let mut committed = 0;
+    for round in 0..6 {
+        let error = write(true).await.expect_err("its commit cannot succeed");
+        assert!(landfall_core::db::is_transient(&error), "{error}");
+        assert!(db.write_fault().is_some(), "the fault is not reported");
+        let together = join_all((0..20).map(|number| write(number == round))).await;
+        committed += together.iter().filter(|written| written.is_ok()).count();
+        assert_eq!(rows_seen_by_another_process(&url).await, committed);
+        write(false).await.unwrap();
+        committed += 1;
+        assert_eq!(rows_seen_by_another_process(&url).await, committed);
+    }
+    wait_until(SOON, async || match db.write_fault() {
+        None => Ok(()),
+        Some(fault) => Err(fault.cause),
+    })
+    .await;
+    assert_eq!(rows_seen_by_another_process(&url).await, committed);
+}
+
+#[tokio::test]
+async fn write_that_panics_is_an_error_of_its_own_caller_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (url, db) = sqlite_with_table(&folder).await;
+    for _ in 0..3 {
+        let mixed = join_all((0..30).map(|number| {
+            db.write(move |transaction| {
+                async move {
+                    transaction.execute_unprepared(INSERT).await?;
+                    assert!(number % 10 != 7, "it is seven");
+                    Ok::<_, DbErr>(())
+                }
+                .boxed()
+            })
+        }));
+        for (number, written) in mixed.await.into_iter().enumerate() {
+            assert_eq!(written.is_err(), number % 10 == 7, "{written:?}");
+        }
+    }
+    assert_eq!(rows_seen_by_another_process(&url).await, 81);
+    assert_eq!(db.write_fault(), None);
+}

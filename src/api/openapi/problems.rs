@@ -5,12 +5,13 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Wherever a token is wanted.
-const ALWAYS: [Code; 5] = [
+const ALWAYS: [Code; 6] = [
     Code::Unauthorized,
     Code::Forbidden,
     Code::RateLimited,
     Code::Internal,
     Code::Unavailable,
+    Code::DatabaseFull,
 ];
 
 /// Where the body is JSON.
@@ -256,6 +257,7 @@ fn detail(code: Code) -> &'static str {
             "The request failed in the server; its log has the reason under the request's id."
         }
         Code::Unavailable => "Something the server depends on does not answer; try again soon.",
+        Code::DatabaseFull => "The database has no room to record this now; try again later.",
         Code::StagingFull => {
             "Staging has 1.2 GiB left of its quota; try again when files have moved on."
         }

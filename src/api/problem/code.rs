@@ -80,5 +80,6 @@ codes! {
     RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many requests";
     Internal INTERNAL_SERVER_ERROR "internal" "The server failed";
     Unavailable SERVICE_UNAVAILABLE "unavailable" "The server cannot answer now";
+    DatabaseFull INSUFFICIENT_STORAGE "database_full" "The database has no room now";
     StagingFull INSUFFICIENT_STORAGE "staging_full" "There is no room for the upload now";
 }

@@ -20,7 +20,9 @@ use sea_orm::DbErr;
 
 impl From<DbErr> for Problem {
     fn from(error: DbErr) -> Self {
-        if db::is_transient(&error) {
+        if db::is_full(&error) {
+            Self::database_full(error)
+        } else if db::is_transient(&error) {
             Self::unavailable(error)
         } else {
             Self::failed(error)

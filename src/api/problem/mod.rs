@@ -78,6 +78,17 @@ impl Problem {
         problem.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
+    /// The disk of the database is full; the cause is for the log alone.
+    #[must_use]
+    pub fn database_full(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let mut problem = Self::new(
+            Code::DatabaseFull,
+            "The database has no room to record this now; nothing of it was accepted. Try again later.",
+        );
+        problem.cause = Some(cause.into());
+        problem.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("60"))
+    }
+
     /// Another request with the same `Idempotency-Key` does the work.
     #[must_use]
     pub fn in_flight() -> Self {
