@@ -4,7 +4,6 @@ use crate::support::{
     Installation, Process, TestApp,
     app::{Builder, SOON, json},
     installation::BUCKET,
-    invariants,
     process::command,
 };
 use landfall_core::digest::Sha256Digest;
@@ -43,7 +42,7 @@ async fn judge(script: &str, input: &Value) -> Value {
 }
 
 async fn journey(builder: Builder) {
-    let app = builder.start().await;
+    let app = builder.set("sweep.interval", "1s").start().await;
     let webhook = app.webhook("/hook", &["file.stored"]).await;
     let bytes = b"what goes ashore".repeat(20_000);
     let taken = app.upload("Bericht für März.txt", bytes.clone()).await;
@@ -70,8 +69,7 @@ async fn journey(builder: Builder) {
     assert_eq!(body["data"]["sha256"], stored["sha256"]);
     verify_with_standardwebhooks(&webhook["secret"], &request).await;
 
-    let id = taken["id"].as_str().expect("an id").to_owned();
-    invariants::hold(&app, &[id], &app.receiver.requests()).await;
+    app.invariants().hold().await;
 }
 
 async fn fetch(app: &TestApp, url: &str) -> Vec<u8> {

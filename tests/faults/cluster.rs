@@ -1,6 +1,6 @@
 //! An installation of real processes, and a look inside it from the test.
 
-use crate::support::{Installation, Process, invariants};
+use crate::support::{ClientLog, Installation, Invariants, Process};
 use landfall::server::{Parts, assemble, connect_redis};
 use landfall_core::db::Database;
 use landfall_test_servers::{Receiver, wait_until};
@@ -22,6 +22,7 @@ pub struct Cluster {
     pub receiver: Receiver,
     pub client: Client,
     pub api: Process,
+    pub log: ClientLog,
 }
 
 impl Cluster {
@@ -46,6 +47,7 @@ impl Cluster {
             receiver: Receiver::start().await,
             client: Client::new(),
             api,
+            log: ClientLog::default(),
         }
     }
 
@@ -70,15 +72,24 @@ impl Cluster {
         assert_eq!(answer.expect("an answer").status(), 201);
     }
 
+    /// Uploads by the first API, and notes it in the client's log.
     pub async fn upload(&self, name: &str, bytes: Vec<u8>) -> String {
+        self.upload_at(&self.api.url, name, bytes).await
+    }
+
+    /// As [`Cluster::upload`], by an API of one's choice.
+    pub async fn upload_at(&self, url: &str, name: &str, bytes: Vec<u8>) -> String {
         let request = self
             .client
-            .post(format!("{}/v1/files", self.api.url))
+            .post(format!("{url}/v1/files"))
             .query(&[("filename", name)]);
-        let answer = request.body(bytes).send().await.expect("an answer");
+        let answer = request.body(bytes.clone()).send().await;
+        let answer = answer.expect("an answer");
         assert_eq!(answer.status(), 202, "{:?}", answer.text().await);
         let file: Value = answer.json().await.expect("a File");
-        file["id"].as_str().expect("an id").to_owned()
+        let id = file["id"].as_str().expect("an id").to_owned();
+        self.log.acknowledged(&id, &bytes);
+        id
     }
 
     pub async fn file(&self, id: &str) -> Value {
@@ -104,12 +115,15 @@ impl Cluster {
         .await;
     }
 
-    /// All invariants, once everything has come to rest after so many faults.
-    pub async fn check(&self, acknowledged: &[String], faults: usize) {
+    /// The invariants, of what [`Cluster::upload`] sent and what was added to the log.
+    pub fn invariants(&self) -> Invariants<'_> {
         let landfall = &self.parts.landfall;
-        invariants::come_to_rest(landfall).await;
-        let received = self.receiver.requests();
-        invariants::check(landfall, acknowledged, &received).await;
-        invariants::doubles_are_few(landfall, &received, faults).await;
+        let surroundings = self.installation.surroundings(landfall);
+        Invariants::new(landfall, surroundings, &self.log, &self.receiver)
+    }
+
+    /// All invariants after so many faults of the surroundings: no file may have failed.
+    pub async fn check(&self, faults: usize) {
+        self.invariants().after(faults).hold().await;
     }
 }

@@ -2,12 +2,15 @@
 
 mod apart;
 mod broken_off;
+mod checker;
 mod cluster;
 mod full_database;
 mod killed;
 mod lost_commit;
 mod one_bucket;
 mod outages;
+#[cfg(target_os = "linux")]
+mod power_cut;
 mod scaled;
 mod stalled;
 mod topology;

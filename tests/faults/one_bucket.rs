@@ -52,13 +52,14 @@ async fn stored(topology: &Topology, id: &str, bytes: &[u8]) {
     })
     .await;
     assert_eq!(file["sha256"], Sha256Digest::of(bytes).to_string());
+    topology.log.acknowledged(id, bytes);
 }
 
 fn id(path: &str) -> &str {
     path.rsplit('/').next().expect("an id")
 }
 
-async fn in_parts(topology: &Topology, batch: &Value) -> String {
+async fn in_parts(topology: &Topology, batch: &Value) {
     let bytes = bytes(40 * PART + 7);
     let asked = json!({
         "original_filename": "parts", "total_size_bytes": bytes.len(), "chunk_size_bytes": PART,
@@ -88,12 +89,10 @@ async fn in_parts(topology: &Topology, batch: &Value) -> String {
         first["id"], second["id"],
         "completed twice at once, one file"
     );
-    let id = first["id"].as_str().expect("an id").to_owned();
-    stored(topology, &id, &bytes).await;
-    id
+    stored(topology, first["id"].as_str().expect("an id"), &bytes).await;
 }
 
-async fn by_tus(topology: &Topology) -> String {
+async fn by_tus(topology: &Topology) {
     let bytes = bytes(300_000);
     let path = begin(topology, &[("Upload-Length", "300000")]).await;
     for (at, piece) in bytes.chunks(30_000).enumerate() {
@@ -115,10 +114,9 @@ async fn by_tus(topology: &Topology) -> String {
         assert!(answer.bytes().await.expect("a body") == bytes);
     }
     stored(topology, id(&path), &bytes).await;
-    id(&path).to_owned()
 }
 
-async fn by_joining(topology: &Topology) -> String {
+async fn by_joining(topology: &Topology) {
     let bytes = bytes(900_000);
     let pieces = bytes.chunks(300_000).map(|piece| async move {
         let headers = [("Upload-Length", "300000"), ("Upload-Concat", "partial")];
@@ -144,7 +142,6 @@ async fn by_joining(topology: &Topology) -> String {
         "a repeated concatenation makes no second file"
     );
     stored(topology, id(&first), &bytes).await;
-    id(&first).to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,11 +150,9 @@ async fn uploads_whose_every_request_goes_to_another_node_are_stored_and_announc
     let batch = topology
         .json(Method::POST, "/v1/batches", Some(json!({})))
         .await;
-    let ids = [
-        in_parts(&topology, &batch["id"]).await,
-        by_tus(&topology).await,
-        by_joining(&topology).await,
-    ];
+    in_parts(&topology, &batch["id"]).await;
+    by_tus(&topology).await;
+    by_joining(&topology).await;
     let path = format!("/v1/batches/{}", batch["id"].as_str().expect("an id"));
     let finalize = format!("{path}/finalize");
     let twice = [(); 2].map(|()| topology.json(Method::POST, &finalize, None));
@@ -169,11 +164,7 @@ async fn uploads_whose_every_request_goes_to_another_node_are_stored_and_announc
     );
     // Three files and one batch.
     topology.receiver.wait_for(4, SOON).await;
-    let landfall = &topology.parts.landfall;
-    crate::support::invariants::come_to_rest(landfall).await;
-    let told = topology.receiver.requests();
-    crate::support::invariants::check(landfall, &ids, &told).await;
-    topology.nothing_is_left().await;
+    topology.invariants().hold().await;
 
     let given_up = begin(&topology, &[("Upload-Length", "10")]).await;
     assert_eq!(patch(&topology, &given_up, 0, b"12345").await.status(), 204);
@@ -181,5 +172,7 @@ async fn uploads_whose_every_request_goes_to_another_node_are_stored_and_announc
     assert_eq!(deleted.status(), 204);
     let head = topology.ask(Method::HEAD, &given_up, None).await;
     assert!([404, 410].contains(&head.status().as_u16()), "{head:?}");
-    topology.nothing_is_left().await;
+    let given_up = id(&given_up);
+    let invariants = topology.invariants().fails(given_up, "upload_aborted");
+    invariants.hold().await;
 }

@@ -23,8 +23,11 @@ const ANNOUNCED: usize = 100;
 /// How long the endpoint takes over each request: as long as `webhooks.timeout` lets it.
 const STALL: Duration = Duration::from_secs(30);
 
-/// Wide, for a slow machine; an endpoint that waits for the stalled one waits for seconds.
-const BOUND: Duration = Duration::from_secs(1);
+/// How much longer half of the deliveries may take beside a stalled endpoint: three times as long, and this.
+const SLACK: Duration = Duration::from_millis(20);
+
+/// How long any of them may take, on a slow machine; one that waits for the stalled endpoint takes half a minute.
+const LONGEST: Duration = Duration::from_secs(5);
 
 async fn healthy_endpoint_is_not_delayed(builder: Builder) {
     let app = builder.start().await;
@@ -43,16 +46,19 @@ async fn healthy_endpoint_is_not_delayed(builder: Builder) {
         .count(app.parts.landfall.db.read());
     let waiting = waiting.await.expect("deliveries can be counted");
     println!(
-        "event committed to receipt, p50 and p95: alone {:?} and {:?}; beside an endpoint that stalls, with {waiting} \
-         deliveries waiting, {:?} and {:?}",
+        "event committed to receipt, p50 and maximum: alone {:?} and {:?}; beside an endpoint that stalls, with \
+         {waiting} deliveries waiting, {:?} and {:?}",
         at(&alone, 50),
-        at(&alone, 95),
+        at(&alone, 99),
         at(&beside, 50),
-        at(&beside, 95),
+        at(&beside, 99),
     );
     assert!(waiting >= WAITING as u64, "they waited all the while");
-    assert!(at(&alone, 95) < BOUND, "slow even alone");
-    assert!(at(&beside, 95) < BOUND, "I8: delayed by the stalled one");
+    assert!(
+        at(&beside, 50) <= at(&alone, 50) * 3 + SLACK,
+        "I8: delayed by the stalled one"
+    );
+    assert!(at(&beside, 99) <= LONGEST, "I8: one was held up");
 }
 
 /// Batches without files are announced when they are closed.

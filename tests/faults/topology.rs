@@ -1,9 +1,8 @@
 //! Processes that share a database, a Redis and a bucket, and no folder.
 
-use crate::support::{Installation, Process, invariants};
-use futures::{Stream, TryStreamExt, stream};
+use crate::support::{ClientLog, Installation, Invariants, Process};
+use futures::{Stream, stream};
 use landfall::server::{Parts, assemble, connect_redis};
-use landfall_core::{digest::Sha256Digest, sweep};
 use landfall_test_servers::{Receiver, S3Server, wait_until};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -24,9 +23,10 @@ const WITHIN: Duration = Duration::from_secs(300);
 /// Two API nodes and two workers.
 pub struct Topology {
     installation: Installation,
-    s3: S3Server,
+    _s3: S3Server,
     pub parts: Parts,
     pub receiver: Receiver,
+    pub log: ClientLog,
     client: Client,
     nodes: [Mutex<Process>; 2],
     urls: [RwLock<String>; 2],
@@ -68,9 +68,10 @@ impl Topology {
             nodes: [first, second].map(Mutex::new),
             _workers: workers,
             installation,
-            s3,
+            _s3: s3,
             parts,
             receiver,
+            log: ClientLog::default(),
             client: Client::new(),
             turn: AtomicUsize::new(0),
             sent: AtomicUsize::new(0),
@@ -158,41 +159,17 @@ impl Topology {
         }
     }
 
-    /// Stored with these bytes, announced once, and nothing left behind after a sweep.
-    pub async fn ends_well(&self, id: &str, bytes: &[u8]) {
-        let file = wait_until(WITHIN, async || {
-            let file = self
-                .json(Method::GET, &format!("/v1/files/{id}"), None)
-                .await;
-            let status = file["status"].as_str().expect("a status").to_owned();
-            match status.as_str() {
-                "stored" | "failed" => Ok(file),
-                _ => Err(status),
-            }
-        })
-        .await;
-        assert_eq!(file["status"], "stored", "{file}");
-        assert_eq!(file["sha256"], Sha256Digest::of(bytes).to_string());
-        self.receiver.wait_for(1, WITHIN).await;
+    /// The invariants, of what was added to the log.
+    pub fn invariants(&self) -> Invariants<'_> {
         let landfall = &self.parts.landfall;
-        invariants::come_to_rest(landfall).await;
-        invariants::check(landfall, &[id.to_owned()], &self.receiver.requests()).await;
-        self.nothing_is_left().await;
+        let surroundings = self.installation.surroundings(landfall);
+        Invariants::new(landfall, surroundings, &self.log, &self.receiver)
     }
 
-    /// No staging, and no multipart upload, after a sweep.
-    pub async fn nothing_is_left(&self) {
-        let landfall = &self.parts.landfall;
-        let staged: Vec<_> = landfall.staging.list().try_collect().await.expect("a list");
-        assert!(
-            staged.concat().is_empty(),
-            "I5: staging is left: {staged:?}"
-        );
-        // A multipart upload of nobody's is left alone for the grace period.
-        let grace = landfall.config.staging.grace;
-        landfall.clock.advance(grace + Duration::from_secs(60));
-        sweep::sweep(landfall).await.expect("the sweep runs");
-        let open = self.s3.open_multipart_uploads();
-        assert!(open.is_empty(), "I5: open multipart uploads: {open:?}");
+    /// Stored with these bytes, and announced once.
+    pub async fn ends_well(&self, id: &str, bytes: &[u8]) {
+        self.log.acknowledged(id, bytes);
+        self.receiver.wait_for(1, WITHIN).await;
+        self.invariants().hold().await;
     }
 }

@@ -1,6 +1,6 @@
 //! A whole installation in this process: the API really listening, workers on or off, a receiver that records.
 
-use super::Installation;
+use super::{ClientLog, Installation, Invariants};
 use landfall::server::{self, Parts, assemble, connect_redis};
 use landfall_core::db::Database;
 use landfall_test_servers::{Receiver, S3Server, wait_until};
@@ -30,6 +30,7 @@ pub struct TestApp {
     pub url: String,
     pub client: Client,
     pub receiver: Receiver,
+    pub log: ClientLog,
     _bucket: Option<S3Server>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
@@ -130,6 +131,7 @@ impl Builder {
             url,
             client,
             receiver,
+            log: ClientLog::default(),
             _bucket: bucket,
             stop,
             tasks,
@@ -191,17 +193,31 @@ impl TestApp {
         self.client.request(method, format!("{}{path}", self.url))
     }
 
-    /// Uploads raw bytes and answers the File of the 202.
+    /// Uploads raw bytes and answers the File of the 202, which goes into the client's log.
     pub async fn upload(&self, name: &str, bytes: impl Into<reqwest::Body>) -> Value {
+        let body: reqwest::Body = bytes.into();
+        let sent = body.as_bytes().map(<[u8]>::to_vec);
         let response = self
             .post("/v1/files")
             .query(&[("filename", name)])
-            .body(bytes)
+            .body(body)
             .send()
             .await;
         let response = response.expect("an answer");
         assert_eq!(response.status(), 202, "{:?}", response.text().await);
-        response.json().await.expect("a File")
+        let file: Value = response.json().await.expect("a File");
+        if let Some(sent) = sent {
+            let id = file["id"].as_str().expect("an id");
+            self.log.acknowledged(id, &sent);
+        }
+        file
+    }
+
+    /// The invariants, of what [`TestApp::upload`] sent and what was added to the log.
+    pub fn invariants(&self) -> Invariants<'_> {
+        let landfall = &self.parts.landfall;
+        let surroundings = self.installation.surroundings(landfall);
+        Invariants::new(landfall, surroundings, &self.log, &self.receiver)
     }
 
     /// Waits until the file is final and answers it.

@@ -1,7 +1,11 @@
 //! What processes of one installation share: database, Redis prefix, folders or bucket, settings.
 
-use landfall_core::config::{Config, Sources};
-use landfall_test_servers::{PostgresServer, RedisServer, S3Server};
+use super::surroundings::Surroundings;
+use landfall_core::{
+    config::{Config, Sources},
+    context::Landfall,
+};
+use landfall_test_servers::{PostgresServer, RedisServer, S3Server, S3View};
 use std::{collections::BTreeMap, path::Path};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
@@ -16,6 +20,7 @@ pub struct Installation {
     folder: TempDir,
     settings: BTreeMap<String, String>,
     database: Option<String>,
+    bucket: Option<S3View>,
 }
 
 impl Installation {
@@ -26,6 +31,7 @@ impl Installation {
             folder,
             settings: BTreeMap::new(),
             database: None,
+            bucket: None,
         };
         let data_dir = new.folder.path().join("data").display().to_string();
         new.set("data_dir", &data_dir);
@@ -50,6 +56,7 @@ impl Installation {
     /// With objects in a bucket of this server.
     pub fn store_in(&mut self, server: &S3Server) {
         server.create_bucket(BUCKET);
+        self.bucket = Some(server.view());
         self.set("storage.backend", "s3");
         self.set_raw("AWS_STORAGE_BUCKET_NAME", BUCKET);
         self.set_raw("AWS_S3_ENDPOINT_URL", &server.endpoint());
@@ -61,6 +68,15 @@ impl Installation {
     /// True once it stores in S3.
     pub fn is_in_a_bucket(&self) -> bool {
         self.settings.contains_key("AWS_STORAGE_BUCKET_NAME")
+    }
+
+    /// Its bytes as they are on disk.
+    pub fn surroundings(&self, landfall: &Landfall) -> Surroundings {
+        let bucket = self
+            .bucket
+            .clone()
+            .map(|server| (server, BUCKET.to_owned()));
+        Surroundings::new(landfall, bucket)
     }
 
     /// Sets `section.key`.
@@ -102,20 +118,16 @@ impl Installation {
 /// A migrated database to clone: migrating each test's anew would be most of its time.
 async fn migrated_template() -> &'static str {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+    let migrate = async |url: String| {
+        let db = landfall_core::db::Database::open(&url.into(), 2)
+            .await
+            .expect("the template opens");
+        db.migrate_up().await.expect("the template is migrated");
+        db.close()
+            .await
+            .expect("the template is closed, or it cannot be cloned");
+    };
     TEMPLATE
-        .get_or_init(|| async {
-            let url = PostgresServer::shared().create_database().await;
-            let db = landfall_core::db::Database::open(&url.clone().into(), 2)
-                .await
-                .expect("the template opens");
-            db.migrate_up().await.expect("the template is migrated");
-            db.close()
-                .await
-                .expect("the template is closed, or it cannot be cloned");
-            url.rsplit('/')
-                .next()
-                .expect("a URL ends with the database's name")
-                .to_owned()
-        })
+        .get_or_init(|| PostgresServer::shared().template(migrate))
         .await
 }

@@ -2,13 +2,17 @@
 
 pub mod app;
 pub mod browser;
+pub mod client_log;
 pub mod installation;
 pub mod invariants;
 pub mod process;
+pub mod surroundings;
 pub mod watched;
 
 pub use app::TestApp;
+pub use client_log::ClientLog;
 pub use installation::Installation;
+pub use invariants::Invariants;
 pub use process::Process;
 
 /// Runs each of these tests over SQLite and over PostgreSQL.

@@ -66,17 +66,17 @@ async fn a_removed_folder_of_storage_is_made_again() {
 #[tokio::test]
 async fn a_dropped_transfer_leaves_no_temporary_file() {
     let place = support::fs().await;
-    let pieces = [
-        place.stage(&noise(40 * MIB, 4)).await,
-        place.stage(&noise(MIB, 5)).await,
-    ];
+    let piece = place.stage(&noise(40 * MIB, 4)).await;
+    // So much that it takes a while.
+    let pieces = [piece; 50];
     let key = "uploads/a".parse().unwrap();
     let landing = landing(&pieces, &key);
     let temporary = place.folder.path().join("storage/.landfall");
     let count = || fs::read_dir(&temporary).unwrap().count();
     tokio::select! {
-        _ = land(&place.staging, &place.storage, &landing) => {}
+        landed = land(&place.staging, &place.storage, &landing) => panic!("not dropped: {landed:?}"),
         () = support::eventually("it is being copied", || async { count() > 0 }) => {}
     }
     support::eventually("the copy is gone", || async { count() == 0 }).await;
+    assert_eq!(place.storage.head(&key).await.unwrap(), None);
 }

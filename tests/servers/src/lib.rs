@@ -32,6 +32,7 @@ mod listener;
 mod lock;
 mod port;
 mod postgres;
+mod power;
 mod receiver;
 mod redis;
 mod s3;
@@ -40,8 +41,9 @@ mod wait;
 mod watchdog;
 
 pub use postgres::{Durability, PostgresServer};
+pub use power::PowerCut;
 pub use receiver::{Behaviour, Received, Receiver};
 pub use redis::RedisServer;
-pub use s3::{OpenUpload, S3Operation, S3Options, S3Server};
+pub use s3::{OpenUpload, S3Operation, S3Options, S3Server, S3View};
 pub use shim::limited_fs_shim;
 pub use wait::wait_until;

@@ -100,6 +100,33 @@ impl PostgresServer {
         self.psql.url_of(&name)
     }
 
+    /// The name of a database that `fill`, given its URL, has filled: one to clone. It is made once for all processes
+    /// that share the server and run the same build of the same program.
+    ///
+    /// # Panics
+    /// If the server refuses.
+    pub async fn template(&self, fill: impl AsyncFnOnce(String)) -> String {
+        let name = programs::template_name(self.psql.url());
+        let file = std::env::temp_dir().join(format!("{name}.lock"));
+        let locked = in_background(move || {
+            let file = std::fs::File::create(file)?;
+            file.lock()?;
+            Ok::<_, std::io::Error>(file)
+        });
+        let locked = locked.await.expect("cannot lock a file");
+        let count = format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'");
+        if self.run(count).await == "0" {
+            // Under another name until it is whole.
+            let draft = self.create_database().await;
+            fill(draft.clone()).await;
+            let draft = programs::database_of(&draft);
+            self.run(format!("ALTER DATABASE {draft} RENAME TO {name}"))
+                .await;
+        }
+        drop(locked);
+        name
+    }
+
     /// Drops a database, given by name or URL, and whoever is connected to it.
     ///
     /// # Panics

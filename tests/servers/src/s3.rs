@@ -4,6 +4,7 @@ mod faults;
 mod operation;
 mod paced;
 mod store;
+mod view;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use faults::{Fault, Faults};
 pub use operation::S3Operation;
 pub use store::OpenUpload;
 use store::Store;
+pub use view::S3View;
 
 /// Where an [`S3Server`] listens, what it keeps where, and whom it believes.
 #[derive(Debug, Clone)]
@@ -141,30 +143,22 @@ impl S3Server {
         std::fs::create_dir_all(self.root.join(name)).expect("cannot make a bucket's folder");
     }
 
-    /// The bytes of an object as they lie on disk.
+    /// What the server keeps, as it lies on disk; the view outlives faults and stops of the server.
     #[must_use]
-    pub fn object(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
-        std::fs::read(self.root.join(bucket).join(key)).ok()
+    pub fn view(&self) -> S3View {
+        S3View::new(self.root.clone(), self.store.clone())
     }
 
-    /// The keys of a bucket as they lie on disk, in order.
+    /// As [`S3View::object`].
+    #[must_use]
+    pub fn object(&self, bucket: &str, key: &str) -> Option<Vec<u8>> {
+        self.view().object(bucket, key)
+    }
+
+    /// As [`S3View::keys`].
     #[must_use]
     pub fn keys(&self, bucket: &str) -> Vec<String> {
-        let bucket = self.root.join(bucket);
-        let mut folders = vec![bucket.clone()];
-        let mut keys = Vec::new();
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-                let path = entry.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if let Ok(key) = path.strip_prefix(&bucket) {
-                    keys.push(key.to_string_lossy().into_owned());
-                }
-            }
-        }
-        keys.sort_unstable();
-        keys
+        self.view().keys(bucket)
     }
 
     /// Leaves a multipart upload open, as a writer does that is killed after it began; answers its id.

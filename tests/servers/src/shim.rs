@@ -17,19 +17,26 @@ pub fn limited_fs_shim() -> &'static Path {
     static LIBRARY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
     let (_, library) = LIBRARY.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a folder for the library");
-        let (source, library) = (
-            folder.path().join("limited_fs.c"),
-            folder.path().join("limited_fs.so"),
-        );
-        std::fs::write(&source, include_str!("shim/limited_fs.c")).expect("the source is written");
-        let compiled = Command::new("cc")
-            .args(["-shared", "-fPIC", "-O1", "-o"])
-            .args([&library, &source])
-            .arg("-ldl")
-            .status()
-            .expect("cc is on PATH; install a C compiler");
-        assert!(compiled.success(), "cc could not compile the library");
+        let library = compiled(folder.path(), include_str!("shim/limited_fs.c"));
         (folder, library)
     });
+    library
+}
+
+/// The library that a source makes, in this folder.
+pub(crate) fn compiled(folder: &Path, source: &str) -> PathBuf {
+    let (from, library) = (folder.join("shim.c"), folder.join("shim.so"));
+    std::fs::write(&from, source).expect("the source is written");
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
+        .args([&library, &from])
+        .arg("-ldl")
+        .output()
+        .expect("cc is on PATH; install a C compiler");
+    let said = String::from_utf8_lossy(&compiled.stderr);
+    assert!(
+        compiled.status.success(),
+        "cc could not compile the library: {said}"
+    );
     library
 }

@@ -1,6 +1,7 @@
 //! PostgreSQL's own programs: where they are, and talking to the server by them, so that no test
 //! has to build a client for it.
 
+use std::hash::{Hash, Hasher};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -87,6 +88,17 @@ pub(crate) fn unique_name() -> String {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let now = now.expect("the clock is past 1970").as_nanos();
     format!("landfall_test_{now:x}_{}_{count}", std::process::id())
+}
+
+/// The name of the database that this build of this program clones on this server.
+pub(crate) fn template_name(url: &str) -> String {
+    let program = std::env::current_exe().expect("a program knows where it is");
+    let changed = std::fs::metadata(&program).and_then(|metadata| metadata.modified());
+    let changed = changed.expect("a program has a time of change");
+    // The same in every process: this hasher has no seed.
+    let mut hasher = std::hash::DefaultHasher::new();
+    (url, program, changed).hash(&mut hasher);
+    format!("landfall_template_{:x}", hasher.finish())
 }
 
 /// Whom to run the server as: it refuses to run as root.

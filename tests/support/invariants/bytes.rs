@@ -1,0 +1,158 @@
+//! I5: no object without a row, no staging that no row lists, no multipart upload that no row lists.
+//!
+//! Also while other uploads are open, and whatever the names are. Bytes of a row that is done with them must go by
+//! the periodic sweep. Bytes that no row knows wait for `staging.grace`, which is a day: for these alone the checker
+//! sweeps itself, with a grace of a second, since at that time nothing is under way that it could protect.
+
+use super::super::surroundings::Surroundings;
+use entity::{
+    file::{self, FileStatus},
+    staging_probe,
+    upload::{self, UploadKind, UploadStatus},
+};
+use landfall_core::{context::Landfall, sweep::sweep};
+use sea_orm::{DbErr, EntityTrait};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+const SHORT_GRACE: Duration = Duration::from_secs(1);
+
+/// The file that a health check makes and removes.
+const HEALTH: &str = ".health";
+
+/// What the rows say about bytes.
+struct Rows {
+    /// Keys of stored files.
+    objects: BTreeSet<String>,
+    /// Keys that files had or were to have, and that nothing may be stored at any more.
+    former_objects: BTreeSet<String>,
+    /// Under which ids bytes wait in staging.
+    staging: BTreeSet<Uuid>,
+    /// Every id that could be found in the name of staged bytes.
+    ids: BTreeSet<Uuid>,
+    /// What uploads remember about staging.
+    multipart: Vec<String>,
+}
+
+impl Rows {
+    async fn read(landfall: &Landfall) -> Result<Self, DbErr> {
+        let connection = landfall.db.read();
+        let files = file::Entity::find().all(connection).await?;
+        let uploads = upload::Entity::find().all(connection).await?;
+        let probes = staging_probe::Entity::find().all(connection).await?;
+        let by_id: BTreeMap<Uuid, &file::Model> =
+            files.iter().map(|file| (file.id.0, file)).collect();
+        let waits =
+            |file: &file::Model| file.staging_key.is_some() || file.status == FileStatus::Uploading;
+        let listed = |upload: &upload::Model| match upload.status {
+            UploadStatus::Init | UploadStatus::InProgress => true,
+            // A partial upload waits for the final one, and after that for its file to be stored.
+            UploadStatus::Complete if upload.kind == UploadKind::Partial => {
+                upload.file_id.0 == upload.id.0
+                    || by_id.get(&upload.file_id.0).is_some_and(|file| waits(file))
+            }
+            _ => false,
+        };
+        let waiting = files
+            .iter()
+            .filter(|file| waits(file))
+            .map(|file| file.id.0);
+        let open = uploads
+            .iter()
+            .filter(|upload| listed(upload))
+            .map(|upload| upload.id.0);
+        let beating = probes.iter().map(|probe| probe.id);
+        let key_of = |wanted: fn(FileStatus) -> bool| {
+            let files = files.iter().filter(move |file| wanted(file.status));
+            files.filter_map(|file| file.storage_key.clone()).collect()
+        };
+        Ok(Self {
+            objects: key_of(|status| status == FileStatus::Stored),
+            former_objects: key_of(|status| status != FileStatus::Stored),
+            staging: waiting.chain(open).chain(beating.clone()).collect(),
+            ids: (files.iter().map(|file| file.id.0))
+                .chain(uploads.iter().map(|upload| upload.id.0))
+                .chain(beating)
+                .collect(),
+            multipart: uploads
+                .iter()
+                .filter_map(|upload| upload.staging_state.as_ref().map(ToString::to_string))
+                .collect(),
+        })
+    }
+}
+
+/// What is on disk and should not be.
+#[derive(Debug, Default)]
+struct Leftovers {
+    /// Of rows that are done with them.
+    known: Vec<String>,
+    /// Of no row.
+    unknown: Vec<String>,
+}
+
+impl Leftovers {
+    fn find(surroundings: &Surroundings, rows: &Rows) -> Self {
+        let mut new = Self::default();
+        for name in surroundings.stored() {
+            if rows.former_objects.contains(&name) && !rows.objects.contains(&name) {
+                new.known.push(format!("storage: {name}"));
+            } else if !rows.objects.contains(&name) {
+                new.unknown.push(format!("storage: {name}"));
+            }
+        }
+        for name in surroundings.staged().iter().filter(|name| *name != HEALTH) {
+            let id = id_in(name);
+            match id {
+                Some(id) if rows.staging.contains(&id) => {}
+                Some(id) if rows.ids.contains(&id) => new.known.push(format!("staging: {name}")),
+                _ => new.unknown.push(format!("staging: {name}")),
+            }
+        }
+        for open in surroundings.open_multipart_uploads() {
+            let is_listed = |state: &String| state.contains(&open.upload_id);
+            if !rows.multipart.iter().any(is_listed) {
+                new.unknown.push(format!("multipart upload: {open:?}"));
+            }
+        }
+        new
+    }
+}
+
+/// The id under which bytes are staged: the name begins with it, as a file or a folder, or a probe's ends with it.
+fn id_in(name: &str) -> Option<Uuid> {
+    let name = name.strip_prefix("probe-").unwrap_or(name);
+    name.get(..36)?.parse().ok()
+}
+
+/// Waits until nothing is left over.
+pub(super) async fn nothing_is_left_over(
+    landfall: &Landfall,
+    surroundings: &Surroundings,
+    within: Duration,
+) {
+    let mut sweeper = landfall.clone();
+    let mut config = (*landfall.config).clone();
+    config.staging.grace = SHORT_GRACE;
+    sweeper.config = Arc::new(config);
+    let deadline = Instant::now() + within;
+    let mut ticks = tokio::time::interval(POLL_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let rows = Rows::read(landfall).await.expect("the rows can be read");
+        let left = Leftovers::find(surroundings, &rows);
+        if left.known.is_empty() && left.unknown.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "I5: left over: {left:#?}");
+        if left.known.is_empty() {
+            sweep(&sweeper).await.expect("the sweep runs");
+        }
+    }
+}

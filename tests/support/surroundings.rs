@@ -1,0 +1,129 @@
+//! The bytes of an installation as they are on disk, whatever the server itself would list of them.
+
+use landfall_core::{config::Backend, context::Landfall, digest::Sha256Digest};
+use landfall_test_servers::{OpenUpload, S3View};
+use sha2::{Digest, Sha256};
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+/// The prefix of what is staged in a bucket.
+const STAGING: &str = "staging/";
+
+/// Where an installation keeps its bytes.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    staging: Location,
+    storage: Location,
+}
+
+#[derive(Clone, Debug)]
+enum Location {
+    Folder(PathBuf),
+    Bucket { server: S3View, name: String },
+}
+
+/// An object, read to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadBack {
+    pub size: u64,
+    pub sha256: String,
+}
+
+impl Surroundings {
+    /// Those that the configuration names; `bucket` is the server and name of the bucket, if there is one.
+    pub fn new(landfall: &Landfall, bucket: Option<(S3View, String)>) -> Self {
+        let config = &landfall.config;
+        let at = |backend, path: &Path| match (backend, &bucket) {
+            (Backend::Fs, _) => Location::Folder(path.to_owned()),
+            (Backend::S3, Some((server, name))) => Location::Bucket {
+                server: server.clone(),
+                name: name.clone(),
+            },
+            (Backend::S3, None) => panic!("a bucket is configured that the test does not know"),
+        };
+        Self {
+            staging: at(config.staging.backend, &config.staging.path),
+            storage: at(config.storage.backend, &config.storage.path),
+        }
+    }
+
+    /// The names of everything that is staged, temporary names included.
+    pub fn staged(&self) -> Vec<String> {
+        match &self.staging {
+            Location::Folder(folder) => walk(folder),
+            Location::Bucket { server, name } => {
+                let keys = server.keys(name).into_iter();
+                keys.filter_map(|key| key.strip_prefix(STAGING).map(str::to_owned))
+                    .collect()
+            }
+        }
+    }
+
+    /// The names of everything in storage, temporary names included.
+    pub fn stored(&self) -> Vec<String> {
+        match &self.storage {
+            Location::Folder(folder) => walk(folder),
+            Location::Bucket { server, name } => {
+                let keys = server.keys(name).into_iter();
+                keys.filter(|key| !key.starts_with(STAGING)).collect()
+            }
+        }
+    }
+
+    /// The object at a key; none when there is none.
+    pub fn read_back(&self, key: &str) -> Option<ReadBack> {
+        let path = match &self.storage {
+            Location::Folder(folder) => folder.join(key),
+            Location::Bucket { server, name } => server.path(name, key),
+        };
+        let mut file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => panic!("the object {key} cannot be opened: {error}"),
+        };
+        let (mut hasher, mut size) = (Sha256::new(), 0);
+        let mut buffer = vec![0; 1024 * 1024];
+        loop {
+            match file.read(&mut buffer).expect("an object can be read") {
+                0 => break,
+                read => {
+                    hasher.update(&buffer[..read]);
+                    size += read as u64;
+                }
+            }
+        }
+        Some(ReadBack {
+            size,
+            sha256: Sha256Digest::from_hasher(hasher).to_string(),
+        })
+    }
+
+    /// The multipart uploads that were neither completed nor aborted.
+    pub fn open_multipart_uploads(&self) -> Vec<OpenUpload> {
+        match &self.storage {
+            Location::Folder(_) => Vec::new(),
+            Location::Bucket { server, .. } => server.open_multipart_uploads(),
+        }
+    }
+}
+
+/// Every file below a folder, by its path from there.
+fn walk(root: &Path) -> Vec<String> {
+    let (mut folders, mut files) = (vec![root.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        // A folder may be removed while it is looked at.
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(name) = path.strip_prefix(root) {
+                files.push(name.to_string_lossy().into_owned());
+            }
+        }
+    }
+    files.sort_unstable();
+    files
+}
