@@ -21,6 +21,7 @@ mod docs;
 mod examples;
 mod faults;
 mod file_systems;
+mod installation;
 mod journey;
 mod operations;
 mod pages;

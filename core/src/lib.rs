@@ -16,6 +16,7 @@ pub mod files;
 pub mod finalize;
 pub mod find;
 pub mod idempotency;
+pub mod installation;
 mod last_used;
 pub mod minutes;
 pub mod outbox;

@@ -10,6 +10,7 @@ pub mod delivery;
 pub mod file;
 pub mod idempotency_key;
 pub mod ids;
+pub mod installation;
 pub mod minute_count;
 pub mod outbox_event;
 pub mod owner_usage;

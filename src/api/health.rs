@@ -3,7 +3,12 @@
 use super::state::State;
 use futures::future::BoxFuture;
 use http::{StatusCode, header};
-use landfall_core::{context::Landfall, db::WriteFault, sweep};
+use landfall_core::{
+    context::Landfall,
+    db::WriteFault,
+    installation::{self, InstallationError, Place},
+    sweep,
+};
 use poem::{Body, IntoResponse, Response, handler, web::Data};
 use serde::Serialize;
 use std::{
@@ -158,14 +163,8 @@ impl HealthCheck {
             within(Status::Degraded, async {
                 told(self.health.redis().await, Status::Degraded, REDIS_DOWN)
             }),
-            within(Status::Degraded, async {
-                let health = landfall.storage.health().await;
-                told(health.map_err(chain), Status::Degraded, STORAGE_DOWN)
-            }),
-            within(Status::Down, async {
-                let health = landfall.staging.health().await;
-                told(health.map_err(chain), Status::Down, STAGING_DOWN)
-            }),
+            within(Status::Degraded, storage(landfall)),
+            within(Status::Down, staging(landfall)),
             within(Status::Degraded, self.workers()),
             within(Status::Degraded, self.sweep(landfall)),
         );
@@ -251,6 +250,39 @@ impl Checks {
             .map(|(_, check)| check.status)
             .max();
         worst.unwrap_or(Status::Ok)
+    }
+}
+
+async fn storage(landfall: &Landfall) -> Check {
+    if let Some(check) = marker(landfall, Place::Storage, Status::Degraded, STORAGE_DOWN).await {
+        return check;
+    }
+    let health = landfall.storage.health().await;
+    told(health.map_err(chain), Status::Degraded, STORAGE_DOWN)
+}
+
+async fn staging(landfall: &Landfall) -> Check {
+    if let Some(check) = marker(landfall, Place::Staging, Status::Down, STAGING_DOWN).await {
+        return check;
+    }
+    if let Err(error) = landfall.staging.health().await {
+        return told(Err(chain(error)), Status::Down, STAGING_DOWN);
+    }
+    match landfall.staging.shortage().await {
+        Ok(None) => Check::new(Status::Ok, "it answers"),
+        Ok(Some(shortage)) => Check::new(Status::Degraded, shortage.to_string()),
+        Err(error) => told(Err(chain(error)), Status::Down, STAGING_DOWN),
+    }
+}
+
+/// What the installation's marker tells against a place, if anything. What keeps the marker from being looked at is
+/// left to the other checks, which name it.
+async fn marker(landfall: &Landfall, place: Place, status: Status, down: &str) -> Option<Check> {
+    match installation::check_marker(landfall, place).await {
+        Err(InstallationError::Marker { source, .. }) => {
+            Some(Check::new(status, format!("{down}: {source}")))
+        }
+        _ => None,
     }
 }
 

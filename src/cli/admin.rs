@@ -3,7 +3,15 @@
 use crate::server::{self, Parts};
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use landfall_core::{config::Config, db::Database, sweep};
+use landfall_core::{
+    clock::Clock,
+    config::Config,
+    db::Database,
+    installation::{self, Place, Places},
+    staging::{Staging, StagingError},
+    storage::Storage,
+    sweep,
+};
 use serde::Serialize;
 use std::{future::Future, process::ExitCode, sync::Arc};
 
@@ -148,15 +156,64 @@ async fn check_places(config: &Config) -> Vec<Checked> {
         storage.probe().await?;
         Ok("an object was written, read back and deleted".to_owned())
     };
+    let staging = server::open_staging(config, &storage).await;
     let staged = async {
-        let staging = server::open_staging(config, &storage).await?;
-        staging.probe().await?;
-        Ok("bytes were staged, read back and deleted".to_owned())
+        match &staging {
+            Ok(staging) => check_staging(staging).await,
+            Err(error) => anyhow::bail!("{error:#}"),
+        }
     };
-    vec![
+    let mut checks = vec![
         Checked::of("storage", stored).await,
         Checked::of("staging", staged).await,
-    ]
+    ];
+    if checks.iter().all(|check| check.ok)
+        && let Ok(staging) = &staging
+        && let Some(identity) = identity(config, staging, &storage).await
+    {
+        checks.push(identity);
+    }
+    checks
+}
+
+async fn check_staging(staging: &Staging) -> anyhow::Result<String> {
+    match staging.probe().await {
+        Err(StagingError::Full) => match staging.shortage().await? {
+            Some(shortage) => anyhow::bail!("{shortage}"),
+            None => anyhow::bail!("staging is full: its disk has no space left"),
+        },
+        probed => probed?,
+    }
+    Ok("bytes were staged, read back and deleted".to_owned())
+}
+
+/// Whether database, staging and storage are of one installation; none where another check tells why they cannot be
+/// compared.
+async fn identity(config: &Config, staging: &Staging, storage: &Storage) -> Option<Checked> {
+    let db = Database::open(&config.database.url, config.database.max_connections)
+        .await
+        .ok()?;
+    let states = db.migrations().await.ok()?;
+    let compared = async {
+        if states.iter().any(|state| !state.applied) {
+            return Ok("they can be compared once the database is migrated".to_owned());
+        }
+        let found = installation::inspect(Places {
+            db: &db,
+            clock: &Clock::system(),
+            staging,
+            storage,
+        })
+        .await?;
+        for place in Place::ALL {
+            found.compare(place).with_context(|| place.to_string())?;
+        }
+        Ok(match found.id {
+            Some(id) => format!("database, staging and storage are of installation {id}"),
+            None => "it is new: the first start makes its id".to_owned(),
+        })
+    };
+    Some(Checked::of("installation", compared).await)
 }
 
 async fn check_redis(config: &Config) -> anyhow::Result<String> {

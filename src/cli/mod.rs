@@ -4,6 +4,7 @@
 //! 1 failed, 2 called wrongly.
 
 mod admin;
+mod adopt;
 mod audit;
 mod bench;
 mod client;
@@ -49,6 +50,8 @@ pub enum Command {
     Sweep(admin::SweepArgs),
     /// Check database against storage, staging and outbox. Exit status: 0 clean, 1 offenders, 2 could not run.
     Audit(audit::AuditArgs),
+    /// Make database, staging and storage one installation, after a move or a restore. Stop all other processes first.
+    Adopt(adopt::AdoptArgs),
     /// Make, list and take back tokens.
     Token {
         #[command(subcommand)]
@@ -145,6 +148,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Migrate { action } => admin::migrate(&config, action).await?,
         Command::Token { command } => token::run(&config, command).await?,
+        Command::Adopt(args) => adopt::run(&config, args).await?,
         Command::Check(args) => return admin::check(config, args).await,
         Command::Sweep(args) => return admin::sweep(config, args).await,
         Command::Up

@@ -2,7 +2,14 @@
 
 use super::{EmbeddedRedis, Parts, assemble, connect_redis, lock_data_dir, serve, serve_metrics};
 use anyhow::Context;
-use landfall_core::{config::Config, db::Database, minutes};
+use landfall_core::{
+    config::Config,
+    context::Landfall,
+    db::Database,
+    installation::{self, Place},
+    minutes,
+    staging::StagingError,
+};
 use landfall_queue::WorkerIdentity;
 use landfall_workers::{QueueName, Workers};
 use std::{net::SocketAddr, sync::Arc};
@@ -74,18 +81,7 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     };
     let redis = connect_redis(&config, embedded.as_ref().map(EmbeddedRedis::url).as_ref())?;
     let parts = assemble(Arc::new(config), redis, public_url).await?;
-    parts
-        .landfall
-        .storage
-        .probe()
-        .await
-        .context("storage is not fit for use")?;
-    parts
-        .landfall
-        .staging
-        .probe()
-        .await
-        .context("staging is not fit for use")?;
+    probe_places(&parts.landfall).await?;
     let probe = if roles.stage() {
         let landfall = &parts.landfall;
         let host = WorkerIdentity::new("", 1).host;
@@ -104,6 +100,38 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
         redis.stop().await;
     }
     outcome
+}
+
+/// Really uses storage and staging once. What is away or full may be there, or have room, a moment later: such a
+/// process starts, works on what it can, and says in `/readyz` what is missing.
+async fn probe_places(landfall: &Landfall) -> anyhow::Result<()> {
+    if !is_unmarked(landfall, Place::Storage).await {
+        let probed = landfall.storage.probe().await;
+        probed.context("storage is not fit for use")?;
+    }
+    if is_unmarked(landfall, Place::Staging).await {
+        return Ok(());
+    }
+    match landfall.staging.probe().await {
+        Err(StagingError::Full) => {
+            let shortage = landfall.staging.shortage().await.ok().flatten();
+            let reason = shortage.map_or_else(
+                || "staging is full: its disk has no space left".to_owned(),
+                |shortage| shortage.to_string(),
+            );
+            tracing::warn!(reason, "uploads are refused until there is room");
+            Ok(())
+        }
+        probed => probed.context("staging is not fit for use"),
+    }
+}
+
+/// True when the place was looked at and has no marker; a probe tells better why one cannot be looked at.
+async fn is_unmarked(landfall: &Landfall, place: Place) -> bool {
+    matches!(
+        installation::marker_visible(landfall, place).await,
+        Ok(false)
+    )
 }
 
 async fn run_roles(

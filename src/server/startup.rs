@@ -8,6 +8,7 @@ use landfall_core::{
     db::Database,
     deliver::Deliverer,
     files::Intake,
+    installation::{self, Places},
     staging::Staging,
     storage::Storage,
     uploads::Ledger,
@@ -53,6 +54,13 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
     }
     let storage = open_storage(&config).await?;
     let staging = open_staging(&config, &storage).await?;
+    installation::open(Places {
+        db: &db,
+        clock: &clock,
+        staging: &staging,
+        storage: &storage,
+    })
+    .await?;
     let queues = Queues::new(redis, &config);
     let dispatch = QueueDispatch::new(queues.clone(), clock.clone());
     let worker = worker_name();

@@ -6,20 +6,12 @@ use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn migrations_go_up_and_down_and_say_where_they_are() {
-    let mut installation = Installation::new();
     let mut on_postgres = Installation::new();
     on_postgres.on_postgres().await;
     configured(&on_postgres, &["migrate", "down", "100"])
         .await
         .done();
-    let url = on_postgres.environment();
-    let url = url
-        .iter()
-        .find(|(name, _)| name == "LANDFALL__DATABASE__URL");
-    for database in [None, url] {
-        if let Some((name, url)) = database {
-            installation.set_raw(name, url);
-        }
+    for installation in [Installation::new(), on_postgres] {
         let status = ["migrate", "status", "--json"];
         let states = configured(&installation, &status).await.json();
         let states = states.as_array().expect("a list").clone();

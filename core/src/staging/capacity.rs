@@ -1,13 +1,44 @@
 //! How full staging may get: a quota over all that waits, and a floor of free space on its disk.
 
 use super::{StagingError, Usage};
+use crate::config::ByteSize;
 use std::{
-    io,
+    fmt, io,
     path::PathBuf,
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 use tokio::sync::Mutex;
+
+/// A limit of staging that is reached: uploads are refused until workers have made room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// As much is staged as `staging.quota` allows; in bytes.
+    Quota { used: u64, quota: u64 },
+    /// The disk has less free space than `staging.min_free` keeps; in bytes.
+    MinFree { free: u64, min_free: u64 },
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Quota { used, quota } => write!(
+                f,
+                "staging is full: {} of staging.quota {} are in use; workers make room as they store files: run more \
+                 of them, or raise staging.quota",
+                ByteSize(used),
+                ByteSize(quota)
+            ),
+            Self::MinFree { free, min_free } => write!(
+                f,
+                "staging is full: its disk has {} free and staging.min_free keeps {}; free space on the disk, or lower \
+                 staging.min_free",
+                ByteSize(free),
+                ByteSize(min_free)
+            ),
+        }
+    }
+}
 
 /// The bounds, and what is known of how near they are.
 #[derive(Debug)]
@@ -73,10 +104,18 @@ impl Capacity {
         &self,
         measure: impl Future<Output = Result<u64, StagingError>>,
     ) -> Result<u64, StagingError> {
+        self.used_within(self.fresh, measure).await
+    }
+
+    async fn used_within(
+        &self,
+        max_age: Duration,
+        measure: impl Future<Output = Result<u64, StagingError>>,
+    ) -> Result<u64, StagingError> {
         // Those who come while one measures wait for what it finds.
         let mut measured = self.measured.lock().await;
         let known = match *measured {
-            Some(known) if known.at.elapsed() < self.fresh => known,
+            Some(known) if known.at.elapsed() < max_age => known,
             _ => {
                 let taken_in = self.taken_in.load(Ordering::Relaxed);
                 let used = measure.await?;
@@ -123,12 +162,34 @@ impl Capacity {
         Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
     }
 
-    /// For the dashboard and the readiness check.
-    pub(crate) async fn usage(
+    /// The limit that is reached, if one is. Measures only where there is a quota.
+    pub(crate) async fn shortage(
         &self,
         measure: impl Future<Output = Result<u64, StagingError>>,
-    ) -> Result<Usage, StagingError> {
+    ) -> Result<Option<Shortage>, StagingError> {
+        let free = self
+            .free()
+            .map_err(StagingError::io("tell its free space"))?;
+        if let Some(free) = free
+            && free < self.min_free
+        {
+            let min_free = self.min_free;
+            return Ok(Some(Shortage::MinFree { free, min_free }));
+        }
+        let Some(quota) = self.quota else {
+            return Ok(None);
+        };
         let used = self.used(measure).await?;
+        Ok((used >= quota).then_some(Shortage::Quota { used, quota }))
+    }
+
+    /// For the dashboard and the metrics; what is used may be as old as `max_age`.
+    pub(crate) async fn usage(
+        &self,
+        max_age: Duration,
+        measure: impl Future<Output = Result<u64, StagingError>>,
+    ) -> Result<Usage, StagingError> {
+        let used = self.used_within(max_age.max(self.fresh), measure).await?;
         let free = self
             .free()
             .map_err(StagingError::io("tell its free space"))?;

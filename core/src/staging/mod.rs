@@ -20,10 +20,12 @@ pub(crate) mod s3;
 use crate::{
     config::{self, Backend},
     digest::RunningHash,
+    installation::Marker,
     storage::{Place as StoragePlace, Storage, StorageError},
 };
 use body::Body;
 use bytes::Bytes;
+pub use capacity::Shortage;
 use chrono::{DateTime, Utc};
 pub use error::StagingError;
 use fs::FsStaging;
@@ -34,6 +36,7 @@ pub use key::{NotAStagingKey, SegmentWriter, StagingKey};
 pub use probe::{Probe, ProbeError};
 use s3::S3Staging;
 use std::{error::Error, ops::Range, path::PathBuf, sync::Arc, time::Duration};
+use uuid::Uuid;
 
 /// How long a health check may take.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -113,7 +116,7 @@ pub struct ListedStaging {
 /// How full staging is; in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// All that waits, as of a few seconds ago.
+    /// All that waits, as of at most the age that was asked for.
     pub used: u64,
     /// Free space of the disk; none in a bucket.
     pub free: Option<u64>,
@@ -360,12 +363,60 @@ impl Staging {
         }
     }
 
-    /// How full staging is.
+    /// True in a folder, false in a bucket.
+    pub(crate) fn is_folder(&self) -> bool {
+        matches!(self.place, Place::Fs(_))
+    }
+
+    /// From now on nothing is staged in or deleted from a place without the marker of this installation.
+    pub(crate) fn expect_marker(&self, installation: Uuid) {
+        match &self.place {
+            Place::Fs(fs) => fs.expect_marker(installation),
+            Place::S3(s3) => s3.store.marker.expect(installation),
+        }
+    }
+
+    /// The marker at this place, looked for now; in a bucket it is that of storage.
+    ///
+    /// # Errors
+    /// What the folder or bucket answers, except that there is none.
+    pub(crate) async fn marker(&self) -> Result<Option<Marker>, StagingError> {
+        match &self.place {
+            Place::Fs(fs) => fs.marker().await,
+            Place::S3(s3) => Ok(Box::pin(s3.store.read_marker()).await?),
+        }
+    }
+
+    /// Writes the marker of `installation`, with `replace` over any other; false when another one stays.
     ///
     /// # Errors
     /// What the folder or bucket answers.
-    pub async fn usage(&self) -> Result<Usage, StagingError> {
-        on!(self, place => place.usage())
+    pub(crate) async fn write_marker(
+        &self,
+        installation: Uuid,
+        replace: bool,
+    ) -> Result<bool, StagingError> {
+        match &self.place {
+            Place::Fs(fs) => fs.write_marker(installation, replace).await,
+            Place::S3(s3) => Ok(Box::pin(s3.store.write_marker(installation, replace)).await?),
+        }
+    }
+
+    /// How full staging is. What is used is measured again when the last measurement is older than `max_age`; in a
+    /// bucket none is younger than a minute.
+    ///
+    /// # Errors
+    /// What the folder or bucket answers.
+    pub async fn usage(&self, max_age: Duration) -> Result<Usage, StagingError> {
+        on!(self, place => place.usage(max_age))
+    }
+
+    /// The limit that is reached now, if one is.
+    ///
+    /// # Errors
+    /// What the folder or bucket answers.
+    pub async fn shortage(&self) -> Result<Option<Shortage>, StagingError> {
+        on!(self, place => place.shortage())
     }
 
     /// The start-up check: really writes, reads back and deletes.

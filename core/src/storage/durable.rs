@@ -4,18 +4,25 @@
 //! (fsync(2): "an explicit fsync() on a file descriptor for the directory is also needed"). Many small files that
 //! come in together share that sync: whoever arrives while one runs waits for the next, and one of them runs it for
 //! all.
+//!
+//! Once the installation is known, a root without its marker is not used: a folder is opened or made only while the
+//! marker is visible, and a sync also fails when the path leads to another folder by then. So nothing is acknowledged
+//! that was written beneath a volume which is not mounted.
 
+use crate::installation::marker;
 use std::{
     collections::{BTreeSet, HashMap},
     fs::{self, File},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 use tokio::sync;
+use uuid::Uuid;
 
 /// How many folders are kept open at once, beside those in use.
 const OPEN_FOLDERS: usize = 256;
@@ -36,6 +43,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 pub(crate) struct Folders {
     root: PathBuf,
     open: Mutex<HashMap<PathBuf, Arc<Folder>>>,
+    installation: OnceLock<Uuid>,
 }
 
 impl Folders {
@@ -50,7 +58,22 @@ impl Folders {
         Ok(Self {
             root,
             open: Mutex::default(),
+            installation: OnceLock::new(),
         })
+    }
+
+    /// From now on the root must have the marker of this installation.
+    pub(crate) fn expect(&self, installation: Uuid) {
+        let _ = self.installation.set(installation);
+    }
+
+    /// Refuses when the root must have a marker and does not. Blocks.
+    pub(crate) fn require_marker(&self) -> impl FnOnce() -> io::Result<()> + Send + 'static {
+        let (root, installation) = (self.root.clone(), self.installation.get().copied());
+        move || match installation {
+            Some(id) => marker::require_in(&root, id),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -59,11 +82,14 @@ impl Folders {
 
     /// The folder `path`, which lies below the root; made, with its parents, if it is not there.
     pub(crate) async fn folder(&self, path: &Path) -> io::Result<Arc<Folder>> {
-        if let Some(known) = self.lock().get(path) {
+        if let Some(known) = self.lock().get(path)
+            && !known.replaced.load(Ordering::Relaxed)
+        {
             return Ok(Arc::clone(known));
         }
-        let wanted = path.to_owned();
+        let (wanted, require_marker) = (path.to_owned(), self.require_marker());
         let folder = blocking(move || {
+            require_marker()?;
             make(&wanted)?;
             Ok(Folder::new(File::open(&wanted)?, wanted))
         })
@@ -71,6 +97,12 @@ impl Folders {
         let mut open = self.lock();
         if open.len() >= OPEN_FOLDERS {
             open.retain(|_, folder| Arc::strong_count(folder) > 1);
+        }
+        if open
+            .get(path)
+            .is_some_and(|known| known.replaced.load(Ordering::Relaxed))
+        {
+            open.remove(path);
         }
         // Two may have opened it at once; all must share one of the two.
         let folder = open
@@ -162,11 +194,30 @@ fn file_system_of(path: &Path) -> String {
     found.map_or_else(|| format!("of {}", path.display()), |(_, name)| name)
 }
 
+/// Opens a folder and syncs its entries. Blocks.
+pub(crate) fn sync_folder_at(path: &Path) -> io::Result<()> {
+    sync_folder(&File::open(path)?, path)
+}
+
+/// Fails when the path leads to another folder than the open one: the volume was unmounted or mounted meanwhile, and
+/// what was just written by this path is elsewhere.
+fn require_same(handle: &File, path: &Path) -> io::Result<()> {
+    let (open, there) = (handle.metadata()?, fs::metadata(path)?);
+    if (open.dev(), open.ino()) == (there.dev(), there.ino()) {
+        return Ok(());
+    }
+    Err(io::Error::other(
+        "the folder was unmounted or replaced while it was written to",
+    ))
+}
+
 /// One open folder and the syncs under way for it.
 #[derive(Debug)]
 pub(crate) struct Folder {
     handle: Arc<File>,
     path: Arc<Path>,
+    /// True once its path was seen to lead elsewhere.
+    replaced: AtomicBool,
     arrivals: AtomicU64,
     done: sync::Mutex<Done>,
 }
@@ -184,6 +235,7 @@ impl Folder {
         Self {
             handle: Arc::new(handle),
             path: path.into(),
+            replaced: AtomicBool::new(false),
             arrivals: AtomicU64::new(0),
             done: sync::Mutex::default(),
         }
@@ -206,10 +258,20 @@ impl Folder {
         }
         let through = self.arrivals.load(Ordering::SeqCst);
         let (handle, path) = (Arc::clone(&self.handle), Arc::clone(&self.path));
-        match blocking(move || sync_folder(&handle, &path)).await {
-            Ok(()) => {
+        let synced = blocking(move || {
+            sync_folder(&handle, &path)?;
+            Ok(require_same(&handle, &path))
+        });
+        match synced.await {
+            Ok(Ok(())) => {
                 done.through = through;
                 Ok(())
+            }
+            Ok(Err(elsewhere)) => {
+                done.failed_through = through;
+                done.error = None;
+                self.replaced.store(true, Ordering::Relaxed);
+                Err(elsewhere)
             }
             Err(error) => {
                 done.failed_through = through;
@@ -238,6 +300,35 @@ mod tests {
         folders.forget(&deep);
         folders.folder(&deep).await.unwrap();
         assert!(deep.is_dir());
+    }
+
+    #[tokio::test]
+    async fn folder_that_is_replaced_fails_its_sync_and_is_opened_again() {
+        let parent = TempDir::new().unwrap();
+        let root = parent.path().join("root");
+        let folders = Folders::open(root.clone()).await.unwrap();
+        let before = folders.folder(&root).await.unwrap();
+        fs::rename(&root, parent.path().join("away")).unwrap();
+        fs::create_dir(&root).unwrap();
+        before.sync().await.unwrap_err();
+        let after = folders.folder(&root).await.unwrap();
+        after.sync().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn root_without_the_marker_is_neither_made_nor_opened() {
+        let parent = TempDir::new().unwrap();
+        let root = parent.path().join("root");
+        let folders = Folders::open(root.clone()).await.unwrap();
+        let id = Uuid::now_v7();
+        folders.expect(id);
+        let deep = root.join("uploads");
+        folders.folder(&deep).await.unwrap_err();
+        assert!(!deep.exists());
+        fs::create_dir_all(&root).unwrap();
+        marker::write_in(&root, id, false).unwrap();
+        folders.folder(&deep).await.unwrap();
+        assert!(deep.exists());
     }
 
     #[tokio::test]

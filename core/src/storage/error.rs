@@ -1,5 +1,6 @@
 //! What storage can fail with, and whether trying again can help.
 
+use crate::installation::MarkerError;
 use std::{error::Error, io};
 
 /// Why an operation of storage failed. None of its texts carries a key, a signed URL or a secret.
@@ -17,6 +18,9 @@ pub enum StorageError {
     /// The disk of storage, or the quota on it, is full.
     #[error("the storage disk is full")]
     Full,
+    /// The bucket is not known to be this installation's.
+    #[error("storage cannot be used")]
+    Marker(#[source] MarkerError),
     /// The file system refused.
     #[error("the storage folder could not {action}")]
     Io {
@@ -68,7 +72,11 @@ impl StorageError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::NotFound | Self::KeyTaken => false,
-            Self::NotAsSent(_) | Self::Full | Self::NoAnswer { .. } | Self::Setting { .. } => true,
+            Self::NotAsSent(_)
+            | Self::Full
+            | Self::Marker(_)
+            | Self::NoAnswer { .. }
+            | Self::Setting { .. } => true,
             Self::Io { source, .. } => !matches!(
                 source.kind(),
                 io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput

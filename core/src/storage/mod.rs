@@ -20,6 +20,7 @@ pub mod transfer;
 use crate::{
     config::{self, Backend},
     digest::Sha256Digest,
+    installation::Marker,
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -31,6 +32,7 @@ pub use s3::Pace;
 use s3::S3Storage;
 use std::{ops::Range, sync::Arc, time::Duration};
 use url::Url;
+use uuid::Uuid;
 
 /// How many objects a page of a list has at most: what one S3 answer holds.
 pub const PAGE: usize = 1000;
@@ -236,6 +238,45 @@ impl Storage {
                     source: late.into(),
                 })
             })
+    }
+
+    /// True in a folder, false in a bucket.
+    pub(crate) fn is_folder(&self) -> bool {
+        matches!(self.place, Place::Fs(_))
+    }
+
+    /// From now on nothing is written to or deleted from a place without the marker of this installation.
+    pub(crate) fn expect_marker(&self, installation: Uuid) {
+        match &self.place {
+            Place::Fs(fs) => fs.expect_marker(installation),
+            Place::S3(s3) => s3.marker.expect(installation),
+        }
+    }
+
+    /// The marker at this place, looked for now.
+    ///
+    /// # Errors
+    /// What the store answers, except that there is none.
+    pub(crate) async fn marker(&self) -> Result<Option<Marker>, StorageError> {
+        match &self.place {
+            Place::Fs(fs) => fs.marker().await,
+            Place::S3(s3) => Box::pin(s3.read_marker()).await,
+        }
+    }
+
+    /// Writes the marker of `installation`, with `replace` over any other; false when another one stays.
+    ///
+    /// # Errors
+    /// What the store answers.
+    pub(crate) async fn write_marker(
+        &self,
+        installation: Uuid,
+        replace: bool,
+    ) -> Result<bool, StorageError> {
+        match &self.place {
+            Place::Fs(fs) => fs.write_marker(installation, replace).await,
+            Place::S3(s3) => Box::pin(s3.write_marker(installation, replace)).await,
+        }
     }
 
     /// Every open multipart upload below Landfall's prefixes, or every temporary file. A store that cannot list

@@ -6,7 +6,7 @@ use landfall_core::{
     digest::{RunningHash, Sha256Digest},
     staging::{Algorithm, Options, Staging, StagingError, StagingKey},
 };
-use std::convert::Infallible;
+use std::{convert::Infallible, time::Duration};
 
 over_every_backend!(
     a_body_of_any_size_is_read_back,
@@ -210,14 +210,14 @@ async fn a_quota_stops_intake_and_a_deletion_frees_it(place: Place) {
         write(staging.clone(), MIB).await,
         Err(StagingError::Full)
     ));
-    assert!(staging.usage().await.unwrap().used >= 2 * MIB as u64 - 4096);
+    assert!(staging.usage(Duration::ZERO).await.unwrap().used >= 2 * MIB as u64 - 4096);
     // One that does not say how long it is ends where the quota does.
     let endless = body(noise(20 * MIB, 30), MIB);
     let written = staging
         .write(StagingKey::generate(), endless, Options::default())
         .await;
     assert!(matches!(written, Err(StagingError::Full)));
-    assert!(staging.usage().await.unwrap().used <= 2 * MIB as u64);
+    assert!(staging.usage(Duration::ZERO).await.unwrap().used <= 2 * MIB as u64);
     place.staging.delete(first.key).await.unwrap();
     // Another process measures afresh.
     let staging = Staging::open(&limited(2 * MIB as u64), &place.storage)

@@ -209,7 +209,8 @@ impl From<StagingError> for Problem {
         match error {
             StagingError::Full => Self::new(
                 Code::StagingFull,
-                "Staging has no room for this upload now; what was sent of it is discarded. Try again later.",
+                "Staging has no room for this upload now: staging.quota is used up, or staging.min_free would be \
+                 undercut; what was sent of it is discarded. Try again later; `/readyz` has the figures.",
             )
             .with_header(http::header::RETRY_AFTER, HeaderValue::from_static("60")),
             StagingError::TooLarge { limit } => {

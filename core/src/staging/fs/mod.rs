@@ -19,11 +19,12 @@ use super::{
     Appended, ListedStaging, Options, PartStaged, Staged, StagingError, StagingKey, StagingPages,
     StagingStream,
     body::{Body, Intake},
-    capacity::Capacity,
+    capacity::{Capacity, Shortage},
     hashes::Hasher,
 };
 use crate::{
     config,
+    installation::{Marker, marker},
     storage::{
         PAGE,
         direct::Buffers,
@@ -45,6 +46,7 @@ use std::{
     time::Duration,
 };
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 /// How old the sum of all staged files may be when a quota is checked.
 const FRESH: Duration = Duration::from_secs(5);
@@ -275,11 +277,14 @@ impl FsStaging {
     }
 
     pub(crate) async fn delete(&self, key: StagingKey) -> Result<(), StagingError> {
-        let path = self.path(key);
+        let (path, require_marker) = (self.path(key), self.folders.require_marker());
         // Not synced: if a power cut brings the file back, the sweep deletes it.
-        blocking(move || remove_if_there(&path))
-            .await
-            .map_err(StagingError::io("delete a file"))
+        blocking(move || {
+            require_marker()?;
+            remove_if_there(&path)
+        })
+        .await
+        .map_err(StagingError::io("delete a file"))
     }
 
     pub(crate) fn list(&self) -> StagingPages {
@@ -320,8 +325,12 @@ impl FsStaging {
         .map_err(StagingError::io("list files"))
     }
 
-    pub(crate) async fn usage(&self) -> Result<super::Usage, StagingError> {
-        self.capacity.usage(self.measure()).await
+    pub(crate) async fn usage(&self, max_age: Duration) -> Result<super::Usage, StagingError> {
+        self.capacity.usage(max_age, self.measure()).await
+    }
+
+    pub(crate) async fn shortage(&self) -> Result<Option<Shortage>, StagingError> {
+        self.capacity.shortage(self.measure()).await
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -355,6 +364,28 @@ impl FsStaging {
         blocking(move || remove_if_there(&path))
             .await
             .map_err(StagingError::io("delete a file"))
+    }
+
+    pub(crate) fn expect_marker(&self, installation: Uuid) {
+        self.folders.expect(installation);
+    }
+
+    pub(crate) async fn marker(&self) -> Result<Option<Marker>, StagingError> {
+        let root = self.folders.root().to_owned();
+        blocking(move || marker::read_in(&root))
+            .await
+            .map_err(StagingError::io("read the installation's marker"))
+    }
+
+    pub(crate) async fn write_marker(
+        &self,
+        installation: Uuid,
+        replace: bool,
+    ) -> Result<bool, StagingError> {
+        let root = self.folders.root().to_owned();
+        blocking(move || marker::write_in(&root, installation, replace))
+            .await
+            .map_err(StagingError::io("write the installation's marker"))
     }
 
     /// Really writes, reads back and deletes.

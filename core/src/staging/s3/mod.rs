@@ -20,7 +20,7 @@ use super::{
     Appended, ListedStaging, Options, PartStaged, Staged, StagingError, StagingKey, StagingPages,
     StagingStream, Usage,
     body::{Batch, Body, End, Intake},
-    capacity::Capacity,
+    capacity::{Capacity, Shortage},
     hashes::Hasher,
 };
 use crate::{
@@ -309,8 +309,12 @@ impl S3Staging {
             .await
     }
 
-    pub(crate) async fn usage(&self) -> Result<Usage, StagingError> {
-        self.capacity.usage(self.measure()).await
+    pub(crate) async fn usage(&self, max_age: Duration) -> Result<Usage, StagingError> {
+        self.capacity.usage(max_age, self.measure()).await
+    }
+
+    pub(crate) async fn shortage(&self) -> Result<Option<Shortage>, StagingError> {
+        self.capacity.shortage(self.measure()).await
     }
 
     /// Really writes, reads back and deletes.

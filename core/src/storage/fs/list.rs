@@ -1,6 +1,6 @@
 //! A folder listed in pages.
 
-use super::{TEMPORARY, is_absent, modified};
+use super::{is_absent, modified};
 use crate::storage::{ListedObject, ObjectPages, PAGE, StorageError, Unfinished};
 use futures::{StreamExt, stream};
 use std::{
@@ -73,7 +73,8 @@ impl Walk {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            if folder.is_empty() && name == TEMPORARY {
+            // Temporary files and the installation's marker; no key begins with a dot.
+            if folder.is_empty() && name.starts_with('.') {
                 continue;
             }
             let key = match folder {

@@ -18,6 +18,7 @@ mod list;
 
 use crate::{
     digest::Sha256Digest,
+    installation::{Marker, marker},
     storage::{
         ObjectInfo, ObjectPages, ObjectStream, PROBES, StorageError, StorageKey, Unfinished,
         UnfinishedPages,
@@ -103,7 +104,9 @@ impl FsStorage {
     /// A new temporary file.
     pub(crate) async fn temporary(&self) -> Result<Temporary, StorageError> {
         let path = self.temporary.join(Uuid::now_v7().to_string());
+        let require_marker = self.folders.require_marker();
         blocking(move || {
+            require_marker()?;
             Ok(Temporary {
                 file: File::create_new(&path)?,
                 path,
@@ -234,9 +237,12 @@ impl FsStorage {
     }
 
     pub(crate) async fn delete(&self, key: &StorageKey) -> Result<(), StorageError> {
-        let path = self.path(key);
-        let removed = path.clone();
-        match blocking(move || fs::remove_file(removed)).await {
+        let (path, require_marker) = (self.path(key), self.folders.require_marker());
+        let remove = move || {
+            require_marker()?;
+            fs::remove_file(path)
+        };
+        match blocking(remove).await {
             Ok(()) => {}
             Err(error) if is_absent(&error) => return Ok(()),
             Err(error) => return Err(StorageError::io("delete a file")(error)),
@@ -251,6 +257,28 @@ impl FsStorage {
 
     pub(crate) fn list(&self, prefix: &str) -> ObjectPages {
         list::pages(self.folders.root().to_owned(), prefix.to_owned())
+    }
+
+    pub(crate) fn expect_marker(&self, installation: Uuid) {
+        self.folders.expect(installation);
+    }
+
+    pub(crate) async fn marker(&self) -> Result<Option<Marker>, StorageError> {
+        let root = self.folders.root().to_owned();
+        blocking(move || marker::read_in(&root))
+            .await
+            .map_err(StorageError::io("read the installation's marker"))
+    }
+
+    pub(crate) async fn write_marker(
+        &self,
+        installation: Uuid,
+        replace: bool,
+    ) -> Result<bool, StorageError> {
+        let root = self.folders.root().to_owned();
+        blocking(move || marker::write_in(&root, installation, replace))
+            .await
+            .map_err(StorageError::io("write the installation's marker"))
     }
 
     pub(crate) async fn probe(&self) -> Result<(), StorageError> {
@@ -293,9 +321,13 @@ impl FsStorage {
         unfinished: &Unfinished,
     ) -> Result<(), StorageError> {
         let path = self.temporary.join(&unfinished.id);
-        blocking(move || remove_if_there(&path))
-            .await
-            .map_err(StorageError::io("remove temporary files"))
+        let require_marker = self.folders.require_marker();
+        blocking(move || {
+            require_marker()?;
+            remove_if_there(&path)
+        })
+        .await
+        .map_err(StorageError::io("remove temporary files"))
     }
 
     pub(crate) async fn remove_abandoned(

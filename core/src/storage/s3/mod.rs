@@ -17,6 +17,7 @@ mod abandoned;
 mod client;
 mod error;
 mod fence;
+mod marker;
 mod memory;
 mod multipart;
 mod payload;
@@ -26,6 +27,7 @@ mod url;
 use crate::{
     config::S3Settings,
     digest::Sha256Digest,
+    installation::marker::BucketMarker,
     storage::{
         ListedObject, ObjectInfo, ObjectPages, ObjectStream, PAGE, StorageError, StorageKey,
     },
@@ -60,6 +62,7 @@ pub(crate) struct S3Storage {
     knows_fence: AtomicBool,
     /// False once the store has answered that it cannot list multipart uploads.
     lists_uploads: AtomicBool,
+    pub(crate) marker: BucketMarker,
     memory: Memory,
 }
 
@@ -71,6 +74,7 @@ impl S3Storage {
             pace,
             knows_fence: AtomicBool::new(true),
             lists_uploads: AtomicBool::new(true),
+            marker: BucketMarker::default(),
             memory: Memory::default(),
         }
     }
@@ -113,6 +117,12 @@ impl S3Storage {
         object: &NewObject<'_>,
         bytes: Bytes,
     ) -> Result<(), StorageError> {
+        self.require_marker().await?;
+        self.put_unmarked(object, bytes).await
+    }
+
+    /// The same into a bucket whose marker need not be there yet.
+    async fn put_unmarked(&self, object: &NewObject<'_>, bytes: Bytes) -> Result<(), StorageError> {
         let digest = object.sha256.unwrap_or_else(|| Sha256Digest::of(&bytes));
         let sent = self.fenced(object, "put an object", |fence| {
             self.client
@@ -219,6 +229,7 @@ impl S3Storage {
     }
 
     pub(crate) async fn delete_key(&self, key: &str) -> Result<(), StorageError> {
+        self.require_marker().await?;
         let request = self.client.delete_object().bucket(self.bucket()).key(key);
         match request
             .send()

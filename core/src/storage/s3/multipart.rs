@@ -47,6 +47,7 @@ impl Multipart {
         storage: &Arc<S3Storage>,
         object: &NewObject<'_>,
     ) -> Result<Self, StorageError> {
+        storage.require_marker().await?;
         let answer = storage
             .client
             .create_multipart_upload()

@@ -1,0 +1,409 @@
+//! The identity of an installation: one id in the database, and the same in a marker in staging and in storage.
+//!
+//! It answers whether the bytes that a process sees are those its database speaks of. A volume that is not mounted,
+//! an emptied folder, another bucket, and a database restored beside other bytes all look like "every file is gone";
+//! nothing is judged missing and nothing is deleted there until the marker is visible.
+//!
+//! **Architecture invariant.** A marker is written on three occasions only: when the installation, or this feature,
+//! is new, and some of the bytes that rows name are there; while no file or upload has been recorded yet; and by
+//! `landfall adopt`. A marker that was written once and is missing is never written again by itself.
+//!
+//! A crash between writing a marker and recording that it was written leaves a marker with the right id, which the
+//! next look accepts.
+
+pub(crate) mod marker;
+mod sample;
+
+use crate::{
+    clock::Clock,
+    context::Landfall,
+    db::Database,
+    repairs::{self, Repair},
+    staging::{Staging, StagingError},
+    storage::{Storage, StorageError},
+};
+use entity::{
+    file,
+    installation::{Column, Entity, Model, SINGLETON},
+    upload,
+};
+pub use marker::{Marker, MarkerError};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
+    sea_query::{Expr, OnConflict},
+};
+use std::{fmt, time::Duration};
+use uuid::Uuid;
+
+/// How long one look at a marker may take.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A place that carries a marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    Staging,
+    Storage,
+}
+
+impl Place {
+    /// Both, in the order in which bytes move.
+    pub const ALL: [Self; 2] = [Self::Staging, Self::Storage];
+
+    fn marked_at(self) -> Column {
+        match self {
+            Self::Staging => Column::StagingMarkedAt,
+            Self::Storage => Column::StorageMarkedAt,
+        }
+    }
+
+    fn is_marked(self, row: &Model) -> bool {
+        match self {
+            Self::Staging => row.staging_marked_at.is_some(),
+            Self::Storage => row.storage_marked_at.is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Staging => "staging",
+            Self::Storage => "storage",
+        })
+    }
+}
+
+/// Why the identity could not be established.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallationError {
+    /// The database and the place do not belong together.
+    #[error("{place} cannot be used")]
+    Marker {
+        place: Place,
+        #[source]
+        source: MarkerError,
+    },
+    #[error("the installation's marker in staging could not be read or written")]
+    Staging(#[from] StagingError),
+    #[error("the installation's marker in storage could not be read or written")]
+    Storage(#[from] StorageError),
+    #[error("{0} gave no answer about the installation's marker in time")]
+    Timeout(Place),
+    #[error("the installation's row could not be read or written")]
+    Database(#[from] DbErr),
+}
+
+/// What is looked at: a database and the two places it speaks of.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    pub db: &'a Database,
+    pub clock: &'a Clock,
+    pub staging: &'a Staging,
+    pub storage: &'a Storage,
+}
+
+impl<'a> Places<'a> {
+    /// Those of a running process.
+    #[must_use]
+    pub fn of(app: &'a Landfall) -> Self {
+        Self {
+            db: &app.db,
+            clock: &app.clock,
+            staging: &app.staging,
+            storage: &app.storage,
+        }
+    }
+
+    async fn marker(&self, place: Place) -> Result<Option<Marker>, InstallationError> {
+        let look = async {
+            Ok(match place {
+                Place::Staging => self.staging.marker().await?,
+                Place::Storage => self.storage.marker().await?,
+            })
+        };
+        tokio::time::timeout(LOOK_TIMEOUT, look)
+            .await
+            .unwrap_or(Err(InstallationError::Timeout(place)))
+    }
+
+    async fn write(
+        &self,
+        place: Place,
+        id: Uuid,
+        replace: bool,
+    ) -> Result<bool, InstallationError> {
+        Ok(match place {
+            Place::Staging => self.staging.write_marker(id, replace).await?,
+            Place::Storage => self.storage.write_marker(id, replace).await?,
+        })
+    }
+
+    /// Compares the marker of a place with the row, and writes it where that is allowed.
+    async fn settle(&self, place: Place, row: &Model) -> Result<(), InstallationError> {
+        let mut found = self.marker(place).await?;
+        let mut may_write = false;
+        if found.is_none() {
+            // Asked only now, so that the common look costs no statement.
+            may_write = if place.is_marked(row) {
+                is_unused(self.db).await?
+            } else {
+                sample::is_plausible(self, place).await?
+            };
+            if may_write {
+                self.write(place, row.id, false).await?;
+                found = self.marker(place).await?;
+            }
+        }
+        marker::compare(found.as_ref(), row.id)
+            .map_err(|source| InstallationError::Marker { place, source })?;
+        if may_write {
+            tracing::info!(%place, installation = %row.id, "the installation's marker was written");
+        }
+        if !place.is_marked(row) {
+            self.record_marked(place).await?;
+        }
+        Ok(())
+    }
+
+    async fn record_marked(&self, place: Place) -> Result<(), DbErr> {
+        let now = self.clock.now();
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    Entity::update_many()
+                        .col_expr(place.marked_at(), Expr::value(now))
+                        .filter(place.marked_at().is_null())
+                        .exec(transaction)
+                        .await
+                        .map(drop)
+                })
+            })
+            .await
+    }
+}
+
+/// Establishes the identity at start: makes the id where there is none, writes the markers of a new installation or
+/// of one that is upgraded, and from then on has staging and storage refuse places without the right marker.
+///
+/// A folder whose marker is missing is waited for, as its volume may be mounted later; until then it counts as away.
+/// A place that cannot be reached now is compared when it can.
+///
+/// # Errors
+/// [`InstallationError::Marker`] when a marker is of another installation, or when a bucket, which is never mounted
+/// later, has none; the database's.
+pub async fn open(places: Places<'_>) -> Result<Uuid, InstallationError> {
+    let row = row(places.db, places.clock).await?;
+    for place in Place::ALL {
+        match places.settle(place, &row).await {
+            Ok(()) => {}
+            Err(InstallationError::Marker {
+                source: MarkerError::Missing,
+                ..
+            }) if is_folder(places, place) => {
+                tracing::error!(
+                    %place,
+                    error = %MarkerError::Missing,
+                    "nothing is written, deleted or judged missing there until the marker is visible"
+                );
+            }
+            Err(error @ (InstallationError::Marker { .. } | InstallationError::Database(_))) => {
+                return Err(error);
+            }
+            Err(error) => {
+                tracing::warn!(%place, %error, "the installation's marker is compared when the place answers");
+            }
+        }
+    }
+    places.staging.expect_marker(row.id);
+    places.storage.expect_marker(row.id);
+    Ok(row.id)
+}
+
+fn is_folder(places: Places<'_>, place: Place) -> bool {
+    match place {
+        Place::Staging => places.staging.is_folder(),
+        Place::Storage => places.storage.is_folder(),
+    }
+}
+
+/// The installation's row, made if it is not there.
+async fn row(db: &Database, clock: &Clock) -> Result<Model, DbErr> {
+    if let Some(row) = Entity::find_by_id(SINGLETON).one(db.read()).await? {
+        return Ok(row);
+    }
+    let row = Model {
+        singleton: SINGLETON,
+        id: Uuid::now_v7(),
+        created_at: clock.now(),
+        staging_marked_at: None,
+        storage_marked_at: None,
+    };
+    db.write(move |transaction| {
+        Box::pin(async move {
+            // Of several processes that start at once, one makes it, and all read that one.
+            Entity::insert(row.into_active_model())
+                .on_conflict(
+                    OnConflict::column(Column::Singleton)
+                        .do_nothing()
+                        .to_owned(),
+                )
+                .exec_without_returning(transaction)
+                .await?;
+            Entity::find_by_id(SINGLETON)
+                .one(transaction)
+                .await?
+                .ok_or_else(|| DbErr::RecordNotFound("the installation's row".to_owned()))
+        })
+    })
+    .await
+}
+
+/// True while no file and no upload has been recorded: then nothing can be missing.
+async fn is_unused(db: &Database) -> Result<bool, DbErr> {
+    let file: Option<Uuid> = file::Entity::find()
+        .select_only()
+        .column(file::Column::Id)
+        .limit(1)
+        .into_tuple()
+        .one(db.read())
+        .await?;
+    if file.is_some() {
+        return Ok(false);
+    }
+    let upload: Option<Uuid> = upload::Entity::find()
+        .select_only()
+        .column(upload::Column::Id)
+        .limit(1)
+        .into_tuple()
+        .one(db.read())
+        .await?;
+    Ok(upload.is_none())
+}
+
+/// Whether the right marker is visible at a place, looked for now and for two seconds at most. Only while it is, an
+/// `ENOENT` or a `NoSuchKey` means that the bytes are gone.
+///
+/// # Errors
+/// When this cannot be told now: then nothing may be concluded either.
+pub async fn marker_visible(app: &Landfall, place: Place) -> Result<bool, InstallationError> {
+    let Some(row) = Entity::find_by_id(SINGLETON).one(app.db.read()).await? else {
+        // Nothing was ever marked.
+        return Ok(true);
+    };
+    let found = Places::of(app).marker(place).await?;
+    Ok(marker::compare(found.as_ref(), row.id).is_ok())
+}
+
+/// The health check of a place's marker; writes it where it is missing and nothing can be missing beside it.
+///
+/// # Errors
+/// [`InstallationError`].
+pub async fn check_marker(app: &Landfall, place: Place) -> Result<(), InstallationError> {
+    let Some(row) = Entity::find_by_id(SINGLETON).one(app.db.read()).await? else {
+        return Ok(());
+    };
+    Places::of(app).settle(place, &row).await
+}
+
+/// What the database and the places say of their installation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// None before the first start.
+    pub id: Option<Uuid>,
+    /// None where there is no marker.
+    pub staging: Option<Marker>,
+    pub storage: Option<Marker>,
+}
+
+impl Identity {
+    /// The marker of a place.
+    #[must_use]
+    pub fn marker(&self, place: Place) -> Option<&Marker> {
+        match place {
+            Place::Staging => self.staging.as_ref(),
+            Place::Storage => self.storage.as_ref(),
+        }
+    }
+
+    /// Whether a place has the marker of this database.
+    ///
+    /// # Errors
+    /// [`MarkerError`].
+    pub fn compare(&self, place: Place) -> Result<(), MarkerError> {
+        match self.id {
+            Some(id) => marker::compare(self.marker(place), id),
+            None => match self.marker(place) {
+                None => Ok(()),
+                Some(other) => Err(MarkerError::Foreign {
+                    found: other.to_string(),
+                }),
+            },
+        }
+    }
+}
+
+/// Reads the ids of the database and of both places, and changes nothing.
+///
+/// # Errors
+/// [`InstallationError`].
+pub async fn inspect(places: Places<'_>) -> Result<Identity, InstallationError> {
+    let row = Entity::find_by_id(SINGLETON).one(places.db.read()).await?;
+    Ok(Identity {
+        id: row.map(|row| row.id),
+        staging: places.marker(Place::Staging).await?,
+        storage: places.marker(Place::Storage).await?,
+    })
+}
+
+/// Which id [`adopt`] makes the installation's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AdoptedId {
+    /// That of the database.
+    Database,
+    /// A new one: for a copy of a database whose original goes on elsewhere.
+    New,
+}
+
+/// Makes this database, staging and storage one installation, whatever their markers say now, and records it in the
+/// operators' log. No other process may run meanwhile: it would refuse the new markers.
+///
+/// # Errors
+/// [`InstallationError`]; adopting again completes what was interrupted.
+pub async fn adopt(places: Places<'_>, which: AdoptedId) -> Result<Uuid, InstallationError> {
+    let before = inspect(places).await?;
+    let mut id = row(places.db, places.clock).await?.id;
+    if which == AdoptedId::New {
+        id = replace_id(places.db).await?;
+    }
+    for place in Place::ALL {
+        places.write(place, id, true).await?;
+        places.record_marked(place).await?;
+    }
+    let was = |marker: Option<&Marker>| marker.map(Marker::to_string);
+    let repair = Repair {
+        actor: "landfall adopt".to_owned(),
+        action: "installation.adopt",
+        subject: id.to_string(),
+        detail: serde_json::json!({
+            "database_was": before.id,
+            "staging_was": was(before.staging.as_ref()),
+            "storage_was": was(before.storage.as_ref()),
+        }),
+    };
+    repairs::record(places.db, places.clock, repair).await?;
+    Ok(id)
+}
+
+async fn replace_id(db: &Database) -> Result<Uuid, DbErr> {
+    let id = Uuid::now_v7();
+    db.write(move |transaction| {
+        Box::pin(async move {
+            Entity::update_many()
+                .col_expr(Column::Id, Expr::value(id))
+                .exec(transaction)
+                .await?;
+            Ok(id)
+        })
+    })
+    .await
+}

@@ -1,0 +1,57 @@
+//! Whether a place without a marker looks like the one the database speaks of: asked once, when an installation of an
+//! earlier version is marked. An unmounted volume must not be taken for it then.
+
+use super::{InstallationError, Place, Places};
+use crate::{staging::StagingKey, storage::StorageKey};
+use entity::{
+    FileId,
+    file::{Column, Entity, FileStatus},
+};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+/// Rows whose bytes are looked for.
+const SAMPLE: u64 = 5;
+
+/// False when rows name bytes at the place and none of a few is there.
+///
+/// # Errors
+/// The place's, and the database's.
+pub(super) async fn is_plausible(
+    places: &Places<'_>,
+    place: Place,
+) -> Result<bool, InstallationError> {
+    let keys = keys(places, place).await?;
+    for (id, key) in &keys {
+        let there = match place {
+            Place::Staging => {
+                let key = key.parse().unwrap_or(StagingKey::unsegmented(id.0));
+                places.staging.len(key).await?.is_some()
+            }
+            Place::Storage => match key.parse::<StorageKey>() {
+                Ok(key) => places.storage.head(&key).await?.is_some(),
+                Err(_) => false,
+            },
+        };
+        if there {
+            return Ok(true);
+        }
+    }
+    Ok(keys.is_empty())
+}
+
+async fn keys(places: &Places<'_>, place: Place) -> Result<Vec<(FileId, String)>, DbErr> {
+    let (status, key) = match place {
+        Place::Staging => (FileStatus::Staged, Column::StagingKey),
+        Place::Storage => (FileStatus::Stored, Column::StorageKey),
+    };
+    Entity::find()
+        .select_only()
+        .columns([Column::Id, key])
+        .filter(Column::Status.eq(status))
+        .filter(key.is_not_null())
+        .order_by_desc(Column::Id)
+        .limit(SAMPLE)
+        .into_tuple()
+        .all(places.db.read())
+        .await
+}

@@ -1,0 +1,99 @@
+//! `landfall adopt`: database, staging and storage made one installation by hand, after a move or a restore.
+
+use crate::server;
+use anyhow::Context;
+use clap::Args;
+use landfall_core::{
+    clock::Clock,
+    config::Config,
+    db::Database,
+    installation::{self, AdoptedId, Identity, Marker, Place, Places},
+};
+use std::io::{BufRead, IsTerminal, Write};
+
+#[derive(Debug, Args)]
+pub struct AdoptArgs {
+    /// Give the database a new id as well: for a copy whose original goes on elsewhere, over places of its own.
+    #[arg(long)]
+    pub new_id: bool,
+    /// Do not ask for confirmation.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Shows what the markers say now, asks, and writes the database's id to both places.
+#[expect(clippy::print_stdout, reason = "the answer of the command")]
+pub(super) async fn run(config: &Config, args: AdoptArgs) -> anyhow::Result<()> {
+    let db = Database::open(&config.database.url, config.database.max_connections).await?;
+    db.require_current().await?;
+    let storage = server::open_storage(config).await?;
+    let staging = server::open_staging(config, &storage).await?;
+    let clock = Clock::system();
+    db.set_clock(&clock).await?;
+    let places = Places {
+        db: &db,
+        clock: &clock,
+        staging: &staging,
+        storage: &storage,
+    };
+    let found = installation::inspect(places).await?;
+    for line in lines(&found) {
+        eprintln!("{line}");
+    }
+    let settled = Place::ALL
+        .iter()
+        .all(|place| found.marker(*place).is_some() && found.compare(*place).is_ok());
+    if settled && !args.new_id {
+        println!("nothing to adopt: all three are of one installation");
+        return Ok(());
+    }
+    if !args.yes {
+        confirm()?;
+    }
+    let which = if args.new_id {
+        AdoptedId::New
+    } else {
+        AdoptedId::Database
+    };
+    let id = installation::adopt(places, which).await?;
+    println!("database, staging and storage are of installation {id} now");
+    Ok(())
+}
+
+fn lines(found: &Identity) -> [String; 3] {
+    let marker = |place: Place| match found.marker(place) {
+        None => "no marker".to_owned(),
+        Some(Marker::Unreadable) => "a marker that cannot be read".to_owned(),
+        Some(Marker::Id(id)) => id.to_string(),
+    };
+    let database = found
+        .id
+        .map_or_else(|| "no id yet".to_owned(), |id| id.to_string());
+    [
+        format!("database  {database}"),
+        format!("staging   {}", marker(Place::Staging)),
+        format!("storage   {}", marker(Place::Storage)),
+    ]
+}
+
+fn confirm() -> anyhow::Result<()> {
+    if !std::io::stdin().is_terminal() {
+        anyhow::bail!(
+            "nobody can be asked here: stop every process of this installation, look at the ids above, and run it \
+             again with --yes"
+        );
+    }
+    eprint!(
+        "Have all processes of this installation been stopped, and do these three belong together? Type `adopt`: "
+    );
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .context("the answer could not be read")?;
+    if answer.trim() != "adopt" {
+        anyhow::bail!("nothing was changed");
+    }
+    Ok(())
+}
