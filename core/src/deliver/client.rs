@@ -5,7 +5,7 @@
 
 use super::{
     connector::{Connector, connector},
-    guard::Guard,
+    egress_policy::EgressPolicy,
 };
 use crate::config::Webhooks;
 use bytes::Bytes;
@@ -64,14 +64,14 @@ pub(super) enum PostError {
 impl Client {
     pub(super) fn new(config: &Webhooks) -> Self {
         let patience = CONNECT_LIMIT.min(config.timeout / 3);
-        let guard = Guard::new(&config.allow_networks);
+        let policy = EgressPolicy::new(&config.allow_networks);
         let idle = usize::try_from(config.endpoint_concurrency).unwrap_or(usize::MAX);
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_LIMIT)
             .pool_max_idle_per_host(idle)
             .http1_max_buf_size(HEAD_LIMIT)
-            .build(connector(guard, patience));
+            .build(connector(policy, patience));
         Self {
             http,
             timeout: config.timeout,

@@ -1,9 +1,9 @@
 //! Connections to webhook receivers: resolved, vetted and pinned.
 //!
-//! The addresses a name resolves to are judged by the [`Guard`], and the connection is made to one of those very
+//! The addresses a name resolves to are judged by the [`EgressPolicy`], and the connection is made to one of those very
 //! addresses; nothing is resolved a second time.
 
-use super::guard::{Forbidden, Guard};
+use super::egress_policy::{EgressPolicy, ForbiddenAddress};
 use futures::future::BoxFuture;
 use http::Uri;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
@@ -31,7 +31,7 @@ pub(super) enum ConnectError {
     #[error("the host's name resolves to no address")]
     NoAddress,
     #[error(transparent)]
-    Forbidden(#[from] Forbidden),
+    ForbiddenAddress(#[from] ForbiddenAddress),
     #[error("connecting failed")]
     Connect(#[source] io::Error),
     #[error("not connected within {0:?}")]
@@ -46,12 +46,12 @@ type Stream = hyper_rustls::MaybeHttpsStream<TokioIo<TcpStream>>;
 pub(super) type Connector = BoxCloneSyncService<Uri, Stream, ConnectError>;
 
 /// `patience` bounds resolving, connecting and the TLS handshake together.
-pub(super) fn connector(guard: Guard, patience: Duration) -> Connector {
-    let guard = Arc::new(guard);
+pub(super) fn connector(policy: EgressPolicy, patience: Duration) -> Connector {
+    let policy = Arc::new(policy);
     let tcp = tower::service_fn(move |uri: Uri| {
-        let guard = Arc::clone(&guard);
+        let policy = Arc::clone(&policy);
         let connecting: BoxFuture<'static, _> =
-            Box::pin(async move { connect(&uri, &guard, patience).await.map(TokioIo::new) });
+            Box::pin(async move { connect(&uri, &policy, patience).await.map(TokioIo::new) });
         connecting
     });
     let https = HttpsConnectorBuilder::new()
@@ -101,7 +101,11 @@ fn tls_config() -> ClientConfig {
     }
 }
 
-async fn connect(uri: &Uri, guard: &Guard, patience: Duration) -> Result<TcpStream, ConnectError> {
+async fn connect(
+    uri: &Uri,
+    policy: &EgressPolicy,
+    patience: Duration,
+) -> Result<TcpStream, ConnectError> {
     let deadline = Instant::now() + patience;
     let host = uri.host().ok_or(ConnectError::NoHost)?;
     let default_port = if uri.scheme_str() == Some("https") {
@@ -114,7 +118,7 @@ async fn connect(uri: &Uri, guard: &Guard, patience: Duration) -> Result<TcpStre
         .await
         .map_err(|_| ConnectError::TimedOut(patience))?
         .map_err(ConnectError::Resolve)?;
-    let addresses = vetted(guard, addresses)?;
+    let addresses = vetted(policy, addresses)?;
     let mut last = ConnectError::NoAddress;
     let mut untried = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     for address in addresses {
@@ -144,11 +148,14 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 }
 
 /// Those that may be reached; the first refusal when there are none.
-fn vetted(guard: &Guard, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, ConnectError> {
+fn vetted(
+    policy: &EgressPolicy,
+    addresses: Vec<SocketAddr>,
+) -> Result<Vec<SocketAddr>, ConnectError> {
     let mut refusal = None;
     let mut good = Vec::with_capacity(addresses.len());
     for address in addresses {
-        match guard.vet(address.ip()) {
+        match policy.vet(address.ip()) {
             Ok(()) => good.push(address),
             Err(forbidden) => {
                 refusal.get_or_insert(forbidden);
@@ -172,15 +179,15 @@ mod tests {
 
     #[test]
     fn only_vetted_addresses_are_left() {
-        let guard = Guard::default();
+        let policy = EgressPolicy::default();
         let mixed = addresses(&["10.0.0.1:80", "8.8.8.8:80", "[::1]:80"]);
-        assert_eq!(vetted(&guard, mixed).unwrap(), addresses(&["8.8.8.8:80"]));
-        let none = vetted(&guard, addresses(&["10.0.0.1:80", "127.0.0.1:80"]));
+        assert_eq!(vetted(&policy, mixed).unwrap(), addresses(&["8.8.8.8:80"]));
+        let none = vetted(&policy, addresses(&["10.0.0.1:80", "127.0.0.1:80"]));
         assert!(
-            matches!(none, Err(ConnectError::Forbidden(first)) if first.kind == "a private address")
+            matches!(none, Err(ConnectError::ForbiddenAddress(first)) if first.kind == "a private address")
         );
         assert!(matches!(
-            vetted(&guard, Vec::new()),
+            vetted(&policy, Vec::new()),
             Err(ConnectError::NoAddress)
         ));
     }
@@ -194,9 +201,9 @@ mod tests {
             "http://[::ffff:127.0.0.1]:9/",
         ] {
             let uri: Uri = url.parse().unwrap();
-            let refused = connect(&uri, &Guard::default(), Duration::from_secs(5)).await;
+            let refused = connect(&uri, &EgressPolicy::default(), Duration::from_secs(5)).await;
             assert!(
-                matches!(refused, Err(ConnectError::Forbidden(_))),
+                matches!(refused, Err(ConnectError::ForbiddenAddress(_))),
                 "{url}: {refused:?}"
             );
         }

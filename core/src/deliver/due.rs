@@ -1,6 +1,6 @@
 //! What is due, for the sweep; and what can be delivered no more.
 
-use super::ledger::{claimable, unleased};
+use super::claims::{claimable, unleased};
 use crate::{
     clock::Clock,
     db::Database,

@@ -1,6 +1,6 @@
 //! Deliveries: claimed under a lease, signed, posted, recorded.
 //!
-//! Owns the way of one delivery to its receiver: who may be reached ([`Guard`]), how a request is made, when it is
+//! Owns the way of one delivery to its receiver: who may be reached ([`EgressPolicy`]), how a request is made, when it is
 //! tried again, what is written down. Knows no queue: a worker calls [`Deliverer::deliver`] with an id, as often as
 //! it likes; a delivery that is not due, another's or done is left alone.
 //!
@@ -8,11 +8,11 @@
 //! what a request came to counts only if the claim still stands when it is recorded.
 
 mod backoff;
+mod claims;
 mod client;
 mod connector;
 mod due;
-mod guard;
-mod ledger;
+mod egress_policy;
 mod request;
 
 use crate::{
@@ -24,13 +24,13 @@ use crate::{
     webhooks::sealing::Sealing,
 };
 use backoff::Backoff;
+use claims::{Claim, Claimed, DeliveryClaims, Entry, Verdict};
 pub use client::ANSWER_LIMIT;
 use client::{Answer, Client, PostError, chain};
 pub(crate) use due::end_of_endpoint;
 pub use due::{DueCursor, DuePage, due, end_orphaned};
+pub use egress_policy::{EgressPolicy, ForbiddenAddress};
 use entity::{AttemptId, DeliveryId, Timestamp, WebhookId, attempt};
-pub use guard::{Forbidden, Guard};
-use ledger::{Claim, Claimed, Entry, Ledger, Verdict};
 use request::RequestError;
 use sea_orm::DbErr;
 use std::{
@@ -48,13 +48,13 @@ const RECORD_PAUSE: Duration = Duration::from_millis(250);
 /// Why a delivery could not be worked on. It stays as it is, and the sweep finds it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DeliverError {
-    #[error("the ledger of deliveries failed in the database")]
+    #[error("claiming or recording deliveries failed in the database")]
     Database(#[source] Arc<DbErr>),
     #[error("the database took longer than {0:?} over a batch of deliveries")]
     Stalled(Duration),
     #[error("a batch of deliveries panicked")]
     Panicked,
-    #[error("the ledger of deliveries has ended")]
+    #[error("the task that claims and records deliveries has ended")]
     Ended,
 }
 
@@ -118,7 +118,7 @@ impl Report {
 #[derive(Clone, Debug)]
 pub struct Deliverer {
     clock: Clock,
-    ledger: Ledger,
+    claims: DeliveryClaims,
     client: Client,
     backoff: Backoff,
     sealing: Sealing,
@@ -127,7 +127,7 @@ pub struct Deliverer {
 }
 
 impl Deliverer {
-    /// Must be called within a Tokio runtime: the ledger works in two tasks of its own. `worker` names this process
+    /// Must be called within a Tokio runtime: the claims works in two tasks of its own. `worker` names this process
     /// in leases.
     #[must_use]
     pub fn new(config: &Config, db: &Database, clock: &Clock, worker: &str) -> Self {
@@ -146,7 +146,7 @@ impl Deliverer {
         let lease = lease.max(webhooks.timeout + TIME_TO_RECORD);
         Self {
             clock: clock.clone(),
-            ledger: Ledger::start(db, clock, worker, lease),
+            claims: DeliveryClaims::start(db, clock, worker, lease),
             client: Client::new(webhooks),
             backoff: Backoff::new(webhooks),
             sealing: webhooks.sealing.clone(),
@@ -161,7 +161,7 @@ impl Deliverer {
     /// # Errors
     /// [`DeliverError`] when the database did not answer; a receiver's faults are no errors but outcomes.
     pub async fn deliver(&self, id: DeliveryId) -> Result<Report, DeliverError> {
-        let claimed = match self.ledger.claim(id).await? {
+        let claimed = match self.claims.claim(id).await? {
             Claim::Taken(claimed) => claimed,
             Claim::Later(at) => return Ok(Report::untouched(Outcome::Later(at))),
             Claim::Nothing => return Ok(Report::untouched(Outcome::Nothing)),
@@ -306,9 +306,9 @@ impl Deliverer {
         &self,
         entry: Arc<Entry>,
         leased_until: Instant,
-    ) -> Result<ledger::Recorded, DeliverError> {
+    ) -> Result<claims::Recorded, DeliverError> {
         loop {
-            match self.ledger.record(Arc::clone(&entry)).await {
+            match self.claims.record(Arc::clone(&entry)).await {
                 Err(error)
                     if error.is_transient() && Instant::now() + RECORD_PAUSE < leased_until =>
                 {

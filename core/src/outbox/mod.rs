@@ -9,18 +9,16 @@
 //! of deliveries locks their events first, in the order of their ids, and changes both in one transaction; events
 //! before deliveries before endpoints is the order of locks everywhere.
 
-mod again;
 pub(crate) mod counters;
-mod forecast;
 mod health;
 mod payload;
 mod query;
+mod redelivery;
+mod replay_preview;
 mod retention;
 mod subscription;
 mod write;
 
-pub use again::{AgainError, Replay, redeliver, replay};
-pub use forecast::{FORECAST_LIMIT, Forecast, forecast};
 pub use health::{EndpointHealth, Failure, HEALTH_DELIVERIES, health};
 pub use payload::{
     BatchComplete, EventType, FileDeleted, FileExpiring, FileStored, UnknownEventType, WebhookTest,
@@ -29,6 +27,8 @@ pub use query::{
     ATTEMPTS_SHOWN, COUNT_LIMIT, Counts, DELIVERIES_SHOWN, DeliveryDetail, EventDetail,
     EventFilter, counts, counts_of, deliveries, deliveries_of, get, list,
 };
+pub use redelivery::{RedeliveryError, Replay, redeliver, replay};
+pub use replay_preview::{REPLAY_PREVIEW_LIMIT, ReplayPreview, preview_replay};
 pub use retention::forget;
 use subscription::Subscription;
 pub(crate) use write::write_all;

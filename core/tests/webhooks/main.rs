@@ -3,9 +3,9 @@
 
 mod support;
 
-mod again;
 mod answers;
 mod endpoints;
 mod events;
 mod leases;
+mod redelivery;
 mod requests;

@@ -8,7 +8,7 @@ use landfall_core::{
     db,
     files::{AcceptError, DeleteError, InvalidName, PiecesError},
     idempotency::KeepError,
-    outbox::{AgainError, WriteError},
+    outbox::{RedeliveryError, WriteError},
     page::InvalidCursor,
     staging::StagingError,
     storage::{NotAKey, StorageError},
@@ -259,13 +259,13 @@ impl From<WebhookError> for Problem {
     }
 }
 
-impl From<AgainError> for Problem {
-    fn from(error: AgainError) -> Self {
+impl From<RedeliveryError> for Problem {
+    fn from(error: RedeliveryError) -> Self {
         match error {
-            AgainError::NoSuchEvent => Self::not_found("event"),
-            AgainError::NoSuchEndpoint => Self::not_found("active webhook"),
-            AgainError::NotSubscribed => Self::new(Code::Conflict, error.to_string()),
-            AgainError::Database(error) => error.into(),
+            RedeliveryError::NoSuchEvent => Self::not_found("event"),
+            RedeliveryError::NoSuchEndpoint => Self::not_found("active webhook"),
+            RedeliveryError::NotSubscribed => Self::new(Code::Conflict, error.to_string()),
+            RedeliveryError::Database(error) => error.into(),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::dashboard::{
     state::Dashboard,
 };
 use entity::{EventId, WebhookId};
-use landfall_core::outbox::{self, AgainError};
+use landfall_core::outbox::{self, RedeliveryError};
 use poem::{Response, Result, handler, web::Path};
 use serde_json::json;
 use uuid::Uuid;
@@ -52,15 +52,15 @@ async fn redeliver(
     .await
 }
 
-impl From<AgainError> for Refusal {
-    fn from(error: AgainError) -> Self {
+impl From<RedeliveryError> for Refusal {
+    fn from(error: RedeliveryError) -> Self {
         match error {
-            AgainError::NoSuchEvent => Self::not_found("an event of this id"),
-            AgainError::NoSuchEndpoint => {
+            RedeliveryError::NoSuchEvent => Self::not_found("an event of this id"),
+            RedeliveryError::NoSuchEndpoint => {
                 Self::conflict("The endpoint is switched off or deleted; switch it on first.")
             }
-            AgainError::NotSubscribed => Self::conflict(sentence(&error)),
-            AgainError::Database(error) => error.into(),
+            RedeliveryError::NotSubscribed => Self::conflict(sentence(&error)),
+            RedeliveryError::Database(error) => error.into(),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::dashboard::{
 };
 use entity::{Timestamp, delivery::DeliveryStatus};
 use landfall_core::{
-    outbox::{self, AgainError, Replay},
+    outbox::{self, RedeliveryError, Replay},
     page::{MAX_LIMIT, PageRequest},
     webhooks,
 };
@@ -50,8 +50,8 @@ async fn replay(dashboard: &Dashboard, endpoint: entity::WebhookId) -> Result<u6
     match outbox::replay(&landfall.db, &landfall.clock, dispatch, endpoint, replay).await {
         Ok(count) => Ok(count),
         // Switched off or removed meanwhile.
-        Err(AgainError::NoSuchEndpoint) => Ok(0),
-        Err(AgainError::Database(error)) => Err(error.into()),
+        Err(RedeliveryError::NoSuchEndpoint) => Ok(0),
+        Err(RedeliveryError::Database(error)) => Err(error.into()),
         Err(error) => Err(Refusal::failed(error)),
     }
 }

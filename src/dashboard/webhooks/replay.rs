@@ -14,7 +14,7 @@ use crate::dashboard::{
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{WebhookId, delivery::DeliveryStatus};
 use landfall_core::{
-    outbox::{self, Forecast, Replay},
+    outbox::{self, Replay, ReplayPreview},
     webhooks::{self, Webhook},
 };
 use maud::{Markup, html};
@@ -70,33 +70,33 @@ pub(super) async fn ask(
         .await
         .map_err(Refusal::from)?;
     let replay = asked.replay(landfall.clock.now())?;
-    let forecast = forecast(&dashboard, webhook.id, replay).await?;
+    let preview = preview(&dashboard, webhook.id, replay).await?;
     let body = html! {
         div.title { h1 { "Replay to " (host_of(&webhook.url)) } a.button href={ "/webhooks/" (id) } { "Back" } }
         (panel("Which events", choose(&webhook, &asked, replay)))
-        (panel("How many", remedy(&webhook, &visitor, replay, forecast)))
+        (panel("How many", remedy(&webhook, &visitor, replay, preview)))
     };
     Ok(Page::new("Replay", Section::Webhooks, body).show(&visitor))
 }
 
 /// Those that failed are counted as they stand; the others, event by event.
-async fn forecast(
+async fn preview(
     dashboard: &Dashboard,
     id: WebhookId,
     replay: Replay,
-) -> Result<Forecast, Refusal> {
+) -> Result<ReplayPreview, Refusal> {
     let db = &dashboard.landfall().db;
     let all_failed = replay.status == Some(DeliveryStatus::Failed)
         && replay.since == DateTime::UNIX_EPOCH
         && replay.until.is_none();
     if all_failed {
         let count = outbox::counts_of(db, id).await?.failed;
-        return Ok(Forecast {
+        return Ok(ReplayPreview {
             count,
             at_least: count >= outbox::COUNT_LIMIT,
         });
     }
-    Ok(outbox::forecast(db, id, replay).await?)
+    Ok(outbox::preview_replay(db, id, replay).await?)
 }
 
 fn choose(webhook: &Webhook, asked: &Asked, replay: Replay) -> Markup {
@@ -117,8 +117,8 @@ fn choose(webhook: &Webhook, asked: &Asked, replay: Replay) -> Markup {
     }
 }
 
-fn remedy(webhook: &Webhook, visitor: &Visitor, replay: Replay, forecast: Forecast) -> Markup {
-    let more = if forecast.at_least { " or more" } else { "" };
+fn remedy(webhook: &Webhook, visitor: &Visitor, replay: Replay, preview: ReplayPreview) -> Markup {
+    let more = if preview.at_least { " or more" } else { "" };
     let status = match replay.status {
         Some(DeliveryStatus::Failed) => "failed",
         Some(DeliveryStatus::Delivered) => "delivered",
@@ -129,10 +129,10 @@ fn remedy(webhook: &Webhook, visitor: &Visitor, replay: Replay, forecast: Foreca
         div.stacked {
             @if !webhook.active {
                 p.wrong { "The endpoint is switched off: nothing is sent to it. Switch it on first." }
-            } @else if forecast.count == 0 {
+            } @else if preview.count == 0 {
                 p { "Nothing: no event of that time is to be sent to it again." }
             } @else {
-                p { strong { (plural(forecast.count, "delivery", "deliveries")) (more) } " will be sent, each with the webhook-id it always had"
+                p { strong { (plural(preview.count, "delivery", "deliveries")) (more) } " will be sent, each with the webhook-id it always had"
                     @if replay.since != DateTime::UNIX_EPOCH { ", of events since " (when(replay.since)) }
                     "." }
                 form method="post" {
@@ -140,7 +140,7 @@ fn remedy(webhook: &Webhook, visitor: &Visitor, replay: Replay, forecast: Foreca
                     input type="hidden" name="since" value=(exact(replay.since));
                     @if let Some(until) = replay.until { input type="hidden" name="until" value=(exact(until)); }
                     input type="hidden" name="status" value=(status);
-                    button.go type="submit" { "Send " (number(forecast.count)) (more) " again" }
+                    button.go type="submit" { "Send " (number(preview.count)) (more) " again" }
                 }
             }
         }

@@ -1,8 +1,8 @@
-//! How many deliveries a replay will make due: told before it is begun.
+//! How many deliveries a replay will make due, for the page that asks before it starts one.
 
 use super::{
     Replay, Subscription,
-    again::{is_spread, written_within},
+    redelivery::{is_spread, written_within},
 };
 use crate::db::Database;
 use entity::{
@@ -16,14 +16,14 @@ use sea_orm::{
 };
 
 /// Events looked at before the count says only that it is at least so many.
-pub const FORECAST_LIMIT: u64 = 5_000;
+pub const REPLAY_PREVIEW_LIMIT: u64 = 5_000;
 
 /// What a replay would do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Forecast {
+pub struct ReplayPreview {
     /// Deliveries that would become due.
     pub count: u64,
-    /// True when there are more events than [`FORECAST_LIMIT`], of which the oldest were counted.
+    /// True when there are more events than [`REPLAY_PREVIEW_LIMIT`], of which the oldest were counted.
     pub at_least: bool,
 }
 
@@ -31,14 +31,14 @@ pub struct Forecast {
 ///
 /// # Errors
 /// The database's.
-pub async fn forecast(
+pub async fn preview_replay(
     db: &Database,
     webhook: WebhookId,
     replay: Replay,
-) -> Result<Forecast, DbErr> {
+) -> Result<ReplayPreview, DbErr> {
     let active = Subscription::all(db.read()).await?;
     let Some(endpoint) = active.into_iter().find(|one| one.webhook_id == webhook) else {
-        return Ok(Forecast::default());
+        return Ok(ReplayPreview::default());
     };
     let due = |status: Option<DeliveryStatus>, event_type: &str| match status {
         Some(DeliveryStatus::Pending) => false,
@@ -54,10 +54,10 @@ pub async fn forecast(
     let beyond = written_within(replay)
         .select_only()
         .column(outbox_event::Column::Id)
-        .offset(FORECAST_LIMIT)
+        .offset(REPLAY_PREVIEW_LIMIT)
         .limit(1);
     let beyond: Option<EventId> = beyond.into_tuple().one(db.read()).await?;
-    Ok(Forecast {
+    Ok(ReplayPreview {
         count,
         at_least: beyond.is_some(),
     })
@@ -83,7 +83,7 @@ async fn kinds(
         .select_only()
         .column(outbox_event::Column::EventType)
         .expr_as(Expr::from(SubQueryStatement::from(delivery)), "status")
-        .limit(FORECAST_LIMIT)
+        .limit(REPLAY_PREVIEW_LIMIT)
         .into_query();
     let counting = Query::select()
         .columns(["status", "event_type"])

@@ -1,4 +1,4 @@
-//! Announcing again: redelivery of one event, replay of many.
+//! Redelivery of one event, replay of many.
 //!
 //! What was delivered or given up becomes pending with a fresh round of attempts; what was never announced to an
 //! endpoint that wants it now gets a delivery. The receiver sees the same `webhook-id` as before.
@@ -19,21 +19,26 @@ use entity::{
     outbox_event,
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, Select,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
     sea_query::{Expr, ExprTrait, LockType},
 };
 use std::collections::{HashMap, HashSet};
 
-/// Events of a replay in one transaction.
+/// Events, or deliveries, a replay looks at in one transaction.
 const PAGE: u64 = 500;
 
-/// Where a page of a replay ended: events are taken in the order they were written.
-type Place = (Timestamp, EventId);
+/// Where a page of a replay ended.
+#[derive(Clone, Copy, Debug)]
+enum Cursor {
+    /// Events are taken in the order they were written.
+    Event(Timestamp, EventId),
+    /// Failed deliveries are taken in the order of their ids: there are few of them among all.
+    Delivery(DeliveryId),
+}
 
 /// Why nothing was made due.
 #[derive(Debug, thiserror::Error)]
-pub enum AgainError {
+pub enum RedeliveryError {
     #[error("there is no such event")]
     NoSuchEvent,
     #[error("there is no such active webhook endpoint")]
@@ -61,13 +66,13 @@ pub struct Replay {
 /// a retry is due at once. Returns the event as it is then, and what to dispatch.
 ///
 /// # Errors
-/// [`AgainError`]; nothing is changed then.
+/// [`RedeliveryError`]; nothing is changed then.
 pub async fn redeliver(
     db: &Database,
     clock: &Clock,
     event: EventId,
     only: Option<WebhookId>,
-) -> Result<(outbox_event::Model, Vec<DueDelivery>), AgainError> {
+) -> Result<(outbox_event::Model, Vec<DueDelivery>), RedeliveryError> {
     let now = clock.now();
     db.write(move |transaction| Box::pin(redeliver_one(transaction, now, event, only)))
         .await
@@ -78,14 +83,14 @@ async fn redeliver_one(
     now: Timestamp,
     id: EventId,
     only: Option<WebhookId>,
-) -> Result<(outbox_event::Model, Vec<DueDelivery>), AgainError> {
+) -> Result<(outbox_event::Model, Vec<DueDelivery>), RedeliveryError> {
     counters::lock(transaction, [id]).await?;
     let event = find_event(transaction, id).await?;
     let mut active = Subscription::all(transaction).await?;
     if let Some(only) = only {
         active.retain(|one| one.webhook_id == only);
         if active.is_empty() {
-            return Err(AgainError::NoSuchEndpoint);
+            return Err(RedeliveryError::NoSuchEndpoint);
         }
     }
     let targets = active.iter().map(|one| one.webhook_id).collect();
@@ -98,7 +103,7 @@ async fn redeliver_one(
         .map(|one| one.webhook_id)
         .collect();
     if only.is_some() && rows.is_empty() && missing.is_empty() {
-        return Err(AgainError::NotSubscribed);
+        return Err(RedeliveryError::NotSubscribed);
     }
     let ready = rows
         .into_iter()
@@ -111,11 +116,11 @@ async fn redeliver_one(
 async fn find_event(
     transaction: &impl ConnectionTrait,
     id: EventId,
-) -> Result<outbox_event::Model, AgainError> {
+) -> Result<outbox_event::Model, RedeliveryError> {
     outbox_event::Entity::find_by_id(id)
         .one(transaction)
         .await?
-        .ok_or(AgainError::NoSuchEvent)
+        .ok_or(RedeliveryError::NoSuchEvent)
 }
 
 /// A test is for the endpoint it was asked for.
@@ -132,14 +137,14 @@ fn is_leased(row: &delivery::Model, now: Timestamp) -> bool {
 /// started again.
 ///
 /// # Errors
-/// [`AgainError`]; pages before stay.
+/// [`RedeliveryError`]; pages before stay.
 pub async fn replay(
     db: &Database,
     clock: &Clock,
     dispatch: &dyn Dispatch,
     webhook: WebhookId,
     replay: Replay,
-) -> Result<u64, AgainError> {
+) -> Result<u64, RedeliveryError> {
     // What is written from now on is announced anyhow; without an end a busy outbox would never be replayed.
     let until = replay
         .until
@@ -168,22 +173,24 @@ pub async fn replay(
     }
 }
 
-/// Returns what became due, and the last event of the page unless it is the last page.
+/// Returns what became due, and where the page ended unless it is the last page.
 async fn replay_page(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
     webhook: WebhookId,
     replay: Replay,
-    after: Option<Place>,
-) -> Result<(Vec<DueDelivery>, Option<Place>), AgainError> {
+    after: Option<Cursor>,
+) -> Result<(Vec<DueDelivery>, Option<Cursor>), RedeliveryError> {
     let endpoint = Subscription::all(transaction)
         .await?
         .into_iter()
         .find(|one| one.webhook_id == webhook)
-        .ok_or(AgainError::NoSuchEndpoint)?;
-    let events = events_of(transaction, webhook, replay, after).await?;
-    let full = u64::try_from(events.len()).unwrap_or(u64::MAX) >= PAGE;
-    let last = events.last().map(|(id, _, at)| (*at, *id)).filter(|_| full);
+        .ok_or(RedeliveryError::NoSuchEndpoint)?;
+    let (events, last) = match replay.status {
+        Some(DeliveryStatus::Pending) => return Ok((Vec::new(), None)),
+        Some(DeliveryStatus::Failed) => failed_page(transaction, webhook, replay, after).await?,
+        Some(DeliveryStatus::Delivered) | None => event_page(transaction, replay, after).await?,
+    };
     let ids = counters::lock(transaction, events.iter().map(|(id, ..)| *id)).await?;
     let there: HashSet<EventId> = ids.iter().copied().collect();
     let rows = lock_deliveries(transaction, &ids, vec![webhook]).await?;
@@ -202,28 +209,57 @@ async fn replay_page(
     Ok((make_due(transaction, now, ready, missing).await?, last))
 }
 
-async fn events_of(
+type EventRow = (EventId, String, Timestamp);
+
+async fn event_page(
     transaction: &impl ConnectionTrait,
-    webhook: WebhookId,
     replay: Replay,
-    after: Option<Place>,
-) -> Result<Vec<(EventId, String, Timestamp)>, DbErr> {
+    after: Option<Cursor>,
+) -> Result<(Vec<EventRow>, Option<Cursor>), DbErr> {
     let mut select = written_within(replay).limit(PAGE);
-    if let Some(status) = replay.status {
-        let with_delivery = delivery::Entity::find()
-            .select_only()
-            .column(delivery::Column::EventId)
-            .filter(delivery::Column::WebhookId.eq(webhook))
-            .filter(delivery::Column::Status.eq(status))
-            .into_query();
-        select = select.filter(outbox_event::Column::Id.in_subquery(with_delivery));
-    }
-    if let Some((at, id)) = after {
+    if let Some(Cursor::Event(at, id)) = after {
         let columns = [outbox_event::Column::CreatedAt, outbox_event::Column::Id];
         let place = columns.map(|column| Expr::col((outbox_event::Entity, column)));
         select = select.filter(Expr::tuple(place).gt(Expr::tuple([Expr::val(at), Expr::val(id)])));
     }
-    select.into_tuple().all(transaction).await
+    let events: Vec<EventRow> = select.into_tuple().all(transaction).await?;
+    let last = events.last().map(|(id, _, at)| Cursor::Event(*at, *id));
+    let last = last.filter(|_| is_full(events.len()));
+    Ok((events, last))
+}
+
+/// The events of one page of failed deliveries, as far as they were written within the replay. One pass over the index
+/// of the endpoint's failed deliveries, however many others it has.
+async fn failed_page(
+    transaction: &impl ConnectionTrait,
+    webhook: WebhookId,
+    replay: Replay,
+    after: Option<Cursor>,
+) -> Result<(Vec<EventRow>, Option<Cursor>), DbErr> {
+    let mut select = delivery::Entity::find()
+        .select_only()
+        .column(delivery::Column::Id)
+        .column(delivery::Column::EventId)
+        .filter(delivery::Column::WebhookId.eq(webhook))
+        .filter(delivery::Column::Status.eq(DeliveryStatus::Failed))
+        .order_by_asc(delivery::Column::Id)
+        .limit(PAGE);
+    if let Some(Cursor::Delivery(id)) = after {
+        select = select.filter(delivery::Column::Id.gt(id));
+    }
+    let failed: Vec<(DeliveryId, EventId)> = select.into_tuple().all(transaction).await?;
+    let last = failed.last().map(|(id, _)| Cursor::Delivery(*id));
+    let last = last.filter(|_| is_full(failed.len()));
+    let events = written_within(replay)
+        .filter(outbox_event::Column::Id.is_in(failed.into_iter().map(|(_, event)| event)))
+        .into_tuple()
+        .all(transaction)
+        .await?;
+    Ok((events, last))
+}
+
+fn is_full(rows: usize) -> bool {
+    u64::try_from(rows).unwrap_or(u64::MAX) >= PAGE
 }
 
 /// The events of a replay, in the order they were written.

@@ -1,4 +1,4 @@
-//! The ledger of deliveries: who may attempt one, and what came of it.
+//! Claims on deliveries: which worker may attempt one, and what came of it.
 //!
 //! Many tasks claim and record at once; each kind is gathered into batches of up to 128 that are one transaction
 //! each. A claim is a lease with an owner of its own, and only that owner records: whoever slept through the lease
@@ -46,12 +46,12 @@ pub(super) struct Entry {
 
 /// Claims and records, in batches; cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Ledger {
+pub(super) struct DeliveryClaims {
     claims: Combiner<DeliveryId, Claim, DbErr>,
     entries: Combiner<Entry, Recorded, DbErr>,
 }
 
-impl Ledger {
+impl DeliveryClaims {
     /// Starts two tasks, which end with the last clone.
     pub(super) fn start(db: &Database, clock: &Clock, worker: &str, lease: Duration) -> Self {
         let (claim_db, claim_clock) = (db.clone(), clock.clone());

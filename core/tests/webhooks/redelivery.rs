@@ -6,7 +6,7 @@ use entity::{EventId, WebhookId, delivery::DeliveryStatus, outbox_event::EventSt
 use futures::future::join_all;
 use landfall_core::{
     deliver::Outcome,
-    outbox::{self, AgainError, Replay},
+    outbox::{self, RedeliveryError, Replay},
     webhooks::{self, WebhookPatch},
 };
 use landfall_test_servers::Behaviour;
@@ -19,6 +19,7 @@ over_both_databases!(
     redelivery_to_one_endpoint_leaves_the_others_alone,
     redelivery_of_what_is_not_there_is_refused,
     replay_reaches_everything_in_pages,
+    replay_of_failed_deliveries_takes_every_page_once,
     replay_keeps_to_its_status_and_its_time,
 );
 
@@ -62,7 +63,7 @@ async fn redelivery_reaches_endpoints_that_want_it_now(place: Place) {
     assert_eq!(due[0].webhook_id, webhook.id);
     assert_eq!(place.deliver(due[0].id).await.outcome, Outcome::Delivered);
     let unwanted = outbox::redeliver(&place.db, &place.clock, event, Some(other.id)).await;
-    assert!(matches!(unwanted, Err(AgainError::NotSubscribed)));
+    assert!(matches!(unwanted, Err(RedeliveryError::NotSubscribed)));
     let (test, due) = webhooks::test(&place.db, &place.clock, webhook.id)
         .await
         .unwrap();
@@ -108,10 +109,10 @@ async fn redelivery_of_what_is_not_there_is_refused(place: Place) {
     let again = async |event, only| outbox::redeliver(&place.db, &place.clock, event, only).await;
     assert!(matches!(
         again(EventId::generate(), None).await,
-        Err(AgainError::NoSuchEvent)
+        Err(RedeliveryError::NoSuchEvent)
     ));
     let nobody = again(written.event_id, Some(WebhookId::generate())).await;
-    assert!(matches!(nobody, Err(AgainError::NoSuchEndpoint)));
+    assert!(matches!(nobody, Err(RedeliveryError::NoSuchEndpoint)));
     let patch = WebhookPatch {
         active: Some(false),
         ..Default::default()
@@ -120,7 +121,7 @@ async fn redelivery_of_what_is_not_there_is_refused(place: Place) {
         .await
         .unwrap();
     let off = again(written.event_id, Some(webhook.id)).await;
-    assert!(matches!(off, Err(AgainError::NoSuchEndpoint)));
+    assert!(matches!(off, Err(RedeliveryError::NoSuchEndpoint)));
 }
 
 async fn replay_reaches_everything_in_pages(place: Place) {
@@ -160,7 +161,43 @@ async fn replay_reaches_everything_in_pages(place: Place) {
     place.assert_counters_exact().await;
     assert_eq!(outbox::counts(&place.db).await.unwrap().pending, 0);
     let nobody = outbox::replay(&place.db, &place.clock, &told, WebhookId::generate(), all).await;
-    assert!(matches!(nobody, Err(AgainError::NoSuchEndpoint)));
+    assert!(matches!(nobody, Err(RedeliveryError::NoSuchEndpoint)));
+}
+
+async fn replay_of_failed_deliveries_takes_every_page_once(mut place: Place) {
+    place.config.max_attempts = 1;
+    let (webhook, _) = place.endpoint("/", &["file.stored"]).await;
+    place.receiver.set("/", Behaviour::status(500));
+    let deliverer = place.deliverer("one");
+    let fail = async |events: usize| {
+        let written = join_all((0..events).map(|_| place.stored())).await;
+        let due = written.iter().flat_map(|written| &written.due);
+        let failed = join_all(due.map(|due| deliverer.deliver(due.id))).await;
+        let is_failed = |outcome| outcome == Outcome::Failed;
+        assert!(failed.iter().all(|report| {
+            report
+                .as_ref()
+                .is_ok_and(|report| is_failed(report.outcome))
+        }));
+    };
+    fail(600).await;
+    place.clock.advance(Duration::from_secs(60));
+    let since = place.clock.now();
+    fail(650).await;
+    let failed = Replay {
+        since,
+        until: None,
+        status: Some(DeliveryStatus::Failed),
+    };
+    let told = Told::default();
+    let replay = async || {
+        outbox::replay(&place.db, &place.clock, &told, webhook.id, failed)
+            .await
+            .unwrap()
+    };
+    assert_eq!((replay().await, told.deliveries().len()), (650, 650));
+    assert_eq!(replay().await, 0, "they are under way");
+    place.assert_counters_exact().await;
 }
 
 async fn replay_keeps_to_its_status_and_its_time(mut place: Place) {

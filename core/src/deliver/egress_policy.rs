@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// An address a webhook must not reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{address} is {kind}, and webhooks.allow_networks does not allow it")]
-pub struct Forbidden {
+pub struct ForbiddenAddress {
     pub address: IpAddr,
     /// What it is instead of public, with its article.
     pub kind: &'static str,
@@ -18,11 +18,11 @@ pub struct Forbidden {
 
 /// Judges addresses.
 #[derive(Clone, Debug, Default)]
-pub struct Guard {
+pub struct EgressPolicy {
     allowed: Vec<IpNet>,
 }
 
-impl Guard {
+impl EgressPolicy {
     /// Allows these networks beside the public internet.
     #[must_use]
     pub fn new(allowed: &[IpNet]) -> Self {
@@ -35,8 +35,8 @@ impl Guard {
     /// is judged by what it carries.
     ///
     /// # Errors
-    /// [`Forbidden`], saying what it is.
-    pub fn vet(&self, address: IpAddr) -> Result<(), Forbidden> {
+    /// [`ForbiddenAddress`], saying what it is.
+    pub fn vet(&self, address: IpAddr) -> Result<(), ForbiddenAddress> {
         let carried = match address {
             IpAddr::V4(v4) => Some(v4),
             IpAddr::V6(v6) => carried_v4(v6),
@@ -49,7 +49,7 @@ impl Guard {
             (IpAddr::V6(v6), None) => v6_kind(v6),
             (IpAddr::V4(v4), None) => v4_kind(v4),
         };
-        kind.map_or(Ok(()), |kind| Err(Forbidden { address, kind }))
+        kind.map_or(Ok(()), |kind| Err(ForbiddenAddress { address, kind }))
     }
 
     fn allows(&self, address: IpAddr) -> bool {
@@ -120,13 +120,13 @@ fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
 mod tests {
     use super::*;
 
-    fn refused(guard: &Guard, text: &str) -> bool {
-        guard.vet(text.parse().unwrap()).is_err()
+    fn refused(policy: &EgressPolicy, text: &str) -> bool {
+        policy.vet(text.parse().unwrap()).is_err()
     }
 
     #[test]
     fn everything_but_the_public_internet_is_refused() {
-        let guard = Guard::default();
+        let policy = EgressPolicy::default();
         for address in [
             "0.0.0.0",
             "0.1.2.3",
@@ -177,13 +177,13 @@ mod tests {
             "2002:7f00:1::",
             "2002:a9fe:a9fe::1",
         ] {
-            assert!(refused(&guard, address), "{address}");
+            assert!(refused(&policy, address), "{address}");
         }
     }
 
     #[test]
     fn public_addresses_are_reached() {
-        let guard = Guard::default();
+        let policy = EgressPolicy::default();
         for address in [
             "1.1.1.1",
             "8.8.8.8",
@@ -201,26 +201,26 @@ mod tests {
             "64:ff9b::8.8.8.8",
             "2002:808:808::1",
         ] {
-            assert!(!refused(&guard, address), "{address}");
+            assert!(!refused(&policy, address), "{address}");
         }
     }
 
     #[test]
     fn allowed_networks_are_reached_and_their_neighbours_are_not() {
         let networks = ["127.0.0.0/8", "10.1.0.0/16", "fd00:1::/32"];
-        let guard = Guard::new(&networks.map(|network| network.parse().unwrap()));
+        let policy = EgressPolicy::new(&networks.map(|network| network.parse().unwrap()));
         for address in ["127.0.0.1", "10.1.2.3", "fd00:1::5", "::ffff:10.1.2.3"] {
-            assert!(!refused(&guard, address), "{address}");
+            assert!(!refused(&policy, address), "{address}");
         }
         for address in ["10.2.0.1", "::1", "fd00:2::5", "169.254.169.254"] {
-            assert!(refused(&guard, address), "{address}");
+            assert!(refused(&policy, address), "{address}");
         }
     }
 
     /// However it is written in a URL, it is the same address once it is parsed (WHATWG URL, «host parsing»).
     #[test]
     fn other_spellings_of_an_address_are_the_address() {
-        let guard = Guard::default();
+        let policy = EgressPolicy::default();
         for host in [
             "2130706433",
             "0x7f000001",
@@ -241,13 +241,13 @@ mod tests {
                 url::Host::Ipv6(v6) => IpAddr::V6(v6),
                 url::Host::Domain(name) => panic!("{host} became the name {name}"),
             };
-            assert!(guard.vet(address).is_err(), "{host}");
+            assert!(policy.vet(address).is_err(), "{host}");
         }
     }
 
     #[test]
     fn refusal_says_what_the_address_is() {
-        let error = Guard::default()
+        let error = EgressPolicy::default()
             .vet("169.254.169.254".parse().unwrap())
             .unwrap_err();
         assert_eq!(
