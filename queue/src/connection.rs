@@ -9,23 +9,21 @@ use std::{
 };
 
 use futures::Stream;
-use redis::{
-    Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, Pipeline, RedisFuture,
-    ScriptInvocation, ServerErrorKind, Value,
-    aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig},
-    cluster::ClusterClient,
-    cluster_async::ClusterConnection,
-};
+use redis::{Cmd, ErrorKind, FromRedisValue, ScriptInvocation, ServerErrorKind, Value};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::TaskTracker;
 
-use crate::{QueueError, subscription};
+use crate::{
+    QueueError,
+    keys::Keys,
+    subscription,
+    target::{Connection, Target},
+};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One installation's Redis (or Valkey, or cluster): a URL and a key prefix.
 ///
@@ -46,15 +44,6 @@ struct Inner {
     ended: std::sync::Mutex<Vec<TaskTracker>>,
 }
 
-enum Target {
-    Single(Box<Client>),
-    Cluster {
-        client: Box<ClusterClient>,
-        /// Messages published on any node reach the subscribers of every node.
-        nodes: Vec<Client>,
-    },
-}
-
 /// The connection that is open, if one is, and how many there were before it.
 #[derive(Default)]
 struct Link {
@@ -70,21 +59,15 @@ impl std::fmt::Debug for Link {
     }
 }
 
-impl std::fmt::Debug for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A URL may hold a password.
-        f.write_str(match self {
-            Self::Single(_) => "Single",
-            Self::Cluster { .. } => "Cluster",
-        })
-    }
-}
-
 impl Redis {
     /// Prepares a connection; nothing is opened yet.
     ///
-    /// `url` is `redis://`, `rediss://`, `unix://PATH`, `redis+unix://PATH`, or
-    /// `redis-cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT` (`rediss-cluster://` with TLS).
+    /// `url` is `redis://`, `rediss://`, `unix://PATH`, `redis+unix://PATH`,
+    /// `redis-cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT` (`rediss-cluster://` with TLS), or
+    /// `redis-sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER[/DATABASE]` (`rediss-sentinel://`), where the
+    /// addresses are those of the Sentinels. With TLS the server's certificate is checked against the system's
+    /// store, or against the file that `SSL_CERT_FILE` names.
+    ///
     /// `prefix` is 1 to 64 bytes without braces or control characters.
     ///
     /// # Errors
@@ -129,30 +112,32 @@ impl Redis {
         const FIELD: &str = "used_memory:";
         let script = redis::Script::new("return redis.call('INFO', 'memory')");
         let mut script = script.prepare_invoke();
-        script.key(&self.inner.prefix);
+        script.key(Keys::registry(self.prefix()).base);
         let info: String = self.call(&script).await?;
         let bytes = info.lines().find_map(|line| line.strip_prefix(FIELD));
         Ok(bytes.and_then(|n| n.trim().parse().ok()).unwrap_or(0))
     }
 
-    /// Publishes a message. Subscribers that are not connected miss it; after a broken connection
+    /// Publishes a message on `prefix:channel`. Subscribers that are not connected miss it; after a broken connection
     /// it may arrive twice.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
     pub async fn publish(&self, channel: &str, message: &str) -> Result<(), QueueError> {
         let mut command = redis::cmd("PUBLISH");
-        command.arg(channel).arg(message);
+        command
+            .arg(Keys::channel(self.prefix(), channel))
+            .arg(message);
         self.command(&command).await
     }
 
-    /// The messages of one channel, on a connection of its own that is opened again after a loss,
+    /// The messages published on one channel, on a connection of its own that is opened again after a loss,
     /// for ever. Messages published meanwhile are missed. Ends when dropped.
     pub fn subscribe(
         &self,
         channel: &str,
     ) -> impl Stream<Item = String> + Send + Unpin + 'static + use<> {
-        subscription::messages(self.clone(), channel.to_owned())
+        subscription::messages(self.clone(), Keys::channel(self.prefix(), channel))
     }
 
     /// Waits until the workers that have ended have told Redis so, at most `limit`.
@@ -180,12 +165,8 @@ impl Redis {
         ended.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client for a subscription; `turn` walks through the nodes of a cluster.
-    pub(crate) fn client(&self, turn: usize) -> Option<&Client> {
-        match &self.inner.target {
-            Target::Single(client) => Some(client),
-            Target::Cluster { nodes, .. } => nodes.get(turn.checked_rem(nodes.len())?),
-        }
+    pub(crate) fn target(&self) -> &Target {
+        &self.inner.target
     }
 
     pub(crate) async fn command<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, QueueError> {
@@ -203,7 +184,9 @@ impl Redis {
     /// Every command and script here can be repeated without harm.
     async fn twice<T: FromRedisValue>(&self, request: Request<'_>) -> Result<T, QueueError> {
         match self.once(request).await {
-            Err(QueueError::Redis(error)) if error.is_connection_dropped() => {
+            Err(QueueError::Redis(error))
+                if error.is_connection_dropped() || is_read_only(&error) =>
+            {
                 self.once(request).await
             }
             result => result,
@@ -238,7 +221,9 @@ impl Redis {
         let hopeless = match error {
             QueueError::Timeout(_) => true,
             QueueError::Redis(error) => {
-                error.is_timeout() || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+                error.is_timeout()
+                    || is_read_only(error)
+                    || error.is_io_error() && !self.inner.target.reconnects()
             }
             _ => false,
         };
@@ -277,95 +262,13 @@ impl Redis {
     }
 }
 
-impl Target {
-    async fn connect(&self) -> redis::RedisResult<Connection> {
-        match self {
-            Self::Single(client) => {
-                let config = ConnectionManagerConfig::new()
-                    .set_number_of_retries(1)
-                    .set_min_delay(Duration::from_millis(20))
-                    .set_max_delay(Duration::from_millis(200))
-                    .set_connection_timeout(Some(CONNECT_TIMEOUT))
-                    .set_response_timeout(Some(COMMAND_TIMEOUT));
-                let client = Client::clone(client);
-                ConnectionManager::new_lazy_with_config(client, config).map(Connection::Single)
-            }
-            Self::Cluster { client, .. } => {
-                client.get_async_connection().await.map(Connection::Cluster)
-            }
-        }
-    }
-
-    fn parse(url: &str) -> redis::RedisResult<Self> {
-        let cluster = [
-            ("redis-cluster://", "redis"),
-            ("rediss-cluster://", "rediss"),
-        ]
-        .into_iter()
-        .find_map(|(start, scheme)| Some((url.strip_prefix(start)?, scheme)));
-        let Some((rest, scheme)) = cluster else {
-            let client = Client::open(url)?;
-            return Ok(Self::Single(Box::new(client)));
-        };
-        let (login, hosts) = rest.rsplit_once('@').map_or(("", rest), |(l, h)| (l, h));
-        let at = if login.is_empty() { "" } else { "@" };
-        let nodes = hosts
-            .trim_end_matches('/')
-            .split(',')
-            .map(|host| format!("{scheme}://{login}{at}{host}").into_connection_info())
-            .collect::<Result<Vec<_>, _>>()?;
-        let client = ClusterClient::builder(nodes.clone())
-            .connection_timeout(CONNECT_TIMEOUT)
-            .response_timeout(COMMAND_TIMEOUT)
-            .retries(3)
-            .build()?;
-        let nodes = nodes
-            .into_iter()
-            .map(Client::open)
-            .collect::<Result<_, _>>()?;
-        Ok(Self::Cluster {
-            client: Box::new(client),
-            nodes,
-        })
-    }
+/// The server was the master once.
+fn is_read_only(error: &redis::RedisError) -> bool {
+    error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
 }
 
 #[derive(Clone, Copy)]
 enum Request<'a> {
     Command(&'a Cmd),
     Script(&'a ScriptInvocation<'a>),
-}
-
-#[derive(Clone)]
-enum Connection {
-    Single(ConnectionManager),
-    Cluster(ClusterConnection),
-}
-
-impl ConnectionLike for Connection {
-    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        match self {
-            Self::Single(manager) => manager.req_packed_command(cmd),
-            Self::Cluster(cluster) => cluster.req_packed_command(cmd),
-        }
-    }
-
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        pipeline: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match self {
-            Self::Single(manager) => manager.req_packed_commands(pipeline, offset, count),
-            Self::Cluster(cluster) => cluster.req_packed_commands(pipeline, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match self {
-            Self::Single(manager) => manager.get_db(),
-            Self::Cluster(cluster) => cluster.get_db(),
-        }
-    }
 }

@@ -5,8 +5,8 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// The URL is not one of `redis://`, `rediss://`, `unix://`, `redis+unix://`,
-    /// `redis-cluster://` or `rediss-cluster://`.
+    /// The URL is not one of `redis://`, `rediss://`, `unix://`, `redis+unix://`, `redis-cluster://`,
+    /// `rediss-cluster://`, `redis-sentinel://` or `rediss-sentinel://`.
     #[error("the Redis URL cannot be used")]
     Url(#[source] redis::RedisError),
 
@@ -33,4 +33,12 @@ pub enum QueueError {
     /// A group key is empty, longer than 256 bytes, or holds control characters.
     #[error("a group key must be 1 to 256 bytes without control characters")]
     InvalidGroup,
+}
+
+impl QueueError {
+    /// Whether Redis refused the command because the user may not send it (`NOPERM`).
+    #[must_use]
+    pub fn is_permission(&self) -> bool {
+        matches!(self, Self::Redis(error) if error.code() == Some("NOPERM"))
+    }
 }

@@ -1,7 +1,7 @@
 //! What an inspector sees.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -144,6 +144,23 @@ impl MemoryUse {
     }
 }
 
+/// The eviction policies in the answer of one node or several to `INFO memory`.
+pub(crate) fn eviction_policies(reply: &redis::Value) -> BTreeSet<String> {
+    match reply {
+        redis::Value::Map(nodes) => nodes
+            .iter()
+            .flat_map(|(_, node)| eviction_policies(node))
+            .collect(),
+        reply => {
+            let text = String::from_redis_value_ref(reply).unwrap_or_default();
+            let policies = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("maxmemory_policy:"));
+            policies.map(|policy| policy.trim().to_owned()).collect()
+        }
+    }
+}
+
 /// A worker as it described itself with its last beat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WorkerInfo {
@@ -155,12 +172,22 @@ pub struct WorkerInfo {
     pub queues: Vec<String>,
     /// How many jobs it runs at once.
     pub concurrency: usize,
-    /// The jobs it held at its last beat, at most 256.
+    /// The jobs it held at its last heartbeat, at most 1,024.
     pub running: Vec<RunningJob>,
+    /// How many of them hold a slow slot, and none of the concurrency.
+    pub slow: usize,
     /// When it started, by its own clock.
     pub started_at: SystemTime,
     /// When it last said that it lives, by the clock of Redis.
     pub last_beat: SystemTime,
+}
+
+impl WorkerInfo {
+    /// How many jobs of its concurrency it runs.
+    #[must_use]
+    pub fn busy(&self) -> usize {
+        self.running.len().saturating_sub(self.slow)
+    }
 }
 
 /// A job in the hands of a worker.

@@ -1,7 +1,10 @@
 //! Looking at queues and repairing them by hand. Every call is of constant cost or works on one
 //! bounded page.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use redis::FromRedisValue;
 use serde::Deserialize;
@@ -10,7 +13,8 @@ use serde_json::Value;
 use crate::{
     QueueError, Redis,
     inspection::{
-        JobInfo, JobState, MemoryUse, MinuteCount, QueueStats, RunningJob, WorkerInfo, time,
+        JobInfo, JobState, MemoryUse, MinuteCount, QueueStats, RunningJob, WorkerInfo,
+        eviction_policies, time,
     },
     keys::Keys,
     scripts,
@@ -111,15 +115,33 @@ impl Inspector {
             .collect())
     }
 
-    /// How much memory Redis uses, and how much it may: of all nodes of a cluster.
+    /// How much memory Redis uses, and how much it may: of all nodes of a cluster. Zeros when the user may not ask.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
     pub async fn memory(&self) -> Result<MemoryUse, QueueError> {
         let mut command = redis::cmd("INFO");
         command.arg("memory");
-        let reply: redis::Value = self.redis.command(&command).await?;
-        Ok(MemoryUse::read(&reply))
+        match self.redis.command::<redis::Value>(&command).await {
+            Ok(reply) => Ok(MemoryUse::read(&reply)),
+            Err(error) if error.is_permission() => Ok(MemoryUse::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What Redis does when its memory is full: `noeviction` unless it may lose jobs then. Of a cluster, what its nodes
+    /// do. Empty when the user may not ask.
+    ///
+    /// # Errors
+    /// [`QueueError::Redis`] or [`QueueError::Timeout`].
+    pub async fn eviction_policies(&self) -> Result<BTreeSet<String>, QueueError> {
+        let mut info = redis::cmd("INFO");
+        info.arg("memory");
+        match self.redis.command::<redis::Value>(&info).await {
+            Ok(reply) => Ok(eviction_policies(&reply)),
+            Err(error) if error.is_permission() => Ok(BTreeSet::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// One job, or `None` if it is unknown: never pushed, trimmed, deleted or lost.
@@ -265,6 +287,7 @@ struct About {
     concurrency: usize,
     started_at: u64,
     running: Vec<AboutJob>,
+    slow: usize,
 }
 
 #[derive(Deserialize)]
@@ -286,6 +309,7 @@ fn worker(beat: u64, about: &str) -> Option<WorkerInfo> {
         queues: about.queues,
         concurrency: about.concurrency,
         running: running.collect(),
+        slow: about.slow,
         started_at: at(about.started_at),
         last_beat: at(beat),
     })

@@ -1,30 +1,33 @@
-//! Names of keys. One queue's keys share the hash tag `{prefix:queue}`, so they live in one slot
-//! of a Redis Cluster and a script may use them all; the registry has a tag of its own.
+//! Names of keys. Every key begins with the prefix, so that an ACL can grant `~prefix*`; one queue's keys share the
+//! hash tag `{queue}` after it, so they live in one slot of a Redis Cluster and a script may use them all. The
+//! registry has a tag of its own.
 //!
-//! | key after the tag | type | holds | who writes it |
+//! | key after `prefix:{queue}` | type | holds | written by |
 //! | --- | --- | --- | --- |
-//! | `:job:<id>` | hash | `state group tries max crashes born due began ended owner error again trace` | every script |
-//! | `:args` | hash | id → arguments as JSON | push; removed with the job |
+//! | `:job:<id>` | hash | `state group args tries max crashes born due began ended owner error again trace` | every script |
+//! | `:ids` | set | every id, for the walk that repairs the indexes below | push, maintenance |
 //! | `:lane:<group>` | sorted set | ready ids of one group in order; `:lane:` has those without group | push, promotion, release |
 //! | `:grouped` | sorted set | ready ids of all groups, for counts, ages and pages | with the lanes |
-//! | `:ring` | sorted set | groups that may have a job to start, in the order of their turns | whoever makes a job ready or gives a slot back |
-//! | `:slots` | hash | group → jobs running | fetch; given back by ack, reclaim, delete |
-//! | `:limits` | hash | group → limit set at run time | `set_group_limit` |
+//! | `:ring`, `:slow_ring` | sorted set | groups that may have a job to start, in the order of their turns | with the lanes; when a slot is released |
+//! | `:slow` | sorted set | slow groups by the time they were last seen slow; forgotten after ten minutes | fetch, ack |
+//! | `:slots:<group>` | sorted set | running ids of the group by their start | fetch, renewal; released by ack, reclaim, delete |
+//! | `:limits` | hash | group → limit set at run time | `set_group_limit`, `set_group_limits` |
 //! | `:scheduled` | sorted set | id by due time | push, ack |
-//! | `:lease` | sorted set | id of a running job by the end of its lease | fetch, renewal |
+//! | `:lease` | sorted set | group, newline, id of a running job by the end of its lease | fetch, renewal |
 //! | `:done`, `:dead` | sorted set | id by end time; trimmed to the settings | ack |
-//! | `:meta` | hash | `order done failed paused tended grace` | every script |
+//! | `:meta` | hash | `order done failed paused tended grace walk walked` | every script |
 //! | `:hour:<n>` | hash | `<minute>d`, `<minute>f` → count; expires after 25 hours | ack |
 //! | `:fetched:<worker>` | string | token and ids of the last fetch; expires after 10 minutes | fetch |
 //! | `:wake` | channel | an empty message when there is something to start | every script |
 //!
-//! Limits: `:rate:<subject>` (string, microseconds), `:sum:<name>` (string), `:slots:<subject>` (sorted set, holder by
-//! the end of its lease); each expires by itself.
+//! Limits, after `prefix:{limits}`: `:rate:<subject>` (string, microseconds), `:sum:<name>` (string),
+//! `:slots:<subject>` (sorted set, holder by the end of its lease); each expires by itself.
 //!
-//! Registry: `:workers` (sorted set, name by last beat), `:about` (hash, name → JSON), `:queues` (set).
+//! Registry, after `prefix:{registry}`: `:workers` (sorted set, name by last heartbeat), `:about` (hash, name → JSON),
+//! `:queues` (set).
 //!
-//! A script runs whole or not at all, so a crash of a client between two of them leaves at most
-//! leases that run out. Times are microseconds of Redis's clock.
+//! A script runs whole or not at all, so a crash of a client between two of them leaves at most leases that run out.
+//! Times are microseconds of Redis's clock.
 
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
@@ -34,24 +37,33 @@ pub(crate) struct Keys {
 impl Keys {
     pub(crate) fn queue(prefix: &str, queue: &str) -> Self {
         Self {
-            base: format!("{{{prefix}:{queue}}}"),
+            base: format!("{prefix}:{{{queue}}}"),
         }
     }
 
     pub(crate) fn registry(prefix: &str) -> Self {
         Self {
-            base: format!("{{{prefix}:registry}}"),
+            base: format!("{prefix}:{{registry}}"),
         }
     }
 
     pub(crate) fn limits(prefix: &str) -> Self {
         Self {
-            base: format!("{{{prefix}:limits}}"),
+            base: format!("{prefix}:{{limits}}"),
         }
     }
 
     pub(crate) fn wake_channel(&self) -> String {
         format!("{}:wake", self.base)
+    }
+
+    pub(crate) fn group_limits(&self) -> String {
+        format!("{}:limits", self.base)
+    }
+
+    /// The name of a channel that belongs to no queue.
+    pub(crate) fn channel(prefix: &str, name: &str) -> String {
+        format!("{prefix}:{name}")
     }
 
     pub(crate) fn queues(&self) -> String {

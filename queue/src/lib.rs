@@ -10,7 +10,8 @@
 //! - Nothing Redis does ends a worker. It waits, and goes on.
 //!
 //! What is lost: jobs Redis loses (`FLUSHALL`, eviction, a crash without persistence). Push them
-//! again by the same ids: a push of a known job is a no-op.
+//! again by the same ids: a push of a known job runs it no second time. A single key that is lost
+//! delays jobs at most until the next maintenance of a worker, or the next push.
 //!
 //! # Use
 //! ```no_run
@@ -66,12 +67,14 @@ mod inspector;
 mod job;
 mod keys;
 mod limiter;
+mod old_layout;
 mod outcome;
 mod queue;
 mod scripts;
 mod settings;
 mod subscription;
 mod supervise;
+mod target;
 mod worker;
 
 pub use tokio_util::sync::CancellationToken;
@@ -83,6 +86,7 @@ pub use self::{
     inspector::Inspector,
     job::{Job, JobContext, NewJob, Pushed, PushedCount},
     limiter::{Limiter, RateTaken},
+    old_layout::remove_old_keys,
     outcome::RetryAfter,
     queue::Queue,
     settings::{Backoff, Settings},

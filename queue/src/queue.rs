@@ -1,6 +1,7 @@
 //! The side of a queue that pushes, and the door to the side that works.
 
 use std::{
+    collections::BTreeMap,
     marker::PhantomData,
     sync::{
         Arc,
@@ -72,13 +73,14 @@ impl<J: Job> Queue<J> {
     ///
     /// A job of the same id that is
     /// - done, dead or unknown: is pushed as new ([`Pushed::Queued`]);
-    /// - ready: is left alone;
+    /// - ready: stays ready;
     /// - scheduled (also for a retry): is brought forward if the new time is earlier;
     /// - running: runs once more after it is done, at the new time, with the new arguments. What
     ///   the running handler has read may be older than this push. If the run fails, its retry
     ///   stands for the push, and comes no later than the push asked for.
     ///
-    /// The last three answer [`Pushed::Known`].
+    /// The last three answer [`Pushed::Known`]. Redis may have lost any key of such a job: the push puts it back where
+    /// a job of its state must be.
     ///
     /// # Errors
     /// [`QueueError::InvalidId`], [`QueueError::InvalidGroup`] or [`QueueError::Encode`] before
@@ -134,7 +136,8 @@ impl<J: Job> Queue<J> {
         if page.is_empty() {
             return Ok(());
         }
-        let (queued, known) = push_encoded(&self.redis, &self.keys, page.drain(..)).await?;
+        let (queued, known) =
+            push_encoded(&self.redis, &self.keys, self.settings.lease, page.drain(..)).await?;
         total.queued += queued;
         total.known += known;
         self.list().await;
@@ -169,6 +172,34 @@ impl<J: Job> Queue<J> {
         self.redis.call::<u64>(&script).await.map(drop)
     }
 
+    /// Limits these groups as [`Queue::set_group_limit`] does, and takes back the limit of every other group. Redis may
+    /// lose limits: whoever knows them sets them again from time to time.
+    ///
+    /// # Errors
+    /// [`QueueError::InvalidGroup`], [`QueueError::Redis`] or [`QueueError::Timeout`].
+    pub async fn set_group_limits(
+        &self,
+        limits: impl IntoIterator<Item = (String, u32)>,
+    ) -> Result<(), QueueError> {
+        let mut script = scripts::LIMITS.prepare_invoke();
+        script.key(&self.keys.base);
+        for (group, limit) in limits {
+            check_group(&group)?;
+            script.arg(group).arg(limit);
+        }
+        self.redis.call::<u64>(&script).await.map(drop)
+    }
+
+    /// The limits that are set, by group.
+    ///
+    /// # Errors
+    /// [`QueueError::Redis`] or [`QueueError::Timeout`].
+    pub async fn group_limits(&self) -> Result<BTreeMap<String, u32>, QueueError> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.keys.group_limits());
+        self.redis.command(&command).await
+    }
+
     /// The Apalis backend of one worker. Its name in Redis is the identity's name and a random
     /// ending: leases are told apart by it, so it is never used twice.
     #[must_use]
@@ -193,7 +224,7 @@ impl<J: Job> Queue<J> {
     }
 }
 
-/// Braces would break the hash tag, and the registry has a tag of its own.
+/// Braces would break the hash tag, and the registry and the limits have tags of their own.
 const fn is_queue(name: &str) -> bool {
     let name = name.as_bytes();
     let mut i = 0;
@@ -203,7 +234,7 @@ const fn is_queue(name: &str) -> bool {
         }
         i += 1;
     }
-    !name.is_empty() && !matches!(name, b"registry")
+    !name.is_empty() && !matches!(name, b"registry" | b"limits")
 }
 
 pub(crate) struct Encoded {
@@ -219,10 +250,11 @@ pub(crate) struct Encoded {
 pub(crate) async fn push_encoded(
     redis: &Redis,
     keys: &Keys,
+    lease: std::time::Duration,
     jobs: impl IntoIterator<Item = Encoded>,
 ) -> Result<(u64, u64), QueueError> {
     let mut script = scripts::PUSH.prepare_invoke();
-    script.key(&keys.base);
+    script.key(&keys.base).arg(micros(lease));
     for job in jobs {
         script
             .arg(job.id)

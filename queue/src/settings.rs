@@ -60,7 +60,18 @@ pub struct Settings {
     pub(crate) group_limit: u32,
     pub(crate) fetch_batch: usize,
     pub(crate) poll_interval: Duration,
+    pub(crate) slow: Option<SlowJobs>,
 }
+
+/// When a job is slow, and how many slow ones a worker runs for each job of its concurrency.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SlowJobs {
+    after: Duration,
+    per_slot: usize,
+}
+
+/// A worker of small concurrency has at least so many slow slots.
+const MIN_SLOW_SLOTS: usize = 256;
 
 impl Default for Settings {
     fn default() -> Self {
@@ -75,11 +86,12 @@ impl Default for Settings {
             group_limit: 8,
             fetch_batch: 64,
             poll_interval: Duration::from_secs(5),
+            slow: None,
         }
     }
 }
 
-/// The keeper of a worker never rests longer than this between two rounds, so that the jobs of a
+/// The lease renewer of a worker never waits longer than this between two rounds, so that the jobs of a
 /// dead worker are found soon after their lease has run out.
 const LONGEST_ROUND: Duration = Duration::from_millis(2_500);
 
@@ -163,7 +175,38 @@ impl Settings {
         self
     }
 
-    /// Time between two rounds of the keeper: renewal, reclaim, beat.
+    /// A job that has been running for `after` gives its slot to another job and moves to one of the worker's slow slots,
+    /// of which there are `per_slot` for each job of its concurrency (at least 256 in all). The jobs of its group are
+    /// taken for slow slots until one of them is done in time. Slow groups share the slow slots evenly, so groups that
+    /// stall do not keep the others waiting, however many there are. For jobs that wait rather than work.
+    ///
+    /// `after` at least 10 ms; by default there are no slow slots.
+    #[must_use]
+    pub fn slow_jobs(mut self, after: Duration, per_slot: usize) -> Self {
+        self.slow = Some(SlowJobs {
+            after: after.max(Duration::from_millis(10)),
+            per_slot,
+        });
+        self
+    }
+
+    pub(crate) fn slow_after(&self) -> Option<Duration> {
+        self.slow.map(|slow| slow.after)
+    }
+
+    pub(crate) fn slow_after_us(&self) -> u64 {
+        self.slow_after().map_or(0, crate::queue::micros)
+    }
+
+    pub(crate) fn slow_slots(&self, concurrency: usize) -> usize {
+        self.slow.map_or(0, |slow| {
+            concurrency
+                .saturating_mul(slow.per_slot)
+                .max(MIN_SLOW_SLOTS)
+        })
+    }
+
+    /// Time between two rounds of the lease renewer: renewal, reclaim, heartbeat.
     pub(crate) fn round(&self) -> Duration {
         let third = self.lease / 3;
         self.renew_every

@@ -78,8 +78,8 @@ impl Listener {
 
     async fn connect(&mut self) -> Option<(PubSubSink, PubSubStream)> {
         self.turn = self.turn.wrapping_add(1);
-        let client = self.redis.client(self.turn)?;
         let open = async {
+            let client = self.redis.target().subscriber(self.turn).await?;
             let (mut sink, stream) = client.get_async_pubsub().await?.split();
             sink.subscribe(&self.channel).await?;
             redis::RedisResult::Ok((sink, stream))

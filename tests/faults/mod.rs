@@ -7,6 +7,7 @@ mod cluster;
 mod full_database;
 mod killed;
 mod lost_commit;
+mod lost_keys;
 mod one_bucket;
 mod outages;
 #[cfg(target_os = "linux")]

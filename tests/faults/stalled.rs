@@ -1,4 +1,4 @@
-//! I8: an endpoint that stalls delays nobody but itself.
+//! I8: endpoints that stall delay nobody but themselves.
 
 use crate::support::{
     TestApp,
@@ -59,6 +59,53 @@ async fn healthy_endpoint_is_not_delayed(builder: Builder) {
         "I8: delayed by the stalled one"
     );
     assert!(at(&beside, 99) <= LONGEST, "I8: one was held up");
+}
+
+/// As many endpoints stall as it takes to fill every slot of the worker, or many more.
+async fn healthy_endpoint_is_as_quick_as_alone(builder: Builder, stalled: usize) {
+    let app = builder.start().await;
+    app.webhook("/healthy", &["file.stored"]).await;
+    let alone = latencies(&app).await;
+    let paths: Vec<String> = (0..stalled).map(|i| format!("/stalled/{i}")).collect();
+    for path in &paths {
+        app.receiver.set(path, Behaviour::stall(STALL));
+        app.webhook(path, &["file.stored"]).await;
+    }
+    let beside = latencies(&app).await;
+    for path in &paths {
+        let requests = app.receiver.requests_to(path);
+        assert!(!requests.is_empty(), "{path} was sent nothing");
+        assert!(
+            requests.iter().all(|request| request.status.is_none()),
+            "{path} answered"
+        );
+    }
+    let (before, now) = (at(&alone, 50), at(&beside, 50));
+    println!(
+        "p50, p95 and longest: alone {before:?}, {:?}, {:?}; beside {stalled} that stall {now:?}, {:?}, {:?}",
+        at(&alone, 95),
+        at(&alone, 99),
+        at(&beside, 95),
+        at(&beside, 99),
+    );
+    assert!(now <= 3 * before + SLACK, "I8: {now:?}, alone {before:?}");
+    assert!(at(&beside, 99) <= LONGEST, "I8: {:?}", at(&beside, 99));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthy_endpoint_is_as_quick_as_alone_while_four_stall() {
+    healthy_endpoint_is_as_quick_as_alone(TestApp::builder(), 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthy_endpoint_is_as_quick_as_alone_while_forty_stall() {
+    healthy_endpoint_is_as_quick_as_alone(TestApp::builder(), 40).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn healthy_endpoint_is_as_quick_as_alone_while_forty_stall_and_slots_are_few() {
+    let few = TestApp::builder().set("workers.deliver_concurrency", "4");
+    healthy_endpoint_is_as_quick_as_alone(few, 40).await;
 }
 
 /// Batches without files are announced when they are closed.

@@ -1,7 +1,7 @@
-//! Pushing jobs: briefly, and without anybody depending on it.
+//! Pushing jobs: with a short timeout, and without a caller that depends on it.
 //!
-//! While Redis is away nothing is pushed and nobody waits: the first push that fails starts a watch that looks for
-//! Redis to come back and then has the sweep run at once, so what was not pushed is found within moments of it.
+//! While Redis is away nothing is pushed and no caller waits: the first push that fails starts a task that polls Redis
+//! and pushes a sweep as soon as it answers, so what was not pushed is found within moments.
 
 use crate::{
     jobs::{DeliverJob, FinalizeJob, MaintenanceJob},
@@ -22,13 +22,13 @@ use std::{
     time::Duration,
 };
 
-/// How long a push may take: longer than Redis ever needs, shorter than a client likes to wait.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// Longer than Redis ever needs, shorter than a client likes to wait.
+const PUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often a Redis that is away is looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a Redis that is away is asked again.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The way to the workers, over Redis; cheap to clone.
+/// Pushes jobs to the workers through Redis; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct QueueDispatch {
     queues: Queues,
@@ -51,7 +51,7 @@ impl QueueDispatch {
         if jobs.is_empty() || self.away.load(Ordering::SeqCst) {
             return;
         }
-        let problem = match tokio::time::timeout(PATIENCE, queue.push_many(jobs)).await {
+        let problem = match tokio::time::timeout(PUSH_TIMEOUT, queue.push_many(jobs)).await {
             Ok(Ok(_)) => return,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
@@ -60,26 +60,26 @@ impl QueueDispatch {
             tracing::warn!(
                 queue = J::QUEUE,
                 problem,
-                "jobs cannot be pushed, the sweep will when Redis is back"
+                "jobs could not be pushed; the sweep pushes them when Redis is back"
             );
-            tokio::spawn(self.clone().watch());
+            tokio::spawn(self.clone().wait_for_redis());
         }
     }
 
-    async fn watch(self) {
+    async fn wait_for_redis(self) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
             if self.queues.redis.ping().await.is_err() {
                 continue;
             }
-            // First others push again, then the sweep is pushed: what was not pushed before this line is committed,
-            // and the sweep sees it.
+            // First other pushes are let through again, then the sweep is pushed: what was not pushed before this line
+            // is committed, so the sweep sees it.
             self.away.store(false, Ordering::SeqCst);
             let tick = u64::try_from(self.clock.now().timestamp()).unwrap_or(0) + 1;
             let sweep = MaintenanceJob::Sweep { tick };
             let pushed = self.queues.maintenance.push(NewJob::new(sweep.id(), sweep));
-            if let Ok(Ok(_)) = tokio::time::timeout(PATIENCE, pushed).await {
-                tracing::info!("Redis is back, the sweep pushes what was missed");
+            if let Ok(Ok(_)) = tokio::time::timeout(PUSH_TIMEOUT, pushed).await {
+                tracing::info!("Redis is back; the sweep pushes what was missed");
                 return;
             }
             self.away.store(true, Ordering::SeqCst);
@@ -132,7 +132,7 @@ impl Dispatch for QueueDispatch {
             if !self.away.load(Ordering::SeqCst)
                 && let Err(error) = self.queues.redis.publish(SETTLED, &file.to_string()).await
             {
-                tracing::debug!(%error, "nobody was told that a file is final; they look by themselves");
+                tracing::debug!(%error, "a file became final, and those who wait for it could not be told; they poll");
             }
         })
     }

@@ -1,10 +1,10 @@
-//! What the queues carry: ids, and nothing that could grow old.
+//! What the queues carry: ids only, since anything else could be stale when the job runs.
 
 use entity::{DeliveryId, FileId};
 use landfall_queue::Job;
 use serde::{Deserialize, Serialize};
 
-/// Take a staged file ashore.
+/// Finalize a staged file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FinalizeJob {
     pub file_id: FileId,
@@ -16,7 +16,7 @@ pub struct DeliverJob {
     pub delivery_id: DeliveryId,
 }
 
-/// Keep house.
+/// Maintain the installation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum MaintenanceJob {
@@ -53,7 +53,7 @@ impl DeliverJob {
 }
 
 impl MaintenanceJob {
-    /// Under which the queue takes it once at a time.
+    /// The id by which the queue runs it once at a time.
     #[must_use]
     pub fn id(&self) -> String {
         match self {

@@ -6,6 +6,7 @@
 
 mod deliver;
 mod dispatch;
+mod endpoint_limits;
 mod finalize;
 mod jobs;
 mod maintenance;

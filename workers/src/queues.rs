@@ -5,14 +5,20 @@ use landfall_core::config::Config;
 use landfall_queue::{Backoff, Job, Queue, Redis, Settings};
 use std::{str::FromStr, time::Duration};
 
-/// The channel on which ids of files are told that have become final.
+/// The channel on which the ids of files are published that have become final.
 pub const SETTLED: &str = "settled";
 
-/// Done jobs kept to be looked at: what they did stands in the database.
+/// Done jobs kept for the dashboard; what they did is in the database.
 const KEEP_DONE: usize = 500;
 
-/// A job that fails so often has met something no retry mends; the sweep pushes it anew as long as the database says so.
+/// A job that fails so often has met something no retry fixes; the sweep pushes it again as long as the database says so.
 const MAX_ATTEMPTS: u32 = 25;
+
+/// A delivery that has waited so long for its response gives its slot to another one …
+const SLOW_AFTER: Duration = Duration::from_millis(250);
+
+/// … as long as no more than so many for each slot do; they wait, and cost a connection each.
+const SLOW_DELIVERIES_PER_SLOT: usize = 8;
 
 /// The queues of an installation; cheap to clone.
 #[derive(Clone, Debug)]
@@ -41,7 +47,9 @@ impl Queues {
             finalize: Queue::new(redis.clone(), settings()),
             deliver: Queue::new(
                 redis.clone(),
-                settings().group_limit(config.webhooks.endpoint_concurrency),
+                settings()
+                    .group_limit(config.webhooks.endpoint_concurrency)
+                    .slow_jobs(SLOW_AFTER, SLOW_DELIVERIES_PER_SLOT),
             ),
             maintenance: Queue::new(redis.clone(), settings()),
             redis,

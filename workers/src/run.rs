@@ -9,12 +9,15 @@ use crate::{
 use apalis::prelude::{Monitor, MonitorError, WorkerBuilder};
 use apalis_cron::CronScheduler;
 use landfall_core::{context::Landfall, deliver::Deliverer, finalize::Finalizer};
-use landfall_queue::WorkerIdentity;
+use landfall_queue::{Redis, WorkerIdentity};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Purges, sweeps and audits at once in one process.
 const MAINTENANCE_CONCURRENCY: usize = 2;
+
+/// How often keys of an older release are looked for until they are gone.
+const OLD_KEYS_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Which workers a process runs.
 #[derive(Clone, Debug)]
@@ -71,10 +74,12 @@ pub async fn run(
                 );
                 let context = deliver::Context::new(
                     deliverer.clone(),
-                    queues.clone(),
+                    &queues,
                     landfall.clock.clone(),
                     workers.meter.clone(),
                 );
+                let limits = context.limits.clone();
+                tokio::spawn(limits.keep_restored(landfall.db.clone(), stop.clone()));
                 monitor.register(move |_| {
                     queue
                         .worker(identity.clone())
@@ -100,7 +105,23 @@ pub async fn run(
             }
         };
     }
+    tokio::spawn(remove_old_keys(queues.redis.clone(), stop.clone()));
     landfall_queue::run(monitor, &queues.redis, stop, workers.finish_within).await
+}
+
+/// Once no worker of a release is alive whose keys had other names.
+async fn remove_old_keys(redis: Redis, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(OLD_KEYS_INTERVAL);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let names = QueueName::ALL.map(QueueName::as_str);
+        match landfall_queue::remove_old_keys(&redis, &names).await {
+            Ok(true) => return,
+            Ok(false) => {}
+            // They are not this user's to remove.
+            Err(error) if error.is_permission() => return,
+            Err(error) => tracing::debug!(%error, "keys of an older release are left for later"),
+        }
+    }
 }
 
 fn clock(

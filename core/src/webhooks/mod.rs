@@ -110,6 +110,22 @@ impl From<endpoint::Model> for Webhook {
     }
 }
 
+/// The active endpoints of which the last `failures` attempts or more have failed.
+///
+/// # Errors
+/// The database's.
+pub async fn failing(db: &Database, failures: u32) -> Result<Vec<WebhookId>, DbErr> {
+    endpoint::Entity::find()
+        .select_only()
+        .column(endpoint::Column::Id)
+        .filter(endpoint::Column::Active.eq(true))
+        .filter(endpoint::Column::DeletedAt.is_null())
+        .filter(endpoint::Column::ConsecutiveFailures.gte(i64::from(failures)))
+        .into_tuple()
+        .all(db.read())
+        .await
+}
+
 /// Creates an endpoint; the secret is to be shown now and never again.
 ///
 /// # Errors

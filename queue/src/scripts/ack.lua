@@ -1,11 +1,12 @@
 -- Ends claims: each job that is still owned by the token goes where its verdict says.
--- ARGV     done jobs to keep, dead jobs to keep, then per job: id, token, verdict, error, delay in µs
+-- ARGV     done jobs to keep, dead jobs to keep, slow after µs (0: no group is slow),
+--          then per job: id, group, token, verdict, error, delay in µs
 --          verdict: done | failed (counts) | later (does not) | dead | released
 -- Returns  ids whose token does not own them: nothing was changed for those
 
-local stale, leases = {}, {}
+local stale = {}
 local done, failed = 0, 0
-local keep_done = tonumber(ARGV[1])
+local keep_done, slow_after = tonumber(ARGV[1]), tonumber(ARGV[3])
 
 local function wait(id, group, again, delay)
   local due = now + delay
@@ -22,7 +23,6 @@ local function finish_job(id, group, again)
   if again then
     start_over(id, group, again)
   elseif keep_done == 0 then
-    redis.call('DEL', job_key(id))
     gone[#gone + 1] = id
   else
     redis.call('HSET', job_key(id), 'state', 'done', 'owner', '', 'ended', num(now))
@@ -42,15 +42,28 @@ local function fail_job(id, group, again, tries, max, reason, delay)
   end
 end
 
-for i = 3, #ARGV, 5 do
-  local id, verdict, reason, delay = ARGV[i], ARGV[i + 2], ARGV[i + 3], tonumber(ARGV[i + 4])
+-- A group stays slow until one of its jobs is done in time. That one was put off in time says
+-- nothing: it may not have been due.
+local function judge_pace(group, began, verdict)
+  if slow_after == 0 or group == '' or verdict == 'released' then return end
+  if now - began > slow_after then
+    redis.call('ZADD', key('slow'), num(now), group)
+  elseif verdict == 'done' then
+    redis.call('ZREM', key('slow'), group)
+  end
+end
+
+for i = 4, #ARGV, 6 do
+  local id, group, token, verdict = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
+  local reason, delay = ARGV[i + 4], tonumber(ARGV[i + 5])
   local job = job_key(id)
-  local h = redis.call('HMGET', job, 'owner', 'group', 'tries', 'max', 'again')
-  if h[1] ~= ARGV[i + 1] then
-    stale[#stale + 1] = id
-  else
-    local group, tries, again = h[2], tonumber(h[3]), tonumber(h[5])
-    leases[#leases + 1] = id
+  local h = redis.call('HMGET', job, 'owner', 'group', 'tries', 'max', 'again', 'state', 'began')
+  -- The hash was lost and made anew by a push, and the owner has not renewed its lease since.
+  local restored = h[6] == 'running' and h[1] == ''
+  if h[1] == token or restored then
+    group = h[2]
+    judge_pace(group, tonumber(h[7]) or now, verdict)
+    local tries, again = tonumber(h[3]), tonumber(h[5])
     if verdict == 'done' then
       finish_job(id, group, again)
     elseif verdict == 'failed' then
@@ -64,12 +77,15 @@ for i = 3, #ARGV, 5 do
       redis.call('HDEL', job, 'again', 'began')
       make_ready_first(id, group)
     end
-    free_slot(group)
+    release(id, group)
+  else
+    stale[#stale + 1] = id
+    -- The hash was lost: the slot is released all the same.
+    if not h[6] then release(id, group) end
   end
 end
 
-if #leases > 0 then redis.call('ZREM', key('lease'), unpack(leases)) end
-if #gone > 0 then redis.call('HDEL', key('args'), unpack(gone)) end
+forget(gone)
 count('done', 'd', done)
 count('failed', 'f', failed)
 trim('done', keep_done)

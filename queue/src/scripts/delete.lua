@@ -1,4 +1,4 @@
--- Forgets jobs: one by id, or a page of one state. A running handler goes on, its end changes nothing.
+-- Forgets jobs: one by id, or a page of one state. A running handler continues; its end changes nothing.
 -- ARGV     state ('' for one job), limit | '', id
 -- Returns  number of jobs forgotten
 
@@ -10,6 +10,7 @@ if ARGV[1] ~= '' then
     if #ids == 0 then ids = redis.call('ZRANGE', key('grouped'), 0, upto) end
   elseif ARGV[1] == 'running' then
     ids = redis.call('ZRANGE', key('lease'), 0, upto)
+    for i, member in ipairs(ids) do ids[i] = parse_lease(member) end
   else
     ids = redis.call('ZRANGE', key(ARGV[1]), 0, upto)
   end

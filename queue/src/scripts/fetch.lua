@@ -1,24 +1,23 @@
 -- Takes ready jobs under a lease, group by group in turn.
--- ARGV     worker, token of this call, jobs wanted, lease in µs, group limit, page
+-- ARGV     worker, token of this call, jobs wanted, lease in µs, group limit, page,
+--          slow after µs (0: no group is slow), slow jobs wanted, slow slots
 -- Returns  {µs until the next scheduled job or -1, 1 if there is more to look at, rows}
---          row: id, arguments, attempts so far, max attempts, crashes, group, born, trace
+--          row: id, arguments, attempts so far, max attempts, crashes, group, born, trace, 1 if slow
 -- A repeated call with the same token returns the same jobs: the first answer may be lost.
+--
+-- A group is slow when one of its jobs has been running for longer than `slow after`, or the last
+-- one that ended had. Its jobs are taken from the slow slots, which it shares evenly with the other
+-- slow groups; so however many groups stall, the other slots stay with those that do not.
 
 local worker, token, want = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local until_, default_limit, page = num(now + tonumber(ARGV[4])), tonumber(ARGV[5]), tonumber(ARGV[6])
+local slow_after, slow_want, slow_slots = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
 
+local FIELDS = {'tries', 'max', 'crashes', 'group', 'born', 'trace', 'args', 'state'}
 local rows, ids = {}, {}
-local function add_row(id, h)
+local function add_row(id, h, slow)
   ids[#ids + 1] = id
-  rows[#rows + 1] = {id, '', h[1], h[2], h[3], h[4], h[5], h[6] or ''}
-end
-local FIELDS = {'tries', 'max', 'crashes', 'group', 'born', 'trace'}
-
-local function with_arguments()
-  if #ids == 0 then return rows end
-  local args = redis.call('HMGET', key('args'), unpack(ids))
-  for i, row in ipairs(rows) do row[2] = args[i] or '' end
-  return rows
+  rows[#rows + 1] = {id, h[7] or '', h[1], h[2], h[3], h[4], h[5], h[6] or '', slow and 1 or 0}
 end
 
 local last = key('fetched:' .. worker)
@@ -26,10 +25,10 @@ local before = redis.call('GET', last)
 if before and string.sub(before, 1, #token + 1) == token .. '\n' then
   for id in string.gmatch(string.sub(before, #token + 2), '[^\n]+') do
     if redis.call('HGET', job_key(id), 'owner') == token then
-      add_row(id, redis.call('HMGET', job_key(id), unpack(FIELDS)))
+      add_row(id, redis.call('HMGET', job_key(id), unpack(FIELDS)), false)
     end
   end
-  return {-1, 1, with_arguments()}
+  return {-1, 1, rows}
 end
 
 if redis.call('HGET', key('meta'), 'paused') then return {-1, 0, rows} end
@@ -48,8 +47,22 @@ local function share(groups, total)
   end
 end
 
-local leases, grouped, passed = {}, {}, 0
-local function start(group, n)
+local function is_slow(group)
+  if slow_after == 0 or group == '' then return false end
+  local oldest = redis.call('ZRANGE', key('slots:' .. group), 0, 0, 'WITHSCORES')
+  if oldest[2] and now - tonumber(oldest[2]) > slow_after then
+    redis.call('ZADD', key('slow'), num(now), group)
+    return true
+  end
+  return redis.call('ZSCORE', key('slow'), group) and true or false
+end
+
+local function slow_limit()
+  return math.max(1, math.floor(slow_slots / (2 * math.max(1, redis.call('ZCARD', key('slow'))))))
+end
+
+local grouped, passed = {}, 0
+local function start(group, n, slow)
   local started = 0
   local popped = redis.call('ZPOPMIN', key('lane:' .. group), n)
   for i = 1, #popped, 2 do
@@ -57,54 +70,72 @@ local function start(group, n)
     local job = job_key(id)
     local h = redis.call('HMGET', job, unpack(FIELDS))
     if group ~= '' then grouped[#grouped + 1] = id end
-    if h[1] then
+    if h[8] == 'ready' then
       redis.call('HSET', job, 'state', 'running', 'owner', token, 'began', num(now))
-      leases[#leases + 1] = until_
-      leases[#leases + 1] = id
-      add_row(id, h)
+      hold(id, group, until_, num(now))
+      add_row(id, h, slow)
       started = started + 1
     end
   end
-  if group ~= '' and started > 0 then redis.call('HINCRBY', key('slots'), group, started) end
   return started
 end
 
 -- Every look at a group either serves a job or drops the group from the ring, which took an
 -- earlier push or acknowledgement to enter: the cost is that of the jobs served.
-while want > 0 and passed < page do
-  local popped = redis.call('ZPOPMIN', key('ring'), want)
-  if #popped == 0 then break end
-  local groups, total = {}, 0
-  for i = 1, #popped, 2 do
-    local name = popped[i]
-    local free = redis.call('ZCARD', key('lane:' .. name))
-    if name ~= '' and free > 0 then
-      local limit = tonumber(redis.call('HGET', key('limits'), name)) or default_limit
-      free = math.min(free, limit - (tonumber(redis.call('HGET', key('slots'), name)) or 0))
+local function serve(ring, wanted)
+  while wanted > 0 and passed < page do
+    local popped = redis.call('ZPOPMIN', key(ring), wanted)
+    if #popped == 0 then break end
+    local groups, total = {}, 0
+    for i = 1, #popped, 2 do
+      local name = popped[i]
+      local slow = is_slow(name)
+      local free = redis.call('ZCARD', key('lane:' .. name))
+      if name ~= '' and free > 0 then
+        local limit = tonumber(redis.call('HGET', key('limits'), name)) or default_limit
+        if slow then limit = math.min(limit, slow_limit()) end
+        free = math.min(free, limit - redis.call('ZCARD', key('slots:' .. name)))
+      end
+      if free > 0 and slow == (ring == 'slow_ring') then
+        groups[#groups + 1] = {name = name, free = free, gives = 0}
+        total = total + free
+      else
+        passed = passed + 1
+        if free > 0 then
+          redis.call('ZADD', key(slow and 'slow_ring' or 'ring'), 'NX', next_order(), name)
+        end
+      end
     end
-    if free > 0 then
-      groups[#groups + 1] = {name = name, free = free, gives = 0}
-      total = total + free
-    else
-      passed = passed + 1
+    share(groups, math.min(wanted, total))
+    for _, g in ipairs(groups) do
+      local started = 0
+      if g.gives > 0 then started = start(g.name, g.gives, ring == 'slow_ring') end
+      wanted = wanted - started
+      -- Fewer than counted were started when the lane had ids of jobs that are no longer ready.
+      if g.free > g.gives or (started < g.gives and redis.call('EXISTS', key('lane:' .. g.name)) == 1) then
+        redis.call('ZADD', key(ring), 'NX', next_order(), g.name)
+      end
     end
   end
-  share(groups, math.min(want, total))
-  for _, g in ipairs(groups) do
-    if g.gives > 0 then want = want - start(g.name, g.gives) end
-    if g.free > g.gives then redis.call('ZADD', key('ring'), 'NX', next_order(), g.name) end
-  end
+  return wanted
 end
 
-if #leases > 0 then
-  redis.call('ZADD', key('lease'), unpack(leases))
-  if #grouped > 0 then redis.call('ZREM', key('grouped'), unpack(grouped)) end
+want = serve('ring', want)
+slow_want = serve('slow_ring', slow_want)
+
+if #grouped > 0 then
+  for i = 1, #grouped, 500 do
+    redis.call('ZREM', key('grouped'), unpack(grouped, i, math.min(i + 499, #grouped)))
+  end
+end
+if #ids > 0 then
   redis.call('SET', last, token .. '\n' .. table.concat(ids, '\n'), 'EX', 600)
 end
 woke = false -- the jobs found are taken here; what remains is told by the last value below
 local next_due = -1
 local head = redis.call('ZRANGE', key('scheduled'), 0, 0, 'WITHSCORES')
 if head[2] then next_due = math.max(0, tonumber(head[2]) - now) end
-local more = (want > 0 and redis.call('EXISTS', key('ring')) == 1) and 1 or 0
+local more = want > 0 and redis.call('EXISTS', key('ring')) == 1
+  or slow_want > 0 and redis.call('EXISTS', key('slow_ring')) == 1
 finish()
-return {next_due, more, with_arguments()}
+return {next_due, more and 1 or 0, rows}

@@ -4,7 +4,7 @@
 --          {group, owner, error, trace}; what is missing is ''; an unknown id gives no row
 
 local FIELDS = {
-  'state', 'tries', 'max', 'crashes', 'born', 'due', 'began', 'ended', 'group', 'owner', 'error', 'trace',
+  'state', 'tries', 'max', 'crashes', 'born', 'due', 'began', 'ended', 'group', 'owner', 'error', 'trace', 'args',
 }
 local ids
 if ARGV[1] == '' then
@@ -25,6 +25,7 @@ else
     ids = redis.call('ZRANGE', key('scheduled'), from, upto)
   elseif ARGV[1] == 'running' then
     ids = redis.call('ZRANGE', key('lease'), from, upto)
+    for i, member in ipairs(ids) do ids[i] = parse_lease(member) end
   else
     ids = redis.call('ZREVRANGE', key(ARGV[1]), from, upto)
   end
@@ -36,7 +37,7 @@ for _, id in ipairs(ids) do
   if h[1] then
     for i = 1, #FIELDS do h[i] = h[i] or '' end
     rows[#rows + 1] = {
-      id, h[1], redis.call('HGET', key('args'), id) or '',
+      id, h[1], h[13],
       {h[2], h[3], h[4]}, {h[5], h[6], h[7], h[8]}, {h[9], h[10], h[11], h[12]},
     }
   end

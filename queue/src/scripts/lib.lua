@@ -1,9 +1,13 @@
 -- Shared by every script of one queue; it is put before each of them.
 --
--- KEYS[1]  base of the queue's keys, `{prefix:queue}`. All other names are built from it: they
+-- KEYS[1]  base of the queue's keys, `prefix:{queue}`. All other names are built from it: they
 --          share its hash tag and so its slot, and some (a job, a lane) are known only in here.
 -- Times are microseconds of Redis's own clock: workers whose clocks differ must agree on when a
 -- lease ends, and a schedule must not run early because a client is ahead.
+--
+-- Any single key may be lost. A job's hash says what state the job is in; the sorted sets are
+-- indexes of that. A script that takes an id from an index compares it with the hash before it
+-- acts on it, and `maintenance.lua` adds to the indexes what the hashes say is missing.
 
 local base = KEYS[1]
 local function key(name) return base .. ':' .. name end
@@ -26,12 +30,14 @@ local function next_order()
   return num(order)
 end
 
+-- Groups known to be slow have a ring of their own: they are given other slots (see `fetch.lua`).
 local woke = false
 local joined = {}
 local function join_ring(group)
   if joined[group] then return end
   joined[group] = true
-  redis.call('ZADD', key('ring'), 'NX', next_order(), group)
+  local ring = redis.call('ZSCORE', key('slow'), group) and 'slow_ring' or 'ring'
+  redis.call('ZADD', key(ring), 'NX', next_order(), group)
   woke = true
 end
 
@@ -65,21 +71,34 @@ local function ready_or_scheduled(id, group, due)
   if due > now then schedule(id, due) else make_ready(id, group) end
 end
 
--- Gives a slot back. Called once per claim: only by whoever ends the claim's lease.
-local function free_slot(group)
-  if group == '' then return end
-  if redis.call('HINCRBY', key('slots'), group, -1) <= 0 then
-    redis.call('HDEL', key('slots'), group)
+-- A lease names the group too, so that the slot can be released even when the job's hash is lost.
+local function lease_of(id, group) return group .. '\n' .. id end
+local function parse_lease(member)
+  local at = string.find(member, '\n', 1, true)
+  if not at then return member, '' end
+  return string.sub(member, at + 1), string.sub(member, 1, at - 1)
+end
+
+local function hold(id, group, until_, began)
+  redis.call('ZADD', key('lease'), until_, lease_of(id, group))
+  if group ~= '' then redis.call('ZADD', key('slots:' .. group), began, id) end
+end
+
+-- Ends the lease and releases the slot of a job.
+local function release(id, group)
+  redis.call('ZREM', key('lease'), lease_of(id, group))
+  if group ~= '' then
+    redis.call('ZREM', key('slots:' .. group), id)
+    if redis.call('EXISTS', key('lane:' .. group)) == 1 then join_ring(group) end
   end
-  if redis.call('EXISTS', key('lane:' .. group)) == 1 then join_ring(group) end
 end
 
 local function promote(page)
   local ids = redis.call('ZRANGEBYSCORE', key('scheduled'), '-inf', num(now), 'LIMIT', 0, page)
   for _, id in ipairs(ids) do
     redis.call('ZREM', key('scheduled'), id)
-    local group = redis.call('HGET', job_key(id), 'group')
-    if group then make_ready(id, group) end
+    local h = redis.call('HMGET', job_key(id), 'state', 'group')
+    if h[1] == 'scheduled' then make_ready(id, h[2]) end
   end
   return #ids
 end
@@ -96,16 +115,18 @@ local function forget(ids)
   local names = {}
   for i, id in ipairs(ids) do names[i] = job_key(id) end
   redis.call('DEL', unpack(names))
-  redis.call('HDEL', key('args'), unpack(ids))
+  redis.call('SREM', key('ids'), unpack(ids))
 end
 
--- Keeps the newest `keep` of a finished set; at most 500 go at once.
+-- Keeps the newest `keep` of a finished set; at most 500 are deleted at once.
 local function trim(name, keep)
   local over = redis.call('ZCARD', key(name)) - keep
   if over <= 0 then return end
   local popped = redis.call('ZPOPMIN', key(name), math.min(over, 500))
   local ids = {}
-  for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
+  for i = 1, #popped, 2 do
+    if redis.call('HGET', job_key(popped[i]), 'state') == name then ids[#ids + 1] = popped[i] end
+  end
   forget(ids)
 end
 
@@ -134,12 +155,43 @@ local function take_out(id)
     redis.call('ZREM', key('lane:' .. group), id)
     redis.call('ZREM', key('grouped'), id)
   elseif state == 'running' then
-    redis.call('ZREM', key('lease'), id)
-    free_slot(group)
+    release(id, group)
   else
     redis.call('ZREM', key(state), id)
   end
   return group, state
+end
+
+-- The following restore what an index has lost.
+
+local function rejoin(group)
+  if not redis.call('ZSCORE', key('ring'), group) and not redis.call('ZSCORE', key('slow_ring'), group) then
+    join_ring(group)
+  end
+end
+
+local function restore_ready(id, group)
+  local at = redis.call('ZSCORE', key('lane:' .. group), id)
+  if not at then
+    into_lane(id, group, next_order())
+    return true
+  end
+  return group ~= '' and redis.call('ZADD', key('grouped'), 'NX', at, id) == 1
+end
+
+local function restore_scheduled(id, due)
+  if redis.call('ZSCORE', key('scheduled'), id) then return false end
+  schedule(id, due)
+  return true
+end
+
+-- The owner, if it is alive, renews the lease before it ends.
+local function restore_running(id, group, began, lease)
+  if redis.call('ZSCORE', key('lease'), lease_of(id, group)) then
+    return group ~= '' and redis.call('ZADD', key('slots:' .. group), 'NX', began, id) == 1
+  end
+  hold(id, group, num(now + lease), began)
+  return true
 end
 
 -- Every script that changes something ends with this.

@@ -1,5 +1,5 @@
 -- The workers of an installation, newest beat first, at most 1,000.
--- KEYS[1]  base of the registry's keys, `{prefix:registry}`
+-- KEYS[1]  base of the registry's keys, `prefix:{registry}`
 -- Returns  rows: worker, ms of its last beat, what it is as JSON
 
 local rows = {}

@@ -41,11 +41,13 @@ pub(crate) async fn send(core: Arc<Core>, mut waiting: UnboundedReceiver<Ack>) {
         script
             .key(&core.keys.base)
             .arg(core.settings.keep_done)
-            .arg(core.settings.keep_dead);
+            .arg(core.settings.keep_dead)
+            .arg(core.settings.slow_after_us());
         for ack in &batch {
             let (verdict, delay) = wire(&core, ack);
             script
                 .arg(&*ack.claim.id)
+                .arg(&*ack.claim.group)
                 .arg(&*ack.claim.token)
                 .arg(verdict)
                 .arg(&ack.text)

@@ -15,6 +15,10 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Claim {
     pub(crate) id: Arc<str>,
     pub(crate) token: Arc<str>,
+    /// Empty without one.
+    pub(crate) group: Arc<str>,
+    /// Taken from a slow group, for one of the slow slots.
+    pub(crate) slow: bool,
     pub(crate) since: SystemTime,
     /// Set when somebody else has the lease: the handler is dropped.
     pub(crate) lost: CancellationToken,
@@ -23,10 +27,12 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    pub(crate) fn new(id: &str, token: &Arc<str>) -> Self {
+    pub(crate) fn new(id: &str, group: &str, token: &Arc<str>, slow: bool) -> Self {
         Self {
             id: id.into(),
             token: token.clone(),
+            group: group.into(),
+            slow,
             since: SystemTime::now(),
             lost: CancellationToken::new(),
             ended: CancellationToken::new(),

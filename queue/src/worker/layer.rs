@@ -13,6 +13,8 @@ use apalis_core::{
     task::Task,
 };
 use futures::{FutureExt as _, future::BoxFuture};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{Engine, acks::Ack, claims::Claim};
@@ -85,22 +87,21 @@ where
             job.attempt = context.attempt,
         );
         let lost = claim.lost.clone();
-        let run = Run::begin(self.engine.clone(), claim, context);
+        let mut run = Run::begin(self.engine.clone(), claim, context);
         let started = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| self.inner.call(task))));
         async move {
             let result = match started {
                 Ok(handler) => {
-                    let handler = AssertUnwindSafe(handler).catch_unwind();
-                    // The handler is dropped before the outcome is told: Apalis must not know the
+                    // The handler is dropped before the outcome is reported: Apalis must not know the
                     // id any more when the job comes again.
-                    tokio::select! {
-                        biased;
-                        () = lost.cancelled() => Err(LeaseLost.into()),
-                        result = handler => result.map_or_else(
-                            |panic| Err(Panicked::new(&*panic).into()),
-                            |result| result.map_err(Into::into),
-                        ),
-                    }
+                    let handler = async move {
+                        match AssertUnwindSafe(handler).catch_unwind().await {
+                            Ok(result) => result.map_err(Into::into),
+                            Err(panic) => Err(Panicked::new(&*panic).into()),
+                        }
+                    };
+                    let ended = run.until_end(handler, &lost).await;
+                    ended.unwrap_or_else(|| Err(LeaseLost.into()))
                 }
                 Err(panic) => Err(Panicked::new(&*panic).into()),
             };
@@ -117,16 +118,62 @@ struct Run {
     engine: Arc<Engine>,
     claim: Option<Claim>,
     context: JobContext,
+    /// Whether it holds one of the slow slots.
+    slow: bool,
 }
 
 impl Run {
     fn begin(engine: Arc<Engine>, claim: Claim, context: JobContext) -> Self {
-        engine.core.running.fetch_add(1, Ordering::AcqRel);
+        let core = &engine.core;
+        let slots = if claim.slow {
+            &core.slow
+        } else {
+            &core.running
+        };
+        slots.fetch_add(1, Ordering::AcqRel);
         Self {
+            slow: claim.slow,
             engine,
             claim: Some(claim),
             context,
         }
+    }
+
+    /// Waits for the handler, and moves to a slow slot when that takes long. `None` when the lease was lost.
+    async fn until_end<F: Future>(
+        &mut self,
+        handler: F,
+        lost: &CancellationToken,
+    ) -> Option<F::Output> {
+        let slow_after = self.engine.core.settings.slow_after();
+        let ended = lost.run_until_cancelled(handler);
+        let Some(slow_after) = slow_after.filter(|_| !self.slow) else {
+            return ended.await;
+        };
+        tokio::pin!(ended);
+        loop {
+            match timeout(slow_after, &mut ended).await {
+                Ok(result) => return result,
+                Err(_) if self.moves_to_slow_slot() => return ended.await,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// `false` when all slow slots are taken.
+    fn moves_to_slow_slot(&mut self) -> bool {
+        let core = &self.engine.core;
+        let most = core.slow_slots();
+        let one_more = |taken: usize| (taken < most).then_some(taken + 1);
+        self.slow = core
+            .slow
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more)
+            .is_ok();
+        if self.slow {
+            core.running.fetch_sub(1, Ordering::AcqRel);
+            core.slot.wake();
+        }
+        self.slow
     }
 
     fn end<T>(mut self, result: &Result<T, BoxDynError>) {
@@ -162,7 +209,15 @@ impl Drop for Run {
             claim.ended.cancel();
             self.engine.acknowledge(Ack::released(claim));
         }
-        self.engine.core.running.fetch_sub(1, Ordering::AcqRel);
-        self.engine.core.slot.wake();
+        let core = &self.engine.core;
+        if self.slow {
+            // Slow groups may have been passed over for want of a slot.
+            if core.slow.fetch_sub(1, Ordering::AcqRel) >= core.slow_slots() {
+                core.signal.raise();
+            }
+        } else {
+            core.running.fetch_sub(1, Ordering::AcqRel);
+            core.slot.wake();
+        }
     }
 }

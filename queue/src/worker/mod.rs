@@ -4,17 +4,17 @@
 //! - `persistence`: takes jobs and gives back what was buffered
 //! - `layer`: runs a job, catches panics, judges the outcome
 //! - `acks`: tells Redis how runs ended, many at once
-//! - `keeper`: renews leases, takes back those of the dead, says that the worker lives
+//! - `lease_renewer`: renews leases, takes back those of dead workers, repairs, sends the heartbeat
 //! - `claims`: which jobs this worker holds
 //!
-//! `acks` and `keeper` are tasks of their own: Apalis polls a backend only between jobs, and a
+//! `acks` and `lease_renewer` are tasks of their own: Apalis polls a backend only between jobs, and a
 //! lease must not depend on that.
 
 mod acks;
 mod backend;
 mod claims;
-mod keeper;
 mod layer;
+mod lease_renewer;
 mod persistence;
 mod signal;
 
@@ -87,8 +87,10 @@ pub(crate) struct Core {
     started_at: SystemTime,
     claims: Claims,
     signal: Signal,
-    /// Handlers at work.
+    /// Handlers at work that hold a slot.
     running: AtomicUsize,
+    /// Handlers at work that hold a slow slot.
+    slow: AtomicUsize,
     /// Woken when a slot becomes free.
     slot: AtomicWaker,
     /// How long an idle worker may sleep, in microseconds.
@@ -106,11 +108,22 @@ impl Core {
         self.identity.concurrency.saturating_sub(running)
     }
 
+    /// Slots for jobs that have been running for long, beside those of the concurrency.
+    fn slow_slots(&self) -> usize {
+        self.settings.slow_slots(self.identity.concurrency)
+    }
+
+    fn free_slow_slots(&self) -> usize {
+        let slow = self.slow.load(Ordering::Acquire);
+        self.slow_slots().saturating_sub(slow)
+    }
+
     /// Claims this worker may hold, running or waiting for their acknowledgement to be taken.
     fn room(&self) -> usize {
         self.identity
             .concurrency
             .saturating_mul(4)
+            .saturating_add(self.slow_slots())
             .saturating_add(256)
     }
 
@@ -194,6 +207,7 @@ impl Engine {
             claims: Claims::default(),
             signal: Signal::default(),
             running: AtomicUsize::new(0),
+            slow: AtomicUsize::new(0),
             slot: AtomicWaker::new(),
             nap_us: AtomicU64::new(0),
             fetches: AtomicU64::new(0),
@@ -218,7 +232,7 @@ impl Engine {
         if let Some(waiting) = waiting {
             let core = &self.core;
             core.tasks.spawn(acks::send(core.clone(), waiting));
-            core.tasks.spawn(keeper::keep(core.clone()));
+            core.tasks.spawn(lease_renewer::renew(core.clone()));
             tokio::spawn(signal::listen(self.core.clone()));
         }
     }

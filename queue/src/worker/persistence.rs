@@ -1,4 +1,4 @@
-//! What Apalis asks of a persistence. Heartbeats are the keeper's business, because `Persisted`
+//! What Apalis asks of a persistence. Heartbeats are the lease renewer's business, because `Persisted`
 //! sends none while it holds a batch; outcomes go through the layer, which sees the error itself
 //! and not its text.
 
@@ -32,8 +32,8 @@ pub(crate) struct Leases {
     pub(crate) engine: Arc<Engine>,
 }
 
-/// id, arguments, attempts so far, max attempts, crashes, group, born, trace
-type Row = (String, Vec<u8>, u32, u32, u32, String, u64, String);
+/// id, arguments, attempts so far, max attempts, crashes, group, born, trace, slow
+type Row = (String, Vec<u8>, u32, u32, u32, String, u64, String, bool);
 
 impl Persistence for Leases {
     type Compact = Vec<u8>;
@@ -87,7 +87,7 @@ impl Persistence for Leases {
         let mut tasks = tasks.into_iter().peekable();
         while tasks.peek().is_some() {
             let page = tasks.by_ref().take(PAGE).map(|task| encode(core, task));
-            push_encoded(&core.redis, &core.keys, page).await?;
+            push_encoded(&core.redis, &core.keys, core.settings.lease, page).await?;
         }
         Ok(())
     }
@@ -145,8 +145,12 @@ async fn fetch(core: &Core) -> Vec<Task<Vec<u8>>> {
         .arg(want)
         .arg(micros(core.settings.lease))
         .arg(core.settings.group_limit)
-        .arg(PAGE);
-    let Some((next_due, more, rows)) = core.insist::<(i64, u64, Vec<Row>)>(&script).await else {
+        .arg(PAGE)
+        .arg(core.settings.slow_after_us())
+        .arg(core.settings.fetch_batch.min(core.free_slow_slots()))
+        .arg(core.slow_slots());
+    let Some((next_due, more, mut rows)) = core.insist::<(i64, u64, Vec<Row>)>(&script).await
+    else {
         return Vec::new();
     };
     let poll = micros(core.settings.poll_interval);
@@ -157,6 +161,8 @@ async fn fetch(core: &Core) -> Vec<Task<Vec<u8>>> {
         u64::try_from(next_due).map_or(poll, |due| due.max(1_000).min(poll))
     };
     core.nap_us.store(nap, Ordering::Relaxed);
+    // Slow ones first: they do not wait for one of the other slots.
+    rows.sort_by_key(|row| !row.8);
     let mut tasks = Vec::with_capacity(rows.len());
     for row in rows {
         tasks.push(claim(core, row, &token).await);
@@ -165,8 +171,8 @@ async fn fetch(core: &Core) -> Vec<Task<Vec<u8>>> {
 }
 
 async fn claim(core: &Core, row: Row, token: &Arc<str>) -> Task<Vec<u8>> {
-    let (id, args, tries, max_attempts, crashes, group, born, trace) = row;
-    let claim = Claim::new(&id, token);
+    let (id, args, tries, max_attempts, crashes, group, born, trace, slow) = row;
+    let claim = Claim::new(&id, &group, token, slow);
     core.claims.add(claim.clone()).await;
     let context = JobContext {
         id: id.clone(),

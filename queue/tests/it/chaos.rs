@@ -1,16 +1,13 @@
 //! Everything at once, from a seed that is printed.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use landfall_queue::{JobState, NewJob};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
     process::WorkerProcess,
-    setup::{Note, Place, RedisServer, raw, settings},
+    setup::{Note, Place, RedisServer, settings, slots_at},
 };
 
 const JOBS: usize = 600;
@@ -99,8 +96,7 @@ async fn every_job_is_done_and_every_slot_free_whatever_happens() {
         .await
         .unwrap();
     assert_eq!(done.len(), JOBS);
-    let key = format!("{{{}:notes}}:slots", place.redis.prefix());
-    let slots: HashMap<String, u64> = raw(&server.url(), redis::cmd("HGETALL").arg(key)).await;
+    let slots = slots_at(&server.url(), place.redis.prefix()).await;
     assert!(slots.is_empty(), "{slots:?}");
     for group in 1..7 {
         assert!(place.log.most_at_once(&format!("group:{group}")) <= 3);

@@ -1,4 +1,7 @@
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use landfall_queue::{JobState, NewJob};
 
@@ -155,4 +158,89 @@ async fn slot_comes_back_once_when_a_running_job_is_deleted_or_given_back() {
     place.wait_until_quiet().await;
     worker.stop().await;
     assert!(place.slots().await.is_empty());
+}
+
+#[tokio::test]
+async fn limits_set_together_replace_all_that_were_set_before() {
+    let place = Place::with(settings().group_limit(3));
+    place.queue.set_group_limit("a", Some(1)).await.unwrap();
+    place.push_grouped("a", 0..3, Note::Hold).await;
+    place.push_grouped("b", 0..3, Note::Hold).await;
+    let worker = place.start(16);
+    place.log.wait_for(4).await;
+    assert_eq!(place.log.most_at_once("a"), 1);
+    let limits = [("b".to_owned(), 1)];
+    place.queue.set_group_limits(limits.clone()).await.unwrap();
+    let set = place.queue.group_limits().await.unwrap();
+    assert_eq!(set, BTreeMap::from(limits));
+    place.log.wait_for(6).await;
+    assert_eq!(place.log.most_at_once("a"), 3, "its limit was taken back");
+    place.push_grouped("b", 3..5, Note::Hold).await;
+    place.log.let_go(6);
+    wait_until(SOON, async || place.log.count() == 7).await;
+    assert_eq!(place.stats().await.running, 1, "limited to one now");
+    place.log.let_go(2);
+    place.wait_until_quiet().await;
+    worker.stop().await;
+}
+
+/// Far more groups stall than a worker has slots; each has more jobs than the worker could ever run.
+#[tokio::test]
+async fn groups_that_stall_leave_the_slots_to_those_that_do_not() {
+    let settings = settings()
+        .group_limit(4)
+        .slow_jobs(Duration::from_millis(100), 8);
+    let place = Place::with(settings);
+    for group in 0..40 {
+        place
+            .push_grouped(&format!("stalled:{group}"), 0..20, Note::Hold)
+            .await;
+    }
+    let worker = place.start(8);
+    place.log.wait_for(40).await;
+    let mut waits = Vec::new();
+    for i in 0..60 {
+        let begun = Instant::now();
+        place.push_grouped("quick", i..i + 1, Note::Succeed).await;
+        let id = format!("quick:{i}");
+        wait_until(SOON, async || !place.log.runs_of(&id).is_empty()).await;
+        waits.push(begun.elapsed());
+    }
+    waits.sort();
+    assert!(waits[30] < Duration::from_millis(60), "{waits:?}");
+    assert!(waits[59] < Duration::from_secs(2), "{waits:?}");
+    let running = place.stats().await.running;
+    assert!((40..=160).contains(&running), "{running}");
+    wait_until(SOON, async || {
+        let worker = place.inspector.workers().await.unwrap().remove(0);
+        (worker.busy() == 0 && worker.slow >= 40)
+            .then_some(())
+            .ok_or(format!("{} slow, {} busy", worker.slow, worker.busy()))
+    })
+    .await;
+    // They come to their end all the same.
+    place.log.let_go(800);
+    place.wait_until_quiet().await;
+    assert_eq!(place.log.count(), 860);
+    assert!(place.slots().await.is_empty());
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn group_that_was_slow_and_answers_again_has_all_its_slots() {
+    let settings = settings()
+        .group_limit(6)
+        .slow_jobs(Duration::from_millis(100), 1);
+    let place = Place::with(settings);
+    place.push_grouped("g", 0..6, Note::Sleep { ms: 300 }).await;
+    let worker = place.start(8);
+    place.wait_until_quiet().await;
+    place.push_grouped("g", 6..7, Note::Succeed).await;
+    place.wait_until_quiet().await;
+    place.push_grouped("g", 7..13, Note::Hold).await;
+    place.log.wait_for(13).await;
+    assert_eq!(place.stats().await.running, 6);
+    place.log.let_go(6);
+    place.wait_until_quiet().await;
+    worker.stop().await;
 }

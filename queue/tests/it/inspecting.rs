@@ -189,7 +189,7 @@ async fn deleted_jobs_leave_nothing_behind() {
     assert_eq!((all(9).await, all(100).await, all(100).await), (9, 20, 0));
     let stats = place.stats().await;
     assert_eq!((stats.ready, stats.scheduled), (0, 0));
-    let base = format!("{{{}:notes}}", place.redis.prefix());
+    let base = format!("{}:{{notes}}", place.redis.prefix());
     let keys = redis::cmd("KEYS")
         .arg(format!("{base}*").replace('{', "\\{"))
         .to_owned();

@@ -9,6 +9,8 @@ mod groups;
 mod inspecting;
 mod leases;
 mod limiting;
+mod lost_keys;
+mod old_layout;
 mod outages;
 mod process;
 mod pushing;

@@ -1,7 +1,10 @@
 //! A worker in a process of its own, to be killed or frozen. The test binary runs itself with
 //! `worker_process` as the only test and the variables below set.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    ffi::OsStr,
+    process::{Child, Command, Stdio},
+};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -16,7 +19,13 @@ pub(crate) struct WorkerProcess(Child);
 impl WorkerProcess {
     /// A worker with 4 slots on the queue of `prefix`.
     pub(crate) fn start(url: &str, prefix: &str) -> Self {
+        Self::start_with(url, prefix, &[])
+    }
+
+    /// The same with more environment variables.
+    pub(crate) fn start_with(url: &str, prefix: &str, environment: &[(&str, &OsStr)]) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
+            .envs(environment.iter().copied())
             .args([
                 "--exact",
                 "process::worker_process",
@@ -71,6 +80,7 @@ impl Drop for WorkerProcess {
 #[ignore = "no test: the body of `WorkerProcess`, which runs it"]
 fn worker_process() {
     let (url, prefix) = (std::env::var(URL).unwrap(), std::env::var(PREFIX).unwrap());
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime.enter();
     let place = Place::joining(&url, &prefix, settings());

@@ -319,8 +319,7 @@ impl Place {
 
     /// The jobs that are running, by group, as Redis has it.
     pub(crate) async fn slots(&self) -> HashMap<String, u64> {
-        let key = format!("{{{}:{}}}:slots", self.redis.prefix(), Note::QUEUE);
-        raw(RedisServer::shared(), redis::cmd("HGETALL").arg(key)).await
+        slots_at(RedisServer::shared(), self.redis.prefix()).await
     }
 }
 
@@ -343,6 +342,26 @@ impl Worker {
     pub(crate) fn drop_it(self) {
         self.running.abort();
     }
+}
+
+/// The jobs that are running, by group, as the Redis at this address has it.
+pub(crate) async fn slots_at(url: &str, prefix: &str) -> HashMap<String, u64> {
+    let base = format!("{prefix}:{{{}}}:slots:", Note::QUEUE);
+    let keys = keys_at(url, &base).await;
+    let mut slots = HashMap::new();
+    for key in keys {
+        let count = raw(url, redis::cmd("ZCARD").arg(&key)).await;
+        slots.insert(key[base.len()..].to_owned(), count);
+    }
+    slots.retain(|_, count| *count > 0);
+    slots
+}
+
+/// The names of all keys that begin like this, in order.
+pub(crate) async fn keys_at(url: &str, start: &str) -> Vec<String> {
+    let mut keys: Vec<String> = raw(url, redis::cmd("KEYS").arg(format!("{start}*"))).await;
+    keys.sort();
+    keys
 }
 
 pub(crate) async fn raw<T: redis::FromRedisValue>(url: &str, command: &redis::Cmd) -> T {

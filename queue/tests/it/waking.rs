@@ -88,21 +88,15 @@ async fn missed_wake_up_is_made_good_by_the_poll() {
     place.push("warm", Note::Succeed).await;
     place.wait_for_state("warm", JobState::Done).await;
     // Nobody publishes for this one: it is put there behind the scripts' backs.
-    let base = format!("{{{}:notes}}", place.redis.prefix());
+    let base = format!("{}:{{notes}}", place.redis.prefix());
     let job = format!("{base}:job:silent");
-    let fields = "state ready group  tries 0 max 3 crashes 0 born 0";
+    let fields = "state ready group  args \"Succeed\" tries 0 max 3 crashes 0 born 0";
     let mut set = redis::cmd("HSET");
     set.arg(job);
     for field in fields.split(' ') {
         set.arg(field);
     }
     raw::<()>(&server.url(), &set).await;
-    let args = redis::cmd("HSET")
-        .arg(format!("{base}:args"))
-        .arg("silent")
-        .arg("\"Succeed\"")
-        .to_owned();
-    raw::<()>(&server.url(), &args).await;
     for (key, member) in [("lane:", "silent"), ("ring", "")] {
         let add = redis::cmd("ZADD")
             .arg(format!("{base}:{key}"))

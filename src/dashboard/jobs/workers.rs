@@ -27,7 +27,7 @@ pub(super) fn panel(view: &QueuesView, may_repair: bool) -> Markup {
     let now = SystemTime::now();
     let alive = view.workers.iter().filter(|worker| is_alive(worker, now));
     let (busy, slots) = alive.fold((0, 0), |(busy, slots), worker| {
-        (busy + worker.running.len(), slots + worker.concurrency)
+        (busy + worker.busy(), slots + worker.concurrency)
     });
     if view.workers.is_empty() {
         return components::panel(
@@ -69,7 +69,10 @@ fn row(worker: &WorkerInfo, now: SystemTime, may_repair: bool) -> Markup {
                 }
                 @if worker.running.len() > MOST_JOBS { span.sub { "and " (worker.running.len() - MOST_JOBS) " more" } }
             }
-            td.n { @if alive { (worker.running.len()) " of " (worker.concurrency) } @else { "–" } }
+            td.n {
+                @if alive { (worker.busy()) " of " (worker.concurrency) } @else { "–" }
+                @if alive && worker.slow > 0 { span.sub { "and " (worker.slow) " slow" } }
+            }
             td.n { (beat(worker, moment(now))) }
         }
     }

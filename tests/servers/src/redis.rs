@@ -14,7 +14,7 @@ use crate::watchdog::{Plan, Signal, Watchdog, find_program, folder, wait_ready};
 const READY: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(5);
 const SLOTS: u16 = 16_384;
-const MISSING: &str = "no redis-server or valkey-server on PATH. Get one with `apt-get install \
+pub(crate) const MISSING: &str = "no redis-server or valkey-server on PATH. Get one with `apt-get install \
     redis-server`, `dnf install valkey`, `apk add valkey` or `brew install redis`, or run \
     scripts/test, which does";
 
@@ -182,6 +182,38 @@ impl RedisServer {
         self.run(command).await;
     }
 
+    /// Deletes a key; whether there was one.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn delete(&self, key: &str) -> bool {
+        let (port, mut command) = (self.port, redis::cmd("DEL"));
+        command.arg(key);
+        in_background(move || ask::<u64>(port, &command)).await == 1
+    }
+
+    /// The names of the keys that begin with `start`, in order.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub async fn keys(&self, start: &str) -> Vec<String> {
+        let (port, mut command) = (self.port, redis::cmd("KEYS"));
+        command.arg(format!("{start}*"));
+        let mut keys = in_background(move || ask::<Vec<String>>(port, &command)).await;
+        keys.sort();
+        keys
+    }
+
+    /// `ACL SETUSER`, as in `&["limited", "on", ">password", "~prefix*", "+@all"]`.
+    ///
+    /// # Panics
+    /// If the server does not answer or does not know a rule.
+    pub async fn set_user(&self, rules: &[&str]) {
+        let mut command = redis::cmd("ACL");
+        command.arg("SETUSER").arg(rules);
+        self.run(command).await;
+    }
+
     /// Closes every client's connection, subscribers included.
     ///
     /// # Panics
@@ -287,10 +319,10 @@ fn connect(port: u16) -> RedisResult<Connection> {
     Ok(connection)
 }
 
-fn try_ask<T: FromRedisValue>(port: u16, command: &redis::Cmd) -> RedisResult<T> {
+pub(crate) fn try_ask<T: FromRedisValue>(port: u16, command: &redis::Cmd) -> RedisResult<T> {
     command.query(&mut connect(port)?)
 }
 
-fn ask<T: FromRedisValue>(port: u16, command: &redis::Cmd) -> T {
+pub(crate) fn ask<T: FromRedisValue>(port: u16, command: &redis::Cmd) -> T {
     try_ask(port, command).unwrap_or_else(|error| panic!("the test's Redis did not obey: {error}"))
 }

@@ -1,5 +1,5 @@
--- A worker says that it lives.
--- KEYS[1]  base of the registry's keys, `{prefix:registry}`
+-- A worker says that it is alive.
+-- KEYS[1]  base of the registry's keys, `prefix:{registry}`
 -- ARGV     worker, what it is as JSON ('' takes it out), queue
 -- Workers that have been silent for ten minutes are forgotten, at most 100 a time.
 

@@ -1,11 +1,11 @@
-//! The keeper: a task beside the worker that renews every lease it holds, takes back the leases of
-//! workers that died, and says that this one lives.
+//! A task beside the worker that renews every lease it holds, takes back the leases of workers that died, repairs
+//! what disagrees in Redis, and sends the heartbeat.
 //!
 //! It runs whether the worker is fetching, busy or stuck. A lease ends only with its process, with
 //! Redis, or when the whole runtime stands still for longer than the lease.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,21 +15,21 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::{Core, PATIENCE};
 use crate::{keys::Keys, queue::micros, scripts};
 
-/// Leases taken back, and due jobs promoted, in one round.
+/// Leases taken back, due jobs promoted and keys compared in one round.
 const PAGE: usize = 500;
 /// After Redis was away, owners have this long to renew leases that ran out meanwhile.
 const GRACE: Duration = Duration::from_secs(3);
-/// Jobs named in a beat.
-const NAMED: usize = 256;
+/// Jobs named in a heartbeat.
+const MAX_NAMED: usize = 1_024;
 
-pub(crate) async fn keep(core: Arc<Core>) {
+pub(crate) async fn renew(core: Arc<Core>) {
     let mut rounds = interval(core.settings.round());
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = rounds.tick() => {
-                tend(&core).await;
-                beat(&core).await;
+                maintain(&core).await;
+                send_heartbeat(&core).await;
             }
             () = core.closed.cancelled() => break,
         }
@@ -45,16 +45,16 @@ async fn settle(core: &Core) {
             .await
             .is_err()
         {
-            tend(core).await;
+            maintain(core).await;
         }
     }
-    leave(core).await;
+    register(core, "").await;
 }
 
-async fn tend(core: &Core) {
+async fn maintain(core: &Core) {
     let claims = core.claims.all();
     let settings = &core.settings;
-    let mut script = scripts::TEND.prepare_invoke();
+    let mut script = scripts::MAINTENANCE.prepare_invoke();
     script
         .key(&core.keys.base)
         .arg(micros(settings.lease))
@@ -64,11 +64,18 @@ async fn tend(core: &Core) {
         .arg(PAGE)
         .arg(settings.keep_dead);
     for claim in &claims {
-        script.arg(&*claim.id).arg(&*claim.token);
+        script.arg(&*claim.id).arg(&*claim.group).arg(&*claim.token);
     }
-    let Some((lost, taken)) = core.insist::<(Vec<String>, u64)>(&script).await else {
+    let Some((lost, taken, repairs)) = core.insist::<(Vec<String>, u64, u64)>(&script).await else {
         return;
     };
+    if repairs > 0 {
+        tracing::warn!(
+            queue = core.queue,
+            repairs,
+            "keys of the queue were missing or disagreed, and were repaired"
+        );
+    }
     if taken > 0 {
         tracing::warn!(
             queue = core.queue,
@@ -84,12 +91,12 @@ async fn tend(core: &Core) {
     }
 }
 
-async fn beat(core: &Core) {
+async fn send_heartbeat(core: &Core) {
     let running: Vec<_> = core
         .claims
         .all()
         .iter()
-        .take(NAMED)
+        .take(MAX_NAMED)
         .map(|claim| json!({ "id": &*claim.id, "since": millis(claim.since) }))
         .collect();
     let about = json!({
@@ -99,16 +106,14 @@ async fn beat(core: &Core) {
         "concurrency": core.identity.concurrency,
         "started_at": millis(core.started_at),
         "running": running,
+        "slow": core.slow.load(Ordering::Acquire),
     });
-    say(core, &about.to_string()).await;
+    register(core, &about.to_string()).await;
 }
 
-async fn leave(core: &Core) {
-    say(core, "").await;
-}
-
-async fn say(core: &Core, about: &str) {
-    let mut script = scripts::BEAT.prepare_invoke();
+/// `about` is what the registry tells of this worker; empty takes the worker out of it.
+async fn register(core: &Core, about: &str) {
+    let mut script = scripts::HEARTBEAT.prepare_invoke();
     script
         .key(Keys::registry(core.redis.prefix()).base)
         .arg(&core.name)
