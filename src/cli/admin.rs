@@ -12,6 +12,7 @@ use landfall_core::{
     storage::Storage,
     sweep,
 };
+use landfall_queue::Inspector;
 use serde::Serialize;
 use std::{future::Future, process::ExitCode, sync::Arc};
 
@@ -229,14 +230,21 @@ async fn check_redis(config: &Config) -> anyhow::Result<String> {
     let url = embedded.as_ref().map(|(redis, _)| redis.url());
     let redis = server::connect_redis(config, url.as_ref())?;
     let answered = redis.ping().await.context("Redis does not answer");
+    let policies = Inspector::new(redis.clone()).eviction_policies().await;
     if let Some((redis, folder)) = embedded {
         redis.stop().await;
         let _ = std::fs::remove_dir_all(folder);
     }
-    Ok(format!(
-        "it answered in {:.1} ms",
-        answered?.as_secs_f64() * 1000.0
-    ))
+    let answered = format!("it answered in {:.1} ms", answered?.as_secs_f64() * 1000.0);
+    let mut evicting = policies.unwrap_or_default();
+    evicting.remove("noeviction");
+    Ok(match evicting.first() {
+        None => answered,
+        Some(policy) => format!(
+            "{answered}; WARNING: its maxmemory-policy is {policy}, so it may delete jobs when its memory is full: \
+             set it to noeviction"
+        ),
+    })
 }
 
 /// One sweep by hand; jobs are pushed to the configured Redis.

@@ -2,7 +2,7 @@
 
 use super::configured;
 use crate::support::Installation;
-use landfall_test_servers::S3Server;
+use landfall_test_servers::{RedisServer, S3Server};
 use serde_json::Value;
 
 /// The checks that failed, and why.
@@ -127,4 +127,23 @@ async fn an_open_api_is_on_this_machine_alone() {
         let told = configured(&installation, arguments).await.failed();
         assert!(told.contains("auth.mode"), "{told}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_that_may_evict_jobs_is_warned_of() {
+    let server = RedisServer::start().await;
+    let mut installation = Installation::new();
+    installation.set("redis.url", &server.url());
+    let said = configured(&installation, &["check"]).await.done();
+    assert!(!said.contains("WARNING"), "{said}");
+    server.set_config("maxmemory-policy", "volatile-lru").await;
+    let said = configured(&installation, &["check"]).await.done();
+    let line = said
+        .lines()
+        .find(|line| line.starts_with("ok      redis: "));
+    let line = line.expect("Redis is fine otherwise");
+    assert!(
+        line.contains("WARNING") && line.contains("volatile-lru") && line.contains("noeviction"),
+        "{line}"
+    );
 }
