@@ -9,6 +9,7 @@ use crate::{
     db::{Database, only},
     digest::Sha256Digest,
     files,
+    idempotency::{Keep, KeepError},
     page::{Page, PageRequest},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -66,7 +67,7 @@ impl fmt::Display for TokenScope {
 
 /// A scope that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no scope `{0}`; allowed are upload, read and admin")]
+#[error("`{0}` is not a scope; use upload, read or admin")]
 pub struct UnknownScope(pub String);
 
 impl FromStr for TokenScope {
@@ -148,7 +149,7 @@ impl Identity {
 /// Why a token was not made or revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    #[error("an owner has 1 to {OWNER_LIMIT} bytes and no control characters")]
+    #[error("must be 1 to {OWNER_LIMIT} bytes without control characters")]
     Owner,
     #[error("a token without a scope allows nothing; give upload, read or admin")]
     NoScope,
@@ -156,9 +157,22 @@ pub enum TokenError {
     NotFound,
     #[error("the token could not be read or written")]
     Database(#[from] DbErr),
+    #[error(transparent)]
+    Keep(#[from] KeepError),
 }
 
-/// Makes a token. The secret is to be shown now and never again.
+/// Checks the name of an owner.
+///
+/// # Errors
+/// [`TokenError::Owner`].
+pub fn validate_owner(owner: &str) -> Result<(), TokenError> {
+    if owner.is_empty() || owner.len() > OWNER_LIMIT || owner.chars().any(char::is_control) {
+        return Err(TokenError::Owner);
+    }
+    Ok(())
+}
+
+/// Creates a token. The secret must be shown now: only its hash is stored.
 ///
 /// # Errors
 /// [`TokenError::Owner`], [`TokenError::NoScope`], and the database's.
@@ -167,11 +181,24 @@ pub async fn create(
     clock: &Clock,
     owner: &str,
     scopes: &[TokenScope],
-    lives: Option<Duration>,
+    lifetime: Option<Duration>,
 ) -> Result<(Token, SecretString), TokenError> {
-    if owner.is_empty() || owner.len() > OWNER_LIMIT || owner.chars().any(char::is_control) {
-        return Err(TokenError::Owner);
-    }
+    create_idempotent(db, clock, owner, scopes, lifetime, None).await
+}
+
+/// [`create`], with the response recorded for its `Idempotency-Key` in the same transaction.
+///
+/// # Errors
+/// As [`create`], and [`TokenError::Keep`].
+pub async fn create_idempotent(
+    db: &Database,
+    clock: &Clock,
+    owner: &str,
+    scopes: &[TokenScope],
+    lifetime: Option<Duration>,
+    keep: Option<Keep<(Token, SecretString)>>,
+) -> Result<(Token, SecretString), TokenError> {
+    validate_owner(owner)?;
     if scopes.is_empty() {
         return Err(TokenError::NoScope);
     }
@@ -186,20 +213,22 @@ pub async fn create(
         scopes: scopes.into(),
         token_sha256: Sha256Digest::of(secret.as_bytes()).to_string(),
         created_at: clock.now(),
-        expires_at: lives.map(|lives| clock.after(lives)),
+        expires_at: lifetime.map(|lifetime| clock.after(lifetime)),
         revoked_at: None,
         last_used_at: None,
     };
     let stored = row.clone().into_active_model();
+    let created = (Token::from(row), SecretString::from(secret));
     db.write(move |transaction| {
         Box::pin(async move {
             Entity::insert(stored)
                 .exec_without_returning(transaction)
-                .await
+                .await?;
+            Keep::write(keep, transaction, &created).await?;
+            Ok(created)
         })
     })
-    .await?;
-    Ok((row.into(), secret.into()))
+    .await
 }
 
 /// Tokens, newest first, those that are revoked or expired too.

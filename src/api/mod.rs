@@ -24,6 +24,7 @@ mod response;
 mod routes;
 pub mod schema;
 mod state;
+mod tokens;
 mod tus;
 mod uploads;
 mod webhooks;
@@ -48,11 +49,12 @@ pub use rate_limit::{Counters, LocalCounters, SLOT_LEASE, Taken, today};
 pub(crate) use routes::Routes;
 use serde_json::Value;
 pub use state::{Shared, State};
+use tokens::Tokens;
 pub(crate) use tus::Tus;
 use uploads::Uploads;
 use webhooks::Webhooks;
 
-type Api = (Files, Uploads, Batches, Webhooks, Events);
+type Api = (Files, Uploads, Batches, Webhooks, Events, Tokens);
 
 /// Paths that are in no definition.
 const PLAIN: [&str; 2] = ["/openapi.json", "/docs"];
@@ -96,7 +98,7 @@ fn pretty(definition: &Value) -> String {
 }
 
 fn service() -> OpenApiService<Api, ()> {
-    OpenApiService::new((Files, Uploads, Batches, Webhooks, Events), "Landfall", env!("CARGO_PKG_VERSION")).description(
+    OpenApiService::new((Files, Uploads, Batches, Webhooks, Events, Tokens), "Landfall", env!("CARGO_PKG_VERSION")).description(
         "Takes files in, stores them verified, and announces each reliably. Ids are UUIDv7, times RFC 3339 in UTC, sizes bytes; every error is a problem (RFC 9457) with a stable code.",
     )
 }

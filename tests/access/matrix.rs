@@ -85,6 +85,7 @@ impl House {
             ("POST" | "PATCH", path) => request.json(&match path {
                 "/v1/uploads" => object!({"original_filename": "a", "total_size_bytes": 5}),
                 "/v1/webhooks" => object!({"url": "https://example.com/hook"}),
+                "/v1/tokens" => object!({"owner": "mallory", "scopes": ["admin"]}),
                 "/v1/webhooks/{id}/replay" => object!({"since": "2026-01-01T00:00:00Z"}),
                 _ => object!({}),
             }),
@@ -111,6 +112,8 @@ pub(super) async fn things(app: &TestApp) -> Things {
     let upload = made("/v1/uploads", session, 201).await;
     let batch = made("/v1/batches", object!({}), 201).await;
     let webhook = made("/v1/webhooks", webhook, 201).await;
+    let of_alice = object!({"owner": "alice", "scopes": ["read"]});
+    let token = made("/v1/tokens", of_alice, 201).await;
     let event = made(&format!("/v1/webhooks/{webhook}/test"), object!({}), 202).await;
     let tus = app.post("/v1/tus").bearer_auth(&alice);
     let tus = tus
@@ -128,6 +131,7 @@ pub(super) async fn things(app: &TestApp) -> Things {
         ("/v1/batches", batch),
         ("/v1/webhooks", webhook),
         ("/v1/events", event),
+        ("/v1/tokens", token),
         ("/v1/tus", tus),
     ])
 }
@@ -199,7 +203,7 @@ async fn token_without_the_scope_is_refused_by_every_route() {
             }
         }
         assert!(refused > 0, "{route:?} is open to read and to upload alike");
-        let is_admins = ["/v1/webhooks", "/v1/events"];
+        let is_admins = ["/v1/webhooks", "/v1/events", "/v1/tokens"];
         if is_admins.iter().any(|base| route.path.starts_with(base)) {
             assert_eq!(refused, 2, "{route:?} is the administrators'");
         }
@@ -228,6 +232,8 @@ async fn foreign_owner_cannot_tell_a_thing_from_none() {
     for (base, id) in &house.things {
         let request = match *base {
             "/v1/tus" => app.request(Method::HEAD, &format!("{base}/{id}")),
+            // Tokens have no page of their own.
+            "/v1/tokens" => app.get(*base),
             _ => app.get(&format!("{base}/{id}")),
         };
         let request = request.header("Tus-Resumable", "1.0.0").bearer_auth(&admin);

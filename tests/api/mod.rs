@@ -7,6 +7,7 @@ mod definition;
 mod idempotency;
 mod judged;
 mod lists;
+mod tokens;
 mod uploads;
 mod waits;
 mod webhooks;

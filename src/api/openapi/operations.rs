@@ -4,11 +4,12 @@ use super::{add, problems, schemas::SHA256};
 use serde_json::{Value, json};
 
 /// Operations that take an `Idempotency-Key`.
-const KEYED: [&str; 8] = [
+const KEYED: [&str; 9] = [
     "createFile",
     "createUpload",
     "createBatch",
     "createWebhook",
+    "createToken",
     "rotateSecret",
     "testWebhook",
     "replayWebhook",

@@ -12,6 +12,7 @@ use landfall_core::{
     page::InvalidCursor,
     staging::StagingError,
     storage::{NotAKey, StorageError},
+    tokens::TokenError,
     uploads::UploadError,
     usage::QuotaError,
     webhooks::WebhookError,
@@ -255,6 +256,18 @@ impl From<WebhookError> for Problem {
             WebhookError::Event(error) => error.into(),
             WebhookError::Key(error) => error.into(),
             WebhookError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Owner => Self::field(Code::MalformedRequest, "owner", error.to_string()),
+            TokenError::NoScope => Self::field(Code::MalformedRequest, "scopes", error.to_string()),
+            TokenError::NotFound => Self::not_found("token"),
+            TokenError::Database(error) => error.into(),
+            TokenError::Keep(error) => error.into(),
         }
     }
 }

@@ -5,6 +5,7 @@ mod event;
 mod file;
 mod page;
 mod problem;
+mod token;
 mod upload;
 mod webhook;
 
@@ -13,5 +14,6 @@ pub use event::{Attempt, Delivery, DeliveryStatus, Event, EventStatus, Redeliver
 pub use file::{File, FileError, FileStatus};
 pub use page::Page;
 pub use problem::{FieldError, Problem};
+pub use token::{NewToken, Token};
 pub use upload::{NewUpload, Part, Session, SessionStatus};
 pub use webhook::{NewWebhook, Replay, Webhook, WebhookPatch};
