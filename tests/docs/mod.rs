@@ -2,6 +2,7 @@
 
 mod compose;
 mod dependencies;
+mod operations;
 mod readme;
 
 use std::path::{Path, PathBuf};
