@@ -233,7 +233,7 @@ async fn foreign_owner_cannot_tell_a_thing_from_none() {
         let request = match *base {
             "/v1/tus" => app.request(Method::HEAD, &format!("{base}/{id}")),
             // Tokens have no page of their own.
-            "/v1/tokens" => app.get(*base),
+            "/v1/tokens" => app.get(base),
             _ => app.get(&format!("{base}/{id}")),
         };
         let request = request.header("Tus-Resumable", "1.0.0").bearer_auth(&admin);
