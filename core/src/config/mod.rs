@@ -8,6 +8,7 @@ mod s3;
 mod values;
 
 use crate::{config::reader::Reader, webhooks::sealing::Sealing};
+use http::HeaderName;
 pub use ipnet::IpNet;
 pub use reader::{ConfigError, Fault, Sources};
 pub use s3::S3Settings;
@@ -49,9 +50,13 @@ pub struct Server {
     pub public_url: Option<Url>,
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
+    /// How long a connection may rest between two requests.
+    pub keep_alive: Duration,
     pub shutdown_timeout: Duration,
     /// Pages of these origins may call the API.
     pub cors_origins: Vec<Origin>,
+    /// Headers such pages may send, besides those the API knows.
+    pub cors_headers: Vec<HeaderName>,
     /// Whose word counts for where a request comes from.
     pub trusted_proxies: Vec<IpNet>,
 }
@@ -236,8 +241,10 @@ impl Config {
                 public_url: read.optional("server.public_url"),
                 header_timeout: read.at_least("server.header_timeout", SECOND),
                 idle_timeout: read.at_least("server.idle_timeout", SECOND),
+                keep_alive: read.within("server.keep_alive", SECOND, DAY),
                 shutdown_timeout: read.get("server.shutdown_timeout"),
                 cors_origins: read.list("server.cors_origins"),
+                cors_headers: read.list("server.cors_headers"),
                 trusted_proxies: read.list("server.trusted_proxies"),
             },
             database: Database {

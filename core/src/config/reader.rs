@@ -9,7 +9,8 @@ use toml::{Table, Value};
 pub struct Sources {
     /// The file given with `--config`.
     pub file: Option<PathBuf>,
-    /// The environment; only `LANDFALL__…` and the eight S3 names are looked at.
+    /// The environment; only `LANDFALL__…` and the eight S3 names are looked at, and the same with `_FILE` behind them,
+    /// which name a file that holds the value.
     pub environment: Vec<(String, String)>,
 }
 
@@ -19,7 +20,12 @@ impl Sources {
     pub fn process(file: Option<PathBuf>) -> Self {
         Self {
             file,
-            environment: std::env::vars().collect(),
+            // A variable that is not UTF-8 is none of ours.
+            environment: std::env::vars_os()
+                .filter_map(|(name, text)| {
+                    Some((name.into_string().ok()?, text.into_string().ok()?))
+                })
+                .collect(),
         }
     }
 }
@@ -51,6 +57,12 @@ pub enum ConfigError {
     #[error("{}", Listed(.0))]
     Faults(Vec<Fault>),
 }
+
+/// Behind the name of a variable: it names a file that holds the value.
+const OF_A_FILE: &str = "_FILE";
+
+/// Before the key of a setting in the environment.
+const GENERIC: &str = "LANDFALL__";
 
 struct Listed<'a>(&'a [Fault]);
 
@@ -103,30 +115,78 @@ impl Reader {
                 reader.give(key.clone(), key, value, format!("in {}", path.display()));
             }
         }
-        // The generic names first: the eight known ones are the more particular, and win.
-        for (name, text) in &sources.environment {
-            if let Some(rest) = name.strip_prefix("LANDFALL__") {
-                let key = rest.to_ascii_lowercase().replace("__", ".");
-                reader.give(
-                    key,
-                    name.clone(),
-                    Value::String(text.clone()),
-                    format!("in the environment as {name}"),
-                );
-            }
-        }
-        for (name, text) in &sources.environment {
-            if let Some((_, key)) = ENVIRONMENT_NAMES.iter().find(|(known, _)| known == name) {
-                let origin = format!("in the environment as {name}");
-                reader.give(
-                    (*key).to_owned(),
-                    name.clone(),
-                    Value::String(text.clone()),
-                    origin,
-                );
-            }
-        }
+        reader.give_environment(&sources.environment);
         Ok(reader)
+    }
+
+    fn give_environment(&mut self, environment: &[(String, String)]) {
+        for (name, text) in environment {
+            let base = name.strip_suffix(OF_A_FILE);
+            let is_twice = !text.is_empty()
+                && base.is_some_and(|base| {
+                    let also = |(other, text): &(String, String)| other == base && !text.is_empty();
+                    environment.iter().any(also)
+                });
+            if is_twice
+                && self
+                    .setting_of(name)
+                    .is_some_and(|(_, of_a_file)| of_a_file)
+            {
+                self.faults.push(Fault {
+                    key: name.clone(),
+                    problem:
+                        "given together with the variable without _FILE; allowed is one of them"
+                            .to_owned(),
+                });
+            }
+        }
+        // The generic names first: the eight known ones are the more particular, and win.
+        let generic = |(name, _): &&(String, String)| name.starts_with(GENERIC);
+        let (generic, known): (Vec<_>, Vec<_>) = environment.iter().partition(generic);
+        for (name, text) in generic.into_iter().chain(known) {
+            self.give_variable(name, text);
+        }
+    }
+
+    /// The key a variable of the environment sets, and whether it names a file that holds the value.
+    fn setting_of(&self, name: &str) -> Option<(String, bool)> {
+        let key_of = |name: &str| match name.strip_prefix(GENERIC) {
+            Some(rest) => Some(rest.to_ascii_lowercase().replace("__", ".")),
+            None => {
+                let mut known = ENVIRONMENT_NAMES.iter();
+                let found = known.find(|(known, _)| *known == name);
+                found.map(|(_, key)| (*key).to_owned())
+            }
+        };
+        let of_a_file = name.strip_suffix(OF_A_FILE).and_then(key_of);
+        match of_a_file.filter(|key| self.defaults.contains_key(key)) {
+            Some(key) => Some((key, true)),
+            None => key_of(name).map(|key| (key, false)),
+        }
+    }
+
+    /// Takes a variable of the environment. White space around a value is no part of it: files end with a newline.
+    fn give_variable(&mut self, name: &str, text: &str) {
+        let Some((key, of_a_file)) = self.setting_of(name) else {
+            return;
+        };
+        let origin = format!("in the environment as {name}");
+        let value = match of_a_file {
+            // Compose files hand on variables that are not set as empty ones.
+            true if text.is_empty() => return,
+            true => std::fs::read_to_string(text.trim()),
+            false => Ok(text.to_owned()),
+        };
+        match value {
+            Ok(text) => {
+                let value = Value::String(text.trim().to_owned());
+                self.give(key, name.to_owned(), value, origin);
+            }
+            Err(error) => self.faults.push(Fault {
+                key,
+                problem: format!("the file that {name} names cannot be read: {error}"),
+            }),
+        }
     }
 
     fn give(&mut self, key: String, name: String, value: Value, origin: String) {
@@ -155,7 +215,7 @@ impl Reader {
 
     /// The setting, with the empty text meaning none.
     pub(super) fn optional<T: Setting>(&mut self, key: &str) -> Option<T> {
-        let none_or = |value: &Value| match value.as_str() {
+        let none_or = |value: &Value| match value.as_str().map(str::trim) {
             Some("") => Some(None),
             _ => T::read(value).map(Some),
         };
@@ -322,4 +382,58 @@ fn leaves(table: &Table) -> BTreeMap<String, Value> {
     let mut out = BTreeMap::new();
     walk("", table, &mut out);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Config, ConfigError, Sources};
+    use secrecy::ExposeSecret;
+
+    fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
+        Config::load(Sources {
+            file: None,
+            environment: environment.iter().map(owned).collect(),
+        })
+    }
+
+    #[test]
+    fn values_may_be_in_files_and_white_space_around_them_is_no_part_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret");
+        std::fs::write(&file, "  s3cret\r\n").unwrap();
+        let file = file.to_str().unwrap();
+        let config = load(&[
+            ("AWS_SECRET_ACCESS_KEY_FILE", file),
+            ("AWS_ACCESS_KEY_ID", "AKIA\n"),
+            ("LANDFALL__REDIS__URL_FILE", file),
+            ("LANDFALL__DATABASE__URL", "postgres://h/d \n"),
+            ("LANDFALL__STORAGE__BACKEND", "fs\n"),
+            ("LANDFALL__STORAGE__PATH_FILE", ""),
+        ])
+        .unwrap();
+        let s3 = &config.storage.s3;
+        assert_eq!(s3.secret_access_key.expose_secret(), "s3cret");
+        assert_eq!(s3.access_key_id, "AKIA");
+        assert_eq!(config.redis.url.unwrap().expose_secret(), "s3cret");
+        assert_eq!(config.database.url.expose_secret(), "postgres://h/d");
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_and_values_given_twice_are_faults() {
+        let faults = load(&[
+            ("LANDFALL__REDIS__URL_FILE", "/nowhere/at/all"),
+            ("AWS_ACCESS_KEY_ID_FILE", "/nowhere/either"),
+            ("AWS_ACCESS_KEY_ID", "AKIA"),
+            ("LANDFALL__NOTHING__HERE_FILE", "/etc/hostname"),
+        ]);
+        let text = faults.unwrap_err().to_string();
+        for part in [
+            "redis.url: the file that LANDFALL__REDIS__URL_FILE names cannot be read",
+            "AWS_ACCESS_KEY_ID_FILE: given together",
+            "LANDFALL__NOTHING__HERE_FILE: no such setting",
+        ] {
+            assert!(text.contains(part), "{part} is missing: {text}");
+        }
+    }
 }

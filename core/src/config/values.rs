@@ -1,6 +1,7 @@
 //! What a setting may be: each type reads itself from a TOML value or from the text of an environment variable.
 
 use crate::webhooks::sealing::SealingKey;
+use http::HeaderName;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
@@ -63,7 +64,7 @@ macro_rules! words {
         impl Setting for $type {
             const ALLOWED: &'static str = $allowed;
             fn read(value: &Value) -> Option<Self> {
-                match value.as_str()? {
+                match value.as_str()?.trim() {
                     $($word => Some($value),)+
                     _ => None,
                 }
@@ -100,14 +101,15 @@ parsed!(IpNet, "a network such as `10.0.0.0/8`");
 impl Setting for String {
     const ALLOWED: &'static str = "a text";
     fn read(value: &Value) -> Option<Self> {
-        value.as_str().map(str::to_owned)
+        // Files that hold a secret end with a newline, and so does what is pasted.
+        value.as_str().map(|text| text.trim().to_owned())
     }
 }
 
 impl Setting for SecretString {
     const ALLOWED: &'static str = "a text";
     fn read(value: &Value) -> Option<Self> {
-        value.as_str().map(Self::from)
+        value.as_str().map(|text| Self::from(text.trim()))
     }
 }
 
@@ -124,7 +126,7 @@ impl Setting for PathBuf {
 impl Setting for Url {
     const ALLOWED: &'static str = "an http:// or https:// URL";
     fn read(value: &Value) -> Option<Self> {
-        let url: Self = value.as_str()?.parse().ok()?;
+        let url: Self = value.as_str()?.trim().parse().ok()?;
         (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
     }
 }
@@ -140,6 +142,13 @@ impl Setting for Origin {
         let only_origin = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
         let fits = matches!(url.scheme(), "http" | "https") && url.username().is_empty();
         (fits && only_origin).then(|| Self::Of(url.origin().ascii_serialization()))
+    }
+}
+
+impl Setting for HeaderName {
+    const ALLOWED: &'static str = "the name of a header such as `x-request-id`";
+    fn read(value: &Value) -> Option<Self> {
+        value.as_str()?.trim().parse().ok()
     }
 }
 
