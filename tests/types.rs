@@ -5,7 +5,10 @@ use crate::support::{
     app::{SOON, json, problem},
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
-use reqwest::{Method, Response};
+use reqwest::{
+    Method, RequestBuilder, Response,
+    multipart::{Form, Part},
+};
 use serde_json::Value;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0";
@@ -65,43 +68,200 @@ async fn by_every_way(
     ]
 }
 
+/// The same file by each of the ways in, as each answers the request that brings its first bytes.
+async fn first_bytes(
+    app: &TestApp,
+    name: &str,
+    content_type: &str,
+    bytes: &'static [u8],
+) -> Vec<(&'static str, Response)> {
+    let sent = async |request: RequestBuilder| request.send().await.expect("an answer");
+    let part = Part::bytes(bytes).file_name(name.to_owned());
+    let part = part.mime_str(content_type).expect("a type");
+    let form = app
+        .post("/v1/files")
+        .multipart(Form::new().part("file", part));
+    let begun = json(session(app, name, content_type, bytes.len()).await, 201).await;
+    let part = format!(
+        "/v1/uploads/{}/parts/1",
+        begun["id"].as_str().expect("an id")
+    );
+    let part = app.request(Method::PUT, &part).body(bytes);
+    let metadata = format!(
+        "filename {},filetype {}",
+        STANDARD.encode(name),
+        STANDARD.encode(content_type)
+    );
+    let tus = |method: Method, path: &str| {
+        let request = app.request(method, path).header("Tus-Resumable", "1.0.0");
+        request
+            .header("Upload-Metadata", &metadata)
+            .header("Content-Type", "application/offset+octet-stream")
+    };
+    let open = sent(tus(Method::POST, "/v1/tus").header("Upload-Length", bytes.len())).await;
+    let open = open.headers()["location"]
+        .to_str()
+        .expect("text")
+        .to_owned();
+    let deferred = sent(tus(Method::POST, "/v1/tus").header("Upload-Defer-Length", 1)).await;
+    let deferred = deferred.headers()["location"]
+        .to_str()
+        .expect("text")
+        .to_owned();
+    let draft = app
+        .post("/v1/tus")
+        .header("Upload-Complete", "?1")
+        .header("Upload-Metadata", &metadata)
+        .body(bytes);
+    let at = |path: &str| tus(Method::PATCH, path).header("Upload-Offset", 0);
+    vec![
+        ("form", sent(form).await),
+        ("raw", raw(app, name, content_type, bytes).await),
+        ("part", sent(part).await),
+        (
+            "tus, with its creation",
+            self::tus(app, name, content_type, bytes).await,
+        ),
+        ("tus", sent(at(&open).body(bytes)).await),
+        (
+            "tus, its length deferred",
+            sent(
+                at(&deferred)
+                    .header("Upload-Length", bytes.len())
+                    .body(bytes),
+            )
+            .await,
+        ),
+        ("draft", sent(draft).await),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn executable_posing_as_an_image_fails_and_is_not_announced() {
+async fn what_poses_as_an_image_is_refused_before_it_is_acknowledged() {
     for (key, value) in [
         ("uploads.allowed_types", "image/*"),
         ("uploads.denied_types", "application/x-msdownload"),
     ] {
         let app = TestApp::builder().set(key, value).start().await;
-        app.webhook("/hook", &[]).await;
-        for file in by_every_way(&app, "photo.png", "image/png", WINDOWS).await {
-            assert_eq!(file["status"], "failed", "{file}");
-            assert_eq!(file["error"]["code"], "type_not_allowed", "{file}");
-            assert_eq!(file["url"], Value::Null);
+        for (way, answer) in first_bytes(&app, "photo.png", "image/png", WINDOWS).await {
+            let refused = problem(answer, 415, "type_not_allowed").await;
+            assert_eq!(
+                refused["errors"][0]["field"], "content_type",
+                "{way}: {refused}"
+            );
         }
-        for file in by_every_way(&app, "photo.png", "image/png", PNG).await {
-            assert_eq!(file["status"], "stored", "{file}");
+        for (way, answer) in first_bytes(&app, "photo.png", "image/png", PNG).await {
+            assert!(answer.status().is_success(), "{way}: {answer:?}");
         }
-        let told = app.receiver.wait_for(3, SOON).await;
-        assert_eq!(told.len(), 3, "only the real images are announced");
+        let files = app.read("/v1/files?status=failed").await;
+        let failed = files["items"].as_array().expect("files");
+        assert!(
+            failed
+                .iter()
+                .all(|file| file["error"]["code"] == "upload_aborted"),
+            "nothing that was acknowledged fails: {files}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn text_posing_as_an_image_fails_where_only_images_are_taken_in() {
+async fn an_executable_in_small_pieces_is_recognised_all_the_same() {
+    let app = TestApp::builder()
+        .set("uploads.denied_types", "application/x-msdownload")
+        .start()
+        .await;
+    let tus = |method: Method, path: &str| {
+        let request = app.request(method, path).header("Tus-Resumable", "1.0.0");
+        request.header("Content-Type", "application/offset+octet-stream")
+    };
+    let begun = tus(Method::POST, "/v1/tus").header("Upload-Length", WINDOWS.len());
+    let begun = begun.send().await.expect("an answer");
+    let path = begun.headers()["location"].to_str().expect("text");
+    let at = |offset: usize, bytes: &'static [u8]| {
+        tus(Method::PATCH, path)
+            .header("Upload-Offset", offset)
+            .body(bytes)
+    };
+    let first = at(0, &WINDOWS[..2]).send().await.expect("an answer");
+    assert_eq!(first.status(), 204);
+    let rest = at(2, &WINDOWS[2..]).send().await.expect("an answer");
+    problem(rest, 415, "type_not_allowed").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_posing_as_an_image_is_refused_where_only_images_are_taken_in() {
     let app = TestApp::builder()
         .set("uploads.allowed_types", "image/*")
         .start()
         .await;
-    let file = json(
-        raw(&app, "a.png", "image/png", b"no image at all").await,
+    for (way, answer) in first_bytes(&app, "a.png", "image/png", b"no image at all").await {
+        let refused = problem(answer, 415, "type_not_allowed").await;
+        assert!(refused["detail"].is_string(), "{way}");
+    }
+    let svg = b"<!-- drawn --><svg xmlns='x'/>";
+    for (way, answer) in first_bytes(&app, "a.svg", "image/svg+xml", svg).await {
+        assert!(answer.status().is_success(), "{way}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn undeclared_files_are_judged_by_their_bytes_and_then_by_their_names() {
+    let app = TestApp::builder()
+        .set("uploads.allowed_types", "image/*, text/csv")
+        .start()
+        .await;
+    let unknown = "application/octet-stream";
+    for (name, bytes) in [("photo", PNG), ("bmi.csv", &b"BMI,age\n22,40\n"[..])] {
+        for (way, answer) in first_bytes(&app, name, unknown, bytes).await {
+            assert!(answer.status().is_success(), "{way}: {answer:?}");
+        }
+    }
+    for (name, bytes) in [
+        ("a.png", WINDOWS),
+        ("a.txt", &b"words"[..]),
+        ("a", b"words"),
+    ] {
+        for (way, answer) in first_bytes(&app, name, unknown, bytes).await {
+            assert_eq!(answer.status(), 415, "{name}, {way}: {answer:?}");
+        }
+    }
+    let csv = json(
+        raw(&app, "bmi.csv", unknown, b"BMI,age\n22,40\n").await,
         202,
     )
     .await;
-    let file = app.settled(&file["id"]).await;
+    assert_eq!(csv["content_type"], "text/csv");
+    assert_eq!(app.settled(&csv["id"]).await["content_type"], "text/csv");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn joined_uploads_are_judged_when_they_are_stored() {
+    let app = TestApp::builder()
+        .set("uploads.allowed_types", "image/*")
+        .start()
+        .await;
+    let tus = || app.post("/v1/tus").header("Tus-Resumable", "1.0.0");
+    let partial = tus()
+        .header("Upload-Concat", "partial")
+        .header("Upload-Length", WINDOWS.len())
+        .header("Content-Type", "application/offset+octet-stream")
+        .body(WINDOWS);
+    let partial = partial.send().await.expect("an answer");
+    assert_eq!(partial.status(), 201);
+    let partial = partial.headers()["location"].to_str().expect("text");
+    let kind = format!("filetype {}", STANDARD.encode("image/png"));
+    let joined = tus()
+        .header("Upload-Concat", format!("final;{partial}"))
+        .header("Upload-Metadata", kind);
+    let joined = joined.send().await.expect("an answer");
+    assert_eq!(joined.status(), 201);
+    let id = joined.headers()["location"]
+        .to_str()
+        .expect("text")
+        .rsplit('/')
+        .next();
+    let file = app.settled(&Value::from(id.expect("an id"))).await;
     assert_eq!(file["error"]["code"], "type_not_allowed", "{file}");
-    let drawing = raw(&app, "a.svg", "image/svg+xml", b"<svg xmlns='x'/>").await;
-    let drawing = json(drawing, 202).await;
-    assert_eq!(app.settled(&drawing["id"]).await["status"], "stored");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     combiner::CombineError,
     config::Config,
-    content::{self, NotAllowed},
+    content::{self, Known, NotAllowed},
     context::Landfall,
     failpoint,
     files::{self, Scope},
@@ -19,9 +19,10 @@ use crate::{
         StorageError, StorageKey,
         transfer::{self, Landing, Piece, TransferError},
     },
-    trace,
+    trace, uploads,
 };
 use entity::{FileId, Timestamp, file::Model};
+use sea_orm::DbErr;
 use std::{error::Error, sync::Arc, time::Duration};
 use tracing::Instrument;
 
@@ -146,6 +147,8 @@ enum Fault {
     Row(#[from] files::PiecesError),
     #[error(transparent)]
     NotAllowed(#[from] NotAllowed),
+    #[error("the database does not say what the file was made of")]
+    Database(#[from] DbErr),
 }
 
 impl Fault {
@@ -158,7 +161,7 @@ impl Fault {
             Self::Transfer(TransferError::SizeMismatch { .. }) => Some("size_mismatch"),
             Self::Transfer(TransferError::DigestMismatch { .. }) => Some("digest_mismatch"),
             Self::Transfer(error) if !error.is_transient() => Some("storage_refused"),
-            Self::Transfer(_) | Self::Url(_) | Self::Row(_) => None,
+            Self::Transfer(_) | Self::Url(_) | Self::Row(_) | Self::Database(_) => None,
         }
     }
 }
@@ -244,15 +247,22 @@ impl Run<'_> {
         })
     }
 
-    /// The type the file has, by what its client says and what its first bytes show.
+    /// The type the file has, by what its client says and what its first bytes show. Whether it is taken in was decided
+    /// while they came; of a joined upload it is decided here.
     async fn content_type(&self, pieces: &[Piece]) -> Result<String, Fault> {
+        let file = self.file();
         let lists = &self.landfall.config.uploads;
-        let declared = &self.file().content_type;
-        if !content::needs_sniffing(lists, declared) {
-            return Ok(declared.clone());
+        let is_joined = content::needs_bytes(lists)
+            && uploads::is_joined(self.landfall.db.read(), file.id).await?;
+        if !is_joined && !content::is_undeclared(&file.content_type) {
+            return Ok(file.content_type.clone());
         }
         let head = transfer::head(&self.landfall.staging, pieces, content::HEAD).await?;
-        Ok(content::judge(lists, declared, content::sniff(&head))?)
+        let (name, declared) = (&file.original_filename, &file.content_type);
+        Ok(match is_joined {
+            true => content::judge(lists, name, declared, &head, Known::All)?,
+            false => content::type_of(name, declared, &head),
+        })
     }
 
     async fn store(&self, ashore: Ashore) -> Result<Outcome, FinalizeError> {

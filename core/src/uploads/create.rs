@@ -83,6 +83,9 @@ pub async fn create(
     }
     if shape.kind() != UploadKind::Partial {
         require_allowed(landfall, &new)?;
+        if shape.total() == Some(0) {
+            require_allowed_empty(landfall, &new)?;
+        }
     }
     let id = FileId::generate();
     let key = StagingKey::unsegmented(id.0);
@@ -129,6 +132,19 @@ fn largest(landfall: &Landfall, shape: Shape) -> u64 {
 pub(super) fn require_allowed(landfall: &Landfall, new: &NewUpload) -> Result<(), UploadError> {
     let lists = &landfall.config.uploads;
     content::require_declared(lists, new.original_filename.as_str(), &new.content_type)?;
+    Ok(())
+}
+
+/// Of no bytes there are none to wait for.
+fn require_allowed_empty(landfall: &Landfall, new: &NewUpload) -> Result<(), UploadError> {
+    let (name, declared) = (new.original_filename.as_str(), &new.content_type);
+    content::judge(
+        &landfall.config.uploads,
+        name,
+        declared,
+        &[],
+        content::Known::All,
+    )?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! What an upload can fail with.
 
 use super::Ranges;
+use crate::storage::transfer::TransferError;
 use crate::{
     batches, content, files::PiecesError, idempotency::KeepError, staging::StagingError,
     usage::QuotaError,
@@ -79,6 +80,8 @@ pub enum UploadError {
     Outbox(#[from] crate::outbox::WriteError),
     #[error("the bytes could not be staged")]
     Staging(#[source] StagingError),
+    #[error("what came of the upload before cannot be read")]
+    Unreadable(#[source] Box<TransferError>),
     #[error("the bytes of the upload are not known")]
     Pieces(#[from] PiecesError),
     #[error("the upload could not be recorded")]
@@ -87,12 +90,22 @@ pub enum UploadError {
     Lost(#[source] tokio::task::JoinError),
 }
 
+impl UploadError {
+    /// A body that ended in an error: of its connection, or because of what its first bytes show.
+    pub(super) fn ended_by(error: Box<dyn Error + Send + Sync>) -> Self {
+        match error.downcast::<content::NotAllowed>() {
+            Ok(refused) => Self::NotAllowed(*refused),
+            Err(error) => Self::BrokenOff(error),
+        }
+    }
+}
+
 impl From<StagingError> for UploadError {
     fn from(error: StagingError) -> Self {
         match error {
             StagingError::TooLarge { limit } => Self::TooLarge { limit },
             StagingError::WrongSize { expected, .. } => Self::SizeMismatch { expected },
-            StagingError::Body(error) => Self::BrokenOff(error),
+            StagingError::Body(error) => Self::ended_by(error),
             other => Self::Staging(other),
         }
     }

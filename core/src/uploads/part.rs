@@ -6,6 +6,7 @@
 use super::{
     Bytestream, UploadError,
     close::{Reason, close},
+    guard,
     hold::{open, signed},
     lease::{LEASE, LOOK_EVERY, WAIT, renewing},
     plan::{Place, place},
@@ -67,6 +68,12 @@ pub async fn put_part(
 ) -> Result<PutPart, UploadError> {
     let upload = get(landfall.db.read(), scope, id).await?;
     let place = where_it_lies(&upload, part, landfall.clock.now())?;
+    let bytes = guard::Bytes {
+        offset: place.offset,
+        length: None,
+        last: false,
+    };
+    let body = guard::guarded(landfall, scope, id, bytes, body).await?;
     let stop = CancellationToken::new();
     let stop_when_dropped = stop.clone().drop_guard();
     let patience = landfall.config.server.idle_timeout;
@@ -283,7 +290,7 @@ impl Request {
     /// A body that broke off is not one of the wrong size.
     fn require_whole<T>(&mut self, outcome: &Result<T, StagingError>) -> Result<(), UploadError> {
         match (self.source.ended(), outcome) {
-            (Ended::Broken(error), _) => Err(UploadError::BrokenOff(error)),
+            (Ended::Broken(error), _) => Err(UploadError::ended_by(error)),
             (Ended::Stalled, _) => Err(UploadError::Stalled),
             (Ended::Stopped, _) => Err(UploadError::Preempted),
             (Ended::Whole | Ended::Due | Ended::Paused, _) => Ok(()),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http_body_util::BodyStream;
 use hyper::body::Incoming;
+use landfall_core::content::NotAllowed;
 use std::{
     error::Error,
     io,
@@ -122,6 +123,9 @@ pub(in crate::api) fn broken_off(cause: &(dyn Error + 'static)) -> Problem {
     }
     if let Some(error) = find::<FormError>(cause) {
         return error.to_problem();
+    }
+    if let Some(refused) = find::<NotAllowed>(cause) {
+        return refused.clone().into();
     }
     Problem::new(
         Code::MalformedRequest,

@@ -11,7 +11,11 @@ use crate::api::{
     state::State,
 };
 use http::header;
-use landfall_core::{content, digest::Sha256Digest, files::FileName};
+use landfall_core::{
+    content::{self, Declared, Guard},
+    digest::Sha256Digest,
+    files::FileName,
+};
 
 /// What was said in the query.
 #[derive(Clone, Debug, Default)]
@@ -41,7 +45,7 @@ pub(super) async fn take_in(
 ) -> Result<Arrived, Problem> {
     let said = given.read()?;
     let disposition = upload.headers.get(header::CONTENT_DISPOSITION);
-    let disposition = disposition.and_then(|value| Disposition::parse(value.as_bytes(), false));
+    let disposition = disposition.map(|value| Disposition::parse(value.as_bytes(), false));
     let named = given
         .filename
         .or_else(|| disposition.and_then(|disposition| disposition.filename));
@@ -57,9 +61,15 @@ pub(super) async fn take_in(
     content::require_declared(uploads, name.as_str(), &content_type)?;
     let length = upload.length()?;
     upload.refuse_larger_than(uploads.max_file_size.0, uploads.max_file_size.0)?;
-    let bytes = staged_body::stage(state, upload.body, length).await?;
+    let declared = Declared {
+        name: name.as_str().to_owned(),
+        content_type,
+    };
+    let guard = Guard::new(uploads, declared, length, true, Vec::new());
+    let bytes = staged_body::stage(state, guard.watch(upload.body), length).await?;
     bytes.verify(digest)?;
     bytes.verify(said.sha256)?;
+    let content_type = guard.verdict()?;
     Ok(Arrived {
         name,
         content_type,

@@ -1,0 +1,207 @@
+//! A body whose first bytes are looked at while they pass. It ends in an error at the first piece that shows the file to
+//! be of a type that is not taken in: nothing of that piece goes on, and nothing is answered for it.
+
+use super::{HEAD, Known, NotAllowed, judge};
+use crate::config::Uploads;
+use bytes::Bytes;
+use futures::Stream;
+use std::{
+    error::Error,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
+
+/// What is said of a file whose bytes are to come.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    pub name: String,
+    pub content_type: String,
+}
+
+/// Looks at the first bytes of one file.
+#[derive(Clone, Debug)]
+pub struct Guard(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    lists: Uploads,
+    declared: Declared,
+    /// How long the whole file is, where that is known.
+    total: Option<u64>,
+    /// The file ends where the body does.
+    ends: bool,
+    head: Mutex<Vec<u8>>,
+}
+
+impl Guard {
+    /// `before` is what has come of the file already; with `ends` the body is the rest of it.
+    #[must_use]
+    pub fn new(
+        lists: &Uploads,
+        declared: Declared,
+        total: Option<u64>,
+        ends: bool,
+        before: Vec<u8>,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            lists: lists.clone(),
+            declared,
+            total,
+            ends,
+            head: Mutex::new(before),
+        }))
+    }
+
+    /// The body, looked at.
+    pub fn watch<E, S>(
+        &self,
+        body: S,
+    ) -> impl Stream<Item = Result<Bytes, Box<dyn Error + Send + Sync>>> + Send + use<E, S>
+    where
+        E: Into<Box<dyn Error + Send + Sync>>,
+        S: Stream<Item = Result<Bytes, E>> + Send,
+    {
+        Watched {
+            body: Box::pin(body),
+            guard: self.clone(),
+            done: false,
+        }
+    }
+
+    /// The type the file has, once its first bytes have passed.
+    ///
+    /// # Errors
+    /// [`NotAllowed`], as the body would have ended.
+    pub fn verdict(&self) -> Result<String, NotAllowed> {
+        self.judge(&self.head(), Known::All)
+    }
+
+    fn head(&self) -> Vec<u8> {
+        let head = self.0.head.lock().unwrap_or_else(PoisonError::into_inner);
+        head.clone()
+    }
+
+    fn judge(&self, head: &[u8], known: Known) -> Result<String, NotAllowed> {
+        let Declared { name, content_type } = &self.0.declared;
+        judge(&self.0.lists, name, content_type, head, known)
+    }
+
+    /// Takes a piece; answers whether it was the last to be looked at.
+    fn take(&self, piece: &[u8]) -> Result<bool, NotAllowed> {
+        let mut head = self.0.head.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = usize::try_from(HEAD.min(self.0.total.unwrap_or(HEAD))).unwrap_or(0);
+        let room = most.saturating_sub(head.len());
+        head.extend_from_slice(&piece[..piece.len().min(room)]);
+        let is_full = head.len() >= most;
+        let known = match is_full {
+            true => Known::All,
+            false => Known::Part,
+        };
+        self.judge(&head, known).map(|_| is_full)
+    }
+
+    /// The body is over.
+    fn end(&self) -> Result<(), NotAllowed> {
+        // That there is nothing at all is somebody else's to refuse.
+        match self.0.ends && !self.head().is_empty() {
+            true => self.verdict().map(drop),
+            false => Ok(()),
+        }
+    }
+}
+
+struct Watched<S> {
+    body: Pin<Box<S>>,
+    guard: Guard,
+    done: bool,
+}
+
+impl<S, E> Stream for Watched<S>
+where
+    S: Stream<Item = Result<Bytes, E>>,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Item = Result<Bytes, Box<dyn Error + Send + Sync>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = std::task::ready!(self.body.as_mut().poll_next(context));
+        if self.done {
+            return Poll::Ready(next.map(|piece| piece.map_err(Into::into)));
+        }
+        let judged = match &next {
+            Some(Ok(piece)) => self.guard.take(piece),
+            Some(Err(_)) => Ok(true),
+            None => self.guard.end().map(|()| true),
+        };
+        match judged {
+            Ok(done) => self.done = done,
+            Err(refused) => {
+                self.done = true;
+                return Poll::Ready(Some(Err(refused.into())));
+            }
+        }
+        Poll::Ready(next.map(|piece| piece.map_err(Into::into)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::content::tests::lists;
+    use futures::{StreamExt, stream};
+    use std::convert::Infallible;
+
+    /// What passes of these pieces, and why no more.
+    async fn passed(declared: &str, ends: bool, pieces: &[&'static [u8]]) -> (Vec<u8>, bool) {
+        let lists = lists(|lists| {
+            lists.denied_types = vec!["application/x-msdownload".to_owned()];
+            lists.allowed_types = vec!["image/*".to_owned(), "text/*".to_owned()];
+        });
+        let declared = Declared {
+            name: "a".to_owned(),
+            content_type: declared.to_owned(),
+        };
+        let total = ends.then(|| pieces.iter().map(|piece| piece.len() as u64).sum());
+        let guard = Guard::new(&lists, declared, total, ends, Vec::new());
+        let body = stream::iter(
+            pieces
+                .iter()
+                .map(|piece| Ok::<_, Infallible>(Bytes::from_static(piece))),
+        );
+        let mut body = std::pin::pin!(guard.watch(body));
+        let mut came = Vec::new();
+        while let Some(piece) = body.next().await {
+            match piece {
+                Ok(piece) => came.extend_from_slice(&piece),
+                Err(error) => return (came, error.is::<NotAllowed>()),
+            }
+        }
+        (came, false)
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_at_the_piece_that_shows_what_it_is() {
+        let program: [&[u8]; 3] = [b"M", b"Z\x90\0\x03\0\0\0\x04\0\0\0\xff\xff", b"more"];
+        assert_eq!(
+            passed("image/png", false, &program).await,
+            (b"M".to_vec(), true)
+        );
+        assert_eq!(
+            passed("text/csv", true, &program).await,
+            (b"M".to_vec(), true)
+        );
+        let csv: [&[u8]; 2] = [b"MZ,", b"RT\n1,2\n"];
+        assert_eq!(
+            passed("text/csv", true, &csv).await,
+            (b"MZ,RT\n1,2\n".to_vec(), false)
+        );
+        let words: [&[u8]; 2] = [b"no ", b"image"];
+        assert_eq!(
+            passed("image/png", true, &words).await,
+            (b"no ".to_vec(), true)
+        );
+        let more_to_come = passed("image/png", false, &words).await;
+        assert_eq!(more_to_come, (b"no image".to_vec(), false));
+    }
+}
