@@ -16,6 +16,7 @@ mod json;
 mod long_poll;
 mod metrics;
 mod middleware;
+pub(crate) mod mount;
 mod openapi;
 pub mod problem;
 mod range;
@@ -37,17 +38,21 @@ pub(crate) use files::{Download, download};
 pub use health::{Check, Checks, Health, HealthCheck, QueueFigures, Readiness, Status};
 pub(crate) use health::{healthz, readyz};
 use http::Method;
+use landfall_core::config::Config;
 pub use long_poll::{Waiters, Waiting};
 pub use metrics::Metrics;
 pub(crate) use metrics::metrics as metrics_page;
+pub(crate) use middleware::LooksOnly;
 pub(crate) use middleware::Middleware;
+pub(crate) use middleware::real_ip::ForwardedHost;
 pub use middleware::{REQUEST_ID, RequestId, TraceParent};
+pub(crate) use mount::Mount;
+use openapi::Serving;
 use poem::{Response, Route, endpoint::make_sync, get};
 use poem_openapi::OpenApiService;
 pub use rate_limit::redis::SharedCounters;
 pub use rate_limit::{Counters, LocalCounters, SLOT_LEASE, Taken, today};
 pub(crate) use routes::Routes;
-use serde_json::Value;
 pub use state::{Shared, State};
 use tokens::Tokens;
 pub(crate) use tus::Tus;
@@ -73,9 +78,15 @@ pub(crate) fn routes() -> Routes {
 }
 
 /// Adds everything under `/v1`, and the definition of it.
-pub(crate) fn endpoints(route: Route) -> Route {
+pub(crate) fn endpoints(route: Route, config: &Config) -> Route {
     let definition = openapi::complete(&service().spec());
-    let (spec, page) = (pretty(&definition), openapi::docs::render(&definition));
+    let page = openapi::docs::render(&definition);
+    let url = config.server.public_url.as_ref();
+    let serving = Serving {
+        url: url.map(|url| url.as_str().trim_end_matches('/').to_owned()),
+        auth: config.auth.mode,
+    };
+    let spec = openapi::pretty(&openapi::portable(definition, &serving));
     route
         .at("/openapi.json", get(make_sync(move |_| json(&spec))))
         .at(
@@ -87,14 +98,11 @@ pub(crate) fn endpoints(route: Route) -> Route {
         .nest_no_strip("/v1", service())
 }
 
-/// The definition of the API, in OpenAPI 3.
+/// The definition of the API, in OpenAPI 3.1.
 #[must_use]
 pub fn spec() -> String {
-    pretty(&openapi::complete(&service().spec()))
-}
-
-fn pretty(definition: &Value) -> String {
-    format!("{definition:#}")
+    let definition = openapi::complete(&service().spec());
+    openapi::pretty(&openapi::portable(definition, &Serving::default()))
 }
 
 fn service() -> OpenApiService<Api, ()> {

@@ -2,8 +2,8 @@
 
 use crate::{
     api::{
-        self, Counters, HealthCheck, LocalCounters, Metrics, Routes, Shared, SharedCounters, State,
-        Waiters,
+        self, Counters, HealthCheck, LocalCounters, Metrics, Mount, Routes, Shared, SharedCounters,
+        State, Waiters,
     },
     dashboard::{self, Dashboard},
     server::queue_monitor::WorkersView,
@@ -59,6 +59,7 @@ pub async fn serve_metrics(
         routes.add(path, Method::GET);
     }
     let state = State::new(Shared {
+        mount: Mount::new(&landfall),
         landfall,
         waiters,
         health: HealthCheck::new(view),
@@ -95,6 +96,7 @@ pub fn router(
     let pages = dashboard::pages();
     pages.name(&mut routes);
     let state = State::new(Shared {
+        mount: Mount::new(&landfall),
         landfall,
         waiters,
         health: HealthCheck::new(Arc::new(view.clone())),
@@ -103,7 +105,8 @@ pub fn router(
         routes,
         stop,
     });
-    let inner = api::endpoints(operators(Route::new()));
+    let config = Arc::clone(&state.landfall.config);
+    let inner = api::endpoints(operators(Route::new()), &config);
     let inner = pages
         .mount(inner, &Dashboard::new(state.clone(), view))
         .map_to_response();

@@ -6,10 +6,13 @@
 pub(super) mod docs;
 mod operations;
 mod operators;
+mod portable;
 mod problems;
 mod schemas;
 mod tus;
 
+pub(crate) use portable::Serving;
+pub(super) use portable::{portable, pretty};
 use serde_json::Value;
 
 /// The definition, completed.
@@ -26,7 +29,35 @@ pub(super) fn complete(spec: &str) -> Value {
     operations::complete(&mut spec);
     tus::complete(&mut spec);
     spec["components"]["examples"] = problems::examples();
+    rename(&mut spec);
     spec
+}
+
+/// Generators have a type `File` of their own, for bodies.
+fn rename(spec: &mut Value) {
+    let (from, to) = ("File", "FileObject");
+    let schemas = spec["components"]["schemas"].as_object_mut();
+    if let Some(schemas) = schemas
+        && let Some(mut schema) = schemas.remove(from)
+    {
+        schema["title"] = to.into();
+        schemas.insert(to.to_owned(), schema);
+    }
+    let path = |name: &str| format!("#/components/schemas/{name}");
+    refer(spec, &path(from), &path(to));
+}
+
+fn refer(value: &mut Value, from: &str, to: &str) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(|item| refer(item, from, to)),
+        Value::Object(fields) => {
+            if fields.get("$ref").is_some_and(|target| target == from) {
+                fields.insert("$ref".to_owned(), to.into());
+            }
+            fields.values_mut().for_each(|field| refer(field, from, to));
+        }
+        _ => {}
+    }
 }
 
 /// Adds the fields of `details`, object by object; what is no object takes the place of what was there.

@@ -53,7 +53,11 @@ const BYTES: [Code; 5] = [
 ];
 
 /// Whatever is asked of `/v1/tus`: a header may be malformed, and the version another.
-const TUS: [Code; 2] = [Code::MalformedRequest, Code::UnsupportedVersion];
+const TUS: [Code; 3] = [
+    Code::MalformedRequest,
+    Code::MethodNotAllowed,
+    Code::UnsupportedVersion,
+];
 
 /// Where tus takes bytes.
 const TUS_BYTES: [Code; 7] = [
@@ -71,7 +75,6 @@ fn own(id: &str) -> Vec<Code> {
     match id {
         "createFile" => {
             let form = [
-                Code::UnknownField,
                 Code::MissingFile,
                 Code::TooManyFiles,
                 Code::UnsupportedMediaType,
@@ -82,7 +85,13 @@ fn own(id: &str) -> Vec<Code> {
         "deleteFile" => vec![Code::NotStored],
         "createUpload" => NEW_FILE.to_vec(),
         "putPart" => {
-            let part = [Code::UploadClosed, Code::PartConflict, Code::InFlight];
+            let part = [
+                Code::UploadClosed,
+                Code::PartConflict,
+                Code::InFlight,
+                Code::TypeNotAllowed,
+                Code::UnsupportedMediaType,
+            ];
             [&part[..], &BYTES].concat()
         }
         "completeUpload" => vec![Code::PartsMissing, Code::UploadClosed, Code::InFlight],
@@ -100,9 +109,17 @@ fn own(id: &str) -> Vec<Code> {
             ];
             [&new[..], &TUS, &TUS_BYTES].concat()
         }
-        "tusAppend" => [&[Code::Conflict, Code::QuotaExceeded][..], &TUS, &TUS_BYTES].concat(),
+        "tusAppend" => {
+            let file = [Code::Conflict, Code::QuotaExceeded, Code::TypeNotAllowed];
+            [&file[..], &TUS, &TUS_BYTES].concat()
+        }
         "tusLook" | "tusTerminate" => [&[Code::UploadGone, Code::UploadLocked][..], &TUS].concat(),
-        "tusContent" => vec![Code::MalformedRequest, Code::NotStored, Code::UploadGone],
+        "tusContent" => vec![
+            Code::MalformedRequest,
+            Code::MethodNotAllowed,
+            Code::NotStored,
+            Code::UploadGone,
+        ],
         _ => Vec::new(),
     }
 }
@@ -172,6 +189,7 @@ fn response(status: u16, codes: &[Code]) -> Value {
     let header = match status {
         401 => ("WWW-Authenticate", "Which token is wanted.", "string"),
         416 => ("Content-Range", "The size of the file.", "string"),
+        405 => ("Allow", "The methods of this path.", "string"),
         429 | 503 | 507 => ("Retry-After", "Seconds to wait.", "integer"),
         _ => return answer,
     };
@@ -197,7 +215,7 @@ fn example(code: Code) -> Problem {
     let field = match code {
         Code::UnknownField => ("colour", "allowed are url, event_types, description"),
         Code::InvalidMetadata => ("metadata", "is to be a JSON object"),
-        Code::InvalidName => ("filename", "a name has 1 to 255 bytes"),
+        Code::InvalidName => ("filename", "a name has 1 to 255 characters"),
         Code::InvalidCursor => ("cursor", "is none that a list gave out"),
         _ => return problem,
     };
@@ -215,7 +233,7 @@ fn detail(code: Code) -> &'static str {
             "The form has more than one `file` part; send one file with each request."
         }
         Code::EmptyFile => "The file has no bytes; send at least one.",
-        Code::InvalidName => "`filename`: a name has 1 to 255 bytes",
+        Code::InvalidName => "`filename`: a name has 1 to 255 characters",
         Code::InvalidMetadata => "`metadata`: is to be a JSON object",
         Code::InvalidCursor => "`cursor`: is none that a list gave out",
         Code::Unauthorized => "The token is unknown, expired or revoked.",
@@ -232,7 +250,7 @@ fn detail(code: Code) -> &'static str {
         Code::InFlight => {
             "The first request with this Idempotency-Key is under way; try again when it is done."
         }
-        Code::UploadGone => "The upload has expired, failed or been given up; begin again.",
+        Code::UploadGone => "The upload has expired or failed; begin again.",
         Code::UnsupportedVersion => "Send `Tus-Resumable: 1.0.0`.",
         Code::UploadLocked => "Ask how far the upload is, and try again after a moment.",
         Code::ChecksumMismatch => {
@@ -253,6 +271,7 @@ fn detail(code: Code) -> &'static str {
             "This Idempotency-Key was used for another request; take a new one for each."
         }
         Code::RateLimited => "The owner `surveys` has had its 50 requests a second; go on in 1 s.",
+        Code::NotImplemented => "Of the transfer codings only `chunked` is understood here.",
         Code::Internal => {
             "The request failed in the server; its log has the reason under the request's id."
         }

@@ -45,6 +45,7 @@ pub(super) fn complete(spec: &mut Value) {
             let_null_be_none(schema);
         } else if schema["type"] == "object" {
             require_all(name, schema);
+            leave_out_missing(name, schema);
         }
     }
     exemplify_pages(schemas);
@@ -65,6 +66,14 @@ fn let_null_be_none(schema: &mut Value) {
 fn leave_out_nulls(example: &mut Value) {
     if let Some(fields) = example.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
+    }
+}
+
+/// An answer that lacks a field does not have it as null.
+fn leave_out_missing(name: &str, schema: &mut Value) {
+    if let Some(example) = schema["example"].as_object_mut() {
+        let is_missing = |field: &str| MISSING.contains(&(name, field));
+        example.retain(|field, value| !(value.is_null() && is_missing(field)));
     }
 }
 

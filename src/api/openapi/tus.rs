@@ -102,6 +102,9 @@ const ANSWERED: [(&str, &str); 19] = [
     ("Cache-Control", "What is told of an upload is not kept."),
 ];
 
+/// The type of a body of tus.
+const OFFSET_STREAM: &str = "application/offset+octet-stream";
+
 /// What an answer of the draft has besides its own.
 const DRAFT: [&str; 2] = ["Upload-Limit", "Upload-Draft-Interop-Version"];
 
@@ -152,7 +155,7 @@ fn create() -> Value {
         ),
         "With `Content-Type: application/offset+octet-stream` the first bytes come along. A file is made of it when its last \
             byte has come; a final upload joins partial ones. A request with `Upload-Complete` or \
-            `Upload-Draft-Interop-Version` and without `Tus-Resumable` speaks the IETF draft, where any body is the first bytes.",
+            `Upload-Draft-Interop-Version` and without `Tus-Resumable` speaks the IETF draft, where any body is the first bytes, whatever its type.",
         &[
             "Tus-Resumable",
             "Upload-Length",
@@ -164,7 +167,7 @@ fn create() -> Value {
             "Upload-Draft-Interop-Version",
             "Content-Disposition",
         ],
-        Some("*/*"),
+        &[OFFSET_STREAM, "application/octet-stream"],
         json!({"201": answer("It is begun.", &["Location"], &[
             &["Tus-Resumable", "Upload-Offset", "Upload-Length", "Upload-Expires", "Landfall-File", "Upload-Complete", "Cache-Control"][..], &DRAFT,
         ].concat())}),
@@ -196,7 +199,7 @@ fn look() -> Value {
             "Upload-Complete",
             "Upload-Draft-Interop-Version",
         ],
-        None,
+        &[],
         json!({
             "200": answer("In tus.", &["Cache-Control"], &tus),
             "204": answer("In the IETF draft.", &["Upload-Offset", "Upload-Complete", "Cache-Control"], &known),
@@ -219,7 +222,7 @@ fn content() -> Value {
         ),
         "The file itself is read at the path in `Landfall-File`, with ranges.",
         &[],
-        None,
+        &[],
         json!({"200": answered}),
     )
 }
@@ -249,7 +252,7 @@ fn append() -> Value {
             "Upload-Complete",
             "Upload-Draft-Interop-Version",
         ],
-        Some("application/offset+octet-stream"),
+        &[OFFSET_STREAM, "application/partial-upload"],
         json!({"204": answer("All of it came.", &["Upload-Offset"], &more)}),
     )
 }
@@ -266,7 +269,7 @@ fn terminate() -> Value {
             "Upload-Complete",
             "Upload-Draft-Interop-Version",
         ],
-        None,
+        &[],
         json!({"204": answer("It is gone.", &[], &["Tus-Resumable", DRAFT[0], DRAFT[1]])}),
     )
 }
@@ -291,7 +294,7 @@ fn operation(
     (id, summary): (&str, &str),
     description: &str,
     sent: &[&str],
-    body: Option<&str>,
+    bodies: &[&str],
     responses: Value,
 ) -> Value {
     let sent = sent.iter().chain(&["X-HTTP-Method-Override"]);
@@ -303,9 +306,13 @@ fn operation(
         "responses": responses,
         "security": [{"token": []}],
     });
-    if let Some(kind) = body {
-        let schema = json!({"schema": {"type": "string", "format": "binary"}});
-        operation["requestBody"] = json!({"content": {kind: schema}, "required": false});
+    let bytes = json!({"schema": {"type": "string", "format": "binary"}});
+    let kinds = bodies
+        .iter()
+        .map(|kind| ((*kind).to_owned(), bytes.clone()));
+    let content: Map<String, Value> = kinds.collect();
+    if !content.is_empty() {
+        operation["requestBody"] = json!({"content": content, "required": false});
     }
     operation
 }

@@ -1,0 +1,148 @@
+//! The definition as other programs take it: in OpenAPI 3.1, where null is a type, with the server it is of.
+//!
+//! poem-openapi writes 3.0, whose `nullable` says nothing beside a reference: validators then refuse every null there.
+
+use super::add;
+use landfall_core::config::AuthMode;
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Map, Value, json};
+
+/// Which server the definition is of.
+#[derive(Clone, Debug)]
+pub(crate) struct Serving {
+    /// `server.public_url`, where it is set.
+    pub(crate) url: Option<String>,
+    pub(crate) auth: AuthMode,
+}
+
+impl Default for Serving {
+    /// Of any server that asks for tokens.
+    fn default() -> Self {
+        Self {
+            url: None,
+            auth: AuthMode::Tokens,
+        }
+    }
+}
+
+/// The definition of this server.
+pub(in crate::api) fn portable(mut spec: Value, serving: &Serving) -> Value {
+    null_as_a_type(&mut spec);
+    let url = serving.url.as_deref().unwrap_or("/");
+    let described = json!({
+        "openapi": "3.1.0",
+        "info": {"license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"}},
+        "servers": [{"url": url, "description": "This server."}],
+    });
+    add(&mut spec, described);
+    let paths = spec["paths"].as_object_mut().into_iter().flatten();
+    let operations = paths.flat_map(|(_, operations)| operations.as_object_mut());
+    for (_, operation) in operations.flatten() {
+        let asks = operation["security"].is_array();
+        operation["security"] = match (asks, serving.auth) {
+            (false, _) => json!([]),
+            (true, AuthMode::Tokens) => json!([{"token": []}]),
+            // A client may have a token and send it; nobody looks at it.
+            (true, AuthMode::None) => json!([{}, {"token": []}]),
+        };
+    }
+    spec
+}
+
+/// Puts `null` among the types of what may be null, wherever it is.
+fn null_as_a_type(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(null_as_a_type),
+        Value::Object(fields) => {
+            fields.values_mut().for_each(null_as_a_type);
+            if fields.remove("nullable") == Some(Value::Bool(true)) {
+                let_be_null(fields);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn let_be_null(fields: &mut Map<String, Value>) {
+    if let Some(kind) = fields.get_mut("type") {
+        *kind = json!([kind.take(), "null"]);
+        if let Some(Value::Array(values)) = fields.get_mut("enum")
+            && !values.contains(&Value::Null)
+        {
+            values.push(Value::Null);
+        }
+        return;
+    }
+    // A reference, alone or beside its description.
+    let reference = fields.remove("$ref").map(|to| json!({"$ref": to}));
+    let parts = fields.remove("allOf").unwrap_or_default();
+    let parts = parts.as_array().cloned().unwrap_or_default();
+    let parts = parts.into_iter().filter(|part| part.get("$ref").is_some());
+    let either: Vec<Value> = parts
+        .chain(reference)
+        .chain([json!({"type": "null"})])
+        .collect();
+    // A description without anything else is one of null, and was of no use.
+    if either.len() > 1 {
+        fields.insert("oneOf".to_owned(), either.into());
+    }
+}
+
+/// Writes a definition. Generators take the first kind of body: of a form and a raw body, the form.
+pub(in crate::api) fn pretty(definition: &Value) -> String {
+    serde_json::to_string_pretty(&FormFirst(definition)).unwrap_or_default()
+}
+
+const FORM: &str = "multipart/form-data";
+
+struct FormFirst<'v>(&'v Value);
+
+impl Serialize for FormFirst<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Array(items) => serializer.collect_seq(items.iter().map(FormFirst)),
+            Value::Object(fields) => {
+                let mut map = serializer.serialize_map(Some(fields.len()))?;
+                let form = fields.get_key_value(FORM);
+                let others = fields.iter().filter(|(name, _)| *name != FORM);
+                for (name, value) in form.into_iter().chain(others) {
+                    map.serialize_entry(name, &FormFirst(value))?;
+                }
+                map.end()
+            }
+            other => other.serialize(serializer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_null_says_so_among_its_types() {
+        let mut value = json!({
+            "text": {"type": "string", "nullable": true, "enum": ["a"]},
+            "other": {"allOf": [{"$ref": "#/x"}, {"description": "d", "nullable": true}], "description": "d", "nullable": true},
+            "plain": {"$ref": "#/x", "nullable": true},
+            "never": {"type": "string"},
+        });
+        null_as_a_type(&mut value);
+        let either = json!([{"$ref": "#/x"}, {"type": "null"}]);
+        assert_eq!(
+            value,
+            json!({
+                "text": {"type": ["string", "null"], "enum": ["a", null]},
+                "other": {"oneOf": either, "description": "d"},
+                "plain": {"oneOf": either},
+                "never": {"type": "string"},
+            })
+        );
+    }
+
+    #[test]
+    fn the_form_is_written_first() {
+        let text = pretty(&json!({"content": {"application/json": 1, "multipart/form-data": 2}}));
+        assert!(text.find(FORM) < text.find("application/json"), "{text}");
+    }
+}
