@@ -151,3 +151,22 @@ async fn last_patch_may_be_repeated_when_its_answer_was_lost() {
     answered(&response, 204);
     assert_eq!(header(&response, "upload-offset"), Some("5"));
 }
+
+#[tokio::test]
+async fn surplus_is_refused_after_completion_as_before() {
+    let app = TestApp::start().await;
+    let path = begin(&app, 5).await;
+    answered(&send(patch(&app, &path, 0, "hello")).await, 204);
+    answered(&send(patch(&app, &path, 5, "")).await, 204);
+    answered(&send(patch(&app, &path, 5, "!")).await, 413);
+    let chunked = reqwest::Body::wrap_stream(futures::stream::iter([Ok::<_, std::io::Error>("!")]));
+    answered(&send(patch(&app, &path, 5, chunked)).await, 413);
+    let wrong = patch(&app, &path, 5, "").header("Upload-Checksum", "crc32 NhCmhg==");
+    answered(&send(wrong).await, 460);
+    let of_nothing = patch(&app, &path, 5, "").header("Upload-Checksum", "crc32 AAAAAA==");
+    answered(&send(of_nothing).await, 204);
+    let behind = send(patch(&app, &path, 2, "llo")).await;
+    answered(&behind, 409);
+    assert_eq!(header(&behind, "upload-offset"), Some("5"));
+    assert_eq!(super::stored(&app, &path).await, b"hello");
+}

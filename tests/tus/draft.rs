@@ -171,5 +171,27 @@ async fn requests_are_read_strictly() {
     assert_eq!(send(create(&app, "yes")).await.status(), 400);
     assert_eq!(send(draft(&app, "HEAD", path, "3")).await.status(), 400);
     assert_eq!(send(draft(&app, "DELETE", path, "6")).await.status(), 204);
-    assert_eq!(send(draft(&app, "HEAD", path, "6")).await.status(), 410);
+    assert_eq!(send(draft(&app, "HEAD", path, "6")).await.status(), 404);
+}
+
+#[tokio::test]
+async fn metadata_of_tus_names_the_file() {
+    let app = TestApp::start().await;
+    let metadata = format!(
+        "filename {}, filetype {}",
+        super::base64("Straße.txt"),
+        super::base64("text/plain")
+    );
+    let response = send(
+        create(&app, "?1")
+            .header("Upload-Metadata", metadata)
+            .body("hello"),
+    )
+    .await;
+    says(&response, 201, "5", "?1");
+    let file = super::row(&app, header(&response, "location").unwrap()).await;
+    assert_eq!(
+        (file.original_filename.as_str(), file.content_type.as_str()),
+        ("Straße.txt", "text/plain")
+    );
 }

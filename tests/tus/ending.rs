@@ -17,7 +17,7 @@ async fn terminated_uploads_are_gone() {
         tus(&app, "GET", &path),
     ] {
         let response = send(request).await;
-        answered(&response, 410);
+        answered(&response, 404);
         assert!(header(&response, "upload-offset").is_none());
     }
     let file = row(&app, &path).await;
@@ -33,7 +33,7 @@ async fn terminating_a_complete_upload_deletes_its_file() {
     stored(&app, &path).await;
     answered(&send(tus(&app, "DELETE", &path)).await, 204);
     assert_eq!(row(&app, &path).await.status, FileStatus::Deleted);
-    answered(&send(tus(&app, "HEAD", &path)).await, 410);
+    answered(&send(tus(&app, "HEAD", &path)).await, 404);
 }
 
 #[tokio::test]
@@ -47,7 +47,7 @@ async fn terminating_right_after_the_last_patch_works_too() {
         matches!(status, FileStatus::Failed | FileStatus::Deleted),
         "{status:?}"
     );
-    answered(&send(tus(&app, "HEAD", &path)).await, 410);
+    answered(&send(tus(&app, "HEAD", &path)).await, 404);
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ async fn partials_are_joined_in_their_order_by_relative_and_absolute_urls() {
     let app = TestApp::start().await;
     let (hello, world) = (partial(&app, "hello ").await, partial(&app, "world").await);
     assert_eq!(files(&app).await, 0);
-    let list = format!("{}{hello} {world}", app.url);
+    let list = format!("{}{hello} {world}/", app.url);
     let metadata = format!("filename {}", base64("whole.txt"));
     let response = send(join(&app, &list).header("Upload-Metadata", &metadata)).await;
     answered(&response, 201);
@@ -121,4 +121,38 @@ async fn partials_have_no_file_and_no_content() {
     answered(&send(tus(&app, "GET", &one)).await, 403);
     let response = send(tus(&app, "HEAD", &one)).await;
     assert!(header(&response, "landfall-file").is_none());
+}
+
+#[tokio::test]
+async fn partials_whose_length_was_deferred_are_joined_when_they_are_complete() {
+    let app = TestApp::builder()
+        .set("uploads.max_file_size", "10")
+        .start()
+        .await;
+    let deferred = async || {
+        let request = tus(&app, "POST", "/v1/tus")
+            .header("Upload-Defer-Length", 1)
+            .header("Upload-Concat", "partial");
+        let response = send(request).await;
+        answered(&response, 201);
+        header(&response, "location")
+            .expect("a Location")
+            .to_owned()
+    };
+    let (one, two) = (deferred().await, partial(&app, "world").await);
+    let response = send(join(&app, &format!("{one} {two}"))).await;
+    answered(&response, 201);
+    let path = header(&response, "location").unwrap();
+    let response = send(tus(&app, "HEAD", path)).await;
+    assert_eq!(header(&response, "upload-defer-length"), Some("1"));
+    answered(&send(patch(&app, &one, 0, "he")).await, 204);
+    let too_long = patch(&app, &one, 2, "llo!").header("Upload-Length", 6);
+    answered(&send(too_long).await, 413);
+    answered(
+        &send(patch(&app, &one, 2, "llo").header("Upload-Length", 5)).await,
+        204,
+    );
+    assert_eq!(stored(&app, path).await, b"helloworld");
+    let response = send(tus(&app, "HEAD", path)).await;
+    assert_eq!(header(&response, "upload-length"), Some("10"));
 }

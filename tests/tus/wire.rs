@@ -151,3 +151,21 @@ async fn expectations_are_answered_before_the_body() {
         String::from_utf8_lossy(&answer)
     );
 }
+
+#[tokio::test]
+async fn a_patch_that_trickles_in_is_reported_where_it_is() {
+    let app = TestApp::start().await;
+    let path = begin(&app, 1000).await;
+    let mut stream = begun(&app, &path, 0, 1000, b"x").await;
+    let trickle = tokio::spawn(async move {
+        // Never a pause that would have the bytes counted for it.
+        let mut ticks = tokio::time::interval(Duration::from_millis(50));
+        for _ in 1..1000 {
+            ticks.tick().await;
+            stream.write_all(b"x").await.expect("it is taken in");
+        }
+    });
+    wait_until(SOON, async || (offset(&app, &path).await > 0).then_some(())).await;
+    assert!(!trickle.is_finished(), "the bytes were still coming");
+    trickle.abort();
+}

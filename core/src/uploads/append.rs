@@ -7,6 +7,7 @@ use super::{
     Bytestream, UploadError,
     at_once::{self, AtOnce},
     close::{Reason, close},
+    guard,
     hold::{Hold, Taken, Then, take},
     lease::renewing,
     source::{Ended, Pace, Source},
@@ -15,12 +16,13 @@ use crate::{
     context::Landfall,
     failpoint,
     files::Scope,
-    staging::{Algorithm, Appended, Options, StagingError},
+    staging::{Algorithm, Appended, Options, StagingError, hashes::Hasher},
 };
 use entity::{
     UploadId,
     upload::{Model, UploadStatus},
 };
+use futures::StreamExt;
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -85,13 +87,19 @@ pub async fn append(
     let stop_when_dropped = stop.clone().drop_guard();
     let (landfall, scope) = (landfall.clone(), scope.clone());
     let task = tokio::spawn(async move {
+        let bytes = guard::Bytes {
+            offset: request.offset,
+            length: request.length,
+            last: request.last,
+        };
+        let body = Box::pin(guard::guarded(&landfall, &scope, id, bytes, body)).await?;
         let at_once = at_once::append(&landfall, &scope, id, &request, body);
         let body = match Box::pin(at_once).await? {
             AtOnce::Done(upload) => return Ok(*upload),
             AtOnce::Not(body) => body,
         };
         match Box::pin(take(&landfall, &scope, id, &request, &stop)).await? {
-            Taken::Done(upload) => Ok(*upload),
+            Taken::Done(upload) => at_its_end(*upload, &request, body).await,
             Taken::Held(hold) => {
                 let paced = request.checksum.is_none().then(|| pace(&hold));
                 let patience = landfall.config.server.idle_timeout;
@@ -109,6 +117,32 @@ pub async fn append(
     let outcome = task.await.map_err(UploadError::Lost)?;
     drop(stop_when_dropped);
     outcome
+}
+
+/// A request at the end of a complete upload, as a client sends it whose last answer was lost. It may bring no more
+/// bytes than while the upload was open.
+async fn at_its_end(
+    upload: Model,
+    request: &Append,
+    mut body: Bytestream,
+) -> Result<Model, UploadError> {
+    let limit = upload.bytes_received.unsigned_abs();
+    if request.content_length.is_some_and(|length| length > 0) {
+        return Err(UploadError::TooLarge { limit });
+    }
+    while let Some(bytes) = body.next().await {
+        if !bytes.map_err(UploadError::ended_by)?.is_empty() {
+            return Err(UploadError::TooLarge { limit });
+        }
+    }
+    let nothing = |sum: &Checksum| {
+        let found = Hasher::new(&[sum.algorithm], None).finish();
+        found.get(sum.algorithm) == Some(sum.digest.as_slice())
+    };
+    match request.checksum.as_ref().is_none_or(nothing) {
+        true => Ok(upload),
+        false => Err(UploadError::ChecksumMismatch),
+    }
 }
 
 fn pace(hold: &Hold) -> Pace {
@@ -273,7 +307,7 @@ impl Writer {
 
 fn fault(ended: Ended) -> UploadError {
     match ended {
-        Ended::Broken(error) => UploadError::BrokenOff(error),
+        Ended::Broken(error) => UploadError::ended_by(error),
         Ended::Stalled => UploadError::Stalled,
         Ended::Stopped | Ended::Due | Ended::Paused | Ended::Whole => UploadError::Preempted,
     }

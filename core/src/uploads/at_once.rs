@@ -28,6 +28,7 @@ use entity::{
 use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
 use std::error::Error;
+use tokio::time::Instant;
 
 /// What is gathered in memory for one request, in bytes.
 const MOST: u64 = 128 * 1024;
@@ -39,7 +40,7 @@ pub(super) enum AtOnce {
     Not(Bytestream),
 }
 
-/// Appends a body that is all of its upload, if it is small, comes without a pause, and nobody else is there.
+/// Appends a body that is all of its upload, if it is small, comes at once, and nobody else is there.
 ///
 /// # Errors
 /// [`UploadError::ChecksumMismatch`], and what staging and the database answer; nothing is changed then.
@@ -112,10 +113,12 @@ fn fits(request: &Append, size: u64) -> bool {
 type Problem = Box<dyn Error + Send + Sync>;
 
 /// The whole body, and what would be left of it; or all of it as it was, when it pauses, breaks off or has another size.
+/// What trickles in is not kept here for longer than a pause may take either: nobody could go on where it has come to.
 async fn gather(mut body: Bytestream, size: u64) -> Result<(Vec<Bytes>, Bytestream), Bytestream> {
     let (mut pieces, mut came) = (Vec::new(), 0);
+    let until = Instant::now() + ON_DISK.pause;
     while came < size {
-        match tokio::time::timeout(ON_DISK.pause, body.next()).await {
+        match tokio::time::timeout_at(until, body.next()).await {
             Ok(Some(Ok(bytes))) => {
                 came += bytes.len() as u64;
                 pieces.push(bytes);

@@ -33,7 +33,7 @@ const PAGE: usize = 1000;
 ///
 /// # Errors
 /// [`UploadError::CannotJoin`] for a list that is empty, too long, names an upload twice, or one that is unknown,
-/// somebody else's, not partial, given up, without a length or part of another final upload; [`UploadError::TooLarge`],
+/// somebody else's, not partial, given up or part of another final upload; [`UploadError::TooLarge`],
 /// [`UploadError::NotAllowed`], [`UploadError::Batch`].
 pub async fn concatenate(
     landfall: &Landfall,
@@ -50,10 +50,10 @@ pub async fn concatenate(
     let found = load(landfall.db.read(), &partials).await?;
     let total = check(scope, &partials, &found)?;
     let limit = landfall.config.uploads.max_file_size.0;
-    if total > limit {
+    if total.known > limit {
         return Err(UploadError::TooLarge { limit });
     }
-    let row = plan(landfall, id, &partials, total, &new);
+    let row = plan(landfall, id, &partials, total.whole(), &new);
     let file = file_row(&row, &new);
     let now = row.created_at;
     let staged = landfall
@@ -126,10 +126,34 @@ async fn load(db: &impl ConnectionTrait, partials: &[UploadId]) -> Result<Vec<Mo
     Ok(found)
 }
 
-/// The length of them all, in bytes.
-fn check(scope: &Scope, partials: &[UploadId], found: &[Model]) -> Result<u64, UploadError> {
+/// How long partial uploads are together, as far as it is known, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct TotalLength {
+    known: u64,
+    /// The length of some is deferred.
+    deferred: bool,
+}
+
+impl TotalLength {
+    fn add(&mut self, partial: &Model) {
+        match partial.total_size_bytes {
+            Some(size) => self.known = self.known.saturating_add(size.unsigned_abs()),
+            None => self.deferred = true,
+        }
+    }
+
+    fn whole(self) -> Option<u64> {
+        Some(self.known).filter(|_| !self.deferred)
+    }
+}
+
+fn check(
+    scope: &Scope,
+    partials: &[UploadId],
+    found: &[Model],
+) -> Result<TotalLength, UploadError> {
     let rows: HashMap<UploadId, &Model> = found.iter().map(|row| (row.id, row)).collect();
-    let mut total = 0_u64;
+    let mut total = TotalLength::default();
     for id in partials {
         let refuse = |why: &str| UploadError::CannotJoin(format!("the partial upload {id} {why}"));
         let row = rows
@@ -140,10 +164,7 @@ fn check(scope: &Scope, partials: &[UploadId], found: &[Model]) -> Result<u64, U
         if !is_open(row.status) && row.status != UploadStatus::Complete {
             return Err(refuse("was given up"));
         }
-        let size = row
-            .total_size_bytes
-            .ok_or_else(|| refuse("has no length yet"))?;
-        total = total.saturating_add(size.unsigned_abs());
+        total.add(row);
     }
     Ok(total)
 }
@@ -152,7 +173,7 @@ fn plan(
     landfall: &Landfall,
     id: UploadId,
     partials: &[UploadId],
-    total: u64,
+    total: Option<u64>,
     new: &NewUpload,
 ) -> Model {
     let now = landfall.clock.now();
@@ -164,7 +185,7 @@ fn plan(
         kind: UploadKind::Final,
         status: UploadStatus::Init,
         chunk_size_bytes: None,
-        total_size_bytes: Some(signed(total)),
+        total_size_bytes: total.map(signed),
         total_parts: None,
         completed_parts: 0,
         bytes_received: 0,
@@ -224,6 +245,37 @@ async fn take_partials(
             "one of the partial uploads is part of another final upload".to_owned(),
         ))
     }
+}
+
+/// The length of a partial upload is known now. The final one it is part of, if there is one, may not become longer
+/// than a file may be.
+pub(super) async fn length_known(
+    transaction: &impl ConnectionTrait,
+    partial: &Model,
+    limit: u64,
+) -> Result<(), UploadError> {
+    if partial.kind != UploadKind::Partial || partial.file_id.0 == partial.id.0 {
+        return Ok(());
+    }
+    let id = UploadId(partial.file_id.0);
+    let Some(upload) = Entity::find_by_id(id).one(transaction).await? else {
+        return Ok(());
+    };
+    let mut total = TotalLength::default();
+    for row in load(transaction, &order_of(&upload)?).await? {
+        total.add(&row);
+    }
+    if total.known > limit {
+        return Err(UploadError::TooLarge { limit });
+    }
+    open(id)
+        .col_expr(
+            Column::TotalSizeBytes,
+            Expr::value(total.whole().map(signed)),
+        )
+        .exec(transaction)
+        .await?;
+    Ok(())
 }
 
 /// A partial upload is complete; so is its final one, if it has one and this was the last.

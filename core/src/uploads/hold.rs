@@ -6,7 +6,7 @@
 //! one to be noticed dead.
 
 use super::{
-    Append, UploadError, finish,
+    Append, UploadError, concat, finish,
     lease::{LEASE, LOOK_EVERY, WAIT},
     query::{get, is_open, status_at},
 };
@@ -213,7 +213,8 @@ async fn try_take(
             .col_expr(Column::TotalSizeBytes, Expr::value(signed(length)))
             .filter(Column::TotalSizeBytes.is_null());
     }
-    let (length, quota) = (request.length, landfall.config.uploads.owner_quota);
+    let config = &landfall.config.uploads;
+    let (length, quota, most) = (request.length, config.owner_quota, config.max_file_size.0);
     landfall
         .db
         .write(move |transaction| {
@@ -221,6 +222,7 @@ async fn try_take(
                 let rows = update.exec_with_returning(transaction).await?;
                 let taken = rows.into_iter().next();
                 if let (Some(upload), Some(length)) = (&taken, length) {
+                    concat::length_known(transaction, upload, most).await?;
                     count_length(transaction, upload, signed(length), quota).await?;
                 }
                 Ok(taken)

@@ -21,6 +21,8 @@ use tokio::time::Instant;
 const SETTLED_ON_DISK: Duration = Duration::from_millis(400);
 /// The same in a bucket, where what came last is an object to be put first.
 const SETTLED_IN_BUCKET: Duration = Duration::from_millis(2500);
+/// How long it may take besides until a writer counts what trickles in.
+const COUNTED: Duration = Duration::from_millis(2500);
 
 /// How often an offset is looked at again that is about to move.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
@@ -51,8 +53,8 @@ pub async fn get(
 }
 
 /// One upload, for a client that wants to go on with it: if a writer is at work whose client may just have gone
-/// away, the offset is told once that writer has counted what came, or after a moment at the latest: 0.4 seconds with
-/// staging on a disk, 2.5 in a bucket.
+/// away, the offset is told once that writer has counted what came: in a moment if its client is gone (0.4 seconds with
+/// staging on a disk, 2.5 in a bucket), else when it counts next.
 ///
 /// # Errors
 /// As [`get`].
@@ -65,14 +67,18 @@ pub async fn settled_offset(
         Some(_) => SETTLED_ON_DISK,
         None => SETTLED_IN_BUCKET,
     };
-    let until = Instant::now() + moment;
+    let begun = Instant::now();
+    let mut first = None;
     loop {
         let upload = get(landfall.db.read(), scope, id).await?;
         let at_work = is_open(upload.status)
             && upload
                 .lease_expires_at
                 .is_some_and(|lease| lease > landfall.clock.now());
-        if !at_work || Instant::now() >= until {
+        let seen = *first.get_or_insert(upload.bytes_received);
+        let waited = begun.elapsed();
+        let moved = upload.bytes_received > seen && waited >= moment;
+        if !at_work || moved || waited >= moment + COUNTED {
             return Ok(upload);
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -93,6 +99,15 @@ pub fn status_at(upload: &Model, now: Timestamp) -> UploadStatus {
 /// True while bytes are taken in.
 pub(super) fn is_open(status: UploadStatus) -> bool {
     matches!(status, UploadStatus::Init | UploadStatus::InProgress)
+}
+
+/// True of a file that was joined of partial uploads.
+///
+/// # Errors
+/// The database's.
+pub(crate) async fn is_joined(db: &impl ConnectionTrait, id: FileId) -> Result<bool, DbErr> {
+    let upload = Entity::find_by_id(UploadId(id.0)).one(db).await?;
+    Ok(upload.is_some_and(|upload| upload.kind == UploadKind::Final))
 }
 
 /// The bytes of a complete upload that is not in storage yet, and how many they are; none once they are there, or gone.

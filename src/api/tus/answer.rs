@@ -1,7 +1,7 @@
 //! What answers say of an upload.
 
 use super::{
-    call::{Call, value},
+    call::{location, value},
     headers::{
         LANDFALL_FILE, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH,
         UPLOAD_METADATA, UPLOAD_OFFSET,
@@ -13,10 +13,10 @@ use http::{HeaderValue, StatusCode, header};
 use poem::Response;
 
 /// 201: where the upload is, and until when.
-pub(super) fn created(call: &Call, upload: &Model) -> Response {
+pub(super) fn created(upload: &Model) -> Response {
     let mut response = Response::builder().status(StatusCode::CREATED).finish();
     let headers = response.headers_mut();
-    headers.insert(header::LOCATION, value(call.location(upload.id)));
+    headers.insert(header::LOCATION, location(upload.id));
     with_state(response, upload)
 }
 

@@ -19,9 +19,6 @@ use landfall_core::{
 use poem::Body;
 use std::time::Instant;
 
-/// Where uploads are, below the path of `server.public_url`.
-const PATH: &str = "/v1/tus";
-
 /// A request, whoever's protocol it speaks.
 pub(super) struct Call {
     pub(super) landfall: Landfall,
@@ -70,9 +67,7 @@ impl Call {
 
     pub(super) fn checksum(&self) -> Result<Option<Checksum>, Problem> {
         let text = self.text(&headers::UPLOAD_CHECKSUM)?;
-        text.map(checksum::parse).transpose().map_err(|error| {
-            Problem::field(Code::MalformedRequest, "Upload-Checksum", error.to_string())
-        })
+        text.map(checksum::parse).transpose().map_err(Problem::from)
     }
 
     /// The upload in the path, or why there is none.
@@ -87,12 +82,6 @@ impl Call {
         let upload = found.map_err(super::refuse::problem)?;
         super::refuse::require_there(&upload, self.landfall.clock.now())?;
         Ok(upload)
-    }
-
-    /// Where an upload is: without host, so that it holds whatever stands in front of this server.
-    pub(super) fn location(&self, id: UploadId) -> String {
-        let base = self.landfall.public_url.path().trim_end_matches('/');
-        format!("{base}{PATH}/{id}")
     }
 
     pub(super) async fn append(
@@ -119,6 +108,11 @@ impl From<HeaderError> for Problem {
     fn from(error: HeaderError) -> Self {
         Self::new(Code::MalformedRequest, error.to_string())
     }
+}
+
+/// Where an upload is, in this server.
+pub(super) fn location(id: UploadId) -> HeaderValue {
+    value(format!("/v1/tus/{id}"))
 }
 
 /// A header value of what is known to be printable ASCII.

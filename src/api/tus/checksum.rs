@@ -1,5 +1,6 @@
 //! `Upload-Checksum`: an algorithm's name and a Base64 digest.
 
+use crate::api::problem::{Code, Problem};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use landfall_core::{staging::Algorithm, uploads::Checksum};
 
@@ -13,6 +14,21 @@ pub(super) enum ChecksumError {
     UnknownAlgorithm,
     #[error("Upload-Checksum is an algorithm, a space and a digest of {0} bytes in Base64")]
     NotADigest(usize),
+    #[error("the digest in Upload-Checksum has not the {0} bytes of its algorithm")]
+    WrongLength(usize),
+}
+
+impl From<ChecksumError> for Problem {
+    /// A digest that is too short or too long for its algorithm is that of no bytes, and so not of these.
+    fn from(error: ChecksumError) -> Self {
+        let code = match error {
+            ChecksumError::UnknownAlgorithm | ChecksumError::NotADigest(_) => {
+                Code::MalformedRequest
+            }
+            ChecksumError::WrongLength(_) => Code::ChecksumMismatch,
+        };
+        Self::field(code, "Upload-Checksum", error.to_string())
+    }
 }
 
 /// Reads the header's value.
@@ -27,6 +43,7 @@ pub(super) fn parse(text: &str) -> Result<Checksum, ChecksumError> {
     };
     match STANDARD.decode(digest.trim()) {
         Ok(digest) if digest.len() == length => Ok(Checksum { algorithm, digest }),
+        Ok(digest) if !digest.is_empty() => Err(ChecksumError::WrongLength(length)),
         _ => Err(ChecksumError::NotADigest(length)),
     }
 }
@@ -40,7 +57,7 @@ mod tests {
         let sha1 = parse("sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0=").unwrap();
         assert_eq!(sha1.algorithm, Algorithm::Sha1);
         assert_eq!(sha1.digest.len(), 20);
-        assert_eq!(parse("crc32 AAAA"), Err(ChecksumError::NotADigest(4)));
+        assert_eq!(parse("crc32 AAAA"), Err(ChecksumError::WrongLength(4)));
         assert_eq!(parse("sha1"), Err(ChecksumError::NotADigest(20)));
         assert_eq!(parse("sha1 ***"), Err(ChecksumError::NotADigest(20)));
         assert_eq!(parse("sha512 AAAA"), Err(ChecksumError::UnknownAlgorithm));

@@ -40,7 +40,8 @@ fn upload(url: &str) -> Option<UploadId> {
         // A bare id would be read as the name of a host.
         _ => url.to_owned(),
     };
-    let (before, id) = path.rsplit_once('/').unwrap_or(("", &path));
+    let path = path.strip_suffix('/').unwrap_or(&path);
+    let (before, id) = path.rsplit_once('/').unwrap_or(("", path));
     let here =
         before.is_empty() || before == "." || before.ends_with("/v1/tus") || before == "v1/tus";
     id.parse().ok().filter(|_| here)
@@ -53,7 +54,7 @@ mod tests {
     #[test]
     fn urls_are_absolute_or_relative_and_keep_their_order() {
         let (one, two) = (UploadId::generate(), UploadId::generate());
-        let text = format!("final;/v1/tus/{two} https://files.example/sub/v1/tus/{one} {two}");
+        let text = format!("final;/v1/tus/{two} https://files.example/sub/v1/tus/{one}/ {two}");
         assert_eq!(parse(&text), Ok(Concat::Final(vec![two, one, two])));
         assert_eq!(parse("partial"), Ok(Concat::Partial));
         assert_eq!(parse("final;"), Ok(Concat::Final(vec![])));

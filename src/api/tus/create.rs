@@ -4,7 +4,7 @@ use super::{
     answer::{created, with_progress},
     call::Call,
     concat::{self, Concat},
-    headers::{UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_LENGTH, UPLOAD_METADATA},
+    headers::{self, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_LENGTH},
     metadata::{self, Metadata},
     refuse,
 };
@@ -20,11 +20,11 @@ use poem::Response;
 pub(super) const OFFSET_STREAM: &str = "application/offset+octet-stream";
 
 /// The name of a file whose client gives none.
-pub(super) const UNNAMED: &str = "unnamed";
+const UNNAMED: &str = "unnamed";
 
 pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
     let concat = concat_of(&call)?;
-    let new = new_upload(&call)?;
+    let new = new_upload(&call, None, None)?;
     if let Some(Concat::Final(partials)) = concat {
         if call.headers.contains_key(UPLOAD_LENGTH)
             || call.headers.contains_key(UPLOAD_DEFER_LENGTH)
@@ -41,7 +41,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
             ));
         }
         let joined = uploads::concatenate(&call.landfall, &call.caller.sees(), partials, new).await;
-        return Ok(created(&call, &joined.map_err(refuse::problem)?));
+        return Ok(created(&joined.map_err(refuse::problem)?));
     }
     let total = length_of(&call)?;
     let append = append_of(&call, total)?;
@@ -55,8 +55,8 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
         Some(append) if upload.total_size_bytes != Some(0) => {
             take_first(&mut call, upload, append).await
         }
-        Some(_) => Ok(with_progress(created(&call, &upload), &upload)),
-        None => Ok(created(&call, &upload)),
+        Some(_) => Ok(with_progress(created(&upload), &upload)),
+        None => Ok(created(&upload)),
     }
 }
 
@@ -109,12 +109,12 @@ fn append_of(call: &Call, total: Option<u64>) -> Result<Option<Append>, Problem>
 }
 
 /// Takes the bytes of a creation. The upload is there whatever becomes of them, so all but a checksum that does not
-/// match is answered by how far they came.
+/// match and a type that is not taken in is answered by how far they came.
 async fn take_first(call: &mut Call, upload: Model, append: Append) -> Result<Response, Problem> {
     let id = upload.id;
     let upload = match call.append(id, append).await {
         Ok(upload) => upload,
-        Err(error @ UploadError::ChecksumMismatch) => {
+        Err(error @ (UploadError::ChecksumMismatch | UploadError::NotAllowed(_))) => {
             // Its client does not learn where it is, so nobody could go on with it.
             uploads::abort(&call.landfall, &call.caller.sees(), id)
                 .await
@@ -126,17 +126,22 @@ async fn take_first(call: &mut Call, upload: Model, append: Append) -> Result<Re
         }
         Err(error) => return Err(refuse::problem(error)),
     };
-    Ok(with_progress(created(call, &upload), &upload))
+    Ok(with_progress(created(&upload), &upload))
 }
 
-fn new_upload(call: &Call) -> Result<NewUpload, Problem> {
-    let sent = call.text(&UPLOAD_METADATA)?;
+/// What is said of the file: by `Upload-Metadata`, or else by what its protocol has for it.
+pub(super) fn new_upload(
+    call: &Call,
+    named: Option<String>,
+    typed: Option<String>,
+) -> Result<NewUpload, Problem> {
+    let sent = headers::metadata(&call.headers)?;
     let Metadata {
         filename,
         filetype,
         batch_id,
         rest,
-    } = metadata::parse(sent.unwrap_or_default()).map_err(|error| {
+    } = metadata::parse(sent.as_deref().unwrap_or_default()).map_err(|error| {
         Problem::field(Code::InvalidMetadata, "Upload-Metadata", error.to_string())
     })?;
     let batch_id = batch_id
@@ -149,22 +154,23 @@ fn new_upload(call: &Call) -> Result<NewUpload, Problem> {
                 "batch_id is not the id of a batch",
             )
         })?;
+    let name = filename.or(named);
     Ok(NewUpload {
         owner: call.caller.owner.clone(),
-        original_filename: FileName::parse(filename.as_deref().unwrap_or(UNNAMED))?,
-        content_type: content_type(filetype),
+        original_filename: FileName::parse(name.as_deref().unwrap_or(UNNAMED))?,
+        content_type: content_type(filetype.or(typed)),
         declared_sha256: None,
         metadata: rest.into(),
         batch_id,
         expires_in: call.landfall.config.files.default_ttl,
         traceparent: call.traceparent.clone(),
-        tus_metadata: sent.map(str::to_owned),
+        tus_metadata: sent,
         tus_concat: call.text(&UPLOAD_CONCAT)?.map(str::to_owned),
     })
 }
 
 /// What the client says, if it is a media type at all.
-pub(super) fn content_type(said: Option<String>) -> String {
+fn content_type(said: Option<String>) -> String {
     let fits = |text: &String| {
         text.len() <= 255
             && text.contains('/')

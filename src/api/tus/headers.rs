@@ -61,6 +61,20 @@ pub(super) fn text<'h>(
     }
 }
 
+/// `Upload-Metadata`, which is a list and may come in several lines (RFC 9110, section 5.3).
+pub(super) fn metadata(headers: &HeaderMap) -> Result<Option<String>, HeaderError> {
+    let lines = headers.get_all(UPLOAD_METADATA).iter();
+    let lines = lines.map(|value| {
+        let text = value.to_str().map(str::trim);
+        text.map_err(|_| HeaderError::NotText(UPLOAD_METADATA))
+    });
+    let lines = lines.collect::<Result<Vec<_>, _>>()?;
+    Ok(match lines.is_empty() {
+        true => None,
+        false => Some(lines.join(",")),
+    })
+}
+
 /// A number of bytes: digits and nothing else.
 pub(super) fn size(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, HeaderError> {
     let Some(text) = text(headers, name)? else {

@@ -5,8 +5,8 @@
 
 use super::{
     answer::with_state,
-    call::{Call, value},
-    create::{UNNAMED, content_type},
+    call::{Call, location, value},
+    create,
     headers::{
         self, INTEROP_VERSION, TUS_RESUMABLE, UPLOAD_COMPLETE, UPLOAD_LENGTH, UPLOAD_LIMIT,
         UPLOAD_OFFSET,
@@ -21,7 +21,6 @@ use entity::upload::{Model, UploadStatus};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use landfall_core::{
     config,
-    files::FileName,
     uploads::{self, Append, NewUpload, Shape, UploadError},
 };
 use poem::Response;
@@ -106,7 +105,7 @@ async fn create(mut call: Call) -> Result<Response, Problem> {
     let upload = uploads::create(&call.landfall, Shape::Append { total }, new, None).await;
     let upload = upload.map_err(refuse::problem)?;
     if !call.has_body() && !last {
-        return Ok(created(&call, &upload));
+        return Ok(created(&upload));
     }
     let append = Append {
         content_length: length,
@@ -116,9 +115,16 @@ async fn create(mut call: Call) -> Result<Response, Problem> {
     let upload = match call.append(upload.id, append).await {
         Ok(upload) => upload,
         Err(UploadError::BrokenOff(_) | UploadError::Stalled) => call_back(&call, upload).await?,
+        Err(error @ UploadError::NotAllowed(_)) => {
+            // Its client does not learn where it is, so nobody could go on with it.
+            uploads::abort(&call.landfall, &call.caller.sees(), upload.id)
+                .await
+                .map_err(refuse::problem)?;
+            return Err(refuse::problem(error));
+        }
         Err(error) => return Err(refuse::problem(error)),
     };
-    Ok(created(&call, &upload))
+    Ok(created(&upload))
 }
 
 async fn call_back(call: &Call, upload: Model) -> Result<Model, Problem> {
@@ -130,28 +136,18 @@ async fn call_back(call: &Call, upload: Model) -> Result<Model, Problem> {
 fn new_upload(call: &Call) -> Result<NewUpload, Problem> {
     let disposition = call.headers.get(header::CONTENT_DISPOSITION);
     let named = disposition
-        .and_then(|value| Disposition::parse(value.as_bytes(), false))
+        .map(|value| Disposition::parse(value.as_bytes(), false))
         .and_then(|disposition| disposition.filename);
     let media_type =
         Some(call.media_type()).filter(|kind| kind != PARTIAL_UPLOAD && !kind.is_empty());
-    Ok(NewUpload {
-        owner: call.caller.owner.clone(),
-        original_filename: FileName::parse(named.as_deref().unwrap_or(UNNAMED))?,
-        content_type: content_type(media_type),
-        declared_sha256: None,
-        metadata: json!({}),
-        batch_id: None,
-        expires_in: call.landfall.config.files.default_ttl,
-        traceparent: call.traceparent.clone(),
-        tus_metadata: None,
-        tus_concat: None,
-    })
+    create::new_upload(call, named, media_type)
 }
 
-fn created(call: &Call, upload: &Model) -> Response {
+fn created(upload: &Model) -> Response {
     let mut response = state(StatusCode::CREATED, upload);
-    let location = value(call.location(upload.id));
-    response.headers_mut().insert(header::LOCATION, location);
+    response
+        .headers_mut()
+        .insert(header::LOCATION, location(upload.id));
     response
 }
 

@@ -1,5 +1,6 @@
 //! `Upload-Metadata`: pairs of a key and a Base64 value, separated by commas.
 
+use crate::api::files::upload_fields::METADATA_LIMIT;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
@@ -19,6 +20,8 @@ pub(super) struct Metadata {
 /// What is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum MetadataError {
+    #[error("Upload-Metadata has more than {METADATA_LIMIT} bytes")]
+    TooLong,
     #[error("Upload-Metadata has a pair without a key")]
     EmptyKey,
     #[error("Upload-Metadata has a key that is not ASCII")]
@@ -33,9 +36,13 @@ pub(super) enum MetadataError {
     NotAPair,
 }
 
-/// Reads the header's value. Nothing at all is no metadata.
+/// Reads the header's value. Nothing at all is no metadata. There may be a space after a comma: proxies make one value of
+/// two lines so (RFC 9110, section 5.3).
 pub(super) fn parse(text: &str) -> Result<Metadata, MetadataError> {
     let mut pairs = Map::new();
+    if text.len() > METADATA_LIMIT {
+        return Err(MetadataError::TooLong);
+    }
     if text.trim().is_empty() {
         return Ok(Metadata::default());
     }
@@ -47,8 +54,10 @@ pub(super) fn parse(text: &str) -> Result<Metadata, MetadataError> {
         }
         let encoded = match words.next() {
             Some(encoded) => encoded,
-            // A space and one word: the key is empty, the word is the value.
-            None if pair.starts_with(' ') => return Err(MetadataError::EmptyKey),
+            // No key, but the value of an empty one.
+            None if pair.starts_with(' ') && key.ends_with('=') => {
+                return Err(MetadataError::EmptyKey);
+            }
             None => "",
         };
         if words.next().is_some() {
@@ -101,6 +110,9 @@ mod tests {
         assert_eq!(other.filename.as_deref(), Some("a.txt"));
         assert_eq!(other.filetype.as_deref(), Some("text/plain"));
         assert_eq!(parse(""), Ok(Metadata::default()));
+        let joined = parse("filename YS50eHQ=, camera WDEwMA==, draft").unwrap();
+        let rest: Value = joined.rest.into();
+        assert_eq!(rest, serde_json::json!({"camera": "X100", "draft": ""}));
     }
 
     #[test]

@@ -70,13 +70,27 @@ fn dialect(request: &Request) -> Dialect {
     }
 }
 
-/// A refusal from before the endpoint, as its protocol has it.
-pub(super) fn refused(request: &Request, mut problem: Problem) -> Problem {
-    let common = common(dialect(request), request.method()).into_iter();
-    problem
-        .headers
-        .extend(common.filter_map(|(name, value)| Some((name?, value))));
-    problem
+/// True for paths whose answers follow the protocol, whether or not there is anything at them.
+fn is_here(path: &str) -> bool {
+    let below = path.strip_prefix("/v1/tus");
+    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What every answer to this request carries, also one that the endpoint has nothing to do with.
+pub(super) fn common_headers(request: &Request) -> HeaderMap {
+    match is_here(request.uri().path()) {
+        true => common(dialect(request), &effective(request)),
+        false => HeaderMap::new(),
+    }
+}
+
+/// True when a client asks how far its upload is.
+pub(super) fn is_look(request: &Request) -> bool {
+    is_here(request.uri().path()) && effective(request) == Method::HEAD
+}
+
+fn effective(request: &Request) -> Method {
+    method(request).unwrap_or_else(|_| request.method().clone())
 }
 
 async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<Response, Problem> {

@@ -1,16 +1,21 @@
 //! What tus has statuses of its own for.
 
+use super::headers::UPLOAD_OFFSET;
 use crate::api::problem::{Code, Problem};
 use entity::{
     Timestamp,
     upload::{Model, UploadStatus},
 };
+use http::HeaderValue;
 use landfall_core::uploads::{UploadError, status_at};
 
 /// As [`Problem::from`], but where the protocol says otherwise.
 pub(super) fn problem(error: UploadError) -> Problem {
     match error {
-        UploadError::Closed(_) => gone(),
+        UploadError::Closed(status) => over(status),
+        UploadError::WrongOffset { expected, .. } => {
+            Problem::from(error).with_header(UPLOAD_OFFSET, HeaderValue::from(expected))
+        }
         UploadError::Locked | UploadError::Preempted => {
             Problem::new(Code::UploadLocked, error.to_string())
         }
@@ -18,17 +23,23 @@ pub(super) fn problem(error: UploadError) -> Problem {
     }
 }
 
-fn gone() -> Problem {
-    Problem::new(
-        Code::UploadGone,
-        "the upload has expired, failed or been given up; begin again",
-    )
+/// An upload that its client has given up is not there any more; of any other its client is told that it was.
+fn over(status: UploadStatus) -> Problem {
+    match status {
+        UploadStatus::Aborted => Problem::not_found("upload"),
+        _ => Problem::new(
+            Code::UploadGone,
+            "the upload has expired or failed; begin again",
+        ),
+    }
 }
 
 /// Refuses an upload that is over without being complete.
 pub(super) fn require_there(upload: &Model, now: Timestamp) -> Result<(), Problem> {
     match status_at(upload, now) {
         UploadStatus::Init | UploadStatus::InProgress | UploadStatus::Complete => Ok(()),
-        UploadStatus::Failed | UploadStatus::Aborted | UploadStatus::Expired => Err(gone()),
+        status @ (UploadStatus::Failed | UploadStatus::Aborted | UploadStatus::Expired) => {
+            Err(over(status))
+        }
     }
 }
