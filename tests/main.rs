@@ -16,6 +16,7 @@ mod audit;
 mod bad_input;
 mod batches;
 mod cli;
+mod clients;
 mod complaints;
 mod docs;
 mod examples;

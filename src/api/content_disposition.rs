@@ -46,26 +46,30 @@ pub(super) struct Disposition {
 }
 
 impl Disposition {
-    /// Reads a header; in a form, names are as browsers encode them (WHATWG, «multipart/form-data encoding»).
+    /// Reads a header; in a form, names are as browsers encode them (WHATWG, «multipart/form-data encoding»). Of a
+    /// parameter that is there twice the first counts. Bytes that are not UTF-8 are replaced by U+FFFD.
     #[must_use]
-    pub(super) fn parse(header: &[u8], in_form: bool) -> Option<Self> {
-        let text = std::str::from_utf8(header).ok()?;
+    pub(super) fn parse(header: &[u8], in_form: bool) -> Self {
+        let text = String::from_utf8_lossy(header);
         let mut parsed = Self::default();
         let mut extended = None;
-        for (name, value) in parameters(text) {
+        for (name, value) in parameters(&text) {
             let value = match in_form {
                 true => unescape(&value),
                 false => value,
             };
             match name.as_str() {
-                "name" => parsed.name = Some(value),
-                "filename" => parsed.filename = Some(value),
-                "filename*" => extended = decode_extended(&value),
-                _ => {}
-            }
+                "name" => parsed.name.get_or_insert(value),
+                "filename" => parsed.filename.get_or_insert(value),
+                "filename*" => match decode_extended(&value) {
+                    Some(value) => extended.get_or_insert(value),
+                    None => continue,
+                },
+                _ => continue,
+            };
         }
         parsed.filename = extended.or(parsed.filename);
-        Some(parsed)
+        parsed
     }
 }
 
@@ -77,15 +81,17 @@ fn unescape(value: &str) -> String {
         .replace("%0A", "\n")
 }
 
-/// RFC 8187: charset, language and percent-encoded text.
+/// RFC 8187: charset, language and percent-encoded text; before it (RFC 5987) there was a second charset.
 fn decode_extended(value: &str) -> Option<String> {
     let mut fields = value.splitn(3, '\'');
     let charset = fields.next()?;
     let text = fields.nth(1)?;
-    if !charset.eq_ignore_ascii_case("utf-8") {
-        return None;
+    let decoded = percent_decode_str(text);
+    if charset.eq_ignore_ascii_case("iso-8859-1") {
+        return Some(decoded.map(char::from).collect());
     }
-    Some(percent_decode_str(text).decode_utf8().ok()?.into_owned())
+    let is_unicode = charset.eq_ignore_ascii_case("utf-8");
+    is_unicode.then(|| decoded.decode_utf8_lossy().into_owned())
 }
 
 /// `; name=value` and `; name="quoted value"`, the names in lower case.
@@ -111,14 +117,18 @@ fn parameters(text: &str) -> Vec<(String, String)> {
 }
 
 /// The string up to its closing quote, and what follows. Only a quote and a backslash can be escaped: clients send
-/// Windows paths with single backslashes.
+/// Windows paths with single backslashes. A quote that ends the header, or before which another parameter follows, is the
+/// closing one even behind a backslash: most clients escape nothing, and the name ends in it.
 fn quoted_string(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
         match c {
             '"' => return (value, &text[at + 1..]),
-            '\\' => match chars.next_if(|(_, next)| matches!(next, '"' | '\\')) {
+            '\\' => match chars.next_if(|(at, next)| match next {
+                '"' => !is_closed_by(&text[at + 1..]),
+                next => *next == '\\',
+            }) {
                 Some((_, escaped)) => value.push(escaped),
                 None => value.push('\\'),
             },
@@ -128,12 +138,24 @@ fn quoted_string(text: &str) -> (String, &str) {
     (value, "")
 }
 
+/// True when what follows a quote is what follows a whole string.
+fn is_closed_by(rest: &str) -> bool {
+    let rest = rest.trim_start();
+    let Some(next) = rest.strip_prefix(';') else {
+        return rest.is_empty();
+    };
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "-_*".contains(c);
+    let name = next.trim_start().split_once('=').map(|(name, _)| name);
+    next.trim().is_empty()
+        || name.is_some_and(|name| !name.is_empty() && name.chars().all(is_token))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn filename(header: &str) -> Option<String> {
-        Disposition::parse(header.as_bytes(), false)?.filename
+        Disposition::parse(header.as_bytes(), false).filename
     }
 
     #[test]
@@ -148,9 +170,17 @@ mod tests {
                 "Zürich.txt",
             ),
             (
-                "attachment; FileName=\"x.txt\"; filename*=latin1''%FC",
+                "attachment; FileName=\"x.txt\"; filename*=koi8-r''%FC",
                 "x.txt",
             ),
+            (
+                "attachment; filename=\"x.txt\"; filename*=ISO-8859-1''%FC.txt",
+                "ü.txt",
+            ),
+            (r#"attachment; filename="end\""#, r"end\"),
+            (r#"attachment; filename="end\"; size=3"#, r"end\"),
+            (r#"attachment; filename="a \"; b\".txt""#, "a \"; b\".txt"),
+            (r#"attachment; filename="C:\temp\a.txt""#, r"C:\temp\a.txt"),
         ] {
             assert_eq!(filename(header).as_deref(), Some(name), "{header}");
         }
@@ -160,9 +190,18 @@ mod tests {
     #[test]
     fn in_a_form_names_are_as_browsers_encode_them() {
         let header = br#"form-data; name="file"; filename="a %22b%22 100%.txt""#;
-        let read = Disposition::parse(header, true).unwrap();
+        let read = Disposition::parse(header, true);
         assert_eq!(read.name.as_deref(), Some("file"));
         assert_eq!(read.filename.as_deref(), Some("a \"b\" 100%.txt"));
+        let latin = b"form-data; name=\"file\"; filename=\"Gr\xfc\xdfe.txt\"";
+        let read = Disposition::parse(latin, true);
+        assert_eq!(read.name.as_deref(), Some("file"));
+        assert_eq!(read.filename.as_deref(), Some("Gr\u{fffd}\u{fffd}e.txt"));
+        let twice = br#"form-data; name="file"; filename="x"; name="metadata""#;
+        assert_eq!(
+            Disposition::parse(twice, true).name.as_deref(),
+            Some("file")
+        );
     }
 
     #[test]

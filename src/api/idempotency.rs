@@ -32,8 +32,10 @@ pub(super) struct Idempotent {
 
 impl<'a> FromRequest<'a> for Idempotent {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
-        let uri = request.original_uri();
-        let target = uri.path_and_query().map_or("", |target| target.as_str());
+        let target = request
+            .uri()
+            .path_and_query()
+            .map_or("", |target| target.as_str());
         let head = format!("{} {target}", request.method());
         let Some(value) = request.headers().get("idempotency-key") else {
             return Ok(Self { key: None, head });

@@ -1,7 +1,8 @@
 //! What handlers work with.
 
 use super::{
-    health::HealthCheck, long_poll::Waiters, metrics::Metrics, rate_limit::Counters, routes::Routes,
+    health::HealthCheck, long_poll::Waiters, metrics::Metrics, mount::Mount, rate_limit::Counters,
+    routes::Routes,
 };
 use landfall_core::context::Landfall;
 use std::{ops::Deref, sync::Arc};
@@ -15,6 +16,7 @@ pub struct State(Arc<Shared>);
 #[derive(Debug)]
 pub struct Shared {
     pub landfall: Landfall,
+    pub mount: Mount,
     pub waiters: Waiters,
     pub health: HealthCheck,
     pub counters: Arc<dyn Counters>,

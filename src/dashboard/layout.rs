@@ -9,6 +9,7 @@ use super::{
     sse,
     state::Dashboard,
 };
+use crate::api::mount::OwnLinks;
 use chrono::TimeDelta;
 use landfall_core::{repairs, tokens::TokenScope};
 use maud::{DOCTYPE, Markup, html};
@@ -128,6 +129,7 @@ impl Page {
     pub(super) fn answer(self, visitor: Option<&Visitor>) -> Response {
         Response::builder()
             .content_type("text/html; charset=utf-8")
+            .extension(OwnLinks)
             .body(self.framed(visitor).into_string())
     }
 

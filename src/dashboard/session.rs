@@ -8,6 +8,7 @@
 //! the cookie is `SameSite=Strict`, and the form carries a token made of the cookie.
 
 use super::{error::Refusal, state::Dashboard};
+use crate::api::ForwardedHost;
 use http::{HeaderMap, HeaderValue, header};
 use landfall_core::{
     config::AuthMode,
@@ -137,8 +138,10 @@ pub(super) fn cookie(
         Some(secret) => (secret.expose_secret(), sessions::LASTS.as_secs()),
         None => ("", 0),
     };
-    let text =
-        format!("{COOKIE}={value}; Path=/; Max-Age={lasts}; HttpOnly; SameSite=Strict{secure}");
+    let path = dashboard.api().mount.path();
+    let text = format!(
+        "{COOKIE}={value}; Path={path}/; Max-Age={lasts}; HttpOnly; SameSite=Strict{secure}"
+    );
     let mut value = HeaderValue::from_str(&text).ok()?;
     value.set_sensitive(true);
     Some(value)
@@ -171,7 +174,12 @@ pub(super) fn is_own(dashboard: &Dashboard, request: &Request) -> bool {
     };
     let public = &dashboard.landfall().public_url;
     let host = request.header(header::HOST).unwrap_or_default();
-    authority(&origin) == host.to_ascii_lowercase() || origin.origin() == public.origin()
+    let asked = authority(&origin);
+    // A proxy in front may call this server by another name than it was called itself.
+    let forwarded = request.data::<ForwardedHost>();
+    asked == host.to_ascii_lowercase()
+        || forwarded.is_some_and(|ForwardedHost(host)| *host == asked)
+        || origin.origin() == public.origin()
 }
 
 /// Whether a server that asks nobody who they are is called by a name that leads to this machine alone: a page of

@@ -9,6 +9,7 @@ use super::{
     session::{self, Visitor},
     state::Dashboard,
 };
+use crate::api::mount::OwnLinks;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
@@ -133,6 +134,7 @@ pub(crate) fn stream(
     let events = stream::unfold(reader, Reader::next).take_until(stop.cancelled_owned());
     Ok(Response::builder()
         .content_type("text/event-stream")
+        .extension(OwnLinks)
         .header(header::CACHE_CONTROL, "no-store")
         // Proxies that gather answers before they pass them on.
         .header("x-accel-buffering", "no")

@@ -151,6 +151,17 @@ async fn files_on_s3_are_fetched_there() {
     assert!(location.starts_with(&server.endpoint()), "{location}");
     let fetched = app.client.get(location).send().await.expect("an answer");
     assert_eq!(fetched.text().await.expect("a body"), "hello");
+    // As `curl -IL` goes on: a signature holds for one method.
+    let response = app
+        .request(Method::HEAD, &path)
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(response.status(), 307);
+    let location = header(&response, "location").to_owned();
+    let looked = app.client.head(location).send().await.expect("an answer");
+    assert_eq!(looked.status(), 200);
+    assert_eq!(header(&looked, "content-length"), "5");
 }
 
 #[tokio::test]

@@ -273,3 +273,20 @@ async fn a_token_is_taken_from_the_environment_and_never_shown() {
         "{told}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_may_have_a_newline_at_its_end() {
+    let app = TestApp::builder()
+        .workers(&[])
+        .set("auth.mode", "tokens")
+        .start()
+        .await;
+    let landfall = &app.parts.landfall;
+    let scopes = [TokenScope::Read];
+    let token = tokens::create(&landfall.db, &landfall.clock, "ann", &scopes, None).await;
+    let token = token.expect("a token").1.expose_secret().to_owned();
+    let mut client = Client::of(&app);
+    let pasted = ("LANDFALL_TOKEN".to_owned(), format!(" {token}\r\n"));
+    client.environment.push(pasted);
+    assert_eq!(client.run(&["file", "list"]).await.done(), "");
+}

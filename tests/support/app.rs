@@ -85,7 +85,9 @@ impl Builder {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let redis = connect_redis(&config, None).expect("a Redis URL");
-        let parts = assemble(Arc::new(config), redis, url.parse().expect("a URL"))
+        let public_url = config.server.public_url.clone();
+        let public_url = public_url.unwrap_or_else(|| url.parse().expect("a URL"));
+        let parts = assemble(Arc::new(config), redis, public_url)
             .await
             .expect("all parts");
         let stop = CancellationToken::new();

@@ -7,5 +7,5 @@ mod forgery;
 mod jobs;
 mod overview;
 mod two_processes;
-mod visitor;
+pub mod visitor;
 mod worker_killed;

@@ -21,7 +21,7 @@ pub use delete::{DeleteError, delete};
 pub use expiring::{ExpiringError, announce_expiring};
 pub use life::{Life, Moment, What, life};
 pub use list::{FEW, FileFilter, list};
-pub use name::{FileName, InvalidName, MAX_NAME_BYTES};
+pub use name::{FileName, InvalidName, MAX_NAME_CHARS};
 pub use pieces::{PiecesError, StagedItem, staged_pieces, staging_column};
 pub use progress::{Progress, progress};
 pub use purge::{PurgeError, Purged, purge};

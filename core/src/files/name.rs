@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-/// The longest name, in bytes of UTF-8: what common file systems allow.
-pub const MAX_NAME_BYTES: usize = 255;
+/// The longest name, in Unicode characters.
+pub const MAX_NAME_CHARS: usize = 255;
 
 /// A file name a client may give.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ pub struct FileName(String);
 pub enum InvalidName {
     #[error("the file has no name; send one")]
     Empty,
-    #[error("the file's name has {0} bytes; allowed are {MAX_NAME_BYTES} (in UTF-8)")]
+    #[error("the file's name has {0} characters; allowed are {MAX_NAME_CHARS}")]
     TooLong(usize),
     #[error("the file's name has the control character U+{0:04X}; allowed is any printable text")]
     Control(u32),
@@ -32,8 +32,9 @@ impl FileName {
         if text.trim().is_empty() {
             return Err(InvalidName::Empty);
         }
-        if text.len() > MAX_NAME_BYTES {
-            return Err(InvalidName::TooLong(text.len()));
+        let length = text.chars().count();
+        if length > MAX_NAME_CHARS {
+            return Err(InvalidName::TooLong(length));
         }
         if let Some(control) = text.chars().find(|c| c.is_control()) {
             return Err(InvalidName::Control(u32::from(control)));

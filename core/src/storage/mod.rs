@@ -83,6 +83,8 @@ pub struct UrlOptions<'a> {
     pub content_disposition: Option<&'a str>,
     /// A whole `Content-Type`.
     pub content_type: Option<&'a str>,
+    /// To be asked for by HEAD: a signature holds for one method.
+    pub head: bool,
 }
 
 /// The bytes of an object, in pieces of bounded size.

@@ -121,6 +121,7 @@ async fn signed_urls_serve_the_object_as_they_are_told() {
     let options = UrlOptions {
         content_disposition: Some("attachment; filename=\"a.txt\""),
         content_type: Some("application/pdf"),
+        head: false,
     };
     let url = place.storage.url(&key, options).await.unwrap().unwrap();
     let (status, headers, found) = get(&url).await;

@@ -1,4 +1,5 @@
-//! Connections: HTTP/1.1 served by hyper, each request handed to Poem.
+//! Connections: HTTP/1.1, or HTTP/2 of clients that know they will find it (RFC 9113, section 3.3), served by hyper, each
+//! request handed to Poem in the form of HTTP/1.1.
 //!
 //! Poem's own server has no bound on how long a client may take over its headers, or over reading its answer; this
 //! one has. It also lets a client that is refused in the middle of its body read the answer, and ends within
@@ -11,9 +12,13 @@ mod timeouts;
 use super::middleware::real_ip;
 use body::PacedBody;
 use futures::StreamExt;
-use http::{Request, header};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::{HeaderValue, Request, Uri, Version, header};
+use hyper::{
+    body::{Body as _, Incoming},
+    server::conn::{http1, http2},
+    service::{Service, service_fn},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use landfall_core::config::{self, IpNet};
 use poem::{
     Body, Endpoint, EndpointExt, RequestParts, Response,
@@ -51,9 +56,24 @@ const LINGER_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LongHead;
 
-/// How long a connection may rest between requests: longer than load balancers keep theirs (AWS's 60 s), so that it is
-/// they who close, and no request meets a connection that is just going away.
-const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// What a connection over HTTP/2 begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How soon it is looked again whether the rest of a preface has come.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Requests that share one connection; the next waits.
+const MOST_STREAMS: u32 = 200;
+
+/// The headers of each may have this many bytes, counted as RFC 9113 does (section 6.5.2).
+const LONGEST_HEADER_LIST: u32 = 64 * 1024;
+
+/// What of each answer waits for its client, in bytes.
+const STREAM_BUFFER: usize = 64 * 1024;
+
+/// How often a client that sends nothing is asked whether it is there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What accept(2) fails with when the process is out of descriptors does not go away at once.
 const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
@@ -79,7 +99,8 @@ pub(crate) async fn run(
         endpoint: Arc::new(endpoint.boxed()),
         limits: Limits {
             headers: config.header_timeout,
-            keep_alive: KEEP_ALIVE.max(config.header_timeout),
+            keep_alive: config.keep_alive,
+            unread: config.idle_timeout,
             head: LONGEST_HEAD,
         },
         idle_timeout: config.idle_timeout,
@@ -129,24 +150,94 @@ impl Connection {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
         let pulse = Pulse::new(self.limits);
+        let is_shared = tokio::select! {
+            () = self.stop.cancelled() => return,
+            is_shared = tokio::time::timeout(self.limits.headers, is_http2(&socket)) => {
+                is_shared.unwrap_or(false)
+            }
+        };
         let socket = Socket::new(socket, self.idle_timeout, pulse.clone());
-        let service = service_fn(|request: Request<Incoming>| {
-            let (endpoint, proxies) = (Arc::clone(&self.endpoint), Arc::clone(&self.proxies));
-            let (idle, beat, of_body) = (self.idle_timeout, pulse.request(), pulse.request());
+        let ended = match is_shared {
+            true => Box::pin(self.serve_http2(socket, pulse, local, remote)).await,
+            false => Box::pin(self.serve_http1(socket, pulse, local, remote)).await,
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+
+    fn service(
+        &self,
+        pulse: &Pulse,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> impl Service<
+        Request<Incoming>,
+        Response = http::Response<Held>,
+        Error = Infallible,
+        Future: Send + 'static,
+    > + use<> {
+        let (endpoint, proxies) = (Arc::clone(&self.endpoint), Arc::clone(&self.proxies));
+        let (idle, pulse) = (self.idle_timeout, pulse.clone());
+        service_fn(move |request: Request<Incoming>| {
+            let (endpoint, proxies) = (Arc::clone(&endpoint), Arc::clone(&proxies));
+            let (beat, of_body) = (pulse.request(), pulse.body());
             async move {
                 let request = to_poem(request, (idle, of_body), (local, remote), &proxies);
                 let response = endpoint.get_response(request).await;
                 let response = http::Response::from(response);
                 Ok::<_, Infallible>(response.map(|body| Held::new(body, beat)))
             }
-        });
+        })
+    }
+
+    async fn serve_http2(
+        &self,
+        socket: Socket,
+        pulse: Pulse,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> io::Result<()> {
+        pulse.share();
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MOST_STREAMS)
+            .max_header_list_size(LONGEST_HEADER_LIST)
+            .max_send_buf_size(STREAM_BUFFER)
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .serve_connection(TokioIo::new(socket), self.service(&pulse, local, remote));
+        let mut connection = std::pin::pin!(connection);
+        let served = async {
+            tokio::select! {
+                outcome = &mut connection => outcome,
+                () = self.stop.cancelled() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = served => outcome.map_err(io::Error::other),
+            () = pulse.overdue() => Ok(()),
+        }
+    }
+
+    async fn serve_http1(
+        &self,
+        socket: Socket,
+        pulse: Pulse,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> io::Result<()> {
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
             // Hyper's does not tell a request that is late from one that has not begun.
             .header_read_timeout(None)
             .max_buf_size(BUFFER)
             .max_headers(MOST_PARSED_HEADERS)
-            .serve_connection(TokioIo::new(socket), service);
+            .serve_connection(TokioIo::new(socket), self.service(&pulse, local, remote));
         let outcome = {
             let mut connection = Pin::new(&mut connection);
             let served = async {
@@ -161,19 +252,16 @@ impl Connection {
             tokio::select! {
                 biased;
                 outcome = served => Some(outcome),
-                () = pulse.overdue() => return,
+                () = pulse.overdue() => return Ok(()),
                 () = pulse.filled() => None,
             }
         };
-        let ended = match outcome {
+        match outcome {
             Some(outcome) => outcome.map_err(io::Error::other),
             None => {
                 let socket = connection.into_parts().io.into_inner();
                 Box::pin(self.refuse_head(socket, local, remote)).await
             }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended early");
         }
     }
 
@@ -223,7 +311,10 @@ fn to_poem(
     (local, remote): (SocketAddr, SocketAddr),
     proxies: &[IpNet],
 ) -> poem::Request {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
+    if parts.version == Version::HTTP_2 {
+        as_http1(&mut parts, body.is_end_stream());
+    }
     let expects = parts.headers.contains_key(header::EXPECT);
     let local = LocalAddr(local.into());
     let client = real_ip::client(&parts.headers, remote.ip(), proxies);
@@ -236,5 +327,43 @@ fn to_poem(
     };
     let parts = RequestParts::from((parts, local, remote, scheme));
     let body = PacedBody::new(body, idle, expects, beat);
-    poem::Request::from_parts(parts, Body::from_bytes_stream(body.boxed()))
+    let mut request = poem::Request::from_parts(parts, Body::from_bytes_stream(body.boxed()));
+    if let Some(host) = client.host {
+        request.set_data(host);
+    }
+    request
+}
+
+/// A request as HTTP/1.1 would have it (RFC 9113, section 8.3.1): handlers know one form.
+fn as_http1(parts: &mut http::request::Parts, is_bare: bool) {
+    let authority = parts
+        .uri
+        .authority()
+        .map(|authority| HeaderValue::from_str(authority.as_str()));
+    if let (false, Some(Ok(host))) = (parts.headers.contains_key(header::HOST), authority) {
+        parts.headers.insert(header::HOST, host);
+    }
+    if let Some(target) = parts.uri.path_and_query() {
+        parts.uri = Uri::from(target.clone());
+    }
+    if !is_bare && !parts.headers.contains_key(header::CONTENT_LENGTH) {
+        let chunked = HeaderValue::from_static("chunked");
+        parts.headers.insert(header::TRANSFER_ENCODING, chunked);
+    }
+}
+
+/// True when a client begins with the preface of HTTP/2; nothing is taken off the socket.
+async fn is_http2(socket: &TcpStream) -> bool {
+    let mut seen = [0; PREFACE.len()];
+    loop {
+        match socket.peek(&mut seen).await {
+            Ok(came) if came > 0 && seen[..came] == PREFACE[..came] => {
+                if came == PREFACE.len() {
+                    return true;
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            _ => return false,
+        }
+    }
 }

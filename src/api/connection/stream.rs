@@ -125,15 +125,12 @@ impl AsyncWrite for Socket {
 #[derive(Debug)]
 pub(super) struct Held {
     frames: BoxBody<Bytes, io::Error>,
-    _beat: Beat,
+    beat: Beat,
 }
 
 impl Held {
     pub(super) fn new(frames: BoxBody<Bytes, io::Error>, beat: Beat) -> Self {
-        Self {
-            frames,
-            _beat: beat,
-        }
+        Self { frames, beat }
     }
 }
 
@@ -145,7 +142,12 @@ impl Body for Held {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        Pin::new(&mut self.frames).poll_frame(context)
+        self.beat.asked();
+        let frame = Pin::new(&mut self.frames).poll_frame(context);
+        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
+            self.beat.handed_over();
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

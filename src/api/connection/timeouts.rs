@@ -1,9 +1,11 @@
 //! Whether a connection is worth keeping: what it is waiting for, since when, and how much of a head has come.
 //!
 //! The beginning of a request that came together with the one before it is not told from rest: it has as long as any
-//! connection may rest.
+//! connection may rest. Over HTTP/2 requests share a connection: it rests while there is none, and it is given up when
+//! the client takes nothing more of any answer.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -19,6 +21,8 @@ pub(super) struct Limits {
     pub(super) headers: Duration,
     /// From the end of an answer to the first byte of the next request.
     pub(super) keep_alive: Duration,
+    /// How long answers may wait to be read, where requests share a connection.
+    pub(super) unread: Duration,
     /// The longest request line and headers together, in bytes.
     pub(super) head: usize,
 }
@@ -41,6 +45,13 @@ struct State {
     began: Option<Instant>,
     /// Bytes that came since a request was complete, while none was active.
     head: usize,
+    /// Requests share the connection (HTTP/2).
+    shared: bool,
+    /// Requests that are not answered whole.
+    requests: usize,
+    /// Their answers of which a piece was handed over and the next one not asked for yet, by number.
+    unread: BTreeMap<u64, Instant>,
+    next: u64,
 }
 
 impl Pulse {
@@ -51,6 +62,10 @@ impl Pulse {
             rests_since: now,
             began: Some(now),
             head: 0,
+            shared: false,
+            requests: 0,
+            unread: BTreeMap::new(),
+            next: 0,
         };
         Self {
             limits,
@@ -67,6 +82,7 @@ impl Pulse {
     pub(super) fn room(&self) -> usize {
         let state = self.state();
         match state.active {
+            _ if state.shared => usize::MAX,
             0 => self.limits.head.saturating_sub(state.head),
             _ => usize::MAX,
         }
@@ -75,7 +91,7 @@ impl Pulse {
     /// So many bytes came in.
     pub(super) fn heard(&self, bytes: usize) {
         let mut state = self.state();
-        if state.active > 0 {
+        if state.active > 0 || state.shared {
             return;
         }
         state.began.get_or_insert_with(Instant::now);
@@ -95,13 +111,35 @@ impl Pulse {
         }
     }
 
-    /// A request's headers are complete; it is active until every beat of it is dropped.
+    /// From here on requests share the connection.
+    pub(super) fn share(&self) {
+        self.state().shared = true;
+    }
+
+    /// A request's headers are complete; it is active until this and what there is of its body are dropped.
     pub(super) fn request(&self) -> Beat {
+        let mut state = self.state();
+        state.next += 1;
+        state.requests += 1;
+        let number = Some(state.next);
+        drop(state);
+        self.beat(number)
+    }
+
+    /// The body of a request comes in.
+    pub(super) fn body(&self) -> Beat {
+        self.beat(None)
+    }
+
+    fn beat(&self, request: Option<u64>) -> Beat {
         let mut state = self.state();
         state.active += 1;
         state.began = None;
         state.head = 0;
-        Beat(self.clone())
+        Beat {
+            pulse: self.clone(),
+            request,
+        }
     }
 
     /// Returns when the client has let the connection wait for too long.
@@ -122,6 +160,10 @@ impl Pulse {
         match (state.active, state.began) {
             (0, Some(began)) => Some(began + self.limits.headers),
             (0, None) => Some(state.rests_since + self.limits.keep_alive),
+            _ if state.shared && state.unread.len() == state.requests => {
+                let latest = state.unread.values().max();
+                latest.map(|since| *since + self.limits.unread)
+            }
             _ => None,
         }
     }
@@ -129,13 +171,37 @@ impl Pulse {
 
 /// One request under way.
 #[derive(Debug)]
-pub(super) struct Beat(Pulse);
+pub(super) struct Beat {
+    pulse: Pulse,
+    /// The number of the request this is the answer of.
+    request: Option<u64>,
+}
+
+impl Beat {
+    /// A piece of the answer is handed over, and the client is to take it.
+    pub(super) fn handed_over(&self) {
+        if let Some(number) = self.request {
+            self.pulse.state().unread.insert(number, Instant::now());
+        }
+    }
+
+    /// The next piece is asked for.
+    pub(super) fn asked(&self) {
+        if let Some(number) = self.request {
+            self.pulse.state().unread.remove(&number);
+        }
+    }
+}
 
 impl Drop for Beat {
     fn drop(&mut self) {
-        let mut state = self.0.state();
+        let mut state = self.pulse.state();
         state.active -= 1;
         state.rests_since = Instant::now();
+        if let Some(number) = self.request {
+            state.requests -= 1;
+            state.unread.remove(&number);
+        }
     }
 }
 
@@ -146,6 +212,7 @@ mod tests {
     const LIMITS: Limits = Limits {
         headers: Duration::from_secs(10),
         keep_alive: Duration::from_secs(75),
+        unread: Duration::from_secs(30),
         head: 1000,
     };
 
@@ -189,6 +256,27 @@ mod tests {
         pulse.heard(10);
         assert_eq!(left(&pulse), None);
     }
+
+    #[test]
+    fn a_shared_connection_is_given_up_when_no_answer_is_read() {
+        let pulse = Pulse::new(LIMITS);
+        pulse.share();
+        let (one, other) = (pulse.request(), pulse.request());
+        pulse.heard(5000);
+        assert_eq!(pulse.room(), usize::MAX);
+        one.handed_over();
+        assert_eq!(left(&pulse), None);
+        other.handed_over();
+        assert_eq!(left(&pulse), Some(30));
+        other.asked();
+        assert_eq!(left(&pulse), None);
+        drop(other);
+        assert_eq!(left(&pulse), Some(30));
+        drop(one);
+        pulse.heard(17);
+        assert_eq!(left(&pulse), Some(75));
+    }
+
     #[test]
     fn a_head_has_room_until_its_request_is_complete() {
         let pulse = Pulse::new(LIMITS);

@@ -1,6 +1,7 @@
 //! `GET` and `HEAD /v1/files/{id}/content`.
 
 use crate::api::{
+    LooksOnly,
     conditional::{http_date, is_unmodified, may_send_range},
     content_disposition::attachment,
     problem::{Code, Problem},
@@ -11,7 +12,7 @@ use entity::file::{FileStatus, Model};
 use futures::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use landfall_core::storage::{StorageKey, UrlOptions};
-use poem::{Body, IntoResponse, Response};
+use poem::{Body, IntoResponse, Request, Response};
 use poem_openapi::{
     ApiResponse,
     registry::{MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry},
@@ -36,7 +37,7 @@ impl ApiResponse for Download {
             status_range: None,
             content: match bytes {
                 true => vec![MetaMediaType {
-                    content_type: "*/*",
+                    content_type: "application/octet-stream",
                     schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format(
                         "string", "binary",
                     ))),
@@ -62,7 +63,7 @@ impl ApiResponse for Download {
 pub(crate) async fn download(
     state: &State,
     row: Model,
-    headers: &HeaderMap,
+    request: &Request,
 ) -> Result<Download, Problem> {
     match row.status {
         FileStatus::Stored => {}
@@ -88,10 +89,11 @@ pub(crate) async fn download(
     let options = UrlOptions {
         content_disposition: Some(&name),
         content_type: Some(&row.content_type),
+        head: request.data::<LooksOnly>().is_some(),
     };
     match state.landfall.storage.url(&key, options).await? {
         Some(url) => redirect(url.as_str()),
-        None => send(state, &row, &key, &name, headers).await,
+        None => send(state, &row, &key, &name, request.headers()).await,
     }
 }
 

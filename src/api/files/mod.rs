@@ -47,7 +47,7 @@ const LONGEST_WAIT: u64 = 60;
 /// When a request that waits first looks by itself, and how seldom it ends up looking.
 const LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
 
-/// The longest search, in bytes.
+/// The longest search, in characters.
 const LONGEST_SEARCH: usize = 255;
 
 /// Taking files in, seeing, fetching and deleting them.
@@ -175,7 +175,7 @@ impl Files {
         id: Path<Uuid>,
     ) -> Result<Download, Problem> {
         let row = find(&state, &caller.0.sees(), FileId(id.0)).await?;
-        download(&state, row, request.headers()).await
+        download(&state, row, request).await
     }
 
     /// Delete a file
@@ -274,9 +274,9 @@ fn hexadecimal(text: String) -> Result<String, Problem> {
 }
 
 fn searchable(text: String) -> Result<String, Problem> {
-    if text.len() <= LONGEST_SEARCH && !text.contains('\0') {
+    if text.chars().count() <= LONGEST_SEARCH && !text.contains('\0') {
         return Ok(text);
     }
-    let allowed = format!("up to {LONGEST_SEARCH} bytes of text are allowed");
+    let allowed = format!("up to {LONGEST_SEARCH} characters of text are allowed");
     Err(Problem::field(Code::MalformedRequest, "q", allowed))
 }

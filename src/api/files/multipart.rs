@@ -16,8 +16,12 @@ use crate::api::{
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use http::header;
-use landfall_core::{content, digest::Sha256Digest, files::FileName};
+use http::{HeaderMap, header};
+use landfall_core::{
+    content::{self, Declared, Guard},
+    digest::Sha256Digest,
+    files::FileName,
+};
 use multer::{Field, Multipart};
 use sha2::{Digest, Sha256};
 use std::{
@@ -59,10 +63,11 @@ pub(super) async fn take_in(
     let mut form = Multipart::new(source.clone(), boundary);
     let mut said = Said::default();
     let mut file: Option<(FileName, String, StagedBytes)> = None;
+    // What is not read of a part is passed over by the next call.
     while let Some(field) = form.next_field().await.map_err(|error| refused(&error))? {
         let disposition = field.headers().get(header::CONTENT_DISPOSITION);
         let disposition = disposition
-            .and_then(|value| Disposition::parse(value.as_bytes(), true))
+            .map(|value| Disposition::parse(value.as_bytes(), true))
             .unwrap_or_default();
         match disposition.name.as_deref() {
             Some("file") if file.is_some() => {
@@ -79,7 +84,8 @@ pub(super) async fn take_in(
                 let value = text(&source, field, name).await?;
                 said.take(name, &value)?;
             }
-            Some(name) => return Err(upload_fields::unknown(name)),
+            // Widgets add fields of their own; what they are for is known to their own servers.
+            Some(_) => {}
             None => {
                 return Err(Problem::new(
                     Code::MalformedRequest,
@@ -111,16 +117,41 @@ async fn take_file(
     field: Field<'_>,
     name: FileName,
 ) -> Result<(FileName, String, StagedBytes), Problem> {
+    require_plain(field.headers())?;
     let given = field.headers().get(header::CONTENT_TYPE);
     let given = given.map(|value| value.to_str().unwrap_or("?"));
     let content_type = upload_fields::content_type(given)?;
     let lists = &state.landfall.config.uploads;
     content::require_declared(lists, name.as_str(), &content_type)?;
     let own = declared(field.headers())?;
-    let passing = field.inspect(|_| source.passed());
+    let said = Declared {
+        name: name.as_str().to_owned(),
+        content_type,
+    };
+    let guard = Guard::new(lists, said, None, true, Vec::new());
+    let passing = guard.watch(field.inspect(|_| source.passed()));
     let bytes = staged_body::stage(state, passing, None).await?;
     bytes.verify(own)?;
-    Ok((name, content_type, bytes))
+    Ok((name, guard.verdict()?, bytes))
+}
+
+/// A file's part is taken as it is: one that is encoded would be stored encoded (RFC 7578, section 4.7, has no such
+/// parts any more).
+fn require_plain(headers: &HeaderMap) -> Result<(), Problem> {
+    let encoded = |name: &str, plain: &[&str]| {
+        let values = headers.get_all(name).iter();
+        let mut texts = values.map(|value| value.to_str().unwrap_or("?").trim());
+        texts.any(|text| !plain.iter().any(|plain| text.eq_ignore_ascii_case(plain)))
+    };
+    let is_encoded = encoded("content-encoding", &["identity"])
+        || encoded("content-transfer-encoding", &["binary", "8bit", "7bit"]);
+    if !is_encoded {
+        return Ok(());
+    }
+    Err(Problem::new(
+        Code::UnsupportedMediaType,
+        "A part with an encoding is not decoded here; send the bytes as they are.",
+    ))
 }
 
 async fn text(source: &Source, mut field: Field<'_>, name: &str) -> Result<String, Problem> {

@@ -39,14 +39,14 @@ impl Said {
         }
     }
 
-    /// Takes one field, once.
+    /// Takes one field, once; one that is not there says nothing.
     pub(in crate::api) fn take(&mut self, name: &str, value: &str) -> Result<(), Problem> {
         let twice = match name {
             "metadata" => self.metadata.replace(metadata(value)?).is_some(),
             "batch_id" => self.batch_id.replace(batch_id(value)?).is_some(),
             "sha256" => self.sha256.replace(sha256(value)?).is_some(),
             "expires_in" => self.expires_in.replace(expires_in(value)?).is_some(),
-            _ => return Err(unknown(name)),
+            _ => false,
         };
         match twice {
             true => Err(Problem::field(
@@ -62,13 +62,6 @@ impl Said {
     pub(in crate::api) fn life(&self, config: &Config) -> Option<Duration> {
         self.expires_in.or(config.files.default_ttl)
     }
-}
-
-/// A field that does not exist.
-pub(in crate::api) fn unknown(name: &str) -> Problem {
-    let shown: String = name.chars().take(100).collect();
-    let allowed = format!("allowed are file, {}", Said::NAMES.join(", "));
-    Problem::field(Code::UnknownField, &shown, allowed)
 }
 
 /// A field that is longer than it may be.

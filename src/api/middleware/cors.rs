@@ -3,7 +3,7 @@
 //! Callers prove who they are by a token in a header; nothing is ever allowed with cookies. Where no token is asked
 //! for, `*` covers uploads by `/v1/tus` alone: a page could else read whatever is on the machine that opened it.
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use landfall_core::config::{AuthMode, Config, Origin};
 
 const ANY: HeaderValue = HeaderValue::from_static("*");
@@ -13,11 +13,14 @@ const KEEP: HeaderValue = HeaderValue::from_static("86400");
 /// Methods of uploads by tus, which are in no definition.
 const TUS_METHODS: &str = "POST, HEAD, PATCH, DELETE, GET, OPTIONS";
 
-/// What clients send.
+/// What clients send: what the API reads, and what widgets, monitoring and browsers' own libraries add by themselves.
 const SENT: &str = "authorization, content-type, content-disposition, content-digest, repr-digest, idempotency-key, \
-     if-none-match, range, traceparent, x-http-method-override, x-request-id, tus-resumable, upload-length, \
+     if-none-match, if-modified-since, if-range, range, want-content-digest, x-http-method-override, x-request-id, tus-resumable, upload-length, \
      upload-defer-length, upload-offset, upload-metadata, upload-checksum, upload-concat, upload-complete, \
-     upload-draft-interop-version";
+     upload-draft-interop-version, accept, accept-language, cache-control, pragma, expires, x-requested-with, \
+     x-csrf-token, traceparent, tracestate, baggage, sentry-trace, x-b3-traceid, x-b3-spanid, x-b3-sampled, b3, \
+     newrelic, x-datadog-trace-id, x-datadog-parent-id, x-datadog-origin, x-datadog-sampling-priority, \
+     x-client-info, apikey, x-upsert";
 
 /// What scripts may read of an answer.
 const READ: &str = "location, retry-after, ratelimit, ratelimit-policy, etag, accept-ranges, content-range, \
@@ -33,6 +36,8 @@ pub(super) struct CrossOrigin {
     varies: bool,
     preflight: bool,
     tus: bool,
+    /// Headers that may be sent besides ours.
+    more: Vec<HeaderName>,
 }
 
 impl CrossOrigin {
@@ -64,6 +69,7 @@ impl CrossOrigin {
             allow,
             preflight: asks && *method == Method::OPTIONS,
             tus,
+            more: config.server.cors_headers.clone(),
         }
     }
 
@@ -95,10 +101,11 @@ impl CrossOrigin {
             HeaderValue::from_str(&listed.join(", ")).unwrap_or(ANY)
         };
         answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-        answer.insert(
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            HeaderValue::from_static(SENT),
-        );
+        let more = self.more.iter().map(HeaderName::as_str);
+        let sent: Vec<&str> = std::iter::once(SENT).chain(more).collect();
+        if let Ok(sent) = HeaderValue::from_str(&sent.join(", ")) {
+            answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
+        }
         answer.insert(header::ACCESS_CONTROL_MAX_AGE, KEEP);
     }
 }

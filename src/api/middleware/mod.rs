@@ -1,7 +1,7 @@
 //! What every request gets: an id, a span, a count, and a problem when it fails.
 
 mod cors;
-pub(super) mod real_ip;
+pub(crate) mod real_ip;
 
 use super::{
     connection::{LONGEST_HEAD, LongHead, MOST_HEADERS},
@@ -12,7 +12,7 @@ use super::{
 };
 use cors::CrossOrigin;
 use futures::FutureExt;
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use landfall_core::trace;
 use poem::{
     Endpoint, Error, Request, Response, Result,
@@ -36,6 +36,10 @@ pub struct RequestId(pub String);
 #[derive(Clone, Debug)]
 pub struct TraceParent(pub String);
 
+/// Marks a request by HEAD: Poem has it answered as GET, and takes the body away.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LooksOnly;
+
 /// The outermost endpoint.
 pub(crate) struct Middleware<E> {
     pub(crate) inner: E,
@@ -47,6 +51,10 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
 
     async fn call(&self, mut request: Request) -> Result<Response> {
         let begun = Instant::now();
+        let mount = &self.state.mount;
+        if let Some(inside) = mount.inside(request.uri()) {
+            *request.uri_mut() = inside;
+        }
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let id = request_id(&request);
@@ -66,11 +74,15 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         if let Some(said) = without_empty(&method, request.uri()) {
             *request.uri_mut() = said;
         }
+        if method == Method::HEAD {
+            request.set_data(LooksOnly);
+        }
         request.set_data(id.clone());
         request.set_data(self.state.clone());
         let config = &self.state.landfall.config;
         let cross_origin = CrossOrigin::of(config, &method, &path, request.headers());
         let allowance = Allowance::of(&self.state.counters, &config.limits, &request);
+        let of_tus = tus::common_headers(&request);
         let handled = self.handled(request, &cross_origin, allowance.clone());
         let outcome = AssertUnwindSafe(handled)
             .catch_unwind()
@@ -83,6 +95,14 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
             // The panic hook has said where and why.
             Err(_) => told(Problem::failed("the handler panicked")),
         };
+        let api = path == "/v1" || path.starts_with("/v1/");
+        response = mount.outside(api, response);
+        for (name, value) in &of_tus {
+            response
+                .headers_mut()
+                .entry(name)
+                .or_insert_with(|| value.clone());
+        }
         let methods = self.state.routes.allowed(&path);
         cross_origin.finish(response.headers_mut(), &methods);
         if let Some(allowance) = allowance {
@@ -115,14 +135,11 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
             return Ok(StatusCode::NO_CONTENT.into());
         }
         if let Some(problem) = of_head(&request) {
-            return Err(as_spoken(&request, problem));
+            return Err(problem.into());
         }
         if let Some(allowance) = allowance {
-            let address = request.remote_addr().as_socket_addr().map(SocketAddr::ip);
-            if let Some(address) = address
-                && let Err(problem) = allowance.admit_address(address).await
-            {
-                return Err(as_spoken(&request, problem));
+            if let Some(address) = request.remote_addr().as_socket_addr().map(SocketAddr::ip) {
+                allowance.admit_address(address).await?;
             }
             if allowance.counts_bytes() {
                 request = counted(request, &allowance);
@@ -133,24 +150,46 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
     }
 }
 
-/// A request is not looked at that has too many headers, or of which only that is known.
+/// A request is not looked at that has too many headers, or of which only that is known; nor one whose body is in a form
+/// that nobody here undoes: its bytes would be taken for what they stand for.
 fn of_head(request: &Request) -> Option<Problem> {
     let detail = if request.data::<LongHead>().is_some() {
         format!("The request line and the headers may have {LONGEST_HEAD} bytes together.")
     } else if request.headers().len() > MOST_HEADERS {
         format!("A request may have {MOST_HEADERS} headers.")
     } else {
-        return None;
+        return of_coding(request);
     };
     Some(Problem::new(Code::HeadersTooLarge, detail))
 }
 
-/// A refusal from before the endpoint, in the protocol of the request.
-fn as_spoken(request: &Request, problem: Problem) -> Error {
-    match request.uri().path().starts_with("/v1/tus") {
-        true => tus::refused(request, problem).into(),
-        false => problem.into(),
+/// `Transfer-Encoding` (RFC 9112, section 6.1) and `Content-Encoding` (RFC 9110, section 8.4).
+fn of_coding(request: &Request) -> Option<Problem> {
+    let coded = |name: HeaderName, plain: &str| {
+        let values = request.headers().get_all(name).iter();
+        let texts = values.map(|value| value.to_str().unwrap_or("?").trim());
+        let mut codings = texts.flat_map(|text| text.split(',').map(str::trim));
+        codings.any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case(plain))
+    };
+    if coded(header::TRANSFER_ENCODING, "chunked") {
+        return Some(Problem::new(
+            Code::NotImplemented,
+            "Of the transfer codings only `chunked` is understood here.",
+        ));
     }
+    let has_content = matches!(
+        *request.method(),
+        Method::POST | Method::PUT | Method::PATCH
+    );
+    if has_content && coded(header::CONTENT_ENCODING, "identity") {
+        let problem = Problem::new(
+            Code::UnsupportedMediaType,
+            "A body with a `Content-Encoding` is not decoded here; send the bytes as they are.",
+        );
+        let accepted = HeaderValue::from_static("identity");
+        return Some(problem.with_header(header::ACCEPT_ENCODING, accepted));
+    }
+    None
 }
 
 impl<E> Middleware<E> {

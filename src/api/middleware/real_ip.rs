@@ -9,17 +9,24 @@ use std::net::{IpAddr, SocketAddr};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// More hops than this are nobody's network.
 const MOST_HOPS: usize = 32;
 
 /// What is known of a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::api) struct Client {
     pub(in crate::api) address: IpAddr,
     /// By https, as far as a trusted proxy says so.
     pub(in crate::api) secure: bool,
+    /// What it called the server, as far as a trusted proxy says so.
+    pub(in crate::api) host: Option<ForwardedHost>,
 }
+
+/// The name and port by which a client called the proxy in front.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ForwardedHost(pub(crate) String);
 
 /// Who sent a request that `peer` brought.
 pub(in crate::api) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Client {
@@ -27,6 +34,7 @@ pub(in crate::api) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet
     let direct = Client {
         address: peer,
         secure: false,
+        host: None,
     };
     if !is_trusted(peer, trusted) {
         return direct;
@@ -47,7 +55,17 @@ pub(in crate::api) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet
     Client {
         address,
         secure: is_secure(headers),
+        host: host(headers),
     }
+}
+
+/// What the client asked for: proxies add what they were asked for at the end of a list.
+fn host(headers: &HeaderMap) -> Option<ForwardedHost> {
+    let first = |name: &HeaderName| headers.get(name)?.to_str().ok()?.split(',').next();
+    let plain = first(&FORWARDED_HOST).map(str::trim);
+    let standard = first(&header::FORWARDED).and_then(|hop| parameter(hop, "host"));
+    let host = plain.or(standard).filter(|host| !host.is_empty())?;
+    Some(ForwardedHost(host.to_ascii_lowercase()))
 }
 
 fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
@@ -165,6 +183,27 @@ mod tests {
             seen("10.0.0.1", &[("forwarded", "for=_hidden")]).0,
             "10.0.0.1"
         );
+    }
+
+    #[test]
+    fn the_name_the_client_used_is_told_by_trusted_proxies_alone() {
+        let host = |peer: &str, name: &'static str, value: &str| {
+            let mut map = HeaderMap::new();
+            map.insert(name, value.parse().unwrap());
+            let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+            let client = client(&map, peer.parse().unwrap(), &trusted);
+            client.host.map(|ForwardedHost(host)| host)
+        };
+        let plain = "x-forwarded-host";
+        let seen = host("10.0.0.1", plain, "Files.example:8443, inner");
+        assert_eq!(seen.as_deref(), Some("files.example:8443"));
+        let seen = host(
+            "10.0.0.1",
+            "forwarded",
+            "for=1.1.1.1;host=\"files.example\"",
+        );
+        assert_eq!(seen.as_deref(), Some("files.example"));
+        assert_eq!(host("9.9.9.9", plain, "files.example"), None);
     }
 
     #[test]

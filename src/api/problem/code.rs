@@ -79,6 +79,7 @@ codes! {
     IdempotencyKeyReused UNPROCESSABLE_ENTITY "idempotency_key_reused" "The key was used for another request";
     RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many requests";
     Internal INTERNAL_SERVER_ERROR "internal" "The server failed";
+    NotImplemented NOT_IMPLEMENTED "not_implemented" "The request needs what is not implemented here";
     Unavailable SERVICE_UNAVAILABLE "unavailable" "The server cannot answer now";
     DatabaseFull INSUFFICIENT_STORAGE "database_full" "The database has no room now";
     StagingFull INSUFFICIENT_STORAGE "staging_full" "There is no room for the upload now";

@@ -121,6 +121,7 @@ impl From<UploadError> for Problem {
             UploadError::Staging(error) => return error.into(),
             UploadError::Database(error) => return error.into(),
             UploadError::Pieces(error) => return error.into(),
+            error @ UploadError::Unreadable(_) => return Self::unavailable(error),
             UploadError::Lost(cause) => return Self::failed(cause),
             UploadError::BrokenOff(cause) => {
                 return crate::api::connection::body::broken_off(cause.as_ref());

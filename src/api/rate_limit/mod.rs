@@ -9,7 +9,10 @@ mod headers;
 mod memory;
 pub(super) mod redis;
 
-use super::problem::{Code, Problem};
+use super::{
+    problem::{Code, Problem},
+    tus,
+};
 pub(super) use bytes::counted;
 use futures::future::BoxFuture;
 use headers::Told;
@@ -104,7 +107,8 @@ struct Charged {
 }
 
 impl Allowance {
-    /// For a request to `/v1`, unless nothing is limited.
+    /// For a request to `/v1`, unless nothing is limited. Whoever asks how far its upload is (tus, HEAD) is never put
+    /// off: the common client takes any refusal for the end of the upload and begins again.
     pub(super) fn of(
         counters: &Arc<dyn Counters>,
         limits: &config::Limits,
@@ -112,7 +116,8 @@ impl Allowance {
     ) -> Option<Self> {
         let path = request.uri().path();
         let is_limited = limited(&limits.owner) || limited(&limits.address);
-        if !is_limited || !path.starts_with("/v1/") || request.method() == Method::OPTIONS {
+        let is_free = request.method() == Method::OPTIONS || tus::is_look(request);
+        if !is_limited || !path.starts_with("/v1/") || is_free {
             return None;
         }
         Some(Self(Arc::new(Inner {

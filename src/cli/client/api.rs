@@ -126,8 +126,11 @@ impl Api {
             base: server.url.clone(),
             token: server
                 .token
-                .clone()
-                .filter(|token| !token.expose_secret().is_empty()),
+                .as_ref()
+                // Files and pipes that tokens come from end with a newline.
+                .map(|token| token.expose_secret().trim())
+                .filter(|token| !token.is_empty())
+                .map(SecretString::from),
             reached: AtomicBool::new(false),
         })
     }

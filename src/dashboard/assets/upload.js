@@ -10,6 +10,9 @@
   if (!drop || !window.tus) return;
   drop.hidden = false;
 
+  // Below it this server is found, which need not be the root of its host.
+  const base = drop.dataset.endpoint.replace(/\/upload\/tus$/, "");
+
   // So many at once: more would only share the line.
   const AT_ONCE = 3;
   const LOOK_EVERY = 1000;
@@ -161,7 +164,7 @@
   const link = (row) => {
     if (drop.dataset.links === undefined) return;
     const a = element("a");
-    a.href = `/files/${row.id}`;
+    a.href = `${base}/files/${row.id}`;
     row.name.replaceWith(a);
     a.append(row.name);
   };
@@ -172,7 +175,7 @@
     const open = rows.filter((row) => row.id && !FINAL.includes(row.state)).slice(0, 100);
     if (!open.length) return;
     try {
-      const answer = await fetch(`/upload/states?ids=${open.map((row) => row.id).join(",")}`);
+      const answer = await fetch(`${base}/upload/states?ids=${open.map((row) => row.id).join(",")}`);
       if (answer.ok) {
         const states = new Map((await answer.json()).map((state) => [state.id, state]));
         open.forEach((row) => states.has(row.id) && told(row, states.get(row.id)));

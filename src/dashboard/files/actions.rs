@@ -23,7 +23,7 @@ pub(super) async fn content(
         .await
         .map_err(Refusal::from)?;
     let file = found.ok_or_else(|| Refusal::not_found("a file of this id"))?;
-    let sent = download(dashboard.api(), file, request.headers()).await;
+    let sent = download(dashboard.api(), file, request).await;
     Ok(
         sent.map_err(|problem| match problem.code.status().is_server_error() {
             true => Refusal::unavailable("The storage does not give the file", problem),

@@ -38,15 +38,26 @@ impl S3Storage {
         let life = Duration::from_secs(u64::from(self.settings.querystring_expire));
         let signing =
             PresigningConfig::expires_in(life).map_err(|error| unusable_life(error.into()))?;
-        let request = self
-            .client
-            .get_object()
-            .bucket(self.bucket())
-            .key(key.as_str())
-            .set_response_content_disposition(options.content_disposition.map(str::to_owned))
-            .set_response_content_type(options.content_type.map(str::to_owned));
-        let signed = request.presigned(signing).await;
-        let signed = signed.map_err(|error| unusable_endpoint(error.into()))?;
+        let disposition = options.content_disposition.map(str::to_owned);
+        let content_type = options.content_type.map(str::to_owned);
+        let (bucket, key) = (self.bucket(), key.as_str());
+        let signed = if options.head {
+            let request = self.client.head_object().bucket(bucket).key(key);
+            let request = request.set_response_content_disposition(disposition);
+            let request = request.set_response_content_type(content_type);
+            request
+                .presigned(signing)
+                .await
+                .map_err(|error| unusable_endpoint(error.into()))?
+        } else {
+            let request = self.client.get_object().bucket(bucket).key(key);
+            let request = request.set_response_content_disposition(disposition);
+            let request = request.set_response_content_type(content_type);
+            request
+                .presigned(signing)
+                .await
+                .map_err(|error| unusable_endpoint(error.into()))?
+        };
         Url::parse(signed.uri()).map_err(|error| unusable_endpoint(error.into()))
     }
 

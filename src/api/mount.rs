@@ -1,0 +1,176 @@
+//! Where clients find this server: the path of `server.public_url` is taken away from what they ask for, if the proxy in
+//! front has not done so, and put before every path they are answered.
+//!
+//! Handlers, pages and what is kept for `Idempotency-Key` know nothing of it.
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use landfall_core::context::Landfall;
+use poem::{Body, Response};
+use std::io;
+
+const LANDFALL_FILE: HeaderName = HeaderName::from_static("landfall-file");
+
+/// What begins a link in the pages' own templates; in what users have named, a quote is always escaped.
+const LINKS: [&str; 6] = [
+    " href=\"/",
+    " src=\"/",
+    " action=\"/",
+    " formaction=\"/",
+    " hx-sse:connect=\"/",
+    " data-endpoint=\"/",
+];
+
+/// Marks an answer that is made of our own templates: its links are paths of this server. What users have stored has
+/// links of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnLinks;
+
+/// The place of this server among others.
+#[derive(Clone, Debug, Default)]
+pub struct Mount {
+    /// The path of `server.public_url` without a slash at its end; empty when there is none.
+    path: String,
+    /// `server.public_url` without a slash at its end, when it is set.
+    base: Option<String>,
+}
+
+impl Mount {
+    pub(crate) fn new(landfall: &Landfall) -> Self {
+        let bare = |text: &str| text.trim_end_matches('/').to_owned();
+        Self {
+            path: bare(landfall.public_url.path()),
+            base: landfall
+                .config
+                .server
+                .public_url
+                .as_ref()
+                .map(|url| bare(url.as_str())),
+        }
+    }
+
+    /// Before which every path stands, for whoever sees the server from outside.
+    #[must_use]
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The URI as the routes have it: without the path of `server.public_url`, and without a slash at its end. None
+    /// when it is that already.
+    pub(super) fn inside(&self, uri: &Uri) -> Option<Uri> {
+        let given = uri.path();
+        let below = given.strip_prefix(self.path.as_str());
+        let below = below.filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        let path = match below {
+            Some("") => "/",
+            Some(rest) => rest,
+            None => given,
+        };
+        let path = match path.strip_suffix('/') {
+            Some(rest) if !rest.is_empty() && !rest.ends_with('/') => rest,
+            _ => path,
+        };
+        if path == given {
+            return None;
+        }
+        let target = match uri.query() {
+            Some(query) => format!("{path}?{query}"),
+            None => path.to_owned(),
+        };
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(target.parse().ok()?);
+        Uri::from_parts(parts).ok()
+    }
+
+    /// The answer as it is seen from outside. `api` is one of `/v1`, whose clients may not join paths: there
+    /// `Location` is absolute as soon as it is known what to make it of.
+    pub(super) fn outside(&self, api: bool, mut response: Response) -> Response {
+        let before = match &self.base {
+            Some(base) if api => base,
+            _ => &self.path,
+        };
+        put_before(response.headers_mut(), &header::LOCATION, before);
+        put_before(response.headers_mut(), &LANDFALL_FILE, &self.path);
+        if self.path.is_empty() || response.data::<OwnLinks>().is_none() {
+            return response;
+        }
+        let path = self.path.clone();
+        let rendered = response.take_body().into_bytes_stream();
+        // Pages are one piece, and so is each event of a stream.
+        let linked = rendered.map_ok(move |bytes| with_links(&path, bytes));
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.set_body(Body::from_bytes_stream(linked.map_err(io::Error::other)));
+        response
+    }
+}
+
+fn put_before(headers: &mut HeaderMap, name: &HeaderName, before: &str) {
+    let Some(value) = headers.get(name).and_then(|value| value.to_str().ok()) else {
+        return;
+    };
+    if before.is_empty() || !value.starts_with('/') {
+        return;
+    }
+    if let Ok(whole) = HeaderValue::from_str(&format!("{before}{value}")) {
+        headers.insert(name.clone(), whole);
+    }
+}
+
+fn with_links(path: &str, bytes: Bytes) -> Bytes {
+    let Ok(text) = std::str::from_utf8(&bytes) else {
+        return bytes;
+    };
+    let mut text = text.to_owned();
+    for link in LINKS {
+        let begin = link.trim_end_matches('/');
+        text = text.replace(link, &format!("{begin}{path}/"));
+    }
+    text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inside(path: &str, uri: &str) -> String {
+        let mount = Mount {
+            path: path.to_owned(),
+            base: None,
+        };
+        let uri: Uri = uri.parse().unwrap();
+        mount.inside(&uri).unwrap_or(uri).to_string()
+    }
+
+    #[test]
+    fn paths_are_the_same_with_and_without_the_public_path_and_a_slash() {
+        for (asked, path) in [
+            ("/v1/files", "/v1/files"),
+            ("/v1/files/", "/v1/files"),
+            ("/v1/files/?limit=1", "/v1/files?limit=1"),
+            ("/up/v1/files/?limit=1", "/v1/files?limit=1"),
+            ("/up", "/"),
+            ("/up/", "/"),
+            ("/up?q=1", "/?q=1"),
+            ("/upload", "/upload"),
+            ("/", "/"),
+            ("//", "//"),
+            ("/v1//", "/v1//"),
+            ("/files/?next=/", "/files?next=/"),
+        ] {
+            assert_eq!(inside("/up", asked), path, "{asked}");
+        }
+        assert_eq!(inside("", "/v1/tus/"), "/v1/tus");
+    }
+
+    #[test]
+    fn only_links_of_templates_are_changed() {
+        let page = r#"<a href="/files/1">a href=&quot;/x&quot;</a><input value="/jobs"><a href="https://e/">"#;
+        let seen = with_links("/up", page.into());
+        let seen = std::str::from_utf8(&seen).unwrap();
+        assert_eq!(
+            seen,
+            r#"<a href="/up/files/1">a href=&quot;/x&quot;</a><input value="/jobs"><a href="https://e/">"#
+        );
+    }
+}
