@@ -10,7 +10,7 @@ use crate::support::{
 };
 use entity::{idempotency_key, webhook_endpoint};
 use landfall_core::{db::Database, webhooks::signing::Secret};
-use landfall_test_servers::Received;
+use landfall_test_servers::{Received, wait_until};
 use sea_orm::EntityTrait;
 use serde_json::Value;
 
@@ -20,6 +20,7 @@ const SECOND: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
 over_both_databases!(
     no_secret_stands_in_the_database_and_all_of_them_sign,
     keys_come_are_changed_and_go,
+    processes_that_know_the_old_key_alone_go_on_delivering,
 );
 
 /// What the database has of secrets and of answers that showed them.
@@ -144,6 +145,86 @@ async fn keys_come_are_changed_and_go(builder: Builder) {
 
     let _plain = Process::listening(&["serve"], &with_keys(&app, SECOND, "")).await;
     assert_eq!(kept(&db).await.0, [secret], "and is itself again");
+}
+
+async fn readiness(url: &str) -> Value {
+    let answer = reqwest::get(format!("{url}/readyz")).await.unwrap();
+    json(answer, 200).await
+}
+
+async fn create_at(app: &TestApp, url: &str, path: &str) -> Value {
+    let body = serde_json::json!({ "url": app.receiver.url(path) });
+    let answer = app.client.post(format!("{url}/v1/webhooks")).json(&body);
+    json(answer.send().await.unwrap(), 201).await
+}
+
+async fn upload_at(app: &TestApp, url: &str) {
+    let upload = app.client.post(format!("{url}/v1/files?filename=a"));
+    json(upload.body("hello").send().await.unwrap(), 202).await;
+}
+
+/// A new key is used only once every process that runs knows it.
+async fn processes_that_know_the_old_key_alone_go_on_delivering(builder: Builder) {
+    let app = builder.workers(&[]).start().await;
+    let secret = app.webhook("/hook", &["file.stored"]).await["secret"].clone();
+    let db = app.parts.landfall.db.clone();
+    let before = with_keys(&app, "", FIRST);
+    let mut old = Process::listening(&["serve"], &before).await;
+    let mut old_worker = Process::spawn(&["worker"], &before);
+    upload_at(&app, &old.url).await;
+    app.receiver.wait_for_at("/hook", 1, SOON).await;
+    let by_first = kept(&db).await.0;
+    assert!(by_first[0].starts_with("sealed:v1:"), "{by_first:?}");
+
+    let changed = with_keys(&app, FIRST, SECOND);
+    let new = Process::listening(&["serve"], &changed).await;
+    assert_eq!(kept(&db).await.0, by_first, "sealed as before");
+    let ready = readiness(&new.url).await;
+    let detail = ready["checks"]["workers"]["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("do not know the new webhooks.secret_key"),
+        "{ready}"
+    );
+    assert_eq!(ready["status"], "degraded");
+    // What is made by the new process is signed by the old one too.
+    let other = create_at(&app, &new.url, "/other").await;
+    upload_at(&app, &new.url).await;
+    let sent = app.receiver.wait_for_at("/other", 1, SOON).await.remove(0);
+    assert!(
+        is_signed_by(other["secret"].as_str().unwrap(), &sent),
+        "{sent:?}"
+    );
+    let sent = app.receiver.wait_for_at("/hook", 2, SOON).await.remove(1);
+    assert!(is_signed_by(secret.as_str().unwrap(), &sent), "{sent:?}");
+
+    assert!(old.terminate().await.success());
+    assert!(old_worker.terminate().await.success());
+    let _worker = Process::spawn(&["worker"], &changed);
+    wait_until(SOON, async || {
+        let kept = kept(&db).await.0;
+        let all_new = kept
+            .iter()
+            .all(|sealed| sealed.starts_with("sealed:v1:") && !by_first.contains(sealed));
+        let ready = readiness(&new.url).await;
+        (all_new && ready["status"] == "ok")
+            .then_some(())
+            .ok_or(format!("{kept:?} {ready}"))
+    })
+    .await;
+    // One that knows the new key alone opens everything.
+    let last = Process::listening(&["serve"], &with_keys(&app, "", SECOND)).await;
+    let path = format!("{}/v1/webhooks/{}", last.url, other["id"].as_str().unwrap());
+    let deleted = app.client.delete(path).send().await.unwrap();
+    assert_eq!(deleted.status(), 204);
+    assert_eq!(
+        kept(&db)
+            .await
+            .0
+            .iter()
+            .filter(|secret| secret.is_empty())
+            .count(),
+        1
+    );
 }
 
 #[tokio::test]

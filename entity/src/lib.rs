@@ -16,6 +16,7 @@ pub mod outbox_event;
 pub mod owner_usage;
 pub mod part;
 pub mod periodic_run;
+pub mod secret_key_holder;
 pub mod session;
 pub mod staging_probe;
 pub mod token;

@@ -165,7 +165,7 @@ impl HealthCheck {
             }),
             within(Status::Degraded, storage(landfall)),
             within(Status::Down, staging(landfall)),
-            within(Status::Degraded, self.workers()),
+            within(Status::Degraded, self.workers(landfall)),
             within(Status::Degraded, self.sweep(landfall)),
         );
         let checks = Checks {
@@ -182,7 +182,16 @@ impl HealthCheck {
         }
     }
 
-    async fn workers(&self) -> Check {
+    async fn workers(&self, landfall: &Landfall) -> Check {
+        let hosts = landfall.config.webhooks.sealing.waiting_for();
+        if !hosts.is_empty() {
+            let hosts = hosts.join(", ");
+            let detail = format!(
+                "processes on {hosts} do not know the new webhooks.secret_key: restart them with it; until then secrets \
+                 stay as they were"
+            );
+            return Check::new(Status::Degraded, detail);
+        }
         match self.health.workers().await {
             Ok(0) => Check::new(Status::Degraded, "no worker runs: uploads wait in staging"),
             Ok(count) => Check::new(Status::Ok, format!("{count} run")),

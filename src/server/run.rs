@@ -9,6 +9,7 @@ use landfall_core::{
     installation::{self, Place},
     minutes,
     staging::StagingError,
+    webhooks::key_rotation::KeyRecord,
 };
 use landfall_queue::WorkerIdentity;
 use landfall_workers::{QueueName, Workers};
@@ -82,9 +83,15 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     let redis = connect_redis(&config, embedded.as_ref().map(EmbeddedRedis::url).as_ref())?;
     let parts = assemble(Arc::new(config), redis, public_url).await?;
     probe_places(&parts.landfall).await?;
+    let host = WorkerIdentity::new("", 1).host;
+    let keys = {
+        let Landfall {
+            db, clock, config, ..
+        } = &parts.landfall;
+        KeyRecord::start(db, clock, &config.webhooks.sealing, &host).await?
+    };
     let probe = if roles.stage() {
         let landfall = &parts.landfall;
-        let host = WorkerIdentity::new("", 1).host;
         let joined = landfall.staging.join(&landfall.db, &landfall.clock, &host);
         Some(joined.await?)
     } else {
@@ -93,6 +100,7 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     let db = parts.landfall.db.clone();
     let outcome = run_roles(parts, roles, listener, address, stop).await;
     minutes::write(&db).await;
+    keys.remove().await;
     if let Some(probe) = probe {
         probe.take_back().await;
     }

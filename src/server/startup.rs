@@ -12,7 +12,6 @@ use landfall_core::{
     staging::Staging,
     storage::Storage,
     uploads::Ledger,
-    webhooks::sealing::settle,
 };
 use landfall_queue::{Redis, WorkerIdentity};
 use landfall_workers::{Meter, QueueDispatch, Queues};
@@ -45,13 +44,6 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
     db.require_current().await?;
     let clock = Clock::system();
     follow_database(db.clone(), clock.clone()).await?;
-    let sealed = settle(&db, &config.webhooks.sealing).await?;
-    if sealed > 0 {
-        tracing::info!(
-            endpoints = sealed,
-            "webhook secrets stand as webhooks.secret_key says"
-        );
-    }
     let storage = open_storage(&config).await?;
     let staging = open_staging(&config, &storage).await?;
     installation::open(Places {

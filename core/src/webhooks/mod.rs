@@ -3,6 +3,7 @@
 //! Owns an endpoint from its creation to its deletion, which hides it and ends its deliveries. Sends nothing.
 
 mod fields;
+pub mod key_rotation;
 pub mod sealing;
 pub mod signing;
 
@@ -313,7 +314,10 @@ pub async fn delete(db: &Database, clock: &Clock, id: WebhookId) -> Result<(), W
     let change = existing(id)
         .col_expr(endpoint::Column::DeletedAt, Expr::val(now))
         .col_expr(endpoint::Column::UpdatedAt, Expr::val(now))
-        .col_expr(endpoint::Column::Active, Expr::val(false));
+        .col_expr(endpoint::Column::Active, Expr::val(false))
+        // Nothing is signed with it any more, so no key must be kept for it.
+        .col_expr(endpoint::Column::Secret, Expr::val(""))
+        .col_expr(endpoint::Column::PreviousSecret, Expr::val(None::<String>));
     change_one(db, change).await?;
     for _ in 0..PAGES {
         if deliver::end_of_endpoint(db, clock, id, PAGE).await? == 0 {

@@ -4,7 +4,8 @@
 //! sealed is bound to what it is of: moved to another row it does not open. Refuses to guess: with a key that does not
 //! open what is there, no process starts.
 //!
-//! A crash while secrets are sealed anew leaves some as they were; the next start goes on with them.
+//! A crash while secrets are sealed anew leaves some as they were; the next start continues with them. When that may
+//! begin is decided by [`super::key_rotation`].
 
 use crate::db::Database;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -13,7 +14,11 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundK
 use sea_orm::{
     ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 /// What tells a sealed text from a plain one: neither a secret nor an answer in JSON begins like this.
 const PREFIX: &str = "sealed:v1:";
@@ -23,7 +28,11 @@ const PAGE: u64 = 500;
 
 /// A key, 256 bits. Never printed.
 #[derive(Clone)]
-pub struct SealingKey(Arc<LessSafeKey>);
+pub struct SealingKey {
+    key: Arc<LessSafeKey>,
+    /// Tells keys apart, and nothing of them.
+    fingerprint: Arc<str>,
+}
 
 /// Not a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,7 +45,13 @@ impl FromStr for SealingKey {
     fn from_str(text: &str) -> Result<Self, InvalidKey> {
         let bytes = STANDARD.decode(text).map_err(|_| InvalidKey)?;
         let key = UnboundKey::new(&CHACHA20_POLY1305, &bytes).map_err(|_| InvalidKey)?;
-        Ok(Self(Arc::new(LessSafeKey::new(key))))
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        digest.update(b"landfall webhooks.secret_key\0");
+        digest.update(&bytes);
+        Ok(Self {
+            key: Arc::new(LessSafeKey::new(key)),
+            fingerprint: STANDARD.encode(&digest.finish().as_ref()[..9]).into(),
+        })
     }
 }
 
@@ -69,23 +84,83 @@ pub enum SettleError {
 /// What secrets are sealed and opened with; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Sealing {
-    /// Seals and opens; none: secrets stand as they are.
+    /// Seals and opens; none: secrets are stored as they are.
     key: Option<SealingKey>,
     /// Opens what was sealed before the key was changed, or taken away.
     previous: Option<SealingKey>,
+    rotation: Arc<Mutex<Rotation>>,
+}
+
+/// How far this process is in bringing secrets under its key.
+#[derive(Debug, Default)]
+struct Rotation {
+    /// Hosts of processes that do not know the key: until none is left, secrets are sealed as before.
+    waiting_for: Vec<String>,
+    settled: bool,
 }
 
 impl Sealing {
     /// By `webhooks.secret_key` and `webhooks.previous_secret_key`.
     #[must_use]
     pub fn new(key: Option<SealingKey>, previous: Option<SealingKey>) -> Self {
-        Self { key, previous }
+        Self {
+            key,
+            previous,
+            rotation: Arc::default(),
+        }
     }
 
-    /// Text that opens with the key alone, and only as of `of`; without a key the text itself.
+    /// Of the keys this process knows.
+    pub(super) fn fingerprints(&self) -> Vec<String> {
+        let keys = self.key.iter().chain(&self.previous);
+        keys.map(|key| key.fingerprint.to_string()).collect()
+    }
+
+    /// Of the key that seals.
+    pub(super) fn fingerprint(&self) -> Option<&str> {
+        self.key.as_ref().map(|key| &*key.fingerprint)
+    }
+
+    /// The hosts of processes that do not know `webhooks.secret_key`, for which secrets are sealed as before.
+    #[must_use]
+    pub fn waiting_for(&self) -> Vec<String> {
+        self.rotation().waiting_for.clone()
+    }
+
+    /// From now on seals as before the key was changed; `true` when these hosts were not waited for already.
+    pub(super) fn wait_for(&self, hosts: &[String]) -> bool {
+        let mut rotation = self.rotation();
+        let is_news = rotation.waiting_for != hosts;
+        rotation.waiting_for = hosts.to_vec();
+        is_news
+    }
+
+    /// From now on seals with the key.
+    pub(super) fn use_key(&self) {
+        self.rotation().waiting_for.clear();
+    }
+
+    pub(super) fn note_settled(&self) {
+        self.rotation().settled = true;
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.rotation().settled
+    }
+
+    fn rotation(&self) -> MutexGuard<'_, Rotation> {
+        self.rotation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Text that opens with the key alone, and only as of `of`; without a key the text itself. While a process does not
+    /// know the key, the key before seals.
     #[must_use]
     pub fn seal(&self, of: &str, plain: &str) -> String {
-        let Some(SealingKey(key)) = &self.key else {
+        let sealing = match self.rotation().waiting_for.is_empty() {
+            true => &self.key,
+            false => &self.previous,
+        };
+        let Some(SealingKey { key, .. }) = sealing else {
             return plain.to_owned();
         };
         // So few are ever sealed that no nonce comes twice by chance (RFC 8439, section 4).
@@ -130,7 +205,7 @@ impl Sealing {
     }
 }
 
-fn opened(SealingKey(key): &SealingKey, of: &str, sealed: &[u8]) -> Option<String> {
+fn opened(SealingKey { key, .. }: &SealingKey, of: &str, sealed: &[u8]) -> Option<String> {
     let (nonce, bytes) = sealed.split_at_checked(NONCE_LEN)?;
     let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
     let mut bytes = bytes.to_vec();
@@ -138,22 +213,64 @@ fn opened(SealingKey(key): &SealingKey, of: &str, sealed: &[u8]) -> Option<Strin
     String::from_utf8(plain.to_vec()).ok()
 }
 
-/// Has every secret stand in the database as the settings say: sealed with the key, or plain without one. Tells how many
-/// endpoints were changed. Several processes may do it at once.
+/// Whether every secret opens.
+///
+/// # Errors
+/// [`SettleError::Sealed`] with the first that does not, and the database's.
+pub(super) async fn verify(db: &Database, sealing: &Sealing) -> Result<(), SettleError> {
+    let mut after = None;
+    loop {
+        let rows = page(db, after).await?;
+        let Some(last) = rows.last() else {
+            return Ok(());
+        };
+        after = Some(last.id);
+        for row in rows {
+            let of = row.id.to_string();
+            for stored in [Some(&row.secret), row.previous_secret.as_ref()]
+                .into_iter()
+                .flatten()
+            {
+                let opened = sealing.open(&of, stored);
+                opened.map_err(|error| SettleError::Sealed(row.id, error))?;
+            }
+        }
+    }
+}
+
+async fn page(db: &Database, after: Option<WebhookId>) -> Result<Vec<endpoint::Model>, DbErr> {
+    let mut select = endpoint::Entity::find()
+        .filter(endpoint::Column::DeletedAt.is_null())
+        .order_by_asc(endpoint::Column::Id)
+        .limit(PAGE);
+    if let Some(after) = after {
+        select = select.filter(endpoint::Column::Id.gt(after));
+    }
+    select.all(db.read()).await
+}
+
+/// Deletes the secrets of endpoints that were deleted, which older releases kept.
+async fn wipe_deleted(db: &Database) -> Result<(), DbErr> {
+    let wipe = endpoint::Entity::update_many()
+        .col_expr(endpoint::Column::Secret, Expr::val(""))
+        .col_expr(endpoint::Column::PreviousSecret, Expr::val(None::<String>))
+        .filter(endpoint::Column::DeletedAt.is_not_null())
+        .filter(endpoint::Column::Secret.ne(""));
+    db.write(move |transaction| Box::pin(async move { wipe.exec(transaction).await }))
+        .await
+        .map(drop)
+}
+
+/// Stores every secret as the settings say: sealed with the key, or plain without one. Returns how many endpoints were
+/// changed. Several processes may do it at once.
 ///
 /// # Errors
 /// [`SettleError::Sealed`] when a secret does not open; those before it are changed, which the next call finds done.
-pub async fn settle(db: &Database, sealing: &Sealing) -> Result<u64, SettleError> {
+pub(super) async fn settle(db: &Database, sealing: &Sealing) -> Result<u64, SettleError> {
+    wipe_deleted(db).await?;
     let (mut settled, mut after) = (0, None);
     loop {
-        let mut select = endpoint::Entity::find()
-            .filter(endpoint::Column::DeletedAt.is_null())
-            .order_by_asc(endpoint::Column::Id)
-            .limit(PAGE);
-        if let Some(after) = after {
-            select = select.filter(endpoint::Column::Id.gt(after));
-        }
-        let rows = select.all(db.read()).await?;
+        let rows = page(db, after).await?;
         let Some(last) = rows.last() else {
             return Ok(settled);
         };
