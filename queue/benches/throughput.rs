@@ -2,9 +2,9 @@
 //! start when idle, and the memory left in Redis.
 //!
 //! ```console
-//! cargo bench -p landfall-queue                 # on a redis-server of its own
-//! cargo bench -p landfall-queue -- million      # with a backlog of a million jobs as well
-//! REDIS_URL=redis://127.0.0.1:6379/ cargo bench -p landfall-queue
+//! cargo bench -p landfall-apalis-redis                 # on a redis-server of its own
+//! cargo bench -p landfall-apalis-redis -- million      # with a backlog of a million jobs as well
+//! REDIS_URL=redis://127.0.0.1:6379/ cargo bench -p landfall-apalis-redis
 //! ```
 
 use std::{

@@ -1,7 +1,7 @@
 //! Pushes a few jobs and works them off. Needs a Redis:
 //!
 //! ```console
-//! REDIS_URL=redis://127.0.0.1:6379/ cargo run -p landfall-queue --example hello
+//! REDIS_URL=redis://127.0.0.1:6379/ cargo run -p landfall-apalis-redis --example hello
 //! ```
 
 use std::time::Duration;
