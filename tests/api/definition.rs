@@ -134,6 +134,12 @@ async fn the_definition_is_one_that_generators_and_validators_take() {
     let error = &schemas["FileObject"]["properties"]["error"]["oneOf"];
     assert_eq!(error[1], serde_json::json!({"type": "null"}), "{error}");
     assert!(schemas["Webhook"]["example"].get("secret").is_none());
+    for (name, schema) in schemas.as_object().expect("types") {
+        assert_ne!(schema.get("example"), Some(&Value::Null), "{name}");
+    }
+    for operation in operations(&spec) {
+        assert!(operation["tags"][0].is_string(), "{operation}");
+    }
     let text = landfall::api::spec();
     for refused in ["\"nullable\"", "\"*/*\"", "schemas/File\""] {
         assert!(!text.contains(refused), "{refused}");

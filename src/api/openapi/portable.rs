@@ -36,8 +36,12 @@ pub(in crate::api) fn portable(mut spec: Value, serving: &Serving) -> Value {
     });
     add(&mut spec, described);
     let paths = spec["paths"].as_object_mut().into_iter().flatten();
-    let operations = paths.flat_map(|(_, operations)| operations.as_object_mut());
-    for (_, operation) in operations.flatten() {
+    let operations = paths.flat_map(|(path, operations)| {
+        let operations = operations.as_object_mut().into_iter().flatten();
+        operations.map(move |(_, operation)| (path.as_str(), operation))
+    });
+    for (path, operation) in operations {
+        operation["tags"] = json!([tag(path)]);
         let asks = operation["security"].is_array();
         operation["security"] = match (asks, serving.auth) {
             (false, _) => json!([]),
@@ -46,7 +50,28 @@ pub(in crate::api) fn portable(mut spec: Value, serving: &Serving) -> Value {
             (true, AuthMode::None) => json!([{}, {"token": []}]),
         };
     }
+    let tags = TAGS.map(|(name, description)| json!({"name": name, "description": description}));
+    add(&mut spec, json!({"tags": tags}));
     spec
+}
+
+/// What operations are about; generators make a module of each.
+const TAGS: [(&str, &str); 7] = [
+    ("files", "Files, from their first byte to their deletion."),
+    ("uploads", "Uploads in numbered parts."),
+    ("tus", "Resumable uploads: tus 1.0.0 and the IETF draft."),
+    ("batches", "Files that belong together."),
+    ("webhooks", "Who is told of events."),
+    ("events", "What was announced, and to whom."),
+    ("operations", "Whether the service is well."),
+];
+
+fn tag(path: &str) -> &'static str {
+    let of = path
+        .strip_prefix("/v1/")
+        .and_then(|path| path.split('/').next());
+    let known = TAGS.iter().find(|(name, _)| Some(*name) == of);
+    known.map_or("operations", |(name, _)| name)
 }
 
 /// Puts `null` among the types of what may be null, wherever it is.
