@@ -81,6 +81,19 @@ fn unescape(value: &str) -> String {
         .replace("%0A", "\n")
 }
 
+/// A name all of which is percent-encoded, as aiohttp writes it where browsers encode three characters of it.
+#[must_use]
+pub(super) fn unquoted(name: &str) -> String {
+    let is_quoted = name.bytes().all(|byte| {
+        // A quote and line ends were decoded already.
+        byte.is_ascii_alphanumeric() || b"_.-~%\"\r\n".contains(&byte)
+    });
+    match percent_decode_str(name).decode_utf8() {
+        Ok(decoded) if is_quoted => decoded.into_owned(),
+        _ => name.to_owned(),
+    }
+}
+
 /// RFC 8187: charset, language and percent-encoded text; before it (RFC 5987) there was a second charset.
 fn decode_extended(value: &str) -> Option<String> {
     let mut fields = value.splitn(3, '\'');
@@ -202,6 +215,14 @@ mod tests {
             Disposition::parse(twice, true).name.as_deref(),
             Some("file")
         );
+    }
+
+    #[test]
+    fn names_that_are_encoded_as_a_whole_are_decoded() {
+        assert_eq!(unquoted("%D1%84%20\"a\".txt"), "ф \"a\".txt");
+        assert_eq!(unquoted("a%2520b%5C"), "a%20b\\");
+        assert_eq!(unquoted("100% sure.txt"), "100% sure.txt");
+        assert_eq!(unquoted("%FF.txt"), "%FF.txt");
     }
 
     #[test]

@@ -94,3 +94,20 @@ async fn names_are_counted_in_characters() {
         problem(send(&format!("{longest}x")).await, 400, "invalid_name").await;
     }
 }
+
+#[tokio::test]
+async fn names_of_aiohttp_are_decoded_and_those_of_others_are_not() {
+    let app = TestApp::builder().workers(&[]).start().await;
+    for (agent, name) in [
+        ("Python/3.12 aiohttp/3.14.5", "ф %.txt"),
+        ("python-requests/2.34.2", "%D1%84%20%25.txt"),
+    ] {
+        let body = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"%D1%84%20%25.txt\"\r\n\r\nhello\r\n--x--\r\n";
+        let request = app
+            .post("/v1/files")
+            .header("User-Agent", agent)
+            .header("Content-Type", "multipart/form-data; boundary=x");
+        let answer = request.body(body).send().await.expect("an answer");
+        assert_eq!(json(answer, 202).await["original_filename"], name);
+    }
+}

@@ -10,7 +10,7 @@ use super::{
     upload_fields::{self, Said},
 };
 use crate::api::{
-    content_disposition::Disposition,
+    content_disposition::{Disposition, unquoted},
     problem::{Code, Problem},
     state::State,
 };
@@ -59,6 +59,7 @@ pub(super) async fn take_in(
 ) -> Result<Arrived, Problem> {
     let limit = state.landfall.config.uploads.max_file_size.0;
     upload.refuse_larger_than(limit.saturating_add(BESIDES), limit)?;
+    let encodes_names = encodes_names(&upload.headers);
     let source = Source::new(upload.body, digest.is_some());
     let mut form = Multipart::new(source.clone(), boundary);
     let mut said = Said::default();
@@ -77,7 +78,11 @@ pub(super) async fn take_in(
                 ));
             }
             Some("file") => {
-                let name = upload_fields::name(disposition.filename.as_deref())?;
+                let named = disposition.filename.map(|name| match encodes_names {
+                    true => unquoted(&name),
+                    false => name,
+                });
+                let name = upload_fields::name(named.as_deref())?;
                 file = Some(take_file(state, &source, field, name).await?);
             }
             Some(name) if Said::NAMES.contains(&name) => {
@@ -133,6 +138,14 @@ async fn take_file(
     let bytes = staged_body::stage(state, passing, None).await?;
     bytes.verify(own)?;
     Ok((name, guard.verdict()?, bytes))
+}
+
+/// True of the one client that encodes the whole of a name and does not say so: its own word for itself is all that
+/// tells its `a%20b` from another's.
+fn encodes_names(headers: &HeaderMap) -> bool {
+    let agent = headers.get(header::USER_AGENT);
+    let agent = agent.and_then(|agent| agent.to_str().ok());
+    agent.is_some_and(|agent| agent.contains("aiohttp/"))
 }
 
 /// A file's part is taken as it is: one that is encoded would be stored encoded (RFC 7578, section 4.7, has no such
