@@ -136,6 +136,13 @@ async fn the_definition_is_one_that_generators_and_validators_take() {
     assert!(schemas["Webhook"]["example"].get("secret").is_none());
     for (name, schema) in schemas.as_object().expect("types") {
         assert_ne!(schema.get("example"), Some(&Value::Null), "{name}");
+        for (field, value) in schema["example"].as_object().into_iter().flatten() {
+            let kind = &schema["properties"][field]["type"];
+            assert!(
+                !(value.is_null() && kind.is_string()),
+                "{name}.{field} may not be null"
+            );
+        }
     }
     for operation in operations(&spec) {
         assert!(operation["tags"][0].is_string(), "{operation}");

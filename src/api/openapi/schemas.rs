@@ -19,7 +19,11 @@ const ASKED: [&str; 6] = [
 ];
 
 /// Fields that an answer may lack; all others are there, if null.
-const MISSING: [(&str, &str); 2] = [("Webhook", "secret"), ("Problem", "errors")];
+const MISSING: [(&str, &str); 3] = [
+    ("Webhook", "secret"),
+    ("Token", "token"),
+    ("Problem", "errors"),
+];
 
 /// Completes every schema.
 pub(super) fn complete(spec: &mut Value) {
