@@ -2,6 +2,7 @@
 
 use super::cluster::{AFTER_A_KILL, Cluster};
 use crate::support::Installation;
+use sea_orm::EntityTrait;
 
 const STEPS: [&str; 8] = [
     "finalize.received",
@@ -55,6 +56,10 @@ async fn killed_at_every_step_nothing_is_lost_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn killed_at_every_step_nothing_is_lost_on_postgres_and_s3() {
     let s3 = landfall_test_servers::S3Server::start().await;
     let mut installation = Installation::new();
@@ -69,13 +74,11 @@ async fn file_whose_staging_vanished_fails_for_good_even_when_the_worker_is_kill
     let cluster = Cluster::start(Installation::new()).await;
     cluster.webhook().await;
     let id = cluster.upload("gone.bin", b"soon gone".to_vec()).await;
-    let staging = &cluster.parts.landfall.staging;
-    staging
-        .delete(landfall_core::staging::StagingKey::unsegmented(
-            id.parse().unwrap(),
-        ))
-        .await
-        .unwrap();
+    let landfall = &cluster.parts.landfall;
+    let file = entity::file::Entity::find_by_id(id.parse::<entity::FileId>().unwrap());
+    let file = file.one(landfall.db.read()).await.unwrap().unwrap();
+    let key = file.staging_key.unwrap().parse().unwrap();
+    landfall.staging.delete(key).await.unwrap();
     let mut doomed = cluster.worker(Some("finalize.failed=kill"));
     doomed.dies_within(AFTER_A_KILL).await;
     let _next = cluster.worker(None);

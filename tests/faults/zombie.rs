@@ -48,7 +48,7 @@ async fn deliverer_frozen_past_its_lease_records_nothing() {
     cluster.upload("told.bin", vec![7; 1000]).await;
     cluster.receiver.wait_for(1, AFTER_A_KILL).await;
     let mut awake = cluster.worker(None);
-    let requests = cluster.receiver.wait_for(2, Duration::from_secs(60)).await;
+    let requests = cluster.receiver.wait_for(2, Duration::from_secs(180)).await;
     assert_eq!(
         requests[0].header("webhook-id"),
         requests[1].header("webhook-id")

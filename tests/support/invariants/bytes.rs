@@ -23,8 +23,9 @@ use uuid::Uuid;
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const SHORT_GRACE: Duration = Duration::from_secs(1);
 
-/// The file that a health check makes and removes.
-const HEALTH: &str = ".health";
+/// What belongs to the place and to no row: the file that a health check makes and removes, and the marker that says
+/// whose place it is.
+const OF_THE_PLACE: [&str; 3] = [".health", ".landfall-installation", "landfall-installation"];
 
 /// What the rows say about bytes.
 struct Rows {
@@ -100,15 +101,15 @@ struct Leftovers {
 impl Leftovers {
     fn find(surroundings: &Surroundings, rows: &Rows) -> Self {
         let mut new = Self::default();
-        for name in surroundings.stored() {
+        for name in surroundings.stored().into_iter().filter(is_of_a_row) {
             if rows.former_objects.contains(&name) && !rows.objects.contains(&name) {
                 new.known.push(format!("storage: {name}"));
             } else if !rows.objects.contains(&name) {
                 new.unknown.push(format!("storage: {name}"));
             }
         }
-        for name in surroundings.staged().iter().filter(|name| *name != HEALTH) {
-            let id = id_in(name);
+        for name in surroundings.staged().into_iter().filter(is_of_a_row) {
+            let id = id_in(&name);
             match id {
                 Some(id) if rows.staging.contains(&id) => {}
                 Some(id) if rows.ids.contains(&id) => new.known.push(format!("staging: {name}")),
@@ -123,6 +124,12 @@ impl Leftovers {
         }
         new
     }
+}
+
+#[expect(clippy::ptr_arg, reason = "a filter of strings takes it so")]
+fn is_of_a_row(name: &String) -> bool {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    !OF_THE_PLACE.contains(&last)
 }
 
 /// The id under which bytes are staged: the name begins with it, as a file or a folder, or a probe's ends with it.
