@@ -38,10 +38,24 @@ quietly() {
     fi
 }
 
+# Says what will be run by sudo, and waits for an answer where a person can give one.
+confirm() {
+    say "this needs root, by sudo: $*"
+    if [ -t 0 ] && [ -t 2 ]; then
+        printf 'landfall: run it? [Y/n] ' >&2
+        read -r answer || answer=n
+        case $answer in
+        '' | [Yy]*) ;;
+        *) die "nothing was changed; run it by hand, and start again" ;;
+        esac
+    fi
+}
+
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         quietly "$@"
     elif have sudo; then
+        confirm "$@"
         # Asked for before the output is hidden, so that the prompt is seen.
         sudo -v || die "sudo was refused; as root, run: $*"
         quietly sudo "$@"

@@ -1,0 +1,38 @@
+# The daily commands; `just` alone lists them. https://just.systems
+
+_default:
+    @just --list --unsorted
+
+# Everything in one process, on http://127.0.0.1:8080
+up *arguments:
+    scripts/up {{ arguments }}
+
+# Does it compile?
+check:
+    cargo check --workspace --all-targets --features every-server
+
+# Format, lints and spelling
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked --features every-server -- -D warnings
+    typos
+
+# Every test whose name contains FILTER: `just t sweep::`; needs no more than Redis, or what scripts/test installed
+t filter:
+    cargo test --features every-server --test it {{ filter }}
+
+# Every test, on every server; installs what is missing
+test *arguments:
+    scripts/test {{ arguments }}
+
+# The release binary with default features, and the tests that are run against it
+test-release:
+    scripts/test-release
+
+# Licences, banned crates, sources and known vulnerabilities of dependencies
+deny:
+    cargo deny check
+
+# All that must pass before a change is merged
+ci:
+    .ci/run
