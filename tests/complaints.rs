@@ -104,6 +104,10 @@ async fn locations_survive_a_proxy_that_speaks_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn parts_in_the_bucket_are_of_one_size_however_the_bytes_came() {
     let s3 = S3Server::start().await;
     let builder = TestApp::builder().postgres().s3(&s3);

@@ -46,6 +46,10 @@ async fn file_sent_by_curl_is_stored_and_read_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Python: scripts/test runs it"
+)]
 async fn parts_sent_by_python_are_gone_on_with_and_stored() {
     let app = TestApp::start().await;
     let folder = tempfile::tempdir().unwrap();
@@ -82,6 +86,10 @@ async fn parts_sent_by_python_are_gone_on_with_and_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Python: scripts/test runs it"
+)]
 async fn receiver_in_python_believes_what_is_signed_and_nothing_else() {
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let app = TestApp::start().await;

@@ -101,6 +101,10 @@ async fn first_start_marks_both_places_and_later_starts_find_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn bucket_carries_a_marker_that_no_list_shows() {
     let s3 = S3Server::start().await;
     let app = TestApp::builder()

@@ -1,14 +1,11 @@
 //! The integration tests, in one binary: against a really listening server, on real databases, Redis and S3.
+//!
+//! Without the feature `every-server` those that need more than Redis are ignored; `scripts/test` runs all of them.
 
 #![expect(
     unreachable_pub,
     reason = "a test binary has no outside; `pub` says what a module offers the others"
 )]
-
-#[cfg(not(feature = "failpoints"))]
-compile_error!(
-    "the tests end processes at failpoints: run them with `--features failpoints`, as scripts/test does"
-);
 
 mod access;
 mod api;
@@ -29,6 +26,7 @@ mod pages;
 mod processes;
 mod quota;
 mod sealed;
+mod shipped;
 mod support;
 mod sweep;
 mod tus;

@@ -144,6 +144,10 @@ async fn a_second_signal_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn processes_that_migrate_at_once_do_it_once() {
     let mut on_postgres = Installation::new();
     let url = PostgresServer::shared().create_database().await;

@@ -47,6 +47,10 @@ async fn judge(app: &TestApp, arguments: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Python: scripts/test runs it"
+)]
 async fn schemathesis_finds_no_answer_that_is_not_in_the_definition() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
     let all = [TokenScope::Upload, TokenScope::Read, TokenScope::Admin];
@@ -58,6 +62,10 @@ async fn schemathesis_finds_no_answer_that_is_not_in_the_definition() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Python: scripts/test runs it"
+)]
 async fn schemathesis_finds_none_without_tokens_either() {
     let app = TestApp::start().await;
     // Nobody is asked for a token here.

@@ -32,6 +32,10 @@ async fn one_stored() -> (TestApp, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn exit_status_and_json_tell_clean_from_offending() {
     let (app, id) = one_stored().await;
     let (code, answer, _) = run(&app.installation, &[]).await;
@@ -58,6 +62,10 @@ async fn exit_status_and_json_tell_clean_from_offending() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn offenders_are_listed_for_people() {
     let (app, id) = one_stored().await;
     let storage = &app.parts.landfall.config.storage.path;
@@ -73,6 +81,10 @@ async fn offenders_are_listed_for_people() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn audit_that_cannot_run_exits_with_2_and_says_why() {
     let (app, _) = one_stored().await;
     let mut installation = app.stop().await;

@@ -17,6 +17,10 @@ async fn staged(place: &Place, key: StagingKey) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn object_nobody_has_a_row_for_is_removed_and_its_neighbours_stay() {
     for place in everywhere().await {
         let kept = place.store("kept.txt", "kept").await;
@@ -35,6 +39,10 @@ async fn object_nobody_has_a_row_for_is_removed_and_its_neighbours_stay() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn object_of_a_start_up_check_that_was_killed_goes() {
     for place in everywhere().await {
         let landfall = place.landfall();
@@ -61,6 +69,10 @@ async fn object_of_a_start_up_check_that_was_killed_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn staging_of_a_stored_file_is_litter_at_once_and_of_nobody_after_the_grace() {
     for place in everywhere().await {
         let id = place.store("done.txt", "done").await;
@@ -82,6 +94,10 @@ async fn staging_of_a_stored_file_is_litter_at_once_and_of_nobody_after_the_grac
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn unfinished_objects_of_nobody_are_aborted() {
     for place in everywhere().await {
         let landfall = place.landfall();

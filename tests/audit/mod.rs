@@ -140,6 +140,10 @@ impl Place {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn sound_installation_has_no_offenders_and_everything_is_looked_at() {
     for place in everywhere().await {
         for number in 0..3 {
@@ -156,6 +160,10 @@ async fn sound_installation_has_no_offenders_and_everything_is_looked_at() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn missing_object_is_told_and_cannot_be_repaired() {
     for place in everywhere().await {
         let id = place.store("lost.txt", "lost").await;
@@ -170,6 +178,10 @@ async fn missing_object_is_told_and_cannot_be_repaired() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn object_of_another_size_is_found_and_one_of_other_bytes_when_read() {
     for place in everywhere().await {
         let cut = place.store("cut.txt", "to be cut").await;
@@ -186,6 +198,10 @@ async fn object_of_another_size_is_found_and_one_of_other_bytes_when_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn files_on_their_way_through_a_working_installation_are_no_offenders() {
     let app = TestApp::builder().postgres().start().await;
     let uploads = async {

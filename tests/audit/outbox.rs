@@ -13,6 +13,10 @@ async fn events(place: &Place) -> Vec<Model> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn missing_event_is_written_as_finalize_would_and_delivered() {
     for place in everywhere().await {
         place.app.webhook("/hook", &[]).await;
@@ -46,6 +50,10 @@ async fn missing_event_is_written_as_finalize_would_and_delivered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn event_of_a_file_stored_before_the_retention_is_not_missed() {
     for place in everywhere().await {
         place.store("old.txt", "old").await;
@@ -60,6 +68,10 @@ async fn event_of_a_file_stored_before_the_retention_is_not_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn row_that_was_deleted_leaves_an_object_and_an_event_which_go() {
     for place in everywhere().await {
         let id = place.store("rowless.txt", "rowless").await;
@@ -100,6 +112,10 @@ async fn row_that_was_deleted_leaves_an_object_and_an_event_which_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn event_of_a_file_that_is_not_stored_is_told_and_left() {
     for place in everywhere().await {
         let id = place.store("taken-back.txt", "taken back").await;

@@ -28,6 +28,10 @@ async fn forget_jobs(place: &Place, queue: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn staged_file_without_a_job_is_pushed() {
     for place in everywhere().await {
         let id = place.stage("forgotten.txt", "forgotten").await;
@@ -48,6 +52,10 @@ async fn staged_file_without_a_job_is_pushed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn lease_nobody_took_over_is_told() {
     for place in everywhere().await {
         let id = place.stage("crashed.txt", "crashed").await;
@@ -71,6 +79,10 @@ async fn lease_nobody_took_over_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn delivery_and_purge_that_are_overdue_are_pushed() {
     for place in everywhere().await {
         place.app.webhook("/hook", &["file.stored"]).await;
@@ -94,6 +106,10 @@ async fn delivery_and_purge_that_are_overdue_are_pushed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn expired_file_and_upload_that_no_sweep_came_for_are_closed() {
     for place in everywhere().await {
         let request = place.app.post("/v1/files?filename=brief.txt");

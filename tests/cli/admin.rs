@@ -5,6 +5,10 @@ use crate::support::{Installation, Process, TestApp, app::json};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn migrations_go_up_and_down_and_say_where_they_are() {
     let mut on_postgres = Installation::new();
     on_postgres.on_postgres().await;

@@ -46,6 +46,10 @@ fn by_default(text: &str) -> String {
 }
 
 #[test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Python: scripts/test runs it"
+)]
 fn services_are_all_there_and_wait_for_each_other() {
     let compose = compose();
     let services = &compose["services"];
@@ -85,6 +89,10 @@ fn services_are_all_there_and_wait_for_each_other() {
 }
 
 #[test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Python: scripts/test runs it"
+)]
 fn workers_can_be_as_many_as_are_wanted() {
     let compose = compose();
     let worker = &compose["services"]["worker"];
@@ -95,6 +103,10 @@ fn workers_can_be_as_many_as_are_wanted() {
 }
 
 #[test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Python: scripts/test runs it"
+)]
 fn what_must_last_is_in_volumes_and_staging_is_shared() {
     let compose = compose();
     let declared = names(&compose["volumes"]);
@@ -118,6 +130,10 @@ fn what_must_last_is_in_volumes_and_staging_is_shared() {
 }
 
 #[test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Python: scripts/test runs it"
+)]
 fn settings_are_known_and_agree_with_the_servers() {
     let compose = compose();
     let services = &compose["services"];

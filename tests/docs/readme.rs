@@ -1,7 +1,7 @@
 //! Every command of the README, run as it stands there but for addresses and ids.
 
 use super::{read, root};
-use crate::support::{Installation, Process, app::SOON};
+use crate::support::{Installation, Process, app::SOON, process::binary};
 use landfall_core::digest::Sha256Digest;
 use landfall_test_servers::{Receiver, wait_until};
 use serde_json::Value;
@@ -36,7 +36,7 @@ async fn run(line: &str, folder: &Path) -> String {
 async fn every_command_does_what_it_is_there_for() {
     let mut installation = Installation::new();
     installation.unset_raw("LANDFALL__REDIS__URL");
-    installation.set_raw("LANDFALL_BINARY", env!("CARGO_BIN_EXE_landfall"));
+    installation.set_raw("LANDFALL_BINARY", binary().to_str().expect("a path"));
     let folder = installation.folder().to_owned();
     std::fs::copy(root().join("README.md"), folder.join("README.md")).expect("a copy");
     let receiver = Receiver::start().await;

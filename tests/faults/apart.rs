@@ -68,6 +68,10 @@ async fn worker_that_does_not_see_the_staging_of_the_api_does_not_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn folder_beside_a_bucket_is_not_one_staging() {
     let s3 = S3Server::start().await;
     let mut installation = Installation::new();

@@ -1,6 +1,7 @@
 //! Uploads over two API nodes, which are killed while the bytes come in.
 
 use super::topology::Topology;
+use crate::support::seed;
 use futures::{StreamExt, stream};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reqwest::{Body, Method};
@@ -26,16 +27,6 @@ fn content(seed: u64, size: usize) -> Vec<u8> {
         bytes.extend_from_slice(&block);
     }
     bytes
-}
-
-/// A seed of one's own runs the same again: LANDFALL_TEST_SEED.
-fn seed() -> u64 {
-    let given = std::env::var("LANDFALL_TEST_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    let seed = given.unwrap_or_else(rand::random);
-    println!("LANDFALL_TEST_SEED={seed}");
-    seed
 }
 
 fn is_received(session: &Value, number: usize) -> bool {
@@ -68,6 +59,10 @@ async fn send_part(topology: &Arc<Topology>, session: &str, number: usize, bytes
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn upload_in_parts_over_two_nodes_that_are_killed_is_stored_and_hardly_sent_twice() {
     let seed = seed();
     let topology = Arc::new(Topology::start().await);
@@ -111,6 +106,10 @@ async fn upload_in_parts_over_two_nodes_that_are_killed_is_stored_and_hardly_sen
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn tus_upload_over_two_nodes_that_are_killed_is_stored_and_hardly_sent_twice() {
     let seed = seed();
     let topology = Arc::new(Topology::start().await);

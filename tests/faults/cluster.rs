@@ -79,17 +79,22 @@ impl Cluster {
 
     /// As [`Cluster::upload`], by an API of one's choice.
     pub async fn upload_at(&self, url: &str, name: &str, bytes: Vec<u8>) -> String {
-        let request = self
-            .client
-            .post(format!("{url}/v1/files"))
-            .query(&[("filename", name)]);
-        let answer = request.body(bytes.clone()).send().await;
-        let answer = answer.expect("an answer");
-        assert_eq!(answer.status(), 202, "{:?}", answer.text().await);
-        let file: Value = answer.json().await.expect("a File");
+        let uploaded = self.try_upload_at(url, name, bytes).await;
+        uploaded.expect("an answer")
+    }
+
+    /// As [`Cluster::upload_at`]; none when the connection broke before the answer.
+    pub async fn try_upload_at(&self, url: &str, name: &str, bytes: Vec<u8>) -> Option<String> {
+        let request = self.client.post(format!("{url}/v1/files"));
+        let request = request.query(&[("filename", name)]).body(bytes.clone());
+        let answer = request.send().await.ok()?;
+        let status = answer.status();
+        let text = answer.text().await.ok()?;
+        assert_eq!(status, 202, "{text}");
+        let file: Value = serde_json::from_str(&text).expect("a File");
         let id = file["id"].as_str().expect("an id").to_owned();
         self.log.acknowledged(&id, &bytes);
-        id
+        Some(id)
     }
 
     pub async fn file(&self, id: &str) -> Value {

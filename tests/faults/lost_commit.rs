@@ -155,6 +155,10 @@ impl Shaken {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn upload_session_whose_commit_was_not_answered_takes_its_parts() {
     let shaken = Shaken::start("INSERT INTO \"uploads\"").await;
     let asked = json!({ "original_filename": "a", "total_size_bytes": 5 });
@@ -178,6 +182,10 @@ async fn upload_session_whose_commit_was_not_answered_takes_its_parts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn file_whose_commit_was_not_answered_is_stored() {
     let shaken = Shaken::start("INSERT INTO \"files\"").await;
     let path = "/v1/files?filename=a";

@@ -12,6 +12,7 @@ mod one_bucket;
 mod outages;
 #[cfg(target_os = "linux")]
 mod power_cut;
+mod random;
 mod scaled;
 mod stalled;
 mod topology;

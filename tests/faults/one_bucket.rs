@@ -145,6 +145,10 @@ async fn by_joining(topology: &Topology) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn uploads_whose_every_request_goes_to_another_node_are_stored_and_announced_once() {
     let topology = Topology::start().await;
     let batch = topology

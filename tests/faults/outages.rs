@@ -131,6 +131,10 @@ async fn ten_more(app: &TestApp) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn postgres_that_drops_connections_restarts_and_crashes_loses_nothing() {
     let postgres = PostgresServer::start(Durability::On).await;
     let url = postgres.create_database().await;

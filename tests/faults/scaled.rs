@@ -1,7 +1,7 @@
 //! The topology of compose.yaml as plain processes, under load, while workers are killed.
 
 use super::cluster::Cluster;
-use crate::support::{Installation, Process};
+use crate::support::{Installation, Process, seed};
 use landfall_test_servers::S3Server;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use std::{
@@ -21,14 +21,6 @@ const WITHIN: Duration = Duration::from_secs(600);
 
 const KILLS: usize = 20;
 
-/// A seed of one's own runs the same again: LANDFALL_TEST_SEED.
-fn seed() -> u64 {
-    let given = std::env::var("LANDFALL_TEST_SEED")
-        .ok()
-        .and_then(|text| text.parse().ok());
-    given.unwrap_or_else(rand::random)
-}
-
 fn content(number: usize, random: &mut StdRng) -> Vec<u8> {
     let size = if number < LARGE_FILES {
         LARGE
@@ -41,9 +33,12 @@ fn content(number: usize, random: &mut StdRng) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn five_processes_under_load_with_workers_killed_keep_every_invariant() {
     let seed = seed();
-    println!("LANDFALL_TEST_SEED={seed}");
     let s3 = S3Server::start().await;
     let mut installation = Installation::new();
     installation.on_postgres().await;

@@ -168,6 +168,10 @@ async fn healthy_endpoint_is_not_delayed_by_a_stalled_one_on_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn healthy_endpoint_is_not_delayed_by_a_stalled_one_on_postgres() {
     healthy_endpoint_is_not_delayed(TestApp::builder().postgres()).await;
 }

@@ -128,6 +128,10 @@ async fn redis_that_is_down_is_degraded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn database_that_is_down_is_down() {
     let postgres = PostgresServer::start(Durability::Off).await;
     let database = postgres.create_database().await;

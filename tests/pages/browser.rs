@@ -38,6 +38,10 @@ async fn assert_clean(browser: &Browser, app: &TestApp) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn three_files_dropped_are_seen_to_be_stored_and_announced() {
     let app = TestApp::start().await;
     app.webhook("/hook", &["file.stored"]).await;
@@ -65,6 +69,10 @@ async fn three_files_dropped_are_seen_to_be_stored_and_announced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn a_paused_upload_waits_and_goes_on() {
     let app = TestApp::start().await;
     let browser = Browser::open(1280, 900).await;
@@ -96,6 +104,10 @@ async fn a_paused_upload_waits_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn a_broken_receiver_is_seen_mended_and_told_again() {
     let app = TestApp::builder()
         .set("webhooks.max_attempts", "1")
@@ -133,6 +145,10 @@ async fn a_broken_receiver_is_seen_mended_and_told_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn a_file_is_seen_coming_ashore_and_found_by_its_hash() {
     let app = TestApp::builder().workers(&[]).start().await;
     let file = app.upload("found.txt", "hello").await;
@@ -158,6 +174,10 @@ async fn a_file_is_seen_coming_ashore_and_found_by_its_hash() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn on_a_phone_no_page_scrolls_sideways() {
     let app = TestApp::start().await;
     let webhook = app.webhook("/hook", &[]).await;

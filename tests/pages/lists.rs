@@ -279,6 +279,10 @@ async fn several_filters_find_all_and_each_once_on_sqlite() {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn several_filters_find_all_and_each_once_on_postgres() {
     several_filters_find_all_and_each_once(
         TestApp::builder().workers(&[]).postgres().start().await,

@@ -26,6 +26,8 @@ pub struct Installation {
 impl Installation {
     /// On SQLite and folders, over the Redis all tests share.
     pub fn new() -> Self {
+        // reqwest is built without a provider of its own; every test may be the first.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder for the installation");
         let mut new = Self {
             folder,
@@ -46,7 +48,14 @@ impl Installation {
     }
 
     /// Over a database of its own on the PostgreSQL all tests share.
+    ///
+    /// # Panics
+    /// Without the feature `every-server`: a test that needs PostgreSQL must be ignored then, and say why.
     pub async fn on_postgres(&mut self) {
+        assert!(
+            cfg!(feature = "every-server"),
+            "mark this test: #[cfg_attr(not(feature = \"every-server\"), ignore = \"needs PostgreSQL: …\")]"
+        );
         let server = PostgresServer::shared();
         let url = server.clone_database(migrated_template().await).await;
         self.set("database.url", &url);

@@ -15,6 +15,16 @@ pub use installation::Installation;
 pub use invariants::Invariants;
 pub use process::Process;
 
+/// A seed that is printed; LANDFALL_TEST_SEED runs the same again.
+pub fn seed() -> u64 {
+    let given = std::env::var("LANDFALL_TEST_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let seed = given.unwrap_or_else(rand::random);
+    println!("LANDFALL_TEST_SEED={seed}");
+    seed
+}
+
 /// Runs each of these tests over SQLite and over PostgreSQL.
 macro_rules! over_both_databases {
     ($($name:ident),+ $(,)?) => {
@@ -26,6 +36,7 @@ macro_rules! over_both_databases {
         }
         mod on_postgres {
             $(#[tokio::test(flavor = "multi_thread")]
+            #[cfg_attr(not(feature = "every-server"), ignore = "needs PostgreSQL: scripts/test runs it")]
             async fn $name() {
                 super::$name($crate::support::TestApp::builder().postgres()).await;
             })+

@@ -3,7 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
     os::unix::process::ExitStatusExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -132,9 +132,16 @@ impl Process {
     }
 }
 
+/// The binary under test: the one that was built with the tests, or a released one that LANDFALL_TEST_BINARY names.
+pub fn binary() -> PathBuf {
+    std::env::var_os("LANDFALL_TEST_BINARY")
+        .unwrap_or_else(|| env!("CARGO_BIN_EXE_landfall").into())
+        .into()
+}
+
 /// The command, for tests that want its output.
 pub fn command(arguments: &[&str], environment: &[(String, String)]) -> Command {
-    let mut command = program(Path::new(env!("CARGO_BIN_EXE_landfall")), environment);
+    let mut command = program(&binary(), environment);
     command.args(arguments);
     command
 }

@@ -67,6 +67,10 @@ async fn every_way_is_stored(
 }
 
 #[tokio::test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Node.js: scripts/test runs it"
+)]
 async fn tus_js_client_uploads_in_each_of_its_ways() {
     let app = TestApp::start().await;
     let ways = [
@@ -86,6 +90,10 @@ async fn tus_js_client_uploads_in_each_of_its_ways() {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Python: scripts/test runs it"
+)]
 async fn tuspy_uploads_in_each_of_its_ways() {
     let app = TestApp::start().await;
     let ways = ["whole", "chunks", "checksums", "resumed", "remembered"];
@@ -102,6 +110,10 @@ fn noise(size: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Node.js: scripts/test runs it"
+)]
 async fn uppy_goes_on_with_a_paused_upload_after_the_page_was_loaded_anew() {
     const SIZE: usize = 200 * 1024 * 1024;
     let app = TestApp::start().await;

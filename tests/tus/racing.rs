@@ -110,11 +110,19 @@ async fn one_of_two_patches_counts_each_time_on_two_nodes_over_sqlite() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn one_of_two_patches_counts_each_time_on_one_node_over_postgres() {
     one_of_two_counts_each_time(on_postgres().await, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn one_of_two_patches_counts_each_time_on_two_nodes_over_postgres() {
     one_of_two_counts_each_time(on_postgres().await, 2).await;
 }

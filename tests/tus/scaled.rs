@@ -20,6 +20,10 @@ fn bytes(size: usize) -> Vec<u8> {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn pieces_in_a_bucket_make_the_file() {
     let s3 = S3Server::start().await;
     let app = scaled(&s3).await;
@@ -65,6 +69,10 @@ async fn bytes_that_are_moved_while_they_are_read_come_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn upload_that_was_hashed_as_it_came_is_not_read_again() {
     let s3 = S3Server::start().await;
     let app = scaled(&s3).await;
@@ -87,6 +95,10 @@ async fn upload_that_was_hashed_as_it_came_is_not_read_again() {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn partials_in_a_bucket_are_joined() {
     let s3 = S3Server::start().await;
     let app = scaled(&s3).await;

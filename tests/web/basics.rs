@@ -105,6 +105,10 @@ async fn focus_is_seen(browser: &Browser, page: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn every_page_can_be_read_in_both_themes_and_gone_through_by_keyboard() {
     let app = TestApp::builder()
         .set("auth.mode", "tokens")

@@ -15,6 +15,10 @@ use landfall_test_servers::wait_until;
 use landfall_workers::MaintenanceJob;
 
 #[tokio::test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn an_operator_signs_in_sees_figures_change_and_repairs() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
     let secret = token(&app, "ops", &[TokenScope::Admin]).await;
@@ -74,6 +78,10 @@ async fn an_operator_signs_in_sees_figures_change_and_repairs() {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn a_dead_job_is_run_again_once_its_cause_is_mended() {
     let app = TestApp::start().await;
     let file = app
@@ -131,6 +139,10 @@ fn files_in(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn an_onlooker_finds_no_button_and_is_refused_what_is_behind_one() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
     let sender = token(&app, "ann", &[TokenScope::Upload]).await;
@@ -162,6 +174,10 @@ async fn an_onlooker_finds_no_button_and_is_refused_what_is_behind_one() {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn a_lost_connection_is_told() {
     let app = TestApp::builder().workers(&[]).start().await;
     let browser = Browser::open(1280, 900).await;
@@ -174,6 +190,10 @@ async fn a_lost_connection_is_told() {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn no_page_scrolls_sideways_on_a_phone() {
     let app = TestApp::start().await;
     app.upload("a.txt", "hello").await;

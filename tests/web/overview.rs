@@ -172,6 +172,10 @@ async fn what_was_given_up_is_delivered_by_one_button_once_its_endpoint_is_mende
 }
 
 #[tokio::test]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn while_the_database_hangs_the_overview_shows_what_the_rest_knows() {
     let app = TestApp::builder().postgres().workers(&[]).start().await;
     let landfall = &app.parts.landfall;

@@ -23,6 +23,10 @@ async fn press(app: &TestApp, process: &Process, path: &str, cookie: &str, csrf:
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs PostgreSQL: scripts/test runs it"
+)]
 async fn a_session_begun_at_one_process_holds_at_the_other_and_ends_at_both() {
     let app = TestApp::builder()
         .postgres()

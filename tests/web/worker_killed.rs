@@ -57,6 +57,10 @@ fn is_over(rows: &[Row], lost: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn a_killed_worker_is_seen_to_go_and_its_job_to_move_and_to_end() {
     let app = TestApp::builder()
         .workers(&[])
