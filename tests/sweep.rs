@@ -4,7 +4,10 @@ use crate::support::{
     TestApp,
     app::{SOON, json},
 };
-use landfall_core::staging::{Options, StagingKey};
+use landfall_core::{
+    files,
+    staging::{Options, StagingKey},
+};
 use reqwest::Method;
 use sea_orm::EntityTrait;
 use serde_json::json;
@@ -28,8 +31,12 @@ async fn staged_file_that_waits_longer_than_the_grace_period_keeps_its_bytes() {
         let file: serde_json::Value = answer.json().await.unwrap();
         let id: entity::FileId = file["id"].as_str().unwrap().parse().unwrap();
         let row = entity::file::Entity::find_by_id(id).one(landfall.db.read());
-        let key = row.await.unwrap().unwrap().staging_key.unwrap();
-        keys.push(key.parse::<StagingKey>().unwrap());
+        let row = row.await.unwrap().unwrap();
+        let pieces = files::staged_pieces(landfall.db.read(), &row)
+            .await
+            .unwrap();
+        assert_eq!(pieces.len(), 1);
+        keys.push(pieces[0].key);
     }
     landfall.clock.advance(A_DAY_AND_A_HALF);
     assert_eq!(app.sweep().await.staging_removed, 0);

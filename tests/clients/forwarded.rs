@@ -186,6 +186,10 @@ async fn stored_pages_are_sent_as_they_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs a browser: scripts/test runs it"
+)]
 async fn a_browser_uploads_and_watches_below_a_path() {
     let app = TestApp::builder()
         .set("server.public_url", PUBLIC)
