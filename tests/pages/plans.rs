@@ -339,7 +339,7 @@ async fn explain_on_sqlite(db: &Database, statement: &Statement) -> Vec<String> 
             && step.detail.contains("USING")
             && step.detail.contains("INDEX")
             && is_limited
-            && !(is_filtered(&statement.sql, words[1]) && !is_partial(db, &step.detail).await)
+            && (!is_filtered(&statement.sql, words[1]) || is_partial(db, &step.detail).await)
             && !sorts_within(step.parent);
         if reads_all && !walks {
             faults.push(format!("{} in {whole:?}", step.detail));
