@@ -6,6 +6,7 @@
 pub mod attempt;
 pub mod audit_entry;
 pub mod batch;
+pub mod cleanup_candidate;
 pub mod delivery;
 pub mod file;
 pub mod idempotency_key;

@@ -16,6 +16,7 @@ mod m20261124_000010_sessions;
 mod m20261124_000020_lists;
 mod m20261130_000200_upload_segments;
 mod m20261130_000401_installation;
+mod m20261130_000402_cleanup;
 mod m20261130_000500_secret_key_holders;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -43,6 +44,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000200_upload_segments::Migration),
             Box::new(m20261130_000401_installation::Migration),
             Box::new(m20261130_000500_secret_key_holders::Migration),
+            Box::new(m20261130_000402_cleanup::Migration),
         ]
     }
 }

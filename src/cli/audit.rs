@@ -20,12 +20,24 @@ const HERTZ: u8 = 10;
 const BAR: &str = "{prefix:20} {bar:20} {pos}/{len} {eta}";
 const SPINNER: &str = "{prefix:20} {spinner} {pos}";
 
+/// What the offenders offend against.
+pub(super) const INVARIANTS: &str = "\
+Invariants:
+  I1  Each stored file has its object, with the size in its row; with --deep, the SHA-256 as well.
+  I2  Each stored file has one `file.stored` event, and each such event a file.
+  I5  No object without a row, no staged bytes without an upload or file, no multipart upload left open.
+  I7  Nothing that is due has waited longer than two sweep intervals.";
+
 #[derive(Debug, Args)]
 pub struct AuditArgs {
-    /// Mend what can be mended: write missing events, remove what no row names, push what is overdue.
-    /// After restoring an older database: objects it does not know yet are among them.
+    /// Repair what can be repaired: write missing events, push what is overdue, remove staged bytes of uploads that have
+    /// ended, and set objects without a row aside (in a folder below `orphaned/`); a sweep removes those after seven
+    /// days. When more than 100 objects and more than 1 % have no row, none of them is touched.
     #[arg(long)]
     pub repair: bool,
+    /// With --repair: set aside up to this many objects without a row, whatever their share is.
+    #[arg(long, value_name = "COUNT", requires = "repair")]
+    pub force_orphans: Option<u64>,
     /// Read every stored object again and compare its SHA-256.
     #[arg(long)]
     pub deep: bool,
@@ -67,6 +79,7 @@ async fn audited(config: Option<PathBuf>, args: &AuditArgs) -> anyhow::Result<Re
     let options = Options {
         repair: args.repair,
         deep: args.deep,
+        force_orphans: args.force_orphans,
     };
     let bar = Bar::new();
     let report = audit::audit(&landfall, options, &bar).await;

@@ -49,6 +49,7 @@ pub enum Command {
     /// Drive on whatever is stuck and remove what is left over, once, now.
     Sweep(admin::SweepArgs),
     /// Check database against storage, staging and outbox. Exit status: 0 clean, 1 offenders, 2 could not run.
+    #[command(after_help = audit::INVARIANTS)]
     Audit(audit::AuditArgs),
     /// Make database, staging and storage one installation, after a move or a restore. Stop all other processes first.
     Adopt(adopt::AdoptArgs),

@@ -160,8 +160,10 @@ async fn uploads_at_once_are_limited_and_a_finished_one_makes_room() {
         sender.send(piece).await.unwrap();
         let staging = app.parts.landfall.config.staging.path.clone();
         wait_until(SOON, async || {
-            let mut staged = std::fs::read_dir(&staging).ok()?;
-            staged.next().map(drop)
+            let staged = std::fs::read_dir(&staging).ok()?.flatten();
+            let mut names = staged.map(|entry| entry.file_name());
+            let is_key = |name: &std::ffi::OsString| !name.to_string_lossy().starts_with('.');
+            names.find(is_key).map(drop)
         })
         .await;
         let second = async || {

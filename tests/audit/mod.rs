@@ -4,14 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod command;
-mod litter;
+mod leftovers;
 mod outbox;
 mod overdue;
 
 use crate::support::TestApp;
 use entity::FileId;
 use landfall_core::{
-    audit::{self, Invariant, Offender, Options, Report, Unwatched},
+    audit::{self, Invariant, Offender, Options, Options as AuditOptions, Report, Unwatched},
     context::Landfall,
     finalize::{Finalizer, Outcome},
 };
@@ -20,14 +20,17 @@ use landfall_test_servers::S3Server;
 const LOOK: Options = Options {
     repair: false,
     deep: false,
+    force_orphans: None,
 };
 const REPAIR: Options = Options {
     repair: true,
     deep: false,
+    force_orphans: None,
 };
 const DEEP: Options = Options {
     repair: false,
     deep: true,
+    force_orphans: None,
 };
 
 /// An installation without workers: what the test breaks stays so until the audit mends it.

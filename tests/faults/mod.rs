@@ -15,5 +15,6 @@ mod power_cut;
 mod random;
 mod scaled;
 mod stalled;
+mod swept;
 mod topology;
 mod zombie;

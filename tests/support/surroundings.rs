@@ -9,6 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The installation's marker, in a folder and in a bucket.
+const MARKERS: [&str; 2] = [".landfall-installation", "landfall-installation"];
+
 /// The prefix of what is staged in a bucket.
 const STAGING: &str = "staging/";
 
@@ -53,7 +56,7 @@ impl Surroundings {
     /// The names of everything that is staged, temporary names included.
     pub fn staged(&self) -> Vec<String> {
         match &self.staging {
-            Location::Folder(folder) => walk(folder),
+            Location::Folder(folder) => without_marker(walk(folder)),
             Location::Bucket { server, name } => {
                 let keys = server.keys(name).into_iter();
                 keys.filter_map(|key| key.strip_prefix(STAGING).map(str::to_owned))
@@ -65,10 +68,10 @@ impl Surroundings {
     /// The names of everything in storage, temporary names included.
     pub fn stored(&self) -> Vec<String> {
         match &self.storage {
-            Location::Folder(folder) => walk(folder),
+            Location::Folder(folder) => without_marker(walk(folder)),
             Location::Bucket { server, name } => {
                 let keys = server.keys(name).into_iter();
-                keys.filter(|key| !key.starts_with(STAGING)).collect()
+                without_marker(keys.filter(|key| !key.starts_with(STAGING)).collect())
             }
         }
     }
@@ -108,6 +111,11 @@ impl Surroundings {
             Location::Bucket { server, .. } => server.open_multipart_uploads(),
         }
     }
+}
+
+fn without_marker(mut names: Vec<String>) -> Vec<String> {
+    names.retain(|name| !MARKERS.contains(&name.as_str()));
+    names
 }
 
 /// Every file below a folder, by its path from there.

@@ -11,18 +11,25 @@
 
 mod due;
 mod events;
-mod litter;
+mod leftovers;
 mod objects;
-mod orphan;
+pub(crate) mod orphans;
 mod record;
 mod report;
+mod seen;
 
-use crate::{context::Landfall, staging::StagingError, storage::StorageError};
+use crate::{
+    context::Landfall,
+    installation::{self, InstallationError, MarkerError, Place},
+    staging::StagingError,
+    storage::StorageError,
+};
 use entity::{FileId, Timestamp};
 use futures::future::BoxFuture;
 pub use record::{Latest, Summary, latest};
 pub use report::{Invariant, Offender, Repair, Report};
 use sea_orm::DbErr;
+use seen::SeenFiles;
 use std::error::Error;
 
 /// Rows looked at in one query.
@@ -35,6 +42,8 @@ pub struct Options {
     pub repair: bool,
     /// Read every object again for its SHA-256: as much work as finalizing every file once more.
     pub deep: bool,
+    /// Repair as many objects without a row, even when they are more than 100 and more than 1 % of all.
+    pub force_orphans: Option<u64>,
 }
 
 /// The parts of an audit, in their order.
@@ -94,10 +103,14 @@ pub enum AuditError {
     Storage(#[from] StorageError),
     #[error("staging could not be read")]
     Staging(#[from] StagingError),
+    #[error("{0} cannot be audited")]
+    Marker(Place, #[source] MarkerError),
+    #[error("the installation's marker could not be looked at")]
+    Installation(#[from] InstallationError),
 }
 
-/// Audits the whole installation, now, and records what was found. On a large one this takes long: a request to the
-/// object store for each stored file.
+/// Audits the whole installation, now, and records what was found. Storage is listed once, a thousand objects in a
+/// request; only files whose objects the list did not show as they should be are looked up one by one.
 ///
 /// # Errors
 /// [`AuditError`] when database, storage or staging cannot be read to the end.
@@ -145,11 +158,17 @@ async fn run(
         options,
         watch,
         until: FileId::generate(),
+        seen: SeenFiles::default(),
         report: Report::default(),
     };
+    for place in Place::ALL {
+        if !installation::marker_visible(landfall, place).await? {
+            return Err(AuditError::Marker(place, MarkerError::Missing));
+        }
+    }
+    leftovers::check(&mut audit).await?;
     objects::check(&mut audit).await?;
     events::check(&mut audit).await?;
-    litter::check(&mut audit).await?;
     due::check(&mut audit).await?;
     let Audit { report, .. } = audit;
     record::finish(landfall, started, options, &report).await?;
@@ -163,6 +182,7 @@ struct Audit<'a> {
     watch: &'a dyn Watch,
     /// Files taken in later are the next audit's: on a busy installation this one must come to an end too.
     until: FileId,
+    seen: SeenFiles,
     report: Report,
 }
 

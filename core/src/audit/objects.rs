@@ -122,6 +122,7 @@ async fn faults<'p>(
     // Boxed: without, the compiler cannot tell that the whole audit may be sent to another thread.
     let looks: Vec<BoxFuture<'_, _>> = page
         .iter()
+        .filter(|file| deep || !audit.seen.contains(file.id))
         .map(|file| async move { Ok((file, fault(landfall, file, deep).await?)) }.boxed())
         .collect();
     let mut looks = stream::iter(looks).buffer_unordered(at_once);

@@ -103,6 +103,14 @@ impl Report {
         self.left.values().sum::<u64>().saturating_sub(listed)
     }
 
+    /// Counts what is neither listed nor repaired.
+    pub(super) fn count_unlisted(&mut self, invariant: Invariant, count: u64) {
+        if count > 0 {
+            *self.found.entry(invariant).or_default() += count;
+            *self.left.entry(invariant).or_default() += count;
+        }
+    }
+
     pub(super) fn add(&mut self, mut offender: Offender, repair: &Repair) {
         *self.found.entry(offender.invariant).or_default() += 1;
         match repair {

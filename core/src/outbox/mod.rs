@@ -29,7 +29,7 @@ pub use query::{
 };
 pub use redelivery::{RedeliveryError, Replay, redeliver, replay};
 pub use replay_preview::{REPLAY_PREVIEW_LIMIT, ReplayPreview, preview_replay};
-pub use retention::forget;
+pub use retention::delete_old;
 use subscription::Subscription;
 pub(crate) use write::write_all;
 pub use write::{NewEvent, WriteError, Written, write};

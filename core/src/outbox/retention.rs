@@ -1,63 +1,139 @@
-//! Forgetting events that are long done.
+//! Deleting events whose time is over.
+//!
+//! What is due is read from a partial index, beside the writer, and deleted a few at a time. Between two deletions the
+//! writer is left alone for as long as the last one took, so requests that write meanwhile wait for one of them at most.
 
-use crate::{clock::Clock, db::Database};
+use crate::{
+    clock::Clock,
+    db::{Database, is_transient},
+};
 use entity::{
     EventId, Timestamp,
-    outbox_event::{self, EventStatus},
+    outbox_event::{Column, Entity, EventStatus},
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    sea_query::{LockBehavior, LockType},
+    ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Events deleted in one transaction, with their deliveries and attempts.
+const CHUNK: u64 = 100;
+
+/// Events that cannot be deleted and are passed over before the rest is left to the next run.
+const MAX_STUCK: usize = 100;
+
+/// Which events end, and since when their retention counts.
+#[derive(Clone, Copy)]
+enum Ended {
+    /// Since they were delivered.
+    Delivered,
+    /// Since they were written.
+    Failed,
+}
+
+impl Ended {
+    const ALL: [Self; 2] = [Self::Delivered, Self::Failed];
+
+    fn since(self) -> Column {
+        match self {
+            Self::Delivered => Column::DeliveredAt,
+            Self::Failed => Column::CreatedAt,
+        }
+    }
+
+    /// Written out, not bound, as the partial indexes have it.
+    fn condition(self) -> &'static str {
+        match self {
+            Self::Delivered => "status = 'delivered'",
+            Self::Failed => "status = 'failed'",
+        }
+    }
+}
 
 /// Deletes at most `limit` events, with their deliveries and attempts, that were delivered longer than `retention`
 /// ago, or written longer ago and given up; returns how many. A pending event is never deleted.
 ///
 /// # Errors
-/// The database's; nothing is changed then.
-pub async fn forget(
+/// The database's. One event that cannot be deleted keeps no other from it: the error comes after the rest is done.
+pub async fn delete_old(
     db: &Database,
     clock: &Clock,
     retention: Duration,
     limit: u64,
 ) -> Result<u64, DbErr> {
     let before = clock.before(retention);
-    db.write(move |transaction| Box::pin(delete(transaction, before, limit)))
-        .await
+    let (mut deleted, mut stuck, mut fault) = (0, Vec::new(), None);
+    for ended in Ended::ALL {
+        while deleted < limit && stuck.len() < MAX_STUCK {
+            let most = CHUNK.min(limit - deleted);
+            let page = due(db, ended, before, &stuck, most).await?;
+            if page.is_empty() {
+                break;
+            }
+            let began = Instant::now();
+            match delete(db, ended, before, page.clone()).await {
+                Ok(count) => deleted += count,
+                Err(error) if is_transient(&error) => return Err(error),
+                Err(_) => {
+                    for id in page {
+                        match delete(db, ended, before, vec![id]).await {
+                            Ok(count) => deleted += count,
+                            Err(error) => {
+                                tracing::error!(event.id = %id, %error, "an old event cannot be deleted");
+                                stuck.push(id);
+                                fault = Some(error);
+                            }
+                        }
+                    }
+                }
+            }
+            tokio::time::sleep(began.elapsed()).await;
+        }
+    }
+    match fault {
+        Some(fault) => Err(fault),
+        None => Ok(deleted),
+    }
 }
 
-async fn delete(
-    transaction: &impl ConnectionTrait,
+async fn due(
+    db: &Database,
+    ended: Ended,
     before: Timestamp,
-    limit: u64,
+    stuck: &[EventId],
+    most: u64,
+) -> Result<Vec<EventId>, DbErr> {
+    let mut query = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Expr::cust(ended.condition()))
+        .filter(ended.since().lt(before))
+        .order_by_asc(ended.since())
+        .order_by_asc(Column::Id)
+        .limit(most);
+    if !stuck.is_empty() {
+        query = query.filter(Column::Id.is_not_in(stuck.iter().copied()));
+    }
+    query.into_tuple().all(db.read()).await
+}
+
+/// Deletes those that are still due: one may have been made pending again since it was read.
+async fn delete(
+    db: &Database,
+    ended: Ended,
+    before: Timestamp,
+    ids: Vec<EventId>,
 ) -> Result<u64, DbErr> {
-    let mut done = Vec::new();
-    for (status, since) in [
-        (EventStatus::Delivered, outbox_event::Column::DeliveredAt),
-        (EventStatus::Failed, outbox_event::Column::CreatedAt),
-    ] {
-        let ids: Vec<EventId> = outbox_event::Entity::find()
-            .select_only()
-            .column(outbox_event::Column::Id)
-            .filter(outbox_event::Column::Status.eq(status))
-            .filter(since.lt(before))
-            .order_by_asc(outbox_event::Column::Id)
-            .limit(limit.saturating_sub(u64::try_from(done.len()).unwrap_or(u64::MAX)))
-            // One that somebody makes pending again at this moment is passed over.
-            .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
-            .into_tuple()
-            .all(transaction)
-            .await?;
-        done.extend(ids);
-    }
-    if done.is_empty() {
-        return Ok(0);
-    }
-    let deleted = outbox_event::Entity::delete_many()
-        .filter(outbox_event::Column::Id.is_in(done))
-        .filter(outbox_event::Column::Status.ne(EventStatus::Pending))
-        .exec(transaction)
-        .await?;
-    Ok(deleted.rows_affected)
+    db.write(move |transaction| {
+        Box::pin(async move {
+            Entity::delete_many()
+                .filter(Column::Id.is_in(ids))
+                .filter(Column::Status.ne(EventStatus::Pending))
+                .filter(ended.since().lt(before))
+                .exec(transaction)
+                .await
+                .map(|deleted| deleted.rows_affected)
+        })
+    })
+    .await
 }

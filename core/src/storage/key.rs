@@ -17,6 +17,8 @@ const LONGEST_COMPONENT: usize = 255;
 const LONGEST_EXTENSION: usize = 16;
 /// How many random characters set apart two keys of one name.
 const SUFFIX_LENGTH: usize = 7;
+/// What the keys of objects begin with that the audit moved aside.
+const ORPHANED: &str = "orphaned/";
 /// What a file is called whose name has no character left.
 const NAMELESS: &str = "file";
 
@@ -50,6 +52,27 @@ impl StorageKey {
         let (stem, extension) = split_extension(name);
         let slash = if folder.is_empty() { "" } else { "/" };
         Self(format!("{folder}{slash}{stem}_{suffix}{extension}"))
+    }
+
+    /// Whether a text has the form that [`Self::for_upload`] gives: two numbers and a name below `uploads/`.
+    #[must_use]
+    pub fn is_for_upload(text: &str) -> bool {
+        let is_number = |part: Option<&str>, digits| {
+            part.is_some_and(|part| {
+                part.len() == digits && part.bytes().all(|byte| byte.is_ascii_digit())
+            })
+        };
+        let mut parts = text.split('/');
+        parts.next() == Some("uploads")
+            && is_number(parts.next(), 4)
+            && is_number(parts.next(), 2)
+            && parts.next().is_some_and(|name| safe_name(name) == name)
+            && parts.next().is_none()
+    }
+
+    /// Where an object without a row is moved to in a folder.
+    pub(crate) fn orphaned(&self) -> Self {
+        Self(format!("{ORPHANED}{}", self.0))
     }
 
     /// The key as text.
@@ -200,6 +223,24 @@ mod tests {
                 .unwrap();
             assert_eq!(middle.len(), 7, "{key}");
             assert!(middle.bytes().all(|b| b.is_ascii_alphanumeric()), "{key}");
+        }
+    }
+
+    #[test]
+    fn only_keys_of_uploads_have_their_form() {
+        let mut random = StdRng::seed_from_u64(2);
+        let key = StorageKey::for_upload("a b.txt", november());
+        for key in [key.clone(), key.deduplicated(&mut random)] {
+            assert!(StorageKey::is_for_upload(key.as_str()), "{key}");
+        }
+        for other in [
+            "uploads/backup.tar",
+            "uploads/2026/11",
+            "uploads/2026/11/a/b",
+            "uploads/2026/11/.hidden",
+            "staging/2026/11/a",
+        ] {
+            assert!(!StorageKey::is_for_upload(other), "{other}");
         }
     }
 

@@ -306,19 +306,27 @@ impl Storage {
         }
     }
 
-    /// Removes what interrupted writes have left since before `before`: temporary files, open multipart uploads.
-    /// Answers how many; at most `limit`.
-    ///
-    /// # Errors
-    /// What the store answers. A store that cannot list multipart uploads has none removed; that is logged once.
-    pub async fn remove_abandoned(
-        &self,
-        before: DateTime<Utc>,
-        limit: usize,
-    ) -> Result<usize, StorageError> {
+    /// Which staging an object of a bucket says it came from; none of others' objects, and in a folder.
+    pub(crate) async fn origin(&self, key: &StorageKey) -> Result<Option<String>, StorageError> {
         match &self.place {
-            Place::Fs(fs) => fs.remove_abandoned(before, limit).await,
-            Place::S3(s3) => Box::pin(s3.abort_abandoned(before, limit)).await,
+            Place::Fs(_) => Ok(None),
+            Place::S3(s3) => Box::pin(s3.origin(key)).await,
+        }
+    }
+
+    /// The key an object has once it is set aside: in a bucket, where moving costs a copy, its own.
+    pub(crate) fn aside(&self, key: &StorageKey) -> StorageKey {
+        match &self.place {
+            Place::Fs(_) => key.orphaned(),
+            Place::S3(_) => key.clone(),
+        }
+    }
+
+    /// Moves an object to [`Self::aside`].
+    pub(crate) async fn set_aside(&self, key: &StorageKey) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Fs(fs) => fs.set_aside(key).await,
+            Place::S3(_) => Ok(()),
         }
     }
 }

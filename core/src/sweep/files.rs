@@ -14,6 +14,9 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait},
 };
 
+/// Files that cannot be deleted and are passed over before the rest is left to the next sweep.
+const MAX_STUCK: usize = 100;
+
 /// Staged, due, and not claimed by anybody. Most have a job already, and pushing it again changes nothing.
 pub(super) async fn push_staged(landfall: &Landfall) -> Result<u64, DbErr> {
     let now = landfall.clock.now();
@@ -75,39 +78,52 @@ async fn push_all(landfall: &Landfall, which: &Condition, push: Push) -> Result<
     Ok(pushed)
 }
 
-/// Stored files whose time is over, deleted as by their owner.
+/// Stored files whose time is over, deleted as by their owner. One that cannot be deleted keeps no other from it.
 pub(super) async fn delete_expired(landfall: &Landfall) -> Result<u64, DeleteError> {
-    let mut deleted = 0;
+    let (mut deleted, mut stuck, mut fault) = (0, Vec::new(), None);
     for _ in 0..MOST_PAGES {
-        let page = expired(landfall).await?;
-        if page.is_empty() {
+        let page = expired(landfall, &stuck).await?;
+        if page.is_empty() || stuck.len() >= MAX_STUCK {
             break;
         }
-        for id in &page {
-            if let Some(written) =
-                files::delete(&landfall.db, &landfall.clock, &Scope::All, *id).await?
-            {
-                landfall.dispatch.deliver(&written.due).await;
-                landfall.dispatch.settled(*id).await;
-                deleted += 1;
+        let mut purged = Vec::with_capacity(page.len());
+        for id in page {
+            match files::delete(&landfall.db, &landfall.clock, &Scope::All, id).await {
+                Ok(written) => {
+                    purged.push(id);
+                    if let Some(written) = written {
+                        landfall.dispatch.deliver(&written.due).await;
+                        landfall.dispatch.settled(id).await;
+                        deleted += 1;
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(file.id = %id, %error, "an expired file cannot be deleted");
+                    stuck.push(id);
+                    fault = Some(error);
+                }
             }
         }
-        landfall.dispatch.purge(&page).await;
+        landfall.dispatch.purge(&purged).await;
     }
-    Ok(deleted)
+    match fault {
+        Some(fault) => Err(fault),
+        None => Ok(deleted),
+    }
 }
 
-async fn expired(landfall: &Landfall) -> Result<Vec<FileId>, DbErr> {
+async fn expired(landfall: &Landfall, stuck: &[FileId]) -> Result<Vec<FileId>, DbErr> {
     let now: Timestamp = landfall.clock.now();
-    Entity::find()
+    let mut query = Entity::find()
         .select_only()
         .column(Column::Id)
         // Written out, not bound, as the partial index `files_expires` has it.
         .filter(Expr::cust("status = 'stored' AND expires_at IS NOT NULL"))
         .filter(Column::ExpiresAt.lte(now))
         .order_by_asc(Column::ExpiresAt)
-        .limit(PAGE)
-        .into_tuple()
-        .all(landfall.db.read())
-        .await
+        .limit(PAGE);
+    if !stuck.is_empty() {
+        query = query.filter(Column::Id.is_not_in(stuck.iter().copied()));
+    }
+    query.into_tuple().all(landfall.db.read()).await
 }

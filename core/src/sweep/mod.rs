@@ -4,8 +4,9 @@
 //! or beside another one. Each step works in pages read from an index, and a step that fails does not keep the
 //! others from running. It only pushes jobs and cleans up: the work itself is done where it is always done.
 
+pub(crate) mod candidates;
 mod files;
-pub(crate) mod litter;
+pub(crate) mod leftovers;
 mod record;
 
 pub use crate::periodic::LastRun;
@@ -43,10 +44,12 @@ pub struct SweepReport {
     pub uploads_forgotten: u64,
     /// Failed and deleted files that still had bytes, pushed to be purged.
     pub purges_pushed: u64,
-    /// Staged bytes that no row speaks of, removed.
+    /// Staged bytes that no row has a use for, removed.
     pub staging_removed: u64,
     /// Temporary files and open multipart uploads, removed.
     pub unfinished_removed: u64,
+    /// Objects that the audit had set aside seven days ago, removed.
+    pub orphans_removed: u64,
     /// Deliveries of removed endpoints, ended.
     pub deliveries_ended: u64,
     /// Events past `outbox.retention`, deleted.
@@ -72,6 +75,10 @@ impl fmt::Display for SweepReport {
             (self.purges_pushed, "purges pushed"),
             (self.staging_removed, "staging leftovers removed"),
             (self.unfinished_removed, "unfinished objects removed"),
+            (
+                self.orphans_removed,
+                "objects set aside by the audit removed",
+            ),
             (
                 self.deliveries_ended,
                 "deliveries of removed endpoints ended",
@@ -146,11 +153,18 @@ async fn run(landfall: &Landfall, started: Timestamp) -> SweepReport {
     )
     .await;
     report.purges_pushed = note(&mut report, "purges", files::push_purges(landfall)).await;
-    report.staging_removed = note(&mut report, "staging", litter::remove_staging(landfall)).await;
+    report.staging_removed =
+        note(&mut report, "staging", leftovers::remove_staging(landfall)).await;
     report.unfinished_removed = note(
         &mut report,
         "unfinished objects",
-        litter::remove_unfinished(landfall),
+        leftovers::remove_unfinished(landfall),
+    )
+    .await;
+    report.orphans_removed = note(
+        &mut report,
+        "orphaned objects",
+        leftovers::remove_orphans(landfall),
     )
     .await;
     report.deliveries_ended =
@@ -239,14 +253,13 @@ async fn end_deliveries(landfall: &Landfall) -> Result<u64, DbErr> {
 
 async fn delete_events(landfall: &Landfall) -> Result<u64, DbErr> {
     let retention = landfall.config.outbox.retention;
-    let mut deleted = 0;
-    for _ in 0..MOST_PAGES {
-        match outbox::forget(&landfall.db, &landfall.clock, retention, PAGE).await? {
-            0 => break,
-            some => deleted += some,
-        }
-    }
-    Ok(deleted)
+    outbox::delete_old(
+        &landfall.db,
+        &landfall.clock,
+        retention,
+        PAGE * MOST_PAGES as u64,
+    )
+    .await
 }
 
 async fn forget_keys(landfall: &Landfall) -> Result<u64, DbErr> {

@@ -168,7 +168,7 @@ async fn probe_and_health_are_well_and_leave_nothing(place: Place) {
 async fn nothing_is_abandoned_at_rest(place: Place) {
     put(&place, "uploads/a", &noise(10, 7)).await.unwrap();
     let later = Utc::now() + TimeDelta::hours(1);
-    assert_eq!(place.storage.remove_abandoned(later, 100).await.unwrap(), 0);
+    assert_eq!(place.remove_unfinished(later, 100).await, 0);
     assert_eq!(place.stored_keys("").await, ["uploads/a"]);
 }
 
@@ -184,12 +184,9 @@ async fn abandoned_temporary_files_go_after_their_time() {
         Utc::now() - TimeDelta::hours(1),
         Utc::now() + TimeDelta::hours(1),
     );
-    assert_eq!(
-        place.storage.remove_abandoned(before, 100).await.unwrap(),
-        0
-    );
-    assert_eq!(place.storage.remove_abandoned(after, 3).await.unwrap(), 3);
-    assert_eq!(place.storage.remove_abandoned(after, 3).await.unwrap(), 2);
+    assert_eq!(place.remove_unfinished(before, 100).await, 0);
+    assert_eq!(place.remove_unfinished(after, 3).await, 3);
+    assert_eq!(place.remove_unfinished(after, 3).await, 2);
     assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0);
 }
 

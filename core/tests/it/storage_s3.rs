@@ -218,7 +218,7 @@ async fn a_store_that_cannot_list_multipart_uploads_is_asked_once() {
     place.server().fail_next(operation, 1, 501);
     for _ in 0..3 {
         let later = Utc::now() + TimeDelta::hours(1);
-        assert_eq!(place.storage.remove_abandoned(later, 10).await.unwrap(), 0);
+        assert_eq!(place.remove_unfinished(later, 10).await, 0);
     }
     assert_eq!(place.server().calls(operation), 1);
 }
@@ -271,9 +271,9 @@ async fn only_old_multipart_uploads_of_ours_are_aborted() {
         Utc::now() - TimeDelta::hours(1),
         Utc::now() + TimeDelta::hours(1),
     );
-    assert_eq!(place.storage.remove_abandoned(before, 10).await.unwrap(), 0);
-    assert_eq!(place.storage.remove_abandoned(after, 1).await.unwrap(), 1);
-    assert_eq!(place.storage.remove_abandoned(after, 10).await.unwrap(), 2);
+    assert_eq!(place.remove_unfinished(before, 10).await, 0);
+    assert_eq!(place.remove_unfinished(after, 1).await, 1);
+    assert_eq!(place.remove_unfinished(after, 10).await, 2);
     let open = place.server().open_multipart_uploads();
     assert_eq!(open.len(), 1);
     assert_eq!(open[0].key, "elsewhere/d");

@@ -60,6 +60,21 @@ impl Place {
         Piece { key, size }
     }
 
+    /// Removes at most `limit` unfinished objects that were begun before `before`; answers how many.
+    pub(crate) async fn remove_unfinished(
+        &self,
+        before: chrono::DateTime<chrono::Utc>,
+        limit: usize,
+    ) -> usize {
+        let pages: Vec<_> = self.storage.unfinished().try_collect().await.unwrap();
+        let old = pages.into_iter().flatten().filter(|one| one.since < before);
+        let old: Vec<_> = old.take(limit).collect();
+        for one in &old {
+            self.storage.remove_unfinished(one).await.unwrap();
+        }
+        old.len()
+    }
+
     pub(crate) async fn stored(&self, key: &StorageKey) -> Bytes {
         let stream = self.storage.read(key, None).await.unwrap();
         let pieces: Vec<Bytes> = stream.try_collect().await.unwrap();

@@ -346,7 +346,7 @@ async fn done_events_are_forgotten_after_retention_and_pending_ones_never(mut pl
     place.deliver(failed.due[0].id).await;
     let retention = Duration::from_secs(3600);
     let forget = async || {
-        outbox::forget(&place.db, &place.clock, retention, 1)
+        outbox::delete_old(&place.db, &place.clock, retention, 1)
             .await
             .unwrap()
     };

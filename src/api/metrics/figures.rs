@@ -26,6 +26,9 @@ use std::{
 /// How long the database may take over its figures.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How old the sum of all staged bytes may be: measuring looks at each of them.
+const STAGING_MAX_AGE: Duration = Duration::from_secs(60);
+
 /// Statuses files only pass through, or that want somebody's attention: few enough to be counted.
 const COUNTED: [FileStatus; 4] = [
     FileStatus::Uploading,
@@ -77,6 +80,7 @@ pub(super) async fn now(state: &State) -> Registry {
     if let Some(queues) = queues {
         of_queues(&mut registry, &queues);
     }
+    of_staging(&mut registry, landfall).await;
     if readiness.checks.database.status == Status::Ok {
         of_database(&mut registry, landfall).await;
     }
@@ -139,6 +143,30 @@ fn of_queues(registry: &mut Registry, queues: &[QueueFigures]) {
         "Attempts of jobs that failed since Redis was empty",
         failed,
     );
+}
+
+async fn of_staging(registry: &mut Registry, landfall: &Landfall) {
+    let asked = landfall.staging.usage(STAGING_MAX_AGE);
+    let Ok(Ok(usage)) = tokio::time::timeout(PATIENCE, asked).await else {
+        return;
+    };
+    let bytes = |bytes: u64| ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+    registry.register_with_unit(
+        "staging_used",
+        "Bytes that wait in staging, as of a minute ago at most",
+        Unit::Bytes,
+        bytes(usage.used),
+    );
+    registry.register_with_unit(
+        "staging_quota",
+        "Maximum that may wait in staging (staging.quota); 0 where there is none",
+        Unit::Bytes,
+        bytes(usage.quota.unwrap_or(0)),
+    );
+    if let Some(free) = usage.free {
+        let help = "Free space on the staging disk";
+        registry.register_with_unit("staging_free", help, Unit::Bytes, bytes(free));
+    }
 }
 
 async fn of_database(registry: &mut Registry, landfall: &Landfall) {

@@ -330,24 +330,17 @@ impl FsStorage {
         .map_err(StorageError::io("remove temporary files"))
     }
 
-    pub(crate) async fn remove_abandoned(
-        &self,
-        before: DateTime<Utc>,
-        limit: usize,
-    ) -> Result<usize, StorageError> {
-        let temporary = self.temporary.clone();
-        blocking(move || {
-            let left = list::temporary(&temporary)?;
-            let old = left.iter().filter(|file| file.since < before).take(limit);
-            let mut removed = 0;
-            for file in old {
-                remove_if_there(&temporary.join(&file.id))?;
-                removed += 1;
-            }
-            Ok(removed)
-        })
-        .await
-        .map_err(StorageError::io("remove temporary files"))
+    /// Moves an object below `orphaned/`, durably in its new place first.
+    pub(crate) async fn set_aside(&self, key: &StorageKey) -> Result<(), StorageError> {
+        let (to, folder) = self.place(&key.orphaned()).await?;
+        let from = self.path(key);
+        blocking(move || fs::rename(from, to))
+            .await
+            .map_err(StorageError::io("move an object aside"))?;
+        folder
+            .sync()
+            .await
+            .map_err(StorageError::io("sync a folder"))
     }
 }
 

@@ -2,8 +2,7 @@
 
 use super::{S3Storage, error, moment};
 use crate::storage::{StorageError, Unfinished, UnfinishedPages};
-use chrono::{DateTime, Utc};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use std::sync::{Arc, atomic::Ordering};
 
 /// Where Landfall puts objects: what others upload elsewhere in the bucket is not its to abort.
@@ -76,26 +75,6 @@ impl S3Storage {
             id: page.next_upload_id_marker().map(str::to_owned),
         });
         Ok((open.collect(), next))
-    }
-
-    /// Aborts at most `limit` multipart uploads begun before `before`; answers how many.
-    pub(crate) async fn abort_abandoned(
-        self: &Arc<Self>,
-        before: DateTime<Utc>,
-        limit: usize,
-    ) -> Result<usize, StorageError> {
-        let mut pages = self.unfinished();
-        let mut aborted = 0;
-        while let Some(page) = pages.try_next().await? {
-            for upload in page.iter().filter(|upload| upload.since < before) {
-                if aborted == limit {
-                    return Ok(aborted);
-                }
-                self.abort_unfinished(upload).await;
-                aborted += 1;
-            }
-        }
-        Ok(aborted)
     }
 
     /// Aborts one; what cannot be aborted now, the sweep aborts.

@@ -179,6 +179,12 @@ impl S3Storage {
         }
     }
 
+    /// Where an object says it comes from; none when it does not say, or is not there.
+    pub(crate) async fn origin(&self, key: &StorageKey) -> Result<Option<String>, StorageError> {
+        let found = self.head_key(key.as_str()).await?;
+        Ok(found.and_then(|(_, origin)| origin))
+    }
+
     pub(crate) async fn read(
         &self,
         key: &StorageKey,

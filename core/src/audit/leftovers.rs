@@ -1,0 +1,299 @@
+//! I5: bytes that no row speaks of, in storage, in staging, and half written.
+
+use super::{Audit, AuditError, Invariant, Offender, PAGE, Repair, Step, chain, orphans};
+use crate::{
+    context::Landfall,
+    staging::ListedStaging,
+    storage::{ListedObject, PROBES, StorageKey, Unfinished},
+    sweep::{
+        candidates,
+        leftovers::{abandoned, sort_out},
+    },
+};
+use entity::{
+    FileId,
+    cleanup_candidate::Place,
+    file::{Column, Entity, FileStatus},
+};
+use futures::{StreamExt, TryStreamExt};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
+use std::{collections::HashMap, time::Duration};
+
+/// Where stored objects are: what others keep elsewhere in the bucket is theirs.
+const OBJECTS: &str = "uploads/";
+
+/// As many objects without a row are repaired whatever their share is.
+const FEW_ORPHANS: u64 = 100;
+
+/// Objects without a row that are listed and repaired in one audit; more are counted.
+const MAX_ORPHANS_HELD: usize = 100_000;
+
+/// How long the end of a request or a job may take to remove what its commit has set free.
+const SETTLE: Duration = Duration::from_secs(1);
+
+pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    objects(audit).await?;
+    staging(audit).await?;
+    unfinished(audit).await
+}
+
+async fn objects(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    audit.begins(Step::Objects, None);
+    let app = audit.landfall;
+    let mut pages = app.storage.list(OBJECTS).chain(app.storage.list(PROBES));
+    let (mut orphans, mut unlisted, mut total) = (Vec::new(), 0_u64, 0_u64);
+    while let Some(page) = pages.try_next().await? {
+        let rows = rows_of(app, &page).await?;
+        for object in &page {
+            match rows.get(&object.key) {
+                Some(row) if row.is_as_stored(object) => audit.seen.add(row.id),
+                Some(_) => {}
+                None if !is_orphan(app, object).await? => {}
+                None if orphans.len() < MAX_ORPHANS_HELD => orphans.push(object.clone()),
+                None => unlisted += 1,
+            }
+        }
+        total += page.len() as u64;
+        audit.looked_at(page.len());
+    }
+    audit.seen.sort();
+    let count = orphans.len() as u64 + unlisted;
+    let refusal = refusal(audit, count, total);
+    for object in &orphans {
+        object_without_row(audit, object, refusal.as_deref()).await?;
+    }
+    audit.report.count_unlisted(Invariant::I5, unlisted);
+    Ok(())
+}
+
+/// A row that names an object.
+struct Named {
+    id: FileId,
+    size_bytes: i64,
+    status: FileStatus,
+}
+
+impl Named {
+    fn is_as_stored(&self, object: &ListedObject) -> bool {
+        self.status == FileStatus::Stored && i64::try_from(object.size) == Ok(self.size_bytes)
+    }
+}
+
+async fn rows_of(app: &Landfall, page: &[ListedObject]) -> Result<HashMap<String, Named>, DbErr> {
+    let mut named = HashMap::with_capacity(page.len());
+    for some in page.chunks(PAGE as usize) {
+        let rows: Vec<(String, FileId, i64, FileStatus)> = Entity::find()
+            .select_only()
+            .columns([
+                Column::StorageKey,
+                Column::Id,
+                Column::SizeBytes,
+                Column::Status,
+            ])
+            .filter(Column::StorageKey.is_in(some.iter().map(|object| object.key.as_str())))
+            .into_tuple()
+            .all(app.db.read())
+            .await?;
+        named.extend(rows.into_iter().map(|(key, id, size_bytes, status)| {
+            let row = Named {
+                id,
+                size_bytes,
+                status,
+            };
+            (key, row)
+        }));
+    }
+    Ok(named)
+}
+
+/// Whether an object that no row was found for is still there, still has none, is Landfall's, and was not set aside.
+async fn is_orphan(app: &Landfall, object: &ListedObject) -> Result<bool, AuditError> {
+    // A purge or a loser of a lease may have removed it since it was listed.
+    if let Ok(key) = object.key.parse::<StorageKey>()
+        && app.storage.head(&key).await?.is_none()
+    {
+        return Ok(false);
+    }
+    // Some process is just starting.
+    if object.key.starts_with(PROBES) && !is_settled(app, object) {
+        return Ok(false);
+    }
+    if !rows_of(app, std::slice::from_ref(object)).await?.is_empty()
+        || orphans::set_aside_already(app, &object.key).await?
+    {
+        return Ok(false);
+    }
+    Ok(orphans::is_ours(app, object).await?)
+}
+
+/// A worker that was killed may have sent a request its store still carries out.
+fn is_settled(app: &Landfall, object: &ListedObject) -> bool {
+    object.modified <= app.clock.before(2 * app.config.workers.lease)
+}
+
+/// Why none of the orphans is touched, if so many are not to be believed: then the database is likely the wrong one, or
+/// an old one.
+fn refusal(audit: &Audit<'_>, count: u64, total: u64) -> Option<String> {
+    let is_many = count > FEW_ORPHANS && count.saturating_mul(100) > total;
+    let is_forced = audit
+        .options
+        .force_orphans
+        .is_some_and(|most| count <= most);
+    (is_many && !is_forced).then(|| {
+        format!(
+            "{count} of {total} objects have no row, so this may be another or an older database than theirs; if it is \
+             not, repeat it with --force-orphans {count}"
+        )
+    })
+}
+
+async fn object_without_row(
+    audit: &mut Audit<'_>,
+    object: &ListedObject,
+    refusal: Option<&str>,
+) -> Result<(), AuditError> {
+    let app = audit.landfall;
+    let repair = match (audit.options.repair, object.key.parse::<StorageKey>()) {
+        (false, _) => Repair::NotAsked,
+        (true, _) if refusal.is_some() => Repair::Left(refusal.unwrap_or_default().to_owned()),
+        (true, Err(_)) => Repair::Left("Landfall wrote no object of such a name".to_owned()),
+        (true, Ok(_)) if !is_settled(app, object) => {
+            Repair::Left("it is too young: its writer may still be at work".to_owned())
+        }
+        (true, Ok(key)) => match remove_or_set_aside(app, &key).await {
+            Ok(Some(done)) => Repair::Done(done),
+            // A file has taken the key in this moment.
+            Ok(None) => return Ok(()),
+            Err(error) => Repair::Left(chain(&error)),
+        },
+    };
+    let offender = Offender::new(Invariant::I5, &object.key, "no row names the object");
+    audit.found(offender, repair).await?;
+    Ok(())
+}
+
+async fn remove_or_set_aside(
+    app: &Landfall,
+    key: &StorageKey,
+) -> Result<Option<&'static str>, orphans::OrphanError> {
+    let (done, what) = if key.as_str().starts_with(PROBES) {
+        (orphans::remove(app, key.as_str()).await?, "it was removed")
+    } else {
+        (
+            orphans::set_aside(app, key).await?,
+            "it was set aside, and is removed in seven days",
+        )
+    };
+    Ok(done.then_some(what))
+}
+
+async fn staging(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    audit.begins(Step::Staging, None);
+    let app = audit.landfall;
+    let mut pages = app.staging.list();
+    while let Some(page) = pages.try_next().await? {
+        let looked_at = page.len();
+        let suspects = sort_out(app, page).await?;
+        if !suspects.ended.is_empty() || !suspects.unlisted.is_empty() {
+            // A commit comes a moment before what it sets free is removed.
+            tokio::time::sleep(SETTLE).await;
+        }
+        for staged in sort_out(app, suspects.ended).await?.ended {
+            if app.staging.len(staged.key).await?.is_some() {
+                staging_of_the_ended(audit, staged).await?;
+            }
+        }
+        let old = app.clock.before(app.config.staging.grace);
+        for staged in sort_out(app, suspects.unlisted).await?.unlisted {
+            if staged.modified < old && app.staging.len(staged.key).await?.is_some() {
+                unlisted_staging(audit, staged).await?;
+            }
+        }
+        audit.looked_at(looked_at);
+    }
+    Ok(())
+}
+
+async fn staging_of_the_ended(
+    audit: &mut Audit<'_>,
+    staged: ListedStaging,
+) -> Result<(), AuditError> {
+    let repair = match audit.options.repair {
+        false => Repair::NotAsked,
+        true => match audit.landfall.staging.delete(staged.key).await {
+            Ok(()) => Repair::Done("the staged bytes were removed"),
+            Err(error) => Repair::Left(chain(&error)),
+        },
+    };
+    let detail = "the upload or file of these staged bytes has ended";
+    let offender = Offender::new(Invariant::I5, staged.key, detail);
+    audit.found(offender, repair).await?;
+    Ok(())
+}
+
+/// Bytes of a database that is not this one as it is now look like that, too: they only go by a later sweep.
+async fn unlisted_staging(audit: &mut Audit<'_>, staged: ListedStaging) -> Result<(), AuditError> {
+    let app = audit.landfall;
+    let name = staged.key.to_string();
+    let known = candidates::known(&app.db, Place::Staging, std::slice::from_ref(&name)).await?;
+    if !known.is_empty() {
+        // The sweep is at it.
+        return Ok(());
+    }
+    let repair = match audit.options.repair {
+        false => Repair::NotAsked,
+        true => {
+            let grace = app.config.staging.grace;
+            candidates::see(&app.db, &app.clock, Place::Staging, vec![name], grace).await?;
+            Repair::Done("they were noted, and a sweep removes them after staging.grace")
+        }
+    };
+    let detail = "no row lists these staged bytes";
+    let offender = Offender::new(Invariant::I5, staged.key, detail);
+    audit.found(offender, repair).await?;
+    Ok(())
+}
+
+async fn unfinished(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    audit.begins(Step::Unfinished, None);
+    let app = audit.landfall;
+    let mut pages = app.storage.unfinished();
+    while let Some(page) = pages.try_next().await? {
+        let looked_at = page.len();
+        let (old, settled) = (
+            app.clock.before(app.config.staging.grace),
+            app.clock.before(2 * app.config.workers.lease),
+        );
+        // One for a key that no file on its way has can only be a dead worker's; a temporary file names no key.
+        let mut abandoned = abandoned(app, page, settled).await?;
+        abandoned.retain(|one| one.key.is_some() || one.since < old);
+        for one in &abandoned {
+            left_unfinished(audit, one).await?;
+        }
+        audit.looked_at(looked_at);
+    }
+    Ok(())
+}
+
+async fn left_unfinished(audit: &mut Audit<'_>, one: &Unfinished) -> Result<(), AuditError> {
+    let (what, done) = match &one.key {
+        Some(key) => (
+            format!("the multipart upload to {key} is nobody's"),
+            "it was aborted",
+        ),
+        None => (
+            "the temporary file is nobody's".to_owned(),
+            "it was removed",
+        ),
+    };
+    let repair = match audit.options.repair {
+        false => Repair::NotAsked,
+        true => match audit.landfall.storage.remove_unfinished(one).await {
+            Ok(()) => Repair::Done(done),
+            Err(error) => Repair::Left(chain(&error)),
+        },
+    };
+    let offender = Offender::new(Invariant::I5, &one.id, what);
+    audit.found(offender, repair).await?;
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Objects that no row names: set aside, and removed once nobody missed them for seven days.
+//!
+//! In a folder they are moved below `orphaned/`; in a bucket they stay where they are and are recorded. The key comes
+//! first here too: a failed file's row takes it, so that no claim can reserve it at this moment, then the object is
+//! dealt with, then the row goes. A crash in between leaves a failed file that names the key, which the sweep purges.
+
+use crate::{
+    context::Landfall,
+    storage::{ListedObject, PROBES, StorageError, StorageKey},
+    sweep::{candidates, leftovers::ORPHAN_RETENTION},
+};
+use entity::{
+    FileId,
+    cleanup_candidate::Place,
+    file::{Column, Entity, FileStatus, Model},
+};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, SqlErr,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OrphanError {
+    #[error("the rows could not be read or written")]
+    Database(#[from] DbErr),
+    #[error("the object could not be moved or deleted")]
+    Storage(#[from] StorageError),
+}
+
+/// Whether Landfall put the object there: in a folder, which is the installation's own, anything; in a bucket, which may
+/// be shared, only what says so in its metadata.
+pub(super) async fn is_ours(app: &Landfall, object: &ListedObject) -> Result<bool, StorageError> {
+    // Consoles and mounted buckets show folders by empty objects.
+    if object.size == 0 && object.key.ends_with('/') {
+        return Ok(false);
+    }
+    if app.storage.is_folder() || object.key.starts_with(PROBES) {
+        return Ok(true);
+    }
+    match object.key.parse::<StorageKey>() {
+        Ok(key) => Ok(app.storage.origin(&key).await?.is_some()),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Those of the keys that were set aside in a bucket and wait there for their removal.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn set_aside_already(app: &Landfall, key: &str) -> Result<bool, DbErr> {
+    let known = candidates::known(&app.db, Place::Orphaned, &[key.to_owned()]).await?;
+    Ok(!known.is_empty())
+}
+
+/// Sets the object at the key aside; false when a file has the key.
+pub(super) async fn set_aside(app: &Landfall, key: &StorageKey) -> Result<bool, OrphanError> {
+    let Some(holder) = hold(app, key).await? else {
+        return Ok(false);
+    };
+    // Recorded first: what is moved and not recorded would stay for ever.
+    let names = vec![app.storage.aside(key).as_str().to_owned()];
+    candidates::see(
+        &app.db,
+        &app.clock,
+        Place::Orphaned,
+        names,
+        ORPHAN_RETENTION,
+    )
+    .await?;
+    app.storage.set_aside(key).await?;
+    release(app, holder).await?;
+    Ok(true)
+}
+
+/// Removes an object for good, by the name it has now; false when a file has taken the key since.
+pub(crate) async fn remove(app: &Landfall, name: &str) -> Result<bool, OrphanError> {
+    let Ok(key) = name.parse::<StorageKey>() else {
+        return Ok(false);
+    };
+    let named = Entity::find().filter(Column::StorageKey.eq(name));
+    if named.count(app.db.read()).await? > 0 {
+        return Ok(false);
+    }
+    let Some(holder) = hold(app, &key).await? else {
+        return Ok(false);
+    };
+    app.storage.delete(&key).await?;
+    release(app, holder).await?;
+    Ok(true)
+}
+
+/// Takes the key for a row of its own; none when a file has it.
+async fn hold(app: &Landfall, key: &StorageKey) -> Result<Option<FileId>, DbErr> {
+    let row = holder(app, key);
+    let id = row.id;
+    let held = app.db.write(move |transaction| {
+        Box::pin(async move {
+            Entity::insert(row.into_active_model())
+                .exec_without_returning(transaction)
+                .await
+                .map(drop)
+        })
+    });
+    match held.await {
+        Ok(()) => Ok(Some(id)),
+        Err(error) if is_taken(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn release(app: &Landfall, id: FileId) -> Result<(), DbErr> {
+    app.db
+        .write(move |transaction| {
+            Box::pin(async move { Entity::delete_by_id(id).exec(transaction).await.map(drop) })
+        })
+        .await
+}
+
+fn is_taken(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
+}
+
+/// Failed, because such a file keeps its key even from one that may overwrite.
+fn holder(app: &Landfall, key: &StorageKey) -> Model {
+    let now = app.clock.now();
+    Model {
+        original_filename: "orphan".to_owned(),
+        search_name: "orphan".to_owned(),
+        content_type: "application/octet-stream".to_owned(),
+        size_bytes: 0,
+        storage_key: Some(key.as_str().to_owned()),
+        error_code: Some("orphan".to_owned()),
+        error_message: Some("an object that no file owned is being removed".to_owned()),
+        ..Model::begun(FileId::generate(), FileStatus::Failed, now)
+    }
+}
