@@ -245,7 +245,7 @@ async fn places_unmounted_under_a_running_process_refuse_bytes_and_come_back_by_
                 "unavailable",
             )
             .await;
-            landfall.staging.delete(key).await.unwrap_err();
+            landfall.staging.delete(&[key]).await.unwrap_err();
         }
         let grace = landfall.config.staging.grace;
         landfall.clock.advance(grace + Duration::from_secs(60));

@@ -23,7 +23,7 @@ pub struct Landfall {
     pub staging: Staging,
     pub storage: Storage,
     pub intake: Intake,
-    pub uploads: uploads::Ledger,
+    pub uploads: uploads::BatchedWrites,
     pub dispatch: Arc<dyn Dispatch>,
     /// What clients call this server; the base of the URLs handed out for objects on a filesystem.
     pub public_url: Url,

@@ -11,7 +11,7 @@ use landfall_core::{
     installation::{self, Places},
     staging::Staging,
     storage::Storage,
-    uploads::Ledger,
+    uploads::BatchedWrites,
 };
 use landfall_queue::{Redis, WorkerIdentity};
 use landfall_workers::{Meter, QueueDispatch, Queues};
@@ -60,7 +60,7 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
     let landfall = Landfall {
         config,
         intake: Intake::start(&db),
-        uploads: Ledger::start(&db, &clock),
+        uploads: BatchedWrites::start(&db, &clock),
         clock,
         db,
         staging,

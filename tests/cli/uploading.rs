@@ -160,8 +160,8 @@ async fn a_file_that_fails_after_it_was_taken_in_is_told_when_waited_for() {
             Some(text(list["items"].get(0)?.get("id")?).to_owned())
         })
         .await;
-        let key = StagingKey::unsegmented(id.parse().expect("an id"));
-        staging.delete(key).await.expect("the bytes are gone");
+        let key = StagingKey::whole(id.parse().expect("an id"));
+        staging.delete(&[key]).await.expect("the bytes are gone");
         Process::spawn(&["worker"], &app.installation.environment())
     };
     let (ran, _worker) = tokio::join!(waiting, spoiling);

@@ -79,7 +79,7 @@ async fn file_whose_staging_vanished_fails_for_good_even_when_the_worker_is_kill
     let file = file.one(landfall.db.read()).await.unwrap().unwrap();
     let pieces = landfall_core::files::staged_pieces(landfall.db.read(), &file);
     for piece in pieces.await.unwrap() {
-        landfall.staging.delete(piece.key).await.unwrap();
+        landfall.staging.delete(&[piece.key]).await.unwrap();
     }
     let mut doomed = cluster.worker(Some("finalize.failed=kill"));
     doomed.dies_within(AFTER_A_KILL).await;

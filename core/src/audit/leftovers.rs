@@ -220,7 +220,7 @@ async fn staging_of_the_ended(
 ) -> Result<(), AuditError> {
     let repair = match audit.options.repair {
         false => Repair::NotAsked,
-        true => match audit.landfall.staging.delete(staged.key).await {
+        true => match audit.landfall.staging.delete(&[staged.key]).await {
             Ok(()) => Repair::Done("the staged bytes were removed"),
             Err(error) => Repair::Left(chain(&error)),
         },

@@ -1,6 +1,6 @@
 //! Where a file's bytes wait, as `files.staging_key` says it: items in their order, separated by commas.
 //!
-//! An item is one segment, `key:size`, or all segments that an upload lists, `upload.*:size`: an upload may have
+//! An item is one segment, `key:size`, with a `+` where a late writer may be adding to it; or all segments that an upload lists, `upload.*:size`: an upload may have
 //! thousands, and its own rows name them until the file is done with staging.
 
 use super::segments;
@@ -43,7 +43,10 @@ impl StagedItem {
 
     fn parse(text: &str) -> Option<Self> {
         let (name, size) = text.split_once(':')?;
-        let size = size.parse().ok()?;
+        let (size, may_grow) = match size.strip_suffix('+') {
+            Some(size) => (size.parse().ok()?, true),
+            None => (size.parse().ok()?, false),
+        };
         Some(match name.strip_suffix(".*") {
             Some(id) => Self::Upload {
                 id: id.parse().ok()?,
@@ -51,7 +54,10 @@ impl StagedItem {
             },
             None => {
                 let key = name.parse::<StagingKey>().ok()?;
-                Self::Piece(Piece { key, size })
+                Self::Piece(Piece {
+                    may_grow,
+                    ..Piece::new(key, size)
+                })
             }
         })
     }
@@ -69,7 +75,10 @@ pub fn staging_column(items: impl IntoIterator<Item = StagedItem>) -> String {
     let items: Vec<String> = items
         .into_iter()
         .map(|item| match item {
-            StagedItem::Piece(Piece { key, size }) => format!("{key}:{size}"),
+            StagedItem::Piece(piece) => {
+                let grows = if piece.may_grow { "+" } else { "" };
+                format!("{}:{}{grows}", piece.key, piece.size)
+            }
             StagedItem::Upload { id, size } => format!("{id}.*:{size}"),
         })
         .collect();
@@ -129,14 +138,10 @@ mod tests {
         let id = UploadId::generate();
         let writer = SegmentWriter::Attempt(UploadId::generate().0);
         let items = [
+            Piece::new(StagingKey::unsegmented(id.0), 0).into(),
             Piece {
-                key: StagingKey::unsegmented(id.0),
-                size: 0,
-            }
-            .into(),
-            Piece {
-                key: StagingKey::segment(id.0, 7, writer),
-                size: u64::MAX,
+                may_grow: true,
+                ..Piece::new(StagingKey::segment(id.0, 7, writer), u64::MAX)
             }
             .into(),
             StagedItem::Upload { id, size: 12 },

@@ -66,9 +66,8 @@ pub async fn purge(landfall: &Landfall, id: FileId) -> Result<Purged, PurgeError
     {
         return Ok(Purged::Nothing);
     }
-    for piece in staged {
-        landfall.staging.delete(piece.key).await?;
-    }
+    let keys: Vec<_> = staged.iter().map(|piece| piece.key).collect();
+    landfall.staging.delete(&keys).await?;
     if let Some(key) = &storage_key {
         landfall.storage.delete(&key.parse::<StorageKey>()?).await?;
     }

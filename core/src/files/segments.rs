@@ -70,15 +70,11 @@ pub(super) fn key_of_part(id: UploadId, start: u64, attempt: Option<uuid::Uuid>)
 pub(crate) fn last(upload: &upload::Model) -> Option<Piece> {
     let size = |start: i64| (upload.bytes_received - start).unsigned_abs();
     match (upload.segment_start, upload.segment_fence) {
-        (Some(start), Some(fence)) => Some(Piece {
-            key: fenced(upload.id, start, fence),
-            size: size(start),
-        }),
+        (Some(start), Some(fence)) => {
+            Some(Piece::new(fenced(upload.id, start, fence), size(start)))
+        }
         _ if upload.bytes_received == 0 && upload.status != upload::UploadStatus::Complete => None,
-        _ => Some(Piece {
-            key: StagingKey::unsegmented(upload.id.0),
-            size: size(0),
-        }),
+        _ => Some(Piece::new(StagingKey::unsegmented(upload.id.0), size(0))),
     }
 }
 
@@ -97,10 +93,7 @@ async fn finished(
     let mut finished: HashMap<UploadId, Vec<Piece>> = HashMap::new();
     for row in rows {
         let size = row.length_bytes.unsigned_abs();
-        let piece = Piece {
-            key: key(&row),
-            size,
-        };
+        let piece = Piece::new(key(&row), size);
         finished.entry(row.upload_id).or_default().push(piece);
     }
     Ok(finished)
@@ -120,9 +113,12 @@ async fn of_parts(db: &impl ConnectionTrait, upload: &upload::Model) -> Result<V
         let start = start_of_part(upload, row.part_number);
         let key = key_of_part(upload.id, start, row.attempt);
         match pieces.last_mut() {
-            // Side by side under one key.
-            Some(last) if last.key == key => last.size += size,
-            _ => pieces.push(Piece { key, size }),
+            // Parts of an earlier version lie in one file or chain, each at its place.
+            Some(last) if last.key == key && last.range().end == start => last.size += size,
+            _ => pieces.push(Piece {
+                offset: if row.attempt.is_some() { 0 } else { start },
+                ..Piece::new(key, size)
+            }),
         }
     }
     Ok(pieces)

@@ -283,10 +283,13 @@ impl Run<'_> {
     /// The row no longer speaks of these bytes; if removing them fails, the sweep finds them.
     async fn clear_staging(&self) {
         let pieces = files::staged_pieces(self.landfall.db.read(), self.file()).await;
-        for piece in pieces.unwrap_or_default() {
-            if let Err(error) = self.landfall.staging.delete(piece.key).await {
-                tracing::warn!(file.id = %self.file().id, error = &error as &dyn Error, "staging is left to the sweep");
-            }
+        let keys: Vec<_> = pieces
+            .unwrap_or_default()
+            .iter()
+            .map(|piece| piece.key)
+            .collect();
+        if let Err(error) = self.landfall.staging.delete(&keys).await {
+            tracing::warn!(file.id = %self.file().id, error = &error as &dyn Error, "staging is left to the sweep");
         }
     }
 

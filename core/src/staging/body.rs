@@ -1,4 +1,4 @@
-//! A body as it comes in: taken in batches of bounded size, cut at its limit.
+//! A body as it comes in: taken in pieces or batches of bounded size, cut at its limit.
 
 use super::{Hashes, StagingError, hashes::Hasher};
 use bytes::Bytes;
@@ -33,6 +33,8 @@ pub(crate) struct Intake<'a> {
     room: u64,
     /// What of the last piece did not fit its batch.
     rest: Option<Bytes>,
+    /// It reached its limit with the last piece.
+    is_over: bool,
 }
 
 impl<'a> Intake<'a> {
@@ -42,6 +44,36 @@ impl<'a> Intake<'a> {
             limit,
             room: limit,
             rest: None,
+            is_over: false,
+        }
+    }
+
+    /// The next piece, of at most `size` bytes and never empty, or the body's end. May be cancelled without loss.
+    pub(crate) async fn piece(&mut self, size: usize) -> Result<Bytes, End> {
+        loop {
+            if self.is_over {
+                let limit = self.limit;
+                return Err(End::Stopped(StagingError::TooLarge { limit }));
+            }
+            let next = match self.rest.take() {
+                Some(rest) => Some(Ok(rest)),
+                None => self.body.next().await,
+            };
+            let mut piece = match next {
+                None => return Err(End::Whole),
+                Some(Err(error)) => return Err(End::Stopped(StagingError::Body(error))),
+                Some(Ok(piece)) => piece,
+            };
+            if piece.len() > size {
+                self.rest = Some(piece.split_off(size));
+            }
+            let allowed = usize::try_from(self.room).unwrap_or(usize::MAX);
+            self.is_over = piece.len() > allowed;
+            piece.truncate(allowed);
+            self.room -= piece.len() as u64;
+            if !piece.is_empty() {
+                return Ok(piece);
+            }
         }
     }
 
@@ -49,37 +81,15 @@ impl<'a> Intake<'a> {
     pub(crate) async fn batch(&mut self, size: usize) -> Batch {
         let mut batch = Batch::default();
         while batch.size < size {
-            let next = match self.rest.take() {
-                Some(rest) => Some(Ok(rest)),
-                None => self.body.next().await,
-            };
-            let mut piece = match next {
-                None => {
-                    batch.end = Some(End::Whole);
+            match self.piece(size - batch.size).await {
+                Ok(piece) => {
+                    batch.size += piece.len();
+                    batch.pieces.push(piece);
+                }
+                Err(end) => {
+                    batch.end = Some(end);
                     break;
                 }
-                Some(Err(error)) => {
-                    batch.end = Some(End::Stopped(StagingError::Body(error)));
-                    break;
-                }
-                Some(Ok(piece)) => piece,
-            };
-            let fits = size - batch.size;
-            if piece.len() > fits {
-                self.rest = Some(piece.split_off(fits));
-            }
-            let allowed = usize::try_from(self.room).unwrap_or(usize::MAX);
-            let surplus = piece.len() > allowed;
-            piece.truncate(allowed);
-            self.room -= piece.len() as u64;
-            batch.size += piece.len();
-            if !piece.is_empty() {
-                batch.pieces.push(piece);
-            }
-            if surplus {
-                let limit = self.limit;
-                batch.end = Some(End::Stopped(StagingError::TooLarge { limit }));
-                break;
             }
         }
         batch

@@ -22,9 +22,9 @@ pub enum StagingError {
         /// At least, when there were more.
         found: u64,
     },
-    /// The bytes before the offset are not all there.
-    #[error("only {length} bytes are staged before the offset {offset}")]
-    WrongOffset { offset: u64, length: u64 },
+    /// The bytes under a key are not as many as the database says.
+    #[error("{expected} bytes should be staged, and {found} are")]
+    WrongLength { expected: u64, found: u64 },
     /// The body broke off: the client went away, or sent what HTTP does not allow.
     #[error("the body broke off")]
     Body(#[source] Box<dyn Error + Send + Sync>),
@@ -56,7 +56,7 @@ impl StagingError {
             Self::Storage(error) => error.is_transient(),
             Self::TooLarge { .. }
             | Self::WrongSize { .. }
-            | Self::WrongOffset { .. }
+            | Self::WrongLength { .. }
             | Self::Gone
             | Self::Exists => false,
         }

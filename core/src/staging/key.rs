@@ -36,7 +36,13 @@ impl StagingKey {
     /// The only segment of a new owner; later than every key this process generated before.
     #[must_use]
     pub fn generate() -> Self {
-        Self::segment(Uuid::now_v7(), 0, SegmentWriter::Fence(0))
+        Self::whole(Uuid::now_v7())
+    }
+
+    /// The only segment of a file that came in one request.
+    #[must_use]
+    pub fn whole(owner: Uuid) -> Self {
+        Self::segment(owner, 0, SegmentWriter::Fence(0))
     }
 
     /// The segment of an upload that begins at `start`, in bytes.

@@ -2,11 +2,14 @@
 //!
 //! Guarantees, on both:
 //! - What a call reports as staged is durable when it returns, and found by every other process.
+//! - A segment is written by one writer, in order, and is never overwritten, cut or written by another one. So the
+//!   bytes that a row lists do not change any more, whatever a writer does that slept through its lease.
 //! - Memory does not grow with the body; a body that fails leaves what the call says and nothing else.
 //! - Deleting is idempotent, and so is reading: staging is never changed by [`crate::storage::transfer`].
 //!
-//! Refuses to be a fence: who may append to a key, or which of two requests for one part counts, is decided by the
-//! database. A call whose future is dropped stops soon after; what it was writing then is not reported to anybody.
+//! Refuses to decide what counts: the database lists the segments that do, with their lengths. A segment may hold more
+//! than is listed of it, which nobody reads. A call whose future is dropped stops soon after; what it was writing then
+//! is not reported to anybody.
 
 mod body;
 mod capacity;
@@ -29,12 +32,15 @@ pub use capacity::Shortage;
 use chrono::{DateTime, Utc};
 pub use error::StagingError;
 use fs::FsStaging;
-use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+use futures::{
+    Stream, StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use hashes::Hasher;
 pub use hashes::{Algorithm, Hashes};
 pub use key::{NotAStagingKey, SegmentWriter, StagingKey};
 pub use probe::{Probe, ProbeError};
-use s3::S3Staging;
+use s3::{Objects, S3Staging};
 use std::{error::Error, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -78,36 +84,50 @@ pub struct Staged {
 /// What an append came to.
 #[derive(Debug)]
 pub struct Appended {
-    /// How much is staged under the key now, in bytes, all of it durable.
+    /// How long the segment is now, in bytes, all of them durable. At 0 there is no segment.
     pub length: u64,
     /// Of the bytes this call added, those asked for.
     pub hashes: Hashes,
-    /// Of all the bytes up to `length`, if it was gone on with and can be told.
+    /// Of all the bytes of the upload so far, if it was continued and is still known.
     pub running: Option<RunningHash>,
     /// Why the body ended early, if it did; the length counts what came before.
     pub stopped: Option<StagingError>,
 }
 
-/// A part, staged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PartStaged {
-    /// Of the part, those asked for.
-    pub hashes: Hashes,
-}
-
-/// Staged bytes of one segment.
+/// Staged bytes of one segment, as the database lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub key: StagingKey,
-    /// By the database, in bytes.
+    /// Where they begin within the segment, in bytes: 0 but for parts that a version without segments took in.
+    pub offset: u64,
+    /// In bytes. The segment may hold more, which does not count.
     pub size: u64,
+    /// A writer that has lost its lease may still be adding to the segment, beyond `size`.
+    pub may_grow: bool,
+}
+
+impl Piece {
+    /// The first bytes of a segment to which nobody adds any more.
+    #[must_use]
+    pub fn new(key: StagingKey, size: u64) -> Self {
+        Self {
+            key,
+            offset: 0,
+            size,
+            may_grow: false,
+        }
+    }
+
+    pub(crate) fn range(&self) -> Range<u64> {
+        self.offset..self.offset + self.size
+    }
 }
 
 /// One staged key of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedStaging {
     pub key: StagingKey,
-    /// What it takes up, in bytes: holes of missing parts do not count.
+    /// What it takes up, in bytes.
     pub allocated: u64,
     /// When bytes were last written to it.
     pub modified: DateTime<Utc>,
@@ -193,9 +213,9 @@ impl Staging {
         Ok(Self { place })
     }
 
-    /// Stages a whole body under a key nobody has. When it fails, or is dropped, nothing stays behind.
+    /// Stages a whole body under a key of its own. When it fails, or is dropped, nothing stays behind.
     ///
-    /// A key that somebody has is refused in a folder; a bucket is not asked, as a key is a UUID.
+    /// A key that exists is refused in a folder; a bucket is not asked, as every writer has keys of its own.
     ///
     /// # Errors
     /// [`StagingError::TooLarge`], [`StagingError::Full`], [`StagingError::Body`], [`StagingError::Exists`], and what
@@ -213,15 +233,38 @@ impl Staging {
         on!(self, place => place.write(key, boxed(body), &options))
     }
 
-    /// Stages a whole body under a key, unless something is there already: false then, and also where a folder's file
-    /// system has no links or staging is in a bucket. Nobody ever sees less than the whole body under the key.
+    /// [`Self::write`] for a body that must have exactly `size` bytes.
     ///
     /// # Errors
-    /// [`StagingError::Full`], and what the folder answers; nothing stays behind then.
-    pub async fn place(&self, key: StagingKey, pieces: Vec<Bytes>) -> Result<bool, StagingError> {
-        match &self.place {
-            Place::Fs(place) => place.place(key, pieces).await,
-            Place::S3(_) => Ok(false),
+    /// [`StagingError::WrongSize`], and those of [`Self::write`] but `TooLarge`.
+    pub async fn write_exactly<S, E>(
+        &self,
+        key: StagingKey,
+        size: u64,
+        body: S,
+        options: Options<'_>,
+    ) -> Result<Staged, StagingError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let options = Options {
+            limit: size,
+            ..options
+        };
+        let expected = size;
+        match self.write(key, body, options).await {
+            Ok(staged) if staged.size == size => Ok(staged),
+            Ok(staged) => {
+                self.delete(&[key]).await?;
+                let found = staged.size;
+                Err(StagingError::WrongSize { expected, found })
+            }
+            Err(StagingError::TooLarge { .. }) => {
+                let found = size + 1;
+                Err(StagingError::WrongSize { expected, found })
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -233,28 +276,20 @@ impl Staging {
         on!(self, place => place.admit(&Options::default()))
     }
 
-    /// Prepares a key for [`Self::put_part`]: it is there, durably, and empty.
-    ///
-    /// # Errors
-    /// [`StagingError::Exists`], [`StagingError::Full`], and what the folder or bucket answers.
-    pub async fn create(&self, key: StagingKey) -> Result<(), StagingError> {
-        on!(self, place => place.create(key))
-    }
-
-    /// Appends a body at `offset`, which the caller has from the database; at 0 nothing need be there yet. What lies
-    /// beyond it, because a crash came before its row, is cut off first. All that came before an error is kept and
-    /// durable.
+    /// Appends a body to a segment of `length` bytes, which the caller alone writes; at 0 the segment is begun, and must
+    /// not exist. All that came before an error is kept and durable, and a body without a byte begins nothing.
     ///
     /// To keep also what came before the client went away, the call must go on then: run it in a task of its own, and
     /// to pre-empt it, end its body with an error instead of dropping it.
     ///
     /// # Errors
-    /// [`StagingError::Gone`], [`StagingError::WrongOffset`] when the bytes before the offset are not there, and
-    /// what the folder or bucket answers before anything was written. Later errors are in [`Appended::stopped`].
+    /// [`StagingError::Gone`], [`StagingError::Exists`] and [`StagingError::WrongLength`] when the segment is not as
+    /// the caller left it, and what the folder or bucket answers before anything was written. Later errors are in
+    /// [`Appended::stopped`].
     pub async fn append<S, E>(
         &self,
         key: StagingKey,
-        offset: u64,
+        length: u64,
         body: S,
         options: Options<'_>,
     ) -> Result<Appended, StagingError>
@@ -262,31 +297,7 @@ impl Staging {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        on!(self, place => place.append(key, offset, boxed(body), &options))
-    }
-
-    /// Writes a part of exactly `size` bytes at `offset`; parts may come in any order and at once. A part that fails
-    /// leaves a hole, or some of its bytes, which the same part overwrites when it comes again.
-    ///
-    /// Parts of one key must not overlap, and a part that counts already must not be written again: hash what comes
-    /// with [`Self::digest`] and compare. `options.limit` has no effect.
-    ///
-    /// # Errors
-    /// [`StagingError::WrongSize`], [`StagingError::Gone`], [`StagingError::Full`], [`StagingError::Body`], and what
-    /// the folder or bucket answers.
-    pub async fn put_part<S, E>(
-        &self,
-        key: StagingKey,
-        offset: u64,
-        size: u64,
-        body: S,
-        options: Options<'_>,
-    ) -> Result<PartStaged, StagingError>
-    where
-        S: Stream<Item = Result<Bytes, E>> + Send,
-        E: Into<Box<dyn Error + Send + Sync>>,
-    {
-        on!(self, place => place.put_part(key, offset, size, boxed(body), &options))
+        on!(self, place => place.append(key, length, boxed(body), &options))
     }
 
     /// Hashes a body and keeps nothing of it; answers its size too.
@@ -303,7 +314,7 @@ impl Staging {
         Ok(Staged { size, hashes })
     }
 
-    /// How far the bytes under a key reach, in bytes; none when there is no such key.
+    /// How many bytes there are under a key, counted or not; none when there is no such key.
     ///
     /// # Errors
     /// What the folder or bucket answers.
@@ -311,7 +322,7 @@ impl Staging {
         on!(self, place => place.len(key))
     }
 
-    /// The bytes of a range that is wholly staged; where a part is missing, zeros come or an error.
+    /// The bytes of a range that is wholly staged.
     ///
     /// # Errors
     /// [`StagingError::Gone`]; the stream ends with an error when it comes to the end before the range does.
@@ -323,35 +334,66 @@ impl Staging {
         on!(self, place => place.read(key, range))
     }
 
-    /// The first `size` bytes under a key, which has as many: few enough to be held in memory.
+    /// The bytes of pieces, one after the other. Whether the first is there is found out before the stream begins.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub(crate) async fn head(&self, key: StagingKey, size: u64) -> Result<Bytes, StagingError> {
+    pub async fn read_pieces(&self, pieces: &[Piece]) -> Result<StagingStream, StagingError> {
         match &self.place {
-            Place::Fs(place) => place.head(key, size).await,
+            Place::Fs(place) => {
+                let (place, mut pieces) = (Arc::clone(place), Vec::from(pieces).into_iter());
+                let first = match pieces.next() {
+                    Some(first) => place.read(first.key, first.range()).await?,
+                    None => return Ok(stream::empty().boxed()),
+                };
+                let following = stream::iter(pieces)
+                    .then(move |piece| {
+                        let place = Arc::clone(&place);
+                        async move { place.read(piece.key, piece.range()).await }
+                    })
+                    .try_flatten();
+                Ok(first.chain(following).boxed())
+            }
+            Place::S3(place) => Box::pin(Objects::new(&place.store, pieces).bytes()).await,
+        }
+    }
+
+    /// The first `size` bytes of a piece, which has as many: few enough to be held in memory.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) async fn head(&self, piece: &Piece, size: u64) -> Result<Bytes, StagingError> {
+        let range = piece.offset..piece.offset + size;
+        match &self.place {
+            Place::Fs(place) => place.head(piece.key, range).await,
             Place::S3(place) => {
-                let pieces: Vec<Bytes> = place.read(key, 0..size).await?.try_collect().await?;
+                let pieces: Vec<Bytes> = place.read(piece.key, range).await?.try_collect().await?;
                 Ok(pieces.concat().into())
             }
         }
     }
 
-    /// Deletes what is staged under a key; one that is not there counts as deleted.
+    /// Deletes what is staged under these keys; a key that is not there counts as deleted.
     ///
     /// # Errors
-    /// What the folder or bucket answers.
-    pub async fn delete(&self, key: StagingKey) -> Result<(), StagingError> {
-        on!(self, place => place.delete(key))
+    /// What the folder or bucket answers; what was deleted before stays so.
+    pub async fn delete(&self, keys: &[StagingKey]) -> Result<(), StagingError> {
+        on!(self, place => place.delete(keys))
     }
 
-    /// All that is staged, in pages, in no particular order.
+    /// All that is staged, in pages, in no particular order; each key is one segment.
     #[must_use]
     pub fn list(&self) -> StagingPages {
         match &self.place {
             Place::Fs(place) => place.list(),
             Place::S3(place) => place.list(),
         }
+    }
+
+    /// Whether staging is in a bucket.
+    #[must_use]
+    pub fn is_in_a_bucket(&self) -> bool {
+        matches!(self.place, Place::S3(_))
     }
 
     /// The file the bytes are in; none in a bucket.

@@ -183,7 +183,7 @@ async fn delete_again_unused(
     let mut removed = 0;
     for staged in still_ended.iter().chain(&still_unlisted) {
         crate::failpoint!("sweep.delete");
-        app.staging.delete(staged.key).await?;
+        app.staging.delete(&[staged.key]).await?;
         removed += 1;
     }
     let names = still_unlisted.iter().map(|staged| staged.key.to_string());

@@ -1,16 +1,20 @@
 //! Bytes at an offset: tus and the IETF draft.
 //!
-//! A task of its own takes the upload, writes and counts, so that what came before a client went away is kept
+//! A task of its own acquires the write lease, writes and counts, so that what came before a client went away is kept
 //! although its request is dropped. The body is taken in stretches; each is synced and then counted.
+//!
+//! A writer appends to a segment of its own. The next one of the same process continues it, when none of another came in
+//! between; every other one begins a new segment, and so leaves alone what a late writer may still be doing.
 
 use super::{
     Bytestream, UploadError,
-    at_once::{self, AtOnce},
-    close::{Reason, close},
+    acquire::{Acquired, acquire},
+    body_stream::{BodyStream, Ended, Pace},
     guard,
-    hold::{Hold, Taken, Then, take},
     lease::renewing,
-    source::{Ended, Pace, Source},
+    single_append::{self, SingleAppend},
+    write_lease::{LeaseAction, WriteLease},
+    writers::AtWork,
 };
 use crate::{
     context::Landfall,
@@ -23,7 +27,7 @@ use entity::{
     upload::{Model, UploadStatus},
 };
 use futures::StreamExt;
-use std::time::Duration;
+use std::{io, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -93,21 +97,23 @@ pub async fn append(
             last: request.last,
         };
         let body = Box::pin(guard::guarded(&landfall, &scope, id, bytes, body)).await?;
-        let at_once = at_once::append(&landfall, &scope, id, &request, body);
-        let body = match Box::pin(at_once).await? {
-            AtOnce::Done(upload) => return Ok(*upload),
-            AtOnce::Not(body) => body,
+        let at_work = landfall.uploads.writers().begin(id);
+        let single = single_append::append(&landfall, &scope, id, &request, body, &at_work);
+        let body = match Box::pin(single).await? {
+            SingleAppend::Done(upload) => return Ok(*upload),
+            SingleAppend::Not(body) => body,
         };
-        match Box::pin(take(&landfall, &scope, id, &request, &stop)).await? {
-            Taken::Done(upload) => at_its_end(*upload, &request, body).await,
-            Taken::Held(hold) => {
-                let paced = request.checksum.is_none().then(|| pace(&hold));
+        match Box::pin(acquire(&landfall, &scope, id, &request, &stop)).await? {
+            Acquired::Complete(upload) => at_its_end(*upload, &request, body).await,
+            Acquired::Held(lease) => {
+                let paced = request.checksum.is_none().then(|| pace(&landfall));
                 let patience = landfall.config.server.idle_timeout;
-                let source = Source::new(body, stop, paced, patience);
+                let body = BodyStream::new(body, stop, paced, patience, at_work.requests());
                 Writer {
-                    hold: *hold,
-                    source,
+                    lease: *lease,
+                    body,
                     request,
+                    at_work,
                 }
                 .run()
                 .await
@@ -145,17 +151,18 @@ async fn at_its_end(
     }
 }
 
-fn pace(hold: &Hold) -> Pace {
-    match hold.landfall.staging.local_path(hold.key()) {
-        Some(_) => ON_DISK,
-        None => IN_BUCKET,
+fn pace(landfall: &Landfall) -> Pace {
+    match landfall.staging.is_in_a_bucket() {
+        true => IN_BUCKET,
+        false => ON_DISK,
     }
 }
 
 struct Writer {
-    hold: Hold,
-    source: Source,
+    lease: WriteLease,
+    body: BodyStream,
     request: Append,
+    at_work: AtWork,
 }
 
 // A slow client holds the future of a writer for as long as it sends: what is done between stretches is boxed, so that
@@ -167,7 +174,7 @@ impl Writer {
                 Ok(appended) => appended,
                 Err(error) => return Box::pin(self.not_staged(error)).await,
             };
-            let ended = self.source.ended();
+            let ended = self.body.ended();
             if let Some(more) = Box::pin(self.count(appended, ended)).await? {
                 let ended = match more {
                     Ended::Paused => Box::pin(self.wait()).await?,
@@ -178,7 +185,8 @@ impl Writer {
                     ended => return Box::pin(self.end(ended)).await,
                 }
             }
-            return Ok(self.hold.upload);
+            self.lease.leave_segment();
+            return Ok(self.lease.upload);
         }
     }
 
@@ -190,16 +198,17 @@ impl Writer {
             .map(|sum| sum.algorithm)
             .collect();
         let options = Options {
-            limit: self.hold.room(),
+            limit: self.lease.room(),
             expected: self.request.content_length.take(),
             hashes: &hashes,
-            running: self.hold.running.as_ref(),
+            running: self.lease.running.as_ref(),
         };
-        let (key, offset) = (self.hold.key(), self.hold.offset());
-        let staging = self.hold.landfall.staging.clone();
-        let stop = self.source.stop().clone();
-        let work = Box::pin(staging.append(key, offset, self.source.stretch(), options));
-        let renew = || Box::pin(self.hold.set_lease(Then::GoOn));
+        let segment = self.lease.segment();
+        let staging = self.lease.landfall.staging.clone();
+        let stop = self.body.stop().clone();
+        let stretch = self.body.stretch();
+        let work = Box::pin(staging.append(segment.key, segment.length, stretch, options));
+        let renew = || Box::pin(self.lease.set_lease(LeaseAction::Keep));
         renewing(&stop, renew, work).await
     }
 
@@ -209,48 +218,60 @@ impl Writer {
         appended: Appended,
         ended: Ended,
     ) -> Result<Option<Ended>, UploadError> {
+        let whole = matches!(ended, Ended::Whole) && appended.stopped.is_none();
         if let Some(checksum) = &self.request.checksum {
-            let whole = matches!(ended, Ended::Whole) && appended.stopped.is_none();
             let found = appended.hashes.get(checksum.algorithm);
             if whole && found != Some(checksum.digest.as_slice()) {
-                self.let_go().await;
+                self.give_up().await;
                 return Err(UploadError::ChecksumMismatch);
             }
             if !whole {
-                self.let_go().await;
+                self.give_up().await;
                 return Err(appended
                     .stopped
                     .map_or_else(|| fault(ended), UploadError::from));
             }
         }
-        let then = match (&appended.stopped, &ended) {
-            (None, Ended::Due) => Then::GoOn,
-            (None, Ended::Paused) => Then::Yield,
-            _ => Then::Release,
+        let action = match (&appended.stopped, &ended) {
+            (None, Ended::Due) => LeaseAction::Keep,
+            (None, Ended::Paused) => LeaseAction::Yield,
+            _ => LeaseAction::Release,
         };
-        let last = self.request.last && appended.stopped.is_none() && matches!(ended, Ended::Whole);
+        let last = self.request.last && whole;
         failpoint!("uploads.synced");
-        self.hold.running = appended.running;
-        self.hold.advance(appended.length, last, then).await?;
+        self.lease.running = appended.running;
+        let counted = self.lease.advance(appended.length, last, action).await;
+        if let Err(error) = counted {
+            // After an error of the database it may be counted all the same.
+            if !matches!(error, UploadError::Database(_)) {
+                self.lease.discard().await;
+            }
+            return Err(error);
+        }
         failpoint!("uploads.counted");
+        self.at_work.counted();
         if let Some(error) = appended.stopped {
+            // What the client did wrong leaves the segment as it is counted; of the disk or bucket that is not known.
+            if matches!(error, StagingError::Body(_) | StagingError::TooLarge { .. }) {
+                self.lease.leave_segment();
+            }
             return Err(error.into());
         }
         Ok(match ended {
             Ended::Whole => None,
             // That was all; whatever else the client may send is surplus.
-            _ if self.hold.upload.status == UploadStatus::Complete => None,
+            _ if self.lease.upload.status == UploadStatus::Complete => None,
             other => Some(other),
         })
     }
 
-    /// Waits for a client that pauses, until it goes on or somebody else comes.
+    /// Waits for a client that pauses, until it continues or another writer comes.
     async fn wait(&mut self) -> Result<Ended, UploadError> {
-        let until = Instant::now() + self.source.patience();
+        let until = Instant::now() + self.body.patience();
         loop {
-            match self.source.resumed(LOOK_EVERY).await {
+            match self.body.resumed(LOOK_EVERY).await {
                 Ended::Due => {
-                    return if self.hold.set_lease(Then::GoOn).await? {
+                    return if self.lease.set_lease(LeaseAction::Keep).await? {
                         Ok(Ended::Due)
                     } else {
                         Err(UploadError::Preempted)
@@ -258,7 +279,8 @@ impl Writer {
                 }
                 Ended::Paused if Instant::now() >= until => return Ok(Ended::Stalled),
                 Ended::Paused => {
-                    if !self.hold.is_mine(self.hold.landfall.db.read()).await? {
+                    let db = self.lease.landfall.db.read();
+                    if !self.lease.is_held(db).await? {
                         return Err(UploadError::Preempted);
                     }
                 }
@@ -271,37 +293,53 @@ impl Writer {
     async fn end(mut self, ended: Ended) -> Result<Model, UploadError> {
         match ended {
             Ended::Whole => {
-                let offset = self.hold.offset();
-                self.hold
-                    .advance(offset, self.request.last, Then::Release)
+                let length = self.lease.segment().length;
+                self.lease
+                    .advance(length, self.request.last, LeaseAction::Release)
                     .await?;
-                Ok(self.hold.upload)
+                self.lease.leave_segment();
+                Ok(self.lease.upload)
             }
             other => {
-                self.let_go().await;
+                if self.release().await {
+                    self.lease.leave_segment();
+                }
                 Err(fault(other))
             }
         }
     }
 
-    /// Nothing could be written. An upload whose counted bytes are not there any more is given up, so that its client
-    /// learns to begin again.
+    /// Nothing could be written. Bytes that are not there are a fault of the surroundings, an unmounted volume say: the
+    /// rows stay as they are, and the next writer begins a segment of its own.
     async fn not_staged(&self, error: StagingError) -> Result<Model, UploadError> {
-        if matches!(error, StagingError::Gone | StagingError::WrongOffset { .. }) {
-            let (landfall, id) = (&self.hold.landfall, self.hold.upload.id);
-            tracing::error!(upload.id = %id, %error, "staging has lost bytes of an upload, which is given up");
-            close(landfall, id, Reason::StagingGone).await?;
-            return Err(UploadError::Closed(UploadStatus::Failed));
-        }
-        self.let_go().await;
+        let id = self.lease.upload.id;
+        let error = match error {
+            error @ (StagingError::Gone
+            | StagingError::Exists
+            | StagingError::WrongLength { .. }) => {
+                tracing::error!(upload.id = %id, %error, "staging is not as the last writer left it");
+                StagingError::io("take bytes where others were staged")(io::Error::other(error))
+            }
+            error => error,
+        };
+        self.release().await;
         Err(error.into())
     }
 
-    /// A lease that is not given back ends by itself.
-    async fn let_go(&self) {
-        if let Err(error) = self.hold.set_lease(Then::Release).await {
-            tracing::debug!(upload.id = %self.hold.upload.id, %error, "a lease was left to end by itself");
-        }
+    /// What was written does not count.
+    async fn give_up(&self) {
+        self.lease.discard().await;
+        self.release().await;
+    }
+
+    /// False when it was lost. A lease that is not released ends by itself.
+    async fn release(&self) -> bool {
+        let released = self.lease.set_lease(LeaseAction::Release).await;
+        released.unwrap_or_else(|error| {
+            let id = self.lease.upload.id;
+            tracing::debug!(upload.id = %id, %error, "a lease was left to end by itself");
+            false
+        })
     }
 }
 

@@ -1,16 +1,19 @@
 //! Joining partial uploads into one: tus concatenation, finished or not.
 //!
-//! No byte is moved here: the file's pieces are the partial uploads' staging, and finalize reads them one after the
+//! No byte is moved here: the file's pieces are the partial uploads' segments, and finalize reads them one after the
 //! other. A final upload's id is made from those of its parts, so that a repeated request finds the first one's.
 
 use super::{
     NewUpload, UploadError,
+    complete::{self, Staged, Whole, all_segments, only_segment, stage_file},
     create::{file_row, insert_files, join_batch, require_allowed},
-    finish::{self, Staged, Whole, stage_file},
-    hold::{open, signed},
     query::is_open,
+    write_lease::{open, signed},
 };
-use crate::{context::Landfall, files::Scope, staging::StagingKey, storage::transfer::Piece};
+use crate::{
+    context::Landfall,
+    files::{Scope, StagedItem},
+};
 use entity::{
     FileId, Timestamp, UploadId,
     upload::{Column, Entity, Model, UploadKind, UploadStatus},
@@ -71,7 +74,7 @@ pub async fn concatenate(
         })
         .await?;
     if let Some(staged) = staged {
-        finish::push(landfall, staged).await;
+        complete::push(landfall, staged).await;
     }
     let made = Entity::find_by_id(id).one(landfall.db.read()).await?;
     made.ok_or(UploadError::NotFound)
@@ -307,29 +310,26 @@ async fn complete_if_whole(
         return Ok(None);
     };
     let order = order_of(&upload)?;
-    let sizes: HashMap<UploadId, u64> = load(transaction, &order)
+    let complete: HashMap<UploadId, Model> = load(transaction, &order)
         .await?
         .into_iter()
         .filter(|partial| partial.status == UploadStatus::Complete)
-        .map(|partial| (partial.id, partial.bytes_received.unsigned_abs()))
+        .map(|partial| (partial.id, partial))
         .collect();
-    if sizes.len() < order.len() {
+    if complete.len() < order.len() {
         return Ok(None);
     }
-    let mut pieces: Vec<Piece> = order
+    let mut items: Vec<StagedItem> = order
         .iter()
-        .filter_map(|id| {
-            let size = *sizes.get(id)?;
-            let key = StagingKey::unsegmented(id.0);
-            Some(Piece { key, size })
-        })
+        .filter_map(|id| complete.get(id))
+        .map(|partial| only_segment(partial).map_or_else(|| all_segments(partial), Into::into))
         .collect();
-    let total: u64 = pieces.iter().map(|piece| piece.size).sum();
-    // Empty pieces join nothing, but one piece there must be.
+    let total: u64 = items.iter().map(StagedItem::size).sum();
+    // Empty segments join nothing, but one there must be.
     if total > 0 {
-        pieces.retain(|piece| piece.size > 0);
+        items.retain(|item| item.size() > 0);
     } else {
-        pieces.truncate(1);
+        items.truncate(1);
     }
     open(id)
         .col_expr(Column::Status, Expr::value(UploadStatus::Complete))
@@ -339,7 +339,7 @@ async fn complete_if_whole(
         .await?;
     let whole = Whole {
         file: upload.file_id,
-        pieces,
+        items,
         sha256: None,
     };
     stage_file(transaction, whole, now).await

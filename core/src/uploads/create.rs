@@ -1,21 +1,30 @@
-//! Beginning an upload: staging first where it must be there, then its rows and its file's in one transaction.
+//! Beginning an upload: an empty segment first where there will be no bytes, then its rows and its file's in one
+//! transaction.
 
 use super::{
     UploadError,
-    finish::{self, Staged},
-    hold::signed,
-    plan::{MAX_CHUNK, MAX_PARTS, chunk_size},
+    complete::{self, Staged},
+    part_plan::{MAX_CHUNK, MAX_PARTS, chunk_size},
+    write_lease::signed,
 };
 use crate::{
-    batches, clock::later, content, context::Landfall, digest::Sha256Digest, files::FileName,
-    idempotency::Keep, staging::StagingKey, usage,
+    batches,
+    clock::later,
+    content,
+    context::Landfall,
+    digest::Sha256Digest,
+    files::FileName,
+    idempotency::Keep,
+    staging::{Options, SegmentWriter, StagingKey},
+    usage,
 };
 use entity::{
     BatchId, FileId, UploadId, file,
     upload::{self, Model, UploadKind, UploadStatus},
 };
+use futures::stream;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 /// How the bytes will come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +97,17 @@ pub async fn create(
         }
     }
     let id = FileId::generate();
-    let key = StagingKey::unsegmented(id.0);
-    // An append brings the staging of its upload with it; parts may come at once, and no bytes bring nothing.
-    match (shape, shape.total()) {
-        (Shape::Parts { .. }, _) | (_, Some(0)) => landfall.staging.create(key).await?,
-        _ => landfall.staging.admit().await?,
+    let key = StagingKey::segment(id.0, 0, SegmentWriter::Fence(0));
+    // Bytes bring their segments with them, and no bytes bring none.
+    let is_empty = shape.total() == Some(0);
+    match is_empty {
+        true => stage_nothing(landfall, key).await?,
+        false => landfall.staging.admit().await?,
     }
-    let upload = plan(landfall, shape, id, &new);
+    let mut upload = plan(landfall, shape, id, &new);
+    if is_empty {
+        (upload.segment_start, upload.segment_fence) = (Some(0), Some(0));
+    }
     let has_file = upload.kind != UploadKind::Partial;
     let file = has_file.then(|| file_row(&upload, &new));
     let begun = Begun { upload, file };
@@ -105,19 +118,30 @@ pub async fn create(
     match written {
         Ok((upload, staged)) => {
             if let Some(staged) = staged {
-                finish::push(landfall, staged).await;
+                complete::push(landfall, staged).await;
             }
             Ok(upload)
         }
         // The commit may have succeeded all the same; if it has not, the sweep removes what was staged.
         Err(error @ UploadError::Database(_)) => Err(error),
+        Err(error) if !is_empty => Err(error),
         Err(error) => {
-            if let Err(left) = landfall.staging.delete(key).await {
+            if let Err(left) = landfall.staging.delete(&[key]).await {
                 tracing::debug!(upload.id = %id, error = %left, "staging of a refused upload is left to the sweep");
             }
             Err(error)
         }
     }
+}
+
+/// Stages an empty segment.
+pub(super) async fn stage_nothing(landfall: &Landfall, key: StagingKey) -> Result<(), UploadError> {
+    let nothing = stream::empty::<Result<_, Infallible>>();
+    landfall
+        .staging
+        .write(key, nothing, Options::default())
+        .await?;
+    Ok(())
 }
 
 /// In bytes. Ten thousand parts of the largest size are more than `uploads.max_file_size` may say.
@@ -231,7 +255,7 @@ async fn begin_alone(
             let (upload, staged) = match size {
                 Some(0) => {
                     let now = upload.created_at;
-                    finish::received(transaction, upload, now).await?
+                    complete::received(transaction, upload, now).await?
                 }
                 _ => (upload, None),
             };

@@ -2,7 +2,7 @@
 
 use super::{
     UploadError,
-    close::{Reason, close},
+    cancel::{Reason, cancel},
 };
 use crate::context::Landfall;
 use entity::{
@@ -10,6 +10,7 @@ use entity::{
     file::{self, FileStatus},
     part,
     upload::{Column, Entity, Model, UploadKind, UploadStatus},
+    upload_segment,
 };
 use sea_orm::{
     ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -45,7 +46,7 @@ pub async fn expire_due(landfall: &Landfall) -> Result<u64, UploadError> {
                 && let Some(later) = partials_expire_at(landfall, &upload).await?
             {
                 put_off(landfall, upload.id, later).await?;
-            } else if close(landfall, upload.id, Reason::Expired).await? {
+            } else if cancel(landfall, upload.id, Reason::Expired).await? {
                 expired += 1;
             }
         }
@@ -173,7 +174,7 @@ async fn no_longer_used(landfall: &Landfall, page: &[Model]) -> Result<Vec<Uploa
         .collect())
 }
 
-/// An upload has up to ten thousand parts, so they go by one upload at a time.
+/// An upload has up to ten thousand parts, and many segments, so they go by one upload at a time.
 async fn forget(landfall: &Landfall, ids: Vec<UploadId>) -> Result<(), DbErr> {
     for id in ids {
         landfall
@@ -182,6 +183,10 @@ async fn forget(landfall: &Landfall, ids: Vec<UploadId>) -> Result<(), DbErr> {
                 Box::pin(async move {
                     part::Entity::delete_many()
                         .filter(part::Column::UploadId.eq(id))
+                        .exec(transaction)
+                        .await?;
+                    upload_segment::Entity::delete_many()
+                        .filter(upload_segment::Column::UploadId.eq(id))
                         .exec(transaction)
                         .await?;
                     Entity::delete_by_id(id).exec(transaction).await.map(drop)

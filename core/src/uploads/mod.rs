@@ -4,46 +4,48 @@
 //! sessions, tus and the IETF draft are faces in front of it. An upload, its file and its staging key have one id.
 //!
 //! **Architecture invariant.** `bytes_received` never says more than is durable in staging: bytes are synced first and
-//! counted afterwards, by one compare-and-set on the offset and the writer's fence. What a crash leaves in staging
-//! beyond the offset is cut off by the next append.
+//! counted afterwards, by one compare-and-set on the offset and the writer's fence, which also names the segment they
+//! are in. A writer opens no segment of another, so what is counted does not change any more, whoever wakes up late.
 //!
 //! | a crash after | leaves | repaired by |
 //! | --- | --- | --- |
-//! | staging was prepared | staging that no row knows | the sweep, after `staging.grace` |
-//! | a small upload was staged, not linked | the same | the same |
-//! | bytes were synced, or linked | surplus in staging, a lease of a few seconds | the next append, or the expiry |
+//! | an empty segment was staged | a segment that no row knows | the sweep, after `staging.grace` |
+//! | bytes, or a part, were synced | a segment, or the end of one, that no row lists; a lease of a few seconds | the client sends them again; the sweep |
+//! | a small upload was staged, not counted | a segment that no row lists | the same |
 //! | the last byte was counted | a staged file without a job | the sweep pushes it |
-//! | an upload was given up, here or on another node | staging of a closed upload | the sweep removes it |
+//! | an upload was cancelled, here or on another node | segments of a closed upload | the sweep removes them |
 
+mod acquire;
 mod append;
-mod at_once;
-mod close;
+mod batched_writes;
+mod body_stream;
+mod cancel;
+mod complete;
 mod concat;
 mod create;
 mod error;
 mod expire;
-mod finish;
 mod guard;
-mod hold;
 mod lease;
-mod ledger;
 mod part;
-mod plan;
+mod part_plan;
 mod query;
 mod ranges;
-mod source;
+mod single_append;
+mod write_lease;
+mod writers;
 
 pub use append::{Append, Checksum, append};
-pub use close::abort;
+pub use batched_writes::BatchedWrites;
+pub use body_stream::Bytestream;
+pub use cancel::abort;
+pub use complete::complete;
 pub use concat::{MAX_PARTIALS, concatenate};
 pub use create::{NewUpload, Shape, create};
 pub use error::UploadError;
 pub use expire::{expire_due, forget_closed};
-pub use finish::complete;
-pub use ledger::Ledger;
 pub use part::{NewPart, PutPart, put_part};
-pub use plan::{MAX_CHUNK, MAX_PARTS, MIN_CHUNK, chunk_size};
+pub use part_plan::{MAX_CHUNK, MAX_PARTS, MIN_CHUNK, chunk_size};
 pub(crate) use query::is_joined;
-pub use query::{find, get, settled_offset, staged, status_at};
+pub use query::{find, get, pieces, settled_offset, staged, status_at};
 pub use ranges::Ranges;
-pub use source::Bytestream;

@@ -1,23 +1,26 @@
 //! Numbered parts: in any order, in parallel, from several processes, each as often as its client likes.
 //!
-//! A part is claimed by its row, written, and counted together with its digest; a claim that is not renewed for a few
-//! seconds is free again. A part that counts is never written again: the same bytes are told from others by digest.
+//! A part is claimed by its row, staged, and counted together with its digest; a claim that is not renewed for a few
+//! seconds is free again. Each attempt stages a segment of its own, named by its claim, and the part's row names the one
+//! that counts: of two attempts at one part, the later loses its claim and deletes what it staged. A part that counts is
+//! never staged again: the same bytes are told from others by digest.
 
 use super::{
     Bytestream, UploadError,
-    close::{Reason, close},
+    body_stream::{BodyStream, Ended},
     guard,
-    hold::{open, signed},
     lease::{LEASE, LOOK_EVERY, WAIT, renewing},
-    plan::{Place, place},
+    part_plan::{Place, place},
     query::{get, is_open, status_at},
-    source::{Ended, Source},
+    write_lease::{open, signed},
+    writers::CountRequests,
 };
 use crate::{
     context::Landfall,
     digest::Sha256Digest,
+    failpoint,
     files::Scope,
-    staging::{Algorithm, Options, Staging, StagingError, StagingKey},
+    staging::{Algorithm, Options, SegmentWriter, Staging, StagingError, StagingKey},
 };
 use entity::{
     Timestamp, UploadId,
@@ -30,6 +33,7 @@ use sea_orm::{
 };
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// A part that a client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,8 +86,8 @@ pub async fn put_part(
         id,
         part,
         place,
-        source: Source::new(body, stop, None, patience),
-        claim: uuid::Uuid::now_v7().to_string(),
+        body: BodyStream::new(body, stop, None, patience, CountRequests::default()),
+        claim: Uuid::now_v7(),
     };
     // In a task of its own, so that a claim is given back when the request is dropped.
     let task = tokio::spawn(request.take_in());
@@ -138,9 +142,9 @@ struct Request {
     id: UploadId,
     part: NewPart,
     place: Place,
-    source: Source,
-    /// Nobody else's.
-    claim: String,
+    body: BodyStream,
+    /// Of this attempt alone; also names its segment.
+    claim: Uuid,
 }
 
 impl Request {
@@ -174,7 +178,7 @@ impl Request {
             if let Some(digest) = row.and_then(|row| row.sha256?.parse().ok()) {
                 return Ok(Claim::Counted(digest));
             }
-            if Instant::now() >= until || self.source.stop().is_cancelled() {
+            if Instant::now() >= until || self.body.stop().is_cancelled() {
                 return Err(UploadError::Locked);
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -194,12 +198,12 @@ impl Request {
             sha256: None,
             attempt: None,
             staging_state: None,
-            lease_owner: Some(self.claim.clone()),
+            lease_owner: Some(self.claim.to_string()),
             lease_expires_at: Some(until),
             created_at: now,
         };
         let left_behind = Entity::update_many()
-            .col_expr(Column::LeaseOwner, Expr::value(&self.claim))
+            .col_expr(Column::LeaseOwner, Expr::value(self.claim.to_string()))
             .col_expr(Column::LeaseExpiresAt, Expr::value(until))
             .filter(Column::UploadId.eq(self.id))
             .filter(Column::PartNumber.eq(self.number()))
@@ -229,7 +233,7 @@ impl Request {
         Entity::update_many()
             .filter(Column::UploadId.eq(self.id))
             .filter(Column::PartNumber.eq(self.number()))
-            .filter(Column::LeaseOwner.eq(&self.claim))
+            .filter(Column::LeaseOwner.eq(self.claim.to_string()))
             .filter(Column::Sha256.is_null())
     }
 
@@ -241,7 +245,7 @@ impl Request {
             hashes: &[Algorithm::Sha256],
             running: None,
         };
-        let outcome = Staging::digest(self.source.stretch(), options).await;
+        let outcome = Staging::digest(self.body.stretch(), options).await;
         self.require_whole(&outcome)?;
         let expected = self.place.size;
         let staged = match outcome {
@@ -261,9 +265,9 @@ impl Request {
 
     async fn write(&mut self) -> Result<Sha256Digest, UploadError> {
         let staging = self.landfall.staging.clone();
-        let stop = self.source.stop().clone();
-        let key = StagingKey::unsegmented(self.id.0);
+        let stop = self.body.stop().clone();
         let Place { offset, size } = self.place;
+        let key = StagingKey::segment(self.id.0, offset, SegmentWriter::Attempt(self.claim));
         let options = Options {
             limit: size,
             expected: self.part.content_length,
@@ -271,25 +275,29 @@ impl Request {
             running: None,
         };
         let (landfall, mine) = (self.landfall.clone(), self.mine());
-        let work = staging.put_part(key, offset, size, self.source.stretch(), options);
+        let work = staging.write_exactly(key, size, self.body.stretch(), options);
         let outcome = renewing(&stop, || renew(&landfall, &mine), work).await;
         self.require_whole(&outcome)?;
-        let staged = match outcome {
-            Ok(staged) => staged,
-            Err(StagingError::Gone) => {
-                close(&self.landfall, self.id, Reason::StagingGone).await?;
-                return Err(UploadError::Closed(UploadStatus::Failed));
-            }
-            Err(error) => return Err(error.into()),
+        let sha256 = outcome?.hashes.sha256;
+        failpoint!("parts.synced");
+        let counted = match self.check_digest(sha256) {
+            Ok(sha256) => self.count(sha256).await.map(|()| sha256),
+            Err(error) => Err(error),
         };
-        let sha256 = self.check_digest(staged.hashes.sha256)?;
-        self.count(sha256).await?;
-        Ok(sha256)
+        // After an error of the database it may be counted all the same.
+        if let Err(error) = &counted
+            && !matches!(error, UploadError::Database(_))
+            && let Err(error) = staging.delete(&[key]).await
+        {
+            tracing::debug!(%key, %error, "a part that does not count is left to the sweep");
+        }
+        failpoint!("parts.counted");
+        counted
     }
 
     /// A body that broke off is not one of the wrong size.
     fn require_whole<T>(&mut self, outcome: &Result<T, StagingError>) -> Result<(), UploadError> {
-        match (self.source.ended(), outcome) {
+        match (self.body.ended(), outcome) {
             (Ended::Broken(error), _) => Err(UploadError::ended_by(error)),
             (Ended::Stalled, _) => Err(UploadError::Stalled),
             (Ended::Stopped, _) => Err(UploadError::Preempted),
@@ -316,6 +324,7 @@ impl Request {
         let part = self
             .mine()
             .col_expr(Column::Sha256, Expr::value(sha256.to_string()))
+            .col_expr(Column::Attempt, Expr::value(self.claim))
             .col_expr(Column::LeaseOwner, Expr::value(Option::<String>::None))
             .col_expr(
                 Column::LeaseExpiresAt,
@@ -351,7 +360,7 @@ impl Request {
 
     /// A claim that is not given back ends by itself.
     async fn give_back(&self) {
-        let (id, number, claim) = (self.id, self.number(), self.claim.clone());
+        let (id, number, claim) = (self.id, self.number(), self.claim.to_string());
         let deleted = self
             .landfall
             .db

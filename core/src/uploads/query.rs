@@ -4,15 +4,13 @@ use super::UploadError;
 use crate::{
     context::Landfall,
     db::only,
-    files::{self, Scope},
-    staging::{StagingError, StagingKey, StagingStream},
-    storage::transfer::Piece,
+    files::{self, Scope, segments},
+    staging::{Piece, StagingError, StagingStream},
 };
 use entity::{
     FileId, Timestamp, UploadId, file,
     upload::{Entity, Model, UploadKind, UploadStatus},
 };
-use futures::{StreamExt, TryStreamExt, stream};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,6 +19,7 @@ use tokio::time::Instant;
 const SETTLED_ON_DISK: Duration = Duration::from_millis(400);
 /// The same in a bucket, where what came last is an object to be put first.
 const SETTLED_IN_BUCKET: Duration = Duration::from_millis(2500);
+
 /// How long it may take besides until a writer counts what trickles in.
 const COUNTED: Duration = Duration::from_millis(2500);
 
@@ -52,9 +51,9 @@ pub async fn get(
     find(db, scope, id).await?.ok_or(UploadError::NotFound)
 }
 
-/// One upload, for a client that wants to go on with it: if a writer is at work whose client may just have gone
-/// away, the offset is told once that writer has counted what came: in a moment if its client is gone (0.4 seconds with
-/// staging on a disk, 2.5 in a bucket), else when it counts next.
+/// One upload, for a client that wants to continue it. A writer at work in this process counts what it has first. One in
+/// another process is waited for: for a moment if its client may be gone (0.4 seconds with staging on a disk, 2.5 in a
+/// bucket), else until it counts next.
 ///
 /// # Errors
 /// As [`get`].
@@ -63,10 +62,13 @@ pub async fn settled_offset(
     scope: &Scope,
     id: UploadId,
 ) -> Result<Model, UploadError> {
-    let moment = match landfall.staging.local_path(StagingKey::unsegmented(id.0)) {
-        Some(_) => SETTLED_ON_DISK,
-        None => SETTLED_IN_BUCKET,
+    let moment = match landfall.staging.is_in_a_bucket() {
+        true => SETTLED_IN_BUCKET,
+        false => SETTLED_ON_DISK,
     };
+    if landfall.uploads.writers().count_now(id, moment).await {
+        return get(landfall.db.read(), scope, id).await;
+    }
     let begun = Instant::now();
     let mut first = None;
     loop {
@@ -110,6 +112,15 @@ pub(crate) async fn is_joined(db: &impl ConnectionTrait, id: FileId) -> Result<b
     Ok(upload.is_some_and(|upload| upload.kind == UploadKind::Final))
 }
 
+/// The bytes of an upload that count, in their order: exactly its keys in staging.
+///
+/// # Errors
+/// The database's.
+pub async fn pieces(db: &impl ConnectionTrait, id: UploadId) -> Result<Vec<Piece>, DbErr> {
+    let mut listed = segments::of_uploads(db, &[id]).await?;
+    Ok(listed.remove(&id).unwrap_or_default())
+}
+
 /// The bytes of a complete upload that is not in storage yet, and how many they are; none once they are there, or gone.
 ///
 /// # Errors
@@ -122,35 +133,19 @@ pub async fn staged(
         return Ok(None);
     }
     let pieces = match upload.kind {
-        UploadKind::Partial => vec![Piece {
-            key: StagingKey::unsegmented(upload.id.0),
-            size: upload.bytes_received.unsigned_abs(),
-        }],
+        UploadKind::Partial => pieces(landfall.db.read(), upload.id).await?,
         _ => pieces_of(landfall, upload.file_id).await?,
     };
     if pieces.is_empty() {
         return Ok(None);
     }
     let size = pieces.iter().map(|piece| piece.size).sum();
-    let staging = landfall.staging.clone();
-    let mut streams = Vec::with_capacity(1);
-    // Only the first is opened now: whether the bytes are there is answered before they are promised.
-    let mut pieces = pieces.into_iter().filter(|piece| piece.size > 0);
-    if let Some(first) = pieces.next() {
-        match staging.read(first.key, 0..first.size).await {
-            Ok(stream) => streams.push(stream),
-            Err(StagingError::Gone) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        }
+    // Whether the bytes are there is answered before they are promised.
+    match landfall.staging.read_pieces(&pieces).await {
+        Ok(bytes) => Ok(Some((size, bytes))),
+        Err(StagingError::Gone) => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    let following = stream::iter(pieces)
-        .then(move |piece| {
-            let staging = staging.clone();
-            async move { staging.read(piece.key, 0..piece.size).await }
-        })
-        .try_flatten();
-    let bytes = stream::iter(streams).flatten().chain(following).boxed();
-    Ok(Some((size, bytes)))
 }
 
 async fn pieces_of(landfall: &Landfall, id: FileId) -> Result<Vec<Piece>, UploadError> {

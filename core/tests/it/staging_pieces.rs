@@ -1,45 +1,90 @@
-use crate::support::{MIB, Place, body, broken, noise, over_every_backend};
+use crate::support::{self, BUCKET, MIB, Place, body, broken, noise, over_every_backend};
 use bytes::Bytes;
+use futures::TryStreamExt;
 use landfall_core::{
-    digest::Sha256Digest,
-    staging::{Algorithm, Options, StagingError, StagingKey},
+    digest::{RunningHash, Sha256Digest},
+    staging::{Algorithm, Options, Piece, SegmentWriter, StagingError, StagingKey},
 };
+use uuid::Uuid;
 
 over_every_backend!(
-    appends_follow_each_other,
+    appends_continue_their_segment,
     an_append_keeps_what_came_before_the_break,
     an_append_keeps_what_its_limit_allows,
-    an_append_cuts_off_what_lies_beyond_its_offset,
-    an_append_beyond_the_end_is_refused,
-    only_the_beginning_is_appended_where_nothing_is,
-    an_empty_append_changes_nothing,
-    parts_come_in_any_order_and_at_once,
-    a_part_of_the_wrong_size_is_refused_and_can_come_again,
-    no_part_is_taken_where_nothing_was_created,
+    an_append_without_a_byte_begins_nothing,
+    only_what_is_listed_is_read,
+    segments_of_one_upload_are_deleted_one_by_one,
+    a_body_of_an_exact_size_has_it_or_leaves_nothing,
+    bytes_of_an_earlier_version_are_read_beside_segments,
 );
 
-async fn appends_follow_each_other(place: Place) {
+fn segment(owner: Uuid, start: usize, fence: u64) -> StagingKey {
+    StagingKey::segment(owner, start as u64, SegmentWriter::Fence(fence))
+}
+
+impl Place {
+    async fn append(&self, key: StagingKey, length: usize, bytes: &Bytes) {
+        let more = body(bytes.clone(), 50_000);
+        let appended = self
+            .staging
+            .append(key, length as u64, more, Options::default())
+            .await
+            .unwrap();
+        assert!(appended.stopped.is_none(), "{:?}", appended.stopped);
+        assert_eq!(appended.length, (length + bytes.len()) as u64);
+    }
+
+    async fn read(&self, pieces: &[Piece]) -> Bytes {
+        let stream = self.staging.read_pieces(pieces).await.unwrap();
+        let found: Vec<Bytes> = stream.try_collect().await.unwrap();
+        found.concat().into()
+    }
+
+    /// Puts bytes where a version without segments had them.
+    fn plant_unsegmented(&self, owner: Uuid, runs: &[(usize, &[u8])]) {
+        let Some(server) = &self.server else {
+            let root = self.folder.path().join("staging");
+            let mut whole = Vec::new();
+            for (offset, bytes) in runs {
+                whole.resize(*offset, 0);
+                whole.extend_from_slice(bytes);
+            }
+            return std::fs::write(root.join(owner.to_string()), whole).unwrap();
+        };
+        let root = server.root().join(BUCKET).join(format!("staging/{owner}"));
+        std::fs::create_dir_all(&root).unwrap();
+        for (offset, bytes) in runs {
+            let name = format!("{offset:020}-{}", Uuid::now_v7());
+            std::fs::write(root.join(name), bytes).unwrap();
+        }
+    }
+}
+
+async fn appends_continue_their_segment(place: Place) {
     let bytes = noise(9 * MIB + 7, 7);
-    let key = StagingKey::generate();
-    place.staging.create(key).await.unwrap();
-    assert_eq!(place.staging.len(key).await.unwrap(), Some(0));
-    let mut offset = 0;
+    let key = segment(Uuid::now_v7(), 0, 1);
+    let mut running = RunningHash::default();
+    let mut length = 0;
     for size in [1, 100_000, 9 * MIB - 100_000, 6] {
-        let piece = bytes.slice(offset..offset + size);
+        let piece = bytes.slice(length..length + size);
         let options = Options {
             hashes: &[Algorithm::Sha256],
+            running: Some(&running),
             ..Options::default()
         };
         let appended = place
             .staging
-            .append(key, offset as u64, body(piece.clone(), 50_000), options)
+            .append(key, length as u64, body(piece.clone(), 50_000), options)
             .await
             .unwrap();
         assert!(appended.stopped.is_none());
         assert_eq!(appended.hashes.sha256, Some(Sha256Digest::of(&piece)));
-        offset += size;
-        assert_eq!(appended.length, offset as u64);
+        running = appended.running.unwrap();
+        length += size;
+        assert_eq!(appended.length, length as u64);
+        assert_eq!(place.staging.len(key).await.unwrap(), Some(length as u64));
     }
+    assert_eq!(running.digest(), Sha256Digest::of(&bytes));
     assert!(place.staged(key, bytes.len()).await == bytes);
 }
 
@@ -47,7 +92,6 @@ async fn an_append_keeps_what_came_before_the_break(place: Place) {
     for size in [10, 9 * MIB] {
         let bytes = noise(size, 8);
         let key = StagingKey::generate();
-        place.staging.create(key).await.unwrap();
         let appended = place
             .staging
             .append(key, 0, broken(bytes.clone()), Options::default())
@@ -62,7 +106,6 @@ async fn an_append_keeps_what_came_before_the_break(place: Place) {
 async fn an_append_keeps_what_its_limit_allows(place: Place) {
     let bytes = noise(1000, 9);
     let key = StagingKey::generate();
-    place.staging.create(key).await.unwrap();
     let options = Options {
         limit: 700,
         ..Options::default()
@@ -80,154 +123,157 @@ async fn an_append_keeps_what_its_limit_allows(place: Place) {
     assert_eq!(place.staging.len(key).await.unwrap(), Some(700));
 }
 
-async fn an_append_cuts_off_what_lies_beyond_its_offset(place: Place) {
-    let (first, lost, second) = (noise(1000, 10), noise(3000, 11), noise(500, 12));
+async fn an_append_without_a_byte_begins_nothing(place: Place) {
     let key = StagingKey::generate();
-    place.staging.create(key).await.unwrap();
-    // The second append's row never came: a crash, or a checksum that did not match.
-    for (offset, bytes) in [(0, &first), (1000, &lost), (1000, &second)] {
-        place
-            .staging
-            .append(key, offset, body(bytes.clone(), 300), Options::default())
-            .await
-            .unwrap();
-    }
-    assert_eq!(place.staging.len(key).await.unwrap(), Some(1500));
-    assert!(place.staged(key, 1500).await == [first, second].concat());
-}
-
-async fn an_append_beyond_the_end_is_refused(place: Place) {
-    let key = StagingKey::generate();
-    place.staging.create(key).await.unwrap();
-    place
-        .staging
-        .append(key, 0, body(noise(50, 13), 50), Options::default())
-        .await
-        .unwrap();
+    place.append(key, 0, &Bytes::new()).await;
+    assert_eq!(place.staged_keys().await, 0);
+    let nothing = broken(Bytes::new());
     let appended = place
         .staging
-        .append(key, 60, body(noise(5, 14), 5), Options::default())
+        .append(key, 0, nothing, Options::default())
         .await;
-    assert!(matches!(
-        appended,
-        Err(StagingError::WrongOffset {
-            offset: 60,
-            length: 50
-        })
-    ));
-    assert_eq!(place.staging.len(key).await.unwrap(), Some(50));
-}
-
-async fn only_the_beginning_is_appended_where_nothing_is(place: Place) {
-    let key = StagingKey::generate();
-    for (offset, begins) in [(30_000_000, false), (0, true)] {
-        let appended = place
-            .staging
-            .append(key, offset, body(noise(5, 15), 5), Options::default())
-            .await;
-        match appended {
-            Ok(appended) => assert_eq!((begins, appended.length), (true, 5)),
-            Err(error) => assert!(!begins && matches!(error, StagingError::Gone), "{error:?}"),
-        }
-        assert_eq!(place.staged_keys().await, usize::from(begins));
-    }
-}
-
-async fn an_empty_append_changes_nothing(place: Place) {
-    let key = StagingKey::generate();
-    place.staging.create(key).await.unwrap();
-    for offset in [0, 4] {
-        let empty = body(Bytes::new(), 1);
-        let appended = place
-            .staging
-            .append(key, offset, empty, Options::default())
-            .await
-            .unwrap();
-        assert_eq!(appended.length, offset);
-        if offset == 0 {
-            place
-                .staging
-                .append(key, 0, body(noise(4, 16), 4), Options::default())
-                .await
-                .unwrap();
-        }
-    }
+    assert_eq!(appended.unwrap().length, 0);
+    assert_eq!(place.staged_keys().await, 0);
+    place.append(key, 0, &noise(4, 16)).await;
+    place.append(key, 4, &Bytes::new()).await;
     assert!(place.staged(key, 4).await == noise(4, 16));
 }
 
-async fn parts_come_in_any_order_and_at_once(place: Place) {
-    let size = 3 * MIB;
-    let bytes = noise(4 * size + 1000, 17);
-    let key = StagingKey::generate();
-    place.staging.create(key).await.unwrap();
-    let parts = [3, 0, 4, 2, 1].map(|number| {
-        let part = bytes.slice(number * size..bytes.len().min((number + 1) * size));
-        let staging = place.staging.clone();
-        async move {
-            let options = Options {
-                hashes: &[Algorithm::Sha256],
-                ..Options::default()
-            };
-            let (offset, length) = ((number * size) as u64, part.len() as u64);
-            let staged = staging.put_part(key, offset, length, body(part.clone(), 77_777), options);
-            assert_eq!(
-                staged.await.unwrap().hashes.sha256,
-                Some(Sha256Digest::of(&part))
-            );
+/// Writers that lost their lease wrote more than counts, and segments that do not count at all.
+async fn only_what_is_listed_is_read(place: Place) {
+    let owner = Uuid::now_v7();
+    let bytes = noise(20 * MIB, 10);
+    let ends = [0, 1000, 9 * MIB, 9 * MIB + 1, 20 * MIB];
+    let mut pieces = Vec::new();
+    for (number, run) in ends.windows(2).enumerate() {
+        let key = segment(owner, run[0], number as u64 + 1);
+        place.append(key, 0, &bytes.slice(run[0]..run[1])).await;
+        place.append(key, run[1] - run[0], &noise(5000, 11)).await;
+        pieces.push(Piece::new(key, (run[1] - run[0]) as u64));
+        for (turn, late) in [run[0], run[0] + 1, run[1]].into_iter().enumerate() {
+            let key = segment(owner, late, (100 + 10 * number + turn) as u64);
+            place.append(key, 0, &noise(3000, 12)).await;
         }
-    });
-    futures::future::join_all(parts).await;
-    assert!(place.staged(key, bytes.len()).await == bytes);
+    }
+    assert!(place.read(&pieces).await == bytes);
+    let part = Piece {
+        offset: 8 * MIB as u64 - 5,
+        ..Piece::new(pieces[1].key, 10)
+    };
+    let start = 1000 + 8 * MIB - 5;
+    assert!(place.read(&[part]).await == bytes.slice(start..start + 10));
+
+    // What is listed must be there.
+    let missing = Piece::new(segment(owner, 5, 9), 7);
+    let gone = place.staging.read_pieces(&[missing]).await;
+    assert!(matches!(gone.err(), Some(StagingError::Gone)));
+    let short = Piece::new(pieces[0].key, 6001);
+    let read = match place.staging.read_pieces(&[short]).await {
+        Ok(stream) => stream.try_collect::<Vec<Bytes>>().await.map(drop),
+        Err(error) => Err(error),
+    };
+    assert!(read.is_err(), "6000 bytes are there");
 }
 
-async fn a_part_of_the_wrong_size_is_refused_and_can_come_again(place: Place) {
-    let key = StagingKey::generate();
-    place.staging.create(key).await.unwrap();
+async fn segments_of_one_upload_are_deleted_one_by_one(place: Place) {
+    let owner = Uuid::now_v7();
+    let keys: Vec<StagingKey> = (1..=5).map(|fence| segment(owner, 7, fence)).collect();
+    for key in &keys {
+        place.append(*key, 0, &noise(10, 13)).await;
+    }
+    place.plant_unsegmented(owner, &[(0, b"before")]);
+    place.staging.delete(&[keys[1]]).await.unwrap();
+    place.staging.delete(&[keys[3], keys[4]]).await.unwrap();
+    let unsegmented = StagingKey::unsegmented(owner);
+    let left = async |key: StagingKey| place.staging.len(key).await.unwrap().is_some();
+    for (key, there) in keys.iter().zip([true, false, true, false, false]) {
+        assert_eq!(left(*key).await, there, "{key}");
+    }
+    assert!(left(unsegmented).await);
+    place.staging.delete(&[unsegmented]).await.unwrap();
+    assert!(!left(unsegmented).await);
+    assert!(left(keys[0]).await);
+    assert_eq!(place.staged_keys().await, 2);
+}
+
+async fn a_body_of_an_exact_size_has_it_or_leaves_nothing(place: Place) {
     let bytes = noise(9 * MIB, 18);
     let size = bytes.len() as u64;
+    let write = async |key, sent: Bytes| {
+        let sent = body(sent, 100_000);
+        place
+            .staging
+            .write_exactly(key, size, sent, Options::default())
+            .await
+    };
     for (found, sent) in [
         (size - 1, bytes.slice(1..)),
+        (0, Bytes::new()),
         (
             size + 1,
             [bytes.clone(), Bytes::from_static(b"!")].concat().into(),
         ),
     ] {
-        let staged = place
-            .staging
-            .put_part(key, 0, size, body(sent, 100_000), Options::default());
-        let outcome = staged.await;
+        let outcome = write(StagingKey::generate(), sent).await;
         assert!(
             matches!(outcome, Err(StagingError::WrongSize { expected, found: f }) if (expected, f) == (size, found)),
             "{outcome:?}"
         );
     }
-    let staged =
-        place
-            .staging
-            .put_part(key, 0, size, broken(bytes.slice(..100)), Options::default());
-    assert!(matches!(staged.await, Err(StagingError::Body(_))));
-    let staged = place.staging.put_part(
-        key,
-        0,
-        size,
-        body(bytes.clone(), 100_000),
-        Options::default(),
-    );
-    staged.await.unwrap();
+    assert_eq!(place.staged_keys().await, 0);
+    let key = StagingKey::generate();
+    write(key, bytes.clone()).await.unwrap();
     assert!(place.staged(key, bytes.len()).await == bytes);
 }
 
-async fn no_part_is_taken_where_nothing_was_created(place: Place) {
-    let part = place
-        .staging
-        .put_part(
-            StagingKey::generate(),
-            0,
-            5,
-            body(noise(5, 19), 5),
-            Options::default(),
-        )
-        .await;
-    assert!(matches!(part, Err(StagingError::Gone)));
-    assert_eq!(place.staged_keys().await, 0);
+async fn bytes_of_an_earlier_version_are_read_beside_segments(place: Place) {
+    let owner = Uuid::now_v7();
+    let bytes = noise(9 * MIB, 19);
+    let runs = [0..1000, 1000..8 * MIB, 8 * MIB..9 * MIB];
+    let planted: Vec<(usize, &[u8])> = runs
+        .iter()
+        .map(|run| (run.start, &bytes[run.clone()]))
+        .collect();
+    place.plant_unsegmented(owner, &planted);
+    // More than had been counted is passed over.
+    let counted = 8 * MIB + 77;
+    let more = noise(5000, 20);
+    let key = segment(owner, counted, 3);
+    place.append(key, 0, &more).await;
+    let pieces = [
+        Piece::new(StagingKey::unsegmented(owner), counted as u64),
+        Piece::new(key, more.len() as u64),
+    ];
+    let expected = [&bytes[..counted], &more[..]].concat();
+    assert!(place.read(&pieces).await == expected);
+    // Parts, each at its place.
+    let parts = [(5, 2000), (8 * MIB - 3, 6)].map(|(offset, size)| Piece {
+        offset: offset as u64,
+        ..Piece::new(StagingKey::unsegmented(owner), size)
+    });
+    let expected = [&bytes[5..2005], &bytes[8 * MIB - 3..8 * MIB + 3]].concat();
+    assert!(place.read(&parts).await == expected);
+}
+
+#[tokio::test]
+async fn a_segment_in_a_folder_is_begun_once_and_continued_only_as_it_was_left() {
+    let place = support::fs().await;
+    let key = StagingKey::generate();
+    let bytes = noise(100, 21);
+    place.append(key, 0, &bytes).await;
+    let append = async |length| {
+        let more = body(noise(5, 22), 5);
+        let appended = place.staging.append(key, length, more, Options::default());
+        appended.await.err()
+    };
+    assert!(matches!(append(0).await, Some(StagingError::Exists)));
+    for length in [99, 101] {
+        let refused = append(length).await;
+        assert!(
+            matches!(refused, Some(StagingError::WrongLength { expected, found: 100 }) if expected == length),
+            "{refused:?}"
+        );
+    }
+    assert!(place.staged(key, 100).await == bytes);
+    assert_eq!(place.staging.len(key).await.unwrap(), Some(100));
 }

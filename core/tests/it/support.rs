@@ -57,7 +57,7 @@ impl Place {
         let staged = self.staging.write(key, body, Options::default());
         let size = staged.await.unwrap().size;
         assert_eq!(size, bytes.len() as u64);
-        Piece { key, size }
+        Piece::new(key, size)
     }
 
     /// Removes at most `limit` unfinished objects that were begun before `before`; answers how many.

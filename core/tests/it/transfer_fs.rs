@@ -14,7 +14,7 @@ async fn on_one_file_system_the_file_is_linked() {
     let stored = fs::metadata(place.folder.path().join("storage/uploads/2026/11/a")).unwrap();
     let staged = fs::metadata(place.staging.local_path(piece.key).unwrap()).unwrap();
     assert_eq!(stored.ino(), staged.ino());
-    place.staging.delete(piece.key).await.unwrap();
+    place.staging.delete(&[piece.key]).await.unwrap();
     assert!(place.stored(&key).await == noise(MIB, 1));
 }
 

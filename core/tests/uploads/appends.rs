@@ -6,10 +6,10 @@ use bytes::Bytes;
 use entity::upload::UploadStatus;
 use futures::future::join_all;
 use landfall_core::{
-    digest::Sha256Digest,
+    digest::{RunningHash, Sha256Digest},
     files::Scope,
     finalize::{Finalizer, Outcome},
-    staging::{Algorithm, StagingKey},
+    staging::{Algorithm, Options, StagingKey},
     uploads::{self, Append, Checksum, Shape, UploadError},
 };
 use std::time::Duration;
@@ -27,7 +27,11 @@ over_both_databases!(
     writer_that_was_preempted_adds_nothing,
     paused_writer_goes_on_when_nobody_came,
     flowing_bytes_are_counted_before_the_end,
-    surplus_in_staging_is_cut_off,
+    appends_of_one_process_share_a_segment_and_those_of_two_do_not,
+    late_writer_changes_nothing_that_counts,
+    file_that_a_late_writer_may_grow_is_not_linked,
+    upload_that_an_earlier_version_began_is_completed,
+    slow_small_body_is_counted_when_its_offset_is_asked_for,
     killed_writers_upload_goes_on_when_its_lease_ends,
     surplus_of_the_body_is_discarded,
     body_that_cannot_fit_is_refused_unread,
@@ -36,7 +40,7 @@ over_both_databases!(
     last_append_sets_the_length,
     upload_of_no_bytes_is_complete_at_once,
     repeated_end_of_a_complete_upload_is_no_error,
-    upload_whose_bytes_are_lost_is_given_up,
+    upload_whose_bytes_cannot_be_found_is_kept,
 );
 
 fn of(total: usize) -> Shape {
@@ -74,10 +78,8 @@ async fn hash_made_on_arrival_is_not_made_again_unless_it_is_asked_for(mut place
         let appended = place.append_at(upload.id, 0, bytes.clone()).await;
         assert_eq!(appended.unwrap().status, UploadStatus::Complete);
         // Behind Landfall's back: only who reads the bytes again can see it.
-        let path = place
-            .landfall
-            .staging
-            .local_path(StagingKey::unsegmented(upload.id.0));
+        let key = place.keys(upload.id).await[0];
+        let path = place.landfall.staging.local_path(key);
         let mut other = bytes.to_vec();
         other[9000] ^= 1;
         std::fs::write(path.unwrap(), other).unwrap();
@@ -299,28 +301,157 @@ async fn flowing_bytes_are_counted_before_the_end(place: Place) {
     writer.abort();
 }
 
-async fn surplus_in_staging_is_cut_off(place: Place) {
-    let upload = place.begin(of(300)).await;
-    place.append_at(upload.id, 0, noise(100, 1)).await.unwrap();
-    // A kill between the sync and the row leaves more than is counted.
-    let staging = &place.landfall.staging;
-    staging
-        .append(
-            StagingKey::unsegmented(upload.id.0),
-            100,
-            body(noise(150, 9)),
-            landfall_core::staging::Options::default(),
-        )
-        .await
-        .unwrap();
-    assert_eq!(place.durable(upload.id).await, Some(250));
-    assert_eq!(place.offset(upload.id).await, 100);
+async fn appends_of_one_process_share_a_segment_and_those_of_two_do_not(place: Place) {
+    let bytes = noise(600, 1);
+    let upload = place.begin(of(bytes.len())).await;
+    let other = place.another_process();
+    let mut pieces = Vec::new();
+    for (number, landfall) in [
+        &place.landfall,
+        &place.landfall,
+        &other,
+        &other,
+        &place.landfall,
+        &other,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let start = number * 100;
+        let piece = body(bytes.slice(start..start + 100));
+        let request = at(start as u64);
+        uploads::append(landfall, &Scope::All, upload.id, request, piece)
+            .await
+            .unwrap();
+        let listed = uploads::pieces(place.landfall.db.read(), upload.id).await;
+        let listed = listed.unwrap();
+        assert_eq!(listed.len(), [1, 1, 2, 2, 3, 4][number], "{listed:?}");
+        pieces = listed;
+    }
+    let sizes: Vec<u64> = pieces.iter().map(|piece| piece.size).collect();
+    assert_eq!(sizes, [200, 200, 100, 100]);
+    let known = place.file(upload.file_id).await.staged_sha256;
+    assert_eq!(known, Some(Sha256Digest::of(&bytes).to_string()));
+    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.keys(upload.id).await, []);
+}
+
+async fn late_writer_changes_nothing_that_counts(place: Place) {
+    let bytes = noise(300, 1);
+    let upload = place.begin(of(bytes.len())).await;
     place
-        .append_at(upload.id, 100, noise(200, 2))
+        .append_at(upload.id, 0, bytes.slice(..100))
         .await
         .unwrap();
-    let expected: Bytes = [noise(100, 1), noise(200, 2)].concat().into();
-    assert_eq!(place.land(upload.file_id).await, expected);
+    let late = place.keys(upload.id).await[0];
+    let staging = place.landfall.staging.clone();
+    let write_late = async |length: u64| {
+        let more = body(noise(150, 9));
+        let written = staging.append(late, length, more, Options::default()).await;
+        assert_eq!(written.unwrap().length, length + 150);
+    };
+    // The lease passes to another process, and the first one wakes up: before, between and after its appends.
+    write_late(100).await;
+    let other = place.another_process();
+    for (start, end) in [(100, 180), (180, 300)] {
+        let piece = body(bytes.slice(start..end));
+        let request = at(start as u64);
+        uploads::append(&other, &Scope::All, upload.id, request, piece)
+            .await
+            .unwrap();
+        write_late(100 + 150 * if start == 100 { 1 } else { 2 }).await;
+    }
+    assert_eq!(place.staged(upload.id).await, bytes);
+    assert_eq!(place.land(upload.file_id).await, bytes);
+}
+
+async fn file_that_a_late_writer_may_grow_is_not_linked(place: Place) {
+    let bytes = noise(50, 1);
+    let upload = place.begin(Shape::Append { total: None }).await;
+    place.append_at(upload.id, 0, bytes.clone()).await.unwrap();
+    let late = place.keys(upload.id).await[0];
+    let whole = Append {
+        length: Some(50),
+        ..at(50)
+    };
+    let other = place.another_process();
+    let done = uploads::append(&other, &Scope::All, upload.id, whole, body(Bytes::new())).await;
+    assert_eq!(done.unwrap().status, UploadStatus::Complete);
+    let path = place.landfall.staging.local_path(late).unwrap();
+    let mut open = std::fs::File::options().append(true).open(path).unwrap();
+    assert_eq!(place.land(upload.file_id).await, bytes);
+    // The first writer still has its file open.
+    std::io::Write::write_all(&mut open, b"late").unwrap();
+    let file = place.file(upload.file_id).await;
+    let key = file.storage_key.unwrap().parse().unwrap();
+    let head = place.landfall.storage.head(&key).await.unwrap();
+    assert_eq!(head.unwrap().size, 50);
+}
+
+/// One file or chain for all of an upload, with more in it than is counted.
+async fn upload_that_an_earlier_version_began_is_completed(place: Place) {
+    use entity::upload::{Column, Entity};
+    use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
+    let bytes = noise(300, 3);
+    for ends_at_once in [false, true] {
+        let upload = place.begin(of(bytes.len())).await;
+        let counted = if ends_at_once { 300 } else { 130 };
+        let mut left = bytes[..counted].to_vec();
+        left.extend_from_slice(if ends_at_once { b"" } else { b"not counted" });
+        let key = StagingKey::unsegmented(upload.id.0);
+        std::fs::write(place.landfall.staging.local_path(key).unwrap(), left).unwrap();
+        let mut hash = RunningHash::default();
+        hash.update(&bytes[..counted]);
+        let before = Entity::update_many()
+            .col_expr(Column::Fence, Expr::value(4))
+            .col_expr(Column::Status, Expr::value(UploadStatus::InProgress))
+            .col_expr(Column::BytesReceived, Expr::value(counted as i64))
+            .col_expr(Column::HashState, Expr::value(Some(hash.state())))
+            .filter(Column::Id.eq(upload.id));
+        before.exec(place.landfall.db.read()).await.unwrap();
+        let rest = place.append_at(upload.id, counted as u64, bytes.slice(counted..));
+        assert_eq!(rest.await.unwrap().status, UploadStatus::Complete);
+        let known = place.file(upload.file_id).await.staged_sha256;
+        assert_eq!(known, Some(Sha256Digest::of(&bytes).to_string()));
+        assert_eq!(place.land(upload.file_id).await, bytes);
+        assert_eq!(place.keys(upload.id).await, []);
+    }
+}
+
+async fn slow_small_body_is_counted_when_its_offset_is_asked_for(place: Place) {
+    let bytes = noise(100_000, 5);
+    let upload = place.begin(of(bytes.len())).await;
+    let (sender, stream) = open_body();
+    let (landfall, id) = (place.landfall.clone(), upload.id);
+    let request = Append {
+        content_length: Some(bytes.len() as u64),
+        ..at(0)
+    };
+    let writer =
+        tokio::spawn(
+            async move { uploads::append(&landfall, &Scope::All, id, request, stream).await },
+        );
+    let mut sent = 0;
+    // Never a pause: a thousand bytes each time.
+    for end in (1000..=40_000).step_by(1000) {
+        sender.send(bytes.slice(sent..end)).unwrap();
+        sent = end;
+        let told = uploads::settled_offset(&place.landfall, &Scope::All, upload.id).await;
+        let told = told.unwrap().bytes_received.unsigned_abs();
+        assert!(
+            told == sent as u64 || told + 1000 == sent as u64,
+            "{told} of {sent}"
+        );
+    }
+    place.until_offset(upload.id, sent as u64).await;
+    let rest = place.append_at(upload.id, sent as u64, bytes.slice(sent..));
+    assert_eq!(rest.await.unwrap().status, UploadStatus::Complete);
+    let outcome = timeout(SOON, writer).await.unwrap().unwrap();
+    assert!(
+        matches!(outcome, Err(UploadError::Preempted)),
+        "{outcome:?}"
+    );
+    assert_eq!(place.land(upload.file_id).await, bytes);
 }
 
 async fn killed_writers_upload_goes_on_when_its_lease_ends(place: Place) {
@@ -486,16 +617,33 @@ async fn repeated_end_of_a_complete_upload_is_no_error(place: Place) {
     assert_eq!(place.told.finalize().len(), 1);
 }
 
-async fn upload_whose_bytes_are_lost_is_given_up(place: Place) {
+/// As with a volume that is unmounted: nothing is judged by it, and nothing is begun anew in its place.
+async fn upload_whose_bytes_cannot_be_found_is_kept(place: Place) {
+    let bytes = noise(100, 1);
     let upload = place.begin(of(100)).await;
-    place.append_at(upload.id, 0, noise(50, 1)).await.unwrap();
-    let key = StagingKey::unsegmented(upload.id.0);
-    place.landfall.staging.delete(key).await.unwrap();
-    let lost = place.append_at(upload.id, 50, noise(50, 2)).await;
+    place
+        .append_at(upload.id, 0, bytes.slice(..50))
+        .await
+        .unwrap();
+    let key = place.keys(upload.id).await[0];
+    let path = place.landfall.staging.local_path(key).unwrap();
+    let aside = path.with_extension("aside");
+    std::fs::rename(&path, &aside).unwrap();
+    let lost = place.append_at(upload.id, 50, bytes.slice(50..)).await;
     assert!(
-        matches!(lost, Err(UploadError::Closed(UploadStatus::Failed))),
+        matches!(&lost, Err(UploadError::Staging(error)) if error.is_transient()),
         "{lost:?}"
     );
-    let file = place.file(upload.file_id).await;
-    assert_eq!(file.error_code.as_deref(), Some("staging_gone"));
+    let row = place.upload(upload.id).await;
+    assert_eq!(
+        (row.status, row.bytes_received),
+        (UploadStatus::InProgress, 50)
+    );
+    assert_eq!(place.keys(upload.id).await, []);
+    std::fs::rename(&aside, &path).unwrap();
+    place
+        .append_at(upload.id, 50, bytes.slice(50..))
+        .await
+        .unwrap();
+    assert_eq!(place.land(upload.file_id).await, bytes);
 }

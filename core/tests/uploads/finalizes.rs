@@ -86,10 +86,7 @@ async fn body_of_one_request_is_not_hashed_again_unless_it_is_asked_for(mut plac
             staged_sha256: sha256,
             metadata: serde_json::json!({}),
             batch_id: None,
-            staged: vec![Piece {
-                key,
-                size: bytes.len() as u64,
-            }],
+            staged: vec![Piece::new(key, bytes.len() as u64)],
             expires_in: None,
             traceparent: None,
         };

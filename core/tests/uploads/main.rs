@@ -4,9 +4,9 @@
 mod support;
 
 mod appends;
-mod at_once;
 mod batches;
 mod ends;
 mod finalizes;
 mod joins;
 mod parts;
+mod single_append;

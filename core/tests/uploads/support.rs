@@ -18,7 +18,7 @@ use landfall_core::{
     finalize::{Finalizer, Outcome},
     staging::{Staging, StagingKey},
     storage::Storage,
-    uploads::{self, Append, Bytestream, Ledger, NewUpload, Shape, UploadError},
+    uploads::{self, Append, BatchedWrites, Bytestream, NewUpload, Shape, UploadError},
 };
 use landfall_test_servers::PostgresServer;
 use sea_orm::EntityTrait;
@@ -92,7 +92,7 @@ impl Place {
         Self {
             landfall: Landfall {
                 intake: Intake::start(&db),
-                uploads: Ledger::start(&db, &clock),
+                uploads: BatchedWrites::start(&db, &clock),
                 clock,
                 db,
                 staging: Staging::open(&config.staging, &storage).await.unwrap(),
@@ -154,23 +154,35 @@ impl Place {
         found.unwrap().unwrap()
     }
 
+    /// What lies in staging of an upload, counted or not.
+    pub(crate) async fn keys(&self, id: UploadId) -> Vec<StagingKey> {
+        let pages: Vec<_> = self.landfall.staging.list().try_collect().await.unwrap();
+        let keys = pages.concat().into_iter().map(|staged| staged.key);
+        keys.filter(|key| key.owner() == id.0).collect()
+    }
+
+    /// How many bytes these are; none when there is nothing.
     pub(crate) async fn durable(&self, id: UploadId) -> Option<u64> {
-        self.landfall
-            .staging
-            .len(StagingKey::unsegmented(id.0))
-            .await
-            .unwrap()
+        let mut sum = None;
+        for key in self.keys(id).await {
+            let length = self.landfall.staging.len(key).await.unwrap();
+            sum = Some(sum.unwrap_or(0) + length.unwrap());
+        }
+        sum
     }
 
     /// The bytes that are counted, as staging has them.
     pub(crate) async fn staged(&self, id: UploadId) -> Bytes {
-        let size = self.offset(id).await;
-        let read = self
-            .landfall
-            .staging
-            .read(StagingKey::unsegmented(id.0), 0..size)
-            .await;
-        collect(read.unwrap()).await
+        let pieces = uploads::pieces(self.landfall.db.read(), id).await.unwrap();
+        collect(self.landfall.staging.read_pieces(&pieces).await.unwrap()).await
+    }
+
+    /// The same installation, seen by another process.
+    pub(crate) fn another_process(&self) -> Landfall {
+        Landfall {
+            uploads: BatchedWrites::start(&self.landfall.db, &self.landfall.clock),
+            ..self.landfall.clone()
+        }
     }
 
     /// Takes a staged file ashore and answers its bytes.

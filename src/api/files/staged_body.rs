@@ -40,7 +40,7 @@ impl Drop for StagedBytes {
         let (staging, key) = (self.staging.clone(), self.key);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                if let Err(error) = staging.delete(key).await {
+                if let Err(error) = staging.delete(&[key]).await {
                     tracing::debug!(%error, "refused bytes are left to the sweep");
                 }
             });
@@ -147,10 +147,7 @@ pub(super) async fn commit(
             .metadata
             .unwrap_or_else(|| serde_json::Value::Object(serde_json::Map::new())),
         batch_id: said.batch_id,
-        staged: vec![Piece {
-            key: bytes.key,
-            size: bytes.size,
-        }],
+        staged: vec![Piece::new(bytes.key, bytes.size)],
         traceparent,
     };
     match files::accept(landfall, new, keep).await {

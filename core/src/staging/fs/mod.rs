@@ -1,13 +1,14 @@
 //! Staging in a folder.
 //!
 //! Guarantees: what a call reports as staged has been synced, the file and the folder that names it. A body that
-//! fails leaves nothing behind by [`FsStaging::write`], and all that came before by [`FsStaging::append`].
+//! fails leaves nothing behind by [`FsStaging::write`], and all that came before by [`FsStaging::append`]. A file is
+//! written by one writer only, from its beginning to its end: nothing is ever overwritten or cut.
 //!
 //! Configuration: `staging.path`, which API and workers must share; `staging.quota`, `staging.min_free`,
 //! `staging.direct_io`.
 //!
-//! Implementation: one file per key, all in one folder. Parts are written in place, into one sparse file, so nothing
-//! has to be assembled. Each file is synced by itself, and the folder for many at once. Large bodies go past
+//! Implementation: one file per segment, all in one folder, so that its sync is shared by all that come in at once and
+//! no folder has to be made or removed. Each file is synced by itself. Large bodies go past
 //! the page cache (see [`crate::storage::direct`]), or the kernel is told to begin writing them while they still come in.
 //!
 //! Considerations: one folder holds as many files as wait; ext4 and XFS index it. Where the folder is on another
@@ -16,7 +17,7 @@
 mod sink;
 
 use super::{
-    Appended, ListedStaging, Options, PartStaged, Staged, StagingError, StagingKey, StagingPages,
+    Appended, ListedStaging, Options, Staged, StagingError, StagingKey, StagingPages,
     StagingStream,
     body::{Body, Intake},
     capacity::{Capacity, Shortage},
@@ -38,7 +39,7 @@ use futures::{StreamExt, TryStreamExt};
 use sink::{Sink, Target};
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Seek, SeekFrom},
     ops::Range,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -131,96 +132,52 @@ impl FsStaging {
         Ok(Staged { size, hashes })
     }
 
-    pub(crate) async fn place(
-        &self,
-        key: StagingKey,
-        pieces: Vec<Bytes>,
-    ) -> Result<bool, StagingError> {
-        self.admit(&Options::default()).await?;
-        let folder = self.folder().await?;
-        // A crash leaves it to the sweep: no row knows this key.
-        let sink = self.sink(StagingKey::generate(), Target::New, &Options::default());
-        let path = self.path(key);
-        let placed = unless_lost("write", move || sink.place(&pieces, &path)).await;
-        if !placed.map_err(|error| self.missing_folder(error))? {
-            return Ok(false);
-        }
-        folder.sync().await.map_err(StagingError::io("be synced"))?;
-        Ok(true)
-    }
-
-    pub(crate) async fn create(&self, key: StagingKey) -> Result<(), StagingError> {
-        self.admit(&Options::default()).await?;
-        let folder = self.folder().await?;
-        let path = self.path(key);
-        let capacity = Arc::clone(&self.capacity);
-        let created = unless_lost("make a file", move || {
-            capacity.check_free(0)?;
-            File::create_new(path)
-                .and_then(|file| file.sync_all())
-                .map_err(StagingError::io("make a file"))
-        });
-        created.await.map_err(|error| self.missing_folder(error))?;
-        folder.sync().await.map_err(StagingError::io("be synced"))
-    }
-
+    /// Appends to a segment that has `length` bytes; at 0 it is begun.
     pub(crate) async fn append(
         &self,
         key: StagingKey,
-        offset: u64,
+        length: u64,
         body: Body<'_>,
         options: &Options<'_>,
     ) -> Result<Appended, StagingError> {
         self.admit(options).await?;
-        let begins = offset == 0;
+        let begins = length == 0;
         let folder = self.folder().await?;
-        let sink = self.sink(key, Target::End { offset }, options);
+        let target = match begins {
+            true => Target::New,
+            false => Target::End { length },
+        };
+        let sink = self.sink(key, target, options);
         let mut written = sink.take(Intake::new(body, options.limit)).await?;
-        if begins && written.sink.is_open() {
-            folder.sync().await.map_err(StagingError::io("be synced"))?;
-        }
+        let more = written.sink.written();
         let running = written.sink.take_running();
-        match (written.sink.written(), written.stopped) {
-            // Nothing was written, and nothing could have been.
-            (0, Some(error @ StagingError::Gone)) if begins => Err(self.missing_folder(error)),
-            (0, Some(error @ (StagingError::Gone | StagingError::WrongOffset { .. }))) => {
-                Err(error)
+        let (hashes, stopped) = match (more, written.stopped) {
+            // Nothing could be written at all. What was begun is removed with the sink.
+            (0, Some(error @ StagingError::Gone)) if begins => {
+                return Err(self.missing_folder(error));
             }
-            (more, stopped) => Ok(Appended {
-                length: offset + more,
-                hashes: written.sink.keep(),
-                running,
-                stopped,
-            }),
-        }
-    }
-
-    pub(crate) async fn put_part(
-        &self,
-        key: StagingKey,
-        offset: u64,
-        size: u64,
-        body: Body<'_>,
-        options: &Options<'_>,
-    ) -> Result<PartStaged, StagingError> {
-        self.admit(options).await?;
-        let sink = self.sink(key, Target::At { offset }, options);
-        let written = sink.take(Intake::new(body, size)).await?;
-        let found = written.sink.written();
-        match written.stopped {
-            Some(StagingError::TooLarge { .. }) => Err(StagingError::WrongSize {
-                expected: size,
-                found: size + 1,
-            }),
-            Some(error) => Err(error),
-            None if found != size => Err(StagingError::WrongSize {
-                expected: size,
-                found,
-            }),
-            None => Ok(PartStaged {
-                hashes: written.sink.keep(),
-            }),
-        }
+            (
+                0,
+                Some(
+                    error @ (StagingError::Gone
+                    | StagingError::Exists
+                    | StagingError::WrongLength { .. }),
+                ),
+            ) => return Err(error),
+            (0, stopped) if begins => (written.sink.hashes(), stopped),
+            (_, stopped) => {
+                if begins {
+                    folder.sync().await.map_err(StagingError::io("be synced"))?;
+                }
+                (written.sink.keep(), stopped)
+            }
+        };
+        Ok(Appended {
+            length: length + more,
+            hashes,
+            running,
+            stopped,
+        })
     }
 
     /// Where a new file finds nothing, the folder has been removed; the next write makes it again.
@@ -260,28 +217,31 @@ impl FsStaging {
     }
 
     /// On one trip to a thread that may block: it is asked for once for each small file.
-    pub(crate) async fn head(&self, key: StagingKey, size: u64) -> Result<Bytes, StagingError> {
+    pub(crate) async fn head(
+        &self,
+        key: StagingKey,
+        range: Range<u64>,
+    ) -> Result<Bytes, StagingError> {
         let path = self.path(key);
         unless_lost("read a file", move || {
             let mut file = File::open(path).map_err(StagingError::io("open a file"))?;
+            file.seek(SeekFrom::Start(range.start))
+                .map_err(StagingError::io("seek"))?;
+            let size = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
             let mut head = Vec::new();
-            fill(
-                &mut file,
-                &mut head,
-                usize::try_from(size).unwrap_or(usize::MAX),
-            )
-            .map_err(StagingError::io("read a file"))?;
+            fill(&mut file, &mut head, size).map_err(StagingError::io("read a file"))?;
             Ok(head.into())
         })
         .await
     }
 
-    pub(crate) async fn delete(&self, key: StagingKey) -> Result<(), StagingError> {
-        let (path, require_marker) = (self.path(key), self.folders.require_marker());
-        // Not synced: if a power cut brings the file back, the sweep deletes it.
+    pub(crate) async fn delete(&self, keys: &[StagingKey]) -> Result<(), StagingError> {
+        let paths: Vec<PathBuf> = keys.iter().map(|key| self.path(*key)).collect();
+        let require_marker = self.folders.require_marker();
+        // Not synced: if a power cut brings a file back, the sweep deletes it.
         blocking(move || {
             require_marker()?;
-            remove_if_there(&path)
+            paths.iter().try_for_each(|path| remove_if_there(path))
         })
         .await
         .map_err(StagingError::io("delete a file"))
@@ -310,7 +270,7 @@ impl FsStaging {
         .boxed()
     }
 
-    /// What all staged files take up on the disk, in bytes: holes are free.
+    /// What all staged files take up on the disk, in bytes.
     async fn measure(&self) -> Result<u64, StagingError> {
         let root = self.folders.root().to_owned();
         blocking(move || {
@@ -400,7 +360,7 @@ impl FsStaging {
         self.write(key, body, &options).await?;
         let read = self.read(key, 0..content.len() as u64).await?;
         let read: Result<Vec<Bytes>, _> = read.try_collect().await;
-        self.delete(key).await?;
+        self.delete(&[key]).await?;
         if read?.concat() != content {
             return Err(StagingError::io("read what was written")(io::Error::from(
                 io::ErrorKind::InvalidData,

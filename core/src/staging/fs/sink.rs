@@ -2,6 +2,7 @@
 
 use crate::{
     digest::RunningHash,
+    failpoint,
     staging::{
         Hashes, StagingError,
         body::{End, Intake},
@@ -11,7 +12,6 @@ use crate::{
     storage::{
         direct::{self, ALIGNMENT, BATCH, Buffers, CACHED},
         file,
-        fs::is_linkless,
     },
 };
 use bytes::Bytes;
@@ -19,7 +19,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
     num::NonZeroU64,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 use tokio::task::JoinHandle;
@@ -30,13 +30,10 @@ const WRITE_BACK: u64 = 8 * 1024 * 1024;
 /// What the bytes go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// A file that is not there yet, and that goes away unless the sink is told to keep it.
+    /// A file that is not there yet. It is removed unless the sink is told to keep it.
     New,
-    /// The end of a file, which must be at `offset`; what a crash left beyond it is cut off. At 0 the file need not be
-    /// there.
-    End { offset: u64 },
-    /// A place in a file.
-    At { offset: u64 },
+    /// The end of a file that this process has written and nobody else writes, and that has exactly `length` bytes.
+    End { length: u64 },
 }
 
 impl Target {
@@ -44,7 +41,7 @@ impl Target {
     fn offset(self) -> u64 {
         match self {
             Self::New => 0,
-            Self::End { offset } | Self::At { offset } => offset,
+            Self::End { length } => length,
         }
     }
 }
@@ -69,7 +66,7 @@ pub(super) struct Sink {
 impl Drop for Sink {
     fn drop(&mut self) {
         if self.target == Target::New && self.file.is_some() && !self.kept {
-            // A crash before this line leaves a file without a row; the sweep removes it.
+            // A crash before this line leaves a file that no row lists; the sweep removes it.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -110,26 +107,14 @@ impl Sink {
         self.written
     }
 
-    /// True once something was to be written: the file is there.
-    pub(super) fn is_open(&self) -> bool {
-        self.file.is_some()
-    }
-
     /// Takes the hash of all the file's bytes; none when it is not known what they are.
     pub(super) fn take_running(&mut self) -> Option<RunningHash> {
         self.hasher.take_running()
     }
 
-    /// Writes a whole body, and gives the file another name unless that is taken; its own goes with the sink. False
-    /// when it is taken, or the file system has no links. Blocks.
-    pub(super) fn place(mut self, pieces: &[Bytes], path: &Path) -> Result<bool, StagingError> {
-        self.write_batch(pieces, true)?;
-        match fs::hard_link(&self.path, path) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) if is_linkless(&error) => Ok(false),
-            Err(error) => Err(StagingError::io("link a file")(error)),
-        }
+    /// What was hashed; a new file is removed.
+    pub(super) fn hashes(mut self) -> Hashes {
+        std::mem::take(&mut self.hasher).finish()
     }
 
     /// Lets the file stay, and tells what it was hashed to.
@@ -209,6 +194,7 @@ impl Sink {
     }
 
     fn write_pieces(&mut self, pieces: &[Bytes]) -> Result<(), StagingError> {
+        failpoint!("staging.writing");
         let size: usize = pieces.iter().map(Bytes::len).sum();
         self.capacity.check_free(size as u64)?;
         self.capacity.count(size as u64)?;
@@ -295,27 +281,17 @@ impl Sink {
     fn open(&self) -> Result<File, StagingError> {
         let mut options = OpenOptions::new();
         options.write(true).create_new(self.target == Target::New);
-        options.create(self.target == (Target::End { offset: 0 }));
         let mut file = options
             .open(&self.path)
             .map_err(StagingError::io("open a file"))?;
-        match self.target {
-            Target::New => {}
-            Target::At { offset } => {
-                file.seek(SeekFrom::Start(offset))
-                    .map_err(StagingError::io("seek"))?;
+        if let Target::End { length } = self.target {
+            let found = file.metadata().map_err(StagingError::io("look"))?.len();
+            if found != length {
+                let expected = length;
+                return Err(StagingError::WrongLength { expected, found });
             }
-            Target::End { offset } => {
-                let length = file.metadata().map_err(StagingError::io("look"))?.len();
-                if length < offset {
-                    return Err(StagingError::WrongOffset { offset, length });
-                }
-                if length > offset {
-                    file.set_len(offset).map_err(StagingError::io("cut"))?;
-                }
-                file.seek(SeekFrom::Start(offset))
-                    .map_err(StagingError::io("seek"))?;
-            }
+            file.seek(SeekFrom::Start(length))
+                .map_err(StagingError::io("seek"))?;
         }
         Ok(file)
     }
@@ -324,10 +300,11 @@ impl Sink {
         let Some(file) = &self.file else {
             return Ok(());
         };
+        failpoint!("staging.written");
         let synced = match self.target {
             Target::New => file.sync_all(),
             // fdatasync(2) includes the length, all the metadata that reading needs.
-            Target::End { .. } | Target::At { .. } => file.sync_data(),
+            Target::End { .. } => file.sync_data(),
         };
         synced.map_err(StagingError::io("sync a file"))
     }

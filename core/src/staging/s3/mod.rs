@@ -1,46 +1,53 @@
 //! Staging in the storage bucket, under `staging/`.
 //!
-//! Guarantees: what a call reports as staged has been acknowledged by the store. What is staged needs no memory
-//! beside the bucket: no multipart upload stays open, and no list of parts is kept in the database.
+//! Guarantees: what a call reports as staged has been acknowledged by the store. No multipart upload stays open. An
+//! object has one writer and is put once: no other writer has its name.
 //!
 //! Configuration: `staging.backend = "s3"` and the settings of `storage.s3`; `staging.quota`.
 //!
-//! Implementation: the bytes under a key are segments, objects of up to 8 MiB named by the offset of their first
-//! byte: `staging/KEY/OFFSET-UUIDv7`. An append writes further segments, a part those of its place. Reading follows
-//! the chain: from each segment to the one that begins where it ends. Of two that begin at one place the younger
-//! counts. Finalize lets the store copy the segments into the parts of the object.
+//! Implementation: a segment is a run of objects of up to 8 MiB, `staging/OWNER/START.WRITER/POSITION`, each named by
+//! the place of its first byte in the segment. Reading lists a segment's objects and takes as many of their bytes as the
+//! database counts. Finalize lets the store copy the objects into the parts of the stored one.
 //!
-//! Considerations: small appends make small segments; finalize sends those again itself. Two processes that append
-//! to one key at once, which the database's offset prevents, are told apart by the age of their segments, so by
-//! their clocks. A body holds up to 16 MiB of memory.
+//! Considerations: small appends make small objects; finalize sends those again itself. All bodies of a process
+//! together hold at most 128 MiB of memory (see [`memory`]).
 
-mod chain;
+mod memory;
+mod objects;
+mod unsegmented;
 
 use super::{
-    Appended, ListedStaging, Options, PartStaged, Staged, StagingError, StagingKey, StagingPages,
-    StagingStream, Usage,
-    body::{Batch, Body, End, Intake},
+    Appended, ListedStaging, Options, Piece, SegmentWriter, Staged, StagingError, StagingKey,
+    StagingPages, StagingStream, Usage,
+    body::{Body, End, Intake},
     capacity::{Capacity, Shortage},
     hashes::Hasher,
 };
 use crate::{
     config::ByteSize,
     digest::Sha256Digest,
+    failpoint,
     storage::s3::{NewObject, S3Storage},
 };
 use bytes::{Bytes, BytesMut};
-pub(crate) use chain::Chain;
 use futures::{StreamExt, TryStreamExt, stream};
-use std::{ops::Range, sync::Arc, time::Duration};
+use memory::Memory;
+pub(crate) use objects::Objects;
+use std::{
+    collections::{BTreeMap, HashSet},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
 use uuid::Uuid;
 
-/// How big a segment is, unless it is the last of a body, in bytes: above the 5 MiB a copied part must have.
-pub(crate) const SEGMENT: u64 = 8 * 1024 * 1024;
+/// How big an object is at most, in bytes: above the 5 MiB a copied part must have.
+pub(crate) const OBJECT: usize = 8 * 1024 * 1024;
 /// Where staging is in the bucket.
 const PREFIX: &str = "staging/";
-/// Segments of one key deleted at once.
+/// Objects deleted at once.
 const DELETIONS: usize = 16;
-/// How old the sum of all segments may be when a quota is checked: it costs one request per thousand.
+/// How old the sum of all objects may be when a quota is checked: it costs one request per thousand.
 const FRESH: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -48,6 +55,7 @@ const FRESH: Duration = Duration::from_secs(60);
 pub(crate) struct S3Staging {
     pub(crate) store: Arc<S3Storage>,
     capacity: Capacity,
+    memory: Memory,
 }
 
 /// What came of a body.
@@ -70,7 +78,7 @@ impl Drop for Litter {
         };
         let store = Arc::clone(&self.store);
         runtime.spawn(async move {
-            if let Err(error) = delete(&store, key).await {
+            if let Err(error) = delete(&store, &[key]).await {
                 tracing::warn!(%error, "staging of a failed upload is left to the sweep");
             }
         });
@@ -83,6 +91,7 @@ impl S3Staging {
         Self {
             store,
             capacity: Capacity::new(quota, 0, None, FRESH),
+            memory: Memory::default(),
         }
     }
 
@@ -106,7 +115,7 @@ impl S3Staging {
         let taken = self.take(key, 0, intake, options, false).await?;
         if let Some(error) = taken.stopped {
             litter.key = None;
-            delete(&self.store, key).await?;
+            delete(&self.store, &[key]).await?;
             return Err(error);
         }
         litter.key = None;
@@ -116,93 +125,66 @@ impl S3Staging {
         })
     }
 
-    pub(crate) async fn create(&self, key: StagingKey) -> Result<(), StagingError> {
-        self.admit(&Options::default()).await?;
-        self.put(key, 0, Bytes::new(), Sha256Digest::of(&[])).await
-    }
-
+    /// Appends to a segment that has `length` bytes.
     pub(crate) async fn append(
         &self,
         key: StagingKey,
-        offset: u64,
+        length: u64,
         body: Body<'_>,
         options: &Options<'_>,
     ) -> Result<Appended, StagingError> {
         self.admit(options).await?;
-        chain::cut(&self.store, key, offset).await?;
         let intake = Intake::new(body, options.limit);
-        let mut taken = self.take(key, offset, intake, options, true).await?;
+        let mut taken = self.take(key, length, intake, options, true).await?;
         Ok(Appended {
-            length: offset + taken.written,
+            length: length + taken.written,
             running: taken.hasher.take_running(),
             hashes: taken.hasher.finish(),
             stopped: taken.stopped,
         })
     }
 
-    pub(crate) async fn put_part(
-        &self,
-        key: StagingKey,
-        offset: u64,
-        size: u64,
-        body: Body<'_>,
-        options: &Options<'_>,
-    ) -> Result<PartStaged, StagingError> {
-        self.admit(options).await?;
-        if Self::is_gone(&self.store, key).await? {
-            return Err(StagingError::Gone);
-        }
-        let intake = Intake::new(body, size);
-        let taken = self.take(key, offset, intake, options, false).await?;
-        match taken.stopped {
-            Some(StagingError::TooLarge { .. }) => Err(StagingError::WrongSize {
-                expected: size,
-                found: size + 1,
-            }),
-            Some(error) => Err(error),
-            None if taken.written != size => Err(StagingError::WrongSize {
-                expected: size,
-                found: taken.written,
-            }),
-            None => Ok(PartStaged {
-                hashes: taken.hasher.finish(),
-            }),
-        }
-    }
-
-    /// Puts a body as segments, one under way while the next comes in. The last, if the body stopped, is put only
-    /// with `keep`.
+    /// Puts a body as objects, one under way while the next comes in. The last, if the body stopped, is put only
+    /// with `keep`; and a body without a byte is an object without `keep` only.
     async fn take(
         &self,
         key: StagingKey,
-        offset: u64,
+        length: u64,
         mut intake: Intake<'_>,
         options: &Options<'_>,
         keep: bool,
     ) -> Result<Taken, StagingError> {
-        const SEGMENT_LENGTH: usize = SEGMENT as usize;
         let mut taken = Taken {
             written: 0,
             hasher: Hasher::new(options.hashes, options.running),
             stopped: None,
         };
-        let mut batch = intake.batch(SEGMENT_LENGTH).await;
+        let mut gathered = self.memory.gather(&mut intake).await;
         loop {
-            let end = batch.end.take();
+            let end = gathered.end.take();
             let stopped = matches!(end, Some(End::Stopped(_)));
-            let size = batch.size as u64;
+            let size = gathered.bytes.len() as u64;
+            let position = length + taken.written;
             let put = async {
-                let (bytes, digest, hasher) = joined(batch, taken.hasher.clone()).await?;
-                // A whole body may be empty; it is staged as a segment of nothing.
-                let nothing = size == 0 && (offset + taken.written > 0 || stopped);
-                if !nothing && (keep || !stopped) {
-                    self.put(key, offset + taken.written, bytes, digest).await?;
+                let memory = gathered.memory;
+                let hasher = taken.hasher.clone();
+                let (bytes, digest, hasher) = hashed(gathered.bytes, hasher).await?;
+                let is_wanted = match (size, keep) {
+                    (0, true) => false,
+                    (0, false) => position == 0 && !stopped,
+                    (_, keep) => keep || !stopped,
+                };
+                if is_wanted {
+                    failpoint!("staging.writing");
+                    self.put(key, position, bytes, digest).await?;
+                    failpoint!("staging.written");
                 }
+                drop(memory);
                 Ok::<_, StagingError>(hasher)
             };
             let (put, next) = match end {
                 None => {
-                    let (put, next) = futures::join!(put, intake.batch(SEGMENT_LENGTH));
+                    let (put, next) = futures::join!(put, self.memory.gather(&mut intake));
                     (put, Some(next))
                 }
                 Some(_) => (put.await, None),
@@ -222,7 +204,7 @@ impl S3Staging {
                     taken.stopped = Some(error);
                     return Ok(taken);
                 }
-                (None, Some(next)) => batch = next,
+                (None, Some(next)) => gathered = next,
                 _ => return Ok(taken),
             }
         }
@@ -231,34 +213,33 @@ impl S3Staging {
     async fn put(
         &self,
         key: StagingKey,
-        offset: u64,
+        position: u64,
         bytes: Bytes,
         digest: Sha256Digest,
     ) -> Result<(), StagingError> {
         let size = bytes.len() as u64;
         let object = NewObject {
-            key: &format!("{}{offset:020}-{}", folder(key), Uuid::now_v7()),
+            key: &format!("{}{position:020}", prefix(key)),
             content_type: "application/octet-stream",
             origin: &key.to_string(),
             size,
             sha256: Some(digest),
-            // Nobody else has a name with this UUID.
+            // Nobody else has the name, and this writer puts it once.
             overwrite: true,
         };
         self.capacity.count(size)?;
         Ok(self.store.put(&object, bytes).await?)
     }
 
-    /// True when there is nothing under the key.
-    async fn is_gone(store: &Arc<S3Storage>, key: StagingKey) -> Result<bool, StagingError> {
-        Ok(chain::segments(store, key, 0).try_next().await?.is_none())
-    }
-
     pub(crate) async fn len(&self, key: StagingKey) -> Result<Option<u64>, StagingError> {
-        let mut segments = chain::segments(&self.store, key, 0);
+        let mut listing = objects::list_after(&self.store, key.owner(), prefix(key));
         let mut length = None;
-        while let Some(segment) = segments.try_next().await? {
-            length = length.max(Some(segment.offset + segment.size));
+        while let Some((listed, object)) = listing.try_next().await? {
+            if listed == key {
+                length = length.max(Some(object.position + object.size));
+            } else if !object.name.starts_with(&prefix(key)) {
+                break;
+            }
         }
         Ok(length)
     }
@@ -268,14 +249,18 @@ impl S3Staging {
         key: StagingKey,
         range: Range<u64>,
     ) -> Result<StagingStream, StagingError> {
-        Chain::of(&self.store, key, range).bytes().await
+        let piece = Piece {
+            offset: range.start,
+            ..Piece::new(key, range.end - range.start)
+        };
+        Objects::new(&self.store, &[piece]).bytes().await
     }
 
-    pub(crate) async fn delete(&self, key: StagingKey) -> Result<(), StagingError> {
-        delete(&self.store, key).await
+    pub(crate) async fn delete(&self, keys: &[StagingKey]) -> Result<(), StagingError> {
+        delete(&self.store, keys).await
     }
 
-    /// The segments of a key follow each other in a list of the bucket, but a page may end between them: then the
+    /// The objects of a segment follow each other in a list of the bucket, but a page may end between them: then the
     /// key is listed once more, with the rest.
     pub(crate) fn list(&self) -> StagingPages {
         let pages = self.store.list(PREFIX).map(|page| {
@@ -328,7 +313,7 @@ impl S3Staging {
             Ok(bytes) => bytes.try_collect::<BytesMut>().await,
             Err(error) => Err(error),
         };
-        self.delete(key).await?;
+        self.delete(&[key]).await?;
         if read? != content {
             return Err(StagingError::Storage(
                 crate::storage::StorageError::NotAsSent("other bytes were read back".to_owned()),
@@ -342,16 +327,12 @@ impl S3Staging {
     }
 }
 
-/// One piece of memory of many, hashed for itself and for the body, where that may take its time.
-async fn joined(
-    batch: Batch,
+/// Hashes bytes for themselves and for the body, where that may take its time.
+async fn hashed(
+    bytes: Bytes,
     mut hasher: Hasher,
 ) -> Result<(Bytes, Sha256Digest, Hasher), StagingError> {
     tokio::task::spawn_blocking(move || {
-        let bytes = match <[Bytes; 1]>::try_from(batch.pieces) {
-            Ok([only]) => only,
-            Err(pieces) => Bytes::from(pieces.concat()),
-        };
         hasher.update(&bytes);
         let digest = Sha256Digest::of(&bytes);
         (bytes, digest, hasher)
@@ -360,28 +341,83 @@ async fn joined(
     .map_err(|lost| StagingError::io("hash")(std::io::Error::other(lost)))
 }
 
-/// Deletes everything under the key; what an interruption leaves is still listed under it.
+/// Deletes all objects of these keys; what an interruption leaves is still listed. The objects of one owner are listed
+/// once for all of its keys.
 ///
-/// One request for each segment: not every store knows the one that deletes many.
-async fn delete(store: &Arc<S3Storage>, key: StagingKey) -> Result<(), StagingError> {
-    let mut pages = store.list(&folder(key));
-    while let Some(page) = pages.try_next().await? {
-        stream::iter(page)
-            .map(|object| async move { store.delete_key(&object.key).await })
-            .buffer_unordered(DELETIONS)
-            .try_collect::<()>()
-            .await?;
+/// One request for each object: not every store knows the one that deletes many.
+async fn delete(store: &Arc<S3Storage>, keys: &[StagingKey]) -> Result<(), StagingError> {
+    let mut owners: BTreeMap<Uuid, HashSet<StagingKey>> = BTreeMap::new();
+    for key in keys {
+        owners.entry(key.owner()).or_default().insert(*key);
+    }
+    for (owner, keys) in owners {
+        // Of a single key only its own objects are listed.
+        let listed = match keys.iter().next() {
+            Some(only) if keys.len() == 1 => prefix(*only),
+            _ => folder(owner),
+        };
+        let mut pages = store.list(&listed);
+        while let Some(page) = pages.try_next().await? {
+            let wanted = page.into_iter().filter(|object| {
+                parsed(&object.key).is_some_and(|(listed, _)| keys.contains(&listed))
+            });
+            stream::iter(wanted)
+                .map(|object| async move { store.delete_key(&object.key).await })
+                .buffer_unordered(DELETIONS)
+                .try_collect::<()>()
+                .await?;
+        }
     }
     Ok(())
 }
 
-fn folder(key: StagingKey) -> String {
-    format!("{PREFIX}{key}/")
+fn folder(owner: Uuid) -> String {
+    format!("{PREFIX}{owner}/")
 }
 
-/// Which staging a segment belongs to, and its first byte's offset.
+/// What the names of a key's objects begin with.
+fn prefix(key: StagingKey) -> String {
+    let folder = folder(key.owner());
+    match key.writer() {
+        Some(writer) => format!("{folder}{:020}.{writer}/", key.start()),
+        // Shared with the segments of the upload, which have other names.
+        None => folder,
+    }
+}
+
+/// Which key an object belongs to, and the place of its first byte under it.
 fn parsed(name: &str) -> Option<(StagingKey, u64)> {
-    let (key, segment) = name.strip_prefix(PREFIX)?.split_once('/')?;
-    let (offset, _) = segment.split_once('-')?;
-    Some((key.parse().ok()?, offset.parse().ok()?))
+    let (owner, rest) = name.strip_prefix(PREFIX)?.split_once('/')?;
+    let owner: Uuid = owner.parse().ok()?;
+    let Some((segment, position)) = rest.split_once('/') else {
+        let (offset, _) = rest.split_once('-')?;
+        return Some((StagingKey::unsegmented(owner), offset.parse().ok()?));
+    };
+    let (start, writer) = segment.split_once('.')?;
+    let writer: SegmentWriter = writer.parse().ok()?;
+    let key = StagingKey::segment(owner, start.parse().ok()?, writer);
+    Some((key, position.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_objects_tell_their_key_and_place() {
+        let owner = Uuid::now_v7();
+        for key in [
+            StagingKey::segment(owner, 0, SegmentWriter::Fence(0)),
+            StagingKey::segment(owner, 9, SegmentWriter::Attempt(owner)),
+        ] {
+            let name = format!("{}{:020}", prefix(key), 77);
+            assert_eq!(parsed(&name), Some((key, 77)));
+        }
+        let before = format!("staging/{owner}/{:020}-{owner}", 5);
+        let unsegmented = StagingKey::unsegmented(owner);
+        assert_eq!(parsed(&before), Some((unsegmented, 5)));
+        for other in ["staging/", "staging/readme", "uploads/a/1.2/3"] {
+            assert_eq!(parsed(other), None, "{other}");
+        }
+    }
 }

@@ -88,7 +88,7 @@ fn holds(path: &Path, (digest, size): (Sha256Digest, u64)) -> io::Result<bool> {
 
 /// Another device, a file system without hard links (CIFS and some FUSE file systems answer EINVAL), or a file with
 /// too many of them.
-pub(crate) fn is_linkless(error: &io::Error) -> bool {
+fn is_linkless(error: &io::Error) -> bool {
     use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks};
     is_not_supported(error)
         || matches!(

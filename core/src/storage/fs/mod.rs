@@ -29,7 +29,7 @@ use crate::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-pub(crate) use link::{Linked, is_linkless};
+pub(crate) use link::Linked;
 use std::{
     fs::{self, File, Metadata},
     io::{self, Write},

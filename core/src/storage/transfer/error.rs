@@ -8,7 +8,7 @@ pub enum TransferError {
     /// The staged bytes are not there any more, or not all of them.
     #[error("the staged bytes are gone")]
     StagingGone,
-    /// More or fewer bytes are staged than the database says.
+    /// Fewer bytes are staged than the database says.
     #[error("{expected} bytes should be staged, and {found} are")]
     SizeMismatch { expected: u64, found: u64 },
     /// The bytes are not those the client announced. Nothing was stored.
@@ -47,6 +47,7 @@ impl From<StagingError> for TransferError {
     fn from(error: StagingError) -> Self {
         match error {
             StagingError::Gone => Self::StagingGone,
+            StagingError::WrongLength { expected, found } => Self::SizeMismatch { expected, found },
             other => Self::Staging(other),
         }
     }

@@ -1,14 +1,14 @@
 //! Inside one bucket: the store copies the bytes by itself; they are read once to be hashed meanwhile, unless they were
 //! hashed as they came in. What was copied is held against what the store took in, by its own checksums.
 //!
-//! Possible when the staged segments are fit to be the parts of an object: all of one size but the last.
+//! Possible when the staged objects are fit to be the parts of one: all of one size but the last.
 
 use super::{Landing, TransferError, parts::Parts, remote::MOST_PARTS};
 use crate::{
     digest::Sha256Digest,
     staging::{
         Staging,
-        s3::{Chain, S3Staging},
+        s3::{Objects, S3Staging},
     },
     storage::s3::{Multipart, PART_MIN},
 };
@@ -20,27 +20,30 @@ const COPIES: usize = 8;
 /// What is read to be hashed at once, in bytes.
 const READ: u64 = 8 * 1024 * 1024;
 
-/// True when every segment of the pieces can be a part.
+/// True when every object of the pieces can be a part.
+///
+/// # Errors
+/// When one is not there.
 pub(super) async fn is_fit(from: &S3Staging, landing: &Landing<'_>) -> Result<bool, TransferError> {
     let (mut parts, mut size) = (0, None);
     let mut ended = false;
-    for piece in landing.pieces {
-        let mut chain = Chain::of(&from.store, piece.key, 0..piece.size);
-        while let Some((segment, _)) = chain.next().await? {
-            parts += 1;
-            // A part that is smaller, or too small, must be the last.
-            let first = *size.get_or_insert(segment.size);
-            if ended || segment.size > first || parts > MOST_PARTS {
-                return Ok(false);
-            }
-            ended = segment.size < first || segment.size < PART_MIN;
+    let mut objects = Objects::new(&from.store, landing.pieces);
+    while let Some((_, range)) = objects.next().await? {
+        parts += 1;
+        let counted = range.end - range.start;
+        // A part that is smaller, or too small, must be the last.
+        let first = *size.get_or_insert(counted);
+        if ended || counted > first || parts > MOST_PARTS {
+            objects.require_all().await?;
+            return Ok(false);
         }
+        ended = counted < first || counted < PART_MIN;
     }
     Ok(parts > 0)
 }
 
-/// Copies all segments into the upload, and reads them to hash them unless the digest is known. The store has held the
-/// bytes of each segment against their SHA-256 when it took them in, and a copy must have the segment's checksum.
+/// Copies all objects into the upload, and reads them to hash them unless the digest is known. The store has compared the
+/// bytes of each object with their SHA-256 when it received them, and a copy must have the object's checksum.
 pub(super) async fn copy(
     staging: &Staging,
     from: &S3Staging,
@@ -61,21 +64,19 @@ pub(super) async fn copy(
     let copying = async {
         let mut copying = FuturesUnordered::new();
         let (mut copied, mut number) = (Vec::new(), 0);
-        for piece in landing.pieces {
-            let mut chain = Chain::of(&from.store, piece.key, 0..piece.size);
-            while let Some((segment, range)) = chain.next().await? {
-                if copying.len() >= COPIES
-                    && let Some(done) = copying.next().await
-                {
-                    copied.push(done?);
-                }
-                number += 1;
-                copying.push(async move {
-                    let is_whole = range.end - range.start == segment.size;
-                    let etag = segment.etag.as_deref().filter(|_| is_whole);
-                    upload.copy(number, &segment.name, range, etag).await
-                });
+        let mut objects = Objects::new(&from.store, landing.pieces);
+        while let Some((object, range)) = objects.next().await? {
+            if copying.len() >= COPIES
+                && let Some(done) = copying.next().await
+            {
+                copied.push(done?);
             }
+            number += 1;
+            copying.push(async move {
+                let is_whole = range.end - range.start == object.size;
+                let etag = object.etag.as_deref().filter(|_| is_whole);
+                upload.copy(number, &object.name, range, etag).await
+            });
         }
         while let Some(done) = copying.next().await {
             copied.push(done?);

@@ -83,6 +83,7 @@ fn body(staging: &Staging, landing: &Landing<'_>, range: Range<u64>) -> ByteStre
             if wanted.is_empty() {
                 continue;
             }
+            let wanted = piece.offset + wanted.start..piece.offset + wanted.end;
             let opened = staging.read(piece.key, wanted).await;
             let mut bytes = stream::once(async { opened }).try_flatten().boxed();
             while let Some(bytes) = bytes.next().await {
@@ -149,10 +150,7 @@ mod tests {
         let key = StagingKey::generate();
         let body = stream::iter([Ok::<_, Infallible>(bytes.clone())]);
         let staged = staging.write(key, body, Options::default()).await.unwrap();
-        Piece {
-            key,
-            size: staged.size,
-        }
+        Piece::new(key, staged.size)
     }
 
     #[tokio::test]

@@ -1,8 +1,12 @@
 //! From a folder to a folder: hashed, then linked; copied where no link is possible.
+//!
+//! A link shares the file with staging, so only a segment is linked that is all of the object and that nobody adds to
+//! any more. Of every other segment the bytes that count are copied, by the kernel where they need not be hashed: on a
+//! file system that has them, the copy shares the blocks.
 
 use super::{
     Landing, TransferError,
-    parts::{Abandon, PieceFile, open_piece},
+    parts::{Abandon, PieceFile, length, open_piece},
 };
 use crate::{
     digest::Sha256Digest,
@@ -21,7 +25,11 @@ use std::{
     sync::mpsc::sync_channel,
 };
 
-/// Links the only piece, and looks at it in its new place. None when there are several, or no link is possible.
+/// How much is copied before it is looked whether anybody waits for it any more, in bytes.
+const COPIED_AT_ONCE: u64 = 64 * 1024 * 1024;
+
+/// Links the only piece, and looks at it in its new place. None when there are several, when its file holds or may come
+/// to hold more than counts, or when no link is possible.
 pub(super) async fn link(
     from: &FsStaging,
     to: &FsStorage,
@@ -30,6 +38,9 @@ pub(super) async fn link(
     let [only] = landing.pieces else {
         return Ok(None);
     };
+    if only.may_grow || only.offset > 0 {
+        return Ok(None);
+    }
     let file = PieceFile::of(from, only);
     let digest = match landing.trusted() {
         Some(known) => known,
@@ -39,9 +50,18 @@ pub(super) async fn link(
     };
     landing.check(digest)?;
     let (path, content) = (file.path.clone(), (digest, landing.size()));
-    let check = move || open_piece(&file).map(drop);
+    let check = move || match length(&open_piece(&file)?)? {
+        found if found == file.size => Ok(()),
+        found => Err(TransferError::SizeMismatch {
+            expected: file.size,
+            found,
+        }),
+    };
     let linked = to.link_if(path, landing.key, content, landing.overwrite, check);
-    Ok((linked.await? != Linked::Impossible).then_some(digest))
+    match linked.await {
+        Err(TransferError::SizeMismatch { expected, found }) if found > expected => Ok(None),
+        linked => Ok((linked? != Linked::Impossible).then_some(digest)),
+    }
 }
 
 pub(super) async fn copy(
@@ -52,7 +72,10 @@ pub(super) async fn copy(
     let pieces = landing.pieces.iter();
     let files = pieces.map(|piece| PieceFile::of(from, piece)).collect();
     let temporary = to.temporary().await?;
-    let (digest, temporary) = pass(files, Some(temporary)).await?;
+    let (digest, temporary) = match landing.trusted() {
+        Some(known) => (known, Some(copy_files(files, temporary).await?)),
+        None => pass(files, Some(temporary)).await?,
+    };
     landing.check(digest)?;
     if let Some(temporary) = temporary {
         let content = (digest, landing.size());
@@ -68,6 +91,33 @@ impl PieceFile {
         let metadata = looked.await.map_err(StagingError::io("look for a file"))?;
         Ok(metadata.dev())
     }
+}
+
+/// Copies all files, one after the other, without reading them where the kernel can do so (`copy_file_range(2)`).
+async fn copy_files(
+    files: Vec<PieceFile>,
+    mut copy: Temporary,
+) -> Result<Temporary, TransferError> {
+    let (abandon, abandoned) = Abandon::pair();
+    let work = tokio::task::spawn_blocking(move || {
+        for piece in &files {
+            let file = open_piece(piece)?;
+            let mut left = piece.size;
+            while left > 0 {
+                abandoned.check()?;
+                let mut some = (&file).take(left.min(COPIED_AT_ONCE));
+                let copied = io::copy(&mut some, &mut copy.file);
+                match copied.map_err(StorageError::io("copy a file"))? {
+                    0 => return Err(TransferError::StagingGone),
+                    copied => left -= copied,
+                }
+            }
+        }
+        Ok(copy)
+    });
+    let done = work.await;
+    drop(abandon);
+    done.map_err(|lost| StagingError::io("be read")(io::Error::other(lost)))?
 }
 
 /// Hashes all files in one go, on threads of its own, and copies them on the way if there is something to copy to.

@@ -24,7 +24,7 @@ pub use error::TransferError;
 /// What is to become which object.
 #[derive(Clone, Copy, Debug)]
 pub struct Landing<'a> {
-    /// In their order: one, or the partial uploads of a concatenation. At least one.
+    /// In their order. At least one.
     pub pieces: &'a [Piece],
     /// Reserved for this file in the database.
     pub key: &'a StorageKey,
@@ -113,7 +113,7 @@ pub async fn head(
         if wanted == 0 {
             continue;
         }
-        head.extend_from_slice(&staging.head(piece.key, wanted).await?);
+        head.extend_from_slice(&staging.head(piece, wanted).await?);
     }
     Ok(head)
 }

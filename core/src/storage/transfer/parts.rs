@@ -5,7 +5,7 @@ use crate::{
     digest::Sha256Digest,
     staging::{Place, Staging, StagingError, fs::FsStaging},
     storage::{
-        direct::CACHED,
+        direct::{ALIGNMENT, CACHED},
         file::{BLOCK, announce_sequential, fill},
     },
 };
@@ -14,7 +14,7 @@ use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
 use std::{
     fs::File,
-    io,
+    io::{self, Seek, SeekFrom},
     path::PathBuf,
     sync::{
         Arc,
@@ -135,17 +135,15 @@ impl Filling {
         sender: &mpsc::Sender<Part>,
     ) -> Result<Sha256Digest, TransferError> {
         let (mut held, mut length) = (Vec::new(), 0);
-        for piece in pieces {
-            let mut bytes = staging.read(piece.key, 0..piece.size).await?;
-            while let Some(mut chunk) = bytes.try_next().await? {
-                while !chunk.is_empty() {
-                    let fits = chunk.len().min(self.size - length);
-                    length += fits;
-                    held.push(chunk.split_to(fits));
-                    if length == self.size {
-                        self = self.send(std::mem::take(&mut held), sender).await?;
-                        length = 0;
-                    }
+        let mut bytes = staging.read_pieces(pieces).await?;
+        while let Some(mut chunk) = bytes.try_next().await? {
+            while !chunk.is_empty() {
+                let fits = chunk.len().min(self.size - length);
+                length += fits;
+                held.push(chunk.split_to(fits));
+                if length == self.size {
+                    self = self.send(std::mem::take(&mut held), sender).await?;
+                    length = 0;
                 }
             }
         }
@@ -177,6 +175,8 @@ impl Filling {
 #[derive(Clone, Debug)]
 pub(super) struct PieceFile {
     pub(super) path: PathBuf,
+    /// Of the first byte that counts, in bytes.
+    pub(super) offset: u64,
     /// By the database, in bytes.
     pub(super) size: u64,
     /// It is large, and such files go past the page cache.
@@ -187,42 +187,37 @@ impl PieceFile {
     pub(super) fn of(from: &FsStaging, piece: &Piece) -> Self {
         Self {
             path: from.path(piece.key),
+            offset: piece.offset,
             size: piece.size,
-            direct: from.is_direct() && piece.size >= CACHED,
+            direct: from.is_direct()
+                && piece.size >= CACHED
+                && piece.offset.is_multiple_of(ALIGNMENT as u64),
         }
     }
 }
 
-/// Opens a piece, which must have the size the database says.
+/// Opens a piece at its first byte. The file may hold more than counts, but not less.
 pub(super) fn open_piece(piece: &PieceFile) -> Result<File, TransferError> {
-    let file = File::open(&piece.path).map_err(StagingError::io("open a file"))?;
-    let found = file
-        .metadata()
-        .map_err(StagingError::io("look at a file"))?
-        .len();
-    if found != piece.size {
+    let mut file = File::open(&piece.path).map_err(StagingError::io("open a file"))?;
+    let there = length(&file)?;
+    let found = there.saturating_sub(piece.offset);
+    if found < piece.size {
         let expected = piece.size;
         return Err(TransferError::SizeMismatch { expected, found });
+    }
+    if piece.offset > 0 {
+        file.seek(SeekFrom::Start(piece.offset))
+            .map_err(StagingError::io("seek"))?;
     }
     Ok(file)
 }
 
-/// The same for pieces that are no local files.
-pub(super) async fn check_lengths(
-    staging: &Staging,
-    pieces: &[Piece],
-) -> Result<(), TransferError> {
-    for piece in pieces {
-        let expected = piece.size;
-        match staging.len(piece.key).await? {
-            None => return Err(TransferError::StagingGone),
-            Some(found) if found != expected => {
-                return Err(TransferError::SizeMismatch { expected, found });
-            }
-            Some(_) => {}
-        }
-    }
-    Ok(())
+/// Of a whole file, in bytes.
+pub(super) fn length(file: &File) -> Result<u64, TransferError> {
+    let metadata = file
+        .metadata()
+        .map_err(StagingError::io("look at a file"))?;
+    Ok(metadata.len())
 }
 
 fn unreadable(error: io::Error) -> TransferError {

@@ -2,7 +2,7 @@
 
 use super::{
     Landing, TransferError, inside, large,
-    parts::{Part, Parts, check_lengths},
+    parts::{Part, Parts},
 };
 use crate::{
     digest::Sha256Digest,
@@ -48,8 +48,8 @@ pub(super) async fn send(
         sha256: None,
         overwrite: landing.overwrite,
     };
-    if let Place::S3(_) = &staging.place {
-        check_lengths(staging, landing.pieces).await?;
+    if size == 0 {
+        require_segment(staging, landing).await?;
     }
     let _memory = to.memory().hold(size.min(MEMORY)).await;
     if size <= SINGLE {
@@ -89,6 +89,16 @@ pub(super) async fn send(
             Err(error)
         }
     }
+}
+
+/// Where there are no bytes, nothing is read that could be missing.
+async fn require_segment(staging: &Staging, landing: &Landing<'_>) -> Result<(), TransferError> {
+    for piece in landing.pieces {
+        if staging.len(piece.key).await?.is_none() {
+            return Err(TransferError::StagingGone);
+        }
+    }
+    Ok(())
 }
 
 async fn send_single(

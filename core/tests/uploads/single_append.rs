@@ -12,7 +12,7 @@ use entity::{
 use futures::{StreamExt, future::join_all, stream};
 use landfall_core::{
     files::Scope,
-    staging::{Algorithm, StagingKey},
+    staging::{Algorithm, Options, SegmentWriter, StagingKey},
     uploads::{self, Append, Checksum, NewUpload, Shape, UploadError},
     usage,
 };
@@ -58,16 +58,18 @@ async fn small_upload_in_one_append_finds_what_others_have_left(place: Place) {
         ..Append::default()
     };
     let upload = place.begin(Shape::Append { total: Some(9) }).await;
-    // As a crash between the link and the count leaves it.
+    // As a crash before the count leaves it.
     let staging = &place.landfall.staging;
-    let key = StagingKey::unsegmented(upload.id.0);
-    let left = vec![Bytes::from_static(b"remains of another")];
-    assert!(staging.place(key, left).await.unwrap());
+    let attempt = SegmentWriter::Attempt(uuid::Uuid::now_v7());
+    let key = StagingKey::segment(upload.id.0, 0, attempt);
+    let left = body(Bytes::from_static(b"remains of another"));
+    staging.write(key, left, Options::default()).await.unwrap();
     let done = place
         .append(upload.id, whole.clone(), body(bytes.clone()))
         .await;
     assert_eq!(done.unwrap().status, UploadStatus::Complete);
     assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.keys(upload.id).await, [key], "left to the sweep");
 
     // A checksum that does not match changes nothing.
     let upload = place.begin(Shape::Append { total: Some(9) }).await;

@@ -1,5 +1,4 @@
-//! Giving an upload up: by its client, by its expiry, or because its bytes are gone. Nothing is announced but the end
-//! of a batch.
+//! Cancelling an upload: by its client, or by its expiry. Nothing is announced but the end of a batch.
 //!
 //! The rows change first; a crash before the bytes are deleted leaves them to the sweep.
 
@@ -7,7 +6,7 @@ use super::{UploadError, query};
 use crate::{
     batches::{self, Settled},
     context::Landfall,
-    files::{self, DeleteError, Scope},
+    files::{self, DeleteError, Scope, segments},
     outbox::{WriteError, Written},
     staging::StagingKey,
     usage,
@@ -27,13 +26,11 @@ use tokio::time::Instant;
 const FINALIZE_WAIT: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Why an upload is given up.
+/// Why an upload is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reason {
     Aborted,
     Expired,
-    /// Bytes that were counted are not in staging any more.
-    StagingGone,
 }
 
 impl Reason {
@@ -41,7 +38,6 @@ impl Reason {
         match self {
             Self::Aborted => UploadStatus::Aborted,
             Self::Expired => UploadStatus::Expired,
-            Self::StagingGone => UploadStatus::Failed,
         }
     }
 
@@ -49,7 +45,6 @@ impl Reason {
         match self {
             Self::Aborted => "upload_aborted",
             Self::Expired => "upload_expired",
-            Self::StagingGone => "staging_gone",
         }
     }
 
@@ -57,7 +52,6 @@ impl Reason {
         match self {
             Self::Aborted => "the upload was given up by its client",
             Self::Expired => "nothing came for longer than uploads.session_ttl",
-            Self::StagingGone => "bytes that had been received are not in staging any more",
         }
     }
 }
@@ -84,7 +78,7 @@ pub async fn abort(landfall: &Landfall, scope: &Scope, id: UploadId) -> Result<(
     loop {
         let upload = query::get(landfall.db.read(), scope, id).await?;
         if upload.status != UploadStatus::Complete || upload.kind == UploadKind::Partial {
-            return close(landfall, id, Reason::Aborted).await.map(drop);
+            return cancel(landfall, id, Reason::Aborted).await.map(drop);
         }
         if withdraw(landfall, &upload).await? {
             return Ok(());
@@ -97,7 +91,7 @@ pub async fn abort(landfall: &Landfall, scope: &Scope, id: UploadId) -> Result<(
 }
 
 /// Closes an upload that takes bytes, or a complete partial one that waits; false when it is closed already.
-pub(super) async fn close(
+pub(super) async fn cancel(
     landfall: &Landfall,
     id: UploadId,
     reason: Reason,
@@ -111,7 +105,7 @@ pub(super) async fn close(
         .await?;
     let any = closed.any;
     // Or its first append would be staged before it is refused.
-    landfall.uploads.take_begun(id);
+    landfall.uploads.take_recent(id);
     clear(landfall, closed).await;
     Ok(any)
 }
@@ -225,15 +219,28 @@ async fn clear(landfall: &Landfall, closed: Closed) {
     if let Some(file) = closed.file {
         landfall.dispatch.settled(file).await;
     }
-    for upload in closed.uploads {
-        if let Err(error) = landfall
-            .staging
-            .delete(StagingKey::unsegmented(upload.0))
-            .await
-        {
-            tracing::warn!(upload.id = %upload, %error, "staging of a closed upload is left to the sweep");
-        }
+    if let Err(error) = delete_segments(landfall, &closed.uploads).await {
+        tracing::warn!(%error, "segments of cancelled uploads are left to the sweep");
     }
+}
+
+/// Deletes what the rows of cancelled uploads list. A writer at work deletes its own segment, once it finds that it
+/// cannot count it.
+async fn delete_segments(landfall: &Landfall, uploads: &[UploadId]) -> Result<(), UploadError> {
+    if uploads.is_empty() {
+        return Ok(());
+    }
+    let listed = segments::of_uploads(landfall.db.read(), uploads).await?;
+    let mut keys: Vec<StagingKey> = listed
+        .into_values()
+        .flatten()
+        .map(|piece| piece.key)
+        .collect();
+    // The file that a version without segments made before the first byte came.
+    keys.extend(uploads.iter().map(|id| StagingKey::unsegmented(id.0)));
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(landfall.staging.delete(&keys).await?)
 }
 
 /// Takes back the file of a complete upload; false while a worker has it in hand.

@@ -1,24 +1,24 @@
-//! Small uploads whose one append brings all of them, as most do: counted without being taken first.
+//! Small uploads whose one append brings all of them, as most do: counted without a write lease.
 //!
-//! The bytes are gathered in memory, staged under a name nobody knows, and linked to the upload's own, which succeeds
-//! only while nothing is there. So a writer who has taken the upload in the meantime never finds bytes that still
-//! change, and the count, a compare-and-set on the fence, tells which of two was first. It saves a commit.
+//! The bytes are gathered in memory, staged as a segment that no other attempt has, and counted by a compare-and-set
+//! that succeeds only while no writer has ever acquired the upload. It saves a commit. A crash before the count leaves a
+//! segment that no row lists, which the sweep removes.
 
 use super::{
     Append, Bytestream, UploadError,
+    acquire::is_next,
     append::ON_DISK,
-    finish::{self, Whole},
-    hold::is_next,
-    ledger,
+    batched_writes,
+    complete::{self, Whole},
     query::get,
+    writers::{AtWork, CountRequests},
 };
 use crate::{
     context::Landfall,
     digest::Sha256Digest,
     failpoint,
     files::Scope,
-    staging::{StagingKey, hashes::Hasher},
-    storage::transfer::Piece,
+    staging::{Options, Piece, SegmentWriter, StagingError, StagingKey, hashes::Hasher},
 };
 use bytes::Bytes;
 use entity::{
@@ -27,20 +27,24 @@ use entity::{
 };
 use futures::{StreamExt, stream};
 use sha2::{Digest, Sha256};
-use std::error::Error;
-use tokio::time::Instant;
+use std::{convert::Infallible, error::Error, time::Duration};
+use tokio::time::{Instant, timeout_at};
+use uuid::Uuid;
 
 /// What is gathered in memory for one request, in bytes.
 const MOST: u64 = 128 * 1024;
 
+/// How long it may take to come. What comes more slowly is counted as it comes.
+const GATHER_WITHIN: Duration = Duration::from_millis(500);
+
 /// What became of a body.
-pub(super) enum AtOnce {
+pub(super) enum SingleAppend {
     Done(Box<Model>),
     /// Not that simple: to be appended as any other. All of the body is still to come out of it.
     Not(Bytestream),
 }
 
-/// Appends a body that is all of its upload, if it is small, comes at once, and nobody else is there.
+/// Appends a body that is all of its upload, if it is small, comes at once, and no other writer was there before.
 ///
 /// # Errors
 /// [`UploadError::ChecksumMismatch`], and what staging and the database answer; nothing is changed then.
@@ -50,19 +54,12 @@ pub(super) async fn append(
     id: UploadId,
     request: &Append,
     body: Bytestream,
-) -> Result<AtOnce, UploadError> {
+    at_work: &AtWork,
+) -> Result<SingleAppend, UploadError> {
     let Some(size) = request.content_length.filter(|size| fits(request, *size)) else {
-        return Ok(AtOnce::Not(body));
+        return Ok(SingleAppend::Not(body));
     };
-    // A bucket has no links; an append to it is an object of its own all the same.
-    if landfall
-        .staging
-        .local_path(StagingKey::unsegmented(id.0))
-        .is_none()
-    {
-        return Ok(AtOnce::Not(body));
-    }
-    let begun = landfall.uploads.take_begun(id);
+    let begun = landfall.uploads.take_recent(id);
     let upload = match begun.filter(|begun| scope.covers(begun.owner.as_deref())) {
         Some(begun) => begun,
         None => get(landfall.db.read(), scope, id).await?,
@@ -70,34 +67,50 @@ pub(super) async fn append(
     let whole = upload.total_size_bytes.map(i64::unsigned_abs) == Some(size);
     let untouched = may_be_whole(&upload) && upload.fence == 0;
     if !whole || !untouched || !is_next(landfall, &upload, request)? {
-        return Ok(AtOnce::Not(body));
+        return Ok(SingleAppend::Not(body));
     }
-    let (pieces, body) = match gather(body, size).await {
+    let (pieces, body) = match gather(body, size, &at_work.requests()).await {
         Ok(gathered) => gathered,
-        Err(body) => return Ok(AtOnce::Not(body)),
+        Err(body) => return Ok(SingleAppend::Not(body)),
     };
     let sha256 = check(request, &pieces)?;
-    let key = StagingKey::unsegmented(id.0);
-    if !landfall.staging.place(key, pieces.clone()).await? {
-        return Ok(AtOnce::Not(again(pieces, body)));
-    }
+    let attempt = SegmentWriter::Attempt(Uuid::now_v7());
+    let key = StagingKey::segment(id.0, 0, attempt);
+    stage(landfall, key, &pieces).await?;
     failpoint!("uploads.synced");
-    let ended = ledger::Ended {
+    let ended = batched_writes::Ended {
         upload: id,
         whole: Whole {
             file: upload.file_id,
-            pieces: vec![Piece { key, size }],
+            items: vec![Piece::new(key, size).into()],
             sha256: Some(sha256),
         },
         expires_at: landfall.clock.after(landfall.config.uploads.session_ttl),
     };
     let Some((upload, staged)) = landfall.uploads.end(ended).await? else {
-        // Somebody was faster. Who may go on now is found out as for any other.
-        return Ok(AtOnce::Not(again(pieces, body)));
+        // Another writer was faster. Who may continue now is found out as for any other append.
+        discard(landfall, key).await;
+        return Ok(SingleAppend::Not(again(pieces, body)));
     };
-    finish::push(landfall, staged).await;
+    complete::push(landfall, staged).await;
     failpoint!("uploads.counted");
-    Ok(AtOnce::Done(Box::new(upload)))
+    Ok(SingleAppend::Done(Box::new(upload)))
+}
+
+async fn stage(landfall: &Landfall, key: StagingKey, pieces: &[Bytes]) -> Result<(), StagingError> {
+    let body = stream::iter(pieces.iter().cloned().map(Ok::<_, Infallible>));
+    landfall
+        .staging
+        .write(key, body, Options::default())
+        .await
+        .map(drop)
+}
+
+/// Deletes a segment that no row lists.
+async fn discard(landfall: &Landfall, key: StagingKey) {
+    if let Err(error) = landfall.staging.delete(&[key]).await {
+        tracing::debug!(%key, %error, "a segment is left to the sweep");
+    }
 }
 
 /// True of uploads that one small append can bring whole.
@@ -112,13 +125,26 @@ fn fits(request: &Append, size: u64) -> bool {
 
 type Problem = Box<dyn Error + Send + Sync>;
 
-/// The whole body, and what would be left of it; or all of it as it was, when it pauses, breaks off or has another size.
-/// What trickles in is not kept here for longer than a pause may take either: nobody could go on where it has come to.
-async fn gather(mut body: Bytestream, size: u64) -> Result<(Vec<Bytes>, Bytestream), Bytestream> {
+/// The whole body, and what would be left of it; or all of it as it was, when it pauses or comes slowly, breaks off, has
+/// another size, or is asked for.
+async fn gather(
+    mut body: Bytestream,
+    size: u64,
+    requests: &CountRequests,
+) -> Result<(Vec<Bytes>, Bytestream), Bytestream> {
     let (mut pieces, mut came) = (Vec::new(), 0);
-    let until = Instant::now() + ON_DISK.pause;
+    let end = Instant::now() + GATHER_WITHIN;
     while came < size {
-        match tokio::time::timeout_at(until, body.next()).await {
+        let until = end.min(Instant::now() + ON_DISK.pause);
+        let next = tokio::select! {
+            biased;
+            next = timeout_at(until, body.next()) => next,
+            () = requests.requested() => {
+                requests.pass_on();
+                return Err(again(pieces, body));
+            }
+        };
+        match next {
             Ok(Some(Ok(bytes))) => {
                 came += bytes.len() as u64;
                 pieces.push(bytes);

@@ -1,13 +1,15 @@
-//! The ledger of uploads: that they have begun, and that small ones are whole.
+//! Writes that many uploads share: that they have begun, and that small ones are whole.
 //!
 //! Many clients begin and end small uploads at once; each kind is gathered into batches that are one transaction each,
 //! so that an upload costs a share of a few statements and of a commit. What may be refused for a reason of its own (by
 //! its batch, its owner's quota, its `Idempotency-Key`) does not come here.
 
 use super::{
-    UploadError, at_once,
+    UploadError,
+    complete::{Staged, Whole, stage_files},
     create::{Begun, insert_files, insert_uploads},
-    finish::{Staged, Whole, stage_files},
+    single_append,
+    writers::Writers,
 };
 use crate::{
     clock::Clock,
@@ -44,14 +46,15 @@ const RECENT: usize = 256;
 
 /// Begins and ends uploads, in batches; cheap to clone, one per process.
 #[derive(Clone, Debug)]
-pub struct Ledger {
+pub struct BatchedWrites {
     begins: Combiner<Begun, (), DbErr>,
     ends: Combiner<Ended, Option<(Model, Staged)>, UploadError>,
     /// Ids are made of the time (UUIDv7, RFC 9562): the first is the oldest.
     recent: Arc<Mutex<BTreeMap<UploadId, Model>>>,
+    writers: Writers,
 }
 
-impl Ledger {
+impl BatchedWrites {
     /// Must be called within a Tokio runtime: it works in two tasks of its own, which end with the last clone.
     #[must_use]
     pub fn start(db: &Database, clock: &Clock) -> Self {
@@ -78,13 +81,14 @@ impl Ledger {
                 })
             }),
             recent: Arc::default(),
+            writers: Writers::default(),
         }
     }
 
     pub(super) async fn begin(&self, begun: Begun) -> Result<(), DbErr> {
         let begun = Arc::new(begun);
         self.begins.run(Arc::clone(&begun)).await?;
-        if at_once::may_be_whole(&begun.upload) {
+        if single_append::may_be_whole(&begun.upload) {
             let mut recent = self.recent();
             recent.insert(begun.upload.id, begun.upload.clone());
             if recent.len() > RECENT {
@@ -96,8 +100,12 @@ impl Ledger {
 
     /// A small upload as it began here a moment ago, once; it may have changed since. A compare-and-set that relies on it
     /// needs no look at the database before.
-    pub(super) fn take_begun(&self, id: UploadId) -> Option<Model> {
+    pub(super) fn take_recent(&self, id: UploadId) -> Option<Model> {
         self.recent().remove(&id)
+    }
+
+    pub(super) fn writers(&self) -> &Writers {
+        &self.writers
     }
 
     fn recent(&self) -> MutexGuard<'_, BTreeMap<UploadId, Model>> {

@@ -1,17 +1,15 @@
 //! The end of an upload: all bytes are there, its file is staged. One transaction, once.
 
 use super::{
-    Ranges, UploadError, concat,
-    hold::{open, signed},
-    query,
+    Ranges, UploadError, concat, query,
+    write_lease::{open, signed},
 };
 use crate::{
     context::Landfall,
     digest::{RunningHash, Sha256Digest},
-    files::{Scope, staging_column},
+    files::{Scope, StagedItem, segments, staging_column},
     minutes::{self, Counted},
-    staging::StagingKey,
-    storage::transfer::Piece,
+    staging::Piece,
     usage::{self, Change},
 };
 use entity::{
@@ -49,28 +47,30 @@ pub(super) async fn received(
         .exec_with_returning(transaction)
         .await?;
     let upload = rows.into_iter().next().ok_or(UploadError::Preempted)?;
-    completed(transaction, upload, now).await
+    completed(transaction, upload, false, now).await
 }
 
-/// The rest of [`received`], where the row of the upload says already that it is complete.
+/// The rest of [`received`], where the row of the upload says already that it is complete. `may_grow` when its last
+/// segment may be written to by another writer than the one that completes it.
 pub(super) async fn completed(
     transaction: &impl ConnectionTrait,
     upload: Model,
+    may_grow: bool,
     now: Timestamp,
 ) -> Result<(Model, Option<Staged>), UploadError> {
     let staged = match upload.kind {
         UploadKind::Partial => concat::partial_received(transaction, &upload, now).await?,
         UploadKind::Parts | UploadKind::Append | UploadKind::Final => {
-            let piece = Piece {
-                key: StagingKey::unsegmented(upload.id.0),
-                size: upload.bytes_received.unsigned_abs(),
+            let item = match only_segment(&upload) {
+                Some(piece) => StagedItem::Piece(Piece { may_grow, ..piece }),
+                None => all_segments(&upload),
             };
             let known = upload.hash_state.as_deref();
             let known = known.and_then(|state| RunningHash::from_state(state).ok());
             let sha256 = known.map(|hash| hash.digest());
             let whole = Whole {
                 file: upload.file_id,
-                pieces: vec![piece],
+                items: vec![item],
                 sha256,
             };
             stage_file(transaction, whole, now).await?
@@ -79,19 +79,36 @@ pub(super) async fn completed(
     Ok((upload, staged))
 }
 
+/// The segment of an upload that has one only.
+pub(super) fn only_segment(upload: &Model) -> Option<Piece> {
+    let last = match upload.kind {
+        UploadKind::Append | UploadKind::Partial => segments::last(upload)?,
+        UploadKind::Parts | UploadKind::Final => return None,
+    };
+    (last.key.start() == 0).then_some(last)
+}
+
+/// All segments of an upload, as its rows list them.
+pub(super) fn all_segments(upload: &Model) -> StagedItem {
+    StagedItem::Upload {
+        id: upload.id,
+        size: upload.bytes_received.unsigned_abs(),
+    }
+}
+
 /// A file whose bytes are all in staging.
 #[derive(Clone, Debug)]
 pub(super) struct Whole {
     pub(super) file: FileId,
     /// In their order, at least one.
-    pub(super) pieces: Vec<Piece>,
+    pub(super) items: Vec<StagedItem>,
     /// If it is known from when the bytes came.
     pub(super) sha256: Option<Sha256Digest>,
 }
 
 impl Whole {
     fn size(&self) -> u64 {
-        self.pieces.iter().map(|piece| piece.size).sum()
+        self.items.iter().map(StagedItem::size).sum()
     }
 }
 
@@ -165,7 +182,7 @@ pub(super) async fn stage_files(
         )
         .col_expr(
             Column::StagingKey,
-            each(&|whole| Expr::val(staging_column(whole.pieces.iter().copied().map(Into::into)))),
+            each(&|whole| Expr::val(staging_column(whole.items.iter().copied()))),
         )
         .col_expr(
             Column::StagedSha256,

@@ -1,5 +1,6 @@
 //! A body as it comes in, cut where what came is to be made durable and counted.
 
+use super::writers::CountRequests;
 use bytes::Bytes;
 use futures::{
     Stream, StreamExt,
@@ -48,7 +49,7 @@ fn body(locked: &mut Mutex<Bytestream>) -> &mut Bytestream {
 }
 
 /// A body, taken stretch by stretch.
-pub(super) struct Source {
+pub(super) struct BodyStream {
     /// Behind a lock that is never taken: a body may be handed from thread to thread, but not shared.
     body: Mutex<Bytestream>,
     /// What came while the writer waited for the client to go on.
@@ -56,16 +57,18 @@ pub(super) struct Source {
     stop: CancellationToken,
     pace: Option<Pace>,
     patience: Duration,
+    count_requests: CountRequests,
     ended: Ended,
 }
 
-impl Source {
-    /// Without a pace the body is one stretch.
+impl BodyStream {
+    /// Without a pace the body is one stretch, and `count_requests` end none.
     pub(super) fn new(
         body: Bytestream,
         stop: CancellationToken,
         pace: Option<Pace>,
         patience: Duration,
+        count_requests: CountRequests,
     ) -> Self {
         Self {
             body: Mutex::new(body),
@@ -73,6 +76,7 @@ impl Source {
             stop,
             pace,
             patience,
+            count_requests,
             ended: Ended::Due,
         }
     }
@@ -99,9 +103,6 @@ impl Source {
     }
 
     async fn next(&mut self, began: Instant, taken: u64) -> Option<Bytes> {
-        if let Some(bytes) = self.waiting.take() {
-            return Some(bytes);
-        }
         let (wait, otherwise) = match self.pace {
             Some(pace) if taken >= pace.size || (taken > 0 && began.elapsed() >= pace.time) => {
                 return None;
@@ -109,17 +110,32 @@ impl Source {
             Some(pace) => (pace.pause, Ended::Paused),
             None => (self.patience, Ended::Stalled),
         };
+        if let Some(bytes) = self.waiting.take() {
+            return Some(self.cut(bytes, taken));
+        }
+        let may_count = self.pace.is_some() && taken > 0;
         self.ended = tokio::select! {
             biased;
             () = self.stop.cancelled() => Ended::Stopped,
             next = body(&mut self.body).next() => match next {
-                Some(Ok(bytes)) => return Some(bytes),
+                Some(Ok(bytes)) => return Some(self.cut(bytes, taken)),
                 Some(Err(error)) => Ended::Broken(error),
                 None => Ended::Whole,
             },
+            () = self.count_requests.requested(), if may_count => Ended::Due,
             () = tokio::time::sleep(wait) => otherwise,
         };
         None
+    }
+
+    /// What of these bytes still belongs to the stretch; the rest waits for the next.
+    fn cut(&mut self, mut bytes: Bytes, taken: u64) -> Bytes {
+        let size = self.pace.map_or(u64::MAX, |pace| pace.size);
+        let room = usize::try_from(size - taken).unwrap_or(usize::MAX);
+        if bytes.len() > room {
+            self.waiting = Some(bytes.split_off(room));
+        }
+        bytes
     }
 
     /// Waits, for at most `time`, until a client that paused goes on. [`Ended::Due`] when it did,

@@ -1,0 +1,240 @@
+//! What bodies on their way into the bucket hold in memory, bounded for all of a process together.
+//!
+//! A body is gathered into an object of up to 8 MiB while the object before is being put. Memory is granted in steps,
+//! as bytes come. When none is left, every body puts what it has as a smaller object and gives its memory back, so that
+//! clients that send slowly, or stop, keep nobody waiting for long. Beside this each connection has its own read
+//! buffer, and one piece of it that waits for memory.
+
+use super::OBJECT;
+use crate::staging::body::{End, Intake};
+use bytes::{Bytes, BytesMut};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+/// What all bodies may hold at once, in bytes.
+const ALL: usize = 128 * 1024 * 1024;
+/// What is granted at first, and the unit of what is granted later, in bytes.
+const STEP: usize = 64 * 1024;
+/// How often a body at which nothing comes looks whether others wait for its memory.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Grants memory to bodies, in the order in which they ask.
+#[derive(Debug)]
+pub(super) struct Memory {
+    steps: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            steps: Arc::new(Semaphore::new(ALL / STEP)),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+}
+
+/// Bytes of a body that are to be one object.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    pub(super) bytes: Bytes,
+    /// None while there may be more.
+    pub(super) end: Option<End>,
+    /// Given back once the bytes are put.
+    pub(super) memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Memory {
+    /// Gathers what comes of a body until it is an object, or the body ends, or others need the memory. Cancelling it
+    /// loses what it has gathered.
+    pub(super) async fn gather(&self, intake: &mut Intake<'_>) -> Gathered {
+        let first = match intake.piece(STEP).await {
+            Ok(first) => first,
+            Err(end) => {
+                return Gathered {
+                    bytes: Bytes::new(),
+                    end: Some(end),
+                    memory: None,
+                };
+            }
+        };
+        let mut memory = self.hold(1).await;
+        // Copied, for a small piece may keep all of its connection's read buffer.
+        let mut bytes = BytesMut::with_capacity(STEP);
+        bytes.extend_from_slice(&first);
+        drop(first);
+        let (mut room, mut end) = (STEP, None);
+        while bytes.len() < OBJECT {
+            if bytes.len() == room {
+                let more = room.min(OBJECT - room);
+                let Some(granted) = self.try_hold(more / STEP) else {
+                    break;
+                };
+                match &mut memory {
+                    Some(memory) => memory.merge(granted),
+                    None => memory = Some(granted),
+                }
+                room += more;
+                bytes.reserve(more);
+            }
+            match timeout(LOOK_EVERY, intake.piece(room - bytes.len())).await {
+                Ok(Ok(piece)) => bytes.extend_from_slice(&piece),
+                Ok(Err(over)) => {
+                    end = Some(over);
+                    break;
+                }
+                Err(_) if self.waiting.load(Ordering::Relaxed) > 0 => break,
+                Err(_) => {}
+            }
+        }
+        Gathered {
+            bytes: bytes.freeze(),
+            end,
+            memory,
+        }
+    }
+
+    async fn hold(&self, steps: u32) -> Option<OwnedSemaphorePermit> {
+        let _waiting = Waiting::new(&self.waiting);
+        // Fails only once it is closed, which it never is.
+        Arc::clone(&self.steps).acquire_many_owned(steps).await.ok()
+    }
+
+    fn try_hold(&self, steps: usize) -> Option<OwnedSemaphorePermit> {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let steps = u32::try_from(steps).ok()?;
+        Arc::clone(&self.steps).try_acquire_many_owned(steps).ok()
+    }
+
+    /// How many bytes are held.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        ALL - self.steps.available_permits() * STEP
+    }
+}
+
+/// Counts one that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::staging::StagingError;
+    use futures::{FutureExt, StreamExt, stream};
+    use std::{
+        convert::Infallible,
+        sync::{Mutex, atomic::AtomicU64},
+    };
+
+    const BODY: usize = 1024 * 1024;
+    const CLIENTS: usize = 400;
+
+    /// A client that sends a megabyte and then keeps the connection without a word.
+    fn stalled(sent: &Arc<AtomicU64>) -> Intake<'static> {
+        const PIECE: usize = 16 * 1024;
+        let sent = Arc::clone(sent);
+        let pieces = stream::iter(0..BODY / PIECE).map(move |_| {
+            sent.fetch_add(PIECE as u64, Ordering::Relaxed);
+            Ok::<_, Infallible>(Bytes::from_static(&[7; PIECE]))
+        });
+        let body = pieces.chain(stream::pending()).map(|piece| Ok(piece?));
+        Intake::new(body.boxed(), u64::MAX)
+    }
+
+    #[tokio::test]
+    async fn stalled_clients_hold_no_more_than_all_there_is_and_keep_nobody_waiting() {
+        let memory = Arc::new(Memory::default());
+        let (sent, put) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let most = Arc::new(Mutex::new(0));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| {
+                let mut intake = stalled(&sent);
+                let (memory, put, most) =
+                    (Arc::clone(&memory), Arc::clone(&put), Arc::clone(&most));
+                tokio::spawn(async move {
+                    loop {
+                        let gathered = memory.gather(&mut intake).await;
+                        let held = memory.held();
+                        let mut most = most.lock().unwrap();
+                        *most = held.max(*most);
+                        put.fetch_add(gathered.bytes.len() as u64, Ordering::Relaxed);
+                    }
+                })
+            })
+            .collect();
+        let all = (CLIENTS * BODY) as u64;
+        let taken = async {
+            while sent.load(Ordering::Relaxed) < all {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), taken).await.unwrap();
+        assert!(put.load(Ordering::Relaxed) >= all - ALL as u64);
+        let most = *most.lock().unwrap();
+        assert!(most > ALL / 2 && most <= ALL, "{most} bytes were held");
+        for client in clients {
+            client.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn objects_are_whole_while_there_is_memory_and_smaller_when_there_is_none() {
+        let memory = Memory::default();
+        let endless = || {
+            let pieces = stream::repeat_with(|| Ok(Bytes::from_static(&[1; 100_000])));
+            Intake::new(pieces.boxed(), u64::MAX)
+        };
+        let mut held = Vec::new();
+        for _ in 0..ALL / OBJECT {
+            let gathered = memory.gather(&mut endless()).await;
+            assert_eq!((gathered.bytes.len(), memory.held() % OBJECT), (OBJECT, 0));
+            held.push(gathered);
+        }
+        assert_eq!(memory.held(), ALL);
+        let mut waiting = endless();
+        let mut another = Box::pin(memory.gather(&mut waiting));
+        assert!((&mut another).now_or_never().is_none(), "all is held");
+        held.pop();
+        assert!(!another.await.bytes.is_empty());
+    }
+
+    #[tokio::test]
+    async fn end_of_a_body_is_told_with_its_last_bytes() {
+        let memory = Memory::default();
+        let mut intake = Intake::new(stream::iter([Ok(Bytes::from_static(b"abcd"))]).boxed(), 3);
+        let gathered = memory.gather(&mut intake).await;
+        assert_eq!(&gathered.bytes[..], b"abc");
+        let surplus = gathered.end;
+        assert!(
+            matches!(
+                surplus,
+                Some(End::Stopped(StagingError::TooLarge { limit: 3 }))
+            ),
+            "{surplus:?}"
+        );
+    }
+}

@@ -1,0 +1,219 @@
+//! The objects of pieces, in the order of their bytes.
+//!
+//! A segment's objects have one writer and one name for each place, so a list of the bucket tells them all. Objects
+//! beyond the length that counts belong to a writer that was late, and are passed over. The segments of one upload
+//! follow each other in a list, which is read once for all of them.
+
+use super::{OBJECT, folder, parsed, prefix, unsegmented::Chain};
+use crate::{
+    staging::{Piece, StagingError, StagingKey, StagingStream},
+    storage::s3::S3Storage,
+};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use std::{ops::Range, sync::Arc};
+use uuid::Uuid;
+
+/// One object of staging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StagedObject {
+    pub(crate) name: String,
+    /// Of its first byte within its segment, in bytes.
+    pub(crate) position: u64,
+    /// In bytes.
+    pub(crate) size: u64,
+    /// As the store says it in lists.
+    pub(crate) etag: Option<String>,
+}
+
+pub(super) type Listing = BoxStream<'static, Result<(StagingKey, StagedObject), StagingError>>;
+
+/// The objects of an owner that follow a name, in the order of their names.
+pub(super) fn list_after(store: &Arc<S3Storage>, owner: Uuid, after: String) -> Listing {
+    store
+        .list_after(folder(owner), Some(after))
+        .map_err(StagingError::from)
+        .map_ok(|page| {
+            stream::iter(page.into_iter().filter_map(|object| {
+                let (key, position) = parsed(&object.key)?;
+                let object = StagedObject {
+                    name: object.key,
+                    position,
+                    size: object.size,
+                    etag: object.etag,
+                };
+                Some(Ok((key, object)))
+            }))
+        })
+        .try_flatten()
+        .boxed()
+}
+
+/// A list of an owner's objects, and the first of it that was not needed yet.
+struct Open {
+    owner: Uuid,
+    listing: Listing,
+    peeked: Option<(StagingKey, StagedObject)>,
+}
+
+/// The piece that is being walked, and the place in it that comes next.
+struct Current {
+    piece: Piece,
+    position: u64,
+}
+
+/// A walk along the objects of pieces.
+pub(crate) struct Objects {
+    store: Arc<S3Storage>,
+    pieces: std::vec::IntoIter<Piece>,
+    current: Option<Current>,
+    open: Option<Open>,
+    /// Of the current piece, when an earlier version staged it.
+    chain: Option<Chain>,
+}
+
+impl Objects {
+    pub(crate) fn new(store: &Arc<S3Storage>, pieces: &[Piece]) -> Self {
+        Self {
+            store: Arc::clone(store),
+            pieces: Vec::from(pieces).into_iter(),
+            current: None,
+            open: None,
+            chain: None,
+        }
+    }
+
+    /// The object with the next bytes, and which of its bytes they are.
+    ///
+    /// # Errors
+    /// [`StagingError::Gone`] when a piece has no object, [`StagingError::WrongLength`] when one is missing.
+    pub(crate) async fn next(
+        &mut self,
+    ) -> Result<Option<(StagedObject, Range<u64>)>, StagingError> {
+        let (piece, position) = loop {
+            match &self.current {
+                Some(current) if current.position < current.piece.range().end => {
+                    break (current.piece, current.position);
+                }
+                _ => match self.pieces.next() {
+                    Some(piece) => self.begin(piece),
+                    None => return Ok(None),
+                },
+            }
+        };
+        let end = piece.range().end;
+        let found = match &mut self.chain {
+            Some(chain) => chain.next().await?,
+            None => self.find(piece.key, position).await?,
+        };
+        let Some(object) = found else {
+            return Err(match position == piece.offset {
+                true => StagingError::Gone,
+                false => StagingError::WrongLength {
+                    expected: piece.size,
+                    found: position - piece.offset,
+                },
+            });
+        };
+        let range = position - object.position..object.size.min(end - object.position);
+        if let Some(current) = &mut self.current {
+            current.position = object.position + range.end;
+        }
+        Ok(Some((object, range)))
+    }
+
+    fn begin(&mut self, piece: Piece) {
+        self.chain = match piece.key.writer() {
+            None if piece.size > 0 => {
+                Some(Chain::new(&self.store, piece.key.owner(), piece.range()))
+            }
+            _ => None,
+        };
+        self.current = Some(Current {
+            piece,
+            position: piece.offset,
+        });
+    }
+
+    /// The object of a segment with the byte at `position`.
+    async fn find(
+        &mut self,
+        key: StagingKey,
+        position: u64,
+    ) -> Result<Option<StagedObject>, StagingError> {
+        let prefix = prefix(key);
+        let is_ahead = |open: &Open| match &open.peeked {
+            Some((_, object)) => object.name < prefix || object.name.starts_with(&prefix),
+            None => true,
+        };
+        let mut open = match self.open.take() {
+            Some(open) if open.owner == key.owner() && is_ahead(&open) => open,
+            _ => Open {
+                owner: key.owner(),
+                // No object begins further before the position that has its byte.
+                listing: list_after(
+                    &self.store,
+                    key.owner(),
+                    match position.checked_sub(OBJECT as u64 + 1) {
+                        Some(before) => format!("{prefix}{before:020}"),
+                        None => prefix.clone(),
+                    },
+                ),
+                peeked: None,
+            },
+        };
+        let mut found = None;
+        loop {
+            let next = match open.peeked.take() {
+                Some(next) => Some(next),
+                None => open.listing.try_next().await?,
+            };
+            let Some((listed, object)) = next else { break };
+            if listed == key && object.position <= position {
+                if object.position + object.size > position {
+                    found = Some(object);
+                    break;
+                }
+            } else if object.name > prefix {
+                // Of a later place, or of a later segment.
+                open.peeked = Some((listed, object));
+                break;
+            }
+        }
+        self.open = Some(open);
+        Ok(found)
+    }
+
+    /// Walks to the end, and so finds out whether all objects are there.
+    pub(crate) async fn require_all(mut self) -> Result<(), StagingError> {
+        while self.next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// The bytes of all pieces. The first object is found before the stream begins.
+    pub(crate) async fn bytes(mut self) -> Result<StagingStream, StagingError> {
+        let first = self.next().await?;
+        let store = Arc::clone(&self.store);
+        let objects = stream::try_unfold((first, self), |(next, mut objects)| async move {
+            let Some(found) = next else {
+                return Ok(None);
+            };
+            let following = objects.next().await?;
+            Ok(Some((found, (following, objects))))
+        });
+        // The next object is asked for while one is read.
+        let bytes = objects
+            .map_ok(move |(object, range): (StagedObject, Range<u64>)| {
+                let store = Arc::clone(&store);
+                async move {
+                    let bytes = store.read_key(&object.name, Some(range)).await?;
+                    Ok::<_, StagingError>(bytes.map_err(StagingError::from))
+                }
+            })
+            .try_buffered(2)
+            .try_flatten();
+        Ok(bytes.boxed())
+    }
+}

@@ -1,0 +1,62 @@
+//! What versions without segments staged in the bucket: objects named `staging/OWNER/OFFSET-UUIDv7`, in which each begins
+//! where the one before ends. Of two that begin at one place the younger counts. Nothing is written so any more.
+
+use super::objects::{Listing, StagedObject, list_after};
+use super::{OBJECT, folder};
+use crate::{staging::StagingError, storage::s3::S3Storage};
+use futures::TryStreamExt;
+use std::{ops::Range, sync::Arc};
+use uuid::Uuid;
+
+/// A walk along the objects of a range.
+pub(super) struct Chain {
+    listing: Listing,
+    peeked: Option<StagedObject>,
+    position: u64,
+    end: u64,
+}
+
+impl Chain {
+    pub(super) fn new(store: &Arc<S3Storage>, owner: Uuid, range: Range<u64>) -> Self {
+        let from = range.start.saturating_sub(OBJECT as u64);
+        Self {
+            // Nothing has this name itself: a dash and a UUID follow the offset.
+            listing: list_after(store, owner, format!("{}{from:020}", folder(owner))),
+            peeked: None,
+            position: range.start,
+            end: range.end,
+        }
+    }
+
+    async fn take(&mut self) -> Result<Option<StagedObject>, StagingError> {
+        if let Some(peeked) = self.peeked.take() {
+            return Ok(Some(peeked));
+        }
+        while let Some((key, object)) = self.listing.try_next().await? {
+            if key.writer().is_none() {
+                return Ok(Some(object));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The object with the next bytes; none at a hole, and after the last.
+    pub(super) async fn next(&mut self) -> Result<Option<StagedObject>, StagingError> {
+        let mut best: Option<StagedObject> = None;
+        while let Some(object) = self.take().await? {
+            let end = object.position + object.size;
+            if object.position > self.position {
+                self.peeked = Some(object);
+                break;
+            }
+            if end > self.position {
+                // The list goes by offset and then by age, so the last that fits is the one that counts.
+                best = Some(object);
+            }
+        }
+        if let Some(object) = &best {
+            self.position = (object.position + object.size).min(self.end);
+        }
+        Ok(best)
+    }
+}

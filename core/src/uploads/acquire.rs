@@ -1,0 +1,234 @@
+//! Acquiring the write lease of an upload: one compare-and-set on its offset, after what no waiting changes is refused.
+
+use super::{
+    Append, UploadError, concat,
+    lease::{LEASE, LOOK_EVERY, WAIT},
+    query::{get, is_open, status_at},
+    write_lease::{WriteLease, open, signed},
+};
+use crate::{
+    config::ByteSize, context::Landfall, digest::RunningHash, failpoint, files::Scope, usage,
+};
+use entity::{
+    Timestamp, UploadId,
+    file::{self, FileStatus},
+    upload::{Column, Model, UploadKind, UploadStatus},
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter,
+    sea_query::{Expr, ExprTrait},
+};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// What became of an attempt to acquire the lease.
+pub(super) enum Acquired {
+    Held(Box<WriteLease>),
+    /// It is complete, and ends where the caller wanted to go on: its last answer was lost.
+    Complete(Box<Model>),
+}
+
+/// Acquires the lease of an upload at an offset, and sets its length if that is given; waits for another writer a while.
+pub(super) async fn acquire(
+    landfall: &Landfall,
+    scope: &Scope,
+    id: UploadId,
+    request: &Append,
+    stop: &CancellationToken,
+) -> Result<Acquired, UploadError> {
+    let until = Instant::now() + WAIT;
+    loop {
+        let upload = get(landfall.db.read(), scope, id).await?;
+        let now = landfall.clock.now();
+        let at_work = upload.lease_expires_at.is_some_and(|lease| lease > now);
+        match judge(
+            &upload,
+            request,
+            landfall.config.uploads.max_file_size.0,
+            now,
+        )? {
+            Offset::Past => return Ok(Acquired::Complete(Box::new(upload))),
+            Offset::Ahead if !at_work => return Err(wrong_offset(&upload, request)),
+            Offset::Right if !at_work => {
+                if let Some(upload) = try_acquire(landfall, id, request).await? {
+                    failpoint!("uploads.acquired");
+                    let end = end_by_quota(landfall, &upload).await?;
+                    let landfall = landfall.clone();
+                    let lease = WriteLease {
+                        running: running(&upload),
+                        segment: landfall.uploads.writers().take_ended(&upload),
+                        landfall,
+                        upload,
+                        end,
+                    };
+                    return Ok(Acquired::Held(Box::new(lease)));
+                }
+            }
+            Offset::Ahead | Offset::Right => {}
+        }
+        if Instant::now() >= until || stop.is_cancelled() {
+            return Err(UploadError::Locked);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// True when the request may continue where the upload is, and no writer is at work on it.
+///
+/// # Errors
+/// What no waiting changes.
+pub(super) fn is_next(
+    landfall: &Landfall,
+    upload: &Model,
+    request: &Append,
+) -> Result<bool, UploadError> {
+    let (now, most) = (
+        landfall.clock.now(),
+        landfall.config.uploads.max_file_size.0,
+    );
+    let next = judge(upload, request, most, now)?;
+    let at_work = upload.lease_expires_at.is_some_and(|lease| lease > now);
+    Ok(matches!(next, Offset::Right) && !at_work)
+}
+
+/// Partial uploads are joined in an order that is not known yet, so their hashes would be of no use.
+fn running(upload: &Model) -> Option<RunningHash> {
+    match (&upload.hash_state, upload.kind) {
+        (_, kind) if kind != UploadKind::Append => None,
+        (Some(state), _) => RunningHash::from_state(state).ok(),
+        (None, _) if upload.bytes_received == 0 => Some(RunningHash::default()),
+        (None, _) => None,
+    }
+}
+
+async fn end_by_quota(landfall: &Landfall, upload: &Model) -> Result<Option<u64>, DbErr> {
+    if upload.total_size_bytes.is_some() {
+        return Ok(None);
+    }
+    let quota = landfall.config.uploads.owner_quota;
+    usage::room(landfall.db.read(), upload.owner.as_deref(), quota).await
+}
+
+/// Where a request wants to go on.
+enum Offset {
+    Right,
+    /// Beyond what is counted, which a writer at work may be about to change.
+    Ahead,
+    /// At the end of a complete upload.
+    Past,
+}
+
+fn wrong_offset(upload: &Model, request: &Append) -> UploadError {
+    UploadError::WrongOffset {
+        expected: upload.bytes_received.unsigned_abs(),
+        provided: request.offset,
+    }
+}
+
+/// What no waiting changes is answered at once.
+fn judge(
+    upload: &Model,
+    request: &Append,
+    most: u64,
+    now: Timestamp,
+) -> Result<Offset, UploadError> {
+    match upload.kind {
+        UploadKind::Parts => return Err(UploadError::NotFound),
+        UploadKind::Final => return Err(UploadError::Joined),
+        UploadKind::Append | UploadKind::Partial => {}
+    }
+    let offset = upload.bytes_received.unsigned_abs();
+    match status_at(upload, now) {
+        UploadStatus::Complete if request.offset == offset => return Ok(Offset::Past),
+        UploadStatus::Complete => return Err(wrong_offset(upload, request)),
+        status if !is_open(status) => return Err(UploadError::Closed(status)),
+        _ if request.offset < offset => return Err(wrong_offset(upload, request)),
+        _ => {}
+    }
+    let known = upload.total_size_bytes.map(i64::unsigned_abs);
+    if let Some(given) = request.length {
+        if known.is_some() || given < offset {
+            return Err(UploadError::LengthFixed {
+                known,
+                offset,
+                given,
+            });
+        }
+        if given > most {
+            return Err(UploadError::TooLarge { limit: most });
+        }
+    }
+    let limit = known.or(request.length).unwrap_or(most);
+    let end = request
+        .offset
+        .saturating_add(request.content_length.unwrap_or(0));
+    match request.offset {
+        at if at > offset => Ok(Offset::Ahead),
+        _ if end > limit => Err(UploadError::TooLarge { limit }),
+        _ => Ok(Offset::Right),
+    }
+}
+
+async fn try_acquire(
+    landfall: &Landfall,
+    id: UploadId,
+    request: &Append,
+) -> Result<Option<Model>, UploadError> {
+    let (now, until) = (landfall.clock.now(), landfall.clock.after(LEASE));
+    let mut update = open(id)
+        .col_expr(Column::Fence, Expr::col(Column::Fence).add(1))
+        .col_expr(Column::Status, Expr::value(UploadStatus::InProgress))
+        .col_expr(Column::LeaseExpiresAt, Expr::value(until))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::BytesReceived.eq(signed(request.offset)))
+        .filter(
+            Column::LeaseExpiresAt
+                .is_null()
+                .or(Column::LeaseExpiresAt.lte(now)),
+        );
+    if let Some(length) = request.length {
+        update = update
+            .col_expr(Column::TotalSizeBytes, Expr::value(signed(length)))
+            .filter(Column::TotalSizeBytes.is_null());
+    }
+    let config = &landfall.config.uploads;
+    let (length, quota, most) = (request.length, config.owner_quota, config.max_file_size.0);
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                let rows = update.exec_with_returning(transaction).await?;
+                let taken = rows.into_iter().next();
+                if let (Some(upload), Some(length)) = (&taken, length) {
+                    concat::length_known(transaction, upload, most).await?;
+                    count_length(transaction, upload, signed(length), quota).await?;
+                }
+                Ok(taken)
+            })
+        })
+        .await
+}
+
+/// The length that had been deferred is known now, and counts.
+async fn count_length(
+    transaction: &impl ConnectionTrait,
+    upload: &Model,
+    length: i64,
+    quota: Option<ByteSize>,
+) -> Result<(), UploadError> {
+    usage::add(
+        transaction,
+        upload.owner.as_deref(),
+        upload.id.0,
+        length,
+        quota,
+    )
+    .await?;
+    file::Entity::update_many()
+        .col_expr(file::Column::SizeBytes, Expr::value(length))
+        .filter(file::Column::Id.eq(upload.file_id))
+        .filter(file::Column::Status.eq(FileStatus::Uploading))
+        .exec(transaction)
+        .await?;
+    Ok(())
+}

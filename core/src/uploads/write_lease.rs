@@ -1,0 +1,291 @@
+//! The write lease of an upload: renewed while bytes flow, with a fence that outlives it.
+//!
+//! Each acquirer raises the fence, and every change a writer makes names its own: one that was pre-empted, or slept
+//! through its lease, changes nothing any more. What it still writes goes to a segment of its own, which no row lists. A
+//! writer whose client pauses yields the lease but keeps the fence: it continues if no other writer came meanwhile, and
+//! a client that comes back over a new connection need not wait for the old one to be noticed dead.
+
+use super::{UploadError, complete, create::stage_nothing, lease::LEASE, query::is_open};
+use crate::{
+    context::Landfall,
+    digest::RunningHash,
+    files::segments,
+    staging::{SegmentWriter, StagingKey},
+    usage,
+};
+use entity::{
+    Timestamp, UploadId,
+    upload::{Column, Entity, Model, UploadKind, UploadStatus},
+    upload_segment,
+};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, UpdateMany,
+    sea_query::Expr,
+};
+
+/// What happens to the lease when bytes have been counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LeaseAction {
+    Keep,
+    /// The client pauses: another writer may take over.
+    Yield,
+    Release,
+}
+
+/// The right to write to an upload.
+pub(super) struct WriteLease {
+    pub(super) landfall: Landfall,
+    pub(super) upload: Model,
+    /// Of all bytes before the offset; none when it was not kept from the first on, or is of no use.
+    pub(super) running: Option<RunningHash>,
+    /// Where an upload without a length must end by its owner's quota, in bytes.
+    pub(super) end: Option<u64>,
+    /// The segment this writer appends to; none before it has written.
+    pub(super) segment: Option<OpenSegment>,
+}
+
+/// A segment that one writer has, and may append to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OpenSegment {
+    pub(super) key: StagingKey,
+    /// In bytes, all of them counted.
+    pub(super) length: u64,
+}
+
+/// An upload that takes bytes.
+pub(super) fn open(id: UploadId) -> UpdateMany<Entity> {
+    Entity::update_many()
+        .filter(Column::Id.eq(id))
+        .filter(Column::Status.is_in([UploadStatus::Init, UploadStatus::InProgress]))
+}
+
+/// As the database counts; nothing is so long that it does not fit.
+pub(super) fn signed(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+fn fence_of(key: StagingKey) -> Option<i64> {
+    match key.writer() {
+        Some(SegmentWriter::Fence(fence)) => Some(signed(fence)),
+        _ => None,
+    }
+}
+
+/// How a count ends.
+#[derive(Clone, Copy)]
+struct Counted {
+    whole: bool,
+    /// The length of a partial upload is known only now.
+    counts_now: bool,
+    /// The last segment is another writer's, who may not have noticed yet.
+    may_grow: bool,
+    now: Timestamp,
+}
+
+async fn count(
+    transaction: &impl ConnectionTrait,
+    update: UpdateMany<Entity>,
+    before: Option<upload_segment::Model>,
+    counted: Counted,
+) -> Result<(Model, Option<complete::Staged>), UploadError> {
+    let rows = update.exec_with_returning(transaction).await?;
+    let upload = rows.into_iter().next().ok_or(UploadError::Preempted)?;
+    if let Some(before) = before {
+        upload_segment::Entity::insert(before.into_active_model())
+            .exec_without_returning(transaction)
+            .await?;
+    }
+    if !counted.whole {
+        return Ok((upload, None));
+    }
+    if counted.counts_now {
+        let (owner, id) = (upload.owner.as_deref(), upload.id.0);
+        usage::change(transaction, owner, id, upload.bytes_received).await?;
+    }
+    complete::completed(transaction, upload, counted.may_grow, counted.now).await
+}
+
+impl WriteLease {
+    /// The segment to append to, and its length: a new one, unless this writer has one.
+    pub(super) fn segment(&self) -> OpenSegment {
+        self.segment.unwrap_or_else(|| OpenSegment {
+            key: StagingKey::segment(
+                self.upload.id.0,
+                self.offset(),
+                SegmentWriter::Fence(self.upload.fence.unsigned_abs()),
+            ),
+            length: 0,
+        })
+    }
+
+    /// All bytes before it are durable and counted.
+    pub(super) fn offset(&self) -> u64 {
+        self.upload.bytes_received.unsigned_abs()
+    }
+
+    /// How many bytes may still come.
+    pub(super) fn room(&self) -> u64 {
+        let most = self.landfall.config.uploads.max_file_size.0;
+        let most = std::cmp::min(most, self.end.unwrap_or(most));
+        let end = self.upload.total_size_bytes.map_or(most, i64::unsigned_abs);
+        end.saturating_sub(self.offset())
+    }
+
+    fn owned(&self) -> UpdateMany<Entity> {
+        open(self.upload.id).filter(Column::Fence.eq(self.upload.fence))
+    }
+
+    /// Counts the first `length` bytes of [`Self::segment`], which are durable, and completes the upload when that is all
+    /// of it; with `last`, it is, and the length is what came.
+    ///
+    /// # Errors
+    /// [`UploadError::Preempted`] when another writer has the upload: nothing is changed then.
+    pub(super) async fn advance(
+        &mut self,
+        length: u64,
+        last: bool,
+        action: LeaseAction,
+    ) -> Result<(), UploadError> {
+        let now = self.landfall.clock.now();
+        let segment = OpenSegment {
+            length,
+            ..self.segment()
+        };
+        let to = signed(segment.key.start() + length);
+        let total = match (self.upload.total_size_bytes, last) {
+            (None, true) => Some(to),
+            (known, _) => known,
+        };
+        let whole = total == Some(to);
+        if whole && to == 0 {
+            // A file needs a segment, be it empty.
+            stage_nothing(&self.landfall, segment.key).await?;
+        }
+        let wrote = self.segment.is_some() || length > 0 || (whole && to == 0);
+        let update = self.count(segment, total, wrote, action, now);
+        let before = match wrote {
+            true => self.finished_by(segment),
+            false => None,
+        };
+        // A file's own length counts when it is staged.
+        let counts_now =
+            self.upload.kind == UploadKind::Partial && self.upload.total_size_bytes.is_none();
+        let counted = Counted {
+            whole,
+            counts_now,
+            may_grow: !wrote,
+            now,
+        };
+        let (upload, staged) = self
+            .landfall
+            .db
+            .write(move |transaction| {
+                Box::pin(async move { count(transaction, update, before, counted).await })
+            })
+            .await?;
+        self.upload = upload;
+        self.segment = wrote.then_some(segment);
+        if let Some(staged) = staged {
+            complete::push(&self.landfall, staged).await;
+        }
+        Ok(())
+    }
+
+    fn count(
+        &self,
+        segment: OpenSegment,
+        total: Option<i64>,
+        wrote: bool,
+        action: LeaseAction,
+        now: Timestamp,
+    ) -> UpdateMany<Entity> {
+        let clock = &self.landfall.clock;
+        let to = signed(segment.key.start() + segment.length);
+        let (status, lease) = match total == Some(to) {
+            true => (UploadStatus::Complete, None),
+            false => (UploadStatus::InProgress, self.lease(action, now)),
+        };
+        let expires_at = clock.after(self.landfall.config.uploads.session_ttl);
+        let state = self.running.as_ref().map(RunningHash::state);
+        let update = self
+            .owned()
+            .filter(Column::BytesReceived.eq(self.upload.bytes_received))
+            .col_expr(Column::Status, Expr::value(status))
+            .col_expr(Column::BytesReceived, Expr::value(to))
+            .col_expr(Column::HashState, Expr::value(state))
+            .col_expr(Column::TotalSizeBytes, Expr::value(total))
+            .col_expr(Column::LeaseExpiresAt, Expr::value(lease))
+            .col_expr(Column::UpdatedAt, Expr::value(now))
+            .col_expr(Column::ExpiresAt, Expr::value(expires_at));
+        if !wrote {
+            return update;
+        }
+        let start = signed(segment.key.start());
+        update
+            .col_expr(Column::SegmentStart, Expr::value(start))
+            .col_expr(Column::SegmentFence, Expr::value(fence_of(segment.key)))
+    }
+
+    /// The segment that ends where this one begins, when this one is new: to be kept in `upload_segments`.
+    fn finished_by(&self, segment: OpenSegment) -> Option<upload_segment::Model> {
+        let last = segments::last(&self.upload)?;
+        if last.key == segment.key || last.size == 0 {
+            return None;
+        }
+        Some(upload_segment::Model {
+            upload_id: self.upload.id,
+            start_byte: signed(last.key.start()),
+            fence: fence_of(last.key),
+            length_bytes: signed(last.size),
+        })
+    }
+
+    /// Deletes the segment that this writer has begun, when no row lists it.
+    pub(super) async fn discard(&self) {
+        if self.segment.is_some() {
+            return;
+        }
+        let key = self.segment().key;
+        if let Err(error) = self.landfall.staging.delete(&[key]).await {
+            tracing::debug!(upload.id = %self.upload.id, %error, "a segment is left to the sweep");
+        }
+    }
+
+    /// Lets the next writer of this process continue the segment. To be called when nothing more is written, and all
+    /// that was written is counted.
+    pub(super) fn leave_segment(&self) {
+        if let Some(segment) = self.segment
+            && is_open(self.upload.status)
+        {
+            self.landfall.uploads.writers().ended(&self.upload, segment);
+        }
+    }
+
+    fn lease(&self, action: LeaseAction, now: Timestamp) -> Option<Timestamp> {
+        match action {
+            LeaseAction::Keep => Some(self.landfall.clock.after(LEASE)),
+            LeaseAction::Yield => Some(now),
+            LeaseAction::Release => None,
+        }
+    }
+
+    /// Renews the lease, also after [`LeaseAction::Yield`], or releases it; false when another writer has the upload.
+    pub(super) async fn set_lease(&self, action: LeaseAction) -> Result<bool, DbErr> {
+        let update = self.owned().col_expr(
+            Column::LeaseExpiresAt,
+            Expr::value(self.lease(action, self.landfall.clock.now())),
+        );
+        self.landfall
+            .db
+            .write(move |transaction| {
+                Box::pin(async move { Ok(update.exec(transaction).await?.rows_affected == 1) })
+            })
+            .await
+    }
+
+    /// True while no other writer has the upload.
+    pub(super) async fn is_held(&self, db: &impl ConnectionTrait) -> Result<bool, DbErr> {
+        let found = Entity::find_by_id(self.upload.id).one(db).await?;
+        Ok(found.is_some_and(|now| now.fence == self.upload.fence && is_open(now.status)))
+    }
+}
