@@ -119,6 +119,16 @@ impl Process {
             .is_none()
     }
 
+    /// True while SIGSTOP holds it.
+    pub fn is_stopped(&self) -> bool {
+        let id = self.child.id().expect("the process runs");
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("its state");
+        // The name before the state is in brackets.
+        stat.rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with('T'))
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid(), signal).expect("it can be signalled");
