@@ -4,6 +4,7 @@ use crate::support::{
     TestApp,
     app::{json, problem},
 };
+use base64::Engine;
 use landfall_core::{
     tokens::{self, TokenScope},
     usage,
@@ -12,7 +13,7 @@ use landfall_test_servers::wait_until;
 use reqwest::{Method, RequestBuilder, Response};
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use std::time::Duration;
+use std::{collections::HashSet, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Duration};
 
 const QUOTA: usize = 1000;
 
@@ -249,6 +250,213 @@ async fn uploads_at_once_are_counted_exactly(app: TestApp) {
     assert_eq!(owner.has().await, 800);
 }
 
+/// What lies in a folder, in bytes; a file that has two names counts once.
+fn bytes_in(folder: &Path, seen: &mut HashSet<u64>) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return 0;
+    };
+    let each = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_in(&entry.path(), seen),
+        Ok(found) if seen.insert(found.ino()) => found.len(),
+        _ => 0,
+    });
+    each.sum()
+}
+
+const FLOOD_QUOTA: u64 = 10 * 1024 * 1024;
+const CLIENTS: usize = 1000;
+const SENT: usize = 60_000;
+
+/// One of many, by one of the protocols; what came of it does not matter.
+async fn one_of_many(app: &TestApp, token: &str, number: usize) {
+    let request = |method: &str, path: &str| {
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        let request = app.request(method, path).bearer_auth(token);
+        match path.starts_with("/v1/tus") {
+            true => request.header("Tus-Resumable", "1.0.0"),
+            false => request,
+        }
+    };
+    let bytes = || vec![b'x'; SENT];
+    let unsized_body = || {
+        let pieces = vec![bytes::Bytes::from(vec![b'x'; SENT / 8]); 8];
+        let pieces = pieces.into_iter().map(Ok::<_, std::io::Error>);
+        reqwest::Body::wrap_stream(futures::stream::iter(pieces))
+    };
+    let tus = async |header: (&str, String), more: &[(&str, &str)]| {
+        let mut begin = request("POST", "/v1/tus").header(header.0, header.1);
+        for (name, value) in more {
+            begin = begin.header(*name, *value);
+        }
+        let begun = begin.send().await.ok()?;
+        (begun.status() == 201).then(|| path(&begun))
+    };
+    let append = |path: &str| {
+        request("PATCH", path)
+            .header("Upload-Offset", 0)
+            .header("Content-Type", "application/offset+octet-stream")
+    };
+    let sent = match number % 6 {
+        0 => {
+            request("POST", "/v1/files?filename=a")
+                .body(bytes())
+                .send()
+                .await
+        }
+        1 => {
+            request("POST", "/v1/files?filename=a")
+                .body(unsized_body())
+                .send()
+                .await
+        }
+        2 => {
+            let part = reqwest::multipart::Part::stream(unsized_body()).file_name("a");
+            let form = reqwest::multipart::Form::new().part("file", part);
+            request("POST", "/v1/files").multipart(form).send().await
+        }
+        3 => {
+            let body = serde_json::json!({ "original_filename": "a", "total_size_bytes": SENT });
+            let begun = request("POST", "/v1/uploads").json(&body).send().await;
+            let Some(begun) = begun.ok().filter(|begun| begun.status() == 201) else {
+                return;
+            };
+            let part = format!("{}/parts/1", path(&begun));
+            request("PUT", &part).body(bytes()).send().await
+        }
+        4 => {
+            let Some(path) = tus(("Upload-Length", SENT.to_string()), &[]).await else {
+                return;
+            };
+            append(&path).body(bytes()).send().await
+        }
+        _ => {
+            let partial = [("Upload-Concat", "partial")];
+            let more = if number.is_multiple_of(4) {
+                &partial[..]
+            } else {
+                &[]
+            };
+            let Some(path) = tus(("Upload-Defer-Length", "1".to_owned()), more).await else {
+                return;
+            };
+            append(&path).body(unsized_body()).send().await
+        }
+    };
+    if let Ok(answer) = sent {
+        let status = answer.status().as_u16();
+        assert!(
+            // Whom the database has no time for may come again.
+            [200, 201, 202, 204, 413, 503].contains(&status),
+            "{status} for {number}"
+        );
+    }
+}
+
+async fn a_thousand_clients_stay_within_the_quota(app: TestApp) {
+    let owner = Owner::new(&app, "one").await;
+    let config = Arc::clone(&app.parts.landfall.config);
+    let measure = || {
+        let mut seen = HashSet::new();
+        let staged = bytes_in(&config.staging.path, &mut seen);
+        staged + bytes_in(&config.storage.path, &mut seen)
+    };
+    let all = futures::future::join_all(
+        (0..CLIENTS).map(|number| one_of_many(&app, &owner.token, number)),
+    );
+    let mut all = std::pin::pin!(all);
+    let mut most = 0;
+    loop {
+        tokio::select! {
+            _ = &mut all => break,
+            () = tokio::time::sleep(Duration::from_millis(20)) => {}
+        }
+        most = most.max(measure()).max(owner.has().await);
+        assert!(most <= FLOOD_QUOTA, "{most} bytes");
+    }
+    most = most.max(measure());
+    assert!(most <= FLOOD_QUOTA, "{most} bytes");
+    assert!(most > FLOOD_QUOTA / 2, "the quota was used: {most} bytes");
+    // What was reserved and not used is free again.
+    wait_until(Duration::from_secs(20), async || {
+        let more = usize::try_from(FLOOD_QUOTA - owner.has().await).expect("it fits");
+        match owner.send(more.min(SENT)).await.status().as_u16() {
+            202 => Some(()),
+            _ => None,
+        }
+    })
+    .await;
+}
+
+async fn start_flooded(postgres: bool) -> TestApp {
+    let builder = TestApp::builder();
+    let builder = if postgres {
+        builder.postgres()
+    } else {
+        builder
+    };
+    builder
+        .set("auth.mode", "tokens")
+        .set("uploads.owner_quota", "10MiB")
+        .start()
+        .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_clients_stay_within_the_quota_on_sqlite() {
+    a_thousand_clients_stay_within_the_quota(start_flooded(false).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_clients_stay_within_the_quota_on_postgres() {
+    a_thousand_clients_stay_within_the_quota(start_flooded(true).await).await;
+}
+
+async fn metadata_counts_until_its_file_is_gone(app: TestApp) {
+    let owner = Owner::new(&app, "one").await;
+    let metadata = serde_json::json!({ "note": "x".repeat(200) });
+    let request = owner
+        .request("POST", "/v1/files?filename=a")
+        .query(&[("metadata", metadata.to_string())]);
+    let file = json(request.body("12345").send().await.expect("an answer"), 202).await;
+    let weight = 5 + metadata.to_string().len() as u64;
+    assert_eq!(owner.has().await, weight);
+    let value = base64::engine::general_purpose::STANDARD.encode("x".repeat(200));
+    let headers = |length: &str, concat: Option<&str>| {
+        let mut headers = vec![
+            ("Upload-Length", length.to_owned()),
+            ("Upload-Metadata", format!("note {value}")),
+        ];
+        headers.extend(concat.map(|text| ("Upload-Concat", text.to_owned())));
+        headers
+    };
+    let empty = owner.tus(&headers("0", None)).await;
+    assert_eq!(empty.status(), 201);
+    let with_empty = weight + metadata.to_string().len() as u64;
+    assert_eq!(
+        owner.has().await,
+        with_empty,
+        "an upload of no bytes has metadata"
+    );
+    let partial = owner.tus(&headers("1", Some("partial"))).await;
+    let partial = path(&partial);
+    assert!(owner.has().await > with_empty + 200);
+    owner.delete(&partial).await;
+    assert_eq!(owner.has().await, with_empty);
+    owner.settled(&file["id"]).await;
+    owner
+        .delete(&format!(
+            "/v1/files/{}",
+            file["id"].as_str().expect("an id")
+        ))
+        .await;
+    assert_eq!(owner.has().await, with_empty - weight);
+    let long = format!("note {}", "A".repeat(16 * 1024));
+    let long = owner
+        .tus(&[("Upload-Length", "0".to_owned()), ("Upload-Metadata", long)])
+        .await;
+    problem(long, 400, "invalid_metadata").await;
+}
+
 macro_rules! on_both {
     ($($name:ident => $sqlite:ident, $postgres:ident;)+) => {$(
         #[tokio::test(flavor = "multi_thread")]
@@ -264,6 +472,8 @@ macro_rules! on_both {
 }
 
 on_both! {
+    metadata_counts_until_its_file_is_gone
+        => metadata_counts_on_sqlite, metadata_counts_on_postgres;
     whatever_way_it_comes_counts_until_it_is_gone
         => every_way_counts_until_it_is_gone_on_sqlite, every_way_counts_until_it_is_gone_on_postgres;
     deferred_lengths_and_joined_uploads_count_once

@@ -12,7 +12,8 @@ use entity::{
     idempotency_key::{Column, Entity, Model},
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, UpdateMany,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, UpdateMany,
     sea_query::{Expr, OnConflict},
 };
 use std::{error::Error, fmt, time::Duration};
@@ -23,6 +24,12 @@ pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a first request that says nothing is waited for.
 pub const LOCK: Duration = Duration::from_secs(30);
+
+/// Answers kept for one owner, about: more than a client asks for in a day, and few enough for any database.
+pub const MAX_KEYS: u64 = 100_000;
+
+/// Answers forgotten by one request that came upon too many.
+const FORGOTTEN_AT_ONCE: u64 = 1000;
 
 /// The longest key, in bytes.
 pub const LONGEST_KEY: usize = 255;
@@ -85,12 +92,18 @@ pub async fn enter(
     key: &str,
 ) -> Result<Entry, DbErr> {
     let id = row_id(owner, key);
-    let (now, locked_until, expires_at) = (clock.now(), clock.after(LOCK), clock.after(KEPT));
+    let owner = owner.map(str::to_owned);
+    let times @ (now, locked_until, _) = (clock.now(), clock.after(LOCK), clock.after(KEPT));
     db.write(move |transaction| {
         Box::pin(async move {
             let holder = Uuid::now_v7();
             let ticket = Ticket { id, holder };
-            if insert(transaction, &ticket, now, locked_until, expires_at).await? {
+            if insert(transaction, &ticket, owner.clone(), times).await? {
+                if is_chosen(&ticket.id)
+                    && let Some(owner) = &owner
+                {
+                    keep_newest(transaction, owner, MAX_KEYS, now).await?;
+                }
                 return Ok(Entry::First(ticket));
             }
             let found = Entity::find_by_id(&ticket.id).one(transaction).await?;
@@ -104,7 +117,7 @@ pub async fn enter(
                         .filter(Column::Id.eq(&row.id))
                         .filter(Column::ExpiresAt.eq(row.expires_at));
                     stale.exec(transaction).await?;
-                    let first = insert(transaction, &ticket, now, locked_until, expires_at).await?;
+                    let first = insert(transaction, &ticket, owner, times).await?;
                     Ok(if first {
                         Entry::First(ticket)
                     } else {
@@ -122,9 +135,8 @@ pub async fn enter(
 async fn insert(
     transaction: &impl ConnectionTrait,
     ticket: &Ticket,
-    now: Timestamp,
-    locked_until: Timestamp,
-    expires_at: Timestamp,
+    owner: Option<String>,
+    (now, locked_until, expires_at): (Timestamp, Timestamp, Timestamp),
 ) -> Result<bool, DbErr> {
     let row = Model {
         id: ticket.id.clone(),
@@ -135,6 +147,7 @@ async fn insert(
         locked_until: Some(locked_until),
         created_at: now,
         expires_at,
+        owner,
     };
     let unless_there = OnConflict::column(Column::Id).do_nothing().to_owned();
     let inserted = Entity::insert(row.into_active_model())
@@ -146,6 +159,54 @@ async fn insert(
         Err(DbErr::RecordNotInserted) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// One id in a few hundred, so that counting costs little.
+fn is_chosen(id: &str) -> bool {
+    id.starts_with("00")
+}
+
+/// Forgets the oldest answers of an owner who has more than `most`, at most [`FORGOTTEN_AT_ONCE`]. Keys whose first
+/// request is under way stay.
+///
+/// # Errors
+/// The database's.
+pub async fn keep_newest(
+    transaction: &impl ConnectionTrait,
+    owner: &str,
+    most: u64,
+    now: Timestamp,
+) -> Result<u64, DbErr> {
+    let newest: Option<Timestamp> = Entity::find()
+        .select_only()
+        .column(Column::CreatedAt)
+        .filter(Column::Owner.eq(owner))
+        .order_by_desc(Column::CreatedAt)
+        .offset(most)
+        .limit(1)
+        .into_tuple()
+        .one(transaction)
+        .await?;
+    let Some(newest) = newest else {
+        return Ok(0);
+    };
+    let old = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::Owner.eq(owner))
+        .filter(Column::CreatedAt.lte(newest))
+        .order_by_asc(Column::CreatedAt)
+        .limit(FORGOTTEN_AT_ONCE)
+        .into_query();
+    let under_way = Condition::all()
+        .add(Column::Status.is_null())
+        .add(Column::LockedUntil.gt(now));
+    let forgotten = Entity::delete_many()
+        .filter(Column::Id.in_subquery(old))
+        .filter(under_way.not())
+        .exec(transaction)
+        .await?;
+    Ok(forgotten.rows_affected)
 }
 
 /// A first request that went silent is dead; whoever comes now does its work.
@@ -297,7 +358,6 @@ pub async fn release(db: &Database, ticket: &Ticket) -> Result<(), DbErr> {
 /// # Errors
 /// The database's.
 pub async fn forget(db: &Database, clock: &Clock, limit: u64) -> Result<u64, DbErr> {
-    use sea_orm::{QuerySelect, QueryTrait};
     let now = clock.now();
     let stale = Entity::find()
         .select_only()

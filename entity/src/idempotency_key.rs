@@ -19,6 +19,8 @@ pub struct Model {
     pub locked_until: Option<Timestamp>,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,
+    /// Whose it is; none without tokens, or of an earlier version.
+    pub owner: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -14,6 +14,7 @@ pub mod ids;
 pub mod installation;
 pub mod minute_count;
 pub mod outbox_event;
+pub mod owner_reservation;
 pub mod owner_usage;
 pub mod part;
 pub mod periodic_run;

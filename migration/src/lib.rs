@@ -18,6 +18,8 @@ mod m20261130_000200_upload_segments;
 mod m20261130_000401_installation;
 mod m20261130_000402_cleanup;
 mod m20261130_000500_secret_key_holders;
+mod m20261130_000601_owner_reservations;
+mod m20261130_000602_bounded_rows;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};
@@ -45,6 +47,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000401_installation::Migration),
             Box::new(m20261130_000500_secret_key_holders::Migration),
             Box::new(m20261130_000402_cleanup::Migration),
+            Box::new(m20261130_000601_owner_reservations::Migration),
+            Box::new(m20261130_000602_bounded_rows::Migration),
         ]
     }
 }

@@ -9,18 +9,31 @@ use crate::{
     outbox::{self, Written},
 };
 use entity::{
-    BatchId,
+    BatchId, Timestamp,
     batch::{BatchStatus, Column, Entity, Model},
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, sea_query::Expr,
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, Select, sea_query::Expr,
 };
+use std::time::Duration;
+
+/// Batches without a file that one owner may have: a row costs nothing to ask for, and must not fill the database.
+pub const MAX_EMPTY: u64 = 10_000;
+
+/// How long a batch to which no file has come is kept.
+pub const EMPTY_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Batches forgotten by one request.
+const FORGOTTEN_AT_ONCE: u64 = 100;
 
 /// Why a batch cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     #[error(transparent)]
     Key(#[from] KeepError),
+    #[error("an owner may have {MAX_EMPTY} batches without a file")]
+    TooMany,
     #[error("the batch could not be recorded")]
     Database(#[from] DbErr),
 }
@@ -36,10 +49,56 @@ pub enum FinalizeError {
     Database(#[from] DbErr),
 }
 
-/// Opens a batch without files.
+fn empty_of(owner: &str) -> Select<Entity> {
+    Entity::find()
+        .filter(Column::Owner.eq(owner))
+        // Written out, not bound, as the partial index has it: `batches_empty`.
+        .filter(Expr::cust("total_files = 0"))
+}
+
+async fn forget_empty(
+    transaction: &impl ConnectionTrait,
+    owner: &str,
+    before: Timestamp,
+) -> Result<(), DbErr> {
+    let old = empty_of(owner)
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::CreatedAt.lt(before))
+        .limit(FORGOTTEN_AT_ONCE)
+        .into_query();
+    Entity::delete_many()
+        .filter(Column::Id.in_subquery(old))
+        // One that a file joins meanwhile stays.
+        .filter(Column::TotalFiles.eq(0))
+        .exec(transaction)
+        .await
+        .map(drop)
+}
+
+async fn require_few_empty(
+    transaction: &impl ConnectionTrait,
+    owner: &str,
+) -> Result<(), CreateError> {
+    let one_too_many: Option<BatchId> = empty_of(owner)
+        .select_only()
+        .column(Column::Id)
+        .order_by_asc(Column::CreatedAt)
+        .offset(MAX_EMPTY - 1)
+        .limit(1)
+        .into_tuple()
+        .one(transaction)
+        .await?;
+    match one_too_many {
+        Some(_) => Err(CreateError::TooMany),
+        None => Ok(()),
+    }
+}
+
+/// Opens a batch without files. Those of its owner that have had none for [`EMPTY_KEPT`] are forgotten.
 ///
 /// # Errors
-/// [`CreateError::Key`] when another request has taken its `Idempotency-Key` over; then nothing is written.
+/// [`CreateError::TooMany`] for an owner with [`MAX_EMPTY`] of them, [`CreateError::Key`] when another request has taken its `Idempotency-Key` over; then nothing is written.
 pub async fn create(
     db: &Database,
     clock: &Clock,
@@ -47,7 +106,7 @@ pub async fn create(
     metadata: serde_json::Value,
     keep: Option<Keep<Model>>,
 ) -> Result<Model, CreateError> {
-    let now = clock.now();
+    let (now, forgotten_before) = (clock.now(), clock.before(EMPTY_KEPT));
     let row = Model {
         id: BatchId::generate(),
         owner,
@@ -63,6 +122,10 @@ pub async fn create(
     };
     db.write(move |transaction| {
         Box::pin(async move {
+            if let Some(owner) = &row.owner {
+                forget_empty(transaction, owner, forgotten_before).await?;
+                require_few_empty(transaction, owner).await?;
+            }
             Entity::insert(row.clone().into_active_model())
                 .exec_without_returning(transaction)
                 .await?;

@@ -10,7 +10,7 @@ use entity::{
     BatchId, Timestamp,
     batch::{BatchStatus, Column, Entity, Model},
 };
-pub use lifecycle::{CreateError, FinalizeError, create, finalize, get};
+pub use lifecycle::{CreateError, EMPTY_KEPT, FinalizeError, MAX_EMPTY, create, finalize, get};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter,
     sea_query::{Expr, ExprTrait},

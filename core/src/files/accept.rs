@@ -9,14 +9,13 @@ use crate::{
     batches,
     clock::Clock,
     combiner::{Batch, Combiner},
-    config::ByteSize,
     context::Landfall,
     db::Database,
     digest::Sha256Digest,
     idempotency::{Keep, KeepError},
     minutes::{self, Counted},
     staging::Piece,
-    usage::{self, Change, QuotaError},
+    usage::{self, Addition, Change, QuotaError, ReservationId},
 };
 use entity::{BatchId, FileId, file};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
@@ -38,6 +37,8 @@ pub struct NewFile {
     pub staged: Vec<Piece>,
     pub expires_in: Option<Duration>,
     pub traceparent: Option<String>,
+    /// Where room for its bytes is reserved in its owner's quota.
+    pub reservation: Option<ReservationId>,
 }
 
 /// Why a file cannot be taken in.
@@ -69,7 +70,7 @@ impl Intake {
                 let answers = vec![(); rows.len()];
                 db.write_repeatable(move |transaction| {
                     let rows = Arc::clone(&rows);
-                    Box::pin(async move { insert(transaction, &rows).await })
+                    Box::pin(async move { insert_counted(transaction, &rows).await })
                 })
                 .await?;
                 Ok(answers)
@@ -89,6 +90,7 @@ pub async fn accept(
     keep: Option<Keep<file::Model>>,
 ) -> Result<file::Model, AcceptError> {
     let (clock, quota) = (&landfall.clock, landfall.config.uploads.owner_quota);
+    let reserved = new.reservation;
     let row = row(new, clock);
     // With others, unless something may still refuse it.
     if row.batch_id.is_none() && keep.is_none() && (row.owner.is_none() || quota.is_none()) {
@@ -98,8 +100,17 @@ pub async fn accept(
         let row = row.clone();
         let alone = landfall.db.write(move |transaction| {
             Box::pin(async move {
-                check(transaction, &row, quota).await?;
-                insert(transaction, &[Arc::new(row.clone())]).await?;
+                join_batch(transaction, &row).await?;
+                let addition = Addition {
+                    owner: row.owner.as_deref(),
+                    id: row.id.0,
+                    bytes: usage::weight(&row),
+                    quota,
+                    reserved,
+                    now: row.created_at,
+                };
+                usage::add(transaction, addition).await?;
+                insert(transaction, [&row]).await?;
                 Keep::write(keep, transaction, &row).await?;
                 Ok::<_, AcceptError>(())
             })
@@ -114,34 +125,39 @@ pub async fn accept(
     Ok(row)
 }
 
-/// What may refuse a file: its batch and its owner's quota.
-async fn check(
+async fn join_batch(
     transaction: &impl ConnectionTrait,
     row: &file::Model,
-    quota: Option<ByteSize>,
 ) -> Result<(), AcceptError> {
     if let Some(batch) = row.batch_id {
         batches::join(transaction, batch, row.owner.as_deref(), row.created_at).await?;
     }
-    let size = row.size_bytes.unsigned_abs();
-    usage::require_room(transaction, row.owner.as_deref(), size, quota).await?;
     Ok(())
 }
 
-async fn insert(
+/// Rows that nothing stands against.
+async fn insert_counted(
     transaction: &impl ConnectionTrait,
     rows: &[Arc<file::Model>],
 ) -> Result<(), DbErr> {
-    let models = rows.iter().map(|row| row.as_ref().clone());
-    file::Entity::insert_many(models.map(IntoActiveModel::into_active_model))
-        .exec_without_returning(transaction)
-        .await?;
     let sizes = rows.iter().map(|row| Change {
         owner: row.owner.as_deref(),
         id: row.id.0,
-        bytes: row.size_bytes,
+        bytes: usage::weight(row),
     });
-    usage::change_all(transaction, sizes).await
+    usage::change_all(transaction, sizes).await?;
+    insert(transaction, rows.iter().map(AsRef::as_ref)).await
+}
+
+async fn insert<'a>(
+    transaction: &impl ConnectionTrait,
+    rows: impl IntoIterator<Item = &'a file::Model>,
+) -> Result<(), DbErr> {
+    let models = rows.into_iter().cloned();
+    file::Entity::insert_many(models.map(IntoActiveModel::into_active_model))
+        .exec_without_returning(transaction)
+        .await
+        .map(drop)
 }
 
 fn row(new: NewFile, clock: &Clock) -> file::Model {

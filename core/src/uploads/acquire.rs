@@ -4,21 +4,25 @@ use super::{
     Append, UploadError, concat,
     lease::{LEASE, LOOK_EVERY, WAIT},
     query::{get, is_open, status_at},
-    write_lease::{WriteLease, open, signed},
+    write_lease::{WriteLease, open, set_length, signed},
 };
 use crate::{
-    config::ByteSize, context::Landfall, digest::RunningHash, failpoint, files::Scope, usage,
+    context::Landfall,
+    digest::RunningHash,
+    failpoint,
+    files::Scope,
+    usage::{self, Addition, Reservation, SharedReservation},
 };
 use entity::{
     Timestamp, UploadId,
-    file::{self, FileStatus},
     upload::{Column, Model, UploadKind, UploadStatus},
 };
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter,
+    ColumnTrait, QueryFilter,
     sea_query::{Expr, ExprTrait},
 };
-use tokio::time::Instant;
+use std::sync::Arc;
+use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What became of an attempt to acquire the lease.
@@ -52,14 +56,14 @@ pub(super) async fn acquire(
             Offset::Right if !at_work => {
                 if let Some(upload) = try_acquire(landfall, id, request).await? {
                     failpoint!("uploads.acquired");
-                    let end = end_by_quota(landfall, &upload).await?;
+                    let reservation = reservation(landfall, &upload);
                     let landfall = landfall.clone();
                     let lease = WriteLease {
                         running: running(&upload),
                         segment: landfall.uploads.writers().take_ended(&upload),
                         landfall,
                         upload,
-                        end,
+                        reservation,
                     };
                     return Ok(Acquired::Held(Box::new(lease)));
                 }
@@ -101,12 +105,13 @@ fn running(upload: &Model) -> Option<RunningHash> {
     }
 }
 
-async fn end_by_quota(landfall: &Landfall, upload: &Model) -> Result<Option<u64>, DbErr> {
+/// A length that is known was counted whole.
+fn reservation(landfall: &Landfall, upload: &Model) -> Option<SharedReservation> {
     if upload.total_size_bytes.is_some() {
-        return Ok(None);
+        return None;
     }
-    let quota = landfall.config.uploads.owner_quota;
-    usage::room(landfall.db.read(), upload.owner.as_deref(), quota).await
+    let reservation = Reservation::new(landfall, upload.owner.as_deref());
+    reservation.map(|reservation| Arc::new(Mutex::new(reservation)))
 }
 
 /// Where a request wants to go on.
@@ -201,34 +206,20 @@ async fn try_acquire(
                 let taken = rows.into_iter().next();
                 if let (Some(upload), Some(length)) = (&taken, length) {
                     concat::length_known(transaction, upload, most).await?;
-                    count_length(transaction, upload, signed(length), quota).await?;
+                    let addition = Addition {
+                        owner: upload.owner.as_deref(),
+                        id: upload.id.0,
+                        // What came before the length was known is counted.
+                        bytes: signed(length).saturating_sub(upload.bytes_received),
+                        quota,
+                        reserved: None,
+                        now,
+                    };
+                    usage::add(transaction, addition).await?;
+                    set_length(transaction, upload, signed(length)).await?;
                 }
                 Ok(taken)
             })
         })
         .await
-}
-
-/// The length that had been deferred is known now, and counts.
-async fn count_length(
-    transaction: &impl ConnectionTrait,
-    upload: &Model,
-    length: i64,
-    quota: Option<ByteSize>,
-) -> Result<(), UploadError> {
-    usage::add(
-        transaction,
-        upload.owner.as_deref(),
-        upload.id.0,
-        length,
-        quota,
-    )
-    .await?;
-    file::Entity::update_many()
-        .col_expr(file::Column::SizeBytes, Expr::value(length))
-        .filter(file::Column::Id.eq(upload.file_id))
-        .filter(file::Column::Status.eq(FileStatus::Uploading))
-        .exec(transaction)
-        .await?;
-    Ok(())
 }

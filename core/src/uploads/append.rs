@@ -21,13 +21,14 @@ use crate::{
     failpoint,
     files::Scope,
     staging::{Algorithm, Appended, Options, StagingError, hashes::Hasher},
+    usage::within_quota,
 };
 use entity::{
     UploadId,
     upload::{Model, UploadStatus},
 };
 use futures::StreamExt;
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -108,6 +109,7 @@ pub async fn append(
             Acquired::Held(lease) => {
                 let paced = request.checksum.is_none().then(|| pace(&landfall));
                 let patience = landfall.config.server.idle_timeout;
+                let body = Box::pin(reserved(&lease, request.content_length, body)).await?;
                 let body = BodyStream::new(body, stop, paced, patience, at_work.requests());
                 Writer {
                     lease: *lease,
@@ -149,6 +151,28 @@ async fn at_its_end(
         true => Ok(upload),
         false => Err(UploadError::ChecksumMismatch),
     }
+}
+
+/// The body, with room for it in the quota of the upload's owner; a length that is announced must fit whole.
+async fn reserved(
+    lease: &WriteLease,
+    announced: Option<u64>,
+    body: Bytestream,
+) -> Result<Bytestream, UploadError> {
+    let Some(reservation) = &lease.reservation else {
+        return Ok(body);
+    };
+    if let Some(length) = announced {
+        let covered = reservation.lock().await.cover_all(length).await;
+        if let Err(error) = covered {
+            // A lease that is not released ends by itself.
+            if let Err(left) = lease.set_lease(LeaseAction::Release).await {
+                tracing::debug!(error = %left, "a lease was left to end by itself");
+            }
+            return Err(error.into());
+        }
+    }
+    Ok(within_quota(body, Some(Arc::clone(reservation))).boxed())
 }
 
 fn pace(landfall: &Landfall) -> Pace {

@@ -143,7 +143,7 @@ async fn begin(transaction: &impl ConnectionTrait, begun: &[Arc<Begun>]) -> Resu
     let sizes = begun.iter().map(|begun| Change {
         owner: begun.upload.owner.as_deref(),
         id: begun.upload.id.0,
-        bytes: begun.upload.total_size_bytes.unwrap_or(0),
+        bytes: usage::weight_begun(&begun.upload, begun.file.as_ref()),
     });
     usage::change_all(transaction, sizes).await?;
     insert_files(

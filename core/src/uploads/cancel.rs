@@ -123,8 +123,8 @@ async fn close_rows(
         return Ok(Closed::default());
     };
     if upload.kind == UploadKind::Partial && upload.file_id.0 == upload.id.0 {
-        let size = upload.total_size_bytes.unwrap_or(0);
-        usage::change(transaction, upload.owner.as_deref(), id.0, -size).await?;
+        let counted = usage::partial(&upload);
+        usage::change(transaction, upload.owner.as_deref(), id.0, -counted).await?;
     }
     let mut uploads = vec![upload.id];
     if upload.file_id.0 != upload.id.0 {

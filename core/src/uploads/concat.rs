@@ -10,6 +10,7 @@ use super::{
     query::is_open,
     write_lease::{open, signed},
 };
+use crate::usage::{self, Addition};
 use crate::{
     context::Landfall,
     files::{Scope, StagedItem},
@@ -58,7 +59,8 @@ pub async fn concatenate(
     }
     let row = plan(landfall, id, &partials, total.whole(), &new);
     let file = file_row(&row, &new);
-    let now = row.created_at;
+    let (now, quota) = (row.created_at, landfall.config.uploads.owner_quota);
+    let texts: i64 = found.iter().map(usage::text_of).sum();
     let staged = landfall
         .db
         .write(move |transaction| {
@@ -67,6 +69,16 @@ pub async fn concatenate(
                     return Ok(None);
                 }
                 join_batch(transaction, &file).await?;
+                // The bytes of the partial uploads are counted already, and now their file's.
+                let addition = Addition {
+                    owner: file.owner.as_deref(),
+                    id: file.id.0,
+                    bytes: usage::kept(&file.metadata).saturating_sub(texts),
+                    quota,
+                    reserved: None,
+                    now,
+                };
+                usage::add(transaction, addition).await?;
                 insert_files(transaction, [&file]).await?;
                 take_partials(transaction, &partials, row.file_id, now).await?;
                 complete_if_whole(transaction, id, now).await

@@ -16,7 +16,7 @@ use crate::{
     files::FileName,
     idempotency::Keep,
     staging::{Options, SegmentWriter, StagingKey},
-    usage,
+    usage::{self, Addition},
 };
 use entity::{
     BatchId, FileId, UploadId, file,
@@ -245,14 +245,21 @@ async fn begin_alone(
     let write = landfall.db.write(move |transaction| {
         Box::pin(async move {
             let Begun { upload, file } = begun;
-            let (owner, size) = (upload.owner.as_deref(), upload.total_size_bytes);
-            usage::add(transaction, owner, upload.id.0, size.unwrap_or(0), quota).await?;
             if let Some(file) = &file {
                 join_batch(transaction, file).await?;
             }
+            let addition = Addition {
+                owner: upload.owner.as_deref(),
+                id: upload.id.0,
+                bytes: usage::weight_begun(&upload, file.as_ref()),
+                quota,
+                reserved: None,
+                now: upload.created_at,
+            };
+            usage::add(transaction, addition).await?;
             insert_files(transaction, &file).await?;
             insert_uploads(transaction, [&upload]).await?;
-            let (upload, staged) = match size {
+            let (upload, staged) = match upload.total_size_bytes {
                 Some(0) => {
                     let now = upload.created_at;
                     complete::received(transaction, upload, now).await?

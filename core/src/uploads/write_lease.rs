@@ -7,15 +7,17 @@
 
 use super::{UploadError, complete, create::stage_nothing, lease::LEASE, query::is_open};
 use crate::{
+    config::ByteSize,
     context::Landfall,
     digest::RunningHash,
     files::segments,
     staging::{SegmentWriter, StagingKey},
-    usage,
+    usage::{self, Addition, ReservationId, SharedReservation},
 };
 use entity::{
     Timestamp, UploadId,
-    upload::{Column, Entity, Model, UploadKind, UploadStatus},
+    file::{self, FileStatus},
+    upload::{Column, Entity, Model, UploadStatus},
     upload_segment,
 };
 use sea_orm::{
@@ -38,8 +40,8 @@ pub(super) struct WriteLease {
     pub(super) upload: Model,
     /// Of all bytes before the offset; none when it was not kept from the first on, or is of no use.
     pub(super) running: Option<RunningHash>,
-    /// Where an upload without a length must end by its owner's quota, in bytes.
-    pub(super) end: Option<u64>,
+    /// Where the bytes of an upload without a length are reserved in its owner's quota.
+    pub(super) reservation: Option<SharedReservation>,
     /// The segment this writer appends to; none before it has written.
     pub(super) segment: Option<OpenSegment>,
 }
@@ -75,11 +77,54 @@ fn fence_of(key: StagingKey) -> Option<i64> {
 #[derive(Clone, Copy)]
 struct Counted {
     whole: bool,
-    /// The length of a partial upload is known only now.
-    counts_now: bool,
+    /// Bytes of an upload whose length is deferred: they count as they come.
+    received: Option<Received>,
     /// The last segment is another writer's, who may not have noticed yet.
     may_grow: bool,
     now: Timestamp,
+}
+
+/// See [`Counted::received`].
+#[derive(Clone, Copy)]
+struct Received {
+    bytes: i64,
+    reserved: Option<ReservationId>,
+    quota: Option<ByteSize>,
+}
+
+impl Received {
+    async fn count(
+        self,
+        transaction: &impl ConnectionTrait,
+        upload: &Model,
+        now: Timestamp,
+    ) -> Result<(), UploadError> {
+        let addition = Addition {
+            owner: upload.owner.as_deref(),
+            id: upload.id.0,
+            bytes: self.bytes,
+            quota: self.quota,
+            reserved: self.reserved,
+            now,
+        };
+        usage::add(transaction, addition).await?;
+        set_length(transaction, upload, upload.bytes_received).await
+    }
+}
+
+/// What a file counts, while it has no length of its own.
+pub(super) async fn set_length(
+    transaction: &impl ConnectionTrait,
+    upload: &Model,
+    length: i64,
+) -> Result<(), UploadError> {
+    file::Entity::update_many()
+        .col_expr(file::Column::SizeBytes, Expr::value(length))
+        .filter(file::Column::Id.eq(upload.file_id))
+        .filter(file::Column::Status.eq(FileStatus::Uploading))
+        .exec(transaction)
+        .await?;
+    Ok(())
 }
 
 async fn count(
@@ -95,12 +140,11 @@ async fn count(
             .exec_without_returning(transaction)
             .await?;
     }
+    if let Some(received) = counted.received {
+        received.count(transaction, &upload, counted.now).await?;
+    }
     if !counted.whole {
         return Ok((upload, None));
-    }
-    if counted.counts_now {
-        let (owner, id) = (upload.owner.as_deref(), upload.id.0);
-        usage::change(transaction, owner, id, upload.bytes_received).await?;
     }
     complete::completed(transaction, upload, counted.may_grow, counted.now).await
 }
@@ -126,7 +170,6 @@ impl WriteLease {
     /// How many bytes may still come.
     pub(super) fn room(&self) -> u64 {
         let most = self.landfall.config.uploads.max_file_size.0;
-        let most = std::cmp::min(most, self.end.unwrap_or(most));
         let end = self.upload.total_size_bytes.map_or(most, i64::unsigned_abs);
         end.saturating_sub(self.offset())
     }
@@ -167,12 +210,9 @@ impl WriteLease {
             true => self.finished_by(segment),
             false => None,
         };
-        // A file's own length counts when it is staged.
-        let counts_now =
-            self.upload.kind == UploadKind::Partial && self.upload.total_size_bytes.is_none();
         let counted = Counted {
             whole,
-            counts_now,
+            received: self.received(to).await,
             may_grow: !wrote,
             now,
         };
@@ -189,6 +229,23 @@ impl WriteLease {
             complete::push(&self.landfall, staged).await;
         }
         Ok(())
+    }
+
+    async fn received(&self, to: i64) -> Option<Received> {
+        let bytes = to.saturating_sub(self.upload.bytes_received);
+        if self.upload.total_size_bytes.is_some() || bytes == 0 {
+            return None;
+        }
+        let reserved = match &self.reservation {
+            Some(reservation) => Some(reservation.lock().await.id()),
+            None => None,
+        };
+        let quota = self.landfall.config.uploads.owner_quota;
+        Some(Received {
+            bytes,
+            reserved,
+            quota,
+        })
     }
 
     fn count(

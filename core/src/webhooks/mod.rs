@@ -304,7 +304,7 @@ pub async fn rotate_secret(
     .await
 }
 
-/// Deletes an endpoint: nothing finds it any more, and its pending deliveries end `failed`. A crash in between, or
+/// Deletes an endpoint and its secrets: nothing finds it any more, and its pending deliveries end `failed`. A crash in between, or
 /// more of them than this call waits for, leaves them to [`deliver::end_orphaned`].
 ///
 /// # Errors

@@ -89,6 +89,7 @@ async fn body_of_one_request_is_not_hashed_again_unless_it_is_asked_for(mut plac
             staged: vec![Piece::new(key, bytes.len() as u64)],
             expires_in: None,
             traceparent: None,
+            reservation: None,
         };
         let file = files::accept(&place.landfall, new, None).await.unwrap();
         // Behind Landfall's back: only who reads the bytes again can see it.

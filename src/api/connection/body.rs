@@ -5,11 +5,12 @@ use crate::api::{
     files::FormError,
     problem::{Code, Problem},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use http_body_util::BodyStream;
 use hyper::body::Incoming;
-use landfall_core::content::NotAllowed;
+use landfall_core::{content::NotAllowed, usage::QuotaError};
+use poem::Body;
 use std::{
     error::Error,
     io,
@@ -113,6 +114,44 @@ impl Drop for PacedBody {
     }
 }
 
+/// Why a body is not there to be looked at.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("the body is larger than it may be")]
+    TooLarge,
+    #[error("the body did not arrive in time")]
+    TooSlow,
+    #[error("the body ended before it was complete")]
+    BrokenOff(#[source] io::Error),
+}
+
+/// A small body, whole. No more than `limit` bytes and one piece of it are ever held, and a client that sends little by
+/// little does not hold a handler for longer than `within`.
+///
+/// # Errors
+/// [`ReadError`].
+pub(crate) async fn read_whole(
+    body: Body,
+    limit: usize,
+    within: Duration,
+) -> Result<Bytes, ReadError> {
+    let mut pieces = std::pin::pin!(body.into_bytes_stream());
+    let gather = async {
+        let mut whole = BytesMut::new();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(ReadError::BrokenOff)?;
+            if whole.len() + piece.len() > limit {
+                return Err(ReadError::TooLarge);
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole.freeze())
+    };
+    tokio::time::timeout(within, gather)
+        .await
+        .unwrap_or(Err(ReadError::TooSlow))
+}
+
 /// What a body that ended early is answered with.
 pub(in crate::api) fn broken_off(cause: &(dyn Error + 'static)) -> Problem {
     if let Some(stalled) = find::<Stalled>(cause) {
@@ -126,6 +165,13 @@ pub(in crate::api) fn broken_off(cause: &(dyn Error + 'static)) -> Problem {
     }
     if let Some(refused) = find::<NotAllowed>(cause) {
         return refused.clone().into();
+    }
+    if let Some(quota) = find::<QuotaError>(cause) {
+        return match quota {
+            QuotaError::Exceeded { quota } => QuotaError::Exceeded { quota: *quota }.into(),
+            // Logged where the count failed; the client may try again.
+            QuotaError::Database(error) => Problem::unavailable(error.to_string()),
+        };
     }
     Problem::new(
         Code::MalformedRequest,

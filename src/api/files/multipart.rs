@@ -21,6 +21,7 @@ use landfall_core::{
     content::{self, Declared, Guard},
     digest::Sha256Digest,
     files::FileName,
+    tokens::Identity,
 };
 use multer::{Field, Multipart};
 use sha2::{Digest, Sha256};
@@ -53,6 +54,7 @@ impl FormError {
 /// Takes in the form's one file. Fields that come before the file can refuse it before it is read.
 pub(super) async fn take_in(
     state: &State,
+    caller: &Identity,
     upload: Upload,
     boundary: String,
     digest: Option<Sha256Digest>,
@@ -83,7 +85,7 @@ pub(super) async fn take_in(
                     false => name,
                 });
                 let name = upload_fields::name(named.as_deref())?;
-                file = Some(take_file(state, &source, field, name).await?);
+                file = Some(take_file(state, caller, &source, field, name).await?);
             }
             Some(name) if Said::NAMES.contains(&name) => {
                 let value = text(&source, field, name).await?;
@@ -118,6 +120,7 @@ pub(super) async fn take_in(
 
 async fn take_file(
     state: &State,
+    caller: &Identity,
     source: &Source,
     field: Field<'_>,
     name: FileName,
@@ -135,7 +138,7 @@ async fn take_file(
     };
     let guard = Guard::new(lists, said, None, true, Vec::new());
     let passing = guard.watch(field.inspect(|_| source.passed()));
-    let bytes = staged_body::stage(state, passing, None).await?;
+    let bytes = staged_body::stage(state, caller, passing, None).await?;
     bytes.verify(own)?;
     Ok((name, guard.verdict()?, bytes))
 }

@@ -15,6 +15,7 @@ use landfall_core::{
     content::{self, Declared, Guard},
     digest::Sha256Digest,
     files::FileName,
+    tokens::Identity,
 };
 
 /// What was said in the query.
@@ -39,6 +40,7 @@ pub(super) struct Arrived {
 /// Takes in the body. All that can be refused is refused before it is read.
 pub(super) async fn take_in(
     state: &State,
+    caller: &Identity,
     upload: Upload,
     given: Parameters,
     digest: Option<Sha256Digest>,
@@ -66,7 +68,7 @@ pub(super) async fn take_in(
         content_type,
     };
     let guard = Guard::new(uploads, declared, length, true, Vec::new());
-    let bytes = staged_body::stage(state, guard.watch(upload.body), length).await?;
+    let bytes = staged_body::stage(state, caller, guard.watch(upload.body), length).await?;
     bytes.verify(digest)?;
     bytes.verify(said.sha256)?;
     let content_type = guard.verdict()?;

@@ -14,9 +14,11 @@ use landfall_core::{
     idempotency::Keep,
     staging::{Algorithm, Options, Staging, StagingKey},
     storage::transfer::Piece,
-    usage::QuotaError,
+    tokens::Identity,
+    usage::{QuotaError, Reservation, SharedReservation, within_quota},
 };
-use std::{error::Error, time::Instant};
+use std::{error::Error, sync::Arc, time::Instant};
+use tokio::sync::Mutex;
 
 /// Staged bytes that no row speaks of yet: deleted when dropped.
 ///
@@ -28,6 +30,8 @@ pub(super) struct StagedBytes {
     kept: bool,
     /// In bytes.
     pub(super) size: u64,
+    /// Where room for them is reserved in their owner's quota, until they are counted.
+    reservation: Option<SharedReservation>,
     /// Made while the bytes came in.
     pub(super) sha256: Sha256Digest,
 }
@@ -38,11 +42,14 @@ impl Drop for StagedBytes {
             return;
         }
         let (staging, key) = (self.staging.clone(), self.key);
+        // Their room is free once they are gone.
+        let reservation = self.reservation.take();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = staging.delete(&[key]).await {
                     tracing::debug!(%error, "refused bytes are left to the sweep");
                 }
+                drop(reservation);
             });
         }
     }
@@ -51,6 +58,7 @@ impl Drop for StagedBytes {
 /// Stages a body of at most `uploads.max_file_size`, which is not to be empty, and hashes it on its way.
 pub(super) async fn stage<E>(
     state: &State,
+    caller: &Identity,
     body: impl Stream<Item = Result<Bytes, E>> + Send,
     expected: Option<u64>,
 ) -> Result<StagedBytes, Problem>
@@ -67,6 +75,8 @@ where
         running: None,
     };
     let begun = Instant::now();
+    let reservation = reserve(state, caller, expected).await?;
+    let body = within_quota(body, reservation.clone());
     let staged = landfall.staging.write(key, body, options).await;
     state.metrics.staged(staged.is_ok(), begun.elapsed());
     let staged = staged?;
@@ -76,6 +86,7 @@ where
         staging: landfall.staging.clone(),
         key,
         kept: false,
+        reservation,
         size: staged.size,
         sha256,
     };
@@ -87,6 +98,21 @@ where
     }
     state.metrics.received(staged.size);
     Ok(bytes)
+}
+
+/// Room in the caller's quota: for all of a body that says how long it is, else for what comes as it comes.
+async fn reserve(
+    state: &State,
+    caller: &Identity,
+    announced: Option<u64>,
+) -> Result<Option<SharedReservation>, Problem> {
+    let Some(mut reservation) = Reservation::new(&state.landfall, caller.owner.as_deref()) else {
+        return Ok(None);
+    };
+    if let Some(length) = announced {
+        reservation.cover_all(length).await?;
+    }
+    Ok(Some(Arc::new(Mutex::new(reservation))))
 }
 
 impl StagedBytes {
@@ -135,6 +161,10 @@ pub(super) async fn commit(
         mut bytes,
         traceparent,
     } = complete;
+    let reservation = match &bytes.reservation {
+        Some(reservation) => Some(reservation.lock().await.id()),
+        None => None,
+    };
     let new = NewFile {
         id,
         owner,
@@ -149,6 +179,7 @@ pub(super) async fn commit(
         batch_id: said.batch_id,
         staged: vec![Piece::new(bytes.key, bytes.size)],
         traceparent,
+        reservation,
     };
     match files::accept(landfall, new, keep).await {
         Ok(row) => {

@@ -202,7 +202,7 @@ pub(super) async fn take_in(
     if let Turn::Work(_) = &turn {
         refuse_beyond_quota(state, caller, upload.length()?).await?;
     }
-    let arrived = arrive(state, upload, given).await?;
+    let arrived = arrive(state, caller, upload, given).await?;
     let lock = match turn {
         Turn::Compare(prior) => return prior.again(&fingerprint(idempotent, &arrived)),
         Turn::Work(lock) => lock,
@@ -249,14 +249,19 @@ async fn refuse_beyond_quota(
     Ok(usage::require_room(landfall.db.read(), owner, at_least, quota).await?)
 }
 
-async fn arrive(state: &State, upload: Upload, given: Parameters) -> Result<Arrived, Problem> {
+async fn arrive(
+    state: &State,
+    caller: &Identity,
+    upload: Upload,
+    given: Parameters,
+) -> Result<Arrived, Problem> {
     let digest = declared(&upload.headers)?;
     let content_type = upload.content_type()?.unwrap_or("").to_owned();
     let essence = content_type.split(';').next().unwrap_or("").trim();
     let essence = essence.to_ascii_lowercase();
     if essence == "multipart/form-data" {
         let boundary = multipart::boundary(&content_type)?;
-        return multipart::take_in(state, upload, boundary, digest).await;
+        return multipart::take_in(state, caller, upload, boundary, digest).await;
     }
     if essence.starts_with("multipart/") {
         return Err(Problem::new(
@@ -264,7 +269,7 @@ async fn arrive(state: &State, upload: Upload, given: Parameters) -> Result<Arri
             "Of the multipart types only multipart/form-data is understood.",
         ));
     }
-    raw_body::take_in(state, upload, given, digest).await
+    raw_body::take_in(state, caller, upload, given, digest).await
 }
 
 /// All that makes an upload what it is: a form's boundary is another each time.

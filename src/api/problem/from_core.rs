@@ -87,6 +87,10 @@ impl From<batches::CreateError> for Problem {
     fn from(error: batches::CreateError) -> Self {
         match error {
             batches::CreateError::Key(error) => error.into(),
+            error @ batches::CreateError::TooMany => {
+                Self::new(Code::RateLimited, sentence(&error.to_string()))
+                    .with_header(http::header::RETRY_AFTER, HeaderValue::from_static("3600"))
+            }
             batches::CreateError::Database(error) => error.into(),
         }
     }

@@ -1,0 +1,241 @@
+//! Room in a quota for bytes that are on their way: taken before they are staged, given back when they are counted or
+//! given up.
+
+use super::{QuotaError, lock_and_change, require_within};
+use crate::{clock::Clock, config::ByteSize, context::Landfall, db::Database};
+use bytes::Bytes;
+use entity::{
+    Timestamp,
+    owner_reservation::{Column, Entity, Model},
+};
+use futures::{Stream, StreamExt};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
+    sea_query::{CaseStatement, Expr, ExprTrait, OnConflict},
+};
+use std::{error::Error, sync::Arc, time::Duration};
+use tokio::sync::Mutex;
+use uuid::Uuid;
+
+/// Reserved first, and at most ahead of what has come, in bytes: small files cost one reservation, and large ones few.
+const FIRST: u64 = 64 * 1024;
+const MAX_AHEAD: u64 = 8 * 1024 * 1024;
+
+/// How long a reservation outlives a process that died. A body that comes renews it, and one that pauses for longer
+/// than `server.idle_timeout` is ended.
+const LEASE: Duration = Duration::from_secs(15 * 60);
+
+/// When it is renewed at the latest, by the next bytes that come.
+const RENEW_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// Which reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReservationId(Uuid);
+
+/// Room for the bytes of one request; given back when dropped, as far as they were not counted.
+#[derive(Debug)]
+pub struct Reservation {
+    db: Database,
+    clock: Clock,
+    owner: String,
+    quota: ByteSize,
+    id: ReservationId,
+    /// All that was ever reserved, in bytes.
+    covered: u64,
+    /// There may be a row, though nobody waited for it to be written.
+    begun: bool,
+    renewed_at: Timestamp,
+}
+
+impl Reservation {
+    /// For an owner with a quota; nobody else needs one. Reserves nothing yet.
+    #[must_use]
+    pub fn new(landfall: &Landfall, owner: Option<&str>) -> Option<Self> {
+        Some(Self {
+            db: landfall.db.clone(),
+            clock: landfall.clock.clone(),
+            owner: owner?.to_owned(),
+            quota: landfall.config.uploads.owner_quota?,
+            id: ReservationId(Uuid::now_v7()),
+            covered: 0,
+            begun: false,
+            renewed_at: landfall.clock.now(),
+        })
+    }
+
+    /// By which its bytes are counted.
+    #[must_use]
+    pub fn id(&self) -> ReservationId {
+        self.id
+    }
+
+    /// Has room for exactly so many bytes from the first on, as the client has announced them.
+    ///
+    /// # Errors
+    /// [`QuotaError`].
+    pub async fn cover_all(&mut self, total: u64) -> Result<(), QuotaError> {
+        match total.checked_sub(self.covered) {
+            Some(more @ 1..) => self.reserve(more).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Has room for so many bytes from the first on, and ahead of them if there is more.
+    async fn cover(&mut self, total: u64) -> Result<(), QuotaError> {
+        if total <= self.covered {
+            let due = self.renewed_at + RENEW_AFTER < self.clock.now();
+            return if due { self.reserve(0).await } else { Ok(()) };
+        }
+        let ahead = self.covered.clamp(FIRST, MAX_AHEAD);
+        let needed = total - self.covered;
+        match self.reserve(std::cmp::max(needed, ahead)).await {
+            Err(QuotaError::Exceeded { .. }) if needed < ahead => self.reserve(needed).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn reserve(&mut self, more: u64) -> Result<(), QuotaError> {
+        let (owner, quota, id) = (self.owner.clone(), self.quota, self.id);
+        let (now, until) = (self.clock.now(), self.clock.after(LEASE));
+        self.begun = true;
+        let bytes = i64::try_from(more).unwrap_or(i64::MAX);
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    lock_and_change(transaction, &owner, 0).await?;
+                    forget_expired(transaction, &owner, now).await?;
+                    upsert(transaction, &owner, id, bytes, until).await?;
+                    require_within(transaction, &owner, quota, now).await
+                })
+            })
+            .await?;
+        self.covered += more;
+        self.renewed_at = now;
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let (db, id) = (self.db.clone(), self.id);
+        if !self.begun {
+            return;
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let ended = db.write(move |transaction| {
+                    Box::pin(async move { Entity::delete_by_id(id.0).exec(transaction).await })
+                });
+                if let Err::<_, DbErr>(error) = ended.await {
+                    tracing::debug!(%error, "a reservation was left to end by itself");
+                }
+            });
+        }
+    }
+}
+
+/// A reservation shared by the body that needs it and whoever counts it.
+pub type SharedReservation = Arc<Mutex<Reservation>>;
+
+/// A body whose bytes are reserved before anybody sees them; [`QuotaError`] ends it.
+pub fn within_quota<S, E>(
+    body: S,
+    reservation: Option<SharedReservation>,
+) -> impl Stream<Item = Result<Bytes, Box<dyn Error + Send + Sync>>> + Send
+where
+    S: Stream<Item = Result<Bytes, E>> + Send,
+    E: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut total = 0_u64;
+    body.then(move |bytes| {
+        let reservation = reservation.clone();
+        if let Ok(bytes) = &bytes {
+            total += bytes.len() as u64;
+        }
+        let bytes = bytes.map_err(Into::into);
+        async move {
+            let bytes = bytes?;
+            if let Some(reservation) = reservation {
+                reservation.lock().await.cover(total).await?;
+            }
+            Ok(bytes)
+        }
+    })
+}
+
+/// So many of the bytes are counted, and not to be reserved any more.
+pub(super) async fn give_back(
+    transaction: &impl ConnectionTrait,
+    id: ReservationId,
+    bytes: i64,
+) -> Result<(), DbErr> {
+    let left = Expr::col(Column::Bytes).sub(bytes);
+    let left = CaseStatement::new()
+        .case(Expr::col(Column::Bytes).gt(bytes), left)
+        .finally(0_i64);
+    Entity::update_many()
+        .col_expr(Column::Bytes, left.into())
+        .filter(Column::Id.eq(id.0))
+        .exec(transaction)
+        .await
+        .map(drop)
+}
+
+/// All that is reserved for an owner, in bytes.
+pub(super) async fn of(
+    db: &impl ConnectionTrait,
+    owner: &str,
+    now: Timestamp,
+) -> Result<u64, DbErr> {
+    let sum: Option<i64> = Entity::find()
+        .select_only()
+        .expr_as(
+            Expr::cust("CAST(COALESCE(SUM(bytes), 0) AS BIGINT)"),
+            "bytes",
+        )
+        .filter(Column::Owner.eq(owner))
+        .filter(Column::ExpiresAt.gt(now))
+        .into_tuple()
+        .one(db)
+        .await?;
+    Ok(u64::try_from(sum.unwrap_or(0)).unwrap_or(0))
+}
+
+async fn forget_expired(
+    transaction: &impl ConnectionTrait,
+    owner: &str,
+    now: Timestamp,
+) -> Result<(), DbErr> {
+    Entity::delete_many()
+        .filter(Column::Owner.eq(owner))
+        .filter(Column::ExpiresAt.lte(now))
+        .exec(transaction)
+        .await
+        .map(drop)
+}
+
+async fn upsert(
+    transaction: &impl ConnectionTrait,
+    owner: &str,
+    id: ReservationId,
+    bytes: i64,
+    until: Timestamp,
+) -> Result<(), DbErr> {
+    let row = Model {
+        id: id.0,
+        owner: owner.to_owned(),
+        bytes,
+        expires_at: until,
+    };
+    let sum = Expr::col((Entity, Column::Bytes)).add(Expr::cust("excluded.bytes"));
+    Entity::insert(row.into_active_model())
+        .on_conflict(
+            OnConflict::column(Column::Id)
+                .value(Column::Bytes, sum)
+                .value(Column::ExpiresAt, Expr::cust("excluded.expires_at"))
+                .to_owned(),
+        )
+        .exec_without_returning(transaction)
+        .await
+        .map(drop)
+}
