@@ -1,10 +1,14 @@
 //! `landfall`: parses the command line and hands over.
 
 use clap::Parser;
-use landfall::cli::{self, Cli};
+use landfall::{
+    cli::{self, Cli},
+    server,
+};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    server::keep_private();
     let cli = Cli::parse();
     match cli::run(cli) {
         Ok(code) => code,

@@ -2,9 +2,10 @@
 
 use super::{
     auth::{Reader, Uploader},
-    files::{to_wire, upload_fields},
+    files::{list, upload_fields},
     idempotency::{Idempotent, detached},
     json::{Json, MaybeJson},
+    page_stream::PageAnswer,
     problem::Problem,
     response::Answer,
     schema,
@@ -14,7 +15,7 @@ use entity::{BatchId, batch};
 use http::header;
 use landfall_core::{
     batches,
-    files::{self, FileFilter, Scope},
+    files::{FileFilter, Scope},
     page::{DEFAULT_LIMIT, PageRequest},
 };
 use poem::web::Data;
@@ -85,7 +86,7 @@ impl Batches {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<Answer<schema::Page<schema::File>>, Problem> {
+    ) -> Result<PageAnswer<schema::File>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
         let scope = caller.0.sees();
         let batch = find(&state, &scope, BatchId(id.0)).await?;
@@ -93,13 +94,7 @@ impl Batches {
             batch_id: Some(batch.id),
             ..FileFilter::default()
         };
-        let rows = files::list(state.landfall.db.read(), &scope, &filter, page).await?;
-        let mut items = Vec::with_capacity(rows.items.len());
-        for row in rows.items {
-            items.push(to_wire(&state, row).await?);
-        }
-        let next_cursor = rows.next_cursor;
-        Answer::new(&schema::Page { items, next_cursor })
+        list(&state, scope, filter, page).await
     }
 
     /// Close a batch

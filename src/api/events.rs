@@ -1,8 +1,8 @@
 //! `/v1/events`.
 
 use super::{
-    auth::Admin, idempotency::Idempotent, json::MaybeJson, problem::Problem, response::Answer,
-    schema, state::State,
+    auth::Admin, idempotency::Idempotent, json::MaybeJson, page_stream::PageAnswer,
+    problem::Problem, response::Answer, schema, state::State,
 };
 use entity::{EventId, WebhookId, outbox_event};
 use http::header;
@@ -43,7 +43,7 @@ impl Events {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<Answer<schema::Page<schema::Event>>, Problem> {
+    ) -> Result<PageAnswer<schema::Event>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
         let filter = EventFilter {
             status: status.0.map(outbox_event::EventStatus::from),
@@ -51,9 +51,12 @@ impl Events {
             aggregate_id: aggregate_id.0,
             ..EventFilter::default()
         };
-        let db = &state.landfall.db;
-        let page = with_deliveries(db, outbox::list(db, filter, page).await?).await?;
-        Answer::new(&schema::Page::from(page))
+        let db = state.landfall.db.clone();
+        PageAnswer::read(page, move |page| {
+            let (db, filter) = (db.clone(), filter.clone());
+            async move { with_deliveries(&db, outbox::list(&db, filter, page).await?).await }
+        })
+        .await
     }
 
     /// See an event

@@ -1,6 +1,6 @@
 //! `/healthz` and `/readyz`: whether the process lives, and whether what it depends on does.
 
-use super::state::State;
+use super::{state::State, watchers};
 use futures::future::BoxFuture;
 use http::{StatusCode, header};
 use landfall_core::{
@@ -9,8 +9,9 @@ use landfall_core::{
     installation::{self, InstallationError, Place},
     sweep,
 };
-use poem::{Body, IntoResponse, Response, handler, web::Data};
+use poem::{Body, IntoResponse, Request, Response, handler, web::Data};
 use serde::Serialize;
+use serde_json::Value;
 use std::{
     error::Error,
     fmt,
@@ -348,6 +349,14 @@ async fn within(otherwise: Status, check: impl Future<Output = Check>) -> Check 
     }
 }
 
+/// Details name paths and hosts. Whether the process is ready is for any load balancer to know.
+fn hide_details(report: &mut Value) {
+    let checks = report["checks"].as_object_mut().into_iter().flatten();
+    for (_, check) in checks {
+        check["detail"] = "".into();
+    }
+}
+
 /// The process lives.
 #[handler]
 pub(crate) fn healthz() -> Response {
@@ -359,13 +368,17 @@ pub(crate) fn healthz() -> Response {
 
 /// 200 while requests can be served, 503 while they cannot.
 #[handler]
-pub(crate) async fn readyz(state: Data<&State>) -> Response {
+pub(crate) async fn readyz(state: Data<&State>, request: &Request) -> Response {
     let readiness = state.health.readiness(&state.landfall).await;
     let status = match readiness.status {
         Status::Ok | Status::Degraded => StatusCode::OK,
         Status::Down => StatusCode::SERVICE_UNAVAILABLE,
     };
-    let body = serde_json::to_vec(&*readiness).expect("a report is JSON");
+    let mut report = serde_json::to_value(&*readiness).expect("a report is JSON");
+    if watchers::admit(&state, request).await.is_err() {
+        hide_details(&mut report);
+    }
+    let body = serde_json::to_vec(&report).expect("a report is JSON");
     Response::builder()
         .status(status)
         .content_type("application/json")

@@ -1,8 +1,13 @@
 //! JSON bodies of requests: small, without unknown fields, and every fault named by its field.
 
-use super::problem::{Code, FieldError, Problem};
+use super::{
+    connection::body::{ReadError, broken_off, read_whole},
+    problem::{Code, FieldError, Problem},
+    state::State,
+};
+use bytes::Bytes;
 use landfall_core::digest::Sha256Digest;
-use poem::{Request, RequestBody, Result, error::ReadBodyError};
+use poem::{Request, RequestBody, Result};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
     registry::{MetaMediaType, MetaRequest, Registry},
@@ -68,14 +73,14 @@ async fn read<T: Type + DeserializeOwned>(
     body: &mut RequestBody,
 ) -> Result<Json<T>, Problem> {
     check_type(request)?;
-    parse(&take(body).await?)
+    parse(&take(request, body).await?)
 }
 
 async fn read_or_nothing<T: Type + DeserializeOwned>(
     request: &Request,
     body: &mut RequestBody,
 ) -> Result<MaybeJson<T>, Problem> {
-    let bytes = take(body).await?;
+    let bytes = take(request, body).await?;
     if bytes.is_empty() {
         return parse(b"{}").map(MaybeJson);
     }
@@ -98,22 +103,29 @@ fn check_type(request: &Request) -> Result<(), Problem> {
     ))
 }
 
-async fn take(body: &mut RequestBody) -> Result<Vec<u8>, Problem> {
+async fn take(request: &Request, body: &mut RequestBody) -> Result<Bytes, Problem> {
+    let within = request
+        .data::<State>()
+        .ok_or_else(|| Problem::failed("a request without state"))?
+        .landfall
+        .config
+        .server
+        .idle_timeout;
     let body = body
         .take()
         .map_err(|_| Problem::failed("the body was taken twice"))?;
-    match body.into_bytes_limit(LIMIT).await {
-        Ok(bytes) => Ok(bytes.into()),
-        Err(ReadBodyError::PayloadTooLarge) => Err(Problem::new(
-            Code::TooLarge,
-            format!("The body may have {LIMIT} bytes."),
-        )),
-        Err(ReadBodyError::Io(error)) => Err(super::connection::body::broken_off(&error)),
-        Err(_) => Err(Problem::new(
-            Code::MalformedRequest,
-            "The body cannot be read.",
-        )),
-    }
+    read_whole(body, LIMIT, within)
+        .await
+        .map_err(|error| match error {
+            ReadError::TooLarge => {
+                Problem::new(Code::TooLarge, format!("The body may have {LIMIT} bytes."))
+            }
+            ReadError::TooSlow => Problem::new(
+                Code::RequestTimeout,
+                format!("The body did not arrive within {within:?}."),
+            ),
+            ReadError::BrokenOff(error) => broken_off(&error),
+        })
 }
 
 fn parse<T: Type + DeserializeOwned>(bytes: &[u8]) -> Result<Json<T>, Problem> {

@@ -18,6 +18,7 @@ mod metrics;
 mod middleware;
 pub(crate) mod mount;
 mod openapi;
+mod page_stream;
 pub mod problem;
 mod range;
 mod rate_limit;
@@ -28,10 +29,14 @@ mod state;
 mod tokens;
 mod tus;
 mod uploads;
+mod watchers;
 mod webhooks;
 
 use batches::Batches;
-pub(crate) use connection::run;
+pub(crate) use connection::{
+    body::{ReadError, read_whole},
+    run,
+};
 use events::Events;
 use files::Files;
 pub(crate) use files::{Download, download};
@@ -43,13 +48,14 @@ pub use long_poll::{Waiters, Waiting};
 pub use metrics::Metrics;
 pub(crate) use metrics::metrics as metrics_page;
 pub(crate) use middleware::LooksOnly;
-pub(crate) use middleware::Middleware;
 pub(crate) use middleware::real_ip::ForwardedHost;
-pub use middleware::{REQUEST_ID, RequestId, TraceParent};
+pub use middleware::{HostPolicy, REQUEST_ID, RequestId, TraceParent};
+pub(crate) use middleware::{Middleware, is_same_origin};
 pub(crate) use mount::Mount;
 use openapi::Serving;
 use poem::{Response, Route, endpoint::make_sync, get};
 use poem_openapi::OpenApiService;
+pub(crate) use rate_limit::Allowance;
 pub use rate_limit::redis::SharedCounters;
 pub use rate_limit::{Counters, LocalCounters, SLOT_LEASE, Taken, today};
 pub(crate) use routes::Routes;

@@ -53,6 +53,10 @@ impl<T: Serialize, const STATUS: u16> Answer<T, STATUS> {
     #[must_use]
     pub(super) fn sealed(mut self) -> Self {
         self.is_sealed = true;
+        self.headers
+            .retain(|(name, _)| *name != header::CACHE_CONTROL);
+        let never = HeaderValue::from_static("no-store");
+        self.headers.push((header::CACHE_CONTROL, never));
         self
     }
 

@@ -1,8 +1,8 @@
 //! What handlers work with.
 
 use super::{
-    health::HealthCheck, long_poll::Waiters, metrics::Metrics, mount::Mount, rate_limit::Counters,
-    routes::Routes,
+    health::HealthCheck, long_poll::Waiters, metrics::Metrics, middleware::HostPolicy,
+    mount::Mount, rate_limit::Counters, routes::Routes,
 };
 use landfall_core::context::Landfall;
 use std::{ops::Deref, sync::Arc};
@@ -22,6 +22,9 @@ pub struct Shared {
     pub counters: Arc<dyn Counters>,
     pub metrics: Metrics,
     pub routes: Routes,
+    pub hosts: HostPolicy,
+    /// Nobody reaches this listener who may not see figures.
+    pub watched_by_all: bool,
     /// Set when the process is to end: whoever waits then answers at once.
     pub stop: CancellationToken,
 }

@@ -4,6 +4,7 @@ use super::{
     auth::Admin,
     idempotency::Idempotent,
     json::Json,
+    page_stream::PageAnswer,
     problem::{Code, FieldError, Problem},
     response::{Answer, NoContent},
     schema,
@@ -69,10 +70,14 @@ impl Tokens {
         limit: Query<Option<u64>>,
         /// The `next_cursor` of the previous page.
         cursor: Query<Option<String>>,
-    ) -> Result<Answer<schema::Page<schema::Token>>, Problem> {
+    ) -> Result<PageAnswer<schema::Token>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
-        let page = tokens::list(&state.landfall.db, page).await?;
-        Answer::new(&schema::Page::from(page.map(schema::Token::from)))
+        let db = state.landfall.db.clone();
+        PageAnswer::read(page, move |page| {
+            let db = db.clone();
+            async move { Ok(tokens::list(&db, page).await?.map(schema::Token::from)) }
+        })
+        .await
     }
 
     /// Revoke a token

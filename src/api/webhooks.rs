@@ -4,6 +4,7 @@ use super::{
     auth::Admin,
     idempotency::Idempotent,
     json::Json,
+    page_stream::PageAnswer,
     problem::{Code, Problem},
     response::{Answer, NoContent},
     schema,
@@ -73,10 +74,14 @@ impl Webhooks {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<Answer<schema::Page<schema::Webhook>>, Problem> {
+    ) -> Result<PageAnswer<schema::Webhook>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
-        let page = webhooks::list(&state.landfall.db, page).await?;
-        Answer::new(&schema::Page::from(page.map(schema::Webhook::from)))
+        let db = state.landfall.db.clone();
+        PageAnswer::read(page, move |page| {
+            let db = db.clone();
+            async move { Ok(webhooks::list(&db, page).await?.map(schema::Webhook::from)) }
+        })
+        .await
     }
 
     /// See a webhook endpoint
@@ -211,13 +216,20 @@ impl Webhooks {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<Answer<schema::Page<schema::Delivery>>, Problem> {
+    ) -> Result<PageAnswer<schema::Delivery>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
         let (db, id) = (&state.landfall.db, WebhookId(id.0));
         webhooks::get(db, id).await?;
         let status = status.0.map(delivery::DeliveryStatus::from);
-        let page = outbox::deliveries(db, id, status, page).await?;
-        Answer::new(&schema::Page::from(page.map(schema::Delivery::from)))
+        let db = db.clone();
+        PageAnswer::read(page, move |page| {
+            let db = db.clone();
+            async move {
+                let page = outbox::deliveries(&db, id, status, page).await?;
+                Ok(page.map(schema::Delivery::from))
+            }
+        })
+        .await
     }
 
     /// Announce events to a webhook endpoint again

@@ -7,8 +7,9 @@ use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-/// Crates whose everyday is no news here; naming them in `log.level` brings them back.
-const QUIET: &str = "sea_orm_migration=warn,apalis_core=warn";
+/// Crates whose everyday is no news here, or who say of each request alike that it waited: the checks of `/readyz` tell
+/// of it once. Naming them in `log.level` brings them back.
+const QUIET: &str = "sea_orm_migration=warn,apalis_core=warn,sqlx::pool::acquire=error";
 
 /// Starts logging for the whole process, and collecting if there is somebody to collect. A filter that cannot be
 /// read falls back to `info`, and says so.

@@ -7,12 +7,10 @@ use super::{
     session::{self, CSRF_FIELD, CSRF_HEADER, Visitor},
     state::Dashboard,
 };
+use crate::api::{Allowance, ReadError, read_whole};
 use http::{HeaderValue, Method, StatusCode, header};
 use landfall_core::tokens::TokenScope;
-use poem::{
-    Body, Endpoint, IntoResponse, Request, Response, Result, endpoint::BoxEndpoint,
-    error::ReadBodyError,
-};
+use poem::{Body, Endpoint, IntoResponse, Request, Response, Result, endpoint::BoxEndpoint};
 use url::form_urlencoded;
 
 /// Scripts and styles are ours and in files; nothing is loaded from, sent to or framed by anybody else.
@@ -41,10 +39,20 @@ pub(crate) const READ: Need = Need::Scope(TokenScope::Read);
 /// Sees everything.
 pub(crate) const ADMIN: Need = Need::Scope(TokenScope::Admin);
 
+/// What becomes of a request's body before its page is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyKind {
+    /// It is read here, up to [`LARGEST_FORM`], and a page that only looks never sees one.
+    Form,
+    /// The page takes it as it comes, and bounds it. Such a page is called by scripts, with the CSRF token in a header.
+    Stream,
+}
+
 /// One way to one page.
 pub(super) struct Gate {
     pub(super) dashboard: Dashboard,
     pub(super) need: Need,
+    pub(super) body: BodyKind,
     pub(super) page: BoxEndpoint<'static, Response>,
 }
 
@@ -76,22 +84,16 @@ impl Gate {
         request: &mut Request,
         visitor: &mut Option<Visitor>,
     ) -> Result<(), Refusal> {
-        if !session::is_own_host(&self.dashboard, request) {
-            return Err(Refusal::new(
-                StatusCode::MISDIRECTED_REQUEST,
-                "Not under this name",
-                "Without tokens this server is for its own machine: call it by a loopback address, or set server.public_url.",
-            ));
-        }
         let changes = !is_safe(request.method());
         if changes && !session::is_own(&self.dashboard, request) {
             return Err(elsewhere());
         }
         if self.need == Need::Open {
-            return Ok(());
+            return self.read_form(request, changes).await;
         }
         let found = session::visitor(&self.dashboard, request).await?;
         let mut found = found.ok_or_else(|| sign_in_first(request))?;
+        admit(request, &found).await?;
         found.notice = notice_of(&self.dashboard, request, &found).await?;
         *visitor = Some(found.clone());
         if let Need::Scope(scope) = self.need {
@@ -103,11 +105,46 @@ impl Gate {
         if self.need == Need::Upload {
             require(&found, TokenScope::Upload)?;
         }
+        self.read_form(request, changes).await?;
         if changes {
-            check_csrf(request, &found).await?;
+            check_csrf(request, self.body, &found).await?;
         }
         request.set_data(found);
         Ok(())
+    }
+
+    /// Bounds the body of every page but those that stream: in bytes, and in the time it may take. Nothing of the body
+    /// of a request that only looks is read.
+    async fn read_form(&self, request: &mut Request, changes: bool) -> Result<(), Refusal> {
+        if self.body == BodyKind::Stream {
+            return Ok(());
+        }
+        let body = request.take_body();
+        if !changes {
+            return Ok(());
+        }
+        let within = self.dashboard.landfall().config.server.idle_timeout;
+        let read = read_whole(body, LARGEST_FORM, within).await;
+        let bytes = read.map_err(|error| match error {
+            ReadError::TooLarge => Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "Too large",
+                "The form is too large.",
+            ),
+            ReadError::TooSlow | ReadError::BrokenOff(_) => {
+                Refusal::malformed("The form did not arrive whole.")
+            }
+        })?;
+        request.set_body(Body::from_bytes(bytes));
+        Ok(())
+    }
+}
+
+/// A visitor has their token's share, as in the API.
+async fn admit(request: &Request, visitor: &Visitor) -> Result<(), Refusal> {
+    match (request.data::<Allowance>(), &visitor.identity.owner) {
+        (Some(allowance), Some(owner)) => Ok(allowance.admit_owner(owner).await?),
+        _ => Ok(()),
     }
 }
 
@@ -144,20 +181,20 @@ fn elsewhere() -> Refusal {
     )
 }
 
-/// The token is in a header, or in the form, which is put back for the page to read.
-async fn check_csrf(request: &mut Request, visitor: &Visitor) -> Result<(), Refusal> {
+/// The token is in a header, or in the form, which has been read and is put back for the page. A stream has no form.
+async fn check_csrf(
+    request: &mut Request,
+    body: BodyKind,
+    visitor: &Visitor,
+) -> Result<(), Refusal> {
     if let Some(token) = request.header(CSRF_HEADER) {
         return same(token, &visitor.csrf);
     }
+    if body == BodyKind::Stream {
+        return Err(elsewhere());
+    }
     let body = request.take_body().into_bytes_limit(LARGEST_FORM).await;
-    let body = body.map_err(|error| match error {
-        ReadBodyError::PayloadTooLarge => Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "Too large",
-            "The form is too large.",
-        ),
-        _ => Refusal::malformed("The form did not arrive whole."),
-    })?;
+    let body = body.map_err(|_| Refusal::malformed("The form is not whole."))?;
     let token = form_urlencoded::parse(&body).find(|(name, _)| name == CSRF_FIELD);
     let token = token.map(|(_, value)| value.into_owned());
     request.set_body(Body::from_bytes(body));
@@ -187,8 +224,11 @@ fn refuse(refusal: Refusal, visitor: Option<&Visitor>) -> Response {
 
 fn protect(response: &mut Response) {
     let headers = response.headers_mut();
+    // A download has a policy of its own, which lets its bytes do nothing at all.
+    headers
+        .entry(header::CONTENT_SECURITY_POLICY)
+        .or_insert(HeaderValue::from_static(POLICY));
     for (name, value) in [
-        (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::X_FRAME_OPTIONS, "DENY"),
         (header::REFERRER_POLICY, "same-origin"),

@@ -2,6 +2,7 @@
 //!
 //! Refuses to tell a visitor why the server failed: the page says that it did, and the log says why, once.
 
+use crate::api::problem::Problem;
 use http::{HeaderValue, StatusCode, header, header::HeaderName};
 use landfall_core::db;
 use poem::{
@@ -144,6 +145,20 @@ impl ResponseError for Refusal {
 
     fn as_response(&self) -> Response {
         self.status.into()
+    }
+}
+
+impl From<Problem> for Refusal {
+    /// What the API refuses for any caller, as a page.
+    fn from(problem: Problem) -> Self {
+        let mut refusal = Self::new(
+            problem.code.status(),
+            problem.code.title(),
+            problem.detail.clone(),
+        );
+        refusal.cause = problem.causes().map(Into::into);
+        refusal.headers = problem.headers;
+        refusal
     }
 }
 

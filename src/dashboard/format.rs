@@ -5,6 +5,7 @@ use landfall_core::overview::Bounded;
 use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::{Duration, SystemTime};
+use url::Url;
 
 /// What may stand in a query as it is (RFC 3986, `unreserved`).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -123,6 +124,16 @@ pub(crate) fn href(path: &str, query: &[(&str, &str)]) -> String {
     url
 }
 
+/// A URL without what may be secret in it: user info, query, and all of its path but that there is one.
+pub(crate) fn shown_url(url: &str) -> String {
+    let Ok(parsed) = url.parse::<Url>() else {
+        return "…".to_owned();
+    };
+    let has_more = parsed.path() != "/" || parsed.query().is_some();
+    let rest = if has_more { "/…" } else { "/" };
+    format!("{}{rest}", parsed.origin().ascii_serialization())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,5 +158,20 @@ mod tests {
         let url = href("/files", &[("status", ""), ("q", "a&b=c d/é")]);
         assert_eq!(url, "/files?q=a%26b%3Dc%20d%2F%C3%A9");
         assert_eq!(href("/files", &[]), "/files");
+    }
+
+    #[test]
+    fn urls_are_shown_without_their_secrets() {
+        for (url, shown) in [
+            ("https://a.example/", "https://a.example/"),
+            (
+                "https://user:secret@a.example:8443/hook/secret?token=secret",
+                "https://a.example:8443/…",
+            ),
+            ("http://127.0.0.1:9/?token=secret", "http://127.0.0.1:9/…"),
+            ("secret", "…"),
+        ] {
+            assert_eq!(shown_url(url), shown);
+        }
     }
 }

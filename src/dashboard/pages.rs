@@ -1,7 +1,7 @@
 //! The table of pages: which path, which method, and what a visitor needs for it.
 
 use super::{
-    auth::{Gate, Need},
+    auth::{BodyKind, Gate, Need},
     state::Dashboard,
 };
 use crate::api::Routes;
@@ -20,6 +20,7 @@ struct Entry {
     path: &'static str,
     method: Method,
     need: Need,
+    body: BodyKind,
     page: BoxEndpoint<'static, Response>,
 }
 
@@ -31,7 +32,7 @@ impl Pages {
         E::Endpoint: 'static,
         <E::Endpoint as Endpoint>::Output: IntoResponse,
     {
-        self.with(path, Method::GET, need, page)
+        self.with(path, Method::GET, need, BodyKind::Form, page)
     }
 
     /// What a button does. It needs `admin` besides what is said here, unless it is `Open` or `SignedIn`.
@@ -41,11 +42,18 @@ impl Pages {
         E::Endpoint: 'static,
         <E::Endpoint as Endpoint>::Output: IntoResponse,
     {
-        self.with(path, Method::POST, need, page)
+        self.with(path, Method::POST, need, BodyKind::Form, page)
     }
 
     /// A path and a method of whatever kind.
-    pub(super) fn with<E>(mut self, path: &'static str, method: Method, need: Need, page: E) -> Self
+    pub(super) fn with<E>(
+        mut self,
+        path: &'static str,
+        method: Method,
+        need: Need,
+        body: BodyKind,
+        page: E,
+    ) -> Self
     where
         E: IntoEndpoint,
         E::Endpoint: 'static,
@@ -55,6 +63,7 @@ impl Pages {
             path,
             method,
             need,
+            body,
             page: page.into_endpoint().map_to_response().boxed(),
         });
         self
@@ -81,6 +90,7 @@ impl Pages {
             let gate = Gate {
                 dashboard: dashboard.clone(),
                 need: entry.need,
+                body: entry.body,
                 page: entry.page,
             };
             let so_far = methods.remove(entry.path).unwrap_or_default();

@@ -8,7 +8,7 @@
 //! the cookie is `SameSite=Strict`, and the form carries a token made of the cookie.
 
 use super::{error::Refusal, state::Dashboard};
-use crate::api::ForwardedHost;
+use crate::api::{ForwardedHost, is_same_origin};
 use http::{HeaderMap, HeaderValue, header};
 use landfall_core::{
     config::AuthMode,
@@ -18,10 +18,11 @@ use landfall_core::{
 };
 use poem::{FromRequest, Request, RequestBody, Result};
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
 
-/// The cookie a session is in.
-pub(crate) const COOKIE: &str = "landfall_session";
+/// The cookie a session is in; where the browser came by TLS, one that no other host and no plain page can set (RFC
+/// 6265bis, section 4.1.3.2).
+const COOKIE: &str = "landfall_session";
+const SECURE_COOKIE: &str = "__Host-landfall_session";
 
 /// The field of a form, and the header of a script's request, that the CSRF token is in.
 pub(crate) const CSRF_FIELD: &str = "csrf";
@@ -87,7 +88,7 @@ pub(super) async fn visitor(
         return Ok(None);
     };
     let signed_in = dashboard.landfall().config.auth.mode != AuthMode::None;
-    if let Some(secret) = secret_of(request.headers()) {
+    if let Some(secret) = secret_of(dashboard, request.headers()) {
         return Ok(Some(Visitor::new(identity, secret, signed_in)));
     }
     // Without tokens the cookie tells this browser's pages from those of other sites, and nothing else.
@@ -106,21 +107,22 @@ pub(super) async fn identity(
     if landfall.config.auth.mode == AuthMode::None {
         return Ok(Some(Identity::anonymous()));
     }
-    match secret_of(headers) {
+    match secret_of(dashboard, headers) {
         Some(secret) => Ok(sessions::identify(&landfall.db, &landfall.clock, secret).await?),
         None => Ok(None),
     }
 }
 
 /// The session's secret, as the browser has it.
-pub(super) fn secret_of(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn secret_of<'h>(dashboard: &Dashboard, headers: &'h HeaderMap) -> Option<&'h str> {
+    let wanted = cookie_name(is_secure(dashboard, headers));
     let cookies = headers.get_all(header::COOKIE).into_iter();
     let mut pairs = cookies
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(';'));
     pairs.find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
-        (name == COOKIE && (1..=LONGEST_SECRET).contains(&value.len())).then_some(value)
+        (name == wanted && (1..=LONGEST_SECRET).contains(&value.len())).then_some(value)
     })
 }
 
@@ -130,18 +132,16 @@ pub(super) fn cookie(
     request: &Request,
     secret: Option<&SecretString>,
 ) -> Option<HeaderValue> {
-    let secure = match is_secure(dashboard, request) {
-        true => "; Secure",
-        false => "",
-    };
+    let is_secure = is_secure(dashboard, request.headers());
+    let name = cookie_name(is_secure);
+    let secure = if is_secure { "; Secure" } else { "" };
     let (value, lasts) = match secret {
         Some(secret) => (secret.expose_secret(), sessions::LASTS.as_secs()),
         None => ("", 0),
     };
     let path = dashboard.api().mount.path();
-    let text = format!(
-        "{COOKIE}={value}; Path={path}/; Max-Age={lasts}; HttpOnly; SameSite=Strict{secure}"
-    );
+    let text =
+        format!("{name}={value}; Path={path}/; Max-Age={lasts}; HttpOnly; SameSite=Strict{secure}");
     let mut value = HeaderValue::from_str(&text).ok()?;
     value.set_sensitive(true);
     Some(value)
@@ -149,9 +149,14 @@ pub(super) fn cookie(
 
 /// Whether the browser came by TLS. What a proxy says of it is believed of anybody: it can only make the cookie
 /// more careful.
-fn is_secure(dashboard: &Dashboard, request: &Request) -> bool {
+fn is_secure(dashboard: &Dashboard, headers: &HeaderMap) -> bool {
+    let forwarded = headers.get("x-forwarded-proto");
     dashboard.landfall().public_url.scheme() == "https"
-        || request.header("x-forwarded-proto") == Some("https")
+        || forwarded.is_some_and(|proto| proto == "https")
+}
+
+fn cookie_name(is_secure: bool) -> &'static str {
+    if is_secure { SECURE_COOKIE } else { COOKIE }
 }
 
 /// The token that goes with a secret: who does not have the cookie cannot make it, and it does not give the cookie away.
@@ -161,56 +166,13 @@ fn csrf(secret: &str) -> String {
 
 /// Whether a request was sent by a page of this server, as far as the browser says where it comes from.
 pub(super) fn is_own(dashboard: &Dashboard, request: &Request) -> bool {
-    if let Some(site) = request.header("sec-fetch-site")
-        && site != "same-origin"
-    {
-        return false;
-    }
-    let Some(origin) = request.header(header::ORIGIN) else {
-        return true;
-    };
-    let Ok(origin) = origin.parse::<Url>() else {
-        return false;
-    };
     let public = &dashboard.landfall().public_url;
-    let host = request.header(header::HOST).unwrap_or_default();
-    let asked = authority(&origin);
     // A proxy in front may call this server by another name than it was called itself.
     let forwarded = request.data::<ForwardedHost>();
-    asked == host.to_ascii_lowercase()
-        || forwarded.is_some_and(|ForwardedHost(host)| *host == asked)
-        || origin.origin() == public.origin()
-}
-
-/// Whether a server that asks nobody who they are is called by a name that leads to this machine alone: a page of
-/// another site may have its own name lead here (DNS rebinding), but cannot have it be another name.
-pub(super) fn is_own_host(dashboard: &Dashboard, request: &Request) -> bool {
-    let landfall = dashboard.landfall();
-    if landfall.config.auth.mode != AuthMode::None {
-        return true;
-    }
-    let Some(host) = request.header(header::HOST) else {
-        return true;
-    };
-    let Ok(url) = format!("http://{host}/").parse::<Url>() else {
-        return false;
-    };
-    match url.host() {
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(url::Host::Domain(name)) => {
-            name == "localhost"
-                || name.ends_with(".localhost")
-                || Some(name) == landfall.public_url.domain()
-        }
-        None => false,
-    }
-}
-
-fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    match url.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    }
+    let forwarded = forwarded.map(|ForwardedHost(host)| host.as_str());
+    is_same_origin(
+        request.headers(),
+        (Some(public), forwarded),
+        &["same-origin"],
+    )
 }

@@ -98,13 +98,14 @@ pub(super) async fn enter(
         return Ok(see_other(next));
     }
     let address = request.remote_addr().as_socket_addr().map(|from| from.ip());
-    if let Some(wait) = dashboard.failed_sign_ins().wait(address) {
-        return Err(Refusal::limited(wait).into());
-    }
+    // The token first: whoever shares an address with somebody who guesses is not locked out with them.
     let begun = sessions::begin(&landfall.db, &landfall.clock, entry.token.trim())
         .await
         .map_err(Refusal::from)?;
     let Some((identity, secret)) = begun else {
+        if let Some(wait) = dashboard.failed_sign_ins().wait(address) {
+            return Err(Refusal::limited(wait).into());
+        }
         dashboard.failed_sign_ins().count(address);
         let wrong = "This token is unknown, expired or revoked.";
         let mut response = page(next, Some(wrong)).answer(None);
@@ -112,7 +113,7 @@ pub(super) async fn enter(
         return Ok(response);
     };
     // Whoever was signed in with this browser before is signed out.
-    if let Some(before) = session::secret_of(request.headers()) {
+    if let Some(before) = session::secret_of(&dashboard, request.headers()) {
         sessions::end(&landfall.db, before)
             .await
             .map_err(Refusal::from)?;
@@ -127,7 +128,7 @@ pub(super) async fn enter(
 
 #[handler]
 pub(super) async fn leave(request: &Request, dashboard: Dashboard) -> Result<Response> {
-    if let Some(secret) = session::secret_of(request.headers()) {
+    if let Some(secret) = session::secret_of(&dashboard, request.headers()) {
         sessions::end(&dashboard.landfall().db, secret)
             .await
             .map_err(Refusal::from)?;

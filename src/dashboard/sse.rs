@@ -36,6 +36,14 @@ const MOST_FEEDS: usize = 200;
 /// Streams at once, so that forgotten windows cannot hold all connections.
 const MOST_STREAMS: usize = 1000;
 
+/// As many of both are for those who may repair, whatever the others do.
+const RESERVED_FEEDS: usize = 50;
+const RESERVED_STREAMS: usize = 200;
+
+/// What one owner's tokens have of them together.
+const FEEDS_OF_OWNER: usize = 40;
+const STREAMS_OF_OWNER: usize = 100;
+
 /// The id of the part that tells that the stream lives.
 pub(super) const BEAT: &str = "beat";
 
@@ -47,8 +55,61 @@ type Found = Arc<Vec<(String, String)>>;
 /// All feeds of this process.
 #[derive(Debug, Default)]
 pub(super) struct Live {
-    feeds: Mutex<HashMap<String, Weak<Feed>>>,
-    streams: Arc<()>,
+    feeds: Mutex<HashMap<String, (Weak<Feed>, Viewer)>>,
+    places: Arc<Mutex<HashMap<Viewer, usize>>>,
+}
+
+/// Whose a stream is: of one who may repair, or of an owner.
+type Viewer = Option<String>;
+
+/// One stream's place; given up when dropped.
+struct Place {
+    places: Arc<Mutex<HashMap<Viewer, usize>>>,
+    viewer: Viewer,
+}
+
+impl Place {
+    fn take(places: &Arc<Mutex<HashMap<Viewer, usize>>>, viewer: &Viewer) -> Option<Self> {
+        let mut taken = lock(places);
+        let all: usize = taken.values().sum();
+        let own = taken.get(viewer).copied().unwrap_or(0);
+        if !has_room(
+            viewer,
+            (all, MOST_STREAMS, RESERVED_STREAMS),
+            (own, STREAMS_OF_OWNER),
+        ) {
+            return None;
+        }
+        *taken.entry(viewer.clone()).or_default() += 1;
+        Some(Self {
+            places: Arc::clone(places),
+            viewer: viewer.clone(),
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.places);
+        if let Some(own) = taken.get_mut(&self.viewer) {
+            *own -= 1;
+            if *own == 0 {
+                taken.remove(&self.viewer);
+            }
+        }
+    }
+}
+
+/// Whether one more is let in, of `most` in all with some `reserved`, and of an owner's share.
+fn has_room(
+    viewer: &Viewer,
+    (all, most, reserved): (usize, usize, usize),
+    (own, share): (usize, usize),
+) -> bool {
+    match viewer {
+        None => all < most,
+        Some(_) => all < most - reserved && own < share,
+    }
 }
 
 /// One feed; it looks as long as somebody holds it.
@@ -62,20 +123,26 @@ impl Live {
     fn feed(
         &self,
         name: &str,
+        viewer: &Viewer,
         look: impl Fn() -> BoxFuture<'static, Parts> + Send + 'static,
     ) -> Option<Arc<Feed>> {
         let mut feeds = lock(&self.feeds);
-        if let Some(feed) = feeds.get(name).and_then(Weak::upgrade) {
+        if let Some(feed) = feeds.get(name).and_then(|(feed, _)| feed.upgrade()) {
             return Some(feed);
         }
-        feeds.retain(|_, feed| feed.strong_count() > 0);
-        if feeds.len() >= MOST_FEEDS {
+        feeds.retain(|_, (feed, _)| feed.strong_count() > 0);
+        let own = feeds.values().filter(|(_, of)| of == viewer).count();
+        if !has_room(
+            viewer,
+            (feeds.len(), MOST_FEEDS, RESERVED_FEEDS),
+            (own, FEEDS_OF_OWNER),
+        ) {
             return None;
         }
         let feed = Arc::new(Feed {
             latest: watch::Sender::new(Arc::default()),
         });
-        feeds.insert(name.to_owned(), Arc::downgrade(&feed));
+        feeds.insert(name.to_owned(), (Arc::downgrade(&feed), viewer.clone()));
         let held = Arc::downgrade(&feed);
         tokio::spawn(async move {
             while let Some(feed) = held.upgrade() {
@@ -96,9 +163,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn rendered(parts: Parts) -> Vec<(String, String)> {
     let each = parts.into_iter().map(|(id, body)| {
         let whole = html! { div.part id=(id) hx-swap-oob="innerMorph" { (body) } };
-        (id, whole.into_string())
+        (id, with_plain_lines(&whole.into_string()))
     });
     each.collect()
+}
+
+/// With line feeds alone: a carriage return ends a line of the stream too, and what a stranger wrote after one would be a
+/// field of its own.
+fn with_plain_lines(text: &str) -> String {
+    text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
 /// Answers the stream of a page. `name` says what is shown: visitors for whom `look` finds the same share a feed, so
@@ -117,18 +190,21 @@ pub(crate) fn stream(
             "Close a window.",
         )
     };
-    let ticket = Arc::clone(&live.streams);
-    if Arc::strong_count(&ticket) > MOST_STREAMS {
-        return Err(full());
-    }
-    let feed = live.feed(name, look).ok_or_else(full)?;
+    let visitor = request.data::<Visitor>();
+    let visitor = visitor.ok_or_else(|| Refusal::failed("a stream without a visitor"))?;
+    let viewer = match visitor.may_repair() {
+        true => None,
+        false => Some(visitor.identity.owner.clone().unwrap_or_default()),
+    };
+    let place = Place::take(&live.places, &viewer).ok_or_else(full)?;
+    let feed = live.feed(name, &viewer, look).ok_or_else(full)?;
     let reader = Reader {
         latest: feed.latest.subscribe(),
         sent: HashMap::new(),
         dashboard: dashboard.clone(),
         headers: request.headers().clone(),
         turns: 0,
-        _held: (feed, ticket),
+        _held: (feed, place),
     };
     let stop = dashboard.stop().clone();
     let events = stream::unfold(reader, Reader::next).take_until(stop.cancelled_owned());
@@ -148,7 +224,7 @@ struct Reader {
     dashboard: Dashboard,
     headers: HeaderMap,
     turns: u32,
-    _held: (Arc<Feed>, Arc<()>),
+    _held: (Arc<Feed>, Place),
 }
 
 impl Reader {
@@ -174,7 +250,7 @@ impl Reader {
             if self.sent.get(id) == Some(whole) {
                 continue;
             }
-            for line in whole.lines() {
+            for line in whole.split('\n') {
                 event.push_str("data: ");
                 event.push_str(line);
                 event.push('\n');
@@ -217,4 +293,34 @@ where
     F: Future<Output = Parts> + Send + 'static,
 {
     future.boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_ending_of_a_stranger_ends_a_line_of_the_stream() {
+        let forged = "a\rdata: forged\r\n\revent: end\n\nb";
+        let plain = with_plain_lines(forged);
+        assert!(!plain.contains('\r'));
+        assert_eq!(plain, "a\ndata: forged\n\nevent: end\n\nb");
+    }
+
+    #[test]
+    fn an_owner_has_its_share_and_administrators_a_reserve() {
+        let places = Arc::default();
+        let ann = Some("ann".to_owned());
+        let taken: Vec<Place> = (0..STREAMS_OF_OWNER)
+            .map(|_| Place::take(&places, &ann).expect("a place"))
+            .collect();
+        assert!(Place::take(&places, &ann).is_none());
+        let others: Vec<Place> = (0..MOST_STREAMS)
+            .map_while(|n| Place::take(&places, &Some(n.to_string())))
+            .collect();
+        assert_eq!(taken.len() + others.len(), MOST_STREAMS - RESERVED_STREAMS);
+        assert!(Place::take(&places, &None).is_some());
+        drop((taken, others));
+        assert!(lock(&places).is_empty());
+    }
 }

@@ -5,10 +5,11 @@
 //! pipe closes and the shell ends Redis. Both are in a process group of their own, so Ctrl-C in a terminal does not
 //! take Redis away from jobs that are still finishing.
 
-use landfall_core::digest::Sha256Digest;
 use secrecy::SecretString;
 use std::{
+    fs::DirBuilder,
     io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -33,6 +34,10 @@ const REST: Duration = Duration::from_millis(250);
 
 /// What Redis has to say, below its folder.
 const LOG: &str = "redis.log";
+
+/// The socket, and the file that says where it is when it is elsewhere.
+const SOCKET: &str = "redis.sock";
+const PLACE: &str = "redis.socket-place";
 
 const WATCHDOG: &str = r#"
 "$@" </dev/null >&2 &
@@ -79,7 +84,8 @@ impl EmbeddedRedis {
             .map_err(|error| RedisError::Folder(folder.clone(), error))?;
         let folder =
             std::path::absolute(&folder).map_err(|error| RedisError::Folder(folder, error))?;
-        let socket = socket_below(&folder);
+        let socket =
+            make_place(&folder).map_err(|error| RedisError::Folder(folder.clone(), error))?;
         let launch = Launch {
             program,
             folder,
@@ -101,7 +107,7 @@ impl EmbeddedRedis {
     pub fn url_below(data_dir: &Path) -> SecretString {
         let folder = data_dir.join("redis");
         let folder = std::path::absolute(&folder).unwrap_or(folder);
-        format!("unix://{}", socket_below(&folder).display()).into()
+        format!("unix://{}", known_place(&folder).display()).into()
     }
 
     /// Where it listens, for `redis.url`.
@@ -128,14 +134,56 @@ fn find_program() -> Option<PathBuf> {
     candidates.into_iter().find(|candidate| candidate.is_file())
 }
 
-/// Below the data folder when its path is short enough for a socket, else below the folder for temporary files.
-fn socket_below(folder: &Path) -> PathBuf {
-    let socket = folder.join("redis.sock");
+/// Where the socket is to be: below the data folder when its path is short enough for one, else in a folder that nobody
+/// else can enter, of which the data folder says where it is.
+fn make_place(folder: &Path) -> io::Result<PathBuf> {
+    let socket = folder.join(SOCKET);
+    if socket.as_os_str().len() <= LONGEST_SOCKET {
+        return Ok(socket);
+    }
+    let known = known_place(folder);
+    if known != socket && is_private(known.parent()) {
+        return Ok(known);
+    }
+    let place = private_folder()?.join(SOCKET);
+    std::fs::write(folder.join(PLACE), place.as_os_str().as_encoded_bytes())?;
+    Ok(place)
+}
+
+/// Where the socket is, as far as the data folder says.
+fn known_place(folder: &Path) -> PathBuf {
+    let socket = folder.join(SOCKET);
     if socket.as_os_str().len() <= LONGEST_SOCKET {
         return socket;
     }
-    let digest = Sha256Digest::of(folder.as_os_str().as_encoded_bytes()).to_string();
-    std::env::temp_dir().join(format!("landfall-{}.sock", &digest[..16]))
+    match std::fs::read_to_string(folder.join(PLACE)) {
+        Ok(place) if !place.is_empty() => place.into(),
+        _ => socket,
+    }
+}
+
+/// The user's own folder for sockets (XDG Base Directory Specification), or a new one of a name that nobody can guess.
+fn private_folder() -> io::Result<PathBuf> {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let base = own
+        .filter(|own| is_private(Some(own)))
+        .unwrap_or_else(std::env::temp_dir);
+    let folder = base.join(format!(
+        "landfall-{}",
+        format_args!("{:032x}", rand::random::<u128>())
+    ));
+    DirBuilder::new().mode(0o700).create(&folder)?;
+    Ok(folder)
+}
+
+/// True of a folder that is this user's and that nobody else can enter.
+fn is_private(folder: Option<&Path>) -> bool {
+    let Some(Ok(found)) = folder.map(std::fs::symlink_metadata) else {
+        return false;
+    };
+    found.is_dir()
+        && found.uid() == rustix::process::geteuid().as_raw()
+        && found.mode() & 0o077 == 0
 }
 
 /// Redis, and our end of the pipe that keeps it running.

@@ -2,8 +2,8 @@
 
 use crate::{
     api::{
-        self, Counters, HealthCheck, LocalCounters, Metrics, Mount, Routes, Shared, SharedCounters,
-        State, Waiters,
+        self, Counters, HealthCheck, HostPolicy, LocalCounters, Metrics, Mount, Routes, Shared,
+        SharedCounters, State, Waiters,
     },
     dashboard::{self, Dashboard},
     server::queue_monitor::WorkersView,
@@ -54,6 +54,7 @@ pub async fn serve_metrics(
     let waiters = Waiters::default();
     let view = Arc::new(WorkersView::new(queues));
     let config = Arc::clone(&landfall.config);
+    let hosts = HostPolicy::for_figures(&config, listener.local_addr()?);
     let mut routes = Routes::default();
     for path in OPERATORS {
         routes.add(path, Method::GET);
@@ -66,6 +67,8 @@ pub async fn serve_metrics(
         counters: Arc::new(LocalCounters::default()),
         metrics: Metrics::new(meter),
         routes,
+        hosts,
+        watched_by_all: true,
         stop: stop.clone(),
     });
     let inner = operators(Route::new()).map_to_response();
@@ -95,6 +98,7 @@ pub fn router(
     }
     let pages = dashboard::pages();
     pages.name(&mut routes);
+    let hosts = HostPolicy::new(&landfall.config, &landfall.public_url);
     let state = State::new(Shared {
         mount: Mount::new(&landfall),
         landfall,
@@ -103,6 +107,8 @@ pub fn router(
         counters,
         metrics,
         routes,
+        hosts,
+        watched_by_all: false,
         stop,
     });
     let config = Arc::clone(&state.landfall.config);

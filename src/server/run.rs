@@ -1,9 +1,12 @@
 //! Running a process from the first line it prints to its exit.
 
-use super::{EmbeddedRedis, Parts, assemble, connect_redis, lock_data_dir, serve, serve_metrics};
+use super::{
+    EmbeddedRedis, Parts, assemble, connect_redis, lock_data_dir, private_files, secret_key, serve,
+    serve_metrics,
+};
 use anyhow::Context;
 use landfall_core::{
-    config::Config,
+    config::{AuthMode, Config},
     context::Landfall,
     db::Database,
     installation::{self, Place},
@@ -19,7 +22,7 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
-use url::Url;
+use url::{Host, Url};
 
 /// What is on this machine alone (RFC 6890).
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
@@ -55,12 +58,15 @@ impl Roles {
 pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
     outlive_file_size_limit()?;
+    raise_descriptor_limit();
     let _lock = if roles.embedded {
         Some(lock_data_dir(&config.data_dir)?)
     } else {
         None
     };
+    secret_key::complete(&mut config, roles.embedded)?;
     if roles.embedded {
+        private_files::close_database(&config.data_dir);
         allow_loopback_receivers(&mut config);
         let db = Database::open(&config.database.url, config.database.max_connections).await?;
         db.migrate_up().await?;
@@ -241,11 +247,33 @@ pub fn public_url(config: &Config, address: SocketAddr) -> anyhow::Result<Url> {
     }
 }
 
-/// A first try has its receiver on the same machine; nobody else can register one while the API is on loopback.
+/// A first try has its receiver on the same machine. Whoever makes endpoints there is on the machine too, unless tokens
+/// are given out or a proxy lets others in.
 fn allow_loopback_receivers(config: &mut Config) {
-    if config.webhooks.allow_networks.is_empty() && config.server.bind.ip().is_loopback() {
+    let public_host = config.server.public_url.as_ref().and_then(Url::host);
+    let is_public = match public_host {
+        Some(Host::Ipv4(address)) => !address.is_loopback(),
+        Some(Host::Ipv6(address)) => !address.is_loopback(),
+        Some(Host::Domain(name)) => name != "localhost",
+        None => false,
+    };
+    let alone = config.auth.mode == AuthMode::None
+        && config.server.bind.ip().is_loopback()
+        && config.server.trusted_proxies.is_empty()
+        && !is_public;
+    if alone && config.webhooks.allow_networks.is_empty() {
         config.webhooks.allow_networks =
             LOOPBACK.iter().filter_map(|net| net.parse().ok()).collect();
+    }
+}
+
+/// Every connection needs a few file descriptors, and systems allow few at first and many when asked.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

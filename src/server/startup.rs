@@ -1,5 +1,6 @@
 //! The parts of a process, made from its configuration.
 
+use super::secret_key;
 use anyhow::Context;
 use landfall_core::{
     clock::Clock,
@@ -40,6 +41,9 @@ pub struct Parts {
 /// # Errors
 /// The first part that is not fit for use, with the setting to change.
 pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> anyhow::Result<Parts> {
+    let mut config = Arc::unwrap_or_clone(config);
+    secret_key::complete(&mut config, false)?;
+    let config = Arc::new(config);
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
     db.require_current().await?;
     let clock = Clock::system();

@@ -35,12 +35,15 @@ async fn raw(app: &TestApp, request: &[u8]) -> String {
 async fn headers_without_end_are_refused() {
     let app = app().await;
     let long = format!(
-        "GET /v1/files HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n",
+        "GET /v1/files HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n",
         "a".repeat(2_000_000)
     );
     let many: String = (0..500).map(|n| format!("x-{n}: a\r\n")).collect();
-    let many = format!("GET /v1/files HTTP/1.1\r\nhost: a\r\n{many}\r\n");
-    let target = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(2_000_000));
+    let many = format!("GET /v1/files HTTP/1.1\r\nhost: localhost\r\n{many}\r\n");
+    let target = format!(
+        "GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "a".repeat(2_000_000)
+    );
     for request in [&long, &many, &target] {
         let answer = raw(&app, request.as_bytes()).await;
         // Or the connection is reset: what was not read of the request may take the answer with it.
@@ -79,9 +82,12 @@ async fn too_many_and_too_long_headers_are_problems_like_any_other() {
             .map(|n| format!("x-{n}: a\r\n"))
             .collect::<String>()
     };
-    let head = "GET /v1/files HTTP/1.1\r\nhost: a\r\nconnection: close\r\n";
+    let head = "GET /v1/files HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n";
     let long = |size: usize| format!("{head}x: {}\r\n\r\n", "a".repeat(size));
-    let target = format!("GET /{} HTTP/1.1\r\nhost: a\r\n\r\n", "a".repeat(2_000_000));
+    let target = format!(
+        "GET /{} HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        "a".repeat(2_000_000)
+    );
     let fewer = format!("{head}{}\r\n", many(95));
     let refused = [
         format!("{head}{}\r\n", many(150)),
@@ -102,7 +108,7 @@ async fn too_many_and_too_long_headers_are_problems_like_any_other() {
         assert_eq!(problem["status"], 431);
         still_serves(&app).await;
     }
-    let tus = "HEAD /v1/tus/a HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntus-resumable: 1.0.0\r\n";
+    let tus = "HEAD /v1/tus/a HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntus-resumable: 1.0.0\r\n";
     let (head, _) = answered(&app, format!("{tus}{}\r\n", many(150)).as_bytes()).await;
     assert!(
         head.starts_with("http/1.1 431 ") && head.contains("\r\ntus-resumable: 1.0.0"),
@@ -119,7 +125,8 @@ async fn too_many_and_too_long_headers_are_problems_like_any_other() {
 async fn headers_with_line_breaks_are_refused() {
     let app = app().await;
     for name in ["x\rset-cookie: a=b", "x\nset-cookie: a=b", "x\0"] {
-        let request = format!("GET /v1/files HTTP/1.1\r\nhost: a\r\nx-request-id: {name}\r\n\r\n");
+        let request =
+            format!("GET /v1/files HTTP/1.1\r\nhost: localhost\r\nx-request-id: {name}\r\n\r\n");
         let answer = raw(&app, request.as_bytes()).await;
         assert!(!answer.to_lowercase().contains("set-cookie"), "{answer}");
     }
@@ -169,7 +176,8 @@ async fn paths_that_climb_lead_nowhere() {
         "/v1/files/%2e%2e%2f%2e%2e%2fetc%2fpasswd/content",
         "/v1/tus/..%2f..%2fetc%2fpasswd",
     ] {
-        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\ntus-resumable: 1.0.0\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\ntus-resumable: 1.0.0\r\n\r\n");
         let answer = raw(&app, request.as_bytes()).await;
         assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
     }

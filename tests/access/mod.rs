@@ -2,11 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod bodies;
+mod bounds;
 mod cross_origin;
+mod effective_method;
+mod floods;
 mod hostile;
+mod hosts;
 mod limits;
 mod matrix;
 mod pages;
+mod secrets;
 mod timing;
 
 use crate::support::TestApp;

@@ -28,8 +28,8 @@ async fn rest(mut socket: TcpStream) -> String {
 async fn a_client_gone_in_the_middle_leaves_nothing() {
     let app = without_workers().await;
     for head in [
-        "POST /v1/files?filename=a HTTP/1.1\r\nHost: x\r\nContent-Length: 33554432\r\n\r\n",
-        "POST /v1/files HTTP/1.1\r\nHost: x\r\nContent-Length: 33554432\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n",
+        "POST /v1/files?filename=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 33554432\r\n\r\n",
+        "POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 33554432\r\nContent-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n",
     ] {
         let mut socket = connect(&app).await;
         socket.write_all(head.as_bytes()).await.expect("sent");
@@ -50,7 +50,7 @@ async fn a_body_that_pauses_too_long_ends_with_408() {
         .start()
         .await;
     let mut socket = connect(&app).await;
-    let head = "POST /v1/files?filename=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n\r\nhello";
+    let head = "POST /v1/files?filename=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 100\r\n\r\nhello";
     socket.write_all(head.as_bytes()).await.expect("sent");
     let answer = rest(socket).await;
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
@@ -67,7 +67,7 @@ async fn headers_that_trickle_in_are_cut_off() {
         .await;
     let mut socket = connect(&app).await;
     socket
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-")
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-")
         .await
         .expect("sent");
     let answer = rest(socket).await;
@@ -81,7 +81,7 @@ async fn headers_without_end_are_refused() {
     let app = without_workers().await;
     let mut socket = connect(&app).await;
     socket
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
         .await
         .expect("sent");
     let line = format!("X-Pad: {}\r\n", "x".repeat(8000));
@@ -99,7 +99,7 @@ async fn a_client_that_asks_first_is_not_told_to_go_on_when_it_is_refused() {
         .await;
     let ask = |length: usize| {
         format!(
-            "POST /v1/files?filename=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+            "POST /v1/files?filename=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
         )
     };
     let mut refused = connect(&app).await;
@@ -129,7 +129,7 @@ async fn a_refused_body_that_goes_on_is_answered_once() {
     const LENGTH: usize = 3_000_000;
     let (mut from, mut to) = connect(&app).await.into_split();
     let head = format!(
-        "POST /v1/files?filename=a HTTP/1.1\r\nHost: x\r\nContent-Length: {LENGTH}\r\n\r\n"
+        "POST /v1/files?filename=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {LENGTH}\r\n\r\n"
     );
     to.write_all(head.as_bytes()).await.expect("sent");
     // The answer is on its way before most of the body is, which is longer than any head may be.
@@ -155,7 +155,7 @@ async fn connections_are_kept_for_further_requests() {
     for last in [false, true] {
         let connection = if last { "close" } else { "keep-alive" };
         let request =
-            format!("GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: {connection}\r\n\r\n");
+            format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n");
         socket.write_all(request.as_bytes()).await.expect("sent");
         if !last {
             let mut answer = Vec::new();
@@ -171,7 +171,7 @@ async fn connections_are_kept_for_further_requests() {
 
 /// Sends a request and reads its answer.
 async fn answered(socket: &mut TcpStream) {
-    let ask = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+    let ask = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     socket.write_all(ask.as_bytes()).await.expect("sent");
     let mut answer = Vec::new();
     while !answer.ends_with(b"}") {
@@ -192,7 +192,7 @@ async fn a_connection_rests_longer_than_headers_may_take() {
     // Neither bytes nor the end come.
     let rested = timeout(Duration::from_millis(2500), socket.read_u8()).await;
     assert!(rested.is_err(), "{rested:?}");
-    let ask = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let ask = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     socket.write_all(ask.as_bytes()).await.expect("sent");
     let answer = rest(socket).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -229,7 +229,7 @@ async fn a_download_nobody_reads_is_given_up() {
         .expect("an address");
     let mut socket = socket.connect(address).await.expect("a connection");
     let path = format!("/v1/files/{}/content", file["id"].as_str().expect("an id"));
-    let ask = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let ask = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     socket.write_all(ask.as_bytes()).await.expect("sent");
     // A socket the server has closed answers what is written to it with a reset.
     wait_until(SOON, async || match socket.try_write(b"x") {

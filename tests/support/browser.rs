@@ -155,6 +155,17 @@ impl Browser {
         self.send(Method::POST, &path, json!({})).await;
     }
 
+    /// The text of a frame, as it is seen; what the browser says instead when it shows none.
+    pub async fn text_in_frame(&self, selector: &str) -> String {
+        let element = self.element(selector).await;
+        let frame = json!({ "id": { ELEMENT: element } });
+        self.send(Method::POST, "/frame", frame).await;
+        let text = self.text().await;
+        self.send(Method::POST, "/frame", json!({ "id": null }))
+            .await;
+        text
+    }
+
     /// Types into an element.
     pub async fn write(&self, selector: &str, text: &str) {
         let element = self.element(selector).await;
@@ -221,6 +232,8 @@ fn capabilities(width: u32, height: u32) -> Value {
         "--no-sandbox",
         "--disable-dev-shm-usage",
         "--disable-gpu",
+        // A site of somebody else, on this machine.
+        "--host-resolver-rules=MAP evil.example 127.0.0.1",
         format!("--window-size={width},{height}"),
     ] });
     // A desktop's window is never as narrow as a phone.

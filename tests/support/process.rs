@@ -59,8 +59,13 @@ impl Process {
 
     async fn listens(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).kill_on_drop(true);
+        Self::adopt(command.spawn().expect("landfall starts")).await
+    }
+
+    /// Takes a child whose standard output is piped, and waits until it says where it listens.
+    pub async fn adopt(child: Child) -> Self {
         let mut process = Self {
-            child: command.spawn().expect("landfall starts"),
+            child,
             url: String::new(),
         };
         let stdout = process
@@ -79,6 +84,11 @@ impl Process {
             .expect("the line names the address");
         process.url = url.to_owned();
         process
+    }
+
+    /// The process's id, while it runs.
+    pub fn id(&self) -> u32 {
+        self.child.id().expect("the process runs")
     }
 
     /// SIGKILL, and waits until the kernel has taken it.

@@ -109,9 +109,15 @@ async fn failed_sign_ins_are_limited() {
         assert_eq!(response.status(), 401);
         assert!(response.headers().get(header::SET_COOKIE).is_none());
     }
-    let response = sign_in(&app, &good).await;
+    let response = sign_in(&app, "lf_nonsense").await;
     assert_eq!(response.status(), 429);
     assert!(response.headers().contains_key(header::RETRY_AFTER));
+    let response = sign_in(&app, &good).await;
+    assert_eq!(
+        response.status(),
+        303,
+        "who guesses locks nobody out that has a token"
+    );
 }
 
 #[tokio::test]

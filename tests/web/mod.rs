@@ -5,6 +5,7 @@ mod basics;
 mod browser;
 mod forgery;
 mod jobs;
+mod other_sites;
 mod overview;
 mod two_processes;
 pub mod visitor;

@@ -14,7 +14,7 @@ pub use reader::{ConfigError, Fault, Sources};
 pub use s3::S3Settings;
 use secrecy::SecretString;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
-use url::Url;
+use url::{Host, Url};
 pub use values::{AuthMode, Backend, ByteSize, LogFormat, Origin};
 
 /// The `config.toml` that is built in: every setting with its default and one comment.
@@ -53,12 +53,18 @@ pub struct Server {
     /// How long a connection may rest between two requests.
     pub keep_alive: Duration,
     pub shutdown_timeout: Duration,
+    /// Connections in all, as far as there are file descriptors for them.
+    pub max_connections: usize,
+    /// Connections of one address, or of a /64 of IPv6; proxies have no bound.
+    pub max_connections_per_address: u32,
     /// Pages of these origins may call the API.
     pub cors_origins: Vec<Origin>,
     /// Headers such pages may send, besides those the API knows.
     pub cors_headers: Vec<HeaderName>,
     /// Whose word counts for where a request comes from.
     pub trusted_proxies: Vec<IpNet>,
+    /// Names the server may be called by, beside its own.
+    pub allowed_hosts: Vec<Host>,
 }
 
 #[derive(Clone, Debug)]
@@ -188,6 +194,8 @@ impl Limit {
 pub struct Metrics {
     /// Where a worker without API tells its figures; none: nowhere.
     pub bind: Option<SocketAddr>,
+    /// From where the API's figures may be seen without a token.
+    pub allow_networks: Vec<IpNet>,
 }
 
 #[derive(Clone, Debug)]
@@ -243,9 +251,16 @@ impl Config {
                 idle_timeout: read.at_least("server.idle_timeout", SECOND),
                 keep_alive: read.within("server.keep_alive", SECOND, DAY),
                 shutdown_timeout: read.get("server.shutdown_timeout"),
+                max_connections: read.within("server.max_connections", 16, 1_000_000),
+                max_connections_per_address: read.within(
+                    "server.max_connections_per_address",
+                    1,
+                    1_000_000,
+                ),
                 cors_origins: read.list("server.cors_origins"),
                 cors_headers: read.list("server.cors_headers"),
                 trusted_proxies: read.list("server.trusted_proxies"),
+                allowed_hosts: read.list("server.allowed_hosts"),
             },
             database: Database {
                 url: database_url,
@@ -327,6 +342,7 @@ impl Config {
             },
             metrics: Metrics {
                 bind: read.optional("metrics.bind"),
+                allow_networks: read.list("metrics.allow_networks"),
             },
             traces: Traces {
                 endpoint: read.optional("traces.endpoint"),

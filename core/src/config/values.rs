@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use secrecy::SecretString;
 use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use toml::Value;
-use url::Url;
+use url::{Host, Url};
 
 /// A type a setting can have.
 pub(super) trait Setting: Sized {
@@ -128,6 +128,20 @@ impl Setting for Url {
     fn read(value: &Value) -> Option<Self> {
         let url: Self = value.as_str()?.trim().parse().ok()?;
         (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+    }
+}
+
+impl Setting for Host {
+    const ALLOWED: &'static str = "a host name or an address, without a port";
+    fn read(value: &Value) -> Option<Self> {
+        let text = value.as_str()?.trim().trim_end_matches('.');
+        if let Ok(address) = text.parse::<std::net::Ipv6Addr>() {
+            return Some(Self::Ipv6(address));
+        }
+        // As a browser reads the name that stands in `Host`.
+        let url: Url = format!("http://{text}/").parse().ok()?;
+        let is_more = text.contains(['/', '?', '#', '@', '\\']) || url.port().is_some();
+        url.host().filter(|_| !is_more).map(|host| host.to_owned())
     }
 }
 

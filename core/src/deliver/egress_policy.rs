@@ -68,6 +68,10 @@ fn v4_kind(address: Ipv4Addr) -> Option<&'static str> {
         (100, 64..=127, _) => Some("a shared address (carrier-grade NAT)"),
         (127, ..) => Some("a loopback address"),
         (169, 254, _) => Some("a link-local address"),
+        // Public by its number, but answered by the host of each virtual machine there.
+        (168, 63, 129) if address.octets()[3] == 16 => {
+            Some("an address of Azure's own (WireServer)")
+        }
         (192, 0, 0) | (192, 88, 99) => Some("a reserved address"),
         (192, 0, 2) | (198, 51, 100) | (203, 0, 113) => Some("a documentation address"),
         (198, 18..=19, _) => Some("a benchmarking address"),
@@ -136,6 +140,9 @@ mod tests {
             "127.0.0.1",
             "127.255.255.254",
             "169.254.0.1",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
+            "64:ff9b::a83f:8110",
             "169.254.169.254",
             "172.16.0.1",
             "172.31.255.255",
@@ -189,6 +196,7 @@ mod tests {
             "8.8.8.8",
             "100.63.255.255",
             "100.128.0.1",
+            "168.63.129.15",
             "172.15.0.1",
             "172.32.0.1",
             "192.0.1.1",

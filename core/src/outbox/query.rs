@@ -22,7 +22,7 @@ use uuid::Uuid;
 pub const DELIVERIES_SHOWN: u64 = 1000;
 
 /// The most attempts read for one answer, the newest.
-pub const ATTEMPTS_SHOWN: u64 = 5000;
+pub const ATTEMPTS_SHOWN: u64 = 1000;
 
 /// Counting ends here, so that a count costs the same however long the backlog is.
 pub const COUNT_LIMIT: u64 = 100_000;

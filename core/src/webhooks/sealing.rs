@@ -110,6 +110,18 @@ impl Sealing {
         }
     }
 
+    /// True when secrets are sealed.
+    #[must_use]
+    pub fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// What opens what was sealed before.
+    #[must_use]
+    pub fn previous(&self) -> Option<SealingKey> {
+        self.previous.clone()
+    }
+
     /// Of the keys this process knows.
     pub(super) fn fingerprints(&self) -> Vec<String> {
         let keys = self.key.iter().chain(&self.previous);

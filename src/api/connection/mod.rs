@@ -5,11 +5,13 @@
 //! one has. It also lets a client that is refused in the middle of its body read the answer, and ends within
 //! `server.shutdown_timeout`.
 
+mod admission;
 pub(super) mod body;
 mod stream;
 mod timeouts;
 
 use super::middleware::real_ip;
+use admission::{Admission, Admitted};
 use body::PacedBody;
 use futures::StreamExt;
 use http::{HeaderValue, Request, Uri, Version, header};
@@ -27,8 +29,8 @@ use poem::{
     web::{LocalAddr, RemoteAddr},
 };
 use std::{convert::Infallible, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
-use stream::{Held, Socket};
-use timeouts::{Beat, Limits, Pulse};
+use stream::{Outflow, Socket, TrackedBody};
+use timeouts::{Beat, LargeHeads, Limits, Pulse, WideReads};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -52,9 +54,23 @@ const MOST_PARSED_HEADERS: usize = 256;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Stands in a request of which nothing is known but that its head is too long.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LongHead;
+/// Heads longer than [`SMALL_HEAD`] there may be at once, in all connections: what they take is held until they are
+/// answered.
+const SMALL_HEAD: usize = 16 * 1024;
+const LARGE_HEADS: usize = 64;
+
+/// Connections that may read bodies in pieces of [`BUFFER`] at once; others read smaller ones, in bytes. Each piece is held
+/// until its bytes are staged.
+const WIDE_READS: usize = 24;
+const NARROW_READ: usize = 16 * 1024;
+
+/// Stands in a request of which nothing is known but that its head is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum UnreadHead {
+    TooLong,
+    /// Too many others are as long.
+    NoRoom,
+}
 
 /// What a connection over HTTP/2 begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -82,6 +98,8 @@ const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
 struct Connection {
     endpoint: Arc<BoxEndpoint<'static, Response>>,
     limits: Limits,
+    large_heads: LargeHeads,
+    wide_reads: WideReads,
     idle_timeout: Duration,
     proxies: Arc<[IpNet]>,
     stop: CancellationToken,
@@ -101,12 +119,17 @@ pub(crate) async fn run(
             headers: config.header_timeout,
             keep_alive: config.keep_alive,
             unread: config.idle_timeout,
+            narrow_read: NARROW_READ,
+            small_head: SMALL_HEAD,
             head: LONGEST_HEAD,
         },
+        large_heads: LargeHeads::new(LARGE_HEADS),
+        wide_reads: WideReads::new(WIDE_READS),
         idle_timeout: config.idle_timeout,
         proxies: config.trusted_proxies.clone().into(),
         stop: stop.clone(),
     };
+    let admission = Admission::new(config);
     let cut = CancellationToken::new();
     let open = TaskTracker::new();
     loop {
@@ -115,14 +138,18 @@ pub(crate) async fn run(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, remote)) => {
-                // Boxed: it would be held twice, before it is polled and after.
-                let serve = Box::pin(connection.clone().serve(socket, local, remote));
-                let cut = cut.clone();
-                open.spawn(async move { cut.run_until_cancelled(serve).await });
-            }
+            Ok((socket, remote)) => match admission.admit(remote) {
+                Ok(admitted) => {
+                    // Boxed: it would be held twice, before it is polled and after.
+                    let serve = connection.clone().serve(socket, local, remote, admitted);
+                    let serve = Box::pin(serve);
+                    let cut = cut.clone();
+                    open.spawn(async move { cut.run_until_cancelled(serve).await });
+                }
+                Err(refused) => admission.refuse(socket, refused),
+            },
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                admission.not_accepted(&error);
                 tokio::time::sleep(AFTER_ACCEPT_ERROR).await;
             }
         }
@@ -144,36 +171,46 @@ pub(crate) async fn run(
 }
 
 impl Connection {
-    async fn serve(self, socket: TcpStream, local: SocketAddr, remote: SocketAddr) {
+    async fn serve(
+        self,
+        socket: TcpStream,
+        local: SocketAddr,
+        remote: SocketAddr,
+        _admitted: Admitted,
+    ) {
         // Small answers must not wait for acknowledgements of earlier ones.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
-        let pulse = Pulse::new(self.limits);
+        let (heads, reads) = (self.large_heads.clone(), self.wide_reads.clone());
+        let pulse = Pulse::new(self.limits, heads, reads);
         let is_shared = tokio::select! {
             () = self.stop.cancelled() => return,
             is_shared = tokio::time::timeout(self.limits.headers, is_http2(&socket)) => {
                 is_shared.unwrap_or(false)
             }
         };
-        let socket = Socket::new(socket, self.idle_timeout, pulse.clone());
+        let outflow = Outflow::default();
+        let socket = Socket::new(socket, self.idle_timeout, pulse.clone(), outflow.clone());
         let ended = match is_shared {
             true => Box::pin(self.serve_http2(socket, pulse, local, remote)).await,
-            false => Box::pin(self.serve_http1(socket, pulse, local, remote)).await,
+            false => Box::pin(self.serve_http1(socket, pulse, outflow, local, remote)).await,
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");
         }
     }
 
+    /// `outflow` bounds what is made ahead of the socket, where a connection has one answer at a time.
     fn service(
         &self,
         pulse: &Pulse,
+        outflow: Option<Outflow>,
         local: SocketAddr,
         remote: SocketAddr,
     ) -> impl Service<
         Request<Incoming>,
-        Response = http::Response<Held>,
+        Response = http::Response<TrackedBody>,
         Error = Infallible,
         Future: Send + 'static,
     > + use<> {
@@ -182,11 +219,12 @@ impl Connection {
         service_fn(move |request: Request<Incoming>| {
             let (endpoint, proxies) = (Arc::clone(&endpoint), Arc::clone(&proxies));
             let (beat, of_body) = (pulse.request(), pulse.body());
+            let outflow = outflow.clone();
             async move {
                 let request = to_poem(request, (idle, of_body), (local, remote), &proxies);
                 let response = endpoint.get_response(request).await;
                 let response = http::Response::from(response);
-                Ok::<_, Infallible>(response.map(|body| Held::new(body, beat)))
+                Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, outflow, beat)))
             }
         })
     }
@@ -206,7 +244,10 @@ impl Connection {
             .max_send_buf_size(STREAM_BUFFER)
             .keep_alive_interval(PING_EVERY)
             .keep_alive_timeout(PING_TIMEOUT)
-            .serve_connection(TokioIo::new(socket), self.service(&pulse, local, remote));
+            .serve_connection(
+                TokioIo::new(socket),
+                self.service(&pulse, None, local, remote),
+            );
         let mut connection = std::pin::pin!(connection);
         let served = async {
             tokio::select! {
@@ -228,6 +269,7 @@ impl Connection {
         &self,
         socket: Socket,
         pulse: Pulse,
+        outflow: Outflow,
         local: SocketAddr,
         remote: SocketAddr,
     ) -> io::Result<()> {
@@ -237,7 +279,11 @@ impl Connection {
             .header_read_timeout(None)
             .max_buf_size(BUFFER)
             .max_headers(MOST_PARSED_HEADERS)
-            .serve_connection(TokioIo::new(socket), self.service(&pulse, local, remote));
+            .serve_connection(
+                TokioIo::new(socket),
+                self.service(&pulse, Some(outflow), local, remote),
+            );
+        let mut head = UnreadHead::TooLong;
         let outcome = {
             let mut connection = Pin::new(&mut connection);
             let served = async {
@@ -253,35 +299,39 @@ impl Connection {
                 biased;
                 outcome = served => Some(outcome),
                 () = pulse.overdue() => return Ok(()),
-                () = pulse.filled() => None,
+                unread = pulse.filled() => {
+                    head = unread;
+                    None
+                }
             }
         };
         match outcome {
             Some(outcome) => outcome.map_err(io::Error::other),
             None => {
                 let socket = connection.into_parts().io.into_inner();
-                Box::pin(self.refuse_head(socket, local, remote)).await
+                Box::pin(self.refuse_head(socket, local, remote, head)).await
             }
         }
     }
 
-    /// Answers a head that is too long, as any other request is refused, and ends the connection.
+    /// Answers a head that is not read, as any other request is refused, and ends the connection.
     async fn refuse_head(
         &self,
         mut socket: Socket,
         local: SocketAddr,
         remote: SocketAddr,
+        head: UnreadHead,
     ) -> io::Result<()> {
         let (parts, ()) = Request::new(()).into_parts();
         let (local, remote) = (LocalAddr(local.into()), RemoteAddr(remote.into()));
         let parts = RequestParts::from((parts, local, remote, Scheme::HTTP));
         let mut request = poem::Request::from_parts(parts, Body::empty());
-        request.set_data(LongHead);
+        request.set_data(head);
         let answer = self.endpoint.get_response(request).await;
-        let (head, body) = answer.into_parts();
+        let (parts, body) = answer.into_parts();
         let body = body.into_bytes().await.map_err(io::Error::other)?;
-        let mut bytes = format!("HTTP/1.1 {}\r\n", head.status).into_bytes();
-        for (name, value) in &head.headers {
+        let mut bytes = format!("HTTP/1.1 {}\r\n", parts.status).into_bytes();
+        for (name, value) in &parts.headers {
             bytes.extend_from_slice(name.as_str().as_bytes());
             bytes.extend_from_slice(b": ");
             bytes.extend_from_slice(value.as_bytes());

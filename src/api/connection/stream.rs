@@ -3,11 +3,16 @@
 
 use super::timeouts::{Beat, Pulse};
 use bytes::Bytes;
+use futures::task::AtomicWaker;
 use http_body_util::combinators::BoxBody;
 use hyper::body::{Body, Frame, SizeHint};
 use std::{
     io::{self, IoSlice},
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -24,15 +29,22 @@ pub(super) struct Socket {
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
     pulse: Pulse,
+    outflow: Outflow,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, patience: Duration, pulse: Pulse) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        patience: Duration,
+        pulse: Pulse,
+        outflow: Outflow,
+    ) -> Self {
         Self {
             stream,
             patience,
             waiting: None,
             pulse,
+            outflow,
         }
     }
 
@@ -95,6 +107,7 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.outflow.written(&write);
         self.progress(context, write)
     }
 
@@ -104,6 +117,7 @@ impl AsyncWrite for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        self.outflow.written(&write);
         self.progress(context, write)
     }
 
@@ -121,20 +135,72 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// The body of an answer; the request is active until all of it is sent.
-#[derive(Debug)]
-pub(super) struct Held {
-    frames: BoxBody<Bytes, io::Error>,
-    beat: Beat,
+/// How much of an answer has been handed to hyper and not to the socket: no more is made while much of it waits, so that
+/// a client that does not read holds one piece of its answer and not all that hyper would gather.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outflow(Arc<Unsent>);
+
+#[derive(Debug, Default)]
+struct Unsent {
+    bytes: AtomicUsize,
+    waker: AtomicWaker,
 }
 
-impl Held {
-    pub(super) fn new(frames: BoxBody<Bytes, io::Error>, beat: Beat) -> Self {
-        Self { frames, beat }
+/// In bytes: enough that small pieces are sent together.
+const MAX_UNSENT: usize = 32 * 1024;
+
+impl Outflow {
+    fn made(&self, bytes: usize) {
+        self.0.bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Heads and the framing of pieces are written too, so that less may be counted than waits, by little.
+    fn written(&self, write: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(written)) = write {
+            let subtract = |bytes: usize| Some(bytes.saturating_sub(*written));
+            let _ = self
+                .0
+                .bytes
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, subtract);
+            self.0.waker.wake();
+        }
+    }
+
+    fn poll_room(&self, context: &mut Context<'_>) -> Poll<()> {
+        if self.0.bytes.load(Ordering::Acquire) < MAX_UNSENT {
+            return Poll::Ready(());
+        }
+        self.0.waker.register(context.waker());
+        match self.0.bytes.load(Ordering::Acquire) < MAX_UNSENT {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
     }
 }
 
-impl Body for Held {
+/// The body of an answer; the request is active until all of it is sent.
+#[derive(Debug)]
+pub(super) struct TrackedBody {
+    frames: BoxBody<Bytes, io::Error>,
+    outflow: Option<Outflow>,
+    beat: Beat,
+}
+
+impl TrackedBody {
+    pub(super) fn new(
+        frames: BoxBody<Bytes, io::Error>,
+        outflow: Option<Outflow>,
+        beat: Beat,
+    ) -> Self {
+        Self {
+            frames,
+            outflow,
+            beat,
+        }
+    }
+}
+
+impl Body for TrackedBody {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -143,11 +209,17 @@ impl Body for Held {
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         self.beat.asked();
-        let frame = Pin::new(&mut self.frames).poll_frame(context);
-        if matches!(frame, Poll::Ready(Some(Ok(_)))) {
-            self.beat.handed_over();
+        if let Some(outflow) = &self.outflow {
+            ready!(outflow.poll_room(context));
         }
-        frame
+        let frame = ready!(Pin::new(&mut self.frames).poll_frame(context));
+        if let Some(Ok(frame)) = &frame {
+            self.beat.handed_over();
+            if let (Some(bytes), Some(outflow)) = (frame.data_ref(), &self.outflow) {
+                outflow.made(bytes.len());
+            }
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -4,12 +4,16 @@
 //! connection may rest. Over HTTP/2 requests share a connection: it rests while there is none, and it is given up when
 //! the client takes nothing more of any answer.
 
+use super::UnreadHead;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 /// How often a connection that has nothing due is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -23,14 +27,40 @@ pub(super) struct Limits {
     pub(super) keep_alive: Duration,
     /// How long answers may wait to be read, where requests share a connection.
     pub(super) unread: Duration,
-    /// The longest request line and headers together, in bytes.
+    /// So much of a body is read at once while many others are read in larger pieces, in bytes.
+    pub(super) narrow_read: usize,
+    /// So long a head may be in any connection, in bytes …
+    pub(super) small_head: usize,
+    /// … and so long in a few at once: request line and headers together.
     pub(super) head: usize,
+}
+
+/// Room for heads that are not small; clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct LargeHeads(Arc<Semaphore>);
+
+impl LargeHeads {
+    pub(super) fn new(most: usize) -> Self {
+        Self(Arc::new(Semaphore::new(most)))
+    }
+}
+
+/// Room for bodies that are read in large pieces; clones share it.
+#[derive(Clone, Debug)]
+pub(super) struct WideReads(Arc<Semaphore>);
+
+impl WideReads {
+    pub(super) fn new(most: usize) -> Self {
+        Self(Arc::new(Semaphore::new(most)))
+    }
 }
 
 /// The life signs of one connection; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct Pulse {
     limits: Limits,
+    large_heads: LargeHeads,
+    wide_reads: WideReads,
     state: Arc<Mutex<State>>,
     long: Arc<Notify>,
 }
@@ -52,10 +82,16 @@ struct State {
     /// Their answers of which a piece was handed over and the next one not asked for yet, by number.
     unread: BTreeMap<u64, Instant>,
     next: u64,
+    /// Held from when a head is not small any more until the last request of it is answered.
+    large: Option<OwnedSemaphorePermit>,
+    /// There was no room for it.
+    crowded: bool,
+    /// Held while the connection may read a body in large pieces.
+    wide: Option<OwnedSemaphorePermit>,
 }
 
 impl Pulse {
-    pub(super) fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits, large_heads: LargeHeads, wide_reads: WideReads) -> Self {
         let now = Instant::now();
         let state = State {
             active: 0,
@@ -66,9 +102,14 @@ impl Pulse {
             requests: 0,
             unread: BTreeMap::new(),
             next: 0,
+            large: None,
+            crowded: false,
+            wide: None,
         };
         Self {
             limits,
+            large_heads,
+            wide_reads,
             state: Arc::new(Mutex::new(state)),
             long: Arc::default(),
         }
@@ -80,12 +121,33 @@ impl Pulse {
 
     /// How many bytes may come in now; none when a head is as long as it may be and not complete.
     pub(super) fn room(&self) -> usize {
-        let state = self.state();
-        match state.active {
-            _ if state.shared => usize::MAX,
-            0 => self.limits.head.saturating_sub(state.head),
-            _ => usize::MAX,
+        let mut state = self.state();
+        if state.shared {
+            return usize::MAX;
         }
+        if state.active > 0 {
+            if state.wide.is_none() {
+                state.wide = Arc::clone(&self.wide_reads.0).try_acquire_owned().ok();
+            }
+            return match state.wide {
+                Some(_) => usize::MAX,
+                None => self.limits.narrow_read,
+            };
+        }
+        let small = self.limits.small_head.saturating_sub(state.head);
+        if small > 0 {
+            return small;
+        }
+        if state.large.is_none() && !state.crowded {
+            let room = Arc::clone(&self.large_heads.0).try_acquire_owned();
+            state.large = room.ok();
+            state.crowded = state.large.is_none();
+        }
+        if state.crowded {
+            self.long.notify_one();
+            return 0;
+        }
+        self.limits.head.saturating_sub(state.head)
     }
 
     /// So many bytes came in.
@@ -101,12 +163,16 @@ impl Pulse {
         }
     }
 
-    /// Returns when a head is as long as it may be, and its request is not complete.
-    pub(super) async fn filled(&self) {
+    /// Returns when no more of a head is read, and its request is not complete.
+    pub(super) async fn filled(&self) -> UnreadHead {
         loop {
             self.long.notified().await;
-            if self.room() == 0 {
-                return;
+            let state = self.state();
+            if state.active == 0 && state.crowded {
+                return UnreadHead::NoRoom;
+            }
+            if state.active == 0 && state.head >= self.limits.head {
+                return UnreadHead::TooLong;
             }
         }
     }
@@ -198,6 +264,10 @@ impl Drop for Beat {
         let mut state = self.pulse.state();
         state.active -= 1;
         state.rests_since = Instant::now();
+        if state.active == 0 {
+            state.large = None;
+            state.wide = None;
+        }
         if let Some(number) = self.request {
             state.requests -= 1;
             state.unread.remove(&number);
@@ -213,8 +283,14 @@ mod tests {
         headers: Duration::from_secs(10),
         keep_alive: Duration::from_secs(75),
         unread: Duration::from_secs(30),
+        narrow_read: 50,
+        small_head: 100,
         head: 1000,
     };
+
+    fn pulse() -> Pulse {
+        Pulse::new(LIMITS, LargeHeads::new(1), WideReads::new(1))
+    }
 
     /// Whole seconds until the connection is given up.
     fn left(pulse: &Pulse) -> Option<u64> {
@@ -229,21 +305,21 @@ mod tests {
 
     #[test]
     fn a_first_request_must_come_within_the_header_timeout() {
-        let pulse = Pulse::new(LIMITS);
+        let pulse = pulse();
         pulse.heard(10);
         assert_eq!(left(&pulse), Some(10));
     }
 
     #[test]
     fn a_connection_rests_for_the_keep_alive_and_no_longer() {
-        let pulse = Pulse::new(LIMITS);
+        let pulse = pulse();
         drop(pulse.request());
         assert_eq!(left(&pulse), Some(75));
     }
 
     #[test]
     fn a_second_request_that_has_begun_must_come_within_the_header_timeout() {
-        let pulse = Pulse::new(LIMITS);
+        let pulse = pulse();
         drop(pulse.request());
         pulse.heard(10);
         assert_eq!(left(&pulse), Some(10));
@@ -251,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_request_under_way_may_take_any_time() {
-        let pulse = Pulse::new(LIMITS);
+        let pulse = pulse();
         let _beat = pulse.request();
         pulse.heard(10);
         assert_eq!(left(&pulse), None);
@@ -259,7 +335,7 @@ mod tests {
 
     #[test]
     fn a_shared_connection_is_given_up_when_no_answer_is_read() {
-        let pulse = Pulse::new(LIMITS);
+        let pulse = pulse();
         pulse.share();
         let (one, other) = (pulse.request(), pulse.request());
         pulse.heard(5000);
@@ -279,15 +355,44 @@ mod tests {
 
     #[test]
     fn a_head_has_room_until_its_request_is_complete() {
-        let pulse = Pulse::new(LIMITS);
+        let pulse = pulse();
+        assert_eq!(pulse.room(), 100);
         pulse.heard(400);
         assert_eq!(pulse.room(), 600);
         let beat = pulse.request();
         pulse.heard(5000);
         assert_eq!(pulse.room(), usize::MAX);
         drop(beat);
-        assert_eq!(pulse.room(), 1000);
+        assert_eq!(pulse.room(), 100);
         pulse.heard(1000);
         assert_eq!(pulse.room(), 0);
+    }
+
+    #[test]
+    fn bodies_are_read_in_large_pieces_by_a_few_at_once() {
+        let wide = WideReads::new(1);
+        let pulse = || Pulse::new(LIMITS, LargeHeads::new(1), wide.clone());
+        let (first, second) = (pulse(), pulse());
+        let (one, _other) = (first.request(), second.request());
+        assert_eq!((first.room(), second.room()), (usize::MAX, 50));
+        drop(one);
+        assert_eq!(second.room(), usize::MAX);
+    }
+
+    #[tokio::test]
+    async fn large_heads_are_few_at_once_until_they_are_answered() {
+        let heads = LargeHeads::new(1);
+        let large = || {
+            let pulse = Pulse::new(LIMITS, heads.clone(), WideReads::new(1));
+            pulse.heard(100);
+            pulse
+        };
+        let first = large();
+        assert_eq!(first.room(), 900);
+        let second = large();
+        assert_eq!(second.room(), 0);
+        assert_eq!(second.filled().await, UnreadHead::NoRoom);
+        drop(first.request());
+        assert_eq!(large().room(), 900);
     }
 }

@@ -12,6 +12,7 @@ use super::{
     conditional,
     idempotency::Idempotent,
     middleware::TraceParent,
+    page_stream::PageAnswer,
     problem::{Code, Problem},
     response::{Answer, NoContent},
     schema,
@@ -26,7 +27,7 @@ use http::header;
 use landfall_core::{
     digest::Sha256Digest,
     files::{self, FileFilter, Scope},
-    page::{DEFAULT_LIMIT, PageRequest},
+    page::{DEFAULT_LIMIT, Page, PageRequest},
     storage::StorageKey,
 };
 pub(super) use multipart::FormError;
@@ -35,7 +36,7 @@ use poem_openapi::{
     OpenApi,
     param::{Path, Query},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until};
 use upload::Upload;
 pub(super) use upload::declared;
@@ -112,7 +113,7 @@ impl Files {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<Answer<schema::Page<schema::File>>, Problem> {
+    ) -> Result<PageAnswer<schema::File>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
         let filter = FileFilter {
             status: status.0.map(FileStatus::from),
@@ -121,14 +122,7 @@ impl Files {
             q: q.0.map(searchable).transpose()?,
             ..FileFilter::default()
         };
-        let db = state.landfall.db.read();
-        let rows = files::list(db, &caller.0.sees(), &filter, page).await?;
-        let mut items = Vec::with_capacity(rows.items.len());
-        for row in rows.items {
-            items.push(to_wire(&state, row).await?);
-        }
-        let next_cursor = rows.next_cursor;
-        Answer::new(&schema::Page { items, next_cursor })
+        list(&state, caller.0.sees(), filter, page).await
     }
 
     /// See a file
@@ -190,6 +184,30 @@ impl Files {
     ) -> Result<NoContent, Problem> {
         delete(&state, &caller.0.sees(), FileId(id.0)).await
     }
+}
+
+/// A page of files, each with its URL.
+pub(super) async fn list(
+    state: &State,
+    scope: Scope,
+    filter: FileFilter,
+    page: PageRequest,
+) -> Result<PageAnswer<schema::File>, Problem> {
+    let (state, asked) = (state.clone(), Arc::new((scope, filter)));
+    PageAnswer::read(page, move |page| {
+        let (state, asked) = (state.clone(), Arc::clone(&asked));
+        async move {
+            let (scope, filter) = &*asked;
+            let rows = files::list(state.landfall.db.read(), scope, filter, page).await?;
+            let mut items = Vec::with_capacity(rows.items.len());
+            for row in rows.items {
+                items.push(to_wire(&state, row).await?);
+            }
+            let next_cursor = rows.next_cursor;
+            Ok(Page { items, next_cursor })
+        }
+    })
+    .await
 }
 
 async fn delete(state: &State, scope: &Scope, id: FileId) -> Result<NoContent, Problem> {

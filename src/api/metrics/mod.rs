@@ -6,10 +6,10 @@
 mod figures;
 mod process;
 
-use super::state::State;
+use super::{state::State, watchers};
 use http::{Method, StatusCode};
 use landfall_workers::{Meter, Stage};
-use poem::{IntoResponse, Response, handler, web::Data};
+use poem::{Request, Response, Result, handler, web::Data};
 use prometheus_client::{
     encoding::{
         EncodeLabelSet,
@@ -124,15 +124,15 @@ fn known(method: &Method) -> &'static str {
 
 /// The figures of this process, and of the installation as it is now.
 #[handler]
-pub(crate) async fn metrics(state: Data<&State>) -> Response {
+pub(crate) async fn metrics(state: Data<&State>, request: &Request) -> Result<Response> {
+    watchers::admit(&state, request).await?;
     let now = figures::now(&state).await;
     let mut text = String::new();
     for registry in [&state.metrics.registry, &now, &process::now()] {
         encode_registry(&mut text, registry).expect("a string takes any text");
     }
     encode_eof(&mut text).expect("a string takes any text");
-    Response::builder()
+    Ok(Response::builder()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
-        .body(text)
-        .into_response()
+        .body(text))
 }

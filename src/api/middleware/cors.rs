@@ -73,6 +73,11 @@ impl CrossOrigin {
         }
     }
 
+    /// True when pages of the origin that is named may call this path.
+    pub(super) fn allows(&self) -> bool {
+        self.allow.is_some()
+    }
+
     /// True when this alone is asked, and may be answered without anybody else.
     pub(super) fn is_answer(&self) -> bool {
         self.preflight && self.allow.is_some() && !self.tus

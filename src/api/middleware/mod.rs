@@ -1,10 +1,12 @@
 //! What every request gets: an id, a span, a count, and a problem when it fails.
 
 mod cors;
+mod host;
+mod method_override;
 pub(crate) mod real_ip;
 
 use super::{
-    connection::{LONGEST_HEAD, LongHead, MOST_HEADERS},
+    connection::{LONGEST_HEAD, MOST_HEADERS, UnreadHead},
     problem::{Code, Problem},
     rate_limit::{Allowance, counted},
     state::State,
@@ -12,6 +14,8 @@ use super::{
 };
 use cors::CrossOrigin;
 use futures::FutureExt;
+pub use host::HostPolicy;
+pub(crate) use host::is_same_origin;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use landfall_core::trace;
 use poem::{
@@ -55,6 +59,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         if let Some(inside) = mount.inside(request.uri()) {
             *request.uri_mut() = inside;
         }
+        let overridden = method_override::apply(&mut request);
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
         let id = request_id(&request);
@@ -83,7 +88,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         let cross_origin = CrossOrigin::of(config, &method, &path, request.headers());
         let allowance = Allowance::of(&self.state.counters, &config.limits, &request);
         let of_tus = tus::common_headers(&request);
-        let handled = self.handled(request, &cross_origin, allowance.clone());
+        let admitted = overridden.and_then(|()| self.admit(&request, &cross_origin));
+        let handled = self.handled(request, admitted, &cross_origin, allowance.clone());
         let outcome = AssertUnwindSafe(handled)
             .catch_unwind()
             .instrument(span.clone())
@@ -108,6 +114,13 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         if let Some(allowance) = allowance {
             allowance.tell(response.headers_mut());
         }
+        for (name, value) in [
+            (header::X_FRAME_OPTIONS, "DENY"),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ] {
+            let value = HeaderValue::from_static(value);
+            response.headers_mut().entry(name).or_insert(value);
+        }
         let value = HeaderValue::from_str(&id.0).expect("an id is visible ASCII");
         response.headers_mut().insert(REQUEST_ID, value);
         let route = self.state.routes.pattern(&path).unwrap_or("none");
@@ -128,14 +141,15 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
     async fn handled(
         &self,
         mut request: Request,
+        admitted: Result<(), Problem>,
         cross_origin: &CrossOrigin,
         allowance: Option<Allowance>,
     ) -> Result<Response> {
+        if let Err(problem) = admitted {
+            return Err(problem.into());
+        }
         if cross_origin.is_answer() {
             return Ok(StatusCode::NO_CONTENT.into());
-        }
-        if let Some(problem) = of_head(&request) {
-            return Err(problem.into());
         }
         if let Some(allowance) = allowance {
             if let Some(address) = request.remote_addr().as_socket_addr().map(SocketAddr::ip) {
@@ -150,10 +164,28 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
     }
 }
 
+impl<E> Middleware<E> {
+    /// Whether a request may be looked at: how its head is, by which name it calls, and which site sends it.
+    fn admit(&self, request: &Request, cross_origin: &CrossOrigin) -> Result<(), Problem> {
+        if let Some(problem) = of_head(request) {
+            return Err(problem);
+        }
+        let hosts = &self.state.hosts;
+        hosts.check_host(request.original_uri(), request.headers())?;
+        hosts.check_site(request, cross_origin.allows())
+    }
+}
+
 /// A request is not looked at that has too many headers, or of which only that is known; nor one whose body is in a form
 /// that nobody here undoes: its bytes would be taken for what they stand for.
 fn of_head(request: &Request) -> Option<Problem> {
-    let detail = if request.data::<LongHead>().is_some() {
+    let unread = request.data::<UnreadHead>();
+    if unread == Some(&UnreadHead::NoRoom) {
+        let detail = "Too many requests with headers as large are under way; try again soon.";
+        let problem = Problem::new(Code::RateLimited, detail);
+        return Some(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("1")));
+    }
+    let detail = if unread.is_some() {
         format!("The request line and the headers may have {LONGEST_HEAD} bytes together.")
     } else if request.headers().len() > MOST_HEADERS {
         format!("A request may have {MOST_HEADERS} headers.")

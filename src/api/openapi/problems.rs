@@ -5,9 +5,11 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Wherever a token is wanted.
-const ALWAYS: [Code; 6] = [
+const ALWAYS: [Code; 8] = [
     Code::Unauthorized,
     Code::Forbidden,
+    Code::CrossSite,
+    Code::HostNotAllowed,
     Code::RateLimited,
     Code::Internal,
     Code::Unavailable,
@@ -238,6 +240,10 @@ fn detail(code: Code) -> &'static str {
         Code::InvalidCursor => "`cursor`: is none that a list gave out",
         Code::Unauthorized => "The token is unknown, expired or revoked.",
         Code::Forbidden => "This needs a token with the scope `admin`.",
+        Code::CrossSite => {
+            "A page of another site may change nothing here; list its origin in server.cors_origins to allow it."
+        }
+        Code::HostNotAllowed => "This server is not called by this name.",
         Code::NotFound => "There is no such file.",
         Code::MethodNotAllowed => "Allowed here: GET, HEAD, POST.",
         Code::HeadersTooLarge => "A request may have 100 headers.",

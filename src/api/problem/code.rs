@@ -55,6 +55,7 @@ codes! {
     InvalidCursor BAD_REQUEST "invalid_cursor" "The cursor is none of this list";
     Unauthorized UNAUTHORIZED "unauthorized" "A valid token is needed";
     Forbidden FORBIDDEN "forbidden" "The token does not allow this";
+    CrossSite FORBIDDEN "cross_site" "A page of another site may not do this";
     NotFound NOT_FOUND "not_found" "There is nothing here";
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The method is not allowed here";
     RequestTimeout REQUEST_TIMEOUT "request_timeout" "The request took too long to arrive";
@@ -65,6 +66,7 @@ codes! {
     UploadClosed CONFLICT "upload_closed" "The upload takes nothing more";
     InFlight CONFLICT "in_flight" "The first request with this key is under way";
     UploadGone GONE "upload_gone" "The upload is over";
+    HostNotAllowed MISDIRECTED_REQUEST "host_not_allowed" "The server is not called by this name";
     UnsupportedVersion PRECONDITION_FAILED "unsupported_version" "The protocol's version is not spoken here";
     UploadLocked LOCKED "upload_locked" "Another request is writing to the upload";
     ChecksumMismatch 460 "checksum_mismatch" "The bytes do not have the declared checksum";

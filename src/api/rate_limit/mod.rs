@@ -85,7 +85,7 @@ impl Kind {
 
 /// The limits of one request, until it is answered and its body is over.
 #[derive(Clone, Debug)]
-pub(super) struct Allowance(Arc<Inner>);
+pub(crate) struct Allowance(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -107,8 +107,9 @@ struct Charged {
 }
 
 impl Allowance {
-    /// For a request to `/v1`, unless nothing is limited. Whoever asks how far its upload is (tus, HEAD) is never put
-    /// off: the common client takes any refusal for the end of the upload and begins again.
+    /// For a request to `/v1` or to a page, unless nothing is limited; its method is the effective one. Whoever asks how
+    /// far its upload is (tus, HEAD) is never put off: the common client takes any refusal for the end of the upload and
+    /// begins again.
     pub(super) fn of(
         counters: &Arc<dyn Counters>,
         limits: &config::Limits,
@@ -117,7 +118,7 @@ impl Allowance {
         let path = request.uri().path();
         let is_limited = limited(&limits.owner) || limited(&limits.address);
         let is_free = request.method() == Method::OPTIONS || tus::is_look(request);
-        if !is_limited || !path.starts_with("/v1/") || is_free {
+        if !is_limited || !is_limited_path(path) || is_free {
             return None;
         }
         Some(Self(Arc::new(Inner {
@@ -143,7 +144,7 @@ impl Allowance {
     ///
     /// # Errors
     /// 429.
-    pub(super) async fn admit_owner(&self, owner: &str) -> Result<(), Problem> {
+    pub(crate) async fn admit_owner(&self, owner: &str) -> Result<(), Problem> {
         let limit = self.0.limits.owner;
         self.admit(Kind::Owner, owner, limit).await
     }
@@ -263,13 +264,18 @@ fn limited(limit: &Limit) -> bool {
         || limit.bytes_per_day.is_some()
 }
 
-/// Whole files, parts, and what tus and the draft send; a POST may stand for another method there.
+/// Whoever watches the service is never kept waiting, and what pages are made of costs nothing.
+fn is_limited_path(path: &str) -> bool {
+    !matches!(path, "/healthz" | "/readyz" | "/metrics") && !path.starts_with("/assets/")
+}
+
+/// Whole files, parts, and what tus and the draft send, of the dashboard's visitors too.
 fn sends_bytes(method: &Method, path: &str) -> bool {
-    let segments: Vec<&str> = path.trim_start_matches("/v1/").split('/').collect();
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments[..] {
-        ["files"] => method == Method::POST,
-        ["uploads", _, "parts", _] => method == Method::PUT,
-        ["tus", ..] => method == Method::POST || method == Method::PATCH,
+        ["v1", "files"] => method == Method::POST,
+        ["v1", "uploads", _, "parts", _] => method == Method::PUT,
+        ["v1" | "upload", "tus", ..] => method == Method::POST || method == Method::PATCH,
         _ => false,
     }
 }
@@ -321,6 +327,9 @@ mod tests {
             (Method::POST, "/v1/uploads/1/complete", false),
             (Method::PATCH, "/v1/tus/1", true),
             (Method::HEAD, "/v1/tus/1", false),
+            (Method::PATCH, "/upload/tus/1", true),
+            (Method::POST, "/upload/tus", true),
+            (Method::POST, "/sign-in", false),
             (Method::POST, "/v1/webhooks", false),
         ] {
             assert_eq!(sends_bytes(&method, path), sends, "{method} {path}");

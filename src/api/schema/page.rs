@@ -1,6 +1,5 @@
 //! Pages of lists.
 
-use landfall_core::page;
 use poem_openapi::{
     Object,
     types::{ParseFromJSON, ToJSON},
@@ -14,13 +13,4 @@ pub struct Page<T: ParseFromJSON + ToJSON> {
     /// For the next page, as `cursor`; null on the last.
     #[oai(nullable)]
     pub next_cursor: Option<String>,
-}
-
-impl<T: ParseFromJSON + ToJSON> From<page::Page<T>> for Page<T> {
-    fn from(page: page::Page<T>) -> Self {
-        Self {
-            items: page.items,
-            next_cursor: page.next_cursor,
-        }
-    }
 }

@@ -21,7 +21,6 @@ names! {
     UPLOAD_EXPIRES = "upload-expires",
     UPLOAD_CHECKSUM = "upload-checksum",
     UPLOAD_CONCAT = "upload-concat",
-    METHOD_OVERRIDE = "x-http-method-override",
     LANDFALL_FILE = "landfall-file",
     UPLOAD_COMPLETE = "upload-complete",
     UPLOAD_LIMIT = "upload-limit",

@@ -22,6 +22,8 @@ pub(super) struct Metadata {
 pub(super) enum MetadataError {
     #[error("Upload-Metadata has more than {METADATA_LIMIT} bytes")]
     TooLong,
+    #[error("the value of `{0}` in Upload-Metadata has the character U+0000")]
+    Nul(String),
     #[error("Upload-Metadata has a pair without a key")]
     EmptyKey,
     #[error("Upload-Metadata has a key that is not ASCII")]
@@ -67,6 +69,10 @@ pub(super) fn parse(text: &str) -> Result<Metadata, MetadataError> {
             .decode(encoded)
             .map_err(|_| MetadataError::NotBase64(key.to_owned()))?;
         let value = String::from_utf8(bytes).map_err(|_| MetadataError::NotUtf8(key.to_owned()))?;
+        // PostgreSQL cannot keep it in text of any kind.
+        if value.contains('\0') {
+            return Err(MetadataError::Nul(key.to_owned()));
+        }
         if pairs.insert(key.to_owned(), Value::String(value)).is_some() {
             return Err(MetadataError::Doubled(key.to_owned()));
         }
@@ -129,6 +135,10 @@ mod tests {
             Err(MetadataError::NotBase64("a".to_owned()))
         );
         assert_eq!(parse("a /w=="), Err(MetadataError::NotUtf8("a".to_owned())));
+        let long = format!("a {}", "A".repeat(METADATA_LIMIT));
+        assert_eq!(parse(&long), Err(MetadataError::TooLong));
+        let nul = format!("a {}", STANDARD.encode("b\0c"));
+        assert_eq!(parse(&nul), Err(MetadataError::Nul("a".to_owned())));
         assert_eq!(parse("a YQ== Yg=="), Err(MetadataError::NotAPair));
         assert_eq!(parse("ä YQ=="), Err(MetadataError::NotAscii));
     }

@@ -22,8 +22,7 @@ use super::{
 };
 use call::{Call, value};
 use headers::{
-    METHOD_OVERRIDE, TUS_CHECKSUM_ALGORITHM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_RESUMABLE,
-    TUS_VERSION, UPLOAD_LIMIT,
+    TUS_CHECKSUM_ALGORITHM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_RESUMABLE, TUS_VERSION, UPLOAD_LIMIT,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use landfall_core::{config, tokens::TokenScope};
@@ -51,13 +50,8 @@ impl Endpoint for Tus {
 
     async fn call(&self, request: Request) -> Result<Response> {
         let dialect = dialect(&request);
-        let (method, answer) = match method(&request) {
-            Ok(method) => {
-                let answer = answer(dialect, &method, request).await;
-                (method, answer)
-            }
-            Err(problem) => (request.method().clone(), Err(problem)),
-        };
+        let method = request.method().clone();
+        let answer = answer(dialect, &method, request).await;
         Ok(finish(dialect, &method, answer)?)
     }
 }
@@ -79,18 +73,14 @@ fn is_here(path: &str) -> bool {
 /// What every answer to this request carries, also one that the endpoint has nothing to do with.
 pub(super) fn common_headers(request: &Request) -> HeaderMap {
     match is_here(request.uri().path()) {
-        true => common(dialect(request), &effective(request)),
+        true => common(dialect(request), request.method()),
         false => HeaderMap::new(),
     }
 }
 
 /// True when a client asks how far its upload is.
 pub(super) fn is_look(request: &Request) -> bool {
-    is_here(request.uri().path()) && effective(request) == Method::HEAD
-}
-
-fn effective(request: &Request) -> Method {
-    method(request).unwrap_or_else(|_| request.method().clone())
+    is_here(request.uri().path()) && *request.method() == Method::HEAD
 }
 
 async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<Response, Problem> {
@@ -145,33 +135,6 @@ fn options(uploads: &config::Uploads) -> Response {
     );
     headers.insert(UPLOAD_LIMIT, value(ietf_draft::limit(uploads)));
     response
-}
-
-/// The request's method, or the one that is to be taken in its place.
-fn method(request: &Request) -> Result<Method, Problem> {
-    let Some(text) = headers::text(request.headers(), &METHOD_OVERRIDE)? else {
-        return Ok(request.method().clone());
-    };
-    let known = [
-        Method::POST,
-        Method::HEAD,
-        Method::PATCH,
-        Method::DELETE,
-        Method::GET,
-        Method::OPTIONS,
-    ];
-    let wanted = text.to_ascii_uppercase();
-    known
-        .into_iter()
-        .find(|method| method.as_str() == wanted)
-        .ok_or_else(|| {
-            headers::wrong(
-                &METHOD_OVERRIDE,
-                "POST, HEAD, PATCH, DELETE, GET or OPTIONS",
-                text,
-            )
-            .into()
-        })
 }
 
 fn require_version(call: &Call) -> Result<(), Problem> {

@@ -5,7 +5,7 @@ use crate::dashboard::{
     components::{act, act_first, delivery_state, empty, event_state, panel, part},
     error::Refusal,
     files::timeline::{answer, host_of},
-    format::{ago, plural, when},
+    format::{ago, plural, shown_url, when},
     layout::{Page, Section},
     session::Visitor,
     sse::{self, Parts},
@@ -154,7 +154,7 @@ fn delivery(detail: &DeliveryDetail, shown: Shown<'_>, now: DateTime<Utc>) -> Ma
             @match shown {
                 Shown::Endpoints(urls) => {
                     @let url = urls.get(&webhook).map(String::as_str).unwrap_or_default();
-                    a href={ "/webhooks/" (webhook) } title=(url) { (host_of(url)) }
+                    a href={ "/webhooks/" (webhook) } title=(shown_url(url)) { (host_of(url)) }
                 }
                 Shown::Events => { a href={ "/events/" (event) } { "event " (crate::dashboard::listing::short(event)) } }
             }

@@ -3,7 +3,7 @@
 use super::show::exact;
 use crate::dashboard::{
     components::{Tone, act, event_state, state},
-    format::ago,
+    format::{ago, shown_url},
     session::Visitor,
 };
 use chrono::{DateTime, Utc};
@@ -148,7 +148,7 @@ fn host(life: &Life, webhook: WebhookId) -> Markup {
         .get(&webhook)
         .map(String::as_str)
         .unwrap_or_default();
-    html! { a href={ "/webhooks/" (webhook) } title=(url) { (host_of(url)) } }
+    html! { a href={ "/webhooks/" (webhook) } title=(shown_url(url)) { (host_of(url)) } }
 }
 
 /// The host of a URL, with its port.

@@ -8,7 +8,7 @@ use crate::{
     api::Status,
     dashboard::{
         components::{act, act_first},
-        format::{age, bounded, href, number, plural, span},
+        format::{age, bounded, href, number, plural, shown_url, span},
     },
     server::queue_monitor::QueueView,
 };
@@ -33,10 +33,13 @@ struct Trouble {
 
 /// The banners, the worst first.
 pub(super) fn banners(picture: &Picture, now: DateTime<Utc>, may_repair: bool) -> Markup {
-    let mut troubles = dependencies(picture);
+    let mut troubles = dependencies(picture, may_repair);
     if let Some(known) = &picture.known {
         troubles.extend(waiting(known, now));
-        troubles.extend(endpoints(&known.flow.failing_endpoints));
+        // Whoever may not see endpoints is not told of them.
+        if may_repair {
+            troubles.extend(endpoints(&known.flow.failing_endpoints));
+        }
         troubles.extend(undeliverable(known));
         troubles.extend(failed(known));
         troubles.extend(audit(known));
@@ -58,7 +61,7 @@ pub(super) fn banners(picture: &Picture, now: DateTime<Utc>, may_repair: bool) -
     }
 }
 
-fn dependencies(picture: &Picture) -> Vec<Trouble> {
+fn dependencies(picture: &Picture, may_repair: bool) -> Vec<Trouble> {
     let each = health::each(&picture.readiness.checks).into_iter();
     let wrong = each.filter(|(_, check)| check.status != Status::Ok);
     let troubles = wrong.map(|(name, check)| {
@@ -81,7 +84,11 @@ fn dependencies(picture: &Picture) -> Vec<Trouble> {
         Trouble {
             is_bad: check.status == Status::Down,
             what,
-            more: format!("{}. {consequence}", check.detail),
+            // Details name paths and hosts.
+            more: match may_repair {
+                true => format!("{}. {consequence}", check.detail),
+                false => consequence.to_owned(),
+            },
             look: None,
             mend,
         }
@@ -109,13 +116,14 @@ fn endpoints(failing: &[FailingEndpoint]) -> Option<Trouble> {
     let (what, more) = match (failing.len(), &first.disabled_reason) {
         (1, Some(reason)) => (
             "1 endpoint is switched off.".to_owned(),
-            format!("{}: {reason}.", first.url),
+            format!("{}: {reason}.", shown_url(&first.url)),
         ),
         (1, None) => (
             "1 endpoint is failing.".to_owned(),
             format!(
                 "{} has failed {} times in a row.",
-                first.url, first.failures
+                shown_url(&first.url),
+                first.failures
             ),
         ),
         (many, _) => (
@@ -137,7 +145,7 @@ fn endpoints(failing: &[FailingEndpoint]) -> Option<Trouble> {
 }
 
 fn urls(failing: &[FailingEndpoint]) -> String {
-    let urls: Vec<&str> = failing.iter().map(|one| one.url.as_str()).collect();
+    let urls: Vec<String> = failing.iter().map(|one| shown_url(&one.url)).collect();
     urls.join(", ")
 }
 

@@ -18,7 +18,8 @@ pub(super) fn each(checks: &Checks) -> [(&'static str, &Check); 6] {
     ]
 }
 
-pub(super) fn panel(checks: &Checks) -> Markup {
+/// Details name paths and hosts: they are for those who may repair.
+pub(super) fn panel(checks: &Checks, may_repair: bool) -> Markup {
     components::panel(
         "Health",
         html! {
@@ -26,7 +27,7 @@ pub(super) fn panel(checks: &Checks) -> Markup {
                 @for (name, check) in each(checks) {
                     div {
                         dt { (name) }
-                        dd { (badge(check)) " " span.sub { (check.detail) } }
+                        dd { (badge(check)) @if may_repair { " " span.sub { (check.detail) } } }
                     }
                 }
             }

@@ -39,7 +39,8 @@ pub(super) fn panel(latest: Option<&Latest>, now: DateTime<Utc>, may_repair: boo
         heading,
         html! {
             (components::table("What the audit found", &[col("What must hold"), num("Offenders"), col("")], rows(summary)))
-            @if summary.left() > 0 { (offenders(summary)) }
+            // Offenders are other owners' files, too.
+            @if summary.left() > 0 && may_repair { (offenders(summary)) }
         },
     )
 }

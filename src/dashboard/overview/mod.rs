@@ -80,7 +80,10 @@ fn parts(dashboard: &Dashboard, picture: &Picture, may_repair: bool) -> Parts {
         (id("flow"), flow),
         (id("charts"), charts),
         (id("proof"), proof),
-        (id("health"), health::panel(&picture.readiness.checks)),
+        (
+            id("health"),
+            health::panel(&picture.readiness.checks, may_repair),
+        ),
     ]
 }
 

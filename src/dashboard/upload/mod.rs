@@ -7,7 +7,7 @@ mod session;
 mod states;
 
 use super::{
-    auth::Need,
+    auth::{BodyKind, Need},
     components::panel,
     format::{bytes, span},
     layout::{Page, Section},
@@ -26,9 +26,21 @@ pub(super) fn pages(pages: Pages) -> Pages {
     let pages = pages
         .get("/upload", Need::Upload, show)
         .get("/upload/states", Need::Upload, states::states)
-        .with(PATH, Method::POST, Need::Upload, SessionTus);
+        .with(
+            PATH,
+            Method::POST,
+            Need::Upload,
+            BodyKind::Stream,
+            SessionTus,
+        );
     below.into_iter().fold(pages, |pages, method| {
-        pages.with("/upload/tus/:id", method, Need::Upload, SessionTus)
+        pages.with(
+            "/upload/tus/:id",
+            method,
+            Need::Upload,
+            BodyKind::Stream,
+            SessionTus,
+        )
     })
 }
 

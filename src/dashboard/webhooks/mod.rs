@@ -10,7 +10,7 @@ use super::{
     components::{Tone, col, empty, num, pager, panel, panel_with, state, table},
     error::Refusal,
     files::timeline::host_of,
-    format::{ago, href, number},
+    format::{ago, href, number, shown_url},
     layout::{Page, Section},
     listing,
     pages::Pages,
@@ -140,7 +140,7 @@ fn rows(seen: &[Seen], now: DateTime<Utc>) -> Markup {
                 tr {
                     td.name {
                         a href=(one.path()) { (host_of(&one.webhook.url)) }
-                        span.sub { @if one.webhook.description.is_empty() { (one.webhook.url) } @else { (one.webhook.description) } }
+                        span.sub { @if one.webhook.description.is_empty() { (shown_url(&one.webhook.url)) } @else { (one.webhook.description) } }
                     }
                     td { (circuit(&one.webhook)) }
                     td.n { (rate(&one.health)) }

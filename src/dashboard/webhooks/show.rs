@@ -6,7 +6,7 @@ use crate::dashboard::{
     error::Refusal,
     events::{Shown, deliveries},
     files::timeline::host_of,
-    format::{ago, number, span, when},
+    format::{ago, number, shown_url, span, when},
     layout::{Page, Section},
     listing,
     session::Visitor,
@@ -123,7 +123,7 @@ fn head(seen: &Seen) -> Markup {
     let failed = seen.counts.failed;
     html! {
         div.title { h1 { (host_of(&webhook.url)) } (circuit(webhook)) }
-        p.sub { code { (webhook.url) } @if !webhook.description.is_empty() { " · " (webhook.description) } }
+        p.sub { code { (shown_url(&webhook.url)) } @if !webhook.description.is_empty() { " · " (webhook.description) } }
         @if !webhook.active {
             div.banner.bad role="status" {
                 p { strong { "It is switched off." } " "

@@ -1,0 +1,214 @@
+//! Pages of lists, read and sent step by step.
+//!
+//! What an item takes is the client's to choose (metadata, names, answers of a webhook), so a page is bounded in bytes as
+//! well as in items, and never held whole: a few rows are read, written out and sent before the next are read. A client
+//! that does not read its answer holds one step of it.
+
+use super::{problem::Problem, response::Answer, schema};
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use http::{HeaderValue, header};
+use landfall_core::page::{Page, PageRequest};
+use poem::{Body, IntoResponse, Response};
+use poem_openapi::{
+    ApiResponse,
+    registry::{MetaResponses, Registry},
+    types::{ParseFromJSON, ToJSON, Type},
+};
+use serde::Serialize;
+use std::{fmt, io, marker::PhantomData};
+
+/// A page ends, and leads on, after the step that made it this long, in bytes.
+const MAX_PAGE: usize = 1024 * 1024;
+
+/// Rows read first, when nothing is known of their size.
+const FIRST_STEP: u64 = 8;
+
+/// About how much one step is to bring, in bytes, and how many rows it has at most.
+const STEP: usize = 64 * 1024;
+const MAX_STEP: u64 = 64;
+
+/// A page on its way to the client.
+pub(super) struct PageAnswer<T> {
+    body: Body,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for PageAnswer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PageAnswer").finish_non_exhaustive()
+    }
+}
+
+type Step<T> = BoxFuture<'static, Result<Page<T>, Problem>>;
+
+/// What is still to be read and sent.
+struct Rest<T> {
+    read: Box<dyn Fn(PageRequest) -> Step<T> + Send + Sync>,
+    /// From where on; none once the page is complete.
+    next: Option<PageRequest>,
+    /// Items that may still come.
+    wanted: u64,
+    sent_items: u64,
+    sent_bytes: usize,
+}
+
+impl<T: Serialize + Send + 'static> PageAnswer<T> {
+    /// Answers the page; `read` reads as many rows of it as it is asked for.
+    ///
+    /// # Errors
+    /// Those of the first step. One that comes later cuts the answer off.
+    pub(super) async fn read<F>(
+        request: PageRequest,
+        read: impl Fn(PageRequest) -> F + Send + Sync + 'static,
+    ) -> Result<Self, Problem>
+    where
+        F: Future<Output = Result<Page<T>, Problem>> + Send + 'static,
+    {
+        let mut rest = Rest {
+            read: Box::new(move |request| read(request).boxed()),
+            next: Some(request),
+            wanted: request.limit,
+            sent_items: 0,
+            sent_bytes: 0,
+        };
+        let mut first = br#"{"items":["#.to_vec();
+        first.extend(rest.step(request).await?);
+        let first = stream::iter([Ok::<_, io::Error>(Bytes::from(first))]);
+        let later = stream::try_unfold(rest, |mut rest| async move {
+            let Some(next) = rest.next else {
+                return Ok(None);
+            };
+            let step = rest.step(next).await.map_err(|problem| {
+                tracing::warn!(causes = problem.causes(), "a list was cut off");
+                io::Error::other("the list could not be read on")
+            })?;
+            Ok(Some((Bytes::from(step), rest)))
+        });
+        Ok(Self {
+            body: Body::from_bytes_stream(first.chain(later)),
+            of: PhantomData,
+        })
+    }
+}
+
+impl<T: Serialize> Rest<T> {
+    /// The next items in JSON, and the end of the page with the last of them.
+    async fn step(&mut self, from: PageRequest) -> Result<Vec<u8>, Problem> {
+        let limit = self.step_size();
+        let page = (self.read)(PageRequest { limit, ..from }).await?;
+        let mut json = Vec::new();
+        for item in &page.items {
+            if self.sent_items > 0 {
+                json.push(b',');
+            }
+            serde_json::to_writer(&mut json, item).map_err(Problem::failed)?;
+            self.sent_items += 1;
+        }
+        self.wanted -= (page.items.len() as u64).min(self.wanted);
+        self.sent_bytes += json.len();
+        let looked_enough = (page.items.len() as u64) < limit;
+        let full = self.wanted == 0 || self.sent_bytes >= MAX_PAGE;
+        self.next = match &page.next_cursor {
+            Some(cursor) if !looked_enough && !full => {
+                Some(PageRequest::decode(limit, Some(cursor))?)
+            }
+            _ => None,
+        };
+        if self.next.is_none() {
+            json.extend_from_slice(br#"],"next_cursor":"#);
+            serde_json::to_writer(&mut json, &page.next_cursor).map_err(Problem::failed)?;
+            json.push(b'}');
+        }
+        Ok(json)
+    }
+
+    /// Fewer rows where those before were large.
+    fn step_size(&self) -> u64 {
+        let fits = match usize::try_from(self.sent_items) {
+            Ok(items @ 1..) => (STEP / (self.sent_bytes / items).max(1)) as u64,
+            _ => FIRST_STEP,
+        };
+        fits.clamp(1, MAX_STEP).min(self.wanted.max(1))
+    }
+}
+
+impl<T> IntoResponse for PageAnswer<T> {
+    fn into_response(self) -> Response {
+        let mut response = Response::builder().body(self.body);
+        for (name, value) in [
+            (header::CONTENT_TYPE, "application/json"),
+            (header::CACHE_CONTROL, "private, no-cache"),
+        ] {
+            let value = HeaderValue::from_static(value);
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+}
+
+impl<T: Type + ParseFromJSON + ToJSON> ApiResponse for PageAnswer<T> {
+    fn meta() -> MetaResponses {
+        Answer::<schema::Page<T>>::meta()
+    }
+
+    fn register(registry: &mut Registry) {
+        Answer::<schema::Page<T>>::register(registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use serde_json::Value;
+    use std::sync::{Arc, Mutex};
+    use uuid::Uuid;
+
+    /// A page of a list of so many texts of this length, and how many were read at once.
+    async fn page(texts: u128, length: usize, limit: u64) -> (Value, Vec<u64>) {
+        let steps: Arc<Mutex<Vec<u64>>> = Arc::default();
+        let seen = Arc::clone(&steps);
+        let read = move |request: PageRequest| {
+            seen.lock().unwrap().push(request.limit);
+            let end = request.before.map_or(texts, |id| id.as_u128());
+            let begin = end.saturating_sub(u128::from(request.limit));
+            let items = (begin..end).rev().map(|_| "x".repeat(length)).collect();
+            let cursor = URL_SAFE_NO_PAD.encode(Uuid::from_u128(begin));
+            let next_cursor = (begin > 0).then_some(cursor);
+            async move { Ok(Page { items, next_cursor }) }
+        };
+        let request = PageRequest {
+            limit,
+            before: None,
+        };
+        let answer = PageAnswer::read(request, read).await.unwrap();
+        let body = answer.into_response().into_body().into_string().await;
+        let steps = steps.lock().unwrap().clone();
+        (serde_json::from_str(&body.unwrap()).unwrap(), steps)
+    }
+
+    #[tokio::test]
+    async fn small_items_come_in_full_pages() {
+        let (first, _) = page(300, 500, 200).await;
+        assert_eq!(first["items"].as_array().unwrap().len(), 200);
+        assert!(first["next_cursor"].is_string());
+        let (only, _) = page(200, 500, 200).await;
+        assert_eq!(only["items"].as_array().unwrap().len(), 200);
+        assert!(only["next_cursor"].is_null());
+        let (none, _) = page(0, 0, 200).await;
+        assert_eq!(none, serde_json::json!({"items": [], "next_cursor": null}));
+        let (one, steps) = page(300, 500, 1).await;
+        assert_eq!(one["items"].as_array().unwrap().len(), 1);
+        assert_eq!(steps, [1]);
+    }
+
+    #[tokio::test]
+    async fn large_items_come_a_few_at_a_time_and_end_the_page() {
+        let (first, steps) = page(300, 16 * 1024, 200).await;
+        let items = first["items"].as_array().unwrap().len();
+        assert!((64..72).contains(&items), "{items}");
+        assert!(first["next_cursor"].is_string());
+        assert!(steps.iter().all(|rows| *rows <= FIRST_STEP), "{steps:?}");
+    }
+}

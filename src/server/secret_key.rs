@@ -1,0 +1,62 @@
+//! The key of webhook secrets where none is configured: made once, in a file of the data folder.
+//!
+//! With the embedded database a copy of that file alone opens nothing, and one of the database alone signs nothing. A
+//! crash while it is made leaves a temporary file that the next start replaces.
+
+use anyhow::{Context, bail};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use landfall_core::{
+    config::Config,
+    webhooks::sealing::{Sealing, SealingKey},
+};
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write},
+    path::Path,
+};
+
+/// Below the data folder.
+const FILE: &str = "webhooks.key";
+
+/// Takes the key of the data folder if `webhooks.secret_key` is not set, and makes one if `may_make`.
+///
+/// # Errors
+/// When the file cannot be read or written, or is no key.
+pub(super) fn complete(config: &mut Config, may_make: bool) -> anyhow::Result<()> {
+    if config.webhooks.sealing.has_key() || !config.is_sqlite() {
+        return Ok(());
+    }
+    let path = config.data_dir.join(FILE);
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound && may_make => make(&path)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let Ok(key) = text.trim().parse::<SealingKey>() else {
+        bail!(
+            "{} is not a key: restore it, or set webhooks.secret_key",
+            path.display()
+        );
+    };
+    let previous = config.webhooks.sealing.previous();
+    config.webhooks.sealing = Sealing::new(Some(key), previous);
+    Ok(())
+}
+
+/// Durable before anything is sealed with it.
+fn make(path: &Path) -> anyhow::Result<String> {
+    let text = STANDARD.encode(rand::random::<[u8; 32]>());
+    let new = path.with_extension("new");
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        File::open(folder)?.sync_all()
+    };
+    write().with_context(|| format!("cannot write {}", path.display()))?;
+    tracing::info!(path = %path.display(), "a key for webhook secrets was made; back it up with the database");
+    Ok(text)
+}

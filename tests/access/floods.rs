@@ -1,0 +1,307 @@
+//! Clients made to hurt, by the hundred, at every route of a process of its own: its memory stays, others are served, and
+//! its log stays short.
+
+use crate::support::{Installation, Process, app::SOON, process::command};
+use landfall::server;
+use landfall_core::{
+    clock::Clock,
+    db::Database,
+    sessions,
+    tokens::{self, TokenScope},
+};
+use reqwest::{Client, Method};
+use secrecy::ExposeSecret;
+use std::{
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpSocket, TcpStream},
+    task::JoinSet,
+};
+use uuid::Uuid;
+
+/// What memory may grow by.
+const MOST_GROWTH: u64 = 64 * 1024 * 1024;
+
+/// How long each flood lasts.
+const LASTS: Duration = Duration::from_secs(4);
+
+/// Connections to each route by each caller.
+const EACH: usize = 2;
+
+#[derive(Clone, Copy, Debug)]
+enum Flood {
+    EndlessBody,
+    SlowBody,
+    SlowReader,
+    ManyHeaders,
+    HugeTarget,
+    UnreadAnswer,
+}
+
+/// A server process, and who may call it.
+struct Target {
+    process: Process,
+    lines: Arc<Mutex<Vec<String>>>,
+    /// Headers of each kind of caller.
+    callers: Vec<String>,
+    routes: Vec<(Method, String)>,
+    client: Client,
+}
+
+impl Target {
+    async fn start() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut installation = Installation::new();
+        installation.set("auth.mode", "tokens");
+        installation.set("uploads.max_file_size", "4MiB");
+        installation.set("staging.quota", "256MiB");
+        let environment = installation.environment();
+        let mut child = command(&["up"], &environment)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (seen, log) = (Arc::clone(&lines), child.stderr.take().unwrap());
+        tokio::spawn(async move {
+            let mut log = BufReader::new(log).lines();
+            while let Ok(Some(line)) = log.next_line().await {
+                seen.lock().unwrap().push(line);
+            }
+        });
+        let process = Process::adopt(child).await;
+        let url = installation.config().database.url;
+        let db = Database::open(&url, 2).await.unwrap();
+        let callers = callers(&db).await;
+        let client = Client::new();
+        let routes = routes(&client, &process.url).await;
+        // The folder goes with the process, at the end of the test.
+        std::mem::forget(installation);
+        let target = Self {
+            process,
+            lines,
+            callers,
+            routes,
+            client,
+        };
+        target.fill().await;
+        target
+    }
+
+    /// Files with much metadata, so that lists are long.
+    async fn fill(&self) {
+        let metadata = format!("{{\"a\":\"{}\"}}", "x".repeat(12_000));
+        for number in 0..100 {
+            let request = self
+                .client
+                .post(format!("{}/v1/files", self.process.url))
+                .query(&[
+                    ("filename", format!("{number}").as_str()),
+                    ("metadata", &metadata),
+                ])
+                .header("authorization", self.bearer())
+                .body("bytes");
+            assert_eq!(request.send().await.unwrap().status(), 202);
+        }
+    }
+
+    fn bearer(&self) -> String {
+        let head = &self.callers[1];
+        let line = head.lines().next().unwrap();
+        line.strip_prefix("authorization: ").unwrap().to_owned()
+    }
+
+    /// Bytes of memory that are the process's own.
+    fn memory(&self) -> u64 {
+        let status = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+        kib.parse::<u64>().unwrap() * 1024
+    }
+
+    /// How long an upload and a list of somebody else take, the longest of a few.
+    async fn served(&self) -> Duration {
+        let mut longest = Duration::ZERO;
+        for _ in 0..10 {
+            let begun = Instant::now();
+            let upload = self
+                .client
+                .post(format!("{}/v1/files?filename=a", self.process.url))
+                .header("authorization", self.bearer())
+                .body("bytes");
+            let answer = tokio::time::timeout(SOON, upload.send()).await;
+            assert_eq!(answer.expect("an answer in time").unwrap().status(), 202);
+            longest = longest.max(begun.elapsed());
+        }
+        longest
+    }
+
+    fn address(&self) -> &str {
+        self.process.url.strip_prefix("http://").unwrap()
+    }
+}
+
+/// Nobody, a token that may upload and read, and a session of it.
+async fn callers(db: &Database) -> Vec<String> {
+    let clock = Clock::system();
+    let scopes = [TokenScope::Upload, TokenScope::Read];
+    let (_, token) = tokens::create(db, &clock, "ann", &scopes, None)
+        .await
+        .unwrap();
+    let token = token.expose_secret().to_owned();
+    let begun = sessions::begin(db, &clock, &token).await.unwrap();
+    let (_, secret) = begun.unwrap();
+    let cookie = format!("landfall_session={}", secret.expose_secret());
+    vec![
+        String::new(),
+        format!("authorization: Bearer {token}\r\n"),
+        format!("cookie: {cookie}\r\n"),
+    ]
+}
+
+async fn routes(client: &Client, url: &str) -> Vec<(Method, String)> {
+    let definition = client.get(format!("{url}/openapi.json")).send().await;
+    let definition: serde_json::Value = definition.unwrap().json().await.unwrap();
+    let id = Uuid::now_v7().to_string();
+    let mut all = Vec::new();
+    for (path, operations) in definition["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys() {
+            let path = path.replace("{id}", &id).replace("{number}", "1");
+            all.push((method.to_uppercase().parse().unwrap(), path));
+        }
+    }
+    for (method, path) in server::pages() {
+        all.push((method, path.replace(":id", &id)));
+    }
+    for path in ["/openapi.json", "/docs", "/v1/files?limit=200", "/nothing"] {
+        all.push((Method::GET, path.to_owned()));
+    }
+    all
+}
+
+/// One connection that hurts until it is dropped.
+async fn hurt(address: String, flood: Flood, method: Method, path: String, caller: String) {
+    let socket = TcpSocket::new_v4().unwrap();
+    if matches!(flood, Flood::SlowReader | Flood::UnreadAnswer) {
+        socket.set_recv_buffer_size(4096).unwrap();
+    }
+    let Ok(mut stream) = socket.connect(address.parse().unwrap()).await else {
+        return;
+    };
+    let head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\n{caller}");
+    let head = match flood {
+        Flood::EndlessBody | Flood::SlowBody => format!(
+            "{head}content-type: application/x-www-form-urlencoded\r\ntransfer-encoding: chunked\r\n\r\n"
+        ),
+        Flood::ManyHeaders => {
+            let many: String = (0..10_000).map(|n| format!("x-{n}: {n}\r\n")).collect();
+            format!("{head}{many}")
+        }
+        Flood::HugeTarget => format!(
+            "{method} {path}?{} HTTP/1.1\r\nhost: {address}\r\n",
+            "a".repeat(250_000)
+        ),
+        Flood::SlowReader | Flood::UnreadAnswer => format!("{head}\r\n").repeat(20),
+    };
+    if stream.write_all(head.as_bytes()).await.is_err() {
+        return;
+    }
+    go_on(stream, flood).await;
+}
+
+async fn go_on(mut stream: TcpStream, flood: Flood) {
+    let piece = format!("{:x}\r\n{}\r\n", 16 * 1024, "a".repeat(16 * 1024));
+    let mut byte = [0; 1];
+    loop {
+        let done = match flood {
+            Flood::EndlessBody => stream.write_all(piece.as_bytes()).await.is_err(),
+            Flood::SlowBody => {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                stream.write_all(b"1\r\na\r\n").await.is_err()
+            }
+            Flood::SlowReader => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                !matches!(stream.read(&mut byte).await, Ok(1))
+            }
+            // Whatever it wanted it has sent, and now it waits.
+            Flood::ManyHeaders | Flood::HugeTarget | Flood::UnreadAnswer => {
+                std::future::pending().await
+            }
+        };
+        if done {
+            return;
+        }
+    }
+}
+
+async fn survives(flood: Flood) {
+    let target = Target::start().await;
+    let alone = target.served().await;
+    let (idle, lines) = (target.memory(), target.lines.lock().unwrap().len());
+    let mut clients = JoinSet::new();
+    for (method, path) in &target.routes {
+        for caller in &target.callers {
+            for _ in 0..EACH {
+                let address = target.address().to_owned();
+                let (method, path, caller) = (method.clone(), path.clone(), caller.clone());
+                clients.spawn(hurt(address, flood, method, path, caller));
+            }
+        }
+    }
+    let connections = clients.len();
+    assert!(connections > 400, "{connections}");
+    let until = Instant::now() + LASTS;
+    let (mut most, mut slowest) = (0, Duration::ZERO);
+    while Instant::now() < until {
+        slowest = slowest.max(target.served().await);
+        most = most.max(target.memory());
+    }
+    let growth = most.saturating_sub(idle);
+    let log = target.lines.lock().unwrap().split_off(lines);
+    let logged = log.len();
+    eprintln!(
+        "{flood:?}: {connections} connections, memory {} + {} KiB, longest upload {alone:?} alone and {slowest:?} beside, {logged} log lines",
+        idle / 1024,
+        growth / 1024,
+    );
+    assert!(growth <= MOST_GROWTH, "{flood:?}: {growth} bytes more");
+    assert!(logged < 50, "{flood:?}: {:#?}", &log[..50]);
+    clients.shutdown().await;
+    target.served().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_bodies_at_every_route() {
+    survives(Flood::EndlessBody).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_bodies_at_every_route() {
+    survives(Flood::SlowBody).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_readers_at_every_route() {
+    survives(Flood::SlowReader).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_headers_at_every_route() {
+    survives(Flood::ManyHeaders).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn huge_targets_at_every_route() {
+    survives(Flood::HugeTarget).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_answers_at_every_route() {
+    survives(Flood::UnreadAnswer).await;
+}
