@@ -25,6 +25,7 @@ mod operations;
 mod pages;
 mod processes;
 mod quota;
+mod retry;
 mod sealed;
 mod shipped;
 mod support;

@@ -130,6 +130,7 @@ fn batch(clock: &Clock) -> entity::batch::Model {
         updated_at: clock.now(),
         finalized_at: Some(clock.now()),
         completed_at: None,
+        reopened_count: 0,
     }
 }
 

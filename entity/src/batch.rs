@@ -40,6 +40,8 @@ pub struct Model {
     pub finalized_at: Option<Timestamp>,
     /// When its last file became final and `batch.complete` was written.
     pub completed_at: Option<Timestamp>,
+    /// How often a retry of a failed file has reopened it after it was complete.
+    pub reopened_count: i32,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -19,7 +19,8 @@ pub enum FileStatus {
     Finalizing,
     /// The object and its `file.stored` event are committed together.
     Stored,
-    /// Given up, with `error_code` and `error_message`. Nothing was announced.
+    /// Given up, with `error_code` and `error_message`. Nothing was announced. The bytes are kept until
+    /// `retryable_until`; a retry stages the file again.
     Failed,
     /// Deleted by its owner or by its expiry; the object goes in a job of its own, which the sweep repeats until it has.
     Deleted,
@@ -47,14 +48,27 @@ pub struct Model {
     pub staged_sha256: Option<String>,
     pub metadata: Json,
     pub batch_id: Option<BatchId>,
-    /// Where the bytes wait; none once the bytes are in storage or gone.
+    /// Where the bytes wait; none once the bytes are in storage or gone. A failed file keeps them until
+    /// `retryable_until`.
     pub staging_key: Option<String>,
-    /// Reserved before the first byte is written to it; cleared once the object is really gone.
+    /// Reserved before the first byte is written to it, and never used for another file. Only a file whose object was
+    /// replaced on purpose (`file_overwrite`) has given it up.
     pub storage_key: Option<String>,
     /// Finalize attempts that failed and were put off.
     pub finalize_attempts: i32,
-    /// Finalize runs that ended without a word: the worker died.
+    /// Counted by releases before suspects; not used any more, and dropped by a later release.
     pub finalize_crashes: i32,
+    /// Since when it may have killed a worker: it runs alone until a run ends in an orderly way.
+    pub suspect_since: Option<Timestamp>,
+    /// Processes in a row that died while they ran it alone.
+    pub alone_deaths: i32,
+    /// When the heartbeat of the process that ran it alone was first missed.
+    pub owner_missed_at: Option<Timestamp>,
+    /// When a lease on it last ran out: its worker's last requests may be carried out later.
+    pub lease_lost_at: Option<Timestamp>,
+    /// When the first of the faults happened that have kept the file from storage since; `workers.retry_for` is
+    /// measured from it.
+    pub first_fault_at: Option<Timestamp>,
     /// Not to be finalized before this moment.
     pub next_attempt_at: Option<Timestamp>,
     pub lease_owner: Option<String>,
@@ -66,6 +80,8 @@ pub struct Model {
     pub landed_at: Option<Timestamp>,
     pub error_code: Option<String>,
     pub error_message: Option<String>,
+    /// Until when a failed file keeps its staged bytes; none: they are being removed, or gone.
+    pub retryable_until: Option<Timestamp>,
     /// W3C trace context of the upload, carried into the jobs and the webhook.
     pub traceparent: Option<String>,
     pub created_at: Timestamp,
@@ -76,6 +92,8 @@ pub struct Model {
     /// When `file.expiring` was written.
     pub expiring_announced_at: Option<Timestamp>,
     pub deleted_at: Option<Timestamp>,
+    /// When the last bytes of a failed or deleted file were removed.
+    pub purged_at: Option<Timestamp>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -104,6 +122,11 @@ impl Model {
             storage_key: None,
             finalize_attempts: 0,
             finalize_crashes: 0,
+            suspect_since: None,
+            alone_deaths: 0,
+            owner_missed_at: None,
+            lease_lost_at: None,
+            first_fault_at: None,
             next_attempt_at: None,
             lease_owner: None,
             lease_expires_at: None,
@@ -112,6 +135,7 @@ impl Model {
             landed_at: None,
             error_code: None,
             error_message: None,
+            retryable_until: None,
             traceparent: None,
             created_at: now,
             updated_at: now,
@@ -120,6 +144,7 @@ impl Model {
             expires_at: None,
             expiring_announced_at: None,
             deleted_at: None,
+            purged_at: None,
         }
     }
 }

@@ -21,10 +21,12 @@ pub mod periodic_run;
 pub mod secret_key_holder;
 pub mod session;
 pub mod staging_probe;
+pub mod storage_key_owner;
 pub mod token;
 pub mod upload;
 pub mod upload_segment;
 pub mod webhook_endpoint;
+pub mod worker_process;
 
 pub use ids::{AttemptId, BatchId, DeliveryId, EventId, FileId, TokenId, UploadId, WebhookId};
 

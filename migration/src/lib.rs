@@ -15,6 +15,8 @@ mod m20261124_000009_staged_sha256;
 mod m20261124_000010_sessions;
 mod m20261124_000020_lists;
 mod m20261130_000200_upload_segments;
+mod m20261130_000300_failed_files;
+mod m20261130_000301_suspects_and_key_owners;
 mod m20261130_000401_installation;
 mod m20261130_000402_cleanup;
 mod m20261130_000500_secret_key_holders;
@@ -44,6 +46,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000010_sessions::Migration),
             Box::new(m20261124_000020_lists::Migration),
             Box::new(m20261130_000200_upload_segments::Migration),
+            Box::new(m20261130_000300_failed_files::Migration),
+            Box::new(m20261130_000301_suspects_and_key_owners::Migration),
             Box::new(m20261130_000401_installation::Migration),
             Box::new(m20261130_000500_secret_key_holders::Migration),
             Box::new(m20261130_000402_cleanup::Migration),

@@ -72,6 +72,10 @@ pub(super) fn told(entry: &Entry) -> String {
         ("jobs.delete", Some(count)) => format!("{} jobs of {subject} are deleted.", number(count)),
         ("file.finalize", _) => "The file is due, and a worker was told.".to_owned(),
         ("file.delete", _) => "The file is deleted.".to_owned(),
+        ("file.retry", _) => "The file is staged again.".to_owned(),
+        ("files.retry", Some(count)) => {
+            format!("{} staged again.", plural(count, "file is", "files are"))
+        }
         ("batch.finalize", _) => "The batch is closed.".to_owned(),
         ("event.redeliver" | "webhook.replay", Some(count)) => {
             format!(

@@ -6,11 +6,50 @@ use crate::support::{
     app::{SOON, json},
 };
 use landfall_core::tokens::{self, TokenScope};
-use landfall_test_servers::{Behaviour, wait_until};
+use landfall_test_servers::{Behaviour, S3Operation, S3Server, wait_until};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
 const NOBODY: &str = "01928f4e-6f00-7a3b-8c1d-2e3f4a5b6c7d";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failed_files_are_retried_by_id_or_all_that_match() {
+    let server = S3Server::start().await;
+    let builder = TestApp::builder().s3(&server);
+    let app = builder.set("workers.retry_for", "1s").start().await;
+    let client = Client::of(&app);
+    server.fail_next(S3Operation::PutObject, 10_000, 411);
+    let mut failed = Vec::new();
+    for number in 0..3 {
+        let taken = app.upload(&format!("{number}.txt"), "hello").await;
+        let file = app.settled(&taken["id"]).await;
+        assert_eq!(file["error"]["code"], "storage_unavailable", "{file}");
+        failed.push(text(&file["id"]).to_owned());
+    }
+    server.heal();
+    let shown = client.run(&["file", "show", &failed[0]]).await.done();
+    assert!(shown.contains("retryable until"), "{shown}");
+    let one = client.run(&["file", "retry", &failed[0]]).await.done();
+    assert_eq!(one, format!("{} staged\n", failed[0]));
+    let matching = ["file", "retry", "--status", "failed", "--code"];
+    let none = client.run(&[&matching[..], &["poison"]].concat()).await;
+    assert_eq!(none.done(), "failed files that match: 0\n");
+    let all = client
+        .run(&[&matching[..], &["storage_unavailable"]].concat())
+        .await;
+    let all = all.done();
+    assert!(all.starts_with("failed files that match: 2\n"), "{all}");
+    assert_eq!(all.lines().count(), 3, "{all}");
+    for id in &failed {
+        assert_eq!(app.settled(&id.as_str().into()).await["status"], "stored");
+    }
+    let refused = client.run(&["file", "retry", &failed[0]]).await.failed();
+    assert!(
+        refused.contains("not_retryable") || refused.contains("retried"),
+        "{refused}"
+    );
+    client.run(&["file", "retry"]).await.misused();
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_listed_shown_and_deleted() {

@@ -94,18 +94,25 @@ async fn file_whose_staging_vanished_fails_for_good_even_when_the_worker_is_kill
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn file_that_kills_its_worker_three_times_is_quarantined() {
+async fn file_that_kills_two_workers_that_run_it_alone_is_quarantined_and_can_be_retried() {
     let cluster = Cluster::start(Installation::new()).await;
     let id = cluster.upload("poison.bin", b"deadly".to_vec()).await;
+    // The first death makes it a suspect, the other two are proved to be its work.
     for _ in 0..3 {
         let mut doomed = cluster.worker(Some("finalize.landed=kill"));
         doomed.dies_within(AFTER_A_KILL).await;
     }
-    let _next = cluster.worker(None);
+    let mut next = cluster.worker(None);
     cluster.wait_for(&id, "failed", AFTER_A_KILL).await;
-    assert_eq!(cluster.file(&id).await["error"]["code"], "poison");
-    let invariants = cluster.invariants().fails(&id, "poison");
-    invariants.after(3).hold().await;
+    let failed = cluster.file(&id).await;
+    assert_eq!(failed["error"]["code"], "poison");
+    assert!(failed["retryable_until"].is_string(), "{failed}");
+    let retry = format!("{}/v1/files/{id}/retry", cluster.api.url);
+    let retried = cluster.client.post(retry).send().await;
+    assert_eq!(retried.expect("an answer").status(), 202);
+    cluster.wait_for(&id, "stored", AFTER_A_KILL).await;
+    assert!(next.is_running());
+    cluster.check(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use super::visitor::Visitor;
 use crate::support::{TestApp, app::SOON};
 use entity::{audit_entry, delivery, file::FileStatus, webhook_endpoint};
 use landfall_core::tokens::TokenScope;
-use landfall_test_servers::{Behaviour, wait_until};
+use landfall_test_servers::{Behaviour, S3Operation, S3Server, wait_until};
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::Value;
 
@@ -273,11 +273,65 @@ async fn a_file_is_finalized_now_or_deleted_when_its_state_allows() {
     assert_eq!(logged(&app, "file.delete").await.len(), 1);
 }
 
+#[tokio::test]
+async fn failed_files_are_retried_one_by_one_or_all_that_match_with_the_count_first() {
+    let server = S3Server::start().await;
+    let builder = TestApp::builder().s3(&server);
+    let app = builder.set("workers.retry_for", "1s").start().await;
+    let visitor = Visitor::local(&app).await;
+    server.fail_next(S3Operation::PutObject, 10_000, 503);
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        let file = app.upload(&format!("file-{number}"), "hello").await;
+        let failed = app.settled(&file["id"]).await;
+        assert_eq!(failed["status"], "failed");
+        ids.push(failed["id"].clone());
+    }
+    server.heal();
+    let path = format!("/files/{}", text(&ids[0]));
+    let page = visitor.page(&path).await;
+    assert!(
+        page.contains("Retry it") && page.contains("it is staged again"),
+        "{page}"
+    );
+    let done = visitor
+        .press_and_follow(&format!("{path}/retry"), &[])
+        .await;
+    assert!(done.contains("The file is staged again."));
+    assert_eq!(app.settled(&ids[0]).await["status"], "stored");
+    assert_eq!(
+        visitor.press(&format!("{path}/retry"), &[]).await.status(),
+        409
+    );
+
+    let list = visitor.page("/files?status=failed").await;
+    assert!(list.contains("Retry all that match"), "{list}");
+    let none = visitor.page("/files/retry?status=failed&code=poison").await;
+    assert!(none.contains("None:"), "{none}");
+    let asked = visitor
+        .page("/files/retry?status=failed&code=storage_unavailable")
+        .await;
+    assert!(asked.contains("2 failed files"), "{asked}");
+    let done = visitor
+        .press_and_follow(
+            "/files/retry",
+            &[("status", "failed"), ("code", "storage_unavailable")],
+        )
+        .await;
+    assert!(done.contains("2 files are staged again."), "{done}");
+    for id in &ids {
+        assert_eq!(app.settled(id).await["status"], "stored");
+    }
+    assert_eq!(logged(&app, "files.retry").await.len(), 1);
+}
+
 /// Every button, with ids that exist.
 fn buttons(file: &str, event: &str, webhook: &str) -> Vec<String> {
     vec![
         format!("/files/{file}/finalize"),
         format!("/files/{file}/delete"),
+        format!("/files/{file}/retry"),
+        "/files/retry".to_owned(),
         format!("/batches/{file}/finalize"),
         format!("/events/{event}/redeliver"),
         format!("/events/{event}/redeliver/{webhook}"),

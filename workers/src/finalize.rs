@@ -10,10 +10,16 @@ use landfall_core::{
     finalize::{Finalizer, Outcome},
 };
 use landfall_queue::RetryAfter;
-use std::time::{Duration, Instant};
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
 
 /// So that two who wait for each other's lease do not spin.
 const AT_LEAST: Duration = Duration::from_millis(20);
+
+/// How soon a run is repeated that could not record its end: within any lease.
+const REPEAT: Duration = Duration::from_secs(1);
 
 #[tracing::instrument(name = "finalize", skip_all, fields(file.id = %job.file_id))]
 pub(crate) async fn handle(
@@ -30,17 +36,26 @@ pub(crate) async fn handle(
         Ok(Outcome::Later(_)) => "later",
         Ok(Outcome::Nothing) => "nothing",
         Ok(Outcome::LeaseLost) => "lease_lost",
+        Ok(Outcome::Released) => "released",
         Err(_) => "error",
     };
     meter.took(Stage::Finalize, word, begun.elapsed());
-    match outcome? {
-        Outcome::Stored | Outcome::Failed | Outcome::Nothing | Outcome::LeaseLost => Ok(()),
-        Outcome::Later(at) => {
-            let wait = (at - clock.now())
-                .to_std()
-                .unwrap_or_default()
-                .max(AT_LEAST);
-            Err(RetryAfter::not_yet(wait, "not due yet, by the database").into())
+    let (wait, reason) = match outcome {
+        Ok(Outcome::Stored | Outcome::Failed | Outcome::Nothing) => return Ok(()),
+        Ok(Outcome::Later(at)) => {
+            let wait = (at - clock.now()).to_std().unwrap_or_default();
+            (wait, "not due yet, by the database".to_owned())
         }
-    }
+        Ok(Outcome::LeaseLost) => (REPEAT, "the lease was lost".to_owned()),
+        Ok(Outcome::Released) => (AT_LEAST, "the worker is stopping".to_owned()),
+        // The database is away: the job must be there when it is back, and not only once the sweep pushes it.
+        Err(error) => {
+            tracing::warn!(
+                error = &error as &dyn Error,
+                "the file could not be finalized, will try again"
+            );
+            (REPEAT, error.to_string())
+        }
+    };
+    Err(RetryAfter::not_yet(wait.max(AT_LEAST), reason).into())
 }

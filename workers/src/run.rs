@@ -19,6 +19,9 @@ const MAINTENANCE_CONCURRENCY: usize = 2;
 /// How often keys of an older release are looked for until they are gone.
 const OLD_KEYS_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long those that still run when the time is over have to release their claims.
+const RELEASE_MARGIN: Duration = Duration::from_secs(2);
+
 /// Which workers a process runs.
 #[derive(Clone, Debug)]
 pub struct Workers {
@@ -49,6 +52,8 @@ pub async fn run(
         WorkerIdentity::new(name.clone(), workers.concurrency.unwrap_or(concurrency))
     };
     let mut monitor = Monitor::new();
+    let finalizer =
+        Finalizer::new(&landfall, &workers.name).drained_by(drained(&stop, workers.finish_within));
     for queue in &workers.queues {
         monitor = match queue {
             QueueName::Finalize => {
@@ -56,7 +61,7 @@ pub async fn run(
                     queues.finalize.clone(),
                     identity(config.workers.finalize_concurrency),
                 );
-                let finalizer = Finalizer::new(&landfall, &workers.name);
+                let finalizer = finalizer.clone();
                 let (clock, meter) = (landfall.clock.clone(), workers.meter.clone());
                 monitor.register(move |_| {
                     let worker = queue
@@ -106,7 +111,25 @@ pub async fn run(
         };
     }
     tokio::spawn(remove_old_keys(queues.redis.clone(), stop.clone()));
-    landfall_queue::run(monitor, &queues.redis, stop, workers.finish_within).await
+    let ended = landfall_queue::run(monitor, &queues.redis, stop, workers.finish_within).await;
+    if let Err(error) = finalizer.end().await {
+        tracing::warn!(%error, "claims are left to their leases");
+    }
+    ended
+}
+
+/// Cancelled a little before those that run are stopped: they let go of their claims in an orderly way first, so that
+/// another worker takes the files at once.
+fn drained(stop: &CancellationToken, finish_within: Duration) -> CancellationToken {
+    let drained = CancellationToken::new();
+    let margin = (finish_within / 4).min(RELEASE_MARGIN);
+    let (stop, cancelled) = (stop.clone(), drained.clone());
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        tokio::time::sleep(finish_within - margin).await;
+        cancelled.cancel();
+    });
+    drained
 }
 
 /// Once no worker of a release is alive whose keys had other names.

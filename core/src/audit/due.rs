@@ -52,6 +52,12 @@ impl Waits {
             Self::Purge => all
                 .add(Column::Status.is_in([FileStatus::Failed, FileStatus::Deleted]))
                 .add(Column::UpdatedAt.lt(since))
+                .add(Column::PurgedAt.is_null())
+                .add(
+                    Column::RetryableUntil
+                        .is_null()
+                        .or(Column::RetryableUntil.lt(since)),
+                )
                 .add(
                     Column::StagingKey
                         .is_not_null()

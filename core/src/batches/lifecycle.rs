@@ -119,6 +119,7 @@ pub async fn create(
         updated_at: now,
         finalized_at: None,
         completed_at: None,
+        reopened_count: 0,
     };
     db.write(move |transaction| {
         Box::pin(async move {

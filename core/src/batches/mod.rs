@@ -89,6 +89,33 @@ pub async fn settle(
     }
 }
 
+/// Takes a failed file back into the count of those on their way. A batch that was complete is complete again, and
+/// announced again, once the file is final.
+///
+/// # Errors
+/// The database's.
+pub async fn reopen(
+    transaction: &impl ConnectionTrait,
+    id: BatchId,
+    now: Timestamp,
+) -> Result<(), DbErr> {
+    let reopened = Expr::case(
+        Column::CompletedAt.is_not_null(),
+        Expr::col(Column::ReopenedCount).add(1),
+    )
+    .finally(Expr::col(Column::ReopenedCount));
+    Entity::update_many()
+        .col_expr(Column::FailedCount, Expr::col(Column::FailedCount).sub(1))
+        .col_expr(Column::ReopenedCount, reopened.into())
+        .col_expr(Column::Status, Expr::value(BatchStatus::InProgress))
+        .col_expr(Column::CompletedAt, Expr::value(Option::<Timestamp>::None))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(id))
+        .exec(transaction)
+        .await
+        .map(drop)
+}
+
 /// Completes a batch that is closed and whose files are all final; once, by compare-and-set.
 ///
 /// # Errors

@@ -118,6 +118,8 @@ pub struct Files {
     pub default_ttl: Option<Duration>,
     /// None: expiries are not announced.
     pub expiring_notice: Option<Duration>,
+    /// How long a failed file keeps its staged bytes.
+    pub failed_retention: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -304,6 +306,7 @@ impl Config {
             files: Files {
                 default_ttl: read.optional("files.default_ttl"),
                 expiring_notice: read.optional("files.expiring_notice"),
+                failed_retention: read.at_least("files.failed_retention", SECOND),
             },
             workers: Workers {
                 finalize_concurrency: read.within("workers.finalize_concurrency", 1, 1024),

@@ -1,6 +1,7 @@
-//! Deleting a file: the row and its event first, the object afterwards by a job.
+//! Deleting a file: the row and its event first, the object afterwards by a job. A failed file stays failed, and only
+//! gives up the bytes it keeps for a retry.
 //!
-//! A crash in between leaves a deleted row that still has a storage key, which the sweep pushes to be purged.
+//! A crash in between leaves a row that is not purged, which the sweep pushes.
 
 use super::Scope;
 use crate::{
@@ -10,17 +11,17 @@ use crate::{
     usage,
 };
 use entity::{
-    FileId,
+    FileId, Timestamp,
     file::{Column, Entity, FileStatus, Model},
 };
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
 
 /// Why a file cannot be deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum DeleteError {
     #[error("there is no such file")]
     NotFound,
-    #[error("the file is {}, and only a stored file can be deleted", status_word(.0))]
+    #[error("the file is {}, and only a stored or failed file can be deleted", status_word(.0))]
     NotStored(FileStatus),
     #[error("the file could not be deleted")]
     Database(#[from] DbErr),
@@ -33,11 +34,12 @@ fn status_word(status: &FileStatus) -> String {
     status.to_value()
 }
 
-/// Marks a stored file deleted and writes `file.deleted`; the caller pushes the purge and the deliveries.
-/// Deleting a deleted file is no error and writes nothing.
+/// Marks a stored file deleted and writes `file.deleted`, or has a failed file give up its bytes, which nothing
+/// announces; the caller pushes the purge and the deliveries. Deleting a file that is gone is no error and writes
+/// nothing.
 ///
 /// # Errors
-/// [`DeleteError::NotStored`] while the file is on its way, or when it failed.
+/// [`DeleteError::NotStored`] while the file is on its way.
 pub async fn delete(
     db: &Database,
     clock: &Clock,
@@ -52,6 +54,9 @@ pub async fn delete(
             let file = file
                 .filter(|file| scope.covers(file.owner.as_deref()))
                 .ok_or(DeleteError::NotFound)?;
+            if file.status == FileStatus::Failed {
+                return give_up_bytes(transaction, id, now).await;
+            }
             let changed = Entity::update_many()
                 .col_expr(Column::Status, Expr::value(FileStatus::Deleted))
                 .col_expr(Column::DeletedAt, Expr::value(now))
@@ -74,4 +79,28 @@ pub async fn delete(
         })
     })
     .await
+}
+
+/// A retry that comes first has staged the file again, and the file is not deleted.
+async fn give_up_bytes(
+    transaction: &impl ConnectionTrait,
+    id: FileId,
+    now: Timestamp,
+) -> Result<Option<Written>, DeleteError> {
+    Entity::update_many()
+        .col_expr(
+            Column::RetryableUntil,
+            Expr::value(Option::<Timestamp>::None),
+        )
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(id))
+        .filter(Column::Status.eq(FileStatus::Failed))
+        .filter(Column::RetryableUntil.is_not_null())
+        .exec(transaction)
+        .await?;
+    let found: Option<Model> = Entity::find_by_id(id).one(transaction).await?;
+    match found.map(|file| file.status) {
+        Some(FileStatus::Failed) | None => Ok(None),
+        Some(other) => Err(DeleteError::NotStored(other)),
+    }
 }

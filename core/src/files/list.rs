@@ -26,6 +26,8 @@ pub const FEW: u64 = 2_000;
 #[derive(Clone, Debug, Default)]
 pub struct FileFilter {
     pub status: Option<FileStatus>,
+    /// The code a failed file failed with.
+    pub error_code: Option<String>,
     pub batch_id: Option<BatchId>,
     pub sha256: Option<String>,
     pub owner: Option<String>,
@@ -109,6 +111,9 @@ impl Asked {
         }
         if many {
             equal.extend(status);
+        }
+        if let Some(code) = &filter.error_code {
+            equal.push(Column::ErrorCode.eq(code));
         }
         Self {
             one: None,

@@ -1,4 +1,4 @@
-//! Files: taking one in, finding it, deleting it.
+//! Files: taking one in, finding it, deleting it, retrying it.
 //!
 //! Owns the rows of `files` outside a finalize run. Bytes are elsewhere: `staging` and `storage`.
 
@@ -13,6 +13,7 @@ mod progress;
 mod purge;
 mod query;
 mod retry;
+mod retry_matching;
 pub(crate) mod segments;
 mod staging_use;
 
@@ -26,5 +27,8 @@ pub use pieces::{PiecesError, StagedItem, staged_pieces, staging_column};
 pub use progress::{Progress, progress};
 pub use purge::{PurgeError, Purged, purge};
 pub use query::{Scope, counts_by_status, get, oldest_staged};
-pub use retry::{RetryError, finalize_now};
+pub use retry::{FinalizeNowError, RetryError, finalize_now, retry, retryable_until};
+pub use retry_matching::{
+    MAX_RETRIED, RetriedFiles, RetryForecast, forecast_retry, retry_matching,
+};
 pub use staging_use::staging_in_use;

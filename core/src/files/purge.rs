@@ -1,15 +1,19 @@
-//! Removing the bytes of a file that failed or was deleted.
+//! Removing the bytes of a deleted file, or of a failed one that keeps them no longer.
 //!
-//! The keys stay in the row until the bytes are really gone, so a crash at any line leaves a row the sweep finds.
+//! `staging_key` and `purged_at` change only once the bytes are really gone, so a crash at any line leaves a row the
+//! sweep finds. The storage key stays in the row for ever: no other file gets it, so a request that the store carries
+//! out late, or a second purge, never meets another file's object.
 
 use crate::{
     context::Landfall,
+    failpoint,
     files::{PiecesError, staged_pieces},
+    finalize::key_owners::{self, PurgeHold},
     staging::StagingError,
     storage::{NotAKey, StorageError, StorageKey},
 };
 use entity::{
-    FileId,
+    FileId, Timestamp,
     file::{Column, Entity, FileStatus, Model},
 };
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
@@ -26,7 +30,7 @@ pub enum PurgeError {
     Staging(#[from] StagingError),
     #[error("the object could not be deleted")]
     Storage(#[from] StorageError),
-    #[error("the row does not say what it has in staging")]
+    #[error("the row names staging that cannot be")]
     Pieces(#[from] PiecesError),
     #[error("the row has a storage key that is none")]
     Key(#[from] NotAKey),
@@ -38,7 +42,7 @@ pub enum PurgeError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purged {
     Removed,
-    /// Nothing to remove, or the file is not final.
+    /// Nothing to remove, or the file is not final, or it keeps its bytes for a retry.
     Nothing,
 }
 
@@ -47,46 +51,121 @@ pub enum Purged {
 /// # Errors
 /// [`PurgeError`]; what was removed stays removed, and the row still names what was not.
 pub async fn purge(landfall: &Landfall, id: FileId) -> Result<Purged, PurgeError> {
-    let Some(file) = Entity::find_by_id(id).one(landfall.db.read()).await? else {
+    let Some(file) = begin(landfall, id).await? else {
         return Ok(Purged::Nothing);
     };
+    failpoint!("purge.begun");
     let staged = staged_pieces(landfall.db.read(), &file).await?;
-    // A worker that was killed may have sent a request its store still carries out: the row goes on naming the key,
-    // and the sweep has the object removed again, until that cannot happen any more.
-    let late = LATE.max(2 * landfall.config.workers.lease);
-    let may_come_late = file.finalize_crashes > 0 && file.updated_at > landfall.clock.before(late);
-    let Model {
-        status,
-        staging_key,
-        storage_key,
-        ..
-    } = file;
-    if !matches!(status, FileStatus::Failed | FileStatus::Deleted)
-        || (staging_key.is_none() && storage_key.is_none())
-    {
-        return Ok(Purged::Nothing);
-    }
     let keys: Vec<_> = staged.iter().map(|piece| piece.key).collect();
     landfall.staging.delete(&keys).await?;
-    if let Some(key) = &storage_key {
-        landfall.storage.delete(&key.parse::<StorageKey>()?).await?;
+    failpoint!("purge.staging_removed");
+    if let Some(key) = &file.storage_key {
+        let key = key.parse::<StorageKey>()?;
+        if landfall.config.overwrites() {
+            if !remove_shared(landfall, id, &key).await? {
+                return Ok(Purged::Nothing);
+            }
+        } else {
+            landfall.storage.delete(&key).await?;
+        }
     }
-    if may_come_late {
+    failpoint!("purge.object_removed");
+    if may_come_late(landfall, &file) {
         return Ok(Purged::Removed);
     }
+    let now = landfall.clock.now();
+    let purged = unpurged(id)
+        .col_expr(Column::StagingKey, Expr::value(Option::<String>::None))
+        .col_expr(Column::PurgedAt, Expr::value(now));
+    landfall
+        .db
+        .write(move |transaction| Box::pin(async move { purged.exec(transaction).await }))
+        .await?;
+    Ok(Purged::Removed)
+}
+
+/// Removes the object at a key that other files may want (`file_overwrite`): they wait until the store has answered.
+/// A deletion that is not answered leaves the key held, and then retired. False while another purge is at it.
+async fn remove_shared(
+    landfall: &Landfall,
+    id: FileId,
+    key: &StorageKey,
+) -> Result<bool, PurgeError> {
+    let (now, held_key) = (landfall.clock.now(), key.clone());
+    let hold = landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                key_owners::hold_for_purge(transaction, held_key.as_str(), id, now).await
+            })
+        })
+        .await?;
+    let held = match hold {
+        PurgeHold::Held(until) => until,
+        PurgeHold::Busy => return Ok(false),
+        PurgeHold::NotOwner => return Ok(true),
+    };
+    failpoint!("purge.key_held");
+    let deleted = landfall.storage.delete_once(key).await;
+    let answered = deleted.as_ref().err().is_none_or(StorageError::is_answered);
+    let (now, held_key) = (landfall.clock.now(), key.clone());
     landfall
         .db
         .write(move |transaction| {
             Box::pin(async move {
-                Entity::update_many()
-                    .col_expr(Column::StagingKey, Expr::value(Option::<String>::None))
-                    .col_expr(Column::StorageKey, Expr::value(Option::<String>::None))
-                    .filter(Column::Id.eq(id))
-                    .filter(Column::Status.is_in([FileStatus::Failed, FileStatus::Deleted]))
-                    .exec(transaction)
-                    .await
+                let key = held_key.as_str();
+                key_owners::end_purge(transaction, key, id, held, answered, now).await
             })
         })
         .await?;
-    Ok(Purged::Removed)
+    deleted?;
+    Ok(true)
+}
+
+/// The file, if it has bytes that must go. From here on it cannot be retried: the retry and this are both
+/// compare-and-sets of `retryable_until`.
+async fn begin(landfall: &Landfall, id: FileId) -> Result<Option<Model>, DbErr> {
+    let found = Entity::find_by_id(id).one(landfall.db.read()).await?;
+    let Some(file) = found.filter(has_bytes_to_remove) else {
+        return Ok(None);
+    };
+    let now = landfall.clock.now();
+    match file.retryable_until {
+        None => Ok(Some(file)),
+        Some(until) if until > now => Ok(None),
+        Some(_) => {
+            let given_up = unpurged(id)
+                .col_expr(
+                    Column::RetryableUntil,
+                    Expr::value(Option::<Timestamp>::None),
+                )
+                .col_expr(Column::UpdatedAt, Expr::value(now))
+                .filter(Column::RetryableUntil.lte(now));
+            let changed = landfall
+                .db
+                .write(move |transaction| Box::pin(async move { given_up.exec(transaction).await }))
+                .await?;
+            Ok((changed.rows_affected == 1).then_some(file))
+        }
+    }
+}
+
+fn has_bytes_to_remove(file: &Model) -> bool {
+    matches!(file.status, FileStatus::Failed | FileStatus::Deleted)
+        && file.purged_at.is_none()
+        && (file.staging_key.is_some() || file.storage_key.is_some())
+}
+
+fn unpurged(id: FileId) -> sea_orm::UpdateMany<Entity> {
+    Entity::update_many()
+        .filter(Column::Id.eq(id))
+        .filter(Column::Status.is_in([FileStatus::Failed, FileStatus::Deleted]))
+        .filter(Column::PurgedAt.is_null())
+}
+
+/// A worker that was killed may have sent a request its store still carries out: the purge is repeated by each sweep
+/// until that cannot happen any more.
+fn may_come_late(landfall: &Landfall, file: &Model) -> bool {
+    let late = LATE.max(2 * landfall.config.workers.lease);
+    file.lease_lost_at > Some(landfall.clock.before(late))
 }

@@ -1,16 +1,174 @@
-//! Finalizing a file now instead of when it is due again.
+//! Staging a failed file again, and finalizing a staged one now instead of when it is due again.
 
-use super::{Scope, get};
-use crate::{clock::Clock, db::Database};
+use super::{PiecesError, Scope, get, staged_pieces};
+use crate::{
+    batches,
+    clock::Clock,
+    context::Landfall,
+    db::Database,
+    idempotency::{Keep, KeepError},
+    staging::StagingError,
+    usage::{self, Addition, QuotaError},
+};
 use entity::{
     FileId, Timestamp,
-    file::{Column, Entity, FileStatus},
+    file::{Column, Entity, FileStatus, Model},
 };
-use sea_orm::{ActiveEnum, ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
+use sea_orm::{
+    ActiveEnum, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr,
+};
+
+/// The code of a file whose bytes staging no longer had.
+const STAGING_GONE: &str = "staging_gone";
+
+/// Why a file is not staged again.
+#[derive(Debug, thiserror::Error)]
+pub enum RetryError {
+    #[error("there is no such file")]
+    NotFound,
+    #[error("the file is {}, and only a failed file can be retried", .0.to_value())]
+    NotFailed(FileStatus),
+    /// They were removed, or were not there when the file failed and have not come back.
+    #[error("the file's bytes are no longer in staging")]
+    BytesGone,
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    #[error(transparent)]
+    Key(#[from] KeepError),
+    #[error("staging could not be looked at")]
+    Staging(#[from] StagingError),
+    #[error("the file could not be staged again")]
+    Database(#[from] DbErr),
+}
+
+fn is_quarantined(file: &Model) -> bool {
+    file.error_code.as_deref() == Some("poison")
+}
+
+/// Until when a file can be retried; none when it has not failed, or its bytes are gone.
+#[must_use]
+pub fn retryable_until(file: &Model) -> Option<Timestamp> {
+    let has_bytes = file.status == FileStatus::Failed
+        && file.staging_key.is_some()
+        && file.error_code.as_deref() != Some(STAGING_GONE);
+    file.retryable_until.filter(|_| has_bytes)
+}
+
+/// Stages a failed file again: its error is cleared, its counters start anew, it counts for its owner again, and its
+/// batch has it on its way again. The caller pushes its finalize job.
+///
+/// # Errors
+/// [`RetryError::NotFailed`], [`RetryError::BytesGone`], and [`RetryError::Quota`] when the owner has no room for it;
+/// nothing is changed then.
+pub async fn retry(
+    landfall: &Landfall,
+    scope: &Scope,
+    id: FileId,
+    keep: Option<Keep<Model>>,
+) -> Result<Model, RetryError> {
+    let file = get(landfall.db.read(), scope, id).await?;
+    let file = file.ok_or(RetryError::NotFound)?;
+    require_bytes(landfall, &file).await?;
+    let (now, quota) = (landfall.clock.now(), landfall.config.uploads.owner_quota);
+    landfall
+        .db
+        .write(move |transaction| {
+            Box::pin(async move {
+                if let Some(batch) = file.batch_id {
+                    batches::reopen(transaction, batch, now).await?;
+                }
+                let addition = Addition {
+                    owner: file.owner.as_deref(),
+                    id: id.0,
+                    bytes: usage::weight(&file),
+                    quota,
+                    reserved: None,
+                    now,
+                };
+                usage::add(transaction, addition).await?;
+                let staged = stage_again(transaction, &file, now).await?;
+                Keep::write(keep, transaction, &staged).await?;
+                Ok(staged)
+            })
+        })
+        .await
+}
+
+/// Refuses what cannot be retried before anything is written. A purge or another retry that comes first is found by
+/// the compare-and-set.
+async fn require_bytes(landfall: &Landfall, file: &Model) -> Result<(), RetryError> {
+    if file.status != FileStatus::Failed {
+        return Err(RetryError::NotFailed(file.status));
+    }
+    let kept = file.retryable_until > Some(landfall.clock.now()) && file.staging_key.is_some();
+    if !kept {
+        return Err(RetryError::BytesGone);
+    }
+    if file.error_code.as_deref() != Some(STAGING_GONE) {
+        return Ok(());
+    }
+    // A volume may have come back since.
+    let pieces = staged_pieces(landfall.db.read(), file).await;
+    let pieces = pieces.map_err(|error| match error {
+        PiecesError::NotPieces(_) => RetryError::BytesGone,
+        PiecesError::Database(error) => error.into(),
+    })?;
+    for piece in pieces {
+        let found = landfall.staging.len(piece.key).await?;
+        if found.is_none_or(|length| length < piece.size) {
+            return Err(RetryError::BytesGone);
+        }
+    }
+    Ok(())
+}
+
+async fn stage_again(
+    transaction: &impl ConnectionTrait,
+    file: &Model,
+    now: Timestamp,
+) -> Result<Model, RetryError> {
+    let rows = Entity::update_many()
+        .col_expr(Column::Status, Expr::value(FileStatus::Staged))
+        .col_expr(Column::ErrorCode, Expr::value(Option::<String>::None))
+        .col_expr(Column::ErrorMessage, Expr::value(Option::<String>::None))
+        .col_expr(
+            Column::RetryableUntil,
+            Expr::value(Option::<Timestamp>::None),
+        )
+        .col_expr(Column::FinalizeAttempts, Expr::value(0))
+        .col_expr(Column::FinalizeCrashes, Expr::value(0))
+        .col_expr(Column::AloneDeaths, Expr::value(0))
+        // One that was quarantined runs alone.
+        .col_expr(
+            Column::SuspectSince,
+            Expr::value(is_quarantined(file).then_some(now)),
+        )
+        .col_expr(Column::FirstFaultAt, Expr::value(Option::<Timestamp>::None))
+        .col_expr(Column::NextAttemptAt, Expr::value(now))
+        .col_expr(Column::UpdatedAt, Expr::value(now))
+        .filter(Column::Id.eq(file.id))
+        .filter(Column::Status.eq(FileStatus::Failed))
+        .filter(Column::StagingKey.is_not_null())
+        .filter(Column::RetryableUntil.gt(now))
+        .exec_with_returning(transaction)
+        .await?;
+    match rows.into_iter().next() {
+        Some(staged) => Ok(staged),
+        None => {
+            let found = Entity::find_by_id(file.id).one(transaction).await?;
+            Err(match found {
+                Some(other) if other.status != FileStatus::Failed => {
+                    RetryError::NotFailed(other.status)
+                }
+                _ => RetryError::BytesGone,
+            })
+        }
+    }
+}
 
 /// Why a file is not finalized now.
 #[derive(Debug, thiserror::Error)]
-pub enum RetryError {
+pub enum FinalizeNowError {
     #[error("there is no such file")]
     NotFound,
     #[error("the file is {}, and only a staged one waits to be finalized", .0.to_value())]
@@ -23,16 +181,16 @@ pub enum RetryError {
 /// already, and only the push is missing.
 ///
 /// # Errors
-/// [`RetryError::NotWaiting`] when it is uploading, final, or in the hands of a worker.
+/// [`FinalizeNowError::NotWaiting`] when it is uploading, final, or in the hands of a worker.
 pub async fn finalize_now(
     db: &Database,
     clock: &Clock,
     scope: &Scope,
     id: FileId,
-) -> Result<(), RetryError> {
+) -> Result<(), FinalizeNowError> {
     let now = clock.now();
     let file = get(db.read(), scope, id).await?;
-    let file = file.ok_or(RetryError::NotFound)?;
+    let file = file.ok_or(FinalizeNowError::NotFound)?;
     let left_behind =
         file.status == FileStatus::Finalizing && file.lease_expires_at.is_none_or(|end| end < now);
     if left_behind {
@@ -50,7 +208,7 @@ pub async fn finalize_now(
         .write(move |transaction| Box::pin(async move { due.exec(transaction).await }))
         .await?;
     match changed.rows_affected {
-        0 => Err(RetryError::NotWaiting(file.status)),
+        0 => Err(FinalizeNowError::NotWaiting(file.status)),
         _ => Ok(()),
     }
 }

@@ -1,8 +1,12 @@
 //! The claim: one compare-and-set that gives a worker its files for a lease, each with the key its object will have.
 
-use super::keys::{self, Wishes};
+use super::{
+    key_owners::{self, Acquired},
+    key_reservation::{self, KeyPolicy},
+    suspicion::{self, Inquiry},
+};
 use crate::{
-    clock::Clock,
+    clock::{Clock, later},
     combiner::Transient,
     db::Database,
     outbox::{self, Written},
@@ -14,7 +18,7 @@ use entity::{
 };
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait, SqlErr,
+    QuerySelect, QueryTrait, SqlErr, UpdateMany,
     sea_query::{Expr, ExprTrait, LockBehavior, LockType},
 };
 use std::{
@@ -23,10 +27,7 @@ use std::{
     time::Duration,
 };
 
-/// Runs of one file that may end without a word before it is taken for poison.
-pub const MAX_CRASHES: i32 = 3;
-
-/// Keys tried before the claim is put off: each is taken with a chance of one in 62⁷.
+/// Keys tried before the claim is rescheduled: each is taken with a chance of one in 62⁷.
 const KEYS_TRIED: usize = 4;
 
 /// What came of a claim.
@@ -34,6 +35,8 @@ const KEYS_TRIED: usize = 4;
 pub enum Claim {
     /// The file is this worker's until its lease ends.
     Mine(Box<Claimed>),
+    /// A worker may have died of it: it must run alone.
+    Suspect,
     /// Another worker's, or waiting to be tried again.
     Later(Timestamp),
     /// Final, or still uploading, or unknown: nothing to do.
@@ -47,6 +50,8 @@ pub struct Claimed {
     pub key: StorageKey,
     /// What announces that another file gave up its key (`file_overwrite` only).
     pub replaced: Vec<Written>,
+    /// So many processes have died of it that it must not run again.
+    pub quarantined: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +62,9 @@ pub enum ClaimError {
     Outbox(#[from] outbox::WriteError),
     #[error("the row has a storage key that is none")]
     Key(#[from] NotAKey),
+    /// Another transaction changed a row that this one had looked at; the same claim may succeed now.
+    #[error("the key's owner changed meanwhile")]
+    OwnerChanged,
 }
 
 impl Transient for ClaimError {
@@ -65,6 +73,19 @@ impl Transient for ClaimError {
             Self::Database(error) | Self::Outbox(outbox::WriteError::Database(error)) => {
                 error.is_transient()
             }
+            Self::Outbox(_) | Self::Key(_) | Self::OwnerChanged => false,
+        }
+    }
+}
+
+impl ClaimError {
+    /// True when another file took the key between the look and the write; nothing of the claim is left.
+    fn is_key_taken(&self) -> bool {
+        match self {
+            Self::Database(error) => {
+                matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
+            }
+            Self::OwnerChanged => true,
             Self::Outbox(_) | Self::Key(_) => false,
         }
     }
@@ -91,26 +112,49 @@ pub(super) async fn claim(
     let mut ids: Vec<FileId> = asked.iter().map(|id| **id).collect();
     ids.sort_unstable();
     ids.dedup();
+    let until = clock.after(claimant.lease);
+    let claims = attempt(db, clock, claimant, &ids, false).await?;
+    Ok(in_order(asked, claims, until))
+}
+
+/// Claims a suspect file, which the caller runs alone.
+///
+/// # Errors
+/// [`ClaimError`]; nothing is claimed then.
+pub(super) async fn claim_alone(
+    db: &Database,
+    clock: &Clock,
+    claimant: &Claimant,
+    id: FileId,
+) -> Result<Claim, ClaimError> {
+    let mut claims = attempt(db, clock, claimant, &[id], true).await?;
+    Ok(claims.remove(&id).unwrap_or(Claim::Nothing))
+}
+
+async fn attempt(
+    db: &Database,
+    clock: &Clock,
+    claimant: &Claimant,
+    ids: &[FileId],
+    alone: bool,
+) -> Result<HashMap<FileId, Claim>, ClaimError> {
     for attempt in 0..KEYS_TRIED {
         let terms = Terms {
             now: clock.now(),
             until: clock.after(claimant.lease),
             claimant: claimant.clone(),
             plain_is_taken: attempt > 0,
+            alone,
         };
-        let until = terms.until;
-        let take_these = ids.clone();
-        let claimed =
-            db.write_repeatable(move |t| Box::pin(take(t, terms.clone(), take_these.clone())));
+        let these = ids.to_vec();
+        let claimed = db.write_repeatable(move |t| Box::pin(take(t, terms.clone(), these.clone())));
         match claimed.await {
-            Ok(claims) => return Ok(in_order(asked, claims, until)),
-            // Another file took the key between the look and the write; nothing of the claim is left.
-            Err(ClaimError::Database(error)) if ids.len() == 1 && is_taken(&error) => {}
-            Err(error) => return Err(error),
+            Err(error) if ids.len() == 1 && error.is_key_taken() => {}
+            done => return done,
         }
     }
     let soon = clock.after(Duration::from_secs(1));
-    Ok(asked.iter().map(|_| Claim::Later(soon)).collect())
+    Ok(ids.iter().map(|id| (*id, Claim::Later(soon))).collect())
 }
 
 /// Asked for twice, a file goes to the first; the other hears that it is taken.
@@ -126,6 +170,7 @@ fn in_order(
                 let again = match &claim {
                     Claim::Mine(_) => Claim::Later(taken_until),
                     Claim::Later(at) => Claim::Later(*at),
+                    Claim::Suspect => Claim::Suspect,
                     Claim::Nothing => Claim::Nothing,
                 };
                 claims.insert(**id, again);
@@ -136,10 +181,6 @@ fn in_order(
         .collect()
 }
 
-fn is_taken(error: &DbErr) -> bool {
-    matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
-}
-
 #[derive(Clone, Debug)]
 struct Terms {
     now: Timestamp,
@@ -147,6 +188,8 @@ struct Terms {
     claimant: Claimant,
     /// The plain key was free a moment ago and is not any more.
     plain_is_taken: bool,
+    /// Of suspects, and of nothing else.
+    alone: bool,
 }
 
 async fn take(
@@ -159,33 +202,103 @@ async fn take(
     if files.len() < ids.len() {
         let got: HashSet<FileId> = files.iter().map(|file| file.id).collect();
         let missed: Vec<FileId> = ids.into_iter().filter(|id| !got.contains(id)).collect();
-        claims = why_not(transaction, missed, terms.now).await?;
+        claims = explain_unclaimed(transaction, missed, &terms).await?;
     }
+    let mut claimed = with_keys(transaction, &terms, files).await?;
+    if terms.claimant.overwrite {
+        claimed = owners_of_their_keys(transaction, &terms, claimed, &mut claims).await?;
+    }
+    for mut one in claimed {
+        if terms.alone {
+            let lease = terms.claimant.lease;
+            one.quarantined =
+                suspicion::must_be_quarantined(transaction, &one.file, terms.now, lease).await?;
+        }
+        claims.insert(one.file.id, Claim::Mine(Box::new(one)));
+    }
+    Ok(claims)
+}
+
+async fn with_keys(
+    transaction: &impl ConnectionTrait,
+    terms: &Terms,
+    files: Vec<Model>,
+) -> Result<Vec<Claimed>, ClaimError> {
     let (mut claimed, mut keyless) = (Vec::with_capacity(files.len()), Vec::new());
     for file in files {
         match &file.storage_key {
-            Some(key) => claimed.push(Claimed {
-                key: key.parse()?,
-                file,
-                replaced: Vec::new(),
-            }),
+            Some(key) => claimed.push(Claimed::new(key.parse()?, file)),
             None => keyless.push(file),
         }
     }
-    if !keyless.is_empty() {
-        let wishes = Wishes {
-            overwrite: terms.claimant.overwrite,
-            plain_is_taken: terms.plain_is_taken,
-            now: terms.now,
-        };
-        claimed.extend(keys::give(transaction, keyless, wishes).await?);
+    if keyless.is_empty() {
+        return Ok(claimed);
     }
-    claims.extend(
-        claimed
-            .into_iter()
-            .map(|claimed| (claimed.file.id, Claim::Mine(Box::new(claimed)))),
-    );
-    Ok(claims)
+    let policy = KeyPolicy {
+        overwrite: terms.claimant.overwrite,
+        plain_is_taken: terms.plain_is_taken,
+    };
+    claimed.extend(key_reservation::reserve(transaction, keyless, policy).await?);
+    Ok(claimed)
+}
+
+impl Claimed {
+    pub(super) fn new(key: StorageKey, file: Model) -> Self {
+        Self {
+            file,
+            key,
+            replaced: Vec::new(),
+            quarantined: false,
+        }
+    }
+}
+
+/// With `file_overwrite` a key has an owner of its own: files that must wait for it are staged again.
+async fn owners_of_their_keys(
+    transaction: &impl ConnectionTrait,
+    terms: &Terms,
+    mut claimed: Vec<Claimed>,
+    claims: &mut HashMap<FileId, Claim>,
+) -> Result<Vec<Claimed>, ClaimError> {
+    // In one order, so that two that take keys over do not wait for each other.
+    claimed.sort_by(|one, other| one.key.as_str().cmp(other.key.as_str()));
+    let mut owners = Vec::with_capacity(claimed.len());
+    for mut one in claimed {
+        match key_owners::acquire(transaction, &one.key, &one.file, terms.now).await? {
+            Acquired::Owned(replaced) => one.replaced = replaced,
+            Acquired::Retired => {
+                one.key = one.key.deduplicated(&mut rand::rng());
+                key_owners::acquire(transaction, &one.key, &one.file, terms.now).await?;
+            }
+            Acquired::Wait(until) => {
+                stage_again(transaction, &one.file, until).await?;
+                claims.insert(one.file.id, Claim::Later(until));
+                continue;
+            }
+        }
+        owners.push(one);
+    }
+    key_reservation::write_keys(transaction, &mut owners).await?;
+    Ok(owners)
+}
+
+async fn stage_again(
+    transaction: &impl ConnectionTrait,
+    file: &Model,
+    until: Timestamp,
+) -> Result<(), DbErr> {
+    Entity::update_many()
+        .col_expr(Column::Status, Expr::value(FileStatus::Staged))
+        .col_expr(Column::LeaseOwner, Expr::value(Option::<String>::None))
+        .col_expr(
+            Column::LeaseExpiresAt,
+            Expr::value(Option::<Timestamp>::None),
+        )
+        .col_expr(Column::NextAttemptAt, Expr::value(until))
+        .filter(Column::Id.eq(file.id))
+        .exec(transaction)
+        .await
+        .map(drop)
 }
 
 async fn compare_and_set(
@@ -198,70 +311,94 @@ async fn compare_and_set(
         .select_only()
         .column(Column::Id)
         .filter(Column::Id.is_in(ids.iter().copied()))
-        .filter(claimable(terms.now))
+        .filter(claimable(terms))
         .order_by_asc(Column::Id)
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .into_query();
-    let crashed = Expr::case(
-        Column::Status.eq(FileStatus::Finalizing),
-        Expr::col(Column::FinalizeCrashes).add(1),
-    )
-    .finally(Expr::col(Column::FinalizeCrashes));
-    Entity::update_many()
-        .col_expr(Column::FinalizeCrashes, crashed.into())
-        .col_expr(Column::Status, Expr::value(FileStatus::Finalizing))
-        .col_expr(Column::LeaseOwner, Expr::value(&terms.claimant.worker))
-        .col_expr(Column::LeaseExpiresAt, Expr::value(terms.until))
-        .col_expr(Column::ClaimedBy, Expr::value(&terms.claimant.worker))
-        .col_expr(Column::ClaimedAt, Expr::value(terms.now))
-        .col_expr(Column::UpdatedAt, Expr::value(terms.now))
+    claimed_by(&terms.claimant.worker, terms)
         // Not once more what is claimable: SQLite would look through all that is staged rather than for these.
         .filter(Column::Id.in_subquery(free))
         .exec_with_returning(transaction)
         .await
 }
 
-/// Staged and due, or left behind by a worker whose lease ran out.
-fn claimable(now: Timestamp) -> Condition {
-    Condition::any()
+fn claimed_by(worker: &str, terms: &Terms) -> UpdateMany<Entity> {
+    Entity::update_many()
+        .col_expr(Column::Status, Expr::value(FileStatus::Finalizing))
+        .col_expr(Column::LeaseOwner, Expr::value(worker))
+        .col_expr(Column::LeaseExpiresAt, Expr::value(terms.until))
+        .col_expr(Column::ClaimedBy, Expr::value(worker))
+        .col_expr(Column::ClaimedAt, Expr::value(terms.now))
+        .col_expr(Column::UpdatedAt, Expr::value(terms.now))
+}
+
+/// Staged and due: suspects by [`claim_alone`], all others by [`claim`].
+fn claimable(terms: &Terms) -> Condition {
+    let suspect = match terms.alone {
+        true => Column::SuspectSince.is_not_null(),
+        false => Column::SuspectSince.is_null(),
+    };
+    Condition::all()
+        .add(Column::Status.eq(FileStatus::Staged))
+        .add(suspect)
         .add(
-            Column::Status.eq(FileStatus::Staged).and(
-                Column::NextAttemptAt
-                    .is_null()
-                    .or(Column::NextAttemptAt.lte(now)),
-            ),
-        )
-        .add(
-            Column::Status
-                .eq(FileStatus::Finalizing)
-                .and(Column::LeaseExpiresAt.lt(now)),
+            Column::NextAttemptAt
+                .is_null()
+                .or(Column::NextAttemptAt.lte(terms.now)),
         )
 }
 
-/// Says of files that were not taken when to come back for them, if at all.
-async fn why_not(
+/// When to come back for files that could not be claimed, if at all. Leases that ran out are looked into, and the
+/// claims they belong to released.
+async fn explain_unclaimed(
     transaction: &impl ConnectionTrait,
     missed: Vec<FileId>,
-    now: Timestamp,
+    terms: &Terms,
 ) -> Result<HashMap<FileId, Claim>, DbErr> {
-    let rows: Vec<(FileId, FileStatus, Option<Timestamp>, Option<Timestamp>)> = Entity::find()
-        .select_only()
-        .columns([
-            Column::Id,
-            Column::Status,
-            Column::NextAttemptAt,
-            Column::LeaseExpiresAt,
-        ])
+    let now = terms.now;
+    let rows = Entity::find()
         .filter(Column::Id.is_in(missed))
-        .into_tuple()
         .all(transaction)
         .await?;
-    Ok(rows
-        .into_iter()
-        .filter_map(|(id, status, due, leased)| match status {
-            FileStatus::Staged => Some((id, Claim::Later(due.unwrap_or(now)))),
-            FileStatus::Finalizing => Some((id, Claim::Later(leased.unwrap_or(now)))),
-            _ => None,
-        })
-        .collect())
+    let (mut claims, mut expired) = (HashMap::with_capacity(rows.len()), Vec::new());
+    for file in rows {
+        let due = file.next_attempt_at.filter(|due| *due > now);
+        let claim = match (file.status, due) {
+            (FileStatus::Staged, Some(due)) => Claim::Later(due),
+            (FileStatus::Staged, None) if file.suspect_since.is_some() => Claim::Suspect,
+            // Another transaction has it locked.
+            (FileStatus::Staged, None) => Claim::Later(now),
+            (FileStatus::Finalizing, _) => {
+                // This process does not run it, or it would not ask: the answer to its claim was lost.
+                let is_own = file.lease_owner.as_ref() == Some(&terms.claimant.worker);
+                match file.lease_expires_at.filter(|end| *end >= now && !is_own) {
+                    Some(end) => Claim::Later(end),
+                    None => {
+                        expired.push(file);
+                        continue;
+                    }
+                }
+            }
+            _ => continue,
+        };
+        claims.insert(file.id, claim);
+    }
+    if !expired.is_empty() {
+        let inquiry = Inquiry {
+            worker: &terms.claimant.worker,
+            now,
+            lease: terms.claimant.lease,
+        };
+        claims.extend(suspicion::release_expired(transaction, &inquiry, expired).await?);
+    }
+    // A suspect that another process took in between.
+    if terms.alone {
+        let soon = later(now, Duration::from_secs(1));
+        for claim in claims.values_mut() {
+            if matches!(claim, Claim::Suspect) {
+                *claim = Claim::Later(soon);
+            }
+        }
+    }
+    Ok(claims)
 }

@@ -1,6 +1,7 @@
-//! How a finalize run ends: stored, failed, or put off. Each is one transaction, fenced by the lease; many that are
-//! stored share one.
+//! How a finalize run ends: stored, failed, or rescheduled. Each is one transaction, fenced by the lease; commits of
+//! several files share one.
 
+use super::{claim::Claimant, key_owners};
 use crate::{
     batches::{self, Settled},
     combiner::Transient,
@@ -49,63 +50,79 @@ pub(super) struct Failure {
 
 /// An object that is whole and verified, and not yet committed.
 #[derive(Clone, Debug)]
-pub(super) struct Ashore {
-    pub(super) landed: Landed,
-    /// When it was.
+pub(super) struct Transferred {
+    pub(super) object: Landed,
+    /// When the object was verified.
     pub(super) at: Timestamp,
-    /// The type the file has, by what was said of it and by its bytes.
+    /// The file's type, from its declaration and its bytes.
     pub(super) content_type: String,
     /// Where the object can be fetched, for its event.
     pub(super) url: String,
 }
 
-/// A file whose object is ashore, to be committed.
+/// A file whose object is in storage, and which must be committed.
 #[derive(Clone, Debug)]
-pub(super) struct Storing {
+pub(super) struct CommitRequest {
     pub(super) file: Model,
-    pub(super) ashore: Ashore,
+    pub(super) key: StorageKey,
+    pub(super) transferred: Transferred,
 }
 
 /// The files are stored, their events are written, their batches count them; all of it or nothing. The answers, in
 /// the order of the files, are what is to be announced of each.
 ///
 /// # Errors
-/// [`CommitError`]; [`CommitError::LeaseLost`] when one of them is no longer `worker`'s.
+/// [`CommitError`]; [`CommitError::LeaseLost`] when one of them is no longer the claimant's.
 pub(super) async fn store(
     transaction: &impl ConnectionTrait,
-    worker: &str,
-    storing: &[Arc<Storing>],
+    claimant: &Claimant,
+    requests: &[Arc<CommitRequest>],
     now: Timestamp,
 ) -> Result<Vec<Vec<Written>>, CommitError> {
-    let each = |value: &dyn Fn(&Ashore) -> SimpleExpr| -> SimpleExpr {
-        storing
+    if claimant.overwrite {
+        let mut keys = Vec::with_capacity(requests.len());
+        for one in requests {
+            keys.push((one.key.clone(), one.file.id));
+        }
+        key_owners::transfer_answered(transaction, keys, now).await?;
+    }
+    let each = |value: &dyn Fn(&Transferred) -> SimpleExpr| -> SimpleExpr {
+        requests
             .iter()
             .fold(CaseStatement::new(), |case, one| {
-                case.case(Column::Id.eq(one.file.id), value(&one.ashore))
+                case.case(Column::Id.eq(one.file.id), value(&one.transferred))
             })
             .into()
     };
-    let update = mine(storing.iter().map(|one| one.file.id), worker)
+    let update = owned_by(&claimant.worker, requests.iter().map(|one| one.file.id))
         .col_expr(Column::Status, Expr::value(FileStatus::Stored))
         .col_expr(
             Column::ContentType,
-            each(&|ashore| Expr::val(&ashore.content_type)),
+            each(&|transferred| Expr::val(&transferred.content_type)),
         )
         .col_expr(
             Column::Sha256,
-            each(&|ashore| Expr::val(ashore.landed.sha256.to_string())),
+            each(&|transferred| Expr::val(transferred.object.sha256.to_string())),
         )
-        .col_expr(Column::LandedAt, each(&|ashore| Expr::val(ashore.at)))
+        .col_expr(
+            Column::LandedAt,
+            each(&|transferred| Expr::val(transferred.at)),
+        )
         .col_expr(Column::StagingKey, Expr::value(Option::<String>::None))
+        .col_expr(Column::FirstFaultAt, Expr::value(Option::<Timestamp>::None))
         .col_expr(Column::StoredAt, Expr::value(now));
-    change(transaction, release(update, now), storing.len()).await?;
-    let events = storing.iter().map(|one| {
-        let payload = FileStored::of(&one.file, one.ashore.landed.sha256, one.ashore.url.clone());
+    change(transaction, release(update, now), requests.len()).await?;
+    let events = requests.iter().map(|one| {
+        let payload = FileStored::of(
+            &one.file,
+            one.transferred.object.sha256,
+            one.transferred.url.clone(),
+        );
         NewEvent::file_stored(payload, &one.file)
     });
     let written = outbox::write_all(transaction, now, events.collect()).await?;
     let mut written: Vec<Vec<Written>> = written.into_iter().map(|one| vec![one]).collect();
-    let mut in_batches: Vec<_> = storing
+    let mut in_batches: Vec<_> = requests
         .iter()
         .zip(&mut written)
         .filter_map(|(one, written)| Some((one.file.batch_id?, written)))
@@ -118,31 +135,39 @@ pub(super) async fn store(
     Ok(written)
 }
 
-/// The file is failed, and nothing announces it but its batch's end.
+/// The file fails, and nothing announces it except the end of its batch. Its bytes are kept until `retryable_until`.
+///
+/// # Errors
+/// [`CommitError`].
 pub(super) async fn fail(
     transaction: &impl ConnectionTrait,
     file: &Model,
     worker: &str,
     failure: &Failure,
     now: Timestamp,
+    retryable_until: Timestamp,
 ) -> Result<Vec<Written>, CommitError> {
-    let update = mine([file.id], worker)
+    let written = match file.batch_id {
+        Some(batch) => batches::settle(transaction, batch, Settled::Failed, now).await?,
+        None => None,
+    };
+    usage::give_back(transaction, file).await?;
+    let kept = file.staging_key.as_ref().map(|_| retryable_until);
+    let update = owned_by(worker, [file.id])
         .col_expr(Column::Status, Expr::value(FileStatus::Failed))
         .col_expr(Column::ErrorCode, Expr::value(failure.code))
-        .col_expr(Column::ErrorMessage, Expr::value(&failure.message));
+        .col_expr(Column::ErrorMessage, Expr::value(&failure.message))
+        .col_expr(Column::RetryableUntil, Expr::value(kept));
     change(transaction, release(update, now), 1).await?;
-    usage::give_back(transaction, file).await?;
-    match file.batch_id {
-        Some(batch) => Ok(batches::settle(transaction, batch, Settled::Failed, now)
-            .await?
-            .into_iter()
-            .collect()),
-        None => Ok(Vec::new()),
-    }
+    Ok(written.into_iter().collect())
 }
 
-/// The file is staged again and due at `at`, under another key if one is given; its bytes stay where they are.
-pub(super) async fn put_off(
+/// The file is staged again and due at `at`, after a fault that may pass; its bytes stay where they are. With `key` it
+/// takes another storage key.
+///
+/// # Errors
+/// [`CommitError`].
+pub(super) async fn reschedule(
     transaction: &impl ConnectionTrait,
     file: &Model,
     worker: &str,
@@ -150,11 +175,15 @@ pub(super) async fn put_off(
     at: Timestamp,
     now: Timestamp,
 ) -> Result<(), CommitError> {
-    let mut update = mine([file.id], worker)
+    let mut update = owned_by(worker, [file.id])
         .col_expr(Column::Status, Expr::value(FileStatus::Staged))
         .col_expr(
             Column::FinalizeAttempts,
             Expr::col(Column::FinalizeAttempts).add(1),
+        )
+        .col_expr(
+            Column::FirstFaultAt,
+            Expr::value(file.first_fault_at.unwrap_or(now)),
         )
         .col_expr(Column::NextAttemptAt, Expr::value(at));
     if let Some(key) = key {
@@ -163,20 +192,64 @@ pub(super) async fn put_off(
     change(transaction, release(update, now), 1).await
 }
 
-fn mine(ids: impl IntoIterator<Item = FileId>, worker: &str) -> UpdateMany<Entity> {
+/// With `file_overwrite`: every request of the transfer to the key has been answered.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn settle_key(
+    transaction: &impl ConnectionTrait,
+    key: Option<(StorageKey, FileId)>,
+    now: Timestamp,
+) -> Result<(), DbErr> {
+    key_owners::transfer_answered(transaction, key.into_iter().collect(), now).await
+}
+
+/// Releases the claims of `worker`, or its claim of one file: the files are staged again, and nothing counts against
+/// them. Returns the files that were released.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn release_claims(
+    transaction: &impl ConnectionTrait,
+    worker: &str,
+    only: Option<FileId>,
+    now: Timestamp,
+) -> Result<Vec<FileId>, DbErr> {
+    let mut update = end_lease(Entity::update_many(), now)
+        .col_expr(Column::Status, Expr::value(FileStatus::Staged))
+        .filter(Column::Status.eq(FileStatus::Finalizing))
+        .filter(Column::LeaseOwner.eq(worker));
+    if let Some(id) = only {
+        update = update.filter(Column::Id.eq(id));
+    }
+    let released = update.exec_with_returning(transaction).await?;
+    Ok(released.into_iter().map(|file| file.id).collect())
+}
+
+fn owned_by(worker: &str, ids: impl IntoIterator<Item = FileId>) -> UpdateMany<Entity> {
     Entity::update_many()
         .filter(Column::Id.is_in(ids))
         .filter(Column::Status.eq(FileStatus::Finalizing))
         .filter(Column::LeaseOwner.eq(worker))
 }
 
+/// The run has come to its end: whatever the file was suspected of, it did not kill its worker.
 fn release(update: UpdateMany<Entity>, now: Timestamp) -> UpdateMany<Entity> {
+    end_lease(update, now).col_expr(Column::SuspectSince, Expr::value(Option::<Timestamp>::None))
+}
+
+fn end_lease(update: UpdateMany<Entity>, now: Timestamp) -> UpdateMany<Entity> {
     update
         .col_expr(Column::LeaseOwner, Expr::value(Option::<String>::None))
         .col_expr(
             Column::LeaseExpiresAt,
             Expr::value(Option::<Timestamp>::None),
         )
+        .col_expr(
+            Column::OwnerMissedAt,
+            Expr::value(Option::<Timestamp>::None),
+        )
+        .col_expr(Column::AloneDeaths, Expr::value(0))
         .col_expr(Column::UpdatedAt, Expr::value(now))
 }
 

@@ -10,12 +10,18 @@
 //! **Architecture invariant.** The commit says `lease_owner = me`: a worker that slept through its lease cannot
 //! commit, whatever it believes.
 
+mod batched_writes;
 mod claim;
 mod commit;
-mod keys;
+mod execute;
+mod fault;
+mod finalizer;
+mod heartbeat;
+pub(crate) mod key_owners;
+mod key_reservation;
 mod lease;
-mod ledger;
-mod run;
+mod run_gate;
+mod suspicion;
 
-pub use claim::{Claim, MAX_CRASHES};
-pub use run::{FinalizeError, Finalizer, Outcome};
+pub use claim::Claim;
+pub use finalizer::{FinalizeError, Finalizer, Outcome};

@@ -53,10 +53,14 @@ impl NewEvent {
         Self::of_file(EventType::FileDeleted, &payload, file)
     }
 
-    /// `batch.complete`; at most one per batch.
+    /// `batch.complete`; at most one each time the batch becomes complete.
     #[must_use]
     pub fn batch_complete(payload: BatchComplete, batch: &batch::Model) -> Self {
-        Self::new(EventType::BatchComplete, "Batch", batch.id.0, &payload)
+        let mut event = Self::new(EventType::BatchComplete, "Batch", batch.id.0, &payload);
+        if batch.reopened_count > 0 {
+            event.idempotency_key = format!("{}:{}", event.idempotency_key, batch.reopened_count);
+        }
+        event
     }
 
     /// `webhook.test`, for this endpoint alone; as many as are asked for.

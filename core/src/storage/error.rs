@@ -64,10 +64,10 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// True when the same call may succeed later without anybody changing the file or the configuration.
+    /// True for a fault of the surroundings: the same call may succeed once they are in order again.
     ///
-    /// A full disk and a refused signature count as transient: operators mend both, and files must not fail over
-    /// them meanwhile.
+    /// Every answer that says no is one, whatever its status: a proxy answers 404 or 405 while the store restarts, a
+    /// disabled key 400, and operators correct both. Files must not fail over them meanwhile.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -76,22 +76,28 @@ impl StorageError {
             | Self::Full
             | Self::Marker(_)
             | Self::NoAnswer { .. }
-            | Self::Setting { .. } => true,
-            Self::Io { source, .. } => !matches!(
-                source.kind(),
-                io::ErrorKind::InvalidFilename | io::ErrorKind::InvalidInput
-            ),
+            | Self::Setting { .. }
+            | Self::Io { .. }
+            | Self::Refused { .. } => true,
+        }
+    }
+
+    /// True when the store has answered, so that it will not carry the request out later. A gateway that gives up on
+    /// the store answers 500, 502 or 504, and says nothing about that.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } => false,
             Self::Refused { status, code, .. } => {
-                matches!(status, 401 | 403 | 408 | 409 | 425 | 429 | 500 | 502..)
-                    || matches!(
-                        code.as_str(),
-                        "RequestTimeout"
-                            | "BadDigest"
-                            | "NoSuchBucket"
-                            | "NoSuchUpload"
-                            | "IncompleteBody"
-                    )
+                !(matches!(status, 500 | 502 | 504) || *status >= 500 && code.is_empty())
             }
+            Self::NotFound
+            | Self::KeyTaken
+            | Self::NotAsSent(_)
+            | Self::Full
+            | Self::Marker(_)
+            | Self::Io { .. }
+            | Self::Setting { .. } => true,
         }
     }
 

@@ -183,6 +183,17 @@ impl Storage {
         }
     }
 
+    /// [`Self::delete`] by one request that is not repeated: when it is answered, no other is under way.
+    ///
+    /// # Errors
+    /// As [`Self::delete`]; after [`StorageError::NoAnswer`] the store may still delete the object at any time.
+    pub async fn delete_once(&self, key: &StorageKey) -> Result<(), StorageError> {
+        match &self.place {
+            Place::Fs(fs) => fs.delete(key).await,
+            Place::S3(s3) => Box::pin(s3.delete_once(key)).await,
+        }
+    }
+
     /// Every object whose key begins with `prefix`, in pages, in no particular order.
     ///
     /// Objects put or deleted meanwhile may be in it or not.

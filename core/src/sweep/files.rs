@@ -38,13 +38,33 @@ pub(super) async fn push_expired_leases(landfall: &Landfall) -> Result<u64, DbEr
     push_all(landfall, &left_behind, Push::Finalize).await
 }
 
-/// Final without being stored, and still the owner of bytes.
+/// Deleted, or failed and not to be retried any more, and still the owner of bytes.
 pub(super) async fn push_purges(landfall: &Landfall) -> Result<u64, DbErr> {
-    // Written out, not bound, as the partial index `files_litter` has it.
-    let holding = Condition::all().add(Expr::cust(
-        "status IN ('failed', 'deleted') AND (staging_key IS NOT NULL OR storage_key IS NOT NULL)",
+    // Written out, not bound, as the partial indexes `files_unpurged` and `files_retryable` have it.
+    let unpurged = Condition::all().add(Expr::cust(
+        "status IN ('failed', 'deleted') AND purged_at IS NULL AND retryable_until IS NULL \
+         AND (staging_key IS NOT NULL OR storage_key IS NOT NULL)",
     ));
-    push_all(landfall, &holding, Push::Purge).await
+    let pushed = push_all(landfall, &unpurged, Push::Purge).await?;
+    Ok(pushed + push_no_longer_retryable(landfall).await?)
+}
+
+/// A purge takes the file out of this index; more than a page at once is left to the next sweep.
+async fn push_no_longer_retryable(landfall: &Landfall) -> Result<u64, DbErr> {
+    let over: Vec<FileId> = Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Expr::cust("retryable_until IS NOT NULL"))
+        .filter(Column::RetryableUntil.lte(landfall.clock.now()))
+        .order_by_asc(Column::RetryableUntil)
+        .limit(PAGE * MOST_PAGES as u64)
+        .into_tuple()
+        .all(landfall.db.read())
+        .await?;
+    for page in over.chunks(PAGE as usize) {
+        landfall.dispatch.purge(page).await;
+    }
+    Ok(over.len() as u64)
 }
 
 /// What is to be done with a file.

@@ -259,6 +259,7 @@ pub(crate) fn batch() -> batch::Model {
         updated_at: now,
         finalized_at: Some(now),
         completed_at: None,
+        reopened_count: 0,
     }
 }
 

@@ -172,9 +172,33 @@ impl Files {
         download(&state, row, request).await
     }
 
+    /// Retry a failed file
+    ///
+    /// It is staged again, and finalized by a job like a new one. Possible until `retryable_until`, while its bytes
+    /// are kept.
+    #[oai(path = "/files/:id/retry", method = "post", operation_id = "retryFile")]
+    async fn retry(
+        &self,
+        caller: Uploader,
+        state: Data<&State>,
+        idempotent: Idempotent,
+        id: Path<Uuid>,
+    ) -> Result<Answer<schema::File, 202>, Problem> {
+        let (landfall, scope, id) = (state.landfall.clone(), caller.0.sees(), FileId(id.0));
+        let work = async move |keep| {
+            let row = files::retry(&landfall, &scope, id, keep).await?;
+            landfall.dispatch.finalize(&[id]).await;
+            Ok(row)
+        };
+        let content = Sha256Digest::of(b"");
+        idempotent
+            .once(&state, &caller.0, content, retried, work)
+            .await
+    }
+
     /// Delete a file
     ///
-    /// It is gone at once; its object is removed by a job.
+    /// It is gone at once; its object is removed by a job. A failed file stays in the list, and its bytes are removed.
     #[oai(path = "/files/:id", method = "delete", operation_id = "deleteFile")]
     async fn delete(
         &self,
@@ -212,14 +236,20 @@ pub(super) async fn list(
 
 async fn delete(state: &State, scope: &Scope, id: FileId) -> Result<NoContent, Problem> {
     let landfall = &state.landfall;
-    if let Some(written) = files::delete(&landfall.db, &landfall.clock, scope, id).await? {
+    let written = files::delete(&landfall.db, &landfall.clock, scope, id).await?;
+    let dispatch = &landfall.dispatch;
+    dispatch.purge(&[id]).await;
+    if let Some(written) = written {
         state.waiters.settled(id);
-        let dispatch = &landfall.dispatch;
-        dispatch.purge(&[id]).await;
         dispatch.deliver(&written.due).await;
         dispatch.settled(id).await;
     }
     Ok(NoContent)
+}
+
+fn retried(row: &file::Model) -> Result<Answer<schema::File, 202>, Problem> {
+    let location = format!("/v1/files/{}", row.id);
+    Answer::new(&schema::File::of(row.clone(), None))?.with(header::LOCATION, &location)
 }
 
 async fn find(state: &State, scope: &Scope, id: FileId) -> Result<file::Model, Problem> {

@@ -85,6 +85,7 @@ fn own(id: &str) -> Vec<Code> {
         }
         "getContent" => vec![Code::NotStored, Code::RangeNotSatisfiable],
         "deleteFile" => vec![Code::NotStored],
+        "retryFile" => vec![Code::NotRetryable, Code::QuotaExceeded],
         "createUpload" => NEW_FILE.to_vec(),
         "putPart" => {
             let part = [
@@ -250,6 +251,7 @@ fn detail(code: Code) -> &'static str {
         Code::RequestTimeout => "Nothing of the body came for 30s.",
         Code::Conflict => "The batch is closed and takes no more files.",
         Code::NotStored => "The file is not stored yet; wait with `?wait=` on the file.",
+        Code::NotRetryable => "The file is stored, and only a failed file can be retried.",
         Code::PartsMissing => "Parts 51 and 53-54 have not arrived.",
         Code::PartConflict => "Part 7 has arrived before, with other bytes.",
         Code::UploadClosed => "The upload is complete; delete its file instead.",

@@ -61,6 +61,7 @@ codes! {
     RequestTimeout REQUEST_TIMEOUT "request_timeout" "The request took too long to arrive";
     Conflict CONFLICT "conflict" "The state does not allow this";
     NotStored CONFLICT "not_stored" "The file is not stored";
+    NotRetryable CONFLICT "not_retryable" "The file cannot be retried";
     PartsMissing CONFLICT "parts_missing" "Parts of the upload are missing";
     PartConflict CONFLICT "part_conflict" "The part has arrived before with other bytes";
     UploadClosed CONFLICT "upload_closed" "The upload takes nothing more";

@@ -6,7 +6,7 @@ use landfall_core::{
     batches::{self, JoinError},
     content::NotAllowed,
     db,
-    files::{AcceptError, DeleteError, InvalidName, PiecesError},
+    files::{AcceptError, DeleteError, InvalidName, PiecesError, RetryError},
     idempotency::KeepError,
     outbox::{RedeliveryError, WriteError},
     page::InvalidCursor,
@@ -111,6 +111,21 @@ impl From<PiecesError> for Problem {
         match error {
             PiecesError::Database(error) => error.into(),
             error @ PiecesError::NotPieces(_) => Self::failed(error),
+        }
+    }
+}
+
+impl From<RetryError> for Problem {
+    fn from(error: RetryError) -> Self {
+        match error {
+            RetryError::NotFound => Self::not_found("file"),
+            RetryError::NotFailed(_) | RetryError::BytesGone => {
+                Self::new(Code::NotRetryable, sentence(&error.to_string()))
+            }
+            RetryError::Quota(error) => error.into(),
+            RetryError::Key(error) => error.into(),
+            RetryError::Staging(error) => error.into(),
+            RetryError::Database(error) => error.into(),
         }
     }
 }

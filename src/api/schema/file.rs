@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use entity::file;
+use landfall_core::files;
 use poem_openapi::{Enum, Object, types::Example};
 use serde::Serialize;
 use serde_json::Value;
@@ -82,6 +83,9 @@ pub struct File {
     /// Why it failed; null unless it did.
     #[oai(nullable)]
     pub error: Option<FileError>,
+    /// Until when a failed file keeps its bytes and can be retried; null unless it failed, and when they are gone.
+    #[oai(nullable)]
+    pub retryable_until: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     #[oai(nullable)]
@@ -95,6 +99,7 @@ impl File {
     /// A row, and its URL if it is stored.
     #[must_use]
     pub fn of(row: file::Model, url: Option<String>) -> Self {
+        let retryable_until = files::retryable_until(&row);
         let error = row.error_code.map(|code| FileError {
             code,
             message: row.error_message.unwrap_or_default(),
@@ -111,6 +116,7 @@ impl File {
             batch_id: row.batch_id.map(|id| id.0),
             owner: row.owner,
             error,
+            retryable_until,
             created_at: row.created_at,
             updated_at: row.updated_at,
             stored_at: row.stored_at,
@@ -139,6 +145,7 @@ impl Example for File {
             batch_id: None,
             owner: None,
             error: None,
+            retryable_until: None,
             created_at: at,
             updated_at: at,
             stored_at: Some(at),

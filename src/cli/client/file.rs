@@ -2,6 +2,7 @@
 
 use super::{
     api::Api,
+    file_retry::{self as retry_failed, RetryArgs},
     listing::{self, Extent},
     output::{answer, cell, fields, size, time},
 };
@@ -22,11 +23,13 @@ pub enum FileCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Delete a file; its object is removed soon after.
+    /// Delete a file; its object, or the bytes a failed one keeps, are removed soon after.
     Delete {
         /// The file's id.
         id: Uuid,
     },
+    /// Retry failed files whose bytes are still kept: these, or all that match.
+    Retry(RetryArgs),
 }
 
 #[derive(Debug, Args)]
@@ -64,6 +67,7 @@ pub(super) async fn run(api: &Api, command: FileCommand) -> anyhow::Result<()> {
             answer(&format!("deleted {id}"))?;
             Ok(())
         }
+        FileCommand::Retry(args) => retry_failed::run(api, args).await,
     }
 }
 
@@ -115,6 +119,7 @@ fn describe(file: &Value) -> String {
         ("created", time(&file["created_at"])),
         ("stored", time(&file["stored_at"])),
         ("expires", time(&file["expires_at"])),
+        ("retryable until", time(&file["retryable_until"])),
     ];
     if let Some(error) = file["error"].as_object() {
         let (message, code) = (error.get("message"), error.get("code"));

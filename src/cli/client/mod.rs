@@ -6,6 +6,7 @@
 mod api;
 mod event;
 mod file;
+mod file_retry;
 mod listing;
 pub(super) mod output;
 mod problem;
@@ -57,7 +58,7 @@ pub(super) struct ServerArgs {
 pub enum ClientCommand {
     /// Upload files, in pieces and in parallel where they are large.
     Upload(Asked<UploadArgs>),
-    /// List, show and delete files.
+    /// List, show, delete and retry files.
     File(Commanded<FileCommand>),
     /// Manage the endpoints that are told of events.
     Webhook(Commanded<WebhookCommand>),

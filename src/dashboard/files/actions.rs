@@ -5,7 +5,7 @@ use crate::{
     dashboard::{error::Refusal, repair, session::Visitor, state::Dashboard},
 };
 use entity::FileId;
-use landfall_core::files::{self, DeleteError, RetryError};
+use landfall_core::files::{self, DeleteError, FinalizeNowError, RetryError};
 use poem::{Request, Response, Result, handler, web::Path};
 use serde_json::json;
 use uuid::Uuid;
@@ -42,9 +42,9 @@ pub(super) async fn finalize(
     let file = FileId(id);
     let due = files::finalize_now(&landfall.db, &landfall.clock, &visitor.sees(), file).await;
     due.map_err(|error| match error {
-        RetryError::NotFound => Refusal::not_found("a file of this id"),
-        RetryError::NotWaiting(_) => Refusal::conflict(sentence(&error)),
-        RetryError::Database(error) => error.into(),
+        FinalizeNowError::NotFound => Refusal::not_found("a file of this id"),
+        FinalizeNowError::NotWaiting(_) => Refusal::conflict(sentence(&error)),
+        FinalizeNowError::Database(error) => error.into(),
     })?;
     landfall.dispatch.finalize(&[file]).await;
     let page = format!("/files/{id}");
@@ -52,6 +52,36 @@ pub(super) async fn finalize(
         &dashboard,
         &visitor,
         "file.finalize",
+        id.to_string(),
+        json!({}),
+        &page,
+    )
+    .await?)
+}
+
+#[handler]
+pub(super) async fn retry(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Path(id): Path<Uuid>,
+) -> Result<Response> {
+    let landfall = dashboard.landfall();
+    let file = FileId(id);
+    let retried = files::retry(landfall, &visitor.sees(), file, None).await;
+    retried.map_err(|error| match error {
+        RetryError::NotFound => Refusal::not_found("a file of this id"),
+        RetryError::NotFailed(_) | RetryError::BytesGone | RetryError::Quota(_) => {
+            Refusal::conflict(sentence(&error))
+        }
+        RetryError::Database(error) => error.into(),
+        RetryError::Key(_) | RetryError::Staging(_) => Refusal::failed(error),
+    })?;
+    landfall.dispatch.finalize(&[file]).await;
+    let page = format!("/files/{id}");
+    Ok(repair::done(
+        &dashboard,
+        &visitor,
+        "file.retry",
         id.to_string(),
         json!({}),
         &page,
@@ -74,9 +104,9 @@ pub(super) async fn delete(
         DeleteError::Database(error) => error.into(),
         DeleteError::Outbox(error) => Refusal::failed(error),
     })?;
+    landfall.dispatch.purge(&[file]).await;
     if let Some(written) = written {
         dashboard.api().waiters.settled(file);
-        landfall.dispatch.purge(&[file]).await;
         landfall.dispatch.deliver(&written.due).await;
         landfall.dispatch.settled(file).await;
     }

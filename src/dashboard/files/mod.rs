@@ -1,6 +1,7 @@
 //! `/files`: finding files.
 
 pub(super) mod actions;
+mod retry;
 mod show;
 pub(super) mod timeline;
 
@@ -16,7 +17,10 @@ use super::{
     state::Dashboard,
 };
 use chrono::{DateTime, Utc};
-use entity::{BatchId, file};
+use entity::{
+    BatchId,
+    file::{self, FileStatus},
+};
 use landfall_core::files::{self, FileFilter};
 use maud::{Markup, PreEscaped, Render, html};
 use poem::{Response, Result, handler, web::Query};
@@ -25,10 +29,13 @@ use serde::Deserialize;
 pub(super) fn pages(pages: Pages) -> Pages {
     pages
         .get("/files", READ, list)
+        .get("/files/retry", READ, retry::ask)
+        .post("/files/retry", READ, retry::stage_again)
         .get("/files/:id", READ, show::show)
         .get("/files/:id/content", READ, actions::content)
         .get("/live/files/:id", READ, show::stream)
         .post("/files/:id/finalize", READ, actions::finalize)
+        .post("/files/:id/retry", READ, actions::retry)
         .post("/files/:id/delete", READ, actions::delete)
 }
 
@@ -38,6 +45,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
 struct Asked {
     q: String,
     status: String,
+    code: String,
     sha256: String,
     owner: String,
     batch: String,
@@ -47,10 +55,16 @@ struct Asked {
 }
 
 impl Asked {
+    /// The page of the list with these filters.
+    fn list(&self) -> String {
+        href("/files", &self.query())
+    }
+
     fn filter(&self) -> Result<FileFilter, Refusal> {
         Ok(FileFilter {
             q: listing::text("q", &self.q)?,
             status: listing::status("status", &self.status)?,
+            error_code: listing::text("code", &self.code)?,
             sha256: listing::text("sha256", &self.sha256)?,
             owner: listing::text("owner", &self.owner)?,
             batch_id: listing::id("batch", &self.batch)?.map(BatchId),
@@ -60,10 +74,11 @@ impl Asked {
     }
 
     /// Without the place in the list.
-    fn query(&self) -> [(&'static str, &str); 7] {
+    fn query(&self) -> [(&'static str, &str); 8] {
         [
             ("q", &self.q),
             ("status", &self.status),
+            ("code", &self.code),
             ("sha256", &self.sha256),
             ("owner", &self.owner),
             ("batch", &self.batch),
@@ -94,6 +109,9 @@ async fn list(
         h1.unseen { "Files" }
         section.panel aria-label="Find files" { (fields(&asked, &filter)) }
         (panel("Files, newest first", html! {
+            @if filter.status == Some(FileStatus::Failed) && !found.items.is_empty() && visitor.may_repair() {
+                p { a.button href=(href("/files/retry", &asked.query())) { "Retry all that match…" } }
+            }
             @if found.items.is_empty() { (none(&asked, next.is_some(), landfall.public_url.as_str())) }
             @else { (rows(&found.items, landfall.clock.now())) }
             (pager("/files", &asked.query(), cursor, next))
@@ -115,6 +133,9 @@ fn fields(asked: &Asked, filter: &FileFilter) -> Markup {
             (listing::text_field("Batch", "batch", "text", &asked.batch))
             (listing::text_field("From (UTC)", "since", "date", &asked.since))
             (listing::text_field("Before (UTC)", "until", "date", &asked.until))
+            @if filter.status == Some(FileStatus::Failed) || !asked.code.is_empty() {
+                (listing::text_field("Error code", "code", "text", &asked.code))
+            }
             @if !asked.sha256.is_empty() { input type="hidden" name="sha256" value=(asked.sha256); }
         },
     )

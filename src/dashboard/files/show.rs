@@ -98,7 +98,12 @@ fn head(file: &Model, visitor: &Visitor) -> Markup {
         @if file.status == FileStatus::Failed {
             div.banner.bad role="status" {
                 p { strong { "The file failed: " (file.error_code.as_deref().unwrap_or("unknown")) "." } " "
-                    (file.error_message.as_deref().unwrap_or_default()) " Nothing was announced; it must be sent again." }
+                    (file.error_message.as_deref().unwrap_or_default()) " Nothing was announced." }
+                @match files::retryable_until(file) {
+                    Some(until) => p { "Its bytes are kept until " (when(until)) ", and it can be retried until then: "
+                        "it is staged again and finalized like a new file, and is announced once it is stored." },
+                    None => p { "Its bytes are gone; it must be sent again." },
+                }
             }
         }
         @if file.finalize_attempts > 0 && file.status == FileStatus::Staged {
@@ -113,6 +118,13 @@ fn head(file: &Model, visitor: &Visitor) -> Markup {
             @if visitor.may_repair() {
                 @if matches!(file.status, FileStatus::Staged | FileStatus::Finalizing) {
                     (act(&format!("/files/{}/finalize", file.id), "Finalize now"))
+                }
+                @if files::retryable_until(file).is_some() {
+                    (act_after_asking(&format!("/files/{}/retry", file.id), "Retry…",
+                        "The file is staged again and a worker finalizes it: its bytes are verified and stored, and file.stored \
+                         is announced. If the cause persists, it fails again.", "Retry it"))
+                    (act_after_asking(&format!("/files/{}/delete", file.id), "Remove its bytes…",
+                        "The bytes are removed for good, and the file can no longer be retried.", "Remove them"))
                 }
                 @if file.status == FileStatus::Stored {
                     (act_after_asking(&format!("/files/{}/delete", file.id), "Delete…",

@@ -213,6 +213,18 @@ impl S3Server {
         self.faults.plan(operation, count, &Fault::Hang(time));
     }
 
+    /// The connections of the next `count` requests are reset, and the requests carried out after `time` all the same,
+    /// whoever has gone by then.
+    pub fn late_next(&self, operation: S3Operation, count: usize, time: Duration) {
+        self.faults.plan(operation, count, &Fault::Late(time));
+    }
+
+    /// How many requests are still to be carried out late.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.faults.late()
+    }
+
     /// The bodies of the next `count` answers end after the half of their length.
     pub fn truncate_next(&self, operation: S3Operation, count: usize) {
         self.faults.plan(operation, count, &Fault::Truncate);

@@ -29,7 +29,7 @@ const OF_THE_PLACE: [&str; 3] = [".health", ".landfall-installation", "landfall-
 
 /// What the rows say about bytes.
 struct Rows {
-    /// Keys of stored files.
+    /// Keys of stored files, and of failed ones that keep their bytes.
     objects: BTreeSet<String>,
     /// Keys that files had or were to have, and that nothing may be stored at any more.
     former_objects: BTreeSet<String>,
@@ -69,13 +69,13 @@ impl Rows {
             .filter(|upload| listed(upload))
             .map(|upload| upload.id.0);
         let beating = probes.iter().map(|probe| probe.id);
-        let key_of = |wanted: fn(FileStatus) -> bool| {
-            let files = files.iter().filter(move |file| wanted(file.status));
+        let key_of = |wanted: fn(&file::Model) -> bool| {
+            let files = files.iter().filter(move |file| wanted(file));
             files.filter_map(|file| file.storage_key.clone()).collect()
         };
         Ok(Self {
-            objects: key_of(|status| status == FileStatus::Stored),
-            former_objects: key_of(|status| status != FileStatus::Stored),
+            objects: key_of(may_have_an_object),
+            former_objects: key_of(|file| !may_have_an_object(file)),
             staging: waiting.chain(open).chain(beating.clone()).collect(),
             ids: (files.iter().map(|file| file.id.0))
                 .chain(uploads.iter().map(|upload| upload.id.0))
@@ -86,6 +86,15 @@ impl Rows {
                 .filter_map(|upload| upload.staging_state.as_ref().map(ToString::to_string))
                 .collect(),
         })
+    }
+}
+
+/// A failed file that keeps its bytes for a retry keeps what its runs have stored, too.
+fn may_have_an_object(file: &file::Model) -> bool {
+    match file.status {
+        FileStatus::Stored => true,
+        FileStatus::Failed => file.retryable_until.is_some(),
+        _ => false,
     }
 }
 

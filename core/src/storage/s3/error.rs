@@ -62,6 +62,18 @@ where
     }
 }
 
+/// [`sorted`] for a HEAD, whose answer has no body to carry a code. From any other request a 404 without a code is the
+/// answer of a proxy, and says nothing about the object.
+pub(super) fn sorted_head<E>(action: &'static str) -> impl FnOnce(SdkError<E>) -> StorageError
+where
+    E: ProvideErrorMetadata + Error + Send + Sync + 'static,
+{
+    move |error| match answer(&error) {
+        Some(answer) if answer.status == 404 && answer.code.is_empty() => StorageError::NotFound,
+        _ => sorted(action)(error),
+    }
+}
+
 fn refused(
     action: &'static str,
     answer: Answer,
@@ -76,8 +88,7 @@ fn refused(
         };
     }
     match (answer.status, answer.code.as_str()) {
-        // A HEAD has no body to carry a code.
-        (404, "NoSuchKey" | "NotFound" | "") => StorageError::NotFound,
+        (404, "NoSuchKey" | "NotFound") => StorageError::NotFound,
         (412, _) => StorageError::KeyTaken,
         (507, _) => StorageError::Full,
         _ => StorageError::Refused {

@@ -72,7 +72,8 @@ impl S3Storage {
             Ok(answer) => return Ok(Some(answer)),
             Err(error) => error::sorted(action)(error),
         };
-        if !may_be_there(&error) {
+        // What may replace another's object counts only when it was answered: the request may be carried out later.
+        if object.overwrite || !may_be_there(&error) {
             return Err(error);
         }
         let taken = matches!(error, StorageError::KeyTaken);
@@ -82,6 +83,13 @@ impl S3Storage {
                 let again = send(false).await;
                 again.map(Some).map_err(error::sorted(action))
             }
+            // Nothing is there: it was a proxy that answered, or the object has gone since.
+            Ok(Seen::Nothing) if taken => Err(StorageError::Refused {
+                action,
+                status: 412,
+                code: String::new(),
+                message: "no object is at the key".to_owned(),
+            }),
             // Whose object it is has to be asked again.
             Err(unknown) if taken => Err(unknown),
             _ => Err(error),

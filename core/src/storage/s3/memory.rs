@@ -1,28 +1,56 @@
 //! What transfers into a bucket hold in memory, bounded for all of a process together.
+//!
+//! Small files have a share of their own, so that large transfers, however many and however slow, never keep them
+//! waiting. A large transfer holds what it needs to move at all, and more for each further part in flight while there
+//! is room.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// What all of them may hold at once, in MiB.
-const ALL: u32 = 192;
+/// The share of objects that are sent in one request, in MiB.
+const SMALL: u32 = 64;
+
+/// The share of those that are sent in parts, in MiB.
+const LARGE: u32 = 128;
+
+const MIB: u64 = 1024 * 1024;
 
 /// Lets transfers hold bytes, in the order in which they ask.
 #[derive(Debug)]
-pub(crate) struct Memory(Semaphore);
+pub(crate) struct Memory {
+    small: Semaphore,
+    large: Semaphore,
+}
 
 impl Default for Memory {
     fn default() -> Self {
-        Self(Semaphore::new(ALL as usize))
+        Self {
+            small: Semaphore::new(SMALL as usize),
+            large: Semaphore::new(LARGE as usize),
+        }
     }
 }
 
 impl Memory {
-    /// Waits until so many bytes may be held (or all there are, if that is less); they may until the permit is dropped.
-    /// A transfer asks once, for all it will need, so that no two wait for each other.
-    pub(crate) async fn hold(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
-        let mebibytes = u32::try_from(bytes.div_ceil(1024 * 1024)).unwrap_or(ALL);
+    /// Waits until a small object of so many bytes may be held, until the permit is dropped.
+    pub(crate) async fn hold_small(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
         // Fails only once it is closed, which it never is.
-        self.0.acquire_many(mebibytes.min(ALL)).await.ok()
+        self.small.acquire_many(mebibytes(bytes, SMALL)).await.ok()
     }
+
+    /// Waits until so many bytes of a large object may be held. A transfer asks once, for what it needs to move at
+    /// all, so that no two wait for each other.
+    pub(crate) async fn hold_large(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        self.large.acquire_many(mebibytes(bytes, LARGE)).await.ok()
+    }
+
+    /// So many bytes more, if there is room and no other transfer waits.
+    pub(crate) fn try_hold_large(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
+        self.large.try_acquire_many(mebibytes(bytes, LARGE)).ok()
+    }
+}
+
+fn mebibytes(bytes: u64, most: u32) -> u32 {
+    u32::try_from(bytes.div_ceil(MIB)).map_or(most, |needed| needed.min(most))
 }
 
 #[cfg(test)]
@@ -30,25 +58,47 @@ mod tests {
     use super::*;
     use futures::FutureExt;
 
-    const LARGE: u64 = 48 * 1024 * 1024;
-
     #[tokio::test]
-    async fn transfers_hold_no_more_than_all_there_is() {
+    async fn large_transfers_never_keep_small_files_waiting() {
         let memory = Memory::default();
         let mut held = Vec::new();
-        for _ in 0..4 {
-            held.push(memory.hold(LARGE).now_or_never().expect("room"));
+        while let Some(permit) = memory.hold_large(24 * MIB).now_or_never() {
+            held.push(permit);
         }
-        assert!(memory.hold(1).now_or_never().is_none(), "all is held");
-        held.pop();
-        assert!(memory.hold(LARGE).now_or_never().is_some());
+        assert!(held.len() >= 4, "{} large transfers at once", held.len());
+        while memory
+            .try_hold_large(MIB)
+            .map(|permit| held.push(Some(permit)))
+            .is_some()
+        {}
+        let small = memory.hold_small(16 * MIB).now_or_never();
+        assert!(small.is_some(), "small files have a share of their own");
+    }
+
+    #[tokio::test]
+    async fn further_parts_give_way_to_transfers_that_wait() {
+        let memory = Memory::default();
+        let first = memory.hold_large(24 * MIB).await;
+        let mut parts = Vec::new();
+        while let Some(part) = memory.try_hold_large(8 * MIB) {
+            parts.push(part);
+        }
+        let mut waiting = Box::pin(memory.hold_large(24 * MIB));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        for _ in 0..2 {
+            parts.pop();
+            assert!(memory.try_hold_large(8 * MIB).is_none(), "another waits");
+        }
+        parts.pop();
+        assert!(waiting.now_or_never().is_some());
+        drop(first);
     }
 
     #[tokio::test]
     async fn one_that_wants_more_than_there_is_gets_all() {
         let memory = Memory::default();
-        let all = memory.hold(u64::MAX).now_or_never();
+        let all = memory.hold_small(u64::MAX).now_or_never();
         assert!(all.is_some());
-        assert!(memory.hold(1).now_or_never().is_none());
+        assert!(memory.hold_small(1).now_or_never().is_none());
     }
 }

@@ -34,6 +34,7 @@ use crate::{
 };
 use aws_sdk_s3::{
     Client,
+    config::{Builder, retry::RetryConfig},
     operation::{
         get_object::GetObjectError, head_object::HeadObjectOutput, put_object::PutObjectOutput,
     },
@@ -136,7 +137,7 @@ impl S3Storage {
                 .body(ByteStream::from(bytes.clone()))
                 .customize()
                 .interceptor(SignAs(digest))
-                .config_override(self.pace.for_body(object.size))
+                .config_override(attempts(object, self.pace.for_body(object.size)))
                 .send()
         });
         match sent
@@ -169,7 +170,7 @@ impl S3Storage {
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await;
-        match answer.map_err(error::sorted("look for an object")) {
+        match answer.map_err(error::sorted_head("look for an object")) {
             Ok(found) => {
                 let origin = found.metadata().and_then(|all| all.get(fence::ORIGIN));
                 Ok(Some((info(&found), origin.cloned())))
@@ -234,6 +235,20 @@ impl S3Storage {
         self.delete_key(key.as_str()).await
     }
 
+    pub(crate) async fn delete_once(&self, key: &StorageKey) -> Result<(), StorageError> {
+        let request = self.client.delete_object().bucket(self.bucket());
+        let deleted = request
+            .key(key.as_str())
+            .customize()
+            .config_override(once(self.pace.for_body(0)))
+            .send()
+            .await;
+        match deleted.map_err(error::sorted("delete an object")) {
+            Ok(_) | Err(StorageError::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     pub(crate) async fn delete_key(&self, key: &str) -> Result<(), StorageError> {
         self.require_marker().await?;
         let request = self.client.delete_object().bucket(self.bucket()).key(key);
@@ -287,6 +302,18 @@ impl S3Storage {
             .map(drop)
             .map_err(error::sorted("tell that it is well"))
     }
+}
+
+/// An object that may replace another's is sent once: a repeated request that is answered says nothing about the first.
+pub(super) fn attempts(object: &NewObject<'_>, config: Builder) -> Builder {
+    match object.overwrite {
+        true => once(config),
+        false => config,
+    }
+}
+
+fn once(config: Builder) -> Builder {
+    config.retry_config(RetryConfig::disabled())
 }
 
 fn listed(object: &aws_sdk_s3::types::Object) -> Option<ListedObject> {

@@ -3,7 +3,7 @@
 //! A multipart upload is either completed or aborted; one whose future is dropped is aborted in the background. A
 //! crash leaves it open, without an object, and the sweep aborts it.
 
-use super::{NewObject, S3Storage, SignAs, error, fence, url::encoded};
+use super::{NewObject, S3Storage, SignAs, attempts, error, fence, url::encoded};
 use crate::{digest::Sha256Digest, storage::StorageError};
 use aws_sdk_s3::{
     operation::upload_part_copy::UploadPartCopyOutput,
@@ -169,7 +169,7 @@ impl Multipart {
                 .multipart_upload(upload.clone())
                 .set_if_none_match(fence.then(|| "*".to_owned()))
                 .customize()
-                .config_override(storage.pace.for_copy(object.size))
+                .config_override(attempts(object, storage.pace.for_copy(object.size)))
                 .send()
         });
         let completed = completed.await;

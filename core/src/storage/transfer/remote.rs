@@ -51,10 +51,15 @@ pub(super) async fn send(
     if size == 0 {
         require_segment(staging, landing).await?;
     }
-    let _memory = to.memory().hold(size.min(MEMORY)).await;
     if size <= SINGLE {
+        let _memory = to.memory().hold_small(size).await;
         return send_single(staging, to, landing, object).await;
     }
+    // Enough for a part that is read, one that waits and one in flight; more in flight are granted one by one.
+    let _memory = to
+        .memory()
+        .hold_large(3 * part_size(size).min(LARGEST_HELD))
+        .await;
     let from = match &staging.place {
         Place::S3(from) if inside::is_fit(from, landing).await? => Some(from),
         _ => None,
@@ -152,15 +157,26 @@ async fn send_parts(
         .max(1);
     let mut parts = Parts::read(staging, landing.pieces, part_size, to.signs_parts());
     let mut sending = FuturesUnordered::new();
+    let memory = to.memory();
     let mut sent = Vec::new();
     let mut number = 0;
     let mut reading = true;
     while reading || !sending.is_empty() {
+        // The first is part of what the transfer holds anyway.
+        let mut more = match sending.len() {
+            0 => Some(None),
+            some if some < in_flight => memory.try_hold_large(part_size).map(Some),
+            _ => None,
+        };
         tokio::select! {
-            part = parts.next(), if reading && sending.len() < in_flight => match part {
+            part = parts.next(), if reading && more.is_some() => match part {
                 Some(Part { bytes, digest }) => {
                     number += 1;
-                    sending.push(upload.send(number, bytes, digest));
+                    let granted = more.take();
+                    sending.push(async move {
+                        let _granted = granted;
+                        upload.send(number, bytes, digest).await
+                    });
                 }
                 None => reading = false,
             },

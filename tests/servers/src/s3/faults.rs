@@ -31,6 +31,8 @@ pub(crate) enum Fault {
     Hang(Duration),
     /// Done, and half of it said.
     Truncate,
+    /// Nothing said, and done later all the same.
+    Late(Duration),
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ pub(crate) struct Faults {
     // Bytes per second; 0: as fast as it goes.
     pace: AtomicU64,
     healed: Notify,
+    // Requests that are still to be carried out, though nobody waits for them.
+    late: AtomicU64,
 }
 
 impl Faults {
@@ -78,6 +82,10 @@ impl Faults {
         let _ = tokio::time::timeout(time, self.healed.notified()).await;
     }
 
+    pub(crate) fn late(&self) -> u64 {
+        self.late.load(Ordering::SeqCst)
+    }
+
     /// Counts a request and takes the fault planned for it.
     fn arrive(&self, operation: S3Operation) -> Option<Fault> {
         *lock(&self.calls).entry(operation).or_default() += 1;
@@ -102,6 +110,10 @@ pub(crate) async fn answer(
             return Err(Reset);
         }
         Some(Fault::Hang(time)) => faults.unless_healed(time).await,
+        Some(Fault::Late(time)) => {
+            perform_later(&faults, service, request, time).await;
+            return Err(Reset);
+        }
         _ => {}
     }
     let response = perform(&faults, &service, request).await?;
@@ -147,6 +159,28 @@ async fn perform(
     } else {
         response
     })
+}
+
+/// Takes a request in, and carries it out when its client has long been told nothing.
+async fn perform_later(
+    faults: &Arc<Faults>,
+    service: S3Service,
+    request: Request<Incoming>,
+    time: Duration,
+) {
+    let (head, body) = request.into_parts();
+    let Ok(body) = body.collect().await else {
+        return;
+    };
+    let request = Request::from_parts(head, s3s::Body::from(body.to_bytes()));
+    let faults = Arc::clone(faults);
+    faults.late.fetch_add(1, Ordering::SeqCst);
+    tokio::spawn(async move {
+        tokio::time::sleep(time).await;
+        // Nobody hears how it ended.
+        let _ = service.call(request).await;
+        faults.late.fetch_sub(1, Ordering::SeqCst);
+    });
 }
 
 /// Reads to the end, as the server or client at fault has done before it fails.

@@ -1,11 +1,9 @@
-//! The ledger of files: who may finalize one, and that it is stored.
-//!
-//! The runs of one process claim and store at once; each kind is gathered into batches that are one transaction each,
-//! so that a file costs a share of a statement and of a commit rather than a dozen statements and two commits.
+//! Claims and commits, batched: the runs of one process share statements and transactions, so that a file costs a share
+//! of a commit rather than a dozen statements and two commits.
 
 use super::{
     claim::{self, Claim, ClaimError, Claimant},
-    commit::{self, CommitError, Storing},
+    commit::{self, CommitError, CommitRequest},
 };
 use crate::{
     clock::Clock,
@@ -18,16 +16,16 @@ use std::sync::Arc;
 
 /// Claims and stores, in batches; cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct Ledger {
+pub(super) struct BatchedWrites {
     claims: Combiner<FileId, Claim, ClaimError>,
-    stores: Combiner<Storing, Vec<Written>, CommitError>,
+    commits: Combiner<CommitRequest, Vec<Written>, CommitError>,
 }
 
-impl Ledger {
+impl BatchedWrites {
     /// Starts two tasks, which end with the last clone.
     pub(super) fn start(db: &Database, clock: &Clock, claimant: Claimant) -> Self {
-        let worker: Arc<str> = claimant.worker.as_str().into();
         let claimant = Arc::new(claimant);
+        let store_claimant = Arc::clone(&claimant);
         let (claim_db, claim_clock) = (db.clone(), clock.clone());
         let (store_db, store_clock) = (db.clone(), clock.clone());
         Self {
@@ -36,14 +34,15 @@ impl Ledger {
                     (claim_db.clone(), claim_clock.clone(), claimant.clone());
                 Box::pin(async move { claim::claim(&db, &clock, &claimant, &ids).await })
             }),
-            stores: Combiner::start(move |storing| {
-                let (db, now, worker) = (store_db.clone(), store_clock.now(), worker.clone());
+            commits: Combiner::start(move |requests| {
+                let (db, now) = (store_db.clone(), store_clock.now());
+                let claimant = Arc::clone(&store_claimant);
                 Box::pin(async move {
                     db.write_repeatable(move |transaction| {
-                        let (worker, storing) = (Arc::clone(&worker), Arc::clone(&storing));
-                        Box::pin(
-                            async move { commit::store(transaction, &worker, &storing, now).await },
-                        )
+                        let (claimant, requests) = (Arc::clone(&claimant), Arc::clone(&requests));
+                        Box::pin(async move {
+                            commit::store(transaction, &claimant, &requests, now).await
+                        })
                     })
                     .await
                 })
@@ -55,11 +54,11 @@ impl Ledger {
         self.claims.run(Arc::new(id)).await
     }
 
-    /// What is to be announced of the file once this returns.
+    /// Returns the events that were written with the file, whose deliveries the caller pushes.
     pub(super) async fn store(
         &self,
-        storing: Storing,
+        request: CommitRequest,
     ) -> Result<Vec<Written>, CombineError<CommitError>> {
-        self.stores.run(Arc::new(storing)).await
+        self.commits.run(Arc::new(request)).await
     }
 }

@@ -1,0 +1,140 @@
+//! Retrying every failed file that matches a filter: counted first, then staged again one by one.
+
+use super::{FileFilter, RetryError, Scope, list, retry, retryable_until};
+use crate::{context::Landfall, page::PageRequest};
+use entity::{
+    FileId,
+    file::{FileStatus, Model},
+};
+use futures::{StreamExt, stream};
+use sea_orm::DbErr;
+use std::error::Error;
+
+/// Files counted or retried in one call; of more, the rest is left for another.
+pub const MAX_RETRIED: u64 = 10_000;
+
+/// Files read at once.
+const PAGE: u64 = 200;
+
+/// Files staged again at once.
+const CONCURRENCY: usize = 16;
+
+/// How many failed files match, and how many of them can be retried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryForecast {
+    /// They still have their bytes.
+    pub retryable: u64,
+    /// Their bytes are gone.
+    pub gone: u64,
+    /// There are more than were counted.
+    pub at_least: bool,
+}
+
+/// What became of the files that matched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetriedFiles {
+    pub staged: u64,
+    /// Their bytes are gone, their owner has no room, or they failed no longer.
+    pub refused: u64,
+}
+
+/// Counts the failed files that match, whatever status the filter has.
+///
+/// # Errors
+/// The database's.
+pub async fn forecast_retry(
+    landfall: &Landfall,
+    scope: &Scope,
+    filter: &FileFilter,
+) -> Result<RetryForecast, DbErr> {
+    let mut forecast = RetryForecast::default();
+    let mut pages = Pages::new(filter);
+    while let Some(page) = pages.next(landfall, scope).await? {
+        for file in &page {
+            match retryable_until(file) {
+                Some(_) => forecast.retryable += 1,
+                None => forecast.gone += 1,
+            }
+        }
+    }
+    forecast.at_least = !pages.is_over;
+    Ok(forecast)
+}
+
+/// Stages the failed files that match again and pushes their jobs. A crash in between leaves those that are staged,
+/// whose jobs the sweep pushes.
+///
+/// # Errors
+/// The database's; those that were staged before stay so.
+pub async fn retry_matching(
+    landfall: &Landfall,
+    scope: &Scope,
+    filter: &FileFilter,
+) -> Result<RetriedFiles, DbErr> {
+    let mut retried = RetriedFiles::default();
+    let mut pages = Pages::new(filter);
+    while let Some(page) = pages.next(landfall, scope).await? {
+        let outcomes: Vec<_> = stream::iter(page)
+            .map(|file| async move { (file.id, retry(landfall, scope, file.id, None).await) })
+            .buffer_unordered(CONCURRENCY)
+            .collect()
+            .await;
+        let mut staged: Vec<FileId> = Vec::new();
+        for (id, outcome) in outcomes {
+            match outcome {
+                Ok(_) => staged.push(id),
+                Err(RetryError::Database(error)) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(file.id = %id, error = &error as &dyn Error, "the file was not retried");
+                    retried.refused += 1;
+                }
+            }
+        }
+        landfall.dispatch.finalize(&staged).await;
+        retried.staged += staged.len() as u64;
+    }
+    Ok(retried)
+}
+
+/// The failed files that match, page by page up to [`MAX_RETRIED`].
+struct Pages {
+    filter: FileFilter,
+    request: PageRequest,
+    seen: u64,
+    is_over: bool,
+}
+
+impl Pages {
+    fn new(filter: &FileFilter) -> Self {
+        let filter = FileFilter {
+            status: Some(FileStatus::Failed),
+            ..filter.clone()
+        };
+        let request = PageRequest {
+            limit: PAGE,
+            before: None,
+        };
+        Self {
+            filter,
+            request,
+            seen: 0,
+            is_over: false,
+        }
+    }
+
+    async fn next(
+        &mut self,
+        landfall: &Landfall,
+        scope: &Scope,
+    ) -> Result<Option<Vec<Model>>, DbErr> {
+        if self.is_over || self.seen >= MAX_RETRIED {
+            return Ok(None);
+        }
+        let page = list(landfall.db.read(), scope, &self.filter, self.request).await?;
+        let next = PageRequest::decode(PAGE, page.next_cursor.as_deref());
+        self.is_over = page.next_cursor.is_none();
+        self.request = next.unwrap_or(self.request);
+        self.seen += page.items.len() as u64;
+        Ok(Some(page.items))
+    }
+}

@@ -1,0 +1,322 @@
+//! One finalize run, step by step.
+
+use super::{
+    batched_writes::BatchedWrites,
+    claim::Claimed,
+    commit::{self, CommitError, CommitRequest, Failure, Transferred},
+    fault::{Fault, Judgement},
+    finalizer::{FinalizeError, Outcome},
+    lease::Renewal,
+};
+use crate::{
+    config::Config,
+    content::{self, Known},
+    context::Landfall,
+    failpoint, files,
+    installation::{self, Place},
+    minutes::{self, Counted},
+    outbox::Written,
+    storage::{
+        StorageKey,
+        transfer::{self, Landing, Piece, TransferError},
+    },
+    uploads,
+};
+use entity::{FileId, Timestamp, file::Model};
+use std::{error::Error, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// The first retry after a fault of the storage waits about this long, each further one twice as long.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// No retry waits longer.
+const LONGEST_RETRY: Duration = Duration::from_secs(600);
+
+/// Pushes the deliveries of events that are committed.
+pub(super) async fn announce(landfall: &Landfall, written: &[Written]) {
+    let due: Vec<_> = written
+        .iter()
+        .flat_map(|written| written.due.iter().copied())
+        .collect();
+    if !due.is_empty() {
+        landfall.dispatch.deliver(&due).await;
+    }
+}
+
+/// One run of a claimed file.
+pub(super) struct Run<'a> {
+    pub(super) landfall: &'a Landfall,
+    pub(super) writes: &'a BatchedWrites,
+    pub(super) claimed: Claimed,
+    pub(super) worker: &'a str,
+    /// Cancelled when the process must let go of what it runs.
+    pub(super) drained: &'a CancellationToken,
+}
+
+impl Run<'_> {
+    pub(super) fn file(&self) -> &Model {
+        &self.claimed.file
+    }
+
+    /// Moves the file's bytes into storage and commits it, or records why not.
+    ///
+    /// # Errors
+    /// [`FinalizeError`]; the caller releases the claim.
+    pub(super) async fn execute(&self) -> Result<Outcome, FinalizeError> {
+        let file = self.file();
+        if self.claimed.quarantined {
+            let message = format!(
+                "{} processes died while they finalized this file and nothing else",
+                file.alone_deaths
+            );
+            let code = "poison";
+            return self.fail(Failure { code, message }, true).await;
+        }
+        let renewal = Renewal::start(
+            self.landfall.db.clone(),
+            self.landfall.clock.clone(),
+            file.id,
+            self.worker.to_owned(),
+            self.landfall.config.workers.lease,
+        );
+        let transferred = tokio::select! {
+            biased;
+            () = renewal.lost() => return Err(CommitError::LeaseLost.into()),
+            () = self.drained.cancelled() => return Ok(Outcome::Released),
+            transferred = self.transfer() => transferred,
+        };
+        match transferred {
+            Ok(transferred) => self.store(transferred).await,
+            Err(Fault::Transfer(TransferError::KeyTaken)) => self.change_key().await,
+            Err(fault) => self.after_fault(fault).await,
+        }
+    }
+
+    async fn transfer(&self) -> Result<Transferred, Fault> {
+        let file = self.file();
+        let pieces: Vec<Piece> = files::staged_pieces(self.landfall.db.read(), file).await?;
+        failpoint!("finalize.transferring");
+        let content_type = self.content_type(&pieces).await?;
+        let landing = Landing {
+            pieces: &pieces,
+            key: &self.claimed.key,
+            content_type: &content_type,
+            expected: file
+                .declared_sha256
+                .as_deref()
+                .and_then(|text| text.parse().ok()),
+            known: file
+                .staged_sha256
+                .as_deref()
+                .and_then(|text| text.parse().ok()),
+            rehash: self.landfall.config.workers.rehash,
+            overwrite: self.landfall.config.overwrites(),
+        };
+        let object =
+            transfer::land(&self.landfall.staging, &self.landfall.storage, &landing).await?;
+        let at = self.landfall.clock.now();
+        let url = self
+            .landfall
+            .url_of(file.id, &self.claimed.key)
+            .await
+            .map_err(Fault::Url)?;
+        failpoint!("finalize.landed");
+        Ok(Transferred {
+            object,
+            at,
+            content_type,
+            url,
+        })
+    }
+
+    /// The type the file has, by what its client says and what its first bytes show. Whether it is taken in was decided
+    /// while they came; of a joined upload it is decided here.
+    async fn content_type(&self, pieces: &[Piece]) -> Result<String, Fault> {
+        let file = self.file();
+        let lists = &self.landfall.config.uploads;
+        let is_joined = content::needs_bytes(lists)
+            && uploads::is_joined(self.landfall.db.read(), file.id).await?;
+        if !is_joined && !content::is_undeclared(&file.content_type) {
+            return Ok(file.content_type.clone());
+        }
+        let head = transfer::head(&self.landfall.staging, pieces, content::HEAD).await?;
+        let (name, declared) = (&file.original_filename, &file.content_type);
+        Ok(match is_joined {
+            true => content::judge(lists, name, declared, &head, Known::All)?,
+            false => content::type_of(name, declared, &head),
+        })
+    }
+
+    async fn store(&self, transferred: Transferred) -> Result<Outcome, FinalizeError> {
+        let landfall = self.landfall;
+        let mut file = self.file().clone();
+        file.content_type.clone_from(&transferred.content_type);
+        let key = self.claimed.key.clone();
+        let request = CommitRequest {
+            file,
+            key,
+            transferred,
+        };
+        let written = self.writes.store(request).await;
+        let written = written.map_err(FinalizeError::Store)?;
+        failpoint!("finalize.committed");
+        minutes::count(&landfall.db, &landfall.clock, &[(Counted::FilesStored, 1)]);
+        announce(landfall, &written).await;
+        failpoint!("finalize.announced");
+        landfall.dispatch.settled(self.file().id).await;
+        self.clear_staging().await;
+        Ok(Outcome::Stored)
+    }
+
+    /// The row no longer speaks of these bytes; if removing them fails, the sweep finds them.
+    async fn clear_staging(&self) {
+        let pieces = files::staged_pieces(self.landfall.db.read(), self.file()).await;
+        let keys: Vec<_> = pieces
+            .unwrap_or_default()
+            .iter()
+            .map(|piece| piece.key)
+            .collect();
+        if let Err(error) = self.landfall.staging.delete(&keys).await {
+            tracing::warn!(file.id = %self.file().id, error = &error as &dyn Error, "staging is left to the sweep");
+        }
+    }
+
+    /// `answered`: no request of the run may still be carried out at the key.
+    async fn fail(&self, failure: Failure, answered: bool) -> Result<Outcome, FinalizeError> {
+        let landfall = self.landfall;
+        let now = landfall.clock.now();
+        let retryable_until = landfall.clock.after(landfall.config.files.failed_retention);
+        tracing::warn!(file.id = %self.file().id, code = failure.code, "the file failed: {}", failure.message);
+        let (file, worker, settled) = (
+            self.file().clone(),
+            self.worker.to_owned(),
+            self.settled_key(answered),
+        );
+        let written = landfall
+            .db
+            .write(move |t| {
+                Box::pin(async move {
+                    commit::settle_key(t, settled, now).await?;
+                    commit::fail(t, &file, &worker, &failure, now, retryable_until).await
+                })
+            })
+            .await?;
+        failpoint!("finalize.failed");
+        minutes::count(&landfall.db, &landfall.clock, &[(Counted::FilesFailed, 1)]);
+        announce(landfall, &written).await;
+        landfall.dispatch.settled(self.file().id).await;
+        Ok(Outcome::Failed)
+    }
+
+    async fn after_fault(&self, fault: Fault) -> Result<Outcome, FinalizeError> {
+        let permanent = match fault.judge() {
+            Judgement::Permanent(code) => Some(code),
+            Judgement::MissingBytes(code) => self.bytes_are_missing().await.then_some(code),
+            Judgement::Transient => None,
+        };
+        if let Some(code) = permanent {
+            let message = fault.to_string();
+            return self.fail(Failure { code, message }, true).await;
+        }
+        let (file, landfall) = (self.file(), self.landfall);
+        let now = landfall.clock.now();
+        if let Some(message) = given_up(&landfall.config, file, now, &fault) {
+            let code = "storage_unavailable";
+            let answered = fault.is_answered();
+            return self.fail(Failure { code, message }, answered).await;
+        }
+        let at = landfall.clock.after(retry_delay(file.finalize_attempts));
+        tracing::warn!(
+            file.id = %file.id, attempt = file.finalize_attempts + 1, retry_at = %at,
+            error = &fault as &dyn Error, "storing the file failed, will try again",
+        );
+        self.reschedule(None, at, fault.is_answered()).await
+    }
+
+    /// Whether staging is there to be judged by, and still does not have all bytes: a look at the bytes between two at
+    /// the marker, since a volume may go and come back at any moment.
+    async fn bytes_are_missing(&self) -> bool {
+        self.staging_is_visible().await
+            && !self.bytes_are_there().await
+            && self.staging_is_visible().await
+    }
+
+    async fn staging_is_visible(&self) -> bool {
+        let visible = installation::marker_visible(self.landfall, Place::Staging).await;
+        visible.unwrap_or(false)
+    }
+
+    /// True, too, when it cannot be told.
+    async fn bytes_are_there(&self) -> bool {
+        let pieces = files::staged_pieces(self.landfall.db.read(), self.file()).await;
+        for piece in pieces.unwrap_or_default() {
+            let found = self.landfall.staging.len(piece.key).await;
+            if found.is_ok_and(|found| found.is_none_or(|length| length < piece.size)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// An object of another origin has the key: the file takes another key, by the same fence, and starts again.
+    async fn change_key(&self) -> Result<Outcome, FinalizeError> {
+        let other = self.claimed.key.deduplicated(&mut rand::rng());
+        tracing::warn!(file.id = %self.file().id, "an object the database does not know has the storage key, taking another key");
+        self.reschedule(Some(other), self.landfall.clock.now(), true)
+            .await
+    }
+
+    async fn reschedule(
+        &self,
+        key: Option<StorageKey>,
+        at: Timestamp,
+        answered: bool,
+    ) -> Result<Outcome, FinalizeError> {
+        let now = self.landfall.clock.now();
+        let (file, worker, settled) = (
+            self.file().clone(),
+            self.worker.to_owned(),
+            self.settled_key(answered),
+        );
+        self.landfall
+            .db
+            .write(move |t| {
+                Box::pin(async move {
+                    commit::settle_key(t, settled, now).await?;
+                    commit::reschedule(t, &file, &worker, key, at, now).await
+                })
+            })
+            .await?;
+        failpoint!("finalize.rescheduled");
+        Ok(Outcome::Later(at))
+    }
+
+    /// The key that nothing happens at any more, where keys have owners (`file_overwrite`).
+    fn settled_key(&self, answered: bool) -> Option<(StorageKey, FileId)> {
+        (answered && self.landfall.config.overwrites())
+            .then(|| (self.claimed.key.clone(), self.file().id))
+    }
+}
+
+/// Patience is measured from the first fault: a file that waited in a backlog has lost none of it.
+fn given_up(config: &Config, file: &Model, now: Timestamp, fault: &Fault) -> Option<String> {
+    let patience = config.workers.retry_for;
+    let since = file.first_fault_at?;
+    let waited = (now - since).to_std().unwrap_or_default();
+    (waited > patience).then(|| {
+        format!(
+            "storage did not take the file within {}: {fault}",
+            humantime::format_duration(patience)
+        )
+    })
+}
+
+/// Full jitter over an exponentially growing span (Brooker, «Exponential backoff and jitter», 2015), at least half
+/// a second so that a fault of a moment is given a moment.
+fn retry_delay(attempts: i32) -> Duration {
+    let exponent = u32::try_from(attempts.clamp(0, 20)).unwrap_or(0);
+    let span = FIRST_RETRY
+        .saturating_mul(2_u32.saturating_pow(exponent))
+        .min(LONGEST_RETRY);
+    Duration::from_millis(500) + span.mul_f64(rand::random::<f64>())
+}

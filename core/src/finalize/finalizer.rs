@@ -1,0 +1,311 @@
+//! The finalizer of a process: which files it runs, beside which others, and how it lets go of them.
+
+use super::{
+    batched_writes::BatchedWrites,
+    claim::{self, Claim, ClaimError, Claimant, Claimed},
+    commit::{self, CommitError},
+    execute::{Run, announce},
+    heartbeat::Heartbeat,
+    run_gate::RunGate,
+};
+use crate::{
+    clock::Clock, combiner::CombineError, context::Landfall, db::Database, failpoint, trace,
+};
+use entity::{FileId, Timestamp};
+use sea_orm::DbErr;
+use std::{
+    collections::HashSet,
+    error::Error,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+/// How soon a suspect that cannot run alone yet comes back.
+const SUSPECT_RETRY: Duration = Duration::from_secs(1);
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Stored,
+    Failed,
+    /// To be tried at this moment: a fault that may pass, or another worker's lease.
+    Later(Timestamp),
+    /// Final already, or not there.
+    Nothing,
+    /// The lease was lost, and the claim with it; the file may be another worker's.
+    LeaseLost,
+    /// The process is stopping: the claim was released, and the next worker may take it at once.
+    Released,
+}
+
+/// Why a run could not even record how it ended; the claim is released, or its lease runs out, and another run
+/// follows.
+#[derive(Debug, thiserror::Error)]
+pub enum FinalizeError {
+    #[error("the file could not be claimed")]
+    Claim(#[source] CombineError<ClaimError>),
+    #[error("the suspect file could not be claimed")]
+    ClaimAlone(#[source] ClaimError),
+    #[error("the heartbeat could not be recorded")]
+    Heartbeat(#[source] DbErr),
+    #[error("the file could not be recorded as stored")]
+    Store(#[source] CombineError<CommitError>),
+    #[error("the outcome of the run could not be recorded")]
+    Commit(#[from] CommitError),
+}
+
+impl FinalizeError {
+    fn is_lease_lost(&self) -> bool {
+        match self {
+            Self::Commit(error) => matches!(error, CommitError::LeaseLost),
+            Self::Store(CombineError::Failed(error)) => matches!(**error, CommitError::LeaseLost),
+            Self::Store(_) | Self::Claim(_) | Self::ClaimAlone(_) | Self::Heartbeat(_) => false,
+        }
+    }
+}
+
+/// Finalizes files; cheap to clone, one per process.
+#[derive(Clone, Debug)]
+pub struct Finalizer {
+    landfall: Landfall,
+    writes: BatchedWrites,
+    claimant: Arc<Claimant>,
+    worker: Arc<str>,
+    gate: Arc<RunGate>,
+    heartbeat: Arc<Heartbeat>,
+    running: Arc<Mutex<HashSet<FileId>>>,
+    drained: CancellationToken,
+}
+
+impl Finalizer {
+    /// Must be called within a Tokio runtime: it works in tasks of its own. `worker` names this process in leases.
+    #[must_use]
+    pub fn new(landfall: &Landfall, worker: &str) -> Self {
+        let claimant = Claimant {
+            worker: worker.to_owned(),
+            lease: landfall.config.workers.lease,
+            overwrite: landfall.config.overwrites(),
+        };
+        let name: Arc<str> = worker.into();
+        let (db, clock) = (&landfall.db, &landfall.clock);
+        Self {
+            landfall: landfall.clone(),
+            writes: BatchedWrites::start(db, clock, claimant.clone()),
+            heartbeat: Arc::new(Heartbeat::start(db, clock, &name, claimant.lease)),
+            claimant: Arc::new(claimant),
+            worker: name,
+            gate: Arc::default(),
+            running: Arc::default(),
+            drained: CancellationToken::new(),
+        }
+    }
+
+    /// Ends every transfer and releases its claim once `drained` is cancelled.
+    #[must_use]
+    pub fn drained_by(mut self, drained: CancellationToken) -> Self {
+        self.drained = drained;
+        self
+    }
+
+    /// Finalizes a staged file: claims it, moves its bytes into storage while hashing them, commits it together with
+    /// its event, and pushes the deliveries. May be called twice, late or never, by any worker: the outcome is the
+    /// same.
+    ///
+    /// A file that is dropped here in the middle is released, and nothing counts against it.
+    ///
+    /// # Errors
+    /// [`FinalizeError`] when the database is away; nothing is lost.
+    pub async fn finalize(&self, id: FileId) -> Result<Outcome, FinalizeError> {
+        failpoint!("finalize.received");
+        let Some(_entered) = self.enter(id) else {
+            let lease = self.claimant.lease;
+            return Ok(Outcome::Later(self.landfall.clock.after(lease / 3)));
+        };
+        let shared = tokio::select! {
+            biased;
+            () = self.drained.cancelled() => return Ok(Outcome::Released),
+            shared = self.gate.enter() => shared,
+        };
+        match self.writes.claim(id).await.map_err(FinalizeError::Claim)? {
+            Claim::Mine(claimed) => self.run(*claimed).await,
+            Claim::Suspect => {
+                drop(shared);
+                self.finalize_alone(id).await
+            }
+            Claim::Later(at) => Ok(Outcome::Later(at)),
+            Claim::Nothing => Ok(Outcome::Nothing),
+        }
+    }
+
+    /// Runs a suspect file while nothing else runs in this process: if the process dies, the file is why.
+    async fn finalize_alone(&self, id: FileId) -> Result<Outcome, FinalizeError> {
+        let entered = tokio::select! {
+            biased;
+            () = self.drained.cancelled() => return Ok(Outcome::Released),
+            entered = self.gate.enter_alone() => entered,
+        };
+        let Some(_alone) = entered else {
+            return Ok(Outcome::Later(self.landfall.clock.after(SUSPECT_RETRY)));
+        };
+        let beaten = self.heartbeat.set_alone(Some(id)).await;
+        beaten.map_err(FinalizeError::Heartbeat)?;
+        let (db, clock) = (&self.landfall.db, &self.landfall.clock);
+        let claim = claim::claim_alone(db, clock, &self.claimant, id).await;
+        let outcome = match claim {
+            Ok(Claim::Mine(claimed)) => self.run(*claimed).await,
+            Ok(Claim::Suspect) => Ok(Outcome::Later(clock.after(SUSPECT_RETRY))),
+            Ok(Claim::Later(at)) => Ok(Outcome::Later(at)),
+            Ok(Claim::Nothing) => Ok(Outcome::Nothing),
+            Err(error) => Err(FinalizeError::ClaimAlone(error)),
+        };
+        // The next beat says it otherwise.
+        if let Err(error) = self.heartbeat.set_alone(None).await {
+            tracing::debug!(%error, "the heartbeat could not be recorded");
+        }
+        outcome
+    }
+
+    async fn run(&self, claimed: Claimed) -> Result<Outcome, FinalizeError> {
+        let id = claimed.file.id;
+        let claim = HeldClaim {
+            db: &self.landfall.db,
+            clock: &self.landfall.clock,
+            worker: &self.worker,
+            id,
+            ended: false,
+        };
+        failpoint!("finalize.claimed");
+        announce(&self.landfall, &claimed.replaced).await;
+        let run = Run {
+            landfall: &self.landfall,
+            writes: &self.writes,
+            claimed,
+            worker: &self.worker,
+            drained: &self.drained,
+        };
+        let span = tracing::info_span!("store", file.id = %id);
+        trace::follow(&span, run.file().traceparent.as_deref());
+        // Boxed: the transfer's future is deep, and every layer of the worker would carry it.
+        let ended = Box::pin(run.execute()).instrument(span).await;
+        match ended {
+            Ok(Outcome::Released) => {
+                claim.release().await;
+                Ok(Outcome::Released)
+            }
+            Err(error) if error.is_lease_lost() => {
+                tracing::warn!(file.id = %id, "the lease was lost, the file is left to whoever claims it next");
+                claim.release().await;
+                Ok(Outcome::LeaseLost)
+            }
+            Err(error) => {
+                claim.release().await;
+                Err(error)
+            }
+            ended => {
+                claim.end();
+                ended
+            }
+        }
+    }
+
+    /// Releases every claim of this process, as it ends; the next worker takes them at once.
+    ///
+    /// # Errors
+    /// The database's; the leases run out then.
+    pub async fn end(&self) -> Result<(), DbErr> {
+        let (worker, now) = (self.worker.to_string(), self.landfall.clock.now());
+        let released = self.landfall.db.write(move |transaction| {
+            Box::pin(async move { commit::release_claims(transaction, &worker, None, now).await })
+        });
+        let released = released.await?;
+        if !released.is_empty() {
+            self.landfall.dispatch.finalize(&released).await;
+        }
+        self.heartbeat.end().await
+    }
+
+    /// None while this process runs the file already.
+    fn enter(&self, id: FileId) -> Option<Entered> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.insert(id).then(|| Entered {
+            running: Arc::clone(&self.running),
+            id,
+        })
+    }
+}
+
+/// A file that this process runs, until it is dropped.
+struct Entered {
+    running: Arc<Mutex<HashSet<FileId>>>,
+    id: FileId,
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        running.remove(&self.id);
+    }
+}
+
+/// A claim that must end: dropped before (the handler was dropped, or panicked), it is released in the background.
+struct HeldClaim<'a> {
+    db: &'a Database,
+    clock: &'a Clock,
+    worker: &'a Arc<str>,
+    id: FileId,
+    ended: bool,
+}
+
+impl HeldClaim<'_> {
+    fn end(mut self) {
+        self.ended = true;
+    }
+
+    async fn release(mut self) {
+        self.ended = true;
+        let released = release(
+            self.db.clone(),
+            self.worker.to_string(),
+            self.id,
+            self.clock.now(),
+        );
+        if let Err(error) = released.await {
+            tracing::warn!(file.id = %self.id, error = &error as &dyn Error, "the claim is left to its lease");
+        }
+    }
+}
+
+impl Drop for HeldClaim<'_> {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        // Without a runtime the process is ending, and releases all its claims by itself.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let released = release(
+                self.db.clone(),
+                self.worker.to_string(),
+                self.id,
+                self.clock.now(),
+            );
+            runtime.spawn(async move {
+                if let Err(error) = released.await {
+                    tracing::warn!(error = &error as &dyn Error, "a claim is left to its lease");
+                }
+            });
+        }
+    }
+}
+
+async fn release(db: Database, worker: String, id: FileId, now: Timestamp) -> Result<(), DbErr> {
+    db.write(move |transaction| {
+        Box::pin(async move {
+            commit::release_claims(transaction, &worker, Some(id), now)
+                .await
+                .map(drop)
+        })
+    })
+    .await
+}

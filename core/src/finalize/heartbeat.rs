@@ -1,0 +1,130 @@
+//! The heartbeat of a worker process: a row of `worker_processes`, which tells a process that died from one that only
+//! lost a lease.
+//!
+//! A process that ends in an orderly way takes its row with it. One that is killed leaves it, and others forget it a
+//! day later.
+
+use crate::{clock::Clock, db::Database};
+use entity::{
+    FileId, Timestamp,
+    worker_process::{Column, Entity, Model},
+};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, sea_query::OnConflict,
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+/// How soon a heartbeat that failed is repeated: after an outage of the database others must soon see that this
+/// process lives.
+const REPEAT: Duration = Duration::from_millis(500);
+
+/// After which the row of a process that died is removed.
+const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Beats until dropped.
+#[derive(Debug)]
+pub(super) struct Heartbeat {
+    process: Process,
+    task: AbortOnDropHandle<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Process {
+    db: Database,
+    clock: Clock,
+    name: Arc<str>,
+    started_at: Timestamp,
+    alone_file: Arc<Mutex<Option<FileId>>>,
+}
+
+impl Heartbeat {
+    /// Beats three times in a lease. Must be called within a Tokio runtime.
+    pub(super) fn start(db: &Database, clock: &Clock, name: &Arc<str>, lease: Duration) -> Self {
+        let process = Process {
+            db: db.clone(),
+            clock: clock.clone(),
+            name: Arc::clone(name),
+            started_at: clock.now(),
+            alone_file: Arc::default(),
+        };
+        let beating = process.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let pause = match beating.beat().await {
+                    Ok(()) => lease / 3,
+                    Err(error) => {
+                        tracing::debug!(%error, "the heartbeat could not be recorded");
+                        REPEAT
+                    }
+                };
+                tokio::time::sleep(pause).await;
+            }
+        });
+        Self {
+            process,
+            task: AbortOnDropHandle::new(task),
+        }
+    }
+
+    /// Records from now on that this process runs the suspect file alone, or none.
+    pub(super) async fn set_alone(&self, file: Option<FileId>) -> Result<(), DbErr> {
+        *self
+            .process
+            .alone_file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = file;
+        self.process.beat().await
+    }
+
+    /// Removes the row, as the process ends.
+    pub(super) async fn end(&self) -> Result<(), DbErr> {
+        self.task.abort();
+        let name = self.process.name.to_string();
+        self.process
+            .db
+            .write(move |transaction| {
+                Box::pin(
+                    async move { Entity::delete_by_id(name).exec(transaction).await.map(drop) },
+                )
+            })
+            .await
+    }
+}
+
+impl Process {
+    async fn beat(&self) -> Result<(), DbErr> {
+        let alone_file = *self
+            .alone_file
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let row = Model {
+            name: self.name.to_string(),
+            started_at: self.started_at,
+            beat_at: self.clock.now(),
+            alone_file,
+        };
+        let forgotten = self.clock.before(RETENTION);
+        self.db
+            .write(move |transaction| {
+                Box::pin(async move {
+                    let again = OnConflict::column(Column::Name)
+                        .update_columns([Column::BeatAt, Column::AloneFile])
+                        .to_owned();
+                    Entity::insert(row.into_active_model())
+                        .on_conflict(again)
+                        .exec_without_returning(transaction)
+                        .await?;
+                    Entity::delete_many()
+                        .filter(Column::BeatAt.lt(forgotten))
+                        .exec(transaction)
+                        .await
+                        .map(drop)
+                })
+            })
+            .await
+    }
+}

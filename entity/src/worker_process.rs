@@ -1,0 +1,21 @@
+//! `worker_processes`: which processes finalize files, and when each last said that it lives.
+
+use crate::{FileId, Timestamp};
+use sea_orm::entity::prelude::*;
+
+#[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+#[sea_orm(table_name = "worker_processes")]
+pub struct Model {
+    /// As in `files.lease_owner`; never the same twice.
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub name: String,
+    pub started_at: Timestamp,
+    pub beat_at: Timestamp,
+    /// The suspect file it runs and nothing else, if it runs one.
+    pub alone_file: Option<FileId>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,135 @@
+//! `landfall file retry`: named files, or all failed ones that match, which are counted first.
+
+use super::{
+    api::{Api, CallError},
+    output::{answer, cell},
+};
+use anyhow::bail;
+use clap::{ArgGroup, Args};
+use serde::Deserialize;
+use serde_json::Value;
+use std::io::{self, BufRead, IsTerminal, Write};
+use uuid::Uuid;
+
+/// Files read at once.
+const PAGE: u64 = 200;
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("which").args(["ids", "status"]).required(true).multiple(false))]
+pub struct RetryArgs {
+    /// The files' ids.
+    #[arg(value_name = "ID")]
+    ids: Vec<Uuid>,
+    /// All failed files that match, instead of ids; they are counted first.
+    #[arg(long, value_parser = ["failed"])]
+    status: Option<String>,
+    /// Only files that failed with this code, such as storage_unavailable.
+    #[arg(long, value_name = "CODE", requires = "status")]
+    code: Option<String>,
+    /// Only files of this batch.
+    #[arg(long, value_name = "ID", requires = "status")]
+    batch: Option<Uuid>,
+    /// Only files whose names match.
+    #[arg(long, value_name = "TEXT", requires = "status")]
+    query: Option<String>,
+    /// Do not ask before retrying all that match.
+    #[arg(long, short, requires = "status")]
+    yes: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Page {
+    items: Vec<Value>,
+    next_cursor: Option<String>,
+}
+
+pub(super) async fn run(api: &Api, args: RetryArgs) -> anyhow::Result<()> {
+    if args.status.is_none() {
+        return retry_all(api, &args.ids).await;
+    }
+    let (ids, gone) = matching(api, &args).await?;
+    let gone = match gone {
+        0 => String::new(),
+        gone => format!(" ({gone} more match, but their bytes are gone)"),
+    };
+    answer(&format!("failed files that match: {}{gone}", ids.len()))?;
+    if ids.is_empty() || !(args.yes || confirmed(ids.len())?) {
+        return Ok(());
+    }
+    retry_all(api, &ids).await
+}
+
+/// Asks a person; a script that names the filter has been asked already.
+fn confirmed(count: usize) -> io::Result<bool> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() {
+        return Ok(true);
+    }
+    eprint!("Stage {count} files again? [y/N] ");
+    io::stderr().flush()?;
+    let mut reply = String::new();
+    stdin.lock().read_line(&mut reply)?;
+    Ok(matches!(reply.trim(), "y" | "Y" | "yes"))
+}
+
+/// The ids of the failed files that match and can be retried, and how many match whose bytes are gone.
+async fn matching(api: &Api, args: &RetryArgs) -> Result<(Vec<Uuid>, usize), CallError> {
+    let (mut ids, mut gone) = (Vec::new(), 0);
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut request = api
+            .get(&["files"])
+            .query(&[("status", "failed")])
+            .query(&[("limit", PAGE)]);
+        if let Some(batch) = args.batch {
+            request = request.query(&[("batch_id", batch)]);
+        }
+        if let Some(text) = &args.query {
+            request = request.query(&[("q", text)]);
+        }
+        if let Some(cursor) = &cursor {
+            request = request.query(&[("cursor", cursor)]);
+        }
+        let page: Page = api.call(request).await?.json()?;
+        for file in &page.items {
+            let code = file["error"]["code"].as_str();
+            if args.code.is_some() && args.code.as_deref() != code {
+                continue;
+            }
+            let id = file["id"].as_str().and_then(|id| id.parse().ok());
+            match id.filter(|_| !file["retryable_until"].is_null()) {
+                Some(id) => ids.push(id),
+                None => gone += 1,
+            }
+        }
+        cursor = page.next_cursor;
+        if cursor.is_none() {
+            return Ok((ids, gone));
+        }
+    }
+}
+
+/// Retries each; one that is refused does not keep the others from it.
+async fn retry_all(api: &Api, ids: &[Uuid]) -> anyhow::Result<()> {
+    let mut refused = 0;
+    for id in ids {
+        match api
+            .call(api.post(&["files", &id.to_string(), "retry"]))
+            .await
+        {
+            Ok(reply) => {
+                let file: Value = reply.json()?;
+                answer(&format!("{id} {}", cell(&file["status"])))?;
+            }
+            Err(CallError::Refused(refusal)) if !refusal.is_passing() => {
+                eprintln!("{id}: {refusal}");
+                refused += 1;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    if refused > 0 {
+        bail!("{refused} of {} files were not retried", ids.len());
+    }
+    Ok(())
+}

@@ -1,0 +1,98 @@
+//! `/files/retry`: retrying all failed files that match a filter, counted first, then staged again.
+
+use super::{Asked, name};
+use crate::dashboard::{
+    components::{csrf_field, panel},
+    error::Refusal,
+    format::{href, number, plural},
+    layout::{Page, Section},
+    repair::{self, COUNT},
+    session::Visitor,
+    state::Dashboard,
+};
+use landfall_core::files::{self, MAX_RETRIED, RetryForecast};
+use maud::{Markup, html};
+use poem::{
+    Response, Result, handler,
+    web::{Form, Query},
+};
+use serde_json::json;
+
+#[handler]
+pub(super) async fn ask(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Query(asked): Query<Asked>,
+) -> Result<Response> {
+    let filter = asked.filter()?;
+    let forecast = files::forecast_retry(dashboard.landfall(), &visitor.sees(), &filter).await;
+    let forecast = forecast.map_err(Refusal::from)?;
+    let body = html! {
+        div.title { h1 { "Retry failed files" } a.button href=(asked.list()) { "Back" } }
+        (panel("Which files", filters(&asked)))
+        (panel("How many", remedy(&asked, &visitor, forecast)))
+    };
+    Ok(Page::new("Retry failed files", Section::Files, body).show(&visitor))
+}
+
+fn filters(asked: &Asked) -> Markup {
+    let query = asked.query();
+    let mut given = query
+        .into_iter()
+        .filter(|(field, value)| *field != "status" && !value.is_empty())
+        .peekable();
+    html! {
+        div.stacked {
+            @if given.peek().is_none() { p { "All that failed." } }
+            @else { dl.facts { @for (field, value) in given { dt { (field) } dd { (name(value)) } } } }
+        }
+    }
+}
+
+fn remedy(asked: &Asked, visitor: &Visitor, forecast: RetryForecast) -> Markup {
+    let more = if forecast.at_least { " or more" } else { "" };
+    html! {
+        div.stacked {
+            @if forecast.retryable == 0 {
+                p { "None: no failed file that matches still has its bytes." }
+            } @else {
+                p { strong { (plural(forecast.retryable, "failed file", "failed files")) (more) } " will be staged again. "
+                    "Workers verify and store the bytes and announce file.stored for each. A file whose cause of failure "
+                    "persists fails again, and keeps its bytes anew." }
+                @if forecast.at_least {
+                    p { "At most " (number(MAX_RETRIED)) " are staged at once; repeat it for the rest." }
+                }
+                form method="post" action="/files/retry" {
+                    (csrf_field(visitor))
+                    @for (field, value) in asked.query() {
+                        @if !value.is_empty() { input type="hidden" name=(field) value=(value); }
+                    }
+                    button.go type="submit" { "Retry " (number(forecast.retryable)) (more) }
+                }
+            }
+            @if forecast.gone > 0 {
+                p.dim { (plural(forecast.gone, "file", "files")) " that match can no longer be retried: their bytes are gone." }
+            }
+        }
+    }
+}
+
+#[handler]
+pub(super) async fn stage_again(
+    visitor: Visitor,
+    dashboard: Dashboard,
+    Form(asked): Form<Asked>,
+) -> Result<Response> {
+    let filter = asked.filter()?;
+    let retried = files::retry_matching(dashboard.landfall(), &visitor.sees(), &filter).await;
+    let retried = retried.map_err(Refusal::from)?;
+    let filters: serde_json::Map<_, _> = asked
+        .query()
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(field, value)| (field.to_owned(), json!(value)))
+        .collect();
+    let detail = json!({ COUNT: retried.staged, "refused": retried.refused, "filter": filters });
+    let page = href("/files", &asked.query());
+    Ok(repair::done(&dashboard, &visitor, "files.retry", "files", detail, &page).await?)
+}
