@@ -57,12 +57,32 @@ impl<E> Clone for CombineError<E> {
     }
 }
 
+impl<E> CombineError<E> {
+    /// As an error of the database; what a batch failed for is lost in it.
+    pub(crate) fn into_database(self) -> DbErr {
+        match self {
+            Self::Failed(_) | Self::Panicked => db::panicked(),
+            Self::Stalled(_) | Self::Ended => {
+                DbErr::Conn(RuntimeErr::Internal(self.reason().to_owned()))
+            }
+        }
+    }
+
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "a batch failed",
+            Self::Stalled(_) => "the database took too long over a batch",
+            Self::Panicked => "what a batch did panicked",
+            Self::Ended => "the task that gathers has ended",
+        }
+    }
+}
+
 impl From<CombineError<Self>> for DbErr {
     fn from(error: CombineError<Self>) -> Self {
         match error {
             CombineError::Failed(shared) => db::copy(&shared),
-            CombineError::Panicked => db::panicked(),
-            other => Self::Conn(RuntimeErr::Internal(other.to_string())),
+            other => other.into_database(),
         }
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Every count changes in the transaction that changes the file, by one UPDATE of the batch's row: the row's
 //! lock puts concurrent files in a queue, so exactly one of them sees that it was the last.
+//!
+//! That lock comes before all others of a transaction (see ARCHITECTURE.md), in the order of the ids; those who join or
+//! settle at the same moment share one UPDATE.
 
 mod lifecycle;
 
@@ -12,9 +15,11 @@ use entity::{
 };
 pub use lifecycle::{CreateError, EMPTY_KEPT, FinalizeError, MAX_EMPTY, create, finalize, get};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter,
-    sea_query::{Expr, ExprTrait},
+    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect,
+    sea_query::{Expr, ExprTrait, LockType},
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a file cannot join a batch.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +39,14 @@ pub enum Settled {
     Failed,
 }
 
+/// A file that is to count in an open batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Join<'a> {
+    pub(crate) batch: BatchId,
+    /// None may join everybody's.
+    pub(crate) owner: Option<&'a str>,
+}
+
 /// Counts one more file in an open batch of this owner.
 ///
 /// # Errors
@@ -44,8 +57,37 @@ pub async fn join(
     owner: Option<&str>,
     now: Timestamp,
 ) -> Result<(), JoinError> {
+    join_all(transaction, [Join { batch: id, owner }], now).await
+}
+
+/// [`join`] for several files; their batches are locked from here on.
+///
+/// # Errors
+/// As [`join`], for the first that cannot; the transaction must be rolled back then.
+pub(crate) async fn join_all<'a>(
+    transaction: &impl ConnectionTrait,
+    joins: impl IntoIterator<Item = Join<'a>>,
+    now: Timestamp,
+) -> Result<(), JoinError> {
+    let mut counts: BTreeMap<Join<'_>, i64> = BTreeMap::new();
+    for join in joins {
+        *counts.entry(join).or_default() += 1;
+    }
+    for (join, count) in counts {
+        add_files(transaction, join, count, now).await?;
+    }
+    Ok(())
+}
+
+async fn add_files(
+    transaction: &impl ConnectionTrait,
+    join: Join<'_>,
+    count: i64,
+    now: Timestamp,
+) -> Result<(), JoinError> {
+    let Join { batch: id, owner } = join;
     let mut open = Entity::update_many()
-        .col_expr(Column::TotalFiles, Expr::col(Column::TotalFiles).add(1))
+        .col_expr(Column::TotalFiles, Expr::col(Column::TotalFiles).add(count))
         .col_expr(Column::Status, Expr::value(BatchStatus::InProgress))
         .col_expr(Column::UpdatedAt, Expr::value(now))
         .filter(Column::Id.eq(id))
@@ -63,7 +105,33 @@ pub async fn join(
     }
 }
 
-/// Counts a file that has become final, and completes the batch if it is closed and this was the last.
+/// Locks the batches whose files are about to become final, before anything else is changed. SQLite has one writer, and
+/// nothing to lock.
+///
+/// # Errors
+/// The database's.
+pub(crate) async fn lock(
+    transaction: &impl ConnectionTrait,
+    batches: impl IntoIterator<Item = BatchId>,
+) -> Result<(), DbErr> {
+    let batches: BTreeSet<BatchId> = batches.into_iter().collect();
+    if batches.is_empty() || transaction.get_database_backend() == DbBackend::Sqlite {
+        return Ok(());
+    }
+    Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::Id.is_in(batches))
+        .order_by_asc(Column::Id)
+        .lock(LockType::NoKeyUpdate)
+        .into_tuple()
+        .all(transaction)
+        .await
+        .map(|_: Vec<BatchId>| ())
+}
+
+/// Counts a file that has become final, and completes the batch if it is closed and this was the last. The batch was
+/// locked by [`lock`].
 ///
 /// # Errors
 /// The database's, or the outbox's.
@@ -73,12 +141,26 @@ pub async fn settle(
     settled: Settled,
     now: Timestamp,
 ) -> Result<Option<Written>, outbox::WriteError> {
+    settle_some(transaction, id, settled, 1, now).await
+}
+
+/// [`settle`] for so many files of one batch.
+///
+/// # Errors
+/// As [`settle`].
+pub(crate) async fn settle_some(
+    transaction: &impl ConnectionTrait,
+    id: BatchId,
+    settled: Settled,
+    files: i64,
+    now: Timestamp,
+) -> Result<Option<Written>, outbox::WriteError> {
     let counter = match settled {
         Settled::Stored => Column::StoredCount,
         Settled::Failed => Column::FailedCount,
     };
     let changed = Entity::update_many()
-        .col_expr(counter, Expr::col(counter).add(1))
+        .col_expr(counter, Expr::col(counter).add(files))
         .col_expr(Column::UpdatedAt, Expr::value(now))
         .filter(Column::Id.eq(id))
         .exec_with_returning(transaction)

@@ -6,11 +6,11 @@
 
 use super::{FileName, staging_column};
 use crate::{
-    batches,
+    batches::{self, Join, JoinError},
     clock::Clock,
-    combiner::{Batch, Combiner},
+    combiner::{Batch, CombineError, Combiner, Transient},
     context::Landfall,
-    db::Database,
+    db::{self, Database},
     digest::Sha256Digest,
     idempotency::{Keep, KeepError},
     minutes::{self, Counted},
@@ -45,7 +45,7 @@ pub struct NewFile {
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     #[error(transparent)]
-    Batch(#[from] batches::JoinError),
+    Batch(#[from] JoinError),
     #[error(transparent)]
     Key(#[from] KeepError),
     #[error(transparent)]
@@ -54,10 +54,35 @@ pub enum AcceptError {
     Database(#[from] DbErr),
 }
 
+impl Transient for AcceptError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(error) | Self::Batch(JoinError::Database(error)) => error.is_transient(),
+            Self::Batch(_) | Self::Key(_) | Self::Quota(_) => false,
+        }
+    }
+}
+
+impl From<CombineError<Self>> for AcceptError {
+    fn from(error: CombineError<Self>) -> Self {
+        let CombineError::Failed(shared) = &error else {
+            return Self::Database(error.into_database());
+        };
+        match &**shared {
+            Self::Batch(JoinError::Unknown(id)) => Self::Batch(JoinError::Unknown(*id)),
+            Self::Batch(JoinError::Closed(id)) => Self::Batch(JoinError::Closed(*id)),
+            Self::Batch(JoinError::Database(error)) | Self::Database(error) => {
+                Self::Database(db::copy(error))
+            }
+            Self::Key(_) | Self::Quota(_) => Self::Database(DbErr::Custom(shared.to_string())),
+        }
+    }
+}
+
 /// Where the rows of accepted files are written, those of many uploads by one statement; cheap to clone, one per
 /// process.
 #[derive(Clone, Debug)]
-pub struct Intake(Combiner<file::Model, (), DbErr>);
+pub struct Intake(Combiner<file::Model, (), AcceptError>);
 
 impl Intake {
     /// Must be called within a Tokio runtime: it works in a task of its own, which ends with the last clone.
@@ -70,7 +95,7 @@ impl Intake {
                 let answers = vec![(); rows.len()];
                 db.write_repeatable(move |transaction| {
                     let rows = Arc::clone(&rows);
-                    Box::pin(async move { insert_counted(transaction, &rows).await })
+                    Box::pin(async move { insert_together(transaction, &rows).await })
                 })
                 .await?;
                 Ok(answers)
@@ -93,9 +118,8 @@ pub async fn accept(
     let reserved = new.reservation;
     let row = row(new, clock);
     // With others, unless something may still refuse it.
-    if row.batch_id.is_none() && keep.is_none() && (row.owner.is_none() || quota.is_none()) {
-        let row = Arc::new(row.clone());
-        landfall.intake.0.run(row).await.map_err(DbErr::from)?;
+    if keep.is_none() && (row.owner.is_none() || quota.is_none()) {
+        landfall.intake.0.run(Arc::new(row.clone())).await?;
     } else {
         let row = row.clone();
         let alone = landfall.db.write(move |transaction| {
@@ -133,6 +157,23 @@ async fn join_batch(
         batches::join(transaction, batch, row.owner.as_deref(), row.created_at).await?;
     }
     Ok(())
+}
+
+/// All of them, or the reason why one of them cannot be taken in.
+async fn insert_together(
+    transaction: &impl ConnectionTrait,
+    rows: &[Arc<file::Model>],
+) -> Result<(), AcceptError> {
+    let joins = rows.iter().filter_map(|row| {
+        Some(Join {
+            batch: row.batch_id?,
+            owner: row.owner.as_deref(),
+        })
+    });
+    if let Some(first) = rows.first() {
+        batches::join_all(transaction, joins, first.created_at).await?;
+    }
+    Ok(insert_counted(transaction, rows).await?)
 }
 
 /// Rows that nothing stands against.

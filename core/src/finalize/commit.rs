@@ -10,14 +10,14 @@ use crate::{
     usage,
 };
 use entity::{
-    FileId, Timestamp,
+    BatchId, FileId, Timestamp,
     file::{Column, Entity, FileStatus, Model},
 };
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, UpdateMany,
     sea_query::{CaseStatement, Expr, ExprTrait, SimpleExpr},
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -111,6 +111,11 @@ pub(super) async fn store(
         .col_expr(Column::StagingKey, Expr::value(Option::<String>::None))
         .col_expr(Column::FirstFaultAt, Expr::value(Option::<Timestamp>::None))
         .col_expr(Column::StoredAt, Expr::value(now));
+    batches::lock(
+        transaction,
+        requests.iter().filter_map(|one| one.file.batch_id),
+    )
+    .await?;
     change(transaction, release(update, now), requests.len()).await?;
     let events = requests.iter().map(|one| {
         let payload = FileStored::of(
@@ -122,15 +127,15 @@ pub(super) async fn store(
     });
     let written = outbox::write_all(transaction, now, events.collect()).await?;
     let mut written: Vec<Vec<Written>> = written.into_iter().map(|one| vec![one]).collect();
-    let mut in_batches: Vec<_> = requests
-        .iter()
-        .zip(&mut written)
-        .filter_map(|(one, written)| Some((one.file.batch_id?, written)))
-        .collect();
-    // In one order, so that two who count in the same batches do not wait for each other.
-    in_batches.sort_by_key(|(batch, _)| *batch);
-    for (batch, written) in in_batches {
-        written.extend(batches::settle(transaction, batch, Settled::Stored, now).await?);
+    let mut in_batches: BTreeMap<BatchId, (i64, usize)> = BTreeMap::new();
+    for (place, one) in requests.iter().enumerate() {
+        if let Some(batch) = one.file.batch_id {
+            in_batches.entry(batch).or_insert((0, place)).0 += 1;
+        }
+    }
+    for (batch, (files, place)) in in_batches {
+        let settled = Settled::Stored;
+        written[place].extend(batches::settle_some(transaction, batch, settled, files, now).await?);
     }
     Ok(written)
 }

@@ -1,8 +1,8 @@
 //! Writes that many uploads share: that they have begun, and that small ones are whole.
 //!
 //! Many clients begin and end small uploads at once; each kind is gathered into batches that are one transaction each,
-//! so that an upload costs a share of a few statements and of a commit. What may be refused for a reason of its own (by
-//! its batch, its owner's quota, its `Idempotency-Key`) does not come here.
+//! so that an upload costs a share of a few statements and of a commit. What may be refused by its owner's quota or its
+//! `Idempotency-Key` does not come here; one that its file's batch refuses is refused alone.
 
 use super::{
     UploadError,
@@ -12,6 +12,7 @@ use super::{
     writers::Writers,
 };
 use crate::{
+    batches::{self, Join, JoinError},
     clock::Clock,
     combiner::{CombineError, Combiner, Transient},
     db::{self, Database},
@@ -47,7 +48,7 @@ const RECENT: usize = 256;
 /// Begins and ends uploads, in batches; cheap to clone, one per process.
 #[derive(Clone, Debug)]
 pub struct BatchedWrites {
-    begins: Combiner<Begun, (), DbErr>,
+    begins: Combiner<Begun, (), UploadError>,
     ends: Combiner<Ended, Option<(Model, Staged)>, UploadError>,
     /// Ids are made of the time (UUIDv7, RFC 9562): the first is the oldest.
     recent: Arc<Mutex<BTreeMap<UploadId, Model>>>,
@@ -85,10 +86,10 @@ impl BatchedWrites {
         }
     }
 
-    pub(super) async fn begin(&self, begun: Begun) -> Result<(), DbErr> {
+    pub(super) async fn begin(&self, begun: Begun) -> Result<(), UploadError> {
         let begun = Arc::new(begun);
         self.begins.run(Arc::clone(&begun)).await?;
-        if single_append::may_be_whole(&begun.upload) {
+        if single_append::may_be_whole(&begun.upload) && begun.batch().is_none() {
             let mut recent = self.recent();
             recent.insert(begun.upload.id, begun.upload.clone());
             if recent.len() > RECENT {
@@ -121,7 +122,7 @@ impl BatchedWrites {
 
 impl Transient for UploadError {
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(error) if error.is_transient())
+        matches!(self, Self::Database(error) | Self::Batch(JoinError::Database(error)) if error.is_transient())
     }
 }
 
@@ -130,6 +131,9 @@ impl From<CombineError<Self>> for UploadError {
         match error {
             CombineError::Failed(shared) => match &*shared {
                 Self::Closed(status) => Self::Closed(*status),
+                Self::Batch(JoinError::Unknown(id)) => Self::Batch(JoinError::Unknown(*id)),
+                Self::Batch(JoinError::Closed(id)) => Self::Batch(JoinError::Closed(*id)),
+                Self::Batch(JoinError::Database(error)) => Self::Database(db::copy(error)),
                 Self::Database(error) => Self::Database(db::copy(error)),
                 other => Self::Database(DbErr::Custom(other.to_string())),
             },
@@ -139,7 +143,19 @@ impl From<CombineError<Self>> for UploadError {
     }
 }
 
-async fn begin(transaction: &impl ConnectionTrait, begun: &[Arc<Begun>]) -> Result<Vec<()>, DbErr> {
+async fn begin(
+    transaction: &impl ConnectionTrait,
+    begun: &[Arc<Begun>],
+) -> Result<Vec<()>, UploadError> {
+    let joins = begun.iter().filter_map(|begun| {
+        Some(Join {
+            batch: begun.batch()?,
+            owner: begun.upload.owner.as_deref(),
+        })
+    });
+    if let Some(first) = begun.first() {
+        batches::join_all(transaction, joins, first.upload.created_at).await?;
+    }
     let sizes = begun.iter().map(|begun| Change {
         owner: begun.upload.owner.as_deref(),
         id: begun.upload.id.0,

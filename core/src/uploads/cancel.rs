@@ -12,12 +12,13 @@ use crate::{
     usage,
 };
 use entity::{
-    FileId, Timestamp, UploadId,
+    BatchId, FileId, Timestamp, UploadId,
     file::{self, FileStatus},
     upload::{Column, Entity, Model, UploadKind, UploadStatus},
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect,
+    sea_query::Expr,
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -191,6 +192,13 @@ async fn fail_file(
     now: Timestamp,
 ) -> Result<(Option<FileId>, Option<Written>), WriteError> {
     use file::Column;
+    let batch: Option<Option<BatchId>> = file::Entity::find_by_id(id)
+        .select_only()
+        .column(Column::BatchId)
+        .into_tuple()
+        .one(transaction)
+        .await?;
+    batches::lock(transaction, batch.flatten()).await?;
     let rows = file::Entity::update_many()
         .col_expr(Column::Status, Expr::value(FileStatus::Failed))
         .col_expr(Column::ErrorCode, Expr::value(reason.code()))

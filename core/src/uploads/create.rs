@@ -216,15 +216,18 @@ pub(super) struct Begun {
     pub(super) file: Option<file::Model>,
 }
 
-/// True when it is more than two rows to be written: its batch and its owner's quota have a say, and one of no bytes is
-/// complete at once.
+impl Begun {
+    /// The batch that counts its file.
+    pub(super) fn batch(&self) -> Option<BatchId> {
+        self.file.as_ref()?.batch_id
+    }
+}
+
+/// True when it is more than two rows to be written: its owner's quota has a say, and one of no bytes is complete at
+/// once.
 fn may_be_refused(landfall: &Landfall, begun: &Begun) -> bool {
     let is_bounded = begun.upload.owner.is_some() && landfall.config.uploads.owner_quota.is_some();
-    let in_batch = begun
-        .file
-        .as_ref()
-        .is_some_and(|file| file.batch_id.is_some());
-    is_bounded || in_batch || begun.upload.total_size_bytes == Some(0)
+    is_bounded || begun.upload.total_size_bytes == Some(0)
 }
 
 async fn begin_with_others(
