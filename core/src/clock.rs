@@ -3,18 +3,32 @@
 use chrono::{DateTime, SubsecRound, Utc};
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// Tells the time in UTC, to the microsecond; may be set off from the machine's clock.
+/// Tells the time in UTC, to the microsecond: the machine's, or that of another it was set by.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    offset_ms: Arc<AtomicI64>,
+    set: Arc<RwLock<Setting>>,
     /// What it was moved forward besides: setting the clock by another's does not take it back.
     ahead_ms: Arc<AtomicI64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Setting {
+    /// As the machine's clock, and so much ahead of it.
+    Machine(chrono::TimeDelta),
+    /// It was that time then. The machine's clock may be set meanwhile, and changes nothing.
+    At(Instant, DateTime<Utc>),
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self::Machine(chrono::TimeDelta::zero())
+    }
 }
 
 /// [`Clock::after`] another moment than now.
@@ -36,10 +50,12 @@ impl Clock {
     /// Now.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
-        let offset = self.offset_ms.load(Ordering::Relaxed);
+        let now = match *self.set.read().unwrap_or_else(PoisonError::into_inner) {
+            Setting::Machine(offset) => Utc::now() + offset,
+            Setting::At(then, time) => later(time, then.elapsed()),
+        };
         let ahead = self.ahead_ms.load(Ordering::Relaxed);
-        let offset = chrono::TimeDelta::milliseconds(offset.saturating_add(ahead));
-        (Utc::now() + offset).trunc_subsecs(6)
+        (now + chrono::TimeDelta::milliseconds(ahead)).trunc_subsecs(6)
     }
 
     /// The moment that lies `duration` after now; durations beyond what a date can hold end in its last year.
@@ -58,10 +74,18 @@ impl Clock {
             .trunc_subsecs(6)
     }
 
-    /// Sets every clone of this clock off from the machine's by this much, to the millisecond.
+    /// Sets every clone of this clock off from the machine's by this much.
     pub fn set_offset(&self, offset: chrono::TimeDelta) {
-        self.offset_ms
-            .store(offset.num_milliseconds(), Ordering::Relaxed);
+        self.replace(Setting::Machine(offset));
+    }
+
+    /// Sets every clone of this clock: it is that time now, and from here on time is measured, not looked up.
+    pub fn set(&self, time: DateTime<Utc>) {
+        self.replace(Setting::At(Instant::now(), time));
+    }
+
+    fn replace(&self, setting: Setting) {
+        *self.set.write().unwrap_or_else(PoisonError::into_inner) = setting;
     }
 
     /// Moves every clone of this clock forward, for good.

@@ -2,7 +2,7 @@
 //!
 //! Owns the fence that lets one of several processes begin a run. What a run does is not its business.
 
-use crate::context::Landfall;
+use crate::{clock::later, context::Landfall};
 use entity::{
     Timestamp,
     periodic_run::{ActiveModel, Column, Entity, Model},
@@ -13,6 +13,7 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait, OnConflict},
 };
 use serde::Serialize;
+use std::time::Duration;
 
 /// The last run of a periodic job.
 #[derive(Clone, Debug)]
@@ -41,6 +42,9 @@ pub(crate) async fn last(db: &impl ConnectionTrait, name: &str) -> Result<Option
     ))
 }
 
+/// A run that began later than now by more than this began by a clock that was set back since, and counts for nothing.
+const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(60);
+
 /// Which run keeps another from beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fence {
@@ -65,7 +69,9 @@ pub(crate) async fn begin(
         ..Default::default()
     };
     let column = |column| Expr::col((Entity, column));
-    let mut may = column(Column::StartedAt).lt(due);
+    let mut may = column(Column::StartedAt)
+        .lt(due)
+        .or(column(Column::StartedAt).gt(later(at, CLOCKS_DIFFER_BY)));
     if fence == Fence::Finished {
         may = may
             .or(column(Column::FinishedAt).is_null())
@@ -119,4 +125,56 @@ pub(crate) async fn finish(
             })
         })
         .await
+}
+
+/// The ticks of a periodic job: every multiple of a number of seconds since the Unix epoch.
+#[derive(Clone, Debug)]
+pub struct Ticks {
+    seconds: i64,
+    last: Option<i64>,
+}
+
+impl Ticks {
+    /// Intervals are rounded up to whole seconds.
+    #[must_use]
+    pub fn new(interval: Duration) -> Self {
+        let seconds = interval.as_secs() + u64::from(interval.subsec_nanos() > 0);
+        Self {
+            seconds: i64::try_from(Ord::max(seconds, 1)).unwrap_or(i64::MAX),
+            last: None,
+        }
+    }
+
+    /// The tick that has come since this was asked last, in seconds since the epoch. A clock that was set, forward or
+    /// back, is at another tick.
+    pub fn since_last(&mut self, now: Timestamp) -> Option<u64> {
+        let tick = now.timestamp().div_euclid(self.seconds) * self.seconds;
+        match self.last.replace(tick) {
+            Some(last) if last != tick => u64::try_from(tick).ok(),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_timestamp(second, 0).unwrap()
+    }
+
+    #[test]
+    fn every_interval_ticks_once_whatever_the_clock_does() {
+        let mut ticks = Ticks::new(Duration::from_secs(300));
+        assert_eq!(ticks.since_last(at(3_001)), None, "it has just begun");
+        assert_eq!(ticks.since_last(at(3_299)), None);
+        assert_eq!(ticks.since_last(at(3_300)), Some(3_300));
+        assert_eq!(ticks.since_last(at(3_301)), None);
+        let set_forward = ticks.since_last(at(6_901));
+        assert_eq!(set_forward, Some(6_900));
+        let set_back = ticks.since_last(at(3_302));
+        assert_eq!(set_back, Some(3_300));
+        assert_eq!(ticks.since_last(at(3_600)), Some(3_600));
+    }
 }

@@ -1,7 +1,14 @@
 //! Landfall's schema, as reversible, additive migrations that mean the same on SQLite and PostgreSQL.
 //!
 //! A release adds migrations and never edits one that was released: an older binary must go on working
-//! over a newer schema while processes are replaced one by one.
+//! over a newer schema while processes are replaced one by one (docs/upgrading.md).
+//!
+//! An index on a table that may be large belongs into a migration of its own whose `use_transaction` is `Some(false)`,
+//! made by [`runner::create_indexes_concurrently`]: PostgreSQL locks writers out otherwise, for as long as it builds.
+
+#[cfg(feature = "failpoints")]
+mod further;
+pub mod half_applied;
 
 mod m20261124_000001_files;
 mod m20261124_000002_outbox;
@@ -22,6 +29,7 @@ mod m20261130_000402_cleanup;
 mod m20261130_000500_secret_key_holders;
 mod m20261130_000601_owner_reservations;
 mod m20261130_000602_bounded_rows;
+pub mod runner;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 use sea_orm_migration::{prelude::*, sea_orm::ConnectionTrait};

@@ -1,14 +1,14 @@
 //! Commands that work from the configuration, on database, Redis and storage themselves.
 
 use crate::server::{self, Parts};
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use landfall_core::{
     clock::Clock,
     config::Config,
     db::Database,
     installation::{self, Place, Places},
-    staging::{Staging, StagingError},
+    staging::{Staging, StagingError, live_hosts},
     storage::Storage,
     sweep,
 };
@@ -25,6 +25,9 @@ pub enum MigrateAction {
         /// How many.
         #[arg(default_value_t = 1)]
         steps: u32,
+        /// Do not ask.
+        #[arg(long)]
+        yes: bool,
     },
     /// List the migrations and whether the database has them.
     Status {
@@ -51,8 +54,20 @@ pub struct SweepArgs {
 pub(super) async fn migrate(config: &Config, action: MigrateAction) -> anyhow::Result<()> {
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
     match action {
-        MigrateAction::Up => db.migrate_up().await?,
-        MigrateAction::Down { steps } => db.migrate_down(steps).await?,
+        MigrateAction::Up => {
+            for name in db.migrate_up().await? {
+                println!("applied  {name}");
+            }
+        }
+        MigrateAction::Down { steps, yes } => {
+            require_stopped(&db).await?;
+            if !yes {
+                confirm(&db, steps).await?;
+            }
+            for name in db.migrate_down(steps).await? {
+                println!("taken back  {name}");
+            }
+        }
         MigrateAction::Status { json } => {
             let states = db.migrations().await?;
             if json {
@@ -68,6 +83,42 @@ pub(super) async fn migrate(config: &Config, action: MigrateAction) -> anyhow::R
             }
         }
     }
+    Ok(())
+}
+
+/// Takes nothing from under a process that runs.
+async fn require_stopped(db: &Database) -> anyhow::Result<()> {
+    let clock = Clock::system();
+    db.set_clock(&clock).await?;
+    let behind = db.migrations().await?.iter().any(|state| !state.applied);
+    match live_hosts(db, &clock).await {
+        Ok(hosts) if hosts.is_empty() => Ok(()),
+        Ok(hosts) => bail!(
+            "a process of this installation runs on {}; stop all of them first",
+            hosts.join(", ")
+        ),
+        // The table where they say so may be one of those that are missing.
+        Err(_) if behind => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn confirm(db: &Database, steps: u32) -> anyhow::Result<()> {
+    let states = db.migrations().await?;
+    let steps = usize::try_from(steps).unwrap_or(usize::MAX);
+    let newest = states
+        .iter()
+        .rev()
+        .filter(|state| state.applied)
+        .take(steps);
+    eprintln!("These migrations are taken back, with all data in what they added:");
+    for state in newest {
+        eprintln!("  {}", state.name);
+    }
+    eprint!("Type `yes` to go on: ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    anyhow::ensure!(answer.trim() == "yes", "nothing was taken back");
     Ok(())
 }
 
@@ -135,12 +186,11 @@ async fn check_database(config: &Config) -> anyhow::Result<String> {
         .iter()
         .filter(|state| !state.applied)
         .count();
-    Ok(match pending {
-        0 => "it answers and is current".to_owned(),
-        some => format!(
-            "it answers; {some} migration(s) to come: run `landfall migrate up` (`landfall up` does so itself)"
-        ),
-    })
+    anyhow::ensure!(
+        pending == 0,
+        "it answers, but lacks {pending} migration(s): run `landfall migrate up` (`landfall up` does so itself)"
+    );
+    Ok("it answers and is current".to_owned())
 }
 
 /// Storage, and staging, which may lie in it.

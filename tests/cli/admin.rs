@@ -12,7 +12,7 @@ use serde_json::json;
 async fn migrations_go_up_and_down_and_say_where_they_are() {
     let mut on_postgres = Installation::new();
     on_postgres.on_postgres().await;
-    configured(&on_postgres, &["migrate", "down", "100"])
+    configured(&on_postgres, &["migrate", "down", "100", "--yes"])
         .await
         .done();
     for installation in [Installation::new(), on_postgres] {
@@ -32,6 +32,14 @@ async fn migrations_go_up_and_down_and_say_where_they_are() {
         let refused = configured(&installation, &["worker"]).await.failed();
         assert!(refused.contains(&behind), "{refused}");
 
+        let applied = configured(&installation, &["migrate", "up"]).await.done();
+        assert_eq!(applied.lines().count(), states.len(), "{applied}");
+        assert!(
+            applied
+                .lines()
+                .all(|line| line.starts_with("applied  m2026")),
+            "{applied}"
+        );
         assert_eq!(
             configured(&installation, &["migrate", "up"]).await.done(),
             ""
@@ -44,7 +52,12 @@ async fn migrations_go_up_and_down_and_say_where_they_are() {
             table.lines().all(|line| line.starts_with("applied  m2026")),
             "{table}"
         );
-        configured(&installation, &["migrate", "down"]).await.done();
+        let asked = configured(&installation, &["migrate", "down"])
+            .await
+            .failed();
+        assert!(asked.contains("nothing was taken back"), "{asked}");
+        let down = ["migrate", "down", "--yes"];
+        configured(&installation, &down).await.done();
         let table = configured(&installation, &["migrate", "status"])
             .await
             .done();
@@ -54,6 +67,8 @@ async fn migrations_go_up_and_down_and_say_where_they_are() {
         assert!(refused.contains("behind by 1 migration(s)"), "{refused}");
         configured(&installation, &["migrate", "up"]).await.done();
         let mut served = Process::listening(&["serve"], &installation.environment()).await;
+        let refused = configured(&installation, &down).await.failed();
+        assert!(refused.contains("runs on"), "{refused}");
         assert!(served.terminate().await.success());
     }
 }

@@ -17,9 +17,30 @@ async fn failed(installation: &Installation) -> Vec<(String, String)> {
         .collect()
 }
 
+/// With a database that is current.
+async fn migrated() -> Installation {
+    let installation = Installation::new();
+    configured(&installation, &["migrate", "up"]).await.done();
+    installation
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn database_that_lacks_migrations_is_not_right() {
+    let installation = migrated().await;
+    configured(&installation, &["migrate", "down", "--yes"])
+        .await
+        .done();
+    let found = failed(&installation).await;
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].0 == "database" && found[0].1.contains("landfall migrate up"),
+        "{found:?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_that_is_right_is_used_and_named() {
-    let mut installation = Installation::new();
+    let mut installation = migrated().await;
     for embedded in [false, true] {
         if embedded {
             installation.unset_raw("LANDFALL__REDIS__URL");
@@ -43,7 +64,7 @@ async fn each_thing_that_is_wrong_is_one_message() {
     assert_eq!(found[0].0, "database");
     assert!(found[0].1.contains("database.url"), "{found:?}");
 
-    let mut installation = Installation::new();
+    let mut installation = migrated().await;
     installation.set("redis.url", "redis://127.0.0.1:9");
     let found = failed(&installation).await;
     assert_eq!(found.len(), 1, "{found:?}");
@@ -56,7 +77,7 @@ async fn each_thing_that_is_wrong_is_one_message() {
     let file = occupied.folder().join("a file");
     std::fs::write(&file, "no folder").expect("a file");
     for part in ["storage", "staging"] {
-        let mut installation = Installation::new();
+        let mut installation = migrated().await;
         installation.set(&format!("{part}.path"), &file.display().to_string());
         let found = failed(&installation).await;
         assert_eq!(found.len(), 1, "{found:?}");
@@ -76,7 +97,7 @@ async fn what_is_wrong_with_a_bucket_names_the_setting() {
         ("AWS_SECRET_ACCESS_KEY", "not-the-secret"),
         ("AWS_S3_ENDPOINT_URL", "http://127.0.0.1:9"),
     ] {
-        let mut installation = Installation::new();
+        let mut installation = migrated().await;
         installation.store_in(&s3);
         installation.set_raw(name, wrong);
         let found = failed(&installation).await;

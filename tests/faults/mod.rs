@@ -4,6 +4,7 @@ mod apart;
 mod broken_off;
 mod checker;
 mod cluster;
+mod first_start;
 mod frozen_node;
 mod full_database;
 mod keys;

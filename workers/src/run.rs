@@ -4,10 +4,9 @@ use crate::{
     deliver, finalize, maintenance,
     meter::Meter,
     queues::{QueueName, Queues},
-    tick::{self, Chore, Every},
+    tick::{self, Chore},
 };
-use apalis::prelude::{Monitor, MonitorError, WorkerBuilder};
-use apalis_cron::CronScheduler;
+use apalis::prelude::{Monitor, MonitorError};
 use landfall_core::{context::Landfall, deliver::Deliverer, finalize::Finalizer};
 use landfall_queue::{Redis, WorkerIdentity};
 use std::time::Duration;
@@ -54,6 +53,7 @@ pub async fn run(
     let mut monitor = Monitor::new();
     let finalizer =
         Finalizer::new(&landfall, &workers.name).drained_by(drained(&stop, workers.finish_within));
+    let mut ticking = Vec::new();
     for queue in &workers.queues {
         monitor = match queue {
             QueueName::Finalize => {
@@ -98,15 +98,26 @@ pub async fn run(
                     identity(MAINTENANCE_CONCURRENCY),
                 );
                 let (landfall, meter) = (landfall.clone(), workers.meter.clone());
-                let monitor = monitor.register(move |_| {
+                for (chore, interval) in [
+                    (Chore::Sweep, config.sweep.interval),
+                    (Chore::Audit, config.audit.interval),
+                ] {
+                    let clock = landfall.clock.clone();
+                    ticking.push(tick::start(
+                        chore,
+                        interval,
+                        clock,
+                        queues.clone(),
+                        stop.clone(),
+                    ));
+                }
+                monitor.register(move |_| {
                     queue
                         .worker(identity.clone())
                         .data(landfall.clone())
                         .data(meter.clone())
                         .build(maintenance::handle)
-                });
-                let monitor = clock(monitor, Chore::Sweep, config.sweep.interval, &queues, &name);
-                clock(monitor, Chore::Audit, config.audit.interval, &queues, &name)
+                })
             }
         };
     }
@@ -145,24 +156,6 @@ async fn remove_old_keys(redis: Redis, stop: CancellationToken) {
             Err(error) => tracing::debug!(%error, "keys of an older release are left for later"),
         }
     }
-}
-
-fn clock(
-    monitor: Monitor,
-    chore: Chore,
-    interval: Duration,
-    queues: &Queues,
-    process: &str,
-) -> Monitor {
-    let (every, queues) = (Every::new(interval), queues.clone());
-    let name = format!("{}-clock-{process}", chore.as_str());
-    monitor.register(move |run| {
-        WorkerBuilder::new(format!("{name}-{run}"))
-            .backend(CronScheduler::new(every.clone()))
-            .data(chore)
-            .data(queues.clone())
-            .build(tick::handle)
-    })
 }
 
 fn host() -> String {

@@ -1,11 +1,22 @@
-//! The schema's version: migrating is safe from several processes at once, and no process works on a schema that is behind.
+//! The schema's version: migrating is safe from several processes at once, can be repeated after a kill at any moment,
+//! and no process works on a schema that is behind. One that is ahead is worked on (see docs/upgrading.md).
 
-use super::{Database, OpenError, WritePath};
-use migration::{Migrator, MigratorTrait};
-use sea_orm::{ConnectionTrait, DatabaseConnection, TransactionTrait};
+use super::{Database, OpenError, WritePath, transient, writer::Writer};
+use migration::{MigrationTrait, half_applied, runner};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, TransactionTrait,
+};
+use std::{path::Path, time::Duration};
 
 /// Any number will do, as long as no other program on the same database takes it.
 const ADVISORY_LOCK: i64 = 0x6c61_6e64_6661_6c6c;
+
+/// How long a change of a table may wait for those who use it: whoever comes after it waits behind it.
+const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
+
+/// A change that did not get its lock is tried so often, with a pause between.
+const LOCK_ATTEMPTS: u32 = 30;
+const LOCK_PAUSE: Duration = Duration::from_secs(1);
 
 /// One migration and whether the database has it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -14,49 +25,71 @@ pub struct MigrationState {
     pub applied: bool,
 }
 
+#[derive(Clone, Copy)]
+enum Direction {
+    Up,
+    Down,
+}
+
 impl Database {
-    /// Applies what is missing; of several processes one does it and the others wait.
+    /// Applies what is missing, and answers the names of what it applied; of several processes one does it and the
+    /// others wait.
     ///
     /// # Errors
-    /// [`OpenError::Migrate`] or [`OpenError::Lock`]; what was applied before stays.
-    pub async fn migrate_up(&self) -> Result<(), OpenError> {
-        self.locked(async |connection| {
-            Migrator::up(connection, None)
-                .await
-                .map_err(OpenError::Migrate)
+    /// [`OpenError::Migrate`] or [`OpenError::Lock`]; what was applied before stays, and the next call continues.
+    pub async fn migrate_up(&self) -> Result<Vec<String>, OpenError> {
+        self.migrate(Direction::Up, async |db| runner::missing(db).await)
+            .await
+    }
+
+    /// Takes back the newest `steps` migrations, with the data in their tables, and answers their names.
+    ///
+    /// # Errors
+    /// [`OpenError::Ahead`] when a newer binary has applied others, and as [`Database::migrate_up`].
+    pub async fn migrate_down(&self, steps: u32) -> Result<Vec<String>, OpenError> {
+        let states = self.migrations().await?;
+        let known = runner::known();
+        let is_known = |name: &str| known.iter().any(|migration| migration.name() == name);
+        let unknown = states.iter().filter(|state| !is_known(&state.name)).count();
+        if unknown > 0 {
+            return Err(OpenError::Ahead(unknown));
+        }
+        let steps = usize::try_from(steps).unwrap_or(usize::MAX);
+        self.migrate(Direction::Down, async move |db| {
+            let applied = runner::applied(db).await?;
+            let mut newest = runner::known();
+            newest.retain(|migration| applied.iter().any(|name| name == migration.name()));
+            newest.reverse();
+            newest.truncate(steps);
+            Ok(newest)
         })
         .await
     }
 
-    /// Takes back the newest `steps` migrations, with the data in their tables.
-    ///
-    /// # Errors
-    /// As [`Database::migrate_up`].
-    pub async fn migrate_down(&self, steps: u32) -> Result<(), OpenError> {
-        self.locked(async move |connection| {
-            Migrator::down(connection, Some(steps))
-                .await
-                .map_err(OpenError::Migrate)
-        })
-        .await
-    }
-
-    /// Every migration this binary knows, oldest first.
+    /// Every migration this binary knows or the database has, oldest first.
     ///
     /// # Errors
     /// [`OpenError::Status`].
     pub async fn migrations(&self) -> Result<Vec<MigrationState>, OpenError> {
-        let pending = Migrator::get_pending_migrations_read_only(self.read())
+        let applied = runner::applied(self.read())
             .await
             .map_err(OpenError::Status)?;
-        let pending: Vec<&str> = pending.iter().map(|migration| migration.name()).collect();
-        Ok(Migrator::migrations()
+        let mut states: Vec<_> = runner::known()
             .iter()
             .map(|known| MigrationState {
                 name: known.name().to_owned(),
-                applied: !pending.contains(&known.name()),
+                applied: applied.iter().any(|name| name == known.name()),
             })
-            .collect())
+            .collect();
+        for name in applied {
+            if states.iter().all(|state| state.name != name) {
+                states.push(MigrationState {
+                    name,
+                    applied: true,
+                });
+            }
+        }
+        Ok(states)
     }
 
     /// Refuses a database that lacks a migration.
@@ -64,47 +97,140 @@ impl Database {
     /// # Errors
     /// [`OpenError::Behind`].
     pub async fn require_current(&self) -> Result<(), OpenError> {
-        match self
-            .migrations()
-            .await?
-            .iter()
-            .filter(|state| !state.applied)
-            .count()
-        {
+        let missing = runner::missing(self.read()).await;
+        match missing.map_err(OpenError::Status)?.len() {
             0 => Ok(()),
             missing => Err(OpenError::Behind(missing)),
         }
     }
 
-    async fn locked<F>(&self, migrate: F) -> Result<(), OpenError>
+    async fn migrate<F>(&self, direction: Direction, which: F) -> Result<Vec<String>, OpenError>
     where
-        F: AsyncFnOnce(&DatabaseConnection) -> Result<(), OpenError>,
+        F: AsyncFnOnce(&DatabaseConnection) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr>,
     {
-        match (&self.write, &self.migration_lock) {
-            (WritePath::Pool(pool), _) => {
-                // Held by a transaction, so that it goes with its connection however this process ends.
-                let lock = pool.begin().await.map_err(OpenError::Migrate)?;
-                lock.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-                    .await
-                    .map_err(OpenError::Migrate)?;
-                migrate(pool).await?;
-                lock.commit().await.map_err(OpenError::Migrate)
+        match &self.write {
+            WritePath::Pool(pool) => {
+                let connection = pool.unlimited().await.map_err(OpenError::Migrate)?;
+                let migrated = on_postgres(&connection, direction, which).await;
+                let _ = connection.close().await;
+                migrated.map_err(OpenError::Migrate)
             }
-            (WritePath::Group(_), Some(path)) => {
-                let path = path.clone();
-                let lock = tokio::task::spawn_blocking(move || {
-                    let file = std::fs::File::create(&path)?;
-                    file.lock().map(|()| file)
-                })
-                .await
-                .map_err(std::io::Error::other)
-                .flatten()
-                .map_err(OpenError::Lock)?;
-                migrate(self.read()).await?;
+            WritePath::Group { path, .. } => {
+                let lock = lock(path.with_extension("migrate.lock").into()).await;
+                let lock = lock.map_err(OpenError::Lock)?;
+                let mut writer = Writer::open(path).await.map_err(OpenError::Migrate)?;
+                let migrated = async {
+                    let mut names = Vec::new();
+                    for migration in which(self.read().inner()).await? {
+                        on_sqlite(&mut writer, direction, migration.as_ref()).await?;
+                        names.push(migration.name().to_owned());
+                    }
+                    Ok(names)
+                }
+                .await;
+                writer.discard().await;
                 drop(lock);
-                Ok(())
+                migrated.map_err(OpenError::Migrate)
             }
-            (WritePath::Group(_), None) => unreachable!("a SQLite database has a lock file"),
+        }
+    }
+}
+
+async fn lock(path: Box<Path>) -> std::io::Result<std::fs::File> {
+    tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::create(&path)?;
+        file.lock().map(|()| file)
+    })
+    .await
+    .map_err(std::io::Error::other)
+    .flatten()
+}
+
+async fn step(
+    transaction: &DatabaseTransaction,
+    direction: Direction,
+    migration: &dyn MigrationTrait,
+) -> Result<(), DbErr> {
+    match direction {
+        Direction::Up => runner::up(transaction, migration).await,
+        Direction::Down => runner::down(transaction, migration).await,
+    }
+}
+
+async fn on_sqlite(
+    writer: &mut Writer,
+    direction: Direction,
+    migration: &dyn MigrationTrait,
+) -> Result<(), DbErr> {
+    let transaction = writer.begin().await?;
+    let error = match step(&transaction, direction, migration).await {
+        Ok(()) => return transaction.commit().await,
+        Err(error) => error,
+    };
+    transaction.rollback().await?;
+    if !matches!(direction, Direction::Up) || !half_applied::is_what_it_leaves(&error) {
+        return Err(error);
+    }
+    let migration_name = migration.name();
+    tracing::warn!(%error, migration_name, "an earlier version was interrupted in this migration; it is begun again");
+    let transaction = writer.begin().await?;
+    half_applied::put_back(&transaction, migration).await?;
+    step(&transaction, direction, migration).await?;
+    transaction.commit().await
+}
+
+async fn on_postgres<F>(
+    connection: &DatabaseConnection,
+    direction: Direction,
+    which: F,
+) -> Result<Vec<String>, DbErr>
+where
+    F: AsyncFnOnce(&DatabaseConnection) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr>,
+{
+    // Held by a transaction, so that it goes with its connection however this process ends.
+    let lock = connection.begin().await?;
+    lock.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
+        .await?;
+    let mut names = Vec::new();
+    for migration in which(connection).await? {
+        if runner::is_concurrent(DbBackend::Postgres, migration.as_ref()) {
+            match direction {
+                Direction::Up => runner::up_concurrently(connection, migration.as_ref()).await?,
+                Direction::Down => {
+                    runner::down_concurrently(connection, migration.as_ref()).await?;
+                }
+            }
+        } else {
+            patiently(connection, direction, migration.as_ref()).await?;
+        }
+        names.push(migration.name().to_owned());
+    }
+    lock.commit().await?;
+    Ok(names)
+}
+
+/// Changes tables that others use meanwhile: a change that has to wait for them steps aside and comes again.
+async fn patiently(
+    connection: &DatabaseConnection,
+    direction: Direction,
+    migration: &dyn MigrationTrait,
+) -> Result<(), DbErr> {
+    let mut attempt = 1;
+    loop {
+        let transaction = connection.begin().await?;
+        let stepped = async {
+            transaction.execute_unprepared(LOCK_TIMEOUT).await?;
+            step(&transaction, direction, migration).await
+        }
+        .await;
+        match stepped {
+            Ok(()) => return transaction.commit().await,
+            Err(error) if attempt < LOCK_ATTEMPTS && transient::waited_for_lock(&error) => {
+                transaction.rollback().await?;
+                attempt += 1;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            Err(error) => return Err(error),
         }
     }
 }

@@ -8,38 +8,48 @@
 
 mod group;
 mod health;
+mod link;
 mod migrate;
+mod postgres;
+mod reader;
 mod transient;
 #[cfg(feature = "failpoints")]
 mod watch;
 mod writer;
 
-use crate::{clock::Clock, last_used::LastUses, minutes::Tally};
+use crate::{
+    clock::{Clock, later},
+    last_used::LastUses,
+    minutes::Tally,
+};
 use entity::Timestamp;
 use futures::future::BoxFuture;
 use group::GroupCommit;
 pub(crate) use group::panicked;
 pub use health::WriteFault;
+use postgres::Postgres;
+pub use reader::Reader;
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    EntityTrait, RuntimeErr, Select, Statement, TransactionTrait,
+    ConnectOptions, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Select,
+    Statement,
     sqlx::{
         self,
         sqlite::{SqliteJournalMode, SqliteSynchronous},
     },
 };
 use secrecy::{ExposeSecret, SecretString};
-use std::{error::Error, path::Path, sync::Arc, time::Duration};
-use tracing::Instrument;
+use std::{
+    error::Error,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 pub(crate) use transient::copy;
 pub use transient::{is_full, is_transient};
 use writer::Writer as SqliteWriter;
 
 /// How long a statement may wait for a connection, and SQLite for its lock.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A connection that has rested longer is tried before it is used; a busy one shows its faults by itself.
-const TRUSTED_FOR: Duration = Duration::from_secs(5);
 
 /// Prepared statements that a connection to SQLite keeps. Those over several rows differ by how many they are over.
 const STATEMENTS: usize = 512;
@@ -55,6 +65,10 @@ pub enum OpenError {
     Connect(#[source] DbErr),
     #[error("cannot read which migrations the database has")]
     Status(#[source] DbErr),
+    #[error(
+        "the database has {0} migration(s) of a newer version, and only that version can take migrations back"
+    )]
+    Ahead(usize),
     #[error("the database is behind by {0} migration(s); run `landfall migrate up` first")]
     Behind(usize),
     #[error("migrating the database failed")]
@@ -66,17 +80,20 @@ pub enum OpenError {
 /// The database of an installation; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database {
-    read: DatabaseConnection,
+    read: Reader,
     write: WritePath,
-    migration_lock: Option<Arc<Path>>,
     tally: Arc<Tally>,
     last_uses: Arc<LastUses>,
 }
 
 #[derive(Clone, Debug)]
 enum WritePath {
-    Pool(DatabaseConnection),
-    Group(GroupCommit),
+    Pool(Arc<Postgres>),
+    Group {
+        commits: GroupCommit,
+        /// Of the file.
+        path: Arc<Path>,
+    },
 }
 
 impl Database {
@@ -90,13 +107,15 @@ impl Database {
             let path = Path::new(path.split('?').next().unwrap_or(path));
             Self::open_sqlite(path, max_connections).await
         } else if text.starts_with("postgres://") || text.starts_with("postgresql://") {
-            let pool = sea_orm::Database::connect(options(text, max_connections))
+            let postgres = Postgres::open(text, max_connections)
                 .await
                 .map_err(OpenError::Connect)?;
             Ok(Self {
-                read: pool.clone(),
-                write: WritePath::Pool(pool),
-                migration_lock: None,
+                read: Reader {
+                    connection: postgres.pool.clone(),
+                    link: Some(Arc::clone(&postgres.link)),
+                },
+                write: WritePath::Pool(Arc::new(postgres)),
                 tally: Arc::default(),
                 last_uses: Arc::default(),
             })
@@ -110,19 +129,22 @@ impl Database {
             std::fs::create_dir_all(folder)
                 .map_err(|error| OpenError::Folder(folder.into(), error))?;
         }
-        let url = format!("sqlite://{}?mode=rwc", path.display());
-        let connect = async |connections| {
-            let mut options = options(&url, connections);
-            options.map_sqlx_sqlite_opts(durable);
-            sea_orm::Database::connect(options)
-                .await
-                .map_err(OpenError::Connect)
-        };
         let writer = SqliteWriter::open(path).await.map_err(OpenError::Connect)?;
+        let url = format!("sqlite://{}?mode=rwc", path.display());
+        let mut options = options(&url, max_connections);
+        options.map_sqlx_sqlite_opts(durable);
+        let connection = sea_orm::Database::connect(options)
+            .await
+            .map_err(OpenError::Connect)?;
         Ok(Self {
-            read: connect(max_connections).await?,
-            write: WritePath::Group(GroupCommit::start(writer)),
-            migration_lock: Some(path.with_extension("migrate.lock").into()),
+            read: Reader {
+                connection,
+                link: None,
+            },
+            write: WritePath::Group {
+                commits: GroupCommit::start(writer),
+                path: path.into(),
+            },
             tally: Arc::default(),
             last_uses: Arc::default(),
         })
@@ -130,7 +152,7 @@ impl Database {
 
     /// For reading; what it sees is committed.
     #[must_use]
-    pub fn read(&self) -> &DatabaseConnection {
+    pub fn read(&self) -> &Reader {
         &self.read
     }
 
@@ -152,25 +174,26 @@ impl Database {
         F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
     {
         match &self.write {
-            WritePath::Group(group) => group.run(operation).await,
-            WritePath::Pool(pool) => alone(pool, operation).await,
+            WritePath::Group { commits, .. } => commits.run(operation).await,
+            WritePath::Pool(postgres) => postgres.write(operation).await,
         }
     }
 
     /// [`Database::write`] for an `operation` that may run more than once, which is cheaper where others wait too: on
-    /// SQLite it needs no savepoint. All but its last run are rolled back.
+    /// SQLite it needs no savepoint, and on PostgreSQL it is run again after a deadlock or a serialization failure. All
+    /// but its last run are rolled back.
     ///
     /// # Errors
     /// As [`Database::write`].
-    pub async fn write_repeatable<T, E, F>(&self, mut operation: F) -> Result<T, E>
+    pub async fn write_repeatable<T, E, F>(&self, operation: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<DbErr> + Error + Send + 'static,
         F: for<'c> FnMut(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
     {
         match &self.write {
-            WritePath::Group(group) => group.run_repeatable(operation).await,
-            WritePath::Pool(pool) => alone(pool, move |transaction| operation(transaction)).await,
+            WritePath::Group { commits, .. } => commits.run_repeatable(operation).await,
+            WritePath::Pool(postgres) => postgres.write_repeatable(operation).await,
         }
     }
 
@@ -196,37 +219,10 @@ impl Database {
     #[must_use]
     pub fn write_fault(&self) -> Option<WriteFault> {
         match &self.write {
-            WritePath::Pool(_) => None,
-            WritePath::Group(group) => group.fault(),
+            WritePath::Pool(postgres) => postgres.link.health.fault(),
+            WritePath::Group { commits, .. } => commits.fault(),
         }
     }
-}
-
-async fn alone<T, E, F>(pool: &DatabaseConnection, operation: F) -> Result<T, E>
-where
-    E: From<DbErr>,
-    F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
-{
-    let transaction = begin(pool.clone()).await?;
-    match operation(&transaction).await {
-        Ok(value) => {
-            transaction.commit().await?;
-            Ok(value)
-        }
-        Err(error) => {
-            transaction.rollback().await?;
-            Err(error)
-        }
-    }
-}
-
-/// Begins in a task that nobody cancels. sqlx notes that a connection is in a transaction when BEGIN is answered; a
-/// caller that went away before would leave it in one that nobody ends, and the pool would hand it on like that.
-async fn begin(pool: DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
-    let beginning = tokio::spawn(async move { pool.begin().await }.in_current_span());
-    beginning
-        .await
-        .map_err(|lost| DbErr::Conn(RuntimeErr::Internal(lost.to_string())))?
 }
 
 fn options(url: &str, connections: u32) -> ConnectOptions {
@@ -234,7 +230,7 @@ fn options(url: &str, connections: u32) -> ConnectOptions {
     options
         .max_connections(connections)
         .acquire_timeout(PATIENCE)
-        .test_before_acquire_if_idle_for(TRUSTED_FOR)
+        .test_before_acquire(false)
         .sqlx_logging(false);
     options
 }
@@ -264,7 +260,7 @@ impl Database {
     /// # Errors
     /// The database's.
     pub async fn close(&self) -> Result<(), DbErr> {
-        self.read.close_by_ref().await
+        self.read.inner().close_by_ref().await
     }
 
     /// Sets a clock by the database's, so that all machines agree on when a lease ends. SQLite has no clock but
@@ -276,7 +272,7 @@ impl Database {
         if self.backend() != DbBackend::Postgres {
             return Ok(());
         }
-        let asked = chrono::Utc::now();
+        let asked = Instant::now();
         let statement =
             Statement::from_string(DbBackend::Postgres, "SELECT clock_timestamp() AS now");
         let Some(row) = self.read.query_one_raw(statement).await? else {
@@ -284,8 +280,7 @@ impl Database {
         };
         let told: Timestamp = row.try_get("", "now")?;
         // The answer was made, on average, in the middle of the round trip.
-        let round_trip = chrono::Utc::now() - asked;
-        clock.set_offset(told - (asked + round_trip / 2));
+        clock.set(later(told, asked.elapsed() / 2));
         Ok(())
     }
 }

@@ -34,6 +34,12 @@ const TRANSIENT_STATES: [&str; 4] = [READ_ONLY, "55P03", "25P03", "25P04"];
 const READ_ONLY: &str = "25006";
 const DISK_FULL: &str = "53100";
 
+/// One of two transactions that cannot both commit; the other may by now have done so.
+const LOST_A_RACE: [&str; 2] = ["40001", "40P01"];
+
+/// A lock was not free in time, or not at all without a deadlock.
+const WAITED_FOR_LOCK: [&str; 2] = ["55P03", "40P01"];
+
 /// The statement took longer than `database.statement_timeout`.
 const STATEMENT_TIMEOUT: &str = "57014";
 
@@ -121,6 +127,28 @@ pub(super) fn broken_connection(error: &(dyn Error + 'static)) -> Option<DbErr> 
             None => false,
         };
     is_broken.then(|| DbErr::Query(RuntimeErr::SqlxError(Arc::clone(error))))
+}
+
+/// True for a deadlock or a serialization failure: the transaction was rolled back and may be run again.
+pub(super) fn lost_a_race(error: &(dyn Error + 'static)) -> bool {
+    has_state(error, &LOST_A_RACE)
+}
+
+/// True when a lock was not free in time.
+pub(super) fn waited_for_lock(error: &(dyn Error + 'static)) -> bool {
+    has_state(error, &WAITED_FOR_LOCK)
+}
+
+fn has_state(error: &(dyn Error + 'static), states: &[&str]) -> bool {
+    matches!(
+        driver_error(error).and_then(|error| code(error)),
+        Some(Code::Postgres(state)) if states.contains(&state.as_str())
+    )
+}
+
+/// True when a server answered, though not as it was asked to; not one that is starting or ending.
+pub(super) fn is_answer(error: &sqlx::Error) -> bool {
+    matches!(code(error), Some(Code::Postgres(state)) if !state.starts_with("57"))
 }
 
 /// What the database's driver said, somewhere among the causes of an error.

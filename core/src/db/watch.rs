@@ -8,6 +8,7 @@ impl Database {
     #[must_use]
     pub fn watched(mut self, watcher: impl Fn(&Statement) + Send + Sync + 'static) -> Self {
         self.read
+            .connection
             .set_metric_callback(move |info| watcher(info.statement));
         self
     }

@@ -11,8 +11,8 @@ use entity::{
     outbox_event::{self, EventStatus},
 };
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DatabaseConnection, DbErr, EntityTrait, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, Select,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait, Select,
     sea_query::{Expr, Query},
 };
 use std::collections::HashMap;
@@ -212,7 +212,7 @@ pub async fn counts_of(db: &Database, webhook: WebhookId) -> Result<Counts, DbEr
 }
 
 async fn count<E: EntityTrait>(
-    connection: &DatabaseConnection,
+    connection: &impl ConnectionTrait,
     select: Select<E>,
 ) -> Result<u64, DbErr> {
     let rows = select
@@ -230,7 +230,7 @@ async fn count<E: EntityTrait>(
 }
 
 async fn with_attempts(
-    connection: &DatabaseConnection,
+    connection: &impl ConnectionTrait,
     rows: Vec<delivery::Model>,
 ) -> Result<Vec<DeliveryDetail>, DbErr> {
     if rows.is_empty() {

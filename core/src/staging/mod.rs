@@ -39,7 +39,7 @@ use futures::{
 use hashes::Hasher;
 pub use hashes::{Algorithm, Hashes};
 pub use key::{NotAStagingKey, SegmentWriter, StagingKey};
-pub use probe::{Probe, ProbeError};
+pub use probe::{Probe, ProbeError, live_hosts};
 use s3::{Objects, S3Staging};
 use std::{error::Error, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 use uuid::Uuid;

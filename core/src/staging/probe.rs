@@ -103,6 +103,21 @@ impl Staging {
     }
 }
 
+/// The machines on which a process of this installation lives, as the database knows; each once.
+///
+/// # Errors
+/// The database's.
+pub async fn live_hosts(db: &Database, clock: &Clock) -> Result<Vec<String>, DbErr> {
+    Entity::find()
+        .select_only()
+        .column(Column::Host)
+        .distinct()
+        .filter(Column::BeatAt.gt(clock.before(ALIVE)))
+        .into_tuple()
+        .all(db.read())
+        .await
+}
+
 impl Probe {
     /// Removes the probe, as the process ends. What fails is left to others.
     pub async fn take_back(self) {

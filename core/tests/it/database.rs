@@ -2,17 +2,27 @@
 
 use chrono::{TimeDelta, Utc};
 use futures::{FutureExt, future::join_all};
-use landfall_core::{clock::Clock, db::Database};
+use landfall_core::{
+    clock::Clock,
+    db::{Database, is_transient},
+};
 use landfall_test_servers::{PostgresServer, wait_until};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement};
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::sync::oneshot;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::oneshot,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const CONNECTIONS: u32 = 4;
@@ -241,7 +251,7 @@ async fn sqlite_commit_that_fails_is_reported_and_what_is_answered_afterwards_is
     let mut committed = 0;
     for round in 0..6 {
         let error = write(true).await.expect_err("its commit cannot succeed");
-        assert!(landfall_core::db::is_transient(&error), "{error}");
+        assert!(is_transient(&error), "{error}");
         assert!(db.write_fault().is_some(), "the fault is not reported");
         let together = join_all((0..20).map(|number| write(number == round))).await;
         committed += together.iter().filter(|written| written.is_ok()).count();
@@ -279,4 +289,223 @@ async fn write_that_panics_is_an_error_of_its_own_caller_alone() {
     }
     assert_eq!(rows_seen_by_another_process(&url).await, 81);
     assert_eq!(db.write_fault(), None);
+}
+
+/// Between a database and its server. What is sent is not carried on while it is cut, and nobody says so.
+struct Wire {
+    url: String,
+    is_cut: Arc<AtomicBool>,
+}
+
+impl Wire {
+    async fn to(url: &str) -> Self {
+        let mut url: url::Url = url.parse().unwrap();
+        let server = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        url.set_port(Some(listener.local_addr().unwrap().port()))
+            .unwrap();
+        let is_cut = Arc::new(AtomicBool::new(false));
+        let cut = Arc::clone(&is_cut);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&server).await.unwrap();
+                tokio::spawn(carry(client, server, Arc::clone(&cut)));
+            }
+        });
+        Self {
+            url: url.into(),
+            is_cut,
+        }
+    }
+}
+
+async fn carry(client: TcpStream, server: TcpStream, is_cut: Arc<AtomicBool>) {
+    let (client, server) = (client.into_split(), server.into_split());
+    let one_way = async |mut from: OwnedReadHalf, mut to: OwnedWriteHalf| {
+        let mut piece = vec![0; 16 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut piece).await {
+            if is_cut.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            to.write_all(&piece[..read]).await.unwrap();
+        }
+    };
+    tokio::join!(one_way(client.0, server.1), one_way(server.0, client.1));
+}
+
+#[tokio::test]
+async fn server_that_vanishes_without_a_word_is_noticed_and_found_again() {
+    let server = tokio::task::spawn_blocking(PostgresServer::shared)
+        .await
+        .unwrap();
+    let wire = Wire::to(&server.create_database().await).await;
+    let db = Database::open(&wire.url.clone().into(), CONNECTIONS)
+        .await
+        .unwrap();
+    let write = || {
+        db.write(|transaction| {
+            async move { transaction.execute_unprepared("SELECT 1").await.map(drop) }.boxed()
+        })
+    };
+    let read = || db.ping();
+    write()
+        .await
+        .unwrap_or_else(|error: DbErr| panic!("{error}"));
+    wire.is_cut.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    let (reads, writes) = tokio::join!(
+        join_all((0..CONNECTIONS * 2).map(|_| read())),
+        join_all((0..CONNECTIONS * 2).map(|_| write())),
+    );
+    for error in reads
+        .into_iter()
+        .chain(writes)
+        .map(|call| call.unwrap_err())
+    {
+        assert!(is_transient(&error), "{error}");
+    }
+    assert!(began.elapsed() < SOON / 2, "{:?}", began.elapsed());
+    // From then on nobody waits for it.
+    let began = Instant::now();
+    assert!(read().await.is_err() && write().await.is_err());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+    wire.is_cut.store(false, Ordering::SeqCst);
+    wait_until(SOON, async || {
+        let (read, written) = (read().await, write().await);
+        match read.and(written) {
+            Ok(()) => Ok(()),
+            Err::<_, DbErr>(error) => Err(error.to_string()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn server_that_refuses_connections_is_named_at_once() {
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let url = format!("postgres://nobody@{address}/nothing");
+    let began = Instant::now();
+    let refused = Database::open(&url.into(), CONNECTIONS).await.unwrap_err();
+    let cause = std::error::Error::source(&refused).unwrap().to_string();
+    assert!(
+        cause.contains("refused") && cause.contains(&address.to_string()),
+        "{cause}"
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+/// As after a failover, or on a primary that was told to be one no more.
+#[tokio::test]
+async fn connections_that_became_read_only_are_replaced_and_reported() {
+    let server = tokio::task::spawn_blocking(PostgresServer::shared)
+        .await
+        .unwrap();
+    let url = server.create_database().await;
+    let db = Database::open(&url.clone().into(), CONNECTIONS)
+        .await
+        .unwrap();
+    let execute = |statement: &'static str| {
+        db.write(move |transaction| {
+            async move { transaction.execute_unprepared(statement).await.map(drop) }.boxed()
+        })
+    };
+    execute("CREATE TABLE kept (name TEXT NOT NULL)")
+        .await
+        .unwrap_or_else(|error: DbErr| panic!("{error}"));
+    let name = url.rsplit('/').next().unwrap();
+    let elsewhere = server.create_database().await;
+    let read_only = async |value: &str| {
+        let set = format!("ALTER DATABASE {name} SET default_transaction_read_only = {value}");
+        server.query(&elsewhere, &set).await;
+    };
+    read_only("on").await;
+    // Connections of before do not know it yet.
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+               WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    server.query(&url, end).await;
+    wait_until(SOON, async || match execute(INSERT).await {
+        Err::<_, DbErr>(error) if error.to_string().contains("read-only") => {
+            assert!(is_transient(&error), "{error}");
+            Ok(())
+        }
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+    assert_eq!(
+        db.write_fault().map(|fault| fault.reason),
+        Some("it is read-only".to_owned())
+    );
+    db.ping().await.unwrap();
+    read_only("off").await;
+    // Nobody ends the connections: each is replaced once it has refused.
+    wait_until(SOON, async || match execute(INSERT).await {
+        Ok::<_, DbErr>(()) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    })
+    .await;
+    wait_until(SOON, async || match db.write_fault() {
+        None => Ok(()),
+        Some(fault) => Err(fault.cause),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn transactions_that_wait_in_a_circle_are_run_again_and_all_commit() {
+    let server = tokio::task::spawn_blocking(PostgresServer::shared)
+        .await
+        .unwrap();
+    let url = server.create_database().await;
+    let db = Database::open(&url.clone().into(), CONNECTIONS)
+        .await
+        .unwrap();
+    server
+        .query(
+            &url,
+            "CREATE TABLE counts (id INT PRIMARY KEY, count INT NOT NULL)",
+        )
+        .await;
+    server
+        .query(&url, "INSERT INTO counts VALUES (1, 0), (2, 0)")
+        .await;
+    let runs = Arc::new(AtomicUsize::new(0));
+    let both_locked = Arc::new(tokio::sync::Barrier::new(2));
+    let writes = [[1, 2], [2, 1]].map(|ids| {
+        let (runs, both_locked) = (Arc::clone(&runs), Arc::clone(&both_locked));
+        db.write_repeatable(move |transaction| {
+            let is_first = runs.fetch_add(1, Ordering::SeqCst) < 2;
+            let both_locked = Arc::clone(&both_locked);
+            async move {
+                for (step, id) in ids.into_iter().enumerate() {
+                    if step == 1 && is_first {
+                        both_locked.wait().await;
+                    }
+                    let count = format!("UPDATE counts SET count = count + 1 WHERE id = {id}");
+                    transaction.execute_unprepared(&count).await?;
+                }
+                Ok::<_, DbErr>(())
+            }
+            .boxed()
+        })
+    });
+    for written in join_all(writes).await {
+        written.unwrap();
+    }
+    assert_eq!(
+        runs.load(Ordering::SeqCst),
+        3,
+        "one of the two was run again"
+    );
+    let sum = server.query(&url, "SELECT sum(count) FROM counts").await;
+    assert_eq!(sum.trim(), "4");
 }

@@ -6,6 +6,7 @@
 mod support;
 
 mod database;
+mod migrations;
 mod staging;
 mod staging_pieces;
 mod storage;

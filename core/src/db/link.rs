@@ -1,0 +1,266 @@
+//! The way to a PostgreSQL server: whether it answers, and which connections to it are still to be trusted.
+//!
+//! A call that takes long is suspicious. Then a connection of its own is tried: when nobody answers it, every call that
+//! waits is answered at once, and the connections that were open are used no more. The server may have lost its power
+//! and will never say so; or it was demoted, and takes no writes on connections that were made before.
+
+use super::{
+    health::WriteHealth,
+    transient::{broken_connection, is_answer},
+};
+use sea_orm::{
+    DbErr, RuntimeErr,
+    sqlx::{self, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions},
+};
+use std::{
+    error::Error,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::watch;
+
+/// A call that takes longer has the server tried.
+const SUSPICIOUS_AFTER: Duration = Duration::from_millis(300);
+
+/// How long a trial may take, as from far away.
+const TRIAL_WITHIN: Duration = Duration::from_secs(4);
+
+/// The pause between two trials.
+const TRIAL_EVERY: Duration = Duration::from_millis(500);
+
+/// How long a connection may take to show that it lives.
+const PING_WITHIN: Duration = Duration::from_secs(2);
+
+/// A connection that has rested longer is tried before it is used; a busy one shows its faults by itself.
+const TRUSTED_FOR: Duration = Duration::from_secs(5);
+
+/// How long after a call was given up every connection that comes back is tried: one of them was in its middle.
+const WARY_FOR: Duration = Duration::from_secs(10);
+
+/// Needs a transaction of its own number, which a standby does not give, and fails where transactions are read-only.
+const WRITE: &str = "BEGIN; SELECT txid_current(); \
+                     SELECT 1 / (current_setting('transaction_read_only') = 'off')::int; COMMIT";
+
+#[derive(Debug)]
+pub(super) struct Link {
+    options: PgConnectOptions,
+    began: Instant,
+    /// Connections opened before are closed. In milliseconds since `began`, as the next one.
+    retired_at: AtomicU64,
+    given_up_at: AtomicU64,
+    answered_at: AtomicU64,
+    is_tried: AtomicBool,
+    /// Why nobody answers.
+    outage: watch::Sender<Option<String>>,
+    pub(super) health: WriteHealth,
+}
+
+/// Notes that a call was given up, unless it came to its end.
+struct GivenUp<'a>(Option<&'a Link>);
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if let Some(link) = self.0 {
+            link.given_up_at.store(link.now(), Ordering::Release);
+        }
+    }
+}
+
+impl Link {
+    pub(super) fn new(options: PgConnectOptions) -> Arc<Self> {
+        Arc::new(Self {
+            options,
+            began: Instant::now(),
+            retired_at: AtomicU64::new(0),
+            given_up_at: AtomicU64::new(0),
+            answered_at: AtomicU64::new(0),
+            is_tried: AtomicBool::new(false),
+            outage: watch::Sender::default(),
+            health: WriteHealth::default(),
+        })
+    }
+
+    /// From one on, since zero is never.
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX) + 1
+    }
+
+    /// Runs a call against the server, at most so long, and ends it when nobody answers there.
+    pub(super) async fn call<T, E>(
+        self: &Arc<Self>,
+        limit: Duration,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E>
+    where
+        E: From<DbErr> + Error + 'static,
+    {
+        if let Some(outage) = &*self.outage.borrow() {
+            return Err(unreachable(outage).into());
+        }
+        let mut call = pin!(call);
+        // Dropped before `call`, whose connection comes back to the pool then.
+        let mut given_up = GivenUp(Some(self));
+        let outcome = tokio::select! {
+            biased;
+            outcome = &mut call => outcome,
+            () = tokio::time::sleep(SUSPICIOUS_AFTER) => {
+                self.suspect();
+                let mut outage = self.outage.subscribe();
+                tokio::select! {
+                    biased;
+                    outcome = &mut call => outcome,
+                    outage = outage.wait_for(Option::is_some) => {
+                        let outage = outage.ok().and_then(|outage| outage.clone());
+                        return Err(unreachable(&outage.unwrap_or_default()).into());
+                    }
+                    () = tokio::time::sleep(limit) => {
+                        self.retire();
+                        return Err(too_slow(limit).into());
+                    }
+                }
+            }
+        };
+        given_up.0 = None;
+        match &outcome {
+            Ok(_) => self.answered_at.store(self.now(), Ordering::Release),
+            Err(error) if broken_connection(error).is_some() => {
+                self.retire();
+                self.suspect();
+            }
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Has every connection that is open now closed once it is not used.
+    pub(super) fn retire(&self) {
+        self.retired_at.store(self.now(), Ordering::Release);
+    }
+
+    /// True for a connection of this age that was open when the others were retired.
+    fn is_retired(&self, age: Duration) -> bool {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        let retired_at = self.retired_at.load(Ordering::Acquire);
+        retired_at > 0 && self.now().saturating_sub(age) <= retired_at
+    }
+
+    /// Before a connection is used.
+    pub(super) async fn may_be_used(
+        &self,
+        connection: &mut PgConnection,
+        age: Duration,
+        idle_for: Duration,
+    ) -> Result<bool, sqlx::Error> {
+        if self.is_retired(age) || connection.is_in_transaction() {
+            return Ok(false);
+        }
+        if idle_for > TRUSTED_FOR {
+            self.ping(connection).await?;
+        }
+        Ok(true)
+    }
+
+    /// After a connection was used.
+    pub(super) async fn may_be_kept(
+        &self,
+        connection: &mut PgConnection,
+        age: Duration,
+    ) -> Result<bool, sqlx::Error> {
+        if self.is_retired(age) || connection.is_in_transaction() {
+            return Ok(false);
+        }
+        let given_up_at = self.given_up_at.load(Ordering::Acquire);
+        let since = Duration::from_millis(self.now().saturating_sub(given_up_at));
+        if given_up_at > 0 && since < WARY_FOR {
+            self.ping(connection).await?;
+        }
+        Ok(true)
+    }
+
+    async fn ping(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        match tokio::time::timeout(PING_WITHIN, connection.ping()).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                self.retire();
+                Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))
+            }
+        }
+    }
+
+    /// Nothing can be written, as this shows; the server is tried until it takes writes.
+    pub(super) fn fail(self: &Arc<Self>, error: &DbErr) {
+        self.health.fail(error);
+        self.retire();
+        self.suspect();
+    }
+
+    /// Has the server tried, until it answers and takes writes.
+    fn suspect(self: &Arc<Self>) {
+        if self.is_tried.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let link = Arc::clone(self);
+        tokio::spawn(async move {
+            loop {
+                let outage = link.try_out().await.err();
+                if outage.is_some() {
+                    link.retire();
+                }
+                link.outage.send_replace(outage);
+                tokio::time::sleep(TRIAL_EVERY).await;
+                if link.is_well() {
+                    break;
+                }
+            }
+            link.is_tried.store(false, Ordering::Release);
+            // Whatever failed in between found it being tried.
+            if !link.is_well() {
+                link.suspect();
+            }
+        });
+    }
+
+    /// As far as is known.
+    fn is_well(&self) -> bool {
+        self.outage.borrow().is_none() && !self.health.is_faulty()
+    }
+
+    /// Whether the server answers a new connection; and, when nothing could be written, whether it can now.
+    async fn try_out(&self) -> Result<(), String> {
+        let began = self.now();
+        let connecting = tokio::time::timeout(TRIAL_WITHIN, self.options.connect()).await;
+        let mut connection = match connecting {
+            Ok(Ok(connection)) => connection,
+            // Too many connections, or a password that is wrong now: calls have answers of their own.
+            Ok(Err(error)) if is_answer(&error) => return Ok(()),
+            Ok(Err(error)) => return Err(error.to_string()),
+            // Others were answered meanwhile: it is busy, not gone.
+            Err(_) if self.answered_at.load(Ordering::Acquire) > began => return Ok(()),
+            Err(_) => return Err(format!("no answer within {TRIAL_WITHIN:?}")),
+        };
+        if self.health.is_faulty() {
+            let written = tokio::time::timeout(TRIAL_WITHIN, connection.execute(WRITE)).await;
+            if let Ok(Ok(_)) = written {
+                self.health.succeed();
+            }
+        }
+        let _ = tokio::time::timeout(PING_WITHIN, connection.close()).await;
+        Ok(())
+    }
+}
+
+fn unreachable(outage: &str) -> DbErr {
+    DbErr::Conn(RuntimeErr::Internal(format!(
+        "the database cannot be reached: {outage}"
+    )))
+}
+
+fn too_slow(limit: Duration) -> DbErr {
+    DbErr::Conn(RuntimeErr::Internal(format!(
+        "the database took longer than {limit:?}"
+    )))
+}

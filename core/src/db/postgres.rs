@@ -1,0 +1,192 @@
+//! PostgreSQL: a pool whose statements, locks and idle transactions have an end on the server, and whose calls have one
+//! here.
+
+use super::{
+    PATIENCE,
+    link::Link,
+    transient::{lost_a_race, of_connection},
+};
+use futures::future::BoxFuture;
+use sea_orm::{
+    DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, SqlxPostgresConnector,
+    TransactionTrait,
+    sqlx::{
+        self, ConnectOptions, Connection, Executor, PgPool,
+        postgres::{PgConnectOptions, PgPoolOptions},
+    },
+};
+use std::{
+    error::Error,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tracing::Instrument;
+
+/// What the server gives up by itself, and when it takes a client that is silent for gone.
+const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
+                       SET idle_in_transaction_session_timeout = '30s'; \
+                       SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3";
+
+/// Waiting for a connection, then a statement, and the way there and back.
+pub(super) const READ_WITHIN: Duration = Duration::from_secs(45);
+
+/// A transaction has several statements.
+const WRITE_WITHIN: Duration = Duration::from_secs(60);
+
+/// How often a transaction is run that loses a race against another.
+const RUNS: u32 = 6;
+
+/// The pause after the first race that is lost; each further one is twice as long.
+const PAUSE: Duration = Duration::from_millis(5);
+
+#[derive(Clone, Debug)]
+pub(super) struct Postgres {
+    options: PgConnectOptions,
+    pub(super) pool: DatabaseConnection,
+    pub(super) link: Arc<Link>,
+}
+
+impl Postgres {
+    /// Connects once, to learn what is wrong; the pool connects when it is used.
+    pub(super) async fn open(url: &str, connections: u32) -> Result<Self, DbErr> {
+        let of_driver = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
+        let options: PgConnectOptions = url.parse().map_err(of_driver)?;
+        let options = options.disable_statement_logging();
+        let first = tokio::time::timeout(PATIENCE, options.connect()).await;
+        let first = first.map_err(|_| of_driver(sqlx::Error::PoolTimedOut))?;
+        let first = first.map_err(|error| {
+            let (host, port) = (options.get_host(), options.get_port());
+            DbErr::Conn(RuntimeErr::Internal(format!("{host}:{port}: {error}")))
+        })?;
+        let _ = first.close().await;
+        let link = Link::new(options.clone());
+        let pool = pool(&options, connections, &link);
+        Ok(Self {
+            options,
+            pool: SqlxPostgresConnector::from_sqlx_postgres_pool(pool),
+            link,
+        })
+    }
+
+    /// Two connections beside the pool, without the limits of a session: for changes of the schema.
+    pub(super) async fn unlimited(&self) -> Result<DatabaseConnection, DbErr> {
+        let pool = PgPoolOptions::new()
+            .max_connections(2)
+            .acquire_timeout(PATIENCE)
+            .connect_with(self.options.clone())
+            .await
+            .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
+        Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
+    }
+
+    /// Runs `operation` in a transaction.
+    pub(super) async fn write<T, E, F>(&self, operation: F) -> Result<T, E>
+    where
+        E: From<DbErr> + Error + Send + 'static,
+        F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
+    {
+        self.link.call(WRITE_WITHIN, self.transact(operation)).await
+    }
+
+    /// Runs `operation` in a transaction, and once more when it lost a race against another.
+    pub(super) async fn write_repeatable<T, E, F>(&self, mut operation: F) -> Result<T, E>
+    where
+        E: From<DbErr> + Error + Send + 'static,
+        F: for<'c> FnMut(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
+    {
+        let mut pause = PAUSE;
+        for _ in 1..RUNS {
+            match self.write(|transaction| operation(transaction)).await {
+                Err(error) if lost_a_race(&error) => {}
+                outcome => return outcome,
+            }
+            tokio::time::sleep(pause.mul_f64(rand::random::<f64>() + 0.5)).await;
+            pause *= 2;
+        }
+        self.write(operation).await
+    }
+
+    async fn transact<T, E, F>(&self, operation: F) -> Result<T, E>
+    where
+        E: From<DbErr> + Error + Send + 'static,
+        F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
+    {
+        let has_failed = Arc::new(AtomicBool::new(false));
+        let transaction = begin(self.watched(&has_failed))
+            .await
+            .map_err(|error| self.connection_failed(error))?;
+        match operation(&transaction).await {
+            // PostgreSQL answers the COMMIT of such a transaction with success, and rolls it back.
+            Ok(_) if has_failed.load(Ordering::Acquire) => {
+                let _ = transaction.rollback().await;
+                Err(DbErr::Custom("a statement failed, so nothing was committed".to_owned()).into())
+            }
+            Ok(value) => match transaction.commit().await {
+                Ok(()) => Ok(value),
+                Err(error) if lost_a_race(&error) => Err(error.into()),
+                Err(error) => Err(self.connection_failed(error).into()),
+            },
+            Err(error) => {
+                if let Err(rollback) = transaction.rollback().await {
+                    self.connection_failed(rollback);
+                } else if let Some(broken) = super::transient::broken_connection(&error) {
+                    self.link.fail(&broken);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The pool, noting whether a statement fails.
+    fn watched(&self, has_failed: &Arc<AtomicBool>) -> DatabaseConnection {
+        let mut pool = self.pool.clone();
+        let has_failed = Arc::clone(has_failed);
+        pool.set_metric_callback(move |info| {
+            if info.failed {
+                has_failed.store(true, Ordering::Release);
+            }
+        });
+        pool
+    }
+
+    /// BEGIN, COMMIT or ROLLBACK failed: no connection as old as this one is used again.
+    fn connection_failed(&self, error: DbErr) -> DbErr {
+        let error = of_connection(error);
+        if !matches!(error, DbErr::ConnectionAcquire(_)) {
+            self.link.fail(&error);
+        }
+        error
+    }
+}
+
+fn pool(options: &PgConnectOptions, connections: u32, link: &Arc<Link>) -> PgPool {
+    let (before, after) = (Arc::clone(link), Arc::clone(link));
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(PATIENCE)
+        .test_before_acquire(false)
+        .after_connect(|connection, _| {
+            Box::pin(async move { connection.execute(SESSION).await.map(drop) })
+        })
+        .before_acquire(move |connection, meta| {
+            let link = Arc::clone(&before);
+            Box::pin(async move { link.may_be_used(connection, meta.age, meta.idle_for).await })
+        })
+        .after_release(move |connection, meta| {
+            let link = Arc::clone(&after);
+            Box::pin(async move { link.may_be_kept(connection, meta.age).await })
+        })
+        .connect_lazy_with(options.clone())
+}
+
+/// Begins in a task that nobody cancels. sqlx notes that a connection is in a transaction when BEGIN is answered; a
+/// caller that went away before would leave it in one that nobody ends, and the pool would hand it on like that.
+async fn begin(pool: DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    let beginning = tokio::spawn(async move { pool.begin().await }.in_current_span());
+    beginning
+        .await
+        .map_err(|lost| DbErr::Conn(RuntimeErr::Internal(lost.to_string())))?
+}

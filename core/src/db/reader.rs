@@ -1,0 +1,58 @@
+//! Reading: what is seen is committed, and every statement has an end.
+
+use super::{link::Link, postgres::READ_WITHIN};
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, Statement,
+    prelude::async_trait::async_trait,
+};
+use std::sync::Arc;
+
+/// For reading from the database; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    pub(super) connection: DatabaseConnection,
+    /// None on SQLite, whose calls end with its disk.
+    pub(super) link: Option<Arc<Link>>,
+}
+
+impl Reader {
+    /// Without an end of its own.
+    pub(super) fn inner(&self) -> &DatabaseConnection {
+        &self.connection
+    }
+
+    /// Asks the database something trivial.
+    pub(super) async fn ping(&self) -> Result<(), DbErr> {
+        self.within(self.connection.ping()).await
+    }
+
+    async fn within<T>(&self, call: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        match &self.link {
+            Some(link) => link.call(READ_WITHIN, call).await,
+            None => call.await,
+        }
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Reader {
+    fn get_database_backend(&self) -> DbBackend {
+        self.connection.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.within(self.connection.execute_raw(statement)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.within(self.connection.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.within(self.connection.query_one_raw(statement)).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.within(self.connection.query_all_raw(statement)).await
+    }
+}

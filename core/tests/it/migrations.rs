@@ -1,0 +1,130 @@
+//! The schema is migrated from whatever an interrupted start left, and by whichever version.
+
+use landfall_core::db::{Database, OpenError};
+use landfall_test_servers::PostgresServer;
+use migration::{Migrator, MigratorTrait, SchemaManager, runner};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DbBackend, Statement, TransactionTrait,
+};
+use tempfile::TempDir;
+
+/// A database file with the migrations before the one at `place`.
+async fn migrated_before(place: usize) -> (TempDir, String, DatabaseConnection) {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}?mode=rwc", folder.path().join("a.db").display());
+    let mut options = ConnectOptions::new(&url);
+    options.max_connections(1).sqlx_logging(false);
+    let connection = sea_orm::Database::connect(options).await.unwrap();
+    for migration in &Migrator::migrations()[..place] {
+        let transaction = connection.begin().await.unwrap();
+        runner::up(&transaction, migration.as_ref()).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+    (folder, url, connection)
+}
+
+async fn objects(connection: &impl ConnectionTrait) -> Vec<(String, String, String)> {
+    let all = "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid";
+    let all = Statement::from_string(DbBackend::Sqlite, all);
+    let rows = connection.query_all_raw(all).await.unwrap();
+    let text = |row: &sea_orm::QueryResult, column| row.try_get::<String>("", column).unwrap();
+    rows.iter()
+        .map(|row| (text(row, "type"), text(row, "name"), text(row, "sql")))
+        .collect()
+}
+
+fn sorted(mut objects: Vec<(String, String, String)>) -> Vec<(String, String, String)> {
+    objects.sort();
+    objects
+}
+
+/// Earlier versions ran each statement by itself, and the record came last.
+#[tokio::test]
+async fn sqlite_left_in_the_middle_of_any_migration_is_migrated() {
+    let all = Migrator::migrations().len();
+    let (_folder, _, whole) = migrated_before(all).await;
+    let whole = sorted(objects(&whole).await);
+    let mut repaired = 0;
+    for place in 0..all {
+        let mut undone = 0;
+        loop {
+            let (_folder, url, connection) = migrated_before(place).await;
+            let before = objects(&connection).await;
+            let migration = &Migrator::migrations()[place];
+            migration
+                .up(&SchemaManager::new(&connection))
+                .await
+                .unwrap();
+            let made: Vec<_> = objects(&connection)
+                .await
+                .into_iter()
+                .filter(|made| !before.iter().any(|object| object.1 == made.1))
+                .collect();
+            for (kind, name, _) in made.iter().rev().take(undone) {
+                let statement = format!("DROP {kind} \"{name}\"");
+                connection.execute_unprepared(&statement).await.unwrap();
+            }
+            connection.close().await.unwrap();
+            let db = Database::open(&url.into(), 2).await.unwrap();
+            let applied = db.migrate_up().await.unwrap_or_else(|error| {
+                panic!("{}, {undone} undone: {error:?}", migration.name());
+            });
+            assert_eq!(applied.len(), all - place);
+            assert_eq!(
+                sorted(objects(db.read()).await),
+                whole,
+                "{}",
+                migration.name()
+            );
+            db.require_current().await.unwrap();
+            repaired += 1;
+            if undone == made.len() {
+                break;
+            }
+            undone += 1;
+        }
+    }
+    assert!(repaired > 2 * all, "{repaired}");
+}
+
+async fn databases() -> (TempDir, [String; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let sqlite = format!("sqlite://{}", folder.path().join("a.db").display());
+    let server = tokio::task::spawn_blocking(PostgresServer::shared)
+        .await
+        .unwrap();
+    (folder, [sqlite, server.create_database().await])
+}
+
+#[tokio::test]
+async fn schema_of_a_newer_version_is_worked_on_and_not_taken_back() {
+    let (_folder, urls) = databases().await;
+    for url in urls {
+        let db = Database::open(&url.into(), 2).await.unwrap();
+        let known = db.migrate_up().await.unwrap().len();
+        let newer = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m99990101_000001_newer', 1)";
+        db.read().execute_unprepared(newer).await.unwrap();
+        db.require_current().await.unwrap();
+        assert_eq!(db.migrate_up().await.unwrap(), Vec::<String>::new());
+        let states = db.migrations().await.unwrap();
+        assert_eq!(states.len(), known + 1);
+        assert!(states.iter().all(|state| state.applied));
+        let refused = db.migrate_down(1).await;
+        assert!(matches!(refused, Err(OpenError::Ahead(1))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn migrations_go_all_the_way_down_and_up_again() {
+    let (_folder, urls) = databases().await;
+    for url in urls {
+        let db = Database::open(&url.into(), 2).await.unwrap();
+        let up = db.migrate_up().await.unwrap();
+        let mut down = db.migrate_down(u32::MAX).await.unwrap();
+        down.reverse();
+        assert_eq!(down, up);
+        let missing = db.require_current().await;
+        assert!(matches!(missing, Err(OpenError::Behind(all)) if all == up.len()));
+        assert_eq!(db.migrate_up().await.unwrap(), up);
+    }
+}
