@@ -11,6 +11,7 @@ mod keys;
 mod killed;
 mod lost_commit;
 mod lost_keys;
+mod one_batch;
 mod one_bucket;
 mod outages;
 #[cfg(target_os = "linux")]

@@ -4,4 +4,5 @@
 
 mod metrics;
 mod readiness;
+mod rolling;
 mod traces;
