@@ -6,7 +6,7 @@ use super::{
 };
 use anyhow::Context;
 use landfall_core::{
-    config::{AuthMode, Config},
+    config::Config,
     context::Landfall,
     db::Database,
     installation::{self, Place},
@@ -247,8 +247,7 @@ pub fn public_url(config: &Config, address: SocketAddr) -> anyhow::Result<Url> {
     }
 }
 
-/// A first try has its receiver on the same machine. Whoever makes endpoints there is on the machine too, unless tokens
-/// are given out or a proxy lets others in.
+/// Lets a first try send webhooks to a receiver on the same machine, unless a proxy makes the server public.
 fn allow_loopback_receivers(config: &mut Config) {
     let public_host = config.server.public_url.as_ref().and_then(Url::host);
     let is_public = match public_host {
@@ -257,11 +256,10 @@ fn allow_loopback_receivers(config: &mut Config) {
         Some(Host::Domain(name)) => name != "localhost",
         None => false,
     };
-    let alone = config.auth.mode == AuthMode::None
-        && config.server.bind.ip().is_loopback()
+    let is_local = config.server.bind.ip().is_loopback()
         && config.server.trusted_proxies.is_empty()
         && !is_public;
-    if alone && config.webhooks.allow_networks.is_empty() {
+    if is_local && config.webhooks.allow_networks.is_empty() {
         config.webhooks.allow_networks =
             LOOPBACK.iter().filter_map(|net| net.parse().ok()).collect();
     }
