@@ -30,6 +30,9 @@ impl S3Operation {
         // Path-style: the bucket, and after the first slash the key.
         match path.split_once('/') {
             None | Some((_, "")) => Self::of_bucket(request.method(), request.uri()),
+            // The marker of the installation is looked at beside everything else: counting it, or having it take
+            // a fault that is meant for an object, would make tests depend on when that happens.
+            Some((_, key)) if key.ends_with("landfall-installation") => None,
             Some(_) => Self::of_object(request.method(), request.uri(), request.headers()),
         }
     }
