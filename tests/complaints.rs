@@ -201,7 +201,7 @@ async fn deploy_in_the_middle_of_uploads_leaves_no_file_that_nobody_knows() {
         let names = entries.map(|entry| entry.expect("an entry").file_name());
         let names = names.map(|name| name.into_string().expect("text"));
         names
-            .filter(|name| !name.starts_with("probe-"))
+            .filter(|name| !name.starts_with("probe-") && !name.starts_with('.'))
             .collect::<Vec<_>>()
     };
     wait_until(SOON, async || (staged().len() == 2).then_some(())).await;
