@@ -145,7 +145,9 @@ async fn tokens_are_made_listed_and_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_definition_is_the_one_the_server_has() {
-    let app = TestApp::builder().workers(&[]).start().await;
+    // Without a configuration it is that of a server that asks for tokens.
+    let builder = TestApp::builder().set("auth.mode", "tokens");
+    let app = builder.workers(&[]).start().await;
     let printed = Ran::of(&["openapi"], &[]).await.json();
     let served = json(
         app.get("/openapi.json").send().await.expect("an answer"),

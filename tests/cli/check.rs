@@ -153,7 +153,7 @@ async fn an_open_api_is_on_this_machine_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_that_may_evict_jobs_is_warned_of() {
     let server = RedisServer::start().await;
-    let mut installation = Installation::new();
+    let mut installation = migrated().await;
     installation.set("redis.url", &server.url());
     let said = configured(&installation, &["check"]).await.done();
     assert!(!said.contains("WARNING"), "{said}");

@@ -200,7 +200,7 @@ async fn transfer_codings_that_nobody_undoes_are_not_implemented() {
     let app = app().await;
     for (coding, status) in [("gzip, chunked", 501), ("chunked", 202)] {
         let request = format!(
-            "POST /v1/files?filename=a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: {coding}\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+            "POST /v1/files?filename=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: {coding}\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
         );
         let answer = exchange(&app, request.as_bytes()).await;
         assert!(
@@ -250,6 +250,6 @@ async fn a_connection_rests_as_long_as_is_set_and_no_longer() {
         .set("server.keep_alive", "1s")
         .start()
         .await;
-    let answer = exchange(&app, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let answer = exchange(&app, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
