@@ -1,10 +1,17 @@
 //! The checker of the invariants sees what it is there for: each of these puts one thing wrong by hand.
 
-use crate::support::{TestApp, app::SOON, installation::BUCKET};
+use crate::support::{
+    TestApp,
+    app::{SOON, json as accepted},
+    installation::BUCKET,
+};
 use entity::file;
 use futures::FutureExt;
+use landfall_core::digest::Sha256Digest;
 use landfall_test_servers::{Behaviour, S3Server};
+use reqwest::Method;
 use sea_orm::{ConnectionTrait, EntityTrait};
+use serde_json::json;
 use std::time::Duration;
 
 /// How long the checker waits for what never comes.
@@ -91,17 +98,29 @@ async fn failed_file_that_nobody_declared_is_found() {
 async fn failed_file_that_the_test_declares_passes() {
     let app = refusing().await;
     let id = app.log.files().remove(0).id;
-    let invariants = app.invariants().fails(&id, "type_not_allowed");
+    let invariants = app.invariants().fails(&id, "digest_mismatch");
     invariants.hold().await;
 }
 
-/// With one file that failed for what its bytes are.
+/// With one file that failed for what its bytes are: others than its client declared.
 async fn refusing() -> TestApp {
     let builder = TestApp::builder().set("sweep.interval", "1s");
-    let builder = builder.set("uploads.denied_types", "image/png");
     let app = builder.start().await;
-    let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x01\0\0\0\x01\x08\x06\0\0\0";
-    let file = app.upload("a.txt", png.to_vec()).await;
+    let session = json!({
+        "original_filename": "a.txt",
+        "total_size_bytes": 5,
+        "sha256": Sha256Digest::of(b"other").to_string(),
+    });
+    let begun = app.post("/v1/uploads").json(&session).send().await;
+    let begun = accepted(begun.expect("an answer"), 201).await;
+    let path = format!("/v1/uploads/{}", begun["id"].as_str().expect("an id"));
+    let part = app.request(Method::PUT, &format!("{path}/parts/1"));
+    let part = part.body("bytes").send().await;
+    accepted(part.expect("an answer"), 200).await;
+    let complete = app.post(&format!("{path}/complete")).send().await;
+    let file = accepted(complete.expect("an answer"), 202).await;
+    app.log
+        .acknowledged(file["id"].as_str().expect("an id"), b"bytes");
     assert_eq!(app.settled(&file["id"]).await["status"], "failed");
     app
 }
