@@ -22,7 +22,8 @@ use secrecy::{ExposeSecret, SecretString};
 /// The cookie a session is in; where the browser came by TLS, one that no other host and no plain page can set (RFC
 /// 6265bis, section 4.1.3.2).
 const COOKIE: &str = "landfall_session";
-const SECURE_COOKIE: &str = "__Host-landfall_session";
+const HOST_COOKIE: &str = "__Host-landfall_session";
+const SECURE_COOKIE: &str = "__Secure-landfall_session";
 
 /// The field of a form, and the header of a script's request, that the CSRF token is in.
 pub(crate) const CSRF_FIELD: &str = "csrf";
@@ -115,7 +116,7 @@ pub(super) async fn identity(
 
 /// The session's secret, as the browser has it.
 pub(super) fn secret_of<'h>(dashboard: &Dashboard, headers: &'h HeaderMap) -> Option<&'h str> {
-    let wanted = cookie_name(is_secure(dashboard, headers));
+    let wanted = cookie_name(dashboard, headers);
     let cookies = headers.get_all(header::COOKIE).into_iter();
     let mut pairs = cookies
         .filter_map(|value| value.to_str().ok())
@@ -133,7 +134,7 @@ pub(super) fn cookie(
     secret: Option<&SecretString>,
 ) -> Option<HeaderValue> {
     let is_secure = is_secure(dashboard, request.headers());
-    let name = cookie_name(is_secure);
+    let name = cookie_name(dashboard, request.headers());
     let secure = if is_secure { "; Secure" } else { "" };
     let (value, lasts) = match secret {
         Some(secret) => (secret.expose_secret(), sessions::LASTS.as_secs()),
@@ -155,8 +156,14 @@ fn is_secure(dashboard: &Dashboard, headers: &HeaderMap) -> bool {
         || forwarded.is_some_and(|proto| proto == "https")
 }
 
-fn cookie_name(is_secure: bool) -> &'static str {
-    if is_secure { SECURE_COOKIE } else { COOKIE }
+/// Browsers refuse a cookie named `__Host-` unless its path is `/` (RFC 6265bis, section 4.1.3), which it is not when the
+/// server works below a path.
+fn cookie_name(dashboard: &Dashboard, headers: &HeaderMap) -> &'static str {
+    match (is_secure(dashboard, headers), dashboard.api().mount.path()) {
+        (false, _) => COOKIE,
+        (true, "") => HOST_COOKIE,
+        (true, _) => SECURE_COOKIE,
+    }
 }
 
 /// The token that goes with a secret: who does not have the cookie cannot make it, and it does not give the cookie away.
