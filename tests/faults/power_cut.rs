@@ -212,10 +212,13 @@ async fn cut(unsynced: Option<(&str, &str)>, within: Duration) -> Vec<String> {
     let power = PowerCut::new();
     let mut environment = installation.environment();
     environment.extend(power.environment());
-    environment.extend(unsynced.map(|(kind, part)| PowerCut::unsynced(kind, part)));
     let migrated = command(&["migrate", "up"], &environment).output().await;
     let migrated = migrated.expect("landfall runs");
     assert!(migrated.status.success(), "{migrated:?}");
+    // A first start, with every sync: what it leaves tells the installation from others, and is not what this is about.
+    let mut first = Process::listening(&["serve"], &environment).await;
+    assert!(first.terminate().await.success());
+    environment.extend(unsynced.map(|(kind, part)| PowerCut::unsynced(kind, part)));
     let mut api = Process::listening(&["serve"], &environment).await;
     let mut worker = Process::spawn(&["worker"], &environment);
     let mut uploader = Uploader {
