@@ -252,7 +252,7 @@ impl Webhooks {
             return Err(Problem::field(
                 Code::MalformedRequest,
                 "status",
-                "pending deliveries are already queued; use delivered or failed",
+                "what is pending is under way; allowed are delivered and failed",
             ));
         }
         let replay = outbox::Replay {

@@ -18,9 +18,9 @@ use std::{future::Future, process::ExitCode, sync::Arc};
 
 #[derive(Debug, Subcommand)]
 pub enum MigrateAction {
-    /// Apply missing migrations.
+    /// Apply the migrations that are missing.
     Up,
-    /// Revert the newest migrations, deleting the data in their tables.
+    /// Take back the newest migrations, with the data in their tables.
     Down {
         /// How many.
         #[arg(default_value_t = 1)]
@@ -29,7 +29,7 @@ pub enum MigrateAction {
         #[arg(long)]
         yes: bool,
     },
-    /// List migrations and whether they are applied.
+    /// List the migrations and whether the database has them.
     Status {
         #[arg(long)]
         json: bool,

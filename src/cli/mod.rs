@@ -20,11 +20,11 @@ use landfall_core::config::{Config, Sources};
 use landfall_workers::QueueName;
 use std::{path::PathBuf, process::ExitCode};
 
-/// Self-hosted file intake: accepts uploads over HTTP, verifies and stores them, and notifies webhooks.
+/// Files come in over HTTP, are verified, stored and announced. None gets lost.
 #[derive(Debug, Parser)]
 #[command(version, about, propagate_version = true)]
 pub struct Cli {
-    /// Configuration file; its settings override the built-in defaults.
+    /// A file of settings over the built-in ones.
     #[arg(long, global = true, env = "LANDFALL_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(subcommand)]
@@ -33,36 +33,36 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run everything in one process: API, workers, and an embedded Redis unless one is configured.
+    /// Run everything in one process: API, workers, and a Redis of its own unless one is configured.
     Up,
     /// Run the HTTP API.
     Serve,
     /// Run workers.
     Worker(WorkerArgs),
-    /// Migrate the database schema up or down, or show its status.
+    /// Bring the database's schema up to date, back, or show where it is.
     Migrate {
         #[command(subcommand)]
         action: admin::MigrateAction,
     },
-    /// Check the configuration and use every dependency for real.
+    /// Check the configuration, then every dependency by really using it.
     Check(admin::CheckArgs),
-    /// Run one sweep now: resume what is stuck and remove leftovers.
+    /// Drive on whatever is stuck and remove what is left over, once, now.
     Sweep(admin::SweepArgs),
-    /// Compare the database with storage, staging and the outbox. Exit status: 0 clean, 1 problems found, 2 could not run.
+    /// Check database against storage, staging and outbox. Exit status: 0 clean, 1 offenders, 2 could not run.
     #[command(after_help = audit::INVARIANTS)]
     Audit(audit::AuditArgs),
     /// Make database, staging and storage one installation, after a move or a restore. Stop all other processes first.
     Adopt(adopt::AdoptArgs),
-    /// Create, list and revoke tokens.
+    /// Make, list and take back tokens.
     Token {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
     #[command(flatten)]
     Client(client::ClientCommand),
-    /// Benchmark a running server. Without a subcommand: latency, and small files announced per second.
+    /// Measure a running server; alone: latency, and small files announced per second.
     Bench(bench::BenchArgs),
-    /// Print the OpenAPI document of the HTTP API.
+    /// Print the description of the HTTP API (OpenAPI 3).
     Openapi,
     /// Print a completion script for a shell.
     Completions { shell: clap_complete::Shell },
@@ -70,14 +70,14 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct WorkerArgs {
-    /// Queues to process.
+    /// The queues to work on.
     #[arg(
         long,
         value_delimiter = ',',
         default_value = "finalize,deliver,maintenance"
     )]
     pub queues: Vec<QueueName>,
-    /// Concurrent jobs per queue, instead of the configured numbers.
+    /// Jobs of each queue at once, instead of the configured numbers.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: Option<u16>,
 }

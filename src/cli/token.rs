@@ -16,15 +16,15 @@ use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Create a token and print it. It is not stored and cannot be shown again.
+    /// Make a token and print it: this once, it is kept nowhere.
     Create {
-        /// Owner of the files that the token uploads and reads.
+        /// Whose files it sends and sees.
         #[arg(long)]
         owner: String,
-        /// Scopes: upload, read, admin.
+        /// What it may do: upload, read, admin.
         #[arg(long = "scope", value_delimiter = ',', required = true)]
         scopes: Vec<TokenScope>,
-        /// Lifetime, such as `30d`; without it the token never expires.
+        /// How long it lives, such as `30d`; for ever when not given.
         #[arg(long, value_parser = humantime::parse_duration)]
         expires: Option<Duration>,
         #[arg(long)]
@@ -35,7 +35,7 @@ pub enum TokenCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Revoke a token.
+    /// Take a token back.
     Revoke { id: TokenId },
 }
 

@@ -187,7 +187,7 @@ pub(crate) fn stream(
         Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "Too many streams",
-            "Close another window first.",
+            "Close a window.",
         )
     };
     let visitor = request.data::<Visitor>();

@@ -62,13 +62,13 @@ impl Metrics {
         registry.register("http_requests", "Requests answered", requests.clone());
         registry.register_with_unit(
             "http_request_duration",
-            "Time from the request headers to the response headers",
+            "Time from the request's headers to the answer's",
             Unit::Seconds,
             durations.clone(),
         );
         registry.register_with_unit(
             "received",
-            "Upload bytes received, interrupted uploads included",
+            "Bytes of uploads taken in, those that broke off included",
             Unit::Bytes,
             received.clone(),
         );

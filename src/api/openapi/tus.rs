@@ -14,12 +14,12 @@ const SENT: [(&str, &str, &str); 11] = [
     ),
     (
         "Upload-Length",
-        "The total length of the upload, in bytes.",
+        "How many bytes the upload will have.",
         "^[0-9]+$",
     ),
     (
         "Upload-Defer-Length",
-        "`1` instead of `Upload-Length`: a later request declares the length.",
+        "`1` in place of `Upload-Length`: a later request will tell.",
         "^1$",
     ),
     (
@@ -29,7 +29,7 @@ const SENT: [(&str, &str, &str); 11] = [
     ),
     (
         "Upload-Concat",
-        "`partial`, or `final;` followed by the URLs of partial uploads, separated by spaces.",
+        "`partial`, or `final;` and the paths of partial uploads, separated by spaces.",
         "^(partial|final;.*)$",
     ),
     (
@@ -39,27 +39,27 @@ const SENT: [(&str, &str, &str); 11] = [
     ),
     (
         "Upload-Offset",
-        "The offset of the first byte of this request: the current offset of the upload.",
+        "Where the bytes of this request begin: as far as the upload is.",
         "^[0-9]+$",
     ),
     (
         "X-HTTP-Method-Override",
-        "The intended method, for clients that can only send POST.",
+        "The method that is meant, for clients that can send no other than POST.",
         "^(POST|HEAD|PATCH|DELETE|GET|OPTIONS)$",
     ),
     (
         "Upload-Complete",
-        "IETF draft: `?1` if the upload ends with this request, `?0` if more follows.",
+        "Of the IETF draft: `?1` when the upload ends with this request, `?0` when more is to come.",
         "^\\?[01]$",
     ),
     (
         "Upload-Draft-Interop-Version",
-        "IETF draft: the interop version of the client.",
+        "Of the IETF draft: which version is spoken.",
         "^[68]$",
     ),
     (
         "Content-Disposition",
-        "IETF draft: the file name (RFC 6266).",
+        "Of the IETF draft: the file's name (RFC 6266).",
         "",
     ),
 ];
@@ -68,41 +68,38 @@ const SENT: [(&str, &str, &str); 11] = [
 const ANSWERED: [(&str, &str); 19] = [
     (
         "Tus-Resumable",
-        "The tus version, in every response to a tus request.",
+        "The version of tus, in every answer to a request of tus.",
     ),
-    ("Tus-Version", "The supported tus versions."),
-    ("Tus-Extension", "The supported tus extensions."),
-    ("Tus-Max-Size", "The maximum size of an upload, in bytes."),
+    ("Tus-Version", "The versions of tus spoken here."),
+    ("Tus-Extension", "The extensions of tus spoken here."),
+    ("Tus-Max-Size", "The most bytes of an upload."),
     (
         "Tus-Checksum-Algorithm",
-        "The supported checksum algorithms.",
+        "What a checksum may be made with.",
     ),
-    (
-        "Upload-Offset",
-        "The current offset of the upload, in bytes.",
-    ),
-    ("Upload-Length", "The total length, in bytes."),
-    ("Upload-Defer-Length", "`1` while the length is not known."),
+    ("Upload-Offset", "How far the upload is, in bytes."),
+    ("Upload-Length", "How many bytes it will have."),
+    ("Upload-Defer-Length", "`1` while nobody has told how many."),
     ("Upload-Metadata", "As it was sent."),
     ("Upload-Concat", "As it was sent."),
     (
         "Upload-Expires",
-        "When the upload expires unless it is complete (RFC 9110, section 5.6.7).",
+        "When it is given up if it is not complete (RFC 9110, section 5.6.7).",
     ),
-    ("Landfall-File", "The path of the resulting file."),
-    ("Location", "The path of the upload, without a host."),
     (
-        "Upload-Complete",
-        "IETF draft: `?1` once the upload is complete.",
+        "Landfall-File",
+        "The path of the file the upload has become.",
     ),
-    ("Upload-Limit", "IETF draft: the limits of uploads."),
+    ("Location", "The path of the upload, without a host."),
+    ("Upload-Complete", "Of the IETF draft: `?1` once it is."),
+    ("Upload-Limit", "Of the IETF draft: the bounds of uploads."),
     (
         "Upload-Draft-Interop-Version",
-        "IETF draft: the interop version of the request.",
+        "Of the IETF draft: the version the request named.",
     ),
     ("Content-Disposition", "The file's name (RFC 6266)."),
-    ("Allow", "The allowed methods."),
-    ("Cache-Control", "Responses must not be cached."),
+    ("Allow", "The methods there are."),
+    ("Cache-Control", "What is told of an upload is not kept."),
 ];
 
 /// The type of a body of tus.
@@ -154,7 +151,7 @@ fn create() -> Value {
     operation(
         (
             "tusCreate",
-            "Creates an upload (tus 1.0.0 or the IETF draft).",
+            "Begins an upload (tus 1.0.0, or the IETF draft).",
         ),
         "With `Content-Type: application/offset+octet-stream` the first bytes come along. A file is made of it when its last \
             byte has come; a final upload joins partial ones. A request with `Upload-Complete` or \
@@ -171,7 +168,7 @@ fn create() -> Value {
             "Content-Disposition",
         ],
         &[OFFSET_STREAM, "application/octet-stream"],
-        json!({"201": answer("Created.", &["Location"], &[
+        json!({"201": answer("It is begun.", &["Location"], &[
             &["Tus-Resumable", "Upload-Offset", "Upload-Length", "Upload-Expires", "Landfall-File", "Upload-Complete", "Cache-Control"][..], &DRAFT,
         ].concat())}),
     )
@@ -195,8 +192,8 @@ fn look() -> Value {
     ]
     .concat();
     operation(
-        ("tusLook", "The current offset of an upload."),
-        "Never cached. A final upload has no `Upload-Offset` until all its partial uploads are complete.",
+        ("tusLook", "How far an upload is."),
+        "Never kept by caches. A final upload has no `Upload-Offset` until all its partial ones are complete.",
         &[
             "Tus-Resumable",
             "Upload-Complete",
@@ -204,8 +201,8 @@ fn look() -> Value {
         ],
         &[],
         json!({
-            "200": answer("tus.", &["Cache-Control"], &tus),
-            "204": answer("IETF draft.", &["Upload-Offset", "Upload-Complete", "Cache-Control"], &known),
+            "200": answer("In tus.", &["Cache-Control"], &tus),
+            "204": answer("In the IETF draft.", &["Upload-Offset", "Upload-Complete", "Cache-Control"], &known),
         }),
     )
 }
@@ -221,7 +218,7 @@ fn content() -> Value {
     operation(
         (
             "tusContent",
-            "The content of a complete upload, whether it is stored yet or not.",
+            "The bytes of an upload that is complete, stored or not yet.",
         ),
         "The file itself is read at the path in `Landfall-File`, with ranges.",
         &[],
@@ -244,7 +241,7 @@ fn append() -> Value {
     ]
     .concat();
     operation(
-        ("tusAppend", "Appends bytes to an upload."),
+        ("tusAppend", "Sends bytes of an upload."),
         "In tus with `Content-Type: application/offset+octet-stream`, in the IETF draft with `application/partial-upload`. What \
             came of a request that broke off is kept: ask how far the upload is, and go on there.",
         &[
@@ -256,7 +253,7 @@ fn append() -> Value {
             "Upload-Draft-Interop-Version",
         ],
         &[OFFSET_STREAM, "application/partial-upload"],
-        json!({"204": answer("The whole body was received.", &["Upload-Offset"], &more)}),
+        json!({"204": answer("All of it came.", &["Upload-Offset"], &more)}),
     )
 }
 
@@ -264,7 +261,7 @@ fn terminate() -> Value {
     operation(
         (
             "tusTerminate",
-            "Cancels an upload, or deletes the resulting file.",
+            "Gives up an upload, or deletes the file it has become.",
         ),
         "",
         &[
@@ -273,7 +270,7 @@ fn terminate() -> Value {
             "Upload-Draft-Interop-Version",
         ],
         &[],
-        json!({"204": answer("Deleted.", &[], &["Tus-Resumable", DRAFT[0], DRAFT[1]])}),
+        json!({"204": answer("It is gone.", &[], &["Tus-Resumable", DRAFT[0], DRAFT[1]])}),
     )
 }
 
@@ -287,9 +284,9 @@ fn options(id: &str) -> Value {
     ];
     json!({
         "operationId": id,
-        "summary": "Supported protocols and their limits.",
-        "description": "Needs no token. Browser preflights are answered according to `server.cors_origins`.",
-        "responses": {"204": answer("Supported protocols and their limits.", &told, &[])},
+        "summary": "What is spoken here, and within which bounds.",
+        "description": "No token is wanted. A browser's preflight is answered by `server.cors_origins`.",
+        "responses": {"204": answer("What is spoken here.", &told, &[])},
     })
 }
 

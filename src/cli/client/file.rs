@@ -19,7 +19,7 @@ pub enum FileCommand {
     Show {
         /// The file's id.
         id: Uuid,
-        /// Print the JSON of the server.
+        /// Print the server's JSON.
         #[arg(long)]
         json: bool,
     },
@@ -34,16 +34,16 @@ pub enum FileCommand {
 
 #[derive(Debug, Args)]
 pub struct FileListArgs {
-    /// Only files with this status.
+    /// Only files in this state.
     #[arg(long, value_parser = ["uploading", "staged", "finalizing", "stored", "failed", "deleted"])]
     status: Option<String>,
-    /// Only files in this batch.
+    /// Only files of this batch.
     #[arg(long, value_name = "ID")]
     batch: Option<Uuid>,
-    /// Only files with this SHA-256.
+    /// Only files with these bytes.
     #[arg(long, value_name = "HEX")]
     sha256: Option<Sha256Digest>,
-    /// Only files whose name starts with this.
+    /// Only files whose names match.
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
     #[command(flatten)]

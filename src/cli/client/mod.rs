@@ -28,7 +28,7 @@ use url::Url;
 /// Which server the clients call, and as whom.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServerArgs {
-    /// URL of the server.
+    /// The server.
     #[arg(
         id = "server_url",
         long = "url",
@@ -40,7 +40,7 @@ pub(super) struct ServerArgs {
         help_heading = "Server"
     )]
     pub url: Url,
-    /// Bearer token, if the server requires one.
+    /// The token, where the server asks for one.
     #[arg(
         id = "server_token",
         long = "token",
@@ -56,13 +56,13 @@ pub(super) struct ServerArgs {
 /// What can be asked of a server.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
-    /// Upload files; large ones in parts and in parallel.
+    /// Upload files, in pieces and in parallel where they are large.
     Upload(Asked<UploadArgs>),
     /// List, show, delete and retry files.
     File(Commanded<FileCommand>),
-    /// Manage webhook endpoints.
+    /// Manage the endpoints that are told of events.
     Webhook(Commanded<WebhookCommand>),
-    /// List events and their deliveries, and deliver them again.
+    /// Look at events and their deliveries, and send them again.
     Event(Commanded<EventCommand>),
 }
 

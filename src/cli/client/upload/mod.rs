@@ -30,28 +30,28 @@ pub struct UploadArgs {
     /// The files.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Resume uploads that the same command started earlier.
+    /// Go on with what the same command began earlier.
     #[arg(long)]
     resume: bool,
-    /// Files and parts to send concurrently.
+    /// Files and parts sent at once.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: u8,
-    /// Wait until the files are stored, and compare their SHA-256 with the local files.
+    /// Wait until the files are stored, and compare what was stored with what is here.
     #[arg(long)]
     wait: bool,
-    /// Media type of the files (guessed from their names by default).
+    /// The files' media type (by default what their names suggest).
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// Metadata to store with the files, a JSON object.
+    /// A JSON object to keep with the files.
     #[arg(long, value_name = "JSON", value_parser = object)]
     metadata: Option<Map<String, Value>>,
-    /// Batch to add the files to.
+    /// The batch that the files belong to.
     #[arg(long, value_name = "ID")]
     batch: Option<Uuid>,
-    /// Part size for large files, such as 64MiB (chosen by the server by default).
+    /// The size of the parts that large files are sent in, such as 64MiB (by default the server's).
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     chunk_size: Option<u64>,
-    /// Print the file objects as a JSON array, and show no progress.
+    /// Print the server's File objects as a JSON array, and show no progress.
     #[arg(long)]
     json: bool,
 }
