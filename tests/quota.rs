@@ -109,7 +109,11 @@ impl<'a> Owner<'a> {
 
     async fn has(&self) -> u64 {
         let db = self.app.parts.landfall.db.read();
-        usage::of(db, self.name).await.expect("a count")
+        // Its pool is shared with the requests of a thousand clients.
+        wait_until(Duration::from_secs(20), async || {
+            usage::of(db, self.name).await
+        })
+        .await
     }
 }
 

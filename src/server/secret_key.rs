@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use landfall_core::{
     config::Config,
+    storage::sync_folder,
     webhooks::sealing::{Sealing, SealingKey},
 };
 use std::{
@@ -54,7 +55,7 @@ fn make(path: &Path) -> anyhow::Result<String> {
         file.sync_all()?;
         fs::rename(&new, path)?;
         let folder = path.parent().unwrap_or_else(|| Path::new("."));
-        File::open(folder)?.sync_all()
+        sync_folder(folder)
     };
     write().with_context(|| format!("cannot write {}", path.display()))?;
     tracing::info!(path = %path.display(), "a key for webhook secrets was made; back it up with the database");

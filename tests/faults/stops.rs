@@ -12,10 +12,14 @@ const MIB: usize = 1024 * 1024;
 
 async fn row(cluster: &Cluster, id: &str) -> file::Model {
     let id = FileId(id.parse().expect("an id"));
-    let row = file::Entity::find_by_id(id)
-        .one(cluster.parts.landfall.db.read())
-        .await;
-    row.expect("the database").expect("the row")
+    // The pool of this process may take a moment to notice that the database is back.
+    wait_until(AFTER_A_KILL, async || {
+        let row = file::Entity::find_by_id(id)
+            .one(cluster.parts.landfall.db.read())
+            .await;
+        row.map(|row| row.expect("the row"))
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

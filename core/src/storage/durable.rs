@@ -194,8 +194,11 @@ fn file_system_of(path: &Path) -> String {
     found.map_or_else(|| format!("of {}", path.display()), |(_, name)| name)
 }
 
-/// Opens a folder and syncs its entries. Blocks.
-pub(crate) fn sync_folder_at(path: &Path) -> io::Result<()> {
+/// Makes the entries of a folder durable, where its file system can. Blocks.
+///
+/// # Errors
+/// The file system's, unless it is that it cannot sync folders at all.
+pub fn sync_folder_at(path: &Path) -> io::Result<()> {
     sync_folder(&File::open(path)?, path)
 }
 

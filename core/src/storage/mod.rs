@@ -10,6 +10,7 @@
 
 pub(crate) mod direct;
 pub(crate) mod durable;
+pub use durable::sync_folder_at as sync_folder;
 mod error;
 pub(crate) mod file;
 pub(crate) mod fs;
