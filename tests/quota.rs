@@ -109,7 +109,7 @@ impl<'a> Owner<'a> {
 
     async fn has(&self) -> u64 {
         let db = self.app.parts.landfall.db.read();
-        // Its pool is shared with the requests of a thousand clients.
+        // Its pool is shared with the requests of many clients.
         wait_until(Duration::from_secs(20), async || {
             usage::of(db, self.name).await
         })
@@ -268,7 +268,7 @@ fn bytes_in(folder: &Path, seen: &mut HashSet<u64>) -> u64 {
 }
 
 const FLOOD_QUOTA: u64 = 10 * 1024 * 1024;
-const CLIENTS: usize = 1000;
+const CLIENTS: usize = 200;
 const SENT: usize = 60_000;
 
 /// One of many, by one of the protocols; what came of it does not matter.
@@ -356,7 +356,13 @@ async fn one_of_many(app: &TestApp, token: &str, number: usize) {
     }
 }
 
-async fn a_thousand_clients_stay_within_the_quota(app: TestApp) {
+/// As many as `LANDFALL_TEST_CLIENTS` says: a thousand take minutes in a debug build.
+fn clients() -> usize {
+    let wanted = std::env::var("LANDFALL_TEST_CLIENTS").ok();
+    wanted.map_or(CLIENTS, |wanted| wanted.parse().expect("a number"))
+}
+
+async fn many_clients_stay_within_the_quota(app: TestApp) {
     let owner = Owner::new(&app, "one").await;
     let config = Arc::clone(&app.parts.landfall.config);
     let measure = || {
@@ -365,7 +371,7 @@ async fn a_thousand_clients_stay_within_the_quota(app: TestApp) {
         staged + bytes_in(&config.storage.path, &mut seen)
     };
     let all = futures::future::join_all(
-        (0..CLIENTS).map(|number| one_of_many(&app, &owner.token, number)),
+        (0..clients()).map(|number| one_of_many(&app, &owner.token, number)),
     );
     let mut all = std::pin::pin!(all);
     let mut most = 0;
@@ -406,13 +412,13 @@ async fn start_flooded(postgres: bool) -> TestApp {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_clients_stay_within_the_quota_on_sqlite() {
-    a_thousand_clients_stay_within_the_quota(start_flooded(false).await).await;
+async fn many_clients_stay_within_the_quota_on_sqlite() {
+    many_clients_stay_within_the_quota(start_flooded(false).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_clients_stay_within_the_quota_on_postgres() {
-    a_thousand_clients_stay_within_the_quota(start_flooded(true).await).await;
+async fn many_clients_stay_within_the_quota_on_postgres() {
+    many_clients_stay_within_the_quota(start_flooded(true).await).await;
 }
 
 async fn metadata_counts_until_its_file_is_gone(app: TestApp) {
