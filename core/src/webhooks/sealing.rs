@@ -401,6 +401,6 @@ mod tests {
             );
         }
         let printed = format!("{:?}", sealing(1));
-        assert!(!printed.contains("AQEB") && printed.len() < 80, "{printed}");
+        assert!(!printed.contains("AQEB"), "{printed}");
     }
 }
