@@ -209,8 +209,8 @@ async fn open(
 pub(crate) fn pace() -> Pace {
     Pace {
         connect: Duration::from_secs(2),
-        answer: Duration::from_secs(4),
-        stall: Duration::from_secs(4),
+        answer: Duration::from_secs(8),
+        stall: Duration::from_secs(8),
         slowest: 8 * MIB as u64,
     }
 }

@@ -226,6 +226,7 @@ impl S3Staging {
             sha256: Some(digest),
             // Nobody else has the name, and this writer puts it once.
             overwrite: true,
+            sole_writer: true,
         };
         self.capacity.count(size)?;
         Ok(self.store.put(&object, bytes).await?)

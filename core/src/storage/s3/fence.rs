@@ -26,6 +26,8 @@ pub(crate) struct NewObject<'a> {
     pub(crate) sha256: Option<Sha256Digest>,
     /// Replaces whatever is there.
     pub(crate) overwrite: bool,
+    /// No other writer ever has the key: a request for it may be repeated, even if it replaces what is there.
+    pub(crate) sole_writer: bool,
 }
 
 /// What lies at a key.

@@ -50,6 +50,7 @@ impl S3Storage {
             size: contents.len() as u64,
             sha256: Some(Sha256Digest::of(&contents)),
             overwrite: replace,
+            sole_writer: false,
         };
         match self.put_unmarked(&object, contents).await {
             Ok(()) => Ok(true),

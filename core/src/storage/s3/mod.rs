@@ -108,6 +108,7 @@ impl S3Storage {
             size: bytes.len() as u64,
             sha256: Some(Sha256Digest::of(&bytes)),
             overwrite: false,
+            sole_writer: false,
         };
         self.put(&object, bytes).await
     }
@@ -306,7 +307,7 @@ impl S3Storage {
 
 /// An object that may replace another's is sent once: a repeated request that is answered says nothing about the first.
 pub(super) fn attempts(object: &NewObject<'_>, config: Builder) -> Builder {
-    match object.overwrite {
+    match object.overwrite && !object.sole_writer {
         true => once(config),
         false => config,
     }

@@ -182,6 +182,7 @@ mod tests {
             size: whole.len() as u64,
             sha256: None,
             overwrite: false,
+            sole_writer: false,
         };
         let Place::S3(store) = &storage.place else {
             panic!("storage is in a bucket");

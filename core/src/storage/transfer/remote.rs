@@ -47,6 +47,7 @@ pub(super) async fn send(
         size,
         sha256: None,
         overwrite: landing.overwrite,
+        sole_writer: false,
     };
     if size == 0 {
         require_segment(staging, landing).await?;
