@@ -383,7 +383,8 @@ async fn many_clients_stay_within_the_quota(app: TestApp) {
         most = most.max(owner.has().await);
         assert!(most <= FLOOD_QUOTA, "{most} bytes");
     }
-    // A file that is copied is in staging and in storage until it is committed, and the markers are nobody's.
+    // Only once it is quiet: during a flood both places together were seen to hold 7 KB more than the quota, of which
+    // the cause is not known yet. The slack is for the two markers of the installation.
     let on_disk = async || (measure() <= FLOOD_QUOTA + 1024).then_some(());
     wait_until(Duration::from_secs(60), on_disk).await;
     assert!(most > FLOOD_QUOTA / 2, "the quota was used: {most} bytes");
