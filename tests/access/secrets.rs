@@ -45,7 +45,7 @@ async fn what_is_created_is_for_its_own_user_alone_and_secrets_are_sealed() {
     let mut installation = Installation::new();
     installation.unset_raw("LANDFALL__REDIS__URL");
     let data = installation.config().data_dir;
-    let up = Process::listening(&["up"], &installation.environment()).await;
+    let mut up = Process::listening(&["up"], &installation.environment()).await;
     let client = Client::new();
     let file = client.post(format!("{}/v1/files?filename=a", up.url));
     let file = json(file.body("bytes").send().await.unwrap(), 202).await;
@@ -63,7 +63,7 @@ async fn what_is_created_is_for_its_own_user_alone_and_secrets_are_sealed() {
     let sealed = &endpoints(&installation).await[0].secret;
     assert!(sealed.starts_with("sealed:v1:"), "{sealed}");
     let key = std::fs::read_to_string(data.join("webhooks.key")).unwrap();
-    drop(up);
+    up.kill().await;
 
     // The next start, and every other command, opens what was sealed.
     let mut up = Process::listening(&["up"], &installation.environment()).await;

@@ -198,10 +198,11 @@ pub(super) async fn remove_unfinished(app: &Landfall) -> Result<u64, LeftoversEr
     let mut removed = 0;
     let mut pages = app.storage.unfinished();
     while let Some(page) = pages.try_next().await? {
-        let page = abandoned(app, page, app.clock.before(grace)).await?;
-        let names = page.iter().map(|one| one.id.clone()).collect();
-        let due = candidates::see(&app.db, &app.clock, Found::Unfinished, names, grace).await?;
-        let due: Vec<Unfinished> = page
+        // However young: another process may have a shorter grace, and must not find its candidates forgotten.
+        let unused = without_use(app, page).await?;
+        let ids = unused.iter().map(|one| one.id.clone()).collect();
+        let due = candidates::see(&app.db, &app.clock, Found::Unfinished, ids, grace).await?;
+        let due: Vec<Unfinished> = unused
             .into_iter()
             .filter(|one| due.contains(&one.id))
             .collect();
@@ -233,7 +234,6 @@ async fn remove_probes(app: &Landfall) -> Result<u64, LeftoversError> {
 }
 
 /// Those that were begun, or last written to, before `since`, and that no file on its way to storage has a use for.
-/// A multipart upload to a key Landfall would never choose is another program's.
 ///
 /// # Errors
 /// The database's.
@@ -242,6 +242,14 @@ pub(crate) async fn abandoned(
     page: Vec<Unfinished>,
     since: entity::Timestamp,
 ) -> Result<Vec<Unfinished>, DbErr> {
+    let mut unused = without_use(app, page).await?;
+    unused.retain(|one| one.since < since);
+    Ok(unused)
+}
+
+/// Those that no file on its way to storage has a use for. A multipart upload to a key Landfall would never choose is
+/// another program's.
+async fn without_use(app: &Landfall, mut page: Vec<Unfinished>) -> Result<Vec<Unfinished>, DbErr> {
     let keys: Vec<String> = page.iter().filter_map(|one| one.key.clone()).collect();
     let mut written = HashSet::new();
     for some in keys.chunks(PAGE as usize) {
@@ -255,14 +263,11 @@ pub(crate) async fn abandoned(
             .await?;
         written.extend(rows);
     }
-    let is_abandoned = |one: &Unfinished| {
-        let of_nobody = one
-            .key
-            .as_ref()
-            .is_none_or(|key| StorageKey::is_for_upload(key) && !written.contains(key));
-        of_nobody && one.since < since
-    };
-    Ok(page.into_iter().filter(is_abandoned).collect())
+    page.retain(|one| {
+        let key = one.key.as_ref();
+        key.is_none_or(|key| StorageKey::is_for_upload(key) && !written.contains(key))
+    });
+    Ok(page)
 }
 
 /// Removes objects that the audit set aside, once they were kept for seven days and still no row names them.

@@ -74,12 +74,13 @@ impl Scenario {
         self.place.queue.push_many(jobs).await.unwrap();
     }
 
-    /// What the owner of the truth pushes again: what has not begun.
-    async fn sweep(&self) {
+    /// What the owner of the truth pushes again: what has not begun. Returns how many of these were known: a worker may
+    /// have claimed one that has not begun yet, and runs it once more then.
+    async fn sweep(&self) -> usize {
         let begun: BTreeSet<String> = self.place.log.ids().into_iter().collect();
         let missing = JOBS.into_iter().filter(|(id, _)| !begun.contains(*id));
         let jobs = missing.map(|(id, group)| job(id, group, Note::Hold, Duration::ZERO));
-        self.place.queue.push_many(jobs).await.unwrap();
+        self.place.queue.push_many(jobs).await.unwrap().known
     }
 
     /// Keys of this prefix, without what differs from one scenario to the next.
@@ -135,13 +136,14 @@ async fn survives(when: When, kind: &str) {
             .ok_or(format!("{when:?} without {kind}: ran {ran:?}"))
     });
     tokio::pin!(all_ran);
+    let mut known = 0;
     loop {
         tokio::select! {
             () = &mut all_ran => break,
-            _ = sweeps.tick() => scenario.sweep().await,
+            _ = sweeps.tick() => known += scenario.sweep().await,
         }
     }
-    log.let_go(expected);
+    log.let_go(expected + known);
     wait_until(SOON, async || {
         let (stats, slots) = (scenario.place.stats().await, scenario.place.slots().await);
         let quiet = stats.ready + stats.scheduled + stats.running == 0 && slots.is_empty();
@@ -150,18 +152,17 @@ async fn survives(when: When, kind: &str) {
             .ok_or(format!("{when:?} without {kind}: {stats:?} {slots:?}"))
     })
     .await;
-    assert_eq!(
-        log.count(),
-        expected,
-        "{when:?} without {kind}: {:?}",
-        log.ids()
+    let runs = log.count();
+    assert!(
+        (expected..=expected + known).contains(&runs),
+        "{when:?} without {kind}: {runs} runs, {known} pushes of known jobs"
     );
     // The slots of the group are all there.
     scenario
         .place
         .push_grouped("g", 10..14, Note::Succeed)
         .await;
-    log.wait_for(expected + 4).await;
+    log.wait_for(runs + 4).await;
     worker.stop().await;
 }
 
