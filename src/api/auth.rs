@@ -70,7 +70,7 @@ fn scheme() -> MetaSecurityScheme {
     MetaSecurityScheme {
         ty: "http",
         description: Some(
-            "A token made with `landfall token create`; not needed while `auth.mode` is `none`.",
+            "A token created with `landfall token create`. Not needed while `auth.mode` is `none`.",
         ),
         name: None,
         key_in: None,
@@ -120,7 +120,7 @@ fn allowed(identity: Identity, scope: TokenScope) -> Result<Identity, Problem> {
     }
     Err(Problem::new(
         Code::Forbidden,
-        format!("This needs a token with the scope `{scope}`."),
+        format!("This requires a token with the scope `{scope}`."),
     ))
 }
 

@@ -27,11 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a report is given out again: probes come often, and from several places.
 const FRESH: Duration = Duration::from_secs(1);
 
-const DATABASE_DOWN: &str = "it does not answer: requests fail";
-const REDIS_DOWN: &str = "it does not answer: uploads are taken in and wait for the workers";
-const STORAGE_DOWN: &str =
-    "it cannot be used: uploads are taken in and wait in staging, downloads fail";
-const STAGING_DOWN: &str = "it cannot be used: uploads fail";
+const DATABASE_DOWN: &str = "does not respond: requests fail";
+const REDIS_DOWN: &str = "does not respond: uploads are accepted and wait for the workers";
+const STORAGE_DOWN: &str = "unavailable: uploads are accepted and wait in staging, downloads fail";
+const STAGING_DOWN: &str = "unavailable: uploads fail";
 
 /// A sweep that has not begun for so many intervals is late.
 const LATE_AFTER: u32 = 3;
@@ -194,11 +193,14 @@ impl HealthCheck {
             return Check::new(Status::Degraded, detail);
         }
         match self.health.workers().await {
-            Ok(0) => Check::new(Status::Degraded, "no worker runs: uploads wait in staging"),
-            Ok(count) => Check::new(Status::Ok, format!("{count} run")),
+            Ok(0) => Check::new(
+                Status::Degraded,
+                "no worker is running: uploads wait in staging",
+            ),
+            Ok(count) => Check::new(Status::Ok, format!("{count} running")),
             Err(error) => Check {
                 cause: Some(error),
-                ..Check::new(Status::Degraded, "Redis cannot tell who works")
+                ..Check::new(Status::Degraded, "unknown while Redis is unavailable")
             },
         }
     }
@@ -207,12 +209,17 @@ impl HealthCheck {
         let late = landfall.config.sweep.interval * LATE_AFTER;
         let last = match sweep::last_run(landfall.db.read()).await {
             Ok(last) => last,
-            Err(_) => return Check::new(Status::Degraded, "the database cannot tell"),
+            Err(_) => {
+                return Check::new(
+                    Status::Degraded,
+                    "unknown while the database is unavailable",
+                );
+            }
         };
         let Some(last) = last else {
             return match self.begun.elapsed() > late {
-                true => Check::new(Status::Degraded, "it has never run"),
-                false => Check::new(Status::Ok, "it has not run yet"),
+                true => Check::new(Status::Degraded, "has never run"),
+                false => Check::new(Status::Ok, "has not run yet"),
             };
         };
         let age = (landfall.clock.now() - last.started_at)
@@ -222,9 +229,9 @@ impl HealthCheck {
         match age > late {
             true => Check::new(
                 Status::Degraded,
-                format!("it last began {seconds} s ago, which is late"),
+                format!("last started {seconds} s ago, which is overdue"),
             ),
-            false => Check::new(Status::Ok, format!("it last began {seconds} s ago")),
+            false => Check::new(Status::Ok, format!("last started {seconds} s ago")),
         }
     }
 }
@@ -279,7 +286,7 @@ async fn staging(landfall: &Landfall) -> Check {
         return told(Err(chain(error)), Status::Down, STAGING_DOWN);
     }
     match landfall.staging.shortage().await {
-        Ok(None) => Check::new(Status::Ok, "it answers"),
+        Ok(None) => Check::new(Status::Ok, "responds"),
         Ok(Some(shortage)) => Check::new(Status::Degraded, shortage.to_string()),
         Err(error) => told(Err(chain(error)), Status::Down, STAGING_DOWN),
     }
@@ -298,7 +305,7 @@ async fn marker(landfall: &Landfall, place: Place, status: Status, down: &str) -
 
 fn told<E: fmt::Display>(outcome: Result<(), E>, otherwise: Status, detail: &str) -> Check {
     match outcome {
-        Ok(()) => Check::new(Status::Ok, "it answers"),
+        Ok(()) => Check::new(Status::Ok, "responds"),
         Err(error) => Check {
             cause: Some(error.to_string()),
             ..Check::new(otherwise, detail)
@@ -345,7 +352,7 @@ fn log_changes(before: Option<&Checks>, now: &Checks) {
 async fn within(otherwise: Status, check: impl Future<Output = Check>) -> Check {
     match tokio::time::timeout(PATIENCE, check).await {
         Ok(check) => check,
-        Err(_) => Check::new(otherwise, format!("no answer within {PATIENCE:?}")),
+        Err(_) => Check::new(otherwise, format!("no response within {PATIENCE:?}")),
     }
 }
 

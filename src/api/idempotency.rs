@@ -52,7 +52,7 @@ impl<'a> FromRequest<'a> for Idempotent {
             None => Err(Problem::field(
                 Code::MalformedRequest,
                 "Idempotency-Key",
-                format!("1 to {LONGEST_KEY} visible ASCII characters are allowed"),
+                format!("must be 1 to {LONGEST_KEY} visible ASCII characters"),
             )
             .into()),
         }
@@ -211,7 +211,7 @@ impl Prior {
         if self.fingerprint != fingerprint {
             return Err(Problem::new(
                 Code::IdempotencyKeyReused,
-                "This Idempotency-Key was used for another request; take a new one for each.",
+                "This Idempotency-Key was used for a different request. Use a new key for each request.",
             ));
         }
         let status = StatusCode::from_u16(self.answer.status).map_err(Problem::failed)?;

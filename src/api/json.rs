@@ -117,9 +117,10 @@ async fn take(request: &Request, body: &mut RequestBody) -> Result<Bytes, Proble
     read_whole(body, LIMIT, within)
         .await
         .map_err(|error| match error {
-            ReadError::TooLarge => {
-                Problem::new(Code::TooLarge, format!("The body may have {LIMIT} bytes."))
-            }
+            ReadError::TooLarge => Problem::new(
+                Code::TooLarge,
+                format!("The body must be at most {LIMIT} bytes."),
+            ),
             ReadError::TooSlow => Problem::new(
                 Code::RequestTimeout,
                 format!("The body did not arrive within {within:?}."),
@@ -132,13 +133,13 @@ fn parse<T: Type + DeserializeOwned>(bytes: &[u8]) -> Result<Json<T>, Problem> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
         Problem::new(
             Code::MalformedRequest,
-            format!("The body is no JSON: {error}."),
+            format!("The body is not valid JSON: {error}."),
         )
     })?;
     let Value::Object(fields) = value else {
         return Err(Problem::new(
             Code::MalformedRequest,
-            "The body is to be a JSON object.",
+            "The body must be a JSON object.",
         ));
     };
     refuse_unknown::<T>(&fields)?;
@@ -160,14 +161,14 @@ fn refuse_unknown<T: Type>(fields: &Map<String, Value>) -> Result<(), Problem> {
     let unknown: Vec<FieldError> = fields
         .keys()
         .filter(|name| !known.contains(&name.as_str()))
-        .map(|name| FieldError::new(name, format!("allowed are {}", known.join(", "))))
+        .map(|name| FieldError::new(name, format!("must be one of {}", known.join(", "))))
         .collect();
     if unknown.is_empty() {
         return Ok(());
     }
     let mut problem = Problem::new(
         Code::UnknownField,
-        "The body has fields that do not exist; `errors` names each.",
+        "The body has unknown fields, listed in `errors`.",
     );
     problem.errors = unknown;
     Err(problem)

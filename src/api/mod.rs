@@ -113,7 +113,7 @@ pub fn spec() -> String {
 
 fn service() -> OpenApiService<Api, ()> {
     OpenApiService::new((Files, Uploads, Batches, Webhooks, Events, Tokens), "Landfall", env!("CARGO_PKG_VERSION")).description(
-        "Takes files in, stores them verified, and announces each reliably. Ids are UUIDv7, times RFC 3339 in UTC, sizes bytes; every error is a problem (RFC 9457) with a stable code.",
+        "Accepts uploads, verifies and stores them, and notifies webhooks. Ids are UUIDv7, times are RFC 3339 in UTC, sizes are in bytes, and every error is a problem document (RFC 9457) with a stable code.",
     )
 }
 

@@ -158,7 +158,7 @@ impl Uploads {
             if row.status == UploadStatus::Complete {
                 return Err(Problem::new(
                     Code::UploadClosed,
-                    "The upload is complete; delete its file instead.",
+                    "The upload is complete. Delete its file instead.",
                 ));
             }
             uploads::abort(&landfall, &scope, row.id).await?;

@@ -252,7 +252,7 @@ impl Webhooks {
             return Err(Problem::field(
                 Code::MalformedRequest,
                 "status",
-                "what is pending is under way; allowed are delivered and failed",
+                "pending deliveries are already queued; use delivered or failed",
             ));
         }
         let replay = outbox::Replay {

@@ -18,9 +18,9 @@ use std::{future::Future, process::ExitCode, sync::Arc};
 
 #[derive(Debug, Subcommand)]
 pub enum MigrateAction {
-    /// Apply the migrations that are missing.
+    /// Apply missing migrations.
     Up,
-    /// Take back the newest migrations, with the data in their tables.
+    /// Revert the newest migrations, deleting the data in their tables.
     Down {
         /// How many.
         #[arg(default_value_t = 1)]
@@ -29,7 +29,7 @@ pub enum MigrateAction {
         #[arg(long)]
         yes: bool,
     },
-    /// List the migrations and whether the database has them.
+    /// List migrations and whether they are applied.
     Status {
         #[arg(long)]
         json: bool,

@@ -20,11 +20,11 @@ use landfall_core::config::{Config, Sources};
 use landfall_workers::QueueName;
 use std::{path::PathBuf, process::ExitCode};
 
-/// Files come in over HTTP, are verified, stored and announced. None gets lost.
+/// Self-hosted file intake: accepts uploads over HTTP, verifies and stores them, and notifies webhooks.
 #[derive(Debug, Parser)]
 #[command(version, about, propagate_version = true)]
 pub struct Cli {
-    /// A file of settings over the built-in ones.
+    /// Configuration file; its settings override the built-in defaults.
     #[arg(long, global = true, env = "LANDFALL_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
     #[command(subcommand)]
@@ -33,36 +33,36 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run everything in one process: API, workers, and a Redis of its own unless one is configured.
+    /// Run everything in one process: API, workers, and an embedded Redis unless one is configured.
     Up,
     /// Run the HTTP API.
     Serve,
     /// Run workers.
     Worker(WorkerArgs),
-    /// Bring the database's schema up to date, back, or show where it is.
+    /// Migrate the database schema up or down, or show its status.
     Migrate {
         #[command(subcommand)]
         action: admin::MigrateAction,
     },
-    /// Check the configuration, then every dependency by really using it.
+    /// Check the configuration and use every dependency for real.
     Check(admin::CheckArgs),
-    /// Drive on whatever is stuck and remove what is left over, once, now.
+    /// Run one sweep now: resume what is stuck and remove leftovers.
     Sweep(admin::SweepArgs),
-    /// Check database against storage, staging and outbox. Exit status: 0 clean, 1 offenders, 2 could not run.
+    /// Compare the database with storage, staging and the outbox. Exit status: 0 clean, 1 problems found, 2 could not run.
     #[command(after_help = audit::INVARIANTS)]
     Audit(audit::AuditArgs),
     /// Make database, staging and storage one installation, after a move or a restore. Stop all other processes first.
     Adopt(adopt::AdoptArgs),
-    /// Make, list and take back tokens.
+    /// Create, list and revoke tokens.
     Token {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
     #[command(flatten)]
     Client(client::ClientCommand),
-    /// Measure a running server; alone: latency, and small files announced per second.
+    /// Benchmark a running server. Without a subcommand: latency, and small files announced per second.
     Bench(bench::BenchArgs),
-    /// Print the description of the HTTP API (OpenAPI 3).
+    /// Print the OpenAPI document of the HTTP API.
     Openapi,
     /// Print a completion script for a shell.
     Completions { shell: clap_complete::Shell },
@@ -70,14 +70,14 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct WorkerArgs {
-    /// The queues to work on.
+    /// Queues to process.
     #[arg(
         long,
         value_delimiter = ',',
         default_value = "finalize,deliver,maintenance"
     )]
     pub queues: Vec<QueueName>,
-    /// Jobs of each queue at once, instead of the configured numbers.
+    /// Concurrent jobs per queue, instead of the configured numbers.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub concurrency: Option<u16>,
 }

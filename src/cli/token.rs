@@ -16,15 +16,15 @@ use std::time::Duration;
 
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
-    /// Make a token and print it: this once, it is kept nowhere.
+    /// Create a token and print it. It is not stored and cannot be shown again.
     Create {
-        /// Whose files it sends and sees.
+        /// Owner of the files that the token uploads and reads.
         #[arg(long)]
         owner: String,
-        /// What it may do: upload, read, admin.
+        /// Scopes: upload, read, admin.
         #[arg(long = "scope", value_delimiter = ',', required = true)]
         scopes: Vec<TokenScope>,
-        /// How long it lives, such as `30d`; for ever when not given.
+        /// Lifetime, such as `30d`; without it the token never expires.
         #[arg(long, value_parser = humantime::parse_duration)]
         expires: Option<Duration>,
         #[arg(long)]
@@ -35,7 +35,7 @@ pub enum TokenCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Take a token back.
+    /// Revoke a token.
     Revoke { id: TokenId },
 }
 

@@ -76,7 +76,7 @@ pub(super) fn path(name: &str) -> &'static str {
 #[handler]
 pub(super) fn get(Path(file): Path<String>) -> Result<Response> {
     let found = ASSETS.iter().find(|asset| asset.file == file);
-    let asset = found.ok_or_else(|| Refusal::not_found("an asset of this name"))?;
+    let asset = found.ok_or_else(|| Refusal::not_found("asset with this name"))?;
     Ok(Response::builder()
         .content_type(asset.content_type)
         .header(header::CACHE_CONTROL, FOR_EVER)

@@ -132,7 +132,7 @@ impl Gate {
                 "The form is too large.",
             ),
             ReadError::TooSlow | ReadError::BrokenOff(_) => {
-                Refusal::malformed("The form did not arrive whole.")
+                Refusal::malformed("The form did not arrive completely.")
             }
         })?;
         request.set_body(Body::from_bytes(bytes));
@@ -157,7 +157,7 @@ fn require(visitor: &Visitor, scope: TokenScope) -> Result<(), Refusal> {
         return Ok(());
     }
     Err(Refusal::forbidden(format!(
-        "This needs a token with the scope `{scope}`."
+        "This requires a token with the scope `{scope}`."
     )))
 }
 
@@ -177,7 +177,7 @@ fn sign_in_first(request: &Request) -> Refusal {
 
 fn elsewhere() -> Refusal {
     Refusal::forbidden(
-        "The request does not come from a page of this dashboard. Load the page again and repeat it.",
+        "The request did not come from this dashboard. Reload the page and try again.",
     )
 }
 

@@ -52,7 +52,7 @@ async fn show(
     let batch = batches::get(db, &scope, BatchId(id))
         .await
         .map_err(Refusal::from)?;
-    let batch = batch.ok_or_else(|| Refusal::not_found("a batch of this id"))?;
+    let batch = batch.ok_or_else(|| Refusal::not_found("batch with this id"))?;
     let filter = FileFilter {
         batch_id: Some(batch.id),
         status: listing::status::<FileStatus>("status", &asked.status)?,
@@ -67,8 +67,8 @@ async fn show(
     let body = html! {
         div.title { h1 { "Batch " span.mono { (id) } } (batch_state(batch.status)) }
         (counts(&batch, &visitor))
-        (panel("Its files, newest first", html! {
-            @if found.items.is_empty() { (empty("No file of it is like that.", html! { a href=(path) { "Show all of it" } })) }
+        (panel("Files in this batch, newest first", html! {
+            @if found.items.is_empty() { (empty("No files match these filters.", html! { a href=(path) { "Show all files in this batch" } })) }
             @else { (files::rows(&found.items, landfall.clock.now())) }
             (pager(&path, &[("status", &asked.status)], cursor, found.next_cursor.as_deref()))
         }))
@@ -87,11 +87,11 @@ fn counts(batch: &Model, visitor: &Visitor) -> Markup {
     let close = html! {
         @if visitor.may_repair() && batch.finalized_at.is_none() {
             (act_after_asking(&format!("{path}/finalize"), "Close…",
-                "No more files can join it; batch.complete is announced once the last is final.", "Close it"))
+                "No more files can be added. batch.complete is sent once every file is final.", "Close batch"))
         }
     };
     panel_with(
-        "How far it is",
+        "Progress",
         close,
         html! {
             ol.flow.four {
@@ -99,12 +99,12 @@ fn counts(batch: &Model, visitor: &Visitor) -> Markup {
                     li { a href=(href(&path, &[("status", status)])) { span.sub { (name) } span.num { (number(count.unsigned_abs())) } } }
                 }
                 // Three statuses at once: no list is of that.
-                li { span.sub { "On their way" } span.num { (number(pending.unsigned_abs())) } }
+                li { span.sub { "In progress" } span.num { (number(pending.unsigned_abs())) } }
             }
             dl.facts {
                 @if let Some(owner) = &batch.owner { dt { "Owner" } dd { (owner) } }
                 dt { "Opened" } dd { (when(batch.created_at)) }
-                dt { "Closed" } dd { @if let Some(at) = batch.finalized_at { (when(at)) } @else { "not yet: files may still join it" } }
+                dt { "Closed" } dd { @if let Some(at) = batch.finalized_at { (when(at)) } @else { "not yet; files can still be added" } }
                 @if let Some(at) = batch.completed_at { dt { "Complete" } dd { (when(at)) } }
             }
         },
@@ -121,7 +121,7 @@ async fn finalize(
     let closed =
         batches::finalize(&landfall.db, &landfall.clock, &visitor.sees(), BatchId(id)).await;
     let (_, written) = closed.map_err(|error| match error {
-        FinalizeError::NotFound => Refusal::not_found("a batch of this id"),
+        FinalizeError::NotFound => Refusal::not_found("batch with this id"),
         FinalizeError::Database(error) => error.into(),
         FinalizeError::Outbox(error) => Refusal::failed(error),
     })?;

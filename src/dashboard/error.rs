@@ -37,8 +37,8 @@ impl Refusal {
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
-            "Nothing here",
-            format!("There is not {what}, or it is not yours to see."),
+            "Not found",
+            format!("There is no {what}, or you may not see it."),
         )
     }
 
@@ -47,12 +47,12 @@ impl Refusal {
     }
 
     pub(crate) fn malformed(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "Not understood", detail)
+        Self::new(StatusCode::BAD_REQUEST, "Bad request", detail)
     }
 
     /// The state of things does not allow it (any more).
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "Not possible now", detail)
+        Self::new(StatusCode::CONFLICT, "Conflict", detail)
     }
 
     /// Something the page needs is away; `what` with its verb: "Redis cannot be reached".
@@ -62,7 +62,7 @@ impl Refusal {
     ) -> Self {
         let mut refusal = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "Not now",
+            "Temporarily unavailable",
             format!("{what}. Nothing is lost; try again in a moment."),
         );
         refusal.cause = Some(cause.into());
@@ -72,8 +72,8 @@ impl Refusal {
     pub(crate) fn failed(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let mut refusal = Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
-            "The server failed",
-            "Its log says why, under this answer's X-Request-Id.",
+            "Internal error",
+            "The server log has the details under this response's X-Request-Id.",
         );
         refusal.cause = Some(cause.into());
         refusal
@@ -83,8 +83,8 @@ impl Refusal {
         let seconds = wait.as_secs().max(1);
         let mut refusal = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
-            "Too many tries",
-            format!("Too many sign-ins failed. Try again in {seconds} s."),
+            "Too many attempts",
+            format!("Too many failed sign-ins. Try again in {seconds} s."),
         );
         refusal.headers.push((header::RETRY_AFTER, seconds.into()));
         refusal
@@ -105,10 +105,10 @@ impl Refusal {
         match error.downcast::<Self>() {
             Ok(refusal) => refusal,
             // An id that cannot be is an id nobody has.
-            Err(error) if error.is::<ParsePathError>() => Self::not_found("anything at this path"),
-            Err(_) if status == StatusCode::NOT_FOUND => Self::not_found("anything at this path"),
+            Err(error) if error.is::<ParsePathError>() => Self::not_found("page at this path"),
+            Err(_) if status == StatusCode::NOT_FOUND => Self::not_found("page at this path"),
             Err(error) if status.is_client_error() => {
-                Self::new(status, "Not understood", error.to_string())
+                Self::new(status, "Bad request", error.to_string())
             }
             Err(error) => Self::failed(error.to_string()),
         }

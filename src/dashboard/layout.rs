@@ -103,7 +103,7 @@ impl Page {
                 section.panel.alone {
                     h1 { (refusal.title) }
                     p { (refusal.detail) }
-                    p { a href="/" { "To the overview" } }
+                    p { a href="/" { "Go to the overview" } }
                 }
             },
         )
@@ -139,7 +139,7 @@ impl Page {
             html lang="en" {
                 (self.head())
                 body {
-                    a.skip href="#main" { "Skip to the content" }
+                    a.skip href="#main" { "Skip to content" }
                     (header(visitor, self.section))
                     main #main tabindex="-1" {
                         @if let Some(notice) = visitor.and_then(|visitor| visitor.notice.as_deref()) {
@@ -148,7 +148,7 @@ impl Page {
                         (self.body)
                     }
                     @if let Some(path) = &self.live {
-                        p #live role="status" hidden { "The connection is lost: these figures are old. It is tried again." }
+                        p #live role="status" hidden { "Connection lost. These figures are out of date; reconnecting…" }
                         footer { (part(sse::BEAT, html! {})) }
                         div #stream hx-sse:connect=(path) hx-swap="none" {}
                     }
@@ -237,15 +237,15 @@ fn mark() -> Markup {
 fn keys(visitor: &Visitor) -> Markup {
     html! {
         dialog #keys aria-labelledby="keys-heading" {
-            h2 #keys-heading { "Keys" }
+            h2 #keys-heading { "Keyboard shortcuts" }
             dl {
                 div { dt { kbd { "/" } } dd { "Search" } }
                 @for (_, (name, _, key, _)) in open_to(visitor) {
                     div { dt { kbd { "g" } " " kbd { (key) } } dd { (name) } }
                 }
-                div { dt { kbd { "j" } " " kbd { "k" } } dd { "Down and up a list; in one, the arrows too" } }
+                div { dt { kbd { "j" } " " kbd { "k" } } dd { "Move down or up in a list (arrow keys work too)" } }
                 div { dt { kbd { "Enter" } } dd { "Open the row" } }
-                div { dt { kbd { "?" } } dd { "These keys" } }
+                div { dt { kbd { "?" } } dd { "Show this help" } }
             }
             form method="dialog" { button { "Close" } }
         }

@@ -15,8 +15,9 @@ const LONGEST_TEXT: usize = 1024;
 /// The page that a cursor leads to; none: the first.
 pub(super) fn page(cursor: &str) -> Result<PageRequest, Refusal> {
     let cursor = Some(cursor).filter(|cursor| !cursor.is_empty());
-    PageRequest::decode(DEFAULT_LIMIT, cursor)
-        .map_err(|_| Refusal::malformed("This is no page of this list; begin with the first."))
+    PageRequest::decode(DEFAULT_LIMIT, cursor).map_err(|_| {
+        Refusal::malformed("This cursor does not belong to this list. Start with the first page.")
+    })
 }
 
 /// A text that the databases can compare.
@@ -67,7 +68,7 @@ pub(super) fn moment(field: &str, given: &str) -> Result<Option<DateTime<Utc>>, 
             .map_err(|_| {
                 wrong(
                     field,
-                    "a day or a moment, such as 2026-11-24 or 2026-11-24T08:00",
+                    "a date or a time, such as 2026-11-24 or 2026-11-24T08:00",
                 )
             }),
     }
@@ -107,7 +108,7 @@ pub(super) fn text_field(label: &str, name: &str, kind: &str, value: &str) -> Ma
 /// The filters of a list: a form that makes its URL, and the way back to all.
 pub(super) fn filters(path: &str, is_filtered: bool, fields: Markup) -> Markup {
     html! {
-        form.filters action=(path) role="search" aria-label="Filters of the list" {
+        form.filters action=(path) role="search" aria-label="List filters" {
             (fields)
             button.go type="submit" { "Show" }
             @if is_filtered { a.button href=(path) { "All" } }

@@ -46,15 +46,15 @@ async fn show(
         .await
         .map_err(Refusal::from)?;
     let list = match found.items.is_empty() {
-        true => empty("Nothing was changed by hand yet.", html! {}),
+        true => empty("No manual changes yet.", html! {}),
         false => html! {
             (components::table("Log", &[col("When"), col("Who"), col("What"), col("On"), col("Details")], rows(&found.items)))
             (pager("/log", &[("subject", &filter.subject)], cursor, found.next_cursor.as_deref()))
         },
     };
     let heading = match subject {
-        Some(subject) => format!("What was done to {subject}"),
-        None => "What was done by hand".to_owned(),
+        Some(subject) => format!("Changes to {subject}"),
+        None => "Manual changes".to_owned(),
     };
     let body = html! {
         h1.unseen { "Log" }

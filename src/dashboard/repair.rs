@@ -60,45 +60,42 @@ pub(super) fn told(entry: &Entry) -> String {
     let count = entry.detail[COUNT].as_u64();
     let subject = &entry.subject;
     match (entry.action.as_str(), count) {
-        ("queue.pause", _) => format!("The queue {subject} is paused."),
-        ("queue.resume", _) => format!("The queue {subject} goes on."),
-        ("job.run_again", _) => format!("The job {subject} runs again."),
-        ("job.delete", _) => format!("The job {subject} is deleted."),
-        ("jobs.run_again", Some(1)) => format!("1 job of {subject} runs again."),
+        ("queue.pause", _) => format!("Queue {subject} paused."),
+        ("queue.resume", _) => format!("Queue {subject} resumed."),
+        ("job.run_again", _) => format!("Job {subject} enqueued again."),
+        ("job.delete", _) => format!("Job {subject} deleted."),
+        ("jobs.run_again", Some(1)) => format!("1 job of {subject} enqueued again."),
         ("jobs.run_again", Some(count)) => {
-            format!("{} jobs of {subject} run again.", number(count))
+            format!("{} jobs of {subject} enqueued again.", number(count))
         }
-        ("jobs.delete", Some(1)) => format!("1 job of {subject} is deleted."),
-        ("jobs.delete", Some(count)) => format!("{} jobs of {subject} are deleted.", number(count)),
-        ("file.finalize", _) => "The file is due, and a worker was told.".to_owned(),
-        ("file.delete", _) => "The file is deleted.".to_owned(),
+        ("jobs.delete", Some(1)) => format!("1 job of {subject} deleted."),
+        ("jobs.delete", Some(count)) => format!("{} jobs of {subject} deleted.", number(count)),
+        ("file.finalize", _) => "Finalize job enqueued.".to_owned(),
+        ("file.delete", _) => "File deleted.".to_owned(),
         ("file.retry", _) => "The file is staged again.".to_owned(),
         ("files.retry", Some(count)) => {
             format!("{} staged again.", plural(count, "file is", "files are"))
         }
-        ("batch.finalize", _) => "The batch is closed.".to_owned(),
+        ("batch.finalize", _) => "Batch closed.".to_owned(),
         ("event.redeliver" | "webhook.replay", Some(count)) => {
-            format!(
-                "{} on the way.",
-                plural(count, "delivery is", "deliveries are")
-            )
+            format!("{} enqueued.", plural(count, "delivery", "deliveries"))
         }
-        ("webhook.create", _) => "The endpoint is added.".to_owned(),
-        ("webhook.change", _) => "The endpoint is changed.".to_owned(),
-        ("webhook.rotate_secret", _) => "The endpoint has a new secret.".to_owned(),
-        ("webhook.test", _) => "A test is on its way.".to_owned(),
-        ("webhook.switch_on", _) => "The endpoint is switched on.".to_owned(),
-        ("webhook.switch_off", _) => "The endpoint is switched off.".to_owned(),
-        ("webhook.delete", _) => "The endpoint is deleted.".to_owned(),
-        ("deliveries.redeliver", Some(1)) => "1 delivery is due again.".to_owned(),
+        ("webhook.create", _) => "Endpoint added.".to_owned(),
+        ("webhook.change", _) => "Endpoint updated.".to_owned(),
+        ("webhook.rotate_secret", _) => "Signing secret rotated.".to_owned(),
+        ("webhook.test", _) => "Test event sent.".to_owned(),
+        ("webhook.switch_on", _) => "Endpoint enabled.".to_owned(),
+        ("webhook.switch_off", _) => "Endpoint disabled.".to_owned(),
+        ("webhook.delete", _) => "Endpoint deleted.".to_owned(),
+        ("deliveries.redeliver", Some(1)) => "1 delivery enqueued again.".to_owned(),
         ("deliveries.redeliver", Some(count)) => {
-            format!("{} deliveries are due again.", number(count))
+            format!("{} deliveries enqueued again.", number(count))
         }
         ("audit.run", _) => {
-            "An audit is on its way; its result stands on the overview when it is done.".to_owned()
+            "Audit started. Its result appears on the overview when it is done.".to_owned()
         }
-        ("sweep.run", _) => "A sweep is on its way.".to_owned(),
-        (action, Some(count)) => format!("Done: {action} on {subject}, {count} of them."),
+        ("sweep.run", _) => "Sweep started.".to_owned(),
+        (action, Some(count)) => format!("Done: {action} on {subject} ({count})."),
         (action, None) => format!("Done: {action} on {subject}."),
     }
 }

@@ -83,8 +83,8 @@ async fn page_of_job(dashboard: &Dashboard, id: &str) -> Option<String> {
 }
 
 fn nothing(visitor: &Visitor, q: &str) -> Response {
-    let hint = html! { p { "An upload session is forgotten some time after its end, an event after " code { "outbox.retention" } "." } };
-    let body = panel("Search", empty(&format!("Nothing has the id {q}."), hint));
+    let hint = html! { p { "Upload sessions are deleted some time after they end, and events after " code { "outbox.retention" } "." } };
+    let body = panel("Search", empty(&format!("No results for {q}."), hint));
     let mut response = Page::apart("Search", body).show(visitor);
     response.set_status(http::StatusCode::NOT_FOUND);
     response

@@ -107,7 +107,7 @@ pub(super) async fn enter(
             return Err(Refusal::limited(wait).into());
         }
         dashboard.failed_sign_ins().count(address);
-        let wrong = "This token is unknown, expired or revoked.";
+        let wrong = "Unknown, expired or revoked token.";
         let mut response = page(next, Some(wrong)).answer(None);
         response.set_status(StatusCode::UNAUTHORIZED);
         return Ok(response);
@@ -162,8 +162,8 @@ fn page(next: &str, wrong: Option<&str>) -> Page {
                 button.go type="submit" { "Sign in" }
             }
             p.dim #token-hint {
-                "Tokens are made on the server: " code { "landfall token create --owner NAME --scope admin" }
-                ". With the scope " code { "read" } " you see, and change nothing."
+                "Create a token on the server: " code { "landfall token create --owner NAME --scope admin" }
+                ". The scope " code { "read" } " gives read-only access."
             }
         }
     };

@@ -187,7 +187,7 @@ pub(crate) fn stream(
         Refusal::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "Too many streams",
-            "Close a window.",
+            "Close another window first.",
         )
     };
     let visitor = request.data::<Visitor>();

@@ -17,7 +17,7 @@ const TOLD: [(&str, &str, &str); 6] = [
     ("redis", "Redis cannot be reached.", "LandfallRedisDown"),
     ("storage", "Storage is down.", "LandfallStorageDown"),
     ("staging", "Staging is down.", "LandfallStagingDown"),
-    ("workers", "No worker runs.", "LandfallNoWorker"),
+    ("workers", "No worker is running.", "LandfallNoWorker"),
     ("sweep", "The sweep is late.", "LandfallSweepLate"),
 ];
 

@@ -265,7 +265,7 @@ async fn a_file_is_finalized_now_or_deleted_when_its_state_allows() {
     let deleted = visitor
         .press_and_follow(&format!("{path}/delete"), &[])
         .await;
-    assert!(deleted.contains("The file is deleted."));
+    assert!(deleted.contains("File deleted."));
     let row =
         landfall_core::files::get(landfall.db.read(), &landfall_core::files::Scope::All, file)
             .await;

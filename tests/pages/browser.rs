@@ -122,7 +122,7 @@ async fn a_broken_receiver_is_seen_mended_and_told_again() {
             webhook["id"].as_str().unwrap()
         ))
         .await;
-    browser.sees("No delivery is like that.").await;
+    browser.sees("No deliveries match these filters.").await;
     app.receiver
         .set("/hook", Behaviour::status(503).body("out of order"));
     for name in ["one", "two"] {

@@ -56,7 +56,7 @@ async fn a_name_a_type_metadata_and_an_answer_are_text_on_every_page() {
     let path = format!("/files/{id}");
     let page = wait_until(SOON, async || {
         let page = visitor.page(&path).await;
-        page.contains("What it answered").then_some(page)
+        page.contains("Response").then_some(page)
     })
     .await;
     assert!(

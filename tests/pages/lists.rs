@@ -46,7 +46,7 @@ async fn a_file_is_found_by_whatever_is_known_of_it() {
             visitor
                 .page(&format!("/files?{nothing}"))
                 .await
-                .contains("No file is like that."),
+                .contains("No files match these filters."),
             "{nothing}"
         );
     }
@@ -177,7 +177,7 @@ async fn a_batch_shows_its_counts_and_its_files() {
     let closed = visitor
         .press_and_follow(&format!("/batches/{batch}/finalize"), &[])
         .await;
-    assert!(closed.contains("The batch is closed.") && closed.contains("complete"));
+    assert!(closed.contains("Batch closed.") && closed.contains("complete"));
 }
 
 #[tokio::test]

@@ -72,7 +72,7 @@ async fn what_is_wrong_stands_first_with_its_count_and_its_remedy() {
     visitor.press("/jobs/finalize/pause").await;
     let wrong = visitor.page("/").await;
     assert!(wrong.contains("The queue finalize is paused."), "{wrong}");
-    assert!(wrong.contains("1 job waits."), "{wrong}");
+    assert!(wrong.contains("1 job is waiting."), "{wrong}");
     assert!(wrong.contains(r#"formaction="/jobs/finalize/resume""#));
     app.parts
         .landfall
@@ -81,7 +81,7 @@ async fn what_is_wrong_stands_first_with_its_count_and_its_remedy() {
     visitor.press("/jobs/finalize/resume").await;
     let wrong = visitor.page("/").await;
     assert!(!wrong.contains("is paused"), "{wrong}");
-    assert!(wrong.contains("1 staged file waits."), "{wrong}");
+    assert!(wrong.contains("1 staged file is waiting."), "{wrong}");
 }
 
 #[tokio::test]

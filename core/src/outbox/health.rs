@@ -120,7 +120,7 @@ mod tests {
         let rows = [
             (at(9), Some(200), 10, None),
             (at(8), Some(503), 40, Some("answered 503".to_owned())),
-            (at(7), None, 30_000, Some("no answer".to_owned())),
+            (at(7), None, 30_000, Some("no response".to_owned())),
             (at(6), Some(204), 20, None),
         ];
         let health = of(&rows);

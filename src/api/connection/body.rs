@@ -157,7 +157,7 @@ pub(in crate::api) fn broken_off(cause: &(dyn Error + 'static)) -> Problem {
     if let Some(stalled) = find::<Stalled>(cause) {
         return Problem::new(
             Code::RequestTimeout,
-            format!("Nothing of the body came for {:?}.", stalled.0),
+            format!("No body bytes arrived for {:?}.", stalled.0),
         );
     }
     if let Some(error) = find::<FormError>(cause) {
@@ -175,7 +175,7 @@ pub(in crate::api) fn broken_off(cause: &(dyn Error + 'static)) -> Problem {
     }
     Problem::new(
         Code::MalformedRequest,
-        "The body ended before it was complete, or is not as HTTP has it.",
+        "The body ended early or is not valid HTTP.",
     )
 }
 

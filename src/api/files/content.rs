@@ -48,10 +48,10 @@ impl ApiResponse for Download {
         };
         MetaResponses {
             responses: vec![
-                answer(200, "All the bytes.", true),
-                answer(206, "The range that was asked for.", true),
-                answer(304, "The client has them already.", false),
-                answer(307, "They are at `Location`, on S3.", false),
+                answer(200, "The whole content.", true),
+                answer(206, "The requested range.", true),
+                answer(304, "Not modified.", false),
+                answer(307, "The content is at `Location`, a signed S3 URL.", false),
             ],
         }
     }
@@ -77,7 +77,7 @@ pub(crate) async fn download(
         _ => {
             return Err(Problem::new(
                 Code::NotStored,
-                "The file is not stored yet; wait with `?wait=` on the file.",
+                "The file is not stored yet. Wait with `?wait=` on the file.",
             )
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")));
         }

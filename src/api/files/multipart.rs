@@ -76,7 +76,7 @@ pub(super) async fn take_in(
             Some("file") if file.is_some() => {
                 return Err(Problem::new(
                     Code::TooManyFiles,
-                    "The form has more than one `file` part; send one file with each request.",
+                    "The form has more than one `file` part. Send one file per request.",
                 ));
             }
             Some("file") => {
@@ -96,7 +96,7 @@ pub(super) async fn take_in(
             None => {
                 return Err(Problem::new(
                     Code::MalformedRequest,
-                    "A part of the form has no name.",
+                    "A form part has no name.",
                 ));
             }
         }
@@ -180,7 +180,7 @@ async fn text(source: &Source, mut field: Field<'_>, name: &str) -> Result<Strin
     }
     source.passed();
     String::from_utf8(bytes)
-        .map_err(|_| Problem::field(Code::MalformedRequest, name, "is to be UTF-8"))
+        .map_err(|_| Problem::field(Code::MalformedRequest, name, "must be UTF-8"))
 }
 
 fn refused(error: &multer::Error) -> Problem {
@@ -192,11 +192,11 @@ fn refused(error: &multer::Error) -> Problem {
         multer::Error::ReadHeaderFailed(httparse::Error::HeaderValue) => Problem::field(
             Code::InvalidName,
             "filename",
-            "the part's headers have a control character; allowed is any printable text",
+            "the part's headers contain a control character; only printable text is allowed",
         ),
         other => Problem::new(
             Code::MalformedRequest,
-            format!("The form is not multipart/form-data as RFC 7578 has it: {other}."),
+            format!("The form is not valid multipart/form-data (RFC 7578): {other}."),
         ),
     }
 }
@@ -265,7 +265,7 @@ impl Source {
         }
         Err(Problem::new(
             Code::DigestMismatch,
-            "The request's body does not have the digest in its headers (RFC 9530: of the whole form).",
+            "The body does not match the digest in the headers (RFC 9530: the digest covers the whole form).",
         ))
     }
 }

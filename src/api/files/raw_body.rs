@@ -54,7 +54,7 @@ pub(super) async fn take_in(
     if named.is_none() && upload.is_bare()? {
         return Err(Problem::new(
             Code::MissingFile,
-            "The request has no body; send the file as `multipart/form-data`, or as the body with `?filename=`.",
+            "The request has no body. Send the file as `multipart/form-data`, or as the raw body with `?filename=`.",
         ));
     }
     let name = upload_fields::name(named.as_deref())?;

@@ -93,7 +93,7 @@ where
     if staged.size == 0 {
         return Err(Problem::new(
             Code::EmptyFile,
-            "The file has no bytes; send at least one.",
+            "The file is empty. Send at least one byte.",
         ));
     }
     state.metrics.received(staged.size);
@@ -128,7 +128,7 @@ impl StagedBytes {
         };
         Err(Problem::new(
             Code::DigestMismatch,
-            format!("SHA-256 {declared} was declared, the bytes that came have {found}."),
+            format!("The declared SHA-256 is {declared}, but the received bytes have {found}."),
         ))
     }
 }

@@ -98,11 +98,11 @@ fn form_schema() -> MetaSchema {
             ),
             (
                 "batch_id",
-                described(Some("uuid"), "An open batch the file belongs to."),
+                described(Some("uuid"), "The open batch to add the file to."),
             ),
             (
                 "sha256",
-                described(None, "What the file's SHA-256 must be, in hexadecimal."),
+                described(None, "The expected SHA-256 of the file, in hexadecimal."),
             ),
             (
                 "expires_in",
@@ -120,7 +120,7 @@ impl Upload {
         text.map_err(|_| {
             Problem::new(
                 Code::UnsupportedMediaType,
-                "The content type is to be ASCII.",
+                "The content type must be ASCII.",
             )
         })
     }
@@ -142,7 +142,7 @@ impl Upload {
         match self.length()? {
             Some(length) if length > most => Err(Problem::new(
                 Code::TooLarge,
-                format!("The largest file taken in has {limit} bytes."),
+                format!("Files must be at most {limit} bytes."),
             )),
             _ => Ok(()),
         }
@@ -185,7 +185,7 @@ fn decode(item: &str) -> Option<Sha256Digest> {
 }
 
 fn no_digest(header: &str) -> Problem {
-    let allowed = "is to be as RFC 9530 has it: sha-256=:<base64 of 32 bytes>:";
+    let allowed = "must have the form of RFC 9530: sha-256=:<base64 of 32 bytes>:";
     Problem::field(Code::MalformedRequest, header, allowed)
 }
 
@@ -266,7 +266,7 @@ async fn arrive(
     if essence.starts_with("multipart/") {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
-            "Of the multipart types only multipart/form-data is understood.",
+            "multipart/form-data is the only supported multipart type.",
         ));
     }
     raw_body::take_in(state, caller, upload, given, digest).await

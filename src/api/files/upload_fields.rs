@@ -52,7 +52,7 @@ impl Said {
             true => Err(Problem::field(
                 Code::MalformedRequest,
                 name,
-                "is there twice",
+                "is given twice",
             )),
             false => Ok(()),
         }
@@ -70,7 +70,11 @@ pub(in crate::api) fn too_long(name: &str) -> Problem {
         "metadata" => Code::InvalidMetadata,
         _ => Code::MalformedRequest,
     };
-    Problem::field(code, name, format!("may have {} bytes", Said::limit(name)))
+    Problem::field(
+        code,
+        name,
+        format!("must be at most {} bytes", Said::limit(name)),
+    )
 }
 
 fn metadata(text: &str) -> Result<serde_json::Value, Problem> {
@@ -79,13 +83,13 @@ fn metadata(text: &str) -> Result<serde_json::Value, Problem> {
         return Err(too_long("metadata"));
     }
     let value: serde_json::Value = serde_json::from_str(text)
-        .map_err(|error| refused(format!("is to be a JSON object: {error}")))?;
+        .map_err(|error| refused(format!("must be a JSON object: {error}")))?;
     if !value.is_object() {
-        return Err(refused("is to be a JSON object".to_owned()));
+        return Err(refused("must be a JSON object".to_owned()));
     }
     // PostgreSQL cannot keep it in text of any kind.
     if has_nul(&value) {
-        return Err(refused("may not contain the character U+0000".to_owned()));
+        return Err(refused("must not contain the character U+0000".to_owned()));
     }
     Ok(value)
 }
@@ -107,7 +111,7 @@ fn batch_id(text: &str) -> Result<BatchId, Problem> {
         Problem::field(
             Code::MalformedRequest,
             "batch_id",
-            "is to be the id of a batch",
+            "must be the id of a batch",
         )
     })
 }
@@ -124,7 +128,7 @@ fn expires_in(text: &str) -> Result<Duration, Problem> {
         None => Err(Problem::field(
             Code::MalformedRequest,
             "expires_in",
-            format!("is to be a whole number of seconds, 1 to {LONGEST_LIFE}"),
+            format!("must be a whole number of seconds from 1 to {LONGEST_LIFE}"),
         )),
     }
 }
@@ -155,7 +159,7 @@ pub(in crate::api) fn content_type(given: Option<&str>) -> Result<String, Proble
         return Err(Problem::field(
             Code::UnsupportedMediaType,
             "content_type",
-            "is to be a media type such as image/png",
+            "must be a media type such as image/png",
         ));
     }
     Ok(text.to_owned())

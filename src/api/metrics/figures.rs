@@ -74,7 +74,7 @@ pub(super) async fn now(state: &State) -> Registry {
     checks(&mut registry, &readiness);
     if let Some(workers) = workers {
         let workers = i64::try_from(workers).unwrap_or(i64::MAX);
-        let help = "Workers that have said lately that they live";
+        let help = "Workers with a recent heartbeat";
         registry.register("workers", help, ConstGauge::new(workers));
     }
     if let Some(queues) = queues {
@@ -95,7 +95,7 @@ fn checks(registry: &mut Registry, readiness: &Readiness) {
     }
     registry.register(
         "healthy",
-        "1 where the check of /readyz is ok, 0 where it is degraded or down",
+        "1 if the /readyz check is ok, 0 if it is degraded or down",
         healthy,
     );
 }
@@ -132,7 +132,7 @@ fn of_queues(registry: &mut Registry, queues: &[QueueFigures]) {
     registry.register("queue_jobs", "Jobs in Redis by queue and state", jobs);
     registry.register_with_unit(
         "queue_latency",
-        "How long the oldest ready job has been ready",
+        "Age of the oldest ready job",
         Unit::Seconds,
         latency,
     );
@@ -181,11 +181,11 @@ async fn of_database(registry: &mut Registry, landfall: &Landfall) {
             };
             files.get_or_create(&labels).set(whole(count));
         }
-        let help = "Files by status, those that are under way or failed";
+        let help = "Files by status: in progress or failed";
         registry.register("files", help, files);
     }
     if let Some(oldest) = told("the oldest staged file", files::oldest_staged(db)).await {
-        let help = "Age of the file that has waited longest to be finalized; 0 when none waits";
+        let help = "Age of the file that has waited longest to be finalized; 0 when none waiting";
         age(registry, "oldest_staged_age", help, oldest, now);
     }
     if let Some(counts) = told("events", outbox::counts(&landfall.db)).await {
@@ -194,14 +194,14 @@ async fn of_database(registry: &mut Registry, landfall: &Landfall) {
             let status = status.to_owned();
             events.get_or_create(&InStatus { status }).set(whole(count));
         }
-        let help = "Events that are not delivered, counted up to 100,000";
+        let help = "Undelivered events, counted up to 100,000";
         registry.register("events", help, events);
-        let help = "Age of the oldest event that is still to be delivered; 0 when there is none";
+        let help = "Age of the oldest pending event; 0 when there is none";
         let oldest = counts.oldest_pending_since;
         age(registry, "oldest_undelivered_age", help, oldest, now);
     }
     if let Some(Some(last)) = told("the last sweep", sweep::last_run(db)).await {
-        let help = "Time since the last sweep began";
+        let help = "Time since the last sweep started";
         age(registry, "sweep_age", help, Some(last.started_at), now);
     }
     if let Some(Some(latest)) = told("the last audit", audit::latest(db)).await {
@@ -210,10 +210,10 @@ async fn of_database(registry: &mut Registry, landfall: &Landfall) {
 }
 
 fn of_audit(registry: &mut Registry, latest: &audit::Latest, now: Timestamp) {
-    let help = "Time since the last audit came to its end";
+    let help = "Time since the last audit finished";
     age(registry, "audit_age", help, Some(latest.finished_at), now);
     let checked = ConstGauge::new(whole(latest.summary.checked));
-    let help = "Files, events, objects and due rows the last audit looked at";
+    let help = "Files, events, objects and due rows that the last audit checked";
     registry.register("audit_checked", help, checked);
     let offenders = Family::<Against, Gauge>::default();
     for invariant in audit::Invariant::ALL {
@@ -225,7 +225,7 @@ fn of_audit(registry: &mut Registry, latest: &audit::Latest, now: Timestamp) {
     }
     registry.register(
         "audit_offenders",
-        "What the last audit found and did not repair, by invariant",
+        "Problems that the last audit found and did not repair, by invariant",
         offenders,
     );
 }

@@ -62,13 +62,13 @@ impl Metrics {
         registry.register("http_requests", "Requests answered", requests.clone());
         registry.register_with_unit(
             "http_request_duration",
-            "Time from the request's headers to the answer's",
+            "Time from the request headers to the response headers",
             Unit::Seconds,
             durations.clone(),
         );
         registry.register_with_unit(
             "received",
-            "Bytes of uploads taken in, those that broke off included",
+            "Upload bytes received, interrupted uploads included",
             Unit::Bytes,
             received.clone(),
         );

@@ -186,9 +186,9 @@ fn of_head(request: &Request) -> Option<Problem> {
         return Some(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("1")));
     }
     let detail = if unread.is_some() {
-        format!("The request line and the headers may have {LONGEST_HEAD} bytes together.")
+        format!("The request line and the headers must be at most {LONGEST_HEAD} bytes together.")
     } else if request.headers().len() > MOST_HEADERS {
-        format!("A request may have {MOST_HEADERS} headers.")
+        format!("A request must have at most {MOST_HEADERS} headers.")
     } else {
         return of_coding(request);
     };
@@ -257,7 +257,10 @@ fn told(problem: Problem) -> Response {
 fn not_allowed(allowed: Vec<Method>) -> Problem {
     let allowed: Vec<&str> = allowed.iter().map(Method::as_str).collect();
     let allowed = allowed.join(", ");
-    let problem = Problem::new(Code::MethodNotAllowed, format!("Allowed here: {allowed}."));
+    let problem = Problem::new(
+        Code::MethodNotAllowed,
+        format!("Allowed methods: {allowed}."),
+    );
     match HeaderValue::from_str(&allowed) {
         Ok(value) => problem.with_header(header::ALLOW, value),
         Err(_) => problem,
@@ -276,7 +279,7 @@ fn of_poem(error: &Error) -> Problem {
         || error.is::<poem::error::ParsePathError>()
         || error.is::<NotFoundError>()
     {
-        return Problem::new(Code::NotFound, "There is nothing at this path.");
+        return Problem::new(Code::NotFound, "No such path.");
     }
     if let Some(error) = error.downcast_ref::<ContentTypeError>() {
         return Problem::new(Code::UnsupportedMediaType, error.to_string());
@@ -287,7 +290,7 @@ fn of_poem(error: &Error) -> Problem {
     match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::TooLarge, "The body is too large."),
         status if status.is_client_error() => {
-            Problem::new(Code::MalformedRequest, "The request cannot be understood.")
+            Problem::new(Code::MalformedRequest, "The request is malformed.")
         }
         _ => Problem::failed(error.to_string()),
     }
@@ -300,17 +303,17 @@ fn in_our_words(reason: &str) -> String {
         rest.split([',', ')']).next()
     };
     if let Some(most) = bound("maximum(") {
-        return format!("may be {most} at most");
+        return format!("must be at most {most}");
     }
     if let Some(least) = bound("minimum(") {
-        return format!("is to be {least} at least");
+        return format!("must be at least {least}");
     }
     let text = reason.split(" (occurred while parsing").next();
     let text = text.unwrap_or(reason);
     let text = text.split_once("\": ").map_or(text, |(_, text)| text);
     match text {
         "Expect a valid enumeration value." => {
-            "is none of the values that /openapi.json lists".to_owned()
+            "must be one of the values listed in /openapi.json".to_owned()
         }
         _ => text.to_owned(),
     }

@@ -40,7 +40,7 @@ pub(in crate::api) fn render(spec: &Value) -> String {
                 main {
                     h1 { "Landfall API " small { (text(&spec["info"]["version"])) } }
                     p { (prose(&spec["info"]["description"])) }
-                    p { "For programs: " a href="/openapi.json" { "/openapi.json" } "." }
+                    p { "Machine-readable: " a href="/openapi.json" { "/openapi.json" } "." }
                     @for (path, methods) in paths.into_iter().flatten() {
                         @for (method, operation) in methods.as_object().into_iter().flatten() {
                             (operation_of(path, method, operation))

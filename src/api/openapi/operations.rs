@@ -48,17 +48,19 @@ fn describe(id: &str, status: &str, response: &mut Value, location: bool) {
     if response["description"] == "" {
         response["description"] = match status {
             "201" => "Created.",
-            "202" => "Taken in; the rest is done by a job.",
-            _ => "As asked for.",
+            "202" => "Accepted; a background job does the rest.",
+            _ => "Success.",
         }
         .into();
     }
     let header = |text: &str| json!({"description": text, "schema": {"type": "string"}});
     let more = match (id, status) {
-        (_, "201" | "202") if location => json!({"Location": header("Its path.")}),
+        (_, "201" | "202") if location => {
+            json!({"Location": header("The path of the new resource.")})
+        }
         ("getFile", "200") => json!({
             "ETag": header("Changes with the file."),
-            "Retry-After": {"description": "Seconds to wait, while it is not final.", "schema": {"type": "integer"}},
+            "Retry-After": {"description": "Seconds to wait before the next request, while the file is not final.", "schema": {"type": "integer"}},
         }),
         ("getContent", "200" | "206") => json!({
             "ETag": header("The SHA-256 of the bytes."),
@@ -98,33 +100,33 @@ fn add_headers(id: &str, operation: &mut Value, keyed: bool) {
     if keyed {
         headers.push(header(
             "Idempotency-Key",
-            "The same request again with the same key gets the first answer again.",
+            "A repeated request with the same key returns the first response.",
             json!({"type": "string", "pattern": "^[!-~]{1,255}$"}),
         ));
     }
     if matches!(id, "createFile" | "putPart") {
         headers.push(header(
             "Content-Digest",
-            "What the SHA-256 of the body must be (RFC 9530).",
+            "The expected SHA-256 of the body (RFC 9530).",
             json!({"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=:$"}),
         ));
     }
     if matches!(id, "getFile" | "getContent") {
         headers.push(header(
             "If-None-Match",
-            "The `ETag` the client has: then 304.",
+            "The `ETag` the client has; if it still matches, the response is 304.",
             json!({"type": "string"}),
         ));
     }
     if id == "getContent" {
         headers.push(header(
             "Range",
-            "Which bytes (RFC 9110, section 14.2).",
+            "The byte range to return (RFC 9110, section 14.2).",
             json!({"type": "string", "example": "bytes=0-1023"}),
         ));
     }
     if id == "getFile" {
-        let unchanged = json!({"304": {"description": "The client has it already."}});
+        let unchanged = json!({"304": {"description": "Not modified."}});
         add(&mut operation["responses"], unchanged);
     }
     if id == "createUpload" {

@@ -9,13 +9,13 @@ pub(super) fn paths() -> Value {
     json!({
         "/healthz": {"get": {
             "operationId": "getHealth",
-            "summary": "Whether the process lives.",
-            "description": "For whoever restarts a process that does not. Nothing it depends on is asked, and no token is wanted.",
-            "responses": {"200": {"description": "It lives.", "content": text("Liveness")}},
+            "summary": "Liveness check.",
+            "description": "For supervisors that restart a dead process. Checks no dependency and needs no token.",
+            "responses": {"200": {"description": "The process is alive.", "content": text("Liveness")}},
         }},
         "/readyz": {"get": {
             "operationId": "getReadiness",
-            "summary": "Whether requests can be served, and what is wrong.",
+            "summary": "Readiness check: whether requests can be served, and what is wrong.",
             "description": "Looks at each thing the service depends on, at most once a second. `degraded` means that uploads are \
                 taken in and nothing is lost, but something waits. No token is wanted, and nothing of the inside is told.",
             "responses": {
@@ -25,7 +25,7 @@ pub(super) fn paths() -> Value {
         }},
         "/metrics": {"get": {
             "operationId": "getMetrics",
-            "summary": "What Prometheus scrapes.",
+            "summary": "Metrics for Prometheus.",
             "description": "In the text format of OpenMetrics; docs/metrics.md explains each metric. No token is wanted: let nobody \
                 through to it who is not to see figures.",
             "responses": {"200": {
@@ -50,46 +50,46 @@ pub(super) fn schemas() -> Value {
     };
     let status = json!({"type": "string", "enum": ["ok", "degraded", "down"]});
     let checks = json!({
-        "database": check("it answers"), "redis": check("it answers"), "storage": check("it answers"),
-        "staging": check("it answers"), "workers": check("6 run"), "sweep": check("it last began 42 s ago"),
+        "database": check("responds"), "redis": check("responds"), "storage": check("responds"),
+        "staging": check("responds"), "workers": check("6 running"), "sweep": check("last started 42 s ago"),
     });
     json!({
         "Liveness": {
             "type": "object",
-            "description": "That a process lives.",
-            "properties": {"status": {"type": "string", "enum": ["ok"], "description": "There is no other."}},
+            "description": "The liveness of a process.",
+            "properties": {"status": {"type": "string", "enum": ["ok"], "description": "Always `ok`."}},
             "example": {"status": "ok"},
         },
         "Readiness": {
             "type": "object",
-            "description": "How everything is that the service depends on.",
+            "description": "The state of every dependency.",
             "properties": {
-                "status": add_description(&status, "That of the worst check."),
-                "checks": {"allOf": [{"$ref": "#/components/schemas/Checks"}], "description": "Each thing that was looked at."},
+                "status": add_description(&status, "The worst status of all checks."),
+                "checks": {"allOf": [{"$ref": "#/components/schemas/Checks"}], "description": "One entry per dependency."},
             },
             "example": {"status": "ok", "checks": checks},
         },
         "Checks": {
             "type": "object",
-            "description": "Each thing the service depends on.",
+            "description": "One entry per dependency.",
             "properties": {
                 "database": about("Without it requests fail."),
-                "redis": about("Without it uploads are taken in and wait for the workers."),
-                "storage": about("Without it uploads are taken in and wait in staging; downloads fail."),
+                "redis": about("Without it uploads are accepted and wait for the workers."),
+                "storage": about("Without it uploads are accepted and wait in staging; downloads fail."),
                 "staging": about("Without it uploads fail."),
-                "workers": about("How many have said lately that they live."),
-                "sweep": about("Late when it has not begun for three intervals."),
+                "workers": about("How many workers have a recent heartbeat."),
+                "sweep": about("Overdue when it has not started for three intervals."),
             },
             "example": checks,
         },
         "Check": {
             "type": "object",
-            "description": "How one of them is.",
+            "description": "The state of one dependency.",
             "properties": {
                 "status": status,
-                "detail": {"type": "string", "description": "What it means for those who use the service."},
+                "detail": {"type": "string", "description": "What it means for users of the service."},
             },
-            "example": check("it answers"),
+            "example": check("responds"),
         },
     })
 }

@@ -190,7 +190,11 @@ fn response(status: u16, codes: &[Code]) -> Value {
         }},
     });
     let header = match status {
-        401 => ("WWW-Authenticate", "Which token is wanted.", "string"),
+        401 => (
+            "WWW-Authenticate",
+            "The kind of token that is required.",
+            "string",
+        ),
         416 => ("Content-Range", "The size of the file.", "string"),
         405 => ("Allow", "The methods of this path.", "string"),
         429 | 503 | 507 => ("Retry-After", "Seconds to wait.", "integer"),
@@ -216,10 +220,10 @@ pub(super) fn examples() -> Value {
 fn example(code: Code) -> Problem {
     let mut problem = Problem::new(code, detail(code));
     let field = match code {
-        Code::UnknownField => ("colour", "allowed are url, event_types, description"),
-        Code::InvalidMetadata => ("metadata", "is to be a JSON object"),
+        Code::UnknownField => ("colour", "must be one of url, event_types, description"),
+        Code::InvalidMetadata => ("metadata", "must be a JSON object"),
         Code::InvalidName => ("filename", "a name has 1 to 255 characters"),
-        Code::InvalidCursor => ("cursor", "is none that a list gave out"),
+        Code::InvalidCursor => ("cursor", "is not a cursor of this list"),
         _ => return problem,
     };
     problem.errors.push(FieldError::new(field.0, field.1));
@@ -229,64 +233,64 @@ fn example(code: Code) -> Problem {
 /// What is said of one occurrence.
 fn detail(code: Code) -> &'static str {
     match code {
-        Code::MalformedRequest => "The body is no JSON: expected `,` or `}` at line 1 column 42.",
-        Code::UnknownField => "The body has fields that do not exist; `errors` names each.",
-        Code::MissingFile => "The form has no `file` part.",
-        Code::TooManyFiles => {
-            "The form has more than one `file` part; send one file with each request."
+        Code::MalformedRequest => {
+            "The body is not valid JSON: expected `,` or `}` at line 1 column 42."
         }
-        Code::EmptyFile => "The file has no bytes; send at least one.",
+        Code::UnknownField => "The body has unknown fields, listed in `errors`.",
+        Code::MissingFile => "The form has no `file` part.",
+        Code::TooManyFiles => "The form has more than one `file` part. Send one file per request.",
+        Code::EmptyFile => "The file is empty. Send at least one byte.",
         Code::InvalidName => "`filename`: a name has 1 to 255 characters",
-        Code::InvalidMetadata => "`metadata`: is to be a JSON object",
-        Code::InvalidCursor => "`cursor`: is none that a list gave out",
+        Code::InvalidMetadata => "`metadata`: must be a JSON object",
+        Code::InvalidCursor => "`cursor`: is not a cursor of this list",
         Code::Unauthorized => "The token is unknown, expired or revoked.",
-        Code::Forbidden => "This needs a token with the scope `admin`.",
+        Code::Forbidden => "This requires a token with the scope `admin`.",
         Code::CrossSite => {
             "A page of another site may change nothing here; list its origin in server.cors_origins to allow it."
         }
         Code::HostNotAllowed => "This server is not called by this name.",
         Code::NotFound => "There is no such file.",
-        Code::MethodNotAllowed => "Allowed here: GET, HEAD, POST.",
-        Code::HeadersTooLarge => "A request may have 100 headers.",
-        Code::RequestTimeout => "Nothing of the body came for 30s.",
-        Code::Conflict => "The batch is closed and takes no more files.",
-        Code::NotStored => "The file is not stored yet; wait with `?wait=` on the file.",
+        Code::MethodNotAllowed => "Allowed methods: GET, HEAD, POST.",
+        Code::HeadersTooLarge => "A request must have at most 100 headers.",
+        Code::RequestTimeout => "No body bytes arrived for 30s.",
+        Code::Conflict => "The batch is closed and accepts no more files.",
+        Code::NotStored => "The file is not stored yet. Wait with `?wait=` on the file.",
         Code::NotRetryable => "The file is stored, and only a failed file can be retried.",
         Code::PartsMissing => "Parts 51 and 53-54 have not arrived.",
-        Code::PartConflict => "Part 7 has arrived before, with other bytes.",
-        Code::UploadClosed => "The upload is complete; delete its file instead.",
+        Code::PartConflict => "Part 7 was already received with different bytes.",
+        Code::UploadClosed => "The upload is complete. Delete its file instead.",
         Code::InFlight => {
-            "The first request with this Idempotency-Key is under way; try again when it is done."
+            "The first request with this Idempotency-Key is still in progress. Try again when it is done."
         }
         Code::UploadGone => "The upload has expired or failed; begin again.",
         Code::UnsupportedVersion => "Send `Tus-Resumable: 1.0.0`.",
-        Code::UploadLocked => "Ask how far the upload is, and try again after a moment.",
+        Code::UploadLocked => "Request the current offset and try again in a moment.",
         Code::ChecksumMismatch => {
-            "What came has another SHA-1 than `Upload-Checksum` says; it was discarded."
+            "The received bytes do not match the SHA-1 in `Upload-Checksum` and were discarded."
         }
-        Code::TooLarge => "The largest file taken in has 53687091200 bytes.",
-        Code::QuotaExceeded => "With this upload the owner would have more than 10 GiB.",
+        Code::TooLarge => "Files must be at most 53687091200 bytes.",
+        Code::QuotaExceeded => "This upload would exceed the owner's quota of 10 GiB.",
         Code::UnsupportedMediaType => {
             "The body is to be JSON, with `Content-Type: application/json`."
         }
         Code::TypeNotAllowed => "Files of the type application/x-msdownload are refused.",
         Code::RangeNotSatisfiable => "The file has 73400320 bytes.",
         Code::DigestMismatch => {
-            "The request's body does not have the digest in its headers (RFC 9530: of the whole form)."
+            "The body does not match the digest in the headers (RFC 9530: the digest covers the whole form)."
         }
-        Code::SizeMismatch => "Part 7 has 8388608 bytes, 5242880 came.",
+        Code::SizeMismatch => "Part 7 must have 8388608 bytes, but 5242880 arrived.",
         Code::IdempotencyKeyReused => {
-            "This Idempotency-Key was used for another request; take a new one for each."
+            "This Idempotency-Key was used for a different request. Use a new key for each request."
         }
-        Code::RateLimited => "The owner `surveys` has had its 50 requests a second; go on in 1 s.",
+        Code::RateLimited => {
+            "The owner `surveys` has exceeded 50 requests per second. Try again in 1 s."
+        }
         Code::NotImplemented => "Of the transfer codings only `chunked` is understood here.",
-        Code::Internal => {
-            "The request failed in the server; its log has the reason under the request's id."
-        }
-        Code::Unavailable => "Something the server depends on does not answer; try again soon.",
+        Code::Internal => "Internal error. The server log has the reason under the request id.",
+        Code::Unavailable => "A dependency of the server does not respond. Try again soon.",
         Code::DatabaseFull => "The database has no room to record this now; try again later.",
         Code::StagingFull => {
-            "Staging has 1.2 GiB left of its quota; try again when files have moved on."
+            "Staging has 1.2 GiB left of its quota. Try again when files have been finalized."
         }
     }
 }

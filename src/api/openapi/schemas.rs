@@ -35,7 +35,7 @@ pub(super) fn complete(spec: &mut Value) {
     schemas["Replay"]["properties"]["status"] = json!({
         "type": "string",
         "enum": ["delivered", "failed", null],
-        "description": "Only those whose delivery ended so; absent: both, and what the endpoint was never told.",
+        "description": "Only events whose delivery has this status. If absent: both, and events that were never sent to the endpoint.",
     });
     for (name, details) in bounds().into_iter().chain(examples()) {
         let schema = schemas.get_mut(name);

@@ -14,12 +14,12 @@ const SENT: [(&str, &str, &str); 11] = [
     ),
     (
         "Upload-Length",
-        "How many bytes the upload will have.",
+        "The total length of the upload, in bytes.",
         "^[0-9]+$",
     ),
     (
         "Upload-Defer-Length",
-        "`1` in place of `Upload-Length`: a later request will tell.",
+        "`1` instead of `Upload-Length`: a later request declares the length.",
         "^1$",
     ),
     (
@@ -29,7 +29,7 @@ const SENT: [(&str, &str, &str); 11] = [
     ),
     (
         "Upload-Concat",
-        "`partial`, or `final;` and the paths of partial uploads, separated by spaces.",
+        "`partial`, or `final;` followed by the URLs of partial uploads, separated by spaces.",
         "^(partial|final;.*)$",
     ),
     (
@@ -39,27 +39,27 @@ const SENT: [(&str, &str, &str); 11] = [
     ),
     (
         "Upload-Offset",
-        "Where the bytes of this request begin: as far as the upload is.",
+        "The offset of the first byte of this request: the current offset of the upload.",
         "^[0-9]+$",
     ),
     (
         "X-HTTP-Method-Override",
-        "The method that is meant, for clients that can send no other than POST.",
+        "The intended method, for clients that can only send POST.",
         "^(POST|HEAD|PATCH|DELETE|GET|OPTIONS)$",
     ),
     (
         "Upload-Complete",
-        "Of the IETF draft: `?1` when the upload ends with this request, `?0` when more is to come.",
+        "IETF draft: `?1` if the upload ends with this request, `?0` if more follows.",
         "^\\?[01]$",
     ),
     (
         "Upload-Draft-Interop-Version",
-        "Of the IETF draft: which version is spoken.",
+        "IETF draft: the interop version of the client.",
         "^[68]$",
     ),
     (
         "Content-Disposition",
-        "Of the IETF draft: the file's name (RFC 6266).",
+        "IETF draft: the file name (RFC 6266).",
         "",
     ),
 ];
@@ -68,38 +68,41 @@ const SENT: [(&str, &str, &str); 11] = [
 const ANSWERED: [(&str, &str); 19] = [
     (
         "Tus-Resumable",
-        "The version of tus, in every answer to a request of tus.",
+        "The tus version, in every response to a tus request.",
     ),
-    ("Tus-Version", "The versions of tus spoken here."),
-    ("Tus-Extension", "The extensions of tus spoken here."),
-    ("Tus-Max-Size", "The most bytes of an upload."),
+    ("Tus-Version", "The supported tus versions."),
+    ("Tus-Extension", "The supported tus extensions."),
+    ("Tus-Max-Size", "The maximum size of an upload, in bytes."),
     (
         "Tus-Checksum-Algorithm",
-        "What a checksum may be made with.",
+        "The supported checksum algorithms.",
     ),
-    ("Upload-Offset", "How far the upload is, in bytes."),
-    ("Upload-Length", "How many bytes it will have."),
-    ("Upload-Defer-Length", "`1` while nobody has told how many."),
+    (
+        "Upload-Offset",
+        "The current offset of the upload, in bytes.",
+    ),
+    ("Upload-Length", "The total length, in bytes."),
+    ("Upload-Defer-Length", "`1` while the length is not known."),
     ("Upload-Metadata", "As it was sent."),
     ("Upload-Concat", "As it was sent."),
     (
         "Upload-Expires",
-        "When it is given up if it is not complete (RFC 9110, section 5.6.7).",
+        "When the upload expires unless it is complete (RFC 9110, section 5.6.7).",
     ),
-    (
-        "Landfall-File",
-        "The path of the file the upload has become.",
-    ),
+    ("Landfall-File", "The path of the resulting file."),
     ("Location", "The path of the upload, without a host."),
-    ("Upload-Complete", "Of the IETF draft: `?1` once it is."),
-    ("Upload-Limit", "Of the IETF draft: the bounds of uploads."),
+    (
+        "Upload-Complete",
+        "IETF draft: `?1` once the upload is complete.",
+    ),
+    ("Upload-Limit", "IETF draft: the limits of uploads."),
     (
         "Upload-Draft-Interop-Version",
-        "Of the IETF draft: the version the request named.",
+        "IETF draft: the interop version of the request.",
     ),
     ("Content-Disposition", "The file's name (RFC 6266)."),
-    ("Allow", "The methods there are."),
-    ("Cache-Control", "What is told of an upload is not kept."),
+    ("Allow", "The allowed methods."),
+    ("Cache-Control", "Responses must not be cached."),
 ];
 
 /// The type of a body of tus.
@@ -151,7 +154,7 @@ fn create() -> Value {
     operation(
         (
             "tusCreate",
-            "Begins an upload (tus 1.0.0, or the IETF draft).",
+            "Creates an upload (tus 1.0.0 or the IETF draft).",
         ),
         "With `Content-Type: application/offset+octet-stream` the first bytes come along. A file is made of it when its last \
             byte has come; a final upload joins partial ones. A request with `Upload-Complete` or \
@@ -168,7 +171,7 @@ fn create() -> Value {
             "Content-Disposition",
         ],
         &[OFFSET_STREAM, "application/octet-stream"],
-        json!({"201": answer("It is begun.", &["Location"], &[
+        json!({"201": answer("Created.", &["Location"], &[
             &["Tus-Resumable", "Upload-Offset", "Upload-Length", "Upload-Expires", "Landfall-File", "Upload-Complete", "Cache-Control"][..], &DRAFT,
         ].concat())}),
     )
@@ -192,8 +195,8 @@ fn look() -> Value {
     ]
     .concat();
     operation(
-        ("tusLook", "How far an upload is."),
-        "Never kept by caches. A final upload has no `Upload-Offset` until all its partial ones are complete.",
+        ("tusLook", "The current offset of an upload."),
+        "Never cached. A final upload has no `Upload-Offset` until all its partial uploads are complete.",
         &[
             "Tus-Resumable",
             "Upload-Complete",
@@ -201,8 +204,8 @@ fn look() -> Value {
         ],
         &[],
         json!({
-            "200": answer("In tus.", &["Cache-Control"], &tus),
-            "204": answer("In the IETF draft.", &["Upload-Offset", "Upload-Complete", "Cache-Control"], &known),
+            "200": answer("tus.", &["Cache-Control"], &tus),
+            "204": answer("IETF draft.", &["Upload-Offset", "Upload-Complete", "Cache-Control"], &known),
         }),
     )
 }
@@ -218,7 +221,7 @@ fn content() -> Value {
     operation(
         (
             "tusContent",
-            "The bytes of an upload that is complete, stored or not yet.",
+            "The content of a complete upload, whether it is stored yet or not.",
         ),
         "The file itself is read at the path in `Landfall-File`, with ranges.",
         &[],
@@ -241,7 +244,7 @@ fn append() -> Value {
     ]
     .concat();
     operation(
-        ("tusAppend", "Sends bytes of an upload."),
+        ("tusAppend", "Appends bytes to an upload."),
         "In tus with `Content-Type: application/offset+octet-stream`, in the IETF draft with `application/partial-upload`. What \
             came of a request that broke off is kept: ask how far the upload is, and go on there.",
         &[
@@ -253,7 +256,7 @@ fn append() -> Value {
             "Upload-Draft-Interop-Version",
         ],
         &[OFFSET_STREAM, "application/partial-upload"],
-        json!({"204": answer("All of it came.", &["Upload-Offset"], &more)}),
+        json!({"204": answer("The whole body was received.", &["Upload-Offset"], &more)}),
     )
 }
 
@@ -261,7 +264,7 @@ fn terminate() -> Value {
     operation(
         (
             "tusTerminate",
-            "Gives up an upload, or deletes the file it has become.",
+            "Cancels an upload, or deletes the resulting file.",
         ),
         "",
         &[
@@ -270,7 +273,7 @@ fn terminate() -> Value {
             "Upload-Draft-Interop-Version",
         ],
         &[],
-        json!({"204": answer("It is gone.", &[], &["Tus-Resumable", DRAFT[0], DRAFT[1]])}),
+        json!({"204": answer("Deleted.", &[], &["Tus-Resumable", DRAFT[0], DRAFT[1]])}),
     )
 }
 
@@ -284,9 +287,9 @@ fn options(id: &str) -> Value {
     ];
     json!({
         "operationId": id,
-        "summary": "What is spoken here, and within which bounds.",
-        "description": "No token is wanted. A browser's preflight is answered by `server.cors_origins`.",
-        "responses": {"204": answer("What is spoken here.", &told, &[])},
+        "summary": "Supported protocols and their limits.",
+        "description": "Needs no token. Browser preflights are answered according to `server.cors_origins`.",
+        "responses": {"204": answer("Supported protocols and their limits.", &told, &[])},
     })
 }
 

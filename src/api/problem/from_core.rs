@@ -235,11 +235,11 @@ impl From<StagingError> for Problem {
             )
             .with_header(http::header::RETRY_AFTER, HeaderValue::from_static("60")),
             StagingError::TooLarge { limit } => {
-                Self::new(Code::TooLarge, format!("The largest file taken in has {limit} bytes."))
+                Self::new(Code::TooLarge, format!("Files must be at most {limit} bytes."))
             }
             StagingError::WrongSize { expected, found } => Self::new(
                 Code::SizeMismatch,
-                format!("{expected} bytes were declared, {found} came."),
+                format!("{expected} bytes were declared, but {found} arrived."),
             ),
             StagingError::Body(cause) => crate::api::connection::body::broken_off(cause.as_ref()),
             other if other.is_transient() => Self::unavailable(other),
@@ -264,7 +264,7 @@ impl From<WebhookError> for Problem {
             WebhookError::Invalid(faults) => {
                 let mut problem = Self::new(
                     Code::MalformedRequest,
-                    "Fields of the webhook are not allowed; `errors` names each.",
+                    "Some fields of the webhook are invalid, listed in `errors`.",
                 );
                 let errors = faults.into_iter();
                 problem.errors = errors

@@ -61,7 +61,7 @@ impl Problem {
     pub fn failed(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let mut problem = Self::new(
             Code::Internal,
-            "The request failed in the server; its log has the reason under the request's id.",
+            "Internal error. The server log has the reason under the request id.",
         );
         problem.cause = Some(cause.into());
         problem
@@ -72,7 +72,7 @@ impl Problem {
     pub fn unavailable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let mut problem = Self::new(
             Code::Unavailable,
-            "Something the server depends on does not answer; try again soon.",
+            "A dependency of the server does not respond. Try again soon.",
         );
         problem.cause = Some(cause.into());
         problem.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
@@ -94,7 +94,7 @@ impl Problem {
     pub fn in_flight() -> Self {
         Self::new(
             Code::InFlight,
-            "The first request with this Idempotency-Key is under way; try again when it is done.",
+            "The first request with this Idempotency-Key is still in progress. Try again when it is done.",
         )
         .with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
     }

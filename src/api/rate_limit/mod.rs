@@ -157,7 +157,7 @@ impl Allowance {
             if !taken.allowed {
                 let per = rate.get();
                 return Err(refused(
-                    format!("Each {} may send {per} requests a second.", kind.as_str()),
+                    format!("Each {} may send {per} requests per second.", kind.as_str()),
                     taken.retry_after,
                 ));
             }
@@ -171,7 +171,7 @@ impl Allowance {
             lock(&inner.told).bytes(kind.as_str(), most.0, used, day_ends);
             if used >= most.0 {
                 return Err(refused(
-                    format!("Each {} may send {most} a day (UTC).", kind.as_str()),
+                    format!("Each {} may send {most} per day (UTC).", kind.as_str()),
                     day_ends,
                 ));
             }
@@ -180,7 +180,7 @@ impl Allowance {
             && !inner.counters.enter(&subject, upload, most.get()).await
         {
             return Err(refused(
-                format!("Each {} may send {most} uploads at once.", kind.as_str()),
+                format!("Each {} may have {most} concurrent uploads.", kind.as_str()),
                 Duration::from_secs(1),
             ));
         }

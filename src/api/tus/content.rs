@@ -66,7 +66,7 @@ pub(super) async fn content(call: Call) -> Result<Response, Problem> {
     }
     Err(Problem::new(
         Code::UploadGone,
-        "the bytes of the upload are not kept any more",
+        "the bytes of the upload are no longer available",
     ))
 }
 

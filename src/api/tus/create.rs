@@ -31,13 +31,13 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
         {
             return Err(Problem::new(
                 Code::MalformedRequest,
-                "a final upload is as long as its partial ones; send no Upload-Length",
+                "the length of a final upload is the sum of its partial uploads; do not send Upload-Length",
             ));
         }
         if call.has_body() {
             return Err(Problem::new(
                 Code::Forbidden,
-                "a final upload takes no bytes of its own",
+                "a final upload accepts no bytes of its own",
             ));
         }
         let joined = uploads::concatenate(&call.landfall, &call.caller.sees(), partials, new).await;
@@ -74,7 +74,7 @@ fn length_of(call: &Call) -> Result<Option<u64>, Problem> {
     match (length, call.text(&UPLOAD_DEFER_LENGTH)?) {
         (Some(length), None) => Ok(Some(length)),
         (None, Some("1")) => Ok(None),
-        (None, Some(_)) => refuse("Upload-Defer-Length can be 1 and nothing else"),
+        (None, Some(_)) => refuse("Upload-Defer-Length must be 1"),
         (None, None) => refuse("send Upload-Length, or Upload-Defer-Length: 1"),
         (Some(_), Some(_)) => refuse("send Upload-Length or Upload-Defer-Length, not both"),
     }

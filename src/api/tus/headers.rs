@@ -34,7 +34,7 @@ pub(super) enum HeaderError {
     Repeated(HeaderName),
     #[error("the header {0} is not readable text")]
     NotText(HeaderName),
-    #[error("the header {name} is {allowed}, not `{found}`")]
+    #[error("the header {name} must be {allowed}, not `{found}`")]
     Wrong {
         name: HeaderName,
         allowed: &'static str,

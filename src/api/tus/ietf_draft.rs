@@ -71,7 +71,7 @@ fn version(call: &Call) -> Result<Option<HeaderValue>, Problem> {
         Some(_) => Err(Problem::field(
             Code::MalformedRequest,
             "Upload-Draft-Interop-Version",
-            "only the versions 6 and 8 are spoken here",
+            "only versions 6 and 8 are supported",
         )),
     }
 }
@@ -84,7 +84,7 @@ fn complete(call: &Call) -> Result<bool, Problem> {
         _ => Err(Problem::field(
             Code::MalformedRequest,
             "Upload-Complete",
-            "is ?0 or ?1, and must be there",
+            "is required and must be ?0 or ?1",
         )),
     }
 }
@@ -228,7 +228,7 @@ fn wrong_offset(expected: u64, provided: u64) -> Response {
         StatusCode::CONFLICT,
         json!({
             "type": format!("{TYPES}#mismatching-upload-offset"),
-            "title": "The offset is not the upload's",
+            "title": "The offset does not match the upload",
             "status": 409,
             "detail": format!("the upload is at offset {expected}, not at {provided}"),
             "code": Code::Conflict.as_str(),
@@ -247,9 +247,9 @@ fn inconsistent_length() -> Response {
         StatusCode::BAD_REQUEST,
         json!({
             "type": format!("{TYPES}#inconsistent-upload-length"),
-            "title": "The lengths contradict each other",
+            "title": "The upload lengths are inconsistent",
             "status": 400,
-            "detail": "the length of the upload was another before, or is not where the request ends",
+            "detail": "the length differs from the one declared before, or from the end of this request",
             "code": Code::MalformedRequest.as_str(),
         }),
     )
@@ -260,7 +260,7 @@ fn problem(kind: &str, detail: &str, upload: &Model) -> Response {
         StatusCode::BAD_REQUEST,
         json!({
             "type": format!("{TYPES}{kind}"),
-            "title": "The upload takes no more bytes",
+            "title": "The upload accepts no more bytes",
             "status": 400,
             "detail": detail,
             "code": Code::UploadClosed.as_str(),

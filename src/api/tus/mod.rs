@@ -151,7 +151,7 @@ fn not_allowed(below: bool) -> Problem {
     } else {
         "POST, OPTIONS"
     };
-    Problem::new(Code::MethodNotAllowed, format!("allowed here are {allow}"))
+    Problem::new(Code::MethodNotAllowed, format!("allowed methods: {allow}"))
         .with_header(header::ALLOW, value(allow))
 }
 

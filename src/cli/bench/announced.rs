@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Args)]
 pub(super) struct AnnouncedArgs {
-    /// The server.
+    /// URL of the server.
     #[arg(long, env = "LANDFALL_URL", default_value = "http://127.0.0.1:8080")]
     url: String,
     /// A token with the scopes `upload` and `admin`.

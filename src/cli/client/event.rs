@@ -18,28 +18,28 @@ pub enum EventCommand {
     Show {
         /// The event's id.
         id: Uuid,
-        /// Print the server's JSON.
+        /// Print the JSON of the server.
         #[arg(long)]
         json: bool,
     },
-    /// Deliver an event once more, under the same id.
+    /// Deliver an event again, with the same id.
     Redeliver {
         /// The event's id.
         id: Uuid,
-        /// Only to this endpoint.
+        /// Deliver only to this endpoint.
         #[arg(long, value_name = "ID")]
         webhook: Option<Uuid>,
-        /// Print the server's JSON.
+        /// Print the JSON of the server.
         #[arg(long)]
         json: bool,
     },
-    /// Deliver an endpoint's events of a time once more.
+    /// Deliver the events of a time range to an endpoint again.
     Replay(ReplayArgs),
 }
 
 #[derive(Debug, Args)]
 pub struct EventListArgs {
-    /// Only events in this state.
+    /// Only events with this status.
     #[arg(long, value_parser = ["pending", "delivered", "failed"])]
     status: Option<String>,
     /// Only events of this type, such as `file.stored`.
@@ -57,16 +57,16 @@ pub struct ReplayArgs {
     /// The endpoint's id.
     #[arg(value_name = "WEBHOOK")]
     webhook: Uuid,
-    /// From when on: RFC 3339, a date (UTC), or how long ago, such as `2h`.
+    /// Start of the range: an RFC 3339 time, a date (UTC), or how long ago, such as `2h`.
     #[arg(long, value_name = "TIME", value_parser = instant)]
     since: DateTime<Utc>,
-    /// Until when (by default now).
+    /// End of the range (now by default).
     #[arg(long, value_name = "TIME", value_parser = instant)]
     until: Option<DateTime<Utc>>,
-    /// Only deliveries in this state.
+    /// Only deliveries with this status.
     #[arg(long, value_parser = ["pending", "delivered", "failed"])]
     status: Option<String>,
-    /// Print the server's JSON.
+    /// Print the JSON of the server.
     #[arg(long)]
     json: bool,
 }

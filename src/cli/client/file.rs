@@ -19,7 +19,7 @@ pub enum FileCommand {
     Show {
         /// The file's id.
         id: Uuid,
-        /// Print the server's JSON.
+        /// Print the JSON of the server.
         #[arg(long)]
         json: bool,
     },
@@ -34,16 +34,16 @@ pub enum FileCommand {
 
 #[derive(Debug, Args)]
 pub struct FileListArgs {
-    /// Only files in this state.
+    /// Only files with this status.
     #[arg(long, value_parser = ["uploading", "staged", "finalizing", "stored", "failed", "deleted"])]
     status: Option<String>,
-    /// Only files of this batch.
+    /// Only files in this batch.
     #[arg(long, value_name = "ID")]
     batch: Option<Uuid>,
-    /// Only files with these bytes.
+    /// Only files with this SHA-256.
     #[arg(long, value_name = "HEX")]
     sha256: Option<Sha256Digest>,
-    /// Only files whose names match.
+    /// Only files whose name starts with this.
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
     #[command(flatten)]

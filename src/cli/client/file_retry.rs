@@ -26,10 +26,10 @@ pub struct RetryArgs {
     /// Only files that failed with this code, such as storage_unavailable.
     #[arg(long, value_name = "CODE", requires = "status")]
     code: Option<String>,
-    /// Only files of this batch.
+    /// Only files in this batch.
     #[arg(long, value_name = "ID", requires = "status")]
     batch: Option<Uuid>,
-    /// Only files whose names match.
+    /// Only files whose name starts with this.
     #[arg(long, value_name = "TEXT", requires = "status")]
     query: Option<String>,
     /// Do not ask before retrying all that match.

@@ -14,13 +14,13 @@ const FULL_PAGE: u64 = 200;
 /// How much of a list is wanted.
 #[derive(Clone, Debug, Args)]
 pub(super) struct Extent {
-    /// The most items to show (by default one page).
+    /// Maximum number of items to show (one page by default).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Show all there is.
+    /// Show all items.
     #[arg(long, conflicts_with = "limit")]
     all: bool,
-    /// Print the server's JSON.
+    /// Print the JSON of the server.
     #[arg(long)]
     json: bool,
 }

@@ -28,7 +28,7 @@ use url::Url;
 /// Which server the clients call, and as whom.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServerArgs {
-    /// The server.
+    /// URL of the server.
     #[arg(
         id = "server_url",
         long = "url",
@@ -40,7 +40,7 @@ pub(super) struct ServerArgs {
         help_heading = "Server"
     )]
     pub url: Url,
-    /// The token, where the server asks for one.
+    /// Bearer token, if the server requires one.
     #[arg(
         id = "server_token",
         long = "token",
@@ -56,13 +56,13 @@ pub(super) struct ServerArgs {
 /// What can be asked of a server.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
-    /// Upload files, in pieces and in parallel where they are large.
+    /// Upload files; large ones in parts and in parallel.
     Upload(Asked<UploadArgs>),
     /// List, show, delete and retry files.
     File(Commanded<FileCommand>),
-    /// Manage the endpoints that are told of events.
+    /// Manage webhook endpoints.
     Webhook(Commanded<WebhookCommand>),
-    /// Look at events and their deliveries, and send them again.
+    /// List events and their deliveries, and deliver them again.
     Event(Commanded<EventCommand>),
 }
 

@@ -55,9 +55,9 @@ async fn redeliver(
 impl From<RedeliveryError> for Refusal {
     fn from(error: RedeliveryError) -> Self {
         match error {
-            RedeliveryError::NoSuchEvent => Self::not_found("an event of this id"),
+            RedeliveryError::NoSuchEvent => Self::not_found("event with this id"),
             RedeliveryError::NoSuchEndpoint => {
-                Self::conflict("The endpoint is switched off or deleted; switch it on first.")
+                Self::conflict("The endpoint is disabled or deleted. Enable it first.")
             }
             RedeliveryError::NotSubscribed => Self::conflict(sentence(&error)),
             RedeliveryError::Database(error) => error.into(),

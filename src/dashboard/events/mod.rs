@@ -98,18 +98,18 @@ async fn list(
     let fields = html! {
         (listing::status_field("Status", "status", chosen))
         (listing::choice_field("Type", "event_type", &types, &asked.event_type))
-        label.long { "About (id of a file, batch or endpoint)"
+        label.long { "Subject (id of a file, batch or endpoint)"
             input type="search" name="about" value=(asked.about) autocomplete="off" spellcheck="false"; }
         (listing::text_field("From (UTC)", "since", "date", &asked.since))
         (listing::text_field("Before (UTC)", "until", "date", &asked.until))
     };
     let body = html! {
         h1.unseen { "Events" }
-        section.panel aria-label="Find events" { (listing::filters("/events", asked.is_filtered(), fields)) }
+        section.panel aria-label="Filter events" { (listing::filters("/events", asked.is_filtered(), fields)) }
         (panel("Events, newest first", html! {
             @if found.items.is_empty() {
-                (empty(if next.is_some() { "None of those looked at so far is like that." } else { "There is no such event." },
-                    html! { "An event is written when a file is stored, deleted or about to expire, and when a batch is complete." }))
+                (empty(if next.is_some() { "No matches yet." } else { "No events match these filters." },
+                    html! { "Events are written when a file is stored, deleted or about to expire, and when a batch is complete." }))
             } @else { (rows(&found.items, &deliveries, landfall.clock.now())) }
             (pager("/events", &asked.query(), cursor, next))
         }))

@@ -32,7 +32,7 @@ pub(super) async fn show(
     let body = html! {
         @for (id, body) in &parts { (part(id, body)) }
         (facts(&detail))
-        (panel("What is announced", html! {
+        (panel("Payload", html! {
             pre tabindex="0" { (serde_json::to_string_pretty(&detail.event.payload).unwrap_or_default()) }
         }))
     };
@@ -67,7 +67,7 @@ pub(super) async fn stream(
 async fn look(dashboard: &Dashboard, id: EventId) -> Result<(EventDetail, Parts), Refusal> {
     let landfall = dashboard.landfall();
     let found = outbox::get(&landfall.db, id).await?;
-    let detail = found.ok_or_else(|| Refusal::not_found("an event of this id"))?;
+    let detail = found.ok_or_else(|| Refusal::not_found("event with this id"))?;
     let told = detail.deliveries.iter().map(|one| one.delivery.webhook_id);
     let urls = webhooks::urls(&landfall.db, told).await?;
     let now = landfall.clock.now();
@@ -79,7 +79,7 @@ async fn look(dashboard: &Dashboard, id: EventId) -> Result<(EventDetail, Parts)
                 "Deliveries",
                 html! {
                     @if detail.deliveries.is_empty() {
-                        (empty("No endpoint wanted it, so it counts as delivered.", html! { a href="/webhooks" { "Add an endpoint" } }))
+                        (empty("No endpoint subscribes to this event, so it counts as delivered.", html! { a href="/webhooks" { "Add an endpoint" } }))
                     } @else { (deliveries(&detail.deliveries, Shown::Endpoints(&urls), now)) }
                 },
             ),
@@ -100,7 +100,7 @@ fn head(detail: &EventDetail) -> Markup {
         div.title { h1 { (event.event_type) } (event_state(event.status)) }
         @if failed > 0 {
             div.banner.bad role="status" {
-                p { strong { (failed) " of " (detail.deliveries.len()) " deliveries were given up." } " The endpoint will not hear of it by itself." }
+                p { strong { (failed) " of " (detail.deliveries.len()) " deliveries failed." } " They are not retried automatically." }
                 div.does { (act_first(&path, "Redeliver to all")) }
             }
         } @else {
@@ -112,7 +112,7 @@ fn head(detail: &EventDetail) -> Markup {
 fn facts(detail: &EventDetail) -> Markup {
     let event = &detail.event;
     panel(
-        "What is known",
+        "Details",
         html! {
             dl.facts {
                 dt { "Id" } dd { code { (event.id) } " " span.dim { "the webhook-id of every attempt" } }

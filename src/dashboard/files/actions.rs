@@ -22,7 +22,7 @@ pub(super) async fn content(
     let found = files::get(db, &visitor.sees(), FileId(id))
         .await
         .map_err(Refusal::from)?;
-    let file = found.ok_or_else(|| Refusal::not_found("a file of this id"))?;
+    let file = found.ok_or_else(|| Refusal::not_found("file with this id"))?;
     let sent = download(dashboard.api(), file, request).await;
     Ok(
         sent.map_err(|problem| match problem.code.status().is_server_error() {
@@ -42,7 +42,7 @@ pub(super) async fn finalize(
     let file = FileId(id);
     let due = files::finalize_now(&landfall.db, &landfall.clock, &visitor.sees(), file).await;
     due.map_err(|error| match error {
-        FinalizeNowError::NotFound => Refusal::not_found("a file of this id"),
+        FinalizeNowError::NotFound => Refusal::not_found("file with this id"),
         FinalizeNowError::NotWaiting(_) => Refusal::conflict(sentence(&error)),
         FinalizeNowError::Database(error) => error.into(),
     })?;
@@ -69,7 +69,7 @@ pub(super) async fn retry(
     let file = FileId(id);
     let retried = files::retry(landfall, &visitor.sees(), file, None).await;
     retried.map_err(|error| match error {
-        RetryError::NotFound => Refusal::not_found("a file of this id"),
+        RetryError::NotFound => Refusal::not_found("file with this id"),
         RetryError::NotFailed(_) | RetryError::BytesGone | RetryError::Quota(_) => {
             Refusal::conflict(sentence(&error))
         }
@@ -99,7 +99,7 @@ pub(super) async fn delete(
     let file = FileId(id);
     let deleted = files::delete(&landfall.db, &landfall.clock, &visitor.sees(), file).await;
     let written = deleted.map_err(|error| match error {
-        DeleteError::NotFound => Refusal::not_found("a file of this id"),
+        DeleteError::NotFound => Refusal::not_found("file with this id"),
         DeleteError::NotStored(_) => Refusal::conflict(sentence(&error)),
         DeleteError::Database(error) => error.into(),
         DeleteError::Outbox(error) => Refusal::failed(error),

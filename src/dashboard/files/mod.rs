@@ -107,7 +107,7 @@ async fn list(
     let next = found.next_cursor.as_deref();
     let body = html! {
         h1.unseen { "Files" }
-        section.panel aria-label="Find files" { (fields(&asked, &filter)) }
+        section.panel aria-label="Filter files" { (fields(&asked, &filter)) }
         (panel("Files, newest first", html! {
             @if filter.status == Some(FileStatus::Failed) && !found.items.is_empty() && visitor.may_repair() {
                 p { a.button href=(href("/files/retry", &asked.query())) { "Retry all that match…" } }
@@ -126,7 +126,7 @@ fn fields(asked: &Asked, filter: &FileFilter) -> Markup {
         asked.is_filtered(),
         html! {
             label.long { "Name, id or SHA-256"
-                input type="search" name="q" value=(asked.q) placeholder="The beginning of a name" autocomplete="off" spellcheck="false";
+                input type="search" name="q" value=(asked.q) placeholder="Name prefix, id or SHA-256" autocomplete="off" spellcheck="false";
             }
             (listing::status_field("Status", "status", filter.status))
             (listing::text_field("Owner", "owner", "text", &asked.owner))
@@ -143,20 +143,17 @@ fn fields(asked: &Asked, filter: &FileFilter) -> Markup {
 
 fn none(asked: &Asked, is_more: bool, url: &str) -> Markup {
     if is_more {
-        return empty(
-            "None of those looked at so far is like that.",
-            html! { "Go on with «Older»." },
-        );
+        return empty("No matches yet.", html! { "Continue with “Older”." });
     }
     if asked.is_filtered() || !asked.cursor.is_empty() {
         return empty(
-            "No file is like that.",
+            "No files match these filters.",
             html! { a href="/files" { "Show all files" } },
         );
     }
     let url = url.trim_end_matches('/');
     empty(
-        "No file has come in yet. The first may be one of these:",
+        "No files yet. Send the first one:",
         html! {
             pre { "curl -F file=@README.md " (url) "/v1/files" }
             a href="/upload" { "Drop files here" }

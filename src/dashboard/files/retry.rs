@@ -28,9 +28,9 @@ pub(super) async fn ask(
     let forecast = files::forecast_retry(dashboard.landfall(), &visitor.sees(), &filter).await;
     let forecast = forecast.map_err(Refusal::from)?;
     let body = html! {
-        div.title { h1 { "Retry failed files" } a.button href=(asked.list()) { "Back" } }
+        div.title { h1 { "Retry failed files" } a.button href=(asked.list()) { "Newer" } }
         (panel("Which files", filters(&asked)))
-        (panel("How many", remedy(&asked, &visitor, forecast)))
+        (panel("Deliveries", remedy(&asked, &visitor, forecast)))
     };
     Ok(Page::new("Retry failed files", Section::Files, body).show(&visitor))
 }

@@ -59,7 +59,7 @@ pub(super) async fn stream(
 
 async fn find(dashboard: &Dashboard, visitor: &Visitor, id: FileId) -> Result<Life, Refusal> {
     let life = files::life(&dashboard.landfall().db, &visitor.sees(), id).await?;
-    life.ok_or_else(|| Refusal::not_found("a file of this id"))
+    life.ok_or_else(|| Refusal::not_found("file with this id"))
 }
 
 fn parts(life: &Life, visitor: &Visitor) -> Parts {
@@ -67,7 +67,7 @@ fn parts(life: &Life, visitor: &Visitor) -> Parts {
         ("file".to_owned(), head(&life.file, visitor)),
         (
             "life".to_owned(),
-            panel_with("Its life", beside(life), timeline::list(life, visitor)),
+            panel_with("Timeline", beside(life), timeline::list(life, visitor)),
         ),
     ]
 }
@@ -78,7 +78,7 @@ fn beside(life: &Life) -> Markup {
     let took = |from: Option<Timestamp>, to: Option<Timestamp>| (to? - from?).to_std().ok();
     html! {
         @if let Some(took) = took(Some(file.created_at), file.staged_at) { span { "received in " (exact(took)) } }
-        @if let Some(took) = took(file.staged_at, file.stored_at) { span { "stored " (exact(took)) " after" } }
+        @if let Some(took) = took(file.staged_at, file.stored_at) { span { "stored after " (exact(took)) } }
     }
 }
 
@@ -108,7 +108,7 @@ fn head(file: &Model, visitor: &Visitor) -> Markup {
         }
         @if file.finalize_attempts > 0 && file.status == FileStatus::Staged {
             div.banner role="status" {
-                p { strong { "It waits to be finalized again." } " It failed " (file.finalize_attempts) " times for reasons that may pass." }
+                p { strong { "Waiting to be finalized again." } " " (file.finalize_attempts) " attempts failed with a temporary error." }
             }
         }
         div.does {
@@ -128,7 +128,7 @@ fn head(file: &Model, visitor: &Visitor) -> Markup {
                 }
                 @if file.status == FileStatus::Stored {
                     (act_after_asking(&format!("/files/{}/delete", file.id), "Delete…",
-                        "The object is removed for good and file.deleted is announced.", "Delete it"))
+                        "The object is deleted permanently and file.deleted is sent.", "Delete file"))
                 }
             }
         }
@@ -138,15 +138,15 @@ fn head(file: &Model, visitor: &Visitor) -> Markup {
 fn about(file: &Model) -> Markup {
     let sha256 = file.sha256.as_deref().or(file.declared_sha256.as_deref());
     html! {
-        (panel("What is known", html! {
+        (panel("Details", html! {
             dl.facts {
                 dt { "Id" } dd { code { (file.id) } }
                 dt { "Size" } dd { (bytes(file.size_bytes.unsigned_abs())) " " span.dim { "(" (number(file.size_bytes.unsigned_abs())) " bytes)" } }
                 dt { "Content type" } dd { (file.content_type) }
                 @if let Some(sha256) = sha256 {
                     dt { "SHA-256" } dd { code { (sha256) } " "
-                        @if file.sha256.is_some() { a href=(href("/files", &[("sha256", sha256)])) { "all with these bytes" } }
-                        @else { span.dim { "declared by the client, not verified" } } }
+                        @if file.sha256.is_some() { a href=(href("/files", &[("sha256", sha256)])) { "all files with this content" } }
+                        @else { span.dim { "declared by the client, not yet verified" } } }
                 }
                 @if let Some(owner) = &file.owner { dt { "Owner" } dd { a href=(href("/files", &[("owner", owner)])) { (owner) } } }
                 @if let Some(batch) = file.batch_id { dt { "Batch" } dd { a.mono href={ "/batches/" (batch) } { (batch) } } }

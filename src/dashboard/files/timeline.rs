@@ -70,25 +70,25 @@ fn clock(at: DateTime<Utc>) -> Markup {
 fn told(life: &Life, moment: &Moment<'_>, visitor: &Visitor) -> Markup {
     match &moment.what {
         What::Begun(kind) => {
-            html! { "Begun on " (moment.at.format("%Y-%m-%d").to_string()) (by(*kind)) }
+            html! { "Upload started on " (moment.at.format("%Y-%m-%d").to_string()) (by(*kind)) }
         }
-        What::Staged => html! { "Staged: every byte is durable" },
+        What::Staged => html! { "Staged; all bytes are durable" },
         What::Claimed(worker) => html! { "Claimed by " span.mono { (worker) } },
-        What::Landed(Some(key)) => html! { "Hashed and stored as " code { (key) } },
-        What::Landed(None) => html! { "Hashed, and the object was whole" },
+        What::Landed(Some(key)) => html! { "Hashed and copied to storage as " code { (key) } },
+        What::Landed(None) => html! { "Hashed and copied to storage" },
         What::Stored => html! { "Committed" },
         What::Announced(event) => announced(event, visitor),
         What::Attempt { webhook, attempt } => attempted(life, *webhook, attempt),
         What::Failed { code, message } => html! { "Failed: " strong { (code) } ", " (message) },
         What::Deleted => html! { "Deleted" },
         What::FinalizeDue { attempts } => {
-            html! { "Finalizing is due again " (ago(moment.at, Utc::now())) ", after " (attempts) " tries" }
+            html! { "Next finalize attempt " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts" }
         }
         What::DeliveryDue { webhook, attempts } => html! {
-            (host(life, *webhook)) " is tried again " (ago(moment.at, Utc::now())) ", after " (attempts) " tries "
+            (host(life, *webhook)) " is retried " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts "
             @if let Some(event) = event_of(life, *webhook) { (act(&format!("/events/{event}/redeliver/{webhook}"), "Now")) }
         },
-        What::Expires => html! { "Its time is over " (ago(moment.at, Utc::now())) },
+        What::Expires => html! { "Expires " (ago(moment.at, Utc::now())) },
     }
 }
 
@@ -97,7 +97,7 @@ fn by(kind: Option<UploadKind>) -> &'static str {
         None => "",
         Some(UploadKind::Parts) => ", in numbered parts",
         Some(UploadKind::Append | UploadKind::Partial) => ", as a resumable upload",
-        Some(UploadKind::Final) => ", joined of resumable uploads",
+        Some(UploadKind::Final) => ", concatenated from resumable uploads",
     }
 }
 
@@ -108,7 +108,7 @@ fn announced(event: &EventDetail, visitor: &Visitor) -> Markup {
         @if visitor.may_repair() { a href={ "/events/" (id) } { (event.event.event_type) } }
         @else { (event.event.event_type) }
         " " (event_state(event.event.status))
-        @if event.deliveries.is_empty() { span.dim { " no endpoint wants it" } }
+        @if event.deliveries.is_empty() { span.dim { " no matching endpoint" } }
         @if visitor.may_repair() && event.event.status == EventStatus::Failed {
             " " (act(&format!("/events/{id}/redeliver"), "Redeliver"))
         }
@@ -128,7 +128,7 @@ pub(crate) fn answer(attempt: &attempt::Model) -> Markup {
     };
     let word = attempt
         .status_code
-        .map_or_else(|| "no answer".to_owned(), |code| code.to_string());
+        .map_or_else(|| "no response".to_owned(), |code| code.to_string());
     let body = attempt
         .response_body
         .as_deref()
@@ -137,7 +137,7 @@ pub(crate) fn answer(attempt: &attempt::Model) -> Markup {
         (state(&word, tone)) " in " (attempt.duration_ms) " ms"
         @if let Some(error) = &attempt.error { span.sub { " · " (error) } }
         @if let Some(body) = body {
-            details.body { summary { "What it answered" } pre tabindex="0" { (body) } }
+            details.body { summary { "Response" } pre tabindex="0" { (body) } }
         }
     }
 }

@@ -53,7 +53,7 @@ pub(super) async fn pause_or_resume(
             inspector.resume(queue).await.map_err(unreachable)?;
             "queue.resume"
         }
-        _ => return Err(Refusal::not_found("such a thing to do").into()),
+        _ => return Err(Refusal::not_found("such action").into()),
     };
     Ok(done(&dashboard, &visitor, action, queue, json!({}), "/jobs").await?)
 }
@@ -123,9 +123,10 @@ pub(super) async fn run_again(
     let queue = queue_of(&queue)?.as_str();
     let inspector = dashboard.queues().inspector();
     if !inspector.run_again(queue, &id).await.map_err(unreachable)? {
-        return Err(
-            Refusal::conflict("The job is ready or running already, or it is gone.").into(),
-        );
+        return Err(Refusal::conflict(
+            "The job is already ready or running, or it no longer exists.",
+        )
+        .into());
     }
     let page = format!("/jobs/{queue}/dead");
     let detail = json!({ "queue": queue });
@@ -144,7 +145,7 @@ pub(super) async fn delete(
     let job = inspector.job(queue, &id).await.map_err(unreachable)?;
     let is_dead = job.is_some_and(|job| job.state == JobState::Dead);
     if !is_dead || !inspector.delete(queue, &id).await.map_err(unreachable)? {
-        return Err(Refusal::conflict("The job is not dead (any more).").into());
+        return Err(Refusal::conflict("The job is not dead.").into());
     }
     let page = format!("/jobs/{queue}/dead");
     let detail = json!({ "queue": queue });

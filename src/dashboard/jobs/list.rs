@@ -88,7 +88,11 @@ fn panel(
     now: DateTime<Utc>,
 ) -> Markup {
     if jobs.is_empty() {
-        let why = format!("No job of {} is {}.", queue.as_str(), state.as_str());
+        let why = format!(
+            "No {1} jobs in the {0} queue.",
+            queue.as_str(),
+            state.as_str()
+        );
         return components::panel("Jobs", empty(&why, html! {}));
     }
     const COLUMNS: [components::Column; 5] = [
@@ -108,8 +112,8 @@ fn panel(
         html! {
             (components::table("Jobs", &COLUMNS, rows))
             nav.pager aria-label="Pages of the list" {
-                @if from > 0 { a href=(page(from.saturating_sub(PAGE as u64))) { "Back" } }
-                @if jobs.len() > PAGE { a rel="next" href=(page(from + shown)) { "Further" } }
+                @if from > 0 { a href=(page(from.saturating_sub(PAGE as u64))) { "Newer" } }
+                @if jobs.len() > PAGE { a rel="next" href=(page(from + shown)) { "Older" } }
             }
         },
     )
@@ -121,11 +125,11 @@ fn remedies(queue: QueueName, state: JobState, stats: &QueueStats) -> Markup {
     let count = plural(stats.dead, "job", "jobs");
     html! {
         @if state == JobState::Dead && stats.dead > 0 {
-            (act_first(&format!("{path}/run-again"), &format!("Run {} again", number(stats.dead))))
+            (act_first(&format!("{path}/run-again"), &format!("Retry {}", number(stats.dead))))
             (act_after_asking(
                 &format!("{path}/delete"),
                 &format!("Delete {}…", number(stats.dead)),
-                "What the database says must be done is pushed again by the sweep; the error of the last run is gone.",
+                "The sweep enqueues work that the database still needs. The last error of these jobs is lost.",
                 &format!("Delete {count}"),
             ))
         }
@@ -168,7 +172,7 @@ pub(super) async fn one(
         .await;
     let job = job
         .map_err(unreachable)?
-        .ok_or_else(|| Refusal::not_found("a job of this id (any more)"))?;
+        .ok_or_else(|| Refusal::not_found("job with this id"))?;
     let path = format!("/jobs/{}/job/{}", queue.as_str(), job.id);
     let body = html! {
         div.title { h1 { a href="/jobs" { "Jobs" } " · " code { (job.id) } } }
@@ -191,12 +195,12 @@ fn facts(queue: QueueName, job: &JobInfo) -> Markup {
                 Some(Subject::Delivery(id)) => { dt { "Delivery" } dd { a.mono href=(href("/search", &[("q", &id.to_string())])) { (id) } } }
                 None => {}
             }
-            dt { "Attempts" } dd { (job.attempts) " failed of " (job.max_attempts) "; " (job.crashes) " ended with their worker" }
+            dt { "Attempts" } dd { (job.attempts) " failed of " (job.max_attempts) "; " (job.crashes) " interrupted by the death of a worker" }
             @if let Some(error) = &job.last_error { dt { "Last error" } dd { (error) } }
             @if let Some(owner) = &job.owner { dt { "Worker" } dd { code { (owner) } } }
-            dt { "Pushed" } dd { (when(moment(job.created_at))) }
+            dt { "Enqueued" } dd { (when(moment(job.created_at))) }
             @if let Some(at) = job.run_at { dt { "Due" } dd { (when(moment(at))) } }
-            @if let Some(at) = job.started_at { dt { "Last run began" } dd { (when(moment(at))) } }
+            @if let Some(at) = job.started_at { dt { "Last run started" } dd { (when(moment(at))) } }
             @if let Some(at) = job.finished_at { dt { "Ended" } dd { (when(moment(at))) } }
             dt { "Arguments" } dd { code { (job.args) } }
         }

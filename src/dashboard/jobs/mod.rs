@@ -89,7 +89,7 @@ async fn look(dashboard: &Dashboard, may_repair: bool) -> Parts {
 fn away() -> Markup {
     missing(
         "Redis cannot be reached.",
-        "Queues and workers cannot be shown. Nothing is lost: what must be done stands in the database, and the sweep pushes it when Redis is back.",
+        "Queues and workers cannot be shown. Nothing is lost: pending work is recorded in the database, and the sweep enqueues it again when Redis is back.",
     )
 }
 
@@ -104,7 +104,7 @@ fn memory(view: &QueuesView) -> String {
 /// A queue in a path.
 fn queue_of(name: &str) -> Result<QueueName, Refusal> {
     name.parse()
-        .map_err(|_| Refusal::not_found("a queue of this name"))
+        .map_err(|_| Refusal::not_found("queue with this name"))
 }
 
 /// A state in a path.
@@ -117,7 +117,7 @@ fn state_of(name: &str) -> Result<JobState, Refusal> {
         JobState::Dead,
     ];
     let found = STATES.into_iter().find(|state| state.as_str() == name);
-    found.ok_or_else(|| Refusal::not_found("a state of this name"))
+    found.ok_or_else(|| Refusal::not_found("state with this name"))
 }
 
 fn unreachable(error: QueueError) -> Refusal {

@@ -75,7 +75,7 @@ fn condition(stats: &QueueStats) -> Markup {
     }
     match stats.oldest_ready_age {
         Some(age) if age > LONG => state("waiting", Tone::Warn),
-        _ if stats.dead > 0 => state("has dead", Tone::Bad),
+        _ if stats.dead > 0 => state("dead jobs", Tone::Bad),
         _ if stats.running > 0 => state("running", Tone::Run),
         _ => state("idle", Tone::Ok),
     }
@@ -101,7 +101,7 @@ fn history(queue: &QueueView) -> Markup {
 fn buttons(name: &str, stats: &QueueStats) -> Markup {
     html! {
         @if stats.dead > 0 {
-            (act(&format!("/jobs/{name}/dead/run-again"), &format!("Run {} dead again", number(stats.dead))))
+            (act(&format!("/jobs/{name}/dead/run-again"), &format!("Retry {} dead", number(stats.dead))))
         }
         @if stats.paused { (components::act_first(&format!("/jobs/{name}/resume"), "Resume")) }
         @else { (act(&format!("/jobs/{name}/pause"), "Pause")) }

@@ -22,7 +22,7 @@ pub(super) fn panel(view: &QueuesView, may_repair: bool) -> Markup {
         col("State"),
         col("Doing"),
         num("Busy"),
-        num("Last beat"),
+        num("Last heartbeat"),
     ];
     let now = SystemTime::now();
     let alive = view.workers.iter().filter(|worker| is_alive(worker, now));
@@ -33,7 +33,7 @@ pub(super) fn panel(view: &QueuesView, may_repair: bool) -> Markup {
         return components::panel(
             "Workers",
             components::empty(
-                "No worker runs: uploads wait in staging.",
+                "No worker is running: uploads wait in staging.",
                 html! { pre { "landfall worker" } },
             ),
         );
@@ -59,7 +59,7 @@ fn row(worker: &WorkerInfo, now: SystemTime, may_repair: bool) -> Markup {
             td {
                 @if worker.running.is_empty() { span.dim { "nothing" } }
                 // What it held is others' by now, or will be when its lease has run out.
-                @else if !alive { span.dim { "held when it fell silent:" } }
+                @else if !alive { span.dim { "held at its last heartbeat:" } }
                 @for job in worker.running.iter().take(MOST_JOBS) {
                     div {
                         @if may_repair { a.mono href={ "/jobs/" (queue) "/job/" (job.id) } { (job.id) } }

@@ -66,7 +66,7 @@ fn dependencies(picture: &Picture, may_repair: bool) -> Vec<Trouble> {
     let wrong = each.filter(|(_, check)| check.status != Status::Ok);
     let troubles = wrong.map(|(name, check)| {
         let (what, mend) = match name {
-            "Workers" => ("No worker runs.".to_owned(), None),
+            "Workers" => ("No worker is running.".to_owned(), None),
             "Redis" => ("Redis cannot be reached.".to_owned(), None),
             "Sweep" => (
                 "The sweep is late.".to_owned(),
@@ -75,10 +75,8 @@ fn dependencies(picture: &Picture, may_repair: bool) -> Vec<Trouble> {
             name => (format!("{name} is down."), None),
         };
         let consequence = match name {
-            "Redis" => {
-                "Uploads are taken in all the same; the sweep goes on with them when Redis is back."
-            }
-            "Workers" => "Start one: landfall worker.",
+            "Redis" => "Uploads are still accepted; the sweep resumes them when Redis is back.",
+            "Workers" => "Start one with `landfall worker`.",
             _ => "",
         };
         Trouble {
@@ -102,11 +100,11 @@ fn waiting(known: &Known, now: DateTime<Utc>) -> Option<Trouble> {
     (waited > LONG).then(|| Trouble {
         is_bad: false,
         what: match count.counted {
-            1 => "1 staged file waits.".to_owned(),
-            _ => format!("{} staged files wait.", bounded(count)),
+            1 => "1 staged file is waiting.".to_owned(),
+            _ => format!("{} staged files are waiting.", bounded(count)),
         },
-        more: format!("The oldest has waited {}.", span(waited)),
-        look: Some(("/files?status=staged".to_owned(), "Look")),
+        more: format!("The oldest has been waiting for {}.", span(waited)),
+        look: Some(("/files?status=staged".to_owned(), "View")),
         mend: Some(act_first("/jobs/sweep", "Sweep now")),
     })
 }
@@ -115,7 +113,7 @@ fn endpoints(failing: &[FailingEndpoint]) -> Option<Trouble> {
     let first = failing.first()?;
     let (what, more) = match (failing.len(), &first.disabled_reason) {
         (1, Some(reason)) => (
-            "1 endpoint is switched off.".to_owned(),
+            "1 endpoint is disabled.".to_owned(),
             format!("{}: {reason}.", shown_url(&first.url)),
         ),
         (1, None) => (
@@ -127,7 +125,7 @@ fn endpoints(failing: &[FailingEndpoint]) -> Option<Trouble> {
             ),
         ),
         (many, _) => (
-            format!("{many} endpoints are failing or switched off:"),
+            format!("{many} endpoints are failing or disabled:"),
             urls(failing),
         ),
     };
@@ -139,7 +137,7 @@ fn endpoints(failing: &[FailingEndpoint]) -> Option<Trouble> {
         is_bad: false,
         what,
         more,
-        look: Some((look, "Look")),
+        look: Some((look, "View")),
         mend: None,
     })
 }
@@ -154,14 +152,14 @@ fn undeliverable(known: &Known) -> Option<Trouble> {
     (count.counted > 0).then(|| Trouble {
         is_bad: true,
         what: match count.counted {
-            1 => "1 event was given up.".to_owned(),
-            _ => format!("{} events were given up.", bounded(count)),
+            1 => "1 event could not be delivered.".to_owned(),
+            _ => format!("{} events could not be delivered.", bounded(count)),
         },
-        more: "An endpoint of theirs did not take them.".to_owned(),
-        look: Some(("/events?status=failed".to_owned(), "Look")),
+        more: "An endpoint rejected every attempt.".to_owned(),
+        look: Some(("/events?status=failed".to_owned(), "View")),
         mend: Some(act_first(
             "/redeliver",
-            &format!("Redeliver {} now", bounded(count)),
+            &format!("Redeliver {}", bounded(count)),
         )),
     })
 }
@@ -176,11 +174,11 @@ fn queues(queues: &[QueueView]) -> Vec<Trouble> {
                 is_bad: false,
                 what: format!("The queue {name} is paused."),
                 more: match queue.stats.ready {
-                    0 => "No job waits in it yet.".to_owned(),
-                    1 => "1 job waits.".to_owned(),
-                    ready => format!("{} jobs wait.", number(ready)),
+                    0 => "No jobs are waiting.".to_owned(),
+                    1 => "1 job is waiting.".to_owned(),
+                    ready => format!("{} jobs are waiting.", number(ready)),
                 },
-                look: Some(("/jobs".to_owned(), "Look")),
+                look: Some(("/jobs".to_owned(), "View")),
                 mend: Some(act_first(&format!("/jobs/{name}/resume"), "Resume")),
             }
         });
@@ -193,14 +191,14 @@ fn queues(queues: &[QueueView]) -> Vec<Trouble> {
             Trouble {
                 is_bad: true,
                 what: match count {
-                    1 => format!("1 job of {name} is dead."),
-                    _ => format!("{} jobs of {name} are dead.", number(count)),
+                    1 => format!("1 dead job in the {name} queue."),
+                    _ => format!("{} dead jobs in the {name} queue.", number(count)),
                 },
                 more: String::new(),
-                look: Some((format!("/jobs/{name}/dead"), "Look")),
+                look: Some((format!("/jobs/{name}/dead"), "View")),
                 mend: Some(act(
                     &format!("/jobs/{name}/dead/run-again"),
-                    &format!("Run {} again", number(count)),
+                    &format!("Retry {}", number(count)),
                 )),
             }
         });
@@ -216,7 +214,7 @@ fn failed(known: &Known) -> Option<Trouble> {
             plural(count, "file", "files")
         ),
         more: String::new(),
-        look: Some((href("/files", &[("status", "failed")]), "Look")),
+        look: Some((href("/files", &[("status", "failed")]), "View")),
         mend: None,
     })
 }
@@ -226,11 +224,11 @@ fn audit(known: &Known) -> Option<Trouble> {
     (left > 0).then(|| Trouble {
         is_bad: true,
         what: format!(
-            "The last audit left {}.",
-            plural(left, "offender", "offenders")
+            "The last audit found {} that were not repaired.",
+            plural(left, "problem", "problems")
         ),
-        more: "Mend what can be mended: landfall audit --repair.".to_owned(),
-        look: Some(("#proof".to_owned(), "Look")),
+        more: "Repair what can be repaired with `landfall audit --repair`.".to_owned(),
+        look: Some(("#proof".to_owned(), "View")),
         mend: None,
     })
 }

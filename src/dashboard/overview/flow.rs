@@ -15,9 +15,9 @@ pub(super) fn panel(flow: &Flow, now: DateTime<Utc>, may_see_events: bool) -> Ma
             .map(|oldest| format!("oldest {}", span(age(oldest, now))))
     };
     let waiting = match flow.unannounced.count.counted {
-        0 => "none waits".to_owned(),
+        0 => "none waiting".to_owned(),
         _ => format!(
-            "{} wait, {}",
+            "{} waiting, {}",
             bounded(flow.unannounced.count),
             oldest(&flow.unannounced).unwrap_or_default()
         ),
@@ -49,7 +49,7 @@ pub(super) fn panel(flow: &Flow, now: DateTime<Utc>, may_see_events: bool) -> Ma
         ),
     ];
     components::panel(
-        "The way ashore, now",
+        "Files in progress",
         html! {
             ol.flow {
                 @for (name, link, stage, oldest) in steps {

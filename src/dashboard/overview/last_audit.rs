@@ -15,12 +15,12 @@ pub(super) fn panel(latest: Option<&Latest>, now: DateTime<Utc>, may_repair: boo
     }) = latest
     else {
         return components::panel_with(
-            "Proof",
+            "Integrity",
             html! { @if may_repair { (components::act("/jobs/audit", "Audit now")) } },
             components::empty(
-                "No audit yet.",
+                "No audit has run yet.",
                 html! {
-                    p { "An audit compares the database with storage, staging and outbox. Workers run one a day; by hand:" }
+                    p { "An audit compares the database with storage, staging and the outbox. Workers run one every day. To run one now:" }
                     pre { "landfall audit" }
                 },
             ),
@@ -28,17 +28,17 @@ pub(super) fn panel(latest: Option<&Latest>, now: DateTime<Utc>, may_repair: boo
     };
     let heading = html! {
         span {
-            "as of the audit " (ago(*finished_at, now)) ", "
-            (number(summary.checked)) " things looked at"
-            @if summary.deep { ", every object read again" }
+            "audited " (ago(*finished_at, now)) ", "
+            (number(summary.checked)) " items checked"
+            @if summary.deep { ", every object read and hashed" }
         }
         @if may_repair { (components::act("/jobs/audit", "Audit now")) }
     };
     components::panel_with(
-        "Proof",
+        "Integrity",
         heading,
         html! {
-            (components::table("What the audit found", &[col("What must hold"), num("Offenders"), col("")], rows(summary)))
+            (components::table("Audit results", &[col("Invariant"), num("Problems"), col("")], rows(summary)))
             // Offenders are other owners' files, too.
             @if summary.left() > 0 && may_repair { (offenders(summary)) }
         },
@@ -54,9 +54,9 @@ fn rows(summary: &Summary) -> Markup {
                 td { (promise(invariant)) }
                 td.n { (number(left(invariant))) }
                 td {
-                    @if left(invariant) > 0 { (components::state("broken", Tone::Bad)) }
-                    @else if found(invariant) > 0 { (components::state("mended", Tone::Ok)) }
-                    @else { (components::state("holds", Tone::Ok)) }
+                    @if left(invariant) > 0 { (components::state("violated", Tone::Bad)) }
+                    @else if found(invariant) > 0 { (components::state("repaired", Tone::Ok)) }
+                    @else { (components::state("ok", Tone::Ok)) }
                 }
             }
         }
@@ -65,10 +65,10 @@ fn rows(summary: &Summary) -> Markup {
 
 fn promise(invariant: Invariant) -> &'static str {
     match invariant {
-        Invariant::I1 => "Each stored file's object is there",
-        Invariant::I2 => "Files stored = events written",
-        Invariant::I5 => "No bytes without a row",
-        Invariant::I7 => "Nothing due waits",
+        Invariant::I1 => "Every stored file has its object",
+        Invariant::I2 => "Every stored file has exactly one event",
+        Invariant::I5 => "No orphaned bytes",
+        Invariant::I7 => "No overdue work",
     }
 }
 
@@ -76,11 +76,11 @@ fn promise(invariant: Invariant) -> &'static str {
 fn offenders(summary: &Summary) -> Markup {
     html! {
         details {
-            summary { "The first offenders" }
+            summary { "First problems" }
             ul { @for offender in summary.offenders.iter().take(20) {
                 li { code { (offender.id) } " " (offender.detail) }
             } }
         }
-        p.sub { "Mend what can be mended: " code { "landfall audit --repair" } }
+        p.sub { "Repair what can be repaired: " code { "landfall audit --repair" } }
     }
 }

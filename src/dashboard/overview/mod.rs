@@ -69,7 +69,7 @@ fn parts(dashboard: &Dashboard, picture: &Picture, may_repair: bool) -> Parts {
         None => (
             missing(
                 "The database cannot be reached.",
-                "What is shown is what the rest knows.",
+                "The figures below come from the other services.",
             ),
             html! {},
             html! {},
@@ -113,9 +113,9 @@ fn first_file(dashboard: &Dashboard) -> Markup {
         landfall_core::config::AuthMode::Tokens => " -H 'Authorization: Bearer lf_…'",
     };
     components::panel(
-        "The way ashore",
+        "Files in progress",
         components::empty(
-            "No file has come in yet. Send the first:",
+            "No files yet. Send the first one:",
             html! { pre { "curl -F file=@README.md" (token) " " (base) "/v1/files" } },
         ),
     )

@@ -54,16 +54,16 @@ async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
         (panel("Send files", html! {
             div #drop data-endpoint=(PATH) data-csrf=(visitor.csrf) data-links=[may_read.then_some("")] hidden {
                 p { strong { "Drop files here" } }
-                p.sub { "as many as you like, each up to " (bytes(config.max_file_size.0)) }
+                p.sub { "any number of files, each up to " (bytes(config.max_file_size.0)) }
                 label.button.go { "Choose files" input.unseen #choose type="file" multiple; }
             }
             (without_script(dashboard.landfall().public_url.as_str()))
-            p.sub { "An interrupted upload goes on where it stopped: choose the same file again within " (rest) "." }
+            p.sub { "To resume an interrupted upload, choose the same file again within " (rest) "." }
         }))
         section.panel #sent aria-label="Files sent" hidden {
             div.head {
-                h2 { "Sent from this window" }
-                div.beside { span #tally role="status" {} button #pause-all type="button" { "Pause all" } button #clear type="button" { "Clear the announced" } }
+                h2 { "Uploads in this window" }
+                div.beside { span #tally role="status" {} button #pause-all type="button" { "Pause all" } button #clear type="button" { "Clear finished" } }
             }
             ul.uploads #uploads {}
         }
@@ -78,7 +78,7 @@ fn without_script(url: &str) -> Markup {
     let url = url.trim_end_matches('/');
     html! {
         noscript {
-            p { "Uploads from the browser need script. From a shell:" }
+            p { "Browser uploads need JavaScript. From a shell:" }
             pre { "curl -F file=@README.md " (url) "/v1/files" }
         }
     }

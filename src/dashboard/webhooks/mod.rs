@@ -113,7 +113,7 @@ async fn list(
     let body = html! {
         h1.unseen { "Webhooks" }
         (panel_with("Endpoints", html! { a href="#add" { "Add an endpoint" } }, html! {
-            @if seen.is_empty() { (empty("Nobody is told yet.", html! { "Add the first endpoint below; every event from then on is posted to it." })) }
+            @if seen.is_empty() { (empty("No endpoints yet.", html! { "Add the first endpoint below. Events from then on are sent to it." })) }
             @else { (rows(&seen, landfall.clock.now())) }
             (pager("/webhooks", &[], cursor, found.next_cursor.as_deref()))
         }))
@@ -157,9 +157,9 @@ fn rows(seen: &[Seen], now: DateTime<Utc>) -> Markup {
 /// Whether an endpoint is served, held back or switched off.
 fn circuit(webhook: &Webhook) -> Markup {
     match (webhook.active, webhook.consecutive_failures) {
-        (false, _) if webhook.disabled_reason.is_some() => state("switched off", Tone::Bad),
+        (false, _) if webhook.disabled_reason.is_some() => state("disabled", Tone::Bad),
         (false, _) => state("off", Tone::Dim),
-        (true, THROTTLED_FROM..) => state("held back", Tone::Bad),
+        (true, THROTTLED_FROM..) => state("throttled", Tone::Bad),
         (true, 1..) => state("retrying", Tone::Warn),
         (true, 0) => state("on", Tone::Ok),
     }
@@ -188,7 +188,7 @@ fn last_error(health: &EndpointHealth, now: DateTime<Utc>) -> Markup {
             Some(failure) => {
                 @match failure.status_code {
                     Some(code) => { (code) }
-                    None => { "no answer" }
+                    None => { "no response" }
                 }
                 span.sub { (ago(failure.at, now)) }
             }
@@ -199,7 +199,7 @@ fn last_error(health: &EndpointHealth, now: DateTime<Utc>) -> Markup {
 impl From<WebhookError> for Refusal {
     fn from(error: WebhookError) -> Self {
         match error {
-            WebhookError::NotFound => Self::not_found("an endpoint of this id"),
+            WebhookError::NotFound => Self::not_found("endpoint with this id"),
             WebhookError::Invalid(faults) => {
                 let faults: Vec<String> = faults
                     .iter()

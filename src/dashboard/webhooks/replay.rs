@@ -43,7 +43,7 @@ impl Asked {
         let status = listing::status::<DeliveryStatus>("status", &self.status)?;
         if status == Some(DeliveryStatus::Pending) {
             return Err(Refusal::malformed(
-                "What is pending is under way; choose delivered or failed.",
+                "Pending deliveries are already queued. Choose delivered or failed.",
             ));
         }
         let by_default = match status {
@@ -72,9 +72,9 @@ pub(super) async fn ask(
     let replay = asked.replay(landfall.clock.now())?;
     let preview = preview(&dashboard, webhook.id, replay).await?;
     let body = html! {
-        div.title { h1 { "Replay to " (host_of(&webhook.url)) } a.button href={ "/webhooks/" (id) } { "Back" } }
+        div.title { h1 { "Replay events to " (host_of(&webhook.url)) } a.button href={ "/webhooks/" (id) } { "Newer" } }
         (panel("Which events", choose(&webhook, &asked, replay)))
-        (panel("How many", remedy(&webhook, &visitor, replay, preview)))
+        (panel("Deliveries", remedy(&webhook, &visitor, replay, preview)))
     };
     Ok(Page::new("Replay", Section::Webhooks, body).show(&visitor))
 }
@@ -110,8 +110,8 @@ fn choose(webhook: &Webhook, asked: &Asked, replay: Replay) -> Markup {
     html! {
         form.filters action=(path) {
             (listing::choice_field("Deliveries", "status", &words, &asked.status))
-            (listing::text_field("Events since (UTC)", "since", "datetime-local", &since))
-            (listing::text_field("and before (UTC)", "until", "datetime-local", &replay.until.map(local).unwrap_or_default()))
+            (listing::text_field("Since (UTC)", "since", "datetime-local", &since))
+            (listing::text_field("Before (UTC)", "until", "datetime-local", &replay.until.map(local).unwrap_or_default()))
             button.go type="submit" { "Count" }
         }
     }
@@ -128,11 +128,11 @@ fn remedy(webhook: &Webhook, visitor: &Visitor, replay: Replay, preview: ReplayP
     html! {
         div.stacked {
             @if !webhook.active {
-                p.wrong { "The endpoint is switched off: nothing is sent to it. Switch it on first." }
+                p.wrong { "The endpoint is disabled. Enable it first." }
             } @else if preview.count == 0 {
-                p { "Nothing: no event of that time is to be sent to it again." }
+                p { "No deliveries match." }
             } @else {
-                p { strong { (plural(preview.count, "delivery", "deliveries")) (more) } " will be sent, each with the webhook-id it always had"
+                p { strong { (plural(preview.count, "delivery", "deliveries")) (more) } " will be sent again with their original webhook-id"
                     @if replay.since != DateTime::UNIX_EPOCH { ", of events since " (when(replay.since)) }
                     "." }
                 form method="post" {

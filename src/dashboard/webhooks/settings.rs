@@ -59,9 +59,9 @@ pub(super) fn new_form(visitor: &Visitor) -> Markup {
 fn fields(url: &str, description: &str, types: &[String]) -> Markup {
     html! {
         label { "URL" input type="url" name="url" value=(url) required maxlength=(URL_LIMIT) placeholder="https://example.com/landfall" spellcheck="false"; }
-        label { "Description" input name="description" value=(description) maxlength=(DESCRIPTION_LIMIT) placeholder="What is behind it"; }
+        label { "Description" input name="description" value=(description) maxlength=(DESCRIPTION_LIMIT) placeholder="What this endpoint is for"; }
         fieldset {
-            legend { "Events " span.dim { "none chosen: all" } }
+            legend { "Events " span.dim { "none selected: all" } }
             @for one in EventType::ALL.iter().filter(|one| **one != EventType::WebhookTest) {
                 label.check {
                     input type="checkbox" name="event_type" value=(one.as_str()) checked[types.iter().any(|name| name == one.as_str())];
@@ -84,12 +84,12 @@ pub(super) fn panels(webhook: &Webhook, visitor: &Visitor) -> Markup {
                     button.go type="submit" { "Save" }
                 }
             }))
-            (panel("Secret and end", html! {
+            (panel("Signing secret", html! {
                 div.stacked {
-                    p.sub { "Deliveries are signed with a secret that was shown when it was made. A new one is shown once; the old one signs too for a day." }
-                    (act_after_asking(&format!("{path}/rotate-secret"), "Rotate the secret…", "The new secret is shown once, on the next page.", "Rotate it"))
-                    p.sub { "A deleted endpoint is told nothing any more; what waits for it is given up." }
-                    (act_after_asking(&format!("{path}/delete"), "Delete…", "This cannot be taken back.", "Delete it"))
+                    p.sub { "Deliveries are signed with a secret that was shown once, when it was created. After a rotation the old secret also signs for one day." }
+                    (act_after_asking(&format!("{path}/rotate-secret"), "Rotate secret…", "The new secret is shown once, on the next page.", "Rotate secret"))
+                    p.sub { "A deleted endpoint receives nothing more, and its pending deliveries fail." }
+                    (act_after_asking(&format!("{path}/delete"), "Delete…", "This cannot be undone.", "Delete endpoint"))
                 }
             }))
         }
@@ -156,14 +156,14 @@ async fn show_secret(
     .await?;
     let body = html! {
         section.panel.alone {
-            h1 { "The secret of " (host_of(&webhook.url)) }
-            p { "Keep it now: it is not shown again." }
+            h1 { "Signing secret of " (host_of(&webhook.url)) }
+            p { "Copy it now. It is not shown again." }
             pre.secret tabindex="0" { (secret.expose()) }
-            p.sub { "Verify each delivery with it, by the Standard Webhooks specification." }
-            p { a.button.go href=(path) { "It is kept" } }
+            p.sub { "Verify each delivery with it as the Standard Webhooks specification describes." }
+            p { a.button.go href=(path) { "I have saved the secret" } }
         }
     };
-    Ok(Page::new("A new secret", Section::Webhooks, body).show(visitor))
+    Ok(Page::new("New signing secret", Section::Webhooks, body).show(visitor))
 }
 
 #[handler]

@@ -99,7 +99,7 @@ async fn look(
     let path = seen.path();
     let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let list = html! {
-        @if found.items.is_empty() { (empty("No delivery is like that.", html! {})) }
+        @if found.items.is_empty() { (empty("No deliveries match these filters.", html! {})) }
         @else { (deliveries(&found.items, Shown::Events, now)) }
         (pager(&path, &[("status", &asked.status)], cursor, found.next_cursor.as_deref()))
     };
@@ -126,29 +126,29 @@ fn head(seen: &Seen) -> Markup {
         p.sub { code { (shown_url(&webhook.url)) } @if !webhook.description.is_empty() { " · " (webhook.description) } }
         @if !webhook.active {
             div.banner.bad role="status" {
-                p { strong { "It is switched off." } " "
+                p { strong { "This endpoint is disabled." } " "
                     @match &webhook.disabled_reason {
-                        Some(reason) => { "Landfall did so: " (reason) "." }
-                        None => { "Nothing new is sent to it." }
+                        Some(reason) => { "Disabled automatically: " (reason) "." }
+                        None => { "New events are not sent to it." }
                     } }
-                div.does { (act_first(&format!("{path}/switch-on"), "Switch on")) }
+                div.does { (act_first(&format!("{path}/switch-on"), "Enable")) }
             }
         } @else if failed > 0 {
             div.banner.bad role="status" {
-                p { strong { (seen.counted("failed", failed)) " deliveries were given up." } " They are sent again when you say so." }
+                p { strong { (seen.counted("failed", failed)) " deliveries failed." } " They are not retried automatically." }
                 div.does { a.button.go href={ (path) "/replay?status=failed" } { "Redeliver all failed…" } }
             }
         } @else if webhook.consecutive_failures > 0 {
             div.banner role="status" {
                 p { strong { "The last " (webhook.consecutive_failures) " attempts failed." }
-                    @if webhook.consecutive_failures >= super::THROTTLED_FROM { " One request at a time is sent until it answers." } }
+                    @if webhook.consecutive_failures >= super::THROTTLED_FROM { " Only one request at a time is sent until it responds." } }
             }
         }
         div.does {
-            (act(&format!("{path}/test"), "Send a test"))
+            (act(&format!("{path}/test"), "Send test event"))
             a.button href={ (path) "/replay" } { "Replay…" }
             @if webhook.active {
-                (act_after_asking(&format!("{path}/switch-off"), "Switch off…", "Events from now on are not sent to it; what waits is given up when it is due.", "Switch it off"))
+                (act_after_asking(&format!("{path}/switch-off"), "Disable…", "New events are not sent to it, and pending deliveries fail when they are due.", "Disable endpoint"))
             }
         }
     }
@@ -156,7 +156,7 @@ fn head(seen: &Seen) -> Markup {
 
 fn health(seen: &Seen, now: DateTime<Utc>) -> Markup {
     let health = &seen.health;
-    let beside = html! { span { "from its last " (number(HEALTH_DELIVERIES)) " deliveries" } };
+    let beside = html! { span { "last " (number(HEALTH_DELIVERIES)) " deliveries" } };
     panel_with(
         "Health",
         beside,
@@ -168,13 +168,13 @@ fn health(seen: &Seen, now: DateTime<Utc>) -> Markup {
                 li { a href={ (seen.path()) "?status=pending" } { span.sub { "Waiting" } span.num { (super::at_most(seen.counts.pending)) } }
                     span.sub { @if let Some(since) = seen.counts.oldest_pending_since { "oldest " (span(crate::dashboard::format::age(since, now))) } } }
                 li { a href={ (seen.path()) "?status=failed" } { span.sub { "Failed" } span.num { (super::at_most(seen.counts.failed)) } }
-                    span.sub { "given up" } }
+                    span.sub { "not retried" } }
                 li { span.sub { "Last error" } span.num.small { (last_error(health, now)) } }
             }
             @if let Some(failure) = &health.last_failure {
                 @if !failure.error.is_empty() { p.sub { "The last error: " (failure.error) } }
             }
-            @if let Some(at) = health.last_success_at { p.sub { "It last took an event " (ago(at, now)) ", at " (when(at)) "." } }
+            @if let Some(at) = health.last_success_at { p.sub { "Last success " (ago(at, now)) ", at " (when(at)) "." } }
         },
     )
 }
@@ -187,7 +187,7 @@ fn kinds(path: &str, chosen: &str) -> Markup {
         ("failed", "failed"),
     ];
     html! {
-        nav.kinds aria-label="Which deliveries" {
+        nav.kinds aria-label="Delivery status" {
             @for (word, status) in kinds {
                 a href=(crate::dashboard::format::href(path, &[("status", status)])) aria-current=[(status == chosen).then_some("true")] { (word) }
             }

@@ -123,7 +123,7 @@ impl S3Server {
         &self.options.access_key
     }
 
-    /// The secret of [`S3Server::access_key`].
+    /// Signing secret of [`S3Server::access_key`].
     #[must_use]
     pub fn secret_key(&self) -> &str {
         &self.options.secret_key

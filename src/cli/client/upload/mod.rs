@@ -30,28 +30,28 @@ pub struct UploadArgs {
     /// The files.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Go on with what the same command began earlier.
+    /// Resume uploads that the same command started earlier.
     #[arg(long)]
     resume: bool,
-    /// Files and parts sent at once.
+    /// Files and parts to send concurrently.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
     parallel: u8,
-    /// Wait until the files are stored, and compare what was stored with what is here.
+    /// Wait until the files are stored, and compare their SHA-256 with the local files.
     #[arg(long)]
     wait: bool,
-    /// The files' media type (by default what their names suggest).
+    /// Media type of the files (guessed from their names by default).
     #[arg(long, value_name = "TYPE")]
     content_type: Option<String>,
-    /// A JSON object to keep with the files.
+    /// Metadata to store with the files, a JSON object.
     #[arg(long, value_name = "JSON", value_parser = object)]
     metadata: Option<Map<String, Value>>,
-    /// The batch that the files belong to.
+    /// Batch to add the files to.
     #[arg(long, value_name = "ID")]
     batch: Option<Uuid>,
-    /// The size of the parts that large files are sent in, such as 64MiB (by default the server's).
+    /// Part size for large files, such as 64MiB (chosen by the server by default).
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     chunk_size: Option<u64>,
-    /// Print the server's File objects as a JSON array, and show no progress.
+    /// Print the file objects as a JSON array, and show no progress.
     #[arg(long)]
     json: bool,
 }
