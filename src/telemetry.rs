@@ -40,7 +40,7 @@ impl Traces {
     ///
     /// # Errors
     /// When no HTTP client or no URL can be made.
-    pub fn start(config: &config::Traces) -> anyhow::Result<Option<Self>> {
+    pub fn start(config: &config::TracesConfig) -> anyhow::Result<Option<Self>> {
         let Some(endpoint) = &config.endpoint else {
             return Ok(None);
         };

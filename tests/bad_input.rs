@@ -231,7 +231,7 @@ async fn bodies_shorter_than_they_say_do_not_count_as_parts() {
 #[tokio::test]
 async fn partials_that_are_foreign_missing_given_up_or_joined_already_are_refused() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let token = async |owner: &str| {
         let scopes = [TokenScope::Upload, TokenScope::Read];
         let made = tokens::create(&landfall.db, &landfall.clock, owner, &scopes, None).await;

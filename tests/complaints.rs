@@ -75,7 +75,7 @@ async fn joining_is_answered_without_a_byte_being_moved() {
     let joined = begin(&app, &[("Upload-Concat", list.trim())]).await;
     let id = joined.rsplit('/').next().expect("an id");
     assert_eq!(app.file(id).await["status"], "staged");
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     for key in keys {
         let waits = landfall.staging.len(key).await.expect("staging answers");
         assert_eq!(waits, Some(3_000_000), "the pieces wait as they came");

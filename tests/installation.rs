@@ -78,7 +78,7 @@ fn staged_files(staging: &Path, file: &Value) -> Vec<String> {
 }
 
 fn folders(app: &TestApp) -> [PathBuf; 2] {
-    let config = &app.parts.landfall.config;
+    let config = &app.parts.app.config;
     [config.staging.path.clone(), config.storage.path.clone()]
 }
 
@@ -121,7 +121,7 @@ async fn bucket_carries_a_marker_that_no_list_shows() {
     let file = app.upload("a.txt", "a").await;
     assert_eq!(app.settled(&file["id"]).await["status"], "stored");
     for place in Place::ALL {
-        let visible = installation::marker_visible(&app.parts.landfall, place).await;
+        let visible = installation::marker_visible(&app.parts.app, place).await;
         assert!(visible.unwrap());
     }
 }
@@ -220,7 +220,7 @@ async fn start_over_an_empty_staging_folder_waits_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn places_unmounted_under_a_running_process_refuse_bytes_and_come_back_by_themselves() {
     let app = TestApp::builder().workers(&[]).start().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     app.upload("kept.txt", "kept").await;
     let pages: Vec<_> = landfall.staging.list().try_collect().await.unwrap();
     let key = pages.concat()[0].key;

@@ -6,8 +6,8 @@ use crate::support::{
 };
 use base64::Engine;
 use landfall_core::{
+    quota,
     tokens::{self, TokenScope},
-    usage,
 };
 use landfall_test_servers::wait_until;
 use reqwest::{Method, RequestBuilder, Response};
@@ -37,7 +37,7 @@ async fn start(postgres: bool) -> TestApp {
 
 impl<'a> Owner<'a> {
     async fn new(app: &'a TestApp, name: &'static str) -> Self {
-        let landfall = &app.parts.landfall;
+        let landfall = &app.parts.app;
         let scopes = [TokenScope::Upload, TokenScope::Read];
         let made = tokens::create(&landfall.db, &landfall.clock, name, &scopes, None).await;
         let token = made.expect("a token").1.expose_secret().to_owned();
@@ -108,10 +108,10 @@ impl<'a> Owner<'a> {
     }
 
     async fn has(&self) -> u64 {
-        let db = self.app.parts.landfall.db.read();
+        let db = self.app.parts.app.db.read();
         // Its pool is shared with the requests of many clients.
         wait_until(Duration::from_secs(20), async || {
-            usage::of(db, self.name).await
+            quota::of(db, self.name).await
         })
         .await
     }
@@ -364,7 +364,7 @@ fn clients() -> usize {
 
 async fn many_clients_stay_within_the_quota(app: TestApp) {
     let owner = Owner::new(&app, "one").await;
-    let config = Arc::clone(&app.parts.landfall.config);
+    let config = Arc::clone(&app.parts.app.config);
     let measure = || {
         let mut seen = HashSet::new();
         let staged = bytes_in(&config.staging.path, &mut seen);

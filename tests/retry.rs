@@ -63,7 +63,7 @@ async fn with_wrong_digest(app: &TestApp, batch: Option<&Value>) -> Value {
 async fn staged(app: &TestApp) -> usize {
     let pages: Vec<_> = app
         .parts
-        .landfall
+        .app
         .staging
         .list()
         .try_collect()
@@ -95,7 +95,7 @@ async fn failed_file_keeps_its_bytes_until_they_are_deleted(builder: Builder) {
     let failed = with_wrong_digest(&app, None).await;
     let until = failed["retryable_until"].as_str().expect("a time");
     let until: chrono::DateTime<chrono::Utc> = until.parse().expect("a time");
-    let kept = (until - app.parts.landfall.clock.now()).num_hours();
+    let kept = (until - app.parts.app.clock.now()).num_hours();
     assert!((166..=168).contains(&kept), "kept for {kept} hours");
     app.sweep().await;
     assert_eq!(staged(&app).await, 1, "the bytes are kept over sweeps");
@@ -211,7 +211,7 @@ async fn bytes_are_removed_after_the_retention(builder: Builder) {
     let failed = with_wrong_digest(&app, None).await;
     app.sweep().await;
     assert_eq!(staged(&app).await, 1);
-    app.parts.landfall.clock.advance(Duration::from_secs(3601));
+    app.parts.app.clock.advance(Duration::from_secs(3601));
     problem(retry(&app, &failed).await, 409, "not_retryable").await;
     app.sweep().await;
     wait_until(SOON, async || (staged(&app).await == 0).then_some(())).await;
@@ -236,7 +236,7 @@ async fn retry_counts_for_its_owner_and_is_refused_to_others(builder: Builder) {
         .set("workers.retry_for", "1s")
         .start()
         .await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let token = async |owner: &str, scopes: &[TokenScope]| {
         let made = tokens::create(&landfall.db, &landfall.clock, owner, scopes, None).await;
         made.expect("a token").1.expose_secret().to_owned()
@@ -271,14 +271,14 @@ async fn retry_counts_for_its_owner_and_is_refused_to_others(builder: Builder) {
     );
     json(retry(&own).await, 202).await;
     assert_eq!(settled(&file).await["status"], "stored");
-    let has = landfall_core::usage::of(landfall.db.read(), "one").await;
+    let has = landfall_core::quota::of(landfall.db.read(), "one").await;
     assert_eq!(has.expect("a count"), 600);
 }
 
 async fn patience_is_measured_from_the_first_fault(builder: Builder) {
     let server = S3Server::start().await;
     let app = builder.s3(&server).workers(&[]).start().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let uploaded = app.upload("late.txt", "hello").await;
     let file = FileId(id(&uploaded).parse().expect("an id"));
     // It waited for three days, longer than workers.retry_for, before a worker came.

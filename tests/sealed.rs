@@ -62,7 +62,7 @@ async fn no_secret_stands_in_the_database_and_all_of_them_sign(builder: Builder)
         made["id"].as_str().unwrap()
     );
     let rotated = post(&app, &rotate, "rotated", 200).await;
-    let (secrets, answers) = kept(&app.parts.landfall.db).await;
+    let (secrets, answers) = kept(&app.parts.app.db).await;
     assert_eq!((secrets.len(), answers.len()), (2, 2));
     for text in secrets.iter().chain(&answers) {
         assert!(text.starts_with("sealed:v1:"), "{text}");
@@ -82,7 +82,7 @@ async fn no_secret_stands_in_the_database_and_all_of_them_sign(builder: Builder)
         201,
     )
     .await;
-    let (_, answers) = kept(&app.parts.landfall.db).await;
+    let (_, answers) = kept(&app.parts.app.db).await;
     assert!(
         answers.iter().any(|text| text.starts_with('{')),
         "{answers:?}"
@@ -111,7 +111,7 @@ async fn keys_come_are_changed_and_go(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     let made = app.webhook("/hook", &[]).await;
     let secret = made["secret"].as_str().unwrap();
-    let db = app.parts.landfall.db.clone();
+    let db = app.parts.app.db.clone();
     assert_eq!(kept(&db).await.0, [secret], "without a key it is itself");
 
     // What is there already is sealed by the next start.
@@ -167,7 +167,7 @@ async fn upload_at(app: &TestApp, url: &str) {
 async fn processes_that_know_the_old_key_alone_go_on_delivering(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     let secret = app.webhook("/hook", &["file.stored"]).await["secret"].clone();
-    let db = app.parts.landfall.db.clone();
+    let db = app.parts.app.db.clone();
     let before = with_keys(&app, "", FIRST);
     let mut old = Process::listening(&["serve"], &before).await;
     let mut old_worker = Process::spawn(&["worker"], &before);

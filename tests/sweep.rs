@@ -19,7 +19,7 @@ const A_DAY_AND_A_HALF: Duration = Duration::from_secs(36 * 3600);
 #[tokio::test(flavor = "multi_thread")]
 async fn staged_file_that_waits_longer_than_the_grace_period_keeps_its_bytes() {
     let app = TestApp::builder().workers(&[]).start().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let mut keys = Vec::new();
     for key in [None, Some("kept")] {
         let mut request = app.post("/v1/files").query(&[("filename", "waits.txt")]);
@@ -48,7 +48,7 @@ async fn staged_file_that_waits_longer_than_the_grace_period_keeps_its_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn staging_that_no_row_knows_goes_after_the_grace_period_and_not_before() {
     let app = TestApp::builder().workers(&[]).start().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let key = StagingKey::generate();
     let body = futures::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from_static(
         b"nobody's",
@@ -87,7 +87,7 @@ async fn expiring_is_announced_once_and_ahead_of_deletion(app: TestApp) {
     let stored = app.settled(&leaves["id"]).await;
     assert_eq!(app.sweep().await.expiring_announced, 0, "not yet time");
 
-    let clock = &app.parts.landfall.clock;
+    let clock = &app.parts.app.clock;
     clock.advance(Duration::from_secs(2900));
     let sweeps = tokio::join!(app.sweep(), app.sweep());
     let announced = sweeps.0.expiring_announced + sweeps.1.expiring_announced;
@@ -201,7 +201,7 @@ async fn files_that_do_not_say_how_long_are_kept_for_the_default_time() {
         assert_eq!(app.settled(id).await["status"], "stored");
     }
     assert_eq!(app.sweep().await.files_expired, 0);
-    let clock = &app.parts.landfall.clock;
+    let clock = &app.parts.app.clock;
     clock.advance(Duration::from_secs(3601));
     assert_eq!(app.sweep().await.files_expired, 3);
     for id in [&whole, &parts, &tus] {

@@ -8,10 +8,10 @@ use entity::{DeliveryId, FileId, WebhookId, attempt, batch::BatchStatus};
 use futures::{StreamExt, future::BoxFuture, stream};
 use landfall_core::{
     clock::Clock,
-    config::Webhooks,
+    config::WebhooksConfig,
     db::Database,
     deliver::{Deliverer, Outcome},
-    dispatch::{Dispatch, DueDelivery},
+    enqueue::{DueDelivery, JobSink},
     outbox::{self, BatchComplete, NewEvent, Replay, WriteError},
     webhooks::{self, NewWebhook, sealing::Sealing},
 };
@@ -146,8 +146,8 @@ async fn endpoint(db: &Database, clock: &Clock, url: String) -> WebhookId {
     created.expect("the endpoint can be created").0.id
 }
 
-fn settings() -> Webhooks {
-    Webhooks {
+fn settings() -> WebhooksConfig {
+    WebhooksConfig {
         base_delay: Duration::from_secs(5),
         max_delay: Duration::from_secs(3600),
         max_attempts: 20,
@@ -171,7 +171,7 @@ impl Told {
     }
 }
 
-impl Dispatch for Told {
+impl JobSink for Told {
     fn finalize<'a>(&'a self, _: &'a [FileId]) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }

@@ -36,7 +36,7 @@ pub const LONGEST_KEY: usize = 255;
 
 /// The right to answer a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ticket {
+pub struct IdempotencyLock {
     id: String,
     /// Whose lock it is.
     holder: Uuid,
@@ -44,12 +44,13 @@ pub struct Ticket {
 
 /// The answer to a first request whose work ends in a `T`, for the transaction that does the work.
 pub struct Keep<T> {
-    ticket: Ticket,
+    ticket: IdempotencyLock,
     fingerprint: String,
     answer: MakeAnswer<T>,
 }
 
-type MakeAnswer<T> = Box<dyn FnOnce(&T) -> Result<Answer, Box<dyn Error + Send + Sync>> + Send>;
+type MakeAnswer<T> =
+    Box<dyn FnOnce(&T) -> Result<StoredResponse, Box<dyn Error + Send + Sync>> + Send>;
 
 /// Why the transaction is to be rolled back.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +58,14 @@ pub enum KeepError {
     #[error("another request has taken the key over")]
     LockLost,
     #[error("the answer could not be made")]
-    Answer(#[source] Box<dyn Error + Send + Sync>),
+    StoredResponse(#[source] Box<dyn Error + Send + Sync>),
     #[error("the answer could not be kept")]
     Database(#[from] DbErr),
 }
 
 /// An answer as it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct StoredResponse {
     pub status: u16,
     pub headers: Vec<(String, String)>,
     pub body: Vec<u8>,
@@ -74,11 +75,14 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {
     /// Nothing: this request is the first.
-    First(Ticket),
+    First(IdempotencyLock),
     /// The first is under way.
     InFlight,
     /// The answer to the first, and the fingerprint of that.
-    Answered { fingerprint: String, answer: Answer },
+    Answered {
+        fingerprint: String,
+        answer: StoredResponse,
+    },
 }
 
 /// Takes the key for a request, or says what became of the one that has it.
@@ -97,7 +101,7 @@ pub async fn enter(
     db.write(move |transaction| {
         Box::pin(async move {
             let holder = Uuid::now_v7();
-            let ticket = Ticket { id, holder };
+            let ticket = IdempotencyLock { id, holder };
             if insert(transaction, &ticket, owner.clone(), times).await? {
                 if is_chosen(&ticket.id)
                     && let Some(owner) = &owner
@@ -134,7 +138,7 @@ pub async fn enter(
 
 async fn insert(
     transaction: &impl ConnectionTrait,
-    ticket: &Ticket,
+    ticket: &IdempotencyLock,
     owner: Option<String>,
     (now, locked_until, expires_at): (Timestamp, Timestamp, Timestamp),
 ) -> Result<bool, DbErr> {
@@ -220,7 +224,7 @@ async fn take_over(
     if row.locked_until.is_some_and(|until| until > now) {
         return Ok(Entry::InFlight);
     }
-    let ticket = Ticket { id: row.id, holder };
+    let ticket = IdempotencyLock { id: row.id, holder };
     let taken = Entity::update_many()
         .col_expr(Column::LockedUntil, Expr::value(locked_until))
         .col_expr(Column::Fingerprint, Expr::value(ticket.lock()))
@@ -240,7 +244,7 @@ fn answered(row: &Model) -> Option<Entry> {
     let headers = row.headers.clone().unwrap_or_default();
     Some(Entry::Answered {
         fingerprint: row.fingerprint.clone().unwrap_or_default(),
-        answer: Answer {
+        answer: StoredResponse {
             status,
             headers: serde_json::from_value(headers).unwrap_or_default(),
             body: row.body.clone().unwrap_or_default(),
@@ -252,7 +256,7 @@ fn answered(row: &Model) -> Option<Entry> {
 ///
 /// # Errors
 /// The database's.
-pub async fn renew(db: &Database, clock: &Clock, ticket: &Ticket) -> Result<bool, DbErr> {
+pub async fn renew(db: &Database, clock: &Clock, ticket: &IdempotencyLock) -> Result<bool, DbErr> {
     let change = mine(ticket).col_expr(Column::LockedUntil, Expr::value(clock.after(LOCK)));
     db.write(move |transaction| {
         Box::pin(async move { Ok(change.exec(transaction).await?.rows_affected > 0) })
@@ -266,9 +270,9 @@ pub async fn renew(db: &Database, clock: &Clock, ticket: &Ticket) -> Result<bool
 /// The database's.
 pub async fn finish(
     db: &Database,
-    ticket: &Ticket,
+    ticket: &IdempotencyLock,
     fingerprint: &str,
-    answer: Answer,
+    answer: StoredResponse,
 ) -> Result<(), DbErr> {
     let change = answering(ticket, fingerprint, answer)?;
     db.write(move |transaction| Box::pin(async move { change.exec(transaction).await.map(drop) }))
@@ -276,9 +280,9 @@ pub async fn finish(
 }
 
 fn answering(
-    ticket: &Ticket,
+    ticket: &IdempotencyLock,
     fingerprint: &str,
-    answer: Answer,
+    answer: StoredResponse,
 ) -> Result<UpdateMany<Entity>, DbErr> {
     let headers =
         serde_json::to_value(answer.headers).map_err(|error| DbErr::Json(error.to_string()))?;
@@ -293,9 +297,9 @@ fn answering(
 impl<T> Keep<T> {
     /// What is to be kept: the answer `answer` makes of what the work ended in.
     pub fn new(
-        ticket: Ticket,
+        ticket: IdempotencyLock,
         fingerprint: String,
-        answer: impl FnOnce(&T) -> Result<Answer, Box<dyn Error + Send + Sync>> + Send + 'static,
+        answer: impl FnOnce(&T) -> Result<StoredResponse, Box<dyn Error + Send + Sync>> + Send + 'static,
     ) -> Self {
         Self {
             ticket,
@@ -316,7 +320,7 @@ impl<T> Keep<T> {
         let Some(keep) = keep else {
             return Ok(());
         };
-        let answer = (keep.answer)(done).map_err(KeepError::Answer)?;
+        let answer = (keep.answer)(done).map_err(KeepError::StoredResponse)?;
         let change = answering(&keep.ticket, &keep.fingerprint, answer)?;
         match change.exec(transaction).await?.rows_affected {
             0 => Err(KeepError::LockLost),
@@ -337,7 +341,7 @@ impl<T> fmt::Debug for Keep<T> {
 ///
 /// # Errors
 /// The database's.
-pub async fn release(db: &Database, ticket: &Ticket) -> Result<(), DbErr> {
+pub async fn release(db: &Database, ticket: &IdempotencyLock) -> Result<(), DbErr> {
     let (id, lock) = (ticket.id.clone(), ticket.lock());
     db.write(move |transaction| {
         Box::pin(async move {
@@ -377,14 +381,14 @@ pub async fn forget(db: &Database, clock: &Clock, limit: u64) -> Result<u64, DbE
     .await
 }
 
-fn mine(ticket: &Ticket) -> UpdateMany<Entity> {
+fn mine(ticket: &IdempotencyLock) -> UpdateMany<Entity> {
     Entity::update_many()
         .filter(Column::Id.eq(&ticket.id))
         .filter(Column::Status.is_null())
         .filter(Column::Fingerprint.eq(ticket.lock()))
 }
 
-impl Ticket {
+impl IdempotencyLock {
     /// What stands in `fingerprint` while the lock is held.
     fn lock(&self) -> String {
         self.holder.simple().to_string()

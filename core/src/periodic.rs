@@ -2,7 +2,7 @@
 //!
 //! Owns the fence that lets one of several processes begin a run. What a run does is not its business.
 
-use crate::{clock::later, context::Landfall};
+use crate::{app::App, clock::later};
 use entity::{
     Timestamp,
     periodic_run::{ActiveModel, Column, Entity, Model},
@@ -57,7 +57,7 @@ pub(crate) enum Fence {
 /// Records that a run begins at `at`, unless one that counts has begun at or after `due`; answers whether it did. Of
 /// several that try at once, one does.
 pub(crate) async fn begin(
-    landfall: &Landfall,
+    app: &App,
     name: &'static str,
     at: Timestamp,
     due: Timestamp,
@@ -77,8 +77,7 @@ pub(crate) async fn begin(
             .or(column(Column::FinishedAt).is_null())
             .or(column(Column::FinishedAt).lt(column(Column::StartedAt)));
     }
-    landfall
-        .db
+    app.db
         .write(move |transaction| {
             Box::pin(async move {
                 let unless_begun = OnConflict::column(Column::Name)
@@ -97,7 +96,7 @@ pub(crate) async fn begin(
 
 /// Records that the run which began at `started_at` is over.
 pub(crate) async fn finish(
-    landfall: &Landfall,
+    app: &App,
     name: &'static str,
     started_at: Timestamp,
     report: &impl Serialize,
@@ -106,11 +105,10 @@ pub(crate) async fn finish(
     let row = Model {
         name: name.to_owned(),
         started_at,
-        finished_at: Some(landfall.clock.now()),
+        finished_at: Some(app.clock.now()),
         report: Some(report),
     };
-    landfall
-        .db
+    app.db
         .write(move |transaction| {
             Box::pin(async move {
                 let replace = OnConflict::column(Column::Name)

@@ -10,7 +10,7 @@ use crate::{
     digest::Sha256Digest,
     files,
     idempotency::{Keep, KeepError},
-    page::{Page, PageRequest},
+    pagination::{Page, PageRequest},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use entity::{

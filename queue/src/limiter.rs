@@ -74,7 +74,7 @@ impl Limiter {
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
-    pub async fn enter(
+    pub async fn acquire(
         &self,
         subject: &str,
         holder: &str,
@@ -91,7 +91,7 @@ impl Limiter {
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
-    pub async fn leave(&self, subject: &str, holder: &str) -> Result<(), QueueError> {
+    pub async fn release(&self, subject: &str, holder: &str) -> Result<(), QueueError> {
         let arguments = [subject, holder, "0", "0"];
         let _: u8 = self.run(&scripts::SLOT, &arguments).await?;
         Ok(())

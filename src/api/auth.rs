@@ -2,7 +2,7 @@
 
 use super::{
     problem::{Code, Problem},
-    rate_limit::Allowance,
+    rate_limit::RequestLimits,
     state::State,
 };
 use http::{HeaderValue, header};
@@ -90,8 +90,8 @@ pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Ide
     let state: &State = request
         .data()
         .ok_or_else(|| Problem::failed("a request without state"))?;
-    let landfall = &state.landfall;
-    if landfall.config.auth.mode == AuthMode::None {
+    let app = &state.app;
+    if app.config.auth.mode == AuthMode::None {
         return Ok(Identity::anonymous());
     }
     // The dashboard's gate has let them in by their session.
@@ -100,7 +100,7 @@ pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Ide
     }
     let token = bearer(request)
         .ok_or_else(|| unauthorized("Send `Authorization: Bearer lf_…`.", "Bearer"))?;
-    let identity = tokens::authenticate(&landfall.db, &landfall.clock, token)
+    let identity = tokens::authenticate(&app.db, &app.clock, token)
         .await?
         .ok_or_else(|| {
             unauthorized(
@@ -108,7 +108,7 @@ pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Ide
                 r#"Bearer error="invalid_token""#,
             )
         })?;
-    if let (Some(allowance), Some(owner)) = (request.data::<Allowance>(), &identity.owner) {
+    if let (Some(allowance), Some(owner)) = (request.data::<RequestLimits>(), &identity.owner) {
         allowance.admit_owner(owner).await?;
     }
     allowed(identity, scope)

@@ -7,7 +7,7 @@ use super::{
     json::{Json, MaybeJson},
     page_stream::PageAnswer,
     problem::Problem,
-    response::Answer,
+    response::JsonResponse,
     schema,
     state::State,
 };
@@ -16,7 +16,7 @@ use http::header;
 use landfall_core::{
     batches,
     files::{FileFilter, Scope},
-    page::{DEFAULT_LIMIT, PageRequest},
+    pagination::{DEFAULT_LIMIT, PageRequest},
 };
 use poem::web::Data;
 use poem_openapi::{
@@ -39,16 +39,16 @@ impl Batches {
         state: Data<&State>,
         idempotent: Idempotent,
         body: MaybeJson<schema::NewBatch>,
-    ) -> Result<Answer<schema::Batch, 201>, Problem> {
+    ) -> Result<JsonResponse<schema::Batch, 201>, Problem> {
         let MaybeJson(Json { value, digest }) = body;
         let mut said = upload_fields::Said::default();
         if let Some(metadata) = &value.metadata {
             said.take("metadata", &metadata.to_string())?;
         }
-        let (landfall, owner) = (state.landfall.clone(), caller.0.owner.clone());
+        let (app, owner) = (state.app.clone(), caller.0.owner.clone());
         let work = async move |keep| {
             let metadata = said.metadata.unwrap_or_else(|| serde_json::json!({}));
-            let (db, clock) = (&landfall.db, &landfall.clock);
+            let (db, clock) = (&app.db, &app.clock);
             Ok(batches::create(db, clock, owner, metadata, keep).await?)
         };
         idempotent
@@ -63,9 +63,9 @@ impl Batches {
         caller: Reader,
         state: Data<&State>,
         id: Path<Uuid>,
-    ) -> Result<Answer<schema::Batch>, Problem> {
+    ) -> Result<JsonResponse<schema::Batch>, Problem> {
         let row = find(&state, &caller.0.sees(), BatchId(id.0)).await?;
-        Answer::new(&schema::Batch::from(row))
+        JsonResponse::new(&schema::Batch::from(row))
     }
 
     /// List the files of a batch
@@ -110,26 +110,26 @@ impl Batches {
         caller: Uploader,
         state: Data<&State>,
         id: Path<Uuid>,
-    ) -> Result<Answer<schema::Batch, 202>, Problem> {
-        let (landfall, scope) = (state.landfall.clone(), caller.0.sees());
+    ) -> Result<JsonResponse<schema::Batch, 202>, Problem> {
+        let (app, scope) = (state.app.clone(), caller.0.sees());
         detached(async move {
-            let (db, clock) = (&landfall.db, &landfall.clock);
+            let (db, clock) = (&app.db, &app.clock);
             let (row, written) = batches::finalize(db, clock, &scope, BatchId(id.0)).await?;
             if let Some(written) = written {
-                landfall.dispatch.deliver(&written.due).await;
+                app.dispatch.deliver(&written.due).await;
             }
-            Answer::new(&schema::Batch::from(row))
+            JsonResponse::new(&schema::Batch::from(row))
         })
         .await
     }
 }
 
-fn opened(row: &batch::Model) -> Result<Answer<schema::Batch, 201>, Problem> {
+fn opened(row: &batch::Model) -> Result<JsonResponse<schema::Batch, 201>, Problem> {
     let location = format!("/v1/batches/{}", row.id);
-    Answer::new(&schema::Batch::from(row.clone()))?.with(header::LOCATION, &location)
+    JsonResponse::new(&schema::Batch::from(row.clone()))?.with(header::LOCATION, &location)
 }
 
 async fn find(state: &State, scope: &Scope, id: BatchId) -> Result<batch::Model, Problem> {
-    let found = batches::get(state.landfall.db.read(), scope, id).await?;
+    let found = batches::get(state.app.db.read(), scope, id).await?;
     found.ok_or_else(|| Problem::not_found("batch"))
 }

@@ -2,14 +2,14 @@
 
 use super::{
     auth::Admin, idempotency::Idempotent, json::MaybeJson, page_stream::PageAnswer,
-    problem::Problem, response::Answer, schema, state::State,
+    problem::Problem, response::JsonResponse, schema, state::State,
 };
 use entity::{EventId, WebhookId, outbox_event};
 use http::header;
 use landfall_core::{
     db::Database,
     outbox::{self, EventFilter},
-    page::{DEFAULT_LIMIT, Page, PageRequest},
+    pagination::{DEFAULT_LIMIT, Page, PageRequest},
 };
 use poem::web::Data;
 use poem_openapi::{
@@ -51,7 +51,7 @@ impl Events {
             aggregate_id: aggregate_id.0,
             ..EventFilter::default()
         };
-        let db = state.landfall.db.clone();
+        let db = state.app.db.clone();
         PageAnswer::read(page, move |page| {
             let (db, filter) = (db.clone(), filter.clone());
             async move { with_deliveries(&db, outbox::list(&db, filter, page).await?).await }
@@ -68,8 +68,8 @@ impl Events {
         _caller: Admin,
         state: Data<&State>,
         id: Path<Uuid>,
-    ) -> Result<Answer<schema::Event>, Problem> {
-        Answer::new(&find(&state.landfall.db, EventId(id.0)).await?)
+    ) -> Result<JsonResponse<schema::Event>, Problem> {
+        JsonResponse::new(&find(&state.app.db, EventId(id.0)).await?)
     }
 
     /// Announce an event again
@@ -87,15 +87,15 @@ impl Events {
         idempotent: Idempotent,
         id: Path<Uuid>,
         body: MaybeJson<schema::Redelivery>,
-    ) -> Result<Answer<schema::Event, 202>, Problem> {
+    ) -> Result<JsonResponse<schema::Event, 202>, Problem> {
         let digest = body.0.digest;
         let only = body.0.value.webhook_id.map(WebhookId);
-        let landfall = state.landfall.clone();
+        let app = state.app.clone();
         let work = async move {
             let id = EventId(id.0);
-            let (_, due) = outbox::redeliver(&landfall.db, &landfall.clock, id, only).await?;
-            landfall.dispatch.deliver(&due).await;
-            Answer::new(&find(&landfall.db, id).await?)?
+            let (_, due) = outbox::redeliver(&app.db, &app.clock, id, only).await?;
+            app.dispatch.deliver(&due).await;
+            JsonResponse::new(&find(&app.db, id).await?)?
                 .with(header::LOCATION, &format!("/v1/events/{id}"))
         };
         idempotent

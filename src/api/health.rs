@@ -4,7 +4,7 @@ use super::{state::State, watchers};
 use futures::future::BoxFuture;
 use http::{StatusCode, header};
 use landfall_core::{
-    context::Landfall,
+    app::App,
     db::WriteFault,
     installation::{self, InstallationError, Place},
     sweep,
@@ -122,7 +122,7 @@ impl HealthCheck {
     }
 
     /// How everything is, as of a moment ago.
-    pub async fn readiness(&self, landfall: &Landfall) -> Arc<Readiness> {
+    pub async fn readiness(&self, app: &App) -> Arc<Readiness> {
         // Those who come while one looks wait for what it finds.
         let mut last = self.last.lock().await;
         if let Some((at, report)) = &*last
@@ -130,7 +130,7 @@ impl HealthCheck {
         {
             return Arc::clone(report);
         }
-        let report = Arc::new(self.look(landfall).await);
+        let report = Arc::new(self.look(app).await);
         log_changes(
             last.as_ref().map(|(_, before)| &before.checks),
             &report.checks,
@@ -151,11 +151,11 @@ impl HealthCheck {
         told.ok()?.ok()
     }
 
-    async fn look(&self, landfall: &Landfall) -> Readiness {
+    async fn look(&self, app: &App) -> Readiness {
         let (database, redis, storage, staging, workers, sweep) = tokio::join!(
             within(Status::Down, async {
-                let answers = told(landfall.db.ping().await, Status::Down, DATABASE_DOWN);
-                match landfall.db.write_fault() {
+                let answers = told(app.db.ping().await, Status::Down, DATABASE_DOWN);
+                match app.db.write_fault() {
                     Some(fault) if answers.status == Status::Ok => not_writable(fault),
                     _ => answers,
                 }
@@ -163,10 +163,10 @@ impl HealthCheck {
             within(Status::Degraded, async {
                 told(self.health.redis().await, Status::Degraded, REDIS_DOWN)
             }),
-            within(Status::Degraded, storage(landfall)),
-            within(Status::Down, staging(landfall)),
-            within(Status::Degraded, self.workers(landfall)),
-            within(Status::Degraded, self.sweep(landfall)),
+            within(Status::Degraded, storage(app)),
+            within(Status::Down, staging(app)),
+            within(Status::Degraded, self.workers(app)),
+            within(Status::Degraded, self.sweep(app)),
         );
         let checks = Checks {
             database,
@@ -182,8 +182,8 @@ impl HealthCheck {
         }
     }
 
-    async fn workers(&self, landfall: &Landfall) -> Check {
-        let hosts = landfall.config.webhooks.sealing.waiting_for();
+    async fn workers(&self, app: &App) -> Check {
+        let hosts = app.config.webhooks.sealing.waiting_for();
         if !hosts.is_empty() {
             let hosts = hosts.join(", ");
             let detail = format!(
@@ -205,9 +205,9 @@ impl HealthCheck {
         }
     }
 
-    async fn sweep(&self, landfall: &Landfall) -> Check {
-        let late = landfall.config.sweep.interval * LATE_AFTER;
-        let last = match sweep::last_run(landfall.db.read()).await {
+    async fn sweep(&self, app: &App) -> Check {
+        let late = app.config.sweep.interval * LATE_AFTER;
+        let last = match sweep::last_run(app.db.read()).await {
             Ok(last) => last,
             Err(_) => {
                 return Check::new(
@@ -222,7 +222,7 @@ impl HealthCheck {
                 false => Check::new(Status::Ok, "has not run yet"),
             };
         };
-        let age = (landfall.clock.now() - last.started_at)
+        let age = (app.clock.now() - last.started_at)
             .to_std()
             .unwrap_or_default();
         let seconds = age.as_secs();
@@ -270,22 +270,22 @@ impl Checks {
     }
 }
 
-async fn storage(landfall: &Landfall) -> Check {
-    if let Some(check) = marker(landfall, Place::Storage, Status::Degraded, STORAGE_DOWN).await {
+async fn storage(app: &App) -> Check {
+    if let Some(check) = marker(app, Place::Storage, Status::Degraded, STORAGE_DOWN).await {
         return check;
     }
-    let health = landfall.storage.health().await;
+    let health = app.storage.health().await;
     told(health.map_err(chain), Status::Degraded, STORAGE_DOWN)
 }
 
-async fn staging(landfall: &Landfall) -> Check {
-    if let Some(check) = marker(landfall, Place::Staging, Status::Down, STAGING_DOWN).await {
+async fn staging(app: &App) -> Check {
+    if let Some(check) = marker(app, Place::Staging, Status::Down, STAGING_DOWN).await {
         return check;
     }
-    if let Err(error) = landfall.staging.health().await {
+    if let Err(error) = app.staging.health().await {
         return told(Err(chain(error)), Status::Down, STAGING_DOWN);
     }
-    match landfall.staging.shortage().await {
+    match app.staging.shortage().await {
         Ok(None) => Check::new(Status::Ok, "responds"),
         Ok(Some(shortage)) => Check::new(Status::Degraded, shortage.to_string()),
         Err(error) => told(Err(chain(error)), Status::Down, STAGING_DOWN),
@@ -294,8 +294,8 @@ async fn staging(landfall: &Landfall) -> Check {
 
 /// What the installation's marker tells against a place, if anything. What keeps the marker from being looked at is
 /// left to the other checks, which name it.
-async fn marker(landfall: &Landfall, place: Place, status: Status, down: &str) -> Option<Check> {
-    match installation::check_marker(landfall, place).await {
+async fn marker(app: &App, place: Place, status: Status, down: &str) -> Option<Check> {
+    match installation::check_marker(app, place).await {
         Err(InstallationError::Marker { source, .. }) => {
             Some(Check::new(status, format!("{down}: {source}")))
         }
@@ -376,7 +376,7 @@ pub(crate) fn healthz() -> Response {
 /// 200 while requests can be served, 503 while they cannot.
 #[handler]
 pub(crate) async fn readyz(state: Data<&State>, request: &Request) -> Response {
-    let readiness = state.health.readiness(&state.landfall).await;
+    let readiness = state.health.readiness(&state.app).await;
     let status = match readiness.status {
         Status::Ok | Status::Degraded => StatusCode::OK,
         Status::Down => StatusCode::SERVICE_UNAVAILABLE,

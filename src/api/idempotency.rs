@@ -2,14 +2,14 @@
 
 use super::{
     problem::{Code, Problem},
-    response::Answer,
+    response::JsonResponse,
     state::State,
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use landfall_core::{
-    context::Landfall,
+    app::App,
     digest::Sha256Digest,
-    idempotency::{self, Entry, Keep, LONGEST_KEY, Ticket},
+    idempotency::{self, Entry, IdempotencyLock, Keep, LONGEST_KEY},
     tokens::Identity,
     webhooks::sealing::Sealing,
 };
@@ -18,7 +18,7 @@ use std::{future::Future, time::Duration};
 use tokio_util::task::AbortOnDropHandle;
 
 /// What a request is answered, given what its work ended in.
-type MakeAnswer<R, T, const STATUS: u16> = fn(&R) -> Result<Answer<T, STATUS>, Problem>;
+type MakeAnswer<R, T, const STATUS: u16> = fn(&R) -> Result<JsonResponse<T, STATUS>, Problem>;
 
 /// How often a request that is under way says so: a few times in the life of its lock.
 const RENEW_EVERY: Duration = Duration::from_secs(8);
@@ -61,7 +61,7 @@ impl<'a> FromRequest<'a> for Idempotent {
 
 /// What a request is to do.
 #[derive(Debug)]
-pub(super) enum Turn {
+pub(super) enum IdempotencyOutcome {
     /// Its work. Without a key there is no lock to hold.
     Work(Option<Box<Lock>>),
     /// Nothing but to compare: its key was answered.
@@ -72,14 +72,14 @@ pub(super) enum Turn {
 #[derive(Debug)]
 pub(super) struct Prior {
     fingerprint: String,
-    answer: idempotency::Answer,
+    answer: idempotency::StoredResponse,
 }
 
 /// The key, held while the request runs; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    landfall: Landfall,
-    ticket: Option<Ticket>,
+    app: App,
+    ticket: Option<IdempotencyLock>,
     _renewal: AbortOnDropHandle<()>,
 }
 
@@ -90,15 +90,19 @@ impl Idempotent {
     }
 
     /// Takes the key, or finds what was answered.
-    pub(super) async fn enter(&self, state: &State, caller: &Identity) -> Result<Turn, Problem> {
+    pub(super) async fn enter(
+        &self,
+        state: &State,
+        caller: &Identity,
+    ) -> Result<IdempotencyOutcome, Problem> {
         let Some(key) = &self.key else {
-            return Ok(Turn::Work(None));
+            return Ok(IdempotencyOutcome::Work(None));
         };
-        let landfall = &state.landfall;
+        let app = &state.app;
         let owner = caller.owner.as_deref();
-        match idempotency::enter(&landfall.db, &landfall.clock, owner, key).await? {
-            Entry::First(ticket) => Ok(Turn::Work(Some(Box::new(Lock::hold(
-                landfall.clone(),
+        match idempotency::enter(&app.db, &app.clock, owner, key).await? {
+            Entry::First(ticket) => Ok(IdempotencyOutcome::Work(Some(Box::new(Lock::hold(
+                app.clone(),
                 ticket,
             ))))),
             Entry::InFlight => Err(Problem::in_flight()),
@@ -106,9 +110,9 @@ impl Idempotent {
                 fingerprint,
                 answer,
             } => {
-                let sealing = &landfall.config.webhooks.sealing;
+                let sealing = &app.config.webhooks.sealing;
                 let answer = opened(answer, sealing, &fingerprint)?;
-                Ok(Turn::Compare(Prior {
+                Ok(IdempotencyOutcome::Compare(Prior {
                     fingerprint,
                     answer,
                 }))
@@ -124,7 +128,7 @@ impl Idempotent {
         content: Sha256Digest,
         answer: MakeAnswer<R, T, STATUS>,
         work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
-    ) -> Result<Answer<T, STATUS>, Problem>
+    ) -> Result<JsonResponse<T, STATUS>, Problem>
     where
         R: Send + Sync + 'static,
         T: Send + 'static,
@@ -132,8 +136,8 @@ impl Idempotent {
     {
         let fingerprint = self.fingerprint(content);
         match self.enter(state, caller).await? {
-            Turn::Compare(prior) => prior.again(&fingerprint),
-            Turn::Work(lock) => work_once(lock, fingerprint, answer, work).await,
+            IdempotencyOutcome::Compare(prior) => prior.again(&fingerprint),
+            IdempotencyOutcome::Work(lock) => work_once(lock, fingerprint, answer, work).await,
         }
     }
 
@@ -144,15 +148,15 @@ impl Idempotent {
         state: &State,
         caller: &Identity,
         content: Sha256Digest,
-        work: impl Future<Output = Result<Answer<T, STATUS>, Problem>> + Send + 'static,
-    ) -> Result<Answer<T, STATUS>, Problem>
+        work: impl Future<Output = Result<JsonResponse<T, STATUS>, Problem>> + Send + 'static,
+    ) -> Result<JsonResponse<T, STATUS>, Problem>
     where
         T: Send + 'static,
     {
         let fingerprint = self.fingerprint(content);
         match self.enter(state, caller).await? {
-            Turn::Compare(prior) => prior.again(&fingerprint),
-            Turn::Work(lock) => {
+            IdempotencyOutcome::Compare(prior) => prior.again(&fingerprint),
+            IdempotencyOutcome::Work(lock) => {
                 detached(async move {
                     let answer = work.await?;
                     if let Some(lock) = lock {
@@ -172,7 +176,7 @@ pub(super) async fn work_once<R, T, W, const STATUS: u16>(
     fingerprint: String,
     answer: MakeAnswer<R, T, STATUS>,
     work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
-) -> Result<Answer<T, STATUS>, Problem>
+) -> Result<JsonResponse<T, STATUS>, Problem>
 where
     R: Send + Sync + 'static,
     T: Send + 'static,
@@ -207,7 +211,7 @@ impl Prior {
     pub(super) fn again<T, const STATUS: u16>(
         self,
         fingerprint: &str,
-    ) -> Result<Answer<T, STATUS>, Problem> {
+    ) -> Result<JsonResponse<T, STATUS>, Problem> {
         if self.fingerprint != fingerprint {
             return Err(Problem::new(
                 Code::IdempotencyKeyReused,
@@ -223,13 +227,13 @@ impl Prior {
         // As Stripe's API names it; the draft has no name.
         let replayed = HeaderName::from_static("idempotent-replayed");
         headers.push((replayed, HeaderValue::from_static("true")));
-        Ok(Answer::restored(status, headers, self.answer.body))
+        Ok(JsonResponse::restored(status, headers, self.answer.body))
     }
 }
 
-fn lasting<T, const STATUS: u16>(answer: &Answer<T, STATUS>) -> idempotency::Answer {
+fn lasting<T, const STATUS: u16>(answer: &JsonResponse<T, STATUS>) -> idempotency::StoredResponse {
     let headers = answer.headers.iter();
-    idempotency::Answer {
+    idempotency::StoredResponse {
         status: answer.status.as_u16(),
         headers: headers
             .filter_map(|(name, value)| {
@@ -242,10 +246,10 @@ fn lasting<T, const STATUS: u16>(answer: &Answer<T, STATUS>) -> idempotency::Ans
 
 /// The answer as it was given: one that showed a secret is kept sealed, as of the request's fingerprint.
 fn opened(
-    mut answer: idempotency::Answer,
+    mut answer: idempotency::StoredResponse,
     sealing: &Sealing,
     fingerprint: &str,
-) -> Result<idempotency::Answer, Problem> {
+) -> Result<idempotency::StoredResponse, Problem> {
     if let Ok(text) = std::str::from_utf8(&answer.body) {
         let opened = sealing.open(fingerprint, text).map_err(Problem::failed)?;
         answer.body = opened.into_bytes();
@@ -254,8 +258,8 @@ fn opened(
 }
 
 impl Lock {
-    fn hold(landfall: Landfall, ticket: Ticket) -> Self {
-        let (renewing, held) = (landfall.clone(), ticket.clone());
+    fn hold(app: App, ticket: IdempotencyLock) -> Self {
+        let (renewing, held) = (app.clone(), ticket.clone());
         let renewal = tokio::spawn(async move {
             loop {
                 tokio::time::sleep(RENEW_EVERY).await;
@@ -267,7 +271,7 @@ impl Lock {
             }
         });
         Self {
-            landfall,
+            app,
             ticket: Some(ticket),
             _renewal: AbortOnDropHandle::new(renewal),
         }
@@ -280,7 +284,7 @@ impl Lock {
         answer: MakeAnswer<R, T, STATUS>,
     ) -> Option<Keep<R>> {
         let ticket = self.ticket.clone()?;
-        let sealing = self.landfall.config.webhooks.sealing.clone();
+        let sealing = self.app.config.webhooks.sealing.clone();
         let of = fingerprint.clone();
         Some(Keep::new(ticket, fingerprint, move |done| {
             let answer = answer(done)?;
@@ -301,14 +305,16 @@ impl Lock {
 
     /// Keeps the answer. The work is done whether or not that succeeds; when it does not, the key stays taken
     /// until its lock ends.
-    async fn finish<T, const STATUS: u16>(mut self, fingerprint: &str, answer: &Answer<T, STATUS>) {
+    async fn finish<T, const STATUS: u16>(
+        mut self,
+        fingerprint: &str,
+        answer: &JsonResponse<T, STATUS>,
+    ) {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
         let answer = lasting(answer);
-        if let Err(error) =
-            idempotency::finish(&self.landfall.db, &ticket, fingerprint, answer).await
-        {
+        if let Err(error) = idempotency::finish(&self.app.db, &ticket, fingerprint, answer).await {
             tracing::warn!(%error, "an answer was not kept for its Idempotency-Key");
         }
     }
@@ -319,7 +325,7 @@ impl Drop for Lock {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
-        let db = self.landfall.db.clone();
+        let db = self.app.db.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 // A key that is not given back is free when its lock ends.

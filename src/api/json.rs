@@ -107,7 +107,7 @@ async fn take(request: &Request, body: &mut RequestBody) -> Result<Bytes, Proble
     let within = request
         .data::<State>()
         .ok_or_else(|| Problem::failed("a request without state"))?
-        .landfall
+        .app
         .config
         .server
         .idle_timeout;

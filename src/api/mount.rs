@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use futures::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
-use landfall_core::context::Landfall;
+use landfall_core::app::App;
 use poem::{Body, Response};
 use std::io;
 
@@ -37,11 +37,11 @@ pub struct Mount {
 }
 
 impl Mount {
-    pub(crate) fn new(landfall: &Landfall) -> Self {
+    pub(crate) fn new(app: &App) -> Self {
         let bare = |text: &str| text.trim_end_matches('/').to_owned();
         Self {
-            path: bare(landfall.public_url.path()),
-            base: landfall
+            path: bare(app.public_url.path()),
+            base: app
                 .config
                 .server
                 .public_url

@@ -4,11 +4,11 @@
 //! well as in items, and never held whole: a few rows are read, written out and sent before the next are read. A client
 //! that does not read its answer holds one step of it.
 
-use super::{problem::Problem, response::Answer, schema};
+use super::{problem::Problem, response::JsonResponse, schema};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use http::{HeaderValue, header};
-use landfall_core::page::{Page, PageRequest};
+use landfall_core::pagination::{Page, PageRequest};
 use poem::{Body, IntoResponse, Response};
 use poem_openapi::{
     ApiResponse,
@@ -149,11 +149,11 @@ impl<T> IntoResponse for PageAnswer<T> {
 
 impl<T: Type + ParseFromJSON + ToJSON> ApiResponse for PageAnswer<T> {
     fn meta() -> MetaResponses {
-        Answer::<schema::Page<T>>::meta()
+        JsonResponse::<schema::Page<T>>::meta()
     }
 
     fn register(registry: &mut Registry) {
-        Answer::<schema::Page<T>>::register(registry);
+        JsonResponse::<schema::Page<T>>::register(registry);
     }
 }
 

@@ -13,7 +13,7 @@ use std::marker::PhantomData;
 
 /// An answer: a `T` with this status.
 #[derive(Debug)]
-pub(super) struct Answer<T, const STATUS: u16 = 200> {
+pub(super) struct JsonResponse<T, const STATUS: u16 = 200> {
     pub(super) status: StatusCode,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: Vec<u8>,
@@ -22,7 +22,7 @@ pub(super) struct Answer<T, const STATUS: u16 = 200> {
     of: PhantomData<fn() -> T>,
 }
 
-impl<T: Serialize, const STATUS: u16> Answer<T, STATUS> {
+impl<T: Serialize, const STATUS: u16> JsonResponse<T, STATUS> {
     /// The value and nothing else.
     ///
     /// # Errors
@@ -71,7 +71,7 @@ impl<T: Serialize, const STATUS: u16> Answer<T, STATUS> {
     }
 }
 
-impl<T, const STATUS: u16> Answer<T, STATUS> {
+impl<T, const STATUS: u16> JsonResponse<T, STATUS> {
     pub(super) fn restored(
         status: StatusCode,
         headers: Vec<(HeaderName, HeaderValue)>,
@@ -87,7 +87,7 @@ impl<T, const STATUS: u16> Answer<T, STATUS> {
     }
 }
 
-impl<T, const STATUS: u16> IntoResponse for Answer<T, STATUS> {
+impl<T, const STATUS: u16> IntoResponse for JsonResponse<T, STATUS> {
     fn into_response(self) -> Response {
         let mut response = Response::builder()
             .status(self.status)
@@ -97,7 +97,7 @@ impl<T, const STATUS: u16> IntoResponse for Answer<T, STATUS> {
     }
 }
 
-impl<T: Type, const STATUS: u16> ApiResponse for Answer<T, STATUS> {
+impl<T: Type, const STATUS: u16> ApiResponse for JsonResponse<T, STATUS> {
     fn meta() -> MetaResponses {
         MetaResponses {
             responses: vec![MetaResponse {

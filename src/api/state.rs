@@ -4,7 +4,7 @@ use super::{
     health::HealthCheck, long_poll::Waiters, metrics::Metrics, middleware::HostPolicy,
     mount::Mount, rate_limit::Counters, routes::Routes,
 };
-use landfall_core::context::Landfall;
+use landfall_core::app::App;
 use std::{ops::Deref, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +15,7 @@ pub struct State(Arc<Shared>);
 /// What all handlers share.
 #[derive(Debug)]
 pub struct Shared {
-    pub landfall: Landfall,
+    pub app: App,
     pub mount: Mount,
     pub waiters: Waiters,
     pub health: HealthCheck,

@@ -6,14 +6,14 @@ use super::{
     json::Json,
     page_stream::PageAnswer,
     problem::{Code, FieldError, Problem},
-    response::{Answer, NoContent},
+    response::{JsonResponse, NoContent},
     schema,
     state::State,
 };
 use entity::TokenId;
 use http::header;
 use landfall_core::{
-    page::{DEFAULT_LIMIT, PageRequest},
+    pagination::{DEFAULT_LIMIT, PageRequest},
     tokens::{self, Token, TokenScope},
 };
 use poem::web::Data;
@@ -44,12 +44,12 @@ impl Tokens {
         state: Data<&State>,
         idempotent: Idempotent,
         body: Json<schema::NewToken>,
-    ) -> Result<Answer<schema::Token, 201>, Problem> {
+    ) -> Result<JsonResponse<schema::Token, 201>, Problem> {
         let Json { value, digest } = body;
         let (scopes, lifetime) = validate(&value)?;
-        let landfall = state.landfall.clone();
+        let app = state.app.clone();
         let work = async move |keep| {
-            let (db, clock) = (&landfall.db, &landfall.clock);
+            let (db, clock) = (&app.db, &app.clock);
             Ok(tokens::create_idempotent(db, clock, &value.owner, &scopes, lifetime, keep).await?)
         };
         idempotent
@@ -72,7 +72,7 @@ impl Tokens {
         cursor: Query<Option<String>>,
     ) -> Result<PageAnswer<schema::Token>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
-        let db = state.landfall.db.clone();
+        let db = state.app.db.clone();
         PageAnswer::read(page, move |page| {
             let db = db.clone();
             async move { Ok(tokens::list(&db, page).await?.map(schema::Token::from)) }
@@ -90,8 +90,8 @@ impl Tokens {
         state: Data<&State>,
         id: Path<Uuid>,
     ) -> Result<NoContent, Problem> {
-        let landfall = &state.landfall;
-        tokens::revoke(&landfall.db, &landfall.clock, TokenId(id.0)).await?;
+        let app = &state.app;
+        tokens::revoke(&app.db, &app.clock, TokenId(id.0)).await?;
         Ok(NoContent)
     }
 }
@@ -129,14 +129,14 @@ fn validate(new: &schema::NewToken) -> Result<(Vec<TokenScope>, Option<Duration>
     }
 }
 
-fn created(created: &(Token, SecretString)) -> Result<Answer<schema::Token, 201>, Problem> {
+fn created(created: &(Token, SecretString)) -> Result<JsonResponse<schema::Token, 201>, Problem> {
     let (token, secret) = created;
     let shown = schema::Token {
         token: Some(secret.expose_secret().to_owned()),
         ..token.clone().into()
     };
     let location = format!("/v1/tokens/{}", token.id);
-    Answer::new(&shown)?
+    JsonResponse::new(&shown)?
         .sealed()
         .with(header::LOCATION, &location)
 }

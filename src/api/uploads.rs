@@ -7,7 +7,7 @@ use super::{
     json::Json,
     middleware::TraceParent,
     problem::{Code, Problem},
-    response::{Answer, NoContent},
+    response::{JsonResponse, NoContent},
     schema,
     state::State,
 };
@@ -18,7 +18,7 @@ use entity::{
 use futures::{StreamExt, TryStreamExt};
 use http::{HeaderMap, header};
 use landfall_core::{
-    context::Landfall,
+    app::App,
     files::{FileName, Scope},
     tokens::{Identity, TokenScope},
     uploads::{self, Bytestream, NewPart, NewUpload, Ranges, Shape},
@@ -49,12 +49,12 @@ impl Uploads {
         idempotent: Idempotent,
         request: &Request,
         body: Json<schema::NewUpload>,
-    ) -> Result<Answer<schema::Session, 201>, Problem> {
+    ) -> Result<JsonResponse<schema::Session, 201>, Problem> {
         let Json { value, digest } = body;
-        let landfall = state.landfall.clone();
+        let app = state.app.clone();
         let trace = request.data::<TraceParent>().map(|trace| trace.0.clone());
-        let (shape, new) = checked(&landfall, &caller.0, value, trace)?;
-        let work = async move |keep| Ok(uploads::create(&landfall, shape, new, keep).await?);
+        let (shape, new) = checked(&app, &caller.0, value, trace)?;
+        let work = async move |keep| Ok(uploads::create(&app, shape, new, keep).await?);
         idempotent
             .once(&state, &caller.0, digest, begun, work)
             .await
@@ -67,15 +67,15 @@ impl Uploads {
         caller: Uploader,
         state: Data<&State>,
         id: Path<Uuid>,
-    ) -> Result<Answer<schema::Session>, Problem> {
-        let landfall = &state.landfall;
-        let row = find(landfall, &caller.0.sees(), UploadId(id.0)).await?;
+    ) -> Result<JsonResponse<schema::Session>, Problem> {
+        let app = &state.app;
+        let row = find(app, &caller.0.sees(), UploadId(id.0)).await?;
         let received = match row.status {
             UploadStatus::Complete => Ranges::all(row.total_parts.unwrap_or(0).unsigned_abs()),
-            _ => Ranges::received(landfall.db.read(), row.id).await?,
+            _ => Ranges::received(app.db.read(), row.id).await?,
         };
-        let status = uploads::status_at(&row, landfall.clock.now());
-        Answer::new(&schema::Session::of(&row, status, &received))
+        let status = uploads::status_at(&row, app.clock.now());
+        JsonResponse::new(&schema::Session::of(&row, status, &received))
     }
 
     /// Send a part
@@ -94,19 +94,19 @@ impl Uploads {
         /// From 1.
         number: Path<u32>,
         body: PartBody,
-    ) -> Result<Answer<schema::Part>, Problem> {
+    ) -> Result<JsonResponse<schema::Part>, Problem> {
         let part = NewPart {
             number: number.0,
             content_length: body.length(),
             digest: declared(&body.headers)?,
         };
-        let (landfall, scope) = (&state.landfall, caller.0.sees());
+        let (app, scope) = (&state.app, caller.0.sees());
         let begun = Instant::now();
-        let put = uploads::put_part(landfall, &scope, UploadId(id.0), part, body.bytes).await;
+        let put = uploads::put_part(app, &scope, UploadId(id.0), part, body.bytes).await;
         state.metrics.staged(put.is_ok(), begun.elapsed());
         let put = put?;
         state.metrics.received(put.size);
-        Answer::new(&schema::Part {
+        JsonResponse::new(&schema::Part {
             part_number: put.number,
             size_bytes: put.size,
             sha256: put.sha256.to_string(),
@@ -126,18 +126,18 @@ impl Uploads {
         caller: Uploader,
         state: Data<&State>,
         id: Path<Uuid>,
-    ) -> Result<Answer<schema::File, 202>, Problem> {
+    ) -> Result<JsonResponse<schema::File, 202>, Problem> {
         let (state, scope) = (state.clone(), caller.0.sees());
         let may_read = caller.0.may(TokenScope::Read);
         detached(async move {
-            let row = uploads::complete(&state.landfall, &scope, UploadId(id.0)).await?;
+            let row = uploads::complete(&state.app, &scope, UploadId(id.0)).await?;
             let location = format!("/v1/files/{}", row.id);
             // A signed URL is as good as reading.
             let file = match may_read {
                 true => to_wire(&state, row).await?,
                 false => schema::File::of(row, None),
             };
-            Answer::new(&file)?.with(header::LOCATION, &location)
+            JsonResponse::new(&file)?.with(header::LOCATION, &location)
         })
         .await
     }
@@ -152,31 +152,31 @@ impl Uploads {
         state: Data<&State>,
         id: Path<Uuid>,
     ) -> Result<NoContent, Problem> {
-        let (landfall, scope) = (state.landfall.clone(), caller.0.sees());
+        let (app, scope) = (state.app.clone(), caller.0.sees());
         detached(async move {
-            let row = find(&landfall, &scope, UploadId(id.0)).await?;
+            let row = find(&app, &scope, UploadId(id.0)).await?;
             if row.status == UploadStatus::Complete {
                 return Err(Problem::new(
                     Code::UploadClosed,
                     "The upload is complete. Delete its file instead.",
                 ));
             }
-            uploads::abort(&landfall, &scope, row.id).await?;
+            uploads::abort(&app, &scope, row.id).await?;
             Ok(NoContent)
         })
         .await
     }
 }
 
-fn begun(row: &Model) -> Result<Answer<schema::Session, 201>, Problem> {
+fn begun(row: &Model) -> Result<JsonResponse<schema::Session, 201>, Problem> {
     let location = format!("/v1/uploads/{}", row.id);
     let session = schema::Session::of(row, row.status, &Ranges::default());
-    Answer::new(&session)?.with(header::LOCATION, &location)
+    JsonResponse::new(&session)?.with(header::LOCATION, &location)
 }
 
 /// A session; uploads of other protocols are not seen here.
-async fn find(landfall: &Landfall, scope: &Scope, id: UploadId) -> Result<Model, Problem> {
-    let row = uploads::get(landfall.db.read(), scope, id).await?;
+async fn find(app: &App, scope: &Scope, id: UploadId) -> Result<Model, Problem> {
+    let row = uploads::get(app.db.read(), scope, id).await?;
     match row.kind {
         UploadKind::Parts => Ok(row),
         _ => Err(Problem::not_found("upload")),
@@ -185,7 +185,7 @@ async fn find(landfall: &Landfall, scope: &Scope, id: UploadId) -> Result<Model,
 
 /// What is asked for, when it can be.
 fn checked(
-    landfall: &Landfall,
+    app: &App,
     caller: &Identity,
     asked: schema::NewUpload,
     traceparent: Option<String>,
@@ -207,7 +207,7 @@ fn checked(
         })?,
         content_type: upload_fields::content_type(asked.content_type.as_deref())?,
         declared_sha256: said.sha256,
-        expires_in: said.life(&landfall.config),
+        expires_in: said.life(&app.config),
         metadata: said.metadata.unwrap_or_else(|| serde_json::json!({})),
         batch_id: said.batch_id,
         traceparent,

@@ -27,7 +27,7 @@ fn is_near(state: &State, request: &Request) -> bool {
     let headers = request.headers();
     let forwarded =
         headers.contains_key("x-forwarded-for") || headers.contains_key(header::FORWARDED);
-    let networks = &state.landfall.config.metrics.allow_networks;
+    let networks = &state.app.config.metrics.allow_networks;
     let is_listed = networks.iter().any(|network| network.contains(&address));
     is_listed && !(forwarded && address.is_loopback())
 }

@@ -6,7 +6,7 @@ use super::{
     json::Json,
     page_stream::PageAnswer,
     problem::{Code, Problem},
-    response::{Answer, NoContent},
+    response::{JsonResponse, NoContent},
     schema,
     state::State,
 };
@@ -15,7 +15,7 @@ use http::header;
 use landfall_core::{
     digest::Sha256Digest,
     outbox,
-    page::{DEFAULT_LIMIT, PageRequest},
+    pagination::{DEFAULT_LIMIT, PageRequest},
     webhooks::{self, NewWebhook, WebhookPatch, signing::Secret},
 };
 use poem::web::Data;
@@ -41,9 +41,9 @@ impl Webhooks {
         state: Data<&State>,
         idempotent: Idempotent,
         body: Json<schema::NewWebhook>,
-    ) -> Result<Answer<schema::Webhook, 201>, Problem> {
+    ) -> Result<JsonResponse<schema::Webhook, 201>, Problem> {
         let Json { value, digest } = body;
-        let landfall = state.landfall.clone();
+        let app = state.app.clone();
         let work = async move |keep| {
             let new = NewWebhook {
                 url: value.url,
@@ -52,8 +52,8 @@ impl Webhooks {
                 secret: value.secret.map(Into::into),
                 active: value.active.unwrap_or(true),
             };
-            let (db, clock) = (&landfall.db, &landfall.clock);
-            let sealing = &landfall.config.webhooks.sealing;
+            let (db, clock) = (&app.db, &app.clock);
+            let sealing = &app.config.webhooks.sealing;
             Ok(webhooks::create(db, clock, sealing, new, keep).await?)
         };
         idempotent
@@ -76,7 +76,7 @@ impl Webhooks {
         cursor: Query<Option<String>>,
     ) -> Result<PageAnswer<schema::Webhook>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
-        let db = state.landfall.db.clone();
+        let db = state.app.db.clone();
         PageAnswer::read(page, move |page| {
             let db = db.clone();
             async move { Ok(webhooks::list(&db, page).await?.map(schema::Webhook::from)) }
@@ -91,9 +91,9 @@ impl Webhooks {
         _caller: Admin,
         state: Data<&State>,
         id: Path<Uuid>,
-    ) -> Result<Answer<schema::Webhook>, Problem> {
-        let webhook = webhooks::get(&state.landfall.db, WebhookId(id.0)).await?;
-        Answer::new(&schema::Webhook::from(webhook))
+    ) -> Result<JsonResponse<schema::Webhook>, Problem> {
+        let webhook = webhooks::get(&state.app.db, WebhookId(id.0)).await?;
+        JsonResponse::new(&schema::Webhook::from(webhook))
     }
 
     /// Change a webhook endpoint
@@ -110,17 +110,17 @@ impl Webhooks {
         state: Data<&State>,
         id: Path<Uuid>,
         body: Json<schema::WebhookPatch>,
-    ) -> Result<Answer<schema::Webhook>, Problem> {
+    ) -> Result<JsonResponse<schema::Webhook>, Problem> {
         let patch = WebhookPatch {
             url: body.value.url,
             event_types: body.value.event_types,
             description: body.value.description,
             active: body.value.active,
         };
-        let landfall = &state.landfall;
+        let app = &state.app;
         let id = WebhookId(id.0);
-        let webhook = webhooks::update(&landfall.db, &landfall.clock, id, patch).await?;
-        Answer::new(&schema::Webhook::from(webhook))
+        let webhook = webhooks::update(&app.db, &app.clock, id, patch).await?;
+        JsonResponse::new(&schema::Webhook::from(webhook))
     }
 
     /// Delete a webhook endpoint
@@ -137,8 +137,8 @@ impl Webhooks {
         state: Data<&State>,
         id: Path<Uuid>,
     ) -> Result<NoContent, Problem> {
-        let landfall = &state.landfall;
-        webhooks::delete(&landfall.db, &landfall.clock, WebhookId(id.0)).await?;
+        let app = &state.app;
+        webhooks::delete(&app.db, &app.clock, WebhookId(id.0)).await?;
         Ok(NoContent)
     }
 
@@ -156,11 +156,11 @@ impl Webhooks {
         state: Data<&State>,
         idempotent: Idempotent,
         id: Path<Uuid>,
-    ) -> Result<Answer<schema::Webhook>, Problem> {
-        let landfall = state.landfall.clone();
+    ) -> Result<JsonResponse<schema::Webhook>, Problem> {
+        let app = state.app.clone();
         let work = async move |keep| {
-            let (db, clock) = (&landfall.db, &landfall.clock);
-            let sealing = &landfall.config.webhooks.sealing;
+            let (db, clock) = (&app.db, &app.clock);
+            let sealing = &app.config.webhooks.sealing;
             Ok(webhooks::rotate_secret(db, clock, sealing, WebhookId(id.0), keep).await?)
         };
         let nothing = Sha256Digest::of(b"");
@@ -181,15 +181,15 @@ impl Webhooks {
         state: Data<&State>,
         idempotent: Idempotent,
         id: Path<Uuid>,
-    ) -> Result<Answer<schema::Event, 202>, Problem> {
-        let landfall = state.landfall.clone();
+    ) -> Result<JsonResponse<schema::Event, 202>, Problem> {
+        let app = state.app.clone();
         let work = async move {
             let id = WebhookId(id.0);
-            let (event, due) = webhooks::test(&landfall.db, &landfall.clock, id).await?;
-            landfall.dispatch.deliver(&due).await;
-            let detail = outbox::get(&landfall.db, event).await?;
+            let (event, due) = webhooks::test(&app.db, &app.clock, id).await?;
+            app.dispatch.deliver(&due).await;
+            let detail = outbox::get(&app.db, event).await?;
             let detail = detail.ok_or_else(|| Problem::not_found("event"))?;
-            Answer::new(&schema::Event::from(detail))?
+            JsonResponse::new(&schema::Event::from(detail))?
                 .with(header::LOCATION, &format!("/v1/events/{event}"))
         };
         idempotent
@@ -218,7 +218,7 @@ impl Webhooks {
         cursor: Query<Option<String>>,
     ) -> Result<PageAnswer<schema::Delivery>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
-        let (db, id) = (&state.landfall.db, WebhookId(id.0));
+        let (db, id) = (&state.app.db, WebhookId(id.0));
         webhooks::get(db, id).await?;
         let status = status.0.map(delivery::DeliveryStatus::from);
         let db = db.clone();
@@ -245,7 +245,7 @@ impl Webhooks {
         idempotent: Idempotent,
         id: Path<Uuid>,
         body: Json<schema::Replay>,
-    ) -> Result<Answer<schema::Replayed, 202>, Problem> {
+    ) -> Result<JsonResponse<schema::Replayed, 202>, Problem> {
         let Json { value, digest } = body;
         let status = value.status.map(delivery::DeliveryStatus::from);
         if status == Some(delivery::DeliveryStatus::Pending) {
@@ -260,13 +260,13 @@ impl Webhooks {
             until: value.until,
             status,
         };
-        let landfall = state.landfall.clone();
+        let app = state.app.clone();
         let work = async move {
             let id = WebhookId(id.0);
-            webhooks::get(&landfall.db, id).await?;
-            let dispatch = &*landfall.dispatch;
-            let count = outbox::replay(&landfall.db, &landfall.clock, dispatch, id, replay).await?;
-            Answer::new(&schema::Replayed { count })
+            webhooks::get(&app.db, id).await?;
+            let dispatch = &*app.dispatch;
+            let count = outbox::replay(&app.db, &app.clock, dispatch, id, replay).await?;
+            JsonResponse::new(&schema::Replayed { count })
         };
         idempotent
             .at_least_once(&state, &caller.0, digest, work)
@@ -276,14 +276,14 @@ impl Webhooks {
 
 type Shown = (webhooks::Webhook, Secret);
 
-fn created(created: &Shown) -> Result<Answer<schema::Webhook, 201>, Problem> {
+fn created(created: &Shown) -> Result<JsonResponse<schema::Webhook, 201>, Problem> {
     let location = format!("/v1/webhooks/{}", created.0.id);
-    let answer = Answer::new(&with_secret(created))?.sealed();
+    let answer = JsonResponse::new(&with_secret(created))?.sealed();
     answer.with(header::LOCATION, &location)
 }
 
-fn rotated(rotated: &Shown) -> Result<Answer<schema::Webhook>, Problem> {
-    Ok(Answer::new(&with_secret(rotated))?.sealed())
+fn rotated(rotated: &Shown) -> Result<JsonResponse<schema::Webhook>, Problem> {
+    Ok(JsonResponse::new(&with_secret(rotated))?.sealed())
 }
 
 fn with_secret((webhook, secret): &Shown) -> schema::Webhook {

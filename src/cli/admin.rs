@@ -306,8 +306,8 @@ pub(super) async fn sweep(config: Config, args: SweepArgs) -> anyhow::Result<Exi
             .filter(|_| config.redis.url.is_none()),
     )?;
     let public_url = server::public_url(&config, config.server.bind)?;
-    let Parts { landfall, .. } = server::assemble(Arc::new(config), redis, public_url).await?;
-    let report = sweep::sweep(&landfall).await?;
+    let Parts { app, .. } = server::assemble(Arc::new(config), redis, public_url).await?;
+    let report = sweep::sweep(&app).await?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {

@@ -75,14 +75,14 @@ async fn audited(config: Option<PathBuf>, args: &AuditArgs) -> anyhow::Result<Re
             .filter(|_| config.redis.url.is_none()),
     )?;
     let public_url = server::public_url(&config, config.server.bind)?;
-    let Parts { landfall, .. } = server::assemble(Arc::new(config), redis, public_url).await?;
+    let Parts { app, .. } = server::assemble(Arc::new(config), redis, public_url).await?;
     let options = Options {
         repair: args.repair,
         deep: args.deep,
         force_orphans: args.force_orphans,
     };
     let bar = Bar::new();
-    let report = audit::audit(&landfall, options, &bar).await;
+    let report = audit::audit(&app, options, &bar).await;
     bar.0.finish_and_clear();
     let report = report?;
     tell(&report, args.json)?;

@@ -1,7 +1,7 @@
 //! Logs: to standard error, for people or for machines. Spans: to a collector, where one is set.
 
 use crate::telemetry::{self, Traces};
-use landfall_core::config::{Log, LogFormat};
+use landfall_core::config::{LogConfig, LogFormat};
 use std::io::IsTerminal;
 use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
@@ -13,7 +13,7 @@ const QUIET: &str = "sea_orm_migration=warn,apalis_core=warn,sqlx::pool::acquire
 
 /// Starts logging for the whole process, and collecting if there is somebody to collect. A filter that cannot be
 /// read falls back to `info`, and says so.
-pub(super) fn start(log: &Log, traces: Option<&Traces>) {
+pub(super) fn start(log: &LogConfig, traces: Option<&Traces>) {
     let (filter, problem) = match EnvFilter::try_new(format!("{QUIET},{}", log.level)) {
         Ok(filter) => (filter, None),
         Err(error) => (EnvFilter::new("info"), Some(error)),

@@ -7,7 +7,7 @@ use landfall_core::{
     clock::Clock,
     config::Config,
     db::Database,
-    page::{MAX_LIMIT, PageRequest},
+    pagination::{MAX_LIMIT, PageRequest},
     tokens::{self, Token, TokenScope},
 };
 use secrecy::ExposeSecret;

@@ -1,7 +1,7 @@
 //! What pages load: embedded in the binary, with a hash of the content in the name, so that a browser may keep it
 //! for ever and still gets the new one after an upgrade. Nothing is loaded from another host.
 
-use super::error::Refusal;
+use super::error::ErrorPage;
 use http::header;
 use poem::{Body, Response, Result, handler, web::Path};
 use sha2::{Digest, Sha256};
@@ -76,7 +76,7 @@ pub(super) fn path(name: &str) -> &'static str {
 #[handler]
 pub(super) fn get(Path(file): Path<String>) -> Result<Response> {
     let found = ASSETS.iter().find(|asset| asset.file == file);
-    let asset = found.ok_or_else(|| Refusal::not_found("asset with this name"))?;
+    let asset = found.ok_or_else(|| ErrorPage::not_found("asset with this name"))?;
     Ok(Response::builder()
         .content_type(asset.content_type)
         .header(header::CACHE_CONTROL, FOR_EVER)

@@ -2,12 +2,12 @@
 //! the answer. No page can be reached around it.
 
 use super::{
-    error::Refusal,
+    error::ErrorPage,
     layout::{Page, notice_of},
-    session::{self, CSRF_FIELD, CSRF_HEADER, Visitor},
+    session::{self, CSRF_FIELD, CSRF_HEADER, User},
     state::Dashboard,
 };
-use crate::api::{Allowance, ReadError, read_whole};
+use crate::api::{ReadError, RequestLimits, read_whole};
 use http::{HeaderValue, Method, StatusCode, header};
 use landfall_core::tokens::TokenScope;
 use poem::{Body, Endpoint, IntoResponse, Request, Response, Result, endpoint::BoxEndpoint};
@@ -23,7 +23,7 @@ const LARGEST_FORM: usize = 64 * 1024;
 /// What a visitor needs to see a page. To change something they need `admin` besides, unless it is
 /// `Open` or `Upload`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Need {
+pub(crate) enum Access {
     /// Nothing: assets and the sign-in page, which look after themselves.
     Open,
     /// To be signed in.
@@ -35,9 +35,9 @@ pub(crate) enum Need {
 }
 
 /// Sees figures, and its owner's files.
-pub(crate) const READ: Need = Need::Scope(TokenScope::Read);
+pub(crate) const READ: Access = Access::Scope(TokenScope::Read);
 /// Sees everything.
-pub(crate) const ADMIN: Need = Need::Scope(TokenScope::Admin);
+pub(crate) const ADMIN: Access = Access::Scope(TokenScope::Admin);
 
 /// What becomes of a request's body before its page is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(super) enum BodyKind {
 /// One way to one page.
 pub(super) struct Gate {
     pub(super) dashboard: Dashboard,
-    pub(super) need: Need,
+    pub(super) need: Access,
     pub(super) body: BodyKind,
     pub(super) page: BoxEndpoint<'static, Response>,
 }
@@ -65,7 +65,7 @@ impl Endpoint for Gate {
         let outcome = match outcome {
             Ok(()) => {
                 request.set_data(self.dashboard.clone());
-                self.page.call(request).await.map_err(Refusal::of)
+                self.page.call(request).await.map_err(ErrorPage::of)
             }
             Err(refusal) => Err(refusal),
         };
@@ -82,13 +82,13 @@ impl Gate {
     async fn pass(
         &self,
         request: &mut Request,
-        visitor: &mut Option<Visitor>,
-    ) -> Result<(), Refusal> {
+        visitor: &mut Option<User>,
+    ) -> Result<(), ErrorPage> {
         let changes = !is_safe(request.method());
         if changes && !session::is_own(&self.dashboard, request) {
             return Err(elsewhere());
         }
-        if self.need == Need::Open {
+        if self.need == Access::Open {
             return self.read_form(request, changes).await;
         }
         let found = session::visitor(&self.dashboard, request).await?;
@@ -96,13 +96,13 @@ impl Gate {
         admit(request, &found).await?;
         found.notice = notice_of(&self.dashboard, request, &found).await?;
         *visitor = Some(found.clone());
-        if let Need::Scope(scope) = self.need {
+        if let Access::Scope(scope) = self.need {
             require(&found, scope)?;
             if changes {
                 require(&found, TokenScope::Admin)?;
             }
         }
-        if self.need == Need::Upload {
+        if self.need == Access::Upload {
             require(&found, TokenScope::Upload)?;
         }
         self.read_form(request, changes).await?;
@@ -115,7 +115,7 @@ impl Gate {
 
     /// Bounds the body of every page but those that stream: in bytes, and in the time it may take. Nothing of the body
     /// of a request that only looks is read.
-    async fn read_form(&self, request: &mut Request, changes: bool) -> Result<(), Refusal> {
+    async fn read_form(&self, request: &mut Request, changes: bool) -> Result<(), ErrorPage> {
         if self.body == BodyKind::Stream {
             return Ok(());
         }
@@ -123,16 +123,16 @@ impl Gate {
         if !changes {
             return Ok(());
         }
-        let within = self.dashboard.landfall().config.server.idle_timeout;
+        let within = self.dashboard.app().config.server.idle_timeout;
         let read = read_whole(body, LARGEST_FORM, within).await;
         let bytes = read.map_err(|error| match error {
-            ReadError::TooLarge => Refusal::new(
+            ReadError::TooLarge => ErrorPage::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "Too large",
                 "The form is too large.",
             ),
             ReadError::TooSlow | ReadError::BrokenOff(_) => {
-                Refusal::malformed("The form did not arrive completely.")
+                ErrorPage::malformed("The form did not arrive completely.")
             }
         })?;
         request.set_body(Body::from_bytes(bytes));
@@ -141,8 +141,8 @@ impl Gate {
 }
 
 /// A visitor has their token's share, as in the API.
-async fn admit(request: &Request, visitor: &Visitor) -> Result<(), Refusal> {
-    match (request.data::<Allowance>(), &visitor.identity.owner) {
+async fn admit(request: &Request, visitor: &User) -> Result<(), ErrorPage> {
+    match (request.data::<RequestLimits>(), &visitor.identity.owner) {
         (Some(allowance), Some(owner)) => Ok(allowance.admit_owner(owner).await?),
         _ => Ok(()),
     }
@@ -152,31 +152,31 @@ fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-fn require(visitor: &Visitor, scope: TokenScope) -> Result<(), Refusal> {
+fn require(visitor: &User, scope: TokenScope) -> Result<(), ErrorPage> {
     if visitor.identity.may(scope) {
         return Ok(());
     }
-    Err(Refusal::forbidden(format!(
+    Err(ErrorPage::forbidden(format!(
         "This requires a token with the scope `{scope}`."
     )))
 }
 
 /// A page leads to the sign-in and back; a stream, which cannot be led anywhere, just ends.
-fn sign_in_first(request: &Request) -> Refusal {
+fn sign_in_first(request: &Request) -> ErrorPage {
     let uri = request.uri();
     if uri.path().starts_with("/live/") {
-        return Refusal::new(StatusCode::UNAUTHORIZED, "Signed out", "Sign in again.");
+        return ErrorPage::new(StatusCode::UNAUTHORIZED, "Signed out", "Sign in again.");
     }
     let here = uri.path_and_query().map_or("/", |path| path.as_str());
     if !is_safe(request.method()) || here == "/" {
-        return Refusal::see_other("/sign-in");
+        return ErrorPage::see_other("/sign-in");
     }
     let next: String = form_urlencoded::byte_serialize(here.as_bytes()).collect();
-    Refusal::see_other(&format!("/sign-in?next={next}"))
+    ErrorPage::see_other(&format!("/sign-in?next={next}"))
 }
 
-fn elsewhere() -> Refusal {
-    Refusal::forbidden(
+fn elsewhere() -> ErrorPage {
+    ErrorPage::forbidden(
         "The request did not come from this dashboard. Reload the page and try again.",
     )
 }
@@ -185,8 +185,8 @@ fn elsewhere() -> Refusal {
 async fn check_csrf(
     request: &mut Request,
     body: BodyKind,
-    visitor: &Visitor,
-) -> Result<(), Refusal> {
+    visitor: &User,
+) -> Result<(), ErrorPage> {
     if let Some(token) = request.header(CSRF_HEADER) {
         return same(token, &visitor.csrf);
     }
@@ -194,7 +194,7 @@ async fn check_csrf(
         return Err(elsewhere());
     }
     let body = request.take_body().into_bytes_limit(LARGEST_FORM).await;
-    let body = body.map_err(|_| Refusal::malformed("The form is not whole."))?;
+    let body = body.map_err(|_| ErrorPage::malformed("The form is not whole."))?;
     let token = form_urlencoded::parse(&body).find(|(name, _)| name == CSRF_FIELD);
     let token = token.map(|(_, value)| value.into_owned());
     request.set_body(Body::from_bytes(body));
@@ -202,14 +202,14 @@ async fn check_csrf(
 }
 
 /// Both are digests of a secret: what the time of comparing tells is of no use for making one.
-fn same(given: &str, expected: &str) -> Result<(), Refusal> {
+fn same(given: &str, expected: &str) -> Result<(), ErrorPage> {
     match given == expected {
         true => Ok(()),
         false => Err(elsewhere()),
     }
 }
 
-fn refuse(refusal: Refusal, visitor: Option<&Visitor>) -> Response {
+fn refuse(refusal: ErrorPage, visitor: Option<&User>) -> Response {
     refusal.tell();
     let mut response = match refusal.status.is_redirection() {
         true => refusal.status.into_response(),

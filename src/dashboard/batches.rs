@@ -3,14 +3,14 @@
 use super::{
     auth::READ,
     components::{act_after_asking, batch_state, empty, pager, panel, panel_with},
-    error::Refusal,
+    error::ErrorPage,
     files,
     format::{href, number, when},
     layout::{Page, Section},
     listing,
     pages::Pages,
     repair,
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use entity::{BatchId, batch::Model, file::FileStatus};
@@ -42,17 +42,17 @@ struct Asked {
 
 #[handler]
 async fn show(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     Query(asked): Query<Asked>,
 ) -> Result<Response> {
-    let landfall = dashboard.landfall();
-    let (db, scope) = (landfall.db.read(), visitor.sees());
+    let app = dashboard.app();
+    let (db, scope) = (app.db.read(), visitor.sees());
     let batch = batches::get(db, &scope, BatchId(id))
         .await
-        .map_err(Refusal::from)?;
-    let batch = batch.ok_or_else(|| Refusal::not_found("batch with this id"))?;
+        .map_err(ErrorPage::from)?;
+    let batch = batch.ok_or_else(|| ErrorPage::not_found("batch with this id"))?;
     let filter = FileFilter {
         batch_id: Some(batch.id),
         status: listing::status::<FileStatus>("status", &asked.status)?,
@@ -61,7 +61,7 @@ async fn show(
     let page = listing::page(&asked.cursor)?;
     let found = landfall_core::files::list(db, &scope, &filter, page)
         .await
-        .map_err(Refusal::from)?;
+        .map_err(ErrorPage::from)?;
     let path = format!("/batches/{id}");
     let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let body = html! {
@@ -69,14 +69,14 @@ async fn show(
         (counts(&batch, &visitor))
         (panel("Files in this batch, newest first", html! {
             @if found.items.is_empty() { (empty("No files match these filters.", html! { a href=(path) { "Show all files in this batch" } })) }
-            @else { (files::rows(&found.items, landfall.clock.now())) }
+            @else { (files::rows(&found.items, app.clock.now())) }
             (pager(&path, &[("status", &asked.status)], cursor, found.next_cursor.as_deref()))
         }))
     };
     Ok(Page::new("Batch", Section::Files, body).show(&visitor))
 }
 
-fn counts(batch: &Model, visitor: &Visitor) -> Markup {
+fn counts(batch: &Model, visitor: &User) -> Markup {
     let path = format!("/batches/{}", batch.id);
     let pending = batch.total_files - batch.stored_count - batch.failed_count;
     let figures = [
@@ -112,21 +112,16 @@ fn counts(batch: &Model, visitor: &Visitor) -> Markup {
 }
 
 #[handler]
-async fn finalize(
-    visitor: Visitor,
-    dashboard: Dashboard,
-    Path(id): Path<Uuid>,
-) -> Result<Response> {
-    let landfall = dashboard.landfall();
-    let closed =
-        batches::finalize(&landfall.db, &landfall.clock, &visitor.sees(), BatchId(id)).await;
+async fn finalize(visitor: User, dashboard: Dashboard, Path(id): Path<Uuid>) -> Result<Response> {
+    let app = dashboard.app();
+    let closed = batches::finalize(&app.db, &app.clock, &visitor.sees(), BatchId(id)).await;
     let (_, written) = closed.map_err(|error| match error {
-        FinalizeError::NotFound => Refusal::not_found("batch with this id"),
+        FinalizeError::NotFound => ErrorPage::not_found("batch with this id"),
         FinalizeError::Database(error) => error.into(),
-        FinalizeError::Outbox(error) => Refusal::failed(error),
+        FinalizeError::Outbox(error) => ErrorPage::failed(error),
     })?;
     if let Some(written) = written {
-        landfall.dispatch.deliver(&written.due).await;
+        app.dispatch.deliver(&written.due).await;
     }
     let page = format!("/batches/{id}");
     Ok(repair::done(

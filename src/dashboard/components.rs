@@ -2,7 +2,7 @@
 
 use super::{
     format::href,
-    session::{CSRF_FIELD, Visitor},
+    session::{CSRF_FIELD, User},
 };
 use entity::{
     batch::BatchStatus, delivery::DeliveryStatus, file::FileStatus, outbox_event::EventStatus,
@@ -183,7 +183,7 @@ pub(crate) fn act_after_asking(path: &str, label: &str, question: &str, yes: &st
 }
 
 /// The field that lets a form of a page's own change something.
-pub(crate) fn csrf_field(visitor: &Visitor) -> Markup {
+pub(crate) fn csrf_field(visitor: &User) -> Markup {
     html! { input type="hidden" name=(CSRF_FIELD) value=(visitor.csrf); }
 }
 

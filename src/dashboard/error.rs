@@ -14,7 +14,7 @@ use std::{error::Error as StdError, fmt, time::Duration};
 
 /// A page that is not shown, and why.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct ErrorPage {
     pub(super) status: StatusCode,
     pub(super) title: String,
     pub(super) detail: String,
@@ -22,7 +22,7 @@ pub(crate) struct Refusal {
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-impl Refusal {
+impl ErrorPage {
     pub(crate) fn new(status: StatusCode, title: &str, detail: impl Into<String>) -> Self {
         Self {
             status,
@@ -125,20 +125,20 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ErrorPage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.title)
     }
 }
 
-impl StdError for Refusal {
+impl StdError for ErrorPage {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         let cause = self.cause.as_deref()?;
         Some(cause)
     }
 }
 
-impl ResponseError for Refusal {
+impl ResponseError for ErrorPage {
     fn status(&self) -> StatusCode {
         self.status
     }
@@ -148,7 +148,7 @@ impl ResponseError for Refusal {
     }
 }
 
-impl From<Problem> for Refusal {
+impl From<Problem> for ErrorPage {
     /// What the API refuses for any caller, as a page.
     fn from(problem: Problem) -> Self {
         let mut refusal = Self::new(
@@ -162,7 +162,7 @@ impl From<Problem> for Refusal {
     }
 }
 
-impl From<DbErr> for Refusal {
+impl From<DbErr> for ErrorPage {
     fn from(error: DbErr) -> Self {
         match db::is_transient(&error) {
             true => Self::unavailable("The database cannot be reached", error),

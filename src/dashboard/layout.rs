@@ -3,15 +3,15 @@
 use super::{
     assets,
     components::{csrf_field, part},
-    error::Refusal,
+    error::ErrorPage,
     repair,
-    session::Visitor,
+    session::User,
     sse,
     state::Dashboard,
 };
 use crate::api::mount::OwnLinks;
 use chrono::TimeDelta;
-use landfall_core::{repairs, tokens::TokenScope};
+use landfall_core::{operator_log, tokens::TokenScope};
 use maud::{DOCTYPE, Markup, html};
 use poem::{Request, Response};
 use url::form_urlencoded;
@@ -96,7 +96,7 @@ impl Page {
         }
     }
 
-    pub(super) fn of_refusal(refusal: &Refusal) -> Self {
+    pub(super) fn of_refusal(refusal: &ErrorPage) -> Self {
         Self::apart(
             &refusal.title,
             html! {
@@ -122,18 +122,18 @@ impl Page {
     }
 
     /// The page as this visitor gets it.
-    pub(crate) fn show(self, visitor: &Visitor) -> Response {
+    pub(crate) fn show(self, visitor: &User) -> Response {
         self.answer(Some(visitor))
     }
 
-    pub(super) fn answer(self, visitor: Option<&Visitor>) -> Response {
+    pub(super) fn answer(self, visitor: Option<&User>) -> Response {
         Response::builder()
             .content_type("text/html; charset=utf-8")
             .extension(OwnLinks)
             .body(self.framed(visitor).into_string())
     }
 
-    fn framed(&self, visitor: Option<&Visitor>) -> Markup {
+    fn framed(&self, visitor: Option<&User>) -> Markup {
         html! {
             (DOCTYPE)
             html lang="en" {
@@ -181,7 +181,7 @@ impl Page {
     }
 }
 
-fn header(visitor: Option<&Visitor>, here: Option<Section>) -> Markup {
+fn header(visitor: Option<&User>, here: Option<Section>) -> Markup {
     html! {
         header {
             a.brand href="/" { (mark()) "Landfall" }
@@ -208,7 +208,7 @@ fn header(visitor: Option<&Visitor>, here: Option<Section>) -> Markup {
 }
 
 fn open_to(
-    visitor: &Visitor,
+    visitor: &User,
 ) -> impl Iterator<
     Item = (
         Section,
@@ -234,7 +234,7 @@ fn mark() -> Markup {
 }
 
 /// Opened by `?`.
-fn keys(visitor: &Visitor) -> Markup {
+fn keys(visitor: &User) -> Markup {
     html! {
         dialog #keys aria-labelledby="keys-heading" {
             h2 #keys-heading { "Keyboard shortcuts" }
@@ -257,17 +257,17 @@ fn keys(visitor: &Visitor) -> Markup {
 pub(super) async fn notice_of(
     dashboard: &Dashboard,
     request: &Request,
-    visitor: &Visitor,
-) -> Result<Option<String>, Refusal> {
+    visitor: &User,
+) -> Result<Option<String>, ErrorPage> {
     let query = request.uri().query().unwrap_or_default();
     let did = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == DID);
     let Some(id) = did.and_then(|(_, id)| id.parse::<Uuid>().ok()) else {
         return Ok(None);
     };
-    let landfall = dashboard.landfall();
-    let entry = repairs::get(landfall.db.read(), id).await?;
-    let just = |entry: &repairs::Entry| {
-        entry.actor == visitor.name() && landfall.clock.now() - entry.at < JUST
+    let app = dashboard.app();
+    let entry = operator_log::get(app.db.read(), id).await?;
+    let just = |entry: &operator_log::Entry| {
+        entry.actor == visitor.name() && app.clock.now() - entry.at < JUST
     };
     Ok(entry.filter(just).map(|entry| repair::told(&entry)))
 }

@@ -2,9 +2,9 @@
 //!
 //! An empty field asks for nothing, as a form leaves it. What cannot be is refused by name, as in the API.
 
-use super::error::Refusal;
+use super::error::ErrorPage;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
-use landfall_core::page::{DEFAULT_LIMIT, PageRequest};
+use landfall_core::pagination::{DEFAULT_LIMIT, PageRequest};
 use maud::{Markup, html};
 use sea_orm::{ActiveEnum, Iterable};
 use uuid::Uuid;
@@ -13,15 +13,15 @@ use uuid::Uuid;
 const LONGEST_TEXT: usize = 1024;
 
 /// The page that a cursor leads to; none: the first.
-pub(super) fn page(cursor: &str) -> Result<PageRequest, Refusal> {
+pub(super) fn page(cursor: &str) -> Result<PageRequest, ErrorPage> {
     let cursor = Some(cursor).filter(|cursor| !cursor.is_empty());
     PageRequest::decode(DEFAULT_LIMIT, cursor).map_err(|_| {
-        Refusal::malformed("This cursor does not belong to this list. Start with the first page.")
+        ErrorPage::malformed("This cursor does not belong to this list. Start with the first page.")
     })
 }
 
 /// A text that the databases can compare.
-pub(super) fn text(field: &str, given: &str) -> Result<Option<String>, Refusal> {
+pub(super) fn text(field: &str, given: &str) -> Result<Option<String>, ErrorPage> {
     let given = given.trim();
     if given.len() > LONGEST_TEXT || given.contains('\0') {
         return Err(wrong(field, "up to 1024 bytes of text"));
@@ -30,7 +30,7 @@ pub(super) fn text(field: &str, given: &str) -> Result<Option<String>, Refusal> 
 }
 
 /// An id.
-pub(super) fn id(field: &str, given: &str) -> Result<Option<Uuid>, Refusal> {
+pub(super) fn id(field: &str, given: &str) -> Result<Option<Uuid>, ErrorPage> {
     match given.trim() {
         "" => Ok(None),
         given => given.parse().map(Some).map_err(|_| wrong(field, "an id")),
@@ -38,7 +38,7 @@ pub(super) fn id(field: &str, given: &str) -> Result<Option<Uuid>, Refusal> {
 }
 
 /// A status, by its word.
-pub(super) fn status<S>(field: &str, given: &str) -> Result<Option<S>, Refusal>
+pub(super) fn status<S>(field: &str, given: &str) -> Result<Option<S>, ErrorPage>
 where
     S: ActiveEnum<Value = String>,
 {
@@ -51,7 +51,7 @@ where
 }
 
 /// A moment in UTC: a day, or what `input type=datetime-local` and RFC 3339 write.
-pub(super) fn moment(field: &str, given: &str) -> Result<Option<DateTime<Utc>>, Refusal> {
+pub(super) fn moment(field: &str, given: &str) -> Result<Option<DateTime<Utc>>, ErrorPage> {
     let given = given.trim();
     if given.is_empty() {
         return Ok(None);
@@ -74,8 +74,8 @@ pub(super) fn moment(field: &str, given: &str) -> Result<Option<DateTime<Utc>>, 
     }
 }
 
-fn wrong(field: &str, allowed: &str) -> Refusal {
-    Refusal::malformed(format!("`{field}` must be {allowed}."))
+fn wrong(field: &str, allowed: &str) -> ErrorPage {
+    ErrorPage::malformed(format!("`{field}` must be {allowed}."))
 }
 
 /// A choice among the words of a status, and none.

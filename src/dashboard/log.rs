@@ -3,17 +3,17 @@
 use super::{
     auth::ADMIN,
     components::{self, col, empty, pager},
-    error::Refusal,
+    error::ErrorPage,
     format::{href, when},
     layout::{Page, Section},
     pages::Pages,
     repair::told,
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use landfall_core::{
-    page::{DEFAULT_LIMIT, PageRequest},
-    repairs::{self, Entry},
+    operator_log::{self, Entry},
+    pagination::{DEFAULT_LIMIT, PageRequest},
 };
 use maud::{Markup, html};
 use poem::{Response, Result, handler, web::Query};
@@ -34,17 +34,17 @@ struct Filter {
 
 #[handler]
 async fn show(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Query(filter): Query<Filter>,
 ) -> Result<Response> {
     let cursor = filter.cursor.as_deref();
     let page = PageRequest::decode(DEFAULT_LIMIT, cursor)
-        .map_err(|error| Refusal::malformed(error.to_string()))?;
+        .map_err(|error| ErrorPage::malformed(error.to_string()))?;
     let subject = Some(filter.subject.as_str()).filter(|subject| !subject.is_empty());
-    let found = repairs::list(dashboard.landfall().db.read(), subject, page)
+    let found = operator_log::list(dashboard.app().db.read(), subject, page)
         .await
-        .map_err(Refusal::from)?;
+        .map_err(ErrorPage::from)?;
     let list = match found.items.is_empty() {
         true => empty("No manual changes yet.", html! {}),
         false => html! {

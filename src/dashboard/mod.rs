@@ -34,15 +34,15 @@ mod webhooks;
 pub(crate) use pages::Pages;
 pub(crate) use state::Dashboard;
 
-use auth::Need;
+use auth::Access;
 
 /// Every page of the dashboard.
 pub(crate) fn pages() -> Pages {
     let pages = Pages::default()
-        .get("/assets/:file", Need::Open, assets::get)
-        .get("/sign-in", Need::Open, sign_in::form)
-        .post("/sign-in", Need::Open, sign_in::enter)
-        .post("/sign-out", Need::SignedIn, sign_in::leave);
+        .get("/assets/:file", Access::Open, assets::get)
+        .get("/sign-in", Access::Open, sign_in::form)
+        .post("/sign-in", Access::Open, sign_in::enter)
+        .post("/sign-out", Access::SignedIn, sign_in::leave);
     let sections = [
         overview::pages,
         jobs::pages,

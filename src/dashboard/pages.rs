@@ -1,7 +1,7 @@
 //! The table of pages: which path, which method, and what a visitor needs for it.
 
 use super::{
-    auth::{BodyKind, Gate, Need},
+    auth::{Access, BodyKind, Gate},
     state::Dashboard,
 };
 use crate::api::Routes;
@@ -19,14 +19,14 @@ pub(crate) struct Pages(Vec<Entry>);
 struct Entry {
     path: &'static str,
     method: Method,
-    need: Need,
+    need: Access,
     body: BodyKind,
     page: BoxEndpoint<'static, Response>,
 }
 
 impl Pages {
     /// A page to look at.
-    pub(super) fn get<E>(self, path: &'static str, need: Need, page: E) -> Self
+    pub(super) fn get<E>(self, path: &'static str, need: Access, page: E) -> Self
     where
         E: IntoEndpoint,
         E::Endpoint: 'static,
@@ -36,7 +36,7 @@ impl Pages {
     }
 
     /// What a button does. It needs `admin` besides what is said here, unless it is `Open` or `SignedIn`.
-    pub(super) fn post<E>(self, path: &'static str, need: Need, page: E) -> Self
+    pub(super) fn post<E>(self, path: &'static str, need: Access, page: E) -> Self
     where
         E: IntoEndpoint,
         E::Endpoint: 'static,
@@ -50,7 +50,7 @@ impl Pages {
         mut self,
         path: &'static str,
         method: Method,
-        need: Need,
+        need: Access,
         body: BodyKind,
         page: E,
     ) -> Self

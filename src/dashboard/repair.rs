@@ -1,13 +1,13 @@
 //! What is changed by hand: it stands in the operators' log, and the page says what was done.
 
 use super::{
-    error::Refusal,
+    error::ErrorPage,
     format::{href, number, plural},
     layout::DID,
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
-use landfall_core::repairs::{self, Entry, Repair};
+use landfall_core::operator_log::{self, Entry, Repair};
 use poem::Response;
 use serde_json::Value;
 
@@ -17,13 +17,13 @@ pub(crate) const COUNT: &str = "count";
 /// Writes into the log what was done, and leads back to `page`, which says so.
 pub(crate) async fn done(
     dashboard: &Dashboard,
-    visitor: &Visitor,
+    visitor: &User,
     action: &'static str,
     subject: impl Into<String>,
     detail: Value,
     page: &str,
-) -> Result<Response, Refusal> {
-    let landfall = dashboard.landfall();
+) -> Result<Response, ErrorPage> {
+    let app = dashboard.app();
     let repair = Repair {
         actor: visitor.name().to_owned(),
         action,
@@ -36,7 +36,7 @@ pub(crate) async fn done(
         subject = repair.subject,
         "changed by hand"
     );
-    let id = repairs::record(&landfall.db, &landfall.clock, repair).await?;
+    let id = operator_log::record(&app.db, &app.clock, repair).await?;
     dashboard.forget_seen().await;
     let (path, query) = page.split_once('?').unwrap_or((page, ""));
     let did = href(path, &[(DID, &id.to_string())]);

@@ -3,15 +3,15 @@
 use super::{
     auth::READ,
     components::{empty, panel},
-    error::Refusal,
+    error::ErrorPage,
     format::href,
     layout::Page,
     pages::Pages,
     repair::see_other,
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
-use landfall_core::find::{self, Found};
+use landfall_core::lookup::{self, Found};
 use landfall_workers::QueueName;
 use maud::html;
 use poem::{Response, Result, handler, web::Query};
@@ -31,16 +31,16 @@ struct Search {
 
 #[handler]
 async fn show(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Query(Search { q }): Query<Search>,
 ) -> Result<Response> {
     let q = q.trim();
     if let Ok(id) = q.parse::<Uuid>() {
-        let db = dashboard.landfall().db.read();
-        let found = find::by_id(db, &visitor.sees(), id)
+        let db = dashboard.app().db.read();
+        let found = lookup::by_id(db, &visitor.sees(), id)
             .await
-            .map_err(Refusal::from)?;
+            .map_err(ErrorPage::from)?;
         return Ok(match found {
             Some(found) => see_other(&page_of(found)),
             None => nothing(&visitor, q),
@@ -82,7 +82,7 @@ async fn page_of_job(dashboard: &Dashboard, id: &str) -> Option<String> {
     None
 }
 
-fn nothing(visitor: &Visitor, q: &str) -> Response {
+fn nothing(visitor: &User, q: &str) -> Response {
     let hint = html! { p { "Upload sessions are deleted some time after they end, and events after " code { "outbox.retention" } "." } };
     let body = panel("Search", empty(&format!("No results for {q}."), hint));
     let mut response = Page::apart("Search", body).show(visitor);

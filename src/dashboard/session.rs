@@ -7,7 +7,7 @@
 //! A request that changes something must come from a page of ours: the browser says so (`Sec-Fetch-Site`, `Origin`),
 //! the cookie is `SameSite=Strict`, and the form carries a token made of the cookie.
 
-use super::{error::Refusal, state::Dashboard};
+use super::{error::ErrorPage, state::Dashboard};
 use crate::api::{ForwardedHost, is_same_origin};
 use http::{HeaderMap, HeaderValue, header};
 use landfall_core::{
@@ -34,7 +34,7 @@ const LONGEST_SECRET: usize = 64;
 
 /// Whoever a page is made for.
 #[derive(Clone, Debug)]
-pub(crate) struct Visitor {
+pub(crate) struct User {
     pub(crate) identity: Identity,
     /// To be sent back with whatever changes something.
     pub(crate) csrf: String,
@@ -46,7 +46,7 @@ pub(crate) struct Visitor {
     pub(super) set_cookie: Option<HeaderValue>,
 }
 
-impl Visitor {
+impl User {
     fn new(identity: Identity, secret: &str, signed_in: bool) -> Self {
         Self {
             identity,
@@ -73,10 +73,10 @@ impl Visitor {
     }
 }
 
-impl<'a> FromRequest<'a> for Visitor {
+impl<'a> FromRequest<'a> for User {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
         let visitor = request.data::<Self>().cloned();
-        Ok(visitor.ok_or_else(|| Refusal::failed("a page without a visitor"))?)
+        Ok(visitor.ok_or_else(|| ErrorPage::failed("a page without a visitor"))?)
     }
 }
 
@@ -84,17 +84,17 @@ impl<'a> FromRequest<'a> for Visitor {
 pub(super) async fn visitor(
     dashboard: &Dashboard,
     request: &Request,
-) -> Result<Option<Visitor>, Refusal> {
+) -> Result<Option<User>, ErrorPage> {
     let Some(identity) = identity(dashboard, request.headers()).await? else {
         return Ok(None);
     };
-    let signed_in = dashboard.landfall().config.auth.mode != AuthMode::None;
+    let signed_in = dashboard.app().config.auth.mode != AuthMode::None;
     if let Some(secret) = secret_of(dashboard, request.headers()) {
-        return Ok(Some(Visitor::new(identity, secret, signed_in)));
+        return Ok(Some(User::new(identity, secret, signed_in)));
     }
     // Without tokens the cookie tells this browser's pages from those of other sites, and nothing else.
     let secret = sessions::secret();
-    let mut visitor = Visitor::new(identity, secret.expose_secret(), signed_in);
+    let mut visitor = User::new(identity, secret.expose_secret(), signed_in);
     visitor.set_cookie = cookie(dashboard, request, Some(&secret));
     Ok(Some(visitor))
 }
@@ -103,13 +103,13 @@ pub(super) async fn visitor(
 pub(super) async fn identity(
     dashboard: &Dashboard,
     headers: &HeaderMap,
-) -> Result<Option<Identity>, Refusal> {
-    let landfall = dashboard.landfall();
-    if landfall.config.auth.mode == AuthMode::None {
+) -> Result<Option<Identity>, ErrorPage> {
+    let app = dashboard.app();
+    if app.config.auth.mode == AuthMode::None {
         return Ok(Some(Identity::anonymous()));
     }
     match secret_of(dashboard, headers) {
-        Some(secret) => Ok(sessions::identify(&landfall.db, &landfall.clock, secret).await?),
+        Some(secret) => Ok(sessions::identify(&app.db, &app.clock, secret).await?),
         None => Ok(None),
     }
 }
@@ -152,7 +152,7 @@ pub(super) fn cookie(
 /// more careful.
 fn is_secure(dashboard: &Dashboard, headers: &HeaderMap) -> bool {
     let forwarded = headers.get("x-forwarded-proto");
-    dashboard.landfall().public_url.scheme() == "https"
+    dashboard.app().public_url.scheme() == "https"
         || forwarded.is_some_and(|proto| proto == "https")
 }
 
@@ -173,7 +173,7 @@ fn csrf(secret: &str) -> String {
 
 /// Whether a request was sent by a page of this server, as far as the browser says where it comes from.
 pub(super) fn is_own(dashboard: &Dashboard, request: &Request) -> bool {
-    let public = &dashboard.landfall().public_url;
+    let public = &dashboard.app().public_url;
     // A proxy in front may call this server by another name than it was called itself.
     let forwarded = request.data::<ForwardedHost>();
     let forwarded = forwarded.map(|ForwardedHost(host)| host.as_str());

@@ -4,7 +4,7 @@
 //! beforehand is worth nothing (session fixation). Failed tries are counted by address; tokens are 256 random bits,
 //! so the limit keeps the log quiet rather than the door shut.
 
-use super::{error::Refusal, layout::Page, repair::see_other, session, state::Dashboard};
+use super::{error::ErrorPage, layout::Page, repair::see_other, session, state::Dashboard};
 use http::{StatusCode, header};
 use landfall_core::{config::AuthMode, sessions};
 use maud::{Markup, html};
@@ -92,19 +92,19 @@ pub(super) async fn enter(
     dashboard: Dashboard,
     Form(entry): Form<Entry>,
 ) -> Result<Response> {
-    let landfall = dashboard.landfall();
+    let app = dashboard.app();
     let next = local(&entry.next);
-    if landfall.config.auth.mode == AuthMode::None {
+    if app.config.auth.mode == AuthMode::None {
         return Ok(see_other(next));
     }
     let address = request.remote_addr().as_socket_addr().map(|from| from.ip());
     // The token first: whoever shares an address with somebody who guesses is not locked out with them.
-    let begun = sessions::begin(&landfall.db, &landfall.clock, entry.token.trim())
+    let begun = sessions::begin(&app.db, &app.clock, entry.token.trim())
         .await
-        .map_err(Refusal::from)?;
+        .map_err(ErrorPage::from)?;
     let Some((identity, secret)) = begun else {
         if let Some(wait) = dashboard.failed_sign_ins().wait(address) {
-            return Err(Refusal::limited(wait).into());
+            return Err(ErrorPage::limited(wait).into());
         }
         dashboard.failed_sign_ins().count(address);
         let wrong = "Unknown, expired or revoked token.";
@@ -114,9 +114,9 @@ pub(super) async fn enter(
     };
     // Whoever was signed in with this browser before is signed out.
     if let Some(before) = session::secret_of(&dashboard, request.headers()) {
-        sessions::end(&landfall.db, before)
+        sessions::end(&app.db, before)
             .await
-            .map_err(Refusal::from)?;
+            .map_err(ErrorPage::from)?;
     }
     tracing::info!(actor = identity.owner, "signed in");
     let mut response = see_other(next);
@@ -129,9 +129,9 @@ pub(super) async fn enter(
 #[handler]
 pub(super) async fn leave(request: &Request, dashboard: Dashboard) -> Result<Response> {
     if let Some(secret) = session::secret_of(&dashboard, request.headers()) {
-        sessions::end(&dashboard.landfall().db, secret)
+        sessions::end(&dashboard.app().db, secret)
             .await
-            .map_err(Refusal::from)?;
+            .map_err(ErrorPage::from)?;
     }
     let mut response = see_other("/sign-in");
     if let Some(cookie) = session::cookie(&dashboard, request, None) {

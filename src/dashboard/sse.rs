@@ -5,8 +5,8 @@
 //! comes back after an interruption begins with all of them, and nothing has to be remembered for it.
 
 use super::{
-    error::Refusal,
-    session::{self, Visitor},
+    error::ErrorPage,
+    session::{self, User},
     state::Dashboard,
 };
 use crate::api::mount::OwnLinks;
@@ -181,17 +181,17 @@ pub(crate) fn stream(
     request: &Request,
     name: &str,
     look: impl Fn() -> BoxFuture<'static, Parts> + Send + 'static,
-) -> Result<Response, Refusal> {
+) -> Result<Response, ErrorPage> {
     let live = dashboard.live();
     let full = || {
-        Refusal::new(
+        ErrorPage::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "Too many streams",
             "Close another window first.",
         )
     };
-    let visitor = request.data::<Visitor>();
-    let visitor = visitor.ok_or_else(|| Refusal::failed("a stream without a visitor"))?;
+    let visitor = request.data::<User>();
+    let visitor = visitor.ok_or_else(|| ErrorPage::failed("a stream without a visitor"))?;
     let viewer = match visitor.may_repair() {
         true => None,
         false => Some(visitor.identity.owner.clone().unwrap_or_default()),
@@ -279,7 +279,7 @@ pub(crate) fn beat(now: DateTime<Utc>) -> (String, Markup) {
 }
 
 /// Names a feed by what is shown and to whom.
-pub(crate) fn name(page: &str, visitor: &Visitor) -> String {
+pub(crate) fn name(page: &str, visitor: &User) -> String {
     let owner = visitor.identity.owner.as_deref().unwrap_or_default();
     match visitor.may_repair() {
         true => format!("{page} admin"),

@@ -1,11 +1,11 @@
 //! What pages work with.
 
-use super::{cache::Fresh, error::Refusal, overview, sign_in::FailedSignIns, sse::Live};
+use super::{cache::Fresh, error::ErrorPage, overview, sign_in::FailedSignIns, sse::Live};
 use crate::{
     api::State,
     server::queue_monitor::{QueuesView, WorkersView},
 };
-use landfall_core::context::Landfall;
+use landfall_core::app::App;
 use poem::{FromRequest, Request, RequestBody, Result};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -47,8 +47,8 @@ impl Dashboard {
         &self.0.api
     }
 
-    pub(crate) fn landfall(&self) -> &Landfall {
-        &self.0.api.landfall
+    pub(crate) fn app(&self) -> &App {
+        &self.0.api.app
     }
 
     /// What only the queues know. Every call may fail, and ends soon.
@@ -93,6 +93,6 @@ impl Dashboard {
 impl<'a> FromRequest<'a> for Dashboard {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
         let dashboard = request.data::<Self>().cloned();
-        Ok(dashboard.ok_or_else(|| Refusal::failed("a page without a dashboard"))?)
+        Ok(dashboard.ok_or_else(|| ErrorPage::failed("a page without a dashboard"))?)
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     server::queue_monitor::WorkersView,
 };
 use http::Method;
-use landfall_core::context::Landfall;
+use landfall_core::app::App;
 use landfall_workers::{Meter, Queues};
 use poem::{Endpoint, EndpointExt, Response, Route, get};
 use std::{io, sync::Arc};
@@ -24,7 +24,7 @@ const OPERATORS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 /// # Errors
 /// When the listener has no address.
 pub async fn serve(
-    landfall: Landfall,
+    app: App,
     queues: Queues,
     meter: Meter,
     listener: TcpListener,
@@ -33,9 +33,9 @@ pub async fn serve(
     let waiters = Waiters::default();
     let counters = Arc::new(SharedCounters::new(queues.redis.clone()));
     let view = WorkersView::start(queues, waiters.clone(), stop.clone());
-    let config = Arc::clone(&landfall.config);
+    let config = Arc::clone(&app.config);
     let metrics = Metrics::new(meter);
-    let router = router(landfall, waiters, view, counters, metrics, stop.clone());
+    let router = router(app, waiters, view, counters, metrics, stop.clone());
     api::run(router, &config.server, listener, stop).await
 }
 
@@ -45,7 +45,7 @@ pub async fn serve(
 /// # Errors
 /// When the listener has no address.
 pub async fn serve_metrics(
-    landfall: Landfall,
+    app: App,
     queues: Queues,
     meter: Meter,
     listener: TcpListener,
@@ -53,15 +53,15 @@ pub async fn serve_metrics(
 ) -> io::Result<()> {
     let waiters = Waiters::default();
     let view = Arc::new(WorkersView::new(queues));
-    let config = Arc::clone(&landfall.config);
+    let config = Arc::clone(&app.config);
     let hosts = HostPolicy::for_figures(&config, listener.local_addr()?);
     let mut routes = Routes::default();
     for path in OPERATORS {
         routes.add(path, Method::GET);
     }
     let state = State::new(Shared {
-        mount: Mount::new(&landfall),
-        landfall,
+        mount: Mount::new(&app),
+        app,
         waiters,
         health: HealthCheck::new(view),
         counters: Arc::new(LocalCounters::default()),
@@ -85,7 +85,7 @@ fn operators(route: Route) -> Route {
 
 /// The API and the dashboard as one endpoint; errors are problems, or pages, already.
 pub fn router(
-    landfall: Landfall,
+    app: App,
     waiters: Waiters,
     view: WorkersView,
     counters: Arc<dyn Counters>,
@@ -98,10 +98,10 @@ pub fn router(
     }
     let pages = dashboard::pages();
     pages.name(&mut routes);
-    let hosts = HostPolicy::new(&landfall.config, &landfall.public_url);
+    let hosts = HostPolicy::new(&app.config, &app.public_url);
     let state = State::new(Shared {
-        mount: Mount::new(&landfall),
-        landfall,
+        mount: Mount::new(&app),
+        app,
         waiters,
         health: HealthCheck::new(Arc::new(view.clone())),
         counters,
@@ -111,7 +111,7 @@ pub fn router(
         watched_by_all: false,
         stop,
     });
-    let config = Arc::clone(&state.landfall.config);
+    let config = Arc::clone(&state.app.config);
     let inner = api::endpoints(operators(Route::new()), &config);
     let inner = pages
         .mount(inner, &Dashboard::new(state.clone(), view))

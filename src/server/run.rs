@@ -6,11 +6,11 @@ use super::{
 };
 use anyhow::Context;
 use landfall_core::{
+    activity,
+    app::App,
     config::Config,
-    context::Landfall,
     db::Database,
     installation::{self, Place},
-    minutes,
     staging::StagingError,
     webhooks::key_rotation::KeyRecord,
 };
@@ -88,24 +88,24 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     };
     let redis = connect_redis(&config, embedded.as_ref().map(EmbeddedRedis::url).as_ref())?;
     let parts = assemble(Arc::new(config), redis, public_url).await?;
-    probe_places(&parts.landfall).await?;
+    probe_places(&parts.app).await?;
     let host = WorkerIdentity::new("", 1).host;
     let keys = {
-        let Landfall {
+        let App {
             db, clock, config, ..
-        } = &parts.landfall;
+        } = &parts.app;
         KeyRecord::start(db, clock, &config.webhooks.sealing, &host).await?
     };
     let probe = if roles.stage() {
-        let landfall = &parts.landfall;
-        let joined = landfall.staging.join(&landfall.db, &landfall.clock, &host);
+        let app = &parts.app;
+        let joined = app.staging.join(&app.db, &app.clock, &host);
         Some(joined.await?)
     } else {
         None
     };
-    let db = parts.landfall.db.clone();
+    let db = parts.app.db.clone();
     let outcome = run_roles(parts, roles, listener, address, stop).await;
-    minutes::write(&db).await;
+    activity::write(&db).await;
     keys.remove().await;
     if let Some(probe) = probe {
         probe.take_back().await;
@@ -118,17 +118,17 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
 
 /// Really uses storage and staging once. What is away or full may be there, or have room, a moment later: such a
 /// process starts, works on what it can, and says in `/readyz` what is missing.
-async fn probe_places(landfall: &Landfall) -> anyhow::Result<()> {
-    if !is_unmarked(landfall, Place::Storage).await {
-        let probed = landfall.storage.probe().await;
+async fn probe_places(app: &App) -> anyhow::Result<()> {
+    if !is_unmarked(app, Place::Storage).await {
+        let probed = app.storage.probe().await;
         probed.context("storage is not fit for use")?;
     }
-    if is_unmarked(landfall, Place::Staging).await {
+    if is_unmarked(app, Place::Staging).await {
         return Ok(());
     }
-    match landfall.staging.probe().await {
+    match app.staging.probe().await {
         Err(StagingError::Full) => {
-            let shortage = landfall.staging.shortage().await.ok().flatten();
+            let shortage = app.staging.shortage().await.ok().flatten();
             let reason = shortage.map_or_else(
                 || "staging is full: its disk has no space left".to_owned(),
                 |shortage| shortage.to_string(),
@@ -141,11 +141,8 @@ async fn probe_places(landfall: &Landfall) -> anyhow::Result<()> {
 }
 
 /// True when the place was looked at and has no marker; a probe tells better why one cannot be looked at.
-async fn is_unmarked(landfall: &Landfall, place: Place) -> bool {
-    matches!(
-        installation::marker_visible(landfall, place).await,
-        Ok(false)
-    )
+async fn is_unmarked(app: &App, place: Place) -> bool {
+    matches!(installation::marker_visible(app, place).await, Ok(false))
 }
 
 async fn run_roles(
@@ -158,7 +155,7 @@ async fn run_roles(
     let figures = figures(&parts, &roles, stop.clone()).await?;
     let workers = {
         let (parts, stop) = (parts.clone(), stop.clone());
-        let finish_within = parts.landfall.config.server.shutdown_timeout;
+        let finish_within = parts.app.config.server.shutdown_timeout;
         async move {
             if roles.work.is_empty() {
                 return Ok(());
@@ -170,7 +167,7 @@ async fn run_roles(
                 meter: parts.meter,
                 finish_within,
             };
-            landfall_workers::run(parts.landfall, parts.queues, parts.deliverer, workers, stop)
+            landfall_workers::run(parts.app, parts.queues, parts.deliverer, workers, stop)
                 .await
                 .context("the workers ended")
         }
@@ -180,7 +177,7 @@ async fn run_roles(
             return Ok(());
         };
         say_where(address, roles.embedded);
-        serve(parts.landfall, parts.queues, parts.meter, listener, stop)
+        serve(parts.app, parts.queues, parts.meter, listener, stop)
             .await
             .context("the API ended")
     };
@@ -194,7 +191,7 @@ async fn figures(
     roles: &Roles,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + use<>> {
-    let listener = match parts.landfall.config.metrics.bind {
+    let listener = match parts.app.config.metrics.bind {
         Some(address) if !roles.serve => {
             let listener = TcpListener::bind(address).await;
             Some(listener.with_context(|| format!("cannot listen on metrics.bind {address}"))?)
@@ -202,16 +199,13 @@ async fn figures(
         _ => None,
     };
     let Parts {
-        landfall,
-        queues,
-        meter,
-        ..
+        app, queues, meter, ..
     } = parts.clone();
     Ok(async move {
         let Some(listener) = listener else {
             return Ok(());
         };
-        serve_metrics(landfall, queues, meter, listener, stop)
+        serve_metrics(app, queues, meter, listener, stop)
             .await
             .context("the answers to /metrics ended")
     })

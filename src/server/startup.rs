@@ -3,9 +3,9 @@
 use super::secret_key;
 use anyhow::Context;
 use landfall_core::{
+    app::App,
     clock::Clock,
     config::{Backend, Config},
-    context::Landfall,
     db::Database,
     deliver::Deliverer,
     files::Intake,
@@ -27,7 +27,7 @@ const SET_CLOCK_EVERY: Duration = Duration::from_secs(10);
 /// What every process has.
 #[derive(Clone, Debug)]
 pub struct Parts {
-    pub landfall: Landfall,
+    pub app: App,
     pub queues: Queues,
     pub deliverer: Deliverer,
     /// What this process counts of its work.
@@ -61,7 +61,7 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
     let dispatch = QueueDispatch::new(queues.clone(), clock.clone());
     let worker = worker_name();
     let deliverer = Deliverer::new(&config, &db, &clock, &worker);
-    let landfall = Landfall {
+    let app = App {
         config,
         intake: Intake::start(&db),
         uploads: BatchedWrites::start(&db, &clock),
@@ -73,7 +73,7 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
         public_url,
     };
     Ok(Parts {
-        landfall,
+        app,
         queues,
         deliverer,
         meter: Meter::default(),

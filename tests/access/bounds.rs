@@ -104,7 +104,7 @@ async fn batches_without_files_are_bounded_and_forgotten() {
             request.send().await.unwrap()
         };
         let first = json(open(&ann).await, 201).await;
-        let db = app.parts.landfall.db.read();
+        let db = app.parts.app.db.read();
         let row = batch::Entity::find().one(db).await.unwrap().unwrap();
         let more = usize::try_from(batches::MAX_EMPTY).unwrap() - 1;
         let rows = (0..more).map(|_| {
@@ -120,7 +120,7 @@ async fn batches_without_files_are_bounded_and_forgotten() {
         json(open(&bob).await, 201).await;
         let old = app
             .parts
-            .landfall
+            .app
             .clock
             .before(batches::EMPTY_KEPT + Duration::from_secs(1));
         let aged = batch::Entity::update_many()
@@ -154,7 +154,7 @@ async fn of_too_many_kept_answers_the_oldest_are_forgotten() {
         for number in 0..5 {
             made.push(open(&number.to_string()).await);
         }
-        let landfall = &app.parts.landfall;
+        let landfall = &app.parts.app;
         let now = landfall.clock.now();
         let keep = idempotency::keep_newest(landfall.db.read(), "ann", 3, now);
         assert_eq!(keep.await.unwrap(), 2);

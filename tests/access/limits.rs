@@ -158,7 +158,7 @@ async fn uploads_at_once_are_limited_and_a_finished_one_makes_room() {
         let first = tokio::spawn(request.body(body).send());
         let piece = Bytes::from(vec![b'a'; 4 * 1024 * 1024]);
         sender.send(piece).await.unwrap();
-        let staging = app.parts.landfall.config.staging.path.clone();
+        let staging = app.parts.app.config.staging.path.clone();
         wait_until(SOON, async || {
             let staged = std::fs::read_dir(&staging).ok()?.flatten();
             let mut names = staged.map(|entry| entry.file_name());

@@ -144,7 +144,7 @@ pub(super) async fn answer(request: RequestBuilder) -> (u16, String) {
 
 pub(super) async fn revoked(app: &TestApp) -> String {
     let secret = token(app, "alice", &[TokenScope::Admin]).await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let page = tokens::list(&landfall.db, Default::default())
         .await
         .unwrap();
@@ -161,7 +161,7 @@ async fn without_a_valid_token_no_route_tells_whether_a_thing_exists() {
     let app = &house.app;
     let second = Duration::from_secs(1);
     let expired = token_for(app, "alice", &[TokenScope::Admin], Some(second)).await;
-    app.parts.landfall.clock.advance(2 * second);
+    app.parts.app.clock.advance(2 * second);
     let bad = [
         None,
         Some("lf_made_up".to_owned()),

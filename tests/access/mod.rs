@@ -31,7 +31,7 @@ async fn token_for(
     scopes: &[TokenScope],
     life: Option<Duration>,
 ) -> String {
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let made = tokens::create(&landfall.db, &landfall.clock, owner, scopes, life).await;
     made.unwrap().1.expose_secret().to_owned()
 }

@@ -174,7 +174,7 @@ impl Answer {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_session_no_page_is_shown_and_none_tells_whether_a_thing_exists() {
     let house = House::new().await;
-    let landfall = &house.app.parts.landfall;
+    let landfall = &house.app.parts.app;
     let second = Duration::from_secs(1);
     let expiring = token_for(&house.app, "alice", &[TokenScope::Admin], Some(second)).await;
     let expired = house.sign_in(&expiring).await;

@@ -228,7 +228,7 @@ async fn readers_see_no_endpoint_and_nobody_sees_its_secrets() {
     let body = object!({"url": "http://127.0.0.1:9/services/SECRET?token=SECRET"});
     let made = app.post("/v1/webhooks").bearer_auth(&root).json(&body);
     let made = json(made.send().await.unwrap(), 201).await;
-    let db = &app.parts.landfall.db;
+    let db = &app.parts.app.db;
     let failing = endpoint::Entity::update_many()
         .col_expr(endpoint::Column::ConsecutiveFailures, Expr::value(7))
         .filter(endpoint::Column::Active.eq(true))

@@ -17,7 +17,7 @@ async fn app() -> TestApp {
 }
 
 async fn token(app: &TestApp, owner: &str, scope: TokenScope) -> String {
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let created = tokens::create(&landfall.db, &landfall.clock, owner, &[scope], None).await;
     created.expect("a token").1.expose_secret().to_owned()
 }
@@ -41,7 +41,7 @@ async fn get(app: &TestApp, path: &str, token: &str) -> Response {
 #[tokio::test]
 async fn without_a_valid_token_nothing_is_answered() {
     let app = app().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let none = app.get("/v1/files").send().await.expect("an answer");
     assert!(none.headers().contains_key(header::WWW_AUTHENTICATE));
     problem(none, 401, "unauthorized").await;

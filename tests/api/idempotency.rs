@@ -67,7 +67,7 @@ async fn a_refused_request_leaves_its_key_free(builder: Builder) {
 
 async fn while_the_first_is_under_way_others_are_told(builder: Builder) {
     let app = builder.workers(&[]).start().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let first = idempotency::enter(&landfall.db, &landfall.clock, None, "k").await;
     let Entry::First(_) = first.expect("the database answers") else {
         panic!("nobody else has the key");

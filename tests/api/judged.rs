@@ -54,7 +54,7 @@ async fn judge(app: &TestApp, arguments: &[&str]) {
 async fn schemathesis_finds_no_answer_that_is_not_in_the_definition() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
     let all = [TokenScope::Upload, TokenScope::Read, TokenScope::Admin];
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let made = tokens::create(&landfall.db, &landfall.clock, "judge", &all, None).await;
     let (_, token) = made.expect("a token");
     let bearer = format!("Authorization: Bearer {}", token.expose_secret());

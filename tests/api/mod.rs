@@ -44,7 +44,7 @@ async fn nothing_is_left(app: &TestApp) {
     let list = json(get(app, "/v1/files").await, 200).await;
     assert_eq!(list["items"], Value::Array(Vec::new()));
     wait_until(SOON, async || {
-        let pages: Vec<_> = app.parts.landfall.staging.list().try_collect().await.ok()?;
+        let pages: Vec<_> = app.parts.app.staging.list().try_collect().await.ok()?;
         pages.iter().all(Vec::is_empty).then_some(())
     })
     .await;

@@ -14,7 +14,7 @@ async fn create(app: &TestApp, body: &Value) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn created_token_authenticates_until_it_is_revoked() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let admin = landfall_core::tokens::TokenScope::Admin;
     let made =
         landfall_core::tokens::create(&landfall.db, &landfall.clock, "root", &[admin], None).await;

@@ -41,7 +41,7 @@ async fn exit_status_and_json_tell_clean_from_offending() {
     let (code, answer, _) = run(&app.installation, &[]).await;
     assert_eq!((code, &answer["offenders"]), (0, &serde_json::json!([])));
     assert_eq!(answer["checked"], 3);
-    let db = app.parts.landfall.db.read();
+    let db = app.parts.app.db.read();
     use sea_orm::EntityTrait;
     entity::outbox_event::Entity::delete_many()
         .exec(db)
@@ -68,7 +68,7 @@ async fn exit_status_and_json_tell_clean_from_offending() {
 )]
 async fn offenders_are_listed_for_people() {
     let (app, id) = one_stored().await;
-    let storage = &app.parts.landfall.config.storage.path;
+    let storage = &app.parts.app.config.storage.path;
     std::fs::remove_dir_all(storage.join("uploads")).unwrap();
     let output = command(&["audit"], &app.installation.environment())
         .output()

@@ -11,8 +11,8 @@ mod overdue;
 use crate::support::TestApp;
 use entity::FileId;
 use landfall_core::{
+    app::App,
     audit::{self, Invariant, Offender, Options, Options as AuditOptions, Report, Unwatched},
-    context::Landfall,
     finalize::{Finalizer, Outcome},
 };
 use landfall_test_servers::S3Server;
@@ -63,8 +63,8 @@ pub async fn everywhere() -> Vec<Place> {
 }
 
 impl Place {
-    pub fn landfall(&self) -> &Landfall {
-        &self.app.parts.landfall
+    pub fn landfall(&self) -> &App {
+        &self.app.parts.app
     }
 
     /// Uploads a file and takes it ashore.
@@ -215,7 +215,7 @@ async fn files_on_their_way_through_a_working_installation_are_no_offenders() {
     };
     let audits = async {
         for _ in 0..6 {
-            let report = audit::audit(&app.parts.landfall, DEEP, &Unwatched).await;
+            let report = audit::audit(&app.parts.app, DEEP, &Unwatched).await;
             let report = report.unwrap();
             assert!(report.is_clean(), "{:?}", report.offenders);
         }
@@ -228,7 +228,7 @@ async fn workers_audit_by_themselves_and_the_latest_result_is_kept() {
     let app = TestApp::builder().set("audit.interval", "1s").start().await;
     let file = app.upload("a.txt", "a").await;
     app.settled(&file["id"]).await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     landfall_test_servers::wait_until(crate::support::app::SOON, async || {
         let latest = audit::latest(landfall.db.read()).await.unwrap();
         latest

@@ -77,7 +77,7 @@ async fn migrations_go_up_and_down_and_say_where_they_are() {
 async fn a_sweep_reports_what_it_did() {
     let app = TestApp::builder().workers(&[]).start().await;
     app.upload("waits.txt", "hello").await;
-    app.parts.landfall.clock.advance(std::time::Duration::ZERO);
+    app.parts.app.clock.advance(std::time::Duration::ZERO);
     let report = configured(&app.installation, &["sweep", "--json"])
         .await
         .json();

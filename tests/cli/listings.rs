@@ -292,7 +292,7 @@ async fn a_token_is_taken_from_the_environment_and_never_shown() {
     let mut client = Client::of(&app);
     let told = client.run(&["file", "list"]).await.failed();
     assert!(told.contains("(unauthorized)"), "{told}");
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let made = tokens::create(
         &landfall.db,
         &landfall.clock,
@@ -320,7 +320,7 @@ async fn a_token_may_have_a_newline_at_its_end() {
         .set("auth.mode", "tokens")
         .start()
         .await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let scopes = [TokenScope::Read];
     let token = tokens::create(&landfall.db, &landfall.clock, "ann", &scopes, None).await;
     let token = token.expect("a token").1.expose_secret().to_owned();

@@ -114,7 +114,7 @@ async fn a_killed_upload_is_gone_on_with() {
         .stderr(Stdio::null())
         .kill_on_drop(true);
     let mut begun = begun.spawn().expect("landfall starts");
-    let db = app.parts.landfall.db.read();
+    let db = app.parts.app.db.read();
     wait_until(SOON, async || {
         part::Entity::find()
             .count(db)
@@ -154,7 +154,7 @@ async fn a_file_that_fails_after_it_was_taken_in_is_told_when_waited_for() {
     let arguments = ["upload", "--wait", &path];
     let waiting = client.run(&arguments);
     let spoiling = async {
-        let staging = &app.parts.landfall.staging;
+        let staging = &app.parts.app.staging;
         let id = wait_until(SOON, async || {
             let list = json(app.get("/v1/files").send().await.ok()?, 200).await;
             Some(text(list["items"].get(0)?.get("id")?).to_owned())

@@ -34,7 +34,7 @@ async fn stored(app: TestApp) -> TestApp {
 }
 
 async fn any_file(app: &TestApp) -> file::Model {
-    let file = file::Entity::find().one(app.parts.landfall.db.read()).await;
+    let file = file::Entity::find().one(app.parts.app.db.read()).await;
     file.expect("files can be read").expect("there is a file")
 }
 
@@ -42,7 +42,7 @@ const FAIL_DELIVERIES: &str = "UPDATE deliveries SET status = 'failed', last_err
 
 /// Runs SQL that no code of the server runs.
 async fn execute(app: &TestApp, sql: &'static str) {
-    let db = &app.parts.landfall.db;
+    let db = &app.parts.app.db;
     let done = db.write(move |transaction| {
         async move { transaction.execute_unprepared(sql).await.map(drop) }.boxed()
     });
@@ -70,7 +70,7 @@ async fn object_with_other_bytes_is_found_although_its_row_agrees() {
     let app = at_rest().await;
     let file = any_file(&app).await;
     let key = file.storage_key.as_deref().expect("a key");
-    let object = app.parts.landfall.config.storage.path.join(key);
+    let object = app.parts.app.config.storage.path.join(key);
     std::fs::write(object, "").expect("the object is overwritten");
     let of_nothing = "UPDATE files SET size_bytes = 0, \
         sha256 = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'";
@@ -174,7 +174,7 @@ async fn delivery_that_was_answered_500_and_is_called_delivered_is_found() {
 #[should_panic(expected = "I5")]
 async fn object_without_a_row_is_found_wherever_it_is() {
     let app = at_rest().await;
-    let strange = app.parts.landfall.config.storage.path.join("elsewhere");
+    let strange = app.parts.app.config.storage.path.join("elsewhere");
     std::fs::write(strange, "x").expect("an object");
     app.invariants().within(MOMENTS).hold().await;
 }
@@ -186,7 +186,7 @@ async fn staging_that_no_row_lists_is_found_while_uploads_are_open() {
     let open = serde_json::json!({ "original_filename": "a", "total_size_bytes": 5 });
     let open = app.post("/v1/uploads").json(&open).send().await;
     assert_eq!(open.expect("an answer").status(), 201);
-    let strange = app.parts.landfall.config.staging.path.join("strange");
+    let strange = app.parts.app.config.staging.path.join("strange");
     std::fs::write(strange, "x").expect("bytes");
     app.invariants().within(MOMENTS).hold().await;
 }

@@ -122,7 +122,7 @@ impl Cluster {
 
     /// The invariants, of what [`Cluster::upload`] sent and what was added to the log.
     pub fn invariants(&self) -> Invariants<'_> {
-        let landfall = &self.parts.landfall;
+        let landfall = &self.parts.app;
         let surroundings = self.installation.surroundings(landfall);
         Invariants::new(landfall, surroundings, &self.log, &self.receiver)
     }

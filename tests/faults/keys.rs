@@ -56,9 +56,9 @@ impl Scene {
                 .set_raw("AWS_S3_FILE_OVERWRITE", "true");
         }
         let app = Arc::new(builder.start().await);
-        assert_eq!(app.parts.landfall.config.overwrites(), overwrite);
-        let workers = (0..WORKERS)
-            .map(|worker| Finalizer::new(&app.parts.landfall, &format!("worker-{worker}")));
+        assert_eq!(app.parts.app.config.overwrites(), overwrite);
+        let workers =
+            (0..WORKERS).map(|worker| Finalizer::new(&app.parts.app, &format!("worker-{worker}")));
         Self {
             workers: workers.collect(),
             app,
@@ -95,7 +95,7 @@ impl Scene {
                 scene.server.late_next(operation, 1, late);
                 scene.faults.fetch_add(1, Ordering::SeqCst);
             }
-            let landfall = &scene.app.parts.landfall;
+            let landfall = &scene.app.parts.app;
             let work = async {
                 match what {
                     0..5 => drop(scene.workers[worker].finalize(id).await),
@@ -128,11 +128,7 @@ impl Scene {
             steps.push(self.step(id, &mut random));
             if random.random_range(0..8) == 0 {
                 // Every lease runs out.
-                self.app
-                    .parts
-                    .landfall
-                    .clock
-                    .advance(Duration::from_secs(31));
+                self.app.parts.app.clock.advance(Duration::from_secs(31));
             }
             tokio::time::sleep(Duration::from_millis(random.random_range(0..30))).await;
         }
@@ -150,7 +146,7 @@ impl Scene {
     }
 
     async fn bring_to_rest(&self, ids: &[FileId], seed: u64) {
-        let landfall = &self.app.parts.landfall;
+        let landfall = &self.app.parts.app;
         wait_until(SOON, async || {
             landfall.clock.advance(Duration::from_secs(31));
             let mut left = 0;
@@ -179,7 +175,7 @@ impl Scene {
     }
 
     async fn row(&self, id: FileId) -> file::Model {
-        let db = self.app.parts.landfall.db.read();
+        let db = self.app.parts.app.db.read();
         let row = file::Entity::find_by_id(id).one(db).await;
         row.expect("the database").expect("the row")
     }
@@ -196,7 +192,7 @@ impl Scene {
                 .expect("a key")
                 .parse()
                 .expect("a key");
-            let read = self.app.parts.landfall.storage.read(&key, None).await;
+            let read = self.app.parts.app.storage.read(&key, None).await;
             let bytes: Vec<_> = match read {
                 Ok(bytes) => bytes.try_collect().await.expect("the object can be read"),
                 Err(error) => panic!("seed {seed}: the object of {file:?} is gone: {error}"),
@@ -211,7 +207,7 @@ impl Scene {
         let keys: Vec<Option<String>> = {
             let rows = file::Entity::find().filter(file::Column::Id.is_in(ids.iter().copied()));
             let rows = rows
-                .all(self.app.parts.landfall.db.read())
+                .all(self.app.parts.app.db.read())
                 .await
                 .expect("the rows");
             rows.into_iter().map(|file| file.storage_key).collect()

@@ -74,7 +74,7 @@ async fn file_whose_staging_vanished_fails_for_good_even_when_the_worker_is_kill
     let cluster = Cluster::start(Installation::new()).await;
     cluster.webhook().await;
     let id = cluster.upload("gone.bin", b"soon gone".to_vec()).await;
-    let landfall = &cluster.parts.landfall;
+    let landfall = &cluster.parts.app;
     let file = entity::file::Entity::find_by_id(id.parse::<entity::FileId>().unwrap());
     let file = file.one(landfall.db.read()).await.unwrap().unwrap();
     let pieces = landfall_core::files::staged_pieces(landfall.db.read(), &file);

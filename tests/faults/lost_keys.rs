@@ -22,7 +22,7 @@ fn start_workers(app: &TestApp, queues: &[QueueName]) -> CancellationToken {
     };
     let stop = CancellationToken::new();
     let run = landfall_workers::run(
-        parts.landfall,
+        parts.app,
         parts.queues,
         parts.deliverer,
         workers,
@@ -107,7 +107,7 @@ async fn set_failures(app: &TestApp, failures: i32) {
         webhook_endpoint::Column::ConsecutiveFailures,
         Expr::val(failures),
     );
-    let db = app.parts.landfall.db.clone();
+    let db = app.parts.app.db.clone();
     db.write(move |transaction| Box::pin(async move { update.exec(transaction).await }))
         .await
         .expect("the endpoint's row is written");

@@ -37,13 +37,13 @@ async fn healthy_endpoint_is_not_delayed(builder: Builder) {
     app.receiver.set("/stalled", Behaviour::stall(STALL));
     app.webhook("/stalled", &[]).await;
     write_events(&app).await;
-    let share = app.parts.landfall.config.webhooks.endpoint_concurrency as usize;
+    let share = app.parts.app.config.webhooks.endpoint_concurrency as usize;
     app.receiver.wait_for_at("/stalled", share, SOON).await;
     let beside = latencies(&app).await;
 
     let waiting = delivery::Entity::find()
         .filter(delivery::Column::Status.eq(DeliveryStatus::Pending))
-        .count(app.parts.landfall.db.read());
+        .count(app.parts.app.db.read());
     let waiting = waiting.await.expect("deliveries can be counted");
     println!(
         "event committed to receipt, p50 and maximum: alone {:?} and {:?}; beside an endpoint that stalls, with \
@@ -110,7 +110,7 @@ async fn healthy_endpoint_is_as_quick_as_alone_while_forty_stall_and_slots_are_f
 
 /// Batches without files are announced when they are closed.
 async fn write_events(app: &TestApp) {
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let written = stream::iter(0..WAITING).map(async |_| {
         let metadata = serde_json::json!({});
         let batch = batches::create(&landfall.db, &landfall.clock, None, metadata, None);

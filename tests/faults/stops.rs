@@ -15,7 +15,7 @@ async fn row(cluster: &Cluster, id: &str) -> file::Model {
     // The pool of this process may take a moment to notice that the database is back.
     wait_until(AFTER_A_KILL, async || {
         let row = file::Entity::find_by_id(id)
-            .one(cluster.parts.landfall.db.read())
+            .one(cluster.parts.app.db.read())
             .await;
         row.map(|row| row.expect("the row"))
     })
@@ -127,7 +127,7 @@ async fn file_whose_lease_was_lost_runs_again_soon() {
             .ok_or("no part is sent")
     })
     .await;
-    let until = app.parts.landfall.clock.after(Duration::from_secs(3));
+    let until = app.parts.app.clock.after(Duration::from_secs(3));
     let taken = file::Entity::update_many()
         .col_expr(file::Column::LeaseOwner, Expr::value("another"))
         .col_expr(file::Column::LeaseExpiresAt, Expr::value(until))
@@ -135,7 +135,7 @@ async fn file_whose_lease_was_lost_runs_again_soon() {
         .filter(file::Column::Status.eq(file::FileStatus::Finalizing));
     let changed = app
         .parts
-        .landfall
+        .app
         .db
         .write(move |transaction| Box::pin(async move { taken.exec(transaction).await }))
         .await;

@@ -29,7 +29,7 @@ impl Stage {
             .workers(&[])
             .start()
             .await;
-        let finalizer = Finalizer::new(&app.parts.landfall, "this");
+        let finalizer = Finalizer::new(&app.parts.app, "this");
         Self { app, finalizer }
     }
 
@@ -40,7 +40,7 @@ impl Stage {
 
     async fn row(&self, id: FileId) -> file::Model {
         let row = file::Entity::find_by_id(id)
-            .one(self.app.parts.landfall.db.read())
+            .one(self.app.parts.app.db.read())
             .await;
         row.expect("the database").expect("the row")
     }
@@ -53,7 +53,7 @@ impl Stage {
             beat_at,
             alone_file: alone,
         };
-        let db = &self.app.parts.landfall.db;
+        let db = &self.app.parts.app.db;
         let written = db.write(move |transaction| {
             Box::pin(async move {
                 worker_process::Entity::insert(row.into_active_model())
@@ -68,13 +68,13 @@ impl Stage {
 
     /// The process claimed the file, and its lease ran out a second ago.
     async fn claimed_by(&self, name: &str, id: FileId) {
-        let ended = self.app.parts.landfall.clock.before(Duration::from_secs(1));
+        let ended = self.app.parts.app.clock.before(Duration::from_secs(1));
         let claimed = file::Entity::update_many()
             .col_expr(file::Column::Status, Expr::value(FileStatus::Finalizing))
             .col_expr(file::Column::LeaseOwner, Expr::value(name))
             .col_expr(file::Column::LeaseExpiresAt, Expr::value(ended))
             .filter(file::Column::Id.eq(id));
-        let db = &self.app.parts.landfall.db;
+        let db = &self.app.parts.app.db;
         let changed =
             db.write(move |transaction| Box::pin(async move { claimed.exec(transaction).await }));
         assert_eq!(changed.await.expect("the database").rows_affected, 1);
@@ -87,7 +87,7 @@ impl Stage {
     fn ago(&self, seconds: u64) -> Timestamp {
         self.app
             .parts
-            .landfall
+            .app
             .clock
             .before(Duration::from_secs(seconds))
     }
@@ -101,16 +101,12 @@ impl Stage {
             matches!(watched, Outcome::Later(_)),
             "its heartbeat is waited for: {watched:?}"
         );
-        self.app
-            .parts
-            .landfall
-            .clock
-            .advance(Duration::from_secs(11));
+        self.app.parts.app.clock.advance(Duration::from_secs(11));
         self.finalize(id).await
     }
 
     async fn forget_processes(&self) {
-        let db = &self.app.parts.landfall.db;
+        let db = &self.app.parts.app.db;
         let all = worker_process::Entity::delete_many();
         let deleted =
             db.write(move |transaction| Box::pin(async move { all.exec(transaction).await }));
@@ -122,7 +118,7 @@ impl Stage {
         let suspect = file::Entity::update_many()
             .col_expr(file::Column::SuspectSince, Expr::value(since))
             .filter(file::Column::Id.eq(id));
-        let db = &self.app.parts.landfall.db;
+        let db = &self.app.parts.app.db;
         let changed =
             db.write(move |transaction| Box::pin(async move { suspect.exec(transaction).await }));
         assert_eq!(changed.await.expect("the database").rows_affected, 1);
@@ -132,7 +128,7 @@ impl Stage {
         let counted = file::Entity::update_many()
             .col_expr(file::Column::AloneDeaths, Expr::value(deaths))
             .filter(file::Column::Id.eq(id));
-        let db = &self.app.parts.landfall.db;
+        let db = &self.app.parts.app.db;
         let changed =
             db.write(move |transaction| Box::pin(async move { counted.exec(transaction).await }));
         assert_eq!(changed.await.expect("the database").rows_affected, 1);
@@ -188,19 +184,14 @@ async fn only_the_death_of_a_process_that_ran_a_file_alone_counts(builder: Build
     let beats = worker_process::Entity::update_many()
         .col_expr(
             worker_process::Column::BeatAt,
-            Expr::value(stage.app.parts.landfall.clock.after(Duration::from_secs(1))),
+            Expr::value(stage.app.parts.app.clock.after(Duration::from_secs(1))),
         )
         .filter(worker_process::Column::Name.eq("frozen"));
-    let db = &stage.app.parts.landfall.db;
+    let db = &stage.app.parts.app.db;
     let changed =
         db.write(move |transaction| Box::pin(async move { beats.exec(transaction).await }));
     assert_eq!(changed.await.expect("the database").rows_affected, 1);
-    stage
-        .app
-        .parts
-        .landfall
-        .clock
-        .advance(Duration::from_secs(11));
+    stage.app.parts.app.clock.advance(Duration::from_secs(11));
     assert_eq!(stage.finalize(id).await, Outcome::Stored, "nothing counted");
 
     let id = stage.upload().await;

@@ -161,7 +161,7 @@ impl Topology {
 
     /// The invariants, of what was added to the log.
     pub fn invariants(&self) -> Invariants<'_> {
-        let landfall = &self.parts.landfall;
+        let landfall = &self.parts.app;
         let surroundings = self.installation.surroundings(landfall);
         Invariants::new(landfall, surroundings, &self.log, &self.receiver)
     }

@@ -31,7 +31,7 @@ async fn worker_frozen_past_its_lease_cannot_commit() {
     );
     cluster.check(1).await;
     let events = entity::outbox_event::Entity::find()
-        .all(cluster.parts.landfall.db.read())
+        .all(cluster.parts.app.db.read())
         .await
         .unwrap();
     assert_eq!(events.len(), 2, "one event per file");
@@ -74,6 +74,6 @@ async fn deliverer_frozen_past_its_lease_records_nothing() {
 }
 
 async fn attempts(cluster: &Cluster) -> Vec<entity::attempt::Model> {
-    let attempts = entity::attempt::Entity::find().all(cluster.parts.landfall.db.read());
+    let attempts = entity::attempt::Entity::find().all(cluster.parts.app.db.read());
     attempts.await.expect("attempts can be read")
 }

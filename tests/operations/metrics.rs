@@ -49,7 +49,7 @@ async fn busy() -> TestApp {
     app.settled(&file["id"]).await;
     app.receiver.wait_for(1, SOON).await;
     app.sweep().await;
-    audit::audit(&app.parts.landfall, Options::default(), &Unwatched)
+    audit::audit(&app.parts.app, Options::default(), &Unwatched)
         .await
         .unwrap();
     app
@@ -113,7 +113,7 @@ async fn figures_are_those_of_what_was_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_name_what_the_audit_left() {
     let app = busy().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     std::fs::remove_dir_all(landfall.config.storage.path.join("uploads")).unwrap();
     audit::audit(landfall, Options::default(), &Unwatched)
         .await

@@ -156,7 +156,7 @@ async fn database_that_is_down_is_down() {
 async fn storage_folder_that_is_gone_is_degraded_and_uploads_are_taken_in() {
     let app = TestApp::builder().workers(&[]).start().await;
     seen(&app, "storage", "ok").await;
-    let path = &app.parts.landfall.config.storage.path;
+    let path = &app.parts.app.config.storage.path;
     std::fs::remove_dir_all(path).unwrap();
     let report = seen(&app, "storage", "degraded").await;
     assert_eq!(report["status"], "degraded");
@@ -181,7 +181,7 @@ async fn bucket_that_is_gone_is_degraded() {
 async fn staging_folder_that_is_gone_is_down() {
     let app = TestApp::builder().workers(&[]).start().await;
     seen(&app, "staging", "ok").await;
-    std::fs::remove_dir_all(&app.parts.landfall.config.staging.path).unwrap();
+    std::fs::remove_dir_all(&app.parts.app.config.staging.path).unwrap();
     let report = seen(&app, "staging", "down").await;
     assert_eq!(report["status"], "down");
 }

@@ -14,16 +14,13 @@ fn text(value: &Value) -> &str {
 
 async fn logged(app: &TestApp, action: &str) -> Vec<audit_entry::Model> {
     let entries = audit_entry::Entity::find().filter(audit_entry::Column::Action.eq(action));
-    entries
-        .all(app.parts.landfall.db.read())
-        .await
-        .expect("the log")
+    entries.all(app.parts.app.db.read()).await.expect("the log")
 }
 
 async fn endpoint(app: &TestApp, id: &Value) -> webhook_endpoint::Model {
     let id = entity::WebhookId(text(id).parse().expect("an id"));
     let row = webhook_endpoint::Entity::find_by_id(id)
-        .one(app.parts.landfall.db.read())
+        .one(app.parts.app.db.read())
         .await;
     row.expect("the database").expect("the endpoint")
 }
@@ -36,7 +33,7 @@ async fn broken(app: &TestApp, files: usize) -> Value {
     for number in 0..files {
         app.upload(&format!("file-{number}"), "hello").await;
     }
-    let db = app.parts.landfall.db.read();
+    let db = app.parts.app.db.read();
     wait_until(SOON, async || {
         let failed = delivery::Entity::find()
             .filter(delivery::Column::Status.eq(delivery::DeliveryStatus::Failed));
@@ -246,7 +243,7 @@ async fn a_file_is_finalized_now_or_deleted_when_its_state_allows() {
         .press_and_follow(&format!("{path}/finalize"), &[])
         .await;
     let file = entity::FileId(text(&id).parse().unwrap());
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     landfall_core::finalize::Finalizer::new(landfall, "by hand")
         .finalize(file)
         .await
@@ -354,7 +351,7 @@ async fn an_onlooker_sees_no_button_and_presses_none() {
         .press("/webhooks", &[("url", &app.receiver.url("/hook"))])
         .await;
     assert_eq!(made.status(), 200);
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let made = landfall_core::tokens::create(
         &landfall.db,
         &landfall.clock,
@@ -465,7 +462,7 @@ async fn what_does_not_come_from_a_page_of_ours_changes_nothing() {
     assert_eq!(app.file(text(&file["id"])).await["status"], "stored");
     assert_eq!(
         audit_entry::Entity::find()
-            .count(app.parts.landfall.db.read())
+            .count(app.parts.app.db.read())
             .await
             .unwrap(),
         0
@@ -491,7 +488,7 @@ async fn a_session_that_may_upload_sends_files_as_tus_has_it() {
     .await;
     assert_eq!(states[0]["status"], "stored");
     let row = landfall_core::files::get(
-        app.parts.landfall.db.read(),
+        app.parts.app.db.read(),
         &landfall_core::files::Scope::All,
         id.parse().unwrap(),
     )

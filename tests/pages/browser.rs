@@ -157,7 +157,7 @@ async fn a_file_is_seen_coming_ashore_and_found_by_its_hash() {
     browser.go(&format!("{}/files/{id}", app.url)).await;
     browser.sees("Finalize now").await;
     let file = entity::FileId(id.parse().unwrap());
-    landfall_core::finalize::Finalizer::new(&app.parts.landfall, "by hand")
+    landfall_core::finalize::Finalizer::new(&app.parts.app, "by hand")
         .finalize(file)
         .await
         .unwrap();

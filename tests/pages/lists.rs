@@ -5,7 +5,7 @@ use crate::support::TestApp;
 use entity::file::{self, FileStatus};
 use landfall_core::{
     files::{self, FileFilter, Scope},
-    page::PageRequest,
+    pagination::PageRequest,
     seed::{self, Amount},
 };
 use landfall_test_servers::{Behaviour, wait_until};
@@ -183,7 +183,7 @@ async fn a_batch_shows_its_counts_and_its_files() {
 #[tokio::test]
 async fn a_name_that_thousands_have_is_listed_in_the_order_of_names() {
     let app = TestApp::builder().workers(&[]).start().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let amount = Amount {
         files: 15_000,
         events: 0,
@@ -206,7 +206,7 @@ async fn a_name_that_thousands_have_is_listed_in_the_order_of_names() {
 
 /// Every page of a list, one after the other.
 async fn all_of(app: &TestApp, filter: &FileFilter) -> Vec<entity::FileId> {
-    let db = app.parts.landfall.db.read();
+    let db = app.parts.app.db.read();
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
         let page = PageRequest::decode(100, cursor.as_deref()).expect("a cursor of ours");
@@ -222,7 +222,7 @@ async fn all_of(app: &TestApp, filter: &FileFilter) -> Vec<entity::FileId> {
 }
 
 async fn several_filters_find_all_and_each_once(app: TestApp) {
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let amount = Amount {
         files: 12_000,
         events: 0,

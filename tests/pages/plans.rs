@@ -68,7 +68,7 @@ impl Watched {
             events: ROWS,
             until: chrono::Utc::now(),
         };
-        seed::seed(&app.parts.landfall.db, amount, |_| {})
+        seed::seed(&app.parts.app.db, amount, |_| {})
             .await
             .expect("rows by the thousand");
         let seen = Seen::default();
@@ -227,7 +227,7 @@ impl Watched {
     }
 
     async fn explain(&self, statement: &Statement) -> Vec<String> {
-        let db = &self.app.parts.landfall.db;
+        let db = &self.app.parts.app.db;
         match db.backend() {
             DbBackend::Postgres => explain_on_postgres(db, statement).await,
             _ => explain_on_sqlite(db, statement).await,
@@ -246,7 +246,7 @@ impl Watched {
             "SELECT id FROM files WHERE content_type = 'none/such' ORDER BY id LIMIT 5",
             "SELECT id FROM outbox_events WHERE created_at > '2026-01-01' AND event_type = 'file.stored' ORDER BY payload LIMIT 5",
         ] {
-            let backend = self.app.parts.landfall.db.backend();
+            let backend = self.app.parts.app.db.backend();
             let told = self.explain(&Statement::from_string(backend, sql)).await;
             // A search that an index leads says nothing of how many rows it finds, on SQLite.
             let counts = backend != DbBackend::Postgres && sql.contains("status = 'delivered'");

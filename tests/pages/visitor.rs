@@ -31,7 +31,7 @@ impl Visitor {
 
     /// Somebody who has signed in with a token of this scope.
     pub(super) async fn with(app: &TestApp, owner: &str, scope: TokenScope) -> Self {
-        let landfall = &app.parts.landfall;
+        let landfall = &app.parts.app;
         let made = tokens::create(&landfall.db, &landfall.clock, owner, &[scope], None).await;
         let secret = made.expect("a token").1;
         let form = [("token", secret.expose_secret())];

@@ -93,7 +93,7 @@ impl Builder {
         let stop = CancellationToken::new();
         let mut tasks = Vec::new();
         let serve = server::serve(
-            parts.landfall.clone(),
+            parts.app.clone(),
             parts.queues.clone(),
             parts.meter.clone(),
             listener,
@@ -104,7 +104,7 @@ impl Builder {
         }));
         if !self.workers.is_empty() {
             let Parts {
-                landfall,
+                app,
                 queues,
                 deliverer,
                 meter,
@@ -117,7 +117,7 @@ impl Builder {
                 meter,
                 finish_within: Duration::from_secs(5),
             };
-            let run = landfall_workers::run(landfall, queues, deliverer, workers, stop.clone());
+            let run = landfall_workers::run(app, queues, deliverer, workers, stop.clone());
             tasks.push(tokio::spawn(async move {
                 run.await.expect("the workers work to the end")
             }));
@@ -217,7 +217,7 @@ impl TestApp {
 
     /// The invariants, of what [`TestApp::upload`] sent and what was added to the log.
     pub fn invariants(&self) -> Invariants<'_> {
-        let landfall = &self.parts.landfall;
+        let landfall = &self.parts.app;
         let surroundings = self.installation.surroundings(landfall);
         Invariants::new(landfall, surroundings, &self.log, &self.receiver)
     }
@@ -262,7 +262,7 @@ impl TestApp {
 
     /// Runs one sweep, now.
     pub async fn sweep(&self) -> landfall_core::sweep::SweepReport {
-        landfall_core::sweep::sweep(&self.parts.landfall)
+        landfall_core::sweep::sweep(&self.parts.app)
             .await
             .expect("the sweep runs")
     }

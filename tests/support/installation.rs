@@ -2,8 +2,8 @@
 
 use super::surroundings::Surroundings;
 use landfall_core::{
+    app::App,
     config::{Config, Sources},
-    context::Landfall,
 };
 use landfall_test_servers::{PostgresServer, RedisServer, S3Server, S3View};
 use std::{collections::BTreeMap, path::Path};
@@ -81,7 +81,7 @@ impl Installation {
     }
 
     /// Its bytes as they are on disk.
-    pub fn surroundings(&self, landfall: &Landfall) -> Surroundings {
+    pub fn surroundings(&self, landfall: &App) -> Surroundings {
         let bucket = self
             .bucket
             .clone()

@@ -1,6 +1,6 @@
 //! The bytes of an installation as they are on disk, whatever the server itself would list of them.
 
-use landfall_core::{config::Backend, context::Landfall, digest::Sha256Digest};
+use landfall_core::{app::App, config::Backend, digest::Sha256Digest};
 use landfall_test_servers::{OpenUpload, S3View};
 use sha2::{Digest, Sha256};
 use std::{
@@ -37,7 +37,7 @@ pub struct ReadBack {
 
 impl Surroundings {
     /// Those that the configuration names; `bucket` is the server and name of the bucket, if there is one.
-    pub fn new(landfall: &Landfall, bucket: Option<(S3View, String)>) -> Self {
+    pub fn new(landfall: &App, bucket: Option<(S3View, String)>) -> Self {
         let config = &landfall.config;
         let at = |backend, path: &Path| match (backend, &bucket) {
             (Backend::Fs, _) => Location::Folder(path.to_owned()),

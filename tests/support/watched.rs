@@ -11,7 +11,7 @@ pub async fn serve_watched(
     app: &TestApp,
     watcher: impl Fn(&Statement) + Send + Sync + 'static,
 ) -> (String, DropGuard) {
-    let mut landfall = app.parts.landfall.clone();
+    let mut landfall = app.parts.app.clone();
     landfall.db = landfall.db.watched(watcher);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));

@@ -7,7 +7,7 @@ use reqwest::RequestBuilder;
 use secrecy::ExposeSecret;
 
 async fn token(app: &TestApp, owner: &str, scope: TokenScope) -> String {
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let made = tokens::create(&landfall.db, &landfall.clock, owner, &[scope], None).await;
     made.expect("a token").1.expose_secret().to_owned()
 }

@@ -55,7 +55,7 @@ async fn abandoned_uploads_expire() {
     let app = TestApp::start().await;
     let path = begin(&app, 10).await;
     answered(&send(patch(&app, &path, 0, "hello")).await, 204);
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     landfall
         .clock
         .advance(Duration::from_secs(24 * 60 * 60 + 1));

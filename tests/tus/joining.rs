@@ -18,7 +18,7 @@ fn join(app: &TestApp, list: &str) -> reqwest::RequestBuilder {
 }
 
 async fn files(app: &TestApp) -> u64 {
-    let db = app.parts.landfall.db.read();
+    let db = app.parts.app.db.read();
     file::Entity::find().count(db).await.expect("a count")
 }
 

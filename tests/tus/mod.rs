@@ -112,7 +112,7 @@ fn file_id(path: &str) -> FileId {
 
 async fn row(app: &TestApp, path: &str) -> file::Model {
     let found = file::Entity::find_by_id(file_id(path))
-        .one(app.parts.landfall.db.read())
+        .one(app.parts.app.db.read())
         .await;
     found.expect("a database").expect("a row")
 }
@@ -127,7 +127,7 @@ async fn stored(app: &TestApp, path: &str) -> Vec<u8> {
     let key = file.storage_key.expect("a key").parse().expect("a key");
     let bytes = app
         .parts
-        .landfall
+        .app
         .storage
         .read(&key, None)
         .await

@@ -58,7 +58,7 @@ async fn bytes_that_are_moved_while_they_are_read_come_whole() {
     answered(&response, 200);
     let mut read = response.chunk().await.unwrap().unwrap().to_vec();
     let file = row(&app, &path).await.id;
-    landfall_core::finalize::Finalizer::new(&app.parts.landfall, "by hand")
+    landfall_core::finalize::Finalizer::new(&app.parts.app, "by hand")
         .finalize(file)
         .await
         .unwrap();

@@ -93,7 +93,7 @@ async fn head_right_after_a_lost_connection_tells_all_that_came() {
     let id: UploadId = id.parse().expect("an id");
     wait_until(SOON, async || {
         let row = upload::Entity::find_by_id(id)
-            .one(app.parts.landfall.db.read())
+            .one(app.parts.app.db.read())
             .await;
         row.expect("a row").and_then(|row| row.lease_expires_at)
     })

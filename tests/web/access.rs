@@ -2,7 +2,7 @@
 
 use super::visitor::{Fields, Visitor, app, cookie_of, location, set_cookie, sign_in, token};
 use crate::support::TestApp;
-use landfall_core::page::PageRequest;
+use landfall_core::pagination::PageRequest;
 use landfall_core::tokens::{self, TokenScope};
 use reqwest::header;
 
@@ -73,7 +73,7 @@ async fn a_cookie_planted_before_the_sign_in_is_worth_nothing() {
 #[tokio::test]
 async fn a_session_ends_with_the_sign_out_and_with_its_token() {
     let app = app().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let leaving = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
     let staying = Visitor::new(&app, "root", &[TokenScope::Admin]).await;
     assert_eq!(location(&leaving.press("/sign-out").await), "/sign-in");
@@ -95,7 +95,7 @@ async fn a_session_ends_with_the_sign_out_and_with_its_token() {
 async fn a_session_lasts_half_a_day() {
     let app = app().await;
     let visitor = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
-    let clock = &app.parts.landfall.clock;
+    let clock = &app.parts.app.clock;
     clock.advance(landfall_core::sessions::LASTS);
     assert_eq!(visitor.get("/").await.status(), 303);
 }

@@ -87,7 +87,7 @@ async fn a_dead_job_is_run_again_once_its_cause_is_mended() {
     let file = app
         .settled(&app.upload("gone.txt", "hello").await["id"])
         .await;
-    let folder = app.parts.landfall.config.storage.path.join("uploads");
+    let folder = app.parts.app.config.storage.path.join("uploads");
     // What is in the way of the object's removal.
     let object = files_in(&folder).pop().expect("the object");
     std::fs::remove_file(&object).expect("it is removed");

@@ -99,7 +99,7 @@ async fn a_notice_is_of_what_was_done_and_of_nothing_else() {
     let made_up = format!("/jobs?did={}", uuid::Uuid::now_v7());
     assert!(!notice(&visitor.page(&made_up).await));
     let minutes = std::time::Duration::from_secs(180);
-    app.parts.landfall.clock.advance(minutes);
+    app.parts.app.clock.advance(minutes);
     assert!(!notice(&visitor.page(&page).await), "it is shown once");
     for path in ["/jobs/nonsense/pause", "/jobs/deliver/nonsense"] {
         assert_eq!(visitor.press(path).await.status(), 404, "{path}");

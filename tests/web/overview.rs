@@ -43,8 +43,8 @@ async fn files_are_counted_by_the_minute_as_they_come_and_are_stored() {
         app.settled(&file["id"]).await;
     }
     let counted = wait_until(SOON, async || {
-        let landfall = &app.parts.landfall;
-        let last = landfall_core::minutes::last(landfall.db.read(), &landfall.clock, 10).await;
+        let landfall = &app.parts.app;
+        let last = landfall_core::activity::last(landfall.db.read(), &landfall.clock, 10).await;
         let last = last.expect("counts");
         let sum = |series: &[u64]| series.iter().sum::<u64>();
         let found = [
@@ -75,7 +75,7 @@ async fn what_is_wrong_stands_first_with_its_count_and_its_remedy() {
     assert!(wrong.contains("1 job is waiting."), "{wrong}");
     assert!(wrong.contains(r#"formaction="/jobs/finalize/resume""#));
     app.parts
-        .landfall
+        .app
         .clock
         .advance(std::time::Duration::from_secs(600));
     visitor.press("/jobs/finalize/resume").await;
@@ -89,7 +89,7 @@ async fn the_proof_is_the_last_audits() {
     let app = TestApp::start().await;
     let file = app.upload("a.txt", "hello").await;
     app.settled(&file["id"]).await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     audit::audit(landfall, audit::Options::default(), &audit::Unwatched)
         .await
         .expect("an audit");
@@ -178,7 +178,7 @@ async fn what_was_given_up_is_delivered_by_one_button_once_its_endpoint_is_mende
 )]
 async fn while_the_database_hangs_the_overview_shows_what_the_rest_knows() {
     let app = TestApp::builder().postgres().workers(&[]).start().await;
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let (locked, lock) = tokio::sync::oneshot::channel();
     let (unlock, unlocked) = tokio::sync::oneshot::channel::<()>();
     let holds = landfall.db.write(move |transaction| {

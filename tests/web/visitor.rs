@@ -15,7 +15,7 @@ pub async fn app() -> TestApp {
 }
 
 pub async fn token(app: &TestApp, owner: &str, scopes: &[TokenScope]) -> String {
-    let landfall = &app.parts.landfall;
+    let landfall = &app.parts.app;
     let created = tokens::create(&landfall.db, &landfall.clock, owner, scopes, None).await;
     created.expect("a token").1.expose_secret().to_owned()
 }

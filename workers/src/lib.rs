@@ -5,8 +5,8 @@
 //! times and leases that matter are in the database, and a job that is lost, late or doubled changes nothing.
 
 mod deliver;
-mod dispatch;
 mod endpoint_limits;
+mod enqueue;
 mod finalize;
 mod jobs;
 mod maintenance;
@@ -16,7 +16,7 @@ mod run;
 pub mod seed;
 mod tick;
 
-pub use dispatch::QueueDispatch;
+pub use enqueue::QueueDispatch;
 pub use jobs::{DeliverJob, FinalizeJob, MaintenanceJob};
 pub use meter::{Meter, Stage};
 pub use queues::{QueueName, Queues, SETTLED};

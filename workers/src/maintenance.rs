@@ -2,26 +2,26 @@
 
 use crate::{jobs::MaintenanceJob, meter::Meter};
 use apalis::prelude::{BoxDynError, Data};
-use landfall_core::{audit, context::Landfall, files, sweep};
+use landfall_core::{app::App, audit, files, sweep};
 
 #[tracing::instrument(name = "maintenance", skip_all, fields(job = job.id()))]
 pub(crate) async fn handle(
     job: MaintenanceJob,
-    landfall: Data<Landfall>,
+    app: Data<App>,
     meter: Data<Meter>,
 ) -> Result<(), BoxDynError> {
     match job {
         MaintenanceJob::Purge { file_id } => {
-            files::purge(&landfall, file_id).await?;
+            files::purge(&app, file_id).await?;
         }
         MaintenanceJob::Sweep { tick } => {
-            if let Some(report) = sweep::sweep_at(&landfall, tick).await? {
+            if let Some(report) = sweep::sweep_at(&app, tick).await? {
                 meter.rescued(report.leases_rescued);
                 tracing::info!(?report, "swept");
             }
         }
         MaintenanceJob::Audit { tick } => {
-            if let Some(report) = audit::audit_at(&landfall, tick).await? {
+            if let Some(report) = audit::audit_at(&app, tick).await? {
                 told(&report);
             }
         }

@@ -7,7 +7,7 @@ use crate::{
     tick::{self, Chore},
 };
 use apalis::prelude::{Monitor, MonitorError};
-use landfall_core::{context::Landfall, deliver::Deliverer, finalize::Finalizer};
+use landfall_core::{app::App, deliver::Deliverer, finalize::Finalizer};
 use landfall_queue::{Redis, WorkerIdentity};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -39,20 +39,20 @@ pub struct Workers {
 /// # Errors
 /// What Apalis reports at the end; nothing before that ends the workers.
 pub async fn run(
-    landfall: Landfall,
+    app: App,
     queues: Queues,
     deliverer: Deliverer,
     workers: Workers,
     stop: CancellationToken,
 ) -> Result<(), MonitorError> {
-    let config = landfall.config.clone();
+    let config = app.config.clone();
     let name = format!("{}-{}", host(), std::process::id());
     let identity = |concurrency: usize| {
         WorkerIdentity::new(name.clone(), workers.concurrency.unwrap_or(concurrency))
     };
     let mut monitor = Monitor::new();
     let finalizer =
-        Finalizer::new(&landfall, &workers.name).drained_by(drained(&stop, workers.finish_within));
+        Finalizer::new(&app, &workers.name).drained_by(drained(&stop, workers.finish_within));
     let mut ticking = Vec::new();
     for queue in &workers.queues {
         monitor = match queue {
@@ -62,7 +62,7 @@ pub async fn run(
                     identity(config.workers.finalize_concurrency),
                 );
                 let finalizer = finalizer.clone();
-                let (clock, meter) = (landfall.clock.clone(), workers.meter.clone());
+                let (clock, meter) = (app.clock.clone(), workers.meter.clone());
                 monitor.register(move |_| {
                     let worker = queue
                         .worker(identity.clone())
@@ -80,11 +80,11 @@ pub async fn run(
                 let context = deliver::Context::new(
                     deliverer.clone(),
                     &queues,
-                    landfall.clock.clone(),
+                    app.clock.clone(),
                     workers.meter.clone(),
                 );
                 let limits = context.limits.clone();
-                tokio::spawn(limits.keep_restored(landfall.db.clone(), stop.clone()));
+                tokio::spawn(limits.keep_restored(app.db.clone(), stop.clone()));
                 monitor.register(move |_| {
                     queue
                         .worker(identity.clone())
@@ -97,12 +97,12 @@ pub async fn run(
                     queues.maintenance.clone(),
                     identity(MAINTENANCE_CONCURRENCY),
                 );
-                let (landfall, meter) = (landfall.clone(), workers.meter.clone());
+                let (app, meter) = (app.clone(), workers.meter.clone());
                 for (chore, interval) in [
                     (Chore::Sweep, config.sweep.interval),
                     (Chore::Audit, config.audit.interval),
                 ] {
-                    let clock = landfall.clock.clone();
+                    let clock = app.clock.clone();
                     ticking.push(tick::start(
                         chore,
                         interval,
@@ -114,7 +114,7 @@ pub async fn run(
                 monitor.register(move |_| {
                     queue
                         .worker(identity.clone())
-                        .data(landfall.clone())
+                        .data(app.clone())
                         .data(meter.clone())
                         .build(maintenance::handle)
                 })

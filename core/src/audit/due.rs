@@ -73,10 +73,8 @@ impl Waits {
 
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     audit.begins(Step::Due, None);
-    let landfall = audit.landfall;
-    let since = landfall
-        .clock
-        .before(PERIODS * landfall.config.sweep.interval);
+    let app = audit.app;
+    let since = app.clock.before(PERIODS * app.config.sweep.interval);
     for waits in Waits::ALL {
         files_that_wait(audit, waits, since).await?;
     }
@@ -89,7 +87,7 @@ async fn files_that_wait(
     waits: Waits,
     since: Timestamp,
 ) -> Result<(), AuditError> {
-    let landfall = audit.landfall;
+    let app = audit.app;
     let mut after = None;
     loop {
         let mut query = Entity::find()
@@ -101,7 +99,7 @@ async fn files_that_wait(
         if let Some(after) = after {
             query = query.filter(Column::Id.gt(after));
         }
-        let page: Vec<FileId> = query.into_tuple().all(landfall.db.read()).await?;
+        let page: Vec<FileId> = query.into_tuple().all(app.db.read()).await?;
         let Some(last) = page.last() else {
             return Ok(());
         };
@@ -120,22 +118,20 @@ async fn files_that_wait(
 
 /// Does what the sweep would.
 async fn mend(audit: &Audit<'_>, waits: Waits, id: FileId) -> Repair {
-    let landfall = audit.landfall;
+    let app = audit.app;
     match waits {
-        Waits::Finalize | Waits::Takeover => landfall.dispatch.finalize(&[id]).await,
-        Waits::Purge => landfall.dispatch.purge(&[id]).await,
-        Waits::Expiry => {
-            match files::delete(&landfall.db, &landfall.clock, &Scope::All, id).await {
-                Ok(written) => {
-                    let due = written.map(|written| written.due).unwrap_or_default();
-                    landfall.dispatch.deliver(&due).await;
-                    landfall.dispatch.settled(id).await;
-                    landfall.dispatch.purge(&[id]).await;
-                    return Repair::Done("it was deleted");
-                }
-                Err(error) => return Repair::Left(super::chain(&error)),
+        Waits::Finalize | Waits::Takeover => app.dispatch.finalize(&[id]).await,
+        Waits::Purge => app.dispatch.purge(&[id]).await,
+        Waits::Expiry => match files::delete(&app.db, &app.clock, &Scope::All, id).await {
+            Ok(written) => {
+                let due = written.map(|written| written.due).unwrap_or_default();
+                app.dispatch.deliver(&due).await;
+                app.dispatch.settled(id).await;
+                app.dispatch.purge(&[id]).await;
+                return Repair::Done("it was deleted");
             }
-        }
+            Err(error) => return Repair::Left(super::chain(&error)),
+        },
     }
     Repair::Done("its job was pushed again")
 }
@@ -143,7 +139,7 @@ async fn mend(audit: &Audit<'_>, waits: Waits, id: FileId) -> Repair {
 /// Uploads that are past their time and still open: the sweep expires them all together.
 async fn uploads(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), AuditError> {
     use upload::{Column, Entity, UploadStatus};
-    let landfall = audit.landfall;
+    let app = audit.app;
     let mut after = None;
     loop {
         let mut query = Entity::find()
@@ -156,13 +152,13 @@ async fn uploads(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), AuditErr
         if let Some(after) = after {
             query = query.filter(Column::Id.gt(after));
         }
-        let page: Vec<entity::UploadId> = query.into_tuple().all(landfall.db.read()).await?;
+        let page: Vec<entity::UploadId> = query.into_tuple().all(app.db.read()).await?;
         let Some(last) = page.last() else {
             return Ok(());
         };
         after = Some(*last);
         let expired: Result<u64, _> = match audit.options.repair {
-            true => crate::uploads::expire_due(landfall).await,
+            true => crate::uploads::expire_due(app).await,
             false => Ok(0),
         };
         for id in &page {
@@ -181,14 +177,14 @@ async fn uploads(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), AuditErr
 }
 
 async fn deliveries(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), AuditError> {
-    let landfall = audit.landfall;
+    let app = audit.app;
     let mut after = None;
     loop {
-        let page = deliver::due(&landfall.db, since, after, PAGE).await?;
+        let page = deliver::due(&app.db, since, after, PAGE).await?;
         let repair = match audit.options.repair {
             false => Repair::NotAsked,
             true => {
-                landfall.dispatch.deliver(&page.due).await;
+                app.dispatch.deliver(&page.due).await;
                 Repair::Done("its job was pushed again")
             }
         };

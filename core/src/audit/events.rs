@@ -7,8 +7,8 @@ use super::{
     objects::{self, StoredFile},
 };
 use crate::{
-    context::Landfall,
-    dispatch::DueDelivery,
+    app::App,
+    enqueue::DueDelivery,
     outbox::{self, EventType, FileStored, NewEvent, WriteError},
     storage::{NotAKey, StorageError, StorageKey},
 };
@@ -36,24 +36,22 @@ fn key_of(file: impl std::fmt::Display) -> String {
 
 /// Files of a page that have no event although it cannot have been forgotten yet.
 pub(super) async fn missing(audit: &mut Audit<'_>, page: &[StoredFile]) -> Result<(), AuditError> {
-    let landfall = audit.landfall;
-    let retention = landfall.config.outbox.retention;
-    let since = landfall.clock.before(retention.saturating_sub(MARGIN));
+    let app = audit.app;
+    let retention = app.config.outbox.retention;
+    let since = app.clock.before(retention.saturating_sub(MARGIN));
     let recent: Vec<FileId> = page
         .iter()
         .filter(|file| file.stored_at.is_some_and(|at| at > since))
         .map(|file| file.id)
         .collect();
-    for id in without_event(landfall, &recent).await? {
+    for id in without_event(app, &recent).await? {
         // Once more, the row first: a file that is stored now has its event in the same commit.
-        if objects::still(landfall, id).await?.is_none()
-            || without_event(landfall, &[id]).await?.is_empty()
-        {
+        if objects::still(app, id).await?.is_none() || without_event(app, &[id]).await?.is_empty() {
             continue;
         }
         let repair = match audit.options.repair {
             false => Repair::NotAsked,
-            true => match announce(landfall, id).await {
+            true => match announce(app, id).await {
                 Ok(true) => Repair::Done("the event was written"),
                 // Deleted or announced by somebody else in this moment.
                 Ok(false) => continue,
@@ -70,7 +68,7 @@ pub(super) async fn missing(audit: &mut Audit<'_>, page: &[StoredFile]) -> Resul
     Ok(())
 }
 
-async fn without_event(landfall: &Landfall, files: &[FileId]) -> Result<Vec<FileId>, DbErr> {
+async fn without_event(app: &App, files: &[FileId]) -> Result<Vec<FileId>, DbErr> {
     if files.is_empty() {
         return Ok(Vec::new());
     }
@@ -80,7 +78,7 @@ async fn without_event(landfall: &Landfall, files: &[FileId]) -> Result<Vec<File
         .filter(Column::EventType.eq(EventType::FileStored.as_str()))
         .filter(Column::IdempotencyKey.is_in(files.iter().map(key_of)))
         .into_tuple()
-        .all(landfall.db.read())
+        .all(app.db.read())
         .await?;
     let found: HashSet<String> = found.into_iter().collect();
     let missing = files.iter().filter(|id| !found.contains(&key_of(id)));
@@ -101,20 +99,20 @@ enum AnnounceError {
 
 /// Writes the event finalize would have written, in a transaction in which the file is still stored; false when it is
 /// not, or when the event is there.
-async fn announce(landfall: &Landfall, id: FileId) -> Result<bool, AnnounceError> {
-    let row = file::Entity::find_by_id(id).one(landfall.db.read()).await?;
+async fn announce(app: &App, id: FileId) -> Result<bool, AnnounceError> {
+    let row = file::Entity::find_by_id(id).one(app.db.read()).await?;
     let Some(key) = row.and_then(|row| row.storage_key) else {
         return Ok(false);
     };
-    let url = landfall.url_of(id, &key.parse::<StorageKey>()?).await?;
-    let now = landfall.clock.now();
-    let written = landfall
+    let url = app.url_of(id, &key.parse::<StorageKey>()?).await?;
+    let now = app.clock.now();
+    let written = app
         .db
         .write(move |transaction| Box::pin(write(transaction, id, url, now)))
         .await;
     match written {
         Ok(Some(due)) => {
-            landfall.dispatch.deliver(&due).await;
+            app.dispatch.deliver(&due).await;
             Ok(true)
         }
         Ok(None) | Err(WriteError::Doubled { .. }) => Ok(false),
@@ -149,7 +147,7 @@ type Event = (EventId, Uuid, String);
 /// Events that no stored file stands behind.
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     audit.begins(Step::Events, None);
-    let landfall = audit.landfall;
+    let app = audit.app;
     let mut after = String::new();
     loop {
         // By the key, which the unique index of type and key has in order.
@@ -162,13 +160,13 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
             .order_by_asc(Column::IdempotencyKey)
             .limit(PAGE)
             .into_tuple()
-            .all(landfall.db.read())
+            .all(app.db.read())
             .await?;
         let Some((_, _, last)) = page.last() else {
             return Ok(());
         };
         after = last.clone();
-        let behind = statuses(landfall, page.iter().map(|(_, file, _)| *file)).await?;
+        let behind = statuses(app, page.iter().map(|(_, file, _)| *file)).await?;
         for (event, file, key) in &page {
             let status = behind.get(&FileId(*file)).copied();
             let detail = match status {
@@ -178,13 +176,13 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
                 None => "it announces a file that does not exist",
             };
             // A row of an event committed with it is there once the event is; only the event may be gone by now.
-            let gone = Entity::find_by_id(*event).one(landfall.db.read()).await?;
+            let gone = Entity::find_by_id(*event).one(app.db.read()).await?;
             if gone.is_none() {
                 continue;
             }
             let repair = match (audit.options.repair, status) {
                 (false, _) => Repair::NotAsked,
-                (true, None) => match forget(landfall, *event).await {
+                (true, None) => match forget(app, *event).await {
                     Ok(()) => Repair::Done("the event was deleted"),
                     Err(error) => Repair::Left(chain(&error)),
                 },
@@ -198,7 +196,7 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
 }
 
 async fn statuses(
-    landfall: &Landfall,
+    app: &App,
     files: impl Iterator<Item = Uuid>,
 ) -> Result<HashMap<FileId, FileStatus>, DbErr> {
     let rows: Vec<(FileId, FileStatus)> = file::Entity::find()
@@ -206,15 +204,14 @@ async fn statuses(
         .columns([file::Column::Id, file::Column::Status])
         .filter(file::Column::Id.is_in(files.map(FileId)))
         .into_tuple()
-        .all(landfall.db.read())
+        .all(app.db.read())
         .await?;
     Ok(rows.into_iter().collect())
 }
 
 /// Deletes an event with its deliveries and attempts: what it announces does not exist.
-async fn forget(landfall: &Landfall, id: EventId) -> Result<(), DbErr> {
-    landfall
-        .db
+async fn forget(app: &App, id: EventId) -> Result<(), DbErr> {
+    app.db
         .write(move |transaction| {
             Box::pin(async move { Entity::delete_by_id(id).exec(transaction).await.map(drop) })
         })

@@ -2,7 +2,7 @@
 
 use super::{Audit, AuditError, Invariant, Offender, PAGE, Repair, Step, chain, orphans};
 use crate::{
-    context::Landfall,
+    app::App,
     staging::ListedStaging,
     storage::{ListedObject, PROBES, StorageKey, Unfinished},
     sweep::{
@@ -39,7 +39,7 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
 
 async fn objects(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     audit.begins(Step::Objects, None);
-    let app = audit.landfall;
+    let app = audit.app;
     let mut pages = app.storage.list(OBJECTS).chain(app.storage.list(PROBES));
     let (mut orphans, mut unlisted, mut total) = (Vec::new(), 0_u64, 0_u64);
     while let Some(page) = pages.try_next().await? {
@@ -79,7 +79,7 @@ impl Named {
     }
 }
 
-async fn rows_of(app: &Landfall, page: &[ListedObject]) -> Result<HashMap<String, Named>, DbErr> {
+async fn rows_of(app: &App, page: &[ListedObject]) -> Result<HashMap<String, Named>, DbErr> {
     let mut named = HashMap::with_capacity(page.len());
     for some in page.chunks(PAGE as usize) {
         let rows: Vec<(String, FileId, i64, FileStatus)> = Entity::find()
@@ -107,7 +107,7 @@ async fn rows_of(app: &Landfall, page: &[ListedObject]) -> Result<HashMap<String
 }
 
 /// Whether an object that no row was found for is still there, still has none, is Landfall's, and was not set aside.
-async fn is_orphan(app: &Landfall, object: &ListedObject) -> Result<bool, AuditError> {
+async fn is_orphan(app: &App, object: &ListedObject) -> Result<bool, AuditError> {
     // A purge or a loser of a lease may have removed it since it was listed.
     if let Ok(key) = object.key.parse::<StorageKey>()
         && app.storage.head(&key).await?.is_none()
@@ -127,7 +127,7 @@ async fn is_orphan(app: &Landfall, object: &ListedObject) -> Result<bool, AuditE
 }
 
 /// A worker that was killed may have sent a request its store still carries out.
-fn is_settled(app: &Landfall, object: &ListedObject) -> bool {
+fn is_settled(app: &App, object: &ListedObject) -> bool {
     object.modified <= app.clock.before(2 * app.config.workers.lease)
 }
 
@@ -152,7 +152,7 @@ async fn object_without_row(
     object: &ListedObject,
     refusal: Option<&str>,
 ) -> Result<(), AuditError> {
-    let app = audit.landfall;
+    let app = audit.app;
     let repair = match (audit.options.repair, object.key.parse::<StorageKey>()) {
         (false, _) => Repair::NotAsked,
         (true, _) if refusal.is_some() => Repair::Left(refusal.unwrap_or_default().to_owned()),
@@ -173,7 +173,7 @@ async fn object_without_row(
 }
 
 async fn remove_or_set_aside(
-    app: &Landfall,
+    app: &App,
     key: &StorageKey,
 ) -> Result<Option<&'static str>, orphans::OrphanError> {
     let (done, what) = if key.as_str().starts_with(PROBES) {
@@ -189,7 +189,7 @@ async fn remove_or_set_aside(
 
 async fn staging(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     audit.begins(Step::Staging, None);
-    let app = audit.landfall;
+    let app = audit.app;
     let mut pages = app.staging.list();
     while let Some(page) = pages.try_next().await? {
         let looked_at = page.len();
@@ -220,7 +220,7 @@ async fn staging_of_the_ended(
 ) -> Result<(), AuditError> {
     let repair = match audit.options.repair {
         false => Repair::NotAsked,
-        true => match audit.landfall.staging.delete(&[staged.key]).await {
+        true => match audit.app.staging.delete(&[staged.key]).await {
             Ok(()) => Repair::Done("the staged bytes were removed"),
             Err(error) => Repair::Left(chain(&error)),
         },
@@ -233,7 +233,7 @@ async fn staging_of_the_ended(
 
 /// Bytes of a database that is not this one as it is now look like that, too: they only go by a later sweep.
 async fn unlisted_staging(audit: &mut Audit<'_>, staged: ListedStaging) -> Result<(), AuditError> {
-    let app = audit.landfall;
+    let app = audit.app;
     let name = staged.key.to_string();
     let known = candidates::known(&app.db, Place::Staging, std::slice::from_ref(&name)).await?;
     if !known.is_empty() {
@@ -256,7 +256,7 @@ async fn unlisted_staging(audit: &mut Audit<'_>, staged: ListedStaging) -> Resul
 
 async fn unfinished(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     audit.begins(Step::Unfinished, None);
-    let app = audit.landfall;
+    let app = audit.app;
     let mut pages = app.storage.unfinished();
     while let Some(page) = pages.try_next().await? {
         let looked_at = page.len();
@@ -288,7 +288,7 @@ async fn left_unfinished(audit: &mut Audit<'_>, one: &Unfinished) -> Result<(), 
     };
     let repair = match audit.options.repair {
         false => Repair::NotAsked,
-        true => match audit.landfall.storage.remove_unfinished(one).await {
+        true => match audit.app.storage.remove_unfinished(one).await {
             Ok(()) => Repair::Done(done),
             Err(error) => Repair::Left(chain(&error)),
         },

@@ -19,7 +19,7 @@ mod report;
 mod seen;
 
 use crate::{
-    context::Landfall,
+    app::App,
     installation::{self, InstallationError, MarkerError, Place},
     staging::StagingError,
     storage::StorageError,
@@ -114,14 +114,10 @@ pub enum AuditError {
 ///
 /// # Errors
 /// [`AuditError`] when database, storage or staging cannot be read to the end.
-pub async fn audit(
-    landfall: &Landfall,
-    options: Options,
-    watch: &dyn Watch,
-) -> Result<Report, AuditError> {
-    let started = landfall.clock.now();
-    record::begin(landfall, started, started).await?;
-    run(landfall, options, watch, started).await
+pub async fn audit(app: &App, options: Options, watch: &dyn Watch) -> Result<Report, AuditError> {
+    let started = app.clock.now();
+    record::begin(app, started, started).await?;
+    run(app, options, watch, started).await
 }
 
 /// Runs the audit that is due at this second since the Unix epoch, unless one has begun since and came to its end;
@@ -129,32 +125,29 @@ pub async fn audit(
 ///
 /// # Errors
 /// As [`audit`].
-pub fn audit_at(
-    landfall: &Landfall,
-    tick: u64,
-) -> BoxFuture<'_, Result<Option<Report>, AuditError>> {
+pub fn audit_at(app: &App, tick: u64) -> BoxFuture<'_, Result<Option<Report>, AuditError>> {
     Box::pin(async move {
         let due = i64::try_from(tick)
             .ok()
             .and_then(|second| Timestamp::from_timestamp(second, 0));
-        let started = landfall.clock.now();
-        if !record::begin(landfall, started, due.unwrap_or(started)).await? {
+        let started = app.clock.now();
+        if !record::begin(app, started, due.unwrap_or(started)).await? {
             return Ok(None);
         }
-        run(landfall, Options::default(), &Unwatched, started)
+        run(app, Options::default(), &Unwatched, started)
             .await
             .map(Some)
     })
 }
 
 async fn run(
-    landfall: &Landfall,
+    app: &App,
     options: Options,
     watch: &dyn Watch,
     started: Timestamp,
 ) -> Result<Report, AuditError> {
     let mut audit = Audit {
-        landfall,
+        app,
         options,
         watch,
         until: FileId::generate(),
@@ -162,7 +155,7 @@ async fn run(
         report: Report::default(),
     };
     for place in Place::ALL {
-        if !installation::marker_visible(landfall, place).await? {
+        if !installation::marker_visible(app, place).await? {
             return Err(AuditError::Marker(place, MarkerError::Missing));
         }
     }
@@ -171,13 +164,13 @@ async fn run(
     events::check(&mut audit).await?;
     due::check(&mut audit).await?;
     let Audit { report, .. } = audit;
-    record::finish(landfall, started, options, &report).await?;
+    record::finish(app, started, options, &report).await?;
     Ok(report)
 }
 
 /// One audit under way.
 struct Audit<'a> {
-    landfall: &'a Landfall,
+    app: &'a App,
     options: Options,
     watch: &'a dyn Watch,
     /// Files taken in later are the next audit's: on a busy installation this one must come to an end too.
@@ -201,7 +194,7 @@ impl Audit<'_> {
     async fn found(&mut self, offender: Offender, repair: Repair) -> Result<(), DbErr> {
         self.watch.found(&offender, &repair);
         if let Repair::Done(what) = repair {
-            record::repaired(self.landfall, &offender, what).await?;
+            record::repaired(self.app, &offender, what).await?;
         }
         self.report.add(offender, &repair);
         Ok(())

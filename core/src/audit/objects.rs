@@ -2,7 +2,7 @@
 
 use super::{Audit, AuditError, Invariant, Offender, PAGE, Repair, Step, events};
 use crate::{
-    context::Landfall,
+    app::App,
     files,
     staging::{self, Algorithm, Staging},
     storage::{StorageError, StorageKey},
@@ -31,8 +31,8 @@ pub(super) struct StoredFile {
 }
 
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
-    let landfall = audit.landfall;
-    let stored = files::counts_by_status(landfall.db.read(), &[FileStatus::Stored]).await?;
+    let app = audit.app;
+    let stored = files::counts_by_status(app.db.read(), &[FileStatus::Stored]).await?;
     audit.begins(Step::Files, Some(stored.values().sum()));
     let mut after = None;
     loop {
@@ -43,10 +43,10 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
         after = Some(last.id);
         for (file, _) in faults(audit, &page).await? {
             // Looked at once more, by its row as it is now: it may have been deleted meanwhile.
-            let Some(file) = still(landfall, file.id).await? else {
+            let Some(file) = still(app, file.id).await? else {
                 continue;
             };
-            if let Some(detail) = fault(landfall, &file, audit.options.deep).await? {
+            if let Some(detail) = fault(app, &file, audit.options.deep).await? {
                 let repair = if audit.options.repair {
                     Repair::Left("the bytes cannot be had from anywhere else".to_owned())
                 } else {
@@ -70,19 +70,16 @@ async fn page(audit: &Audit<'_>, after: Option<FileId>) -> Result<Vec<StoredFile
     if let Some(after) = after {
         query = query.filter(Column::Id.gt(after));
     }
-    read(audit.landfall, query).await
+    read(audit.app, query).await
 }
 
 /// The row as it is now, if the file is still stored.
-pub(super) async fn still(landfall: &Landfall, id: FileId) -> Result<Option<StoredFile>, DbErr> {
+pub(super) async fn still(app: &App, id: FileId) -> Result<Option<StoredFile>, DbErr> {
     let query = Entity::find_by_id(id).filter(Column::Status.eq(FileStatus::Stored));
-    Ok(read(landfall, query).await?.pop())
+    Ok(read(app, query).await?.pop())
 }
 
-async fn read(
-    landfall: &Landfall,
-    query: sea_orm::Select<Entity>,
-) -> Result<Vec<StoredFile>, DbErr> {
+async fn read(app: &App, query: sea_orm::Select<Entity>) -> Result<Vec<StoredFile>, DbErr> {
     type Row = (
         FileId,
         i64,
@@ -100,7 +97,7 @@ async fn read(
             Column::StoredAt,
         ])
         .into_tuple()
-        .all(landfall.db.read())
+        .all(app.db.read())
         .await?;
     let file = |(id, size_bytes, sha256, storage_key, stored_at)| StoredFile {
         id,
@@ -117,13 +114,13 @@ async fn faults<'p>(
     audit: &Audit<'_>,
     page: &'p [StoredFile],
 ) -> Result<Vec<(&'p StoredFile, String)>, StorageError> {
-    let (landfall, deep) = (audit.landfall, audit.options.deep);
+    let (app, deep) = (audit.app, audit.options.deep);
     let at_once = if deep { READ } else { ASKED };
     // Boxed: without, the compiler cannot tell that the whole audit may be sent to another thread.
     let looks: Vec<BoxFuture<'_, _>> = page
         .iter()
         .filter(|file| deep || !audit.seen.contains(file.id))
-        .map(|file| async move { Ok((file, fault(landfall, file, deep).await?)) }.boxed())
+        .map(|file| async move { Ok((file, fault(app, file, deep).await?)) }.boxed())
         .collect();
     let mut looks = stream::iter(looks).buffer_unordered(at_once);
     let mut faults = Vec::new();
@@ -135,11 +132,7 @@ async fn faults<'p>(
 }
 
 /// What is wrong with a file's object, if anything.
-async fn fault(
-    landfall: &Landfall,
-    file: &StoredFile,
-    deep: bool,
-) -> Result<Option<String>, StorageError> {
+async fn fault(app: &App, file: &StoredFile, deep: bool) -> Result<Option<String>, StorageError> {
     let (Some(key), Some(sha256)) = (&file.storage_key, &file.sha256) else {
         return Ok(Some("its row names no object or no SHA-256".to_owned()));
     };
@@ -147,7 +140,7 @@ async fn fault(
         return Ok(Some("its row has a storage key that is none".to_owned()));
     };
     let missing = || Ok(Some("its object is not in storage".to_owned()));
-    let Some(found) = landfall.storage.head(&key).await? else {
+    let Some(found) = app.storage.head(&key).await? else {
         return missing();
     };
     if i64::try_from(found.size) != Ok(file.size_bytes) {
@@ -158,7 +151,7 @@ async fn fault(
     }
     let mut digest = found.sha256;
     if deep {
-        digest = match read_again(landfall, &key).await {
+        digest = match read_again(app, &key).await {
             Err(StorageError::NotFound) => return missing(),
             read => read?,
         };
@@ -168,10 +161,10 @@ async fn fault(
 }
 
 async fn read_again(
-    landfall: &Landfall,
+    app: &App,
     key: &StorageKey,
 ) -> Result<Option<crate::digest::Sha256Digest>, StorageError> {
-    let bytes = landfall.storage.read(key, None).await?;
+    let bytes = app.storage.read(key, None).await?;
     let options = staging::Options {
         hashes: &[Algorithm::Sha256],
         ..staging::Options::default()

@@ -5,7 +5,7 @@
 //! dealt with, then the row goes. A crash in between leaves a failed file that names the key, which the sweep purges.
 
 use crate::{
-    context::Landfall,
+    app::App,
     storage::{ListedObject, PROBES, StorageError, StorageKey},
     sweep::{candidates, leftovers::ORPHAN_RETENTION},
 };
@@ -28,7 +28,7 @@ pub(crate) enum OrphanError {
 
 /// Whether Landfall put the object there: in a folder, which is the installation's own, anything; in a bucket, which may
 /// be shared, only what says so in its metadata.
-pub(super) async fn is_ours(app: &Landfall, object: &ListedObject) -> Result<bool, StorageError> {
+pub(super) async fn is_ours(app: &App, object: &ListedObject) -> Result<bool, StorageError> {
     // Consoles and mounted buckets show folders by empty objects.
     if object.size == 0 && object.key.ends_with('/') {
         return Ok(false);
@@ -46,13 +46,13 @@ pub(super) async fn is_ours(app: &Landfall, object: &ListedObject) -> Result<boo
 ///
 /// # Errors
 /// The database's.
-pub(super) async fn set_aside_already(app: &Landfall, key: &str) -> Result<bool, DbErr> {
+pub(super) async fn set_aside_already(app: &App, key: &str) -> Result<bool, DbErr> {
     let known = candidates::known(&app.db, Place::Orphaned, &[key.to_owned()]).await?;
     Ok(!known.is_empty())
 }
 
 /// Sets the object at the key aside; false when a file has the key.
-pub(super) async fn set_aside(app: &Landfall, key: &StorageKey) -> Result<bool, OrphanError> {
+pub(super) async fn set_aside(app: &App, key: &StorageKey) -> Result<bool, OrphanError> {
     let Some(holder) = hold(app, key).await? else {
         return Ok(false);
     };
@@ -72,7 +72,7 @@ pub(super) async fn set_aside(app: &Landfall, key: &StorageKey) -> Result<bool, 
 }
 
 /// Removes an object for good, by the name it has now; false when a file has taken the key since.
-pub(crate) async fn remove(app: &Landfall, name: &str) -> Result<bool, OrphanError> {
+pub(crate) async fn remove(app: &App, name: &str) -> Result<bool, OrphanError> {
     let Ok(key) = name.parse::<StorageKey>() else {
         return Ok(false);
     };
@@ -89,7 +89,7 @@ pub(crate) async fn remove(app: &Landfall, name: &str) -> Result<bool, OrphanErr
 }
 
 /// Takes the key for a row of its own; none when a file has it.
-async fn hold(app: &Landfall, key: &StorageKey) -> Result<Option<FileId>, DbErr> {
+async fn hold(app: &App, key: &StorageKey) -> Result<Option<FileId>, DbErr> {
     let row = holder(app, key);
     let id = row.id;
     let held = app.db.write(move |transaction| {
@@ -107,7 +107,7 @@ async fn hold(app: &Landfall, key: &StorageKey) -> Result<Option<FileId>, DbErr>
     }
 }
 
-async fn release(app: &Landfall, id: FileId) -> Result<(), DbErr> {
+async fn release(app: &App, id: FileId) -> Result<(), DbErr> {
     app.db
         .write(move |transaction| {
             Box::pin(async move { Entity::delete_by_id(id).exec(transaction).await.map(drop) })
@@ -120,7 +120,7 @@ fn is_taken(error: &DbErr) -> bool {
 }
 
 /// Failed, because such a file keeps its key even from one that may overwrite.
-fn holder(app: &Landfall, key: &StorageKey) -> Model {
+fn holder(app: &App, key: &StorageKey) -> Model {
     let now = app.clock.now();
     Model {
         original_filename: "orphan".to_owned(),

@@ -2,7 +2,7 @@
 
 use super::{Invariant, Offender, Options, Report};
 use crate::{
-    context::Landfall,
+    app::App,
     periodic::{self, Fence},
 };
 use entity::{Timestamp, audit_entry};
@@ -68,16 +68,12 @@ pub async fn latest(db: &impl ConnectionTrait) -> Result<Option<Latest>, DbErr> 
     }))
 }
 
-pub(super) async fn begin(
-    landfall: &Landfall,
-    at: Timestamp,
-    due: Timestamp,
-) -> Result<bool, DbErr> {
-    periodic::begin(landfall, NAME, at, due, Fence::Finished).await
+pub(super) async fn begin(app: &App, at: Timestamp, due: Timestamp) -> Result<bool, DbErr> {
+    periodic::begin(app, NAME, at, due, Fence::Finished).await
 }
 
 pub(super) async fn finish(
-    landfall: &Landfall,
+    app: &App,
     started: Timestamp,
     options: Options,
     report: &Report,
@@ -90,18 +86,18 @@ pub(super) async fn finish(
         deep: options.deep,
         offenders: report.offenders.iter().take(KEPT).cloned().collect(),
     };
-    periodic::finish(landfall, NAME, started, &summary).await
+    periodic::finish(app, NAME, started, &summary).await
 }
 
 /// Writes a repair into the operators' log. A crash before it leaves a repair that no log speaks of.
 pub(super) async fn repaired(
-    landfall: &Landfall,
+    app: &App,
     offender: &Offender,
     what: &'static str,
 ) -> Result<(), DbErr> {
     let row = audit_entry::Model {
         id: Uuid::now_v7(),
-        at: landfall.clock.now(),
+        at: app.clock.now(),
         actor: ACTOR.to_owned(),
         action: "repair".to_owned(),
         subject: offender.id.clone(),
@@ -111,8 +107,7 @@ pub(super) async fn repaired(
             "repair": what,
         }),
     };
-    landfall
-        .db
+    app.db
         .write(move |transaction| {
             Box::pin(async move {
                 audit_entry::Entity::insert(row.into_active_model())

@@ -24,27 +24,27 @@ pub const DEFAULTS: &str = include_str!("../../../config.toml");
 #[derive(Clone, Debug)]
 pub struct Config {
     pub data_dir: PathBuf,
-    pub server: Server,
-    pub database: Database,
-    pub redis: Redis,
-    pub staging: Staging,
-    pub storage: Storage,
-    pub uploads: Uploads,
-    pub files: Files,
-    pub workers: Workers,
-    pub webhooks: Webhooks,
-    pub sweep: Sweep,
-    pub audit: Audit,
-    pub outbox: Outbox,
-    pub auth: Auth,
-    pub limits: Limits,
-    pub metrics: Metrics,
-    pub traces: Traces,
-    pub log: Log,
+    pub server: ServerConfig,
+    pub database: DatabaseConfig,
+    pub redis: RedisConfig,
+    pub staging: StagingConfig,
+    pub storage: StorageConfig,
+    pub uploads: UploadsConfig,
+    pub files: FilesConfig,
+    pub workers: WorkersConfig,
+    pub webhooks: WebhooksConfig,
+    pub sweep: SweepConfig,
+    pub audit: AuditConfig,
+    pub outbox: OutboxConfig,
+    pub auth: AuthConfig,
+    pub limits: LimitsConfig,
+    pub metrics: MetricsConfig,
+    pub traces: TracesConfig,
+    pub log: LogConfig,
 }
 
 #[derive(Clone, Debug)]
-pub struct Server {
+pub struct ServerConfig {
     pub bind: SocketAddr,
     /// None until the address is known: then it is made from it.
     pub public_url: Option<Url>,
@@ -68,21 +68,21 @@ pub struct Server {
 }
 
 #[derive(Clone, Debug)]
-pub struct Database {
+pub struct DatabaseConfig {
     /// Holds a password, so it is never printed.
     pub url: SecretString,
     pub max_connections: u32,
 }
 
 #[derive(Clone, Debug)]
-pub struct Redis {
+pub struct RedisConfig {
     /// None: embedded, for `up` only.
     pub url: Option<SecretString>,
     pub prefix: String,
 }
 
 #[derive(Clone, Debug)]
-pub struct Staging {
+pub struct StagingConfig {
     pub backend: Backend,
     pub path: PathBuf,
     pub quota: Option<ByteSize>,
@@ -92,14 +92,14 @@ pub struct Staging {
 }
 
 #[derive(Clone, Debug)]
-pub struct Storage {
+pub struct StorageConfig {
     pub backend: Backend,
     pub path: PathBuf,
     pub s3: S3Settings,
 }
 
 #[derive(Clone, Debug)]
-pub struct Uploads {
+pub struct UploadsConfig {
     pub max_file_size: ByteSize,
     pub chunk_size: ByteSize,
     pub session_ttl: Duration,
@@ -114,7 +114,7 @@ pub struct Uploads {
 }
 
 #[derive(Clone, Debug)]
-pub struct Files {
+pub struct FilesConfig {
     pub default_ttl: Option<Duration>,
     /// None: expiries are not announced.
     pub expiring_notice: Option<Duration>,
@@ -123,7 +123,7 @@ pub struct Files {
 }
 
 #[derive(Clone, Debug)]
-pub struct Workers {
+pub struct WorkersConfig {
     pub finalize_concurrency: usize,
     pub deliver_concurrency: usize,
     pub lease: Duration,
@@ -132,7 +132,7 @@ pub struct Workers {
 }
 
 #[derive(Clone, Debug)]
-pub struct Webhooks {
+pub struct WebhooksConfig {
     pub base_delay: Duration,
     pub max_delay: Duration,
     pub max_attempts: u32,
@@ -144,27 +144,27 @@ pub struct Webhooks {
 }
 
 #[derive(Clone, Debug)]
-pub struct Sweep {
+pub struct SweepConfig {
     pub interval: Duration,
 }
 
 #[derive(Clone, Debug)]
-pub struct Audit {
+pub struct AuditConfig {
     pub interval: Duration,
 }
 
 #[derive(Clone, Debug)]
-pub struct Outbox {
+pub struct OutboxConfig {
     pub retention: Duration,
 }
 
 #[derive(Clone, Debug)]
-pub struct Auth {
+pub struct AuthConfig {
     pub mode: AuthMode,
 }
 
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// For each owner of a token.
     pub owner: Limit,
     /// For each address, or each /64 of IPv6.
@@ -193,7 +193,7 @@ impl Limit {
 }
 
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub struct MetricsConfig {
     /// Where a worker without API tells its figures; none: nowhere.
     pub bind: Option<SocketAddr>,
     /// From where the API's figures may be seen without a token.
@@ -201,7 +201,7 @@ pub struct Metrics {
 }
 
 #[derive(Clone, Debug)]
-pub struct Traces {
+pub struct TracesConfig {
     /// None: nothing is collected.
     pub endpoint: Option<Url>,
     /// Of traces that begin here; others go on as their beginner decided. 0 to 100.
@@ -209,7 +209,7 @@ pub struct Traces {
 }
 
 #[derive(Clone, Debug)]
-pub struct Log {
+pub struct LogConfig {
     pub format: LogFormat,
     pub level: String,
 }
@@ -246,7 +246,7 @@ impl Config {
                 format!("sqlite://{}", data_dir.join("landfall.db").display()).into()
             });
         Self {
-            server: Server {
+            server: ServerConfig {
                 bind: read.get("server.bind"),
                 public_url: read.optional("server.public_url"),
                 header_timeout: read.at_least("server.header_timeout", SECOND),
@@ -264,15 +264,15 @@ impl Config {
                 trusted_proxies: read.list("server.trusted_proxies"),
                 allowed_hosts: read.list("server.allowed_hosts"),
             },
-            database: Database {
+            database: DatabaseConfig {
                 url: database_url,
                 max_connections: read.within("database.max_connections", 2, 1000),
             },
-            redis: Redis {
+            redis: RedisConfig {
                 url: read.optional("redis.url"),
                 prefix: read.name("redis.prefix"),
             },
-            staging: Staging {
+            staging: StagingConfig {
                 backend: read.get("staging.backend"),
                 path: under(read.optional("staging.path"), "staging"),
                 quota: read.optional("staging.quota"),
@@ -280,12 +280,12 @@ impl Config {
                 direct_io: read.get("staging.direct_io"),
                 grace: read.at_least("staging.grace", SECOND),
             },
-            storage: Storage {
+            storage: StorageConfig {
                 backend: read.get("storage.backend"),
                 path: under(read.optional("storage.path"), "storage"),
                 s3: S3Settings::take(read),
             },
-            uploads: Uploads {
+            uploads: UploadsConfig {
                 max_file_size: read.within(
                     "uploads.max_file_size",
                     ByteSize(1),
@@ -303,19 +303,19 @@ impl Config {
                 allowed_extensions: extensions(read.list("uploads.allowed_extensions")),
                 denied_extensions: extensions(read.list("uploads.denied_extensions")),
             },
-            files: Files {
+            files: FilesConfig {
                 default_ttl: read.optional("files.default_ttl"),
                 expiring_notice: read.optional("files.expiring_notice"),
                 failed_retention: read.at_least("files.failed_retention", SECOND),
             },
-            workers: Workers {
+            workers: WorkersConfig {
                 finalize_concurrency: read.within("workers.finalize_concurrency", 1, 1024),
                 deliver_concurrency: read.within("workers.deliver_concurrency", 1, 1024),
                 lease: read.at_least("workers.lease", 3 * SECOND),
                 rehash: read.get("workers.rehash"),
                 retry_for: read.at_least("workers.retry_for", SECOND),
             },
-            webhooks: Webhooks {
+            webhooks: WebhooksConfig {
                 base_delay: read.at_least("webhooks.base_delay", Duration::from_millis(100)),
                 max_delay: read.at_least("webhooks.max_delay", Duration::from_millis(100)),
                 max_attempts: read.within("webhooks.max_attempts", 1, 1000),
@@ -327,31 +327,31 @@ impl Config {
                     read.optional("webhooks.previous_secret_key"),
                 ),
             },
-            sweep: Sweep {
+            sweep: SweepConfig {
                 interval: read.within("sweep.interval", SECOND, DAY),
             },
-            audit: Audit {
+            audit: AuditConfig {
                 interval: read.within("audit.interval", SECOND, 30 * DAY),
             },
-            outbox: Outbox {
+            outbox: OutboxConfig {
                 retention: read.at_least("outbox.retention", SECOND),
             },
-            auth: Auth {
+            auth: AuthConfig {
                 mode: read.get("auth.mode"),
             },
-            limits: Limits {
+            limits: LimitsConfig {
                 owner: Limit::take(read, "limits.owner"),
                 address: Limit::take(read, "limits.address"),
             },
-            metrics: Metrics {
+            metrics: MetricsConfig {
                 bind: read.optional("metrics.bind"),
                 allow_networks: read.list("metrics.allow_networks"),
             },
-            traces: Traces {
+            traces: TracesConfig {
                 endpoint: read.optional("traces.endpoint"),
                 sample_percent: read.within("traces.sample_percent", 0, 100),
             },
-            log: Log {
+            log: LogConfig {
                 format: read.get("log.format"),
                 level: read.get("log.level"),
             },

@@ -2,7 +2,7 @@
 //! be of a type that is not taken in: nothing of that piece goes on, and nothing is answered for it.
 
 use super::{HEAD, Known, NotAllowed, judge};
-use crate::config::Uploads;
+use crate::config::UploadsConfig;
 use bytes::Bytes;
 use futures::Stream;
 use std::{
@@ -25,7 +25,7 @@ pub struct Guard(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    lists: Uploads,
+    lists: UploadsConfig,
     declared: Declared,
     /// How long the whole file is, where that is known.
     total: Option<u64>,
@@ -38,7 +38,7 @@ impl Guard {
     /// `before` is what has come of the file already; with `ends` the body is the rest of it.
     #[must_use]
     pub fn new(
-        lists: &Uploads,
+        lists: &UploadsConfig,
         declared: Declared,
         total: Option<u64>,
         ends: bool,

@@ -10,7 +10,7 @@ mod guard;
 mod names;
 mod sniff;
 
-use crate::config::Uploads;
+use crate::config::UploadsConfig;
 use agreement::{ALWAYS_SIGNED, agrees, is_package};
 pub use guard::{Declared, Guard};
 pub use names::UNKNOWN;
@@ -49,7 +49,11 @@ pub enum Known {
 ///
 /// # Errors
 /// [`NotAllowed`], with what is wrong.
-pub fn require_declared(lists: &Uploads, name: &str, content_type: &str) -> Result<(), NotAllowed> {
+pub fn require_declared(
+    lists: &UploadsConfig,
+    name: &str,
+    content_type: &str,
+) -> Result<(), NotAllowed> {
     // Windows ignores dots and spaces at the end of a name, so `x.exe.` is one too.
     let name = name.trim_end_matches(['.', ' ']).to_lowercase();
     let ends_with = |extension: &str| {
@@ -74,7 +78,7 @@ pub fn require_declared(lists: &Uploads, name: &str, content_type: &str) -> Resu
 
 /// True when the bytes decide whether a file is taken in.
 #[must_use]
-pub fn needs_bytes(lists: &Uploads) -> bool {
+pub fn needs_bytes(lists: &UploadsConfig) -> bool {
     !lists.allowed_types.is_empty() || !lists.denied_types.is_empty()
 }
 
@@ -86,7 +90,7 @@ pub fn needs_bytes(lists: &Uploads) -> bool {
 /// [`NotAllowed::NoImage`] where a list is to let in images and the bytes are not the one declared;
 /// [`NotAllowed::Type`] where none was declared, and what was found is not on the list.
 pub fn judge(
-    lists: &Uploads,
+    lists: &UploadsConfig,
     name: &str,
     declared: &str,
     head: &[u8],
@@ -141,7 +145,7 @@ pub fn type_of(name: &str, declared: &str, head: &[u8]) -> String {
 
 /// Refuses what shows itself to be of a denied type, whatever it is said to be.
 fn refuse_denied(
-    lists: &Uploads,
+    lists: &UploadsConfig,
     name: &str,
     declared: &str,
     shown: &Evidence,
@@ -220,12 +224,12 @@ fn may_be_text(named: &str) -> bool {
     is_drawn || !(of_pictures || is_binary)
 }
 
-fn is_allowed(lists: &Uploads, content_type: &str) -> bool {
+fn is_allowed(lists: &UploadsConfig, content_type: &str) -> bool {
     let mut entries = lists.allowed_types.iter();
     lists.allowed_types.is_empty() || entries.any(|entry| covers(entry, content_type))
 }
 
-fn is_taken(lists: &Uploads, content_type: &str) -> bool {
+fn is_taken(lists: &UploadsConfig, content_type: &str) -> bool {
     let is_denied = lists
         .denied_types
         .iter()
@@ -249,7 +253,7 @@ mod tests {
     use super::*;
     use crate::config::{Config, Sources};
 
-    pub(super) fn lists(change: impl FnOnce(&mut Uploads)) -> Uploads {
+    pub(super) fn lists(change: impl FnOnce(&mut UploadsConfig)) -> UploadsConfig {
         let mut lists = Config::load(Sources {
             file: None,
             environment: Vec::new(),

@@ -12,7 +12,7 @@ use super::{
     transient::{broken_connection, copy, of_connection},
     writer::Writer,
 };
-use crate::combiner::take_waiting;
+use crate::batcher::take_waiting;
 use futures::{FutureExt, future::BoxFuture};
 use sea_orm::{DatabaseTransaction, DbErr, RuntimeErr, TransactionTrait};
 use std::{error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};

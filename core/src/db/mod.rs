@@ -18,9 +18,9 @@ mod watch;
 mod writer;
 
 use crate::{
+    activity::ActivityBuffer,
     clock::{Clock, later},
     last_used::LastUses,
-    minutes::Tally,
 };
 use entity::Timestamp;
 use futures::future::BoxFuture;
@@ -82,7 +82,7 @@ pub enum OpenError {
 pub struct Database {
     read: Reader,
     write: WritePath,
-    tally: Arc<Tally>,
+    activity: Arc<ActivityBuffer>,
     last_uses: Arc<LastUses>,
 }
 
@@ -116,7 +116,7 @@ impl Database {
                     link: Some(Arc::clone(&postgres.link)),
                 },
                 write: WritePath::Pool(Arc::new(postgres)),
-                tally: Arc::default(),
+                activity: Arc::default(),
                 last_uses: Arc::default(),
             })
         } else {
@@ -145,7 +145,7 @@ impl Database {
                 commits: GroupCommit::start(writer),
                 path: path.into(),
             },
-            tally: Arc::default(),
+            activity: Arc::default(),
             last_uses: Arc::default(),
         })
     }
@@ -198,8 +198,8 @@ impl Database {
     }
 
     /// Counts that are to be written soon (see `minutes`).
-    pub(crate) fn tally(&self) -> &Tally {
-        &self.tally
+    pub(crate) fn activity(&self) -> &ActivityBuffer {
+        &self.activity
     }
 
     /// Which tokens were used lately (see `tokens`).

@@ -3,7 +3,7 @@
 //! Exponential with full jitter (Brooker, «Exponential Backoff And Jitter», AWS Architecture Blog, 2015), over a
 //! small floor so that no retry follows at once.
 
-use crate::config::Webhooks;
+use crate::config::WebhooksConfig;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use entity::Timestamp;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub(super) struct Backoff {
 }
 
 impl Backoff {
-    pub(super) fn new(config: &Webhooks) -> Self {
+    pub(super) fn new(config: &WebhooksConfig) -> Self {
         Self {
             base: config.base_delay,
             max: config.max_delay.max(config.base_delay),

@@ -7,7 +7,7 @@ use super::{
     connector::{Connector, connector},
     egress_policy::EgressPolicy,
 };
-use crate::config::Webhooks;
+use crate::config::WebhooksConfig;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, Uri, header::RETRY_AFTER};
 use http_body_util::{BodyExt, Full};
@@ -62,7 +62,7 @@ pub(super) enum PostError {
 }
 
 impl Client {
-    pub(super) fn new(config: &Webhooks) -> Self {
+    pub(super) fn new(config: &WebhooksConfig) -> Self {
         let patience = CONNECT_LIMIT.min(config.timeout / 3);
         let policy = EgressPolicy::new(&config.allow_networks);
         let idle = usize::try_from(config.endpoint_concurrency).unwrap_or(usize::MAX);

@@ -4,7 +4,7 @@ use super::claims::{claimable, unleased};
 use crate::{
     clock::Clock,
     db::Database,
-    dispatch::DueDelivery,
+    enqueue::DueDelivery,
     outbox::counters::{self, Change, Changes},
 };
 use entity::{

@@ -16,9 +16,9 @@ mod egress_policy;
 mod request;
 
 use crate::{
+    batcher::BatchError,
     clock::Clock,
-    combiner::CombineError,
-    config::{Config, Webhooks},
+    config::{Config, WebhooksConfig},
     db::{self, Database},
     trace,
     webhooks::sealing::Sealing,
@@ -58,13 +58,13 @@ pub enum DeliverError {
     Ended,
 }
 
-impl From<CombineError<DbErr>> for DeliverError {
-    fn from(error: CombineError<DbErr>) -> Self {
+impl From<BatchError<DbErr>> for DeliverError {
+    fn from(error: BatchError<DbErr>) -> Self {
         match error {
-            CombineError::Failed(error) => Self::Database(error),
-            CombineError::Stalled(patience) => Self::Stalled(patience),
-            CombineError::Panicked => Self::Panicked,
-            CombineError::Ended => Self::Ended,
+            BatchError::Failed(error) => Self::Database(error),
+            BatchError::Stalled(patience) => Self::Stalled(patience),
+            BatchError::Panicked => Self::Panicked,
+            BatchError::Ended => Self::Ended,
         }
     }
 }
@@ -137,7 +137,7 @@ impl Deliverer {
     /// The same from the settings it uses: `lease` is how long a claim lives at least.
     #[must_use]
     pub fn with(
-        webhooks: &Webhooks,
+        webhooks: &WebhooksConfig,
         lease: Duration,
         db: &Database,
         clock: &Clock,

@@ -6,16 +6,16 @@
 
 use super::{FileName, staging_column};
 use crate::{
+    activity::{self, ActivityMetric},
+    app::App,
+    batcher::{Batch, BatchError, Batcher, Transient},
     batches::{self, Join, JoinError},
     clock::Clock,
-    combiner::{Batch, CombineError, Combiner, Transient},
-    context::Landfall,
     db::{self, Database},
     digest::Sha256Digest,
     idempotency::{Keep, KeepError},
-    minutes::{self, Counted},
+    quota::{self, Addition, Change, QuotaError, ReservationId},
     staging::Piece,
-    usage::{self, Addition, Change, QuotaError, ReservationId},
 };
 use entity::{BatchId, FileId, file};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
@@ -63,9 +63,9 @@ impl Transient for AcceptError {
     }
 }
 
-impl From<CombineError<Self>> for AcceptError {
-    fn from(error: CombineError<Self>) -> Self {
-        let CombineError::Failed(shared) = &error else {
+impl From<BatchError<Self>> for AcceptError {
+    fn from(error: BatchError<Self>) -> Self {
+        let BatchError::Failed(shared) = &error else {
             return Self::Database(error.into_database());
         };
         match &**shared {
@@ -82,14 +82,14 @@ impl From<CombineError<Self>> for AcceptError {
 /// Where the rows of accepted files are written, those of many uploads by one statement; cheap to clone, one per
 /// process.
 #[derive(Clone, Debug)]
-pub struct Intake(Combiner<file::Model, (), AcceptError>);
+pub struct Intake(Batcher<file::Model, (), AcceptError>);
 
 impl Intake {
     /// Must be called within a Tokio runtime: it works in a task of its own, which ends with the last clone.
     #[must_use]
     pub fn start(db: &Database) -> Self {
         let db = db.clone();
-        Self(Combiner::start(move |rows: Batch<file::Model>| {
+        Self(Batcher::start(move |rows: Batch<file::Model>| {
             let db = db.clone();
             Box::pin(async move {
                 let answers = vec![(); rows.len()];
@@ -110,30 +110,30 @@ impl Intake {
 /// [`AcceptError::Batch`] when its batch is unknown or closed, [`AcceptError::Quota`] when its owner would have too
 /// much, [`AcceptError::Key`] when another request has taken its `Idempotency-Key` over; then nothing is written.
 pub async fn accept(
-    landfall: &Landfall,
+    app: &App,
     new: NewFile,
     keep: Option<Keep<file::Model>>,
 ) -> Result<file::Model, AcceptError> {
-    let (clock, quota) = (&landfall.clock, landfall.config.uploads.owner_quota);
+    let (clock, quota) = (&app.clock, app.config.uploads.owner_quota);
     let reserved = new.reservation;
     let row = row(new, clock);
     // With others, unless something may still refuse it.
     if keep.is_none() && (row.owner.is_none() || quota.is_none()) {
-        landfall.intake.0.run(Arc::new(row.clone())).await?;
+        app.intake.0.run(Arc::new(row.clone())).await?;
     } else {
         let row = row.clone();
-        let alone = landfall.db.write(move |transaction| {
+        let alone = app.db.write(move |transaction| {
             Box::pin(async move {
                 join_batch(transaction, &row).await?;
                 let addition = Addition {
                     owner: row.owner.as_deref(),
                     id: row.id.0,
-                    bytes: usage::weight(&row),
+                    bytes: quota::weight(&row),
                     quota,
                     reserved,
                     now: row.created_at,
                 };
-                usage::add(transaction, addition).await?;
+                quota::add(transaction, addition).await?;
                 insert(transaction, [&row]).await?;
                 Keep::write(keep, transaction, &row).await?;
                 Ok::<_, AcceptError>(())
@@ -142,10 +142,10 @@ pub async fn accept(
         alone.await?;
     }
     let received = [
-        (Counted::FilesReceived, 1),
-        (Counted::BytesReceived, row.size_bytes.unsigned_abs()),
+        (ActivityMetric::FilesReceived, 1),
+        (ActivityMetric::BytesReceived, row.size_bytes.unsigned_abs()),
     ];
-    minutes::count(&landfall.db, clock, &received);
+    activity::count(&app.db, clock, &received);
     Ok(row)
 }
 
@@ -184,9 +184,9 @@ async fn insert_counted(
     let sizes = rows.iter().map(|row| Change {
         owner: row.owner.as_deref(),
         id: row.id.0,
-        bytes: usage::weight(row),
+        bytes: quota::weight(row),
     });
-    usage::change_all(transaction, sizes).await?;
+    quota::change_all(transaction, sizes).await?;
     insert(transaction, rows.iter().map(AsRef::as_ref)).await
 }
 

@@ -8,7 +8,7 @@ use crate::{
     clock::Clock,
     db::Database,
     outbox::{self, FileDeleted, NewEvent, Written},
-    usage,
+    quota,
 };
 use entity::{
     FileId, Timestamp,
@@ -71,7 +71,7 @@ pub async fn delete(
                 (0, FileStatus::Stored) => Ok(None),
                 (0, other) => Err(DeleteError::NotStored(other)),
                 _ => {
-                    usage::give_back(transaction, &file).await?;
+                    quota::give_back(transaction, &file).await?;
                     let event = NewEvent::file_deleted(FileDeleted::of(&file, now), &file);
                     Ok(Some(outbox::write(transaction, now, event).await?))
                 }

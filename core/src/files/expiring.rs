@@ -4,7 +4,7 @@
 //! with those that have no mark. A file whose time is over already is not told of any more: it is deleted.
 
 use crate::{
-    context::Landfall,
+    app::App,
     outbox::{self, FileExpiring, NewEvent, Written},
     storage::{NotAKey, StorageError, StorageKey},
 };
@@ -46,20 +46,17 @@ pub enum ExpiringError {
 ///
 /// # Errors
 /// [`ExpiringError`].
-pub async fn announce_expiring(
-    landfall: &Landfall,
-    notice: Duration,
-) -> Result<u64, ExpiringError> {
+pub async fn announce_expiring(app: &App, notice: Duration) -> Result<u64, ExpiringError> {
     let mut announced = 0;
     for _ in 0..MOST_PAGES {
-        let page = due(landfall, notice).await?;
+        let page = due(app, notice).await?;
         if page.is_empty() {
             break;
         }
         let whole = page.len() as u64 == PAGE;
-        let written = announce(landfall, page).await?;
+        let written = announce(app, page).await?;
         for one in &written {
-            landfall.dispatch.deliver(&one.due).await;
+            app.dispatch.deliver(&one.due).await;
         }
         announced += written.len() as u64;
         if !whole {
@@ -69,31 +66,28 @@ pub async fn announce_expiring(
     Ok(announced)
 }
 
-async fn due(landfall: &Landfall, notice: Duration) -> Result<Vec<Model>, DbErr> {
+async fn due(app: &App, notice: Duration) -> Result<Vec<Model>, DbErr> {
     Entity::find()
         .filter(Expr::cust(UNANNOUNCED))
-        .filter(Column::ExpiresAt.gt(landfall.clock.now()))
-        .filter(Column::ExpiresAt.lte(landfall.clock.after(notice)))
+        .filter(Column::ExpiresAt.gt(app.clock.now()))
+        .filter(Column::ExpiresAt.lte(app.clock.after(notice)))
         .order_by_asc(Column::ExpiresAt)
         .limit(PAGE)
-        .all(landfall.db.read())
+        .all(app.db.read())
         .await
 }
 
-async fn announce(landfall: &Landfall, page: Vec<Model>) -> Result<Vec<Written>, ExpiringError> {
-    let now = landfall.clock.now();
+async fn announce(app: &App, page: Vec<Model>) -> Result<Vec<Written>, ExpiringError> {
+    let now = app.clock.now();
     let mut urls = HashMap::with_capacity(page.len());
     for file in page {
         // A stored file has a key.
         if let Some(key) = &file.storage_key {
-            let url = landfall
-                .url_of(file.id, &key.parse::<StorageKey>()?)
-                .await?;
+            let url = app.url_of(file.id, &key.parse::<StorageKey>()?).await?;
             urls.insert(file.id, url);
         }
     }
-    landfall
-        .db
+    app.db
         .write(move |transaction| {
             Box::pin(async move { mark_and_write(transaction, &urls, now).await })
         })

@@ -4,7 +4,7 @@ use super::{Scope, get};
 use crate::{
     db::Database,
     outbox::{self, EventDetail, EventFilter},
-    page::PageRequest,
+    pagination::PageRequest,
     webhooks,
 };
 use entity::{

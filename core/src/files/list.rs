@@ -5,8 +5,8 @@
 
 use super::Scope;
 use crate::{
-    page::{Page, PageRequest, first_id_at},
-    walk::{WINDOW, Walk, all, within},
+    filtered_scan::{KeysetScan, WINDOW, all, within},
+    pagination::{Page, PageRequest, first_id_at},
 };
 use entity::{
     BatchId, FileId, Timestamp,
@@ -123,13 +123,13 @@ impl Asked {
         }
     }
 
-    fn walk(self) -> Walk<Entity> {
+    fn walk(self) -> KeysetScan<Entity> {
         let mut equal = self.equal.into_iter();
         let lead = match self.one {
             Some(id) => Some(Column::Id.eq(id)),
             None => equal.next(),
         };
-        Walk {
+        KeysetScan {
             id: Column::Id,
             lead: Condition::all().add_option(lead),
             rest: equal.fold(Condition::all(), Condition::add),

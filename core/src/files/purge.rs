@@ -5,7 +5,7 @@
 //! out late, or a second purge, never meets another file's object.
 
 use crate::{
-    context::Landfall,
+    app::App,
     failpoint,
     files::{PiecesError, staged_pieces},
     finalize::key_owners::{self, PurgeHold},
@@ -50,35 +50,34 @@ pub enum Purged {
 ///
 /// # Errors
 /// [`PurgeError`]; what was removed stays removed, and the row still names what was not.
-pub async fn purge(landfall: &Landfall, id: FileId) -> Result<Purged, PurgeError> {
-    let Some(file) = begin(landfall, id).await? else {
+pub async fn purge(app: &App, id: FileId) -> Result<Purged, PurgeError> {
+    let Some(file) = begin(app, id).await? else {
         return Ok(Purged::Nothing);
     };
     failpoint!("purge.begun");
-    let staged = staged_pieces(landfall.db.read(), &file).await?;
+    let staged = staged_pieces(app.db.read(), &file).await?;
     let keys: Vec<_> = staged.iter().map(|piece| piece.key).collect();
-    landfall.staging.delete(&keys).await?;
+    app.staging.delete(&keys).await?;
     failpoint!("purge.staging_removed");
     if let Some(key) = &file.storage_key {
         let key = key.parse::<StorageKey>()?;
-        if landfall.config.overwrites() {
-            if !remove_shared(landfall, id, &key).await? {
+        if app.config.overwrites() {
+            if !remove_shared(app, id, &key).await? {
                 return Ok(Purged::Nothing);
             }
         } else {
-            landfall.storage.delete(&key).await?;
+            app.storage.delete(&key).await?;
         }
     }
     failpoint!("purge.object_removed");
-    if may_come_late(landfall, &file) {
+    if may_come_late(app, &file) {
         return Ok(Purged::Removed);
     }
-    let now = landfall.clock.now();
+    let now = app.clock.now();
     let purged = unpurged(id)
         .col_expr(Column::StagingKey, Expr::value(Option::<String>::None))
         .col_expr(Column::PurgedAt, Expr::value(now));
-    landfall
-        .db
+    app.db
         .write(move |transaction| Box::pin(async move { purged.exec(transaction).await }))
         .await?;
     Ok(Purged::Removed)
@@ -86,13 +85,9 @@ pub async fn purge(landfall: &Landfall, id: FileId) -> Result<Purged, PurgeError
 
 /// Removes the object at a key that other files may want (`file_overwrite`): they wait until the store has answered.
 /// A deletion that is not answered leaves the key held, and then retired. False while another purge is at it.
-async fn remove_shared(
-    landfall: &Landfall,
-    id: FileId,
-    key: &StorageKey,
-) -> Result<bool, PurgeError> {
-    let (now, held_key) = (landfall.clock.now(), key.clone());
-    let hold = landfall
+async fn remove_shared(app: &App, id: FileId, key: &StorageKey) -> Result<bool, PurgeError> {
+    let (now, held_key) = (app.clock.now(), key.clone());
+    let hold = app
         .db
         .write(move |transaction| {
             Box::pin(async move {
@@ -106,11 +101,10 @@ async fn remove_shared(
         PurgeHold::NotOwner => return Ok(true),
     };
     failpoint!("purge.key_held");
-    let deleted = landfall.storage.delete_once(key).await;
+    let deleted = app.storage.delete_once(key).await;
     let answered = deleted.as_ref().err().is_none_or(StorageError::is_answered);
-    let (now, held_key) = (landfall.clock.now(), key.clone());
-    landfall
-        .db
+    let (now, held_key) = (app.clock.now(), key.clone());
+    app.db
         .write(move |transaction| {
             Box::pin(async move {
                 let key = held_key.as_str();
@@ -124,12 +118,12 @@ async fn remove_shared(
 
 /// The file, if it has bytes that must go. From here on it cannot be retried: the retry and this are both
 /// compare-and-sets of `retryable_until`.
-async fn begin(landfall: &Landfall, id: FileId) -> Result<Option<Model>, DbErr> {
-    let found = Entity::find_by_id(id).one(landfall.db.read()).await?;
+async fn begin(app: &App, id: FileId) -> Result<Option<Model>, DbErr> {
+    let found = Entity::find_by_id(id).one(app.db.read()).await?;
     let Some(file) = found.filter(has_bytes_to_remove) else {
         return Ok(None);
     };
-    let now = landfall.clock.now();
+    let now = app.clock.now();
     match file.retryable_until {
         None => Ok(Some(file)),
         Some(until) if until > now => Ok(None),
@@ -141,7 +135,7 @@ async fn begin(landfall: &Landfall, id: FileId) -> Result<Option<Model>, DbErr> 
                 )
                 .col_expr(Column::UpdatedAt, Expr::value(now))
                 .filter(Column::RetryableUntil.lte(now));
-            let changed = landfall
+            let changed = app
                 .db
                 .write(move |transaction| Box::pin(async move { given_up.exec(transaction).await }))
                 .await?;
@@ -165,7 +159,7 @@ fn unpurged(id: FileId) -> sea_orm::UpdateMany<Entity> {
 
 /// A worker that was killed may have sent a request its store still carries out: the purge is repeated by each sweep
 /// until that cannot happen any more.
-fn may_come_late(landfall: &Landfall, file: &Model) -> bool {
-    let late = LATE.max(2 * landfall.config.workers.lease);
-    file.lease_lost_at > Some(landfall.clock.before(late))
+fn may_come_late(app: &App, file: &Model) -> bool {
+    let late = LATE.max(2 * app.config.workers.lease);
+    file.lease_lost_at > Some(app.clock.before(late))
 }

@@ -2,13 +2,13 @@
 
 use super::{PiecesError, Scope, get, staged_pieces};
 use crate::{
+    app::App,
     batches,
     clock::Clock,
-    context::Landfall,
     db::Database,
     idempotency::{Keep, KeepError},
+    quota::{self, Addition, QuotaError},
     staging::StagingError,
-    usage::{self, Addition, QuotaError},
 };
 use entity::{
     FileId, Timestamp,
@@ -61,17 +61,16 @@ pub fn retryable_until(file: &Model) -> Option<Timestamp> {
 /// [`RetryError::NotFailed`], [`RetryError::BytesGone`], and [`RetryError::Quota`] when the owner has no room for it;
 /// nothing is changed then.
 pub async fn retry(
-    landfall: &Landfall,
+    app: &App,
     scope: &Scope,
     id: FileId,
     keep: Option<Keep<Model>>,
 ) -> Result<Model, RetryError> {
-    let file = get(landfall.db.read(), scope, id).await?;
+    let file = get(app.db.read(), scope, id).await?;
     let file = file.ok_or(RetryError::NotFound)?;
-    require_bytes(landfall, &file).await?;
-    let (now, quota) = (landfall.clock.now(), landfall.config.uploads.owner_quota);
-    landfall
-        .db
+    require_bytes(app, &file).await?;
+    let (now, quota) = (app.clock.now(), app.config.uploads.owner_quota);
+    app.db
         .write(move |transaction| {
             Box::pin(async move {
                 if let Some(batch) = file.batch_id {
@@ -80,12 +79,12 @@ pub async fn retry(
                 let addition = Addition {
                     owner: file.owner.as_deref(),
                     id: id.0,
-                    bytes: usage::weight(&file),
+                    bytes: quota::weight(&file),
                     quota,
                     reserved: None,
                     now,
                 };
-                usage::add(transaction, addition).await?;
+                quota::add(transaction, addition).await?;
                 let staged = stage_again(transaction, &file, now).await?;
                 Keep::write(keep, transaction, &staged).await?;
                 Ok(staged)
@@ -96,11 +95,11 @@ pub async fn retry(
 
 /// Refuses what cannot be retried before anything is written. A purge or another retry that comes first is found by
 /// the compare-and-set.
-async fn require_bytes(landfall: &Landfall, file: &Model) -> Result<(), RetryError> {
+async fn require_bytes(app: &App, file: &Model) -> Result<(), RetryError> {
     if file.status != FileStatus::Failed {
         return Err(RetryError::NotFailed(file.status));
     }
-    let kept = file.retryable_until > Some(landfall.clock.now()) && file.staging_key.is_some();
+    let kept = file.retryable_until > Some(app.clock.now()) && file.staging_key.is_some();
     if !kept {
         return Err(RetryError::BytesGone);
     }
@@ -108,13 +107,13 @@ async fn require_bytes(landfall: &Landfall, file: &Model) -> Result<(), RetryErr
         return Ok(());
     }
     // A volume may have come back since.
-    let pieces = staged_pieces(landfall.db.read(), file).await;
+    let pieces = staged_pieces(app.db.read(), file).await;
     let pieces = pieces.map_err(|error| match error {
         PiecesError::NotPieces(_) => RetryError::BytesGone,
         PiecesError::Database(error) => error.into(),
     })?;
     for piece in pieces {
-        let found = landfall.staging.len(piece.key).await?;
+        let found = app.staging.len(piece.key).await?;
         if found.is_none_or(|length| length < piece.size) {
             return Err(RetryError::BytesGone);
         }

@@ -1,7 +1,7 @@
 //! Retrying every failed file that matches a filter: counted first, then staged again one by one.
 
 use super::{FileFilter, RetryError, Scope, list, retry, retryable_until};
-use crate::{context::Landfall, page::PageRequest};
+use crate::{app::App, pagination::PageRequest};
 use entity::{
     FileId,
     file::{FileStatus, Model},
@@ -43,13 +43,13 @@ pub struct RetriedFiles {
 /// # Errors
 /// The database's.
 pub async fn forecast_retry(
-    landfall: &Landfall,
+    app: &App,
     scope: &Scope,
     filter: &FileFilter,
 ) -> Result<RetryForecast, DbErr> {
     let mut forecast = RetryForecast::default();
     let mut pages = Pages::new(filter);
-    while let Some(page) = pages.next(landfall, scope).await? {
+    while let Some(page) = pages.next(app, scope).await? {
         for file in &page {
             match retryable_until(file) {
                 Some(_) => forecast.retryable += 1,
@@ -67,15 +67,15 @@ pub async fn forecast_retry(
 /// # Errors
 /// The database's; those that were staged before stay so.
 pub async fn retry_matching(
-    landfall: &Landfall,
+    app: &App,
     scope: &Scope,
     filter: &FileFilter,
 ) -> Result<RetriedFiles, DbErr> {
     let mut retried = RetriedFiles::default();
     let mut pages = Pages::new(filter);
-    while let Some(page) = pages.next(landfall, scope).await? {
+    while let Some(page) = pages.next(app, scope).await? {
         let outcomes: Vec<_> = stream::iter(page)
-            .map(|file| async move { (file.id, retry(landfall, scope, file.id, None).await) })
+            .map(|file| async move { (file.id, retry(app, scope, file.id, None).await) })
             .buffer_unordered(CONCURRENCY)
             .collect()
             .await;
@@ -90,7 +90,7 @@ pub async fn retry_matching(
                 }
             }
         }
-        landfall.dispatch.finalize(&staged).await;
+        app.dispatch.finalize(&staged).await;
         retried.staged += staged.len() as u64;
     }
     Ok(retried)
@@ -122,15 +122,11 @@ impl Pages {
         }
     }
 
-    async fn next(
-        &mut self,
-        landfall: &Landfall,
-        scope: &Scope,
-    ) -> Result<Option<Vec<Model>>, DbErr> {
+    async fn next(&mut self, app: &App, scope: &Scope) -> Result<Option<Vec<Model>>, DbErr> {
         if self.is_over || self.seen >= MAX_RETRIED {
             return Ok(None);
         }
-        let page = list(landfall.db.read(), scope, &self.filter, self.request).await?;
+        let page = list(app.db.read(), scope, &self.filter, self.request).await?;
         let next = PageRequest::decode(PAGE, page.next_cursor.as_deref());
         self.is_over = page.next_cursor.is_none();
         self.request = next.unwrap_or(self.request);

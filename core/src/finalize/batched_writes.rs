@@ -6,8 +6,8 @@ use super::{
     commit::{self, CommitError, CommitRequest},
 };
 use crate::{
+    batcher::{BatchError, Batcher},
     clock::Clock,
-    combiner::{CombineError, Combiner},
     db::Database,
     outbox::Written,
 };
@@ -17,8 +17,8 @@ use std::sync::Arc;
 /// Claims and stores, in batches; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct BatchedWrites {
-    claims: Combiner<FileId, Claim, ClaimError>,
-    commits: Combiner<CommitRequest, Vec<Written>, CommitError>,
+    claims: Batcher<FileId, Claim, ClaimError>,
+    commits: Batcher<CommitRequest, Vec<Written>, CommitError>,
 }
 
 impl BatchedWrites {
@@ -29,12 +29,12 @@ impl BatchedWrites {
         let (claim_db, claim_clock) = (db.clone(), clock.clone());
         let (store_db, store_clock) = (db.clone(), clock.clone());
         Self {
-            claims: Combiner::start(move |ids| {
+            claims: Batcher::start(move |ids| {
                 let (db, clock, claimant) =
                     (claim_db.clone(), claim_clock.clone(), claimant.clone());
                 Box::pin(async move { claim::claim(&db, &clock, &claimant, &ids).await })
             }),
-            commits: Combiner::start(move |requests| {
+            commits: Batcher::start(move |requests| {
                 let (db, now) = (store_db.clone(), store_clock.now());
                 let claimant = Arc::clone(&store_claimant);
                 Box::pin(async move {
@@ -50,7 +50,7 @@ impl BatchedWrites {
         }
     }
 
-    pub(super) async fn claim(&self, id: FileId) -> Result<Claim, CombineError<ClaimError>> {
+    pub(super) async fn claim(&self, id: FileId) -> Result<Claim, BatchError<ClaimError>> {
         self.claims.run(Arc::new(id)).await
     }
 
@@ -58,7 +58,7 @@ impl BatchedWrites {
     pub(super) async fn store(
         &self,
         request: CommitRequest,
-    ) -> Result<Vec<Written>, CombineError<CommitError>> {
+    ) -> Result<Vec<Written>, BatchError<CommitError>> {
         self.commits.run(Arc::new(request)).await
     }
 }

@@ -6,8 +6,8 @@ use super::{
     suspicion::{self, Inquiry},
 };
 use crate::{
+    batcher::Transient,
     clock::{Clock, later},
-    combiner::Transient,
     db::Database,
     outbox::{self, Written},
     storage::{NotAKey, StorageKey},

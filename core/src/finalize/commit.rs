@@ -3,11 +3,11 @@
 
 use super::{claim::Claimant, key_owners};
 use crate::{
+    batcher::Transient,
     batches::{self, Settled},
-    combiner::Transient,
     outbox::{self, FileStored, NewEvent, Written},
+    quota,
     storage::{StorageKey, transfer::Landed},
-    usage,
 };
 use entity::{
     BatchId, FileId, Timestamp,
@@ -156,7 +156,7 @@ pub(super) async fn fail(
         Some(batch) => batches::settle(transaction, batch, Settled::Failed, now).await?,
         None => None,
     };
-    usage::give_back(transaction, file).await?;
+    quota::give_back(transaction, file).await?;
     let kept = file.staging_key.as_ref().map(|_| retryable_until);
     let update = owned_by(worker, [file.id])
         .col_expr(Column::Status, Expr::value(FileStatus::Failed))

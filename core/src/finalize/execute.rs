@@ -9,12 +9,12 @@ use super::{
     lease::Renewal,
 };
 use crate::{
+    activity::{self, ActivityMetric},
+    app::App,
     config::Config,
     content::{self, Known},
-    context::Landfall,
     failpoint, files,
     installation::{self, Place},
-    minutes::{self, Counted},
     outbox::Written,
     storage::{
         StorageKey,
@@ -33,19 +33,19 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(600);
 
 /// Pushes the deliveries of events that are committed.
-pub(super) async fn announce(landfall: &Landfall, written: &[Written]) {
+pub(super) async fn announce(app: &App, written: &[Written]) {
     let due: Vec<_> = written
         .iter()
         .flat_map(|written| written.due.iter().copied())
         .collect();
     if !due.is_empty() {
-        landfall.dispatch.deliver(&due).await;
+        app.dispatch.deliver(&due).await;
     }
 }
 
 /// One run of a claimed file.
 pub(super) struct Run<'a> {
-    pub(super) landfall: &'a Landfall,
+    pub(super) app: &'a App,
     pub(super) writes: &'a BatchedWrites,
     pub(super) claimed: Claimed,
     pub(super) worker: &'a str,
@@ -73,11 +73,11 @@ impl Run<'_> {
             return self.fail(Failure { code, message }, true).await;
         }
         let renewal = Renewal::start(
-            self.landfall.db.clone(),
-            self.landfall.clock.clone(),
+            self.app.db.clone(),
+            self.app.clock.clone(),
             file.id,
             self.worker.to_owned(),
-            self.landfall.config.workers.lease,
+            self.app.config.workers.lease,
         );
         let transferred = tokio::select! {
             biased;
@@ -94,7 +94,7 @@ impl Run<'_> {
 
     async fn transfer(&self) -> Result<Transferred, Fault> {
         let file = self.file();
-        let pieces: Vec<Piece> = files::staged_pieces(self.landfall.db.read(), file).await?;
+        let pieces: Vec<Piece> = files::staged_pieces(self.app.db.read(), file).await?;
         failpoint!("finalize.transferring");
         let content_type = self.content_type(&pieces).await?;
         let landing = Landing {
@@ -109,14 +109,13 @@ impl Run<'_> {
                 .staged_sha256
                 .as_deref()
                 .and_then(|text| text.parse().ok()),
-            rehash: self.landfall.config.workers.rehash,
-            overwrite: self.landfall.config.overwrites(),
+            rehash: self.app.config.workers.rehash,
+            overwrite: self.app.config.overwrites(),
         };
-        let object =
-            transfer::land(&self.landfall.staging, &self.landfall.storage, &landing).await?;
-        let at = self.landfall.clock.now();
+        let object = transfer::land(&self.app.staging, &self.app.storage, &landing).await?;
+        let at = self.app.clock.now();
         let url = self
-            .landfall
+            .app
             .url_of(file.id, &self.claimed.key)
             .await
             .map_err(Fault::Url)?;
@@ -133,13 +132,13 @@ impl Run<'_> {
     /// while they came; of a joined upload it is decided here.
     async fn content_type(&self, pieces: &[Piece]) -> Result<String, Fault> {
         let file = self.file();
-        let lists = &self.landfall.config.uploads;
-        let is_joined = content::needs_bytes(lists)
-            && uploads::is_joined(self.landfall.db.read(), file.id).await?;
+        let lists = &self.app.config.uploads;
+        let is_joined =
+            content::needs_bytes(lists) && uploads::is_joined(self.app.db.read(), file.id).await?;
         if !is_joined && !content::is_undeclared(&file.content_type) {
             return Ok(file.content_type.clone());
         }
-        let head = transfer::head(&self.landfall.staging, pieces, content::HEAD).await?;
+        let head = transfer::head(&self.app.staging, pieces, content::HEAD).await?;
         let (name, declared) = (&file.original_filename, &file.content_type);
         Ok(match is_joined {
             true => content::judge(lists, name, declared, &head, Known::All)?,
@@ -148,7 +147,7 @@ impl Run<'_> {
     }
 
     async fn store(&self, transferred: Transferred) -> Result<Outcome, FinalizeError> {
-        let landfall = self.landfall;
+        let app = self.app;
         let mut file = self.file().clone();
         file.content_type.clone_from(&transferred.content_type);
         let key = self.claimed.key.clone();
@@ -160,39 +159,39 @@ impl Run<'_> {
         let written = self.writes.store(request).await;
         let written = written.map_err(FinalizeError::Store)?;
         failpoint!("finalize.committed");
-        minutes::count(&landfall.db, &landfall.clock, &[(Counted::FilesStored, 1)]);
-        announce(landfall, &written).await;
+        activity::count(&app.db, &app.clock, &[(ActivityMetric::FilesStored, 1)]);
+        announce(app, &written).await;
         failpoint!("finalize.announced");
-        landfall.dispatch.settled(self.file().id).await;
+        app.dispatch.settled(self.file().id).await;
         self.clear_staging().await;
         Ok(Outcome::Stored)
     }
 
     /// The row no longer speaks of these bytes; if removing them fails, the sweep finds them.
     async fn clear_staging(&self) {
-        let pieces = files::staged_pieces(self.landfall.db.read(), self.file()).await;
+        let pieces = files::staged_pieces(self.app.db.read(), self.file()).await;
         let keys: Vec<_> = pieces
             .unwrap_or_default()
             .iter()
             .map(|piece| piece.key)
             .collect();
-        if let Err(error) = self.landfall.staging.delete(&keys).await {
+        if let Err(error) = self.app.staging.delete(&keys).await {
             tracing::warn!(file.id = %self.file().id, error = &error as &dyn Error, "staging is left to the sweep");
         }
     }
 
     /// `answered`: no request of the run may still be carried out at the key.
     async fn fail(&self, failure: Failure, answered: bool) -> Result<Outcome, FinalizeError> {
-        let landfall = self.landfall;
-        let now = landfall.clock.now();
-        let retryable_until = landfall.clock.after(landfall.config.files.failed_retention);
+        let app = self.app;
+        let now = app.clock.now();
+        let retryable_until = app.clock.after(app.config.files.failed_retention);
         tracing::warn!(file.id = %self.file().id, code = failure.code, "the file failed: {}", failure.message);
         let (file, worker, settled) = (
             self.file().clone(),
             self.worker.to_owned(),
             self.settled_key(answered),
         );
-        let written = landfall
+        let written = app
             .db
             .write(move |t| {
                 Box::pin(async move {
@@ -202,9 +201,9 @@ impl Run<'_> {
             })
             .await?;
         failpoint!("finalize.failed");
-        minutes::count(&landfall.db, &landfall.clock, &[(Counted::FilesFailed, 1)]);
-        announce(landfall, &written).await;
-        landfall.dispatch.settled(self.file().id).await;
+        activity::count(&app.db, &app.clock, &[(ActivityMetric::FilesFailed, 1)]);
+        announce(app, &written).await;
+        app.dispatch.settled(self.file().id).await;
         Ok(Outcome::Failed)
     }
 
@@ -218,14 +217,14 @@ impl Run<'_> {
             let message = fault.to_string();
             return self.fail(Failure { code, message }, true).await;
         }
-        let (file, landfall) = (self.file(), self.landfall);
-        let now = landfall.clock.now();
-        if let Some(message) = given_up(&landfall.config, file, now, &fault) {
+        let (file, app) = (self.file(), self.app);
+        let now = app.clock.now();
+        if let Some(message) = given_up(&app.config, file, now, &fault) {
             let code = "storage_unavailable";
             let answered = fault.is_answered();
             return self.fail(Failure { code, message }, answered).await;
         }
-        let at = landfall.clock.after(retry_delay(file.finalize_attempts));
+        let at = app.clock.after(retry_delay(file.finalize_attempts));
         tracing::warn!(
             file.id = %file.id, attempt = file.finalize_attempts + 1, retry_at = %at,
             error = &fault as &dyn Error, "storing the file failed, will try again",
@@ -242,15 +241,15 @@ impl Run<'_> {
     }
 
     async fn staging_is_visible(&self) -> bool {
-        let visible = installation::marker_visible(self.landfall, Place::Staging).await;
+        let visible = installation::marker_visible(self.app, Place::Staging).await;
         visible.unwrap_or(false)
     }
 
     /// True, too, when it cannot be told.
     async fn bytes_are_there(&self) -> bool {
-        let pieces = files::staged_pieces(self.landfall.db.read(), self.file()).await;
+        let pieces = files::staged_pieces(self.app.db.read(), self.file()).await;
         for piece in pieces.unwrap_or_default() {
-            let found = self.landfall.staging.len(piece.key).await;
+            let found = self.app.staging.len(piece.key).await;
             if found.is_ok_and(|found| found.is_none_or(|length| length < piece.size)) {
                 return false;
             }
@@ -262,7 +261,7 @@ impl Run<'_> {
     async fn change_key(&self) -> Result<Outcome, FinalizeError> {
         let other = self.claimed.key.deduplicated(&mut rand::rng());
         tracing::warn!(file.id = %self.file().id, "an object the database does not know has the storage key, taking another key");
-        self.reschedule(Some(other), self.landfall.clock.now(), true)
+        self.reschedule(Some(other), self.app.clock.now(), true)
             .await
     }
 
@@ -272,13 +271,13 @@ impl Run<'_> {
         at: Timestamp,
         answered: bool,
     ) -> Result<Outcome, FinalizeError> {
-        let now = self.landfall.clock.now();
+        let now = self.app.clock.now();
         let (file, worker, settled) = (
             self.file().clone(),
             self.worker.to_owned(),
             self.settled_key(answered),
         );
-        self.landfall
+        self.app
             .db
             .write(move |t| {
                 Box::pin(async move {
@@ -293,7 +292,7 @@ impl Run<'_> {
 
     /// The key that nothing happens at any more, where keys have owners (`file_overwrite`).
     fn settled_key(&self, answered: bool) -> Option<(StorageKey, FileId)> {
-        (answered && self.landfall.config.overwrites())
+        (answered && self.app.config.overwrites())
             .then(|| (self.claimed.key.clone(), self.file().id))
     }
 }

@@ -8,9 +8,7 @@ use super::{
     heartbeat::Heartbeat,
     run_gate::RunGate,
 };
-use crate::{
-    clock::Clock, combiner::CombineError, context::Landfall, db::Database, failpoint, trace,
-};
+use crate::{app::App, batcher::BatchError, clock::Clock, db::Database, failpoint, trace};
 use entity::{FileId, Timestamp};
 use sea_orm::DbErr;
 use std::{
@@ -45,13 +43,13 @@ pub enum Outcome {
 #[derive(Debug, thiserror::Error)]
 pub enum FinalizeError {
     #[error("the file could not be claimed")]
-    Claim(#[source] CombineError<ClaimError>),
+    Claim(#[source] BatchError<ClaimError>),
     #[error("the suspect file could not be claimed")]
     ClaimAlone(#[source] ClaimError),
     #[error("the heartbeat could not be recorded")]
     Heartbeat(#[source] DbErr),
     #[error("the file could not be recorded as stored")]
-    Store(#[source] CombineError<CommitError>),
+    Store(#[source] BatchError<CommitError>),
     #[error("the outcome of the run could not be recorded")]
     Commit(#[from] CommitError),
 }
@@ -60,7 +58,7 @@ impl FinalizeError {
     fn is_lease_lost(&self) -> bool {
         match self {
             Self::Commit(error) => matches!(error, CommitError::LeaseLost),
-            Self::Store(CombineError::Failed(error)) => matches!(**error, CommitError::LeaseLost),
+            Self::Store(BatchError::Failed(error)) => matches!(**error, CommitError::LeaseLost),
             Self::Store(_) | Self::Claim(_) | Self::ClaimAlone(_) | Self::Heartbeat(_) => false,
         }
     }
@@ -69,7 +67,7 @@ impl FinalizeError {
 /// Finalizes files; cheap to clone, one per process.
 #[derive(Clone, Debug)]
 pub struct Finalizer {
-    landfall: Landfall,
+    app: App,
     writes: BatchedWrites,
     claimant: Arc<Claimant>,
     worker: Arc<str>,
@@ -82,16 +80,16 @@ pub struct Finalizer {
 impl Finalizer {
     /// Must be called within a Tokio runtime: it works in tasks of its own. `worker` names this process in leases.
     #[must_use]
-    pub fn new(landfall: &Landfall, worker: &str) -> Self {
+    pub fn new(app: &App, worker: &str) -> Self {
         let claimant = Claimant {
             worker: worker.to_owned(),
-            lease: landfall.config.workers.lease,
-            overwrite: landfall.config.overwrites(),
+            lease: app.config.workers.lease,
+            overwrite: app.config.overwrites(),
         };
         let name: Arc<str> = worker.into();
-        let (db, clock) = (&landfall.db, &landfall.clock);
+        let (db, clock) = (&app.db, &app.clock);
         Self {
-            landfall: landfall.clone(),
+            app: app.clone(),
             writes: BatchedWrites::start(db, clock, claimant.clone()),
             heartbeat: Arc::new(Heartbeat::start(db, clock, &name, claimant.lease)),
             claimant: Arc::new(claimant),
@@ -121,7 +119,7 @@ impl Finalizer {
         failpoint!("finalize.received");
         let Some(_entered) = self.enter(id) else {
             let lease = self.claimant.lease;
-            return Ok(Outcome::Later(self.landfall.clock.after(lease / 3)));
+            return Ok(Outcome::Later(self.app.clock.after(lease / 3)));
         };
         let shared = tokio::select! {
             biased;
@@ -147,11 +145,11 @@ impl Finalizer {
             entered = self.gate.enter_alone() => entered,
         };
         let Some(_alone) = entered else {
-            return Ok(Outcome::Later(self.landfall.clock.after(SUSPECT_RETRY)));
+            return Ok(Outcome::Later(self.app.clock.after(SUSPECT_RETRY)));
         };
         let beaten = self.heartbeat.set_alone(Some(id)).await;
         beaten.map_err(FinalizeError::Heartbeat)?;
-        let (db, clock) = (&self.landfall.db, &self.landfall.clock);
+        let (db, clock) = (&self.app.db, &self.app.clock);
         let claim = claim::claim_alone(db, clock, &self.claimant, id).await;
         let outcome = match claim {
             Ok(Claim::Mine(claimed)) => self.run(*claimed).await,
@@ -170,16 +168,16 @@ impl Finalizer {
     async fn run(&self, claimed: Claimed) -> Result<Outcome, FinalizeError> {
         let id = claimed.file.id;
         let claim = HeldClaim {
-            db: &self.landfall.db,
-            clock: &self.landfall.clock,
+            db: &self.app.db,
+            clock: &self.app.clock,
             worker: &self.worker,
             id,
             ended: false,
         };
         failpoint!("finalize.claimed");
-        announce(&self.landfall, &claimed.replaced).await;
+        announce(&self.app, &claimed.replaced).await;
         let run = Run {
-            landfall: &self.landfall,
+            app: &self.app,
             writes: &self.writes,
             claimed,
             worker: &self.worker,
@@ -215,13 +213,13 @@ impl Finalizer {
     /// # Errors
     /// The database's; the leases run out then.
     pub async fn end(&self) -> Result<(), DbErr> {
-        let (worker, now) = (self.worker.to_string(), self.landfall.clock.now());
-        let released = self.landfall.db.write(move |transaction| {
+        let (worker, now) = (self.worker.to_string(), self.app.clock.now());
+        let released = self.app.db.write(move |transaction| {
             Box::pin(async move { commit::release_claims(transaction, &worker, None, now).await })
         });
         let released = released.await?;
         if !released.is_empty() {
-            self.landfall.dispatch.finalize(&released).await;
+            self.app.dispatch.finalize(&released).await;
         }
         self.heartbeat.end().await
     }

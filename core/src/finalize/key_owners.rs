@@ -10,8 +10,8 @@ use super::claim::ClaimError;
 use crate::{
     clock::later,
     outbox::{self, FileDeleted, NewEvent, Written},
+    quota,
     storage::StorageKey,
-    usage,
 };
 use entity::{
     FileId, Timestamp,
@@ -129,7 +129,7 @@ async fn displace(
 ) -> Result<Vec<Written>, ClaimError> {
     let is_stored = holder.status == FileStatus::Stored;
     if is_stored {
-        usage::give_back(transaction, holder).await?;
+        quota::give_back(transaction, holder).await?;
     }
     let mut update = file::Entity::update_many()
         .col_expr(

@@ -15,10 +15,10 @@ pub(crate) mod marker;
 mod sample;
 
 use crate::{
+    app::App,
     clock::Clock,
-    context::Landfall,
     db::Database,
-    repairs::{self, Repair},
+    operator_log::{self, Repair},
     staging::{Staging, StagingError},
     storage::{Storage, StorageError},
 };
@@ -105,7 +105,7 @@ pub struct Places<'a> {
 impl<'a> Places<'a> {
     /// Those of a running process.
     #[must_use]
-    pub fn of(app: &'a Landfall) -> Self {
+    pub fn of(app: &'a App) -> Self {
         Self {
             db: &app.db,
             clock: &app.clock,
@@ -285,7 +285,7 @@ async fn is_unused(db: &Database) -> Result<bool, DbErr> {
 ///
 /// # Errors
 /// When this cannot be told now: then nothing may be concluded either.
-pub async fn marker_visible(app: &Landfall, place: Place) -> Result<bool, InstallationError> {
+pub async fn marker_visible(app: &App, place: Place) -> Result<bool, InstallationError> {
     let Some(row) = Entity::find_by_id(SINGLETON).one(app.db.read()).await? else {
         // Nothing was ever marked.
         return Ok(true);
@@ -298,7 +298,7 @@ pub async fn marker_visible(app: &Landfall, place: Place) -> Result<bool, Instal
 ///
 /// # Errors
 /// [`InstallationError`].
-pub async fn check_marker(app: &Landfall, place: Place) -> Result<(), InstallationError> {
+pub async fn check_marker(app: &App, place: Place) -> Result<(), InstallationError> {
     let Some(row) = Entity::find_by_id(SINGLETON).one(app.db.read()).await? else {
         return Ok(());
     };
@@ -390,7 +390,7 @@ pub async fn adopt(places: Places<'_>, which: AdoptedId) -> Result<Uuid, Install
             "storage_was": was(before.storage.as_ref()),
         }),
     };
-    repairs::record(places.db, places.clock, repair).await?;
+    operator_log::record(places.db, places.clock, repair).await?;
     Ok(id)
 }
 

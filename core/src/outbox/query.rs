@@ -2,8 +2,8 @@
 
 use crate::{
     db::Database,
-    page::{Page, PageRequest, first_id_at},
-    walk::Walk,
+    filtered_scan::KeysetScan,
+    pagination::{Page, PageRequest, first_id_at},
 };
 use entity::{
     DeliveryId, EventId, Timestamp, WebhookId, attempt,
@@ -88,7 +88,7 @@ pub async fn list(
         [about, status, event_type]
     };
     let mut conditions = by_size.into_iter().flatten();
-    let walk = Walk::<outbox_event::Entity> {
+    let walk = KeysetScan::<outbox_event::Entity> {
         id: Column::Id,
         lead: Condition::all().add_option(conditions.next()),
         rest: conditions.fold(Condition::all(), Condition::add),

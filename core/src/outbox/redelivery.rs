@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock::Clock,
     db::Database,
-    dispatch::{Dispatch, DueDelivery},
+    enqueue::{DueDelivery, JobSink},
 };
 use entity::{
     DeliveryId, EventId, Timestamp, WebhookId,
@@ -141,7 +141,7 @@ fn is_leased(row: &delivery::Model, now: Timestamp) -> bool {
 pub async fn replay(
     db: &Database,
     clock: &Clock,
-    dispatch: &dyn Dispatch,
+    dispatch: &dyn JobSink,
     webhook: WebhookId,
     replay: Replay,
 ) -> Result<u64, RedeliveryError> {

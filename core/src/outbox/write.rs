@@ -3,7 +3,7 @@
 use super::{
     BatchComplete, EventType, FileDeleted, FileExpiring, FileStored, Subscription, WebhookTest,
 };
-use crate::dispatch::DueDelivery;
+use crate::enqueue::DueDelivery;
 use entity::{
     DeliveryId, EventId, Timestamp, WebhookId, batch,
     delivery::{self, DeliveryStatus},
@@ -129,7 +129,7 @@ impl NewEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     pub event_id: EventId,
-    /// For [`crate::dispatch::Dispatch::deliver`], once the transaction is committed.
+    /// For [`crate::dispatch::JobSink::deliver`], once the transaction is committed.
     pub due: Vec<DueDelivery>,
 }
 

@@ -196,7 +196,10 @@ impl Staging {
     /// # Errors
     /// [`StagingError::Io`] when the folder cannot be made, [`StagingError::Storage`] when staging is to be in a
     /// bucket and storage is not.
-    pub async fn open(config: &config::Staging, storage: &Storage) -> Result<Self, StagingError> {
+    pub async fn open(
+        config: &config::StagingConfig,
+        storage: &Storage,
+    ) -> Result<Self, StagingError> {
         let place = match (config.backend, &storage.place) {
             (Backend::Fs, storage) => {
                 // On its way to a bucket everything is read again.

@@ -114,7 +114,7 @@ impl Storage {
     ///
     /// # Errors
     /// [`StorageError::Io`] when the folder cannot be made.
-    pub async fn open(config: &config::Storage) -> Result<Self, StorageError> {
+    pub async fn open(config: &config::StorageConfig) -> Result<Self, StorageError> {
         Self::open_paced(config, Pace::default()).await
     }
 
@@ -122,7 +122,10 @@ impl Storage {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub async fn open_paced(config: &config::Storage, pace: Pace) -> Result<Self, StorageError> {
+    pub async fn open_paced(
+        config: &config::StorageConfig,
+        pace: Pace,
+    ) -> Result<Self, StorageError> {
         let place = match config.backend {
             Backend::Fs => Place::Fs(Arc::new(FsStorage::open(config.path.clone()).await?)),
             Backend::S3 => Place::S3(Arc::new(S3Storage::open(&config.s3, pace))),

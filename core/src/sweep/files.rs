@@ -2,7 +2,7 @@
 
 use super::{MOST_PAGES, PAGE};
 use crate::{
-    context::Landfall,
+    app::App,
     files::{self, DeleteError, Scope},
 };
 use entity::{
@@ -18,8 +18,8 @@ use sea_orm::{
 const MAX_STUCK: usize = 100;
 
 /// Staged, due, and not claimed by anybody. Most have a job already, and pushing it again changes nothing.
-pub(super) async fn push_staged(landfall: &Landfall) -> Result<u64, DbErr> {
-    let now = landfall.clock.now();
+pub(super) async fn push_staged(app: &App) -> Result<u64, DbErr> {
+    let now = app.clock.now();
     let due = Condition::all()
         .add(Column::Status.eq(FileStatus::Staged))
         .add(
@@ -27,42 +27,42 @@ pub(super) async fn push_staged(landfall: &Landfall) -> Result<u64, DbErr> {
                 .is_null()
                 .or(Column::NextAttemptAt.lte(now)),
         );
-    push_all(landfall, &due, Push::Finalize).await
+    push_all(app, &due, Push::Finalize).await
 }
 
 /// Being finalized by a worker that has not renewed its lease.
-pub(super) async fn push_expired_leases(landfall: &Landfall) -> Result<u64, DbErr> {
+pub(super) async fn push_expired_leases(app: &App) -> Result<u64, DbErr> {
     let left_behind = Condition::all()
         .add(Column::Status.eq(FileStatus::Finalizing))
-        .add(Column::LeaseExpiresAt.lt(landfall.clock.now()));
-    push_all(landfall, &left_behind, Push::Finalize).await
+        .add(Column::LeaseExpiresAt.lt(app.clock.now()));
+    push_all(app, &left_behind, Push::Finalize).await
 }
 
 /// Deleted, or failed and not to be retried any more, and still the owner of bytes.
-pub(super) async fn push_purges(landfall: &Landfall) -> Result<u64, DbErr> {
+pub(super) async fn push_purges(app: &App) -> Result<u64, DbErr> {
     // Written out, not bound, as the partial indexes `files_unpurged` and `files_retryable` have it.
     let unpurged = Condition::all().add(Expr::cust(
         "status IN ('failed', 'deleted') AND purged_at IS NULL AND retryable_until IS NULL \
          AND (staging_key IS NOT NULL OR storage_key IS NOT NULL)",
     ));
-    let pushed = push_all(landfall, &unpurged, Push::Purge).await?;
-    Ok(pushed + push_no_longer_retryable(landfall).await?)
+    let pushed = push_all(app, &unpurged, Push::Purge).await?;
+    Ok(pushed + push_no_longer_retryable(app).await?)
 }
 
 /// A purge takes the file out of this index; more than a page at once is left to the next sweep.
-async fn push_no_longer_retryable(landfall: &Landfall) -> Result<u64, DbErr> {
+async fn push_no_longer_retryable(app: &App) -> Result<u64, DbErr> {
     let over: Vec<FileId> = Entity::find()
         .select_only()
         .column(Column::Id)
         .filter(Expr::cust("retryable_until IS NOT NULL"))
-        .filter(Column::RetryableUntil.lte(landfall.clock.now()))
+        .filter(Column::RetryableUntil.lte(app.clock.now()))
         .order_by_asc(Column::RetryableUntil)
         .limit(PAGE * MOST_PAGES as u64)
         .into_tuple()
-        .all(landfall.db.read())
+        .all(app.db.read())
         .await?;
     for page in over.chunks(PAGE as usize) {
-        landfall.dispatch.purge(page).await;
+        app.dispatch.purge(page).await;
     }
     Ok(over.len() as u64)
 }
@@ -74,7 +74,7 @@ enum Push {
     Purge,
 }
 
-async fn push_all(landfall: &Landfall, which: &Condition, push: Push) -> Result<u64, DbErr> {
+async fn push_all(app: &App, which: &Condition, push: Push) -> Result<u64, DbErr> {
     let (mut pushed, mut after) = (0, None);
     for _ in 0..MOST_PAGES {
         let mut query = Entity::find()
@@ -86,12 +86,12 @@ async fn push_all(landfall: &Landfall, which: &Condition, push: Push) -> Result<
         if let Some(after) = after {
             query = query.filter(Column::Id.gt(after));
         }
-        let page: Vec<FileId> = query.into_tuple().all(landfall.db.read()).await?;
+        let page: Vec<FileId> = query.into_tuple().all(app.db.read()).await?;
         let Some(last) = page.last() else { break };
         after = Some(*last);
         match push {
-            Push::Finalize => landfall.dispatch.finalize(&page).await,
-            Push::Purge => landfall.dispatch.purge(&page).await,
+            Push::Finalize => app.dispatch.finalize(&page).await,
+            Push::Purge => app.dispatch.purge(&page).await,
         }
         pushed += page.len() as u64;
     }
@@ -99,21 +99,21 @@ async fn push_all(landfall: &Landfall, which: &Condition, push: Push) -> Result<
 }
 
 /// Stored files whose time is over, deleted as by their owner. One that cannot be deleted keeps no other from it.
-pub(super) async fn delete_expired(landfall: &Landfall) -> Result<u64, DeleteError> {
+pub(super) async fn delete_expired(app: &App) -> Result<u64, DeleteError> {
     let (mut deleted, mut stuck, mut fault) = (0, Vec::new(), None);
     for _ in 0..MOST_PAGES {
-        let page = expired(landfall, &stuck).await?;
+        let page = expired(app, &stuck).await?;
         if page.is_empty() || stuck.len() >= MAX_STUCK {
             break;
         }
         let mut purged = Vec::with_capacity(page.len());
         for id in page {
-            match files::delete(&landfall.db, &landfall.clock, &Scope::All, id).await {
+            match files::delete(&app.db, &app.clock, &Scope::All, id).await {
                 Ok(written) => {
                     purged.push(id);
                     if let Some(written) = written {
-                        landfall.dispatch.deliver(&written.due).await;
-                        landfall.dispatch.settled(id).await;
+                        app.dispatch.deliver(&written.due).await;
+                        app.dispatch.settled(id).await;
                         deleted += 1;
                     }
                 }
@@ -124,7 +124,7 @@ pub(super) async fn delete_expired(landfall: &Landfall) -> Result<u64, DeleteErr
                 }
             }
         }
-        landfall.dispatch.purge(&purged).await;
+        app.dispatch.purge(&purged).await;
     }
     match fault {
         Some(fault) => Err(fault),
@@ -132,8 +132,8 @@ pub(super) async fn delete_expired(landfall: &Landfall) -> Result<u64, DeleteErr
     }
 }
 
-async fn expired(landfall: &Landfall, stuck: &[FileId]) -> Result<Vec<FileId>, DbErr> {
-    let now: Timestamp = landfall.clock.now();
+async fn expired(app: &App, stuck: &[FileId]) -> Result<Vec<FileId>, DbErr> {
+    let now: Timestamp = app.clock.now();
     let mut query = Entity::find()
         .select_only()
         .column(Column::Id)
@@ -145,5 +145,5 @@ async fn expired(landfall: &Landfall, stuck: &[FileId]) -> Result<Vec<FileId>, D
     if !stuck.is_empty() {
         query = query.filter(Column::Id.is_not_in(stuck.iter().copied()));
     }
-    query.into_tuple().all(landfall.db.read()).await
+    query.into_tuple().all(app.db.read()).await
 }

@@ -8,8 +8,8 @@
 
 use super::{MOST_PAGES, PAGE, candidates};
 use crate::{
+    app::App,
     audit::orphans,
-    context::Landfall,
     files,
     installation::{self, InstallationError, MarkerError, Place},
     staging::{ListedStaging, StagingError, StagingKey},
@@ -49,7 +49,7 @@ pub(super) enum LeftoversError {
     Database(#[from] DbErr),
 }
 
-async fn require_marker(app: &Landfall, place: Place) -> Result<(), LeftoversError> {
+async fn require_marker(app: &App, place: Place) -> Result<(), LeftoversError> {
     match installation::marker_visible(app, place).await? {
         true => Ok(()),
         false => Err(MarkerError::Missing.into()),
@@ -69,7 +69,7 @@ pub(crate) struct Leftovers {
 ///
 /// # Errors
 /// The database's.
-pub(crate) async fn sort_out(app: &Landfall, page: Vec<ListedStaging>) -> Result<Leftovers, DbErr> {
+pub(crate) async fn sort_out(app: &App, page: Vec<ListedStaging>) -> Result<Leftovers, DbErr> {
     let keys: Vec<StagingKey> = page.iter().map(|staged| staged.key).collect();
     let in_use = files::staging_in_use(app.db.read(), &keys).await?;
     let unused: Vec<ListedStaging> = page
@@ -84,7 +84,7 @@ pub(crate) async fn sort_out(app: &Landfall, page: Vec<ListedStaging>) -> Result
 }
 
 /// Those of the owners of staged bytes that have ended and never begin again.
-async fn ended(app: &Landfall, unused: &[ListedStaging]) -> Result<HashSet<Uuid>, DbErr> {
+async fn ended(app: &App, unused: &[ListedStaging]) -> Result<HashSet<Uuid>, DbErr> {
     let owners: HashSet<Uuid> = unused.iter().map(|staged| staged.key.owner()).collect();
     let owners: Vec<Uuid> = owners.into_iter().collect();
     let mut ended = HashSet::new();
@@ -122,7 +122,7 @@ async fn ended(app: &Landfall, unused: &[ListedStaging]) -> Result<HashSet<Uuid>
 }
 
 /// Of each file that has a row, whether it has ended and needs nothing of staging.
-async fn file_ends(app: &Landfall, ids: Vec<FileId>) -> Result<HashMap<FileId, bool>, DbErr> {
+async fn file_ends(app: &App, ids: Vec<FileId>) -> Result<HashMap<FileId, bool>, DbErr> {
     let rows: Vec<(FileId, FileStatus, bool)> = file::Entity::find()
         .select_only()
         .columns([file::Column::Id, file::Column::Status])
@@ -146,7 +146,7 @@ async fn file_ends(app: &Landfall, ids: Vec<FileId>) -> Result<HashMap<FileId, b
 }
 
 /// Removes staged bytes of what has ended, and candidates whose time is over.
-pub(super) async fn remove_staging(app: &Landfall) -> Result<u64, LeftoversError> {
+pub(super) async fn remove_staging(app: &App) -> Result<u64, LeftoversError> {
     require_marker(app, Place::Staging).await?;
     let (began, grace) = (app.clock.now(), app.config.staging.grace);
     let mut pages = app.staging.list();
@@ -173,7 +173,7 @@ pub(super) async fn remove_staging(app: &Landfall) -> Result<u64, LeftoversError
 
 /// Deletes what a second look finds as the first did.
 async fn delete_again_unused(
-    app: &Landfall,
+    app: &App,
     ended: Vec<ListedStaging>,
     unlisted: Vec<ListedStaging>,
 ) -> Result<u64, LeftoversError> {
@@ -192,7 +192,7 @@ async fn delete_again_unused(
 }
 
 /// Removes temporary files, open multipart uploads and objects of start-up checks that nobody has a use for.
-pub(super) async fn remove_unfinished(app: &Landfall) -> Result<u64, LeftoversError> {
+pub(super) async fn remove_unfinished(app: &App) -> Result<u64, LeftoversError> {
     require_marker(app, Place::Storage).await?;
     let (began, grace) = (app.clock.now(), app.config.staging.grace);
     let mut removed = 0;
@@ -216,7 +216,7 @@ pub(super) async fn remove_unfinished(app: &Landfall) -> Result<u64, LeftoversEr
     Ok(removed)
 }
 
-async fn remove_probes(app: &Landfall) -> Result<u64, LeftoversError> {
+async fn remove_probes(app: &App) -> Result<u64, LeftoversError> {
     let grace = app.config.staging.grace;
     let mut removed = 0;
     let mut pages = app.storage.list(PROBES);
@@ -238,7 +238,7 @@ async fn remove_probes(app: &Landfall) -> Result<u64, LeftoversError> {
 /// # Errors
 /// The database's.
 pub(crate) async fn abandoned(
-    app: &Landfall,
+    app: &App,
     page: Vec<Unfinished>,
     since: entity::Timestamp,
 ) -> Result<Vec<Unfinished>, DbErr> {
@@ -249,7 +249,7 @@ pub(crate) async fn abandoned(
 
 /// Those that no file on its way to storage has a use for. A multipart upload to a key Landfall would never choose is
 /// another program's.
-async fn without_use(app: &Landfall, mut page: Vec<Unfinished>) -> Result<Vec<Unfinished>, DbErr> {
+async fn without_use(app: &App, mut page: Vec<Unfinished>) -> Result<Vec<Unfinished>, DbErr> {
     let keys: Vec<String> = page.iter().filter_map(|one| one.key.clone()).collect();
     let mut written = HashSet::new();
     for some in keys.chunks(PAGE as usize) {
@@ -271,7 +271,7 @@ async fn without_use(app: &Landfall, mut page: Vec<Unfinished>) -> Result<Vec<Un
 }
 
 /// Removes objects that the audit set aside, once they were kept for seven days and still no row names them.
-pub(super) async fn remove_orphans(app: &Landfall) -> Result<u64, LeftoversError> {
+pub(super) async fn remove_orphans(app: &App) -> Result<u64, LeftoversError> {
     let mut removed = 0;
     let mut after = String::new();
     for _ in 0..MOST_PAGES {

@@ -10,9 +10,7 @@ pub(crate) mod leftovers;
 mod record;
 
 pub use crate::periodic::LastRun;
-use crate::{
-    context::Landfall, deliver, files::ExpiringError, idempotency, minutes, outbox, uploads,
-};
+use crate::{activity, app::App, deliver, files::ExpiringError, idempotency, outbox, uploads};
 use entity::Timestamp;
 pub use record::last_run;
 use sea_orm::DbErr;
@@ -99,85 +97,68 @@ impl fmt::Display for SweepReport {
 ///
 /// # Errors
 /// The database's, when it cannot even record that the sweep begins. Everything else is in the report.
-pub async fn sweep(landfall: &Landfall) -> Result<SweepReport, DbErr> {
-    let started = landfall.clock.now();
-    record::begin(landfall, started, started).await?;
-    Ok(run(landfall, started).await)
+pub async fn sweep(app: &App) -> Result<SweepReport, DbErr> {
+    let started = app.clock.now();
+    record::begin(app, started, started).await?;
+    Ok(run(app, started).await)
 }
 
 /// Runs the sweep that is due at this second since the Unix epoch, unless one has begun since; none then.
 ///
 /// # Errors
 /// As [`sweep`].
-pub async fn sweep_at(landfall: &Landfall, tick: u64) -> Result<Option<SweepReport>, DbErr> {
+pub async fn sweep_at(app: &App, tick: u64) -> Result<Option<SweepReport>, DbErr> {
     let due = i64::try_from(tick)
         .ok()
         .and_then(|second| Timestamp::from_timestamp(second, 0));
-    let started = landfall.clock.now();
-    let begun = record::begin(landfall, started, due.unwrap_or(started)).await?;
+    let started = app.clock.now();
+    let begun = record::begin(app, started, due.unwrap_or(started)).await?;
     Ok(if begun {
-        Some(run(landfall, started).await)
+        Some(run(app, started).await)
     } else {
         None
     })
 }
 
-async fn run(landfall: &Landfall, started: Timestamp) -> SweepReport {
+async fn run(app: &App, started: Timestamp) -> SweepReport {
     let mut report = SweepReport::default();
-    report.staged_pushed = note(&mut report, "staged files", files::push_staged(landfall)).await;
+    report.staged_pushed = note(&mut report, "staged files", files::push_staged(app)).await;
     report.leases_rescued = note(
         &mut report,
         "expired leases",
-        files::push_expired_leases(landfall),
+        files::push_expired_leases(app),
     )
     .await;
-    report.deliveries_pushed = note(&mut report, "due deliveries", push_deliveries(landfall)).await;
-    report.expiring_announced =
-        note(&mut report, "expiring files", announce_expiring(landfall)).await;
-    report.files_expired = note(
-        &mut report,
-        "expired files",
-        files::delete_expired(landfall),
-    )
-    .await;
-    report.uploads_expired = note(
-        &mut report,
-        "expired uploads",
-        uploads::expire_due(landfall),
-    )
-    .await;
-    report.uploads_forgotten = note(
-        &mut report,
-        "closed uploads",
-        uploads::forget_closed(landfall),
-    )
-    .await;
-    report.purges_pushed = note(&mut report, "purges", files::push_purges(landfall)).await;
-    report.staging_removed =
-        note(&mut report, "staging", leftovers::remove_staging(landfall)).await;
+    report.deliveries_pushed = note(&mut report, "due deliveries", push_deliveries(app)).await;
+    report.expiring_announced = note(&mut report, "expiring files", announce_expiring(app)).await;
+    report.files_expired = note(&mut report, "expired files", files::delete_expired(app)).await;
+    report.uploads_expired = note(&mut report, "expired uploads", uploads::expire_due(app)).await;
+    report.uploads_forgotten =
+        note(&mut report, "closed uploads", uploads::forget_closed(app)).await;
+    report.purges_pushed = note(&mut report, "purges", files::push_purges(app)).await;
+    report.staging_removed = note(&mut report, "staging", leftovers::remove_staging(app)).await;
     report.unfinished_removed = note(
         &mut report,
         "unfinished objects",
-        leftovers::remove_unfinished(landfall),
+        leftovers::remove_unfinished(app),
     )
     .await;
     report.orphans_removed = note(
         &mut report,
         "orphaned objects",
-        leftovers::remove_orphans(landfall),
+        leftovers::remove_orphans(app),
     )
     .await;
-    report.deliveries_ended =
-        note(&mut report, "removed endpoints", end_deliveries(landfall)).await;
-    report.events_deleted = note(&mut report, "old events", delete_events(landfall)).await;
-    report.keys_forgotten = note(&mut report, "idempotency keys", forget_keys(landfall)).await;
+    report.deliveries_ended = note(&mut report, "removed endpoints", end_deliveries(app)).await;
+    report.events_deleted = note(&mut report, "old events", delete_events(app)).await;
+    report.keys_forgotten = note(&mut report, "idempotency keys", forget_keys(app)).await;
     report.minutes_forgotten = note(
         &mut report,
         "old counts",
-        minutes::forget(&landfall.db, &landfall.clock),
+        activity::forget(&app.db, &app.clock),
     )
     .await;
-    if let Err(error) = record::finished(landfall, started, &report).await {
+    if let Err(error) = record::finished(app, started, &report).await {
         report
             .faults
             .push(format!("recording the end: {}", chain(&error)));
@@ -219,11 +200,11 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-async fn push_deliveries(landfall: &Landfall) -> Result<u64, DbErr> {
+async fn push_deliveries(app: &App) -> Result<u64, DbErr> {
     let (mut pushed, mut after) = (0, None);
     for _ in 0..MOST_PAGES {
-        let page = deliver::due(&landfall.db, landfall.clock.now(), after, PAGE).await?;
-        landfall.dispatch.deliver(&page.due).await;
+        let page = deliver::due(&app.db, app.clock.now(), after, PAGE).await?;
+        app.dispatch.deliver(&page.due).await;
         pushed += page.due.len() as u64;
         match page.next {
             Some(next) => after = Some(next),
@@ -233,17 +214,17 @@ async fn push_deliveries(landfall: &Landfall) -> Result<u64, DbErr> {
     Ok(pushed)
 }
 
-async fn announce_expiring(landfall: &Landfall) -> Result<u64, ExpiringError> {
-    match landfall.config.files.expiring_notice {
-        Some(notice) => crate::files::announce_expiring(landfall, notice).await,
+async fn announce_expiring(app: &App) -> Result<u64, ExpiringError> {
+    match app.config.files.expiring_notice {
+        Some(notice) => crate::files::announce_expiring(app, notice).await,
         None => Ok(0),
     }
 }
 
-async fn end_deliveries(landfall: &Landfall) -> Result<u64, DbErr> {
+async fn end_deliveries(app: &App) -> Result<u64, DbErr> {
     let mut ended = 0;
     for _ in 0..MOST_PAGES {
-        match deliver::end_orphaned(&landfall.db, &landfall.clock, PAGE).await? {
+        match deliver::end_orphaned(&app.db, &app.clock, PAGE).await? {
             0 => break,
             some => ended += some as u64,
         }
@@ -251,21 +232,15 @@ async fn end_deliveries(landfall: &Landfall) -> Result<u64, DbErr> {
     Ok(ended)
 }
 
-async fn delete_events(landfall: &Landfall) -> Result<u64, DbErr> {
-    let retention = landfall.config.outbox.retention;
-    outbox::delete_old(
-        &landfall.db,
-        &landfall.clock,
-        retention,
-        PAGE * MOST_PAGES as u64,
-    )
-    .await
+async fn delete_events(app: &App) -> Result<u64, DbErr> {
+    let retention = app.config.outbox.retention;
+    outbox::delete_old(&app.db, &app.clock, retention, PAGE * MOST_PAGES as u64).await
 }
 
-async fn forget_keys(landfall: &Landfall) -> Result<u64, DbErr> {
+async fn forget_keys(app: &App) -> Result<u64, DbErr> {
     let mut forgotten = 0;
     for _ in 0..MOST_PAGES {
-        match idempotency::forget(&landfall.db, &landfall.clock, PAGE).await? {
+        match idempotency::forget(&app.db, &app.clock, PAGE).await? {
             0 => break,
             some => forgotten += some,
         }

@@ -2,7 +2,7 @@
 
 use super::SweepReport;
 use crate::{
-    context::Landfall,
+    app::App,
     periodic::{self, Fence, LastRun},
 };
 use entity::Timestamp;
@@ -19,18 +19,14 @@ pub async fn last_run(db: &impl ConnectionTrait) -> Result<Option<LastRun>, DbEr
 }
 
 /// Records that a sweep begins, unless one has begun at or after `due`; answers whether it did.
-pub(super) async fn begin(
-    landfall: &Landfall,
-    at: Timestamp,
-    due: Timestamp,
-) -> Result<bool, DbErr> {
-    periodic::begin(landfall, NAME, at, due, Fence::Begun).await
+pub(super) async fn begin(app: &App, at: Timestamp, due: Timestamp) -> Result<bool, DbErr> {
+    periodic::begin(app, NAME, at, due, Fence::Begun).await
 }
 
 pub(super) async fn finished(
-    landfall: &Landfall,
+    app: &App,
     started_at: Timestamp,
     report: &SweepReport,
 ) -> Result<(), DbErr> {
-    periodic::finish(landfall, NAME, started_at, report).await
+    periodic::finish(app, NAME, started_at, report).await
 }

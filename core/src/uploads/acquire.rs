@@ -7,11 +7,11 @@ use super::{
     write_lease::{WriteLease, open, set_length, signed},
 };
 use crate::{
-    context::Landfall,
+    app::App,
     digest::RunningHash,
     failpoint,
     files::Scope,
-    usage::{self, Addition, Reservation, SharedReservation},
+    quota::{self, Addition, Reservation, SharedReservation},
 };
 use entity::{
     Timestamp, UploadId,
@@ -34,7 +34,7 @@ pub(super) enum Acquired {
 
 /// Acquires the lease of an upload at an offset, and sets its length if that is given; waits for another writer a while.
 pub(super) async fn acquire(
-    landfall: &Landfall,
+    app: &App,
     scope: &Scope,
     id: UploadId,
     request: &Append,
@@ -42,26 +42,21 @@ pub(super) async fn acquire(
 ) -> Result<Acquired, UploadError> {
     let until = Instant::now() + WAIT;
     loop {
-        let upload = get(landfall.db.read(), scope, id).await?;
-        let now = landfall.clock.now();
+        let upload = get(app.db.read(), scope, id).await?;
+        let now = app.clock.now();
         let at_work = upload.lease_expires_at.is_some_and(|lease| lease > now);
-        match judge(
-            &upload,
-            request,
-            landfall.config.uploads.max_file_size.0,
-            now,
-        )? {
+        match judge(&upload, request, app.config.uploads.max_file_size.0, now)? {
             Offset::Past => return Ok(Acquired::Complete(Box::new(upload))),
             Offset::Ahead if !at_work => return Err(wrong_offset(&upload, request)),
             Offset::Right if !at_work => {
-                if let Some(upload) = try_acquire(landfall, id, request).await? {
+                if let Some(upload) = try_acquire(app, id, request).await? {
                     failpoint!("uploads.acquired");
-                    let reservation = reservation(landfall, &upload);
-                    let landfall = landfall.clone();
+                    let reservation = reservation(app, &upload);
+                    let app = app.clone();
                     let lease = WriteLease {
                         running: running(&upload),
-                        segment: landfall.uploads.writers().take_ended(&upload),
-                        landfall,
+                        segment: app.uploads.writers().take_ended(&upload),
+                        app,
                         upload,
                         reservation,
                     };
@@ -81,15 +76,8 @@ pub(super) async fn acquire(
 ///
 /// # Errors
 /// What no waiting changes.
-pub(super) fn is_next(
-    landfall: &Landfall,
-    upload: &Model,
-    request: &Append,
-) -> Result<bool, UploadError> {
-    let (now, most) = (
-        landfall.clock.now(),
-        landfall.config.uploads.max_file_size.0,
-    );
+pub(super) fn is_next(app: &App, upload: &Model, request: &Append) -> Result<bool, UploadError> {
+    let (now, most) = (app.clock.now(), app.config.uploads.max_file_size.0);
     let next = judge(upload, request, most, now)?;
     let at_work = upload.lease_expires_at.is_some_and(|lease| lease > now);
     Ok(matches!(next, Offset::Right) && !at_work)
@@ -106,11 +94,11 @@ fn running(upload: &Model) -> Option<RunningHash> {
 }
 
 /// A length that is known was counted whole.
-fn reservation(landfall: &Landfall, upload: &Model) -> Option<SharedReservation> {
+fn reservation(app: &App, upload: &Model) -> Option<SharedReservation> {
     if upload.total_size_bytes.is_some() {
         return None;
     }
-    let reservation = Reservation::new(landfall, upload.owner.as_deref());
+    let reservation = Reservation::new(app, upload.owner.as_deref());
     reservation.map(|reservation| Arc::new(Mutex::new(reservation)))
 }
 
@@ -175,11 +163,11 @@ fn judge(
 }
 
 async fn try_acquire(
-    landfall: &Landfall,
+    app: &App,
     id: UploadId,
     request: &Append,
 ) -> Result<Option<Model>, UploadError> {
-    let (now, until) = (landfall.clock.now(), landfall.clock.after(LEASE));
+    let (now, until) = (app.clock.now(), app.clock.after(LEASE));
     let mut update = open(id)
         .col_expr(Column::Fence, Expr::col(Column::Fence).add(1))
         .col_expr(Column::Status, Expr::value(UploadStatus::InProgress))
@@ -196,10 +184,9 @@ async fn try_acquire(
             .col_expr(Column::TotalSizeBytes, Expr::value(signed(length)))
             .filter(Column::TotalSizeBytes.is_null());
     }
-    let config = &landfall.config.uploads;
+    let config = &app.config.uploads;
     let (length, quota, most) = (request.length, config.owner_quota, config.max_file_size.0);
-    landfall
-        .db
+    app.db
         .write(move |transaction| {
             Box::pin(async move {
                 let rows = update.exec_with_returning(transaction).await?;
@@ -215,7 +202,7 @@ async fn try_acquire(
                         reserved: None,
                         now,
                     };
-                    usage::add(transaction, addition).await?;
+                    quota::add(transaction, addition).await?;
                     set_length(transaction, upload, signed(length)).await?;
                 }
                 Ok(taken)

@@ -17,11 +17,11 @@ use super::{
     writers::AtWork,
 };
 use crate::{
-    context::Landfall,
+    app::App,
     failpoint,
     files::Scope,
+    quota::within_quota,
     staging::{Algorithm, Appended, Options, StagingError, hashes::Hasher},
-    usage::within_quota,
 };
 use entity::{
     UploadId,
@@ -82,7 +82,7 @@ pub struct Append {
 /// [`UploadError::ChecksumMismatch`], [`UploadError::LengthFixed`], [`UploadError::Stalled`] after
 /// `server.idle_timeout`, and the rest of [`UploadError`].
 pub async fn append(
-    landfall: &Landfall,
+    app: &App,
     scope: &Scope,
     id: UploadId,
     request: Append,
@@ -90,25 +90,25 @@ pub async fn append(
 ) -> Result<Model, UploadError> {
     let stop = CancellationToken::new();
     let stop_when_dropped = stop.clone().drop_guard();
-    let (landfall, scope) = (landfall.clone(), scope.clone());
+    let (app, scope) = (app.clone(), scope.clone());
     let task = tokio::spawn(async move {
         let bytes = guard::Bytes {
             offset: request.offset,
             length: request.length,
             last: request.last,
         };
-        let body = Box::pin(guard::guarded(&landfall, &scope, id, bytes, body)).await?;
-        let at_work = landfall.uploads.writers().begin(id);
-        let single = single_append::append(&landfall, &scope, id, &request, body, &at_work);
+        let body = Box::pin(guard::guarded(&app, &scope, id, bytes, body)).await?;
+        let at_work = app.uploads.writers().begin(id);
+        let single = single_append::append(&app, &scope, id, &request, body, &at_work);
         let body = match Box::pin(single).await? {
             SingleAppend::Done(upload) => return Ok(*upload),
             SingleAppend::Not(body) => body,
         };
-        match Box::pin(acquire(&landfall, &scope, id, &request, &stop)).await? {
+        match Box::pin(acquire(&app, &scope, id, &request, &stop)).await? {
             Acquired::Complete(upload) => at_its_end(*upload, &request, body).await,
             Acquired::Held(lease) => {
-                let paced = request.checksum.is_none().then(|| pace(&landfall));
-                let patience = landfall.config.server.idle_timeout;
+                let paced = request.checksum.is_none().then(|| pace(&app));
+                let patience = app.config.server.idle_timeout;
                 let body = Box::pin(reserved(&lease, request.content_length, body)).await?;
                 let body = BodyStream::new(body, stop, paced, patience, at_work.requests());
                 Writer {
@@ -175,8 +175,8 @@ async fn reserved(
     Ok(within_quota(body, Some(Arc::clone(reservation))).boxed())
 }
 
-fn pace(landfall: &Landfall) -> Pace {
-    match landfall.staging.is_in_a_bucket() {
+fn pace(app: &App) -> Pace {
+    match app.staging.is_in_a_bucket() {
         true => IN_BUCKET,
         false => ON_DISK,
     }
@@ -228,7 +228,7 @@ impl Writer {
             running: self.lease.running.as_ref(),
         };
         let segment = self.lease.segment();
-        let staging = self.lease.landfall.staging.clone();
+        let staging = self.lease.app.staging.clone();
         let stop = self.body.stop().clone();
         let stretch = self.body.stretch();
         let work = Box::pin(staging.append(segment.key, segment.length, stretch, options));
@@ -303,7 +303,7 @@ impl Writer {
                 }
                 Ended::Paused if Instant::now() >= until => return Ok(Ended::Stalled),
                 Ended::Paused => {
-                    let db = self.lease.landfall.db.read();
+                    let db = self.lease.app.db.read();
                     if !self.lease.is_held(db).await? {
                         return Err(UploadError::Preempted);
                     }

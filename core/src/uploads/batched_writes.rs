@@ -12,11 +12,11 @@ use super::{
     writers::Writers,
 };
 use crate::{
+    batcher::{BatchError, Batcher, Transient},
     batches::{self, Join, JoinError},
     clock::Clock,
-    combiner::{CombineError, Combiner, Transient},
     db::{self, Database},
-    usage::{self, Change},
+    quota::{self, Change},
 };
 use entity::{
     Timestamp, UploadId,
@@ -48,8 +48,8 @@ const RECENT: usize = 256;
 /// Begins and ends uploads, in batches; cheap to clone, one per process.
 #[derive(Clone, Debug)]
 pub struct BatchedWrites {
-    begins: Combiner<Begun, (), UploadError>,
-    ends: Combiner<Ended, Option<(Model, Staged)>, UploadError>,
+    begins: Batcher<Begun, (), UploadError>,
+    ends: Batcher<Ended, Option<(Model, Staged)>, UploadError>,
     /// Ids are made of the time (UUIDv7, RFC 9562): the first is the oldest.
     recent: Arc<Mutex<BTreeMap<UploadId, Model>>>,
     writers: Writers,
@@ -61,7 +61,7 @@ impl BatchedWrites {
     pub fn start(db: &Database, clock: &Clock) -> Self {
         let (begin_db, end_db, clock) = (db.clone(), db.clone(), clock.clone());
         Self {
-            begins: Combiner::start(move |begun| {
+            begins: Batcher::start(move |begun| {
                 let db = begin_db.clone();
                 Box::pin(async move {
                     db.write_repeatable(move |transaction| {
@@ -71,7 +71,7 @@ impl BatchedWrites {
                     .await
                 })
             }),
-            ends: Combiner::start(move |ended| {
+            ends: Batcher::start(move |ended| {
                 let (db, now) = (end_db.clone(), clock.now());
                 Box::pin(async move {
                     db.write_repeatable(move |transaction| {
@@ -126,10 +126,10 @@ impl Transient for UploadError {
     }
 }
 
-impl From<CombineError<Self>> for UploadError {
-    fn from(error: CombineError<Self>) -> Self {
+impl From<BatchError<Self>> for UploadError {
+    fn from(error: BatchError<Self>) -> Self {
         match error {
-            CombineError::Failed(shared) => match &*shared {
+            BatchError::Failed(shared) => match &*shared {
                 Self::Closed(status) => Self::Closed(*status),
                 Self::Batch(JoinError::Unknown(id)) => Self::Batch(JoinError::Unknown(*id)),
                 Self::Batch(JoinError::Closed(id)) => Self::Batch(JoinError::Closed(*id)),
@@ -137,7 +137,7 @@ impl From<CombineError<Self>> for UploadError {
                 Self::Database(error) => Self::Database(db::copy(error)),
                 other => Self::Database(DbErr::Custom(other.to_string())),
             },
-            CombineError::Panicked => Self::Database(db::panicked()),
+            BatchError::Panicked => Self::Database(db::panicked()),
             other => Self::Database(DbErr::Conn(RuntimeErr::Internal(other.to_string()))),
         }
     }
@@ -159,9 +159,9 @@ async fn begin(
     let sizes = begun.iter().map(|begun| Change {
         owner: begun.upload.owner.as_deref(),
         id: begun.upload.id.0,
-        bytes: usage::weight_begun(&begun.upload, begun.file.as_ref()),
+        bytes: quota::weight_begun(&begun.upload, begun.file.as_ref()),
     });
-    usage::change_all(transaction, sizes).await?;
+    quota::change_all(transaction, sizes).await?;
     insert_files(
         transaction,
         begun.iter().filter_map(|begun| begun.file.as_ref()),

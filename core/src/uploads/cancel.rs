@@ -4,12 +4,12 @@
 
 use super::{UploadError, query};
 use crate::{
+    app::App,
     batches::{self, Settled},
-    context::Landfall,
     files::{self, DeleteError, Scope, segments},
     outbox::{WriteError, Written},
+    quota,
     staging::StagingKey,
-    usage,
 };
 use entity::{
     BatchId, FileId, Timestamp, UploadId,
@@ -74,14 +74,14 @@ struct Closed {
 ///
 /// # Errors
 /// [`UploadError::NotFound`]; [`UploadError::Locked`] when a worker has the file in hand for more than ten seconds.
-pub async fn abort(landfall: &Landfall, scope: &Scope, id: UploadId) -> Result<(), UploadError> {
+pub async fn abort(app: &App, scope: &Scope, id: UploadId) -> Result<(), UploadError> {
     let until = Instant::now() + FINALIZE_WAIT;
     loop {
-        let upload = query::get(landfall.db.read(), scope, id).await?;
+        let upload = query::get(app.db.read(), scope, id).await?;
         if upload.status != UploadStatus::Complete || upload.kind == UploadKind::Partial {
-            return cancel(landfall, id, Reason::Aborted).await.map(drop);
+            return cancel(app, id, Reason::Aborted).await.map(drop);
         }
-        if withdraw(landfall, &upload).await? {
+        if withdraw(app, &upload).await? {
             return Ok(());
         }
         if Instant::now() >= until {
@@ -92,13 +92,9 @@ pub async fn abort(landfall: &Landfall, scope: &Scope, id: UploadId) -> Result<(
 }
 
 /// Closes an upload that takes bytes, or a complete partial one that waits; false when it is closed already.
-pub(super) async fn cancel(
-    landfall: &Landfall,
-    id: UploadId,
-    reason: Reason,
-) -> Result<bool, UploadError> {
-    let now = landfall.clock.now();
-    let closed = landfall
+pub(super) async fn cancel(app: &App, id: UploadId, reason: Reason) -> Result<bool, UploadError> {
+    let now = app.clock.now();
+    let closed = app
         .db
         .write(move |transaction| {
             Box::pin(async move { close_rows(transaction, id, reason, now).await })
@@ -106,8 +102,8 @@ pub(super) async fn cancel(
         .await?;
     let any = closed.any;
     // Or its first append would be staged before it is refused.
-    landfall.uploads.take_recent(id);
-    clear(landfall, closed).await;
+    app.uploads.take_recent(id);
+    clear(app, closed).await;
     Ok(any)
 }
 
@@ -124,8 +120,8 @@ async fn close_rows(
         return Ok(Closed::default());
     };
     if upload.kind == UploadKind::Partial && upload.file_id.0 == upload.id.0 {
-        let counted = usage::partial(&upload);
-        usage::change(transaction, upload.owner.as_deref(), id.0, -counted).await?;
+        let counted = quota::partial(&upload);
+        quota::change(transaction, upload.owner.as_deref(), id.0, -counted).await?;
     }
     let mut uploads = vec![upload.id];
     if upload.file_id.0 != upload.id.0 {
@@ -211,7 +207,7 @@ async fn fail_file(
     let Some(file) = rows.into_iter().next() else {
         return Ok((None, None));
     };
-    usage::give_back(transaction, &file).await?;
+    quota::give_back(transaction, &file).await?;
     let written = match file.batch_id {
         Some(batch) => batches::settle(transaction, batch, Settled::Failed, now).await?,
         None => None,
@@ -220,25 +216,25 @@ async fn fail_file(
 }
 
 /// After the commit: tells who waits, and deletes the bytes.
-async fn clear(landfall: &Landfall, closed: Closed) {
+async fn clear(app: &App, closed: Closed) {
     if let Some(written) = closed.written {
-        landfall.dispatch.deliver(&written.due).await;
+        app.dispatch.deliver(&written.due).await;
     }
     if let Some(file) = closed.file {
-        landfall.dispatch.settled(file).await;
+        app.dispatch.settled(file).await;
     }
-    if let Err(error) = delete_segments(landfall, &closed.uploads).await {
+    if let Err(error) = delete_segments(app, &closed.uploads).await {
         tracing::warn!(%error, "segments of cancelled uploads are left to the sweep");
     }
 }
 
 /// Deletes what the rows of cancelled uploads list. A writer at work deletes its own segment, once it finds that it
 /// cannot count it.
-async fn delete_segments(landfall: &Landfall, uploads: &[UploadId]) -> Result<(), UploadError> {
+async fn delete_segments(app: &App, uploads: &[UploadId]) -> Result<(), UploadError> {
     if uploads.is_empty() {
         return Ok(());
     }
-    let listed = segments::of_uploads(landfall.db.read(), uploads).await?;
+    let listed = segments::of_uploads(app.db.read(), uploads).await?;
     let mut keys: Vec<StagingKey> = listed
         .into_values()
         .flatten()
@@ -248,13 +244,13 @@ async fn delete_segments(landfall: &Landfall, uploads: &[UploadId]) -> Result<()
     keys.extend(uploads.iter().map(|id| StagingKey::unsegmented(id.0)));
     keys.sort_unstable();
     keys.dedup();
-    Ok(landfall.staging.delete(&keys).await?)
+    Ok(app.staging.delete(&keys).await?)
 }
 
 /// Takes back the file of a complete upload; false while a worker has it in hand.
-async fn withdraw(landfall: &Landfall, upload: &Model) -> Result<bool, UploadError> {
-    let (now, id) = (landfall.clock.now(), upload.file_id);
-    let (failed, written) = landfall
+async fn withdraw(app: &App, upload: &Model) -> Result<bool, UploadError> {
+    let (now, id) = (app.clock.now(), upload.file_id);
+    let (failed, written) = app
         .db
         .write(move |transaction| {
             Box::pin(async move {
@@ -268,13 +264,13 @@ async fn withdraw(landfall: &Landfall, upload: &Model) -> Result<bool, UploadErr
             written,
             ..Closed::default()
         };
-        clear(landfall, closed).await;
+        clear(app, closed).await;
     } else {
-        match files::delete(&landfall.db, &landfall.clock, &Scope::All, id).await {
+        match files::delete(&app.db, &app.clock, &Scope::All, id).await {
             Ok(None) => {}
             Ok(Some(written)) => {
-                landfall.dispatch.deliver(&written.due).await;
-                landfall.dispatch.settled(id).await;
+                app.dispatch.deliver(&written.due).await;
+                app.dispatch.settled(id).await;
             }
             Err(DeleteError::NotStored(FileStatus::Failed) | DeleteError::NotFound) => {}
             Err(DeleteError::NotStored(_)) => return Ok(false),
@@ -282,15 +278,14 @@ async fn withdraw(landfall: &Landfall, upload: &Model) -> Result<bool, UploadErr
             Err(DeleteError::Outbox(error)) => return Err(error.into()),
         }
     }
-    mark_withdrawn(landfall, upload.id, now).await?;
-    landfall.dispatch.purge(&[id]).await;
+    mark_withdrawn(app, upload.id, now).await?;
+    app.dispatch.purge(&[id]).await;
     Ok(true)
 }
 
 /// A crash before this leaves a complete upload of a deleted file, which is told to be gone all the same.
-async fn mark_withdrawn(landfall: &Landfall, id: UploadId, now: Timestamp) -> Result<(), DbErr> {
-    landfall
-        .db
+async fn mark_withdrawn(app: &App, id: UploadId, now: Timestamp) -> Result<(), DbErr> {
+    app.db
         .write(move |transaction| {
             Box::pin(async move {
                 Entity::update_many()

@@ -5,12 +5,12 @@ use super::{
     write_lease::{open, signed},
 };
 use crate::{
-    context::Landfall,
+    activity::{self, ActivityMetric},
+    app::App,
     digest::{RunningHash, Sha256Digest},
     files::{Scope, StagedItem, segments, staging_column},
-    minutes::{self, Counted},
+    quota::{self, Change},
     staging::Piece,
-    usage::{self, Change},
 };
 use entity::{
     FileId, Timestamp, UploadId,
@@ -166,7 +166,7 @@ pub(super) async fn stage_files(
             bytes: signed(whole.size()) - row.size_bytes,
         })
     });
-    usage::change_all(transaction, more).await?;
+    quota::change_all(transaction, more).await?;
     let each = |value: &dyn Fn(&Whole) -> SimpleExpr| -> SimpleExpr {
         let cases = files.iter().fold(CaseStatement::new(), |case, whole| {
             case.case(Column::Id.eq(whole.file), value(whole))
@@ -219,13 +219,13 @@ pub(super) async fn stage_file(
 }
 
 /// Has a file that is staged and committed finalized.
-pub(super) async fn push(landfall: &Landfall, staged: Staged) {
+pub(super) async fn push(app: &App, staged: Staged) {
     let received = [
-        (Counted::FilesReceived, 1),
-        (Counted::BytesReceived, staged.size),
+        (ActivityMetric::FilesReceived, 1),
+        (ActivityMetric::BytesReceived, staged.size),
     ];
-    minutes::count(&landfall.db, &landfall.clock, &received);
-    landfall.dispatch.finalize(&[staged.file]).await;
+    activity::count(&app.db, &app.clock, &received);
+    app.dispatch.finalize(&[staged.file]).await;
 }
 
 /// Ends an upload session all of whose parts are there, and pushes its file's finalize job; again, or several times
@@ -233,17 +233,13 @@ pub(super) async fn push(landfall: &Landfall, staged: Staged) {
 ///
 /// # Errors
 /// [`UploadError::PartsMissing`] with their numbers, [`UploadError::Closed`], [`UploadError::NotFound`].
-pub async fn complete(
-    landfall: &Landfall,
-    scope: &Scope,
-    id: UploadId,
-) -> Result<file::Model, UploadError> {
-    let upload = query::get(landfall.db.read(), scope, id).await?;
+pub async fn complete(app: &App, scope: &Scope, id: UploadId) -> Result<file::Model, UploadError> {
+    let upload = query::get(app.db.read(), scope, id).await?;
     if upload.kind != UploadKind::Parts {
         return Err(UploadError::NotFound);
     }
-    let now = landfall.clock.now();
-    let staged = landfall
+    let now = app.clock.now();
+    let staged = app
         .db
         .write(move |transaction| {
             Box::pin(async move {
@@ -261,23 +257,23 @@ pub async fn complete(
         })
         .await?;
     match staged {
-        Some(staged) => push(landfall, staged).await,
-        None => require_complete(landfall, id).await?,
+        Some(staged) => push(app, staged).await,
+        None => require_complete(app, id).await?,
     }
     let file = file::Entity::find_by_id(upload.file_id)
-        .one(landfall.db.read())
+        .one(app.db.read())
         .await?;
     file.ok_or(UploadError::NotFound)
 }
 
 /// Why an upload could not be completed just now, unless it is.
-async fn require_complete(landfall: &Landfall, id: UploadId) -> Result<(), UploadError> {
-    let found = Entity::find_by_id(id).one(landfall.db.read()).await?;
+async fn require_complete(app: &App, id: UploadId) -> Result<(), UploadError> {
+    let found = Entity::find_by_id(id).one(app.db.read()).await?;
     let upload = found.ok_or(UploadError::NotFound)?;
     match upload.status {
         UploadStatus::Complete => Ok(()),
         UploadStatus::Init | UploadStatus::InProgress => {
-            let received = Ranges::received(landfall.db.read(), id).await?;
+            let received = Ranges::received(app.db.read(), id).await?;
             let last = upload.total_parts.unwrap_or(0).unsigned_abs();
             Err(UploadError::PartsMissing(received.missing(last)))
         }

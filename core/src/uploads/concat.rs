@@ -10,9 +10,9 @@ use super::{
     query::is_open,
     write_lease::{open, signed},
 };
-use crate::usage::{self, Addition};
+use crate::quota::{self, Addition};
 use crate::{
-    context::Landfall,
+    app::App,
     files::{Scope, StagedItem},
 };
 use entity::{
@@ -40,28 +40,28 @@ const PAGE: usize = 1000;
 /// somebody else's, not partial, given up or part of another final upload; [`UploadError::TooLarge`],
 /// [`UploadError::NotAllowed`], [`UploadError::Batch`].
 pub async fn concatenate(
-    landfall: &Landfall,
+    app: &App,
     scope: &Scope,
     partials: Vec<UploadId>,
     new: NewUpload,
 ) -> Result<Model, UploadError> {
     check_list(&partials)?;
     let id = final_id(new.owner.as_deref(), &partials);
-    if let Some(known) = Entity::find_by_id(id).one(landfall.db.read()).await? {
+    if let Some(known) = Entity::find_by_id(id).one(app.db.read()).await? {
         return Ok(known);
     }
-    require_allowed(landfall, &new)?;
-    let found = load(landfall.db.read(), &partials).await?;
+    require_allowed(app, &new)?;
+    let found = load(app.db.read(), &partials).await?;
     let total = check(scope, &partials, &found)?;
-    let limit = landfall.config.uploads.max_file_size.0;
+    let limit = app.config.uploads.max_file_size.0;
     if total.known > limit {
         return Err(UploadError::TooLarge { limit });
     }
-    let row = plan(landfall, id, &partials, total.whole(), &new);
+    let row = plan(app, id, &partials, total.whole(), &new);
     let file = file_row(&row, &new);
-    let (now, quota) = (row.created_at, landfall.config.uploads.owner_quota);
-    let texts: i64 = found.iter().map(usage::text_of).sum();
-    let staged = landfall
+    let (now, quota) = (row.created_at, app.config.uploads.owner_quota);
+    let texts: i64 = found.iter().map(quota::text_of).sum();
+    let staged = app
         .db
         .write(move |transaction| {
             Box::pin(async move {
@@ -73,12 +73,12 @@ pub async fn concatenate(
                 let addition = Addition {
                     owner: file.owner.as_deref(),
                     id: file.id.0,
-                    bytes: usage::kept(&file.metadata).saturating_sub(texts),
+                    bytes: quota::kept(&file.metadata).saturating_sub(texts),
                     quota,
                     reserved: None,
                     now,
                 };
-                usage::add(transaction, addition).await?;
+                quota::add(transaction, addition).await?;
                 insert_files(transaction, [&file]).await?;
                 take_partials(transaction, &partials, row.file_id, now).await?;
                 complete_if_whole(transaction, id, now).await
@@ -86,9 +86,9 @@ pub async fn concatenate(
         })
         .await?;
     if let Some(staged) = staged {
-        complete::push(landfall, staged).await;
+        complete::push(app, staged).await;
     }
-    let made = Entity::find_by_id(id).one(landfall.db.read()).await?;
+    let made = Entity::find_by_id(id).one(app.db.read()).await?;
     made.ok_or(UploadError::NotFound)
 }
 
@@ -185,13 +185,13 @@ fn check(
 }
 
 fn plan(
-    landfall: &Landfall,
+    app: &App,
     id: UploadId,
     partials: &[UploadId],
     total: Option<u64>,
     new: &NewUpload,
 ) -> Model {
-    let now = landfall.clock.now();
+    let now = app.clock.now();
     let order: Vec<String> = partials.iter().map(UploadId::to_string).collect();
     Model {
         id,
@@ -215,7 +215,7 @@ fn plan(
         lease_expires_at: None,
         created_at: now,
         updated_at: now,
-        expires_at: landfall.clock.after(landfall.config.uploads.session_ttl),
+        expires_at: app.clock.after(app.config.uploads.session_ttl),
     }
 }
 

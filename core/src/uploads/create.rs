@@ -8,15 +8,15 @@ use super::{
     write_lease::signed,
 };
 use crate::{
+    app::App,
     batches,
     clock::later,
     content,
-    context::Landfall,
     digest::Sha256Digest,
     files::FileName,
     idempotency::Keep,
+    quota::{self, Addition},
     staging::{Options, SegmentWriter, StagingKey},
-    usage::{self, Addition},
 };
 use entity::{
     BatchId, FileId, UploadId, file,
@@ -79,21 +79,21 @@ pub struct NewUpload {
 /// [`UploadError::Batch`], [`UploadError::Key`] when another request has taken its `Idempotency-Key` over, and what
 /// staging and the database answer; nothing is left behind then, but after the database's errors what the sweep removes.
 pub async fn create(
-    landfall: &Landfall,
+    app: &App,
     shape: Shape,
     new: NewUpload,
     keep: Option<Keep<Model>>,
 ) -> Result<Model, UploadError> {
-    let limit = largest(landfall, shape);
+    let limit = largest(app, shape);
     match shape.total() {
         Some(total) if total > limit => return Err(UploadError::TooLarge { limit }),
         Some(0) if shape.kind() == UploadKind::Parts => return Err(UploadError::Empty),
         _ => {}
     }
     if shape.kind() != UploadKind::Partial {
-        require_allowed(landfall, &new)?;
+        require_allowed(app, &new)?;
         if shape.total() == Some(0) {
-            require_allowed_empty(landfall, &new)?;
+            require_allowed_empty(app, &new)?;
         }
     }
     let id = FileId::generate();
@@ -101,24 +101,24 @@ pub async fn create(
     // Bytes bring their segments with them, and no bytes bring none.
     let is_empty = shape.total() == Some(0);
     match is_empty {
-        true => stage_nothing(landfall, key).await?,
-        false => landfall.staging.admit().await?,
+        true => stage_nothing(app, key).await?,
+        false => app.staging.admit().await?,
     }
-    let mut upload = plan(landfall, shape, id, &new);
+    let mut upload = plan(app, shape, id, &new);
     if is_empty {
         (upload.segment_start, upload.segment_fence) = (Some(0), Some(0));
     }
     let has_file = upload.kind != UploadKind::Partial;
     let file = has_file.then(|| file_row(&upload, &new));
     let begun = Begun { upload, file };
-    let written = match may_be_refused(landfall, &begun) || keep.is_some() {
-        true => begin_alone(landfall, begun, keep).await,
-        false => begin_with_others(landfall, begun).await,
+    let written = match may_be_refused(app, &begun) || keep.is_some() {
+        true => begin_alone(app, begun, keep).await,
+        false => begin_with_others(app, begun).await,
     };
     match written {
         Ok((upload, staged)) => {
             if let Some(staged) = staged {
-                complete::push(landfall, staged).await;
+                complete::push(app, staged).await;
             }
             Ok(upload)
         }
@@ -126,7 +126,7 @@ pub async fn create(
         Err(error @ UploadError::Database(_)) => Err(error),
         Err(error) if !is_empty => Err(error),
         Err(error) => {
-            if let Err(left) = landfall.staging.delete(&[key]).await {
+            if let Err(left) = app.staging.delete(&[key]).await {
                 tracing::debug!(upload.id = %id, error = %left, "staging of a refused upload is left to the sweep");
             }
             Err(error)
@@ -135,35 +135,32 @@ pub async fn create(
 }
 
 /// Stages an empty segment.
-pub(super) async fn stage_nothing(landfall: &Landfall, key: StagingKey) -> Result<(), UploadError> {
+pub(super) async fn stage_nothing(app: &App, key: StagingKey) -> Result<(), UploadError> {
     let nothing = stream::empty::<Result<_, Infallible>>();
-    landfall
-        .staging
-        .write(key, nothing, Options::default())
-        .await?;
+    app.staging.write(key, nothing, Options::default()).await?;
     Ok(())
 }
 
 /// In bytes. Ten thousand parts of the largest size are more than `uploads.max_file_size` may say.
-fn largest(landfall: &Landfall, shape: Shape) -> u64 {
-    let most = landfall.config.uploads.max_file_size.0;
+fn largest(app: &App, shape: Shape) -> u64 {
+    let most = app.config.uploads.max_file_size.0;
     match shape {
         Shape::Parts { .. } => most.min(MAX_CHUNK * MAX_PARTS),
         Shape::Append { .. } | Shape::Partial { .. } => most,
     }
 }
 
-pub(super) fn require_allowed(landfall: &Landfall, new: &NewUpload) -> Result<(), UploadError> {
-    let lists = &landfall.config.uploads;
+pub(super) fn require_allowed(app: &App, new: &NewUpload) -> Result<(), UploadError> {
+    let lists = &app.config.uploads;
     content::require_declared(lists, new.original_filename.as_str(), &new.content_type)?;
     Ok(())
 }
 
 /// Of no bytes there are none to wait for.
-fn require_allowed_empty(landfall: &Landfall, new: &NewUpload) -> Result<(), UploadError> {
+fn require_allowed_empty(app: &App, new: &NewUpload) -> Result<(), UploadError> {
     let (name, declared) = (new.original_filename.as_str(), &new.content_type);
     content::judge(
-        &landfall.config.uploads,
+        &app.config.uploads,
         name,
         declared,
         &[],
@@ -172,8 +169,8 @@ fn require_allowed_empty(landfall: &Landfall, new: &NewUpload) -> Result<(), Upl
     Ok(())
 }
 
-fn plan(landfall: &Landfall, shape: Shape, id: FileId, new: &NewUpload) -> Model {
-    let (now, config) = (landfall.clock.now(), &landfall.config.uploads);
+fn plan(app: &App, shape: Shape, id: FileId, new: &NewUpload) -> Model {
+    let (now, config) = (app.clock.now(), &app.config.uploads);
     let (chunk, parts) = match shape {
         Shape::Parts { total, chunk } => {
             let size = chunk_size(total, chunk.unwrap_or(config.chunk_size.0));
@@ -204,7 +201,7 @@ fn plan(landfall: &Landfall, shape: Shape, id: FileId, new: &NewUpload) -> Model
         lease_expires_at: None,
         created_at: now,
         updated_at: now,
-        expires_at: landfall.clock.after(config.session_ttl),
+        expires_at: app.clock.after(config.session_ttl),
     }
 }
 
@@ -225,27 +222,27 @@ impl Begun {
 
 /// True when it is more than two rows to be written: its owner's quota has a say, and one of no bytes is complete at
 /// once.
-fn may_be_refused(landfall: &Landfall, begun: &Begun) -> bool {
-    let is_bounded = begun.upload.owner.is_some() && landfall.config.uploads.owner_quota.is_some();
+fn may_be_refused(app: &App, begun: &Begun) -> bool {
+    let is_bounded = begun.upload.owner.is_some() && app.config.uploads.owner_quota.is_some();
     is_bounded || begun.upload.total_size_bytes == Some(0)
 }
 
 async fn begin_with_others(
-    landfall: &Landfall,
+    app: &App,
     begun: Begun,
 ) -> Result<(Model, Option<Staged>), UploadError> {
     let upload = begun.upload.clone();
-    landfall.uploads.begin(begun).await?;
+    app.uploads.begin(begun).await?;
     Ok((upload, None))
 }
 
 async fn begin_alone(
-    landfall: &Landfall,
+    app: &App,
     begun: Begun,
     keep: Option<Keep<Model>>,
 ) -> Result<(Model, Option<Staged>), UploadError> {
-    let quota = landfall.config.uploads.owner_quota;
-    let write = landfall.db.write(move |transaction| {
+    let quota = app.config.uploads.owner_quota;
+    let write = app.db.write(move |transaction| {
         Box::pin(async move {
             let Begun { upload, file } = begun;
             if let Some(file) = &file {
@@ -254,12 +251,12 @@ async fn begin_alone(
             let addition = Addition {
                 owner: upload.owner.as_deref(),
                 id: upload.id.0,
-                bytes: usage::weight_begun(&upload, file.as_ref()),
+                bytes: quota::weight_begun(&upload, file.as_ref()),
                 quota,
                 reserved: None,
                 now: upload.created_at,
             };
-            usage::add(transaction, addition).await?;
+            quota::add(transaction, addition).await?;
             insert_files(transaction, &file).await?;
             insert_uploads(transaction, [&upload]).await?;
             let (upload, staged) = match upload.total_size_bytes {

@@ -3,8 +3,8 @@
 use super::Ranges;
 use crate::storage::transfer::TransferError;
 use crate::{
-    batches, content, files::PiecesError, idempotency::KeepError, staging::StagingError,
-    usage::QuotaError,
+    batches, content, files::PiecesError, idempotency::KeepError, quota::QuotaError,
+    staging::StagingError,
 };
 use entity::upload::UploadStatus;
 use sea_orm::{ActiveEnum, DbErr};

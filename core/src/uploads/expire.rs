@@ -4,7 +4,7 @@ use super::{
     UploadError,
     cancel::{Reason, cancel},
 };
-use crate::context::Landfall;
+use crate::app::App;
 use entity::{
     FileId, Timestamp, UploadId,
     file::{self, FileStatus},
@@ -34,19 +34,19 @@ const MOST_PAGES: usize = 100;
 ///
 /// # Errors
 /// The database's; what was expired before stays so.
-pub async fn expire_due(landfall: &Landfall) -> Result<u64, UploadError> {
+pub async fn expire_due(app: &App) -> Result<u64, UploadError> {
     let mut expired = 0;
     for _ in 0..MOST_PAGES {
-        let page = due(landfall).await?;
+        let page = due(app).await?;
         if page.is_empty() {
             break;
         }
         for upload in page {
             if upload.kind == UploadKind::Final
-                && let Some(later) = partials_expire_at(landfall, &upload).await?
+                && let Some(later) = partials_expire_at(app, &upload).await?
             {
-                put_off(landfall, upload.id, later).await?;
-            } else if cancel(landfall, upload.id, Reason::Expired).await? {
+                put_off(app, upload.id, later).await?;
+            } else if cancel(app, upload.id, Reason::Expired).await? {
                 expired += 1;
             }
         }
@@ -55,9 +55,9 @@ pub async fn expire_due(landfall: &Landfall) -> Result<u64, UploadError> {
 }
 
 /// Open ones, and complete partial ones that nobody has joined.
-async fn due(landfall: &Landfall) -> Result<Vec<Model>, DbErr> {
+async fn due(app: &App) -> Result<Vec<Model>, DbErr> {
     let left_over = Expr::cust(WAITING).and(Expr::col(Column::FileId).equals(Column::Id));
-    let now = landfall.clock.now();
+    let now = app.clock.now();
     let mut found = Vec::new();
     // One after the other, because each has an index of its own.
     for which in [Expr::cust(OPEN), left_over] {
@@ -72,7 +72,7 @@ async fn due(landfall: &Landfall) -> Result<Vec<Model>, DbErr> {
             )
             .order_by_asc(Column::ExpiresAt)
             .limit(PAGE)
-            .all(landfall.db.read())
+            .all(app.db.read())
             .await?;
         found.extend(rows);
     }
@@ -80,26 +80,22 @@ async fn due(landfall: &Landfall) -> Result<Vec<Model>, DbErr> {
 }
 
 /// When the last of the partial uploads of a final one expires to which bytes still come; none when none does.
-async fn partials_expire_at(
-    landfall: &Landfall,
-    upload: &Model,
-) -> Result<Option<Timestamp>, DbErr> {
+async fn partials_expire_at(app: &App, upload: &Model) -> Result<Option<Timestamp>, DbErr> {
     Entity::find()
         .select_only()
         .column(Column::ExpiresAt)
         .filter(Column::FileId.eq(upload.file_id))
         .filter(Column::Kind.eq(UploadKind::Partial))
         .filter(Column::Status.is_in([UploadStatus::Init, UploadStatus::InProgress]))
-        .filter(Column::ExpiresAt.gte(landfall.clock.now()))
+        .filter(Column::ExpiresAt.gte(app.clock.now()))
         .order_by_desc(Column::ExpiresAt)
         .into_tuple()
-        .one(landfall.db.read())
+        .one(app.db.read())
         .await
 }
 
-async fn put_off(landfall: &Landfall, id: UploadId, until: Timestamp) -> Result<(), DbErr> {
-    landfall
-        .db
+async fn put_off(app: &App, id: UploadId, until: Timestamp) -> Result<(), DbErr> {
+    app.db
         .write(move |transaction| {
             Box::pin(async move {
                 Entity::update_many()
@@ -118,16 +114,16 @@ async fn put_off(landfall: &Landfall, id: UploadId, until: Timestamp) -> Result<
 ///
 /// # Errors
 /// The database's.
-pub async fn forget_closed(landfall: &Landfall) -> Result<u64, DbErr> {
+pub async fn forget_closed(app: &App) -> Result<u64, DbErr> {
     let (mut forgotten, mut after) = (0, None);
     for _ in 0..MOST_PAGES {
-        let page = closed_before(landfall, after).await?;
+        let page = closed_before(app, after).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.expires_at);
         let whole = page.len() as u64 == PAGE;
-        let ids = no_longer_used(landfall, &page).await?;
+        let ids = no_longer_used(app, &page).await?;
         forgotten += ids.len() as u64;
-        forget(landfall, ids).await?;
+        forget(app, ids).await?;
         if !whole {
             break;
         }
@@ -135,20 +131,20 @@ pub async fn forget_closed(landfall: &Landfall) -> Result<u64, DbErr> {
     Ok(forgotten)
 }
 
-async fn closed_before(landfall: &Landfall, after: Option<Timestamp>) -> Result<Vec<Model>, DbErr> {
+async fn closed_before(app: &App, after: Option<Timestamp>) -> Result<Vec<Model>, DbErr> {
     let mut query = Entity::find()
         .filter(Expr::cust(CLOSED))
-        .filter(Column::ExpiresAt.lt(landfall.clock.before(landfall.config.uploads.session_ttl)))
+        .filter(Column::ExpiresAt.lt(app.clock.before(app.config.uploads.session_ttl)))
         .order_by_asc(Column::ExpiresAt)
         .limit(PAGE);
     if let Some(after) = after {
         query = query.filter(Column::ExpiresAt.gt(after));
     }
-    query.all(landfall.db.read()).await
+    query.all(app.db.read()).await
 }
 
 /// Those whose file is on its way still have bytes in staging, which their rows keep from the sweep.
-async fn no_longer_used(landfall: &Landfall, page: &[Model]) -> Result<Vec<UploadId>, DbErr> {
+async fn no_longer_used(app: &App, page: &[Model]) -> Result<Vec<UploadId>, DbErr> {
     let files = page.iter().map(|upload| upload.file_id);
     let on_their_way: Vec<FileId> = file::Entity::find()
         .select_only()
@@ -164,7 +160,7 @@ async fn no_longer_used(landfall: &Landfall, page: &[Model]) -> Result<Vec<Uploa
                 .or(file::Column::StagingKey.is_not_null()),
         )
         .into_tuple()
-        .all(landfall.db.read())
+        .all(app.db.read())
         .await?;
     let on_their_way: HashSet<FileId> = on_their_way.into_iter().collect();
     Ok(page
@@ -175,10 +171,9 @@ async fn no_longer_used(landfall: &Landfall, page: &[Model]) -> Result<Vec<Uploa
 }
 
 /// An upload has up to ten thousand parts, and many segments, so they go by one upload at a time.
-async fn forget(landfall: &Landfall, ids: Vec<UploadId>) -> Result<(), DbErr> {
+async fn forget(app: &App, ids: Vec<UploadId>) -> Result<(), DbErr> {
     for id in ids {
-        landfall
-            .db
+        app.db
             .write(move |transaction| {
                 Box::pin(async move {
                     part::Entity::delete_many()

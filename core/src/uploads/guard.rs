@@ -4,8 +4,8 @@
 
 use super::{Bytestream, UploadError, query::get};
 use crate::{
+    app::App,
     content::{self, Declared, Guard},
-    context::Landfall,
     files::{self, Scope, segments},
     storage::transfer,
 };
@@ -28,17 +28,17 @@ pub(super) struct Bytes {
 /// # Errors
 /// As [`get`], and what staging answers where the bytes before were to be read.
 pub(super) async fn guarded(
-    landfall: &Landfall,
+    app: &App,
     scope: &Scope,
     id: UploadId,
     bytes: Bytes,
     body: Bytestream,
 ) -> Result<Bytestream, UploadError> {
-    let lists = &landfall.config.uploads;
+    let lists = &app.config.uploads;
     if bytes.offset >= content::HEAD || !content::needs_bytes(lists) {
         return Ok(body);
     }
-    let db = landfall.db.read();
+    let db = app.db.read();
     let upload = get(db, scope, id).await?;
     let received = upload.bytes_received.unsigned_abs();
     let is_of_a_file = matches!(upload.kind, UploadKind::Parts | UploadKind::Append);
@@ -54,7 +54,7 @@ pub(super) async fn guarded(
         offset => {
             let pieces = segments::of_uploads(db, &[id]).await?.remove(&id);
             let pieces = pieces.unwrap_or_default();
-            let head = transfer::head(&landfall.staging, &pieces, offset).await;
+            let head = transfer::head(&app.staging, &pieces, offset).await;
             head.map_err(|error| UploadError::Unreadable(Box::new(error)))?
         }
     };

@@ -16,7 +16,7 @@ use super::{
     writers::CountRequests,
 };
 use crate::{
-    context::Landfall,
+    app::App,
     digest::Sha256Digest,
     failpoint,
     files::Scope,
@@ -64,25 +64,25 @@ pub struct PutPart {
 /// writing the part after six seconds, [`UploadError::Closed`], and the rest of [`UploadError`]. Nothing of the part
 /// counts then.
 pub async fn put_part(
-    landfall: &Landfall,
+    app: &App,
     scope: &Scope,
     id: UploadId,
     part: NewPart,
     body: Bytestream,
 ) -> Result<PutPart, UploadError> {
-    let upload = get(landfall.db.read(), scope, id).await?;
-    let place = where_it_lies(&upload, part, landfall.clock.now())?;
+    let upload = get(app.db.read(), scope, id).await?;
+    let place = where_it_lies(&upload, part, app.clock.now())?;
     let bytes = guard::Bytes {
         offset: place.offset,
         length: None,
         last: false,
     };
-    let body = guard::guarded(landfall, scope, id, bytes, body).await?;
+    let body = guard::guarded(app, scope, id, bytes, body).await?;
     let stop = CancellationToken::new();
     let stop_when_dropped = stop.clone().drop_guard();
-    let patience = landfall.config.server.idle_timeout;
+    let patience = app.config.server.idle_timeout;
     let request = Request {
-        landfall: landfall.clone(),
+        app: app.clone(),
         id,
         part,
         place,
@@ -134,11 +134,11 @@ fn where_it_lies(
 enum Claim {
     Mine,
     /// The part counts already.
-    Counted(Sha256Digest),
+    ActivityMetric(Sha256Digest),
 }
 
 struct Request {
-    landfall: Landfall,
+    app: App,
     id: UploadId,
     part: NewPart,
     place: Place,
@@ -150,7 +150,7 @@ struct Request {
 impl Request {
     async fn take_in(mut self) -> Result<PutPart, UploadError> {
         let sha256 = match self.claim().await? {
-            Claim::Counted(known) => self.compare(known).await?,
+            Claim::ActivityMetric(known) => self.compare(known).await?,
             Claim::Mine => match self.write().await {
                 Ok(sha256) => sha256,
                 Err(error) => {
@@ -173,10 +173,10 @@ impl Request {
                 return Ok(Claim::Mine);
             }
             let row = Entity::find_by_id((self.id, self.number()))
-                .one(self.landfall.db.read())
+                .one(self.app.db.read())
                 .await?;
             if let Some(digest) = row.and_then(|row| row.sha256?.parse().ok()) {
-                return Ok(Claim::Counted(digest));
+                return Ok(Claim::ActivityMetric(digest));
             }
             if Instant::now() >= until || self.body.stop().is_cancelled() {
                 return Err(UploadError::Locked);
@@ -190,7 +190,7 @@ impl Request {
     }
 
     async fn try_claim(&self) -> Result<bool, DbErr> {
-        let (now, until) = (self.landfall.clock.now(), self.landfall.clock.after(LEASE));
+        let (now, until) = (self.app.clock.now(), self.app.clock.after(LEASE));
         let row = Model {
             upload_id: self.id,
             part_number: self.number(),
@@ -213,7 +213,7 @@ impl Request {
                     .is_null()
                     .or(Column::LeaseExpiresAt.lt(now)),
             );
-        self.landfall
+        self.app
             .db
             .write(move |transaction| {
                 Box::pin(async move {
@@ -264,7 +264,7 @@ impl Request {
     }
 
     async fn write(&mut self) -> Result<Sha256Digest, UploadError> {
-        let staging = self.landfall.staging.clone();
+        let staging = self.app.staging.clone();
         let stop = self.body.stop().clone();
         let Place { offset, size } = self.place;
         let key = StagingKey::segment(self.id.0, offset, SegmentWriter::Attempt(self.claim));
@@ -274,9 +274,9 @@ impl Request {
             hashes: &[Algorithm::Sha256],
             running: None,
         };
-        let (landfall, mine) = (self.landfall.clone(), self.mine());
+        let (app, mine) = (self.app.clone(), self.mine());
         let work = staging.write_exactly(key, size, self.body.stretch(), options);
-        let outcome = renewing(&stop, || renew(&landfall, &mine), work).await;
+        let outcome = renewing(&stop, || renew(&app, &mine), work).await;
         self.require_whole(&outcome)?;
         let sha256 = outcome?.hashes.sha256;
         failpoint!("parts.synced");
@@ -316,11 +316,8 @@ impl Request {
     /// The part counts, with its digest; nothing changes if the claim was lost or the upload was closed.
     async fn count(&self, sha256: Sha256Digest) -> Result<(), UploadError> {
         use upload::Column as Upload;
-        let now = self.landfall.clock.now();
-        let expires_at = self
-            .landfall
-            .clock
-            .after(self.landfall.config.uploads.session_ttl);
+        let now = self.app.clock.now();
+        let expires_at = self.app.clock.after(self.app.config.uploads.session_ttl);
         let part = self
             .mine()
             .col_expr(Column::Sha256, Expr::value(sha256.to_string()))
@@ -342,7 +339,7 @@ impl Request {
             )
             .col_expr(Upload::UpdatedAt, Expr::value(now))
             .col_expr(Upload::ExpiresAt, Expr::value(expires_at));
-        self.landfall
+        self.app
             .db
             .write(move |transaction| {
                 Box::pin(async move {
@@ -362,7 +359,7 @@ impl Request {
     async fn give_back(&self) {
         let (id, number, claim) = (self.id, self.number(), self.claim.to_string());
         let deleted = self
-            .landfall
+            .app
             .db
             .write(move |transaction| {
                 Box::pin(async move {
@@ -384,11 +381,10 @@ impl Request {
 }
 
 /// False when the claim has been lost.
-async fn renew(landfall: &Landfall, mine: &UpdateMany<Entity>) -> Result<bool, DbErr> {
-    let until = Expr::value(landfall.clock.after(LEASE));
+async fn renew(app: &App, mine: &UpdateMany<Entity>) -> Result<bool, DbErr> {
+    let until = Expr::value(app.clock.after(LEASE));
     let update = mine.clone().col_expr(Column::LeaseExpiresAt, until);
-    landfall
-        .db
+    app.db
         .write(move |transaction| {
             Box::pin(async move { Ok(update.exec(transaction).await?.rows_affected == 1) })
         })

@@ -2,7 +2,7 @@
 
 use super::UploadError;
 use crate::{
-    context::Landfall,
+    app::App,
     db::only,
     files::{self, Scope, segments},
     staging::{Piece, StagingError, StagingStream},
@@ -57,26 +57,22 @@ pub async fn get(
 ///
 /// # Errors
 /// As [`get`].
-pub async fn settled_offset(
-    landfall: &Landfall,
-    scope: &Scope,
-    id: UploadId,
-) -> Result<Model, UploadError> {
-    let moment = match landfall.staging.is_in_a_bucket() {
+pub async fn settled_offset(app: &App, scope: &Scope, id: UploadId) -> Result<Model, UploadError> {
+    let moment = match app.staging.is_in_a_bucket() {
         true => SETTLED_IN_BUCKET,
         false => SETTLED_ON_DISK,
     };
-    if landfall.uploads.writers().count_now(id, moment).await {
-        return get(landfall.db.read(), scope, id).await;
+    if app.uploads.writers().count_now(id, moment).await {
+        return get(app.db.read(), scope, id).await;
     }
     let begun = Instant::now();
     let mut first = None;
     loop {
-        let upload = get(landfall.db.read(), scope, id).await?;
+        let upload = get(app.db.read(), scope, id).await?;
         let at_work = is_open(upload.status)
             && upload
                 .lease_expires_at
-                .is_some_and(|lease| lease > landfall.clock.now());
+                .is_some_and(|lease| lease > app.clock.now());
         let seen = *first.get_or_insert(upload.bytes_received);
         let waited = begun.elapsed();
         let moved = upload.bytes_received > seen && waited >= moment;
@@ -126,32 +122,32 @@ pub async fn pieces(db: &impl ConnectionTrait, id: UploadId) -> Result<Vec<Piece
 /// # Errors
 /// The database's, and what staging answers.
 pub async fn staged(
-    landfall: &Landfall,
+    app: &App,
     upload: &Model,
 ) -> Result<Option<(u64, StagingStream)>, UploadError> {
     if upload.status != UploadStatus::Complete {
         return Ok(None);
     }
     let pieces = match upload.kind {
-        UploadKind::Partial => pieces(landfall.db.read(), upload.id).await?,
-        _ => pieces_of(landfall, upload.file_id).await?,
+        UploadKind::Partial => pieces(app.db.read(), upload.id).await?,
+        _ => pieces_of(app, upload.file_id).await?,
     };
     if pieces.is_empty() {
         return Ok(None);
     }
     let size = pieces.iter().map(|piece| piece.size).sum();
     // Whether the bytes are there is answered before they are promised.
-    match landfall.staging.read_pieces(&pieces).await {
+    match app.staging.read_pieces(&pieces).await {
         Ok(bytes) => Ok(Some((size, bytes))),
         Err(StagingError::Gone) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-async fn pieces_of(landfall: &Landfall, id: FileId) -> Result<Vec<Piece>, UploadError> {
-    let file = file::Entity::find_by_id(id).one(landfall.db.read()).await?;
+async fn pieces_of(app: &App, id: FileId) -> Result<Vec<Piece>, UploadError> {
+    let file = file::Entity::find_by_id(id).one(app.db.read()).await?;
     match file {
-        Some(file) => Ok(files::staged_pieces(landfall.db.read(), &file).await?),
+        Some(file) => Ok(files::staged_pieces(app.db.read(), &file).await?),
         None => Ok(Vec::new()),
     }
 }

@@ -14,7 +14,7 @@ use super::{
     writers::{AtWork, CountRequests},
 };
 use crate::{
-    context::Landfall,
+    app::App,
     digest::Sha256Digest,
     failpoint,
     files::Scope,
@@ -49,7 +49,7 @@ pub(super) enum SingleAppend {
 /// # Errors
 /// [`UploadError::ChecksumMismatch`], and what staging and the database answer; nothing is changed then.
 pub(super) async fn append(
-    landfall: &Landfall,
+    app: &App,
     scope: &Scope,
     id: UploadId,
     request: &Append,
@@ -59,14 +59,14 @@ pub(super) async fn append(
     let Some(size) = request.content_length.filter(|size| fits(request, *size)) else {
         return Ok(SingleAppend::Not(body));
     };
-    let begun = landfall.uploads.take_recent(id);
+    let begun = app.uploads.take_recent(id);
     let upload = match begun.filter(|begun| scope.covers(begun.owner.as_deref())) {
         Some(begun) => begun,
-        None => get(landfall.db.read(), scope, id).await?,
+        None => get(app.db.read(), scope, id).await?,
     };
     let whole = upload.total_size_bytes.map(i64::unsigned_abs) == Some(size);
     let untouched = may_be_whole(&upload) && upload.fence == 0;
-    if !whole || !untouched || !is_next(landfall, &upload, request)? {
+    if !whole || !untouched || !is_next(app, &upload, request)? {
         return Ok(SingleAppend::Not(body));
     }
     let (pieces, body) = match gather(body, size, &at_work.requests()).await {
@@ -76,7 +76,7 @@ pub(super) async fn append(
     let sha256 = check(request, &pieces)?;
     let attempt = SegmentWriter::Attempt(Uuid::now_v7());
     let key = StagingKey::segment(id.0, 0, attempt);
-    stage(landfall, key, &pieces).await?;
+    stage(app, key, &pieces).await?;
     failpoint!("uploads.synced");
     let ended = batched_writes::Ended {
         upload: id,
@@ -85,30 +85,29 @@ pub(super) async fn append(
             items: vec![Piece::new(key, size).into()],
             sha256: Some(sha256),
         },
-        expires_at: landfall.clock.after(landfall.config.uploads.session_ttl),
+        expires_at: app.clock.after(app.config.uploads.session_ttl),
     };
-    let Some((upload, staged)) = landfall.uploads.end(ended).await? else {
+    let Some((upload, staged)) = app.uploads.end(ended).await? else {
         // Another writer was faster. Who may continue now is found out as for any other append.
-        discard(landfall, key).await;
+        discard(app, key).await;
         return Ok(SingleAppend::Not(again(pieces, body)));
     };
-    complete::push(landfall, staged).await;
+    complete::push(app, staged).await;
     failpoint!("uploads.counted");
     Ok(SingleAppend::Done(Box::new(upload)))
 }
 
-async fn stage(landfall: &Landfall, key: StagingKey, pieces: &[Bytes]) -> Result<(), StagingError> {
+async fn stage(app: &App, key: StagingKey, pieces: &[Bytes]) -> Result<(), StagingError> {
     let body = stream::iter(pieces.iter().cloned().map(Ok::<_, Infallible>));
-    landfall
-        .staging
+    app.staging
         .write(key, body, Options::default())
         .await
         .map(drop)
 }
 
 /// Deletes a segment that no row lists.
-async fn discard(landfall: &Landfall, key: StagingKey) {
-    if let Err(error) = landfall.staging.delete(&[key]).await {
+async fn discard(app: &App, key: StagingKey) {
+    if let Err(error) = app.staging.delete(&[key]).await {
         tracing::debug!(%key, %error, "a segment is left to the sweep");
     }
 }

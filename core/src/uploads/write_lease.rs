@@ -7,12 +7,12 @@
 
 use super::{UploadError, complete, create::stage_nothing, lease::LEASE, query::is_open};
 use crate::{
+    app::App,
     config::ByteSize,
-    context::Landfall,
     digest::RunningHash,
     files::segments,
+    quota::{self, Addition, ReservationId, SharedReservation},
     staging::{SegmentWriter, StagingKey},
-    usage::{self, Addition, ReservationId, SharedReservation},
 };
 use entity::{
     Timestamp, UploadId,
@@ -36,7 +36,7 @@ pub(super) enum LeaseAction {
 
 /// The right to write to an upload.
 pub(super) struct WriteLease {
-    pub(super) landfall: Landfall,
+    pub(super) app: App,
     pub(super) upload: Model,
     /// Of all bytes before the offset; none when it was not kept from the first on, or is of no use.
     pub(super) running: Option<RunningHash>,
@@ -75,7 +75,7 @@ fn fence_of(key: StagingKey) -> Option<i64> {
 
 /// How a count ends.
 #[derive(Clone, Copy)]
-struct Counted {
+struct ActivityMetric {
     whole: bool,
     /// Bytes of an upload whose length is deferred: they count as they come.
     received: Option<Received>,
@@ -84,7 +84,7 @@ struct Counted {
     now: Timestamp,
 }
 
-/// See [`Counted::received`].
+/// See [`ActivityMetric::received`].
 #[derive(Clone, Copy)]
 struct Received {
     bytes: i64,
@@ -107,7 +107,7 @@ impl Received {
             reserved: self.reserved,
             now,
         };
-        usage::add(transaction, addition).await?;
+        quota::add(transaction, addition).await?;
         set_length(transaction, upload, upload.bytes_received).await
     }
 }
@@ -131,7 +131,7 @@ async fn count(
     transaction: &impl ConnectionTrait,
     update: UpdateMany<Entity>,
     before: Option<upload_segment::Model>,
-    counted: Counted,
+    counted: ActivityMetric,
 ) -> Result<(Model, Option<complete::Staged>), UploadError> {
     let rows = update.exec_with_returning(transaction).await?;
     let upload = rows.into_iter().next().ok_or(UploadError::Preempted)?;
@@ -169,7 +169,7 @@ impl WriteLease {
 
     /// How many bytes may still come.
     pub(super) fn room(&self) -> u64 {
-        let most = self.landfall.config.uploads.max_file_size.0;
+        let most = self.app.config.uploads.max_file_size.0;
         let end = self.upload.total_size_bytes.map_or(most, i64::unsigned_abs);
         end.saturating_sub(self.offset())
     }
@@ -189,7 +189,7 @@ impl WriteLease {
         last: bool,
         action: LeaseAction,
     ) -> Result<(), UploadError> {
-        let now = self.landfall.clock.now();
+        let now = self.app.clock.now();
         let segment = OpenSegment {
             length,
             ..self.segment()
@@ -202,7 +202,7 @@ impl WriteLease {
         let whole = total == Some(to);
         if whole && to == 0 {
             // A file needs a segment, be it empty.
-            stage_nothing(&self.landfall, segment.key).await?;
+            stage_nothing(&self.app, segment.key).await?;
         }
         let wrote = self.segment.is_some() || length > 0 || (whole && to == 0);
         let update = self.count(segment, total, wrote, action, now);
@@ -210,14 +210,14 @@ impl WriteLease {
             true => self.finished_by(segment),
             false => None,
         };
-        let counted = Counted {
+        let counted = ActivityMetric {
             whole,
             received: self.received(to).await,
             may_grow: !wrote,
             now,
         };
         let (upload, staged) = self
-            .landfall
+            .app
             .db
             .write(move |transaction| {
                 Box::pin(async move { count(transaction, update, before, counted).await })
@@ -226,7 +226,7 @@ impl WriteLease {
         self.upload = upload;
         self.segment = wrote.then_some(segment);
         if let Some(staged) = staged {
-            complete::push(&self.landfall, staged).await;
+            complete::push(&self.app, staged).await;
         }
         Ok(())
     }
@@ -240,7 +240,7 @@ impl WriteLease {
             Some(reservation) => Some(reservation.lock().await.id()),
             None => None,
         };
-        let quota = self.landfall.config.uploads.owner_quota;
+        let quota = self.app.config.uploads.owner_quota;
         Some(Received {
             bytes,
             reserved,
@@ -256,13 +256,13 @@ impl WriteLease {
         action: LeaseAction,
         now: Timestamp,
     ) -> UpdateMany<Entity> {
-        let clock = &self.landfall.clock;
+        let clock = &self.app.clock;
         let to = signed(segment.key.start() + segment.length);
         let (status, lease) = match total == Some(to) {
             true => (UploadStatus::Complete, None),
             false => (UploadStatus::InProgress, self.lease(action, now)),
         };
-        let expires_at = clock.after(self.landfall.config.uploads.session_ttl);
+        let expires_at = clock.after(self.app.config.uploads.session_ttl);
         let state = self.running.as_ref().map(RunningHash::state);
         let update = self
             .owned()
@@ -303,7 +303,7 @@ impl WriteLease {
             return;
         }
         let key = self.segment().key;
-        if let Err(error) = self.landfall.staging.delete(&[key]).await {
+        if let Err(error) = self.app.staging.delete(&[key]).await {
             tracing::debug!(upload.id = %self.upload.id, %error, "a segment is left to the sweep");
         }
     }
@@ -314,13 +314,13 @@ impl WriteLease {
         if let Some(segment) = self.segment
             && is_open(self.upload.status)
         {
-            self.landfall.uploads.writers().ended(&self.upload, segment);
+            self.app.uploads.writers().ended(&self.upload, segment);
         }
     }
 
     fn lease(&self, action: LeaseAction, now: Timestamp) -> Option<Timestamp> {
         match action {
-            LeaseAction::Keep => Some(self.landfall.clock.after(LEASE)),
+            LeaseAction::Keep => Some(self.app.clock.after(LEASE)),
             LeaseAction::Yield => Some(now),
             LeaseAction::Release => None,
         }
@@ -330,9 +330,9 @@ impl WriteLease {
     pub(super) async fn set_lease(&self, action: LeaseAction) -> Result<bool, DbErr> {
         let update = self.owned().col_expr(
             Column::LeaseExpiresAt,
-            Expr::value(self.lease(action, self.landfall.clock.now())),
+            Expr::value(self.lease(action, self.app.clock.now())),
         );
-        self.landfall
+        self.app
             .db
             .write(move |transaction| {
                 Box::pin(async move { Ok(update.exec(transaction).await?.rows_affected == 1) })

@@ -11,10 +11,10 @@ use crate::{
     clock::Clock,
     db::Database,
     deliver,
-    dispatch::DueDelivery,
+    enqueue::DueDelivery,
     idempotency::{Keep, KeepError},
     outbox::{self, NewEvent, WriteError},
-    page::{Page, PageRequest},
+    pagination::{Page, PageRequest},
 };
 use entity::{EventId, Timestamp, WebhookId, webhook_endpoint as endpoint};
 use fields::Faults;

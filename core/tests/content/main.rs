@@ -2,7 +2,7 @@
 //! declare them: each is taken in where its type is, whatever name that goes by, and none passes for an image.
 
 use landfall_core::{
-    config::{Config, Sources, Uploads},
+    config::{Config, Sources, UploadsConfig},
     content::{Known, NotAllowed, UNKNOWN, judge, require_declared},
 };
 use serde::Deserialize;
@@ -42,17 +42,17 @@ fn made() -> (tempfile::TempDir, Vec<Made>) {
     (folder, made)
 }
 
-fn lists(allowed: &[&str], denied: &[&str]) -> Uploads {
+fn lists(allowed: &[&str], denied: &[&str]) -> UploadsConfig {
     let owned = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect();
     let config = Config::load(Sources::default()).expect("the defaults are allowed");
-    Uploads {
+    UploadsConfig {
         allowed_types: owned(allowed),
         denied_types: owned(denied),
         ..config.uploads
     }
 }
 
-fn judged(lists: &Uploads, file: &Made, declared: &str) -> Result<String, NotAllowed> {
+fn judged(lists: &UploadsConfig, file: &Made, declared: &str) -> Result<String, NotAllowed> {
     require_declared(lists, &file.name, declared)?;
     judge(lists, &file.name, declared, &file.head(), Known::All)
 }

@@ -181,7 +181,7 @@ async fn probe_and_health_are_well(place: Place) {
 
 async fn a_quota_stops_intake_and_a_deletion_frees_it(place: Place) {
     let first = place.stage(&noise(MIB, 22)).await;
-    let limited = |quota| config::Staging {
+    let limited = |quota| config::StagingConfig {
         quota: Some(ByteSize(quota)),
         backend: if place.server.is_some() {
             config::Backend::S3
@@ -256,7 +256,7 @@ async fn a_taken_key_is_refused_in_a_folder() {
 #[tokio::test]
 async fn large_bodies_are_the_same_past_the_page_cache_and_through_it() {
     let place = support::fs().await;
-    let cached = config::Staging {
+    let cached = config::StagingConfig {
         direct_io: false,
         ..support::staging_config(place.folder.path())
     };
@@ -307,7 +307,7 @@ async fn files_of_others_in_the_folder_are_not_listed() {
 #[tokio::test]
 async fn the_floor_of_free_space_stops_intake() {
     let place = support::fs().await;
-    let config = config::Staging {
+    let config = config::StagingConfig {
         min_free: ByteSize(u64::MAX / 2),
         ..support::staging_config(place.folder.path())
     };

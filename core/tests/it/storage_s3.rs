@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use url::Url;
 
-async fn changed(place: &Place, change: impl FnOnce(&mut config::Storage)) -> Storage {
+async fn changed(place: &Place, change: impl FnOnce(&mut config::StorageConfig)) -> Storage {
     let mut config = support::s3_config(place.folder.path(), place.server());
     change(&mut config);
     Storage::open_paced(&config, pace()).await.unwrap()
 }
 
 /// What the start-up check says is wrong, by the environment name.
-async fn fault(place: &Place, change: impl FnOnce(&mut config::Storage)) -> &'static str {
+async fn fault(place: &Place, change: impl FnOnce(&mut config::StorageConfig)) -> &'static str {
     match changed(place, change).await.probe().await {
         Err(StorageError::Setting { environment, .. }) => environment,
         other => panic!("{other:?}"),
@@ -142,7 +142,7 @@ async fn signed_urls_serve_the_object_as_they_are_told() {
 async fn plain_urls_name_the_object_and_nothing_else() {
     let place = support::s3().await;
     let key = "uploads/2026/11/a b+ü.txt".parse().unwrap();
-    let plain = |config: &mut config::Storage| config.s3.querystring_auth = false;
+    let plain = |config: &mut config::StorageConfig| config.s3.querystring_auth = false;
     let storage = changed(&place, plain).await;
     let url = storage
         .url(&key, UrlOptions::default())

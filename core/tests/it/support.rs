@@ -130,8 +130,8 @@ pub(crate) fn landing<'a>(pieces: &'a [Piece], key: &'a StorageKey) -> Landing<'
     }
 }
 
-pub(crate) fn storage_config(path: &Path) -> config::Storage {
-    config::Storage {
+pub(crate) fn storage_config(path: &Path) -> config::StorageConfig {
+    config::StorageConfig {
         backend: Backend::Fs,
         path: path.join("storage"),
         s3: S3Settings {
@@ -147,8 +147,8 @@ pub(crate) fn storage_config(path: &Path) -> config::Storage {
     }
 }
 
-pub(crate) fn staging_config(path: &Path) -> config::Staging {
-    config::Staging {
+pub(crate) fn staging_config(path: &Path) -> config::StagingConfig {
+    config::StagingConfig {
         backend: Backend::Fs,
         path: path.join("staging"),
         quota: None,
@@ -172,7 +172,7 @@ pub(crate) async fn s3() -> Place {
     let server = S3Server::start().await;
     server.create_bucket(BUCKET);
     let storage = s3_config(folder.path(), &server);
-    let staging = config::Staging {
+    let staging = config::StagingConfig {
         backend: Backend::S3,
         ..staging_config(folder.path())
     };
@@ -192,8 +192,8 @@ pub(crate) async fn fs_to_s3() -> Place {
 async fn open(
     folder: TempDir,
     server: Option<S3Server>,
-    storage: &config::Storage,
-    staging: &config::Staging,
+    storage: &config::StorageConfig,
+    staging: &config::StagingConfig,
 ) -> Place {
     let storage = Storage::open_paced(storage, pace()).await.unwrap();
     let staging = Staging::open(staging, &storage).await.unwrap();
@@ -215,7 +215,7 @@ pub(crate) fn pace() -> Pace {
     }
 }
 
-pub(crate) fn s3_config(path: &Path, server: &S3Server) -> config::Storage {
+pub(crate) fn s3_config(path: &Path, server: &S3Server) -> config::StorageConfig {
     let mut config = storage_config(path);
     config.backend = Backend::S3;
     config.s3.endpoint_url = Some(server.endpoint().parse().unwrap());

@@ -79,11 +79,11 @@ async fn hash_made_on_arrival_is_not_made_again_unless_it_is_asked_for(mut place
         assert_eq!(appended.unwrap().status, UploadStatus::Complete);
         // Behind Landfall's back: only who reads the bytes again can see it.
         let key = place.keys(upload.id).await[0];
-        let path = place.landfall.staging.local_path(key);
+        let path = place.app.staging.local_path(key);
         let mut other = bytes.to_vec();
         other[9000] ^= 1;
         std::fs::write(path.unwrap(), other).unwrap();
-        let finalizer = Finalizer::new(&place.landfall, "worker");
+        let finalizer = Finalizer::new(&place.app, "worker");
         let outcome = finalizer.finalize(upload.file_id).await;
         let file = place.file(upload.file_id).await;
         if rehash {
@@ -107,7 +107,7 @@ async fn upload_begun_without_a_running_hash_is_hashed_at_its_end(place: Place) 
         .col_expr(Column::HashState, Expr::value(Option::<Vec<u8>>::None))
         .filter(Column::Id.eq(upload.id));
     let forgotten = place
-        .landfall
+        .app
         .db
         .write(move |transaction| Box::pin(async move { forget.exec(transaction).await }));
     assert_eq!(forgotten.await.unwrap().rows_affected, 1);
@@ -206,14 +206,12 @@ async fn stalled_writer_is_preempted(place: Place) {
     let upload = place.begin(of(bytes.len())).await;
     let (sender, stream) = open_body();
     sender.send(bytes.slice(..50_000)).unwrap();
-    let (landfall, id) = (place.landfall.clone(), upload.id);
+    let (app, id) = (place.app.clone(), upload.id);
     let stalled =
-        tokio::spawn(
-            async move { uploads::append(&landfall, &Scope::All, id, at(0), stream).await },
-        );
+        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, at(0), stream).await });
     // Its client has gone away without a word; a new connection asks and goes on.
     place.until_offset(upload.id, 50_000).await;
-    let told = uploads::settled_offset(&place.landfall, &Scope::All, upload.id)
+    let told = uploads::settled_offset(&place.app, &Scope::All, upload.id)
         .await
         .unwrap();
     assert_eq!(told.bytes_received, 50_000);
@@ -237,11 +235,9 @@ async fn writer_that_was_preempted_adds_nothing(place: Place) {
     let upload = place.begin(of(200)).await;
     let (sender, stream) = open_body();
     sender.send(noise(50, 1)).unwrap();
-    let (landfall, id) = (place.landfall.clone(), upload.id);
+    let (app, id) = (place.app.clone(), upload.id);
     let old =
-        tokio::spawn(
-            async move { uploads::append(&landfall, &Scope::All, id, at(0), stream).await },
-        );
+        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, at(0), stream).await });
     place.until_offset(upload.id, 50).await;
     place.append_at(upload.id, 50, noise(70, 2)).await.unwrap();
     // It may have been told by then, which is as good.
@@ -260,11 +256,9 @@ async fn paused_writer_goes_on_when_nobody_came(place: Place) {
     let bytes = noise(90_000, 1);
     let upload = place.begin(of(bytes.len())).await;
     let (sender, stream) = open_body();
-    let (landfall, id) = (place.landfall.clone(), upload.id);
+    let (app, id) = (place.app.clone(), upload.id);
     let writer =
-        tokio::spawn(
-            async move { uploads::append(&landfall, &Scope::All, id, at(0), stream).await },
-        );
+        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, at(0), stream).await });
     for piece in [0..30_000, 30_000..60_000, 60_000..90_000] {
         let end = piece.end as u64;
         sender.send(bytes.slice(piece)).unwrap();
@@ -280,11 +274,9 @@ async fn paused_writer_goes_on_when_nobody_came(place: Place) {
 async fn flowing_bytes_are_counted_before_the_end(place: Place) {
     let upload = place.begin(of(100_000_000)).await;
     let (sender, stream) = open_body();
-    let (landfall, id) = (place.landfall.clone(), upload.id);
+    let (app, id) = (place.app.clone(), upload.id);
     let writer =
-        tokio::spawn(
-            async move { uploads::append(&landfall, &Scope::All, id, at(0), stream).await },
-        );
+        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, at(0), stream).await });
     let until = Instant::now() + SOON;
     let mut sent = 0_u64;
     // Never a pause, and never an end.
@@ -306,24 +298,17 @@ async fn appends_of_one_process_share_a_segment_and_those_of_two_do_not(place: P
     let upload = place.begin(of(bytes.len())).await;
     let other = place.another_process();
     let mut pieces = Vec::new();
-    for (number, landfall) in [
-        &place.landfall,
-        &place.landfall,
-        &other,
-        &other,
-        &place.landfall,
-        &other,
-    ]
-    .into_iter()
-    .enumerate()
+    for (number, app) in [&place.app, &place.app, &other, &other, &place.app, &other]
+        .into_iter()
+        .enumerate()
     {
         let start = number * 100;
         let piece = body(bytes.slice(start..start + 100));
         let request = at(start as u64);
-        uploads::append(landfall, &Scope::All, upload.id, request, piece)
+        uploads::append(app, &Scope::All, upload.id, request, piece)
             .await
             .unwrap();
-        let listed = uploads::pieces(place.landfall.db.read(), upload.id).await;
+        let listed = uploads::pieces(place.app.db.read(), upload.id).await;
         let listed = listed.unwrap();
         assert_eq!(listed.len(), [1, 1, 2, 2, 3, 4][number], "{listed:?}");
         pieces = listed;
@@ -344,7 +329,7 @@ async fn late_writer_changes_nothing_that_counts(place: Place) {
         .await
         .unwrap();
     let late = place.keys(upload.id).await[0];
-    let staging = place.landfall.staging.clone();
+    let staging = place.app.staging.clone();
     let write_late = async |length: u64| {
         let more = body(noise(150, 9));
         let written = staging.append(late, length, more, Options::default()).await;
@@ -377,14 +362,14 @@ async fn file_that_a_late_writer_may_grow_is_not_linked(place: Place) {
     let other = place.another_process();
     let done = uploads::append(&other, &Scope::All, upload.id, whole, body(Bytes::new())).await;
     assert_eq!(done.unwrap().status, UploadStatus::Complete);
-    let path = place.landfall.staging.local_path(late).unwrap();
+    let path = place.app.staging.local_path(late).unwrap();
     let mut open = std::fs::File::options().append(true).open(path).unwrap();
     assert_eq!(place.land(upload.file_id).await, bytes);
     // The first writer still has its file open.
     std::io::Write::write_all(&mut open, b"late").unwrap();
     let file = place.file(upload.file_id).await;
     let key = file.storage_key.unwrap().parse().unwrap();
-    let head = place.landfall.storage.head(&key).await.unwrap();
+    let head = place.app.storage.head(&key).await.unwrap();
     assert_eq!(head.unwrap().size, 50);
 }
 
@@ -399,7 +384,7 @@ async fn upload_that_an_earlier_version_began_is_completed(place: Place) {
         let mut left = bytes[..counted].to_vec();
         left.extend_from_slice(if ends_at_once { b"" } else { b"not counted" });
         let key = StagingKey::unsegmented(upload.id.0);
-        std::fs::write(place.landfall.staging.local_path(key).unwrap(), left).unwrap();
+        std::fs::write(place.app.staging.local_path(key).unwrap(), left).unwrap();
         let mut hash = RunningHash::default();
         hash.update(&bytes[..counted]);
         let before = Entity::update_many()
@@ -408,7 +393,7 @@ async fn upload_that_an_earlier_version_began_is_completed(place: Place) {
             .col_expr(Column::BytesReceived, Expr::value(counted as i64))
             .col_expr(Column::HashState, Expr::value(Some(hash.state())))
             .filter(Column::Id.eq(upload.id));
-        before.exec(place.landfall.db.read()).await.unwrap();
+        before.exec(place.app.db.read()).await.unwrap();
         let rest = place.append_at(upload.id, counted as u64, bytes.slice(counted..));
         assert_eq!(rest.await.unwrap().status, UploadStatus::Complete);
         let known = place.file(upload.file_id).await.staged_sha256;
@@ -422,21 +407,19 @@ async fn slow_small_body_is_counted_when_its_offset_is_asked_for(place: Place) {
     let bytes = noise(100_000, 5);
     let upload = place.begin(of(bytes.len())).await;
     let (sender, stream) = open_body();
-    let (landfall, id) = (place.landfall.clone(), upload.id);
+    let (app, id) = (place.app.clone(), upload.id);
     let request = Append {
         content_length: Some(bytes.len() as u64),
         ..at(0)
     };
     let writer =
-        tokio::spawn(
-            async move { uploads::append(&landfall, &Scope::All, id, request, stream).await },
-        );
+        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, request, stream).await });
     let mut sent = 0;
     // Never a pause: a thousand bytes each time.
     for end in (1000..=40_000).step_by(1000) {
         sender.send(bytes.slice(sent..end)).unwrap();
         sent = end;
-        let told = uploads::settled_offset(&place.landfall, &Scope::All, upload.id).await;
+        let told = uploads::settled_offset(&place.app, &Scope::All, upload.id).await;
         let told = told.unwrap().bytes_received.unsigned_abs();
         assert!(
             told == sent as u64 || told + 1000 == sent as u64,
@@ -458,12 +441,9 @@ async fn killed_writers_upload_goes_on_when_its_lease_ends(place: Place) {
     use entity::upload::{Column, Entity};
     use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
     let upload = place.begin(of(100)).await;
-    let (id, until) = (
-        upload.id,
-        place.landfall.clock.after(Duration::from_secs(5)),
-    );
+    let (id, until) = (upload.id, place.app.clock.after(Duration::from_secs(5)));
     let held: Result<_, sea_orm::DbErr> = place
-        .landfall
+        .app
         .db
         .write(move |transaction| {
             Box::pin(async move {
@@ -626,7 +606,7 @@ async fn upload_whose_bytes_cannot_be_found_is_kept(place: Place) {
         .await
         .unwrap();
     let key = place.keys(upload.id).await[0];
-    let path = place.landfall.staging.local_path(key).unwrap();
+    let path = place.app.staging.local_path(key).unwrap();
     let aside = path.with_extension("aside");
     std::fs::rename(&path, &aside).unwrap();
     let lost = place.append_at(upload.id, 50, bytes.slice(50..)).await;

@@ -25,14 +25,14 @@ over_both_databases!(
 
 impl Place {
     async fn batch(&self) -> Model {
-        let (db, clock) = (&self.landfall.db, &self.landfall.clock);
+        let (db, clock) = (&self.app.db, &self.app.clock);
         batches::create(db, clock, None, serde_json::json!({}), None)
             .await
             .unwrap()
     }
 
     async fn close(&self, id: BatchId) -> Model {
-        let (db, clock) = (&self.landfall.db, &self.landfall.clock);
+        let (db, clock) = (&self.app.db, &self.app.clock);
         batches::finalize(db, clock, &Scope::All, id)
             .await
             .unwrap()
@@ -40,7 +40,7 @@ impl Place {
     }
 
     async fn batch_now(&self, id: BatchId) -> Model {
-        let found = batches::get(self.landfall.db.read(), &Scope::All, id).await;
+        let found = batches::get(self.app.db.read(), &Scope::All, id).await;
         found.unwrap().unwrap()
     }
 
@@ -49,13 +49,13 @@ impl Place {
             batch_id: Some(id),
             ..new_upload()
         };
-        uploads::create(&self.landfall, Shape::Append { total: Some(10) }, new, None).await
+        uploads::create(&self.app, Shape::Append { total: Some(10) }, new, None).await
     }
 
     async fn announced(&self) -> u64 {
         outbox_event::Entity::find()
             .filter(outbox_event::Column::EventType.eq("batch.complete"))
-            .count(self.landfall.db.read())
+            .count(self.app.db.read())
             .await
             .unwrap()
     }
@@ -91,7 +91,7 @@ async fn batch_with_some_failures_ends_partial(place: Place) {
     place.append_at(stored.id, 0, noise(10, 1)).await.unwrap();
     place.land(stored.file_id).await;
     place.close(batch.id).await;
-    uploads::abort(&place.landfall, &Scope::All, aborted.id)
+    uploads::abort(&place.app, &Scope::All, aborted.id)
         .await
         .unwrap();
     let done = place.batch_now(batch.id).await;
@@ -123,6 +123,6 @@ async fn closed_and_unknown_batches_take_no_file(place: Place) {
         matches!(refused, Err(UploadError::Batch(JoinError::Unknown(_)))),
         "{refused:?}"
     );
-    let mut staged = place.landfall.staging.list();
+    let mut staged = place.app.staging.list();
     assert!(futures::StreamExt::next(&mut staged).await.is_none());
 }

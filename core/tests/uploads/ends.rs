@@ -31,8 +31,8 @@ const HUNDRED: Shape = Shape::Append { total: Some(100) };
 
 async fn aborted_upload_fails_its_file_and_leaves_no_bytes(place: Place) {
     let batch = batches::create(
-        &place.landfall.db,
-        &place.landfall.clock,
+        &place.app.db,
+        &place.app.clock,
         None,
         serde_json::json!({}),
         None,
@@ -43,12 +43,12 @@ async fn aborted_upload_fails_its_file_and_leaves_no_bytes(place: Place) {
         batch_id: Some(batch.id),
         ..new_upload()
     };
-    let upload = uploads::create(&place.landfall, HUNDRED, new, None)
+    let upload = uploads::create(&place.app, HUNDRED, new, None)
         .await
         .unwrap();
     place.append_at(upload.id, 0, noise(50, 1)).await.unwrap();
     for _ in 0..2 {
-        uploads::abort(&place.landfall, &Scope::All, upload.id)
+        uploads::abort(&place.app, &Scope::All, upload.id)
             .await
             .unwrap();
     }
@@ -58,7 +58,7 @@ async fn aborted_upload_fails_its_file_and_leaves_no_bytes(place: Place) {
     assert_eq!(file.error_code.as_deref(), Some("upload_aborted"));
     assert_eq!(place.durable(upload.id).await, None);
     assert_eq!(place.told.settled(), [upload.file_id]);
-    let batch = batches::get(place.landfall.db.read(), &Scope::All, batch.id)
+    let batch = batches::get(place.app.db.read(), &Scope::All, batch.id)
         .await
         .unwrap()
         .unwrap();
@@ -74,13 +74,11 @@ async fn abort_stops_a_writer_at_work(place: Place) {
     let upload = place.begin(HUNDRED).await;
     let (sender, stream) = open_body();
     sender.send(noise(10, 1)).unwrap();
-    let (landfall, id) = (place.landfall.clone(), upload.id);
+    let (app, id) = (place.app.clone(), upload.id);
     let writer =
-        tokio::spawn(
-            async move { uploads::append(&landfall, &Scope::All, id, at(0), stream).await },
-        );
+        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, at(0), stream).await });
     place.until_offset(upload.id, 10).await;
-    uploads::abort(&place.landfall, &Scope::All, upload.id)
+    uploads::abort(&place.app, &Scope::All, upload.id)
         .await
         .unwrap();
     let outcome = writer.await.unwrap();
@@ -98,7 +96,7 @@ async fn complete_upload_is_withdrawn_with_its_file(place: Place) {
     place.append_at(stored.id, 0, noise(100, 2)).await.unwrap();
     place.land(stored.file_id).await;
     for upload in [&staged, &stored] {
-        uploads::abort(&place.landfall, &Scope::All, upload.id)
+        uploads::abort(&place.app, &Scope::All, upload.id)
             .await
             .unwrap();
         assert_eq!(place.upload(upload.id).await.status, UploadStatus::Aborted);
@@ -110,10 +108,10 @@ async fn complete_upload_is_withdrawn_with_its_file(place: Place) {
 async fn upload_expires_after_resting_too_long(place: Place) {
     let upload = place.begin(HUNDRED).await;
     place.append_at(upload.id, 0, noise(50, 1)).await.unwrap();
-    assert_eq!(uploads::expire_due(&place.landfall).await.unwrap(), 0);
-    place.landfall.clock.advance(DAY + Duration::from_secs(1));
-    assert_eq!(uploads::expire_due(&place.landfall).await.unwrap(), 1);
-    assert_eq!(uploads::expire_due(&place.landfall).await.unwrap(), 0);
+    assert_eq!(uploads::expire_due(&place.app).await.unwrap(), 0);
+    place.app.clock.advance(DAY + Duration::from_secs(1));
+    assert_eq!(uploads::expire_due(&place.app).await.unwrap(), 1);
+    assert_eq!(uploads::expire_due(&place.app).await.unwrap(), 0);
     assert_eq!(place.upload(upload.id).await.status, UploadStatus::Expired);
     let file = place.file(upload.file_id).await;
     assert_eq!(file.status, FileStatus::Failed);
@@ -123,8 +121,8 @@ async fn upload_expires_after_resting_too_long(place: Place) {
 
 async fn upload_past_its_time_takes_nothing_before_the_sweep_too(place: Place) {
     let upload = place.begin(HUNDRED).await;
-    place.landfall.clock.advance(DAY + Duration::from_secs(1));
-    let now = place.landfall.clock.now();
+    place.app.clock.advance(DAY + Duration::from_secs(1));
+    let now = place.app.clock.now();
     let row = place.upload(upload.id).await;
     assert_eq!(uploads::status_at(&row, now), UploadStatus::Expired);
     let late = place.append_at(upload.id, 0, noise(50, 1)).await;
@@ -137,8 +135,8 @@ async fn upload_past_its_time_takes_nothing_before_the_sweep_too(place: Place) {
 async fn each_append_puts_the_expiry_off(place: Place) {
     let upload = place.begin(HUNDRED).await;
     for offset in [0, 10, 20] {
-        place.landfall.clock.advance(DAY * 3 / 4);
-        assert_eq!(uploads::expire_due(&place.landfall).await.unwrap(), 0);
+        place.app.clock.advance(DAY * 3 / 4);
+        assert_eq!(uploads::expire_due(&place.app).await.unwrap(), 0);
         place
             .append_at(upload.id, offset, noise(10, offset))
             .await
@@ -154,7 +152,7 @@ async fn sweep_leaves_what_is_in_use_and_forgets_what_is_over(place: Place) {
     let stored = place.begin(HUNDRED).await;
     place.append_at(stored.id, 0, noise(100, 2)).await.unwrap();
     place.land(stored.file_id).await;
-    let report = sweep(&place.landfall).await.unwrap();
+    let report = sweep(&place.app).await.unwrap();
     assert_eq!(
         (report.staging_removed, report.faults.len()),
         (0, 0),
@@ -162,17 +160,14 @@ async fn sweep_leaves_what_is_in_use_and_forgets_what_is_over(place: Place) {
     );
     assert!(place.durable(open.id).await.is_some());
     assert!(place.durable(staged.id).await.is_some());
-    place
-        .landfall
-        .clock
-        .advance(DAY * 2 + Duration::from_secs(1));
-    let report = sweep(&place.landfall).await.unwrap();
+    place.app.clock.advance(DAY * 2 + Duration::from_secs(1));
+    let report = sweep(&place.app).await.unwrap();
     assert_eq!(
         (report.uploads_expired, report.uploads_forgotten),
         (1, 2),
         "{report}"
     );
-    let row = |id| Entity::find_by_id(id).one(place.landfall.db.read());
+    let row = |id| Entity::find_by_id(id).one(place.app.db.read());
     assert!(row(open.id).await.unwrap().is_none());
     assert!(row(stored.id).await.unwrap().is_none());
     // Its file is still on its way.
@@ -185,15 +180,15 @@ async fn upload_of_another_owner_is_not_there(place: Place) {
         owner: Some("alice".to_owned()),
         ..new_upload()
     };
-    let upload = uploads::create(&place.landfall, HUNDRED, new, None)
+    let upload = uploads::create(&place.app, HUNDRED, new, None)
         .await
         .unwrap();
     let bob = Scope::Owner("bob".to_owned());
-    let refused = uploads::get(place.landfall.db.read(), &bob, upload.id).await;
+    let refused = uploads::get(place.app.db.read(), &bob, upload.id).await;
     assert!(matches!(refused, Err(UploadError::NotFound)));
     let (_sender, stream) = open_body();
-    let refused = uploads::append(&place.landfall, &bob, upload.id, at(0), stream).await;
+    let refused = uploads::append(&place.app, &bob, upload.id, at(0), stream).await;
     assert!(matches!(refused, Err(UploadError::NotFound)));
-    let refused = uploads::abort(&place.landfall, &bob, upload.id).await;
+    let refused = uploads::abort(&place.app, &bob, upload.id).await;
     assert!(matches!(refused, Err(UploadError::NotFound)));
 }

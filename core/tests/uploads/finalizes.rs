@@ -32,7 +32,7 @@ impl Place {
         outbox_event::Entity::find()
             .filter(outbox_event::Column::AggregateId.eq(id.0))
             .filter(outbox_event::Column::EventType.eq("file.stored"))
-            .all(self.landfall.db.read())
+            .all(self.app.db.read())
             .await
             .unwrap()
             .len()
@@ -41,7 +41,7 @@ impl Place {
 
 async fn files_of_one_name_finalized_at_once_have_keys_and_events_of_their_own(place: Place) {
     let ids = join_all((0..40).map(|seed| place.staged_file(seed))).await;
-    let finalizer = Finalizer::new(&place.landfall, "worker");
+    let finalizer = Finalizer::new(&place.app, "worker");
     let outcomes = join_all(ids.iter().map(|id| finalizer.finalize(*id))).await;
     let mut keys = HashSet::new();
     for (id, outcome) in ids.iter().zip(outcomes) {
@@ -55,7 +55,7 @@ async fn files_of_one_name_finalized_at_once_have_keys_and_events_of_their_own(p
 
 async fn file_asked_for_many_times_at_once_is_stored_once(place: Place) {
     let (wanted, other) = (place.staged_file(1).await, place.staged_file(2).await);
-    let finalizer = Finalizer::new(&place.landfall, "worker");
+    let finalizer = Finalizer::new(&place.app, "worker");
     let asked = [wanted, wanted, other, wanted, wanted];
     let outcomes = join_all(asked.iter().map(|id| finalizer.finalize(*id))).await;
     let outcomes: Vec<Outcome> = outcomes.into_iter().map(Result::unwrap).collect();
@@ -72,7 +72,7 @@ async fn body_of_one_request_is_not_hashed_again_unless_it_is_asked_for(mut plac
     for rehash in [false, true] {
         place.configure(|config| config.workers.rehash = rehash);
         let key = StagingKey::generate();
-        let staging = &place.landfall.staging;
+        let staging = &place.app.staging;
         staging
             .write(key, body(bytes.clone()), Options::default())
             .await
@@ -91,12 +91,12 @@ async fn body_of_one_request_is_not_hashed_again_unless_it_is_asked_for(mut plac
             traceparent: None,
             reservation: None,
         };
-        let file = files::accept(&place.landfall, new, None).await.unwrap();
+        let file = files::accept(&place.app, new, None).await.unwrap();
         // Behind Landfall's back: only who reads the bytes again can see it.
         let mut other = bytes.to_vec();
         other[9000] ^= 1;
         std::fs::write(staging.local_path(key).unwrap(), other).unwrap();
-        let finalizer = Finalizer::new(&place.landfall, "worker");
+        let finalizer = Finalizer::new(&place.app, "worker");
         let outcome = finalizer.finalize(file.id).await.unwrap();
         let file = place.file(file.id).await;
         if rehash {

@@ -48,11 +48,11 @@ impl Place {
 
     async fn join(&self, partials: &[&Model]) -> Result<Model, UploadError> {
         let partials: Vec<UploadId> = partials.iter().map(|partial| partial.id).collect();
-        uploads::concatenate(&self.landfall, &Scope::All, partials, new_upload()).await
+        uploads::concatenate(&self.app, &Scope::All, partials, new_upload()).await
     }
 
     async fn files(&self) -> u64 {
-        let db = self.landfall.db.read();
+        let db = self.app.db.read();
         file::Entity::find().count(db).await.unwrap()
     }
 }
@@ -69,7 +69,7 @@ async fn complete_partials_are_joined_in_their_order(place: Place) {
     assert_eq!(joined.total_size_bytes, Some(120_000));
     assert_eq!(place.told.finalize(), [joined.file_id]);
     let expected: Bytes = [noise(50_000, 2), noise(70_000, 1)].concat().into();
-    let staged = uploads::staged(&place.landfall, &joined).await.unwrap();
+    let staged = uploads::staged(&place.app, &joined).await.unwrap();
     assert_eq!(staged.unwrap().0, 120_000);
     assert_eq!(place.land(joined.file_id).await, expected);
     assert_eq!(place.file(joined.file_id).await.size_bytes, 120_000);
@@ -130,7 +130,7 @@ async fn list_that_cannot_be_joined_is_refused(place: Place) {
     let one = place.partial(10, 1).await;
     let whole = place.begin(Shape::Append { total: Some(0) }).await;
     let aborted = place.partial(10, 2).await;
-    uploads::abort(&place.landfall, &Scope::All, aborted.id)
+    uploads::abort(&place.app, &Scope::All, aborted.id)
         .await
         .unwrap();
     let unknown = Model {
@@ -155,7 +155,7 @@ async fn list_that_cannot_be_joined_is_refused(place: Place) {
         ..new_upload()
     };
     let scope = Scope::Owner("bob".to_owned());
-    let refused = uploads::concatenate(&place.landfall, &scope, vec![one.id], bob).await;
+    let refused = uploads::concatenate(&place.app, &scope, vec![one.id], bob).await;
     assert!(
         matches!(refused, Err(UploadError::CannotJoin(_))),
         "{refused:?}"
@@ -180,15 +180,12 @@ async fn joined_upload_takes_no_bytes(place: Place) {
 async fn partials_without_a_final_expire_and_joined_ones_do_not(place: Place) {
     let (alone, one) = (place.partial(10, 1).await, place.partial(10, 2).await);
     let joined = place.join(&[&one]).await.unwrap();
-    place
-        .landfall
-        .clock
-        .advance(DAY * 2 + Duration::from_secs(1));
-    let report = sweep(&place.landfall).await.unwrap();
+    place.app.clock.advance(DAY * 2 + Duration::from_secs(1));
+    let report = sweep(&place.app).await.unwrap();
     assert_eq!(report.uploads_expired, 1, "{report}");
     assert_eq!(place.durable(alone.id).await, None);
     assert_eq!(place.land(joined.file_id).await, noise(10, 2));
-    let report = sweep(&place.landfall).await.unwrap();
+    let report = sweep(&place.app).await.unwrap();
     assert_eq!(report.faults, Vec::<String>::new());
 }
 
@@ -197,15 +194,15 @@ async fn unfinished_joining_expires_as_a_whole(place: Place) {
     let joined = place.join(&[&one, &two]).await.unwrap();
     // While bytes still come to one of them, nothing expires.
     for offset in [0, 10] {
-        place.landfall.clock.advance(DAY * 3 / 4);
-        assert_eq!(uploads::expire_due(&place.landfall).await.unwrap(), 0);
+        place.app.clock.advance(DAY * 3 / 4);
+        assert_eq!(uploads::expire_due(&place.app).await.unwrap(), 0);
         place
             .append_at(one.id, offset, noise(10, offset))
             .await
             .unwrap();
     }
-    place.landfall.clock.advance(DAY + Duration::from_secs(1));
-    uploads::expire_due(&place.landfall).await.unwrap();
+    place.app.clock.advance(DAY + Duration::from_secs(1));
+    uploads::expire_due(&place.app).await.unwrap();
     for upload in [&one, &two, &joined] {
         assert_eq!(place.upload(upload.id).await.status, UploadStatus::Expired);
         assert_eq!(place.durable(upload.id).await, None);
@@ -216,10 +213,10 @@ async fn unfinished_joining_expires_as_a_whole(place: Place) {
 async fn aborting_a_partial_of_a_complete_final_keeps_its_bytes(place: Place) {
     let (one, two) = (place.partial(10, 1).await, place.partial(20, 2).await);
     let joined = place.join(&[&one, &two]).await.unwrap();
-    uploads::abort(&place.landfall, &Scope::All, one.id)
+    uploads::abort(&place.app, &Scope::All, one.id)
         .await
         .unwrap();
-    sweep(&place.landfall).await.unwrap();
+    sweep(&place.app).await.unwrap();
     let expected: Bytes = [noise(10, 1), noise(20, 2)].concat().into();
     assert_eq!(place.land(joined.file_id).await, expected);
 }

@@ -49,11 +49,11 @@ impl Place {
             content_length: None,
             digest: None,
         };
-        uploads::put_part(&self.landfall, &Scope::All, id, part, body(bytes)).await
+        uploads::put_part(&self.app, &Scope::All, id, part, body(bytes)).await
     }
 
     async fn received(&self, id: UploadId) -> String {
-        let ranges = Ranges::received(self.landfall.db.read(), id).await;
+        let ranges = Ranges::received(self.app.db.read(), id).await;
         ranges.unwrap().to_string()
     }
 }
@@ -77,7 +77,7 @@ async fn parts_in_any_order_and_at_once_make_the_file(place: Place) {
     assert_eq!(row.completed_parts, 25);
     assert_eq!(row.bytes_received, bytes.len() as i64);
     assert_eq!(place.received(upload.id).await, "1-25");
-    let file = uploads::complete(&place.landfall, &Scope::All, upload.id)
+    let file = uploads::complete(&place.app, &Scope::All, upload.id)
         .await
         .unwrap();
     assert_eq!(file.status, FileStatus::Staged);
@@ -133,7 +133,7 @@ async fn wrong_size_is_refused_and_leaves_nothing(place: Place) {
         digest: None,
     };
     let (_sender, never) = open_body();
-    let refused = uploads::put_part(&place.landfall, &Scope::All, upload.id, part, never).await;
+    let refused = uploads::put_part(&place.app, &Scope::All, upload.id, part, never).await;
     assert!(
         matches!(refused, Err(UploadError::SizeMismatch { .. })),
         "{refused:?}"
@@ -152,7 +152,7 @@ async fn wrong_digest_is_refused_and_leaves_nothing(place: Place) {
     };
     let put = async |digest| {
         uploads::put_part(
-            &place.landfall,
+            &place.app,
             &Scope::All,
             upload.id,
             with(digest),
@@ -200,19 +200,19 @@ async fn broken_and_dropped_parts_can_come_again(place: Place) {
         digest: None,
     };
     let broken = broken_body(bytes.slice(..1000));
-    let outcome = uploads::put_part(&place.landfall, &Scope::All, upload.id, part, broken).await;
+    let outcome = uploads::put_part(&place.app, &Scope::All, upload.id, part, broken).await;
     assert!(
         matches!(outcome, Err(UploadError::BrokenOff(_))),
         "{outcome:?}"
     );
     let (sender, stream) = open_body();
     sender.send(bytes.slice(..1000)).unwrap();
-    let request = uploads::put_part(&place.landfall, &Scope::All, upload.id, part, stream);
+    let request = uploads::put_part(&place.app, &Scope::All, upload.id, part, stream);
     assert!(timeout(Duration::from_millis(50), request).await.is_err());
     let again = place.put(upload.id, 1, bytes.clone());
     timeout(SOON, again).await.unwrap().unwrap();
     assert_eq!(place.upload(upload.id).await.completed_parts, 1);
-    let file = uploads::complete(&place.landfall, &Scope::All, upload.id).await;
+    let file = uploads::complete(&place.app, &Scope::All, upload.id).await;
     assert_eq!(place.land(file.unwrap().id).await, bytes);
 }
 
@@ -226,7 +226,7 @@ async fn completing_with_parts_missing_names_them(place: Place) {
             .unwrap();
     }
     assert_eq!(place.received(upload.id).await, "1-3,5,8");
-    let refused = uploads::complete(&place.landfall, &Scope::All, upload.id).await;
+    let refused = uploads::complete(&place.app, &Scope::All, upload.id).await;
     let Err(UploadError::PartsMissing(missing)) = refused else {
         panic!("{refused:?}");
     };
@@ -237,7 +237,7 @@ async fn completing_with_parts_missing_names_them(place: Place) {
 async fn completing_twice_at_once_answers_one_file(place: Place) {
     let upload = place.session(10).await;
     place.put(upload.id, 1, noise(10, 1)).await.unwrap();
-    let completions = (0..8).map(|_| uploads::complete(&place.landfall, &Scope::All, upload.id));
+    let completions = (0..8).map(|_| uploads::complete(&place.app, &Scope::All, upload.id));
     for completed in join_all(completions).await {
         assert_eq!(completed.unwrap().id, upload.file_id);
     }
@@ -248,7 +248,7 @@ async fn completing_twice_at_once_answers_one_file(place: Place) {
         "{late:?}"
     );
     place.land(upload.file_id).await;
-    let again = uploads::complete(&place.landfall, &Scope::All, upload.id).await;
+    let again = uploads::complete(&place.app, &Scope::All, upload.id).await;
     assert_eq!(again.unwrap().status, FileStatus::Stored);
 }
 
@@ -263,7 +263,7 @@ async fn session_needs_a_byte_and_may_not_be_too_large(mut place: Place) {
             ..new_upload()
         };
         let shape = Shape::Parts { total, chunk: None };
-        uploads::create(&place.landfall, shape, new, None).await
+        uploads::create(&place.app, shape, new, None).await
     };
     assert!(matches!(
         create(0, "image/png").await,
@@ -287,7 +287,7 @@ async fn session_needs_a_byte_and_may_not_be_too_large(mut place: Place) {
 async fn insert_parts(place: &Place, upload: &Model, numbers: impl Iterator<Item = i32>) {
     use entity::part;
     use sea_orm::{EntityTrait, IntoActiveModel};
-    let now = place.landfall.clock.now();
+    let now = place.app.clock.now();
     let rows: Vec<_> = numbers
         .map(|part_number| part::Model {
             upload_id: upload.id,
@@ -308,7 +308,7 @@ async fn insert_parts(place: &Place, upload: &Model, numbers: impl Iterator<Item
             .map(|row| row.into_active_model())
             .collect();
         let written: Result<_, sea_orm::DbErr> = place
-            .landfall
+            .app
             .db
             .write(move |transaction| {
                 Box::pin(async move {
@@ -344,14 +344,14 @@ async fn a_hundred_thousand_rows_of_parts_are_told_and_forgotten(place: Place) {
     assert!(asked.elapsed() < SOON);
     assert_eq!(told.split(',').count(), 10_000);
     assert!(told.starts_with("1-9,11-19,") && told.ends_with(",99991-99999"));
-    uploads::abort(&place.landfall, &Scope::All, upload.id)
+    uploads::abort(&place.app, &Scope::All, upload.id)
         .await
         .unwrap();
-    let ttl = place.landfall.config.uploads.session_ttl;
-    place.landfall.clock.advance(3 * ttl);
-    assert_eq!(uploads::forget_closed(&place.landfall).await.unwrap(), 1);
+    let ttl = place.app.config.uploads.session_ttl;
+    place.app.clock.advance(3 * ttl);
+    assert_eq!(uploads::forget_closed(&place.app).await.unwrap(), 1);
     let left = entity::part::Entity::find()
-        .count(place.landfall.db.read())
+        .count(place.app.db.read())
         .await;
     assert_eq!(left.unwrap(), 0);
 }

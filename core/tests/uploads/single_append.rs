@@ -12,9 +12,9 @@ use entity::{
 use futures::{StreamExt, future::join_all, stream};
 use landfall_core::{
     files::Scope,
+    quota,
     staging::{Algorithm, Options, SegmentWriter, StagingKey},
     uploads::{self, Append, Checksum, NewUpload, Shape, UploadError},
-    usage,
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
 use std::time::Duration;
@@ -59,7 +59,7 @@ async fn small_upload_in_one_append_finds_what_others_have_left(place: Place) {
     };
     let upload = place.begin(Shape::Append { total: Some(9) }).await;
     // As a crash before the count leaves it.
-    let staging = &place.landfall.staging;
+    let staging = &place.app.staging;
     let attempt = SegmentWriter::Attempt(uuid::Uuid::now_v7());
     let key = StagingKey::segment(upload.id.0, 0, attempt);
     let left = body(Bytes::from_static(b"remains of another"));
@@ -113,7 +113,7 @@ async fn small_uploads_that_end_together_end_each_for_itself(place: Place) {
             ..new_upload()
         };
         let total = Some(100);
-        let upload = uploads::create(&place.landfall, Shape::Append { total }, new, None).await;
+        let upload = uploads::create(&place.app, Shape::Append { total }, new, None).await;
         upload.unwrap()
     };
     let begun = join_all((0..40).map(begin)).await;
@@ -126,7 +126,7 @@ async fn small_uploads_that_end_together_end_each_for_itself(place: Place) {
     let give_up = file::Entity::update_many()
         .col_expr(file::Column::Status, Expr::value(FileStatus::Failed))
         .filter(file::Column::Id.is_in(gone));
-    give_up.exec(place.landfall.db.read()).await.unwrap();
+    give_up.exec(place.app.db.read()).await.unwrap();
     let ended = join_all(begun.iter().zip(0..).map(|(upload, seed)| {
         let whole = Append {
             content_length: Some(100),
@@ -159,13 +159,13 @@ async fn small_uploads_that_end_together_end_each_for_itself(place: Place) {
         let bytes = noise(100, number.try_into().unwrap());
         assert_eq!(place.land(upload.file_id).await, bytes);
     }
-    let usage = usage::of(place.landfall.db.read(), "ada").await;
+    let usage = quota::of(place.app.db.read(), "ada").await;
     assert_eq!(usage.unwrap(), 40 * 100);
 }
 
 async fn small_upload_that_was_given_up_takes_nothing_and_leaves_nothing(place: Place) {
     let upload = place.begin(Shape::Append { total: Some(9) }).await;
-    uploads::abort(&place.landfall, &Scope::All, upload.id)
+    uploads::abort(&place.app, &Scope::All, upload.id)
         .await
         .unwrap();
     let whole = Append {

@@ -8,12 +8,12 @@ use entity::{
 };
 use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use landfall_core::{
+    app::App,
     clock::Clock,
     config::{Config, Sources},
-    context::Landfall,
     db::Database,
     digest::Sha256Digest,
-    dispatch::{Dispatch, DueDelivery},
+    enqueue::{DueDelivery, JobSink},
     files::{FileName, Intake, Scope},
     finalize::{Finalizer, Outcome},
     staging::{Staging, StagingKey},
@@ -33,7 +33,7 @@ use tokio::{sync::mpsc, time::Instant};
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Place {
-    pub(crate) landfall: Landfall,
+    pub(crate) app: App,
     pub(crate) told: Arc<Told>,
     _folder: TempDir,
 }
@@ -90,14 +90,14 @@ impl Place {
         let told = Arc::new(Told::default());
         let clock = Clock::system();
         Self {
-            landfall: Landfall {
+            app: App {
                 intake: Intake::start(&db),
                 uploads: BatchedWrites::start(&db, &clock),
                 clock,
                 db,
                 staging: Staging::open(&config.staging, &storage).await.unwrap(),
                 storage,
-                dispatch: Arc::clone(&told) as Arc<dyn Dispatch>,
+                dispatch: Arc::clone(&told) as Arc<dyn JobSink>,
                 public_url: "http://files.example".parse().unwrap(),
                 config: Arc::new(config),
             },
@@ -108,13 +108,13 @@ impl Place {
 
     /// Changes a setting for the rest of the test.
     pub(crate) fn configure(&mut self, change: impl FnOnce(&mut Config)) {
-        let mut config = (*self.landfall.config).clone();
+        let mut config = (*self.app.config).clone();
         change(&mut config);
-        self.landfall.config = Arc::new(config);
+        self.app.config = Arc::new(config);
     }
 
     pub(crate) async fn begin(&self, shape: Shape) -> Model {
-        uploads::create(&self.landfall, shape, new_upload(), None)
+        uploads::create(&self.app, shape, new_upload(), None)
             .await
             .unwrap()
     }
@@ -125,7 +125,7 @@ impl Place {
         request: Append,
         body: Bytestream,
     ) -> Result<Model, UploadError> {
-        uploads::append(&self.landfall, &Scope::All, id, request, body).await
+        uploads::append(&self.app, &Scope::All, id, request, body).await
     }
 
     pub(crate) async fn append_at(
@@ -138,7 +138,7 @@ impl Place {
     }
 
     pub(crate) async fn upload(&self, id: UploadId) -> Model {
-        uploads::get(self.landfall.db.read(), &Scope::All, id)
+        uploads::get(self.app.db.read(), &Scope::All, id)
             .await
             .unwrap()
     }
@@ -148,15 +148,13 @@ impl Place {
     }
 
     pub(crate) async fn file(&self, id: FileId) -> file::Model {
-        let found = file::Entity::find_by_id(id)
-            .one(self.landfall.db.read())
-            .await;
+        let found = file::Entity::find_by_id(id).one(self.app.db.read()).await;
         found.unwrap().unwrap()
     }
 
     /// What lies in staging of an upload, counted or not.
     pub(crate) async fn keys(&self, id: UploadId) -> Vec<StagingKey> {
-        let pages: Vec<_> = self.landfall.staging.list().try_collect().await.unwrap();
+        let pages: Vec<_> = self.app.staging.list().try_collect().await.unwrap();
         let keys = pages.concat().into_iter().map(|staged| staged.key);
         keys.filter(|key| key.owner() == id.0).collect()
     }
@@ -165,7 +163,7 @@ impl Place {
     pub(crate) async fn durable(&self, id: UploadId) -> Option<u64> {
         let mut sum = None;
         for key in self.keys(id).await {
-            let length = self.landfall.staging.len(key).await.unwrap();
+            let length = self.app.staging.len(key).await.unwrap();
             sum = Some(sum.unwrap_or(0) + length.unwrap());
         }
         sum
@@ -173,21 +171,21 @@ impl Place {
 
     /// The bytes that are counted, as staging has them.
     pub(crate) async fn staged(&self, id: UploadId) -> Bytes {
-        let pieces = uploads::pieces(self.landfall.db.read(), id).await.unwrap();
-        collect(self.landfall.staging.read_pieces(&pieces).await.unwrap()).await
+        let pieces = uploads::pieces(self.app.db.read(), id).await.unwrap();
+        collect(self.app.staging.read_pieces(&pieces).await.unwrap()).await
     }
 
     /// The same installation, seen by another process.
-    pub(crate) fn another_process(&self) -> Landfall {
-        Landfall {
-            uploads: BatchedWrites::start(&self.landfall.db, &self.landfall.clock),
-            ..self.landfall.clone()
+    pub(crate) fn another_process(&self) -> App {
+        App {
+            uploads: BatchedWrites::start(&self.app.db, &self.app.clock),
+            ..self.app.clone()
         }
     }
 
     /// Takes a staged file ashore and answers its bytes.
     pub(crate) async fn land(&self, id: FileId) -> Bytes {
-        let outcome = Finalizer::new(&self.landfall, "worker")
+        let outcome = Finalizer::new(&self.app, "worker")
             .finalize(id)
             .await
             .unwrap();
@@ -195,7 +193,7 @@ impl Place {
         assert_eq!(outcome, Outcome::Stored, "{file:?}");
         assert_eq!(file.status, FileStatus::Stored);
         let key = file.storage_key.unwrap().parse().unwrap();
-        let bytes = collect(self.landfall.storage.read(&key, None).await.unwrap()).await;
+        let bytes = collect(self.app.storage.read(&key, None).await.unwrap()).await;
         assert_eq!(file.sha256, Some(Sha256Digest::of(&bytes).to_string()));
         bytes
     }
@@ -311,7 +309,7 @@ fn add(list: &Mutex<Vec<FileId>>, files: &[FileId]) {
         .extend(files);
 }
 
-impl Dispatch for Told {
+impl JobSink for Told {
     fn finalize<'a>(&'a self, files: &'a [FileId]) -> BoxFuture<'a, ()> {
         add(&self.finalize, files);
         Box::pin(async {})

@@ -4,7 +4,7 @@ use crate::{
 };
 use entity::WebhookId;
 use landfall_core::{
-    page::PageRequest,
+    pagination::PageRequest,
     webhooks::{self, WebhookError, WebhookPatch},
 };
 use landfall_test_servers::Behaviour;

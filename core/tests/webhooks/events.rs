@@ -10,7 +10,7 @@ use entity::{
 };
 use landfall_core::{
     outbox::{self, BatchComplete, EventFilter, FileDeleted, FileExpiring, NewEvent, WriteError},
-    page::PageRequest,
+    pagination::PageRequest,
 };
 use landfall_test_servers::Behaviour;
 use sea_orm::{DbErr, EntityTrait, PaginatorTrait};

@@ -12,11 +12,11 @@ use entity::{
 use futures::future::BoxFuture;
 use landfall_core::{
     clock::Clock,
-    config::Webhooks,
+    config::WebhooksConfig,
     db::Database,
     deliver::{Deliverer, Report},
     digest::Sha256Digest,
-    dispatch::{Dispatch, DueDelivery},
+    enqueue::{DueDelivery, JobSink},
     outbox::{self, FileStored, NewEvent, WriteError, Written},
     webhooks::{self, NewWebhook, Webhook, sealing::Sealing, signing::Secret},
 };
@@ -35,7 +35,7 @@ pub(crate) struct Place {
     pub(crate) db: Database,
     pub(crate) clock: Clock,
     pub(crate) receiver: Receiver,
-    pub(crate) config: Webhooks,
+    pub(crate) config: WebhooksConfig,
     pub(crate) postgres_url: Option<String>,
     _folder: TempDir,
 }
@@ -85,7 +85,7 @@ impl Place {
             db,
             clock: Clock::system(),
             receiver: Receiver::start().await,
-            config: Webhooks {
+            config: WebhooksConfig {
                 base_delay: Duration::from_secs(5),
                 max_delay: Duration::from_secs(3600),
                 max_attempts: 3,
@@ -276,7 +276,7 @@ impl Told {
     }
 }
 
-impl Dispatch for Told {
+impl JobSink for Told {
     fn finalize<'a>(&'a self, _: &'a [FileId]) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }

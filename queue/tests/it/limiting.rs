@@ -59,18 +59,18 @@ async fn sum_is_shared_and_forgotten() {
 async fn slots_are_as_many_as_there_are_and_end_with_their_lease() {
     let limiter = Limiter::new(Place::new().redis.clone());
     let (long, short) = (Duration::from_secs(60), Duration::from_millis(50));
-    assert!(limiter.enter("a", "one", 2, long).await.unwrap());
-    assert!(limiter.enter("a", "one", 2, long).await.unwrap());
-    assert!(limiter.enter("a", "two", 2, short).await.unwrap());
+    assert!(limiter.acquire("a", "one", 2, long).await.unwrap());
+    assert!(limiter.acquire("a", "one", 2, long).await.unwrap());
+    assert!(limiter.acquire("a", "two", 2, short).await.unwrap());
     wait_until(SOON, async || {
         // The second holder says nothing more of itself.
-        let entered = limiter.enter("a", "three", 2, long).await.unwrap();
+        let entered = limiter.acquire("a", "three", 2, long).await.unwrap();
         entered.then_some(())
     })
     .await;
-    assert!(!limiter.enter("a", "four", 2, long).await.unwrap());
-    limiter.leave("a", "one").await.unwrap();
-    assert!(limiter.enter("a", "four", 2, long).await.unwrap());
+    assert!(!limiter.acquire("a", "four", 2, long).await.unwrap());
+    limiter.release("a", "one").await.unwrap();
+    assert!(limiter.acquire("a", "four", 2, long).await.unwrap());
 }
 
 #[tokio::test]
@@ -82,5 +82,5 @@ async fn limits_hold_on_a_cluster() {
     assert!(limiter.rate("a", 1, 1).await.unwrap().allowed);
     assert!(!limiter.rate("a", 1, 1).await.unwrap().allowed);
     assert_eq!(limiter.add("a", 7, kept).await.unwrap(), 7);
-    assert!(limiter.enter("a", "one", 1, kept).await.unwrap());
+    assert!(limiter.acquire("a", "one", 1, kept).await.unwrap());
 }

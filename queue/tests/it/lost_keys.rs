@@ -80,7 +80,7 @@ impl Scenario {
         let begun: BTreeSet<String> = self.place.log.ids().into_iter().collect();
         let missing = JOBS.into_iter().filter(|(id, _)| !begun.contains(*id));
         let jobs = missing.map(|(id, group)| job(id, group, Note::Hold, Duration::ZERO));
-        self.place.queue.push_many(jobs).await.unwrap().known
+        self.place.queue.push_many(jobs).await.unwrap().known as usize
     }
 
     /// Keys of this prefix, without what differs from one scenario to the next.

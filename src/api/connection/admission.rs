@@ -68,7 +68,7 @@ pub(super) enum Refused {
 }
 
 impl Admission {
-    pub(super) fn new(server: &config::Server) -> Self {
+    pub(super) fn new(server: &config::ServerConfig) -> Self {
         let most = server.max_connections.min(affordable());
         if most < server.max_connections {
             tracing::warn!(

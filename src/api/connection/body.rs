@@ -1,6 +1,6 @@
 //! A request's body as it comes off the connection: it may not pause too long, and what nobody wanted is let run out.
 
-use super::timeouts::Beat;
+use super::timeouts::ActiveRequest;
 use crate::api::{
     files::FormError,
     problem::{Code, Problem},
@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use http_body_util::BodyStream;
 use hyper::body::Incoming;
-use landfall_core::{content::NotAllowed, usage::QuotaError};
+use landfall_core::{content::NotAllowed, quota::QuotaError};
 use poem::Body;
 use std::{
     error::Error,
@@ -31,7 +31,7 @@ pub(in crate::api) struct Stalled(pub Duration);
 
 /// The bytes of a request's body.
 #[derive(Debug)]
-pub(super) struct PacedBody {
+pub(super) struct IdleTimeoutBody {
     /// None once it has ended, or failed.
     body: Option<BodyStream<Incoming>>,
     idle: Duration,
@@ -40,11 +40,11 @@ pub(super) struct PacedBody {
     expects: bool,
     begun: bool,
     /// What still comes of a body is not the next request, though the answer may be sent.
-    beat: Option<Beat>,
+    beat: Option<ActiveRequest>,
 }
 
-impl PacedBody {
-    pub(super) fn new(body: Incoming, idle: Duration, expects: bool, beat: Beat) -> Self {
+impl IdleTimeoutBody {
+    pub(super) fn new(body: Incoming, idle: Duration, expects: bool, beat: ActiveRequest) -> Self {
         Self {
             body: Some(BodyStream::new(body)),
             idle,
@@ -56,7 +56,7 @@ impl PacedBody {
     }
 }
 
-impl Stream for PacedBody {
+impl Stream for IdleTimeoutBody {
     type Item = io::Result<Bytes>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -96,7 +96,7 @@ impl Stream for PacedBody {
     }
 }
 
-impl Drop for PacedBody {
+impl Drop for IdleTimeoutBody {
     fn drop(&mut self) {
         let Some(mut body) = self.body.take() else {
             return;

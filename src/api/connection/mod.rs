@@ -12,7 +12,7 @@ mod timeouts;
 
 use super::middleware::real_ip;
 use admission::{Admission, Admitted};
-use body::PacedBody;
+use body::IdleTimeoutBody;
 use futures::StreamExt;
 use http::{HeaderValue, Request, Uri, Version, header};
 use hyper::{
@@ -30,7 +30,7 @@ use poem::{
 };
 use std::{convert::Infallible, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use stream::{Outflow, Socket, TrackedBody};
-use timeouts::{Beat, LargeHeads, Limits, Pulse, WideReads};
+use timeouts::{ActiveRequest, ConnectionTimeouts, LargeHeads, TimeoutLimits, WideReads};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -97,7 +97,7 @@ const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 struct Connection {
     endpoint: Arc<BoxEndpoint<'static, Response>>,
-    limits: Limits,
+    limits: TimeoutLimits,
     large_heads: LargeHeads,
     wide_reads: WideReads,
     idle_timeout: Duration,
@@ -108,14 +108,14 @@ struct Connection {
 /// Accepts until told to stop, then waits for what is under way.
 pub(crate) async fn run(
     endpoint: impl Endpoint<Output = Response> + 'static,
-    config: &config::Server,
+    config: &config::ServerConfig,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let local = listener.local_addr()?;
     let connection = Connection {
         endpoint: Arc::new(endpoint.boxed()),
-        limits: Limits {
+        limits: TimeoutLimits {
             headers: config.header_timeout,
             keep_alive: config.keep_alive,
             unread: config.idle_timeout,
@@ -183,7 +183,7 @@ impl Connection {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
         let (heads, reads) = (self.large_heads.clone(), self.wide_reads.clone());
-        let pulse = Pulse::new(self.limits, heads, reads);
+        let pulse = ConnectionTimeouts::new(self.limits, heads, reads);
         let is_shared = tokio::select! {
             () = self.stop.cancelled() => return,
             is_shared = tokio::time::timeout(self.limits.headers, is_http2(&socket)) => {
@@ -204,7 +204,7 @@ impl Connection {
     /// `outflow` bounds what is made ahead of the socket, where a connection has one answer at a time.
     fn service(
         &self,
-        pulse: &Pulse,
+        pulse: &ConnectionTimeouts,
         outflow: Option<Outflow>,
         local: SocketAddr,
         remote: SocketAddr,
@@ -232,7 +232,7 @@ impl Connection {
     async fn serve_http2(
         &self,
         socket: Socket,
-        pulse: Pulse,
+        pulse: ConnectionTimeouts,
         local: SocketAddr,
         remote: SocketAddr,
     ) -> io::Result<()> {
@@ -268,7 +268,7 @@ impl Connection {
     async fn serve_http1(
         &self,
         socket: Socket,
-        pulse: Pulse,
+        pulse: ConnectionTimeouts,
         outflow: Outflow,
         local: SocketAddr,
         remote: SocketAddr,
@@ -357,7 +357,7 @@ impl Connection {
 
 fn to_poem(
     request: Request<Incoming>,
-    (idle, beat): (Duration, Beat),
+    (idle, beat): (Duration, ActiveRequest),
     (local, remote): (SocketAddr, SocketAddr),
     proxies: &[IpNet],
 ) -> poem::Request {
@@ -376,7 +376,7 @@ fn to_poem(
         Scheme::HTTP
     };
     let parts = RequestParts::from((parts, local, remote, scheme));
-    let body = PacedBody::new(body, idle, expects, beat);
+    let body = IdleTimeoutBody::new(body, idle, expects, beat);
     let mut request = poem::Request::from_parts(parts, Body::from_bytes_stream(body.boxed()));
     if let Some(host) = client.host {
         request.set_data(host);

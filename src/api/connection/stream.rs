@@ -1,7 +1,7 @@
 //! What a connection is read and written by: a client that does not read is given up, a request counts until it is
 //! answered whole, and of a head that is too long no more is read.
 
-use super::timeouts::{Beat, Pulse};
+use super::timeouts::{ActiveRequest, ConnectionTimeouts};
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 use http_body_util::combinators::BoxBody;
@@ -28,7 +28,7 @@ pub(super) struct Socket {
     patience: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
-    pulse: Pulse,
+    pulse: ConnectionTimeouts,
     outflow: Outflow,
 }
 
@@ -36,7 +36,7 @@ impl Socket {
     pub(super) fn new(
         stream: TcpStream,
         patience: Duration,
-        pulse: Pulse,
+        pulse: ConnectionTimeouts,
         outflow: Outflow,
     ) -> Self {
         Self {
@@ -183,14 +183,14 @@ impl Outflow {
 pub(super) struct TrackedBody {
     frames: BoxBody<Bytes, io::Error>,
     outflow: Option<Outflow>,
-    beat: Beat,
+    beat: ActiveRequest,
 }
 
 impl TrackedBody {
     pub(super) fn new(
         frames: BoxBody<Bytes, io::Error>,
         outflow: Option<Outflow>,
-        beat: Beat,
+        beat: ActiveRequest,
     ) -> Self {
         Self {
             frames,

@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long a connection waits for its client.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct TimeoutLimits {
     /// From the first byte of a request to the end of its headers; and to the first request, from the start.
     pub(super) headers: Duration,
     /// From the end of an answer to the first byte of the next request.
@@ -57,8 +57,8 @@ impl WideReads {
 
 /// The life signs of one connection; clones share them.
 #[derive(Clone, Debug)]
-pub(super) struct Pulse {
-    limits: Limits,
+pub(super) struct ConnectionTimeouts {
+    limits: TimeoutLimits,
     large_heads: LargeHeads,
     wide_reads: WideReads,
     state: Arc<Mutex<State>>,
@@ -90,8 +90,12 @@ struct State {
     wide: Option<OwnedSemaphorePermit>,
 }
 
-impl Pulse {
-    pub(super) fn new(limits: Limits, large_heads: LargeHeads, wide_reads: WideReads) -> Self {
+impl ConnectionTimeouts {
+    pub(super) fn new(
+        limits: TimeoutLimits,
+        large_heads: LargeHeads,
+        wide_reads: WideReads,
+    ) -> Self {
         let now = Instant::now();
         let state = State {
             active: 0,
@@ -183,7 +187,7 @@ impl Pulse {
     }
 
     /// A request's headers are complete; it is active until this and what there is of its body are dropped.
-    pub(super) fn request(&self) -> Beat {
+    pub(super) fn request(&self) -> ActiveRequest {
         let mut state = self.state();
         state.next += 1;
         state.requests += 1;
@@ -193,16 +197,16 @@ impl Pulse {
     }
 
     /// The body of a request comes in.
-    pub(super) fn body(&self) -> Beat {
+    pub(super) fn body(&self) -> ActiveRequest {
         self.beat(None)
     }
 
-    fn beat(&self, request: Option<u64>) -> Beat {
+    fn beat(&self, request: Option<u64>) -> ActiveRequest {
         let mut state = self.state();
         state.active += 1;
         state.began = None;
         state.head = 0;
-        Beat {
+        ActiveRequest {
             pulse: self.clone(),
             request,
         }
@@ -237,13 +241,13 @@ impl Pulse {
 
 /// One request under way.
 #[derive(Debug)]
-pub(super) struct Beat {
-    pulse: Pulse,
+pub(super) struct ActiveRequest {
+    pulse: ConnectionTimeouts,
     /// The number of the request this is the answer of.
     request: Option<u64>,
 }
 
-impl Beat {
+impl ActiveRequest {
     /// A piece of the answer is handed over, and the client is to take it.
     pub(super) fn handed_over(&self) {
         if let Some(number) = self.request {
@@ -259,7 +263,7 @@ impl Beat {
     }
 }
 
-impl Drop for Beat {
+impl Drop for ActiveRequest {
     fn drop(&mut self) {
         let mut state = self.pulse.state();
         state.active -= 1;
@@ -279,7 +283,7 @@ impl Drop for Beat {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: TimeoutLimits = TimeoutLimits {
         headers: Duration::from_secs(10),
         keep_alive: Duration::from_secs(75),
         unread: Duration::from_secs(30),
@@ -288,12 +292,12 @@ mod tests {
         head: 1000,
     };
 
-    fn pulse() -> Pulse {
-        Pulse::new(LIMITS, LargeHeads::new(1), WideReads::new(1))
+    fn pulse() -> ConnectionTimeouts {
+        ConnectionTimeouts::new(LIMITS, LargeHeads::new(1), WideReads::new(1))
     }
 
     /// Whole seconds until the connection is given up.
-    fn left(pulse: &Pulse) -> Option<u64> {
+    fn left(pulse: &ConnectionTimeouts) -> Option<u64> {
         let left = pulse.deadline()?.duration_since(Instant::now());
         Some(
             left.as_millis()
@@ -371,7 +375,7 @@ mod tests {
     #[test]
     fn bodies_are_read_in_large_pieces_by_a_few_at_once() {
         let wide = WideReads::new(1);
-        let pulse = || Pulse::new(LIMITS, LargeHeads::new(1), wide.clone());
+        let pulse = || ConnectionTimeouts::new(LIMITS, LargeHeads::new(1), wide.clone());
         let (first, second) = (pulse(), pulse());
         let (one, _other) = (first.request(), second.request());
         assert_eq!((first.room(), second.room()), (usize::MAX, 50));
@@ -383,7 +387,7 @@ mod tests {
     async fn large_heads_are_few_at_once_until_they_are_answered() {
         let heads = LargeHeads::new(1);
         let large = || {
-            let pulse = Pulse::new(LIMITS, heads.clone(), WideReads::new(1));
+            let pulse = ConnectionTimeouts::new(LIMITS, heads.clone(), WideReads::new(1));
             pulse.heard(100);
             pulse
         };

@@ -91,7 +91,7 @@ pub(crate) async fn download(
         content_type: Some(&row.content_type),
         head: request.data::<LooksOnly>().is_some(),
     };
-    match state.landfall.storage.url(&key, options).await? {
+    match state.app.storage.url(&key, options).await? {
         Some(url) => redirect(url.as_str()),
         None => send(state, &row, &key, &name, request.headers()).await,
     }
@@ -156,7 +156,7 @@ async fn send(
     ] {
         set(&mut response, name, value)?;
     }
-    let bytes = state.landfall.storage.read(key, Some(part)).await?;
+    let bytes = state.app.storage.read(key, Some(part)).await?;
     response.set_body(Body::from_bytes_stream(bytes.map_err(io::Error::other)));
     Ok(Download(response))
 }

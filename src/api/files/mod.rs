@@ -14,7 +14,7 @@ use super::{
     middleware::TraceParent,
     page_stream::PageAnswer,
     problem::{Code, Problem},
-    response::{Answer, NoContent},
+    response::{JsonResponse, NoContent},
     schema,
     state::State,
 };
@@ -27,7 +27,7 @@ use http::header;
 use landfall_core::{
     digest::Sha256Digest,
     files::{self, FileFilter, Scope},
-    page::{DEFAULT_LIMIT, Page, PageRequest},
+    pagination::{DEFAULT_LIMIT, Page, PageRequest},
     storage::StorageKey,
 };
 pub(super) use multipart::FormError;
@@ -80,7 +80,7 @@ impl Files {
         /// Seconds after which the file is deleted, when the body is the file.
         expires_in: Query<Option<String>>,
         upload: Upload,
-    ) -> Result<Answer<schema::File, 202>, Problem> {
+    ) -> Result<JsonResponse<schema::File, 202>, Problem> {
         let given = raw_body::Parameters {
             filename: filename.0,
             metadata: metadata.0,
@@ -138,12 +138,13 @@ impl Files {
         /// Seconds to wait for the file to become final.
         #[oai(validator(minimum(value = "0"), maximum(value = "60")))]
         wait: Query<Option<u64>>,
-    ) -> Result<Answer<schema::File>, Problem> {
+    ) -> Result<JsonResponse<schema::File>, Problem> {
         let wait = Duration::from_secs(wait.0.unwrap_or(0).min(LONGEST_WAIT));
         let row = find_final(&state, &caller.0.sees(), FileId(id.0), wait).await?;
         let etag = etag(&row);
         let retry = !is_final(row.status);
-        let mut answer = Answer::new(&to_wire(&state, row).await?)?.with(header::ETAG, &etag)?;
+        let mut answer =
+            JsonResponse::new(&to_wire(&state, row).await?)?.with(header::ETAG, &etag)?;
         if retry {
             answer = answer.with(header::RETRY_AFTER, "1")?;
         }
@@ -183,11 +184,11 @@ impl Files {
         state: Data<&State>,
         idempotent: Idempotent,
         id: Path<Uuid>,
-    ) -> Result<Answer<schema::File, 202>, Problem> {
-        let (landfall, scope, id) = (state.landfall.clone(), caller.0.sees(), FileId(id.0));
+    ) -> Result<JsonResponse<schema::File, 202>, Problem> {
+        let (app, scope, id) = (state.app.clone(), caller.0.sees(), FileId(id.0));
         let work = async move |keep| {
-            let row = files::retry(&landfall, &scope, id, keep).await?;
-            landfall.dispatch.finalize(&[id]).await;
+            let row = files::retry(&app, &scope, id, keep).await?;
+            app.dispatch.finalize(&[id]).await;
             Ok(row)
         };
         let content = Sha256Digest::of(b"");
@@ -222,7 +223,7 @@ pub(super) async fn list(
         let (state, asked) = (state.clone(), Arc::clone(&asked));
         async move {
             let (scope, filter) = &*asked;
-            let rows = files::list(state.landfall.db.read(), scope, filter, page).await?;
+            let rows = files::list(state.app.db.read(), scope, filter, page).await?;
             let mut items = Vec::with_capacity(rows.items.len());
             for row in rows.items {
                 items.push(to_wire(&state, row).await?);
@@ -235,9 +236,9 @@ pub(super) async fn list(
 }
 
 async fn delete(state: &State, scope: &Scope, id: FileId) -> Result<NoContent, Problem> {
-    let landfall = &state.landfall;
-    let written = files::delete(&landfall.db, &landfall.clock, scope, id).await?;
-    let dispatch = &landfall.dispatch;
+    let app = &state.app;
+    let written = files::delete(&app.db, &app.clock, scope, id).await?;
+    let dispatch = &app.dispatch;
     dispatch.purge(&[id]).await;
     if let Some(written) = written {
         state.waiters.settled(id);
@@ -247,13 +248,13 @@ async fn delete(state: &State, scope: &Scope, id: FileId) -> Result<NoContent, P
     Ok(NoContent)
 }
 
-fn retried(row: &file::Model) -> Result<Answer<schema::File, 202>, Problem> {
+fn retried(row: &file::Model) -> Result<JsonResponse<schema::File, 202>, Problem> {
     let location = format!("/v1/files/{}", row.id);
-    Answer::new(&schema::File::of(row.clone(), None))?.with(header::LOCATION, &location)
+    JsonResponse::new(&schema::File::of(row.clone(), None))?.with(header::LOCATION, &location)
 }
 
 async fn find(state: &State, scope: &Scope, id: FileId) -> Result<file::Model, Problem> {
-    let found = files::get(state.landfall.db.read(), scope, id).await?;
+    let found = files::get(state.app.db.read(), scope, id).await?;
     found.ok_or_else(|| Problem::not_found("file"))
 }
 
@@ -305,7 +306,7 @@ pub(super) async fn to_wire(state: &State, row: file::Model) -> Result<schema::F
     let url = match key {
         Some(key) => Some(
             state
-                .landfall
+                .app
                 .url_of(row.id, &key.parse::<StorageKey>()?)
                 .await?,
         ),

@@ -59,7 +59,7 @@ pub(super) async fn take_in(
     boundary: String,
     digest: Option<Sha256Digest>,
 ) -> Result<Arrived, Problem> {
-    let limit = state.landfall.config.uploads.max_file_size.0;
+    let limit = state.app.config.uploads.max_file_size.0;
     upload.refuse_larger_than(limit.saturating_add(BESIDES), limit)?;
     let encodes_names = encodes_names(&upload.headers);
     let source = Source::new(upload.body, digest.is_some());
@@ -129,7 +129,7 @@ async fn take_file(
     let given = field.headers().get(header::CONTENT_TYPE);
     let given = given.map(|value| value.to_str().unwrap_or("?"));
     let content_type = upload_fields::content_type(given)?;
-    let lists = &state.landfall.config.uploads;
+    let lists = &state.app.config.uploads;
     content::require_declared(lists, name.as_str(), &content_type)?;
     let own = declared(field.headers())?;
     let said = Declared {

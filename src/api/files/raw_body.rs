@@ -58,7 +58,7 @@ pub(super) async fn take_in(
         ));
     }
     let name = upload_fields::name(named.as_deref())?;
-    let uploads = &state.landfall.config.uploads;
+    let uploads = &state.app.config.uploads;
     let content_type = upload_fields::content_type(upload.content_type()?)?;
     content::require_declared(uploads, name.as_str(), &content_type)?;
     let length = upload.length()?;

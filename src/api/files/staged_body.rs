@@ -12,10 +12,10 @@ use landfall_core::{
     digest::Sha256Digest,
     files::{self, AcceptError, FileName, NewFile},
     idempotency::Keep,
+    quota::{QuotaError, Reservation, SharedReservation, within_quota},
     staging::{Algorithm, Options, Staging, StagingKey},
     storage::transfer::Piece,
     tokens::Identity,
-    usage::{QuotaError, Reservation, SharedReservation, within_quota},
 };
 use std::{error::Error, sync::Arc, time::Instant};
 use tokio::sync::Mutex;
@@ -65,11 +65,11 @@ pub(super) async fn stage<E>(
 where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
-    let landfall = &state.landfall;
+    let app = &state.app;
     // The id of the file the bytes become, by which the sweep tells them from litter.
     let key = StagingKey::generate();
     let options = Options {
-        limit: landfall.config.uploads.max_file_size.0,
+        limit: app.config.uploads.max_file_size.0,
         expected,
         hashes: &[Algorithm::Sha256],
         running: None,
@@ -77,13 +77,13 @@ where
     let begun = Instant::now();
     let reservation = reserve(state, caller, expected).await?;
     let body = within_quota(body, reservation.clone());
-    let staged = landfall.staging.write(key, body, options).await;
+    let staged = app.staging.write(key, body, options).await;
     state.metrics.staged(staged.is_ok(), begun.elapsed());
     let staged = staged?;
     let sha256 = staged.hashes.sha256;
     let sha256 = sha256.ok_or_else(|| Problem::failed("no digest was made"))?;
     let bytes = StagedBytes {
-        staging: landfall.staging.clone(),
+        staging: app.staging.clone(),
         key,
         kept: false,
         reservation,
@@ -106,7 +106,7 @@ async fn reserve(
     caller: &Identity,
     announced: Option<u64>,
 ) -> Result<Option<SharedReservation>, Problem> {
-    let Some(mut reservation) = Reservation::new(&state.landfall, caller.owner.as_deref()) else {
+    let Some(mut reservation) = Reservation::new(&state.app, caller.owner.as_deref()) else {
         return Ok(None);
     };
     if let Some(length) = announced {
@@ -151,7 +151,7 @@ pub(super) async fn commit(
     complete: Complete,
     keep: Option<Keep<file::Model>>,
 ) -> Result<file::Model, Problem> {
-    let landfall = &state.landfall;
+    let app = &state.app;
     let Complete {
         id,
         owner,
@@ -172,7 +172,7 @@ pub(super) async fn commit(
         content_type,
         declared_sha256: said.sha256,
         staged_sha256: bytes.sha256,
-        expires_in: said.life(&landfall.config),
+        expires_in: said.life(&app.config),
         metadata: said
             .metadata
             .unwrap_or_else(|| serde_json::Value::Object(serde_json::Map::new())),
@@ -181,10 +181,10 @@ pub(super) async fn commit(
         traceparent,
         reservation,
     };
-    match files::accept(landfall, new, keep).await {
+    match files::accept(app, new, keep).await {
         Ok(row) => {
             bytes.kept = true;
-            landfall.dispatch.finalize(&[id]).await;
+            app.dispatch.finalize(&[id]).await;
             Ok(row)
         }
         Err(
@@ -195,9 +195,9 @@ pub(super) async fn commit(
         Err(AcceptError::Database(error) | AcceptError::Quota(QuotaError::Database(error))) => {
             // The commit may have succeeded all the same; if it has not, the sweep removes the bytes.
             bytes.kept = true;
-            match files::get(landfall.db.read(), &files::Scope::All, id).await {
+            match files::get(app.db.read(), &files::Scope::All, id).await {
                 Ok(Some(row)) => {
-                    landfall.dispatch.finalize(&[id]).await;
+                    app.dispatch.finalize(&[id]).await;
                     Ok(row)
                 }
                 _ => Err(error.into()),

@@ -6,9 +6,9 @@ use super::{
     staged_body::{self, Complete},
 };
 use crate::api::{
-    idempotency::{Idempotent, Turn, work_once},
+    idempotency::{IdempotencyOutcome, Idempotent, work_once},
     problem::{Code, Problem},
-    response::Answer,
+    response::JsonResponse,
     schema,
     state::State,
 };
@@ -17,7 +17,7 @@ use bytes::Bytes;
 use entity::{FileId, file};
 use futures::{Stream, StreamExt};
 use http::{HeaderMap, header};
-use landfall_core::{digest::Sha256Digest, tokens::Identity, usage};
+use landfall_core::{digest::Sha256Digest, quota, tokens::Identity};
 use poem::{Request, RequestBody, Result};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
@@ -197,15 +197,17 @@ pub(super) async fn take_in(
     upload: Upload,
     given: Parameters,
     traceparent: Option<String>,
-) -> Result<Answer<schema::File, 202>, Problem> {
+) -> Result<JsonResponse<schema::File, 202>, Problem> {
     let turn = idempotent.enter(state, caller).await?;
-    if let Turn::Work(_) = &turn {
+    if let IdempotencyOutcome::Work(_) = &turn {
         refuse_beyond_quota(state, caller, upload.length()?).await?;
     }
     let arrived = arrive(state, caller, upload, given).await?;
     let lock = match turn {
-        Turn::Compare(prior) => return prior.again(&fingerprint(idempotent, &arrived)),
-        Turn::Work(lock) => lock,
+        IdempotencyOutcome::Compare(prior) => {
+            return prior.again(&fingerprint(idempotent, &arrived));
+        }
+        IdempotencyOutcome::Work(lock) => lock,
     };
     let fingerprint = fingerprint(idempotent, &arrived);
     let Arrived {
@@ -231,9 +233,9 @@ pub(super) async fn take_in(
 }
 
 /// A file that was taken in is not stored yet, and has no URL.
-fn accepted(row: &file::Model) -> Result<Answer<schema::File, 202>, Problem> {
+fn accepted(row: &file::Model) -> Result<JsonResponse<schema::File, 202>, Problem> {
     let location = format!("/v1/files/{}", row.id);
-    Answer::new(&schema::File::of(row.clone(), None))?.with(header::LOCATION, &location)
+    JsonResponse::new(&schema::File::of(row.clone(), None))?.with(header::LOCATION, &location)
 }
 
 /// Refuses a body that says itself that its owner would have too much, before it is sent.
@@ -242,11 +244,11 @@ async fn refuse_beyond_quota(
     caller: &Identity,
     length: Option<u64>,
 ) -> Result<(), Problem> {
-    let landfall = &state.landfall;
+    let app = &state.app;
     // A form's length has more in it than the file's.
     let at_least = length.unwrap_or(0).saturating_sub(multipart::BESIDES);
-    let (owner, quota) = (caller.owner.as_deref(), landfall.config.uploads.owner_quota);
-    Ok(usage::require_room(landfall.db.read(), owner, at_least, quota).await?)
+    let (owner, quota) = (caller.owner.as_deref(), app.config.uploads.owner_quota);
+    Ok(quota::require_room(app.db.read(), owner, at_least, quota).await?)
 }
 
 async fn arrive(

@@ -5,7 +5,7 @@
 use super::PREFIX;
 use crate::api::{Check, QueueFigures, Readiness, Status, state::State};
 use entity::{Timestamp, file::FileStatus};
-use landfall_core::{audit, context::Landfall, files, outbox, sweep};
+use landfall_core::{app::App, audit, files, outbox, sweep};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -65,9 +65,9 @@ struct Against {
 
 pub(super) async fn now(state: &State) -> Registry {
     let mut registry = Registry::with_prefix(PREFIX);
-    let landfall = &state.landfall;
+    let app = &state.app;
     let (readiness, queues, workers) = tokio::join!(
-        state.health.readiness(landfall),
+        state.health.readiness(app),
         state.health.queues(),
         state.health.worker_count(),
     );
@@ -80,9 +80,9 @@ pub(super) async fn now(state: &State) -> Registry {
     if let Some(queues) = queues {
         of_queues(&mut registry, &queues);
     }
-    of_staging(&mut registry, landfall).await;
+    of_staging(&mut registry, app).await;
     if readiness.checks.database.status == Status::Ok {
-        of_database(&mut registry, landfall).await;
+        of_database(&mut registry, app).await;
     }
     registry
 }
@@ -145,8 +145,8 @@ fn of_queues(registry: &mut Registry, queues: &[QueueFigures]) {
     );
 }
 
-async fn of_staging(registry: &mut Registry, landfall: &Landfall) {
-    let asked = landfall.staging.usage(STAGING_MAX_AGE);
+async fn of_staging(registry: &mut Registry, app: &App) {
+    let asked = app.staging.usage(STAGING_MAX_AGE);
     let Ok(Ok(usage)) = tokio::time::timeout(PATIENCE, asked).await else {
         return;
     };
@@ -169,9 +169,9 @@ async fn of_staging(registry: &mut Registry, landfall: &Landfall) {
     }
 }
 
-async fn of_database(registry: &mut Registry, landfall: &Landfall) {
-    let db = landfall.db.read();
-    let now = landfall.clock.now();
+async fn of_database(registry: &mut Registry, app: &App) {
+    let db = app.db.read();
+    let now = app.clock.now();
     if let Some(counts) = told("files", files::counts_by_status(db, &COUNTED)).await {
         let files = Family::<InStatus, Gauge>::default();
         for status in COUNTED {
@@ -188,7 +188,7 @@ async fn of_database(registry: &mut Registry, landfall: &Landfall) {
         let help = "Age of the file that has waited longest to be finalized; 0 when none waiting";
         age(registry, "oldest_staged_age", help, oldest, now);
     }
-    if let Some(counts) = told("events", outbox::counts(&landfall.db)).await {
+    if let Some(counts) = told("events", outbox::counts(&app.db)).await {
         let events = Family::<InStatus, Gauge>::default();
         for (status, count) in [("pending", counts.pending), ("failed", counts.failed)] {
             let status = status.to_owned();

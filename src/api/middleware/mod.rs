@@ -8,7 +8,7 @@ pub(crate) mod real_ip;
 use super::{
     connection::{LONGEST_HEAD, MOST_HEADERS, UnreadHead},
     problem::{Code, Problem},
-    rate_limit::{Allowance, counted},
+    rate_limit::{RequestLimits, counted},
     state::State,
     tus,
 };
@@ -84,9 +84,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         }
         request.set_data(id.clone());
         request.set_data(self.state.clone());
-        let config = &self.state.landfall.config;
+        let config = &self.state.app.config;
         let cross_origin = CrossOrigin::of(config, &method, &path, request.headers());
-        let allowance = Allowance::of(&self.state.counters, &config.limits, &request);
+        let allowance = RequestLimits::of(&self.state.counters, &config.limits, &request);
         let of_tus = tus::common_headers(&request);
         let admitted = overridden.and_then(|()| self.admit(&request, &cross_origin));
         let handled = self.handled(request, admitted, &cross_origin, allowance.clone());
@@ -143,7 +143,7 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
         mut request: Request,
         admitted: Result<(), Problem>,
         cross_origin: &CrossOrigin,
-        allowance: Option<Allowance>,
+        allowance: Option<RequestLimits>,
     ) -> Result<Response> {
         if let Err(problem) = admitted {
             return Err(problem.into());

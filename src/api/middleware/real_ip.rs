@@ -16,7 +16,7 @@ const MOST_HOPS: usize = 32;
 
 /// What is known of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::api) struct Client {
+pub(in crate::api) struct RealClient {
     pub(in crate::api) address: IpAddr,
     /// By https, as far as a trusted proxy says so.
     pub(in crate::api) secure: bool,
@@ -29,9 +29,9 @@ pub(in crate::api) struct Client {
 pub(crate) struct ForwardedHost(pub(crate) String);
 
 /// Who sent a request that `peer` brought.
-pub(in crate::api) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> Client {
+pub(in crate::api) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> RealClient {
     let peer = peer.to_canonical();
-    let direct = Client {
+    let direct = RealClient {
         address: peer,
         secure: false,
         host: None,
@@ -52,7 +52,7 @@ pub(in crate::api) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet
         // The proxy writes one of the two, and the client the other.
         (Some(_), Some(_)) | (None, None) => peer,
     };
-    Client {
+    RealClient {
         address,
         secure: is_secure(headers),
         host: host(headers),

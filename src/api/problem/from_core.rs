@@ -9,12 +9,12 @@ use landfall_core::{
     files::{AcceptError, DeleteError, InvalidName, PiecesError, RetryError},
     idempotency::KeepError,
     outbox::{RedeliveryError, WriteError},
-    page::InvalidCursor,
+    pagination::InvalidCursor,
+    quota::QuotaError,
     staging::StagingError,
     storage::{NotAKey, StorageError},
     tokens::TokenError,
     uploads::UploadError,
-    usage::QuotaError,
     webhooks::WebhookError,
 };
 use sea_orm::DbErr;
@@ -71,7 +71,7 @@ impl From<KeepError> for Problem {
     fn from(error: KeepError) -> Self {
         match error {
             KeepError::LockLost => Self::in_flight(),
-            KeepError::Answer(cause) => Self::failed(cause),
+            KeepError::StoredResponse(cause) => Self::failed(cause),
             KeepError::Database(error) => error.into(),
         }
     }

@@ -1,11 +1,11 @@
 //! Counting what a request sends, on its way.
 
-use super::Allowance;
+use super::RequestLimits;
 use futures::TryStreamExt;
 use poem::{Body, Request};
 
 /// The request, with its body counted; the count goes on for as long as somebody reads it.
-pub(in crate::api) fn counted(mut request: Request, allowance: &Allowance) -> Request {
+pub(in crate::api) fn counted(mut request: Request, allowance: &RequestLimits) -> Request {
     let allowance = allowance.clone();
     let bytes = request.take_body().into_bytes_stream();
     let counted = bytes.inspect_ok(move |bytes| allowance.sent(bytes.len() as u64));

@@ -1,6 +1,6 @@
 //! What an answer says of limits: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10).
 
-use super::Taken;
+use super::RateLimitDecision;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::time::Duration;
 
@@ -12,13 +12,19 @@ const A_DAY: u64 = 24 * 60 * 60;
 
 /// Policies and what is left of each, as items of the two lists.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct RateLimitHeaders {
     policies: Vec<String>,
     states: Vec<String>,
 }
 
-impl Told {
-    pub(super) fn requests(&mut self, kind: &str, burst: u32, per_second: u32, taken: Taken) {
+impl RateLimitHeaders {
+    pub(super) fn requests(
+        &mut self,
+        kind: &str,
+        burst: u32,
+        per_second: u32,
+        taken: RateLimitDecision,
+    ) {
         let window = burst.div_ceil(per_second);
         self.policies
             .push(format!("\"{kind}-requests\";q={burst};w={window}"));

@@ -1,6 +1,6 @@
 //! Counts of this process alone, in memory: for one process, and for any while Redis is away.
 
-use super::{Counters, SLOT_LEASE, Taken, lock, today};
+use super::{Counters, RateLimitDecision, SLOT_LEASE, lock, today};
 use futures::{FutureExt, future::BoxFuture};
 use std::{
     collections::HashMap,
@@ -38,7 +38,7 @@ impl Default for LocalCounters {
 
 impl LocalCounters {
     /// The same rule as in Redis: the generic cell rate algorithm.
-    fn taken(&self, subject: &str, per_second: u32, burst: u32) -> Taken {
+    fn taken(&self, subject: &str, per_second: u32, burst: u32) -> RateLimitDecision {
         let now = self.since.elapsed();
         let period = Duration::from_secs(1) / per_second.max(1);
         let room = period * burst.max(1);
@@ -50,7 +50,7 @@ impl LocalCounters {
         let after = even + period;
         let wait = after.saturating_sub(room).saturating_sub(now);
         if !wait.is_zero() {
-            return Taken {
+            return RateLimitDecision {
                 allowed: false,
                 left: 0,
                 retry_after: wait,
@@ -61,7 +61,7 @@ impl LocalCounters {
             kept.even.insert(subject.to_owned(), after);
         }
         let free = room.saturating_sub(after - now);
-        Taken {
+        RateLimitDecision {
             allowed: true,
             left: u64::try_from(free.as_nanos() / period.as_nanos().max(1)).unwrap_or(u64::MAX),
             retry_after: Duration::ZERO,
@@ -110,7 +110,12 @@ impl LocalCounters {
 }
 
 impl Counters for LocalCounters {
-    fn take<'a>(&'a self, subject: &'a str, per_second: u32, burst: u32) -> BoxFuture<'a, Taken> {
+    fn take<'a>(
+        &'a self,
+        subject: &'a str,
+        per_second: u32,
+        burst: u32,
+    ) -> BoxFuture<'a, RateLimitDecision> {
         async move { self.taken(subject, per_second, burst) }.boxed()
     }
 
@@ -118,11 +123,11 @@ impl Counters for LocalCounters {
         async move { self.added(subject, bytes) }.boxed()
     }
 
-    fn enter<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool> {
+    fn acquire<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool> {
         async move { self.entered(subject, upload, most) }.boxed()
     }
 
-    fn leave<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()> {
+    fn release<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()> {
         async move { self.left(subject, upload) }.boxed()
     }
 }

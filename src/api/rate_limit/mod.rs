@@ -15,7 +15,7 @@ use super::{
 };
 pub(super) use bytes::counted;
 use futures::future::BoxFuture;
-use headers::Told;
+use headers::RateLimitHeaders;
 use http::{HeaderMap, HeaderValue, Method, header};
 use landfall_core::config::{self, Limit};
 pub use memory::LocalCounters;
@@ -42,7 +42,7 @@ const CLIENT_BITS: u32 = 64;
 
 /// What came of asking for one more request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct RateLimitDecision {
     pub allowed: bool,
     /// How many more may come at once.
     pub left: u64,
@@ -55,16 +55,21 @@ pub struct Taken {
 /// Where counts are kept. Every call ends soon by itself and answers something: a request must not wait for a count.
 pub trait Counters: fmt::Debug + Send + Sync {
     /// One more request of `subject`, at `per_second` with `burst` at once.
-    fn take<'a>(&'a self, subject: &'a str, per_second: u32, burst: u32) -> BoxFuture<'a, Taken>;
+    fn take<'a>(
+        &'a self,
+        subject: &'a str,
+        per_second: u32,
+        burst: u32,
+    ) -> BoxFuture<'a, RateLimitDecision>;
 
     /// So many more bytes of `subject` today; all of today is answered.
     fn add<'a>(&'a self, subject: &'a str, bytes: u64) -> BoxFuture<'a, u64>;
 
     /// An upload of `subject` begins or goes on, of `most` at once; false when there is no room for it.
-    fn enter<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool>;
+    fn acquire<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool>;
 
     /// An upload is over.
-    fn leave<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()>;
+    fn release<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()>;
 }
 
 /// What a limit is of.
@@ -85,18 +90,18 @@ impl Kind {
 
 /// The limits of one request, until it is answered and its body is over.
 #[derive(Clone, Debug)]
-pub(crate) struct Allowance(Arc<Inner>);
+pub(crate) struct RequestLimits(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     counters: Arc<dyn Counters>,
-    limits: config::Limits,
+    limits: config::LimitsConfig,
     /// Of a request that sends bytes.
     upload: Option<Uuid>,
     sent: AtomicU64,
     /// Whom the bytes and the slots are charged to.
     charged: Mutex<Vec<Charged>>,
-    told: Mutex<Told>,
+    told: Mutex<RateLimitHeaders>,
 }
 
 #[derive(Clone, Debug)]
@@ -106,13 +111,13 @@ struct Charged {
     slot: Option<u32>,
 }
 
-impl Allowance {
+impl RequestLimits {
     /// For a request to `/v1` or to a page, unless nothing is limited; its method is the effective one. Whoever asks how
     /// far its upload is (tus, HEAD) is never put off: the common client takes any refusal for the end of the upload and
     /// begins again.
     pub(super) fn of(
         counters: &Arc<dyn Counters>,
-        limits: &config::Limits,
+        limits: &config::LimitsConfig,
         request: &Request,
     ) -> Option<Self> {
         let path = request.uri().path();
@@ -177,7 +182,7 @@ impl Allowance {
             }
         }
         if let Some(most) = limit.concurrent_uploads
-            && !inner.counters.enter(&subject, upload, most.get()).await
+            && !inner.counters.acquire(&subject, upload, most.get()).await
         {
             return Err(refused(
                 format!("Each {} may have {most} concurrent uploads.", kind.as_str()),
@@ -209,7 +214,7 @@ impl Allowance {
                 let (charged, upload) = (lock(&inner.charged).clone(), inner.upload);
                 for Charged { subject, slot, .. } in charged {
                     if let (Some(most), Some(upload)) = (slot, upload) {
-                        inner.counters.enter(&subject, upload, most).await;
+                        inner.counters.acquire(&subject, upload, most).await;
                     }
                 }
             }
@@ -251,7 +256,7 @@ impl Drop for Inner {
                     counters.add(&one.subject, sent).await;
                 }
                 if one.slot.is_some() {
-                    counters.leave(&one.subject, upload).await;
+                    counters.release(&one.subject, upload).await;
                 }
             }
         });

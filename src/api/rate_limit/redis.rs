@@ -1,6 +1,6 @@
 //! Limits counted by all processes together, in Redis; by each alone while Redis is away.
 
-use crate::api::{Counters, LocalCounters, SLOT_LEASE, Taken, today};
+use crate::api::{Counters, LocalCounters, RateLimitDecision, SLOT_LEASE, today};
 use futures::{FutureExt, future::BoxFuture};
 use landfall_queue::{Limiter, QueueError, Redis};
 use std::{
@@ -60,10 +60,15 @@ impl SharedCounters {
 }
 
 impl Counters for SharedCounters {
-    fn take<'a>(&'a self, subject: &'a str, per_second: u32, burst: u32) -> BoxFuture<'a, Taken> {
+    fn take<'a>(
+        &'a self,
+        subject: &'a str,
+        per_second: u32,
+        burst: u32,
+    ) -> BoxFuture<'a, RateLimitDecision> {
         async move {
             match self.ask(self.shared.rate(subject, per_second, burst)).await {
-                Some(taken) => Taken {
+                Some(taken) => RateLimitDecision {
                     allowed: taken.allowed,
                     left: taken.left,
                     retry_after: taken.retry_after,
@@ -86,24 +91,24 @@ impl Counters for SharedCounters {
         .boxed()
     }
 
-    fn enter<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool> {
+    fn acquire<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool> {
         async move {
             let holder = upload.to_string();
-            let entered = self.shared.enter(subject, &holder, most, SLOT_LEASE);
+            let entered = self.shared.acquire(subject, &holder, most, SLOT_LEASE);
             match self.ask(entered).await {
                 Some(entered) => entered,
-                None => self.own.enter(subject, upload, most).await,
+                None => self.own.acquire(subject, upload, most).await,
             }
         }
         .boxed()
     }
 
-    fn leave<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()> {
+    fn release<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()> {
         async move {
             // It may have been let in by either. What Redis does not hear ends with its lease.
             let holder = upload.to_string();
-            self.ask(self.shared.leave(subject, &holder)).await;
-            self.own.leave(subject, upload).await;
+            self.ask(self.shared.release(subject, &holder)).await;
+            self.own.release(subject, upload).await;
         }
         .boxed()
     }

@@ -40,7 +40,7 @@ pub(super) async fn look(call: Call) -> Result<Response, Problem> {
 
 pub(super) async fn terminate(call: Call) -> Result<Response, Problem> {
     let id = call.upload().await?.id;
-    uploads::abort(&call.landfall, &call.caller.sees(), id)
+    uploads::abort(&call.app, &call.caller.sees(), id)
         .await
         .map_err(refuse::problem)?;
     Ok(Response::builder().status(StatusCode::NO_CONTENT).finish())

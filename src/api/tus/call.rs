@@ -12,7 +12,7 @@ use entity::{UploadId, upload::Model};
 use futures::{StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use landfall_core::{
-    context::Landfall,
+    app::App,
     tokens::Identity,
     uploads::{self, Append, Bytestream, Checksum},
 };
@@ -21,7 +21,7 @@ use std::time::Instant;
 
 /// A request, whoever's protocol it speaks.
 pub(super) struct Call {
-    pub(super) landfall: Landfall,
+    pub(super) app: App,
     pub(super) metrics: Metrics,
     pub(super) caller: Identity,
     pub(super) traceparent: Option<String>,
@@ -78,9 +78,9 @@ impl Call {
     /// The upload in the path, if it is still there.
     pub(super) async fn upload(&self) -> Result<Model, Problem> {
         let id = self.id()?;
-        let found = uploads::settled_offset(&self.landfall, &self.caller.sees(), id).await;
+        let found = uploads::settled_offset(&self.app, &self.caller.sees(), id).await;
         let upload = found.map_err(super::refuse::problem)?;
-        super::refuse::require_there(&upload, self.landfall.clock.now())?;
+        super::refuse::require_there(&upload, self.app.clock.now())?;
         Ok(upload)
     }
 
@@ -91,7 +91,7 @@ impl Call {
     ) -> Result<Model, uploads::UploadError> {
         let body = counted(std::mem::take(&mut self.body), self.metrics.clone());
         let begun = Instant::now();
-        let appended = uploads::append(&self.landfall, &self.caller.sees(), id, append, body).await;
+        let appended = uploads::append(&self.app, &self.caller.sees(), id, append, body).await;
         self.metrics.staged(appended.is_ok(), begun.elapsed());
         appended
     }

@@ -20,7 +20,7 @@ use futures::{
 };
 use http::{HeaderValue, StatusCode, header};
 use landfall_core::{
-    context::Landfall,
+    app::App,
     files::{self, Scope},
     storage::StorageKey,
     uploads,
@@ -47,7 +47,7 @@ pub(super) async fn content(call: Call) -> Result<Response, Problem> {
     }
     let file = file_of(&call, &upload).await?;
     for _ in 0..LOOKS {
-        let staged = uploads::staged(&call.landfall, &upload).await;
+        let staged = uploads::staged(&call.app, &upload).await;
         if let Some((size, bytes)) = staged.map_err(refuse::problem)? {
             let landed = Landed::of(&call, &upload);
             let bytes = following(bytes.map_err(io::Error::other).boxed(), landed);
@@ -56,7 +56,7 @@ pub(super) async fn content(call: Call) -> Result<Response, Problem> {
         let now = file_of(&call, &upload).await?;
         if let (FileStatus::Stored, Some(key)) = (now.status, now.storage_key.as_deref()) {
             let key: StorageKey = key.parse()?;
-            let bytes = call.landfall.storage.read(&key, None).await?;
+            let bytes = call.app.storage.read(&key, None).await?;
             let body = Body::from_bytes_stream(bytes.map_err(io::Error::other));
             return Ok(answer(&file, now.size_bytes.unsigned_abs(), body));
         }
@@ -71,7 +71,7 @@ pub(super) async fn content(call: Call) -> Result<Response, Problem> {
 }
 
 async fn file_of(call: &Call, upload: &Model) -> Result<file::Model, Problem> {
-    let db = call.landfall.db.read();
+    let db = call.app.db.read();
     let found = files::get(db, &call.caller.sees(), upload.file_id).await?;
     found.ok_or_else(|| Problem::not_found("file"))
 }
@@ -80,7 +80,7 @@ type Bytestream = BoxStream<'static, io::Result<Bytes>>;
 
 /// Where the bytes of a file go while they are read from staging.
 struct Landed {
-    landfall: Landfall,
+    app: App,
     sees: Scope,
     file: FileId,
 }
@@ -88,7 +88,7 @@ struct Landed {
 impl Landed {
     fn of(call: &Call, upload: &Model) -> Self {
         Self {
-            landfall: call.landfall.clone(),
+            app: call.app.clone(),
             sees: call.caller.sees(),
             file: upload.file_id,
         }
@@ -96,7 +96,7 @@ impl Landed {
 
     /// The bytes from an offset on, if the file is stored.
     async fn from(&self, at: u64) -> io::Result<Option<Bytestream>> {
-        let found = files::get(self.landfall.db.read(), &self.sees, self.file).await;
+        let found = files::get(self.app.db.read(), &self.sees, self.file).await;
         let stored = found
             .map_err(io::Error::other)?
             .filter(|file| file.status == FileStatus::Stored);
@@ -106,7 +106,7 @@ impl Landed {
         };
         let key: StorageKey = key.parse().map_err(io::Error::other)?;
         let rest = Some(at..size.unsigned_abs());
-        let bytes = self.landfall.storage.read(&key, rest).await;
+        let bytes = self.app.storage.read(&key, rest).await;
         let bytes = bytes.map_err(io::Error::other)?;
         Ok(Some(bytes.map_err(io::Error::other).boxed()))
     }

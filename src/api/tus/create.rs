@@ -40,7 +40,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
                 "a final upload accepts no bytes of its own",
             ));
         }
-        let joined = uploads::concatenate(&call.landfall, &call.caller.sees(), partials, new).await;
+        let joined = uploads::concatenate(&call.app, &call.caller.sees(), partials, new).await;
         return Ok(created(&joined.map_err(refuse::problem)?));
     }
     let total = length_of(&call)?;
@@ -49,7 +49,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
         Some(_) => Shape::Partial { total },
         None => Shape::Append { total },
     };
-    let upload = uploads::create(&call.landfall, shape, new, None).await;
+    let upload = uploads::create(&call.app, shape, new, None).await;
     let upload = upload.map_err(refuse::problem)?;
     match append {
         Some(append) if upload.total_size_bytes != Some(0) => {
@@ -116,7 +116,7 @@ async fn take_first(call: &mut Call, upload: Model, append: Append) -> Result<Re
         Ok(upload) => upload,
         Err(error @ (UploadError::ChecksumMismatch | UploadError::NotAllowed(_))) => {
             // Its client does not learn where it is, so nobody could go on with it.
-            uploads::abort(&call.landfall, &call.caller.sees(), id)
+            uploads::abort(&call.app, &call.caller.sees(), id)
                 .await
                 .map_err(refuse::problem)?;
             return Err(refuse::problem(error));
@@ -162,7 +162,7 @@ pub(super) fn new_upload(
         declared_sha256: None,
         metadata: rest.into(),
         batch_id,
-        expires_in: call.landfall.config.files.default_ttl,
+        expires_in: call.app.config.files.default_ttl,
         traceparent: call.traceparent.clone(),
         tus_metadata: sent,
         tus_concat: call.text(&UPLOAD_CONCAT)?.map(str::to_owned),

@@ -40,14 +40,14 @@ pub(super) fn is_spoken(headers: &HeaderMap) -> bool {
 }
 
 /// `Upload-Limit`: a dictionary (RFC 9651) of sizes in bytes and an age in seconds.
-pub(super) fn limit(uploads: &config::Uploads) -> String {
+pub(super) fn limit(uploads: &config::UploadsConfig) -> String {
     let (size, age) = (uploads.max_file_size.0, uploads.session_ttl.as_secs());
     format!("max-size={size}, min-size=0, max-append-size={size}, min-append-size=0, max-age={age}")
 }
 
 pub(super) async fn serve(method: &Method, below: bool, call: Call) -> Result<Response, Problem> {
     let version = version(&call)?;
-    let limit = value(limit(&call.landfall.config.uploads));
+    let limit = value(limit(&call.app.config.uploads));
     let mut response = match (method.as_str(), below) {
         ("POST", false) => create(call).await?,
         ("HEAD", true) => look(call).await?,
@@ -102,7 +102,7 @@ async fn create(mut call: Call) -> Result<Response, Problem> {
         return Ok(inconsistent_length());
     }
     let new = new_upload(&call)?;
-    let upload = uploads::create(&call.landfall, Shape::Append { total }, new, None).await;
+    let upload = uploads::create(&call.app, Shape::Append { total }, new, None).await;
     let upload = upload.map_err(refuse::problem)?;
     if !call.has_body() && !last {
         return Ok(created(&upload));
@@ -117,7 +117,7 @@ async fn create(mut call: Call) -> Result<Response, Problem> {
         Err(UploadError::BrokenOff(_) | UploadError::Stalled) => call_back(&call, upload).await?,
         Err(error @ UploadError::NotAllowed(_)) => {
             // Its client does not learn where it is, so nobody could go on with it.
-            uploads::abort(&call.landfall, &call.caller.sees(), upload.id)
+            uploads::abort(&call.app, &call.caller.sees(), upload.id)
                 .await
                 .map_err(refuse::problem)?;
             return Err(refuse::problem(error));
@@ -128,7 +128,7 @@ async fn create(mut call: Call) -> Result<Response, Problem> {
 }
 
 async fn call_back(call: &Call, upload: Model) -> Result<Model, Problem> {
-    uploads::get(call.landfall.db.read(), &call.caller.sees(), upload.id)
+    uploads::get(call.app.db.read(), &call.caller.sees(), upload.id)
         .await
         .map_err(refuse::problem)
 }

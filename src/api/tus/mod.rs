@@ -86,9 +86,9 @@ pub(super) fn is_look(request: &Request) -> bool {
 async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<Response, Problem> {
     let state = request.data::<State>().cloned();
     let state = state.ok_or_else(|| Problem::failed("a request without state"))?;
-    let landfall = state.landfall.clone();
+    let app = state.app.clone();
     if *method == Method::OPTIONS {
-        return Ok(options(&landfall.config.uploads));
+        return Ok(options(&app.config.uploads));
     }
     let scope = if *method == Method::GET {
         TokenScope::Read
@@ -97,7 +97,7 @@ async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<R
     };
     let path = request.raw_path_param("id").map(str::to_owned);
     let call = Call {
-        landfall,
+        app,
         metrics: state.metrics.clone(),
         caller: Box::pin(identify(&request, scope)).await?,
         traceparent: request.data::<TraceParent>().map(|trace| trace.0.clone()),
@@ -123,7 +123,7 @@ async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<R
 }
 
 /// What this server can do, whoever asks and in whatever version.
-fn options(uploads: &config::Uploads) -> Response {
+fn options(uploads: &config::UploadsConfig) -> Response {
     let mut response = Response::from(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(TUS_VERSION, VERSION);

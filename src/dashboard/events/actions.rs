@@ -1,10 +1,10 @@
 //! Announcing an event again.
 
 use crate::dashboard::{
-    error::Refusal,
+    error::ErrorPage,
     files::actions::sentence,
     repair::{self, COUNT},
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use entity::{EventId, WebhookId};
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 #[handler]
 pub(super) async fn redeliver_all(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
@@ -24,7 +24,7 @@ pub(super) async fn redeliver_all(
 
 #[handler]
 pub(super) async fn redeliver_one(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path((id, webhook)): Path<(Uuid, Uuid)>,
 ) -> Result<Response> {
@@ -33,13 +33,13 @@ pub(super) async fn redeliver_one(
 
 async fn redeliver(
     dashboard: &Dashboard,
-    visitor: &Visitor,
+    visitor: &User,
     id: EventId,
     only: Option<WebhookId>,
-) -> Result<Response, Refusal> {
-    let landfall = dashboard.landfall();
-    let (_, due) = outbox::redeliver(&landfall.db, &landfall.clock, id, only).await?;
-    landfall.dispatch.deliver(&due).await;
+) -> Result<Response, ErrorPage> {
+    let app = dashboard.app();
+    let (_, due) = outbox::redeliver(&app.db, &app.clock, id, only).await?;
+    app.dispatch.deliver(&due).await;
     let detail = json!({ COUNT: due.len(), "webhook_id": only });
     repair::done(
         dashboard,
@@ -52,7 +52,7 @@ async fn redeliver(
     .await
 }
 
-impl From<RedeliveryError> for Refusal {
+impl From<RedeliveryError> for ErrorPage {
     fn from(error: RedeliveryError) -> Self {
         match error {
             RedeliveryError::NoSuchEvent => Self::not_found("event with this id"),

@@ -8,12 +8,12 @@ pub(super) use show::{Shown, deliveries};
 use super::{
     auth::ADMIN,
     components::{col, empty, event_state, num, pager, panel, table},
-    error::Refusal,
+    error::ErrorPage,
     format::{ago, href, number},
     layout::{Page, Section},
     listing,
     pages::Pages,
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use chrono::{DateTime, Utc};
@@ -50,7 +50,7 @@ struct Asked {
 }
 
 impl Asked {
-    fn filter(&self) -> Result<EventFilter, Refusal> {
+    fn filter(&self) -> Result<EventFilter, ErrorPage> {
         Ok(EventFilter {
             status: listing::status("status", &self.status)?,
             event_type: listing::text("event_type", &self.event_type)?,
@@ -76,22 +76,18 @@ impl Asked {
 }
 
 #[handler]
-async fn list(
-    visitor: Visitor,
-    dashboard: Dashboard,
-    Query(asked): Query<Asked>,
-) -> Result<Response> {
-    let landfall = dashboard.landfall();
+async fn list(visitor: User, dashboard: Dashboard, Query(asked): Query<Asked>) -> Result<Response> {
+    let app = dashboard.app();
     let filter = asked.filter()?;
     let page = listing::page(&asked.cursor)?;
     let chosen = filter.status;
-    let found = outbox::list(&landfall.db, filter, page)
+    let found = outbox::list(&app.db, filter, page)
         .await
-        .map_err(Refusal::from)?;
+        .map_err(ErrorPage::from)?;
     let ids: Vec<EventId> = found.items.iter().map(|event| event.id).collect();
-    let deliveries = outbox::deliveries_of(&landfall.db, &ids)
+    let deliveries = outbox::deliveries_of(&app.db, &ids)
         .await
-        .map_err(Refusal::from)?;
+        .map_err(ErrorPage::from)?;
     let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let next = found.next_cursor.as_deref();
     let types = EventType::ALL.map(|one| one.as_str().to_owned());
@@ -110,7 +106,7 @@ async fn list(
             @if found.items.is_empty() {
                 (empty(if next.is_some() { "No matches yet." } else { "No events match these filters." },
                     html! { "Events are written when a file is stored, deleted or about to expire, and when a batch is complete." }))
-            } @else { (rows(&found.items, &deliveries, landfall.clock.now())) }
+            } @else { (rows(&found.items, &deliveries, app.clock.now())) }
             (pager("/events", &asked.query(), cursor, next))
         }))
     };

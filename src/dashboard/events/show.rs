@@ -3,11 +3,11 @@
 use super::about;
 use crate::dashboard::{
     components::{act, act_first, delivery_state, empty, event_state, panel, part},
-    error::Refusal,
+    error::ErrorPage,
     files::timeline::{answer, host_of},
     format::{ago, plural, shown_url, when},
     layout::{Page, Section},
-    session::Visitor,
+    session::User,
     sse::{self, Parts},
     state::Dashboard,
 };
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 #[handler]
 pub(super) async fn show(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
@@ -44,7 +44,7 @@ pub(super) async fn show(
 
 #[handler]
 pub(super) async fn stream(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     request: &Request,
@@ -57,20 +57,20 @@ pub(super) async fn stream(
         sse::boxed(async move {
             let found = look(&dashboard, EventId(id)).await;
             let mut parts = found.map(|(_, parts)| parts).unwrap_or_default();
-            parts.push(sse::beat(dashboard.landfall().clock.now()));
+            parts.push(sse::beat(dashboard.app().clock.now()));
             parts
         })
     })?)
 }
 
 /// Seen by administrators alone, who may repair.
-async fn look(dashboard: &Dashboard, id: EventId) -> Result<(EventDetail, Parts), Refusal> {
-    let landfall = dashboard.landfall();
-    let found = outbox::get(&landfall.db, id).await?;
-    let detail = found.ok_or_else(|| Refusal::not_found("event with this id"))?;
+async fn look(dashboard: &Dashboard, id: EventId) -> Result<(EventDetail, Parts), ErrorPage> {
+    let app = dashboard.app();
+    let found = outbox::get(&app.db, id).await?;
+    let detail = found.ok_or_else(|| ErrorPage::not_found("event with this id"))?;
     let told = detail.deliveries.iter().map(|one| one.delivery.webhook_id);
-    let urls = webhooks::urls(&landfall.db, told).await?;
-    let now = landfall.clock.now();
+    let urls = webhooks::urls(&app.db, told).await?;
+    let now = app.clock.now();
     let parts = vec![
         ("event".to_owned(), head(&detail)),
         (

@@ -2,7 +2,7 @@
 
 use crate::{
     api::{Download, download},
-    dashboard::{error::Refusal, repair, session::Visitor, state::Dashboard},
+    dashboard::{error::ErrorPage, repair, session::User, state::Dashboard},
 };
 use entity::FileId;
 use landfall_core::files::{self, DeleteError, FinalizeNowError, RetryError};
@@ -13,40 +13,40 @@ use uuid::Uuid;
 /// Its bytes, as the API sends them.
 #[handler]
 pub(super) async fn content(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     request: &Request,
 ) -> Result<Download> {
-    let db = dashboard.landfall().db.read();
+    let db = dashboard.app().db.read();
     let found = files::get(db, &visitor.sees(), FileId(id))
         .await
-        .map_err(Refusal::from)?;
-    let file = found.ok_or_else(|| Refusal::not_found("file with this id"))?;
+        .map_err(ErrorPage::from)?;
+    let file = found.ok_or_else(|| ErrorPage::not_found("file with this id"))?;
     let sent = download(dashboard.api(), file, request).await;
     Ok(
         sent.map_err(|problem| match problem.code.status().is_server_error() {
-            true => Refusal::unavailable("The storage does not give the file", problem),
-            false => Refusal::conflict(problem.detail),
+            true => ErrorPage::unavailable("The storage does not give the file", problem),
+            false => ErrorPage::conflict(problem.detail),
         })?,
     )
 }
 
 #[handler]
 pub(super) async fn finalize(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    let landfall = dashboard.landfall();
+    let app = dashboard.app();
     let file = FileId(id);
-    let due = files::finalize_now(&landfall.db, &landfall.clock, &visitor.sees(), file).await;
+    let due = files::finalize_now(&app.db, &app.clock, &visitor.sees(), file).await;
     due.map_err(|error| match error {
-        FinalizeNowError::NotFound => Refusal::not_found("file with this id"),
-        FinalizeNowError::NotWaiting(_) => Refusal::conflict(sentence(&error)),
+        FinalizeNowError::NotFound => ErrorPage::not_found("file with this id"),
+        FinalizeNowError::NotWaiting(_) => ErrorPage::conflict(sentence(&error)),
         FinalizeNowError::Database(error) => error.into(),
     })?;
-    landfall.dispatch.finalize(&[file]).await;
+    app.dispatch.finalize(&[file]).await;
     let page = format!("/files/{id}");
     Ok(repair::done(
         &dashboard,
@@ -61,22 +61,22 @@ pub(super) async fn finalize(
 
 #[handler]
 pub(super) async fn retry(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    let landfall = dashboard.landfall();
+    let app = dashboard.app();
     let file = FileId(id);
-    let retried = files::retry(landfall, &visitor.sees(), file, None).await;
+    let retried = files::retry(app, &visitor.sees(), file, None).await;
     retried.map_err(|error| match error {
-        RetryError::NotFound => Refusal::not_found("file with this id"),
+        RetryError::NotFound => ErrorPage::not_found("file with this id"),
         RetryError::NotFailed(_) | RetryError::BytesGone | RetryError::Quota(_) => {
-            Refusal::conflict(sentence(&error))
+            ErrorPage::conflict(sentence(&error))
         }
         RetryError::Database(error) => error.into(),
-        RetryError::Key(_) | RetryError::Staging(_) => Refusal::failed(error),
+        RetryError::Key(_) | RetryError::Staging(_) => ErrorPage::failed(error),
     })?;
-    landfall.dispatch.finalize(&[file]).await;
+    app.dispatch.finalize(&[file]).await;
     let page = format!("/files/{id}");
     Ok(repair::done(
         &dashboard,
@@ -91,24 +91,24 @@ pub(super) async fn retry(
 
 #[handler]
 pub(super) async fn delete(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    let landfall = dashboard.landfall();
+    let app = dashboard.app();
     let file = FileId(id);
-    let deleted = files::delete(&landfall.db, &landfall.clock, &visitor.sees(), file).await;
+    let deleted = files::delete(&app.db, &app.clock, &visitor.sees(), file).await;
     let written = deleted.map_err(|error| match error {
-        DeleteError::NotFound => Refusal::not_found("file with this id"),
-        DeleteError::NotStored(_) => Refusal::conflict(sentence(&error)),
+        DeleteError::NotFound => ErrorPage::not_found("file with this id"),
+        DeleteError::NotStored(_) => ErrorPage::conflict(sentence(&error)),
         DeleteError::Database(error) => error.into(),
-        DeleteError::Outbox(error) => Refusal::failed(error),
+        DeleteError::Outbox(error) => ErrorPage::failed(error),
     })?;
-    landfall.dispatch.purge(&[file]).await;
+    app.dispatch.purge(&[file]).await;
     if let Some(written) = written {
         dashboard.api().waiters.settled(file);
-        landfall.dispatch.deliver(&written.due).await;
-        landfall.dispatch.settled(file).await;
+        app.dispatch.deliver(&written.due).await;
+        app.dispatch.settled(file).await;
     }
     let page = format!("/files/{id}");
     Ok(repair::done(

@@ -8,12 +8,12 @@ pub(super) mod timeline;
 use super::{
     auth::READ,
     components::{col, empty, file_state, num, pager, panel, table},
-    error::Refusal,
+    error::ErrorPage,
     format::{ago, bytes, href},
     layout::{Page, Section},
     listing,
     pages::Pages,
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use chrono::{DateTime, Utc};
@@ -60,7 +60,7 @@ impl Asked {
         href("/files", &self.query())
     }
 
-    fn filter(&self) -> Result<FileFilter, Refusal> {
+    fn filter(&self) -> Result<FileFilter, ErrorPage> {
         Ok(FileFilter {
             q: listing::text("q", &self.q)?,
             status: listing::status("status", &self.status)?,
@@ -93,16 +93,12 @@ impl Asked {
 }
 
 #[handler]
-async fn list(
-    visitor: Visitor,
-    dashboard: Dashboard,
-    Query(asked): Query<Asked>,
-) -> Result<Response> {
-    let landfall = dashboard.landfall();
+async fn list(visitor: User, dashboard: Dashboard, Query(asked): Query<Asked>) -> Result<Response> {
+    let app = dashboard.app();
     let filter = asked.filter()?;
     let page = listing::page(&asked.cursor)?;
-    let found = files::list(landfall.db.read(), &visitor.sees(), &filter, page).await;
-    let found = found.map_err(Refusal::from)?;
+    let found = files::list(app.db.read(), &visitor.sees(), &filter, page).await;
+    let found = found.map_err(ErrorPage::from)?;
     let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let next = found.next_cursor.as_deref();
     let body = html! {
@@ -112,8 +108,8 @@ async fn list(
             @if filter.status == Some(FileStatus::Failed) && !found.items.is_empty() && visitor.may_repair() {
                 p { a.button href=(href("/files/retry", &asked.query())) { "Retry all that match…" } }
             }
-            @if found.items.is_empty() { (none(&asked, next.is_some(), landfall.public_url.as_str())) }
-            @else { (rows(&found.items, landfall.clock.now())) }
+            @if found.items.is_empty() { (none(&asked, next.is_some(), app.public_url.as_str())) }
+            @else { (rows(&found.items, app.clock.now())) }
             (pager("/files", &asked.query(), cursor, next))
         }))
     };

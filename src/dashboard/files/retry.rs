@@ -3,11 +3,11 @@
 use super::{Asked, name};
 use crate::dashboard::{
     components::{csrf_field, panel},
-    error::Refusal,
+    error::ErrorPage,
     format::{href, number, plural},
     layout::{Page, Section},
     repair::{self, COUNT},
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use landfall_core::files::{self, MAX_RETRIED, RetryForecast};
@@ -20,13 +20,13 @@ use serde_json::json;
 
 #[handler]
 pub(super) async fn ask(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Query(asked): Query<Asked>,
 ) -> Result<Response> {
     let filter = asked.filter()?;
-    let forecast = files::forecast_retry(dashboard.landfall(), &visitor.sees(), &filter).await;
-    let forecast = forecast.map_err(Refusal::from)?;
+    let forecast = files::forecast_retry(dashboard.app(), &visitor.sees(), &filter).await;
+    let forecast = forecast.map_err(ErrorPage::from)?;
     let body = html! {
         div.title { h1 { "Retry failed files" } a.button href=(asked.list()) { "Newer" } }
         (panel("Which files", filters(&asked)))
@@ -49,7 +49,7 @@ fn filters(asked: &Asked) -> Markup {
     }
 }
 
-fn remedy(asked: &Asked, visitor: &Visitor, forecast: RetryForecast) -> Markup {
+fn remedy(asked: &Asked, visitor: &User, forecast: RetryForecast) -> Markup {
     let more = if forecast.at_least { " or more" } else { "" };
     html! {
         div.stacked {
@@ -79,13 +79,13 @@ fn remedy(asked: &Asked, visitor: &Visitor, forecast: RetryForecast) -> Markup {
 
 #[handler]
 pub(super) async fn stage_again(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Form(asked): Form<Asked>,
 ) -> Result<Response> {
     let filter = asked.filter()?;
-    let retried = files::retry_matching(dashboard.landfall(), &visitor.sees(), &filter).await;
-    let retried = retried.map_err(Refusal::from)?;
+    let retried = files::retry_matching(dashboard.app(), &visitor.sees(), &filter).await;
+    let retried = retried.map_err(ErrorPage::from)?;
     let filters: serde_json::Map<_, _> = asked
         .query()
         .into_iter()

@@ -3,10 +3,10 @@
 use super::{name, timeline};
 use crate::dashboard::{
     components::{act, act_after_asking, file_state, panel, panel_with, part},
-    error::Refusal,
+    error::ErrorPage,
     format::{bytes, href, number, span, when},
     layout::{Page, Section},
-    session::Visitor,
+    session::User,
     sse::{self, Parts},
     state::Dashboard,
 };
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 #[handler]
 pub(super) async fn show(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
@@ -38,7 +38,7 @@ pub(super) async fn show(
 
 #[handler]
 pub(super) async fn stream(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     request: &Request,
@@ -51,18 +51,18 @@ pub(super) async fn stream(
         sse::boxed(async move {
             let life = find(&dashboard, &visitor, FileId(id)).await;
             let mut parts = life.map(|life| parts(&life, &visitor)).unwrap_or_default();
-            parts.push(sse::beat(dashboard.landfall().clock.now()));
+            parts.push(sse::beat(dashboard.app().clock.now()));
             parts
         })
     })?)
 }
 
-async fn find(dashboard: &Dashboard, visitor: &Visitor, id: FileId) -> Result<Life, Refusal> {
-    let life = files::life(&dashboard.landfall().db, &visitor.sees(), id).await?;
-    life.ok_or_else(|| Refusal::not_found("file with this id"))
+async fn find(dashboard: &Dashboard, visitor: &User, id: FileId) -> Result<Life, ErrorPage> {
+    let life = files::life(&dashboard.app().db, &visitor.sees(), id).await?;
+    life.ok_or_else(|| ErrorPage::not_found("file with this id"))
 }
 
-fn parts(life: &Life, visitor: &Visitor) -> Parts {
+fn parts(life: &Life, visitor: &User) -> Parts {
     vec![
         ("file".to_owned(), head(&life.file, visitor)),
         (
@@ -89,7 +89,7 @@ pub(super) fn exact(duration: Duration) -> String {
     }
 }
 
-fn head(file: &Model, visitor: &Visitor) -> Markup {
+fn head(file: &Model, visitor: &User) -> Markup {
     html! {
         div.title {
             h1 { (name(&file.original_filename)) }

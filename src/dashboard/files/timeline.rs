@@ -4,7 +4,7 @@ use super::show::exact;
 use crate::dashboard::{
     components::{Tone, act, event_state, state},
     format::{ago, shown_url},
-    session::Visitor,
+    session::User,
 };
 use chrono::{DateTime, Utc};
 use entity::{WebhookId, attempt, outbox_event::EventStatus, upload::UploadKind};
@@ -15,7 +15,7 @@ use landfall_core::{
 use maud::{Markup, html};
 use url::Url;
 
-pub(super) fn list(life: &Life, visitor: &Visitor) -> Markup {
+pub(super) fn list(life: &Life, visitor: &User) -> Markup {
     let moments = life.moments();
     let shown: Vec<&Moment<'_>> = moments
         .iter()
@@ -43,7 +43,7 @@ pub(super) fn list(life: &Life, visitor: &Visitor) -> Markup {
 }
 
 /// To whom something was sent, and what they said, is for those who may see endpoints.
-fn is_for(visitor: &Visitor, what: &What<'_>) -> bool {
+fn is_for(visitor: &User, what: &What<'_>) -> bool {
     visitor.may_repair() || !matches!(what, What::Attempt { .. } | What::DeliveryDue { .. })
 }
 
@@ -67,7 +67,7 @@ fn clock(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(whole) title=(whole) { (at.format("%H:%M:%S%.3f").to_string()) } }
 }
 
-fn told(life: &Life, moment: &Moment<'_>, visitor: &Visitor) -> Markup {
+fn told(life: &Life, moment: &Moment<'_>, visitor: &User) -> Markup {
     match &moment.what {
         What::Begun(kind) => {
             html! { "Upload started on " (moment.at.format("%Y-%m-%d").to_string()) (by(*kind)) }
@@ -101,7 +101,7 @@ fn by(kind: Option<UploadKind>) -> &'static str {
     }
 }
 
-fn announced(event: &EventDetail, visitor: &Visitor) -> Markup {
+fn announced(event: &EventDetail, visitor: &User) -> Markup {
     let id = event.event.id;
     html! {
         "Event "

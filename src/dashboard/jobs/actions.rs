@@ -2,9 +2,9 @@
 
 use super::{queue_of, unreachable};
 use crate::dashboard::{
-    error::Refusal,
+    error::ErrorPage,
     repair::{COUNT, done},
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use landfall_queue::{JobState, QueueError};
@@ -19,7 +19,7 @@ const MOST_STEPS: usize = 100;
 
 /// Repeats a step until it changes nothing more, and answers how many it changed. What was done before a fault is told;
 /// the rest is where it was.
-async fn in_steps<S>(step: impl Fn() -> S) -> Result<u64, Refusal>
+async fn in_steps<S>(step: impl Fn() -> S) -> Result<u64, ErrorPage>
 where
     S: Future<Output = Result<u64, QueueError>>,
 {
@@ -38,7 +38,7 @@ where
 /// Pauses a queue, or lets it go on.
 #[handler]
 pub(super) async fn pause_or_resume(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path((queue, verb)): Path<(String, String)>,
 ) -> Result<Response> {
@@ -53,14 +53,14 @@ pub(super) async fn pause_or_resume(
             inspector.resume(queue).await.map_err(unreachable)?;
             "queue.resume"
         }
-        _ => return Err(Refusal::not_found("such action").into()),
+        _ => return Err(ErrorPage::not_found("such action").into()),
     };
     Ok(done(&dashboard, &visitor, action, queue, json!({}), "/jobs").await?)
 }
 
 /// Has a worker sweep.
 #[handler]
-pub(super) async fn sweep(visitor: Visitor, dashboard: Dashboard) -> Result<Response> {
+pub(super) async fn sweep(visitor: User, dashboard: Dashboard) -> Result<Response> {
     dashboard.queues().sweep().await.map_err(unreachable)?;
     Ok(done(
         &dashboard,
@@ -75,14 +75,14 @@ pub(super) async fn sweep(visitor: Visitor, dashboard: Dashboard) -> Result<Resp
 
 /// Has a worker audit the installation.
 #[handler]
-pub(super) async fn audit(visitor: Visitor, dashboard: Dashboard) -> Result<Response> {
+pub(super) async fn audit(visitor: User, dashboard: Dashboard) -> Result<Response> {
     dashboard.queues().audit().await.map_err(unreachable)?;
     Ok(done(&dashboard, &visitor, "audit.run", "audit", json!({}), "/").await?)
 }
 
 #[handler]
 pub(super) async fn run_dead_again(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(queue): Path<String>,
 ) -> Result<Response> {
@@ -103,7 +103,7 @@ pub(super) async fn run_dead_again(
 
 #[handler]
 pub(super) async fn delete_dead(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(queue): Path<String>,
 ) -> Result<Response> {
@@ -116,14 +116,14 @@ pub(super) async fn delete_dead(
 
 #[handler]
 pub(super) async fn run_again(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path((queue, id)): Path<(String, String)>,
 ) -> Result<Response> {
     let queue = queue_of(&queue)?.as_str();
     let inspector = dashboard.queues().inspector();
     if !inspector.run_again(queue, &id).await.map_err(unreachable)? {
-        return Err(Refusal::conflict(
+        return Err(ErrorPage::conflict(
             "The job is already ready or running, or it no longer exists.",
         )
         .into());
@@ -136,7 +136,7 @@ pub(super) async fn run_again(
 /// Deletes a dead job; one that is not dead may be in a worker's hands.
 #[handler]
 pub(super) async fn delete(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path((queue, id)): Path<(String, String)>,
 ) -> Result<Response> {
@@ -145,7 +145,7 @@ pub(super) async fn delete(
     let job = inspector.job(queue, &id).await.map_err(unreachable)?;
     let is_dead = job.is_some_and(|job| job.state == JobState::Dead);
     if !is_dead || !inspector.delete(queue, &id).await.map_err(unreachable)? {
-        return Err(Refusal::conflict("The job is not dead.").into());
+        return Err(ErrorPage::conflict("The job is not dead.").into());
     }
     let page = format!("/jobs/{queue}/dead");
     let detail = json!({ "queue": queue });

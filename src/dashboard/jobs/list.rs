@@ -4,10 +4,10 @@ use super::{queue_of, state_of, unreachable};
 use crate::{
     dashboard::{
         components::{self, Tone, act, act_after_asking, act_first, col, empty, num, state},
-        error::Refusal,
+        error::ErrorPage,
         format::{ago, href, moment, number, plural, when},
         layout::{Page, Section},
-        session::Visitor,
+        session::User,
         state::Dashboard,
     },
     server::queue_monitor::{Subject, subject},
@@ -34,7 +34,7 @@ pub(super) struct From {
 
 #[handler]
 pub(super) async fn show(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path((queue, state)): Path<(String, String)>,
     Query(From { from }): Query<From>,
@@ -46,7 +46,7 @@ pub(super) async fn show(
         inspector.jobs(queue.as_str(), state, from, PAGE + 1)
     )
     .map_err(unreachable)?;
-    let now = dashboard.landfall().clock.now();
+    let now = dashboard.app().clock.now();
     let title = format!("{}: {}", queue.as_str(), state.as_str());
     let body = html! {
         div.title {
@@ -160,7 +160,7 @@ fn buttons(path: &str, job: &JobInfo) -> Markup {
 
 #[handler]
 pub(super) async fn one(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path((queue, id)): Path<(String, String)>,
 ) -> Result<Response> {
@@ -172,7 +172,7 @@ pub(super) async fn one(
         .await;
     let job = job
         .map_err(unreachable)?
-        .ok_or_else(|| Refusal::not_found("job with this id"))?;
+        .ok_or_else(|| ErrorPage::not_found("job with this id"))?;
     let path = format!("/jobs/{}/job/{}", queue.as_str(), job.id);
     let body = html! {
         div.title { h1 { a href="/jobs" { "Jobs" } " · " code { (job.id) } } }

@@ -10,11 +10,11 @@ mod workers;
 use super::{
     auth::{ADMIN, READ},
     components::{missing, part},
-    error::Refusal,
+    error::ErrorPage,
     format::bytes,
     layout::{Page, Section},
     pages::Pages,
-    session::Visitor,
+    session::User,
     sse::{self, Parts},
     state::Dashboard,
 };
@@ -45,7 +45,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
 }
 
 #[handler]
-async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
+async fn show(visitor: User, dashboard: Dashboard) -> Response {
     let body = html! {
         h1.unseen { "Jobs" }
         @for (id, body) in look(&dashboard, visitor.may_repair()).await { (part(&id, body)) }
@@ -56,14 +56,14 @@ async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
 }
 
 #[handler]
-async fn stream(visitor: Visitor, dashboard: Dashboard, request: &Request) -> Result<Response> {
+async fn stream(visitor: User, dashboard: Dashboard, request: &Request) -> Result<Response> {
     let (name, may_repair) = (sse::name("jobs", &visitor), visitor.may_repair());
     let looking = dashboard.clone();
     Ok(sse::stream(&dashboard, request, &name, move || {
         let dashboard = looking.clone();
         sse::boxed(async move {
             let mut parts = look(&dashboard, may_repair).await;
-            parts.push(sse::beat(dashboard.landfall().clock.now()));
+            parts.push(sse::beat(dashboard.app().clock.now()));
             parts
         })
     })?)
@@ -102,13 +102,13 @@ fn memory(view: &QueuesView) -> String {
 }
 
 /// A queue in a path.
-fn queue_of(name: &str) -> Result<QueueName, Refusal> {
+fn queue_of(name: &str) -> Result<QueueName, ErrorPage> {
     name.parse()
-        .map_err(|_| Refusal::not_found("queue with this name"))
+        .map_err(|_| ErrorPage::not_found("queue with this name"))
 }
 
 /// A state in a path.
-fn state_of(name: &str) -> Result<JobState, Refusal> {
+fn state_of(name: &str) -> Result<JobState, ErrorPage> {
     const STATES: [JobState; 5] = [
         JobState::Ready,
         JobState::Scheduled,
@@ -117,9 +117,9 @@ fn state_of(name: &str) -> Result<JobState, Refusal> {
         JobState::Dead,
     ];
     let found = STATES.into_iter().find(|state| state.as_str() == name);
-    found.ok_or_else(|| Refusal::not_found("state with this name"))
+    found.ok_or_else(|| ErrorPage::not_found("state with this name"))
 }
 
-fn unreachable(error: QueueError) -> Refusal {
-    Refusal::unavailable("Redis cannot be reached", error)
+fn unreachable(error: QueueError) -> ErrorPage {
+    ErrorPage::unavailable("Redis cannot be reached", error)
 }

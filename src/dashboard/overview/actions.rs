@@ -1,15 +1,15 @@
 //! What the overview's own buttons do.
 
 use crate::dashboard::{
-    error::Refusal,
+    error::ErrorPage,
     repair::{COUNT, done},
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use entity::{Timestamp, delivery::DeliveryStatus};
 use landfall_core::{
     outbox::{self, RedeliveryError, Replay},
-    page::{MAX_LIMIT, PageRequest},
+    pagination::{MAX_LIMIT, PageRequest},
     webhooks,
 };
 use poem::{Response, Result, handler};
@@ -18,14 +18,14 @@ use serde_json::json;
 /// Makes every delivery due that was given up, to every endpoint that is switched on. Stopped in the middle it has
 /// done a part, and may be pressed again.
 #[handler]
-pub(super) async fn redeliver(visitor: Visitor, dashboard: Dashboard) -> Result<Response> {
+pub(super) async fn redeliver(visitor: User, dashboard: Dashboard) -> Result<Response> {
     let mut count = 0;
     let mut cursor = None;
     loop {
-        let page = PageRequest::decode(MAX_LIMIT, cursor.as_deref()).map_err(Refusal::failed)?;
-        let endpoints = webhooks::list(&dashboard.landfall().db, page)
+        let page = PageRequest::decode(MAX_LIMIT, cursor.as_deref()).map_err(ErrorPage::failed)?;
+        let endpoints = webhooks::list(&dashboard.app().db, page)
             .await
-            .map_err(Refusal::failed)?;
+            .map_err(ErrorPage::failed)?;
         for endpoint in endpoints.items.iter().filter(|endpoint| endpoint.active) {
             count += replay(&dashboard, endpoint.id).await?;
         }
@@ -39,19 +39,19 @@ pub(super) async fn redeliver(visitor: Visitor, dashboard: Dashboard) -> Result<
     Ok(done(&dashboard, &visitor, action, "all endpoints", detail, "/").await?)
 }
 
-async fn replay(dashboard: &Dashboard, endpoint: entity::WebhookId) -> Result<u64, Refusal> {
-    let landfall = dashboard.landfall();
+async fn replay(dashboard: &Dashboard, endpoint: entity::WebhookId) -> Result<u64, ErrorPage> {
+    let app = dashboard.app();
     let replay = Replay {
         since: Timestamp::UNIX_EPOCH,
         until: None,
         status: Some(DeliveryStatus::Failed),
     };
-    let dispatch = &*landfall.dispatch;
-    match outbox::replay(&landfall.db, &landfall.clock, dispatch, endpoint, replay).await {
+    let dispatch = &*app.dispatch;
+    match outbox::replay(&app.db, &app.clock, dispatch, endpoint, replay).await {
         Ok(count) => Ok(count),
         // Switched off or removed meanwhile.
         Err(RedeliveryError::NoSuchEndpoint) => Ok(0),
         Err(RedeliveryError::Database(error)) => Err(error.into()),
-        Err(error) => Err(Refusal::failed(error)),
+        Err(error) => Err(ErrorPage::failed(error)),
     }
 }

@@ -5,7 +5,7 @@ use crate::dashboard::{
     components,
     format::{bytes, number},
 };
-use landfall_core::minutes::Minutes;
+use landfall_core::activity::Minutes;
 use maud::{Markup, html};
 
 /// Minutes a chart shows, and the present one, which is still counted.

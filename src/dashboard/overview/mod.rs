@@ -13,7 +13,7 @@ use super::{
     components::{self, missing, part},
     layout::{Page, Section},
     pages::Pages,
-    session::Visitor,
+    session::User,
     sse::{self, Parts},
     state::Dashboard,
 };
@@ -32,7 +32,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
 }
 
 #[handler]
-async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
+async fn show(visitor: User, dashboard: Dashboard) -> Response {
     let picture = dashboard.overview().picture(&dashboard).await;
     let parts = parts(&dashboard, &picture, visitor.may_repair());
     let body = html! {
@@ -46,7 +46,7 @@ async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
 }
 
 #[handler]
-async fn stream(visitor: Visitor, dashboard: Dashboard, request: &Request) -> Result<Response> {
+async fn stream(visitor: User, dashboard: Dashboard, request: &Request) -> Result<Response> {
     let (name, may_repair) = (sse::name("overview", &visitor), visitor.may_repair());
     let looking = dashboard.clone();
     Ok(sse::stream(&dashboard, request, &name, move || {
@@ -54,14 +54,14 @@ async fn stream(visitor: Visitor, dashboard: Dashboard, request: &Request) -> Re
         sse::boxed(async move {
             let picture = dashboard.overview().picture(&dashboard).await;
             let mut parts = parts(&dashboard, &picture, may_repair);
-            parts.push(sse::beat(dashboard.landfall().clock.now()));
+            parts.push(sse::beat(dashboard.app().clock.now()));
             parts
         })
     })?)
 }
 
 fn parts(dashboard: &Dashboard, picture: &Picture, may_repair: bool) -> Parts {
-    let now = dashboard.landfall().clock.now();
+    let now = dashboard.app().clock.now();
     let id = |name: &str| name.to_owned();
     let banners = alerts::banners(picture, now, may_repair);
     let (flow, charts, proof) = match &picture.known {
@@ -106,9 +106,9 @@ fn known_parts(
 
 /// What an empty installation shows.
 fn first_file(dashboard: &Dashboard) -> Markup {
-    let landfall = dashboard.landfall();
-    let base = landfall.public_url.as_str().trim_end_matches('/');
-    let token = match landfall.config.auth.mode {
+    let app = dashboard.app();
+    let base = app.public_url.as_str().trim_end_matches('/');
+    let token = match app.config.auth.mode {
         landfall_core::config::AuthMode::None => "",
         landfall_core::config::AuthMode::Tokens => " -H 'Authorization: Bearer lf_…'",
     };

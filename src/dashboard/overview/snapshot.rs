@@ -9,8 +9,8 @@ use crate::{
     server::queue_monitor::QueuesView,
 };
 use landfall_core::{
+    activity::{self, Minutes},
     audit::{self, Latest},
-    minutes::{self, Minutes},
     overview::{self, Flow},
 };
 use sea_orm::DbErr;
@@ -62,9 +62,9 @@ impl Seen {
     }
 
     async fn look(&self, dashboard: &Dashboard) -> Picture {
-        let landfall = dashboard.landfall();
+        let app = dashboard.app();
         let (readiness, queues, known) = tokio::join!(
-            dashboard.api().health.readiness(landfall),
+            dashboard.api().health.readiness(app),
             dashboard.queues_lately(),
             self.known_soon(dashboard),
         );
@@ -87,12 +87,12 @@ impl Seen {
     }
 
     async fn known(&self, dashboard: &Dashboard) -> Result<Known, DbErr> {
-        let landfall = dashboard.landfall();
-        let db = landfall.db.read();
+        let app = dashboard.app();
+        let db = app.db.read();
         let flow = overview::flow(db).await?;
         let audit = audit::latest(db).await?;
         let minutes = async {
-            minutes::last(db, &landfall.clock, super::charts::SHOWN)
+            activity::last(db, &app.clock, super::charts::SHOWN)
                 .await
                 .unwrap_or_default()
         };

@@ -7,12 +7,12 @@ mod session;
 mod states;
 
 use super::{
-    auth::{BodyKind, Need},
+    auth::{Access, BodyKind},
     components::panel,
     format::{bytes, span},
     layout::{Page, Section},
     pages::Pages,
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use http::Method;
@@ -24,12 +24,12 @@ use session::{PATH, SessionTus};
 pub(super) fn pages(pages: Pages) -> Pages {
     let below = [Method::HEAD, Method::PATCH, Method::DELETE];
     let pages = pages
-        .get("/upload", Need::Upload, show)
-        .get("/upload/states", Need::Upload, states::states)
+        .get("/upload", Access::Upload, show)
+        .get("/upload/states", Access::Upload, states::states)
         .with(
             PATH,
             Method::POST,
-            Need::Upload,
+            Access::Upload,
             BodyKind::Stream,
             SessionTus,
         );
@@ -37,7 +37,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
         pages.with(
             "/upload/tus/:id",
             method,
-            Need::Upload,
+            Access::Upload,
             BodyKind::Stream,
             SessionTus,
         )
@@ -45,8 +45,8 @@ pub(super) fn pages(pages: Pages) -> Pages {
 }
 
 #[handler]
-async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
-    let config = &dashboard.landfall().config.uploads;
+async fn show(visitor: User, dashboard: Dashboard) -> Response {
+    let config = &dashboard.app().config.uploads;
     let rest = span(config.session_ttl);
     let may_read = visitor.identity.may(TokenScope::Read);
     let body = html! {
@@ -57,7 +57,7 @@ async fn show(visitor: Visitor, dashboard: Dashboard) -> Response {
                 p.sub { "any number of files, each up to " (bytes(config.max_file_size.0)) }
                 label.button.go { "Choose files" input.unseen #choose type="file" multiple; }
             }
-            (without_script(dashboard.landfall().public_url.as_str()))
+            (without_script(dashboard.app().public_url.as_str()))
             p.sub { "To resume an interrupted upload, choose the same file again within " (rest) "." }
         }))
         section.panel #sent aria-label="Files sent" hidden {

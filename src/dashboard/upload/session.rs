@@ -2,7 +2,7 @@
 
 use crate::{
     api::Tus,
-    dashboard::{error::Refusal, session::Visitor},
+    dashboard::{error::ErrorPage, session::User},
 };
 use http::{HeaderValue, header};
 use poem::{Endpoint, Request, Response, Result};
@@ -20,8 +20,8 @@ impl Endpoint for SessionTus {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> Result<Response> {
-        let visitor = request.data::<Visitor>().cloned();
-        let visitor = visitor.ok_or_else(|| Refusal::failed("an upload without a visitor"))?;
+        let visitor = request.data::<User>().cloned();
+        let visitor = visitor.ok_or_else(|| ErrorPage::failed("an upload without a visitor"))?;
         request.set_data(visitor.identity);
         match Tus.call(request).await {
             Ok(response) => Ok(here(response)),

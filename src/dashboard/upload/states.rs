@@ -1,6 +1,6 @@
 //! `/upload/states`: how far the files are that a window has sent.
 
-use crate::dashboard::{error::Refusal, session::Visitor, state::Dashboard};
+use crate::dashboard::{error::ErrorPage, session::User, state::Dashboard};
 use entity::{FileId, outbox_event::EventStatus};
 use landfall_core::files::{self, Progress};
 use poem::{
@@ -47,7 +47,7 @@ impl From<Progress> for State {
 
 #[handler]
 pub(super) async fn states(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Query(asked): Query<Asked>,
 ) -> Result<Response> {
@@ -57,8 +57,8 @@ pub(super) async fn states(
         .filter_map(|id| id.parse::<FileId>().ok());
     let ids: Vec<FileId> = ids.take(MOST).collect();
     let scope = visitor.identity.sees();
-    let found = files::progress(dashboard.landfall().db.read(), &scope, &ids).await;
-    let found = found.map_err(Refusal::from)?;
+    let found = files::progress(dashboard.app().db.read(), &scope, &ids).await;
+    let found = found.map_err(ErrorPage::from)?;
     let states: Vec<State> = found.into_iter().map(State::from).collect();
     Ok(Json(states).into_response())
 }

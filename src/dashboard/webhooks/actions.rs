@@ -1,6 +1,6 @@
 //! What one press of a button does to an endpoint.
 
-use crate::dashboard::{error::Refusal, repair, session::Visitor, state::Dashboard};
+use crate::dashboard::{error::ErrorPage, repair, session::User, state::Dashboard};
 use entity::WebhookId;
 use landfall_core::webhooks::{self, WebhookPatch};
 use poem::{Response, Result, handler, web::Path};
@@ -10,14 +10,14 @@ use uuid::Uuid;
 /// Leads to the event that was written, where its attempt is seen to come in.
 #[handler]
 pub(super) async fn test(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    let landfall = dashboard.landfall();
-    let written = webhooks::test(&landfall.db, &landfall.clock, WebhookId(id)).await;
-    let (event, due) = written.map_err(Refusal::from)?;
-    landfall.dispatch.deliver(&due).await;
+    let app = dashboard.app();
+    let written = webhooks::test(&app.db, &app.clock, WebhookId(id)).await;
+    let (event, due) = written.map_err(ErrorPage::from)?;
+    app.dispatch.deliver(&due).await;
     let page = format!("/events/{event}");
     Ok(repair::done(
         &dashboard,
@@ -32,7 +32,7 @@ pub(super) async fn test(
 
 #[handler]
 pub(super) async fn switch_on(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
@@ -41,7 +41,7 @@ pub(super) async fn switch_on(
 
 #[handler]
 pub(super) async fn switch_off(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
@@ -50,16 +50,16 @@ pub(super) async fn switch_off(
 
 async fn switch(
     dashboard: &Dashboard,
-    visitor: &Visitor,
+    visitor: &User,
     id: Uuid,
     active: bool,
-) -> Result<Response, Refusal> {
-    let landfall = dashboard.landfall();
+) -> Result<Response, ErrorPage> {
+    let app = dashboard.app();
     let patch = WebhookPatch {
         active: Some(active),
         ..WebhookPatch::default()
     };
-    webhooks::update(&landfall.db, &landfall.clock, WebhookId(id), patch).await?;
+    webhooks::update(&app.db, &app.clock, WebhookId(id), patch).await?;
     let action = if active {
         "webhook.switch_on"
     } else {
@@ -78,14 +78,14 @@ async fn switch(
 
 #[handler]
 pub(super) async fn delete(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    let landfall = dashboard.landfall();
-    webhooks::delete(&landfall.db, &landfall.clock, WebhookId(id))
+    let app = dashboard.app();
+    webhooks::delete(&app.db, &app.clock, WebhookId(id))
         .await
-        .map_err(Refusal::from)?;
+        .map_err(ErrorPage::from)?;
     let done = repair::done(
         &dashboard,
         &visitor,

@@ -8,19 +8,19 @@ mod show;
 use super::{
     auth::ADMIN,
     components::{Tone, col, empty, num, pager, panel, panel_with, state, table},
-    error::Refusal,
+    error::ErrorPage,
     files::timeline::host_of,
     format::{ago, href, number, shown_url},
     layout::{Page, Section},
     listing,
     pages::Pages,
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use chrono::{DateTime, Utc};
 use landfall_core::{
     outbox::{self, COUNT_LIMIT, Counts, EndpointHealth},
-    page::PageRequest,
+    pagination::PageRequest,
     webhooks::{self, Webhook, WebhookError},
 };
 use maud::{Markup, html};
@@ -64,8 +64,8 @@ struct Seen {
 }
 
 impl Seen {
-    async fn of(dashboard: &Dashboard, webhook: Webhook) -> Result<Self, Refusal> {
-        let db = &dashboard.landfall().db;
+    async fn of(dashboard: &Dashboard, webhook: Webhook) -> Result<Self, ErrorPage> {
+        let db = &dashboard.app().db;
         Ok(Self {
             health: outbox::health(db, webhook.id).await?,
             counts: outbox::counts_of(db, webhook.id).await?,
@@ -92,19 +92,15 @@ fn at_most(count: u64) -> String {
 }
 
 #[handler]
-async fn list(
-    visitor: Visitor,
-    dashboard: Dashboard,
-    Query(asked): Query<Asked>,
-) -> Result<Response> {
-    let landfall = dashboard.landfall();
+async fn list(visitor: User, dashboard: Dashboard, Query(asked): Query<Asked>) -> Result<Response> {
+    let app = dashboard.app();
     let page = PageRequest {
         limit: ENDPOINTS_SHOWN,
         ..listing::page(&asked.cursor)?
     };
-    let found = webhooks::list(&landfall.db, page)
+    let found = webhooks::list(&app.db, page)
         .await
-        .map_err(Refusal::from)?;
+        .map_err(ErrorPage::from)?;
     let mut seen = Vec::with_capacity(found.items.len());
     for webhook in found.items {
         seen.push(Seen::of(&dashboard, webhook).await?);
@@ -114,7 +110,7 @@ async fn list(
         h1.unseen { "Webhooks" }
         (panel_with("Endpoints", html! { a href="#add" { "Add an endpoint" } }, html! {
             @if seen.is_empty() { (empty("No endpoints yet.", html! { "Add the first endpoint below. Events from then on are sent to it." })) }
-            @else { (rows(&seen, landfall.clock.now())) }
+            @else { (rows(&seen, app.clock.now())) }
             (pager("/webhooks", &[], cursor, found.next_cursor.as_deref()))
         }))
         (panel("Add an endpoint", settings::new_form(&visitor)))
@@ -196,7 +192,7 @@ fn last_error(health: &EndpointHealth, now: DateTime<Utc>) -> Markup {
     }
 }
 
-impl From<WebhookError> for Refusal {
+impl From<WebhookError> for ErrorPage {
     fn from(error: WebhookError) -> Self {
         match error {
             WebhookError::NotFound => Self::not_found("endpoint with this id"),

@@ -2,13 +2,13 @@
 
 use crate::dashboard::{
     components::{csrf_field, panel},
-    error::Refusal,
+    error::ErrorPage,
     files::timeline::host_of,
     format::{number, plural, when},
     layout::{Page, Section},
     listing,
     repair::{self, COUNT},
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -39,10 +39,10 @@ pub(super) struct Asked {
 
 impl Asked {
     /// All of the failed ones, whenever they were; of others those of a day.
-    fn replay(&self, now: DateTime<Utc>) -> Result<Replay, Refusal> {
+    fn replay(&self, now: DateTime<Utc>) -> Result<Replay, ErrorPage> {
         let status = listing::status::<DeliveryStatus>("status", &self.status)?;
         if status == Some(DeliveryStatus::Pending) {
-            return Err(Refusal::malformed(
+            return Err(ErrorPage::malformed(
                 "Pending deliveries are already queued. Choose delivered or failed.",
             ));
         }
@@ -60,16 +60,16 @@ impl Asked {
 
 #[handler]
 pub(super) async fn ask(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     Query(asked): Query<Asked>,
 ) -> Result<Response> {
-    let landfall = dashboard.landfall();
-    let webhook = webhooks::get(&landfall.db, WebhookId(id))
+    let app = dashboard.app();
+    let webhook = webhooks::get(&app.db, WebhookId(id))
         .await
-        .map_err(Refusal::from)?;
-    let replay = asked.replay(landfall.clock.now())?;
+        .map_err(ErrorPage::from)?;
+    let replay = asked.replay(app.clock.now())?;
     let preview = preview(&dashboard, webhook.id, replay).await?;
     let body = html! {
         div.title { h1 { "Replay events to " (host_of(&webhook.url)) } a.button href={ "/webhooks/" (id) } { "Newer" } }
@@ -84,8 +84,8 @@ async fn preview(
     dashboard: &Dashboard,
     id: WebhookId,
     replay: Replay,
-) -> Result<ReplayPreview, Refusal> {
-    let db = &dashboard.landfall().db;
+) -> Result<ReplayPreview, ErrorPage> {
+    let db = &dashboard.app().db;
     let all_failed = replay.status == Some(DeliveryStatus::Failed)
         && replay.since == DateTime::UNIX_EPOCH
         && replay.until.is_none();
@@ -117,7 +117,7 @@ fn choose(webhook: &Webhook, asked: &Asked, replay: Replay) -> Markup {
     }
 }
 
-fn remedy(webhook: &Webhook, visitor: &Visitor, replay: Replay, preview: ReplayPreview) -> Markup {
+fn remedy(webhook: &Webhook, visitor: &User, replay: Replay, preview: ReplayPreview) -> Markup {
     let more = if preview.at_least { " or more" } else { "" };
     let status = match replay.status {
         Some(DeliveryStatus::Failed) => "failed",
@@ -149,17 +149,17 @@ fn remedy(webhook: &Webhook, visitor: &Visitor, replay: Replay, preview: ReplayP
 
 #[handler]
 pub(super) async fn send_again(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     Form(asked): Form<Asked>,
 ) -> Result<Response> {
-    let landfall = dashboard.landfall();
-    let replay = asked.replay(landfall.clock.now())?;
+    let app = dashboard.app();
+    let replay = asked.replay(app.clock.now())?;
     let webhook = WebhookId(id);
-    let dispatch = &*landfall.dispatch;
-    let count = outbox::replay(&landfall.db, &landfall.clock, dispatch, webhook, replay).await;
-    let count = count.map_err(Refusal::from)?;
+    let dispatch = &*app.dispatch;
+    let count = outbox::replay(&app.db, &app.clock, dispatch, webhook, replay).await;
+    let count = count.map_err(ErrorPage::from)?;
     let detail = json!({ COUNT: count, "since": replay.since, "status": asked.status });
     let page = format!("/webhooks/{id}");
     Ok(repair::done(

@@ -3,11 +3,11 @@
 
 use crate::dashboard::{
     components::{act_after_asking, csrf_field, panel},
-    error::Refusal,
+    error::ErrorPage,
     files::timeline::host_of,
     layout::{Page, Section},
     repair,
-    session::Visitor,
+    session::User,
     state::Dashboard,
 };
 use entity::WebhookId;
@@ -46,7 +46,7 @@ impl Given {
     }
 }
 
-pub(super) fn new_form(visitor: &Visitor) -> Markup {
+pub(super) fn new_form(visitor: &User) -> Markup {
     html! {
         form.stacked #add method="post" action="/webhooks" {
             (csrf_field(visitor))
@@ -73,7 +73,7 @@ fn fields(url: &str, description: &str, types: &[String]) -> Markup {
 }
 
 /// Below an endpoint's deliveries: its settings, its secret, its end.
-pub(super) fn panels(webhook: &Webhook, visitor: &Visitor) -> Markup {
+pub(super) fn panels(webhook: &Webhook, visitor: &User) -> Markup {
     let path = format!("/webhooks/{}", webhook.id);
     html! {
         div.grid {
@@ -97,12 +97,8 @@ pub(super) fn panels(webhook: &Webhook, visitor: &Visitor) -> Markup {
 }
 
 #[handler]
-pub(super) async fn create(
-    visitor: Visitor,
-    dashboard: Dashboard,
-    form: Vec<u8>,
-) -> Result<Response> {
-    let landfall = dashboard.landfall();
+pub(super) async fn create(visitor: User, dashboard: Dashboard, form: Vec<u8>) -> Result<Response> {
+    let app = dashboard.app();
     let given = Given::read(&form);
     let new = NewWebhook {
         url: given.url,
@@ -111,38 +107,37 @@ pub(super) async fn create(
         secret: None,
         active: true,
     };
-    let sealing = &landfall.config.webhooks.sealing;
-    let created = webhooks::create(&landfall.db, &landfall.clock, sealing, new, None)
+    let sealing = &app.config.webhooks.sealing;
+    let created = webhooks::create(&app.db, &app.clock, sealing, new, None)
         .await
-        .map_err(Refusal::from)?;
+        .map_err(ErrorPage::from)?;
     Ok(show_secret(&dashboard, &visitor, "webhook.create", created).await?)
 }
 
 #[handler]
 pub(super) async fn rotate(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    let landfall = dashboard.landfall();
-    let sealing = &landfall.config.webhooks.sealing;
-    let rotated =
-        webhooks::rotate_secret(&landfall.db, &landfall.clock, sealing, WebhookId(id), None).await;
+    let app = dashboard.app();
+    let sealing = &app.config.webhooks.sealing;
+    let rotated = webhooks::rotate_secret(&app.db, &app.clock, sealing, WebhookId(id), None).await;
     Ok(show_secret(
         &dashboard,
         &visitor,
         "webhook.rotate_secret",
-        rotated.map_err(Refusal::from)?,
+        rotated.map_err(ErrorPage::from)?,
     )
     .await?)
 }
 
 async fn show_secret(
     dashboard: &Dashboard,
-    visitor: &Visitor,
+    visitor: &User,
     action: &'static str,
     (webhook, secret): (Webhook, Secret),
-) -> Result<Response, Refusal> {
+) -> Result<Response, ErrorPage> {
     let path = format!("/webhooks/{}", webhook.id);
     // The log first: the page that follows is this answer itself, not where the entry leads.
     repair::done(
@@ -168,12 +163,12 @@ async fn show_secret(
 
 #[handler]
 pub(super) async fn change(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     form: Vec<u8>,
 ) -> Result<Response> {
-    let landfall = dashboard.landfall();
+    let app = dashboard.app();
     let given = Given::read(&form);
     let patch = WebhookPatch {
         url: Some(given.url),
@@ -181,8 +176,8 @@ pub(super) async fn change(
         description: Some(given.description),
         active: None,
     };
-    let changed = webhooks::update(&landfall.db, &landfall.clock, WebhookId(id), patch).await;
-    changed.map_err(Refusal::from)?;
+    let changed = webhooks::update(&app.db, &app.clock, WebhookId(id), patch).await;
+    changed.map_err(ErrorPage::from)?;
     let page = format!("/webhooks/{id}");
     Ok(repair::done(
         &dashboard,

@@ -3,13 +3,13 @@
 use super::{Seen, circuit, last_error, rate, settings, took};
 use crate::dashboard::{
     components::{act, act_after_asking, act_first, empty, pager, panel_with, part},
-    error::Refusal,
+    error::ErrorPage,
     events::{Shown, deliveries},
     files::timeline::host_of,
     format::{ago, number, shown_url, span, when},
     layout::{Page, Section},
     listing,
-    session::Visitor,
+    session::User,
     sse::{self, Parts},
     state::Dashboard,
 };
@@ -39,7 +39,7 @@ pub(super) struct Asked {
 
 #[handler]
 pub(super) async fn show(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     Query(asked): Query<Asked>,
@@ -61,7 +61,7 @@ pub(super) async fn show(
 
 #[handler]
 pub(super) async fn stream(
-    visitor: Visitor,
+    visitor: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     Query(asked): Query<Asked>,
@@ -76,7 +76,7 @@ pub(super) async fn stream(
         sse::boxed(async move {
             let found = look(&dashboard, WebhookId(id), &asked).await;
             let mut parts = found.map(|(_, parts)| parts).unwrap_or_default();
-            parts.push(sse::beat(dashboard.landfall().clock.now()));
+            parts.push(sse::beat(dashboard.app().clock.now()));
             parts
         })
     })?)
@@ -86,16 +86,16 @@ async fn look(
     dashboard: &Dashboard,
     id: WebhookId,
     asked: &Asked,
-) -> Result<(Seen, Parts), Refusal> {
-    let landfall = dashboard.landfall();
+) -> Result<(Seen, Parts), ErrorPage> {
+    let app = dashboard.app();
     let status = listing::status::<DeliveryStatus>("status", &asked.status)?;
-    let page = landfall_core::page::PageRequest {
+    let page = landfall_core::pagination::PageRequest {
         limit: DELIVERIES_SHOWN,
         ..listing::page(&asked.cursor)?
     };
-    let seen = Seen::of(dashboard, webhooks::get(&landfall.db, id).await?).await?;
-    let found = outbox::deliveries(&landfall.db, id, status, page).await?;
-    let now = landfall.clock.now();
+    let seen = Seen::of(dashboard, webhooks::get(&app.db, id).await?).await?;
+    let found = outbox::deliveries(&app.db, id, status, page).await?;
+    let now = app.clock.now();
     let path = seen.path();
     let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let list = html! {

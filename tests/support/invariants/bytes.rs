@@ -10,7 +10,7 @@ use entity::{
     staging_probe,
     upload::{self, UploadKind, UploadStatus},
 };
-use landfall_core::{context::Landfall, sweep::sweep};
+use landfall_core::{app::App, sweep::sweep};
 use sea_orm::{DbErr, EntityTrait};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -42,7 +42,7 @@ struct Rows {
 }
 
 impl Rows {
-    async fn read(landfall: &Landfall) -> Result<Self, DbErr> {
+    async fn read(landfall: &App) -> Result<Self, DbErr> {
         let connection = landfall.db.read();
         let files = file::Entity::find().all(connection).await?;
         let uploads = upload::Entity::find().all(connection).await?;
@@ -149,7 +149,7 @@ fn id_in(name: &str) -> Option<Uuid> {
 
 /// Waits until nothing is left over.
 pub(super) async fn nothing_is_left_over(
-    landfall: &Landfall,
+    landfall: &App,
     surroundings: &Surroundings,
     within: Duration,
 ) {

@@ -5,7 +5,7 @@ use entity::{
     delivery::{self, DeliveryStatus},
     outbox_event, webhook_endpoint,
 };
-use landfall_core::context::Landfall;
+use landfall_core::app::App;
 use landfall_test_servers::Received;
 use sea_orm::EntityTrait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,11 +52,7 @@ fn matches(endpoint: &webhook_endpoint::Model, event: &outbox_event::Model) -> b
 }
 
 /// I3 and I4.
-pub(super) async fn are_complete(
-    landfall: &Landfall,
-    log: &Log,
-    failing_endpoints: &BTreeSet<String>,
-) {
+pub(super) async fn are_complete(landfall: &App, log: &Log, failing_endpoints: &BTreeSet<String>) {
     let connection = landfall.db.read();
     let endpoints = webhook_endpoint::Entity::find().all(connection).await;
     let endpoints = endpoints.expect("endpoints can be read");
@@ -122,7 +118,7 @@ fn every_request_has_its_id(
 
 /// I6: requests beyond the one that each endpoint answered 2xx for each event are no more than `faults` times what can
 /// be in flight to it. An attempt whose sender was killed counts, whether or not its answer was still sent.
-pub(super) async fn are_rarely_doubled(landfall: &Landfall, log: &Log, faults: usize) {
+pub(super) async fn are_rarely_doubled(landfall: &App, log: &Log, faults: usize) {
     let endpoints = webhook_endpoint::Entity::find().all(landfall.db.read());
     let endpoints = endpoints.await.expect("endpoints can be read").len();
     let in_flight = landfall.config.webhooks.endpoint_concurrency as usize * endpoints;

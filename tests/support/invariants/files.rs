@@ -8,7 +8,7 @@ use entity::{
     file::{self, FileStatus},
     outbox_event,
 };
-use landfall_core::context::Landfall;
+use landfall_core::app::App;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use std::collections::BTreeMap;
 
@@ -88,7 +88,7 @@ fn is_stored(surroundings: &Surroundings, row: &file::Model, size: u64, sha256: 
 }
 
 /// I2.
-pub(super) async fn are_announced_once(landfall: &Landfall, rows: &[file::Model]) {
+pub(super) async fn are_announced_once(landfall: &App, rows: &[file::Model]) {
     let events = outbox_event::Entity::find()
         .filter(outbox_event::Column::EventType.eq("file.stored"))
         .all(landfall.db.read())

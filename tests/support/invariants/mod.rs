@@ -11,7 +11,7 @@ mod quiet;
 
 use super::{ClientLog, surroundings::Surroundings};
 use entity::file;
-use landfall_core::context::Landfall;
+use landfall_core::app::App;
 use landfall_test_servers::Receiver;
 use sea_orm::EntityTrait;
 use std::{
@@ -26,7 +26,7 @@ const QUIET_WITHIN: Duration = Duration::from_secs(180);
 #[derive(Debug)]
 #[must_use = "nothing is checked before `hold`"]
 pub struct Invariants<'a> {
-    landfall: &'a Landfall,
+    landfall: &'a App,
     surroundings: Surroundings,
     log: &'a ClientLog,
     receiver: &'a Receiver,
@@ -38,7 +38,7 @@ pub struct Invariants<'a> {
 
 impl<'a> Invariants<'a> {
     pub fn new(
-        landfall: &'a Landfall,
+        landfall: &'a App,
         surroundings: Surroundings,
         log: &'a ClientLog,
         receiver: &'a Receiver,

@@ -5,7 +5,7 @@ use entity::{
     delivery::{self, DeliveryStatus},
     file::{self, FileStatus},
 };
-use landfall_core::context::Landfall;
+use landfall_core::app::App;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use std::{collections::BTreeSet, time::Duration};
 use tokio::time::Instant;
@@ -29,7 +29,7 @@ struct Outstanding {
 }
 
 impl Outstanding {
-    async fn read(landfall: &Landfall) -> Result<Self, DbErr> {
+    async fn read(landfall: &App) -> Result<Self, DbErr> {
         let now = landfall.clock.now();
         let mut new = Self::default();
         let moving = [FileStatus::Staged, FileStatus::Finalizing];
@@ -61,7 +61,7 @@ impl Outstanding {
 
 /// Waits until every file and delivery is final. Rows may be due while workers are busy with others; once nothing
 /// moves any more, two sweep periods must set them going again.
-pub(super) async fn wait(landfall: &Landfall, within: Duration) {
+pub(super) async fn wait(landfall: &App, within: Duration) {
     let patience = landfall.config.sweep.interval * 2 + SLACK;
     let (begun, mut still_since) = (Instant::now(), Instant::now());
     let mut before = Outstanding::default();

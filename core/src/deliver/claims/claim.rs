@@ -1,6 +1,6 @@
 //! Claiming deliveries: one compare-and-set for a whole batch.
 
-use crate::{clock::Clock, combiner::Batch, db::Database};
+use crate::{batcher::Batch, clock::Clock, db::Database};
 use entity::{
     DeliveryId, EventId, Timestamp, WebhookId,
     delivery::{self, DeliveryStatus},

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 /// What a batch means for one endpoint.
 #[derive(Default)]
-struct Tally {
+struct ActivityBuffer {
     /// A 2xx was among the attempts.
     succeeded: bool,
     /// Attempts that failed since the last 2xx of the batch.
@@ -18,21 +18,21 @@ struct Tally {
     gone: Option<String>,
 }
 
-impl Tally {
+impl ActivityBuffer {
     fn per_endpoint(kept: &[&Entry]) -> BTreeMap<WebhookId, Self> {
         let mut tallies: BTreeMap<WebhookId, Self> = BTreeMap::new();
         for entry in kept {
-            let tally = tallies.entry(entry.webhook_id).or_default();
+            let activity = tallies.entry(entry.webhook_id).or_default();
             match &entry.verdict {
                 Verdict::Delivered => {
-                    tally.succeeded = true;
-                    tally.failed = 0;
+                    activity.succeeded = true;
+                    activity.failed = 0;
                 }
-                Verdict::Gone { error } => tally.gone = Some(error.clone()),
+                Verdict::Gone { error } => activity.gone = Some(error.clone()),
                 Verdict::Retry { .. } | Verdict::Failed { .. } => {}
             }
             if entry.attempt.is_some() && !matches!(entry.verdict, Verdict::Delivered) {
-                tally.failed += 1;
+                activity.failed += 1;
             }
         }
         tallies
@@ -51,14 +51,14 @@ pub(super) async fn update_endpoints(
     now: Timestamp,
     kept: &[&Entry],
 ) -> Result<HashMap<WebhookId, i32>, DbErr> {
-    let tallies = Tally::per_endpoint(kept);
+    let tallies = ActivityBuffer::per_endpoint(kept);
     let mut counts = failure_counts(transaction, tallies.keys().copied(), None).await?;
     let changing: Vec<WebhookId> = counts
         .iter()
         .filter(|(id, before)| {
             tallies
                 .get(id)
-                .is_some_and(|tally| tally.after(**before) != **before)
+                .is_some_and(|activity| activity.after(**before) != **before)
         })
         .map(|(id, _)| *id)
         .collect();
@@ -80,8 +80,8 @@ pub(super) async fn update_endpoints(
             .await?;
         counts.extend(after);
     }
-    for (id, tally) in tallies {
-        if let Some(reason) = tally.gone {
+    for (id, activity) in tallies {
+        if let Some(reason) = activity.gone {
             switch_off(transaction, now, id, reason).await?;
         }
     }

@@ -12,7 +12,7 @@ mod endpoints;
 mod record;
 
 use super::DeliverError;
-use crate::{clock::Clock, combiner::Combiner, db::Database};
+use crate::{batcher::Batcher, clock::Clock, db::Database};
 pub(super) use claim::{Claim, Claimed, claimable, unleased};
 use entity::{DeliveryId, EventId, Timestamp, WebhookId, attempt};
 pub(super) use record::Recorded;
@@ -47,8 +47,8 @@ pub(super) struct Entry {
 /// Claims and records, in batches; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct DeliveryClaims {
-    claims: Combiner<DeliveryId, Claim, DbErr>,
-    entries: Combiner<Entry, Recorded, DbErr>,
+    claims: Batcher<DeliveryId, Claim, DbErr>,
+    entries: Batcher<Entry, Recorded, DbErr>,
 }
 
 impl DeliveryClaims {
@@ -58,11 +58,11 @@ impl DeliveryClaims {
         let worker: Arc<str> = worker.into();
         let (entry_db, entry_clock) = (db.clone(), clock.clone());
         Self {
-            claims: Combiner::start(move |ids| {
+            claims: Batcher::start(move |ids| {
                 let (db, clock, worker) = (claim_db.clone(), claim_clock.clone(), worker.clone());
                 Box::pin(claim::claim(db, clock, worker, lease, ids))
             }),
-            entries: Combiner::start(move |entries| {
+            entries: Batcher::start(move |entries| {
                 Box::pin(record::record(
                     entry_db.clone(),
                     entry_clock.clone(),

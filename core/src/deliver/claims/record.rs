@@ -3,8 +3,8 @@
 
 use super::{Entry, Verdict, endpoints::update_endpoints};
 use crate::{
+    batcher::Batch,
     clock::Clock,
-    combiner::Batch,
     db::Database,
     outbox::counters::{self, Change, Changes},
 };

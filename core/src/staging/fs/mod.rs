@@ -66,7 +66,7 @@ pub(crate) struct FsStaging {
 
 impl FsStaging {
     pub(crate) async fn open(
-        config: &config::Staging,
+        config: &config::StagingConfig,
         direct_io: bool,
     ) -> Result<Self, StagingError> {
         let folders = Folders::open(config.path.clone())

@@ -15,7 +15,7 @@ pub(super) fn pages(root: PathBuf, prefix: String) -> ObjectPages {
     tokio::task::spawn_blocking(move || {
         let start = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
         let start = start.to_owned();
-        let mut walk = Walk {
+        let mut walk = KeysetScan {
             root,
             prefix,
             page: Vec::new(),
@@ -53,14 +53,14 @@ pub(super) fn temporary(folder: &Path) -> io::Result<Vec<Unfinished>> {
 }
 
 /// A walk through the folders that sends a page whenever one is full, and waits until it is taken.
-struct Walk {
+struct KeysetScan {
     root: PathBuf,
     prefix: String,
     page: Vec<ListedObject>,
     sender: mpsc::Sender<Result<Vec<ListedObject>, StorageError>>,
 }
 
-impl Walk {
+impl KeysetScan {
     /// Answers false when nobody listens any more.
     fn folder(&mut self, folder: &str) -> io::Result<bool> {
         let entries = match fs::read_dir(self.root.join(folder)) {

@@ -120,7 +120,7 @@ mod tests {
     const PART: u64 = 5 * 1024 * 1024;
 
     async fn open(folder: &TempDir, server: &S3Server) -> (Staging, Storage) {
-        let config = config::Storage {
+        let config = config::StorageConfig {
             backend: Backend::S3,
             path: folder.path().to_owned(),
             s3: S3Settings {
@@ -135,7 +135,7 @@ mod tests {
             },
         };
         let storage = Storage::open(&config).await.unwrap();
-        let config = config::Staging {
+        let config = config::StagingConfig {
             backend: Backend::Fs,
             path: folder.path().join("staging"),
             quota: None,

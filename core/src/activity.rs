@@ -28,7 +28,7 @@ pub const KEPT: i64 = 14 * 24 * 60;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Counted {
+pub enum ActivityMetric {
     /// Files all of whose bytes are staged.
     FilesReceived,
     /// Their bytes.
@@ -40,7 +40,7 @@ pub enum Counted {
     AttemptsFailed,
 }
 
-impl Counted {
+impl ActivityMetric {
     /// As it is stored.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -55,11 +55,11 @@ impl Counted {
     }
 }
 
-type Counts = BTreeMap<(i64, Counted), u64>;
+type Counts = BTreeMap<(i64, ActivityMetric), u64>;
 
 /// Counts of this process that are not written yet.
 #[derive(Debug, Default)]
-pub(crate) struct Tally(Mutex<Gathered>);
+pub(crate) struct ActivityBuffer(Mutex<Gathered>);
 
 #[derive(Debug, Default)]
 struct Gathered {
@@ -68,12 +68,12 @@ struct Gathered {
     is_awaited: bool,
 }
 
-impl Tally {
+impl ActivityBuffer {
     fn lock(&self) -> MutexGuard<'_, Gathered> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, counts: impl IntoIterator<Item = ((i64, Counted), u64)>) -> bool {
+    fn add(&self, counts: impl IntoIterator<Item = ((i64, ActivityMetric), u64)>) -> bool {
         let mut gathered = self.lock();
         for (which, count) in counts {
             *gathered.counts.entry(which).or_default() += count;
@@ -89,10 +89,10 @@ impl Tally {
 }
 
 /// Counts what has just been committed; it is written within a second, and nobody waits for it.
-pub fn count(db: &Database, clock: &Clock, counts: &[(Counted, u64)]) {
+pub fn count(db: &Database, clock: &Clock, counts: &[(ActivityMetric, u64)]) {
     let minute = minute_of(clock.now());
     let counts = counts.iter().map(|(what, count)| ((minute, *what), *count));
-    if db.tally().add(counts) {
+    if db.activity().add(counts) {
         let db = db.clone();
         tokio::spawn(async move {
             tokio::time::sleep(GATHERED_FOR).await;
@@ -103,7 +103,7 @@ pub fn count(db: &Database, clock: &Clock, counts: &[(Counted, u64)]) {
 
 /// Writes what has been counted so far: before a process ends.
 pub async fn write(db: &Database) {
-    let counts = db.tally().take();
+    let counts = db.activity().take();
     if counts.is_empty() {
         return;
     }
@@ -115,7 +115,7 @@ pub async fn write(db: &Database) {
     if let Err(error) = written {
         // With the next ones, perhaps; a chart is worth no retries of its own.
         tracing::debug!(%error, "counts of this minute are not written yet");
-        let mut gathered = db.tally().lock();
+        let mut gathered = db.activity().lock();
         if gathered.counts.len() < 1000 {
             for (which, count) in counts {
                 *gathered.counts.entry(which).or_default() += count;
@@ -127,7 +127,7 @@ pub async fn write(db: &Database) {
 /// Adds to the rows. Its rows are everybody's: the last statement of a transaction, in the order of the key.
 async fn add(
     transaction: &impl ConnectionTrait,
-    counts: BTreeMap<(i64, Counted), u64>,
+    counts: BTreeMap<(i64, ActivityMetric), u64>,
 ) -> Result<(), DbErr> {
     let mut rows: Vec<_> = counts
         .into_iter()

@@ -6,7 +6,7 @@
 use crate::{
     clock::Clock,
     db::Database,
-    page::{Page, PageRequest},
+    pagination::{Page, PageRequest},
 };
 use entity::audit_entry::{Column, Entity, Model};
 use sea_orm::{

@@ -3,7 +3,7 @@
 //!
 //! Owns the shape of such a query. Which condition leads the walk is the list's to say.
 
-use crate::page::{Page, PageRequest};
+use crate::pagination::{Page, PageRequest};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter,
     QueryOrder, QuerySelect, QueryTrait, Select,
@@ -18,7 +18,7 @@ pub(crate) const WINDOW: u64 = 500;
 const WINDOWS: usize = 4;
 
 /// A list, newest first, of an entity whose primary key is a UUIDv7.
-pub(crate) struct Walk<E: EntityTrait> {
+pub(crate) struct KeysetScan<E: EntityTrait> {
     pub(crate) id: E::Column,
     /// Equalities an index begins with that goes on with the id; none: the primary key is walked.
     pub(crate) lead: Condition,
@@ -30,7 +30,7 @@ pub(crate) struct Walk<E: EntityTrait> {
     pub(crate) until: Option<Uuid>,
 }
 
-impl<E> Walk<E>
+impl<E> KeysetScan<E>
 where
     E: EntityTrait,
     E::Model: FromQueryResult,

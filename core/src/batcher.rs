@@ -33,7 +33,7 @@ impl Transient for DbErr {
 
 /// Why a job has no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum CombineError<E> {
+pub enum BatchError<E> {
     /// Shared by all that were in the batch.
     #[error(transparent)]
     Failed(Arc<E>),
@@ -46,7 +46,7 @@ pub enum CombineError<E> {
 }
 
 // Derived, it would ask the same of `E`.
-impl<E> Clone for CombineError<E> {
+impl<E> Clone for BatchError<E> {
     fn clone(&self) -> Self {
         match self {
             Self::Failed(error) => Self::Failed(Arc::clone(error)),
@@ -57,7 +57,7 @@ impl<E> Clone for CombineError<E> {
     }
 }
 
-impl<E> CombineError<E> {
+impl<E> BatchError<E> {
     /// As an error of the database; what a batch failed for is lost in it.
     pub(crate) fn into_database(self) -> DbErr {
         match self {
@@ -78,10 +78,10 @@ impl<E> CombineError<E> {
     }
 }
 
-impl From<CombineError<Self>> for DbErr {
-    fn from(error: CombineError<Self>) -> Self {
+impl From<BatchError<Self>> for DbErr {
+    fn from(error: BatchError<Self>) -> Self {
         match error {
-            CombineError::Failed(shared) => db::copy(&shared),
+            BatchError::Failed(shared) => db::copy(&shared),
             other => other.into_database(),
         }
     }
@@ -93,14 +93,14 @@ pub(crate) type Batch<J> = Arc<[Arc<J>]>;
 /// Does a batch; one answer per job, in the order of the jobs.
 type Run<J, A, E> = Box<dyn Fn(Batch<J>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync>;
 
-type Waiting<J, A, E> = (Arc<J>, oneshot::Sender<Result<A, CombineError<E>>>);
+type Waiting<J, A, E> = (Arc<J>, oneshot::Sender<Result<A, BatchError<E>>>);
 
 /// Gathers jobs of one kind; ends with its last clone.
-pub(crate) struct Combiner<J, A, E> {
+pub(crate) struct Batcher<J, A, E> {
     queue: mpsc::Sender<Waiting<J, A, E>>,
 }
 
-impl<J, A, E> Clone for Combiner<J, A, E> {
+impl<J, A, E> Clone for Batcher<J, A, E> {
     fn clone(&self) -> Self {
         Self {
             queue: self.queue.clone(),
@@ -108,13 +108,13 @@ impl<J, A, E> Clone for Combiner<J, A, E> {
     }
 }
 
-impl<J, A, E> fmt::Debug for Combiner<J, A, E> {
+impl<J, A, E> fmt::Debug for Batcher<J, A, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Combiner").finish_non_exhaustive()
     }
 }
 
-impl<J: Send + Sync + 'static, A: Send + 'static, E: Transient> Combiner<J, A, E> {
+impl<J: Send + Sync + 'static, A: Send + 'static, E: Transient> Batcher<J, A, E> {
     /// Must be called within a Tokio runtime.
     pub(crate) fn start(
         run: impl Fn(Batch<J>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync + 'static,
@@ -125,13 +125,13 @@ impl<J: Send + Sync + 'static, A: Send + 'static, E: Transient> Combiner<J, A, E
     }
 
     /// Runs `job` with whatever else is waiting, and answers once its batch is committed.
-    pub(crate) async fn run(&self, job: Arc<J>) -> Result<A, CombineError<E>> {
+    pub(crate) async fn run(&self, job: Arc<J>) -> Result<A, BatchError<E>> {
         let (answer, outcome) = oneshot::channel();
         self.queue
             .send((job, answer))
             .await
-            .map_err(|_| CombineError::Ended)?;
-        outcome.await.map_err(|_| CombineError::Ended)?
+            .map_err(|_| BatchError::Ended)?;
+        outcome.await.map_err(|_| BatchError::Ended)?
     }
 }
 
@@ -157,11 +157,11 @@ async fn run_batches<J, A, E: Transient>(
 }
 
 /// True when one job of a batch may be what the batch failed for.
-fn may_be_one_job<E: Transient>(error: &CombineError<E>) -> bool {
+fn may_be_one_job<E: Transient>(error: &BatchError<E>) -> bool {
     match error {
-        CombineError::Failed(error) => !error.is_transient(),
-        CombineError::Panicked => true,
-        CombineError::Stalled(_) | CombineError::Ended => false,
+        BatchError::Failed(error) => !error.is_transient(),
+        BatchError::Panicked => true,
+        BatchError::Stalled(_) | BatchError::Ended => false,
     }
 }
 
@@ -184,18 +184,18 @@ pub(crate) async fn take_waiting<T>(
     true
 }
 
-async fn attempt<J, A, E>(run: &Run<J, A, E>, jobs: Batch<J>) -> Result<Vec<A>, CombineError<E>> {
+async fn attempt<J, A, E>(run: &Run<J, A, E>, jobs: Batch<J>) -> Result<Vec<A>, BatchError<E>> {
     let batch = AssertUnwindSafe(async { run(jobs).await }).catch_unwind();
     match tokio::time::timeout(PATIENCE, batch).await {
-        Ok(Ok(outcome)) => outcome.map_err(|error| CombineError::Failed(Arc::new(error))),
-        Ok(Err(_)) => Err(CombineError::Panicked),
-        Err(_) => Err(CombineError::Stalled(PATIENCE)),
+        Ok(Ok(outcome)) => outcome.map_err(|error| BatchError::Failed(Arc::new(error))),
+        Ok(Err(_)) => Err(BatchError::Panicked),
+        Err(_) => Err(BatchError::Stalled(PATIENCE)),
     }
 }
 
 fn settle<A, E>(
-    outcome: Result<Vec<A>, CombineError<E>>,
-    callers: Vec<oneshot::Sender<Result<A, CombineError<E>>>>,
+    outcome: Result<Vec<A>, BatchError<E>>,
+    callers: Vec<oneshot::Sender<Result<A, BatchError<E>>>>,
 ) {
     // A caller that has gone away is not waiting for the answer.
     match outcome {
@@ -222,7 +222,7 @@ mod tests {
     async fn job_that_fails_for_good_takes_none_of_its_batch_along() {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&batches);
-        let combiner = Combiner::start(move |jobs: Batch<u32>| {
+        let combiner = Batcher::start(move |jobs: Batch<u32>| {
             seen.lock().unwrap().push(jobs.len());
             Box::pin(async move {
                 // The first call holds its batch until the others have queued up.
@@ -236,7 +236,7 @@ mod tests {
         let answers = join_all((0..6).map(|job| combiner.run(Arc::new(job)))).await;
         for (job, answer) in answers.into_iter().enumerate() {
             match (job, answer) {
-                (3, answer) => assert!(matches!(answer, Err(CombineError::Failed(_)))),
+                (3, answer) => assert!(matches!(answer, Err(BatchError::Failed(_)))),
                 (job, answer) => assert_eq!(answer.unwrap() as usize, job * 10),
             }
         }
@@ -246,7 +246,7 @@ mod tests {
 
     #[tokio::test]
     async fn job_that_panics_ends_neither_the_others_nor_the_task() {
-        let combiner = Combiner::start(move |jobs: Batch<u32>| {
+        let combiner = Batcher::start(move |jobs: Batch<u32>| {
             Box::pin(async move {
                 assert!(jobs.iter().all(|job| **job != 3), "it is three");
                 tokio::task::yield_now().await;
@@ -257,7 +257,7 @@ mod tests {
             let answers = join_all((0..6).map(|job| combiner.run(Arc::new(job)))).await;
             for (job, answer) in answers.into_iter().enumerate() {
                 match (job, answer) {
-                    (3, answer) => assert!(matches!(answer, Err(CombineError::Panicked))),
+                    (3, answer) => assert!(matches!(answer, Err(BatchError::Panicked))),
                     (job, answer) => assert_eq!(answer.unwrap() as usize, job * 10),
                 }
             }

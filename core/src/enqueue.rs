@@ -18,7 +18,7 @@ pub struct DueDelivery {
 }
 
 /// The way to the workers.
-pub trait Dispatch: std::fmt::Debug + Send + Sync {
+pub trait JobSink: std::fmt::Debug + Send + Sync {
     /// These files are staged, or their lease ran out.
     fn finalize<'a>(&'a self, files: &'a [FileId]) -> BoxFuture<'a, ()>;
 

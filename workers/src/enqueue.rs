@@ -11,7 +11,7 @@ use entity::FileId;
 use futures::future::BoxFuture;
 use landfall_core::{
     clock::Clock,
-    dispatch::{Dispatch, DueDelivery},
+    enqueue::{DueDelivery, JobSink},
 };
 use landfall_queue::{Job, NewJob, Queue};
 use std::{
@@ -87,7 +87,7 @@ impl QueueDispatch {
     }
 }
 
-impl Dispatch for QueueDispatch {
+impl JobSink for QueueDispatch {
     fn finalize<'a>(&'a self, files: &'a [FileId]) -> BoxFuture<'a, ()> {
         let jobs = files
             .iter()

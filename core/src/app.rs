@@ -4,7 +4,7 @@ use crate::{
     clock::Clock,
     config::Config,
     db::Database,
-    dispatch::Dispatch,
+    enqueue::JobSink,
     files::Intake,
     staging::Staging,
     storage::{Storage, StorageError, StorageKey, UrlOptions},
@@ -16,7 +16,7 @@ use url::Url;
 
 /// One process's view of the installation; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Landfall {
+pub struct App {
     pub config: Arc<Config>,
     pub clock: Clock,
     pub db: Database,
@@ -24,12 +24,12 @@ pub struct Landfall {
     pub storage: Storage,
     pub intake: Intake,
     pub uploads: uploads::BatchedWrites,
-    pub dispatch: Arc<dyn Dispatch>,
+    pub dispatch: Arc<dyn JobSink>,
     /// What clients call this server; the base of the URLs handed out for objects on a filesystem.
     pub public_url: Url,
 }
 
-impl Landfall {
+impl App {
     /// Where a stored file can be fetched: afresh on each call, since a signed URL ages.
     ///
     /// # Errors

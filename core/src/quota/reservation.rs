@@ -2,7 +2,7 @@
 //! given up.
 
 use super::{QuotaError, lock_and_change, require_within};
-use crate::{clock::Clock, config::ByteSize, context::Landfall, db::Database};
+use crate::{app::App, clock::Clock, config::ByteSize, db::Database};
 use bytes::Bytes;
 use entity::{
     Timestamp,
@@ -50,16 +50,16 @@ pub struct Reservation {
 impl Reservation {
     /// For an owner with a quota; nobody else needs one. Reserves nothing yet.
     #[must_use]
-    pub fn new(landfall: &Landfall, owner: Option<&str>) -> Option<Self> {
+    pub fn new(app: &App, owner: Option<&str>) -> Option<Self> {
         Some(Self {
-            db: landfall.db.clone(),
-            clock: landfall.clock.clone(),
+            db: app.db.clone(),
+            clock: app.clock.clone(),
             owner: owner?.to_owned(),
-            quota: landfall.config.uploads.owner_quota?,
+            quota: app.config.uploads.owner_quota?,
             id: ReservationId(Uuid::now_v7()),
             covered: 0,
             begun: false,
-            renewed_at: landfall.clock.now(),
+            renewed_at: app.clock.now(),
         })
     }
 
