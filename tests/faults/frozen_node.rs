@@ -10,13 +10,14 @@ use landfall_test_servers::{S3Server, wait_until};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reqwest::{Body, Client, Method, RequestBuilder};
 use rustix::process::Signal;
+use sea_orm::DbErr;
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::mpsc,
-    time::timeout,
+    time::{Instant, interval, timeout},
 };
 
 const OFFSET_STREAM: &str = "application/offset+octet-stream";
@@ -140,6 +141,7 @@ struct Cluster {
     _worker: Process,
     client: Client,
     s3: Option<S3Server>,
+    db: Database,
 }
 
 impl Cluster {
@@ -155,6 +157,7 @@ impl Cluster {
             installation,
             client: Client::new(),
             s3,
+            db,
         }
     }
 
@@ -182,6 +185,13 @@ impl Cluster {
             environment.push(("LANDFALL_FAILPOINT".to_owned(), value));
         }
         Process::listening(&["serve"], &environment).await
+    }
+
+    /// On SQLite one process writes at a time, and one that is frozen while it writes keeps all others from it. What
+    /// the others do then is not the subject here.
+    async fn others_can_write(&self) -> bool {
+        let writing = self.db.write(|_| Box::pin(async { Ok::<_, DbErr>(()) }));
+        matches!(timeout(Duration::from_secs(2), writing).await, Ok(Ok(())))
     }
 
     fn pause(&self) -> Duration {
@@ -248,7 +258,11 @@ impl Cluster {
     /// Sends what the second node has not got yet; in the middle of it, `midway`.
     async fn send_the_rest(&self, path: &str, bytes: &[u8], midway: impl AsyncFnOnce()) {
         let mut midway = Some(midway);
+        let deadline = Instant::now() + 2 * SOON;
+        let mut tries = interval(Duration::from_millis(50));
         loop {
+            tries.tick().await;
+            assert!(Instant::now() < deadline, "{path} takes no bytes");
             let offset = self.offset(path).await;
             if offset == bytes.len() {
                 if let Some(midway) = midway.take() {
@@ -286,13 +300,8 @@ impl Cluster {
             let answer = answering.await.expect("a task").expect("an answer");
             match answer.status().as_u16() {
                 204 => assert_eq!(self.offset(path).await, bytes.len()),
-                409 | 423 => {}
-                // The frozen node may hold a lock in the database, until it runs on.
-                503 => {
-                    if let Some(midway) = midway.take() {
-                        midway().await;
-                    }
-                }
+                // 503: PostgreSQL has not ended the transaction yet that the first node was frozen in.
+                409 | 423 | 503 => {}
                 other => panic!("{other}: {answer:?}"),
             }
         }
@@ -340,11 +349,18 @@ impl Frozen {
                 }
             }
         }
-        match scenario.freeze {
-            Freeze::Sent { .. } => node.signal(Signal::STOP),
-            Freeze::At { .. } => {}
-        }
         let stopped = async || node.is_stopped().then_some(());
+        if matches!(scenario.freeze, Freeze::Sent { .. }) {
+            node.signal(Signal::STOP);
+            wait_until(SOON, stopped).await;
+            while !cluster.others_can_write().await {
+                node.signal(Signal::CONT);
+                let written = async || cluster.others_can_write().await.then_some(());
+                wait_until(SOON, written).await;
+                node.signal(Signal::STOP);
+                wait_until(SOON, stopped).await;
+            }
+        }
         wait_until(SOON, stopped).await;
         Self {
             node,
@@ -555,10 +571,10 @@ async fn node_frozen_in_an_upload_changes_nothing_when_it_runs_on_over_sqlite() 
     let cluster = Cluster::start(Installation::new(), None).await;
     let scenarios = WAKES.into_iter().zip(1..).map(|(wake, seed)| Scenario {
         kind: Kind::Append { size: 2_000_000 },
-        // Not at a moment of its own: frozen while it writes to the database, it would keep everybody from it.
-        freeze: Freeze::At {
-            failpoint: "uploads.synced",
-            nth: 1,
+        // From outside, so that a node which was writing to the database can be let on and frozen again.
+        freeze: Freeze::Sent {
+            bytes: 900_000,
+            pauses: true,
         },
         wake,
         seed,
