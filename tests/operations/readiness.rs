@@ -208,5 +208,5 @@ async fn sweep_that_is_late_is_degraded() {
     // Nobody here runs the maintenance queue.
     let report = seen(&app, "sweep", "degraded").await;
     let detail = report["checks"]["sweep"]["detail"].as_str().unwrap();
-    assert!(detail.contains("late"), "{detail}");
+    assert!(detail.contains("overdue"), "{detail}");
 }

@@ -128,15 +128,15 @@ async fn a_broken_receiver_is_seen_mended_and_told_again() {
     for name in ["one", "two"] {
         app.upload(name, "hello").await;
     }
-    browser.sees("2 deliveries were given up.").await;
+    browser.sees("2 deliveries failed.").await;
     browser.sees("503").await;
     app.receiver.mend("/hook");
     browser.click("a.go[href$='replay?status=failed']").await;
     browser.sees("2 deliveries will be sent").await;
     browser.click("form[method=post] button.go").await;
-    browser.sees("2 deliveries are on the way.").await;
+    browser.sees("2 deliveries enqueued.").await;
     wait_until(SOON, async || {
-        (!browser.text().await.contains("were given up")).then_some(())
+        (!browser.text().await.contains("2 deliveries failed.")).then_some(())
     })
     .await;
     assert_eq!(app.receiver.wait_for_at("/hook", 4, SOON).await.len(), 4);
@@ -149,7 +149,7 @@ async fn a_broken_receiver_is_seen_mended_and_told_again() {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn a_file_is_seen_coming_ashore_and_found_by_its_hash() {
+async fn file_is_seen_being_stored_and_found_by_its_hash() {
     let app = TestApp::builder().workers(&[]).start().await;
     let file = app.upload("found.txt", "hello").await;
     let id = file["id"].as_str().unwrap();
@@ -161,7 +161,7 @@ async fn a_file_is_seen_coming_ashore_and_found_by_its_hash() {
         .finalize(file)
         .await
         .unwrap();
-    browser.sees("Hashed and stored as").await;
+    browser.sees("Hashed and copied to storage as").await;
     let sha256 = app.file(id).await["sha256"].as_str().unwrap().to_owned();
     browser.press("/").await;
     browser.press(&sha256).await;

@@ -119,10 +119,10 @@ async fn a_file_tells_its_whole_life() {
     })
     .await;
     let order = [
-        "Begun on",
+        "Upload started on",
         "Staged",
         "Claimed by",
-        "Hashed and stored as",
+        "Hashed and copied to storage as",
         "Committed",
         "file.stored",
         ">200<",

@@ -147,7 +147,7 @@ async fn a_reader_sees_no_button_and_cannot_call_what_is_behind_one() {
     assert_eq!(refused.status(), 403);
     let page = refused.text().await.expect("a page");
     assert!(
-        page.contains("needs a token with the scope `read`"),
+        page.contains("requires a token with the scope `read`"),
         "{page}"
     );
 }

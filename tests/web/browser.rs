@@ -26,7 +26,7 @@ async fn an_operator_signs_in_sees_figures_change_and_repairs() {
     browser.go(&app.url).await;
     browser.sees("Sign in").await;
     browser.write("#token", &format!("{secret}{ENTER}")).await;
-    browser.sees("No file has come in yet").await;
+    browser.sees("No files yet").await;
     assert_eq!(browser.path().await, "/");
 
     // Nothing is loaded again: what changes, changes in place.
@@ -41,14 +41,14 @@ async fn an_operator_signs_in_sees_figures_change_and_repairs() {
     assert_eq!(browser.run("return window.mark").await, 1);
 
     kill_jobs(&app, &["nonsense"]).await;
-    browser.sees("1 job of maintenance is dead.").await;
+    browser.sees("1 dead job in the maintenance queue.").await;
     browser.press("gj").await;
     browser.sees("slots busy").await;
     assert_eq!(browser.path().await, "/jobs");
     browser
         .click("button[formaction='/jobs/finalize/pause']")
         .await;
-    browser.sees("The queue finalize is paused.").await;
+    browser.sees("Queue finalize paused.").await;
     browser
         .click("button[formaction='/jobs/finalize/resume']")
         .await;
@@ -104,21 +104,21 @@ async fn a_dead_job_is_run_again_once_its_cause_is_mended() {
 
     let browser = Browser::open(1280, 900).await;
     browser.go(&app.url).await;
-    browser.sees("1 job of maintenance is dead.").await;
+    browser.sees("1 dead job in the maintenance queue.").await;
     std::fs::remove_dir_all(&object).expect("the way is free");
     browser
         .click("button[formaction='/jobs/maintenance/dead/run-again']")
         .await;
-    browser.sees("1 job of maintenance runs again.").await;
+    browser.sees("1 job of maintenance enqueued again.").await;
     wait_until(SOON, async || {
         let page = browser.text().await;
-        (!page.contains("is dead")).then_some(())
+        (!page.contains("dead job in")).then_some(())
     })
     .await;
     browser
         .go(&format!("{}/jobs/maintenance/dead", app.url))
         .await;
-    browser.sees("No job of maintenance is dead.").await;
+    browser.sees("No dead jobs in the maintenance queue.").await;
     browser
         .go(&format!("{}/jobs/maintenance/done", app.url))
         .await;
@@ -169,7 +169,9 @@ async fn an_onlooker_finds_no_button_and_is_refused_what_is_behind_one() {
         assert_eq!(browser.run(&press).await, 403, "{path}");
     }
     browser.go(&format!("{}/log", app.url)).await;
-    browser.sees("needs a token with the scope `admin`").await;
+    browser
+        .sees("requires a token with the scope `admin`")
+        .await;
     browser.close().await;
 }
 
@@ -183,9 +185,9 @@ async fn a_lost_connection_is_told() {
     let browser = Browser::open(1280, 900).await;
     browser.go(&format!("{}/jobs", app.url)).await;
     browser.sees("Live, as of").await;
-    assert!(!browser.text().await.contains("The connection is lost"));
+    assert!(!browser.text().await.contains("Connection lost"));
     app.stop().await;
-    browser.sees("The connection is lost").await;
+    browser.sees("Connection lost").await;
     browser.close().await;
 }
 

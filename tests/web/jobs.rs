@@ -42,10 +42,7 @@ async fn dead_jobs_run_again_or_go_one_by_one_and_all_at_once() {
     };
     kill_jobs(&app, &["a", "b", "c"]).await;
     let list = visitor.page("/jobs/maintenance/dead").await;
-    assert!(
-        list.contains("Run 3 again"),
-        "the count comes first: {list}"
-    );
+    assert!(list.contains("Retry 3"), "the count comes first: {list}");
     let one = visitor.page("/jobs/maintenance/job/a").await;
     assert!(!one.contains("<script>alert"), "arguments are text: {one}");
     assert!(one.contains("&lt;script&gt;"));
@@ -53,7 +50,7 @@ async fn dead_jobs_run_again_or_go_one_by_one_and_all_at_once() {
     let deleted = visitor.press("/jobs/maintenance/job/a/delete").await;
     assert_eq!(deleted.status(), 303);
     let notice = visitor.page(location(&deleted)).await;
-    assert!(notice.contains("The job a is deleted."), "{notice}");
+    assert!(notice.contains("Job a deleted."), "{notice}");
     let again = visitor.press("/jobs/maintenance/job/a/delete").await;
     assert_eq!(again.status(), 409, "it is gone");
     let gone = visitor.get("/jobs/maintenance/job/a").await;
@@ -62,7 +59,7 @@ async fn dead_jobs_run_again_or_go_one_by_one_and_all_at_once() {
     let ran = visitor.press("/jobs/maintenance/dead/run-again").await;
     let notice = visitor.page(location(&ran)).await;
     assert!(
-        notice.contains("2 jobs of maintenance run again."),
+        notice.contains("2 jobs of maintenance enqueued again."),
         "{notice}"
     );
     let inspector = Inspector::new(app.parts.queues.redis.clone());
@@ -77,9 +74,9 @@ async fn dead_jobs_run_again_or_go_one_by_one_and_all_at_once() {
 
     let log = visitor.page("/log").await;
     for told in [
-        "The job a is deleted.",
-        "2 jobs of maintenance run again.",
-        "2 jobs of maintenance are deleted.",
+        "Job a deleted.",
+        "2 jobs of maintenance enqueued again.",
+        "2 jobs of maintenance deleted.",
     ] {
         assert!(log.contains(told), "{told} in {log}");
     }

@@ -54,7 +54,7 @@ async fn a_session_begun_at_one_process_holds_at_the_other_and_ends_at_both() {
     assert_eq!(paused.status(), 303);
     let notice = page(&app, &second, location(&paused), &cookie).await;
     let notice = notice.text().await.expect("a page");
-    assert!(notice.contains("The queue finalize is paused."), "{notice}");
+    assert!(notice.contains("Queue finalize paused."), "{notice}");
 
     let left = press(&app, &first, "/sign-out", &cookie, &csrf).await;
     assert_eq!(location(&left), "/sign-in");

@@ -73,7 +73,7 @@ async fn a_killed_worker_is_seen_to_go_and_its_job_to_move_and_to_end() {
     app.receiver.set_next("/hook", 1, &Behaviour::stall(LONG));
     let browser = Browser::open(1280, 900).await;
     browser.go(&format!("{}/jobs", app.url)).await;
-    browser.sees("No worker runs").await;
+    browser.sees("No worker is running").await;
     // Nothing is loaded again.
     browser.run("window.mark = 1").await;
 
@@ -104,7 +104,7 @@ async fn a_killed_worker_is_seen_to_go_and_its_job_to_move_and_to_end() {
         }
     })
     .await;
-    browser.sees("held when it fell silent").await;
+    browser.sees("held at its last heartbeat").await;
     browser.sees("0 of 98 slots busy").await;
     assert_eq!(browser.run("return window.mark").await, 1);
     assert_eq!(browser.complaints().await, Vec::<String>::new());

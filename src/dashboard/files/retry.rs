@@ -28,9 +28,9 @@ pub(super) async fn ask(
     let forecast = files::forecast_retry(dashboard.app(), &visitor.sees(), &filter).await;
     let forecast = forecast.map_err(ErrorPage::from)?;
     let body = html! {
-        div.title { h1 { "Retry failed files" } a.button href=(asked.list()) { "Newer" } }
+        div.title { h1 { "Retry failed files" } a.button href=(asked.list()) { "Back to files" } }
         (panel("Which files", filters(&asked)))
-        (panel("Deliveries", remedy(&asked, &visitor, forecast)))
+        (panel("Files to retry", remedy(&asked, &visitor, forecast)))
     };
     Ok(Page::new("Retry failed files", Section::Files, body).show(&visitor))
 }

@@ -72,9 +72,9 @@ pub(super) async fn ask(
     let replay = asked.replay(app.clock.now())?;
     let preview = preview(&dashboard, webhook.id, replay).await?;
     let body = html! {
-        div.title { h1 { "Replay events to " (host_of(&webhook.url)) } a.button href={ "/webhooks/" (id) } { "Newer" } }
+        div.title { h1 { "Replay events to " (host_of(&webhook.url)) } a.button href={ "/webhooks/" (id) } { "Back to the endpoint" } }
         (panel("Which events", choose(&webhook, &asked, replay)))
-        (panel("Deliveries", remedy(&webhook, &visitor, replay, preview)))
+        (panel("Deliveries to send", remedy(&webhook, &visitor, replay, preview)))
     };
     Ok(Page::new("Replay", Section::Webhooks, body).show(&visitor))
 }
@@ -109,7 +109,7 @@ fn choose(webhook: &Webhook, asked: &Asked, replay: Replay) -> Markup {
     };
     html! {
         form.filters action=(path) {
-            (listing::choice_field("Deliveries", "status", &words, &asked.status))
+            (listing::choice_field("Delivery status", "status", &words, &asked.status))
             (listing::text_field("Since (UTC)", "since", "datetime-local", &since))
             (listing::text_field("Before (UTC)", "until", "datetime-local", &replay.until.map(local).unwrap_or_default()))
             button.go type="submit" { "Count" }
