@@ -52,13 +52,13 @@ async fn an_operator_signs_in_sees_figures_change_and_repairs() {
     browser
         .click("button[formaction='/jobs/finalize/resume']")
         .await;
-    browser.sees("The queue finalize goes on.").await;
+    browser.sees("Queue finalize resumed.").await;
     browser
         .go(&format!("{}/jobs/maintenance/dead", app.url))
         .await;
     browser.click(".ask summary").await;
     browser.click(".ask button").await;
-    browser.sees("1 job of maintenance is deleted.").await;
+    browser.sees("1 job of maintenance deleted.").await;
 
     browser.press("/").await;
     let focus = browser.run("return document.activeElement.id").await;
