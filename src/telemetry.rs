@@ -26,10 +26,10 @@ use url::Url;
 use uuid::Uuid;
 
 /// The spans that are sent, with their kind (opentelemetry-proto, `SpanKind`): server, consumer, client.
-const SENT: [(&str, u8); 3] = [("request", 2), ("store", 5), ("attempt", 3)];
+const EXPORTED_SPANS: [(&str, u8); 3] = [("request", 2), ("store", 5), ("attempt", 3)];
 
 /// How long a collector may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The collecting of this process; to be ended, or its last spans are lost.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Traces {
         let base = endpoint.as_str().trim_end_matches('/');
         let exporter = Exporter {
             url: format!("{base}/v1/traces").parse()?,
-            client: Client::builder().timeout(PATIENCE).build()?,
+            client: Client::builder().timeout(EXPORT_TIMEOUT).build()?,
             runtime: Handle::current(),
             instance: Uuid::now_v7().to_string(),
         };
@@ -79,10 +79,12 @@ impl Traces {
 
 /// True for spans that are sent.
 #[must_use]
-pub fn is_sent(metadata: &tracing::Metadata<'_>) -> bool {
+pub fn is_exported(metadata: &tracing::Metadata<'_>) -> bool {
     metadata.is_span()
         && metadata.target().starts_with("landfall")
-        && SENT.iter().any(|(name, _)| *name == metadata.name())
+        && EXPORTED_SPANS
+            .iter()
+            .any(|(name, _)| *name == metadata.name())
 }
 
 fn follow(span: &Span, traceparent: &str) {
@@ -162,7 +164,7 @@ impl Exporter {
 }
 
 fn span(data: &SpanData) -> serde_json::Value {
-    let kind = SENT.iter().find(|(name, _)| *name == data.name);
+    let kind = EXPORTED_SPANS.iter().find(|(name, _)| *name == data.name);
     let kind = kind.map_or(1, |(_, kind)| *kind);
     let mut encoded = json!({
         "traceId": data.span_context.trace_id().to_string(),

@@ -3,7 +3,7 @@
 use super::{
     problem::{Code, Problem},
     rate_limit::RequestLimits,
-    state::State,
+    state::ApiState,
 };
 use http::{HeaderValue, header};
 use landfall_core::{
@@ -87,7 +87,7 @@ fn scheme() -> MetaSecurityScheme {
 /// 401 without a valid token (RFC 6750, section 3), 403 with one that does not allow it, 429 for an owner that has had
 /// its share.
 pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Identity, Problem> {
-    let state: &State = request
+    let state: &ApiState = request
         .data()
         .ok_or_else(|| Problem::failed("a request without state"))?;
     let app = &state.app;
@@ -108,8 +108,8 @@ pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Ide
                 r#"Bearer error="invalid_token""#,
             )
         })?;
-    if let (Some(allowance), Some(owner)) = (request.data::<RequestLimits>(), &identity.owner) {
-        allowance.admit_owner(owner).await?;
+    if let (Some(limits), Some(owner)) = (request.data::<RequestLimits>(), &identity.owner) {
+        limits.admit_owner(owner).await?;
     }
     allowed(identity, scope)
 }

@@ -3,13 +3,13 @@
 use super::{
     auth::{Reader, Uploader},
     files::{list, upload_fields},
-    idempotency::{Idempotent, detached},
-    json::{Json, MaybeJson},
-    page_stream::PageAnswer,
+    idempotency::{IdempotentRequest, detached},
+    json::{Json, OptionalJson},
+    page_stream::PageResponse,
     problem::Problem,
     response::JsonResponse,
     schema,
-    state::State,
+    state::ApiState,
 };
 use entity::{BatchId, batch};
 use http::header;
@@ -36,18 +36,18 @@ impl Batches {
     async fn create(
         &self,
         caller: Uploader,
-        state: Data<&State>,
-        idempotent: Idempotent,
-        body: MaybeJson<schema::NewBatch>,
+        state: Data<&ApiState>,
+        idempotent: IdempotentRequest,
+        body: OptionalJson<schema::NewBatch>,
     ) -> Result<JsonResponse<schema::Batch, 201>, Problem> {
-        let MaybeJson(Json { value, digest }) = body;
-        let mut said = upload_fields::Said::default();
+        let OptionalJson(Json { value, digest }) = body;
+        let mut fields = upload_fields::UploadFields::default();
         if let Some(metadata) = &value.metadata {
-            said.take("metadata", &metadata.to_string())?;
+            fields.set("metadata", &metadata.to_string())?;
         }
         let (app, owner) = (state.app.clone(), caller.0.owner.clone());
         let work = async move |keep| {
-            let metadata = said.metadata.unwrap_or_else(|| serde_json::json!({}));
+            let metadata = fields.metadata.unwrap_or_else(|| serde_json::json!({}));
             let (db, clock) = (&app.db, &app.clock);
             Ok(batches::create(db, clock, owner, metadata, keep).await?)
         };
@@ -61,7 +61,7 @@ impl Batches {
     async fn get(
         &self,
         caller: Reader,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
     ) -> Result<JsonResponse<schema::Batch>, Problem> {
         let row = find(&state, &caller.0.sees(), BatchId(id.0)).await?;
@@ -79,14 +79,14 @@ impl Batches {
     async fn files(
         &self,
         caller: Reader,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
         /// How many; 50 when absent.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<PageAnswer<schema::File>, Problem> {
+    ) -> Result<PageResponse<schema::File>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
         let scope = caller.0.sees();
         let batch = find(&state, &scope, BatchId(id.0)).await?;
@@ -108,7 +108,7 @@ impl Batches {
     async fn finalize(
         &self,
         caller: Uploader,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
     ) -> Result<JsonResponse<schema::Batch, 202>, Problem> {
         let (app, scope) = (state.app.clone(), caller.0.sees());
@@ -129,7 +129,7 @@ fn opened(row: &batch::Model) -> Result<JsonResponse<schema::Batch, 201>, Proble
     JsonResponse::new(&schema::Batch::from(row.clone()))?.with(header::LOCATION, &location)
 }
 
-async fn find(state: &State, scope: &Scope, id: BatchId) -> Result<batch::Model, Problem> {
+async fn find(state: &ApiState, scope: &Scope, id: BatchId) -> Result<batch::Model, Problem> {
     let found = batches::get(state.app.db.read(), scope, id).await?;
     found.ok_or_else(|| Problem::not_found("batch"))
 }

@@ -1,8 +1,8 @@
 //! `/v1/events`.
 
 use super::{
-    auth::Admin, idempotency::Idempotent, json::MaybeJson, page_stream::PageAnswer,
-    problem::Problem, response::JsonResponse, schema, state::State,
+    auth::Admin, idempotency::IdempotentRequest, json::OptionalJson, page_stream::PageResponse,
+    problem::Problem, response::JsonResponse, schema, state::ApiState,
 };
 use entity::{EventId, WebhookId, outbox_event};
 use http::header;
@@ -33,7 +33,7 @@ impl Events {
     async fn list(
         &self,
         _caller: Admin,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         status: Query<Option<schema::EventStatus>>,
         event_type: Query<Option<String>>,
         /// The file, batch or webhook it is about.
@@ -43,7 +43,7 @@ impl Events {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<PageAnswer<schema::Event>, Problem> {
+    ) -> Result<PageResponse<schema::Event>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
         let filter = EventFilter {
             status: status.0.map(outbox_event::EventStatus::from),
@@ -52,7 +52,7 @@ impl Events {
             ..EventFilter::default()
         };
         let db = state.app.db.clone();
-        PageAnswer::read(page, move |page| {
+        PageResponse::read(page, move |page| {
             let (db, filter) = (db.clone(), filter.clone());
             async move { with_deliveries(&db, outbox::list(&db, filter, page).await?).await }
         })
@@ -66,7 +66,7 @@ impl Events {
     async fn get(
         &self,
         _caller: Admin,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
     ) -> Result<JsonResponse<schema::Event>, Problem> {
         JsonResponse::new(&find(&state.app.db, EventId(id.0)).await?)
@@ -83,10 +83,10 @@ impl Events {
     async fn redeliver(
         &self,
         caller: Admin,
-        state: Data<&State>,
-        idempotent: Idempotent,
+        state: Data<&ApiState>,
+        idempotent: IdempotentRequest,
         id: Path<Uuid>,
-        body: MaybeJson<schema::Redelivery>,
+        body: OptionalJson<schema::Redelivery>,
     ) -> Result<JsonResponse<schema::Event, 202>, Problem> {
         let digest = body.0.digest;
         let only = body.0.value.webhook_id.map(WebhookId);

@@ -1,6 +1,6 @@
 //! `/healthz` and `/readyz`: whether the process lives, and whether what it depends on does.
 
-use super::{state::State, watchers};
+use super::{metrics_access, state::ApiState};
 use futures::future::BoxFuture;
 use http::{StatusCode, header};
 use landfall_core::{
@@ -22,10 +22,10 @@ use std::{
 use tokio::sync::Mutex;
 
 /// How long any one check may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a report is given out again: probes come often, and from several places.
-const FRESH: Duration = Duration::from_secs(1);
+const CACHE_TTL: Duration = Duration::from_secs(1);
 
 const DATABASE_DOWN: &str = "does not respond: requests fail";
 const REDIS_DOWN: &str = "does not respond: uploads are accepted and wait for the workers";
@@ -33,10 +33,10 @@ const STORAGE_DOWN: &str = "unavailable: uploads are accepted and wait in stagin
 const STAGING_DOWN: &str = "unavailable: uploads fail";
 
 /// A sweep that has not begun for so many intervals is late.
-const LATE_AFTER: u32 = 3;
+const OVERDUE_INTERVALS: u32 = 3;
 
 /// What the API cannot see for itself: the way to the workers. Every call ends soon by itself.
-pub trait Health: fmt::Debug + Send + Sync {
+pub trait QueueHealth: fmt::Debug + Send + Sync {
     /// Whether Redis answers; why not.
     fn redis(&self) -> BoxFuture<'_, Result<(), String>>;
 
@@ -105,7 +105,7 @@ pub struct Checks {
 /// Looks, and remembers for a moment what it saw.
 #[derive(Debug)]
 pub struct HealthCheck {
-    health: Arc<dyn Health>,
+    health: Arc<dyn QueueHealth>,
     begun: Instant,
     last: Mutex<Option<(Instant, Arc<Readiness>)>>,
 }
@@ -113,7 +113,7 @@ pub struct HealthCheck {
 impl HealthCheck {
     /// Nothing is looked at yet.
     #[must_use]
-    pub fn new(health: Arc<dyn Health>) -> Self {
+    pub fn new(health: Arc<dyn QueueHealth>) -> Self {
         Self {
             health,
             begun: Instant::now(),
@@ -126,11 +126,11 @@ impl HealthCheck {
         // Those who come while one looks wait for what it finds.
         let mut last = self.last.lock().await;
         if let Some((at, report)) = &*last
-            && at.elapsed() < FRESH
+            && at.elapsed() < CACHE_TTL
         {
             return Arc::clone(report);
         }
-        let report = Arc::new(self.look(app).await);
+        let report = Arc::new(self.run_checks(app).await);
         log_changes(
             last.as_ref().map(|(_, before)| &before.checks),
             &report.checks,
@@ -141,27 +141,27 @@ impl HealthCheck {
 
     /// The figures of each queue, if they can be told now.
     pub(super) async fn queues(&self) -> Option<Vec<QueueFigures>> {
-        let told = tokio::time::timeout(PATIENCE, self.health.queues()).await;
-        told.ok()?.ok()
+        let check_result = tokio::time::timeout(CHECK_TIMEOUT, self.health.queues()).await;
+        check_result.ok()?.ok()
     }
 
     /// How many workers live, if that can be told now.
     pub(super) async fn worker_count(&self) -> Option<usize> {
-        let told = tokio::time::timeout(PATIENCE, self.health.workers()).await;
-        told.ok()?.ok()
+        let check_result = tokio::time::timeout(CHECK_TIMEOUT, self.health.workers()).await;
+        check_result.ok()?.ok()
     }
 
-    async fn look(&self, app: &App) -> Readiness {
+    async fn run_checks(&self, app: &App) -> Readiness {
         let (database, redis, storage, staging, workers, sweep) = tokio::join!(
             within(Status::Down, async {
-                let answers = told(app.db.ping().await, Status::Down, DATABASE_DOWN);
+                let answers = check_result(app.db.ping().await, Status::Down, DATABASE_DOWN);
                 match app.db.write_fault() {
                     Some(fault) if answers.status == Status::Ok => not_writable(fault),
                     _ => answers,
                 }
             }),
             within(Status::Degraded, async {
-                told(self.health.redis().await, Status::Degraded, REDIS_DOWN)
+                check_result(self.health.redis().await, Status::Degraded, REDIS_DOWN)
             }),
             within(Status::Degraded, storage(app)),
             within(Status::Down, staging(app)),
@@ -177,7 +177,7 @@ impl HealthCheck {
             sweep,
         };
         Readiness {
-            status: checks.worst(),
+            status: checks.worst_status(),
             checks,
         }
     }
@@ -206,7 +206,7 @@ impl HealthCheck {
     }
 
     async fn sweep(&self, app: &App) -> Check {
-        let late = app.config.sweep.interval * LATE_AFTER;
+        let late = app.config.sweep.interval * OVERDUE_INTERVALS;
         let last = match sweep::last_run(app.db.read()).await {
             Ok(last) => last,
             Err(_) => {
@@ -260,13 +260,13 @@ impl Checks {
         ]
     }
 
-    fn worst(&self) -> Status {
-        let worst = self
+    fn worst_status(&self) -> Status {
+        let worst_status = self
             .named()
             .into_iter()
             .map(|(_, check)| check.status)
             .max();
-        worst.unwrap_or(Status::Ok)
+        worst_status.unwrap_or(Status::Ok)
     }
 }
 
@@ -275,7 +275,7 @@ async fn storage(app: &App) -> Check {
         return check;
     }
     let health = app.storage.health().await;
-    told(health.map_err(chain), Status::Degraded, STORAGE_DOWN)
+    check_result(health.map_err(chain), Status::Degraded, STORAGE_DOWN)
 }
 
 async fn staging(app: &App) -> Check {
@@ -283,12 +283,12 @@ async fn staging(app: &App) -> Check {
         return check;
     }
     if let Err(error) = app.staging.health().await {
-        return told(Err(chain(error)), Status::Down, STAGING_DOWN);
+        return check_result(Err(chain(error)), Status::Down, STAGING_DOWN);
     }
     match app.staging.shortage().await {
         Ok(None) => Check::new(Status::Ok, "responds"),
         Ok(Some(shortage)) => Check::new(Status::Degraded, shortage.to_string()),
-        Err(error) => told(Err(chain(error)), Status::Down, STAGING_DOWN),
+        Err(error) => check_result(Err(chain(error)), Status::Down, STAGING_DOWN),
     }
 }
 
@@ -303,7 +303,7 @@ async fn marker(app: &App, place: Place, status: Status, down: &str) -> Option<C
     }
 }
 
-fn told<E: fmt::Display>(outcome: Result<(), E>, otherwise: Status, detail: &str) -> Check {
+fn check_result<E: fmt::Display>(outcome: Result<(), E>, otherwise: Status, detail: &str) -> Check {
     match outcome {
         Ok(()) => Check::new(Status::Ok, "responds"),
         Err(error) => Check {
@@ -350,9 +350,9 @@ fn log_changes(before: Option<&Checks>, now: &Checks) {
 }
 
 async fn within(otherwise: Status, check: impl Future<Output = Check>) -> Check {
-    match tokio::time::timeout(PATIENCE, check).await {
+    match tokio::time::timeout(CHECK_TIMEOUT, check).await {
         Ok(check) => check,
-        Err(_) => Check::new(otherwise, format!("no response within {PATIENCE:?}")),
+        Err(_) => Check::new(otherwise, format!("no response within {CHECK_TIMEOUT:?}")),
     }
 }
 
@@ -375,14 +375,14 @@ pub(crate) fn healthz() -> Response {
 
 /// 200 while requests can be served, 503 while they cannot.
 #[handler]
-pub(crate) async fn readyz(state: Data<&State>, request: &Request) -> Response {
+pub(crate) async fn readyz(state: Data<&ApiState>, request: &Request) -> Response {
     let readiness = state.health.readiness(&state.app).await;
     let status = match readiness.status {
         Status::Ok | Status::Degraded => StatusCode::OK,
         Status::Down => StatusCode::SERVICE_UNAVAILABLE,
     };
     let mut report = serde_json::to_value(&*readiness).expect("a report is JSON");
-    if watchers::admit(&state, request).await.is_err() {
+    if metrics_access::admit(&state, request).await.is_err() {
         hide_details(&mut report);
     }
     let body = serde_json::to_vec(&report).expect("a report is JSON");

@@ -3,7 +3,7 @@
 use super::{
     problem::{Code, Problem},
     response::JsonResponse,
-    state::State,
+    state::ApiState,
 };
 use http::{HeaderName, HeaderValue, StatusCode};
 use landfall_core::{
@@ -18,19 +18,19 @@ use std::{future::Future, time::Duration};
 use tokio_util::task::AbortOnDropHandle;
 
 /// What a request is answered, given what its work ended in.
-type MakeAnswer<R, T, const STATUS: u16> = fn(&R) -> Result<JsonResponse<T, STATUS>, Problem>;
+type MakeResponse<R, T, const STATUS: u16> = fn(&R) -> Result<JsonResponse<T, STATUS>, Problem>;
 
 /// How often a request that is under way says so: a few times in the life of its lock.
-const RENEW_EVERY: Duration = Duration::from_secs(8);
+const RENEW_INTERVAL: Duration = Duration::from_secs(8);
 
 /// The key of a request, if it has one, and what of the request is known before its body.
 #[derive(Clone, Debug)]
-pub(super) struct Idempotent {
+pub(super) struct IdempotentRequest {
     key: Option<String>,
     head: String,
 }
 
-impl<'a> FromRequest<'a> for Idempotent {
+impl<'a> FromRequest<'a> for IdempotentRequest {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
         let target = request
             .uri()
@@ -63,36 +63,36 @@ impl<'a> FromRequest<'a> for Idempotent {
 #[derive(Debug)]
 pub(super) enum IdempotencyOutcome {
     /// Its work. Without a key there is no lock to hold.
-    Work(Option<Box<Lock>>),
+    Work(Option<Box<LockGuard>>),
     /// Nothing but to compare: its key was answered.
-    Compare(Prior),
+    Compare(PriorResponse),
 }
 
 /// The answer to the first request with the key.
 #[derive(Debug)]
-pub(super) struct Prior {
+pub(super) struct PriorResponse {
     fingerprint: String,
     answer: idempotency::StoredResponse,
 }
 
 /// The key, held while the request runs; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Lock {
+pub(super) struct LockGuard {
     app: App,
     ticket: Option<IdempotencyLock>,
     _renewal: AbortOnDropHandle<()>,
 }
 
-impl Idempotent {
+impl IdempotentRequest {
     /// What the request is, given the digest of its content.
     pub(super) fn fingerprint(&self, content: Sha256Digest) -> String {
         Sha256Digest::of(format!("{}\n{content}", self.head).as_bytes()).to_string()
     }
 
     /// Takes the key, or finds what was answered.
-    pub(super) async fn enter(
+    pub(super) async fn acquire(
         &self,
-        state: &State,
+        state: &ApiState,
         caller: &Identity,
     ) -> Result<IdempotencyOutcome, Problem> {
         let Some(key) = &self.key else {
@@ -101,7 +101,7 @@ impl Idempotent {
         let app = &state.app;
         let owner = caller.owner.as_deref();
         match idempotency::enter(&app.db, &app.clock, owner, key).await? {
-            Entry::First(ticket) => Ok(IdempotencyOutcome::Work(Some(Box::new(Lock::hold(
+            Entry::First(ticket) => Ok(IdempotencyOutcome::Work(Some(Box::new(LockGuard::start(
                 app.clone(),
                 ticket,
             ))))),
@@ -111,8 +111,8 @@ impl Idempotent {
                 answer,
             } => {
                 let sealing = &app.config.webhooks.sealing;
-                let answer = opened(answer, sealing, &fingerprint)?;
-                Ok(IdempotencyOutcome::Compare(Prior {
+                let answer = from_stored(answer, sealing, &fingerprint)?;
+                Ok(IdempotencyOutcome::Compare(PriorResponse {
                     fingerprint,
                     answer,
                 }))
@@ -123,10 +123,10 @@ impl Idempotent {
     /// Does the work of a request whose content is known, once: its transaction keeps what `answer` makes of it.
     pub(super) async fn once<R, T, W, const STATUS: u16>(
         &self,
-        state: &State,
+        state: &ApiState,
         caller: &Identity,
         content: Sha256Digest,
-        answer: MakeAnswer<R, T, STATUS>,
+        answer: MakeResponse<R, T, STATUS>,
         work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
     ) -> Result<JsonResponse<T, STATUS>, Problem>
     where
@@ -135,8 +135,8 @@ impl Idempotent {
         W: Future<Output = Result<R, Problem>> + Send,
     {
         let fingerprint = self.fingerprint(content);
-        match self.enter(state, caller).await? {
-            IdempotencyOutcome::Compare(prior) => prior.again(&fingerprint),
+        match self.acquire(state, caller).await? {
+            IdempotencyOutcome::Compare(prior) => prior.replay(&fingerprint),
             IdempotencyOutcome::Work(lock) => work_once(lock, fingerprint, answer, work).await,
         }
     }
@@ -145,7 +145,7 @@ impl Idempotent {
     /// goes away.
     pub(super) async fn at_least_once<T, const STATUS: u16>(
         &self,
-        state: &State,
+        state: &ApiState,
         caller: &Identity,
         content: Sha256Digest,
         work: impl Future<Output = Result<JsonResponse<T, STATUS>, Problem>> + Send + 'static,
@@ -154,8 +154,8 @@ impl Idempotent {
         T: Send + 'static,
     {
         let fingerprint = self.fingerprint(content);
-        match self.enter(state, caller).await? {
-            IdempotencyOutcome::Compare(prior) => prior.again(&fingerprint),
+        match self.acquire(state, caller).await? {
+            IdempotencyOutcome::Compare(prior) => prior.replay(&fingerprint),
             IdempotencyOutcome::Work(lock) => {
                 detached(async move {
                     let answer = work.await?;
@@ -172,9 +172,9 @@ impl Idempotent {
 
 /// Does the work of a first request, whose transaction keeps the answer. It goes on when the client goes away.
 pub(super) async fn work_once<R, T, W, const STATUS: u16>(
-    lock: Option<Box<Lock>>,
+    lock: Option<Box<LockGuard>>,
     fingerprint: String,
-    answer: MakeAnswer<R, T, STATUS>,
+    answer: MakeResponse<R, T, STATUS>,
     work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
 ) -> Result<JsonResponse<T, STATUS>, Problem>
 where
@@ -183,12 +183,12 @@ where
     W: Future<Output = Result<R, Problem>> + Send,
 {
     detached(async move {
-        let keep = lock
+        let stored = lock
             .as_ref()
-            .and_then(|lock| lock.keep(fingerprint, answer));
-        let done = work(keep).await?;
+            .and_then(|lock| lock.stored_response(fingerprint, answer));
+        let done = work(stored).await?;
         if let Some(lock) = lock {
-            lock.kept();
+            lock.mark_stored();
         }
         landfall_core::failpoint!("request.committed");
         answer(&done)
@@ -206,9 +206,9 @@ pub(super) async fn detached<T: Send + 'static>(
         .unwrap_or_else(|panicked| Err(Problem::failed(panicked)))
 }
 
-impl Prior {
+impl PriorResponse {
     /// The first answer, if this is the same request.
-    pub(super) fn again<T, const STATUS: u16>(
+    pub(super) fn replay<T, const STATUS: u16>(
         self,
         fingerprint: &str,
     ) -> Result<JsonResponse<T, STATUS>, Problem> {
@@ -231,7 +231,9 @@ impl Prior {
     }
 }
 
-fn lasting<T, const STATUS: u16>(answer: &JsonResponse<T, STATUS>) -> idempotency::StoredResponse {
+fn to_stored<T, const STATUS: u16>(
+    answer: &JsonResponse<T, STATUS>,
+) -> idempotency::StoredResponse {
     let headers = answer.headers.iter();
     idempotency::StoredResponse {
         status: answer.status.as_u16(),
@@ -245,24 +247,24 @@ fn lasting<T, const STATUS: u16>(answer: &JsonResponse<T, STATUS>) -> idempotenc
 }
 
 /// The answer as it was given: one that showed a secret is kept sealed, as of the request's fingerprint.
-fn opened(
+fn from_stored(
     mut answer: idempotency::StoredResponse,
     sealing: &Sealing,
     fingerprint: &str,
 ) -> Result<idempotency::StoredResponse, Problem> {
     if let Ok(text) = std::str::from_utf8(&answer.body) {
-        let opened = sealing.open(fingerprint, text).map_err(Problem::failed)?;
-        answer.body = opened.into_bytes();
+        let from_stored = sealing.open(fingerprint, text).map_err(Problem::failed)?;
+        answer.body = from_stored.into_bytes();
     }
     Ok(answer)
 }
 
-impl Lock {
-    fn hold(app: App, ticket: IdempotencyLock) -> Self {
+impl LockGuard {
+    fn start(app: App, ticket: IdempotencyLock) -> Self {
         let (renewing, held) = (app.clone(), ticket.clone());
         let renewal = tokio::spawn(async move {
             loop {
-                tokio::time::sleep(RENEW_EVERY).await;
+                tokio::time::sleep(RENEW_INTERVAL).await;
                 match idempotency::renew(&renewing.db, &renewing.clock, &held).await {
                     Ok(true) => {}
                     Ok(false) => return,
@@ -278,17 +280,17 @@ impl Lock {
     }
 
     /// The answer `answer` will make, for the transaction that does the work.
-    fn keep<R: 'static, T: 'static, const STATUS: u16>(
+    fn stored_response<R: 'static, T: 'static, const STATUS: u16>(
         &self,
         fingerprint: String,
-        answer: MakeAnswer<R, T, STATUS>,
+        answer: MakeResponse<R, T, STATUS>,
     ) -> Option<Keep<R>> {
         let ticket = self.ticket.clone()?;
         let sealing = self.app.config.webhooks.sealing.clone();
         let of = fingerprint.clone();
         Some(Keep::new(ticket, fingerprint, move |done| {
             let answer = answer(done)?;
-            let mut kept = lasting(&answer);
+            let mut kept = to_stored(&answer);
             if answer.is_sealed {
                 kept.body = sealing
                     .seal(&of, std::str::from_utf8(&kept.body)?)
@@ -299,7 +301,7 @@ impl Lock {
     }
 
     /// The answer was kept by the transaction.
-    fn kept(mut self) {
+    fn mark_stored(mut self) {
         self.ticket = None;
     }
 
@@ -313,14 +315,14 @@ impl Lock {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
-        let answer = lasting(answer);
+        let answer = to_stored(answer);
         if let Err(error) = idempotency::finish(&self.app.db, &ticket, fingerprint, answer).await {
             tracing::warn!(%error, "an answer was not kept for its Idempotency-Key");
         }
     }
 }
 
-impl Drop for Lock {
+impl Drop for LockGuard {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else {
             return;

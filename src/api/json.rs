@@ -1,9 +1,9 @@
 //! JSON bodies of requests: small, without unknown fields, and every fault named by its field.
 
 use super::{
-    connection::body::{ReadError, broken_off, read_whole},
+    connection::body::{ReadError, interrupted, read_whole},
     problem::{Code, FieldError, Problem},
-    state::State,
+    state::ApiState,
 };
 use bytes::Bytes;
 use landfall_core::digest::Sha256Digest;
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 /// The most a body may have, in bytes. Nesting is bounded by serde_json, at 128.
-pub(super) const LIMIT: usize = 64 * 1024;
+pub(super) const MAX_BODY_LEN: usize = 64 * 1024;
 
 /// A body in JSON.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub(super) struct Json<T> {
 
 /// A body in JSON that may be left out, which is as good as an empty object.
 #[derive(Clone, Debug)]
-pub(super) struct MaybeJson<T>(pub Json<T>);
+pub(super) struct OptionalJson<T>(pub Json<T>);
 
 macro_rules! extractor {
     ($type:ident, $required:literal, $read:ident) => {
@@ -66,26 +66,26 @@ macro_rules! extractor {
 }
 
 extractor!(Json, true, read);
-extractor!(MaybeJson, false, read_or_nothing);
+extractor!(OptionalJson, false, read_or_nothing);
 
 async fn read<T: Type + DeserializeOwned>(
     request: &Request,
     body: &mut RequestBody,
 ) -> Result<Json<T>, Problem> {
     check_type(request)?;
-    parse(&take(request, body).await?)
+    parse(&read_body(request, body).await?)
 }
 
 async fn read_or_nothing<T: Type + DeserializeOwned>(
     request: &Request,
     body: &mut RequestBody,
-) -> Result<MaybeJson<T>, Problem> {
-    let bytes = take(request, body).await?;
+) -> Result<OptionalJson<T>, Problem> {
+    let bytes = read_body(request, body).await?;
     if bytes.is_empty() {
-        return parse(b"{}").map(MaybeJson);
+        return parse(b"{}").map(OptionalJson);
     }
     check_type(request)?;
-    parse(&bytes).map(MaybeJson)
+    parse(&bytes).map(OptionalJson)
 }
 
 fn check_type(request: &Request) -> Result<(), Problem> {
@@ -103,9 +103,9 @@ fn check_type(request: &Request) -> Result<(), Problem> {
     ))
 }
 
-async fn take(request: &Request, body: &mut RequestBody) -> Result<Bytes, Problem> {
+async fn read_body(request: &Request, body: &mut RequestBody) -> Result<Bytes, Problem> {
     let within = request
-        .data::<State>()
+        .data::<ApiState>()
         .ok_or_else(|| Problem::failed("a request without state"))?
         .app
         .config
@@ -114,18 +114,18 @@ async fn take(request: &Request, body: &mut RequestBody) -> Result<Bytes, Proble
     let body = body
         .take()
         .map_err(|_| Problem::failed("the body was taken twice"))?;
-    read_whole(body, LIMIT, within)
+    read_whole(body, MAX_BODY_LEN, within)
         .await
         .map_err(|error| match error {
             ReadError::TooLarge => Problem::new(
                 Code::TooLarge,
-                format!("The body must be at most {LIMIT} bytes."),
+                format!("The body must be at most {MAX_BODY_LEN} bytes."),
             ),
             ReadError::TooSlow => Problem::new(
                 Code::RequestTimeout,
                 format!("The body did not arrive within {within:?}."),
             ),
-            ReadError::BrokenOff(error) => broken_off(&error),
+            ReadError::BrokenOff(error) => interrupted(&error),
         })
 }
 

@@ -16,7 +16,7 @@ pub struct Waiters(Arc<Mutex<HashMap<FileId, Weak<Notify>>>>);
 
 /// One request's place; given up when dropped.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct FileWaiter {
     waiters: Waiters,
     file: FileId,
     notify: Arc<Notify>,
@@ -32,7 +32,7 @@ impl Waiters {
 
     /// Takes a place; to be taken before the file is looked at, so that nothing is missed in between.
     #[must_use]
-    pub fn wait_for(&self, file: FileId) -> Waiting {
+    pub fn wait_for(&self, file: FileId) -> FileWaiter {
         let mut places = self.places();
         let notify = places
             .get(&file)
@@ -40,7 +40,7 @@ impl Waiters {
             .unwrap_or_default();
         places.insert(file, Arc::downgrade(&notify));
         drop(places);
-        Waiting {
+        FileWaiter {
             waiters: self.clone(),
             file,
             notify,
@@ -52,14 +52,14 @@ impl Waiters {
     }
 }
 
-impl Waiting {
+impl FileWaiter {
     /// Ends with the next [`Waiters::settled`] after the call, not after the first poll.
     pub fn woken(&self) -> impl Future<Output = ()> + '_ {
         self.notify.notified()
     }
 }
 
-impl Drop for Waiting {
+impl Drop for FileWaiter {
     fn drop(&mut self) {
         let mut places = self.waiters.places();
         // This one still counts.

@@ -15,6 +15,7 @@ mod idempotency;
 mod json;
 mod long_poll;
 mod metrics;
+mod metrics_access;
 mod middleware;
 pub(crate) mod mount;
 mod openapi;
@@ -29,7 +30,6 @@ mod state;
 mod tokens;
 mod tus;
 mod uploads;
-mod watchers;
 mod webhooks;
 
 use batches::Batches;
@@ -40,41 +40,41 @@ pub(crate) use connection::{
 use events::Events;
 use files::Files;
 pub(crate) use files::{Download, download};
-pub use health::{Check, Checks, Health, HealthCheck, QueueFigures, Readiness, Status};
+pub use health::{Check, Checks, HealthCheck, QueueFigures, QueueHealth, Readiness, Status};
 pub(crate) use health::{healthz, readyz};
 use http::Method;
 use landfall_core::config::Config;
-pub use long_poll::{Waiters, Waiting};
+pub use long_poll::{FileWaiter, Waiters};
 pub use metrics::Metrics;
 pub(crate) use metrics::metrics as metrics_page;
-pub(crate) use middleware::LooksOnly;
+pub(crate) use middleware::HeadRequest;
 pub(crate) use middleware::real_ip::ForwardedHost;
 pub use middleware::{HostPolicy, REQUEST_ID, RequestId, TraceParent};
 pub(crate) use middleware::{Middleware, is_same_origin};
 pub(crate) use mount::Mount;
-use openapi::Serving;
+use openapi::ServerInfo;
 use poem::{Response, Route, endpoint::make_sync, get};
 use poem_openapi::OpenApiService;
 pub(crate) use rate_limit::RequestLimits;
 pub use rate_limit::redis::SharedCounters;
 pub use rate_limit::{Counters, LocalCounters, RateLimitDecision, SLOT_LEASE, today};
 pub(crate) use routes::Routes;
-pub use state::{Shared, State};
+pub use state::{ApiState, SharedState};
 use tokens::Tokens;
 pub(crate) use tus::Tus;
 use uploads::Uploads;
 use webhooks::Webhooks;
 
-type Api = (Files, Uploads, Batches, Webhooks, Events, Tokens);
+type ApiDefinition = (Files, Uploads, Batches, Webhooks, Events, Tokens);
 
 /// Paths that are in no definition.
-const PLAIN: [&str; 2] = ["/openapi.json", "/docs"];
+const UNDOCUMENTED_PATHS: [&str; 2] = ["/openapi.json", "/docs"];
 
 /// The paths of the API and their methods.
 #[must_use]
 pub(crate) fn routes() -> Routes {
-    let mut routes = Routes::of::<Api>();
-    for path in PLAIN {
+    let mut routes = Routes::of::<ApiDefinition>();
+    for path in UNDOCUMENTED_PATHS {
         routes.add(path, Method::GET);
     }
     // Its endpoint answers `Allow` by itself; here it has its label.
@@ -88,7 +88,7 @@ pub(crate) fn endpoints(route: Route, config: &Config) -> Route {
     let definition = openapi::complete(&service().spec());
     let page = openapi::docs::render(&definition);
     let url = config.server.public_url.as_ref();
-    let serving = Serving {
+    let serving = ServerInfo {
         url: url.map(|url| url.as_str().trim_end_matches('/').to_owned()),
         auth: config.auth.mode,
     };
@@ -108,10 +108,10 @@ pub(crate) fn endpoints(route: Route, config: &Config) -> Route {
 #[must_use]
 pub fn spec() -> String {
     let definition = openapi::complete(&service().spec());
-    openapi::pretty(&openapi::portable(definition, &Serving::default()))
+    openapi::pretty(&openapi::portable(definition, &ServerInfo::default()))
 }
 
-fn service() -> OpenApiService<Api, ()> {
+fn service() -> OpenApiService<ApiDefinition, ()> {
     OpenApiService::new((Files, Uploads, Batches, Webhooks, Events, Tokens), "Landfall", env!("CARGO_PKG_VERSION")).description(
         "Accepts uploads, verifies and stores them, and notifies webhooks. Ids are UUIDv7, times are RFC 3339 in UTC, sizes are in bytes, and every error is a problem document (RFC 9457) with a stable code.",
     )

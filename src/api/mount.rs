@@ -25,7 +25,7 @@ const LINKS: [&str; 6] = [
 /// Marks an answer that is made of our own templates: its links are paths of this server. What users have stored has
 /// links of its own.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OwnLinks;
+pub(crate) struct RewriteLinks;
 
 /// The place of this server among others.
 #[derive(Clone, Debug, Default)]
@@ -92,7 +92,7 @@ impl Mount {
         };
         put_before(response.headers_mut(), &header::LOCATION, before);
         put_before(response.headers_mut(), &LANDFALL_FILE, &self.path);
-        if self.path.is_empty() || response.data::<OwnLinks>().is_none() {
+        if self.path.is_empty() || response.data::<RewriteLinks>().is_none() {
             return response;
         }
         let path = self.path.clone();

@@ -19,32 +19,32 @@ use serde::Serialize;
 use std::{fmt, io, marker::PhantomData};
 
 /// A page ends, and leads on, after the step that made it this long, in bytes.
-const MAX_PAGE: usize = 1024 * 1024;
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
 
 /// Rows read first, when nothing is known of their size.
-const FIRST_STEP: u64 = 8;
+const FIRST_STEP_ROWS: u64 = 8;
 
 /// About how much one step is to bring, in bytes, and how many rows it has at most.
-const STEP: usize = 64 * 1024;
-const MAX_STEP: u64 = 64;
+const TARGET_STEP_BYTES: usize = 64 * 1024;
+const MAX_STEP_ROWS: u64 = 64;
 
 /// A page on its way to the client.
-pub(super) struct PageAnswer<T> {
+pub(super) struct PageResponse<T> {
     body: Body,
     of: PhantomData<fn() -> T>,
 }
 
-impl<T> fmt::Debug for PageAnswer<T> {
+impl<T> fmt::Debug for PageResponse<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PageAnswer").finish_non_exhaustive()
     }
 }
 
-type Step<T> = BoxFuture<'static, Result<Page<T>, Problem>>;
+type StepFuture<T> = BoxFuture<'static, Result<Page<T>, Problem>>;
 
 /// What is still to be read and sent.
-struct Rest<T> {
-    read: Box<dyn Fn(PageRequest) -> Step<T> + Send + Sync>,
+struct RemainingPage<T> {
+    read: Box<dyn Fn(PageRequest) -> StepFuture<T> + Send + Sync>,
     /// From where on; none once the page is complete.
     next: Option<PageRequest>,
     /// Items that may still come.
@@ -53,7 +53,7 @@ struct Rest<T> {
     sent_bytes: usize,
 }
 
-impl<T: Serialize + Send + 'static> PageAnswer<T> {
+impl<T: Serialize + Send + 'static> PageResponse<T> {
     /// Answers the page; `read` reads as many rows of it as it is asked for.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl<T: Serialize + Send + 'static> PageAnswer<T> {
     where
         F: Future<Output = Result<Page<T>, Problem>> + Send + 'static,
     {
-        let mut rest = Rest {
+        let mut rest = RemainingPage {
             read: Box::new(move |request| read(request).boxed()),
             next: Some(request),
             wanted: request.limit,
@@ -92,7 +92,7 @@ impl<T: Serialize + Send + 'static> PageAnswer<T> {
     }
 }
 
-impl<T: Serialize> Rest<T> {
+impl<T: Serialize> RemainingPage<T> {
     /// The next items in JSON, and the end of the page with the last of them.
     async fn step(&mut self, from: PageRequest) -> Result<Vec<u8>, Problem> {
         let limit = self.step_size();
@@ -108,7 +108,7 @@ impl<T: Serialize> Rest<T> {
         self.wanted -= (page.items.len() as u64).min(self.wanted);
         self.sent_bytes += json.len();
         let looked_enough = (page.items.len() as u64) < limit;
-        let full = self.wanted == 0 || self.sent_bytes >= MAX_PAGE;
+        let full = self.wanted == 0 || self.sent_bytes >= MAX_PAGE_BYTES;
         self.next = match &page.next_cursor {
             Some(cursor) if !looked_enough && !full => {
                 Some(PageRequest::decode(limit, Some(cursor))?)
@@ -126,14 +126,14 @@ impl<T: Serialize> Rest<T> {
     /// Fewer rows where those before were large.
     fn step_size(&self) -> u64 {
         let fits = match usize::try_from(self.sent_items) {
-            Ok(items @ 1..) => (STEP / (self.sent_bytes / items).max(1)) as u64,
-            _ => FIRST_STEP,
+            Ok(items @ 1..) => (TARGET_STEP_BYTES / (self.sent_bytes / items).max(1)) as u64,
+            _ => FIRST_STEP_ROWS,
         };
-        fits.clamp(1, MAX_STEP).min(self.wanted.max(1))
+        fits.clamp(1, MAX_STEP_ROWS).min(self.wanted.max(1))
     }
 }
 
-impl<T> IntoResponse for PageAnswer<T> {
+impl<T> IntoResponse for PageResponse<T> {
     fn into_response(self) -> Response {
         let mut response = Response::builder().body(self.body);
         for (name, value) in [
@@ -147,7 +147,7 @@ impl<T> IntoResponse for PageAnswer<T> {
     }
 }
 
-impl<T: Type + ParseFromJSON + ToJSON> ApiResponse for PageAnswer<T> {
+impl<T: Type + ParseFromJSON + ToJSON> ApiResponse for PageResponse<T> {
     fn meta() -> MetaResponses {
         JsonResponse::<schema::Page<T>>::meta()
     }
@@ -182,7 +182,7 @@ mod tests {
             limit,
             before: None,
         };
-        let answer = PageAnswer::read(request, read).await.unwrap();
+        let answer = PageResponse::read(request, read).await.unwrap();
         let body = answer.into_response().into_body().into_string().await;
         let steps = steps.lock().unwrap().clone();
         (serde_json::from_str(&body.unwrap()).unwrap(), steps)
@@ -209,6 +209,9 @@ mod tests {
         let items = first["items"].as_array().unwrap().len();
         assert!((64..72).contains(&items), "{items}");
         assert!(first["next_cursor"].is_string());
-        assert!(steps.iter().all(|rows| *rows <= FIRST_STEP), "{steps:?}");
+        assert!(
+            steps.iter().all(|rows| *rows <= FIRST_STEP_ROWS),
+            "{steps:?}"
+        );
     }
 }

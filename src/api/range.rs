@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// What of a representation is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum RequestedRange {
     /// All of it: there is no range, or none that is understood.
     Whole,
     /// These bytes.
@@ -15,32 +15,34 @@ pub(super) enum Wanted {
 
 /// Reads a `Range` header for a representation of `size` bytes.
 #[must_use]
-pub(super) fn parse(header: Option<&str>, size: u64) -> Wanted {
+pub(super) fn parse(header: Option<&str>, size: u64) -> RequestedRange {
     let Some(spec) = header.and_then(|text| {
         let (unit, spec) = text.split_once('=')?;
         unit.trim()
             .eq_ignore_ascii_case("bytes")
             .then(|| spec.trim())
     }) else {
-        return Wanted::Whole;
+        return RequestedRange::Whole;
     };
     if spec.contains(',') {
-        return Wanted::Whole;
+        return RequestedRange::Whole;
     }
     let Some((first, last)) = spec.split_once('-') else {
-        return Wanted::Whole;
+        return RequestedRange::Whole;
     };
     match (number(first), number(last)) {
-        (Number::Is(first), Number::Is(last)) if first > last => Wanted::Whole,
-        (Number::Is(first), _) if first >= size => Wanted::Unsatisfiable,
+        (Number::Is(first), Number::Is(last)) if first > last => RequestedRange::Whole,
+        (Number::Is(first), _) if first >= size => RequestedRange::Unsatisfiable,
         (Number::Is(first), Number::Is(last)) => {
-            Wanted::Part(first..last.saturating_add(1).min(size))
+            RequestedRange::Part(first..last.saturating_add(1).min(size))
         }
-        (Number::Is(first), Number::Missing) => Wanted::Part(first..size),
-        (Number::Missing, Number::Is(0)) => Wanted::Unsatisfiable,
-        (Number::Missing, Number::Is(_)) if size == 0 => Wanted::Unsatisfiable,
-        (Number::Missing, Number::Is(length)) => Wanted::Part(size.saturating_sub(length)..size),
-        _ => Wanted::Whole,
+        (Number::Is(first), Number::Missing) => RequestedRange::Part(first..size),
+        (Number::Missing, Number::Is(0)) => RequestedRange::Unsatisfiable,
+        (Number::Missing, Number::Is(_)) if size == 0 => RequestedRange::Unsatisfiable,
+        (Number::Missing, Number::Is(length)) => {
+            RequestedRange::Part(size.saturating_sub(length)..size)
+        }
+        _ => RequestedRange::Whole,
     }
 }
 
@@ -69,25 +71,28 @@ mod tests {
     #[test]
     fn ranges_are_read_as_rfc_9110_has_them() {
         let cases = [
-            ("bytes=0-0", Wanted::Part(0..1)),
-            ("bytes=2-4", Wanted::Part(2..5)),
-            ("Bytes=5-", Wanted::Part(5..10)),
-            ("bytes=5-99", Wanted::Part(5..10)),
-            ("bytes=-3", Wanted::Part(7..10)),
-            ("bytes=-99", Wanted::Part(0..10)),
-            ("bytes=9-99999999999999999999999", Wanted::Part(9..10)),
-            ("bytes=10-", Wanted::Unsatisfiable),
-            ("bytes=-0", Wanted::Unsatisfiable),
-            ("bytes=4-2", Wanted::Whole),
-            ("bytes=0-1,3-4", Wanted::Whole),
-            ("bytes=x-4", Wanted::Whole),
-            ("bytes=-", Wanted::Whole),
-            ("bytes", Wanted::Whole),
-            ("lines=0-1", Wanted::Whole),
+            ("bytes=0-0", RequestedRange::Part(0..1)),
+            ("bytes=2-4", RequestedRange::Part(2..5)),
+            ("Bytes=5-", RequestedRange::Part(5..10)),
+            ("bytes=5-99", RequestedRange::Part(5..10)),
+            ("bytes=-3", RequestedRange::Part(7..10)),
+            ("bytes=-99", RequestedRange::Part(0..10)),
+            (
+                "bytes=9-99999999999999999999999",
+                RequestedRange::Part(9..10),
+            ),
+            ("bytes=10-", RequestedRange::Unsatisfiable),
+            ("bytes=-0", RequestedRange::Unsatisfiable),
+            ("bytes=4-2", RequestedRange::Whole),
+            ("bytes=0-1,3-4", RequestedRange::Whole),
+            ("bytes=x-4", RequestedRange::Whole),
+            ("bytes=-", RequestedRange::Whole),
+            ("bytes", RequestedRange::Whole),
+            ("lines=0-1", RequestedRange::Whole),
         ];
         for (header, wanted) in cases {
             assert_eq!(parse(Some(header), 10), wanted, "{header}");
         }
-        assert_eq!(parse(None, 10), Wanted::Whole);
+        assert_eq!(parse(None, 10), RequestedRange::Whole);
     }
 }

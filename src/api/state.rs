@@ -10,11 +10,11 @@ use tokio_util::sync::CancellationToken;
 
 /// The API of one process; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct State(Arc<Shared>);
+pub struct ApiState(Arc<SharedState>);
 
 /// What all handlers share.
 #[derive(Debug)]
-pub struct Shared {
+pub struct SharedState {
     pub app: App,
     pub mount: Mount,
     pub waiters: Waiters,
@@ -29,16 +29,16 @@ pub struct Shared {
     pub stop: CancellationToken,
 }
 
-impl State {
-    pub(crate) fn new(shared: Shared) -> Self {
+impl ApiState {
+    pub(crate) fn new(shared: SharedState) -> Self {
         Self(Arc::new(shared))
     }
 }
 
-impl Deref for State {
-    type Target = Shared;
+impl Deref for ApiState {
+    type Target = SharedState;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &SharedState {
         &self.0
     }
 }

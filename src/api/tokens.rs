@@ -2,13 +2,13 @@
 
 use super::{
     auth::Admin,
-    idempotency::Idempotent,
+    idempotency::IdempotentRequest,
     json::Json,
-    page_stream::PageAnswer,
+    page_stream::PageResponse,
     problem::{Code, FieldError, Problem},
     response::{JsonResponse, NoContent},
     schema,
-    state::State,
+    state::ApiState,
 };
 use entity::TokenId;
 use http::header;
@@ -41,8 +41,8 @@ impl Tokens {
     async fn create(
         &self,
         caller: Admin,
-        state: Data<&State>,
-        idempotent: Idempotent,
+        state: Data<&ApiState>,
+        idempotent: IdempotentRequest,
         body: Json<schema::NewToken>,
     ) -> Result<JsonResponse<schema::Token, 201>, Problem> {
         let Json { value, digest } = body;
@@ -64,16 +64,16 @@ impl Tokens {
     async fn list(
         &self,
         _caller: Admin,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         /// The maximum number of items; 50 by default.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<u64>>,
         /// The `next_cursor` of the previous page.
         cursor: Query<Option<String>>,
-    ) -> Result<PageAnswer<schema::Token>, Problem> {
+    ) -> Result<PageResponse<schema::Token>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
         let db = state.app.db.clone();
-        PageAnswer::read(page, move |page| {
+        PageResponse::read(page, move |page| {
             let db = db.clone();
             async move { Ok(tokens::list(&db, page).await?.map(schema::Token::from)) }
         })
@@ -87,7 +87,7 @@ impl Tokens {
     async fn revoke(
         &self,
         _caller: Admin,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
     ) -> Result<NoContent, Problem> {
         let app = &state.app;

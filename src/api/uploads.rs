@@ -2,14 +2,14 @@
 
 use super::{
     auth::Uploader,
-    files::{declared, to_wire, upload_fields},
-    idempotency::{Idempotent, detached},
+    files::{declared, to_schema, upload_fields},
+    idempotency::{IdempotentRequest, detached},
     json::Json,
     middleware::TraceParent,
     problem::{Code, Problem},
     response::{JsonResponse, NoContent},
     schema,
-    state::State,
+    state::ApiState,
 };
 use entity::{
     UploadId,
@@ -45,8 +45,8 @@ impl Uploads {
     async fn create(
         &self,
         caller: Uploader,
-        state: Data<&State>,
-        idempotent: Idempotent,
+        state: Data<&ApiState>,
+        idempotent: IdempotentRequest,
         request: &Request,
         body: Json<schema::NewUpload>,
     ) -> Result<JsonResponse<schema::Session, 201>, Problem> {
@@ -65,7 +65,7 @@ impl Uploads {
     async fn get(
         &self,
         caller: Uploader,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
     ) -> Result<JsonResponse<schema::Session>, Problem> {
         let app = &state.app;
@@ -89,7 +89,7 @@ impl Uploads {
     async fn put_part(
         &self,
         caller: Uploader,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
         /// From 1.
         number: Path<u32>,
@@ -103,9 +103,9 @@ impl Uploads {
         let (app, scope) = (&state.app, caller.0.sees());
         let begun = Instant::now();
         let put = uploads::put_part(app, &scope, UploadId(id.0), part, body.bytes).await;
-        state.metrics.staged(put.is_ok(), begun.elapsed());
+        state.metrics.record_staged(put.is_ok(), begun.elapsed());
         let put = put?;
-        state.metrics.received(put.size);
+        state.metrics.record_received(put.size);
         JsonResponse::new(&schema::Part {
             part_number: put.number,
             size_bytes: put.size,
@@ -124,7 +124,7 @@ impl Uploads {
     async fn complete(
         &self,
         caller: Uploader,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
     ) -> Result<JsonResponse<schema::File, 202>, Problem> {
         let (state, scope) = (state.clone(), caller.0.sees());
@@ -134,7 +134,7 @@ impl Uploads {
             let location = format!("/v1/files/{}", row.id);
             // A signed URL is as good as reading.
             let file = match may_read {
-                true => to_wire(&state, row).await?,
+                true => to_schema(&state, row).await?,
                 false => schema::File::of(row, None),
             };
             JsonResponse::new(&file)?.with(header::LOCATION, &location)
@@ -149,7 +149,7 @@ impl Uploads {
     async fn abort(
         &self,
         caller: Uploader,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
     ) -> Result<NoContent, Problem> {
         let (app, scope) = (state.app.clone(), caller.0.sees());
@@ -190,15 +190,15 @@ fn checked(
     asked: schema::NewUpload,
     traceparent: Option<String>,
 ) -> Result<(Shape, NewUpload), Problem> {
-    let mut said = upload_fields::Said::default();
+    let mut fields = upload_fields::UploadFields::default();
     if let Some(metadata) = &asked.metadata {
-        said.take("metadata", &metadata.to_string())?;
+        fields.set("metadata", &metadata.to_string())?;
     }
     if let Some(batch) = asked.batch_id {
-        said.take("batch_id", &batch.to_string())?;
+        fields.set("batch_id", &batch.to_string())?;
     }
     if let Some(sha256) = &asked.sha256 {
-        said.take("sha256", sha256)?;
+        fields.set("sha256", sha256)?;
     }
     let new = NewUpload {
         owner: caller.owner.clone(),
@@ -206,10 +206,10 @@ fn checked(
             Problem::field(Code::InvalidName, "original_filename", error.to_string())
         })?,
         content_type: upload_fields::content_type(asked.content_type.as_deref())?,
-        declared_sha256: said.sha256,
-        expires_in: said.life(&app.config),
-        metadata: said.metadata.unwrap_or_else(|| serde_json::json!({})),
-        batch_id: said.batch_id,
+        declared_sha256: fields.sha256,
+        expires_in: fields.ttl(&app.config),
+        metadata: fields.metadata.unwrap_or_else(|| serde_json::json!({})),
+        batch_id: fields.batch_id,
         traceparent,
         tus_metadata: None,
         tus_concat: None,

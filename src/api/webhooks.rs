@@ -2,13 +2,13 @@
 
 use super::{
     auth::Admin,
-    idempotency::Idempotent,
+    idempotency::IdempotentRequest,
     json::Json,
-    page_stream::PageAnswer,
+    page_stream::PageResponse,
     problem::{Code, Problem},
     response::{JsonResponse, NoContent},
     schema,
-    state::State,
+    state::ApiState,
 };
 use entity::{WebhookId, delivery};
 use http::header;
@@ -38,8 +38,8 @@ impl Webhooks {
     async fn create(
         &self,
         caller: Admin,
-        state: Data<&State>,
-        idempotent: Idempotent,
+        state: Data<&ApiState>,
+        idempotent: IdempotentRequest,
         body: Json<schema::NewWebhook>,
     ) -> Result<JsonResponse<schema::Webhook, 201>, Problem> {
         let Json { value, digest } = body;
@@ -68,16 +68,16 @@ impl Webhooks {
     async fn list(
         &self,
         _caller: Admin,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         /// How many; 50 when absent.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<PageAnswer<schema::Webhook>, Problem> {
+    ) -> Result<PageResponse<schema::Webhook>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
         let db = state.app.db.clone();
-        PageAnswer::read(page, move |page| {
+        PageResponse::read(page, move |page| {
             let db = db.clone();
             async move { Ok(webhooks::list(&db, page).await?.map(schema::Webhook::from)) }
         })
@@ -89,7 +89,7 @@ impl Webhooks {
     async fn get(
         &self,
         _caller: Admin,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
     ) -> Result<JsonResponse<schema::Webhook>, Problem> {
         let webhook = webhooks::get(&state.app.db, WebhookId(id.0)).await?;
@@ -107,7 +107,7 @@ impl Webhooks {
     async fn update(
         &self,
         _caller: Admin,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
         body: Json<schema::WebhookPatch>,
     ) -> Result<JsonResponse<schema::Webhook>, Problem> {
@@ -134,7 +134,7 @@ impl Webhooks {
     async fn delete(
         &self,
         _caller: Admin,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
     ) -> Result<NoContent, Problem> {
         let app = &state.app;
@@ -153,8 +153,8 @@ impl Webhooks {
     async fn rotate_secret(
         &self,
         caller: Admin,
-        state: Data<&State>,
-        idempotent: Idempotent,
+        state: Data<&ApiState>,
+        idempotent: IdempotentRequest,
         id: Path<Uuid>,
     ) -> Result<JsonResponse<schema::Webhook>, Problem> {
         let app = state.app.clone();
@@ -178,8 +178,8 @@ impl Webhooks {
     async fn test(
         &self,
         caller: Admin,
-        state: Data<&State>,
-        idempotent: Idempotent,
+        state: Data<&ApiState>,
+        idempotent: IdempotentRequest,
         id: Path<Uuid>,
     ) -> Result<JsonResponse<schema::Event, 202>, Problem> {
         let app = state.app.clone();
@@ -208,7 +208,7 @@ impl Webhooks {
     async fn deliveries(
         &self,
         _caller: Admin,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
         status: Query<Option<schema::DeliveryStatus>>,
         /// How many; 50 when absent.
@@ -216,13 +216,13 @@ impl Webhooks {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<PageAnswer<schema::Delivery>, Problem> {
+    ) -> Result<PageResponse<schema::Delivery>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
         let (db, id) = (&state.app.db, WebhookId(id.0));
         webhooks::get(db, id).await?;
         let status = status.0.map(delivery::DeliveryStatus::from);
         let db = db.clone();
-        PageAnswer::read(page, move |page| {
+        PageResponse::read(page, move |page| {
             let db = db.clone();
             async move {
                 let page = outbox::deliveries(&db, id, status, page).await?;
@@ -241,8 +241,8 @@ impl Webhooks {
     async fn replay(
         &self,
         caller: Admin,
-        state: Data<&State>,
-        idempotent: Idempotent,
+        state: Data<&ApiState>,
+        idempotent: IdempotentRequest,
         id: Path<Uuid>,
         body: Json<schema::Replay>,
     ) -> Result<JsonResponse<schema::Replayed, 202>, Problem> {
@@ -274,19 +274,19 @@ impl Webhooks {
     }
 }
 
-type Shown = (webhooks::Webhook, Secret);
+type WebhookWithSecret = (webhooks::Webhook, Secret);
 
-fn created(created: &Shown) -> Result<JsonResponse<schema::Webhook, 201>, Problem> {
+fn created(created: &WebhookWithSecret) -> Result<JsonResponse<schema::Webhook, 201>, Problem> {
     let location = format!("/v1/webhooks/{}", created.0.id);
     let answer = JsonResponse::new(&with_secret(created))?.sealed();
     answer.with(header::LOCATION, &location)
 }
 
-fn rotated(rotated: &Shown) -> Result<JsonResponse<schema::Webhook>, Problem> {
+fn rotated(rotated: &WebhookWithSecret) -> Result<JsonResponse<schema::Webhook>, Problem> {
     Ok(JsonResponse::new(&with_secret(rotated))?.sealed())
 }
 
-fn with_secret((webhook, secret): &Shown) -> schema::Webhook {
+fn with_secret((webhook, secret): &WebhookWithSecret) -> schema::Webhook {
     schema::Webhook {
         secret: Some(secret.expose().to_owned()),
         ..webhook.clone().into()

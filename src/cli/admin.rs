@@ -1,6 +1,6 @@
 //! Commands that work from the configuration, on database, Redis and storage themselves.
 
-use crate::server::{self, Parts};
+use crate::server::{self, ProcessParts};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use landfall_core::{
@@ -123,13 +123,13 @@ async fn confirm(db: &Database, steps: u32) -> anyhow::Result<()> {
 }
 
 #[derive(Debug, Serialize)]
-struct Checked {
+struct CheckResult {
     name: &'static str,
     ok: bool,
     detail: String,
 }
 
-impl Checked {
+impl CheckResult {
     async fn of(name: &'static str, work: impl Future<Output = anyhow::Result<String>>) -> Self {
         match work.await {
             Ok(detail) => Self {
@@ -149,13 +149,13 @@ impl Checked {
 /// Uses every dependency as the service will. An embedded Redis is started for it and ended again.
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
 pub(super) async fn check(config: Config, args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let mut checks = vec![Checked {
+    let mut checks = vec![CheckResult {
         name: "configuration",
         ok: true,
         detail: "every setting is allowed".to_owned(),
     }];
-    checks.push(Checked::of("database", check_database(&config)).await);
-    checks.push(Checked::of("redis", check_redis(&config)).await);
+    checks.push(CheckResult::of("database", check_database(&config)).await);
+    checks.push(CheckResult::of("redis", check_redis(&config)).await);
     checks.extend(check_places(&config).await);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&checks)?);
@@ -194,13 +194,13 @@ async fn check_database(config: &Config) -> anyhow::Result<String> {
 }
 
 /// Storage, and staging, which may lie in it.
-async fn check_places(config: &Config) -> Vec<Checked> {
+async fn check_places(config: &Config) -> Vec<CheckResult> {
     let opened = server::open_storage(config).await;
     let storage = match opened {
         Ok(storage) => storage,
         Err(error) => {
             let failed = async { Err(error) };
-            return vec![Checked::of("storage", failed).await];
+            return vec![CheckResult::of("storage", failed).await];
         }
     };
     let stored = async {
@@ -215,8 +215,8 @@ async fn check_places(config: &Config) -> Vec<Checked> {
         }
     };
     let mut checks = vec![
-        Checked::of("storage", stored).await,
-        Checked::of("staging", staged).await,
+        CheckResult::of("storage", stored).await,
+        CheckResult::of("staging", staged).await,
     ];
     if checks.iter().all(|check| check.ok)
         && let Ok(staging) = &staging
@@ -240,7 +240,7 @@ async fn check_staging(staging: &Staging) -> anyhow::Result<String> {
 
 /// Whether database, staging and storage are of one installation; none where another check tells why they cannot be
 /// compared.
-async fn identity(config: &Config, staging: &Staging, storage: &Storage) -> Option<Checked> {
+async fn identity(config: &Config, staging: &Staging, storage: &Storage) -> Option<CheckResult> {
     let db = Database::open(&config.database.url, config.database.max_connections)
         .await
         .ok()?;
@@ -264,7 +264,7 @@ async fn identity(config: &Config, staging: &Staging, storage: &Storage) -> Opti
             None => "it is new: the first start makes its id".to_owned(),
         })
     };
-    Some(Checked::of("installation", compared).await)
+    Some(CheckResult::of("installation", compared).await)
 }
 
 async fn check_redis(config: &Config) -> anyhow::Result<String> {
@@ -306,7 +306,7 @@ pub(super) async fn sweep(config: Config, args: SweepArgs) -> anyhow::Result<Exi
             .filter(|_| config.redis.url.is_none()),
     )?;
     let public_url = server::public_url(&config, config.server.bind)?;
-    let Parts { app, .. } = server::assemble(Arc::new(config), redis, public_url).await?;
+    let ProcessParts { app, .. } = server::assemble(Arc::new(config), redis, public_url).await?;
     let report = sweep::sweep(&app).await?;
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

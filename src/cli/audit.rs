@@ -1,7 +1,7 @@
 //! `landfall audit`: the whole installation checked by hand, from the configuration.
 
 use super::logging;
-use crate::server::{self, Parts};
+use crate::server::{self, ProcessParts};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use landfall_core::{
@@ -15,7 +15,7 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 const COULD_NOT_RUN: u8 = 2;
 
 /// Times a second that the bar is drawn at most.
-const HERTZ: u8 = 10;
+const REDRAW_HZ: u8 = 10;
 
 const BAR: &str = "{prefix:20} {bar:20} {pos}/{len} {eta}";
 const SPINNER: &str = "{prefix:20} {spinner} {pos}";
@@ -48,7 +48,7 @@ pub struct AuditArgs {
 
 /// What is printed as JSON.
 #[derive(Debug, Serialize)]
-struct Outcome<'a> {
+struct AuditOutput<'a> {
     checked: u64,
     offenders: &'a [Offender],
 }
@@ -75,24 +75,24 @@ async fn audited(config: Option<PathBuf>, args: &AuditArgs) -> anyhow::Result<Re
             .filter(|_| config.redis.url.is_none()),
     )?;
     let public_url = server::public_url(&config, config.server.bind)?;
-    let Parts { app, .. } = server::assemble(Arc::new(config), redis, public_url).await?;
+    let ProcessParts { app, .. } = server::assemble(Arc::new(config), redis, public_url).await?;
     let options = Options {
         repair: args.repair,
         deep: args.deep,
         force_orphans: args.force_orphans,
     };
-    let bar = Bar::new();
+    let bar = AuditProgress::new();
     let report = audit::audit(&app, options, &bar).await;
     bar.0.finish_and_clear();
     let report = report?;
-    tell(&report, args.json)?;
+    print(&report, args.json)?;
     Ok(report)
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
-fn tell(report: &Report, json: bool) -> anyhow::Result<()> {
+fn print(report: &Report, json: bool) -> anyhow::Result<()> {
     if json {
-        let outcome = Outcome {
+        let outcome = AuditOutput {
             checked: report.checked,
             offenders: &report.offenders,
         };
@@ -119,12 +119,12 @@ fn tell(report: &Report, json: bool) -> anyhow::Result<()> {
 }
 
 /// A bar on standard error when that is a terminal; what is repaired is told there in any case.
-struct Bar(ProgressBar);
+struct AuditProgress(ProgressBar);
 
-impl Bar {
+impl AuditProgress {
     fn new() -> Self {
         let target = if std::io::stderr().is_terminal() {
-            ProgressDrawTarget::stderr_with_hz(HERTZ)
+            ProgressDrawTarget::stderr_with_hz(REDRAW_HZ)
         } else {
             ProgressDrawTarget::hidden()
         };
@@ -132,7 +132,7 @@ impl Bar {
     }
 }
 
-impl Watch for Bar {
+impl Watch for AuditProgress {
     fn begins(&self, step: Step, total: Option<u64>) {
         let template = if total.is_some() { BAR } else { SPINNER };
         let style = ProgressStyle::with_template(template);

@@ -42,7 +42,7 @@ enum BenchCommand {
     /// `requests_per_second` and `bytes_per_day` have to be above what is asked for here, and so have
     /// `uploads.max_file_size`, `uploads.owner_quota` and `staging.quota`. With `auth.mode = "tokens"`, --token needs
     /// the scope `upload`. By default nothing is limited but files to 50 GiB.
-    Upload(Measured<upload::UploadArgs>),
+    Upload(BenchTarget<upload::UploadArgs>),
     /// Send many uploads at once, slowly: the memory each takes.
     ///
     /// Each is one tus PATCH on a connection of its own. The server has to let them: with `limits.owner` or
@@ -50,14 +50,14 @@ enum BenchCommand {
     /// `burst` twice that; `server.idle_timeout` has to be above the second between two pieces. Client and server need
     /// more open files (`ulimit -n`) than there are uploads, the server a few for each. With `auth.mode = "tokens"`,
     /// --token needs the scope `upload`.
-    Slow(Measured<slow::SlowArgs>),
+    Slow(BenchTarget<slow::SlowArgs>),
     /// Fill an empty database and its queues with rows and jobs in all states, to measure on; never one in use.
     Seed(seed::SeedArgs),
 }
 
 /// Arguments, and the server that is measured.
 #[derive(Debug, Args)]
-struct Measured<A: Args> {
+struct BenchTarget<A: Args> {
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]

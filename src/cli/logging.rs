@@ -33,7 +33,7 @@ pub(super) fn start(log: &LogConfig, traces: Option<&Traces>) {
             .with_level(false)
             .with_target(false)
             .with_tracked_inactivity(false)
-            .with_filter(filter_fn(telemetry::is_sent))
+            .with_filter(filter_fn(telemetry::is_exported))
     });
     tracing_subscriber::registry()
         .with(lines.with_filter(filter))

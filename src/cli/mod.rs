@@ -84,7 +84,7 @@ pub struct WorkerArgs {
 
 /// Threads for what blocks: files and the resolver. Each holds memory while it lives, so a thousand slow uploads must not
 /// have one each; were every delivery to wait for the resolver, half of these would be left for files.
-const BLOCKING_THREADS: usize = 128;
+const MAX_BLOCKING_THREADS: usize = 128;
 
 /// Does what was asked.
 ///
@@ -93,7 +93,7 @@ const BLOCKING_THREADS: usize = 128;
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()?;
     let code = runtime.block_on(dispatch(cli));
     // What still runs after the end is not waited for.

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use std::{fmt::Write, sync::LazyLock};
 
 /// A year, the most that means anything (RFC 9111 names no limit, RFC 2616 did).
-const FOR_EVER: &str = "public, max-age=31536000, immutable";
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 /// Digits of the content's SHA-256 in a name.
 const HASH_DIGITS: usize = 16;
@@ -79,6 +79,6 @@ pub(super) fn get(Path(file): Path<String>) -> Result<Response> {
     let asset = found.ok_or_else(|| ErrorPage::not_found("asset with this name"))?;
     Ok(Response::builder()
         .content_type(asset.content_type)
-        .header(header::CACHE_CONTROL, FOR_EVER)
+        .header(header::CACHE_CONTROL, IMMUTABLE)
         .body(Body::from_bytes(asset.content.into())))
 }

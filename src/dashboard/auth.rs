@@ -18,7 +18,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// The most bytes a form of the dashboard has.
-const LARGEST_FORM: usize = 64 * 1024;
+const MAX_FORM_LEN: usize = 64 * 1024;
 
 /// What a visitor needs to see a page. To change something they need `admin` besides, unless it is
 /// `Open` or `Upload`.
@@ -42,35 +42,35 @@ pub(crate) const ADMIN: Access = Access::Scope(TokenScope::Admin);
 /// What becomes of a request's body before its page is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyKind {
-    /// It is read here, up to [`LARGEST_FORM`], and a page that only looks never sees one.
+    /// It is read here, up to [`MAX_FORM_LEN`], and a page that only looks never sees one.
     Form,
     /// The page takes it as it comes, and bounds it. Such a page is called by scripts, with the CSRF token in a header.
     Stream,
 }
 
 /// One way to one page.
-pub(super) struct Gate {
+pub(super) struct GuardedPage {
     pub(super) dashboard: Dashboard,
     pub(super) need: Access,
     pub(super) body: BodyKind,
     pub(super) page: BoxEndpoint<'static, Response>,
 }
 
-impl Endpoint for Gate {
+impl Endpoint for GuardedPage {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> Result<Response> {
-        let mut visitor = None;
-        let outcome = self.pass(&mut request, &mut visitor).await;
+        let mut user = None;
+        let outcome = self.pass(&mut request, &mut user).await;
         let outcome = match outcome {
             Ok(()) => {
                 request.set_data(self.dashboard.clone());
                 self.page.call(request).await.map_err(ErrorPage::of)
             }
-            Err(refusal) => Err(refusal),
+            Err(error_page) => Err(error_page),
         };
-        let mut response = outcome.unwrap_or_else(|refusal| refuse(refusal, visitor.as_ref()));
-        if let Some(cookie) = visitor.and_then(|visitor| visitor.set_cookie) {
+        let mut response = outcome.unwrap_or_else(|error_page| refuse(error_page, user.as_ref()));
+        if let Some(cookie) = user.and_then(|user| user.set_cookie) {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }
         protect(&mut response);
@@ -78,24 +78,20 @@ impl Endpoint for Gate {
     }
 }
 
-impl Gate {
-    async fn pass(
-        &self,
-        request: &mut Request,
-        visitor: &mut Option<User>,
-    ) -> Result<(), ErrorPage> {
+impl GuardedPage {
+    async fn pass(&self, request: &mut Request, user: &mut Option<User>) -> Result<(), ErrorPage> {
         let changes = !is_safe(request.method());
         if changes && !session::is_own(&self.dashboard, request) {
-            return Err(elsewhere());
+            return Err(cross_origin());
         }
         if self.need == Access::Open {
             return self.read_form(request, changes).await;
         }
-        let found = session::visitor(&self.dashboard, request).await?;
+        let found = session::user(&self.dashboard, request).await?;
         let mut found = found.ok_or_else(|| sign_in_first(request))?;
         admit(request, &found).await?;
         found.notice = notice_of(&self.dashboard, request, &found).await?;
-        *visitor = Some(found.clone());
+        *user = Some(found.clone());
         if let Access::Scope(scope) = self.need {
             require(&found, scope)?;
             if changes {
@@ -124,7 +120,7 @@ impl Gate {
             return Ok(());
         }
         let within = self.dashboard.app().config.server.idle_timeout;
-        let read = read_whole(body, LARGEST_FORM, within).await;
+        let read = read_whole(body, MAX_FORM_LEN, within).await;
         let bytes = read.map_err(|error| match error {
             ReadError::TooLarge => ErrorPage::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -141,9 +137,9 @@ impl Gate {
 }
 
 /// A visitor has their token's share, as in the API.
-async fn admit(request: &Request, visitor: &User) -> Result<(), ErrorPage> {
-    match (request.data::<RequestLimits>(), &visitor.identity.owner) {
-        (Some(allowance), Some(owner)) => Ok(allowance.admit_owner(owner).await?),
+async fn admit(request: &Request, user: &User) -> Result<(), ErrorPage> {
+    match (request.data::<RequestLimits>(), &user.identity.owner) {
+        (Some(limits), Some(owner)) => Ok(limits.admit_owner(owner).await?),
         _ => Ok(()),
     }
 }
@@ -152,8 +148,8 @@ fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-fn require(visitor: &User, scope: TokenScope) -> Result<(), ErrorPage> {
-    if visitor.identity.may(scope) {
+fn require(user: &User, scope: TokenScope) -> Result<(), ErrorPage> {
+    if user.identity.may(scope) {
         return Ok(());
     }
     Err(ErrorPage::forbidden(format!(
@@ -175,48 +171,44 @@ fn sign_in_first(request: &Request) -> ErrorPage {
     ErrorPage::see_other(&format!("/sign-in?next={next}"))
 }
 
-fn elsewhere() -> ErrorPage {
+fn cross_origin() -> ErrorPage {
     ErrorPage::forbidden(
         "The request did not come from this dashboard. Reload the page and try again.",
     )
 }
 
 /// The token is in a header, or in the form, which has been read and is put back for the page. A stream has no form.
-async fn check_csrf(
-    request: &mut Request,
-    body: BodyKind,
-    visitor: &User,
-) -> Result<(), ErrorPage> {
+async fn check_csrf(request: &mut Request, body: BodyKind, user: &User) -> Result<(), ErrorPage> {
     if let Some(token) = request.header(CSRF_HEADER) {
-        return same(token, &visitor.csrf);
+        return same(token, &user.csrf);
     }
     if body == BodyKind::Stream {
-        return Err(elsewhere());
+        return Err(cross_origin());
     }
-    let body = request.take_body().into_bytes_limit(LARGEST_FORM).await;
+    let body = request.take_body().into_bytes_limit(MAX_FORM_LEN).await;
     let body = body.map_err(|_| ErrorPage::malformed("The form is not whole."))?;
     let token = form_urlencoded::parse(&body).find(|(name, _)| name == CSRF_FIELD);
     let token = token.map(|(_, value)| value.into_owned());
     request.set_body(Body::from_bytes(body));
-    same(token.as_deref().unwrap_or_default(), &visitor.csrf)
+    same(token.as_deref().unwrap_or_default(), &user.csrf)
 }
 
 /// Both are digests of a secret: what the time of comparing tells is of no use for making one.
 fn same(given: &str, expected: &str) -> Result<(), ErrorPage> {
     match given == expected {
         true => Ok(()),
-        false => Err(elsewhere()),
+        false => Err(cross_origin()),
     }
 }
 
-fn refuse(refusal: ErrorPage, visitor: Option<&User>) -> Response {
-    refusal.tell();
-    let mut response = match refusal.status.is_redirection() {
-        true => refusal.status.into_response(),
-        false => Page::of_refusal(&refusal).answer(visitor),
+fn refuse(error_page: ErrorPage, user: Option<&User>) -> Response {
+    error_page.tell();
+    let mut response = match error_page.status.is_redirection() {
+        true => error_page.status.into_response(),
+        false => Page::from_error(&error_page).answer(user),
     };
-    response.set_status(refusal.status);
-    for (name, value) in refusal.headers {
+    response.set_status(error_page.status);
+    for (name, value) in error_page.headers {
         response.headers_mut().insert(name, value);
     }
     response

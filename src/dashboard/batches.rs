@@ -2,7 +2,7 @@
 
 use super::{
     auth::READ,
-    components::{act_after_asking, batch_state, empty, pager, panel, panel_with},
+    components::{batch_state, confirmed_action_button, empty, pager, panel, panel_with},
     error::ErrorPage,
     files,
     format::{href, number, when},
@@ -35,48 +35,48 @@ pub(super) fn pages(pages: Pages) -> Pages {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Asked {
+struct BatchFilesQuery {
     status: String,
     cursor: String,
 }
 
 #[handler]
 async fn show(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
-    Query(asked): Query<Asked>,
+    Query(query): Query<BatchFilesQuery>,
 ) -> Result<Response> {
     let app = dashboard.app();
-    let (db, scope) = (app.db.read(), visitor.sees());
+    let (db, scope) = (app.db.read(), user.sees());
     let batch = batches::get(db, &scope, BatchId(id))
         .await
         .map_err(ErrorPage::from)?;
     let batch = batch.ok_or_else(|| ErrorPage::not_found("batch with this id"))?;
     let filter = FileFilter {
         batch_id: Some(batch.id),
-        status: listing::status::<FileStatus>("status", &asked.status)?,
+        status: listing::status::<FileStatus>("status", &query.status)?,
         ..FileFilter::default()
     };
-    let page = listing::page(&asked.cursor)?;
+    let page = listing::page(&query.cursor)?;
     let found = landfall_core::files::list(db, &scope, &filter, page)
         .await
         .map_err(ErrorPage::from)?;
     let path = format!("/batches/{id}");
-    let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
+    let cursor = Some(query.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let body = html! {
         div.title { h1 { "Batch " span.mono { (id) } } (batch_state(batch.status)) }
-        (counts(&batch, &visitor))
+        (counts(&batch, &user))
         (panel("Files in this batch, newest first", html! {
             @if found.items.is_empty() { (empty("No files match these filters.", html! { a href=(path) { "Show all files in this batch" } })) }
             @else { (files::rows(&found.items, app.clock.now())) }
-            (pager(&path, &[("status", &asked.status)], cursor, found.next_cursor.as_deref()))
+            (pager(&path, &[("status", &query.status)], cursor, found.next_cursor.as_deref()))
         }))
     };
-    Ok(Page::new("Batch", Section::Files, body).show(&visitor))
+    Ok(Page::new("Batch", Section::Files, body).show(&user))
 }
 
-fn counts(batch: &Model, visitor: &User) -> Markup {
+fn counts(batch: &Model, user: &User) -> Markup {
     let path = format!("/batches/{}", batch.id);
     let pending = batch.total_files - batch.stored_count - batch.failed_count;
     let figures = [
@@ -85,8 +85,8 @@ fn counts(batch: &Model, visitor: &User) -> Markup {
         ("Failed", "failed", batch.failed_count),
     ];
     let close = html! {
-        @if visitor.may_repair() && batch.finalized_at.is_none() {
-            (act_after_asking(&format!("{path}/finalize"), "Close…",
+        @if user.may_repair() && batch.finalized_at.is_none() {
+            (confirmed_action_button(&format!("{path}/finalize"), "Close…",
                 "No more files can be added. batch.complete is sent once every file is final.", "Close batch"))
         }
     };
@@ -112,9 +112,9 @@ fn counts(batch: &Model, visitor: &User) -> Markup {
 }
 
 #[handler]
-async fn finalize(visitor: User, dashboard: Dashboard, Path(id): Path<Uuid>) -> Result<Response> {
+async fn finalize(user: User, dashboard: Dashboard, Path(id): Path<Uuid>) -> Result<Response> {
     let app = dashboard.app();
-    let closed = batches::finalize(&app.db, &app.clock, &visitor.sees(), BatchId(id)).await;
+    let closed = batches::finalize(&app.db, &app.clock, &user.sees(), BatchId(id)).await;
     let (_, written) = closed.map_err(|error| match error {
         FinalizeError::NotFound => ErrorPage::not_found("batch with this id"),
         FinalizeError::Database(error) => error.into(),
@@ -126,7 +126,7 @@ async fn finalize(visitor: User, dashboard: Dashboard, Path(id): Path<Uuid>) -> 
     let page = format!("/batches/{id}");
     Ok(repair::done(
         &dashboard,
-        &visitor,
+        &user,
         "batch.finalize",
         id.to_string(),
         json!({}),

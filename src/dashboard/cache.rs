@@ -9,12 +9,12 @@ use tokio::sync::Mutex;
 
 /// Something that is looked at, at most once in a while.
 #[derive(Debug)]
-pub(super) struct Fresh<T> {
+pub(super) struct Cached<T> {
     lasts: Duration,
     last: Mutex<Option<(Instant, Arc<T>)>>,
 }
 
-impl<T> Fresh<T> {
+impl<T> Cached<T> {
     pub(super) fn new(lasts: Duration) -> Self {
         Self {
             lasts,
@@ -22,21 +22,21 @@ impl<T> Fresh<T> {
         }
     }
 
-    /// What was seen lately, or what `look` sees now. Those who come while one looks wait for what it sees.
-    pub(super) async fn get(&self, look: impl Future<Output = T>) -> Arc<T> {
+    /// What was seen lately, or what `load` sees now. Those who come while one looks wait for what it sees.
+    pub(super) async fn get(&self, load: impl Future<Output = T>) -> Arc<T> {
         let mut last = self.last.lock().await;
         if let Some((at, seen)) = &*last
             && at.elapsed() < self.lasts
         {
             return Arc::clone(seen);
         }
-        let seen = Arc::new(look.await);
+        let seen = Arc::new(load.await);
         *last = Some((Instant::now(), Arc::clone(&seen)));
         seen
     }
 
     /// Something was changed: the next look is a new one.
-    pub(super) async fn forget(&self) {
+    pub(super) async fn invalidate(&self) {
         *self.last.lock().await = None;
     }
 }

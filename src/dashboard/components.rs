@@ -163,17 +163,22 @@ pub(crate) fn missing(what: &str, shown: &str) -> Markup {
 
 /// A button that changes something: it sends the form every page has (see `layout`), so that it works without
 /// script, and may stand in a part that is the same for all who see it. Not for those who may not repair.
-pub(crate) fn act(path: &str, label: &str) -> Markup {
+pub(crate) fn action_button(path: &str, label: &str) -> Markup {
     html! { button type="submit" form="act" formaction=(path) { (label) } }
 }
 
 /// The same, as the one remedy that is meant.
-pub(crate) fn act_first(path: &str, label: &str) -> Markup {
+pub(crate) fn primary_action_button(path: &str, label: &str) -> Markup {
     html! { button.go type="submit" form="act" formaction=(path) { (label) } }
 }
 
 /// A button that asks once more before it does what cannot be taken back.
-pub(crate) fn act_after_asking(path: &str, label: &str, question: &str, yes: &str) -> Markup {
+pub(crate) fn confirmed_action_button(
+    path: &str,
+    label: &str,
+    question: &str,
+    yes: &str,
+) -> Markup {
     html! {
         details.ask {
             summary { (label) }
@@ -183,8 +188,8 @@ pub(crate) fn act_after_asking(path: &str, label: &str, question: &str, yes: &st
 }
 
 /// The field that lets a form of a page's own change something.
-pub(crate) fn csrf_field(visitor: &User) -> Markup {
-    html! { input type="hidden" name=(CSRF_FIELD) value=(visitor.csrf); }
+pub(crate) fn csrf_field(user: &User) -> Markup {
+    html! { input type="hidden" name=(CSRF_FIELD) value=(user.csrf); }
 }
 
 /// A part of a page that a stream replaces in place (see `live`).

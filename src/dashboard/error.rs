@@ -60,50 +60,52 @@ impl ErrorPage {
         what: &str,
         cause: impl Into<Box<dyn StdError + Send + Sync>>,
     ) -> Self {
-        let mut refusal = Self::new(
+        let mut error_page = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "Temporarily unavailable",
             format!("{what}. Nothing is lost; try again in a moment."),
         );
-        refusal.cause = Some(cause.into());
-        refusal
+        error_page.cause = Some(cause.into());
+        error_page
     }
 
     pub(crate) fn failed(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        let mut refusal = Self::new(
+        let mut error_page = Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "Internal error",
             "The server log has the details under this response's X-Request-Id.",
         );
-        refusal.cause = Some(cause.into());
-        refusal
+        error_page.cause = Some(cause.into());
+        error_page
     }
 
     pub(super) fn limited(wait: Duration) -> Self {
         let seconds = wait.as_secs().max(1);
-        let mut refusal = Self::new(
+        let mut error_page = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "Too many attempts",
             format!("Too many failed sign-ins. Try again in {seconds} s."),
         );
-        refusal.headers.push((header::RETRY_AFTER, seconds.into()));
-        refusal
+        error_page
+            .headers
+            .push((header::RETRY_AFTER, seconds.into()));
+        error_page
     }
 
     /// Elsewhere, with GET.
     pub(crate) fn see_other(to: &str) -> Self {
-        let mut refusal = Self::new(StatusCode::SEE_OTHER, "Elsewhere", "");
+        let mut error_page = Self::new(StatusCode::SEE_OTHER, "Elsewhere", "");
         if let Ok(to) = HeaderValue::from_str(to) {
-            refusal.headers.push((header::LOCATION, to));
+            error_page.headers.push((header::LOCATION, to));
         }
-        refusal
+        error_page
     }
 
     /// What a handler, or Poem before it, refused with.
     pub(super) fn of(error: Error) -> Self {
         let status = error.status();
         match error.downcast::<Self>() {
-            Ok(refusal) => refusal,
+            Ok(error_page) => error_page,
             // An id that cannot be is an id nobody has.
             Err(error) if error.is::<ParsePathError>() => Self::not_found("page at this path"),
             Err(_) if status == StatusCode::NOT_FOUND => Self::not_found("page at this path"),
@@ -151,14 +153,14 @@ impl ResponseError for ErrorPage {
 impl From<Problem> for ErrorPage {
     /// What the API refuses for any caller, as a page.
     fn from(problem: Problem) -> Self {
-        let mut refusal = Self::new(
+        let mut error_page = Self::new(
             problem.code.status(),
             problem.code.title(),
             problem.detail.clone(),
         );
-        refusal.cause = problem.causes().map(Into::into);
-        refusal.headers = problem.headers;
-        refusal
+        error_page.cause = problem.causes().map(Into::into);
+        error_page.headers = problem.headers;
+        error_page
     }
 }
 

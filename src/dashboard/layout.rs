@@ -9,7 +9,7 @@ use super::{
     sse,
     state::Dashboard,
 };
-use crate::api::mount::OwnLinks;
+use crate::api::mount::RewriteLinks;
 use chrono::TimeDelta;
 use landfall_core::{operator_log, tokens::TokenScope};
 use maud::{DOCTYPE, Markup, html};
@@ -18,10 +18,10 @@ use url::form_urlencoded;
 use uuid::Uuid;
 
 /// Under this name a page is told the log's entry of what was just done.
-pub(super) const DID: &str = "did";
+pub(super) const DONE_PARAM: &str = "did";
 
 /// How long after it was done it is shown.
-const JUST: TimeDelta = TimeDelta::minutes(2);
+const NOTICE_TTL: TimeDelta = TimeDelta::minutes(2);
 
 /// htmx: no styles of its own, no keeping of pages, and what a visitor has opened stays open when a part changes.
 const HTMX: &str =
@@ -86,7 +86,7 @@ impl Page {
     }
 
     /// A page that belongs to no section.
-    pub(super) fn apart(title: impl Into<String>, body: Markup) -> Self {
+    pub(super) fn standalone(title: impl Into<String>, body: Markup) -> Self {
         Self {
             title: title.into(),
             section: None,
@@ -96,13 +96,13 @@ impl Page {
         }
     }
 
-    pub(super) fn of_refusal(refusal: &ErrorPage) -> Self {
-        Self::apart(
-            &refusal.title,
+    pub(super) fn from_error(error_page: &ErrorPage) -> Self {
+        Self::standalone(
+            &error_page.title,
             html! {
                 section.panel.alone {
-                    h1 { (refusal.title) }
-                    p { (refusal.detail) }
+                    h1 { (error_page.title) }
+                    p { (error_page.detail) }
                     p { a href="/" { "Go to the overview" } }
                 }
             },
@@ -122,39 +122,39 @@ impl Page {
     }
 
     /// The page as this visitor gets it.
-    pub(crate) fn show(self, visitor: &User) -> Response {
-        self.answer(Some(visitor))
+    pub(crate) fn show(self, user: &User) -> Response {
+        self.answer(Some(user))
     }
 
-    pub(super) fn answer(self, visitor: Option<&User>) -> Response {
+    pub(super) fn answer(self, user: Option<&User>) -> Response {
         Response::builder()
             .content_type("text/html; charset=utf-8")
-            .extension(OwnLinks)
-            .body(self.framed(visitor).into_string())
+            .extension(RewriteLinks)
+            .body(self.framed(user).into_string())
     }
 
-    fn framed(&self, visitor: Option<&User>) -> Markup {
+    fn framed(&self, user: Option<&User>) -> Markup {
         html! {
             (DOCTYPE)
             html lang="en" {
                 (self.head())
                 body {
                     a.skip href="#main" { "Skip to content" }
-                    (header(visitor, self.section))
+                    (header(user, self.section))
                     main #main tabindex="-1" {
-                        @if let Some(notice) = visitor.and_then(|visitor| visitor.notice.as_deref()) {
+                        @if let Some(notice) = user.and_then(|user| user.notice.as_deref()) {
                             p.notice role="status" { (notice) }
                         }
                         (self.body)
                     }
                     @if let Some(path) = &self.live {
                         p #live role="status" hidden { "Connection lost. These figures are out of date; reconnecting…" }
-                        footer { (part(sse::BEAT, html! {})) }
+                        footer { (part(sse::HEARTBEAT_PART, html! {})) }
                         div #stream hx-sse:connect=(path) hx-swap="none" {}
                     }
-                    @if let Some(visitor) = visitor {
-                        form #act method="post" { (csrf_field(visitor)) }
-                        (keys(visitor))
+                    @if let Some(user) = user {
+                        form #act method="post" { (csrf_field(user)) }
+                        (keys(user))
                     }
                 }
             }
@@ -181,13 +181,13 @@ impl Page {
     }
 }
 
-fn header(visitor: Option<&User>, here: Option<Section>) -> Markup {
+fn header(user: Option<&User>, here: Option<Section>) -> Markup {
     html! {
         header {
             a.brand href="/" { (mark()) "Landfall" }
-            @if let Some(visitor) = visitor {
+            @if let Some(user) = user {
                 nav aria-label="Sections" {
-                    @for (section, (name, path, key, _)) in open_to(visitor) {
+                    @for (section, (name, path, key, _)) in open_to(user) {
                         a href=(path) data-key=(key) aria-current=[(here == Some(section)).then_some("page")] { (name) }
                     }
                 }
@@ -196,9 +196,9 @@ fn header(visitor: Option<&User>, here: Option<Section>) -> Markup {
                         placeholder="Id, name or SHA-256" autocomplete="off" spellcheck="false";
                     kbd aria-hidden="true" { "/" }
                 }
-                @if visitor.signed_in {
+                @if user.signed_in {
                     div.who {
-                        span { (visitor.name()) @if !visitor.may_repair() { " (read-only)" } }
+                        span { (user.name()) @if !user.may_repair() { " (read-only)" } }
                         button.plain type="submit" form="act" formaction="/sign-out" { "Sign out" }
                     }
                 }
@@ -208,7 +208,7 @@ fn header(visitor: Option<&User>, here: Option<Section>) -> Markup {
 }
 
 fn open_to(
-    visitor: &User,
+    user: &User,
 ) -> impl Iterator<
     Item = (
         Section,
@@ -218,7 +218,7 @@ fn open_to(
     let sections = Section::ALL.map(|section| (section, section.about()));
     let may = sections
         .into_iter()
-        .filter(|(_, (.., scope))| visitor.identity.may(*scope));
+        .filter(|(_, (.., scope))| user.identity.may(*scope));
     may.collect::<Vec<_>>().into_iter()
 }
 
@@ -234,13 +234,13 @@ fn mark() -> Markup {
 }
 
 /// Opened by `?`.
-fn keys(visitor: &User) -> Markup {
+fn keys(user: &User) -> Markup {
     html! {
         dialog #keys aria-labelledby="keys-heading" {
             h2 #keys-heading { "Keyboard shortcuts" }
             dl {
                 div { dt { kbd { "/" } } dd { "Search" } }
-                @for (_, (name, _, key, _)) in open_to(visitor) {
+                @for (_, (name, _, key, _)) in open_to(user) {
                     div { dt { kbd { "g" } " " kbd { (key) } } dd { (name) } }
                 }
                 div { dt { kbd { "j" } " " kbd { "k" } } dd { "Move down or up in a list (arrow keys work too)" } }
@@ -257,17 +257,17 @@ fn keys(visitor: &User) -> Markup {
 pub(super) async fn notice_of(
     dashboard: &Dashboard,
     request: &Request,
-    visitor: &User,
+    user: &User,
 ) -> Result<Option<String>, ErrorPage> {
     let query = request.uri().query().unwrap_or_default();
-    let did = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == DID);
+    let did = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == DONE_PARAM);
     let Some(id) = did.and_then(|(_, id)| id.parse::<Uuid>().ok()) else {
         return Ok(None);
     };
     let app = dashboard.app();
     let entry = operator_log::get(app.db.read(), id).await?;
     let just = |entry: &operator_log::Entry| {
-        entry.actor == visitor.name() && app.clock.now() - entry.at < JUST
+        entry.actor == user.name() && app.clock.now() - entry.at < NOTICE_TTL
     };
-    Ok(entry.filter(just).map(|entry| repair::told(&entry)))
+    Ok(entry.filter(just).map(|entry| repair::describe(&entry)))
 }

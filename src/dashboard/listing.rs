@@ -10,7 +10,7 @@ use sea_orm::{ActiveEnum, Iterable};
 use uuid::Uuid;
 
 /// The longest text that is searched for, in bytes.
-const LONGEST_TEXT: usize = 1024;
+const MAX_TEXT_LEN: usize = 1024;
 
 /// The page that a cursor leads to; none: the first.
 pub(super) fn page(cursor: &str) -> Result<PageRequest, ErrorPage> {
@@ -23,7 +23,7 @@ pub(super) fn page(cursor: &str) -> Result<PageRequest, ErrorPage> {
 /// A text that the databases can compare.
 pub(super) fn text(field: &str, given: &str) -> Result<Option<String>, ErrorPage> {
     let given = given.trim();
-    if given.len() > LONGEST_TEXT || given.contains('\0') {
+    if given.len() > MAX_TEXT_LEN || given.contains('\0') {
         return Err(wrong(field, "up to 1024 bytes of text"));
     }
     Ok(Some(given.to_owned()).filter(|text| !text.is_empty()))

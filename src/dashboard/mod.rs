@@ -19,7 +19,7 @@ mod format;
 mod jobs;
 mod layout;
 mod listing;
-mod log;
+mod operator_log;
 mod overview;
 mod pages;
 mod repair;
@@ -51,7 +51,7 @@ pub(crate) fn pages() -> Pages {
         events::pages,
         webhooks::pages,
         upload::pages,
-        log::pages,
+        operator_log::pages,
         search::pages,
     ];
     sections.into_iter().fold(pages, |pages, add| add(pages))

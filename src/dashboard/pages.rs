@@ -1,7 +1,7 @@
 //! The table of pages: which path, which method, and what a visitor needs for it.
 
 use super::{
-    auth::{Access, BodyKind, Gate},
+    auth::{Access, BodyKind, GuardedPage},
     state::Dashboard,
 };
 use crate::api::Routes;
@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 
 /// Pages on their way into the server's routes.
 #[derive(Default)]
-pub(crate) struct Pages(Vec<Entry>);
+pub(crate) struct Pages(Vec<PageEntry>);
 
-struct Entry {
+struct PageEntry {
     path: &'static str,
     method: Method,
     need: Access,
@@ -59,7 +59,7 @@ impl Pages {
         E::Endpoint: 'static,
         <E::Endpoint as Endpoint>::Output: IntoResponse,
     {
-        self.0.push(Entry {
+        self.0.push(PageEntry {
             path,
             method,
             need,
@@ -87,7 +87,7 @@ impl Pages {
     pub(crate) fn mount(self, route: Route, dashboard: &Dashboard) -> Route {
         let mut methods: BTreeMap<&'static str, RouteMethod> = BTreeMap::new();
         for entry in self.0 {
-            let gate = Gate {
+            let gate = GuardedPage {
                 dashboard: dashboard.clone(),
                 need: entry.need,
                 body: entry.body,

@@ -3,7 +3,7 @@
 use super::{
     error::ErrorPage,
     format::{href, number, plural},
-    layout::DID,
+    layout::DONE_PARAM,
     session::User,
     state::Dashboard,
 };
@@ -17,7 +17,7 @@ pub(crate) const COUNT: &str = "count";
 /// Writes into the log what was done, and leads back to `page`, which says so.
 pub(crate) async fn done(
     dashboard: &Dashboard,
-    visitor: &User,
+    user: &User,
     action: &'static str,
     subject: impl Into<String>,
     detail: Value,
@@ -25,7 +25,7 @@ pub(crate) async fn done(
 ) -> Result<Response, ErrorPage> {
     let app = dashboard.app();
     let repair = Repair {
-        actor: visitor.name().to_owned(),
+        actor: user.name().to_owned(),
         action,
         subject: subject.into(),
         detail,
@@ -37,9 +37,9 @@ pub(crate) async fn done(
         "changed by hand"
     );
     let id = operator_log::record(&app.db, &app.clock, repair).await?;
-    dashboard.forget_seen().await;
+    dashboard.invalidate_caches().await;
     let (path, query) = page.split_once('?').unwrap_or((page, ""));
-    let did = href(path, &[(DID, &id.to_string())]);
+    let did = href(path, &[(DONE_PARAM, &id.to_string())]);
     let to = match query {
         "" => did,
         query => format!("{did}&{query}"),
@@ -56,7 +56,7 @@ pub(crate) fn see_other(to: &str) -> Response {
 }
 
 /// An entry in a sentence.
-pub(super) fn told(entry: &Entry) -> String {
+pub(super) fn describe(entry: &Entry) -> String {
     let count = entry.detail[COUNT].as_u64();
     let subject = &entry.subject;
     match (entry.action.as_str(), count) {

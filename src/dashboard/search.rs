@@ -24,29 +24,29 @@ pub(super) fn pages(pages: Pages) -> Pages {
 }
 
 #[derive(Deserialize)]
-struct Search {
+struct SearchQuery {
     #[serde(default)]
     q: String,
 }
 
 #[handler]
 async fn show(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
-    Query(Search { q }): Query<Search>,
+    Query(SearchQuery { q }): Query<SearchQuery>,
 ) -> Result<Response> {
     let q = q.trim();
     if let Ok(id) = q.parse::<Uuid>() {
         let db = dashboard.app().db.read();
-        let found = lookup::by_id(db, &visitor.sees(), id)
+        let found = lookup::by_id(db, &user.sees(), id)
             .await
             .map_err(ErrorPage::from)?;
         return Ok(match found {
             Some(found) => see_other(&page_of(found)),
-            None => nothing(&visitor, q),
+            None => nothing(&user, q),
         });
     }
-    if visitor.may_repair()
+    if user.may_repair()
         && let Some(page) = page_of_job(&dashboard, q).await
     {
         return Ok(see_other(&page));
@@ -82,10 +82,10 @@ async fn page_of_job(dashboard: &Dashboard, id: &str) -> Option<String> {
     None
 }
 
-fn nothing(visitor: &User, q: &str) -> Response {
+fn nothing(user: &User, q: &str) -> Response {
     let hint = html! { p { "Upload sessions are deleted some time after they end, and events after " code { "outbox.retention" } "." } };
     let body = panel("Search", empty(&format!("No results for {q}."), hint));
-    let mut response = Page::apart("Search", body).show(visitor);
+    let mut response = Page::standalone("Search", body).show(user);
     response.set_status(http::StatusCode::NOT_FOUND);
     response
 }

@@ -30,7 +30,7 @@ pub(crate) const CSRF_FIELD: &str = "csrf";
 pub(crate) const CSRF_HEADER: &str = "x-csrf-token";
 
 /// Longer cookies are none of ours.
-const LONGEST_SECRET: usize = 64;
+const MAX_SECRET_LEN: usize = 64;
 
 /// Whoever a page is made for.
 #[derive(Clone, Debug)]
@@ -75,13 +75,13 @@ impl User {
 
 impl<'a> FromRequest<'a> for User {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
-        let visitor = request.data::<Self>().cloned();
-        Ok(visitor.ok_or_else(|| ErrorPage::failed("a page without a visitor"))?)
+        let user = request.data::<Self>().cloned();
+        Ok(user.ok_or_else(|| ErrorPage::failed("a page without a visitor"))?)
     }
 }
 
 /// Who sends this request; none when nobody is signed in.
-pub(super) async fn visitor(
+pub(super) async fn user(
     dashboard: &Dashboard,
     request: &Request,
 ) -> Result<Option<User>, ErrorPage> {
@@ -94,9 +94,9 @@ pub(super) async fn visitor(
     }
     // Without tokens the cookie tells this browser's pages from those of other sites, and nothing else.
     let secret = sessions::secret();
-    let mut visitor = User::new(identity, secret.expose_secret(), signed_in);
-    visitor.set_cookie = cookie(dashboard, request, Some(&secret));
-    Ok(Some(visitor))
+    let mut user = User::new(identity, secret.expose_secret(), signed_in);
+    user.set_cookie = cookie(dashboard, request, Some(&secret));
+    Ok(Some(user))
 }
 
 /// Who has this cookie, as the database says now.
@@ -123,7 +123,7 @@ pub(super) fn secret_of<'h>(dashboard: &Dashboard, headers: &'h HeaderMap) -> Op
         .flat_map(|value| value.split(';'));
     pairs.find_map(|pair| {
         let (name, value) = pair.trim().split_once('=')?;
-        (name == wanted && (1..=LONGEST_SECRET).contains(&value.len())).then_some(value)
+        (name == wanted && (1..=MAX_SECRET_LEN).contains(&value.len())).then_some(value)
     })
 }
 

@@ -18,23 +18,23 @@ use std::{
 };
 
 /// So many tries may fail from one address …
-const MOST_FAILURES: u32 = 10;
+const MAX_FAILURES: u32 = 10;
 
 /// … within this time of the first.
-const WITHIN: Duration = Duration::from_secs(60);
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 
 /// Addresses remembered at once; when there are more, those that have served their time are forgotten first.
-const MOST_ADDRESSES: usize = 10_000;
+const MAX_ADDRESSES: usize = 10_000;
 
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Next {
+pub(super) struct SignInQuery {
     /// Where the visitor wanted to go.
     #[serde(default)]
     next: String,
 }
 
 #[derive(Deserialize)]
-pub(super) struct Entry {
+pub(super) struct SignInForm {
     token: String,
     #[serde(default)]
     next: String,
@@ -49,23 +49,23 @@ impl FailedSignIns {
     fn wait(&self, address: Option<IpAddr>) -> Option<Duration> {
         let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (first, count) = failures.get(&address?)?;
-        let left = WITHIN.checked_sub(first.elapsed())?;
-        (*count >= MOST_FAILURES).then_some(left)
+        let left = FAILURE_WINDOW.checked_sub(first.elapsed())?;
+        (*count >= MAX_FAILURES).then_some(left)
     }
 
     fn count(&self, address: Option<IpAddr>) {
         let Some(address) = address else { return };
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if failures.len() >= MOST_ADDRESSES {
-            failures.retain(|_, (first, _)| first.elapsed() < WITHIN);
+        if failures.len() >= MAX_ADDRESSES {
+            failures.retain(|_, (first, _)| first.elapsed() < FAILURE_WINDOW);
         }
         // So many at once are no people: their tries fail all the same.
-        if failures.len() >= MOST_ADDRESSES {
+        if failures.len() >= MAX_ADDRESSES {
             return;
         }
         let now = Instant::now();
         let entry = failures.entry(address).or_insert((now, 0));
-        if entry.0.elapsed() >= WITHIN {
+        if entry.0.elapsed() >= FAILURE_WINDOW {
             *entry = (now, 0);
         }
         entry.1 += 1;
@@ -76,7 +76,7 @@ impl FailedSignIns {
 pub(super) async fn form(
     request: &Request,
     dashboard: Dashboard,
-    query: poem::web::Query<Next>,
+    query: poem::web::Query<SignInQuery>,
 ) -> Result<Response> {
     let next = local(&query.next);
     let known = session::identity(&dashboard, request.headers()).await?;
@@ -90,7 +90,7 @@ pub(super) async fn form(
 pub(super) async fn enter(
     request: &Request,
     dashboard: Dashboard,
-    Form(entry): Form<Entry>,
+    Form(entry): Form<SignInForm>,
 ) -> Result<Response> {
     let app = dashboard.app();
     let next = local(&entry.next);
@@ -167,7 +167,7 @@ fn page(next: &str, wrong: Option<&str>) -> Page {
             }
         }
     };
-    Page::apart("Sign in", body)
+    Page::standalone("Sign in", body)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{
     session::{self, User},
     state::Dashboard,
 };
-use crate::api::mount::OwnLinks;
+use crate::api::mount::RewriteLinks;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
@@ -25,36 +25,36 @@ use std::{
 use tokio::sync::watch;
 
 /// How often a feed looks.
-const EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a stream asks whether its visitor may still see it.
-const ASK_EVERY: u32 = 20;
+const ACCESS_CHECK_TICKS: u32 = 20;
 
 /// Different feeds at once; more pages than this do not update themselves.
-const MOST_FEEDS: usize = 200;
+const MAX_FEEDS: usize = 200;
 
 /// Streams at once, so that forgotten windows cannot hold all connections.
-const MOST_STREAMS: usize = 1000;
+const MAX_STREAMS: usize = 1000;
 
 /// As many of both are for those who may repair, whatever the others do.
 const RESERVED_FEEDS: usize = 50;
 const RESERVED_STREAMS: usize = 200;
 
 /// What one owner's tokens have of them together.
-const FEEDS_OF_OWNER: usize = 40;
-const STREAMS_OF_OWNER: usize = 100;
+const MAX_FEEDS_PER_OWNER: usize = 40;
+const MAX_STREAMS_PER_OWNER: usize = 100;
 
 /// The id of the part that tells that the stream lives.
-pub(super) const BEAT: &str = "beat";
+pub(super) const HEARTBEAT_PART: &str = "beat";
 
 /// What a feed found: parts of a page by their id.
-pub(crate) type Parts = Vec<(String, Markup)>;
+pub(crate) type PageParts = Vec<(String, Markup)>;
 
-type Found = Arc<Vec<(String, String)>>;
+type RenderedParts = Arc<Vec<(String, String)>>;
 
 /// All feeds of this process.
 #[derive(Debug, Default)]
-pub(super) struct Live {
+pub(super) struct LiveFeeds {
     feeds: Mutex<HashMap<String, (Weak<Feed>, Viewer)>>,
     places: Arc<Mutex<HashMap<Viewer, usize>>>,
 }
@@ -63,20 +63,20 @@ pub(super) struct Live {
 type Viewer = Option<String>;
 
 /// One stream's place; given up when dropped.
-struct Place {
+struct StreamPermit {
     places: Arc<Mutex<HashMap<Viewer, usize>>>,
     viewer: Viewer,
 }
 
-impl Place {
+impl StreamPermit {
     fn take(places: &Arc<Mutex<HashMap<Viewer, usize>>>, viewer: &Viewer) -> Option<Self> {
         let mut taken = lock(places);
         let all: usize = taken.values().sum();
         let own = taken.get(viewer).copied().unwrap_or(0);
         if !has_room(
             viewer,
-            (all, MOST_STREAMS, RESERVED_STREAMS),
-            (own, STREAMS_OF_OWNER),
+            (all, MAX_STREAMS, RESERVED_STREAMS),
+            (own, MAX_STREAMS_PER_OWNER),
         ) {
             return None;
         }
@@ -88,7 +88,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut taken = lock(&self.places);
         if let Some(own) = taken.get_mut(&self.viewer) {
@@ -115,16 +115,16 @@ fn has_room(
 /// One feed; it looks as long as somebody holds it.
 #[derive(Debug)]
 struct Feed {
-    latest: watch::Sender<Found>,
+    latest: watch::Sender<RenderedParts>,
 }
 
-impl Live {
+impl LiveFeeds {
     /// The feed of this name, begun if it was not.
     fn feed(
         &self,
         name: &str,
         viewer: &Viewer,
-        look: impl Fn() -> BoxFuture<'static, Parts> + Send + 'static,
+        load: impl Fn() -> BoxFuture<'static, PageParts> + Send + 'static,
     ) -> Option<Arc<Feed>> {
         let mut feeds = lock(&self.feeds);
         if let Some(feed) = feeds.get(name).and_then(|(feed, _)| feed.upgrade()) {
@@ -134,8 +134,8 @@ impl Live {
         let own = feeds.values().filter(|(_, of)| of == viewer).count();
         if !has_room(
             viewer,
-            (feeds.len(), MOST_FEEDS, RESERVED_FEEDS),
-            (own, FEEDS_OF_OWNER),
+            (feeds.len(), MAX_FEEDS, RESERVED_FEEDS),
+            (own, MAX_FEEDS_PER_OWNER),
         ) {
             return None;
         }
@@ -146,10 +146,10 @@ impl Live {
         let held = Arc::downgrade(&feed);
         tokio::spawn(async move {
             while let Some(feed) = held.upgrade() {
-                let parts = look().await;
+                let parts = load().await;
                 feed.latest.send_replace(Arc::new(rendered(parts)));
                 drop(feed);
-                tokio::time::sleep(EVERY).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         });
         Some(feed)
@@ -160,7 +160,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn rendered(parts: Parts) -> Vec<(String, String)> {
+fn rendered(parts: PageParts) -> Vec<(String, String)> {
     let each = parts.into_iter().map(|(id, body)| {
         let whole = html! { div.part id=(id) hx-swap-oob="innerMorph" { (body) } };
         (id, with_plain_lines(&whole.into_string()))
@@ -174,13 +174,13 @@ fn with_plain_lines(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// Answers the stream of a page. `name` says what is shown: visitors for whom `look` finds the same share a feed, so
+/// Answers the stream of a page. `name` says what is shown: visitors for whom `load` finds the same share a feed, so
 /// it must tell apart what differs: filters, and whether they may repair.
 pub(crate) fn stream(
     dashboard: &Dashboard,
     request: &Request,
     name: &str,
-    look: impl Fn() -> BoxFuture<'static, Parts> + Send + 'static,
+    load: impl Fn() -> BoxFuture<'static, PageParts> + Send + 'static,
 ) -> Result<Response, ErrorPage> {
     let live = dashboard.live();
     let full = || {
@@ -190,15 +190,15 @@ pub(crate) fn stream(
             "Close another window first.",
         )
     };
-    let visitor = request.data::<User>();
-    let visitor = visitor.ok_or_else(|| ErrorPage::failed("a stream without a visitor"))?;
-    let viewer = match visitor.may_repair() {
+    let user = request.data::<User>();
+    let user = user.ok_or_else(|| ErrorPage::failed("a stream without a visitor"))?;
+    let viewer = match user.may_repair() {
         true => None,
-        false => Some(visitor.identity.owner.clone().unwrap_or_default()),
+        false => Some(user.identity.owner.clone().unwrap_or_default()),
     };
-    let place = Place::take(&live.places, &viewer).ok_or_else(full)?;
-    let feed = live.feed(name, &viewer, look).ok_or_else(full)?;
-    let reader = Reader {
+    let place = StreamPermit::take(&live.places, &viewer).ok_or_else(full)?;
+    let feed = live.feed(name, &viewer, load).ok_or_else(full)?;
+    let reader = StreamReader {
         latest: feed.latest.subscribe(),
         sent: HashMap::new(),
         dashboard: dashboard.clone(),
@@ -207,10 +207,10 @@ pub(crate) fn stream(
         _held: (feed, place),
     };
     let stop = dashboard.stop().clone();
-    let events = stream::unfold(reader, Reader::next).take_until(stop.cancelled_owned());
+    let events = stream::unfold(reader, StreamReader::next).take_until(stop.cancelled_owned());
     Ok(Response::builder()
         .content_type("text/event-stream")
-        .extension(OwnLinks)
+        .extension(RewriteLinks)
         .header(header::CACHE_CONTROL, "no-store")
         // Proxies that gather answers before they pass them on.
         .header("x-accel-buffering", "no")
@@ -218,22 +218,22 @@ pub(crate) fn stream(
 }
 
 /// One browser's place in a feed.
-struct Reader {
-    latest: watch::Receiver<Found>,
+struct StreamReader {
+    latest: watch::Receiver<RenderedParts>,
     sent: HashMap<String, String>,
     dashboard: Dashboard,
     headers: HeaderMap,
     turns: u32,
-    _held: (Arc<Feed>, Place),
+    _held: (Arc<Feed>, StreamPermit),
 }
 
-impl Reader {
+impl StreamReader {
     /// What has changed since the last time; nothing ends the stream.
     async fn next(mut self) -> Option<(Bytes, Self)> {
         loop {
             self.latest.changed().await.ok()?;
             self.turns += 1;
-            if self.turns.is_multiple_of(ASK_EVERY) && !self.may_stay().await {
+            if self.turns.is_multiple_of(ACCESS_CHECK_TICKS) && !self.is_still_authorized().await {
                 return None;
             }
             let event = self.changes();
@@ -264,7 +264,7 @@ impl Reader {
     }
 
     /// A revoked token ends what its bearer sees. While the database cannot tell, nothing ends.
-    async fn may_stay(&self) -> bool {
+    async fn is_still_authorized(&self) -> bool {
         !matches!(
             session::identity(&self.dashboard, &self.headers).await,
             Ok(None)
@@ -275,22 +275,22 @@ impl Reader {
 /// The part every page with a stream has in its footer: that the figures live, and as of when they are.
 pub(crate) fn beat(now: DateTime<Utc>) -> (String, Markup) {
     let text = html! { "Live, as of " (now.format("%H:%M:%S").to_string()) " UTC" };
-    (BEAT.to_owned(), text)
+    (HEARTBEAT_PART.to_owned(), text)
 }
 
 /// Names a feed by what is shown and to whom.
-pub(crate) fn name(page: &str, visitor: &User) -> String {
-    let owner = visitor.identity.owner.as_deref().unwrap_or_default();
-    match visitor.may_repair() {
+pub(crate) fn name(page: &str, user: &User) -> String {
+    let owner = user.identity.owner.as_deref().unwrap_or_default();
+    match user.may_repair() {
         true => format!("{page} admin"),
         false => format!("{page} of {owner}"),
     }
 }
 
 /// For feeds: a future of its own for each look.
-pub(crate) fn boxed<F>(future: F) -> BoxFuture<'static, Parts>
+pub(crate) fn boxed<F>(future: F) -> BoxFuture<'static, PageParts>
 where
-    F: Future<Output = Parts> + Send + 'static,
+    F: Future<Output = PageParts> + Send + 'static,
 {
     future.boxed()
 }
@@ -311,15 +311,15 @@ mod tests {
     fn an_owner_has_its_share_and_administrators_a_reserve() {
         let places = Arc::default();
         let ann = Some("ann".to_owned());
-        let taken: Vec<Place> = (0..STREAMS_OF_OWNER)
-            .map(|_| Place::take(&places, &ann).expect("a place"))
+        let taken: Vec<StreamPermit> = (0..MAX_STREAMS_PER_OWNER)
+            .map(|_| StreamPermit::take(&places, &ann).expect("a place"))
             .collect();
-        assert!(Place::take(&places, &ann).is_none());
-        let others: Vec<Place> = (0..MOST_STREAMS)
-            .map_while(|n| Place::take(&places, &Some(n.to_string())))
+        assert!(StreamPermit::take(&places, &ann).is_none());
+        let others: Vec<StreamPermit> = (0..MAX_STREAMS)
+            .map_while(|n| StreamPermit::take(&places, &Some(n.to_string())))
             .collect();
-        assert_eq!(taken.len() + others.len(), MOST_STREAMS - RESERVED_STREAMS);
-        assert!(Place::take(&places, &None).is_some());
+        assert_eq!(taken.len() + others.len(), MAX_STREAMS - RESERVED_STREAMS);
+        assert!(StreamPermit::take(&places, &None).is_some());
         drop((taken, others));
         assert!(lock(&places).is_empty());
     }

@@ -1,9 +1,9 @@
 //! What pages work with.
 
-use super::{cache::Fresh, error::ErrorPage, overview, sign_in::FailedSignIns, sse::Live};
+use super::{cache::Cached, error::ErrorPage, overview, sign_in::FailedSignIns, sse::LiveFeeds};
 use crate::{
-    api::State,
-    server::queue_monitor::{QueuesView, WorkersView},
+    api::ApiState,
+    server::queue_monitor::{QueueMonitor, QueuesSnapshot},
 };
 use landfall_core::app::App;
 use poem::{FromRequest, Request, RequestBody, Result};
@@ -11,39 +11,39 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 /// How long what the queues know is shown.
-const QUEUES_SEEN_FOR: Duration = Duration::from_millis(900);
+const QUEUES_CACHE_TTL: Duration = Duration::from_millis(900);
 
 /// How long a page waits for a part of what it shows; it is shown without it then.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PART_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The dashboard of one process; cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Dashboard(Arc<Shared>);
+pub(crate) struct Dashboard(Arc<DashboardInner>);
 
 #[derive(Debug)]
-struct Shared {
-    api: State,
-    queues: WorkersView,
-    live: Live,
+struct DashboardInner {
+    api: ApiState,
+    queues: QueueMonitor,
+    live: LiveFeeds,
     failed_sign_ins: FailedSignIns,
-    overview: overview::Seen,
-    queues_seen: Fresh<Option<QueuesView>>,
+    overview: overview::OverviewCache,
+    queues_cache: Cached<Option<QueuesSnapshot>>,
 }
 
 impl Dashboard {
-    pub(crate) fn new(api: State, queues: WorkersView) -> Self {
-        Self(Arc::new(Shared {
+    pub(crate) fn new(api: ApiState, queues: QueueMonitor) -> Self {
+        Self(Arc::new(DashboardInner {
             api,
             queues,
-            live: Live::default(),
+            live: LiveFeeds::default(),
             failed_sign_ins: FailedSignIns::default(),
-            overview: overview::Seen::default(),
-            queues_seen: Fresh::new(QUEUES_SEEN_FOR),
+            overview: overview::OverviewCache::default(),
+            queues_cache: Cached::new(QUEUES_CACHE_TTL),
         }))
     }
 
     /// What the API shares: health, waiters.
-    pub(crate) fn api(&self) -> &State {
+    pub(crate) fn api(&self) -> &ApiState {
         &self.0.api
     }
 
@@ -52,31 +52,31 @@ impl Dashboard {
     }
 
     /// What only the queues know. Every call may fail, and ends soon.
-    pub(crate) fn queues(&self) -> &WorkersView {
+    pub(crate) fn queues(&self) -> &QueueMonitor {
         &self.0.queues
     }
 
     /// Everything the queues know, as of a moment ago; none while Redis is away.
-    pub(super) async fn queues_lately(&self) -> Arc<Option<QueuesView>> {
-        let look = async {
-            let look = tokio::time::timeout(PATIENCE, self.queues().look());
-            look.await.ok().and_then(Result::ok)
+    pub(super) async fn cached_queues(&self) -> Arc<Option<QueuesSnapshot>> {
+        let load = async {
+            let load = tokio::time::timeout(PART_TIMEOUT, self.queues().load());
+            load.await.ok().and_then(Result::ok)
         };
-        self.0.queues_seen.get(look).await
+        self.0.queues_cache.get(load).await
     }
 
     /// What the overview has seen lately.
-    pub(super) fn overview(&self) -> &overview::Seen {
+    pub(super) fn overview(&self) -> &overview::OverviewCache {
         &self.0.overview
     }
 
     /// Something was changed by hand: pages show it at once.
-    pub(super) async fn forget_seen(&self) {
-        self.0.queues_seen.forget().await;
-        self.0.overview.forget().await;
+    pub(super) async fn invalidate_caches(&self) {
+        self.0.queues_cache.invalidate().await;
+        self.0.overview.invalidate().await;
     }
 
-    pub(super) fn live(&self) -> &Live {
+    pub(super) fn live(&self) -> &LiveFeeds {
         &self.0.live
     }
 

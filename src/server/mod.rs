@@ -17,4 +17,4 @@ pub use private_files::keep_private;
 pub use redis_process::{EmbeddedRedis, RedisError};
 pub use router::{pages, router, serve, serve_metrics};
 pub use run::{Roles, public_url, run};
-pub use startup::{Parts, assemble, connect_redis, open_staging, open_storage};
+pub use startup::{ProcessParts, assemble, connect_redis, open_staging, open_storage};

@@ -1,7 +1,7 @@
 //! What API and dashboard learn from the queues: which files have become final, who works on what, and what waits.
 //! All of it may be missing.
 
-use crate::api::{Health, QueueFigures, Waiters};
+use crate::api::{QueueFigures, QueueHealth, Waiters};
 use entity::{DeliveryId, FileId};
 use futures::{FutureExt, StreamExt, future::BoxFuture};
 use landfall_queue::{
@@ -14,18 +14,18 @@ use tokio_util::sync::CancellationToken;
 
 /// A worker that has been silent for longer is not counted: a live one beats every 2.5 s, and of one that is gone the
 /// alert rules are to tell within 15 s, which takes a scrape and an evaluation of 2 s each.
-const ALIVE: Duration = Duration::from_secs(9);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Minutes of a queue's history.
-const HOUR: u32 = 60;
+const HISTORY_MINUTES: u32 = 60;
 
 /// The way to the queues; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct WorkersView {
+pub struct QueueMonitor {
     queues: Queues,
 }
 
-impl WorkersView {
+impl QueueMonitor {
     /// Wakes nobody.
     #[must_use]
     pub fn new(queues: Queues) -> Self {
@@ -49,7 +49,7 @@ impl WorkersView {
 
 /// One queue, as it is now.
 #[derive(Clone, Debug)]
-pub struct QueueView {
+pub struct QueueSnapshot {
     pub name: QueueName,
     pub stats: QueueStats,
     /// Of the last hour, oldest first.
@@ -58,8 +58,8 @@ pub struct QueueView {
 
 /// Everything the queues know, as it is now.
 #[derive(Clone, Debug)]
-pub struct QueuesView {
-    pub queues: Vec<QueueView>,
+pub struct QueuesSnapshot {
+    pub queues: Vec<QueueSnapshot>,
     /// Newest beat first.
     pub workers: Vec<WorkerInfo>,
     pub memory: MemoryUse,
@@ -67,21 +67,22 @@ pub struct QueuesView {
 
 /// What a job is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Subject {
+pub enum JobSubject {
     File(FileId),
     Delivery(DeliveryId),
 }
 
 /// The subject of a job's arguments.
 #[must_use]
-pub fn subject(args: &Value) -> Option<Subject> {
+pub fn subject(args: &Value) -> Option<JobSubject> {
     let id = |name: &str| args[name].as_str();
     let file = id("file_id").and_then(|id| id.parse().ok());
     let delivery = id("delivery_id").and_then(|id| id.parse().ok());
-    file.map(Subject::File).or(delivery.map(Subject::Delivery))
+    file.map(JobSubject::File)
+        .or(delivery.map(JobSubject::Delivery))
 }
 
-impl WorkersView {
+impl QueueMonitor {
     /// For looking at single jobs, and repairing them.
     #[must_use]
     pub fn inspector(&self) -> Inspector {
@@ -92,14 +93,14 @@ impl WorkersView {
     ///
     /// # Errors
     /// When Redis cannot be reached.
-    pub async fn look(&self) -> Result<QueuesView, QueueError> {
+    pub async fn load(&self) -> Result<QueuesSnapshot, QueueError> {
         let inspector = self.inspector();
         let queue = async |name: QueueName| {
             let (stats, minutes) = tokio::try_join!(
                 inspector.stats(name.as_str()),
-                inspector.per_minute(name.as_str(), HOUR)
+                inspector.per_minute(name.as_str(), HISTORY_MINUTES)
             )?;
-            Ok(QueueView {
+            Ok(QueueSnapshot {
                 name,
                 stats,
                 minutes,
@@ -113,7 +114,7 @@ impl WorkersView {
             inspector.workers(),
             inspector.memory()
         )?;
-        Ok(QueuesView {
+        Ok(QueuesSnapshot {
             queues: vec![first, second, third],
             workers,
             memory,
@@ -147,10 +148,10 @@ impl WorkersView {
 /// True when this worker has said lately that it lives.
 #[must_use]
 pub fn is_alive(worker: &WorkerInfo, now: SystemTime) -> bool {
-    now.duration_since(worker.last_beat).unwrap_or_default() < ALIVE
+    now.duration_since(worker.last_beat).unwrap_or_default() < HEARTBEAT_TIMEOUT
 }
 
-impl Health for WorkersView {
+impl QueueHealth for QueueMonitor {
     fn redis(&self) -> BoxFuture<'_, Result<(), String>> {
         let ping = self.queues.redis.ping();
         async move { ping.await.map(drop).map_err(|error| error.to_string()) }.boxed()

@@ -24,20 +24,20 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
 /// The longest path a unix socket may have (sun_path in unix(7), with its final zero).
-const LONGEST_SOCKET: usize = 107;
+const MAX_SOCKET_PATH_LEN: usize = 107;
 
 /// How long a start may take.
-const START_WITHIN: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between a death and the next start, so that a Redis that cannot run does not keep the machine busy.
-const REST: Duration = Duration::from_millis(250);
+const RESTART_DELAY: Duration = Duration::from_millis(250);
 
 /// What Redis has to say, below its folder.
-const LOG: &str = "redis.log";
+const LOG_FILE: &str = "redis.log";
 
 /// The socket, and the file that says where it is when it is elsewhere.
 const SOCKET: &str = "redis.sock";
-const PLACE: &str = "redis.socket-place";
+const SOCKET_PATH_FILE: &str = "redis.socket-place";
 
 const WATCHDOG: &str = r#"
 "$@" </dev/null >&2 &
@@ -60,7 +60,7 @@ pub enum RedisError {
     Start(#[source] io::Error),
     #[error("the embedded Redis ended at once ({0}); its output is in {1}")]
     Ended(ExitStatus, PathBuf),
-    #[error("the embedded Redis did not open its socket {0} within {START_WITHIN:?}")]
+    #[error("the embedded Redis did not open its socket {0} within {START_TIMEOUT:?}")]
     Silent(PathBuf),
 }
 
@@ -84,9 +84,9 @@ impl EmbeddedRedis {
             .map_err(|error| RedisError::Folder(folder.clone(), error))?;
         let folder =
             std::path::absolute(&folder).map_err(|error| RedisError::Folder(folder, error))?;
-        let socket =
-            make_place(&folder).map_err(|error| RedisError::Folder(folder.clone(), error))?;
-        let launch = Launch {
+        let socket = choose_socket_path(&folder)
+            .map_err(|error| RedisError::Folder(folder.clone(), error))?;
+        let launch = LaunchOptions {
             program,
             folder,
             socket: socket.clone(),
@@ -107,7 +107,7 @@ impl EmbeddedRedis {
     pub fn url_below(data_dir: &Path) -> SecretString {
         let folder = data_dir.join("redis");
         let folder = std::path::absolute(&folder).unwrap_or(folder);
-        format!("unix://{}", known_place(&folder).display()).into()
+        format!("unix://{}", recorded_socket_path(&folder).display()).into()
     }
 
     /// Where it listens, for `redis.url`.
@@ -136,27 +136,30 @@ fn find_program() -> Option<PathBuf> {
 
 /// Where the socket is to be: below the data folder when its path is short enough for one, else in a folder that nobody
 /// else can enter, of which the data folder says where it is.
-fn make_place(folder: &Path) -> io::Result<PathBuf> {
+fn choose_socket_path(folder: &Path) -> io::Result<PathBuf> {
     let socket = folder.join(SOCKET);
-    if socket.as_os_str().len() <= LONGEST_SOCKET {
+    if socket.as_os_str().len() <= MAX_SOCKET_PATH_LEN {
         return Ok(socket);
     }
-    let known = known_place(folder);
+    let known = recorded_socket_path(folder);
     if known != socket && is_private(known.parent()) {
         return Ok(known);
     }
     let place = private_folder()?.join(SOCKET);
-    std::fs::write(folder.join(PLACE), place.as_os_str().as_encoded_bytes())?;
+    std::fs::write(
+        folder.join(SOCKET_PATH_FILE),
+        place.as_os_str().as_encoded_bytes(),
+    )?;
     Ok(place)
 }
 
 /// Where the socket is, as far as the data folder says.
-fn known_place(folder: &Path) -> PathBuf {
+fn recorded_socket_path(folder: &Path) -> PathBuf {
     let socket = folder.join(SOCKET);
-    if socket.as_os_str().len() <= LONGEST_SOCKET {
+    if socket.as_os_str().len() <= MAX_SOCKET_PATH_LEN {
         return socket;
     }
-    match std::fs::read_to_string(folder.join(PLACE)) {
+    match std::fs::read_to_string(folder.join(SOCKET_PATH_FILE)) {
         Ok(place) if !place.is_empty() => place.into(),
         _ => socket,
     }
@@ -187,20 +190,20 @@ fn is_private(folder: Option<&Path>) -> bool {
 }
 
 /// Redis, and our end of the pipe that keeps it running.
-struct Running {
+struct RunningRedis {
     child: Child,
     /// Apart from the child: waiting for a child closes the pipe it holds.
     pipe: Option<ChildStdin>,
 }
 
-struct Launch {
+struct LaunchOptions {
     program: PathBuf,
     folder: PathBuf,
     socket: PathBuf,
 }
 
-impl Launch {
-    async fn start(&self) -> Result<Running, RedisError> {
+impl LaunchOptions {
+    async fn start(&self) -> Result<RunningRedis, RedisError> {
         // A socket left behind would look as if somebody listened.
         let _ = std::fs::remove_file(&self.socket);
         let mut child = self.command().spawn().map_err(RedisError::Start)?;
@@ -208,14 +211,14 @@ impl Launch {
         let began = Instant::now();
         while UnixStream::connect(&self.socket).await.is_err() {
             if let Some(status) = child.try_wait().map_err(RedisError::Start)? {
-                return Err(RedisError::Ended(status, self.folder.join(LOG)));
+                return Err(RedisError::Ended(status, self.folder.join(LOG_FILE)));
             }
-            if began.elapsed() > START_WITHIN {
+            if began.elapsed() > START_TIMEOUT {
                 return Err(RedisError::Silent(self.socket.clone()));
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Ok(Running { child, pipe })
+        Ok(RunningRedis { child, pipe })
     }
 
     fn command(&self) -> Command {
@@ -238,7 +241,7 @@ impl Launch {
             "--loglevel",
             "warning",
             "--logfile",
-            LOG,
+            LOG_FILE,
             "--unixsocketperm",
             "700",
             "--maxmemory-policy",
@@ -258,7 +261,7 @@ impl Launch {
     }
 }
 
-async fn supervise(launch: Launch, mut running: Running, stop: CancellationToken) {
+async fn supervise(launch: LaunchOptions, mut running: RunningRedis, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => {
@@ -274,7 +277,7 @@ async fn supervise(launch: Launch, mut running: Running, stop: CancellationToken
         running = loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(REST) => {}
+                () = tokio::time::sleep(RESTART_DELAY) => {}
             }
             match launch.start().await {
                 Ok(running) => break running,

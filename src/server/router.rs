@@ -2,11 +2,11 @@
 
 use crate::{
     api::{
-        self, Counters, HealthCheck, HostPolicy, LocalCounters, Metrics, Mount, Routes, Shared,
-        SharedCounters, State, Waiters,
+        self, ApiState, Counters, HealthCheck, HostPolicy, LocalCounters, Metrics, Mount, Routes,
+        SharedCounters, SharedState, Waiters,
     },
     dashboard::{self, Dashboard},
-    server::queue_monitor::WorkersView,
+    server::queue_monitor::QueueMonitor,
 };
 use http::Method;
 use landfall_core::app::App;
@@ -32,7 +32,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let waiters = Waiters::default();
     let counters = Arc::new(SharedCounters::new(queues.redis.clone()));
-    let view = WorkersView::start(queues, waiters.clone(), stop.clone());
+    let view = QueueMonitor::start(queues, waiters.clone(), stop.clone());
     let config = Arc::clone(&app.config);
     let metrics = Metrics::new(meter);
     let router = router(app, waiters, view, counters, metrics, stop.clone());
@@ -52,14 +52,14 @@ pub async fn serve_metrics(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let waiters = Waiters::default();
-    let view = Arc::new(WorkersView::new(queues));
+    let view = Arc::new(QueueMonitor::new(queues));
     let config = Arc::clone(&app.config);
-    let hosts = HostPolicy::for_figures(&config, listener.local_addr()?);
+    let hosts = HostPolicy::for_metrics(&config, listener.local_addr()?);
     let mut routes = Routes::default();
     for path in OPERATORS {
         routes.add(path, Method::GET);
     }
-    let state = State::new(Shared {
+    let state = ApiState::new(SharedState {
         mount: Mount::new(&app),
         app,
         waiters,
@@ -87,7 +87,7 @@ fn operators(route: Route) -> Route {
 pub fn router(
     app: App,
     waiters: Waiters,
-    view: WorkersView,
+    view: QueueMonitor,
     counters: Arc<dyn Counters>,
     metrics: Metrics,
     stop: CancellationToken,
@@ -99,7 +99,7 @@ pub fn router(
     let pages = dashboard::pages();
     pages.name(&mut routes);
     let hosts = HostPolicy::new(&app.config, &app.public_url);
-    let state = State::new(Shared {
+    let state = ApiState::new(SharedState {
         mount: Mount::new(&app),
         app,
         waiters,

@@ -1,8 +1,8 @@
 //! Running a process from the first line it prints to its exit.
 
 use super::{
-    EmbeddedRedis, Parts, assemble, connect_redis, lock_data_dir, private_files, secret_key, serve,
-    serve_metrics,
+    EmbeddedRedis, ProcessParts, assemble, connect_redis, lock_data_dir, private_files, secret_key,
+    serve, serve_metrics,
 };
 use anyhow::Context;
 use landfall_core::{
@@ -146,7 +146,7 @@ async fn is_unmarked(app: &App, place: Place) -> bool {
 }
 
 async fn run_roles(
-    parts: Parts,
+    parts: ProcessParts,
     roles: Roles,
     listener: Option<TcpListener>,
     address: SocketAddr,
@@ -176,7 +176,7 @@ async fn run_roles(
         let Some(listener) = listener else {
             return Ok(());
         };
-        say_where(address, roles.embedded);
+        print_address(address, roles.embedded);
         serve(parts.app, parts.queues, parts.meter, listener, stop)
             .await
             .context("the API ended")
@@ -187,7 +187,7 @@ async fn run_roles(
 
 /// What a worker tells of itself where `metrics.bind` says; a process with an API tells it there.
 async fn figures(
-    parts: &Parts,
+    parts: &ProcessParts,
     roles: &Roles,
     stop: CancellationToken,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + use<>> {
@@ -198,7 +198,7 @@ async fn figures(
         }
         _ => None,
     };
-    let Parts {
+    let ProcessParts {
         app, queues, meter, ..
     } = parts.clone();
     Ok(async move {
@@ -215,7 +215,7 @@ async fn figures(
     clippy::print_stdout,
     reason = "the one line on standard output others wait for"
 )]
-fn say_where(address: SocketAddr, embedded: bool) {
+fn print_address(address: SocketAddr, embedded: bool) {
     println!("listening on http://{address}");
     if embedded {
         eprintln!("send a first file:  curl -F file=@README.md http://{address}/v1/files");

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Below the data folder.
-const FILE: &str = "webhooks.key";
+const KEY_FILE: &str = "webhooks.key";
 
 /// Takes the key of the data folder if `webhooks.secret_key` is not set, and makes one if `may_make`.
 ///
@@ -27,7 +27,7 @@ pub(super) fn complete(config: &mut Config, may_make: bool) -> anyhow::Result<()
     if config.webhooks.sealing.has_key() || !config.is_sqlite() {
         return Ok(());
     }
-    let path = config.data_dir.join(FILE);
+    let path = config.data_dir.join(KEY_FILE);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound && may_make => make(&path)?,

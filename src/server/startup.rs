@@ -22,11 +22,11 @@ use url::Url;
 use uuid::Uuid;
 
 /// How often the clock is set by the database's: a machine whose clock is off must not take others' leases.
-const SET_CLOCK_EVERY: Duration = Duration::from_secs(10);
+const CLOCK_SYNC_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What every process has.
 #[derive(Clone, Debug)]
-pub struct Parts {
+pub struct ProcessParts {
     pub app: App,
     pub queues: Queues,
     pub deliverer: Deliverer,
@@ -40,14 +40,18 @@ pub struct Parts {
 ///
 /// # Errors
 /// The first part that is not fit for use, with the setting to change.
-pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> anyhow::Result<Parts> {
+pub async fn assemble(
+    config: Arc<Config>,
+    redis: Redis,
+    public_url: Url,
+) -> anyhow::Result<ProcessParts> {
     let mut config = Arc::unwrap_or_clone(config);
     secret_key::complete(&mut config, false)?;
     let config = Arc::new(config);
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
     db.require_current().await?;
     let clock = Clock::system();
-    follow_database(db.clone(), clock.clone()).await?;
+    sync_clock(db.clone(), clock.clone()).await?;
     let storage = open_storage(&config).await?;
     let staging = open_staging(&config, &storage).await?;
     installation::open(Places {
@@ -72,7 +76,7 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
         dispatch: Arc::new(dispatch),
         public_url,
     };
-    Ok(Parts {
+    Ok(ProcessParts {
         app,
         queues,
         deliverer,
@@ -131,13 +135,13 @@ fn worker_name() -> String {
     )
 }
 
-async fn follow_database(db: Database, clock: Clock) -> anyhow::Result<()> {
+async fn sync_clock(db: Database, clock: Clock) -> anyhow::Result<()> {
     db.set_clock(&clock)
         .await
         .context("the database does not tell the time")?;
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(SET_CLOCK_EVERY).await;
+            tokio::time::sleep(CLOCK_SYNC_INTERVAL).await;
             if let Err(error) = db.set_clock(&clock).await {
                 tracing::debug!(%error, "the clock goes on as it was");
             }

@@ -1,7 +1,7 @@
 //! An installation of real processes, and a look inside it from the test.
 
 use crate::support::{ClientLog, Installation, Invariants, Process};
-use landfall::server::{Parts, assemble, connect_redis};
+use landfall::server::{ProcessParts, assemble, connect_redis};
 use landfall_core::db::Database;
 use landfall_test_servers::{Receiver, wait_until};
 use reqwest::Client;
@@ -18,7 +18,7 @@ pub const AFTER_A_KILL: Duration = Duration::from_secs(40);
 #[derive(Debug)]
 pub struct Cluster {
     pub installation: Installation,
-    pub parts: Parts,
+    pub parts: ProcessParts,
     pub receiver: Receiver,
     pub client: Client,
     pub api: Process,

@@ -2,7 +2,7 @@
 
 use crate::support::{ClientLog, Installation, Invariants, Process};
 use futures::{Stream, stream};
-use landfall::server::{Parts, assemble, connect_redis};
+use landfall::server::{ProcessParts, assemble, connect_redis};
 use landfall_test_servers::{Receiver, S3Server, wait_until};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -24,7 +24,7 @@ const WITHIN: Duration = Duration::from_secs(300);
 pub struct Topology {
     installation: Installation,
     _s3: S3Server,
-    pub parts: Parts,
+    pub parts: ProcessParts,
     pub receiver: Receiver,
     pub log: ClientLog,
     client: Client,

@@ -1,7 +1,7 @@
 //! A whole installation in this process: the API really listening, workers on or off, a receiver that records.
 
 use super::{ClientLog, Installation, Invariants};
-use landfall::server::{self, Parts, assemble, connect_redis};
+use landfall::server::{self, ProcessParts, assemble, connect_redis};
 use landfall_core::db::Database;
 use landfall_test_servers::{Receiver, S3Server, wait_until};
 use landfall_workers::{QueueName, Workers};
@@ -26,7 +26,7 @@ pub struct Builder {
 #[derive(Debug)]
 pub struct TestApp {
     pub installation: Installation,
-    pub parts: Parts,
+    pub parts: ProcessParts,
     pub url: String,
     pub client: Client,
     pub receiver: Receiver,
@@ -103,7 +103,7 @@ impl Builder {
             serve.await.expect("the API serves to the end")
         }));
         if !self.workers.is_empty() {
-            let Parts {
+            let ProcessParts {
                 app,
                 queues,
                 deliverer,

@@ -30,18 +30,18 @@ const CLIENT_BITS: u32 = 64;
 
 /// Refused connections that may still read their answer, and for how long: one that is reset does not.
 const MAX_LINGERING: usize = 64;
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: u64 = 64 * 1024;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: u64 = 64 * 1024;
 
 /// How often the log says that connections are refused.
-const LOG_EVERY: Duration = Duration::from_secs(1);
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// See the module; clones count together.
 #[derive(Clone, Debug)]
-pub(super) struct Admission(Arc<Inner>);
+pub(super) struct Admission(Arc<AdmissionState>);
 
 #[derive(Debug)]
-struct Inner {
+struct AdmissionState {
     all: Arc<Semaphore>,
     per_address: u32,
     /// Proxies bring the connections of many.
@@ -53,14 +53,14 @@ struct Inner {
 
 /// The right to serve one connection, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Admitted {
+pub(super) struct ConnectionPermit {
     _place: OwnedSemaphorePermit,
-    of_address: Option<(Arc<Inner>, IpAddr)>,
+    of_address: Option<(Arc<AdmissionState>, IpAddr)>,
 }
 
 /// Why a connection is not served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum RejectReason {
     /// There are as many as there may be.
     Full,
     /// Its address has as many as one may have.
@@ -77,7 +77,7 @@ impl Admission {
                 "fewer connections are taken than server.max_connections, for want of file descriptors (ulimit -n)"
             );
         }
-        Self(Arc::new(Inner {
+        Self(Arc::new(AdmissionState {
             all: Arc::new(Semaphore::new(most)),
             per_address: server.max_connections_per_address,
             proxies: server.trusted_proxies.clone(),
@@ -88,14 +88,14 @@ impl Admission {
     }
 
     /// Takes a place for a connection from this address.
-    pub(super) fn admit(&self, remote: SocketAddr) -> Result<Admitted, Refused> {
+    pub(super) fn admit(&self, remote: SocketAddr) -> Result<ConnectionPermit, RejectReason> {
         let inner = &self.0;
         let place = Arc::clone(&inner.all)
             .try_acquire_owned()
-            .map_err(|_| Refused::Full)?;
+            .map_err(|_| RejectReason::Full)?;
         let address = remote.ip().to_canonical();
         if inner.proxies.iter().any(|proxy| proxy.contains(&address)) {
-            return Ok(Admitted {
+            return Ok(ConnectionPermit {
                 _place: place,
                 of_address: None,
             });
@@ -104,21 +104,21 @@ impl Admission {
         let mut by_address = inner.by_address();
         let open = by_address.entry(client).or_default();
         if *open >= inner.per_address {
-            return Err(Refused::OfAddress);
+            return Err(RejectReason::OfAddress);
         }
         *open += 1;
-        Ok(Admitted {
+        Ok(ConnectionPermit {
             _place: place,
             of_address: Some((Arc::clone(inner), client)),
         })
     }
 
     /// Answers a connection that is not served, as far as that costs nothing, and closes it.
-    pub(super) fn refuse(&self, socket: TcpStream, refused: Refused) {
+    pub(super) fn refuse(&self, socket: TcpStream, refused: RejectReason) {
         let inner = &self.0;
         inner.log.warn(match refused {
-            Refused::Full => "connections were refused: there are server.max_connections",
-            Refused::OfAddress => {
+            RejectReason::Full => "connections were refused: there are server.max_connections",
+            RejectReason::OfAddress => {
                 "connections were refused: an address has server.max_connections_per_address"
             }
         });
@@ -131,11 +131,11 @@ impl Admission {
         }
         let inner = Arc::clone(inner);
         tokio::spawn(async move {
-            let mut rest = socket.take(LINGER_BYTES);
+            let mut rest = socket.take(MAX_LINGER_BYTES);
             let mut nowhere = tokio::io::sink();
             let reading = tokio::io::copy(&mut rest, &mut nowhere);
             // It is closed whatever came of it.
-            let _ = tokio::time::timeout(LINGER, reading).await;
+            let _ = tokio::time::timeout(LINGER_TIMEOUT, reading).await;
             inner.lingering.fetch_sub(1, Ordering::Relaxed);
         });
     }
@@ -148,7 +148,7 @@ impl Admission {
     }
 }
 
-impl Inner {
+impl AdmissionState {
     fn by_address(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
         self.by_address
             .lock()
@@ -156,7 +156,7 @@ impl Inner {
     }
 }
 
-impl Drop for Admitted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let Some((inner, client)) = self.of_address.take() else {
             return;
@@ -171,7 +171,7 @@ impl Drop for Admitted {
     }
 }
 
-impl Refused {
+impl RejectReason {
     fn answer(self) -> String {
         let (status, code, detail) = match self {
             Self::Full => (
@@ -227,7 +227,7 @@ impl ThrottledLog {
     fn warn(&self, message: &str) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.1 += 1;
-        if state.0.is_some_and(|last| last.elapsed() < LOG_EVERY) {
+        if state.0.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
             return;
         }
         tracing::warn!(times = state.1, "{message}");
@@ -240,7 +240,7 @@ mod tests {
     use super::*;
 
     fn admission(most: usize, per_address: u32) -> Admission {
-        Admission(Arc::new(Inner {
+        Admission(Arc::new(AdmissionState {
             all: Arc::new(Semaphore::new(most)),
             per_address,
             proxies: vec!["10.0.0.0/8".parse().unwrap()],
@@ -260,10 +260,10 @@ mod tests {
         let first = admission.admit(from("192.0.2.1")).unwrap();
         let _second = admission.admit(from("192.0.2.1")).unwrap();
         let third = admission.admit(from("192.0.2.1"));
-        assert_eq!(third.unwrap_err(), Refused::OfAddress);
+        assert_eq!(third.unwrap_err(), RejectReason::OfAddress);
         let _other = admission.admit(from("192.0.2.2")).unwrap();
         let full = admission.admit(from("192.0.2.3"));
-        assert_eq!(full.unwrap_err(), Refused::Full);
+        assert_eq!(full.unwrap_err(), RejectReason::Full);
         drop(first);
         let _again = admission.admit(from("192.0.2.1")).unwrap();
         assert_eq!(admission.0.by_address().len(), 2);
@@ -274,7 +274,7 @@ mod tests {
         let admission = admission(9, 1);
         let _one = admission.admit(from("2001:db8:1:2::1")).unwrap();
         let same = admission.admit(from("2001:db8:1:2:ffff::1"));
-        assert_eq!(same.unwrap_err(), Refused::OfAddress);
+        assert_eq!(same.unwrap_err(), RejectReason::OfAddress);
         let _proxied = [(); 5].map(|()| admission.admit(from("10.1.1.1")).unwrap());
     }
 }

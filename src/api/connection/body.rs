@@ -22,12 +22,12 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// How long a client that was refused may go on sending: one that is reset while it sends does not read its answer
 /// (RFC 9112, section 9.6).
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body paused longer than `server.idle_timeout`.
 #[derive(Debug, thiserror::Error)]
 #[error("the body paused for longer than {0:?}")]
-pub(in crate::api) struct Stalled(pub Duration);
+pub(in crate::api) struct BodyStalled(pub Duration);
 
 /// The bytes of a request's body.
 #[derive(Debug)]
@@ -40,18 +40,23 @@ pub(super) struct IdleTimeoutBody {
     expects: bool,
     begun: bool,
     /// What still comes of a body is not the next request, though the answer may be sent.
-    beat: Option<ActiveRequest>,
+    active_request: Option<ActiveRequest>,
 }
 
 impl IdleTimeoutBody {
-    pub(super) fn new(body: Incoming, idle: Duration, expects: bool, beat: ActiveRequest) -> Self {
+    pub(super) fn new(
+        body: Incoming,
+        idle: Duration,
+        expects: bool,
+        active_request: ActiveRequest,
+    ) -> Self {
         Self {
             body: Some(BodyStream::new(body)),
             idle,
             wait: Box::pin(sleep(idle)),
             expects,
             begun: false,
-            beat: Some(beat),
+            active_request: Some(active_request),
         }
     }
 }
@@ -87,7 +92,7 @@ impl Stream for IdleTimeoutBody {
                 Poll::Pending => {
                     std::task::ready!(this.wait.as_mut().poll(cx));
                     this.body = None;
-                    let stalled = Stalled(this.idle);
+                    let stalled = BodyStalled(this.idle);
                     let stalled = io::Error::new(io::ErrorKind::TimedOut, stalled);
                     return Poll::Ready(Some(Err(stalled)));
                 }
@@ -104,12 +109,12 @@ impl Drop for IdleTimeoutBody {
         if (self.expects && !self.begun) || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        let beat = self.beat.take();
+        let active_request = self.active_request.take();
         tokio::spawn(async move {
-            let _beat = beat;
+            let _beat = active_request;
             let rest = async { while let Some(Ok(_)) = body.next().await {} };
             // What is left after it is cut off with the connection.
-            let _ = tokio::time::timeout(LINGER, rest).await;
+            let _ = tokio::time::timeout(LINGER_TIMEOUT, rest).await;
         });
     }
 }
@@ -153,8 +158,8 @@ pub(crate) async fn read_whole(
 }
 
 /// What a body that ended early is answered with.
-pub(in crate::api) fn broken_off(cause: &(dyn Error + 'static)) -> Problem {
-    if let Some(stalled) = find::<Stalled>(cause) {
+pub(in crate::api) fn interrupted(cause: &(dyn Error + 'static)) -> Problem {
+    if let Some(stalled) = find::<BodyStalled>(cause) {
         return Problem::new(
             Code::RequestTimeout,
             format!("No body bytes arrived for {:?}.", stalled.0),

@@ -11,7 +11,7 @@ mod stream;
 mod timeouts;
 
 use super::middleware::real_ip;
-use admission::{Admission, Admitted};
+use admission::{Admission, ConnectionPermit};
 use body::IdleTimeoutBody;
 use futures::StreamExt;
 use http::{HeaderValue, Request, Uri, Version, header};
@@ -29,7 +29,7 @@ use poem::{
     web::{LocalAddr, RemoteAddr},
 };
 use std::{convert::Infallible, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
-use stream::{Outflow, Socket, TrackedBody};
+use stream::{Socket, TrackedBody, WriteBackpressure};
 use timeouts::{ActiveRequest, ConnectionTimeouts, LargeHeads, TimeoutLimits, WideReads};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -41,27 +41,27 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 const BUFFER: usize = 256 * 1024;
 
 /// Request line and headers together may have this many bytes, a little less than hyper would take.
-pub(super) const LONGEST_HEAD: usize = BUFFER - 1;
+pub(super) const MAX_HEAD_LEN: usize = BUFFER - 1;
 
 /// More headers are answered 431, with a problem.
-pub(super) const MOST_HEADERS: usize = 100;
+pub(super) const MAX_HEADERS: usize = 100;
 
 /// More headers hyper does not take, and answers so itself: it makes room for so many at each request.
-const MOST_PARSED_HEADERS: usize = 256;
+const MAX_PARSED_HEADERS: usize = 256;
 
 /// How long a client that still sends a head that was refused may take to read the answer, and how many bytes of it
 /// are read meanwhile: a connection closed with unread bytes is reset, and the answer may be lost.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 4 * 1024 * 1024;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const MAX_LINGER_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Heads longer than [`SMALL_HEAD`] there may be at once, in all connections: what they take is held until they are
 /// answered.
 const SMALL_HEAD: usize = 16 * 1024;
-const LARGE_HEADS: usize = 64;
+const MAX_LARGE_HEADS: usize = 64;
 
 /// Connections that may read bodies in pieces of [`BUFFER`] at once; others read smaller ones, in bytes. Each piece is held
 /// until its bytes are staged.
-const WIDE_READS: usize = 24;
+const MAX_WIDE_READS: usize = 24;
 const NARROW_READ: usize = 16 * 1024;
 
 /// Stands in a request of which nothing is known but that its head is not read.
@@ -76,23 +76,23 @@ pub(super) enum UnreadHead {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// How soon it is looked again whether the rest of a preface has come.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Requests that share one connection; the next waits.
-const MOST_STREAMS: u32 = 200;
+const MAX_CONCURRENT_STREAMS: u32 = 200;
 
 /// The headers of each may have this many bytes, counted as RFC 9113 does (section 6.5.2).
-const LONGEST_HEADER_LIST: u32 = 64 * 1024;
+const MAX_HEADER_LIST_LEN: u32 = 64 * 1024;
 
 /// What of each answer waits for its client, in bytes.
 const STREAM_BUFFER: usize = 64 * 1024;
 
 /// How often a client that sends nothing is asked whether it is there, and how long it may take to say so.
-const PING_EVERY: Duration = Duration::from_secs(60);
+const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What accept(2) fails with when the process is out of descriptors does not go away at once.
-const AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
+const ACCEPT_ERROR_BACKOFF: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
 struct Connection {
@@ -121,10 +121,10 @@ pub(crate) async fn run(
             unread: config.idle_timeout,
             narrow_read: NARROW_READ,
             small_head: SMALL_HEAD,
-            head: LONGEST_HEAD,
+            head: MAX_HEAD_LEN,
         },
-        large_heads: LargeHeads::new(LARGE_HEADS),
-        wide_reads: WideReads::new(WIDE_READS),
+        large_heads: LargeHeads::new(MAX_LARGE_HEADS),
+        wide_reads: WideReads::new(MAX_WIDE_READS),
         idle_timeout: config.idle_timeout,
         proxies: config.trusted_proxies.clone().into(),
         stop: stop.clone(),
@@ -150,7 +150,7 @@ pub(crate) async fn run(
             },
             Err(error) => {
                 admission.not_accepted(&error);
-                tokio::time::sleep(AFTER_ACCEPT_ERROR).await;
+                tokio::time::sleep(ACCEPT_ERROR_BACKOFF).await;
             }
         }
     }
@@ -176,36 +176,43 @@ impl Connection {
         socket: TcpStream,
         local: SocketAddr,
         remote: SocketAddr,
-        _admitted: Admitted,
+        _admitted: ConnectionPermit,
     ) {
         // Small answers must not wait for acknowledgements of earlier ones.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
         let (heads, reads) = (self.large_heads.clone(), self.wide_reads.clone());
-        let pulse = ConnectionTimeouts::new(self.limits, heads, reads);
+        let timeouts = ConnectionTimeouts::new(self.limits, heads, reads);
         let is_shared = tokio::select! {
             () = self.stop.cancelled() => return,
             is_shared = tokio::time::timeout(self.limits.headers, is_http2(&socket)) => {
                 is_shared.unwrap_or(false)
             }
         };
-        let outflow = Outflow::default();
-        let socket = Socket::new(socket, self.idle_timeout, pulse.clone(), outflow.clone());
+        let backpressure = WriteBackpressure::default();
+        let socket = Socket::new(
+            socket,
+            self.idle_timeout,
+            timeouts.clone(),
+            backpressure.clone(),
+        );
         let ended = match is_shared {
-            true => Box::pin(self.serve_http2(socket, pulse, local, remote)).await,
-            false => Box::pin(self.serve_http1(socket, pulse, outflow, local, remote)).await,
+            true => Box::pin(self.serve_http2(socket, timeouts, local, remote)).await,
+            false => {
+                Box::pin(self.serve_http1(socket, timeouts, backpressure, local, remote)).await
+            }
         };
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection ended early");
         }
     }
 
-    /// `outflow` bounds what is made ahead of the socket, where a connection has one answer at a time.
+    /// `backpressure` bounds what is made ahead of the socket, where a connection has one answer at a time.
     fn service(
         &self,
-        pulse: &ConnectionTimeouts,
-        outflow: Option<Outflow>,
+        timeouts: &ConnectionTimeouts,
+        backpressure: Option<WriteBackpressure>,
         local: SocketAddr,
         remote: SocketAddr,
     ) -> impl Service<
@@ -215,16 +222,18 @@ impl Connection {
         Future: Send + 'static,
     > + use<> {
         let (endpoint, proxies) = (Arc::clone(&self.endpoint), Arc::clone(&self.proxies));
-        let (idle, pulse) = (self.idle_timeout, pulse.clone());
+        let (idle, timeouts) = (self.idle_timeout, timeouts.clone());
         service_fn(move |request: Request<Incoming>| {
             let (endpoint, proxies) = (Arc::clone(&endpoint), Arc::clone(&proxies));
-            let (beat, of_body) = (pulse.request(), pulse.body());
-            let outflow = outflow.clone();
+            let (active_request, of_body) = (timeouts.request(), timeouts.body());
+            let backpressure = backpressure.clone();
             async move {
                 let request = to_poem(request, (idle, of_body), (local, remote), &proxies);
                 let response = endpoint.get_response(request).await;
                 let response = http::Response::from(response);
-                Ok::<_, Infallible>(response.map(|body| TrackedBody::new(body, outflow, beat)))
+                Ok::<_, Infallible>(
+                    response.map(|body| TrackedBody::new(body, backpressure, active_request)),
+                )
             }
         })
     }
@@ -232,21 +241,21 @@ impl Connection {
     async fn serve_http2(
         &self,
         socket: Socket,
-        pulse: ConnectionTimeouts,
+        timeouts: ConnectionTimeouts,
         local: SocketAddr,
         remote: SocketAddr,
     ) -> io::Result<()> {
-        pulse.share();
+        timeouts.share();
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .max_concurrent_streams(MOST_STREAMS)
-            .max_header_list_size(LONGEST_HEADER_LIST)
+            .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+            .max_header_list_size(MAX_HEADER_LIST_LEN)
             .max_send_buf_size(STREAM_BUFFER)
-            .keep_alive_interval(PING_EVERY)
+            .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .serve_connection(
                 TokioIo::new(socket),
-                self.service(&pulse, None, local, remote),
+                self.service(&timeouts, None, local, remote),
             );
         let mut connection = std::pin::pin!(connection);
         let served = async {
@@ -261,15 +270,15 @@ impl Connection {
         tokio::select! {
             biased;
             outcome = served => outcome.map_err(io::Error::other),
-            () = pulse.overdue() => Ok(()),
+            () = timeouts.timed_out() => Ok(()),
         }
     }
 
     async fn serve_http1(
         &self,
         socket: Socket,
-        pulse: ConnectionTimeouts,
-        outflow: Outflow,
+        timeouts: ConnectionTimeouts,
+        backpressure: WriteBackpressure,
         local: SocketAddr,
         remote: SocketAddr,
     ) -> io::Result<()> {
@@ -278,10 +287,10 @@ impl Connection {
             // Hyper's does not tell a request that is late from one that has not begun.
             .header_read_timeout(None)
             .max_buf_size(BUFFER)
-            .max_headers(MOST_PARSED_HEADERS)
+            .max_headers(MAX_PARSED_HEADERS)
             .serve_connection(
                 TokioIo::new(socket),
-                self.service(&pulse, Some(outflow), local, remote),
+                self.service(&timeouts, Some(backpressure), local, remote),
             );
         let mut head = UnreadHead::TooLong;
         let outcome = {
@@ -298,8 +307,8 @@ impl Connection {
             tokio::select! {
                 biased;
                 outcome = served => Some(outcome),
-                () = pulse.overdue() => return Ok(()),
-                unread = pulse.filled() => {
+                () = timeouts.timed_out() => return Ok(()),
+                unread = timeouts.head_rejected() => {
                     head = unread;
                     None
                 }
@@ -345,11 +354,11 @@ impl Connection {
         bytes.extend_from_slice(&body);
         socket.write_all(&bytes).await?;
         socket.shutdown().await?;
-        let mut rest = socket.into_stream().take(LINGER_BYTES);
+        let mut rest = socket.into_stream().take(MAX_LINGER_BYTES);
         let mut nowhere = tokio::io::sink();
         let reading = tokio::io::copy(&mut rest, &mut nowhere);
         // A client that goes on for longer has had its time.
-        tokio::time::timeout(LINGER, reading)
+        tokio::time::timeout(LINGER_TIMEOUT, reading)
             .await
             .map_or(Ok(()), |read| read.map(drop))
     }
@@ -357,7 +366,7 @@ impl Connection {
 
 fn to_poem(
     request: Request<Incoming>,
-    (idle, beat): (Duration, ActiveRequest),
+    (idle, active_request): (Duration, ActiveRequest),
     (local, remote): (SocketAddr, SocketAddr),
     proxies: &[IpNet],
 ) -> poem::Request {
@@ -376,7 +385,7 @@ fn to_poem(
         Scheme::HTTP
     };
     let parts = RequestParts::from((parts, local, remote, scheme));
-    let body = IdleTimeoutBody::new(body, idle, expects, beat);
+    let body = IdleTimeoutBody::new(body, idle, expects, active_request);
     let mut request = poem::Request::from_parts(parts, Body::from_bytes_stream(body.boxed()));
     if let Some(host) = client.host {
         request.set_data(host);
@@ -411,7 +420,7 @@ async fn is_http2(socket: &TcpStream) -> bool {
                 if came == PREFACE.len() {
                     return true;
                 }
-                tokio::time::sleep(LOOK_EVERY).await;
+                tokio::time::sleep(PREFACE_POLL_INTERVAL).await;
             }
             _ => return false,
         }

@@ -28,23 +28,23 @@ pub(super) struct Socket {
     patience: Duration,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
-    pulse: ConnectionTimeouts,
-    outflow: Outflow,
+    timeouts: ConnectionTimeouts,
+    backpressure: WriteBackpressure,
 }
 
 impl Socket {
     pub(super) fn new(
         stream: TcpStream,
         patience: Duration,
-        pulse: ConnectionTimeouts,
-        outflow: Outflow,
+        timeouts: ConnectionTimeouts,
+        backpressure: WriteBackpressure,
     ) -> Self {
         Self {
             stream,
             patience,
             waiting: None,
-            pulse,
-            outflow,
+            timeouts,
+            backpressure,
         }
     }
 
@@ -77,7 +77,7 @@ impl AsyncRead for Socket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = self.pulse.room();
+        let room = self.timeouts.room();
         if room == 0 {
             // Whoever serves the connection has been told, and takes it back.
             return Poll::Pending;
@@ -94,7 +94,7 @@ impl AsyncRead for Socket {
         };
         let came = buffer.filled().len() - before;
         if came > 0 {
-            self.pulse.heard(came);
+            self.timeouts.received(came);
         }
         read
     }
@@ -107,7 +107,7 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.outflow.written(&write);
+        self.backpressure.written(&write);
         self.progress(context, write)
     }
 
@@ -117,7 +117,7 @@ impl AsyncWrite for Socket {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.outflow.written(&write);
+        self.backpressure.written(&write);
         self.progress(context, write)
     }
 
@@ -138,7 +138,7 @@ impl AsyncWrite for Socket {
 /// How much of an answer has been handed to hyper and not to the socket: no more is made while much of it waits, so that
 /// a client that does not read holds one piece of its answer and not all that hyper would gather.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Outflow(Arc<Unsent>);
+pub(super) struct WriteBackpressure(Arc<Unsent>);
 
 #[derive(Debug, Default)]
 struct Unsent {
@@ -149,7 +149,7 @@ struct Unsent {
 /// In bytes: enough that small pieces are sent together.
 const MAX_UNSENT: usize = 32 * 1024;
 
-impl Outflow {
+impl WriteBackpressure {
     fn made(&self, bytes: usize) {
         self.0.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
@@ -182,20 +182,20 @@ impl Outflow {
 #[derive(Debug)]
 pub(super) struct TrackedBody {
     frames: BoxBody<Bytes, io::Error>,
-    outflow: Option<Outflow>,
-    beat: ActiveRequest,
+    backpressure: Option<WriteBackpressure>,
+    active_request: ActiveRequest,
 }
 
 impl TrackedBody {
     pub(super) fn new(
         frames: BoxBody<Bytes, io::Error>,
-        outflow: Option<Outflow>,
-        beat: ActiveRequest,
+        backpressure: Option<WriteBackpressure>,
+        active_request: ActiveRequest,
     ) -> Self {
         Self {
             frames,
-            outflow,
-            beat,
+            backpressure,
+            active_request,
         }
     }
 }
@@ -208,15 +208,15 @@ impl Body for TrackedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        self.beat.asked();
-        if let Some(outflow) = &self.outflow {
-            ready!(outflow.poll_room(context));
+        self.active_request.next_chunk_requested();
+        if let Some(backpressure) = &self.backpressure {
+            ready!(backpressure.poll_room(context));
         }
         let frame = ready!(Pin::new(&mut self.frames).poll_frame(context));
         if let Some(Ok(frame)) = &frame {
-            self.beat.handed_over();
-            if let (Some(bytes), Some(outflow)) = (frame.data_ref(), &self.outflow) {
-                outflow.made(bytes.len());
+            self.active_request.chunk_sent();
+            if let (Some(bytes), Some(backpressure)) = (frame.data_ref(), &self.backpressure) {
+                backpressure.made(bytes.len());
             }
         }
         Poll::Ready(frame)

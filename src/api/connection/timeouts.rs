@@ -16,7 +16,7 @@ use tokio::{
 };
 
 /// How often a connection that has nothing due is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a connection waits for its client.
 #[derive(Clone, Copy, Debug)]
@@ -61,12 +61,12 @@ pub(super) struct ConnectionTimeouts {
     limits: TimeoutLimits,
     large_heads: LargeHeads,
     wide_reads: WideReads,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ConnectionState>>,
     long: Arc<Notify>,
 }
 
 #[derive(Debug)]
-struct State {
+struct ConnectionState {
     /// Requests whose answer is not sent yet.
     active: usize,
     /// When the last of them ended.
@@ -97,7 +97,7 @@ impl ConnectionTimeouts {
         wide_reads: WideReads,
     ) -> Self {
         let now = Instant::now();
-        let state = State {
+        let state = ConnectionState {
             active: 0,
             rests_since: now,
             began: Some(now),
@@ -119,7 +119,7 @@ impl ConnectionTimeouts {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -155,7 +155,7 @@ impl ConnectionTimeouts {
     }
 
     /// So many bytes came in.
-    pub(super) fn heard(&self, bytes: usize) {
+    pub(super) fn received(&self, bytes: usize) {
         let mut state = self.state();
         if state.active > 0 || state.shared {
             return;
@@ -168,7 +168,7 @@ impl ConnectionTimeouts {
     }
 
     /// Returns when no more of a head is read, and its request is not complete.
-    pub(super) async fn filled(&self) -> UnreadHead {
+    pub(super) async fn head_rejected(&self) -> UnreadHead {
         loop {
             self.long.notified().await;
             let state = self.state();
@@ -193,35 +193,38 @@ impl ConnectionTimeouts {
         state.requests += 1;
         let number = Some(state.next);
         drop(state);
-        self.beat(number)
+        self.active_request(number)
     }
 
     /// The body of a request comes in.
     pub(super) fn body(&self) -> ActiveRequest {
-        self.beat(None)
+        self.active_request(None)
     }
 
-    fn beat(&self, request: Option<u64>) -> ActiveRequest {
+    fn active_request(&self, request: Option<u64>) -> ActiveRequest {
         let mut state = self.state();
         state.active += 1;
         state.began = None;
         state.head = 0;
         ActiveRequest {
-            pulse: self.clone(),
+            timeouts: self.clone(),
             request,
         }
     }
 
     /// Returns when the client has let the connection wait for too long.
-    pub(super) async fn overdue(&self) {
+    pub(super) async fn timed_out(&self) {
         loop {
             let now = Instant::now();
             let deadline = self.deadline();
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return;
             }
-            let look = now + LOOK_EVERY.min(self.limits.headers);
-            tokio::time::sleep_until(deadline.map_or(look, |deadline| deadline.min(look))).await;
+            let next_poll = now + POLL_INTERVAL.min(self.limits.headers);
+            tokio::time::sleep_until(
+                deadline.map_or(next_poll, |deadline| deadline.min(next_poll)),
+            )
+            .await;
         }
     }
 
@@ -242,30 +245,30 @@ impl ConnectionTimeouts {
 /// One request under way.
 #[derive(Debug)]
 pub(super) struct ActiveRequest {
-    pulse: ConnectionTimeouts,
+    timeouts: ConnectionTimeouts,
     /// The number of the request this is the answer of.
     request: Option<u64>,
 }
 
 impl ActiveRequest {
     /// A piece of the answer is handed over, and the client is to take it.
-    pub(super) fn handed_over(&self) {
+    pub(super) fn chunk_sent(&self) {
         if let Some(number) = self.request {
-            self.pulse.state().unread.insert(number, Instant::now());
+            self.timeouts.state().unread.insert(number, Instant::now());
         }
     }
 
     /// The next piece is asked for.
-    pub(super) fn asked(&self) {
+    pub(super) fn next_chunk_requested(&self) {
         if let Some(number) = self.request {
-            self.pulse.state().unread.remove(&number);
+            self.timeouts.state().unread.remove(&number);
         }
     }
 }
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        let mut state = self.pulse.state();
+        let mut state = self.timeouts.state();
         state.active -= 1;
         state.rests_since = Instant::now();
         if state.active == 0 {
@@ -292,13 +295,13 @@ mod tests {
         head: 1000,
     };
 
-    fn pulse() -> ConnectionTimeouts {
+    fn timeouts() -> ConnectionTimeouts {
         ConnectionTimeouts::new(LIMITS, LargeHeads::new(1), WideReads::new(1))
     }
 
     /// Whole seconds until the connection is given up.
-    fn left(pulse: &ConnectionTimeouts) -> Option<u64> {
-        let left = pulse.deadline()?.duration_since(Instant::now());
+    fn left(timeouts: &ConnectionTimeouts) -> Option<u64> {
+        let left = timeouts.deadline()?.duration_since(Instant::now());
         Some(
             left.as_millis()
                 .div_ceil(1000)
@@ -309,74 +312,74 @@ mod tests {
 
     #[test]
     fn a_first_request_must_come_within_the_header_timeout() {
-        let pulse = pulse();
-        pulse.heard(10);
-        assert_eq!(left(&pulse), Some(10));
+        let timeouts = timeouts();
+        timeouts.received(10);
+        assert_eq!(left(&timeouts), Some(10));
     }
 
     #[test]
     fn a_connection_rests_for_the_keep_alive_and_no_longer() {
-        let pulse = pulse();
-        drop(pulse.request());
-        assert_eq!(left(&pulse), Some(75));
+        let timeouts = timeouts();
+        drop(timeouts.request());
+        assert_eq!(left(&timeouts), Some(75));
     }
 
     #[test]
     fn a_second_request_that_has_begun_must_come_within_the_header_timeout() {
-        let pulse = pulse();
-        drop(pulse.request());
-        pulse.heard(10);
-        assert_eq!(left(&pulse), Some(10));
+        let timeouts = timeouts();
+        drop(timeouts.request());
+        timeouts.received(10);
+        assert_eq!(left(&timeouts), Some(10));
     }
 
     #[test]
     fn a_request_under_way_may_take_any_time() {
-        let pulse = pulse();
-        let _beat = pulse.request();
-        pulse.heard(10);
-        assert_eq!(left(&pulse), None);
+        let timeouts = timeouts();
+        let _beat = timeouts.request();
+        timeouts.received(10);
+        assert_eq!(left(&timeouts), None);
     }
 
     #[test]
     fn a_shared_connection_is_given_up_when_no_answer_is_read() {
-        let pulse = pulse();
-        pulse.share();
-        let (one, other) = (pulse.request(), pulse.request());
-        pulse.heard(5000);
-        assert_eq!(pulse.room(), usize::MAX);
-        one.handed_over();
-        assert_eq!(left(&pulse), None);
-        other.handed_over();
-        assert_eq!(left(&pulse), Some(30));
-        other.asked();
-        assert_eq!(left(&pulse), None);
+        let timeouts = timeouts();
+        timeouts.share();
+        let (one, other) = (timeouts.request(), timeouts.request());
+        timeouts.received(5000);
+        assert_eq!(timeouts.room(), usize::MAX);
+        one.chunk_sent();
+        assert_eq!(left(&timeouts), None);
+        other.chunk_sent();
+        assert_eq!(left(&timeouts), Some(30));
+        other.next_chunk_requested();
+        assert_eq!(left(&timeouts), None);
         drop(other);
-        assert_eq!(left(&pulse), Some(30));
+        assert_eq!(left(&timeouts), Some(30));
         drop(one);
-        pulse.heard(17);
-        assert_eq!(left(&pulse), Some(75));
+        timeouts.received(17);
+        assert_eq!(left(&timeouts), Some(75));
     }
 
     #[test]
     fn a_head_has_room_until_its_request_is_complete() {
-        let pulse = pulse();
-        assert_eq!(pulse.room(), 100);
-        pulse.heard(400);
-        assert_eq!(pulse.room(), 600);
-        let beat = pulse.request();
-        pulse.heard(5000);
-        assert_eq!(pulse.room(), usize::MAX);
-        drop(beat);
-        assert_eq!(pulse.room(), 100);
-        pulse.heard(1000);
-        assert_eq!(pulse.room(), 0);
+        let timeouts = timeouts();
+        assert_eq!(timeouts.room(), 100);
+        timeouts.received(400);
+        assert_eq!(timeouts.room(), 600);
+        let active_request = timeouts.request();
+        timeouts.received(5000);
+        assert_eq!(timeouts.room(), usize::MAX);
+        drop(active_request);
+        assert_eq!(timeouts.room(), 100);
+        timeouts.received(1000);
+        assert_eq!(timeouts.room(), 0);
     }
 
     #[test]
     fn bodies_are_read_in_large_pieces_by_a_few_at_once() {
         let wide = WideReads::new(1);
-        let pulse = || ConnectionTimeouts::new(LIMITS, LargeHeads::new(1), wide.clone());
-        let (first, second) = (pulse(), pulse());
+        let timeouts = || ConnectionTimeouts::new(LIMITS, LargeHeads::new(1), wide.clone());
+        let (first, second) = (timeouts(), timeouts());
         let (one, _other) = (first.request(), second.request());
         assert_eq!((first.room(), second.room()), (usize::MAX, 50));
         drop(one);
@@ -387,15 +390,15 @@ mod tests {
     async fn large_heads_are_few_at_once_until_they_are_answered() {
         let heads = LargeHeads::new(1);
         let large = || {
-            let pulse = ConnectionTimeouts::new(LIMITS, heads.clone(), WideReads::new(1));
-            pulse.heard(100);
-            pulse
+            let timeouts = ConnectionTimeouts::new(LIMITS, heads.clone(), WideReads::new(1));
+            timeouts.received(100);
+            timeouts
         };
         let first = large();
         assert_eq!(first.room(), 900);
         let second = large();
         assert_eq!(second.room(), 0);
-        assert_eq!(second.filled().await, UnreadHead::NoRoom);
+        assert_eq!(second.head_rejected().await, UnreadHead::NoRoom);
         drop(first.request());
         assert_eq!(large().room(), 900);
     }

@@ -1,12 +1,12 @@
 //! `GET` and `HEAD /v1/files/{id}/content`.
 
 use crate::api::{
-    LooksOnly,
+    HeadRequest,
     conditional::{http_date, is_unmodified, may_send_range},
     content_disposition::attachment,
     problem::{Code, Problem},
-    range::{self, Wanted},
-    state::State,
+    range::{self, RequestedRange},
+    state::ApiState,
 };
 use entity::file::{FileStatus, Model};
 use futures::TryStreamExt;
@@ -61,7 +61,7 @@ impl ApiResponse for Download {
 
 /// What is sent of a stored file.
 pub(crate) async fn download(
-    state: &State,
+    state: &ApiState,
     row: Model,
     request: &Request,
 ) -> Result<Download, Problem> {
@@ -89,7 +89,7 @@ pub(crate) async fn download(
     let options = UrlOptions {
         content_disposition: Some(&name),
         content_type: Some(&row.content_type),
-        head: request.data::<LooksOnly>().is_some(),
+        head: request.data::<HeadRequest>().is_some(),
     };
     match state.app.storage.url(&key, options).await? {
         Some(url) => redirect(url.as_str()),
@@ -108,7 +108,7 @@ fn redirect(url: &str) -> Result<Download, Problem> {
 }
 
 async fn send(
-    state: &State,
+    state: &ApiState,
     row: &Model,
     key: &StorageKey,
     name: &str,
@@ -135,14 +135,14 @@ async fn send(
         .and_then(|value| value.to_str().ok());
     let wanted = wanted.filter(|_| may_send_range(headers, &etag, modified));
     let part = match range::parse(wanted, size) {
-        Wanted::Whole => 0..size,
-        Wanted::Part(part) => {
+        RequestedRange::Whole => 0..size,
+        RequestedRange::Part(part) => {
             response.set_status(StatusCode::PARTIAL_CONTENT);
             let range = format!("bytes {}-{}/{size}", part.start, part.end - 1);
             set(&mut response, header::CONTENT_RANGE, &range)?;
             part
         }
-        Wanted::Unsatisfiable => return Err(unsatisfiable(size)),
+        RequestedRange::Unsatisfiable => return Err(unsatisfiable(size)),
     };
     for (name, value) in [
         (header::CONTENT_TYPE, row.content_type.as_str()),

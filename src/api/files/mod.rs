@@ -10,13 +10,13 @@ pub(super) mod upload_fields;
 use super::{
     auth::{Reader, Uploader},
     conditional,
-    idempotency::Idempotent,
+    idempotency::IdempotentRequest,
     middleware::TraceParent,
-    page_stream::PageAnswer,
+    page_stream::PageResponse,
     problem::{Code, Problem},
     response::{JsonResponse, NoContent},
     schema,
-    state::State,
+    state::ApiState,
 };
 pub(crate) use content::{Download, download};
 use entity::{
@@ -38,18 +38,18 @@ use poem_openapi::{
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until};
-use upload::Upload;
+use upload::UploadRequest;
 pub(super) use upload::declared;
 use uuid::Uuid;
 
 /// How long the longest `wait` waits, in seconds.
-const LONGEST_WAIT: u64 = 60;
+const MAX_WAIT_SECS: u64 = 60;
 
 /// When a request that waits first looks by itself, and how seldom it ends up looking.
-const LOOK: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
+const POLL_INTERVALS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
 
 /// The longest search, in characters.
-const LONGEST_SEARCH: usize = 255;
+const MAX_SEARCH_LEN: usize = 255;
 
 /// Taking files in, seeing, fetching and deleting them.
 #[derive(Clone, Copy, Debug)]
@@ -66,8 +66,8 @@ impl Files {
     async fn create(
         &self,
         caller: Uploader,
-        state: Data<&State>,
-        idempotent: Idempotent,
+        state: Data<&ApiState>,
+        idempotent: IdempotentRequest,
         request: &Request,
         /// The name, when the body is the file.
         filename: Query<Option<String>>,
@@ -79,9 +79,9 @@ impl Files {
         sha256: Query<Option<String>>,
         /// Seconds after which the file is deleted, when the body is the file.
         expires_in: Query<Option<String>>,
-        upload: Upload,
+        upload: UploadRequest,
     ) -> Result<JsonResponse<schema::File, 202>, Problem> {
-        let given = raw_body::Parameters {
+        let given = raw_body::QueryFields {
             filename: filename.0,
             metadata: metadata.0,
             batch_id: batch_id.0,
@@ -89,7 +89,7 @@ impl Files {
             expires_in: expires_in.0,
         };
         let trace = request.data::<TraceParent>().map(|trace| trace.0.clone());
-        upload::take_in(&state, &caller.0, &idempotent, upload, given, trace).await
+        upload::receive(&state, &caller.0, &idempotent, upload, given, trace).await
     }
 
     /// List files
@@ -101,7 +101,7 @@ impl Files {
     async fn list(
         &self,
         caller: Reader,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         status: Query<Option<schema::FileStatus>>,
         batch_id: Query<Option<Uuid>>,
         /// Of the stored bytes, in hexadecimal.
@@ -113,7 +113,7 @@ impl Files {
         limit: Query<Option<u64>>,
         /// `next_cursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<PageAnswer<schema::File>, Problem> {
+    ) -> Result<PageResponse<schema::File>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
         let filter = FileFilter {
             status: status.0.map(FileStatus::from),
@@ -132,19 +132,19 @@ impl Files {
     async fn get(
         &self,
         caller: Reader,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         request: &Request,
         id: Path<Uuid>,
         /// Seconds to wait for the file to become final.
         #[oai(validator(minimum(value = "0"), maximum(value = "60")))]
         wait: Query<Option<u64>>,
     ) -> Result<JsonResponse<schema::File>, Problem> {
-        let wait = Duration::from_secs(wait.0.unwrap_or(0).min(LONGEST_WAIT));
+        let wait = Duration::from_secs(wait.0.unwrap_or(0).min(MAX_WAIT_SECS));
         let row = find_final(&state, &caller.0.sees(), FileId(id.0), wait).await?;
         let etag = etag(&row);
         let retry = !is_final(row.status);
         let mut answer =
-            JsonResponse::new(&to_wire(&state, row).await?)?.with(header::ETAG, &etag)?;
+            JsonResponse::new(&to_schema(&state, row).await?)?.with(header::ETAG, &etag)?;
         if retry {
             answer = answer.with(header::RETRY_AFTER, "1")?;
         }
@@ -165,7 +165,7 @@ impl Files {
     async fn content(
         &self,
         caller: Reader,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         request: &Request,
         id: Path<Uuid>,
     ) -> Result<Download, Problem> {
@@ -181,8 +181,8 @@ impl Files {
     async fn retry(
         &self,
         caller: Uploader,
-        state: Data<&State>,
-        idempotent: Idempotent,
+        state: Data<&ApiState>,
+        idempotent: IdempotentRequest,
         id: Path<Uuid>,
     ) -> Result<JsonResponse<schema::File, 202>, Problem> {
         let (app, scope, id) = (state.app.clone(), caller.0.sees(), FileId(id.0));
@@ -204,7 +204,7 @@ impl Files {
     async fn delete(
         &self,
         caller: Uploader,
-        state: Data<&State>,
+        state: Data<&ApiState>,
         id: Path<Uuid>,
     ) -> Result<NoContent, Problem> {
         delete(&state, &caller.0.sees(), FileId(id.0)).await
@@ -213,20 +213,20 @@ impl Files {
 
 /// A page of files, each with its URL.
 pub(super) async fn list(
-    state: &State,
+    state: &ApiState,
     scope: Scope,
     filter: FileFilter,
     page: PageRequest,
-) -> Result<PageAnswer<schema::File>, Problem> {
+) -> Result<PageResponse<schema::File>, Problem> {
     let (state, asked) = (state.clone(), Arc::new((scope, filter)));
-    PageAnswer::read(page, move |page| {
+    PageResponse::read(page, move |page| {
         let (state, asked) = (state.clone(), Arc::clone(&asked));
         async move {
             let (scope, filter) = &*asked;
             let rows = files::list(state.app.db.read(), scope, filter, page).await?;
             let mut items = Vec::with_capacity(rows.items.len());
             for row in rows.items {
-                items.push(to_wire(&state, row).await?);
+                items.push(to_schema(&state, row).await?);
             }
             let next_cursor = rows.next_cursor;
             Ok(Page { items, next_cursor })
@@ -235,7 +235,7 @@ pub(super) async fn list(
     .await
 }
 
-async fn delete(state: &State, scope: &Scope, id: FileId) -> Result<NoContent, Problem> {
+async fn delete(state: &ApiState, scope: &Scope, id: FileId) -> Result<NoContent, Problem> {
     let app = &state.app;
     let written = files::delete(&app.db, &app.clock, scope, id).await?;
     let dispatch = &app.dispatch;
@@ -253,21 +253,21 @@ fn retried(row: &file::Model) -> Result<JsonResponse<schema::File, 202>, Problem
     JsonResponse::new(&schema::File::of(row.clone(), None))?.with(header::LOCATION, &location)
 }
 
-async fn find(state: &State, scope: &Scope, id: FileId) -> Result<file::Model, Problem> {
+async fn find(state: &ApiState, scope: &Scope, id: FileId) -> Result<file::Model, Problem> {
     let found = files::get(state.app.db.read(), scope, id).await?;
     found.ok_or_else(|| Problem::not_found("file"))
 }
 
 /// The file, once it is final or the time is over.
 async fn find_final(
-    state: &State,
+    state: &ApiState,
     scope: &Scope,
     id: FileId,
     wait: Duration,
 ) -> Result<file::Model, Problem> {
     let until = Instant::now() + wait;
     let waiting = state.waiters.wait_for(id);
-    let (mut pause, longest) = LOOK;
+    let (mut pause, longest) = POLL_INTERVALS;
     loop {
         // Asked for before the look, so that nothing falls in between.
         let woken = waiting.woken();
@@ -298,7 +298,7 @@ fn etag(row: &file::Model) -> String {
 }
 
 /// The file with its URL, made now.
-pub(super) async fn to_wire(state: &State, row: file::Model) -> Result<schema::File, Problem> {
+pub(super) async fn to_schema(state: &ApiState, row: file::Model) -> Result<schema::File, Problem> {
     let key = row
         .storage_key
         .as_ref()
@@ -323,9 +323,9 @@ fn hexadecimal(text: String) -> Result<String, Problem> {
 }
 
 fn searchable(text: String) -> Result<String, Problem> {
-    if text.chars().count() <= LONGEST_SEARCH && !text.contains('\0') {
+    if text.chars().count() <= MAX_SEARCH_LEN && !text.contains('\0') {
         return Ok(text);
     }
-    let allowed = format!("up to {LONGEST_SEARCH} characters of text are allowed");
+    let allowed = format!("up to {MAX_SEARCH_LEN} characters of text are allowed");
     Err(Problem::field(Code::MalformedRequest, "q", allowed))
 }

@@ -4,15 +4,15 @@
 //! and what belongs to neither (headers of parts, the preamble) has a limit too.
 
 use super::{
-    raw_body::Arrived,
-    staged_body::{self, StagedBytes},
-    upload::{Upload, declared},
-    upload_fields::{self, Said},
+    raw_body::ReceivedFile,
+    staged_body::{self, StagedBody},
+    upload::{UploadRequest, declared},
+    upload_fields::{self, UploadFields},
 };
 use crate::api::{
     content_disposition::{Disposition, unquoted},
     problem::{Code, Problem},
-    state::State,
+    state::ApiState,
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -33,14 +33,14 @@ use std::{
 };
 
 /// What a form may have besides the file, in bytes: text fields, headers of parts, boundaries.
-pub(super) const BESIDES: u64 = 1024 * 1024;
+pub(super) const MAX_FORM_OVERHEAD: u64 = 1024 * 1024;
 
 /// The longest boundary (RFC 2046, section 5.1.1).
-const LONGEST_BOUNDARY: usize = 70;
+const MAX_BOUNDARY_LEN: usize = 70;
 
 /// A form that is not as RFC 7578 has it.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("the form has more than {BESIDES} bytes besides its file")]
+#[error("the form has more than {MAX_FORM_OVERHEAD} bytes besides its file")]
 pub(crate) struct FormError;
 
 impl FormError {
@@ -52,20 +52,20 @@ impl FormError {
 }
 
 /// Takes in the form's one file. Fields that come before the file can refuse it before it is read.
-pub(super) async fn take_in(
-    state: &State,
+pub(super) async fn receive(
+    state: &ApiState,
     caller: &Identity,
-    upload: Upload,
+    upload: UploadRequest,
     boundary: String,
     digest: Option<Sha256Digest>,
-) -> Result<Arrived, Problem> {
+) -> Result<ReceivedFile, Problem> {
     let limit = state.app.config.uploads.max_file_size.0;
-    upload.refuse_larger_than(limit.saturating_add(BESIDES), limit)?;
+    upload.refuse_larger_than(limit.saturating_add(MAX_FORM_OVERHEAD), limit)?;
     let encodes_names = encodes_names(&upload.headers);
-    let source = Source::new(upload.body, digest.is_some());
+    let source = FormStream::new(upload.body, digest.is_some());
     let mut form = Multipart::new(source.clone(), boundary);
-    let mut said = Said::default();
-    let mut file: Option<(FileName, String, StagedBytes)> = None;
+    let mut fields = UploadFields::default();
+    let mut file: Option<(FileName, String, StagedBody)> = None;
     // What is not read of a part is passed over by the next call.
     while let Some(field) = form.next_field().await.map_err(|error| refused(&error))? {
         let disposition = field.headers().get(header::CONTENT_DISPOSITION);
@@ -85,11 +85,11 @@ pub(super) async fn take_in(
                     false => name,
                 });
                 let name = upload_fields::name(named.as_deref())?;
-                file = Some(take_file(state, caller, &source, field, name).await?);
+                file = Some(receive_file(state, caller, &source, field, name).await?);
             }
-            Some(name) if Said::NAMES.contains(&name) => {
+            Some(name) if UploadFields::NAMES.contains(&name) => {
                 let value = text(&source, field, name).await?;
-                said.take(name, &value)?;
+                fields.set(name, &value)?;
             }
             // Widgets add fields of their own; what they are for is known to their own servers.
             Some(_) => {}
@@ -109,22 +109,22 @@ pub(super) async fn take_in(
             "The form has no `file` part.",
         ));
     };
-    bytes.verify(said.sha256)?;
-    Ok(Arrived {
+    bytes.verify(fields.sha256)?;
+    Ok(ReceivedFile {
         name,
         content_type,
-        said,
+        fields,
         bytes,
     })
 }
 
-async fn take_file(
-    state: &State,
+async fn receive_file(
+    state: &ApiState,
     caller: &Identity,
-    source: &Source,
+    source: &FormStream,
     field: Field<'_>,
     name: FileName,
-) -> Result<(FileName, String, StagedBytes), Problem> {
+) -> Result<(FileName, String, StagedBody), Problem> {
     require_plain(field.headers())?;
     let given = field.headers().get(header::CONTENT_TYPE);
     let given = given.map(|value| value.to_str().unwrap_or("?"));
@@ -132,11 +132,11 @@ async fn take_file(
     let lists = &state.app.config.uploads;
     content::require_declared(lists, name.as_str(), &content_type)?;
     let own = declared(field.headers())?;
-    let said = Declared {
+    let fields = Declared {
         name: name.as_str().to_owned(),
         content_type,
     };
-    let guard = Guard::new(lists, said, None, true, Vec::new());
+    let guard = Guard::new(lists, fields, None, true, Vec::new());
     let passing = guard.watch(field.inspect(|_| source.passed()));
     let bytes = staged_body::stage(state, caller, passing, None).await?;
     bytes.verify(own)?;
@@ -170,10 +170,10 @@ fn require_plain(headers: &HeaderMap) -> Result<(), Problem> {
     ))
 }
 
-async fn text(source: &Source, mut field: Field<'_>, name: &str) -> Result<String, Problem> {
+async fn text(source: &FormStream, mut field: Field<'_>, name: &str) -> Result<String, Problem> {
     let mut bytes = Vec::new();
     while let Some(chunk) = field.chunk().await.map_err(|error| refused(&error))? {
-        if bytes.len() + chunk.len() > Said::limit(name) {
+        if bytes.len() + chunk.len() > UploadFields::limit(name) {
             return Err(upload_fields::too_long(name));
         }
         bytes.extend_from_slice(&chunk);
@@ -186,7 +186,7 @@ async fn text(source: &Source, mut field: Field<'_>, name: &str) -> Result<Strin
 fn refused(error: &multer::Error) -> Problem {
     match error {
         multer::Error::StreamReadFailed(cause) => {
-            crate::api::connection::body::broken_off(cause.as_ref())
+            crate::api::connection::body::interrupted(cause.as_ref())
         }
         // The only free text in them is the name.
         multer::Error::ReadHeaderFailed(httparse::Error::HeaderValue) => Problem::field(
@@ -205,7 +205,7 @@ fn refused(error: &multer::Error) -> Problem {
 pub(super) fn boundary(content_type: &str) -> Result<String, Problem> {
     let boundary = multer::parse_boundary(content_type).ok();
     boundary
-        .filter(|boundary| (1..=LONGEST_BOUNDARY).contains(&boundary.len()))
+        .filter(|boundary| (1..=MAX_BOUNDARY_LEN).contains(&boundary.len()))
         .ok_or_else(|| {
             Problem::new(
                 Code::MalformedRequest,
@@ -216,9 +216,9 @@ pub(super) fn boundary(content_type: &str) -> Result<String, Problem> {
 
 /// The body of a form: handed to the parser piece by piece, since it keeps whatever it can get.
 #[derive(Clone)]
-struct Source(Arc<Mutex<Body>>);
+struct FormStream(Arc<Mutex<FormBody>>);
 
-struct Body {
+struct FormBody {
     bytes: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
     /// The last call gave a piece, so this one makes the parser work on it.
     given: bool,
@@ -227,9 +227,9 @@ struct Body {
     hasher: Option<Sha256>,
 }
 
-impl Source {
+impl FormStream {
     fn new(bytes: impl Stream<Item = io::Result<Bytes>> + Send + 'static, hash: bool) -> Self {
-        Self(Arc::new(Mutex::new(Body {
+        Self(Arc::new(Mutex::new(FormBody {
             bytes: Box::pin(bytes),
             given: false,
             pending: 0,
@@ -251,7 +251,7 @@ impl Source {
             return Ok(());
         };
         while let Some(piece) = self.next().await {
-            piece.map_err(|error| crate::api::connection::body::broken_off(&error))?;
+            piece.map_err(|error| crate::api::connection::body::interrupted(&error))?;
         }
         let hasher = self
             .0
@@ -270,7 +270,7 @@ impl Source {
     }
 }
 
-impl Stream for Source {
+impl Stream for FormStream {
     type Item = io::Result<Bytes>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -288,7 +288,7 @@ impl Stream for Source {
         if let Some(hasher) = &mut body.hasher {
             hasher.update(&bytes);
         }
-        match body.pending > BESIDES {
+        match body.pending > MAX_FORM_OVERHEAD {
             true => Poll::Ready(Some(Err(io::Error::other(FormError)))),
             false => Poll::Ready(Some(Ok(bytes))),
         }

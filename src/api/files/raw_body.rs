@@ -1,14 +1,14 @@
 //! The file as the whole body of the request.
 
 use super::{
-    staged_body::{self, StagedBytes},
-    upload::Upload,
-    upload_fields::{self, Said},
+    staged_body::{self, StagedBody},
+    upload::UploadRequest,
+    upload_fields::{self, UploadFields},
 };
 use crate::api::{
     content_disposition::Disposition,
     problem::{Code, Problem},
-    state::State,
+    state::ApiState,
 };
 use http::header;
 use landfall_core::{
@@ -20,7 +20,7 @@ use landfall_core::{
 
 /// What was said in the query.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Parameters {
+pub(super) struct QueryFields {
     pub(super) filename: Option<String>,
     pub(super) metadata: Option<String>,
     pub(super) batch_id: Option<String>,
@@ -30,22 +30,22 @@ pub(super) struct Parameters {
 
 /// A file that has arrived, and what was said of it.
 #[derive(Debug)]
-pub(super) struct Arrived {
+pub(super) struct ReceivedFile {
     pub(super) name: FileName,
     pub(super) content_type: String,
-    pub(super) said: Said,
-    pub(super) bytes: StagedBytes,
+    pub(super) fields: UploadFields,
+    pub(super) bytes: StagedBody,
 }
 
 /// Takes in the body. All that can be refused is refused before it is read.
-pub(super) async fn take_in(
-    state: &State,
+pub(super) async fn receive(
+    state: &ApiState,
     caller: &Identity,
-    upload: Upload,
-    given: Parameters,
+    upload: UploadRequest,
+    given: QueryFields,
     digest: Option<Sha256Digest>,
-) -> Result<Arrived, Problem> {
-    let said = given.read()?;
+) -> Result<ReceivedFile, Problem> {
+    let fields = given.read()?;
     let disposition = upload.headers.get(header::CONTENT_DISPOSITION);
     let disposition = disposition.map(|value| Disposition::parse(value.as_bytes(), false));
     let named = given
@@ -70,19 +70,19 @@ pub(super) async fn take_in(
     let guard = Guard::new(uploads, declared, length, true, Vec::new());
     let bytes = staged_body::stage(state, caller, guard.watch(upload.body), length).await?;
     bytes.verify(digest)?;
-    bytes.verify(said.sha256)?;
+    bytes.verify(fields.sha256)?;
     let content_type = guard.verdict()?;
-    Ok(Arrived {
+    Ok(ReceivedFile {
         name,
         content_type,
-        said,
+        fields,
         bytes,
     })
 }
 
-impl Parameters {
-    fn read(&self) -> Result<Said, Problem> {
-        let mut said = Said::default();
+impl QueryFields {
+    fn read(&self) -> Result<UploadFields, Problem> {
+        let mut fields = UploadFields::default();
         for (name, value) in [
             ("metadata", &self.metadata),
             ("batch_id", &self.batch_id),
@@ -90,9 +90,9 @@ impl Parameters {
             ("expires_in", &self.expires_in),
         ] {
             if let Some(value) = value {
-                said.take(name, value)?;
+                fields.set(name, value)?;
             }
         }
-        Ok(said)
+        Ok(fields)
     }
 }

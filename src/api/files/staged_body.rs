@@ -1,9 +1,9 @@
 //! Bytes into staging, and out of it again when the upload is refused.
 
-use super::upload_fields::Said;
+use super::upload_fields::UploadFields;
 use crate::api::{
     problem::{Code, Problem},
-    state::State,
+    state::ApiState,
 };
 use bytes::Bytes;
 use entity::{FileId, file};
@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 ///
 /// A crash leaves them to the sweep.
 #[derive(Debug)]
-pub(super) struct StagedBytes {
+pub(super) struct StagedBody {
     staging: Staging,
     key: StagingKey,
     kept: bool,
@@ -36,7 +36,7 @@ pub(super) struct StagedBytes {
     pub(super) sha256: Sha256Digest,
 }
 
-impl Drop for StagedBytes {
+impl Drop for StagedBody {
     fn drop(&mut self) {
         if self.kept {
             return;
@@ -57,11 +57,11 @@ impl Drop for StagedBytes {
 
 /// Stages a body of at most `uploads.max_file_size`, which is not to be empty, and hashes it on its way.
 pub(super) async fn stage<E>(
-    state: &State,
+    state: &ApiState,
     caller: &Identity,
     body: impl Stream<Item = Result<Bytes, E>> + Send,
     expected: Option<u64>,
-) -> Result<StagedBytes, Problem>
+) -> Result<StagedBody, Problem>
 where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
@@ -78,11 +78,11 @@ where
     let reservation = reserve(state, caller, expected).await?;
     let body = within_quota(body, reservation.clone());
     let staged = app.staging.write(key, body, options).await;
-    state.metrics.staged(staged.is_ok(), begun.elapsed());
+    state.metrics.record_staged(staged.is_ok(), begun.elapsed());
     let staged = staged?;
     let sha256 = staged.hashes.sha256;
     let sha256 = sha256.ok_or_else(|| Problem::failed("no digest was made"))?;
-    let bytes = StagedBytes {
+    let bytes = StagedBody {
         staging: app.staging.clone(),
         key,
         kept: false,
@@ -96,13 +96,13 @@ where
             "The file is empty. Send at least one byte.",
         ));
     }
-    state.metrics.received(staged.size);
+    state.metrics.record_received(staged.size);
     Ok(bytes)
 }
 
 /// Room in the caller's quota: for all of a body that says how long it is, else for what comes as it comes.
 async fn reserve(
-    state: &State,
+    state: &ApiState,
     caller: &Identity,
     announced: Option<u64>,
 ) -> Result<Option<SharedReservation>, Problem> {
@@ -115,7 +115,7 @@ async fn reserve(
     Ok(Some(Arc::new(Mutex::new(reservation))))
 }
 
-impl StagedBytes {
+impl StagedBody {
     pub(super) fn key(&self) -> StagingKey {
         self.key
     }
@@ -135,29 +135,29 @@ impl StagedBytes {
 
 /// A file that is staged and known by all that is said of it.
 #[derive(Debug)]
-pub(super) struct Complete {
+pub(super) struct StagedFile {
     pub(super) id: FileId,
     pub(super) owner: Option<String>,
     pub(super) name: FileName,
     pub(super) content_type: String,
-    pub(super) said: Said,
-    pub(super) bytes: StagedBytes,
+    pub(super) fields: UploadFields,
+    pub(super) bytes: StagedBody,
     pub(super) traceparent: Option<String>,
 }
 
 /// Commits the file's row. Not to be dropped half-way: then nobody knows whether the bytes are spoken of.
 pub(super) async fn commit(
-    state: &State,
-    complete: Complete,
+    state: &ApiState,
+    complete: StagedFile,
     keep: Option<Keep<file::Model>>,
 ) -> Result<file::Model, Problem> {
     let app = &state.app;
-    let Complete {
+    let StagedFile {
         id,
         owner,
         name,
         content_type,
-        said,
+        fields,
         mut bytes,
         traceparent,
     } = complete;
@@ -170,13 +170,13 @@ pub(super) async fn commit(
         owner,
         original_filename: name,
         content_type,
-        declared_sha256: said.sha256,
+        declared_sha256: fields.sha256,
         staged_sha256: bytes.sha256,
-        expires_in: said.life(&app.config),
-        metadata: said
+        expires_in: fields.ttl(&app.config),
+        metadata: fields
             .metadata
             .unwrap_or_else(|| serde_json::Value::Object(serde_json::Map::new())),
-        batch_id: said.batch_id,
+        batch_id: fields.batch_id,
         staged: vec![Piece::new(bytes.key, bytes.size)],
         traceparent,
         reservation,

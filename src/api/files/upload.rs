@@ -2,15 +2,15 @@
 
 use super::{
     multipart,
-    raw_body::{self, Arrived, Parameters},
-    staged_body::{self, Complete},
+    raw_body::{self, QueryFields, ReceivedFile},
+    staged_body::{self, StagedFile},
 };
 use crate::api::{
-    idempotency::{IdempotencyOutcome, Idempotent, work_once},
+    idempotency::{IdempotencyOutcome, IdempotentRequest, work_once},
     problem::{Code, Problem},
     response::JsonResponse,
     schema,
-    state::State,
+    state::ApiState,
 };
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -27,18 +27,18 @@ use sha2::{Digest, Sha256};
 use std::{fmt, io, pin::Pin};
 
 /// A request that brings a file.
-pub(super) struct Upload {
+pub(super) struct UploadRequest {
     pub(super) headers: HeaderMap,
     pub(super) body: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
 }
 
-impl fmt::Debug for Upload {
+impl fmt::Debug for UploadRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upload").finish_non_exhaustive()
     }
 }
 
-impl<'a> ApiExtractor<'a> for Upload {
+impl<'a> ApiExtractor<'a> for UploadRequest {
     const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
 
     type ParamType = ();
@@ -113,7 +113,7 @@ fn form_schema() -> MetaSchema {
     }
 }
 
-impl Upload {
+impl UploadRequest {
     pub(super) fn content_type(&self) -> Result<Option<&str>, Problem> {
         let value = self.headers.get(header::CONTENT_TYPE);
         let text = value.map(|value| value.to_str()).transpose();
@@ -190,38 +190,38 @@ fn no_digest(header: &str) -> Problem {
 }
 
 /// Takes in the file and answers 202 once its bytes are durable and its row committed.
-pub(super) async fn take_in(
-    state: &State,
+pub(super) async fn receive(
+    state: &ApiState,
     caller: &Identity,
-    idempotent: &Idempotent,
-    upload: Upload,
-    given: Parameters,
+    idempotent: &IdempotentRequest,
+    upload: UploadRequest,
+    given: QueryFields,
     traceparent: Option<String>,
 ) -> Result<JsonResponse<schema::File, 202>, Problem> {
-    let turn = idempotent.enter(state, caller).await?;
+    let turn = idempotent.acquire(state, caller).await?;
     if let IdempotencyOutcome::Work(_) = &turn {
         refuse_beyond_quota(state, caller, upload.length()?).await?;
     }
     let arrived = arrive(state, caller, upload, given).await?;
     let lock = match turn {
         IdempotencyOutcome::Compare(prior) => {
-            return prior.again(&fingerprint(idempotent, &arrived));
+            return prior.replay(&fingerprint(idempotent, &arrived));
         }
         IdempotencyOutcome::Work(lock) => lock,
     };
     let fingerprint = fingerprint(idempotent, &arrived);
-    let Arrived {
+    let ReceivedFile {
         name,
         content_type,
-        said,
+        fields,
         bytes,
     } = arrived;
-    let complete = Complete {
+    let complete = StagedFile {
         id: FileId(bytes.key().owner()),
         owner: caller.owner.clone(),
         name,
         content_type,
-        said,
+        fields,
         bytes,
         traceparent,
     };
@@ -240,30 +240,32 @@ fn accepted(row: &file::Model) -> Result<JsonResponse<schema::File, 202>, Proble
 
 /// Refuses a body that says itself that its owner would have too much, before it is sent.
 async fn refuse_beyond_quota(
-    state: &State,
+    state: &ApiState,
     caller: &Identity,
     length: Option<u64>,
 ) -> Result<(), Problem> {
     let app = &state.app;
     // A form's length has more in it than the file's.
-    let at_least = length.unwrap_or(0).saturating_sub(multipart::BESIDES);
+    let at_least = length
+        .unwrap_or(0)
+        .saturating_sub(multipart::MAX_FORM_OVERHEAD);
     let (owner, quota) = (caller.owner.as_deref(), app.config.uploads.owner_quota);
     Ok(quota::require_room(app.db.read(), owner, at_least, quota).await?)
 }
 
 async fn arrive(
-    state: &State,
+    state: &ApiState,
     caller: &Identity,
-    upload: Upload,
-    given: Parameters,
-) -> Result<Arrived, Problem> {
+    upload: UploadRequest,
+    given: QueryFields,
+) -> Result<ReceivedFile, Problem> {
     let digest = declared(&upload.headers)?;
     let content_type = upload.content_type()?.unwrap_or("").to_owned();
     let essence = content_type.split(';').next().unwrap_or("").trim();
     let essence = essence.to_ascii_lowercase();
     if essence == "multipart/form-data" {
         let boundary = multipart::boundary(&content_type)?;
-        return multipart::take_in(state, caller, upload, boundary, digest).await;
+        return multipart::receive(state, caller, upload, boundary, digest).await;
     }
     if essence.starts_with("multipart/") {
         return Err(Problem::new(
@@ -271,18 +273,18 @@ async fn arrive(
             "multipart/form-data is the only supported multipart type.",
         ));
     }
-    raw_body::take_in(state, caller, upload, given, digest).await
+    raw_body::receive(state, caller, upload, given, digest).await
 }
 
 /// All that makes an upload what it is: a form's boundary is another each time.
-fn fingerprint(idempotent: &Idempotent, arrived: &Arrived) -> String {
+fn fingerprint(idempotent: &IdempotentRequest, arrived: &ReceivedFile) -> String {
     let mut hasher = Sha256::new();
-    let said = &arrived.said;
+    let fields = &arrived.fields;
     for part in [
         arrived.name.as_str(),
         &arrived.content_type,
-        &format!("{:?}", said.metadata),
-        &format!("{:?} {:?}", said.batch_id, said.expires_in),
+        &format!("{:?}", fields.metadata),
+        &format!("{:?} {:?}", fields.batch_id, fields.expires_in),
         &arrived.bytes.sha256.to_string(),
     ] {
         hasher.update((part.len() as u64).to_be_bytes());

@@ -6,27 +6,27 @@ use landfall_core::{config::Config, digest::Sha256Digest, files::FileName};
 use std::time::Duration;
 
 /// The most JSON in `metadata`, in bytes.
-pub(in crate::api) const METADATA_LIMIT: usize = 16 * 1024;
+pub(in crate::api) const MAX_METADATA_LEN: usize = 16 * 1024;
 
 /// The longest other field, in bytes.
-pub(in crate::api) const FIELD_LIMIT: usize = 1024;
+pub(in crate::api) const MAX_FIELD_LEN: usize = 1024;
 
 /// The longest content type, in bytes.
-const TYPE_LIMIT: usize = 255;
+const MAX_CONTENT_TYPE_LEN: usize = 255;
 
 /// The longest a file can be asked to be kept, in seconds: a hundred years.
-const LONGEST_LIFE: u64 = 100 * 366 * 24 * 60 * 60;
+const MAX_TTL_SECS: u64 = 100 * 366 * 24 * 60 * 60;
 
 /// What was said of a file.
 #[derive(Clone, Debug, Default)]
-pub(in crate::api) struct Said {
+pub(in crate::api) struct UploadFields {
     pub(in crate::api) metadata: Option<serde_json::Value>,
     pub(in crate::api) batch_id: Option<BatchId>,
     pub(in crate::api) sha256: Option<Sha256Digest>,
     pub(in crate::api) expires_in: Option<Duration>,
 }
 
-impl Said {
+impl UploadFields {
     /// The fields there are.
     pub(in crate::api) const NAMES: [&'static str; 4] =
         ["metadata", "batch_id", "sha256", "expires_in"];
@@ -34,13 +34,13 @@ impl Said {
     /// How long a field may be.
     pub(in crate::api) fn limit(name: &str) -> usize {
         match name {
-            "metadata" => METADATA_LIMIT,
-            _ => FIELD_LIMIT,
+            "metadata" => MAX_METADATA_LEN,
+            _ => MAX_FIELD_LEN,
         }
     }
 
     /// Takes one field, once; one that is not there says nothing.
-    pub(in crate::api) fn take(&mut self, name: &str, value: &str) -> Result<(), Problem> {
+    pub(in crate::api) fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
         let twice = match name {
             "metadata" => self.metadata.replace(metadata(value)?).is_some(),
             "batch_id" => self.batch_id.replace(batch_id(value)?).is_some(),
@@ -59,7 +59,7 @@ impl Said {
     }
 
     /// How long the file is to live.
-    pub(in crate::api) fn life(&self, config: &Config) -> Option<Duration> {
+    pub(in crate::api) fn ttl(&self, config: &Config) -> Option<Duration> {
         self.expires_in.or(config.files.default_ttl)
     }
 }
@@ -73,13 +73,13 @@ pub(in crate::api) fn too_long(name: &str) -> Problem {
     Problem::field(
         code,
         name,
-        format!("must be at most {} bytes", Said::limit(name)),
+        format!("must be at most {} bytes", UploadFields::limit(name)),
     )
 }
 
 fn metadata(text: &str) -> Result<serde_json::Value, Problem> {
     let refused = |message: String| Problem::field(Code::InvalidMetadata, "metadata", message);
-    if text.len() > METADATA_LIMIT {
+    if text.len() > MAX_METADATA_LEN {
         return Err(too_long("metadata"));
     }
     let value: serde_json::Value = serde_json::from_str(text)
@@ -123,12 +123,12 @@ fn sha256(text: &str) -> Result<Sha256Digest, Problem> {
 
 fn expires_in(text: &str) -> Result<Duration, Problem> {
     let seconds = text.trim().parse::<u64>().ok();
-    match seconds.filter(|seconds| (1..=LONGEST_LIFE).contains(seconds)) {
+    match seconds.filter(|seconds| (1..=MAX_TTL_SECS).contains(seconds)) {
         Some(seconds) => Ok(Duration::from_secs(seconds)),
         None => Err(Problem::field(
             Code::MalformedRequest,
             "expires_in",
-            format!("must be a whole number of seconds from 1 to {LONGEST_LIFE}"),
+            format!("must be a whole number of seconds from 1 to {MAX_TTL_SECS}"),
         )),
     }
 }
@@ -155,7 +155,7 @@ pub(in crate::api) fn content_type(given: Option<&str>) -> Result<String, Proble
         .split_once('/')
         .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
     let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
-    if !is_type || !printable || text.len() > TYPE_LIMIT {
+    if !is_type || !printable || text.len() > MAX_CONTENT_TYPE_LEN {
         return Err(Problem::field(
             Code::UnsupportedMediaType,
             "content_type",

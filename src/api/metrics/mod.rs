@@ -3,10 +3,10 @@
 //! Owns what is counted of requests; what jobs count is the workers' own. Labels are routes, statuses, queues and
 //! the like, never ids or names: their number does not grow with what is stored or asked.
 
-mod figures;
+mod gauges;
 mod process;
 
-use super::{state::State, watchers};
+use super::{metrics_access, state::ApiState};
 use http::{Method, StatusCode};
 use landfall_workers::{Meter, Stage};
 use poem::{Request, Response, Result, handler, web::Data};
@@ -29,14 +29,14 @@ const BUCKETS: [f64; 12] = [
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answered {
+struct RequestLabels {
     method: &'static str,
     route: String,
     status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Route {
+struct RouteLabels {
     method: &'static str,
     route: String,
 }
@@ -45,8 +45,8 @@ struct Route {
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    requests: Family<Answered, Counter>,
-    durations: Family<Route, Histogram>,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<RouteLabels, Histogram>,
     received: Counter,
     meter: Meter,
 }
@@ -83,27 +83,33 @@ impl Metrics {
     }
 
     /// A request was answered.
-    pub fn answered(&self, method: &Method, route: &str, status: StatusCode, took: Duration) {
+    pub fn record_response(
+        &self,
+        method: &Method,
+        route: &str,
+        status: StatusCode,
+        took: Duration,
+    ) {
         let (method, route) = (known(method), route.to_owned());
-        let labels = Answered {
+        let labels = RequestLabels {
             method,
             route: route.clone(),
             status: status.as_u16(),
         };
         self.requests.get_or_create(&labels).inc();
-        let route = Route { method, route };
+        let route = RouteLabels { method, route };
         self.durations
             .get_or_create(&route)
             .observe(took.as_secs_f64());
     }
 
     /// Bytes of an upload came in.
-    pub fn received(&self, bytes: u64) {
+    pub fn record_received(&self, bytes: u64) {
         self.received.inc_by(bytes);
     }
 
     /// The bytes of one request are durable in staging, or were refused.
-    pub fn staged(&self, accepted: bool, took: Duration) {
+    pub fn record_staged(&self, accepted: bool, took: Duration) {
         let outcome = if accepted { "staged" } else { "refused" };
         self.meter.took(Stage::Receive, outcome, took);
     }
@@ -124,9 +130,9 @@ fn known(method: &Method) -> &'static str {
 
 /// The figures of this process, and of the installation as it is now.
 #[handler]
-pub(crate) async fn metrics(state: Data<&State>, request: &Request) -> Result<Response> {
-    watchers::admit(&state, request).await?;
-    let now = figures::now(&state).await;
+pub(crate) async fn metrics(state: Data<&ApiState>, request: &Request) -> Result<Response> {
+    metrics_access::admit(&state, request).await?;
+    let now = gauges::now(&state).await;
     let mut text = String::new();
     for registry in [&state.metrics.registry, &now, &process::now()] {
         encode_registry(&mut text, registry).expect("a string takes any text");

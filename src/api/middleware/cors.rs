@@ -8,13 +8,13 @@ use landfall_core::config::{AuthMode, Config, Origin};
 
 const ANY: HeaderValue = HeaderValue::from_static("*");
 /// In seconds.
-const KEEP: HeaderValue = HeaderValue::from_static("86400");
+const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 
 /// Methods of uploads by tus, which are in no definition.
 const TUS_METHODS: &str = "POST, HEAD, PATCH, DELETE, GET, OPTIONS";
 
 /// What clients send: what the API reads, and what widgets, monitoring and browsers' own libraries add by themselves.
-const SENT: &str = "authorization, content-type, content-disposition, content-digest, repr-digest, idempotency-key, \
+const ALLOWED_HEADERS: &str = "authorization, content-type, content-disposition, content-digest, repr-digest, idempotency-key, \
      if-none-match, if-modified-since, if-range, range, want-content-digest, x-http-method-override, x-request-id, tus-resumable, upload-length, \
      upload-defer-length, upload-offset, upload-metadata, upload-checksum, upload-concat, upload-complete, \
      upload-draft-interop-version, accept, accept-language, cache-control, pragma, expires, x-requested-with, \
@@ -23,7 +23,7 @@ const SENT: &str = "authorization, content-type, content-disposition, content-di
      x-client-info, apikey, x-upsert";
 
 /// What scripts may read of an answer.
-const READ: &str = "location, retry-after, ratelimit, ratelimit-policy, etag, accept-ranges, content-range, \
+const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, etag, accept-ranges, content-range, \
      content-disposition, x-request-id, idempotent-replayed, landfall-file, tus-resumable, tus-version, tus-extension, \
      tus-max-size, tus-checksum-algorithm, upload-offset, upload-length, upload-defer-length, upload-metadata, upload-expires, \
      upload-concat, upload-complete, upload-limit, upload-draft-interop-version";
@@ -79,7 +79,7 @@ impl CrossOrigin {
     }
 
     /// True when this alone is asked, and may be answered without anybody else.
-    pub(super) fn is_answer(&self) -> bool {
+    pub(super) fn is_preflight(&self) -> bool {
         self.preflight && self.allow.is_some() && !self.tus
     }
 
@@ -94,7 +94,7 @@ impl CrossOrigin {
         answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allow);
         answer.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static(READ),
+            HeaderValue::from_static(EXPOSED_HEADERS),
         );
         if !self.preflight {
             return;
@@ -107,10 +107,10 @@ impl CrossOrigin {
         };
         answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
         let more = self.more.iter().map(HeaderName::as_str);
-        let sent: Vec<&str> = std::iter::once(SENT).chain(more).collect();
+        let sent: Vec<&str> = std::iter::once(ALLOWED_HEADERS).chain(more).collect();
         if let Ok(sent) = HeaderValue::from_str(&sent.join(", ")) {
             answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
         }
-        answer.insert(header::ACCESS_CONTROL_MAX_AGE, KEEP);
+        answer.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
     }
 }

@@ -49,7 +49,7 @@ impl HostPolicy {
 
     /// For a process that answers `/metrics` and readiness on this address alone.
     #[must_use]
-    pub fn for_figures(config: &Config, address: SocketAddr) -> Self {
+    pub fn for_metrics(config: &Config, address: SocketAddr) -> Self {
         let listed = &config.server.allowed_hosts;
         let allowed = (address.ip().is_loopback() || !listed.is_empty()).then(|| {
             let bind = host_of(address.ip());

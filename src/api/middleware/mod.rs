@@ -6,10 +6,10 @@ mod method_override;
 pub(crate) mod real_ip;
 
 use super::{
-    connection::{LONGEST_HEAD, MOST_HEADERS, UnreadHead},
+    connection::{MAX_HEAD_LEN, MAX_HEADERS, UnreadHead},
     problem::{Code, Problem},
     rate_limit::{RequestLimits, counted},
-    state::State,
+    state::ApiState,
     tus,
 };
 use cors::CrossOrigin;
@@ -30,7 +30,7 @@ use uuid::Uuid;
 pub const REQUEST_ID: &str = "x-request-id";
 
 /// Longer ids than this are replaced.
-const LONGEST_ID: usize = 128;
+const MAX_REQUEST_ID_LEN: usize = 128;
 
 /// The id of a request, as given or made.
 #[derive(Clone, Debug)]
@@ -42,12 +42,12 @@ pub struct TraceParent(pub String);
 
 /// Marks a request by HEAD: Poem has it answered as GET, and takes the body away.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LooksOnly;
+pub(crate) struct HeadRequest;
 
 /// The outermost endpoint.
 pub(crate) struct Middleware<E> {
     pub(crate) inner: E,
-    pub(crate) state: State,
+    pub(crate) state: ApiState,
 }
 
 impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
@@ -76,20 +76,20 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         if let Some(parent) = trace::of(&span).map(TraceParent).or(given) {
             request.set_data(parent);
         }
-        if let Some(said) = without_empty(&method, request.uri()) {
+        if let Some(said) = without_empty_parameters(&method, request.uri()) {
             *request.uri_mut() = said;
         }
         if method == Method::HEAD {
-            request.set_data(LooksOnly);
+            request.set_data(HeadRequest);
         }
         request.set_data(id.clone());
         request.set_data(self.state.clone());
         let config = &self.state.app.config;
         let cross_origin = CrossOrigin::of(config, &method, &path, request.headers());
-        let allowance = RequestLimits::of(&self.state.counters, &config.limits, &request);
+        let limits = RequestLimits::of(&self.state.counters, &config.limits, &request);
         let of_tus = tus::common_headers(&request);
         let admitted = overridden.and_then(|()| self.admit(&request, &cross_origin));
-        let handled = self.handled(request, admitted, &cross_origin, allowance.clone());
+        let handled = self.handled(request, admitted, &cross_origin, limits.clone());
         let outcome = AssertUnwindSafe(handled)
             .catch_unwind()
             .instrument(span.clone())
@@ -99,7 +99,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => self.refuse(error, &path),
             // The panic hook has said where and why.
-            Err(_) => told(Problem::failed("the handler panicked")),
+            Err(_) => log_failure(Problem::failed("the handler panicked")),
         };
         let api = path == "/v1" || path.starts_with("/v1/");
         response = mount.outside(api, response);
@@ -111,8 +111,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         }
         let methods = self.state.routes.allowed(&path);
         cross_origin.finish(response.headers_mut(), &methods);
-        if let Some(allowance) = allowance {
-            allowance.tell(response.headers_mut());
+        if let Some(limits) = limits {
+            limits.write_headers(response.headers_mut());
         }
         for (name, value) in [
             (header::X_FRAME_OPTIONS, "DENY"),
@@ -130,7 +130,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         span.record("ms", took.as_secs_f64() * 1000.0);
         self.state
             .metrics
-            .answered(&method, route, response.status(), took);
+            .record_response(&method, route, response.status(), took);
         tracing::debug!("answered");
         Ok(response)
     }
@@ -143,22 +143,22 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
         mut request: Request,
         admitted: Result<(), Problem>,
         cross_origin: &CrossOrigin,
-        allowance: Option<RequestLimits>,
+        limits: Option<RequestLimits>,
     ) -> Result<Response> {
         if let Err(problem) = admitted {
             return Err(problem.into());
         }
-        if cross_origin.is_answer() {
+        if cross_origin.is_preflight() {
             return Ok(StatusCode::NO_CONTENT.into());
         }
-        if let Some(allowance) = allowance {
+        if let Some(limits) = limits {
             if let Some(address) = request.remote_addr().as_socket_addr().map(SocketAddr::ip) {
-                allowance.admit_address(address).await?;
+                limits.admit_address(address).await?;
             }
-            if allowance.counts_bytes() {
-                request = counted(request, &allowance);
+            if limits.counts_bytes() {
+                request = counted(request, &limits);
             }
-            request.set_data(allowance);
+            request.set_data(limits);
         }
         self.inner.call(request).await
     }
@@ -167,7 +167,7 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
 impl<E> Middleware<E> {
     /// Whether a request may be looked at: how its head is, by which name it calls, and which site sends it.
     fn admit(&self, request: &Request, cross_origin: &CrossOrigin) -> Result<(), Problem> {
-        if let Some(problem) = of_head(request) {
+        if let Some(problem) = check_head(request) {
             return Err(problem);
         }
         let hosts = &self.state.hosts;
@@ -178,7 +178,7 @@ impl<E> Middleware<E> {
 
 /// A request is not looked at that has too many headers, or of which only that is known; nor one whose body is in a form
 /// that nobody here undoes: its bytes would be taken for what they stand for.
-fn of_head(request: &Request) -> Option<Problem> {
+fn check_head(request: &Request) -> Option<Problem> {
     let unread = request.data::<UnreadHead>();
     if unread == Some(&UnreadHead::NoRoom) {
         let detail = "Too many requests with headers as large are under way; try again soon.";
@@ -186,17 +186,17 @@ fn of_head(request: &Request) -> Option<Problem> {
         return Some(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("1")));
     }
     let detail = if unread.is_some() {
-        format!("The request line and the headers must be at most {LONGEST_HEAD} bytes together.")
-    } else if request.headers().len() > MOST_HEADERS {
-        format!("A request must have at most {MOST_HEADERS} headers.")
+        format!("The request line and the headers must be at most {MAX_HEAD_LEN} bytes together.")
+    } else if request.headers().len() > MAX_HEADERS {
+        format!("A request must have at most {MAX_HEADERS} headers.")
     } else {
-        return of_coding(request);
+        return check_encoding(request);
     };
     Some(Problem::new(Code::HeadersTooLarge, detail))
 }
 
 /// `Transfer-Encoding` (RFC 9112, section 6.1) and `Content-Encoding` (RFC 9110, section 8.4).
-fn of_coding(request: &Request) -> Option<Problem> {
+fn check_encoding(request: &Request) -> Option<Problem> {
     let coded = |name: HeaderName, plain: &str| {
         let values = request.headers().get_all(name).iter();
         let texts = values.map(|value| value.to_str().unwrap_or("?").trim());
@@ -233,14 +233,14 @@ impl<E> Middleware<E> {
             }
             // An endpoint that answers errors as its protocol has them.
             Err(error) if error.is_from_response() => return error.into_response(),
-            Err(error) => of_poem(&error),
+            Err(error) => from_poem_error(&error),
         };
-        told(problem)
+        log_failure(problem)
     }
 }
 
 /// Logs a failure of the server, here and nowhere else.
-fn told(problem: Problem) -> Response {
+fn log_failure(problem: Problem) -> Response {
     if problem.code.status().is_server_error() {
         let causes = problem.causes();
         let causes = causes.as_deref().unwrap_or("none");
@@ -268,10 +268,10 @@ fn not_allowed(allowed: Vec<Method>) -> Problem {
 }
 
 /// What Poem and poem-openapi refuse by themselves.
-fn of_poem(error: &Error) -> Problem {
+fn from_poem_error(error: &Error) -> Problem {
     use poem_openapi::error::{ContentTypeError, ParseParamError, ParsePathError};
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
-        let message = in_our_words(&error.reason);
+        let message = rephrase(&error.reason);
         return Problem::field(Code::MalformedRequest, error.name, message);
     }
     // An id that cannot be is an id nobody has.
@@ -285,7 +285,7 @@ fn of_poem(error: &Error) -> Problem {
         return Problem::new(Code::UnsupportedMediaType, error.to_string());
     }
     if let Some(ReadBodyError::Io(error)) = error.downcast_ref::<ReadBodyError>() {
-        return super::connection::body::broken_off(error);
+        return super::connection::body::interrupted(error);
     }
     match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Code::TooLarge, "The body is too large."),
@@ -297,7 +297,7 @@ fn of_poem(error: &Error) -> Problem {
 }
 
 /// What poem-openapi says of a parameter, without the names of its types.
-fn in_our_words(reason: &str) -> String {
+fn rephrase(reason: &str) -> String {
     let bound = |name: &str| {
         let rest = reason.split_once(name)?.1;
         rest.split([',', ')']).next()
@@ -320,7 +320,7 @@ fn in_our_words(reason: &str) -> String {
 }
 
 /// The URI of a question without the parameters that say nothing: `?status=` is a form's way not to ask for a status.
-fn without_empty(method: &Method, uri: &Uri) -> Option<Uri> {
+fn without_empty_parameters(method: &Method, uri: &Uri) -> Option<Uri> {
     let query = uri.query()?;
     let empty = |pair: &str| {
         pair.split_once('=')
@@ -341,7 +341,8 @@ fn without_empty(method: &Method, uri: &Uri) -> Option<Uri> {
 
 fn request_id(request: &Request) -> RequestId {
     let given = request.header(REQUEST_ID).filter(|id| {
-        (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+        (1..=MAX_REQUEST_ID_LEN).contains(&id.len())
+            && id.bytes().all(|byte| byte.is_ascii_graphic())
     });
     RequestId(given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned))
 }

@@ -12,7 +12,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// More hops than this are nobody's network.
-const MOST_HOPS: usize = 32;
+const MAX_HOPS: usize = 32;
 
 /// What is known of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +82,7 @@ fn hops(
     let texts: Vec<&str> = values.map(|value| value.to_str().unwrap_or("")).collect();
     let listed = texts.iter().flat_map(|text| text.split(','));
     let listed: Vec<&str> = listed.collect();
-    let nearest = listed.into_iter().rev().take(MOST_HOPS);
+    let nearest = listed.into_iter().rev().take(MAX_HOPS);
     nearest.map_while(|hop| read(hop.trim())).collect()
 }
 

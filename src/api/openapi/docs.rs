@@ -1,6 +1,6 @@
 //! `/docs`: the definition in `/openapi.json`, to be read. One page without script, from this host alone.
 
-use crate::api::mount::OwnLinks;
+use crate::api::mount::RewriteLinks;
 use http::header;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use poem::Response;
@@ -18,7 +18,7 @@ pub(in crate::api) fn answer(page: &str) -> Response {
         .content_type("text/html; charset=utf-8")
         .header(header::CONTENT_SECURITY_POLICY, POLICY)
         .header(header::X_CONTENT_TYPE_OPTIONS, "nosniff")
-        .extension(OwnLinks)
+        .extension(RewriteLinks)
         .body(page.to_owned())
 }
 

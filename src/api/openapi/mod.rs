@@ -11,7 +11,7 @@ mod problems;
 mod schemas;
 mod tus;
 
-pub(crate) use portable::Serving;
+pub(crate) use portable::ServerInfo;
 pub(super) use portable::{portable, pretty};
 use serde_json::Value;
 

@@ -9,13 +9,13 @@ use serde_json::{Map, Value, json};
 
 /// Which server the definition is of.
 #[derive(Clone, Debug)]
-pub(crate) struct Serving {
+pub(crate) struct ServerInfo {
     /// `server.public_url`, where it is set.
     pub(crate) url: Option<String>,
     pub(crate) auth: AuthMode,
 }
 
-impl Default for Serving {
+impl Default for ServerInfo {
     /// Of any server that asks for tokens.
     fn default() -> Self {
         Self {
@@ -26,7 +26,7 @@ impl Default for Serving {
 }
 
 /// The definition of this server.
-pub(in crate::api) fn portable(mut spec: Value, serving: &Serving) -> Value {
+pub(in crate::api) fn portable(mut spec: Value, serving: &ServerInfo) -> Value {
     null_as_a_type(&mut spec);
     let url = serving.url.as_deref().unwrap_or("/");
     let described = json!({

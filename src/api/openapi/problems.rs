@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Wherever a token is wanted.
-const ALWAYS: [Code; 8] = [
+const AUTHENTICATED: [Code; 8] = [
     Code::Unauthorized,
     Code::Forbidden,
     Code::CrossSite,
@@ -17,7 +17,7 @@ const ALWAYS: [Code; 8] = [
 ];
 
 /// Where the body is JSON.
-const JSON: [Code; 5] = [
+const JSON_BODY: [Code; 5] = [
     Code::MalformedRequest,
     Code::UnknownField,
     Code::RequestTimeout,
@@ -138,7 +138,7 @@ fn codes(path: &str, operation: &Value, keyed: bool) -> Vec<Code> {
     if !operation["security"].is_array() {
         return Vec::new();
     }
-    let mut codes = ALWAYS.to_vec();
+    let mut codes = AUTHENTICATED.to_vec();
     codes.extend(own(operation["operationId"].as_str().unwrap_or_default()));
     if path.contains('{') {
         codes.push(Code::NotFound);
@@ -150,7 +150,7 @@ fn codes(path: &str, operation: &Value, keyed: bool) -> Vec<Code> {
         codes.push(Code::InvalidCursor);
     }
     if operation["requestBody"]["content"]["application/json"].is_object() {
-        codes.extend(JSON);
+        codes.extend(JSON_BODY);
     }
     if keyed {
         codes.extend(KEYED);
@@ -210,7 +210,7 @@ pub(super) fn examples() -> Value {
     let examples: Map<String, Value> = Code::ALL
         .iter()
         .map(|&code| {
-            let example = json!({"summary": code.title(), "value": example(code).to_wire()});
+            let example = json!({"summary": code.title(), "value": example(code).to_schema()});
             (code.as_str().to_owned(), example)
         })
         .collect();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 pub(super) const SHA256: &str = "^[0-9a-fA-F]{64}$";
 
 /// What bodies of requests are; they have no fields but these.
-const ASKED: [&str; 6] = [
+const REQUEST_SCHEMAS: [&str; 6] = [
     "NewBatch",
     "NewUpload",
     "NewWebhook",
@@ -19,7 +19,7 @@ const ASKED: [&str; 6] = [
 ];
 
 /// Fields that an answer may lack; all others are there, if null.
-const MISSING: [(&str, &str); 3] = [
+const OPTIONAL_FIELDS: [(&str, &str); 3] = [
     ("Webhook", "secret"),
     ("Token", "token"),
     ("Problem", "errors"),
@@ -43,7 +43,7 @@ pub(super) fn complete(spec: &mut Value) {
     }
     let schemas = schemas.as_object_mut().expect("there are schemas");
     for (name, schema) in schemas.iter_mut() {
-        if ASKED.contains(&name.as_str()) {
+        if REQUEST_SCHEMAS.contains(&name.as_str()) {
             schema["additionalProperties"] = false.into();
             leave_out_nulls(&mut schema["example"]);
             let_null_be_none(schema);
@@ -77,7 +77,7 @@ fn leave_out_nulls(example: &mut Value) {
 fn leave_out_missing(name: &str, schema: &mut Value) {
     let example = schema.get_mut("example").and_then(Value::as_object_mut);
     if let Some(example) = example {
-        let is_missing = |field: &str| MISSING.contains(&(name, field));
+        let is_missing = |field: &str| OPTIONAL_FIELDS.contains(&(name, field));
         example.retain(|field, value| !(value.is_null() && is_missing(field)));
     }
 }
@@ -85,7 +85,7 @@ fn leave_out_missing(name: &str, schema: &mut Value) {
 fn require_all(name: &str, schema: &mut Value) {
     let fields = schema["properties"].as_object().into_iter().flatten();
     let always = fields.map(|(field, _)| field.as_str());
-    let always = always.filter(|field| !MISSING.contains(&(name, field)));
+    let always = always.filter(|field| !OPTIONAL_FIELDS.contains(&(name, field)));
     let always: Vec<Value> = always.map(Value::from).collect();
     schema["required"] = always.into();
 }

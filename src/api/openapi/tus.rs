@@ -6,7 +6,7 @@ use super::add;
 use serde_json::{Map, Value, json};
 
 /// Headers of requests: what each is called, what it means, what it looks like.
-const SENT: [(&str, &str, &str); 11] = [
+const REQUEST_HEADERS: [(&str, &str, &str); 11] = [
     (
         "Tus-Resumable",
         "The version of tus: `1.0.0`. Absent in requests of the IETF draft.",
@@ -65,7 +65,7 @@ const SENT: [(&str, &str, &str); 11] = [
 ];
 
 /// Headers of answers: what each is called and means.
-const ANSWERED: [(&str, &str); 19] = [
+const RESPONSE_HEADERS: [(&str, &str); 19] = [
     (
         "Tus-Resumable",
         "The tus version, in every response to a tus request.",
@@ -109,7 +109,7 @@ const ANSWERED: [(&str, &str); 19] = [
 const OFFSET_STREAM: &str = "application/offset+octet-stream";
 
 /// What an answer of the draft has besides its own.
-const DRAFT: [&str; 2] = ["Upload-Limit", "Upload-Draft-Interop-Version"];
+const DRAFT_HEADERS: [&str; 2] = ["Upload-Limit", "Upload-Draft-Interop-Version"];
 
 /// The paths.
 pub(super) fn paths() -> Value {
@@ -117,7 +117,7 @@ pub(super) fn paths() -> Value {
         "/v1/tus": {"options": options("tusOptions"), "post": create()},
         "/v1/tus/{id}": below(json!({
             "options": options("tusUploadOptions"),
-            "head": look(),
+            "head": head(),
             "get": content(),
             "patch": append(),
             "delete": terminate(),
@@ -137,14 +137,14 @@ pub(super) fn complete(spec: &mut Value) {
                         "Tus-Resumable",
                         "Upload-Offset",
                         "Upload-Complete",
-                        DRAFT[0],
-                        DRAFT[1],
+                        DRAFT_HEADERS[0],
+                        DRAFT_HEADERS[1],
                     ],
                     "412" => &["Tus-Resumable", "Tus-Version"],
                     problem if problem >= "400" => &["Tus-Resumable"],
                     _ => continue,
                 };
-                add(&mut response["headers"], answers(&[], more));
+                add(&mut response["headers"], response_headers(&[], more));
             }
         }
     }
@@ -172,15 +172,15 @@ fn create() -> Value {
         ],
         &[OFFSET_STREAM, "application/octet-stream"],
         json!({"201": answer("Created.", &["Location"], &[
-            &["Tus-Resumable", "Upload-Offset", "Upload-Length", "Upload-Expires", "Landfall-File", "Upload-Complete", "Cache-Control"][..], &DRAFT,
+            &["Tus-Resumable", "Upload-Offset", "Upload-Length", "Upload-Expires", "Landfall-File", "Upload-Complete", "Cache-Control"][..], &DRAFT_HEADERS,
         ].concat())}),
     )
 }
 
-fn look() -> Value {
+fn head() -> Value {
     let known = [
         &["Upload-Length", "Upload-Expires", "Landfall-File"][..],
-        &DRAFT,
+        &DRAFT_HEADERS,
     ]
     .concat();
     let tus = [
@@ -240,7 +240,7 @@ fn append() -> Value {
             "Upload-Complete",
             "Cache-Control",
         ][..],
-        &DRAFT,
+        &DRAFT_HEADERS,
     ]
     .concat();
     operation(
@@ -273,7 +273,7 @@ fn terminate() -> Value {
             "Upload-Draft-Interop-Version",
         ],
         &[],
-        json!({"204": answer("Deleted.", &[], &["Tus-Resumable", DRAFT[0], DRAFT[1]])}),
+        json!({"204": answer("Deleted.", &[], &["Tus-Resumable", DRAFT_HEADERS[0], DRAFT_HEADERS[1]])}),
     )
 }
 
@@ -321,7 +321,7 @@ fn operation(
 }
 
 fn parameter(name: &str) -> Value {
-    let found = SENT.iter().find(|(known, ..)| *known == name);
+    let found = REQUEST_HEADERS.iter().find(|(known, ..)| *known == name);
     let (_, description, pattern) = found.expect("every header that is sent is in the table");
     let mut schema = json!({"type": "string"});
     if !pattern.is_empty() {
@@ -346,12 +346,12 @@ fn below(mut operations: Value) -> Value {
 }
 
 fn answer(description: &str, always: &[&str], sometimes: &[&str]) -> Value {
-    json!({"description": description, "headers": answers(always, sometimes)})
+    json!({"description": description, "headers": response_headers(always, sometimes)})
 }
 
-fn answers(always: &[&str], sometimes: &[&str]) -> Value {
+fn response_headers(always: &[&str], sometimes: &[&str]) -> Value {
     let header = |name: &&str, required: bool| {
-        let found = ANSWERED.iter().find(|(known, _)| known == name);
+        let found = RESPONSE_HEADERS.iter().find(|(known, _)| known == name);
         let (_, description) = found.expect("every header of an answer is in the table");
         let header =
             json!({"description": description, "required": required, "schema": {"type": "string"}});

@@ -143,7 +143,7 @@ impl From<UploadError> for Problem {
             error @ UploadError::Unreadable(_) => return Self::unavailable(error),
             UploadError::Lost(cause) => return Self::failed(cause),
             UploadError::BrokenOff(cause) => {
-                return crate::api::connection::body::broken_off(cause.as_ref());
+                return crate::api::connection::body::interrupted(cause.as_ref());
             }
             UploadError::NoSuchPart { .. } => Code::NotFound,
             UploadError::Closed(_) => Code::UploadClosed,
@@ -241,7 +241,7 @@ impl From<StagingError> for Problem {
                 Code::SizeMismatch,
                 format!("{expected} bytes were declared, but {found} arrived."),
             ),
-            StagingError::Body(cause) => crate::api::connection::body::broken_off(cause.as_ref()),
+            StagingError::Body(cause) => crate::api::connection::body::interrupted(cause.as_ref()),
             other if other.is_transient() => Self::unavailable(other),
             other => Self::failed(other),
         }

@@ -18,7 +18,7 @@ use poem_openapi::{
 use std::{error::Error, fmt};
 
 /// Where `docs/errors.md` explains each code.
-const EXPLAINED: &str = "https://github.com/landfall-project/landfall/blob/main/docs/errors.md";
+const ERRORS_URL: &str = "https://github.com/landfall-project/landfall/blob/main/docs/errors.md";
 
 /// A field at fault.
 pub use super::schema::FieldError;
@@ -126,9 +126,9 @@ impl Problem {
 
     /// As it goes over the wire.
     #[must_use]
-    pub fn to_wire(&self) -> schema::Problem {
+    pub fn to_schema(&self) -> schema::Problem {
         schema::Problem {
-            kind: format!("{EXPLAINED}#{}", self.code.as_str()),
+            kind: format!("{ERRORS_URL}#{}", self.code.as_str()),
             title: self.code.title().to_owned(),
             status: self.code.status().as_u16(),
             detail: self.detail.clone(),
@@ -156,7 +156,7 @@ impl ResponseError for Problem {
     }
 
     fn as_response(&self) -> Response {
-        let body = serde_json::to_vec(&self.to_wire()).expect("a problem is JSON");
+        let body = serde_json::to_vec(&self.to_schema()).expect("a problem is JSON");
         let mut response = Response::builder()
             .status(self.code.status())
             .content_type("application/problem+json")

@@ -8,7 +8,7 @@ const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STATE: HeaderName = HeaderName::from_static("ratelimit");
 
 /// In seconds.
-const A_DAY: u64 = 24 * 60 * 60;
+const DAY_SECS: u64 = 24 * 60 * 60;
 
 /// Policies and what is left of each, as items of the two lists.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl RateLimitHeaders {
 
     pub(super) fn bytes(&mut self, kind: &str, most: u64, used: u64, day_ends: Duration) {
         self.policies.push(format!(
-            "\"{kind}-bytes\";q={most};qu=\"content-bytes\";w={A_DAY}"
+            "\"{kind}-bytes\";q={most};qu=\"content-bytes\";w={DAY_SECS}"
         ));
         self.states.push(format!(
             "\"{kind}-bytes\";r={};t={}",

@@ -10,17 +10,17 @@ use std::{
 use uuid::Uuid;
 
 /// Subjects remembered at most. One beyond them is let through: limits guard the service, they must not end it.
-const MOST: usize = 100_000;
+const MAX_SUBJECTS: usize = 100_000;
 
 /// See the module.
 #[derive(Debug)]
 pub struct LocalCounters {
     since: Instant,
-    kept: Mutex<Kept>,
+    kept: Mutex<CounterState>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct CounterState {
     /// When each subject is even again, after `since`.
     even: HashMap<String, Duration>,
     sums: HashMap<String, (i64, u64)>,
@@ -38,12 +38,12 @@ impl Default for LocalCounters {
 
 impl LocalCounters {
     /// The same rule as in Redis: the generic cell rate algorithm.
-    fn taken(&self, subject: &str, per_second: u32, burst: u32) -> RateLimitDecision {
+    fn count_request(&self, subject: &str, per_second: u32, burst: u32) -> RateLimitDecision {
         let now = self.since.elapsed();
         let period = Duration::from_secs(1) / per_second.max(1);
         let room = period * burst.max(1);
         let mut kept = lock(&self.kept);
-        if kept.even.len() >= MOST {
+        if kept.even.len() >= MAX_SUBJECTS {
             kept.even.retain(|_, even| *even > now);
         }
         let even = kept.even.get(subject).copied().unwrap_or(now).max(now);
@@ -57,7 +57,7 @@ impl LocalCounters {
                 full_after: even - now,
             };
         }
-        if kept.even.len() < MOST || kept.even.contains_key(subject) {
+        if kept.even.len() < MAX_SUBJECTS || kept.even.contains_key(subject) {
             kept.even.insert(subject.to_owned(), after);
         }
         let free = room.saturating_sub(after - now);
@@ -69,13 +69,13 @@ impl LocalCounters {
         }
     }
 
-    fn added(&self, subject: &str, bytes: u64) -> u64 {
+    fn count_bytes(&self, subject: &str, bytes: u64) -> u64 {
         let today = today();
         let mut kept = lock(&self.kept);
-        if kept.sums.len() >= MOST {
+        if kept.sums.len() >= MAX_SUBJECTS {
             kept.sums.retain(|_, (day, _)| *day == today);
         }
-        if kept.sums.len() >= MOST && !kept.sums.contains_key(subject) {
+        if kept.sums.len() >= MAX_SUBJECTS && !kept.sums.contains_key(subject) {
             return bytes;
         }
         let sum = kept.sums.entry(subject.to_owned()).or_insert((today, 0));
@@ -86,7 +86,7 @@ impl LocalCounters {
         sum.1
     }
 
-    fn entered(&self, subject: &str, upload: Uuid, most: u32) -> bool {
+    fn acquire_slot(&self, subject: &str, upload: Uuid, most: u32) -> bool {
         let now = self.since.elapsed();
         let mut kept = lock(&self.kept);
         let slots = kept.slots.entry(subject.to_owned()).or_default();
@@ -98,7 +98,7 @@ impl LocalCounters {
         has_room
     }
 
-    fn left(&self, subject: &str, upload: Uuid) {
+    fn release_slot(&self, subject: &str, upload: Uuid) {
         let mut kept = lock(&self.kept);
         if let Some(slots) = kept.slots.get_mut(subject) {
             slots.remove(&upload);
@@ -110,25 +110,25 @@ impl LocalCounters {
 }
 
 impl Counters for LocalCounters {
-    fn take<'a>(
+    fn check_rate<'a>(
         &'a self,
         subject: &'a str,
         per_second: u32,
         burst: u32,
     ) -> BoxFuture<'a, RateLimitDecision> {
-        async move { self.taken(subject, per_second, burst) }.boxed()
+        async move { self.count_request(subject, per_second, burst) }.boxed()
     }
 
     fn add<'a>(&'a self, subject: &'a str, bytes: u64) -> BoxFuture<'a, u64> {
-        async move { self.added(subject, bytes) }.boxed()
+        async move { self.count_bytes(subject, bytes) }.boxed()
     }
 
     fn acquire<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool> {
-        async move { self.entered(subject, upload, most) }.boxed()
+        async move { self.acquire_slot(subject, upload, most) }.boxed()
     }
 
     fn release<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()> {
-        async move { self.left(subject, upload) }.boxed()
+        async move { self.release_slot(subject, upload) }.boxed()
     }
 }
 
@@ -140,27 +140,27 @@ mod tests {
     fn burst_is_allowed_and_then_the_rate() {
         let counters = LocalCounters::default();
         for left in [2, 1, 0] {
-            let taken = counters.taken("a", 1, 3);
+            let taken = counters.count_request("a", 1, 3);
             assert!(taken.allowed);
             assert!(taken.left.abs_diff(left) <= 1, "{taken:?}");
         }
-        let refused = counters.taken("a", 1, 3);
+        let refused = counters.count_request("a", 1, 3);
         assert!(!refused.allowed);
         assert!(refused.retry_after <= Duration::from_secs(1));
-        assert!(counters.taken("b", 1, 3).allowed);
+        assert!(counters.count_request("b", 1, 3).allowed);
     }
 
     #[test]
     fn slots_are_as_many_as_there_are_and_come_back() {
         let counters = LocalCounters::default();
         let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
-        assert!(counters.entered("a", one, 1));
+        assert!(counters.acquire_slot("a", one, 1));
         assert!(
-            counters.entered("a", one, 1),
+            counters.acquire_slot("a", one, 1),
             "renewing takes no second one"
         );
-        assert!(!counters.entered("a", two, 1));
-        counters.left("a", one);
-        assert!(counters.entered("a", two, 1));
+        assert!(!counters.acquire_slot("a", two, 1));
+        counters.release_slot("a", one);
+        assert!(counters.acquire_slot("a", two, 1));
     }
 }

@@ -35,7 +35,7 @@ use uuid::Uuid;
 pub const SLOT_LEASE: Duration = Duration::from_secs(60);
 
 /// How often an upload that goes on says so.
-const RENEW_EVERY: Duration = Duration::from_secs(20);
+const RENEW_INTERVAL: Duration = Duration::from_secs(20);
 
 /// So many bits of an IPv6 address are one client's.
 const CLIENT_BITS: u32 = 64;
@@ -55,7 +55,7 @@ pub struct RateLimitDecision {
 /// Where counts are kept. Every call ends soon by itself and answers something: a request must not wait for a count.
 pub trait Counters: fmt::Debug + Send + Sync {
     /// One more request of `subject`, at `per_second` with `burst` at once.
-    fn take<'a>(
+    fn check_rate<'a>(
         &'a self,
         subject: &'a str,
         per_second: u32,
@@ -74,12 +74,12 @@ pub trait Counters: fmt::Debug + Send + Sync {
 
 /// What a limit is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum SubjectKind {
     Owner,
     Address,
 }
 
-impl Kind {
+impl SubjectKind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Owner => "owner",
@@ -90,22 +90,22 @@ impl Kind {
 
 /// The limits of one request, until it is answered and its body is over.
 #[derive(Clone, Debug)]
-pub(crate) struct RequestLimits(Arc<Inner>);
+pub(crate) struct RequestLimits(Arc<RequestLimitsInner>);
 
 #[derive(Debug)]
-struct Inner {
+struct RequestLimitsInner {
     counters: Arc<dyn Counters>,
     limits: config::LimitsConfig,
     /// Of a request that sends bytes.
     upload: Option<Uuid>,
     sent: AtomicU64,
     /// Whom the bytes and the slots are charged to.
-    charged: Mutex<Vec<Charged>>,
+    charged: Mutex<Vec<ChargedSubject>>,
     told: Mutex<RateLimitHeaders>,
 }
 
 #[derive(Clone, Debug)]
-struct Charged {
+struct ChargedSubject {
     subject: String,
     bytes: bool,
     slot: Option<u32>,
@@ -122,11 +122,11 @@ impl RequestLimits {
     ) -> Option<Self> {
         let path = request.uri().path();
         let is_limited = limited(&limits.owner) || limited(&limits.address);
-        let is_free = request.method() == Method::OPTIONS || tus::is_look(request);
+        let is_free = request.method() == Method::OPTIONS || tus::is_offset_request(request);
         if !is_limited || !is_limited_path(path) || is_free {
             return None;
         }
-        Some(Self(Arc::new(Inner {
+        Some(Self(Arc::new(RequestLimitsInner {
             counters: Arc::clone(counters),
             limits: limits.clone(),
             upload: sends_bytes(request.method(), path).then(Uuid::now_v7),
@@ -142,7 +142,8 @@ impl RequestLimits {
     /// 429.
     pub(super) async fn admit_address(&self, address: IpAddr) -> Result<(), Problem> {
         let limit = self.0.limits.address;
-        self.admit(Kind::Address, &client(address), limit).await
+        self.admit(SubjectKind::Address, &client(address), limit)
+            .await
     }
 
     /// Whether the owner may.
@@ -151,13 +152,16 @@ impl RequestLimits {
     /// 429.
     pub(crate) async fn admit_owner(&self, owner: &str) -> Result<(), Problem> {
         let limit = self.0.limits.owner;
-        self.admit(Kind::Owner, owner, limit).await
+        self.admit(SubjectKind::Owner, owner, limit).await
     }
 
-    async fn admit(&self, kind: Kind, who: &str, limit: Limit) -> Result<(), Problem> {
+    async fn admit(&self, kind: SubjectKind, who: &str, limit: Limit) -> Result<(), Problem> {
         let (inner, subject) = (&self.0, format!("{}:{who}", kind.as_str()));
         if let Some(rate) = limit.requests_per_second {
-            let taken = inner.counters.take(&subject, rate.get(), limit.burst).await;
+            let taken = inner
+                .counters
+                .check_rate(&subject, rate.get(), limit.burst)
+                .await;
             lock(&inner.told).requests(kind.as_str(), limit.burst, rate.get(), taken);
             if !taken.allowed {
                 let per = rate.get();
@@ -189,7 +193,7 @@ impl RequestLimits {
                 Duration::from_secs(1),
             ));
         }
-        lock(&inner.charged).push(Charged {
+        lock(&inner.charged).push(ChargedSubject {
             subject,
             bytes: limit.bytes_per_day.is_some(),
             slot: limit.concurrent_uploads.map(std::num::NonZeroU32::get),
@@ -209,10 +213,10 @@ impl RequestLimits {
         let alive = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             loop {
-                tokio::time::sleep(RENEW_EVERY).await;
+                tokio::time::sleep(RENEW_INTERVAL).await;
                 let Some(inner) = alive.upgrade() else { return };
                 let (charged, upload) = (lock(&inner.charged).clone(), inner.upload);
-                for Charged { subject, slot, .. } in charged {
+                for ChargedSubject { subject, slot, .. } in charged {
                     if let (Some(most), Some(upload)) = (slot, upload) {
                         inner.counters.acquire(&subject, upload, most).await;
                     }
@@ -231,12 +235,12 @@ impl RequestLimits {
     }
 
     /// Says in the answer what is left.
-    pub(super) fn tell(&self, answer: &mut HeaderMap) {
+    pub(super) fn write_headers(&self, answer: &mut HeaderMap) {
         lock(&self.0.told).write(answer);
     }
 }
 
-impl Drop for Inner {
+impl Drop for RequestLimitsInner {
     fn drop(&mut self) {
         let charged = std::mem::take(&mut *lock(&self.charged));
         let (Some(upload), Ok(runtime)) = (self.upload, tokio::runtime::Handle::try_current())

@@ -10,13 +10,13 @@ use std::{
 use uuid::Uuid;
 
 /// How long a count may take: a request waits for it.
-const PATIENCE: Duration = Duration::from_millis(200);
+const REDIS_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long Redis is left alone after it failed.
-const PAUSE: Duration = Duration::from_secs(2);
+const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Sums outlive their day a little: clocks differ.
-const KEEP_SUMS: Duration = Duration::from_secs(26 * 60 * 60);
+const BYTE_COUNT_RETENTION: Duration = Duration::from_secs(26 * 60 * 60);
 
 /// See the module.
 #[derive(Debug)]
@@ -47,11 +47,11 @@ impl SharedCounters {
         if away_until().is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        if let Ok(Ok(answer)) = tokio::time::timeout(PATIENCE, asked).await {
+        if let Ok(Ok(answer)) = tokio::time::timeout(REDIS_TIMEOUT, asked).await {
             *away_until() = None;
             return Some(answer);
         }
-        let before = away_until().replace(Instant::now() + PAUSE);
+        let before = away_until().replace(Instant::now() + RETRY_INTERVAL);
         if before.is_none() {
             tracing::warn!("limits are counted by this process alone until Redis answers again");
         }
@@ -60,7 +60,7 @@ impl SharedCounters {
 }
 
 impl Counters for SharedCounters {
-    fn take<'a>(
+    fn check_rate<'a>(
         &'a self,
         subject: &'a str,
         per_second: u32,
@@ -74,7 +74,7 @@ impl Counters for SharedCounters {
                     retry_after: taken.retry_after,
                     full_after: taken.full_after,
                 },
-                None => self.own.take(subject, per_second, burst).await,
+                None => self.own.check_rate(subject, per_second, burst).await,
             }
         }
         .boxed()
@@ -83,7 +83,10 @@ impl Counters for SharedCounters {
     fn add<'a>(&'a self, subject: &'a str, bytes: u64) -> BoxFuture<'a, u64> {
         async move {
             let name = format!("{subject}:{}", today());
-            match self.ask(self.shared.add(&name, bytes, KEEP_SUMS)).await {
+            match self
+                .ask(self.shared.add(&name, bytes, BYTE_COUNT_RETENTION))
+                .await
+            {
                 Some(sum) => sum,
                 None => self.own.add(subject, bytes).await,
             }

@@ -1,8 +1,8 @@
 //! GET: the bytes of a complete upload, from staging or from storage, wherever they are by now.
 
 use super::{
-    call::{Call, value},
-    refuse,
+    error,
+    request::{TusRequest, value},
 };
 use crate::api::{
     content_disposition::attachment,
@@ -29,10 +29,10 @@ use poem::{Body, Response};
 use std::io;
 
 /// Finalize may move the bytes between two looks, but only once.
-const LOOKS: usize = 3;
+const MAX_ATTEMPTS: usize = 3;
 
-pub(super) async fn content(call: Call) -> Result<Response, Problem> {
-    let upload = call.upload().await?;
+pub(super) async fn content(request: TusRequest) -> Result<Response, Problem> {
+    let upload = request.upload().await?;
     if upload.status != UploadStatus::Complete {
         return Err(Problem::new(
             Code::NotStored,
@@ -45,18 +45,18 @@ pub(super) async fn content(call: Call) -> Result<Response, Problem> {
             "a partial upload can only be joined",
         ));
     }
-    let file = file_of(&call, &upload).await?;
-    for _ in 0..LOOKS {
-        let staged = uploads::staged(&call.app, &upload).await;
-        if let Some((size, bytes)) = staged.map_err(refuse::problem)? {
-            let landed = Landed::of(&call, &upload);
-            let bytes = following(bytes.map_err(io::Error::other).boxed(), landed);
+    let file = file_of(&request, &upload).await?;
+    for _ in 0..MAX_ATTEMPTS {
+        let staged = uploads::staged(&request.app, &upload).await;
+        if let Some((size, bytes)) = staged.map_err(error::problem)? {
+            let fallback = StoredFallback::of(&request, &upload);
+            let bytes = with_fallback(bytes.map_err(io::Error::other).boxed(), fallback);
             return Ok(answer(&file, size, Body::from_bytes_stream(bytes)));
         }
-        let now = file_of(&call, &upload).await?;
+        let now = file_of(&request, &upload).await?;
         if let (FileStatus::Stored, Some(key)) = (now.status, now.storage_key.as_deref()) {
             let key: StorageKey = key.parse()?;
-            let bytes = call.app.storage.read(&key, None).await?;
+            let bytes = request.app.storage.read(&key, None).await?;
             let body = Body::from_bytes_stream(bytes.map_err(io::Error::other));
             return Ok(answer(&file, now.size_bytes.unsigned_abs(), body));
         }
@@ -70,26 +70,26 @@ pub(super) async fn content(call: Call) -> Result<Response, Problem> {
     ))
 }
 
-async fn file_of(call: &Call, upload: &Model) -> Result<file::Model, Problem> {
-    let db = call.app.db.read();
-    let found = files::get(db, &call.caller.sees(), upload.file_id).await?;
+async fn file_of(request: &TusRequest, upload: &Model) -> Result<file::Model, Problem> {
+    let db = request.app.db.read();
+    let found = files::get(db, &request.caller.sees(), upload.file_id).await?;
     found.ok_or_else(|| Problem::not_found("file"))
 }
 
 type Bytestream = BoxStream<'static, io::Result<Bytes>>;
 
 /// Where the bytes of a file go while they are read from staging.
-struct Landed {
+struct StoredFallback {
     app: App,
     sees: Scope,
     file: FileId,
 }
 
-impl Landed {
-    fn of(call: &Call, upload: &Model) -> Self {
+impl StoredFallback {
+    fn of(request: &TusRequest, upload: &Model) -> Self {
         Self {
-            app: call.app.clone(),
-            sees: call.caller.sees(),
+            app: request.app.clone(),
+            sees: request.caller.sees(),
             file: upload.file_id,
         }
     }
@@ -113,20 +113,23 @@ impl Landed {
 }
 
 /// Staged bytes; should finalize take them away before they are all read, the rest comes from where it has put them.
-fn following(staged: Bytestream, landed: Landed) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let begin = (staged, 0, Some(landed));
-    stream::try_unfold(begin, |(mut bytes, at, mut landed)| async move {
+fn with_fallback(
+    staged: Bytestream,
+    fallback: StoredFallback,
+) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    let begin = (staged, 0, Some(fallback));
+    stream::try_unfold(begin, |(mut bytes, at, mut fallback)| async move {
         loop {
             let error = match bytes.try_next().await {
                 Ok(None) => return Ok(None),
                 Ok(Some(chunk)) => {
                     let next = at + u64::try_from(chunk.len()).unwrap_or(u64::MAX);
-                    return Ok(Some((chunk, (bytes, next, landed))));
+                    return Ok(Some((chunk, (bytes, next, fallback))));
                 }
                 Err(error) => error,
             };
             // Only once: what storage cannot read is not elsewhere.
-            let Some(moved) = landed.take() else {
+            let Some(moved) = fallback.take() else {
                 return Err(error);
             };
             bytes = moved.from(at).await?.ok_or(error)?;

@@ -1,12 +1,12 @@
 //! POST: creation, with or without bytes, and concatenation.
 
 use super::{
-    answer::{created, with_progress},
-    call::Call,
     concat::{self, Concat},
+    error,
     headers::{self, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_LENGTH},
-    metadata::{self, Metadata},
-    refuse,
+    metadata::{self, UploadMetadata},
+    request::TusRequest,
+    response::{created, with_progress},
 };
 use crate::api::problem::{Code, Problem};
 use entity::{BatchId, upload::Model};
@@ -22,56 +22,57 @@ pub(super) const OFFSET_STREAM: &str = "application/offset+octet-stream";
 /// The name of a file whose client gives none.
 const UNNAMED: &str = "unnamed";
 
-pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
-    let concat = concat_of(&call)?;
-    let new = new_upload(&call, None, None)?;
+pub(super) async fn create(mut request: TusRequest) -> Result<Response, Problem> {
+    let concat = concat_of(&request)?;
+    let new = new_upload(&request, None, None)?;
     if let Some(Concat::Final(partials)) = concat {
-        if call.headers.contains_key(UPLOAD_LENGTH)
-            || call.headers.contains_key(UPLOAD_DEFER_LENGTH)
+        if request.headers.contains_key(UPLOAD_LENGTH)
+            || request.headers.contains_key(UPLOAD_DEFER_LENGTH)
         {
             return Err(Problem::new(
                 Code::MalformedRequest,
                 "the length of a final upload is the sum of its partial uploads; do not send Upload-Length",
             ));
         }
-        if call.has_body() {
+        if request.has_body() {
             return Err(Problem::new(
                 Code::Forbidden,
                 "a final upload accepts no bytes of its own",
             ));
         }
-        let joined = uploads::concatenate(&call.app, &call.caller.sees(), partials, new).await;
-        return Ok(created(&joined.map_err(refuse::problem)?));
+        let joined =
+            uploads::concatenate(&request.app, &request.caller.sees(), partials, new).await;
+        return Ok(created(&joined.map_err(error::problem)?));
     }
-    let total = length_of(&call)?;
-    let append = append_of(&call, total)?;
+    let total = length_of(&request)?;
+    let append = append_of(&request, total)?;
     let shape = match concat {
         Some(_) => Shape::Partial { total },
         None => Shape::Append { total },
     };
-    let upload = uploads::create(&call.app, shape, new, None).await;
-    let upload = upload.map_err(refuse::problem)?;
+    let upload = uploads::create(&request.app, shape, new, None).await;
+    let upload = upload.map_err(error::problem)?;
     match append {
         Some(append) if upload.total_size_bytes != Some(0) => {
-            take_first(&mut call, upload, append).await
+            append_first_bytes(&mut request, upload, append).await
         }
         Some(_) => Ok(with_progress(created(&upload), &upload)),
         None => Ok(created(&upload)),
     }
 }
 
-fn concat_of(call: &Call) -> Result<Option<Concat>, Problem> {
-    let text = call.text(&UPLOAD_CONCAT)?;
+fn concat_of(request: &TusRequest) -> Result<Option<Concat>, Problem> {
+    let text = request.text(&UPLOAD_CONCAT)?;
     text.map(concat::parse)
         .transpose()
         .map_err(|error| Problem::field(Code::MalformedRequest, "Upload-Concat", error.to_string()))
 }
 
 /// The length, or none when it is deferred; one of both there must be.
-fn length_of(call: &Call) -> Result<Option<u64>, Problem> {
-    let length = call.size(&UPLOAD_LENGTH)?;
+fn length_of(request: &TusRequest) -> Result<Option<u64>, Problem> {
+    let length = request.size(&UPLOAD_LENGTH)?;
     let refuse = |why: &'static str| Err(Problem::new(Code::MalformedRequest, why));
-    match (length, call.text(&UPLOAD_DEFER_LENGTH)?) {
+    match (length, request.text(&UPLOAD_DEFER_LENGTH)?) {
         (Some(length), None) => Ok(Some(length)),
         (None, Some("1")) => Ok(None),
         (None, Some(_)) => refuse("Upload-Defer-Length must be 1"),
@@ -81,9 +82,9 @@ fn length_of(call: &Call) -> Result<Option<u64>, Problem> {
 }
 
 /// What the bytes of a creation are appended with, if it has any.
-fn append_of(call: &Call, total: Option<u64>) -> Result<Option<Append>, Problem> {
-    let has_type = call.media_type() == OFFSET_STREAM;
-    if !call.has_body() && !has_type {
+fn append_of(request: &TusRequest, total: Option<u64>) -> Result<Option<Append>, Problem> {
+    let has_type = request.media_type() == OFFSET_STREAM;
+    if !request.has_body() && !has_type {
         return Ok(None);
     }
     if !has_type {
@@ -92,7 +93,7 @@ fn append_of(call: &Call, total: Option<u64>) -> Result<Option<Append>, Problem>
             "a creation with bytes has the Content-Type application/offset+octet-stream",
         ));
     }
-    let content_length = call.content_length();
+    let content_length = request.content_length();
     if let (Some(total), Some(length)) = (total, content_length)
         && length > total
     {
@@ -103,40 +104,44 @@ fn append_of(call: &Call, total: Option<u64>) -> Result<Option<Append>, Problem>
     }
     Ok(Some(Append {
         content_length,
-        checksum: call.checksum()?,
+        checksum: request.checksum()?,
         ..Append::default()
     }))
 }
 
 /// Takes the bytes of a creation. The upload is there whatever becomes of them, so all but a checksum that does not
 /// match and a type that is not taken in is answered by how far they came.
-async fn take_first(call: &mut Call, upload: Model, append: Append) -> Result<Response, Problem> {
+async fn append_first_bytes(
+    request: &mut TusRequest,
+    upload: Model,
+    append: Append,
+) -> Result<Response, Problem> {
     let id = upload.id;
-    let upload = match call.append(id, append).await {
+    let upload = match request.append(id, append).await {
         Ok(upload) => upload,
         Err(error @ (UploadError::ChecksumMismatch | UploadError::NotAllowed(_))) => {
             // Its client does not learn where it is, so nobody could go on with it.
-            uploads::abort(&call.app, &call.caller.sees(), id)
+            uploads::abort(&request.app, &request.caller.sees(), id)
                 .await
-                .map_err(refuse::problem)?;
-            return Err(refuse::problem(error));
+                .map_err(error::problem)?;
+            return Err(error::problem(error));
         }
         Err(UploadError::BrokenOff(_) | UploadError::Stalled | UploadError::Staging(_)) => {
-            call.upload().await?
+            request.upload().await?
         }
-        Err(error) => return Err(refuse::problem(error)),
+        Err(error) => return Err(error::problem(error)),
     };
     Ok(with_progress(created(&upload), &upload))
 }
 
 /// What is said of the file: by `Upload-Metadata`, or else by what its protocol has for it.
 pub(super) fn new_upload(
-    call: &Call,
+    request: &TusRequest,
     named: Option<String>,
     typed: Option<String>,
 ) -> Result<NewUpload, Problem> {
-    let sent = headers::metadata(&call.headers)?;
-    let Metadata {
+    let sent = headers::metadata(&request.headers)?;
+    let UploadMetadata {
         filename,
         filetype,
         batch_id,
@@ -156,16 +161,16 @@ pub(super) fn new_upload(
         })?;
     let name = filename.or(named);
     Ok(NewUpload {
-        owner: call.caller.owner.clone(),
+        owner: request.caller.owner.clone(),
         original_filename: FileName::parse(name.as_deref().unwrap_or(UNNAMED))?,
         content_type: content_type(filetype.or(typed)),
         declared_sha256: None,
         metadata: rest.into(),
         batch_id,
-        expires_in: call.app.config.files.default_ttl,
-        traceparent: call.traceparent.clone(),
+        expires_in: request.app.config.files.default_ttl,
+        traceparent: request.traceparent.clone(),
         tus_metadata: sent,
-        tus_concat: call.text(&UPLOAD_CONCAT)?.map(str::to_owned),
+        tus_concat: request.text(&UPLOAD_CONCAT)?.map(str::to_owned),
     })
 }
 

@@ -4,14 +4,13 @@
 //! a client that is cut off during creation begins again.
 
 use super::{
-    answer::with_state,
-    call::{Call, location, value},
-    create,
+    create, error,
     headers::{
         self, INTEROP_VERSION, TUS_RESUMABLE, UPLOAD_COMPLETE, UPLOAD_LENGTH, UPLOAD_LIMIT,
         UPLOAD_OFFSET,
     },
-    refuse,
+    request::{TusRequest, location, value},
+    response::with_state,
 };
 use crate::api::{
     content_disposition::Disposition,
@@ -45,14 +44,18 @@ pub(super) fn limit(uploads: &config::UploadsConfig) -> String {
     format!("max-size={size}, min-size=0, max-append-size={size}, min-append-size=0, max-age={age}")
 }
 
-pub(super) async fn serve(method: &Method, below: bool, call: Call) -> Result<Response, Problem> {
-    let version = version(&call)?;
-    let limit = value(limit(&call.app.config.uploads));
+pub(super) async fn serve(
+    method: &Method,
+    below: bool,
+    request: TusRequest,
+) -> Result<Response, Problem> {
+    let version = version(&request)?;
+    let limit = value(limit(&request.app.config.uploads));
     let mut response = match (method.as_str(), below) {
-        ("POST", false) => create(call).await?,
-        ("HEAD", true) => look(call).await?,
-        ("PATCH", true) => append(call).await?,
-        ("DELETE", true) => super::append::terminate(call).await?,
+        ("POST", false) => create(request).await?,
+        ("HEAD", true) => head(request).await?,
+        ("PATCH", true) => append(request).await?,
+        ("DELETE", true) => super::append::terminate(request).await?,
         (_, below) => return Err(super::not_allowed(below)),
     };
     let headers = response.headers_mut();
@@ -64,8 +67,8 @@ pub(super) async fn serve(method: &Method, below: bool, call: Call) -> Result<Re
 }
 
 /// The version to answer in: the client's, when it names one.
-fn version(call: &Call) -> Result<Option<HeaderValue>, Problem> {
-    match call.text(&INTEROP_VERSION)? {
+fn version(request: &TusRequest) -> Result<Option<HeaderValue>, Problem> {
+    match request.text(&INTEROP_VERSION)? {
         None => Ok(None),
         Some(text) if VERSIONS.contains(&text) => Ok(Some(value(text))),
         Some(_) => Err(Problem::field(
@@ -77,8 +80,8 @@ fn version(call: &Call) -> Result<Option<HeaderValue>, Problem> {
 }
 
 /// A boolean of RFC 9651.
-fn complete(call: &Call) -> Result<bool, Problem> {
-    match call.text(&UPLOAD_COMPLETE)? {
+fn complete(request: &TusRequest) -> Result<bool, Problem> {
+    match request.text(&UPLOAD_COMPLETE)? {
         Some("?1") => Ok(true),
         Some("?0") => Ok(false),
         _ => Err(Problem::field(
@@ -89,9 +92,9 @@ fn complete(call: &Call) -> Result<bool, Problem> {
     }
 }
 
-async fn create(mut call: Call) -> Result<Response, Problem> {
-    let last = complete(&call)?;
-    let (told, length) = (call.size(&UPLOAD_LENGTH)?, call.content_length());
+async fn create(mut request: TusRequest) -> Result<Response, Problem> {
+    let last = complete(&request)?;
+    let (told, length) = (request.size(&UPLOAD_LENGTH)?, request.content_length());
     let total = match (told, length.filter(|_| last)) {
         (Some(told), Some(length)) if told != length => return Ok(inconsistent_length()),
         (told, length) => told.or(length),
@@ -101,10 +104,10 @@ async fn create(mut call: Call) -> Result<Response, Problem> {
     {
         return Ok(inconsistent_length());
     }
-    let new = new_upload(&call)?;
-    let upload = uploads::create(&call.app, Shape::Append { total }, new, None).await;
-    let upload = upload.map_err(refuse::problem)?;
-    if !call.has_body() && !last {
+    let new = new_upload(&request)?;
+    let upload = uploads::create(&request.app, Shape::Append { total }, new, None).await;
+    let upload = upload.map_err(error::problem)?;
+    if !request.has_body() && !last {
         return Ok(created(&upload));
     }
     let append = Append {
@@ -112,35 +115,37 @@ async fn create(mut call: Call) -> Result<Response, Problem> {
         last,
         ..Append::default()
     };
-    let upload = match call.append(upload.id, append).await {
+    let upload = match request.append(upload.id, append).await {
         Ok(upload) => upload,
-        Err(UploadError::BrokenOff(_) | UploadError::Stalled) => call_back(&call, upload).await?,
+        Err(UploadError::BrokenOff(_) | UploadError::Stalled) => {
+            call_back(&request, upload).await?
+        }
         Err(error @ UploadError::NotAllowed(_)) => {
             // Its client does not learn where it is, so nobody could go on with it.
-            uploads::abort(&call.app, &call.caller.sees(), upload.id)
+            uploads::abort(&request.app, &request.caller.sees(), upload.id)
                 .await
-                .map_err(refuse::problem)?;
-            return Err(refuse::problem(error));
+                .map_err(error::problem)?;
+            return Err(error::problem(error));
         }
-        Err(error) => return Err(refuse::problem(error)),
+        Err(error) => return Err(error::problem(error)),
     };
     Ok(created(&upload))
 }
 
-async fn call_back(call: &Call, upload: Model) -> Result<Model, Problem> {
-    uploads::get(call.app.db.read(), &call.caller.sees(), upload.id)
+async fn call_back(request: &TusRequest, upload: Model) -> Result<Model, Problem> {
+    uploads::get(request.app.db.read(), &request.caller.sees(), upload.id)
         .await
-        .map_err(refuse::problem)
+        .map_err(error::problem)
 }
 
-fn new_upload(call: &Call) -> Result<NewUpload, Problem> {
-    let disposition = call.headers.get(header::CONTENT_DISPOSITION);
+fn new_upload(request: &TusRequest) -> Result<NewUpload, Problem> {
+    let disposition = request.headers.get(header::CONTENT_DISPOSITION);
     let named = disposition
         .map(|value| Disposition::parse(value.as_bytes(), false))
         .and_then(|disposition| disposition.filename);
     let media_type =
-        Some(call.media_type()).filter(|kind| kind != PARTIAL_UPLOAD && !kind.is_empty());
-    create::new_upload(call, named, media_type)
+        Some(request.media_type()).filter(|kind| kind != PARTIAL_UPLOAD && !kind.is_empty());
+    create::new_upload(request, named, media_type)
 }
 
 fn created(upload: &Model) -> Response {
@@ -169,23 +174,23 @@ fn state(status: StatusCode, upload: &Model) -> Response {
     with_state(response, upload)
 }
 
-async fn look(call: Call) -> Result<Response, Problem> {
-    Ok(state(StatusCode::NO_CONTENT, &call.upload().await?))
+async fn head(request: TusRequest) -> Result<Response, Problem> {
+    Ok(state(StatusCode::NO_CONTENT, &request.upload().await?))
 }
 
-async fn append(mut call: Call) -> Result<Response, Problem> {
-    if call.media_type() != PARTIAL_UPLOAD {
+async fn append(mut request: TusRequest) -> Result<Response, Problem> {
+    if request.media_type() != PARTIAL_UPLOAD {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
             "bytes are appended with the Content-Type application/partial-upload",
         ));
     }
-    let last = complete(&call)?;
-    let offset = call
+    let last = complete(&request)?;
+    let offset = request
         .size(&UPLOAD_OFFSET)?
         .ok_or_else(|| Problem::field(Code::MalformedRequest, "Upload-Offset", "is missing"))?;
-    let (told, length) = (call.size(&UPLOAD_LENGTH)?, call.content_length());
-    let upload = call.upload().await?;
+    let (told, length) = (request.size(&UPLOAD_LENGTH)?, request.content_length());
+    let upload = request.upload().await?;
     let known = upload.total_size_bytes.map(i64::unsigned_abs);
     if offset != upload.bytes_received.unsigned_abs() {
         return Ok(wrong_offset(upload.bytes_received.unsigned_abs(), offset));
@@ -206,20 +211,20 @@ async fn append(mut call: Call) -> Result<Response, Problem> {
     if wrong_end || known.zip(told).is_some_and(|(known, told)| known != told) {
         return Ok(inconsistent_length());
     }
-    let request = Append {
+    let append_request = Append {
         offset,
         length: told.filter(|_| known.is_none()),
         content_length: length,
         checksum: None,
         last,
     };
-    match call.append(upload.id, request).await {
+    match request.append(upload.id, append_request).await {
         Ok(upload) => Ok(state(StatusCode::NO_CONTENT, &upload)),
         Err(UploadError::WrongOffset { expected, provided }) => {
             Ok(wrong_offset(expected, provided))
         }
         Err(UploadError::LengthFixed { .. }) => Ok(inconsistent_length()),
-        Err(error) => Err(refuse::problem(error)),
+        Err(error) => Err(error::problem(error)),
     }
 }
 

@@ -1,12 +1,12 @@
 //! `Upload-Metadata`: pairs of a key and a Base64 value, separated by commas.
 
-use crate::api::files::upload_fields::METADATA_LIMIT;
+use crate::api::files::upload_fields::MAX_METADATA_LEN;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
 /// What an upload says of its file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Metadata {
+pub(super) struct UploadMetadata {
     /// `filename`, or else `name`.
     pub(super) filename: Option<String>,
     /// `filetype`, or else `type`.
@@ -20,7 +20,7 @@ pub(super) struct Metadata {
 /// What is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum MetadataError {
-    #[error("Upload-Metadata has more than {METADATA_LIMIT} bytes")]
+    #[error("Upload-Metadata has more than {MAX_METADATA_LEN} bytes")]
     TooLong,
     #[error("the value of `{0}` in Upload-Metadata has the character U+0000")]
     Nul(String),
@@ -40,13 +40,13 @@ pub(super) enum MetadataError {
 
 /// Reads the header's value. Nothing at all is no metadata. There may be a space after a comma: proxies make one value of
 /// two lines so (RFC 9110, section 5.3).
-pub(super) fn parse(text: &str) -> Result<Metadata, MetadataError> {
+pub(super) fn parse(text: &str) -> Result<UploadMetadata, MetadataError> {
     let mut pairs = Map::new();
-    if text.len() > METADATA_LIMIT {
+    if text.len() > MAX_METADATA_LEN {
         return Err(MetadataError::TooLong);
     }
     if text.trim().is_empty() {
-        return Ok(Metadata::default());
+        return Ok(UploadMetadata::default());
     }
     for pair in text.split(',') {
         let mut words = pair.split_ascii_whitespace();
@@ -80,14 +80,14 @@ pub(super) fn parse(text: &str) -> Result<Metadata, MetadataError> {
     Ok(sorted(pairs))
 }
 
-fn sorted(mut pairs: Map<String, Value>) -> Metadata {
+fn sorted(mut pairs: Map<String, Value>) -> UploadMetadata {
     let mut take = |key: &str| match pairs.remove(key) {
         Some(Value::String(text)) if !text.is_empty() => Some(text),
         _ => None,
     };
     let (filename, name) = (take("filename"), take("name"));
     let (filetype, kind) = (take("filetype"), take("type"));
-    Metadata {
+    UploadMetadata {
         filename: filename.or(name),
         filetype: filetype.or(kind),
         batch_id: take("batch_id"),
@@ -115,7 +115,7 @@ mod tests {
         let other = parse("name YS50eHQ=,type dGV4dC9wbGFpbg==").unwrap();
         assert_eq!(other.filename.as_deref(), Some("a.txt"));
         assert_eq!(other.filetype.as_deref(), Some("text/plain"));
-        assert_eq!(parse(""), Ok(Metadata::default()));
+        assert_eq!(parse(""), Ok(UploadMetadata::default()));
         let joined = parse("filename YS50eHQ=, camera WDEwMA==, draft").unwrap();
         let rest: Value = joined.rest.into();
         assert_eq!(rest, serde_json::json!({"camera": "X100", "draft": ""}));
@@ -135,7 +135,7 @@ mod tests {
             Err(MetadataError::NotBase64("a".to_owned()))
         );
         assert_eq!(parse("a /w=="), Err(MetadataError::NotUtf8("a".to_owned())));
-        let long = format!("a {}", "A".repeat(METADATA_LIMIT));
+        let long = format!("a {}", "A".repeat(MAX_METADATA_LEN));
         assert_eq!(parse(&long), Err(MetadataError::TooLong));
         let nul = format!("a {}", STANDARD.encode("b\0c"));
         assert_eq!(parse(&nul), Err(MetadataError::Nul("a".to_owned())));

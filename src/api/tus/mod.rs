@@ -2,31 +2,31 @@
 //!
 //! Owns the wire and nothing else: what an upload is and who may write to it is decided by `landfall_core::uploads`.
 
-mod answer;
 mod append;
-mod call;
 mod checksum;
 mod concat;
 mod content;
 mod create;
+mod error;
 mod headers;
 mod ietf_draft;
 mod metadata;
-mod refuse;
+mod request;
+mod response;
 
 use super::{
     auth::identify,
     middleware::TraceParent,
     problem::{Code, Problem},
-    state::State,
+    state::ApiState,
 };
-use call::{Call, value};
 use headers::{
     TUS_CHECKSUM_ALGORITHM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_RESUMABLE, TUS_VERSION, UPLOAD_LIMIT,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use landfall_core::{config, tokens::TokenScope};
 use poem::{Endpoint, Request, Response, Result};
+use request::{TusRequest, value};
 
 /// The version spoken here.
 const VERSION: HeaderValue = HeaderValue::from_static("1.0.0");
@@ -79,12 +79,12 @@ pub(super) fn common_headers(request: &Request) -> HeaderMap {
 }
 
 /// True when a client asks how far its upload is.
-pub(super) fn is_look(request: &Request) -> bool {
+pub(super) fn is_offset_request(request: &Request) -> bool {
     is_here(request.uri().path()) && *request.method() == Method::HEAD
 }
 
 async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<Response, Problem> {
-    let state = request.data::<State>().cloned();
+    let state = request.data::<ApiState>().cloned();
     let state = state.ok_or_else(|| Problem::failed("a request without state"))?;
     let app = state.app.clone();
     if *method == Method::OPTIONS {
@@ -96,7 +96,7 @@ async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<R
         TokenScope::Upload
     };
     let path = request.raw_path_param("id").map(str::to_owned);
-    let call = Call {
+    let request = TusRequest {
         app,
         metrics: state.metrics.clone(),
         caller: Box::pin(identify(&request, scope)).await?,
@@ -107,15 +107,15 @@ async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<R
     };
     // Boxed each by itself: a thousand slow uploads would otherwise each hold what the largest of these needs.
     match (dialect, path.is_some()) {
-        (_, true) if *method == Method::GET => Box::pin(content::content(call)).await,
-        (Dialect::Draft, below) => Box::pin(ietf_draft::serve(method, below, call)).await,
+        (_, true) if *method == Method::GET => Box::pin(content::content(request)).await,
+        (Dialect::Draft, below) => Box::pin(ietf_draft::serve(method, below, request)).await,
         (Dialect::Tus, below) => {
-            require_version(&call)?;
+            require_version(&request)?;
             match (method.as_str(), below) {
-                ("POST", false) => Box::pin(create::create(call)).await,
-                ("HEAD", true) => Box::pin(append::look(call)).await,
-                ("PATCH", true) => Box::pin(append::append(call)).await,
-                ("DELETE", true) => Box::pin(append::terminate(call)).await,
+                ("POST", false) => Box::pin(create::create(request)).await,
+                ("HEAD", true) => Box::pin(append::head(request)).await,
+                ("PATCH", true) => Box::pin(append::append(request)).await,
+                ("DELETE", true) => Box::pin(append::terminate(request)).await,
                 (_, below) => Err(not_allowed(below)),
             }
         }
@@ -137,8 +137,8 @@ fn options(uploads: &config::UploadsConfig) -> Response {
     response
 }
 
-fn require_version(call: &Call) -> Result<(), Problem> {
-    if call.headers.get(TUS_RESUMABLE) == Some(&VERSION) {
+fn require_version(request: &TusRequest) -> Result<(), Problem> {
+    if request.headers.get(TUS_RESUMABLE) == Some(&VERSION) {
         return Ok(());
     }
     let problem = Problem::new(Code::UnsupportedVersion, "send Tus-Resumable: 1.0.0");

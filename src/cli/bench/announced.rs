@@ -25,7 +25,7 @@ use std::{
 use tokio::net::TcpListener;
 
 /// The longest any one thing may take before the measurement is given up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Args)]
 pub(super) struct AnnouncedArgs {
@@ -55,11 +55,11 @@ struct Arrivals(Arc<Mutex<HashMap<String, Instant>>>);
 
 #[derive(Deserialize)]
 struct Announcement {
-    data: Announced,
+    data: AnnouncedEvent,
 }
 
 #[derive(Deserialize)]
-struct Announced {
+struct AnnouncedEvent {
     file_id: String,
 }
 
@@ -110,7 +110,7 @@ pub(super) async fn run(args: AnnouncedArgs) -> anyhow::Result<ExitCode> {
     }
     let http = Client::builder()
         .default_headers(headers)
-        .timeout(PATIENCE)
+        .timeout(TIMEOUT)
         .build()?;
     let bench = Arc::new(Bench {
         url: args.url.trim_end_matches('/').to_owned(),
@@ -243,13 +243,13 @@ impl Bench {
     async fn arrival(&self, id: &str) -> anyhow::Result<Instant> {
         let began = Instant::now();
         let mut look = tokio::time::interval(Duration::from_millis(1));
-        while began.elapsed() < PATIENCE {
+        while began.elapsed() < TIMEOUT {
             if let Some(arrived) = self.arrivals.of(id) {
                 return Ok(arrived);
             }
             look.tick().await;
         }
-        bail!("file {id} was not announced within {PATIENCE:?}")
+        bail!("file {id} was not announced within {TIMEOUT:?}")
     }
 
     /// As many files as can be sent at once; the time ends when the last is announced.
@@ -281,7 +281,7 @@ impl Bench {
         let accepted = began.elapsed();
         let mut look = tokio::time::interval(Duration::from_millis(5));
         while self.arrivals.count() - before < files {
-            if began.elapsed() > PATIENCE * 5 {
+            if began.elapsed() > TIMEOUT * 5 {
                 bail!(
                     "{} of {files} files were announced",
                     self.arrivals.count() - before

@@ -22,10 +22,10 @@ use tokio::net::TcpStream;
 use url::Url;
 
 /// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest answer that is read, in bytes.
-const LONGEST: usize = 1024 * 1024;
+const MAX_RESPONSE_LEN: usize = 1024 * 1024;
 
 /// The measured server, as one caller sees it.
 #[derive(Debug)]
@@ -70,13 +70,13 @@ impl Target {
 
 /// What the server said.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct BenchResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
 }
 
-impl Answer {
+impl BenchResponse {
     /// Itself, when the server did what it was asked.
     pub(super) fn done(self, what: &str) -> anyhow::Result<Self> {
         if self.status.is_success() {
@@ -125,7 +125,7 @@ impl<'t> Connection<'t> {
     async fn reopen(&mut self) -> anyhow::Result<()> {
         let address = &self.target.address;
         let connect = TcpStream::connect(address);
-        let socket = tokio::time::timeout(CONNECT, connect)
+        let socket = tokio::time::timeout(CONNECT_TIMEOUT, connect)
             .await
             .with_context(|| format!("{address} does not answer"))?
             .with_context(|| format!("no server answers at {address}"))?;
@@ -155,8 +155,8 @@ impl<'t> Connection<'t> {
         path: &str,
         headers: &[(&'static str, &str)],
         payload: Payload,
-    ) -> anyhow::Result<Answer> {
-        let patience = payload.patience();
+    ) -> anyhow::Result<BenchResponse> {
+        let timeout = payload.timeout();
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -168,14 +168,14 @@ impl<'t> Connection<'t> {
             request = request.header(*name, *value);
         }
         let request = request.body(payload)?;
-        let answer = tokio::time::timeout(patience, self.exchange(request)).await;
-        let answer = answer.with_context(|| format!("no answer within {patience:?}"))??;
+        let answer = tokio::time::timeout(timeout, self.exchange(request)).await;
+        let answer = answer.with_context(|| format!("no answer within {timeout:?}"))??;
         self.answered += 1;
         Ok(answer)
     }
 
     /// Sends a request on the connection there is; true when that is at its end then.
-    async fn attempt(&mut self, request: Request<Payload>) -> (Outcome, bool) {
+    async fn attempt(&mut self, request: Request<Payload>) -> (ExchangeResult, bool) {
         let (sender, driver) = self.open.as_mut().expect("the caller has opened it");
         let answered = async {
             match sender.try_send_request(request).await {
@@ -195,7 +195,7 @@ impl<'t> Connection<'t> {
         }
     }
 
-    async fn exchange(&mut self, mut request: Request<Payload>) -> anyhow::Result<Answer> {
+    async fn exchange(&mut self, mut request: Request<Payload>) -> anyhow::Result<BenchResponse> {
         // A server may close between two requests; one that closes every time is at fault.
         for _ in 0..3 {
             if !self.is_ready().await {
@@ -218,20 +218,20 @@ impl<'t> Connection<'t> {
 }
 
 /// What came of a request: an answer, a fault, or the request itself when nothing of it was sent.
-type Outcome = Result<anyhow::Result<Answer>, Request<Payload>>;
+type ExchangeResult = Result<anyhow::Result<BenchResponse>, Request<Payload>>;
 
-async fn read(response: Response<Incoming>) -> anyhow::Result<Answer> {
+async fn read(response: Response<Incoming>) -> anyhow::Result<BenchResponse> {
     let (head, mut incoming) = response.into_parts();
     let mut body = BytesMut::new();
     while let Some(frame) = incoming.frame().await {
         if let Ok(data) = frame?.into_data() {
-            if body.len() + data.len() > LONGEST {
-                bail!("the answer is longer than {LONGEST} bytes");
+            if body.len() + data.len() > MAX_RESPONSE_LEN {
+                bail!("the answer is longer than {MAX_RESPONSE_LEN} bytes");
             }
             body.extend_from_slice(&data);
         }
     }
-    Ok(Answer {
+    Ok(BenchResponse {
         status: head.status,
         headers: head.headers,
         body: body.freeze(),

@@ -78,12 +78,12 @@ pub(super) struct Payload {
     content: Option<Content>,
     range: Range<u64>,
     after: Bytes,
-    pace: Option<Pace>,
+    pace: Option<Pacing>,
 }
 
 /// Holds a body back.
 #[derive(Debug)]
-struct Pace {
+struct Pacing {
     bytes: u64,
     every: Interval,
 }
@@ -112,7 +112,7 @@ impl Payload {
 
     /// So many bytes at each tick.
     pub(super) fn paced(mut self, bytes: u64, every: Interval) -> Self {
-        self.pace = Some(Pace { bytes, every });
+        self.pace = Some(Pacing { bytes, every });
         self
     }
 
@@ -121,7 +121,7 @@ impl Payload {
     }
 
     /// How long sending it and being answered may take: two minutes, more for what is long or held back.
-    pub(super) fn patience(&self) -> Duration {
+    pub(super) fn timeout(&self) -> Duration {
         let held_back = self.pace.as_ref().map_or(Duration::ZERO, |pace| {
             let steps = self.len().div_ceil(pace.bytes);
             let steps = u32::try_from(steps).unwrap_or(u32::MAX);
@@ -211,7 +211,7 @@ mod tests {
         let began = tokio::time::Instant::now();
         let every = tokio::time::interval(Duration::from_millis(50));
         let payload = Content::new().payload(0..5000).paced(1024, every);
-        assert_eq!(payload.patience(), Duration::from_millis(120_250));
+        assert_eq!(payload.timeout(), Duration::from_millis(120_250));
         assert_eq!(collected(payload).await.len(), 5000);
         // The first tick is at once.
         assert!(began.elapsed() >= Duration::from_millis(200));

@@ -20,7 +20,7 @@ use std::{
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Between two looks at the memory.
-const LOOK: Duration = Duration::from_millis(20);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What one process used, or all of them together.
 #[derive(Clone, Debug, Serialize)]
@@ -38,13 +38,13 @@ pub(super) struct Usage {
 /// Processes under observation.
 #[derive(Debug)]
 pub(super) struct Processes {
-    seen: Vec<Seen>,
+    seen: Vec<ProcessSample>,
     ended: Arc<AtomicBool>,
-    sampler: JoinHandle<Peaks>,
+    sampler: JoinHandle<PeakSampler>,
 }
 
 #[derive(Clone, Debug)]
-struct Seen {
+struct ProcessSample {
     pid: u32,
     name: String,
     cpu: f64,
@@ -52,7 +52,7 @@ struct Seen {
 }
 
 #[derive(Debug)]
-struct Peaks {
+struct PeakSampler {
     each: Vec<u64>,
     all: u64,
 }
@@ -73,12 +73,15 @@ impl Processes {
         }
         let seen: Vec<_> = pids
             .iter()
-            .map(|pid| Seen::look(*pid).with_context(|| format!("there is no process {pid}")))
+            .map(|pid| {
+                ProcessSample::sample_process(*pid)
+                    .with_context(|| format!("there is no process {pid}"))
+            })
             .collect::<Result<_, _>>()?;
         let ended = Arc::new(AtomicBool::new(false));
         let (watched, until) = (seen.clone(), Arc::clone(&ended));
         // A thread, as it is to look also while the runtime is busy.
-        let sampler = thread::spawn(move || Peaks::sample(&watched, &until));
+        let sampler = thread::spawn(move || PeakSampler::sample(&watched, &until));
         Ok(Some(Self {
             seen,
             ended,
@@ -96,7 +99,8 @@ impl Processes {
         let peaks = peaks.map_err(|_| anyhow::anyhow!("the sampler has failed"))?;
         let mut usages = Vec::new();
         for (before, peak) in self.seen.iter().zip(&peaks.each) {
-            let now = Seen::look(before.pid).filter(|now| now.name == before.name);
+            let now =
+                ProcessSample::sample_process(before.pid).filter(|now| now.name == before.name);
             let now = now.with_context(|| format!("process {} has ended", before.pid))?;
             usages.push(Usage {
                 pid: Some(before.pid),
@@ -120,8 +124,8 @@ impl Processes {
     }
 }
 
-impl Peaks {
-    fn sample(watched: &[Seen], ended: &AtomicBool) -> Self {
+impl PeakSampler {
+    fn sample(watched: &[ProcessSample], ended: &AtomicBool) -> Self {
         let mut peaks = Self {
             each: watched.iter().map(|seen| seen.resident).collect(),
             all: 0,
@@ -139,13 +143,13 @@ impl Peaks {
             if last {
                 return peaks;
             }
-            thread::sleep(LOOK);
+            thread::sleep(SAMPLE_INTERVAL);
         }
     }
 }
 
-impl Seen {
-    fn look(pid: u32) -> Option<Self> {
+impl ProcessSample {
+    fn sample_process(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name is in parentheses, and may have some itself.
         let (name, rest) = stat.rsplit_once(')')?;

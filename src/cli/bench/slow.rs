@@ -52,7 +52,7 @@ fn time(text: &str) -> Result<Duration, String> {
 }
 
 #[derive(Debug, Serialize)]
-struct Figures {
+struct SlowReport {
     uploads: u32,
     bytes_per_second_each: u64,
     size_bytes: u64,
@@ -74,7 +74,7 @@ pub(super) async fn run(server: &ServerArgs, args: SlowArgs) -> anyhow::Result<(
     let seconds = began.elapsed().as_secs_f64();
     let processes = watched.map(Processes::end).transpose()?.unwrap_or_default();
     let above = processes.last().map(|all| all.resident_above_bytes);
-    let figures = Figures {
+    let figures = SlowReport {
         uploads: args.uploads,
         bytes_per_second_each: args.rate,
         size_bytes: size,
@@ -123,7 +123,7 @@ async fn together(
     Ok(())
 }
 
-fn told(figures: &Figures) -> String {
+fn told(figures: &SlowReport) -> String {
     let what = format!(
         "{} uploads at once, {}/s each, {} each in all, in {:.1} s",
         figures.uploads,

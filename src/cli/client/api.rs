@@ -3,7 +3,7 @@
 use super::{
     ServerArgs,
     output::plain,
-    problem::{Refusal, retry_after},
+    problem::{ErrorResponse, retry_after},
 };
 use anyhow::Context;
 use http::Method;
@@ -22,17 +22,17 @@ use std::{
 use url::Url;
 
 /// How long connecting may take.
-const CONNECT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a call may go on without any progress.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The longest answer, in bytes: far above a full page of any list.
-const LONGEST: usize = 64 << 20;
+const MAX_RESPONSE_LEN: usize = 64 << 20;
 
 /// A server, as one caller sees it.
 #[derive(Debug)]
-pub(super) struct Api {
+pub(super) struct ApiClient {
     client: Client,
     base: Url,
     token: Option<SecretString>,
@@ -41,12 +41,12 @@ pub(super) struct Api {
 
 /// A successful answer.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct ApiResponse {
     pub(super) text: String,
     pub(super) retry_after: Option<Duration>,
 }
 
-impl Reply {
+impl ApiResponse {
     pub(super) fn json<T: DeserializeOwned>(&self) -> Result<T, CallError> {
         serde_json::from_str(&self.text).map_err(CallError::Unreadable)
     }
@@ -56,14 +56,14 @@ impl Reply {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
     #[error("no server answers at {url} (name another with --url or LANDFALL_URL)")]
-    Unreachable { url: Url, source: Reason },
+    Unreachable { url: Url, source: NetworkCause },
     #[error("the connection to {url} broke")]
-    Broken { url: Url, source: Reason },
-    #[error("nothing moved between here and the server for {} s", PATIENCE.as_secs())]
+    Broken { url: Url, source: NetworkCause },
+    #[error("nothing moved between here and the server for {} s", STALL_TIMEOUT.as_secs())]
     Stalled,
     #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error("the server's answer is longer than {LONGEST} bytes")]
+    Rejected(#[from] ErrorResponse),
+    #[error("the server's answer is longer than {MAX_RESPONSE_LEN} bytes")]
     TooLong,
     #[error("the answer is none of a Landfall server (is --url or LANDFALL_URL right?)")]
     Unreadable(#[source] serde_json::Error),
@@ -73,10 +73,10 @@ pub(super) enum CallError {
 
 impl CallError {
     /// True when the same call may succeed later.
-    pub(super) fn may_pass(&self) -> bool {
+    pub(super) fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Stalled => true,
-            Self::Refused(refusal) => refusal.is_passing(),
+            Self::Rejected(error) => error.is_temporary(),
             Self::TooLong | Self::Unreadable(_) | Self::Local(_) => false,
         }
     }
@@ -85,9 +85,9 @@ impl CallError {
 /// The innermost cause of a fault of the network: the layers between say nothing a person can act on.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Reason(String);
+pub(super) struct NetworkCause(String);
 
-impl Reason {
+impl NetworkCause {
     fn of(error: &dyn Error) -> Self {
         let mut innermost = error;
         while let Some(source) = innermost.source() {
@@ -97,15 +97,15 @@ impl Reason {
     }
 }
 
-impl Api {
+impl ApiClient {
     pub(super) fn new(server: &ServerArgs) -> anyhow::Result<Self> {
         let builder = Client::builder()
             .user_agent(concat!("landfall/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT);
+            .connect_timeout(CONNECT_TIMEOUT);
         // Else the kernel ends a connection that takes no bytes after half of that.
         #[cfg(target_os = "linux")]
-        let builder = builder.tcp_user_timeout(PATIENCE);
+        let builder = builder.tcp_user_timeout(STALL_TIMEOUT);
         let provider = rustls::crypto::ring::default_provider();
         let builder = if server.url.scheme() == "https" {
             // Fails when the process has one already, which then is the same.
@@ -175,8 +175,8 @@ impl Api {
     }
 
     /// Sends a request that has its whole body at hand.
-    pub(super) async fn call(&self, request: RequestBuilder) -> Result<Reply, CallError> {
-        self.call_unless(request, tokio::time::sleep(PATIENCE))
+    pub(super) async fn call(&self, request: RequestBuilder) -> Result<ApiResponse, CallError> {
+        self.call_unless(request, tokio::time::sleep(STALL_TIMEOUT))
             .await
     }
 
@@ -185,7 +185,7 @@ impl Api {
         &self,
         request: RequestBuilder,
         stalled: impl Future<Output = ()>,
-    ) -> Result<Reply, CallError> {
+    ) -> Result<ApiResponse, CallError> {
         let response = tokio::select! {
             response = request.send() => response.map_err(|error| self.fault(&error))?,
             () = stalled => return Err(CallError::Stalled),
@@ -194,24 +194,24 @@ impl Api {
         let (status, headers) = (response.status(), response.headers().clone());
         let text = self.read(response).await?;
         if status.is_success() {
-            Ok(Reply {
+            Ok(ApiResponse {
                 text,
                 retry_after: retry_after(&headers),
             })
         } else {
-            Err(Refusal::new(status, &headers, &text).into())
+            Err(ErrorResponse::new(status, &headers, &text).into())
         }
     }
 
     async fn read(&self, mut response: Response) -> Result<String, CallError> {
         let mut bytes = Vec::new();
         loop {
-            let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await;
+            let chunk = tokio::time::timeout(STALL_TIMEOUT, response.chunk()).await;
             match chunk
                 .map_err(|_| CallError::Stalled)?
                 .map_err(|error| self.fault(&error))?
             {
-                Some(chunk) if bytes.len() + chunk.len() > LONGEST => {
+                Some(chunk) if bytes.len() + chunk.len() > MAX_RESPONSE_LEN => {
                     return Err(CallError::TooLong);
                 }
                 Some(chunk) => bytes.extend_from_slice(&chunk),
@@ -221,7 +221,7 @@ impl Api {
     }
 
     fn fault(&self, error: &reqwest::Error) -> CallError {
-        let (url, source) = (self.base.clone(), Reason::of(error));
+        let (url, source) = (self.base.clone(), NetworkCause::of(error));
         if error.is_connect() {
             CallError::Unreachable { url, source }
         } else {

@@ -1,8 +1,8 @@
 //! `landfall event`: what was announced, to whom, and how that went.
 
 use super::{
-    api::Api,
-    listing::{self, Extent},
+    api::ApiClient,
+    listing::{self, ListExtent},
     output::{Table, answer, cell, fields, time},
 };
 use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
@@ -49,7 +49,7 @@ pub struct EventListArgs {
     #[arg(long, value_name = "ID")]
     aggregate: Option<Uuid>,
     #[command(flatten)]
-    extent: Extent,
+    extent: ListExtent,
 }
 
 #[derive(Debug, Args)]
@@ -71,7 +71,7 @@ pub struct ReplayArgs {
     json: bool,
 }
 
-pub(super) async fn run(api: &Api, command: EventCommand) -> anyhow::Result<()> {
+pub(super) async fn run(api: &ApiClient, command: EventCommand) -> anyhow::Result<()> {
     match command {
         EventCommand::List(args) => list(api, args).await,
         EventCommand::Show { id, json } => {
@@ -88,7 +88,7 @@ pub(super) async fn run(api: &Api, command: EventCommand) -> anyhow::Result<()> 
     }
 }
 
-async fn list(api: &Api, args: EventListArgs) -> anyhow::Result<()> {
+async fn list(api: &ApiClient, args: EventListArgs) -> anyhow::Result<()> {
     let filters = [
         ("status", args.status),
         ("event_type", args.event_type),
@@ -113,7 +113,12 @@ async fn list(api: &Api, args: EventListArgs) -> anyhow::Result<()> {
     .await
 }
 
-async fn redeliver(api: &Api, id: Uuid, webhook: Option<Uuid>, json: bool) -> anyhow::Result<()> {
+async fn redeliver(
+    api: &ApiClient,
+    id: Uuid,
+    webhook: Option<Uuid>,
+    json: bool,
+) -> anyhow::Result<()> {
     let mut body = Map::new();
     if let Some(webhook) = webhook {
         body.insert("webhook_id".to_owned(), webhook.to_string().into());
@@ -134,7 +139,7 @@ async fn redeliver(api: &Api, id: Uuid, webhook: Option<Uuid>, json: bool) -> an
     Ok(())
 }
 
-async fn replay(api: &Api, args: ReplayArgs) -> anyhow::Result<()> {
+async fn replay(api: &ApiClient, args: ReplayArgs) -> anyhow::Result<()> {
     let mut body = Map::new();
     let times = [("since", Some(args.since)), ("until", args.until)];
     for (name, time) in times {

@@ -1,9 +1,9 @@
 //! `landfall file`: what was taken in.
 
 use super::{
-    api::Api,
+    api::ApiClient,
     file_retry::{self as retry_failed, RetryArgs},
-    listing::{self, Extent},
+    listing::{self, ListExtent},
     output::{answer, cell, fields, size, time},
 };
 use clap::{Args, Subcommand};
@@ -47,10 +47,10 @@ pub struct FileListArgs {
     #[arg(long, value_name = "TEXT")]
     query: Option<String>,
     #[command(flatten)]
-    extent: Extent,
+    extent: ListExtent,
 }
 
-pub(super) async fn run(api: &Api, command: FileCommand) -> anyhow::Result<()> {
+pub(super) async fn run(api: &ApiClient, command: FileCommand) -> anyhow::Result<()> {
     match command {
         FileCommand::List(args) => list(api, args).await,
         FileCommand::Show { id, json } => {
@@ -71,7 +71,7 @@ pub(super) async fn run(api: &Api, command: FileCommand) -> anyhow::Result<()> {
     }
 }
 
-async fn list(api: &Api, args: FileListArgs) -> anyhow::Result<()> {
+async fn list(api: &ApiClient, args: FileListArgs) -> anyhow::Result<()> {
     let filters = [
         ("status", args.status),
         ("batch_id", args.batch.map(|id| id.to_string())),

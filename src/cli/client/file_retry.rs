@@ -1,7 +1,7 @@
 //! `landfall file retry`: named files, or all failed ones that match, which are counted first.
 
 use super::{
-    api::{Api, CallError},
+    api::{ApiClient, CallError},
     output::{answer, cell},
 };
 use anyhow::bail;
@@ -12,7 +12,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use uuid::Uuid;
 
 /// Files read at once.
-const PAGE: u64 = 200;
+const PAGE_SIZE: u64 = 200;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("which").args(["ids", "status"]).required(true).multiple(false))]
@@ -38,12 +38,12 @@ pub struct RetryArgs {
 }
 
 #[derive(Debug, Deserialize)]
-struct Page {
+struct FilesPage {
     items: Vec<Value>,
     next_cursor: Option<String>,
 }
 
-pub(super) async fn run(api: &Api, args: RetryArgs) -> anyhow::Result<()> {
+pub(super) async fn run(api: &ApiClient, args: RetryArgs) -> anyhow::Result<()> {
     if args.status.is_none() {
         return retry_all(api, &args.ids).await;
     }
@@ -73,14 +73,14 @@ fn confirmed(count: usize) -> io::Result<bool> {
 }
 
 /// The ids of the failed files that match and can be retried, and how many match whose bytes are gone.
-async fn matching(api: &Api, args: &RetryArgs) -> Result<(Vec<Uuid>, usize), CallError> {
+async fn matching(api: &ApiClient, args: &RetryArgs) -> Result<(Vec<Uuid>, usize), CallError> {
     let (mut ids, mut gone) = (Vec::new(), 0);
     let mut cursor: Option<String> = None;
     loop {
         let mut request = api
             .get(&["files"])
             .query(&[("status", "failed")])
-            .query(&[("limit", PAGE)]);
+            .query(&[("limit", PAGE_SIZE)]);
         if let Some(batch) = args.batch {
             request = request.query(&[("batch_id", batch)]);
         }
@@ -90,7 +90,7 @@ async fn matching(api: &Api, args: &RetryArgs) -> Result<(Vec<Uuid>, usize), Cal
         if let Some(cursor) = &cursor {
             request = request.query(&[("cursor", cursor)]);
         }
-        let page: Page = api.call(request).await?.json()?;
+        let page: FilesPage = api.call(request).await?.json()?;
         for file in &page.items {
             let code = file["error"]["code"].as_str();
             if args.code.is_some() && args.code.as_deref() != code {
@@ -110,7 +110,7 @@ async fn matching(api: &Api, args: &RetryArgs) -> Result<(Vec<Uuid>, usize), Cal
 }
 
 /// Retries each; one that is refused does not keep the others from it.
-async fn retry_all(api: &Api, ids: &[Uuid]) -> anyhow::Result<()> {
+async fn retry_all(api: &ApiClient, ids: &[Uuid]) -> anyhow::Result<()> {
     let mut refused = 0;
     for id in ids {
         match api
@@ -121,8 +121,8 @@ async fn retry_all(api: &Api, ids: &[Uuid]) -> anyhow::Result<()> {
                 let file: Value = reply.json()?;
                 answer(&format!("{id} {}", cell(&file["status"])))?;
             }
-            Err(CallError::Refused(refusal)) if !refusal.is_passing() => {
-                eprintln!("{id}: {refusal}");
+            Err(CallError::Rejected(error)) if !error.is_temporary() => {
+                eprintln!("{id}: {error}");
                 refused += 1;
             }
             Err(error) => return Err(error.into()),

@@ -1,7 +1,7 @@
 //! Lists: one page as the server gives it, or page after page to the end, in memory one at a time.
 
 use super::{
-    api::{Api, CallError},
+    api::{ApiClient, CallError},
     output::{Table, answer},
 };
 use clap::Args;
@@ -9,11 +9,11 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 /// The most items on a page of any list.
-const FULL_PAGE: u64 = 200;
+const MAX_PAGE_ITEMS: u64 = 200;
 
 /// How much of a list is wanted.
 #[derive(Clone, Debug, Args)]
-pub(super) struct Extent {
+pub(super) struct ListExtent {
     /// Maximum number of items to show (one page by default).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
@@ -26,17 +26,17 @@ pub(super) struct Extent {
 }
 
 #[derive(Debug, Deserialize)]
-struct Page {
+struct ListPage {
     items: Vec<Box<RawValue>>,
     next_cursor: Option<String>,
 }
 
 /// Prints a list: a table with these titles and what `row` makes of each item, or JSON.
 pub(super) async fn show(
-    api: &Api,
+    api: &ApiClient,
     path: &[&str],
     filters: &[(&str, Option<String>)],
-    extent: &Extent,
+    extent: &ListExtent,
     titles: &'static [&'static str],
     row: impl Fn(&Value) -> Vec<String>,
 ) -> anyhow::Result<()> {
@@ -44,7 +44,7 @@ pub(super) async fn show(
         .iter()
         .filter_map(|(name, value)| Some((*name, value.as_ref()?)))
         .collect();
-    let mut pages = Pages {
+    let mut pages = Pager {
         api,
         path,
         query: &query,
@@ -52,7 +52,9 @@ pub(super) async fn show(
         cursor: None,
     };
     // One page is the server's own answer; several become one of the same form.
-    let several = extent.wanted().is_some_and(|wanted| wanted > FULL_PAGE);
+    let several = extent
+        .wanted()
+        .is_some_and(|wanted| wanted > MAX_PAGE_ITEMS);
     let mut table = Table::new(titles);
     let mut opening = r#"{"items":["#;
     loop {
@@ -92,15 +94,15 @@ pub(super) async fn show(
     Ok(())
 }
 
-impl Extent {
+impl ListExtent {
     /// Items wanted; none is one page of the size the server likes.
     fn wanted(&self) -> Option<u64> {
         if self.all { Some(u64::MAX) } else { self.limit }
     }
 }
 
-struct Pages<'a> {
-    api: &'a Api,
+struct Pager<'a> {
+    api: &'a ApiClient,
     path: &'a [&'a str],
     query: &'a [(&'a str, &'a String)],
     /// Items still wanted; none is one page of the size the server likes.
@@ -109,17 +111,17 @@ struct Pages<'a> {
     cursor: Option<String>,
 }
 
-impl Pages<'_> {
-    async fn next(&mut self) -> Result<(String, Page), CallError> {
+impl Pager<'_> {
+    async fn next(&mut self) -> Result<(String, ListPage), CallError> {
         let mut request = self.api.get(self.path).query(self.query);
         if let Some(wanted) = self.wanted {
-            request = request.query(&[("limit", wanted.min(FULL_PAGE))]);
+            request = request.query(&[("limit", wanted.min(MAX_PAGE_ITEMS))]);
         }
         if let Some(cursor) = &self.cursor {
             request = request.query(&[("cursor", cursor)]);
         }
         let reply = self.api.call(request).await?;
-        let page: Page = reply.json()?;
+        let page: ListPage = reply.json()?;
         self.wanted = self
             .wanted
             .map(|wanted| wanted.saturating_sub(page.items.len() as u64));

@@ -19,7 +19,7 @@ use file::FileCommand;
 use upload::UploadArgs;
 use webhook::WebhookCommand;
 
-use api::Api;
+use api::ApiClient;
 use clap::{Args, Subcommand};
 use secrecy::SecretString;
 use std::{io, process::ExitCode};
@@ -57,18 +57,18 @@ pub(super) struct ServerArgs {
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Upload files; large ones in parts and in parallel.
-    Upload(Asked<UploadArgs>),
+    Upload(ClientArgs<UploadArgs>),
     /// List, show, delete and retry files.
-    File(Commanded<FileCommand>),
+    File(ClientSubcommand<FileCommand>),
     /// Manage webhook endpoints.
-    Webhook(Commanded<WebhookCommand>),
+    Webhook(ClientSubcommand<WebhookCommand>),
     /// List events and their deliveries, and deliver them again.
-    Event(Commanded<EventCommand>),
+    Event(ClientSubcommand<EventCommand>),
 }
 
 /// Arguments, and the server they are for.
 #[derive(Debug, Args)]
-pub struct Asked<A: Args> {
+pub struct ClientArgs<A: Args> {
     #[command(flatten)]
     server: ServerArgs,
     #[command(flatten)]
@@ -77,7 +77,7 @@ pub struct Asked<A: Args> {
 
 /// A command, and the server it is for.
 #[derive(Debug, Args)]
-pub struct Commanded<C: Subcommand> {
+pub struct ClientSubcommand<C: Subcommand> {
     #[command(flatten)]
     server: ServerArgs,
     #[command(subcommand)]
@@ -91,13 +91,17 @@ pub struct Commanded<C: Subcommand> {
 pub(super) async fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
     let done = match command {
         ClientCommand::Upload(asked) => {
-            return upload::run(Api::new(&asked.server)?, asked.args).await;
+            return upload::run(ApiClient::new(&asked.server)?, asked.args).await;
         }
-        ClientCommand::File(asked) => file::run(&Api::new(&asked.server)?, asked.command).await,
+        ClientCommand::File(asked) => {
+            file::run(&ApiClient::new(&asked.server)?, asked.command).await
+        }
         ClientCommand::Webhook(asked) => {
-            webhook::run(&Api::new(&asked.server)?, asked.command).await
+            webhook::run(&ApiClient::new(&asked.server)?, asked.command).await
         }
-        ClientCommand::Event(asked) => event::run(&Api::new(&asked.server)?, asked.command).await,
+        ClientCommand::Event(asked) => {
+            event::run(&ApiClient::new(&asked.server)?, asked.command).await
+        }
     };
     match done {
         // Whoever reads the answer has seen enough of it, as in `landfall file list --all | head`.

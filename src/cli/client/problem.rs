@@ -10,22 +10,22 @@ use std::{
 
 /// An answer that is not a success.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ErrorResponse {
     pub(super) status: StatusCode,
     /// How long the server asks to be left alone.
     pub(super) retry_after: Option<Duration>,
-    body: Body,
+    body: ErrorBody,
 }
 
 #[derive(Debug)]
-enum Body {
-    Problem(Problem),
+enum ErrorBody {
+    ProblemDocument(ProblemDocument),
     /// The beginning of an answer that is no problem document.
     Other(String),
 }
 
 #[derive(Debug, Deserialize)]
-struct Problem {
+struct ProblemDocument {
     title: String,
     #[serde(default)]
     detail: String,
@@ -40,11 +40,11 @@ struct FieldFault {
     message: String,
 }
 
-impl Refusal {
+impl ErrorResponse {
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, text: &str) -> Self {
         let body = match serde_json::from_str(text) {
-            Ok(problem) => Body::Problem(problem),
-            Err(_) => Body::Other(beginning(status, headers, text)),
+            Ok(problem) => ErrorBody::ProblemDocument(problem),
+            Err(_) => ErrorBody::Other(beginning(status, headers, text)),
         };
         Self {
             status,
@@ -56,13 +56,13 @@ impl Refusal {
     /// The stable name of the problem; empty for what is none.
     pub(super) fn code(&self) -> &str {
         match &self.body {
-            Body::Problem(problem) => &problem.code,
-            Body::Other(_) => "",
+            ErrorBody::ProblemDocument(problem) => &problem.code,
+            ErrorBody::Other(_) => "",
         }
     }
 
     /// True when the same request may succeed later.
-    pub(super) fn is_passing(&self) -> bool {
+    pub(super) fn is_temporary(&self) -> bool {
         let never = [
             StatusCode::NOT_IMPLEMENTED,
             StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -98,14 +98,14 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(date.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problem = match &self.body {
-            Body::Problem(problem) => problem,
-            Body::Other(text) if text.is_empty() => {
+            ErrorBody::ProblemDocument(problem) => problem,
+            ErrorBody::Other(text) if text.is_empty() => {
                 return write!(f, "the server answered {}", self.status);
             }
-            Body::Other(text) => {
+            ErrorBody::Other(text) => {
                 return write!(f, "the server answered {}: {}", self.status, plain(text));
             }
         };
@@ -121,15 +121,15 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for ErrorResponse {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn refusal(status: u16, text: &str) -> Refusal {
-        Refusal::new(
+    fn error(status: u16, text: &str) -> ErrorResponse {
+        ErrorResponse::new(
             StatusCode::from_u16(status).unwrap(),
             &HeaderMap::new(),
             text,
@@ -140,21 +140,21 @@ mod tests {
     fn problem_shows_title_detail_code_and_fields() {
         let text = r#"{"type":"about:blank","title":"Bad","status":400,"detail":"two\u001b[2J faults","code":"unknown_field",
             "errors":[{"field":"a","message":"is unknown"},{"field":"b","message":"too"}]}"#;
-        let refusal = refusal(400, text);
+        let error = error(400, text);
         assert_eq!(
-            refusal.to_string(),
+            error.to_string(),
             "Bad: two\u{fffd}[2J faults (unknown_field)\n  a: is unknown\n  b: too"
         );
-        assert!(!refusal.is_passing());
+        assert!(!error.is_temporary());
     }
 
     #[test]
     fn what_is_no_problem_document_shows_its_status_and_beginning() {
         assert_eq!(
-            refusal(502, "").to_string(),
+            error(502, "").to_string(),
             "the server answered 502 Bad Gateway"
         );
-        assert!(refusal(502, &"<html>".repeat(100)).to_string().len() < 300);
+        assert!(error(502, &"<html>".repeat(100)).to_string().len() < 300);
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
             (409, conflict, false),
         ] {
             assert_eq!(
-                refusal(status, text).is_passing(),
+                error(status, text).is_temporary(),
                 passing,
                 "{status} {text}"
             );

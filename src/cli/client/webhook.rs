@@ -1,8 +1,8 @@
 //! `landfall webhook`: who is told of events.
 
 use super::{
-    api::Api,
-    listing::{self, Extent},
+    api::ApiClient,
+    listing::{self, ListExtent},
     output::{answer, cell, fields, time},
 };
 use clap::{Args, Subcommand};
@@ -53,10 +53,10 @@ pub struct WebhookAddArgs {
 #[derive(Debug, Args)]
 pub struct WebhookListArgs {
     #[command(flatten)]
-    extent: Extent,
+    extent: ListExtent,
 }
 
-pub(super) async fn run(api: &Api, command: WebhookCommand) -> anyhow::Result<()> {
+pub(super) async fn run(api: &ApiClient, command: WebhookCommand) -> anyhow::Result<()> {
     match command {
         WebhookCommand::Add(args) => add(api, args).await,
         WebhookCommand::List(args) => list(api, &args.extent).await,
@@ -69,7 +69,7 @@ pub(super) async fn run(api: &Api, command: WebhookCommand) -> anyhow::Result<()
     }
 }
 
-async fn add(api: &Api, args: WebhookAddArgs) -> anyhow::Result<()> {
+async fn add(api: &ApiClient, args: WebhookAddArgs) -> anyhow::Result<()> {
     let mut body = Map::new();
     body.insert("url".to_owned(), args.endpoint.to_string().into());
     body.insert("event_types".to_owned(), args.events.into());
@@ -90,7 +90,7 @@ async fn add(api: &Api, args: WebhookAddArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn list(api: &Api, extent: &Extent) -> anyhow::Result<()> {
+async fn list(api: &ApiClient, extent: &ListExtent) -> anyhow::Result<()> {
     listing::show(
         api,
         &["webhooks"],
@@ -114,7 +114,7 @@ async fn list(api: &Api, extent: &Extent) -> anyhow::Result<()> {
     .await
 }
 
-async fn test(api: &Api, id: Uuid, json: bool) -> anyhow::Result<()> {
+async fn test(api: &ApiClient, id: Uuid, json: bool) -> anyhow::Result<()> {
     let request = api.post(&["webhooks", &id.to_string(), "test"]);
     let reply = api
         .call(request.header("Idempotency-Key", Uuid::now_v7().to_string()))

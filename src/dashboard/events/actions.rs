@@ -15,25 +15,25 @@ use uuid::Uuid;
 
 #[handler]
 pub(super) async fn redeliver_all(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    Ok(redeliver(&dashboard, &visitor, EventId(id), None).await?)
+    Ok(redeliver(&dashboard, &user, EventId(id), None).await?)
 }
 
 #[handler]
 pub(super) async fn redeliver_one(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path((id, webhook)): Path<(Uuid, Uuid)>,
 ) -> Result<Response> {
-    Ok(redeliver(&dashboard, &visitor, EventId(id), Some(WebhookId(webhook))).await?)
+    Ok(redeliver(&dashboard, &user, EventId(id), Some(WebhookId(webhook))).await?)
 }
 
 async fn redeliver(
     dashboard: &Dashboard,
-    visitor: &User,
+    user: &User,
     id: EventId,
     only: Option<WebhookId>,
 ) -> Result<Response, ErrorPage> {
@@ -43,7 +43,7 @@ async fn redeliver(
     let detail = json!({ COUNT: due.len(), "webhook_id": only });
     repair::done(
         dashboard,
-        visitor,
+        user,
         "event.redeliver",
         id.to_string(),
         detail,

@@ -3,7 +3,7 @@
 mod actions;
 mod show;
 
-pub(super) use show::{Shown, deliveries};
+pub(super) use show::{DeliveriesBy, deliveries};
 
 use super::{
     auth::ADMIN,
@@ -40,7 +40,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
 /// The filters as they stand in the URL.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Asked {
+struct ListEventsQuery {
     status: String,
     event_type: String,
     about: String,
@@ -49,7 +49,7 @@ struct Asked {
     cursor: String,
 }
 
-impl Asked {
+impl ListEventsQuery {
     fn filter(&self) -> Result<EventFilter, ErrorPage> {
         Ok(EventFilter {
             status: listing::status("status", &self.status)?,
@@ -76,10 +76,14 @@ impl Asked {
 }
 
 #[handler]
-async fn list(visitor: User, dashboard: Dashboard, Query(asked): Query<Asked>) -> Result<Response> {
+async fn list(
+    user: User,
+    dashboard: Dashboard,
+    Query(query): Query<ListEventsQuery>,
+) -> Result<Response> {
     let app = dashboard.app();
-    let filter = asked.filter()?;
-    let page = listing::page(&asked.cursor)?;
+    let filter = query.filter()?;
+    let page = listing::page(&query.cursor)?;
     let chosen = filter.status;
     let found = outbox::list(&app.db, filter, page)
         .await
@@ -88,29 +92,29 @@ async fn list(visitor: User, dashboard: Dashboard, Query(asked): Query<Asked>) -
     let deliveries = outbox::deliveries_of(&app.db, &ids)
         .await
         .map_err(ErrorPage::from)?;
-    let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
+    let cursor = Some(query.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let next = found.next_cursor.as_deref();
     let types = EventType::ALL.map(|one| one.as_str().to_owned());
     let fields = html! {
         (listing::status_field("Status", "status", chosen))
-        (listing::choice_field("Type", "event_type", &types, &asked.event_type))
+        (listing::choice_field("Type", "event_type", &types, &query.event_type))
         label.long { "Subject (id of a file, batch or endpoint)"
-            input type="search" name="about" value=(asked.about) autocomplete="off" spellcheck="false"; }
-        (listing::text_field("From (UTC)", "since", "date", &asked.since))
-        (listing::text_field("Before (UTC)", "until", "date", &asked.until))
+            input type="search" name="about" value=(query.about) autocomplete="off" spellcheck="false"; }
+        (listing::text_field("From (UTC)", "since", "date", &query.since))
+        (listing::text_field("Before (UTC)", "until", "date", &query.until))
     };
     let body = html! {
         h1.unseen { "Events" }
-        section.panel aria-label="Filter events" { (listing::filters("/events", asked.is_filtered(), fields)) }
+        section.panel aria-label="Filter events" { (listing::filters("/events", query.is_filtered(), fields)) }
         (panel("Events, newest first", html! {
             @if found.items.is_empty() {
                 (empty(if next.is_some() { "No matches yet." } else { "No events match these filters." },
                     html! { "Events are written when a file is stored, deleted or about to expire, and when a batch is complete." }))
             } @else { (rows(&found.items, &deliveries, app.clock.now())) }
-            (pager("/events", &asked.query(), cursor, next))
+            (pager("/events", &query.query(), cursor, next))
         }))
     };
-    Ok(Page::new("Events", Section::Events, body).show(&visitor))
+    Ok(Page::new("Events", Section::Events, body).show(&user))
 }
 
 fn rows(
@@ -136,7 +140,7 @@ fn rows(
                     td { (event.event_type) }
                     td { (event_state(event.status)) }
                     td { (about(event)) }
-                    td.n { (told(event, deliveries.get(&event.id).map_or(&[], Vec::as_slice))) }
+                    td.n { (delivery_summary(event, deliveries.get(&event.id).map_or(&[], Vec::as_slice))) }
                     td.n { (ago(event.created_at, now)) }
                 }
             }
@@ -156,7 +160,7 @@ fn about(event: &outbox_event::Model) -> Markup {
     html! { a href={ (path) "/" (id) } { (noun) " " (listing::short(id)) } }
 }
 
-fn told(event: &outbox_event::Model, deliveries: &[delivery::Model]) -> Markup {
+fn delivery_summary(event: &outbox_event::Model, deliveries: &[delivery::Model]) -> Markup {
     if deliveries.is_empty() {
         return html! { span.dim { "no endpoint" } };
     }

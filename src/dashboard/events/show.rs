@@ -2,13 +2,15 @@
 
 use super::about;
 use crate::dashboard::{
-    components::{act, act_first, delivery_state, empty, event_state, panel, part},
+    components::{
+        action_button, delivery_state, empty, event_state, panel, part, primary_action_button,
+    },
     error::ErrorPage,
     files::timeline::{answer, host_of},
     format::{ago, plural, shown_url, when},
     layout::{Page, Section},
     session::User,
-    sse::{self, Parts},
+    sse::{self, PageParts},
     state::Dashboard,
 };
 use chrono::{DateTime, Utc};
@@ -24,11 +26,11 @@ use uuid::Uuid;
 
 #[handler]
 pub(super) async fn show(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    let (detail, parts) = look(&dashboard, EventId(id)).await?;
+    let (detail, parts) = load(&dashboard, EventId(id)).await?;
     let body = html! {
         @for (id, body) in &parts { (part(id, body)) }
         (facts(&detail))
@@ -39,23 +41,23 @@ pub(super) async fn show(
     let title = format!("Event {}", detail.event.event_type);
     Ok(Page::new(title, Section::Events, body)
         .live(format!("/live/events/{id}"))
-        .show(&visitor))
+        .show(&user))
 }
 
 #[handler]
 pub(super) async fn stream(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     request: &Request,
 ) -> Result<Response> {
-    look(&dashboard, EventId(id)).await?;
-    let name = sse::name(&format!("event {id}"), &visitor);
+    load(&dashboard, EventId(id)).await?;
+    let name = sse::name(&format!("event {id}"), &user);
     let looking = dashboard.clone();
     Ok(sse::stream(&dashboard, request, &name, move || {
         let dashboard = looking.clone();
         sse::boxed(async move {
-            let found = look(&dashboard, EventId(id)).await;
+            let found = load(&dashboard, EventId(id)).await;
             let mut parts = found.map(|(_, parts)| parts).unwrap_or_default();
             parts.push(sse::beat(dashboard.app().clock.now()));
             parts
@@ -64,7 +66,7 @@ pub(super) async fn stream(
 }
 
 /// Seen by administrators alone, who may repair.
-async fn look(dashboard: &Dashboard, id: EventId) -> Result<(EventDetail, Parts), ErrorPage> {
+async fn load(dashboard: &Dashboard, id: EventId) -> Result<(EventDetail, PageParts), ErrorPage> {
     let app = dashboard.app();
     let found = outbox::get(&app.db, id).await?;
     let detail = found.ok_or_else(|| ErrorPage::not_found("event with this id"))?;
@@ -80,7 +82,7 @@ async fn look(dashboard: &Dashboard, id: EventId) -> Result<(EventDetail, Parts)
                 html! {
                     @if detail.deliveries.is_empty() {
                         (empty("No endpoint subscribes to this event, so it counts as delivered.", html! { a href="/webhooks" { "Add an endpoint" } }))
-                    } @else { (deliveries(&detail.deliveries, Shown::Endpoints(&urls), now)) }
+                    } @else { (deliveries(&detail.deliveries, DeliveriesBy::Endpoints(&urls), now)) }
                 },
             ),
         ),
@@ -101,10 +103,10 @@ fn head(detail: &EventDetail) -> Markup {
         @if failed > 0 {
             div.banner.bad role="status" {
                 p { strong { (failed) " of " (detail.deliveries.len()) " deliveries failed." } " They are not retried automatically." }
-                div.does { (act_first(&path, "Redeliver to all")) }
+                div.does { (primary_action_button(&path, "Redeliver to all")) }
             }
         } @else {
-            div.does { (act(&path, "Redeliver to all")) }
+            div.does { (action_button(&path, "Redeliver to all")) }
         }
     }
 }
@@ -128,7 +130,7 @@ fn facts(detail: &EventDetail) -> Markup {
 
 /// What a list of deliveries is by: the endpoint or the event is known from the page.
 #[derive(Clone, Copy)]
-pub(in crate::dashboard) enum Shown<'a> {
+pub(in crate::dashboard) enum DeliveriesBy<'a> {
     Endpoints(&'a HashMap<WebhookId, String>),
     Events,
 }
@@ -136,7 +138,7 @@ pub(in crate::dashboard) enum Shown<'a> {
 /// Deliveries, each with its attempts.
 pub(in crate::dashboard) fn deliveries(
     all: &[DeliveryDetail],
-    shown: Shown<'_>,
+    shown: DeliveriesBy<'_>,
     now: DateTime<Utc>,
 ) -> Markup {
     html! {
@@ -146,26 +148,26 @@ pub(in crate::dashboard) fn deliveries(
     }
 }
 
-fn delivery(detail: &DeliveryDetail, shown: Shown<'_>, now: DateTime<Utc>) -> Markup {
+fn delivery(detail: &DeliveryDetail, shown: DeliveriesBy<'_>, now: DateTime<Utc>) -> Markup {
     let delivery = &detail.delivery;
     let (event, webhook) = (delivery.event_id, delivery.webhook_id);
     html! {
         div.row {
             @match shown {
-                Shown::Endpoints(urls) => {
+                DeliveriesBy::Endpoints(urls) => {
                     @let url = urls.get(&webhook).map(String::as_str).unwrap_or_default();
                     a href={ "/webhooks/" (webhook) } title=(shown_url(url)) { (host_of(url)) }
                 }
-                Shown::Events => { a href={ "/events/" (event) } { "event " (crate::dashboard::listing::short(event)) } }
+                DeliveriesBy::Events => { a href={ "/events/" (event) } { "event " (crate::dashboard::listing::short(event)) } }
             }
             (delivery_state(delivery.status))
             @if let Some(at) = delivery.next_attempt_at { span.sub { "next try " (ago(at, now)) } }
             @if let Some(at) = delivery.delivered_at { span.sub { (ago(at, now)) } }
-            div.does { (act(&format!("/events/{event}/redeliver/{webhook}"), "Redeliver")) }
+            div.does { (action_button(&format!("/events/{event}/redeliver/{webhook}"), "Redeliver")) }
         }
         @if let Some(error) = delivery.last_error.as_ref().filter(|_| detail.attempts.is_empty()) { p.sub { (error) } }
         @if !detail.attempts.is_empty() {
-            (attempts(&detail.attempts, matches!(shown, Shown::Events)))
+            (attempts(&detail.attempts, matches!(shown, DeliveriesBy::Events)))
         }
     }
 }

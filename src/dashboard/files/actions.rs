@@ -13,13 +13,13 @@ use uuid::Uuid;
 /// Its bytes, as the API sends them.
 #[handler]
 pub(super) async fn content(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     request: &Request,
 ) -> Result<Download> {
     let db = dashboard.app().db.read();
-    let found = files::get(db, &visitor.sees(), FileId(id))
+    let found = files::get(db, &user.sees(), FileId(id))
         .await
         .map_err(ErrorPage::from)?;
     let file = found.ok_or_else(|| ErrorPage::not_found("file with this id"))?;
@@ -34,13 +34,13 @@ pub(super) async fn content(
 
 #[handler]
 pub(super) async fn finalize(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
     let app = dashboard.app();
     let file = FileId(id);
-    let due = files::finalize_now(&app.db, &app.clock, &visitor.sees(), file).await;
+    let due = files::finalize_now(&app.db, &app.clock, &user.sees(), file).await;
     due.map_err(|error| match error {
         FinalizeNowError::NotFound => ErrorPage::not_found("file with this id"),
         FinalizeNowError::NotWaiting(_) => ErrorPage::conflict(sentence(&error)),
@@ -50,7 +50,7 @@ pub(super) async fn finalize(
     let page = format!("/files/{id}");
     Ok(repair::done(
         &dashboard,
-        &visitor,
+        &user,
         "file.finalize",
         id.to_string(),
         json!({}),
@@ -61,13 +61,13 @@ pub(super) async fn finalize(
 
 #[handler]
 pub(super) async fn retry(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
     let app = dashboard.app();
     let file = FileId(id);
-    let retried = files::retry(app, &visitor.sees(), file, None).await;
+    let retried = files::retry(app, &user.sees(), file, None).await;
     retried.map_err(|error| match error {
         RetryError::NotFound => ErrorPage::not_found("file with this id"),
         RetryError::NotFailed(_) | RetryError::BytesGone | RetryError::Quota(_) => {
@@ -80,7 +80,7 @@ pub(super) async fn retry(
     let page = format!("/files/{id}");
     Ok(repair::done(
         &dashboard,
-        &visitor,
+        &user,
         "file.retry",
         id.to_string(),
         json!({}),
@@ -91,13 +91,13 @@ pub(super) async fn retry(
 
 #[handler]
 pub(super) async fn delete(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
     let app = dashboard.app();
     let file = FileId(id);
-    let deleted = files::delete(&app.db, &app.clock, &visitor.sees(), file).await;
+    let deleted = files::delete(&app.db, &app.clock, &user.sees(), file).await;
     let written = deleted.map_err(|error| match error {
         DeleteError::NotFound => ErrorPage::not_found("file with this id"),
         DeleteError::NotStored(_) => ErrorPage::conflict(sentence(&error)),
@@ -113,7 +113,7 @@ pub(super) async fn delete(
     let page = format!("/files/{id}");
     Ok(repair::done(
         &dashboard,
-        &visitor,
+        &user,
         "file.delete",
         id.to_string(),
         json!({}),

@@ -30,7 +30,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
     pages
         .get("/files", READ, list)
         .get("/files/retry", READ, retry::ask)
-        .post("/files/retry", READ, retry::stage_again)
+        .post("/files/retry", READ, retry::retry_matching)
         .get("/files/:id", READ, show::show)
         .get("/files/:id/content", READ, actions::content)
         .get("/live/files/:id", READ, show::stream)
@@ -42,7 +42,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
 /// The filters as they stand in the URL.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Asked {
+struct ListFilesQuery {
     q: String,
     status: String,
     code: String,
@@ -54,7 +54,7 @@ struct Asked {
     cursor: String,
 }
 
-impl Asked {
+impl ListFilesQuery {
     /// The page of the list with these filters.
     fn list(&self) -> String {
         href("/files", &self.query())
@@ -93,55 +93,59 @@ impl Asked {
 }
 
 #[handler]
-async fn list(visitor: User, dashboard: Dashboard, Query(asked): Query<Asked>) -> Result<Response> {
+async fn list(
+    user: User,
+    dashboard: Dashboard,
+    Query(query): Query<ListFilesQuery>,
+) -> Result<Response> {
     let app = dashboard.app();
-    let filter = asked.filter()?;
-    let page = listing::page(&asked.cursor)?;
-    let found = files::list(app.db.read(), &visitor.sees(), &filter, page).await;
+    let filter = query.filter()?;
+    let page = listing::page(&query.cursor)?;
+    let found = files::list(app.db.read(), &user.sees(), &filter, page).await;
     let found = found.map_err(ErrorPage::from)?;
-    let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
+    let cursor = Some(query.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let next = found.next_cursor.as_deref();
     let body = html! {
         h1.unseen { "Files" }
-        section.panel aria-label="Filter files" { (fields(&asked, &filter)) }
+        section.panel aria-label="Filter files" { (fields(&query, &filter)) }
         (panel("Files, newest first", html! {
-            @if filter.status == Some(FileStatus::Failed) && !found.items.is_empty() && visitor.may_repair() {
-                p { a.button href=(href("/files/retry", &asked.query())) { "Retry all that match…" } }
+            @if filter.status == Some(FileStatus::Failed) && !found.items.is_empty() && user.may_repair() {
+                p { a.button href=(href("/files/retry", &query.query())) { "Retry all that match…" } }
             }
-            @if found.items.is_empty() { (none(&asked, next.is_some(), app.public_url.as_str())) }
+            @if found.items.is_empty() { (none(&query, next.is_some(), app.public_url.as_str())) }
             @else { (rows(&found.items, app.clock.now())) }
-            (pager("/files", &asked.query(), cursor, next))
+            (pager("/files", &query.query(), cursor, next))
         }))
     };
-    Ok(Page::new("Files", Section::Files, body).show(&visitor))
+    Ok(Page::new("Files", Section::Files, body).show(&user))
 }
 
-fn fields(asked: &Asked, filter: &FileFilter) -> Markup {
+fn fields(query: &ListFilesQuery, filter: &FileFilter) -> Markup {
     listing::filters(
         "/files",
-        asked.is_filtered(),
+        query.is_filtered(),
         html! {
             label.long { "Name, id or SHA-256"
-                input type="search" name="q" value=(asked.q) placeholder="Name prefix, id or SHA-256" autocomplete="off" spellcheck="false";
+                input type="search" name="q" value=(query.q) placeholder="Name prefix, id or SHA-256" autocomplete="off" spellcheck="false";
             }
             (listing::status_field("Status", "status", filter.status))
-            (listing::text_field("Owner", "owner", "text", &asked.owner))
-            (listing::text_field("Batch", "batch", "text", &asked.batch))
-            (listing::text_field("From (UTC)", "since", "date", &asked.since))
-            (listing::text_field("Before (UTC)", "until", "date", &asked.until))
-            @if filter.status == Some(FileStatus::Failed) || !asked.code.is_empty() {
-                (listing::text_field("Error code", "code", "text", &asked.code))
+            (listing::text_field("Owner", "owner", "text", &query.owner))
+            (listing::text_field("Batch", "batch", "text", &query.batch))
+            (listing::text_field("From (UTC)", "since", "date", &query.since))
+            (listing::text_field("Before (UTC)", "until", "date", &query.until))
+            @if filter.status == Some(FileStatus::Failed) || !query.code.is_empty() {
+                (listing::text_field("Error code", "code", "text", &query.code))
             }
-            @if !asked.sha256.is_empty() { input type="hidden" name="sha256" value=(asked.sha256); }
+            @if !query.sha256.is_empty() { input type="hidden" name="sha256" value=(query.sha256); }
         },
     )
 }
 
-fn none(asked: &Asked, is_more: bool, url: &str) -> Markup {
+fn none(query: &ListFilesQuery, is_more: bool, url: &str) -> Markup {
     if is_more {
         return empty("No matches yet.", html! { "Continue with “Older”." });
     }
-    if asked.is_filtered() || !asked.cursor.is_empty() {
+    if query.is_filtered() || !query.cursor.is_empty() {
         return empty(
             "No files match these filters.",
             html! { a href="/files" { "Show all files" } },

@@ -1,6 +1,6 @@
 //! `/files/retry`: retrying all failed files that match a filter, counted first, then staged again.
 
-use super::{Asked, name};
+use super::{ListFilesQuery, name};
 use crate::dashboard::{
     components::{csrf_field, panel},
     error::ErrorPage,
@@ -20,23 +20,23 @@ use serde_json::json;
 
 #[handler]
 pub(super) async fn ask(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
-    Query(asked): Query<Asked>,
+    Query(query): Query<ListFilesQuery>,
 ) -> Result<Response> {
-    let filter = asked.filter()?;
-    let forecast = files::forecast_retry(dashboard.app(), &visitor.sees(), &filter).await;
+    let filter = query.filter()?;
+    let forecast = files::forecast_retry(dashboard.app(), &user.sees(), &filter).await;
     let forecast = forecast.map_err(ErrorPage::from)?;
     let body = html! {
-        div.title { h1 { "Retry failed files" } a.button href=(asked.list()) { "Back to files" } }
-        (panel("Which files", filters(&asked)))
-        (panel("Files to retry", remedy(&asked, &visitor, forecast)))
+        div.title { h1 { "Retry failed files" } a.button href=(query.list()) { "Back to files" } }
+        (panel("Which files", filters(&query)))
+        (panel("Files to retry", remedy(&query, &user, forecast)))
     };
-    Ok(Page::new("Retry failed files", Section::Files, body).show(&visitor))
+    Ok(Page::new("Retry failed files", Section::Files, body).show(&user))
 }
 
-fn filters(asked: &Asked) -> Markup {
-    let query = asked.query();
+fn filters(query: &ListFilesQuery) -> Markup {
+    let query = query.query();
     let mut given = query
         .into_iter()
         .filter(|(field, value)| *field != "status" && !value.is_empty())
@@ -49,7 +49,7 @@ fn filters(asked: &Asked) -> Markup {
     }
 }
 
-fn remedy(asked: &Asked, visitor: &User, forecast: RetryForecast) -> Markup {
+fn remedy(query: &ListFilesQuery, user: &User, forecast: RetryForecast) -> Markup {
     let more = if forecast.at_least { " or more" } else { "" };
     html! {
         div.stacked {
@@ -63,8 +63,8 @@ fn remedy(asked: &Asked, visitor: &User, forecast: RetryForecast) -> Markup {
                     p { "At most " (number(MAX_RETRIED)) " are staged at once; repeat it for the rest." }
                 }
                 form method="post" action="/files/retry" {
-                    (csrf_field(visitor))
-                    @for (field, value) in asked.query() {
+                    (csrf_field(user))
+                    @for (field, value) in query.query() {
                         @if !value.is_empty() { input type="hidden" name=(field) value=(value); }
                     }
                     button.go type="submit" { "Retry " (number(forecast.retryable)) (more) }
@@ -78,21 +78,21 @@ fn remedy(asked: &Asked, visitor: &User, forecast: RetryForecast) -> Markup {
 }
 
 #[handler]
-pub(super) async fn stage_again(
-    visitor: User,
+pub(super) async fn retry_matching(
+    user: User,
     dashboard: Dashboard,
-    Form(asked): Form<Asked>,
+    Form(query): Form<ListFilesQuery>,
 ) -> Result<Response> {
-    let filter = asked.filter()?;
-    let retried = files::retry_matching(dashboard.app(), &visitor.sees(), &filter).await;
+    let filter = query.filter()?;
+    let retried = files::retry_matching(dashboard.app(), &user.sees(), &filter).await;
     let retried = retried.map_err(ErrorPage::from)?;
-    let filters: serde_json::Map<_, _> = asked
+    let filters: serde_json::Map<_, _> = query
         .query()
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
         .map(|(field, value)| (field.to_owned(), json!(value)))
         .collect();
     let detail = json!({ COUNT: retried.staged, "refused": retried.refused, "filter": filters });
-    let page = href("/files", &asked.query());
-    Ok(repair::done(&dashboard, &visitor, "files.retry", "files", detail, &page).await?)
+    let page = href("/files", &query.query());
+    Ok(repair::done(&dashboard, &user, "files.retry", "files", detail, &page).await?)
 }

@@ -2,12 +2,12 @@
 
 use super::{name, timeline};
 use crate::dashboard::{
-    components::{act, act_after_asking, file_state, panel, panel_with, part},
+    components::{action_button, confirmed_action_button, file_state, panel, panel_with, part},
     error::ErrorPage,
     format::{bytes, href, number, span, when},
     layout::{Page, Section},
     session::User,
-    sse::{self, Parts},
+    sse::{self, PageParts},
     state::Dashboard,
 };
 use entity::{
@@ -22,52 +22,52 @@ use uuid::Uuid;
 
 #[handler]
 pub(super) async fn show(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    let life = find(&dashboard, &visitor, FileId(id)).await?;
+    let life = find(&dashboard, &user, FileId(id)).await?;
     let title = life.file.original_filename.clone();
     let body = html! {
-        @for (id, body) in parts(&life, &visitor) { (part(&id, body)) }
+        @for (id, body) in parts(&life, &user) { (part(&id, body)) }
         (about(&life.file))
     };
     let page = Page::new(title, Section::Files, body).live(format!("/live/files/{id}"));
-    Ok(page.show(&visitor))
+    Ok(page.show(&user))
 }
 
 #[handler]
 pub(super) async fn stream(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     request: &Request,
 ) -> Result<Response> {
-    find(&dashboard, &visitor, FileId(id)).await?;
-    let name = sse::name(&format!("file {id}"), &visitor);
-    let looking = (dashboard.clone(), visitor);
+    find(&dashboard, &user, FileId(id)).await?;
+    let name = sse::name(&format!("file {id}"), &user);
+    let looking = (dashboard.clone(), user);
     Ok(sse::stream(&dashboard, request, &name, move || {
-        let (dashboard, visitor) = looking.clone();
+        let (dashboard, user) = looking.clone();
         sse::boxed(async move {
-            let life = find(&dashboard, &visitor, FileId(id)).await;
-            let mut parts = life.map(|life| parts(&life, &visitor)).unwrap_or_default();
+            let life = find(&dashboard, &user, FileId(id)).await;
+            let mut parts = life.map(|life| parts(&life, &user)).unwrap_or_default();
             parts.push(sse::beat(dashboard.app().clock.now()));
             parts
         })
     })?)
 }
 
-async fn find(dashboard: &Dashboard, visitor: &User, id: FileId) -> Result<Life, ErrorPage> {
-    let life = files::life(&dashboard.app().db, &visitor.sees(), id).await?;
+async fn find(dashboard: &Dashboard, user: &User, id: FileId) -> Result<Life, ErrorPage> {
+    let life = files::life(&dashboard.app().db, &user.sees(), id).await?;
     life.ok_or_else(|| ErrorPage::not_found("file with this id"))
 }
 
-fn parts(life: &Life, visitor: &User) -> Parts {
+fn parts(life: &Life, user: &User) -> PageParts {
     vec![
-        ("file".to_owned(), head(&life.file, visitor)),
+        ("file".to_owned(), head(&life.file, user)),
         (
             "life".to_owned(),
-            panel_with("Timeline", beside(life), timeline::list(life, visitor)),
+            panel_with("Timeline", beside(life), timeline::list(life, user)),
         ),
     ]
 }
@@ -89,7 +89,7 @@ pub(super) fn exact(duration: Duration) -> String {
     }
 }
 
-fn head(file: &Model, visitor: &User) -> Markup {
+fn head(file: &Model, user: &User) -> Markup {
     html! {
         div.title {
             h1 { (name(&file.original_filename)) }
@@ -115,19 +115,19 @@ fn head(file: &Model, visitor: &User) -> Markup {
             @if file.status == FileStatus::Stored {
                 a.button href={ "/files/" (file.id) "/content" } download { "Download" }
             }
-            @if visitor.may_repair() {
+            @if user.may_repair() {
                 @if matches!(file.status, FileStatus::Staged | FileStatus::Finalizing) {
-                    (act(&format!("/files/{}/finalize", file.id), "Finalize now"))
+                    (action_button(&format!("/files/{}/finalize", file.id), "Finalize now"))
                 }
                 @if files::retryable_until(file).is_some() {
-                    (act_after_asking(&format!("/files/{}/retry", file.id), "Retry…",
+                    (confirmed_action_button(&format!("/files/{}/retry", file.id), "Retry…",
                         "The file is staged again and a worker finalizes it: its bytes are verified and stored, and file.stored \
                          is announced. If the cause persists, it fails again.", "Retry it"))
-                    (act_after_asking(&format!("/files/{}/delete", file.id), "Remove its bytes…",
+                    (confirmed_action_button(&format!("/files/{}/delete", file.id), "Remove its bytes…",
                         "The bytes are removed for good, and the file can no longer be retried.", "Remove them"))
                 }
                 @if file.status == FileStatus::Stored {
-                    (act_after_asking(&format!("/files/{}/delete", file.id), "Delete…",
+                    (confirmed_action_button(&format!("/files/{}/delete", file.id), "Delete…",
                         "The object is deleted permanently and file.deleted is sent.", "Delete file"))
                 }
             }

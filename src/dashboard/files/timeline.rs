@@ -2,7 +2,7 @@
 
 use super::show::exact;
 use crate::dashboard::{
-    components::{Tone, act, event_state, state},
+    components::{Tone, action_button, event_state, state},
     format::{ago, shown_url},
     session::User,
 };
@@ -15,11 +15,11 @@ use landfall_core::{
 use maud::{Markup, html};
 use url::Url;
 
-pub(super) fn list(life: &Life, visitor: &User) -> Markup {
+pub(super) fn list(life: &Life, user: &User) -> Markup {
     let moments = life.moments();
     let shown: Vec<&Moment<'_>> = moments
         .iter()
-        .filter(|moment| is_for(visitor, &moment.what))
+        .filter(|moment| is_for(user, &moment.what))
         .collect();
     let before = |index: usize| {
         index
@@ -35,7 +35,7 @@ pub(super) fn list(life: &Life, visitor: &User) -> Markup {
                     span.after {
                         @if let Some(gap) = before(index).and_then(|before| (moment.at - before).to_std().ok()) { "+" (exact(gap)) }
                     }
-                    (told(life, moment, visitor))
+                    (describe(life, moment, user))
                 }
             }
         }
@@ -43,8 +43,8 @@ pub(super) fn list(life: &Life, visitor: &User) -> Markup {
 }
 
 /// To whom something was sent, and what they said, is for those who may see endpoints.
-fn is_for(visitor: &User, what: &What<'_>) -> bool {
-    visitor.may_repair() || !matches!(what, What::Attempt { .. } | What::DeliveryDue { .. })
+fn is_for(user: &User, what: &What<'_>) -> bool {
+    user.may_repair() || !matches!(what, What::Attempt { .. } | What::DeliveryDue { .. })
 }
 
 fn tone(what: &What<'_>) -> Tone {
@@ -67,7 +67,7 @@ fn clock(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(whole) title=(whole) { (at.format("%H:%M:%S%.3f").to_string()) } }
 }
 
-fn told(life: &Life, moment: &Moment<'_>, visitor: &User) -> Markup {
+fn describe(life: &Life, moment: &Moment<'_>, user: &User) -> Markup {
     match &moment.what {
         What::Begun(kind) => {
             html! { "Upload started on " (moment.at.format("%Y-%m-%d").to_string()) (by(*kind)) }
@@ -77,7 +77,7 @@ fn told(life: &Life, moment: &Moment<'_>, visitor: &User) -> Markup {
         What::Landed(Some(key)) => html! { "Hashed and copied to storage as " code { (key) } },
         What::Landed(None) => html! { "Hashed and copied to storage" },
         What::Stored => html! { "Committed" },
-        What::Announced(event) => announced(event, visitor),
+        What::Announced(event) => announced(event, user),
         What::Attempt { webhook, attempt } => attempted(life, *webhook, attempt),
         What::Failed { code, message } => html! { "Failed: " strong { (code) } ", " (message) },
         What::Deleted => html! { "Deleted" },
@@ -86,7 +86,7 @@ fn told(life: &Life, moment: &Moment<'_>, visitor: &User) -> Markup {
         }
         What::DeliveryDue { webhook, attempts } => html! {
             (host(life, *webhook)) " is retried " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts "
-            @if let Some(event) = event_of(life, *webhook) { (act(&format!("/events/{event}/redeliver/{webhook}"), "Now")) }
+            @if let Some(event) = event_of(life, *webhook) { (action_button(&format!("/events/{event}/redeliver/{webhook}"), "Now")) }
         },
         What::Expires => html! { "Expires " (ago(moment.at, Utc::now())) },
     }
@@ -101,16 +101,16 @@ fn by(kind: Option<UploadKind>) -> &'static str {
     }
 }
 
-fn announced(event: &EventDetail, visitor: &User) -> Markup {
+fn announced(event: &EventDetail, user: &User) -> Markup {
     let id = event.event.id;
     html! {
         "Event "
-        @if visitor.may_repair() { a href={ "/events/" (id) } { (event.event.event_type) } }
+        @if user.may_repair() { a href={ "/events/" (id) } { (event.event.event_type) } }
         @else { (event.event.event_type) }
         " " (event_state(event.event.status))
         @if event.deliveries.is_empty() { span.dim { " no matching endpoint" } }
-        @if visitor.may_repair() && event.event.status == EventStatus::Failed {
-            " " (act(&format!("/events/{id}/redeliver"), "Redeliver"))
+        @if user.may_repair() && event.event.status == EventStatus::Failed {
+            " " (action_button(&format!("/events/{id}/redeliver"), "Redeliver"))
         }
     }
 }

@@ -12,10 +12,10 @@ use poem::{Response, Result, handler, web::Path};
 use serde_json::json;
 
 /// Jobs in one step; what one of them changes is bounded.
-const STEP: usize = 1000;
+const STEP_SIZE: usize = 1000;
 
 /// Steps of one request: a hundred thousand jobs.
-const MOST_STEPS: usize = 100;
+const MAX_STEPS: usize = 100;
 
 /// Repeats a step until it changes nothing more, and answers how many it changed. What was done before a fault is told;
 /// the rest is where it was.
@@ -24,7 +24,7 @@ where
     S: Future<Output = Result<u64, QueueError>>,
 {
     let mut count = 0;
-    for _ in 0..MOST_STEPS {
+    for _ in 0..MAX_STEPS {
         match step().await {
             Ok(0) => break,
             Ok(some) => count += some,
@@ -38,7 +38,7 @@ where
 /// Pauses a queue, or lets it go on.
 #[handler]
 pub(super) async fn pause_or_resume(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path((queue, verb)): Path<(String, String)>,
 ) -> Result<Response> {
@@ -55,68 +55,52 @@ pub(super) async fn pause_or_resume(
         }
         _ => return Err(ErrorPage::not_found("such action").into()),
     };
-    Ok(done(&dashboard, &visitor, action, queue, json!({}), "/jobs").await?)
+    Ok(done(&dashboard, &user, action, queue, json!({}), "/jobs").await?)
 }
 
 /// Has a worker sweep.
 #[handler]
-pub(super) async fn sweep(visitor: User, dashboard: Dashboard) -> Result<Response> {
+pub(super) async fn sweep(user: User, dashboard: Dashboard) -> Result<Response> {
     dashboard.queues().sweep().await.map_err(unreachable)?;
-    Ok(done(
-        &dashboard,
-        &visitor,
-        "sweep.run",
-        "sweep",
-        json!({}),
-        "/jobs",
-    )
-    .await?)
+    Ok(done(&dashboard, &user, "sweep.run", "sweep", json!({}), "/jobs").await?)
 }
 
 /// Has a worker audit the installation.
 #[handler]
-pub(super) async fn audit(visitor: User, dashboard: Dashboard) -> Result<Response> {
+pub(super) async fn audit(user: User, dashboard: Dashboard) -> Result<Response> {
     dashboard.queues().audit().await.map_err(unreachable)?;
-    Ok(done(&dashboard, &visitor, "audit.run", "audit", json!({}), "/").await?)
+    Ok(done(&dashboard, &user, "audit.run", "audit", json!({}), "/").await?)
 }
 
 #[handler]
 pub(super) async fn run_dead_again(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(queue): Path<String>,
 ) -> Result<Response> {
     let queue = queue_of(&queue)?.as_str();
     let inspector = dashboard.queues().inspector();
-    let count = in_steps(|| inspector.run_all_dead_again(queue, STEP)).await?;
+    let count = in_steps(|| inspector.run_all_dead_again(queue, STEP_SIZE)).await?;
     let detail = json!({ COUNT: count });
-    Ok(done(
-        &dashboard,
-        &visitor,
-        "jobs.run_again",
-        queue,
-        detail,
-        "/jobs",
-    )
-    .await?)
+    Ok(done(&dashboard, &user, "jobs.run_again", queue, detail, "/jobs").await?)
 }
 
 #[handler]
 pub(super) async fn delete_dead(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(queue): Path<String>,
 ) -> Result<Response> {
     let queue = queue_of(&queue)?.as_str();
     let inspector = dashboard.queues().inspector();
-    let count = in_steps(|| inspector.delete_all(queue, JobState::Dead, STEP)).await?;
+    let count = in_steps(|| inspector.delete_all(queue, JobState::Dead, STEP_SIZE)).await?;
     let detail = json!({ COUNT: count });
-    Ok(done(&dashboard, &visitor, "jobs.delete", queue, detail, "/jobs").await?)
+    Ok(done(&dashboard, &user, "jobs.delete", queue, detail, "/jobs").await?)
 }
 
 #[handler]
 pub(super) async fn run_again(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path((queue, id)): Path<(String, String)>,
 ) -> Result<Response> {
@@ -130,13 +114,13 @@ pub(super) async fn run_again(
     }
     let page = format!("/jobs/{queue}/dead");
     let detail = json!({ "queue": queue });
-    Ok(done(&dashboard, &visitor, "job.run_again", id, detail, &page).await?)
+    Ok(done(&dashboard, &user, "job.run_again", id, detail, &page).await?)
 }
 
 /// Deletes a dead job; one that is not dead may be in a worker's hands.
 #[handler]
 pub(super) async fn delete(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path((queue, id)): Path<(String, String)>,
 ) -> Result<Response> {
@@ -149,5 +133,5 @@ pub(super) async fn delete(
     }
     let page = format!("/jobs/{queue}/dead");
     let detail = json!({ "queue": queue });
-    Ok(done(&dashboard, &visitor, "job.delete", id, detail, &page).await?)
+    Ok(done(&dashboard, &user, "job.delete", id, detail, &page).await?)
 }

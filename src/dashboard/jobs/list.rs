@@ -3,14 +3,17 @@
 use super::{queue_of, state_of, unreachable};
 use crate::{
     dashboard::{
-        components::{self, Tone, act, act_after_asking, act_first, col, empty, num, state},
+        components::{
+            self, Tone, action_button, col, confirmed_action_button, empty, num,
+            primary_action_button, state,
+        },
         error::ErrorPage,
         format::{ago, href, moment, number, plural, when},
         layout::{Page, Section},
         session::User,
         state::Dashboard,
     },
-    server::queue_monitor::{Subject, subject},
+    server::queue_monitor::{JobSubject, subject},
 };
 use chrono::{DateTime, Utc};
 use landfall_queue::{JobInfo, JobState, QueueStats};
@@ -23,10 +26,10 @@ use poem::{
 use serde::Deserialize;
 
 /// Jobs on a page.
-const PAGE: usize = 50;
+const PAGE_SIZE: usize = 50;
 
 #[derive(Deserialize)]
-pub(super) struct From {
+pub(super) struct ListJobsQuery {
     /// Jobs before the page.
     #[serde(default)]
     from: u64,
@@ -34,16 +37,16 @@ pub(super) struct From {
 
 #[handler]
 pub(super) async fn show(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path((queue, state)): Path<(String, String)>,
-    Query(From { from }): Query<From>,
+    Query(ListJobsQuery { from }): Query<ListJobsQuery>,
 ) -> Result<Response> {
     let (queue, state) = (queue_of(&queue)?, state_of(&state)?);
     let inspector = dashboard.queues().inspector();
     let (stats, jobs) = tokio::try_join!(
         inspector.stats(queue.as_str()),
-        inspector.jobs(queue.as_str(), state, from, PAGE + 1)
+        inspector.jobs(queue.as_str(), state, from, PAGE_SIZE + 1)
     )
     .map_err(unreachable)?;
     let now = dashboard.app().clock.now();
@@ -55,7 +58,7 @@ pub(super) async fn show(
         }
         (panel(queue, state, &stats, &jobs, from, now))
     };
-    Ok(Page::new(title, Section::Jobs, body).show(&visitor))
+    Ok(Page::new(title, Section::Jobs, body).show(&user))
 }
 
 /// The other states of the queue.
@@ -104,16 +107,16 @@ fn panel(
     ];
     let path = format!("/jobs/{}/{}", queue.as_str(), state.as_str());
     let page = |from: u64| href(&path, &[("from", &from.to_string())]);
-    let shown = jobs.len().min(PAGE) as u64;
-    let rows = html! { @for job in jobs.iter().take(PAGE) { (row(queue, job, now)) } };
+    let shown = jobs.len().min(PAGE_SIZE) as u64;
+    let rows = html! { @for job in jobs.iter().take(PAGE_SIZE) { (row(queue, job, now)) } };
     components::panel_with(
         "Jobs",
         remedies(queue, state, stats),
         html! {
             (components::table("Jobs", &COLUMNS, rows))
             nav.pager aria-label="Pages of the list" {
-                @if from > 0 { a href=(page(from.saturating_sub(PAGE as u64))) { "Newer" } }
-                @if jobs.len() > PAGE { a rel="next" href=(page(from + shown)) { "Older" } }
+                @if from > 0 { a href=(page(from.saturating_sub(PAGE_SIZE as u64))) { "Newer" } }
+                @if jobs.len() > PAGE_SIZE { a rel="next" href=(page(from + shown)) { "Older" } }
             }
         },
     )
@@ -125,8 +128,8 @@ fn remedies(queue: QueueName, state: JobState, stats: &QueueStats) -> Markup {
     let count = plural(stats.dead, "job", "jobs");
     html! {
         @if state == JobState::Dead && stats.dead > 0 {
-            (act_first(&format!("{path}/run-again"), &format!("Retry {}", number(stats.dead))))
-            (act_after_asking(
+            (primary_action_button(&format!("{path}/run-again"), &format!("Retry {}", number(stats.dead))))
+            (confirmed_action_button(
                 &format!("{path}/delete"),
                 &format!("Delete {}…", number(stats.dead)),
                 "The sweep enqueues work that the database still needs. The last error of these jobs is lost.",
@@ -152,15 +155,15 @@ fn row(queue: QueueName, job: &JobInfo, now: DateTime<Utc>) -> Markup {
 fn buttons(path: &str, job: &JobInfo) -> Markup {
     html! {
         @if matches!(job.state, JobState::Dead | JobState::Scheduled) {
-            (act(&format!("{path}/run-again"), "Run now"))
+            (action_button(&format!("{path}/run-again"), "Run now"))
         }
-        @if job.state == JobState::Dead { (act(&format!("{path}/delete"), "Delete")) }
+        @if job.state == JobState::Dead { (action_button(&format!("{path}/delete"), "Delete")) }
     }
 }
 
 #[handler]
 pub(super) async fn one(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path((queue, id)): Path<(String, String)>,
 ) -> Result<Response> {
@@ -182,7 +185,7 @@ pub(super) async fn one(
             facts(queue, &job),
         ))
     };
-    Ok(Page::new(job.id.clone(), Section::Jobs, body).show(&visitor))
+    Ok(Page::new(job.id.clone(), Section::Jobs, body).show(&user))
 }
 
 fn facts(queue: QueueName, job: &JobInfo) -> Markup {
@@ -191,8 +194,8 @@ fn facts(queue: QueueName, job: &JobInfo) -> Markup {
             dt { "State" } dd { (badge(job.state)) }
             dt { "Queue" } dd { a href={ "/jobs/" (queue.as_str()) "/" (job.state.as_str()) } { (queue.as_str()) } }
             @match subject(&job.args) {
-                Some(Subject::File(id)) => { dt { "File" } dd { a.mono href={ "/files/" (id) } { (id) } } }
-                Some(Subject::Delivery(id)) => { dt { "Delivery" } dd { a.mono href=(href("/search", &[("q", &id.to_string())])) { (id) } } }
+                Some(JobSubject::File(id)) => { dt { "File" } dd { a.mono href={ "/files/" (id) } { (id) } } }
+                Some(JobSubject::Delivery(id)) => { dt { "Delivery" } dd { a.mono href=(href("/search", &[("q", &id.to_string())])) { (id) } } }
                 None => {}
             }
             dt { "Attempts" } dd { (job.attempts) " failed of " (job.max_attempts) "; " (job.crashes) " interrupted by the death of a worker" }

@@ -15,10 +15,10 @@ use super::{
     layout::{Page, Section},
     pages::Pages,
     session::User,
-    sse::{self, Parts},
+    sse::{self, PageParts},
     state::Dashboard,
 };
-use crate::server::queue_monitor::QueuesView;
+use crate::server::queue_monitor::QueuesSnapshot;
 use landfall_queue::{JobState, QueueError};
 use landfall_workers::QueueName;
 use maud::{Markup, html};
@@ -45,32 +45,32 @@ pub(super) fn pages(pages: Pages) -> Pages {
 }
 
 #[handler]
-async fn show(visitor: User, dashboard: Dashboard) -> Response {
+async fn show(user: User, dashboard: Dashboard) -> Response {
     let body = html! {
         h1.unseen { "Jobs" }
-        @for (id, body) in look(&dashboard, visitor.may_repair()).await { (part(&id, body)) }
+        @for (id, body) in load(&dashboard, user.may_repair()).await { (part(&id, body)) }
     };
     Page::new("Jobs", Section::Jobs, body)
         .live("/live/jobs")
-        .show(&visitor)
+        .show(&user)
 }
 
 #[handler]
-async fn stream(visitor: User, dashboard: Dashboard, request: &Request) -> Result<Response> {
-    let (name, may_repair) = (sse::name("jobs", &visitor), visitor.may_repair());
+async fn stream(user: User, dashboard: Dashboard, request: &Request) -> Result<Response> {
+    let (name, may_repair) = (sse::name("jobs", &user), user.may_repair());
     let looking = dashboard.clone();
     Ok(sse::stream(&dashboard, request, &name, move || {
         let dashboard = looking.clone();
         sse::boxed(async move {
-            let mut parts = look(&dashboard, may_repair).await;
+            let mut parts = load(&dashboard, may_repair).await;
             parts.push(sse::beat(dashboard.app().clock.now()));
             parts
         })
     })?)
 }
 
-async fn look(dashboard: &Dashboard, may_repair: bool) -> Parts {
-    let view = dashboard.queues_lately().await;
+async fn load(dashboard: &Dashboard, may_repair: bool) -> PageParts {
+    let view = dashboard.cached_queues().await;
     let id = |name: &str| name.to_owned();
     let Some(view) = &*view else {
         return vec![
@@ -93,7 +93,7 @@ fn away() -> Markup {
     )
 }
 
-fn memory(view: &QueuesView) -> String {
+fn memory(view: &QueuesSnapshot) -> String {
     let used = bytes(view.memory.used);
     match view.memory.limit {
         0 => format!("Redis uses {used}"),

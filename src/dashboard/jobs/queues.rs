@@ -3,19 +3,19 @@
 use crate::{
     dashboard::{
         chart,
-        components::{self, Tone, act, col, num, state},
+        components::{self, Tone, action_button, col, num, state},
         format::{number, span},
     },
-    server::queue_monitor::{QueueView, QueuesView},
+    server::queue_monitor::{QueueSnapshot, QueuesSnapshot},
 };
 use landfall_queue::QueueStats;
 use maud::{Markup, html};
 use std::time::Duration;
 
 /// A ready job that waits longer than this is waiting for a slot that does not come.
-const LONG: Duration = Duration::from_secs(30);
+const LATENCY_WARNING: Duration = Duration::from_secs(30);
 
-pub(super) fn panel(view: &QueuesView, memory: String, may_repair: bool) -> Markup {
+pub(super) fn panel(view: &QueuesSnapshot, memory: String, may_repair: bool) -> Markup {
     const COLUMNS: [components::Column; 10] = [
         col("Queue"),
         num("Latency"),
@@ -31,7 +31,7 @@ pub(super) fn panel(view: &QueuesView, memory: String, may_repair: bool) -> Mark
     let rows = html! { @for queue in &view.queues { (row(queue, may_repair)) } };
     let beside = html! {
         span { (memory) }
-        @if may_repair { (act("/jobs/sweep", "Sweep now")) }
+        @if may_repair { (action_button("/jobs/sweep", "Sweep now")) }
     };
     components::panel_with(
         "Queues",
@@ -40,7 +40,7 @@ pub(super) fn panel(view: &QueuesView, memory: String, may_repair: bool) -> Mark
     )
 }
 
-fn row(queue: &QueueView, may_repair: bool) -> Markup {
+fn row(queue: &QueueSnapshot, may_repair: bool) -> Markup {
     let (name, stats) = (queue.name.as_str(), &queue.stats);
     let figure = |state: &str, count: u64| {
         let link = may_repair.then(|| format!("/jobs/{name}/{state}"));
@@ -74,7 +74,7 @@ fn condition(stats: &QueueStats) -> Markup {
         return state("paused", Tone::Warn);
     }
     match stats.oldest_ready_age {
-        Some(age) if age > LONG => state("waiting", Tone::Warn),
+        Some(age) if age > LATENCY_WARNING => state("waiting", Tone::Warn),
         _ if stats.dead > 0 => state("dead jobs", Tone::Bad),
         _ if stats.running > 0 => state("running", Tone::Run),
         _ => state("idle", Tone::Ok),
@@ -82,12 +82,12 @@ fn condition(stats: &QueueStats) -> Markup {
 }
 
 /// The last whole minute's: the present one is still counted.
-fn per_minute(queue: &QueueView) -> String {
+fn per_minute(queue: &QueueSnapshot) -> String {
     let whole = queue.minutes.iter().rev().nth(1);
     number(whole.map_or(0, |minute| minute.done))
 }
 
-fn history(queue: &QueueView) -> Markup {
+fn history(queue: &QueueSnapshot) -> Markup {
     let done: Vec<u64> = queue.minutes.iter().map(|minute| minute.done).collect();
     let failed: Vec<u64> = queue.minutes.iter().map(|minute| minute.failed).collect();
     let label = format!(
@@ -101,9 +101,9 @@ fn history(queue: &QueueView) -> Markup {
 fn buttons(name: &str, stats: &QueueStats) -> Markup {
     html! {
         @if stats.dead > 0 {
-            (act(&format!("/jobs/{name}/dead/run-again"), &format!("Retry {} dead", number(stats.dead))))
+            (action_button(&format!("/jobs/{name}/dead/run-again"), &format!("Retry {} dead", number(stats.dead))))
         }
-        @if stats.paused { (components::act_first(&format!("/jobs/{name}/resume"), "Resume")) }
-        @else { (act(&format!("/jobs/{name}/pause"), "Pause")) }
+        @if stats.paused { (components::primary_action_button(&format!("/jobs/{name}/resume"), "Resume")) }
+        @else { (action_button(&format!("/jobs/{name}/pause"), "Pause")) }
     }
 }

@@ -5,7 +5,7 @@ use crate::{
         components::{self, Tone, col, num, state},
         format::{age, ago, moment, number, span},
     },
-    server::queue_monitor::{QueuesView, is_alive},
+    server::queue_monitor::{QueuesSnapshot, is_alive},
 };
 use chrono::{DateTime, Utc};
 use landfall_queue::WorkerInfo;
@@ -13,10 +13,10 @@ use maud::{Markup, html};
 use std::time::SystemTime;
 
 /// Workers shown, and running jobs shown of one.
-const MOST_WORKERS: usize = 100;
-const MOST_JOBS: usize = 4;
+const MAX_WORKERS: usize = 100;
+const MAX_JOBS: usize = 4;
 
-pub(super) fn panel(view: &QueuesView, may_repair: bool) -> Markup {
+pub(super) fn panel(view: &QueuesSnapshot, may_repair: bool) -> Markup {
     const COLUMNS: [components::Column; 5] = [
         col("Worker"),
         col("State"),
@@ -39,7 +39,7 @@ pub(super) fn panel(view: &QueuesView, may_repair: bool) -> Markup {
         );
     }
     // By name, not by beat: a row stays where it is while one looks at it.
-    let mut workers: Vec<&WorkerInfo> = view.workers.iter().take(MOST_WORKERS).collect();
+    let mut workers: Vec<&WorkerInfo> = view.workers.iter().take(MAX_WORKERS).collect();
     workers.sort_by_key(|worker| (&worker.host, &worker.queues, &worker.name));
     let rows = html! { @for worker in workers { (row(worker, now, may_repair)) } };
     components::panel_with(
@@ -60,14 +60,14 @@ fn row(worker: &WorkerInfo, now: SystemTime, may_repair: bool) -> Markup {
                 @if worker.running.is_empty() { span.dim { "nothing" } }
                 // What it held is others' by now, or will be when its lease has run out.
                 @else if !alive { span.dim { "held at its last heartbeat:" } }
-                @for job in worker.running.iter().take(MOST_JOBS) {
+                @for job in worker.running.iter().take(MAX_JOBS) {
                     div {
                         @if may_repair { a.mono href={ "/jobs/" (queue) "/job/" (job.id) } { (job.id) } }
                         @else { (queue) }
                         @if alive { " " span.dim { (span(age(moment(job.since), moment(now)))) } }
                     }
                 }
-                @if worker.running.len() > MOST_JOBS { span.sub { "and " (worker.running.len() - MOST_JOBS) " more" } }
+                @if worker.running.len() > MAX_JOBS { span.sub { "and " (worker.running.len() - MAX_JOBS) " more" } }
             }
             td.n {
                 @if alive { (worker.busy()) " of " (worker.concurrency) } @else { "–" }

@@ -18,7 +18,7 @@ use serde_json::json;
 /// Makes every delivery due that was given up, to every endpoint that is switched on. Stopped in the middle it has
 /// done a part, and may be pressed again.
 #[handler]
-pub(super) async fn redeliver(visitor: User, dashboard: Dashboard) -> Result<Response> {
+pub(super) async fn redeliver(user: User, dashboard: Dashboard) -> Result<Response> {
     let mut count = 0;
     let mut cursor = None;
     loop {
@@ -36,7 +36,7 @@ pub(super) async fn redeliver(visitor: User, dashboard: Dashboard) -> Result<Res
     }
     let detail = json!({ COUNT: count });
     let action = "deliveries.redeliver";
-    Ok(done(&dashboard, &visitor, action, "all endpoints", detail, "/").await?)
+    Ok(done(&dashboard, &user, action, "all endpoints", detail, "/").await?)
 }
 
 async fn replay(dashboard: &Dashboard, endpoint: entity::WebhookId) -> Result<u64, ErrorPage> {

@@ -2,15 +2,15 @@
 
 use super::{
     health,
-    snapshot::{Known, Picture},
+    snapshot::{DatabaseSnapshot, OverviewSnapshot},
 };
 use crate::{
     api::Status,
     dashboard::{
-        components::{act, act_first},
+        components::{action_button, primary_action_button},
         format::{age, bounded, href, number, plural, shown_url, span},
     },
-    server::queue_monitor::QueueView,
+    server::queue_monitor::QueueSnapshot,
 };
 use chrono::{DateTime, Utc};
 use landfall_core::overview::{FailingEndpoint, Stage};
@@ -18,23 +18,23 @@ use maud::{Markup, html};
 use std::time::Duration;
 
 /// A staged file that has waited so long is waiting for something.
-const LONG: Duration = Duration::from_secs(120);
+const WAITING_WARNING: Duration = Duration::from_secs(120);
 
 /// One thing that is wrong.
-struct Trouble {
+struct Alert {
     is_bad: bool,
     what: String,
     more: String,
     /// Where to look.
-    look: Option<(String, &'static str)>,
+    link: Option<(String, &'static str)>,
     /// The button that mends it.
-    mend: Option<Markup>,
+    fix: Option<Markup>,
 }
 
 /// The banners, the worst first.
-pub(super) fn banners(picture: &Picture, now: DateTime<Utc>, may_repair: bool) -> Markup {
-    let mut troubles = dependencies(picture, may_repair);
-    if let Some(known) = &picture.known {
+pub(super) fn banners(snapshot: &OverviewSnapshot, now: DateTime<Utc>, may_repair: bool) -> Markup {
+    let mut troubles = dependencies(snapshot, may_repair);
+    if let Some(known) = &snapshot.known {
         troubles.extend(waiting(known, now));
         // Whoever may not see endpoints is not told of them.
         if may_repair {
@@ -44,33 +44,33 @@ pub(super) fn banners(picture: &Picture, now: DateTime<Utc>, may_repair: bool) -
         troubles.extend(failed(known));
         troubles.extend(audit(known));
     }
-    if let Some(view) = &*picture.queues {
+    if let Some(view) = &*snapshot.queues {
         troubles.extend(queues(&view.queues));
     }
-    troubles.sort_by_key(|trouble| !trouble.is_bad);
+    troubles.sort_by_key(|alert| !alert.is_bad);
     html! {
-        @for trouble in troubles {
-            div.banner.bad[trouble.is_bad] {
-                p { strong { (trouble.what) } " " (trouble.more) }
+        @for alert in troubles {
+            div.banner.bad[alert.is_bad] {
+                p { strong { (alert.what) } " " (alert.more) }
                 div.does {
-                    @if let Some((link, word)) = trouble.look.filter(|(link, _)| may_repair || link.starts_with("/files")) { a.button href=(link) { (word) } }
-                    @if may_repair { @if let Some(mend) = trouble.mend { (mend) } }
+                    @if let Some((link, word)) = alert.link.filter(|(link, _)| may_repair || link.starts_with("/files")) { a.button href=(link) { (word) } }
+                    @if may_repair { @if let Some(fix) = alert.fix { (fix) } }
                 }
             }
         }
     }
 }
 
-fn dependencies(picture: &Picture, may_repair: bool) -> Vec<Trouble> {
-    let each = health::each(&picture.readiness.checks).into_iter();
+fn dependencies(snapshot: &OverviewSnapshot, may_repair: bool) -> Vec<Alert> {
+    let each = health::each(&snapshot.readiness.checks).into_iter();
     let wrong = each.filter(|(_, check)| check.status != Status::Ok);
     let troubles = wrong.map(|(name, check)| {
-        let (what, mend) = match name {
+        let (what, fix) = match name {
             "Workers" => ("No worker is running.".to_owned(), None),
             "Redis" => ("Redis cannot be reached.".to_owned(), None),
             "Sweep" => (
                 "The sweep is late.".to_owned(),
-                Some(act_first("/jobs/sweep", "Sweep now")),
+                Some(primary_action_button("/jobs/sweep", "Sweep now")),
             ),
             name => (format!("{name} is down."), None),
         };
@@ -79,7 +79,7 @@ fn dependencies(picture: &Picture, may_repair: bool) -> Vec<Trouble> {
             "Workers" => "Start one with `landfall worker`.",
             _ => "",
         };
-        Trouble {
+        Alert {
             is_bad: check.status == Status::Down,
             what,
             // Details name paths and hosts.
@@ -87,29 +87,29 @@ fn dependencies(picture: &Picture, may_repair: bool) -> Vec<Trouble> {
                 true => format!("{}. {consequence}", check.detail),
                 false => consequence.to_owned(),
             },
-            look: None,
-            mend,
+            link: None,
+            fix,
         }
     });
     troubles.collect()
 }
 
-fn waiting(known: &Known, now: DateTime<Utc>) -> Option<Trouble> {
+fn waiting(known: &DatabaseSnapshot, now: DateTime<Utc>) -> Option<Alert> {
     let Stage { count, oldest } = known.flow.staged;
     let waited = age(oldest?, now);
-    (waited > LONG).then(|| Trouble {
+    (waited > WAITING_WARNING).then(|| Alert {
         is_bad: false,
         what: match count.counted {
             1 => "1 staged file is waiting.".to_owned(),
             _ => format!("{} staged files are waiting.", bounded(count)),
         },
         more: format!("The oldest has been waiting for {}.", span(waited)),
-        look: Some(("/files?status=staged".to_owned(), "View")),
-        mend: Some(act_first("/jobs/sweep", "Sweep now")),
+        link: Some(("/files?status=staged".to_owned(), "View")),
+        fix: Some(primary_action_button("/jobs/sweep", "Sweep now")),
     })
 }
 
-fn endpoints(failing: &[FailingEndpoint]) -> Option<Trouble> {
+fn endpoints(failing: &[FailingEndpoint]) -> Option<Alert> {
     let first = failing.first()?;
     let (what, more) = match (failing.len(), &first.disabled_reason) {
         (1, Some(reason)) => (
@@ -129,16 +129,16 @@ fn endpoints(failing: &[FailingEndpoint]) -> Option<Trouble> {
             urls(failing),
         ),
     };
-    let look = match failing.len() {
+    let link = match failing.len() {
         1 => format!("/webhooks/{}", first.id),
         _ => "/webhooks".to_owned(),
     };
-    Some(Trouble {
+    Some(Alert {
         is_bad: false,
         what,
         more,
-        look: Some((look, "View")),
-        mend: None,
+        link: Some((link, "View")),
+        fix: None,
     })
 }
 
@@ -147,30 +147,30 @@ fn urls(failing: &[FailingEndpoint]) -> String {
     urls.join(", ")
 }
 
-fn undeliverable(known: &Known) -> Option<Trouble> {
+fn undeliverable(known: &DatabaseSnapshot) -> Option<Alert> {
     let count = known.flow.undeliverable.count;
-    (count.counted > 0).then(|| Trouble {
+    (count.counted > 0).then(|| Alert {
         is_bad: true,
         what: match count.counted {
             1 => "1 event could not be delivered.".to_owned(),
             _ => format!("{} events could not be delivered.", bounded(count)),
         },
         more: "An endpoint rejected every attempt.".to_owned(),
-        look: Some(("/events?status=failed".to_owned(), "View")),
-        mend: Some(act_first(
+        link: Some(("/events?status=failed".to_owned(), "View")),
+        fix: Some(primary_action_button(
             "/redeliver",
             &format!("Redeliver {}", bounded(count)),
         )),
     })
 }
 
-fn queues(queues: &[QueueView]) -> Vec<Trouble> {
+fn queues(queues: &[QueueSnapshot]) -> Vec<Alert> {
     let paused = queues
         .iter()
         .filter(|queue| queue.stats.paused)
         .map(|queue| {
             let name = queue.name.as_str();
-            Trouble {
+            Alert {
                 is_bad: false,
                 what: format!("The queue {name} is paused."),
                 more: match queue.stats.ready {
@@ -178,8 +178,11 @@ fn queues(queues: &[QueueView]) -> Vec<Trouble> {
                     1 => "1 job is waiting.".to_owned(),
                     ready => format!("{} jobs are waiting.", number(ready)),
                 },
-                look: Some(("/jobs".to_owned(), "View")),
-                mend: Some(act_first(&format!("/jobs/{name}/resume"), "Resume")),
+                link: Some(("/jobs".to_owned(), "View")),
+                fix: Some(primary_action_button(
+                    &format!("/jobs/{name}/resume"),
+                    "Resume",
+                )),
             }
         });
     let dead = queues
@@ -188,15 +191,15 @@ fn queues(queues: &[QueueView]) -> Vec<Trouble> {
         .map(|queue| {
             let name = queue.name.as_str();
             let count = queue.stats.dead;
-            Trouble {
+            Alert {
                 is_bad: true,
                 what: match count {
                     1 => format!("1 dead job in the {name} queue."),
                     _ => format!("{} dead jobs in the {name} queue.", number(count)),
                 },
                 more: String::new(),
-                look: Some((format!("/jobs/{name}/dead"), "View")),
-                mend: Some(act(
+                link: Some((format!("/jobs/{name}/dead"), "View")),
+                fix: Some(action_button(
                     &format!("/jobs/{name}/dead/run-again"),
                     &format!("Retry {}", number(count)),
                 )),
@@ -205,30 +208,30 @@ fn queues(queues: &[QueueView]) -> Vec<Trouble> {
     paused.chain(dead).collect()
 }
 
-fn failed(known: &Known) -> Option<Trouble> {
+fn failed(known: &DatabaseSnapshot) -> Option<Alert> {
     let count = super::charts::failed_lately(&known.minutes);
-    (count > 0).then(|| Trouble {
+    (count > 0).then(|| Alert {
         is_bad: false,
         what: format!(
             "{} failed in the last hour.",
             plural(count, "file", "files")
         ),
         more: String::new(),
-        look: Some((href("/files", &[("status", "failed")]), "View")),
-        mend: None,
+        link: Some((href("/files", &[("status", "failed")]), "View")),
+        fix: None,
     })
 }
 
-fn audit(known: &Known) -> Option<Trouble> {
+fn audit(known: &DatabaseSnapshot) -> Option<Alert> {
     let left = known.audit.as_ref()?.summary.left();
-    (left > 0).then(|| Trouble {
+    (left > 0).then(|| Alert {
         is_bad: true,
         what: format!(
             "The last audit found {} that were not repaired.",
             plural(left, "problem", "problems")
         ),
         more: "Repair what can be repaired with `landfall audit --repair`.".to_owned(),
-        look: Some(("#proof".to_owned(), "View")),
-        mend: None,
+        link: Some(("#proof".to_owned(), "View")),
+        fix: None,
     })
 }

@@ -16,7 +16,7 @@ pub(super) fn panel(latest: Option<&Latest>, now: DateTime<Utc>, may_repair: boo
     else {
         return components::panel_with(
             "Integrity",
-            html! { @if may_repair { (components::act("/jobs/audit", "Audit now")) } },
+            html! { @if may_repair { (components::action_button("/jobs/audit", "Audit now")) } },
             components::empty(
                 "No audit has run yet.",
                 html! {
@@ -32,7 +32,7 @@ pub(super) fn panel(latest: Option<&Latest>, now: DateTime<Utc>, may_repair: boo
             (number(summary.checked)) " items checked"
             @if summary.deep { ", every object read and hashed" }
         }
-        @if may_repair { (components::act("/jobs/audit", "Audit now")) }
+        @if may_repair { (components::action_button("/jobs/audit", "Audit now")) }
     };
     components::panel_with(
         "Integrity",

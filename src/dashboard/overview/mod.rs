@@ -14,14 +14,14 @@ use super::{
     layout::{Page, Section},
     pages::Pages,
     session::User,
-    sse::{self, Parts},
+    sse::{self, PageParts},
     state::Dashboard,
 };
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use poem::{Request, Response, Result, handler};
-pub(super) use snapshot::Seen;
-use snapshot::{Known, Picture};
+pub(super) use snapshot::OverviewCache;
+use snapshot::{DatabaseSnapshot, OverviewSnapshot};
 
 /// The overview and its stream.
 pub(super) fn pages(pages: Pages) -> Pages {
@@ -32,9 +32,9 @@ pub(super) fn pages(pages: Pages) -> Pages {
 }
 
 #[handler]
-async fn show(visitor: User, dashboard: Dashboard) -> Response {
-    let picture = dashboard.overview().picture(&dashboard).await;
-    let parts = parts(&dashboard, &picture, visitor.may_repair());
+async fn show(user: User, dashboard: Dashboard) -> Response {
+    let snapshot = dashboard.overview().snapshot(&dashboard).await;
+    let parts = parts(&dashboard, &snapshot, user.may_repair());
     let body = html! {
         h1.unseen { "Overview" }
         @for (id, body) in &parts[..3] { (part(id, body)) }
@@ -42,30 +42,30 @@ async fn show(visitor: User, dashboard: Dashboard) -> Response {
     };
     Page::new("Overview", Section::Overview, body)
         .live("/live/overview")
-        .show(&visitor)
+        .show(&user)
 }
 
 #[handler]
-async fn stream(visitor: User, dashboard: Dashboard, request: &Request) -> Result<Response> {
-    let (name, may_repair) = (sse::name("overview", &visitor), visitor.may_repair());
+async fn stream(user: User, dashboard: Dashboard, request: &Request) -> Result<Response> {
+    let (name, may_repair) = (sse::name("overview", &user), user.may_repair());
     let looking = dashboard.clone();
     Ok(sse::stream(&dashboard, request, &name, move || {
         let dashboard = looking.clone();
         sse::boxed(async move {
-            let picture = dashboard.overview().picture(&dashboard).await;
-            let mut parts = parts(&dashboard, &picture, may_repair);
+            let snapshot = dashboard.overview().snapshot(&dashboard).await;
+            let mut parts = parts(&dashboard, &snapshot, may_repair);
             parts.push(sse::beat(dashboard.app().clock.now()));
             parts
         })
     })?)
 }
 
-fn parts(dashboard: &Dashboard, picture: &Picture, may_repair: bool) -> Parts {
+fn parts(dashboard: &Dashboard, snapshot: &OverviewSnapshot, may_repair: bool) -> PageParts {
     let now = dashboard.app().clock.now();
     let id = |name: &str| name.to_owned();
-    let banners = alerts::banners(picture, now, may_repair);
-    let (flow, charts, proof) = match &picture.known {
-        Some(known) => known_parts(dashboard, known, now, may_repair),
+    let banners = alerts::banners(snapshot, now, may_repair);
+    let (flow, charts, proof) = match &snapshot.known {
+        Some(known) => database_parts(dashboard, known, now, may_repair),
         None => (
             missing(
                 "The database cannot be reached.",
@@ -82,14 +82,14 @@ fn parts(dashboard: &Dashboard, picture: &Picture, may_repair: bool) -> Parts {
         (id("proof"), proof),
         (
             id("health"),
-            health::panel(&picture.readiness.checks, may_repair),
+            health::panel(&snapshot.readiness.checks, may_repair),
         ),
     ]
 }
 
-fn known_parts(
+fn database_parts(
     dashboard: &Dashboard,
-    known: &Known,
+    known: &DatabaseSnapshot,
     now: DateTime<Utc>,
     may_repair: bool,
 ) -> (Markup, Markup, Markup) {

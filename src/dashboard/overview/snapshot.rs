@@ -3,10 +3,10 @@
 use crate::{
     api::Readiness,
     dashboard::{
-        cache::Fresh,
-        state::{Dashboard, PATIENCE},
+        cache::Cached,
+        state::{Dashboard, PART_TIMEOUT},
     },
-    server::queue_monitor::QueuesView,
+    server::queue_monitor::QueuesSnapshot,
 };
 use landfall_core::{
     activity::{self, Minutes},
@@ -18,17 +18,17 @@ use std::{sync::Arc, time::Duration};
 
 /// As one look sees it.
 #[derive(Debug)]
-pub(in crate::dashboard) struct Picture {
+pub(in crate::dashboard) struct OverviewSnapshot {
     pub(super) readiness: Arc<Readiness>,
     /// None while Redis is away.
-    pub(super) queues: Arc<Option<QueuesView>>,
+    pub(super) queues: Arc<Option<QueuesSnapshot>>,
     /// None while the database is away.
-    pub(super) known: Option<Known>,
+    pub(super) known: Option<DatabaseSnapshot>,
 }
 
 /// What the database knows.
 #[derive(Debug)]
-pub(super) struct Known {
+pub(super) struct DatabaseSnapshot {
     pub(super) flow: Flow,
     pub(super) minutes: Arc<Minutes>,
     pub(super) audit: Option<Latest>,
@@ -36,47 +36,47 @@ pub(super) struct Known {
 
 /// What was seen lately.
 #[derive(Debug)]
-pub(in crate::dashboard) struct Seen {
-    picture: Fresh<Picture>,
+pub(in crate::dashboard) struct OverviewCache {
+    snapshot: Cached<OverviewSnapshot>,
     /// A chart's points are minutes apart.
-    minutes: Fresh<Minutes>,
+    minutes: Cached<Minutes>,
 }
 
-impl Default for Seen {
+impl Default for OverviewCache {
     fn default() -> Self {
         Self {
-            picture: Fresh::new(Duration::from_millis(900)),
-            minutes: Fresh::new(Duration::from_secs(5)),
+            snapshot: Cached::new(Duration::from_millis(900)),
+            minutes: Cached::new(Duration::from_secs(5)),
         }
     }
 }
 
-impl Seen {
-    pub(super) async fn picture(&self, dashboard: &Dashboard) -> Arc<Picture> {
+impl OverviewCache {
+    pub(super) async fn snapshot(&self, dashboard: &Dashboard) -> Arc<OverviewSnapshot> {
         // Boxed: it asks many at once, and a picture that is fresh needs none of that.
-        self.picture.get(Box::pin(self.look(dashboard))).await
+        self.snapshot.get(Box::pin(self.load(dashboard))).await
     }
 
-    pub(in crate::dashboard) async fn forget(&self) {
-        self.picture.forget().await;
+    pub(in crate::dashboard) async fn invalidate(&self) {
+        self.snapshot.invalidate().await;
     }
 
-    async fn look(&self, dashboard: &Dashboard) -> Picture {
+    async fn load(&self, dashboard: &Dashboard) -> OverviewSnapshot {
         let app = dashboard.app();
         let (readiness, queues, known) = tokio::join!(
             dashboard.api().health.readiness(app),
-            dashboard.queues_lately(),
-            self.known_soon(dashboard),
+            dashboard.cached_queues(),
+            self.load_database(dashboard),
         );
-        Picture {
+        OverviewSnapshot {
             readiness,
             queues,
             known,
         }
     }
 
-    async fn known_soon(&self, dashboard: &Dashboard) -> Option<Known> {
-        match tokio::time::timeout(PATIENCE, self.known(dashboard)).await {
+    async fn load_database(&self, dashboard: &Dashboard) -> Option<DatabaseSnapshot> {
+        match tokio::time::timeout(PART_TIMEOUT, self.known(dashboard)).await {
             Ok(Ok(known)) => Some(known),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the overview is shown without what the database knows");
@@ -86,7 +86,7 @@ impl Seen {
         }
     }
 
-    async fn known(&self, dashboard: &Dashboard) -> Result<Known, DbErr> {
+    async fn known(&self, dashboard: &Dashboard) -> Result<DatabaseSnapshot, DbErr> {
         let app = dashboard.app();
         let db = app.db.read();
         let flow = overview::flow(db).await?;
@@ -96,7 +96,7 @@ impl Seen {
                 .await
                 .unwrap_or_default()
         };
-        Ok(Known {
+        Ok(DatabaseSnapshot {
             flow,
             minutes: self.minutes.get(minutes).await,
             audit,

@@ -45,14 +45,14 @@ pub(super) fn pages(pages: Pages) -> Pages {
 }
 
 #[handler]
-async fn show(visitor: User, dashboard: Dashboard) -> Response {
+async fn show(user: User, dashboard: Dashboard) -> Response {
     let config = &dashboard.app().config.uploads;
     let rest = span(config.session_ttl);
-    let may_read = visitor.identity.may(TokenScope::Read);
+    let may_read = user.identity.may(TokenScope::Read);
     let body = html! {
         h1.unseen { "Upload" }
         (panel("Send files", html! {
-            div #drop data-endpoint=(PATH) data-csrf=(visitor.csrf) data-links=[may_read.then_some("")] hidden {
+            div #drop data-endpoint=(PATH) data-csrf=(user.csrf) data-links=[may_read.then_some("")] hidden {
                 p { strong { "Drop files here" } }
                 p.sub { "any number of files, each up to " (bytes(config.max_file_size.0)) }
                 label.button.go { "Choose files" input.unseen #choose type="file" multiple; }
@@ -71,7 +71,7 @@ async fn show(visitor: User, dashboard: Dashboard) -> Response {
     Page::new("Upload", Section::Upload, body)
         .script("tus.js")
         .script("upload.js")
-        .show(&visitor)
+        .show(&user)
 }
 
 fn without_script(url: &str) -> Markup {

@@ -20,9 +20,9 @@ impl Endpoint for SessionTus {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> Result<Response> {
-        let visitor = request.data::<User>().cloned();
-        let visitor = visitor.ok_or_else(|| ErrorPage::failed("an upload without a visitor"))?;
-        request.set_data(visitor.identity);
+        let user = request.data::<User>().cloned();
+        let user = user.ok_or_else(|| ErrorPage::failed("an upload without a visitor"))?;
+        request.set_data(user.identity);
         match Tus.call(request).await {
             Ok(response) => Ok(here(response)),
             Err(error) if error.status().is_server_error() => Err(error),

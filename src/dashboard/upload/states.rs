@@ -11,17 +11,17 @@ use sea_orm::ActiveEnum;
 use serde::{Deserialize, Serialize};
 
 /// Files asked about at once.
-const MOST: usize = 100;
+const MAX_FILES: usize = 100;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Asked {
+struct UploadStatesQuery {
     /// With commas between.
     ids: String,
 }
 
 #[derive(Serialize)]
-struct State {
+struct UploadedFileState {
     id: FileId,
     status: String,
     error: Option<String>,
@@ -31,7 +31,7 @@ struct State {
     waiting: i32,
 }
 
-impl From<Progress> for State {
+impl From<Progress> for UploadedFileState {
     fn from(progress: Progress) -> Self {
         Self {
             id: progress.id,
@@ -47,18 +47,18 @@ impl From<Progress> for State {
 
 #[handler]
 pub(super) async fn states(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
-    Query(asked): Query<Asked>,
+    Query(query): Query<UploadStatesQuery>,
 ) -> Result<Response> {
-    let ids = asked
+    let ids = query
         .ids
         .split(',')
         .filter_map(|id| id.parse::<FileId>().ok());
-    let ids: Vec<FileId> = ids.take(MOST).collect();
-    let scope = visitor.identity.sees();
+    let ids: Vec<FileId> = ids.take(MAX_FILES).collect();
+    let scope = user.identity.sees();
     let found = files::progress(dashboard.app().db.read(), &scope, &ids).await;
     let found = found.map_err(ErrorPage::from)?;
-    let states: Vec<State> = found.into_iter().map(State::from).collect();
+    let states: Vec<UploadedFileState> = found.into_iter().map(UploadedFileState::from).collect();
     Ok(Json(states).into_response())
 }

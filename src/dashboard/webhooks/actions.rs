@@ -10,7 +10,7 @@ use uuid::Uuid;
 /// Leads to the event that was written, where its attempt is seen to come in.
 #[handler]
 pub(super) async fn test(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
@@ -21,7 +21,7 @@ pub(super) async fn test(
     let page = format!("/events/{event}");
     Ok(repair::done(
         &dashboard,
-        &visitor,
+        &user,
         "webhook.test",
         id.to_string(),
         json!({ "event_id": event }),
@@ -32,25 +32,25 @@ pub(super) async fn test(
 
 #[handler]
 pub(super) async fn switch_on(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    Ok(switch(&dashboard, &visitor, id, true).await?)
+    Ok(switch(&dashboard, &user, id, true).await?)
 }
 
 #[handler]
 pub(super) async fn switch_off(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    Ok(switch(&dashboard, &visitor, id, false).await?)
+    Ok(switch(&dashboard, &user, id, false).await?)
 }
 
 async fn switch(
     dashboard: &Dashboard,
-    visitor: &User,
+    user: &User,
     id: Uuid,
     active: bool,
 ) -> Result<Response, ErrorPage> {
@@ -67,7 +67,7 @@ async fn switch(
     };
     repair::done(
         dashboard,
-        visitor,
+        user,
         action,
         id.to_string(),
         json!({}),
@@ -78,7 +78,7 @@ async fn switch(
 
 #[handler]
 pub(super) async fn delete(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
@@ -88,7 +88,7 @@ pub(super) async fn delete(
         .map_err(ErrorPage::from)?;
     let done = repair::done(
         &dashboard,
-        &visitor,
+        &user,
         "webhook.delete",
         id.to_string(),
         json!({}),

@@ -41,7 +41,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
         .get("/live/webhooks/:id", ADMIN, show::stream)
         .get("/webhooks/:id/replay", ADMIN, replay::ask);
     pages
-        .post("/webhooks/:id/replay", ADMIN, replay::send_again)
+        .post("/webhooks/:id/replay", ADMIN, replay::replay_events)
         .post("/webhooks/:id/settings", ADMIN, settings::change)
         .post("/webhooks/:id/rotate-secret", ADMIN, settings::rotate)
         .post("/webhooks/:id/test", ADMIN, actions::test)
@@ -52,18 +52,18 @@ pub(super) fn pages(pages: Pages) -> Pages {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Asked {
+struct ListWebhooksQuery {
     cursor: String,
 }
 
 /// An endpoint and how it does.
-struct Seen {
+struct EndpointSnapshot {
     webhook: Webhook,
     health: EndpointHealth,
     counts: Counts,
 }
 
-impl Seen {
+impl EndpointSnapshot {
     async fn of(dashboard: &Dashboard, webhook: Webhook) -> Result<Self, ErrorPage> {
         let db = &dashboard.app().db;
         Ok(Self {
@@ -92,20 +92,24 @@ fn at_most(count: u64) -> String {
 }
 
 #[handler]
-async fn list(visitor: User, dashboard: Dashboard, Query(asked): Query<Asked>) -> Result<Response> {
+async fn list(
+    user: User,
+    dashboard: Dashboard,
+    Query(query): Query<ListWebhooksQuery>,
+) -> Result<Response> {
     let app = dashboard.app();
     let page = PageRequest {
         limit: ENDPOINTS_SHOWN,
-        ..listing::page(&asked.cursor)?
+        ..listing::page(&query.cursor)?
     };
     let found = webhooks::list(&app.db, page)
         .await
         .map_err(ErrorPage::from)?;
     let mut seen = Vec::with_capacity(found.items.len());
     for webhook in found.items {
-        seen.push(Seen::of(&dashboard, webhook).await?);
+        seen.push(EndpointSnapshot::of(&dashboard, webhook).await?);
     }
-    let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
+    let cursor = Some(query.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let body = html! {
         h1.unseen { "Webhooks" }
         (panel_with("Endpoints", html! { a href="#add" { "Add an endpoint" } }, html! {
@@ -113,12 +117,12 @@ async fn list(visitor: User, dashboard: Dashboard, Query(asked): Query<Asked>) -
             @else { (rows(&seen, app.clock.now())) }
             (pager("/webhooks", &[], cursor, found.next_cursor.as_deref()))
         }))
-        (panel("Add an endpoint", settings::new_form(&visitor)))
+        (panel("Add an endpoint", settings::new_form(&user)))
     };
-    Ok(Page::new("Webhooks", Section::Webhooks, body).show(&visitor))
+    Ok(Page::new("Webhooks", Section::Webhooks, body).show(&user))
 }
 
-fn rows(seen: &[Seen], now: DateTime<Utc>) -> Markup {
+fn rows(seen: &[EndpointSnapshot], now: DateTime<Utc>) -> Markup {
     let columns = [
         col("Endpoint"),
         col("State"),

@@ -27,17 +27,17 @@ use serde_json::json;
 use uuid::Uuid;
 
 /// What is replayed when nothing is said.
-const BY_DEFAULT: TimeDelta = TimeDelta::days(1);
+const DEFAULT_RANGE: TimeDelta = TimeDelta::days(1);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct ReplayQuery {
     since: String,
     until: String,
     status: String,
 }
 
-impl Asked {
+impl ReplayQuery {
     /// All of the failed ones, whenever they were; of others those of a day.
     fn replay(&self, now: DateTime<Utc>) -> Result<Replay, ErrorPage> {
         let status = listing::status::<DeliveryStatus>("status", &self.status)?;
@@ -48,7 +48,7 @@ impl Asked {
         }
         let by_default = match status {
             Some(DeliveryStatus::Failed) => DateTime::UNIX_EPOCH,
-            _ => now - BY_DEFAULT,
+            _ => now - DEFAULT_RANGE,
         };
         Ok(Replay {
             since: listing::moment("since", &self.since)?.unwrap_or(by_default),
@@ -60,23 +60,23 @@ impl Asked {
 
 #[handler]
 pub(super) async fn ask(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
-    Query(asked): Query<Asked>,
+    Query(query): Query<ReplayQuery>,
 ) -> Result<Response> {
     let app = dashboard.app();
     let webhook = webhooks::get(&app.db, WebhookId(id))
         .await
         .map_err(ErrorPage::from)?;
-    let replay = asked.replay(app.clock.now())?;
+    let replay = query.replay(app.clock.now())?;
     let preview = preview(&dashboard, webhook.id, replay).await?;
     let body = html! {
         div.title { h1 { "Replay events to " (host_of(&webhook.url)) } a.button href={ "/webhooks/" (id) } { "Back to the endpoint" } }
-        (panel("Which events", choose(&webhook, &asked, replay)))
-        (panel("Deliveries to send", remedy(&webhook, &visitor, replay, preview)))
+        (panel("Which events", choose(&webhook, &query, replay)))
+        (panel("Deliveries to send", remedy(&webhook, &user, replay, preview)))
     };
-    Ok(Page::new("Replay", Section::Webhooks, body).show(&visitor))
+    Ok(Page::new("Replay", Section::Webhooks, body).show(&user))
 }
 
 /// Those that failed are counted as they stand; the others, event by event.
@@ -99,7 +99,7 @@ async fn preview(
     Ok(outbox::preview_replay(db, id, replay).await?)
 }
 
-fn choose(webhook: &Webhook, asked: &Asked, replay: Replay) -> Markup {
+fn choose(webhook: &Webhook, query: &ReplayQuery, replay: Replay) -> Markup {
     let local = |moment: DateTime<Utc>| moment.format("%Y-%m-%dT%H:%M").to_string();
     let words = ["failed".to_owned(), "delivered".to_owned()];
     let path = format!("/webhooks/{}/replay", webhook.id);
@@ -109,7 +109,7 @@ fn choose(webhook: &Webhook, asked: &Asked, replay: Replay) -> Markup {
     };
     html! {
         form.filters action=(path) {
-            (listing::choice_field("Delivery status", "status", &words, &asked.status))
+            (listing::choice_field("Delivery status", "status", &words, &query.status))
             (listing::text_field("Since (UTC)", "since", "datetime-local", &since))
             (listing::text_field("Before (UTC)", "until", "datetime-local", &replay.until.map(local).unwrap_or_default()))
             button.go type="submit" { "Count" }
@@ -117,7 +117,7 @@ fn choose(webhook: &Webhook, asked: &Asked, replay: Replay) -> Markup {
     }
 }
 
-fn remedy(webhook: &Webhook, visitor: &User, replay: Replay, preview: ReplayPreview) -> Markup {
+fn remedy(webhook: &Webhook, user: &User, replay: Replay, preview: ReplayPreview) -> Markup {
     let more = if preview.at_least { " or more" } else { "" };
     let status = match replay.status {
         Some(DeliveryStatus::Failed) => "failed",
@@ -136,7 +136,7 @@ fn remedy(webhook: &Webhook, visitor: &User, replay: Replay, preview: ReplayPrev
                     @if replay.since != DateTime::UNIX_EPOCH { ", of events since " (when(replay.since)) }
                     "." }
                 form method="post" {
-                    (csrf_field(visitor))
+                    (csrf_field(user))
                     input type="hidden" name="since" value=(exact(replay.since));
                     @if let Some(until) = replay.until { input type="hidden" name="until" value=(exact(until)); }
                     input type="hidden" name="status" value=(status);
@@ -148,23 +148,23 @@ fn remedy(webhook: &Webhook, visitor: &User, replay: Replay, preview: ReplayPrev
 }
 
 #[handler]
-pub(super) async fn send_again(
-    visitor: User,
+pub(super) async fn replay_events(
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
-    Form(asked): Form<Asked>,
+    Form(query): Form<ReplayQuery>,
 ) -> Result<Response> {
     let app = dashboard.app();
-    let replay = asked.replay(app.clock.now())?;
+    let replay = query.replay(app.clock.now())?;
     let webhook = WebhookId(id);
     let dispatch = &*app.dispatch;
     let count = outbox::replay(&app.db, &app.clock, dispatch, webhook, replay).await;
     let count = count.map_err(ErrorPage::from)?;
-    let detail = json!({ COUNT: count, "since": replay.since, "status": asked.status });
+    let detail = json!({ COUNT: count, "since": replay.since, "status": query.status });
     let page = format!("/webhooks/{id}");
     Ok(repair::done(
         &dashboard,
-        &visitor,
+        &user,
         "webhook.replay",
         id.to_string(),
         detail,

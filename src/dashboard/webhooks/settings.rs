@@ -2,7 +2,7 @@
 //! that made it, and in no other.
 
 use crate::dashboard::{
-    components::{act_after_asking, csrf_field, panel},
+    components::{confirmed_action_button, csrf_field, panel},
     error::ErrorPage,
     files::timeline::host_of,
     layout::{Page, Section},
@@ -25,13 +25,13 @@ use uuid::Uuid;
 
 /// A form as it was sent: event types come once each.
 #[derive(Debug, Default)]
-struct Given {
+struct WebhookForm {
     url: String,
     description: String,
     event_types: Vec<String>,
 }
 
-impl Given {
+impl WebhookForm {
     fn read(form: &[u8]) -> Self {
         let mut given = Self::default();
         for (name, value) in form_urlencoded::parse(form) {
@@ -46,10 +46,10 @@ impl Given {
     }
 }
 
-pub(super) fn new_form(visitor: &User) -> Markup {
+pub(super) fn new_form(user: &User) -> Markup {
     html! {
         form.stacked #add method="post" action="/webhooks" {
-            (csrf_field(visitor))
+            (csrf_field(user))
             (fields("", "", &[]))
             button.go type="submit" { "Add" }
         }
@@ -73,13 +73,13 @@ fn fields(url: &str, description: &str, types: &[String]) -> Markup {
 }
 
 /// Below an endpoint's deliveries: its settings, its secret, its end.
-pub(super) fn panels(webhook: &Webhook, visitor: &User) -> Markup {
+pub(super) fn panels(webhook: &Webhook, user: &User) -> Markup {
     let path = format!("/webhooks/{}", webhook.id);
     html! {
         div.grid {
             (panel("Settings", html! {
                 form.stacked method="post" action={ (path) "/settings" } {
-                    (csrf_field(visitor))
+                    (csrf_field(user))
                     (fields(&webhook.url, &webhook.description, &webhook.event_types))
                     button.go type="submit" { "Save" }
                 }
@@ -87,9 +87,9 @@ pub(super) fn panels(webhook: &Webhook, visitor: &User) -> Markup {
             (panel("Signing secret", html! {
                 div.stacked {
                     p.sub { "Deliveries are signed with a secret that was shown once, when it was created. After a rotation the old secret also signs for one day." }
-                    (act_after_asking(&format!("{path}/rotate-secret"), "Rotate secret…", "The new secret is shown once, on the next page.", "Rotate secret"))
+                    (confirmed_action_button(&format!("{path}/rotate-secret"), "Rotate secret…", "The new secret is shown once, on the next page.", "Rotate secret"))
                     p.sub { "A deleted endpoint receives nothing more, and its pending deliveries fail." }
-                    (act_after_asking(&format!("{path}/delete"), "Delete…", "This cannot be undone.", "Delete endpoint"))
+                    (confirmed_action_button(&format!("{path}/delete"), "Delete…", "This cannot be undone.", "Delete endpoint"))
                 }
             }))
         }
@@ -97,9 +97,9 @@ pub(super) fn panels(webhook: &Webhook, visitor: &User) -> Markup {
 }
 
 #[handler]
-pub(super) async fn create(visitor: User, dashboard: Dashboard, form: Vec<u8>) -> Result<Response> {
+pub(super) async fn create(user: User, dashboard: Dashboard, form: Vec<u8>) -> Result<Response> {
     let app = dashboard.app();
-    let given = Given::read(&form);
+    let given = WebhookForm::read(&form);
     let new = NewWebhook {
         url: given.url,
         event_types: given.event_types,
@@ -111,12 +111,12 @@ pub(super) async fn create(visitor: User, dashboard: Dashboard, form: Vec<u8>) -
     let created = webhooks::create(&app.db, &app.clock, sealing, new, None)
         .await
         .map_err(ErrorPage::from)?;
-    Ok(show_secret(&dashboard, &visitor, "webhook.create", created).await?)
+    Ok(show_secret(&dashboard, &user, "webhook.create", created).await?)
 }
 
 #[handler]
 pub(super) async fn rotate(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
@@ -125,7 +125,7 @@ pub(super) async fn rotate(
     let rotated = webhooks::rotate_secret(&app.db, &app.clock, sealing, WebhookId(id), None).await;
     Ok(show_secret(
         &dashboard,
-        &visitor,
+        &user,
         "webhook.rotate_secret",
         rotated.map_err(ErrorPage::from)?,
     )
@@ -134,7 +134,7 @@ pub(super) async fn rotate(
 
 async fn show_secret(
     dashboard: &Dashboard,
-    visitor: &User,
+    user: &User,
     action: &'static str,
     (webhook, secret): (Webhook, Secret),
 ) -> Result<Response, ErrorPage> {
@@ -142,7 +142,7 @@ async fn show_secret(
     // The log first: the page that follows is this answer itself, not where the entry leads.
     repair::done(
         dashboard,
-        visitor,
+        user,
         action,
         webhook.id.to_string(),
         json!({}),
@@ -158,18 +158,18 @@ async fn show_secret(
             p { a.button.go href=(path) { "I have saved the secret" } }
         }
     };
-    Ok(Page::new("New signing secret", Section::Webhooks, body).show(visitor))
+    Ok(Page::new("New signing secret", Section::Webhooks, body).show(user))
 }
 
 #[handler]
 pub(super) async fn change(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
     form: Vec<u8>,
 ) -> Result<Response> {
     let app = dashboard.app();
-    let given = Given::read(&form);
+    let given = WebhookForm::read(&form);
     let patch = WebhookPatch {
         url: Some(given.url),
         event_types: Some(given.event_types),
@@ -181,7 +181,7 @@ pub(super) async fn change(
     let page = format!("/webhooks/{id}");
     Ok(repair::done(
         &dashboard,
-        &visitor,
+        &user,
         "webhook.change",
         id.to_string(),
         json!({}),

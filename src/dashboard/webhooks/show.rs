@@ -1,16 +1,19 @@
 //! `/webhooks/{id}`: one endpoint, its health and its deliveries, changing in place.
 
-use super::{Seen, circuit, last_error, rate, settings, took};
+use super::{EndpointSnapshot, circuit, last_error, rate, settings, took};
 use crate::dashboard::{
-    components::{act, act_after_asking, act_first, empty, pager, panel_with, part},
+    components::{
+        action_button, confirmed_action_button, empty, pager, panel_with, part,
+        primary_action_button,
+    },
     error::ErrorPage,
-    events::{Shown, deliveries},
+    events::{DeliveriesBy, deliveries},
     files::timeline::host_of,
     format::{ago, number, shown_url, span, when},
     layout::{Page, Section},
     listing,
     session::User,
-    sse::{self, Parts},
+    sse::{self, PageParts},
     state::Dashboard,
 };
 use chrono::{DateTime, Utc};
@@ -32,49 +35,49 @@ const DELIVERIES_SHOWN: u64 = 20;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct ListDeliveriesQuery {
     status: String,
     cursor: String,
 }
 
 #[handler]
 pub(super) async fn show(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
-    Query(asked): Query<Asked>,
+    Query(query): Query<ListDeliveriesQuery>,
 ) -> Result<Response> {
-    let (seen, parts) = look(&dashboard, WebhookId(id), &asked).await?;
+    let (seen, parts) = load(&dashboard, WebhookId(id), &query).await?;
     let body = html! {
         @for (id, body) in &parts { (part(id, body)) }
-        (settings::panels(&seen.webhook, &visitor))
+        (settings::panels(&seen.webhook, &user))
     };
     let feed = crate::dashboard::format::href(
         &format!("/live/webhooks/{id}"),
-        &[("status", &asked.status), ("cursor", &asked.cursor)],
+        &[("status", &query.status), ("cursor", &query.cursor)],
     );
     let title = host_of(&seen.webhook.url);
     Ok(Page::new(title, Section::Webhooks, body)
         .live(feed)
-        .show(&visitor))
+        .show(&user))
 }
 
 #[handler]
 pub(super) async fn stream(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
-    Query(asked): Query<Asked>,
+    Query(query): Query<ListDeliveriesQuery>,
     request: &Request,
 ) -> Result<Response> {
-    look(&dashboard, WebhookId(id), &asked).await?;
-    let what = format!("webhook {id} {} {}", asked.status, asked.cursor);
-    let name = sse::name(&what, &visitor);
+    load(&dashboard, WebhookId(id), &query).await?;
+    let what = format!("webhook {id} {} {}", query.status, query.cursor);
+    let name = sse::name(&what, &user);
     let looking = dashboard.clone();
     Ok(sse::stream(&dashboard, request, &name, move || {
-        let (dashboard, asked) = (looking.clone(), asked.clone());
+        let (dashboard, query) = (looking.clone(), query.clone());
         sse::boxed(async move {
-            let found = look(&dashboard, WebhookId(id), &asked).await;
+            let found = load(&dashboard, WebhookId(id), &query).await;
             let mut parts = found.map(|(_, parts)| parts).unwrap_or_default();
             parts.push(sse::beat(dashboard.app().clock.now()));
             parts
@@ -82,26 +85,26 @@ pub(super) async fn stream(
     })?)
 }
 
-async fn look(
+async fn load(
     dashboard: &Dashboard,
     id: WebhookId,
-    asked: &Asked,
-) -> Result<(Seen, Parts), ErrorPage> {
+    query: &ListDeliveriesQuery,
+) -> Result<(EndpointSnapshot, PageParts), ErrorPage> {
     let app = dashboard.app();
-    let status = listing::status::<DeliveryStatus>("status", &asked.status)?;
+    let status = listing::status::<DeliveryStatus>("status", &query.status)?;
     let page = landfall_core::pagination::PageRequest {
         limit: DELIVERIES_SHOWN,
-        ..listing::page(&asked.cursor)?
+        ..listing::page(&query.cursor)?
     };
-    let seen = Seen::of(dashboard, webhooks::get(&app.db, id).await?).await?;
+    let seen = EndpointSnapshot::of(dashboard, webhooks::get(&app.db, id).await?).await?;
     let found = outbox::deliveries(&app.db, id, status, page).await?;
     let now = app.clock.now();
     let path = seen.path();
-    let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());
+    let cursor = Some(query.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let list = html! {
         @if found.items.is_empty() { (empty("No deliveries match these filters.", html! {})) }
-        @else { (deliveries(&found.items, Shown::Events, now)) }
-        (pager(&path, &[("status", &asked.status)], cursor, found.next_cursor.as_deref()))
+        @else { (deliveries(&found.items, DeliveriesBy::Events, now)) }
+        (pager(&path, &[("status", &query.status)], cursor, found.next_cursor.as_deref()))
     };
     let parts = vec![
         ("endpoint".to_owned(), head(&seen)),
@@ -110,7 +113,7 @@ async fn look(
             "deliveries".to_owned(),
             panel_with(
                 "Deliveries, newest first",
-                kinds(&path, &asked.status),
+                kinds(&path, &query.status),
                 list,
             ),
         ),
@@ -118,7 +121,7 @@ async fn look(
     Ok((seen, parts))
 }
 
-fn head(seen: &Seen) -> Markup {
+fn head(seen: &EndpointSnapshot) -> Markup {
     let (webhook, path) = (&seen.webhook, seen.path());
     let failed = seen.counts.failed;
     html! {
@@ -131,7 +134,7 @@ fn head(seen: &Seen) -> Markup {
                         Some(reason) => { "Disabled automatically: " (reason) "." }
                         None => { "New events are not sent to it." }
                     } }
-                div.does { (act_first(&format!("{path}/switch-on"), "Enable")) }
+                div.does { (primary_action_button(&format!("{path}/switch-on"), "Enable")) }
             }
         } @else if failed > 0 {
             div.banner.bad role="status" {
@@ -145,16 +148,16 @@ fn head(seen: &Seen) -> Markup {
             }
         }
         div.does {
-            (act(&format!("{path}/test"), "Send test event"))
+            (action_button(&format!("{path}/test"), "Send test event"))
             a.button href={ (path) "/replay" } { "Replay…" }
             @if webhook.active {
-                (act_after_asking(&format!("{path}/switch-off"), "Disable…", "New events are not sent to it, and pending deliveries fail when they are due.", "Disable endpoint"))
+                (confirmed_action_button(&format!("{path}/switch-off"), "Disable…", "New events are not sent to it, and pending deliveries fail when they are due.", "Disable endpoint"))
             }
         }
     }
 }
 
-fn health(seen: &Seen, now: DateTime<Utc>) -> Markup {
+fn health(seen: &EndpointSnapshot, now: DateTime<Utc>) -> Markup {
     let health = &seen.health;
     let beside = html! { span { "last " (number(HEALTH_DELIVERIES)) " deliveries" } };
     panel_with(

@@ -3,9 +3,9 @@
 //! The clock starts when the connections are open and ends with the last acknowledgement; then Landfall is asked for
 //! each file until it is stored with the SHA-256 and the size of what was sent. That time is a figure of its own.
 
-mod figures;
 mod parts;
-mod sending;
+mod report;
+mod sender;
 mod stored;
 mod synced;
 
@@ -17,8 +17,8 @@ use super::{
 use crate::cli::Cli;
 use crate::cli::client::{ServerArgs, output::answer};
 use clap::{Args, CommandFactory, ValueEnum};
-use figures::Figures;
-use sending::Sending;
+use report::UploadReport;
+use sender::Sender;
 use std::{
     path::PathBuf,
     sync::Arc,
@@ -109,7 +109,7 @@ pub(super) async fn run(server: &ServerArgs, args: UploadArgs) -> anyhow::Result
     Ok(())
 }
 
-async fn measure(target: Arc<Target>, args: UploadArgs) -> anyhow::Result<Figures> {
+async fn measure(target: Arc<Target>, args: UploadArgs) -> anyhow::Result<UploadReport> {
     let content = Content::new();
     let digest = match args.is_landfall() {
         true => {
@@ -121,10 +121,10 @@ async fn measure(target: Arc<Target>, args: UploadArgs) -> anyhow::Result<Figure
     // An address where nothing answers is told before anything else.
     drop(Connection::open(&target).await?);
     let watched = Processes::watch(&args.pid)?;
-    let sending = Arc::new(Sending::new(args, content.clone()));
-    let args = &sending.args;
+    let sender = Arc::new(Sender::new(args, content.clone()));
+    let args = &sender.args;
     let began = Instant::now();
-    let work = at_once(&sending, &target);
+    let work = at_once(&sender, &target);
     let sent = super::shown(args.bytes(), &content.sent, work).await?;
     let acknowledged = began.elapsed();
     let synced = match args.sync.clone() {
@@ -143,17 +143,17 @@ async fn measure(target: Arc<Target>, args: UploadArgs) -> anyhow::Result<Figure
         None => None,
     };
     let processes = watched.map(Processes::end).transpose()?.unwrap_or_default();
-    let took = Took {
+    let took = Timings {
         acknowledged,
         synced,
         stored,
     };
-    Ok(Figures::new(&sending, &took, sent.requests, processes))
+    Ok(UploadReport::new(&sender, &took, sent.requests, processes))
 }
 
 /// What of the work has taken how long, each from the first request on.
 #[derive(Debug)]
-struct Took {
+struct Timings {
     acknowledged: Duration,
     synced: Option<Duration>,
     stored: Option<Duration>,
@@ -161,7 +161,7 @@ struct Took {
 
 /// What came of all uploads.
 #[derive(Debug, Default)]
-struct Sent {
+struct UploadResults {
     /// The ids of Landfall's files.
     files: Vec<String>,
     /// Requests that were answered.
@@ -169,17 +169,17 @@ struct Sent {
 }
 
 /// Sends everything; the first fault ends it.
-async fn at_once(sending: &Arc<Sending>, target: &Arc<Target>) -> anyhow::Result<Sent> {
+async fn at_once(sender: &Arc<Sender>, target: &Arc<Target>) -> anyhow::Result<UploadResults> {
     let mut senders = JoinSet::new();
-    for _ in 0..sending.args.at_once {
-        let (sending, target) = (Arc::clone(sending), Arc::clone(target));
+    for _ in 0..sender.args.at_once {
+        let (sender, target) = (Arc::clone(sender), Arc::clone(target));
         senders.spawn(async move {
             let mut connection = Connection::open(&target).await?;
-            let files = sending.work(&mut connection).await?;
+            let files = sender.work(&mut connection).await?;
             Ok::<_, anyhow::Error>((files, connection.answered))
         });
     }
-    let mut sent = Sent::default();
+    let mut sent = UploadResults::default();
     while let Some(sender) = senders.join_next().await {
         let (files, requests) = sender??;
         sent.files.extend(files);

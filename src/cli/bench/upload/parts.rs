@@ -1,6 +1,6 @@
 //! Upload sessions: all connections send parts of one until it is complete, then of the next.
 
-use super::sending::{Sending, Taken};
+use super::sender::{CreatedFile, Sender};
 use crate::cli::bench::{OCTETS, connection::Connection, payload::Payload};
 use http::Method;
 use serde::Deserialize;
@@ -10,8 +10,8 @@ use tokio::sync::OnceCell;
 
 /// One upload, as the connections share it.
 #[derive(Debug, Default)]
-pub(super) struct Session {
-    made: OnceCell<Made>,
+pub(super) struct SharedSession {
+    made: OnceCell<CreatedSession>,
     /// Parts somebody has begun, and has sent.
     begun: AtomicU64,
     sent: AtomicU64,
@@ -19,13 +19,13 @@ pub(super) struct Session {
 
 /// What the server said of it.
 #[derive(Debug, Deserialize)]
-struct Made {
+struct CreatedSession {
     id: String,
     chunk_size_bytes: u64,
     total_parts: u64,
 }
 
-impl Session {
+impl SharedSession {
     /// The size of its parts, once the server has said it.
     pub(super) fn chunk(&self) -> Option<u64> {
         self.made.get().map(|made| made.chunk_size_bytes)
@@ -35,14 +35,14 @@ impl Session {
     /// that all are there.
     pub(super) async fn help(
         &self,
-        sending: &Sending,
+        sender: &Sender,
         connection: &mut Connection<'_>,
         number: usize,
     ) -> anyhow::Result<Option<String>> {
         let reborrowed = &mut *connection;
         let made = self
             .made
-            .get_or_try_init(move || make(sending, reborrowed, number))
+            .get_or_try_init(move || make(sender, reborrowed, number))
             .await?;
         loop {
             let part = self.begun.fetch_add(1, Ordering::Relaxed);
@@ -50,12 +50,12 @@ impl Session {
                 return Ok(None);
             }
             let start = part * made.chunk_size_bytes;
-            let end = (start + made.chunk_size_bytes).min(sending.args.size);
+            let end = (start + made.chunk_size_bytes).min(sender.args.size);
             let path = format!("/v1/uploads/{}/parts/{}", made.id, part + 1);
             let path = connection.target.path(&path);
             let (headers, payload) = (
                 [("content-type", OCTETS)],
-                sending.content.payload(start..end),
+                sender.content.payload(start..end),
             );
             let answer = connection.call(Method::PUT, &path, &headers, payload);
             answer.await?.done("sending a part")?;
@@ -67,7 +67,7 @@ impl Session {
                 let answer = connection
                     .call(Method::POST, &path, &[], Payload::empty())
                     .await?;
-                let file: Taken = answer.done("completing an upload")?.json()?;
+                let file: CreatedFile = answer.done("completing an upload")?.json()?;
                 return Ok(Some(file.id));
             }
         }
@@ -75,15 +75,15 @@ impl Session {
 }
 
 async fn make(
-    sending: &Sending,
+    sender: &Sender,
     connection: &mut Connection<'_>,
     number: usize,
-) -> anyhow::Result<Made> {
+) -> anyhow::Result<CreatedSession> {
     let mut asked = json!({
-        "original_filename": sending.name(number),
-        "total_size_bytes": sending.args.size,
+        "original_filename": sender.name(number),
+        "total_size_bytes": sender.args.size,
     });
-    if let Some(piece) = sending.args.piece {
+    if let Some(piece) = sender.args.piece {
         asked["chunk_size_bytes"] = piece.into();
     }
     let path = connection.target.path("/v1/uploads");

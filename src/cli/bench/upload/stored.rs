@@ -13,10 +13,10 @@ use serde::Deserialize;
 use std::time::{Duration, Instant};
 
 /// Seconds a look may be held by the server, until there is something to see.
-const HELD: u32 = 30;
+const WAIT_SECS: u32 = 30;
 
 #[derive(Debug, Deserialize)]
-struct File {
+struct StoredFile {
     status: String,
     size_bytes: u64,
     sha256: Option<String>,
@@ -33,8 +33,8 @@ pub(super) async fn all(
         bail!("{} uploads made {} files", args.uploads, files.len());
     }
     // Two minutes, and a second for each 10 MiB: a slow disk at work is not a fault.
-    let patience = Duration::from_secs(120 + args.bytes() / (10 * 1024 * 1024));
-    let until = Instant::now() + patience;
+    let timeout = Duration::from_secs(120 + args.bytes() / (10 * 1024 * 1024));
+    let until = Instant::now() + timeout;
     let connections = usize::from(args.at_once).min(files.len());
     let shares = files.chunks(files.len().div_ceil(connections));
     stream::iter(shares)
@@ -59,12 +59,12 @@ async fn one(
 ) -> anyhow::Result<()> {
     let path = connection
         .target
-        .path(&format!("/v1/files/{id}?wait={HELD}"));
+        .path(&format!("/v1/files/{id}?wait={WAIT_SECS}"));
     loop {
         let answer = connection
             .call(Method::GET, &path, &[], Payload::empty())
             .await?;
-        let file: File = answer.done("looking at a file")?.json()?;
+        let file: StoredFile = answer.done("looking at a file")?.json()?;
         match file.status.as_str() {
             "stored" if file.size_bytes != size => {
                 bail!("file {id} has {} bytes, not {size}", file.size_bytes)

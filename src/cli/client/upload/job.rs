@@ -3,15 +3,15 @@
 use super::{
     Uploads,
     progress::Meter,
+    schema::{AcceptedFile, parse_file},
     session, single,
-    source::Source,
-    state::State,
-    wire::{Taken, taken},
+    source::LocalFile,
+    state::ResumeState,
 };
 use crate::cli::client::{
-    api::{CallError, Reply},
+    api::{ApiResponse, CallError},
     output::plain,
-    retry::retrying,
+    retry::with_retries,
 };
 use http::{StatusCode, header};
 use landfall_core::digest::Sha256Digest;
@@ -24,58 +24,58 @@ use std::{
 use uuid::Uuid;
 
 /// How long the server is asked to hold an answer, in seconds.
-const HOLD: u64 = 30;
+const WAIT_SECS: u64 = 30;
 
 /// A server that does not hold its answers is asked no more often than this.
-const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A file on its way.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
+pub(super) struct UploadJob<'a> {
     pub(super) uploads: &'a Uploads,
-    pub(super) source: Source,
-    pub(super) state: State,
+    pub(super) source: LocalFile,
+    pub(super) state: ResumeState,
     pub(super) meter: Meter,
 }
 
 /// A file that the server has taken in.
 #[derive(Debug)]
-pub(super) struct Landed {
-    pub(super) file: Taken,
+pub(super) struct UploadedFile {
+    pub(super) file: AcceptedFile,
     /// What was read here.
     pub(super) digest: Sha256Digest,
-    pub(super) state: State,
+    pub(super) state: ResumeState,
 }
 
 /// Uploads one file.
-pub(super) async fn run(uploads: &Uploads, path: &Path) -> anyhow::Result<Landed> {
-    let source = Source::open(path)?;
-    let state = State::begin(
+pub(super) async fn run(uploads: &Uploads, path: &Path) -> anyhow::Result<UploadedFile> {
+    let source = LocalFile::open(path)?;
+    let state = ResumeState::begin(
         uploads.states.as_deref(),
         uploads.api.url(),
         &source,
         &uploads.args,
     )?;
     let meter = uploads.progress.file(&source.name, source.size);
-    let mut job = Job {
+    let mut job = UploadJob {
         uploads,
         source,
         state,
         meter,
     };
-    let landed = job.land().await;
+    let uploaded = job.upload().await;
     job.meter.finish();
-    let (file, digest) = landed?;
-    Ok(Landed {
+    let (file, digest) = uploaded?;
+    Ok(UploadedFile {
         file,
         digest,
         state: job.state,
     })
 }
 
-impl Job<'_> {
-    async fn land(&mut self) -> anyhow::Result<(Taken, Sha256Digest)> {
-        let (mut file, digest) = match self.already_taken().await? {
+impl UploadJob<'_> {
+    async fn upload(&mut self) -> anyhow::Result<(AcceptedFile, Sha256Digest)> {
+        let (mut file, digest) = match self.already_accepted().await? {
             Some(file) => (
                 file,
                 self.source
@@ -92,7 +92,7 @@ impl Job<'_> {
         if self.uploads.args.wait {
             self.meter.say("waiting until it is stored");
             while !file.view.is_final() {
-                file = self.look_when_final(file.view.id).await?;
+                file = self.wait_until_final(file.view.id).await?;
             }
         }
         Ok((file, digest))
@@ -100,8 +100,8 @@ impl Job<'_> {
 
     fn is_single(&self) -> bool {
         let metadata = self.uploads.args.metadata_text();
-        self.source.size <= single::LARGEST
-            && metadata.is_none_or(|text| text.len() <= single::METADATA)
+        self.source.size <= single::MAX_SINGLE_REQUEST_LEN
+            && metadata.is_none_or(|text| text.len() <= single::MAX_QUERY_METADATA_LEN)
     }
 
     /// What the command says, or what the name suggests; none leaves it to the server.
@@ -115,27 +115,27 @@ impl Job<'_> {
     }
 
     /// The file, when an earlier run has sent it.
-    async fn already_taken(&mut self) -> anyhow::Result<Option<Taken>> {
+    async fn already_accepted(&mut self) -> anyhow::Result<Option<AcceptedFile>> {
         let Some(id) = self.state.upload.file_id else {
             return Ok(None);
         };
-        match self.look(id, 0).await {
+        match self.fetch(id, 0).await {
             Ok(reply) => {
-                let file = taken(reply.text)?;
+                let file = parse_file(reply.text)?;
                 if !matches!(file.view.status.as_str(), "failed" | "deleted") {
                     self.meter.add(self.source.size);
                     return Ok(Some(file));
                 }
             }
-            Err(CallError::Refused(refusal)) if refusal.status == StatusCode::NOT_FOUND => {}
+            Err(CallError::Rejected(error)) if error.status == StatusCode::NOT_FOUND => {}
             Err(error) => return Err(error.into()),
         }
-        self.begin_anew()?;
+        self.restart()?;
         Ok(None)
     }
 
     /// Gives up what an earlier run began, and says so.
-    pub(super) fn begin_anew(&mut self) -> anyhow::Result<()> {
+    pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         let name = plain(&self.source.name);
         self.uploads.progress.note(&format!(
             "{name}: the earlier upload cannot be gone on with; it begins anew"
@@ -165,9 +165,9 @@ impl Job<'_> {
         }
     }
 
-    async fn look(&self, id: Uuid, hold: u64) -> Result<Reply, CallError> {
+    async fn fetch(&self, id: Uuid, hold: u64) -> Result<ApiResponse, CallError> {
         let (api, id) = (&self.uploads.api, id.to_string());
-        retrying(
+        with_retries(
             api,
             |error, pause| self.meter.pausing(error, pause),
             async || {
@@ -178,22 +178,22 @@ impl Job<'_> {
         .await
     }
 
-    async fn look_when_final(&self, id: Uuid) -> anyhow::Result<Taken> {
+    async fn wait_until_final(&self, id: Uuid) -> anyhow::Result<AcceptedFile> {
         let asked = Instant::now();
-        let reply = self.look(id, HOLD).await?;
+        let reply = self.fetch(id, WAIT_SECS).await?;
         let retry_after = reply
             .retry_after
             .unwrap_or_default()
-            .min(Duration::from_secs(HOLD));
-        let file = taken(reply.text)?;
-        if !file.view.is_final() && asked.elapsed() < BETWEEN_LOOKS {
-            tokio::time::sleep(retry_after.max(BETWEEN_LOOKS)).await;
+            .min(Duration::from_secs(WAIT_SECS));
+        let file = parse_file(reply.text)?;
+        if !file.view.is_final() && asked.elapsed() < POLL_INTERVAL {
+            tokio::time::sleep(retry_after.max(POLL_INTERVAL)).await;
         }
         Ok(file)
     }
 }
 
-impl Landed {
+impl UploadedFile {
     /// One line for people.
     pub(super) fn line(&self) -> String {
         let view = &self.file.view;

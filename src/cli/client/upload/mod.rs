@@ -6,19 +6,19 @@
 
 mod job;
 mod progress;
+mod schema;
 mod session;
 mod single;
 mod source;
 mod state;
-mod wire;
 
 use super::{
-    api::{Api, CallError},
+    api::{ApiClient, CallError},
     output::{answer, plain},
 };
 use clap::Args;
 use futures::{StreamExt, stream};
-use job::Landed;
+use job::UploadedFile;
 use progress::Progress;
 use serde_json::{Map, Value};
 use std::{io, path::PathBuf, process::ExitCode};
@@ -70,7 +70,7 @@ impl UploadArgs {
 /// Everything the uploads of one command share.
 #[derive(Debug)]
 struct Uploads {
-    api: Api,
+    api: ApiClient,
     args: UploadArgs,
     progress: Progress,
     /// Where states are kept, unless nothing can be kept.
@@ -91,17 +91,17 @@ impl Uploads {
         let mut results = stream::iter(&self.args.files)
             .map(async |path| (path, job::run(self, path).await))
             .buffered(self.args.parallel());
-        let (mut landed, mut good, mut resumable) = (Vec::new(), true, false);
+        let (mut uploaded, mut good, mut resumable) = (Vec::new(), true, false);
         while let Some((path, result)) = results.next().await {
             let complaint = match result {
                 Ok(one) => {
                     let complaint = one.complaint();
                     self.report(&one)?;
-                    landed.push(one);
+                    uploaded.push(one);
                     complaint
                 }
                 Err(error) => {
-                    resumable |= error.downcast_ref().is_some_and(CallError::may_pass);
+                    resumable |= error.downcast_ref().is_some_and(CallError::is_temporary);
                     Some(format!("{error:#}"))
                 }
             };
@@ -113,11 +113,11 @@ impl Uploads {
         }
         self.progress.finish();
         if self.args.json {
-            let files: Vec<_> = landed.iter().map(|one| one.file.raw.get()).collect();
+            let files: Vec<_> = uploaded.iter().map(|one| one.file.raw.get()).collect();
             answer(&format!("[{}]", files.join(",\n")))?;
         }
         if good {
-            landed.into_iter().for_each(|one| one.state.forget());
+            uploaded.into_iter().for_each(|one| one.state.forget());
             return Ok(ExitCode::SUCCESS);
         }
         if resumable && self.states.is_some() {
@@ -127,18 +127,18 @@ impl Uploads {
     }
 
     /// Prints a file's line; that nobody reads it is no reason to stop.
-    fn report(&self, landed: &Landed) -> io::Result<()> {
+    fn report(&self, uploaded: &UploadedFile) -> io::Result<()> {
         if self.args.json {
             return Ok(());
         }
-        match self.progress.apart(|| answer(&landed.line())) {
+        match self.progress.apart(|| answer(&uploaded.line())) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written,
         }
     }
 }
 
-pub(super) async fn run(api: Api, args: UploadArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(api: ApiClient, args: UploadArgs) -> anyhow::Result<ExitCode> {
     let states = match state::folder() {
         Ok(folder) => Some(folder),
         Err(error) if args.resume => return Err(error),

@@ -8,7 +8,7 @@ const FILE: &str = "{prefix:20!} {bar:14} {bytes:>10}/{total_bytes:10} {wide_msg
 const TOTAL: &str = "{prefix:20!} {bar:14} {bytes:>10}/{total_bytes:10} {bytes_per_sec} {eta}";
 
 /// Times a second that the bars are drawn at most.
-const HERTZ: u8 = 10;
+const REDRAW_HZ: u8 = 10;
 
 /// All bars.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl Progress {
     pub(super) fn new(wanted: bool, bytes: u64) -> Self {
         let shown = wanted && std::io::stderr().is_terminal();
         let target = if shown {
-            ProgressDrawTarget::stderr_with_hz(HERTZ)
+            ProgressDrawTarget::stderr_with_hz(REDRAW_HZ)
         } else {
             ProgressDrawTarget::hidden()
         };
@@ -85,7 +85,7 @@ impl Meter {
     }
 
     /// Takes bytes back that have to be sent again.
-    pub(super) fn take_back(&self, bytes: u64) {
+    pub(super) fn subtract(&self, bytes: u64) {
         self.bar.dec(bytes);
         self.total.dec(bytes);
     }

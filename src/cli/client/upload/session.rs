@@ -4,12 +4,12 @@
 //! `--resume` finds, and of which it sends the missing parts alone. A part that arrived twice is a no-op.
 
 use super::{
-    job::Job,
-    wire::{Session, Taken, content_digest, taken},
+    job::UploadJob,
+    schema::{AcceptedFile, UploadSession, content_digest, parse_file},
 };
 use crate::cli::client::{
-    api::{CallError, Reply},
-    retry::retrying,
+    api::{ApiResponse, CallError},
+    retry::with_retries,
 };
 use anyhow::Context;
 use futures::{TryStreamExt, stream};
@@ -20,10 +20,10 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 /// How often a session that says it is not complete is looked at again.
-const ROUNDS: u32 = 3;
+const MAX_ROUNDS: u32 = 3;
 
 /// Sends the file; answers it as the server took it in, and what was sent.
-pub(super) async fn send(job: &mut Job<'_>) -> anyhow::Result<(Taken, Sha256Digest)> {
+pub(super) async fn send(job: &mut UploadJob<'_>) -> anyhow::Result<(AcceptedFile, Sha256Digest)> {
     let hashing = job.source.hash_whole();
     let mut session = match resumed(job).await? {
         Some(session) => session,
@@ -37,37 +37,37 @@ pub(super) async fn send(job: &mut Job<'_>) -> anyhow::Result<(Taken, Sha256Dige
         }
         job.source.require_unchanged()?;
         match complete(job, session.id).await {
-            Err(CallError::Refused(refusal))
-                if refusal.code() == "parts_missing" && rounds < ROUNDS => {}
-            reply => break taken(reply?.text)?,
+            Err(CallError::Rejected(error))
+                if error.code() == "parts_missing" && rounds < MAX_ROUNDS => {}
+            reply => break parse_file(reply?.text)?,
         }
         rounds += 1;
-        session = look(job, session.id).await?;
+        session = fetch(job, session.id).await?;
     };
     job.meter.say("hashing");
     Ok((file, hashing.finish().await.map_err(CallError::Local)?))
 }
 
 /// The session to go on with, if there is one that the server still knows.
-async fn resumed(job: &mut Job<'_>) -> anyhow::Result<Option<Session>> {
+async fn resumed(job: &mut UploadJob<'_>) -> anyhow::Result<Option<UploadSession>> {
     let Some(id) = job.state.upload.session_id else {
         return Ok(None);
     };
-    match look(job, id).await {
+    match fetch(job, id).await {
         Ok(session) if session.is_alive() && session.total_size_bytes == job.source.size => {
             Ok(Some(session))
         }
-        Ok(_) => job.begin_anew().map(|()| None),
-        Err(CallError::Refused(refusal))
-            if matches!(refusal.status, StatusCode::NOT_FOUND | StatusCode::GONE) =>
+        Ok(_) => job.restart().map(|()| None),
+        Err(CallError::Rejected(error))
+            if matches!(error.status, StatusCode::NOT_FOUND | StatusCode::GONE) =>
         {
-            job.begin_anew().map(|()| None)
+            job.restart().map(|()| None)
         }
         Err(error) => Err(error.into()),
     }
 }
 
-async fn open(job: &mut Job<'_>) -> anyhow::Result<Session> {
+async fn open(job: &mut UploadJob<'_>) -> anyhow::Result<UploadSession> {
     let args = &job.uploads.args;
     let mut body = Map::new();
     body.insert(
@@ -94,7 +94,7 @@ async fn open(job: &mut Job<'_>) -> anyhow::Result<Session> {
             .header("Idempotency-Key", &key)
             .json(&body)
     };
-    let session: Session = patiently(job, create).await?.json()?;
+    let session: UploadSession = call_with_retries(job, create).await?.json()?;
     anyhow::ensure!(
         session.chunk_size_bytes > 0,
         "the server wants parts of no bytes"
@@ -105,7 +105,7 @@ async fn open(job: &mut Job<'_>) -> anyhow::Result<Session> {
 }
 
 /// Sends the parts that the server lacks, some at once.
-async fn parts(job: &Job<'_>, session: &Session) -> anyhow::Result<()> {
+async fn parts(job: &UploadJob<'_>, session: &UploadSession) -> anyhow::Result<()> {
     let missing = session.missing().with_context(|| {
         format!(
             "the server has parts `{}`, which cannot be understood",
@@ -120,7 +120,7 @@ async fn parts(job: &Job<'_>, session: &Session) -> anyhow::Result<()> {
         .await
 }
 
-async fn part(job: &Job<'_>, session: &Session, number: u32) -> anyhow::Result<()> {
+async fn part(job: &UploadJob<'_>, session: &UploadSession, number: u32) -> anyhow::Result<()> {
     let _slot = job.uploads.slot().await;
     let start = session
         .chunk_size_bytes
@@ -148,7 +148,7 @@ async fn part(job: &Job<'_>, session: &Session, number: u32) -> anyhow::Result<(
             .header("Content-Digest", content_digest(digest));
         job.transmit(request, range.clone()).await.map(|_| ())
     };
-    let sent = retrying(
+    let sent = with_retries(
         &job.uploads.api,
         |error, pause| job.meter.pausing(error, pause),
         put,
@@ -156,32 +156,31 @@ async fn part(job: &Job<'_>, session: &Session, number: u32) -> anyhow::Result<(
     .await;
     job.meter.say("");
     match sent {
-        Err(CallError::Refused(refusal)) if refusal.code() == "part_conflict" => Err(refusal)
-            .context(
-                "the file has other bytes than when its upload began; upload it without --resume",
-            ),
+        Err(CallError::Rejected(error)) if error.code() == "part_conflict" => Err(error).context(
+            "the file has other bytes than when its upload began; upload it without --resume",
+        ),
         sent => Ok(sent?),
     }
 }
 
-async fn complete(job: &Job<'_>, id: Uuid) -> Result<Reply, CallError> {
+async fn complete(job: &UploadJob<'_>, id: Uuid) -> Result<ApiResponse, CallError> {
     let id = id.to_string();
-    patiently(job, || job.uploads.api.post(&["uploads", &id, "complete"])).await
+    call_with_retries(job, || job.uploads.api.post(&["uploads", &id, "complete"])).await
 }
 
-async fn look(job: &Job<'_>, id: Uuid) -> Result<Session, CallError> {
+async fn fetch(job: &UploadJob<'_>, id: Uuid) -> Result<UploadSession, CallError> {
     let id = id.to_string();
-    patiently(job, || job.uploads.api.get(&["uploads", &id]))
+    call_with_retries(job, || job.uploads.api.get(&["uploads", &id]))
         .await?
         .json()
 }
 
-async fn patiently(
-    job: &Job<'_>,
+async fn call_with_retries(
+    job: &UploadJob<'_>,
     request: impl Fn() -> RequestBuilder,
-) -> Result<Reply, CallError> {
+) -> Result<ApiResponse, CallError> {
     let api = &job.uploads.api;
-    retrying(
+    with_retries(
         api,
         |error, pause| job.meter.pausing(error, pause),
         async || api.call(request()).await,

@@ -1,19 +1,19 @@
 //! A small file, in one request: hashed first, so that the server can refuse bytes that were damaged on their way.
 
 use super::{
-    job::Job,
-    wire::{Taken, content_digest, taken},
+    job::UploadJob,
+    schema::{AcceptedFile, content_digest, parse_file},
 };
-use crate::cli::client::{api::CallError, retry::retrying};
+use crate::cli::client::{api::CallError, retry::with_retries};
 use http::header;
 use landfall_core::digest::Sha256Digest;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The largest file that is sent in one request, in bytes.
-pub(super) const LARGEST: u64 = 16 << 20;
+pub(super) const MAX_SINGLE_REQUEST_LEN: u64 = 16 << 20;
 
 /// The longest metadata beside raw bytes, in bytes of JSON: it stands in the URL, which proxies limit.
-pub(super) const METADATA: usize = 2048;
+pub(super) const MAX_QUERY_METADATA_LEN: usize = 2048;
 
 /// What RFC 8187 lets stand in an extended value (`attr-char`); the rest is percent-encoded.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
@@ -31,14 +31,14 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// Sends the file; answers it as the server took it in, and what was sent.
-pub(super) async fn send(job: &Job<'_>) -> anyhow::Result<(Taken, Sha256Digest)> {
+pub(super) async fn send(job: &UploadJob<'_>) -> anyhow::Result<(AcceptedFile, Sha256Digest)> {
     let digest = job
         .source
         .hash(0..job.source.size)
         .await
         .map_err(CallError::Local)?;
     let _slot = job.uploads.slot().await;
-    let reply = retrying(
+    let reply = with_retries(
         &job.uploads.api,
         |error, pause| job.meter.pausing(error, pause),
         async || {
@@ -48,10 +48,10 @@ pub(super) async fn send(job: &Job<'_>) -> anyhow::Result<(Taken, Sha256Digest)>
     )
     .await?;
     job.source.require_unchanged()?;
-    Ok((taken(reply)?, digest))
+    Ok((parse_file(reply)?, digest))
 }
 
-async fn post(job: &Job<'_>, digest: Sha256Digest) -> Result<String, CallError> {
+async fn post(job: &UploadJob<'_>, digest: Sha256Digest) -> Result<String, CallError> {
     let name = utf8_percent_encode(&job.source.name, ENCODED);
     let mut request = job
         .uploads

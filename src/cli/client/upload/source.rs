@@ -2,7 +2,7 @@
 //! the file does not mix it with another.
 
 use super::progress::Meter;
-use crate::cli::client::api::PATIENCE;
+use crate::cli::client::api::STALL_TIMEOUT;
 use anyhow::Context;
 use bytes::Bytes;
 use futures::stream;
@@ -31,7 +31,7 @@ const BLOCK: u64 = 256 * 1024;
 
 /// An open file as it was when its upload began.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct LocalFile {
     pub(super) path: PathBuf,
     pub(super) name: String,
     pub(super) size: u64,
@@ -39,7 +39,7 @@ pub(super) struct Source {
     file: Arc<File>,
 }
 
-impl Source {
+impl LocalFile {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let path = path.canonicalize()?;
         // Opening a pipe or a device may never end.
@@ -77,11 +77,11 @@ impl Source {
     }
 
     /// Begins to hash all bytes on a blocking thread, which ends early when its handle is dropped.
-    pub(super) fn hash_whole(&self) -> Hashing {
+    pub(super) fn hash_whole(&self) -> HashTask {
         self.hash_aside(0..self.size)
     }
 
-    fn hash_aside(&self, range: Range<u64>) -> Hashing {
+    fn hash_aside(&self, range: Range<u64>) -> HashTask {
         let (file, stop) = (Arc::clone(&self.file), Arc::new(AtomicBool::new(false)));
         let stopped = Arc::clone(&stop);
         let task = spawn_blocking(move || {
@@ -94,14 +94,14 @@ impl Source {
             }
             Ok(Sha256Digest::from_hasher(hasher))
         });
-        Hashing { task, stop }
+        HashTask { task, stop }
     }
 
     /// Some of the bytes as a request's body, counted by the meter.
-    pub(super) fn send(&self, range: Range<u64>, meter: &Meter) -> Outgoing {
-        let flow = Arc::new(Flow {
+    pub(super) fn send(&self, range: Range<u64>, meter: &Meter) -> OutgoingBody {
+        let flow = Arc::new(Transfer {
             meter: meter.clone(),
-            state: Mutex::new(FlowState {
+            state: Mutex::new(TransferState {
                 sent: 0,
                 at: Instant::now(),
                 fault: None,
@@ -121,7 +121,7 @@ impl Source {
             flow.add(length);
             Ok(Some((block, (file, range.start + length..range.end, flow))))
         });
-        Outgoing {
+        OutgoingBody {
             body: Body::wrap_stream(blocks),
             flow,
         }
@@ -144,18 +144,18 @@ fn read(file: &File, range: Range<u64>) -> io::Result<Bytes> {
 
 /// A digest in the making.
 #[derive(Debug)]
-pub(super) struct Hashing {
+pub(super) struct HashTask {
     task: JoinHandle<io::Result<Sha256Digest>>,
     stop: Arc<AtomicBool>,
 }
 
-impl Hashing {
+impl HashTask {
     pub(super) async fn finish(mut self) -> io::Result<Sha256Digest> {
         (&mut self.task).await.map_err(io::Error::other).flatten()
     }
 }
 
-impl Drop for Hashing {
+impl Drop for HashTask {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -163,30 +163,30 @@ impl Drop for Hashing {
 
 /// A body, and what is known of it while it goes out.
 #[derive(Debug)]
-pub(super) struct Outgoing {
+pub(super) struct OutgoingBody {
     pub(super) body: Body,
-    pub(super) flow: Arc<Flow>,
+    pub(super) flow: Arc<Transfer>,
 }
 
 /// How far a body has got.
 #[derive(Debug)]
-pub(super) struct Flow {
+pub(super) struct Transfer {
     meter: Meter,
-    state: Mutex<FlowState>,
+    state: Mutex<TransferState>,
 }
 
 #[derive(Debug)]
-struct FlowState {
+struct TransferState {
     sent: u64,
     at: Instant,
     fault: Option<io::Error>,
 }
 
-impl Flow {
+impl Transfer {
     /// Returns when nothing has moved for as long as the patience lasts.
     pub(super) async fn stalled(&self) {
         loop {
-            let until = self.state().at + PATIENCE;
+            let until = self.state().at + STALL_TIMEOUT;
             if until <= Instant::now() {
                 return;
             }
@@ -197,7 +197,7 @@ impl Flow {
     /// Uncounts what was sent in vain; the fault, if reading the file was what ended the request.
     pub(super) fn give_up(&self) -> Option<io::Error> {
         let mut state = self.state();
-        self.meter.take_back(std::mem::take(&mut state.sent));
+        self.meter.subtract(std::mem::take(&mut state.sent));
         state.fault.take()
     }
 
@@ -215,7 +215,7 @@ impl Flow {
         kind.into()
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, FlowState> {
+    fn state(&self) -> std::sync::MutexGuard<'_, TransferState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -225,10 +225,10 @@ mod tests {
     use super::*;
     use std::io::Write;
 
-    fn source(bytes: &[u8]) -> (tempfile::NamedTempFile, Source) {
+    fn source(bytes: &[u8]) -> (tempfile::NamedTempFile, LocalFile) {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(bytes).unwrap();
-        let source = Source::open(file.path()).unwrap();
+        let source = LocalFile::open(file.path()).unwrap();
         (file, source)
     }
 
@@ -269,7 +269,7 @@ mod tests {
     fn folders_are_no_files() {
         let folder = tempfile::tempdir().unwrap();
         assert!(
-            Source::open(folder.path())
+            LocalFile::open(folder.path())
                 .unwrap_err()
                 .to_string()
                 .contains("regular file")

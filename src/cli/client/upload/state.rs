@@ -4,7 +4,7 @@
 //! ended early, however it ended, can be given again with `--resume`: files that were taken in are not sent again,
 //! sessions get the parts they lack. A crash while it is written leaves the older state.
 
-use super::{UploadArgs, source::Source};
+use super::{UploadArgs, source::LocalFile};
 use anyhow::Context;
 use landfall_core::digest::Sha256Digest;
 use serde::{Deserialize, Serialize};
@@ -18,11 +18,11 @@ use url::Url;
 use uuid::Uuid;
 
 /// How long an upload that was never gone on with is remembered; the server forgets its session sooner.
-const REMEMBERED: Duration = Duration::from_secs(30 * 24 * 3600);
+const STATE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// What was said to the server of one upload, and by it.
 #[derive(Debug, Deserialize, Serialize)]
-pub(super) struct Upload {
+pub(super) struct SavedUpload {
     /// Makes the server take a repeated beginning for the first one.
     pub(super) idempotency_key: Uuid,
     /// The upload session, once it is open.
@@ -33,15 +33,15 @@ pub(super) struct Upload {
 
 /// An upload that is remembered on disk.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct ResumeState {
     /// None where nothing can be written: then there is no going on.
     path: Option<PathBuf>,
-    pub(super) upload: Upload,
+    pub(super) upload: SavedUpload,
 }
 
 /// What makes two uploads the same one.
 #[derive(Serialize)]
-struct Identity<'a> {
+struct UploadIdentity<'a> {
     url: &'a Url,
     path: &'a [u8],
     size: u64,
@@ -52,7 +52,7 @@ struct Identity<'a> {
     chunk_size: Option<u64>,
 }
 
-impl Upload {
+impl SavedUpload {
     fn new() -> Self {
         Self {
             idempotency_key: Uuid::now_v7(),
@@ -62,12 +62,12 @@ impl Upload {
     }
 }
 
-impl State {
+impl ResumeState {
     /// The state to go on from, if it is wanted and there is one, else a new one, written.
     pub(super) fn begin(
         folder: Option<&Path>,
         url: &Url,
-        source: &Source,
+        source: &LocalFile,
         args: &UploadArgs,
     ) -> anyhow::Result<Self> {
         let path = match folder {
@@ -80,7 +80,7 @@ impl State {
         };
         let state = Self {
             path,
-            upload: found.unwrap_or_else(Upload::new),
+            upload: found.unwrap_or_else(SavedUpload::new),
         };
         state.write()?;
         Ok(state)
@@ -88,7 +88,7 @@ impl State {
 
     /// Forgets what the server no longer knows.
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
-        self.upload = Upload::new();
+        self.upload = SavedUpload::new();
         self.write()
     }
 
@@ -124,7 +124,7 @@ pub(super) fn folder() -> anyhow::Result<PathBuf> {
         let age = modified
             .ok()
             .and_then(|modified| now.duration_since(modified).ok());
-        if age.is_some_and(|age| age > REMEMBERED) {
+        if age.is_some_and(|age| age > STATE_RETENTION) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -132,7 +132,7 @@ pub(super) fn folder() -> anyhow::Result<PathBuf> {
 }
 
 /// A file that is no state is as good as none.
-fn read(path: &Path) -> anyhow::Result<Option<Upload>> {
+fn read(path: &Path) -> anyhow::Result<Option<SavedUpload>> {
     match fs::read(path) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -153,8 +153,8 @@ fn state_home() -> anyhow::Result<PathBuf> {
     }
 }
 
-fn key(url: &Url, source: &Source, args: &UploadArgs) -> anyhow::Result<String> {
-    let identity = Identity {
+fn key(url: &Url, source: &LocalFile, args: &UploadArgs) -> anyhow::Result<String> {
+    let identity = UploadIdentity {
         url,
         path: source.path.as_os_str().as_bytes(),
         size: source.size,

@@ -1,6 +1,6 @@
 //! What was measured, for people and for scripts. MB are 10⁶ bytes, GiB 2³⁰.
 
-use super::{Took, sending::Sending};
+use super::{Timings, sender::Sender};
 use crate::cli::{
     bench::processes::{self, Usage},
     client::output,
@@ -11,7 +11,7 @@ use std::{fmt, time::Duration};
 
 /// One run. Rates are over the time from the first request on.
 #[derive(Debug, Serialize)]
-pub(super) struct Figures {
+pub(super) struct UploadReport {
     protocol: String,
     size_bytes: u64,
     uploads: u32,
@@ -37,14 +37,14 @@ struct Rate {
     uploads_per_second: f64,
 }
 
-impl Figures {
+impl UploadReport {
     pub(super) fn new(
-        sending: &Sending,
-        took: &Took,
+        sender: &Sender,
+        took: &Timings,
         requests: u64,
         processes: Vec<Usage>,
     ) -> Self {
-        let args = &sending.args;
+        let args = &sender.args;
         let bytes = args.bytes();
         let rate = |time: Duration| Rate {
             seconds: time.as_secs_f64(),
@@ -56,7 +56,7 @@ impl Figures {
             size_bytes: args.size,
             uploads: args.uploads,
             at_once: args.at_once,
-            piece_bytes: sending.piece(),
+            piece_bytes: sender.piece(),
             bytes,
             requests,
             requests_per_second: requests as f64 / took.acknowledged.as_secs_f64(),
@@ -71,7 +71,7 @@ impl Figures {
     }
 }
 
-impl fmt::Display for Figures {
+impl fmt::Display for UploadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let pieces = self
             .piece_bytes

@@ -20,7 +20,7 @@ use poem::Body;
 use std::time::Instant;
 
 /// A request, whoever's protocol it speaks.
-pub(super) struct Call {
+pub(super) struct TusRequest {
     pub(super) app: App,
     pub(super) metrics: Metrics,
     pub(super) caller: Identity,
@@ -31,7 +31,7 @@ pub(super) struct Call {
     pub(super) body: Body,
 }
 
-impl Call {
+impl TusRequest {
     /// Sizes, offsets and other headers that are text.
     pub(super) fn text(&self, name: &HeaderName) -> Result<Option<&str>, Problem> {
         headers::text(&self.headers, name).map_err(Problem::from)
@@ -79,8 +79,8 @@ impl Call {
     pub(super) async fn upload(&self) -> Result<Model, Problem> {
         let id = self.id()?;
         let found = uploads::settled_offset(&self.app, &self.caller.sees(), id).await;
-        let upload = found.map_err(super::refuse::problem)?;
-        super::refuse::require_there(&upload, self.app.clock.now())?;
+        let upload = found.map_err(super::error::problem)?;
+        super::error::require_open(&upload, self.app.clock.now())?;
         Ok(upload)
     }
 
@@ -92,7 +92,8 @@ impl Call {
         let body = counted(std::mem::take(&mut self.body), self.metrics.clone());
         let begun = Instant::now();
         let appended = uploads::append(&self.app, &self.caller.sees(), id, append, body).await;
-        self.metrics.staged(appended.is_ok(), begun.elapsed());
+        self.metrics
+            .record_staged(appended.is_ok(), begun.elapsed());
         appended
     }
 }
@@ -100,7 +101,7 @@ impl Call {
 fn counted(body: Body, metrics: Metrics) -> Bytestream {
     let bytes = body.into_bytes_stream().map_err(Into::into);
     bytes
-        .inspect_ok(move |bytes| metrics.received(bytes.len() as u64))
+        .inspect_ok(move |bytes| metrics.record_received(bytes.len() as u64))
         .boxed()
 }
 

@@ -1,6 +1,6 @@
 //! Uploads as each protocol sends them, one after another on a connection, until all are sent.
 
-use super::{Protocol, UploadArgs, parts::Session};
+use super::{Protocol, UploadArgs, parts::SharedSession};
 use crate::cli::bench::{OCTETS, connection::Connection, payload::Content, tus};
 use anyhow::Context;
 use http::Method;
@@ -9,26 +9,28 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// What all connections share.
 #[derive(Debug)]
-pub(super) struct Sending {
+pub(super) struct Sender {
     pub(super) args: UploadArgs,
     pub(super) content: Content,
     /// In every name, so that a server which files by name overwrites nothing of an earlier run.
     run: u32,
     next: AtomicU32,
     /// With parts, what is known of each upload.
-    sessions: Vec<Session>,
+    sessions: Vec<SharedSession>,
 }
 
 /// What of a File is looked at.
 #[derive(Debug, Deserialize)]
-pub(super) struct Taken {
+pub(super) struct CreatedFile {
     pub(super) id: String,
 }
 
-impl Sending {
+impl Sender {
     pub(super) fn new(args: UploadArgs, content: Content) -> Self {
         let sessions = match args.protocol {
-            Protocol::Parts => (0..args.uploads).map(|_| Session::default()).collect(),
+            Protocol::Parts => (0..args.uploads)
+                .map(|_| SharedSession::default())
+                .collect(),
             _ => Vec::new(),
         };
         Self {
@@ -42,7 +44,7 @@ impl Sending {
 
     /// The bytes of each PATCH or part: of parts what the server made of it.
     pub(super) fn piece(&self) -> Option<u64> {
-        let chunk = self.sessions.first().and_then(Session::chunk);
+        let chunk = self.sessions.first().and_then(SharedSession::chunk);
         chunk.or(self.args.piece)
     }
 
@@ -95,7 +97,7 @@ impl Sending {
         let answer = connection
             .call(Method::POST, &path, &headers, payload)
             .await?;
-        Ok(answer.done("sending a file")?.json::<Taken>()?.id)
+        Ok(answer.done("sending a file")?.json::<CreatedFile>()?.id)
     }
 
     async fn form(&self, connection: &mut Connection<'_>, name: &str) -> anyhow::Result<String> {
@@ -113,7 +115,7 @@ impl Sending {
         let answer = connection
             .call(Method::POST, &path, &headers, payload)
             .await?;
-        Ok(answer.done("sending a form")?.json::<Taken>()?.id)
+        Ok(answer.done("sending a form")?.json::<CreatedFile>()?.id)
     }
 
     async fn tus(

@@ -1,11 +1,11 @@
 //! What answers say of an upload.
 
 use super::{
-    call::{location, value},
     headers::{
         LANDFALL_FILE, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH,
         UPLOAD_METADATA, UPLOAD_OFFSET,
     },
+    request::{location, value},
 };
 use crate::api::conditional::http_date;
 use entity::upload::{Model, UploadKind, UploadStatus};

@@ -7,7 +7,7 @@ use super::{
     format::{href, when},
     layout::{Page, Section},
     pages::Pages,
-    repair::told,
+    repair::describe,
     session::User,
     state::Dashboard,
 };
@@ -25,7 +25,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
 }
 
 #[derive(Deserialize)]
-struct Filter {
+struct LogQuery {
     /// An id, or a queue's name: what was done to it alone.
     #[serde(default)]
     subject: String,
@@ -34,9 +34,9 @@ struct Filter {
 
 #[handler]
 async fn show(
-    visitor: User,
+    user: User,
     dashboard: Dashboard,
-    Query(filter): Query<Filter>,
+    Query(filter): Query<LogQuery>,
 ) -> Result<Response> {
     let cursor = filter.cursor.as_deref();
     let page = PageRequest::decode(DEFAULT_LIMIT, cursor)
@@ -60,7 +60,7 @@ async fn show(
         h1.unseen { "Log" }
         (components::panel(&heading, list))
     };
-    Ok(Page::new("Log", Section::Log, body).show(&visitor))
+    Ok(Page::new("Log", Section::Log, body).show(&user))
 }
 
 fn rows(entries: &[Entry]) -> Markup {
@@ -69,7 +69,7 @@ fn rows(entries: &[Entry]) -> Markup {
             tr {
                 td { (when(entry.at)) }
                 td { (entry.actor) }
-                td { (told(entry)) }
+                td { (describe(entry)) }
                 td { a.mono href=(href("/log", &[("subject", &entry.subject)])) { (entry.subject) } }
                 td.name { @if entry.detail.as_object().is_some_and(|detail| !detail.is_empty()) { code { (entry.detail) } } }
             }

@@ -12,7 +12,7 @@ use landfall_core::uploads::{UploadError, status_at};
 /// As [`Problem::from`], but where the protocol says otherwise.
 pub(super) fn problem(error: UploadError) -> Problem {
     match error {
-        UploadError::Closed(status) => over(status),
+        UploadError::Closed(status) => closed(status),
         UploadError::WrongOffset { expected, .. } => {
             Problem::from(error).with_header(UPLOAD_OFFSET, HeaderValue::from(expected))
         }
@@ -24,7 +24,7 @@ pub(super) fn problem(error: UploadError) -> Problem {
 }
 
 /// An upload that its client has given up is not there any more; of any other its client is told that it was.
-fn over(status: UploadStatus) -> Problem {
+fn closed(status: UploadStatus) -> Problem {
     match status {
         UploadStatus::Aborted => Problem::not_found("upload"),
         _ => Problem::new(
@@ -35,11 +35,11 @@ fn over(status: UploadStatus) -> Problem {
 }
 
 /// Refuses an upload that is over without being complete.
-pub(super) fn require_there(upload: &Model, now: Timestamp) -> Result<(), Problem> {
+pub(super) fn require_open(upload: &Model, now: Timestamp) -> Result<(), Problem> {
     match status_at(upload, now) {
         UploadStatus::Init | UploadStatus::InProgress | UploadStatus::Complete => Ok(()),
         status @ (UploadStatus::Failed | UploadStatus::Aborted | UploadStatus::Expired) => {
-            Err(over(status))
+            Err(closed(status))
         }
     }
 }

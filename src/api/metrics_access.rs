@@ -2,7 +2,7 @@
 //! bearers of a token with the scope `admin`. A listener made for those who watch (`metrics.bind`) is open to all who
 //! reach it.
 
-use super::{auth::identify, problem::Problem, state::State};
+use super::{auth::identify, problem::Problem, state::ApiState};
 use http::header;
 use landfall_core::tokens::TokenScope;
 use poem::Request;
@@ -11,7 +11,7 @@ use poem::Request;
 ///
 /// # Errors
 /// 401 and 403, for those who may not.
-pub(super) async fn admit(state: &State, request: &Request) -> Result<(), Problem> {
+pub(super) async fn admit(state: &ApiState, request: &Request) -> Result<(), Problem> {
     if state.watched_by_all || is_near(state, request) {
         return Ok(());
     }
@@ -19,7 +19,7 @@ pub(super) async fn admit(state: &State, request: &Request) -> Result<(), Proble
 }
 
 /// A proxy on this machine makes strangers look like neighbours: one that says for whom it asks is believed that much.
-fn is_near(state: &State, request: &Request) -> bool {
+fn is_near(state: &ApiState, request: &Request) -> bool {
     let Some(peer) = request.remote_addr().as_socket_addr() else {
         return false;
     };

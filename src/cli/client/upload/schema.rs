@@ -16,12 +16,12 @@ pub(super) struct FileView {
     pub(super) original_filename: String,
     pub(super) sha256: Option<Sha256Text>,
     #[serde(default)]
-    pub(super) error: Option<Failure>,
+    pub(super) error: Option<FileFailure>,
 }
 
 /// Why a file failed.
 #[derive(Debug, Deserialize)]
-pub(super) struct Failure {
+pub(super) struct FileFailure {
     pub(super) code: String,
     pub(super) message: String,
 }
@@ -48,15 +48,15 @@ impl FileView {
 
 /// A file as the server has it: what is looked at, and all of it.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct AcceptedFile {
     pub(super) view: FileView,
     pub(super) raw: Box<RawValue>,
 }
 
 /// Reads a File.
-pub(super) fn taken(text: String) -> Result<Taken, CallError> {
+pub(super) fn parse_file(text: String) -> Result<AcceptedFile, CallError> {
     let read = || {
-        Ok(Taken {
+        Ok(AcceptedFile {
             view: serde_json::from_str(&text)?,
             raw: serde_json::from_str(&text)?,
         })
@@ -66,7 +66,7 @@ pub(super) fn taken(text: String) -> Result<Taken, CallError> {
 
 /// An upload session.
 #[derive(Debug, Deserialize)]
-pub(super) struct Session {
+pub(super) struct UploadSession {
     pub(super) id: Uuid,
     pub(super) status: String,
     pub(super) chunk_size_bytes: u64,
@@ -79,7 +79,7 @@ pub(super) struct Session {
     pub(super) received_parts: String,
 }
 
-impl Session {
+impl UploadSession {
     /// True when the server has what it needs, or still takes it.
     pub(super) fn is_alive(&self) -> bool {
         matches!(self.status.as_str(), "init" | "in_progress" | "complete")
@@ -121,7 +121,7 @@ pub(super) fn content_digest(digest: Sha256Digest) -> String {
 mod tests {
     use super::*;
 
-    fn session(received_parts: &str) -> Session {
+    fn session(received_parts: &str) -> UploadSession {
         let json = serde_json::json!({
             "id": Uuid::nil(), "file_id": Uuid::nil(), "status": "in_progress", "chunk_size_bytes": 10,
             "total_size_bytes": 95, "total_parts": 10, "received_parts": received_parts,

@@ -3,7 +3,7 @@
 //! Made anew for each answer: what cannot be asked now is absent, and never told as it was before.
 
 use super::PREFIX;
-use crate::api::{Check, QueueFigures, Readiness, Status, state::State};
+use crate::api::{Check, QueueFigures, Readiness, Status, state::ApiState};
 use entity::{Timestamp, file::FileStatus};
 use landfall_core::{app::App, audit, files, outbox, sweep};
 use prometheus_client::{
@@ -24,13 +24,13 @@ use std::{
 };
 
 /// How long the database may take over its figures.
-const PATIENCE: Duration = Duration::from_secs(5);
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How old the sum of all staged bytes may be: measuring looks at each of them.
 const STAGING_MAX_AGE: Duration = Duration::from_secs(60);
 
 /// Statuses files only pass through, or that want somebody's attention: few enough to be counted.
-const COUNTED: [FileStatus; 4] = [
+const COUNTED_STATUSES: [FileStatus; 4] = [
     FileStatus::Uploading,
     FileStatus::Staged,
     FileStatus::Finalizing,
@@ -38,32 +38,32 @@ const COUNTED: [FileStatus; 4] = [
 ];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct InStatus {
+struct StatusLabels {
     status: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Of {
+struct CheckLabels {
     check: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct In {
+struct QueueLabels {
     queue: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Jobs {
+struct QueueJobLabels {
     queue: &'static str,
     state: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Against {
+struct InvariantLabels {
     invariant: &'static str,
 }
 
-pub(super) async fn now(state: &State) -> Registry {
+pub(super) async fn now(state: &ApiState) -> Registry {
     let mut registry = Registry::with_prefix(PREFIX);
     let app = &state.app;
     let (readiness, queues, workers) = tokio::join!(
@@ -78,20 +78,20 @@ pub(super) async fn now(state: &State) -> Registry {
         registry.register("workers", help, ConstGauge::new(workers));
     }
     if let Some(queues) = queues {
-        of_queues(&mut registry, &queues);
+        add_queues(&mut registry, &queues);
     }
-    of_staging(&mut registry, app).await;
+    add_staging(&mut registry, app).await;
     if readiness.checks.database.status == Status::Ok {
-        of_database(&mut registry, app).await;
+        add_database(&mut registry, app).await;
     }
     registry
 }
 
 fn checks(registry: &mut Registry, readiness: &Readiness) {
-    let healthy = Family::<Of, Gauge>::default();
+    let healthy = Family::<CheckLabels, Gauge>::default();
     for (check, Check { status, .. }) in readiness.checks.named() {
         let well = i64::from(*status == Status::Ok);
-        healthy.get_or_create(&Of { check }).set(well);
+        healthy.get_or_create(&CheckLabels { check }).set(well);
     }
     registry.register(
         "healthy",
@@ -100,13 +100,13 @@ fn checks(registry: &mut Registry, readiness: &Readiness) {
     );
 }
 
-fn of_queues(registry: &mut Registry, queues: &[QueueFigures]) {
-    let jobs = Family::<Jobs, Gauge>::default();
-    let latency = Family::<In, Gauge<f64, AtomicU64>>::default();
-    let paused = Family::<In, Gauge>::default();
+fn add_queues(registry: &mut Registry, queues: &[QueueFigures]) {
+    let jobs = Family::<QueueJobLabels, Gauge>::default();
+    let latency = Family::<QueueLabels, Gauge<f64, AtomicU64>>::default();
+    let paused = Family::<QueueLabels, Gauge>::default();
     let (done, failed) = (
-        Family::<In, Counter>::default(),
-        Family::<In, Counter>::default(),
+        Family::<QueueLabels, Counter>::default(),
+        Family::<QueueLabels, Counter>::default(),
     );
     for figures in queues {
         let queue = figures.name;
@@ -117,15 +117,16 @@ fn of_queues(registry: &mut Registry, queues: &[QueueFigures]) {
             ("dead", figures.dead),
         ] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
-            jobs.get_or_create(&Jobs { queue, state }).set(count);
+            jobs.get_or_create(&QueueJobLabels { queue, state })
+                .set(count);
         }
         latency
-            .get_or_create(&In { queue })
+            .get_or_create(&QueueLabels { queue })
             .set(figures.latency.as_secs_f64());
         let is_paused = i64::from(figures.paused);
-        paused.get_or_create(&In { queue }).set(is_paused);
+        paused.get_or_create(&QueueLabels { queue }).set(is_paused);
         for (total, count) in [(&done, figures.done_total), (&failed, figures.failed_total)] {
-            let counter = total.get_or_create(&In { queue });
+            let counter = total.get_or_create(&QueueLabels { queue });
             counter.inner().store(count, Ordering::Relaxed);
         }
     }
@@ -145,9 +146,9 @@ fn of_queues(registry: &mut Registry, queues: &[QueueFigures]) {
     );
 }
 
-async fn of_staging(registry: &mut Registry, app: &App) {
+async fn add_staging(registry: &mut Registry, app: &App) {
     let asked = app.staging.usage(STAGING_MAX_AGE);
-    let Ok(Ok(usage)) = tokio::time::timeout(PATIENCE, asked).await else {
+    let Ok(Ok(usage)) = tokio::time::timeout(DATABASE_TIMEOUT, asked).await else {
         return;
     };
     let bytes = |bytes: u64| ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -169,14 +170,14 @@ async fn of_staging(registry: &mut Registry, app: &App) {
     }
 }
 
-async fn of_database(registry: &mut Registry, app: &App) {
+async fn add_database(registry: &mut Registry, app: &App) {
     let db = app.db.read();
     let now = app.clock.now();
-    if let Some(counts) = told("files", files::counts_by_status(db, &COUNTED)).await {
-        let files = Family::<InStatus, Gauge>::default();
-        for status in COUNTED {
+    if let Some(counts) = query("files", files::counts_by_status(db, &COUNTED_STATUSES)).await {
+        let files = Family::<StatusLabels, Gauge>::default();
+        for status in COUNTED_STATUSES {
             let count = counts.get(&status).copied().unwrap_or(0);
-            let labels = InStatus {
+            let labels = StatusLabels {
                 status: status.to_value(),
             };
             files.get_or_create(&labels).set(whole(count));
@@ -184,15 +185,17 @@ async fn of_database(registry: &mut Registry, app: &App) {
         let help = "Files by status: in progress or failed";
         registry.register("files", help, files);
     }
-    if let Some(oldest) = told("the oldest staged file", files::oldest_staged(db)).await {
+    if let Some(oldest) = query("the oldest staged file", files::oldest_staged(db)).await {
         let help = "Age of the file that has waited longest to be finalized; 0 when none waiting";
         age(registry, "oldest_staged_age", help, oldest, now);
     }
-    if let Some(counts) = told("events", outbox::counts(&app.db)).await {
-        let events = Family::<InStatus, Gauge>::default();
+    if let Some(counts) = query("events", outbox::counts(&app.db)).await {
+        let events = Family::<StatusLabels, Gauge>::default();
         for (status, count) in [("pending", counts.pending), ("failed", counts.failed)] {
             let status = status.to_owned();
-            events.get_or_create(&InStatus { status }).set(whole(count));
+            events
+                .get_or_create(&StatusLabels { status })
+                .set(whole(count));
         }
         let help = "Undelivered events, counted up to 100,000";
         registry.register("events", help, events);
@@ -200,27 +203,27 @@ async fn of_database(registry: &mut Registry, app: &App) {
         let oldest = counts.oldest_pending_since;
         age(registry, "oldest_undelivered_age", help, oldest, now);
     }
-    if let Some(Some(last)) = told("the last sweep", sweep::last_run(db)).await {
+    if let Some(Some(last)) = query("the last sweep", sweep::last_run(db)).await {
         let help = "Time since the last sweep started";
         age(registry, "sweep_age", help, Some(last.started_at), now);
     }
-    if let Some(Some(latest)) = told("the last audit", audit::latest(db)).await {
-        of_audit(registry, &latest, now);
+    if let Some(Some(latest)) = query("the last audit", audit::latest(db)).await {
+        add_audit(registry, &latest, now);
     }
 }
 
-fn of_audit(registry: &mut Registry, latest: &audit::Latest, now: Timestamp) {
+fn add_audit(registry: &mut Registry, latest: &audit::Latest, now: Timestamp) {
     let help = "Time since the last audit finished";
     age(registry, "audit_age", help, Some(latest.finished_at), now);
     let checked = ConstGauge::new(whole(latest.summary.checked));
     let help = "Files, events, objects and due rows that the last audit checked";
     registry.register("audit_checked", help, checked);
-    let offenders = Family::<Against, Gauge>::default();
+    let offenders = Family::<InvariantLabels, Gauge>::default();
     for invariant in audit::Invariant::ALL {
         let left = latest.summary.left.get(&invariant).copied().unwrap_or(0);
         let invariant = invariant.as_str();
         offenders
-            .get_or_create(&Against { invariant })
+            .get_or_create(&InvariantLabels { invariant })
             .set(whole(left));
     }
     registry.register(
@@ -241,8 +244,8 @@ fn whole(count: u64) -> i64 {
 }
 
 /// What the database answers in time.
-async fn told<T>(what: &str, asked: impl Future<Output = Result<T, DbErr>>) -> Option<T> {
-    match tokio::time::timeout(PATIENCE, asked).await {
+async fn query<T>(what: &str, asked: impl Future<Output = Result<T, DbErr>>) -> Option<T> {
+    match tokio::time::timeout(DATABASE_TIMEOUT, asked).await {
         Ok(Ok(answer)) => Some(answer),
         Ok(Err(error)) => {
             let error = &error as &dyn Error;
