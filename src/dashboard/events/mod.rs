@@ -60,7 +60,7 @@ impl ListEventsQuery {
         })
     }
 
-    fn query(&self) -> [(&'static str, &str); 5] {
+    fn pairs(&self) -> [(&'static str, &str); 5] {
         [
             ("status", &self.status),
             ("event_type", &self.event_type),
@@ -71,7 +71,7 @@ impl ListEventsQuery {
     }
 
     fn is_filtered(&self) -> bool {
-        self.query().iter().any(|(_, value)| !value.is_empty())
+        self.pairs().iter().any(|(_, value)| !value.is_empty())
     }
 }
 
@@ -111,7 +111,7 @@ async fn list(
                 (empty(if next.is_some() { "No matches yet." } else { "No events match these filters." },
                     html! { "Events are written when a file is stored, deleted or about to expire, and when a batch is complete." }))
             } @else { (rows(&found.items, &deliveries, app.clock.now())) }
-            (pager("/events", &query.query(), cursor, next))
+            (pager("/events", &query.pairs(), cursor, next))
         }))
     };
     Ok(Page::new("Events", Section::Events, body).show(&user))

@@ -57,7 +57,7 @@ struct ListFilesQuery {
 impl ListFilesQuery {
     /// The page of the list with these filters.
     fn list(&self) -> String {
-        href("/files", &self.query())
+        href("/files", &self.pairs())
     }
 
     fn filter(&self) -> Result<FileFilter, ErrorPage> {
@@ -74,7 +74,7 @@ impl ListFilesQuery {
     }
 
     /// Without the place in the list.
-    fn query(&self) -> [(&'static str, &str); 8] {
+    fn pairs(&self) -> [(&'static str, &str); 8] {
         [
             ("q", &self.q),
             ("status", &self.status),
@@ -88,7 +88,7 @@ impl ListFilesQuery {
     }
 
     fn is_filtered(&self) -> bool {
-        self.query().iter().any(|(_, value)| !value.is_empty())
+        self.pairs().iter().any(|(_, value)| !value.is_empty())
     }
 }
 
@@ -110,11 +110,11 @@ async fn list(
         section.panel aria-label="Filter files" { (fields(&query, &filter)) }
         (panel("Files, newest first", html! {
             @if filter.status == Some(FileStatus::Failed) && !found.items.is_empty() && user.may_repair() {
-                p { a.button href=(href("/files/retry", &query.query())) { "Retry all that match…" } }
+                p { a.button href=(href("/files/retry", &query.pairs())) { "Retry all that match…" } }
             }
             @if found.items.is_empty() { (none(&query, next.is_some(), app.public_url.as_str())) }
             @else { (rows(&found.items, app.clock.now())) }
-            (pager("/files", &query.query(), cursor, next))
+            (pager("/files", &query.pairs(), cursor, next))
         }))
     };
     Ok(Page::new("Files", Section::Files, body).show(&user))

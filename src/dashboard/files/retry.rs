@@ -36,7 +36,7 @@ pub(super) async fn ask(
 }
 
 fn filters(query: &ListFilesQuery) -> Markup {
-    let query = query.query();
+    let query = query.pairs();
     let mut given = query
         .into_iter()
         .filter(|(field, value)| *field != "status" && !value.is_empty())
@@ -64,7 +64,7 @@ fn remedy(query: &ListFilesQuery, user: &User, forecast: RetryForecast) -> Marku
                 }
                 form method="post" action="/files/retry" {
                     (csrf_field(user))
-                    @for (field, value) in query.query() {
+                    @for (field, value) in query.pairs() {
                         @if !value.is_empty() { input type="hidden" name=(field) value=(value); }
                     }
                     button.go type="submit" { "Retry " (number(forecast.retryable)) (more) }
@@ -87,12 +87,12 @@ pub(super) async fn retry_matching(
     let retried = files::retry_matching(dashboard.app(), &user.sees(), &filter).await;
     let retried = retried.map_err(ErrorPage::from)?;
     let filters: serde_json::Map<_, _> = query
-        .query()
+        .pairs()
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
         .map(|(field, value)| (field.to_owned(), json!(value)))
         .collect();
     let detail = json!({ COUNT: retried.staged, "refused": retried.refused, "filter": filters });
-    let page = href("/files", &query.query());
+    let page = href("/files", &query.pairs());
     Ok(repair::done(&dashboard, &user, "files.retry", "files", detail, &page).await?)
 }
