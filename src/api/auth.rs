@@ -1,4 +1,4 @@
-//! Who calls, and whether they may: an extractor for each scope.
+//! Authentication and authorization: one extractor per scope.
 
 use super::{
     problem::{Code, Problem},
@@ -16,7 +16,7 @@ use poem_openapi::{
     registry::{MetaSecurityScheme, Registry},
 };
 
-/// As the security scheme is called in `/openapi.json`.
+/// The name of the security scheme in `/openapi.json`.
 const SCHEME: &str = "token";
 
 macro_rules! caller {
@@ -51,17 +51,17 @@ macro_rules! caller {
 }
 
 caller!(
-    /// Somebody who may send and delete files.
+    /// A caller with the scope `upload`: may send and delete files.
     Uploader,
     Upload
 );
 caller!(
-    /// Somebody who may see files.
+    /// A caller with the scope `read`: may see files.
     Reader,
     Read
 );
 caller!(
-    /// Somebody who may do everything.
+    /// A caller with the scope `admin`: may do everything.
     Admin,
     Admin
 );
@@ -81,11 +81,9 @@ fn scheme() -> MetaSecurityScheme {
     }
 }
 
-/// Who calls, if they may do what needs this scope.
+/// Returns the caller's identity if it has the required scope.
 ///
 /// # Errors
-/// 401 without a valid token (RFC 6750, section 3), 403 with one that does not allow it, 429 for an owner that has had
-/// its share.
 pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Identity, Problem> {
     let state: &ApiState = request
         .data()
@@ -94,7 +92,7 @@ pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Ide
     if app.config.auth.mode == AuthMode::None {
         return Ok(Identity::anonymous());
     }
-    // The dashboard's gate has let them in by their session.
+    // The dashboard has already authenticated the user by session.
     if let Some(identity) = request.data::<Identity>() {
         return allowed(identity.clone(), scope);
     }

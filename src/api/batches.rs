@@ -25,13 +25,13 @@ use poem_openapi::{
 };
 use uuid::Uuid;
 
-/// Files that belong together.
+/// Groups of files.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Batches;
 
 #[OpenApi(prefix_path = "/v1")]
 impl Batches {
-    /// Open a batch
+    /// Create a batch
     #[oai(path = "/batches", method = "post", operation_id = "createBatch")]
     async fn create(
         &self,
@@ -56,7 +56,7 @@ impl Batches {
             .await
     }
 
-    /// See a batch
+    /// Get a batch
     #[oai(path = "/batches/:id", method = "get", operation_id = "getBatch")]
     async fn get(
         &self,
@@ -81,10 +81,10 @@ impl Batches {
         caller: Reader,
         state: Data<&ApiState>,
         id: Path<Uuid>,
-        /// How many; 50 when absent.
+        /// The maximum number of items; 50 by default.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<u64>>,
-        /// `next_cursor` of the page before.
+        /// The `next_cursor` of the previous page.
         cursor: Query<Option<String>>,
     ) -> Result<PageResponse<schema::File>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
@@ -99,7 +99,7 @@ impl Batches {
 
     /// Close a batch
     ///
-    /// It takes no further file, and is announced once its last is final. Closing it again changes nothing.
+    /// It accepts no more files, and is announced once all its files are final. Closing a closed batch has no effect.
     #[oai(
         path = "/batches/:id/finalize",
         method = "post",

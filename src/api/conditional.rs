@@ -4,7 +4,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use http::{HeaderMap, header};
 use std::time::SystemTime;
 
-/// True when the client has what this tag names (weak comparison, as `If-None-Match` wants it).
+/// Whether the client already has the representation with this tag (weak comparison, as `If-None-Match` requires).
 #[must_use]
 pub(super) fn has_tag(headers: &HeaderMap, etag: &str) -> bool {
     let weak = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
@@ -15,8 +15,8 @@ pub(super) fn has_tag(headers: &HeaderMap, etag: &str) -> bool {
         .any(|tag| tag.trim() == "*" || weak(tag) == weak(etag))
 }
 
-/// True when a GET or HEAD of this representation is to be answered 304. `If-Modified-Since` counts only without
-/// `If-None-Match`.
+/// Whether a GET or HEAD of this representation must be answered with 304. `If-Modified-Since` is ignored if
+/// `If-None-Match` is present.
 #[must_use]
 pub(super) fn is_unmodified(headers: &HeaderMap, etag: &str, modified: DateTime<Utc>) -> bool {
     if headers.contains_key(header::IF_NONE_MATCH) {
@@ -25,7 +25,7 @@ pub(super) fn is_unmodified(headers: &HeaderMap, etag: &str, modified: DateTime<
     date(headers, header::IF_MODIFIED_SINCE).is_some_and(|since| modified.trunc_subsecs(0) <= since)
 }
 
-/// True when a range of this representation may be sent: there is no `If-Range`, or it names this very one
+/// Whether a range of this representation may be sent: there is no `If-Range`, or it names exactly this representation
 /// (strong comparison).
 #[must_use]
 pub(super) fn may_send_range(headers: &HeaderMap, etag: &str, modified: DateTime<Utc>) -> bool {
@@ -39,7 +39,7 @@ pub(super) fn may_send_range(headers: &HeaderMap, etag: &str, modified: DateTime
     }
 }
 
-/// An HTTP date.
+/// Formats a time as an HTTP date.
 #[must_use]
 pub(super) fn http_date(at: DateTime<Utc>) -> String {
     httpdate::fmt_http_date(SystemTime::from(at))

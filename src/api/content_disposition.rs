@@ -1,8 +1,8 @@
-//! `Content-Disposition` (RFC 6266; in forms RFC 7578), read and written.
+//! Parses and writes `Content-Disposition` (RFC 6266; in forms RFC 7578).
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// What may stand unencoded in an extended parameter (RFC 8187, `attr-char`).
+/// Characters that need no encoding in an extended parameter (RFC 8187, `attr-char`).
 const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -17,13 +17,13 @@ const ATTR_CHAR: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// An attachment of this name: for old clients in ASCII, for all others exactly.
+/// An attachment with this name: in ASCII for old clients, exact for all others.
 #[must_use]
 pub(super) fn attachment(name: &str) -> String {
     let ascii: String = name
         .chars()
         .map(|c| match c {
-            // Separators, quotes and what a client might decode are of no use in a name to save under.
+            // Path separators, quotes and characters that a client might decode are of no use in a name to save under.
             '"' | '\\' | '/' | '%' => '_',
             c if c.is_ascii_graphic() || c == ' ' => c,
             _ => '_',
@@ -36,18 +36,18 @@ pub(super) fn attachment(name: &str) -> String {
     format!("attachment; filename=\"{ascii}\"; filename*=UTF-8''{exact}")
 }
 
-/// The parameters of a header.
+/// The parameters of the header.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Disposition {
-    /// Of the form's field.
+    /// The name of the form field.
     pub name: Option<String>,
-    /// `filename*` where there is one, else `filename`.
+    /// `filename*` if present, otherwise `filename`.
     pub filename: Option<String>,
 }
 
 impl Disposition {
-    /// Reads a header; in a form, names are as browsers encode them (WHATWG, «multipart/form-data encoding»). Of a
-    /// parameter that is there twice the first counts. Bytes that are not UTF-8 are replaced by U+FFFD.
+    /// Parses the header. In a form, names are encoded as browsers do (WHATWG, "multipart/form-data encoding"). Of a
+    /// repeated parameter the first counts. Bytes that are not UTF-8 are replaced by U+FFFD.
     #[must_use]
     pub(super) fn parse(header: &[u8], in_form: bool) -> Self {
         let text = String::from_utf8_lossy(header);
@@ -73,7 +73,7 @@ impl Disposition {
     }
 }
 
-/// Browsers encode exactly these three.
+/// Browsers encode exactly these three characters.
 fn unescape(value: &str) -> String {
     value
         .replace("%22", "\"")
@@ -81,11 +81,11 @@ fn unescape(value: &str) -> String {
         .replace("%0A", "\n")
 }
 
-/// A name all of which is percent-encoded, as aiohttp writes it where browsers encode three characters of it.
+/// Decodes a name that is percent-encoded completely, as aiohttp sends it; browsers only encode three characters.
 #[must_use]
 pub(super) fn unquoted(name: &str) -> String {
     let is_quoted = name.bytes().all(|byte| {
-        // A quote and line ends were decoded already.
+        // Quotes and line ends are already decoded.
         byte.is_ascii_alphanumeric() || b"_.-~%\"\r\n".contains(&byte)
     });
     match percent_decode_str(name).decode_utf8() {
@@ -94,7 +94,7 @@ pub(super) fn unquoted(name: &str) -> String {
     }
 }
 
-/// RFC 8187: charset, language and percent-encoded text; before it (RFC 5987) there was a second charset.
+/// RFC 8187: charset, language and percent-encoded text. The earlier RFC 5987 allowed a second charset.
 fn decode_extended(value: &str) -> Option<String> {
     let mut fields = value.splitn(3, '\'');
     let charset = fields.next()?;
@@ -107,7 +107,7 @@ fn decode_extended(value: &str) -> Option<String> {
     is_unicode.then(|| decoded.decode_utf8_lossy().into_owned())
 }
 
-/// `; name=value` and `; name="quoted value"`, the names in lower case.
+/// Parses `; name=value` and `; name="quoted value"`; names in lower case.
 fn parameters(text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     let Some((_, mut rest)) = text.split_once(';') else {
@@ -129,9 +129,9 @@ fn parameters(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The string up to its closing quote, and what follows. Only a quote and a backslash can be escaped: clients send
-/// Windows paths with single backslashes. A quote that ends the header, or before which another parameter follows, is the
-/// closing one even behind a backslash: most clients escape nothing, and the name ends in it.
+/// Returns the string up to its closing quote, and the rest. Only quotes and backslashes can be escaped, because
+/// clients send Windows paths with single backslashes. A quote at the end of the header, or before another parameter,
+/// closes the string even after a backslash: most clients escape nothing, and the name ends with a backslash.
 fn quoted_string(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut chars = text.char_indices().peekable();
@@ -151,7 +151,7 @@ fn quoted_string(text: &str) -> (String, &str) {
     (value, "")
 }
 
-/// True when what follows a quote is what follows a whole string.
+/// Whether the text after a quote is what follows a complete string.
 fn is_closed_by(rest: &str) -> bool {
     let rest = rest.trim_start();
     let Some(next) = rest.strip_prefix(';') else {

@@ -18,7 +18,7 @@ use poem_openapi::{
 };
 use uuid::Uuid;
 
-/// Outbox events and whether everyone has them.
+/// Outbox events and their deliveries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Events;
 
@@ -26,8 +26,8 @@ pub(super) struct Events;
 impl Events {
     /// List events
     ///
-    /// Newest first, with their deliveries, without the attempts of those. With several filters a page may be short
-    /// and still have a next one.
+    /// Newest first, with their deliveries but without the attempts. A page with several filters may be short and still
+    /// have a next page.
     #[oai(path = "/events", method = "get", operation_id = "listEvents")]
     #[expect(clippy::too_many_arguments, reason = "each is a parameter of the API")]
     async fn list(
@@ -36,12 +36,12 @@ impl Events {
         state: Data<&ApiState>,
         status: Query<Option<schema::EventStatus>>,
         event_type: Query<Option<String>>,
-        /// The file, batch or webhook it is about.
+        /// The id of the file, batch or webhook that the event is about.
         aggregate_id: Query<Option<Uuid>>,
-        /// How many; 50 when absent.
+        /// The maximum number of items; 50 by default.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<u64>>,
-        /// `next_cursor` of the page before.
+        /// The `next_cursor` of the previous page.
         cursor: Query<Option<String>>,
     ) -> Result<PageResponse<schema::Event>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
@@ -59,9 +59,9 @@ impl Events {
         .await
     }
 
-    /// See an event
+    /// Get an event
     ///
-    /// With its deliveries and their attempts.
+    /// Includes its deliveries and their attempts.
     #[oai(path = "/events/:id", method = "get", operation_id = "getEvent")]
     async fn get(
         &self,
@@ -72,9 +72,9 @@ impl Events {
         JsonResponse::new(&find(&state.app.db, EventId(id.0)).await?)
     }
 
-    /// Announce an event again
+    /// Redeliver an event
     ///
-    /// To one endpoint, or to all it concerns.
+    /// To one endpoint, or to all matching ones.
     #[oai(
         path = "/events/:id/redeliver",
         method = "post",

@@ -1,4 +1,4 @@
-//! `/healthz` and `/readyz`: whether the process lives, and whether what it depends on does.
+//! `/healthz` and `/readyz`: liveness of the process, and the health of its dependencies.
 
 use super::{metrics_access, state::ApiState};
 use futures::future::BoxFuture;
@@ -21,10 +21,10 @@ use std::{
 };
 use tokio::sync::Mutex;
 
-/// How long any one check may take.
+/// Timeout of each check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a report is given out again: probes come often, and from several places.
+/// How long a report is cached: probes come often and from several clients.
 const CACHE_TTL: Duration = Duration::from_secs(1);
 
 const DATABASE_DOWN: &str = "does not respond: requests fail";
@@ -32,22 +32,22 @@ const REDIS_DOWN: &str = "does not respond: uploads are accepted and wait for th
 const STORAGE_DOWN: &str = "unavailable: uploads are accepted and wait in staging, downloads fail";
 const STAGING_DOWN: &str = "unavailable: uploads fail";
 
-/// A sweep that has not begun for so many intervals is late.
+/// Number of intervals without a sweep after which it is overdue.
 const OVERDUE_INTERVALS: u32 = 3;
 
-/// What the API cannot see for itself: the way to the workers. Every call ends soon by itself.
+/// The health of Redis and the workers, which the API cannot check itself. Every call has its own timeout.
 pub trait QueueHealth: fmt::Debug + Send + Sync {
-    /// Whether Redis answers; why not.
+    /// Checks that Redis responds; the error says why it does not.
     fn redis(&self) -> BoxFuture<'_, Result<(), String>>;
 
-    /// How many workers have said lately that they live; why that cannot be told.
+    /// The number of workers with a recent heartbeat; the error says why it is unknown.
     fn workers(&self) -> BoxFuture<'_, Result<usize, String>>;
 
-    /// The figures of each queue; why they cannot be told.
+    /// The figures of each queue; the error says why they are unknown.
     fn queues(&self) -> BoxFuture<'_, Result<Vec<QueueFigures>, String>>;
 }
 
-/// What there is in a queue.
+/// The jobs in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueFigures {
     pub name: &'static str,
@@ -57,41 +57,41 @@ pub struct QueueFigures {
     pub dead: u64,
     pub done_total: u64,
     pub failed_total: u64,
-    /// How long the oldest ready job has been ready; zero when none is.
+    /// Age of the oldest ready job; zero if there is none.
     pub latency: Duration,
     pub paused: bool,
 }
 
-/// How well something is.
+/// The status of a dependency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     Ok,
-    /// Nothing is lost and uploads are taken in, but something waits.
+    /// Uploads are accepted and nothing is lost, but work is waiting.
     Degraded,
     /// Requests fail.
     Down,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
     pub status: Status,
-    /// What it means for those who use the service; whoever asks may read it.
+    /// What it means for users of the service; visible to every authorized client.
     pub detail: String,
-    /// Why, for the log alone: it may name hosts.
+    /// The cause, for the log only; it may contain host names.
     #[serde(skip)]
     cause: Option<String>,
 }
 
-/// What all checks found.
+/// The result of all checks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Readiness {
     pub status: Status,
     pub checks: Checks,
 }
 
-/// Each check.
+/// All checks.
 #[derive(Clone, Debug, Serialize)]
 pub struct Checks {
     pub database: Check,
@@ -102,7 +102,7 @@ pub struct Checks {
     pub sweep: Check,
 }
 
-/// Looks, and remembers for a moment what it saw.
+/// Runs the checks, and caches the report for a moment.
 #[derive(Debug)]
 pub struct HealthCheck {
     health: Arc<dyn QueueHealth>,
@@ -111,7 +111,7 @@ pub struct HealthCheck {
 }
 
 impl HealthCheck {
-    /// Nothing is looked at yet.
+    /// Creates it without running a check.
     #[must_use]
     pub fn new(health: Arc<dyn QueueHealth>) -> Self {
         Self {
@@ -121,9 +121,9 @@ impl HealthCheck {
         }
     }
 
-    /// How everything is, as of a moment ago.
+    /// Returns the report, at most [`CACHE_TTL`] old.
     pub async fn readiness(&self, app: &App) -> Arc<Readiness> {
-        // Those who come while one looks wait for what it finds.
+        // Concurrent callers wait for the result of the first.
         let mut last = self.last.lock().await;
         if let Some((at, report)) = &*last
             && at.elapsed() < CACHE_TTL
@@ -139,13 +139,13 @@ impl HealthCheck {
         report
     }
 
-    /// The figures of each queue, if they can be told now.
+    /// The figures of each queue, if they are available.
     pub(super) async fn queues(&self) -> Option<Vec<QueueFigures>> {
         let check_result = tokio::time::timeout(CHECK_TIMEOUT, self.health.queues()).await;
         check_result.ok()?.ok()
     }
 
-    /// How many workers live, if that can be told now.
+    /// The number of live workers, if it is available.
     pub(super) async fn worker_count(&self) -> Option<usize> {
         let check_result = tokio::time::timeout(CHECK_TIMEOUT, self.health.workers()).await;
         check_result.ok()?.ok()
@@ -247,7 +247,7 @@ impl Check {
 }
 
 impl Checks {
-    /// Each by its name.
+    /// Returns each check with its name.
     #[must_use]
     pub fn named(&self) -> [(&'static str, &Check); 6] {
         [
@@ -292,8 +292,8 @@ async fn staging(app: &App) -> Check {
     }
 }
 
-/// What the installation's marker tells against a place, if anything. What keeps the marker from being looked at is
-/// left to the other checks, which name it.
+/// Checks the installation's marker in a place. Errors in reading the marker are left to the other checks, which report
+/// them.
 async fn marker(app: &App, place: Place, status: Status, down: &str) -> Option<Check> {
     match installation::check_marker(app, place).await {
         Err(InstallationError::Marker { source, .. }) => {
@@ -324,7 +324,7 @@ fn not_writable(fault: WriteFault) -> Check {
     }
 }
 
-/// An error and its causes on one line.
+/// Formats an error and its causes on one line.
 fn chain(error: impl Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -335,7 +335,7 @@ fn chain(error: impl Error) -> String {
     text
 }
 
-/// Probes come every few seconds: what they found is logged when it changes.
+/// Logs a status only when it changes, because probes come every few seconds.
 fn log_changes(before: Option<&Checks>, now: &Checks) {
     for (number, (name, check)) in now.named().into_iter().enumerate() {
         let was = before.map(|checks| checks.named()[number].1.status);
@@ -343,8 +343,8 @@ fn log_changes(before: Option<&Checks>, now: &Checks) {
         match (was, check.status) {
             (None, Status::Ok) => {}
             (Some(was), status) if was == status => {}
-            (_, Status::Ok) => tracing::info!(check = name, detail, "the check is well again"),
-            _ => tracing::warn!(check = name, detail, cause, "a check is not well"),
+            (_, Status::Ok) => tracing::info!(check = name, detail, "a check has recovered"),
+            _ => tracing::warn!(check = name, detail, cause, "a check is failing"),
         }
     }
 }
@@ -356,7 +356,7 @@ async fn within(otherwise: Status, check: impl Future<Output = Check>) -> Check 
     }
 }
 
-/// Details name paths and hosts. Whether the process is ready is for any load balancer to know.
+/// Removes the details, which contain paths and host names. The statuses are public, for load balancers.
 fn hide_details(report: &mut Value) {
     let checks = report["checks"].as_object_mut().into_iter().flatten();
     for (_, check) in checks {
@@ -364,7 +364,7 @@ fn hide_details(report: &mut Value) {
     }
 }
 
-/// The process lives.
+/// Liveness: always 200.
 #[handler]
 pub(crate) fn healthz() -> Response {
     Response::builder()
@@ -373,7 +373,7 @@ pub(crate) fn healthz() -> Response {
         .body(r#"{"status":"ok"}"#)
 }
 
-/// 200 while requests can be served, 503 while they cannot.
+/// Readiness: 200 while requests can be served, otherwise 503.
 #[handler]
 pub(crate) async fn readyz(state: Data<&ApiState>, request: &Request) -> Response {
     let readiness = state.health.readiness(&state.app).await;

@@ -1,4 +1,4 @@
-//! `Idempotency-Key` on requests that create: the same request again gets the first answer again.
+//! `Idempotency-Key` on requests that create: a repeated request gets the first response again.
 
 use super::{
     problem::{Code, Problem},
@@ -17,13 +17,13 @@ use poem::{FromRequest, Request, RequestBody, Result};
 use std::{future::Future, time::Duration};
 use tokio_util::task::AbortOnDropHandle;
 
-/// What a request is answered, given what its work ended in.
+/// Makes the response from the result of the work.
 type MakeResponse<R, T, const STATUS: u16> = fn(&R) -> Result<JsonResponse<T, STATUS>, Problem>;
 
-/// How often a request that is under way says so: a few times in the life of its lock.
+/// How often a request in progress renews its lock; several times per lock timeout.
 const RENEW_INTERVAL: Duration = Duration::from_secs(8);
 
-/// The key of a request, if it has one, and what of the request is known before its body.
+/// The key of a request, if any, and what is known of the request before its body.
 #[derive(Clone, Debug)]
 pub(super) struct IdempotentRequest {
     key: Option<String>,
@@ -59,23 +59,23 @@ impl<'a> FromRequest<'a> for IdempotentRequest {
     }
 }
 
-/// What a request is to do.
+/// What to do with a request.
 #[derive(Debug)]
 pub(super) enum IdempotencyOutcome {
-    /// Its work. Without a key there is no lock to hold.
+    /// Execute it. Without a key there is no lock.
     Work(Option<Box<LockGuard>>),
-    /// Nothing but to compare: its key was answered.
+    /// Replay the stored response, if the request is the same.
     Compare(PriorResponse),
 }
 
-/// The answer to the first request with the key.
+/// The stored response to the first request with the key.
 #[derive(Debug)]
 pub(super) struct PriorResponse {
     fingerprint: String,
     answer: idempotency::StoredResponse,
 }
 
-/// The key, held while the request runs; given back when dropped.
+/// The lock of a key, renewed while the request runs and released on drop.
 #[derive(Debug)]
 pub(super) struct LockGuard {
     app: App,
@@ -84,12 +84,12 @@ pub(super) struct LockGuard {
 }
 
 impl IdempotentRequest {
-    /// What the request is, given the digest of its content.
+    /// Returns the fingerprint of the request, given the digest of its content.
     pub(super) fn fingerprint(&self, content: Sha256Digest) -> String {
         Sha256Digest::of(format!("{}\n{content}", self.head).as_bytes()).to_string()
     }
 
-    /// Takes the key, or finds what was answered.
+    /// Acquires the lock of the key, or finds the stored response.
     pub(super) async fn acquire(
         &self,
         state: &ApiState,
@@ -120,7 +120,8 @@ impl IdempotentRequest {
         }
     }
 
-    /// Does the work of a request whose content is known, once: its transaction keeps what `answer` makes of it.
+    /// Executes a request whose content is known, exactly once: the transaction of the work stores the response that
+    /// `answer` makes.
     pub(super) async fn once<R, T, W, const STATUS: u16>(
         &self,
         state: &ApiState,
@@ -141,8 +142,8 @@ impl IdempotentRequest {
         }
     }
 
-    /// Does work that may be done twice, as by a crash before the answer to it is kept. It goes on when the client
-    /// goes away.
+    /// Executes work that may run twice, for example after a crash before the response is stored. Continues if the
+    /// client disconnects.
     pub(super) async fn at_least_once<T, const STATUS: u16>(
         &self,
         state: &ApiState,
@@ -170,7 +171,7 @@ impl IdempotentRequest {
     }
 }
 
-/// Does the work of a first request, whose transaction keeps the answer. It goes on when the client goes away.
+/// Executes a first request, whose transaction stores the response. Continues if the client disconnects.
 pub(super) async fn work_once<R, T, W, const STATUS: u16>(
     lock: Option<Box<LockGuard>>,
     fingerprint: String,
@@ -196,7 +197,7 @@ where
     .await
 }
 
-/// Runs to its end even when nobody waits for it any more.
+/// Runs the future to its end even if the caller is dropped.
 pub(super) async fn detached<T: Send + 'static>(
     work: impl Future<Output = Result<T, Problem>> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -207,7 +208,7 @@ pub(super) async fn detached<T: Send + 'static>(
 }
 
 impl PriorResponse {
-    /// The first answer, if this is the same request.
+    /// Returns the stored response if this is the same request.
     pub(super) fn replay<T, const STATUS: u16>(
         self,
         fingerprint: &str,
@@ -224,7 +225,7 @@ impl PriorResponse {
             let name: HeaderName = name.parse().map_err(Problem::failed)?;
             headers.push((name, value.parse().map_err(Problem::failed)?));
         }
-        // As Stripe's API names it; the draft has no name.
+        // The header name of Stripe's API; the draft does not define one.
         let replayed = HeaderName::from_static("idempotent-replayed");
         headers.push((replayed, HeaderValue::from_static("true")));
         Ok(JsonResponse::restored(status, headers, self.answer.body))
@@ -246,7 +247,8 @@ fn to_stored<T, const STATUS: u16>(
     }
 }
 
-/// The answer as it was given: one that showed a secret is kept sealed, as of the request's fingerprint.
+/// Restores the stored response. A response that contains a secret is stored encrypted, bound to the request's
+/// fingerprint.
 fn from_stored(
     mut answer: idempotency::StoredResponse,
     sealing: &Sealing,
@@ -279,7 +281,7 @@ impl LockGuard {
         }
     }
 
-    /// The answer `answer` will make, for the transaction that does the work.
+    /// Returns a function that makes the stored response, for the transaction of the work.
     fn stored_response<R: 'static, T: 'static, const STATUS: u16>(
         &self,
         fingerprint: String,
@@ -300,13 +302,12 @@ impl LockGuard {
         }))
     }
 
-    /// The answer was kept by the transaction.
+    /// Records that the transaction stored the response.
     fn mark_stored(mut self) {
         self.ticket = None;
     }
 
-    /// Keeps the answer. The work is done whether or not that succeeds; when it does not, the key stays taken
-    /// until its lock ends.
+    /// Stores the response. The work is done either way; if storing fails, the key stays locked until the lock expires.
     async fn finish<T, const STATUS: u16>(
         mut self,
         fingerprint: &str,
@@ -317,7 +318,7 @@ impl LockGuard {
         };
         let answer = to_stored(answer);
         if let Err(error) = idempotency::finish(&self.app.db, &ticket, fingerprint, answer).await {
-            tracing::warn!(%error, "an answer was not kept for its Idempotency-Key");
+            tracing::warn!(%error, "the response was not stored for its Idempotency-Key");
         }
     }
 }
@@ -330,9 +331,9 @@ impl Drop for LockGuard {
         let db = self.app.db.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                // A key that is not given back is free when its lock ends.
+                // If the release fails, the lock expires by itself.
                 if let Err(error) = idempotency::release(&db, &ticket).await {
-                    tracing::debug!(%error, "an idempotency key was not given back");
+                    tracing::debug!(%error, "an idempotency key was not released");
                 }
             });
         }

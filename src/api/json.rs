@@ -1,4 +1,4 @@
-//! JSON bodies of requests: small, without unknown fields, and every fault named by its field.
+//! JSON request bodies: small, without unknown fields, with every error reported by field.
 
 use super::{
     connection::body::{ReadError, interrupted, read_whole},
@@ -16,18 +16,18 @@ use poem_openapi::{
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-/// The most a body may have, in bytes. Nesting is bounded by serde_json, at 128.
+/// Maximum size of a body, in bytes. serde_json limits nesting to 128.
 pub(super) const MAX_BODY_LEN: usize = 64 * 1024;
 
-/// A body in JSON.
+/// A JSON body.
 #[derive(Clone, Debug)]
 pub(super) struct Json<T> {
     pub value: T,
-    /// Of the body as it was sent.
+    /// The digest of the body as sent.
     pub digest: Sha256Digest,
 }
 
-/// A body in JSON that may be left out, which is as good as an empty object.
+/// An optional JSON body; a missing one is equivalent to an empty object.
 #[derive(Clone, Debug)]
 pub(super) struct OptionalJson<T>(pub Json<T>);
 
@@ -99,7 +99,7 @@ fn check_type(request: &Request) -> Result<(), Problem> {
     }
     Err(Problem::new(
         Code::UnsupportedMediaType,
-        "The body is to be JSON, with `Content-Type: application/json`.",
+        "The body must be JSON, with `Content-Type: application/json`.",
     ))
 }
 
@@ -150,7 +150,7 @@ fn parse<T: Type + DeserializeOwned>(bytes: &[u8]) -> Result<Json<T>, Problem> {
     })
 }
 
-/// What the definition does not have, all of it at once.
+/// Rejects fields that the definition does not have, all at once.
 fn refuse_unknown<T: Type>(fields: &Map<String, Value>) -> Result<(), Problem> {
     let mut registry = Registry::new();
     T::register(&mut registry);
@@ -177,7 +177,7 @@ fn refuse_unknown<T: Type>(fields: &Map<String, Value>) -> Result<(), Problem> {
 fn fault(error: serde_path_to_error::Error<serde_json::Error>) -> Problem {
     let path = error.path().to_string();
     let message = error.into_inner().to_string();
-    // A field that is missing is named by the message only.
+    // The name of a missing field is only in the message.
     let missing = message
         .strip_prefix("missing field `")
         .and_then(|rest| rest.split('`').next());

@@ -1,4 +1,4 @@
-//! Requests that wait for a file to become final: woken when somebody says so, and looking for themselves too.
+//! Requests that wait for a file to become final (`?wait=`): woken by a notification, and polling as well.
 
 use entity::FileId;
 use std::{
@@ -7,14 +7,14 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Who waits for which file; cheap to clone.
+/// The requests that wait for each file; cheap to clone.
 ///
-/// Whatever hears of settled files calls [`Waiters::settled`]. Nobody depends on it: those who wait also look into
-/// the database, only later.
+/// Call [`Waiters::settled`] when a file becomes final. Notifications may be missed: waiting requests also poll the
+/// database, only later.
 #[derive(Clone, Debug, Default)]
 pub struct Waiters(Arc<Mutex<HashMap<FileId, Weak<Notify>>>>);
 
-/// One request's place; given up when dropped.
+/// The registration of one waiting request, removed on drop.
 #[derive(Debug)]
 pub struct FileWaiter {
     waiters: Waiters,
@@ -23,14 +23,14 @@ pub struct FileWaiter {
 }
 
 impl Waiters {
-    /// The file is final, or was deleted.
+    /// Wakes the requests that wait for this file: it is final or was deleted.
     pub fn settled(&self, file: FileId) {
         if let Some(notify) = self.places().get(&file).and_then(Weak::upgrade) {
             notify.notify_waiters();
         }
     }
 
-    /// Takes a place; to be taken before the file is looked at, so that nothing is missed in between.
+    /// Registers a waiting request. Register before reading the file, so that no change in between is missed.
     #[must_use]
     pub fn wait_for(&self, file: FileId) -> FileWaiter {
         let mut places = self.places();
@@ -53,7 +53,7 @@ impl Waiters {
 }
 
 impl FileWaiter {
-    /// Ends with the next [`Waiters::settled`] after the call, not after the first poll.
+    /// Completes with the next [`Waiters::settled`] after this call, even before the first poll.
     pub fn woken(&self) -> impl Future<Output = ()> + '_ {
         self.notify.notified()
     }
@@ -62,7 +62,7 @@ impl FileWaiter {
 impl Drop for FileWaiter {
     fn drop(&mut self) {
         let mut places = self.waiters.places();
-        // This one still counts.
+        // This registration still counts.
         if Arc::strong_count(&self.notify) == 1 {
             places.remove(&self.file);
         }

@@ -1,25 +1,24 @@
-//! Who may see the figures of `/metrics` and the details of `/readyz`: whoever asks from `metrics.allow_networks`, and
-//! bearers of a token with the scope `admin`. A listener made for those who watch (`metrics.bind`) is open to all who
-//! reach it.
+//! Access to `/metrics` and to the details of `/readyz`: clients in `metrics.allow_networks`, and bearers of a token
+//! with the scope `admin`. A dedicated listener (`metrics.bind`) is open to everyone who can reach it.
 
 use super::{auth::identify, problem::Problem, state::ApiState};
 use http::header;
 use landfall_core::tokens::TokenScope;
 use poem::Request;
 
-/// Whether this request may see them.
+/// Checks whether this request may see them.
 ///
 /// # Errors
-/// 401 and 403, for those who may not.
+/// 401 or 403 if it may not.
 pub(super) async fn admit(state: &ApiState, request: &Request) -> Result<(), Problem> {
-    if state.watched_by_all || is_near(state, request) {
+    if state.metrics_open || is_allowed_network(state, request) {
         return Ok(());
     }
     identify(request, TokenScope::Admin).await.map(drop)
 }
 
-/// A proxy on this machine makes strangers look like neighbours: one that says for whom it asks is believed that much.
-fn is_near(state: &ApiState, request: &Request) -> bool {
+/// A proxy on this machine makes remote clients look local, so a request that was forwarded does not count as local.
+fn is_allowed_network(state: &ApiState, request: &Request) -> bool {
     let Some(peer) = request.remote_addr().as_socket_addr() else {
         return false;
     };

@@ -1,7 +1,7 @@
-//! The HTTP API: one definition in code, from which the routes and `/openapi.json` are made.
+//! The HTTP API: one definition in code, from which the routes and `/openapi.json` are generated.
 //!
-//! Owns what a request may look like and how an answer does. Decides nothing about files: handlers parse, call the
-//! core and translate. Refuses early what it can, and leaves nothing of what it refused.
+//! Owns the form of requests and responses. Decides nothing about files: handlers parse, call the core and translate.
+//! Rejects early where it can, and keeps nothing of what it rejected.
 
 mod auth;
 mod batches;
@@ -67,23 +67,23 @@ use webhooks::Webhooks;
 
 type ApiDefinition = (Files, Uploads, Batches, Webhooks, Events, Tokens);
 
-/// Paths that are in no definition.
+/// Paths that are not in the OpenAPI definition.
 const UNDOCUMENTED_PATHS: [&str; 2] = ["/openapi.json", "/docs"];
 
-/// The paths of the API and their methods.
+/// Returns the paths of the API and their methods.
 #[must_use]
 pub(crate) fn routes() -> Routes {
     let mut routes = Routes::of::<ApiDefinition>();
     for path in UNDOCUMENTED_PATHS {
         routes.add(path, Method::GET);
     }
-    // Its endpoint answers `Allow` by itself; here it has its label.
+    // The tus endpoint answers `Allow` itself; this entry gives it its metrics label.
     routes.add("/v1/tus", Method::POST);
     routes.add("/v1/tus/{id}", Method::PATCH);
     routes
 }
 
-/// Adds everything under `/v1`, and the definition of it.
+/// Adds everything under `/v1`, the definition and the docs.
 pub(crate) fn endpoints(route: Route, config: &Config) -> Route {
     let definition = openapi::complete(&service().spec());
     let page = openapi::docs::render(&definition);
@@ -104,7 +104,7 @@ pub(crate) fn endpoints(route: Route, config: &Config) -> Route {
         .nest_no_strip("/v1", service())
 }
 
-/// The definition of the API, in OpenAPI 3.1.
+/// Returns the API definition, in OpenAPI 3.1.
 #[must_use]
 pub fn spec() -> String {
     let definition = openapi::complete(&service().spec());

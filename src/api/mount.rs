@@ -1,7 +1,7 @@
-//! Where clients find this server: the path of `server.public_url` is taken away from what they ask for, if the proxy in
-//! front has not done so, and put before every path they are answered.
+//! The path prefix of this server: the path of `server.public_url` is removed from request paths, unless the proxy has
+//! already done so, and added to every path in responses.
 //!
-//! Handlers, pages and what is kept for `Idempotency-Key` know nothing of it.
+//! Handlers, pages and stored idempotent responses do not contain it.
 
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -12,7 +12,7 @@ use std::io;
 
 const LANDFALL_FILE: HeaderName = HeaderName::from_static("landfall-file");
 
-/// What begins a link in the pages' own templates; in what users have named, a quote is always escaped.
+/// How links begin in the pages' templates; quotes in user data are always escaped.
 const LINKS: [&str; 6] = [
     " href=\"/",
     " src=\"/",
@@ -22,17 +22,17 @@ const LINKS: [&str; 6] = [
     " data-endpoint=\"/",
 ];
 
-/// Marks an answer that is made of our own templates: its links are paths of this server. What users have stored has
-/// links of its own.
+/// Marks a response rendered from our own templates, whose links are paths of this server. User content is never
+/// rewritten.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RewriteLinks;
 
-/// The place of this server among others.
+/// The path and URL under which clients see this server.
 #[derive(Clone, Debug, Default)]
 pub struct Mount {
-    /// The path of `server.public_url` without a slash at its end; empty when there is none.
+    /// The path of `server.public_url` without a trailing slash; empty if there is none.
     path: String,
-    /// `server.public_url` without a slash at its end, when it is set.
+    /// `server.public_url` without a trailing slash, if set.
     base: Option<String>,
 }
 
@@ -50,14 +50,14 @@ impl Mount {
         }
     }
 
-    /// Before which every path stands, for whoever sees the server from outside.
+    /// The prefix of every path as seen from outside.
     #[must_use]
     pub(crate) fn path(&self) -> &str {
         &self.path
     }
 
-    /// The URI as the routes have it: without the path of `server.public_url`, and without a slash at its end. None
-    /// when it is that already.
+    /// Returns the URI as the routes expect it: without the path of `server.public_url` and without a trailing slash.
+    /// `None` if it is unchanged.
     pub(super) fn inside(&self, uri: &Uri) -> Option<Uri> {
         let given = uri.path();
         let below = given.strip_prefix(self.path.as_str());
@@ -83,8 +83,8 @@ impl Mount {
         Uri::from_parts(parts).ok()
     }
 
-    /// The answer as it is seen from outside. `api` is one of `/v1`, whose clients may not join paths: there
-    /// `Location` is absolute as soon as it is known what to make it of.
+    /// Rewrites a response for clients. `api` is true for `/v1`, whose clients may not resolve relative paths: there
+    /// `Location` is absolute if the public URL is known.
     pub(super) fn outside(&self, api: bool, mut response: Response) -> Response {
         let before = match &self.base {
             Some(base) if api => base,
@@ -97,7 +97,7 @@ impl Mount {
         }
         let path = self.path.clone();
         let rendered = response.take_body().into_bytes_stream();
-        // Pages are one piece, and so is each event of a stream.
+        // A page is one chunk, and so is each event of a stream.
         let linked = rendered.map_ok(move |bytes| with_links(&path, bytes));
         response.headers_mut().remove(header::CONTENT_LENGTH);
         response.set_body(Body::from_bytes_stream(linked.map_err(io::Error::other)));

@@ -1,8 +1,8 @@
-//! Pages of lists, read and sent step by step.
+//! Pages of lists, streamed in steps.
 //!
-//! What an item takes is the client's to choose (metadata, names, answers of a webhook), so a page is bounded in bytes as
-//! well as in items, and never held whole: a few rows are read, written out and sent before the next are read. A client
-//! that does not read its answer holds one step of it.
+//! Clients determine the size of items (metadata, names, webhook responses), so a page is limited in bytes as well as
+//! items, and never held completely: a few rows are read, serialized and sent before the next are read. A client that
+//! does not read its response holds one step of it.
 
 use super::{problem::Problem, response::JsonResponse, schema};
 use bytes::Bytes;
@@ -18,17 +18,17 @@ use poem_openapi::{
 use serde::Serialize;
 use std::{fmt, io, marker::PhantomData};
 
-/// A page ends, and leads on, after the step that made it this long, in bytes.
+/// A page ends, with a next cursor, after the step that reaches this size, in bytes.
 const MAX_PAGE_BYTES: usize = 1024 * 1024;
 
-/// Rows read first, when nothing is known of their size.
+/// Rows read in the first step, when their size is unknown.
 const FIRST_STEP_ROWS: u64 = 8;
 
-/// About how much one step is to bring, in bytes, and how many rows it has at most.
+/// Target size of a step, in bytes, and its maximum number of rows.
 const TARGET_STEP_BYTES: usize = 64 * 1024;
 const MAX_STEP_ROWS: u64 = 64;
 
-/// A page on its way to the client.
+/// A page that is streamed to the client.
 pub(super) struct PageResponse<T> {
     body: Body,
     of: PhantomData<fn() -> T>,
@@ -42,22 +42,22 @@ impl<T> fmt::Debug for PageResponse<T> {
 
 type StepFuture<T> = BoxFuture<'static, Result<Page<T>, Problem>>;
 
-/// What is still to be read and sent.
+/// What remains to be read and sent.
 struct RemainingPage<T> {
     read: Box<dyn Fn(PageRequest) -> StepFuture<T> + Send + Sync>,
-    /// From where on; none once the page is complete.
+    /// Where the next step starts; `None` once the page is complete.
     next: Option<PageRequest>,
-    /// Items that may still come.
+    /// Maximum number of remaining items.
     wanted: u64,
     sent_items: u64,
     sent_bytes: usize,
 }
 
 impl<T: Serialize + Send + 'static> PageResponse<T> {
-    /// Answers the page; `read` reads as many rows of it as it is asked for.
+    /// Streams the page; `read` reads the requested number of rows.
     ///
     /// # Errors
-    /// Those of the first step. One that comes later cuts the answer off.
+    /// Errors of the first step. A later error aborts the response.
     pub(super) async fn read<F>(
         request: PageRequest,
         read: impl Fn(PageRequest) -> F + Send + Sync + 'static,
@@ -80,8 +80,8 @@ impl<T: Serialize + Send + 'static> PageResponse<T> {
                 return Ok(None);
             };
             let step = rest.step(next).await.map_err(|problem| {
-                tracing::warn!(causes = problem.causes(), "a list was cut off");
-                io::Error::other("the list could not be read on")
+                tracing::warn!(causes = problem.causes(), "a list response was aborted");
+                io::Error::other("the rest of the list could not be read")
             })?;
             Ok(Some((Bytes::from(step), rest)))
         });
@@ -93,7 +93,7 @@ impl<T: Serialize + Send + 'static> PageResponse<T> {
 }
 
 impl<T: Serialize> RemainingPage<T> {
-    /// The next items in JSON, and the end of the page with the last of them.
+    /// Returns the next items as JSON, and the end of the page after the last.
     async fn step(&mut self, from: PageRequest) -> Result<Vec<u8>, Problem> {
         let limit = self.step_size();
         let page = (self.read)(PageRequest { limit, ..from }).await?;
@@ -123,7 +123,7 @@ impl<T: Serialize> RemainingPage<T> {
         Ok(json)
     }
 
-    /// Fewer rows where those before were large.
+    /// Reads fewer rows if the previous ones were large.
     fn step_size(&self) -> u64 {
         let fits = match usize::try_from(self.sent_items) {
             Ok(items @ 1..) => (TARGET_STEP_BYTES / (self.sent_bytes / items).max(1)) as u64,
@@ -165,7 +165,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use uuid::Uuid;
 
-    /// A page of a list of so many texts of this length, and how many were read at once.
+    /// Returns a page of a list of texts of this length, and the number of rows of each read.
     async fn page(texts: u128, length: usize, limit: u64) -> (Value, Vec<u64>) {
         let steps: Arc<Mutex<Vec<u64>>> = Arc::default();
         let seen = Arc::clone(&steps);

@@ -1,15 +1,16 @@
-//! `Range` (RFC 9110, section 14): one range of bytes. Several at once are answered with the whole, as a server may.
+//! `Range` (RFC 9110, section 14): one byte range. Requests for several ranges get the whole representation, as the RFC
+//! allows.
 
 use std::ops::Range;
 
-/// What of a representation is asked for.
+/// The requested part of a representation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum RequestedRange {
-    /// All of it: there is no range, or none that is understood.
+    /// All of it: there is no range, or none that is supported.
     Whole,
     /// These bytes.
     Part(Range<u64>),
-    /// Bytes that are not there.
+    /// Bytes beyond the end.
     Unsatisfiable,
 }
 
@@ -60,7 +61,7 @@ fn number(text: &str) -> Number {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Number::Wrong;
     }
-    // Beyond any file.
+    // Larger than any file.
     Number::Is(text.parse().unwrap_or(u64::MAX))
 }
 

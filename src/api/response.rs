@@ -1,4 +1,4 @@
-//! Answers in JSON, with their status in the type so that `/openapi.json` knows it.
+//! JSON responses, with the status in the type so that `/openapi.json` includes it.
 
 use super::problem::Problem;
 use http::{HeaderValue, StatusCode, header, header::HeaderName};
@@ -11,22 +11,22 @@ use poem_openapi::{
 use serde::Serialize;
 use std::marker::PhantomData;
 
-/// An answer: a `T` with this status.
+/// A `T` in JSON with this status.
 #[derive(Debug)]
 pub(super) struct JsonResponse<T, const STATUS: u16 = 200> {
     pub(super) status: StatusCode,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) body: Vec<u8>,
-    /// What is shown once is sealed wherever it is kept.
+    /// Whether the response contains a secret, and must be encrypted when it is stored.
     pub(super) is_sealed: bool,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T: Serialize, const STATUS: u16> JsonResponse<T, STATUS> {
-    /// The value and nothing else.
+    /// A response with just the value.
     ///
     /// # Errors
-    /// When it is no JSON, which a wire type always is.
+    /// If the value cannot be serialized, which API types always can.
     pub(super) fn new(value: &T) -> Result<Self, Problem> {
         let body = serde_json::to_vec(value).map_err(Problem::failed)?;
         let status = StatusCode::from_u16(STATUS).map_err(Problem::failed)?;
@@ -42,14 +42,14 @@ impl<T: Serialize, const STATUS: u16> JsonResponse<T, STATUS> {
     /// Adds a header.
     ///
     /// # Errors
-    /// When the value cannot be in one.
+    /// If the value is not a valid header value.
     pub(super) fn with(mut self, name: HeaderName, value: &str) -> Result<Self, Problem> {
         let value = HeaderValue::from_str(value).map_err(Problem::failed)?;
         self.headers.push((name, value));
         Ok(self)
     }
 
-    /// Shows a secret.
+    /// Marks the response as containing a secret.
     #[must_use]
     pub(super) fn sealed(mut self) -> Self {
         self.is_sealed = true;
@@ -60,7 +60,7 @@ impl<T: Serialize, const STATUS: u16> JsonResponse<T, STATUS> {
         self
     }
 
-    /// The client has this already (RFC 9110, section 15.4.5).
+    /// 304: the client already has this (RFC 9110, section 15.4.5).
     #[must_use]
     pub(super) fn not_modified(mut self) -> Self {
         self.status = StatusCode::NOT_MODIFIED;
@@ -118,7 +118,7 @@ impl<T: Type, const STATUS: u16> ApiResponse for JsonResponse<T, STATUS> {
     }
 }
 
-/// Done, and nothing to say: 204.
+/// 204 without a body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NoContent;
 

@@ -1,4 +1,4 @@
-//! Which methods each path has, for `Allow` (RFC 9110, section 10.2.1).
+//! The methods of each path, for `Allow` (RFC 9110, section 10.2.1).
 
 use http::Method;
 use poem_openapi::OpenApi;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 pub struct Routes(BTreeMap<String, Vec<Method>>);
 
 impl Routes {
-    /// The paths an OpenAPI definition has.
+    /// The paths of an OpenAPI definition.
     #[must_use]
     pub fn of<T: OpenApi>() -> Self {
         let mut routes = Self::default();
@@ -21,7 +21,7 @@ impl Routes {
         routes
     }
 
-    /// Adds a path that is in no definition.
+    /// Adds a path that is not in a definition.
     pub fn add(&mut self, path: &str, method: Method) {
         let methods = self.0.entry(path.to_owned()).or_default();
         if method == Method::GET && !methods.contains(&Method::HEAD) {
@@ -33,7 +33,7 @@ impl Routes {
         methods.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     }
 
-    /// The pattern of the path that was asked for: a label for it, bounded however many ids there are.
+    /// Returns the pattern of a path: a metrics label that does not depend on ids.
     #[must_use]
     pub(crate) fn pattern(&self, path: &str) -> Option<&str> {
         let mut patterns = self.0.keys();
@@ -42,7 +42,7 @@ impl Routes {
             .map(String::as_str)
     }
 
-    /// The methods of the path that was asked for.
+    /// Returns the methods of a path.
     #[must_use]
     pub fn allowed(&self, path: &str) -> Vec<Method> {
         let matching = self.0.iter().filter(|(pattern, _)| matches(pattern, path));

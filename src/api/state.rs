@@ -1,4 +1,4 @@
-//! What handlers work with.
+//! The state shared by all handlers.
 
 use super::{
     health::HealthCheck, long_poll::Waiters, metrics::Metrics, middleware::HostPolicy,
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 #[derive(Clone, Debug)]
 pub struct ApiState(Arc<SharedState>);
 
-/// What all handlers share.
+/// The dependencies of the handlers.
 #[derive(Debug)]
 pub struct SharedState {
     pub app: App,
@@ -23,9 +23,9 @@ pub struct SharedState {
     pub metrics: Metrics,
     pub routes: Routes,
     pub hosts: HostPolicy,
-    /// Nobody reaches this listener who may not see figures.
-    pub watched_by_all: bool,
-    /// Set when the process is to end: whoever waits then answers at once.
+    /// Whether everyone who can reach this listener may see metrics and details.
+    pub metrics_open: bool,
+    /// Cancelled on shutdown; waiting requests then respond at once.
     pub stop: CancellationToken,
 }
 

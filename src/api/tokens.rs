@@ -25,7 +25,7 @@ use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// The longest lifetime of a token, in seconds: a hundred years of 365 days.
+/// Maximum lifetime of a token, in seconds: a hundred years of 365 days.
 const MAX_LIFETIME: u64 = 100 * 365 * 24 * 60 * 60;
 
 /// Bearer tokens.

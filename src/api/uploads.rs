@@ -32,13 +32,13 @@ use poem_openapi::{
 use std::{fmt, time::Instant};
 use uuid::Uuid;
 
-/// Uploads that arrive in parts.
+/// Uploads in numbered parts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Uploads;
 
 #[OpenApi(prefix_path = "/v1")]
 impl Uploads {
-    /// Begin an upload in parts
+    /// Create an upload session
     ///
     /// Send the parts in any order and in parallel, then complete the upload.
     #[oai(path = "/uploads", method = "post", operation_id = "createUpload")]
@@ -60,7 +60,7 @@ impl Uploads {
             .await
     }
 
-    /// See an upload in parts
+    /// Get an upload session
     #[oai(path = "/uploads/:id", method = "get", operation_id = "getUpload")]
     async fn get(
         &self,
@@ -78,9 +78,9 @@ impl Uploads {
         JsonResponse::new(&schema::Session::of(&row, status, &received))
     }
 
-    /// Send a part
+    /// Upload a part
     ///
-    /// Its bytes are the body. The same bytes again change nothing; other bytes are a conflict.
+    /// The body is the bytes of the part. Sending the same bytes again has no effect; different bytes are a conflict.
     #[oai(
         path = "/uploads/:id/parts/:number",
         method = "put",
@@ -91,7 +91,7 @@ impl Uploads {
         caller: Uploader,
         state: Data<&ApiState>,
         id: Path<Uuid>,
-        /// From 1.
+        /// The number of the part, starting at 1.
         number: Path<u32>,
         body: PartBody,
     ) -> Result<JsonResponse<schema::Part>, Problem> {
@@ -113,9 +113,9 @@ impl Uploads {
         })
     }
 
-    /// Complete an upload in parts
+    /// Complete an upload session
     ///
-    /// When all its parts are there, its file is staged; it is stored by a job. Again it answers the same file.
+    /// Requires all parts. Stages the file, and a job stores it. Repeating the request returns the same file.
     #[oai(
         path = "/uploads/:id/complete",
         method = "post",
@@ -132,7 +132,7 @@ impl Uploads {
         detached(async move {
             let row = uploads::complete(&state.app, &scope, UploadId(id.0)).await?;
             let location = format!("/v1/files/{}", row.id);
-            // A signed URL is as good as reading.
+            // A signed URL is equivalent to read access.
             let file = match may_read {
                 true => to_schema(&state, row).await?,
                 false => schema::File::of(row, None),
@@ -142,9 +142,9 @@ impl Uploads {
         .await
     }
 
-    /// Give an upload in parts up
+    /// Abort an upload session
     ///
-    /// Its file fails, and its bytes are deleted. One that is complete is not an upload any more: delete its file.
+    /// Its file fails, and its bytes are deleted. After completion, delete the file instead.
     #[oai(path = "/uploads/:id", method = "delete", operation_id = "abortUpload")]
     async fn abort(
         &self,
@@ -174,7 +174,7 @@ fn begun(row: &Model) -> Result<JsonResponse<schema::Session, 201>, Problem> {
     JsonResponse::new(&session)?.with(header::LOCATION, &location)
 }
 
-/// A session; uploads of other protocols are not seen here.
+/// Finds a session; uploads of other protocols are not visible here.
 async fn find(app: &App, scope: &Scope, id: UploadId) -> Result<Model, Problem> {
     let row = uploads::get(app.db.read(), scope, id).await?;
     match row.kind {
@@ -183,7 +183,7 @@ async fn find(app: &App, scope: &Scope, id: UploadId) -> Result<Model, Problem> 
     }
 }
 
-/// What is asked for, when it can be.
+/// Validates the request.
 fn checked(
     app: &App,
     caller: &Identity,
@@ -221,7 +221,7 @@ fn checked(
     Ok((shape, new))
 }
 
-/// The bytes of a part, and what is said of them.
+/// The bytes of a part, and their declared length and digest.
 struct PartBody {
     headers: HeaderMap,
     bytes: Bytestream,
@@ -234,7 +234,7 @@ impl fmt::Debug for PartBody {
 }
 
 impl PartBody {
-    /// Said beforehand, in bytes.
+    /// The declared length, in bytes.
     fn length(&self) -> Option<u64> {
         let value = self.headers.get(header::CONTENT_LENGTH)?;
         value.to_str().ok()?.parse().ok()

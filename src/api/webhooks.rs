@@ -25,7 +25,7 @@ use poem_openapi::{
 };
 use uuid::Uuid;
 
-/// Webhook endpoints and what they were told.
+/// Webhook endpoints and their deliveries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Webhooks;
 
@@ -33,7 +33,7 @@ pub(super) struct Webhooks;
 impl Webhooks {
     /// Create a webhook endpoint
     ///
-    /// Its secret is in this answer and in no later one.
+    /// The response contains the signing secret. It is not shown again.
     #[oai(path = "/webhooks", method = "post", operation_id = "createWebhook")]
     async fn create(
         &self,
@@ -69,10 +69,10 @@ impl Webhooks {
         &self,
         _caller: Admin,
         state: Data<&ApiState>,
-        /// How many; 50 when absent.
+        /// The maximum number of items; 50 by default.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<u64>>,
-        /// `next_cursor` of the page before.
+        /// The `next_cursor` of the previous page.
         cursor: Query<Option<String>>,
     ) -> Result<PageResponse<schema::Webhook>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
@@ -84,7 +84,7 @@ impl Webhooks {
         .await
     }
 
-    /// See a webhook endpoint
+    /// Get a webhook endpoint
     #[oai(path = "/webhooks/:id", method = "get", operation_id = "getWebhook")]
     async fn get(
         &self,
@@ -96,9 +96,9 @@ impl Webhooks {
         JsonResponse::new(&schema::Webhook::from(webhook))
     }
 
-    /// Change a webhook endpoint
+    /// Update a webhook endpoint
     ///
-    /// Deliveries that are pending go to the new URL.
+    /// Pending deliveries go to the new URL.
     #[oai(
         path = "/webhooks/:id",
         method = "patch",
@@ -125,7 +125,7 @@ impl Webhooks {
 
     /// Delete a webhook endpoint
     ///
-    /// Its pending deliveries end `failed`.
+    /// Its pending deliveries become `failed`.
     #[oai(
         path = "/webhooks/:id",
         method = "delete",
@@ -142,9 +142,9 @@ impl Webhooks {
         Ok(NoContent)
     }
 
-    /// Give a webhook endpoint a new secret
+    /// Rotate the secret of a webhook endpoint
     ///
-    /// The old one signs too for a day.
+    /// The old secret also signs for one day.
     #[oai(
         path = "/webhooks/:id/rotate-secret",
         method = "post",
@@ -169,7 +169,7 @@ impl Webhooks {
             .await
     }
 
-    /// Send a `webhook.test` event to this endpoint alone
+    /// Send a `webhook.test` event to this endpoint only
     #[oai(
         path = "/webhooks/:id/test",
         method = "post",
@@ -211,10 +211,10 @@ impl Webhooks {
         state: Data<&ApiState>,
         id: Path<Uuid>,
         status: Query<Option<schema::DeliveryStatus>>,
-        /// How many; 50 when absent.
+        /// The maximum number of items; 50 by default.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<u64>>,
-        /// `next_cursor` of the page before.
+        /// The `next_cursor` of the previous page.
         cursor: Query<Option<String>>,
     ) -> Result<PageResponse<schema::Delivery>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
@@ -232,7 +232,7 @@ impl Webhooks {
         .await
     }
 
-    /// Announce events to a webhook endpoint again
+    /// Replay events to a webhook endpoint
     #[oai(
         path = "/webhooks/:id/replay",
         method = "post",

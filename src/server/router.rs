@@ -68,7 +68,7 @@ pub async fn serve_metrics(
         metrics: Metrics::new(meter),
         routes,
         hosts,
-        watched_by_all: true,
+        metrics_open: true,
         stop: stop.clone(),
     });
     let inner = operators(Route::new()).map_to_response();
@@ -108,7 +108,7 @@ pub fn router(
         metrics,
         routes,
         hosts,
-        watched_by_all: false,
+        metrics_open: false,
         stop,
     });
     let config = Arc::clone(&state.app.config);

@@ -1,7 +1,8 @@
-//! How many connections there may be: in all, so that the process keeps descriptors for what the open ones do, and of
-//! one address, so that no single client takes them all.
+//! Connection limits: in total, so that file descriptors remain for the work of open connections, and per address, so
+//! that no single client uses up all of them.
 //!
-//! A connection too many is answered 503, or 429 when its address has too many, without its request being read.
+//! A connection beyond the total is answered with 503, and one beyond the limit of its address with 429, before its
+//! request is read.
 
 use landfall_core::config::{self, IpNet};
 use std::{
@@ -19,24 +20,26 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-/// Descriptors kept for what is no connection: database, Redis, storage, webhooks, the listener itself.
+/// File descriptors reserved for everything other than client connections: database, Redis, storage, webhooks, the
+/// listener.
 const RESERVED_DESCRIPTORS: u64 = 256;
 
-/// What one connection may need: itself, the file it is staged to, and one read from storage.
+/// File descriptors one connection may need: the socket, the file it stages to, and one for reading from storage.
 const DESCRIPTORS_EACH: u64 = 3;
 
-/// So many bits of an IPv6 address are one client's.
+/// The prefix length by which IPv6 addresses are grouped into clients.
 const CLIENT_BITS: u32 = 64;
 
-/// Refused connections that may still read their answer, and for how long: one that is reset does not.
+/// Maximum number of rejected connections that may still read their response, and for how long. Closing a connection at
+/// once would reset it, and the client would not see the response.
 const MAX_LINGERING: usize = 64;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_LINGER_BYTES: u64 = 64 * 1024;
 
-/// How often the log says that connections are refused.
+/// Minimum interval between log lines about rejected connections.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// See the module; clones count together.
+/// See the module. Clones share their counters.
 #[derive(Clone, Debug)]
 pub(super) struct Admission(Arc<AdmissionState>);
 
@@ -44,26 +47,26 @@ pub(super) struct Admission(Arc<AdmissionState>);
 struct AdmissionState {
     all: Arc<Semaphore>,
     per_address: u32,
-    /// Proxies bring the connections of many.
+    /// Trusted proxies carry the connections of many clients, so they have no limit per address.
     proxies: Vec<IpNet>,
     by_address: Mutex<HashMap<IpAddr, u32>>,
     lingering: AtomicUsize,
     log: ThrottledLog,
 }
 
-/// The right to serve one connection, until it is dropped.
+/// A permit to serve one connection, released on drop.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     _place: OwnedSemaphorePermit,
     of_address: Option<(Arc<AdmissionState>, IpAddr)>,
 }
 
-/// Why a connection is not served.
+/// Why a connection is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RejectReason {
-    /// There are as many as there may be.
+    /// The total limit is reached.
     Full,
-    /// Its address has as many as one may have.
+    /// The limit of its address is reached.
     OfAddress,
 }
 
@@ -74,7 +77,7 @@ impl Admission {
             tracing::warn!(
                 configured = server.max_connections,
                 most,
-                "fewer connections are taken than server.max_connections, for want of file descriptors (ulimit -n)"
+                "too few file descriptors (ulimit -n): accepting fewer connections than server.max_connections"
             );
         }
         Self(Arc::new(AdmissionState {
@@ -87,7 +90,7 @@ impl Admission {
         }))
     }
 
-    /// Takes a place for a connection from this address.
+    /// Acquires a permit for a connection from this address.
     pub(super) fn admit(&self, remote: SocketAddr) -> Result<ConnectionPermit, RejectReason> {
         let inner = &self.0;
         let place = Arc::clone(&inner.all)
@@ -113,13 +116,13 @@ impl Admission {
         })
     }
 
-    /// Answers a connection that is not served, as far as that costs nothing, and closes it.
+    /// Sends the rejection, as far as that is cheap, and closes the connection.
     pub(super) fn refuse(&self, socket: TcpStream, refused: RejectReason) {
         let inner = &self.0;
         inner.log.warn(match refused {
-            RejectReason::Full => "connections were refused: there are server.max_connections",
+            RejectReason::Full => "connections were rejected: server.max_connections reached",
             RejectReason::OfAddress => {
-                "connections were refused: an address has server.max_connections_per_address"
+                "connections were rejected: server.max_connections_per_address reached"
             }
         });
         if socket.try_write(refused.answer().as_bytes()).is_err() {
@@ -134,13 +137,13 @@ impl Admission {
             let mut rest = socket.take(MAX_LINGER_BYTES);
             let mut nowhere = tokio::io::sink();
             let reading = tokio::io::copy(&mut rest, &mut nowhere);
-            // It is closed whatever came of it.
+            // The connection is closed whether or not this succeeded.
             let _ = tokio::time::timeout(LINGER_TIMEOUT, reading).await;
             inner.lingering.fetch_sub(1, Ordering::Relaxed);
         });
     }
 
-    /// What accept(2) failed with, not more often than once a second.
+    /// Logs an error of accept(2), at most once per second.
     pub(super) fn not_accepted(&self, error: &std::io::Error) {
         self.0
             .log
@@ -177,12 +180,12 @@ impl RejectReason {
             Self::Full => (
                 "503 Service Unavailable",
                 "unavailable",
-                "The server has as many connections as it takes; try again soon.",
+                "The server has reached its connection limit. Try again soon.",
             ),
             Self::OfAddress => (
                 "429 Too Many Requests",
                 "rate_limited",
-                "Your address has as many connections as one may have.",
+                "Your address has reached its connection limit.",
             ),
         };
         let number = &status[..3];
@@ -197,7 +200,7 @@ impl RejectReason {
     }
 }
 
-/// What one client's addresses have in common.
+/// Returns the address that stands for the client: for IPv6 its network prefix.
 fn client(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -207,7 +210,7 @@ fn client(address: IpAddr) -> IpAddr {
     }
 }
 
-/// How many connections the process has descriptors for.
+/// The number of connections for which the process has file descriptors.
 fn affordable() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let Some(descriptors) = limit.current else {
@@ -219,7 +222,7 @@ fn affordable() -> usize {
         .max(1)
 }
 
-/// One line a second, with how often it happened since the last.
+/// Logs at most one line per interval, with the number of occurrences since the last one.
 #[derive(Debug, Default)]
 struct ThrottledLog(Mutex<(Option<Instant>, u64)>);
 

@@ -1,4 +1,5 @@
-//! A request's body as it comes off the connection: it may not pause too long, and what nobody wanted is let run out.
+//! The body of a request as it arrives on the connection: it fails if it pauses for too long, and what no handler read
+//! is drained.
 
 use super::timeouts::ActiveRequest;
 use crate::api::{
@@ -20,26 +21,26 @@ use std::{
 };
 use tokio::time::{Instant, Sleep, sleep};
 
-/// How long a client that was refused may go on sending: one that is reset while it sends does not read its answer
-/// (RFC 9112, section 9.6).
+/// How long a rejected client may continue to send. If the connection were reset while it sends, it would not read the
+/// response (RFC 9112, section 9.6).
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The body paused longer than `server.idle_timeout`.
+/// The body paused for longer than `server.idle_timeout`.
 #[derive(Debug, thiserror::Error)]
 #[error("the body paused for longer than {0:?}")]
 pub(in crate::api) struct BodyStalled(pub Duration);
 
-/// The bytes of a request's body.
+/// The bytes of a request body, with an idle timeout.
 #[derive(Debug)]
 pub(super) struct IdleTimeoutBody {
-    /// None once it has ended, or failed.
+    /// `None` once the body has ended or failed.
     body: Option<BodyStream<Incoming>>,
     idle: Duration,
     wait: Pin<Box<Sleep>>,
-    /// Reading makes hyper answer `Expect: 100-continue`, which a refused client must not hear.
+    /// Reading makes hyper send `100 Continue`, which a rejected client must not receive.
     expects: bool,
     begun: bool,
-    /// What still comes of a body is not the next request, though the answer may be sent.
+    /// Keeps the connection active while the rest of a body arrives, even if the response has been sent.
     active_request: Option<ActiveRequest>,
 }
 
@@ -113,16 +114,16 @@ impl Drop for IdleTimeoutBody {
         tokio::spawn(async move {
             let _beat = active_request;
             let rest = async { while let Some(Ok(_)) = body.next().await {} };
-            // What is left after it is cut off with the connection.
+            // What remains after that is cut off when the connection closes.
             let _ = tokio::time::timeout(LINGER_TIMEOUT, rest).await;
         });
     }
 }
 
-/// Why a body is not there to be looked at.
+/// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    #[error("the body is larger than it may be")]
+    #[error("the body is too large")]
     TooLarge,
     #[error("the body did not arrive in time")]
     TooSlow,
@@ -130,8 +131,8 @@ pub(crate) enum ReadError {
     BrokenOff(#[source] io::Error),
 }
 
-/// A small body, whole. No more than `limit` bytes and one piece of it are ever held, and a client that sends little by
-/// little does not hold a handler for longer than `within`.
+/// Reads a small body completely. Holds at most `limit` bytes and one more chunk, and fails after `within`, so a client
+/// that sends slowly cannot occupy a handler.
 ///
 /// # Errors
 /// [`ReadError`].
@@ -157,7 +158,7 @@ pub(crate) async fn read_whole(
         .unwrap_or(Err(ReadError::TooSlow))
 }
 
-/// What a body that ended early is answered with.
+/// The problem for a body that ended early.
 pub(in crate::api) fn interrupted(cause: &(dyn Error + 'static)) -> Problem {
     if let Some(stalled) = find::<BodyStalled>(cause) {
         return Problem::new(
@@ -174,7 +175,7 @@ pub(in crate::api) fn interrupted(cause: &(dyn Error + 'static)) -> Problem {
     if let Some(quota) = find::<QuotaError>(cause) {
         return match quota {
             QuotaError::Exceeded { quota } => QuotaError::Exceeded { quota: *quota }.into(),
-            // Logged where the count failed; the client may try again.
+            // Logged where counting failed; the client may retry.
             QuotaError::Database(error) => Problem::unavailable(error.to_string()),
         };
     }
@@ -184,7 +185,7 @@ pub(in crate::api) fn interrupted(cause: &(dyn Error + 'static)) -> Problem {
     )
 }
 
-/// Looks among the causes. An I/O error hides what it was made of from `source`.
+/// Searches the chain of causes. An I/O error does not return its inner error from `source`.
 fn find<'e, T: Error + 'static>(cause: &'e (dyn Error + 'static)) -> Option<&'e T> {
     let mut next = Some(cause);
     while let Some(error) = next {

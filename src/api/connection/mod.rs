@@ -1,9 +1,8 @@
-//! Connections: HTTP/1.1, or HTTP/2 of clients that know they will find it (RFC 9113, section 3.3), served by hyper, each
-//! request handed to Poem in the form of HTTP/1.1.
+//! Connections: HTTP/1.1, or HTTP/2 with prior knowledge (RFC 9113, section 3.3), served by hyper. Each request is
+//! passed to Poem in the form of HTTP/1.1.
 //!
-//! Poem's own server has no bound on how long a client may take over its headers, or over reading its answer; this
-//! one has. It also lets a client that is refused in the middle of its body read the answer, and ends within
-//! `server.shutdown_timeout`.
+//! Poem's own server has no timeout for request headers or for reading the response; this one has. It also lets a
+//! client that is rejected in the middle of its body read the response, and stops within `server.shutdown_timeout`.
 
 mod admission;
 pub(super) mod body;
@@ -37,61 +36,61 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// The largest piece a body comes in, in bytes. Hyper refuses a head that fills it, by an answer without a body.
+/// Maximum size of a body chunk, in bytes. Hyper rejects a head that fills this buffer, with a response without a body.
 const BUFFER: usize = 256 * 1024;
 
-/// Request line and headers together may have this many bytes, a little less than hyper would take.
+/// Maximum size of the request line and headers, in bytes; slightly less than hyper's own limit.
 pub(super) const MAX_HEAD_LEN: usize = BUFFER - 1;
 
-/// More headers are answered 431, with a problem.
+/// Maximum number of headers; more are rejected with 431 and a problem document.
 pub(super) const MAX_HEADERS: usize = 100;
 
-/// More headers hyper does not take, and answers so itself: it makes room for so many at each request.
+/// Maximum number of headers hyper parses; it rejects more by itself. Hyper allocates space for this many per request.
 const MAX_PARSED_HEADERS: usize = 256;
 
-/// How long a client that still sends a head that was refused may take to read the answer, and how many bytes of it
-/// are read meanwhile: a connection closed with unread bytes is reset, and the answer may be lost.
+/// How long a client that is still sending a rejected head may take to read the response, and how many of its bytes are
+/// read meanwhile. A connection closed with unread bytes is reset, and the response may be lost.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_LINGER_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Heads longer than [`SMALL_HEAD`] there may be at once, in all connections: what they take is held until they are
-/// answered.
+/// Maximum number of concurrent request heads longer than [`SMALL_HEAD`], across all connections. Their memory is held
+/// until they are answered.
 const SMALL_HEAD: usize = 16 * 1024;
 const MAX_LARGE_HEADS: usize = 64;
 
-/// Connections that may read bodies in pieces of [`BUFFER`] at once; others read smaller ones, in bytes. Each piece is held
-/// until its bytes are staged.
+/// Number of connections that may read bodies in chunks of [`BUFFER`] at the same time; the others read chunks of
+/// [`NARROW_READ`] bytes. Each chunk is held until its bytes are staged.
 const MAX_WIDE_READS: usize = 24;
 const NARROW_READ: usize = 16 * 1024;
 
-/// Stands in a request of which nothing is known but that its head is not read.
+/// Marks a request whose head was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum UnreadHead {
     TooLong,
-    /// Too many others are as long.
+    /// Too many other requests have large heads.
     NoRoom,
 }
 
-/// What a connection over HTTP/2 begins with (RFC 9113, section 3.4).
+/// The preface of an HTTP/2 connection (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How soon it is looked again whether the rest of a preface has come.
+/// Interval for checking whether the rest of a preface has arrived.
 const PREFACE_POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Requests that share one connection; the next waits.
+/// Maximum number of concurrent requests on one HTTP/2 connection; more wait.
 const MAX_CONCURRENT_STREAMS: u32 = 200;
 
-/// The headers of each may have this many bytes, counted as RFC 9113 does (section 6.5.2).
+/// Maximum size of the headers of each, in bytes, as RFC 9113 counts them (section 6.5.2).
 const MAX_HEADER_LIST_LEN: u32 = 64 * 1024;
 
-/// What of each answer waits for its client, in bytes.
+/// Maximum bytes of each response that are buffered for its client.
 const STREAM_BUFFER: usize = 64 * 1024;
 
-/// How often a client that sends nothing is asked whether it is there, and how long it may take to say so.
+/// How often an idle client is pinged, and how long it may take to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What accept(2) fails with when the process is out of descriptors does not go away at once.
+/// Running out of file descriptors does not resolve at once, so accepting pauses.
 const ACCEPT_ERROR_BACKOFF: Duration = Duration::from_millis(50);
 
 #[derive(Clone)]
@@ -105,7 +104,7 @@ struct Connection {
     stop: CancellationToken,
 }
 
-/// Accepts until told to stop, then waits for what is under way.
+/// Accepts connections until `stop`, then waits for the requests in progress.
 pub(crate) async fn run(
     endpoint: impl Endpoint<Output = Response> + 'static,
     config: &config::ServerConfig,
@@ -140,7 +139,7 @@ pub(crate) async fn run(
         match accepted {
             Ok((socket, remote)) => match admission.admit(remote) {
                 Ok(admitted) => {
-                    // Boxed: it would be held twice, before it is polled and after.
+                    // Boxed, because otherwise the future would be stored twice: before it is polled and after.
                     let serve = connection.clone().serve(socket, local, remote, admitted);
                     let serve = Box::pin(serve);
                     let cut = cut.clone();
@@ -162,7 +161,7 @@ pub(crate) async fn run(
     {
         tracing::warn!(
             connections = open.len(),
-            "requests were cut off by the shutdown"
+            "requests were aborted by the shutdown"
         );
         cut.cancel();
         open.wait().await;
@@ -178,7 +177,7 @@ impl Connection {
         remote: SocketAddr,
         _admitted: ConnectionPermit,
     ) {
-        // Small answers must not wait for acknowledgements of earlier ones.
+        // Small responses must not wait for acknowledgements of earlier ones.
         if let Err(error) = socket.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY could not be set");
         }
@@ -204,11 +203,12 @@ impl Connection {
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended early");
+            tracing::debug!(%error, "a connection ended with an error");
         }
     }
 
-    /// `backpressure` bounds what is made ahead of the socket, where a connection has one answer at a time.
+    /// `backpressure` limits how much of a response is produced ahead of the socket, on connections with one response
+    /// at a time.
     fn service(
         &self,
         timeouts: &ConnectionTimeouts,
@@ -284,7 +284,7 @@ impl Connection {
     ) -> io::Result<()> {
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            // Hyper's does not tell a request that is late from one that has not begun.
+            // Hyper's own timeout does not distinguish a late request from one that has not begun.
             .header_read_timeout(None)
             .max_buf_size(BUFFER)
             .max_headers(MAX_PARSED_HEADERS)
@@ -323,7 +323,7 @@ impl Connection {
         }
     }
 
-    /// Answers a head that is not read, as any other request is refused, and ends the connection.
+    /// Rejects a request whose head was not read, and closes the connection.
     async fn refuse_head(
         &self,
         mut socket: Socket,
@@ -357,7 +357,7 @@ impl Connection {
         let mut rest = socket.into_stream().take(MAX_LINGER_BYTES);
         let mut nowhere = tokio::io::sink();
         let reading = tokio::io::copy(&mut rest, &mut nowhere);
-        // A client that goes on for longer has had its time.
+        // A client that sends for longer is cut off.
         tokio::time::timeout(LINGER_TIMEOUT, reading)
             .await
             .map_or(Ok(()), |read| read.map(drop))
@@ -377,7 +377,7 @@ fn to_poem(
     let expects = parts.headers.contains_key(header::EXPECT);
     let local = LocalAddr(local.into());
     let client = real_ip::client(&parts.headers, remote.ip(), proxies);
-    // From here on a request comes from its client, however many proxies stand in between.
+    // From here on the remote address of a request is that of its client, however many proxies are in between.
     let remote = RemoteAddr(SocketAddr::new(client.address, remote.port()).into());
     let scheme = if client.secure {
         Scheme::HTTPS
@@ -393,7 +393,7 @@ fn to_poem(
     request
 }
 
-/// A request as HTTP/1.1 would have it (RFC 9113, section 8.3.1): handlers know one form.
+/// Converts a request to the form of HTTP/1.1 (RFC 9113, section 8.3.1), the only form handlers know.
 fn as_http1(parts: &mut http::request::Parts, is_bare: bool) {
     let authority = parts
         .uri
@@ -411,7 +411,7 @@ fn as_http1(parts: &mut http::request::Parts, is_bare: bool) {
     }
 }
 
-/// True when a client begins with the preface of HTTP/2; nothing is taken off the socket.
+/// Whether a client starts with the HTTP/2 preface. Only peeks at the socket.
 async fn is_http2(socket: &TcpStream) -> bool {
     let mut seen = [0; PREFACE.len()];
     loop {

@@ -1,5 +1,5 @@
-//! What a connection is read and written by: a client that does not read is given up, a request counts until it is
-//! answered whole, and of a head that is too long no more is read.
+//! Reads and writes of a connection: a client that does not read is disconnected, a request is active until its
+//! response is sent completely, and nothing more is read of a head that is too long.
 
 use super::timeouts::{ActiveRequest, ConnectionTimeouts};
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use tokio::{
 pub(super) struct Socket {
     stream: TcpStream,
     patience: Duration,
-    /// Runs while a write waits.
+    /// The write timeout; runs while a write is pending.
     waiting: Option<Pin<Box<Sleep>>>,
     timeouts: ConnectionTimeouts,
     backpressure: WriteBackpressure,
@@ -48,7 +48,7 @@ impl Socket {
         }
     }
 
-    /// The connection itself, of which as much is read as may come.
+    /// Returns the underlying connection, without read limits.
     pub(super) fn into_stream(self) -> TcpStream {
         self.stream
     }
@@ -79,7 +79,7 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         let room = self.timeouts.room();
         if room == 0 {
-            // Whoever serves the connection has been told, and takes it back.
+            // The connection's task has been notified, and takes the stream back.
             return Poll::Pending;
         }
         let before = buffer.filled().len();
@@ -135,8 +135,9 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// How much of an answer has been handed to hyper and not to the socket: no more is made while much of it waits, so that
-/// a client that does not read holds one piece of its answer and not all that hyper would gather.
+/// Counts the bytes of a response that were passed to hyper but not written to the socket. No more is produced while
+/// many are pending, so a client that does not read holds one chunk of its response and not all that hyper would
+/// buffer.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WriteBackpressure(Arc<Unsent>);
 
@@ -146,7 +147,7 @@ struct Unsent {
     waker: AtomicWaker,
 }
 
-/// In bytes: enough that small pieces are sent together.
+/// In bytes; enough for small chunks to be sent together.
 const MAX_UNSENT: usize = 32 * 1024;
 
 impl WriteBackpressure {
@@ -154,7 +155,7 @@ impl WriteBackpressure {
         self.0.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Heads and the framing of pieces are written too, so that less may be counted than waits, by little.
+    /// Heads and chunk framing are written too, so slightly less may be counted than is pending.
     fn written(&self, write: &Poll<io::Result<usize>>) {
         if let Poll::Ready(Ok(written)) = write {
             let subtract = |bytes: usize| Some(bytes.saturating_sub(*written));
@@ -178,7 +179,7 @@ impl WriteBackpressure {
     }
 }
 
-/// The body of an answer; the request is active until all of it is sent.
+/// The body of a response; its request is active until all of it is sent.
 #[derive(Debug)]
 pub(super) struct TrackedBody {
     frames: BoxBody<Bytes, io::Error>,

@@ -1,8 +1,8 @@
-//! Whether a connection is worth keeping: what it is waiting for, since when, and how much of a head has come.
+//! The timeouts of a connection: what it is waiting for, since when, and how much of a request head has arrived.
 //!
-//! The beginning of a request that came together with the one before it is not told from rest: it has as long as any
-//! connection may rest. Over HTTP/2 requests share a connection: it rests while there is none, and it is given up when
-//! the client takes nothing more of any answer.
+//! A request that begins in the same read as the previous one cannot be told apart from an idle connection, so it gets
+//! the keep-alive timeout. Over HTTP/2, requests share a connection: it is idle while there is none, and it is closed
+//! if the client reads no more of any response.
 
 use super::UnreadHead;
 use std::{
@@ -15,27 +15,28 @@ use tokio::{
     time::Instant,
 };
 
-/// How often a connection that has nothing due is looked at.
+/// How often a connection without a deadline is checked.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long a connection waits for its client.
+/// How long a connection waits for its client, and how much it reads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimeoutLimits {
-    /// From the first byte of a request to the end of its headers; and to the first request, from the start.
+    /// Header timeout: from the first byte of a request to the end of its headers, and from the start of the connection
+    /// to the first request.
     pub(super) headers: Duration,
-    /// From the end of an answer to the first byte of the next request.
+    /// Keep-alive timeout: from the end of a response to the first byte of the next request.
     pub(super) keep_alive: Duration,
-    /// How long answers may wait to be read, where requests share a connection.
+    /// Write timeout of connections that requests share.
     pub(super) unread: Duration,
-    /// So much of a body is read at once while many others are read in larger pieces, in bytes.
+    /// Maximum chunk of a body, in bytes, while many others are read in larger chunks.
     pub(super) narrow_read: usize,
-    /// So long a head may be in any connection, in bytes …
+    /// Maximum size of a head on any connection, in bytes …
     pub(super) small_head: usize,
-    /// … and so long in a few at once: request line and headers together.
+    /// … and on a few at a time: request line and headers together.
     pub(super) head: usize,
 }
 
-/// Room for heads that are not small; clones share it.
+/// Permits for large request heads; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct LargeHeads(Arc<Semaphore>);
 
@@ -45,7 +46,7 @@ impl LargeHeads {
     }
 }
 
-/// Room for bodies that are read in large pieces; clones share it.
+/// Permits for reading bodies in large chunks; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct WideReads(Arc<Semaphore>);
 
@@ -55,7 +56,7 @@ impl WideReads {
     }
 }
 
-/// The life signs of one connection; clones share them.
+/// The activity and deadlines of one connection; clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct ConnectionTimeouts {
     limits: TimeoutLimits,
@@ -67,26 +68,27 @@ pub(super) struct ConnectionTimeouts {
 
 #[derive(Debug)]
 struct ConnectionState {
-    /// Requests whose answer is not sent yet.
+    /// Number of requests whose response has not been sent.
     active: usize,
-    /// When the last of them ended.
+    /// When the last one ended.
     rests_since: Instant,
-    /// When the first byte after that came.
+    /// When the first byte after that arrived.
     began: Option<Instant>,
-    /// Bytes that came since a request was complete, while none was active.
+    /// Bytes received since the last complete request, while none was active.
     head: usize,
-    /// Requests share the connection (HTTP/2).
+    /// Whether requests share the connection (HTTP/2).
     shared: bool,
-    /// Requests that are not answered whole.
+    /// Requests whose response is not complete.
     requests: usize,
-    /// Their answers of which a piece was handed over and the next one not asked for yet, by number.
+    /// Responses that wait for the client to read: a chunk was sent and the next one not requested yet, by request
+    /// number.
     unread: BTreeMap<u64, Instant>,
     next: u64,
-    /// Held from when a head is not small any more until the last request of it is answered.
+    /// Held from the moment a head becomes large until the last of its requests is answered.
     large: Option<OwnedSemaphorePermit>,
-    /// There was no room for it.
+    /// Whether no permit was available.
     crowded: bool,
-    /// Held while the connection may read a body in large pieces.
+    /// Held while the connection reads a body in large chunks.
     wide: Option<OwnedSemaphorePermit>,
 }
 
@@ -123,7 +125,7 @@ impl ConnectionTimeouts {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many bytes may come in now; none when a head is as long as it may be and not complete.
+    /// How many bytes may be read now; zero if a head has reached its limit and is incomplete.
     pub(super) fn room(&self) -> usize {
         let mut state = self.state();
         if state.shared {
@@ -154,7 +156,7 @@ impl ConnectionTimeouts {
         self.limits.head.saturating_sub(state.head)
     }
 
-    /// So many bytes came in.
+    /// Records that bytes were received.
     pub(super) fn received(&self, bytes: usize) {
         let mut state = self.state();
         if state.active > 0 || state.shared {
@@ -167,7 +169,7 @@ impl ConnectionTimeouts {
         }
     }
 
-    /// Returns when no more of a head is read, and its request is not complete.
+    /// Returns when reading of an incomplete head has stopped.
     pub(super) async fn head_rejected(&self) -> UnreadHead {
         loop {
             self.long.notified().await;
@@ -181,12 +183,13 @@ impl ConnectionTimeouts {
         }
     }
 
-    /// From here on requests share the connection.
+    /// Records that requests share the connection.
     pub(super) fn share(&self) {
         self.state().shared = true;
     }
 
-    /// A request's headers are complete; it is active until this and what there is of its body are dropped.
+    /// Records that a request's headers are complete. The request is active until the returned value and its body's are
+    /// dropped.
     pub(super) fn request(&self) -> ActiveRequest {
         let mut state = self.state();
         state.next += 1;
@@ -196,7 +199,7 @@ impl ConnectionTimeouts {
         self.active_request(number)
     }
 
-    /// The body of a request comes in.
+    /// Records that the body of a request is arriving.
     pub(super) fn body(&self) -> ActiveRequest {
         self.active_request(None)
     }
@@ -212,7 +215,7 @@ impl ConnectionTimeouts {
         }
     }
 
-    /// Returns when the client has let the connection wait for too long.
+    /// Returns when the client has exceeded a timeout.
     pub(super) async fn timed_out(&self) {
         loop {
             let now = Instant::now();
@@ -242,23 +245,23 @@ impl ConnectionTimeouts {
     }
 }
 
-/// One request under way.
+/// One request in progress.
 #[derive(Debug)]
 pub(super) struct ActiveRequest {
     timeouts: ConnectionTimeouts,
-    /// The number of the request this is the answer of.
+    /// The number of the request, if this is its response.
     request: Option<u64>,
 }
 
 impl ActiveRequest {
-    /// A piece of the answer is handed over, and the client is to take it.
+    /// A chunk of the response was sent, and the client must read it.
     pub(super) fn chunk_sent(&self) {
         if let Some(number) = self.request {
             self.timeouts.state().unread.insert(number, Instant::now());
         }
     }
 
-    /// The next piece is asked for.
+    /// The next chunk was requested, so the client has read.
     pub(super) fn next_chunk_requested(&self) {
         if let Some(number) = self.request {
             self.timeouts.state().unread.remove(&number);
@@ -299,7 +302,7 @@ mod tests {
         ConnectionTimeouts::new(LIMITS, LargeHeads::new(1), WideReads::new(1))
     }
 
-    /// Whole seconds until the connection is given up.
+    /// Whole seconds until the connection times out.
     fn left(timeouts: &ConnectionTimeouts) -> Option<u64> {
         let left = timeouts.deadline()?.duration_since(Instant::now());
         Some(

@@ -19,7 +19,7 @@ use poem_openapi::{
 };
 use std::io;
 
-/// A file's bytes, or where they are.
+/// A file's bytes, or a redirect to them.
 #[derive(Debug)]
 pub(crate) struct Download(Response);
 
@@ -59,7 +59,7 @@ impl ApiResponse for Download {
     fn register(_: &mut Registry) {}
 }
 
-/// What is sent of a stored file.
+/// Returns the response with the bytes of a stored file, or a redirect to them.
 pub(crate) async fn download(
     state: &ApiState,
     row: Model,
@@ -77,7 +77,7 @@ pub(crate) async fn download(
         _ => {
             return Err(Problem::new(
                 Code::NotStored,
-                "The file is not stored yet. Wait with `?wait=` on the file.",
+                "The file is not stored yet. Wait for it with `GET /v1/files/{id}?wait=`.",
             )
             .with_header(header::RETRY_AFTER, HeaderValue::from_static("1")));
         }
@@ -102,7 +102,7 @@ fn redirect(url: &str) -> Result<Download, Problem> {
     let mut response = Response::from(StatusCode::TEMPORARY_REDIRECT);
     let headers = response.headers_mut();
     headers.insert(header::LOCATION, location);
-    // The URL is a secret for as long as it lives.
+    // The URL is a secret while it is valid.
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(Download(response))
 }

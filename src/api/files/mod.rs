@@ -42,25 +42,25 @@ use upload::UploadRequest;
 pub(super) use upload::declared;
 use uuid::Uuid;
 
-/// How long the longest `wait` waits, in seconds.
+/// Maximum `wait`, in seconds.
 const MAX_WAIT_SECS: u64 = 60;
 
-/// When a request that waits first looks by itself, and how seldom it ends up looking.
+/// The first and the maximum interval at which a waiting request polls the database.
 const POLL_INTERVALS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
 
-/// The longest search, in characters.
+/// Maximum length of a search, in characters.
 const MAX_SEARCH_LEN: usize = 255;
 
-/// Taking files in, seeing, fetching and deleting them.
+/// Uploading, listing, downloading and deleting files.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Files;
 
 #[OpenApi(prefix_path = "/v1")]
 impl Files {
-    /// Take in a file
+    /// Upload a file
     ///
     /// As `multipart/form-data` with one `file` part, or as the raw body with `?filename=` or `Content-Disposition`.
-    /// The file is staged and its row committed before the answer; it is stored by a job.
+    /// The file is staged and its row committed before the response; a job then stores it.
     #[oai(path = "/files", method = "post", operation_id = "createFile")]
     #[expect(clippy::too_many_arguments, reason = "each is a parameter of the API")]
     async fn create(
@@ -69,15 +69,15 @@ impl Files {
         state: Data<&ApiState>,
         idempotent: IdempotentRequest,
         request: &Request,
-        /// The name, when the body is the file.
+        /// The file name, if the body is the file.
         filename: Query<Option<String>>,
-        /// A JSON object of up to 16 KiB, when the body is the file.
+        /// A JSON object of up to 16 KiB, if the body is the file.
         metadata: Query<Option<String>>,
-        /// An open batch the file belongs to, when the body is the file.
+        /// The open batch to add the file to, if the body is the file.
         batch_id: Query<Option<String>>,
-        /// What the file's SHA-256 must be, in hexadecimal, when the body is the file.
+        /// The expected SHA-256 of the file in hexadecimal, if the body is the file.
         sha256: Query<Option<String>>,
-        /// Seconds after which the file is deleted, when the body is the file.
+        /// Seconds after which the file is deleted, if the body is the file.
         expires_in: Query<Option<String>>,
         upload: UploadRequest,
     ) -> Result<JsonResponse<schema::File, 202>, Problem> {
@@ -94,8 +94,8 @@ impl Files {
 
     /// List files
     ///
-    /// Newest first; what begins with a name that thousands have, in the order of the names. With several filters a
-    /// page may be short and still have a next one.
+    /// Newest first. A search for a name prefix that thousands of files share is sorted by name instead. A page with
+    /// several filters may be short and still have a next page.
     #[oai(path = "/files", method = "get", operation_id = "listFiles")]
     #[expect(clippy::too_many_arguments, reason = "each is a parameter of the API")]
     async fn list(
@@ -104,14 +104,14 @@ impl Files {
         state: Data<&ApiState>,
         status: Query<Option<schema::FileStatus>>,
         batch_id: Query<Option<Uuid>>,
-        /// Of the stored bytes, in hexadecimal.
+        /// The SHA-256 of the stored bytes, in hexadecimal.
         sha256: Query<Option<String>>,
-        /// An id, a SHA-256, or the beginning of a name in any case.
+        /// An id, a SHA-256, or a name prefix (case-insensitive).
         q: Query<Option<String>>,
-        /// How many; 50 when absent.
+        /// The maximum number of items; 50 by default.
         #[oai(validator(minimum(value = "1"), maximum(value = "200")))]
         limit: Query<Option<u64>>,
-        /// `next_cursor` of the page before.
+        /// The `next_cursor` of the previous page.
         cursor: Query<Option<String>>,
     ) -> Result<PageResponse<schema::File>, Problem> {
         let page = PageRequest::decode(limit.0.unwrap_or(DEFAULT_LIMIT), cursor.0.as_deref())?;
@@ -125,9 +125,9 @@ impl Files {
         list(&state, caller.0.sees(), filter, page).await
     }
 
-    /// See a file
+    /// Get a file
     ///
-    /// With `wait` the answer is held until the file is `stored`, `failed` or `deleted`.
+    /// With `wait` the response is held until the file is `stored`, `failed` or `deleted`.
     #[oai(path = "/files/:id", method = "get", operation_id = "getFile")]
     async fn get(
         &self,
@@ -154,9 +154,9 @@ impl Files {
         })
     }
 
-    /// Fetch a file's bytes
+    /// Download a file
     ///
-    /// From storage on a filesystem the bytes themselves, or a range of them; from S3 a redirect to a signed URL.
+    /// With storage on a file system, returns the bytes or a range of them; with S3, redirects to a signed URL.
     #[oai(
         path = "/files/:id/content",
         method = "get",
@@ -175,8 +175,8 @@ impl Files {
 
     /// Retry a failed file
     ///
-    /// It is staged again, and finalized by a job like a new one. Possible until `retryable_until`, while its bytes
-    /// are kept.
+    /// The file is staged again, and a job finalizes it like a new one. Possible until `retryable_until`, while its
+    /// bytes are kept.
     #[oai(path = "/files/:id/retry", method = "post", operation_id = "retryFile")]
     async fn retry(
         &self,
@@ -199,7 +199,8 @@ impl Files {
 
     /// Delete a file
     ///
-    /// It is gone at once; its object is removed by a job. A failed file stays in the list, and its bytes are removed.
+    /// The file is deleted at once; a job deletes its object. A failed file stays in the list, and its bytes are
+    /// deleted.
     #[oai(path = "/files/:id", method = "delete", operation_id = "deleteFile")]
     async fn delete(
         &self,
@@ -211,7 +212,7 @@ impl Files {
     }
 }
 
-/// A page of files, each with its URL.
+/// Returns a page of files, each with its URL.
 pub(super) async fn list(
     state: &ApiState,
     scope: Scope,
@@ -258,7 +259,7 @@ async fn find(state: &ApiState, scope: &Scope, id: FileId) -> Result<file::Model
     found.ok_or_else(|| Problem::not_found("file"))
 }
 
-/// The file, once it is final or the time is over.
+/// Returns the file once it is final or the timeout has passed.
 async fn find_final(
     state: &ApiState,
     scope: &Scope,
@@ -269,7 +270,7 @@ async fn find_final(
     let waiting = state.waiters.wait_for(id);
     let (mut pause, longest) = POLL_INTERVALS;
     loop {
-        // Asked for before the look, so that nothing falls in between.
+        // Registered before the query, so that no change in between is missed.
         let woken = waiting.woken();
         let row = find(state, scope, id).await?;
         if is_final(row.status) || Instant::now() >= until || state.stop.is_cancelled() {
@@ -291,13 +292,13 @@ fn is_final(status: FileStatus) -> bool {
     )
 }
 
-/// Weak: the URL in it may be another each time.
+/// A weak ETag, because the URL in the response may differ each time.
 fn etag(row: &file::Model) -> String {
     let status = schema::FileStatus::from(row.status) as u8;
     format!("W/\"{:x}-{status}\"", row.updated_at.timestamp_micros())
 }
 
-/// The file with its URL, made now.
+/// Converts the file to its API type, with a fresh URL.
 pub(super) async fn to_schema(state: &ApiState, row: file::Model) -> Result<schema::File, Problem> {
     let key = row
         .storage_key
@@ -326,6 +327,6 @@ fn searchable(text: String) -> Result<String, Problem> {
     if text.chars().count() <= MAX_SEARCH_LEN && !text.contains('\0') {
         return Ok(text);
     }
-    let allowed = format!("up to {MAX_SEARCH_LEN} characters of text are allowed");
+    let allowed = format!("must be text of at most {MAX_SEARCH_LEN} characters");
     Err(Problem::field(Code::MalformedRequest, "q", allowed))
 }

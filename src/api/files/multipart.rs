@@ -1,7 +1,7 @@
-//! The file as a part of `multipart/form-data` (RFC 7578).
+//! Receives a file as a part of `multipart/form-data` (RFC 7578).
 //!
-//! Memory is bounded whatever is sent: the file's bytes pass through, text fields have a limit each and come once,
-//! and what belongs to neither (headers of parts, the preamble) has a limit too.
+//! Memory is bounded for any input: the bytes of the file are streamed, each text field has a maximum length and may
+//! appear once, and everything else (part headers, the preamble) is limited too.
 
 use super::{
     raw_body::ReceivedFile,
@@ -32,26 +32,26 @@ use std::{
     task::{Context, Poll},
 };
 
-/// What a form may have besides the file, in bytes: text fields, headers of parts, boundaries.
+/// Maximum size of a form besides the file, in bytes: text fields, part headers, boundaries.
 pub(super) const MAX_FORM_OVERHEAD: u64 = 1024 * 1024;
 
-/// The longest boundary (RFC 2046, section 5.1.1).
+/// Maximum length of a boundary (RFC 2046, section 5.1.1).
 const MAX_BOUNDARY_LEN: usize = 70;
 
-/// A form that is not as RFC 7578 has it.
+/// The form exceeds [`MAX_FORM_OVERHEAD`].
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the form has more than {MAX_FORM_OVERHEAD} bytes besides its file")]
 pub(crate) struct FormError;
 
 impl FormError {
-    /// As it is answered.
+    /// Converts the error to its response.
     #[must_use]
     pub(crate) fn to_problem(&self) -> Problem {
         Problem::new(Code::TooLarge, format!("{self}."))
     }
 }
 
-/// Takes in the form's one file. Fields that come before the file can refuse it before it is read.
+/// Receives the form's file. Fields before the file can reject it before it is read.
 pub(super) async fn receive(
     state: &ApiState,
     caller: &Identity,
@@ -66,7 +66,7 @@ pub(super) async fn receive(
     let mut form = Multipart::new(source.clone(), boundary);
     let mut fields = UploadFields::default();
     let mut file: Option<(FileName, String, StagedBody)> = None;
-    // What is not read of a part is passed over by the next call.
+    // The next call skips what was not read of a part.
     while let Some(field) = form.next_field().await.map_err(|error| refused(&error))? {
         let disposition = field.headers().get(header::CONTENT_DISPOSITION);
         let disposition = disposition
@@ -91,7 +91,7 @@ pub(super) async fn receive(
                 let value = text(&source, field, name).await?;
                 fields.set(name, &value)?;
             }
-            // Widgets add fields of their own; what they are for is known to their own servers.
+            // Upload widgets add fields for their own servers; these are ignored.
             Some(_) => {}
             None => {
                 return Err(Problem::new(
@@ -143,16 +143,16 @@ async fn receive_file(
     Ok((name, guard.verdict()?, bytes))
 }
 
-/// True of the one client that encodes the whole of a name and does not say so: its own word for itself is all that
-/// tells its `a%20b` from another's.
+/// Whether the client percent-encodes complete names without declaring it (aiohttp). Only its User-Agent tells its
+/// `a%20b` from another client's.
 fn encodes_names(headers: &HeaderMap) -> bool {
     let agent = headers.get(header::USER_AGENT);
     let agent = agent.and_then(|agent| agent.to_str().ok());
     agent.is_some_and(|agent| agent.contains("aiohttp/"))
 }
 
-/// A file's part is taken as it is: one that is encoded would be stored encoded (RFC 7578, section 4.7, has no such
-/// parts any more).
+/// A part with a content encoding is rejected, because it would be stored encoded (RFC 7578, section 4.7, deprecates
+/// such parts).
 fn require_plain(headers: &HeaderMap) -> Result<(), Problem> {
     let encoded = |name: &str, plain: &[&str]| {
         let values = headers.get_all(name).iter();
@@ -166,7 +166,7 @@ fn require_plain(headers: &HeaderMap) -> Result<(), Problem> {
     }
     Err(Problem::new(
         Code::UnsupportedMediaType,
-        "A part with an encoding is not decoded here; send the bytes as they are.",
+        "Encoded parts are not supported. Send the bytes unencoded.",
     ))
 }
 
@@ -188,11 +188,11 @@ fn refused(error: &multer::Error) -> Problem {
         multer::Error::StreamReadFailed(cause) => {
             crate::api::connection::body::interrupted(cause.as_ref())
         }
-        // The only free text in them is the name.
+        // The name is the only free text in the headers.
         multer::Error::ReadHeaderFailed(httparse::Error::HeaderValue) => Problem::field(
             Code::InvalidName,
             "filename",
-            "the part's headers contain a control character; only printable text is allowed",
+            "the part headers contain a control character; only printable text is allowed",
         ),
         other => Problem::new(
             Code::MalformedRequest,
@@ -201,7 +201,7 @@ fn refused(error: &multer::Error) -> Problem {
     }
 }
 
-/// The boundary of a form.
+/// Returns the boundary of a form.
 pub(super) fn boundary(content_type: &str) -> Result<String, Problem> {
     let boundary = multer::parse_boundary(content_type).ok();
     boundary
@@ -214,15 +214,15 @@ pub(super) fn boundary(content_type: &str) -> Result<String, Problem> {
         })
 }
 
-/// The body of a form: handed to the parser piece by piece, since it keeps whatever it can get.
+/// The body of a form, passed to the parser one chunk at a time, because it buffers everything it can get.
 #[derive(Clone)]
 struct FormStream(Arc<Mutex<FormBody>>);
 
 struct FormBody {
     bytes: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
-    /// The last call gave a piece, so this one makes the parser work on it.
+    /// Whether the last call returned a chunk, so that this one makes the parser process it.
     given: bool,
-    /// Bytes given since something useful last came out of the parser.
+    /// Bytes passed to the parser since it last returned anything useful.
     pending: u64,
     hasher: Option<Sha256>,
 }
@@ -237,7 +237,7 @@ impl FormStream {
         })))
     }
 
-    /// The parser has handed out what it was given.
+    /// Records that the parser has returned what it was given.
     fn passed(&self) {
         self.0
             .lock()
@@ -245,7 +245,7 @@ impl FormStream {
             .pending = 0;
     }
 
-    /// Compares the digest of the whole body, up to its very end, with the one in the request's headers.
+    /// Compares the digest of the whole body with the one in the request headers.
     async fn check(mut self, declared: Option<Sha256Digest>) -> Result<(), Problem> {
         let Some(declared) = declared else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The file as the whole body of the request.
+//! Receives a file as the raw body of the request.
 
 use super::{
     staged_body::{self, StagedBody},
@@ -18,7 +18,7 @@ use landfall_core::{
     tokens::Identity,
 };
 
-/// What was said in the query.
+/// The fields in the query string.
 #[derive(Clone, Debug, Default)]
 pub(super) struct QueryFields {
     pub(super) filename: Option<String>,
@@ -28,7 +28,7 @@ pub(super) struct QueryFields {
     pub(super) expires_in: Option<String>,
 }
 
-/// A file that has arrived, and what was said of it.
+/// A received file and its fields.
 #[derive(Debug)]
 pub(super) struct ReceivedFile {
     pub(super) name: FileName,
@@ -37,7 +37,7 @@ pub(super) struct ReceivedFile {
     pub(super) bytes: StagedBody,
 }
 
-/// Takes in the body. All that can be refused is refused before it is read.
+/// Receives the body. Everything that can be rejected early is rejected before it is read.
 pub(super) async fn receive(
     state: &ApiState,
     caller: &Identity,

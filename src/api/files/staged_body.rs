@@ -1,4 +1,4 @@
-//! Bytes into staging, and out of it again when the upload is refused.
+//! Stages the body of an upload, and deletes it again if the upload is rejected.
 
 use super::upload_fields::UploadFields;
 use crate::api::{
@@ -20,9 +20,9 @@ use landfall_core::{
 use std::{error::Error, sync::Arc, time::Instant};
 use tokio::sync::Mutex;
 
-/// Staged bytes that no row speaks of yet: deleted when dropped.
+/// Staged bytes without a row; deleted on drop.
 ///
-/// A crash leaves them to the sweep.
+/// After a crash the sweep deletes them.
 #[derive(Debug)]
 pub(super) struct StagedBody {
     staging: Staging,
@@ -30,9 +30,9 @@ pub(super) struct StagedBody {
     kept: bool,
     /// In bytes.
     pub(super) size: u64,
-    /// Where room for them is reserved in their owner's quota, until they are counted.
+    /// The reservation of space in the owner's quota, until the bytes are counted.
     reservation: Option<SharedReservation>,
-    /// Made while the bytes came in.
+    /// Computed while the bytes arrived.
     pub(super) sha256: Sha256Digest,
 }
 
@@ -42,12 +42,12 @@ impl Drop for StagedBody {
             return;
         }
         let (staging, key) = (self.staging.clone(), self.key);
-        // Their room is free once they are gone.
+        // The reserved space is released after they are deleted.
         let reservation = self.reservation.take();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = staging.delete(&[key]).await {
-                    tracing::debug!(%error, "refused bytes are left to the sweep");
+                    tracing::debug!(%error, "rejected bytes were not deleted, the sweep will delete them");
                 }
                 drop(reservation);
             });
@@ -55,7 +55,7 @@ impl Drop for StagedBody {
     }
 }
 
-/// Stages a body of at most `uploads.max_file_size`, which is not to be empty, and hashes it on its way.
+/// Stages a non-empty body of at most `uploads.max_file_size`, and hashes it on the way.
 pub(super) async fn stage<E>(
     state: &ApiState,
     caller: &Identity,
@@ -66,7 +66,7 @@ where
     E: Into<Box<dyn Error + Send + Sync>>,
 {
     let app = &state.app;
-    // The id of the file the bytes become, by which the sweep tells them from litter.
+    // The id of the future file, by which the sweep tells these bytes from leftovers.
     let key = StagingKey::generate();
     let options = Options {
         limit: app.config.uploads.max_file_size.0,
@@ -100,7 +100,7 @@ where
     Ok(bytes)
 }
 
-/// Room in the caller's quota: for all of a body that says how long it is, else for what comes as it comes.
+/// Reserves space in the caller's quota: all of it if the body declares its length, otherwise as the bytes arrive.
 async fn reserve(
     state: &ApiState,
     caller: &Identity,
@@ -120,7 +120,7 @@ impl StagedBody {
         self.key
     }
 
-    /// Refuses bytes that do not have the digest they were said to have.
+    /// Rejects bytes that do not match their declared digest.
     pub(super) fn verify(&self, declared: Option<Sha256Digest>) -> Result<(), Problem> {
         let found = self.sha256;
         let Some(declared) = declared.filter(|declared| *declared != found) else {
@@ -133,7 +133,7 @@ impl StagedBody {
     }
 }
 
-/// A file that is staged and known by all that is said of it.
+/// A staged file and all its fields.
 #[derive(Debug)]
 pub(super) struct StagedFile {
     pub(super) id: FileId,
@@ -145,7 +145,7 @@ pub(super) struct StagedFile {
     pub(super) traceparent: Option<String>,
 }
 
-/// Commits the file's row. Not to be dropped half-way: then nobody knows whether the bytes are spoken of.
+/// Commits the file's row. Must not be dropped halfway, because then it is unknown whether the bytes have a row.
 pub(super) async fn commit(
     state: &ApiState,
     complete: StagedFile,
@@ -193,7 +193,7 @@ pub(super) async fn commit(
             | AcceptError::Quota(QuotaError::Exceeded { .. })),
         ) => Err(error.into()),
         Err(AcceptError::Database(error) | AcceptError::Quota(QuotaError::Database(error))) => {
-            // The commit may have succeeded all the same; if it has not, the sweep removes the bytes.
+            // The commit may have succeeded anyway; if not, the sweep deletes the bytes.
             bytes.kept = true;
             match files::get(app.db.read(), &files::Scope::All, id).await {
                 Ok(Some(row)) => {

@@ -1,4 +1,4 @@
-//! `POST /v1/files`: which kind of upload a request is, and what happens to it.
+//! `POST /v1/files`: determines the kind of upload, and handles it.
 
 use super::{
     multipart,
@@ -26,7 +26,7 @@ use poem_openapi::{
 use sha2::{Digest, Sha256};
 use std::{fmt, io, pin::Pin};
 
-/// A request that brings a file.
+/// A request with a file.
 pub(super) struct UploadRequest {
     pub(super) headers: HeaderMap,
     pub(super) body: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
@@ -125,19 +125,19 @@ impl UploadRequest {
         })
     }
 
-    /// Said beforehand, in bytes.
+    /// The declared length, in bytes.
     pub(super) fn length(&self) -> Result<Option<u64>, Problem> {
         let value = self.headers.get(header::CONTENT_LENGTH);
         Ok(value.and_then(|value| value.to_str().ok()?.parse().ok()))
     }
 
-    /// True when the request has no body at all.
+    /// Whether the request has no body.
     pub(super) fn is_bare(&self) -> Result<bool, Problem> {
         let chunked = self.headers.contains_key(header::TRANSFER_ENCODING);
         Ok(!chunked && self.length()?.unwrap_or(0) == 0)
     }
 
-    /// Refuses a body that says itself that it is longer than `most`; `limit` is what files may have.
+    /// Rejects a body whose declared length exceeds `most`; `limit` is the maximum size of a file.
     pub(super) fn refuse_larger_than(&self, most: u64, limit: u64) -> Result<(), Problem> {
         match self.length()? {
             Some(length) if length > most => Err(Problem::new(
@@ -149,7 +149,7 @@ impl UploadRequest {
     }
 }
 
-/// The SHA-256 in `Content-Digest` or `Repr-Digest` (RFC 9530), if there is one.
+/// Returns the SHA-256 in `Content-Digest` or `Repr-Digest` (RFC 9530), if there is one.
 pub(in crate::api) fn declared(headers: &HeaderMap) -> Result<Option<Sha256Digest>, Problem> {
     let mut found = None;
     for name in ["content-digest", "repr-digest"] {
@@ -177,7 +177,7 @@ pub(in crate::api) fn declared(headers: &HeaderMap) -> Result<Option<Sha256Diges
     Ok(found)
 }
 
-/// A byte sequence (RFC 9651, section 3.3.5), with or without parameters after it.
+/// Parses a byte sequence (RFC 9651, section 3.3.5), with or without parameters.
 fn decode(item: &str) -> Option<Sha256Digest> {
     let (bytes, _) = item.trim().strip_prefix(':')?.split_once(':')?;
     let bytes = STANDARD.decode(bytes).ok()?;
@@ -185,11 +185,11 @@ fn decode(item: &str) -> Option<Sha256Digest> {
 }
 
 fn no_digest(header: &str) -> Problem {
-    let allowed = "must have the form of RFC 9530: sha-256=:<base64 of 32 bytes>:";
+    let allowed = "must have the form sha-256=:<base64 of 32 bytes>: (RFC 9530)";
     Problem::field(Code::MalformedRequest, header, allowed)
 }
 
-/// Takes in the file and answers 202 once its bytes are durable and its row committed.
+/// Receives the file and returns 202 once its bytes are durable and its row is committed.
 pub(super) async fn receive(
     state: &ApiState,
     caller: &Identity,
@@ -232,20 +232,20 @@ pub(super) async fn receive(
     .await
 }
 
-/// A file that was taken in is not stored yet, and has no URL.
+/// An accepted file is not stored yet, and has no URL.
 fn accepted(row: &file::Model) -> Result<JsonResponse<schema::File, 202>, Problem> {
     let location = format!("/v1/files/{}", row.id);
     JsonResponse::new(&schema::File::of(row.clone(), None))?.with(header::LOCATION, &location)
 }
 
-/// Refuses a body that says itself that its owner would have too much, before it is sent.
+/// Rejects a body whose declared length exceeds the owner's quota, before it is sent.
 async fn refuse_beyond_quota(
     state: &ApiState,
     caller: &Identity,
     length: Option<u64>,
 ) -> Result<(), Problem> {
     let app = &state.app;
-    // A form's length has more in it than the file's.
+    // The length of a form includes more than the file.
     let at_least = length
         .unwrap_or(0)
         .saturating_sub(multipart::MAX_FORM_OVERHEAD);
@@ -276,7 +276,7 @@ async fn arrive(
     raw_body::receive(state, caller, upload, given, digest).await
 }
 
-/// All that makes an upload what it is: a form's boundary is another each time.
+/// The fingerprint of an upload. Excludes the form's boundary, which differs each time.
 fn fingerprint(idempotent: &IdempotentRequest, arrived: &ReceivedFile) -> String {
     let mut hasher = Sha256::new();
     let fields = &arrived.fields;

@@ -1,23 +1,23 @@
-//! What may be said of a file besides its bytes: by fields of a form or by parameters, before or after the bytes.
+//! The fields of an upload besides its bytes: form fields or parameters, before or after the bytes.
 
 use crate::api::problem::{Code, Problem};
 use entity::BatchId;
 use landfall_core::{config::Config, digest::Sha256Digest, files::FileName};
 use std::time::Duration;
 
-/// The most JSON in `metadata`, in bytes.
+/// Maximum size of `metadata`, in bytes of JSON.
 pub(in crate::api) const MAX_METADATA_LEN: usize = 16 * 1024;
 
-/// The longest other field, in bytes.
+/// Maximum size of any other field, in bytes.
 pub(in crate::api) const MAX_FIELD_LEN: usize = 1024;
 
-/// The longest content type, in bytes.
+/// Maximum length of a content type, in bytes.
 const MAX_CONTENT_TYPE_LEN: usize = 255;
 
-/// The longest a file can be asked to be kept, in seconds: a hundred years.
+/// Maximum lifetime of a file, in seconds: a hundred years.
 const MAX_TTL_SECS: u64 = 100 * 366 * 24 * 60 * 60;
 
-/// What was said of a file.
+/// The fields of one upload.
 #[derive(Clone, Debug, Default)]
 pub(in crate::api) struct UploadFields {
     pub(in crate::api) metadata: Option<serde_json::Value>,
@@ -27,11 +27,11 @@ pub(in crate::api) struct UploadFields {
 }
 
 impl UploadFields {
-    /// The fields there are.
+    /// The names of all fields.
     pub(in crate::api) const NAMES: [&'static str; 4] =
         ["metadata", "batch_id", "sha256", "expires_in"];
 
-    /// How long a field may be.
+    /// Maximum size of a field, in bytes.
     pub(in crate::api) fn limit(name: &str) -> usize {
         match name {
             "metadata" => MAX_METADATA_LEN,
@@ -39,7 +39,7 @@ impl UploadFields {
         }
     }
 
-    /// Takes one field, once; one that is not there says nothing.
+    /// Sets a field; each may be set once. Unknown fields are ignored.
     pub(in crate::api) fn set(&mut self, name: &str, value: &str) -> Result<(), Problem> {
         let twice = match name {
             "metadata" => self.metadata.replace(metadata(value)?).is_some(),
@@ -52,19 +52,19 @@ impl UploadFields {
             true => Err(Problem::field(
                 Code::MalformedRequest,
                 name,
-                "is given twice",
+                "is given more than once",
             )),
             false => Ok(()),
         }
     }
 
-    /// How long the file is to live.
+    /// Lifetime of the file, if limited.
     pub(in crate::api) fn ttl(&self, config: &Config) -> Option<Duration> {
         self.expires_in.or(config.files.default_ttl)
     }
 }
 
-/// A field that is longer than it may be.
+/// The problem for a field that is too long.
 pub(in crate::api) fn too_long(name: &str) -> Problem {
     let code = match name {
         "metadata" => Code::InvalidMetadata,
@@ -87,7 +87,7 @@ fn metadata(text: &str) -> Result<serde_json::Value, Problem> {
     if !value.is_object() {
         return Err(refused("must be a JSON object".to_owned()));
     }
-    // PostgreSQL cannot keep it in text of any kind.
+    // PostgreSQL cannot store U+0000 in text.
     if has_nul(&value) {
         return Err(refused("must not contain the character U+0000".to_owned()));
     }
@@ -133,15 +133,15 @@ fn expires_in(text: &str) -> Result<Duration, Problem> {
     }
 }
 
-/// A name that may be kept.
+/// Validates a file name.
 pub(in crate::api) fn name(given: Option<&str>) -> Result<FileName, Problem> {
     Ok(FileName::parse(given.unwrap_or(""))?)
 }
 
-/// A content type (RFC 9110, section 8.3).
+/// Validates a content type (RFC 9110, section 8.3).
 pub(in crate::api) fn content_type(given: Option<&str>) -> Result<String, Problem> {
     let text = match given.map(str::trim) {
-        // What clients send who were told no type.
+        // What clients send when no type is set.
         None | Some("" | "application/x-www-form-urlencoded") => "application/octet-stream",
         Some(text) => text,
     };

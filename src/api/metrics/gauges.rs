@@ -1,6 +1,6 @@
-//! The installation as it is at this moment: from the database, from Redis, and from what was last looked at.
+//! The gauges of the installation: from the database, from Redis, and from the latest health checks.
 //!
-//! Made anew for each answer: what cannot be asked now is absent, and never told as it was before.
+//! Computed for every response. A value that cannot be read now is absent, never stale.
 
 use super::PREFIX;
 use crate::api::{Check, QueueFigures, Readiness, Status, state::ApiState};
@@ -23,13 +23,13 @@ use std::{
     time::Duration,
 };
 
-/// How long the database may take over its figures.
+/// Timeout of each database query.
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How old the sum of all staged bytes may be: measuring looks at each of them.
+/// Maximum age of the total of staged bytes, because measuring visits each file.
 const STAGING_MAX_AGE: Duration = Duration::from_secs(60);
 
-/// Statuses files only pass through, or that want somebody's attention: few enough to be counted.
+/// Transient statuses and those that need attention; few enough rows to be counted.
 const COUNTED_STATUSES: [FileStatus; 4] = [
     FileStatus::Uploading,
     FileStatus::Staged,
@@ -137,11 +137,15 @@ fn add_queues(registry: &mut Registry, queues: &[QueueFigures]) {
         Unit::Seconds,
         latency,
     );
-    registry.register("queue_paused", "1 while the queue is paused", paused);
-    registry.register("queue_jobs_done", "Jobs done since Redis was empty", done);
+    registry.register("queue_paused", "1 if the queue is paused", paused);
+    registry.register(
+        "queue_jobs_done",
+        "Jobs completed since Redis was last empty",
+        done,
+    );
     registry.register(
         "queue_attempts_failed",
-        "Attempts of jobs that failed since Redis was empty",
+        "Failed job attempts since Redis was last empty",
         failed,
     );
 }
@@ -154,13 +158,13 @@ async fn add_staging(registry: &mut Registry, app: &App) {
     let bytes = |bytes: u64| ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
     registry.register_with_unit(
         "staging_used",
-        "Bytes that wait in staging, as of a minute ago at most",
+        "Bytes in staging, at most one minute old",
         Unit::Bytes,
         bytes(usage.used),
     );
     registry.register_with_unit(
         "staging_quota",
-        "Maximum that may wait in staging (staging.quota); 0 where there is none",
+        "Maximum bytes in staging (staging.quota); 0 if there is none",
         Unit::Bytes,
         bytes(usage.quota.unwrap_or(0)),
     );
@@ -243,17 +247,17 @@ fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// What the database answers in time.
+/// Runs a query with a timeout; logs and returns `None` if it fails.
 async fn query<T>(what: &str, asked: impl Future<Output = Result<T, DbErr>>) -> Option<T> {
     match tokio::time::timeout(DATABASE_TIMEOUT, asked).await {
         Ok(Ok(answer)) => Some(answer),
         Ok(Err(error)) => {
             let error = &error as &dyn Error;
-            tracing::warn!(error, "/metrics goes without {what}");
+            tracing::warn!(error, "/metrics omits {what}");
             None
         }
         Err(_) => {
-            tracing::warn!("/metrics goes without {what}: no answer in time");
+            tracing::warn!("/metrics omits {what}: the query timed out");
             None
         }
     }

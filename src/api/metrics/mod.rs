@@ -1,7 +1,7 @@
-//! `/metrics`, in the text format of OpenMetrics; docs/metrics.md explains each.
+//! `/metrics`, in the OpenMetrics text format; docs/metrics.md describes each metric.
 //!
-//! Owns what is counted of requests; what jobs count is the workers' own. Labels are routes, statuses, queues and
-//! the like, never ids or names: their number does not grow with what is stored or asked.
+//! Owns the request metrics; the workers own the job metrics. Labels are routes, statuses, queues and the like, never
+//! ids or names, so their number does not grow with the data or the requests.
 
 mod gauges;
 mod process;
@@ -20,10 +20,10 @@ use prometheus_client::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// What the names of Landfall's own metrics begin with.
+/// Prefix of Landfall's own metrics.
 const PREFIX: &str = "landfall";
 
-/// In seconds: from a look-up to a long upload.
+/// In seconds, from a lookup to a long upload.
 const BUCKETS: [f64; 12] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 60.0, 600.0,
 ];
@@ -41,7 +41,7 @@ struct RouteLabels {
     route: String,
 }
 
-/// What this process counts; cheap to clone.
+/// The metrics of this process; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -52,7 +52,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Every request at zero; the work as `meter` has it.
+    /// Starts with all request metrics at zero, and the job metrics of `meter`.
     #[must_use]
     pub fn new(meter: Meter) -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
@@ -82,7 +82,7 @@ impl Metrics {
         }
     }
 
-    /// A request was answered.
+    /// Records a response.
     pub fn record_response(
         &self,
         method: &Method,
@@ -103,12 +103,12 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// Bytes of an upload came in.
+    /// Records received upload bytes.
     pub fn record_received(&self, bytes: u64) {
         self.received.inc_by(bytes);
     }
 
-    /// The bytes of one request are durable in staging, or were refused.
+    /// Records how long staging the bytes of one request took, and whether they were accepted.
     pub fn record_staged(&self, accepted: bool, took: Duration) {
         let outcome = if accepted { "staged" } else { "refused" };
         self.meter.took(Stage::Receive, outcome, took);
@@ -119,7 +119,7 @@ fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
 }
 
-/// Clients may make up methods; labels must not grow with them.
+/// Maps unknown methods to one label, because clients may invent methods.
 fn known(method: &Method) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
     KNOWN
@@ -128,7 +128,7 @@ fn known(method: &Method) -> &'static str {
         .unwrap_or("other")
 }
 
-/// The figures of this process, and of the installation as it is now.
+/// Serves the metrics of this process and of the installation.
 #[handler]
 pub(crate) async fn metrics(state: Data<&ApiState>, request: &Request) -> Result<Response> {
     metrics_access::admit(&state, request).await?;

@@ -1,4 +1,4 @@
-//! What the process uses, as Linux tells it, under the names Prometheus's own clients use. Elsewhere nothing is told.
+//! Resource usage of the process, from Linux, under the names of Prometheus's own clients. Empty on other systems.
 
 use prometheus_client::{
     metrics::{counter::ConstCounter, gauge::ConstGauge},
@@ -6,7 +6,7 @@ use prometheus_client::{
 };
 use std::fs;
 
-/// Linux counts a process's time in hundredths of a second on every architecture (proc(5), `USER_HZ`).
+/// Linux counts CPU time in hundredths of a second on every architecture (proc(5), `USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 pub(super) fn now() -> Registry {
@@ -14,7 +14,7 @@ pub(super) fn now() -> Registry {
     if let Some(bytes) = resident() {
         registry.register_with_unit(
             "process_resident_memory",
-            "Memory the process holds",
+            "Resident memory of the process",
             Unit::Bytes,
             ConstGauge::new(bytes),
         );
@@ -22,7 +22,7 @@ pub(super) fn now() -> Registry {
     if let Some(seconds) = cpu() {
         registry.register_with_unit(
             "process_cpu",
-            "Processor time the process has used",
+            "CPU time used by the process",
             Unit::Seconds,
             ConstCounter::new(seconds),
         );
@@ -31,7 +31,7 @@ pub(super) fn now() -> Registry {
         let open = i64::try_from(open.count()).unwrap_or(i64::MAX);
         registry.register(
             "process_open_fds",
-            "Files and connections the process has open",
+            "Open files and connections of the process",
             ConstGauge::new(open),
         );
     }
@@ -47,7 +47,7 @@ fn resident() -> Option<i64> {
     Some(kib * 1024)
 }
 
-/// User and system time are fields 14 and 15 of a line whose second field, the name, may have spaces in it.
+/// User and system time are fields 14 and 15; the second field, the name, may contain spaces.
 fn cpu() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, rest) = stat.rsplit_once(')')?;

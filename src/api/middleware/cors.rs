@@ -1,7 +1,7 @@
-//! Browsers on other origins (the Fetch standard, «CORS protocol»): who may call `/v1`, by `server.cors_origins`.
+//! CORS (Fetch standard, "CORS protocol"): which origins may call `/v1`, by `server.cors_origins`.
 //!
-//! Callers prove who they are by a token in a header; nothing is ever allowed with cookies. Where no token is asked
-//! for, `*` covers uploads by `/v1/tus` alone: a page could else read whatever is on the machine that opened it.
+//! Clients authenticate with a token in a header; cookies are never allowed. Without tokens, `*` only covers uploads by
+//! `/v1/tus`, because otherwise a page could read any file from the machine that opened it.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use landfall_core::config::{AuthMode, Config, Origin};
@@ -10,10 +10,11 @@ const ANY: HeaderValue = HeaderValue::from_static("*");
 /// In seconds.
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("86400");
 
-/// Methods of uploads by tus, which are in no definition.
+/// The methods of tus uploads, which are not in the OpenAPI definition.
 const TUS_METHODS: &str = "POST, HEAD, PATCH, DELETE, GET, OPTIONS";
 
-/// What clients send: what the API reads, and what widgets, monitoring and browsers' own libraries add by themselves.
+/// Request headers that pages may send: those the API reads, and those that widgets, monitoring and browser libraries
+/// add.
 const ALLOWED_HEADERS: &str = "authorization, content-type, content-disposition, content-digest, repr-digest, idempotency-key, \
      if-none-match, if-modified-since, if-range, range, want-content-digest, x-http-method-override, x-request-id, tus-resumable, upload-length, \
      upload-defer-length, upload-offset, upload-metadata, upload-checksum, upload-concat, upload-complete, \
@@ -22,21 +23,21 @@ const ALLOWED_HEADERS: &str = "authorization, content-type, content-disposition,
      newrelic, x-datadog-trace-id, x-datadog-parent-id, x-datadog-origin, x-datadog-sampling-priority, \
      x-client-info, apikey, x-upsert";
 
-/// What scripts may read of an answer.
+/// Response headers that scripts may read.
 const EXPOSED_HEADERS: &str = "location, retry-after, ratelimit, ratelimit-policy, etag, accept-ranges, content-range, \
      content-disposition, x-request-id, idempotent-replayed, landfall-file, tus-resumable, tus-version, tus-extension, \
      tus-max-size, tus-checksum-algorithm, upload-offset, upload-length, upload-defer-length, upload-metadata, upload-expires, \
      upload-concat, upload-complete, upload-limit, upload-draft-interop-version";
 
-/// What a request wants of this, remembered until it is answered.
+/// The CORS state of a request, kept until its response.
 #[derive(Clone, Debug)]
 pub(super) struct CrossOrigin {
     allow: Option<HeaderValue>,
-    /// The answer depends on the origin, and caches must know.
+    /// Whether the response depends on the origin, which caches must know.
     varies: bool,
     preflight: bool,
     tus: bool,
-    /// Headers that may be sent besides ours.
+    /// Additional allowed request headers from the configuration.
     more: Vec<HeaderName>,
 }
 
@@ -73,17 +74,17 @@ impl CrossOrigin {
         }
     }
 
-    /// True when pages of the origin that is named may call this path.
+    /// Whether pages of the request's origin may call this path.
     pub(super) fn allows(&self) -> bool {
         self.allow.is_some()
     }
 
-    /// True when this alone is asked, and may be answered without anybody else.
+    /// Whether this is a preflight request, which needs no handler.
     pub(super) fn is_preflight(&self) -> bool {
         self.preflight && self.allow.is_some() && !self.tus
     }
 
-    /// Adds what the browser needs to any answer, refusals too; `methods` are those of the path.
+    /// Adds the CORS headers to a response, including rejections; `methods` are those of the path.
     pub(super) fn finish(self, answer: &mut HeaderMap, methods: &[Method]) {
         if self.varies {
             answer.append(header::VARY, HeaderValue::from_static("origin"));

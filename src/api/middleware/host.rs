@@ -1,12 +1,11 @@
-//! The names this server may be called by, and whether a request is sent by a page of another site.
+//! Checks the host name of a request, and whether a page of another site sent it.
 //!
-//! Without tokens whoever reaches the server may do everything, and a browser on the same machine reaches it for any
-//! page it shows. A page can have its own name lead to 127.0.0.1 (DNS rebinding), but its requests then carry that name
-//! in `Host`; it can send a form or a simple request here, but its browser says so in `Origin` and `Sec-Fetch-Site`
-//! (Fetch Metadata, W3C). Both are looked at for every path.
+//! Without tokens everyone who can reach the server may do everything, and a browser on the same machine can reach it
+//! on behalf of any page. A page can make its own name resolve to 127.0.0.1 (DNS rebinding), but its requests then have
+//! that name in `Host`. It can also send a form or a simple request here, but its browser says so in `Origin` and
+//! `Sec-Fetch-Site` (Fetch Metadata, W3C). Both are checked on every path.
 //!
-//! With tokens a request proves by itself whom it speaks for, and names are checked only where
-//! `server.allowed_hosts` lists some.
+//! With tokens each request authenticates itself, and host names are checked only if `server.allowed_hosts` is set.
 
 use super::real_ip::ForwardedHost;
 use crate::api::problem::{Code, Problem};
@@ -19,22 +18,22 @@ use url::{Host, Url};
 /// See the module.
 #[derive(Clone, Debug)]
 pub struct HostPolicy {
-    /// None: any name will do.
+    /// `None`: every name is allowed.
     allowed: Option<Vec<Host>>,
-    /// Whether a change that a page of another site asks for is refused.
+    /// Whether changes requested by pages of other sites are rejected.
     same_site_only: bool,
     public_url: Option<Url>,
 }
 
 impl HostPolicy {
-    /// For the API and the dashboard.
+    /// The policy of the API and the dashboard.
     #[must_use]
     pub fn new(config: &Config, public_url: &Url) -> Self {
         let without_tokens = config.auth.mode == AuthMode::None;
         let listed = &config.server.allowed_hosts;
         let allowed = (without_tokens || !listed.is_empty()).then(|| {
             let bind = host_of(config.server.bind.ip());
-            // As it was configured, and as it was made of the address where it was not.
+            // The configured URL, or the one derived from the listening address.
             let public = [config.server.public_url.as_ref(), Some(public_url)];
             let public = public.into_iter().flatten().filter_map(Url::host);
             let public = public.map(|host| host.to_owned());
@@ -47,7 +46,7 @@ impl HostPolicy {
         }
     }
 
-    /// For a process that answers `/metrics` and readiness on this address alone.
+    /// The policy of a process that serves only `/metrics` and readiness on this address.
     #[must_use]
     pub fn for_metrics(config: &Config, address: SocketAddr) -> Self {
         let listed = &config.server.allowed_hosts;
@@ -62,7 +61,8 @@ impl HostPolicy {
         }
     }
 
-    /// Refuses a request by a name that is none of this server's. A request without any cannot come from a browser.
+    /// Rejects a request for a host name that is not one of this server's. A request without a host cannot come from a
+    /// browser.
     ///
     /// # Errors
     /// 421.
@@ -72,18 +72,18 @@ impl HostPolicy {
         };
         let named = headers.get_all(header::HOST).iter();
         let named = named.map(|value| value.to_str().unwrap_or_default());
-        // A target in absolute form goes before the header (RFC 9112, section 3.2.2): neither may be foreign.
+        // A target in absolute form takes precedence over the header (RFC 9112, section 3.2.2); both are checked.
         let mut names = named.chain(uri.authority().map(|authority| authority.as_str()));
         if names.all(|name| is_allowed(name, allowed)) {
             return Ok(());
         }
         Err(Problem::new(
             Code::HostNotAllowed,
-            "This server is not called by this name: use a loopback address, or list the name in server.allowed_hosts or set server.public_url.",
+            "This host name is not allowed. Use a loopback address, list the name in server.allowed_hosts, or set server.public_url.",
         ))
     }
 
-    /// Refuses a change that a page of another site asks for, unless CORS allows its origin.
+    /// Rejects a change requested by a page of another site, unless CORS allows its origin.
     ///
     /// # Errors
     /// 403.
@@ -106,7 +106,7 @@ impl HostPolicy {
         }
         Err(Problem::new(
             Code::CrossSite,
-            "A page of another site may change nothing here; list its origin in server.cors_origins to allow it.",
+            "Pages of other sites may not change anything here. List the origin in server.cors_origins to allow it.",
         ))
     }
 }
@@ -130,7 +130,7 @@ fn is_allowed(name: &str, allowed: &[Host]) -> bool {
     is_loopback || allowed.contains(&host)
 }
 
-/// The host of `name` or `name:port`, as a browser would read it. A dot at the end names the same host.
+/// Parses the host of `name` or `name:port` as a browser would. A trailing dot names the same host.
 fn parse(authority: &str) -> Option<Host> {
     if authority.contains(['/', '?', '#', '@', '\\']) {
         return None;
@@ -142,8 +142,8 @@ fn parse(authority: &str) -> Option<Host> {
     }
 }
 
-/// Whether a request was sent by a page of this server, as far as the browser says where it comes from; `sites` are
-/// what `Sec-Fetch-Site` may be. The server may be called by the URL and the host beside its `Host`.
+/// Whether a page of this server sent the request, according to the browser; `sites` are the allowed values of
+/// `Sec-Fetch-Site`. The server may be addressed by its `Host`, its URL, and the forwarded host.
 pub(crate) fn is_same_origin(
     headers: &HeaderMap,
     (public, forwarded): (Option<&Url>, Option<&str>),

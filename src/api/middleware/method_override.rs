@@ -1,8 +1,9 @@
-//! The effective method of a request: what `X-HTTP-Method-Override` of a POST asks for (tus 1.0.0, section 3.2).
+//! The effective method of a request: a POST may override its method with `X-HTTP-Method-Override` (tus 1.0.0, section
+//! 3.2).
 //!
-//! It is put in place before anything else looks at the request, so that routes, scopes, limits, CSRF and CORS all
-//! decide by the same method. Only POST may be overridden: a method that limits and forgery checks let pass must not
-//! become one that they would have stopped.
+//! It is applied before anything else reads the request, so that routes, scopes, rate limits, CSRF and CORS all use the
+//! same method. Only POST can be overridden: a method that passes rate limits and CSRF checks must not become one they
+//! would have rejected.
 
 use crate::api::problem::{Code, Problem};
 use http::{HeaderMap, HeaderName, Method};
@@ -10,7 +11,7 @@ use poem::Request;
 
 pub(super) const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
 
-/// Where the header is part of the protocol; elsewhere it means nothing.
+/// Where the header is part of the protocol; it is ignored elsewhere.
 const TUS_PATHS: [&str; 2] = ["/v1/tus", "/upload/tus"];
 
 const METHODS: [Method; 6] = [
@@ -22,7 +23,7 @@ const METHODS: [Method; 6] = [
     Method::OPTIONS,
 ];
 
-/// True of `/v1/tus`, of the same endpoint in the dashboard, and of each upload below them.
+/// Whether the path is `/v1/tus`, the same endpoint in the dashboard, or an upload below either.
 pub(super) fn speaks_tus(path: &str) -> bool {
     TUS_PATHS.iter().any(|base| {
         let rest = path.strip_prefix(base);
@@ -30,10 +31,10 @@ pub(super) fn speaks_tus(path: &str) -> bool {
     })
 }
 
-/// Gives the request the method it asks for.
+/// Replaces the request's method with the requested one.
 ///
 /// # Errors
-/// 400 when another method than POST is overridden, or by something that is no method of tus.
+/// 400 if the method is not POST, or the override is not a tus method.
 pub(super) fn apply(request: &mut Request) -> Result<(), Problem> {
     if !speaks_tus(request.uri().path()) {
         return Ok(());
@@ -42,7 +43,7 @@ pub(super) fn apply(request: &mut Request) -> Result<(), Problem> {
         return Ok(());
     };
     if wanted != *request.method() && *request.method() != Method::POST {
-        return Err(refused("may override POST alone"));
+        return Err(refused("is only allowed with POST"));
     }
     request.headers_mut().remove(METHOD_OVERRIDE);
     request.set_method(wanted);
@@ -55,7 +56,7 @@ fn wanted(headers: &HeaderMap) -> Result<Option<Method>, Problem> {
         return Ok(None);
     };
     if values.next().is_some() {
-        return Err(refused("is given more than once"));
+        return Err(refused("must be given once"));
     }
     let text = value.to_str().unwrap_or_default().trim();
     let known = METHODS
@@ -63,7 +64,7 @@ fn wanted(headers: &HeaderMap) -> Result<Option<Method>, Problem> {
         .find(|method| text.eq_ignore_ascii_case(method.as_str()));
     match known {
         Some(method) => Ok(Some(method)),
-        None => Err(refused("is POST, HEAD, PATCH, DELETE, GET or OPTIONS")),
+        None => Err(refused("must be POST, HEAD, PATCH, DELETE, GET or OPTIONS")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What every request gets: an id, a span, a count, and a problem when it fails.
+//! What applies to every request: an id, a span, metrics, and a problem document if it fails.
 
 mod cors;
 mod host;
@@ -26,21 +26,21 @@ use std::{net::SocketAddr, panic::AssertUnwindSafe, time::Instant};
 use tracing::{Instrument, field::Empty};
 use uuid::Uuid;
 
-/// The header a request's id is in.
+/// The header with the request's id.
 pub const REQUEST_ID: &str = "x-request-id";
 
-/// Longer ids than this are replaced.
+/// Maximum length of a client's request id; longer ones are replaced.
 const MAX_REQUEST_ID_LEN: usize = 128;
 
-/// The id of a request, as given or made.
+/// The id of a request, given by the client or generated.
 #[derive(Clone, Debug)]
 pub struct RequestId(pub String);
 
-/// Where a request stands in a trace (W3C Trace Context, `traceparent`).
+/// The position of a request in a trace (W3C Trace Context, `traceparent`).
 #[derive(Clone, Debug)]
 pub struct TraceParent(pub String);
 
-/// Marks a request by HEAD: Poem has it answered as GET, and takes the body away.
+/// Marks a HEAD request: Poem handles it as GET, and removes the body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HeadRequest;
 
@@ -98,7 +98,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         let mut response = match outcome {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => self.refuse(error, &path),
-            // The panic hook has said where and why.
+            // The panic hook has logged where and why.
             Err(_) => log_failure(Problem::failed("the handler panicked")),
         };
         let api = path == "/v1" || path.starts_with("/v1/");
@@ -137,7 +137,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
 }
 
 impl<E: Endpoint<Output = Response>> Middleware<E> {
-    /// What may be answered or refused before any handler looks at the request, and then its handler.
+    /// Handles what needs no handler (preflights and rejections), then calls the handler.
     async fn handled(
         &self,
         mut request: Request,
@@ -165,7 +165,7 @@ impl<E: Endpoint<Output = Response>> Middleware<E> {
 }
 
 impl<E> Middleware<E> {
-    /// Whether a request may be looked at: how its head is, by which name it calls, and which site sends it.
+    /// Checks the head of a request, its host name, and the site that sent it.
     fn admit(&self, request: &Request, cross_origin: &CrossOrigin) -> Result<(), Problem> {
         if let Some(problem) = check_head(request) {
             return Err(problem);
@@ -176,17 +176,17 @@ impl<E> Middleware<E> {
     }
 }
 
-/// A request is not looked at that has too many headers, or of which only that is known; nor one whose body is in a form
-/// that nobody here undoes: its bytes would be taken for what they stand for.
+/// Rejects a request with too many or too large headers, or with a body encoding that is not supported: its bytes would
+/// be stored encoded.
 fn check_head(request: &Request) -> Option<Problem> {
     let unread = request.data::<UnreadHead>();
     if unread == Some(&UnreadHead::NoRoom) {
-        let detail = "Too many requests with headers as large are under way; try again soon.";
+        let detail = "Too many requests with large headers are in progress. Try again soon.";
         let problem = Problem::new(Code::RateLimited, detail);
         return Some(problem.with_header(header::RETRY_AFTER, HeaderValue::from_static("1")));
     }
     let detail = if unread.is_some() {
-        format!("The request line and the headers must be at most {MAX_HEAD_LEN} bytes together.")
+        format!("The request line and headers must be at most {MAX_HEAD_LEN} bytes in total.")
     } else if request.headers().len() > MAX_HEADERS {
         format!("A request must have at most {MAX_HEADERS} headers.")
     } else {
@@ -206,7 +206,7 @@ fn check_encoding(request: &Request) -> Option<Problem> {
     if coded(header::TRANSFER_ENCODING, "chunked") {
         return Some(Problem::new(
             Code::NotImplemented,
-            "Of the transfer codings only `chunked` is understood here.",
+            "The only supported transfer coding is `chunked`.",
         ));
     }
     let has_content = matches!(
@@ -216,7 +216,7 @@ fn check_encoding(request: &Request) -> Option<Problem> {
     if has_content && coded(header::CONTENT_ENCODING, "identity") {
         let problem = Problem::new(
             Code::UnsupportedMediaType,
-            "A body with a `Content-Encoding` is not decoded here; send the bytes as they are.",
+            "A `Content-Encoding` is not supported. Send the bytes unencoded.",
         );
         let accepted = HeaderValue::from_static("identity");
         return Some(problem.with_header(header::ACCEPT_ENCODING, accepted));
@@ -231,7 +231,7 @@ impl<E> Middleware<E> {
             Err(error) if error.is::<MethodNotAllowedError>() => {
                 not_allowed(self.state.routes.allowed(path))
             }
-            // An endpoint that answers errors as its protocol has them.
+            // An endpoint with protocol-specific error responses.
             Err(error) if error.is_from_response() => return error.into_response(),
             Err(error) => from_poem_error(&error),
         };
@@ -239,7 +239,7 @@ impl<E> Middleware<E> {
     }
 }
 
-/// Logs a failure of the server, here and nowhere else.
+/// Logs a server failure; the only place that does.
 fn log_failure(problem: Problem) -> Response {
     if problem.code.status().is_server_error() {
         let causes = problem.causes();
@@ -267,14 +267,14 @@ fn not_allowed(allowed: Vec<Method>) -> Problem {
     }
 }
 
-/// What Poem and poem-openapi refuse by themselves.
+/// Converts errors of Poem and poem-openapi.
 fn from_poem_error(error: &Error) -> Problem {
     use poem_openapi::error::{ContentTypeError, ParseParamError, ParsePathError};
     if let Some(error) = error.downcast_ref::<ParseParamError>() {
         let message = rephrase(&error.reason);
         return Problem::field(Code::MalformedRequest, error.name, message);
     }
-    // An id that cannot be is an id nobody has.
+    // An invalid id is an id that does not exist.
     if error.is::<ParsePathError>()
         || error.is::<poem::error::ParsePathError>()
         || error.is::<NotFoundError>()
@@ -296,7 +296,7 @@ fn from_poem_error(error: &Error) -> Problem {
     }
 }
 
-/// What poem-openapi says of a parameter, without the names of its types.
+/// Rewrites poem-openapi's message about a parameter, without its type names.
 fn rephrase(reason: &str) -> String {
     let bound = |name: &str| {
         let rest = reason.split_once(name)?.1;
@@ -319,7 +319,7 @@ fn rephrase(reason: &str) -> String {
     }
 }
 
-/// The URI of a question without the parameters that say nothing: `?status=` is a form's way not to ask for a status.
+/// Removes empty parameters from the URI of a GET: a form sends `?status=` for no filter.
 fn without_empty_parameters(method: &Method, uri: &Uri) -> Option<Uri> {
     let query = uri.query()?;
     let empty = |pair: &str| {

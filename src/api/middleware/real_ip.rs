@@ -1,7 +1,7 @@
-//! Whom a request comes from when proxies stand in between.
+//! The client address of a request that came through proxies.
 //!
-//! A header that says so is worth as much as whoever sent it: it counts only from a trusted proxy, and of a list of
-//! addresses only as far as trusted proxies have written it, from its end (RFC 7239, section 8.1).
+//! A forwarding header is only as trustworthy as its sender: it counts only from a trusted proxy, and in a list of
+//! addresses only the part that trusted proxies added, from the end (RFC 7239, section 8.1).
 
 use http::{HeaderMap, HeaderName, header};
 use landfall_core::config::IpNet;
@@ -11,24 +11,24 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// More hops than this are nobody's network.
+/// Maximum number of hops; no real network has more.
 const MAX_HOPS: usize = 32;
 
-/// What is known of a client.
+/// The client of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::api) struct RealClient {
     pub(in crate::api) address: IpAddr,
-    /// By https, as far as a trusted proxy says so.
+    /// Whether the client used https, according to a trusted proxy.
     pub(in crate::api) secure: bool,
-    /// What it called the server, as far as a trusted proxy says so.
+    /// The host name the client used, according to a trusted proxy.
     pub(in crate::api) host: Option<ForwardedHost>,
 }
 
-/// The name and port by which a client called the proxy in front.
+/// The host and port with which a client addressed the proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ForwardedHost(pub(crate) String);
 
-/// Who sent a request that `peer` brought.
+/// Returns the client of a request that arrived from `peer`.
 pub(in crate::api) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet]) -> RealClient {
     let peer = peer.to_canonical();
     let direct = RealClient {
@@ -49,7 +49,7 @@ pub(in crate::api) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet
     ) {
         (Some(one), None) | (None, Some(one)) => one,
         (Some(one), Some(other)) if one == other => one,
-        // The proxy writes one of the two, and the client the other.
+        // If both headers are present, the client may have sent one of them.
         (Some(_), Some(_)) | (None, None) => peer,
     };
     RealClient {
@@ -59,7 +59,7 @@ pub(in crate::api) fn client(headers: &HeaderMap, peer: IpAddr, trusted: &[IpNet
     }
 }
 
-/// What the client asked for: proxies add what they were asked for at the end of a list.
+/// Returns the host the client requested: proxies append the host they received to the list.
 fn host(headers: &HeaderMap) -> Option<ForwardedHost> {
     let first = |name: &HeaderName| headers.get(name)?.to_str().ok()?.split(',').next();
     let plain = first(&FORWARDED_HOST).map(str::trim);
@@ -72,7 +72,7 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// The hops a header lists, the nearest first; one that is no address ends them.
+/// Returns the hops of a header, nearest first, up to the first invalid address.
 fn hops(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -86,13 +86,13 @@ fn hops(
     nearest.map_while(|hop| read(hop.trim())).collect()
 }
 
-/// The nearest that no trusted proxy has; the farthest when all are proxies.
+/// Returns the nearest address that is not a trusted proxy, or the farthest if all are.
 fn last_untrusted(hops: Vec<IpAddr>, trusted: &[IpNet]) -> Option<IpAddr> {
     let stranger = hops.iter().find(|hop| !is_trusted(**hop, trusted));
     stranger.or(hops.last()).copied()
 }
 
-/// One `name=value` of a `Forwarded` element.
+/// Returns the value of a `Forwarded` parameter.
 fn parameter<'h>(element: &'h str, name: &str) -> Option<&'h str> {
     let parameters = element.split(';').filter_map(|pair| pair.split_once('='));
     let mut named = parameters.filter(|(found, _)| found.trim().eq_ignore_ascii_case(name));
@@ -101,7 +101,7 @@ fn parameter<'h>(element: &'h str, name: &str) -> Option<&'h str> {
         .map(|(_, value)| value.trim().trim_matches('"'))
 }
 
-/// With or without a port; an IPv6 address with one is in brackets.
+/// Parses an address with or without a port; an IPv6 address with a port is in brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let alone = text
         .strip_prefix('[')
@@ -112,7 +112,7 @@ fn address(text: &str) -> Option<IpAddr> {
         .map(|address| address.to_canonical())
 }
 
-/// What the nearest proxy says.
+/// Whether the nearest proxy reports https.
 fn is_secure(headers: &HeaderMap) -> bool {
     let last = |name: &HeaderName| {
         let value = headers.get_all(name).iter().next_back()?;

@@ -1,4 +1,4 @@
-//! `/docs`: the definition in `/openapi.json`, to be read. One page without script, from this host alone.
+//! `/docs`: the definition in `/openapi.json` as a readable page, without scripts or external resources.
 
 use crate::api::mount::RewriteLinks;
 use http::header;
@@ -8,10 +8,10 @@ use serde_json::Value;
 
 const STYLE: &str = include_str!("docs.css");
 
-/// What the page may load: nothing but the style that is in it.
+/// Content-Security-Policy: the page may load nothing but its inline style.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page, as it is answered.
+/// Returns the page as a response.
 #[must_use]
 pub(in crate::api) fn answer(page: &str) -> Response {
     Response::builder()
@@ -22,7 +22,7 @@ pub(in crate::api) fn answer(page: &str) -> Response {
         .body(page.to_owned())
 }
 
-/// The page of a definition.
+/// Renders a definition as a page.
 #[must_use]
 pub(in crate::api) fn render(spec: &Value) -> String {
     let paths = spec["paths"].as_object();
@@ -103,7 +103,7 @@ fn operation_of(path: &str, method: &str, operation: &Value) -> Markup {
     }
 }
 
-/// Every problem there is, with what one says.
+/// Lists every problem code with an example.
 fn problems(examples: &Value) -> Markup {
     html! {
         h2 #problems { "Problems" }
@@ -174,8 +174,7 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or("")
 }
 
-/// Text as it is to be read: what stands between backticks is code (CommonMark, «Code spans»). A backtick without its
-/// other one is itself.
+/// Renders text: what is between backticks is code (CommonMark, "Code spans"). An unpaired backtick is kept.
 fn prose(value: &Value) -> Markup {
     let pieces: Vec<&str> = text(value).split('`').collect();
     html! {

@@ -1,7 +1,7 @@
-//! The definition of the API: what poem-openapi makes of the handlers, completed with what their types cannot say.
+//! The API definition: what poem-openapi generates from the handlers, completed with what their types cannot express.
 //!
-//! Owns which problems each operation answers, the bounds of fields and the examples, and the description of the paths
-//! whose handlers have no such types. Refuses to say anything of an operation, a schema or a field that does not exist.
+//! Owns the problems of each operation, the bounds of fields, the examples, and the paths whose handlers have no such
+//! types. Panics on details about operations, schemas or fields that do not exist.
 
 pub(super) mod docs;
 mod operations;
@@ -15,10 +15,10 @@ pub(crate) use portable::ServerInfo;
 pub(super) use portable::{portable, pretty};
 use serde_json::Value;
 
-/// The definition, completed.
+/// Completes the definition.
 ///
 /// # Panics
-/// When a detail is about something that the definition does not have: every start and every test would say so.
+/// If a detail refers to something that is not in the definition; every start and every test would fail.
 #[must_use]
 pub(super) fn complete(spec: &str) -> Value {
     let mut spec: Value = serde_json::from_str(spec).expect("the definition is JSON");
@@ -33,7 +33,7 @@ pub(super) fn complete(spec: &str) -> Value {
     spec
 }
 
-/// Generators have a type `File` of their own, for bodies.
+/// Renames `File`, because code generators have their own type `File` for bodies.
 fn rename(spec: &mut Value) {
     let (from, to) = ("File", "FileObject");
     let schemas = spec["components"]["schemas"].as_object_mut();
@@ -60,7 +60,7 @@ fn refer(value: &mut Value, from: &str, to: &str) {
     }
 }
 
-/// Adds the fields of `details`, object by object; what is no object takes the place of what was there.
+/// Merges `details` into the value recursively; anything other than an object replaces the old value.
 fn add(to: &mut Value, details: Value) {
     match (to, details) {
         (Value::Object(to), Value::Object(details)) => {

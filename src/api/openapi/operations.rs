@@ -1,9 +1,9 @@
-//! What operations take and answer besides their types: headers, and the answers that are problems.
+//! Headers and problem responses of operations, which their types do not express.
 
 use super::{add, problems, schemas::SHA256};
 use serde_json::{Value, json};
 
-/// Operations that take an `Idempotency-Key`.
+/// Operations that accept an `Idempotency-Key`.
 const KEYED: [&str; 9] = [
     "createFile",
     "createUpload",
@@ -43,7 +43,7 @@ pub(super) fn complete(spec: &mut Value) {
     }
 }
 
-/// Says more of an answer that is no problem.
+/// Completes a successful response.
 fn describe(id: &str, status: &str, response: &mut Value, location: bool) {
     if response["description"] == "" {
         response["description"] = match status {
@@ -72,7 +72,7 @@ fn describe(id: &str, status: &str, response: &mut Value, location: bool) {
     add(&mut response["headers"], more);
 }
 
-/// Bounds the parameters that are text. In a question, an empty one is as good as none.
+/// Adds bounds to text parameters. In a query, an empty parameter is the same as none.
 fn bound_parameters(operation: &mut Value, asks: bool) {
     let parameters = operation.get_mut("parameters");
     let parameters = parameters.and_then(Value::as_array_mut);

@@ -1,5 +1,5 @@
-//! What operators' machines ask for: `/healthz`, `/readyz`, `/metrics`. Their handlers have no types of poem-openapi, so
-//! they are described by hand; the tests hold what they answer against it.
+//! The paths for monitoring: `/healthz`, `/readyz`, `/metrics`. Their handlers have no poem-openapi types, so they are
+//! described by hand; tests compare the responses with the description.
 
 use serde_json::{Value, json};
 
@@ -16,8 +16,8 @@ pub(super) fn paths() -> Value {
         "/readyz": {"get": {
             "operationId": "getReadiness",
             "summary": "Readiness check: whether requests can be served, and what is wrong.",
-            "description": "Looks at each thing the service depends on, at most once a second. `degraded` means that uploads are \
-                taken in and nothing is lost, but something waits. No token is wanted, and nothing of the inside is told.",
+            "description": "Checks each dependency, at most once per second. `degraded` means that uploads are \
+                accepted and nothing is lost, but work is waiting. Needs no token; details are only shown to authorized clients.",
             "responses": {
                 "200": {"description": "`ok` or `degraded`.", "content": text("Readiness")},
                 "503": {"description": "`down`: requests fail.", "content": text("Readiness")},
@@ -26,8 +26,8 @@ pub(super) fn paths() -> Value {
         "/metrics": {"get": {
             "operationId": "getMetrics",
             "summary": "Metrics for Prometheus.",
-            "description": "In the text format of OpenMetrics; docs/metrics.md explains each metric. No token is wanted: let nobody \
-                through to it who is not to see figures.",
+            "description": "In the OpenMetrics text format; docs/metrics.md describes each metric. Clients outside of \
+                `metrics.allow_networks` need a token with the scope `admin`.",
             "responses": {"200": {
                 "description": "Every metric.",
                 "content": {"application/openmetrics-text": {
@@ -39,7 +39,7 @@ pub(super) fn paths() -> Value {
     })
 }
 
-/// The types of their answers.
+/// The types of their responses.
 pub(super) fn schemas() -> Value {
     let check = |detail: &str| json!({"status": "ok", "detail": detail});
     let about = |what: &str| {

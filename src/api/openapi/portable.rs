@@ -1,22 +1,23 @@
-//! The definition as other programs take it: in OpenAPI 3.1, where null is a type, with the server it is of.
+//! The definition in portable form: OpenAPI 3.1, where null is a type, with its server.
 //!
-//! poem-openapi writes 3.0, whose `nullable` says nothing beside a reference: validators then refuse every null there.
+//! poem-openapi writes OpenAPI 3.0, where `nullable` has no effect beside a reference, so validators reject every null
+//! there.
 
 use super::add;
 use landfall_core::config::AuthMode;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value, json};
 
-/// Which server the definition is of.
+/// The server that the definition describes.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerInfo {
-    /// `server.public_url`, where it is set.
+    /// `server.public_url`, if set.
     pub(crate) url: Option<String>,
     pub(crate) auth: AuthMode,
 }
 
 impl Default for ServerInfo {
-    /// Of any server that asks for tokens.
+    /// Any server that requires tokens.
     fn default() -> Self {
         Self {
             url: None,
@@ -25,7 +26,7 @@ impl Default for ServerInfo {
     }
 }
 
-/// The definition of this server.
+/// Returns the definition of this server.
 pub(in crate::api) fn portable(mut spec: Value, serving: &ServerInfo) -> Value {
     null_as_a_type(&mut spec);
     let url = serving.url.as_deref().unwrap_or("/");
@@ -46,7 +47,7 @@ pub(in crate::api) fn portable(mut spec: Value, serving: &ServerInfo) -> Value {
         operation["security"] = match (asks, serving.auth) {
             (false, _) => json!([]),
             (true, AuthMode::Tokens) => json!([{"token": []}]),
-            // A client may have a token and send it; nobody looks at it.
+            // Clients may send a token; it is ignored.
             (true, AuthMode::None) => json!([{}, {"token": []}]),
         };
     }
@@ -55,15 +56,15 @@ pub(in crate::api) fn portable(mut spec: Value, serving: &ServerInfo) -> Value {
     spec
 }
 
-/// What operations are about; generators make a module of each.
+/// The tags of operations; code generators make a module of each.
 const TAGS: [(&str, &str); 7] = [
     ("files", "Files, from their first byte to their deletion."),
     ("uploads", "Uploads in numbered parts."),
     ("tus", "Resumable uploads: tus 1.0.0 and the IETF draft."),
-    ("batches", "Files that belong together."),
-    ("webhooks", "Who is told of events."),
-    ("events", "What was announced, and to whom."),
-    ("operations", "Whether the service is well."),
+    ("batches", "Groups of files."),
+    ("webhooks", "Endpoints that receive events."),
+    ("events", "Outbox events and their deliveries."),
+    ("operations", "Health and metrics."),
 ];
 
 fn tag(path: &str) -> &'static str {
@@ -74,7 +75,7 @@ fn tag(path: &str) -> &'static str {
     known.map_or("operations", |(name, _)| name)
 }
 
-/// Puts `null` among the types of what may be null, wherever it is.
+/// Adds `null` to the types of nullable values, everywhere.
 fn null_as_a_type(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(null_as_a_type),
@@ -98,7 +99,7 @@ fn let_be_null(fields: &mut Map<String, Value>) {
         }
         return;
     }
-    // A reference, alone or beside its description.
+    // A reference, with or without a description.
     let reference = fields.remove("$ref").map(|to| json!({"$ref": to}));
     let parts = fields.remove("allOf").unwrap_or_default();
     let parts = parts.as_array().cloned().unwrap_or_default();
@@ -107,13 +108,13 @@ fn let_be_null(fields: &mut Map<String, Value>) {
         .chain(reference)
         .chain([json!({"type": "null"})])
         .collect();
-    // A description without anything else is one of null, and was of no use.
+    // A schema with nothing but a description only carried `nullable`.
     if either.len() > 1 {
         fields.insert("oneOf".to_owned(), either.into());
     }
 }
 
-/// Writes a definition. Generators take the first kind of body: of a form and a raw body, the form.
+/// Serializes a definition. Generators use the first kind of body, so the form is written before the raw body.
 pub(in crate::api) fn pretty(definition: &Value) -> String {
     serde_json::to_string_pretty(&FormFirst(definition)).unwrap_or_default()
 }

@@ -1,10 +1,10 @@
-//! Which problems an operation answers.
+//! The problems of each operation.
 
 use crate::api::problem::{Code, FieldError, Problem};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Wherever a token is wanted.
+/// Operations that require a token.
 const AUTHENTICATED: [Code; 8] = [
     Code::Unauthorized,
     Code::Forbidden,
@@ -16,7 +16,7 @@ const AUTHENTICATED: [Code; 8] = [
     Code::DatabaseFull,
 ];
 
-/// Where the body is JSON.
+/// Operations with a JSON body.
 const JSON_BODY: [Code; 5] = [
     Code::MalformedRequest,
     Code::UnknownField,
@@ -25,14 +25,14 @@ const JSON_BODY: [Code; 5] = [
     Code::UnsupportedMediaType,
 ];
 
-/// Where there is an `Idempotency-Key`.
+/// Operations with an `Idempotency-Key`.
 const KEYED: [Code; 3] = [
     Code::MalformedRequest,
     Code::InFlight,
     Code::IdempotencyKeyReused,
 ];
 
-/// Where a file is announced or brought.
+/// Operations that create a file or an upload.
 const NEW_FILE: [Code; 9] = [
     Code::InvalidName,
     Code::InvalidMetadata,
@@ -45,7 +45,7 @@ const NEW_FILE: [Code; 9] = [
     Code::StagingFull,
 ];
 
-/// Where bytes are sent.
+/// Operations that receive bytes.
 const BYTES: [Code; 5] = [
     Code::MalformedRequest,
     Code::RequestTimeout,
@@ -54,14 +54,14 @@ const BYTES: [Code; 5] = [
     Code::StagingFull,
 ];
 
-/// Whatever is asked of `/v1/tus`: a header may be malformed, and the version another.
+/// All tus operations: a header may be malformed, or the version unsupported.
 const TUS: [Code; 3] = [
     Code::MalformedRequest,
     Code::MethodNotAllowed,
     Code::UnsupportedVersion,
 ];
 
-/// Where tus takes bytes.
+/// tus operations that receive bytes.
 const TUS_BYTES: [Code; 7] = [
     Code::UnsupportedMediaType,
     Code::RequestTimeout,
@@ -72,7 +72,7 @@ const TUS_BYTES: [Code; 7] = [
     Code::StagingFull,
 ];
 
-/// What an operation answers besides what its form says.
+/// Problems specific to an operation.
 fn own(id: &str) -> Vec<Code> {
     match id {
         "createFile" => {
@@ -127,14 +127,14 @@ fn own(id: &str) -> Vec<Code> {
     }
 }
 
-/// All codes an operation answers, each once.
+/// All codes of an operation, without duplicates.
 fn codes(path: &str, operation: &Value, keyed: bool) -> Vec<Code> {
     let parameters = operation["parameters"].as_array();
     let has = |key: &str, value: &str| {
         let mut given = parameters.into_iter().flatten();
         given.any(|parameter| parameter[key] == value)
     };
-    // Who watches the service, or asks what is spoken, is answered whatever is wrong.
+    // Monitoring and OPTIONS requests are always answered.
     if !operation["security"].is_array() {
         return Vec::new();
     }
@@ -160,7 +160,7 @@ fn codes(path: &str, operation: &Value, keyed: bool) -> Vec<Code> {
     all
 }
 
-/// The answers of an operation that are problems, by their status.
+/// The problem responses of an operation, by status.
 pub(super) fn responses(path: &str, operation: &Value, keyed: bool) -> Map<String, Value> {
     let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
     for code in codes(path, operation, keyed) {
@@ -205,7 +205,7 @@ fn response(status: u16, codes: &[Code]) -> Value {
     answer
 }
 
-/// One problem of each code.
+/// One example problem per code.
 pub(super) fn examples() -> Value {
     let examples: Map<String, Value> = Code::ALL
         .iter()
@@ -230,7 +230,7 @@ fn example(code: Code) -> Problem {
     problem
 }
 
-/// What is said of one occurrence.
+/// The `detail` of an example.
 fn detail(code: Code) -> &'static str {
     match code {
         Code::MalformedRequest => {
@@ -246,15 +246,17 @@ fn detail(code: Code) -> &'static str {
         Code::Unauthorized => "The token is unknown, expired or revoked.",
         Code::Forbidden => "This requires a token with the scope `admin`.",
         Code::CrossSite => {
-            "A page of another site may change nothing here; list its origin in server.cors_origins to allow it."
+            "Pages of other sites may not change anything here. List the origin in server.cors_origins to allow it."
         }
-        Code::HostNotAllowed => "This server is not called by this name.",
+        Code::HostNotAllowed => "This host name is not allowed.",
         Code::NotFound => "There is no such file.",
         Code::MethodNotAllowed => "Allowed methods: GET, HEAD, POST.",
         Code::HeadersTooLarge => "A request must have at most 100 headers.",
         Code::RequestTimeout => "No body bytes arrived for 30s.",
         Code::Conflict => "The batch is closed and accepts no more files.",
-        Code::NotStored => "The file is not stored yet. Wait with `?wait=` on the file.",
+        Code::NotStored => {
+            "The file is not stored yet. Wait for it with `GET /v1/files/{id}?wait=`."
+        }
         Code::NotRetryable => "The file is stored, and only a failed file can be retried.",
         Code::PartsMissing => "Parts 51 and 53-54 have not arrived.",
         Code::PartConflict => "Part 7 was already received with different bytes.",
@@ -262,7 +264,7 @@ fn detail(code: Code) -> &'static str {
         Code::InFlight => {
             "The first request with this Idempotency-Key is still in progress. Try again when it is done."
         }
-        Code::UploadGone => "The upload has expired or failed; begin again.",
+        Code::UploadGone => "The upload has expired or failed. Start a new one.",
         Code::UnsupportedVersion => "Send `Tus-Resumable: 1.0.0`.",
         Code::UploadLocked => "Request the current offset and try again in a moment.",
         Code::ChecksumMismatch => {
@@ -271,7 +273,7 @@ fn detail(code: Code) -> &'static str {
         Code::TooLarge => "Files must be at most 53687091200 bytes.",
         Code::QuotaExceeded => "This upload would exceed the owner's quota of 10 GiB.",
         Code::UnsupportedMediaType => {
-            "The body is to be JSON, with `Content-Type: application/json`."
+            "The body must be JSON, with `Content-Type: application/json`."
         }
         Code::TypeNotAllowed => "Files of the type application/x-msdownload are refused.",
         Code::RangeNotSatisfiable => "The file has 73400320 bytes.",
@@ -285,10 +287,10 @@ fn detail(code: Code) -> &'static str {
         Code::RateLimited => {
             "The owner `surveys` has exceeded 50 requests per second. Try again in 1 s."
         }
-        Code::NotImplemented => "Of the transfer codings only `chunked` is understood here.",
+        Code::NotImplemented => "The only supported transfer coding is `chunked`.",
         Code::Internal => "Internal error. The server log has the reason under the request id.",
         Code::Unavailable => "A dependency of the server does not respond. Try again soon.",
-        Code::DatabaseFull => "The database has no room to record this now; try again later.",
+        Code::DatabaseFull => "The database's disk is full. Try again later.",
         Code::StagingFull => {
             "Staging has 1.2 GiB left of its quota. Try again when files have been finalized."
         }

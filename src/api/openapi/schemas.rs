@@ -5,10 +5,10 @@ use crate::api::problem::Code;
 use landfall_core::{outbox::EventType, webhooks};
 use serde_json::{Map, Value, json};
 
-/// A SHA-256 as it is taken.
+/// A SHA-256 as accepted in requests.
 pub(super) const SHA256: &str = "^[0-9a-fA-F]{64}$";
 
-/// What bodies of requests are; they have no fields but these.
+/// Schemas of request bodies, which allow no other fields.
 const REQUEST_SCHEMAS: [&str; 6] = [
     "NewBatch",
     "NewUpload",
@@ -18,7 +18,7 @@ const REQUEST_SCHEMAS: [&str; 6] = [
     "WebhookPatch",
 ];
 
-/// Fields that an answer may lack; all others are there, if null.
+/// Fields that a response may omit; all others are always present, possibly null.
 const OPTIONAL_FIELDS: [(&str, &str); 3] = [
     ("Webhook", "secret"),
     ("Token", "token"),
@@ -31,7 +31,7 @@ pub(super) fn complete(spec: &mut Value) {
     let form = spec.pointer_mut(form).expect("there is a form");
     add(form, form_fields());
     let schemas = &mut spec["components"]["schemas"];
-    // What is pending is under way, and cannot be asked for.
+    // Pending deliveries are in progress, and cannot be replayed.
     schemas["Replay"]["properties"]["status"] = json!({
         "type": "string",
         "enum": ["delivered", "failed", null],
@@ -55,7 +55,7 @@ pub(super) fn complete(spec: &mut Value) {
     exemplify_pages(schemas);
 }
 
-/// A field of a request that may be absent may be null as well.
+/// Optional request fields may also be null.
 fn let_null_be_none(schema: &mut Value) {
     let required = schema["required"].as_array().cloned().unwrap_or_default();
     let fields = schema["properties"].as_object_mut();
@@ -66,14 +66,14 @@ fn let_null_be_none(schema: &mut Value) {
     }
 }
 
-/// An example of a request says only what it wants.
+/// Removes nulls from the example of a request.
 fn leave_out_nulls(example: &mut Value) {
     if let Some(fields) = example.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
     }
 }
 
-/// An answer that lacks a field does not have it as null.
+/// Fields that may be omitted are never null.
 fn leave_out_missing(name: &str, schema: &mut Value) {
     let example = schema.get_mut("example").and_then(Value::as_object_mut);
     if let Some(example) = example {
@@ -90,7 +90,7 @@ fn require_all(name: &str, schema: &mut Value) {
     schema["required"] = always.into();
 }
 
-/// A page's example has the example of what it lists.
+/// The example of a page contains the example of its items.
 fn exemplify_pages(schemas: &mut Map<String, Value>) {
     let pages: Vec<String> = schemas.keys().cloned().collect();
     for page in pages {

@@ -1,11 +1,11 @@
-//! `/v1/tus`, described by hand: poem-openapi knows nothing of an endpoint that speaks two protocols on one path.
+//! `/v1/tus`, described by hand, because poem-openapi cannot describe an endpoint with two protocols on one path.
 //!
-//! Every answer the tests of tus get is held against what is said here: its status, its headers and its code.
+//! The tus tests compare every response with this description: its status, headers and code.
 
 use super::add;
 use serde_json::{Map, Value, json};
 
-/// Headers of requests: what each is called, what it means, what it looks like.
+/// Request headers: name, meaning, pattern.
 const REQUEST_HEADERS: [(&str, &str, &str); 11] = [
     (
         "Tus-Resumable",
@@ -64,7 +64,7 @@ const REQUEST_HEADERS: [(&str, &str, &str); 11] = [
     ),
 ];
 
-/// Headers of answers: what each is called and means.
+/// Response headers: name and meaning.
 const RESPONSE_HEADERS: [(&str, &str); 19] = [
     (
         "Tus-Resumable",
@@ -105,10 +105,10 @@ const RESPONSE_HEADERS: [(&str, &str); 19] = [
     ("Cache-Control", "Responses must not be cached."),
 ];
 
-/// The type of a body of tus.
+/// The media type of a tus body.
 const OFFSET_STREAM: &str = "application/offset+octet-stream";
 
-/// What an answer of the draft has besides its own.
+/// Headers of every IETF draft response.
 const DRAFT_HEADERS: [&str; 2] = ["Upload-Limit", "Upload-Draft-Interop-Version"];
 
 /// The paths.
@@ -125,7 +125,7 @@ pub(super) fn paths() -> Value {
     })
 }
 
-/// Completes what is said of problems: those of tus carry its headers.
+/// Completes the problem responses: those of tus carry its headers.
 pub(super) fn complete(spec: &mut Value) {
     for path in ["/v1/tus", "/v1/tus/{id}"] {
         let operations = spec["paths"][path].as_object_mut();
@@ -156,9 +156,9 @@ fn create() -> Value {
             "tusCreate",
             "Creates an upload (tus 1.0.0 or the IETF draft).",
         ),
-        "With `Content-Type: application/offset+octet-stream` the first bytes come along. A file is made of it when its last \
-            byte has come; a final upload joins partial ones. A request with `Upload-Complete` or \
-            `Upload-Draft-Interop-Version` and without `Tus-Resumable` speaks the IETF draft, where any body is the first bytes, whatever its type.",
+        "With `Content-Type: application/offset+octet-stream` the body has the first bytes. The file is created when the last \
+            byte has arrived; a final upload concatenates partial ones. A request with `Upload-Complete` or \
+            `Upload-Draft-Interop-Version` and without `Tus-Resumable` uses the IETF draft, where a body of any type has the first bytes.",
         &[
             "Tus-Resumable",
             "Upload-Length",
@@ -223,7 +223,7 @@ fn content() -> Value {
             "tusContent",
             "The content of a complete upload, whether it is stored yet or not.",
         ),
-        "The file itself is read at the path in `Landfall-File`, with ranges.",
+        "Use the path in `Landfall-File` to read the file with ranges.",
         &[],
         &[],
         json!({"200": answered}),
@@ -245,8 +245,8 @@ fn append() -> Value {
     .concat();
     operation(
         ("tusAppend", "Appends bytes to an upload."),
-        "In tus with `Content-Type: application/offset+octet-stream`, in the IETF draft with `application/partial-upload`. What \
-            came of a request that broke off is kept: ask how far the upload is, and go on there.",
+        "In tus with `Content-Type: application/offset+octet-stream`, in the IETF draft with `application/partial-upload`. The bytes \
+            of an interrupted request are kept: request the offset, and continue there.",
         &[
             "Tus-Resumable",
             "Upload-Offset",
@@ -330,7 +330,7 @@ fn parameter(name: &str) -> Value {
     json!({"name": name, "in": "header", "required": false, "description": description, "schema": schema})
 }
 
-/// The path's parameter, for each operation of an upload.
+/// Adds the path parameter to each operation of an upload.
 fn below(mut operations: Value) -> Value {
     let id = json!({
         "name": "id", "in": "path", "required": true, "deprecated": false, "explode": true,

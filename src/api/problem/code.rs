@@ -1,4 +1,4 @@
-//! The table of codes: what each is called, how it is titled, and with which status it is answered.
+//! The table of problem codes: name, title and status of each.
 
 use http::StatusCode;
 
@@ -13,17 +13,17 @@ macro_rules! status {
 
 macro_rules! codes {
     ($($variant:ident $status:tt $code:literal $title:literal;)+) => {
-        /// What went wrong, for programs.
+        /// A stable problem code.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code {
             $(#[doc = $title] $variant,)+
         }
 
         impl Code {
-            /// All of them.
+            /// All codes.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// As it stands in `code`.
+            /// The value of `code`.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $code,)+ }
@@ -35,7 +35,7 @@ macro_rules! codes {
                 match self { $(Self::$variant => $title,)+ }
             }
 
-            /// The status it is answered with.
+            /// The HTTP status.
             #[must_use]
             pub fn status(self) -> StatusCode {
                 match self { $(Self::$variant => status!($status),)+ }
@@ -55,7 +55,7 @@ codes! {
     InvalidCursor BAD_REQUEST "invalid_cursor" "The cursor does not belong to this list";
     Unauthorized UNAUTHORIZED "unauthorized" "A valid token is required";
     Forbidden FORBIDDEN "forbidden" "The token does not allow this";
-    CrossSite FORBIDDEN "cross_site" "A page of another site may not do this";
+    CrossSite FORBIDDEN "cross_site" "Pages of other sites may not do this";
     NotFound NOT_FOUND "not_found" "Not found";
     MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The method is not allowed here";
     RequestTimeout REQUEST_TIMEOUT "request_timeout" "The request timed out";
@@ -67,7 +67,7 @@ codes! {
     UploadClosed CONFLICT "upload_closed" "The upload is closed";
     InFlight CONFLICT "in_flight" "The first request with this key is still in progress";
     UploadGone GONE "upload_gone" "The upload no longer exists";
-    HostNotAllowed MISDIRECTED_REQUEST "host_not_allowed" "The server is not called by this name";
+    HostNotAllowed MISDIRECTED_REQUEST "host_not_allowed" "The host name is not allowed";
     UnsupportedVersion PRECONDITION_FAILED "unsupported_version" "The protocol version is not supported";
     UploadLocked LOCKED "upload_locked" "Another request is writing to the upload";
     ChecksumMismatch 460 "checksum_mismatch" "The bytes do not match the declared checksum";
@@ -82,8 +82,8 @@ codes! {
     IdempotencyKeyReused UNPROCESSABLE_ENTITY "idempotency_key_reused" "The key was used for a different request";
     RateLimited TOO_MANY_REQUESTS "rate_limited" "Too many requests";
     Internal INTERNAL_SERVER_ERROR "internal" "The server failed";
-    NotImplemented NOT_IMPLEMENTED "not_implemented" "The request needs what is not implemented here";
+    NotImplemented NOT_IMPLEMENTED "not_implemented" "The request needs an unsupported feature";
     Unavailable SERVICE_UNAVAILABLE "unavailable" "The server is temporarily unavailable";
-    DatabaseFull INSUFFICIENT_STORAGE "database_full" "The database has no room now";
+    DatabaseFull INSUFFICIENT_STORAGE "database_full" "The database's disk is full";
     StagingFull INSUFFICIENT_STORAGE "staging_full" "Staging is full";
 }

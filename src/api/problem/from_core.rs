@@ -1,4 +1,4 @@
-//! What each error of the core becomes.
+//! Converts each error of the core to a problem.
 
 use super::{Code, FieldError, Problem};
 use http::HeaderValue;
@@ -171,7 +171,7 @@ impl From<UploadError> for Problem {
     }
 }
 
-/// With a capital and a full stop.
+/// Capitalizes the text and adds a full stop.
 fn sentence(text: &str) -> String {
     let mut chars = text.chars();
     let first = chars.next().map(char::to_uppercase);
@@ -230,8 +230,8 @@ impl From<StagingError> for Problem {
         match error {
             StagingError::Full => Self::new(
                 Code::StagingFull,
-                "Staging has no room for this upload now: staging.quota is used up, or staging.min_free would be \
-                 undercut; what was sent of it is discarded. Try again later; `/readyz` has the figures.",
+                "Staging has no space for this upload: staging.quota is used up, or less than staging.min_free would \
+                 remain. The received bytes were discarded. Try again later; `/readyz` has the figures.",
             )
             .with_header(http::header::RETRY_AFTER, HeaderValue::from_static("60")),
             StagingError::TooLarge { limit } => {

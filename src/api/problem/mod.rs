@@ -1,7 +1,6 @@
-//! Every error the API answers (RFC 9457): one table of codes, what a problem says, and what each error of the core
-//! becomes.
+//! Every error of the API (RFC 9457): the table of codes, the problem document, and the conversion of each core error.
 //!
-//! Refuses to tell a client why the server failed: a 5xx says that it did, and the log says why, once.
+//! Never tells a client why the server failed: a 5xx says that it did, and the log says why, once.
 
 mod code;
 mod from_core;
@@ -20,14 +19,14 @@ use std::{error::Error, fmt};
 /// Where `docs/errors.md` explains each code.
 const ERRORS_URL: &str = "https://github.com/landfall-project/landfall/blob/main/docs/errors.md";
 
-/// A field at fault.
+/// An invalid field.
 pub use super::schema::FieldError;
 
-/// An error on its way to the client.
+/// An error to be sent to the client.
 #[derive(Debug)]
 pub struct Problem {
     pub code: Code,
-    /// For people; of this occurrence. Never of the inside of the server.
+    /// For people, about this occurrence. Never contains server internals.
     pub detail: String,
     pub errors: Vec<FieldError>,
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -35,7 +34,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem the client caused, told in words that say what is allowed.
+    /// A problem caused by the client; `detail` says what is allowed.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self {
@@ -47,7 +46,7 @@ impl Problem {
         }
     }
 
-    /// A value that cannot be.
+    /// An invalid value of a field.
     #[must_use]
     pub fn field(code: Code, field: &str, message: impl Into<String>) -> Self {
         let message = message.into();
@@ -56,7 +55,7 @@ impl Problem {
         problem
     }
 
-    /// A failure of the server; the cause is for the log alone.
+    /// A server failure; the cause is only logged.
     #[must_use]
     pub fn failed(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let mut problem = Self::new(
@@ -67,7 +66,7 @@ impl Problem {
         problem
     }
 
-    /// A dependency is away; the cause is for the log alone.
+    /// A dependency is unavailable; the cause is only logged.
     #[must_use]
     pub fn unavailable(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let mut problem = Self::new(
@@ -78,18 +77,18 @@ impl Problem {
         problem.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
-    /// The disk of the database is full; the cause is for the log alone.
+    /// The disk of the database is full; the cause is only logged.
     #[must_use]
     pub fn database_full(cause: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         let mut problem = Self::new(
             Code::DatabaseFull,
-            "The database has no room to record this now; nothing of it was accepted. Try again later.",
+            "The database's disk is full; nothing was accepted. Try again later.",
         );
         problem.cause = Some(cause.into());
         problem.with_header(http::header::RETRY_AFTER, HeaderValue::from_static("60"))
     }
 
-    /// Another request with the same `Idempotency-Key` does the work.
+    /// Another request with the same `Idempotency-Key` is in progress.
     #[must_use]
     pub fn in_flight() -> Self {
         Self::new(
@@ -99,7 +98,7 @@ impl Problem {
         .with_header(http::header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
-    /// There is no such thing, or it is somebody else's.
+    /// The resource does not exist, or belongs to another owner.
     #[must_use]
     pub fn not_found(what: &str) -> Self {
         Self::new(Code::NotFound, format!("There is no such {what}."))
@@ -111,7 +110,7 @@ impl Problem {
         self
     }
 
-    /// Why the server failed, and why that happened, and so on.
+    /// Returns the chain of causes of a server failure.
     #[must_use]
     pub fn causes(&self) -> Option<String> {
         let mut text = self.cause.as_ref()?.to_string();
@@ -124,7 +123,7 @@ impl Problem {
         Some(text)
     }
 
-    /// As it goes over the wire.
+    /// Converts it to the document sent to the client.
     #[must_use]
     pub fn to_schema(&self) -> schema::Problem {
         schema::Problem {

@@ -1,10 +1,10 @@
-//! Counting what a request sends, on its way.
+//! Counts the bytes of a request body as they are read.
 
 use super::RequestLimits;
 use futures::TryStreamExt;
 use poem::{Body, Request};
 
-/// The request, with its body counted; the count goes on for as long as somebody reads it.
+/// Wraps the request's body in a counter, for as long as the body is read.
 pub(in crate::api) fn counted(mut request: Request, limits: &RequestLimits) -> Request {
     let limits = limits.clone();
     let bytes = request.take_body().into_bytes_stream();

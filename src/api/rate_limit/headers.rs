@@ -1,4 +1,4 @@
-//! What an answer says of limits: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10).
+//! Rate limit headers of a response: `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers-10).
 
 use super::RateLimitDecision;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -10,7 +10,7 @@ const STATE: HeaderName = HeaderName::from_static("ratelimit");
 /// In seconds.
 const DAY_SECS: u64 = 24 * 60 * 60;
 
-/// Policies and what is left of each, as items of the two lists.
+/// The policies and what remains of each, as items of the two lists.
 #[derive(Debug, Default)]
 pub(super) struct RateLimitHeaders {
     policies: Vec<String>,

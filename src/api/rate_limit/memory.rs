@@ -1,4 +1,4 @@
-//! Counts of this process alone, in memory: for one process, and for any while Redis is away.
+//! Rate limit counters in memory: for a single process, and for any process while Redis is down.
 
 use super::{Counters, RateLimitDecision, SLOT_LEASE, lock, today};
 use futures::{FutureExt, future::BoxFuture};
@@ -9,7 +9,8 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Subjects remembered at most. One beyond them is let through: limits guard the service, they must not end it.
+/// Maximum number of subjects. Requests of further ones are allowed: rate limits protect the service, and must not take
+/// it down.
 const MAX_SUBJECTS: usize = 100_000;
 
 /// See the module.
@@ -21,7 +22,7 @@ pub struct LocalCounters {
 
 #[derive(Debug, Default)]
 struct CounterState {
-    /// When each subject is even again, after `since`.
+    /// The theoretical arrival time of each subject, relative to `since`.
     even: HashMap<String, Duration>,
     sums: HashMap<String, (i64, u64)>,
     slots: HashMap<String, HashMap<Uuid, Duration>>,
@@ -37,7 +38,7 @@ impl Default for LocalCounters {
 }
 
 impl LocalCounters {
-    /// The same rule as in Redis: the generic cell rate algorithm.
+    /// The generic cell rate algorithm (GCRA), as in Redis.
     fn count_request(&self, subject: &str, per_second: u32, burst: u32) -> RateLimitDecision {
         let now = self.since.elapsed();
         let period = Duration::from_secs(1) / per_second.max(1);

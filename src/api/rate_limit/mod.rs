@@ -1,8 +1,7 @@
-//! How much one client may do: requests a second, uploads at once, bytes a day, of each address and each owner.
+//! Rate limits per address and per owner: requests per second, concurrent uploads, bytes per day.
 //!
-//! Owns what is counted and what a refusal says; where the counts are kept is a [`Counters`]. An address is looked at
-//! before anything else of a request, an owner once a token has told who it is. With no limit set, nothing is
-//! counted.
+//! Owns what is counted and the text of rejections; a [`Counters`] stores the counts. The address is checked before
+//! anything else, the owner once the token is known. Without any limit nothing is counted.
 
 mod bytes;
 mod headers;
@@ -31,30 +30,30 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long a slot is kept for an upload whose process says nothing more of it.
+/// How long an upload keeps its slot without renewal.
 pub const SLOT_LEASE: Duration = Duration::from_secs(60);
 
-/// How often an upload that goes on says so.
+/// How often an upload in progress renews its slot.
 const RENEW_INTERVAL: Duration = Duration::from_secs(20);
 
-/// So many bits of an IPv6 address are one client's.
+/// The prefix length by which IPv6 addresses are grouped into clients.
 const CLIENT_BITS: u32 = 64;
 
-/// What came of asking for one more request.
+/// Whether a request is within the rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimitDecision {
     pub allowed: bool,
-    /// How many more may come at once.
+    /// Remaining requests in the current burst.
     pub left: u64,
-    /// How long to wait until one may come; zero when one may.
+    /// Time until the next request is allowed; zero if it is allowed now.
     pub retry_after: Duration,
-    /// How long until as many may come at once as ever.
+    /// Time until the full burst is available again.
     pub full_after: Duration,
 }
 
-/// Where counts are kept. Every call ends soon by itself and answers something: a request must not wait for a count.
+/// Storage of counts. Every call has a short timeout and always returns a result, because requests wait for it.
 pub trait Counters: fmt::Debug + Send + Sync {
-    /// One more request of `subject`, at `per_second` with `burst` at once.
+    /// Counts one request of `subject`, at `per_second` with bursts of `burst`.
     fn check_rate<'a>(
         &'a self,
         subject: &'a str,
@@ -62,17 +61,17 @@ pub trait Counters: fmt::Debug + Send + Sync {
         burst: u32,
     ) -> BoxFuture<'a, RateLimitDecision>;
 
-    /// So many more bytes of `subject` today; all of today is answered.
+    /// Adds bytes to today's count of `subject`, and returns the total.
     fn add<'a>(&'a self, subject: &'a str, bytes: u64) -> BoxFuture<'a, u64>;
 
-    /// An upload of `subject` begins or goes on, of `most` at once; false when there is no room for it.
+    /// Acquires or renews one of `most` upload slots of `subject`; false if none is free.
     fn acquire<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool>;
 
-    /// An upload is over.
+    /// Releases an upload slot.
     fn release<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()>;
 }
 
-/// What a limit is of.
+/// What a limit applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SubjectKind {
     Owner,
@@ -88,7 +87,7 @@ impl SubjectKind {
     }
 }
 
-/// The limits of one request, until it is answered and its body is over.
+/// The rate limits of one request, held until its response is sent and its body ends.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestLimits(Arc<RequestLimitsInner>);
 
@@ -96,10 +95,10 @@ pub(crate) struct RequestLimits(Arc<RequestLimitsInner>);
 struct RequestLimitsInner {
     counters: Arc<dyn Counters>,
     limits: config::LimitsConfig,
-    /// Of a request that sends bytes.
+    /// The upload slot, if the request sends bytes.
     upload: Option<Uuid>,
     sent: AtomicU64,
-    /// Whom the bytes and the slots are charged to.
+    /// The subjects to which bytes and slots are charged.
     charged: Mutex<Vec<ChargedSubject>>,
     told: Mutex<RateLimitHeaders>,
 }
@@ -112,9 +111,9 @@ struct ChargedSubject {
 }
 
 impl RequestLimits {
-    /// For a request to `/v1` or to a page, unless nothing is limited; its method is the effective one. Whoever asks how
-    /// far its upload is (tus, HEAD) is never put off: the common client takes any refusal for the end of the upload and
-    /// begins again.
+    /// The limits of a request to `/v1` or to a page, or `None` if nothing is limited. Uses the effective method.
+    /// Offset requests (tus, HEAD) are never limited: the most common client takes any rejection for the end of the
+    /// upload and starts over.
     pub(super) fn of(
         counters: &Arc<dyn Counters>,
         limits: &config::LimitsConfig,
@@ -136,7 +135,7 @@ impl RequestLimits {
         })))
     }
 
-    /// Whether the address may.
+    /// Checks the limits of the address.
     ///
     /// # Errors
     /// 429.
@@ -146,7 +145,7 @@ impl RequestLimits {
             .await
     }
 
-    /// Whether the owner may.
+    /// Checks the limits of the owner.
     ///
     /// # Errors
     /// 429.
@@ -202,7 +201,7 @@ impl RequestLimits {
         Ok(())
     }
 
-    /// Keeps the slots for as long as the upload goes on; once is enough for owner and address.
+    /// Renews the slots while the upload is in progress; called once for owner and address.
     fn renew(&self) {
         let charged = lock(&self.0.charged);
         let slots = charged.iter().filter(|one| one.slot.is_some()).count();
@@ -225,7 +224,7 @@ impl RequestLimits {
         });
     }
 
-    /// True when the request's body is to be counted.
+    /// Whether the request's body must be counted.
     pub(super) fn counts_bytes(&self) -> bool {
         self.0.upload.is_some()
     }
@@ -234,7 +233,7 @@ impl RequestLimits {
         self.0.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Says in the answer what is left.
+    /// Adds the rate limit headers to the response.
     pub(super) fn write_headers(&self, answer: &mut HeaderMap) {
         lock(&self.0.told).write(answer);
     }
@@ -273,12 +272,12 @@ fn limited(limit: &Limit) -> bool {
         || limit.bytes_per_day.is_some()
 }
 
-/// Whoever watches the service is never kept waiting, and what pages are made of costs nothing.
+/// Monitoring and static assets are never limited.
 fn is_limited_path(path: &str) -> bool {
     !matches!(path, "/healthz" | "/readyz" | "/metrics") && !path.starts_with("/assets/")
 }
 
-/// Whole files, parts, and what tus and the draft send, of the dashboard's visitors too.
+/// Uploads of whole files, parts, and by tus and the IETF draft, including those of the dashboard.
 fn sends_bytes(method: &Method, path: &str) -> bool {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments[..] {
@@ -289,7 +288,7 @@ fn sends_bytes(method: &Method, path: &str) -> bool {
     }
 }
 
-/// What one client's addresses have in common.
+/// Returns the subject of an address: for IPv6 its network prefix.
 fn client(address: IpAddr) -> String {
     match address {
         IpAddr::V4(_) => address.to_string(),
@@ -306,7 +305,7 @@ fn refused(detail: String, wait: Duration) -> Problem {
         .with_header(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)))
 }
 
-/// Days since 1970, by which sums are named.
+/// Days since 1970, part of the key of a daily count.
 #[must_use]
 pub fn today() -> i64 {
     chrono::Utc::now().timestamp().div_euclid(DAY)

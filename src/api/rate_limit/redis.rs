@@ -1,4 +1,4 @@
-//! Limits counted by all processes together, in Redis; by each alone while Redis is away.
+//! Rate limit counters shared by all processes, in Redis. While Redis is down, each process counts on its own.
 
 use crate::api::{Counters, LocalCounters, RateLimitDecision, SLOT_LEASE, today};
 use futures::{FutureExt, future::BoxFuture};
@@ -9,13 +9,13 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long a count may take: a request waits for it.
+/// Timeout of each Redis call, because requests wait for it.
 const REDIS_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// How long Redis is left alone after it failed.
+/// How long Redis is not called after an error.
 const RETRY_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Sums outlive their day a little: clocks differ.
+/// How long daily byte counts are kept: a little over a day, because clocks differ.
 const BYTE_COUNT_RETENTION: Duration = Duration::from_secs(26 * 60 * 60);
 
 /// See the module.
@@ -27,7 +27,7 @@ pub struct SharedCounters {
 }
 
 impl SharedCounters {
-    /// Sends nothing yet.
+    /// Creates it without connecting.
     #[must_use]
     pub fn new(redis: Redis) -> Self {
         Self {
@@ -37,7 +37,7 @@ impl SharedCounters {
         }
     }
 
-    /// What Redis answers in time, unless it failed a moment ago.
+    /// Returns Redis's answer if it arrives in time, unless Redis failed a moment ago.
     async fn ask<T>(&self, asked: impl Future<Output = Result<T, QueueError>>) -> Option<T> {
         let away_until = || {
             self.away_until
@@ -53,7 +53,7 @@ impl SharedCounters {
         }
         let before = away_until().replace(Instant::now() + RETRY_INTERVAL);
         if before.is_none() {
-            tracing::warn!("limits are counted by this process alone until Redis answers again");
+            tracing::warn!("this process counts rate limits on its own until Redis responds again");
         }
         None
     }
@@ -108,7 +108,7 @@ impl Counters for SharedCounters {
 
     fn release<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()> {
         async move {
-            // It may have been let in by either. What Redis does not hear ends with its lease.
+            // The slot may have been acquired from either counter. If Redis is not reached, the slot expires.
             let holder = upload.to_string();
             self.ask(self.shared.release(subject, &holder)).await;
             self.own.release(subject, upload).await;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// How far a batch is.
+/// The status of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
 #[serde(rename_all = "snake_case")]
 #[oai(rename_all = "snake_case")]
@@ -31,7 +31,7 @@ impl From<batch::BatchStatus> for BatchStatus {
     }
 }
 
-/// A batch to open.
+/// A batch to create.
 #[derive(Clone, Debug, Default, Deserialize, Object)]
 pub struct NewBatch {
     /// A JSON object of up to 16 KiB.
@@ -40,7 +40,7 @@ pub struct NewBatch {
     pub metadata: Option<Value>,
 }
 
-/// Files that belong together.
+/// A group of files.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct Batch {
     pub id: Uuid,
@@ -48,10 +48,10 @@ pub struct Batch {
     pub total_files: i64,
     pub stored_count: i64,
     pub failed_count: i64,
-    /// On their way.
+    /// Files that are not final yet.
     pub pending_count: i64,
     pub created_at: DateTime<Utc>,
-    /// When it was closed to further files; null while it is open.
+    /// When the batch was closed; null while it is open.
     #[oai(nullable)]
     pub finalized_at: Option<DateTime<Utc>>,
 }

@@ -43,12 +43,12 @@ macro_rules! status {
 }
 
 status!(
-    /// Whether an event has reached everyone it concerns.
+    /// Whether all matching endpoints have received the event.
     EventStatus,
     outbox_event::EventStatus
 );
 status!(
-    /// Whether an endpoint has the event.
+    /// Whether the endpoint has received the event.
     DeliveryStatus,
     delivery::DeliveryStatus
 );
@@ -60,7 +60,7 @@ pub struct Event {
     pub id: Uuid,
     pub event_type: String,
     pub aggregate_type: String,
-    /// The file, batch or webhook it is about.
+    /// The id of the file, batch or webhook that the event is about.
     pub aggregate_id: Uuid,
     /// Unique together with `event_type`.
     pub idempotency_key: String,
@@ -69,11 +69,11 @@ pub struct Event {
     pub created_at: DateTime<Utc>,
     #[oai(nullable)]
     pub delivered_at: Option<DateTime<Utc>>,
-    /// In lists without their attempts.
+    /// Without their attempts in lists.
     pub deliveries: Vec<Delivery>,
 }
 
-/// One event to one endpoint.
+/// The delivery of one event to one endpoint.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct Delivery {
     pub id: Uuid,
@@ -81,7 +81,7 @@ pub struct Delivery {
     pub webhook_id: Uuid,
     pub status: DeliveryStatus,
     pub attempt_count: i32,
-    /// When the next attempt is due; null when none is.
+    /// When the next attempt is due; null if none is scheduled.
     #[oai(nullable)]
     pub next_attempt_at: Option<DateTime<Utc>>,
     #[oai(nullable)]
@@ -92,7 +92,7 @@ pub struct Delivery {
     pub attempts: Vec<Attempt>,
 }
 
-/// A request made for a delivery, and what came back.
+/// One attempt of a delivery: the request and its response.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct Attempt {
     pub at: DateTime<Utc>,
@@ -101,21 +101,21 @@ pub struct Attempt {
     pub duration_ms: i64,
     #[oai(nullable)]
     pub error: Option<String>,
-    /// The first 4 KiB of the answer.
+    /// The first 4 KiB of the response.
     #[oai(nullable)]
     pub response_body: Option<String>,
 }
 
-/// Whom to announce an event to again.
+/// Which endpoint to redeliver an event to.
 #[derive(Clone, Debug, Default, Deserialize, Object)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
 pub struct Redelivery {
-    /// Absent: all endpoints it concerns.
+    /// If absent: all matching endpoints.
     pub webhook_id: Option<Uuid>,
 }
 
-/// How many deliveries a replay made due.
+/// The number of deliveries that a replay scheduled.
 #[derive(Clone, Copy, Debug, Serialize, Object)]
 pub struct Replayed {
     pub count: u64,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Where a file is on its way ashore.
+/// The status of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
 #[serde(rename_all = "snake_case")]
 #[oai(rename_all = "snake_case")]
@@ -62,41 +62,41 @@ pub struct FileError {
 pub struct File {
     pub id: Uuid,
     pub status: FileStatus,
-    /// As it was sent.
+    /// The name as it was sent.
     pub original_filename: String,
-    /// As declared; where nothing was, what the first bytes show once the file is stored.
+    /// The declared media type; if none was declared, the detected one once the file is stored.
     pub content_type: String,
     pub size_bytes: i64,
-    /// Of the stored bytes, 64 lower-case hexadecimal digits; null until stored.
+    /// The SHA-256 of the stored bytes, 64 lower-case hexadecimal digits; null until stored.
     #[oai(nullable)]
     pub sha256: Option<String>,
-    /// Where the bytes can be fetched, made afresh for each answer; null unless stored.
+    /// The download URL, generated for each response; null unless stored.
     #[oai(nullable)]
     pub url: Option<String>,
     /// The JSON object sent with the upload.
     pub metadata: Value,
     #[oai(nullable)]
     pub batch_id: Option<Uuid>,
-    /// Who the token spoke for; null without tokens.
+    /// The owner of the token; null without tokens.
     #[oai(nullable)]
     pub owner: Option<String>,
-    /// Why it failed; null unless it did.
+    /// Why the file failed; null unless it did.
     #[oai(nullable)]
     pub error: Option<FileError>,
-    /// Until when a failed file keeps its bytes and can be retried; null unless it failed, and when they are gone.
+    /// Until when a failed file keeps its bytes and can be retried; null if it did not fail or the bytes are gone.
     #[oai(nullable)]
     pub retryable_until: Option<DateTime<Utc>>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     #[oai(nullable)]
     pub stored_at: Option<DateTime<Utc>>,
-    /// When it will be deleted; null: never.
+    /// When the file will be deleted; null for never.
     #[oai(nullable)]
     pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl File {
-    /// A row, and its URL if it is stored.
+    /// Converts a row; `url` is set if the file is stored.
     #[must_use]
     pub fn of(row: file::Model, url: Option<String>) -> Self {
         let retryable_until = files::retryable_until(&row);

@@ -1,4 +1,4 @@
-//! What goes over the wire, as documented in `/openapi.json`. Made from rows, never a row itself.
+//! The types of requests and responses, as documented in `/openapi.json`. Converted from rows, never rows themselves.
 
 mod batch;
 mod event;

@@ -10,7 +10,7 @@ use serde::Serialize;
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct Page<T: ParseFromJSON + ToJSON> {
     pub items: Vec<T>,
-    /// For the next page, as `cursor`; null on the last.
+    /// The `cursor` of the next page; null on the last page.
     #[oai(nullable)]
     pub next_cursor: Option<String>,
 }

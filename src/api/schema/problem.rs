@@ -3,7 +3,7 @@
 use poem_openapi::Object;
 use serde::Serialize;
 
-/// A problem: what went wrong with a request. `code` is stable; `detail` is for people.
+/// A problem document: what went wrong with a request. `code` is stable; `detail` is for people.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct Problem {
     /// A URL that explains the code.
@@ -18,22 +18,22 @@ pub struct Problem {
     pub detail: String,
     /// What went wrong, for programs.
     pub code: String,
-    /// The fields at fault, where fields are.
+    /// The invalid fields, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errors: Option<Vec<FieldError>>,
 }
 
-/// A field at fault.
+/// An invalid field.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Object)]
 pub struct FieldError {
-    /// Its name; of a nested one the path with dots.
+    /// The name of the field; for a nested one the path with dots.
     pub field: String,
-    /// What is wrong with it, and what is allowed.
+    /// What is wrong with the field, and what is allowed.
     pub message: String,
 }
 
 impl FieldError {
-    /// A field and what is wrong with it.
+    /// Creates a field error.
     #[must_use]
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {

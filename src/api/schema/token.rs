@@ -20,7 +20,7 @@ pub struct Token {
     pub expires_at: Option<DateTime<Utc>>,
     #[oai(nullable)]
     pub revoked_at: Option<DateTime<Utc>>,
-    /// To the minute.
+    /// Precise to the minute.
     #[oai(nullable)]
     pub last_used_at: Option<DateTime<Utc>>,
     /// The token itself; only in the response that creates it.
@@ -58,7 +58,7 @@ impl Example for Token {
     }
 }
 
-/// A token to be created.
+/// A token to create.
 #[derive(Clone, Debug, Deserialize, Object)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields, example)]

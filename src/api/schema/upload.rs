@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-/// How far a session is.
+/// The status of an upload session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Enum)]
 #[serde(rename_all = "snake_case")]
 #[oai(rename_all = "snake_case")]
@@ -34,7 +34,7 @@ impl From<upload::UploadStatus> for SessionStatus {
     }
 }
 
-/// An upload that is to arrive in parts.
+/// An upload session to create.
 #[derive(Clone, Debug, Deserialize, Object)]
 #[oai(example)]
 pub struct NewUpload {
@@ -44,11 +44,12 @@ pub struct NewUpload {
     pub content_type: Option<String>,
     /// At least 1.
     pub total_size_bytes: u64,
-    /// The size of every part but the last; brought within 64 KiB and 5 GiB, and raised until 10,000 parts are enough.
+    /// The size of every part except the last; adjusted to between 64 KiB and 5 GiB, and raised if there would be more
+    /// than 10,000 parts.
     #[serde(default)]
     #[oai(nullable)]
     pub chunk_size_bytes: Option<u64>,
-    /// An open batch the file belongs to.
+    /// The open batch to add the file to.
     #[serde(default)]
     #[oai(nullable)]
     pub batch_id: Option<Uuid>,
@@ -56,7 +57,7 @@ pub struct NewUpload {
     #[serde(default)]
     #[oai(nullable)]
     pub metadata: Option<Value>,
-    /// What the file's SHA-256 must be, in hexadecimal.
+    /// The expected SHA-256 of the file, in hexadecimal.
     #[serde(default)]
     #[oai(nullable)]
     pub sha256: Option<String>,
@@ -76,27 +77,27 @@ impl Example for NewUpload {
     }
 }
 
-/// An upload that arrives in parts.
+/// An upload session: an upload in parts.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct Session {
     pub id: Uuid,
-    /// The file it becomes.
+    /// The id of the resulting file.
     pub file_id: Uuid,
     pub status: SessionStatus,
-    /// The size of every part but the last.
+    /// The size of every part except the last.
     pub chunk_size_bytes: i64,
     pub total_size_bytes: i64,
     pub total_parts: i32,
     pub completed_parts: i32,
     pub bytes_received: i64,
-    /// The parts that are there, such as `1-50,52,55-100`.
+    /// The received parts, such as `1-50,52,55-100`.
     pub received_parts: String,
-    /// When it expires if nothing comes; each part puts it off.
+    /// When the session expires; each part extends it.
     pub expires_at: DateTime<Utc>,
 }
 
 impl Session {
-    /// A row as it is at this moment, and the parts it has.
+    /// Converts a row, its current status and the parts received.
     #[must_use]
     pub fn of(row: &upload::Model, status: upload::UploadStatus, received: &Ranges) -> Self {
         Self {
@@ -114,7 +115,7 @@ impl Session {
     }
 }
 
-/// A part that is durable.
+/// A received part.
 #[derive(Clone, Debug, Serialize, Object)]
 pub struct Part {
     pub part_number: u32,

@@ -7,22 +7,22 @@ use poem_openapi::{Object, types::Example};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A webhook endpoint: who is told.
+/// A webhook endpoint.
 #[derive(Clone, Debug, Serialize, Object)]
 #[oai(example)]
 pub struct Webhook {
     pub id: Uuid,
     pub url: String,
-    /// Empty: all.
+    /// The event types to deliver; empty for all.
     pub event_types: Vec<String>,
     pub description: String,
     pub active: bool,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
-    /// Why it was switched off, if Landfall did so.
+    /// Why Landfall disabled the endpoint, if it did.
     #[oai(nullable)]
     pub disabled_reason: Option<String>,
-    /// What deliveries are signed with; shown on creation and rotation only.
+    /// The signing secret; only in the response that creates or rotates it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
 }
@@ -60,19 +60,19 @@ impl Example for Webhook {
     }
 }
 
-/// A webhook endpoint to be created.
+/// A webhook endpoint to create.
 #[derive(Clone, Debug, Deserialize, Object)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields, example)]
 pub struct NewWebhook {
     /// `http` or `https`, without user name, password and fragment.
     pub url: String,
-    /// Empty or absent: all.
+    /// The event types to deliver; empty or absent for all.
     pub event_types: Option<Vec<String>>,
     pub description: Option<String>,
-    /// `whsec_` and the base64 of 24 to 64 bytes; absent: one is made.
+    /// `whsec_` and the base64 of 24 to 64 bytes; generated if absent.
     pub secret: Option<String>,
-    /// Absent: true.
+    /// Whether events are delivered; true if absent.
     pub active: Option<bool>,
 }
 
@@ -88,16 +88,16 @@ impl Example for NewWebhook {
     }
 }
 
-/// What is to change of a webhook endpoint; absent: stays.
+/// Changes to a webhook endpoint; absent fields stay as they are.
 #[derive(Clone, Debug, Deserialize, Object)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields, example)]
 pub struct WebhookPatch {
     pub url: Option<String>,
-    /// Empty: all.
+    /// The event types to deliver; empty for all.
     pub event_types: Option<Vec<String>>,
     pub description: Option<String>,
-    /// True also forgets why it was switched off.
+    /// `true` also clears `disabled_reason`.
     pub active: Option<bool>,
 }
 
@@ -112,15 +112,16 @@ impl Example for WebhookPatch {
     }
 }
 
-/// Which events are to be announced again.
+/// Which events to redeliver.
 #[derive(Clone, Debug, Deserialize, Object)]
 #[serde(deny_unknown_fields)]
 #[oai(deny_unknown_fields)]
 pub struct Replay {
-    /// Events written at this moment or later.
+    /// Events created at or after this time.
     pub since: DateTime<Utc>,
-    /// And before this one; absent: now.
+    /// Events created before this time; now if absent.
     pub until: Option<DateTime<Utc>>,
-    /// Only those whose delivery is `delivered`, or `failed`; absent: both, and what the endpoint was never told.
+    /// Only events whose delivery has this status, `delivered` or `failed`; if absent: both, and events that were never
+    /// sent to the endpoint.
     pub status: Option<DeliveryStatus>,
 }

@@ -17,7 +17,7 @@ pub(super) async fn append(mut request: TusRequest) -> Result<Response, Problem>
     if request.media_type() != OFFSET_STREAM {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
-            "bytes are sent with the Content-Type application/offset+octet-stream",
+            "the Content-Type must be application/offset+octet-stream",
         ));
     }
     let offset = request

@@ -1,25 +1,25 @@
-//! `Upload-Checksum`: an algorithm's name and a Base64 digest.
+//! `Upload-Checksum`: the name of an algorithm and a base64 digest.
 
 use crate::api::problem::{Code, Problem};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use landfall_core::{staging::Algorithm, uploads::Checksum};
 
-/// The names of all algorithms, as `Tus-Checksum-Algorithm` has them.
+/// The names of all algorithms, for `Tus-Checksum-Algorithm`.
 pub(super) const ALGORITHMS: &str = "sha1,sha256,md5,crc32";
 
-/// What is wrong with it.
+/// Why the header is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ChecksumError {
-    #[error("the checksum algorithm is none of {ALGORITHMS}")]
+    #[error("the checksum algorithm must be one of {ALGORITHMS}")]
     UnknownAlgorithm,
-    #[error("Upload-Checksum is an algorithm, a space and a digest of {0} bytes in Base64")]
+    #[error("Upload-Checksum must be an algorithm, a space and a digest of {0} bytes in base64")]
     NotADigest(usize),
-    #[error("the digest in Upload-Checksum has not the {0} bytes of its algorithm")]
+    #[error("the digest in Upload-Checksum must have the {0} bytes of its algorithm")]
     WrongLength(usize),
 }
 
 impl From<ChecksumError> for Problem {
-    /// A digest that is too short or too long for its algorithm is that of no bytes, and so not of these.
+    /// A digest with the wrong length for its algorithm cannot match any bytes, so it is a mismatch.
     fn from(error: ChecksumError) -> Self {
         let code = match error {
             ChecksumError::UnknownAlgorithm | ChecksumError::NotADigest(_) => {
@@ -31,7 +31,7 @@ impl From<ChecksumError> for Problem {
     }
 }
 
-/// Reads the header's value.
+/// Parses the header value.
 pub(super) fn parse(text: &str) -> Result<Checksum, ChecksumError> {
     let (name, digest) = text.split_once(' ').unwrap_or((text, ""));
     let (algorithm, length) = match name {

@@ -1,26 +1,26 @@
-//! `Upload-Concat`: a partial upload, or a final one made of others.
+//! `Upload-Concat`: a partial upload, or a final one that concatenates others.
 
 use entity::UploadId;
 use http::Uri;
 
-/// What a new upload is to be.
+/// The kind of a new upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Concat {
     Partial,
-    /// Of these, in this order.
+    /// Concatenates these uploads, in this order.
     Final(Vec<UploadId>),
 }
 
-/// What is wrong with it.
+/// Why the header is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum ConcatError {
-    #[error("Upload-Concat is `partial` or `final;` and the URLs of partial uploads")]
+    #[error("Upload-Concat must be `partial`, or `final;` and the URLs of partial uploads")]
     Unknown,
     #[error("`{0}` in Upload-Concat is not the URL of an upload of this server")]
     NotAnUpload(String),
 }
 
-/// Reads the header's value. URLs may be absolute or relative; which upload is meant stands at their end.
+/// Parses the header value. URLs may be absolute or relative; the upload's id is the last segment.
 pub(super) fn parse(text: &str) -> Result<Concat, ConcatError> {
     if text == "partial" {
         return Ok(Concat::Partial);
@@ -37,7 +37,7 @@ pub(super) fn parse(text: &str) -> Result<Concat, ConcatError> {
 fn upload(url: &str) -> Option<UploadId> {
     let path = match url.parse::<Uri>() {
         Ok(uri) if uri.scheme().is_some() => uri.path().to_owned(),
-        // A bare id would be read as the name of a host.
+        // A bare id would be parsed as a host name.
         _ => url.to_owned(),
     };
     let path = path.strip_suffix('/').unwrap_or(&path);

@@ -1,4 +1,4 @@
-//! GET: the bytes of a complete upload, from staging or from storage, wherever they are by now.
+//! GET: the bytes of a complete upload, from staging or from storage.
 
 use super::{
     error,
@@ -28,7 +28,7 @@ use landfall_core::{
 use poem::{Body, Response};
 use std::io;
 
-/// Finalize may move the bytes between two looks, but only once.
+/// Maximum number of attempts: finalize may move the bytes between two attempts, but only once.
 const MAX_ATTEMPTS: usize = 3;
 
 pub(super) async fn content(request: TusRequest) -> Result<Response, Problem> {
@@ -42,7 +42,7 @@ pub(super) async fn content(request: TusRequest) -> Result<Response, Problem> {
     if upload.kind == UploadKind::Partial {
         return Err(Problem::new(
             Code::Forbidden,
-            "a partial upload can only be joined",
+            "a partial upload can only be concatenated",
         ));
     }
     let file = file_of(&request, &upload).await?;
@@ -78,7 +78,7 @@ async fn file_of(request: &TusRequest, upload: &Model) -> Result<file::Model, Pr
 
 type Bytestream = BoxStream<'static, io::Result<Bytes>>;
 
-/// Where the bytes of a file go while they are read from staging.
+/// Reads the bytes of a file from storage, if finalize moves them while they are read from staging.
 struct StoredFallback {
     app: App,
     sees: Scope,
@@ -94,7 +94,7 @@ impl StoredFallback {
         }
     }
 
-    /// The bytes from an offset on, if the file is stored.
+    /// Returns the bytes from an offset on, if the file is stored.
     async fn from(&self, at: u64) -> io::Result<Option<Bytestream>> {
         let found = files::get(self.app.db.read(), &self.sees, self.file).await;
         let stored = found
@@ -112,7 +112,7 @@ impl StoredFallback {
     }
 }
 
-/// Staged bytes; should finalize take them away before they are all read, the rest comes from where it has put them.
+/// Streams staged bytes; if finalize deletes them before they are read completely, the rest comes from storage.
 fn with_fallback(
     staged: Bytestream,
     fallback: StoredFallback,
@@ -128,7 +128,7 @@ fn with_fallback(
                 }
                 Err(error) => error,
             };
-            // Only once: what storage cannot read is not elsewhere.
+            // Only once: what storage cannot read is nowhere else.
             let Some(moved) = fallback.take() else {
                 return Err(error);
             };

@@ -16,10 +16,10 @@ use landfall_core::{
 };
 use poem::Response;
 
-/// The type of a body that carries bytes of the upload.
+/// The media type of a body with bytes of the upload.
 pub(super) const OFFSET_STREAM: &str = "application/offset+octet-stream";
 
-/// The name of a file whose client gives none.
+/// The name of a file without a client-supplied name.
 const UNNAMED: &str = "unnamed";
 
 pub(super) async fn create(mut request: TusRequest) -> Result<Response, Problem> {
@@ -68,7 +68,7 @@ fn concat_of(request: &TusRequest) -> Result<Option<Concat>, Problem> {
         .map_err(|error| Problem::field(Code::MalformedRequest, "Upload-Concat", error.to_string()))
 }
 
-/// The length, or none when it is deferred; one of both there must be.
+/// Returns the length, or `None` if it is deferred. One of the two headers is required.
 fn length_of(request: &TusRequest) -> Result<Option<u64>, Problem> {
     let length = request.size(&UPLOAD_LENGTH)?;
     let refuse = |why: &'static str| Err(Problem::new(Code::MalformedRequest, why));
@@ -81,7 +81,7 @@ fn length_of(request: &TusRequest) -> Result<Option<u64>, Problem> {
     }
 }
 
-/// What the bytes of a creation are appended with, if it has any.
+/// Returns the append for the bytes in a creation request, if it has any.
 fn append_of(request: &TusRequest, total: Option<u64>) -> Result<Option<Append>, Problem> {
     let has_type = request.media_type() == OFFSET_STREAM;
     if !request.has_body() && !has_type {
@@ -90,7 +90,7 @@ fn append_of(request: &TusRequest, total: Option<u64>) -> Result<Option<Append>,
     if !has_type {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
-            "a creation with bytes has the Content-Type application/offset+octet-stream",
+            "a creation with bytes must have the Content-Type application/offset+octet-stream",
         ));
     }
     let content_length = request.content_length();
@@ -109,8 +109,8 @@ fn append_of(request: &TusRequest, total: Option<u64>) -> Result<Option<Append>,
     }))
 }
 
-/// Takes the bytes of a creation. The upload is there whatever becomes of them, so all but a checksum that does not
-/// match and a type that is not taken in is answered by how far they came.
+/// Appends the bytes of a creation request. The upload exists whether or not this succeeds, so every outcome except a
+/// checksum mismatch and a rejected type is answered with the current offset.
 async fn append_first_bytes(
     request: &mut TusRequest,
     upload: Model,
@@ -120,7 +120,7 @@ async fn append_first_bytes(
     let upload = match request.append(id, append).await {
         Ok(upload) => upload,
         Err(error @ (UploadError::ChecksumMismatch | UploadError::NotAllowed(_))) => {
-            // Its client does not learn where it is, so nobody could go on with it.
+            // The client does not learn the location, so nobody could resume this upload.
             uploads::abort(&request.app, &request.caller.sees(), id)
                 .await
                 .map_err(error::problem)?;
@@ -134,7 +134,7 @@ async fn append_first_bytes(
     Ok(with_progress(created(&upload), &upload))
 }
 
-/// What is said of the file: by `Upload-Metadata`, or else by what its protocol has for it.
+/// Returns the new upload, from `Upload-Metadata` or the protocol's own headers.
 pub(super) fn new_upload(
     request: &TusRequest,
     named: Option<String>,
@@ -156,7 +156,7 @@ pub(super) fn new_upload(
             Problem::field(
                 Code::InvalidMetadata,
                 "Upload-Metadata",
-                "batch_id is not the id of a batch",
+                "batch_id must be the id of a batch",
             )
         })?;
     let name = filename.or(named);
@@ -174,7 +174,7 @@ pub(super) fn new_upload(
     })
 }
 
-/// What the client says, if it is a media type at all.
+/// Returns the declared media type, if it is valid.
 fn content_type(said: Option<String>) -> String {
     let fits = |text: &String| {
         text.len() <= 255

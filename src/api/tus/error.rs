@@ -1,4 +1,4 @@
-//! What tus has statuses of its own for.
+//! Errors with tus-specific statuses.
 
 use super::headers::UPLOAD_OFFSET;
 use crate::api::problem::{Code, Problem};
@@ -9,7 +9,7 @@ use entity::{
 use http::HeaderValue;
 use landfall_core::uploads::{UploadError, status_at};
 
-/// As [`Problem::from`], but where the protocol says otherwise.
+/// Like [`Problem::from`], except where the protocol requires another status.
 pub(super) fn problem(error: UploadError) -> Problem {
     match error {
         UploadError::Closed(status) => closed(status),
@@ -23,18 +23,18 @@ pub(super) fn problem(error: UploadError) -> Problem {
     }
 }
 
-/// An upload that its client has given up is not there any more; of any other its client is told that it was.
+/// An aborted upload no longer exists (404); any other closed upload is gone (410).
 fn closed(status: UploadStatus) -> Problem {
     match status {
         UploadStatus::Aborted => Problem::not_found("upload"),
         _ => Problem::new(
             Code::UploadGone,
-            "the upload has expired or failed; begin again",
+            "the upload has expired or failed; start a new one",
         ),
     }
 }
 
-/// Refuses an upload that is over without being complete.
+/// Rejects an upload that is closed but not complete.
 pub(super) fn require_open(upload: &Model, now: Timestamp) -> Result<(), Problem> {
     match status_at(upload, now) {
         UploadStatus::Init | UploadStatus::InProgress | UploadStatus::Complete => Ok(()),

@@ -1,4 +1,4 @@
-//! The headers of tus 1.0.0, read strictly.
+//! The headers of tus 1.0.0, parsed strictly.
 
 use http::{HeaderMap, HeaderName};
 
@@ -27,12 +27,12 @@ names! {
     INTEROP_VERSION = "upload-draft-interop-version",
 }
 
-/// What a header has that it must not have.
+/// Why a header is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HeaderError {
-    #[error("the header {0} is given more than once")]
+    #[error("the header {0} must be given once")]
     Repeated(HeaderName),
-    #[error("the header {0} is not readable text")]
+    #[error("the header {0} must be text")]
     NotText(HeaderName),
     #[error("the header {name} must be {allowed}, not `{found}`")]
     Wrong {
@@ -42,7 +42,7 @@ pub(super) enum HeaderError {
     },
 }
 
-/// A header's value, if it is there.
+/// Returns a header's value, if present.
 pub(super) fn text<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
@@ -60,7 +60,7 @@ pub(super) fn text<'h>(
     }
 }
 
-/// `Upload-Metadata`, which is a list and may come in several lines (RFC 9110, section 5.3).
+/// Returns `Upload-Metadata`, which is a list and may span several lines (RFC 9110, section 5.3).
 pub(super) fn metadata(headers: &HeaderMap) -> Result<Option<String>, HeaderError> {
     let lines = headers.get_all(UPLOAD_METADATA).iter();
     let lines = lines.map(|value| {
@@ -74,13 +74,13 @@ pub(super) fn metadata(headers: &HeaderMap) -> Result<Option<String>, HeaderErro
     })
 }
 
-/// A number of bytes: digits and nothing else.
+/// Parses a number of bytes: digits only.
 pub(super) fn size(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>, HeaderError> {
     let Some(text) = text(headers, name)? else {
         return Ok(None);
     };
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    // The database counts with a sign.
+    // The database uses signed integers.
     let size = text
         .parse()
         .ok()
@@ -91,7 +91,7 @@ pub(super) fn size(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>
     }
 }
 
-/// A value that is not among the allowed ones.
+/// Creates the error for a value that is not allowed.
 pub(super) fn wrong(name: &HeaderName, allowed: &'static str, found: &str) -> HeaderError {
     HeaderError::Wrong {
         name: name.clone(),

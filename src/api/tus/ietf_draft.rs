@@ -1,7 +1,7 @@
 //! Resumable uploads for HTTP (draft-ietf-httpbis-resumable-upload), interop versions 6 and 8, on the same URLs.
 //!
-//! A client speaks it by `Upload-Complete` or `Upload-Draft-Interop-Version`. The interim response 104 is not sent:
-//! a client that is cut off during creation begins again.
+//! A client selects it with `Upload-Complete` or `Upload-Draft-Interop-Version`. The interim response 104 is not sent,
+//! so a client that is interrupted during creation starts over.
 
 use super::{
     create, error,
@@ -25,14 +25,14 @@ use landfall_core::{
 use poem::Response;
 use serde_json::{Value, json};
 
-/// The type of a body that is part of a representation.
+/// The media type of a body that is part of a representation.
 const PARTIAL_UPLOAD: &str = "application/partial-upload";
-/// The interop versions answered.
+/// The supported interop versions.
 const VERSIONS: [&str; 2] = ["6", "8"];
-/// Where the draft's problem types are registered.
+/// The registry of the draft's problem types.
 const TYPES: &str = "https://iana.org/assignments/http-problem-types";
 
-/// True when a request speaks it.
+/// Whether a request uses the draft.
 pub(super) fn is_spoken(headers: &HeaderMap) -> bool {
     !headers.contains_key(TUS_RESUMABLE)
         && (headers.contains_key(UPLOAD_COMPLETE) || headers.contains_key(INTEROP_VERSION))
@@ -66,7 +66,7 @@ pub(super) async fn serve(
     Ok(response)
 }
 
-/// The version to answer in: the client's, when it names one.
+/// Returns the version for the response: the client's, if it names one.
 fn version(request: &TusRequest) -> Result<Option<HeaderValue>, Problem> {
     match request.text(&INTEROP_VERSION)? {
         None => Ok(None),
@@ -79,7 +79,7 @@ fn version(request: &TusRequest) -> Result<Option<HeaderValue>, Problem> {
     }
 }
 
-/// A boolean of RFC 9651.
+/// Parses `Upload-Complete`, a boolean of RFC 9651.
 fn complete(request: &TusRequest) -> Result<bool, Problem> {
     match request.text(&UPLOAD_COMPLETE)? {
         Some("?1") => Ok(true),
@@ -121,7 +121,7 @@ async fn create(mut request: TusRequest) -> Result<Response, Problem> {
             call_back(&request, upload).await?
         }
         Err(error @ UploadError::NotAllowed(_)) => {
-            // Its client does not learn where it is, so nobody could go on with it.
+            // The client does not learn the location, so nobody could resume this upload.
             uploads::abort(&request.app, &request.caller.sees(), upload.id)
                 .await
                 .map_err(error::problem)?;
@@ -156,7 +156,7 @@ fn created(upload: &Model) -> Response {
     response
 }
 
-/// How far an upload is.
+/// A response with the state of an upload.
 fn state(status: StatusCode, upload: &Model) -> Response {
     let mut response = Response::builder().status(status).finish();
     let headers = response.headers_mut();
@@ -182,7 +182,7 @@ async fn append(mut request: TusRequest) -> Result<Response, Problem> {
     if request.media_type() != PARTIAL_UPLOAD {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
-            "bytes are appended with the Content-Type application/partial-upload",
+            "the Content-Type must be application/partial-upload",
         ));
     }
     let last = complete(&request)?;

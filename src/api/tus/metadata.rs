@@ -1,15 +1,15 @@
-//! `Upload-Metadata`: pairs of a key and a Base64 value, separated by commas.
+//! `Upload-Metadata`: pairs of a key and a base64 value, separated by commas.
 
 use crate::api::files::upload_fields::MAX_METADATA_LEN;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value};
 
-/// What an upload says of its file.
+/// The metadata of an upload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct UploadMetadata {
-    /// `filename`, or else `name`.
+    /// `filename`, otherwise `name`.
     pub(super) filename: Option<String>,
-    /// `filetype`, or else `type`.
+    /// `filetype`, otherwise `type`.
     pub(super) filetype: Option<String>,
     /// `batch_id`.
     pub(super) batch_id: Option<String>,
@@ -17,12 +17,12 @@ pub(super) struct UploadMetadata {
     pub(super) rest: Map<String, Value>,
 }
 
-/// What is wrong with it.
+/// Why the header is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum MetadataError {
-    #[error("Upload-Metadata has more than {MAX_METADATA_LEN} bytes")]
+    #[error("Upload-Metadata must be at most {MAX_METADATA_LEN} bytes")]
     TooLong,
-    #[error("the value of `{0}` in Upload-Metadata has the character U+0000")]
+    #[error("the value of `{0}` in Upload-Metadata must not contain U+0000")]
     Nul(String),
     #[error("Upload-Metadata has a pair without a key")]
     EmptyKey,
@@ -30,16 +30,16 @@ pub(super) enum MetadataError {
     NotAscii,
     #[error("Upload-Metadata has the key `{0}` twice")]
     Doubled(String),
-    #[error("the value of `{0}` in Upload-Metadata is not Base64 (RFC 4648, section 4)")]
+    #[error("the value of `{0}` in Upload-Metadata is not base64 (RFC 4648, section 4)")]
     NotBase64(String),
     #[error("the value of `{0}` in Upload-Metadata is not UTF-8")]
     NotUtf8(String),
-    #[error("a pair in Upload-Metadata is a key, a space and a Base64 value")]
+    #[error("a pair in Upload-Metadata must be a key, a space and a base64 value")]
     NotAPair,
 }
 
-/// Reads the header's value. Nothing at all is no metadata. There may be a space after a comma: proxies make one value of
-/// two lines so (RFC 9110, section 5.3).
+/// Parses the header value; an empty one has no metadata. A space after a comma is allowed, because proxies join lines
+/// this way (RFC 9110, section 5.3).
 pub(super) fn parse(text: &str) -> Result<UploadMetadata, MetadataError> {
     let mut pairs = Map::new();
     if text.len() > MAX_METADATA_LEN {
@@ -56,7 +56,7 @@ pub(super) fn parse(text: &str) -> Result<UploadMetadata, MetadataError> {
         }
         let encoded = match words.next() {
             Some(encoded) => encoded,
-            // No key, but the value of an empty one.
+            // A value with an empty key.
             None if pair.starts_with(' ') && key.ends_with('=') => {
                 return Err(MetadataError::EmptyKey);
             }
@@ -69,7 +69,7 @@ pub(super) fn parse(text: &str) -> Result<UploadMetadata, MetadataError> {
             .decode(encoded)
             .map_err(|_| MetadataError::NotBase64(key.to_owned()))?;
         let value = String::from_utf8(bytes).map_err(|_| MetadataError::NotUtf8(key.to_owned()))?;
-        // PostgreSQL cannot keep it in text of any kind.
+        // PostgreSQL cannot store U+0000 in text.
         if value.contains('\0') {
             return Err(MetadataError::Nul(key.to_owned()));
         }

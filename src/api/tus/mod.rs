@@ -1,6 +1,6 @@
-//! `/v1/tus`: tus 1.0.0 with all its extensions but checksum-trailer, and the IETF draft on the same URLs.
+//! `/v1/tus`: tus 1.0.0 with all extensions except checksum-trailer, and the IETF draft on the same URLs.
 //!
-//! Owns the wire and nothing else: what an upload is and who may write to it is decided by `landfall_core::uploads`.
+//! Owns only the protocols: `landfall_core::uploads` decides what an upload is and who may write to it.
 
 mod append;
 mod checksum;
@@ -28,7 +28,7 @@ use landfall_core::{config, tokens::TokenScope};
 use poem::{Endpoint, Request, Response, Result};
 use request::{TusRequest, value};
 
-/// The version spoken here.
+/// The supported version.
 const VERSION: HeaderValue = HeaderValue::from_static("1.0.0");
 
 const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,expiration,checksum,\
@@ -38,7 +38,7 @@ const EXTENSIONS: &str = "creation,creation-with-upload,creation-defer-length,ex
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tus;
 
-/// Which protocol a request speaks.
+/// The protocol of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dialect {
     Tus,
@@ -64,13 +64,13 @@ fn dialect(request: &Request) -> Dialect {
     }
 }
 
-/// True for paths whose answers follow the protocol, whether or not there is anything at them.
+/// Whether the path belongs to the protocol, whether or not an upload exists there.
 fn is_here(path: &str) -> bool {
     let below = path.strip_prefix("/v1/tus");
     below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// What every answer to this request carries, also one that the endpoint has nothing to do with.
+/// The headers of every response to this request, including those not made by this endpoint.
 pub(super) fn common_headers(request: &Request) -> HeaderMap {
     match is_here(request.uri().path()) {
         true => common(dialect(request), request.method()),
@@ -78,7 +78,7 @@ pub(super) fn common_headers(request: &Request) -> HeaderMap {
     }
 }
 
-/// True when a client asks how far its upload is.
+/// Whether a client requests the offset of its upload.
 pub(super) fn is_offset_request(request: &Request) -> bool {
     is_here(request.uri().path()) && *request.method() == Method::HEAD
 }
@@ -105,7 +105,7 @@ async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<R
         id: path.as_deref().and_then(|text| text.parse().ok()),
         body: request.into_body(),
     };
-    // Boxed each by itself: a thousand slow uploads would otherwise each hold what the largest of these needs.
+    // Each future is boxed separately; otherwise a thousand slow uploads would each need the memory of the largest one.
     match (dialect, path.is_some()) {
         (_, true) if *method == Method::GET => Box::pin(content::content(request)).await,
         (Dialect::Draft, below) => Box::pin(ietf_draft::serve(method, below, request)).await,
@@ -122,7 +122,7 @@ async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<R
     }
 }
 
-/// What this server can do, whoever asks and in whatever version.
+/// Responds to OPTIONS with the server's capabilities, for any client and version.
 fn options(uploads: &config::UploadsConfig) -> Response {
     let mut response = Response::from(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
@@ -155,7 +155,7 @@ fn not_allowed(below: bool) -> Problem {
         .with_header(header::ALLOW, value(allow))
 }
 
-/// What every answer carries, refusals too.
+/// The headers of every response, including rejections.
 fn common(dialect: Dialect, method: &Method) -> HeaderMap {
     let mut common = HeaderMap::new();
     if *method != Method::OPTIONS && dialect == Dialect::Tus {

@@ -1,4 +1,4 @@
-//! One request to `/v1/tus`, taken apart.
+//! A parsed request to `/v1/tus`.
 
 use super::{
     checksum,
@@ -19,20 +19,20 @@ use landfall_core::{
 use poem::Body;
 use std::time::Instant;
 
-/// A request, whoever's protocol it speaks.
+/// A request of either protocol.
 pub(super) struct TusRequest {
     pub(super) app: App,
     pub(super) metrics: Metrics,
     pub(super) caller: Identity,
     pub(super) traceparent: Option<String>,
     pub(super) headers: HeaderMap,
-    /// The upload in the path, if there is one and it could be one.
+    /// The id in the path, if there is a valid one.
     pub(super) id: Option<UploadId>,
     pub(super) body: Body,
 }
 
 impl TusRequest {
-    /// Sizes, offsets and other headers that are text.
+    /// Returns a text header.
     pub(super) fn text(&self, name: &HeaderName) -> Result<Option<&str>, Problem> {
         headers::text(&self.headers, name).map_err(Problem::from)
     }
@@ -41,7 +41,7 @@ impl TusRequest {
         headers::size(&self.headers, name).map_err(Problem::from)
     }
 
-    /// The media type, in lower case and without its parameters.
+    /// Returns the media type, in lower case and without parameters.
     pub(super) fn media_type(&self) -> String {
         let value = self.headers.get(header::CONTENT_TYPE);
         let text = value
@@ -51,13 +51,13 @@ impl TusRequest {
         essence.trim().to_ascii_lowercase()
     }
 
-    /// What the client says the body has, in bytes.
+    /// Returns the declared length of the body, in bytes.
     pub(super) fn content_length(&self) -> Option<u64> {
         let value = self.headers.get(header::CONTENT_LENGTH)?;
         value.to_str().ok()?.parse().ok()
     }
 
-    /// True when bytes are to come, as HTTP says it (RFC 9112, section 6.3).
+    /// Whether the request has a body (RFC 9112, section 6.3).
     pub(super) fn has_body(&self) -> bool {
         match self.content_length() {
             Some(length) => length > 0,
@@ -70,12 +70,12 @@ impl TusRequest {
         text.map(checksum::parse).transpose().map_err(Problem::from)
     }
 
-    /// The upload in the path, or why there is none.
+    /// Returns the id in the path, or 404.
     pub(super) fn id(&self) -> Result<UploadId, Problem> {
         self.id.ok_or_else(|| Problem::not_found("upload"))
     }
 
-    /// The upload in the path, if it is still there.
+    /// Returns the upload in the path, if it still exists.
     pub(super) async fn upload(&self) -> Result<Model, Problem> {
         let id = self.id()?;
         let found = uploads::settled_offset(&self.app, &self.caller.sees(), id).await;
@@ -111,12 +111,12 @@ impl From<HeaderError> for Problem {
     }
 }
 
-/// Where an upload is, in this server.
+/// The `Location` of an upload.
 pub(super) fn location(id: UploadId) -> HeaderValue {
     value(format!("/v1/tus/{id}"))
 }
 
-/// A header value of what is known to be printable ASCII.
+/// Converts text that is known to be printable ASCII to a header value.
 pub(super) fn value(text: impl AsRef<str>) -> HeaderValue {
     HeaderValue::from_str(text.as_ref()).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -1,4 +1,4 @@
-//! What answers say of an upload.
+//! Responses about an upload.
 
 use super::{
     headers::{
@@ -12,7 +12,7 @@ use entity::upload::{Model, UploadKind, UploadStatus};
 use http::{HeaderValue, StatusCode, header};
 use poem::Response;
 
-/// 201: where the upload is, and until when.
+/// 201: the location of the upload and its expiry.
 pub(super) fn created(upload: &Model) -> Response {
     let mut response = Response::builder().status(StatusCode::CREATED).finish();
     let headers = response.headers_mut();
@@ -20,7 +20,7 @@ pub(super) fn created(upload: &Model) -> Response {
     with_state(response, upload)
 }
 
-/// Adds when an unfinished upload expires, and which file a complete one has become.
+/// Adds the expiry of an unfinished upload, or the file of a complete one.
 pub(super) fn with_state(mut response: Response, upload: &Model) -> Response {
     let headers = response.headers_mut();
     if upload.status != UploadStatus::Complete {
@@ -37,7 +37,7 @@ pub(super) fn with_state(mut response: Response, upload: &Model) -> Response {
     response
 }
 
-/// Adds how far the upload is.
+/// Adds the offset of the upload.
 pub(super) fn with_progress(mut response: Response, upload: &Model) -> Response {
     response
         .headers_mut()
@@ -45,13 +45,13 @@ pub(super) fn with_progress(mut response: Response, upload: &Model) -> Response 
     response
 }
 
-/// 204: how far the upload is now.
+/// 204: the new offset of the upload.
 pub(super) fn appended(upload: &Model) -> Response {
     let response = Response::builder().status(StatusCode::NO_CONTENT).finish();
     with_state(with_progress(response, upload), upload)
 }
 
-/// 200, for HEAD: all there is to know.
+/// 200, for HEAD: the complete state of the upload.
 pub(super) fn described(upload: &Model) -> Response {
     let mut response = Response::builder().status(StatusCode::OK).finish();
     let headers = response.headers_mut();
@@ -66,7 +66,7 @@ pub(super) fn described(upload: &Model) -> Response {
     if let Some(text) = &upload.tus_concat {
         headers.insert(UPLOAD_CONCAT, value(text));
     }
-    // A final upload has no offset until all its partial ones are complete (tus, «Concatenation»).
+    // A final upload has no offset until all its partial uploads are complete (tus, "Concatenation").
     let joining = upload.kind == UploadKind::Final && upload.status != UploadStatus::Complete;
     let response = with_state(response, upload);
     if joining {
