@@ -84,6 +84,8 @@ fn scheme() -> MetaSecurityScheme {
 /// Returns the caller's identity if it has the required scope.
 ///
 /// # Errors
+/// 401 without a valid token (RFC 6750, section 3), 403 if the token lacks the scope, 429 if the owner has exceeded its
+/// rate limit.
 pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Identity, Problem> {
     let state: &ApiState = request
         .data()
