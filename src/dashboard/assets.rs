@@ -1,5 +1,5 @@
-//! What pages load: embedded in the binary, with a hash of the content in the name, so that a browser may keep it
-//! for ever and still gets the new one after an upgrade. Nothing is loaded from another host.
+//! Static assets: embedded in the binary, with a hash of the content in the name, so that browsers may cache them
+//! forever and still get the new ones after an upgrade. Nothing is loaded from another host.
 
 use super::error::ErrorPage;
 use http::header;
@@ -7,17 +7,17 @@ use poem::{Body, Response, Result, handler, web::Path};
 use sha2::{Digest, Sha256};
 use std::{fmt::Write, sync::LazyLock};
 
-/// A year, the most that means anything (RFC 9111 names no limit, RFC 2616 did).
+/// One year, the conventional maximum (RFC 2616; RFC 9111 has no limit).
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 /// Digits of the content's SHA-256 in a name.
 const HASH_DIGITS: usize = 16;
 
-/// One file that pages load.
+/// One static asset.
 struct Asset {
-    /// As code asks for it.
+    /// The name in the code.
     name: &'static str,
-    /// As browsers ask for it.
+    /// The path that browsers request.
     file: String,
     path: String,
     content_type: &'static str,
@@ -39,7 +39,7 @@ macro_rules! assets {
 assets! {
     "style.css", "text/css; charset=utf-8", "style.css";
     "dashboard.js", "text/javascript; charset=utf-8", "dashboard.js";
-    // In one: htmx begins as soon as its own script has run, and an extension that came after that would be ignored.
+    // One file, because htmx starts as soon as its own script has run and ignores extensions that are loaded later.
     "htmx.js", "text/javascript; charset=utf-8", "vendor/htmx-4.0.1.min.js" "vendor/htmx-4.0.1-sse.min.js";
     "tus.js", "text/javascript; charset=utf-8", "vendor/tus-js-client-4.3.1.min.js";
     "upload.js", "text/javascript; charset=utf-8", "upload.js";
@@ -64,10 +64,10 @@ impl Asset {
     }
 }
 
-/// Where a page finds this asset.
+/// Returns the path of an asset.
 ///
 /// # Panics
-/// When there is none of this name, which every page of this name would show at once.
+/// If no asset has this name; every page that uses it would fail.
 pub(super) fn path(name: &str) -> &'static str {
     let found = ASSETS.iter().find(|asset| asset.name == name);
     &found.expect("the asset is in the list").path

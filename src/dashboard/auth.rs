@@ -1,5 +1,5 @@
-//! The way to every page: who looks, whether they may, where the request comes from, and what a browser may do with
-//! the answer. No page can be reached around it.
+//! Authentication and authorization for every page: who the user is, whether they may see the page, where the request
+//! comes from, and what a browser may do with the response. No page can be reached without it.
 
 use super::{
     error::ErrorPage,
@@ -13,42 +13,42 @@ use landfall_core::tokens::TokenScope;
 use poem::{Body, Endpoint, IntoResponse, Request, Response, Result, endpoint::BoxEndpoint};
 use url::form_urlencoded;
 
-/// Scripts and styles are ours and in files; nothing is loaded from, sent to or framed by anybody else.
+/// Content-Security-Policy: scripts and styles are our own files; nothing is loaded from, sent to or framed by other
+/// origins.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
     form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
-/// The most bytes a form of the dashboard has.
+/// Maximum size of a dashboard form, in bytes.
 const MAX_FORM_LEN: usize = 64 * 1024;
 
-/// What a visitor needs to see a page. To change something they need `admin` besides, unless it is
-/// `Open` or `Upload`.
+/// What a user needs to see a page. Changes also require `admin`, unless the access is `Open` or `Upload`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// Nothing: assets and the sign-in page, which look after themselves.
+    /// Nothing: assets and the sign-in page.
     Open,
-    /// To be signed in.
+    /// A session.
     SignedIn,
     /// A scope.
     Scope(TokenScope),
-    /// The scope `upload`, which is enough to send files as well.
+    /// The scope `upload`, which also suffices to send files.
     Upload,
 }
 
-/// Sees figures, and its owner's files.
+/// Sees figures and the files of its owner.
 pub(crate) const READ: Access = Access::Scope(TokenScope::Read);
 /// Sees everything.
 pub(crate) const ADMIN: Access = Access::Scope(TokenScope::Admin);
 
-/// What becomes of a request's body before its page is asked.
+/// How a request body is read before the page's handler is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyKind {
-    /// It is read here, up to [`MAX_FORM_LEN`], and a page that only looks never sees one.
+    /// It is read here, up to [`MAX_FORM_LEN`]; handlers of GET pages never see a body.
     Form,
-    /// The page takes it as it comes, and bounds it. Such a page is called by scripts, with the CSRF token in a header.
+    /// The handler streams it and limits its size. Such pages are called by scripts, with the CSRF token in a header.
     Stream,
 }
 
-/// One way to one page.
+/// A page's handler, wrapped in its checks.
 pub(super) struct GuardedPage {
     pub(super) dashboard: Dashboard,
     pub(super) need: Access,
@@ -109,8 +109,8 @@ impl GuardedPage {
         Ok(())
     }
 
-    /// Bounds the body of every page but those that stream: in bytes, and in the time it may take. Nothing of the body
-    /// of a request that only looks is read.
+    /// Limits the body of every page except streaming ones, in bytes and in time. The body of a GET request is not
+    /// read.
     async fn read_form(&self, request: &mut Request, changes: bool) -> Result<(), ErrorPage> {
         if self.body == BodyKind::Stream {
             return Ok(());
@@ -136,7 +136,7 @@ impl GuardedPage {
     }
 }
 
-/// A visitor has their token's share, as in the API.
+/// Applies the rate limits of the user's token, as in the API.
 async fn admit(request: &Request, user: &User) -> Result<(), ErrorPage> {
     match (request.data::<RequestLimits>(), &user.identity.owner) {
         (Some(limits), Some(owner)) => Ok(limits.admit_owner(owner).await?),
@@ -157,7 +157,7 @@ fn require(user: &User, scope: TokenScope) -> Result<(), ErrorPage> {
     )))
 }
 
-/// A page leads to the sign-in and back; a stream, which cannot be led anywhere, just ends.
+/// Redirects a page to the sign-in and back; a stream, which cannot be redirected, just ends.
 fn sign_in_first(request: &Request) -> ErrorPage {
     let uri = request.uri();
     if uri.path().starts_with("/live/") {
@@ -177,7 +177,7 @@ fn cross_origin() -> ErrorPage {
     )
 }
 
-/// The token is in a header, or in the form, which has been read and is put back for the page. A stream has no form.
+/// The token is in a header, or in the form, which is read and put back for the handler. A streamed body has no form.
 async fn check_csrf(request: &mut Request, body: BodyKind, user: &User) -> Result<(), ErrorPage> {
     if let Some(token) = request.header(CSRF_HEADER) {
         return same(token, &user.csrf);
@@ -186,14 +186,14 @@ async fn check_csrf(request: &mut Request, body: BodyKind, user: &User) -> Resul
         return Err(cross_origin());
     }
     let body = request.take_body().into_bytes_limit(MAX_FORM_LEN).await;
-    let body = body.map_err(|_| ErrorPage::malformed("The form is not whole."))?;
+    let body = body.map_err(|_| ErrorPage::malformed("The form is incomplete."))?;
     let token = form_urlencoded::parse(&body).find(|(name, _)| name == CSRF_FIELD);
     let token = token.map(|(_, value)| value.into_owned());
     request.set_body(Body::from_bytes(body));
     same(token.as_deref().unwrap_or_default(), &user.csrf)
 }
 
-/// Both are digests of a secret: what the time of comparing tells is of no use for making one.
+/// Both are digests of a secret, so a timing difference reveals nothing useful.
 fn same(given: &str, expected: &str) -> Result<(), ErrorPage> {
     match given == expected {
         true => Ok(()),
@@ -216,7 +216,7 @@ fn refuse(error_page: ErrorPage, user: Option<&User>) -> Response {
 
 fn protect(response: &mut Response) {
     let headers = response.headers_mut();
-    // A download has a policy of its own, which lets its bytes do nothing at all.
+    // A download has its own policy, which allows its content nothing.
     headers
         .entry(header::CONTENT_SECURITY_POLICY)
         .or_insert(HeaderValue::from_static(POLICY));
@@ -231,7 +231,7 @@ fn protect(response: &mut Response) {
         "cross-origin-opener-policy",
         HeaderValue::from_static("same-origin"),
     );
-    // What a page shows is of one visitor and one moment.
+    // A page is specific to one user and one moment.
     if !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }

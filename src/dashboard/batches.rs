@@ -1,4 +1,4 @@
-//! `/batches/{id}`: files that belong together.
+//! `/batches/{id}`: a batch and its files.
 
 use super::{
     auth::READ,
@@ -98,7 +98,7 @@ fn counts(batch: &Model, user: &User) -> Markup {
                 @for (name, status, count) in figures {
                     li { a href=(href(&path, &[("status", status)])) { span.sub { (name) } span.num { (number(count.unsigned_abs())) } } }
                 }
-                // Three statuses at once: no list is of that.
+                // Covers three statuses, so there is no list to link to.
                 li { span.sub { "In progress" } span.num { (number(pending.unsigned_abs())) } }
             }
             dl.facts {

@@ -1,4 +1,4 @@
-//! What was seen a moment ago, for all who look now: ten browsers cost what one does.
+//! A short-lived cache shared by all viewers: ten browsers cost as much as one.
 
 use std::{
     future::Future,
@@ -7,7 +7,7 @@ use std::{
 };
 use tokio::sync::Mutex;
 
-/// Something that is looked at, at most once in a while.
+/// A value that is loaded at most once per TTL.
 #[derive(Debug)]
 pub(super) struct Cached<T> {
     lasts: Duration,
@@ -22,7 +22,7 @@ impl<T> Cached<T> {
         }
     }
 
-    /// What was seen lately, or what `load` sees now. Those who come while one looks wait for what it sees.
+    /// Returns the cached value, or loads a new one. Concurrent callers wait for the same load.
     pub(super) async fn get(&self, load: impl Future<Output = T>) -> Arc<T> {
         let mut last = self.last.lock().await;
         if let Some((at, seen)) = &*last
@@ -35,7 +35,7 @@ impl<T> Cached<T> {
         seen
     }
 
-    /// Something was changed: the next look is a new one.
+    /// Invalidates the cached value.
     pub(super) async fn invalidate(&self) {
         *self.last.lock().await = None;
     }

@@ -1,34 +1,34 @@
-//! Charts, drawn here as SVG from counts that were made as things happened.
+//! Charts as SVG, drawn from activity counts.
 
 use chrono::{DateTime, Utc};
 use maud::{Markup, html};
 use std::fmt::Write;
 
-/// In the units of the drawing.
+/// In SVG units.
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 170.0;
-/// Below it stand the times, above it the greatest value.
+/// The times are below it, the maximum is above it.
 const BASE: f64 = 144.0;
 const TOP: f64 = 20.0;
 
-/// Minutes drawn as one point of a chart.
+/// Minutes per point of a chart.
 pub(crate) const POINT: usize = 5;
 
-/// How many a chart is of, and how its values are written.
+/// The data of a chart, and the format of its values.
 pub(crate) struct Chart<'a> {
-    /// For those who do not see it.
+    /// The accessible label.
     pub(crate) label: String,
     /// The first minute since the Unix epoch.
     pub(crate) first: i64,
-    /// For each minute; drawn as a line over an area.
+    /// One value per minute; drawn as a line over an area.
     pub(crate) values: &'a [u64],
-    /// For each minute; drawn as red bars, to the same scale.
+    /// One value per minute; drawn as red bars on the same scale.
     pub(crate) bad: &'a [u64],
     pub(crate) write: fn(u64) -> String,
 }
 
 impl Chart<'_> {
-    /// The chart; each point is what [`POINT`] minutes had per minute on average.
+    /// Draws the chart; each point is the average per minute over [`POINT`] minutes.
     pub(crate) fn draw(&self) -> Markup {
         let values = points(self.values);
         let bad = points(self.bad);
@@ -54,7 +54,7 @@ impl Chart<'_> {
         }
     }
 
-    /// Full hours on the way, and now.
+    /// The time axis: full hours, and now.
     fn times(&self) -> Markup {
         let count = self.values.len();
         let minutes = (0..count).filter_map(|index| {
@@ -72,7 +72,7 @@ impl Chart<'_> {
     }
 }
 
-/// A line of the last hour, for a row of a table; what failed stands below it as bars.
+/// A line of the last hour, for a table row; failures are bars below it.
 pub(crate) fn spark(label: &str, values: &[u64], bad: &[u64]) -> Markup {
     let most = values.iter().chain(bad).copied().max().unwrap_or(0).max(1);
     #[expect(clippy::cast_precision_loss, reason = "two dozen pixels are drawn")]
@@ -119,7 +119,7 @@ fn path(points: &[f64], step: f64, y: impl Fn(f64) -> f64) -> String {
     path
 }
 
-/// Steps between so many points, at least one.
+/// Number of intervals between points, at least one.
 fn spans(points: usize) -> f64 {
     index_of(points.saturating_sub(1).max(1))
 }
@@ -147,11 +147,11 @@ fn clock(minute: i64) -> String {
     moment.map_or_else(String::new, |moment| moment.format("%H:%M").to_string())
 }
 
-/// For labels: the sum and the greatest minute.
+/// The accessible summary: the total and the maximum per minute.
 pub(crate) fn summary(what: &str, values: &[u64], write: fn(u64) -> String) -> String {
     let most = values.iter().copied().max().unwrap_or(0);
     format!(
-        "{what}: {} in all, at most {} in a minute",
+        "{what}: {} in total, at most {} per minute",
         write(values.iter().sum()),
         write(most)
     )

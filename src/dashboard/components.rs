@@ -1,4 +1,4 @@
-//! The few pieces every page is made of.
+//! The components that pages are made of.
 
 use super::{
     format::href,
@@ -10,15 +10,15 @@ use entity::{
 use maud::{Markup, Render, html};
 use sea_orm::ActiveEnum;
 
-/// What a colour means; there is always a word beside it.
+/// The meaning of a colour; it is always accompanied by a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tone {
     Ok,
-    /// Under way.
+    /// In progress.
     Run,
     Warn,
     Bad,
-    /// Over, and of no concern.
+    /// Finished, of no concern.
     Dim,
 }
 
@@ -34,12 +34,12 @@ impl Tone {
     }
 }
 
-/// A section of a page under its heading.
+/// A section of a page with a heading.
 pub(crate) fn panel(heading: &str, body: impl Render) -> Markup {
     panel_with(heading, html! {}, body)
 }
 
-/// A section with something beside its heading: links, buttons.
+/// A section with links or buttons beside its heading.
 pub(crate) fn panel_with(heading: &str, beside: impl Render, body: impl Render) -> Markup {
     html! {
         section.panel aria-label=(heading) {
@@ -56,7 +56,7 @@ pub(crate) struct Column {
     is_number: bool,
 }
 
-/// A column of words.
+/// A text column.
 pub(crate) const fn col(heading: &'static str) -> Column {
     Column {
         heading,
@@ -64,7 +64,7 @@ pub(crate) const fn col(heading: &'static str) -> Column {
     }
 }
 
-/// A column of figures, under each other by their digits; its cells are `td.n`.
+/// A numeric column, right-aligned; its cells are `td.n`.
 pub(crate) const fn num(heading: &'static str) -> Column {
     Column {
         heading,
@@ -86,7 +86,7 @@ pub(crate) fn table(label: &str, columns: &[Column], rows: impl Render) -> Marku
     }
 }
 
-/// A word with its colour.
+/// A status word in its colour.
 pub(crate) fn state(word: &str, tone: Tone) -> Markup {
     html! { span class={ "state " (tone.class()) } { (word) } }
 }
@@ -129,7 +129,7 @@ pub(crate) fn batch_state(status: BatchStatus) -> Markup {
     state(&status.to_value(), tone)
 }
 
-/// The way to the next page of a list, and back to its beginning. `query` holds the list's filters.
+/// Links to the next page of a list and back to the first. `query` holds the list's filters.
 pub(crate) fn pager(
     path: &str,
     query: &[(&str, &str)],
@@ -151,28 +151,28 @@ pub(crate) fn pager(
     }
 }
 
-/// A list without rows: why there are none, and how there will be some.
+/// An empty list: why it is empty, and what to do.
 pub(crate) fn empty(why: &str, hint: impl Render) -> Markup {
     html! { div.empty { p { (why) } (hint) } }
 }
 
-/// A part of the page that cannot be shown now, and what is shown all the same.
+/// A part of the page that cannot be shown now, and what is shown instead.
 pub(crate) fn missing(what: &str, shown: &str) -> Markup {
     html! { p.missing { strong { (what) } " " (shown) } }
 }
 
-/// A button that changes something: it sends the form every page has (see `layout`), so that it works without
-/// script, and may stand in a part that is the same for all who see it. Not for those who may not repair.
+/// A button that changes something. It submits the page's common form (see `layout`), so it works without scripts and
+/// may be in a part that is shared by all viewers. Not for users who may not repair.
 pub(crate) fn action_button(path: &str, label: &str) -> Markup {
     html! { button type="submit" form="act" formaction=(path) { (label) } }
 }
 
-/// The same, as the one remedy that is meant.
+/// The same, as the primary action.
 pub(crate) fn primary_action_button(path: &str, label: &str) -> Markup {
     html! { button.go type="submit" form="act" formaction=(path) { (label) } }
 }
 
-/// A button that asks once more before it does what cannot be taken back.
+/// A button that asks for confirmation before an irreversible action.
 pub(crate) fn confirmed_action_button(
     path: &str,
     label: &str,
@@ -187,12 +187,12 @@ pub(crate) fn confirmed_action_button(
     }
 }
 
-/// The field that lets a form of a page's own change something.
+/// The CSRF field, for forms other than the common one.
 pub(crate) fn csrf_field(user: &User) -> Markup {
     html! { input type="hidden" name=(CSRF_FIELD) value=(user.csrf); }
 }
 
-/// A part of a page that a stream replaces in place (see `live`).
+/// A part of a page that a stream updates in place (see `sse`).
 pub(crate) fn part(id: &str, body: impl Render) -> Markup {
     html! { div.part id=(id) { (body) } }
 }

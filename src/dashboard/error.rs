@@ -1,6 +1,6 @@
-//! What a page answers instead of itself, as a page.
+//! Error pages.
 //!
-//! Refuses to tell a visitor why the server failed: the page says that it did, and the log says why, once.
+//! Never tells a user why the server failed: the page says that it did, and the log says why, once.
 
 use crate::api::problem::Problem;
 use http::{HeaderValue, StatusCode, header, header::HeaderName};
@@ -12,7 +12,7 @@ use poem::{
 use sea_orm::DbErr;
 use std::{error::Error as StdError, fmt, time::Duration};
 
-/// A page that is not shown, and why.
+/// The reason why a page is not shown.
 #[derive(Debug)]
 pub(crate) struct ErrorPage {
     pub(super) status: StatusCode,
@@ -50,12 +50,12 @@ impl ErrorPage {
         Self::new(StatusCode::BAD_REQUEST, "Bad request", detail)
     }
 
-    /// The state of things does not allow it (any more).
+    /// The current state does not allow it.
     pub(crate) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "Conflict", detail)
     }
 
-    /// Something the page needs is away; `what` with its verb: "Redis cannot be reached".
+    /// A dependency of the page is unavailable; `what` is a clause: "Redis cannot be reached".
     pub(crate) fn unavailable(
         what: &str,
         cause: impl Into<Box<dyn StdError + Send + Sync>>,
@@ -92,21 +92,21 @@ impl ErrorPage {
         error_page
     }
 
-    /// Elsewhere, with GET.
+    /// Redirects to another page, with GET.
     pub(crate) fn see_other(to: &str) -> Self {
-        let mut error_page = Self::new(StatusCode::SEE_OTHER, "Elsewhere", "");
+        let mut error_page = Self::new(StatusCode::SEE_OTHER, "See other", "");
         if let Ok(to) = HeaderValue::from_str(to) {
             error_page.headers.push((header::LOCATION, to));
         }
         error_page
     }
 
-    /// What a handler, or Poem before it, refused with.
+    /// Converts an error of a handler or of Poem.
     pub(super) fn of(error: Error) -> Self {
         let status = error.status();
         match error.downcast::<Self>() {
             Ok(error_page) => error_page,
-            // An id that cannot be is an id nobody has.
+            // An invalid id is an id that does not exist.
             Err(error) if error.is::<ParsePathError>() => Self::not_found("page at this path"),
             Err(_) if status == StatusCode::NOT_FOUND => Self::not_found("page at this path"),
             Err(error) if status.is_client_error() => {
@@ -116,7 +116,7 @@ impl ErrorPage {
         }
     }
 
-    /// Logs a failure of the server, here and nowhere else.
+    /// Logs a server failure; the only place that does.
     pub(super) fn tell(&self) {
         let Some(cause) = &self.cause else { return };
         let cause: &dyn StdError = &**cause;
@@ -151,7 +151,7 @@ impl ResponseError for ErrorPage {
 }
 
 impl From<Problem> for ErrorPage {
-    /// What the API refuses for any caller, as a page.
+    /// Shows a problem of the API as a page.
     fn from(problem: Problem) -> Self {
         let mut error_page = Self::new(
             problem.code.status(),

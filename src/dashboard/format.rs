@@ -1,4 +1,4 @@
-//! Figures and moments, as people read them.
+//! Numbers, sizes, durations and times in human-readable form.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use landfall_core::overview::Bounded;
@@ -7,14 +7,14 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::{Duration, SystemTime};
 use url::Url;
 
-/// What may stand in a query as it is (RFC 3986, `unreserved`).
+/// Characters that need no encoding in a query (RFC 3986, `unreserved`).
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// A whole number with its thousands apart: `1,204,311`.
+/// A number with thousands separators: `1,204,311`.
 pub(crate) fn number(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
@@ -27,7 +27,7 @@ pub(crate) fn number(value: u64) -> String {
     text
 }
 
-/// A count that ended at a bound: `10,000+`.
+/// A bounded count: `10,000+`.
 pub(crate) fn bounded(count: Bounded) -> String {
     match count.is_whole {
         true => number(count.counted),
@@ -43,7 +43,7 @@ pub(crate) fn plural(count: u64, one: &str, many: &str) -> String {
     }
 }
 
-/// Bytes in binary units, three digits: `1.42 GiB`.
+/// Bytes in binary units with three digits: `1.42 GiB`.
 pub(crate) fn bytes(value: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
     if value < 1024 {
@@ -51,7 +51,7 @@ pub(crate) fn bytes(value: u64) -> String {
     }
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let (mut shown, mut unit) = (value as f64, 0);
-    // What would be rounded to 1024 belongs to the next unit.
+    // A value that would round to 1024 is shown in the next unit.
     while shown >= 1023.5 && unit + 1 < UNITS.len() {
         shown /= 1024.0;
         unit += 1;
@@ -64,7 +64,7 @@ pub(crate) fn bytes(value: u64) -> String {
     format!("{shown:.places$} {}", UNITS[unit])
 }
 
-/// A span in its largest unit: `0.3 s`, `14 min`, `3 h`, `2 d`.
+/// A duration in its largest unit: `0.3 s`, `14 min`, `3 h`, `2 d`.
 pub(crate) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -76,12 +76,12 @@ pub(crate) fn span(duration: Duration) -> String {
     }
 }
 
-/// How long ago a moment was; a moment to come counts as now.
+/// How long ago a time was; zero for a time in the future.
 pub(crate) fn age(moment: DateTime<Utc>, now: DateTime<Utc>) -> Duration {
     (now - moment).to_std().unwrap_or_default()
 }
 
-/// `3 min ago`, and exactly when under the pointer.
+/// `3 min ago`, with the exact time as a tooltip.
 pub(crate) fn ago(moment: DateTime<Utc>, now: DateTime<Utc>) -> Markup {
     let text = match now - moment {
         soon if soon < -TimeDelta::seconds(1) => {
@@ -97,7 +97,7 @@ pub(crate) fn when(moment: DateTime<Utc>) -> Markup {
     html! { time datetime=(rfc3339(moment)) title="UTC" { (when_text(moment)) } }
 }
 
-/// A moment the queues tell.
+/// Converts a time from the queues.
 pub(crate) fn moment(time: SystemTime) -> DateTime<Utc> {
     time.into()
 }
@@ -110,7 +110,7 @@ fn rfc3339(moment: DateTime<Utc>) -> String {
     moment.to_rfc3339_opts(chrono::SecondsFormat::Millis, true)
 }
 
-/// A URL of this dashboard: a path and its query, without what is empty.
+/// A URL of this dashboard: a path and its query, without empty parameters.
 pub(crate) fn href(path: &str, query: &[(&str, &str)]) -> String {
     let mut url = path.to_owned();
     let pairs = query.iter().filter(|(_, value)| !value.is_empty());
@@ -124,7 +124,7 @@ pub(crate) fn href(path: &str, query: &[(&str, &str)]) -> String {
     url
 }
 
-/// A URL without what may be secret in it: user info, query, and all of its path but that there is one.
+/// A URL without its secret parts: user info, query and path (shown as `/…`).
 pub(crate) fn shown_url(url: &str) -> String {
     let Ok(parsed) = url.parse::<Url>() else {
         return "…".to_owned();

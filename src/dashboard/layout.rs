@@ -1,4 +1,4 @@
-//! What every page has around it: head, navigation, search, a notice of what was just done, and the keys.
+//! The layout of every page: head, navigation, search, a notice of the last action, and keyboard shortcuts.
 
 use super::{
     assets,
@@ -17,17 +17,18 @@ use poem::{Request, Response};
 use url::form_urlencoded;
 use uuid::Uuid;
 
-/// Under this name a page is told the log's entry of what was just done.
+/// The query parameter with the id of the operator log entry of the last action.
 pub(super) const DONE_PARAM: &str = "did";
 
-/// How long after it was done it is shown.
+/// How long after the action its notice is shown.
 const NOTICE_TTL: TimeDelta = TimeDelta::minutes(2);
 
-/// htmx: no styles of its own, no keeping of pages, and what a visitor has opened stays open when a part changes.
+/// htmx configuration: no injected styles, no history cache, and elements that the user opened stay open when a part is
+/// updated.
 const HTMX: &str =
     r#"{"includeIndicatorCSS":false,"history":false,"morphIgnore":["data-htmx-powered","open"]}"#;
 
-/// The parts of the dashboard.
+/// The sections of the dashboard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Section {
     Overview,
@@ -50,7 +51,7 @@ impl Section {
         Self::Log,
     ];
 
-    /// Name, path, the key after `g`, and the scope it needs.
+    /// Name, path, shortcut key after `g`, and required scope.
     fn about(self) -> (&'static str, &'static str, &'static str, TokenScope) {
         match self {
             Self::Overview => ("Overview", "/", "o", TokenScope::Read),
@@ -64,7 +65,7 @@ impl Section {
     }
 }
 
-/// A page, before it is put into its frame.
+/// The content of a page, without the layout.
 #[derive(Debug)]
 pub(crate) struct Page {
     title: String,
@@ -109,19 +110,19 @@ impl Page {
         )
     }
 
-    /// Its parts change in place by the stream at this path.
+    /// Updates the page's parts from the stream at this path.
     pub(crate) fn live(mut self, path: impl Into<String>) -> Self {
         self.live = Some(path.into());
         self
     }
 
-    /// A script besides those every page has.
+    /// Adds a script.
     pub(crate) fn script(mut self, asset: &'static str) -> Self {
         self.scripts.push(asset);
         self
     }
 
-    /// The page as this visitor gets it.
+    /// Renders the page for this user.
     pub(crate) fn show(self, user: &User) -> Response {
         self.answer(Some(user))
     }
@@ -233,7 +234,7 @@ fn mark() -> Markup {
     }
 }
 
-/// Opened by `?`.
+/// The dialog opened with `?`.
 fn keys(user: &User) -> Markup {
     html! {
         dialog #keys aria-labelledby="keys-heading" {
@@ -252,8 +253,8 @@ fn keys(user: &User) -> Markup {
     }
 }
 
-/// What this visitor has just done, if the page was asked to say so. It is read from the log: a link cannot make a
-/// page say what was not done.
+/// Returns a notice of what this user has just done, if the URL asks for it. It is read from the operator log, so a
+/// link cannot make a page claim an action that did not happen.
 pub(super) async fn notice_of(
     dashboard: &Dashboard,
     request: &Request,

@@ -1,6 +1,6 @@
-//! What a list is asked for in its URL: filters, and the place where its page begins.
+//! The query parameters of lists: filters, and the cursor of the page.
 //!
-//! An empty field asks for nothing, as a form leaves it. What cannot be is refused by name, as in the API.
+//! Empty fields are ignored, because forms submit them. Invalid values are rejected by name, as in the API.
 
 use super::error::ErrorPage;
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, Utc};
@@ -9,10 +9,10 @@ use maud::{Markup, html};
 use sea_orm::{ActiveEnum, Iterable};
 use uuid::Uuid;
 
-/// The longest text that is searched for, in bytes.
+/// Maximum length of a search text, in bytes.
 const MAX_TEXT_LEN: usize = 1024;
 
-/// The page that a cursor leads to; none: the first.
+/// Parses a cursor; an empty one is the first page.
 pub(super) fn page(cursor: &str) -> Result<PageRequest, ErrorPage> {
     let cursor = Some(cursor).filter(|cursor| !cursor.is_empty());
     PageRequest::decode(DEFAULT_LIMIT, cursor).map_err(|_| {
@@ -20,7 +20,7 @@ pub(super) fn page(cursor: &str) -> Result<PageRequest, ErrorPage> {
     })
 }
 
-/// A text that the databases can compare.
+/// Parses a text; rejects what the databases cannot compare.
 pub(super) fn text(field: &str, given: &str) -> Result<Option<String>, ErrorPage> {
     let given = given.trim();
     if given.len() > MAX_TEXT_LEN || given.contains('\0') {
@@ -29,7 +29,7 @@ pub(super) fn text(field: &str, given: &str) -> Result<Option<String>, ErrorPage
     Ok(Some(given.to_owned()).filter(|text| !text.is_empty()))
 }
 
-/// An id.
+/// Parses an id.
 pub(super) fn id(field: &str, given: &str) -> Result<Option<Uuid>, ErrorPage> {
     match given.trim() {
         "" => Ok(None),
@@ -37,7 +37,7 @@ pub(super) fn id(field: &str, given: &str) -> Result<Option<Uuid>, ErrorPage> {
     }
 }
 
-/// A status, by its word.
+/// Parses a status.
 pub(super) fn status<S>(field: &str, given: &str) -> Result<Option<S>, ErrorPage>
 where
     S: ActiveEnum<Value = String>,
@@ -50,7 +50,7 @@ where
     }
 }
 
-/// A moment in UTC: a day, or what `input type=datetime-local` and RFC 3339 write.
+/// Parses a time in UTC: a date, or the formats of `input type=datetime-local` and RFC 3339.
 pub(super) fn moment(field: &str, given: &str) -> Result<Option<DateTime<Utc>>, ErrorPage> {
     let given = given.trim();
     if given.is_empty() {
@@ -78,7 +78,7 @@ fn wrong(field: &str, allowed: &str) -> ErrorPage {
     ErrorPage::malformed(format!("`{field}` must be {allowed}."))
 }
 
-/// A choice among the words of a status, and none.
+/// A select field of statuses, with "any".
 pub(super) fn status_field<S>(label: &str, name: &str, chosen: Option<S>) -> Markup
 where
     S: ActiveEnum<Value = String> + Iterable + Copy,
@@ -88,7 +88,7 @@ where
     choice_field(label, name, &words.collect::<Vec<_>>(), &chosen)
 }
 
-/// A choice among words, and none.
+/// A select field, with "any".
 pub(super) fn choice_field(label: &str, name: &str, words: &[String], chosen: &str) -> Markup {
     html! {
         label { (label)
@@ -100,12 +100,12 @@ pub(super) fn choice_field(label: &str, name: &str, words: &[String], chosen: &s
     }
 }
 
-/// A field for words.
+/// A text field.
 pub(super) fn text_field(label: &str, name: &str, kind: &str, value: &str) -> Markup {
     html! { label { (label) input type=(kind) name=(name) value=(value) autocomplete="off" spellcheck="false"; } }
 }
 
-/// The filters of a list: a form that makes its URL, and the way back to all.
+/// The filter form of a list, with a link that clears it.
 pub(super) fn filters(path: &str, is_filtered: bool, fields: Markup) -> Markup {
     html! {
         form.filters action=(path) role="search" aria-label="List filters" {
@@ -116,7 +116,7 @@ pub(super) fn filters(path: &str, is_filtered: bool, fields: Markup) -> Markup {
     }
 }
 
-/// An id, short enough for a table: what differs most is at its end.
+/// A shortened id for tables; ids differ most at their end.
 pub(super) fn short(id: impl ToString) -> Markup {
     let id = id.to_string();
     let cut = id.len().saturating_sub(8);

@@ -1,10 +1,10 @@
-//! The dashboard: pages an operator sees everything in and repairs it from.
+//! The dashboard: pages that show everything to operators, and let them repair it.
 //!
-//! Owns what pages look like, who may see them, and how their figures change in place. Rendered here from templates
-//! that are checked by the compiler; every page works without script but for live figures and uploads. Decides nothing
-//! about files: pages ask `landfall_core` and the queues, and call them. Knows no SQL, no Redis and no S3.
+//! Owns the pages, their access control, and live updates. Pages are rendered from templates that are checked by the
+//! compiler, and work without scripts except for live updates and uploads. Decides nothing about files: pages query and
+//! call `landfall_core` and the queues. Knows no SQL, no Redis and no S3.
 //!
-//! A section is a module with a function `pages`, which adds its paths to the table.
+//! A section is a module with a function `pages`, which adds its routes.
 
 mod assets;
 mod auth;
@@ -36,7 +36,7 @@ pub(crate) use state::Dashboard;
 
 use auth::Access;
 
-/// Every page of the dashboard.
+/// Returns all pages of the dashboard.
 pub(crate) fn pages() -> Pages {
     let pages = Pages::default()
         .get("/assets/:file", Access::Open, assets::get)

@@ -1,4 +1,4 @@
-//! `/log`: who repaired or changed what by hand.
+//! `/log`: the operator log, who changed what manually.
 
 use super::{
     auth::ADMIN,
@@ -19,14 +19,14 @@ use maud::{Markup, html};
 use poem::{Response, Result, handler, web::Query};
 use serde::Deserialize;
 
-/// The log.
+/// The page of the operator log.
 pub(super) fn pages(pages: Pages) -> Pages {
     pages.get("/log", ADMIN, show)
 }
 
 #[derive(Deserialize)]
 struct LogQuery {
-    /// An id, or a queue's name: what was done to it alone.
+    /// An id or a queue name, to filter by.
     #[serde(default)]
     subject: String,
     cursor: Option<String>,

@@ -1,4 +1,4 @@
-//! The table of pages: which path, which method, and what a visitor needs for it.
+//! The table of pages: path, method, and required access.
 
 use super::{
     auth::{Access, BodyKind, GuardedPage},
@@ -12,7 +12,7 @@ use poem::{
 };
 use std::collections::BTreeMap;
 
-/// Pages on their way into the server's routes.
+/// The pages, before they are added to the server's routes.
 #[derive(Default)]
 pub(crate) struct Pages(Vec<PageEntry>);
 
@@ -25,7 +25,7 @@ struct PageEntry {
 }
 
 impl Pages {
-    /// A page to look at.
+    /// Adds a page.
     pub(super) fn get<E>(self, path: &'static str, need: Access, page: E) -> Self
     where
         E: IntoEndpoint,
@@ -35,7 +35,7 @@ impl Pages {
         self.with(path, Method::GET, need, BodyKind::Form, page)
     }
 
-    /// What a button does. It needs `admin` besides what is said here, unless it is `Open` or `SignedIn`.
+    /// Adds an action. It requires `admin` in addition to the given access, unless that is `Open` or `SignedIn`.
     pub(super) fn post<E>(self, path: &'static str, need: Access, page: E) -> Self
     where
         E: IntoEndpoint,
@@ -45,7 +45,7 @@ impl Pages {
         self.with(path, Method::POST, need, BodyKind::Form, page)
     }
 
-    /// A path and a method of whatever kind.
+    /// Adds a path with any method and body kind.
     pub(super) fn with<E>(
         mut self,
         path: &'static str,
@@ -69,21 +69,21 @@ impl Pages {
         self
     }
 
-    /// Tells which paths there are.
+    /// Adds the paths to the routes used for metrics and `Allow`.
     pub(crate) fn name(&self, routes: &mut Routes) {
         for (method, path) in self.each() {
             routes.add(path, method);
         }
     }
 
-    /// Every method and path.
+    /// Returns every method and path.
     pub(crate) fn each(&self) -> impl Iterator<Item = (Method, &'static str)> {
         self.0
             .iter()
             .map(|entry| (entry.method.clone(), entry.path))
     }
 
-    /// Puts a gate before each page and adds it to the routes.
+    /// Wraps each page in its checks and adds it to the routes.
     pub(crate) fn mount(self, route: Route, dashboard: &Dashboard) -> Route {
         let mut methods: BTreeMap<&'static str, RouteMethod> = BTreeMap::new();
         for entry in self.0 {

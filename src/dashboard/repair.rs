@@ -1,4 +1,4 @@
-//! What is changed by hand: it stands in the operators' log, and the page says what was done.
+//! Manual changes: they are recorded in the operator log, and the page shows a notice.
 
 use super::{
     error::ErrorPage,
@@ -11,10 +11,10 @@ use landfall_core::operator_log::{self, Entry, Repair};
 use poem::Response;
 use serde_json::Value;
 
-/// The field of an entry's detail that says how many things were changed.
+/// The field of an entry's detail with the number of changes.
 pub(crate) const COUNT: &str = "count";
 
-/// Writes into the log what was done, and leads back to `page`, which says so.
+/// Records what was done, and redirects to `page`, which shows it.
 pub(crate) async fn done(
     dashboard: &Dashboard,
     user: &User,
@@ -34,7 +34,7 @@ pub(crate) async fn done(
         actor = repair.actor,
         action,
         subject = repair.subject,
-        "changed by hand"
+        "manual change"
     );
     let id = operator_log::record(&app.db, &app.clock, repair).await?;
     dashboard.invalidate_caches().await;
@@ -47,7 +47,7 @@ pub(crate) async fn done(
     Ok(see_other(&to))
 }
 
-/// To another page, with GET.
+/// Redirects to another page, with GET.
 pub(crate) fn see_other(to: &str) -> Response {
     Response::builder()
         .status(http::StatusCode::SEE_OTHER)
@@ -55,7 +55,7 @@ pub(crate) fn see_other(to: &str) -> Response {
         .finish()
 }
 
-/// An entry in a sentence.
+/// Describes an entry in a sentence.
 pub(super) fn describe(entry: &Entry) -> String {
     let count = entry.detail[COUNT].as_u64();
     let subject = &entry.subject;

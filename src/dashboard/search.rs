@@ -1,4 +1,4 @@
-//! `/search`: any id or hash to its page; anything else is the beginning of a file's name.
+//! `/search`: redirects an id or a digest to its page; anything else is a file name prefix.
 
 use super::{
     auth::READ,
@@ -18,7 +18,7 @@ use poem::{Response, Result, handler, web::Query};
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// The search box's answer.
+/// The page of the search box.
 pub(super) fn pages(pages: Pages) -> Pages {
     pages.get("/search", READ, show)
 }
@@ -63,7 +63,7 @@ fn page_of(found: Found) -> String {
     }
 }
 
-/// Jobs have the kind of their work before the id of what it is about. While Redis is away they are not found.
+/// The id of a job is the kind of work and the id of its subject. Jobs cannot be found while Redis is down.
 async fn page_of_job(dashboard: &Dashboard, id: &str) -> Option<String> {
     let (_, rest) = id.split_once(':')?;
     if rest.is_empty()

@@ -1,11 +1,11 @@
-//! Who looks at a page, and what they may do there.
+//! The user of a page, and what they may do.
 //!
-//! Without tokens everybody on this machine is an administrator. With tokens a browser signs in with one: its session
-//! (see `landfall_core::sessions`) may do what the token may, as in the API: `read` sees figures and its owner's
-//! files, `admin` sees and repairs everything.
+//! Without tokens everyone on this machine is an administrator. With tokens a browser signs in with one. Its session
+//! (see `landfall_core::sessions`) may do what the token may, as in the API: `read` sees figures and the files of its
+//! owner, `admin` sees and repairs everything.
 //!
-//! A request that changes something must come from a page of ours: the browser says so (`Sec-Fetch-Site`, `Origin`),
-//! the cookie is `SameSite=Strict`, and the form carries a token made of the cookie.
+//! A request that changes something must come from a page of this server: the browser says so (`Sec-Fetch-Site`,
+//! `Origin`), the cookie is `SameSite=Strict`, and the form contains a CSRF token derived from the cookie.
 
 use super::{error::ErrorPage, state::Dashboard};
 use crate::api::{ForwardedHost, is_same_origin};
@@ -19,30 +19,30 @@ use landfall_core::{
 use poem::{FromRequest, Request, RequestBody, Result};
 use secrecy::{ExposeSecret, SecretString};
 
-/// The cookie a session is in; where the browser came by TLS, one that no other host and no plain page can set (RFC
-/// 6265bis, section 4.1.3.2).
+/// The session cookie. Over TLS it has a prefix, so that no other host and no plain HTTP page can set it (RFC 6265bis,
+/// section 4.1.3.2).
 const COOKIE: &str = "landfall_session";
 const HOST_COOKIE: &str = "__Host-landfall_session";
 const SECURE_COOKIE: &str = "__Secure-landfall_session";
 
-/// The field of a form, and the header of a script's request, that the CSRF token is in.
+/// The form field and the request header with the CSRF token.
 pub(crate) const CSRF_FIELD: &str = "csrf";
 pub(crate) const CSRF_HEADER: &str = "x-csrf-token";
 
-/// Longer cookies are none of ours.
+/// Maximum length of our cookie value; longer ones are ignored.
 const MAX_SECRET_LEN: usize = 64;
 
-/// Whoever a page is made for.
+/// The user a page is rendered for.
 #[derive(Clone, Debug)]
 pub(crate) struct User {
     pub(crate) identity: Identity,
-    /// To be sent back with whatever changes something.
+    /// The CSRF token, required for changes.
     pub(crate) csrf: String,
-    /// False when there is nothing to sign out of.
+    /// Whether the user has a session to sign out of.
     pub(crate) signed_in: bool,
-    /// What was just done by this visitor, to be shown once.
+    /// The notice of what this user has just done.
     pub(super) notice: Option<String>,
-    /// A cookie to set with the answer.
+    /// A cookie to set in the response.
     pub(super) set_cookie: Option<HeaderValue>,
 }
 
@@ -57,17 +57,17 @@ impl User {
         }
     }
 
-    /// Whether buttons are shown, and work.
+    /// Whether the user may make changes.
     pub(crate) fn may_repair(&self) -> bool {
         self.identity.may(TokenScope::Admin)
     }
 
-    /// Whose files are shown.
+    /// The files the user may see.
     pub(crate) fn sees(&self) -> files::Scope {
         self.identity.sees()
     }
 
-    /// As the log names them.
+    /// The user's name in the operator log.
     pub(crate) fn name(&self) -> &str {
         self.identity.owner.as_deref().unwrap_or("this machine")
     }
@@ -76,11 +76,11 @@ impl User {
 impl<'a> FromRequest<'a> for User {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
         let user = request.data::<Self>().cloned();
-        Ok(user.ok_or_else(|| ErrorPage::failed("a page without a visitor"))?)
+        Ok(user.ok_or_else(|| ErrorPage::failed("a page without a user"))?)
     }
 }
 
-/// Who sends this request; none when nobody is signed in.
+/// Returns the user of a request; `None` if not signed in.
 pub(super) async fn user(
     dashboard: &Dashboard,
     request: &Request,
@@ -92,14 +92,14 @@ pub(super) async fn user(
     if let Some(secret) = secret_of(dashboard, request.headers()) {
         return Ok(Some(User::new(identity, secret, signed_in)));
     }
-    // Without tokens the cookie tells this browser's pages from those of other sites, and nothing else.
+    // Without tokens the cookie only distinguishes this browser's pages from those of other sites.
     let secret = sessions::secret();
     let mut user = User::new(identity, secret.expose_secret(), signed_in);
     user.set_cookie = cookie(dashboard, request, Some(&secret));
     Ok(Some(user))
 }
 
-/// Who has this cookie, as the database says now.
+/// Returns the current identity of a session.
 pub(super) async fn identity(
     dashboard: &Dashboard,
     headers: &HeaderMap,
@@ -114,7 +114,7 @@ pub(super) async fn identity(
     }
 }
 
-/// The session's secret, as the browser has it.
+/// Returns the session's secret from the cookie.
 pub(super) fn secret_of<'h>(dashboard: &Dashboard, headers: &'h HeaderMap) -> Option<&'h str> {
     let wanted = cookie_name(dashboard, headers);
     let cookies = headers.get_all(header::COOKIE).into_iter();
@@ -127,7 +127,7 @@ pub(super) fn secret_of<'h>(dashboard: &Dashboard, headers: &'h HeaderMap) -> Op
     })
 }
 
-/// The header that gives a browser its secret, or takes it back.
+/// Returns the header that sets or clears the cookie.
 pub(super) fn cookie(
     dashboard: &Dashboard,
     request: &Request,
@@ -148,16 +148,16 @@ pub(super) fn cookie(
     Some(value)
 }
 
-/// Whether the browser came by TLS. What a proxy says of it is believed of anybody: it can only make the cookie
-/// more careful.
+/// Whether the browser used TLS. The forwarded scheme is believed from any client, because it can only make the cookie
+/// stricter.
 fn is_secure(dashboard: &Dashboard, headers: &HeaderMap) -> bool {
     let forwarded = headers.get("x-forwarded-proto");
     dashboard.app().public_url.scheme() == "https"
         || forwarded.is_some_and(|proto| proto == "https")
 }
 
-/// Browsers refuse a cookie named `__Host-` unless its path is `/` (RFC 6265bis, section 4.1.3), which it is not when the
-/// server works below a path.
+/// Browsers reject a `__Host-` cookie unless its path is `/` (RFC 6265bis, section 4.1.3), so it is not used if the
+/// server works under a path.
 fn cookie_name(dashboard: &Dashboard, headers: &HeaderMap) -> &'static str {
     match (is_secure(dashboard, headers), dashboard.api().mount.path()) {
         (false, _) => COOKIE,
@@ -166,15 +166,15 @@ fn cookie_name(dashboard: &Dashboard, headers: &HeaderMap) -> &'static str {
     }
 }
 
-/// The token that goes with a secret: who does not have the cookie cannot make it, and it does not give the cookie away.
+/// The CSRF token of a secret: it cannot be computed without the cookie, and does not reveal the cookie.
 fn csrf(secret: &str) -> String {
     Sha256Digest::of(format!("landfall csrf {secret}").as_bytes()).to_string()
 }
 
-/// Whether a request was sent by a page of this server, as far as the browser says where it comes from.
+/// Whether a page of this server sent the request, according to the browser.
 pub(super) fn is_own(dashboard: &Dashboard, request: &Request) -> bool {
     let public = &dashboard.app().public_url;
-    // A proxy in front may call this server by another name than it was called itself.
+    // A proxy may address this server by another name than the browser used.
     let forwarded = request.data::<ForwardedHost>();
     let forwarded = forwarded.map(|ForwardedHost(host)| host.as_str());
     is_same_origin(

@@ -1,8 +1,8 @@
-//! Signing in with a token, and out.
+//! Signing in with a token, and signing out.
 //!
-//! A session's secret is made at the moment of signing in and was never seen before: a cookie that somebody planted
-//! beforehand is worth nothing (session fixation). Failed tries are counted by address; tokens are 256 random bits,
-//! so the limit keeps the log quiet rather than the door shut.
+//! A session's secret is generated at sign-in, so a cookie planted beforehand is worthless (session fixation). Failed
+//! attempts are rate limited per address. Tokens are 256 random bits, so the limit serves to keep the log quiet rather
+//! than to prevent guessing.
 
 use super::{error::ErrorPage, layout::Page, repair::see_other, session, state::Dashboard};
 use http::{StatusCode, header};
@@ -17,18 +17,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// So many tries may fail from one address …
+/// Maximum number of failed attempts per address …
 const MAX_FAILURES: u32 = 10;
 
-/// … within this time of the first.
+/// … within this time of the first one.
 const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 
-/// Addresses remembered at once; when there are more, those that have served their time are forgotten first.
+/// Maximum number of remembered addresses; beyond it, expired entries are removed first.
 const MAX_ADDRESSES: usize = 10_000;
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct SignInQuery {
-    /// Where the visitor wanted to go.
+    /// The page the user wanted to see.
     #[serde(default)]
     next: String,
 }
@@ -40,12 +40,12 @@ pub(super) struct SignInForm {
     next: String,
 }
 
-/// Failed tries, by address.
+/// Failed attempts per address.
 #[derive(Debug, Default)]
 pub(super) struct FailedSignIns(Mutex<HashMap<IpAddr, (Instant, u32)>>);
 
 impl FailedSignIns {
-    /// How long this address has to wait.
+    /// Returns how long this address must wait.
     fn wait(&self, address: Option<IpAddr>) -> Option<Duration> {
         let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (first, count) = failures.get(&address?)?;
@@ -59,7 +59,7 @@ impl FailedSignIns {
         if failures.len() >= MAX_ADDRESSES {
             failures.retain(|_, (first, _)| first.elapsed() < FAILURE_WINDOW);
         }
-        // So many at once are no people: their tries fail all the same.
+        // This many at once are not people; their attempts fail anyway.
         if failures.len() >= MAX_ADDRESSES {
             return;
         }
@@ -98,7 +98,7 @@ pub(super) async fn enter(
         return Ok(see_other(next));
     }
     let address = request.remote_addr().as_socket_addr().map(|from| from.ip());
-    // The token first: whoever shares an address with somebody who guesses is not locked out with them.
+    // The token is checked first, so that users who share an address with an attacker are not locked out.
     let begun = sessions::begin(&app.db, &app.clock, entry.token.trim())
         .await
         .map_err(ErrorPage::from)?;
@@ -112,7 +112,7 @@ pub(super) async fn enter(
         response.set_status(StatusCode::UNAUTHORIZED);
         return Ok(response);
     };
-    // Whoever was signed in with this browser before is signed out.
+    // The browser's previous session ends.
     if let Some(before) = session::secret_of(&dashboard, request.headers()) {
         sessions::end(&app.db, before)
             .await
@@ -140,7 +140,7 @@ pub(super) async fn leave(request: &Request, dashboard: Dashboard) -> Result<Res
     Ok(response)
 }
 
-/// A path of this server; a browser reads `//` and `/\` as another host's.
+/// Returns a path of this server, or `/`: browsers interpret `//` and `/\` as another host.
 fn local(next: &str) -> &str {
     let is_local = next.starts_with('/')
         && !next[1..].starts_with(['/', '\\'])

@@ -1,8 +1,8 @@
-//! Parts of pages that change in place, by server-sent events (WHATWG HTML, «Server-sent events»).
+//! Live updates of page parts, by server-sent events (WHATWG HTML, "Server-sent events").
 //!
-//! A feed looks once a second, however many browsers show it, and only while one does; what it found is rendered
-//! once for all who may see the same. Each stream sends the parts that are not as it sent them last: a stream that
-//! comes back after an interruption begins with all of them, and nothing has to be remembered for it.
+//! A feed loads its data once per second for any number of browsers, and only while at least one is connected. The
+//! result is rendered once for all users who may see the same. A stream sends the parts that differ from what it sent
+//! last. After a reconnect it starts with all of them, so no state has to be kept.
 
 use super::{
     error::ErrorPage,
@@ -24,45 +24,45 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How often a feed looks.
+/// How often a feed loads its data.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often a stream asks whether its visitor may still see it.
+/// How often a stream checks that its user is still authorized, in polls.
 const ACCESS_CHECK_TICKS: u32 = 20;
 
-/// Different feeds at once; more pages than this do not update themselves.
+/// Maximum number of different feeds; further pages are not updated live.
 const MAX_FEEDS: usize = 200;
 
-/// Streams at once, so that forgotten windows cannot hold all connections.
+/// Maximum number of streams, so that forgotten windows cannot use up all connections.
 const MAX_STREAMS: usize = 1000;
 
-/// As many of both are for those who may repair, whatever the others do.
+/// Feeds and streams reserved for users who may repair.
 const RESERVED_FEEDS: usize = 50;
 const RESERVED_STREAMS: usize = 200;
 
-/// What one owner's tokens have of them together.
+/// Maximum per owner, for all of its tokens together.
 const MAX_FEEDS_PER_OWNER: usize = 40;
 const MAX_STREAMS_PER_OWNER: usize = 100;
 
-/// The id of the part that tells that the stream lives.
+/// The id of the part that shows that the stream is alive.
 pub(super) const HEARTBEAT_PART: &str = "beat";
 
-/// What a feed found: parts of a page by their id.
+/// Parts of a page by id.
 pub(crate) type PageParts = Vec<(String, Markup)>;
 
 type RenderedParts = Arc<Vec<(String, String)>>;
 
-/// All feeds of this process.
+/// The feeds of this process.
 #[derive(Debug, Default)]
 pub(super) struct LiveFeeds {
     feeds: Mutex<HashMap<String, (Weak<Feed>, Viewer)>>,
     places: Arc<Mutex<HashMap<Viewer, usize>>>,
 }
 
-/// Whose a stream is: of one who may repair, or of an owner.
+/// Whom a stream counts against: an owner, or `None` for users who may repair.
 type Viewer = Option<String>;
 
-/// One stream's place; given up when dropped.
+/// A permit for one stream, released on drop.
 struct StreamPermit {
     places: Arc<Mutex<HashMap<Viewer, usize>>>,
     viewer: Viewer,
@@ -100,7 +100,7 @@ impl Drop for StreamPermit {
     }
 }
 
-/// Whether one more is let in, of `most` in all with some `reserved`, and of an owner's share.
+/// Whether one more is allowed, within `most` in total, the `reserved` ones, and the owner's share.
 fn has_room(
     viewer: &Viewer,
     (all, most, reserved): (usize, usize, usize),
@@ -112,14 +112,14 @@ fn has_room(
     }
 }
 
-/// One feed; it looks as long as somebody holds it.
+/// One feed; it polls while a stream holds it.
 #[derive(Debug)]
 struct Feed {
     latest: watch::Sender<RenderedParts>,
 }
 
 impl LiveFeeds {
-    /// The feed of this name, begun if it was not.
+    /// Returns the feed with this name, and starts it if necessary.
     fn feed(
         &self,
         name: &str,
@@ -168,14 +168,14 @@ fn rendered(parts: PageParts) -> Vec<(String, String)> {
     each.collect()
 }
 
-/// With line feeds alone: a carriage return ends a line of the stream too, and what a stranger wrote after one would be a
-/// field of its own.
+/// Normalizes line endings: a carriage return would end a line of the stream, and untrusted text after it would become
+/// a separate field.
 fn with_plain_lines(text: &str) -> String {
     text.replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// Answers the stream of a page. `name` says what is shown: visitors for whom `load` finds the same share a feed, so
-/// it must tell apart what differs: filters, and whether they may repair.
+/// Returns the stream of a page. Users for whom `load` returns the same share the feed `name`, so the name must include
+/// everything that differs: filters, and whether they may repair.
 pub(crate) fn stream(
     dashboard: &Dashboard,
     request: &Request,
@@ -191,7 +191,7 @@ pub(crate) fn stream(
         )
     };
     let user = request.data::<User>();
-    let user = user.ok_or_else(|| ErrorPage::failed("a stream without a visitor"))?;
+    let user = user.ok_or_else(|| ErrorPage::failed("a stream without a user"))?;
     let viewer = match user.may_repair() {
         true => None,
         false => Some(user.identity.owner.clone().unwrap_or_default()),
@@ -212,12 +212,12 @@ pub(crate) fn stream(
         .content_type("text/event-stream")
         .extension(RewriteLinks)
         .header(header::CACHE_CONTROL, "no-store")
-        // Proxies that gather answers before they pass them on.
+        // For proxies that buffer responses.
         .header("x-accel-buffering", "no")
         .body(Body::from_bytes_stream(events.map(Ok::<_, io::Error>))))
 }
 
-/// One browser's place in a feed.
+/// One browser's subscription to a feed.
 struct StreamReader {
     latest: watch::Receiver<RenderedParts>,
     sent: HashMap<String, String>,
@@ -228,7 +228,7 @@ struct StreamReader {
 }
 
 impl StreamReader {
-    /// What has changed since the last time; nothing ends the stream.
+    /// Returns the changes since the last call; `None` ends the stream.
     async fn next(mut self) -> Option<(Bytes, Self)> {
         loop {
             self.latest.changed().await.ok()?;
@@ -263,7 +263,7 @@ impl StreamReader {
         event
     }
 
-    /// A revoked token ends what its bearer sees. While the database cannot tell, nothing ends.
+    /// A revoked token ends its streams. While the database is down, no stream ends.
     async fn is_still_authorized(&self) -> bool {
         !matches!(
             session::identity(&self.dashboard, &self.headers).await,
@@ -272,13 +272,13 @@ impl StreamReader {
     }
 }
 
-/// The part every page with a stream has in its footer: that the figures live, and as of when they are.
-pub(crate) fn beat(now: DateTime<Utc>) -> (String, Markup) {
+/// The part in the footer of every page with a stream: when the data was last updated.
+pub(crate) fn heartbeat(now: DateTime<Utc>) -> (String, Markup) {
     let text = html! { "Live, as of " (now.format("%H:%M:%S").to_string()) " UTC" };
     (HEARTBEAT_PART.to_owned(), text)
 }
 
-/// Names a feed by what is shown and to whom.
+/// Returns the name of a feed: the page, and who may see it.
 pub(crate) fn name(page: &str, user: &User) -> String {
     let owner = user.identity.owner.as_deref().unwrap_or_default();
     match user.may_repair() {
@@ -287,7 +287,7 @@ pub(crate) fn name(page: &str, user: &User) -> String {
     }
 }
 
-/// For feeds: a future of its own for each look.
+/// Boxes a future for a feed.
 pub(crate) fn boxed<F>(future: F) -> BoxFuture<'static, PageParts>
 where
     F: Future<Output = PageParts> + Send + 'static,

@@ -1,4 +1,4 @@
-//! What pages work with.
+//! The state shared by all pages.
 
 use super::{cache::Cached, error::ErrorPage, overview, sign_in::FailedSignIns, sse::LiveFeeds};
 use crate::{
@@ -10,13 +10,13 @@ use poem::{FromRequest, Request, RequestBody, Result};
 use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// How long what the queues know is shown.
+/// How long the snapshot of the queues is cached.
 const QUEUES_CACHE_TTL: Duration = Duration::from_millis(900);
 
-/// How long a page waits for a part of what it shows; it is shown without it then.
+/// How long a page waits for one part of its data; the page is shown without it after that.
 pub(super) const PART_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The dashboard of one process; cheap to clone.
+/// The dashboard state of one process; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Dashboard(Arc<DashboardInner>);
 
@@ -42,7 +42,7 @@ impl Dashboard {
         }))
     }
 
-    /// What the API shares: health, waiters.
+    /// The state of the API: health, waiters.
     pub(crate) fn api(&self) -> &ApiState {
         &self.0.api
     }
@@ -51,12 +51,12 @@ impl Dashboard {
         &self.0.api.app
     }
 
-    /// What only the queues know. Every call may fail, and ends soon.
+    /// The queue monitor. Every call may fail, and has a timeout.
     pub(crate) fn queues(&self) -> &QueueMonitor {
         &self.0.queues
     }
 
-    /// Everything the queues know, as of a moment ago; none while Redis is away.
+    /// Returns the cached snapshot of the queues; `None` while Redis is down.
     pub(super) async fn cached_queues(&self) -> Arc<Option<QueuesSnapshot>> {
         let load = async {
             let load = tokio::time::timeout(PART_TIMEOUT, self.queues().load());
@@ -65,12 +65,12 @@ impl Dashboard {
         self.0.queues_cache.get(load).await
     }
 
-    /// What the overview has seen lately.
+    /// The cached data of the overview.
     pub(super) fn overview(&self) -> &overview::OverviewCache {
         &self.0.overview
     }
 
-    /// Something was changed by hand: pages show it at once.
+    /// Invalidates the caches after a manual change, so that pages show it at once.
     pub(super) async fn invalidate_caches(&self) {
         self.0.queues_cache.invalidate().await;
         self.0.overview.invalidate().await;
@@ -84,7 +84,7 @@ impl Dashboard {
         &self.0.failed_sign_ins
     }
 
-    /// Set when the process is to end.
+    /// Cancelled on shutdown.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.0.api.stop
     }

@@ -104,7 +104,7 @@ async fn a_killed_worker_is_seen_to_go_and_its_job_to_move_and_to_end() {
         }
     })
     .await;
-    browser.sees("held at its last heartbeat").await;
+    browser.sees("running at its last heartbeat").await;
     browser.sees("0 of 98 slots busy").await;
     assert_eq!(browser.run("return window.mark").await, 1);
     assert_eq!(browser.complaints().await, Vec::<String>::new());

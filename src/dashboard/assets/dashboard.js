@@ -1,12 +1,12 @@
-// Keys, and what is said about the stream. Every page works without it.
+// Keyboard shortcuts, and the notice about a lost stream. Every page works without this script.
 "use strict";
 (() => {
   const search = document.getElementById("search");
   const keys = document.getElementById("keys");
   const lost = document.getElementById("live");
 
-  // The stream changes something at least once a second; silence means that it is lost, or that the server hangs.
-  const SILENCE = 5000;
+  // The stream sends an update at least once per second; otherwise the connection is lost or the server hangs.
+  const STREAM_TIMEOUT = 5000;
   let timer;
   const heard = () => {
     clearTimeout(timer);
@@ -15,7 +15,7 @@
     timer = setTimeout(() => {
       if (document.hidden) heard();
       else lost.hidden = false;
-    }, SILENCE);
+    }, STREAM_TIMEOUT);
   };
   if (lost) {
     document.addEventListener("htmx:sse:after:message", heard);
@@ -25,7 +25,7 @@
 
   const typing = (element) => element.matches("input, select, textarea, [contenteditable]");
 
-  // The first link of each row: rows without one are passed over.
+  // The first link of each row; rows without a link are skipped.
   const rows = () =>
     [...document.querySelectorAll("main tbody tr")]
       .map((row) => row.querySelector("a[href]"))
@@ -43,7 +43,7 @@
     return true;
   };
 
-  // Elsewhere the arrows scroll the page, as they always do.
+  // Outside of lists, the arrow keys scroll the page as usual.
   const inList = () => !!document.activeElement.closest("main .scroll");
 
   let going = false;

@@ -1,4 +1,4 @@
-// Files sent from this window: a few at a time, each resumable, watched until everyone has been told.
+// Resumable uploads from this window: a few at a time, shown until their events are delivered.
 "use strict";
 (() => {
   const drop = document.getElementById("drop");
@@ -10,12 +10,12 @@
   if (!drop || !window.tus) return;
   drop.hidden = false;
 
-  // Below it this server is found, which need not be the root of its host.
+  // The base path of this server, which need not be the root of its host.
   const base = drop.dataset.endpoint.replace(/\/upload\/tus$/, "");
 
-  // So many at once: more would only share the line.
+  // More concurrent uploads would only share the bandwidth.
   const AT_ONCE = 3;
-  const LOOK_EVERY = 1000;
+  const POLL_INTERVAL = 1000;
   const rows = [];
 
   const element = (name, className, text) => {
@@ -35,9 +35,9 @@
     return `${unit === 0 || count >= 99.95 ? Math.round(count) : count.toFixed(count < 9.995 ? 2 : 1)} ${units[unit]}`;
   };
 
-  // What a row says, with the colour that goes with it.
+  // The word and the colour of each state.
   const WORDS = {
-    waiting: ["waits", "dim"],
+    waiting: ["waiting", "dim"],
     sending: ["sending", "run"],
     paused: ["paused", "warn"],
     broken: ["interrupted", "bad"],
@@ -68,7 +68,7 @@
     const of = (...states) => rows.filter((row) => states.includes(row.state)).length;
     const parts = [
       [of("waiting", "sending", "paused", "broken"), "to send"],
-      [of("uploading", "staged", "finalizing", "stored"), "on the way"],
+      [of("uploading", "staged", "finalizing", "stored"), "in progress"],
       [of("announced"), "announced"],
       [of("failed", "untold"), "failed"],
     ];
@@ -140,7 +140,7 @@
         link(row);
         say(row, "uploading");
         next();
-        look();
+        poll();
       },
       onError: (error) => {
         say(row, "broken", reason(error));
@@ -151,13 +151,13 @@
     say(row, "waiting");
   };
 
-  // What the server says is a problem document; anything else is the line.
+  // The server sends problem documents; anything else is a network error.
   const reason = (error) => {
     const body = error.originalResponse && error.originalResponse.getBody();
     try {
       return JSON.parse(body).detail;
     } catch {
-      return error.originalResponse ? `The server answered ${error.originalResponse.getStatus()}.` : "The server cannot be reached.";
+      return error.originalResponse ? `The server responded with ${error.originalResponse.getStatus()}.` : "The server cannot be reached.";
     }
   };
 
@@ -170,31 +170,31 @@
   };
 
   let timer;
-  const look = async () => {
+  const poll = async () => {
     clearTimeout(timer);
     const open = rows.filter((row) => row.id && !FINAL.includes(row.state)).slice(0, 100);
     if (!open.length) return;
     try {
-      const answer = await fetch(`${base}/upload/states?ids=${open.map((row) => row.id).join(",")}`);
-      if (answer.ok) {
-        const states = new Map((await answer.json()).map((state) => [state.id, state]));
-        open.forEach((row) => states.has(row.id) && told(row, states.get(row.id)));
+      const response = await fetch(`${base}/upload/states?ids=${open.map((row) => row.id).join(",")}`);
+      if (response.ok) {
+        const states = new Map((await response.json()).map((state) => [state.id, state]));
+        open.forEach((row) => states.has(row.id) && update(row, states.get(row.id)));
       }
     } catch {
-      // The server is away: it is asked again.
+      // The server is unreachable; poll again.
     }
-    timer = setTimeout(look, LOOK_EVERY);
+    timer = setTimeout(poll, POLL_INTERVAL);
   };
 
-  const told = (row, { status, error, announced, waiting }) => {
+  const update = (row, { status, error, announced, waiting }) => {
     if (status === "failed") say(row, "failed", error);
     else if (status !== "stored") say(row, status);
     else if (announced === "delivered") say(row, "announced");
-    else if (announced === "failed") say(row, "untold", "a delivery was given up");
-    else say(row, "stored", waiting ? `${waiting} ${waiting === 1 ? "endpoint is" : "endpoints are"} still to be told` : "");
+    else if (announced === "failed") say(row, "untold", "a delivery failed");
+    else say(row, "stored", waiting ? `${waiting} ${waiting === 1 ? "endpoint has" : "endpoints have"} not received it yet` : "");
   };
 
-  const take = (files) => {
+  const addAll = (files) => {
     sent.hidden = false;
     [...files].forEach(add);
     next();
@@ -202,11 +202,11 @@
 
   const choose = document.getElementById("choose");
   choose.addEventListener("change", () => {
-    take(choose.files);
+    addAll(choose.files);
     choose.value = "";
   });
 
-  // Anywhere on the page will do, and a file dropped beside the field must not replace the page.
+  // Accept files anywhere on the page: a file dropped elsewhere must not replace the page.
   const over = (event) => {
     if (![...event.dataTransfer.types].includes("Files")) return;
     event.preventDefault();
@@ -218,7 +218,7 @@
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    take(event.dataTransfer.files);
+    addAll(event.dataTransfer.files);
   });
 
   pauseAll.addEventListener("click", () => {

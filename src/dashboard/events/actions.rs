@@ -1,4 +1,4 @@
-//! Announcing an event again.
+//! Redelivering an event.
 
 use crate::dashboard::{
     error::ErrorPage,

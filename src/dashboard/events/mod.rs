@@ -1,4 +1,4 @@
-//! `/events`: what was announced, and to whom.
+//! `/events`: the outbox events and their deliveries.
 
 mod actions;
 mod show;
@@ -37,7 +37,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
         )
 }
 
-/// The filters as they stand in the URL.
+/// The filters in the URL.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ListEventsQuery {
@@ -148,7 +148,7 @@ fn rows(
     )
 }
 
-/// What an event is about, and the way there.
+/// What an event is about, with a link.
 fn about(event: &outbox_event::Model) -> Markup {
     let id = event.aggregate_id;
     let (noun, path) = match event.aggregate_type.as_str() {

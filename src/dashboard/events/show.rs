@@ -1,4 +1,4 @@
-//! `/events/{id}`: one event, its deliveries and their attempts, changing in place.
+//! `/events/{id}`: one event, its deliveries and their attempts, updated in place.
 
 use super::about;
 use crate::dashboard::{
@@ -59,13 +59,13 @@ pub(super) async fn stream(
         sse::boxed(async move {
             let found = load(&dashboard, EventId(id)).await;
             let mut parts = found.map(|(_, parts)| parts).unwrap_or_default();
-            parts.push(sse::beat(dashboard.app().clock.now()));
+            parts.push(sse::heartbeat(dashboard.app().clock.now()));
             parts
         })
     })?)
 }
 
-/// Seen by administrators alone, who may repair.
+/// Only administrators, who may repair, see this page.
 async fn load(dashboard: &Dashboard, id: EventId) -> Result<(EventDetail, PageParts), ErrorPage> {
     let app = dashboard.app();
     let found = outbox::get(&app.db, id).await?;
@@ -128,14 +128,14 @@ fn facts(detail: &EventDetail) -> Markup {
     )
 }
 
-/// What a list of deliveries is by: the endpoint or the event is known from the page.
+/// How deliveries are listed: the endpoint or the event is known from the page.
 #[derive(Clone, Copy)]
 pub(in crate::dashboard) enum DeliveriesBy<'a> {
     Endpoints(&'a HashMap<WebhookId, String>),
     Events,
 }
 
-/// Deliveries, each with its attempts.
+/// Renders deliveries with their attempts.
 pub(in crate::dashboard) fn deliveries(
     all: &[DeliveryDetail],
     shown: DeliveriesBy<'_>,
@@ -161,7 +161,7 @@ fn delivery(detail: &DeliveryDetail, shown: DeliveriesBy<'_>, now: DateTime<Utc>
                 DeliveriesBy::Events => { a href={ "/events/" (event) } { "event " (crate::dashboard::listing::short(event)) } }
             }
             (delivery_state(delivery.status))
-            @if let Some(at) = delivery.next_attempt_at { span.sub { "next try " (ago(at, now)) } }
+            @if let Some(at) = delivery.next_attempt_at { span.sub { "next attempt " (ago(at, now)) } }
             @if let Some(at) = delivery.delivered_at { span.sub { (ago(at, now)) } }
             div.does { (action_button(&format!("/events/{event}/redeliver/{webhook}"), "Redeliver")) }
         }
@@ -172,7 +172,7 @@ fn delivery(detail: &DeliveryDetail, shown: DeliveriesBy<'_>, now: DateTime<Utc>
     }
 }
 
-/// The newest first; in a list of many deliveries the earlier ones are folded away.
+/// Newest first. In a list of deliveries the earlier attempts are collapsed.
 fn attempts(all: &[attempt::Model], fold: bool) -> Markup {
     let one = |attempt: &attempt::Model| html! { li { (when(attempt.at)) " " (answer(attempt)) } };
     let shown = if fold { 1 } else { all.len() };

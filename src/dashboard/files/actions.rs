@@ -1,4 +1,4 @@
-//! What can be done with a file.
+//! Actions on a file.
 
 use crate::{
     api::{Download, download},
@@ -10,7 +10,7 @@ use poem::{Request, Response, Result, handler, web::Path};
 use serde_json::json;
 use uuid::Uuid;
 
-/// Its bytes, as the API sends them.
+/// Downloads the file, as the API does.
 #[handler]
 pub(super) async fn content(
     user: User,
@@ -26,7 +26,7 @@ pub(super) async fn content(
     let sent = download(dashboard.api(), file, request).await;
     Ok(
         sent.map_err(|problem| match problem.code.status().is_server_error() {
-            true => ErrorPage::unavailable("The storage does not give the file", problem),
+            true => ErrorPage::unavailable("The file cannot be read from storage", problem),
             false => ErrorPage::conflict(problem.detail),
         })?,
     )
@@ -122,7 +122,7 @@ pub(super) async fn delete(
     .await?)
 }
 
-/// An error of the core's as a page says it.
+/// Formats an error of the core as a sentence.
 pub(crate) fn sentence(error: &impl ToString) -> String {
     let text = error.to_string();
     let mut rest = text.chars();

@@ -39,7 +39,7 @@ pub(super) fn pages(pages: Pages) -> Pages {
         .post("/files/:id/delete", READ, actions::delete)
 }
 
-/// The filters as they stand in the URL.
+/// The filters in the URL.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ListFilesQuery {
@@ -55,7 +55,7 @@ struct ListFilesQuery {
 }
 
 impl ListFilesQuery {
-    /// The page of the list with these filters.
+    /// Returns the URL of the list with these filters.
     fn list(&self) -> String {
         href("/files", &self.pairs())
     }
@@ -73,7 +73,7 @@ impl ListFilesQuery {
         })
     }
 
-    /// Without the place in the list.
+    /// Returns the filters without the cursor.
     fn pairs(&self) -> [(&'static str, &str); 8] {
         [
             ("q", &self.q),
@@ -161,7 +161,7 @@ fn none(query: &ListFilesQuery, is_more: bool, url: &str) -> Markup {
     )
 }
 
-/// Files in a table, as on the page of a batch too.
+/// Renders files as a table; also used by the batch page.
 pub(super) fn rows(files: &[file::Model], now: DateTime<Utc>) -> Markup {
     let columns = [
         col("Name"),
@@ -194,7 +194,7 @@ pub(super) fn rows(files: &[file::Model], now: DateTime<Utc>) -> Markup {
     )
 }
 
-/// A digest, short, leading to all files that have it.
+/// A shortened digest that links to all files with it.
 pub(super) fn digest(sha256: &str) -> Markup {
     let (head, tail) = (
         sha256.get(..6).unwrap_or(sha256),
@@ -203,7 +203,7 @@ pub(super) fn digest(sha256: &str) -> Markup {
     html! { a.mono href=(href("/files", &[("sha256", sha256)])) title=(sha256) { (head) "…" (tail) } }
 }
 
-/// A name as it was given: what would turn the direction of the text around it, or cannot be seen, is shown as such.
+/// Renders a file name; characters that change the text direction or are invisible are shown as code points.
 pub(super) fn name(given: &str) -> impl Render {
     let mut shown = String::new();
     for character in given.chars() {
@@ -220,7 +220,7 @@ pub(super) fn name(given: &str) -> impl Render {
     html! { bdi { (PreEscaped(shown)) } }
 }
 
-/// Directional formatting and zero-width characters (Unicode, UAX #9 and «Default_Ignorable_Code_Point»).
+/// Directional formatting and zero-width characters (Unicode UAX #9, "Default_Ignorable_Code_Point").
 fn is_format(character: char) -> bool {
     matches!(character, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
 }

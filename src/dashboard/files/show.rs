@@ -1,4 +1,4 @@
-//! `/files/{id}`: one file and its whole life, changing in place.
+//! `/files/{id}`: one file and its timeline, updated in place.
 
 use super::{name, timeline};
 use crate::dashboard::{
@@ -51,7 +51,7 @@ pub(super) async fn stream(
         sse::boxed(async move {
             let life = find(&dashboard, &user, FileId(id)).await;
             let mut parts = life.map(|life| parts(&life, &user)).unwrap_or_default();
-            parts.push(sse::beat(dashboard.app().clock.now()));
+            parts.push(sse::heartbeat(dashboard.app().clock.now()));
             parts
         })
     })?)
@@ -72,7 +72,7 @@ fn parts(life: &Life, user: &User) -> PageParts {
     ]
 }
 
-/// How long it took, of what is known.
+/// The known durations.
 fn beside(life: &Life) -> Markup {
     let file = &life.file;
     let took = |from: Option<Timestamp>, to: Option<Timestamp>| (to? - from?).to_std().ok();
@@ -160,7 +160,7 @@ fn about(file: &Model) -> Markup {
     }
 }
 
-/// JSON as it was given, laid out.
+/// Formats JSON with indentation.
 fn laid_out(metadata: &serde_json::Value) -> Markup {
     html! { pre tabindex="0" { (serde_json::to_string_pretty(metadata).unwrap_or_default()) } }
 }

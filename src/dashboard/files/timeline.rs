@@ -1,4 +1,4 @@
-//! What happened to a file, one moment under the other.
+//! The timeline of a file.
 
 use super::show::exact;
 use crate::dashboard::{
@@ -42,7 +42,7 @@ pub(super) fn list(life: &Life, user: &User) -> Markup {
     }
 }
 
-/// To whom something was sent, and what they said, is for those who may see endpoints.
+/// Deliveries and their responses are only for users who may see endpoints.
 fn is_for(user: &User, what: &What<'_>) -> bool {
     user.may_repair() || !matches!(what, What::Attempt { .. } | What::DeliveryDue { .. })
 }
@@ -119,7 +119,7 @@ fn attempted(life: &Life, webhook: WebhookId, attempt: &attempt::Model) -> Marku
     html! { (host(life, webhook)) " " (answer(attempt)) }
 }
 
-/// What an attempt was answered with; its body, which strangers wrote, as text.
+/// Renders the response to an attempt; its body is untrusted and shown as text.
 pub(crate) fn answer(attempt: &attempt::Model) -> Markup {
     let tone = if is_taken(attempt) {
         Tone::Ok
@@ -151,7 +151,7 @@ fn host(life: &Life, webhook: WebhookId) -> Markup {
     html! { a href={ "/webhooks/" (webhook) } title=(shown_url(url)) { (host_of(url)) } }
 }
 
-/// The host of a URL, with its port.
+/// Returns the host of a URL, with its port.
 pub(crate) fn host_of(url: &str) -> String {
     let parsed = url.parse::<Url>().ok();
     let host = parsed.as_ref().and_then(|url| {

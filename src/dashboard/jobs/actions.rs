@@ -1,4 +1,4 @@
-//! What is done to queues and jobs by hand.
+//! Manual actions on queues and jobs.
 
 use super::{queue_of, unreachable};
 use crate::dashboard::{
@@ -11,14 +11,14 @@ use landfall_queue::{JobState, QueueError};
 use poem::{Response, Result, handler, web::Path};
 use serde_json::json;
 
-/// Jobs in one step; what one of them changes is bounded.
+/// Number of jobs per step.
 const STEP_SIZE: usize = 1000;
 
-/// Steps of one request: a hundred thousand jobs.
+/// Maximum number of steps per request: a hundred thousand jobs.
 const MAX_STEPS: usize = 100;
 
-/// Repeats a step until it changes nothing more, and answers how many it changed. What was done before a fault is told;
-/// the rest is where it was.
+/// Repeats a step until it changes nothing, and returns the number of changes. After an error, what was done is
+/// reported and the rest is unchanged.
 async fn in_steps<S>(step: impl Fn() -> S) -> Result<u64, ErrorPage>
 where
     S: Future<Output = Result<u64, QueueError>>,
@@ -35,7 +35,7 @@ where
     Ok(count)
 }
 
-/// Pauses a queue, or lets it go on.
+/// Pauses or resumes a queue.
 #[handler]
 pub(super) async fn pause_or_resume(
     user: User,
@@ -58,14 +58,14 @@ pub(super) async fn pause_or_resume(
     Ok(done(&dashboard, &user, action, queue, json!({}), "/jobs").await?)
 }
 
-/// Has a worker sweep.
+/// Enqueues a sweep.
 #[handler]
 pub(super) async fn sweep(user: User, dashboard: Dashboard) -> Result<Response> {
     dashboard.queues().sweep().await.map_err(unreachable)?;
     Ok(done(&dashboard, &user, "sweep.run", "sweep", json!({}), "/jobs").await?)
 }
 
-/// Has a worker audit the installation.
+/// Enqueues an audit.
 #[handler]
 pub(super) async fn audit(user: User, dashboard: Dashboard) -> Result<Response> {
     dashboard.queues().audit().await.map_err(unreachable)?;
@@ -117,7 +117,7 @@ pub(super) async fn run_again(
     Ok(done(&dashboard, &user, "job.run_again", id, detail, &page).await?)
 }
 
-/// Deletes a dead job; one that is not dead may be in a worker's hands.
+/// Deletes a dead job; another job may be running on a worker.
 #[handler]
 pub(super) async fn delete(
     user: User,

@@ -1,4 +1,4 @@
-//! The jobs of one state, page by page, and one job whole.
+//! The jobs of one state, in pages, and the details of one job.
 
 use super::{queue_of, state_of, unreachable};
 use crate::{
@@ -25,12 +25,12 @@ use poem::{
 };
 use serde::Deserialize;
 
-/// Jobs on a page.
+/// Number of jobs per page.
 const PAGE_SIZE: usize = 50;
 
 #[derive(Deserialize)]
 pub(super) struct ListJobsQuery {
-    /// Jobs before the page.
+    /// Number of jobs before the page.
     #[serde(default)]
     from: u64,
 }
@@ -61,7 +61,7 @@ pub(super) async fn show(
     Ok(Page::new(title, Section::Jobs, body).show(&user))
 }
 
-/// The other states of the queue.
+/// Tabs for the states of the queue.
 fn tabs(queue: QueueName, here: JobState, stats: &QueueStats) -> Markup {
     let name = queue.as_str();
     let states = [
@@ -122,7 +122,7 @@ fn panel(
     )
 }
 
-/// What is done to all of them, with how many they are.
+/// Actions on all dead jobs, with their number.
 fn remedies(queue: QueueName, state: JobState, stats: &QueueStats) -> Markup {
     let path = format!("/jobs/{}/dead", queue.as_str());
     let count = plural(stats.dead, "job", "jobs");
@@ -198,7 +198,7 @@ fn facts(queue: QueueName, job: &JobInfo) -> Markup {
                 Some(JobSubject::Delivery(id)) => { dt { "Delivery" } dd { a.mono href=(href("/search", &[("q", &id.to_string())])) { (id) } } }
                 None => {}
             }
-            dt { "Attempts" } dd { (job.attempts) " failed of " (job.max_attempts) "; " (job.crashes) " interrupted by the death of a worker" }
+            dt { "Attempts" } dd { (job.attempts) " failed of " (job.max_attempts) "; " (job.crashes) " interrupted because a worker died" }
             @if let Some(error) = &job.last_error { dt { "Last error" } dd { (error) } }
             @if let Some(owner) = &job.owner { dt { "Worker" } dd { code { (owner) } } }
             dt { "Enqueued" } dd { (when(moment(job.created_at))) }

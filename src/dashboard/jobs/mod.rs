@@ -1,6 +1,6 @@
-//! `/jobs`: the queues, who works on them, and the jobs of one state; with what runs them again or lets go of them.
+//! `/jobs`: the queues, the workers, and the jobs of one state, with actions to retry or delete them.
 //!
-//! All of this is Redis's: while it is away the page says so, and that nothing is lost by it.
+//! All of this is in Redis. While Redis is down, the page says so, and that nothing is lost.
 
 mod actions;
 mod list;
@@ -24,7 +24,7 @@ use landfall_workers::QueueName;
 use maud::{Markup, html};
 use poem::{Request, Response, Result, handler};
 
-/// The queues, their jobs, and what is done to them.
+/// The pages and actions of queues and jobs.
 pub(super) fn pages(pages: Pages) -> Pages {
     pages
         .get("/jobs", READ, show)
@@ -63,7 +63,7 @@ async fn stream(user: User, dashboard: Dashboard, request: &Request) -> Result<R
         let dashboard = looking.clone();
         sse::boxed(async move {
             let mut parts = load(&dashboard, may_repair).await;
-            parts.push(sse::beat(dashboard.app().clock.now()));
+            parts.push(sse::heartbeat(dashboard.app().clock.now()));
             parts
         })
     })?)
@@ -101,13 +101,13 @@ fn memory(view: &QueuesSnapshot) -> String {
     }
 }
 
-/// A queue in a path.
+/// Parses a queue in a path.
 fn queue_of(name: &str) -> Result<QueueName, ErrorPage> {
     name.parse()
         .map_err(|_| ErrorPage::not_found("queue with this name"))
 }
 
-/// A state in a path.
+/// Parses a state in a path.
 fn state_of(name: &str) -> Result<JobState, ErrorPage> {
     const STATES: [JobState; 5] = [
         JobState::Ready,

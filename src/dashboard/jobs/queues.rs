@@ -1,4 +1,4 @@
-//! Each queue in a row: how long its oldest job waits, and only then how many there are.
+//! One row per queue: first the age of its oldest job, then the counts.
 
 use crate::{
     dashboard::{
@@ -12,7 +12,7 @@ use landfall_queue::QueueStats;
 use maud::{Markup, html};
 use std::time::Duration;
 
-/// A ready job that waits longer than this is waiting for a slot that does not come.
+/// A queue whose oldest ready job is older than this is shown as waiting.
 const LATENCY_WARNING: Duration = Duration::from_secs(30);
 
 pub(super) fn panel(view: &QueuesSnapshot, memory: String, may_repair: bool) -> Markup {
@@ -62,7 +62,7 @@ fn row(queue: &QueueSnapshot, may_repair: bool) -> Markup {
     }
 }
 
-/// How long the oldest ready job has been ready.
+/// The age of the oldest ready job.
 fn latency(stats: &QueueStats) -> String {
     stats
         .oldest_ready_age
@@ -81,7 +81,7 @@ fn condition(stats: &QueueStats) -> Markup {
     }
 }
 
-/// The last whole minute's: the present one is still counted.
+/// The count of the last full minute; the current one is incomplete.
 fn per_minute(queue: &QueueSnapshot) -> String {
     let whole = queue.minutes.iter().rev().nth(1);
     number(whole.map_or(0, |minute| minute.done))

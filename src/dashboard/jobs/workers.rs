@@ -1,4 +1,4 @@
-//! Who works, on what, since when, and who has fallen silent.
+//! The workers: what they run, since when, and which ones have stopped sending heartbeats.
 
 use crate::{
     dashboard::{
@@ -12,7 +12,7 @@ use landfall_queue::WorkerInfo;
 use maud::{Markup, html};
 use std::time::SystemTime;
 
-/// Workers shown, and running jobs shown of one.
+/// Maximum number of workers shown, and of running jobs per worker.
 const MAX_WORKERS: usize = 100;
 const MAX_JOBS: usize = 4;
 
@@ -38,7 +38,7 @@ pub(super) fn panel(view: &QueuesSnapshot, may_repair: bool) -> Markup {
             ),
         );
     }
-    // By name, not by beat: a row stays where it is while one looks at it.
+    // Sorted by name, not by heartbeat, so that rows do not move while the page is open.
     let mut workers: Vec<&WorkerInfo> = view.workers.iter().take(MAX_WORKERS).collect();
     workers.sort_by_key(|worker| (&worker.host, &worker.queues, &worker.name));
     let rows = html! { @for worker in workers { (row(worker, now, may_repair)) } };
@@ -58,8 +58,8 @@ fn row(worker: &WorkerInfo, now: SystemTime, may_repair: bool) -> Markup {
             td { @if alive { (state("alive", Tone::Ok)) } @else { (state("lost", Tone::Bad)) } }
             td {
                 @if worker.running.is_empty() { span.dim { "nothing" } }
-                // What it held is others' by now, or will be when its lease has run out.
-                @else if !alive { span.dim { "held at its last heartbeat:" } }
+                // Its jobs were taken over by other workers, or will be when their leases expire.
+                @else if !alive { span.dim { "running at its last heartbeat:" } }
                 @for job in worker.running.iter().take(MAX_JOBS) {
                     div {
                         @if may_repair { a.mono href={ "/jobs/" (queue) "/job/" (job.id) } { (job.id) } }
@@ -73,11 +73,11 @@ fn row(worker: &WorkerInfo, now: SystemTime, may_repair: bool) -> Markup {
                 @if alive { (worker.busy()) " of " (worker.concurrency) } @else { "–" }
                 @if alive && worker.slow > 0 { span.sub { "and " (worker.slow) " slow" } }
             }
-            td.n { (beat(worker, moment(now))) }
+            td.n { (heartbeat(worker, moment(now))) }
         }
     }
 }
 
-fn beat(worker: &WorkerInfo, now: DateTime<Utc>) -> Markup {
+fn heartbeat(worker: &WorkerInfo, now: DateTime<Utc>) -> Markup {
     ago(moment(worker.last_beat), now)
 }

@@ -1,4 +1,4 @@
-//! What the overview's own buttons do.
+//! The actions of the overview.
 
 use crate::dashboard::{
     error::ErrorPage,
@@ -15,8 +15,8 @@ use landfall_core::{
 use poem::{Response, Result, handler};
 use serde_json::json;
 
-/// Makes every delivery due that was given up, to every endpoint that is switched on. Stopped in the middle it has
-/// done a part, and may be pressed again.
+/// Schedules every failed delivery to every enabled endpoint again. If interrupted, it has done part of the work, and
+/// can be repeated.
 #[handler]
 pub(super) async fn redeliver(user: User, dashboard: Dashboard) -> Result<Response> {
     let mut count = 0;
@@ -49,7 +49,7 @@ async fn replay(dashboard: &Dashboard, endpoint: entity::WebhookId) -> Result<u6
     let dispatch = &*app.dispatch;
     match outbox::replay(&app.db, &app.clock, dispatch, endpoint, replay).await {
         Ok(count) => Ok(count),
-        // Switched off or removed meanwhile.
+        // Disabled or deleted in the meantime.
         Err(RedeliveryError::NoSuchEndpoint) => Ok(0),
         Err(RedeliveryError::Database(error)) => Err(error.into()),
         Err(error) => Err(ErrorPage::failed(error)),

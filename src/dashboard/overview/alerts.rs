@@ -1,4 +1,4 @@
-//! What is wrong, in one sentence each, with how many things are concerned and what mends it. Nothing when nothing is.
+//! Alerts: what is wrong in one sentence each, how many items are affected, and the action that fixes it.
 
 use super::{
     health,
@@ -17,26 +17,26 @@ use landfall_core::overview::{FailingEndpoint, Stage};
 use maud::{Markup, html};
 use std::time::Duration;
 
-/// A staged file that has waited so long is waiting for something.
+/// Staged files that have waited longer than this are reported.
 const WAITING_WARNING: Duration = Duration::from_secs(120);
 
-/// One thing that is wrong.
+/// One alert.
 struct Alert {
     is_bad: bool,
     what: String,
     more: String,
-    /// Where to look.
+    /// A link to the details.
     link: Option<(String, &'static str)>,
-    /// The button that mends it.
+    /// The button that fixes it.
     fix: Option<Markup>,
 }
 
-/// The banners, the worst first.
+/// Renders the alerts, most severe first.
 pub(super) fn banners(snapshot: &OverviewSnapshot, now: DateTime<Utc>, may_repair: bool) -> Markup {
     let mut troubles = dependencies(snapshot, may_repair);
     if let Some(known) = &snapshot.known {
         troubles.extend(waiting(known, now));
-        // Whoever may not see endpoints is not told of them.
+        // Alerts about endpoints are only for users who may see endpoints.
         if may_repair {
             troubles.extend(endpoints(&known.flow.failing_endpoints));
         }
@@ -82,7 +82,7 @@ fn dependencies(snapshot: &OverviewSnapshot, may_repair: bool) -> Vec<Alert> {
         Alert {
             is_bad: check.status == Status::Down,
             what,
-            // Details name paths and hosts.
+            // Details contain paths and host names.
             more: match may_repair {
                 true => format!("{}. {consequence}", check.detail),
                 false => consequence.to_owned(),

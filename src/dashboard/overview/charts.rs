@@ -1,4 +1,4 @@
-//! The last hours, minute by minute.
+//! The charts of the last hours.
 
 use crate::dashboard::{
     chart::{self, Chart},
@@ -8,10 +8,10 @@ use crate::dashboard::{
 use landfall_core::activity::Minutes;
 use maud::{Markup, html};
 
-/// Minutes a chart shows, and the present one, which is still counted.
+/// Minutes in a chart, plus the current one, which is incomplete.
 pub(super) const SHOWN: u32 = 6 * 60 + 1;
 
-/// Minutes of the last hour.
+/// Minutes per hour.
 const HOUR: usize = 60;
 
 pub(super) fn panels(minutes: &Minutes) -> Markup {
@@ -72,7 +72,7 @@ fn received(minutes: &Minutes) -> Markup {
     )
 }
 
-/// Without the present minute: a line that ends with a part of one would always fall.
+/// Drops the current minute: a line that ends with an incomplete minute would always fall.
 fn whole(values: &[u64]) -> &[u64] {
     values.split_last().map_or(values, |(_, whole)| whole)
 }

@@ -1,4 +1,4 @@
-//! The way of the files, as a picture: how many are at each step, and since when.
+//! The stages of the files: how many are at each, and since when.
 
 use crate::dashboard::{
     components,

@@ -1,4 +1,4 @@
-//! What everything depends on, and whether it does its part.
+//! The health of the dependencies.
 
 use crate::{
     api::{Check, Checks, Status},
@@ -6,7 +6,7 @@ use crate::{
 };
 use maud::{Markup, html};
 
-/// Every check with its name.
+/// Returns every check with its name.
 pub(super) fn each(checks: &Checks) -> [(&'static str, &Check); 6] {
     [
         ("Database", &checks.database),
@@ -18,7 +18,7 @@ pub(super) fn each(checks: &Checks) -> [(&'static str, &Check); 6] {
     ]
 }
 
-/// Details name paths and hosts: they are for those who may repair.
+/// Details contain paths and host names, so they are only for users who may repair.
 pub(super) fn panel(checks: &Checks, may_repair: bool) -> Markup {
     components::panel(
         "Health",

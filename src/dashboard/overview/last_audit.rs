@@ -1,4 +1,4 @@
-//! What the last audit counted out.
+//! The result of the last audit.
 
 use crate::dashboard::{
     components::{self, Tone, col, num},
@@ -39,7 +39,7 @@ pub(super) fn panel(latest: Option<&Latest>, now: DateTime<Utc>, may_repair: boo
         heading,
         html! {
             (components::table("Audit results", &[col("Invariant"), num("Problems"), col("")], rows(summary)))
-            // Offenders are other owners' files, too.
+            // Problems may concern files of other owners.
             @if summary.left() > 0 && may_repair { (offenders(summary)) }
         },
     )
@@ -72,7 +72,7 @@ fn promise(invariant: Invariant) -> &'static str {
     }
 }
 
-/// The first few: the command lists all.
+/// The first few problems; the command lists all.
 fn offenders(summary: &Summary) -> Markup {
     html! {
         details {

@@ -1,4 +1,4 @@
-//! `/`: is everything ashore, what is not, and the button that mends it.
+//! `/`: the overview: what is in progress, what is wrong, and how to fix it.
 
 mod actions;
 mod alerts;
@@ -23,7 +23,7 @@ use poem::{Request, Response, Result, handler};
 pub(super) use snapshot::OverviewCache;
 use snapshot::{DatabaseSnapshot, OverviewSnapshot};
 
-/// The overview and its stream.
+/// The pages of the overview.
 pub(super) fn pages(pages: Pages) -> Pages {
     pages
         .get("/", READ, show)
@@ -54,7 +54,7 @@ async fn stream(user: User, dashboard: Dashboard, request: &Request) -> Result<R
         sse::boxed(async move {
             let snapshot = dashboard.overview().snapshot(&dashboard).await;
             let mut parts = parts(&dashboard, &snapshot, may_repair);
-            parts.push(sse::beat(dashboard.app().clock.now()));
+            parts.push(sse::heartbeat(dashboard.app().clock.now()));
             parts
         })
     })?)
@@ -104,7 +104,7 @@ fn database_parts(
     )
 }
 
-/// What an empty installation shows.
+/// Shown in an empty installation.
 fn first_file(dashboard: &Dashboard) -> Markup {
     let app = dashboard.app();
     let base = app.public_url.as_str().trim_end_matches('/');

@@ -1,4 +1,4 @@
-//! Everything the overview shows, as one look sees it: once a second at most, for whoever asks.
+//! The data of the overview, loaded at most once per second for all viewers.
 
 use crate::{
     api::Readiness,
@@ -16,17 +16,17 @@ use landfall_core::{
 use sea_orm::DbErr;
 use std::{sync::Arc, time::Duration};
 
-/// As one look sees it.
+/// One consistent load of the data.
 #[derive(Debug)]
 pub(in crate::dashboard) struct OverviewSnapshot {
     pub(super) readiness: Arc<Readiness>,
-    /// None while Redis is away.
+    /// `None` while Redis is down.
     pub(super) queues: Arc<Option<QueuesSnapshot>>,
-    /// None while the database is away.
+    /// `None` while the database is down.
     pub(super) known: Option<DatabaseSnapshot>,
 }
 
-/// What the database knows.
+/// The data from the database.
 #[derive(Debug)]
 pub(super) struct DatabaseSnapshot {
     pub(super) flow: Flow,
@@ -34,11 +34,11 @@ pub(super) struct DatabaseSnapshot {
     pub(super) audit: Option<Latest>,
 }
 
-/// What was seen lately.
+/// The cached data.
 #[derive(Debug)]
 pub(in crate::dashboard) struct OverviewCache {
     snapshot: Cached<OverviewSnapshot>,
-    /// A chart's points are minutes apart.
+    /// Charts are cached for longer, because their points are minutes apart.
     minutes: Cached<Minutes>,
 }
 
@@ -53,7 +53,7 @@ impl Default for OverviewCache {
 
 impl OverviewCache {
     pub(super) async fn snapshot(&self, dashboard: &Dashboard) -> Arc<OverviewSnapshot> {
-        // Boxed: it asks many at once, and a picture that is fresh needs none of that.
+        // Boxed because the future is large, and not needed for a cached snapshot.
         self.snapshot.get(Box::pin(self.load(dashboard))).await
     }
 
@@ -79,7 +79,7 @@ impl OverviewCache {
         match tokio::time::timeout(PART_TIMEOUT, self.known(dashboard)).await {
             Ok(Ok(known)) => Some(known),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the overview is shown without what the database knows");
+                tracing::warn!(%error, "the overview is shown without data from the database");
                 None
             }
             Err(_) => None,

@@ -1,7 +1,6 @@
-//! `/upload`: files dropped into the browser, sent so that an interruption costs nothing, and watched until they are
-//! announced.
+//! `/upload`: resumable uploads from the browser, shown until their events are delivered.
 //!
-//! The sending is done by `tus-js-client` against the same endpoint as `/v1/tus`, let in by the visitor's session.
+//! `tus-js-client` sends to the same endpoint as `/v1/tus`, authenticated by the user's session.
 
 mod session;
 mod states;

@@ -1,4 +1,4 @@
-//! The tus endpoint for browsers that are signed in: the gate has seen to who they are.
+//! The tus endpoint for signed-in browsers, which are already authenticated.
 
 use crate::{
     api::Tus,
@@ -7,10 +7,10 @@ use crate::{
 use http::{HeaderValue, header};
 use poem::{Endpoint, Request, Response, Result};
 
-/// Where uploads are begun; each goes on below it.
+/// The path where uploads are created; each upload is below it.
 pub(super) const PATH: &str = "/upload/tus";
 
-/// What the endpoint calls itself.
+/// The path of the endpoint in the API.
 const API_PATH: &str = "/v1/tus/";
 
 #[derive(Clone, Copy, Debug)]
@@ -21,18 +21,18 @@ impl Endpoint for SessionTus {
 
     async fn call(&self, mut request: Request) -> Result<Response> {
         let user = request.data::<User>().cloned();
-        let user = user.ok_or_else(|| ErrorPage::failed("an upload without a visitor"))?;
+        let user = user.ok_or_else(|| ErrorPage::failed("an upload without a user"))?;
         request.set_data(user.identity);
         match Tus.call(request).await {
             Ok(response) => Ok(here(response)),
             Err(error) if error.status().is_server_error() => Err(error),
-            // For the script, which knows the protocol, and no page.
+            // For the script, which expects a protocol response and not a page.
             Err(error) => Ok(error.into_response()),
         }
     }
 }
 
-/// The upload goes on where it was begun, with the session.
+/// Rewrites `Location`, so that the upload continues with the session.
 fn here(mut response: Response) -> Response {
     let location = response.headers().get(header::LOCATION);
     let location = location.and_then(|value| value.to_str().ok());

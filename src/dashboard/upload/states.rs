@@ -1,4 +1,4 @@
-//! `/upload/states`: how far the files are that a window has sent.
+//! `/upload/states`: the progress of the files that a window has sent.
 
 use crate::dashboard::{error::ErrorPage, session::User, state::Dashboard};
 use entity::{FileId, outbox_event::EventStatus};
@@ -10,13 +10,13 @@ use poem::{
 use sea_orm::ActiveEnum;
 use serde::{Deserialize, Serialize};
 
-/// Files asked about at once.
+/// Maximum number of files per request.
 const MAX_FILES: usize = 100;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct UploadStatesQuery {
-    /// With commas between.
+    /// The ids, separated by commas.
     ids: String,
 }
 
@@ -25,9 +25,9 @@ struct UploadedFileState {
     id: FileId,
     status: String,
     error: Option<String>,
-    /// `pending`, `delivered` or `failed`, once there is something to announce.
+    /// `pending`, `delivered` or `failed`, once there is an event.
     announced: Option<String>,
-    /// Endpoints that are still to be told.
+    /// Number of endpoints that have not received the event yet.
     waiting: i32,
 }
 

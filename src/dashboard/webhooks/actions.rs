@@ -1,4 +1,4 @@
-//! What one press of a button does to an endpoint.
+//! Actions on an endpoint.
 
 use crate::dashboard::{error::ErrorPage, repair, session::User, state::Dashboard};
 use entity::WebhookId;
@@ -7,7 +7,7 @@ use poem::{Response, Result, handler, web::Path};
 use serde_json::json;
 use uuid::Uuid;
 
-/// Leads to the event that was written, where its attempt is seen to come in.
+/// Redirects to the new event, whose attempt then appears.
 #[handler]
 pub(super) async fn test(
     user: User,

@@ -1,4 +1,4 @@
-//! `/webhooks`: who is told, and how well that goes.
+//! `/webhooks`: the endpoints and their health.
 
 mod actions;
 mod replay;
@@ -27,10 +27,10 @@ use maud::{Markup, html};
 use poem::{Response, Result, handler, web::Query};
 use serde::Deserialize;
 
-/// Endpoints on one page: the health of each is looked at.
+/// Number of endpoints per page; few, because the health of each is queried.
 const ENDPOINTS_SHOWN: u64 = 20;
 
-/// From so many failures in a row an endpoint gets one request at a time (see `landfall_workers`).
+/// Number of consecutive failures from which an endpoint gets one request at a time (see `landfall_workers`).
 const THROTTLED_FROM: u32 = 5;
 
 pub(super) fn pages(pages: Pages) -> Pages {
@@ -56,7 +56,7 @@ struct ListWebhooksQuery {
     cursor: String,
 }
 
-/// An endpoint and how it does.
+/// An endpoint and its health.
 struct EndpointSnapshot {
     webhook: Webhook,
     health: EndpointHealth,
@@ -77,13 +77,13 @@ impl EndpointSnapshot {
         format!("/webhooks/{}", self.webhook.id)
     }
 
-    /// Deliveries of one status, and the list of them.
+    /// The number of deliveries with a status, linked to their list.
     fn counted(&self, status: &str, count: u64) -> Markup {
         html! { a href=(href(&self.path(), &[("status", status)])) { (at_most(count)) } }
     }
 }
 
-/// A count that ends at a bound.
+/// Formats a bounded count.
 fn at_most(count: u64) -> String {
     match count {
         COUNT_LIMIT.. => format!("{}+", number(COUNT_LIMIT)),
@@ -154,7 +154,7 @@ fn rows(seen: &[EndpointSnapshot], now: DateTime<Utc>) -> Markup {
     )
 }
 
-/// Whether an endpoint is served, held back or switched off.
+/// The state of an endpoint: on, retrying, throttled or off.
 fn circuit(webhook: &Webhook) -> Markup {
     match (webhook.active, webhook.consecutive_failures) {
         (false, _) if webhook.disabled_reason.is_some() => state("disabled", Tone::Bad),
@@ -167,7 +167,7 @@ fn circuit(webhook: &Webhook) -> Markup {
 
 fn rate(health: &EndpointHealth) -> String {
     match health.success_rate() {
-        // Only all of them is 100 %.
+        // 100 % is only shown if all succeeded.
         Some(share) if share < 1.0 => format!("{:.1} %", (share * 100.0).min(99.9)),
         Some(_) => "100 %".to_owned(),
         None => "–".to_owned(),

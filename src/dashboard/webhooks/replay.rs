@@ -1,4 +1,4 @@
-//! `/webhooks/{id}/replay`: sending to one endpoint again, first counted, then done.
+//! `/webhooks/{id}/replay`: replays events to one endpoint; the deliveries are counted first.
 
 use crate::dashboard::{
     components::{csrf_field, panel},
@@ -26,7 +26,7 @@ use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-/// What is replayed when nothing is said.
+/// The default time range of a replay.
 const DEFAULT_RANGE: TimeDelta = TimeDelta::days(1);
 
 #[derive(Debug, Default, Deserialize)]
@@ -38,7 +38,7 @@ pub(super) struct ReplayQuery {
 }
 
 impl ReplayQuery {
-    /// All of the failed ones, whenever they were; of others those of a day.
+    /// Failed deliveries of all times; other deliveries of one day.
     fn replay(&self, now: DateTime<Utc>) -> Result<Replay, ErrorPage> {
         let status = listing::status::<DeliveryStatus>("status", &self.status)?;
         if status == Some(DeliveryStatus::Pending) {
@@ -79,7 +79,7 @@ pub(super) async fn ask(
     Ok(Page::new("Replay", Section::Webhooks, body).show(&user))
 }
 
-/// Those that failed are counted as they stand; the others, event by event.
+/// Failed deliveries are counted directly; the others by event.
 async fn preview(
     dashboard: &Dashboard,
     id: WebhookId,

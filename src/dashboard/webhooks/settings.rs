@@ -1,5 +1,5 @@
-//! What an endpoint is to be: created, changed, its secret made anew. A secret is shown in the answer to the request
-//! that made it, and in no other.
+//! The settings of an endpoint: create, change, rotate the secret. A secret is shown only in the response to the
+//! request that generated it.
 
 use crate::dashboard::{
     components::{confirmed_action_button, csrf_field, panel},
@@ -23,7 +23,7 @@ use serde_json::json;
 use url::form_urlencoded;
 use uuid::Uuid;
 
-/// A form as it was sent: event types come once each.
+/// The submitted form; event types are repeated fields.
 #[derive(Debug, Default)]
 struct WebhookForm {
     url: String,
@@ -72,7 +72,7 @@ fn fields(url: &str, description: &str, types: &[String]) -> Markup {
     }
 }
 
-/// Below an endpoint's deliveries: its settings, its secret, its end.
+/// The panels below the deliveries: settings, secret, deletion.
 pub(super) fn panels(webhook: &Webhook, user: &User) -> Markup {
     let path = format!("/webhooks/{}", webhook.id);
     html! {
@@ -139,7 +139,7 @@ async fn show_secret(
     (webhook, secret): (Webhook, Secret),
 ) -> Result<Response, ErrorPage> {
     let path = format!("/webhooks/{}", webhook.id);
-    // The log first: the page that follows is this answer itself, not where the entry leads.
+    // The log entry is written first, because this response is the page itself and not a redirect.
     repair::done(
         dashboard,
         user,

@@ -1,4 +1,4 @@
-//! `/webhooks/{id}`: one endpoint, its health and its deliveries, changing in place.
+//! `/webhooks/{id}`: one endpoint, its health and its deliveries, updated in place.
 
 use super::{EndpointSnapshot, circuit, last_error, rate, settings, took};
 use crate::dashboard::{
@@ -30,7 +30,7 @@ use poem::{
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// Deliveries on one page, each with its attempts.
+/// Number of deliveries per page.
 const DELIVERIES_SHOWN: u64 = 20;
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -79,7 +79,7 @@ pub(super) async fn stream(
         sse::boxed(async move {
             let found = load(&dashboard, WebhookId(id), &query).await;
             let mut parts = found.map(|(_, parts)| parts).unwrap_or_default();
-            parts.push(sse::beat(dashboard.app().clock.now()));
+            parts.push(sse::heartbeat(dashboard.app().clock.now()));
             parts
         })
     })?)
