@@ -1,4 +1,4 @@
-//! `landfall`: parses the command line and hands over.
+//! The `landfall` binary.
 
 use clap::Parser;
 use landfall::{
@@ -13,7 +13,7 @@ fn main() -> ExitCode {
     match cli::run(cli) {
         Ok(code) => code,
         Err(error) => {
-            // The cause a person can act on is often the last one.
+            // Prints the whole chain, because the last cause is often the most useful one.
             eprintln!("landfall: {error:#}");
             ExitCode::FAILURE
         }

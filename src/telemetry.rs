@@ -1,8 +1,8 @@
-//! Spans, sent to a collector by the OpenTelemetry protocol: OTLP over HTTP, in its JSON encoding
-//! (opentelemetry-proto, «JSON Protobuf Encoding»).
+//! Exports spans to an OpenTelemetry collector: OTLP over HTTP, in its JSON encoding (opentelemetry-proto, "JSON
+//! Protobuf Encoding").
 //!
-//! Sent are the spans of requests, of finalize runs and of delivery attempts, with the fields that are logged: ids,
-//! routes, statuses; never names, bodies or secrets. A collector that is away costs nothing but its spans.
+//! Exports the spans of requests, finalize runs and delivery attempts, with the fields that are logged: ids, routes,
+//! statuses; never names, bodies or secrets. An unreachable collector only costs its spans.
 
 use landfall_core::{config, trace};
 use opentelemetry::{
@@ -25,21 +25,21 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use url::Url;
 use uuid::Uuid;
 
-/// The spans that are sent, with their kind (opentelemetry-proto, `SpanKind`): server, consumer, client.
+/// The exported spans and their kinds (opentelemetry-proto, `SpanKind`): server, consumer, client.
 const EXPORTED_SPANS: [(&str, u8); 3] = [("request", 2), ("store", 5), ("attempt", 3)];
 
-/// How long a collector may take.
+/// Timeout of an export.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The collecting of this process; to be ended, or its last spans are lost.
+/// The span exporter of this process. Call [`Traces::end`], or the last spans are lost.
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
 impl Traces {
-    /// Begins to collect, if an endpoint is set. Must be called within a Tokio runtime.
+    /// Starts exporting, if an endpoint is configured. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// When no HTTP client or no URL can be made.
+    /// If the HTTP client or the URL cannot be created.
     pub fn start(config: &config::TracesConfig) -> anyhow::Result<Option<Self>> {
         let Some(endpoint) = &config.endpoint else {
             return Ok(None);
@@ -61,23 +61,23 @@ impl Traces {
         Ok(Some(Self(provider)))
     }
 
-    /// For the layer that hands spans over.
+    /// The tracer for the tracing layer.
     #[must_use]
     pub fn tracer(&self) -> SdkTracer {
         self.0.tracer("landfall")
     }
 
-    /// Sends what is left.
+    /// Exports the remaining spans.
     pub async fn end(self) {
-        // It waits for its own thread, which waits for this runtime.
+        // Shutdown waits for its own thread, which waits for this runtime, so it must not block it.
         let ended = tokio::task::spawn_blocking(move || self.0.shutdown());
         if let Ok(Err(error)) = ended.await {
-            tracing::warn!(%error, "the last spans were not sent");
+            tracing::warn!(%error, "the last spans were not exported");
         }
     }
 }
 
-/// True for spans that are sent.
+/// Whether a span is exported.
 #[must_use]
 pub fn is_exported(metadata: &tracing::Metadata<'_>) -> bool {
     metadata.is_span()
@@ -91,7 +91,7 @@ fn follow(span: &Span, traceparent: &str) {
     if let Some(parent) = read(traceparent) {
         let context = opentelemetry::Context::new().with_remote_span_context(parent);
         if let Err(error) = span.set_parent(context) {
-            tracing::debug!(%error, "the span begins a trace of its own");
+            tracing::debug!(%error, "the span starts a new trace");
         }
     }
 }
@@ -106,7 +106,7 @@ fn of(span: &Span) -> Option<String> {
     })
 }
 
-/// Version 00 of Trace Context.
+/// Parses a `traceparent` of version 00.
 fn read(traceparent: &str) -> Option<SpanContext> {
     let fields: Vec<&str> = traceparent.split('-').collect();
     let ["00", trace, span, flags] = fields[..] else {
@@ -126,7 +126,7 @@ fn read(traceparent: &str) -> Option<SpanContext> {
 struct Exporter {
     url: Url,
     client: Client,
-    /// Of the process: batches come from a thread that has none.
+    /// The runtime of the process: batches come from a thread without one.
     runtime: Handle,
     instance: String,
 }
@@ -182,7 +182,7 @@ fn span(data: &SpanData) -> serde_json::Value {
     encoded
 }
 
-/// A failure of the server's is one of the span.
+/// A server error is an error of the span.
 fn status(data: &SpanData) -> serde_json::Value {
     let answered = data.attributes.iter().find_map(|attribute| {
         let is_status = attribute.key.as_str() == "http.status";
@@ -197,7 +197,7 @@ fn status(data: &SpanData) -> serde_json::Value {
     }
 }
 
-/// The names are those of OpenTelemetry's conventions where it has one.
+/// Uses the names of OpenTelemetry's semantic conventions where they exist.
 fn attributes(attributes: &[KeyValue]) -> Vec<serde_json::Value> {
     let encode = |attribute: &KeyValue| {
         let key = match attribute.key.as_str() {
@@ -213,7 +213,7 @@ fn attributes(attributes: &[KeyValue]) -> Vec<serde_json::Value> {
 fn value(value: &Value) -> serde_json::Value {
     match value {
         Value::Bool(value) => json!({ "boolValue": value }),
-        // 64-bit numbers are text in this encoding.
+        // 64-bit numbers are strings in this encoding.
         Value::I64(value) => json!({ "intValue": value.to_string() }),
         Value::F64(value) => json!({ "doubleValue": value }),
         Value::Array(Array::String(values)) => {

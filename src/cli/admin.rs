@@ -1,4 +1,4 @@
-//! Commands that work from the configuration, on database, Redis and storage themselves.
+//! Commands that work from the configuration, directly on the database, Redis and storage.
 
 use crate::server::{self, ProcessParts};
 use anyhow::{Context, bail};
@@ -22,10 +22,10 @@ pub enum MigrateAction {
     Up,
     /// Revert the newest migrations, deleting the data in their tables.
     Down {
-        /// How many.
+        /// Number of migrations to revert.
         #[arg(default_value_t = 1)]
         steps: u32,
-        /// Do not ask.
+        /// Do not ask for confirmation.
         #[arg(long)]
         yes: bool,
     },
@@ -38,7 +38,7 @@ pub enum MigrateAction {
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
-    /// Print the outcome as JSON.
+    /// Print the results as JSON.
     #[arg(long)]
     pub json: bool,
 }
@@ -65,7 +65,7 @@ pub(super) async fn migrate(config: &Config, action: MigrateAction) -> anyhow::R
                 confirm(&db, steps).await?;
             }
             for name in db.migrate_down(steps).await? {
-                println!("taken back  {name}");
+                println!("reverted  {name}");
             }
         }
         MigrateAction::Status { json } => {
@@ -86,7 +86,7 @@ pub(super) async fn migrate(config: &Config, action: MigrateAction) -> anyhow::R
     Ok(())
 }
 
-/// Takes nothing from under a process that runs.
+/// Refuses to revert migrations under running processes.
 async fn require_stopped(db: &Database) -> anyhow::Result<()> {
     let clock = Clock::system();
     db.set_clock(&clock).await?;
@@ -94,10 +94,10 @@ async fn require_stopped(db: &Database) -> anyhow::Result<()> {
     match live_hosts(db, &clock).await {
         Ok(hosts) if hosts.is_empty() => Ok(()),
         Ok(hosts) => bail!(
-            "a process of this installation runs on {}; stop all of them first",
+            "processes of this installation are running on {}; stop all of them first",
             hosts.join(", ")
         ),
-        // The table where they say so may be one of those that are missing.
+        // The table of processes may itself be missing.
         Err(_) if behind => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -111,14 +111,16 @@ async fn confirm(db: &Database, steps: u32) -> anyhow::Result<()> {
         .rev()
         .filter(|state| state.applied)
         .take(steps);
-    eprintln!("These migrations are taken back, with all data in what they added:");
+    eprintln!(
+        "These migrations will be reverted, and the data in what they added will be deleted:"
+    );
     for state in newest {
         eprintln!("  {}", state.name);
     }
-    eprint!("Type `yes` to go on: ");
+    eprint!("Type `yes` to continue: ");
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    anyhow::ensure!(answer.trim() == "yes", "nothing was taken back");
+    anyhow::ensure!(answer.trim() == "yes", "nothing was reverted");
     Ok(())
 }
 
@@ -146,13 +148,13 @@ impl CheckResult {
     }
 }
 
-/// Uses every dependency as the service will. An embedded Redis is started for it and ended again.
+/// Uses every dependency as the service would. Starts an embedded Redis if needed, and stops it again.
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
 pub(super) async fn check(config: Config, args: CheckArgs) -> anyhow::Result<ExitCode> {
     let mut checks = vec![CheckResult {
         name: "configuration",
         ok: true,
-        detail: "every setting is allowed".to_owned(),
+        detail: "all settings are valid".to_owned(),
     }];
     checks.push(CheckResult::of("database", check_database(&config)).await);
     checks.push(CheckResult::of("redis", check_redis(&config)).await);
@@ -179,7 +181,7 @@ pub(super) async fn check(config: Config, args: CheckArgs) -> anyhow::Result<Exi
 
 async fn check_database(config: &Config) -> anyhow::Result<String> {
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
-    db.ping().await.context("the database does not answer")?;
+    db.ping().await.context("the database does not respond")?;
     let pending = db
         .migrations()
         .await?
@@ -188,12 +190,12 @@ async fn check_database(config: &Config) -> anyhow::Result<String> {
         .count();
     anyhow::ensure!(
         pending == 0,
-        "it answers, but lacks {pending} migration(s): run `landfall migrate up` (`landfall up` does so itself)"
+        "it responds, but {pending} migration(s) are missing: run `landfall migrate up` (`landfall up` does so itself)"
     );
-    Ok("it answers and is current".to_owned())
+    Ok("it responds and is up to date".to_owned())
 }
 
-/// Storage, and staging, which may lie in it.
+/// Checks storage, and staging, which may be inside of it.
 async fn check_places(config: &Config) -> Vec<CheckResult> {
     let opened = server::open_storage(config).await;
     let storage = match opened {
@@ -238,8 +240,8 @@ async fn check_staging(staging: &Staging) -> anyhow::Result<String> {
     Ok("bytes were staged, read back and deleted".to_owned())
 }
 
-/// Whether database, staging and storage are of one installation; none where another check tells why they cannot be
-/// compared.
+/// Checks that database, staging and storage belong to one installation; `None` if another check reports why they
+/// cannot be compared.
 async fn identity(config: &Config, staging: &Staging, storage: &Storage) -> Option<CheckResult> {
     let db = Database::open(&config.database.url, config.database.max_connections)
         .await
@@ -247,7 +249,7 @@ async fn identity(config: &Config, staging: &Staging, storage: &Storage) -> Opti
     let states = db.migrations().await.ok()?;
     let compared = async {
         if states.iter().any(|state| !state.applied) {
-            return Ok("they can be compared once the database is migrated".to_owned());
+            return Ok("unknown until the database is migrated".to_owned());
         }
         let found = installation::inspect(Places {
             db: &db,
@@ -260,8 +262,8 @@ async fn identity(config: &Config, staging: &Staging, storage: &Storage) -> Opti
             found.compare(place).with_context(|| place.to_string())?;
         }
         Ok(match found.id {
-            Some(id) => format!("database, staging and storage are of installation {id}"),
-            None => "it is new: the first start makes its id".to_owned(),
+            Some(id) => format!("database, staging and storage belong to installation {id}"),
+            None => "new: the first start creates its id".to_owned(),
         })
     };
     Some(CheckResult::of("installation", compared).await)
@@ -279,13 +281,13 @@ async fn check_redis(config: &Config) -> anyhow::Result<String> {
     };
     let url = embedded.as_ref().map(|(redis, _)| redis.url());
     let redis = server::connect_redis(config, url.as_ref())?;
-    let answered = redis.ping().await.context("Redis does not answer");
+    let answered = redis.ping().await.context("Redis does not respond");
     let policies = Inspector::new(redis.clone()).eviction_policies().await;
     if let Some((redis, folder)) = embedded {
         redis.stop().await;
         let _ = std::fs::remove_dir_all(folder);
     }
-    let answered = format!("it answered in {:.1} ms", answered?.as_secs_f64() * 1000.0);
+    let answered = format!("it responded in {:.1} ms", answered?.as_secs_f64() * 1000.0);
     let mut evicting = policies.unwrap_or_default();
     evicting.remove("noeviction");
     Ok(match evicting.first() {
@@ -297,7 +299,7 @@ async fn check_redis(config: &Config) -> anyhow::Result<String> {
     })
 }
 
-/// One sweep by hand; jobs are pushed to the configured Redis.
+/// Runs one sweep; jobs are pushed to the configured Redis.
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
 pub(super) async fn sweep(config: Config, args: SweepArgs) -> anyhow::Result<ExitCode> {
     let redis = server::connect_redis(

@@ -1,4 +1,4 @@
-//! `landfall adopt`: database, staging and storage made one installation by hand, after a move or a restore.
+//! `landfall adopt`: makes database, staging and storage one installation, after a move or a restore.
 
 use crate::server;
 use anyhow::Context;
@@ -13,7 +13,7 @@ use std::io::{BufRead, IsTerminal, Write};
 
 #[derive(Debug, Args)]
 pub struct AdoptArgs {
-    /// Give the database a new id as well: for a copy whose original goes on elsewhere, over places of its own.
+    /// Give the database a new id first: for a copy with its own staging and storage, whose original is still in use.
     #[arg(long)]
     pub new_id: bool,
     /// Do not ask for confirmation.
@@ -21,7 +21,7 @@ pub struct AdoptArgs {
     pub yes: bool,
 }
 
-/// Shows what the markers say now, asks, and writes the database's id to both places.
+/// Shows the current ids, asks for confirmation, and writes the database's id to both markers.
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
 pub(super) async fn run(config: &Config, args: AdoptArgs) -> anyhow::Result<()> {
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
@@ -44,7 +44,7 @@ pub(super) async fn run(config: &Config, args: AdoptArgs) -> anyhow::Result<()> 
         .iter()
         .all(|place| found.marker(*place).is_some() && found.compare(*place).is_ok());
     if settled && !args.new_id {
-        println!("nothing to adopt: all three are of one installation");
+        println!("nothing to adopt: all three belong to one installation");
         return Ok(());
     }
     if !args.yes {
@@ -56,7 +56,7 @@ pub(super) async fn run(config: &Config, args: AdoptArgs) -> anyhow::Result<()> 
         AdoptedId::Database
     };
     let id = installation::adopt(places, which).await?;
-    println!("database, staging and storage are of installation {id} now");
+    println!("database, staging and storage now belong to installation {id}");
     Ok(())
 }
 
@@ -79,12 +79,12 @@ fn lines(found: &Identity) -> [String; 3] {
 fn confirm() -> anyhow::Result<()> {
     if !std::io::stdin().is_terminal() {
         anyhow::bail!(
-            "nobody can be asked here: stop every process of this installation, look at the ids above, and run it \
+            "cannot ask for confirmation without a terminal: stop every process of this installation, check the ids above, and run it \
              again with --yes"
         );
     }
     eprint!(
-        "Have all processes of this installation been stopped, and do these three belong together? Type `adopt`: "
+        "Are all processes of this installation stopped, and do these three belong together? Type `adopt` to continue: "
     );
     std::io::stderr().flush()?;
     let mut answer = String::new();

@@ -1,4 +1,4 @@
-//! `landfall audit`: the whole installation checked by hand, from the configuration.
+//! `landfall audit`: checks the whole installation, from the configuration.
 
 use super::logging;
 use crate::server::{self, ProcessParts};
@@ -14,13 +14,13 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
 /// The exit status of an audit that could not run.
 const COULD_NOT_RUN: u8 = 2;
 
-/// Times a second that the bar is drawn at most.
+/// Maximum redraws of the bar per second.
 const REDRAW_HZ: u8 = 10;
 
 const BAR: &str = "{prefix:20} {bar:20} {pos}/{len} {eta}";
 const SPINNER: &str = "{prefix:20} {spinner} {pos}";
 
-/// What the offenders offend against.
+/// The help text about the invariants.
 pub(super) const INVARIANTS: &str = "\
 Invariants:
   I1  Each stored file has its object, with the size in its row; with --deep, the SHA-256 as well.
@@ -30,31 +30,31 @@ Invariants:
 
 #[derive(Debug, Args)]
 pub struct AuditArgs {
-    /// Repair what can be repaired: write missing events, push what is overdue, remove staged bytes of uploads that have
-    /// ended, and set objects without a row aside (in a folder below `orphaned/`); a sweep removes those after seven
-    /// days. When more than 100 objects and more than 1 % have no row, none of them is touched.
+    /// Repair what can be repaired: write missing events, enqueue overdue work, delete staged bytes of finished
+    /// uploads, and set aside objects without a row (in a folder below `orphaned/`), which a sweep deletes after seven
+    /// days. If more than 100 objects and more than 1 % have no row, none of them is touched.
     #[arg(long)]
     pub repair: bool,
-    /// With --repair: set aside up to this many objects without a row, whatever their share is.
+    /// With --repair: set aside up to this many objects without a row, regardless of their share.
     #[arg(long, value_name = "COUNT", requires = "repair")]
     pub force_orphans: Option<u64>,
-    /// Read every stored object again and compare its SHA-256.
+    /// Read every stored object and compare its SHA-256.
     #[arg(long)]
     pub deep: bool,
-    /// Print the outcome as JSON.
+    /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
 }
 
-/// What is printed as JSON.
+/// The JSON output.
 #[derive(Debug, Serialize)]
 struct AuditOutput<'a> {
     checked: u64,
     offenders: &'a [Offender],
 }
 
-/// Audits, and answers by its exit status: 0 when nothing offends (or all that did was repaired), 1 when something
-/// does, 2 when the audit could not come to its end.
+/// Runs the audit. Exit status: 0 if no problems remain, 1 if problems were found and not repaired, 2 if the audit
+/// could not finish.
 pub(super) async fn run(config: Option<PathBuf>, args: AuditArgs) -> ExitCode {
     match audited(config, &args).await {
         Ok(report) if report.is_clean() => ExitCode::SUCCESS,
@@ -118,7 +118,7 @@ fn print(report: &Report, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A bar on standard error when that is a terminal; what is repaired is told there in any case.
+/// A progress bar on standard error, if that is a terminal. Repairs are reported there in any case.
 struct AuditProgress(ProgressBar);
 
 impl AuditProgress {

@@ -1,4 +1,4 @@
-//! Logs: to standard error, for people or for machines. Spans: to a collector, where one is set.
+//! Logging to standard error, human-readable or JSON, and the export of spans, if configured.
 
 use crate::telemetry::{self, Traces};
 use landfall_core::config::{LogConfig, LogFormat};
@@ -7,12 +7,12 @@ use tracing_subscriber::{
     EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-/// Crates whose everyday is no news here, or who say of each request alike that it waited: the checks of `/readyz` tell
-/// of it once. Naming them in `log.level` brings them back.
+/// Crates whose routine messages are filtered out, or that would log the same for every waiting request, which
+/// `/readyz` reports once. Naming them in `log.level` enables them.
 const QUIET: &str = "sea_orm_migration=warn,apalis_core=warn,sqlx::pool::acquire=error";
 
-/// Starts logging for the whole process, and collecting if there is somebody to collect. A filter that cannot be
-/// read falls back to `info`, and says so.
+/// Starts logging for the whole process, and exporting spans if configured. An invalid filter falls back to `info`,
+/// with a warning.
 pub(super) fn start(log: &LogConfig, traces: Option<&Traces>) {
     let (filter, problem) = match EnvFilter::try_new(format!("{QUIET},{}", log.level)) {
         Ok(filter) => (filter, None),
@@ -40,6 +40,6 @@ pub(super) fn start(log: &LogConfig, traces: Option<&Traces>) {
         .with(spans)
         .init();
     if let Some(error) = problem {
-        tracing::warn!(%error, "log.level is not a filter, logging at `info`");
+        tracing::warn!(%error, "log.level is not a valid filter, using `info`");
     }
 }

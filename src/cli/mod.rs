@@ -1,7 +1,7 @@
-//! The command line: what can be said, and which module does it.
+//! The command line.
 //!
-//! Answers go to standard output and nothing else does; errors and logs go to standard error. Exit status: 0 done,
-//! 1 failed, 2 called wrongly.
+//! Only results go to standard output; errors and logs go to standard error. Exit status: 0 done, 1 failed, 2 wrong
+//! usage.
 
 mod admin;
 mod adopt;
@@ -82,21 +82,21 @@ pub struct WorkerArgs {
     pub concurrency: Option<u16>,
 }
 
-/// Threads for what blocks: files and the resolver. Each holds memory while it lives, so a thousand slow uploads must not
-/// have one each; were every delivery to wait for the resolver, half of these would be left for files.
+/// Maximum number of threads for blocking work: files and the DNS resolver. Each uses memory, so a thousand slow
+/// uploads must not have one each; even if every delivery waits for the resolver, half of these remain for files.
 const MAX_BLOCKING_THREADS: usize = 128;
 
-/// Does what was asked.
+/// Runs the command.
 ///
 /// # Errors
-/// Anything that is exit status 1.
+/// Every failure that leads to exit status 1.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .build()?;
     let code = runtime.block_on(dispatch(cli));
-    // What still runs after the end is not waited for.
+    // Background tasks are not waited for.
     runtime.shutdown_background();
     code
 }
@@ -111,7 +111,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    // Clients speak TLS by ring; nothing else is built in.
+    // TLS clients use ring, the only built-in provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     match cli.command {
         Command::Openapi => {
@@ -159,12 +159,12 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         | Command::Openapi
         | Command::Bench(_)
         | Command::Client(_)
-        | Command::Audit(_) => unreachable!("answered above"),
+        | Command::Audit(_) => unreachable!("handled above"),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a process that goes on until it is told to stop, with its spans collected.
+/// Runs a long-lived process until it is stopped, and exports its spans.
 async fn serve(config: Config, roles: Roles) -> anyhow::Result<ExitCode> {
     let traces = Traces::start(&config.traces)?;
     logging::start(&config.log, traces.as_ref());

@@ -1,4 +1,4 @@
-//! `landfall token`: who may call, made and taken back on the database itself.
+//! `landfall token`: creates and revokes tokens, directly in the database.
 
 use anyhow::bail;
 use clap::Subcommand;
@@ -84,7 +84,7 @@ async fn all(db: &Database) -> anyhow::Result<Vec<Token>> {
             return Ok(all);
         }
         if page.next_cursor == cursor {
-            bail!("the list of tokens does not come to its end");
+            bail!("the list of tokens does not end");
         }
         cursor = page.next_cursor;
     }

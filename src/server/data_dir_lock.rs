@@ -1,4 +1,4 @@
-//! One `landfall up` for one data folder: a second would start a second Redis and share one SQLite.
+//! One `landfall up` per data folder: a second one would start a second Redis and share the SQLite database.
 
 use anyhow::{Context, bail};
 use std::{
@@ -6,26 +6,26 @@ use std::{
     path::Path,
 };
 
-/// Held as long as the process lives, however it ends.
+/// The lock of a data folder, held until the process ends.
 #[derive(Debug)]
 pub struct InstanceLock {
     _file: File,
 }
 
-/// Makes the data folder and takes it for this process.
+/// Creates the data folder and locks it for this process.
 ///
 /// # Errors
-/// When the folder cannot be made, or another process has it.
+/// If the folder cannot be created, or another process has locked it.
 pub fn lock_data_dir(folder: &Path) -> anyhow::Result<InstanceLock> {
     fs::create_dir_all(folder)
-        .with_context(|| format!("cannot make data_dir {}", folder.display()))?;
+        .with_context(|| format!("cannot create data_dir {}", folder.display()))?;
     let path = folder.join("landfall.lock");
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(InstanceLock { _file: file }),
         Err(TryLockError::WouldBlock) => {
             bail!(
-                "another landfall is up on data_dir {}; stop it, or set another data_dir",
+                "another landfall process is using data_dir {}; stop it, or set another data_dir",
                 folder.display()
             )
         }

@@ -1,7 +1,7 @@
-//! How a process is put together: `up`, `serve` and `worker` are the same parts, chosen by [`Roles`].
+//! How a process is assembled: `up`, `serve` and `worker` use the same components, selected by [`Roles`].
 //!
-//! Owns start-up order, readiness and shutdown. A process that starts has looked at its configuration, its
-//! database's version and its storage; what goes away later is waited for.
+//! Owns start-up order, readiness and shutdown. A starting process checks its configuration, the database schema and
+//! storage; what becomes unavailable later is waited for.
 
 mod data_dir_lock;
 mod private_files;

@@ -1,4 +1,4 @@
-//! What Landfall creates is for its own user alone: bytes, database, secrets, sockets.
+//! Files created by Landfall are private to its user: bytes, database, secrets, sockets.
 
 use rustix::{fs::Mode, process::umask};
 use std::{
@@ -7,17 +7,17 @@ use std::{
     path::Path,
 };
 
-/// Nobody else may read, write or enter.
+/// The permissions denied to group and others.
 const OTHERS: Mode = Mode::from_raw_mode(0o077);
 
-/// Folders are made 0700 and files 0600 from here on, by this process and those it starts. To be called before anything
-/// is created, and before there is a second thread.
+/// From here on folders are created with mode 0700 and files with 0600, by this process and its children. Call it
+/// before anything is created, and before a second thread starts.
 pub fn keep_private() {
     let before = umask(OTHERS);
     umask(before | OTHERS);
 }
 
-/// The database of an earlier version is closed to others too; its folder stays as whoever made it wanted it.
+/// Makes the database files of an earlier version private too; the mode of its folder is not changed.
 pub(super) fn close_database(data_dir: &Path) {
     for name in ["landfall.db", "landfall.db-wal", "landfall.db-shm"] {
         let path = data_dir.join(name);
@@ -28,7 +28,7 @@ pub(super) fn close_database(data_dir: &Path) {
             continue;
         }
         if let Err(error) = fs::set_permissions(&path, Permissions::from_mode(0o600)) {
-            tracing::warn!(path = %path.display(), %error, "others on this machine may read the database");
+            tracing::warn!(path = %path.display(), %error, "other users of this machine may be able to read the database");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What API and dashboard learn from the queues: which files have become final, who works on what, and what waits.
-//! All of it may be missing.
+//! What the API and the dashboard read from the queues: which files became final, what the workers run, and what is
+//! waiting. All of it may be unavailable.
 
 use crate::api::{QueueFigures, QueueHealth, Waiters};
 use entity::{DeliveryId, FileId};
@@ -12,27 +12,27 @@ use serde_json::Value;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 
-/// A worker that has been silent for longer is not counted: a live one beats every 2.5 s, and of one that is gone the
-/// alert rules are to tell within 15 s, which takes a scrape and an evaluation of 2 s each.
+/// Workers without a heartbeat for longer are not counted. A live worker sends one every 2.5 s, and the alert rules
+/// must detect a dead one within 15 s, which includes a scrape and an evaluation of 2 s each.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(9);
 
-/// Minutes of a queue's history.
+/// Minutes in a queue's history.
 const HISTORY_MINUTES: u32 = 60;
 
-/// The way to the queues; cheap to clone.
+/// Access to the queues; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct QueueMonitor {
     queues: Queues,
 }
 
 impl QueueMonitor {
-    /// Wakes nobody.
+    /// Creates a monitor that does not wake waiting requests.
     #[must_use]
     pub fn new(queues: Queues) -> Self {
         Self { queues }
     }
 
-    /// Wakes those who wait for files, from now until told to stop.
+    /// Creates a monitor that wakes requests waiting for files, until `stop`.
     #[must_use]
     pub fn start(queues: Queues, waiters: Waiters, stop: CancellationToken) -> Self {
         let mut settled = queues.redis.subscribe(SETTLED);
@@ -47,32 +47,32 @@ impl QueueMonitor {
     }
 }
 
-/// One queue, as it is now.
+/// The current state of one queue.
 #[derive(Clone, Debug)]
 pub struct QueueSnapshot {
     pub name: QueueName,
     pub stats: QueueStats,
-    /// Of the last hour, oldest first.
+    /// Per minute of the last hour, oldest first.
     pub minutes: Vec<MinuteCount>,
 }
 
-/// Everything the queues know, as it is now.
+/// The current state of all queues and workers.
 #[derive(Clone, Debug)]
 pub struct QueuesSnapshot {
     pub queues: Vec<QueueSnapshot>,
-    /// Newest beat first.
+    /// Most recent heartbeat first.
     pub workers: Vec<WorkerInfo>,
     pub memory: MemoryUse,
 }
 
-/// What a job is about.
+/// The subject of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobSubject {
     File(FileId),
     Delivery(DeliveryId),
 }
 
-/// The subject of a job's arguments.
+/// Returns the subject from a job's arguments.
 #[must_use]
 pub fn subject(args: &Value) -> Option<JobSubject> {
     let id = |name: &str| args[name].as_str();
@@ -83,16 +83,16 @@ pub fn subject(args: &Value) -> Option<JobSubject> {
 }
 
 impl QueueMonitor {
-    /// For looking at single jobs, and repairing them.
+    /// For reading and repairing single jobs.
     #[must_use]
     pub fn inspector(&self) -> Inspector {
         Inspector::new(self.queues.redis.clone())
     }
 
-    /// Every queue and worker.
+    /// Loads the state of every queue and worker.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// If Redis cannot be reached.
     pub async fn load(&self) -> Result<QueuesSnapshot, QueueError> {
         let inspector = self.inspector();
         let queue = async |name: QueueName| {
@@ -121,18 +121,18 @@ impl QueueMonitor {
         })
     }
 
-    /// Has a worker sweep, now.
+    /// Enqueues a sweep.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// If Redis cannot be reached.
     pub async fn sweep(&self) -> Result<(), QueueError> {
         self.push(|tick| MaintenanceJob::Sweep { tick }).await
     }
 
-    /// Has a worker audit the installation, now; not a second time while one does.
+    /// Enqueues an audit, unless one is already queued.
     ///
     /// # Errors
-    /// When Redis cannot be reached.
+    /// If Redis cannot be reached.
     pub async fn audit(&self) -> Result<(), QueueError> {
         self.push(|tick| MaintenanceJob::Audit { tick }).await
     }
@@ -145,7 +145,7 @@ impl QueueMonitor {
     }
 }
 
-/// True when this worker has said lately that it lives.
+/// Whether this worker has sent a heartbeat recently.
 #[must_use]
 pub fn is_alive(worker: &WorkerInfo, now: SystemTime) -> bool {
     now.duration_since(worker.last_beat).unwrap_or_default() < HEARTBEAT_TIMEOUT

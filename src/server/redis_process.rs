@@ -1,9 +1,10 @@
-//! The Redis `landfall up` starts for itself: a child on a private unix socket, restarted when it dies, ended with us.
+//! The embedded Redis of `landfall up`: a child process on a private unix socket, restarted when it dies, and stopped
+//! with this process.
 //!
-//! It keeps nothing on disk: Redis is a hint, and after a restart the sweep pushes what was in it. It runs below a
-//! small shell that holds the other end of a pipe to this process: when this process ends, by whatever signal, the
-//! pipe closes and the shell ends Redis. Both are in a process group of their own, so Ctrl-C in a terminal does not
-//! take Redis away from jobs that are still finishing.
+//! It stores nothing on disk: Redis is a hint, and after a restart the sweep enqueues the work again. It runs below a
+//! small shell that holds the other end of a pipe to this process: when this process ends for any reason, the pipe
+//! closes and the shell stops Redis. Both have their own process group, so Ctrl-C in a terminal does not stop Redis
+//! while jobs are still finishing.
 
 use secrecy::SecretString;
 use std::{
@@ -20,22 +21,22 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-/// Programs that speak Redis, in the order they are looked for.
+/// Redis-compatible servers, in order of preference.
 const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
-/// The longest path a unix socket may have (sun_path in unix(7), with its final zero).
+/// Maximum length of a unix socket path (sun_path in unix(7), including its final zero).
 const MAX_SOCKET_PATH_LEN: usize = 107;
 
-/// How long a start may take.
+/// Timeout for starting.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between a death and the next start, so that a Redis that cannot run does not keep the machine busy.
+/// Delay before a restart, so that a Redis that cannot run does not keep the machine busy.
 const RESTART_DELAY: Duration = Duration::from_millis(250);
 
-/// What Redis has to say, below its folder.
+/// The log file of Redis, in its folder.
 const LOG_FILE: &str = "redis.log";
 
-/// The socket, and the file that says where it is when it is elsewhere.
+/// The socket, and the file with its path if it is in another folder.
 const SOCKET: &str = "redis.sock";
 const SOCKET_PATH_FILE: &str = "redis.socket-place";
 
@@ -47,24 +48,24 @@ exec 3<&-
 wait "$server"
 "#;
 
-/// Why there is no Redis.
+/// Why the embedded Redis does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
     #[error(
         "neither redis-server nor valkey-server is on PATH; install one (`apt install redis-server`, `brew install redis`), or set redis.url"
     )]
     NotInstalled,
-    #[error("cannot make the folder {0} for the embedded Redis")]
+    #[error("cannot create the folder {0} for the embedded Redis")]
     Folder(PathBuf, #[source] io::Error),
     #[error("cannot start the embedded Redis")]
     Start(#[source] io::Error),
-    #[error("the embedded Redis ended at once ({0}); its output is in {1}")]
+    #[error("the embedded Redis exited immediately ({0}); its output is in {1}")]
     Ended(ExitStatus, PathBuf),
     #[error("the embedded Redis did not open its socket {0} within {START_TIMEOUT:?}")]
     Silent(PathBuf),
 }
 
-/// A running child; it ends when this is dropped.
+/// The running child process, stopped on drop.
 #[derive(Debug)]
 pub struct EmbeddedRedis {
     socket: PathBuf,
@@ -73,7 +74,7 @@ pub struct EmbeddedRedis {
 }
 
 impl EmbeddedRedis {
-    /// Starts Redis below `data_dir` and waits until it listens.
+    /// Starts Redis in `data_dir` and waits until it listens.
     ///
     /// # Errors
     /// [`RedisError`].
@@ -102,7 +103,7 @@ impl EmbeddedRedis {
         })
     }
 
-    /// Where the Redis of a `landfall up` on this data folder listens.
+    /// Returns the URL of the embedded Redis of a `landfall up` on this data folder.
     #[must_use]
     pub fn url_below(data_dir: &Path) -> SecretString {
         let folder = data_dir.join("redis");
@@ -110,17 +111,17 @@ impl EmbeddedRedis {
         format!("unix://{}", recorded_socket_path(&folder).display()).into()
     }
 
-    /// Where it listens, for `redis.url`.
+    /// Returns its URL, for `redis.url`.
     #[must_use]
     pub fn url(&self) -> SecretString {
         format!("unix://{}", self.socket.display()).into()
     }
 
-    /// Ends it and waits until it has ended.
+    /// Stops it and waits until it has exited.
     pub async fn stop(self) {
         self.stop.cancel();
         if self.supervisor.await.is_err() {
-            tracing::warn!("the embedded Redis was not waited for");
+            tracing::warn!("failed to wait for the embedded Redis");
         }
     }
 }
@@ -134,8 +135,8 @@ fn find_program() -> Option<PathBuf> {
     candidates.into_iter().find(|candidate| candidate.is_file())
 }
 
-/// Where the socket is to be: below the data folder when its path is short enough for one, else in a folder that nobody
-/// else can enter, of which the data folder says where it is.
+/// Chooses the socket path: in the data folder if the path is short enough, otherwise in a private folder, whose path
+/// is recorded in the data folder.
 fn choose_socket_path(folder: &Path) -> io::Result<PathBuf> {
     let socket = folder.join(SOCKET);
     if socket.as_os_str().len() <= MAX_SOCKET_PATH_LEN {
@@ -153,7 +154,7 @@ fn choose_socket_path(folder: &Path) -> io::Result<PathBuf> {
     Ok(place)
 }
 
-/// Where the socket is, as far as the data folder says.
+/// Returns the recorded socket path.
 fn recorded_socket_path(folder: &Path) -> PathBuf {
     let socket = folder.join(SOCKET);
     if socket.as_os_str().len() <= MAX_SOCKET_PATH_LEN {
@@ -165,7 +166,7 @@ fn recorded_socket_path(folder: &Path) -> PathBuf {
     }
 }
 
-/// The user's own folder for sockets (XDG Base Directory Specification), or a new one of a name that nobody can guess.
+/// Returns the user's runtime folder (XDG Base Directory Specification), or creates one with an unguessable name.
 fn private_folder() -> io::Result<PathBuf> {
     let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let base = own
@@ -179,7 +180,7 @@ fn private_folder() -> io::Result<PathBuf> {
     Ok(folder)
 }
 
-/// True of a folder that is this user's and that nobody else can enter.
+/// Whether a folder belongs to this user and is inaccessible to others.
 fn is_private(folder: Option<&Path>) -> bool {
     let Some(Ok(found)) = folder.map(std::fs::symlink_metadata) else {
         return false;
@@ -192,7 +193,7 @@ fn is_private(folder: Option<&Path>) -> bool {
 /// Redis, and our end of the pipe that keeps it running.
 struct RunningRedis {
     child: Child,
-    /// Apart from the child: waiting for a child closes the pipe it holds.
+    /// Separate from the child, because waiting for a child closes its pipe.
     pipe: Option<ChildStdin>,
 }
 
@@ -204,7 +205,7 @@ struct LaunchOptions {
 
 impl LaunchOptions {
     async fn start(&self) -> Result<RunningRedis, RedisError> {
-        // A socket left behind would look as if somebody listened.
+        // A leftover socket would look like a running server.
         let _ = std::fs::remove_file(&self.socket);
         let mut child = self.command().spawn().map_err(RedisError::Start)?;
         let pipe = child.stdin.take();
@@ -271,7 +272,7 @@ async fn supervise(launch: LaunchOptions, mut running: RunningRedis, stop: Cance
                 return;
             }
             ended = running.child.wait() => {
-                tracing::warn!(?ended, "the embedded Redis has ended, starting it again");
+                tracing::warn!(?ended, "the embedded Redis has exited, restarting it");
             }
         }
         running = loop {
@@ -281,7 +282,7 @@ async fn supervise(launch: LaunchOptions, mut running: RunningRedis, stop: Cance
             }
             match launch.start().await {
                 Ok(running) => break running,
-                Err(error) => tracing::error!(%error, "the embedded Redis does not start"),
+                Err(error) => tracing::error!(%error, "the embedded Redis failed to start"),
             }
         };
     }

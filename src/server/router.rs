@@ -1,4 +1,4 @@
-//! The paths a process answers: the API and the dashboard over it, or what operators ask of a worker.
+//! The routes of a process: the API and the dashboard, or the monitoring paths of a worker.
 
 use crate::{
     api::{
@@ -16,13 +16,13 @@ use std::{io, sync::Arc};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Paths for those who watch, of workers too.
+/// The monitoring paths, also served by workers.
 const OPERATORS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// Serves the API on a listener until told to stop, and then what is under way, for `server.shutdown_timeout`.
+/// Serves the API on a listener until `stop`, then finishes the requests in progress within `server.shutdown_timeout`.
 ///
 /// # Errors
-/// When the listener has no address.
+/// If the listener has no address.
 pub async fn serve(
     app: App,
     queues: Queues,
@@ -39,11 +39,10 @@ pub async fn serve(
     api::run(router, &config.server, listener, stop).await
 }
 
-/// Serves what operators' machines ask for and nothing else, for a process that has no API: `/healthz`, `/readyz` and
-/// `/metrics`.
+/// Serves only `/healthz`, `/readyz` and `/metrics`, for a process without an API.
 ///
 /// # Errors
-/// When the listener has no address.
+/// If the listener has no address.
 pub async fn serve_metrics(
     app: App,
     queues: Queues,
@@ -83,7 +82,7 @@ fn operators(route: Route) -> Route {
         .at("/metrics", get(api::metrics_page))
 }
 
-/// The API and the dashboard as one endpoint; errors are problems, or pages, already.
+/// Returns the API and the dashboard as one endpoint, which converts errors to problems or pages.
 pub fn router(
     app: App,
     waiters: Waiters,
@@ -119,7 +118,7 @@ pub fn router(
     api::Middleware { inner, state }
 }
 
-/// Every method and path of the dashboard, for whoever wants to knock at each.
+/// Returns every method and path of the dashboard, for tests.
 #[must_use]
 pub fn pages() -> Vec<(Method, &'static str)> {
     dashboard::pages().each().collect()

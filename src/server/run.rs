@@ -1,4 +1,4 @@
-//! Running a process from the first line it prints to its exit.
+//! Runs a process from start-up to exit.
 
 use super::{
     EmbeddedRedis, ProcessParts, assemble, connect_redis, lock_data_dir, private_files, secret_key,
@@ -24,37 +24,37 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
-/// What is on this machine alone (RFC 6890).
+/// Loopback networks (RFC 6890).
 const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 
-/// The same number on every platform this runs on.
+/// The same number on every supported platform.
 const SIGXFSZ: i32 = 25;
 
-/// What a process does.
+/// The roles of a process.
 #[derive(Clone, Debug, Default)]
 pub struct Roles {
     /// Serve the API.
     pub serve: bool,
-    /// Work on these queues.
+    /// Process these queues.
     pub work: Vec<QueueName>,
-    /// Instead of the configured numbers.
+    /// Overrides the configured concurrency.
     pub concurrency: Option<usize>,
-    /// Bring what is missing: the data folder, migrations, and a Redis if none is configured.
+    /// Create what is missing: the data folder, migrations, and an embedded Redis if none is configured.
     pub embedded: bool,
 }
 
 impl Roles {
-    /// True when the process reads or writes staging.
+    /// Whether the process reads or writes staging.
     fn stage(&self) -> bool {
         self.serve || self.work.iter().any(|queue| *queue != QueueName::Deliver)
     }
 }
 
-/// Starts the roles, says so on standard output, and runs until SIGTERM or SIGINT. Requests and jobs that are under
-/// way then have `server.shutdown_timeout`; a second signal ends the process at once.
+/// Starts the roles, prints the address on standard output, and runs until SIGTERM or SIGINT. Requests and jobs in
+/// progress then get `server.shutdown_timeout`; a second signal ends the process at once.
 ///
 /// # Errors
-/// What keeps the process from starting, or what a part of it died of.
+/// What prevents the process from starting, or the error that ended a component.
 pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
     outlive_file_size_limit()?;
@@ -116,12 +116,12 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     outcome
 }
 
-/// Really uses storage and staging once. What is away or full may be there, or have room, a moment later: such a
-/// process starts, works on what it can, and says in `/readyz` what is missing.
+/// Uses storage and staging once. If one is unavailable or full, the process starts anyway, does what it can, and
+/// reports it in `/readyz`.
 async fn probe_places(app: &App) -> anyhow::Result<()> {
     if !is_unmarked(app, Place::Storage).await {
         let probed = app.storage.probe().await;
-        probed.context("storage is not fit for use")?;
+        probed.context("storage cannot be used")?;
     }
     if is_unmarked(app, Place::Staging).await {
         return Ok(());
@@ -133,14 +133,14 @@ async fn probe_places(app: &App) -> anyhow::Result<()> {
                 || "staging is full: its disk has no space left".to_owned(),
                 |shortage| shortage.to_string(),
             );
-            tracing::warn!(reason, "uploads are refused until there is room");
+            tracing::warn!(reason, "uploads are rejected until there is space");
             Ok(())
         }
-        probed => probed.context("staging is not fit for use"),
+        probed => probed.context("staging cannot be used"),
     }
 }
 
-/// True when the place was looked at and has no marker; a probe tells better why one cannot be looked at.
+/// Whether the place was checked and has no marker; if it cannot be checked, the probe reports why.
 async fn is_unmarked(app: &App, place: Place) -> bool {
     matches!(installation::marker_visible(app, place).await, Ok(false))
 }
@@ -185,7 +185,7 @@ async fn run_roles(
     api.and(workers).and(figures)
 }
 
-/// What a worker tells of itself where `metrics.bind` says; a process with an API tells it there.
+/// Serves a worker's metrics on `metrics.bind`; a process with an API serves them there.
 async fn figures(
     parts: &ProcessParts,
     roles: &Roles,
@@ -207,13 +207,13 @@ async fn figures(
         };
         serve_metrics(app, queues, meter, listener, stop)
             .await
-            .context("the answers to /metrics ended")
+            .context("the metrics listener ended")
     })
 }
 
 #[expect(
     clippy::print_stdout,
-    reason = "the one line on standard output others wait for"
+    reason = "the one line on standard output that callers wait for"
 )]
 fn print_address(address: SocketAddr, embedded: bool) {
     println!("listening on http://{address}");
@@ -228,20 +228,20 @@ async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     })
 }
 
-/// What clients call this server: as configured, or made of the address it listens on.
+/// Returns the public URL: the configured one, or the one of the listening address.
 ///
 /// # Errors
-/// When no URL can be made of the address.
+/// If the address is not a valid URL host.
 pub fn public_url(config: &Config, address: SocketAddr) -> anyhow::Result<Url> {
     match &config.server.public_url {
         Some(url) => Ok(url.clone()),
         None => format!("http://{address}/")
             .parse()
-            .context("server.public_url cannot be made of server.bind"),
+            .context("server.public_url cannot be derived from server.bind"),
     }
 }
 
-/// Lets a first try send webhooks to a receiver on the same machine, unless a proxy makes the server public.
+/// Allows webhooks to receivers on the same machine for a first try, unless a proxy makes the server public.
 fn allow_loopback_receivers(config: &mut Config) {
     let public_host = config.server.public_url.as_ref().and_then(Url::host);
     let is_public = match public_host {
@@ -259,13 +259,13 @@ fn allow_loopback_receivers(config: &mut Config) {
     }
 }
 
-/// Every connection needs a few file descriptors, and systems allow few at first and many when asked.
+/// Raises the open-file limit: every connection needs a few descriptors, and the default limit is low.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
+        tracing::warn!(%error, "the open-file limit could not be raised");
     }
 }
 
@@ -278,7 +278,9 @@ fn stop_on_signals() -> anyhow::Result<CancellationToken> {
     );
     tokio::spawn(async move {
         either(&mut terminate, &mut interrupt).await;
-        tracing::info!("stopping: finishing what is under way; a second signal ends at once");
+        tracing::info!(
+            "stopping: finishing requests and jobs in progress; a second signal ends the process at once"
+        );
         tell.cancel();
         either(&mut terminate, &mut interrupt).await;
         std::process::exit(130);
@@ -286,8 +288,8 @@ fn stop_on_signals() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// A file that may not grow (`ulimit -f`) is an error of the write then, as a full disk is, and not the end of the
-/// process. The handler stays for the life of the process.
+/// Turns the file size limit (`ulimit -f`) into a write error, like a full disk, instead of ending the process. The
+/// handler stays for the life of the process.
 fn outlive_file_size_limit() -> anyhow::Result<()> {
     signal(SignalKind::from_raw(SIGXFSZ)).map(drop)?;
     Ok(())

@@ -1,7 +1,7 @@
-//! The key of webhook secrets where none is configured: made once, in a file of the data folder.
+//! The encryption key of webhook secrets, if none is configured: generated once, in a file of the data folder.
 //!
-//! With the embedded database a copy of that file alone opens nothing, and one of the database alone signs nothing. A
-//! crash while it is made leaves a temporary file that the next start replaces.
+//! A copy of that file alone decrypts nothing, and a copy of the database alone cannot sign. A crash while it is
+//! created leaves a temporary file that the next start replaces.
 
 use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -16,13 +16,13 @@ use std::{
     path::Path,
 };
 
-/// Below the data folder.
+/// In the data folder.
 const KEY_FILE: &str = "webhooks.key";
 
-/// Takes the key of the data folder if `webhooks.secret_key` is not set, and makes one if `may_make`.
+/// Loads the key from the data folder if `webhooks.secret_key` is not set, and generates one if `may_make`.
 ///
 /// # Errors
-/// When the file cannot be read or written, or is no key.
+/// If the file cannot be read or written, or is not a key.
 pub(super) fn complete(config: &mut Config, may_make: bool) -> anyhow::Result<()> {
     if config.webhooks.sealing.has_key() || !config.is_sqlite() {
         return Ok(());
@@ -36,7 +36,7 @@ pub(super) fn complete(config: &mut Config, may_make: bool) -> anyhow::Result<()
     };
     let Ok(key) = text.trim().parse::<SealingKey>() else {
         bail!(
-            "{} is not a key: restore it, or set webhooks.secret_key",
+            "{} is not a valid key: restore it, or set webhooks.secret_key",
             path.display()
         );
     };
@@ -45,7 +45,7 @@ pub(super) fn complete(config: &mut Config, may_make: bool) -> anyhow::Result<()
     Ok(())
 }
 
-/// Durable before anything is sealed with it.
+/// Makes the key durable before it is used.
 fn make(path: &Path) -> anyhow::Result<String> {
     let text = STANDARD.encode(rand::random::<[u8; 32]>());
     let new = path.with_extension("new");
@@ -58,6 +58,6 @@ fn make(path: &Path) -> anyhow::Result<String> {
         sync_folder(folder)
     };
     write().with_context(|| format!("cannot write {}", path.display()))?;
-    tracing::info!(path = %path.display(), "a key for webhook secrets was made; back it up with the database");
+    tracing::info!(path = %path.display(), "generated a key for webhook secrets; back it up with the database");
     Ok(text)
 }

@@ -1,4 +1,4 @@
-//! The parts of a process, made from its configuration.
+//! Creates the components of a process from its configuration.
 
 use super::secret_key;
 use anyhow::Context;
@@ -21,25 +21,25 @@ use std::{sync::Arc, time::Duration};
 use url::Url;
 use uuid::Uuid;
 
-/// How often the clock is set by the database's: a machine whose clock is off must not take others' leases.
+/// How often the clock is synchronized with the database: a machine with a wrong clock must not take over leases.
 const CLOCK_SYNC_INTERVAL: Duration = Duration::from_secs(10);
 
-/// What every process has.
+/// The components of every process.
 #[derive(Clone, Debug)]
 pub struct ProcessParts {
     pub app: App,
     pub queues: Queues,
     pub deliverer: Deliverer,
-    /// What this process counts of its work.
+    /// The metrics of this process's work.
     pub meter: Meter,
-    /// Who holds the leases of this process in the database; never the same twice.
+    /// The owner of this process's leases in the database; unique per start.
     pub worker: String,
 }
 
-/// Opens database, storage and staging, and makes the rest. The database must be current.
+/// Opens database, storage and staging, and creates the rest. The schema must be up to date.
 ///
 /// # Errors
-/// The first part that is not fit for use, with the setting to change.
+/// The first component that cannot be used, with the setting to change.
 pub async fn assemble(
     config: Arc<Config>,
     redis: Redis,
@@ -85,10 +85,10 @@ pub async fn assemble(
     })
 }
 
-/// Opens the storage of the configuration.
+/// Opens the configured storage.
 ///
 /// # Errors
-/// What keeps it from being used, with the setting to change.
+/// Why it cannot be used, with the setting to change.
 pub async fn open_storage(config: &Config) -> anyhow::Result<Storage> {
     let opened = Storage::open(&config.storage).await;
     opened.with_context(|| match config.storage.backend {
@@ -100,10 +100,10 @@ pub async fn open_storage(config: &Config) -> anyhow::Result<Storage> {
     })
 }
 
-/// Opens the staging of the configuration.
+/// Opens the configured staging.
 ///
 /// # Errors
-/// What keeps it from being used, with the setting to change.
+/// Why it cannot be used, with the setting to change.
 pub async fn open_staging(config: &Config, storage: &Storage) -> anyhow::Result<Staging> {
     let opened = Staging::open(&config.staging, storage).await;
     opened.with_context(|| match config.staging.backend {
@@ -115,13 +115,13 @@ pub async fn open_staging(config: &Config, storage: &Storage) -> anyhow::Result<
     })
 }
 
-/// Opens the Redis of the configuration, or of the URL given instead; sends nothing yet.
+/// Opens the configured Redis, or the given URL instead; does not connect yet.
 ///
 /// # Errors
-/// When there is no URL, or it is none.
+/// If the URL is missing or invalid.
 pub fn connect_redis(config: &Config, embedded: Option<&SecretString>) -> anyhow::Result<Redis> {
     let url = embedded.or(config.redis.url.as_ref()).context(
-        "redis.url is not set; set it (LANDFALL__REDIS__URL), or use `landfall up`, which starts a Redis of its own",
+        "redis.url is not set; set it (LANDFALL__REDIS__URL), or use `landfall up`, which starts its own Redis",
     )?;
     Redis::open(url.expose_secret(), &config.redis.prefix).context("redis.url cannot be used")
 }
@@ -138,12 +138,12 @@ fn worker_name() -> String {
 async fn sync_clock(db: Database, clock: Clock) -> anyhow::Result<()> {
     db.set_clock(&clock)
         .await
-        .context("the database does not tell the time")?;
+        .context("the database does not return its time")?;
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(CLOCK_SYNC_INTERVAL).await;
             if let Err(error) = db.set_clock(&clock).await {
-                tracing::debug!(%error, "the clock goes on as it was");
+                tracing::debug!(%error, "the clock could not be synchronized");
             }
         }
     });

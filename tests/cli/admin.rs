@@ -55,7 +55,7 @@ async fn migrations_go_up_and_down_and_say_where_they_are() {
         let asked = configured(&installation, &["migrate", "down"])
             .await
             .failed();
-        assert!(asked.contains("nothing was taken back"), "{asked}");
+        assert!(asked.contains("nothing was reverted"), "{asked}");
         let down = ["migrate", "down", "--yes"];
         configured(&installation, &down).await.done();
         let table = configured(&installation, &["migrate", "status"])

@@ -69,7 +69,7 @@ async fn each_thing_that_is_wrong_is_one_message() {
     let found = failed(&installation).await;
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(
-        found[0].0 == "redis" && found[0].1.contains("Redis does not answer"),
+        found[0].0 == "redis" && found[0].1.contains("Redis does not respond"),
         "{found:?}"
     );
 

@@ -161,5 +161,5 @@ async fn protocols_of_landfalls_own_are_not_spoken_to_others() {
     let client = Client::of(&app);
     let arguments = ["bench", "upload", "--protocol", "form", "--foreign"];
     let told = client.run(&arguments).await.misused();
-    assert!(told.contains("--foreign goes with"), "{told}");
+    assert!(told.contains("--foreign requires"), "{told}");
 }

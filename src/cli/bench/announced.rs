@@ -1,7 +1,7 @@
-//! `landfall bench` alone: small files, from the request to the announcement.
+//! `landfall bench` without a subcommand: small files, from the request to the webhook.
 //!
-//! Registers a receiver of its own, sends files, and takes the time from before the request to the 202, to `stored`
-//! and to the arrival of `file.stored`. The files stay on the server.
+//! Registers its own receiver, uploads files, and measures the time from the request to the 202, to `stored` and to the
+//! arrival of `file.stored`. The files stay on the server.
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -24,7 +24,7 @@ use std::{
 };
 use tokio::net::TcpListener;
 
-/// The longest any one thing may take before the measurement is given up.
+/// Timeout of each operation.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Args)]
@@ -35,21 +35,21 @@ pub(super) struct AnnouncedArgs {
     /// A token with the scopes `upload` and `admin`.
     #[arg(long, env = "LANDFALL_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// Files for the throughput.
+    /// Number of files for the throughput.
     #[arg(long, default_value_t = 2000)]
     files: usize,
-    /// Bytes in each.
+    /// Size of each file, in bytes.
     #[arg(long, default_value_t = 16 * 1024)]
     size: usize,
-    /// Clients that send at once.
+    /// Number of concurrent clients.
     #[arg(long, default_value_t = 32)]
     clients: usize,
-    /// Files sent one after another for the latency.
+    /// Number of sequential uploads for the latency.
     #[arg(long, default_value_t = 200)]
     latency: usize,
 }
 
-/// When each event arrived, by the id of its file.
+/// Arrival time of each event, by file id.
 #[derive(Clone, Debug, Default)]
 struct Arrivals(Arc<Mutex<HashMap<String, Instant>>>);
 
@@ -92,10 +92,10 @@ struct Bench {
     body: bytes::Bytes,
 }
 
-/// Measures and prints.
+/// Runs the benchmark and prints the results.
 ///
 /// # Errors
-/// When the server refuses, or takes longer than two minutes over anything.
+/// If the server rejects a request, or any operation exceeds two minutes.
 #[expect(clippy::print_stdout, reason = "the answer of the command")]
 pub(super) async fn run(args: AnnouncedArgs) -> anyhow::Result<ExitCode> {
     let (receiver, arrivals) = receive().await?;
@@ -105,7 +105,7 @@ pub(super) async fn run(args: AnnouncedArgs) -> anyhow::Result<ExitCode> {
             "authorization",
             format!("Bearer {token}")
                 .parse()
-                .context("the token is no header value")?,
+                .context("the token is not a valid header value")?,
         );
     }
     let http = Client::builder()
@@ -130,7 +130,7 @@ pub(super) async fn run(args: AnnouncedArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A receiver on this machine that answers 200 to everything.
+/// A local receiver that responds with 200 to everything.
 async fn receive() -> anyhow::Result<(String, Arrivals)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/bench", listener.local_addr()?);
@@ -138,7 +138,7 @@ async fn receive() -> anyhow::Result<(String, Arrivals)> {
     let shared = arrivals.clone();
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            // Without it the answers would wait for acknowledgements, and the measurement with them.
+            // Without it the responses would wait for acknowledgements and distort the measurement.
             let _ = socket.set_nodelay(true);
             let arrivals = shared.clone();
             tokio::spawn(async move {
@@ -174,9 +174,9 @@ impl Bench {
             .json(&body)
             .send()
             .await;
-        let answer = answer.with_context(|| format!("no server answers at {}", self.url))?;
+        let answer = answer.with_context(|| format!("no server responds at {}", self.url))?;
         if !answer.status().is_success() {
-            bail!("the server refused the receiver: {}", answer.text().await?);
+            bail!("the server rejected the receiver: {}", answer.text().await?);
         }
         let webhook: Value = answer.json().await?;
         Ok(webhook["id"]
@@ -193,7 +193,7 @@ impl Bench {
         let answer = request.body(self.body.clone()).send().await?;
         if answer.status() != 202 {
             bail!(
-                "the server answered {}: {}",
+                "the server responded with {}: {}",
                 answer.status(),
                 answer.text().await?
             );
@@ -215,7 +215,7 @@ impl Bench {
         ))
     }
 
-    /// One file after another, so that each finds an idle server.
+    /// Uploads one file after another, each to an idle server.
     async fn latency(&self, count: usize) -> anyhow::Result<String> {
         let (mut accepted, mut stored, mut announced) = (Vec::new(), Vec::new(), Vec::new());
         for number in 0..count {
@@ -252,7 +252,7 @@ impl Bench {
         bail!("file {id} was not announced within {TIMEOUT:?}")
     }
 
-    /// As many files as can be sent at once; the time ends when the last is announced.
+    /// Uploads files concurrently, until the last event has arrived.
     async fn throughput(self: &Arc<Self>, files: usize, clients: usize) -> anyhow::Result<String> {
         let bar = ProgressBar::new(files as u64);
         bar.set_style(ProgressStyle::with_template(
@@ -301,7 +301,7 @@ impl Bench {
     }
 }
 
-/// p50, p99 and the worst of some durations.
+/// p50, p99 and maximum of durations.
 struct Percentiles(Vec<Duration>);
 
 impl std::fmt::Display for Percentiles {
@@ -319,7 +319,7 @@ impl std::fmt::Display for Percentiles {
         };
         write!(
             f,
-            "p50 {:>6.1} ms   p99 {:>6.1} ms   worst {:>6.1} ms",
+            "p50 {:>6.1} ms   p99 {:>6.1} ms   max {:>6.1} ms",
             at(0.5),
             at(0.99),
             at(1.0)

@@ -1,8 +1,8 @@
-//! One connection to the measured server, and requests on it, one after another.
+//! One connection to the measured server, with one request at a time.
 //!
-//! Owns what a call is: an address, a token, an answer, and how long it may take. Speaks HTTP/1.1 without TLS and
-//! refuses https, as the figures would be those of the encryption. The connection is driven by whoever calls, not by a
-//! task of its own: a small request then costs the client no change of threads.
+//! Owns address, token, response and timeout of a call. Uses HTTP/1.1 without TLS and rejects https, because the
+//! results would include the cost of encryption. The caller drives the connection, not a separate task, so a small
+//! request causes no thread switches on the client.
 
 use super::payload::Payload;
 use crate::cli::client::ServerArgs;
@@ -21,16 +21,16 @@ use std::{pin::Pin, time::Duration};
 use tokio::net::TcpStream;
 use url::Url;
 
-/// How long connecting may take.
+/// Timeout for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest answer that is read, in bytes.
+/// Maximum size of a response, in bytes.
 const MAX_RESPONSE_LEN: usize = 1024 * 1024;
 
 /// The measured server, as one caller sees it.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// As the command named it, without a slash at the end.
+    /// The URL as given, without a trailing slash.
     pub(super) base: Url,
     address: String,
     authority: HeaderValue,
@@ -42,10 +42,10 @@ impl Target {
         let base = server.url.clone();
         if base.scheme() != "http" {
             bail!(
-                "only http:// is measured: name the server itself, not what encrypts in front of it"
+                "only http:// URLs can be measured: name the server itself, not a TLS proxy in front of it"
             );
         }
-        let host = base.host_str().context("the URL names no host")?;
+        let host = base.host_str().context("the URL has no host")?;
         let port = base.port_or_known_default().unwrap_or(80);
         let address = format!("{host}:{port}");
         let token = server.token.as_ref().map(|token| token.expose_secret());
@@ -55,20 +55,24 @@ impl Target {
             Ok::<_, anyhow::Error>(bearer)
         });
         Ok(Self {
-            authority: address.parse().context("the host is no header value")?,
-            bearer: bearer.transpose().context("the token is no header value")?,
+            authority: address
+                .parse()
+                .context("the host is not a valid header value")?,
+            bearer: bearer
+                .transpose()
+                .context("the token is not a valid header value")?,
             base,
             address,
         })
     }
 
-    /// The path of something below the URL of the command.
+    /// Returns a path below the given URL.
     pub(super) fn path(&self, below: &str) -> String {
         format!("{}{below}", self.base.path().trim_end_matches('/'))
     }
 }
 
-/// What the server said.
+/// The response of the server.
 #[derive(Debug)]
 pub(super) struct BenchResponse {
     status: StatusCode,
@@ -77,7 +81,7 @@ pub(super) struct BenchResponse {
 }
 
 impl BenchResponse {
-    /// Itself, when the server did what it was asked.
+    /// Returns the response if it is a success.
     pub(super) fn done(self, what: &str) -> anyhow::Result<Self> {
         if self.status.is_success() {
             return Ok(self);
@@ -87,12 +91,13 @@ impl BenchResponse {
             .chars()
             .take(500)
             .collect();
-        bail!("{what}: the server answered {}: {said}", self.status)
+        bail!("{what}: the server responded with {}: {said}", self.status)
     }
 
     pub(super) fn json<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
-        serde_json::from_slice(&self.body)
-            .context("the answer is none of a Landfall server (--foreign measures others)")
+        serde_json::from_slice(&self.body).context(
+            "this is not the response of a Landfall server (use --foreign for other servers)",
+        )
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -102,12 +107,12 @@ impl BenchResponse {
 
 type Driver = Pin<Box<http1::Connection<TokioIo<TcpStream>, Payload>>>;
 
-/// A connection that is made again when the server has closed it.
+/// A connection that is reopened when the server has closed it.
 #[derive(Debug)]
 pub(super) struct Connection<'t> {
     pub(super) target: &'t Target,
     open: Option<(SendRequest<Payload>, Driver)>,
-    /// Requests that were answered.
+    /// Number of responses.
     pub(super) answered: u64,
 }
 
@@ -127,28 +132,28 @@ impl<'t> Connection<'t> {
         let connect = TcpStream::connect(address);
         let socket = tokio::time::timeout(CONNECT_TIMEOUT, connect)
             .await
-            .with_context(|| format!("{address} does not answer"))?
-            .with_context(|| format!("no server answers at {address}"))?;
+            .with_context(|| format!("{address} does not respond"))?
+            .with_context(|| format!("no server responds at {address}"))?;
         socket.set_nodelay(true)?;
         let (sender, driver) = http1::handshake(TokioIo::new(socket)).await?;
         self.open = Some((sender, Box::pin(driver)));
         Ok(())
     }
 
-    /// True when the connection takes another request.
+    /// Whether the connection can send another request.
     async fn is_ready(&mut self) -> bool {
         let Some((sender, driver)) = &mut self.open else {
             return false;
         };
         tokio::select! {
-            // First, as only it sees that the server has closed.
+            // Polled first, because only the driver notices that the server has closed.
             biased;
             _ = driver => false,
             ready = sender.ready() => ready.is_ok(),
         }
     }
 
-    /// Sends a request and reads the whole answer.
+    /// Sends a request and reads the whole response.
     pub(super) async fn call(
         &mut self,
         method: Method,
@@ -169,12 +174,12 @@ impl<'t> Connection<'t> {
         }
         let request = request.body(payload)?;
         let answer = tokio::time::timeout(timeout, self.exchange(request)).await;
-        let answer = answer.with_context(|| format!("no answer within {timeout:?}"))??;
+        let answer = answer.with_context(|| format!("no response within {timeout:?}"))??;
         self.answered += 1;
         Ok(answer)
     }
 
-    /// Sends a request on the connection there is; true when that is at its end then.
+    /// Sends a request on the current connection; also returns whether that has ended.
     async fn attempt(&mut self, request: Request<Payload>) -> (ExchangeResult, bool) {
         let (sender, driver) = self.open.as_mut().expect("the caller has opened it");
         let answered = async {
@@ -190,13 +195,13 @@ impl<'t> Connection<'t> {
         tokio::select! {
             biased;
             outcome = &mut answered => (outcome, false),
-            // It has read all there was, and the answer may be in it.
+            // The driver has read everything, possibly including the response.
             _ = driver => (answered.await, true),
         }
     }
 
     async fn exchange(&mut self, mut request: Request<Payload>) -> anyhow::Result<BenchResponse> {
-        // A server may close between two requests; one that closes every time is at fault.
+        // A server may close between two requests, but not every time.
         for _ in 0..3 {
             if !self.is_ready().await {
                 self.reopen().await?;
@@ -206,18 +211,18 @@ impl<'t> Connection<'t> {
                 self.open = None;
             }
             match outcome {
-                Ok(answer) => return answer.context("the connection broke"),
+                Ok(answer) => return answer.context("the connection was lost"),
                 Err(unsent) => {
                     self.open = None;
                     request = unsent;
                 }
             }
         }
-        bail!("the server closes every connection before it takes a request")
+        bail!("the server closes every connection before it accepts a request")
     }
 }
 
-/// What came of a request: an answer, a fault, or the request itself when nothing of it was sent.
+/// The result of a request: a response, an error, or the request itself if nothing of it was sent.
 type ExchangeResult = Result<anyhow::Result<BenchResponse>, Request<Payload>>;
 
 async fn read(response: Response<Incoming>) -> anyhow::Result<BenchResponse> {
@@ -226,7 +231,7 @@ async fn read(response: Response<Incoming>) -> anyhow::Result<BenchResponse> {
     while let Some(frame) = incoming.frame().await {
         if let Ok(data) = frame?.into_data() {
             if body.len() + data.len() > MAX_RESPONSE_LEN {
-                bail!("the answer is longer than {MAX_RESPONSE_LEN} bytes");
+                bail!("the response is longer than {MAX_RESPONSE_LEN} bytes");
             }
             body.extend_from_slice(&data);
         }

@@ -1,7 +1,7 @@
-//! What is sent: one block of random bytes, over and over, from memory.
+//! Request bodies: one block of random bytes, repeated, from memory.
 //!
-//! Owns the bodies of requests. Nothing is read from a disk or made while the clock runs, and a body of any length
-//! takes no memory, so the client costs the machine little that it shares with the server.
+//! Nothing is read from disk or generated during the measurement, and a body of any length uses no memory, so the
+//! client takes few resources from the server.
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
@@ -19,14 +19,14 @@ use std::{
 };
 use tokio::time::Interval;
 
-/// Small enough to stay in a processor's cache, large enough for one system call to be worth it.
+/// Small enough for the CPU cache, large enough for one system call.
 const BLOCK: usize = 256 * 1024;
 
 /// The bytes of every upload, of whatever length.
 #[derive(Clone, Debug)]
 pub(super) struct Content {
     block: Bytes,
-    /// How many were handed to connections.
+    /// Number of bytes passed to connections.
     pub(super) sent: Arc<AtomicU64>,
 }
 
@@ -40,7 +40,7 @@ impl Content {
         }
     }
 
-    /// Of the first `size` bytes; it takes as long as reading them.
+    /// Returns the digest of the first `size` bytes.
     pub(super) fn digest(&self, size: u64) -> Sha256Digest {
         let (mut hash, mut at) = (RunningHash::default(), 0);
         while at < size {
@@ -51,7 +51,7 @@ impl Content {
         hash.digest()
     }
 
-    /// These bytes as a body.
+    /// Returns these bytes as a body.
     pub(super) fn payload(&self, range: Range<u64>) -> Payload {
         Payload {
             before: Bytes::new(),
@@ -62,7 +62,7 @@ impl Content {
         }
     }
 
-    /// As many of these bytes as the block has in one piece.
+    /// Returns as many of these bytes as are contiguous in the block.
     fn piece(&self, range: Range<u64>) -> Bytes {
         let start = usize::try_from(range.start % BLOCK as u64).expect("less than a block");
         let length = (range.end - range.start).min((BLOCK - start) as u64);
@@ -81,7 +81,7 @@ pub(super) struct Payload {
     pace: Option<Pacing>,
 }
 
-/// Holds a body back.
+/// Limits the rate of a body.
 #[derive(Debug)]
 struct Pacing {
     bytes: u64,
@@ -103,14 +103,14 @@ impl Payload {
         }
     }
 
-    /// Between these, as in a form.
+    /// Wraps the body, as in a form.
     pub(super) fn between(mut self, before: String, after: String) -> Self {
         self.before = before.into();
         self.after = after.into();
         self
     }
 
-    /// So many bytes at each tick.
+    /// Sends this many bytes per tick.
     pub(super) fn paced(mut self, bytes: u64, every: Interval) -> Self {
         self.pace = Some(Pacing { bytes, every });
         self
@@ -120,7 +120,7 @@ impl Payload {
         (self.range.end - self.range.start) + (self.before.len() + self.after.len()) as u64
     }
 
-    /// How long sending it and being answered may take: two minutes, more for what is long or held back.
+    /// Timeout for sending the body and reading the response: two minutes, more for long or paced bodies.
     pub(super) fn timeout(&self) -> Duration {
         let held_back = self.pace.as_ref().map_or(Duration::ZERO, |pace| {
             let steps = self.len().div_ceil(pace.bytes);

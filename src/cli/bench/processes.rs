@@ -1,7 +1,7 @@
-//! What processes use while they are measured: processor time and memory, as Linux tells it (proc(5)).
+//! Resource usage of the measured processes: CPU time and memory, from Linux (proc(5)).
 //!
-//! The peak is sampled, as the kernel's own (`VmHWM`) includes what the process did before. Elsewhere than on Linux
-//! nothing can be told, and that is said.
+//! The peak is sampled, because the kernel's own (`VmHWM`) includes the time before the measurement. On other systems
+//! nothing is measured, and a message says so.
 
 use crate::cli::client::output::Table;
 use anyhow::Context;
@@ -16,26 +16,26 @@ use std::{
     time::Duration,
 };
 
-/// Linux counts a process's time in hundredths of a second on every architecture (proc(5), `USER_HZ`).
+/// Linux counts CPU time in hundredths of a second on every architecture (proc(5), `USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Between two looks at the memory.
+/// Interval between memory samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What one process used, or all of them together.
+/// Usage of one process, or of all of them.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Usage {
-    /// None for all together.
+    /// `None` for the total.
     pid: Option<u32>,
     name: String,
     cpu_seconds: f64,
     resident_before_bytes: u64,
-    /// For all together, of the sum: the peaks of each need not fall on one moment.
+    /// For the total, the peak of the sum; the peaks of the processes need not coincide.
     resident_peak_bytes: u64,
     pub(super) resident_above_bytes: u64,
 }
 
-/// Processes under observation.
+/// The observed processes.
 #[derive(Debug)]
 pub(super) struct Processes {
     seen: Vec<ProcessSample>,
@@ -58,17 +58,16 @@ struct PeakSampler {
 }
 
 impl Processes {
-    /// Looks at them as they are, and watches their memory from now on. None when there are none to watch, or this
-    /// system does not tell.
+    /// Starts watching the processes. `None` if there are none, or this system does not support it.
     ///
     /// # Errors
-    /// When there is no such process.
+    /// If a process does not exist.
     pub(super) fn watch(pids: &[u32]) -> anyhow::Result<Option<Self>> {
         if pids.is_empty() {
             return Ok(None);
         }
         if !cfg!(target_os = "linux") {
-            eprintln!("landfall: what a process uses can be told on Linux only");
+            eprintln!("landfall: process usage can only be measured on Linux");
             return Ok(None);
         }
         let seen: Vec<_> = pids
@@ -80,7 +79,7 @@ impl Processes {
             .collect::<Result<_, _>>()?;
         let ended = Arc::new(AtomicBool::new(false));
         let (watched, until) = (seen.clone(), Arc::clone(&ended));
-        // A thread, as it is to look also while the runtime is busy.
+        // A thread, so that it also samples while the runtime is busy.
         let sampler = thread::spawn(move || PeakSampler::sample(&watched, &until));
         Ok(Some(Self {
             seen,
@@ -89,10 +88,10 @@ impl Processes {
         }))
     }
 
-    /// Stops watching. The last is all together.
+    /// Stops watching. The last entry is the total.
     ///
     /// # Errors
-    /// When a process has ended meanwhile.
+    /// If a process has ended in the meantime.
     pub(super) fn end(self) -> anyhow::Result<Vec<Usage>> {
         self.ended.store(true, Ordering::Relaxed);
         let peaks = self.sampler.join();
@@ -131,7 +130,7 @@ impl PeakSampler {
             all: 0,
         };
         loop {
-            // Read before the last look, which so comes after the end.
+            // Read before the last sample, which is therefore taken after the end.
             let last = ended.load(Ordering::Relaxed);
             let mut sum = 0;
             for (seen, peak) in watched.iter().zip(&mut peaks.each) {
@@ -151,7 +150,7 @@ impl PeakSampler {
 impl ProcessSample {
     fn sample_process(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name is in parentheses, and may have some itself.
+        // The name is in parentheses, and may contain parentheses.
         let (name, rest) = stat.rsplit_once(')')?;
         let (_, name) = name.split_once('(')?;
         // User and system time are fields 14 and 15, and `rest` begins with field 3.
@@ -175,7 +174,7 @@ fn resident(pid: u32) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// For people; `bytes` is how many were sent.
+/// Formats the usage as a table; `bytes` is the number of bytes sent.
 pub(super) fn table(usages: &[Usage], bytes: u64) -> String {
     let mut table = Table::new(&[
         "PID",
@@ -202,7 +201,7 @@ pub(super) fn table(usages: &[Usage], bytes: u64) -> String {
     table.take()
 }
 
-/// So much for each 2³⁰ bytes.
+/// Per 2³⁰ bytes.
 pub(super) fn per_gib(seconds: f64, bytes: u64) -> f64 {
     seconds / (bytes as f64 / f64::from(1 << 30))
 }
@@ -211,7 +210,7 @@ fn mib(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
-/// Processor seconds of all together.
+/// CPU seconds of all processes.
 pub(super) fn cpu_seconds(usages: &[Usage]) -> Option<f64> {
     usages.last().map(|all| all.cpu_seconds)
 }

@@ -1,4 +1,4 @@
-//! `landfall bench seed`: a full installation in a minute, to measure lists and pages on.
+//! `landfall bench seed`: fills an installation quickly, to measure lists and pages.
 
 use crate::server;
 use clap::Args;
@@ -13,19 +13,18 @@ use landfall_workers::Queues;
 
 #[derive(Debug, Args)]
 pub(super) struct SeedArgs {
-    /// Files, in every status.
+    /// Number of files, in all statuses.
     #[arg(long, default_value_t = 1_000_000)]
     files: u64,
-    /// Events, with their deliveries and attempts.
+    /// Number of events, with their deliveries and attempts.
     #[arg(long, default_value_t = 1_000_000)]
     events: u64,
-    /// Jobs in Redis; with 0 it is left alone.
+    /// Number of jobs in Redis; with 0 Redis is not used.
     #[arg(long, default_value_t = 100_000)]
     jobs: u64,
 }
 
-/// Fills the configured database and Redis. Behind the files there are no bytes, and nothing is ever sent to the
-/// endpoints.
+/// Fills the configured database and Redis. The files have no bytes, and nothing is sent to the endpoints.
 pub(super) async fn seed(config: Config, args: SeedArgs) -> anyhow::Result<()> {
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
     db.migrate_up().await?;

@@ -1,4 +1,4 @@
-//! `landfall bench slow`: many uploads at once that send next to nothing; what each takes of the server's memory.
+//! `landfall bench slow`: many concurrent slow uploads; measures the server's memory per upload.
 
 use super::{
     connection::{Connection, Target},
@@ -22,31 +22,31 @@ use tokio::task::JoinSet;
 
 #[derive(Debug, Args)]
 pub(super) struct SlowArgs {
-    /// Uploads at once.
+    /// Number of concurrent uploads.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     uploads: u32,
-    /// How long each goes on.
+    /// Duration of each upload.
     #[arg(long = "for", value_name = "TIME", default_value = "20s", value_parser = time)]
     lasting: Duration,
-    /// The bytes each sends a second.
+    /// Bytes per second of each upload.
     #[arg(long, value_name = "SIZE", default_value = "1KiB", value_parser = super::bytes)]
     rate: u64,
-    /// A process of the server, to be watched; may be given several times.
+    /// Process id of the server to watch; can be repeated.
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
-    /// The server is not Landfall: uploads are created at --url itself.
+    /// The server is not Landfall: create uploads at --url itself.
     #[arg(long)]
     foreign: bool,
-    /// Print one JSON object.
+    /// Print the results as JSON.
     #[arg(long)]
     json: bool,
 }
 
-/// Whole seconds, at least two: pieces come once a second.
+/// Parses whole seconds, at least two, because one chunk is sent per second.
 fn time(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(time) if time.as_secs() >= 2 => Ok(Duration::from_secs(time.as_secs())),
-        Ok(_) => Err("uploads go on for at least 2s".to_owned()),
+        Ok(_) => Err("must be at least 2s".to_owned()),
         Err(_) => Err("write a time as 20s or 2m".to_owned()),
     }
 }
@@ -91,7 +91,7 @@ pub(super) async fn run(server: &ServerArgs, args: SlowArgs) -> anyhow::Result<(
     Ok(())
 }
 
-/// All uploads, each on a connection of its own, begun evenly over a second so that their pieces do not come at once.
+/// Runs all uploads, each on its own connection, started evenly over one second so that their chunks are spread.
 async fn together(
     target: &Arc<Target>,
     args: &SlowArgs,
@@ -118,14 +118,14 @@ async fn together(
         });
     }
     while let Some(upload) = uploads.join_next().await {
-        upload?.context("a slow upload was not taken in")?;
+        upload?.context("a slow upload was not accepted")?;
     }
     Ok(())
 }
 
 fn told(figures: &SlowReport) -> String {
     let what = format!(
-        "{} uploads at once, {}/s each, {} each in all, in {:.1} s",
+        "{} concurrent uploads, {}/s each, {} each in total, in {:.1} s",
         figures.uploads,
         ByteSize(figures.bytes_per_second_each),
         ByteSize(figures.size_bytes),

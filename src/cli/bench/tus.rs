@@ -1,4 +1,4 @@
-//! tus 1.0.0 as every server of it speaks it: creation, then bytes at an offset.
+//! tus 1.0.0 for any server: creation, then bytes at an offset.
 
 use super::{connection::Connection, payload::Payload};
 use anyhow::{Context, bail};
@@ -7,7 +7,7 @@ use http::Method;
 
 const VERSION: (&str, &str) = ("tus-resumable", "1.0.0");
 
-/// Where uploads are made: the URL of the command for a foreign server, `/v1/tus` below it for Landfall.
+/// The creation URL: the given URL for another server, `/v1/tus` below it for Landfall.
 pub(super) fn creation(connection: &Connection<'_>, foreign: bool) -> String {
     if foreign {
         connection.target.base.path().to_owned()
@@ -16,7 +16,7 @@ pub(super) fn creation(connection: &Connection<'_>, foreign: bool) -> String {
     }
 }
 
-/// Makes an upload of `size` bytes; the path its bytes are sent to.
+/// Creates an upload of `size` bytes, and returns its path.
 pub(super) async fn create(
     connection: &mut Connection<'_>,
     creation: &str,
@@ -40,11 +40,11 @@ pub(super) async fn create(
         .header("location")
         .context("the upload has no Location")?;
     let url = connection.target.base.join(creation)?.join(location)?;
-    // On the connection there is, whatever the server calls itself.
+    // Keeps the current connection, whatever host the server names.
     Ok(url[url::Position::BeforePath..url::Position::AfterQuery].to_owned())
 }
 
-/// Sends the bytes that begin at `offset`. The path of Landfall's file, once they were the last.
+/// Sends the bytes at `offset`. Returns the path of Landfall's file if they were the last.
 pub(super) async fn append(
     connection: &mut Connection<'_>,
     location: &str,

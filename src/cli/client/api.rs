@@ -1,4 +1,4 @@
-//! Calls: where the server is, who calls, how long anything may take, and what an answer is.
+//! HTTP calls: server, token, timeouts, and response limits.
 
 use super::{
     ServerArgs,
@@ -21,16 +21,16 @@ use std::{
 };
 use url::Url;
 
-/// How long connecting may take.
+/// Timeout for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a call may go on without any progress.
+/// Maximum time without progress.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest answer, in bytes: far above a full page of any list.
+/// Maximum size of a response, in bytes: far above a full page of any list.
 const MAX_RESPONSE_LEN: usize = 64 << 20;
 
-/// A server, as one caller sees it.
+/// A client of one server.
 #[derive(Debug)]
 pub(super) struct ApiClient {
     client: Client,
@@ -39,7 +39,7 @@ pub(super) struct ApiClient {
     reached: AtomicBool,
 }
 
-/// A successful answer.
+/// A successful response.
 #[derive(Debug)]
 pub(super) struct ApiResponse {
     pub(super) text: String,
@@ -52,27 +52,27 @@ impl ApiResponse {
     }
 }
 
-/// Why there is no answer, or none that helps.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
-    #[error("no server answers at {url} (name another with --url or LANDFALL_URL)")]
+    #[error("no server responds at {url} (set another with --url or LANDFALL_URL)")]
     Unreachable { url: Url, source: NetworkCause },
-    #[error("the connection to {url} broke")]
+    #[error("the connection to {url} was lost")]
     Broken { url: Url, source: NetworkCause },
-    #[error("nothing moved between here and the server for {} s", STALL_TIMEOUT.as_secs())]
+    #[error("no data was transferred for {} s", STALL_TIMEOUT.as_secs())]
     Stalled,
     #[error(transparent)]
     Rejected(#[from] ErrorResponse),
-    #[error("the server's answer is longer than {MAX_RESPONSE_LEN} bytes")]
+    #[error("the response is longer than {MAX_RESPONSE_LEN} bytes")]
     TooLong,
-    #[error("the answer is none of a Landfall server (is --url or LANDFALL_URL right?)")]
+    #[error("this is not the response of a Landfall server (is --url or LANDFALL_URL right?)")]
     Unreadable(#[source] serde_json::Error),
     #[error("the file cannot be read")]
     Local(#[source] io::Error),
 }
 
 impl CallError {
-    /// True when the same call may succeed later.
+    /// Whether the same call may succeed later.
     pub(super) fn is_temporary(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Broken { .. } | Self::Stalled => true,
@@ -82,7 +82,7 @@ impl CallError {
     }
 }
 
-/// The innermost cause of a fault of the network: the layers between say nothing a person can act on.
+/// The innermost cause of a network error; the layers in between do not help the user.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct NetworkCause(String);
@@ -103,16 +103,16 @@ impl ApiClient {
             .user_agent(concat!("landfall/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT);
-        // Else the kernel ends a connection that takes no bytes after half of that.
+        // Otherwise the kernel closes a stalled connection after half of that time.
         #[cfg(target_os = "linux")]
         let builder = builder.tcp_user_timeout(STALL_TIMEOUT);
         let provider = rustls::crypto::ring::default_provider();
         let builder = if server.url.scheme() == "https" {
-            // Fails when the process has one already, which then is the same.
+            // Fails if the process already has one, which is then the same.
             let _ = provider.install_default();
             builder
         } else {
-            // Certificates are never looked at, so a machine that has none can call, too.
+            // Certificates are not used, so this also works on machines without any.
             let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
                 .with_safe_default_protocol_versions()?
                 .with_root_certificates(rustls::RootCertStore::empty())
@@ -127,7 +127,7 @@ impl ApiClient {
             token: server
                 .token
                 .as_ref()
-                // Files and pipes that tokens come from end with a newline.
+                // Tokens from files and pipes end with a newline.
                 .map(|token| token.expose_secret().trim())
                 .filter(|token| !token.is_empty())
                 .map(SecretString::from),
@@ -139,7 +139,7 @@ impl ApiClient {
         &self.base
     }
 
-    /// True once the server has answered anything.
+    /// Whether the server has ever responded.
     pub(super) fn was_reached(&self) -> bool {
         self.reached.load(Ordering::Relaxed)
     }
@@ -174,13 +174,13 @@ impl ApiClient {
         }
     }
 
-    /// Sends a request that has its whole body at hand.
+    /// Sends a request with an in-memory body.
     pub(super) async fn call(&self, request: RequestBuilder) -> Result<ApiResponse, CallError> {
         self.call_unless(request, tokio::time::sleep(STALL_TIMEOUT))
             .await
     }
 
-    /// Sends a request, and gives up when `stalled` comes before the answer begins.
+    /// Sends a request, and fails if `stalled` completes before the response begins.
     pub(super) async fn call_unless(
         &self,
         request: RequestBuilder,

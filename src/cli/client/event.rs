@@ -1,4 +1,4 @@
-//! `landfall event`: what was announced, to whom, and how that went.
+//! `landfall event`: events, their deliveries, and replays.
 
 use super::{
     api::ApiClient,
@@ -18,7 +18,7 @@ pub enum EventCommand {
     Show {
         /// The event's id.
         id: Uuid,
-        /// Print the JSON of the server.
+        /// Print the server's JSON.
         #[arg(long)]
         json: bool,
     },
@@ -29,7 +29,7 @@ pub enum EventCommand {
         /// Deliver only to this endpoint.
         #[arg(long, value_name = "ID")]
         webhook: Option<Uuid>,
-        /// Print the JSON of the server.
+        /// Print the server's JSON.
         #[arg(long)]
         json: bool,
     },
@@ -66,7 +66,7 @@ pub struct ReplayArgs {
     /// Only deliveries with this status.
     #[arg(long, value_parser = ["pending", "delivered", "failed"])]
     status: Option<String>,
-    /// Print the JSON of the server.
+    /// Print the server's JSON.
     #[arg(long)]
     json: bool,
 }
@@ -133,7 +133,7 @@ async fn redeliver(
         answer(&reply.text)?;
     } else {
         answer(&format!(
-            "event {id} is on its way again; see `landfall event show {id}`"
+            "event {id} is being redelivered; see `landfall event show {id}`"
         ))?;
     }
     Ok(())
@@ -162,7 +162,7 @@ async fn replay(api: &ApiClient, args: ReplayArgs) -> anyhow::Result<()> {
     } else {
         let replayed: Value = reply.json()?;
         answer(&format!(
-            "deliveries on their way again: {}",
+            "deliveries enqueued: {}",
             cell(&replayed["count"])
         ))?;
     }
@@ -218,7 +218,7 @@ fn describe_delivery(delivery: &Value) -> String {
     text
 }
 
-/// A moment: RFC 3339, midnight of a date in UTC, or a duration before now.
+/// Parses a time: RFC 3339, a date (midnight UTC), or a duration before now.
 fn instant(text: &str) -> Result<DateTime<Utc>, String> {
     if let Ok(time) = DateTime::parse_from_rfc3339(text) {
         return Ok(time.to_utc());

@@ -1,4 +1,4 @@
-//! `landfall file`: what was taken in.
+//! `landfall file`: uploaded files.
 
 use super::{
     api::ApiClient,
@@ -19,16 +19,16 @@ pub enum FileCommand {
     Show {
         /// The file's id.
         id: Uuid,
-        /// Print the JSON of the server.
+        /// Print the server's JSON.
         #[arg(long)]
         json: bool,
     },
-    /// Delete a file; its object, or the bytes a failed one keeps, are removed soon after.
+    /// Delete a file. Its object, or the bytes of a failed file, are deleted soon after.
     Delete {
         /// The file's id.
         id: Uuid,
     },
-    /// Retry failed files whose bytes are still kept: these, or all that match.
+    /// Retry failed files whose bytes are still kept: the given ones, or all that match.
     Retry(RetryArgs),
 }
 

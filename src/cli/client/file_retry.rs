@@ -1,4 +1,4 @@
-//! `landfall file retry`: named files, or all failed ones that match, which are counted first.
+//! `landfall file retry`: the given files, or all failed files that match, which are counted first.
 
 use super::{
     api::{ApiClient, CallError},
@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::io::{self, BufRead, IsTerminal, Write};
 use uuid::Uuid;
 
-/// Files read at once.
+/// Files per page.
 const PAGE_SIZE: u64 = 200;
 
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub(super) async fn run(api: &ApiClient, args: RetryArgs) -> anyhow::Result<()> 
     retry_all(api, &ids).await
 }
 
-/// Asks a person; a script that names the filter has been asked already.
+/// Asks for confirmation on a terminal; scripts are not asked.
 fn confirmed(count: usize) -> io::Result<bool> {
     let stdin = io::stdin();
     if !stdin.is_terminal() {
@@ -72,7 +72,7 @@ fn confirmed(count: usize) -> io::Result<bool> {
     Ok(matches!(reply.trim(), "y" | "Y" | "yes"))
 }
 
-/// The ids of the failed files that match and can be retried, and how many match whose bytes are gone.
+/// Returns the ids of the failed files that match and can be retried, and the number of those whose bytes are gone.
 async fn matching(api: &ApiClient, args: &RetryArgs) -> Result<(Vec<Uuid>, usize), CallError> {
     let (mut ids, mut gone) = (Vec::new(), 0);
     let mut cursor: Option<String> = None;
@@ -109,7 +109,7 @@ async fn matching(api: &ApiClient, args: &RetryArgs) -> Result<(Vec<Uuid>, usize
     }
 }
 
-/// Retries each; one that is refused does not keep the others from it.
+/// Retries each file; a rejected one does not stop the others.
 async fn retry_all(api: &ApiClient, ids: &[Uuid]) -> anyhow::Result<()> {
     let mut refused = 0;
     for id in ids {

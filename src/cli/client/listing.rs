@@ -1,4 +1,4 @@
-//! Lists: one page as the server gives it, or page after page to the end, in memory one at a time.
+//! Lists: one page, or page after page to the end, with one page in memory at a time.
 
 use super::{
     api::{ApiClient, CallError},
@@ -8,10 +8,10 @@ use clap::Args;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-/// The most items on a page of any list.
+/// Maximum items per page.
 const MAX_PAGE_ITEMS: u64 = 200;
 
-/// How much of a list is wanted.
+/// How much of a list to show.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ListExtent {
     /// Maximum number of items to show (one page by default).
@@ -20,7 +20,7 @@ pub(super) struct ListExtent {
     /// Show all items.
     #[arg(long, conflicts_with = "limit")]
     all: bool,
-    /// Print the JSON of the server.
+    /// Print the server's JSON.
     #[arg(long)]
     json: bool,
 }
@@ -31,7 +31,7 @@ struct ListPage {
     next_cursor: Option<String>,
 }
 
-/// Prints a list: a table with these titles and what `row` makes of each item, or JSON.
+/// Prints a list: a table with these titles and the row of each item, or JSON.
 pub(super) async fn show(
     api: &ApiClient,
     path: &[&str],
@@ -51,7 +51,7 @@ pub(super) async fn show(
         wanted: extent.wanted(),
         cursor: None,
     };
-    // One page is the server's own answer; several become one of the same form.
+    // One page is printed as received; several are merged into one of the same form.
     let several = extent
         .wanted()
         .is_some_and(|wanted| wanted > MAX_PAGE_ITEMS);
@@ -89,13 +89,13 @@ pub(super) async fn show(
             serde_json::to_string(&pages.cursor)?
         ))?;
     } else if !extent.json && pages.cursor.is_some() {
-        eprintln!("There are more: see them with --all, or some of them with --limit.");
+        eprintln!("There are more items: use --all, or --limit for some of them.");
     }
     Ok(())
 }
 
 impl ListExtent {
-    /// Items wanted; none is one page of the size the server likes.
+    /// Maximum number of items; `None` for one page of the server's default size.
     fn wanted(&self) -> Option<u64> {
         if self.all { Some(u64::MAX) } else { self.limit }
     }
@@ -107,7 +107,7 @@ struct Pager<'a> {
     query: &'a [(&'a str, &'a String)],
     /// Items still wanted; none is one page of the size the server likes.
     wanted: Option<u64>,
-    /// Where the next page begins.
+    /// The cursor of the next page.
     cursor: Option<String>,
 }
 

@@ -1,7 +1,7 @@
 //! Commands that are clients of a running server: they know its HTTP API and nothing behind it.
 //!
-//! Owns how a server is named and called, and how its answers and problems are shown. Refuses to read the
-//! configuration, the database or Redis: whoever has a URL and a token can run these from anywhere.
+//! Owns how a server is addressed and called, and how its responses and problems are shown. Does not read the
+//! configuration, the database or Redis, so the commands work from anywhere with a URL and a token.
 
 mod api;
 mod event;
@@ -25,7 +25,7 @@ use secrecy::SecretString;
 use std::{io, process::ExitCode};
 use url::Url;
 
-/// Which server the clients call, and as whom.
+/// The server to call, and the token.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServerArgs {
     /// URL of the server.
@@ -53,7 +53,7 @@ pub(super) struct ServerArgs {
     pub token: Option<SecretString>,
 }
 
-/// What can be asked of a server.
+/// The client commands.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Upload files; large ones in parts and in parallel.
@@ -66,7 +66,7 @@ pub enum ClientCommand {
     Event(ClientSubcommand<EventCommand>),
 }
 
-/// Arguments, and the server they are for.
+/// Arguments and the server to call.
 #[derive(Debug, Args)]
 pub struct ClientArgs<A: Args> {
     #[command(flatten)]
@@ -75,7 +75,7 @@ pub struct ClientArgs<A: Args> {
     args: A,
 }
 
-/// A command, and the server it is for.
+/// A subcommand and the server to call.
 #[derive(Debug, Args)]
 pub struct ClientSubcommand<C: Subcommand> {
     #[command(flatten)]
@@ -84,10 +84,10 @@ pub struct ClientSubcommand<C: Subcommand> {
     command: C,
 }
 
-/// Asks the server.
+/// Runs a client command.
 ///
 /// # Errors
-/// Anything that is exit status 1, in words for people.
+/// Every failure that leads to exit status 1, with a message for people.
 pub(super) async fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
     let done = match command {
         ClientCommand::Upload(asked) => {
@@ -104,7 +104,7 @@ pub(super) async fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
         }
     };
     match done {
-        // Whoever reads the answer has seen enough of it, as in `landfall file list --all | head`.
+        // The reader has seen enough, as in `landfall file list --all | head`.
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         done => done.map(|()| ExitCode::SUCCESS),
     }
@@ -120,10 +120,10 @@ fn server_url(text: &str) -> Result<Url, String> {
         .parse()
         .map_err(|error| format!("{error}; write it as http://HOST:PORT"))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err("only http:// and https:// servers can be called".to_owned());
+        return Err("must start with http:// or https://".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("the address of a server has no query and no fragment".to_owned());
+        return Err("must not have a query or a fragment".to_owned());
     }
     Ok(url)
 }

@@ -1,4 +1,4 @@
-//! Answers for people: aligned columns, sizes and times, and no control characters of a stranger's.
+//! Output for people: aligned columns, sizes and times, without untrusted control characters.
 
 use serde_json::Value;
 use std::{
@@ -6,7 +6,7 @@ use std::{
     io::{self, Write as _},
 };
 
-/// Writes to standard output, which may be a pipe that nobody reads any more.
+/// Writes to standard output, which may be a closed pipe.
 pub(in crate::cli) fn answer(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
@@ -16,7 +16,7 @@ pub(in crate::cli) fn answer(text: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// The text without what could drive a terminal or turn its reading direction around.
+/// Removes characters that could control the terminal or change the text direction.
 pub(in crate::cli) fn plain(text: &str) -> String {
     let drives =
         |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
@@ -31,7 +31,7 @@ pub(in crate::cli) fn plain(text: &str) -> String {
         .collect()
 }
 
-/// A field of the server's JSON on one line; `-` where there is none.
+/// Formats a JSON field on one line; `-` if it is missing.
 pub(super) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -45,7 +45,7 @@ pub(super) fn cell(value: &Value) -> String {
     }
 }
 
-/// A time to the second, as the server gave it otherwise.
+/// Formats a time, to the second.
 pub(super) fn time(value: &Value) -> String {
     let text = cell(value);
     match text.split_once('.') {
@@ -54,7 +54,7 @@ pub(super) fn time(value: &Value) -> String {
     }
 }
 
-/// Bytes in a unit that is easy to read.
+/// Formats bytes in a readable unit.
 pub(super) fn size(value: &Value) -> String {
     match value.as_u64() {
         Some(bytes) => bytesize::ByteSize(bytes).display().iec().to_string(),
@@ -62,7 +62,7 @@ pub(super) fn size(value: &Value) -> String {
     }
 }
 
-/// Rows under titles. The columns of later pages are never narrower than those of earlier ones.
+/// A table. The columns of later pages are never narrower than those of earlier ones.
 #[derive(Debug)]
 pub(in crate::cli) struct Table {
     titles: &'static [&'static str],
@@ -89,7 +89,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// The rows since the last call, with the titles the first time; nothing for a table that never had a row.
+    /// Returns the rows since the last call, with the titles the first time; empty for a table without rows.
     pub(in crate::cli) fn take(&mut self) -> String {
         let mut text = String::new();
         if !self.titled && !self.rows.is_empty() {
@@ -120,7 +120,7 @@ impl Table {
     }
 }
 
-/// Names and values of one thing, a line each.
+/// Formats names and values, one per line.
 pub(in crate::cli) fn fields(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! How a server refuses: problem documents (RFC 9457), and what proxies answer in their place.
+//! Error responses: problem documents (RFC 9457), and what proxies send instead.
 
 use super::output::plain;
 use http::{HeaderMap, StatusCode, header};
@@ -8,11 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// An answer that is not a success.
+/// A response that is not a success.
 #[derive(Debug)]
 pub(super) struct ErrorResponse {
     pub(super) status: StatusCode,
-    /// How long the server asks to be left alone.
+    /// The `Retry-After` of the response.
     pub(super) retry_after: Option<Duration>,
     body: ErrorBody,
 }
@@ -20,7 +20,7 @@ pub(super) struct ErrorResponse {
 #[derive(Debug)]
 enum ErrorBody {
     ProblemDocument(ProblemDocument),
-    /// The beginning of an answer that is no problem document.
+    /// The beginning of a body that is not a problem document.
     Other(String),
 }
 
@@ -53,7 +53,7 @@ impl ErrorResponse {
         }
     }
 
-    /// The stable name of the problem; empty for what is none.
+    /// The problem code; empty if it is not a problem document.
     pub(super) fn code(&self) -> &str {
         match &self.body {
             ErrorBody::ProblemDocument(problem) => &problem.code,
@@ -61,7 +61,7 @@ impl ErrorResponse {
         }
     }
 
-    /// True when the same request may succeed later.
+    /// Whether the same request may succeed later.
     pub(super) fn is_temporary(&self) -> bool {
         let never = [
             StatusCode::NOT_IMPLEMENTED,
@@ -70,7 +70,7 @@ impl ErrorResponse {
         self.status == StatusCode::REQUEST_TIMEOUT
             || self.status == StatusCode::TOO_MANY_REQUESTS
             || (self.status.is_server_error() && !never.contains(&self.status))
-            // The first request with this Idempotency-Key lost its connection, and the server still works on it.
+            // The first request with this Idempotency-Key lost its connection, and the server is still processing it.
             || self.code() == "in_flight"
     }
 }
@@ -81,7 +81,7 @@ fn beginning(status: StatusCode, headers: &HeaderMap, text: &str) -> String {
             .get(header::LOCATION)
             .map(|to| String::from_utf8_lossy(to.as_bytes()));
         return format!(
-            "a redirect to {}; no server of Landfall answers so",
+            "a redirect to {}, which a Landfall server does not send",
             target.unwrap_or_default()
         );
     }
@@ -103,10 +103,15 @@ impl fmt::Display for ErrorResponse {
         let problem = match &self.body {
             ErrorBody::ProblemDocument(problem) => problem,
             ErrorBody::Other(text) if text.is_empty() => {
-                return write!(f, "the server answered {}", self.status);
+                return write!(f, "the server responded with {}", self.status);
             }
             ErrorBody::Other(text) => {
-                return write!(f, "the server answered {}: {}", self.status, plain(text));
+                return write!(
+                    f,
+                    "the server responded with {}: {}",
+                    self.status,
+                    plain(text)
+                );
             }
         };
         f.write_str(&plain(&problem.title))?;
@@ -152,7 +157,7 @@ mod tests {
     fn what_is_no_problem_document_shows_its_status_and_beginning() {
         assert_eq!(
             error(502, "").to_string(),
-            "the server answered 502 Bad Gateway"
+            "the server responded with 502 Bad Gateway"
         );
         assert!(error(502, &"<html>".repeat(100)).to_string().len() < 300);
     }

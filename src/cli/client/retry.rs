@@ -1,21 +1,21 @@
-//! Trying again: what may pass by itself is waited out, anything else is not.
+//! Retries with backoff: temporary errors are retried, all others are not.
 
 use super::api::{ApiClient, CallError};
 use std::time::Duration;
 
-/// How often a call is made at most: with the pauses below about two minutes, enough for a server to start again.
+/// Maximum number of attempts; with the delays below about two minutes, enough for a server restart.
 const MAX_ATTEMPTS: u32 = 10;
 
 const INITIAL_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
-/// A server that asks for more is not waited for.
+/// A longer `Retry-After` is not waited for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(600);
 
-/// Makes a call until it succeeds, cannot succeed, or has failed too often; `notice` hears of each pause.
+/// Repeats a call until it succeeds, fails permanently, or has used all attempts; `notice` is called before each delay.
 ///
-/// A server that cannot be reached is waited for only if it has answered before: else its address is wrong, or it
-/// does not run.
+/// An unreachable server is only waited for if it has responded before; otherwise its address is wrong, or it is not
+/// running.
 pub(super) async fn with_retries<T>(
     api: &ApiClient,
     notice: impl Fn(&CallError, Duration),
@@ -36,7 +36,7 @@ pub(super) async fn with_retries<T>(
     }
 }
 
-/// How long to wait after this many tries, or none when the error is to be reported.
+/// Returns the delay after this many attempts, or `None` if the error is final.
 fn backoff(error: &CallError, tries: u32, was_reached: bool) -> Option<Duration> {
     if !error.is_temporary() || (matches!(error, CallError::Unreachable { .. }) && !was_reached) {
         return None;
@@ -51,7 +51,7 @@ fn backoff(error: &CallError, tries: u32, was_reached: bool) -> Option<Duration>
     let backoff = INITIAL_BACKOFF
         .saturating_mul(1 << (tries - 1))
         .min(MAX_BACKOFF);
-    // Half of it is by chance, so that many clients do not come back at once.
+    // Half of the delay is random (jitter), so that many clients do not retry at once.
     Some(
         backoff
             .mul_f64(rand::random_range(0.5..=1.0))

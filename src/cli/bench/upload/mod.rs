@@ -1,7 +1,7 @@
-//! `landfall bench upload`: bytes in, by each protocol, as fast as the server takes them.
+//! `landfall bench upload`: upload throughput of each protocol.
 //!
-//! The clock starts when the connections are open and ends with the last acknowledgement; then Landfall is asked for
-//! each file until it is stored with the SHA-256 and the size of what was sent. That time is a figure of its own.
+//! The measurement starts when the connections are open and ends with the last response. Then Landfall is polled until
+//! every file is stored with the SHA-256 and size of what was sent, which is reported separately.
 
 mod parts;
 mod report;
@@ -28,48 +28,48 @@ use tokio::task::JoinSet;
 
 #[derive(Debug, Args)]
 pub(super) struct UploadArgs {
-    /// How bytes are sent.
+    /// The protocol.
     #[arg(long, value_enum, default_value_t = Protocol::Raw)]
     protocol: Protocol,
-    /// The bytes of each upload.
+    /// Size of each upload.
     #[arg(long, default_value = "1GiB", value_parser = super::bytes)]
     size: u64,
-    /// Uploads in all.
+    /// Total number of uploads.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     uploads: u32,
-    /// Connections that send at once.
+    /// Number of concurrent connections.
     #[arg(long, value_name = "M", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     at_once: u16,
-    /// The bytes of each PATCH (by default all) or part (by default what the server chooses).
+    /// Size of each PATCH (by default everything) or part (by default chosen by the server).
     #[arg(long, value_name = "SIZE", value_parser = super::bytes)]
     piece: Option<u64>,
-    /// A process of the server, to be watched; may be given several times.
+    /// Process id of the server to watch; can be repeated.
     #[arg(long, value_name = "PID")]
     pid: Vec<u32>,
-    /// The server is not Landfall: tus uploads are created at --url itself, and none is waited for.
+    /// The server is not Landfall: create tus uploads at --url itself, and do not wait for files to be stored.
     #[arg(long)]
     foreign: bool,
-    /// Sync every file in this folder after the last acknowledgement, and tell the time with that, too: for servers
-    /// that acknowledge what they have not synced.
+    /// Sync every file in this folder after the last response, and include the time: for servers that respond before
+    /// they have synced.
     #[arg(long, value_name = "FOLDER")]
     sync: Option<PathBuf>,
-    /// Print one JSON object.
+    /// Print the results as JSON.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Protocol {
-    /// The bytes as the body of one `POST /v1/files`.
+    /// The body of one `POST /v1/files`.
     #[value(alias = "put")]
     Raw,
-    /// A form with the file in it, by `POST /v1/files`.
+    /// A form with one file, by `POST /v1/files`.
     Form,
-    /// Upload sessions: the parts of one after another, M of them at once.
+    /// Upload sessions, one after another, with M concurrent parts.
     Parts,
-    /// tus 1.0.0: creation, then PATCHes; of any server.
+    /// tus 1.0.0: creation, then PATCHes; for any server.
     Tus,
-    /// A plain PUT below --url, as nginx and other WebDAV servers take; never Landfall.
+    /// A plain PUT below --url, for nginx and other WebDAV servers; not for Landfall.
     Plain,
 }
 
@@ -81,7 +81,7 @@ impl Protocol {
 }
 
 impl UploadArgs {
-    /// True when the files are looked at until they are stored.
+    /// Whether the files are polled until they are stored.
     fn is_landfall(&self) -> bool {
         !self.foreign && self.protocol != Protocol::Plain
     }
@@ -94,7 +94,7 @@ impl UploadArgs {
 pub(super) async fn run(server: &ServerArgs, args: UploadArgs) -> anyhow::Result<()> {
     if args.foreign && !matches!(args.protocol, Protocol::Tus | Protocol::Plain) {
         const WRONG: &str =
-            "--foreign goes with --protocol tus or plain: the others are Landfall's own";
+            "--foreign requires --protocol tus or plain: the others are specific to Landfall";
         let kind = clap::error::ErrorKind::ArgumentConflict;
         Cli::command().error(kind, WRONG).exit();
     }
@@ -118,7 +118,7 @@ async fn measure(target: Arc<Target>, args: UploadArgs) -> anyhow::Result<Upload
         }
         false => None,
     };
-    // An address where nothing answers is told before anything else.
+    // Reports an unreachable address first.
     drop(Connection::open(&target).await?);
     let watched = Processes::watch(&args.pid)?;
     let sender = Arc::new(Sender::new(args, content.clone()));
@@ -151,7 +151,7 @@ async fn measure(target: Arc<Target>, args: UploadArgs) -> anyhow::Result<Upload
     Ok(UploadReport::new(&sender, &took, sent.requests, processes))
 }
 
-/// What of the work has taken how long, each from the first request on.
+/// Durations of the phases, measured from the first request.
 #[derive(Debug)]
 struct Timings {
     acknowledged: Duration,
@@ -159,16 +159,16 @@ struct Timings {
     stored: Option<Duration>,
 }
 
-/// What came of all uploads.
+/// The results of all uploads.
 #[derive(Debug, Default)]
 struct UploadResults {
     /// The ids of Landfall's files.
     files: Vec<String>,
-    /// Requests that were answered.
+    /// Number of responses.
     requests: u64,
 }
 
-/// Sends everything; the first fault ends it.
+/// Sends everything; stops at the first error.
 async fn at_once(sender: &Arc<Sender>, target: &Arc<Target>) -> anyhow::Result<UploadResults> {
     let mut senders = JoinSet::new();
     for _ in 0..sender.args.at_once {

@@ -1,4 +1,4 @@
-//! Upload sessions: all connections send parts of one until it is complete, then of the next.
+//! Upload sessions: all connections send parts of one session until it is complete, then of the next.
 
 use super::sender::{CreatedFile, Sender};
 use crate::cli::bench::{OCTETS, connection::Connection, payload::Payload};
@@ -8,16 +8,16 @@ use serde_json::json;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::OnceCell;
 
-/// One upload, as the connections share it.
+/// One session, shared by the connections.
 #[derive(Debug, Default)]
 pub(super) struct SharedSession {
     made: OnceCell<CreatedSession>,
-    /// Parts somebody has begun, and has sent.
+    /// Number of parts started, and sent.
     begun: AtomicU64,
     sent: AtomicU64,
 }
 
-/// What the server said of it.
+/// The server's response.
 #[derive(Debug, Deserialize)]
 struct CreatedSession {
     id: String,
@@ -26,13 +26,13 @@ struct CreatedSession {
 }
 
 impl SharedSession {
-    /// The size of its parts, once the server has said it.
+    /// The part size, once the server has reported it.
     pub(super) fn chunk(&self) -> Option<u64> {
         self.made.get().map(|made| made.chunk_size_bytes)
     }
 
-    /// Sends parts until there are none left to begin. The file's id from whoever sent the last: only that one knows
-    /// that all are there.
+    /// Sends parts until none are left. The connection that sends the last part completes the session and returns the
+    /// file's id.
     pub(super) async fn help(
         &self,
         sender: &Sender,
@@ -59,7 +59,7 @@ impl SharedSession {
             );
             let answer = connection.call(Method::PUT, &path, &headers, payload);
             answer.await?.done("sending a part")?;
-            // One after another, whoever counts: the last to count has all before it answered.
+            // Counting is serialized: the connection that counts last knows that all others are done.
             if self.sent.fetch_add(1, Ordering::AcqRel) + 1 == made.total_parts {
                 let path = connection
                     .target

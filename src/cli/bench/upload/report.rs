@@ -1,4 +1,4 @@
-//! What was measured, for people and for scripts. MB are 10⁶ bytes, GiB 2³⁰.
+//! The results, for people and scripts. MB are 10⁶ bytes, GiB 2³⁰.
 
 use super::{Timings, sender::Sender};
 use crate::cli::{
@@ -9,7 +9,7 @@ use landfall_core::config::ByteSize;
 use serde::Serialize;
 use std::{fmt, time::Duration};
 
-/// One run. Rates are over the time from the first request on.
+/// One run. Rates are measured from the first request.
 #[derive(Debug, Serialize)]
 pub(super) struct UploadReport {
     protocol: String,
@@ -25,11 +25,11 @@ pub(super) struct UploadReport {
     stored: Option<Rate>,
     cpu_seconds_per_gib: Option<f64>,
     resident_above_bytes: Option<u64>,
-    /// Each process, then all together.
+    /// Each process, then the total.
     processes: Vec<Usage>,
 }
 
-/// All bytes in so much time.
+/// All bytes over a duration.
 #[derive(Debug, Serialize)]
 struct Rate {
     seconds: f64,
@@ -78,7 +78,7 @@ impl fmt::Display for UploadReport {
             .map(|piece| format!(" in pieces of {}", ByteSize(piece)))
             .unwrap_or_default();
         let what = format!(
-            "{} × {}{pieces} by {}, {} at once",
+            "{} × {}{pieces} by {}, {} concurrent",
             self.uploads,
             ByteSize(self.size_bytes),
             self.protocol,

@@ -1,4 +1,4 @@
-//! Uploads as each protocol sends them, one after another on a connection, until all are sent.
+//! Sends uploads by each protocol, one after another per connection.
 
 use super::{Protocol, UploadArgs, parts::SharedSession};
 use crate::cli::bench::{OCTETS, connection::Connection, payload::Content, tus};
@@ -7,19 +7,19 @@ use http::Method;
 use serde::Deserialize;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What all connections share.
+/// The state shared by all connections.
 #[derive(Debug)]
 pub(super) struct Sender {
     pub(super) args: UploadArgs,
     pub(super) content: Content,
-    /// In every name, so that a server which files by name overwrites nothing of an earlier run.
+    /// Part of every name, so that a server that stores by name does not overwrite files of an earlier run.
     run: u32,
     next: AtomicU32,
-    /// With parts, what is known of each upload.
+    /// The sessions of the `parts` protocol.
     sessions: Vec<SharedSession>,
 }
 
-/// What of a File is looked at.
+/// The fields of a File that are read.
 #[derive(Debug, Deserialize)]
 pub(super) struct CreatedFile {
     pub(super) id: String,
@@ -42,7 +42,7 @@ impl Sender {
         }
     }
 
-    /// The bytes of each PATCH or part: of parts what the server made of it.
+    /// The size of each PATCH or part; of parts the one the server chose.
     pub(super) fn piece(&self) -> Option<u64> {
         let chunk = self.sessions.first().and_then(SharedSession::chunk);
         chunk.or(self.args.piece)
@@ -52,7 +52,7 @@ impl Sender {
         format!("bench-{:08x}-{number}.bin", self.run)
     }
 
-    /// Sends until nothing is left to send. The ids of the files it sent the last byte of.
+    /// Sends until nothing is left. Returns the ids of the files it completed.
     pub(super) async fn work(
         &self,
         connection: &mut Connection<'_>,
@@ -101,7 +101,7 @@ impl Sender {
     }
 
     async fn form(&self, connection: &mut Connection<'_>, name: &str) -> anyhow::Result<String> {
-        // Text of this length is in no random bytes.
+        // Random bytes do not contain a text of this length.
         let boundary = format!("landfall-bench-{:08x}-end-of-part", self.run);
         let before = format!(
             "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\n\
@@ -136,8 +136,9 @@ impl Sender {
         if self.args.foreign {
             return Ok(None);
         }
-        let file = file
-            .context("the last answer names no file: is it Landfall? --foreign measures others")?;
+        let file = file.context(
+            "the last response names no file: is this Landfall? Use --foreign for other servers",
+        )?;
         Ok(file.rsplit('/').next().map(str::to_owned))
     }
 

@@ -1,4 +1,4 @@
-//! Looks at the files that were sent until each is stored, and compares it with what was sent.
+//! Polls the uploaded files until they are stored, and verifies them.
 
 use super::UploadArgs;
 use crate::cli::bench::{
@@ -12,7 +12,7 @@ use landfall_core::digest::Sha256Digest;
 use serde::Deserialize;
 use std::time::{Duration, Instant};
 
-/// Seconds a look may be held by the server, until there is something to see.
+/// `?wait=` of each poll, in seconds.
 const WAIT_SECS: u32 = 30;
 
 #[derive(Debug, Deserialize)]
@@ -22,7 +22,7 @@ struct StoredFile {
     sha256: Option<String>,
 }
 
-/// Waits for all, over as many connections as they were sent by.
+/// Waits for all files, with as many connections as they were sent by.
 pub(super) async fn all(
     target: &Target,
     files: &[String],
@@ -32,7 +32,7 @@ pub(super) async fn all(
     if files.len() as u64 != u64::from(args.uploads) {
         bail!("{} uploads made {} files", args.uploads, files.len());
     }
-    // Two minutes, and a second for each 10 MiB: a slow disk at work is not a fault.
+    // Two minutes, and one second per 10 MiB: a slow disk is not an error.
     let timeout = Duration::from_secs(120 + args.bytes() / (10 * 1024 * 1024));
     let until = Instant::now() + timeout;
     let connections = usize::from(args.at_once).min(files.len());

@@ -1,4 +1,4 @@
-//! Syncs what a server wrote without doing so itself: the price of what it did not promise.
+//! Syncs what a server wrote without syncing, for a fair comparison.
 
 use anyhow::Context;
 use std::{
@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-/// Syncs every file below the folder, so many at once, then the folders, as a server that promised it would.
+/// Syncs every file below the folder with several threads, then the folders.
 pub(super) fn sync(folder: &Path, threads: usize) -> anyhow::Result<()> {
     let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
     let mut at = 0;

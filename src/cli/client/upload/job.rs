@@ -1,4 +1,4 @@
-//! One file of the command: sent in the way that fits it, waited for if so wished, and compared.
+//! Uploads one file: in one request or in a session, then waits for it and compares digests if requested.
 
 use super::{
     Uploads,
@@ -23,13 +23,13 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long the server is asked to hold an answer, in seconds.
+/// `?wait=` of each poll, in seconds.
 const WAIT_SECS: u64 = 30;
 
-/// A server that does not hold its answers is asked no more often than this.
+/// Minimum interval between polls, for servers that respond at once.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A file on its way.
+/// A file being uploaded.
 #[derive(Debug)]
 pub(super) struct UploadJob<'a> {
     pub(super) uploads: &'a Uploads,
@@ -38,11 +38,11 @@ pub(super) struct UploadJob<'a> {
     pub(super) meter: Meter,
 }
 
-/// A file that the server has taken in.
+/// A file that the server has accepted.
 #[derive(Debug)]
 pub(super) struct UploadedFile {
     pub(super) file: AcceptedFile,
-    /// What was read here.
+    /// The digest of the local file.
     pub(super) digest: Sha256Digest,
     pub(super) state: ResumeState,
 }
@@ -104,7 +104,7 @@ impl UploadJob<'_> {
             && metadata.is_none_or(|text| text.len() <= single::MAX_QUERY_METADATA_LEN)
     }
 
-    /// What the command says, or what the name suggests; none leaves it to the server.
+    /// The media type from the command line or the file name; `None` leaves it to the server.
     pub(super) fn content_type(&self) -> Option<String> {
         let said = self.uploads.args.content_type.clone();
         said.or_else(|| {
@@ -114,7 +114,7 @@ impl UploadJob<'_> {
         })
     }
 
-    /// The file, when an earlier run has sent it.
+    /// Returns the file if an earlier run has already sent it.
     async fn already_accepted(&mut self) -> anyhow::Result<Option<AcceptedFile>> {
         let Some(id) = self.state.upload.file_id else {
             return Ok(None);
@@ -134,16 +134,16 @@ impl UploadJob<'_> {
         Ok(None)
     }
 
-    /// Gives up what an earlier run began, and says so.
+    /// Discards the upload of an earlier run, with a message.
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         let name = plain(&self.source.name);
         self.uploads.progress.note(&format!(
-            "{name}: the earlier upload cannot be gone on with; it begins anew"
+            "{name}: the earlier upload cannot be resumed; starting over"
         ));
         self.state.restart()
     }
 
-    /// Sends some of the file's bytes with a request; uncounts them when that fails.
+    /// Sends some of the file's bytes with a request; subtracts them from the progress if that fails.
     pub(super) async fn transmit(
         &self,
         request: RequestBuilder,
@@ -194,7 +194,7 @@ impl UploadJob<'_> {
 }
 
 impl UploadedFile {
-    /// One line for people.
+    /// Formats the file on one line.
     pub(super) fn line(&self) -> String {
         let view = &self.file.view;
         let digest = view.sha256.map_or(self.digest, |digest| digest.0);
@@ -206,21 +206,19 @@ impl UploadedFile {
         )
     }
 
-    /// What is wrong with it, if anything.
+    /// Returns what is wrong with the file, if anything.
     pub(super) fn complaint(&self) -> Option<String> {
         let view = &self.file.view;
         match (view.status.as_str(), view.sha256) {
             ("failed", _) => Some(match &view.error {
-                Some(error) => format!(
-                    "it failed: {} ({})",
-                    plain(&error.message),
-                    plain(&error.code)
-                ),
-                None => "it failed, and the server does not say why".to_owned(),
+                Some(error) => {
+                    format!("failed: {} ({})", plain(&error.message), plain(&error.code))
+                }
+                None => "failed, and the server does not say why".to_owned(),
             }),
-            ("deleted", _) => Some("it was deleted".to_owned()),
+            ("deleted", _) => Some("deleted".to_owned()),
             (_, Some(theirs)) if theirs.0 != self.digest => Some(format!(
-                "THE STORED BYTES DIFFER: the server has SHA-256 {}, the file here has {}",
+                "THE STORED BYTES DIFFER: the server has SHA-256 {}, the local file has {}",
                 theirs.0, self.digest
             )),
             _ => None,

@@ -1,8 +1,7 @@
-//! `landfall upload`: files on their way in, several at once, each verified by its SHA-256.
+//! `landfall upload`: uploads files, several at once, each verified by its SHA-256.
 //!
-//! Standard output has one line for each file that the server took in, in the order of the command; what went wrong
-//! goes to standard error, and one file that fails does not keep the others. Memory is bounded by how much goes in
-//! parallel, never by how large the files are.
+//! Standard output has one line per accepted file, in the order of the arguments; errors go to standard error, and one
+//! failing file does not stop the others. Memory is bounded by the number of parallel transfers, not by file sizes.
 
 mod job;
 mod progress;
@@ -67,19 +66,19 @@ impl UploadArgs {
     }
 }
 
-/// Everything the uploads of one command share.
+/// The state shared by the uploads of one command.
 #[derive(Debug)]
 struct Uploads {
     api: ApiClient,
     args: UploadArgs,
     progress: Progress,
-    /// Where states are kept, unless nothing can be kept.
+    /// The folder of the resume states, if it can be written.
     states: Option<PathBuf>,
     slots: Semaphore,
 }
 
 impl Uploads {
-    /// Waits for a turn to send bytes: as many are sent at once as the command says, over all files.
+    /// Waits for a slot to send bytes; the number of slots over all files is set by --parallel.
     async fn slot(&self) -> SemaphorePermit<'_> {
         self.slots
             .acquire()
@@ -121,12 +120,12 @@ impl Uploads {
             return Ok(ExitCode::SUCCESS);
         }
         if resumable && self.states.is_some() {
-            eprintln!("landfall: the same command with --resume goes on");
+            eprintln!("landfall: run the same command with --resume to continue");
         }
         Ok(ExitCode::FAILURE)
     }
 
-    /// Prints a file's line; that nobody reads it is no reason to stop.
+    /// Prints a file's line; a closed pipe is no reason to stop.
     fn report(&self, uploaded: &UploadedFile) -> io::Result<()> {
         if self.args.json {
             return Ok(());
@@ -143,11 +142,11 @@ pub(super) async fn run(api: ApiClient, args: UploadArgs) -> anyhow::Result<Exit
         Ok(folder) => Some(folder),
         Err(error) if args.resume => return Err(error),
         Err(error) => {
-            eprintln!("landfall: --resume will not find these uploads: {error:#}");
+            eprintln!("landfall: these uploads cannot be resumed later: {error:#}");
             None
         }
     };
-    // Files that cannot be read are reported when it is their turn.
+    // Unreadable files are reported when it is their turn.
     let total = args
         .files
         .iter()
@@ -168,7 +167,7 @@ pub(super) async fn run(api: ApiClient, args: UploadArgs) -> anyhow::Result<Exit
         signal = tokio::signal::ctrl_c() => {
             signal?;
             uploads.progress.finish();
-            let hint = if uploads.states.is_some() { "; the same command with --resume goes on" } else { "" };
+            let hint = if uploads.states.is_some() { "; run the same command with --resume to continue" } else { "" };
             eprintln!("landfall: interrupted{hint}");
             Ok(ExitCode::FAILURE)
         }
@@ -178,8 +177,8 @@ pub(super) async fn run(api: ApiClient, args: UploadArgs) -> anyhow::Result<Exit
 fn object(text: &str) -> Result<Map<String, Value>, String> {
     match serde_json::from_str(text) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err("it is not an object; write it as {\"name\": \"value\"}".to_owned()),
-        Err(error) => Err(format!("it is not JSON: {error}")),
+        Ok(_) => Err("must be an object, such as {\"name\": \"value\"}".to_owned()),
+        Err(error) => Err(format!("must be JSON: {error}")),
     }
 }
 
@@ -188,7 +187,7 @@ fn bytes(text: &str) -> Result<u64, String> {
         .parse()
         .map_err(|_| "write a size as 64KiB, 8MiB, 1GiB, or in bytes".to_owned())?;
     if size.0 == 0 {
-        Err("parts have at least one byte".to_owned())
+        Err("must be at least one byte".to_owned())
     } else {
         Ok(size.0)
     }

@@ -1,4 +1,4 @@
-//! What is seen of uploads under way: a bar for each file and one for all, on standard error.
+//! Progress bars on standard error: one per file and one for the total.
 
 use crate::cli::client::{api::CallError, output::plain};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -7,7 +7,7 @@ use std::{error::Error, io::IsTerminal, time::Duration};
 const FILE: &str = "{prefix:20!} {bar:14} {bytes:>10}/{total_bytes:10} {wide_msg}";
 const TOTAL: &str = "{prefix:20!} {bar:14} {bytes:>10}/{total_bytes:10} {bytes_per_sec} {eta}";
 
-/// Times a second that the bars are drawn at most.
+/// Maximum redraws per second.
 const REDRAW_HZ: u8 = 10;
 
 /// All bars.
@@ -19,7 +19,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// For so many bytes in all; unseen when the caller wants so or standard error is no terminal.
+    /// Creates the bars for this total; hidden if not wanted or standard error is not a terminal.
     pub(super) fn new(wanted: bool, bytes: u64) -> Self {
         let shown = wanted && std::io::stderr().is_terminal();
         let target = if shown {
@@ -32,7 +32,7 @@ impl Progress {
         Self { bars, total, shown }
     }
 
-    /// Counts one file, from its first byte to its end.
+    /// Adds a bar for one file.
     pub(super) fn file(&self, name: &str, bytes: u64) -> Meter {
         let bar = self
             .bars
@@ -47,12 +47,12 @@ impl Progress {
         }
     }
 
-    /// Writes with the bars out of the way.
+    /// Writes while the bars are suspended.
     pub(super) fn apart<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bars.suspend(write)
     }
 
-    /// A line on standard error.
+    /// Prints a line on standard error.
     pub(super) fn note(&self, text: &str) {
         self.apart(|| eprintln!("landfall: {text}"));
     }
@@ -69,12 +69,12 @@ fn styled(bytes: u64, template: &str) -> ProgressBar {
     ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::hidden()).with_style(style)
 }
 
-/// The bytes of one file.
+/// The progress of one file.
 #[derive(Clone, Debug)]
 pub(super) struct Meter {
     bar: ProgressBar,
     total: ProgressBar,
-    /// None when nothing is seen.
+    /// `None` if the bars are hidden.
     bars: Option<MultiProgress>,
 }
 
@@ -84,27 +84,24 @@ impl Meter {
         self.total.inc(bytes);
     }
 
-    /// Takes bytes back that have to be sent again.
+    /// Subtracts bytes that must be sent again.
     pub(super) fn subtract(&self, bytes: u64) {
         self.bar.dec(bytes);
         self.total.dec(bytes);
     }
 
-    /// What the file is at.
+    /// Sets the message of the bar.
     pub(super) fn say(&self, text: &'static str) {
         self.bar.set_message(text);
     }
 
-    /// Shows that a call is made again after a pause: at the bar, or as a line where there is none.
+    /// Shows that a call is retried after a delay: at the bar, or as a line if there is none.
     pub(super) fn pausing(&self, error: &CallError, pause: Duration) {
         let cause = error
             .source()
             .map(|cause| format!(": {cause}"))
             .unwrap_or_default();
-        let text = format!(
-            "{error}{cause}; trying again in {:.1} s",
-            pause.as_secs_f64()
-        );
+        let text = format!("{error}{cause}; retrying in {:.1} s", pause.as_secs_f64());
         if self.bars.is_some() {
             self.bar.set_message(text.replace('\n', " "));
         } else {

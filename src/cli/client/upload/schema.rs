@@ -1,4 +1,4 @@
-//! What of the server's JSON an upload looks at; the rest is passed on as it came.
+//! The fields of the server's JSON that an upload reads; the rest is passed through.
 
 use crate::cli::client::api::CallError;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -40,20 +40,20 @@ impl TryFrom<String> for Sha256Text {
 }
 
 impl FileView {
-    /// True when the file's state will not change by itself.
+    /// Whether the file's status is final.
     pub(super) fn is_final(&self) -> bool {
         matches!(self.status.as_str(), "stored" | "failed" | "deleted")
     }
 }
 
-/// A file as the server has it: what is looked at, and all of it.
+/// An accepted file: the parsed fields, and the whole JSON.
 #[derive(Debug)]
 pub(super) struct AcceptedFile {
     pub(super) view: FileView,
     pub(super) raw: Box<RawValue>,
 }
 
-/// Reads a File.
+/// Parses a File.
 pub(super) fn parse_file(text: String) -> Result<AcceptedFile, CallError> {
     let read = || {
         Ok(AcceptedFile {
@@ -74,18 +74,18 @@ pub(super) struct UploadSession {
     pub(super) total_parts: u32,
     #[serde(default)]
     pub(super) bytes_received: u64,
-    /// As `1-50,52,55-100`.
+    /// Ranges such as `1-50,52,55-100`.
     #[serde(default)]
     pub(super) received_parts: String,
 }
 
 impl UploadSession {
-    /// True when the server has what it needs, or still takes it.
+    /// Whether the session is complete or can still be completed.
     pub(super) fn is_alive(&self) -> bool {
         matches!(self.status.as_str(), "init" | "in_progress" | "complete")
     }
 
-    /// The numbers of the parts that the server lacks, as ranges; none when what it has cannot be understood.
+    /// Returns the missing parts as ranges; `None` if the received parts are invalid.
     pub(super) fn missing(&self) -> Option<Vec<RangeInclusive<u32>>> {
         let mut missing = Vec::new();
         let mut next = 1_u32;

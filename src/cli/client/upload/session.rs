@@ -1,7 +1,8 @@
-//! A large file, or one with long metadata: an upload session, whose parts go in parallel and in any order.
+//! Uploads a large file, or one with long metadata: an upload session whose parts are sent in parallel and in any
+//! order.
 //!
-//! The session's id is on disk before the first part is sent, so whatever ends the command leaves a session that
-//! `--resume` finds, and of which it sends the missing parts alone. A part that arrived twice is a no-op.
+//! The session's id is written to disk before the first part is sent, so after any interruption `--resume` finds the
+//! session and sends only the missing parts. Sending a part twice has no effect.
 
 use super::{
     job::UploadJob,
@@ -19,10 +20,10 @@ use reqwest::RequestBuilder;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// How often a session that says it is not complete is looked at again.
+/// How often the missing parts of an incomplete session are sent again.
 const MAX_ROUNDS: u32 = 3;
 
-/// Sends the file; answers it as the server took it in, and what was sent.
+/// Uploads the file; returns it as accepted by the server, and the digest of what was sent.
 pub(super) async fn send(job: &mut UploadJob<'_>) -> anyhow::Result<(AcceptedFile, Sha256Digest)> {
     let hashing = job.source.hash_whole();
     let mut session = match resumed(job).await? {
@@ -48,7 +49,7 @@ pub(super) async fn send(job: &mut UploadJob<'_>) -> anyhow::Result<(AcceptedFil
     Ok((file, hashing.finish().await.map_err(CallError::Local)?))
 }
 
-/// The session to go on with, if there is one that the server still knows.
+/// Returns the session to resume, if the server still has it.
 async fn resumed(job: &mut UploadJob<'_>) -> anyhow::Result<Option<UploadSession>> {
     let Some(id) = job.state.upload.session_id else {
         return Ok(None);
@@ -97,18 +98,18 @@ async fn open(job: &mut UploadJob<'_>) -> anyhow::Result<UploadSession> {
     let session: UploadSession = call_with_retries(job, create).await?.json()?;
     anyhow::ensure!(
         session.chunk_size_bytes > 0,
-        "the server wants parts of no bytes"
+        "the server requires empty parts"
     );
     job.state.upload.session_id = Some(session.id);
     job.state.write()?;
     Ok(session)
 }
 
-/// Sends the parts that the server lacks, some at once.
+/// Sends the missing parts, several at once.
 async fn parts(job: &UploadJob<'_>, session: &UploadSession) -> anyhow::Result<()> {
     let missing = session.missing().with_context(|| {
         format!(
-            "the server has parts `{}`, which cannot be understood",
+            "the server sent invalid received_parts `{}`",
             session.received_parts
         )
     })?;
@@ -131,7 +132,7 @@ async fn part(job: &UploadJob<'_>, session: &UploadSession, number: u32) -> anyh
             .min(job.source.size);
     anyhow::ensure!(
         !range.is_empty(),
-        "the server wants a part {number} that the file does not have"
+        "the server requires part {number}, which the file does not have"
     );
     let digest = job
         .source
@@ -156,9 +157,8 @@ async fn part(job: &UploadJob<'_>, session: &UploadSession, number: u32) -> anyh
     .await;
     job.meter.say("");
     match sent {
-        Err(CallError::Rejected(error)) if error.code() == "part_conflict" => Err(error).context(
-            "the file has other bytes than when its upload began; upload it without --resume",
-        ),
+        Err(CallError::Rejected(error)) if error.code() == "part_conflict" => Err(error)
+            .context("the file has changed since its upload started; upload it without --resume"),
         sent => Ok(sent?),
     }
 }

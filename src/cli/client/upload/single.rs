@@ -1,4 +1,5 @@
-//! A small file, in one request: hashed first, so that the server can refuse bytes that were damaged on their way.
+//! Uploads a small file in one request: hashed first, so that the server can reject bytes that were corrupted in
+//! transit.
 
 use super::{
     job::UploadJob,
@@ -9,13 +10,13 @@ use http::header;
 use landfall_core::digest::Sha256Digest;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-/// The largest file that is sent in one request, in bytes.
+/// Maximum size of a file sent in one request, in bytes.
 pub(super) const MAX_SINGLE_REQUEST_LEN: u64 = 16 << 20;
 
-/// The longest metadata beside raw bytes, in bytes of JSON: it stands in the URL, which proxies limit.
+/// Maximum size of metadata beside raw bytes, in bytes of JSON: it is in the URL, which proxies limit.
 pub(super) const MAX_QUERY_METADATA_LEN: usize = 2048;
 
-/// What RFC 8187 lets stand in an extended value (`attr-char`); the rest is percent-encoded.
+/// Characters that RFC 8187 allows unencoded in an extended value (`attr-char`).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')
     .remove(b'#')
@@ -30,7 +31,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'|')
     .remove(b'~');
 
-/// Sends the file; answers it as the server took it in, and what was sent.
+/// Uploads the file; returns it as accepted by the server, and the digest of what was sent.
 pub(super) async fn send(job: &UploadJob<'_>) -> anyhow::Result<(AcceptedFile, Sha256Digest)> {
     let digest = job
         .source

@@ -1,5 +1,5 @@
-//! A local file on its way out: read at offsets through one handle, so that parts can go in parallel and renaming
-//! the file does not mix it with another.
+//! A local file, read at offsets through one handle, so that parts can be sent in parallel and renaming does not mix it
+//! up with another file.
 
 use super::progress::Meter;
 use crate::cli::client::api::STALL_TIMEOUT;
@@ -26,10 +26,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Bytes read at once.
+/// Bytes per read.
 const BLOCK: u64 = 256 * 1024;
 
-/// An open file as it was when its upload began.
+/// An open file, and its state when the upload started.
 #[derive(Debug)]
 pub(super) struct LocalFile {
     pub(super) path: PathBuf,
@@ -42,11 +42,11 @@ pub(super) struct LocalFile {
 impl LocalFile {
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let path = path.canonicalize()?;
-        // Opening a pipe or a device may never end.
-        anyhow::ensure!(path.metadata()?.is_file(), "it is not a regular file");
+        // Opening a pipe or a device may block forever.
+        anyhow::ensure!(path.metadata()?.is_file(), "not a regular file");
         let name = path
             .file_name()
-            .context("it has no name")?
+            .context("no file name")?
             .to_string_lossy()
             .into_owned();
         let file = File::open(&path)?;
@@ -60,23 +60,20 @@ impl LocalFile {
         })
     }
 
-    /// Refuses a file that was written to since [`Self::open`]: what was sent of it may be half old, half new.
+    /// Rejects a file that was modified since [`Self::open`]: the bytes sent may be a mix of old and new.
     pub(super) fn require_unchanged(&self) -> anyhow::Result<()> {
         let metadata = self.file.metadata()?;
         let same = metadata.len() == self.size && metadata.modified()? == self.modified;
-        anyhow::ensure!(
-            same,
-            "it was written to while it was uploaded; upload it again"
-        );
+        anyhow::ensure!(same, "modified during the upload; upload it again");
         Ok(())
     }
 
-    /// Hashes some of the bytes on a blocking thread.
+    /// Hashes a range on a blocking thread.
     pub(super) async fn hash(&self, range: Range<u64>) -> io::Result<Sha256Digest> {
         self.hash_aside(range).finish().await
     }
 
-    /// Begins to hash all bytes on a blocking thread, which ends early when its handle is dropped.
+    /// Starts hashing the whole file on a blocking thread, which stops when the returned task is dropped.
     pub(super) fn hash_whole(&self) -> HashTask {
         self.hash_aside(0..self.size)
     }
@@ -97,7 +94,7 @@ impl LocalFile {
         HashTask { task, stop }
     }
 
-    /// Some of the bytes as a request's body, counted by the meter.
+    /// Returns a range as a request body, counted by the meter.
     pub(super) fn send(&self, range: Range<u64>, meter: &Meter) -> OutgoingBody {
         let flow = Arc::new(Transfer {
             meter: meter.clone(),
@@ -128,21 +125,19 @@ impl LocalFile {
     }
 }
 
-/// The first block of a range.
+/// Reads the first block of a range.
 fn read(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let length = BLOCK.min(range.end - range.start);
     let mut block = vec![0; usize::try_from(length).map_err(io::Error::other)?];
     file.read_exact_at(&mut block, range.start)
         .map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => {
-                io::Error::other("it became shorter while it was uploaded")
-            }
+            io::ErrorKind::UnexpectedEof => io::Error::other("truncated during the upload"),
             _ => error,
         })?;
     Ok(block.into())
 }
 
-/// A digest in the making.
+/// A digest being computed.
 #[derive(Debug)]
 pub(super) struct HashTask {
     task: JoinHandle<io::Result<Sha256Digest>>,
@@ -161,14 +156,14 @@ impl Drop for HashTask {
     }
 }
 
-/// A body, and what is known of it while it goes out.
+/// A request body, and the progress of its transfer.
 #[derive(Debug)]
 pub(super) struct OutgoingBody {
     pub(super) body: Body,
     pub(super) flow: Arc<Transfer>,
 }
 
-/// How far a body has got.
+/// The progress of a transfer.
 #[derive(Debug)]
 pub(super) struct Transfer {
     meter: Meter,
@@ -183,7 +178,7 @@ struct TransferState {
 }
 
 impl Transfer {
-    /// Returns when nothing has moved for as long as the patience lasts.
+    /// Returns when there was no progress for the stall timeout.
     pub(super) async fn stalled(&self) {
         loop {
             let until = self.state().at + STALL_TIMEOUT;
@@ -194,7 +189,7 @@ impl Transfer {
         }
     }
 
-    /// Uncounts what was sent in vain; the fault, if reading the file was what ended the request.
+    /// Subtracts what was sent from the progress; returns the error if reading the file failed.
     pub(super) fn give_up(&self) -> Option<io::Error> {
         let mut state = self.state();
         self.meter.subtract(std::mem::take(&mut state.sent));
@@ -208,7 +203,7 @@ impl Transfer {
         self.meter.add(bytes);
     }
 
-    /// Keeps the fault, which the HTTP client would bury, and makes one that ends the request.
+    /// Stores the error, which the HTTP client would hide, and returns one that aborts the request.
     fn fail(&self, error: io::Error) -> io::Error {
         let kind = error.kind();
         self.state().fault = Some(error);

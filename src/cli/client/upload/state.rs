@@ -1,8 +1,8 @@
-//! What `--resume` goes on from: one small file for each upload under way, outside of the server.
+//! The state for `--resume`: one small local file per unfinished upload.
 //!
-//! It is written before the first byte is sent and removed when all files of the command are done, so a command that
-//! ended early, however it ended, can be given again with `--resume`: files that were taken in are not sent again,
-//! sessions get the parts they lack. A crash while it is written leaves the older state.
+//! It is written before the first byte is sent, and deleted when all files of the command are done. A command that was
+//! interrupted in any way can be repeated with `--resume`: accepted files are not sent again, and sessions get the
+//! missing parts. A crash during the write leaves the previous state.
 
 use super::{UploadArgs, source::LocalFile};
 use anyhow::Context;
@@ -17,29 +17,29 @@ use std::{
 use url::Url;
 use uuid::Uuid;
 
-/// How long an upload that was never gone on with is remembered; the server forgets its session sooner.
+/// How long the state of an abandoned upload is kept; the server's session expires sooner.
 const STATE_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// What was said to the server of one upload, and by it.
+/// The saved state of one upload.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct SavedUpload {
-    /// Makes the server take a repeated beginning for the first one.
+    /// The idempotency key of the creation.
     pub(super) idempotency_key: Uuid,
-    /// The upload session, once it is open.
+    /// The upload session, once created.
     pub(super) session_id: Option<Uuid>,
-    /// The file, once it was taken in.
+    /// The file, once accepted.
     pub(super) file_id: Option<Uuid>,
 }
 
-/// An upload that is remembered on disk.
+/// The state of an upload and its file on disk.
 #[derive(Debug)]
 pub(super) struct ResumeState {
-    /// None where nothing can be written: then there is no going on.
+    /// `None` if it cannot be written; then the upload cannot be resumed.
     path: Option<PathBuf>,
     pub(super) upload: SavedUpload,
 }
 
-/// What makes two uploads the same one.
+/// The identity of an upload.
 #[derive(Serialize)]
 struct UploadIdentity<'a> {
     url: &'a Url,
@@ -63,7 +63,7 @@ impl SavedUpload {
 }
 
 impl ResumeState {
-    /// The state to go on from, if it is wanted and there is one, else a new one, written.
+    /// Loads the state to resume from, if requested and available; otherwise creates a new one.
     pub(super) fn begin(
         folder: Option<&Path>,
         url: &Url,
@@ -86,13 +86,13 @@ impl ResumeState {
         Ok(state)
     }
 
-    /// Forgets what the server no longer knows.
+    /// Resets a state that the server no longer has.
     pub(super) fn restart(&mut self) -> anyhow::Result<()> {
         self.upload = SavedUpload::new();
         self.write()
     }
 
-    /// Puts the state on disk, whole or not at all.
+    /// Writes the state atomically.
     pub(super) fn write(&self) -> anyhow::Result<()> {
         let Some(path) = &self.path else {
             return Ok(());
@@ -100,10 +100,10 @@ impl ResumeState {
         let text = serde_json::to_string(&self.upload)?;
         let half = path.with_extension(format!("{}.new", std::process::id()));
         let written = fs::write(&half, text).and_then(|()| fs::rename(&half, path));
-        written.with_context(|| format!("{} cannot be written", path.display()))
+        written.with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Removes the state; one that cannot be removed is only in the way of nothing.
+    /// Deletes the state; a leftover does no harm.
     pub(super) fn forget(self) {
         if let Some(path) = self.path {
             let _ = fs::remove_file(path);
@@ -111,13 +111,13 @@ impl ResumeState {
     }
 }
 
-/// The folder of the states, made if need be and rid of those that nobody went on with.
+/// Returns the folder of the states; creates it if necessary, and deletes old states.
 pub(super) fn folder() -> anyhow::Result<PathBuf> {
     let folder = state_home()?.join("landfall/uploads");
-    fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let now = SystemTime::now();
     for entry in fs::read_dir(&folder)
-        .with_context(|| format!("{} cannot be read", folder.display()))?
+        .with_context(|| format!("cannot read {}", folder.display()))?
         .flatten()
     {
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
@@ -131,16 +131,16 @@ pub(super) fn folder() -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// A file that is no state is as good as none.
+/// An invalid file is treated as missing.
 fn read(path: &Path) -> anyhow::Result<Option<SavedUpload>> {
     match fs::read(path) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
 
-/// By the XDG base directory specification: `$XDG_STATE_HOME`, which counts only when absolute, or `~/.local/state`.
+/// The XDG state folder: `$XDG_STATE_HOME`, if absolute, or `~/.local/state`.
 fn state_home() -> anyhow::Result<PathBuf> {
     let set = env::var_os("XDG_STATE_HOME")
         .map(PathBuf::from)
@@ -148,7 +148,7 @@ fn state_home() -> anyhow::Result<PathBuf> {
     match set {
         Some(state) => Ok(state),
         None => Ok(env::home_dir()
-            .context("there is no home folder; set XDG_STATE_HOME")?
+            .context("no home folder; set XDG_STATE_HOME")?
             .join(".local/state")),
     }
 }
