@@ -256,7 +256,7 @@ mod tests {
                 .await
                 .unwrap_err()
                 .to_string()
-                .contains("shorter")
+                .contains("truncated")
         );
     }
 
