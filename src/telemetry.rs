@@ -99,10 +99,14 @@ fn follow(span: &Span, traceparent: &str) {
 fn of(span: &Span) -> Option<String> {
     let context = span.context();
     let span = context.span();
-    let told = span.span_context();
-    told.is_valid().then(|| {
-        let flags = told.trace_flags().to_u8();
-        format!("00-{}-{}-{flags:02x}", told.trace_id(), told.span_id())
+    let span_context = span.span_context();
+    span_context.is_valid().then(|| {
+        let flags = span_context.trace_flags().to_u8();
+        format!(
+            "00-{}-{}-{flags:02x}",
+            span_context.trace_id(),
+            span_context.span_id()
+        )
     })
 }
 
@@ -184,14 +188,14 @@ fn span(data: &SpanData) -> serde_json::Value {
 
 /// A server error is an error of the span.
 fn status(data: &SpanData) -> serde_json::Value {
-    let answered = data.attributes.iter().find_map(|attribute| {
+    let http_status = data.attributes.iter().find_map(|attribute| {
         let is_status = attribute.key.as_str() == "http.status";
         match attribute.value {
             Value::I64(status) if is_status => Some(status),
             _ => None,
         }
     });
-    match (&data.status, answered) {
+    match (&data.status, http_status) {
         (Status::Error { .. }, _) | (_, Some(500..)) => json!({ "code": 2 }),
         _ => json!({}),
     }

@@ -106,7 +106,7 @@ pub struct Checks {
 #[derive(Debug)]
 pub struct HealthCheck {
     health: Arc<dyn QueueHealth>,
-    begun: Instant,
+    started: Instant,
     last: Mutex<Option<(Instant, Arc<Readiness>)>>,
 }
 
@@ -116,7 +116,7 @@ impl HealthCheck {
     pub fn new(health: Arc<dyn QueueHealth>) -> Self {
         Self {
             health,
-            begun: Instant::now(),
+            started: Instant::now(),
             last: Mutex::default(),
         }
     }
@@ -217,7 +217,7 @@ impl HealthCheck {
             }
         };
         let Some(last) = last else {
-            return match self.begun.elapsed() > late {
+            return match self.started.elapsed() > late {
                 true => Check::new(Status::Degraded, "has never run"),
                 false => Check::new(Status::Ok, "has not run yet"),
             };

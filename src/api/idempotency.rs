@@ -63,16 +63,16 @@ impl<'a> FromRequest<'a> for IdempotentRequest {
 #[derive(Debug)]
 pub(super) enum IdempotencyOutcome {
     /// Execute it. Without a key there is no lock.
-    Work(Option<Box<LockGuard>>),
+    Execute(Option<Box<LockGuard>>),
     /// Replay the stored response, if the request is the same.
-    Compare(PriorResponse),
+    Replay(PriorResponse),
 }
 
 /// The stored response to the first request with the key.
 #[derive(Debug)]
 pub(super) struct PriorResponse {
     fingerprint: String,
-    answer: idempotency::StoredResponse,
+    response: idempotency::StoredResponse,
 }
 
 /// The lock of a key, renewed while the request runs and released on drop.
@@ -96,38 +96,37 @@ impl IdempotentRequest {
         caller: &Identity,
     ) -> Result<IdempotencyOutcome, Problem> {
         let Some(key) = &self.key else {
-            return Ok(IdempotencyOutcome::Work(None));
+            return Ok(IdempotencyOutcome::Execute(None));
         };
         let app = &state.app;
         let owner = caller.owner.as_deref();
         match idempotency::enter(&app.db, &app.clock, owner, key).await? {
-            Entry::First(ticket) => Ok(IdempotencyOutcome::Work(Some(Box::new(LockGuard::start(
-                app.clone(),
-                ticket,
-            ))))),
+            Entry::First(ticket) => Ok(IdempotencyOutcome::Execute(Some(Box::new(
+                LockGuard::start(app.clone(), ticket),
+            )))),
             Entry::InFlight => Err(Problem::in_flight()),
             Entry::Answered {
                 fingerprint,
-                answer,
+                answer: response,
             } => {
                 let sealing = &app.config.webhooks.sealing;
-                let answer = from_stored(answer, sealing, &fingerprint)?;
-                Ok(IdempotencyOutcome::Compare(PriorResponse {
+                let response = from_stored(response, sealing, &fingerprint)?;
+                Ok(IdempotencyOutcome::Replay(PriorResponse {
                     fingerprint,
-                    answer,
+                    response,
                 }))
             }
         }
     }
 
     /// Executes a request whose content is known, exactly once: the transaction of the work stores the response that
-    /// `answer` makes.
+    /// `response` makes.
     pub(super) async fn once<R, T, W, const STATUS: u16>(
         &self,
         state: &ApiState,
         caller: &Identity,
         content: Sha256Digest,
-        answer: MakeResponse<R, T, STATUS>,
+        response: MakeResponse<R, T, STATUS>,
         work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
     ) -> Result<JsonResponse<T, STATUS>, Problem>
     where
@@ -137,8 +136,8 @@ impl IdempotentRequest {
     {
         let fingerprint = self.fingerprint(content);
         match self.acquire(state, caller).await? {
-            IdempotencyOutcome::Compare(prior) => prior.replay(&fingerprint),
-            IdempotencyOutcome::Work(lock) => work_once(lock, fingerprint, answer, work).await,
+            IdempotencyOutcome::Replay(prior) => prior.replay(&fingerprint),
+            IdempotencyOutcome::Execute(lock) => work_once(lock, fingerprint, response, work).await,
         }
     }
 
@@ -156,14 +155,14 @@ impl IdempotentRequest {
     {
         let fingerprint = self.fingerprint(content);
         match self.acquire(state, caller).await? {
-            IdempotencyOutcome::Compare(prior) => prior.replay(&fingerprint),
-            IdempotencyOutcome::Work(lock) => {
+            IdempotencyOutcome::Replay(prior) => prior.replay(&fingerprint),
+            IdempotencyOutcome::Execute(lock) => {
                 detached(async move {
-                    let answer = work.await?;
+                    let response = work.await?;
                     if let Some(lock) = lock {
-                        lock.finish(&fingerprint, &answer).await;
+                        lock.finish(&fingerprint, &response).await;
                     }
-                    Ok(answer)
+                    Ok(response)
                 })
                 .await
             }
@@ -175,7 +174,7 @@ impl IdempotentRequest {
 pub(super) async fn work_once<R, T, W, const STATUS: u16>(
     lock: Option<Box<LockGuard>>,
     fingerprint: String,
-    answer: MakeResponse<R, T, STATUS>,
+    response: MakeResponse<R, T, STATUS>,
     work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
 ) -> Result<JsonResponse<T, STATUS>, Problem>
 where
@@ -186,13 +185,13 @@ where
     detached(async move {
         let stored = lock
             .as_ref()
-            .and_then(|lock| lock.stored_response(fingerprint, answer));
+            .and_then(|lock| lock.stored_response(fingerprint, response));
         let done = work(stored).await?;
         if let Some(lock) = lock {
             lock.mark_stored();
         }
         landfall_core::failpoint!("request.committed");
-        answer(&done)
+        response(&done)
     })
     .await
 }
@@ -219,46 +218,46 @@ impl PriorResponse {
                 "This Idempotency-Key was used for a different request. Use a new key for each request.",
             ));
         }
-        let status = StatusCode::from_u16(self.answer.status).map_err(Problem::failed)?;
-        let mut headers = Vec::with_capacity(self.answer.headers.len() + 1);
-        for (name, value) in self.answer.headers {
+        let status = StatusCode::from_u16(self.response.status).map_err(Problem::failed)?;
+        let mut headers = Vec::with_capacity(self.response.headers.len() + 1);
+        for (name, value) in self.response.headers {
             let name: HeaderName = name.parse().map_err(Problem::failed)?;
             headers.push((name, value.parse().map_err(Problem::failed)?));
         }
         // The header name of Stripe's API; the draft does not define one.
         let replayed = HeaderName::from_static("idempotent-replayed");
         headers.push((replayed, HeaderValue::from_static("true")));
-        Ok(JsonResponse::restored(status, headers, self.answer.body))
+        Ok(JsonResponse::restored(status, headers, self.response.body))
     }
 }
 
 fn to_stored<T, const STATUS: u16>(
-    answer: &JsonResponse<T, STATUS>,
+    response: &JsonResponse<T, STATUS>,
 ) -> idempotency::StoredResponse {
-    let headers = answer.headers.iter();
+    let headers = response.headers.iter();
     idempotency::StoredResponse {
-        status: answer.status.as_u16(),
+        status: response.status.as_u16(),
         headers: headers
             .filter_map(|(name, value)| {
                 Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
             })
             .collect(),
-        body: answer.body.clone(),
+        body: response.body.clone(),
     }
 }
 
 /// Restores the stored response. A response that contains a secret is stored encrypted, bound to the request's
 /// fingerprint.
 fn from_stored(
-    mut answer: idempotency::StoredResponse,
+    mut response: idempotency::StoredResponse,
     sealing: &Sealing,
     fingerprint: &str,
 ) -> Result<idempotency::StoredResponse, Problem> {
-    if let Ok(text) = std::str::from_utf8(&answer.body) {
+    if let Ok(text) = std::str::from_utf8(&response.body) {
         let from_stored = sealing.open(fingerprint, text).map_err(Problem::failed)?;
-        answer.body = from_stored.into_bytes();
+        response.body = from_stored.into_bytes();
     }
-    Ok(answer)
+    Ok(response)
 }
 
 impl LockGuard {
@@ -285,15 +284,15 @@ impl LockGuard {
     fn stored_response<R: 'static, T: 'static, const STATUS: u16>(
         &self,
         fingerprint: String,
-        answer: MakeResponse<R, T, STATUS>,
+        response: MakeResponse<R, T, STATUS>,
     ) -> Option<Keep<R>> {
         let ticket = self.ticket.clone()?;
         let sealing = self.app.config.webhooks.sealing.clone();
         let of = fingerprint.clone();
         Some(Keep::new(ticket, fingerprint, move |done| {
-            let answer = answer(done)?;
-            let mut kept = to_stored(&answer);
-            if answer.is_sealed {
+            let response = response(done)?;
+            let mut kept = to_stored(&response);
+            if response.is_sealed {
                 kept.body = sealing
                     .seal(&of, std::str::from_utf8(&kept.body)?)
                     .into_bytes();
@@ -311,13 +310,14 @@ impl LockGuard {
     async fn finish<T, const STATUS: u16>(
         mut self,
         fingerprint: &str,
-        answer: &JsonResponse<T, STATUS>,
+        response: &JsonResponse<T, STATUS>,
     ) {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
-        let answer = to_stored(answer);
-        if let Err(error) = idempotency::finish(&self.app.db, &ticket, fingerprint, answer).await {
+        let response = to_stored(response);
+        if let Err(error) = idempotency::finish(&self.app.db, &ticket, fingerprint, response).await
+        {
             tracing::warn!(%error, "the response was not stored for its Idempotency-Key");
         }
     }

@@ -25,7 +25,7 @@ pub struct FileWaiter {
 impl Waiters {
     /// Wakes the requests that wait for this file: it is final or was deleted.
     pub fn settled(&self, file: FileId) {
-        if let Some(notify) = self.places().get(&file).and_then(Weak::upgrade) {
+        if let Some(notify) = self.registrations().get(&file).and_then(Weak::upgrade) {
             notify.notify_waiters();
         }
     }
@@ -33,13 +33,13 @@ impl Waiters {
     /// Registers a waiting request. Register before reading the file, so that no change in between is missed.
     #[must_use]
     pub fn wait_for(&self, file: FileId) -> FileWaiter {
-        let mut places = self.places();
-        let notify = places
+        let mut registrations = self.registrations();
+        let notify = registrations
             .get(&file)
             .and_then(Weak::upgrade)
             .unwrap_or_default();
-        places.insert(file, Arc::downgrade(&notify));
-        drop(places);
+        registrations.insert(file, Arc::downgrade(&notify));
+        drop(registrations);
         FileWaiter {
             waiters: self.clone(),
             file,
@@ -47,7 +47,7 @@ impl Waiters {
         }
     }
 
-    fn places(&self) -> MutexGuard<'_, HashMap<FileId, Weak<Notify>>> {
+    fn registrations(&self) -> MutexGuard<'_, HashMap<FileId, Weak<Notify>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -61,10 +61,10 @@ impl FileWaiter {
 
 impl Drop for FileWaiter {
     fn drop(&mut self) {
-        let mut places = self.waiters.places();
+        let mut registrations = self.waiters.registrations();
         // This registration still counts.
         if Arc::strong_count(&self.notify) == 1 {
-            places.remove(&self.file);
+            registrations.remove(&self.file);
         }
     }
 }
@@ -83,6 +83,6 @@ mod tests {
         waiters.settled(file);
         both.await;
         drop((one, two));
-        assert!(waiters.places().is_empty());
+        assert!(waiters.registrations().is_empty());
     }
 }

@@ -97,7 +97,7 @@ pub(crate) fn endpoints(route: Route, config: &Config) -> Route {
         .at("/openapi.json", get(make_sync(move |_| json(&spec))))
         .at(
             "/docs",
-            get(make_sync(move |_| openapi::docs::answer(&page))),
+            get(make_sync(move |_| openapi::docs::response(&page))),
         )
         .at("/v1/tus", Tus)
         .at("/v1/tus/:id", Tus)

@@ -56,7 +56,7 @@ impl Uploads {
         let (shape, new) = checked(&app, &caller.0, value, trace)?;
         let work = async move |keep| Ok(uploads::create(&app, shape, new, keep).await?);
         idempotent
-            .once(&state, &caller.0, digest, begun, work)
+            .once(&state, &caller.0, digest, started, work)
             .await
     }
 
@@ -101,9 +101,9 @@ impl Uploads {
             digest: declared(&body.headers)?,
         };
         let (app, scope) = (&state.app, caller.0.sees());
-        let begun = Instant::now();
+        let started = Instant::now();
         let put = uploads::put_part(app, &scope, UploadId(id.0), part, body.bytes).await;
-        state.metrics.record_staged(put.is_ok(), begun.elapsed());
+        state.metrics.record_staged(put.is_ok(), started.elapsed());
         let put = put?;
         state.metrics.record_received(put.size);
         JsonResponse::new(&schema::Part {
@@ -168,7 +168,7 @@ impl Uploads {
     }
 }
 
-fn begun(row: &Model) -> Result<JsonResponse<schema::Session, 201>, Problem> {
+fn started(row: &Model) -> Result<JsonResponse<schema::Session, 201>, Problem> {
     let location = format!("/v1/uploads/{}", row.id);
     let session = schema::Session::of(row, row.status, &Ranges::default());
     JsonResponse::new(&session)?.with(header::LOCATION, &location)
@@ -187,25 +187,25 @@ async fn find(app: &App, scope: &Scope, id: UploadId) -> Result<Model, Problem> 
 fn checked(
     app: &App,
     caller: &Identity,
-    asked: schema::NewUpload,
+    new_upload: schema::NewUpload,
     traceparent: Option<String>,
 ) -> Result<(Shape, NewUpload), Problem> {
     let mut fields = upload_fields::UploadFields::default();
-    if let Some(metadata) = &asked.metadata {
+    if let Some(metadata) = &new_upload.metadata {
         fields.set("metadata", &metadata.to_string())?;
     }
-    if let Some(batch) = asked.batch_id {
+    if let Some(batch) = new_upload.batch_id {
         fields.set("batch_id", &batch.to_string())?;
     }
-    if let Some(sha256) = &asked.sha256 {
+    if let Some(sha256) = &new_upload.sha256 {
         fields.set("sha256", sha256)?;
     }
     let new = NewUpload {
         owner: caller.owner.clone(),
-        original_filename: FileName::parse(&asked.original_filename).map_err(|error| {
+        original_filename: FileName::parse(&new_upload.original_filename).map_err(|error| {
             Problem::field(Code::InvalidName, "original_filename", error.to_string())
         })?,
-        content_type: upload_fields::content_type(asked.content_type.as_deref())?,
+        content_type: upload_fields::content_type(new_upload.content_type.as_deref())?,
         declared_sha256: fields.sha256,
         expires_in: fields.ttl(&app.config),
         metadata: fields.metadata.unwrap_or_else(|| serde_json::json!({})),
@@ -215,8 +215,8 @@ fn checked(
         tus_concat: None,
     };
     let shape = Shape::Parts {
-        total: asked.total_size_bytes,
-        chunk: asked.chunk_size_bytes,
+        total: new_upload.total_size_bytes,
+        chunk: new_upload.chunk_size_bytes,
     };
     Ok((shape, new))
 }

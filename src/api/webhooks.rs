@@ -278,8 +278,8 @@ type WebhookWithSecret = (webhooks::Webhook, Secret);
 
 fn created(created: &WebhookWithSecret) -> Result<JsonResponse<schema::Webhook, 201>, Problem> {
     let location = format!("/v1/webhooks/{}", created.0.id);
-    let answer = JsonResponse::new(&with_secret(created))?.sealed();
-    answer.with(header::LOCATION, &location)
+    let response = JsonResponse::new(&with_secret(created))?.sealed();
+    response.with(header::LOCATION, &location)
 }
 
 fn rotated(rotated: &WebhookWithSecret) -> Result<JsonResponse<schema::Webhook>, Problem> {

@@ -50,7 +50,7 @@ pub struct SweepArgs {
     pub json: bool,
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of the command")]
+#[expect(clippy::print_stdout, reason = "the output of the command")]
 pub(super) async fn migrate(config: &Config, action: MigrateAction) -> anyhow::Result<()> {
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
     match action {
@@ -149,7 +149,7 @@ impl CheckResult {
 }
 
 /// Uses every dependency as the service would. Starts an embedded Redis if needed, and stops it again.
-#[expect(clippy::print_stdout, reason = "the answer of the command")]
+#[expect(clippy::print_stdout, reason = "the output of the command")]
 pub(super) async fn check(config: Config, args: CheckArgs) -> anyhow::Result<ExitCode> {
     let mut checks = vec![CheckResult {
         name: "configuration",
@@ -300,7 +300,7 @@ async fn check_redis(config: &Config) -> anyhow::Result<String> {
 }
 
 /// Runs one sweep; jobs are pushed to the configured Redis.
-#[expect(clippy::print_stdout, reason = "the answer of the command")]
+#[expect(clippy::print_stdout, reason = "the output of the command")]
 pub(super) async fn sweep(config: Config, args: SweepArgs) -> anyhow::Result<ExitCode> {
     let redis = server::connect_redis(
         &config,

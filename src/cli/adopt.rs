@@ -22,7 +22,7 @@ pub struct AdoptArgs {
 }
 
 /// Shows the current ids, asks for confirmation, and writes the database's id to both markers.
-#[expect(clippy::print_stdout, reason = "the answer of the command")]
+#[expect(clippy::print_stdout, reason = "the output of the command")]
 pub(super) async fn run(config: &Config, args: AdoptArgs) -> anyhow::Result<()> {
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
     db.require_current().await?;

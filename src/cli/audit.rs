@@ -89,7 +89,7 @@ async fn audited(config: Option<PathBuf>, args: &AuditArgs) -> anyhow::Result<Re
     Ok(report)
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of the command")]
+#[expect(clippy::print_stdout, reason = "the output of the command")]
 fn print(report: &Report, json: bool) -> anyhow::Result<()> {
     if json {
         let outcome = AuditOutput {

@@ -71,8 +71,10 @@ struct BenchTarget<A: Args> {
 pub(super) async fn run(args: BenchArgs, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     match args.command {
         None => return announced::run(args.announced).await,
-        Some(BenchCommand::Upload(asked)) => upload::run(&asked.server, asked.args).await?,
-        Some(BenchCommand::Slow(asked)) => slow::run(&asked.server, asked.args).await?,
+        Some(BenchCommand::Upload(arguments)) => {
+            upload::run(&arguments.server, arguments.args).await?
+        }
+        Some(BenchCommand::Slow(arguments)) => slow::run(&arguments.server, arguments.args).await?,
         // Its jobs fail on purpose, so there is nothing to log.
         Some(BenchCommand::Seed(args)) => {
             seed::seed(Config::load(Sources::process(config))?, args).await?;

@@ -39,7 +39,7 @@ pub enum TokenCommand {
     Revoke { id: TokenId },
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of the command")]
+#[expect(clippy::print_stdout, reason = "the output of the command")]
 pub(super) async fn run(config: &Config, command: TokenCommand) -> anyhow::Result<()> {
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
     db.require_current().await?;

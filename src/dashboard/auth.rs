@@ -202,10 +202,10 @@ fn same(given: &str, expected: &str) -> Result<(), ErrorPage> {
 }
 
 fn refuse(error_page: ErrorPage, user: Option<&User>) -> Response {
-    error_page.tell();
+    error_page.log();
     let mut response = match error_page.status.is_redirection() {
         true => error_page.status.into_response(),
-        false => Page::from_error(&error_page).answer(user),
+        false => Page::from_error(&error_page).respond(user),
     };
     response.set_status(error_page.status);
     for (name, value) in error_page.headers {

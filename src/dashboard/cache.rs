@@ -10,14 +10,14 @@ use tokio::sync::Mutex;
 /// A value that is loaded at most once per TTL.
 #[derive(Debug)]
 pub(super) struct Cached<T> {
-    lasts: Duration,
+    ttl: Duration,
     last: Mutex<Option<(Instant, Arc<T>)>>,
 }
 
 impl<T> Cached<T> {
-    pub(super) fn new(lasts: Duration) -> Self {
+    pub(super) fn new(ttl: Duration) -> Self {
         Self {
-            lasts,
+            ttl,
             last: Mutex::new(None),
         }
     }
@@ -25,14 +25,14 @@ impl<T> Cached<T> {
     /// Returns the cached value, or loads a new one. Concurrent callers wait for the same load.
     pub(super) async fn get(&self, load: impl Future<Output = T>) -> Arc<T> {
         let mut last = self.last.lock().await;
-        if let Some((at, seen)) = &*last
-            && at.elapsed() < self.lasts
+        if let Some((at, value)) = &*last
+            && at.elapsed() < self.ttl
         {
-            return Arc::clone(seen);
+            return Arc::clone(value);
         }
-        let seen = Arc::new(load.await);
-        *last = Some((Instant::now(), Arc::clone(&seen)));
-        seen
+        let value = Arc::new(load.await);
+        *last = Some((Instant::now(), Arc::clone(&value)));
+        value
     }
 
     /// Invalidates the cached value.

@@ -32,8 +32,8 @@ impl Chart<'_> {
     pub(crate) fn draw(&self) -> Markup {
         let values = points(self.values);
         let bad = points(self.bad);
-        let most = values.iter().chain(&bad).copied().fold(0.0, f64::max);
-        let scale = if most > 0.0 { (BASE - TOP) / most } else { 0.0 };
+        let max = values.iter().chain(&bad).copied().fold(0.0, f64::max);
+        let scale = if max > 0.0 { (BASE - TOP) / max } else { 0.0 };
         let step = WIDTH / spans(values.len());
         let y = |value: f64| BASE - value * scale;
         let line = path(&values, step, y);
@@ -48,7 +48,7 @@ impl Chart<'_> {
                     rect.bars x=(tenths(index_of(index) * step - 2.0)) y=(tenths(y(*value).min(BASE - 3.0)))
                         width="4" height=(tenths((*value * scale).max(3.0))) {}
                 }
-                text x="0" y=(TOP - 5.0) { ((self.write)(whole(most))) }
+                text x="0" y=(TOP - 5.0) { ((self.write)(whole(max))) }
                 (self.times())
             }
         }
@@ -74,9 +74,9 @@ impl Chart<'_> {
 
 /// A line of the last hour, for a table row; failures are bars below it.
 pub(crate) fn spark(label: &str, values: &[u64], bad: &[u64]) -> Markup {
-    let most = values.iter().chain(bad).copied().max().unwrap_or(0).max(1);
+    let max = values.iter().chain(bad).copied().max().unwrap_or(0).max(1);
     #[expect(clippy::cast_precision_loss, reason = "two dozen pixels are drawn")]
-    let y = |value: u64| 24.0 - 20.0 * value as f64 / most as f64;
+    let y = |value: u64| 24.0 - 20.0 * value as f64 / max as f64;
     let step = 120.0 / spans(values.len());
     let mut line = String::new();
     for (index, value) in values.iter().enumerate() {
@@ -149,10 +149,10 @@ fn clock(minute: i64) -> String {
 
 /// The accessible summary: the total and the maximum per minute.
 pub(crate) fn summary(what: &str, values: &[u64], write: fn(u64) -> String) -> String {
-    let most = values.iter().copied().max().unwrap_or(0);
+    let max = values.iter().copied().max().unwrap_or(0);
     format!(
         "{what}: {} in total, at most {} per minute",
         write(values.iter().sum()),
-        write(most)
+        write(max)
     )
 }

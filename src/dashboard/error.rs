@@ -117,7 +117,7 @@ impl ErrorPage {
     }
 
     /// Logs a server failure; the only place that does.
-    pub(super) fn tell(&self) {
+    pub(super) fn log(&self) {
         let Some(cause) = &self.cause else { return };
         let cause: &dyn StdError = &**cause;
         match self.status {

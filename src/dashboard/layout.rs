@@ -124,10 +124,10 @@ impl Page {
 
     /// Renders the page for this user.
     pub(crate) fn show(self, user: &User) -> Response {
-        self.answer(Some(user))
+        self.respond(Some(user))
     }
 
-    pub(super) fn answer(self, user: Option<&User>) -> Response {
+    pub(super) fn respond(self, user: Option<&User>) -> Response {
         Response::builder()
             .content_type("text/html; charset=utf-8")
             .extension(RewriteLinks)

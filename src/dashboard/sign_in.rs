@@ -82,7 +82,7 @@ pub(super) async fn form(
     let known = session::identity(&dashboard, request.headers()).await?;
     match known {
         Some(_) => Ok(see_other(next)),
-        None => Ok(page(next, None).answer(None)),
+        None => Ok(page(next, None).respond(None)),
     }
 }
 
@@ -99,16 +99,16 @@ pub(super) async fn enter(
     }
     let address = request.remote_addr().as_socket_addr().map(|from| from.ip());
     // The token is checked first, so that users who share an address with an attacker are not locked out.
-    let begun = sessions::begin(&app.db, &app.clock, entry.token.trim())
+    let started = sessions::begin(&app.db, &app.clock, entry.token.trim())
         .await
         .map_err(ErrorPage::from)?;
-    let Some((identity, secret)) = begun else {
+    let Some((identity, secret)) = started else {
         if let Some(wait) = dashboard.failed_sign_ins().wait(address) {
             return Err(ErrorPage::limited(wait).into());
         }
         dashboard.failed_sign_ins().count(address);
         let wrong = "Unknown, expired or revoked token.";
-        let mut response = page(next, Some(wrong)).answer(None);
+        let mut response = page(next, Some(wrong)).respond(None);
         response.set_status(StatusCode::UNAUTHORIZED);
         return Ok(response);
     };

@@ -56,7 +56,7 @@ type RenderedParts = Arc<Vec<(String, String)>>;
 #[derive(Debug, Default)]
 pub(super) struct LiveFeeds {
     feeds: Mutex<HashMap<String, (Weak<Feed>, Viewer)>>,
-    places: Arc<Mutex<HashMap<Viewer, usize>>>,
+    streams: Arc<Mutex<HashMap<Viewer, usize>>>,
 }
 
 /// Whom a stream counts against: an owner, or `None` for users who may repair.
@@ -64,15 +64,15 @@ type Viewer = Option<String>;
 
 /// A permit for one stream, released on drop.
 struct StreamPermit {
-    places: Arc<Mutex<HashMap<Viewer, usize>>>,
+    streams: Arc<Mutex<HashMap<Viewer, usize>>>,
     viewer: Viewer,
 }
 
 impl StreamPermit {
-    fn take(places: &Arc<Mutex<HashMap<Viewer, usize>>>, viewer: &Viewer) -> Option<Self> {
-        let mut taken = lock(places);
-        let all: usize = taken.values().sum();
-        let own = taken.get(viewer).copied().unwrap_or(0);
+    fn take(streams: &Arc<Mutex<HashMap<Viewer, usize>>>, viewer: &Viewer) -> Option<Self> {
+        let mut permits = lock(streams);
+        let all: usize = permits.values().sum();
+        let own = permits.get(viewer).copied().unwrap_or(0);
         if !has_room(
             viewer,
             (all, MAX_STREAMS, RESERVED_STREAMS),
@@ -80,9 +80,9 @@ impl StreamPermit {
         ) {
             return None;
         }
-        *taken.entry(viewer.clone()).or_default() += 1;
+        *permits.entry(viewer.clone()).or_default() += 1;
         Some(Self {
-            places: Arc::clone(places),
+            streams: Arc::clone(streams),
             viewer: viewer.clone(),
         })
     }
@@ -90,25 +90,25 @@ impl StreamPermit {
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut taken = lock(&self.places);
-        if let Some(own) = taken.get_mut(&self.viewer) {
+        let mut permits = lock(&self.streams);
+        if let Some(own) = permits.get_mut(&self.viewer) {
             *own -= 1;
             if *own == 0 {
-                taken.remove(&self.viewer);
+                permits.remove(&self.viewer);
             }
         }
     }
 }
 
-/// Whether one more is allowed, within `most` in total, the `reserved` ones, and the owner's share.
+/// Whether one more is allowed, within `max` in total, the `reserved` ones, and the owner's share.
 fn has_room(
     viewer: &Viewer,
-    (all, most, reserved): (usize, usize, usize),
+    (all, max, reserved): (usize, usize, usize),
     (own, share): (usize, usize),
 ) -> bool {
     match viewer {
-        None => all < most,
-        Some(_) => all < most - reserved && own < share,
+        None => all < max,
+        Some(_) => all < max - reserved && own < share,
     }
 }
 
@@ -196,7 +196,7 @@ pub(crate) fn stream(
         true => None,
         false => Some(user.identity.owner.clone().unwrap_or_default()),
     };
-    let place = StreamPermit::take(&live.places, &viewer).ok_or_else(full)?;
+    let permit = StreamPermit::take(&live.streams, &viewer).ok_or_else(full)?;
     let feed = live.feed(name, &viewer, load).ok_or_else(full)?;
     let reader = StreamReader {
         latest: feed.latest.subscribe(),
@@ -204,7 +204,7 @@ pub(crate) fn stream(
         dashboard: dashboard.clone(),
         headers: request.headers().clone(),
         turns: 0,
-        _held: (feed, place),
+        _held: (feed, permit),
     };
     let stop = dashboard.stop().clone();
     let events = stream::unfold(reader, StreamReader::next).take_until(stop.cancelled_owned());
@@ -309,18 +309,18 @@ mod tests {
 
     #[test]
     fn an_owner_has_its_share_and_administrators_a_reserve() {
-        let places = Arc::default();
+        let streams = Arc::default();
         let ann = Some("ann".to_owned());
-        let taken: Vec<StreamPermit> = (0..MAX_STREAMS_PER_OWNER)
-            .map(|_| StreamPermit::take(&places, &ann).expect("a place"))
+        let permits: Vec<StreamPermit> = (0..MAX_STREAMS_PER_OWNER)
+            .map(|_| StreamPermit::take(&streams, &ann).expect("a place"))
             .collect();
-        assert!(StreamPermit::take(&places, &ann).is_none());
+        assert!(StreamPermit::take(&streams, &ann).is_none());
         let others: Vec<StreamPermit> = (0..MAX_STREAMS)
-            .map_while(|n| StreamPermit::take(&places, &Some(n.to_string())))
+            .map_while(|n| StreamPermit::take(&streams, &Some(n.to_string())))
             .collect();
-        assert_eq!(taken.len() + others.len(), MAX_STREAMS - RESERVED_STREAMS);
-        assert!(StreamPermit::take(&places, &None).is_some());
-        drop((taken, others));
-        assert!(lock(&places).is_empty());
+        assert_eq!(permits.len() + others.len(), MAX_STREAMS - RESERVED_STREAMS);
+        assert!(StreamPermit::take(&streams, &None).is_some());
+        drop((permits, others));
+        assert!(lock(&streams).is_empty());
     }
 }

@@ -68,7 +68,7 @@ async fn migrations_go_up_and_down_and_say_where_they_are() {
         configured(&installation, &["migrate", "up"]).await.done();
         let mut served = Process::listening(&["serve"], &installation.environment()).await;
         let refused = configured(&installation, &down).await.failed();
-        assert!(refused.contains("runs on"), "{refused}");
+        assert!(refused.contains("are running on"), "{refused}");
         assert!(served.terminate().await.success());
     }
 }

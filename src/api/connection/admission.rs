@@ -72,16 +72,16 @@ pub(super) enum RejectReason {
 
 impl Admission {
     pub(super) fn new(server: &config::ServerConfig) -> Self {
-        let most = server.max_connections.min(affordable());
-        if most < server.max_connections {
+        let max = server.max_connections.min(affordable());
+        if max < server.max_connections {
             tracing::warn!(
                 configured = server.max_connections,
-                most,
+                max,
                 "too few file descriptors (ulimit -n): accepting fewer connections than server.max_connections"
             );
         }
         Self(Arc::new(AdmissionState {
-            all: Arc::new(Semaphore::new(most)),
+            all: Arc::new(Semaphore::new(max)),
             per_address: server.max_connections_per_address,
             proxies: server.trusted_proxies.clone(),
             by_address: Mutex::default(),
@@ -125,7 +125,7 @@ impl Admission {
                 "connections were rejected: server.max_connections_per_address reached"
             }
         });
-        if socket.try_write(refused.answer().as_bytes()).is_err() {
+        if socket.try_write(refused.response().as_bytes()).is_err() {
             return;
         }
         if inner.lingering.fetch_add(1, Ordering::Relaxed) >= MAX_LINGERING {
@@ -175,7 +175,7 @@ impl Drop for ConnectionPermit {
 }
 
 impl RejectReason {
-    fn answer(self) -> String {
+    fn response(self) -> String {
         let (status, code, detail) = match self {
             Self::Full => (
                 "503 Service Unavailable",
@@ -242,9 +242,9 @@ impl ThrottledLog {
 mod tests {
     use super::*;
 
-    fn admission(most: usize, per_address: u32) -> Admission {
+    fn admission(max: usize, per_address: u32) -> Admission {
         Admission(Arc::new(AdmissionState {
-            all: Arc::new(Semaphore::new(most)),
+            all: Arc::new(Semaphore::new(max)),
             per_address,
             proxies: vec!["10.0.0.0/8".parse().unwrap()],
             by_address: Mutex::default(),

@@ -39,7 +39,7 @@ pub(super) struct IdleTimeoutBody {
     wait: Pin<Box<Sleep>>,
     /// Reading makes hyper send `100 Continue`, which a rejected client must not receive.
     expects: bool,
-    begun: bool,
+    started: bool,
     /// Keeps the connection active while the rest of a body arrives, even if the response has been sent.
     active_request: Option<ActiveRequest>,
 }
@@ -56,7 +56,7 @@ impl IdleTimeoutBody {
             idle,
             wait: Box::pin(sleep(idle)),
             expects,
-            begun: false,
+            started: false,
             active_request: Some(active_request),
         }
     }
@@ -70,8 +70,8 @@ impl Stream for IdleTimeoutBody {
         let Some(body) = &mut this.body else {
             return Poll::Ready(None);
         };
-        if !this.begun {
-            this.begun = true;
+        if !this.started {
+            this.started = true;
             this.wait.as_mut().reset(Instant::now() + this.idle);
         }
         loop {
@@ -107,7 +107,7 @@ impl Drop for IdleTimeoutBody {
         let Some(mut body) = self.body.take() else {
             return;
         };
-        if (self.expects && !self.begun) || tokio::runtime::Handle::try_current().is_err() {
+        if (self.expects && !self.started) || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
         let active_request = self.active_request.take();

@@ -336,8 +336,8 @@ impl Connection {
         let parts = RequestParts::from((parts, local, remote, Scheme::HTTP));
         let mut request = poem::Request::from_parts(parts, Body::empty());
         request.set_data(head);
-        let answer = self.endpoint.get_response(request).await;
-        let (parts, body) = answer.into_parts();
+        let response = self.endpoint.get_response(request).await;
+        let (parts, body) = response.into_parts();
         let body = body.into_bytes().await.map_err(io::Error::other)?;
         let mut bytes = format!("HTTP/1.1 {}\r\n", parts.status).into_bytes();
         for (name, value) in &parts.headers {
@@ -416,8 +416,8 @@ async fn is_http2(socket: &TcpStream) -> bool {
     let mut seen = [0; PREFACE.len()];
     loop {
         match socket.peek(&mut seen).await {
-            Ok(came) if came > 0 && seen[..came] == PREFACE[..came] => {
-                if came == PREFACE.len() {
+            Ok(received) if received > 0 && seen[..received] == PREFACE[..received] => {
+                if received == PREFACE.len() {
                     return true;
                 }
                 tokio::time::sleep(PREFACE_POLL_INTERVAL).await;

@@ -25,7 +25,7 @@ use tokio::{
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
-    patience: Duration,
+    write_timeout: Duration,
     /// The write timeout; runs while a write is pending.
     waiting: Option<Pin<Box<Sleep>>>,
     timeouts: ConnectionTimeouts,
@@ -35,13 +35,13 @@ pub(super) struct Socket {
 impl Socket {
     pub(super) fn new(
         stream: TcpStream,
-        patience: Duration,
+        write_timeout: Duration,
         timeouts: ConnectionTimeouts,
         backpressure: WriteBackpressure,
     ) -> Self {
         Self {
             stream,
-            patience,
+            write_timeout,
             waiting: None,
             timeouts,
             backpressure,
@@ -62,7 +62,7 @@ impl Socket {
             self.waiting = None;
             return write;
         }
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.write_timeout;
         let waiting = self
             .waiting
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
@@ -88,13 +88,13 @@ impl AsyncRead for Socket {
         } else {
             let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
             let read = Pin::new(&mut self.stream).poll_read(context, &mut part);
-            let came = part.filled().len();
-            buffer.advance(came);
+            let received = part.filled().len();
+            buffer.advance(received);
             read
         };
-        let came = buffer.filled().len() - before;
-        if came > 0 {
-            self.timeouts.received(came);
+        let received = buffer.filled().len() - before;
+        if received > 0 {
+            self.timeouts.received(received);
         }
         read
     }

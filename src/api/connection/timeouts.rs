@@ -41,8 +41,8 @@ pub(super) struct TimeoutLimits {
 pub(super) struct LargeHeads(Arc<Semaphore>);
 
 impl LargeHeads {
-    pub(super) fn new(most: usize) -> Self {
-        Self(Arc::new(Semaphore::new(most)))
+    pub(super) fn new(max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(max)))
     }
 }
 
@@ -51,8 +51,8 @@ impl LargeHeads {
 pub(super) struct WideReads(Arc<Semaphore>);
 
 impl WideReads {
-    pub(super) fn new(most: usize) -> Self {
-        Self(Arc::new(Semaphore::new(most)))
+    pub(super) fn new(max: usize) -> Self {
+        Self(Arc::new(Semaphore::new(max)))
     }
 }
 

@@ -31,7 +31,7 @@ impl IntoResponse for Download {
 
 impl ApiResponse for Download {
     fn meta() -> MetaResponses {
-        let answer = |status, description, bytes: bool| MetaResponse {
+        let response = |status, description, bytes: bool| MetaResponse {
             description,
             status: Some(status),
             status_range: None,
@@ -48,10 +48,10 @@ impl ApiResponse for Download {
         };
         MetaResponses {
             responses: vec![
-                answer(200, "The whole content.", true),
-                answer(206, "The requested range.", true),
-                answer(304, "Not modified.", false),
-                answer(307, "The content is at `Location`, a signed S3 URL.", false),
+                response(200, "The whole content.", true),
+                response(206, "The requested range.", true),
+                response(304, "Not modified.", false),
+                response(307, "The content is at `Location`, a signed S3 URL.", false),
             ],
         }
     }

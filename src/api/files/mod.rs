@@ -143,14 +143,14 @@ impl Files {
         let row = find_final(&state, &caller.0.sees(), FileId(id.0), wait).await?;
         let etag = etag(&row);
         let retry = !is_final(row.status);
-        let mut answer =
+        let mut response =
             JsonResponse::new(&to_schema(&state, row).await?)?.with(header::ETAG, &etag)?;
         if retry {
-            answer = answer.with(header::RETRY_AFTER, "1")?;
+            response = response.with(header::RETRY_AFTER, "1")?;
         }
         Ok(match conditional::has_tag(request.headers(), &etag) {
-            true => answer.not_modified(),
-            false => answer,
+            true => response.not_modified(),
+            false => response,
         })
     }
 
@@ -219,11 +219,11 @@ pub(super) async fn list(
     filter: FileFilter,
     page: PageRequest,
 ) -> Result<PageResponse<schema::File>, Problem> {
-    let (state, asked) = (state.clone(), Arc::new((scope, filter)));
+    let (state, criteria) = (state.clone(), Arc::new((scope, filter)));
     PageResponse::read(page, move |page| {
-        let (state, asked) = (state.clone(), Arc::clone(&asked));
+        let (state, criteria) = (state.clone(), Arc::clone(&criteria));
         async move {
-            let (scope, filter) = &*asked;
+            let (scope, filter) = &*criteria;
             let rows = files::list(state.app.db.read(), scope, filter, page).await?;
             let mut items = Vec::with_capacity(rows.items.len());
             for row in rows.items {

@@ -74,11 +74,13 @@ where
         hashes: &[Algorithm::Sha256],
         running: None,
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     let reservation = reserve(state, caller, expected).await?;
     let body = within_quota(body, reservation.clone());
     let staged = app.staging.write(key, body, options).await;
-    state.metrics.record_staged(staged.is_ok(), begun.elapsed());
+    state
+        .metrics
+        .record_staged(staged.is_ok(), started.elapsed());
     let staged = staged?;
     let sha256 = staged.hashes.sha256;
     let sha256 = sha256.ok_or_else(|| Problem::failed("no digest was made"))?;

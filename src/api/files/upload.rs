@@ -137,10 +137,10 @@ impl UploadRequest {
         Ok(!chunked && self.length()?.unwrap_or(0) == 0)
     }
 
-    /// Rejects a body whose declared length exceeds `most`; `limit` is the maximum size of a file.
-    pub(super) fn refuse_larger_than(&self, most: u64, limit: u64) -> Result<(), Problem> {
+    /// Rejects a body whose declared length exceeds `max`; `limit` is the maximum size of a file.
+    pub(super) fn refuse_larger_than(&self, max: u64, limit: u64) -> Result<(), Problem> {
         match self.length()? {
-            Some(length) if length > most => Err(Problem::new(
+            Some(length) if length > max => Err(Problem::new(
                 Code::TooLarge,
                 format!("Files must be at most {limit} bytes."),
             )),
@@ -198,24 +198,24 @@ pub(super) async fn receive(
     given: QueryFields,
     traceparent: Option<String>,
 ) -> Result<JsonResponse<schema::File, 202>, Problem> {
-    let turn = idempotent.acquire(state, caller).await?;
-    if let IdempotencyOutcome::Work(_) = &turn {
+    let outcome = idempotent.acquire(state, caller).await?;
+    if let IdempotencyOutcome::Execute(_) = &outcome {
         refuse_beyond_quota(state, caller, upload.length()?).await?;
     }
-    let arrived = arrive(state, caller, upload, given).await?;
-    let lock = match turn {
-        IdempotencyOutcome::Compare(prior) => {
-            return prior.replay(&fingerprint(idempotent, &arrived));
+    let received = arrive(state, caller, upload, given).await?;
+    let lock = match outcome {
+        IdempotencyOutcome::Replay(prior) => {
+            return prior.replay(&fingerprint(idempotent, &received));
         }
-        IdempotencyOutcome::Work(lock) => lock,
+        IdempotencyOutcome::Execute(lock) => lock,
     };
-    let fingerprint = fingerprint(idempotent, &arrived);
+    let fingerprint = fingerprint(idempotent, &received);
     let ReceivedFile {
         name,
         content_type,
         fields,
         bytes,
-    } = arrived;
+    } = received;
     let complete = StagedFile {
         id: FileId(bytes.key().owner()),
         owner: caller.owner.clone(),
@@ -277,15 +277,15 @@ async fn arrive(
 }
 
 /// The fingerprint of an upload. Excludes the form's boundary, which differs each time.
-fn fingerprint(idempotent: &IdempotentRequest, arrived: &ReceivedFile) -> String {
+fn fingerprint(idempotent: &IdempotentRequest, received: &ReceivedFile) -> String {
     let mut hasher = Sha256::new();
-    let fields = &arrived.fields;
+    let fields = &received.fields;
     for part in [
-        arrived.name.as_str(),
-        &arrived.content_type,
+        received.name.as_str(),
+        &received.content_type,
         &format!("{:?}", fields.metadata),
         &format!("{:?} {:?}", fields.batch_id, fields.expires_in),
-        &arrived.bytes.sha256.to_string(),
+        &received.bytes.sha256.to_string(),
     ] {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part);

@@ -151,8 +151,8 @@ fn add_queues(registry: &mut Registry, queues: &[QueueFigures]) {
 }
 
 async fn add_staging(registry: &mut Registry, app: &App) {
-    let asked = app.staging.usage(STAGING_MAX_AGE);
-    let Ok(Ok(usage)) = tokio::time::timeout(DATABASE_TIMEOUT, asked).await else {
+    let query = app.staging.usage(STAGING_MAX_AGE);
+    let Ok(Ok(usage)) = tokio::time::timeout(DATABASE_TIMEOUT, query).await else {
         return;
     };
     let bytes = |bytes: u64| ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
@@ -248,8 +248,8 @@ fn whole(count: u64) -> i64 {
 }
 
 /// Runs a query with a timeout; logs and returns `None` if it fails.
-async fn query<T>(what: &str, asked: impl Future<Output = Result<T, DbErr>>) -> Option<T> {
-    match tokio::time::timeout(DATABASE_TIMEOUT, asked).await {
+async fn query<T>(what: &str, query: impl Future<Output = Result<T, DbErr>>) -> Option<T> {
+    match tokio::time::timeout(DATABASE_TIMEOUT, query).await {
         Ok(Ok(answer)) => Some(answer),
         Ok(Err(error)) => {
             let error = &error as &dyn Error;

@@ -59,7 +59,7 @@ impl Metrics {
         let requests = Family::default();
         let durations = Family::new_with_constructor(histogram as fn() -> Histogram);
         let received = Counter::default();
-        registry.register("http_requests", "Requests answered", requests.clone());
+        registry.register("http_requests", "Responses sent", requests.clone());
         registry.register_with_unit(
             "http_request_duration",
             "Time from the request headers to the response headers",

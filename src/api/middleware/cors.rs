@@ -85,15 +85,15 @@ impl CrossOrigin {
     }
 
     /// Adds the CORS headers to a response, including rejections; `methods` are those of the path.
-    pub(super) fn finish(self, answer: &mut HeaderMap, methods: &[Method]) {
+    pub(super) fn finish(self, response: &mut HeaderMap, methods: &[Method]) {
         if self.varies {
-            answer.append(header::VARY, HeaderValue::from_static("origin"));
+            response.append(header::VARY, HeaderValue::from_static("origin"));
         }
         let Some(allow) = self.allow else {
             return;
         };
-        answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allow);
-        answer.insert(
+        response.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, allow);
+        response.insert(
             header::ACCESS_CONTROL_EXPOSE_HEADERS,
             HeaderValue::from_static(EXPOSED_HEADERS),
         );
@@ -106,12 +106,12 @@ impl CrossOrigin {
         } else {
             HeaderValue::from_str(&listed.join(", ")).unwrap_or(ANY)
         };
-        answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+        response.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
         let more = self.more.iter().map(HeaderName::as_str);
         let sent: Vec<&str> = std::iter::once(ALLOWED_HEADERS).chain(more).collect();
         if let Ok(sent) = HeaderValue::from_str(&sent.join(", ")) {
-            answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
+            response.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, sent);
         }
-        answer.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
+        response.insert(header::ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
     }
 }

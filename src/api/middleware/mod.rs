@@ -54,7 +54,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
     type Output = Response;
 
     async fn call(&self, mut request: Request) -> Result<Response> {
-        let begun = Instant::now();
+        let started = Instant::now();
         let mount = &self.state.mount;
         if let Some(inside) = mount.inside(request.uri()) {
             *request.uri_mut() = inside;
@@ -76,8 +76,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         if let Some(parent) = trace::of(&span).map(TraceParent).or(given) {
             request.set_data(parent);
         }
-        if let Some(said) = without_empty_parameters(&method, request.uri()) {
-            *request.uri_mut() = said;
+        if let Some(kept) = without_empty_parameters(&method, request.uri()) {
+            *request.uri_mut() = kept;
         }
         if method == Method::HEAD {
             request.set_data(HeadRequest);
@@ -124,7 +124,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         let value = HeaderValue::from_str(&id.0).expect("an id is visible ASCII");
         response.headers_mut().insert(REQUEST_ID, value);
         let route = self.state.routes.pattern(&path).unwrap_or("none");
-        let took = begun.elapsed();
+        let took = started.elapsed();
         span.record("http.route", route);
         span.record("http.status", i64::from(response.status().as_u16()));
         span.record("ms", took.as_secs_f64() * 1000.0);
@@ -302,8 +302,8 @@ fn rephrase(reason: &str) -> String {
         let rest = reason.split_once(name)?.1;
         rest.split([',', ')']).next()
     };
-    if let Some(most) = bound("maximum(") {
-        return format!("must be at most {most}");
+    if let Some(max) = bound("maximum(") {
+        return format!("must be at most {max}");
     }
     if let Some(least) = bound("minimum(") {
         return format!("must be at least {least}");
@@ -329,10 +329,10 @@ fn without_empty_parameters(method: &Method, uri: &Uri) -> Option<Uri> {
     if !method.is_safe() || !query.split('&').any(empty) {
         return None;
     }
-    let said: Vec<&str> = query.split('&').filter(|pair| !empty(pair)).collect();
-    let target = match said.is_empty() {
+    let kept: Vec<&str> = query.split('&').filter(|pair| !empty(pair)).collect();
+    let target = match kept.is_empty() {
         true => uri.path().to_owned(),
-        false => format!("{}?{}", uri.path(), said.join("&")),
+        false => format!("{}?{}", uri.path(), kept.join("&")),
     };
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(target.parse().ok()?);

@@ -145,11 +145,11 @@ mod tests {
 
     #[test]
     fn strangers_say_nothing_about_themselves() {
-        let told = [
+        let headers = [
             ("x-forwarded-for", "1.1.1.1"),
             ("x-forwarded-proto", "https"),
         ];
-        assert_eq!(seen("9.9.9.9", &told), ("9.9.9.9".to_owned(), false));
+        assert_eq!(seen("9.9.9.9", &headers), ("9.9.9.9".to_owned(), false));
     }
 
     #[test]
@@ -163,9 +163,9 @@ mod tests {
             ("6.6.6.6, nonsense, 10.2.0.1", "10.2.0.1"),
             ("nonsense", "10.0.0.1"),
         ] {
-            let told = [("x-forwarded-for", value), ("x-forwarded-proto", "https")];
+            let headers = [("x-forwarded-for", value), ("x-forwarded-proto", "https")];
             assert_eq!(
-                seen("10.0.0.1", &told),
+                seen("10.0.0.1", &headers),
                 (client.to_owned(), true),
                 "{value}"
             );
@@ -174,11 +174,11 @@ mod tests {
 
     #[test]
     fn forwarded_is_read_as_the_standard_has_it() {
-        let told = [(
+        let headers = [(
             "forwarded",
             "for=6.6.6.6, For=\"[2001:db8::1]:80\";proto=https;by=10.0.0.2, for=10.0.0.7;proto=https",
         )];
-        assert_eq!(seen("10.0.0.1", &told), ("2001:db8::1".to_owned(), true));
+        assert_eq!(seen("10.0.0.1", &headers), ("2001:db8::1".to_owned(), true));
         assert_eq!(
             seen("10.0.0.1", &[("forwarded", "for=_hidden")]).0,
             "10.0.0.1"
@@ -208,9 +208,9 @@ mod tests {
 
     #[test]
     fn two_headers_that_disagree_are_not_believed() {
-        let told = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=6.6.6.6")];
-        assert_eq!(seen("10.0.0.1", &told).0, "10.0.0.1");
-        let told = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")];
-        assert_eq!(seen("10.0.0.1", &told).0, "1.1.1.1");
+        let headers = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=6.6.6.6")];
+        assert_eq!(seen("10.0.0.1", &headers).0, "10.0.0.1");
+        let headers = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1")];
+        assert_eq!(seen("10.0.0.1", &headers).0, "1.1.1.1");
     }
 }

@@ -13,7 +13,7 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'n
 
 /// Returns the page as a response.
 #[must_use]
-pub(in crate::api) fn answer(page: &str) -> Response {
+pub(in crate::api) fn response(page: &str) -> Response {
     Response::builder()
         .content_type("text/html; charset=utf-8")
         .header(header::CONTENT_SECURITY_POLICY, POLICY)

@@ -28,7 +28,7 @@ pub(super) fn complete(spec: &mut Value) {
             bound_parameters(operation, method == "get");
             let problems = problems::responses(path, operation, keyed);
             let responses = operation["responses"].as_object_mut();
-            let responses = responses.expect("there are answers");
+            let responses = responses.expect("there are responses");
             responses.remove("default");
             responses.extend(problems);
             let location = match id.as_str() {

@@ -182,7 +182,7 @@ fn response(status: u16, codes: &[Code]) -> Value {
             (name.to_owned(), json!({ "$ref": there }))
         })
         .collect();
-    let mut answer = json!({
+    let mut response = json!({
         "description": format!("A problem: {}.", names.join(", ")),
         "content": {"application/problem+json": {
             "schema": {"$ref": "#/components/schemas/Problem"},
@@ -198,11 +198,11 @@ fn response(status: u16, codes: &[Code]) -> Value {
         416 => ("Content-Range", "The size of the file.", "string"),
         405 => ("Allow", "The methods of this path.", "string"),
         429 | 503 | 507 => ("Retry-After", "Seconds to wait.", "integer"),
-        _ => return answer,
+        _ => return response,
     };
     let (name, description, kind) = header;
-    answer["headers"] = json!({name: {"description": description, "schema": {"type": kind}}});
-    answer
+    response["headers"] = json!({name: {"description": description, "schema": {"type": kind}}});
+    response
 }
 
 /// One example problem per code.

@@ -171,7 +171,7 @@ fn create() -> Value {
             "Content-Disposition",
         ],
         &[OFFSET_STREAM, "application/octet-stream"],
-        json!({"201": answer("Created.", &["Location"], &[
+        json!({"201": response_with_headers("Created.", &["Location"], &[
             &["Tus-Resumable", "Upload-Offset", "Upload-Length", "Upload-Expires", "Landfall-File", "Upload-Complete", "Cache-Control"][..], &DRAFT_HEADERS,
         ].concat())}),
     )
@@ -204,19 +204,19 @@ fn head() -> Value {
         ],
         &[],
         json!({
-            "200": answer("tus.", &["Cache-Control"], &tus),
-            "204": answer("IETF draft.", &["Upload-Offset", "Upload-Complete", "Cache-Control"], &known),
+            "200": response_with_headers("tus.", &["Cache-Control"], &tus),
+            "204": response_with_headers("IETF draft.", &["Upload-Offset", "Upload-Complete", "Cache-Control"], &known),
         }),
     )
 }
 
 fn content() -> Value {
-    let mut answered = answer(
+    let mut response = response_with_headers(
         "The bytes.",
         &["Content-Disposition"],
         &["Tus-Resumable", "Cache-Control"],
     );
-    answered["content"] =
+    response["content"] =
         json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}});
     operation(
         (
@@ -226,7 +226,7 @@ fn content() -> Value {
         "Use the path in `Landfall-File` to read the file with ranges.",
         &[],
         &[],
-        json!({"200": answered}),
+        json!({"200": response}),
     )
 }
 
@@ -256,7 +256,7 @@ fn append() -> Value {
             "Upload-Draft-Interop-Version",
         ],
         &[OFFSET_STREAM, "application/partial-upload"],
-        json!({"204": answer("The whole body was received.", &["Upload-Offset"], &more)}),
+        json!({"204": response_with_headers("The whole body was received.", &["Upload-Offset"], &more)}),
     )
 }
 
@@ -273,7 +273,7 @@ fn terminate() -> Value {
             "Upload-Draft-Interop-Version",
         ],
         &[],
-        json!({"204": answer("Deleted.", &[], &["Tus-Resumable", DRAFT_HEADERS[0], DRAFT_HEADERS[1]])}),
+        json!({"204": response_with_headers("Deleted.", &[], &["Tus-Resumable", DRAFT_HEADERS[0], DRAFT_HEADERS[1]])}),
     )
 }
 
@@ -289,7 +289,7 @@ fn options(id: &str) -> Value {
         "operationId": id,
         "summary": "Supported protocols and their limits.",
         "description": "Needs no token. Browser preflights are answered according to `server.cors_origins`.",
-        "responses": {"204": answer("Supported protocols and their limits.", &told, &[])},
+        "responses": {"204": response_with_headers("Supported protocols and their limits.", &told, &[])},
     })
 }
 
@@ -345,14 +345,14 @@ fn below(mut operations: Value) -> Value {
     operations
 }
 
-fn answer(description: &str, always: &[&str], sometimes: &[&str]) -> Value {
+fn response_with_headers(description: &str, always: &[&str], sometimes: &[&str]) -> Value {
     json!({"description": description, "headers": response_headers(always, sometimes)})
 }
 
 fn response_headers(always: &[&str], sometimes: &[&str]) -> Value {
     let header = |name: &&str, required: bool| {
         let found = RESPONSE_HEADERS.iter().find(|(known, _)| known == name);
-        let (_, description) = found.expect("every header of an answer is in the table");
+        let (_, description) = found.expect("every response header is in the table");
         let header =
             json!({"description": description, "required": required, "schema": {"type": "string"}});
         ((*name).to_owned(), header)

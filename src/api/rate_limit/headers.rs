@@ -23,39 +23,39 @@ impl RateLimitHeaders {
         kind: &str,
         burst: u32,
         per_second: u32,
-        taken: RateLimitDecision,
+        decision: RateLimitDecision,
     ) {
         let window = burst.div_ceil(per_second);
         self.policies
             .push(format!("\"{kind}-requests\";q={burst};w={window}"));
-        let wait = if taken.allowed {
-            taken.full_after
+        let wait = if decision.allowed {
+            decision.full_after
         } else {
-            taken.retry_after
+            decision.retry_after
         };
         self.states.push(format!(
             "\"{kind}-requests\";r={};t={}",
-            taken.left,
+            decision.left,
             seconds(wait)
         ));
     }
 
-    pub(super) fn bytes(&mut self, kind: &str, most: u64, used: u64, day_ends: Duration) {
+    pub(super) fn bytes(&mut self, kind: &str, max: u64, used: u64, day_ends: Duration) {
         self.policies.push(format!(
-            "\"{kind}-bytes\";q={most};qu=\"content-bytes\";w={DAY_SECS}"
+            "\"{kind}-bytes\";q={max};qu=\"content-bytes\";w={DAY_SECS}"
         ));
         self.states.push(format!(
             "\"{kind}-bytes\";r={};t={}",
-            most.saturating_sub(used),
+            max.saturating_sub(used),
             seconds(day_ends)
         ));
     }
 
-    pub(super) fn write(&self, answer: &mut HeaderMap) {
+    pub(super) fn write(&self, response: &mut HeaderMap) {
         for (name, items) in [(POLICY, &self.policies), (STATE, &self.states)] {
             if let (false, Ok(value)) = (items.is_empty(), HeaderValue::from_str(&items.join(", ")))
             {
-                answer.insert(name, value);
+                response.insert(name, value);
             }
         }
     }

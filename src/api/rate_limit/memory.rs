@@ -17,7 +17,7 @@ const MAX_SUBJECTS: usize = 100_000;
 #[derive(Debug)]
 pub struct LocalCounters {
     since: Instant,
-    kept: Mutex<CounterState>,
+    state: Mutex<CounterState>,
 }
 
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl Default for LocalCounters {
     fn default() -> Self {
         Self {
             since: Instant::now(),
-            kept: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 }
@@ -43,11 +43,11 @@ impl LocalCounters {
         let now = self.since.elapsed();
         let period = Duration::from_secs(1) / per_second.max(1);
         let room = period * burst.max(1);
-        let mut kept = lock(&self.kept);
-        if kept.even.len() >= MAX_SUBJECTS {
-            kept.even.retain(|_, even| *even > now);
+        let mut state = lock(&self.state);
+        if state.even.len() >= MAX_SUBJECTS {
+            state.even.retain(|_, even| *even > now);
         }
-        let even = kept.even.get(subject).copied().unwrap_or(now).max(now);
+        let even = state.even.get(subject).copied().unwrap_or(now).max(now);
         let after = even + period;
         let wait = after.saturating_sub(room).saturating_sub(now);
         if !wait.is_zero() {
@@ -58,8 +58,8 @@ impl LocalCounters {
                 full_after: even - now,
             };
         }
-        if kept.even.len() < MAX_SUBJECTS || kept.even.contains_key(subject) {
-            kept.even.insert(subject.to_owned(), after);
+        if state.even.len() < MAX_SUBJECTS || state.even.contains_key(subject) {
+            state.even.insert(subject.to_owned(), after);
         }
         let free = room.saturating_sub(after - now);
         RateLimitDecision {
@@ -72,14 +72,14 @@ impl LocalCounters {
 
     fn count_bytes(&self, subject: &str, bytes: u64) -> u64 {
         let today = today();
-        let mut kept = lock(&self.kept);
-        if kept.sums.len() >= MAX_SUBJECTS {
-            kept.sums.retain(|_, (day, _)| *day == today);
+        let mut state = lock(&self.state);
+        if state.sums.len() >= MAX_SUBJECTS {
+            state.sums.retain(|_, (day, _)| *day == today);
         }
-        if kept.sums.len() >= MAX_SUBJECTS && !kept.sums.contains_key(subject) {
+        if state.sums.len() >= MAX_SUBJECTS && !state.sums.contains_key(subject) {
             return bytes;
         }
-        let sum = kept.sums.entry(subject.to_owned()).or_insert((today, 0));
+        let sum = state.sums.entry(subject.to_owned()).or_insert((today, 0));
         if sum.0 != today {
             *sum = (today, 0);
         }
@@ -87,12 +87,12 @@ impl LocalCounters {
         sum.1
     }
 
-    fn acquire_slot(&self, subject: &str, upload: Uuid, most: u32) -> bool {
+    fn acquire_slot(&self, subject: &str, upload: Uuid, max: u32) -> bool {
         let now = self.since.elapsed();
-        let mut kept = lock(&self.kept);
-        let slots = kept.slots.entry(subject.to_owned()).or_default();
+        let mut state = lock(&self.state);
+        let slots = state.slots.entry(subject.to_owned()).or_default();
         slots.retain(|_, ends| *ends > now);
-        let has_room = slots.len() < most as usize || slots.contains_key(&upload);
+        let has_room = slots.len() < max as usize || slots.contains_key(&upload);
         if has_room {
             slots.insert(upload, now + SLOT_LEASE);
         }
@@ -100,11 +100,11 @@ impl LocalCounters {
     }
 
     fn release_slot(&self, subject: &str, upload: Uuid) {
-        let mut kept = lock(&self.kept);
-        if let Some(slots) = kept.slots.get_mut(subject) {
+        let mut state = lock(&self.state);
+        if let Some(slots) = state.slots.get_mut(subject) {
             slots.remove(&upload);
             if slots.is_empty() {
-                kept.slots.remove(subject);
+                state.slots.remove(subject);
             }
         }
     }
@@ -124,8 +124,8 @@ impl Counters for LocalCounters {
         async move { self.count_bytes(subject, bytes) }.boxed()
     }
 
-    fn acquire<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool> {
-        async move { self.acquire_slot(subject, upload, most) }.boxed()
+    fn acquire<'a>(&'a self, subject: &'a str, upload: Uuid, max: u32) -> BoxFuture<'a, bool> {
+        async move { self.acquire_slot(subject, upload, max) }.boxed()
     }
 
     fn release<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()> {

@@ -64,8 +64,8 @@ pub trait Counters: fmt::Debug + Send + Sync {
     /// Adds bytes to today's count of `subject`, and returns the total.
     fn add<'a>(&'a self, subject: &'a str, bytes: u64) -> BoxFuture<'a, u64>;
 
-    /// Acquires or renews one of `most` upload slots of `subject`; false if none is free.
-    fn acquire<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool>;
+    /// Acquires or renews one of `max` upload slots of `subject`; false if none is free.
+    fn acquire<'a>(&'a self, subject: &'a str, upload: Uuid, max: u32) -> BoxFuture<'a, bool>;
 
     /// Releases an upload slot.
     fn release<'a>(&'a self, subject: &'a str, upload: Uuid) -> BoxFuture<'a, ()>;
@@ -100,7 +100,7 @@ struct RequestLimitsInner {
     sent: AtomicU64,
     /// The subjects to which bytes and slots are charged.
     charged: Mutex<Vec<ChargedSubject>>,
-    told: Mutex<RateLimitHeaders>,
+    headers: Mutex<RateLimitHeaders>,
 }
 
 #[derive(Clone, Debug)]
@@ -131,7 +131,7 @@ impl RequestLimits {
             upload: sends_bytes(request.method(), path).then(Uuid::now_v7),
             sent: AtomicU64::new(0),
             charged: Mutex::default(),
-            told: Mutex::default(),
+            headers: Mutex::default(),
         })))
     }
 
@@ -157,38 +157,38 @@ impl RequestLimits {
     async fn admit(&self, kind: SubjectKind, who: &str, limit: Limit) -> Result<(), Problem> {
         let (inner, subject) = (&self.0, format!("{}:{who}", kind.as_str()));
         if let Some(rate) = limit.requests_per_second {
-            let taken = inner
+            let decision = inner
                 .counters
                 .check_rate(&subject, rate.get(), limit.burst)
                 .await;
-            lock(&inner.told).requests(kind.as_str(), limit.burst, rate.get(), taken);
-            if !taken.allowed {
+            lock(&inner.headers).requests(kind.as_str(), limit.burst, rate.get(), decision);
+            if !decision.allowed {
                 let per = rate.get();
                 return Err(refused(
                     format!("Each {} may send {per} requests per second.", kind.as_str()),
-                    taken.retry_after,
+                    decision.retry_after,
                 ));
             }
         }
         let Some(upload) = inner.upload else {
             return Ok(());
         };
-        if let Some(most) = limit.bytes_per_day {
+        if let Some(max) = limit.bytes_per_day {
             let used = inner.counters.add(&subject, 0).await;
             let day_ends = until_tomorrow();
-            lock(&inner.told).bytes(kind.as_str(), most.0, used, day_ends);
-            if used >= most.0 {
+            lock(&inner.headers).bytes(kind.as_str(), max.0, used, day_ends);
+            if used >= max.0 {
                 return Err(refused(
-                    format!("Each {} may send {most} per day (UTC).", kind.as_str()),
+                    format!("Each {} may send {max} per day (UTC).", kind.as_str()),
                     day_ends,
                 ));
             }
         }
-        if let Some(most) = limit.concurrent_uploads
-            && !inner.counters.acquire(&subject, upload, most.get()).await
+        if let Some(max) = limit.concurrent_uploads
+            && !inner.counters.acquire(&subject, upload, max.get()).await
         {
             return Err(refused(
-                format!("Each {} may have {most} concurrent uploads.", kind.as_str()),
+                format!("Each {} may have {max} concurrent uploads.", kind.as_str()),
                 Duration::from_secs(1),
             ));
         }
@@ -216,8 +216,8 @@ impl RequestLimits {
                 let Some(inner) = alive.upgrade() else { return };
                 let (charged, upload) = (lock(&inner.charged).clone(), inner.upload);
                 for ChargedSubject { subject, slot, .. } in charged {
-                    if let (Some(most), Some(upload)) = (slot, upload) {
-                        inner.counters.acquire(&subject, upload, most).await;
+                    if let (Some(max), Some(upload)) = (slot, upload) {
+                        inner.counters.acquire(&subject, upload, max).await;
                     }
                 }
             }
@@ -234,8 +234,8 @@ impl RequestLimits {
     }
 
     /// Adds the rate limit headers to the response.
-    pub(super) fn write_headers(&self, answer: &mut HeaderMap) {
-        lock(&self.0.told).write(answer);
+    pub(super) fn write_headers(&self, response: &mut HeaderMap) {
+        lock(&self.0.headers).write(response);
     }
 }
 

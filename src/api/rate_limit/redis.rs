@@ -22,7 +22,7 @@ const BYTE_COUNT_RETENTION: Duration = Duration::from_secs(26 * 60 * 60);
 #[derive(Debug)]
 pub struct SharedCounters {
     shared: Limiter,
-    own: LocalCounters,
+    local: LocalCounters,
     away_until: Mutex<Option<Instant>>,
 }
 
@@ -32,13 +32,13 @@ impl SharedCounters {
     pub fn new(redis: Redis) -> Self {
         Self {
             shared: Limiter::new(redis),
-            own: LocalCounters::default(),
+            local: LocalCounters::default(),
             away_until: Mutex::default(),
         }
     }
 
     /// Returns Redis's answer if it arrives in time, unless Redis failed a moment ago.
-    async fn ask<T>(&self, asked: impl Future<Output = Result<T, QueueError>>) -> Option<T> {
+    async fn call_redis<T>(&self, call: impl Future<Output = Result<T, QueueError>>) -> Option<T> {
         let away_until = || {
             self.away_until
                 .lock()
@@ -47,7 +47,7 @@ impl SharedCounters {
         if away_until().is_some_and(|until| Instant::now() < until) {
             return None;
         }
-        if let Ok(Ok(answer)) = tokio::time::timeout(REDIS_TIMEOUT, asked).await {
+        if let Ok(Ok(answer)) = tokio::time::timeout(REDIS_TIMEOUT, call).await {
             *away_until() = None;
             return Some(answer);
         }
@@ -67,14 +67,17 @@ impl Counters for SharedCounters {
         burst: u32,
     ) -> BoxFuture<'a, RateLimitDecision> {
         async move {
-            match self.ask(self.shared.rate(subject, per_second, burst)).await {
-                Some(taken) => RateLimitDecision {
-                    allowed: taken.allowed,
-                    left: taken.left,
-                    retry_after: taken.retry_after,
-                    full_after: taken.full_after,
+            match self
+                .call_redis(self.shared.rate(subject, per_second, burst))
+                .await
+            {
+                Some(decision) => RateLimitDecision {
+                    allowed: decision.allowed,
+                    left: decision.left,
+                    retry_after: decision.retry_after,
+                    full_after: decision.full_after,
                 },
-                None => self.own.check_rate(subject, per_second, burst).await,
+                None => self.local.check_rate(subject, per_second, burst).await,
             }
         }
         .boxed()
@@ -84,23 +87,23 @@ impl Counters for SharedCounters {
         async move {
             let name = format!("{subject}:{}", today());
             match self
-                .ask(self.shared.add(&name, bytes, BYTE_COUNT_RETENTION))
+                .call_redis(self.shared.add(&name, bytes, BYTE_COUNT_RETENTION))
                 .await
             {
                 Some(sum) => sum,
-                None => self.own.add(subject, bytes).await,
+                None => self.local.add(subject, bytes).await,
             }
         }
         .boxed()
     }
 
-    fn acquire<'a>(&'a self, subject: &'a str, upload: Uuid, most: u32) -> BoxFuture<'a, bool> {
+    fn acquire<'a>(&'a self, subject: &'a str, upload: Uuid, max: u32) -> BoxFuture<'a, bool> {
         async move {
             let holder = upload.to_string();
-            let entered = self.shared.acquire(subject, &holder, most, SLOT_LEASE);
-            match self.ask(entered).await {
+            let entered = self.shared.acquire(subject, &holder, max, SLOT_LEASE);
+            match self.call_redis(entered).await {
                 Some(entered) => entered,
-                None => self.own.acquire(subject, upload, most).await,
+                None => self.local.acquire(subject, upload, max).await,
             }
         }
         .boxed()
@@ -110,8 +113,8 @@ impl Counters for SharedCounters {
         async move {
             // The slot may have been acquired from either counter. If Redis is not reached, the slot expires.
             let holder = upload.to_string();
-            self.ask(self.shared.release(subject, &holder)).await;
-            self.own.release(subject, upload).await;
+            self.call_redis(self.shared.release(subject, &holder)).await;
+            self.local.release(subject, upload).await;
         }
         .boxed()
     }

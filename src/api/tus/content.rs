@@ -51,14 +51,14 @@ pub(super) async fn content(request: TusRequest) -> Result<Response, Problem> {
         if let Some((size, bytes)) = staged.map_err(error::problem)? {
             let fallback = StoredFallback::of(&request, &upload);
             let bytes = with_fallback(bytes.map_err(io::Error::other).boxed(), fallback);
-            return Ok(answer(&file, size, Body::from_bytes_stream(bytes)));
+            return Ok(response(&file, size, Body::from_bytes_stream(bytes)));
         }
         let now = file_of(&request, &upload).await?;
         if let (FileStatus::Stored, Some(key)) = (now.status, now.storage_key.as_deref()) {
             let key: StorageKey = key.parse()?;
             let bytes = request.app.storage.read(&key, None).await?;
             let body = Body::from_bytes_stream(bytes.map_err(io::Error::other));
-            return Ok(answer(&file, now.size_bytes.unsigned_abs(), body));
+            return Ok(response(&file, now.size_bytes.unsigned_abs(), body));
         }
         if matches!(now.status, FileStatus::Failed | FileStatus::Deleted) {
             break;
@@ -137,7 +137,7 @@ fn with_fallback(
     })
 }
 
-fn answer(file: &file::Model, size: u64, body: Body) -> Response {
+fn response(file: &file::Model, size: u64, body: Body) -> Response {
     let mut response = Response::builder().status(StatusCode::OK).body(body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));

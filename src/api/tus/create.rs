@@ -175,7 +175,7 @@ pub(super) fn new_upload(
 }
 
 /// Returns the declared media type, if it is valid.
-fn content_type(said: Option<String>) -> String {
+fn content_type(declared: Option<String>) -> String {
     let fits = |text: &String| {
         text.len() <= 255
             && text.contains('/')
@@ -183,6 +183,7 @@ fn content_type(said: Option<String>) -> String {
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() || byte == b' ')
     };
-    said.filter(fits)
+    declared
+        .filter(fits)
         .unwrap_or_else(|| "application/octet-stream".to_owned())
 }

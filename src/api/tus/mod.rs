@@ -51,8 +51,8 @@ impl Endpoint for Tus {
     async fn call(&self, request: Request) -> Result<Response> {
         let dialect = dialect(&request);
         let method = request.method().clone();
-        let answer = answer(dialect, &method, request).await;
-        Ok(finish(dialect, &method, answer)?)
+        let handle = handle(dialect, &method, request).await;
+        Ok(finish(dialect, &method, handle)?)
     }
 }
 
@@ -83,7 +83,7 @@ pub(super) fn is_offset_request(request: &Request) -> bool {
     is_here(request.uri().path()) && *request.method() == Method::HEAD
 }
 
-async fn answer(dialect: Dialect, method: &Method, request: Request) -> Result<Response, Problem> {
+async fn handle(dialect: Dialect, method: &Method, request: Request) -> Result<Response, Problem> {
     let state = request.data::<ApiState>().cloned();
     let state = state.ok_or_else(|| Problem::failed("a request without state"))?;
     let app = state.app.clone();
@@ -170,10 +170,10 @@ fn common(dialect: Dialect, method: &Method) -> HeaderMap {
 fn finish(
     dialect: Dialect,
     method: &Method,
-    answer: Result<Response, Problem>,
+    handle: Result<Response, Problem>,
 ) -> Result<Response, Problem> {
     let common = common(dialect, method);
-    match answer {
+    match handle {
         Ok(mut response) => {
             response.headers_mut().extend(common);
             Ok(response)

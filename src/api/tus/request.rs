@@ -90,10 +90,10 @@ impl TusRequest {
         append: Append,
     ) -> Result<Model, uploads::UploadError> {
         let body = counted(std::mem::take(&mut self.body), self.metrics.clone());
-        let begun = Instant::now();
+        let started = Instant::now();
         let appended = uploads::append(&self.app, &self.caller.sees(), id, append, body).await;
         self.metrics
-            .record_staged(appended.is_ok(), begun.elapsed());
+            .record_staged(appended.is_ok(), started.elapsed());
         appended
     }
 }

@@ -96,7 +96,7 @@ struct Bench {
 ///
 /// # Errors
 /// If the server rejects a request, or any operation exceeds two minutes.
-#[expect(clippy::print_stdout, reason = "the answer of the command")]
+#[expect(clippy::print_stdout, reason = "the output of the command")]
 pub(super) async fn run(args: AnnouncedArgs) -> anyhow::Result<ExitCode> {
     let (receiver, arrivals) = receive().await?;
     let mut headers = reqwest::header::HeaderMap::new();
@@ -142,7 +142,7 @@ async fn receive() -> anyhow::Result<(String, Arrivals)> {
             let _ = socket.set_nodelay(true);
             let arrivals = shared.clone();
             tokio::spawn(async move {
-                let service = service_fn(move |request| answer(request, arrivals.clone()));
+                let service = service_fn(move |request| response(request, arrivals.clone()));
                 let _ = http1::Builder::new()
                     .serve_connection(TokioIo::new(socket), service)
                     .await;
@@ -152,7 +152,7 @@ async fn receive() -> anyhow::Result<(String, Arrivals)> {
     Ok((url, arrivals))
 }
 
-async fn answer(
+async fn response(
     request: http::Request<Incoming>,
     arrivals: Arrivals,
 ) -> Result<http::Response<String>, Infallible> {
@@ -168,17 +168,20 @@ async fn answer(
 impl Bench {
     async fn register(&self, receiver: &str) -> anyhow::Result<String> {
         let body = json!({ "url": receiver, "event_types": ["file.stored"], "description": "landfall bench" });
-        let answer = self
+        let response = self
             .http
             .post(format!("{}/v1/webhooks", self.url))
             .json(&body)
             .send()
             .await;
-        let answer = answer.with_context(|| format!("no server responds at {}", self.url))?;
-        if !answer.status().is_success() {
-            bail!("the server rejected the receiver: {}", answer.text().await?);
+        let response = response.with_context(|| format!("no server responds at {}", self.url))?;
+        if !response.status().is_success() {
+            bail!(
+                "the server rejected the receiver: {}",
+                response.text().await?
+            );
         }
-        let webhook: Value = answer.json().await?;
+        let webhook: Value = response.json().await?;
         Ok(webhook["id"]
             .as_str()
             .context("the webhook has no id")?
@@ -190,15 +193,15 @@ impl Bench {
             .http
             .post(format!("{}/v1/files", self.url))
             .query(&[("filename", name)]);
-        let answer = request.body(self.body.clone()).send().await?;
-        if answer.status() != 202 {
+        let response = request.body(self.body.clone()).send().await?;
+        if response.status() != 202 {
             bail!(
                 "the server responded with {}: {}",
-                answer.status(),
-                answer.text().await?
+                response.status(),
+                response.text().await?
             );
         }
-        let file: Value = answer.json().await?;
+        let file: Value = response.json().await?;
         Ok(file["id"]
             .as_str()
             .context("the file has no id")?
@@ -229,8 +232,8 @@ impl Bench {
             }
             stored.push(taken.elapsed());
             accepted.push(taken - began);
-            let arrived = self.arrival(&id).await?;
-            announced.push(arrived.saturating_duration_since(taken));
+            let arrivals = self.arrival(&id).await?;
+            announced.push(arrivals.saturating_duration_since(taken));
         }
         Ok(format!(
             "request to 202      {}\n202 to stored       {}\n202 to announced    {}",
@@ -242,12 +245,12 @@ impl Bench {
 
     async fn arrival(&self, id: &str) -> anyhow::Result<Instant> {
         let began = Instant::now();
-        let mut look = tokio::time::interval(Duration::from_millis(1));
+        let mut poll = tokio::time::interval(Duration::from_millis(1));
         while began.elapsed() < TIMEOUT {
-            if let Some(arrived) = self.arrivals.of(id) {
-                return Ok(arrived);
+            if let Some(arrivals) = self.arrivals.of(id) {
+                return Ok(arrivals);
             }
-            look.tick().await;
+            poll.tick().await;
         }
         bail!("file {id} was not announced within {TIMEOUT:?}")
     }
@@ -279,7 +282,7 @@ impl Bench {
             sender.await??;
         }
         let accepted = began.elapsed();
-        let mut look = tokio::time::interval(Duration::from_millis(5));
+        let mut poll = tokio::time::interval(Duration::from_millis(5));
         while self.arrivals.count() - before < files {
             if began.elapsed() > TIMEOUT * 5 {
                 bail!(
@@ -288,7 +291,7 @@ impl Bench {
                 );
             }
             bar.set_position((self.arrivals.count() - before) as u64);
-            look.tick().await;
+            poll.tick().await;
         }
         let announced = began.elapsed();
         bar.finish_and_clear();

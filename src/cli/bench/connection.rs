@@ -173,10 +173,10 @@ impl<'t> Connection<'t> {
             request = request.header(*name, *value);
         }
         let request = request.body(payload)?;
-        let answer = tokio::time::timeout(timeout, self.exchange(request)).await;
-        let answer = answer.with_context(|| format!("no response within {timeout:?}"))??;
+        let response = tokio::time::timeout(timeout, self.exchange(request)).await;
+        let response = response.with_context(|| format!("no response within {timeout:?}"))??;
         self.answered += 1;
-        Ok(answer)
+        Ok(response)
     }
 
     /// Sends a request on the current connection; also returns whether that has ended.
@@ -211,7 +211,7 @@ impl<'t> Connection<'t> {
                 self.open = None;
             }
             match outcome {
-                Ok(answer) => return answer.context("the connection was lost"),
+                Ok(response) => return response.context("the connection was lost"),
                 Err(unsent) => {
                     self.open = None;
                     request = unsent;

@@ -38,7 +38,7 @@ pub(super) struct Usage {
 /// The observed processes.
 #[derive(Debug)]
 pub(super) struct Processes {
-    seen: Vec<ProcessSample>,
+    samples: Vec<ProcessSample>,
     ended: Arc<AtomicBool>,
     sampler: JoinHandle<PeakSampler>,
 }
@@ -70,7 +70,7 @@ impl Processes {
             eprintln!("landfall: process usage can only be measured on Linux");
             return Ok(None);
         }
-        let seen: Vec<_> = pids
+        let samples: Vec<_> = pids
             .iter()
             .map(|pid| {
                 ProcessSample::sample_process(*pid)
@@ -78,11 +78,11 @@ impl Processes {
             })
             .collect::<Result<_, _>>()?;
         let ended = Arc::new(AtomicBool::new(false));
-        let (watched, until) = (seen.clone(), Arc::clone(&ended));
+        let (watched, until) = (samples.clone(), Arc::clone(&ended));
         // A thread, so that it also samples while the runtime is busy.
         let sampler = thread::spawn(move || PeakSampler::sample(&watched, &until));
         Ok(Some(Self {
-            seen,
+            samples,
             ended,
             sampler,
         }))
@@ -97,7 +97,7 @@ impl Processes {
         let peaks = self.sampler.join();
         let peaks = peaks.map_err(|_| anyhow::anyhow!("the sampler has failed"))?;
         let mut usages = Vec::new();
-        for (before, peak) in self.seen.iter().zip(&peaks.each) {
+        for (before, peak) in self.samples.iter().zip(&peaks.each) {
             let now =
                 ProcessSample::sample_process(before.pid).filter(|now| now.name == before.name);
             let now = now.with_context(|| format!("process {} has ended", before.pid))?;
@@ -110,7 +110,7 @@ impl Processes {
                 resident_above_bytes: peak.saturating_sub(before.resident),
             });
         }
-        let before = self.seen.iter().map(|seen| seen.resident).sum();
+        let before = self.samples.iter().map(|samples| samples.resident).sum();
         usages.push(Usage {
             pid: None,
             name: "all".to_owned(),
@@ -126,15 +126,15 @@ impl Processes {
 impl PeakSampler {
     fn sample(watched: &[ProcessSample], ended: &AtomicBool) -> Self {
         let mut peaks = Self {
-            each: watched.iter().map(|seen| seen.resident).collect(),
+            each: watched.iter().map(|samples| samples.resident).collect(),
             all: 0,
         };
         loop {
             // Read before the last sample, which is therefore taken after the end.
             let last = ended.load(Ordering::Relaxed);
             let mut sum = 0;
-            for (seen, peak) in watched.iter().zip(&mut peaks.each) {
-                let now = resident(seen.pid).unwrap_or(0);
+            for (samples, peak) in watched.iter().zip(&mut peaks.each) {
+                let now = resident(samples.pid).unwrap_or(0);
                 *peak = now.max(*peak);
                 sum += now;
             }

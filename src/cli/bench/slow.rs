@@ -8,7 +8,7 @@ use super::{
 };
 use crate::cli::client::{
     ServerArgs,
-    output::{answer, fields},
+    output::{fields, print_text},
 };
 use anyhow::Context;
 use clap::Args;
@@ -83,10 +83,10 @@ pub(super) async fn run(server: &ServerArgs, args: SlowArgs) -> anyhow::Result<(
         resident_above_bytes_each: above.map(|above| above / u64::from(args.uploads)),
         processes,
     };
-    answer(&if args.json {
+    print_text(&if args.json {
         serde_json::to_string(&figures)?
     } else {
-        told(&figures)
+        summary(&figures)
     })?;
     Ok(())
 }
@@ -123,7 +123,7 @@ async fn together(
     Ok(())
 }
 
-fn told(figures: &SlowReport) -> String {
+fn summary(figures: &SlowReport) -> String {
     let what = format!(
         "{} concurrent uploads, {}/s each, {} each in total, in {:.1} s",
         figures.uploads,

@@ -32,11 +32,11 @@ pub(super) async fn create(
         ("upload-length", &length),
         ("upload-metadata", &metadata),
     ];
-    let answer = connection
+    let response = connection
         .call(Method::POST, creation, &headers, Payload::empty())
         .await?
         .done("creating an upload")?;
-    let location = answer
+    let location = response
         .header("location")
         .context("the upload has no Location")?;
     let url = connection.target.base.join(creation)?.join(location)?;
@@ -57,13 +57,13 @@ pub(super) async fn append(
         ("upload-offset", &at),
         ("content-type", "application/offset+octet-stream"),
     ];
-    let answer = connection
+    let response = connection
         .call(Method::PATCH, location, &headers, payload)
         .await?
         .done("sending bytes")?;
-    let offset = answer.header("upload-offset").unwrap_or("none");
+    let offset = response.header("upload-offset").unwrap_or("none");
     if offset != end.to_string() {
         bail!("the server is at offset {offset} after {end} bytes");
     }
-    Ok(answer.header("landfall-file").map(str::to_owned))
+    Ok(response.header("landfall-file").map(str::to_owned))
 }

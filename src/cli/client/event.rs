@@ -3,7 +3,7 @@
 use super::{
     api::ApiClient,
     listing::{self, ListExtent},
-    output::{Table, answer, cell, fields, time},
+    output::{Table, cell, fields, print_text, time},
 };
 use chrono::{DateTime, NaiveDate, SecondsFormat, Utc};
 use clap::{Args, Subcommand};
@@ -76,7 +76,7 @@ pub(super) async fn run(api: &ApiClient, command: EventCommand) -> anyhow::Resul
         EventCommand::List(args) => list(api, args).await,
         EventCommand::Show { id, json } => {
             let reply = api.call(api.get(&["events", &id.to_string()])).await?;
-            answer(&if json {
+            print_text(&if json {
                 reply.text
             } else {
                 describe(&reply.json()?)
@@ -130,9 +130,9 @@ async fn redeliver(
         )
         .await?;
     if json {
-        answer(&reply.text)?;
+        print_text(&reply.text)?;
     } else {
-        answer(&format!(
+        print_text(&format!(
             "event {id} is being redelivered; see `landfall event show {id}`"
         ))?;
     }
@@ -158,10 +158,10 @@ async fn replay(api: &ApiClient, args: ReplayArgs) -> anyhow::Result<()> {
         )
         .await?;
     if args.json {
-        answer(&reply.text)?;
+        print_text(&reply.text)?;
     } else {
         let replayed: Value = reply.json()?;
-        answer(&format!(
+        print_text(&format!(
             "deliveries enqueued: {}",
             cell(&replayed["count"])
         ))?;

@@ -4,7 +4,7 @@ use super::{
     api::ApiClient,
     file_retry::{self as retry_failed, RetryArgs},
     listing::{self, ListExtent},
-    output::{answer, cell, fields, size, time},
+    output::{cell, fields, print_text, size, time},
 };
 use clap::{Args, Subcommand};
 use landfall_core::digest::Sha256Digest;
@@ -55,7 +55,7 @@ pub(super) async fn run(api: &ApiClient, command: FileCommand) -> anyhow::Result
         FileCommand::List(args) => list(api, args).await,
         FileCommand::Show { id, json } => {
             let reply = api.call(api.get(&["files", &id.to_string()])).await?;
-            answer(&if json {
+            print_text(&if json {
                 reply.text
             } else {
                 describe(&reply.json()?)
@@ -64,7 +64,7 @@ pub(super) async fn run(api: &ApiClient, command: FileCommand) -> anyhow::Result
         }
         FileCommand::Delete { id } => {
             api.call(api.delete(&["files", &id.to_string()])).await?;
-            answer(&format!("deleted {id}"))?;
+            print_text(&format!("deleted {id}"))?;
             Ok(())
         }
         FileCommand::Retry(args) => retry_failed::run(api, args).await,

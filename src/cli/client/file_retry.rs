@@ -2,7 +2,7 @@
 
 use super::{
     api::{ApiClient, CallError},
-    output::{answer, cell},
+    output::{cell, print_text},
 };
 use anyhow::bail;
 use clap::{ArgGroup, Args};
@@ -52,7 +52,7 @@ pub(super) async fn run(api: &ApiClient, args: RetryArgs) -> anyhow::Result<()> 
         0 => String::new(),
         gone => format!(" ({gone} more match, but their bytes are gone)"),
     };
-    answer(&format!("failed files that match: {}{gone}", ids.len()))?;
+    print_text(&format!("failed files that match: {}{gone}", ids.len()))?;
     if ids.is_empty() || !(args.yes || confirmed(ids.len())?) {
         return Ok(());
     }
@@ -119,7 +119,7 @@ async fn retry_all(api: &ApiClient, ids: &[Uuid]) -> anyhow::Result<()> {
         {
             Ok(reply) => {
                 let file: Value = reply.json()?;
-                answer(&format!("{id} {}", cell(&file["status"])))?;
+                print_text(&format!("{id} {}", cell(&file["status"])))?;
             }
             Err(CallError::Rejected(error)) if !error.is_temporary() => {
                 eprintln!("{id}: {error}");

@@ -2,7 +2,7 @@
 
 use super::{
     api::{ApiClient, CallError},
-    output::{Table, answer},
+    output::{Table, print_text},
 };
 use clap::Args;
 use serde::Deserialize;
@@ -63,16 +63,16 @@ pub(super) async fn show(
             for item in &page.items {
                 table.row(row(&serde_json::from_str(item.get())?));
             }
-            answer(&table.take())?;
+            print_text(&table.take())?;
         } else if several {
             let mut part = String::new();
             for item in &page.items {
                 part.push_str(std::mem::replace(&mut opening, ",\n"));
                 part.push_str(item.get());
             }
-            answer(&part)?;
+            print_text(&part)?;
         } else {
-            answer(&text)?;
+            print_text(&text)?;
         }
         if pages.is_over() || page.items.is_empty() {
             break;
@@ -84,7 +84,7 @@ pub(super) async fn show(
         } else {
             ""
         };
-        answer(&format!(
+        print_text(&format!(
             "{opening}],\"next_cursor\":{}}}",
             serde_json::to_string(&pages.cursor)?
         ))?;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Writes to standard output, which may be a closed pipe.
-pub(in crate::cli) fn answer(text: &str) -> io::Result<()> {
+pub(in crate::cli) fn print_text(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     if !text.ends_with('\n') && !text.is_empty() {

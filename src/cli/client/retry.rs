@@ -41,11 +41,12 @@ fn backoff(error: &CallError, tries: u32, was_reached: bool) -> Option<Duration>
     if !error.is_temporary() || (matches!(error, CallError::Unreachable { .. }) && !was_reached) {
         return None;
     }
-    let asked = match error {
+    let retry_after = match error {
         CallError::Rejected(error) => error.retry_after,
         _ => None,
     };
-    if tries >= MAX_ATTEMPTS || asked.is_some_and(|asked| asked > MAX_RETRY_AFTER) {
+    if tries >= MAX_ATTEMPTS || retry_after.is_some_and(|retry_after| retry_after > MAX_RETRY_AFTER)
+    {
         return None;
     }
     let backoff = INITIAL_BACKOFF
@@ -55,7 +56,7 @@ fn backoff(error: &CallError, tries: u32, was_reached: bool) -> Option<Duration>
     Some(
         backoff
             .mul_f64(rand::random_range(0.5..=1.0))
-            .max(asked.unwrap_or_default()),
+            .max(retry_after.unwrap_or_default()),
     )
 }
 

@@ -3,7 +3,7 @@
 use super::{
     api::ApiClient,
     listing::{self, ListExtent},
-    output::{answer, cell, fields, time},
+    output::{cell, fields, print_text, time},
 };
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
@@ -63,7 +63,7 @@ pub(super) async fn run(api: &ApiClient, command: WebhookCommand) -> anyhow::Res
         WebhookCommand::Test { id, json } => test(api, id, json).await,
         WebhookCommand::Remove { id } => {
             api.call(api.delete(&["webhooks", &id.to_string()])).await?;
-            answer(&format!("removed {id}"))?;
+            print_text(&format!("removed {id}"))?;
             Ok(())
         }
     }
@@ -82,7 +82,7 @@ async fn add(api: &ApiClient, args: WebhookAddArgs) -> anyhow::Result<()> {
         .post(&["webhooks"])
         .header("Idempotency-Key", Uuid::now_v7().to_string());
     let reply = api.call(request.json(&body)).await?;
-    answer(&if args.json {
+    print_text(&if args.json {
         reply.text
     } else {
         describe(&reply.json()?)
@@ -120,12 +120,12 @@ async fn test(api: &ApiClient, id: Uuid, json: bool) -> anyhow::Result<()> {
         .call(request.header("Idempotency-Key", Uuid::now_v7().to_string()))
         .await?;
     if json {
-        answer(&reply.text)?;
+        print_text(&reply.text)?;
         return Ok(());
     }
     let event: Value = reply.json()?;
     let event = cell(&event["id"]);
-    answer(&format!(
+    print_text(&format!(
         "event {event} is being delivered; see `landfall event show {event}`"
     ))?;
     Ok(())

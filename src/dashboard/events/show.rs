@@ -6,7 +6,7 @@ use crate::dashboard::{
         action_button, delivery_state, empty, event_state, panel, part, primary_action_button,
     },
     error::ErrorPage,
-    files::timeline::{answer, host_of},
+    files::timeline::{attempt_response, host_of},
     format::{ago, plural, shown_url, when},
     layout::{Page, Section},
     session::User,
@@ -70,8 +70,8 @@ async fn load(dashboard: &Dashboard, id: EventId) -> Result<(EventDetail, PagePa
     let app = dashboard.app();
     let found = outbox::get(&app.db, id).await?;
     let detail = found.ok_or_else(|| ErrorPage::not_found("event with this id"))?;
-    let told = detail.deliveries.iter().map(|one| one.delivery.webhook_id);
-    let urls = webhooks::urls(&app.db, told).await?;
+    let summary = detail.deliveries.iter().map(|one| one.delivery.webhook_id);
+    let urls = webhooks::urls(&app.db, summary).await?;
     let now = app.clock.now();
     let parts = vec![
         ("event".to_owned(), head(&detail)),
@@ -174,7 +174,7 @@ fn delivery(detail: &DeliveryDetail, shown: DeliveriesBy<'_>, now: DateTime<Utc>
 
 /// Newest first. In a list of deliveries the earlier attempts are collapsed.
 fn attempts(all: &[attempt::Model], fold: bool) -> Markup {
-    let one = |attempt: &attempt::Model| html! { li { (when(attempt.at)) " " (answer(attempt)) } };
+    let one = |attempt: &attempt::Model| html! { li { (when(attempt.at)) " " (attempt_response(attempt)) } };
     let shown = if fold { 1 } else { all.len() };
     let earlier = all.len().saturating_sub(shown);
     html! {

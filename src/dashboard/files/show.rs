@@ -26,11 +26,11 @@ pub(super) async fn show(
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    let life = find(&dashboard, &user, FileId(id)).await?;
-    let title = life.file.original_filename.clone();
+    let history = find(&dashboard, &user, FileId(id)).await?;
+    let title = history.file.original_filename.clone();
     let body = html! {
-        @for (id, body) in parts(&life, &user) { (part(&id, body)) }
-        (about(&life.file))
+        @for (id, body) in parts(&history, &user) { (part(&id, body)) }
+        (about(&history.file))
     };
     let page = Page::new(title, Section::Files, body).live(format!("/live/files/{id}"));
     Ok(page.show(&user))
@@ -49,8 +49,10 @@ pub(super) async fn stream(
     Ok(sse::stream(&dashboard, request, &name, move || {
         let (dashboard, user) = looking.clone();
         sse::boxed(async move {
-            let life = find(&dashboard, &user, FileId(id)).await;
-            let mut parts = life.map(|life| parts(&life, &user)).unwrap_or_default();
+            let history = find(&dashboard, &user, FileId(id)).await;
+            let mut parts = history
+                .map(|history| parts(&history, &user))
+                .unwrap_or_default();
             parts.push(sse::heartbeat(dashboard.app().clock.now()));
             parts
         })
@@ -58,23 +60,23 @@ pub(super) async fn stream(
 }
 
 async fn find(dashboard: &Dashboard, user: &User, id: FileId) -> Result<Life, ErrorPage> {
-    let life = files::life(&dashboard.app().db, &user.sees(), id).await?;
-    life.ok_or_else(|| ErrorPage::not_found("file with this id"))
+    let history = files::life(&dashboard.app().db, &user.sees(), id).await?;
+    history.ok_or_else(|| ErrorPage::not_found("file with this id"))
 }
 
-fn parts(life: &Life, user: &User) -> PageParts {
+fn parts(history: &Life, user: &User) -> PageParts {
     vec![
-        ("file".to_owned(), head(&life.file, user)),
+        ("file".to_owned(), head(&history.file, user)),
         (
             "life".to_owned(),
-            panel_with("Timeline", beside(life), timeline::list(life, user)),
+            panel_with("Timeline", beside(history), timeline::list(history, user)),
         ),
     ]
 }
 
 /// The known durations.
-fn beside(life: &Life) -> Markup {
-    let file = &life.file;
+fn beside(history: &Life) -> Markup {
+    let file = &history.file;
     let took = |from: Option<Timestamp>, to: Option<Timestamp>| (to? - from?).to_std().ok();
     html! {
         @if let Some(took) = took(Some(file.created_at), file.staged_at) { span { "received in " (exact(took)) } }

@@ -15,8 +15,8 @@ use landfall_core::{
 use maud::{Markup, html};
 use url::Url;
 
-pub(super) fn list(life: &Life, user: &User) -> Markup {
-    let moments = life.moments();
+pub(super) fn list(history: &Life, user: &User) -> Markup {
+    let moments = history.moments();
     let shown: Vec<&Moment<'_>> = moments
         .iter()
         .filter(|moment| is_for(user, &moment.what))
@@ -35,7 +35,7 @@ pub(super) fn list(life: &Life, user: &User) -> Markup {
                     span.after {
                         @if let Some(gap) = before(index).and_then(|before| (moment.at - before).to_std().ok()) { "+" (exact(gap)) }
                     }
-                    (describe(life, moment, user))
+                    (describe(history, moment, user))
                 }
             }
         }
@@ -67,7 +67,7 @@ fn clock(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(whole) title=(whole) { (at.format("%H:%M:%S%.3f").to_string()) } }
 }
 
-fn describe(life: &Life, moment: &Moment<'_>, user: &User) -> Markup {
+fn describe(history: &Life, moment: &Moment<'_>, user: &User) -> Markup {
     match &moment.what {
         What::Begun(kind) => {
             html! { "Upload started on " (moment.at.format("%Y-%m-%d").to_string()) (by(*kind)) }
@@ -78,15 +78,15 @@ fn describe(life: &Life, moment: &Moment<'_>, user: &User) -> Markup {
         What::Landed(None) => html! { "Hashed and copied to storage" },
         What::Stored => html! { "Committed" },
         What::Announced(event) => announced(event, user),
-        What::Attempt { webhook, attempt } => attempted(life, *webhook, attempt),
+        What::Attempt { webhook, attempt } => attempted(history, *webhook, attempt),
         What::Failed { code, message } => html! { "Failed: " strong { (code) } ", " (message) },
         What::Deleted => html! { "Deleted" },
         What::FinalizeDue { attempts } => {
             html! { "Next finalize attempt " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts" }
         }
         What::DeliveryDue { webhook, attempts } => html! {
-            (host(life, *webhook)) " is retried " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts "
-            @if let Some(event) = event_of(life, *webhook) { (action_button(&format!("/events/{event}/redeliver/{webhook}"), "Now")) }
+            (host(history, *webhook)) " is retried " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts "
+            @if let Some(event) = event_of(history, *webhook) { (action_button(&format!("/events/{event}/redeliver/{webhook}"), "Now")) }
         },
         What::Expires => html! { "Expires " (ago(moment.at, Utc::now())) },
     }
@@ -115,12 +115,12 @@ fn announced(event: &EventDetail, user: &User) -> Markup {
     }
 }
 
-fn attempted(life: &Life, webhook: WebhookId, attempt: &attempt::Model) -> Markup {
-    html! { (host(life, webhook)) " " (answer(attempt)) }
+fn attempted(history: &Life, webhook: WebhookId, attempt: &attempt::Model) -> Markup {
+    html! { (host(history, webhook)) " " (attempt_response(attempt)) }
 }
 
 /// Renders the response to an attempt; its body is untrusted and shown as text.
-pub(crate) fn answer(attempt: &attempt::Model) -> Markup {
+pub(crate) fn attempt_response(attempt: &attempt::Model) -> Markup {
     let tone = if is_taken(attempt) {
         Tone::Ok
     } else {
@@ -142,8 +142,8 @@ pub(crate) fn answer(attempt: &attempt::Model) -> Markup {
     }
 }
 
-fn host(life: &Life, webhook: WebhookId) -> Markup {
-    let url = life
+fn host(history: &Life, webhook: WebhookId) -> Markup {
+    let url = history
         .urls
         .get(&webhook)
         .map(String::as_str)
@@ -164,12 +164,16 @@ pub(crate) fn host_of(url: &str) -> String {
     host.unwrap_or_else(|| url.to_owned())
 }
 
-fn event_of(life: &Life, webhook: WebhookId) -> Option<entity::EventId> {
+fn event_of(history: &Life, webhook: WebhookId) -> Option<entity::EventId> {
     let pending = |event: &&EventDetail| {
         event.deliveries.iter().any(|delivery| {
             delivery.delivery.webhook_id == webhook
                 && delivery.delivery.status == entity::delivery::DeliveryStatus::Pending
         })
     };
-    life.events.iter().find(pending).map(|event| event.event.id)
+    history
+        .events
+        .iter()
+        .find(pending)
+        .map(|event| event.event.id)
 }

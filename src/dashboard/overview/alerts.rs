@@ -34,15 +34,15 @@ struct Alert {
 /// Renders the alerts, most severe first.
 pub(super) fn banners(snapshot: &OverviewSnapshot, now: DateTime<Utc>, may_repair: bool) -> Markup {
     let mut troubles = dependencies(snapshot, may_repair);
-    if let Some(known) = &snapshot.known {
-        troubles.extend(waiting(known, now));
+    if let Some(database) = &snapshot.database {
+        troubles.extend(waiting(database, now));
         // Alerts about endpoints are only for users who may see endpoints.
         if may_repair {
-            troubles.extend(endpoints(&known.flow.failing_endpoints));
+            troubles.extend(endpoints(&database.flow.failing_endpoints));
         }
-        troubles.extend(undeliverable(known));
-        troubles.extend(failed(known));
-        troubles.extend(audit(known));
+        troubles.extend(undeliverable(database));
+        troubles.extend(failed(database));
+        troubles.extend(audit(database));
     }
     if let Some(view) = &*snapshot.queues {
         troubles.extend(queues(&view.queues));
@@ -94,8 +94,8 @@ fn dependencies(snapshot: &OverviewSnapshot, may_repair: bool) -> Vec<Alert> {
     troubles.collect()
 }
 
-fn waiting(known: &DatabaseSnapshot, now: DateTime<Utc>) -> Option<Alert> {
-    let Stage { count, oldest } = known.flow.staged;
+fn waiting(database: &DatabaseSnapshot, now: DateTime<Utc>) -> Option<Alert> {
+    let Stage { count, oldest } = database.flow.staged;
     let waited = age(oldest?, now);
     (waited > WAITING_WARNING).then(|| Alert {
         is_bad: false,
@@ -147,8 +147,8 @@ fn urls(failing: &[FailingEndpoint]) -> String {
     urls.join(", ")
 }
 
-fn undeliverable(known: &DatabaseSnapshot) -> Option<Alert> {
-    let count = known.flow.undeliverable.count;
+fn undeliverable(database: &DatabaseSnapshot) -> Option<Alert> {
+    let count = database.flow.undeliverable.count;
     (count.counted > 0).then(|| Alert {
         is_bad: true,
         what: match count.counted {
@@ -208,8 +208,8 @@ fn queues(queues: &[QueueSnapshot]) -> Vec<Alert> {
     paused.chain(dead).collect()
 }
 
-fn failed(known: &DatabaseSnapshot) -> Option<Alert> {
-    let count = super::charts::failed_lately(&known.minutes);
+fn failed(database: &DatabaseSnapshot) -> Option<Alert> {
+    let count = super::charts::failed_lately(&database.minutes);
     (count > 0).then(|| Alert {
         is_bad: false,
         what: format!(
@@ -222,8 +222,8 @@ fn failed(known: &DatabaseSnapshot) -> Option<Alert> {
     })
 }
 
-fn audit(known: &DatabaseSnapshot) -> Option<Alert> {
-    let left = known.audit.as_ref()?.summary.left();
+fn audit(database: &DatabaseSnapshot) -> Option<Alert> {
+    let left = database.audit.as_ref()?.summary.left();
     (left > 0).then(|| Alert {
         is_bad: true,
         what: format!(

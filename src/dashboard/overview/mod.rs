@@ -64,8 +64,8 @@ fn parts(dashboard: &Dashboard, snapshot: &OverviewSnapshot, may_repair: bool) -
     let now = dashboard.app().clock.now();
     let id = |name: &str| name.to_owned();
     let banners = alerts::banners(snapshot, now, may_repair);
-    let (flow, charts, proof) = match &snapshot.known {
-        Some(known) => database_parts(dashboard, known, now, may_repair),
+    let (flow, charts, proof) = match &snapshot.database {
+        Some(database) => database_parts(dashboard, database, now, may_repair),
         None => (
             missing(
                 "The database cannot be reached.",
@@ -89,18 +89,18 @@ fn parts(dashboard: &Dashboard, snapshot: &OverviewSnapshot, may_repair: bool) -
 
 fn database_parts(
     dashboard: &Dashboard,
-    known: &DatabaseSnapshot,
+    database: &DatabaseSnapshot,
     now: DateTime<Utc>,
     may_repair: bool,
 ) -> (Markup, Markup, Markup) {
-    let flow = match known.flow.is_empty() {
+    let flow = match database.flow.is_empty() {
         true => first_file(dashboard),
-        false => flow::panel(&known.flow, now, may_repair),
+        false => flow::panel(&database.flow, now, may_repair),
     };
     (
         flow,
-        charts::panels(&known.minutes),
-        last_audit::panel(known.audit.as_ref(), now, may_repair),
+        charts::panels(&database.minutes),
+        last_audit::panel(database.audit.as_ref(), now, may_repair),
     )
 }
 

@@ -23,7 +23,7 @@ pub(in crate::dashboard) struct OverviewSnapshot {
     /// `None` while Redis is down.
     pub(super) queues: Arc<Option<QueuesSnapshot>>,
     /// `None` while the database is down.
-    pub(super) known: Option<DatabaseSnapshot>,
+    pub(super) database: Option<DatabaseSnapshot>,
 }
 
 /// The data from the database.
@@ -63,7 +63,7 @@ impl OverviewCache {
 
     async fn load(&self, dashboard: &Dashboard) -> OverviewSnapshot {
         let app = dashboard.app();
-        let (readiness, queues, known) = tokio::join!(
+        let (readiness, queues, database) = tokio::join!(
             dashboard.api().health.readiness(app),
             dashboard.cached_queues(),
             self.load_database(dashboard),
@@ -71,13 +71,13 @@ impl OverviewCache {
         OverviewSnapshot {
             readiness,
             queues,
-            known,
+            database,
         }
     }
 
     async fn load_database(&self, dashboard: &Dashboard) -> Option<DatabaseSnapshot> {
-        match tokio::time::timeout(PART_TIMEOUT, self.known(dashboard)).await {
-            Ok(Ok(known)) => Some(known),
+        match tokio::time::timeout(PART_TIMEOUT, self.database(dashboard)).await {
+            Ok(Ok(database)) => Some(database),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the overview is shown without data from the database");
                 None
@@ -86,7 +86,7 @@ impl OverviewCache {
         }
     }
 
-    async fn known(&self, dashboard: &Dashboard) -> Result<DatabaseSnapshot, DbErr> {
+    async fn database(&self, dashboard: &Dashboard) -> Result<DatabaseSnapshot, DbErr> {
         let app = dashboard.app();
         let db = app.db.read();
         let flow = overview::flow(db).await?;

@@ -105,16 +105,16 @@ async fn list(
     let found = webhooks::list(&app.db, page)
         .await
         .map_err(ErrorPage::from)?;
-    let mut seen = Vec::with_capacity(found.items.len());
+    let mut endpoint = Vec::with_capacity(found.items.len());
     for webhook in found.items {
-        seen.push(EndpointSnapshot::of(&dashboard, webhook).await?);
+        endpoint.push(EndpointSnapshot::of(&dashboard, webhook).await?);
     }
     let cursor = Some(query.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let body = html! {
         h1.unseen { "Webhooks" }
         (panel_with("Endpoints", html! { a href="#add" { "Add an endpoint" } }, html! {
-            @if seen.is_empty() { (empty("No endpoints yet.", html! { "Add the first endpoint below. Events from then on are sent to it." })) }
-            @else { (rows(&seen, app.clock.now())) }
+            @if endpoint.is_empty() { (empty("No endpoints yet.", html! { "Add the first endpoint below. Events from then on are sent to it." })) }
+            @else { (rows(&endpoint, app.clock.now())) }
             (pager("/webhooks", &[], cursor, found.next_cursor.as_deref()))
         }))
         (panel("Add an endpoint", settings::new_form(&user)))
@@ -122,7 +122,7 @@ async fn list(
     Ok(Page::new("Webhooks", Section::Webhooks, body).show(&user))
 }
 
-fn rows(seen: &[EndpointSnapshot], now: DateTime<Utc>) -> Markup {
+fn rows(endpoint: &[EndpointSnapshot], now: DateTime<Utc>) -> Markup {
     let columns = [
         col("Endpoint"),
         col("State"),
@@ -136,7 +136,7 @@ fn rows(seen: &[EndpointSnapshot], now: DateTime<Utc>) -> Markup {
         "Endpoints",
         &columns,
         html! {
-            @for one in seen {
+            @for one in endpoint {
                 tr {
                     td.name {
                         a href=(one.path()) { (host_of(&one.webhook.url)) }

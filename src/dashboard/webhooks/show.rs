@@ -47,16 +47,16 @@ pub(super) async fn show(
     Path(id): Path<Uuid>,
     Query(query): Query<ListDeliveriesQuery>,
 ) -> Result<Response> {
-    let (seen, parts) = load(&dashboard, WebhookId(id), &query).await?;
+    let (endpoint, parts) = load(&dashboard, WebhookId(id), &query).await?;
     let body = html! {
         @for (id, body) in &parts { (part(id, body)) }
-        (settings::panels(&seen.webhook, &user))
+        (settings::panels(&endpoint.webhook, &user))
     };
     let feed = crate::dashboard::format::href(
         &format!("/live/webhooks/{id}"),
         &[("status", &query.status), ("cursor", &query.cursor)],
     );
-    let title = host_of(&seen.webhook.url);
+    let title = host_of(&endpoint.webhook.url);
     Ok(Page::new(title, Section::Webhooks, body)
         .live(feed)
         .show(&user))
@@ -96,10 +96,10 @@ async fn load(
         limit: DELIVERIES_SHOWN,
         ..listing::page(&query.cursor)?
     };
-    let seen = EndpointSnapshot::of(dashboard, webhooks::get(&app.db, id).await?).await?;
+    let endpoint = EndpointSnapshot::of(dashboard, webhooks::get(&app.db, id).await?).await?;
     let found = outbox::deliveries(&app.db, id, status, page).await?;
     let now = app.clock.now();
-    let path = seen.path();
+    let path = endpoint.path();
     let cursor = Some(query.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let list = html! {
         @if found.items.is_empty() { (empty("No deliveries match these filters.", html! {})) }
@@ -107,8 +107,8 @@ async fn load(
         (pager(&path, &[("status", &query.status)], cursor, found.next_cursor.as_deref()))
     };
     let parts = vec![
-        ("endpoint".to_owned(), head(&seen)),
-        ("health".to_owned(), health(&seen, now)),
+        ("endpoint".to_owned(), head(&endpoint)),
+        ("health".to_owned(), health(&endpoint, now)),
         (
             "deliveries".to_owned(),
             panel_with(
@@ -118,12 +118,12 @@ async fn load(
             ),
         ),
     ];
-    Ok((seen, parts))
+    Ok((endpoint, parts))
 }
 
-fn head(seen: &EndpointSnapshot) -> Markup {
-    let (webhook, path) = (&seen.webhook, seen.path());
-    let failed = seen.counts.failed;
+fn head(endpoint: &EndpointSnapshot) -> Markup {
+    let (webhook, path) = (&endpoint.webhook, endpoint.path());
+    let failed = endpoint.counts.failed;
     html! {
         div.title { h1 { (host_of(&webhook.url)) } (circuit(webhook)) }
         p.sub { code { (shown_url(&webhook.url)) } @if !webhook.description.is_empty() { " · " (webhook.description) } }
@@ -138,7 +138,7 @@ fn head(seen: &EndpointSnapshot) -> Markup {
             }
         } @else if failed > 0 {
             div.banner.bad role="status" {
-                p { strong { (seen.counted("failed", failed)) " deliveries failed." } " They are not retried automatically." }
+                p { strong { (endpoint.counted("failed", failed)) " deliveries failed." } " They are not retried automatically." }
                 div.does { a.button.go href={ (path) "/replay?status=failed" } { "Redeliver all failed…" } }
             }
         } @else if webhook.consecutive_failures > 0 {
@@ -157,8 +157,8 @@ fn head(seen: &EndpointSnapshot) -> Markup {
     }
 }
 
-fn health(seen: &EndpointSnapshot, now: DateTime<Utc>) -> Markup {
-    let health = &seen.health;
+fn health(endpoint: &EndpointSnapshot, now: DateTime<Utc>) -> Markup {
+    let health = &endpoint.health;
     let beside = html! { span { "last " (number(HEALTH_DELIVERIES)) " deliveries" } };
     panel_with(
         "Health",
@@ -168,9 +168,9 @@ fn health(seen: &EndpointSnapshot, now: DateTime<Utc>) -> Markup {
                 li { span.sub { "Succeeded" } span.num { (rate(health)) } span.sub { (number(health.succeeded)) " of " (number(health.attempts)) " attempts" } }
                 li { span.sub { "p95" } span.num { (took(health)) }
                     span.sub { @if let Some(median) = health.median { "median " (number(median.as_millis() as u64)) " ms" } } }
-                li { a href={ (seen.path()) "?status=pending" } { span.sub { "Waiting" } span.num { (super::at_most(seen.counts.pending)) } }
-                    span.sub { @if let Some(since) = seen.counts.oldest_pending_since { "oldest " (span(crate::dashboard::format::age(since, now))) } } }
-                li { a href={ (seen.path()) "?status=failed" } { span.sub { "Failed" } span.num { (super::at_most(seen.counts.failed)) } }
+                li { a href={ (endpoint.path()) "?status=pending" } { span.sub { "Waiting" } span.num { (super::at_most(endpoint.counts.pending)) } }
+                    span.sub { @if let Some(since) = endpoint.counts.oldest_pending_since { "oldest " (span(crate::dashboard::format::age(since, now))) } } }
+                li { a href={ (endpoint.path()) "?status=failed" } { span.sub { "Failed" } span.num { (super::at_most(endpoint.counts.failed)) } }
                     span.sub { "not retried" } }
                 li { span.sub { "Last error" } span.num.small { (last_error(health, now)) } }
             }

@@ -15,7 +15,7 @@ use super::{
     processes::Processes,
 };
 use crate::cli::Cli;
-use crate::cli::client::{ServerArgs, output::answer};
+use crate::cli::client::{ServerArgs, output::print_text};
 use clap::{Args, CommandFactory, ValueEnum};
 use report::UploadReport;
 use sender::Sender;
@@ -101,7 +101,7 @@ pub(super) async fn run(server: &ServerArgs, args: UploadArgs) -> anyhow::Result
     let target = Arc::new(Target::new(server)?);
     let json = args.json;
     let figures = measure(target, args).await?;
-    answer(&if json {
+    print_text(&if json {
         serde_json::to_string(&figures)?
     } else {
         figures.to_string()

@@ -11,9 +11,9 @@ use tokio::sync::OnceCell;
 /// One session, shared by the connections.
 #[derive(Debug, Default)]
 pub(super) struct SharedSession {
-    made: OnceCell<CreatedSession>,
+    session: OnceCell<CreatedSession>,
     /// Number of parts started, and sent.
-    begun: AtomicU64,
+    started: AtomicU64,
     sent: AtomicU64,
 }
 
@@ -28,7 +28,7 @@ struct CreatedSession {
 impl SharedSession {
     /// The part size, once the server has reported it.
     pub(super) fn chunk(&self) -> Option<u64> {
-        self.made.get().map(|made| made.chunk_size_bytes)
+        self.session.get().map(|session| session.chunk_size_bytes)
     }
 
     /// Sends parts until none are left. The connection that sends the last part completes the session and returns the
@@ -40,34 +40,34 @@ impl SharedSession {
         number: usize,
     ) -> anyhow::Result<Option<String>> {
         let reborrowed = &mut *connection;
-        let made = self
-            .made
+        let session = self
+            .session
             .get_or_try_init(move || make(sender, reborrowed, number))
             .await?;
         loop {
-            let part = self.begun.fetch_add(1, Ordering::Relaxed);
-            if part >= made.total_parts {
+            let part = self.started.fetch_add(1, Ordering::Relaxed);
+            if part >= session.total_parts {
                 return Ok(None);
             }
-            let start = part * made.chunk_size_bytes;
-            let end = (start + made.chunk_size_bytes).min(sender.args.size);
-            let path = format!("/v1/uploads/{}/parts/{}", made.id, part + 1);
+            let start = part * session.chunk_size_bytes;
+            let end = (start + session.chunk_size_bytes).min(sender.args.size);
+            let path = format!("/v1/uploads/{}/parts/{}", session.id, part + 1);
             let path = connection.target.path(&path);
             let (headers, payload) = (
                 [("content-type", OCTETS)],
                 sender.content.payload(start..end),
             );
-            let answer = connection.call(Method::PUT, &path, &headers, payload);
-            answer.await?.done("sending a part")?;
+            let response = connection.call(Method::PUT, &path, &headers, payload);
+            response.await?.done("sending a part")?;
             // Counting is serialized: the connection that counts last knows that all others are done.
-            if self.sent.fetch_add(1, Ordering::AcqRel) + 1 == made.total_parts {
+            if self.sent.fetch_add(1, Ordering::AcqRel) + 1 == session.total_parts {
                 let path = connection
                     .target
-                    .path(&format!("/v1/uploads/{}/complete", made.id));
-                let answer = connection
+                    .path(&format!("/v1/uploads/{}/complete", session.id));
+                let response = connection
                     .call(Method::POST, &path, &[], Payload::empty())
                     .await?;
-                let file: CreatedFile = answer.done("completing an upload")?.json()?;
+                let file: CreatedFile = response.done("completing an upload")?.json()?;
                 return Ok(Some(file.id));
             }
         }
@@ -79,18 +79,18 @@ async fn make(
     connection: &mut Connection<'_>,
     number: usize,
 ) -> anyhow::Result<CreatedSession> {
-    let mut asked = json!({
+    let mut body = json!({
         "original_filename": sender.name(number),
         "total_size_bytes": sender.args.size,
     });
     if let Some(piece) = sender.args.piece {
-        asked["chunk_size_bytes"] = piece.into();
+        body["chunk_size_bytes"] = piece.into();
     }
     let path = connection.target.path("/v1/uploads");
     let headers = [("content-type", "application/json")];
-    let payload = Payload::text(asked.to_string());
-    let answer = connection
+    let payload = Payload::text(body.to_string());
+    let response = connection
         .call(Method::POST, &path, &headers, payload)
         .await?;
-    answer.done("creating an upload session")?.json()
+    response.done("creating an upload session")?.json()
 }

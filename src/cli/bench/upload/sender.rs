@@ -94,10 +94,10 @@ impl Sender {
             .path(&format!("/v1/files?filename={name}"));
         let payload = self.content.payload(0..self.args.size);
         let headers = [("content-type", OCTETS)];
-        let answer = connection
+        let response = connection
             .call(Method::POST, &path, &headers, payload)
             .await?;
-        Ok(answer.done("sending a file")?.json::<CreatedFile>()?.id)
+        Ok(response.done("sending a file")?.json::<CreatedFile>()?.id)
     }
 
     async fn form(&self, connection: &mut Connection<'_>, name: &str) -> anyhow::Result<String> {
@@ -112,10 +112,10 @@ impl Sender {
         let path = connection.target.path("/v1/files");
         let of = format!("multipart/form-data; boundary={boundary}");
         let headers = [("content-type", of.as_str())];
-        let answer = connection
+        let response = connection
             .call(Method::POST, &path, &headers, payload)
             .await?;
-        Ok(answer.done("sending a form")?.json::<CreatedFile>()?.id)
+        Ok(response.done("sending a form")?.json::<CreatedFile>()?.id)
     }
 
     async fn tus(
@@ -145,7 +145,7 @@ impl Sender {
     async fn plain(&self, connection: &mut Connection<'_>, name: &str) -> anyhow::Result<()> {
         let path = connection.target.path(&format!("/{name}"));
         let payload = self.content.payload(0..self.args.size);
-        let answer = connection.call(Method::PUT, &path, &[], payload).await?;
-        answer.done("sending a file").map(drop)
+        let response = connection.call(Method::PUT, &path, &[], payload).await?;
+        response.done("sending a file").map(drop)
     }
 }

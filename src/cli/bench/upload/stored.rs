@@ -61,10 +61,10 @@ async fn one(
         .target
         .path(&format!("/v1/files/{id}?wait={WAIT_SECS}"));
     loop {
-        let answer = connection
+        let response = connection
             .call(Method::GET, &path, &[], Payload::empty())
             .await?;
-        let file: StoredFile = answer.done("looking at a file")?.json()?;
+        let file: StoredFile = response.done("looking at a file")?.json()?;
         match file.status.as_str() {
             "stored" if file.size_bytes != size => {
                 bail!("file {id} has {} bytes, not {size}", file.size_bytes)

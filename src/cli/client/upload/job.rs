@@ -90,7 +90,7 @@ impl UploadJob<'_> {
         self.state.upload.file_id = Some(file.view.id);
         self.state.write()?;
         if self.uploads.args.wait {
-            self.meter.say("waiting until it is stored");
+            self.meter.set_message("waiting until it is stored");
             while !file.view.is_final() {
                 file = self.wait_until_final(file.view.id).await?;
             }

@@ -13,7 +13,7 @@ mod state;
 
 use super::{
     api::{ApiClient, CallError},
-    output::{answer, plain},
+    output::{plain, print_text},
 };
 use clap::Args;
 use futures::{StreamExt, stream};
@@ -113,7 +113,7 @@ impl Uploads {
         self.progress.finish();
         if self.args.json {
             let files: Vec<_> = uploaded.iter().map(|one| one.file.raw.get()).collect();
-            answer(&format!("[{}]", files.join(",\n")))?;
+            print_text(&format!("[{}]", files.join(",\n")))?;
         }
         if good {
             uploaded.into_iter().for_each(|one| one.state.forget());
@@ -130,7 +130,7 @@ impl Uploads {
         if self.args.json {
             return Ok(());
         }
-        match self.progress.apart(|| answer(&uploaded.line())) {
+        match self.progress.suspended(|| print_text(&uploaded.line())) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written,
         }

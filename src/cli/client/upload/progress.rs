@@ -48,13 +48,13 @@ impl Progress {
     }
 
     /// Writes while the bars are suspended.
-    pub(super) fn apart<T>(&self, write: impl FnOnce() -> T) -> T {
+    pub(super) fn suspended<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bars.suspend(write)
     }
 
     /// Prints a line on standard error.
     pub(super) fn note(&self, text: &str) {
-        self.apart(|| eprintln!("landfall: {text}"));
+        self.suspended(|| eprintln!("landfall: {text}"));
     }
 
     pub(super) fn finish(&self) {
@@ -91,7 +91,7 @@ impl Meter {
     }
 
     /// Sets the message of the bar.
-    pub(super) fn say(&self, text: &'static str) {
+    pub(super) fn set_message(&self, text: &'static str) {
         self.bar.set_message(text);
     }
 

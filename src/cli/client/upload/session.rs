@@ -45,7 +45,7 @@ pub(super) async fn send(job: &mut UploadJob<'_>) -> anyhow::Result<(AcceptedFil
         rounds += 1;
         session = fetch(job, session.id).await?;
     };
-    job.meter.say("hashing");
+    job.meter.set_message("hashing");
     Ok((file, hashing.finish().await.map_err(CallError::Local)?))
 }
 
@@ -155,7 +155,7 @@ async fn part(job: &UploadJob<'_>, session: &UploadSession, number: u32) -> anyh
         put,
     )
     .await;
-    job.meter.say("");
+    job.meter.set_message("");
     match sent {
         Err(CallError::Rejected(error)) if error.code() == "part_conflict" => Err(error)
             .context("the file has changed since its upload started; upload it without --resume"),

@@ -43,7 +43,7 @@ pub(super) async fn send(job: &UploadJob<'_>) -> anyhow::Result<(AcceptedFile, S
         &job.uploads.api,
         |error, pause| job.meter.pausing(error, pause),
         async || {
-            job.meter.say("");
+            job.meter.set_message("");
             post(job, digest).await
         },
     )
