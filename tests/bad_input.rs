@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(20);
 const CHUNK: usize = 64 * 1024;
 
 async fn send(request: RequestBuilder) -> Response {
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 fn tus(app: &TestApp, method: &str, path: &str) -> RequestBuilder {
@@ -28,9 +28,9 @@ fn tus(app: &TestApp, method: &str, path: &str) -> RequestBuilder {
     request.header("Tus-Resumable", "1.0.0")
 }
 
-fn location(answer: &Response) -> String {
-    assert_eq!(answer.status(), 201, "{answer:?}");
-    let location = answer.headers()["location"].to_str().expect("text");
+fn location(response: &Response) -> String {
+    assert_eq!(response.status(), 201, "{response:?}");
+    let location = response.headers()["location"].to_str().expect("text");
     location.to_owned()
 }
 
@@ -63,10 +63,10 @@ async fn part_numbers_out_of_range_are_not_found() {
         .await;
     }
     for number in ["-1", "4294967296", "one", "1.5", "99999999999999999999"] {
-        let answer = send(part(&app, &session, number, CHUNK)).await;
+        let response = send(part(&app, &session, number, CHUNK)).await;
         assert!(
-            [400, 404].contains(&answer.status().as_u16()),
-            "{number}: {answer:?}"
+            [400, 404].contains(&response.status().as_u16()),
+            "{number}: {response:?}"
         );
     }
     assert_eq!(received(&app, &session).await, "");
@@ -75,7 +75,7 @@ async fn part_numbers_out_of_range_are_not_found() {
 }
 
 #[tokio::test]
-async fn hundred_thousand_parts_are_ten_thousand_larger_ones() {
+async fn hundred_thousand_parts_become_ten_thousand_larger_ones() {
     let app = TestApp::builder().workers(&[]).start().await;
     let path = session(&app, 100_000 * CHUNK).await;
     let begun = json(send(app.get(&path)).await, 200).await;
@@ -99,7 +99,7 @@ async fn hundred_thousand_parts_are_ten_thousand_larger_ones() {
 }
 
 #[tokio::test]
-async fn parts_of_the_wrong_size_or_after_the_end_are_refused_and_the_file_is_whole() {
+async fn parts_of_the_wrong_size_or_beyond_the_end_are_rejected_and_the_file_is_intact() {
     let app = TestApp::start().await;
     let session = session(&app, 2 * CHUNK + 5).await;
     for (number, size) in [
@@ -143,7 +143,7 @@ async fn parts_of_the_wrong_size_or_after_the_end_are_refused_and_the_file_is_wh
 }
 
 #[tokio::test]
-async fn sizes_in_headers_that_are_none_are_refused_and_change_nothing() {
+async fn invalid_sizes_in_headers_are_rejected_and_change_nothing() {
     const WRONG: [&str; 8] = [
         "-1",
         "+5",
@@ -197,7 +197,7 @@ async fn sizes_in_headers_that_are_none_are_refused_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn bodies_shorter_than_they_say_do_not_count_as_parts() {
+async fn truncated_bodies_do_not_count_as_parts() {
     let app = TestApp::builder().workers(&[]).start().await;
     let session = session(&app, CHUNK).await;
     let address = app.url.strip_prefix("http://").expect("an address");
@@ -209,27 +209,27 @@ async fn bodies_shorter_than_they_say_do_not_count_as_parts() {
         stream.write_all(head.as_bytes()).await.expect("a head");
         stream.write_all(&[7; 1000]).await.expect("bytes");
         stream.shutdown().await.expect("an end");
-        let mut answer = Vec::new();
+        let mut response = Vec::new();
         // A body that breaks off may be answered, or not; it does not count either way.
-        let _ = stream.read_to_end(&mut answer).await;
+        let _ = stream.read_to_end(&mut response).await;
         assert!(
-            !answer.starts_with(b"HTTP/1.1 2"),
+            !response.starts_with(b"HTTP/1.1 2"),
             "{}",
-            String::from_utf8_lossy(&answer)
+            String::from_utf8_lossy(&response)
         );
         assert_eq!(received(&app, &session).await, "");
     }
     // The part is free again at once, or within the moments its claim lives.
     wait_until(SOON, async || {
-        let answer = send(part(&app, &session, "1", CHUNK)).await;
-        (answer.status() == 200).then_some(())
+        let response = send(part(&app, &session, "1", CHUNK)).await;
+        (response.status() == 200).then_some(())
     })
     .await;
     assert_eq!(received(&app, &session).await, "1");
 }
 
 #[tokio::test]
-async fn partials_that_are_foreign_missing_given_up_or_joined_already_are_refused() {
+async fn partials_that_are_foreign_missing_aborted_or_used_are_rejected() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
     let landfall = &app.parts.app;
     let token = async |owner: &str| {
@@ -270,11 +270,11 @@ async fn partials_that_are_foreign_missing_given_up_or_joined_already_are_refuse
         "nonsense",
     ] {
         let list = format!("{one} {bad}");
-        let answer = match bad {
+        let response = match bad {
             "" => join("").await,
             _ => join(&list).await,
         };
-        assert_eq!(answer.status(), 400, "{list}");
+        assert_eq!(response.status(), 400, "{list}");
     }
     let joined = location(&join(&format!("{one} {two}")).await);
     let three = partial(&own).await;

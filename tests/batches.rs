@@ -18,7 +18,7 @@ over_both_databases!(
 );
 
 async fn send(request: RequestBuilder) -> Response {
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 async fn begin(app: &TestApp) -> Value {

@@ -2,10 +2,10 @@
 //!
 //! | complaint | test |
 //! | --- | --- |
-//! | a retried concatenation makes a second file | `tus::joining::retried_joining_makes_no_second_file` |
+//! | a retried concatenation makes a second file | `tus::joining::retried_concatenation_creates_no_second_file` |
 //! | hooks fired twice or never | `faults::killed` |
 //! | S3 part 10,001 | `core`'s `uploads::plan`, `bad_input::part_numbers_out_of_range_are_not_found` |
-//! | the last answer lost, then 404 | `tus::appending::last_patch_may_be_repeated_when_its_answer_was_lost` |
+//! | the last answer lost, then 404 | `tus::appending::last_patch_may_be_repeated_if_its_response_was_lost` |
 //! | Unicode names | `tus::clients`, `api::content` |
 //! | abandoned uploads never expire | `tus::ending::abandoned_uploads_expire` |
 //! | rows without objects, objects without rows | `support::invariants`, after every fault |
@@ -32,7 +32,7 @@ fn bytes(size: usize) -> Vec<u8> {
 }
 
 async fn send(request: RequestBuilder) -> Response {
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 async fn begin(app: &TestApp, headers: &[(&str, &str)]) -> String {
@@ -40,9 +40,9 @@ async fn begin(app: &TestApp, headers: &[(&str, &str)]) -> String {
     for (name, value) in headers {
         post = post.header(*name, *value);
     }
-    let answer = send(post).await;
-    assert_eq!(answer.status(), 201, "{answer:?}");
-    let location = answer.headers()["location"].to_str().expect("text");
+    let response = send(post).await;
+    assert_eq!(response.status(), 201, "{response:?}");
+    let location = response.headers()["location"].to_str().expect("text");
     location.to_owned()
 }
 
@@ -56,7 +56,7 @@ async fn patch(app: &TestApp, path: &str, offset: usize, bytes: &[u8]) -> Respon
 }
 
 #[tokio::test]
-async fn joining_is_answered_without_a_byte_being_moved() {
+async fn concatenation_responds_without_moving_bytes() {
     let app = TestApp::builder().workers(&[]).start().await;
     let mut list = "final;".to_owned();
     let mut keys = Vec::new();
@@ -85,7 +85,7 @@ async fn joining_is_answered_without_a_byte_being_moved() {
 }
 
 #[tokio::test]
-async fn what_happens_after_the_upload_is_told_by_the_file_its_last_answer_names() {
+async fn the_last_response_names_the_file_that_has_the_outcome() {
     let app = TestApp::start().await;
     let path = begin(&app, &[("Upload-Length", "5")]).await;
     let last = patch(&app, &path, 0, b"hello").await;
@@ -104,8 +104,8 @@ async fn locations_survive_a_proxy_that_speaks_tls() {
         .header("Upload-Length", "5")
         .header("Host", "files.example")
         .header("X-Forwarded-Proto", "https");
-    let answer = send(proxied).await;
-    let location = answer.headers()["location"].to_str().expect("text");
+    let response = send(proxied).await;
+    let location = response.headers()["location"].to_str().expect("text");
     assert!(location.starts_with("/v1/tus/"), "{location}");
 }
 
@@ -114,7 +114,7 @@ async fn locations_survive_a_proxy_that_speaks_tls() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn parts_in_the_bucket_are_of_one_size_however_the_bytes_came() {
+async fn parts_in_the_bucket_have_one_size_for_any_chunking() {
     let s3 = S3Server::start().await;
     let builder = TestApp::builder().postgres().s3(&s3);
     let app = builder.set("staging.backend", "s3").start().await;
@@ -171,7 +171,7 @@ async fn unfinished(url: &str, head: &str) -> TcpStream {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deploy_in_the_middle_of_uploads_leaves_no_file_that_nobody_knows() {
+async fn deploy_during_uploads_leaves_no_unknown_file() {
     let mut installation = Installation::new();
     installation.set("server.shutdown_timeout", "1s");
     let config = installation.config();
@@ -185,7 +185,7 @@ async fn deploy_in_the_middle_of_uploads_leaves_no_file_that_nobody_knows() {
     let post = post
         .header("Tus-Resumable", "1.0.0")
         .header("Upload-Length", 5_000_000);
-    let begun = post.body(Body::default()).send().await.expect("an answer");
+    let begun = post.body(Body::default()).send().await.expect("a response");
     let path = begun.headers()["location"]
         .to_str()
         .expect("text")
@@ -217,14 +217,14 @@ async fn deploy_in_the_middle_of_uploads_leaves_no_file_that_nobody_knows() {
     let again = Process::listening(&["serve"], &installation.environment()).await;
     let head = client.head(format!("{}{path}", again.url));
     let head = head.header("Tus-Resumable", "1.0.0").send().await;
-    let head = head.expect("an answer");
+    let head = head.expect("a response");
     let kept = head.headers()["upload-offset"].to_str().expect("text");
     let kept: usize = kept.parse().expect("a number");
     assert!(kept >= MIB, "{kept} of {} bytes were kept", 2 * MIB);
 }
 
 #[tokio::test]
-async fn a_patch_through_another_node_waits_for_nobody_who_stalls() {
+async fn a_patch_through_another_node_does_not_wait_for_a_stalled_writer() {
     // Two API nodes over one database and one folder, as behind a balancer.
     let mut installation = Installation::new();
     installation.set("server.idle_timeout", "5m");
@@ -240,7 +240,7 @@ async fn a_patch_through_another_node_waits_for_nobody_who_stalls() {
     let post = post
         .header("Tus-Resumable", "1.0.0")
         .header("Upload-Length", 5_000_000);
-    let begun = post.send().await.expect("an answer");
+    let begun = post.send().await.expect("a response");
     let path = begun.headers()["location"]
         .to_str()
         .expect("text")
@@ -253,7 +253,7 @@ async fn a_patch_through_another_node_waits_for_nobody_who_stalls() {
     let offset = wait_until(SOON, async || {
         let head = client.head(format!("{}{path}", two.url));
         let head = head.header("Tus-Resumable", "1.0.0").send().await;
-        let head = head.expect("an answer");
+        let head = head.expect("a response");
         let offset = head.headers()["upload-offset"].to_str().expect("text");
         (offset == (2 * MIB).to_string()).then_some(2 * MIB)
     })
@@ -264,6 +264,6 @@ async fn a_patch_through_another_node_waits_for_nobody_who_stalls() {
         .header("Upload-Offset", offset)
         .header("Content-Type", "application/offset+octet-stream")
         .body(vec![7; 5_000_000 - offset]);
-    let answer = patch.timeout(Duration::from_secs(20)).send().await;
-    assert_eq!(answer.expect("an answer in time").status(), 204);
+    let response = patch.timeout(Duration::from_secs(20)).send().await;
+    assert_eq!(response.expect("an answer in time").status(), 204);
 }

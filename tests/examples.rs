@@ -50,7 +50,7 @@ async fn file_sent_by_curl_is_stored_and_read_back() {
     not(feature = "every-server"),
     ignore = "needs Python: scripts/test runs it"
 )]
-async fn parts_sent_by_python_are_gone_on_with_and_stored() {
+async fn parts_sent_by_python_are_resumed_and_stored() {
     let app = TestApp::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("été.bin");
@@ -90,7 +90,7 @@ async fn parts_sent_by_python_are_gone_on_with_and_stored() {
     not(feature = "every-server"),
     ignore = "needs Python: scripts/test runs it"
 )]
-async fn receiver_in_python_believes_what_is_signed_and_nothing_else() {
+async fn python_receiver_accepts_only_signed_requests() {
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let app = TestApp::start().await;
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
@@ -116,10 +116,10 @@ async fn receiver_in_python_believes_what_is_signed_and_nothing_else() {
         .body("{}")
         .send()
         .await;
-    assert_eq!(forged.expect("an answer").status(), 401);
+    assert_eq!(forged.expect("a response").status(), 401);
     let webhook = serde_json::json!({ "url": url, "secret": SECRET });
     let created = app.post("/v1/webhooks").json(&webhook).send().await;
-    json(created.expect("an answer"), 201).await;
+    json(created.expect("a response"), 201).await;
     let file = app.upload("told.txt", "hello").await;
     let told = said().await;
     let id = file["id"].as_str().expect("an id");

@@ -34,7 +34,7 @@ async fn stores_files_without(refused: &str, warnings: usize) {
     for (id, sent) in files.iter().zip([&small, &large, &small, &large]) {
         wait_until(SOON, async || {
             let url = format!("{}/v1/files/{id}", server.url);
-            let response = client.get(url).send().await.expect("an answer");
+            let response = client.get(url).send().await.expect("a response");
             let file: Value = response.json().await.expect("JSON");
             match file["status"] == "stored" {
                 true => Ok(()),
@@ -43,7 +43,7 @@ async fn stores_files_without(refused: &str, warnings: usize) {
         })
         .await;
         let url = format!("{}/v1/files/{id}/content", server.url);
-        let response = client.get(url).send().await.expect("an answer");
+        let response = client.get(url).send().await.expect("a response");
         let content = response.bytes().await.expect("a whole body");
         assert_eq!(Sha256Digest::of(&content), Sha256Digest::of(sent));
     }
@@ -61,7 +61,7 @@ async fn post(client: &Client, server: &Process, bytes: Vec<u8>) -> String {
         .body(bytes)
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(response.status(), StatusCode::ACCEPTED);
     let file: Value = response.json().await.expect("JSON");
     file["id"].as_str().expect("an id").to_owned()
@@ -77,7 +77,7 @@ async fn append(client: &Client, server: &Process, pieces: &[&[u8]]) -> String {
         .header("Upload-Metadata", "filename YS5iaW4=")
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(created.status(), StatusCode::CREATED);
     let location = created.headers()["location"].to_str().expect("text");
     let (id, mut offset) = (location.rsplit('/').next().expect("an id").to_owned(), 0);
@@ -90,7 +90,7 @@ async fn append(client: &Client, server: &Process, pieces: &[&[u8]]) -> String {
             .body(piece.to_vec())
             .send()
             .await
-            .expect("an answer");
+            .expect("a response");
         assert_eq!(appended.status(), StatusCode::NO_CONTENT);
         offset += piece.len();
     }

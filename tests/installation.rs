@@ -59,8 +59,8 @@ fn mount(folder: &Path, away: &Path) {
 
 async fn readiness(app: &TestApp, check: &str, status: &str) -> Value {
     wait_until(SOON, async || {
-        let answer = app.get("/readyz").send().await.unwrap();
-        let report: Value = answer.json().await.unwrap();
+        let response = app.get("/readyz").send().await.unwrap();
+        let report: Value = response.json().await.unwrap();
         match report["checks"][check]["status"] == status {
             true => Ok(report),
             false => Err(report.to_string()),
@@ -83,7 +83,7 @@ fn folders(app: &TestApp) -> [PathBuf; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn first_start_marks_both_places_and_later_starts_find_them() {
+async fn first_start_writes_both_markers_and_later_starts_find_them() {
     let app = TestApp::builder().workers(&[]).start().await;
     let [staging, storage] =
         folders(&app).map(|folder| std::fs::read(folder.join(MARKER)).unwrap());
@@ -218,7 +218,7 @@ async fn start_over_an_empty_staging_folder_waits_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn places_unmounted_under_a_running_process_refuse_bytes_and_come_back_by_themselves() {
+async fn unmounted_folders_reject_bytes_and_recover_when_mounted() {
     let app = TestApp::builder().workers(&[]).start().await;
     let landfall = &app.parts.app;
     app.upload("kept.txt", "kept").await;
@@ -238,9 +238,9 @@ async fn places_unmounted_under_a_running_process_refuse_bytes_and_come_back_by_
         )
         .await;
         if check == "staging" {
-            let answer = app.post("/v1/files").query(&[("filename", "lost.txt")]);
+            let response = app.post("/v1/files").query(&[("filename", "lost.txt")]);
             problem(
-                answer.body("lost").send().await.unwrap(),
+                response.body("lost").send().await.unwrap(),
                 503,
                 "unavailable",
             )
@@ -287,7 +287,7 @@ async fn forget_identity(installation: &Installation) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn installation_of_an_earlier_version_is_marked_once_and_only_where_its_bytes_are() {
+async fn earlier_installation_is_marked_once_and_only_beside_its_bytes() {
     let app = TestApp::start().await;
     let stored = app.upload("stored.txt", "stored").await;
     assert_eq!(app.settled(&stored["id"]).await["status"], "stored");
@@ -309,7 +309,7 @@ async fn installation_of_an_earlier_version_is_marked_once_and_only_where_its_by
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copy_of_a_database_gets_an_id_of_its_own() {
+async fn copy_of_a_database_gets_its_own_id() {
     let app = TestApp::builder().workers(&[]).start().await;
     let [staging, _] = folders(&app);
     let before = std::fs::read_to_string(staging.join(MARKER)).unwrap();
@@ -322,7 +322,7 @@ async fn copy_of_a_database_gets_an_id_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn full_staging_keeps_nobody_from_starting_and_workers_make_room() {
+async fn full_staging_does_not_prevent_the_start_and_workers_free_space() {
     let app = TestApp::builder().workers(&[]).start().await;
     let file = app.upload("large.bin", vec![7; 300 * 1024]).await;
     let id = file["id"].as_str().unwrap().to_owned();

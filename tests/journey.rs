@@ -73,9 +73,9 @@ async fn journey(builder: Builder) {
 }
 
 async fn fetch(app: &TestApp, url: &str) -> Vec<u8> {
-    let answer = app.client.get(url).send().await.expect("an answer");
-    assert_eq!(answer.status(), 200);
-    answer.bytes().await.expect("a body").to_vec()
+    let response = app.client.get(url).send().await.expect("a response");
+    assert_eq!(response.status(), 200);
+    response.bytes().await.expect("a body").to_vec()
 }
 
 /// By the public library, as a receiver would.
@@ -103,7 +103,7 @@ print(json.dumps(Webhook(given['secret']).verify(given['body'], given['headers']
     not(feature = "every-server"),
     ignore = "needs Python: scripts/test runs it"
 )]
-async fn file_comes_ashore_on_sqlite_and_folders() {
+async fn file_is_stored_and_announced_on_sqlite_and_folders() {
     journey(TestApp::builder()).await;
 }
 
@@ -112,7 +112,7 @@ async fn file_comes_ashore_on_sqlite_and_folders() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL and Python: scripts/test runs it"
 )]
-async fn file_comes_ashore_on_postgres_and_folders() {
+async fn file_is_stored_and_announced_on_postgres_and_folders() {
     journey(TestApp::builder().postgres()).await;
 }
 
@@ -121,7 +121,7 @@ async fn file_comes_ashore_on_postgres_and_folders() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL and Python: scripts/test runs it"
 )]
-async fn file_comes_ashore_on_postgres_and_s3() {
+async fn file_is_stored_and_announced_on_postgres_and_s3() {
     let s3 = S3Server::start().await;
     journey(TestApp::builder().postgres().s3(&s3)).await;
 }
@@ -131,7 +131,7 @@ async fn file_comes_ashore_on_postgres_and_s3() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL and Python: scripts/test runs it"
 )]
-async fn file_comes_ashore_with_staging_in_the_bucket() {
+async fn file_is_stored_and_announced_with_staging_in_the_bucket() {
     let s3 = S3Server::start().await;
     journey(
         TestApp::builder()
@@ -177,7 +177,7 @@ print(json.dumps(found))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn signed_url_works_and_is_refused_after_its_time() {
+async fn signed_url_works_until_it_expires() {
     let s3 = S3Server::start().await;
     let mut builder = TestApp::builder().s3(&s3);
     builder.installation.set_raw("AWS_QUERYSTRING_EXPIRE", "2");
@@ -194,7 +194,7 @@ async fn signed_url_works_and_is_refused_after_its_time() {
             .get(&url)
             .send()
             .await
-            .expect("an answer")
+            .expect("a response")
             .status()
             == 403
     })
@@ -265,7 +265,7 @@ async fn missing_setting_or_bucket_stops_the_start_and_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn up_starts_a_redis_of_its_own_restarts_it_and_ends_it() {
+async fn up_starts_its_own_redis_restarts_it_and_stops_it() {
     let mut installation = Installation::new();
     installation.unset_raw("LANDFALL__REDIS__URL");
     let mut up = Process::listening(&["up"], &installation.environment()).await;
@@ -275,12 +275,12 @@ async fn up_starts_a_redis_of_its_own_restarts_it_and_ends_it() {
         .expect("Redis can be killed");
     let client = reqwest::Client::new();
     wait_until(SOON, async || {
-        let answer = client
+        let response = client
             .get(format!("{}/readyz", up.url))
             .send()
             .await
             .map_err(|error| error.to_string())?;
-        let ready = json(answer, 200).await;
+        let ready = json(response, 200).await;
         if ready["checks"]["redis"]["status"] == "ok" {
             Ok(())
         } else {

@@ -39,7 +39,7 @@ async fn begun_upload(up: &Process) -> TcpStream {
     );
     stream.write_all(head.as_bytes()).await.expect("a head");
     let mut interim = [0; 25];
-    stream.read_exact(&mut interim).await.expect("an answer");
+    stream.read_exact(&mut interim).await.expect("a response");
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream
 }
@@ -59,18 +59,21 @@ async fn sigterm_lets_an_upload_and_a_delivery_finish() {
     let client = reqwest::Client::new();
     let body = serde_json::json!({ "url": receiver.url("/hook") });
     let webhook = client.post(format!("{}/v1/webhooks", up.url)).json(&body);
-    json(webhook.send().await.expect("an answer"), 201).await;
+    json(webhook.send().await.expect("a response"), 201).await;
     let first = client.post(format!("{}/v1/files?filename=first", up.url));
-    json(first.body("hello").send().await.expect("an answer"), 202).await;
+    json(first.body("hello").send().await.expect("a response"), 202).await;
     receiver.wait_for_at("/hook", 1, SOON).await;
 
     let mut upload = begun_upload(&up).await;
     up.signal(Signal::TERM);
     until_it_refuses_connections(&up).await;
     upload.write_all(b"hello").await.expect("the bytes");
-    let mut answer = String::new();
-    upload.read_to_string(&mut answer).await.expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    let mut response = String::new();
+    upload
+        .read_to_string(&mut response)
+        .await
+        .expect("a response");
+    assert!(response.starts_with("HTTP/1.1 202 "), "{response}");
     assert_eq!(up.ends_within(SOON).await.code(), Some(0));
 
     let url = installation.config().database.url;
@@ -84,7 +87,7 @@ async fn sigterm_lets_an_upload_and_a_delivery_finish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_line_that_up_prints_sends_a_first_file() {
+async fn the_command_printed_by_up_sends_a_file() {
     let installation = Installation::new();
     let mut up = command(&["up"], &installation.environment());
     up.stdout(Stdio::null())
@@ -104,9 +107,9 @@ async fn the_line_that_up_prints_sends_a_first_file() {
         .args(["-c", &format!("curl -sS {line}")])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output();
-    let answer = shell.await.expect("a shell runs");
-    let file: serde_json::Value = serde_json::from_slice(&answer.stdout)
-        .unwrap_or_else(|error| panic!("{line}: {error}: {answer:?}"));
+    let response = shell.await.expect("a shell runs");
+    let file: serde_json::Value = serde_json::from_slice(&response.stdout)
+        .unwrap_or_else(|error| panic!("{line}: {error}: {response:?}"));
     assert_eq!(file["original_filename"], "README.md", "{file}");
 }
 
@@ -133,7 +136,7 @@ async fn a_worker_with_one_slot_does_one_job_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_ends_at_once() {
+async fn a_second_signal_ends_the_process_at_once() {
     let installation = Installation::new();
     for second in [Signal::TERM, Signal::INT] {
         let mut up = Process::listening(&["up"], &installation.environment()).await;
@@ -183,7 +186,7 @@ async fn two_processes_do_not_share_a_data_folder() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_is_named() {
+async fn a_port_in_use_is_named() {
     let app = TestApp::builder().workers(&[]).start().await;
     let mut installation = Installation::new();
     let taken = app.url.strip_prefix("http://").expect("an address");

@@ -59,13 +59,13 @@ impl<'a> Owner<'a> {
             .body(vec![b'x'; size])
             .send()
             .await
-            .expect("an answer")
+            .expect("a response")
     }
 
     async fn begin(&self, size: usize) -> Response {
         let body = serde_json::json!({ "original_filename": "a", "total_size_bytes": size });
         let request = self.request("POST", "/v1/uploads").json(&body);
-        request.send().await.expect("an answer")
+        request.send().await.expect("a response")
     }
 
     async fn tus(&self, headers: &[(&str, String)]) -> Response {
@@ -73,7 +73,7 @@ impl<'a> Owner<'a> {
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        request.send().await.expect("an answer")
+        request.send().await.expect("a response")
     }
 
     async fn patch(&self, path: &str, size: usize, length: Option<usize>) -> Response {
@@ -88,19 +88,19 @@ impl<'a> Owner<'a> {
             .body(vec![b'x'; size])
             .send()
             .await
-            .expect("an answer")
+            .expect("a response")
     }
 
     async fn delete(&self, path: &str) {
-        let answer = self.request("DELETE", path).send().await;
-        assert_eq!(answer.expect("an answer").status(), 204, "{path}");
+        let response = self.request("DELETE", path).send().await;
+        assert_eq!(response.expect("a response").status(), 204, "{path}");
     }
 
     async fn settled(&self, id: &Value) -> Value {
         let path = format!("/v1/files/{}", id.as_str().expect("an id"));
         wait_until(Duration::from_secs(20), async || {
-            let answer = self.request("GET", &path).send().await.expect("an answer");
-            let file = json(answer, 200).await;
+            let response = self.request("GET", &path).send().await.expect("a response");
+            let file = json(response, 200).await;
             let status = file["status"].as_str().expect("a status");
             ["stored", "failed"].contains(&status).then_some(file)
         })
@@ -117,8 +117,8 @@ impl<'a> Owner<'a> {
     }
 }
 
-fn path(answer: &Response) -> String {
-    let location = answer.headers()["location"].to_str().expect("text");
+fn path(response: &Response) -> String {
+    let location = response.headers()["location"].to_str().expect("text");
     location.to_owned()
 }
 
@@ -163,7 +163,7 @@ async fn whatever_way_it_comes_counts_until_it_is_gone(app: TestApp) {
         )
         .body("other bytes");
     problem(
-        wrong.send().await.expect("an answer"),
+        wrong.send().await.expect("a response"),
         422,
         "digest_mismatch",
     )
@@ -230,16 +230,16 @@ async fn failed_files_do_not_count(app: TestApp) {
         .json(&body)
         .send()
         .await;
-    let session = path(&begun.expect("an answer"));
+    let session = path(&begun.expect("a response"));
     let part = owner
         .request("PUT", &format!("{session}/parts/1"))
         .body("abcd");
-    json(part.send().await.expect("an answer"), 200).await;
+    json(part.send().await.expect("a response"), 200).await;
     let complete = owner
         .request("POST", &format!("{session}/complete"))
         .send()
         .await;
-    let file = json(complete.expect("an answer"), 202).await;
+    let file = json(complete.expect("a response"), 202).await;
     let file = owner.settled(&file["id"]).await;
     assert_eq!(file["error"]["code"], "digest_mismatch");
     assert_eq!(owner.has().await, 0);
@@ -248,8 +248,8 @@ async fn failed_files_do_not_count(app: TestApp) {
 async fn uploads_at_once_are_counted_exactly(app: TestApp) {
     let owner = Owner::new(&app, "one").await;
     let sent = (0..40).map(|_| owner.send(20));
-    for answer in futures::future::join_all(sent).await {
-        json(answer, 202).await;
+    for response in futures::future::join_all(sent).await {
+        json(response, 202).await;
     }
     assert_eq!(owner.has().await, 800);
 }
@@ -346,8 +346,8 @@ async fn one_of_many(app: &TestApp, token: &str, number: usize) {
             append(&path).body(unsized_body()).send().await
         }
     };
-    if let Ok(answer) = sent {
-        let status = answer.status().as_u16();
+    if let Ok(response) = sent {
+        let status = response.status().as_u16();
         assert!(
             // Whom the database has no time for may come again.
             [200, 201, 202, 204, 413, 503].contains(&status),
@@ -433,7 +433,7 @@ async fn metadata_counts_until_its_file_is_gone(app: TestApp) {
     let request = owner
         .request("POST", "/v1/files?filename=a")
         .query(&[("metadata", metadata.to_string())]);
-    let file = json(request.body("12345").send().await.expect("an answer"), 202).await;
+    let file = json(request.body("12345").send().await.expect("a response"), 202).await;
     let weight = 5 + metadata.to_string().len() as u64;
     assert_eq!(owner.has().await, weight);
     let value = base64::engine::general_purpose::STANDARD.encode("x".repeat(200));

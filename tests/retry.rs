@@ -21,17 +21,17 @@ use std::time::Duration;
 
 over_both_databases!(
     failed_file_keeps_its_bytes_until_they_are_deleted,
-    failed_file_is_stored_by_a_retry_and_its_batch_is_right_then,
+    failed_file_is_stored_by_a_retry_and_its_batch_is_updated,
     bytes_are_removed_after_the_retention,
-    retry_counts_for_its_owner_and_is_refused_to_others,
-    patience_is_measured_from_the_first_fault,
+    retry_counts_against_the_owner_and_is_denied_to_others,
+    retry_for_is_measured_from_the_first_error,
 );
 
 /// More than a request's own attempts.
 const MANY: usize = 10_000;
 
 async fn send(request: RequestBuilder) -> Response {
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 fn id(file: &Value) -> &str {
@@ -142,7 +142,7 @@ async fn failed_file_keeps_its_bytes_until_they_are_deleted(builder: Builder) {
     );
 }
 
-async fn failed_file_is_stored_by_a_retry_and_its_batch_is_right_then(builder: Builder) {
+async fn failed_file_is_stored_by_a_retry_and_its_batch_is_updated(builder: Builder) {
     let server = S3Server::start().await;
     let app = builder
         .s3(&server)
@@ -227,7 +227,7 @@ async fn bytes_are_removed_after_the_retention(builder: Builder) {
     );
 }
 
-async fn retry_counts_for_its_owner_and_is_refused_to_others(builder: Builder) {
+async fn retry_counts_against_the_owner_and_is_denied_to_others(builder: Builder) {
     let server = S3Server::start().await;
     let app = builder
         .s3(&server)
@@ -275,7 +275,7 @@ async fn retry_counts_for_its_owner_and_is_refused_to_others(builder: Builder) {
     assert_eq!(has.expect("a count"), 600);
 }
 
-async fn patience_is_measured_from_the_first_fault(builder: Builder) {
+async fn retry_for_is_measured_from_the_first_error(builder: Builder) {
     let server = S3Server::start().await;
     let app = builder.s3(&server).workers(&[]).start().await;
     let landfall = &app.parts.app;
@@ -311,7 +311,7 @@ async fn patience_is_measured_from_the_first_fault(builder: Builder) {
 
 /// What a proxy or a store answers says nothing about the file.
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_store_answers_a_file_waits_and_is_stored() {
+async fn a_file_survives_every_error_of_the_store() {
     for status in [400, 403, 404, 405, 409, 411, 412, 413, 500, 501, 503] {
         let server = S3Server::start().await;
         let app = TestApp::builder().s3(&server).start().await;

@@ -18,9 +18,9 @@ const FIRST: &str = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=";
 const SECOND: &str = "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=";
 
 over_both_databases!(
-    no_secret_stands_in_the_database_and_all_of_them_sign,
-    keys_come_are_changed_and_go,
-    processes_that_know_the_old_key_alone_go_on_delivering,
+    no_secret_is_in_plain_text_and_all_of_them_sign,
+    keys_are_added_changed_and_removed,
+    processes_with_only_the_old_key_keep_delivering,
 );
 
 /// What the database has of secrets and of answers that showed them.
@@ -54,7 +54,7 @@ async fn post(app: &TestApp, path: &str, key: &str, status: u16) -> Value {
     json(request.send().await.unwrap(), status).await
 }
 
-async fn no_secret_stands_in_the_database_and_all_of_them_sign(builder: Builder) {
+async fn no_secret_is_in_plain_text_and_all_of_them_sign(builder: Builder) {
     let app = builder.set("webhooks.secret_key", FIRST).start().await;
     let made = post(&app, "/v1/webhooks", "made", 201).await;
     let rotate = format!(
@@ -107,7 +107,7 @@ async fn refusal(environment: &Environment) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-async fn keys_come_are_changed_and_go(builder: Builder) {
+async fn keys_are_added_changed_and_removed(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     let made = app.webhook("/hook", &[]).await;
     let secret = made["secret"].as_str().unwrap();
@@ -148,14 +148,14 @@ async fn keys_come_are_changed_and_go(builder: Builder) {
 }
 
 async fn readiness(url: &str) -> Value {
-    let answer = reqwest::get(format!("{url}/readyz")).await.unwrap();
-    json(answer, 200).await
+    let response = reqwest::get(format!("{url}/readyz")).await.unwrap();
+    json(response, 200).await
 }
 
 async fn create_at(app: &TestApp, url: &str, path: &str) -> Value {
     let body = serde_json::json!({ "url": app.receiver.url(path) });
-    let answer = app.client.post(format!("{url}/v1/webhooks")).json(&body);
-    json(answer.send().await.unwrap(), 201).await
+    let response = app.client.post(format!("{url}/v1/webhooks")).json(&body);
+    json(response.send().await.unwrap(), 201).await
 }
 
 async fn upload_at(app: &TestApp, url: &str) {
@@ -164,7 +164,7 @@ async fn upload_at(app: &TestApp, url: &str) {
 }
 
 /// A new key is used only once every process that runs knows it.
-async fn processes_that_know_the_old_key_alone_go_on_delivering(builder: Builder) {
+async fn processes_with_only_the_old_key_keep_delivering(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     let secret = app.webhook("/hook", &["file.stored"]).await["secret"].clone();
     let db = app.parts.app.db.clone();
@@ -228,7 +228,7 @@ async fn processes_that_know_the_old_key_alone_go_on_delivering(builder: Builder
 }
 
 #[tokio::test]
-async fn what_is_no_key_is_named_and_not_shown() {
+async fn an_invalid_key_is_named_and_not_shown() {
     let mut installation = Installation::new();
     installation.set("webhooks.secret_key", "hunter2");
     let said = refusal(&installation.environment()).await;

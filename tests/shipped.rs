@@ -11,7 +11,7 @@ use std::time::Duration;
 const SOON: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn file_goes_the_whole_way_from_the_request_to_the_announcement() {
+async fn file_passes_from_the_request_to_the_webhook() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let installation = Installation::new();
     let receiver = Receiver::start().await;
@@ -21,7 +21,7 @@ async fn file_goes_the_whole_way_from_the_request_to_the_announcement() {
     let made = client
         .post(format!("{}/v1/webhooks", up.url))
         .json(&webhook);
-    let webhook = json(made.send().await.expect("an answer"), 201).await;
+    let webhook = json(made.send().await.expect("a response"), 201).await;
     assert!(
         webhook["secret"]
             .as_str()
@@ -30,14 +30,14 @@ async fn file_goes_the_whole_way_from_the_request_to_the_announcement() {
 
     let bytes = b"what ships".repeat(100_000);
     let sent = client.post(format!("{}/v1/files?filename=ships.bin", up.url));
-    let sent = sent.body(bytes.clone()).send().await.expect("an answer");
+    let sent = sent.body(bytes.clone()).send().await.expect("a response");
     let file = format!("{}/v1/files/{}", up.url, id(&json(sent, 202).await));
     let stored = client.get(format!("{file}?wait=60")).send().await;
-    let stored = json(stored.expect("an answer"), 200).await;
+    let stored = json(stored.expect("a response"), 200).await;
     assert_eq!(stored["status"], "stored", "{stored}");
     assert_eq!(stored["sha256"], Sha256Digest::of(&bytes).to_string());
     let content = client.get(format!("{file}/content")).send().await;
-    let content = content.expect("an answer").bytes().await.expect("a body");
+    let content = content.expect("a response").bytes().await.expect("a body");
     assert!(content == bytes, "the bytes come back");
 
     let announced = receiver.wait_for(1, SOON).await.remove(0);

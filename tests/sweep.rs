@@ -26,9 +26,9 @@ async fn staged_file_that_waits_longer_than_the_grace_period_keeps_its_bytes() {
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
-        let answer = request.body("patience").send().await.unwrap();
-        assert_eq!(answer.status(), 202);
-        let file: serde_json::Value = answer.json().await.unwrap();
+        let response = request.body("patience").send().await.unwrap();
+        assert_eq!(response.status(), 202);
+        let file: serde_json::Value = response.json().await.unwrap();
         let id: entity::FileId = file["id"].as_str().unwrap().parse().unwrap();
         let row = entity::file::Entity::find_by_id(id).one(landfall.db.read());
         let row = row.await.unwrap().unwrap();
@@ -46,7 +46,7 @@ async fn staged_file_that_waits_longer_than_the_grace_period_keeps_its_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn staging_that_no_row_knows_goes_after_the_grace_period_and_not_before() {
+async fn unlisted_staging_is_deleted_after_the_grace_period_and_not_before() {
     let app = TestApp::builder().workers(&[]).start().await;
     let landfall = &app.parts.app;
     let key = StagingKey::generate();
@@ -75,14 +75,14 @@ async fn expiring_is_announced_once_and_ahead_of_deletion(app: TestApp) {
     app.webhook("/hook", &["file.expiring", "file.deleted"])
         .await;
     let keep = app.upload("kept.txt", "for ever").await;
-    let answer = app
+    let response = app
         .post("/v1/files")
         .query(&[("filename", "leaves.txt"), ("expires_in", "3600")])
         .body("for an hour")
         .send()
         .await
-        .expect("an answer");
-    let leaves = crate::support::app::json(answer, 202).await;
+        .expect("a response");
+    let leaves = crate::support::app::json(response, 202).await;
     app.settled(&keep["id"]).await;
     let stored = app.settled(&leaves["id"]).await;
     assert_eq!(app.sweep().await.expiring_announced, 0, "not yet time");
@@ -154,8 +154,8 @@ async fn file_kept_for_less_than_the_notice_is_announced_by_the_next_sweep() {
     let request = app
         .post("/v1/files")
         .query(&[("filename", "brief.txt"), ("expires_in", "600")]);
-    let answer = request.body("brief").send().await.unwrap();
-    let file = crate::support::app::json(answer, 202).await;
+    let response = request.body("brief").send().await.unwrap();
+    let file = crate::support::app::json(response, 202).await;
     app.settled(&file["id"]).await;
     assert_eq!(app.sweep().await.expiring_announced, 1);
 }
@@ -169,14 +169,14 @@ async fn expiry_is_not_announced_where_no_notice_is_set() {
     let request = app
         .post("/v1/files")
         .query(&[("filename", "brief.txt"), ("expires_in", "600")]);
-    let answer = request.body("brief").send().await.unwrap();
-    let file = crate::support::app::json(answer, 202).await;
+    let response = request.body("brief").send().await.unwrap();
+    let file = crate::support::app::json(response, 202).await;
     app.settled(&file["id"]).await;
     assert_eq!(app.sweep().await.expiring_announced, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_that_do_not_say_how_long_are_kept_for_the_default_time() {
+async fn files_without_expires_in_are_kept_for_the_default_ttl() {
     let builder = TestApp::builder().set("files.default_ttl", "1h");
     let app = builder.set("files.expiring_notice", "").start().await;
     let whole = app.upload("whole.txt", "hello").await["id"].clone();

@@ -17,7 +17,7 @@ const WINDOWS: &[u8] = b"MZ\x90\0\x03\0\0\0\x04\0\0\0\xff\xff\0\0 an executable"
 async fn raw(app: &TestApp, name: &str, content_type: &str, bytes: &'static [u8]) -> Response {
     let request = app.post("/v1/files").query(&[("filename", name)]);
     let request = request.header("content-type", content_type).body(bytes);
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 async fn session(app: &TestApp, name: &str, content_type: &str, size: usize) -> Response {
@@ -25,7 +25,7 @@ async fn session(app: &TestApp, name: &str, content_type: &str, size: usize) -> 
         "original_filename": name, "content_type": content_type, "total_size_bytes": size,
     });
     let request = app.post("/v1/uploads").json(&body);
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 async fn tus(app: &TestApp, name: &str, content_type: &str, bytes: &'static [u8]) -> Response {
@@ -40,7 +40,7 @@ async fn tus(app: &TestApp, name: &str, content_type: &str, bytes: &'static [u8]
         )
         .header("Content-Type", "application/offset+octet-stream")
         .body(bytes);
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 /// The same file by each of the three ways, once it is final.
@@ -54,12 +54,12 @@ async fn by_every_way(
     let begun = json(session(app, name, content_type, bytes.len()).await, 201).await;
     let upload = format!("/v1/uploads/{}", begun["id"].as_str().expect("an id"));
     let part = app.request(Method::PUT, &format!("{upload}/parts/1"));
-    json(part.body(bytes).send().await.expect("an answer"), 200).await;
+    json(part.body(bytes).send().await.expect("a response"), 200).await;
     let complete = app.post(&format!("{upload}/complete")).send().await;
-    let second = json(complete.expect("an answer"), 202).await;
-    let answer = tus(app, name, content_type, bytes).await;
-    assert_eq!(answer.status(), 201, "{answer:?}");
-    let location = answer.headers()["location"].to_str().expect("text");
+    let second = json(complete.expect("a response"), 202).await;
+    let response = tus(app, name, content_type, bytes).await;
+    assert_eq!(response.status(), 201, "{response:?}");
+    let location = response.headers()["location"].to_str().expect("text");
     let third = Value::from(location.rsplit('/').next().expect("an id"));
     [
         app.settled(&first["id"]).await,
@@ -75,7 +75,7 @@ async fn first_bytes(
     content_type: &str,
     bytes: &'static [u8],
 ) -> Vec<(&'static str, Response)> {
-    let sent = async |request: RequestBuilder| request.send().await.expect("an answer");
+    let sent = async |request: RequestBuilder| request.send().await.expect("a response");
     let part = Part::bytes(bytes).file_name(name.to_owned());
     let part = part.mime_str(content_type).expect("a type");
     let form = app
@@ -137,21 +137,21 @@ async fn first_bytes(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_poses_as_an_image_is_refused_before_it_is_acknowledged() {
+async fn a_fake_image_is_rejected_before_it_is_acknowledged() {
     for (key, value) in [
         ("uploads.allowed_types", "image/*"),
         ("uploads.denied_types", "application/x-msdownload"),
     ] {
         let app = TestApp::builder().set(key, value).start().await;
-        for (way, answer) in first_bytes(&app, "photo.png", "image/png", WINDOWS).await {
-            let refused = problem(answer, 415, "type_not_allowed").await;
+        for (way, response) in first_bytes(&app, "photo.png", "image/png", WINDOWS).await {
+            let refused = problem(response, 415, "type_not_allowed").await;
             assert_eq!(
                 refused["errors"][0]["field"], "content_type",
                 "{way}: {refused}"
             );
         }
-        for (way, answer) in first_bytes(&app, "photo.png", "image/png", PNG).await {
-            assert!(answer.status().is_success(), "{way}: {answer:?}");
+        for (way, response) in first_bytes(&app, "photo.png", "image/png", PNG).await {
+            assert!(response.status().is_success(), "{way}: {response:?}");
         }
         let files = app.read("/v1/files?status=failed").await;
         let failed = files["items"].as_array().expect("files");
@@ -165,7 +165,7 @@ async fn what_poses_as_an_image_is_refused_before_it_is_acknowledged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_executable_in_small_pieces_is_recognised_all_the_same() {
+async fn an_executable_in_small_chunks_is_recognized() {
     let app = TestApp::builder()
         .set("uploads.denied_types", "application/x-msdownload")
         .start()
@@ -175,45 +175,45 @@ async fn an_executable_in_small_pieces_is_recognised_all_the_same() {
         request.header("Content-Type", "application/offset+octet-stream")
     };
     let begun = tus(Method::POST, "/v1/tus").header("Upload-Length", WINDOWS.len());
-    let begun = begun.send().await.expect("an answer");
+    let begun = begun.send().await.expect("a response");
     let path = begun.headers()["location"].to_str().expect("text");
     let at = |offset: usize, bytes: &'static [u8]| {
         tus(Method::PATCH, path)
             .header("Upload-Offset", offset)
             .body(bytes)
     };
-    let first = at(0, &WINDOWS[..2]).send().await.expect("an answer");
+    let first = at(0, &WINDOWS[..2]).send().await.expect("a response");
     assert_eq!(first.status(), 204);
-    let rest = at(2, &WINDOWS[2..]).send().await.expect("an answer");
+    let rest = at(2, &WINDOWS[2..]).send().await.expect("a response");
     problem(rest, 415, "type_not_allowed").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn text_posing_as_an_image_is_refused_where_only_images_are_taken_in() {
+async fn text_declared_as_an_image_is_rejected_if_only_images_are_allowed() {
     let app = TestApp::builder()
         .set("uploads.allowed_types", "image/*")
         .start()
         .await;
-    for (way, answer) in first_bytes(&app, "a.png", "image/png", b"no image at all").await {
-        let refused = problem(answer, 415, "type_not_allowed").await;
+    for (way, response) in first_bytes(&app, "a.png", "image/png", b"no image at all").await {
+        let refused = problem(response, 415, "type_not_allowed").await;
         assert!(refused["detail"].is_string(), "{way}");
     }
     let svg = b"<!-- drawn --><svg xmlns='x'/>";
-    for (way, answer) in first_bytes(&app, "a.svg", "image/svg+xml", svg).await {
-        assert!(answer.status().is_success(), "{way}: {answer:?}");
+    for (way, response) in first_bytes(&app, "a.svg", "image/svg+xml", svg).await {
+        assert!(response.status().is_success(), "{way}: {response:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn undeclared_files_are_judged_by_their_bytes_and_then_by_their_names() {
+async fn undeclared_types_are_detected_from_bytes_then_names() {
     let app = TestApp::builder()
         .set("uploads.allowed_types", "image/*, text/csv")
         .start()
         .await;
     let unknown = "application/octet-stream";
     for (name, bytes) in [("photo", PNG), ("bmi.csv", &b"BMI,age\n22,40\n"[..])] {
-        for (way, answer) in first_bytes(&app, name, unknown, bytes).await {
-            assert!(answer.status().is_success(), "{way}: {answer:?}");
+        for (way, response) in first_bytes(&app, name, unknown, bytes).await {
+            assert!(response.status().is_success(), "{way}: {response:?}");
         }
     }
     for (name, bytes) in [
@@ -221,8 +221,8 @@ async fn undeclared_files_are_judged_by_their_bytes_and_then_by_their_names() {
         ("a.txt", &b"words"[..]),
         ("a", b"words"),
     ] {
-        for (way, answer) in first_bytes(&app, name, unknown, bytes).await {
-            assert_eq!(answer.status(), 415, "{name}, {way}: {answer:?}");
+        for (way, response) in first_bytes(&app, name, unknown, bytes).await {
+            assert_eq!(response.status(), 415, "{name}, {way}: {response:?}");
         }
     }
     let csv = json(
@@ -235,7 +235,7 @@ async fn undeclared_files_are_judged_by_their_bytes_and_then_by_their_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn joined_uploads_are_judged_when_they_are_stored() {
+async fn concatenated_uploads_are_checked_when_they_are_stored() {
     let app = TestApp::builder()
         .set("uploads.allowed_types", "image/*")
         .start()
@@ -246,14 +246,14 @@ async fn joined_uploads_are_judged_when_they_are_stored() {
         .header("Upload-Length", WINDOWS.len())
         .header("Content-Type", "application/offset+octet-stream")
         .body(WINDOWS);
-    let partial = partial.send().await.expect("an answer");
+    let partial = partial.send().await.expect("a response");
     assert_eq!(partial.status(), 201);
     let partial = partial.headers()["location"].to_str().expect("text");
     let kind = format!("filetype {}", STANDARD.encode("image/png"));
     let joined = tus()
         .header("Upload-Concat", format!("final;{partial}"))
         .header("Upload-Metadata", kind);
-    let joined = joined.send().await.expect("an answer");
+    let joined = joined.send().await.expect("a response");
     assert_eq!(joined.status(), 201);
     let id = joined.headers()["location"]
         .to_str()
@@ -265,7 +265,7 @@ async fn joined_uploads_are_judged_when_they_are_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn type_that_was_not_declared_is_taken_from_the_bytes() {
+async fn undeclared_type_is_taken_from_the_bytes() {
     let app = TestApp::start().await;
     app.webhook("/hook", &["file.stored"]).await;
     for file in by_every_way(&app, "photo", "application/octet-stream", PNG).await {
@@ -291,7 +291,7 @@ async fn type_that_was_not_declared_is_taken_from_the_bytes() {
 }
 
 #[tokio::test]
-async fn names_and_types_on_the_lists_are_refused_before_the_first_byte() {
+async fn listed_names_and_types_are_rejected_before_the_first_byte() {
     let app = TestApp::builder()
         .workers(&[])
         .set("uploads.denied_types", "text/html, video/*")
@@ -313,8 +313,8 @@ async fn names_and_types_on_the_lists_are_refused_before_the_first_byte() {
             session(&app, name, content_type, 1).await,
             tus(&app, name, content_type, b"x").await,
         ];
-        for answer in refused {
-            let problem = problem(answer, 415, "type_not_allowed").await;
+        for response in refused {
+            let problem = problem(response, 415, "type_not_allowed").await;
             assert_eq!(problem["errors"][0]["field"], field, "{name}: {problem}");
         }
     }

@@ -16,7 +16,7 @@ fn bytes(size: usize) -> Vec<u8> {
 }
 
 async fn send(request: RequestBuilder) -> Response {
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 fn new(size: usize) -> Value {
@@ -110,7 +110,7 @@ async fn parts_in_any_order_become_a_stored_file() {
 }
 
 #[tokio::test]
-async fn doubled_parts_are_told_apart_by_their_bytes() {
+async fn repeated_parts_are_compared_by_their_bytes() {
     let app = TestApp::start().await;
     let bytes = bytes(CHUNK + 10);
     let session = begin(&app, &new(bytes.len())).await;
@@ -177,7 +177,7 @@ async fn declared_digest_of_the_whole_is_checked_by_finalize() {
 }
 
 #[tokio::test]
-async fn sessions_that_cannot_be_are_refused() {
+async fn invalid_sessions_are_rejected() {
     let app = TestApp::builder()
         .set("uploads.max_file_size", "1MiB")
         .start()
@@ -231,7 +231,7 @@ async fn sessions_that_cannot_be_are_refused() {
 }
 
 #[tokio::test]
-async fn aborted_sessions_take_nothing_more() {
+async fn aborted_sessions_accept_nothing_more() {
     let app = TestApp::start().await;
     let session = begin(&app, &new(CHUNK + 10)).await;
     json(send(put(&app, &session, 2, &[7; 10])).await, 200).await;
@@ -275,7 +275,7 @@ async fn complete_sessions_are_not_aborted() {
 }
 
 #[tokio::test]
-async fn idempotency_key_makes_one_session() {
+async fn idempotency_key_creates_one_session() {
     let app = TestApp::start().await;
     let post = |size| {
         app.post("/v1/uploads")

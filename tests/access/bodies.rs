@@ -59,7 +59,7 @@ async fn no_page_of_the_dashboard_waits_for_the_end_of_a_body() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_operation_of_the_api_waits_for_the_end_of_a_body_it_may_not_have() {
+async fn no_api_operation_waits_for_the_end_of_a_rejected_body() {
     let app = TestApp::builder()
         .workers(&[])
         .set("auth.mode", "tokens")

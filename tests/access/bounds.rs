@@ -23,15 +23,18 @@ async fn asked(app: &TestApp) -> (String, TcpStream) {
     let ask = format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\n\r\n");
     // One that is refused may be closed by now.
     let _ = stream.write_all(ask.as_bytes()).await;
-    let mut answer = [0; 1024];
-    let read = tokio::time::timeout(SOON, stream.read(&mut answer)).await;
+    let mut response = [0; 1024];
+    let read = tokio::time::timeout(SOON, stream.read(&mut response)).await;
     let read = read.expect("an answer in time").unwrap_or(0);
-    let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
-    (answer.lines().next().unwrap_or_default().to_owned(), stream)
+    let response = String::from_utf8_lossy(&response[..read]).into_owned();
+    (
+        response.lines().next().unwrap_or_default().to_owned(),
+        stream,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connections_are_bounded_and_those_that_end_make_room() {
+async fn connections_are_limited_and_closed_ones_free_their_slots() {
     for (setting, most, refused) in [
         ("server.max_connections", 16, "HTTP/1.1 503 "),
         ("server.max_connections_per_address", 5, "HTTP/1.1 429 "),
@@ -55,7 +58,7 @@ async fn connections_are_bounded_and_those_that_end_make_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_of_large_items_comes_in_bounded_pages() {
+async fn a_list_of_large_items_has_pages_of_bounded_size() {
     let app = TestApp::builder().workers(&[]).start().await;
     let metadata = object!({"a": "x".repeat(15_000)}).to_string();
     let mut sent = HashSet::new();
@@ -90,7 +93,7 @@ async fn a_list_of_large_items_comes_in_bounded_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn batches_without_files_are_bounded_and_forgotten() {
+async fn batches_without_files_are_limited_and_expire() {
     for postgres in [false, true] {
         let mut builder = TestApp::builder().workers(&[]).set("auth.mode", "tokens");
         if postgres {
@@ -136,7 +139,7 @@ async fn batches_without_files_are_bounded_and_forgotten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_too_many_kept_answers_the_oldest_are_forgotten() {
+async fn oldest_stored_responses_are_deleted_beyond_the_limit() {
     for postgres in [false, true] {
         let mut builder = TestApp::builder().workers(&[]).set("auth.mode", "tokens");
         if postgres {

@@ -67,7 +67,7 @@ async fn any_page_may_call_the_whole_api_with_a_token() {
 }
 
 #[tokio::test]
-async fn without_tokens_any_page_may_upload_and_read_nothing_of_others() {
+async fn without_tokens_any_page_may_upload_but_not_read() {
     let app = app("none", None).await;
     assert_eq!(
         allowed(&from(&app, SHOP, "/v1/tus/nothing").await),
@@ -79,7 +79,7 @@ async fn without_tokens_any_page_may_upload_and_read_nothing_of_others() {
 }
 
 #[tokio::test]
-async fn named_origins_may_call_and_no_others() {
+async fn only_listed_origins_may_call() {
     let app = app("none", Some("https://shop.example/,http://localhost:3000")).await;
     for origin in [SHOP, "http://localhost:3000"] {
         for path in ["/v1/files", "/v1/tus/nothing"] {

@@ -3,7 +3,7 @@
 use super::{bodies::endless, token};
 use crate::{
     support::{TestApp, app::SOON},
-    web::visitor::Visitor,
+    web::dashboard_user::DashboardUser,
 };
 use bytes::Bytes;
 use landfall_core::tokens::TokenScope;
@@ -35,7 +35,7 @@ enum Caller {
 impl Caller {
     async fn all(app: &TestApp) -> Vec<Self> {
         let scopes = [TokenScope::Upload, TokenScope::Read];
-        let visitor = Visitor::new(app, "ann", &scopes).await;
+        let visitor = DashboardUser::new(app, "ann", &scopes).await;
         vec![
             Self::Bearer(token(app, "ann", &scopes).await),
             Self::Session(visitor.cookie.clone(), visitor.csrf().await),
@@ -67,10 +67,10 @@ impl Caller {
     }
 
     /// PATCH, said in one of the ways that do.
-    fn append(&self, app: &TestApp, path: &str, way: Way, offset: usize) -> RequestBuilder {
+    fn append(&self, app: &TestApp, path: &str, way: MethodForm, offset: usize) -> RequestBuilder {
         let request = match way {
-            Way::Plain => app.request(Method::PATCH, path),
-            Way::Overridden => app.post(path).header(OVERRIDE, "PATCH"),
+            MethodForm::Plain => app.request(Method::PATCH, path),
+            MethodForm::Overridden => app.post(path).header(OVERRIDE, "PATCH"),
         };
         self.signed(request)
             .header("Upload-Offset", offset)
@@ -79,14 +79,14 @@ impl Caller {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Way {
+enum MethodForm {
     Plain,
     Overridden,
 }
 
-fn location(answer: &Response) -> String {
-    assert_eq!(answer.status(), 201);
-    answer.headers()["location"].to_str().unwrap().to_owned()
+fn location(response: &Response) -> String {
+    assert_eq!(response.status(), 201);
+    response.headers()["location"].to_str().unwrap().to_owned()
 }
 
 async fn app(settings: &[(&str, &str)]) -> TestApp {
@@ -98,12 +98,12 @@ async fn app(settings: &[(&str, &str)]) -> TestApp {
 }
 
 /// Sends ten bytes after ten bytes until that is too much, at most so often.
-async fn refused_within(app: &TestApp, caller: &Caller, way: Way, most: usize) -> bool {
+async fn refused_within(app: &TestApp, caller: &Caller, way: MethodForm, most: usize) -> bool {
     let path = location(&caller.begin(app).await);
     for number in 0..most {
         let append = caller.append(app, &path, way, number * 10);
-        let answer = append.body("ten bytes.").send().await.unwrap();
-        match answer.status().as_u16() {
+        let response = append.body("ten bytes.").send().await.unwrap();
+        match response.status().as_u16() {
             204 => {}
             429 => return true,
             other => panic!("{other} for {caller:?} {way:?}"),
@@ -128,7 +128,7 @@ async fn callers(limit: &[(&str, &str)], of_owner: bool) -> Vec<(TestApp, Caller
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_and_bytes_are_limited_however_the_method_is_said() {
+async fn requests_and_bytes_are_limited_with_and_without_method_override() {
     for (kind, of_owner) in [("address", false), ("owner", true)] {
         let rate = format!("limits.{kind}.requests_per_second");
         let burst = format!("limits.{kind}.burst");
@@ -136,7 +136,7 @@ async fn requests_and_bytes_are_limited_however_the_method_is_said() {
         let of_requests = [(rate.as_str(), "1"), (burst.as_str(), "12")];
         let of_bytes = [(bytes.as_str(), "40")];
         for limit in [&of_requests[..], &of_bytes[..]] {
-            for way in [Way::Plain, Way::Overridden] {
+            for way in [MethodForm::Plain, MethodForm::Overridden] {
                 for (app, caller) in callers(limit, of_owner).await {
                     let refused = refused_within(&app, &caller, way, 60).await;
                     assert!(refused, "{caller:?} {way:?} {limit:?}");
@@ -147,12 +147,12 @@ async fn requests_and_bytes_are_limited_however_the_method_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_at_once_are_limited_however_the_method_is_said() {
+async fn concurrent_uploads_are_limited_with_and_without_method_override() {
     for kind in ["address", "owner"] {
         let limit = format!("limits.{kind}.concurrent_uploads");
         let app = app(&[("auth.mode", "tokens"), (limit.as_str(), "1")]).await;
         for caller in Caller::all(&app).await {
-            for way in [Way::Plain, Way::Overridden] {
+            for way in [MethodForm::Plain, MethodForm::Overridden] {
                 let begun = wait_until(SOON, async || {
                     let begun = caller.begin(&app).await;
                     (begun.status() == 201).then_some(begun)
@@ -179,7 +179,7 @@ async fn uploads_at_once_are_limited_however_the_method_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn post_alone_is_overridden_and_nothing_else_reaches_an_upload() {
+async fn only_post_can_be_overridden_and_only_with_tus_methods() {
     let app = app(&[("auth.mode", "tokens")]).await;
     for caller in Caller::all(&app).await {
         let path = location(&caller.begin(&app).await);
@@ -200,8 +200,8 @@ async fn post_alone_is_overridden_and_nothing_else_reaches_an_upload() {
                     .header(OVERRIDE, wanted)
                     .header("Upload-Offset", "0")
                     .header("Content-Type", "application/offset+octet-stream");
-                let answer = request.body("bytes").send().await.unwrap();
-                assert_eq!(answer.status(), 400, "{method} {wanted} {caller:?}");
+                let response = request.body("bytes").send().await.unwrap();
+                assert_eq!(response.status(), 400, "{method} {wanted} {caller:?}");
             }
         }
         let look = caller.signed(app.request(Method::HEAD, &path));
@@ -213,9 +213,9 @@ async fn post_alone_is_overridden_and_nothing_else_reaches_an_upload() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_session_needs_its_csrf_token_for_whatever_changes_something() {
+async fn a_session_needs_its_csrf_token_for_every_change() {
     let app = app(&[("auth.mode", "tokens")]).await;
-    let visitor = Visitor::new(&app, "ann", &[TokenScope::Upload, TokenScope::Read]).await;
+    let visitor = DashboardUser::new(&app, "ann", &[TokenScope::Upload, TokenScope::Read]).await;
     let caller = Caller::Session(visitor.cookie.clone(), visitor.csrf().await);
     let path = location(&caller.begin(&app).await);
     let forged = Caller::Session(visitor.cookie.clone(), "guessed".to_owned());

@@ -43,7 +43,7 @@ enum Flood {
 }
 
 /// A server process, and who may call it.
-struct Target {
+struct FloodTarget {
     process: Process,
     lines: Arc<Mutex<Vec<String>>>,
     /// Headers of each kind of caller.
@@ -52,7 +52,7 @@ struct Target {
     client: Client,
 }
 
-impl Target {
+impl FloodTarget {
     async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut installation = Installation::new();
@@ -135,8 +135,8 @@ impl Target {
                 .post(format!("{}/v1/files?filename=a", self.process.url))
                 .header("authorization", self.bearer())
                 .body("bytes");
-            let answer = tokio::time::timeout(SOON, upload.send()).await;
-            assert_eq!(answer.expect("an answer in time").unwrap().status(), 202);
+            let response = tokio::time::timeout(SOON, upload.send()).await;
+            assert_eq!(response.expect("an answer in time").unwrap().status(), 202);
             longest = longest.max(begun.elapsed());
         }
         longest
@@ -241,7 +241,7 @@ async fn go_on(mut stream: TcpStream, flood: Flood) {
 }
 
 async fn survives(flood: Flood) {
-    let target = Target::start().await;
+    let target = FloodTarget::start().await;
     let alone = target.served().await;
     let (idle, lines) = (target.memory(), target.lines.lock().unwrap().len());
     let mut clients = JoinSet::new();

@@ -26,13 +26,13 @@ async fn raw(app: &TestApp, request: &[u8]) -> String {
     let mut socket = TcpStream::connect(address).await.unwrap();
     // It may stop reading in the middle, and reset what it has not read.
     let _ = socket.write_all(request).await;
-    let mut answer = [0; 1024];
-    let read = socket.read(&mut answer).await.unwrap_or(0);
-    String::from_utf8_lossy(&answer[..read]).into_owned()
+    let mut response = [0; 1024];
+    let read = socket.read(&mut response).await.unwrap_or(0);
+    String::from_utf8_lossy(&response[..read]).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_without_end_are_refused() {
+async fn headers_without_end_are_rejected() {
     let app = app().await;
     let long = format!(
         "GET /v1/files HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n",
@@ -45,12 +45,12 @@ async fn headers_without_end_are_refused() {
         "a".repeat(2_000_000)
     );
     for request in [&long, &many, &target] {
-        let answer = raw(&app, request.as_bytes()).await;
+        let response = raw(&app, request.as_bytes()).await;
         // Or the connection is reset: what was not read of the request may take the answer with it.
-        let refused = answer.is_empty()
-            || answer.starts_with("HTTP/1.1 431 ")
-            || answer.starts_with("HTTP/1.1 414 ");
-        assert!(refused, "{answer}");
+        let refused = response.is_empty()
+            || response.starts_with("HTTP/1.1 431 ")
+            || response.starts_with("HTTP/1.1 414 ");
+        assert!(refused, "{response}");
         still_serves(&app).await;
     }
 }
@@ -66,16 +66,16 @@ async fn answered(app: &TestApp, request: &[u8]) -> (String, String) {
         let _ = to.write_all(&request).await;
         to
     });
-    let mut answer = Vec::new();
-    from.read_to_end(&mut answer).await.unwrap();
+    let mut response = Vec::new();
+    from.read_to_end(&mut response).await.unwrap();
     drop(sending.await.unwrap());
-    let answer = String::from_utf8(answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let response = String::from_utf8(response).unwrap();
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head");
     (head.to_lowercase(), body.to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_many_and_too_long_headers_are_problems_like_any_other() {
+async fn too_many_and_too_long_headers_get_problem_documents() {
     let app = app().await;
     let many = |count: usize| {
         (0..count)
@@ -122,31 +122,34 @@ async fn too_many_and_too_long_headers_are_problems_like_any_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn headers_with_line_breaks_are_refused() {
+async fn headers_with_line_breaks_are_rejected() {
     let app = app().await;
     for name in ["x\rset-cookie: a=b", "x\nset-cookie: a=b", "x\0"] {
         let request =
             format!("GET /v1/files HTTP/1.1\r\nhost: localhost\r\nx-request-id: {name}\r\n\r\n");
-        let answer = raw(&app, request.as_bytes()).await;
-        assert!(!answer.to_lowercase().contains("set-cookie"), "{answer}");
+        let response = raw(&app, request.as_bytes()).await;
+        assert!(
+            !response.to_lowercase().contains("set-cookie"),
+            "{response}"
+        );
     }
     still_serves(&app).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn thousands_of_fields_are_refused() {
+async fn thousands_of_fields_are_rejected() {
     let app = app().await;
     let mut form = Form::new();
     for number in 0..5_000 {
         form = form.text(format!("field{number}"), "a");
     }
-    let answer = app.post("/v1/files").multipart(form).send().await.unwrap();
-    assert_eq!(answer.status(), 400);
+    let response = app.post("/v1/files").multipart(form).send().await.unwrap();
+    assert_eq!(response.status(), 400);
     still_serves(&app).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deeply_nested_json_is_refused() {
+async fn deeply_nested_json_is_rejected() {
     let app = app().await;
     for depth in [200, 100_000] {
         let nested = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
@@ -157,18 +160,18 @@ async fn deeply_nested_json_is_refused() {
         let request = app
             .post("/v1/uploads")
             .header("content-type", "application/json");
-        let answer = request.body(body).send().await.unwrap();
-        let status = answer.status().as_u16();
+        let response = request.body(body).send().await.unwrap();
+        let status = response.status().as_u16();
         assert!([400, 413].contains(&status), "{status} at {depth}");
         let form = Form::new().text("metadata", metadata);
-        let answer = app.post("/v1/files").multipart(form).send().await.unwrap();
-        assert_eq!(answer.status(), 400, "{depth}");
+        let response = app.post("/v1/files").multipart(form).send().await.unwrap();
+        assert_eq!(response.status(), 400, "{depth}");
         still_serves(&app).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn paths_that_climb_lead_nowhere() {
+async fn path_traversal_finds_nothing() {
     let app = app().await;
     for path in [
         "/../etc/passwd",
@@ -178,8 +181,8 @@ async fn paths_that_climb_lead_nowhere() {
     ] {
         let request =
             format!("GET {path} HTTP/1.1\r\nhost: localhost\r\ntus-resumable: 1.0.0\r\n\r\n");
-        let answer = raw(&app, request.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
+        let response = raw(&app, request.as_bytes()).await;
+        assert!(response.starts_with("HTTP/1.1 404 "), "{path}: {response}");
     }
     let found = app.get("/v1/files/nonsense").send().await.unwrap();
     problem(found, 404, "not_found").await;
@@ -229,15 +232,15 @@ async fn forge(address: &str, secret: &str) {
         );
         let mut socket = TcpStream::connect(address).await.unwrap();
         socket.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        let _ = socket.read_to_end(&mut answer).await;
-        let status = String::from_utf8_lossy(&answer[..answer.len().min(12)]).into_owned();
+        let mut response = Vec::new();
+        let _ = socket.read_to_end(&mut response).await;
+        let status = String::from_utf8_lossy(&response[..response.len().min(12)]).into_owned();
         assert!(!status.starts_with("HTTP/1.1 5"), "{target}: {status}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_request_writes_a_line_of_the_log() {
+async fn no_request_can_forge_a_log_line() {
     let app = TestApp::builder()
         .workers(&[])
         .set("auth.mode", "tokens")

@@ -41,16 +41,16 @@ async fn paths(app: &TestApp) -> Vec<(Method, String)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_tokens_no_path_answers_to_a_foreign_name() {
+async fn without_tokens_every_path_rejects_foreign_host_names() {
     let app = app(&[]).await;
     let file = app.upload("secret.txt", "secret").await;
     let id = file["id"].as_str().unwrap();
     for (method, path) in paths(&app).await {
         let path = path.replace("{id}", id).replace(":id", id);
         let request = app.request(method.clone(), &path);
-        let answer = request.header("Host", "evil.example").send().await.unwrap();
-        assert_eq!(answer.status(), 421, "{method} {path}");
-        assert!(answer.headers().contains_key("x-request-id"));
+        let response = request.header("Host", "evil.example").send().await.unwrap();
+        assert_eq!(response.status(), 421, "{method} {path}");
+        assert!(response.headers().contains_key("x-request-id"));
     }
     assert_eq!(app.file(id).await["id"], id, "nothing was deleted");
     let rebound = app.get("/v1/files").header("Host", "evil.example:8080");
@@ -58,7 +58,7 @@ async fn without_tokens_no_path_answers_to_a_foreign_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn loopback_names_and_those_that_are_configured_are_answered() {
+async fn loopback_and_configured_host_names_are_accepted() {
     let none = app(&[
         ("server.public_url", "https://files.example/landfall"),
         ("server.allowed_hosts", "intake.example,192.0.2.7"),
@@ -122,9 +122,9 @@ async fn without_tokens_a_page_of_another_site_changes_nothing() {
         ("sec-fetch-site", "same-site"),
     ] {
         for request in simple(&app) {
-            let answer = request.header(name, value).send().await.unwrap();
-            let path = answer.url().path().to_owned();
-            assert_eq!(answer.status(), 403, "{path} with {name}: {value}");
+            let response = request.header(name, value).send().await.unwrap();
+            let path = response.url().path().to_owned();
+            assert_eq!(response.status(), 403, "{path} with {name}: {value}");
         }
     }
     let files = app.read("/v1/files").await;
@@ -151,7 +151,7 @@ async fn without_tokens_a_page_of_another_site_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn origins_that_cors_names_may_change_things_and_tokens_need_no_origin() {
+async fn cors_origins_may_make_changes_and_tokens_need_no_origin() {
     let named = app(&[("server.cors_origins", "https://shop.example")]).await;
     let from = |app: &TestApp, path: &str| app.post(path).header("origin", "https://shop.example");
     let made = from(&named, "/v1/batches").send().await.unwrap();

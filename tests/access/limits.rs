@@ -25,7 +25,7 @@ async fn as_owner(app: &TestApp, token: &str) -> Response {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn address_that_asks_too_often_is_told_when_to_go_on() {
+async fn rate_limited_address_gets_retry_after() {
     let app = builder()
         .set("limits.address.requests_per_second", "1")
         .set("limits.address.burst", "3")
@@ -40,9 +40,9 @@ async fn address_that_asks_too_often_is_told_when_to_go_on() {
     assert!(state.starts_with("\"address-requests\";r=2;t="), "{state}");
     let mut refused = None;
     for _ in 0..10 {
-        let answer = list(&app).await;
-        if answer.status() == 429 {
-            refused = Some(answer);
+        let response = list(&app).await;
+        if response.status() == 429 {
+            refused = Some(response);
             break;
         }
     }
@@ -67,7 +67,7 @@ async fn address_that_asks_too_often_is_told_when_to_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn owner_that_asks_too_often_holds_up_nobody_else() {
+async fn rate_limited_owner_does_not_delay_others() {
     let app = builder()
         .set("auth.mode", "tokens")
         .set("limits.owner.requests_per_second", "1")
@@ -94,7 +94,7 @@ async fn owner_that_asks_too_often_holds_up_nobody_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn processes_count_together_and_each_alone_without_redis() {
+async fn processes_share_counters_and_count_alone_without_redis() {
     let redis = RedisServer::start().await;
     let app = builder()
         .set("redis.url", &redis.url())
@@ -111,8 +111,8 @@ async fn processes_count_together_and_each_alone_without_redis() {
         } else {
             &other.url
         };
-        let answer = Client::new().get(format!("{base}/v1/files")).send().await;
-        if answer.unwrap().status() == 200 {
+        let response = Client::new().get(format!("{base}/v1/files")).send().await;
+        if response.unwrap().status() == 200 {
             allowed += 1;
         }
     }
@@ -145,7 +145,7 @@ fn slow_body() -> (tokio::sync::mpsc::Sender<Bytes>, Body) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_at_once_are_limited_and_a_finished_one_makes_room() {
+async fn concurrent_uploads_are_limited_and_a_finished_one_frees_its_slot() {
     for kind in ["address", "owner"] {
         let app = builder()
             .set("auth.mode", "tokens")
@@ -171,8 +171,8 @@ async fn uploads_at_once_are_limited_and_a_finished_one_makes_room() {
             request.body("second").send().await.unwrap()
         };
         let refused = wait_until(SOON, async || {
-            let answer = second().await;
-            (answer.status() == 429).then_some(answer)
+            let response = second().await;
+            (response.status() == 429).then_some(response)
         })
         .await;
         assert_eq!(header(&refused, "retry-after"), Some("1"));
@@ -189,7 +189,7 @@ async fn uploads_at_once_are_limited_and_a_finished_one_makes_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_of_a_day_are_counted_whichever_way_they_come() {
+async fn bytes_per_day_are_counted_for_every_protocol() {
     let app = builder()
         .set("auth.mode", "tokens")
         .set("limits.owner.bytes_per_day", "20")
@@ -217,8 +217,8 @@ async fn bytes_of_a_day_are_counted_whichever_way_they_come() {
         .unwrap();
     assert_eq!(tus.status(), 201);
     let refused = wait_until(SOON, async || {
-        let answer = upload(&ann).await;
-        (answer.status() == 429).then_some(answer)
+        let response = upload(&ann).await;
+        (response.status() == 429).then_some(response)
     })
     .await;
     let wait: u64 = header(&refused, "retry-after").unwrap().parse().unwrap();
@@ -228,7 +228,7 @@ async fn bytes_of_a_day_are_counted_whichever_way_they_come() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_behind_a_trusted_proxy_are_told_apart_and_strangers_cannot_pretend() {
+async fn clients_behind_a_trusted_proxy_are_distinguished_and_others_cannot_spoof() {
     for (trusted, apart) in [("127.0.0.0/8", true), ("10.0.0.0/8", false)] {
         let app = builder()
             .set("server.trusted_proxies", trusted)
@@ -249,11 +249,11 @@ async fn clients_behind_a_trusted_proxy_are_told_apart_and_strangers_cannot_pret
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_limited_unless_it_is_said() {
+async fn nothing_is_limited_by_default() {
     let app = builder().start().await;
     for _ in 0..300 {
-        let answer = list(&app).await;
-        assert_eq!(header(&answer, "ratelimit-policy"), None);
-        assert_eq!(answer.status(), 200);
+        let response = list(&app).await;
+        assert_eq!(header(&response, "ratelimit-policy"), None);
+        assert_eq!(response.status(), 200);
     }
 }

@@ -17,20 +17,20 @@ pub(super) struct Route {
 }
 
 /// What alice has, by the beginning of the paths that lead to it.
-pub(super) type Things = BTreeMap<&'static str, String>;
+pub(super) type Resources = BTreeMap<&'static str, String>;
 
-pub(super) struct House {
+pub(super) struct TwoOwners {
     pub(super) app: TestApp,
     /// Where requests go.
     pub(super) url: String,
-    things: Things,
+    resources: Resources,
     pub(super) routes: Vec<Route>,
 }
 
-impl House {
+impl TwoOwners {
     pub(super) async fn new() -> Self {
         let app = TestApp::builder().set("auth.mode", "tokens").start().await;
-        let things = things(&app).await;
+        let resources = resources(&app).await;
         let definition = app.read("/openapi.json").await;
         let mut routes = Vec::new();
         for (path, operations) in definition["paths"].as_object().unwrap() {
@@ -50,14 +50,14 @@ impl House {
         Self {
             url: app.url.clone(),
             app,
-            things,
+            resources,
             routes,
         }
     }
 
     /// A request as it would be right, about alice's thing or about one that does not exist.
     pub(super) fn request(&self, route: &Route, exists: bool) -> RequestBuilder {
-        let thing = self.things.iter().find(|(base, _)| {
+        let thing = self.resources.iter().find(|(base, _)| {
             let rest = route.path.strip_prefix(**base);
             rest.is_some_and(|rest| rest.starts_with("/{id}"))
         });
@@ -95,7 +95,7 @@ impl House {
 }
 
 /// One of everything, alice's.
-pub(super) async fn things(app: &TestApp) -> Things {
+pub(super) async fn resources(app: &TestApp) -> Resources {
     let all = [TokenScope::Upload, TokenScope::Read, TokenScope::Admin];
     let alice = token(app, "alice", &all).await;
     let file = app
@@ -125,7 +125,7 @@ pub(super) async fn things(app: &TestApp) -> Things {
     let tus = tus.headers()["location"].to_str().unwrap().to_owned();
     let tus = tus.rsplit('/').next().unwrap().to_owned();
     let id = file["id"].as_str().unwrap().to_owned();
-    Things::from([
+    Resources::from([
         ("/v1/files", id),
         ("/v1/uploads", upload),
         ("/v1/batches", batch),
@@ -137,9 +137,9 @@ pub(super) async fn things(app: &TestApp) -> Things {
 }
 
 /// The status and the text of an answer, without what names the request.
-pub(super) async fn answer(request: RequestBuilder) -> (u16, String) {
-    let answer = request.send().await.unwrap();
-    (answer.status().as_u16(), answer.text().await.unwrap())
+pub(super) async fn status_and_text(request: RequestBuilder) -> (u16, String) {
+    let response = request.send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
 }
 
 pub(super) async fn revoked(app: &TestApp) -> String {
@@ -156,9 +156,9 @@ pub(super) async fn revoked(app: &TestApp) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_valid_token_no_route_tells_whether_a_thing_exists() {
-    let house = House::new().await;
-    let app = &house.app;
+async fn without_a_valid_token_no_route_reveals_whether_a_resource_exists() {
+    let fixture = TwoOwners::new().await;
+    let app = &fixture.app;
     let second = Duration::from_secs(1);
     let expired = token_for(app, "alice", &[TokenScope::Admin], Some(second)).await;
     app.parts.app.clock.advance(2 * second);
@@ -168,14 +168,14 @@ async fn without_a_valid_token_no_route_tells_whether_a_thing_exists() {
         Some(expired),
         Some(revoked(app).await),
     ];
-    for route in &house.routes {
+    for route in &fixture.routes {
         for token in &bad {
             let with = |request: RequestBuilder| match token {
                 Some(token) => request.bearer_auth(token),
                 None => request,
             };
-            let there = answer(with(house.request(route, true))).await;
-            let absent = answer(with(house.request(route, false))).await;
+            let there = status_and_text(with(fixture.request(route, true))).await;
+            let absent = status_and_text(with(fixture.request(route, false))).await;
             assert_eq!(there.0, 401, "{route:?}: {}", there.1);
             assert_eq!(there, absent, "{route:?}");
         }
@@ -183,21 +183,21 @@ async fn without_a_valid_token_no_route_tells_whether_a_thing_exists() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn token_without_the_scope_is_refused_by_every_route() {
-    let house = House::new().await;
-    let app = &house.app;
+async fn every_route_rejects_a_token_without_the_scope() {
+    let fixture = TwoOwners::new().await;
+    let app = &fixture.app;
     let one_scope = [TokenScope::Read, TokenScope::Upload];
     let mut tokens = Vec::new();
     for scope in one_scope {
         tokens.push(token(app, "alice", &[scope]).await);
     }
-    for route in &house.routes {
+    for route in &fixture.routes {
         let mut refused = 0;
         for token in &tokens {
             // About a thing that does not exist first: some requests would end the one that does.
-            let absent = answer(house.request(route, false).bearer_auth(token)).await;
+            let absent = status_and_text(fixture.request(route, false).bearer_auth(token)).await;
             if absent.0 == 403 {
-                let there = answer(house.request(route, true).bearer_auth(token)).await;
+                let there = status_and_text(fixture.request(route, true).bearer_auth(token)).await;
                 assert_eq!(there, absent, "{route:?}");
                 refused += 1;
             }
@@ -211,13 +211,13 @@ async fn token_without_the_scope_is_refused_by_every_route() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn foreign_owner_cannot_tell_a_thing_from_none() {
-    let house = House::new().await;
-    let app = &house.app;
+async fn other_owner_cannot_tell_whether_a_resource_exists() {
+    let fixture = TwoOwners::new().await;
+    let app = &fixture.app;
     let bob = token(app, "bob", &[TokenScope::Read, TokenScope::Upload]).await;
-    for route in house.routes.iter().filter(|r| r.path.contains("{id}")) {
-        let there = answer(house.request(route, true).bearer_auth(&bob)).await;
-        let absent = answer(house.request(route, false).bearer_auth(&bob)).await;
+    for route in fixture.routes.iter().filter(|r| r.path.contains("{id}")) {
+        let there = status_and_text(fixture.request(route, true).bearer_auth(&bob)).await;
+        let absent = status_and_text(fixture.request(route, false).bearer_auth(&bob)).await;
         assert!([403, 404].contains(&there.0), "{route:?}: {there:?}");
         assert_eq!(there, absent, "{route:?}");
     }
@@ -229,7 +229,7 @@ async fn foreign_owner_cannot_tell_a_thing_from_none() {
     }
     // Nothing of alice's has changed.
     let admin = token(app, "root", &[TokenScope::Admin]).await;
-    for (base, id) in &house.things {
+    for (base, id) in &fixture.resources {
         let request = match *base {
             "/v1/tus" => app.request(Method::HEAD, &format!("{base}/{id}")),
             // Tokens have no page of their own.
@@ -237,23 +237,23 @@ async fn foreign_owner_cannot_tell_a_thing_from_none() {
             _ => app.get(&format!("{base}/{id}")),
         };
         let request = request.header("Tus-Resumable", "1.0.0").bearer_auth(&admin);
-        let found = answer(request).await;
+        let found = status_and_text(request).await;
         assert_eq!(found.0, 200, "{base}: {found:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn foreign_batches_and_partial_uploads_are_as_good_as_none() {
-    let house = House::new().await;
-    let app = &house.app;
+async fn batches_and_partial_uploads_of_others_are_not_found() {
+    let fixture = TwoOwners::new().await;
+    let app = &fixture.app;
     let bob = token(app, "bob", &[TokenScope::Read, TokenScope::Upload]).await;
     let in_batch = async |batch: &str| {
         let session = object!({"original_filename": "a", "total_size_bytes": 5, "batch_id": batch});
         let request = app.post("/v1/uploads").bearer_auth(&bob).json(&session);
-        let (status, text) = answer(request).await;
+        let (status, text) = status_and_text(request).await;
         (status, text.replace(batch, "BATCH"))
     };
-    let there = in_batch(&house.things["/v1/batches"]).await;
+    let there = in_batch(&fixture.resources["/v1/batches"]).await;
     assert_eq!(there.0, 404, "{there:?}");
     assert_eq!(there, in_batch(&Uuid::now_v7().to_string()).await);
     let joined = async |upload: &str| {
@@ -261,10 +261,10 @@ async fn foreign_batches_and_partial_uploads_are_as_good_as_none() {
         let request = request
             .header("Tus-Resumable", "1.0.0")
             .header("Upload-Concat", format!("final;/v1/tus/{upload}"));
-        let (status, text) = answer(request).await;
+        let (status, text) = status_and_text(request).await;
         (status, text.replace(upload, "UPLOAD"))
     };
-    let there = joined(&house.things["/v1/tus"]).await;
+    let there = joined(&fixture.resources["/v1/tus"]).await;
     assert!((400..500).contains(&there.0), "{there:?}");
     assert_eq!(there, joined(&Uuid::now_v7().to_string()).await);
 }

@@ -1,7 +1,7 @@
 //! Nobody gets in by a browser either: every page and every button, with every kind of session that must not do.
 
 use super::{
-    matrix::{Things, things},
+    matrix::{Resources, resources},
     token, token_for,
 };
 use crate::support::TestApp;
@@ -25,9 +25,9 @@ const UPLOADS: [&str; 7] = [
     "POST /sign-out",
 ];
 
-struct House {
+struct DashboardFixture {
     app: TestApp,
-    things: Things,
+    resources: Resources,
 }
 
 /// A page or a button.
@@ -52,19 +52,19 @@ fn pages() -> Vec<Page> {
     all
 }
 
-impl House {
+impl DashboardFixture {
     async fn new() -> Self {
         let app = TestApp::builder().set("auth.mode", "tokens").start().await;
-        let things = things(&app).await;
-        Self { app, things }
+        let resources = resources(&app).await;
+        Self { app, resources }
     }
 
     /// The path of a page about alice's thing, or about one that does not exist; and the ids in it.
     fn path(&self, page: &Page, exists: bool) -> (String, Vec<String>) {
         let mut ids = Vec::new();
         let bare = page.path.strip_prefix("/live").unwrap_or(page.path);
-        let of = |base: &str| self.things[base].clone();
-        let thing = self.things.keys().find(|base| {
+        let of = |base: &str| self.resources[base].clone();
+        let thing = self.resources.keys().find(|base| {
             let own = base.strip_prefix("/v1").unwrap();
             bare.strip_prefix(own)
                 .is_some_and(|rest| rest.starts_with("/:id"))
@@ -91,7 +91,7 @@ impl House {
         (path, ids)
     }
 
-    async fn ask(&self, page: &Page, exists: bool, session: Option<&Session>) -> Answer {
+    async fn ask(&self, page: &Page, exists: bool, session: Option<&Session>) -> PageResponse {
         let (path, ids) = self.path(page, exists);
         let request = self.app.request(page.method.clone(), &path);
         let request = request.header("Tus-Resumable", "1.0.0");
@@ -99,10 +99,10 @@ impl House {
             Some(session) => session.sign(request),
             None => request,
         };
-        Answer::of(request.send().await.unwrap(), &ids).await
+        PageResponse::of(request.send().await.unwrap(), &ids).await
     }
 
-    async fn both(&self, page: &Page, session: Option<&Session>) -> Answer {
+    async fn both(&self, page: &Page, session: Option<&Session>) -> PageResponse {
         let there = self.ask(page, true, session).await;
         let absent = self.ask(page, false, session).await;
         assert_eq!(there, absent, "{}", page.name());
@@ -144,23 +144,23 @@ impl Session {
 
 /// All of an answer that could tell something.
 #[derive(Debug, PartialEq)]
-struct Answer {
+struct PageResponse {
     status: u16,
     location: String,
     text: String,
 }
 
-impl Answer {
+impl PageResponse {
     /// Without the ids that were asked for. A stream does not end, so only what is refused is read.
-    async fn of(answer: Response, ids: &[String]) -> Self {
-        let status = answer.status().as_u16();
-        let location = answer.headers().get(header::LOCATION);
+    async fn of(response: Response, ids: &[String]) -> Self {
+        let status = response.status().as_u16();
+        let location = response.headers().get(header::LOCATION);
         let location = location
             .map_or("", |path| path.to_str().unwrap())
             .to_owned();
         let text = match status {
             200 => String::new(),
-            _ => answer.text().await.unwrap(),
+            _ => response.text().await.unwrap(),
         };
         let bare = |text: String| ids.iter().fold(text, |text, id| text.replace(id, "ID"));
         Self {
@@ -172,14 +172,14 @@ impl Answer {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_session_no_page_is_shown_and_none_tells_whether_a_thing_exists() {
-    let house = House::new().await;
-    let landfall = &house.app.parts.app;
+async fn without_a_session_no_page_is_shown_or_reveals_whether_a_resource_exists() {
+    let fixture = DashboardFixture::new().await;
+    let landfall = &fixture.app.parts.app;
     let second = Duration::from_secs(1);
-    let expiring = token_for(&house.app, "alice", &[TokenScope::Admin], Some(second)).await;
-    let expired = house.sign_in(&expiring).await;
-    let revoking = token(&house.app, "alice", &[TokenScope::Admin]).await;
-    let revoked = house.sign_in(&revoking).await;
+    let expiring = token_for(&fixture.app, "alice", &[TokenScope::Admin], Some(second)).await;
+    let expired = fixture.sign_in(&expiring).await;
+    let revoking = token(&fixture.app, "alice", &[TokenScope::Admin]).await;
+    let revoked = fixture.sign_in(&revoking).await;
     let all = tokens::list(&landfall.db, Default::default())
         .await
         .unwrap();
@@ -196,12 +196,12 @@ async fn without_a_session_no_page_is_shown_and_none_tells_whether_a_thing_exist
             if OPEN.contains(&page.name().as_str()) {
                 continue;
             }
-            let answer = house.both(&page, session).await;
+            let response = fixture.both(&page, session).await;
             match page.path.starts_with("/live/") {
-                true => assert_eq!(answer.status, 401, "{}", page.name()),
+                true => assert_eq!(response.status, 401, "{}", page.name()),
                 false => {
-                    assert_eq!(answer.status, 303, "{}: {answer:?}", page.name());
-                    let to = answer.location.split('?').next();
+                    assert_eq!(response.status, 303, "{}: {response:?}", page.name());
+                    let to = response.location.split('?').next();
                     assert_eq!(to, Some("/sign-in"), "{}", page.name());
                 }
             }
@@ -210,29 +210,29 @@ async fn without_a_session_no_page_is_shown_and_none_tells_whether_a_thing_exist
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_onlooker_changes_nothing_and_sees_nothing_of_others() {
-    let house = House::new().await;
-    let bob = token(&house.app, "bob", &[TokenScope::Read]).await;
-    let bob = house.sign_in(&bob).await;
+async fn a_read_only_user_changes_nothing_and_sees_nothing_of_others() {
+    let fixture = DashboardFixture::new().await;
+    let bob = token(&fixture.app, "bob", &[TokenScope::Read]).await;
+    let bob = fixture.sign_in(&bob).await;
     let mut refused = 0;
     for page in pages() {
         let name = page.name();
         if OPEN.contains(&name.as_str()) || name == "POST /sign-out" {
             continue;
         }
-        let answer = house.both(&page, Some(&bob)).await;
+        let response = fixture.both(&page, Some(&bob)).await;
         let is_own = page.method == Method::GET && !page.path.contains(':');
-        match answer.status {
+        match response.status {
             403 | 404 => refused += 1,
             200 => assert!(is_own, "{name} is shown to bob"),
             // The search without a question leads somewhere.
             status => assert!(
                 is_own && (303..=400).contains(&status),
-                "{name}: {answer:?}"
+                "{name}: {response:?}"
             ),
         }
         if page.method != Method::GET {
-            assert_eq!(answer.status, 403, "{name}: {answer:?}");
+            assert_eq!(response.status, 403, "{name}: {response:?}");
         }
     }
     assert!(refused > 35, "{refused} pages refused");
@@ -240,16 +240,16 @@ async fn an_onlooker_changes_nothing_and_sees_nothing_of_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_may_upload_sees_nothing_else() {
-    let house = House::new().await;
-    let carl = token(&house.app, "carl", &[TokenScope::Upload]).await;
-    let carl = house.sign_in(&carl).await;
+    let fixture = DashboardFixture::new().await;
+    let carl = token(&fixture.app, "carl", &[TokenScope::Upload]).await;
+    let carl = fixture.sign_in(&carl).await;
     for page in pages() {
         let name = page.name();
         if OPEN.contains(&name.as_str()) || UPLOADS.contains(&name.as_str()) {
             continue;
         }
-        let answer = house.both(&page, Some(&carl)).await;
-        assert_eq!(answer.status, 403, "{name}: {answer:?}");
+        let response = fixture.both(&page, Some(&carl)).await;
+        assert_eq!(response.status, 403, "{name}: {response:?}");
     }
     for name in [
         "HEAD /upload/tus/:id",
@@ -260,7 +260,10 @@ async fn a_session_that_may_upload_sees_nothing_else() {
             .into_iter()
             .find(|page| page.name() == name)
             .unwrap();
-        let answer = house.both(&page, Some(&carl)).await;
-        assert!((400..=415).contains(&answer.status), "{name}: {answer:?}");
+        let response = fixture.both(&page, Some(&carl)).await;
+        assert!(
+            (400..=415).contains(&response.status),
+            "{name}: {response:?}"
+        );
     }
 }

@@ -7,7 +7,7 @@ use crate::{
         app::{SOON, json, problem},
         process::command,
     },
-    web::visitor::{Visitor, cookie_of, sign_in},
+    web::dashboard_user::{DashboardUser, cookie_of, sign_in},
 };
 use entity::webhook_endpoint as endpoint;
 use landfall_core::{db::Database, tokens::TokenScope};
@@ -40,7 +40,7 @@ async fn endpoints(installation: &Installation) -> Vec<endpoint::Model> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_created_is_for_its_own_user_alone_and_secrets_are_sealed() {
+async fn created_files_are_private_and_secrets_are_encrypted() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut installation = Installation::new();
     installation.unset_raw("LANDFALL__REDIS__URL");
@@ -85,7 +85,7 @@ async fn what_is_created_is_for_its_own_user_alone_and_secrets_are_sealed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_socket_that_cannot_be_below_the_data_folder_is_in_a_private_one() {
+async fn a_socket_path_too_long_for_the_data_folder_is_in_a_private_one() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut installation = Installation::new();
     installation.unset_raw("LANDFALL__REDIS__URL");
@@ -118,7 +118,7 @@ async fn a_socket_that_cannot_be_below_the_data_folder_is_in_a_private_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn figures_are_for_neighbours_and_administrators() {
+async fn metrics_are_for_allowed_networks_and_administrators() {
     let app = TestApp::builder()
         .workers(&[])
         .set("auth.mode", "tokens")
@@ -146,7 +146,7 @@ async fn figures_are_for_neighbours_and_administrators() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_not_read_gets_no_url() {
+async fn without_read_access_no_url_is_returned() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
     let uploader = token(&app, "ann", &[TokenScope::Upload]).await;
     let both = token(&app, "ann", &[TokenScope::Upload, TokenScope::Read]).await;
@@ -182,7 +182,7 @@ async fn who_may_not_read_gets_no_url() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_with_secrets_are_never_stored() {
+async fn responses_with_secrets_are_never_cached() {
     let app = TestApp::builder().workers(&[]).start().await;
     let body = object!({"url": app.receiver.url("/hook")});
     for _ in 0..2 {
@@ -200,8 +200,8 @@ async fn answers_with_secrets_are_never_stored() {
 }
 
 #[tokio::test]
-async fn by_tls_a_session_is_in_a_cookie_no_other_host_can_set() {
-    let app = crate::web::visitor::app().await;
+async fn over_tls_the_session_cookie_cannot_be_set_by_other_hosts() {
+    let app = crate::web::dashboard_user::app().await;
     let admin = token(&app, "ops", &[TokenScope::Admin]).await;
     let plain = cookie_of(&sign_in(&app, &admin).await);
     let by_tls = || ("x-forwarded-proto", "https");
@@ -220,10 +220,10 @@ async fn by_tls_a_session_is_in_a_cookie_no_other_host_can_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn readers_see_no_endpoint_and_nobody_sees_its_secrets() {
-    let app = crate::web::visitor::app().await;
-    let admin = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
-    let reader = Visitor::new(&app, "ann", &[TokenScope::Read]).await;
+async fn readers_see_no_endpoints_and_no_user_sees_secrets() {
+    let app = crate::web::dashboard_user::app().await;
+    let admin = DashboardUser::new(&app, "ops", &[TokenScope::Admin]).await;
+    let reader = DashboardUser::new(&app, "ann", &[TokenScope::Read]).await;
     let root = token(&app, "root", &[TokenScope::Admin]).await;
     let body = object!({"url": "http://127.0.0.1:9/services/SECRET?token=SECRET"});
     let made = app.post("/v1/webhooks").bearer_auth(&root).json(&body);

@@ -7,10 +7,10 @@
 //! at the same time, and far below what hashing a secret slowly (tens of milliseconds) or a time-out would cost.
 
 use super::{
-    matrix::{House, Route, answer, revoked},
+    matrix::{Route, TwoOwners, revoked, status_and_text},
     token,
 };
-use crate::support::watched::serve_watched;
+use crate::support::query_log::serve_with_query_log;
 use landfall_core::tokens::TokenScope;
 use reqwest::RequestBuilder;
 use std::{
@@ -27,24 +27,24 @@ const PAIRS: usize = 31;
 const BOUND: Duration = Duration::from_millis(5);
 
 /// A house whose database tells what it is asked.
-struct Watched {
-    house: House,
+struct QueryLogFixture {
+    fixture: TwoOwners,
     asked: Arc<Mutex<Vec<String>>>,
     _stop: DropGuard,
 }
 
-impl Watched {
+impl QueryLogFixture {
     async fn new() -> Self {
-        let mut house = House::new().await;
+        let mut fixture = TwoOwners::new().await;
         let asked = Arc::<Mutex<Vec<String>>>::default();
         let noting = Arc::clone(&asked);
         let watcher = move |statement: &sea_orm::Statement| {
             noting.lock().unwrap().push(statement.sql.clone());
         };
-        let (url, stop) = serve_watched(&house.app, watcher).await;
-        house.url = url;
+        let (url, stop) = serve_with_query_log(&fixture.app, watcher).await;
+        fixture.url = url;
         Self {
-            house,
+            fixture,
             asked,
             _stop: stop,
         }
@@ -53,7 +53,7 @@ impl Watched {
     /// What the database was asked for this request, and the answer's status.
     async fn statements(&self, request: RequestBuilder) -> (u16, Vec<String>) {
         self.asked.lock().unwrap().clear();
-        let (status, _) = answer(request).await;
+        let (status, _) = status_and_text(request).await;
         (status, mem::take(&mut self.asked.lock().unwrap()))
     }
 
@@ -63,17 +63,17 @@ impl Watched {
             Some(token) => request.bearer_auth(token),
             None => request,
         };
-        let absent = with(self.house.request(route, false));
+        let absent = with(self.fixture.request(route, false));
         let absent = self.statements(absent).await;
-        let there = with(self.house.request(route, true));
+        let there = with(self.fixture.request(route, true));
         [self.statements(there).await, absent]
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_ask_the_database_the_same_whether_the_thing_exists_or_not() {
-    let watched = Watched::new().await;
-    let app = &watched.house.app;
+async fn rejections_run_the_same_queries_whether_or_not_the_resource_exists() {
+    let watched = QueryLogFixture::new().await;
+    let app = &watched.fixture.app;
     let revoked = revoked(app).await;
     let reader = token(app, "alice", &[TokenScope::Read]).await;
     let bob = token(app, "bob", &[TokenScope::Read, TokenScope::Upload]).await;
@@ -86,7 +86,7 @@ async fn refusals_ask_the_database_the_same_whether_the_thing_exists_or_not() {
     ] {
         let mut compared = 0;
         for route in watched
-            .house
+            .fixture
             .routes
             .iter()
             .filter(|r| r.path.contains("{id}"))
@@ -104,7 +104,7 @@ async fn refusals_ask_the_database_the_same_whether_the_thing_exists_or_not() {
     }
     // So that the silence of the above means something: who may see a thing has more read.
     let admin = token(app, "root", &[TokenScope::Admin]).await;
-    let told = watched.house.routes.iter();
+    let told = watched.fixture.routes.iter();
     let mut told = told.filter(|r| r.method == "GET" && r.path == "/v1/events/{id}");
     let [there, absent] = watched.both(told.next().unwrap(), Some(&admin)).await;
     assert_eq!((there.0, absent.0), (200, 404));
@@ -112,14 +112,14 @@ async fn refusals_ask_the_database_the_same_whether_the_thing_exists_or_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refusals_take_the_same_time_whether_the_thing_exists_or_not() {
-    let house = House::new().await;
-    let bob = token(&house.app, "bob", &[TokenScope::Read, TokenScope::Upload]).await;
-    for route in house.routes.iter().filter(|r| r.path.contains("{id}")) {
+async fn rejections_take_the_same_time_whether_or_not_the_resource_exists() {
+    let fixture = TwoOwners::new().await;
+    let bob = token(&fixture.app, "bob", &[TokenScope::Read, TokenScope::Upload]).await;
+    for route in fixture.routes.iter().filter(|r| r.path.contains("{id}")) {
         let took = async |exists: bool| {
-            let request = house.request(route, exists).bearer_auth(&bob);
+            let request = fixture.request(route, exists).bearer_auth(&bob);
             let asked = Instant::now();
-            let (status, _) = answer(request).await;
+            let (status, _) = status_and_text(request).await;
             assert!([403, 404].contains(&status), "{route:?}: {status}");
             asked.elapsed().as_secs_f64()
         };

@@ -27,7 +27,7 @@ async fn upload(app: &TestApp, token: &str) -> Response {
         .post("/v1/files?filename=a")
         .body("hello")
         .bearer_auth(token);
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 async fn get(app: &TestApp, path: &str, token: &str) -> Response {
@@ -35,14 +35,14 @@ async fn get(app: &TestApp, path: &str, token: &str) -> Response {
         .bearer_auth(token)
         .send()
         .await
-        .expect("an answer")
+        .expect("a response")
 }
 
 #[tokio::test]
-async fn without_a_valid_token_nothing_is_answered() {
+async fn without_a_valid_token_every_request_is_rejected() {
     let app = app().await;
     let landfall = &app.parts.app;
-    let none = app.get("/v1/files").send().await.expect("an answer");
+    let none = app.get("/v1/files").send().await.expect("a response");
     assert!(none.headers().contains_key(header::WWW_AUTHENTICATE));
     problem(none, 401, "unauthorized").await;
     problem(

@@ -17,15 +17,15 @@ async fn connect(app: &TestApp) -> TcpStream {
 
 /// All that comes until the server closes.
 async fn rest(mut socket: TcpStream) -> String {
-    let mut answer = Vec::new();
-    let read = timeout(SOON, socket.read_to_end(&mut answer)).await;
+    let mut response = Vec::new();
+    let read = timeout(SOON, socket.read_to_end(&mut response)).await;
     // A reset ends it too.
     let _ = read.expect("the server closes the connection");
-    String::from_utf8_lossy(&answer).into_owned()
+    String::from_utf8_lossy(&response).into_owned()
 }
 
 #[tokio::test]
-async fn a_client_gone_in_the_middle_leaves_nothing() {
+async fn a_client_that_disconnects_leaves_nothing() {
     let app = without_workers().await;
     for head in [
         "POST /v1/files?filename=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 33554432\r\n\r\n",
@@ -52,9 +52,9 @@ async fn a_body_that_pauses_too_long_ends_with_408() {
     let mut socket = connect(&app).await;
     let head = "POST /v1/files?filename=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 100\r\n\r\nhello";
     socket.write_all(head.as_bytes()).await.expect("sent");
-    let answer = rest(socket).await;
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    assert!(answer.contains("request_timeout"), "{answer}");
+    let response = rest(socket).await;
+    assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
+    assert!(response.contains("request_timeout"), "{response}");
     nothing_is_left(&app).await;
 }
 
@@ -70,14 +70,14 @@ async fn headers_that_trickle_in_are_cut_off() {
         .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-")
         .await
         .expect("sent");
-    let answer = rest(socket).await;
-    assert!(!answer.contains("200 OK"), "{answer}");
+    let response = rest(socket).await;
+    assert!(!response.contains("200 OK"), "{response}");
     let silent = connect(&app).await;
     assert_eq!(rest(silent).await, "");
 }
 
 #[tokio::test]
-async fn headers_without_end_are_refused() {
+async fn headers_without_end_are_rejected() {
     let app = without_workers().await;
     let mut socket = connect(&app).await;
     socket
@@ -86,12 +86,12 @@ async fn headers_without_end_are_refused() {
         .expect("sent");
     let line = format!("X-Pad: {}\r\n", "x".repeat(8000));
     while socket.write_all(line.as_bytes()).await.is_ok() {}
-    let answer = rest(socket).await;
-    assert!(!answer.contains("200 OK"), "{answer}");
+    let response = rest(socket).await;
+    assert!(!response.contains("200 OK"), "{response}");
 }
 
 #[tokio::test]
-async fn a_client_that_asks_first_is_not_told_to_go_on_when_it_is_refused() {
+async fn a_rejected_client_gets_no_100_continue() {
     let app = TestApp::builder()
         .workers(&[])
         .set("uploads.max_file_size", "1KiB")
@@ -104,23 +104,23 @@ async fn a_client_that_asks_first_is_not_told_to_go_on_when_it_is_refused() {
     };
     let mut refused = connect(&app).await;
     refused.write_all(ask(5000).as_bytes()).await.expect("sent");
-    let answer = rest(refused).await;
-    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    let response = rest(refused).await;
+    assert!(response.starts_with("HTTP/1.1 413 "), "{response}");
     let mut taken = connect(&app).await;
     taken.write_all(ask(5).as_bytes()).await.expect("sent");
     let mut interim = [0; 25];
     timeout(SOON, taken.read_exact(&mut interim))
         .await
         .expect("in time")
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     taken.write_all(b"hello").await.expect("sent");
-    let answer = rest(taken).await;
-    assert!(answer.starts_with("HTTP/1.1 202 "), "{answer}");
+    let response = rest(taken).await;
+    assert!(response.starts_with("HTTP/1.1 202 "), "{response}");
 }
 
 #[tokio::test]
-async fn a_refused_body_that_goes_on_is_answered_once() {
+async fn a_rejected_body_that_continues_is_answered_once() {
     let app = TestApp::builder()
         .workers(&[])
         .set("uploads.max_file_size", "1KiB")
@@ -133,19 +133,19 @@ async fn a_refused_body_that_goes_on_is_answered_once() {
     );
     to.write_all(head.as_bytes()).await.expect("sent");
     // The answer is on its way before most of the body is, which is longer than any head may be.
-    let mut answer = vec![0; 1024];
-    let read = timeout(SOON, from.read(&mut answer))
+    let mut response = vec![0; 1024];
+    let read = timeout(SOON, from.read(&mut response))
         .await
         .expect("in time");
-    answer.truncate(read.expect("an answer"));
-    assert!(answer.starts_with(b"HTTP/1.1 413 "));
+    response.truncate(read.expect("a response"));
+    assert!(response.starts_with(b"HTTP/1.1 413 "));
     let _ = to.write_all(&vec![b'x'; LENGTH]).await;
     drop(to);
-    let _ = timeout(SOON, from.read_to_end(&mut answer))
+    let _ = timeout(SOON, from.read_to_end(&mut response))
         .await
         .expect("in time");
-    let answer = String::from_utf8_lossy(&answer);
-    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
+    let response = String::from_utf8_lossy(&response);
+    assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{response}");
 }
 
 #[tokio::test]
@@ -158,30 +158,30 @@ async fn connections_are_kept_for_further_requests() {
             format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: {connection}\r\n\r\n");
         socket.write_all(request.as_bytes()).await.expect("sent");
         if !last {
-            let mut answer = Vec::new();
-            while !answer.ends_with(b"}") {
+            let mut response = Vec::new();
+            while !response.ends_with(b"}") {
                 let byte = timeout(SOON, socket.read_u8()).await.expect("in time");
-                answer.push(byte.expect("an answer"));
+                response.push(byte.expect("a response"));
             }
         }
     }
-    let answer = rest(socket).await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let response = rest(socket).await;
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
 }
 
 /// Sends a request and reads its answer.
 async fn answered(socket: &mut TcpStream) {
     let ask = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     socket.write_all(ask.as_bytes()).await.expect("sent");
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"}") {
+    let mut response = Vec::new();
+    while !response.ends_with(b"}") {
         let byte = timeout(SOON, socket.read_u8()).await.expect("in time");
-        answer.push(byte.expect("an answer"));
+        response.push(byte.expect("a response"));
     }
 }
 
 #[tokio::test]
-async fn a_connection_rests_longer_than_headers_may_take() {
+async fn an_idle_connection_outlives_the_header_timeout() {
     let app = TestApp::builder()
         .workers(&[])
         .set("server.header_timeout", "1s")
@@ -194,8 +194,8 @@ async fn a_connection_rests_longer_than_headers_may_take() {
     assert!(rested.is_err(), "{rested:?}");
     let ask = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     socket.write_all(ask.as_bytes()).await.expect("sent");
-    let answer = rest(socket).await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let response = rest(socket).await;
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn a_second_request_that_trickles_in_is_cut_off_too() {
 }
 
 #[tokio::test]
-async fn a_download_nobody_reads_is_given_up() {
+async fn a_download_that_is_not_read_is_aborted() {
     let app = TestApp::builder()
         .set("server.idle_timeout", "1s")
         .start()

@@ -20,7 +20,7 @@ async fn with(app: &TestApp, path: &str, headers: &[(&str, &str)]) -> Response {
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 fn header<'r>(response: &'r Response, name: &str) -> &'r str {
@@ -54,14 +54,14 @@ async fn the_bytes_come_back_as_an_attachment() {
         .request(Method::HEAD, &path)
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(head.status(), 200);
     assert_eq!(header(&head, "content-length"), "12");
     assert_eq!(header(&head, "etag"), etag);
 }
 
 #[tokio::test]
-async fn ranges_are_sent_as_asked_for() {
+async fn ranges_are_sent_as_requested() {
     let app = TestApp::start().await;
     let path = stored(&app, "a", "0123456789").await;
     for (range, content_range, bytes) in [
@@ -123,13 +123,13 @@ async fn what_is_not_stored_is_a_conflict_and_what_is_deleted_is_gone() {
     let path = format!("/v1/files/{id}/content");
     problem(get(&app, &path).await, 409, "not_stored").await;
     let early = app.delete(&format!("/v1/files/{id}")).send().await;
-    problem(early.expect("an answer"), 409, "not_stored").await;
+    problem(early.expect("a response"), 409, "not_stored").await;
 
     let app = TestApp::start().await;
     let path = stored(&app, "a", "hello").await;
     let file = path.trim_end_matches("/content");
     for _ in 0..2 {
-        let deleted = app.delete(file).send().await.expect("an answer");
+        let deleted = app.delete(file).send().await.expect("a response");
         assert_eq!(deleted.status(), 204);
     }
     problem(get(&app, &path).await, 404, "not_found").await;
@@ -141,7 +141,7 @@ async fn what_is_not_stored_is_a_conflict_and_what_is_deleted_is_gone() {
 }
 
 #[tokio::test]
-async fn files_on_s3_are_fetched_there() {
+async fn downloads_from_s3_are_redirected() {
     let server = S3Server::start().await;
     let app = TestApp::builder().s3(&server).start().await;
     let path = stored(&app, "Zürich.txt", "hello").await;
@@ -149,23 +149,23 @@ async fn files_on_s3_are_fetched_there() {
     assert_eq!(response.status(), 307);
     let location = header(&response, "location").to_owned();
     assert!(location.starts_with(&server.endpoint()), "{location}");
-    let fetched = app.client.get(location).send().await.expect("an answer");
+    let fetched = app.client.get(location).send().await.expect("a response");
     assert_eq!(fetched.text().await.expect("a body"), "hello");
     // As `curl -IL` goes on: a signature holds for one method.
     let response = app
         .request(Method::HEAD, &path)
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(response.status(), 307);
     let location = header(&response, "location").to_owned();
-    let looked = app.client.head(location).send().await.expect("an answer");
+    let looked = app.client.head(location).send().await.expect("a response");
     assert_eq!(looked.status(), 200);
     assert_eq!(header(&looked, "content-length"), "5");
 }
 
 #[tokio::test]
-async fn ids_that_cannot_be_are_not_found() {
+async fn invalid_ids_are_not_found() {
     let app = without_workers().await;
     for id in [
         "x",

@@ -79,7 +79,7 @@ fn every_operation_lists_the_problems_it_answers() {
 }
 
 #[test]
-fn every_example_of_a_problem_tells_of_one_occurrence() {
+fn every_problem_example_describes_one_occurrence() {
     let spec: Value = serde_json::from_str(&spec()).expect("JSON");
     let examples = spec["components"]["examples"].as_object();
     for (code, example) in examples.expect("examples") {
@@ -181,18 +181,18 @@ async fn unknown_paths_and_wrong_methods_are_problems() {
         (Method::DELETE, "/healthz".to_owned(), "GET, HEAD"),
         (Method::GET, format!("/v1/webhooks/{id}/test"), "POST"),
     ] {
-        let refused = app.request(method, &path).send().await.expect("an answer");
+        let refused = app.request(method, &path).send().await.expect("a response");
         assert_eq!(refused.headers()["allow"], allowed, "{path}");
         problem(refused, 405, "method_not_allowed").await;
     }
 }
 
 #[tokio::test]
-async fn a_sane_request_id_is_kept_and_any_other_replaced() {
+async fn a_valid_request_id_is_kept_and_any_other_replaced() {
     let app = without_workers().await;
     let with = async |id: &str| {
         let sent = app.get("/healthz").header("x-request-id", id).send().await;
-        let given = sent.expect("an answer").headers()["x-request-id"].clone();
+        let given = sent.expect("a response").headers()["x-request-id"].clone();
         given.to_str().expect("text").to_owned()
     };
     assert_eq!(with("abc-1").await, "abc-1");
@@ -245,7 +245,7 @@ async fn the_definition_and_its_page_have_every_path() {
 }
 
 #[tokio::test]
-async fn readiness_has_every_check_and_redis_away_is_degraded() {
+async fn readiness_has_every_check_and_is_degraded_without_redis() {
     let app = without_workers().await;
     let ready = json(get(&app, "/readyz").await, 200).await;
     for check in [

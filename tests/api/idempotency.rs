@@ -11,11 +11,11 @@ use reqwest::{Client, RequestBuilder, Response, multipart::Form};
 use serde_json::{Value, json};
 
 over_both_databases!(
-    the_same_upload_again_gets_the_first_answer,
-    a_refused_request_leaves_its_key_free,
-    while_the_first_is_under_way_others_are_told,
-    at_once_one_is_taken_in,
-    other_posts_that_create_have_it_too,
+    a_repeated_upload_gets_the_first_response,
+    a_rejected_request_releases_its_key,
+    while_the_first_request_is_in_progress_others_get_409,
+    only_one_of_concurrent_requests_is_accepted,
+    every_creating_post_supports_idempotency_keys,
 );
 
 async fn upload(app: &TestApp, key: &str, bytes: &'static [u8]) -> Response {
@@ -26,7 +26,7 @@ async fn upload(app: &TestApp, key: &str, bytes: &'static [u8]) -> Response {
         .post("/v1/files")
         .multipart(form)
         .header("idempotency-key", key);
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 async fn count(app: &TestApp) -> usize {
@@ -34,7 +34,7 @@ async fn count(app: &TestApp) -> usize {
     list["items"].as_array().map_or(0, Vec::len)
 }
 
-async fn the_same_upload_again_gets_the_first_answer(builder: Builder) {
+async fn a_repeated_upload_gets_the_first_response(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     let first = upload(&app, "k", b"hello").await;
     let location = first.headers()["location"].clone();
@@ -55,7 +55,7 @@ async fn the_same_upload_again_gets_the_first_answer(builder: Builder) {
     assert_eq!(count(&app).await, 2);
 }
 
-async fn a_refused_request_leaves_its_key_free(builder: Builder) {
+async fn a_rejected_request_releases_its_key(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     problem(upload(&app, "k", b"").await, 400, "empty_file").await;
     landfall_test_servers::wait_until(SOON, async || {
@@ -65,7 +65,7 @@ async fn a_refused_request_leaves_its_key_free(builder: Builder) {
     assert_eq!(count(&app).await, 1);
 }
 
-async fn while_the_first_is_under_way_others_are_told(builder: Builder) {
+async fn while_the_first_request_is_in_progress_others_get_409(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     let landfall = &app.parts.app;
     let first = idempotency::enter(&landfall.db, &landfall.clock, None, "k").await;
@@ -79,18 +79,21 @@ async fn while_the_first_is_under_way_others_are_told(builder: Builder) {
     assert_eq!(count(&app).await, 1);
 }
 
-async fn at_once_one_is_taken_in(builder: Builder) {
+async fn only_one_of_concurrent_requests_is_accepted(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     let all = (0..8).map(|_| upload(&app, "k", b"hello"));
     let answers = futures::future::join_all(all).await;
-    for answer in &answers {
-        assert!([202, 409].contains(&answer.status().as_u16()), "{answer:?}");
+    for response in &answers {
+        assert!(
+            [202, 409].contains(&response.status().as_u16()),
+            "{response:?}"
+        );
     }
-    assert!(answers.iter().any(|answer| answer.status() == 202));
+    assert!(answers.iter().any(|response| response.status() == 202));
     assert_eq!(count(&app).await, 1);
 }
 
-async fn other_posts_that_create_have_it_too(builder: Builder) {
+async fn every_creating_post_supports_idempotency_keys(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     let create = async |url: &str| {
         let request = app.post("/v1/webhooks").header("idempotency-key", "k");
@@ -98,7 +101,7 @@ async fn other_posts_that_create_have_it_too(builder: Builder) {
             .json(&json!({ "url": url }))
             .send()
             .await
-            .expect("an answer")
+            .expect("a response")
     };
     let first = json(create("https://example.com/a").await, 201).await;
     assert_eq!(
@@ -117,7 +120,7 @@ async fn other_posts_that_create_have_it_too(builder: Builder) {
             .json(&json!({ "url": "https://example.com" }))
             .send()
             .await;
-        problem(refused.expect("an answer"), 400, "malformed_request").await;
+        problem(refused.expect("a response"), 400, "malformed_request").await;
     }
 }
 
@@ -142,9 +145,9 @@ macro_rules! killed_over_both_databases {
 }
 
 killed_over_both_databases!(
-    an_api_killed_before_its_answer_gives_it_to_the_same_request_again,
-    an_api_killed_before_its_answer_leaves_one_session_and_one_batch,
-    an_api_killed_before_its_answer_shows_the_secret_to_the_same_request_again,
+    an_api_killed_before_the_response_sends_it_to_the_repeated_request,
+    an_api_killed_before_the_response_leaves_one_session_and_one_batch,
+    an_api_killed_before_the_response_shows_the_secret_to_the_repeated_request,
 );
 
 /// Sends a request to a process that is killed when its work is committed and before it answers, and the same again to
@@ -162,7 +165,7 @@ async fn killed_then_again(
         .expect_err("it is killed before it answers");
     doomed.dies_within(SOON).await;
     let api = Process::listening(&["serve"], &installation.environment()).await;
-    let again = request(&api.url).send().await.expect("an answer");
+    let again = request(&api.url).send().await.expect("a response");
     assert_eq!(again.headers()["idempotent-replayed"], "true");
     (api, again)
 }
@@ -179,24 +182,24 @@ fn post(url: &str, path: &str) -> RequestBuilder {
 
 async fn listed(api: &Process, path: &str) -> Vec<Value> {
     let list = client().get(format!("{}{path}", api.url)).send().await;
-    let list = json(list.expect("an answer"), 200).await;
+    let list = json(list.expect("a response"), 200).await;
     list["items"].as_array().expect("a list").clone()
 }
 
-async fn an_api_killed_before_its_answer_gives_it_to_the_same_request_again(
+async fn an_api_killed_before_the_response_sends_it_to_the_repeated_request(
     installation: Installation,
 ) {
     let upload = |url: &str, bytes: &'static str| post(url, "/v1/files?filename=a").body(bytes);
     let (api, again) = killed_then_again(&installation, |url| upload(url, "hello")).await;
     let first = json(again, 202).await;
-    let other = upload(&api.url, "other").send().await.expect("an answer");
+    let other = upload(&api.url, "other").send().await.expect("a response");
     problem(other, 422, "idempotency_key_reused").await;
     let files = listed(&api, "/v1/files").await;
     assert_eq!(files.len(), 1);
     assert_eq!(files[0]["id"], first["id"]);
 }
 
-async fn an_api_killed_before_its_answer_leaves_one_session_and_one_batch(
+async fn an_api_killed_before_the_response_leaves_one_session_and_one_batch(
     installation: Installation,
 ) {
     let asked = json!({ "original_filename": "a", "total_size_bytes": 5 });
@@ -212,11 +215,11 @@ async fn an_api_killed_before_its_answer_leaves_one_session_and_one_batch(
         killed_then_again(&installation, |url| post(url, "/v1/batches").json(&asked)).await;
     let location = again.headers()["location"].to_str().expect("ASCII");
     let found = client().get(format!("{}{location}", api.url)).send().await;
-    let found = json(found.expect("an answer"), 200).await;
+    let found = json(found.expect("a response"), 200).await;
     assert_eq!(found, json(again, 201).await);
 }
 
-async fn an_api_killed_before_its_answer_shows_the_secret_to_the_same_request_again(
+async fn an_api_killed_before_the_response_shows_the_secret_to_the_repeated_request(
     installation: Installation,
 ) {
     let asked = json!({ "url": "https://example.com/hook" });

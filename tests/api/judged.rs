@@ -51,7 +51,7 @@ async fn judge(app: &TestApp, arguments: &[&str]) {
     not(feature = "every-server"),
     ignore = "needs Python: scripts/test runs it"
 )]
-async fn schemathesis_finds_no_answer_that_is_not_in_the_definition() {
+async fn schemathesis_finds_no_undocumented_response() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
     let all = [TokenScope::Upload, TokenScope::Read, TokenScope::Admin];
     let landfall = &app.parts.app;
@@ -66,7 +66,7 @@ async fn schemathesis_finds_no_answer_that_is_not_in_the_definition() {
     not(feature = "every-server"),
     ignore = "needs Python: scripts/test runs it"
 )]
-async fn schemathesis_finds_none_without_tokens_either() {
+async fn schemathesis_finds_no_undocumented_response_without_tokens() {
     let app = TestApp::start().await;
     // Nobody is asked for a token here.
     let without = [

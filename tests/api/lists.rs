@@ -8,10 +8,10 @@ use crate::support::{
 use serde_json::Value;
 
 over_both_databases!(
-    pages_are_newest_first_and_lead_on_to_the_last,
-    filters_choose,
-    parameters_without_a_value_are_as_good_as_absent,
-    parameters_that_cannot_be_are_named,
+    pages_are_newest_first_and_continue_to_the_last,
+    filters_select_items,
+    empty_parameters_are_ignored,
+    invalid_parameters_are_named,
 );
 
 fn names(page: &Value) -> Vec<&str> {
@@ -22,7 +22,7 @@ fn names(page: &Value) -> Vec<&str> {
         .collect()
 }
 
-async fn pages_are_newest_first_and_lead_on_to_the_last(builder: Builder) {
+async fn pages_are_newest_first_and_continue_to_the_last(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     for name in ["a", "b", "c", "d", "e"] {
         app.upload(name, "hello").await;
@@ -40,7 +40,7 @@ async fn pages_are_newest_first_and_lead_on_to_the_last(builder: Builder) {
     assert_eq!(seen, ["e", "d", "c", "b", "a"]);
 }
 
-async fn filters_choose(builder: Builder) {
+async fn filters_select_items(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     app.upload("Bericht.pdf", "hello").await;
     let other = app.upload("photo.png", "hello").await;
@@ -58,7 +58,7 @@ async fn filters_choose(builder: Builder) {
     }
 }
 
-async fn parameters_without_a_value_are_as_good_as_absent(builder: Builder) {
+async fn empty_parameters_are_ignored(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     app.upload("a", "hello").await;
     let webhook = app.webhook("/hook", &[]).await;
@@ -89,7 +89,7 @@ async fn parameters_without_a_value_are_as_good_as_absent(builder: Builder) {
     json(get(&app, &path).await, 200).await;
 }
 
-async fn parameters_that_cannot_be_are_named(builder: Builder) {
+async fn invalid_parameters_are_named(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     for (query, code, field) in [
         ("cursor=x", "invalid_cursor", "cursor"),

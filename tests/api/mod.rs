@@ -32,11 +32,11 @@ fn file(name: &str, bytes: impl Into<std::borrow::Cow<'static, [u8]>>) -> Part {
 
 async fn send(app: &TestApp, form: Form) -> reqwest::Response {
     let sent = app.post("/v1/files").multipart(form).send().await;
-    sent.expect("an answer")
+    sent.expect("a response")
 }
 
 async fn get(app: &TestApp, path: &str) -> reqwest::Response {
-    app.get(path).send().await.expect("an answer")
+    app.get(path).send().await.expect("a response")
 }
 
 /// No row, and no byte in staging; bytes of a refused request go a moment after its answer.

@@ -8,7 +8,7 @@ use serde_json::{Value, json as object};
 
 async fn create(app: &TestApp, body: &Value) -> Value {
     let response = app.post("/v1/tokens").json(body).send().await;
-    json(response.expect("an answer"), 201).await
+    json(response.expect("a response"), 201).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -23,7 +23,7 @@ async fn created_token_authenticates_until_it_is_revoked() {
 
     let body = object!({"owner": "alice", "scopes": ["upload", "read"], "expires_in": 3600});
     let request = app.post("/v1/tokens").bearer_auth(&root).json(&body);
-    let response = request.send().await.expect("an answer");
+    let response = request.send().await.expect("a response");
     let location = response.headers()["location"]
         .to_str()
         .expect("text")
@@ -42,12 +42,12 @@ async fn created_token_authenticates_until_it_is_revoked() {
     assert!(secret.starts_with("lf_"), "{token}");
 
     let files = || app.get("/v1/files").bearer_auth(&secret).send();
-    json(files().await.expect("an answer"), 200).await;
+    json(files().await.expect("a response"), 200).await;
     let denied = app.get("/v1/tokens").bearer_auth(&secret).send().await;
-    problem(denied.expect("an answer"), 403, "forbidden").await;
+    problem(denied.expect("a response"), 403, "forbidden").await;
 
     let list = app.get("/v1/tokens").bearer_auth(&root).send().await;
-    let list = json(list.expect("an answer"), 200).await;
+    let list = json(list.expect("a response"), 200).await;
     let listed = list["items"].as_array().expect("items");
     assert_eq!(listed.len(), 2, "{list}");
     assert_eq!(listed[0]["id"], token["id"]);
@@ -57,9 +57,9 @@ async fn created_token_authenticates_until_it_is_revoked() {
     );
 
     let revoke = || app.delete(&location).bearer_auth(&root).send();
-    assert_eq!(revoke().await.expect("an answer").status(), 204);
-    problem(files().await.expect("an answer"), 401, "unauthorized").await;
-    problem(revoke().await.expect("an answer"), 404, "not_found").await;
+    assert_eq!(revoke().await.expect("a response").status(), 204);
+    problem(files().await.expect("a response"), 401, "unauthorized").await;
+    problem(revoke().await.expect("a response"), 404, "not_found").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +67,7 @@ async fn every_invalid_field_is_reported_at_once() {
     let app = TestApp::start().await;
     let body = object!({"owner": "a\u{7}", "scopes": ["write"], "expires_in": 0});
     let response = app.post("/v1/tokens").json(&body).send().await;
-    let refused = problem(response.expect("an answer"), 400, "malformed_request").await;
+    let refused = problem(response.expect("a response"), 400, "malformed_request").await;
     let fields: Vec<&str> = refused["errors"]
         .as_array()
         .expect("errors")
@@ -77,7 +77,7 @@ async fn every_invalid_field_is_reported_at_once() {
     assert_eq!(fields, ["owner", "scopes", "expires_in"]);
     let none = object!({"owner": "alice", "scopes": []});
     let response = app.post("/v1/tokens").json(&none).send().await;
-    problem(response.expect("an answer"), 400, "malformed_request").await;
+    problem(response.expect("a response"), 400, "malformed_request").await;
     let list = app.read("/v1/tokens").await;
     assert_eq!(list["items"], object!([]));
 }
@@ -90,8 +90,8 @@ async fn repeated_request_with_the_same_idempotency_key_returns_the_same_token()
         let request = app.post("/v1/tokens").header("Idempotency-Key", "one");
         request.json(&body).send()
     };
-    let first = json(send().await.expect("an answer"), 201).await;
-    let second = json(send().await.expect("an answer"), 201).await;
+    let first = json(send().await.expect("a response"), 201).await;
+    let second = json(send().await.expect("a response"), 201).await;
     assert_eq!(first, second);
     create(&app, &body).await;
     let list = app.read("/v1/tokens").await;

@@ -62,11 +62,11 @@ async fn a_raw_body_is_named_by_the_query_or_by_content_disposition() {
         )
         .header("content-type", "image/png")
         .body("hello");
-    let taken = json(named.send().await.expect("an answer"), 202).await;
+    let taken = json(named.send().await.expect("a response"), 202).await;
     assert_eq!(taken["original_filename"], "Zürich.png");
     assert_eq!(taken["content_type"], "image/png");
     let nameless = app.post("/v1/files").body("hello").send().await;
-    problem(nameless.expect("an answer"), 400, "invalid_name").await;
+    problem(nameless.expect("a response"), 400, "invalid_name").await;
 }
 
 #[tokio::test]
@@ -78,23 +78,23 @@ async fn a_form_needs_exactly_one_file() {
         .part("file", file("a", b"a"))
         .part("file", file("b", b"b"));
     problem(send(&app, two).await, 400, "too_many_files").await;
-    let bare = app.post("/v1/files").send().await.expect("an answer");
+    let bare = app.post("/v1/files").send().await.expect("a response");
     problem(bare, 400, "missing_file").await;
     nothing_is_left(&app).await;
 }
 
 #[tokio::test]
-async fn empty_files_are_refused() {
+async fn empty_files_are_rejected() {
     let app = without_workers().await;
     let form = Form::new().part("file", file("a", b""));
     problem(send(&app, form).await, 400, "empty_file").await;
     let raw = app.post("/v1/files?filename=a").body("").send().await;
-    problem(raw.expect("an answer"), 400, "empty_file").await;
+    problem(raw.expect("a response"), 400, "empty_file").await;
     nothing_is_left(&app).await;
 }
 
 #[tokio::test]
-async fn names_that_cannot_be_are_refused() {
+async fn invalid_names_are_rejected() {
     let app = without_workers().await;
     let long = "x".repeat(300);
     for name in [
@@ -111,7 +111,7 @@ async fn names_that_cannot_be_are_refused() {
         let refused = problem(send(&app, form).await, 400, "invalid_name").await;
         assert_eq!(refused["errors"][0]["field"], "filename");
         let raw = app.post("/v1/files").query(&[("filename", name)]).body("a");
-        problem(raw.send().await.expect("an answer"), 400, "invalid_name").await;
+        problem(raw.send().await.expect("a response"), 400, "invalid_name").await;
     }
     nothing_is_left(&app).await;
 }
@@ -139,7 +139,7 @@ async fn odd_names_are_kept_as_they_are() {
 }
 
 #[tokio::test]
-async fn files_over_the_limit_are_refused_whether_or_not_they_say_so() {
+async fn files_over_the_limit_are_rejected_with_and_without_declared_length() {
     let app = TestApp::builder()
         .workers(&[])
         .set("uploads.max_file_size", "1KiB")
@@ -152,18 +152,18 @@ async fn files_over_the_limit_are_refused_whether_or_not_they_say_so() {
         .start()
         .await;
     let said = app.post("/v1/files?filename=a").body(vec![7; 1025]);
-    problem(said.send().await.expect("an answer"), 413, "too_large").await;
+    problem(said.send().await.expect("a response"), 413, "too_large").await;
     let pieces = (0..64).map(|_| Ok::<_, std::io::Error>(vec![7_u8; 4096]));
     let stream = Body::wrap_stream(futures::stream::iter(pieces));
     let unsaid = app.post("/v1/files?filename=a").body(stream);
-    problem(unsaid.send().await.expect("an answer"), 413, "too_large").await;
+    problem(unsaid.send().await.expect("a response"), 413, "too_large").await;
     let form = Form::new().part("file", file("a", vec![7; 1025]));
     problem(send(&app, form).await, 413, "too_large").await;
     nothing_is_left(&app).await;
 }
 
 #[tokio::test]
-async fn a_large_body_that_is_refused_gets_its_answer_all_the_same() {
+async fn a_large_rejected_body_still_gets_its_response() {
     let app = TestApp::builder()
         .workers(&[])
         .set("uploads.max_file_size", "1MiB")
@@ -175,17 +175,17 @@ async fn a_large_body_that_is_refused_gets_its_answer_all_the_same() {
 }
 
 #[tokio::test]
-async fn wrong_digests_are_refused_wherever_they_stand() {
+async fn wrong_digests_are_rejected_in_headers_and_fields() {
     let app = without_workers().await;
     let wrong = Sha256Digest::of(b"other").to_string();
     for name in ["content-digest", "repr-digest"] {
         let raw = app.post("/v1/files?filename=a").body("hello");
         let raw = raw.header(name, content_digest(b"other")).send().await;
-        problem(raw.expect("an answer"), 422, "digest_mismatch").await;
+        problem(raw.expect("a response"), 422, "digest_mismatch").await;
     }
     let raw = app.post(&format!("/v1/files?filename=a&sha256={wrong}"));
     let raw = raw.body("hello").send().await;
-    problem(raw.expect("an answer"), 422, "digest_mismatch").await;
+    problem(raw.expect("a response"), 422, "digest_mismatch").await;
     let before = Form::new()
         .text("sha256", wrong.clone())
         .part("file", file("a", b"hello"));
@@ -201,30 +201,30 @@ async fn wrong_digests_are_refused_wherever_they_stand() {
         .header("content-digest", content_digest(b"hello"))
         .send()
         .await;
-    problem(whole.expect("an answer"), 422, "digest_mismatch").await;
+    problem(whole.expect("a response"), 422, "digest_mismatch").await;
     nothing_is_left(&app).await;
 }
 
 #[tokio::test]
-async fn right_digests_pass_and_malformed_ones_are_told() {
+async fn matching_digests_pass_and_malformed_ones_are_rejected() {
     let app = without_workers().await;
     let raw = app.post("/v1/files?filename=a").body("hello");
     let raw = raw.header(
         "content-digest",
         format!("sha-512=:AAAA:, {}", content_digest(b"hello")),
     );
-    json(raw.send().await.expect("an answer"), 202).await;
+    json(raw.send().await.expect("a response"), 202).await;
     let body = "--x\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nhello\r\n--x--\r\n";
     let whole = app
         .post("/v1/files")
         .header("content-type", "multipart/form-data; boundary=x")
         .header("content-digest", content_digest(body.as_bytes()))
         .body(body);
-    json(whole.send().await.expect("an answer"), 202).await;
+    json(whole.send().await.expect("a response"), 202).await;
     for wrong in ["sha-256=:AAAA:", "sha-256=abc", "nonsense"] {
         let raw = app.post("/v1/files?filename=a").body("hello");
         let raw = raw.header("content-digest", wrong).send().await;
-        problem(raw.expect("an answer"), 400, "malformed_request").await;
+        problem(raw.expect("a response"), 400, "malformed_request").await;
     }
 }
 
@@ -257,7 +257,7 @@ async fn metadata_is_a_json_object_of_bounded_size() {
 }
 
 #[tokio::test]
-async fn fields_of_others_are_ignored_and_ours_are_refused_by_name() {
+async fn unknown_form_fields_are_ignored_and_invalid_ones_named() {
     let app = without_workers().await;
     // As `@uppy/xhr-upload` and Dropzone send them, and more than is ever read at once.
     let others = Form::new()
@@ -293,7 +293,7 @@ async fn fields_of_others_are_ignored_and_ours_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_batch_that_does_not_exist_is_refused() {
+async fn a_batch_that_does_not_exist_is_rejected() {
     let app = without_workers().await;
     let form = Form::new()
         .text("batch_id", uuid::Uuid::now_v7().to_string())
@@ -304,7 +304,7 @@ async fn a_batch_that_does_not_exist_is_refused() {
 }
 
 #[tokio::test]
-async fn forms_that_are_none_are_malformed() {
+async fn invalid_forms_are_malformed() {
     let app = without_workers().await;
     let end = "--x--\r\n";
     for body in [
@@ -319,7 +319,7 @@ async fn forms_that_are_none_are_malformed() {
         let form = app.post("/v1/files").body(body);
         let form = form.header("content-type", "multipart/form-data; boundary=x");
         problem(
-            form.send().await.expect("an answer"),
+            form.send().await.expect("a response"),
             400,
             "malformed_request",
         )
@@ -331,7 +331,7 @@ async fn forms_that_are_none_are_malformed() {
             .header("content-type", content_type)
             .body("a");
         problem(
-            form.send().await.expect("an answer"),
+            form.send().await.expect("a response"),
             400,
             "malformed_request",
         )
@@ -348,7 +348,7 @@ async fn headers_of_parts_are_bounded() {
     let stream = Body::wrap_stream(futures::stream::iter(start.chain(endless)));
     let form = app.post("/v1/files").body(stream);
     let form = form.header("content-type", "multipart/form-data; boundary=x");
-    problem(form.send().await.expect("an answer"), 413, "too_large").await;
+    problem(form.send().await.expect("a response"), 413, "too_large").await;
     nothing_is_left(&app).await;
 }
 
@@ -368,7 +368,7 @@ async fn content_types_are_checked() {
         let raw = app
             .post("/v1/files?filename=a")
             .header("content-type", content_type);
-        problem(raw.body("a").send().await.expect("an answer"), 415, code).await;
+        problem(raw.body("a").send().await.expect("a response"), 415, code).await;
     }
     let part = Part::bytes(b"a".as_slice())
         .file_name("a")
@@ -385,19 +385,19 @@ async fn content_types_are_checked() {
             "image/PNG" => b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".as_slice(),
             _ => b"a",
         };
-        json(raw.body(body).send().await.expect("an answer"), 202).await;
+        json(raw.body(body).send().await.expect("a response"), 202).await;
     }
 }
 
 #[tokio::test]
-async fn a_full_staging_is_told_and_keeps_nothing() {
+async fn full_staging_is_reported_and_keeps_nothing() {
     let app = TestApp::builder()
         .workers(&[])
         .set("staging.quota", "64KiB")
         .start()
         .await;
     let raw = app.post("/v1/files?filename=a").body(vec![7; 256 * 1024]);
-    problem(raw.send().await.expect("an answer"), 507, "staging_full").await;
+    problem(raw.send().await.expect("a response"), 507, "staging_full").await;
     let form = Form::new().part("file", file("a", vec![7; 4 * 1024 * 1024]));
     problem(send(&app, form).await, 507, "staging_full").await;
     nothing_is_left(&app).await;

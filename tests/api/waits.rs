@@ -19,7 +19,7 @@ async fn waiting_ends_when_the_file_is_stored() {
 }
 
 #[tokio::test]
-async fn waiting_ends_with_its_time() {
+async fn waiting_ends_after_its_timeout() {
     let app = without_workers().await;
     let taken = app.upload("a", "hello").await;
     let id = taken["id"].as_str().expect("an id");
@@ -63,15 +63,15 @@ async fn a_file_that_has_not_changed_is_not_sent_again() {
         .header("if-none-match", &etag)
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(again.status(), 304);
     assert_eq!(again.headers()["etag"], etag);
-    app.delete(&path).send().await.expect("an answer");
+    app.delete(&path).send().await.expect("a response");
     let changed = app
         .get(&path)
         .header("if-none-match", &etag)
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(changed.status(), 200);
 }

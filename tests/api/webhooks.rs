@@ -11,19 +11,19 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
 over_both_databases!(
-    an_endpoint_is_made_changed_and_removed,
+    an_endpoint_is_created_updated_and_deleted,
     wrong_bodies_are_named_field_by_field,
     bodies_are_bounded_json,
     a_test_event_and_a_redelivery_reach_the_endpoint,
-    a_replay_counts_what_it_makes_due,
+    a_replay_counts_the_deliveries_it_schedules,
 );
 
 async fn call(app: &TestApp, method: Method, path: &str, body: &Value) -> Response {
     let request = app.request(method, path).json(body);
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
-async fn an_endpoint_is_made_changed_and_removed(builder: Builder) {
+async fn an_endpoint_is_created_updated_and_deleted(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     let new = json!({ "url": "https://example.com/a", "event_types": ["file.stored"] });
     let created = json(call(&app, Method::POST, "/v1/webhooks", &new).await, 201).await;
@@ -41,11 +41,11 @@ async fn an_endpoint_is_made_changed_and_removed(builder: Builder) {
     );
     assert_eq!(changed["url"], "https://example.com/a");
     let rotated = app.post(&format!("{path}/rotate-secret")).send().await;
-    let rotated = json(rotated.expect("an answer"), 200).await;
+    let rotated = json(rotated.expect("a response"), 200).await;
     assert_ne!(rotated["secret"].as_str(), Some(secret.as_str()));
     let list = json(get(&app, "/v1/webhooks").await, 200).await;
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
-    let deleted = app.delete(&path).send().await.expect("an answer");
+    let deleted = app.delete(&path).send().await.expect("a response");
     assert_eq!(deleted.status(), 204);
     problem(get(&app, &path).await, 404, "not_found").await;
 }
@@ -88,7 +88,7 @@ async fn bodies_are_bounded_json(builder: Builder) {
             .post("/v1/webhooks")
             .header("content-type", content_type)
             .body(body);
-        request.send().await.expect("an answer")
+        request.send().await.expect("a response")
     };
     problem(
         raw("{".to_owned(), "application/json").await,
@@ -127,7 +127,7 @@ async fn a_test_event_and_a_redelivery_reach_the_endpoint(builder: Builder) {
         .post(&format!("{path}/test"))
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     let event = json(tested, 202).await;
     assert_eq!(event["event_type"], "webhook.test");
     app.receiver.wait_for(1, SOON).await;
@@ -141,7 +141,7 @@ async fn a_test_event_and_a_redelivery_reach_the_endpoint(builder: Builder) {
     assert_eq!(delivery["webhook_id"], webhook["id"]);
     assert_eq!(delivery["attempts"][0]["status_code"], 200, "{delivery}");
     let again = app.post(&format!("{event_path}/redeliver")).send().await;
-    json(again.expect("an answer"), 202).await;
+    json(again.expect("a response"), 202).await;
     app.receiver.wait_for(2, SOON).await;
     let list = json(get(&app, &format!("{path}/deliveries")).await, 200).await;
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
@@ -150,7 +150,7 @@ async fn a_test_event_and_a_redelivery_reach_the_endpoint(builder: Builder) {
     assert_eq!(events["items"][0]["deliveries"][0]["attempts"], json!([]));
 }
 
-async fn a_replay_counts_what_it_makes_due(builder: Builder) {
+async fn a_replay_counts_the_deliveries_it_schedules(builder: Builder) {
     let app = builder.start().await;
     let taken = app.upload("a", "hello").await;
     app.settled(&taken["id"]).await;

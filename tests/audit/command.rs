@@ -11,12 +11,12 @@ async fn run(installation: &Installation, arguments: &[&str]) -> (i32, Value, St
         .await
         .unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
-    let answer = match output.stdout.is_empty() {
+    let response = match output.stdout.is_empty() {
         true => Value::Null,
         false => serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {:?}", output.stdout)),
     };
-    (output.status.code().unwrap(), answer, errors)
+    (output.status.code().unwrap(), response, errors)
 }
 
 async fn one_stored() -> (TestApp, String) {
@@ -36,27 +36,27 @@ async fn one_stored() -> (TestApp, String) {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn exit_status_and_json_tell_clean_from_offending() {
+async fn exit_status_and_json_distinguish_clean_from_problems() {
     let (app, id) = one_stored().await;
-    let (code, answer, _) = run(&app.installation, &[]).await;
-    assert_eq!((code, &answer["offenders"]), (0, &serde_json::json!([])));
-    assert_eq!(answer["checked"], 3);
+    let (code, response, _) = run(&app.installation, &[]).await;
+    assert_eq!((code, &response["offenders"]), (0, &serde_json::json!([])));
+    assert_eq!(response["checked"], 3);
     let db = app.parts.app.db.read();
     use sea_orm::EntityTrait;
     entity::outbox_event::Entity::delete_many()
         .exec(db)
         .await
         .unwrap();
-    let (code, answer, _) = run(&app.installation, &["--deep"]).await;
+    let (code, response, _) = run(&app.installation, &["--deep"]).await;
     assert_eq!(code, 1);
-    let fields: Vec<&String> = answer.as_object().unwrap().keys().collect();
+    let fields: Vec<&String> = response.as_object().unwrap().keys().collect();
     assert_eq!(fields, ["checked", "offenders"]);
     let offenders = serde_json::json!([{
         "invariant": "I2", "id": id, "detail": "the stored file has no file.stored event",
     }]);
-    assert_eq!(answer["offenders"], offenders);
-    let (code, answer, errors) = run(&app.installation, &["--repair"]).await;
-    assert_eq!((code, &answer["offenders"]), (0, &serde_json::json!([])));
+    assert_eq!(response["offenders"], offenders);
+    let (code, response, errors) = run(&app.installation, &["--repair"]).await;
+    assert_eq!((code, &response["offenders"]), (0, &serde_json::json!([])));
     assert!(errors.contains(&format!("repaired I2 {id}")), "{errors}");
     assert_eq!(run(&app.installation, &[]).await.0, 0);
 }
@@ -66,7 +66,7 @@ async fn exit_status_and_json_tell_clean_from_offending() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn offenders_are_listed_for_people() {
+async fn problems_are_listed_in_readable_form() {
     let (app, id) = one_stored().await;
     let storage = &app.parts.app.config.storage.path;
     std::fs::remove_dir_all(storage.join("uploads")).unwrap();
@@ -88,11 +88,11 @@ async fn offenders_are_listed_for_people() {
 async fn audit_that_cannot_run_exits_with_2_and_says_why() {
     let (app, _) = one_stored().await;
     let mut installation = app.stop().await;
-    let (code, answer, errors) = run(&installation, &["--no-such-flag"]).await;
-    assert_eq!((code, answer), (2, Value::Null), "{errors}");
+    let (code, response, errors) = run(&installation, &["--no-such-flag"]).await;
+    assert_eq!((code, response), (2, Value::Null), "{errors}");
     installation.set("database.url", "postgres://nobody:secret@127.0.0.1:1/none");
-    let (code, answer, errors) = run(&installation, &[]).await;
-    assert_eq!((code, answer), (2, Value::Null));
+    let (code, response, errors) = run(&installation, &[]).await;
+    assert_eq!((code, response), (2, Value::Null));
     assert!(errors.contains("could not run"), "{errors}");
     assert!(!errors.contains("secret"), "{errors}");
     installation.set("audit.interval", "never");

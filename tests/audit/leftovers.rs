@@ -1,6 +1,6 @@
 //! I5: bytes that nobody has any more use for.
 
-use super::{Place, everywhere};
+use super::{AuditTarget, everywhere};
 use crate::support::installation::BUCKET;
 use bytes::Bytes;
 use landfall_core::{
@@ -11,9 +11,9 @@ use landfall_core::{
 use landfall_test_servers::S3Server;
 use std::time::Duration;
 
-async fn staged(place: &Place, key: StagingKey) {
+async fn staged(target: &AuditTarget, key: StagingKey) {
     let body = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"left over"))]);
-    let staging = &place.landfall().staging;
+    let staging = &target.landfall().staging;
     staging.write(key, body, Options::default()).await.unwrap();
 }
 
@@ -22,28 +22,28 @@ async fn staged(place: &Place, key: StagingKey) {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn object_nobody_has_a_row_for_is_set_aside_then_removed_and_its_neighbours_stay() {
-    for place in everywhere().await {
-        let kept = place.store("kept.txt", "kept").await;
-        let landfall = place.landfall();
+async fn object_without_a_row_is_set_aside_then_deleted_and_others_stay() {
+    for target in everywhere().await {
+        let kept = target.store("kept.txt", "kept").await;
+        let landfall = target.landfall();
         let key: StorageKey = "uploads/2026/01/nobody.txt".parse().unwrap();
         let bytes = Bytes::from_static(b"nobody's");
         let put = landfall.storage.put_bytes(&key, bytes, "text/plain");
         put.await.unwrap();
         landfall.clock.advance(3 * landfall.config.workers.lease);
-        place.one(Invariant::I5, key.as_str()).await;
-        place.repairs(1).await;
-        let set_aside: StorageKey = match &place.s3 {
+        target.one(Invariant::I5, key.as_str()).await;
+        target.repairs(1).await;
+        let set_aside: StorageKey = match &target.s3 {
             Some(_) => key.clone(),
             None => format!("orphaned/{key}").parse().unwrap(),
         };
-        let kept = place.key(kept).await;
+        let kept = target.key(kept).await;
         for key in [&set_aside, &kept] {
             assert!(landfall.storage.head(key).await.unwrap().is_some(), "{key}");
         }
-        assert_eq!(place.app.sweep().await.orphans_removed, 0);
+        assert_eq!(target.app.sweep().await.orphans_removed, 0);
         landfall.clock.advance(Duration::from_secs(8 * 24 * 3600));
-        let report = place.app.sweep().await;
+        let report = target.app.sweep().await;
         assert_eq!(report.orphans_removed, 1, "{report:?}");
         for key in [&set_aside, &key] {
             assert!(landfall.storage.head(key).await.unwrap().is_none(), "{key}");
@@ -53,23 +53,23 @@ async fn object_nobody_has_a_row_for_is_set_aside_then_removed_and_its_neighbour
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn so_many_objects_without_a_row_are_repaired_only_when_their_count_is_given() {
-    let place = Place {
+async fn too_many_objects_without_a_row_are_repaired_only_with_their_count() {
+    let target = AuditTarget {
         app: crate::support::TestApp::builder()
             .workers(&[])
             .start()
             .await,
         s3: None,
     };
-    place.store("kept.txt", "kept").await;
-    let landfall = place.landfall();
+    target.store("kept.txt", "kept").await;
+    let landfall = target.landfall();
     let folder = landfall.config.storage.path.join("uploads/2026/01");
     std::fs::create_dir_all(&folder).unwrap();
     for number in 0..101 {
         std::fs::write(folder.join(format!("{number}.txt")), "whose?").unwrap();
     }
     landfall.clock.advance(3 * landfall.config.workers.lease);
-    let refused = place.audit(super::REPAIR).await;
+    let refused = target.audit(super::REPAIR).await;
     assert_eq!(refused.left[&Invariant::I5], 101);
     let detail = &refused.offenders[0].detail;
     assert!(detail.contains("--force-orphans 101"), "{detail}");
@@ -78,12 +78,12 @@ async fn so_many_objects_without_a_row_are_repaired_only_when_their_count_is_giv
         force_orphans: Some(100),
         ..super::REPAIR
     };
-    assert_eq!(place.audit(too_few).await.left[&Invariant::I5], 101);
+    assert_eq!(target.audit(too_few).await.left[&Invariant::I5], 101);
     let forced = super::AuditOptions {
         force_orphans: Some(101),
         ..super::REPAIR
     };
-    assert!(place.audit(forced).await.is_clean());
+    assert!(target.audit(forced).await.is_clean());
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
     let aside = landfall
         .config
@@ -91,7 +91,7 @@ async fn so_many_objects_without_a_row_are_repaired_only_when_their_count_is_giv
         .path
         .join("orphaned/uploads/2026/01");
     assert_eq!(std::fs::read_dir(aside).unwrap().count(), 101);
-    place.is_clean().await;
+    target.is_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,15 +99,15 @@ async fn so_many_objects_without_a_row_are_repaired_only_when_their_count_is_giv
     not(feature = "every-server"),
     ignore = "needs an S3 server: scripts/test runs it"
 )]
-async fn what_others_keep_in_a_shared_bucket_is_left_alone() {
+async fn objects_of_others_in_a_shared_bucket_are_not_touched() {
     let s3 = S3Server::start().await;
     let app = crate::support::TestApp::builder().workers(&[]).s3(&s3);
-    let place = Place {
+    let target = AuditTarget {
         app: app.start().await,
         s3: Some(s3),
     };
-    let s3 = place.s3.as_ref().unwrap();
-    place.store("kept.txt", "kept").await;
+    let s3 = target.s3.as_ref().unwrap();
+    target.store("kept.txt", "kept").await;
     let bucket = s3.root().join(BUCKET);
     std::fs::create_dir_all(bucket.join("uploads/2026/01")).unwrap();
     let theirs = ["uploads/theirs.bin", "uploads/2026/01/theirs.txt"];
@@ -115,13 +115,13 @@ async fn what_others_keep_in_a_shared_bucket_is_left_alone() {
         std::fs::write(bucket.join(name), "theirs").unwrap();
     }
     let open = s3.leave_upload_open(BUCKET, "uploads/backups/theirs.bin");
-    let landfall = place.landfall();
+    let landfall = target.landfall();
     let grace = landfall.config.staging.grace;
     for _ in 0..3 {
         landfall.clock.advance(grace + Duration::from_secs(60));
-        place.is_clean().await;
-        place.audit(super::REPAIR).await;
-        place.app.sweep().await;
+        target.is_clean().await;
+        target.audit(super::REPAIR).await;
+        target.app.sweep().await;
     }
     for name in theirs {
         assert!(bucket.join(name).exists(), "{name}");
@@ -135,15 +135,15 @@ async fn what_others_keep_in_a_shared_bucket_is_left_alone() {
     not(feature = "every-server"),
     ignore = "needs an S3 server: scripts/test runs it"
 )]
-async fn multipart_upload_of_a_file_on_its_way_stays_however_old_it_is() {
+async fn multipart_upload_of_a_file_in_progress_stays_at_any_age() {
     let s3 = S3Server::start().await;
     let app = crate::support::TestApp::builder().workers(&[]).s3(&s3);
-    let place = Place {
+    let target = AuditTarget {
         app: app.start().await,
         s3: Some(s3),
     };
-    let id = place.stage("large.bin", "in transfer").await;
-    let landfall = place.landfall();
+    let id = target.stage("large.bin", "in transfer").await;
+    let landfall = target.landfall();
     let key = "uploads/2026/01/large.bin";
     let claimed = format!(
         "UPDATE files SET status = 'finalizing', storage_key = '{key}', lease_owner = 'other', \
@@ -152,11 +152,11 @@ async fn multipart_upload_of_a_file_on_its_way_stays_however_old_it_is() {
     use sea_orm::ConnectionTrait;
     let updated = landfall.db.read().execute_unprepared(&claimed).await;
     assert_eq!(updated.unwrap().rows_affected(), 1, "{id}");
-    let s3 = place.s3.as_ref().unwrap();
+    let s3 = target.s3.as_ref().unwrap();
     let open = s3.leave_upload_open(BUCKET, key);
     let grace = landfall.config.staging.grace;
     for _ in 0..3 {
-        place.app.sweep().await;
+        target.app.sweep().await;
         landfall.clock.advance(grace + Duration::from_secs(60));
     }
     let left = s3.open_multipart_uploads();
@@ -168,9 +168,9 @@ async fn multipart_upload_of_a_file_on_its_way_stays_however_old_it_is() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn object_of_a_start_up_check_that_was_killed_goes() {
-    for place in everywhere().await {
-        let landfall = place.landfall();
+async fn object_of_a_killed_start_up_check_is_deleted() {
+    for target in everywhere().await {
+        let landfall = target.landfall();
         let put = async |name: &str| {
             let key: StorageKey = name.parse().unwrap();
             let bytes = Bytes::from_static(b"probe");
@@ -179,16 +179,16 @@ async fn object_of_a_start_up_check_that_was_killed_goes() {
             key
         };
         let key = put("landfall-probe-1").await;
-        place.is_clean().await;
+        target.is_clean().await;
         landfall.clock.advance(3 * landfall.config.workers.lease);
-        place.one(Invariant::I5, key.as_str()).await;
-        place.repairs(1).await;
+        target.one(Invariant::I5, key.as_str()).await;
+        target.repairs(1).await;
         let swept = put("landfall-probe-2").await;
-        assert_eq!(place.app.sweep().await.unfinished_removed, 0);
+        assert_eq!(target.app.sweep().await.unfinished_removed, 0);
         landfall
             .clock
             .advance(landfall.config.staging.grace + Duration::from_secs(60));
-        assert_eq!(place.app.sweep().await.unfinished_removed, 1);
+        assert_eq!(target.app.sweep().await.unfinished_removed, 1);
         assert_eq!(landfall.storage.head(&swept).await.unwrap(), None);
     }
 }
@@ -198,26 +198,26 @@ async fn object_of_a_start_up_check_that_was_killed_goes() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn staging_of_a_stored_file_goes_at_once_and_of_nobody_after_the_grace() {
-    for place in everywhere().await {
-        let id = place.store("done.txt", "done").await;
+async fn staging_of_a_stored_file_is_deleted_at_once_and_unlisted_staging_after_the_grace() {
+    for target in everywhere().await {
+        let id = target.store("done.txt", "done").await;
         let done = StagingKey::unsegmented(id.0);
-        staged(&place, done).await;
-        place.one(Invariant::I5, &done.to_string()).await;
-        place.repairs(1).await;
+        staged(&target, done).await;
+        target.one(Invariant::I5, &done.to_string()).await;
+        target.repairs(1).await;
         let unknown = StagingKey::generate();
-        staged(&place, unknown).await;
+        staged(&target, unknown).await;
         // It may belong to a request that goes on.
-        place.is_clean().await;
-        let landfall = place.landfall();
+        target.is_clean().await;
+        let landfall = target.landfall();
         let grace = landfall.config.staging.grace;
         landfall.clock.advance(grace + Duration::from_secs(60));
-        place.one(Invariant::I5, &unknown.to_string()).await;
-        place.repairs(1).await;
+        target.one(Invariant::I5, &unknown.to_string()).await;
+        target.repairs(1).await;
         assert!(landfall.staging.len(unknown).await.unwrap().is_some());
-        assert_eq!(place.app.sweep().await.staging_removed, 0);
+        assert_eq!(target.app.sweep().await.staging_removed, 0);
         landfall.clock.advance(grace + Duration::from_secs(60));
-        assert_eq!(place.app.sweep().await.staging_removed, 1);
+        assert_eq!(target.app.sweep().await.staging_removed, 1);
         assert_eq!(landfall.staging.len(unknown).await.unwrap(), None);
     }
 }
@@ -227,17 +227,17 @@ async fn staging_of_a_stored_file_goes_at_once_and_of_nobody_after_the_grace() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn unfinished_objects_of_nobody_are_aborted() {
-    for place in everywhere().await {
-        let landfall = place.landfall();
-        let Some(s3) = &place.s3 else {
+async fn multipart_uploads_without_a_row_are_aborted() {
+    for target in everywhere().await {
+        let landfall = target.landfall();
+        let Some(s3) = &target.s3 else {
             let path = landfall.config.storage.path.join(".landfall/crashed");
             std::fs::write(&path, "half a file").unwrap();
-            place.is_clean().await;
+            target.is_clean().await;
             let grace = landfall.config.staging.grace;
             landfall.clock.advance(grace + Duration::from_secs(60));
-            place.one(Invariant::I5, "crashed").await;
-            place.repairs(1).await;
+            target.one(Invariant::I5, "crashed").await;
+            target.repairs(1).await;
             assert!(!path.exists());
             continue;
         };
@@ -245,10 +245,10 @@ async fn unfinished_objects_of_nobody_are_aborted() {
         let theirs = s3.leave_upload_open(BUCKET, "backups/not-ours.bin");
         assert_eq!(s3.open_multipart_uploads().len(), 2);
         // A worker may be writing it.
-        place.is_clean().await;
+        target.is_clean().await;
         landfall.clock.advance(3 * landfall.config.workers.lease);
-        place.one(Invariant::I5, &half).await;
-        place.repairs(1).await;
+        target.one(Invariant::I5, &half).await;
+        target.repairs(1).await;
         let left = s3.open_multipart_uploads();
         assert_eq!(left.len(), 1, "{left:?}");
         assert_eq!(left[0].upload_id, theirs);

@@ -34,13 +34,13 @@ const DEEP: Options = Options {
 };
 
 /// An installation without workers: what the test breaks stays so until the audit mends it.
-pub struct Place {
+pub struct AuditTarget {
     pub app: TestApp,
     pub s3: Option<S3Server>,
 }
 
 /// One on each database over folders, one on each over a bucket.
-pub async fn everywhere() -> Vec<Place> {
+pub async fn everywhere() -> Vec<AuditTarget> {
     let mut places = Vec::new();
     for postgres in [false, true] {
         for bucket in [false, true] {
@@ -56,13 +56,13 @@ pub async fn everywhere() -> Vec<Place> {
                 builder = builder.s3(s3);
             }
             let app = builder.start().await;
-            places.push(Place { app, s3 });
+            places.push(AuditTarget { app, s3 });
         }
     }
     places
 }
 
-impl Place {
+impl AuditTarget {
     pub fn landfall(&self) -> &App {
         &self.app.parts.app
     }
@@ -147,15 +147,15 @@ impl Place {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn sound_installation_has_no_offenders_and_everything_is_looked_at() {
-    for place in everywhere().await {
+async fn healthy_installation_has_no_problems_and_everything_is_checked() {
+    for target in everywhere().await {
         for number in 0..3 {
-            place
+            target
                 .store("same.txt", &format!("the bytes of {number}"))
                 .await;
         }
-        let waiting = place.stage("waits.txt", "patience").await;
-        let report = place.audit(DEEP).await;
+        let waiting = target.stage("waits.txt", "patience").await;
+        let report = target.audit(DEEP).await;
         assert!(report.is_clean(), "{:?}", report.offenders);
         // Three files, three events, three objects, one staged file.
         assert_eq!(report.checked, 10, "{waiting}");
@@ -167,14 +167,14 @@ async fn sound_installation_has_no_offenders_and_everything_is_looked_at() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn missing_object_is_told_and_cannot_be_repaired() {
-    for place in everywhere().await {
-        let id = place.store("lost.txt", "lost").await;
-        place.store("kept.txt", "kept").await;
-        let key = place.key(id).await;
-        place.landfall().storage.delete(&key).await.unwrap();
-        place.one(Invariant::I1, &id.to_string()).await;
-        let report = place.audit(REPAIR).await;
+async fn missing_object_is_reported_and_cannot_be_repaired() {
+    for target in everywhere().await {
+        let id = target.store("lost.txt", "lost").await;
+        target.store("kept.txt", "kept").await;
+        let key = target.key(id).await;
+        target.landfall().storage.delete(&key).await.unwrap();
+        target.one(Invariant::I1, &id.to_string()).await;
+        let report = target.audit(REPAIR).await;
         assert_eq!(report.left[&Invariant::I1], 1);
         assert!(report.offenders[0].detail.contains("not repaired"));
     }
@@ -186,15 +186,15 @@ async fn missing_object_is_told_and_cannot_be_repaired() {
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
 async fn object_of_another_size_is_found_and_one_of_other_bytes_when_read() {
-    for place in everywhere().await {
-        let cut = place.store("cut.txt", "to be cut").await;
-        std::fs::write(place.path(cut).await, "cut").unwrap();
-        let offender = place.one(Invariant::I1, &cut.to_string()).await;
+    for target in everywhere().await {
+        let cut = target.store("cut.txt", "to be cut").await;
+        std::fs::write(target.path(cut).await, "cut").unwrap();
+        let offender = target.one(Invariant::I1, &cut.to_string()).await;
         assert!(offender.detail.contains("3 bytes"), "{offender:?}");
-        std::fs::write(place.path(cut).await, "to be cut").unwrap();
-        place.is_clean().await;
-        std::fs::write(place.path(cut).await, "rotten...").unwrap();
-        let report = place.audit(DEEP).await;
+        std::fs::write(target.path(cut).await, "to be cut").unwrap();
+        target.is_clean().await;
+        std::fs::write(target.path(cut).await, "rotten...").unwrap();
+        let report = target.audit(DEEP).await;
         assert_eq!(report.found[&Invariant::I1], 1);
         assert!(report.offenders[0].detail.contains("SHA-256"));
     }
@@ -205,7 +205,7 @@ async fn object_of_another_size_is_found_and_one_of_other_bytes_when_read() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn files_on_their_way_through_a_working_installation_are_no_offenders() {
+async fn files_in_progress_are_not_reported() {
     let app = TestApp::builder().postgres().start().await;
     let uploads = async {
         for number in 0..60 {

@@ -1,6 +1,6 @@
 //! Commands that work from the settings: `migrate`, `sweep`, `token`; and those that need nothing at all.
 
-use super::{Ran, configured, text};
+use super::{CommandOutput, configured, text};
 use crate::support::{Installation, Process, TestApp, app::json};
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use serde_json::json;
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn migrations_go_up_and_down_and_say_where_they_are() {
+async fn migrations_are_applied_reverted_and_listed() {
     let mut on_postgres = Installation::new();
     on_postgres.on_postgres().await;
     configured(&on_postgres, &["migrate", "down", "100", "--yes"])
@@ -88,7 +88,7 @@ async fn a_sweep_reports_what_it_did() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_are_made_listed_and_taken_back() {
+async fn tokens_are_created_listed_and_revoked() {
     let app = TestApp::builder()
         .workers(&[])
         .set("auth.mode", "tokens")
@@ -111,7 +111,7 @@ async fn tokens_are_made_listed_and_taken_back() {
     );
     let asked = async || {
         let asked = app.get("/v1/files").bearer_auth(secret).send().await;
-        asked.expect("an answer").status().as_u16()
+        asked.expect("a response").status().as_u16()
     };
     assert_eq!(asked().await, 200);
     let listed = configured(installation, &["token", "list", "--json"])
@@ -148,9 +148,9 @@ async fn the_definition_is_the_one_the_server_has() {
     // Without a configuration it is that of a server that asks for tokens.
     let builder = TestApp::builder().set("auth.mode", "tokens");
     let app = builder.workers(&[]).start().await;
-    let printed = Ran::of(&["openapi"], &[]).await.json();
+    let printed = CommandOutput::of(&["openapi"], &[]).await.json();
     let served = json(
-        app.get("/openapi.json").send().await.expect("an answer"),
+        app.get("/openapi.json").send().await.expect("a response"),
         200,
     )
     .await;
@@ -160,21 +160,23 @@ async fn the_definition_is_the_one_the_server_has() {
 #[tokio::test]
 async fn completions_and_help_need_nothing() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = Ran::of(&["completions", shell], &[]).await.done();
+        let script = CommandOutput::of(&["completions", shell], &[]).await.done();
         assert!(
             script.contains("landfall") && script.contains("webhook"),
             "{shell}"
         );
     }
-    Ran::of(&["completions", "dos"], &[]).await.misused();
-    let help = Ran::of(&["--help"], &[]).await.done();
+    CommandOutput::of(&["completions", "dos"], &[])
+        .await
+        .misused();
+    let help = CommandOutput::of(&["--help"], &[]).await.done();
     for command in [
         "up", "serve", "worker", "migrate", "check", "upload", "sweep",
     ] {
         assert!(help.contains(&format!("  {command} ")), "{command}: {help}");
     }
     assert!(
-        Ran::of(&["--version"], &[])
+        CommandOutput::of(&["--version"], &[])
             .await
             .done()
             .starts_with("landfall ")

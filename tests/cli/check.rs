@@ -25,7 +25,7 @@ async fn migrated() -> Installation {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn database_that_lacks_migrations_is_not_right() {
+async fn database_that_lacks_migrations_fails_the_check() {
     let installation = migrated().await;
     configured(&installation, &["migrate", "down", "--yes"])
         .await
@@ -39,7 +39,7 @@ async fn database_that_lacks_migrations_is_not_right() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_that_is_right_is_used_and_named() {
+async fn every_working_dependency_is_used_and_named() {
     let mut installation = migrated().await;
     for embedded in [false, true] {
         if embedded {
@@ -56,7 +56,7 @@ async fn all_that_is_right_is_used_and_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_thing_that_is_wrong_is_one_message() {
+async fn each_broken_dependency_is_one_message() {
     let mut installation = Installation::new();
     installation.set("database.url", "postgres://nobody@127.0.0.1:9/nowhere");
     let found = failed(&installation).await;
@@ -90,7 +90,7 @@ async fn each_thing_that_is_wrong_is_one_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_bucket_names_the_setting() {
+async fn bucket_errors_name_the_setting() {
     let s3 = S3Server::start().await;
     for (name, wrong) in [
         ("AWS_STORAGE_BUCKET_NAME", "no-such-bucket"),
@@ -141,7 +141,7 @@ async fn wrong_and_unknown_settings_are_named_all_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_open_api_is_on_this_machine_alone() {
+async fn an_api_without_tokens_requires_a_loopback_address() {
     let mut installation = Installation::new();
     installation.set("server.bind", "0.0.0.0:0");
     for arguments in [["up"].as_slice(), &["serve"]] {
@@ -151,7 +151,7 @@ async fn an_open_api_is_on_this_machine_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn redis_that_may_evict_jobs_is_warned_of() {
+async fn redis_that_may_evict_jobs_causes_a_warning() {
     let server = RedisServer::start().await;
     let mut installation = migrated().await;
     installation.set("redis.url", &server.url());

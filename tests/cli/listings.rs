@@ -1,6 +1,6 @@
 //! `landfall file`, `webhook` and `event`.
 
-use super::{Client, Ran, text};
+use super::{Client, CommandOutput, text};
 use crate::support::{
     TestApp,
     app::{SOON, json},
@@ -79,7 +79,7 @@ async fn files_are_listed_shown_and_deleted() {
         .await
         .json();
     let list = json(
-        app.get("/v1/files?q=b.").send().await.expect("an answer"),
+        app.get("/v1/files?q=b.").send().await.expect("a response"),
         200,
     )
     .await;
@@ -108,7 +108,7 @@ async fn files_are_listed_shown_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_goes_on_says_so_apart_from_the_answer() {
+async fn a_list_with_more_items_says_so_on_standard_error() {
     let app = TestApp::builder().workers(&[]).start().await;
     for name in ["a", "b", "c"] {
         app.upload(name, "hello").await;
@@ -228,7 +228,7 @@ async fn events_are_listed_shown_redelivered_and_replayed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_server_refuses_is_one_message_and_status_1() {
+async fn a_rejection_by_the_server_is_one_message_and_status_1() {
     let app = TestApp::builder().workers(&[]).start().await;
     let client = Client::of(&app);
     for arguments in [
@@ -255,7 +255,7 @@ async fn what_the_server_refuses_is_one_message_and_status_1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_call_is_status_2_before_anything_is_asked() {
+async fn wrong_usage_is_status_2_before_any_request() {
     let nowhere = [("LANDFALL_URL".to_owned(), "http://127.0.0.1:9".to_owned())];
     for arguments in [
         ["file", "show", "nope"].as_slice(),
@@ -271,19 +271,26 @@ async fn a_wrong_call_is_status_2_before_anything_is_asked() {
         &["fly"],
         &[],
     ] {
-        assert!(!Ran::of(arguments, &nowhere).await.misused().is_empty());
+        assert!(
+            !CommandOutput::of(arguments, &nowhere)
+                .await
+                .misused()
+                .is_empty()
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_away_is_named() {
+async fn an_unreachable_server_is_named() {
     let nowhere = [("LANDFALL_URL".to_owned(), "http://127.0.0.1:9".to_owned())];
-    let told = Ran::of(&["file", "list"], &nowhere).await.failed();
+    let told = CommandOutput::of(&["file", "list"], &nowhere)
+        .await
+        .failed();
     assert!(told.contains("127.0.0.1:9"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_is_taken_from_the_environment_and_never_shown() {
+async fn a_token_is_read_from_the_environment_and_never_shown() {
     let app = TestApp::builder()
         .workers(&[])
         .set("auth.mode", "tokens")

@@ -85,7 +85,7 @@ async fn people_get_a_table_with_the_processes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_foreign_tus_server_is_not_asked_for_files_and_its_folder_is_synced() {
+async fn a_foreign_tus_server_is_not_polled_and_its_folder_is_synced() {
     let app = TestApp::start().await;
     let client = Client::of(&app);
     let url = format!("{}/v1/tus", app.url);
@@ -98,7 +98,7 @@ async fn a_foreign_tus_server_is_not_asked_for_files_and_its_folder_is_synced() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_uploads_are_all_taken_in() {
+async fn slow_uploads_are_all_accepted() {
     let app = TestApp::start().await;
     let client = Client::of(&app);
     let pid = std::process::id().to_string();
@@ -120,7 +120,7 @@ async fn slow_uploads_are_all_taken_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_server_refuses_ends_the_run() {
+async fn a_rejection_by_the_server_ends_the_run() {
     let app = TestApp::builder()
         .set("uploads.max_file_size", "1MiB")
         .start()
@@ -132,7 +132,7 @@ async fn what_the_server_refuses_ends_the_run() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_is_not_there_is_named_before_anything_is_sent() {
+async fn a_missing_process_is_named_before_anything_is_sent() {
     let app = TestApp::start().await;
     let client = Client::of(&app);
     let arguments = ["bench", "upload", "--size", "1KiB", "--pid", "4294967295"];
@@ -145,7 +145,7 @@ async fn a_process_that_is_not_there_is_named_before_anything_is_sent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parts_are_told_as_large_as_the_server_made_them() {
+async fn part_sizes_chosen_by_the_server_are_reported() {
     let app = TestApp::start().await;
     let client = Client::of(&app);
     let arguments = ["upload", "--protocol", "parts", "--size", "100KiB"];
@@ -156,7 +156,7 @@ async fn parts_are_told_as_large_as_the_server_made_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn protocols_of_landfalls_own_are_not_spoken_to_others() {
+async fn landfall_protocols_are_not_used_with_other_servers() {
     let app = TestApp::start().await;
     let client = Client::of(&app);
     let arguments = ["bench", "upload", "--protocol", "form", "--foreign"];

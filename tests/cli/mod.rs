@@ -14,13 +14,13 @@ use tempfile::TempDir;
 
 /// What a command said and how it ended.
 #[derive(Debug)]
-struct Ran {
+struct CommandOutput {
     status: i32,
     stdout: String,
     stderr: String,
 }
 
-impl Ran {
+impl CommandOutput {
     async fn of(arguments: &[&str], environment: &[(String, String)]) -> Self {
         let output = command(arguments, environment).output().await;
         let output = output.expect("landfall runs");
@@ -80,8 +80,8 @@ impl Client {
         }
     }
 
-    async fn run(&self, arguments: &[&str]) -> Ran {
-        Ran::of(arguments, &self.environment).await
+    async fn run(&self, arguments: &[&str]) -> CommandOutput {
+        CommandOutput::of(arguments, &self.environment).await
     }
 
     fn file(&self, name: &str, bytes: &[u8]) -> String {
@@ -92,8 +92,8 @@ impl Client {
 }
 
 /// A command that works from the settings.
-async fn configured(installation: &Installation, arguments: &[&str]) -> Ran {
-    Ran::of(arguments, &installation.environment()).await
+async fn configured(installation: &Installation, arguments: &[&str]) -> CommandOutput {
+    CommandOutput::of(arguments, &installation.environment()).await
 }
 
 fn text(value: &Value) -> &str {

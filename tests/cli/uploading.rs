@@ -38,7 +38,7 @@ async fn waiting_prints_a_line_for_each_file_once_it_is_stored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn json_is_the_files_of_the_server_in_the_order_of_the_command() {
+async fn json_has_the_files_in_the_order_of_the_arguments() {
     let app = TestApp::start().await;
     let client = Client::of(&app);
     let names = ["1.png", "2.pdf", "3.txt"];
@@ -66,7 +66,7 @@ async fn json_is_the_files_of_the_server_in_the_order_of_the_command() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_file_that_fails_does_not_keep_the_others() {
+async fn one_failing_file_does_not_stop_the_others() {
     let app = TestApp::start().await;
     let client = Client::of(&app);
     let paths: Vec<String> = (0..12)
@@ -92,7 +92,7 @@ async fn one_file_that_fails_does_not_keep_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_upload_is_gone_on_with() {
+async fn a_killed_upload_is_resumed() {
     let app = TestApp::start().await;
     let client = Client::of(&app);
     let bytes: Vec<u8> = (0..40 * 1024 * 1024_u32)
@@ -147,7 +147,7 @@ async fn a_killed_upload_is_gone_on_with() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_fails_after_it_was_taken_in_is_told_when_waited_for() {
+async fn a_file_that_fails_after_acceptance_is_reported_with_wait() {
     let app = TestApp::builder().workers(&[]).start().await;
     let client = Client::of(&app);
     let path = client.file("doomed.txt", b"hello");

@@ -3,7 +3,7 @@
 use super::header;
 use crate::{
     support::{TestApp, app::json, browser::Browser},
-    web::visitor::{Fields, location, set_cookie, token},
+    web::dashboard_user::{Fields, location, set_cookie, token},
 };
 use landfall_core::tokens::TokenScope;
 use reqwest::Method;
@@ -20,14 +20,14 @@ async fn below(public_url: &str) -> TestApp {
 }
 
 #[tokio::test]
-async fn locations_are_what_the_public_url_says() {
+async fn locations_use_the_public_url() {
     let app = below(PUBLIC).await;
     let file = app
         .post("/v1/files?filename=a")
         .body("hello")
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     let session = json!({"original_filename": "a", "total_size_bytes": 5});
     let hook = json!({"url": app.receiver.url("/hook")});
     let tus = app
@@ -35,14 +35,14 @@ async fn locations_are_what_the_public_url_says() {
         .header("Tus-Resumable", "1.0.0")
         .header("Upload-Length", 0);
     let draft = app.post("/v1/tus").header("Upload-Complete", "?0");
-    for (answer, path) in [
+    for (response, path) in [
         (file, "files"),
         (
             app.post("/v1/uploads")
                 .json(&session)
                 .send()
                 .await
-                .expect("an answer"),
+                .expect("a response"),
             "uploads",
         ),
         (
@@ -50,7 +50,7 @@ async fn locations_are_what_the_public_url_says() {
                 .json(&json!({}))
                 .send()
                 .await
-                .expect("an answer"),
+                .expect("a response"),
             "batches",
         ),
         (
@@ -58,25 +58,29 @@ async fn locations_are_what_the_public_url_says() {
                 .json(&hook)
                 .send()
                 .await
-                .expect("an answer"),
+                .expect("a response"),
             "webhooks",
         ),
-        (tus.send().await.expect("an answer"), "tus"),
-        (draft.send().await.expect("an answer"), "tus"),
+        (tus.send().await.expect("a response"), "tus"),
+        (draft.send().await.expect("a response"), "tus"),
     ] {
-        assert!(answer.status().is_success(), "{path}: {}", answer.status());
-        let location = header(&answer, "location").expect("a Location");
+        assert!(
+            response.status().is_success(),
+            "{path}: {}",
+            response.status()
+        );
+        let location = header(&response, "location").expect("a Location");
         let id = location.strip_prefix(&format!("{PUBLIC}/v1/{path}/"));
         let id = id.unwrap_or_else(|| panic!("{location}"));
         assert!(id.parse::<uuid::Uuid>().is_ok(), "{location}");
-        if let Some(file) = header(&answer, "landfall-file") {
+        if let Some(file) = header(&response, "landfall-file") {
             assert_eq!(file, format!("/in/take/v1/files/{id}"));
         }
     }
 }
 
 #[tokio::test]
-async fn paths_are_found_with_and_without_the_public_one() {
+async fn paths_work_with_and_without_the_public_prefix() {
     let app = below(PUBLIC).await;
     for path in [
         "/in/take/v1/files",
@@ -85,7 +89,7 @@ async fn paths_are_found_with_and_without_the_public_one() {
         "/in/take/readyz",
     ] {
         assert_eq!(
-            app.get(path).send().await.expect("an answer").status(),
+            app.get(path).send().await.expect("a response").status(),
             200,
             "{path}"
         );
@@ -94,18 +98,18 @@ async fn paths_are_found_with_and_without_the_public_one() {
         .get("/in/taken/v1/files")
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(beside.status(), 404);
     let tus = app
         .request(Method::OPTIONS, "/in/take/v1/tus/")
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(header(&tus, "tus-version"), Some("1.0.0"));
 }
 
 #[tokio::test]
-async fn the_dashboard_stays_below_the_public_path() {
+async fn the_dashboard_stays_under_the_public_path() {
     let app = TestApp::builder()
         .workers(&[])
         .set("server.public_url", "https://files.example/in/take/")
@@ -116,7 +120,7 @@ async fn the_dashboard_stays_below_the_public_path() {
         .get("/in/take/jobs?x=1")
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(location(&led), "/in/take/sign-in?next=%2Fjobs%3Fx%3D1");
     let secret = token(&app, "ops", &[TokenScope::Admin, TokenScope::Upload]).await;
     let fields = [("token", secret.as_str()), ("next", "/jobs?x=1")];
@@ -125,7 +129,7 @@ async fn the_dashboard_stays_below_the_public_path() {
         .header("origin", "https://files.example")
         .send()
         .await;
-    let entered = entered.expect("an answer");
+    let entered = entered.expect("a response");
     assert_eq!(location(&entered), "/in/take/jobs?x=1");
     let cookie = set_cookie(&entered);
     assert!(cookie.contains("; Path=/in/take/;"), "{cookie}");
@@ -141,7 +145,7 @@ async fn the_dashboard_stays_below_the_public_path() {
             .header("cookie", &cookie)
             .send()
             .await
-            .expect("an answer");
+            .expect("a response");
         assert_eq!(page.status(), 200, "{path}");
         let page = page.text().await.expect("a page");
         for link in [
@@ -162,7 +166,7 @@ async fn the_dashboard_stays_below_the_public_path() {
 }
 
 #[tokio::test]
-async fn stored_pages_are_sent_as_they_are() {
+async fn stored_html_is_sent_unchanged() {
     let app = TestApp::builder()
         .set("server.public_url", PUBLIC)
         .start()
@@ -171,7 +175,7 @@ async fn stored_pages_are_sent_as_they_are() {
     let file = app
         .post("/v1/files?filename=a.html")
         .header("content-type", "text/html");
-    let file = json(file.body(html).send().await.expect("an answer"), 202).await;
+    let file = json(file.body(html).send().await.expect("a response"), 202).await;
     app.settled(&file["id"]).await;
     let id = file["id"].as_str().expect("an id");
     for path in [
@@ -179,9 +183,9 @@ async fn stored_pages_are_sent_as_they_are() {
         format!("/files/{id}/content"),
     ] {
         let request = app.get(&path).header("host", "files.example");
-        let answer = request.send().await.expect("an answer");
-        assert_eq!(answer.status(), 200, "{path}");
-        assert_eq!(answer.text().await.expect("a body"), html, "{path}");
+        let response = request.send().await.expect("a response");
+        assert_eq!(response.status(), 200, "{path}");
+        assert_eq!(response.text().await.expect("a body"), html, "{path}");
     }
 }
 
@@ -190,7 +194,7 @@ async fn stored_pages_are_sent_as_they_are() {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn a_browser_uploads_and_watches_below_a_path() {
+async fn a_browser_uploads_and_watches_under_a_path() {
     let app = TestApp::builder()
         .set("server.public_url", PUBLIC)
         .start()
@@ -216,7 +220,7 @@ async fn a_browser_uploads_and_watches_below_a_path() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_tells_by_which_name_it_was_called() {
+async fn a_trusted_proxy_forwards_the_host_name() {
     let sign_in = async |trusted: &str| {
         let app = TestApp::builder()
             .workers(&[])
@@ -232,7 +236,7 @@ async fn a_trusted_proxy_tells_by_which_name_it_was_called() {
             .header("origin", "https://files.example")
             .header("sec-fetch-site", "same-origin")
             .header("x-forwarded-host", "files.example");
-        request.send().await.expect("an answer").status().as_u16()
+        request.send().await.expect("a response").status().as_u16()
     };
     assert_eq!(sign_in("127.0.0.0/8").await, 303);
     assert_eq!(sign_in("10.0.0.0/8").await, 403);

@@ -55,12 +55,12 @@ async fn uploads_and_downloads_share_one_connection() {
         let (mut sender, part) = (sender.clone(), part.clone());
         let path = format!("/v1/files?filename={n}");
         let request = request(&app, "POST", &path, pieces(vec![part; 32]));
-        async move { sender.send_request(request).await.expect("an answer") }
+        async move { sender.send_request(request).await.expect("a response") }
     });
     let mut ids = Vec::new();
-    for answer in futures::future::join_all(sends).await {
-        assert_eq!(answer.status(), StatusCode::ACCEPTED);
-        let file: serde_json::Value = serde_json::from_str(&text(answer).await).expect("a File");
+    for response in futures::future::join_all(sends).await {
+        assert_eq!(response.status(), StatusCode::ACCEPTED);
+        let file: serde_json::Value = serde_json::from_str(&text(response).await).expect("a File");
         assert_eq!(file["size_bytes"], 2 * 1024 * 1024);
         ids.push(file["id"].clone());
     }
@@ -69,13 +69,13 @@ async fn uploads_and_downloads_share_one_connection() {
         app.settled(&id).await;
         let path = format!("/v1/files/{}/content", id.as_str().expect("an id"));
         let get = request(&app, "GET", &path, Empty::new().boxed());
-        let answer = sender.send_request(get).await.expect("an answer");
-        assert_eq!(text(answer).await.len(), 2 * 1024 * 1024);
+        let response = sender.send_request(get).await.expect("a response");
+        assert_eq!(text(response).await.len(), 2 * 1024 * 1024);
     }
 }
 
 #[tokio::test]
-async fn tus_works_with_bodies_whose_length_is_not_said() {
+async fn tus_works_with_bodies_of_undeclared_length() {
     let app = TestApp::start().await;
     let (mut sender, _ended) = connect(&app).await;
     let mut create = request(&app, "POST", "/v1/tus/", pieces(vec!["hello".into()]));
@@ -88,9 +88,9 @@ async fn tus_works_with_bodies_whose_length_is_not_said() {
             .headers_mut()
             .insert(name, value.parse().expect("a value"));
     }
-    let answer = sender.send_request(create).await.expect("an answer");
-    assert_eq!(answer.status(), StatusCode::CREATED);
-    assert_eq!(answer.headers()["upload-offset"], "5");
+    let response = sender.send_request(create).await.expect("a response");
+    assert_eq!(response.status(), StatusCode::CREATED);
+    assert_eq!(response.headers()["upload-offset"], "5");
 }
 
 #[tokio::test]
@@ -98,16 +98,16 @@ async fn pages_are_shown_and_other_names_are_not_served() {
     let app = TestApp::builder().workers(&[]).start().await;
     let (mut sender, _ended) = connect(&app).await;
     let page = request(&app, "GET", "/files", Empty::new().boxed());
-    let answer = sender.send_request(page).await.expect("an answer");
-    assert_eq!(answer.status(), StatusCode::OK);
+    let response = sender.send_request(page).await.expect("a response");
+    assert_eq!(response.status(), StatusCode::OK);
     let rebound = Request::builder().uri("http://evil.example/files");
     let rebound = rebound.body(Empty::new().boxed()).expect("a request");
-    let answer = sender.send_request(rebound).await.expect("an answer");
-    assert_eq!(answer.status(), StatusCode::MISDIRECTED_REQUEST);
+    let response = sender.send_request(rebound).await.expect("a response");
+    assert_eq!(response.status(), StatusCode::MISDIRECTED_REQUEST);
 }
 
 #[tokio::test]
-async fn bounds_hold_as_for_http1() {
+async fn limits_apply_as_for_http1() {
     let app = TestApp::builder()
         .workers(&[])
         .set("server.keep_alive", "1s")
@@ -122,9 +122,9 @@ async fn bounds_hold_as_for_http1() {
         "/v1/files?filename=a",
         pieces(vec![vec![7; 2048].into()]),
     );
-    let answer = sender.send_request(long).await.expect("an answer");
-    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    drop(answer);
+    let response = sender.send_request(long).await.expect("a response");
+    assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    drop(response);
     let stalled = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>());
     let stalled = request(
         &app,
@@ -132,9 +132,9 @@ async fn bounds_hold_as_for_http1() {
         "/v1/files?filename=a",
         BodyExt::boxed(stalled),
     );
-    let answer = sender.send_request(stalled).await.expect("an answer");
-    assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
-    drop(answer);
+    let response = sender.send_request(stalled).await.expect("a response");
+    assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
+    drop(response);
     // Nothing is asked for any more.
     timeout(SOON, ended)
         .await
@@ -143,7 +143,7 @@ async fn bounds_hold_as_for_http1() {
 }
 
 #[tokio::test]
-async fn a_connection_whose_answers_nobody_reads_is_given_up() {
+async fn a_connection_whose_responses_are_not_read_is_closed() {
     let app = TestApp::builder()
         .set("server.idle_timeout", "1s")
         .start()
@@ -153,7 +153,7 @@ async fn a_connection_whose_answers_nobody_reads_is_given_up() {
     let (mut sender, ended) = connect(&app).await;
     let path = format!("/v1/files/{}/content", file["id"].as_str().expect("an id"));
     let get = request(&app, "GET", &path, Empty::new().boxed());
-    let unread = sender.send_request(get).await.expect("an answer");
+    let unread = sender.send_request(get).await.expect("a response");
     assert_eq!(unread.status(), StatusCode::OK);
     timeout(SOON, ended)
         .await

@@ -15,11 +15,11 @@ async fn named(app: &TestApp, disposition: &[u8]) -> reqwest::Response {
         .post("/v1/files")
         .header("Content-Type", "multipart/form-data; boundary=x")
         .body(body);
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 #[tokio::test]
-async fn names_are_read_as_each_client_writes_them() {
+async fn names_are_decoded_for_each_client() {
     let app = TestApp::builder().workers(&[]).start().await;
     let cases: [(&[u8], &str); 12] = [
         // Browsers, curl since 7.81, requests, undici.
@@ -80,7 +80,7 @@ async fn names_are_counted_in_characters() {
     let app = TestApp::start().await;
     let send = async |name: &str| {
         let request = app.post("/v1/files").query(&[("filename", name)]);
-        request.body("hello").send().await.expect("an answer")
+        request.body("hello").send().await.expect("a response")
     };
     for letter in ["ж", "😀", "İ"] {
         let longest = letter.repeat(255);
@@ -107,7 +107,7 @@ async fn names_of_aiohttp_are_decoded_and_those_of_others_are_not() {
             .post("/v1/files")
             .header("User-Agent", agent)
             .header("Content-Type", "multipart/form-data; boundary=x");
-        let answer = request.body(body).send().await.expect("an answer");
-        assert_eq!(json(answer, 202).await["original_filename"], name);
+        let response = request.body(body).send().await.expect("a response");
+        assert_eq!(json(response, 202).await["original_filename"], name);
     }
 }

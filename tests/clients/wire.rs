@@ -22,14 +22,14 @@ async fn exchange(app: &TestApp, request: &[u8]) -> String {
     let address = app.url.trim_start_matches("http://");
     let mut socket = TcpStream::connect(address).await.expect("a connection");
     socket.write_all(request).await.expect("sent");
-    let mut answer = Vec::new();
-    let read = timeout(SOON, socket.read_to_end(&mut answer)).await;
-    read.expect("in time").expect("an answer");
-    String::from_utf8_lossy(&answer).into_owned()
+    let mut response = Vec::new();
+    let read = timeout(SOON, socket.read_to_end(&mut response)).await;
+    read.expect("in time").expect("a response");
+    String::from_utf8_lossy(&response).into_owned()
 }
 
 #[tokio::test]
-async fn every_path_works_with_a_slash_at_its_end() {
+async fn every_path_works_with_a_trailing_slash() {
     let app = app().await;
     let file = app.upload("a.txt", "hello").await;
     let id = file["id"].as_str().expect("an id");
@@ -40,8 +40,8 @@ async fn every_path_works_with_a_slash_at_its_end() {
         "/healthz/",
         "/files/",
     ] {
-        let answer = app.get(path).send().await.expect("an answer");
-        assert_eq!(answer.status(), 200, "{path}");
+        let response = app.get(path).send().await.expect("a response");
+        assert_eq!(response.status(), 200, "{path}");
     }
     let one = json(
         app.get(&format!("/v1/files/{id}/")).send().await.unwrap(),
@@ -55,13 +55,13 @@ async fn every_path_works_with_a_slash_at_its_end() {
         .header("Upload-Length", 5)
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(begun.status(), 201);
     let path = format!("{}/", header(&begun, "location").expect("a Location"));
     let look = app
         .request(Method::HEAD, &path)
         .header("Tus-Resumable", "1.0.0");
-    assert_eq!(look.send().await.expect("an answer").status(), 200);
+    assert_eq!(look.send().await.expect("a response").status(), 200);
     let asked = app
         .request(Method::OPTIONS, "/v1/tus/")
         .header("Origin", "https://shop.example")
@@ -70,7 +70,7 @@ async fn every_path_works_with_a_slash_at_its_end() {
             "Access-Control-Request-Headers",
             "tus-resumable,upload-length",
         );
-    let allowed = asked.send().await.expect("an answer");
+    let allowed = asked.send().await.expect("a response");
     assert_eq!(allowed.status(), 204);
     assert_eq!(header(&allowed, "access-control-allow-origin"), Some("*"));
 }
@@ -83,27 +83,27 @@ async fn a_retry_with_a_slash_is_the_same_request() {
             .post(path)
             .header("Idempotency-Key", "one")
             .body("hello");
-        json(request.send().await.expect("an answer"), 202).await
+        json(request.send().await.expect("a response"), 202).await
     };
     let first = send("/v1/files?filename=a").await;
     assert_eq!(send("/v1/files/?filename=a").await["id"], first["id"]);
 }
 
 #[tokio::test]
-async fn whatever_is_below_the_tus_endpoint_speaks_tus() {
+async fn every_path_below_the_tus_endpoint_speaks_tus() {
     let app = app().await;
     for path in ["/v1/tus/a", "/v1/tus/a/b", "/v1/tus//"] {
-        let answer = app.get(path).header("Tus-Resumable", "1.0.0");
-        let answer = answer.send().await.expect("an answer");
-        assert_eq!(answer.status(), 404, "{path}");
-        assert_eq!(header(&answer, "tus-resumable"), Some("1.0.0"), "{path}");
+        let response = app.get(path).header("Tus-Resumable", "1.0.0");
+        let response = response.send().await.expect("a response");
+        assert_eq!(response.status(), 404, "{path}");
+        assert_eq!(header(&response, "tus-resumable"), Some("1.0.0"), "{path}");
     }
-    let elsewhere = app.get("/v1/tusk").send().await.expect("an answer");
+    let elsewhere = app.get("/v1/tusk").send().await.expect("a response");
     assert_eq!(header(&elsewhere, "tus-resumable"), None);
 }
 
 #[tokio::test]
-async fn asking_how_far_an_upload_is_is_never_refused_for_its_rate() {
+async fn offset_requests_are_never_rate_limited() {
     let app = TestApp::builder()
         .workers(&[])
         .set("limits.address.requests_per_second", "1")
@@ -116,28 +116,28 @@ async fn asking_how_far_an_upload_is_is_never_refused_for_its_rate() {
         .header("Upload-Length", 5)
         .send()
         .await
-        .expect("an answer");
+        .expect("a response");
     let path = header(&begun, "location").expect("a Location").to_owned();
     let refused = wait_until(SOON, async || {
-        let answer = app.get("/v1/files").send().await.expect("an answer");
-        (answer.status() == 429).then_some(answer)
+        let response = app.get("/v1/files").send().await.expect("a response");
+        (response.status() == 429).then_some(response)
     });
     problem(refused.await, 429, "rate_limited").await;
     for _ in 0..5 {
         let look = app
             .request(Method::HEAD, &path)
             .header("Tus-Resumable", "1.0.0");
-        assert_eq!(look.send().await.expect("an answer").status(), 200);
+        assert_eq!(look.send().await.expect("a response").status(), 200);
     }
     let instead = app
         .post(&path)
         .header("Tus-Resumable", "1.0.0")
         .header("X-HTTP-Method-Override", "HEAD");
-    assert_eq!(instead.send().await.expect("an answer").status(), 200);
+    assert_eq!(instead.send().await.expect("a response").status(), 200);
 }
 
 #[tokio::test]
-async fn bodies_in_an_encoding_are_refused_by_every_way_in() {
+async fn encoded_bodies_are_rejected_by_every_protocol() {
     let app = app().await;
     let session = serde_json::json!({"original_filename": "a", "total_size_bytes": 5});
     let session = json(
@@ -171,18 +171,18 @@ async fn bodies_in_an_encoding_are_refused_by_every_way_in() {
         draft,
         app.post("/v1/uploads").json(&session),
     ] {
-        let answer = request
+        let response = request
             .header("Content-Encoding", "gzip")
             .send()
             .await
-            .expect("an answer");
-        assert_eq!(header(&answer, "accept-encoding"), Some("identity"));
-        problem(answer, 415, "unsupported_media_type").await;
+            .expect("a response");
+        assert_eq!(header(&response, "accept-encoding"), Some("identity"));
+        problem(response, 415, "unsupported_media_type").await;
     }
     let plain = app
         .post("/v1/files?filename=a")
         .header("Content-Encoding", "Identity");
-    json(plain.body("hello").send().await.expect("an answer"), 202).await;
+    json(plain.body("hello").send().await.expect("a response"), 202).await;
     for name in ["content-encoding", "content-transfer-encoding"] {
         let mut headers = reqwest::header::HeaderMap::new();
         headers.insert(name, "base64".parse().expect("a value"));
@@ -190,27 +190,27 @@ async fn bodies_in_an_encoding_are_refused_by_every_way_in() {
             .file_name("a")
             .headers(headers);
         let form = multipart::Form::new().part("file", part);
-        let answer = app.post("/v1/files").multipart(form).send().await;
-        problem(answer.expect("an answer"), 415, "unsupported_media_type").await;
+        let response = app.post("/v1/files").multipart(form).send().await;
+        problem(response.expect("a response"), 415, "unsupported_media_type").await;
     }
 }
 
 #[tokio::test]
-async fn transfer_codings_that_nobody_undoes_are_not_implemented() {
+async fn unsupported_transfer_codings_are_not_implemented() {
     let app = app().await;
     for (coding, status) in [("gzip, chunked", 501), ("chunked", 202)] {
         let request = format!(
             "POST /v1/files?filename=a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: {coding}\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
         );
-        let answer = exchange(&app, request.as_bytes()).await;
+        let response = exchange(&app, request.as_bytes()).await;
         assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{answer}"
+            response.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{response}"
         );
         assert_eq!(
-            answer.contains("\"not_implemented\""),
+            response.contains("\"not_implemented\""),
             status == 501,
-            "{answer}"
+            "{response}"
         );
     }
 }
@@ -226,8 +226,8 @@ async fn pages_may_send_what_widgets_and_monitoring_add() {
         .request(Method::OPTIONS, "/v1/tus")
         .header("Origin", "https://shop.example")
         .header("Access-Control-Request-Method", "POST");
-    let answer = asked.send().await.expect("an answer");
-    let allowed = header(&answer, "access-control-allow-headers").expect("headers");
+    let response = asked.send().await.expect("a response");
+    let allowed = header(&response, "access-control-allow-headers").expect("headers");
     let allowed: Vec<&str> = allowed.split(", ").collect();
     for name in [
         "cache-control",
@@ -244,12 +244,12 @@ async fn pages_may_send_what_widgets_and_monitoring_add() {
 }
 
 #[tokio::test]
-async fn a_connection_rests_as_long_as_is_set_and_no_longer() {
+async fn an_idle_connection_is_kept_for_keep_alive() {
     let app = TestApp::builder()
         .workers(&[])
         .set("server.keep_alive", "1s")
         .start()
         .await;
-    let answer = exchange(&app, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let response = exchange(&app, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
 }

@@ -50,7 +50,7 @@ fn by_default(text: &str) -> String {
     not(feature = "every-server"),
     ignore = "needs Python: scripts/test runs it"
 )]
-fn services_are_all_there_and_wait_for_each_other() {
+fn services_are_complete_and_wait_for_each_other() {
     let compose = compose();
     let services = &compose["services"];
     let all = ["api", "migrate", "postgres", "redis", "s3", "worker"];
@@ -93,7 +93,7 @@ fn services_are_all_there_and_wait_for_each_other() {
     not(feature = "every-server"),
     ignore = "needs Python: scripts/test runs it"
 )]
-fn workers_can_be_as_many_as_are_wanted() {
+fn workers_can_be_scaled() {
     let compose = compose();
     let worker = &compose["services"]["worker"];
     // Each of these only one container can have.
@@ -107,7 +107,7 @@ fn workers_can_be_as_many_as_are_wanted() {
     not(feature = "every-server"),
     ignore = "needs Python: scripts/test runs it"
 )]
-fn what_must_last_is_in_volumes_and_staging_is_shared() {
+fn persistent_data_is_in_volumes_and_staging_is_shared() {
     let compose = compose();
     let declared = names(&compose["volumes"]);
     let (services, mut used) = (&compose["services"], BTreeSet::new());
@@ -172,7 +172,7 @@ fn settings_are_known_and_agree_with_the_servers() {
 }
 
 #[test]
-fn image_runs_as_nobody_in_particular_and_is_asked_how_it_is() {
+fn image_runs_unprivileged_and_has_a_health_check() {
     let dockerfile = read("Dockerfile");
     let last = dockerfile.rsplit("\nFROM ").next().expect("a stage");
     let users: Vec<_> = last

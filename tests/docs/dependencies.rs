@@ -18,7 +18,7 @@ fn manifest(path: &str) -> Table {
 }
 
 #[test]
-fn each_dependency_has_its_reason_and_no_reason_is_left_over() {
+fn every_dependency_and_only_those_has_a_reason() {
     let root = manifest("Cargo.toml");
     let shared = root["workspace"]["dependencies"]
         .as_table()

@@ -33,7 +33,7 @@ async fn run(line: &str, folder: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_does_what_it_is_there_for() {
+async fn every_command_of_the_readme_works() {
     let mut installation = Installation::new();
     installation.unset_raw("LANDFALL__REDIS__URL");
     installation.set_raw("LANDFALL_BINARY", binary().to_str().expect("a path"));
@@ -62,8 +62,8 @@ async fn every_command_does_what_it_is_there_for() {
             .replace(SERVER, server)
             .replace(RECEIVER, receiver.url("").trim_end_matches('/'))
             .replace("/ID", &format!("/{id}"));
-        let answer = run(&asked, &folder).await;
-        let parsed: Value = serde_json::from_str(&answer).unwrap_or_default();
+        let response = run(&asked, &folder).await;
+        let parsed: Value = serde_json::from_str(&response).unwrap_or_default();
         match line.as_str() {
             line if line.contains("-F file=@README.md") => {
                 id = parsed["id"].as_str().expect("an id").to_owned();

@@ -72,7 +72,7 @@ async fn worker_that_does_not_see_the_staging_of_the_api_does_not_start() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn folder_beside_a_bucket_is_not_one_staging() {
+async fn folder_and_bucket_are_not_one_staging() {
     let s3 = S3Server::start().await;
     let mut installation = Installation::new();
     installation.on_postgres().await;
@@ -85,7 +85,7 @@ async fn folder_beside_a_bucket_is_not_one_staging() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn process_that_is_dead_keeps_nobody_from_another_folder() {
+async fn dead_process_does_not_prevent_a_new_folder() {
     let installation = Installation::new();
     migrated(&installation).await;
     let mut killed = Process::listening(&["serve"], &installation.environment()).await;

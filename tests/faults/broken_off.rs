@@ -44,11 +44,11 @@ async fn send_part(topology: &Arc<Topology>, session: &str, number: usize, bytes
         let request = topology.request(Method::PUT, &path).await;
         let body = Body::wrap_stream(topology.slowly(bytes.clone(), PART_RATE));
         let request = request.header("Content-Length", bytes.len()).body(body);
-        if let Ok(answer) = request.send().await {
-            match answer.status().as_u16() {
+        if let Ok(response) = request.send().await {
+            match response.status().as_u16() {
                 200 => return,
                 409 | 503 => {}
-                _ => panic!("{number}: {:?}", answer.text().await),
+                _ => panic!("{number}: {:?}", response.text().await),
             }
         }
         let known = topology.json(Method::GET, session, None).await;
@@ -116,7 +116,7 @@ async fn tus_upload_over_two_nodes_that_are_killed_is_stored_and_hardly_sent_twi
     let bytes = content(seed, SIZE);
     let post = topology.request(Method::POST, "/v1/tus").await;
     let post = post.header("Upload-Length", bytes.len()).send().await;
-    let post = post.expect("an answer");
+    let post = post.expect("a response");
     let path = post.headers()["location"]
         .to_str()
         .expect("text")
@@ -138,9 +138,9 @@ async fn tus_upload_over_two_nodes_that_are_killed_is_stored_and_hardly_sent_twi
             .header("Content-Type", "application/offset+octet-stream")
             .header("Content-Length", piece.len())
             .body(Body::wrap_stream(topology.slowly(piece, TUS_RATE)));
-        if let Ok(answer) = patch.send().await {
-            let status = answer.status().as_u16();
-            assert!([204, 409, 423, 503].contains(&status), "{answer:?}");
+        if let Ok(response) = patch.send().await {
+            let status = response.status().as_u16();
+            assert!([204, 409, 423, 503].contains(&status), "{response:?}");
         }
     }
     done.cancel();

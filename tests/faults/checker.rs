@@ -50,7 +50,7 @@ async fn execute(app: &TestApp, sql: &'static str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sound_installation_passes() {
+async fn healthy_installation_passes() {
     at_rest().await.invariants().hold().await;
 }
 
@@ -59,7 +59,7 @@ async fn deleted_files_and_their_objects_are_gone() {
     let app = at_rest().await;
     let id = any_file(&app).await.id.to_string();
     let deleted = app.delete(&format!("/v1/files/{id}")).send().await;
-    assert_eq!(deleted.expect("an answer").status(), 204);
+    assert_eq!(deleted.expect("a response").status(), 204);
     app.log.deleted(&id);
     app.invariants().hold().await;
 }
@@ -89,7 +89,7 @@ async fn acknowledged_upload_without_a_row_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[should_panic(expected = "I1")]
-async fn failed_file_that_nobody_declared_is_found() {
+async fn undeclared_failed_file_is_found() {
     let app = refusing().await;
     app.invariants().hold().await;
 }
@@ -112,13 +112,13 @@ async fn refusing() -> TestApp {
         "sha256": Sha256Digest::of(b"other").to_string(),
     });
     let begun = app.post("/v1/uploads").json(&session).send().await;
-    let begun = accepted(begun.expect("an answer"), 201).await;
+    let begun = accepted(begun.expect("a response"), 201).await;
     let path = format!("/v1/uploads/{}", begun["id"].as_str().expect("an id"));
     let part = app.request(Method::PUT, &format!("{path}/parts/1"));
     let part = part.body("bytes").send().await;
-    accepted(part.expect("an answer"), 200).await;
+    accepted(part.expect("a response"), 200).await;
     let complete = app.post(&format!("{path}/complete")).send().await;
-    let file = accepted(complete.expect("an answer"), 202).await;
+    let file = accepted(complete.expect("a response"), 202).await;
     app.log
         .acknowledged(file["id"].as_str().expect("an id"), b"bytes");
     assert_eq!(app.settled(&file["id"]).await["status"], "failed");
@@ -146,7 +146,7 @@ async fn missing_delivery_row_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[should_panic(expected = "I3")]
-async fn failed_delivery_that_nobody_declared_is_found() {
+async fn undeclared_failed_delivery_is_found() {
     let app = at_rest().await;
     execute(&app, FAIL_DELIVERIES).await;
     app.invariants().hold().await;
@@ -161,7 +161,7 @@ async fn failed_deliveries_that_the_test_declares_pass() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[should_panic(expected = "I4")]
-async fn delivery_that_was_answered_500_and_is_called_delivered_is_found() {
+async fn delivery_marked_delivered_after_a_500_is_found() {
     let builder = TestApp::builder().set("webhooks.base_delay", "1h");
     let app = builder.set("sweep.interval", "1s").start().await;
     app.receiver.set("/hook", Behaviour::status(500));
@@ -172,7 +172,7 @@ async fn delivery_that_was_answered_500_and_is_called_delivered_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[should_panic(expected = "I5")]
-async fn object_without_a_row_is_found_wherever_it_is() {
+async fn object_without_a_row_is_found_anywhere() {
     let app = at_rest().await;
     let strange = app.parts.app.config.storage.path.join("elsewhere");
     std::fs::write(strange, "x").expect("an object");
@@ -185,7 +185,7 @@ async fn staging_that_no_row_lists_is_found_while_uploads_are_open() {
     let app = at_rest().await;
     let open = serde_json::json!({ "original_filename": "a", "total_size_bytes": 5 });
     let open = app.post("/v1/uploads").json(&open).send().await;
-    assert_eq!(open.expect("an answer").status(), 201);
+    assert_eq!(open.expect("a response").status(), 201);
     let strange = app.parts.app.config.staging.path.join("strange");
     std::fs::write(strange, "x").expect("bytes");
     app.invariants().within(MOMENTS).hold().await;
@@ -211,14 +211,14 @@ async fn more_doubled_deliveries_than_faults_are_found() {
     for _ in 0..2 {
         let again = client.post(app.receiver.url("/hook"));
         let again = again.header("webhook-id", first.header("webhook-id"));
-        again.send().await.expect("an answer");
+        again.send().await.expect("a response");
     }
     app.invariants().hold().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[should_panic(expected = "I7")]
-async fn due_row_that_no_sweep_takes_is_found() {
+async fn due_row_missed_by_the_sweep_is_found() {
     let builder = TestApp::builder().set("sweep.interval", "1s");
     let app = builder.workers(&[]).start().await;
     app.upload("a.txt", "x").await;

@@ -63,13 +63,13 @@ impl Cluster {
     /// Has the receiver's `/hook` told of everything.
     pub async fn webhook(&self) {
         let body = json!({ "url": self.receiver.url("/hook") });
-        let answer = self
+        let response = self
             .client
             .post(format!("{}/v1/webhooks", self.api.url))
             .json(&body)
             .send()
             .await;
-        assert_eq!(answer.expect("an answer").status(), 201);
+        assert_eq!(response.expect("a response").status(), 201);
     }
 
     /// Uploads by the first API, and notes it in the client's log.
@@ -80,16 +80,16 @@ impl Cluster {
     /// As [`Cluster::upload`], by an API of one's choice.
     pub async fn upload_at(&self, url: &str, name: &str, bytes: Vec<u8>) -> String {
         let uploaded = self.try_upload_at(url, name, bytes).await;
-        uploaded.expect("an answer")
+        uploaded.expect("a response")
     }
 
     /// As [`Cluster::upload_at`]; none when the connection broke before the answer.
     pub async fn try_upload_at(&self, url: &str, name: &str, bytes: Vec<u8>) -> Option<String> {
         let request = self.client.post(format!("{url}/v1/files"));
         let request = request.query(&[("filename", name)]).body(bytes.clone());
-        let answer = request.send().await.ok()?;
-        let status = answer.status();
-        let text = answer.text().await.ok()?;
+        let response = request.send().await.ok()?;
+        let status = response.status();
+        let text = response.text().await.ok()?;
         assert_eq!(status, 202, "{text}");
         let file: Value = serde_json::from_str(&text).expect("a File");
         let id = file["id"].as_str().expect("an id").to_owned();
@@ -98,13 +98,13 @@ impl Cluster {
     }
 
     pub async fn file(&self, id: &str) -> Value {
-        let answer = self
+        let response = self
             .client
             .get(format!("{}/v1/files/{id}", self.api.url))
             .send()
             .await
-            .expect("an answer");
-        answer.json().await.expect("a File")
+            .expect("a response");
+        response.json().await.expect("a File")
     }
 
     pub async fn status(&self, id: &str) -> String {
@@ -123,8 +123,8 @@ impl Cluster {
     /// The invariants, of what [`Cluster::upload`] sent and what was added to the log.
     pub fn invariants(&self) -> Invariants<'_> {
         let landfall = &self.parts.app;
-        let surroundings = self.installation.surroundings(landfall);
-        Invariants::new(landfall, surroundings, &self.log, &self.receiver)
+        let bytes_on_disk = self.installation.bytes_on_disk(landfall);
+        Invariants::new(landfall, bytes_on_disk, &self.log, &self.receiver)
     }
 
     /// All invariants after so many faults of the surroundings: no file may have failed.

@@ -213,26 +213,26 @@ impl Cluster {
         for (name, value) in headers {
             request = request.header(*name, value);
         }
-        let answer = request.send().await.expect("an answer");
-        assert_eq!(answer.status(), 201, "{answer:?}");
-        answer.headers()["location"]
+        let response = request.send().await.expect("a response");
+        assert_eq!(response.status(), 201, "{response:?}");
+        response.headers()["location"]
             .to_str()
             .expect("text")
             .to_owned()
     }
 
     async fn json(&self, method: Method, path: &str, body: Value) -> Value {
-        let answer = self.request(method, path).json(&body).send().await;
-        let answer = answer.expect("an answer");
-        assert!(answer.status().is_success(), "{path}: {answer:?}");
-        answer.json().await.expect("JSON")
+        let response = self.request(method, path).json(&body).send().await;
+        let response = response.expect("a response");
+        assert!(response.status().is_success(), "{path}: {response:?}");
+        response.json().await.expect("JSON")
     }
 
     async fn offset(&self, path: &str) -> usize {
-        let answer = self.request(Method::HEAD, path).send().await;
-        let answer = answer.expect("an answer");
-        assert_eq!(answer.status(), 200, "{answer:?}");
-        let offset = answer.headers()["upload-offset"].to_str().expect("text");
+        let response = self.request(Method::HEAD, path).send().await;
+        let response = response.expect("a response");
+        assert_eq!(response.status(), 200, "{response:?}");
+        let offset = response.headers()["upload-offset"].to_str().expect("text");
         offset.parse().expect("a number")
     }
 
@@ -240,7 +240,7 @@ impl Cluster {
         wait_until(SOON, async || {
             let path = format!("/v1/files/{id}?wait=10");
             let file = self.request(Method::GET, &path).send().await;
-            let file: Value = file.expect("an answer").json().await.expect("a File");
+            let file: Value = file.expect("a response").json().await.expect("a File");
             assert_ne!(file["status"], "failed", "{file}");
             (file["status"] == "stored").then_some(())
         })
@@ -248,7 +248,7 @@ impl Cluster {
         let path = format!("/v1/files/{id}/content");
         let content = self.request(Method::GET, &path).send().await;
         content
-            .expect("an answer")
+            .expect("a response")
             .bytes()
             .await
             .expect("bytes")
@@ -297,12 +297,12 @@ impl Cluster {
             }
             let _ = sender.send(bytes[middle..].to_vec());
             drop(sender);
-            let answer = answering.await.expect("a task").expect("an answer");
-            match answer.status().as_u16() {
+            let response = answering.await.expect("a task").expect("a response");
+            match response.status().as_u16() {
                 204 => assert_eq!(self.offset(path).await, bytes.len()),
                 // 503: PostgreSQL has not ended the transaction yet that the first node was frozen in.
                 409 | 423 | 503 => {}
-                other => panic!("{other}: {answer:?}"),
+                other => panic!("{other}: {response:?}"),
             }
         }
     }
@@ -375,17 +375,17 @@ impl Frozen {
         let other = vec![0xee; self.left];
         // It may have answered before it has read all.
         let _ = timeout(SOON, self.stream.write_all(&other)).await;
-        let mut answer = Vec::new();
+        let mut response = Vec::new();
         let mut buffer = [0; 4096];
-        while !answer.windows(4).any(|end| end == b"\r\n\r\n") {
+        while !response.windows(4).any(|end| end == b"\r\n\r\n") {
             let read = timeout(SOON, self.stream.read(&mut buffer)).await;
             match read.expect("the frozen node ran on and answers in time") {
                 Ok(0) | Err(_) => break,
-                Ok(read) => answer.extend_from_slice(&buffer[..read]),
+                Ok(read) => response.extend_from_slice(&buffer[..read]),
             }
         }
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let status = answer.get(9..12).unwrap_or("none").to_owned();
+        let response = String::from_utf8_lossy(&response).into_owned();
+        let status = response.get(9..12).unwrap_or("none").to_owned();
         // All was counted before it froze, or nothing of what it still had is.
         let counted = matches!(
             scenario.freeze,
@@ -401,7 +401,7 @@ impl Frozen {
         };
         assert!(
             expected.contains(&status.as_str()),
-            "{scenario:?}: the frozen node answered {answer:?}"
+            "{scenario:?}: the frozen node answered {response:?}"
         );
         assert!(self.node.is_running(), "{scenario:?}");
     }
@@ -495,7 +495,7 @@ async fn in_parts(
         let path = format!("{session}/parts/{number}");
         wait_until(SOON, async || {
             let put = cluster.request(Method::PUT, &path).body(bytes.clone());
-            let status = put.send().await.expect("an answer").status();
+            let status = put.send().await.expect("a response").status();
             (status == 200).then_some(())
         })
         .await;
@@ -567,7 +567,7 @@ fn seeds() -> Vec<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn node_frozen_in_an_upload_changes_nothing_when_it_runs_on_over_sqlite() {
+async fn node_frozen_in_an_upload_changes_nothing_when_it_continues_on_sqlite() {
     let cluster = Cluster::start(Installation::new(), None).await;
     let scenarios = WAKES.into_iter().zip(1..).map(|(wake, seed)| Scenario {
         kind: Kind::Append { size: 2_000_000 },

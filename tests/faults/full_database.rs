@@ -20,19 +20,19 @@ const CLIENTS: usize = 6;
 
 /// What the clients of the API saw.
 #[derive(Debug, Default)]
-struct Answers {
+struct Responses {
     accepted: BTreeSet<String>,
     refused: usize,
 }
 
-struct Full {
+struct FullDatabase {
     installation: Installation,
     client: Client,
     api: Process,
-    answers: Mutex<Answers>,
+    responses: Mutex<Responses>,
 }
 
-impl Full {
+impl FullDatabase {
     async fn start() -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut installation = Installation::new();
@@ -45,7 +45,7 @@ impl Full {
             api: Process::listening(&["serve"], &environment).await,
             installation,
             client: Client::new(),
-            answers: Mutex::default(),
+            responses: Mutex::default(),
         }
     }
 
@@ -76,23 +76,23 @@ impl Full {
             .body("hello")
             .send()
             .await
-            .expect("an answer");
+            .expect("a response");
         let status = answer.status();
         let mut id = None;
         if status == StatusCode::ACCEPTED {
             let file: Value = answer.json().await.expect("a File");
             id = file["id"].as_str().map(str::to_owned);
         }
-        let mut answers = self.answers.lock().expect("nobody panicked");
+        let mut responses = self.responses.lock().expect("nobody panicked");
         match id {
-            Some(id) => answers.accepted.insert(id),
+            Some(id) => responses.accepted.insert(id),
             None => {
                 assert!(
                     status == StatusCode::SERVICE_UNAVAILABLE
                         || status == StatusCode::INSUFFICIENT_STORAGE,
                     "{status}"
                 );
-                answers.refused += 1;
+                responses.refused += 1;
                 false
             }
         };
@@ -111,12 +111,12 @@ impl Full {
 
     async fn get(&self, token: &str, path: &str) -> reqwest::Response {
         let request = self.client.get(format!("{}{path}", self.api.url));
-        request.bearer_auth(token).send().await.expect("an answer")
+        request.bearer_auth(token).send().await.expect("a response")
     }
 
     async fn all_accepted_are_found(&self, token: &str) -> usize {
         let accepted = self
-            .answers
+            .responses
             .lock()
             .expect("nobody panicked")
             .accepted
@@ -128,7 +128,7 @@ impl Full {
     }
 
     fn refused(&self) -> usize {
-        self.answers.lock().expect("nobody panicked").refused
+        self.responses.lock().expect("nobody panicked").refused
     }
 
     async fn database(&self) -> String {
@@ -171,13 +171,13 @@ impl Full {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_acknowledged_while_the_database_is_full_are_there_before_and_after_a_kill() {
-    let mut full = Full::start().await;
+async fn uploads_acknowledged_while_the_database_is_full_survive_a_kill() {
+    let mut full = FullDatabase::start().await;
     let (token, unused) = (full.token().await, full.token().await);
     let worker = Process::spawn(&["worker"], &full.installation.environment());
     full.post(&token).await;
     let first = full
-        .answers
+        .responses
         .lock()
         .expect("nobody panicked")
         .accepted

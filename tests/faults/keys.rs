@@ -37,7 +37,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 /// What one interleaving is made of; cheap to clone.
 #[derive(Clone)]
-struct Scene {
+struct Interleaving {
     app: Arc<TestApp>,
     server: Arc<S3Server>,
     workers: Vec<Finalizer>,
@@ -46,7 +46,7 @@ struct Scene {
     faults: Arc<AtomicUsize>,
 }
 
-impl Scene {
+impl Interleaving {
     async fn start(overwrite: bool) -> Self {
         let server = Arc::new(S3Server::start().await);
         let mut builder = TestApp::builder().s3(&server).workers(&[]);
@@ -102,7 +102,7 @@ impl Scene {
                     5..7 => {
                         let path = format!("/v1/files/{id}");
                         let deleted = scene.app.delete(&path).send().await;
-                        deleted.expect("an answer");
+                        deleted.expect("a response");
                     }
                     _ => drop(files::purge(landfall, id).await),
                 }
@@ -227,7 +227,7 @@ async fn all_interleavings(overwrite: bool) {
     let first = number("LANDFALL_TEST_SEED", rand::random::<u32>().into());
     let count = number("LANDFALL_TEST_INTERLEAVINGS", 12);
     println!("LANDFALL_TEST_SEED={first} LANDFALL_TEST_INTERLEAVINGS={count}");
-    let scene = Scene::start(overwrite).await;
+    let scene = Interleaving::start(overwrite).await;
     for seed in first..first + count {
         scene.interleave(seed).await;
     }
@@ -249,7 +249,7 @@ async fn no_interleaving_removes_the_object_of_a_stored_file_where_files_overwri
 /// A purge whose worker is killed with its DELETE under way, which the store carries out long after the name was
 /// uploaded again.
 #[tokio::test(flavor = "multi_thread")]
-async fn late_deletion_of_a_killed_worker_finds_no_other_files_object() {
+async fn late_deletion_of_a_killed_worker_hits_no_other_file() {
     for overwrite in [false, true] {
         let s3 = S3Server::start().await;
         let mut installation = Installation::new();
@@ -265,7 +265,7 @@ async fn late_deletion_of_a_killed_worker_finds_no_other_files_object() {
         s3.late_next(S3Operation::DeleteObject, 3, Duration::from_secs(8));
         let path = format!("{}/v1/files/{first}", cluster.api.url);
         let deleted = cluster.client.delete(path).send().await;
-        assert_eq!(deleted.expect("an answer").status(), 204);
+        assert_eq!(deleted.expect("a response").status(), 204);
         wait_until(AFTER_A_KILL, async || {
             (s3.calls(S3Operation::DeleteObject) > before)
                 .then_some(())
@@ -288,7 +288,7 @@ async fn late_deletion_of_a_killed_worker_finds_no_other_files_object() {
             .get(content)
             .send()
             .await
-            .expect("an answer")
+            .expect("a response")
             .json()
             .await
             .expect("JSON");
@@ -298,7 +298,7 @@ async fn late_deletion_of_a_killed_worker_finds_no_other_files_object() {
             .get(url)
             .send()
             .await
-            .expect("an answer")
+            .expect("a response")
             .bytes()
             .await;
         assert_eq!(

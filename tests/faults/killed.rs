@@ -70,7 +70,7 @@ async fn killed_at_every_step_nothing_is_lost_on_postgres_and_s3() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn file_whose_staging_vanished_fails_for_good_even_when_the_worker_is_killed_then() {
+async fn file_with_lost_staging_fails_even_if_the_worker_is_killed() {
     let cluster = Cluster::start(Installation::new()).await;
     cluster.webhook().await;
     let id = cluster.upload("gone.bin", b"soon gone".to_vec()).await;
@@ -109,14 +109,14 @@ async fn file_that_kills_two_workers_that_run_it_alone_is_quarantined_and_can_be
     assert!(failed["retryable_until"].is_string(), "{failed}");
     let retry = format!("{}/v1/files/{id}/retry", cluster.api.url);
     let retried = cluster.client.post(retry).send().await;
-    assert_eq!(retried.expect("an answer").status(), 202);
+    assert_eq!(retried.expect("a response").status(), 202);
     cluster.wait_for(&id, "stored", AFTER_A_KILL).await;
     assert!(next.is_running());
     cluster.check(3).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn api_killed_after_the_answer_has_lost_nothing() {
+async fn api_killed_after_the_response_loses_nothing() {
     let mut cluster = Cluster::start(Installation::new()).await;
     for number in 0..20 {
         cluster

@@ -17,12 +17,12 @@ use url::Url;
 
 /// Between an API and PostgreSQL. The first transaction in which a statement begins so is committed, and its
 /// connection broken off before the answer.
-struct Road {
+struct CommitProxy {
     url: Url,
     lost: Arc<AtomicUsize>,
 }
 
-impl Road {
+impl CommitProxy {
     async fn to(database: &str, statement: &'static str) -> Self {
         let mut url: Url = database.parse().expect("a URL");
         let port = url.port().unwrap_or(5432);
@@ -97,14 +97,14 @@ fn has(bytes: &[u8], text: &str) -> bool {
 }
 
 /// An API whose first commit of such a statement is answered by nobody, and a worker beside it.
-struct Shaken {
+struct LostCommitCluster {
     api: Process,
-    road: Road,
+    proxy: CommitProxy,
     _worker: Process,
     _installation: Installation,
 }
 
-impl Shaken {
+impl LostCommitCluster {
     async fn start(statement: &'static str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut installation = Installation::new();
@@ -114,11 +114,11 @@ impl Shaken {
         let direct = direct
             .iter()
             .find(|(name, _)| name == "LANDFALL__DATABASE__URL");
-        let road = Road::to(&direct.expect("a database").1, statement).await;
-        installation.set("database.url", road.url.as_str());
+        let proxy = CommitProxy::to(&direct.expect("a database").1, statement).await;
+        installation.set("database.url", proxy.url.as_str());
         Self {
             api: Process::listening(&["serve"], &installation.environment()).await,
-            road,
+            proxy,
             _worker: worker,
             _installation: installation,
         }
@@ -131,12 +131,12 @@ impl Shaken {
     async fn ask(&self, path: &str, with: impl Fn(RequestBuilder) -> RequestBuilder) -> Response {
         let request = self.request(Method::POST, path);
         let request = with(request.header("Idempotency-Key", "k"));
-        request.send().await.expect("an answer")
+        request.send().await.expect("a response")
     }
 
     fn has_lost_one(&self) {
         assert_eq!(
-            self.road.lost.load(Ordering::SeqCst),
+            self.proxy.lost.load(Ordering::SeqCst),
             1,
             "answers to COMMIT lost"
         );
@@ -145,11 +145,11 @@ impl Shaken {
     async fn is_stored_alone(&self, id: &Value, bytes: &[u8]) {
         let path = format!("/v1/files/{}?wait=60", id.as_str().expect("an id"));
         let stored = self.request(Method::GET, &path).timeout(AFTER_A_KILL * 2);
-        let stored = json(stored.send().await.expect("an answer"), 200).await;
+        let stored = json(stored.send().await.expect("a response"), 200).await;
         assert_eq!(stored["status"], "stored", "{stored}");
         assert_eq!(stored["sha256"], Sha256Digest::of(bytes).to_string());
         let all = self.request(Method::GET, "/v1/files").send().await;
-        let all = json(all.expect("an answer"), 200).await;
+        let all = json(all.expect("a response"), 200).await;
         assert_eq!(all["items"].as_array().map(Vec::len), Some(1), "{all}");
     }
 }
@@ -159,8 +159,8 @@ impl Shaken {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn upload_session_whose_commit_was_not_answered_takes_its_parts() {
-    let shaken = Shaken::start("INSERT INTO \"uploads\"").await;
+async fn upload_session_with_an_unconfirmed_commit_accepts_its_parts() {
+    let shaken = LostCommitCluster::start("INSERT INTO \"uploads\"").await;
     let asked = json!({ "original_filename": "a", "total_size_bytes": 5 });
     let ask = async || {
         shaken
@@ -175,9 +175,9 @@ async fn upload_session_whose_commit_was_not_answered_takes_its_parts() {
     let session = json(again, 201).await;
     let path = format!("/v1/uploads/{}", session["id"].as_str().expect("an id"));
     let part = shaken.request(Method::PUT, &format!("{path}/parts/1"));
-    json(part.body("hello").send().await.expect("an answer"), 200).await;
+    json(part.body("hello").send().await.expect("a response"), 200).await;
     let complete = shaken.request(Method::POST, &format!("{path}/complete"));
-    let file = json(complete.send().await.expect("an answer"), 202).await;
+    let file = json(complete.send().await.expect("a response"), 202).await;
     shaken.is_stored_alone(&file["id"], b"hello").await;
 }
 
@@ -186,8 +186,8 @@ async fn upload_session_whose_commit_was_not_answered_takes_its_parts() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn file_whose_commit_was_not_answered_is_stored() {
-    let shaken = Shaken::start("INSERT INTO \"files\"").await;
+async fn file_with_an_unconfirmed_commit_is_stored() {
+    let shaken = LostCommitCluster::start("INSERT INTO \"files\"").await;
     let path = "/v1/files?filename=a";
     let ask = async || shaken.ask(path, |request| request.body("hello")).await;
     // The bytes cannot be sent again by everyone, so the API looks whether their row is there.

@@ -41,8 +41,8 @@ impl Clients {
                 .post(format!("{}/v1/uploads", self.url))
                 .json(&asked)
         };
-        let answer = request.bearer_auth(&self.token).send().await;
-        answer.expect("an answer").status()
+        let response = request.bearer_auth(&self.token).send().await;
+        response.expect("a response").status()
     }
 
     /// Requests per second of all clients together, every one of them answered with a 2xx.
@@ -64,7 +64,7 @@ impl Clients {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_of_one_batch_neither_wait_in_a_circle_nor_are_refused() {
+async fn clients_of_one_batch_neither_deadlock_nor_fail() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut installation = Installation::new();
     installation.on_postgres().await;
@@ -84,7 +84,7 @@ async fn clients_of_one_batch_neither_wait_in_a_circle_nor_are_refused() {
     let ask = async |path: &str| {
         let request = clients.client.post(format!("{}{path}", clients.url));
         let request = request.bearer_auth(&clients.token).json(&json!({}));
-        request.send().await.expect("an answer")
+        request.send().await.expect("a response")
     };
     let batch = json(ask("/v1/batches").await, 201).await;
     let batch = batch["id"].as_str().expect("an id");
@@ -112,7 +112,7 @@ async fn clients_of_one_batch_neither_wait_in_a_circle_nor_are_refused() {
             .client
             .get(format!("{}/v1/batches/{batch}", clients.url));
         let found = request.bearer_auth(&clients.token).send().await;
-        let found = json(found.expect("an answer"), 200).await;
+        let found = json(found.expect("a response"), 200).await;
         // Half of the files are in sessions that nobody ever fills.
         match (
             found["stored_count"].as_i64(),

@@ -20,8 +20,8 @@ async fn patch(topology: &Topology, path: &str, offset: usize, bytes: &[u8]) -> 
     let request = request
         .header("Upload-Offset", offset)
         .header("Content-Type", "application/offset+octet-stream");
-    let answer = request.body(bytes.to_vec()).send().await;
-    answer.expect("an answer")
+    let response = request.body(bytes.to_vec()).send().await;
+    response.expect("a response")
 }
 
 async fn begin(topology: &Topology, headers: &[(&str, &str)]) -> String {
@@ -29,15 +29,15 @@ async fn begin(topology: &Topology, headers: &[(&str, &str)]) -> String {
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let answer = request.send().await.expect("an answer");
-    assert_eq!(answer.status(), 201, "{answer:?}");
-    let location = answer.headers()["location"].to_str().expect("text");
+    let response = request.send().await.expect("a response");
+    assert_eq!(response.status(), 201, "{response:?}");
+    let location = response.headers()["location"].to_str().expect("text");
     location.to_owned()
 }
 
 async fn offset(topology: &Topology, path: &str) -> String {
     let head = topology.request(Method::HEAD, path).await;
-    let head = head.send().await.expect("an answer");
+    let head = head.send().await.expect("a response");
     head.headers()["upload-offset"]
         .to_str()
         .expect("text")
@@ -76,8 +76,12 @@ async fn in_parts(topology: &Topology, batch: &Value) {
     });
     let put = parts.map(|(path, part)| async move {
         let request = topology.request(Method::PUT, &path).await;
-        let answer = request.body(part.to_vec()).send().await.expect("an answer");
-        assert_eq!(answer.status(), 200, "{path}");
+        let response = request
+            .body(part.to_vec())
+            .send()
+            .await
+            .expect("a response");
+        assert_eq!(response.status(), 200, "{path}");
     });
     join_all(put).await;
     let known = topology.json(Method::GET, &session, None).await;
@@ -100,7 +104,7 @@ async fn by_tus(topology: &Topology) {
         let mut answers: Vec<u16> = join_all(raced)
             .await
             .iter()
-            .map(|answer| answer.status().as_u16())
+            .map(|response| response.status().as_u16())
             .collect();
         answers.sort_unstable();
         assert_eq!(answers, [204, 409], "{at}");
@@ -110,8 +114,8 @@ async fn by_tus(topology: &Topology) {
         }
     }
     for _node in 0..2 {
-        let answer = topology.ask(Method::GET, &path, None).await;
-        assert!(answer.bytes().await.expect("a body") == bytes);
+        let response = topology.ask(Method::GET, &path, None).await;
+        assert!(response.bytes().await.expect("a body") == bytes);
     }
     stored(topology, id(&path), &bytes).await;
 }
@@ -149,7 +153,7 @@ async fn by_joining(topology: &Topology) {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn uploads_whose_every_request_goes_to_another_node_are_stored_and_announced_once() {
+async fn uploads_spread_over_all_nodes_are_stored_and_announced_once() {
     let topology = Topology::start().await;
     let batch = topology
         .json(Method::POST, "/v1/batches", Some(json!({})))

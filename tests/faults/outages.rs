@@ -73,7 +73,7 @@ async fn flushall_with_a_thousand_files_in_flight_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storage_that_fails_and_hangs_is_tried_again() {
+async fn storage_that_fails_and_hangs_is_retried() {
     let s3 = S3Server::start().await;
     let builder = TestApp::builder().s3(&s3);
     let app = builder.set("sweep.interval", "1s").start().await;
@@ -95,7 +95,7 @@ async fn storage_that_fails_and_hangs_is_tried_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn object_stored_with_the_answer_lost_is_stored_once() {
+async fn object_whose_response_was_lost_is_stored_once() {
     let s3 = S3Server::start().await;
     let builder = TestApp::builder().s3(&s3);
     let app = builder.set("sweep.interval", "1s").start().await;
@@ -116,12 +116,12 @@ async fn ten_more(app: &TestApp) {
         let (name, bytes) = (format!("{number}.txt"), vec![b'z'; 1000 + number]);
         let file = wait_until(SOON, async || {
             let request = app.post("/v1/files").query(&[("filename", &name)]);
-            let answer = request.body(bytes.clone()).send().await;
-            let answer = answer.map_err(|error| error.to_string())?;
-            match answer.status().as_u16() {
-                202 => Ok(answer.json::<serde_json::Value>().await.expect("a File")),
+            let response = request.body(bytes.clone()).send().await;
+            let response = response.map_err(|error| error.to_string())?;
+            match response.status().as_u16() {
+                202 => Ok(response.json::<serde_json::Value>().await.expect("a File")),
                 503 => Err("503".to_owned()),
-                _ => panic!("{answer:?}"),
+                _ => panic!("{response:?}"),
             }
         })
         .await;

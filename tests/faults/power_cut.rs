@@ -50,8 +50,8 @@ impl Uploader {
     async fn whole(&mut self, size: usize) {
         let bytes = self.bytes(size);
         let request = self.request(Method::POST, "/v1/files?filename=whole");
-        let answer = request.body(bytes.clone()).send().await;
-        let file = json(answer.expect("an answer"), 202).await;
+        let response = request.body(bytes.clone()).send().await;
+        let file = json(response.expect("a response"), 202).await;
         self.log
             .acknowledged(file["id"].as_str().expect("an id"), &bytes);
     }
@@ -62,16 +62,16 @@ impl Uploader {
             "original_filename": "parts", "total_size_bytes": bytes.len(), "chunk_size_bytes": PART,
         });
         let begun = self.request(Method::POST, "/v1/uploads").json(&asked);
-        let begun = json(begun.send().await.expect("an answer"), 201).await;
+        let begun = json(begun.send().await.expect("a response"), 201).await;
         let session = format!("/v1/uploads/{}", begun["id"].as_str().expect("an id"));
         let parts: Vec<&[u8]> = bytes.chunks(PART).collect();
         for (at, part) in parts.iter().enumerate().rev() {
             let put = self.request(Method::PUT, &format!("{session}/parts/{}", at + 1));
-            let answer = put.body(part.to_vec()).send().await.expect("an answer");
-            assert_eq!(answer.status(), 200);
+            let response = put.body(part.to_vec()).send().await.expect("a response");
+            assert_eq!(response.status(), 200);
         }
         let complete = self.request(Method::POST, &format!("{session}/complete"));
-        let file = json(complete.send().await.expect("an answer"), 202).await;
+        let file = json(complete.send().await.expect("a response"), 202).await;
         self.log
             .acknowledged(file["id"].as_str().expect("an id"), &bytes);
     }
@@ -81,15 +81,15 @@ impl Uploader {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = request.send().await.expect("an answer");
-        assert_eq!(answer.status(), 201, "{answer:?}");
-        let location = answer.headers()["location"].to_str().expect("text");
+        let response = request.send().await.expect("a response");
+        assert_eq!(response.status(), 201, "{response:?}");
+        let location = response.headers()["location"].to_str().expect("text");
         location.to_owned()
     }
 
     async fn patch(&self, path: &str, offset: usize, bytes: &[u8]) {
-        let answer = self.send_piece(path, offset, bytes).await;
-        assert_eq!(answer.status(), 204, "{answer:?}");
+        let response = self.send_piece(path, offset, bytes).await;
+        assert_eq!(response.status(), 204, "{response:?}");
     }
 
     async fn send_piece(&self, path: &str, offset: usize, bytes: &[u8]) -> Response {
@@ -97,8 +97,8 @@ impl Uploader {
         let request = request
             .header("Upload-Offset", offset)
             .header("Content-Type", "application/offset+octet-stream");
-        let answer = request.body(bytes.to_vec()).send().await;
-        answer.expect("an answer")
+        let response = request.body(bytes.to_vec()).send().await;
+        response.expect("a response")
     }
 
     /// By tus, in as many pieces as there are offsets.
@@ -137,15 +137,15 @@ impl Uploader {
         self.joined().await;
     }
 
-    async fn answer(&self, path: &str) -> Response {
-        let answer = self.request(Method::GET, path).send().await;
-        answer.expect("an answer")
+    async fn response(&self, path: &str) -> Response {
+        let response = self.request(Method::GET, path).send().await;
+        response.expect("a response")
     }
 
     async fn status(&self, id: &str) -> String {
-        let answer = self.answer(&format!("/v1/files/{id}")).await;
-        let status = answer.status();
-        let file: Value = answer.json().await.expect("JSON");
+        let response = self.response(&format!("/v1/files/{id}")).await;
+        let status = response.status();
+        let file: Value = response.json().await.expect("JSON");
         match file["status"].as_str() {
             Some(text) if status == 200 => text.to_owned(),
             _ => status.to_string(),
@@ -154,8 +154,8 @@ impl Uploader {
 
     async fn content(&self, id: &str) -> reqwest::Result<Vec<u8>> {
         let path = format!("/v1/files/{id}/content");
-        let answer = self.request(Method::GET, &path).send().await?;
-        Ok(answer.bytes().await?.to_vec())
+        let response = self.request(Method::GET, &path).send().await?;
+        Ok(response.bytes().await?.to_vec())
     }
 
     async fn all_are_stored(&self) {
@@ -181,7 +181,7 @@ impl Uploader {
                 && tokio::time::Instant::now() < until
             {
                 let path = format!("/v1/files/{}?wait=2", file.id);
-                self.answer(&path).await;
+                self.response(&path).await;
                 status = self.status(&file.id).await;
             }
             if status != "stored" {

@@ -93,17 +93,17 @@ async fn healthy_endpoint_is_as_quick_as_alone(builder: Builder, stalled: usize)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn healthy_endpoint_is_as_quick_as_alone_while_four_stall() {
+async fn healthy_endpoint_is_not_slowed_by_four_stalled_ones() {
     healthy_endpoint_is_as_quick_as_alone(TestApp::builder(), 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn healthy_endpoint_is_as_quick_as_alone_while_forty_stall() {
+async fn healthy_endpoint_is_not_slowed_by_forty_stalled_ones() {
     healthy_endpoint_is_as_quick_as_alone(TestApp::builder(), 40).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn healthy_endpoint_is_as_quick_as_alone_while_forty_stall_and_slots_are_few() {
+async fn healthy_endpoint_is_not_slowed_by_forty_stalled_ones_with_few_slots() {
     let few = TestApp::builder().set("workers.deliver_concurrency", "4");
     healthy_endpoint_is_as_quick_as_alone(few, 40).await;
 }

@@ -11,18 +11,18 @@ use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, sea_query:
 use std::time::Duration;
 
 over_both_databases!(
-    neighbours_of_a_crash_are_suspects_and_nothing_counts_against_them,
-    lease_of_a_process_that_lives_is_no_suspicion,
+    files_beside_a_crash_become_suspects_without_counting,
+    lease_of_a_live_process_makes_no_suspect,
     only_the_death_of_a_process_that_ran_a_file_alone_counts,
-    deaths_without_the_file_speak_for_it,
+    unrelated_deaths_raise_the_limit,
 );
 
-struct Stage {
+struct SuspectTest {
     app: TestApp,
     finalizer: Finalizer,
 }
 
-impl Stage {
+impl SuspectTest {
     async fn start(builder: Builder) -> Self {
         let app = builder
             .set("workers.lease", "10s")
@@ -135,8 +135,8 @@ impl Stage {
     }
 }
 
-async fn neighbours_of_a_crash_are_suspects_and_nothing_counts_against_them(builder: Builder) {
-    let stage = Stage::start(builder).await;
+async fn files_beside_a_crash_become_suspects_without_counting(builder: Builder) {
+    let stage = SuspectTest::start(builder).await;
     stage.process("dead", stage.ago(20), None).await;
     let mut ids = Vec::new();
     for _ in 0..5 {
@@ -156,8 +156,8 @@ async fn neighbours_of_a_crash_are_suspects_and_nothing_counts_against_them(buil
     }
 }
 
-async fn lease_of_a_process_that_lives_is_no_suspicion(builder: Builder) {
-    let stage = Stage::start(builder).await;
+async fn lease_of_a_live_process_makes_no_suspect(builder: Builder) {
+    let stage = SuspectTest::start(builder).await;
     let id = stage.upload().await;
     stage.process("slow", stage.ago(0), None).await;
     stage.claimed_by("slow", id).await;
@@ -174,7 +174,7 @@ async fn lease_of_a_process_that_lives_is_no_suspicion(builder: Builder) {
 }
 
 async fn only_the_death_of_a_process_that_ran_a_file_alone_counts(builder: Builder) {
-    let stage = Stage::start(builder).await;
+    let stage = SuspectTest::start(builder).await;
     let id = stage.upload().await;
     stage.make_suspect(id).await;
     // It comes back before its heartbeat has been missed for a lease.
@@ -220,8 +220,8 @@ async fn only_the_death_of_a_process_that_ran_a_file_alone_counts(builder: Build
     );
 }
 
-async fn deaths_without_the_file_speak_for_it(builder: Builder) {
-    let stage = Stage::start(builder).await;
+async fn unrelated_deaths_raise_the_limit(builder: Builder) {
+    let stage = SuspectTest::start(builder).await;
     let id = stage.upload().await;
     stage.make_suspect(id).await;
     stage.count_deaths(id, 1).await;

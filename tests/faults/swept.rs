@@ -13,7 +13,7 @@ async fn upload(app: &TestApp, number: usize) -> serde_json::Value {
         .post("/v1/tus")
         .header("Tus-Resumable", "1.0.0")
         .header("Upload-Length", "10");
-    let begun = begun.send().await.expect("an answer");
+    let begun = begun.send().await.expect("a response");
     assert_eq!(begun.status(), 201, "{number}");
     let path = begun.headers()["location"].to_str().expect("a path");
     let path = path.strip_prefix(&app.url).unwrap_or(path).to_owned();
@@ -24,8 +24,8 @@ async fn upload(app: &TestApp, number: usize) -> serde_json::Value {
             .header("Upload-Offset", offset)
             .header("Content-Type", "application/offset+octet-stream")
             .body(bytes);
-        let answer = patch.send().await.expect("an answer");
-        assert_eq!(answer.status(), 204, "{number} at {offset}");
+        let response = patch.send().await.expect("a response");
+        assert_eq!(response.status(), 204, "{number} at {offset}");
     }
     json!(path.rsplit('/').next())
 }
@@ -56,7 +56,7 @@ async fn uploads_that_complete_beside_sweeps_are_all_stored(app: TestApp) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn uploads_that_complete_beside_sweeps_are_all_stored_on_sqlite() {
+async fn uploads_completed_during_sweeps_are_stored_on_sqlite() {
     uploads_that_complete_beside_sweeps_are_all_stored(TestApp::start().await).await;
 }
 
@@ -65,7 +65,7 @@ async fn uploads_that_complete_beside_sweeps_are_all_stored_on_sqlite() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn uploads_that_complete_beside_sweeps_are_all_stored_on_postgres() {
+async fn uploads_completed_during_sweeps_are_stored_on_postgres() {
     let app = TestApp::builder().postgres().start().await;
     uploads_that_complete_beside_sweeps_are_all_stored(app).await;
 }

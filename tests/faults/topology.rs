@@ -78,7 +78,7 @@ impl Topology {
         };
         let hook = json!({ "url": new.receiver.url("/hook") });
         let made = new.request(Method::POST, "/v1/webhooks").await.json(&hook);
-        assert_eq!(made.send().await.expect("an answer").status(), 201);
+        assert_eq!(made.send().await.expect("a response").status(), 201);
         new
     }
 
@@ -100,19 +100,19 @@ impl Topology {
             if let Some(body) = &body {
                 request = request.json(body).header("Idempotency-Key", path);
             }
-            let answer = request.send().await.map_err(|error| error.to_string())?;
-            match answer.status().as_u16() {
-                409 | 423 | 500.. => Err(format!("{answer:?}")),
-                _ => Ok(answer),
+            let response = request.send().await.map_err(|error| error.to_string())?;
+            match response.status().as_u16() {
+                409 | 423 | 500.. => Err(format!("{response:?}")),
+                _ => Ok(response),
             }
         })
         .await
     }
 
     pub async fn json(&self, method: Method, path: &str, body: Option<Value>) -> Value {
-        let answer = self.ask(method, path, body).await;
-        assert!(answer.status().is_success(), "{answer:?}");
-        answer.json().await.expect("JSON")
+        let response = self.ask(method, path, body).await;
+        assert!(response.status().is_success(), "{response:?}");
+        response.json().await.expect("JSON")
     }
 
     /// Bytes as a connection carries them that takes `rate` of them in a second, counted.
@@ -162,8 +162,8 @@ impl Topology {
     /// The invariants, of what was added to the log.
     pub fn invariants(&self) -> Invariants<'_> {
         let landfall = &self.parts.app;
-        let surroundings = self.installation.surroundings(landfall);
-        Invariants::new(landfall, surroundings, &self.log, &self.receiver)
+        let bytes_on_disk = self.installation.bytes_on_disk(landfall);
+        Invariants::new(landfall, bytes_on_disk, &self.log, &self.receiver)
     }
 
     /// Stored with these bytes, and announced once.

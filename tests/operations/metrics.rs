@@ -36,9 +36,9 @@ fn told(text: &str) -> BTreeSet<String> {
 }
 
 async fn scrape(app: &TestApp) -> String {
-    let answer = app.get("/metrics").send().await.unwrap();
-    assert_eq!(answer.status(), 200);
-    answer.text().await.unwrap()
+    let response = app.get("/metrics").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    response.text().await.unwrap()
 }
 
 /// One that has done everything there is to count.
@@ -56,7 +56,7 @@ async fn busy() -> TestApp {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_metric_is_explained_and_every_explained_one_is_told() {
+async fn every_metric_is_documented_and_every_documented_one_exists() {
     let app = busy().await;
     let told = wait_until(SOON, async || {
         let text = scrape(&app).await;
@@ -69,7 +69,7 @@ async fn every_metric_is_explained_and_every_explained_one_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn figures_are_those_of_what_was_done() {
+async fn metrics_count_what_was_done() {
     let app = busy().await;
     let create = app.request(reqwest::Method::POST, "/v1/tus");
     let created = create
@@ -111,7 +111,7 @@ async fn figures_are_those_of_what_was_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metrics_name_what_the_audit_left() {
+async fn metrics_have_the_unrepaired_problems() {
     let app = busy().await;
     let landfall = &app.parts.app;
     std::fs::remove_dir_all(landfall.config.storage.path.join("uploads")).unwrap();
@@ -126,7 +126,7 @@ async fn metrics_name_what_the_audit_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn worker_tells_its_own_counts_where_it_is_told_to_listen() {
+async fn worker_serves_its_own_metrics_on_metrics_bind() {
     let app = TestApp::builder().workers(&[]).start().await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
@@ -138,8 +138,8 @@ async fn worker_tells_its_own_counts_where_it_is_told_to_listen() {
     app.settled(&file["id"]).await;
     let url = format!("http://{address}");
     wait_until(SOON, async || {
-        let answer = app.client.get(format!("{url}/metrics")).send().await;
-        let text = answer.map_err(|error| error.to_string())?.text().await;
+        let response = app.client.get(format!("{url}/metrics")).send().await;
+        let text = response.map_err(|error| error.to_string())?.text().await;
         let text = text.map_err(|error| error.to_string())?;
         let line = "landfall_stage_duration_seconds_count{stage=\"finalize\",outcome=\"stored\"} 1";
         if text.contains(line) && text.contains("landfall_workers 3") {
@@ -170,7 +170,7 @@ fn named(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn alerts_and_dashboard_name_only_metrics_there_are() {
+fn alerts_and_dashboard_use_only_existing_metrics() {
     let explained = explained();
     let dashboard: Value = serde_json::from_str(DASHBOARD).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();

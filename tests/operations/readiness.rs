@@ -67,8 +67,8 @@ async fn told(app: &TestApp, check: &str, begun: Instant) {
 }
 
 async fn ready(app: &TestApp) -> Result<Value, String> {
-    let answer = app.get("/readyz").send().await;
-    answer
+    let response = app.get("/readyz").send().await;
+    response
         .map_err(|error| error.to_string())?
         .json()
         .await
@@ -143,8 +143,8 @@ async fn database_that_is_down_is_down() {
     postgres.stop().await;
     let report = seen(&app, "database", "down").await;
     assert_eq!(report["checks"]["redis"]["status"], "ok");
-    let answer = app.get("/readyz").send().await.unwrap();
-    assert_eq!(answer.status(), 503);
+    let response = app.get("/readyz").send().await.unwrap();
+    assert_eq!(response.status(), 503);
     let metrics = app.text("/metrics").await;
     assert!(metrics.contains("landfall_healthy{check=\"database\"} 0"));
     assert!(!metrics.contains("landfall_files"), "old figures");
@@ -153,7 +153,7 @@ async fn database_that_is_down_is_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storage_folder_that_is_gone_is_degraded_and_uploads_are_taken_in() {
+async fn missing_storage_folder_is_degraded_and_uploads_are_accepted() {
     let app = TestApp::builder().workers(&[]).start().await;
     seen(&app, "storage", "ok").await;
     let path = &app.parts.app.config.storage.path;
@@ -165,7 +165,7 @@ async fn storage_folder_that_is_gone_is_degraded_and_uploads_are_taken_in() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bucket_that_is_gone_is_degraded() {
+async fn missing_bucket_is_degraded() {
     let s3 = S3Server::start().await;
     let app = TestApp::builder().s3(&s3).start().await;
     seen(&app, "storage", "ok").await;
@@ -178,7 +178,7 @@ async fn bucket_that_is_gone_is_degraded() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn staging_folder_that_is_gone_is_down() {
+async fn missing_staging_folder_is_down() {
     let app = TestApp::builder().workers(&[]).start().await;
     seen(&app, "staging", "ok").await;
     std::fs::remove_dir_all(&app.parts.app.config.staging.path).unwrap();
@@ -187,7 +187,7 @@ async fn staging_folder_that_is_gone_is_down() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn worker_that_ended_is_missed() {
+async fn stopped_worker_is_noticed() {
     let app = TestApp::builder().workers(&[]).start().await;
     let environment = app.installation.environment();
     let mut worker = crate::support::Process::spawn(&["worker"], &environment);

@@ -39,8 +39,8 @@ impl Balancer {
         let targets = self.targets.read().await;
         let next = self.next.fetch_add(1, Ordering::Relaxed);
         let request = request(&self.client, &targets[next % targets.len()]);
-        let answer = request.send().await.expect("every request is answered");
-        (answer.status(), answer.text().await.expect("a body"))
+        let response = request.send().await.expect("every request is answered");
+        (response.status(), response.text().await.expect("a body"))
     }
 
     async fn remove(&self, url: &str) {

@@ -44,8 +44,8 @@ async fn trace_runs_from_the_upload_to_the_webhook() {
     let mut worker = Process::spawn(&["worker"], &environment);
     let request = app.client.post(format!("{}/v1/files?filename=t", api.url));
     let request = request.header("traceparent", format!("00-{TRACE}-{CLIENT}-01"));
-    let answer = request.body("traced").send().await.unwrap();
-    assert_eq!(answer.status(), 202);
+    let response = request.body("traced").send().await.unwrap();
+    assert_eq!(response.status(), 202);
     let sent = wait_until(SOON, async || {
         let requests = app.receiver.requests();
         requests.into_iter().find(|request| request.path == "/hook")
@@ -89,7 +89,7 @@ async fn trace_runs_from_the_upload_to_the_webhook() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn traceparent_is_handed_on_where_nothing_is_collected() {
+async fn traceparent_is_passed_on_without_a_collector() {
     let app = TestApp::start().await;
     app.webhook("/hook", &[]).await;
     let given = format!("00-{TRACE}-{CLIENT}-01");

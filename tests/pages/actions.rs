@@ -1,6 +1,6 @@
 //! Buttons repair what they say, write it down, and are for administrators and pages of this server alone.
 
-use super::visitor::Visitor;
+use super::dashboard_user::DashboardUser;
 use crate::support::{TestApp, app::SOON};
 use entity::{audit_entry, delivery, file::FileStatus, webhook_endpoint};
 use landfall_core::tokens::TokenScope;
@@ -51,20 +51,20 @@ async fn impatient() -> TestApp {
 }
 
 #[tokio::test]
-async fn all_failed_deliveries_are_sent_again_with_the_count_first() {
+async fn all_failed_deliveries_are_counted_and_redelivered() {
     let app = impatient().await;
     let webhook = broken(&app, 3).await;
-    let visitor = Visitor::local(&app).await;
+    let user = DashboardUser::local(&app).await;
     let path = format!("/webhooks/{}", text(&webhook["id"]));
-    let page = visitor.page(&path).await;
+    let page = user.page(&path).await;
     assert!(
         page.contains("503") && page.contains("out of order") && page.contains("0.0 %"),
         "{page}"
     );
     app.receiver.mend("/hook");
-    let asked = visitor.page(&format!("{path}/replay?status=failed")).await;
+    let asked = user.page(&format!("{path}/replay?status=failed")).await;
     assert!(asked.contains("3 deliveries"), "{asked}");
-    let done = visitor
+    let done = user
         .press_and_follow(
             &format!("{path}/replay"),
             &[("status", "failed"), ("since", "")],
@@ -76,29 +76,26 @@ async fn all_failed_deliveries_are_sent_again_with_the_count_first() {
 }
 
 #[tokio::test]
-async fn everything_since_a_moment_is_counted_and_sent() {
+async fn all_events_since_a_time_are_counted_and_sent() {
     let app = TestApp::start().await;
     for number in 0..2 {
         app.settled(&app.upload(&format!("file-{number}"), "hello").await["id"])
             .await;
     }
     let webhook = app.webhook("/late", &["file.stored"]).await;
-    let visitor = Visitor::local(&app).await;
+    let user = DashboardUser::local(&app).await;
     let path = format!("/webhooks/{}/replay", text(&webhook["id"]));
     assert!(
-        visitor
-            .page(&format!("{path}?since=2020-01-01"))
+        user.page(&format!("{path}?since=2020-01-01"))
             .await
             .contains("2 deliveries")
     );
     assert!(
-        visitor
-            .page(&format!("{path}?since=2099-01-01"))
+        user.page(&format!("{path}?since=2099-01-01"))
             .await
             .contains("No deliveries match.")
     );
-    visitor
-        .press_and_follow(&path, &[("since", "2020-01-01T00:00:00Z")])
+    user.press_and_follow(&path, &[("since", "2020-01-01T00:00:00Z")])
         .await;
     app.receiver.wait_for_at("/late", 2, SOON).await;
 }
@@ -107,48 +104,42 @@ async fn everything_since_a_moment_is_counted_and_sent() {
 async fn one_event_is_redelivered_to_one_endpoint_or_to_all() {
     let app = impatient().await;
     let webhook = broken(&app, 1).await;
-    let visitor = Visitor::local(&app).await;
+    let user = DashboardUser::local(&app).await;
     let events: Value = app.read("/v1/events?status=failed").await;
     let path = format!("/events/{}", text(&events["items"][0]["id"]));
-    let page = visitor.page(&path).await;
+    let page = user.page(&path).await;
     assert!(
         page.contains("1 of 1 deliveries failed.") && page.contains("out of order"),
         "{page}"
     );
-    visitor
-        .press_and_follow(&format!("{path}/redeliver/{}", text(&webhook["id"])), &[])
+    user.press_and_follow(&format!("{path}/redeliver/{}", text(&webhook["id"])), &[])
         .await;
     app.receiver.wait_for_at("/hook", 2, SOON).await;
     wait_until(SOON, async || {
-        visitor
-            .page(&path)
+        user.page(&path)
             .await
             .contains("deliveries failed.")
             .then_some(())
     })
     .await;
     app.receiver.mend("/hook");
-    let said = visitor
+    let said = user
         .press_and_follow(&format!("{path}/redeliver"), &[])
         .await;
     assert!(said.contains("1 delivery enqueued."), "{said}");
     wait_until(SOON, async || {
-        visitor
-            .page(&path)
-            .await
-            .contains(">delivered<")
-            .then_some(())
+        user.page(&path).await.contains(">delivered<").then_some(())
     })
     .await;
     assert_eq!(logged(&app, "event.redeliver").await.len(), 2);
 }
 
 #[tokio::test]
-async fn an_endpoint_is_added_tested_changed_switched_and_deleted() {
+async fn an_endpoint_is_added_tested_changed_disabled_and_deleted() {
     let app = TestApp::start().await;
-    let visitor = Visitor::local(&app).await;
+    let user = DashboardUser::local(&app).await;
     let url = app.receiver.url("/made");
-    let made = visitor
+    let made = user
         .press(
             "/webhooks",
             &[
@@ -164,16 +155,16 @@ async fn an_endpoint_is_added_tested_changed_switched_and_deleted() {
     let webhooks: Value = app.read("/v1/webhooks").await;
     let id = webhooks["items"][0]["id"].clone();
     let path = format!("/webhooks/{}", text(&id));
-    let page = visitor.page(&path).await;
+    let page = user.page(&path).await;
     assert!(
         page.contains("ours") && !page.contains("whsec_"),
         "the secret is in no other page"
     );
-    let tested = visitor.press_and_follow(&format!("{path}/test"), &[]).await;
+    let tested = user.press_and_follow(&format!("{path}/test"), &[]).await;
     assert!(tested.contains("webhook.test"));
     app.receiver.wait_for_at("/made", 1, SOON).await;
     let before = endpoint(&app, &id).await.secret;
-    let rotated = visitor
+    let rotated = user
         .press(&format!("{path}/rotate-secret"), &[])
         .await
         .text()
@@ -182,35 +173,29 @@ async fn an_endpoint_is_added_tested_changed_switched_and_deleted() {
     let after = endpoint(&app, &id).await;
     assert!(after.secret != before && after.previous_secret.as_deref() == Some(before.as_str()));
     assert!(rotated.contains(&after.secret));
-    visitor
-        .press_and_follow(
-            &format!("{path}/settings"),
-            &[("url", &url), ("description", "theirs")],
-        )
-        .await;
+    user.press_and_follow(
+        &format!("{path}/settings"),
+        &[("url", &url), ("description", "theirs")],
+    )
+    .await;
     let changed = endpoint(&app, &id).await;
     assert_eq!(
         (changed.description.as_str(), changed.event_types),
         ("theirs", serde_json::json!([]))
     );
     assert_eq!(
-        visitor
-            .press(&format!("{path}/settings"), &[("url", "ftp://x")])
+        user.press(&format!("{path}/settings"), &[("url", "ftp://x")])
             .await
             .status(),
         400
     );
-    visitor
-        .press_and_follow(&format!("{path}/switch-off"), &[])
+    user.press_and_follow(&format!("{path}/switch-off"), &[])
         .await;
     assert!(!endpoint(&app, &id).await.active);
-    visitor
-        .press_and_follow(&format!("{path}/switch-on"), &[])
+    user.press_and_follow(&format!("{path}/switch-on"), &[])
         .await;
     assert!(endpoint(&app, &id).await.active);
-    visitor
-        .press_and_follow(&format!("{path}/delete"), &[])
-        .await;
+    user.press_and_follow(&format!("{path}/delete"), &[]).await;
     assert!(endpoint(&app, &id).await.deleted_at.is_some());
     for action in [
         "create",
@@ -230,17 +215,16 @@ async fn an_endpoint_is_added_tested_changed_switched_and_deleted() {
 #[tokio::test]
 async fn a_file_is_finalized_now_or_deleted_when_its_state_allows() {
     let app = TestApp::builder().workers(&[]).start().await;
-    let visitor = Visitor::local(&app).await;
+    let user = DashboardUser::local(&app).await;
     let id = app.upload("waits", "hello").await["id"].clone();
     let path = format!("/files/{}", text(&id));
-    let page = visitor.page(&path).await;
+    let page = user.page(&path).await;
     assert!(page.contains("Finalize now") && !page.contains("Delete it"));
     assert_eq!(
-        visitor.press(&format!("{path}/delete"), &[]).await.status(),
+        user.press(&format!("{path}/delete"), &[]).await.status(),
         409
     );
-    visitor
-        .press_and_follow(&format!("{path}/finalize"), &[])
+    user.press_and_follow(&format!("{path}/finalize"), &[])
         .await;
     let file = entity::FileId(text(&id).parse().unwrap());
     let landfall = &app.parts.app;
@@ -249,19 +233,14 @@ async fn a_file_is_finalized_now_or_deleted_when_its_state_allows() {
         .await
         .unwrap();
     assert_eq!(
-        visitor
-            .press(&format!("{path}/finalize"), &[])
-            .await
-            .status(),
+        user.press(&format!("{path}/finalize"), &[]).await.status(),
         409
     );
     assert!(
-        visitor.page(&path).await.contains("by hand"),
+        user.page(&path).await.contains("by hand"),
         "who took it ashore"
     );
-    let deleted = visitor
-        .press_and_follow(&format!("{path}/delete"), &[])
-        .await;
+    let deleted = user.press_and_follow(&format!("{path}/delete"), &[]).await;
     assert!(deleted.contains("File deleted."));
     let row =
         landfall_core::files::get(landfall.db.read(), &landfall_core::files::Scope::All, file)
@@ -271,11 +250,11 @@ async fn a_file_is_finalized_now_or_deleted_when_its_state_allows() {
 }
 
 #[tokio::test]
-async fn failed_files_are_retried_one_by_one_or_all_that_match_with_the_count_first() {
+async fn failed_files_are_retried_singly_or_by_filter_after_a_count() {
     let server = S3Server::start().await;
     let builder = TestApp::builder().s3(&server);
     let app = builder.set("workers.retry_for", "1s").start().await;
-    let visitor = Visitor::local(&app).await;
+    let user = DashboardUser::local(&app).await;
     server.fail_next(S3Operation::PutObject, 10_000, 503);
     let mut ids = Vec::new();
     for number in 0..3 {
@@ -286,30 +265,28 @@ async fn failed_files_are_retried_one_by_one_or_all_that_match_with_the_count_fi
     }
     server.heal();
     let path = format!("/files/{}", text(&ids[0]));
-    let page = visitor.page(&path).await;
+    let page = user.page(&path).await;
     assert!(
         page.contains("Retry it") && page.contains("it is staged again"),
         "{page}"
     );
-    let done = visitor
-        .press_and_follow(&format!("{path}/retry"), &[])
-        .await;
+    let done = user.press_and_follow(&format!("{path}/retry"), &[]).await;
     assert!(done.contains("The file is staged again."));
     assert_eq!(app.settled(&ids[0]).await["status"], "stored");
     assert_eq!(
-        visitor.press(&format!("{path}/retry"), &[]).await.status(),
+        user.press(&format!("{path}/retry"), &[]).await.status(),
         409
     );
 
-    let list = visitor.page("/files?status=failed").await;
+    let list = user.page("/files?status=failed").await;
     assert!(list.contains("Retry all that match"), "{list}");
-    let none = visitor.page("/files/retry?status=failed&code=poison").await;
+    let none = user.page("/files/retry?status=failed&code=poison").await;
     assert!(none.contains("None:"), "{none}");
-    let asked = visitor
+    let asked = user
         .page("/files/retry?status=failed&code=storage_unavailable")
         .await;
     assert!(asked.contains("2 failed files"), "{asked}");
-    let done = visitor
+    let done = user
         .press_and_follow(
             "/files/retry",
             &[("status", "failed"), ("code", "storage_unavailable")],
@@ -344,9 +321,9 @@ fn buttons(file: &str, event: &str, webhook: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn an_onlooker_sees_no_button_and_presses_none() {
+async fn a_read_only_user_sees_and_can_press_no_button() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
-    let admin = Visitor::with(&app, "root", TokenScope::Admin).await;
+    let admin = DashboardUser::with(&app, "root", TokenScope::Admin).await;
     let made = admin
         .press("/webhooks", &[("url", &app.receiver.url("/hook"))])
         .await;
@@ -369,7 +346,7 @@ async fn an_onlooker_sees_no_button_and_presses_none() {
         .await
         .unwrap();
     let file: Value = sent.json().await.unwrap();
-    let onlooker = Visitor::with(&app, "ann", TokenScope::Read).await;
+    let onlooker = DashboardUser::with(&app, "ann", TokenScope::Read).await;
     let path = format!("/files/{}", text(&file["id"]));
     wait_until(SOON, async || {
         onlooker
@@ -412,7 +389,7 @@ async fn an_onlooker_sees_no_button_and_presses_none() {
             "{page}"
         );
     }
-    let stranger = Visitor::with(&app, "bob", TokenScope::Read).await;
+    let stranger = DashboardUser::with(&app, "bob", TokenScope::Read).await;
     for hers in [
         path.clone(),
         format!("{path}/content"),
@@ -434,11 +411,11 @@ async fn an_onlooker_sees_no_button_and_presses_none() {
 }
 
 #[tokio::test]
-async fn what_does_not_come_from_a_page_of_ours_changes_nothing() {
+async fn requests_from_other_sites_change_nothing() {
     let app = TestApp::start().await;
     let webhook = app.webhook("/hook", &["file.stored"]).await;
     let file = app.settled(&app.upload("kept", "hello").await["id"]).await;
-    let visitor = Visitor::local(&app).await;
+    let user = DashboardUser::local(&app).await;
     let events: Value = app.read("/v1/events").await;
     for button in buttons(
         text(&file["id"]),
@@ -446,17 +423,17 @@ async fn what_does_not_come_from_a_page_of_ours_changes_nothing() {
         text(&webhook["id"]),
     ) {
         assert_eq!(
-            visitor.send(&button, &[]).await.status(),
+            user.send(&button, &[]).await.status(),
             403,
             "{button} without the token"
         );
         assert_eq!(
-            visitor.send(&button, &[("csrf", "0")]).await.status(),
+            user.send(&button, &[("csrf", "0")]).await.status(),
             403,
             "{button} with another token"
         );
     }
-    let begun = visitor.begin_upload(None).await;
+    let begun = user.begin_upload(None).await;
     assert_eq!(begun.status(), 403, "an upload without the token");
     assert!(endpoint(&app, &webhook["id"]).await.active);
     assert_eq!(app.file(text(&file["id"])).await["status"], "stored");
@@ -470,9 +447,9 @@ async fn what_does_not_come_from_a_page_of_ours_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_session_that_may_upload_sends_files_as_tus_has_it() {
+async fn a_session_with_upload_scope_sends_files_by_tus() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
-    let sender = Visitor::with(&app, "ann", TokenScope::Upload).await;
+    let sender = DashboardUser::with(&app, "ann", TokenScope::Upload).await;
     let id = sender.upload("hello").await;
     let states = wait_until(SOON, async || {
         let states: Value = sender
@@ -494,7 +471,7 @@ async fn a_session_that_may_upload_sends_files_as_tus_has_it() {
     )
     .await;
     assert_eq!(row.unwrap().unwrap().owner.as_deref(), Some("ann"));
-    let other = Visitor::with(&app, "bob", TokenScope::Upload).await;
+    let other = DashboardUser::with(&app, "bob", TokenScope::Upload).await;
     let states: Value = other
         .get(&format!("/upload/states?ids={id}"))
         .send()
@@ -508,6 +485,6 @@ async fn a_session_that_may_upload_sends_files_as_tus_has_it() {
         serde_json::json!([]),
         "nobody learns of another's files"
     );
-    let onlooker = Visitor::with(&app, "ann", TokenScope::Read).await;
+    let onlooker = DashboardUser::with(&app, "ann", TokenScope::Read).await;
     assert_eq!(onlooker.begin_upload_signed().await.status(), 403);
 }

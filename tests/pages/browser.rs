@@ -42,7 +42,7 @@ async fn assert_clean(browser: &Browser, app: &TestApp) {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn three_files_dropped_are_seen_to_be_stored_and_announced() {
+async fn three_dropped_files_are_shown_as_stored_and_announced() {
     let app = TestApp::start().await;
     app.webhook("/hook", &["file.stored"]).await;
     let browser = Browser::open(1280, 900).await;
@@ -73,7 +73,7 @@ async fn three_files_dropped_are_seen_to_be_stored_and_announced() {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn a_paused_upload_waits_and_goes_on() {
+async fn a_paused_upload_waits_and_resumes() {
     let app = TestApp::start().await;
     let browser = Browser::open(1280, 900).await;
     browser.go(&format!("{}/upload", app.url)).await;
@@ -108,7 +108,7 @@ async fn a_paused_upload_waits_and_goes_on() {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn a_broken_receiver_is_seen_mended_and_told_again() {
+async fn a_failing_receiver_is_shown_fixed_and_gets_redeliveries() {
     let app = TestApp::builder()
         .set("webhooks.max_attempts", "1")
         .start()
@@ -149,7 +149,7 @@ async fn a_broken_receiver_is_seen_mended_and_told_again() {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn file_is_seen_being_stored_and_found_by_its_hash() {
+async fn file_is_shown_being_stored_and_found_by_its_digest() {
     let app = TestApp::builder().workers(&[]).start().await;
     let file = app.upload("found.txt", "hello").await;
     let id = file["id"].as_str().unwrap();
@@ -178,7 +178,7 @@ async fn file_is_seen_being_stored_and_found_by_its_hash() {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn on_a_phone_no_page_scrolls_sideways() {
+async fn no_page_scrolls_horizontally_on_a_phone() {
     let app = TestApp::start().await;
     let webhook = app.webhook("/hook", &[]).await;
     let name = format!("{}.txt", "a-very-long-name-".repeat(12));

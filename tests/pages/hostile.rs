@@ -1,6 +1,6 @@
 //! Whatever strangers wrote, names and answers alike, is shown as text.
 
-use super::visitor::Visitor;
+use super::dashboard_user::DashboardUser;
 use crate::support::{TestApp, app::SOON};
 use landfall_test_servers::{Behaviour, wait_until};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ fn assert_harmless(page: &str, what: &str) {
 }
 
 #[tokio::test]
-async fn a_name_a_type_metadata_and_an_answer_are_text_on_every_page() {
+async fn untrusted_names_types_metadata_and_responses_are_escaped() {
     let app = TestApp::builder()
         .set("webhooks.max_attempts", "1")
         .start()
@@ -52,10 +52,10 @@ async fn a_name_a_type_metadata_and_an_answer_are_text_on_every_page() {
         .unwrap();
     let id = file["id"].as_str().unwrap();
     app.settled(&file["id"]).await;
-    let visitor = Visitor::local(&app).await;
+    let user = DashboardUser::local(&app).await;
     let path = format!("/files/{id}");
     let page = wait_until(SOON, async || {
-        let page = visitor.page(&path).await;
+        let page = user.page(&path).await;
         page.contains("Response").then_some(page)
     })
     .await;
@@ -84,8 +84,8 @@ async fn a_name_a_type_metadata_and_an_answer_are_text_on_every_page() {
         format!("/webhooks/{webhook}"),
         format!("/webhooks/{webhook}/replay"),
     ] {
-        assert_harmless(&visitor.page(&path).await, &path);
-        let policy = visitor.get(&path).send().await.unwrap();
+        assert_harmless(&user.page(&path).await, &path);
+        let policy = user.get(&path).send().await.unwrap();
         let policy = policy.headers()["content-security-policy"]
             .to_str()
             .unwrap()
@@ -98,21 +98,24 @@ async fn a_name_a_type_metadata_and_an_answer_are_text_on_every_page() {
 }
 
 #[tokio::test]
-async fn a_refusal_shows_what_was_sent_as_text_too() {
+async fn an_error_page_escapes_what_was_sent() {
     let app = TestApp::builder().workers(&[]).start().await;
     for path in [
         "/files?status=%3Cimg%20src%3Dx%3E",
         "/files/%3Cimg%20src%3Dx%3E",
         "/webhooks/%3Cimg%3E/replay",
     ] {
-        let answer = app.get(path).send().await.unwrap();
-        assert!(answer.status().is_client_error(), "{path}");
-        assert_harmless(&answer.text().await.unwrap(), path);
+        let response = app.get(path).send().await.unwrap();
+        assert!(response.status().is_client_error(), "{path}");
+        assert_harmless(&response.text().await.unwrap(), path);
     }
-    let visitor = Visitor::local(&app).await;
-    let answer = visitor
+    let user = DashboardUser::local(&app).await;
+    let response = user
         .press("/webhooks", &[("url", "<img src=x onerror=alert(1)>")])
         .await;
-    assert_eq!(answer.status(), 400);
-    assert_harmless(&answer.text().await.unwrap(), "an endpoint that is refused");
+    assert_eq!(response.status(), 400);
+    assert_harmless(
+        &response.text().await.unwrap(),
+        "an endpoint that is refused",
+    );
 }

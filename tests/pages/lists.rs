@@ -1,6 +1,6 @@
 //! Pages show what the database knows, and every number leads to what it counts.
 
-use super::visitor::Visitor;
+use super::dashboard_user::DashboardUser;
 use crate::support::TestApp;
 use entity::file::{self, FileStatus};
 use landfall_core::{
@@ -12,7 +12,7 @@ use landfall_test_servers::{Behaviour, wait_until};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 #[tokio::test]
-async fn a_file_is_found_by_whatever_is_known_of_it() {
+async fn a_file_is_found_by_any_of_its_attributes() {
     let app = TestApp::start().await;
     let first = app
         .settled(&app.upload("Bericht März.pdf", "hello").await["id"])
@@ -20,7 +20,7 @@ async fn a_file_is_found_by_whatever_is_known_of_it() {
     let other = app
         .settled(&app.upload("photo.png", "other").await["id"])
         .await;
-    let visitor = Visitor::local(&app).await;
+    let user = DashboardUser::local(&app).await;
     let (id, sha256) = (
         first["id"].as_str().unwrap(),
         first["sha256"].as_str().unwrap(),
@@ -33,18 +33,17 @@ async fn a_file_is_found_by_whatever_is_known_of_it() {
         "q=bericht%20m%C3%A4rz".to_owned(),
         format!("q=BERICHT&status=stored&since={now}&until={later}"),
     ] {
-        let page = visitor.page(&format!("/files?{query}")).await;
+        let page = user.page(&format!("/files?{query}")).await;
         assert!(page.contains("Bericht März.pdf"), "{query}");
         assert!(!page.contains("photo.png"), "{query}");
     }
-    let all = visitor.page("/files").await;
+    let all = user.page("/files").await;
     for file in [&first, &other] {
         assert!(all.contains(&format!("/files/{}", file["id"].as_str().unwrap())));
     }
     for nothing in ["status=failed", "q=zzz", "owner=nobody", "since=2099-01-01"] {
         assert!(
-            visitor
-                .page(&format!("/files?{nothing}"))
+            user.page(&format!("/files?{nothing}"))
                 .await
                 .contains("No files match these filters."),
             "{nothing}"
@@ -53,14 +52,14 @@ async fn a_file_is_found_by_whatever_is_known_of_it() {
 }
 
 #[tokio::test]
-async fn a_list_leads_on_to_its_last_page_with_its_filters() {
+async fn a_list_keeps_its_filters_to_the_last_page() {
     let app = TestApp::builder().workers(&[]).start().await;
     for number in 0..51 {
         app.upload(&format!("page-{number}"), "x").await;
     }
     app.upload("other", "x").await;
-    let visitor = Visitor::local(&app).await;
-    let first = visitor.page("/files?q=page-&status=staged").await;
+    let user = DashboardUser::local(&app).await;
+    let first = user.page("/files?q=page-&status=staged").await;
     assert!(first.contains("page-50") && !first.contains(">page-0<"));
     let next = first
         .split("rel=\"next\" href=\"")
@@ -69,13 +68,13 @@ async fn a_list_leads_on_to_its_last_page_with_its_filters() {
         .split('"')
         .next()
         .unwrap();
-    let last = visitor.page(&next.replace("&amp;", "&")).await;
+    let last = user.page(&next.replace("&amp;", "&")).await;
     assert!(last.contains("page-0") && !last.contains("page-50") && !last.contains("rel=\"next\""));
     assert!(!last.contains(">other<"), "the filter is in the link");
 }
 
 #[tokio::test]
-async fn what_cannot_be_asked_is_refused_by_name() {
+async fn invalid_filters_are_named() {
     let app = TestApp::builder().workers(&[]).start().await;
     for (path, field) in [
         ("/files?status=odd", "status"),
@@ -85,9 +84,9 @@ async fn what_cannot_be_asked_is_refused_by_name() {
         ("/files?cursor=odd", "first"),
         ("/events?about=odd", "about"),
     ] {
-        let answer = app.get(path).send().await.unwrap();
-        assert_eq!(answer.status(), 400, "{path}");
-        assert!(answer.text().await.unwrap().contains(field), "{path}");
+        let response = app.get(path).send().await.unwrap();
+        assert_eq!(response.status(), 400, "{path}");
+        assert!(response.text().await.unwrap().contains(field), "{path}");
     }
     for path in [
         "/files/nonsense",
@@ -101,7 +100,7 @@ async fn what_cannot_be_asked_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_file_tells_its_whole_life() {
+async fn a_file_shows_its_whole_timeline() {
     let app = TestApp::start().await;
     app.receiver
         .set("/life", Behaviour::status(200).body("taken, thank you"));
@@ -112,9 +111,9 @@ async fn a_file_tells_its_whole_life() {
         .as_str()
         .unwrap()
         .to_owned();
-    let visitor = Visitor::local(&app).await;
+    let user = DashboardUser::local(&app).await;
     let page = wait_until(crate::support::app::SOON, async || {
-        let page = visitor.page(&format!("/files/{id}")).await;
+        let page = user.page(&format!("/files/{id}")).await;
         page.contains("taken, thank you").then_some(page)
     })
     .await;
@@ -135,7 +134,7 @@ async fn a_file_tells_its_whole_life() {
         rest = &rest[at..];
     }
     assert!(page.contains(&format!("/webhooks/{}", webhook["id"].as_str().unwrap())));
-    let sent = visitor
+    let sent = user
         .get(&format!("/files/{id}/content"))
         .send()
         .await
@@ -171,17 +170,17 @@ async fn a_batch_shows_its_counts_and_its_files() {
         .await
         .unwrap();
     app.settled(&file["id"]).await;
-    let visitor = Visitor::local(&app).await;
-    let page = visitor.page(&format!("/batches/{batch}")).await;
+    let user = DashboardUser::local(&app).await;
+    let page = user.page(&format!("/batches/{batch}")).await;
     assert!(page.contains("of-it.txt") && page.contains("in_progress"));
-    let closed = visitor
+    let closed = user
         .press_and_follow(&format!("/batches/{batch}/finalize"), &[])
         .await;
     assert!(closed.contains("Batch closed.") && closed.contains("complete"));
 }
 
 #[tokio::test]
-async fn a_name_that_thousands_have_is_listed_in_the_order_of_names() {
+async fn a_common_name_prefix_is_listed_by_name() {
     let app = TestApp::builder().workers(&[]).start().await;
     let landfall = &app.parts.app;
     let amount = Amount {

@@ -2,7 +2,7 @@
 
 mod actions;
 mod browser;
+mod dashboard_user;
 mod hostile;
 mod lists;
 mod plans;
-mod visitor;

@@ -1,7 +1,7 @@
 //! No page and no list runs a query that grows with its table: on a seeded installation each
 //! statement that was read with is explained by the database itself, and on PostgreSQL also run, and its rows counted.
 
-use crate::support::{TestApp, watched::serve_watched};
+use crate::support::{TestApp, query_log::serve_with_query_log};
 use landfall_core::{
     db::Database,
     seed::{self, Amount},
@@ -41,10 +41,10 @@ const GROWING: [&str; 12] = [
     "tokens",
 ];
 
-type Seen = Arc<Mutex<BTreeMap<String, Statement>>>;
+type SeenStatements = Arc<Mutex<BTreeMap<String, Statement>>>;
 
 /// Writes down each statement, once.
-fn noting(seen: &Seen) -> impl Fn(&Statement) + Send + Sync + 'static {
+fn noting(seen: &SeenStatements) -> impl Fn(&Statement) + Send + Sync + 'static {
     let seen = Arc::clone(seen);
     move |statement| {
         let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,14 +54,14 @@ fn noting(seen: &Seen) -> impl Fn(&Statement) + Send + Sync + 'static {
 }
 
 /// The installation's app once more, on a database that tells what it is asked.
-struct Watched {
+struct QueryLogApp {
     app: TestApp,
     url: String,
-    seen: Seen,
+    seen: SeenStatements,
     _stop: tokio_util::sync::DropGuard,
 }
 
-impl Watched {
+impl QueryLogApp {
     async fn over(app: TestApp) -> Self {
         let amount = Amount {
             files: ROWS,
@@ -71,8 +71,8 @@ impl Watched {
         seed::seed(&app.parts.app.db, amount, |_| {})
             .await
             .expect("rows by the thousand");
-        let seen = Seen::default();
-        let (url, stop) = serve_watched(&app, noting(&seen)).await;
+        let seen = SeenStatements::default();
+        let (url, stop) = serve_with_query_log(&app, noting(&seen)).await;
         Self {
             app,
             url,
@@ -82,15 +82,15 @@ impl Watched {
     }
 
     async fn get(&self, path: &str) -> String {
-        let answer = self
+        let response = self
             .app
             .client
             .get(format!("{}{path}", self.url))
             .send()
             .await
-            .expect("an answer");
-        let status = answer.status();
-        let text = answer.text().await.expect("a body");
+            .expect("a response");
+        let status = response.status();
+        let text = response.text().await.expect("a body");
         assert_eq!(status, 200, "{path}: {text}");
         text
     }
@@ -485,7 +485,7 @@ fn walk(node: &Value, limited: bool, sizes: &BTreeMap<String, u64>, faults: &mut
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_query_grows_with_its_table_on_sqlite() {
-    let watched = Watched::over(TestApp::builder().workers(&[]).start().await).await;
+    let watched = QueryLogApp::over(TestApp::builder().workers(&[]).start().await).await;
     watched.visit_everything().await;
     watched.explain_all().await;
     watched.tells_what_grows().await;
@@ -497,7 +497,7 @@ async fn no_query_grows_with_its_table_on_sqlite() {
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
 async fn no_query_grows_with_its_table_on_postgres() {
-    let watched = Watched::over(TestApp::builder().workers(&[]).postgres().start().await).await;
+    let watched = QueryLogApp::over(TestApp::builder().workers(&[]).postgres().start().await).await;
     watched.visit_everything().await;
     watched.explain_all().await;
     watched.tells_what_grows().await;

@@ -1,4 +1,5 @@
-//! A whole installation in this process: the API really listening, workers on or off, a receiver that records.
+//! A complete installation in this process: the API listening on a port, workers on or off, and a recording webhook
+//! receiver.
 
 use super::{ClientLog, Installation, Invariants};
 use landfall::server::{self, ProcessParts, assemble, connect_redis};
@@ -11,10 +12,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-/// How long anything may take that should take a moment.
+/// Timeout for operations that should take a moment.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// Chooses what an app is made of.
+/// Configures a test app.
 #[derive(Debug)]
 pub struct Builder {
     pub installation: Installation,
@@ -62,7 +63,7 @@ impl Builder {
         server
     }
 
-    /// Work only on these queues.
+    /// Process only these queues.
     pub fn workers(mut self, queues: &[QueueName]) -> Self {
         self.workers = queues.to_vec();
         self
@@ -141,8 +142,8 @@ impl Builder {
     }
 }
 
-/// With LANDFALL_TEST_OVER=bucket every app of which a test does not say otherwise is on PostgreSQL, with staging and
-/// storage in a bucket.
+/// With LANDFALL_TEST_OVER=bucket every app uses PostgreSQL, with staging and storage in a bucket, unless its test says
+/// otherwise.
 fn over_a_bucket() -> bool {
     match std::env::var("LANDFALL_TEST_OVER").as_deref() {
         Ok("bucket") => true,
@@ -152,9 +153,9 @@ fn over_a_bucket() -> bool {
 }
 
 impl TestApp {
-    /// With all workers, on SQLite and folders.
+    /// All workers, on SQLite and folders.
     pub fn builder() -> Builder {
-        // reqwest is built without a provider of its own; every test may be the first.
+        // reqwest is built without a TLS provider; every test may be the first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Builder {
             installation: Installation::new(),
@@ -171,14 +172,14 @@ impl TestApp {
         self.client.get(format!("{}{path}", self.url))
     }
 
-    /// The JSON at a path, answered with 200.
+    /// Returns the JSON at a path; asserts 200.
     pub async fn read(&self, path: &str) -> Value {
-        json(self.get(path).send().await.expect("an answer"), 200).await
+        json(self.get(path).send().await.expect("a response"), 200).await
     }
 
-    /// The text at a path, answered with 200.
+    /// Returns the text at a path; asserts 200.
     pub async fn text(&self, path: &str) -> String {
-        let answer = self.get(path).send().await.expect("an answer");
+        let answer = self.get(path).send().await.expect("a response");
         assert_eq!(answer.status(), 200, "{path}");
         answer.text().await.expect("a body")
     }
@@ -195,7 +196,7 @@ impl TestApp {
         self.client.request(method, format!("{}{path}", self.url))
     }
 
-    /// Uploads raw bytes and answers the File of the 202, which goes into the client's log.
+    /// Uploads raw bytes, records them in the client log, and returns the File of the 202.
     pub async fn upload(&self, name: &str, bytes: impl Into<reqwest::Body>) -> Value {
         let body: reqwest::Body = bytes.into();
         let sent = body.as_bytes().map(<[u8]>::to_vec);
@@ -205,7 +206,7 @@ impl TestApp {
             .body(body)
             .send()
             .await;
-        let response = response.expect("an answer");
+        let response = response.expect("a response");
         assert_eq!(response.status(), 202, "{:?}", response.text().await);
         let file: Value = response.json().await.expect("a File");
         if let Some(sent) = sent {
@@ -215,14 +216,14 @@ impl TestApp {
         file
     }
 
-    /// The invariants, of what [`TestApp::upload`] sent and what was added to the log.
+    /// The invariants of what [`TestApp::upload`] sent and what was added to the log.
     pub fn invariants(&self) -> Invariants<'_> {
-        let landfall = &self.parts.app;
-        let surroundings = self.installation.surroundings(landfall);
-        Invariants::new(landfall, surroundings, &self.log, &self.receiver)
+        let app = &self.parts.app;
+        let bytes_on_disk = self.installation.bytes_on_disk(app);
+        Invariants::new(app, bytes_on_disk, &self.log, &self.receiver)
     }
 
-    /// Waits until the file is final and answers it.
+    /// Waits until the file is final, and returns it.
     pub async fn settled(&self, id: &Value) -> Value {
         let id = id.as_str().expect("an id");
         wait_until(SOON, async || {
@@ -239,13 +240,13 @@ impl TestApp {
             self.get(&format!("/v1/files/{id}"))
                 .send()
                 .await
-                .expect("an answer"),
+                .expect("a response"),
             200,
         )
         .await
     }
 
-    /// Registers the receiver's path as an endpoint for these event types and answers the Webhook with its secret.
+    /// Registers the receiver's path as an endpoint for these event types, and returns the Webhook with its secret.
     pub async fn webhook(&self, path: &str, event_types: &[&str]) -> Value {
         let body =
             serde_json::json!({ "url": self.receiver.url(path), "event_types": event_types });
@@ -254,20 +255,20 @@ impl TestApp {
                 .json(&body)
                 .send()
                 .await
-                .expect("an answer"),
+                .expect("a response"),
             201,
         )
         .await
     }
 
-    /// Runs one sweep, now.
+    /// Runs one sweep.
     pub async fn sweep(&self) -> landfall_core::sweep::SweepReport {
         landfall_core::sweep::sweep(&self.parts.app)
             .await
             .expect("the sweep runs")
     }
 
-    /// Stops workers and API as SIGTERM would.
+    /// Stops workers and API, like SIGTERM.
     pub async fn stop(mut self) -> Installation {
         self.stop.cancel();
         for task in self.tasks.drain(..) {
@@ -286,7 +287,7 @@ impl Drop for TestApp {
     }
 }
 
-/// The JSON of an answer that must have this status.
+/// Returns the JSON of a response; asserts its status.
 pub async fn json(response: Response, status: u16) -> Value {
     let found = response.status();
     let text = response.text().await.expect("a body");

@@ -1,4 +1,4 @@
-//! A headless Chromium, driven by WebDriver (W3C «WebDriver»), which is a few JSON requests to chromedriver.
+//! A headless Chromium, controlled by WebDriver (W3C "WebDriver") through chromedriver.
 
 use landfall_test_servers::wait_until;
 use reqwest::{Client, Method};
@@ -11,16 +11,16 @@ use std::{
     time::Duration,
 };
 
-/// The key an element's id is under in answers.
+/// The key of an element's id in WebDriver responses.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
-/// How long a page may take to show what it should.
+/// Timeout for a page to show an expected text.
 const SOON: Duration = Duration::from_secs(20);
 
-/// In pixels; a narrower one is a phone's screen.
+/// In pixels; narrower windows emulate a phone.
 const NARROWEST_WINDOW: u32 = 500;
 
-/// Where a key of the keyboard that writes nothing is in WebDriver's private use area.
+/// Non-printing keys are in WebDriver's private use area.
 pub const ENTER: &str = "\u{E007}";
 
 /// One window.
@@ -32,7 +32,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Opens a window of this size.
+    /// Opens a window with this size.
     pub async fn open(width: u32, height: u32) -> Self {
         let program = std::env::var("LANDFALL_TEST_CHROMEDRIVER");
         let mut driver = Command::new(program.as_deref().unwrap_or("chromedriver"))
@@ -85,7 +85,7 @@ impl Browser {
         }
     }
 
-    /// Has pages shown as somebody sees them whose desktop is dark, or light.
+    /// Emulates a dark or light desktop theme.
     pub async fn theme(&self, dark: bool) {
         let value = if dark { "dark" } else { "light" };
         let features = json!([{ "name": "prefers-color-scheme", "value": value }]);
@@ -98,7 +98,7 @@ impl Browser {
         self.send(Method::POST, "/url", json!({ "url": url })).await;
     }
 
-    /// The path and query of the page.
+    /// Returns the path and query of the page.
     pub async fn path(&self) -> String {
         let url = self.send(Method::GET, "/url", Value::Null).await;
         let url: url::Url = url.as_str().expect("a URL").parse().expect("a URL");
@@ -113,7 +113,7 @@ impl Browser {
         wait_until(SOON, async || (self.path().await == path).then_some(())).await;
     }
 
-    /// The text of the page, as it is seen.
+    /// Returns the visible text of the page.
     pub async fn text(&self) -> String {
         let text = self.run("return document.body.innerText").await;
         text.as_str().unwrap_or_default().to_owned()
@@ -155,7 +155,7 @@ impl Browser {
         self.send(Method::POST, &path, json!({})).await;
     }
 
-    /// The text of a frame, as it is seen; what the browser says instead when it shows none.
+    /// Returns the visible text of a frame, or the browser's message if it shows none.
     pub async fn text_in_frame(&self, selector: &str) -> String {
         let element = self.element(selector).await;
         let frame = json!({ "id": { ELEMENT: element } });
@@ -174,7 +174,7 @@ impl Browser {
             .await;
     }
 
-    /// Types at whatever has the focus.
+    /// Types into the focused element.
     pub async fn press(&self, keys: &str) {
         let each = keys.chars().flat_map(|key| {
             ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key.to_string() }))
@@ -184,7 +184,7 @@ impl Browser {
         self.send(Method::POST, "/actions", body).await;
     }
 
-    /// What the console has said since the last time, without what is said for information.
+    /// Returns the console warnings and errors since the last call.
     pub async fn complaints(&self) -> Vec<String> {
         let log = self.send(Method::POST, "/se/log", json!({ "type": "browser" }));
         let log = log.await;
@@ -196,7 +196,7 @@ impl Browser {
             .collect()
     }
 
-    /// The URLs that were asked for since the last time.
+    /// Returns the URLs requested since the last call.
     pub async fn requested(&self) -> Vec<String> {
         let log = self.send(Method::POST, "/se/log", json!({ "type": "performance" }));
         let log = log.await;
@@ -218,7 +218,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver's group has its browser in it.
+        // The browser is in the driver's process group.
         if let Some(group) = i32::try_from(self.driver.id()).ok().and_then(Pid::from_raw) {
             let _ = kill_process_group(group, Signal::KILL);
         }
@@ -232,11 +232,11 @@ fn capabilities(width: u32, height: u32) -> Value {
         "--no-sandbox",
         "--disable-dev-shm-usage",
         "--disable-gpu",
-        // A site of somebody else, on this machine.
+        // Another site, on this machine.
         "--host-resolver-rules=MAP evil.example 127.0.0.1",
         format!("--window-size={width},{height}"),
     ] });
-    // A desktop's window is never as narrow as a phone.
+    // A desktop window cannot be as narrow as a phone.
     if width < NARROWEST_WINDOW {
         options["mobileEmulation"] =
             json!({ "deviceMetrics": { "width": width, "height": height, "pixelRatio": 2.0 } });

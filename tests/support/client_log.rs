@@ -1,4 +1,4 @@
-//! What the client knows: each upload that was acknowledged, as it was sent.
+//! The client's view: each acknowledged upload, as it was sent.
 
 use landfall_core::digest::Sha256Digest;
 use std::{
@@ -14,11 +14,11 @@ pub struct SentFile {
     pub size: u64,
     /// Of the bytes as sent, in lower-case hexadecimal digits.
     pub sha256: String,
-    /// Whether the client deleted it afterwards, and was told that it is deleted.
+    /// Whether the client deleted it afterwards, and the deletion was acknowledged.
     pub deleted: bool,
 }
 
-/// Every acknowledged upload of a test; the helpers that upload write into it.
+/// Every acknowledged upload of a test; the upload helpers add to it.
 #[derive(Debug, Default)]
 pub struct ClientLog(Mutex<BTreeMap<String, SentFile>>);
 
@@ -33,7 +33,7 @@ impl ClientLog {
         self.acknowledged_as(id, bytes.len() as u64, digest);
     }
 
-    /// As [`ClientLog::acknowledged`], for bytes that are not at hand any more.
+    /// Like [`ClientLog::acknowledged`], for bytes that are no longer available.
     pub fn acknowledged_as(&self, id: &str, size: u64, sha256: String) {
         let file = SentFile {
             id: id.to_owned(),
@@ -56,7 +56,7 @@ impl ClientLog {
             .deleted = true;
     }
 
-    /// All of them, ordered by id.
+    /// Returns all uploads, ordered by id.
     pub fn files(&self) -> Vec<SentFile> {
         self.lock().values().cloned().collect()
     }

@@ -1,6 +1,6 @@
-//! What processes of one installation share: database, Redis prefix, folders or bucket, settings.
+//! What the processes of one installation share: database, Redis prefix, folders or bucket, settings.
 
-use super::surroundings::Surroundings;
+use super::bytes_on_disk::BytesOnDisk;
 use landfall_core::{
     app::App,
     config::{Config, Sources},
@@ -14,7 +14,7 @@ use uuid::Uuid;
 /// The bucket of installations that store in S3.
 pub const BUCKET: &str = "landfall-test";
 
-/// The settings of an installation of its own, as environment variables.
+/// The settings of a test's own installation, as environment variables.
 #[derive(Debug)]
 pub struct Installation {
     folder: TempDir,
@@ -24,9 +24,9 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// On SQLite and folders, over the Redis all tests share.
+    /// On SQLite and folders, with the Redis shared by all tests.
     pub fn new() -> Self {
-        // reqwest is built without a provider of its own; every test may be the first.
+        // reqwest is built without a TLS provider; every test may be the first.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder for the installation");
         let mut new = Self {
@@ -47,10 +47,10 @@ impl Installation {
         new
     }
 
-    /// Over a database of its own on the PostgreSQL all tests share.
+    /// Uses its own database on the PostgreSQL shared by all tests.
     ///
     /// # Panics
-    /// Without the feature `every-server`: a test that needs PostgreSQL must be ignored then, and say why.
+    /// Without the feature `every-server`. A test that needs PostgreSQL must be ignored then, with the reason.
     pub async fn on_postgres(&mut self) {
         if !cfg!(feature = "every-server") {
             panic!(
@@ -63,7 +63,7 @@ impl Installation {
         self.database = url.rsplit('/').next().map(str::to_owned);
     }
 
-    /// With objects in a bucket of this server.
+    /// Stores objects in a bucket of this server.
     pub fn store_in(&mut self, server: &S3Server) {
         server.create_bucket(BUCKET);
         self.bucket = Some(server.view());
@@ -75,18 +75,18 @@ impl Installation {
         self.set_raw("AWS_SECRET_ACCESS_KEY", server.secret_key());
     }
 
-    /// True once it stores in S3.
+    /// Whether it stores in S3.
     pub fn is_in_a_bucket(&self) -> bool {
         self.settings.contains_key("AWS_STORAGE_BUCKET_NAME")
     }
 
-    /// Its bytes as they are on disk.
-    pub fn surroundings(&self, landfall: &App) -> Surroundings {
+    /// Returns access to its bytes on disk.
+    pub fn bytes_on_disk(&self, app: &App) -> BytesOnDisk {
         let bucket = self
             .bucket
             .clone()
             .map(|server| (server, BUCKET.to_owned()));
-        Surroundings::new(landfall, bucket)
+        BytesOnDisk::new(app, bucket)
     }
 
     /// Sets `section.key`.
@@ -100,17 +100,17 @@ impl Installation {
         self.settings.insert(name.to_owned(), value.to_owned());
     }
 
-    /// Takes back a setting.
+    /// Removes a setting.
     pub fn unset_raw(&mut self, name: &str) {
         self.settings.remove(name);
     }
 
-    /// The settings as a process gets them.
+    /// Returns the environment for a process.
     pub fn environment(&self) -> Vec<(String, String)> {
         self.settings.clone().into_iter().collect()
     }
 
-    /// The settings as a process reads them.
+    /// Returns the configuration as a process reads it.
     pub fn config(&self) -> Config {
         Config::load(Sources {
             file: None,
@@ -119,13 +119,13 @@ impl Installation {
         .expect("the test's settings are allowed")
     }
 
-    /// The folder everything of it lies in.
+    /// The folder with all of its data.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 }
 
-/// A migrated database to clone: migrating each test's anew would be most of its time.
+/// A migrated database to clone: migrating every test's database would take most of its time.
 async fn migrated_template() -> &'static str {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     let migrate = async |url: String| {

@@ -1,13 +1,13 @@
-//! What the tests stand on: a whole installation in this process, real processes to kill, and the invariants.
+//! Test infrastructure: a complete installation in this process, real processes to kill, and the invariants.
 
 pub mod app;
 pub mod browser;
+pub mod bytes_on_disk;
 pub mod client_log;
 pub mod installation;
 pub mod invariants;
 pub mod process;
-pub mod surroundings;
-pub mod watched;
+pub mod query_log;
 
 pub use app::TestApp;
 pub use client_log::ClientLog;
@@ -15,7 +15,7 @@ pub use installation::Installation;
 pub use invariants::Invariants;
 pub use process::Process;
 
-/// A seed that is printed; LANDFALL_TEST_SEED runs the same again.
+/// Returns a random seed and prints it; LANDFALL_TEST_SEED repeats a run.
 pub fn seed() -> u64 {
     let given = std::env::var("LANDFALL_TEST_SEED")
         .ok()
@@ -25,7 +25,7 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// Runs each of these tests over SQLite and over PostgreSQL.
+/// Runs each of these tests on SQLite and on PostgreSQL.
 macro_rules! over_both_databases {
     ($($name:ident),+ $(,)?) => {
         mod on_sqlite {

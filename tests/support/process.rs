@@ -12,10 +12,10 @@ use tokio::{
     process::{Child, Command},
 };
 
-/// How long a process may take to say where it listens.
+/// Timeout for a process to print its address.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
-/// A process that is killed when this is dropped.
+/// A process, killed on drop.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -34,7 +34,7 @@ impl Process {
         }
     }
 
-    /// Starts it and waits until it says where it listens.
+    /// Starts it and waits until it prints its address.
     pub async fn listening(arguments: &[&str], environment: &[(String, String)]) -> Self {
         Self::listens(command(arguments, environment)).await
     }
@@ -50,7 +50,7 @@ impl Process {
         Self::listens(command).await
     }
 
-    /// Starts a script that becomes `landfall`, in a folder, and waits until that says where it listens.
+    /// Starts a script that executes `landfall`, in a folder, and waits until it prints its address.
     pub async fn started(script: &Path, environment: &[(String, String)], folder: &Path) -> Self {
         let mut command = program(script, environment);
         command.current_dir(folder);
@@ -62,7 +62,7 @@ impl Process {
         Self::adopt(command.spawn().expect("landfall starts")).await
     }
 
-    /// Takes a child whose standard output is piped, and waits until it says where it listens.
+    /// Wraps a child with piped standard output, and waits until it prints its address.
     pub async fn adopt(child: Child) -> Self {
         let mut process = Self {
             child,
@@ -91,13 +91,13 @@ impl Process {
         self.child.id().expect("the process runs")
     }
 
-    /// SIGKILL, and waits until the kernel has taken it.
+    /// Sends SIGKILL, and waits for the exit.
     pub async fn kill(&mut self) {
         let _ = self.child.start_kill();
         self.child.wait().await.expect("a killed process ends");
     }
 
-    /// SIGTERM, and waits for the exit.
+    /// Sends SIGTERM, and waits for the exit.
     pub async fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.child.wait().await.expect("a process ends")
@@ -111,7 +111,7 @@ impl Process {
             .expect("a process ends")
     }
 
-    /// Waits for a process that ends itself by SIGKILL.
+    /// Waits for a process that kills itself with SIGKILL.
     pub async fn dies_within(&mut self, deadline: Duration) {
         let status = self.ends_within(deadline).await;
         assert_eq!(
@@ -121,7 +121,7 @@ impl Process {
         );
     }
 
-    /// True while it runs.
+    /// Whether it is running.
     pub fn is_running(&mut self) -> bool {
         self.child
             .try_wait()
@@ -129,11 +129,11 @@ impl Process {
             .is_none()
     }
 
-    /// True while SIGSTOP holds it.
+    /// Whether it is stopped by SIGSTOP.
     pub fn is_stopped(&self) -> bool {
         let id = self.child.id().expect("the process runs");
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).expect("its state");
-        // The name before the state is in brackets.
+        // The name before the state is in parentheses.
         stat.rsplit(") ")
             .next()
             .is_some_and(|rest| rest.starts_with('T'))
@@ -144,7 +144,7 @@ impl Process {
         kill_process(self.pid(), signal).expect("it can be signalled");
     }
 
-    /// Its number, while it runs.
+    /// The process id, while it runs.
     pub fn pid(&self) -> Pid {
         let id = self.child.id();
         id.and_then(|id| Pid::from_raw(id.cast_signed()))
@@ -152,7 +152,7 @@ impl Process {
     }
 }
 
-/// The binary under test: the one that was built with the tests, or a released one that LANDFALL_TEST_BINARY names.
+/// The binary under test: the one built with the tests, or the one named by LANDFALL_TEST_BINARY.
 pub fn binary() -> PathBuf {
     std::env::var_os("LANDFALL_TEST_BINARY")
         .unwrap_or_else(|| env!("CARGO_BIN_EXE_landfall").into())

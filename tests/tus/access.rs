@@ -17,7 +17,7 @@ fn create(app: &TestApp) -> RequestBuilder {
 }
 
 #[tokio::test]
-async fn uploads_need_a_token_and_are_their_owners_alone() {
+async fn uploads_need_a_token_and_are_private_to_their_owner() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
     let alice = token(&app, "alice", TokenScope::Upload).await;
     let bob = token(&app, "bob", TokenScope::Upload).await;
@@ -53,7 +53,7 @@ async fn uploads_need_a_token_and_are_their_owners_alone() {
 }
 
 #[tokio::test]
-async fn browsers_may_ask_without_a_token() {
+async fn browser_preflights_need_no_token() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
     let request = app.request(method("OPTIONS"), "/v1/tus");
     let response = send(request.header("Access-Control-Request-Method", "POST")).await;

@@ -21,7 +21,7 @@ async fn patches_make_the_file() {
 }
 
 #[tokio::test]
-async fn wrong_content_type_is_refused() {
+async fn wrong_content_type_is_rejected() {
     let app = TestApp::start().await;
     let path = begin(&app, 5).await;
     for kind in [None, Some("application/octet-stream"), Some("text/plain")] {
@@ -55,7 +55,7 @@ async fn wrong_offset_is_a_conflict_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn of_racing_patches_one_wins() {
+async fn one_of_two_racing_patches_wins() {
     let app = TestApp::start().await;
     let path = begin(&app, 100).await;
     for round in 0..10 {
@@ -77,7 +77,7 @@ async fn of_racing_patches_one_wins() {
 }
 
 #[tokio::test]
-async fn more_than_the_length_is_refused_and_discarded() {
+async fn more_than_the_length_is_rejected_and_discarded() {
     let app = TestApp::start().await;
     let path = begin(&app, 5).await;
     answered(&send(patch(&app, &path, 0, "hello world")).await, 413);
@@ -142,7 +142,7 @@ async fn maximum_holds_for_bodies_of_unknown_length_too() {
 }
 
 #[tokio::test]
-async fn last_patch_may_be_repeated_when_its_answer_was_lost() {
+async fn last_patch_may_be_repeated_if_its_response_was_lost() {
     let app = TestApp::start().await;
     let path = begin(&app, 5).await;
     answered(&send(patch(&app, &path, 0, "hello")).await, 204);
@@ -153,7 +153,7 @@ async fn last_patch_may_be_repeated_when_its_answer_was_lost() {
 }
 
 #[tokio::test]
-async fn surplus_is_refused_after_completion_as_before() {
+async fn surplus_is_rejected_after_completion_as_before() {
     let app = TestApp::start().await;
     let path = begin(&app, 5).await;
     answered(&send(patch(&app, &path, 0, "hello")).await, 204);

@@ -57,7 +57,7 @@ async fn preflight_allows_every_method_and_header() {
 }
 
 #[tokio::test]
-async fn every_answer_lets_scripts_read_its_headers() {
+async fn every_response_exposes_its_headers_to_scripts() {
     let app = TestApp::start().await;
     let path = begin(&app, 5).await;
     let requests = [

@@ -10,7 +10,7 @@ const DIGESTS: [&str; 4] = [
 ];
 
 #[tokio::test]
-async fn matching_checksums_of_all_algorithms_are_taken() {
+async fn matching_checksums_of_all_algorithms_are_accepted() {
     let app = TestApp::start().await;
     for digest in DIGESTS {
         let path = begin(&app, 5).await;
@@ -37,7 +37,7 @@ async fn mismatch_is_460_and_the_chunk_is_discarded() {
 }
 
 #[tokio::test]
-async fn unknown_algorithms_and_malformed_digests_are_refused() {
+async fn unknown_algorithms_and_malformed_digests_are_rejected() {
     let app = TestApp::start().await;
     let path = begin(&app, 5).await;
     for (wrong, status) in [

@@ -71,7 +71,7 @@ async fn every_way_is_stored(
     not(feature = "every-server"),
     ignore = "needs Node.js: scripts/test runs it"
 )]
-async fn tus_js_client_uploads_in_each_of_its_ways() {
+async fn tus_js_client_uploads_in_every_mode() {
     let app = TestApp::start().await;
     let ways = [
         "whole",
@@ -94,7 +94,7 @@ async fn tus_js_client_uploads_in_each_of_its_ways() {
     not(feature = "every-server"),
     ignore = "needs Python: scripts/test runs it"
 )]
-async fn tuspy_uploads_in_each_of_its_ways() {
+async fn tuspy_uploads_in_every_mode() {
     let app = TestApp::start().await;
     let ways = ["whole", "chunks", "checksums", "resumed", "remembered"];
     let client = async |arguments: &[&str]| python("tuspy_upload.py", arguments).await;
@@ -114,7 +114,7 @@ fn noise(size: usize) -> Vec<u8> {
     not(feature = "every-server"),
     ignore = "needs Node.js: scripts/test runs it"
 )]
-async fn uppy_goes_on_with_a_paused_upload_after_the_page_was_loaded_anew() {
+async fn uppy_resumes_a_paused_upload_after_a_reload() {
     const SIZE: usize = 200 * 1024 * 1024;
     let app = TestApp::start().await;
     let folder = tempfile::tempdir().unwrap();

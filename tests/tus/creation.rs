@@ -49,7 +49,7 @@ async fn creation_above_the_maximum_is_too_large() {
 }
 
 #[tokio::test]
-async fn upload_of_no_bytes_is_complete_at_once() {
+async fn empty_upload_is_complete_at_once() {
     let app = TestApp::start().await;
     let response = send(tus(&app, "POST", "/v1/tus").header("Upload-Length", 0)).await;
     answered(&response, 201);
@@ -98,7 +98,7 @@ async fn name_and_type_are_read_too() {
 }
 
 #[tokio::test]
-async fn bad_metadata_is_refused() {
+async fn bad_metadata_is_rejected() {
     let app = TestApp::start().await;
     let long = format!("filename {}", base64("x".repeat(300)));
     for metadata in [
@@ -117,7 +117,7 @@ async fn bad_metadata_is_refused() {
 }
 
 #[tokio::test]
-async fn types_that_are_not_allowed_are_refused() {
+async fn types_that_are_not_allowed_are_rejected() {
     let app = TestApp::builder()
         .set("uploads.allowed_types", "image/*")
         .start()
@@ -132,7 +132,7 @@ async fn types_that_are_not_allowed_are_refused() {
 }
 
 #[tokio::test]
-async fn creation_takes_bytes_along() {
+async fn creation_accepts_bytes() {
     let app = TestApp::start().await;
     let post = |length: usize| {
         tus(&app, "POST", "/v1/tus")
@@ -158,7 +158,7 @@ async fn creation_takes_bytes_along() {
 }
 
 #[tokio::test]
-async fn creation_with_bytes_of_another_type_is_refused() {
+async fn creation_with_bytes_of_another_type_is_rejected() {
     let app = TestApp::start().await;
     let post = tus(&app, "POST", "/v1/tus").header("Upload-Length", 5);
     let response = send(post.header("Content-Type", "text/plain").body("hello")).await;
@@ -166,7 +166,7 @@ async fn creation_with_bytes_of_another_type_is_refused() {
 }
 
 #[tokio::test]
-async fn other_versions_are_refused_and_nothing_is_done() {
+async fn other_versions_are_rejected_and_nothing_is_done() {
     let app = TestApp::start().await;
     let path = begin(&app, 5).await;
     for version in [None, Some("0.2.2"), Some("1.0.1")] {

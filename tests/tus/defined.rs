@@ -33,13 +33,13 @@ fn is_of_tus(name: &str) -> bool {
 
 /// What a request was, for holding its answer against the definition.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct DefinedRequest {
     method: String,
     path: String,
     sent: HeaderMap,
 }
 
-impl Asked {
+impl DefinedRequest {
     pub(super) fn of(request: &Request) -> Self {
         let given = request.headers().get("x-http-method-override");
         let given = given.map(|name| name.to_str().expect("text").to_uppercase());
@@ -137,14 +137,14 @@ impl Asked {
 }
 
 #[tokio::test]
-async fn every_method_in_the_definition_is_spoken_and_no_other() {
+async fn exactly_the_methods_in_the_definition_are_supported() {
     let app = TestApp::start().await;
     let path = begin(&app, 5).await;
     for (pattern, path) in [("/v1/tus", "/v1/tus"), ("/v1/tus/{id}", path.as_str())] {
         let refused = app
             .request(Method::PUT, path)
             .header("Tus-Resumable", "1.0.0");
-        let refused = refused.send().await.expect("an answer");
+        let refused = refused.send().await.expect("a response");
         assert_eq!(refused.status(), 405);
         let allowed = header(&refused, "allow").expect("methods").split(", ");
         assert_eq!(
@@ -155,16 +155,16 @@ async fn every_method_in_the_definition_is_spoken_and_no_other() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_not_in_the_definition_is_noticed() {
+async fn an_undocumented_response_is_noticed() {
     let app = TestApp::start().await;
     let path = begin(&app, 5).await;
     answered(&send(patch(&app, &path, 0, "hello")).await, 204);
     let ask = || tus(&app, "HEAD", &path).build().expect("a request");
-    let answer = async || app.client.execute(ask()).await.expect("an answer");
-    let asked = Asked::of(&ask());
+    let answer = async || app.client.execute(ask()).await.expect("a response");
+    let asked = DefinedRequest::of(&ask());
     asked.held_to_the_definition(answer().await).await;
     // The same answer to another question.
-    let mut asked = Asked::of(&ask());
+    let mut asked = DefinedRequest::of(&ask());
     asked.method = "DELETE".to_owned();
     let held = tokio::spawn(asked.held_to_the_definition(answer().await));
     assert!(

@@ -105,7 +105,7 @@ async fn whole_file_in_one_request_is_complete() {
 }
 
 #[tokio::test]
-async fn wrong_offset_is_a_conflict_that_tells_the_right_one() {
+async fn wrong_offset_is_a_conflict_with_the_expected_one() {
     let app = TestApp::start().await;
     let response = send(create(&app, "?0").body("hello")).await;
     let path = header(&response, "location").unwrap();
@@ -125,7 +125,7 @@ async fn wrong_offset_is_a_conflict_that_tells_the_right_one() {
 }
 
 #[tokio::test]
-async fn lengths_that_contradict_each_other_are_refused() {
+async fn contradictory_lengths_are_rejected() {
     let app = TestApp::start().await;
     let refused = async |request: RequestBuilder| {
         let response = send(request).await;
@@ -147,7 +147,7 @@ async fn lengths_that_contradict_each_other_are_refused() {
 }
 
 #[tokio::test]
-async fn complete_uploads_take_nothing_more() {
+async fn complete_uploads_accept_nothing_more() {
     let app = TestApp::start().await;
     let response = send(create(&app, "?1").body("hello")).await;
     let path = header(&response, "location").unwrap();
@@ -158,7 +158,7 @@ async fn complete_uploads_take_nothing_more() {
 }
 
 #[tokio::test]
-async fn requests_are_read_strictly() {
+async fn requests_are_parsed_strictly() {
     let app = TestApp::start().await;
     let response = send(create(&app, "?0")).await;
     says(&response, 201, "0", "?0");

@@ -23,7 +23,7 @@ async fn files(app: &TestApp) -> u64 {
 }
 
 #[tokio::test]
-async fn partials_are_joined_in_their_order_by_relative_and_absolute_urls() {
+async fn partials_are_concatenated_in_order_by_relative_and_absolute_urls() {
     let app = TestApp::start().await;
     let (hello, world) = (partial(&app, "hello ").await, partial(&app, "world").await);
     assert_eq!(files(&app).await, 0);
@@ -57,7 +57,7 @@ async fn metadata_of_partials_is_not_inherited() {
 }
 
 #[tokio::test]
-async fn retried_joining_makes_no_second_file() {
+async fn retried_concatenation_creates_no_second_file() {
     let app = TestApp::start().await;
     let (one, two) = (partial(&app, "hello ").await, partial(&app, "world").await);
     let list = format!("{one} {two}");
@@ -71,7 +71,7 @@ async fn retried_joining_makes_no_second_file() {
 }
 
 #[tokio::test]
-async fn final_upload_takes_no_length_and_no_bytes() {
+async fn final_upload_accepts_no_length_and_no_bytes() {
     let app = TestApp::start().await;
     let one = partial(&app, "hello").await;
     answered(
@@ -85,7 +85,7 @@ async fn final_upload_takes_no_length_and_no_bytes() {
 }
 
 #[tokio::test]
-async fn unfinished_partials_are_joined_when_they_are_complete() {
+async fn unfinished_partials_are_concatenated_when_complete() {
     let app = TestApp::start().await;
     let one = begin_with(&app, 5, &[PARTIAL]).await;
     let two = partial(&app, "world").await;
@@ -102,7 +102,7 @@ async fn unfinished_partials_are_joined_when_they_are_complete() {
 }
 
 #[tokio::test]
-async fn lists_that_cannot_be_joined_are_refused() {
+async fn invalid_concatenations_are_rejected() {
     let app = TestApp::start().await;
     let whole = begin(&app, 5).await;
     let unknown = "/v1/tus/0192f0c1-0000-7000-8000-000000000000";
@@ -124,7 +124,7 @@ async fn partials_have_no_file_and_no_content() {
 }
 
 #[tokio::test]
-async fn partials_whose_length_was_deferred_are_joined_when_they_are_complete() {
+async fn partials_of_deferred_length_are_concatenated_when_complete() {
     let app = TestApp::builder()
         .set("uploads.max_file_size", "10")
         .start()

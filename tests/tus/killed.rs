@@ -35,7 +35,7 @@ impl Server {
         let request = request
             .header("Tus-Resumable", "1.0.0")
             .header("Upload-Length", length);
-        let response = request.send().await.expect("an answer");
+        let response = request.send().await.expect("a response");
         assert_eq!(response.status(), 201);
         response.headers()["location"]
             .to_str()
@@ -49,7 +49,7 @@ impl Server {
             .header("Tus-Resumable", "1.0.0")
             .send()
             .await
-            .expect("an answer");
+            .expect("a response");
         assert_eq!(response.status(), 200);
         let offset = response.headers()["upload-offset"].to_str().expect("text");
         offset.parse().expect("a number")
@@ -72,7 +72,7 @@ impl Server {
         let until = Instant::now() + RESCUED;
         loop {
             let look = self.client.get(format!("{file}?wait=10")).send().await;
-            let told: Value = look.expect("an answer").json().await.expect("a File");
+            let told: Value = look.expect("a response").json().await.expect("a File");
             if told["status"] == "stored" {
                 break;
             }
@@ -80,7 +80,7 @@ impl Server {
         }
         let content = self.client.get(format!("{file}/content")).send().await;
         content
-            .expect("an answer")
+            .expect("a response")
             .bytes()
             .await
             .expect("bytes")
@@ -98,7 +98,7 @@ fn bytes(size: usize) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn offset_told_after_a_kill_is_durable_and_the_upload_goes_on() {
+async fn offset_reported_after_a_kill_is_durable_and_the_upload_resumes() {
     let installation = Installation::new();
     let mut server = Server::start(&installation, None).await;
     let bytes = bytes(20_000_000);
@@ -143,7 +143,7 @@ async fn offset_told_after_a_kill_is_durable_and_the_upload_goes_on() {
     let response = server
         .patch(&path, offset, &bytes[offset..])
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(response.status(), 204);
     assert!(server.stored(&path).await == bytes);
 }
@@ -163,19 +163,19 @@ async fn killed_at(step: &str, sent: usize, counted: bool) {
     let response = server
         .patch(&path, offset, &bytes[offset..])
         .await
-        .expect("an answer");
+        .expect("a response");
     assert_eq!(response.status(), 204);
     assert!(server.stored(&path).await == bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_were_synced_and_not_counted_are_sent_again() {
+async fn bytes_synced_but_not_counted_are_sent_again() {
     killed_at("uploads.synced", 60_000, false).await;
     killed_at("uploads.synced", 100_000, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_were_counted_and_not_acknowledged_are_there() {
+async fn bytes_counted_but_not_acknowledged_are_kept() {
     killed_at("uploads.counted", 60_000, true).await;
     killed_at("uploads.counted", 100_000, true).await;
 }

@@ -2,7 +2,7 @@ use super::{answered, begin, begin_with, header, offset, patch, send, stored, tu
 use crate::support::TestApp;
 
 #[tokio::test]
-async fn head_tells_offset_and_length_and_is_never_cached() {
+async fn head_has_offset_and_length_and_is_never_cached() {
     let app = TestApp::start().await;
     let path = begin(&app, 10).await;
     let response = send(tus(&app, "HEAD", &path)).await;
@@ -45,7 +45,7 @@ async fn unknown_uploads_are_404_without_an_offset() {
 }
 
 #[tokio::test]
-async fn options_tells_what_is_spoken_in_whatever_version() {
+async fn options_lists_capabilities_for_any_version() {
     let app = TestApp::start().await;
     for path in ["/v1/tus", "/v1/tus/0192f0c1-0000-7000-8000-000000000000"] {
         for version in ["1.0.0", "9.9.9"] {
@@ -106,7 +106,7 @@ async fn method_override_replaces_the_method() {
 }
 
 #[tokio::test]
-async fn get_answers_the_bytes_as_soon_as_the_last_patch_is_answered() {
+async fn get_returns_the_bytes_right_after_the_last_patch() {
     let app = TestApp::start().await;
     let bytes: Vec<u8> = (0..300_000_u32).map(|at| (at % 251) as u8).collect();
     let path = begin_with(
@@ -130,7 +130,7 @@ async fn get_answers_the_bytes_as_soon_as_the_last_patch_is_answered() {
 }
 
 #[tokio::test]
-async fn methods_that_are_not_spoken_are_refused() {
+async fn unsupported_methods_are_rejected() {
     let app = TestApp::start().await;
     let path = begin(&app, 5).await;
     for request in [

@@ -45,8 +45,8 @@ fn tus(app: &TestApp, name: &str, path: &str) -> RequestBuilder {
 async fn send(request: RequestBuilder) -> Response {
     let (client, request) = request.build_split();
     let request = request.expect("a request");
-    let asked = defined::Asked::of(&request);
-    let answer = client.execute(request).await.expect("an answer");
+    let asked = defined::DefinedRequest::of(&request);
+    let answer = client.execute(request).await.expect("a response");
     asked.held_to_the_definition(answer).await
 }
 

@@ -35,11 +35,11 @@ async fn all_but_the_last(api: &Process, path: &str, at: usize, byte: u8) -> Tcp
 
 async fn ended(mut stream: TcpStream, byte: u8) -> u16 {
     stream.write_all(&[byte]).await.expect("the last byte");
-    let mut answer = Vec::new();
-    let read = timeout(ANSWERED_WITHIN, stream.read_to_end(&mut answer)).await;
-    read.expect("an answer in time").expect("an answer");
-    let answer = String::from_utf8_lossy(&answer);
-    let status = answer
+    let mut response = Vec::new();
+    let read = timeout(ANSWERED_WITHIN, stream.read_to_end(&mut response)).await;
+    read.expect("an answer in time").expect("a response");
+    let response = String::from_utf8_lossy(&response);
+    let status = response
         .strip_prefix("HTTP/1.1 ")
         .and_then(|rest| rest.get(..3));
     status
@@ -66,7 +66,7 @@ async fn one_of_two_counts_each_time(installation: Installation, nodes: usize) {
     }
     let racers = [(&apis[0], b'a'), (&apis[nodes - 1], b'b')];
     let begun = tus(&apis[0], Method::POST, "/v1/tus").header("Upload-Length", ROUNDS * PIECE);
-    let begun = begun.send().await.expect("an answer");
+    let begun = begun.send().await.expect("a response");
     let path = begun.headers()["location"]
         .to_str()
         .expect("text")
@@ -87,7 +87,7 @@ async fn one_of_two_counts_each_time(installation: Installation, nodes: usize) {
         let bytes = tus(api, Method::GET, &path)
             .send()
             .await
-            .expect("an answer");
+            .expect("a response");
         assert_eq!(bytes.status(), 200);
         assert!(bytes.bytes().await.expect("a body") == expected);
     }

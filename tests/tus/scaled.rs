@@ -24,7 +24,7 @@ fn bytes(size: usize) -> Vec<u8> {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn pieces_in_a_bucket_make_the_file() {
+async fn chunks_in_a_bucket_become_the_file() {
     let s3 = S3Server::start().await;
     let app = scaled(&s3).await;
     let bytes = bytes(10_000_000);
@@ -43,7 +43,7 @@ async fn pieces_in_a_bucket_make_the_file() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_moved_while_they_are_read_come_whole() {
+async fn bytes_moved_during_a_download_arrive_complete() {
     let s3 = S3Server::start().await;
     let app = TestApp::builder()
         .s3(&s3)
@@ -73,7 +73,7 @@ async fn bytes_that_are_moved_while_they_are_read_come_whole() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn upload_that_was_hashed_as_it_came_is_not_read_again() {
+async fn upload_hashed_on_arrival_is_not_read_again() {
     let s3 = S3Server::start().await;
     let app = scaled(&s3).await;
     let bytes = bytes(48 * 1024 * 1024);
@@ -99,7 +99,7 @@ async fn upload_that_was_hashed_as_it_came_is_not_read_again() {
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn partials_in_a_bucket_are_joined() {
+async fn partials_in_a_bucket_are_concatenated() {
     let s3 = S3Server::start().await;
     let app = scaled(&s3).await;
     let bytes = bytes(3_000_000);

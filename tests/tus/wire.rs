@@ -70,21 +70,21 @@ async fn stalled_patch_is_preempted_by_the_next() {
         began.elapsed() < Duration::from_secs(3),
         "the stalled one was waited for"
     );
-    let mut answer = Vec::new();
-    timeout(SOON, stalled.read_to_end(&mut answer))
+    let mut response = Vec::new();
+    timeout(SOON, stalled.read_to_end(&mut response))
         .await
         .expect("the stalled one is told")
         .unwrap();
     assert!(
-        answer.starts_with(b"HTTP/1.1 423 "),
+        response.starts_with(b"HTTP/1.1 423 "),
         "{}",
-        String::from_utf8_lossy(&answer)
+        String::from_utf8_lossy(&response)
     );
     assert_eq!(stored(&app, &path).await, b"helloworld");
 }
 
 #[tokio::test]
-async fn head_right_after_a_lost_connection_tells_all_that_came() {
+async fn head_after_a_lost_connection_has_all_received_bytes() {
     let app = TestApp::start().await;
     let path = begin(&app, 10).await;
     let _stalled = begun(&app, &path, 0, 10, b"hello").await;
@@ -110,15 +110,15 @@ async fn body_that_pauses_for_too_long_ends_with_408() {
         .await;
     let path = begin(&app, 10).await;
     let mut stream = begun(&app, &path, 0, 10, b"hello").await;
-    let mut answer = Vec::new();
-    timeout(SOON, stream.read_to_end(&mut answer))
+    let mut response = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut response))
         .await
-        .expect("an answer")
+        .expect("a response")
         .unwrap();
     assert!(
-        answer.starts_with(b"HTTP/1.1 408 "),
+        response.starts_with(b"HTTP/1.1 408 "),
         "{}",
-        String::from_utf8_lossy(&answer)
+        String::from_utf8_lossy(&response)
     );
     assert_eq!(offset(&app, &path).await, 5);
 }
@@ -140,20 +140,20 @@ async fn expectations_are_answered_before_the_body() {
         .unwrap();
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
     stream.write_all(b"hello").await.unwrap();
-    let mut answer = Vec::new();
-    timeout(SOON, stream.read_to_end(&mut answer))
+    let mut response = Vec::new();
+    timeout(SOON, stream.read_to_end(&mut response))
         .await
         .unwrap()
         .unwrap();
     assert!(
-        answer.starts_with(b"HTTP/1.1 201 "),
+        response.starts_with(b"HTTP/1.1 201 "),
         "{}",
-        String::from_utf8_lossy(&answer)
+        String::from_utf8_lossy(&response)
     );
 }
 
 #[tokio::test]
-async fn a_patch_that_trickles_in_is_reported_where_it_is() {
+async fn the_offset_of_a_slow_patch_is_reported_as_it_grows() {
     let app = TestApp::start().await;
     let path = begin(&app, 1000).await;
     let mut stream = begun(&app, &path, 0, 1000, b"x").await;

@@ -1,32 +1,34 @@
 //! Who gets in.
 
-use super::visitor::{Fields, Visitor, app, cookie_of, location, set_cookie, sign_in, token};
+use super::dashboard_user::{
+    DashboardUser, Fields, app, cookie_of, location, set_cookie, sign_in, token,
+};
 use crate::support::TestApp;
 use landfall_core::pagination::PageRequest;
 use landfall_core::tokens::{self, TokenScope};
 use reqwest::header;
 
 #[tokio::test]
-async fn a_page_without_a_session_leads_to_the_sign_in_and_back() {
+async fn a_page_without_a_session_redirects_to_the_sign_in_and_back() {
     let app = app().await;
-    let response = app.get("/jobs?x=1").send().await.expect("an answer");
+    let response = app.get("/jobs?x=1").send().await.expect("a response");
     assert_eq!(response.status(), 303);
     assert_eq!(location(&response), "/sign-in?next=%2Fjobs%3Fx%3D1");
     let form = app.get("/sign-in?next=%2Fjobs%3Fx%3D1").send().await;
-    let form = form.expect("an answer").text().await.expect("a page");
+    let form = form.expect("a response").text().await.expect("a page");
     assert!(form.contains(r#"name="next" value="/jobs?x=1""#), "{form}");
     let token = token(&app, "ops", &[TokenScope::Admin]).await;
     let fields = [("token", token.as_str()), ("next", "/jobs?x=1")];
     let entered = app.post("/sign-in").form(&fields).send().await;
-    assert_eq!(location(&entered.expect("an answer")), "/jobs?x=1");
-    let stream = app.get("/live/jobs").send().await.expect("an answer");
+    assert_eq!(location(&entered.expect("a response")), "/jobs?x=1");
+    let stream = app.get("/live/jobs").send().await.expect("a response");
     assert_eq!(stream.status(), 401, "a stream cannot be led anywhere");
-    let api = app.get("/v1/files").send().await.expect("an answer");
+    let api = app.get("/v1/files").send().await.expect("a response");
     assert_eq!(api.status(), 401, "the API never redirects");
 }
 
 #[tokio::test]
-async fn a_sign_in_leads_to_no_other_host() {
+async fn a_sign_in_redirects_to_no_other_host() {
     let app = app().await;
     let token = token(&app, "ops", &[TokenScope::Admin]).await;
     for next in [
@@ -37,12 +39,12 @@ async fn a_sign_in_leads_to_no_other_host() {
     ] {
         let fields = [("token", token.as_str()), ("next", next)];
         let entered = app.post("/sign-in").form(&fields).send().await;
-        assert_eq!(location(&entered.expect("an answer")), "/", "{next}");
+        assert_eq!(location(&entered.expect("a response")), "/", "{next}");
     }
 }
 
 #[tokio::test]
-async fn a_session_is_in_a_cookie_no_script_and_no_other_site_can_use() {
+async fn a_session_cookie_is_unusable_for_scripts_and_other_sites() {
     let app = app().await;
     let token = token(&app, "ops", &[TokenScope::Admin]).await;
     let response = sign_in(&app, &token).await;
@@ -51,7 +53,7 @@ async fn a_session_is_in_a_cookie_no_script_and_no_other_site_can_use() {
     assert!(!cookie.contains("; Secure"), "this test speaks plain HTTP");
     let request = app.post("/sign-in").form(&[("token", &token)]);
     let by_tls = request.header("x-forwarded-proto", "https").send().await;
-    let cookie = set_cookie(&by_tls.expect("an answer"));
+    let cookie = set_cookie(&by_tls.expect("a response"));
     assert!(cookie.ends_with("; Secure"), "{cookie}");
 }
 
@@ -62,20 +64,20 @@ async fn a_cookie_planted_before_the_sign_in_is_worth_nothing() {
     let planted = "landfall_session=planted-by-somebody-else";
     let request = app.post("/sign-in").form(&[("token", &token)]);
     let response = request.header(header::COOKIE, planted).send().await;
-    let cookie = cookie_of(&response.expect("an answer"));
+    let cookie = cookie_of(&response.expect("a response"));
     assert_ne!(cookie, planted);
     let page = app.get("/").header(header::COOKIE, planted).send().await;
-    assert_eq!(page.expect("an answer").status(), 303);
+    assert_eq!(page.expect("a response").status(), 303);
     let page = app.get("/").header(header::COOKIE, &cookie).send().await;
-    assert_eq!(page.expect("an answer").status(), 200);
+    assert_eq!(page.expect("a response").status(), 200);
 }
 
 #[tokio::test]
-async fn a_session_ends_with_the_sign_out_and_with_its_token() {
+async fn a_session_ends_on_sign_out_and_with_its_token() {
     let app = app().await;
     let landfall = &app.parts.app;
-    let leaving = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
-    let staying = Visitor::new(&app, "root", &[TokenScope::Admin]).await;
+    let leaving = DashboardUser::new(&app, "ops", &[TokenScope::Admin]).await;
+    let staying = DashboardUser::new(&app, "root", &[TokenScope::Admin]).await;
     assert_eq!(location(&leaving.press("/sign-out").await), "/sign-in");
     assert_eq!(
         leaving.get("/").await.status(),
@@ -94,10 +96,10 @@ async fn a_session_ends_with_the_sign_out_and_with_its_token() {
 #[tokio::test]
 async fn a_session_lasts_half_a_day() {
     let app = app().await;
-    let visitor = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
+    let user = DashboardUser::new(&app, "ops", &[TokenScope::Admin]).await;
     let clock = &app.parts.app.clock;
     clock.advance(landfall_core::sessions::LASTS);
-    assert_eq!(visitor.get("/").await.status(), 303);
+    assert_eq!(user.get("/").await.status(), 303);
 }
 
 #[tokio::test]
@@ -123,8 +125,8 @@ async fn failed_sign_ins_are_limited() {
 #[tokio::test]
 async fn a_reader_sees_no_button_and_cannot_call_what_is_behind_one() {
     let app = app().await;
-    let admin = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
-    let reader = Visitor::new(&app, "ann", &[TokenScope::Read]).await;
+    let admin = DashboardUser::new(&app, "ops", &[TokenScope::Admin]).await;
+    let reader = DashboardUser::new(&app, "ann", &[TokenScope::Read]).await;
     for path in ["/", "/jobs"] {
         let page = reader.page(path).await;
         let acts = page.matches("formaction=").count();
@@ -142,7 +144,7 @@ async fn a_reader_sees_no_button_and_cannot_call_what_is_behind_one() {
     for path in ["/log", "/jobs/finalize/dead"] {
         assert_eq!(reader.get(path).await.status(), 403, "{path}");
     }
-    let uploader = Visitor::new(&app, "ann", &[TokenScope::Upload]).await;
+    let uploader = DashboardUser::new(&app, "ann", &[TokenScope::Upload]).await;
     let refused = uploader.get("/").await;
     assert_eq!(refused.status(), 403);
     let page = refused.text().await.expect("a page");
@@ -153,14 +155,14 @@ async fn a_reader_sees_no_button_and_cannot_call_what_is_behind_one() {
 }
 
 #[tokio::test]
-async fn without_tokens_this_machine_is_let_in_and_other_names_are_not() {
+async fn without_tokens_only_loopback_names_are_allowed() {
     let app = TestApp::builder().workers(&[]).start().await;
-    let page = app.get("/").send().await.expect("an answer");
+    let page = app.get("/").send().await.expect("a response");
     assert_eq!(page.status(), 200);
-    let led = app.get("/sign-in").send().await.expect("an answer");
+    let led = app.get("/sign-in").send().await.expect("a response");
     assert_eq!(location(&led), "/");
     // A page of another site whose name was made to lead here.
     let rebound = app.get("/").header(header::HOST, "evil.example:8080");
-    let rebound = rebound.send().await.expect("an answer");
+    let rebound = rebound.send().await.expect("a response");
     assert_eq!(rebound.status(), 421);
 }

@@ -2,8 +2,8 @@
 //! seen. Measured in a real browser.
 
 use super::{
+    dashboard_user::{token, uploaded},
     jobs::kill_jobs,
-    visitor::{token, uploaded},
 };
 use crate::support::{
     TestApp,
@@ -26,8 +26,8 @@ const MOST_TABS: usize = 40;
 async fn furnished(app: &TestApp, secret: &str) -> Vec<String> {
     let sent = async |path: &str, body: Value| -> Value {
         let request = app.post(path).bearer_auth(secret).json(&body);
-        let answer = request.send().await.expect("an answer");
-        answer.json().await.expect("JSON")
+        let response = request.send().await.expect("a response");
+        response.json().await.expect("JSON")
     };
     let id = |value: &Value| value["id"].as_str().expect("an id").to_owned();
     let broken = sent("/v1/webhooks", json!({"url": app.receiver.url("/broken")})).await;
@@ -109,7 +109,7 @@ async fn focus_is_seen(browser: &Browser, page: &str) {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn every_page_can_be_read_in_both_themes_and_gone_through_by_keyboard() {
+async fn every_page_is_readable_in_both_themes_and_usable_by_keyboard() {
     let app = TestApp::builder()
         .set("auth.mode", "tokens")
         .set("webhooks.max_attempts", "1")

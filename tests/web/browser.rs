@@ -1,8 +1,8 @@
 //! In a real browser.
 
 use super::{
+    dashboard_user::{token, uploaded},
     jobs::kill_jobs,
-    visitor::{token, uploaded},
 };
 use crate::support::{
     TestApp,
@@ -19,7 +19,7 @@ use landfall_workers::MaintenanceJob;
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn an_operator_signs_in_sees_figures_change_and_repairs() {
+async fn an_operator_signs_in_sees_live_figures_and_repairs() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
     let secret = token(&app, "ops", &[TokenScope::Admin]).await;
     let browser = Browser::open(1280, 900).await;
@@ -34,7 +34,7 @@ async fn an_operator_signs_in_sees_figures_change_and_repairs() {
     for name in ["a", "b"] {
         let request = app.post("/v1/files").query(&[("filename", name)]);
         let sent = request.bearer_auth(&secret).body("hello").send().await;
-        assert_eq!(sent.expect("an answer").status(), 202);
+        assert_eq!(sent.expect("a response").status(), 202);
     }
     browser.sees("Stored\n2").await;
     browser.sees("Announced\n2").await;
@@ -82,7 +82,7 @@ async fn an_operator_signs_in_sees_figures_change_and_repairs() {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn a_dead_job_is_run_again_once_its_cause_is_mended() {
+async fn a_dead_job_is_retried_once_its_cause_is_fixed() {
     let app = TestApp::start().await;
     let file = app
         .settled(&app.upload("gone.txt", "hello").await["id"])
@@ -94,7 +94,7 @@ async fn a_dead_job_is_run_again_once_its_cause_is_mended() {
     std::fs::create_dir_all(object.join("in-the-way")).expect("a folder");
     let id = file["id"].as_str().expect("an id");
     let deleted = app.delete(&format!("/v1/files/{id}")).send().await;
-    assert_eq!(deleted.expect("an answer").status(), 204);
+    assert_eq!(deleted.expect("a response").status(), 204);
     let purge = MaintenanceJob::Purge {
         file_id: id.parse().expect("an id"),
     };
@@ -143,7 +143,7 @@ fn files_in(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn an_onlooker_finds_no_button_and_is_refused_what_is_behind_one() {
+async fn a_read_only_user_has_no_buttons_and_is_denied_actions() {
     let app = TestApp::builder().set("auth.mode", "tokens").start().await;
     let sender = token(&app, "ann", &[TokenScope::Upload]).await;
     let file = uploaded(&app, &sender, "hers.txt").await;
@@ -180,7 +180,7 @@ async fn an_onlooker_finds_no_button_and_is_refused_what_is_behind_one() {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn a_lost_connection_is_told() {
+async fn a_lost_connection_is_shown() {
     let app = TestApp::builder().workers(&[]).start().await;
     let browser = Browser::open(1280, 900).await;
     browser.go(&format!("{}/jobs", app.url)).await;
@@ -196,7 +196,7 @@ async fn a_lost_connection_is_told() {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn no_page_scrolls_sideways_on_a_phone() {
+async fn no_dashboard_page_scrolls_horizontally_on_a_phone() {
     let app = TestApp::start().await;
     app.upload("a.txt", "hello").await;
     let browser = Browser::open(390, 844).await;

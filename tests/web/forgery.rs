@@ -1,22 +1,22 @@
 //! What other sites cannot make a visitor's browser do, and what a page may load.
 
-use super::visitor::{Fields, Visitor, app, token};
+use super::dashboard_user::{DashboardUser, Fields, app, token};
 use landfall_core::tokens::TokenScope;
 use reqwest::{RequestBuilder, header};
 
 const PAUSE: &str = "/jobs/finalize/pause";
 
 async fn status(request: RequestBuilder) -> u16 {
-    request.send().await.expect("an answer").status().as_u16()
+    request.send().await.expect("a response").status().as_u16()
 }
 
 #[tokio::test]
 async fn a_form_of_another_site_changes_nothing() {
     let app = app().await;
-    let visitor = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
-    let other = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
-    let csrf = visitor.csrf().await;
-    let post = || visitor.with_cookie(app.post(PAUSE));
+    let user = DashboardUser::new(&app, "ops", &[TokenScope::Admin]).await;
+    let other = DashboardUser::new(&app, "ops", &[TokenScope::Admin]).await;
+    let csrf = user.csrf().await;
+    let post = || user.with_cookie(app.post(PAUSE));
     let with = |token: &str| post().form(&[("csrf", token)]);
     assert_eq!(status(post()).await, 403, "no token");
     assert_eq!(status(with("")).await, 403, "an empty one");
@@ -38,13 +38,13 @@ async fn a_form_of_another_site_changes_nothing() {
         303,
         "to the sign-in"
     );
-    assert!(!paused(&visitor).await, "nothing of all this was done");
+    assert!(!paused(&user).await, "nothing of all this was done");
     let own = with(&csrf).header(header::ORIGIN, &app.url);
     assert_eq!(
         status(own.header("sec-fetch-site", "same-origin")).await,
         303
     );
-    assert!(paused(&visitor).await);
+    assert!(paused(&user).await);
     let by_script = post().header("x-csrf-token", &csrf);
     assert_eq!(
         status(by_script).await,
@@ -53,8 +53,8 @@ async fn a_form_of_another_site_changes_nothing() {
     );
 }
 
-async fn paused(visitor: &Visitor<'_>) -> bool {
-    let inspector = visitor.app.parts.queues.redis.clone();
+async fn paused(user: &DashboardUser<'_>) -> bool {
+    let inspector = user.app.parts.queues.redis.clone();
     let inspector = landfall_queue::Inspector::new(inspector);
     inspector.stats("finalize").await.expect("figures").paused
 }
@@ -63,19 +63,19 @@ async fn paused(visitor: &Visitor<'_>) -> bool {
 async fn another_site_signs_nobody_in_or_out() {
     let app = app().await;
     let token = token(&app, "ops", &[TokenScope::Admin]).await;
-    let visitor = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
+    let user = DashboardUser::new(&app, "ops", &[TokenScope::Admin]).await;
     let enter = app.post("/sign-in").form(&[("token", &token)]);
     let enter = enter.header(header::ORIGIN, "https://evil.example");
     assert_eq!(status(enter).await, 403);
-    let leave = visitor.with_cookie(app.post("/sign-out"));
+    let leave = user.with_cookie(app.post("/sign-out"));
     assert_eq!(status(leave).await, 403);
-    assert_eq!(visitor.get("/").await.status(), 200);
+    assert_eq!(user.get("/").await.status(), 200);
 }
 
 #[tokio::test]
-async fn pages_load_nothing_but_what_this_server_has() {
+async fn pages_load_only_resources_of_this_server() {
     let app = app().await;
-    let visitor = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
+    let user = DashboardUser::new(&app, "ops", &[TokenScope::Admin]).await;
     for path in [
         "/",
         "/jobs",
@@ -85,7 +85,7 @@ async fn pages_load_nothing_but_what_this_server_has() {
         "/nothing-here",
         "/sign-in",
     ] {
-        let response = visitor.get(path).await;
+        let response = user.get(path).await;
         if path == "/nothing-here" || response.status().is_redirection() {
             continue;
         }
@@ -114,14 +114,14 @@ async fn pages_load_nothing_but_what_this_server_has() {
 }
 
 #[tokio::test]
-async fn what_pages_load_is_kept_for_ever_under_a_name_of_its_content() {
+async fn assets_are_cached_forever_under_content_hashes() {
     let app = app().await;
-    let page = app.get("/sign-in").send().await.expect("an answer");
+    let page = app.get("/sign-in").send().await.expect("a response");
     let page = page.text().await.expect("a page");
     let paths = page.split('"').filter(|text| text.starts_with("/assets/"));
     let mut seen = 0;
     for path in paths {
-        let asset = app.get(path).send().await.expect("an answer");
+        let asset = app.get(path).send().await.expect("a response");
         assert_eq!(asset.status(), 200, "{path}");
         let kept = asset.headers()[header::CACHE_CONTROL].to_str();
         assert!(kept.expect("text").contains("immutable"));
@@ -129,12 +129,12 @@ async fn what_pages_load_is_kept_for_ever_under_a_name_of_its_content() {
     }
     assert!(seen >= 3, "style, icon and script: {seen}");
     let old = app.get("/assets/style.0000000000000000.css").send().await;
-    assert_eq!(old.expect("an answer").status(), 404);
+    assert_eq!(old.expect("a response").status(), 404);
 }
 
 /// htmx begins once its own script has run: an extension that comes later, over a slow line, would never be used.
 #[tokio::test]
-async fn what_updates_a_page_comes_in_one_script() {
+async fn htmx_and_its_extension_are_one_script() {
     let app = crate::support::TestApp::start().await;
     let page = app.text("/").await;
     let scripts = page.split('"').filter(|text| text.ends_with(".js"));

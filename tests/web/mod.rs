@@ -3,10 +3,10 @@
 mod access;
 mod basics;
 mod browser;
+pub mod dashboard_user;
 mod forgery;
 mod jobs;
 mod other_sites;
 mod overview;
 mod two_processes;
-pub mod visitor;
 mod worker_killed;

@@ -13,14 +13,14 @@ async fn other_site(page: String) -> u16 {
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
-            let answer = format!(
+            let response = format!(
                 "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}",
                 page.len()
             );
             let mut request = [0; 4096];
             // A browser that goes away has seen enough.
             let _ = stream.read(&mut request).await;
-            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.write_all(response.as_bytes()).await;
             let _ = stream.shutdown().await;
         }
     });
@@ -32,7 +32,7 @@ fn port(app: &TestApp) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_name_that_was_made_to_lead_here_shows_nothing() {
+async fn dns_rebinding_shows_nothing() {
     let app = TestApp::builder().workers(&[]).start().await;
     app.upload("secret.txt", "secret").await;
     let browser = Browser::open(1000, 700).await;
@@ -51,7 +51,7 @@ async fn a_name_that_was_made_to_lead_here_shows_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_form_of_another_site_is_refused() {
+async fn a_form_of_another_site_is_rejected() {
     let app = TestApp::builder().workers(&[]).start().await;
     for (path, kind, name) in [
         ("/v1/batches", "text/plain", "{}"),
@@ -73,7 +73,7 @@ async fn a_form_of_another_site_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_page_is_shown_in_a_frame_of_another() {
+async fn no_page_can_be_framed_by_another_site() {
     let app = TestApp::builder().workers(&[]).start().await;
     for path in ["/", "/webhooks", "/docs", "/v1/files", "/openapi.json"] {
         let page = format!(
@@ -93,21 +93,21 @@ async fn no_page_is_shown_in_a_frame_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn script_that_was_uploaded_is_no_script_of_the_dashboard() {
+async fn an_uploaded_script_does_not_run_in_the_dashboard() {
     let app = TestApp::start().await;
     let page = "<script>document.title = 'owned'</script><h1>Owned</h1>";
     let request = app.post("/v1/files?filename=page.html");
     let request = request.header("content-type", "text/html").body(page);
-    let file = crate::support::app::json(request.send().await.expect("an answer"), 202).await;
+    let file = crate::support::app::json(request.send().await.expect("a response"), 202).await;
     app.settled(&file["id"]).await;
     let id = file["id"].as_str().expect("an id");
     for path in [
         format!("/files/{id}/content"),
         format!("/v1/files/{id}/content"),
     ] {
-        let answer = app.get(&path).send().await.expect("an answer");
-        assert_eq!(answer.status(), 200, "{path}");
-        let header = |name: &str| answer.headers()[name].to_str().expect("text").to_owned();
+        let response = app.get(&path).send().await.expect("a response");
+        assert_eq!(response.status(), 200, "{path}");
+        let header = |name: &str| response.headers()[name].to_str().expect("text").to_owned();
         let policy = header("content-security-policy");
         assert!(
             policy.split("; ").any(|one| one == "sandbox"),

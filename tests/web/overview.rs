@@ -1,6 +1,6 @@
 //! What the overview says: of an empty installation, of files on their way, of what is wrong.
 
-use super::visitor::{Visitor, app, location};
+use super::dashboard_user::{DashboardUser, app, location};
 use crate::support::{TestApp, app::SOON};
 use landfall_core::{audit, tokens::TokenScope};
 use landfall_test_servers::{Behaviour, RedisServer, wait_until};
@@ -8,7 +8,7 @@ use landfall_workers::QueueName;
 use sea_orm::{ConnectionTrait, DbErr};
 
 async fn page(app: &TestApp, path: &str) -> String {
-    let response = app.get(path).send().await.expect("an answer");
+    let response = app.get(path).send().await.expect("a response");
     response.text().await.expect("a page")
 }
 
@@ -59,18 +59,18 @@ async fn files_are_counted_by_the_minute_as_they_come_and_are_stored() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_stands_first_with_its_count_and_its_remedy() {
+async fn alerts_come_first_with_their_count_and_fix() {
     let app = TestApp::builder()
         .workers(&[QueueName::Deliver])
         .start()
         .await;
     app.upload("a.txt", "hello").await;
-    let visitor = Visitor {
+    let user = DashboardUser {
         app: &app,
         cookie: "landfall_session=any".to_owned(),
     };
-    visitor.press("/jobs/finalize/pause").await;
-    let wrong = visitor.page("/").await;
+    user.press("/jobs/finalize/pause").await;
+    let wrong = user.page("/").await;
     assert!(wrong.contains("The queue finalize is paused."), "{wrong}");
     assert!(wrong.contains("1 job is waiting."), "{wrong}");
     assert!(wrong.contains(r#"formaction="/jobs/finalize/resume""#));
@@ -78,14 +78,14 @@ async fn what_is_wrong_stands_first_with_its_count_and_its_remedy() {
         .app
         .clock
         .advance(std::time::Duration::from_secs(600));
-    visitor.press("/jobs/finalize/resume").await;
-    let wrong = visitor.page("/").await;
+    user.press("/jobs/finalize/resume").await;
+    let wrong = user.page("/").await;
     assert!(!wrong.contains("is paused"), "{wrong}");
     assert!(wrong.contains("1 staged file is waiting."), "{wrong}");
 }
 
 #[tokio::test]
-async fn the_proof_is_the_last_audits() {
+async fn the_last_audit_is_shown() {
     let app = TestApp::start().await;
     let file = app.upload("a.txt", "hello").await;
     app.settled(&file["id"]).await;
@@ -100,7 +100,7 @@ async fn the_proof_is_the_last_audits() {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_the_pages_show_what_the_database_knows() {
+async fn without_redis_the_pages_show_data_from_the_database() {
     let redis = RedisServer::start().await;
     let app = TestApp::builder()
         .set("redis.url", &redis.url())
@@ -118,21 +118,21 @@ async fn while_redis_is_away_the_pages_show_what_the_database_knows() {
     let jobs = page(&app, "/jobs").await;
     assert!(jobs.contains("Nothing is lost"), "{jobs}");
     let list = app.get("/jobs/finalize/dead").send().await;
-    assert_eq!(list.expect("an answer").status(), 503);
+    assert_eq!(list.expect("a response").status(), 503);
 }
 
 #[tokio::test]
-async fn a_search_leads_to_the_page_of_whatever_has_the_id() {
+async fn a_search_redirects_to_the_page_with_the_id() {
     let app = app().await;
-    let admin = Visitor::new(&app, "ops", &[TokenScope::Admin]).await;
-    let owner = super::visitor::token(&app, "ann", &[TokenScope::Upload]).await;
+    let admin = DashboardUser::new(&app, "ops", &[TokenScope::Admin]).await;
+    let owner = super::dashboard_user::token(&app, "ann", &[TokenScope::Upload]).await;
     let sent = app.post("/v1/files?filename=a").body("hello");
-    let sent = sent.bearer_auth(owner).send().await.expect("an answer");
+    let sent = sent.bearer_auth(owner).send().await.expect("a response");
     let file: serde_json::Value = sent.json().await.expect("a File");
     let id = file["id"].as_str().expect("an id");
     let search = format!("/search?q=%20{id}");
     assert_eq!(location(&admin.get(&search).await), format!("/files/{id}"));
-    let other = Visitor::new(&app, "bob", &[TokenScope::Read]).await;
+    let other = DashboardUser::new(&app, "bob", &[TokenScope::Read]).await;
     assert_eq!(other.get(&search).await.status(), 404, "it is not bob's");
     let unknown = format!("/search?q={}", uuid::Uuid::now_v7());
     assert_eq!(admin.get(&unknown).await.status(), 404);
@@ -143,7 +143,7 @@ async fn a_search_leads_to_the_page_of_whatever_has_the_id() {
 }
 
 #[tokio::test]
-async fn what_was_given_up_is_delivered_by_one_button_once_its_endpoint_is_mended() {
+async fn failed_deliveries_are_redelivered_by_one_button() {
     let app = TestApp::builder()
         .set("webhooks.max_attempts", "1")
         .start()
@@ -153,21 +153,21 @@ async fn what_was_given_up_is_delivered_by_one_button_once_its_endpoint_is_mende
     for name in ["a", "b"] {
         app.upload(name, "hello").await;
     }
-    let visitor = Visitor {
+    let user = DashboardUser {
         app: &app,
         cookie: "landfall_session=any".to_owned(),
     };
     wait_until(SOON, async || {
-        let page = visitor.page("/").await;
+        let page = user.page("/").await;
         page.contains("Redeliver 2").then_some(())
     })
     .await;
     app.receiver.mend("/hook");
-    let pressed = visitor.press("/redeliver").await;
-    let notice = visitor.page(location(&pressed)).await;
+    let pressed = user.press("/redeliver").await;
+    let notice = user.page(location(&pressed)).await;
     assert!(notice.contains("2 deliveries enqueued again."), "{notice}");
     wait_until(SOON, async || {
-        let page = visitor.page("/").await;
+        let page = user.page("/").await;
         (figures(&page)[4] == "2" && !page.contains("could not be delivered")).then_some(())
     })
     .await;
@@ -178,7 +178,7 @@ async fn what_was_given_up_is_delivered_by_one_button_once_its_endpoint_is_mende
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn while_the_database_hangs_the_overview_shows_what_the_rest_knows() {
+async fn while_the_database_hangs_the_overview_shows_the_rest() {
     let app = TestApp::builder().postgres().workers(&[]).start().await;
     let landfall = &app.parts.app;
     let (locked, lock) = tokio::sync::oneshot::channel();

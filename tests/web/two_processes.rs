@@ -1,6 +1,6 @@
 //! One installation, several processes: a browser may come to any of them.
 
-use super::visitor::{Fields, cookie_of, location, token};
+use super::dashboard_user::{Fields, cookie_of, location, token};
 use crate::support::{Process, TestApp};
 use landfall_core::tokens::TokenScope;
 use reqwest::{Response, header};
@@ -9,7 +9,7 @@ use reqwest::{Response, header};
 async fn page(app: &TestApp, process: &Process, path: &str, cookie: &str) -> Response {
     let request = app.client.get(format!("{}{path}", process.url));
     let request = request.header(header::COOKIE, cookie);
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 /// Presses a button of a page that this process has shown.
@@ -19,7 +19,7 @@ async fn press(app: &TestApp, process: &Process, path: &str, cookie: &str, csrf:
         .header(header::COOKIE, cookie)
         .header(header::ORIGIN, &process.url)
         .form(&[("csrf", csrf)]);
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,7 +27,7 @@ async fn press(app: &TestApp, process: &Process, path: &str, cookie: &str, csrf:
     not(feature = "every-server"),
     ignore = "needs PostgreSQL: scripts/test runs it"
 )]
-async fn a_session_begun_at_one_process_holds_at_the_other_and_ends_at_both() {
+async fn a_session_is_shared_by_all_processes() {
     let app = TestApp::builder()
         .postgres()
         .set("auth.mode", "tokens")
@@ -40,7 +40,7 @@ async fn a_session_begun_at_one_process_holds_at_the_other_and_ends_at_both() {
     let token = token(&app, "ops", &[TokenScope::Admin]).await;
     let entered = app.client.post(format!("{}/sign-in", first.url));
     let entered = entered.form(&[("token", &token)]).send().await;
-    let cookie = cookie_of(&entered.expect("an answer"));
+    let cookie = cookie_of(&entered.expect("a response"));
 
     let shown = page(&app, &second, "/jobs", &cookie).await;
     assert_eq!(shown.status(), 200);

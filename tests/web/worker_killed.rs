@@ -61,7 +61,7 @@ fn is_over(rows: &[Row], lost: &str) -> bool {
     not(feature = "every-server"),
     ignore = "needs a browser: scripts/test runs it"
 )]
-async fn a_killed_worker_is_seen_to_go_and_its_job_to_move_and_to_end() {
+async fn a_killed_worker_is_shown_and_its_job_moves_and_ends() {
     let app = TestApp::builder()
         .workers(&[])
         .set("workers.lease", "3s")

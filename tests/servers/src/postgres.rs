@@ -31,11 +31,11 @@ pub enum Durability {
 #[derive(Debug)]
 pub struct PostgresServer {
     psql: Psql,
-    own: Option<Own>,
+    own: Option<OwnServer>,
 }
 
 #[derive(Debug)]
-struct Own {
+struct OwnServer {
     watchdog: Arc<Watchdog>,
     data: PathBuf,
     port: u16,
@@ -232,7 +232,7 @@ impl PostgresServer {
         self.own().port
     }
 
-    fn own(&self) -> &Own {
+    fn own(&self) -> &OwnServer {
         self.own.as_ref().expect(
             "LANDFALL_TEST_POSTGRES_URL names a server that is not the test's to stop: use \
              PostgresServer::start",
@@ -273,7 +273,7 @@ impl PostgresServer {
             match begin(&watchdog, &data) {
                 Ok(()) => {
                     let url = format!("postgres://landfall@127.0.0.1:{port}/postgres");
-                    let own = Own {
+                    let own = OwnServer {
                         watchdog,
                         data,
                         port,

@@ -68,7 +68,7 @@ impl PowerCut {
     pub fn cut(self, root: &Path) {
         let after = tempfile::tempdir_in(root.parent().expect("a folder is in another"))
             .expect("cannot make a temporary folder");
-        let mut left = Left {
+        let mut left = SyncedFiles {
             synced: self.synced(),
             files: HashMap::new(),
         };
@@ -106,13 +106,13 @@ fn inode(path: &Path) -> String {
 }
 
 /// What the power cut leaves.
-struct Left {
+struct SyncedFiles {
     synced: PathBuf,
     /// Files that were put back; a second name of one is a link.
     files: HashMap<String, PathBuf>,
 }
 
-impl Left {
+impl SyncedFiles {
     fn folder(&mut self, inode: &str, to: &Path) {
         // A folder that was never synced is empty.
         let names = fs::read_to_string(self.synced.join(format!("d.{inode}"))).unwrap_or_default();

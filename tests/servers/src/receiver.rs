@@ -53,11 +53,11 @@ impl Received {
 #[derive(Debug)]
 pub struct Receiver {
     listener: Listener,
-    desk: Arc<Desk>,
+    state: Arc<ReceiverState>,
 }
 
 #[derive(Debug)]
-struct Desk {
+struct ReceiverState {
     log: Mutex<Vec<Received>>,
     // The length of the log.
     count: watch::Sender<usize>,
@@ -80,14 +80,14 @@ impl Receiver {
         reason = "every server of this crate starts alike"
     )]
     pub async fn start() -> Self {
-        let desk = Arc::new(Desk {
+        let state = Arc::new(ReceiverState {
             log: Mutex::default(),
             count: watch::Sender::new(0),
             paths: Mutex::default(),
         });
-        let receiving = Arc::clone(&desk);
+        let receiving = Arc::clone(&state);
         let listener = Listener::start(0, move |request| receive(Arc::clone(&receiving), request));
-        Self { listener, desk }
+        Self { listener, state }
     }
 
     /// The URL of a path, as in `url("/hook")`.
@@ -102,7 +102,7 @@ impl Receiver {
 
     /// From now on requests to `path` are treated so; a request in hand keeps its treatment.
     pub fn set(&self, path: &str, behaviour: Behaviour) {
-        let mut paths = lock(&self.desk.paths);
+        let mut paths = lock(&self.state.paths);
         let plan = PathPlan {
             next: VecDeque::new(),
             then: Some(behaviour),
@@ -112,7 +112,7 @@ impl Receiver {
 
     /// The next `count` requests to `path` are treated so, and those after them as before.
     pub fn set_next(&self, path: &str, count: usize, behaviour: &Behaviour) {
-        let mut paths = lock(&self.desk.paths);
+        let mut paths = lock(&self.state.paths);
         let plan = paths.entry(rooted(path)).or_default();
         plan.next
             .extend(std::iter::repeat_n(behaviour.clone(), count));
@@ -120,25 +120,25 @@ impl Receiver {
 
     /// `path` answers 200 again.
     pub fn mend(&self, path: &str) {
-        lock(&self.desk.paths).remove(&rooted(path));
+        lock(&self.state.paths).remove(&rooted(path));
     }
 
     /// Every path answers 200 again.
     pub fn mend_all(&self) {
-        lock(&self.desk.paths).clear();
+        lock(&self.state.paths).clear();
     }
 
     /// Every request so far, in the order of arrival.
     #[must_use]
     pub fn requests(&self) -> Vec<Received> {
-        lock(&self.desk.log).clone()
+        lock(&self.state.log).clone()
     }
 
     /// Every request so far to one path.
     #[must_use]
     pub fn requests_to(&self, path: &str) -> Vec<Received> {
         let path = rooted(path);
-        lock(&self.desk.log)
+        lock(&self.state.log)
             .iter()
             .filter(|request| request.path == path)
             .cloned()
@@ -196,17 +196,17 @@ impl Receiver {
         path: &str,
         asked_at: &'static std::panic::Location<'static>,
     ) -> impl Future<Output = Vec<Received>> + Send {
-        let mut changes = self.desk.count.subscribe();
+        let mut changes = self.state.count.subscribe();
         let path = (!path.is_empty()).then(|| rooted(path));
-        let desk = Arc::clone(&self.desk);
+        let state = Arc::clone(&self.state);
         async move {
             let arrived = || match &path {
-                Some(path) => lock(&desk.log)
+                Some(path) => lock(&state.log)
                     .iter()
                     .filter(|one| one.path == *path)
                     .cloned()
                     .collect(),
-                None => lock(&desk.log).clone(),
+                None => lock(&state.log).clone(),
             };
             let enough = changes.wait_for(|_| arrived().len() >= count);
             if tokio::time::timeout(deadline, enough).await.is_err() {
@@ -219,15 +219,18 @@ impl Receiver {
     }
 }
 
-async fn receive(desk: Arc<Desk>, request: Request<Incoming>) -> Result<Response<Body>, Reset> {
+async fn receive(
+    state: Arc<ReceiverState>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Reset> {
     let (head, body) = request.into_parts();
-    let behaviour = desk.treatment(head.uri.path());
+    let behaviour = state.treatment(head.uri.path());
     let mut whole = Vec::new();
     let mut body = std::pin::pin!(body);
     while let Some(Ok(frame)) = body.frame().await {
         whole.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
     }
-    let index = desk.note(Received {
+    let index = state.note(Received {
         method: head.method,
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
@@ -238,11 +241,11 @@ async fn receive(desk: Arc<Desk>, request: Request<Incoming>) -> Result<Response
         status: None,
     });
     let response = behaviour.answer().await?;
-    lock(&desk.log)[index].status = Some(response.status().as_u16());
+    lock(&state.log)[index].status = Some(response.status().as_u16());
     Ok(response)
 }
 
-impl Desk {
+impl ReceiverState {
     fn treatment(&self, path: &str) -> Behaviour {
         let mut paths = lock(&self.paths);
         let planned = paths

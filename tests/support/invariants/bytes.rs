@@ -1,10 +1,10 @@
 //! I5: no object without a row, no staging that no row lists, no multipart upload that no row lists.
 //!
-//! Also while other uploads are open, and whatever the names are. Bytes of a row that is done with them must go by
-//! the periodic sweep. Bytes that no row knows wait for `staging.grace`, which is a day: for these alone the checker
-//! sweeps itself, with a grace of a second, since at that time nothing is under way that it could protect.
+//! This holds while other uploads are open, and for any names. The periodic sweep must delete bytes of finished rows.
+//! Bytes without a row stay for `staging.grace`, which is a day; for these the checker itself sweeps with a grace of
+//! one second, which is safe because no work is in progress then.
 
-use super::super::surroundings::Surroundings;
+use super::super::bytes_on_disk::BytesOnDisk;
 use entity::{
     file::{self, FileStatus},
     staging_probe,
@@ -23,27 +23,26 @@ use uuid::Uuid;
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const SHORT_GRACE: Duration = Duration::from_secs(1);
 
-/// What belongs to the place and to no row: the file that a health check makes and removes, and the marker that says
-/// whose place it is.
-const OF_THE_PLACE: [&str; 3] = [".health", ".landfall-installation", "landfall-installation"];
+/// Files that belong to no row: the one that a health check creates and deletes, and the installation's marker.
+const IGNORED_NAMES: [&str; 3] = [".health", ".landfall-installation", "landfall-installation"];
 
 /// What the rows say about bytes.
 struct Rows {
     /// Keys of stored files, and of failed ones that keep their bytes.
     objects: BTreeSet<String>,
-    /// Keys that files had or were to have, and that nothing may be stored at any more.
+    /// Keys that files had or were to have, and under which nothing may be stored any more.
     former_objects: BTreeSet<String>,
-    /// Under which ids bytes wait in staging.
+    /// The ids under which bytes are staged.
     staging: BTreeSet<Uuid>,
-    /// Every id that could be found in the name of staged bytes.
+    /// Every id that may occur in the name of staged bytes.
     ids: BTreeSet<Uuid>,
-    /// What uploads remember about staging.
+    /// What uploads record about staging.
     multipart: Vec<String>,
 }
 
 impl Rows {
-    async fn read(landfall: &App) -> Result<Self, DbErr> {
-        let connection = landfall.db.read();
+    async fn read(app: &App) -> Result<Self, DbErr> {
+        let connection = app.db.read();
         let files = file::Entity::find().all(connection).await?;
         let uploads = upload::Entity::find().all(connection).await?;
         let probes = staging_probe::Entity::find().all(connection).await?;
@@ -89,7 +88,7 @@ impl Rows {
     }
 }
 
-/// A failed file that keeps its bytes for a retry keeps what its runs have stored, too.
+/// A failed file that keeps its bytes for a retry also keeps what its runs have stored.
 fn may_have_an_object(file: &file::Model) -> bool {
     match file.status {
         FileStatus::Stored => true,
@@ -98,37 +97,37 @@ fn may_have_an_object(file: &file::Model) -> bool {
     }
 }
 
-/// What is on disk and should not be.
+/// Bytes on disk that should not exist.
 #[derive(Debug, Default)]
 struct Leftovers {
-    /// Of rows that are done with them.
-    known: Vec<String>,
-    /// Of no row.
-    unknown: Vec<String>,
+    /// Of finished rows.
+    finished: Vec<String>,
+    /// Without a row.
+    unlisted: Vec<String>,
 }
 
 impl Leftovers {
-    fn find(surroundings: &Surroundings, rows: &Rows) -> Self {
+    fn find(bytes_on_disk: &BytesOnDisk, rows: &Rows) -> Self {
         let mut new = Self::default();
-        for name in surroundings.stored().into_iter().filter(is_of_a_row) {
+        for name in bytes_on_disk.stored().into_iter().filter(is_of_a_row) {
             if rows.former_objects.contains(&name) && !rows.objects.contains(&name) {
-                new.known.push(format!("storage: {name}"));
+                new.finished.push(format!("storage: {name}"));
             } else if !rows.objects.contains(&name) {
-                new.unknown.push(format!("storage: {name}"));
+                new.unlisted.push(format!("storage: {name}"));
             }
         }
-        for name in surroundings.staged().into_iter().filter(is_of_a_row) {
+        for name in bytes_on_disk.staged().into_iter().filter(is_of_a_row) {
             let id = id_in(&name);
             match id {
                 Some(id) if rows.staging.contains(&id) => {}
-                Some(id) if rows.ids.contains(&id) => new.known.push(format!("staging: {name}")),
-                _ => new.unknown.push(format!("staging: {name}")),
+                Some(id) if rows.ids.contains(&id) => new.finished.push(format!("staging: {name}")),
+                _ => new.unlisted.push(format!("staging: {name}")),
             }
         }
-        for open in surroundings.open_multipart_uploads() {
+        for open in bytes_on_disk.open_multipart_uploads() {
             let is_listed = |state: &String| state.contains(&open.upload_id);
             if !rows.multipart.iter().any(is_listed) {
-                new.unknown.push(format!("multipart upload: {open:?}"));
+                new.unlisted.push(format!("multipart upload: {open:?}"));
             }
         }
         new
@@ -138,36 +137,33 @@ impl Leftovers {
 #[expect(clippy::ptr_arg, reason = "a filter of strings takes it so")]
 fn is_of_a_row(name: &String) -> bool {
     let last = name.rsplit('/').next().unwrap_or(name);
-    !OF_THE_PLACE.contains(&last)
+    !IGNORED_NAMES.contains(&last)
 }
 
-/// The id under which bytes are staged: the name begins with it, as a file or a folder, or a probe's ends with it.
+/// Returns the id under which bytes are staged: the name begins with it, as a file or a folder, or ends with it for a
+/// probe.
 fn id_in(name: &str) -> Option<Uuid> {
     let name = name.strip_prefix("probe-").unwrap_or(name);
     name.get(..36)?.parse().ok()
 }
 
-/// Waits until nothing is left over.
-pub(super) async fn nothing_is_left_over(
-    landfall: &App,
-    surroundings: &Surroundings,
-    within: Duration,
-) {
-    let mut sweeper = landfall.clone();
-    let mut config = (*landfall.config).clone();
+/// Waits until no leftovers remain.
+pub(super) async fn nothing_is_left_over(app: &App, bytes_on_disk: &BytesOnDisk, within: Duration) {
+    let mut sweeper = app.clone();
+    let mut config = (*app.config).clone();
     config.staging.grace = SHORT_GRACE;
     sweeper.config = Arc::new(config);
     let deadline = Instant::now() + within;
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     loop {
         ticks.tick().await;
-        let rows = Rows::read(landfall).await.expect("the rows can be read");
-        let left = Leftovers::find(surroundings, &rows);
-        if left.known.is_empty() && left.unknown.is_empty() {
+        let rows = Rows::read(app).await.expect("the rows can be read");
+        let left = Leftovers::find(bytes_on_disk, &rows);
+        if left.finished.is_empty() && left.unlisted.is_empty() {
             return;
         }
         assert!(Instant::now() < deadline, "I5: left over: {left:#?}");
-        if left.known.is_empty() {
+        if left.finished.is_empty() {
             sweep(&sweeper).await.expect("the sweep runs");
         }
     }

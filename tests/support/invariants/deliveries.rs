@@ -1,4 +1,4 @@
-//! I3, I4 and I6: what each endpoint was sent, by the receiver's own log.
+//! I3, I4 and I6: what each endpoint received, according to the receiver's own log.
 
 use entity::{
     EventId, WebhookId,
@@ -10,7 +10,7 @@ use landfall_test_servers::Received;
 use sea_orm::EntityTrait;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The requests that the receiver wrote down, by path and `webhook-id`.
+/// The requests that the receiver recorded, by path and `webhook-id`.
 pub(super) struct Log(BTreeMap<(String, String), Vec<Option<u16>>>);
 
 impl Log {
@@ -39,8 +39,8 @@ fn path(endpoint: &webhook_endpoint::Model) -> String {
     url.path().to_owned()
 }
 
-/// Whether the endpoint was there, active, and asked for events of this type when the event was written. One that is
-/// created or changed in that same moment may be seen either way.
+/// Whether the endpoint existed, was active, and subscribed to events of this type when the event was written. If it
+/// was created or changed at that moment, either is accepted.
 fn matches(endpoint: &webhook_endpoint::Model, event: &outbox_event::Model) -> bool {
     let types: Vec<String> =
         serde_json::from_value(endpoint.event_types.clone()).expect("a list of types");
@@ -52,8 +52,8 @@ fn matches(endpoint: &webhook_endpoint::Model, event: &outbox_event::Model) -> b
 }
 
 /// I3 and I4.
-pub(super) async fn are_complete(landfall: &App, log: &Log, failing_endpoints: &BTreeSet<String>) {
-    let connection = landfall.db.read();
+pub(super) async fn are_complete(app: &App, log: &Log, failing_endpoints: &BTreeSet<String>) {
+    let connection = app.db.read();
     let endpoints = webhook_endpoint::Entity::find().all(connection).await;
     let endpoints = endpoints.expect("endpoints can be read");
     let events = outbox_event::Entity::find().all(connection).await;
@@ -98,7 +98,7 @@ pub(super) async fn are_complete(landfall: &App, log: &Log, failing_endpoints: &
     every_request_has_its_id(log, &paths, &rows);
 }
 
-/// I4: a `webhook-id` that changed between two attempts would be one that no delivery has.
+/// I4: a `webhook-id` that changed between two attempts would match no delivery.
 fn every_request_has_its_id(
     log: &Log,
     paths: &BTreeMap<WebhookId, String>,
@@ -116,12 +116,12 @@ fn every_request_has_its_id(
     }
 }
 
-/// I6: requests beyond the one that each endpoint answered 2xx for each event are no more than `faults` times what can
-/// be in flight to it. An attempt whose sender was killed counts, whether or not its answer was still sent.
-pub(super) async fn are_rarely_doubled(landfall: &App, log: &Log, faults: usize) {
-    let endpoints = webhook_endpoint::Entity::find().all(landfall.db.read());
+/// I6: the number of requests beyond the one per event that each endpoint answered with 2xx is at most `faults` times
+/// what can be in flight to it. An attempt whose sender was killed counts, whether or not its response was sent.
+pub(super) async fn are_rarely_doubled(app: &App, log: &Log, faults: usize) {
+    let endpoints = webhook_endpoint::Entity::find().all(app.db.read());
     let endpoints = endpoints.await.expect("endpoints can be read").len();
-    let in_flight = landfall.config.webhooks.endpoint_concurrency as usize * endpoints;
+    let in_flight = app.config.webhooks.endpoint_concurrency as usize * endpoints;
     let doubled: usize = log
         .0
         .values()

@@ -1,8 +1,8 @@
-//! I1 and I2: every acknowledged upload is stored as it was sent, and announced by one event.
+//! I1 and I2: every acknowledged upload is stored as it was sent, and has exactly one event.
 
 use super::super::{
+    bytes_on_disk::{BytesOnDisk, ReadBack},
     client_log::SentFile,
-    surroundings::{ReadBack, Surroundings},
 };
 use entity::{
     file::{self, FileStatus},
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// I1. `failed` are the files that must have failed, with their codes.
 pub(super) fn are_as_the_client_sent_them(
-    surroundings: &Surroundings,
+    bytes_on_disk: &BytesOnDisk,
     sent: &[SentFile],
     rows: &[file::Model],
     failed: &BTreeMap<String, String>,
@@ -46,23 +46,23 @@ pub(super) fn are_as_the_client_sent_them(
         match (file.deleted, failed.contains_key(&file.id)) {
             (true, _) => assert_eq!(row.status, FileStatus::Deleted, "I1: {file:?}"),
             (false, true) => {}
-            (false, false) => is_stored(surroundings, row, file.size, &file.sha256),
+            (false, false) => is_stored(bytes_on_disk, row, file.size, &file.sha256),
         }
     }
     let known: BTreeMap<&str, &SentFile> =
         sent.iter().map(|file| (file.id.as_str(), file)).collect();
     for row in rows {
-        // The client has had no answer for these; what was stored must at least be what was announced.
+        // The client got no response for these; what was stored must at least match the event.
         if row.status == FileStatus::Stored && !known.contains_key(row.id.to_string().as_str()) {
             let size = u64::try_from(row.size_bytes).expect("a size is not negative");
             let sha256 = row.sha256.as_deref();
             let sha256 = sha256.expect("I1: a stored file has a SHA-256");
-            is_stored(surroundings, row, size, sha256);
+            is_stored(bytes_on_disk, row, size, sha256);
         }
     }
 }
 
-fn is_stored(surroundings: &Surroundings, row: &file::Model, size: u64, sha256: &str) {
+fn is_stored(bytes_on_disk: &BytesOnDisk, row: &file::Model, size: u64, sha256: &str) {
     let id = row.id;
     assert_eq!(
         row.status,
@@ -81,17 +81,17 @@ fn is_stored(surroundings: &Surroundings, row: &file::Model, size: u64, sha256: 
         sha256: sha256.to_owned(),
     };
     assert_eq!(
-        surroundings.read_back(key),
+        bytes_on_disk.read_back(key),
         Some(sent),
         "I1: the object {key} of {id} is not what the client sent"
     );
 }
 
 /// I2.
-pub(super) async fn are_announced_once(landfall: &App, rows: &[file::Model]) {
+pub(super) async fn are_announced_once(app: &App, rows: &[file::Model]) {
     let events = outbox_event::Entity::find()
         .filter(outbox_event::Column::EventType.eq("file.stored"))
-        .all(landfall.db.read())
+        .all(app.db.read())
         .await
         .expect("events can be read");
     let mut by_file: BTreeMap<String, usize> = BTreeMap::new();

@@ -1,15 +1,15 @@
-//! I1 to I7: what must hold after any fault, within two sweeps of quiet.
+//! I1 to I7: what must hold after any fault, after two quiet sweep periods.
 //!
-//! The checker believes the client and the receiver, and nobody else: what was sent is in the [`ClientLog`], what was
-//! announced is in the receiver's log, and objects are read as they are on disk. No file may have failed unless the
-//! test named it, with the reason, by [`Invariants::fails`].
+//! The checker trusts only the client and the receiver: what was sent is in the [`ClientLog`], what was announced is in
+//! the receiver's log, and objects are read from disk. No file may have failed unless the test named it, with the
+//! reason, by [`Invariants::fails`].
 
 mod bytes;
 mod deliveries;
 mod files;
 mod quiet;
 
-use super::{ClientLog, surroundings::Surroundings};
+use super::{ClientLog, bytes_on_disk::BytesOnDisk};
 use entity::file;
 use landfall_core::app::App;
 use landfall_test_servers::Receiver;
@@ -19,15 +19,15 @@ use std::{
     time::Duration,
 };
 
-/// How long the work that faults left behind may take in a test.
+/// Timeout for the work left behind by faults.
 const QUIET_WITHIN: Duration = Duration::from_secs(180);
 
-/// The invariants of one installation, and what its test declares about it.
+/// The invariants of one installation, and what its test declares.
 #[derive(Debug)]
 #[must_use = "nothing is checked before `hold`"]
 pub struct Invariants<'a> {
-    landfall: &'a App,
-    surroundings: Surroundings,
+    app: &'a App,
+    bytes_on_disk: BytesOnDisk,
     log: &'a ClientLog,
     receiver: &'a Receiver,
     faults: usize,
@@ -38,14 +38,14 @@ pub struct Invariants<'a> {
 
 impl<'a> Invariants<'a> {
     pub fn new(
-        landfall: &'a App,
-        surroundings: Surroundings,
+        app: &'a App,
+        bytes_on_disk: BytesOnDisk,
         log: &'a ClientLog,
         receiver: &'a Receiver,
     ) -> Self {
         Self {
-            landfall,
-            surroundings,
+            app,
+            bytes_on_disk,
             log,
             receiver,
             faults: 0,
@@ -55,13 +55,13 @@ impl<'a> Invariants<'a> {
         }
     }
 
-    /// So many faults may each have doubled the deliveries that were in flight.
+    /// The number of faults, each of which may have duplicated the deliveries in flight.
     pub fn after(mut self, faults: usize) -> Self {
         self.faults = faults;
         self
     }
 
-    /// Quiet, and the removal of what is left over, may each take this long.
+    /// Timeout for becoming quiet, and for the deletion of leftovers.
     pub fn within(mut self, within: Duration) -> Self {
         self.within = within;
         self
@@ -73,32 +73,32 @@ impl<'a> Invariants<'a> {
         self
     }
 
-    /// Deliveries to this path of the receiver may be given up: the test has it refuse them for good.
+    /// Deliveries to this path of the receiver may fail: the test makes it reject them permanently.
     pub fn gives_up_on(mut self, path: &str) -> Self {
         self.failing_endpoints.insert(path.to_owned());
         self
     }
 
-    /// Waits for quiet, in which only the periodic sweep runs, and then checks everything.
+    /// Waits until only the periodic sweep runs, and then checks everything.
     ///
     /// # Panics
-    /// When an invariant does not hold; the message begins with its number.
+    /// If an invariant does not hold; the message starts with its number.
     pub async fn hold(self) {
-        quiet::wait(self.landfall, self.within).await;
-        bytes::nothing_is_left_over(self.landfall, &self.surroundings, self.within).await;
-        let rows = file::Entity::find().all(self.landfall.db.read()).await;
+        quiet::wait(self.app, self.within).await;
+        bytes::nothing_is_left_over(self.app, &self.bytes_on_disk, self.within).await;
+        let rows = file::Entity::find().all(self.app.db.read()).await;
         let rows = rows.expect("files can be read");
-        let (surroundings, sent) = (self.surroundings, self.log.files());
+        let (bytes_on_disk, sent) = (self.bytes_on_disk, self.log.files());
         let (failed, looked_at) = (self.failed, rows.clone());
         let reading = tokio::task::spawn_blocking(move || {
-            files::are_as_the_client_sent_them(&surroundings, &sent, &looked_at, &failed);
+            files::are_as_the_client_sent_them(&bytes_on_disk, &sent, &looked_at, &failed);
         });
         if let Err(panic) = reading.await {
             std::panic::resume_unwind(panic.into_panic());
         }
-        files::are_announced_once(self.landfall, &rows).await;
+        files::are_announced_once(self.app, &rows).await;
         let log = deliveries::Log::new(self.receiver.requests());
-        deliveries::are_complete(self.landfall, &log, &self.failing_endpoints).await;
-        deliveries::are_rarely_doubled(self.landfall, &log, self.faults).await;
+        deliveries::are_complete(self.app, &log, &self.failing_endpoints).await;
+        deliveries::are_rarely_doubled(self.app, &log, self.faults).await;
     }
 }

@@ -1,4 +1,4 @@
-//! I7: with the periodic sweep alone, no due row waits longer than two sweep periods.
+//! I7: with only the periodic sweep, no due row waits longer than two sweep periods.
 
 use entity::{
     Timestamp,
@@ -11,35 +11,35 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-/// How often the rows are looked at.
+/// How often the rows are read.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// What a busy machine may add to two sweep periods: the push, the claim, and the time until this is seen.
+/// Extra time on a busy machine, beyond two sweep periods: the push, the claim, and the time until this is noticed.
 const SLACK: Duration = Duration::from_secs(10);
 
 /// The rows that are not final.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Outstanding {
-    /// Nothing keeps a worker from claiming these.
+    /// Due: a worker can claim these.
     due: BTreeSet<Uuid>,
-    /// Under a lease that has not run out.
+    /// Under a lease that has not expired.
     leased: BTreeSet<Uuid>,
-    /// To be tried again at a later time.
+    /// Scheduled for a retry.
     later: BTreeSet<Uuid>,
 }
 
 impl Outstanding {
-    async fn read(landfall: &App) -> Result<Self, DbErr> {
-        let now = landfall.clock.now();
+    async fn read(app: &App) -> Result<Self, DbErr> {
+        let now = app.clock.now();
         let mut new = Self::default();
         let moving = [FileStatus::Staged, FileStatus::Finalizing];
         let files = file::Entity::find().filter(file::Column::Status.is_in(moving));
-        for file in files.all(landfall.db.read()).await? {
+        for file in files.all(app.db.read()).await? {
             new.add(file.id.0, file.next_attempt_at, file.lease_expires_at, now);
         }
         let pending = delivery::Column::Status.eq(DeliveryStatus::Pending);
         let deliveries = delivery::Entity::find().filter(pending);
-        for row in deliveries.all(landfall.db.read()).await? {
+        for row in deliveries.all(app.db.read()).await? {
             new.add(row.id.0, row.next_attempt_at, row.lease_expires_at, now);
         }
         Ok(new)
@@ -60,18 +60,18 @@ impl Outstanding {
 }
 
 /// Waits until every file and delivery is final. Rows may be due while workers are busy with others; once nothing
-/// moves any more, two sweep periods must set them going again.
-pub(super) async fn wait(landfall: &App, within: Duration) {
-    let patience = landfall.config.sweep.interval * 2 + SLACK;
+/// changes any more, they must be claimed within two sweep periods.
+pub(super) async fn wait(app: &App, within: Duration) {
+    let patience = app.config.sweep.interval * 2 + SLACK;
     let (begun, mut still_since) = (Instant::now(), Instant::now());
     let mut before = Outstanding::default();
     let mut ticks = tokio::time::interval(POLL_INTERVAL);
     loop {
         ticks.tick().await;
         let overdue = begun.elapsed() > within;
-        let now = match Outstanding::read(landfall).await {
+        let now = match Outstanding::read(app).await {
             Ok(now) => now,
-            // The database may just be coming back.
+            // The database may be recovering.
             Err(error) => {
                 assert!(!overdue, "the rows cannot be read: {error}");
                 continue;

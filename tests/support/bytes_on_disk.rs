@@ -1,4 +1,4 @@
-//! The bytes of an installation as they are on disk, whatever the server itself would list of them.
+//! The bytes of an installation as they are on disk, independent of what the server lists.
 
 use landfall_core::{app::App, config::Backend, digest::Sha256Digest};
 use landfall_test_servers::{OpenUpload, S3View};
@@ -12,12 +12,12 @@ use std::{
 /// The installation's marker, in a folder and in a bucket.
 const MARKERS: [&str; 2] = [".landfall-installation", "landfall-installation"];
 
-/// The prefix of what is staged in a bucket.
+/// The prefix of staging in a bucket.
 const STAGING: &str = "staging/";
 
 /// Where an installation keeps its bytes.
 #[derive(Clone, Debug)]
-pub struct Surroundings {
+pub struct BytesOnDisk {
     staging: Location,
     storage: Location,
 }
@@ -35,10 +35,10 @@ pub struct ReadBack {
     pub sha256: String,
 }
 
-impl Surroundings {
-    /// Those that the configuration names; `bucket` is the server and name of the bucket, if there is one.
-    pub fn new(landfall: &App, bucket: Option<(S3View, String)>) -> Self {
-        let config = &landfall.config;
+impl BytesOnDisk {
+    /// The locations in the configuration; `bucket` is the server and name of the bucket, if there is one.
+    pub fn new(app: &App, bucket: Option<(S3View, String)>) -> Self {
+        let config = &app.config;
         let at = |backend, path: &Path| match (backend, &bucket) {
             (Backend::Fs, _) => Location::Folder(path.to_owned()),
             (Backend::S3, Some((server, name))) => Location::Bucket {
@@ -53,7 +53,7 @@ impl Surroundings {
         }
     }
 
-    /// The names of everything that is staged, temporary names included.
+    /// Returns the names of everything in staging, including temporary names.
     pub fn staged(&self) -> Vec<String> {
         match &self.staging {
             Location::Folder(folder) => without_marker(walk(folder)),
@@ -65,7 +65,7 @@ impl Surroundings {
         }
     }
 
-    /// The names of everything in storage, temporary names included.
+    /// Returns the names of everything in storage, including temporary names.
     pub fn stored(&self) -> Vec<String> {
         match &self.storage {
             Location::Folder(folder) => without_marker(walk(folder)),
@@ -76,7 +76,7 @@ impl Surroundings {
         }
     }
 
-    /// The object at a key; none when there is none.
+    /// Returns the object at a key, if it exists.
     pub fn read_back(&self, key: &str) -> Option<ReadBack> {
         let path = match &self.storage {
             Location::Folder(folder) => folder.join(key),
@@ -104,7 +104,7 @@ impl Surroundings {
         })
     }
 
-    /// The multipart uploads that were neither completed nor aborted.
+    /// Returns the multipart uploads that were neither completed nor aborted.
     pub fn open_multipart_uploads(&self) -> Vec<OpenUpload> {
         match &self.storage {
             Location::Folder(_) => Vec::new(),
@@ -118,11 +118,11 @@ fn without_marker(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// Every file below a folder, by its path from there.
+/// Returns the relative paths of all files in a folder.
 fn walk(root: &Path) -> Vec<String> {
     let (mut folders, mut files) = (vec![root.to_owned()], Vec::new());
     while let Some(folder) = folders.pop() {
-        // A folder may be removed while it is looked at.
+        // A folder may be removed while it is being read.
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {

@@ -24,18 +24,18 @@ pub async fn token(app: &TestApp, owner: &str, scopes: &[TokenScope]) -> String 
 pub async fn uploaded(app: &TestApp, token: &str, name: &str) -> String {
     let request = app.post("/v1/files").query(&[("filename", name)]);
     let sent = request.bearer_auth(token).body("hello").send().await;
-    let file = crate::support::app::json(sent.expect("an answer"), 202).await;
+    let file = crate::support::app::json(sent.expect("a response"), 202).await;
     file["id"].as_str().expect("an id").to_owned()
 }
 
 /// A browser, as far as the server can tell.
 #[derive(Debug)]
-pub struct Visitor<'a> {
+pub struct DashboardUser<'a> {
     pub app: &'a TestApp,
     pub cookie: String,
 }
 
-impl<'a> Visitor<'a> {
+impl<'a> DashboardUser<'a> {
     /// Signs in with a new token of these scopes.
     pub async fn new(app: &'a TestApp, owner: &str, scopes: &[TokenScope]) -> Self {
         let token = token(app, owner, scopes).await;
@@ -53,7 +53,7 @@ impl<'a> Visitor<'a> {
 
     pub async fn get(&self, path: &str) -> Response {
         let request = self.with_cookie(self.app.get(path));
-        request.send().await.expect("an answer")
+        request.send().await.expect("a response")
     }
 
     /// The HTML of a page that must be there.
@@ -79,13 +79,13 @@ impl<'a> Visitor<'a> {
         let request = request.header("origin", &self.app.url);
         let request = request.header("sec-fetch-site", "same-origin");
         let request = request.form(&[("csrf", csrf.as_str())]);
-        request.send().await.expect("an answer")
+        request.send().await.expect("a response")
     }
 }
 
 pub async fn sign_in(app: &TestApp, token: &str) -> Response {
     let request = app.post("/sign-in").form(&[("token", token)]);
-    request.send().await.expect("an answer")
+    request.send().await.expect("a response")
 }
 
 /// The first pair of `Set-Cookie`, as a browser sends it back.

@@ -1,4 +1,4 @@
-//! An app's API once more, on a database that tells what it is asked.
+//! A second API of an app, whose database reports its queries.
 
 use super::TestApp;
 use landfall::server;
@@ -6,18 +6,18 @@ use sea_orm::Statement;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Serves it until the guard is dropped, and answers where. `watcher` is told each statement that is read with.
-pub async fn serve_watched(
+/// Serves it until the guard is dropped, and returns its URL. `watcher` is called with each read statement.
+pub async fn serve_with_query_log(
     app: &TestApp,
     watcher: impl Fn(&Statement) + Send + Sync + 'static,
 ) -> (String, DropGuard) {
-    let mut landfall = app.parts.app.clone();
-    landfall.db = landfall.db.watched(watcher);
+    let mut watched = app.parts.app.clone();
+    watched.db = watched.db.watched(watcher);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let stop = CancellationToken::new();
     tokio::spawn(server::serve(
-        landfall,
+        watched,
         app.parts.queues.clone(),
         app.parts.meter.clone(),
         listener,

@@ -15,17 +15,17 @@ fn encoded(fields: &[(&str, &str)]) -> String {
 
 /// Whoever looks at pages.
 #[derive(Debug)]
-pub(super) struct Visitor {
+pub(super) struct DashboardUser {
     url: String,
     client: Client,
     cookie: String,
     csrf: String,
 }
 
-impl Visitor {
+impl DashboardUser {
     /// Whoever sits at the machine of an installation without tokens.
     pub(super) async fn local(app: &TestApp) -> Self {
-        let page = app.get("/").send().await.expect("an answer");
+        let page = app.get("/").send().await.expect("a response");
         Self::of(app, page, "/").await
     }
 
@@ -41,7 +41,7 @@ impl Visitor {
             .body(encoded(&form))
             .send()
             .await
-            .expect("an answer");
+            .expect("a response");
         assert_eq!(
             entered.status(),
             StatusCode::SEE_OTHER,
@@ -63,19 +63,19 @@ impl Visitor {
         let cookie = first.headers()[header::SET_COOKIE]
             .to_str()
             .expect("a cookie");
-        let mut visitor = Self {
+        let mut user = Self {
             url: app.url.clone(),
             client: app.client.clone(),
             cookie: cookie.split(';').next().unwrap_or_default().to_owned(),
             csrf: String::new(),
         };
-        let page = visitor.page(page).await;
+        let page = user.page(page).await;
         let field = page
             .split("name=\"csrf\" value=\"")
             .nth(1)
             .expect("a form with a token");
-        visitor.csrf = field.split('"').next().unwrap_or_default().to_owned();
-        visitor
+        user.csrf = field.split('"').next().unwrap_or_default().to_owned();
+        user
     }
 
     pub(super) fn get(&self, path: &str) -> RequestBuilder {
@@ -86,9 +86,9 @@ impl Visitor {
 
     /// A page that must be there.
     pub(super) async fn page(&self, path: &str) -> String {
-        let answer = self.get(path).send().await.expect("an answer");
-        let status = answer.status();
-        let text = answer.text().await.expect("a body");
+        let response = self.get(path).send().await.expect("a response");
+        let status = response.status();
+        let text = response.text().await.expect("a body");
         assert_eq!(status, StatusCode::OK, "{path}: {text}");
         text
     }
@@ -111,19 +111,19 @@ impl Visitor {
             .body(encoded(fields))
             .send()
             .await
-            .expect("an answer")
+            .expect("a response")
     }
 
     /// Presses a button and follows to the page that says what was done.
     pub(super) async fn press_and_follow(&self, path: &str, fields: &[(&str, &str)]) -> String {
-        let answer = self.press(path, fields).await;
-        let status = answer.status();
-        let to = answer.headers().get(header::LOCATION).cloned();
+        let response = self.press(path, fields).await;
+        let status = response.status();
+        let to = response.headers().get(header::LOCATION).cloned();
         assert_eq!(
             status,
             StatusCode::SEE_OTHER,
             "{path}: {:?}",
-            answer.text().await
+            response.text().await
         );
         self.page(to.expect("a way on").to_str().expect("a path"))
             .await
@@ -131,7 +131,7 @@ impl Visitor {
 }
 
 /// Uploads, as the page's script does them.
-impl Visitor {
+impl DashboardUser {
     /// Creates an upload of five bytes with this token, or without one.
     pub(super) async fn begin_upload(&self, csrf: Option<&str>) -> Response {
         let request = self
@@ -146,7 +146,7 @@ impl Visitor {
             Some(csrf) => request.header("X-CSRF-Token", csrf),
             None => request,
         };
-        request.send().await.expect("an answer")
+        request.send().await.expect("a response")
     }
 
     pub(super) async fn begin_upload_signed(&self) -> Response {
@@ -174,7 +174,7 @@ impl Visitor {
             .body(body)
             .send()
             .await
-            .expect("an answer");
+            .expect("a response");
         assert_eq!(sent.status(), StatusCode::NO_CONTENT);
         place.rsplit('/').next().expect("an id").to_owned()
     }
