@@ -1,4 +1,4 @@
-# The daily commands; `just` alone lists them. https://just.systems
+# Everyday commands; `just` without arguments lists them. https://just.systems
 
 _default:
     @just --list --unsorted
@@ -7,7 +7,7 @@ _default:
 up *arguments:
     scripts/up {{ arguments }}
 
-# Does it compile?
+# Check that it compiles
 check:
     cargo check --workspace --all-targets --features every-server
 
@@ -17,7 +17,7 @@ lint:
     cargo clippy --workspace --all-targets --locked --features every-server -- -D warnings
     typos
 
-# Every test whose name contains FILTER: `just t sweep::`; needs no more than Redis, or what scripts/test installed
+# Every test whose name contains FILTER: `just t sweep::`; needs only Redis, or what scripts/test installed
 t filter:
     cargo test --features every-server --test it {{ filter }}
 
@@ -33,6 +33,6 @@ test-release:
 deny:
     cargo deny check
 
-# All that must pass before a change is merged
+# Everything that must pass before a change is merged
 ci:
     .ci/run

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Sends a file, waits until it is stored, reads it back and compares: examples/curl.sh FILE
+# Uploads a file, waits until it is stored, downloads it and compares: examples/curl.sh FILE
 #
 #   LANDFALL_URL     the server (default: http://127.0.0.1:8080)
-#   LANDFALL_TOKEN   the token, where the server asks for one
+#   LANDFALL_TOKEN   the token, if the server requires one
 
 set -eu
 
@@ -19,8 +19,8 @@ headers=$(mktemp)
 copy=$(mktemp)
 trap 'rm -f "$answer" "$headers" "$copy"' EXIT
 
-# call OUTPUT ARGUMENT...: curl, with the token if there is one; a problem is printed as the server
-# worded it.
+# call OUTPUT ARGUMENT...: runs curl, with the token if there is one, and prints the problem document
+# of a failed request.
 call() {
     output=$1
     shift
@@ -32,13 +32,13 @@ call() {
     fi
 }
 
-# The first value of a text field in the answer.
+# The first value of a text field in the response.
 field() {
     grep -o "\"$1\" *: *\"[^\"]*\"" "$answer" | head -n 1 | cut -d '"' -f 4
 }
 
-# 1. Send. The key makes it safe to try again when an answer gets lost: the same upload is never
-#    taken in twice. Quotes and backslashes in a path are escaped as curl wants them.
+# 1. Upload. The idempotency key makes it safe to retry when a response gets lost: the upload is never
+#    accepted twice. Quotes and backslashes in a path are escaped as curl requires.
 escaped=$(printf '%s' "$file" | sed 's/[\\"]/\\&/g')
 call "$answer" --retry 3 --retry-connrefused --header "Idempotency-Key: curl-$(date +%s)-$$" \
     --form "file=@\"$escaped\"" "$url/v1/files"
@@ -46,9 +46,9 @@ location=$(tr -d '\r' <"$headers" | sed -n 's/^[Ll]ocation: *//p' | tail -n 1)
 case $location in
 /*) location=$url$location ;;
 esac
-echo "taken in:  $location"
+echo "accepted:  $location"
 
-# 2. Wait. Each call comes back as soon as the file is stored or has failed, or after a minute.
+# 2. Wait. Each call returns as soon as the file is stored or has failed, or after a minute.
 while :; do
     call "$answer" --retry 3 "$location?wait=60"
     case $(field status) in
@@ -62,8 +62,8 @@ while :; do
 done
 echo "stored:    sha256 $(field sha256)"
 
-# 3. Read. With a bucket behind it the server sends on to a signed URL, hence --location; curl does
-#    not send the token there.
+# 3. Download. With a bucket the server redirects to a signed URL, hence --location; curl does not
+#    send the token there.
 call "$copy" --location --retry 3 "$location/content"
 cmp "$file" "$copy"
 echo "read back: the same bytes"

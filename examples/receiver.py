@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Receives webhooks and believes those only that Landfall has signed.
+"""Receives webhooks and accepts only those signed by Landfall.
 
     LANDFALL_WEBHOOK_SECRET=whsec_... examples/receiver.py [PORT]
 
@@ -18,32 +18,32 @@ import time
 from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-# An older or newer request is a recording that somebody plays back, or a clock that is wrong.
+# A request outside of this tolerance is a replay, or a clock is wrong.
 TOLERANCE_SECONDS = 5 * 60
-# Events are small; whoever sends more is somebody else.
+# Events are small; a larger body is not an event.
 MAX_BODY_BYTES = 1024 * 1024
-# How many ids to remember. A program of yours keeps them in its database, for good.
+# Number of ids to remember. A real program stores them in its database.
 REMEMBERED = 10_000
 
 
 class Refused(Exception):
-    """The request is not from who it says it is."""
+    """The request was not signed by Landfall."""
 
 
 def key_of(secret):
-    """The key in a secret, `whsec_` and base64."""
+    """Returns the key in a secret: `whsec_` and base64."""
     return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
 
 
 def verify(key, headers, body, now=None):
-    """Returns the id of a genuine request; see the Standard Webhooks specification."""
+    """Verifies a request and returns its id; see the Standard Webhooks specification."""
     message_id = headers.get("webhook-id", "")
     timestamp = headers.get("webhook-timestamp", "")
     if not message_id or not (timestamp.isascii() and timestamp.isdigit()):
         raise Refused("webhook-id or webhook-timestamp is missing")
     if abs((time.time() if now is None else now) - int(timestamp)) > TOLERANCE_SECONDS:
         raise Refused("webhook-timestamp is too far from now")
-    # The bytes as they came: JSON that was parsed and written again is not what was signed.
+    # Sign the raw bytes: JSON that was parsed and serialized again may differ.
     signed = f"{message_id}.{timestamp}.".encode() + body
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
     # More than one while a secret is being rotated.
@@ -55,7 +55,7 @@ def verify(key, headers, body, now=None):
 
 
 class Inbox:
-    """Hands on each event once, though deliveries may come more than once."""
+    """Handles each event once, although it may be delivered more than once."""
 
     def __init__(self):
         self._seen = OrderedDict()
@@ -66,18 +66,18 @@ class Inbox:
             if message_id in self._seen:
                 return
             self.handle(message_id, event)
-            # After the work: an event whose handling failed has to come again.
+            # After the work, so that an event whose handling failed is delivered again.
             self._seen[message_id] = True
             if len(self._seen) > REMEMBERED:
                 self._seen.popitem(last=False)
 
     def handle(self, message_id, event):
-        """Your work goes here. Be quick, or put it into a queue: the sender waits 30 seconds."""
+        """Your code goes here. Be quick, or enqueue the work: the sender waits 30 seconds."""
         print(message_id, event["type"], json.dumps(event["data"]), flush=True)
 
 
 class Handler(BaseHTTPRequestHandler):
-    # A connection that says nothing for so long is closed.
+    # Timeout of an idle connection.
     timeout = 30
 
     def do_POST(self):
@@ -92,9 +92,9 @@ class Handler(BaseHTTPRequestHandler):
         except Refused as reason:
             self.log_message("refused: %s", reason)
             return self.answer(401)
-        # A failure here is an answer that never comes, and the sender tries again.
+        # After an exception here there is no response, and the sender retries.
         self.server.inbox.take(message_id, json.loads(body))
-        # Any 2xx says "never again".
+        # Any 2xx ends the retries.
         return self.answer(204)
 
     def answer(self, status):

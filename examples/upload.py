@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sends a large file in parts, four at a time, and waits until it is stored: examples/upload.py FILE
+"""Uploads a large file in parts, four at a time, and waits until it is stored: examples/upload.py FILE
 
     LANDFALL_URL     the server (default: http://127.0.0.1:8080)
     LANDFALL_TOKEN   the token, where the server asks for one
@@ -26,7 +26,7 @@ ATTEMPTS = 8
 
 
 def call(method, path, body=None, headers=None):
-    """One request, tried again while the server is away or busy; the JSON of its answer."""
+    """Sends a request, retries it while the server is unavailable, and returns the JSON of the response."""
     headers = dict(headers or {})
     if TOKEN:
         headers["Authorization"] = f"Bearer {TOKEN}"
@@ -37,7 +37,7 @@ def call(method, path, body=None, headers=None):
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             problem = json.load(error)
-            # `in_flight`: the same request, which this end gave up, is still being carried out.
+            # `in_flight`: the server is still processing an earlier attempt of the same request.
             again = error.code >= 500 or error.code == 429 or problem["code"] == "in_flight"
             if not again or attempt == ATTEMPTS - 1:
                 sys.exit(f"{problem['code']}: {problem['detail']}")
@@ -49,13 +49,13 @@ def call(method, path, body=None, headers=None):
 
 def begin(path):
     asked = {"original_filename": os.path.basename(path), "total_size_bytes": os.path.getsize(path)}
-    # With the key a request whose answer is lost begins no second upload.
+    # With the key, a request whose response is lost does not create a second upload.
     headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
     return call("POST", "/v1/uploads", json.dumps(asked).encode(), headers)
 
 
 def received(session):
-    """The numbers in `received_parts`, which is written "1-50,52"."""
+    """Returns the numbers in `received_parts`, such as "1-50,52"."""
     numbers = set()
     for run in filter(None, session["received_parts"].split(",")):
         first, _, last = run.partition("-")

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
-# What scripts/up and scripts/test share: installing a package by whichever package manager there
-# is, saying so first, and saying nothing where nothing has to be done.
+# Shared by scripts/up and scripts/test: installs packages with the available package manager, and
+# announces it first.
 
 say() {
     printf '%s\n' "landfall: $*" >&2
@@ -15,7 +15,7 @@ have() {
     command -v "$1" >/dev/null 2>&1
 }
 
-# The first of the given commands that there is.
+# Prints the first of the given commands that exists.
 first_of() {
     for candidate in "$@"; do
         if have "$candidate"; then
@@ -26,7 +26,7 @@ first_of() {
     return 1
 }
 
-# Quiet if it goes well, and everything it said if not.
+# Prints the output of a command only if it fails.
 quietly() {
     quietly_log=$(mktemp)
     if "$@" >"$quietly_log" 2>&1 </dev/null; then
@@ -38,15 +38,15 @@ quietly() {
     fi
 }
 
-# Says what will be run by sudo, and waits for an answer where a person can give one.
+# Announces what will run with sudo, and asks for confirmation in a terminal.
 confirm() {
-    say "this needs root, by sudo: $*"
+    say "this needs root (sudo): $*"
     if [ -t 0 ] && [ -t 2 ]; then
         printf 'landfall: run it? [Y/n] ' >&2
         read -r answer || answer=n
         case $answer in
         '' | [Yy]*) ;;
-        *) die "nothing was changed; run it by hand, and start again" ;;
+        *) die "nothing was changed; run it by hand, then run this again" ;;
         esac
     fi
 }
@@ -56,7 +56,7 @@ as_root() {
         quietly "$@"
     elif have sudo; then
         confirm "$@"
-        # Asked for before the output is hidden, so that the prompt is seen.
+        # Before the output is hidden, so that the prompt is visible.
         sudo -v || die "sudo was refused; as root, run: $*"
         quietly sudo "$@"
     else
@@ -66,13 +66,13 @@ as_root() {
 
 manager() {
     first_of apt-get dnf apk pacman brew >/dev/null ||
-        die "no package manager that is known here (apt, dnf, apk, pacman, brew)"
+        die "no supported package manager (apt, dnf, apk, pacman, brew)"
     basename "$(first_of apt-get dnf apk pacman brew)"
 }
 
 apt_updated=
 
-# install WHAT APT DNF APK PACMAN BREW: the packages of WHAT, as each manager calls them.
+# install WHAT APT DNF APK PACMAN BREW: installs WHAT; each argument lists the package names of one manager.
 install() {
     what=$1 apt=$2 dnf=$3 apk=$4 pacman=$5 brew=$6
     manager=$(manager)
@@ -89,8 +89,8 @@ install() {
     case $manager in
     apt-get)
         if [ -z "$apt_updated" ]; then
-            # One of several sources being out of reach need not matter; the install tells.
-            as_root apt-get -q update || say "apt-get update failed; going on with the old lists"
+            # An unreachable source may not matter; the installation will fail if it does.
+            as_root apt-get -q update || say "apt-get update failed; continuing with the old lists"
             apt_updated=yes
         fi
         as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
@@ -100,11 +100,11 @@ install() {
     apk) as_root apk add --quiet $packages ;;
     pacman) as_root pacman -Sy --noconfirm --needed $packages ;;
     brew) quietly brew install $packages ;;
-    esac || die "could not install $what; do it by hand ($packages) and start again"
+    esac || die "could not install $what; install it by hand ($packages) and run this again"
 }
 
 need_rust() {
-    have cargo || die "Rust is missing: install it by rustup, and start again"
+    have cargo || die "Rust is missing: install it with rustup and run this again"
     first_of cc gcc clang >/dev/null || die "a C compiler is missing (cc): install gcc or clang"
 }
 
