@@ -1,4 +1,4 @@
-//! Numbers out of range, lengths that lie, lists that cannot be: each is answered clearly, and nothing is lost.
+//! Numbers out of range, wrong lengths, invalid lists: each gets a clear response, and nothing is lost.
 
 use crate::support::{
     TestApp,
@@ -88,7 +88,7 @@ async fn hundred_thousand_parts_become_ten_thousand_larger_ones() {
     assert_eq!(parts, (100_000 * CHUNK as u64).div_ceil(size));
     let beyond = part(&app, &path, &(parts + 1).to_string(), CHUNK);
     problem(send(beyond).await, 404, "not_found").await;
-    // As the client had wished for; the answer says of which size parts are.
+    // The client's wish; the response says how large the parts are.
     problem(
         send(part(&app, &path, "1", CHUNK)).await,
         422,
@@ -210,7 +210,7 @@ async fn truncated_bodies_do_not_count_as_parts() {
         stream.write_all(&[7; 1000]).await.expect("bytes");
         stream.shutdown().await.expect("an end");
         let mut response = Vec::new();
-        // A body that breaks off may be answered, or not; it does not count either way.
+        // An interrupted body may or may not get a response; it does not count in either case.
         let _ = stream.read_to_end(&mut response).await;
         assert!(
             !response.starts_with(b"HTTP/1.1 2"),
@@ -219,7 +219,7 @@ async fn truncated_bodies_do_not_count_as_parts() {
         );
         assert_eq!(received(&app, &session).await, "");
     }
-    // The part is free again at once, or within the moments its claim lives.
+    // The part is free again at once, or when its claim expires.
     wait_until(SOON, async || {
         let response = send(part(&app, &session, "1", CHUNK)).await;
         (response.status() == 200).then_some(())

@@ -60,7 +60,7 @@ async fn parts_sent_by_python_are_resumed_and_stored() {
     let first = said(&run(&app, "python3", "upload.py", &[&file]).await);
     assert!(first.contains("3 of 3 sent"), "{first}");
 
-    // An upload of which one part came before the interruption.
+    // An upload that was interrupted after one part.
     let body = serde_json::json!({
         "original_filename": "été.bin", "total_size_bytes": bytes.len(), "chunk_size_bytes": 8 << 20,
     });

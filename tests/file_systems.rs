@@ -6,7 +6,7 @@ use landfall_test_servers::{limited_fs_shim, wait_until};
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 
-/// What the file system refuses, and how often the log must say so.
+/// What the file system does not support, and how often the log must say so.
 async fn stores_files_without(refused: &str, warnings: usize) {
     let mut installation = Installation::new();
     let shim = limited_fs_shim().to_str().expect("a path in UTF-8");

@@ -1,4 +1,5 @@
-//! The identity of an installation: what starts, what waits, what refuses, and that nothing is deleted meanwhile.
+//! The identity of an installation: what starts, what waits, what refuses to start, and that nothing is deleted in the
+//! meantime.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -23,10 +24,10 @@ use std::{
 };
 
 const MARKER: &str = ".landfall-installation";
-/// How long a process may take to refuse to start.
+/// Timeout for a process to refuse to start.
 const WITHIN: Duration = Duration::from_secs(40);
 
-/// What a process that is to refuse says as it ends.
+/// Returns the error of a process that refuses to start.
 async fn refusal(arguments: &[&str], installation: &Installation) -> String {
     let mut command = command(arguments, &installation.environment());
     let output = tokio::time::timeout(WITHIN, command.kill_on_drop(true).output()).await;
@@ -44,7 +45,7 @@ async fn done(arguments: &[&str], installation: &Installation) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Puts an empty folder where this one is, as if its volume were unmounted; answers where the full one is.
+/// Replaces the folder with an empty one, as if its volume were unmounted; returns the path of the full one.
 fn unmount(folder: &Path) -> PathBuf {
     let away = folder.with_extension("away");
     std::fs::rename(folder, &away).unwrap();

@@ -1,4 +1,4 @@
-//! `uploads.owner_quota`: what counts, what is refused, and what frees it again.
+//! `uploads.owner_quota`: what counts, what is rejected, and what frees space.
 
 use crate::support::{
     TestApp,
@@ -254,7 +254,7 @@ async fn uploads_at_once_are_counted_exactly(app: TestApp) {
     assert_eq!(owner.has().await, 800);
 }
 
-/// What lies in a folder, in bytes; a file that has two names counts once.
+/// Returns the bytes in a folder; a file with two names counts once.
 fn bytes_in(folder: &Path, seen: &mut HashSet<u64>) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return 0;
@@ -271,7 +271,7 @@ const FLOOD_QUOTA: u64 = 10 * 1024 * 1024;
 const CLIENTS: usize = 200;
 const SENT: usize = 60_000;
 
-/// One of many, by one of the protocols; what came of it does not matter.
+/// One of many uploads, by one of the protocols; the result does not matter.
 async fn one_of_many(app: &TestApp, token: &str, number: usize) {
     let request = |method: &str, path: &str| {
         let method = Method::from_bytes(method.as_bytes()).expect("a method");
@@ -349,14 +349,14 @@ async fn one_of_many(app: &TestApp, token: &str, number: usize) {
     if let Ok(response) = sent {
         let status = response.status().as_u16();
         assert!(
-            // Whom the database has no time for may come again.
+            // A client that the database was too busy for may retry.
             [200, 201, 202, 204, 413, 503].contains(&status),
             "{status} for {number}"
         );
     }
 }
 
-/// As many as `LANDFALL_TEST_CLIENTS` says: a thousand take minutes in a debug build.
+/// `LANDFALL_TEST_CLIENTS` clients; a thousand take minutes in a debug build.
 fn clients() -> usize {
     let wanted = std::env::var("LANDFALL_TEST_CLIENTS").ok();
     wanted.map_or(CLIENTS, |wanted| wanted.parse().expect("a number"))
@@ -388,7 +388,7 @@ async fn many_clients_stay_within_the_quota(app: TestApp) {
     let on_disk = async || (measure() <= FLOOD_QUOTA + 1024).then_some(());
     wait_until(Duration::from_secs(60), on_disk).await;
     assert!(most > FLOOD_QUOTA / 2, "the quota was used: {most} bytes");
-    // What was reserved and not used is free again.
+    // Unused reservations are released.
     wait_until(Duration::from_secs(60), async || {
         let more = usize::try_from(FLOOD_QUOTA - owner.has().await).expect("it fits");
         if more == 0 {

@@ -1,4 +1,4 @@
-//! Failed files keep their bytes: by what they fail, how they are staged again, and when their bytes go.
+//! Failed files keep their bytes: why they fail, how they are staged again, and when their bytes are deleted.
 
 use crate::support::{
     TestApp,
@@ -281,7 +281,7 @@ async fn retry_for_is_measured_from_the_first_error(builder: Builder) {
     let landfall = &app.parts.app;
     let uploaded = app.upload("late.txt", "hello").await;
     let file = FileId(id(&uploaded).parse().expect("an id"));
-    // It waited for three days, longer than workers.retry_for, before a worker came.
+    // It waited three days for a worker, longer than workers.retry_for.
     let long_ago = landfall.clock.before(Duration::from_secs(72 * 60 * 60));
     let aged = file::Entity::update_many()
         .col_expr(file::Column::StagedAt, Expr::value(long_ago))
@@ -309,7 +309,7 @@ async fn retry_for_is_measured_from_the_first_error(builder: Builder) {
     );
 }
 
-/// What a proxy or a store answers says nothing about the file.
+/// The response of a proxy or a store proves nothing about the file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_survives_every_error_of_the_store() {
     for status in [400, 403, 404, 405, 409, 411, 412, 413, 500, 501, 503] {

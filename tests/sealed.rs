@@ -1,4 +1,4 @@
-//! Webhook secrets at rest: sealed, under a key that may be changed, and nowhere in the clear.
+//! Webhook secrets at rest: encrypted, with a key that can be changed, and never in plain text.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -23,7 +23,7 @@ over_both_databases!(
     processes_with_only_the_old_key_keep_delivering,
 );
 
-/// What the database has of secrets and of answers that showed them.
+/// The secrets in the database, and the stored responses that contain them.
 async fn kept(db: &Database) -> (Vec<String>, Vec<String>) {
     let endpoints = webhook_endpoint::Entity::find().all(db.read()).await;
     let secrets = endpoints.unwrap().into_iter();
@@ -75,7 +75,7 @@ async fn no_secret_is_in_plain_text_and_all_of_them_sign(builder: Builder) {
     for secret in [&made["secret"], &rotated["secret"]] {
         assert!(is_signed_by(secret.as_str().unwrap(), &sent), "{sent:?}");
     }
-    // Other answers are kept as they were given.
+    // Other responses are stored unencrypted.
     let batch = app.post("/v1/batches").header("Idempotency-Key", "batch");
     json(
         batch.json(&serde_json::json!({})).send().await.unwrap(),
@@ -100,7 +100,7 @@ fn with_keys(app: &TestApp, previous: &str, key: &str) -> Environment {
     environment
 }
 
-/// Starts a server that does not come up, and answers why.
+/// Starts a server that fails to start, and returns the error.
 async fn refusal(environment: &Environment) -> String {
     let output = command(&["serve"], environment).output().await.unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -114,7 +114,7 @@ async fn keys_are_added_changed_and_removed(builder: Builder) {
     let db = app.parts.app.db.clone();
     assert_eq!(kept(&db).await.0, [secret], "without a key it is itself");
 
-    // What is there already is sealed by the next start.
+    // Existing secrets are encrypted at the next start.
     let mut first = Process::listening(&["serve"], &with_keys(&app, "", FIRST)).await;
     let by_first = kept(&db).await.0;
     assert!(by_first[0].starts_with("sealed:v1:"), "{by_first:?}");
@@ -186,7 +186,7 @@ async fn processes_with_only_the_old_key_keep_delivering(builder: Builder) {
         "{ready}"
     );
     assert_eq!(ready["status"], "degraded");
-    // What is made by the new process is signed by the old one too.
+    // The old process can sign with secrets created by the new one.
     let other = create_at(&app, &new.url, "/other").await;
     upload_at(&app, &new.url).await;
     let sent = app.receiver.wait_for_at("/other", 1, SOON).await.remove(0);
@@ -211,7 +211,7 @@ async fn processes_with_only_the_old_key_keep_delivering(builder: Builder) {
             .ok_or(format!("{kept:?} {ready}"))
     })
     .await;
-    // One that knows the new key alone opens everything.
+    // A process with only the new key can decrypt everything.
     let last = Process::listening(&["serve"], &with_keys(&app, "", SECOND)).await;
     let path = format!("{}/v1/webhooks/{}", last.url, other["id"].as_str().unwrap());
     let deleted = app.client.delete(path).send().await.unwrap();

@@ -1,5 +1,5 @@
-//! The binary that ships, from the outside alone: built in release with default features where `LANDFALL_TEST_BINARY`
-//! names it, as `scripts/test-release` does.
+//! Black-box tests of the shipped binary: built in release with default features if `LANDFALL_TEST_BINARY` names it, as
+//! `scripts/test-release` does.
 
 use crate::support::{Installation, Process, app::json, process::binary};
 use landfall_core::digest::Sha256Digest;

@@ -1,4 +1,4 @@
-//! What the sweep removes, and what it must leave alone.
+//! What the sweep deletes, and what it must not touch.
 
 use crate::support::{
     TestApp,

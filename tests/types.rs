@@ -1,4 +1,4 @@
-//! What kinds of content are taken in: by what is said of a file, and by what its bytes show.
+//! Which media types are accepted: by declaration, and by content.
 
 use crate::support::{
     TestApp,
@@ -68,7 +68,7 @@ async fn by_every_way(
     ]
 }
 
-/// The same file by each of the ways in, as each answers the request that brings its first bytes.
+/// Uploads the same file by every protocol, and returns the response to the request with its first bytes.
 async fn first_bytes(
     app: &TestApp,
     name: &str,

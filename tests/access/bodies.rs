@@ -1,4 +1,4 @@
-//! Bodies without end: every route answers while they still come.
+//! Endless bodies: every route responds while they still arrive.
 
 use super::token;
 use crate::support::{TestApp, app::SOON};
@@ -12,7 +12,7 @@ use tokio::{
 
 const PIECE: usize = 64 * 1024;
 
-/// The status line of the answer to a request whose body never ends.
+/// Returns the status line of the response to a request whose body never ends.
 pub(super) async fn endless(app: &TestApp, method: &Method, path: &str, headers: &str) -> String {
     let address = app.url.strip_prefix("http://").unwrap();
     let socket = TcpStream::connect(address).await.unwrap();

@@ -16,12 +16,12 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The status line of an answer over a new connection, and the connection.
+/// Returns the status line of a response over a new connection, and the connection.
 async fn asked(app: &TestApp) -> (String, TcpStream) {
     let address = app.url.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let ask = format!("GET /healthz HTTP/1.1\r\nhost: {address}\r\n\r\n");
-    // One that is refused may be closed by now.
+    // A rejected connection may already be closed.
     let _ = stream.write_all(ask.as_bytes()).await;
     let mut response = [0; 1024];
     let read = tokio::time::timeout(SOON, stream.read(&mut response)).await;

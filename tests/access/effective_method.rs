@@ -66,7 +66,7 @@ impl Caller {
         request.send().await.unwrap()
     }
 
-    /// PATCH, said in one of the ways that do.
+    /// A PATCH, plain or as an overridden POST.
     fn append(&self, app: &TestApp, path: &str, way: MethodForm, offset: usize) -> RequestBuilder {
         let request = match way {
             MethodForm::Plain => app.request(Method::PATCH, path),

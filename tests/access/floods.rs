@@ -80,7 +80,7 @@ impl FloodTarget {
         let callers = callers(&db).await;
         let client = Client::new();
         let routes = routes(&client, &process.url).await;
-        // The folder goes with the process, at the end of the test.
+        // The folder is deleted with the process, at the end of the test.
         std::mem::forget(installation);
         let target = Self {
             process,
@@ -125,7 +125,7 @@ impl FloodTarget {
         kib.parse::<u64>().unwrap() * 1024
     }
 
-    /// How long an upload and a list of somebody else take, the longest of a few.
+    /// The maximum duration of a few uploads and lists by another client.
     async fn served(&self) -> Duration {
         let mut longest = Duration::ZERO;
         for _ in 0..10 {
@@ -147,7 +147,7 @@ impl FloodTarget {
     }
 }
 
-/// Nobody, a token that may upload and read, and a session of it.
+/// No credentials, a token that may upload and read, and a session of it.
 async fn callers(db: &Database) -> Vec<String> {
     let clock = Clock::system();
     let scopes = [TokenScope::Upload, TokenScope::Read];
@@ -229,7 +229,7 @@ async fn go_on(mut stream: TcpStream, flood: Flood) {
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 !matches!(stream.read(&mut byte).await, Ok(1))
             }
-            // Whatever it wanted it has sent, and now it waits.
+            // Everything has been sent; now it waits.
             Flood::ManyHeaders | Flood::HugeTarget | Flood::UnreadAnswer => {
                 std::future::pending().await
             }

@@ -1,4 +1,4 @@
-//! Requests made to hurt: each is refused, and the next one is served.
+//! Malicious requests: each is rejected, and the next one is served.
 
 use super::token;
 use crate::support::{TestApp, app::problem, process::command};
@@ -20,7 +20,7 @@ async fn still_serves(app: &TestApp) {
     app.upload("after.txt", "still here").await;
 }
 
-/// What the server answers to these bytes, until it closes or has said the status.
+/// Returns the response to these bytes, until the server closes or has sent the status.
 async fn raw(app: &TestApp, request: &[u8]) -> String {
     let address = app.url.strip_prefix("http://").unwrap();
     let mut socket = TcpStream::connect(address).await.unwrap();
@@ -46,7 +46,7 @@ async fn headers_without_end_are_rejected() {
     );
     for request in [&long, &many, &target] {
         let response = raw(&app, request.as_bytes()).await;
-        // Or the connection is reset: what was not read of the request may take the answer with it.
+        // Or the connection is reset, and the response is lost with the unread rest of the request.
         let refused = response.is_empty()
             || response.starts_with("HTTP/1.1 431 ")
             || response.starts_with("HTTP/1.1 414 ");
@@ -55,7 +55,7 @@ async fn headers_without_end_are_rejected() {
     }
 }
 
-/// All of an answer, and its head's lines in small letters.
+/// Returns the whole response, and its head in lower case.
 async fn answered(app: &TestApp, request: &[u8]) -> (String, String) {
     let address = app.url.strip_prefix("http://").unwrap();
     let socket = TcpStream::connect(address).await.unwrap();
@@ -188,7 +188,7 @@ async fn path_traversal_finds_nothing() {
     problem(found, 404, "not_found").await;
 }
 
-/// What somebody would like to see in the log.
+/// Text that an attacker would like to see in the log.
 const FORGED: &str = "forged-entry";
 
 /// Everything of a request that could end up in a log, with line breaks in it where HTTP lets one put them.

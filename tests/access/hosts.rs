@@ -1,4 +1,4 @@
-//! By which names the server may be called, and what pages of other sites may have done.
+//! Which host names the server accepts, and what pages of other sites may do.
 
 use super::{header, token};
 use crate::support::{TestApp, app::problem};
@@ -20,7 +20,7 @@ async fn status_by(app: &TestApp, host: &str, path: &str) -> u16 {
     request.send().await.unwrap().status().as_u16()
 }
 
-/// Every path there is: of the API, for operators, of the dashboard, and one that is none.
+/// Every path: of the API, for monitoring, of the dashboard, and one that does not exist.
 async fn paths(app: &TestApp) -> Vec<(Method, String)> {
     let definition = app.read("/openapi.json").await;
     let mut all = Vec::new();
@@ -141,7 +141,7 @@ async fn without_tokens_a_page_of_another_site_changes_nothing() {
             "{name}: {value}"
         );
     }
-    // Looking is no change, and what may be read of it is up to CORS.
+    // Reading changes nothing, and CORS decides what may be read.
     let look = app
         .get("/v1/files")
         .header("origin", "https://evil.example");

@@ -51,7 +51,7 @@ async fn rate_limited_address_gets_retry_after() {
     let state = header(&refused, "ratelimit").unwrap();
     assert!(state.contains("r=0"), "{state}");
     problem(refused, 429, "rate_limited").await;
-    // What watches the service is not limited, and tus is refused as tus.
+    // Monitoring is not limited, and tus rejections follow the protocol.
     let health = app.get("/healthz").send().await.unwrap();
     assert_eq!(health.status(), 200);
     assert_eq!(header(&health, "ratelimit"), None);

@@ -1,4 +1,4 @@
-//! Nobody gets in: every route and method, with every kind of token that must not do.
+//! Authorization: every route and method, with every kind of insufficient token.
 
 use super::{token, token_for};
 use crate::support::{TestApp, app::json};
@@ -21,7 +21,7 @@ pub(super) type Resources = BTreeMap<&'static str, String>;
 
 pub(super) struct TwoOwners {
     pub(super) app: TestApp,
-    /// Where requests go.
+    /// The URL for requests.
     pub(super) url: String,
     resources: Resources,
     pub(super) routes: Vec<Route>,
@@ -35,7 +35,7 @@ impl TwoOwners {
         let mut routes = Vec::new();
         for (path, operations) in definition["paths"].as_object().unwrap() {
             for (method, operation) in operations.as_object().unwrap() {
-                // Some are for anybody: tests/api/definition.rs says which.
+                // Some need no token; see tests/api/definition.rs.
                 if operation["security"].as_array().is_none_or(Vec::is_empty) {
                     continue;
                 }
@@ -136,7 +136,7 @@ pub(super) async fn resources(app: &TestApp) -> Resources {
     ])
 }
 
-/// The status and the text of an answer, without what names the request.
+/// Returns the status and the text of a response, without its request id.
 pub(super) async fn status_and_text(request: RequestBuilder) -> (u16, String) {
     let response = request.send().await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())

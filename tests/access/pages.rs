@@ -1,4 +1,4 @@
-//! Nobody gets in by a browser either: every page and every button, with every kind of session that must not do.
+//! Authorization in the dashboard: every page and every button, with every kind of insufficient session.
 
 use super::{
     matrix::{Resources, resources},
@@ -11,7 +11,7 @@ use reqwest::{Method, RequestBuilder, Response, header};
 use std::time::Duration;
 use uuid::Uuid;
 
-/// What anybody may ask for: assets, and to sign in.
+/// Public paths: assets, and the sign-in.
 const OPEN: [&str; 3] = ["GET /assets/:file", "GET /sign-in", "POST /sign-in"];
 
 /// What a session is for that may only upload.
@@ -120,7 +120,7 @@ impl DashboardFixture {
             cookie: cookie.split(';').next().unwrap().to_owned(),
             csrf: String::new(),
         };
-        // A refusal has the form as well.
+        // An error page has the form as well.
         let page = session.sign(self.app.get("/")).send().await.unwrap();
         let page = page.text().await.unwrap();
         let (_, rest) = page.split_once(r#"name="csrf" value=""#).unwrap();
@@ -142,7 +142,7 @@ impl Session {
     }
 }
 
-/// All of an answer that could tell something.
+/// Everything in a response that could reveal something.
 #[derive(Debug, PartialEq)]
 struct PageResponse {
     status: u16,
@@ -151,7 +151,7 @@ struct PageResponse {
 }
 
 impl PageResponse {
-    /// Without the ids that were asked for. A stream does not end, so only what is refused is read.
+    /// Removes the requested ids. A stream does not end, so only rejections are read.
     async fn of(response: Response, ids: &[String]) -> Self {
         let status = response.status().as_u16();
         let location = response.headers().get(header::LOCATION);

@@ -1,4 +1,4 @@
-//! What is kept from whom: files of the data folder, secrets, figures, addresses.
+//! What is hidden from whom: files of the data folder, secrets, metrics, addresses.
 
 use super::{header, token};
 use crate::{
@@ -65,7 +65,7 @@ async fn created_files_are_private_and_secrets_are_encrypted() {
     let key = std::fs::read_to_string(data.join("webhooks.key")).unwrap();
     up.kill().await;
 
-    // The next start, and every other command, opens what was sealed.
+    // The next start, and every other command, can decrypt the secrets.
     let mut up = Process::listening(&["up"], &installation.environment()).await;
     let again = std::fs::read_to_string(data.join("webhooks.key")).unwrap();
     assert_eq!(key, again);

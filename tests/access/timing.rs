@@ -1,10 +1,10 @@
-//! What is refused takes the same time whether the thing exists or not.
+//! Rejections take the same time whether or not the resource exists.
 //!
-//! Time is what a request does, and the database is what takes it: the first test holds the statements against each
-//! other, text by text, which no busy machine can change. What is no statement (a hash, a read of a file, a wait) is
-//! for the second: it asks for both by turns, so that whatever slows the machine slows both alike, and takes the median
-//! of the differences, which single slow answers do not move. The bound is wide enough to hold on a machine that builds
-//! at the same time, and far below what hashing a secret slowly (tens of milliseconds) or a time-out would cost.
+//! Most of a request's time is spent in the database, so the first test compares the statements as text, which is
+//! independent of the load of the machine. What is not a statement (a hash, reading a file, a wait) is covered by the
+//! second: it sends both requests alternately, so that load affects both alike, and takes the median of the
+//! differences, which single slow responses do not change. The bound is wide enough for a machine that is building at
+//! the same time, and far below the cost of a slow hash (tens of milliseconds) or a timeout.
 
 use super::{
     matrix::{Route, TwoOwners, revoked, status_and_text},
@@ -23,10 +23,10 @@ use tokio_util::sync::DropGuard;
 /// Pairs of requests of which the median is taken.
 const PAIRS: usize = 31;
 
-/// How far apart the two may be.
+/// Maximum difference between the two.
 const BOUND: Duration = Duration::from_millis(5);
 
-/// A house whose database tells what it is asked.
+/// A fixture whose database reports its queries.
 struct QueryLogFixture {
     fixture: TwoOwners,
     asked: Arc<Mutex<Vec<String>>>,
@@ -50,7 +50,7 @@ impl QueryLogFixture {
         }
     }
 
-    /// What the database was asked for this request, and the answer's status.
+    /// Returns the statements of a request, and the status of its response.
     async fn statements(&self, request: RequestBuilder) -> (u16, Vec<String>) {
         self.asked.lock().unwrap().clear();
         let (status, _) = status_and_text(request).await;
@@ -92,7 +92,7 @@ async fn rejections_run_the_same_queries_whether_or_not_the_resource_exists() {
             .filter(|r| r.path.contains("{id}"))
         {
             let [there, absent] = watched.both(route, token).await;
-            // Alice's own token may see what is hers, and is refused what needs another scope.
+            // Alice's own token may see her resources, but not what needs another scope.
             if there.0 != 403 && token == Some(reader.as_str()) {
                 continue;
             }

@@ -15,7 +15,7 @@ async fn connect(app: &TestApp) -> TcpStream {
     TcpStream::connect(address).await.expect("a connection")
 }
 
-/// All that comes until the server closes.
+/// Reads until the server closes the connection.
 async fn rest(mut socket: TcpStream) -> String {
     let mut response = Vec::new();
     let read = timeout(SOON, socket.read_to_end(&mut response)).await;
@@ -132,7 +132,7 @@ async fn a_rejected_body_that_continues_is_answered_once() {
         "POST /v1/files?filename=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: {LENGTH}\r\n\r\n"
     );
     to.write_all(head.as_bytes()).await.expect("sent");
-    // The answer is on its way before most of the body is, which is longer than any head may be.
+    // The response is sent before most of the body, which is longer than any head may be.
     let mut response = vec![0; 1024];
     let read = timeout(SOON, from.read(&mut response))
         .await
@@ -169,7 +169,7 @@ async fn connections_are_kept_for_further_requests() {
     assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
 }
 
-/// Sends a request and reads its answer.
+/// Sends a request and reads its response.
 async fn answered(socket: &mut TcpStream) {
     let ask = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
     socket.write_all(ask.as_bytes()).await.expect("sent");
@@ -189,7 +189,7 @@ async fn an_idle_connection_outlives_the_header_timeout() {
         .await;
     let mut socket = connect(&app).await;
     answered(&mut socket).await;
-    // Neither bytes nor the end come.
+    // Neither bytes nor the end arrive.
     let rested = timeout(Duration::from_millis(2500), socket.read_u8()).await;
     assert!(rested.is_err(), "{rested:?}");
     let ask = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -231,7 +231,7 @@ async fn a_download_that_is_not_read_is_aborted() {
     let path = format!("/v1/files/{}/content", file["id"].as_str().expect("an id"));
     let ask = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     socket.write_all(ask.as_bytes()).await.expect("sent");
-    // A socket the server has closed answers what is written to it with a reset.
+    // Writing to a socket that the server has closed causes a reset.
     wait_until(SOON, async || match socket.try_write(b"x") {
         Ok(_) => None,
         Err(error) if error.kind() == ErrorKind::WouldBlock => None,

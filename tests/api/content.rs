@@ -151,7 +151,7 @@ async fn downloads_from_s3_are_redirected() {
     assert!(location.starts_with(&server.endpoint()), "{location}");
     let fetched = app.client.get(location).send().await.expect("a response");
     assert_eq!(fetched.text().await.expect("a body"), "hello");
-    // As `curl -IL` goes on: a signature holds for one method.
+    // As `curl -IL` continues: a signature is valid for one method.
     let response = app
         .request(Method::HEAD, &path)
         .send()

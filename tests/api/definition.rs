@@ -1,4 +1,4 @@
-//! What holds for every path: problems, ids, methods, and that the documents say what is there.
+//! What holds for every path: problems, ids, methods, and accurate documents.
 
 use super::{get, without_workers};
 use crate::support::{
@@ -64,7 +64,7 @@ fn every_operation_lists_the_problems_it_answers() {
         }
     }
     let all = Code::ALL.iter().map(|code| code.as_str());
-    // No operation has headers without end, or what HTTP itself has no answer to.
+    // These concern all operations, or are not sent by any of them.
     let elsewhere = ["headers_too_large", "not_implemented"];
     let expected = all.filter(|code| !elsewhere.contains(code)).collect();
     assert_eq!(listed, expected);
@@ -97,7 +97,7 @@ fn every_problem_example_describes_one_occurrence() {
 fn every_type_has_an_example_with_its_fields() {
     let spec: Value = serde_json::from_str(&spec()).expect("JSON");
     let schemas = spec["components"]["schemas"].as_object().expect("types");
-    // Problems have an example for each code; the other two are in the examples of what has them.
+    // Problems have an example per code; the other two are in the examples of their parents.
     let elsewhere = ["Problem", "FieldError", "FileError"];
     for (name, schema) in schemas {
         if schema["type"] != "object" || elsewhere.contains(&name.as_str()) {
@@ -261,7 +261,7 @@ async fn readiness_has_every_check_and_is_degraded_without_redis() {
         );
     }
     assert_eq!(ready["checks"]["database"]["status"], "ok");
-    // Nobody works here.
+    // There are no workers here.
     assert_eq!(ready["status"], "degraded");
 }
 

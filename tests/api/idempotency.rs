@@ -150,8 +150,8 @@ killed_over_both_databases!(
     an_api_killed_before_the_response_shows_the_secret_to_the_repeated_request,
 );
 
-/// Sends a request to a process that is killed when its work is committed and before it answers, and the same again to
-/// the next process, which gives the answer that was kept.
+/// Sends a request to a process that is killed after the commit and before the response, then the same request to the
+/// next process, which returns the stored response.
 async fn killed_then_again(
     installation: &Installation,
     request: impl Fn(&str) -> RequestBuilder,

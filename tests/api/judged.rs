@@ -1,5 +1,4 @@
-//! An outside judge: schemathesis makes requests from the definition, right and wrong ones, and holds each answer
-//! against it.
+//! schemathesis generates valid and invalid requests from the definition, and checks each response against it.
 
 use crate::support::TestApp;
 use landfall_core::tokens::{self, TokenScope};
@@ -10,8 +9,8 @@ use tokio::process::Command;
 
 const WITHIN: Duration = Duration::from_secs(240);
 
-/// How many operations there are, without those of tus: an upload is a conversation of several requests, of which an
-/// answer to a made up one says little. What tests/tus sends is held against the definition instead.
+/// The number of operations, without those of tus: an upload takes several requests, so the response to a single
+/// generated one means little. The tus tests check their responses against the definition instead.
 fn judged() -> usize {
     let spec: Value = serde_json::from_str(&landfall::api::spec()).expect("JSON");
     let paths = spec["paths"].as_object().expect("paths").iter();
@@ -68,7 +67,7 @@ async fn schemathesis_finds_no_undocumented_response() {
 )]
 async fn schemathesis_finds_no_undocumented_response_without_tokens() {
     let app = TestApp::start().await;
-    // Nobody is asked for a token here.
+    // No tokens are required here.
     let without = [
         "--exclude-checks",
         "ignored_auth",

@@ -1,4 +1,4 @@
-//! The API from outside: what it takes, what it refuses, and that nothing stays of what it refused.
+//! The API over HTTP: what it accepts and rejects, and that nothing remains of rejected requests.
 
 mod auth;
 mod connections;
@@ -21,7 +21,7 @@ use landfall_test_servers::wait_until;
 use reqwest::multipart::{Form, Part};
 use serde_json::Value;
 
-/// Nothing works on what is uploaded, so that what is there is what the API left.
+/// No workers run, so that only what the API left remains.
 async fn without_workers() -> TestApp {
     TestApp::builder().workers(&[]).start().await
 }
@@ -39,7 +39,7 @@ async fn get(app: &TestApp, path: &str) -> reqwest::Response {
     app.get(path).send().await.expect("a response")
 }
 
-/// No row, and no byte in staging; bytes of a refused request go a moment after its answer.
+/// No row, and no byte in staging; the bytes of a rejected request are deleted shortly after its response.
 async fn nothing_is_left(app: &TestApp) {
     let list = json(get(app, "/v1/files").await, 200).await;
     assert_eq!(list["items"], Value::Array(Vec::new()));

@@ -259,7 +259,7 @@ async fn metadata_is_a_json_object_of_bounded_size() {
 #[tokio::test]
 async fn unknown_form_fields_are_ignored_and_invalid_ones_named() {
     let app = without_workers().await;
-    // As `@uppy/xhr-upload` and Dropzone send them, and more than is ever read at once.
+    // As `@uppy/xhr-upload` and Dropzone send them, and more than is read at once.
     let others = Form::new()
         .text("relativePath", "null")
         .text("name", "a.txt")
@@ -380,7 +380,7 @@ async fn content_types_are_checked() {
         let raw = app
             .post("/v1/files?filename=a")
             .header("content-type", content_type);
-        // What is no image at all is refused for its bytes, whatever case its type is in.
+        // A file that is not an image is rejected by its bytes, whatever the case of its type.
         let body = match content_type {
             "image/PNG" => b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".as_slice(),
             _ => b"a",

@@ -38,12 +38,12 @@ async fn stopping_ends_the_wait() {
     let taken = app.upload("a", "hello").await;
     let id = taken["id"].as_str().expect("an id");
     let waiting = tokio::spawn(app.get(&format!("/v1/files/{id}?wait=60")).send());
-    // Answered on another connection, so the one that waits has been accepted by then.
+    // Answered on another connection, so the waiting request has been accepted by then.
     json(get(&app, "/healthz").await, 200).await;
     let began = Instant::now();
     app.stop().await;
     assert!(began.elapsed() < SOON);
-    // Refused when it had not yet been read.
+    // Rejected if it had not been read yet.
     if let Ok(response) = waiting.await.expect("no panic") {
         assert_eq!(response.status(), 200);
     }

@@ -1,4 +1,4 @@
-//! I5: bytes that nobody has any more use for.
+//! I5: bytes that are no longer needed.
 
 use super::{AuditTarget, everywhere};
 use crate::support::installation::BUCKET;
@@ -207,7 +207,7 @@ async fn staging_of_a_stored_file_is_deleted_at_once_and_unlisted_staging_after_
         target.repairs(1).await;
         let unknown = StagingKey::generate();
         staged(&target, unknown).await;
-        // It may belong to a request that goes on.
+        // It may belong to a request in progress.
         target.is_clean().await;
         let landfall = target.landfall();
         let grace = landfall.config.staging.grace;

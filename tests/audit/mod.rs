@@ -33,7 +33,7 @@ const DEEP: Options = Options {
     force_orphans: None,
 };
 
-/// An installation without workers: what the test breaks stays so until the audit mends it.
+/// An installation without workers: what the test breaks stays broken until the audit repairs it.
 pub struct AuditTarget {
     pub app: TestApp,
     pub s3: Option<S3Server>,
@@ -67,7 +67,7 @@ impl AuditTarget {
         &self.app.parts.app
     }
 
-    /// Uploads a file and takes it ashore.
+    /// Uploads a file and finalizes it.
     pub async fn store(&self, name: &str, bytes: &str) -> FileId {
         let id = self.stage(name, bytes).await;
         let outcome = Finalizer::new(self.landfall(), "test")
@@ -96,7 +96,7 @@ impl AuditTarget {
         assert_eq!(latest.unwrap().summary.left(), 0);
     }
 
-    /// Audits without repairing and answers the one offender there must be.
+    /// Audits without repairing, and returns the only problem.
     pub async fn one(&self, invariant: Invariant, id: &str) -> Offender {
         let report = self.audit(LOOK).await;
         let [offender] = &report.offenders[..] else {
@@ -110,7 +110,7 @@ impl AuditTarget {
         offender.clone()
     }
 
-    /// Repairs what must be so many offenders, leaves none, and finds nothing afterwards.
+    /// Repairs the expected number of problems, and finds none afterwards.
     pub async fn repairs(&self, count: u64) {
         let report = self.audit(REPAIR).await;
         assert!(report.is_clean(), "left: {:?}", report.offenders);
@@ -129,7 +129,7 @@ impl AuditTarget {
         key.unwrap().parse().unwrap()
     }
 
-    /// The file an object lies in, whichever storage it is.
+    /// Returns the file of an object, for either storage.
     pub async fn path(&self, id: FileId) -> std::path::PathBuf {
         let key = self.key(id).await;
         match &self.s3 {

@@ -145,7 +145,7 @@ async fn tokens_are_created_listed_and_revoked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_definition_is_the_one_the_server_has() {
-    // Without a configuration it is that of a server that asks for tokens.
+    // Without a configuration it describes a server that requires tokens.
     let builder = TestApp::builder().set("auth.mode", "tokens");
     let app = builder.workers(&[]).start().await;
     let printed = CommandOutput::of(&["openapi"], &[]).await.json();

@@ -12,7 +12,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use tempfile::TempDir;
 
-/// What a command said and how it ended.
+/// The output and exit status of a command.
 #[derive(Debug)]
 struct CommandOutput {
     status: i32,
@@ -31,7 +31,7 @@ impl CommandOutput {
         }
     }
 
-    /// Standard output of a command that did what it was asked, and had nothing else to say.
+    /// Returns the standard output; asserts success and no errors.
     fn done(self) -> String {
         assert_eq!(self.status, 0, "{self:?}");
         assert_eq!(self.stderr, "", "nothing but the answer");
@@ -44,7 +44,7 @@ impl CommandOutput {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("not JSON ({error}): {text}"))
     }
 
-    /// Standard error of a command that could not do it, and answered nothing.
+    /// Returns the standard error; asserts status 1 and no output.
     fn failed(self) -> String {
         assert_eq!(self.status, 1, "{self:?}");
         assert_eq!(self.stdout, "", "there is no answer");

@@ -1,4 +1,4 @@
-//! HTTP/2 without TLS, as proxies and cloud platforms speak it to what is behind them.
+//! HTTP/2 without TLS, as used by proxies and cloud platforms.
 
 use crate::support::{TestApp, app::SOON};
 use bytes::Bytes;
@@ -135,7 +135,7 @@ async fn limits_apply_as_for_http1() {
     let response = sender.send_request(stalled).await.expect("a response");
     assert_eq!(response.status(), StatusCode::REQUEST_TIMEOUT);
     drop(response);
-    // Nothing is asked for any more.
+    // No more is requested.
     timeout(SOON, ended)
         .await
         .expect("the server ends the connection")

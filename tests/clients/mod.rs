@@ -1,4 +1,4 @@
-//! What common clients send, and what stands between them and this server.
+//! Common clients, and the proxies between them and the server.
 
 mod forwarded;
 mod http2;

@@ -33,7 +33,7 @@ async fn names_are_decoded_for_each_client() {
         ),
         (br#"form-data; name="file"; filename="end\""#, r"end\"),
         (br#"form-data; name="file"; filename="a\b.txt""#, r"a\b.txt"),
-        // Go, httpx, curl before.
+        // Go, httpx, older curl.
         (
             br#"form-data; name="file"; filename="a \"b\".txt""#,
             "a \"b\".txt",

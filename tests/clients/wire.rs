@@ -17,7 +17,7 @@ async fn app() -> TestApp {
     TestApp::builder().workers(&[]).start().await
 }
 
-/// Sends bytes as they are and answers what comes back until the server closes.
+/// Sends raw bytes, and returns the response until the server closes.
 async fn exchange(app: &TestApp, request: &[u8]) -> String {
     let address = app.url.trim_start_matches("http://");
     let mut socket = TcpStream::connect(address).await.expect("a connection");

@@ -6,7 +6,7 @@ use landfall_core::config::{Backend, Config, Sources};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, process::Command};
 
-/// Parsed as Compose would, anchors and merges included, by the YAML library that schemathesis comes with.
+/// Parsed as Compose does, including anchors and merges, by the YAML library that comes with schemathesis.
 fn compose() -> Value {
     const TO_JSON: &str =
         "import json, sys, yaml; json.dump(yaml.safe_load(open(sys.argv[1])), sys.stdout)";
@@ -32,7 +32,7 @@ fn names(map: &Value) -> BTreeSet<&str> {
     map.keys().map(String::as_str).collect()
 }
 
-/// `${NAME:-default}` as it is when nobody has set NAME.
+/// `${NAME:-default}` with NAME unset.
 fn by_default(text: &str) -> String {
     let mut pieces = text.split("${");
     let mut whole = pieces.next().unwrap_or_default().to_owned();

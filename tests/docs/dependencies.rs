@@ -4,7 +4,7 @@ use super::read;
 use std::collections::{BTreeMap, BTreeSet};
 use toml::{Table, Value};
 
-/// The dependencies of a manifest, of whatever kind.
+/// All dependencies of a manifest.
 fn dependencies(manifest: &Table) -> BTreeMap<String, Value> {
     let kinds = ["dependencies", "dev-dependencies", "build-dependencies"];
     let tables = kinds

@@ -1,4 +1,4 @@
-//! Alerts and their runbooks, and the commands that documents tell their reader to run.
+//! Alerts and their runbooks, and the commands in the documents.
 
 use super::{read, root};
 use clap::Parser;
@@ -55,7 +55,7 @@ fn commands(text: &str) -> impl Iterator<Item = &str> {
     spans.chain(lines)
 }
 
-/// Whether a word stands for something else: `FILE`, `[--json]`, `…`.
+/// Whether a word is a placeholder: `FILE`, `[--json]`, `…`.
 fn is_placeholder(word: &str) -> bool {
     word.contains(['[', '…', '|', '<', '$']) || word.chars().any(|c| c.is_ascii_uppercase())
 }

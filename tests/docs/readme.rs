@@ -1,4 +1,4 @@
-//! Every command of the README, run as it stands there but for addresses and ids.
+//! Runs every command of the README, with addresses and ids replaced.
 
 use super::{read, root};
 use crate::support::{Installation, Process, app::SOON, process::binary};
@@ -20,7 +20,7 @@ fn commands() -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// What a command answers, in a folder that has a README.md of its own.
+/// Runs a command in a folder with a README.md, and returns its output.
 async fn run(line: &str, folder: &Path) -> String {
     let mut shell = Command::new("sh");
     shell
@@ -94,7 +94,7 @@ async fn every_command_of_the_readme_works() {
     }
     assert_eq!(run_of_them, 4, "commands were run");
     let mut up = up.expect("scripts/up was run");
-    // The endpoint of the last command is told of what comes after it.
+    // The endpoint of the last command receives later events.
     let again = format!("curl -fsS -F file=@README.md {}/v1/files", up.url);
     run(&again, &folder).await;
     receiver.wait_for_at("/hook", 1, SOON).await;

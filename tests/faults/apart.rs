@@ -1,4 +1,4 @@
-//! Processes that do not see each other's staging: the second one does not start, and says why.
+//! Processes that do not share staging: the second one refuses to start, and says why.
 
 use crate::support::{Installation, Process, process::command};
 use landfall_core::db::Database;
@@ -27,7 +27,7 @@ fn elsewhere(installation: &Installation) -> Vec<(String, String)> {
     environment
 }
 
-/// What a process that is to refuse says as it ends.
+/// Returns the error of a process that refuses to start.
 async fn refusal(arguments: &[&str], environment: &[(String, String)]) -> String {
     let mut command = command(arguments, environment);
     let output = tokio::time::timeout(WITHIN, command.kill_on_drop(true).output()).await;

@@ -1,4 +1,4 @@
-//! Uploads over two API nodes, which are killed while the bytes come in.
+//! Uploads over two API nodes, which are killed while the bytes arrive.
 
 use super::topology::Topology;
 use crate::support::seed;
@@ -17,7 +17,7 @@ const SIZE: usize = 1024 * MIB;
 const PART_RATE: usize = 4 * MIB;
 const TUS_RATE: usize = 16 * MIB;
 
-/// No two mebibytes are the same. Random numbers for all of it would take longer than the upload.
+/// No two mebibytes are the same. Random numbers for all of them would take longer than the upload.
 fn content(seed: u64, size: usize) -> Vec<u8> {
     let mut block = vec![0; MIB];
     StdRng::seed_from_u64(seed).fill(&mut block[..]);
@@ -37,7 +37,7 @@ fn is_received(session: &Value, number: usize) -> bool {
     })
 }
 
-/// Sends a part until it counts; one that counts although its answer was lost is not sent again.
+/// Sends a part until it counts; a counted part whose response was lost is not sent again.
 async fn send_part(topology: &Arc<Topology>, session: &str, number: usize, bytes: Vec<u8>) {
     let path = format!("{session}/parts/{number}");
     loop {

@@ -14,7 +14,7 @@ use sea_orm::{ConnectionTrait, EntityTrait};
 use serde_json::json;
 use std::time::Duration;
 
-/// How long the checker waits for what never comes.
+/// How long the checker waits for something that never happens.
 const MOMENTS: Duration = Duration::from_secs(5);
 
 /// Three files, stored and announced.

@@ -8,7 +8,7 @@ use reqwest::Client;
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
-/// Leases this short let a test wait for them.
+/// Leases short enough for a test to wait for.
 pub const LEASE: Duration = Duration::from_secs(3);
 
 /// How long a file may take after a kill: a lease, the next look, and a slow machine.
@@ -26,7 +26,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts the API; workers come by [`Cluster::worker`].
+    /// Starts the API; [`Cluster::worker`] adds workers.
     pub async fn start(mut installation: Installation) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         installation.set("workers.lease", "3s");
@@ -60,7 +60,7 @@ impl Cluster {
         Process::spawn(&["worker"], &environment)
     }
 
-    /// Has the receiver's `/hook` told of everything.
+    /// Subscribes the receiver's `/hook` to all events.
     pub async fn webhook(&self) {
         let body = json!({ "url": self.receiver.url("/hook") });
         let response = self
@@ -83,7 +83,7 @@ impl Cluster {
         uploaded.expect("a response")
     }
 
-    /// As [`Cluster::upload_at`]; none when the connection broke before the answer.
+    /// Like [`Cluster::upload_at`]; `None` if the connection was lost before the response.
     pub async fn try_upload_at(&self, url: &str, name: &str, bytes: Vec<u8>) -> Option<String> {
         let request = self.client.post(format!("{url}/v1/files"));
         let request = request.query(&[("filename", name)]).body(bytes.clone());
@@ -120,7 +120,7 @@ impl Cluster {
         .await;
     }
 
-    /// The invariants, of what [`Cluster::upload`] sent and what was added to the log.
+    /// The invariants of what [`Cluster::upload`] sent and what was added to the log.
     pub fn invariants(&self) -> Invariants<'_> {
         let landfall = &self.parts.app;
         let bytes_on_disk = self.installation.bytes_on_disk(landfall);

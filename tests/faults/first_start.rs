@@ -6,7 +6,7 @@ use rand::RngExt;
 use std::{process::ExitStatus, time::Duration};
 use tokio::process::Child;
 
-/// By default; `LANDFALL_TEST_KILLS` asks for another number.
+/// The default; `LANDFALL_TEST_KILLS` sets another number.
 const KILLS: usize = 30;
 
 /// From the moment the file is there, all migrations take about this long.

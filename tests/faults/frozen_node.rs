@@ -1,5 +1,5 @@
-//! An API node that is frozen in the middle of an upload, past its lease, and runs on while its client has gone to
-//! another node, or after that: what is stored are the bytes the client sent, and those only.
+//! An API node that is frozen during an upload, past its lease, and continues while its client is using another node,
+//! or later: exactly the bytes that the client sent are stored.
 //!
 //! What the frozen node still receives when it runs on are other bytes, so that each of them would be seen.
 
@@ -24,7 +24,7 @@ const OFFSET_STREAM: &str = "application/offset+octet-stream";
 const SOON: Duration = Duration::from_secs(60);
 /// Longer than a writer whose client pauses takes to count what it has, in a folder and in a bucket.
 const PAUSES: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(1300)];
-/// Scenarios at once.
+/// Number of concurrent scenarios.
 const AT_ONCE: usize = 8;
 const PART: usize = 64 * 1024;
 
@@ -44,7 +44,7 @@ enum Kind {
 /// Where the first node is frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Freeze {
-    /// When so many bytes were sent to it, in one go or with a pause in between.
+    /// After this many bytes were sent to it, with or without a pause in between.
     Sent {
         bytes: usize,
         pauses: bool,
@@ -179,7 +179,7 @@ impl Cluster {
     async fn first_node(&self, freeze: Freeze) -> Process {
         let mut environment = self.installation.environment();
         if let Freeze::At { failpoint, nth } = freeze {
-            // A node tries its staging folder when it starts, and comes by once.
+            // A node probes its staging folder at start-up, and passes this point once.
             let tried = failpoint.starts_with("staging.") && self.s3.is_none();
             let value = format!("{failpoint}=stop@{}", nth + u32::from(tried));
             environment.push(("LANDFALL_FAILPOINT".to_owned(), value));
@@ -255,7 +255,7 @@ impl Cluster {
             .to_vec()
     }
 
-    /// Sends what the second node has not got yet; in the middle of it, `midway`.
+    /// Sends what the second node is missing, and runs `midway` halfway.
     async fn send_the_rest(&self, path: &str, bytes: &[u8], midway: impl AsyncFnOnce()) {
         let mut midway = Some(midway);
         let deadline = Instant::now() + 2 * SOON;
@@ -332,7 +332,7 @@ impl Frozen {
         stream.write_all(head.as_bytes()).await.expect("a head");
         let (end, pauses) = match scenario.freeze {
             Freeze::Sent { bytes, pauses } => (bytes, pauses),
-            // Steps between two counts need a pause to be reached; a small upload comes at once.
+            // Steps between two counts are only reached with a pause; a small upload arrives at once.
             Freeze::At { .. } => (bytes.len(), bytes.len() > 2 * PART),
         };
         let mut sent = 0;
@@ -369,11 +369,11 @@ impl Frozen {
         }
     }
 
-    /// Lets the node run on, sends it other bytes, and waits until it has answered: not that it has taken them.
+    /// Lets the node continue, sends it other bytes, and waits for its response, which must not be an acceptance.
     async fn wake(mut self, scenario: Scenario) {
         self.node.signal(Signal::CONT);
         let other = vec![0xee; self.left];
-        // It may have answered before it has read all.
+        // It may have responded before reading everything.
         let _ = timeout(SOON, self.stream.write_all(&other)).await;
         let mut response = Vec::new();
         let mut buffer = [0; 4096];
@@ -571,7 +571,7 @@ async fn node_frozen_in_an_upload_changes_nothing_when_it_continues_on_sqlite() 
     let cluster = Cluster::start(Installation::new(), None).await;
     let scenarios = WAKES.into_iter().zip(1..).map(|(wake, seed)| Scenario {
         kind: Kind::Append { size: 2_000_000 },
-        // From outside, so that a node which was writing to the database can be let on and frozen again.
+        // From outside, so that a node that was writing to the database can continue and be frozen again.
         freeze: Freeze::Sent {
             bytes: 900_000,
             pauses: true,

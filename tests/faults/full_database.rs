@@ -1,5 +1,5 @@
-//! A SQLite database whose files cannot grow for a while, as on a full disk: what is acknowledged is there, what cannot
-//! be written is refused, `/readyz` says so, and whoever only reads notices nothing.
+//! A SQLite database whose files cannot grow for a while, as on a full disk: acknowledged data survives, writes are
+//! rejected, `/readyz` reports it, and reads still work.
 
 use super::cluster::AFTER_A_KILL;
 use crate::support::{Installation, Process, app::json, process};
@@ -156,7 +156,7 @@ impl FullDatabase {
         .await;
     }
 
-    /// Whoever only reads is served; with a token whose last use cannot be written too.
+    /// Reads are served, even with a token whose last use cannot be written.
     async fn reads(&self, tokens: [&str; 2], stored: &str) {
         for token in tokens {
             json(self.get(token, "/v1/files").await, 200).await;

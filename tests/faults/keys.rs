@@ -1,7 +1,7 @@
-//! A storage key is used once: whatever is uploaded again, deleted, purged, dropped or carried out late, no object of
-//! a stored file is removed or overwritten.
+//! A storage key is used once: no re-upload, deletion, purge, drop or late request removes or overwrites the object of
+//! a stored file.
 //!
-//! `LANDFALL_TEST_INTERLEAVINGS` says how many there are, `LANDFALL_TEST_SEED` with which seed they begin.
+//! `LANDFALL_TEST_INTERLEAVINGS` sets their number, `LANDFALL_TEST_SEED` the first seed.
 
 use super::cluster::{AFTER_A_KILL, Cluster};
 use crate::support::{Installation, TestApp, app::SOON};
@@ -27,7 +27,7 @@ use tokio::{task::JoinHandle, time::timeout};
 const STEPS: usize = 14;
 const WORKERS: usize = 3;
 
-/// How late the store carries out what it never answered, at most.
+/// Maximum delay of a request that the store executes late.
 const LATE_MS: u64 = 300;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -35,13 +35,13 @@ fn number(name: &str, default: u64) -> u64 {
     given.unwrap_or(default)
 }
 
-/// What one interleaving is made of; cheap to clone.
+/// The state of one interleaving; cheap to clone.
 #[derive(Clone)]
 struct Interleaving {
     app: Arc<TestApp>,
     server: Arc<S3Server>,
     workers: Vec<Finalizer>,
-    /// What was uploaded, by its SHA-256.
+    /// The SHA-256 of each upload.
     sent: Arc<std::sync::Mutex<HashMap<FileId, String>>>,
     faults: Arc<AtomicUsize>,
 }
@@ -79,7 +79,7 @@ impl Interleaving {
         id
     }
 
-    /// One thing that happens beside whatever else does.
+    /// One concurrent action.
     fn step(&self, id: FileId, random: &mut StdRng) -> JoinHandle<()> {
         let scene = self.clone();
         let (what, fault) = (random.random_range(0..10), random.random_range(0..4));
@@ -108,7 +108,7 @@ impl Interleaving {
                 }
             };
             match fault {
-                // As if its process had been killed: whatever it has sent may still be carried out.
+                // As if its process had been killed: requests it has sent may still be executed.
                 1 => drop(timeout(dropped_after, work).await),
                 _ => work.await,
             }
@@ -246,8 +246,7 @@ async fn no_interleaving_removes_the_object_of_a_stored_file_where_files_overwri
     all_interleavings(true).await;
 }
 
-/// A purge whose worker is killed with its DELETE under way, which the store carries out long after the name was
-/// uploaded again.
+/// A purge whose worker is killed during its DELETE, which the store executes long after the name was uploaded again.
 #[tokio::test(flavor = "multi_thread")]
 async fn late_deletion_of_a_killed_worker_hits_no_other_file() {
     for overwrite in [false, true] {

@@ -1,4 +1,4 @@
-//! SIGKILL between every two steps of finalize and deliver: another worker goes on, and nothing is lost or doubled.
+//! SIGKILL between any two steps of finalize and deliver: another worker takes over, and nothing is lost or duplicated.
 
 use super::cluster::{AFTER_A_KILL, Cluster};
 use crate::support::Installation;

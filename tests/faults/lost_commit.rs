@@ -1,4 +1,4 @@
-//! A COMMIT that PostgreSQL carries out and whose answer is lost: what it wrote is there, and so are its bytes.
+//! A COMMIT that PostgreSQL executes and whose response is lost: the rows and the bytes are kept.
 
 use super::cluster::AFTER_A_KILL;
 use crate::support::{Installation, Process, app::json};
@@ -15,8 +15,8 @@ use tokio::{
 };
 use url::Url;
 
-/// Between an API and PostgreSQL. The first transaction in which a statement begins so is committed, and its
-/// connection broken off before the answer.
+/// A proxy between an API and PostgreSQL. The first transaction with a statement that starts like this is committed,
+/// and its connection is closed before the response.
 struct CommitProxy {
     url: Url,
     lost: Arc<AtomicUsize>,
@@ -43,7 +43,7 @@ impl CommitProxy {
     }
 }
 
-/// A client has had all earlier answers when it commits, so whatever comes then is the answer to that.
+/// When a client commits, it has received all earlier responses, so the next one is for the commit.
 async fn carry(
     mut client: TcpStream,
     mut server: TcpStream,
@@ -96,7 +96,7 @@ fn has(bytes: &[u8], text: &str) -> bool {
         .any(|window| window == text.as_bytes())
 }
 
-/// An API whose first commit of such a statement is answered by nobody, and a worker beside it.
+/// An API whose first commit of such a statement gets no response, and a worker.
 struct LostCommitCluster {
     api: Process,
     proxy: CommitProxy,

@@ -93,7 +93,7 @@ async fn every_key_begins_with_the_prefix() {
     );
 }
 
-/// The files of which the endpoint is told at once.
+/// The files that are announced to the endpoint at once.
 async fn upload(app: &TestApp, files: usize) {
     for _ in 0..files {
         let file = app.upload("a.txt", "hello").await;

@@ -1,4 +1,4 @@
-//! What is thrown at an installation, and the invariants afterwards.
+//! Faults, and the invariants after them.
 
 mod apart;
 mod broken_off;

@@ -1,5 +1,5 @@
-//! Eight clients put files of one owner into one batch on PostgreSQL, half of them in one request and half in sessions,
-//! while workers store them: nobody waits in a circle, and nobody is refused.
+//! Eight clients add files of one owner to one batch on PostgreSQL, half of them in one request and half in sessions,
+//! while workers store them: no deadlock, and no rejection.
 
 use crate::support::{Installation, Process, app::json, process};
 use landfall_test_servers::{PostgresServer, wait_until};
@@ -45,7 +45,7 @@ impl Clients {
         response.expect("a response").status()
     }
 
-    /// Requests per second of all clients together, every one of them answered with a 2xx.
+    /// Requests per second of all clients together, all with 2xx responses.
     async fn rate(&self, batch: Option<&str>) -> f64 {
         let (done, began) = (AtomicUsize::new(0), Instant::now());
         let clients = (0..CLIENTS).map(|number| {
@@ -113,7 +113,7 @@ async fn clients_of_one_batch_neither_deadlock_nor_fail() {
             .get(format!("{}/v1/batches/{batch}", clients.url));
         let found = request.bearer_auth(&clients.token).send().await;
         let found = json(found.expect("a response"), 200).await;
-        // Half of the files are in sessions that nobody ever fills.
+        // Half of the files are in sessions that are never filled.
         match (
             found["stored_count"].as_i64(),
             found["total_files"].as_i64(),

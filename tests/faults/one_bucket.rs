@@ -69,7 +69,7 @@ async fn in_parts(topology: &Topology, batch: &Value) {
         .json(Method::POST, "/v1/uploads", Some(asked))
         .await;
     let session = format!("/v1/uploads/{}", begun["id"].as_str().expect("an id"));
-    // Each part by two requests at once, to both nodes.
+    // Each part in two concurrent requests, to both nodes.
     let parts = bytes.chunks(PART).enumerate().flat_map(|(at, part)| {
         let path = format!("{session}/parts/{}", at + 1);
         [(path.clone(), part), (path, part)]

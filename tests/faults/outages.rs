@@ -1,4 +1,4 @@
-//! Redis, PostgreSQL, storage and receivers that go away and come back.
+//! Outages of Redis, PostgreSQL, storage and receivers.
 
 use super::cluster::Cluster;
 use crate::support::{Installation, TestApp, app::SOON};
@@ -16,7 +16,7 @@ const HANG: Duration = Duration::from_secs(180);
 #[tokio::test(flavor = "multi_thread")]
 async fn uploads_are_accepted_without_redis_and_stored_when_it_is_back() {
     let redis = RedisServer::start().await;
-    // A sweep by the clock would come too late to be what stores them.
+    // The periodic sweep would be too late to be the reason.
     let app = TestApp::builder()
         .set("redis.url", &redis.url())
         .set("sweep.interval", "1h")
@@ -89,7 +89,7 @@ async fn storage_that_fails_and_hangs_is_retried() {
         }
     })
     .await;
-    // Eight were refused, two were given up while they hung, and one was answered.
+    // Eight were rejected, two timed out, and one succeeded.
     assert!(s3.calls(S3Operation::PutObject) >= 11);
     app.invariants().hold().await;
 }
@@ -109,7 +109,7 @@ async fn object_whose_response_was_lost_is_stored_once() {
     app.invariants().hold().await;
 }
 
-/// Uploads until ten are acknowledged; while the database is away none is.
+/// Uploads until ten are acknowledged; none is while the database is down.
 async fn ten_more(app: &TestApp) {
     for _ in 0..10 {
         let number = app.log.len();
@@ -142,7 +142,7 @@ async fn postgres_that_drops_connections_restarts_and_crashes_loses_nothing() {
     let builder = builder.set("sweep.interval", "1s");
     let app = builder.set("workers.lease", "3s").start().await;
     app.webhook("/hook", &[]).await;
-    // Each while the files before are on their way.
+    // Each while the previous files are in progress.
     ten_more(&app).await;
     assert!(postgres.kill_connections(&url).await > 0);
     ten_more(&app).await;

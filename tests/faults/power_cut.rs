@@ -1,4 +1,4 @@
-//! A power cut: what was not synced is gone. Every acknowledged byte and row was.
+//! A power cut loses what was not synced. Every acknowledged byte and row must survive.
 //!
 //! Each kind of sync is also left out, one at a time, and must be missed then: otherwise nothing here would show that
 //! it is made.
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// How long all files may take to be stored, from the start of a worker.
 const STORED_WITHIN: Duration = Duration::from_secs(60);
 
-/// How long what is not lost may take to be stored, where something is.
+/// Timeout for the rest to be stored, when something is lost.
 const MISSED_WITHIN: Duration = Duration::from_secs(10);
 
 /// Beyond the page cache: large uploads are written around it.
@@ -126,7 +126,7 @@ impl Uploader {
         self.log.acknowledged(id(&path), &bytes);
     }
 
-    /// One of each, by every way in.
+    /// One upload by every protocol.
     async fn every_way(&mut self) {
         self.whole(1000).await;
         self.whole(LARGE).await;
@@ -171,7 +171,7 @@ impl Uploader {
         }
     }
 
-    /// Those that do not come to be stored, as they were sent, within this time.
+    /// Returns the uploads that are not stored, as they were sent, within this time.
     async fn lost(&self, within: Duration) -> Vec<String> {
         let until = tokio::time::Instant::now() + within;
         let mut lost = Vec::new();
@@ -202,8 +202,7 @@ fn id(path: &str) -> &str {
     path.rsplit('/').next().expect("an id")
 }
 
-/// Uploads that were stored, uploads that nobody has worked on yet, and one in the middle; then the power goes. Answers
-/// what of it is lost.
+/// Uploads that are stored, staged, and unfinished; then the power is cut. Returns which of them are lost.
 async fn cut(unsynced: Option<(&str, &str)>, within: Duration) -> Vec<String> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut installation = Installation::new();
@@ -215,7 +214,7 @@ async fn cut(unsynced: Option<(&str, &str)>, within: Duration) -> Vec<String> {
     let migrated = command(&["migrate", "up"], &environment).output().await;
     let migrated = migrated.expect("landfall runs");
     assert!(migrated.status.success(), "{migrated:?}");
-    // A first start, with every sync: what it leaves tells the installation from others, and is not what this is about.
+    // A first start with every sync, whose marker is not part of this test.
     let mut first = Process::listening(&["serve"], &environment).await;
     assert!(first.terminate().await.success());
     environment.extend(unsynced.map(|(kind, part)| PowerCut::unsynced(kind, part)));

@@ -22,7 +22,7 @@ const LARGEST: usize = 4 * 1024 * 1024;
 async fn processes_killed_at_random_moments_lose_nothing() {
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
-    // Its own API only answers questions; another one is killed.
+    // Its own API only serves reads; another one is killed.
     let cluster = Cluster::start(Installation::new()).await;
     cluster.webhook().await;
     let environment = cluster.installation.environment();

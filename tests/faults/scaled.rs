@@ -84,8 +84,8 @@ async fn five_processes_under_load_with_workers_killed_keep_every_invariant() {
         .await;
 }
 
-/// Keeps three workers running and kills one of them every second or so, until told to stop and at least so often that
-/// some kills came into the middle of transfers.
+/// Keeps three workers running and kills one of them about every second, until told to stop and at least often enough
+/// to hit some transfers.
 async fn kill_and_restart(
     cluster: Arc<Cluster>,
     seed: u64,

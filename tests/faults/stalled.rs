@@ -1,4 +1,4 @@
-//! I8: endpoints that stall delay nobody but themselves.
+//! I8: stalled endpoints delay only themselves.
 
 use crate::support::{
     TestApp,
@@ -147,7 +147,7 @@ async fn latencies(app: &TestApp) -> Vec<Duration> {
             let committed = event["created_at"].as_str().expect("a time");
             let committed: chrono::DateTime<chrono::Utc> = committed.parse().expect("a time");
             let received = received[event["id"].as_str().expect("an id")];
-            // The database's clock may be a moment ahead of the one the receiver notes by.
+            // The database's clock may be slightly ahead of the receiver's.
             received
                 .duration_since(committed.into())
                 .unwrap_or_default()

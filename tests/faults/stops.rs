@@ -1,5 +1,4 @@
-//! Workers that are stopped in an orderly way in the middle of a transfer, databases that are away, leases that are
-//! lost: nothing of it counts against a file.
+//! Graceful stops during a transfer, database outages and lost leases do not count against a file.
 
 use super::cluster::{AFTER_A_KILL, Cluster};
 use crate::support::{Installation, TestApp};
@@ -91,7 +90,7 @@ async fn three_outages_of_the_database_longer_than_the_lease_end_in_a_stored_fil
         assert!(worker.is_running(), "outage {outage}");
     }
     s3.heal();
-    // Asked of the database: the API may still answer 503 for a moment.
+    // Read from the database, because the API may still respond with 503 for a moment.
     wait_until(AFTER_A_KILL * 4, async || {
         let file = row(&cluster, &id).await;
         (file.status == file::FileStatus::Stored).then_some(())

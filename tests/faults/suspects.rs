@@ -1,4 +1,4 @@
-//! What an expired lease comes to, by what the rows say of its worker.
+//! The consequences of an expired lease, depending on the rows about its worker.
 
 use crate::support::{TestApp, app::Builder, over_both_databases};
 use entity::{
@@ -45,7 +45,7 @@ impl SuspectTest {
         row.expect("the database").expect("the row")
     }
 
-    /// A process that last said that it lives at this moment.
+    /// A process whose last heartbeat was at this time.
     async fn process(&self, name: &str, beat_at: Timestamp, alone: Option<FileId>) {
         let row = worker_process::Model {
             name: name.to_owned(),
@@ -92,7 +92,7 @@ impl SuspectTest {
             .before(Duration::from_secs(seconds))
     }
 
-    /// One death of a process that ran the file alone, found out; answers what the next run came to.
+    /// Simulates the noticed death of a process that ran the file alone, and returns the result of the next run.
     async fn dies_alone(&self, name: &str, id: FileId) -> Outcome {
         self.process(name, self.ago(20), Some(id)).await;
         self.claimed_by(name, id).await;
@@ -177,7 +177,7 @@ async fn only_the_death_of_a_process_that_ran_a_file_alone_counts(builder: Build
     let stage = SuspectTest::start(builder).await;
     let id = stage.upload().await;
     stage.make_suspect(id).await;
-    // It comes back before its heartbeat has been missed for a lease.
+    // It returns before its heartbeat has been missing for a lease.
     stage.process("frozen", stage.ago(20), Some(id)).await;
     stage.claimed_by("frozen", id).await;
     assert!(matches!(stage.finalize(id).await, Outcome::Later(_)));

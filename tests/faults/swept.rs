@@ -1,4 +1,4 @@
-//! Sweeps beside uploads that complete: what moves from one table to another while it is looked at is in use.
+//! Sweeps during the completion of uploads: rows that move between tables while they are read are in use.
 
 use crate::support::TestApp;
 use futures::{StreamExt, stream};
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const UPLOADS: usize = 300;
 
-/// A tus upload in two PATCHes; answers the file's id.
+/// Uploads with two tus PATCHes, and returns the file's id.
 async fn upload(app: &TestApp, number: usize) -> serde_json::Value {
     let begun = app
         .post("/v1/tus")

@@ -93,7 +93,7 @@ impl Topology {
         }
     }
 
-    /// Sent until a node that lives answers it.
+    /// Sends the request until a live node responds.
     pub async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Response {
         wait_until(WITHIN, async || {
             let mut request = self.request(method.clone(), path).await;
@@ -140,7 +140,7 @@ impl Topology {
         })
     }
 
-    /// Kills one of the nodes every two seconds and starts it again, until told to stop; answers how often.
+    /// Kills and restarts a node every two seconds until told to stop; returns how often.
     pub async fn kill_and_restart(self: Arc<Self>, seed: u64, done: CancellationToken) -> usize {
         let mut random = StdRng::seed_from_u64(seed);
         let mut kills = 0;
@@ -159,7 +159,7 @@ impl Topology {
         }
     }
 
-    /// The invariants, of what was added to the log.
+    /// The invariants of what was added to the log.
     pub fn invariants(&self) -> Invariants<'_> {
         let landfall = &self.parts.app;
         let bytes_on_disk = self.installation.bytes_on_disk(landfall);

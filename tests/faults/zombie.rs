@@ -19,7 +19,7 @@ async fn worker_frozen_past_its_lease_cannot_commit() {
     cluster.wait_for(&id, "stored", LEASE + AFTER_A_KILL).await;
     let stored = cluster.file(&id).await;
     zombie.signal(Signal::CONT);
-    // The zombie tells by working again that it is past the place where it froze.
+    // When the zombie works again, it is past the point where it froze.
     let other = cluster.upload("later.bin", vec![8; 1000]).await;
     assert!(awake.terminate().await.success());
     cluster.wait_for(&other, "stored", AFTER_A_KILL).await;
@@ -61,7 +61,7 @@ async fn deliverer_frozen_past_its_lease_records_nothing() {
     .await;
     zombie.signal(Signal::CONT);
     assert!(awake.terminate().await.success());
-    // The zombie tells by working again that it ran on, and by ending well that its old attempt was over, too.
+    // When the zombie works again it has continued, and when it exits cleanly its old attempt is over, too.
     cluster.upload("later.bin", vec![8; 1000]).await;
     cluster.receiver.wait_for(3, AFTER_A_KILL).await;
     assert!(zombie.terminate().await.success());

@@ -22,7 +22,7 @@ fn explained() -> BTreeSet<String> {
     names.collect()
 }
 
-/// The metrics an answer has, as their samples are called; a histogram by the name its samples begin with.
+/// Returns the names of the metrics in a response; a histogram by the prefix of its samples.
 fn told(text: &str) -> BTreeSet<String> {
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let name = |line: &str| {
@@ -60,7 +60,7 @@ async fn every_metric_is_documented_and_every_documented_one_exists() {
     let app = busy().await;
     let told = wait_until(SOON, async || {
         let text = scrape(&app).await;
-        // The delivery is counted a moment after its receiver has it.
+        // The delivery is counted a moment after its receiver gets it.
         text.contains("landfall_deliveries_total{outcome=\"delivered\"} 1")
             .then(|| told(&text))
     })
@@ -207,7 +207,7 @@ fn alerts_and_dashboard_use_only_existing_metrics() {
             "{fault}"
         );
     }
-    // What nobody looks at need not be told.
+    // Unused metrics need not be documented.
     let shown: BTreeSet<String> = expressions.iter().flat_map(|text| named(text)).collect();
     let unseen: Vec<&String> = explained.difference(&shown).collect();
     let allowed = [

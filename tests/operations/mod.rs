@@ -1,4 +1,4 @@
-//! What operators see: metrics and what is made of them, and faults as `/readyz` tells them.
+//! What operators see: metrics, dashboards and alerts, and faults in `/readyz`.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -1,4 +1,4 @@
-//! `/readyz`, the overview and the alerts say what is wrong within 15 s, and nothing of the inside of the server.
+//! `/readyz`, the overview and the alerts report faults within 15 s, and reveal no server internals.
 
 use crate::support::TestApp;
 use landfall_test_servers::{Durability, PostgresServer, RedisServer, S3Server, wait_until};
@@ -21,7 +21,7 @@ const TOLD: [(&str, &str, &str); 6] = [
     ("sweep", "The sweep is late.", "LandfallSweepLate"),
 ];
 
-/// A duration in whole seconds that stands behind this in the alert rules.
+/// Parses the duration after this key in the alert rules.
 fn seconds(name: &str) -> Duration {
     let (_, rest) = ALERTS.split_once(name).unwrap();
     let (number, _) = rest.split_once('s').unwrap();
@@ -39,8 +39,8 @@ fn sample(alert: &str) -> String {
     inner.split_once('(').unwrap().1.to_owned()
 }
 
-/// Waits until the overview and the metrics tell of the fault as well: the metrics soon enough for Prometheus to scrape
-/// them and to look at its rules.
+/// Waits until the overview and the metrics show the fault as well: the metrics early enough for a scrape and an
+/// evaluation by Prometheus.
 async fn told(app: &TestApp, check: &str, begun: Instant) {
     let (_, sentence, alert) = TOLD.into_iter().find(|told| told.0 == check).unwrap();
     let left = |of: Duration| of.saturating_sub(begun.elapsed());
@@ -75,7 +75,7 @@ async fn ready(app: &TestApp) -> Result<Value, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Waits until the check has the status, and answers the whole report.
+/// Waits until the check has the status, and returns the report.
 async fn seen(app: &TestApp, check: &str, status: &str) -> Value {
     let begun = Instant::now();
     let report = wait_until(SEEN_WITHIN, async || {
@@ -205,7 +205,7 @@ async fn sweep_that_is_late_is_degraded() {
         .await;
     app.sweep().await;
     seen(&app, "sweep", "ok").await;
-    // Nobody here runs the maintenance queue.
+    // No worker serves the maintenance queue here.
     let report = seen(&app, "sweep", "degraded").await;
     let detail = report["checks"]["sweep"]["detail"].as_str().unwrap();
     assert!(detail.contains("overdue"), "{detail}");

@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// What the newer version has in its environment.
 const NEWER: (&str, &str) = ("LANDFALL_FURTHER_MIGRATION", "1");
 
-/// Where requests go, as a load balancer knows it: a process that is to end gets no new ones.
+/// The targets of a load balancer: a stopping process gets no new requests.
 struct Balancer {
     targets: RwLock<Vec<String>>,
     next: AtomicUsize,
@@ -31,7 +31,7 @@ struct Balancer {
 }
 
 impl Balancer {
-    /// Sends a request to one of the targets. A target is removed once its requests are answered.
+    /// Sends a request to one of the targets. A target is removed once its requests are done.
     async fn send(
         &self,
         request: impl Fn(&Client, &str) -> RequestBuilder,
@@ -92,7 +92,7 @@ impl Balancer {
         self.accepted.lock().expect("nobody panicked").len()
     }
 
-    /// The load goes on while this is waited for.
+    /// The load continues while this is awaited.
     async fn goes_on(&self) {
         let before = self.accepted();
         wait_until(SOON, async || match self.accepted() - before {

@@ -51,7 +51,7 @@ async fn trace_runs_from_the_upload_to_the_webhook() {
         requests.into_iter().find(|request| request.path == "/hook")
     })
     .await;
-    // The last spans go with the process.
+    // The last spans are exported when the process ends.
     assert!(worker.terminate().await.success());
     assert!(api.terminate().await.success());
     let spans = spans(&app);

@@ -1,4 +1,4 @@
-//! Buttons repair what they say, write it down, and are for administrators and pages of this server alone.
+//! Buttons do what they say, record it, and are only for administrators and pages of this server.
 
 use super::dashboard_user::DashboardUser;
 use crate::support::{TestApp, app::SOON};
@@ -25,7 +25,7 @@ async fn endpoint(app: &TestApp, id: &Value) -> webhook_endpoint::Model {
     row.expect("the database").expect("the endpoint")
 }
 
-/// An installation that gives up a delivery after one attempt, with an endpoint that refuses, and files it was not told of.
+/// An installation with one attempt per delivery, an endpoint that fails, and files it was not notified of.
 async fn broken(app: &TestApp, files: usize) -> Value {
     app.receiver
         .set("/hook", Behaviour::status(503).body("out of order"));

@@ -26,7 +26,7 @@ async fn count(browser: &Browser, selector: &str) -> u64 {
     browser.run(&script).await.as_u64().unwrap_or(0)
 }
 
-/// Nothing was complained of, and nobody else was asked for anything.
+/// Asserts an empty console, and no requests to other hosts.
 async fn assert_clean(browser: &Browser, app: &TestApp) {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     for url in browser.requested().await {
@@ -78,7 +78,7 @@ async fn a_paused_upload_waits_and_resumes() {
     let browser = Browser::open(1280, 900).await;
     browser.go(&format!("{}/upload", app.url)).await;
     browser.sees("Drop files here").await;
-    // Three are sent at once: the fourth waits long enough to be paused.
+    // Three are sent concurrently; the fourth waits long enough to be paused.
     browser
         .run(
             "const dropped = new DataTransfer();

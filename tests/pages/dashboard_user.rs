@@ -13,7 +13,7 @@ fn encoded(fields: &[(&str, &str)]) -> String {
         .finish()
 }
 
-/// Whoever looks at pages.
+/// A user of the dashboard.
 #[derive(Debug)]
 pub(super) struct DashboardUser {
     url: String,
@@ -23,13 +23,13 @@ pub(super) struct DashboardUser {
 }
 
 impl DashboardUser {
-    /// Whoever sits at the machine of an installation without tokens.
+    /// A user of an installation without tokens.
     pub(super) async fn local(app: &TestApp) -> Self {
         let page = app.get("/").send().await.expect("a response");
         Self::of(app, page, "/").await
     }
 
-    /// Somebody who has signed in with a token of this scope.
+    /// A user who has signed in with a token of this scope.
     pub(super) async fn with(app: &TestApp, owner: &str, scope: TokenScope) -> Self {
         let landfall = &app.parts.app;
         let made = tokens::create(&landfall.db, &landfall.clock, owner, &[scope], None).await;
@@ -100,7 +100,7 @@ impl DashboardUser {
         self.send(path, &fields).await
     }
 
-    /// Sends a form as it is.
+    /// Sends a form without adding a CSRF token.
     pub(super) async fn send(&self, path: &str, fields: &[(&str, &str)]) -> Response {
         let request = self
             .client
@@ -114,7 +114,7 @@ impl DashboardUser {
             .expect("a response")
     }
 
-    /// Presses a button and follows to the page that says what was done.
+    /// Presses a button and follows the redirect to the notice.
     pub(super) async fn press_and_follow(&self, path: &str, fields: &[(&str, &str)]) -> String {
         let response = self.press(path, fields).await;
         let status = response.status();
@@ -153,7 +153,7 @@ impl DashboardUser {
         self.begin_upload(Some(&self.csrf)).await
     }
 
-    /// Sends five bytes and answers the id of their file.
+    /// Uploads some bytes, and returns the file's id.
     pub(super) async fn upload(&self, body: &'static str) -> String {
         let begun = self.begin_upload_signed().await;
         assert_eq!(begun.status(), StatusCode::CREATED);

@@ -1,4 +1,4 @@
-//! Whatever strangers wrote, names and answers alike, is shown as text.
+//! Untrusted text, such as names and responses, is escaped.
 
 use super::dashboard_user::DashboardUser;
 use crate::support::{TestApp, app::SOON};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 const SCRIPT: &str = "<script>alert(1)</script>";
 const ATTRIBUTE: &str = "\"><img src=x onerror=alert(1)>";
 
-/// Markup of ours never has these; a page that has them shows a stranger's.
+/// Our own markup never contains these, so a page that does shows untrusted markup.
 fn assert_harmless(page: &str, what: &str) {
     for mark in ["<script>alert", "<img", "onerror=alert(1)>"] {
         assert!(!page.contains(mark), "{what} has {mark}: {page}");

@@ -16,13 +16,13 @@ use std::{
 /// Rows enough for a planner to prefer an index, and few enough for a test.
 const ROWS: u64 = 20_000;
 
-/// A step may work on so many rows at once without growing with the table: a window, a bounded count.
+/// Maximum rows that a step may process without growing with the table: a window, a bounded count.
 const BOUND: u64 = 5_000;
 
-/// So many rows may be read and found not to match: more is a walk through a whole table in search of a few.
+/// Maximum rows that may be read without matching; more is a full scan for a few rows.
 const FILTERED: u64 = 2_000;
 
-/// Tables with fewer rows than this may be read whole: an index would be slower.
+/// Tables with fewer rows may be scanned completely, because an index would be slower.
 const SMALL: u64 = 2_000;
 
 /// Tables that grow for ever, or with the load.
@@ -53,7 +53,7 @@ fn noting(seen: &SeenStatements) -> impl Fn(&Statement) + Send + Sync + 'static 
     }
 }
 
-/// The installation's app once more, on a database that tells what it is asked.
+/// A second app of the installation, whose database reports its queries.
 struct QueryLogApp {
     app: TestApp,
     url: String,
@@ -242,13 +242,13 @@ impl QueryLogApp {
             "SELECT COUNT(*) AS n FROM files WHERE original_filename LIKE '%x%'",
             "SELECT COUNT(*) AS n FROM outbox_events WHERE status = 'delivered'",
             "SELECT id FROM deliveries WHERE last_error IS NOT NULL",
-            // A walk along an index, in search of what is nowhere.
+            // An index scan for something that does not exist.
             "SELECT id FROM files WHERE content_type = 'none/such' ORDER BY id LIMIT 5",
             "SELECT id FROM outbox_events WHERE created_at > '2026-01-01' AND event_type = 'file.stored' ORDER BY payload LIMIT 5",
         ] {
             let backend = self.app.parts.app.db.backend();
             let told = self.explain(&Statement::from_string(backend, sql)).await;
-            // A search that an index leads says nothing of how many rows it finds, on SQLite.
+            // On SQLite, an index search does not say how many rows it finds.
             let counts = backend != DbBackend::Postgres && sql.contains("status = 'delivered'");
             assert!(counts || !told.is_empty(), "{sql}");
         }
@@ -344,7 +344,7 @@ async fn explain_on_sqlite(db: &Database, statement: &Statement) -> Vec<String> 
         if reads_all && !walks {
             faults.push(format!("{} in {whole:?}", step.detail));
         }
-        // What is sorted is what one search found; only some searches find a bounded number.
+        // A sort processes what one search found, and only some searches find a bounded number of rows.
         if step.detail.starts_with("USE TEMP B-TREE") {
             let sorted = steps
                 .iter()
@@ -363,8 +363,8 @@ async fn explain_on_sqlite(db: &Database, statement: &Statement) -> Vec<String> 
     faults
 }
 
-/// Whether each part of the statement that reads this table looks for some of its rows. A step that an index leads to
-/// them is a search; one that walks and filters may have to go through all.
+/// Whether each part of the statement that reads this table searches for some of its rows. A step that uses an index to
+/// find them is a search; one that scans and filters may have to read all.
 fn is_filtered(sql: &str, table: &str) -> bool {
     let from = format!("FROM \"{table}\"");
     let mut parts = sql
@@ -387,7 +387,7 @@ fn is_filtered(sql: &str, table: &str) -> bool {
     })
 }
 
-/// Whether the index that a step walks has only some of the rows, as its own condition says.
+/// Whether the index that a step scans is a partial index.
 async fn is_partial(db: &Database, detail: &str) -> bool {
     let name = detail.split(" INDEX ").nth(1).unwrap_or_default();
     let name = name.split(' ').next().unwrap_or_default();
@@ -447,7 +447,7 @@ async fn sizes(db: &Database) -> BTreeMap<String, u64> {
     each.collect()
 }
 
-/// `limited`: somebody above takes only so many rows, and nothing between wants all of them first.
+/// `limited`: an outer step takes a limited number of rows, and no step in between needs all of them first.
 fn walk(node: &Value, limited: bool, sizes: &BTreeMap<String, u64>, faults: &mut Vec<String>) {
     let kind = node["Node Type"].as_str().unwrap_or_default();
     let rows = node["Plan Rows"].as_f64().unwrap_or(0.0) as u64;

@@ -67,7 +67,7 @@ async fn one_of_two_racing_patches_wins() {
             .collect();
         statuses.sort_unstable();
         let expected = [204, 409, 409, 409];
-        // The last piece again is the end of a complete upload for whoever is a moment late, not a race.
+        // Repeating the last chunk of a complete upload is a late retry, not a race.
         assert_eq!(statuses, expected, "round {round}");
     }
     assert_eq!(

@@ -101,7 +101,7 @@ async fn tuspy_uploads_in_every_mode() {
     every_way_is_stored(&app, &ways, client).await;
 }
 
-/// Not so regular that parts of it could be exchanged unnoticed.
+/// Irregular enough for swapped parts to be noticed.
 fn noise(size: usize) -> Vec<u8> {
     let mut random = StdRng::seed_from_u64(size as u64);
     let mut bytes = vec![0; size];
@@ -125,7 +125,7 @@ async fn uppy_resumes_a_paused_upload_after_a_reload() {
     let seen: Value = serde_json::from_str(&seen).expect("JSON");
     let (paused, resumed) = (seen["pausedAt"].as_u64(), seen["resumedAt"].as_u64());
     assert!(paused.expect("a number") < SIZE as u64, "{seen}");
-    // What was in the air when it was paused may have to be sent again.
+    // Bytes in flight when it was paused may have to be sent again.
     let in_the_air = 16 * 1024 * 1024;
     assert!(
         resumed.expect("a number") + in_the_air >= paused.unwrap(),

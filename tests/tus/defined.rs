@@ -1,4 +1,4 @@
-//! What `/openapi.json` says of `/v1/tus`: each answer these tests get has a status, headers and a code that are there.
+//! Checks every response in these tests against `/openapi.json`: status, headers and code must be documented.
 
 use super::{answered, begin, header, patch, send, tus};
 use crate::support::TestApp;
@@ -24,14 +24,14 @@ fn methods(pattern: &str) -> BTreeSet<String> {
     operations.keys().map(|name| name.to_uppercase()).collect()
 }
 
-/// Whether a header is said something of: those that every path has are not.
+/// Whether a header must be documented; common headers need not be.
 fn is_of_tus(name: &str) -> bool {
     let own = ["tus-", "upload-", "landfall-"];
     own.iter().any(|begin| name.starts_with(begin))
         || ["location", "content-disposition", "allow"].contains(&name)
 }
 
-/// What a request was, for holding its answer against the definition.
+/// A request, for checking its response against the definition.
 #[derive(Debug)]
 pub(super) struct DefinedRequest {
     method: String,
@@ -50,7 +50,7 @@ impl DefinedRequest {
         }
     }
 
-    /// Panics when the definition does not have this answer; answers it as it was.
+    /// Panics if the definition does not have this response; returns it unchanged.
     pub(super) async fn held_to_the_definition(self, response: Response) -> Response {
         let preflight = self.sent.contains_key("access-control-request-method");
         let Some(pattern) = pattern(&self.path).filter(|_| !preflight) else {
@@ -67,7 +67,7 @@ impl DefinedRequest {
             return response;
         }
         let operation = &SPEC["paths"][pattern][self.method.to_lowercase()];
-        // What is no method has no operation.
+        // An invalid method has no operation.
         if status == 400 && !operation.is_object() {
             return response;
         }
@@ -82,7 +82,7 @@ impl DefinedRequest {
             return response;
         }
         let body = response.bytes().await.expect("a body");
-        // HEAD has none, and the draft has problems of its own.
+        // HEAD has none, and the draft has its own problem types.
         let is_drafts = String::from_utf8_lossy(&body).contains("iana.org");
         if !body.is_empty() && !is_drafts {
             let problem: Value = serde_json::from_slice(&body).expect("a problem");
@@ -163,7 +163,7 @@ async fn an_undocumented_response_is_noticed() {
     let answer = async || app.client.execute(ask()).await.expect("a response");
     let asked = DefinedRequest::of(&ask());
     asked.held_to_the_definition(answer().await).await;
-    // The same answer to another question.
+    // The same response to another request.
     let mut asked = DefinedRequest::of(&ask());
     asked.method = "DELETE".to_owned();
     let held = tokio::spawn(asked.held_to_the_definition(answer().await));

@@ -1,4 +1,4 @@
-//! SIGKILL while bytes come in: what is told afterwards is there, and the upload goes on.
+//! SIGKILL while bytes arrive: the offset reported afterwards is durable, and the upload can be resumed.
 
 use super::OFFSET_STREAM;
 use crate::support::{Installation, Process};
@@ -116,7 +116,7 @@ async fn offset_reported_after_a_kill_is_durable_and_the_upload_resumes() {
     );
     stream.write_all(head.as_bytes()).await.expect("a head");
     let sent = bytes.clone();
-    // A piece for each look: the body goes on for as long as the test looks, and ends only with the server.
+    // One chunk per poll: the body continues while the test polls, and ends only with the server.
     let (look, mut looks) = tokio::sync::mpsc::unbounded_channel();
     let sending = tokio::spawn(async move {
         for piece in sent.chunks(50_000).take(300) {
@@ -148,7 +148,7 @@ async fn offset_reported_after_a_kill_is_durable_and_the_upload_resumes() {
     assert!(server.stored(&path).await == bytes);
 }
 
-/// `sent` is how many of the bytes come before the end: all of them, if few, are counted without being taken first.
+/// `sent` is the number of bytes before the kill: if few, all of them are counted without being stored first.
 async fn killed_at(step: &str, sent: usize, counted: bool) {
     let installation = Installation::new();
     let mut server = Server::start(&installation, Some(&format!("{step}=kill"))).await;

@@ -117,7 +117,7 @@ async fn get_returns_the_bytes_right_after_the_last_patch() {
     .await;
     answered(&send(tus(&app, "GET", &path)).await, 409);
     answered(&send(patch(&app, &path, 0, bytes.clone())).await, 204);
-    // From staging, from storage, and while they are on their way.
+    // From staging, from storage, and during the transfer.
     for _ in 0..20 {
         let response = send(app.request(super::method("GET"), &path)).await;
         answered(&response, 200);

@@ -41,7 +41,7 @@ fn tus(app: &TestApp, name: &str, path: &str) -> RequestBuilder {
         .header("Tus-Resumable", "1.0.0")
 }
 
-/// The answer, which is held against the definition.
+/// Sends a request, and checks the response against the definition.
 async fn send(request: RequestBuilder) -> Response {
     let (client, request) = request.build_split();
     let request = request.expect("a request");
@@ -86,7 +86,7 @@ fn header<'r>(response: &'r Response, name: &str) -> Option<&'r str> {
         .map(|value| value.to_str().expect("text"))
 }
 
-/// Asserts a status, and the header every answer carries.
+/// Asserts a status, and the header of every response.
 fn answered(response: &Response, status: u16) {
     assert_eq!(response.status(), status, "{response:?}");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! Two PATCHes at one offset whose bodies end at the same moment: one counts, and the other is told so.
+//! Two PATCHes at one offset whose bodies end at the same time: one counts, and the other gets a conflict.
 
 use super::OFFSET_STREAM;
 use crate::support::{Installation, Process};
@@ -52,7 +52,7 @@ fn tus(api: &Process, method: Method, path: &str) -> RequestBuilder {
     request.header("Tus-Resumable", "1.0.0")
 }
 
-/// Each racer sends bytes of its own, so that the file tells whose were taken.
+/// Each racer sends different bytes, so that the file shows whose were accepted.
 async fn one_of_two_counts_each_time(installation: Installation, nodes: usize) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let db = Database::open(&installation.config().database.url, 2).await;

@@ -14,7 +14,7 @@ use landfall_core::tokens::TokenScope;
 use landfall_test_servers::{Behaviour, wait_until};
 use serde_json::{Value, json};
 
-/// What a page of ours is looked at with; it answers what is wrong.
+/// The script that checks a page, and returns what is wrong.
 const LOOK: &str = include_str!("basics.js");
 
 const TAB: &str = "\u{E004}";
@@ -75,7 +75,7 @@ async fn is_sound(browser: &Browser, page: &str) {
     }
 }
 
-/// Goes through the page by the Tab key: what has the focus is seen to have it.
+/// Tabs through the page; the focus must be visible.
 async fn focus_is_seen(browser: &Browser, page: &str) {
     browser.run("document.activeElement.blur()").await;
     let mut reached = 0;

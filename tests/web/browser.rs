@@ -88,7 +88,7 @@ async fn a_dead_job_is_retried_once_its_cause_is_fixed() {
         .settled(&app.upload("gone.txt", "hello").await["id"])
         .await;
     let folder = app.parts.app.config.storage.path.join("uploads");
-    // What is in the way of the object's removal.
+    // Blocks the deletion of the object.
     let object = files_in(&folder).pop().expect("the object");
     std::fs::remove_file(&object).expect("it is removed");
     std::fs::create_dir_all(object.join("in-the-way")).expect("a folder");

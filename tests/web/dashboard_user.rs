@@ -1,4 +1,4 @@
-//! Somebody at the dashboard: a session, and the token their forms carry.
+//! A user of the dashboard: a session, and the CSRF token of its forms.
 
 use crate::support::TestApp;
 use landfall_core::tokens::{self, TokenScope};
@@ -20,7 +20,7 @@ pub async fn token(app: &TestApp, owner: &str, scopes: &[TokenScope]) -> String 
     created.expect("a token").1.expose_secret().to_owned()
 }
 
-/// Uploads a file of this name with this token and answers its id.
+/// Uploads a file with this name and token, and returns its id.
 pub async fn uploaded(app: &TestApp, token: &str, name: &str) -> String {
     let request = app.post("/v1/files").query(&[("filename", name)]);
     let sent = request.bearer_auth(token).body("hello").send().await;
@@ -28,7 +28,7 @@ pub async fn uploaded(app: &TestApp, token: &str, name: &str) -> String {
     file["id"].as_str().expect("an id").to_owned()
 }
 
-/// A browser, as far as the server can tell.
+/// A client that behaves like a browser.
 #[derive(Debug)]
 pub struct DashboardUser<'a> {
     pub app: &'a TestApp,

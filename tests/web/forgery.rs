@@ -132,7 +132,8 @@ async fn assets_are_cached_forever_under_content_hashes() {
     assert_eq!(old.expect("a response").status(), 404);
 }
 
-/// htmx begins once its own script has run: an extension that comes later, over a slow line, would never be used.
+/// htmx starts once its own script has run, so an extension that arrives later, on a slow connection, would never be
+/// used.
 #[tokio::test]
 async fn htmx_and_its_extension_are_one_script() {
     let app = crate::support::TestApp::start().await;

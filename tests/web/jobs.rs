@@ -1,4 +1,4 @@
-//! Queues and jobs, and what is done to them by hand.
+//! Queues and jobs, and manual actions on them.
 
 use super::dashboard_user::{DashboardUser, location};
 use crate::support::{TestApp, app::SOON};
@@ -6,7 +6,7 @@ use landfall_queue::{Inspector, Job, JobState, NewJob, Queue, Settings};
 use landfall_test_servers::wait_until;
 use serde::{Deserialize, Serialize};
 
-/// A job no worker of Landfall can read, so that it is dead at once.
+/// A job that Landfall's workers cannot parse, so that it is dead at once.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct UnreadableJob {
     name: String,

@@ -1,4 +1,4 @@
-//! The dashboard: who gets in, what is shown, what buttons do, and how it is in a browser.
+//! The dashboard: access control, pages, actions, and behaviour in a browser.
 
 mod access;
 mod basics;

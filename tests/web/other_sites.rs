@@ -7,7 +7,7 @@ use tokio::{
     net::TcpListener,
 };
 
-/// Another site, which shows this page; answers its port. The browser finds it as `evil.example` too.
+/// Serves another site with this page, and returns its port. The browser finds it as `evil.example` too.
 async fn other_site(page: String) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -18,7 +18,7 @@ async fn other_site(page: String) -> u16 {
                 page.len()
             );
             let mut request = [0; 4096];
-            // A browser that goes away has seen enough.
+            // The browser may disconnect early.
             let _ = stream.read(&mut request).await;
             let _ = stream.write_all(response.as_bytes()).await;
             let _ = stream.shutdown().await;

@@ -1,4 +1,4 @@
-//! What the overview says: of an empty installation, of files on their way, of what is wrong.
+//! The overview: an empty installation, files in progress, alerts.
 
 use super::dashboard_user::{DashboardUser, app, location};
 use crate::support::{TestApp, app::SOON};

@@ -1,11 +1,11 @@
-//! One installation, several processes: a browser may come to any of them.
+//! One installation, several processes: a browser may reach any of them.
 
 use super::dashboard_user::{Fields, cookie_of, location, token};
 use crate::support::{Process, TestApp};
 use landfall_core::tokens::TokenScope;
 use reqwest::{Response, header};
 
-/// A page of this process, asked for with this cookie.
+/// Gets a page of this process with this cookie.
 async fn page(app: &TestApp, process: &Process, path: &str, cookie: &str) -> Response {
     let request = app.client.get(format!("{}{path}", process.url));
     let request = request.header(header::COOKIE, cookie);

@@ -5,10 +5,10 @@ use landfall_test_servers::{Behaviour, wait_until};
 use serde::Deserialize;
 use std::time::Duration;
 
-/// A lease, what a worker may be silent before it is missed, and a slow machine.
+/// A lease, the heartbeat timeout, and a slow machine.
 const AFTER_A_KILL: Duration = Duration::from_secs(60);
 
-/// Longer than the test takes to kill whoever waits for it, shorter than `webhooks.timeout`.
+/// Longer than the test takes to kill the waiting worker, shorter than `webhooks.timeout`.
 const LONG: Duration = Duration::from_secs(25);
 
 /// Long enough to be seen on the page.
@@ -36,7 +36,7 @@ async fn rows(browser: &Browser) -> Vec<Row> {
     serde_json::from_value(rows).expect("rows")
 }
 
-/// Waits until the page shows rows like this, and answers the first.
+/// Waits until the page shows such rows, and returns the first.
 async fn sees_row(browser: &Browser, is_like: impl Fn(&Row) -> bool) -> Row {
     wait_until(AFTER_A_KILL, async || {
         let rows = rows(browser).await;

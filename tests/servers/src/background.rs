@@ -1,5 +1,5 @@
-//! Blocking work, off the test's own runtime thread, so that an API under test goes on answering
-//! while a server stops or starts.
+//! Runs blocking work outside of the test's runtime thread, so that an API under test keeps responding while a server
+//! stops or starts.
 
 use std::panic::resume_unwind;
 

@@ -1,5 +1,5 @@
-//! An HTTP/1.1 server on loopback, on threads of its own, so that it neither stands still while a
-//! test blocks nor ends before it: the ground under [`crate::S3Server`] and [`crate::Receiver`].
+//! An HTTP/1.1 server on loopback with its own threads, so that it neither blocks with a test nor ends before it; used
+//! by [`crate::S3Server`] and [`crate::Receiver`].
 
 use std::error::Error;
 use std::fmt;
@@ -29,7 +29,7 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, Box<dyn Error + Send + Sync>>;
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Reset>> + Send>>;
 type Handler = Arc<dyn Fn(Request<Incoming>) -> Answer + Send + Sync>;
 
-/// Instead of an answer: the connection is reset (RST).
+/// Resets the connection (RST) instead of responding.
 #[derive(Debug)]
 pub(crate) struct Reset;
 
@@ -78,7 +78,7 @@ impl Listener {
         self.address
     }
 
-    /// Closes the port and every connection, also those in the middle of an answer.
+    /// Closes the port and every connection, even during a response.
     pub(crate) async fn stop(&self) {
         let runtime = lock(&self.runtime).take();
         if let Some(runtime) = runtime {
@@ -121,7 +121,7 @@ fn run(address: SocketAddr, handler: Handler) -> Runtime {
         let listener = tokio::net::TcpListener::from_std(listener)
             .expect("a listener that does not block can be polled");
         loop {
-            // Out of file descriptors, say; the next one may be accepted.
+            // For example out of file descriptors; the next one may be accepted.
             let Ok((stream, _)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
@@ -149,7 +149,7 @@ async fn serve(stream: tokio::net::TcpStream, handler: Handler) {
             answer
         }
     });
-    // An error is a client that went away, or a fault that was asked for.
+    // An error is a client that disconnected, or an injected fault.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;

@@ -1,17 +1,16 @@
-//! Free ports on loopback for servers that cannot be told to take "any".
+//! Free ports on loopback for servers that do not support port 0.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::{Ipv4Addr, TcpListener};
 
-// Below the range from which Linux (32768 on) and macOS (49152 on) take the ports of outgoing
-// connections: while a server is stopped nobody's connection can be given its port, and a client
-// that keeps trying to reconnect cannot connect to itself.
+// Below the ephemeral port ranges of Linux (from 32768) and macOS (from 49152): while a server is stopped, its port
+// cannot be given to a connection, and a client that keeps reconnecting cannot connect to itself.
 const FIRST: u16 = 12_000;
 const LAST: u16 = 31_999;
 
-/// A port of 127.0.0.1 that nobody listened on just now. Another process may still take it first:
-/// the caller starts its server, looks whether it holds the port, and asks again if not.
+/// Returns a port of 127.0.0.1 that was free just now. Another process may still take it first: the caller starts its
+/// server, checks whether it has the port, and retries if not.
 pub(crate) fn free_port() -> u16 {
     let span = u64::from(LAST - FIRST) + 1;
     (0..1_000_u32)

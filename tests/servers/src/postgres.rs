@@ -42,7 +42,7 @@ struct OwnServer {
 }
 
 impl PostgresServer {
-    /// Makes a cluster and starts it. Nothing of it is left when the value is dropped.
+    /// Creates a cluster and starts it. It is deleted on drop.
     ///
     /// # Panics
     /// If the server's binaries are missing or it does not start.
@@ -87,8 +87,7 @@ impl PostgresServer {
         self.psql.url_of(&name)
     }
 
-    /// Creates a copy of a database that nobody is connected to, given by name or URL; returns the
-    /// copy's URL.
+    /// Creates a copy of a database without connections, given by name or URL; returns the copy's URL.
     ///
     /// # Panics
     /// If the server refuses.
@@ -127,7 +126,7 @@ impl PostgresServer {
         name
     }
 
-    /// Drops a database, given by name or URL, and whoever is connected to it.
+    /// Drops a database, given by name or URL, and closes its connections.
     ///
     /// # Panics
     /// If the server refuses.
@@ -255,7 +254,7 @@ impl PostgresServer {
         let (initdb, postgres, psql) = (find("initdb"), find("postgres"), find("psql"));
         let user = programs::unprivileged_user();
         let mut last = String::new();
-        // Somebody else may take the port between our look and the server's bind.
+        // Another process may take the port between our check and the server's bind.
         for _ in 0..5 {
             let port = free_port();
             let folder = folder("postgres", user);
@@ -311,7 +310,7 @@ fn begin(watchdog: &Watchdog, data: &Path) -> Result<(), &'static str> {
     watchdog.start();
     wait_ready(
         READY,
-        // The last line of the file, in our own folder, so it cannot be a stranger's.
+        // The last line of the file, which is in our own folder and therefore ours.
         || std::fs::read_to_string(&status).is_ok_and(|text| text.trim_end().ends_with("ready")),
         || {
             watchdog

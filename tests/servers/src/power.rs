@@ -1,9 +1,9 @@
 //! A power cut: of what processes wrote, only what they synced is left.
 //!
-//! Killing a process does not show this, because the page cache outlives it. A library that is
-//! preloaded into the processes (`shim/power.c`) writes down each `fsync`; the cut puts the folder back
-//! as it was synced: a file has the bytes of its last sync, or none, and a folder the names of its
-//! last sync. Stricter than most file systems are, and no stricter than POSIX.
+//! Killing a process does not show this, because the page cache outlives it. A library preloaded into the processes
+//! (`shim/power.c`) records each `fsync`; the cut restores the folder as it was synced: a file has the bytes of its
+//! last sync, or none, and a folder the names of its last sync. This is stricter than most file systems, and as strict
+//! as POSIX.
 
 use std::collections::HashMap;
 use std::fs;
@@ -105,7 +105,7 @@ fn inode(path: &Path) -> String {
     )
 }
 
-/// What the power cut leaves.
+/// What remains after the power cut.
 struct SyncedFiles {
     synced: PathBuf,
     /// Files that were put back; a second name of one is a link.

@@ -1,4 +1,4 @@
-//! A webhook receiver that writes down every request and can be told to misbehave.
+//! A webhook receiver that records every request and can be made to misbehave.
 
 mod behaviour;
 
@@ -27,14 +27,14 @@ pub struct Received {
     pub query: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// The whole body; what had arrived of it if the sender broke off.
+    /// The body; if the sender disconnected, what had arrived of it.
     pub body: Bytes,
     /// When it had arrived, on the clock that measures.
     pub at: Instant,
-    /// When it had arrived, on the clock that tells the time.
+    /// When it had arrived, by wall clock.
     pub at_time: SystemTime,
-    /// The status it was answered. `None`: not yet, or never, since the connection was reset or the
-    /// sender gave up first.
+    /// The status of the response. `None`: not yet, or never, because the connection was reset or the sender gave up
+    /// first.
     pub status: Option<u16>,
 }
 
@@ -49,7 +49,7 @@ impl Received {
     }
 }
 
-/// A web server on 127.0.0.1 that answers 200 on every path until told otherwise.
+/// A web server on 127.0.0.1 that responds with 200 on every path unless configured otherwise.
 #[derive(Debug)]
 pub struct Receiver {
     listener: Listener,
@@ -118,12 +118,12 @@ impl Receiver {
             .extend(std::iter::repeat_n(behaviour.clone(), count));
     }
 
-    /// `path` answers 200 again.
+    /// Makes `path` respond with 200 again.
     pub fn mend(&self, path: &str) {
         lock(&self.state.paths).remove(&rooted(path));
     }
 
-    /// Every path answers 200 again.
+    /// Makes every path respond with 200 again.
     pub fn mend_all(&self) {
         lock(&self.state.paths).clear();
     }
@@ -172,7 +172,7 @@ impl Receiver {
         self.wait(count, deadline, path, std::panic::Location::caller())
     }
 
-    /// Refuses connections from now on, and closes those there are.
+    /// Refuses new connections, and closes the existing ones.
     pub async fn stop(&self) {
         self.listener.stop().await;
     }
@@ -260,7 +260,7 @@ impl ReceiverState {
         log.push(request);
         let count = log.len();
         drop(log);
-        // Whoever waits looks at the log itself, so the order of two of these does not matter.
+        // Waiters read the log themselves, so the order of two of these does not matter.
         self.count.send_replace(count);
         count - 1
     }

@@ -18,7 +18,7 @@ pub(crate) const MISSING: &str = "no redis-server or valkey-server on PATH. Get 
     redis-server`, `dnf install valkey`, `apk add valkey` or `brew install redis`, or run \
     scripts/test, which does";
 
-/// A `redis-server` on 127.0.0.1, without persistence unless asked for; it ends with this value.
+/// A `redis-server` on 127.0.0.1, without persistence by default, stopped on drop.
 #[derive(Debug)]
 pub struct RedisServer {
     watchdog: Arc<Watchdog>,
@@ -128,7 +128,7 @@ impl RedisServer {
         self.end(Signal::KILL).await;
     }
 
-    /// Starts a stopped server on the same port, in the same folder, and waits until it answers.
+    /// Starts a stopped server on the same port, in the same folder, and waits until it responds.
     ///
     /// # Panics
     /// If it runs, or does not come up.
@@ -160,7 +160,7 @@ impl RedisServer {
         self.run(redis::cmd("FLUSHALL")).await;
     }
 
-    /// `CLIENT PAUSE`: connections stay open, and no command is answered for `time`.
+    /// `CLIENT PAUSE`: connections stay open, and commands get no response for `time`.
     ///
     /// # Panics
     /// If the server does not answer.
@@ -231,7 +231,7 @@ impl RedisServer {
         }
     }
 
-    /// SIGSTOP: the port still accepts, and nothing is answered until [`RedisServer::thaw`].
+    /// SIGSTOP: the port still accepts connections, and nothing responds until [`RedisServer::thaw`].
     ///
     /// # Panics
     /// If it is stopped.
@@ -250,7 +250,7 @@ impl RedisServer {
     fn launch(options: &[OsString]) -> Self {
         let program = find_program(&["redis-server", "valkey-server"], &[]).expect(MISSING);
         let mut last = String::new();
-        // Somebody else may take the port between our look and the server's bind.
+        // Another process may take the port between our check and the server's bind.
         for _ in 0..5 {
             let port = free_port();
             let folder = folder("redis", None);
@@ -303,8 +303,8 @@ fn begin(watchdog: &Watchdog, port: u16) -> Result<(), &'static str> {
     let info = redis::cmd("INFO");
     wait_ready(
         READY,
-        // The process id tells our server from a stranger's that was quicker to take the port. One
-        // that still loads its append-only file answers this and nothing else.
+        // The process id distinguishes our server from another one that took the port first. A server that is still
+        // loading its append-only file only answers this.
         || {
             try_ask::<String>(port, &info)
                 .is_ok_and(|answer| answer.contains(&ours) && answer.contains("\nloading:0\r"))

@@ -135,7 +135,7 @@ impl S3Server {
         &self.root
     }
 
-    /// Makes a bucket; one that is there already is left as it is.
+    /// Creates a bucket, if it does not exist.
     ///
     /// # Panics
     /// If the folder cannot be made.
@@ -143,7 +143,7 @@ impl S3Server {
         std::fs::create_dir_all(self.root.join(name)).expect("cannot make a bucket's folder");
     }
 
-    /// What the server keeps, as it lies on disk; the view outlives faults and stops of the server.
+    /// Returns the server's data on disk; the view outlives faults and stops of the server.
     #[must_use]
     pub fn view(&self) -> S3View {
         S3View::new(self.root.clone(), self.store.clone())
@@ -161,7 +161,7 @@ impl S3Server {
         self.view().keys(bucket)
     }
 
-    /// Leaves a multipart upload open, as a writer does that is killed after it began; answers its id.
+    /// Leaves a multipart upload open, like a writer that is killed, and returns its id.
     #[must_use]
     pub fn leave_upload_open(&self, bucket: &str, key: &str) -> String {
         self.store.leave_open(bucket, key)
@@ -179,7 +179,7 @@ impl S3Server {
         self.faults.calls(operation)
     }
 
-    /// The next `count` requests are answered `status` and do nothing.
+    /// The next `count` requests fail with `status` and are not executed.
     ///
     /// # Panics
     /// If `status` is not an HTTP status.
@@ -188,7 +188,7 @@ impl S3Server {
             .plan(operation, count, &Fault::Fail(code(status)));
     }
 
-    /// The next `count` requests do their work, and are answered `status` all the same.
+    /// The next `count` requests are executed, but fail with `status`.
     ///
     /// # Panics
     /// If `status` is not an HTTP status.
@@ -197,7 +197,7 @@ impl S3Server {
             .plan(operation, count, &Fault::FailAfter(code(status)));
     }
 
-    /// The next `count` requests do their work, and the connection is reset before the answer.
+    /// The next `count` requests are executed, but the connection is reset before the response.
     pub fn answer_lost_next(&self, operation: S3Operation, count: usize) {
         self.faults.plan(operation, count, &Fault::AnswerLost);
     }
@@ -225,12 +225,12 @@ impl S3Server {
         self.faults.late()
     }
 
-    /// The bodies of the next `count` answers end after the half of their length.
+    /// The bodies of the next `count` responses end after half of their length.
     pub fn truncate_next(&self, operation: S3Operation, count: usize) {
         self.faults.plan(operation, count, &Fault::Truncate);
     }
 
-    /// Every body, in and out, goes at this pace from now on.
+    /// Limits the rate of every body, in and out.
     ///
     /// # Panics
     /// At a pace of 0, at which nothing would ever end.

@@ -7,7 +7,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The library that makes the file system refuse what `LANDFALL_SHIM_REFUSE` names; compiled on first use, for
+/// The library that disables the file system features named in `LANDFALL_SHIM_REFUSE`; compiled on first use, for
 /// `LD_PRELOAD`.
 ///
 /// # Panics

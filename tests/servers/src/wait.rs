@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// What a look at the world found: `bool`, or an `Option` or `Result` with what was waited for.
+/// The result of a check: `bool`, or an `Option` or `Result` with the awaited value.
 pub trait Outcome {
     /// What `wait_until` returns.
     type Value;
-    /// The value, or what was seen instead.
+    /// The value, or what was found instead.
     ///
     /// # Errors
     /// The text says why it is not there yet; it ends up in the panic after the deadline.

@@ -23,8 +23,7 @@ const LOG: &str = "server.log";
 // A server that does not end by itself in this time is killed.
 const GRACE: Duration = Duration::from_secs(30);
 
-// `wait` is the only place that reaps the server, so its process id cannot become somebody else's
-// before the shell has forgotten it.
+// Only `wait` reaps the server, so its process id cannot be reused before the shell has forgotten it.
 const SCRIPT: &str = r#"
 folder=$1 last_signal=$2
 shift 2
@@ -57,9 +56,9 @@ pub(crate) struct Plan {
     pub(crate) command: Vec<OsString>,
     /// An empty folder of the server's own; removed at the end.
     pub(crate) folder: PathBuf,
-    /// What ends it at once when its owner is gone: `KILL`, or gentler if it would leave litter.
+    /// The signal that stops it when its owner is gone: `KILL`, or a gentler one if it would leave files behind.
     pub(crate) last_signal: &'static str,
-    /// Whom to run it as; `None`: who we are.
+    /// The user to run it as; `None` for the current user.
     pub(crate) user: Option<(u32, u32)>,
 }
 
@@ -135,7 +134,7 @@ impl Watchdog {
         let Some(pid) = shell.server.take() else {
             return;
         };
-        // One that is frozen would not hear the signal; one that is dead has no need of it.
+        // A frozen process would not receive the signal; a dead one does not need it.
         let _ = kill_process(pid, Signal::CONT);
         let _ = kill_process(pid, signal);
         let (ended, wait) = mpsc::channel::<()>();

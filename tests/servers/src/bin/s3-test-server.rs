@@ -20,7 +20,7 @@ struct Arguments {
     /// Its secret
     #[arg(long, default_value = "landfall-test-secret")]
     secret_key: String,
-    /// A bucket to make; may be given more than once
+    /// A bucket to create; can be repeated
     #[arg(long)]
     bucket: Vec<String>,
 }

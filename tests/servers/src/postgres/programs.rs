@@ -75,7 +75,7 @@ impl Psql {
     }
 }
 
-/// The name of a database that may be given by name or by URL.
+/// Returns the name of a database given by name or URL.
 pub(crate) fn database_of(name_or_url: &str) -> &str {
     let path = name_or_url.split('?').next().unwrap_or(name_or_url);
     path.rsplit_once('/').map_or(path, |(_, name)| name)
@@ -101,7 +101,7 @@ pub(crate) fn template_name(url: &str) -> String {
     format!("landfall_template_{:x}", hasher.finish())
 }
 
-/// Whom to run the server as: it refuses to run as root.
+/// The user to run the server as, because it refuses to run as root.
 pub(crate) fn unprivileged_user() -> Option<(u32, u32)> {
     if !rustix::process::geteuid().is_root() {
         return None;
@@ -119,7 +119,7 @@ pub(crate) fn unprivileged_user() -> Option<(u32, u32)> {
 
 /// `initdb`: a cluster whose owner is `landfall` and that trusts everyone on loopback.
 pub(crate) fn init_cluster(program: &Path, data: &Path, user: Option<(u32, u32)>) {
-    // Unicode case folding where the system has it; `C` is everywhere.
+    // Unicode case folding if the system supports it; `C` always exists.
     let mut errors = String::new();
     for locale in ["C.UTF-8", "C"] {
         let mut command = Command::new(program);

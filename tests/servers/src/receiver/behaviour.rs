@@ -40,7 +40,7 @@ enum Content {
 }
 
 impl Behaviour {
-    /// Answers a status.
+    /// Responds with a status.
     ///
     /// # Panics
     /// If it is not an HTTP status.
@@ -55,13 +55,13 @@ impl Behaviour {
         }
     }
 
-    /// Answers 410, as an endpoint that wants no more.
+    /// Responds with 410, which disables the endpoint.
     #[must_use]
     pub fn gone() -> Self {
         Self::status(410)
     }
 
-    /// Answers `status` with `Retry-After` in seconds.
+    /// Responds with `status` and `Retry-After` in seconds.
     ///
     /// # Panics
     /// If it is not an HTTP status.
@@ -70,7 +70,7 @@ impl Behaviour {
         Self::status(status).header(RETRY_AFTER.as_str(), &seconds.to_string())
     }
 
-    /// Answers 302 to another URL.
+    /// Responds with 302 to another URL.
     ///
     /// # Panics
     /// If it cannot stand in a header.
@@ -79,13 +79,13 @@ impl Behaviour {
         Self::status(302).header(LOCATION.as_str(), url)
     }
 
-    /// Answers 200 after `delay`.
+    /// Responds with 200 after `delay`.
     #[must_use]
     pub fn stall(delay: Duration) -> Self {
         Self::status(200).after(delay)
     }
 
-    /// Keeps the connection open and never answers.
+    /// Keeps the connection open and never responds.
     #[must_use]
     pub fn hang() -> Self {
         Self {
@@ -103,7 +103,7 @@ impl Behaviour {
         }
     }
 
-    /// Answers 200 and a body of `length` bytes.
+    /// Responds with 200 and a body of `length` bytes.
     #[must_use]
     pub fn big(length: u64) -> Self {
         Self {
@@ -112,7 +112,7 @@ impl Behaviour {
         }
     }
 
-    /// Answers 200 and a body that never ends: one byte every `interval`.
+    /// Responds with 200 and an endless body: one byte every `interval`.
     #[must_use]
     pub fn drip(interval: Duration) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What shall go wrong, and when: a queue of faults for each operation, one taken by each request.
+//! Fault injection: a queue of faults per operation, one for each request.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,19 +19,19 @@ use crate::lock::lock;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
-    /// Not done, and an error said.
+    /// Not executed, error response.
     Fail(StatusCode),
-    /// Done, and an error said.
+    /// Executed, error response.
     FailAfter(StatusCode),
-    /// Done, and nothing said.
+    /// Executed, no response.
     AnswerLost,
-    /// Not done, and nothing said.
+    /// Not executed, no response.
     Reset,
     /// Done late.
     Hang(Duration),
-    /// Done, and half of it said.
+    /// Executed, half of the response.
     Truncate,
-    /// Nothing said, and done later all the same.
+    /// No response, executed later.
     Late(Duration),
 }
 
@@ -39,10 +39,10 @@ pub(crate) enum Fault {
 pub(crate) struct Faults {
     plans: Mutex<HashMap<S3Operation, VecDeque<Fault>>>,
     calls: Mutex<HashMap<S3Operation, u64>>,
-    // Bytes per second; 0: as fast as it goes.
+    // Bytes per second; 0 for no limit.
     pace: AtomicU64,
     healed: Notify,
-    // Requests that are still to be carried out, though nobody waits for them.
+    // Requests that will still be executed, although no client waits for them.
     late: AtomicU64,
 }
 
@@ -78,7 +78,7 @@ impl Faults {
 
     /// Waits for `time`, or until healed.
     pub(crate) async fn unless_healed(&self, time: Duration) {
-        // Being healed is what is waited for, and the time its limit.
+        // Waits until the faults are removed, for at most this time.
         let _ = tokio::time::timeout(time, self.healed.notified()).await;
     }
 
@@ -93,7 +93,7 @@ impl Faults {
     }
 }
 
-/// Answers one request through the faults planned for it.
+/// Handles one request with the faults planned for it.
 pub(crate) async fn answer(
     faults: Arc<Faults>,
     service: S3Service,
@@ -148,8 +148,8 @@ async fn perform(
     } else {
         request.map(s3s::Body::from)
     };
-    // Only what s3s itself could not make an answer of; the client sees a broken connection.
-    // In a task of its own: a client that is killed must not leave half an operation behind, which no store does.
+    // Only errors that s3s cannot answer; the client sees a lost connection. In its own task: a killed client must not
+    // leave half an operation behind, which no store does.
     let service = service.clone();
     let call = tokio::spawn(async move { service.call(request).await });
     let response = call.await.map_err(|_| Reset)?.map_err(|_| Reset)?;
@@ -161,7 +161,7 @@ async fn perform(
     })
 }
 
-/// Takes a request in, and carries it out when its client has long been told nothing.
+/// Accepts a request, and executes it long after its client has given up.
 async fn perform_later(
     faults: &Arc<Faults>,
     service: S3Service,
@@ -177,7 +177,7 @@ async fn perform_later(
     faults.late.fetch_add(1, Ordering::SeqCst);
     tokio::spawn(async move {
         tokio::time::sleep(time).await;
-        // Nobody hears how it ended.
+        // The result is not reported.
         let _ = service.call(request).await;
         faults.late.fetch_sub(1, Ordering::SeqCst);
     });

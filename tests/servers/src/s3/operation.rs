@@ -1,4 +1,4 @@
-//! Which S3 operation a request is, told from its request line and one header.
+//! Determines the S3 operation of a request from its request line and one header.
 
 use http::{HeaderMap, Method, Request, Uri};
 
@@ -24,14 +24,14 @@ pub enum S3Operation {
 }
 
 impl S3Operation {
-    /// `None` for those that no fault can be planned for.
+    /// `None` for operations without fault injection.
     pub(crate) fn of<B>(request: &Request<B>) -> Option<Self> {
         let path = request.uri().path().trim_start_matches('/');
         // Path-style: the bucket, and after the first slash the key.
         match path.split_once('/') {
             None | Some((_, "")) => Self::of_bucket(request.method(), request.uri()),
-            // The marker of the installation is looked at beside everything else: counting it, or having it take
-            // a fault that is meant for an object, would make tests depend on when that happens.
+            // The installation's marker is read at unpredictable times: counting these requests, or giving them a fault
+            // meant for an object, would make tests flaky.
             Some((_, key)) if key.ends_with("landfall-installation") => None,
             Some(_) => Self::of_object(request.method(), request.uri(), request.headers()),
         }

@@ -1,4 +1,4 @@
-//! A body that goes at a given pace, and one that breaks off.
+//! A rate-limited body, and a truncated one.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -14,11 +14,11 @@ use hyper::body::{Body as _, Frame, SizeHint};
 use super::faults::Faults;
 use crate::listener::Body;
 
-// Often enough that a test sees bytes trickle rather than come in gusts.
+// Often enough for a steady flow of bytes.
 const STEPS_PER_SECOND: u64 = 20;
 
-/// `body` at the pace of `faults`, looked up anew for every step, so that healing takes effect in
-/// the middle of it.
+/// `body` at the rate of `faults`, which is read again for every step, so that removing the fault takes effect
+/// immediately.
 pub(crate) fn paced(body: Body, faults: Arc<Faults>) -> Body {
     let size = body.size_hint();
     let steps = stream::unfold((body, Bytes::new()), move |(mut body, mut left)| {
@@ -56,8 +56,8 @@ pub(crate) fn paced(body: Body, faults: Arc<Faults>) -> Body {
     .boxed_unsync()
 }
 
-/// A stream of frames that keeps saying how long the body is that it was made from: without that
-/// s3s answers 411 to an upload, and to a request with no body at all.
+/// A stream of frames that keeps the length of the original body: without it s3s responds with 411 to an upload, and to
+/// a request without a body.
 struct Measured {
     frames: Body,
     size: SizeHint,

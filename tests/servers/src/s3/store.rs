@@ -1,6 +1,6 @@
-//! `s3s-fs`, and what S3 has that it lacks: a list of the open multipart uploads, `NoSuchUpload`
-//! for those that are not, `NoSuchBucket`, one winner of a race of conditional writes, the ETags of
-//! what was put in lists, and no `aws-chunked` among the stored encodings.
+//! `s3s-fs`, with the S3 features it lacks: a list of open multipart uploads, `NoSuchUpload` for others,
+//! `NoSuchBucket`, a single winner among conditional writes, ETags of single-request uploads in lists, and no
+//! `aws-chunked` among the stored encodings.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -35,7 +35,7 @@ struct Inner {
     files: FileSystem,
     root: std::path::PathBuf,
     open: Mutex<HashMap<String, OpenUpload>>,
-    /// Of what was put in one request, by bucket and key.
+    /// The ETags of single-request uploads, by bucket and key.
     etags: Mutex<HashMap<(String, String), ETag>>,
     writers: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -59,7 +59,7 @@ impl Store {
         }))
     }
 
-    /// Opens an upload to which nobody will send a part.
+    /// Opens an upload that gets no parts.
     pub(crate) fn leave_open(&self, bucket: &str, key: &str) -> String {
         let mut open = lock(&self.0.open);
         let upload_id = format!("left-open-{}", open.len());
@@ -97,7 +97,7 @@ impl Store {
         }
     }
 
-    /// Held by whoever writes a key on a condition, from the look to the write.
+    /// Held during a conditional write, from the check to the write.
     fn writer(&self, bucket: &str, key: &str) -> Arc<tokio::sync::Mutex<()>> {
         Arc::clone(
             lock(&self.0.writers)
@@ -186,7 +186,7 @@ impl S3 for Store {
         let upload_id = input.upload_id.clone();
         let writer = self.writer(&input.bucket, &input.key);
         let _writes = writer.lock().await;
-        // Looked at under the lock: of two that complete one upload, the second finds none.
+        // Checked under the lock: if two requests complete one upload, the second finds none.
         self.require_upload(&upload_id)?;
         let answer = self.0.files.complete_multipart_upload(request).await?;
         lock(&self.0.open).remove(&upload_id);
@@ -199,7 +199,7 @@ impl S3 for Store {
     ) -> Answer<AbortMultipartUploadOutput> {
         let upload_id = request.input.upload_id.clone();
         self.require_upload(&upload_id)?;
-        // s3s-fs forgets an upload whose completion it refused; S3 lets it be aborted.
+        // s3s-fs forgets an upload whose completion it rejected; with S3 it can still be aborted.
         let answer = self.0.files.abort_multipart_upload(request).await;
         lock(&self.0.open).remove(&upload_id);
         Ok(answer.unwrap_or_else(|_| S3Response::new(AbortMultipartUploadOutput::default())))

@@ -1,4 +1,4 @@
-//! A look at what a server keeps, beside the protocol and the faults planned for it.
+//! Access to a server's data on disk, bypassing the protocol and the injected faults.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ impl S3View {
         Self { root, store }
     }
 
-    /// The file that an object lies in, if there is one.
+    /// Returns the file of an object, if it exists.
     #[must_use]
     pub fn path(&self, bucket: &str, key: &str) -> PathBuf {
         self.root.join(bucket).join(key)

@@ -52,7 +52,7 @@ async fn get(client: &Client, key: &str) -> Result<Vec<u8>, String> {
     Ok(body.to_vec())
 }
 
-/// 0: no answer.
+/// 0: no response.
 fn status<E>(error: &SdkError<E>) -> u16 {
     error
         .raw_response()
