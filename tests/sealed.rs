@@ -182,7 +182,7 @@ async fn processes_with_only_the_old_key_keep_delivering(builder: Builder) {
     let ready = readiness(&new.url).await;
     let detail = ready["checks"]["workers"]["detail"].as_str().unwrap();
     assert!(
-        detail.contains("do not know the new webhooks.secret_key"),
+        detail.contains("do not have the new webhooks.secret_key"),
         "{ready}"
     );
     assert_eq!(ready["status"], "degraded");

@@ -116,8 +116,9 @@ async fn with_deliveries(
     let ids: Vec<EventId> = page.items.iter().map(|row| row.id).collect();
     let mut deliveries = outbox::deliveries_of(db, &ids).await?;
     Ok(page.map(|row| {
-        let of_it = deliveries.remove(&row.id).unwrap_or_default().into_iter();
-        let of_it = of_it.map(|row| schema::Delivery::of(row, Vec::new()));
-        schema::Event::of(row, of_it.collect())
+        let deliveries_of_event = deliveries.remove(&row.id).unwrap_or_default().into_iter();
+        let deliveries_of_event =
+            deliveries_of_event.map(|row| schema::Delivery::from_row(row, Vec::new()));
+        schema::Event::from_row(row, deliveries_of_event.collect())
     }))
 }

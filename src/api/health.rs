@@ -141,23 +141,23 @@ impl HealthCheck {
 
     /// The figures of each queue, if they are available.
     pub(super) async fn queues(&self) -> Option<Vec<QueueFigures>> {
-        let check_result = tokio::time::timeout(CHECK_TIMEOUT, self.health.queues()).await;
-        check_result.ok()?.ok()
+        let result = tokio::time::timeout(CHECK_TIMEOUT, self.health.queues()).await;
+        result.ok()?.ok()
     }
 
     /// The number of live workers, if it is available.
     pub(super) async fn worker_count(&self) -> Option<usize> {
-        let check_result = tokio::time::timeout(CHECK_TIMEOUT, self.health.workers()).await;
-        check_result.ok()?.ok()
+        let result = tokio::time::timeout(CHECK_TIMEOUT, self.health.workers()).await;
+        result.ok()?.ok()
     }
 
     async fn run_checks(&self, app: &App) -> Readiness {
         let (database, redis, storage, staging, workers, sweep) = tokio::join!(
             within(Status::Down, async {
-                let answers = check_result(app.db.ping().await, Status::Down, DATABASE_DOWN);
+                let ping = check_result(app.db.ping().await, Status::Down, DATABASE_DOWN);
                 match app.db.write_fault() {
-                    Some(fault) if answers.status == Status::Ok => not_writable(fault),
-                    _ => answers,
+                    Some(fault) if ping.status == Status::Ok => not_writable(fault),
+                    _ => ping,
                 }
             }),
             within(Status::Degraded, async {
@@ -187,7 +187,7 @@ impl HealthCheck {
         if !hosts.is_empty() {
             let hosts = hosts.join(", ");
             let detail = format!(
-                "processes on {hosts} do not know the new webhooks.secret_key: restart them with it; until then secrets \
+                "processes on {hosts} do not have the new webhooks.secret_key: restart them with it; until then secrets \
                  stay as they were"
             );
             return Check::new(Status::Degraded, detail);

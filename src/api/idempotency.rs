@@ -120,13 +120,13 @@ impl IdempotentRequest {
     }
 
     /// Executes a request whose content is known, exactly once: the transaction of the work stores the response that
-    /// `response` makes.
+    /// `make_response` makes.
     pub(super) async fn once<R, T, W, const STATUS: u16>(
         &self,
         state: &ApiState,
         caller: &Identity,
         content: Sha256Digest,
-        response: MakeResponse<R, T, STATUS>,
+        make_response: MakeResponse<R, T, STATUS>,
         work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
     ) -> Result<JsonResponse<T, STATUS>, Problem>
     where
@@ -137,7 +137,9 @@ impl IdempotentRequest {
         let fingerprint = self.fingerprint(content);
         match self.acquire(state, caller).await? {
             IdempotencyOutcome::Replay(prior) => prior.replay(&fingerprint),
-            IdempotencyOutcome::Execute(lock) => work_once(lock, fingerprint, response, work).await,
+            IdempotencyOutcome::Execute(lock) => {
+                execute_once(lock, fingerprint, make_response, work).await
+            }
         }
     }
 
@@ -171,10 +173,10 @@ impl IdempotentRequest {
 }
 
 /// Executes a first request, whose transaction stores the response. Continues if the client disconnects.
-pub(super) async fn work_once<R, T, W, const STATUS: u16>(
+pub(super) async fn execute_once<R, T, W, const STATUS: u16>(
     lock: Option<Box<LockGuard>>,
     fingerprint: String,
-    response: MakeResponse<R, T, STATUS>,
+    make_response: MakeResponse<R, T, STATUS>,
     work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
 ) -> Result<JsonResponse<T, STATUS>, Problem>
 where
@@ -185,13 +187,13 @@ where
     detached(async move {
         let stored = lock
             .as_ref()
-            .and_then(|lock| lock.stored_response(fingerprint, response));
+            .and_then(|lock| lock.stored_response(fingerprint, make_response));
         let done = work(stored).await?;
         if let Some(lock) = lock {
             lock.mark_stored();
         }
         landfall_core::failpoint!("request.committed");
-        response(&done)
+        make_response(&done)
     })
     .await
 }
@@ -254,8 +256,8 @@ fn from_stored(
     fingerprint: &str,
 ) -> Result<idempotency::StoredResponse, Problem> {
     if let Ok(text) = std::str::from_utf8(&response.body) {
-        let from_stored = sealing.open(fingerprint, text).map_err(Problem::failed)?;
-        response.body = from_stored.into_bytes();
+        let opened = sealing.open(fingerprint, text).map_err(Problem::failed)?;
+        response.body = opened.into_bytes();
     }
     Ok(response)
 }
@@ -284,13 +286,13 @@ impl LockGuard {
     fn stored_response<R: 'static, T: 'static, const STATUS: u16>(
         &self,
         fingerprint: String,
-        response: MakeResponse<R, T, STATUS>,
+        make_response: MakeResponse<R, T, STATUS>,
     ) -> Option<Keep<R>> {
         let ticket = self.ticket.clone()?;
         let sealing = self.app.config.webhooks.sealing.clone();
         let of = fingerprint.clone();
         Some(Keep::new(ticket, fingerprint, move |done| {
-            let response = response(done)?;
+            let response = make_response(done)?;
             let mut kept = to_stored(&response);
             if response.is_sealed {
                 kept.body = sealing

@@ -73,7 +73,7 @@ const UNDOCUMENTED_PATHS: [&str; 2] = ["/openapi.json", "/docs"];
 /// Returns the paths of the API and their methods.
 #[must_use]
 pub(crate) fn routes() -> Routes {
-    let mut routes = Routes::of::<ApiDefinition>();
+    let mut routes = Routes::from_openapi::<ApiDefinition>();
     for path in UNDOCUMENTED_PATHS {
         routes.add(path, Method::GET);
     }

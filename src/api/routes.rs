@@ -11,7 +11,7 @@ pub struct Routes(BTreeMap<String, Vec<Method>>);
 impl Routes {
     /// The paths of an OpenAPI definition.
     #[must_use]
-    pub fn of<T: OpenApi>() -> Self {
+    pub fn from_openapi<T: OpenApi>() -> Self {
         let mut routes = Self::default();
         for path in T::meta().into_iter().flat_map(|api| api.paths) {
             for operation in path.operations {

@@ -75,7 +75,7 @@ impl Uploads {
             _ => Ranges::received(app.db.read(), row.id).await?,
         };
         let status = uploads::status_at(&row, app.clock.now());
-        JsonResponse::new(&schema::Session::of(&row, status, &received))
+        JsonResponse::new(&schema::Session::from_row(&row, status, &received))
     }
 
     /// Upload a part
@@ -135,7 +135,7 @@ impl Uploads {
             // A signed URL is equivalent to read access.
             let file = match may_read {
                 true => to_schema(&state, row).await?,
-                false => schema::File::of(row, None),
+                false => schema::File::from_row(row, None),
             };
             JsonResponse::new(&file)?.with(header::LOCATION, &location)
         })
@@ -170,7 +170,7 @@ impl Uploads {
 
 fn started(row: &Model) -> Result<JsonResponse<schema::Session, 201>, Problem> {
     let location = format!("/v1/uploads/{}", row.id);
-    let session = schema::Session::of(row, row.status, &Ranges::default());
+    let session = schema::Session::from_row(row, row.status, &Ranges::default());
     JsonResponse::new(&session)?.with(header::LOCATION, &location)
 }
 

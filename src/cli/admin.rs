@@ -132,7 +132,7 @@ struct CheckResult {
 }
 
 impl CheckResult {
-    async fn of(name: &'static str, work: impl Future<Output = anyhow::Result<String>>) -> Self {
+    async fn run(name: &'static str, work: impl Future<Output = anyhow::Result<String>>) -> Self {
         match work.await {
             Ok(detail) => Self {
                 name,
@@ -156,8 +156,8 @@ pub(super) async fn check(config: Config, args: CheckArgs) -> anyhow::Result<Exi
         ok: true,
         detail: "all settings are valid".to_owned(),
     }];
-    checks.push(CheckResult::of("database", check_database(&config)).await);
-    checks.push(CheckResult::of("redis", check_redis(&config)).await);
+    checks.push(CheckResult::run("database", check_database(&config)).await);
+    checks.push(CheckResult::run("redis", check_redis(&config)).await);
     checks.extend(check_places(&config).await);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&checks)?);
@@ -202,7 +202,7 @@ async fn check_places(config: &Config) -> Vec<CheckResult> {
         Ok(storage) => storage,
         Err(error) => {
             let failed = async { Err(error) };
-            return vec![CheckResult::of("storage", failed).await];
+            return vec![CheckResult::run("storage", failed).await];
         }
     };
     let stored = async {
@@ -217,8 +217,8 @@ async fn check_places(config: &Config) -> Vec<CheckResult> {
         }
     };
     let mut checks = vec![
-        CheckResult::of("storage", stored).await,
-        CheckResult::of("staging", staged).await,
+        CheckResult::run("storage", stored).await,
+        CheckResult::run("staging", staged).await,
     ];
     if checks.iter().all(|check| check.ok)
         && let Ok(staging) = &staging
@@ -266,7 +266,7 @@ async fn identity(config: &Config, staging: &Staging, storage: &Storage) -> Opti
             None => "new: the first start creates its id".to_owned(),
         })
     };
-    Some(CheckResult::of("installation", compared).await)
+    Some(CheckResult::run("installation", compared).await)
 }
 
 async fn check_redis(config: &Config) -> anyhow::Result<String> {

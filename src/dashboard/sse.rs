@@ -69,7 +69,7 @@ struct StreamPermit {
 }
 
 impl StreamPermit {
-    fn take(streams: &Arc<Mutex<HashMap<Viewer, usize>>>, viewer: &Viewer) -> Option<Self> {
+    fn acquire(streams: &Arc<Mutex<HashMap<Viewer, usize>>>, viewer: &Viewer) -> Option<Self> {
         let mut permits = lock(streams);
         let all: usize = permits.values().sum();
         let own = permits.get(viewer).copied().unwrap_or(0);
@@ -196,7 +196,7 @@ pub(crate) fn stream(
         true => None,
         false => Some(user.identity.owner.clone().unwrap_or_default()),
     };
-    let permit = StreamPermit::take(&live.streams, &viewer).ok_or_else(full)?;
+    let permit = StreamPermit::acquire(&live.streams, &viewer).ok_or_else(full)?;
     let feed = live.feed(name, &viewer, load).ok_or_else(full)?;
     let reader = StreamReader {
         latest: feed.latest.subscribe(),
@@ -312,14 +312,14 @@ mod tests {
         let streams = Arc::default();
         let ann = Some("ann".to_owned());
         let permits: Vec<StreamPermit> = (0..MAX_STREAMS_PER_OWNER)
-            .map(|_| StreamPermit::take(&streams, &ann).expect("a place"))
+            .map(|_| StreamPermit::acquire(&streams, &ann).expect("a place"))
             .collect();
-        assert!(StreamPermit::take(&streams, &ann).is_none());
+        assert!(StreamPermit::acquire(&streams, &ann).is_none());
         let others: Vec<StreamPermit> = (0..MAX_STREAMS)
-            .map_while(|n| StreamPermit::take(&streams, &Some(n.to_string())))
+            .map_while(|n| StreamPermit::acquire(&streams, &Some(n.to_string())))
             .collect();
         assert_eq!(permits.len() + others.len(), MAX_STREAMS - RESERVED_STREAMS);
-        assert!(StreamPermit::take(&streams, &None).is_some());
+        assert!(StreamPermit::acquire(&streams, &None).is_some());
         drop((permits, others));
         assert!(lock(&streams).is_empty());
     }

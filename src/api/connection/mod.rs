@@ -115,12 +115,12 @@ pub(crate) async fn run(
     let connection = Connection {
         endpoint: Arc::new(endpoint.boxed()),
         limits: TimeoutLimits {
-            headers: config.header_timeout,
+            header_timeout: config.header_timeout,
             keep_alive: config.keep_alive,
-            unread: config.idle_timeout,
+            write_timeout: config.idle_timeout,
             narrow_read: NARROW_READ,
-            small_head: SMALL_HEAD,
-            head: MAX_HEAD_LEN,
+            max_small_head: SMALL_HEAD,
+            max_head: MAX_HEAD_LEN,
         },
         large_heads: LargeHeads::new(MAX_LARGE_HEADS),
         wide_reads: WideReads::new(MAX_WIDE_READS),
@@ -185,7 +185,7 @@ impl Connection {
         let timeouts = ConnectionTimeouts::new(self.limits, heads, reads);
         let is_shared = tokio::select! {
             () = self.stop.cancelled() => return,
-            is_shared = tokio::time::timeout(self.limits.headers, is_http2(&socket)) => {
+            is_shared = tokio::time::timeout(self.limits.header_timeout, is_http2(&socket)) => {
                 is_shared.unwrap_or(false)
             }
         };

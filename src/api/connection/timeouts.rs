@@ -1,8 +1,8 @@
 //! The timeouts of a connection: what it is waiting for, since when, and how much of a request head has arrived.
 //!
-//! A request that begins in the same read as the previous one cannot be told apart from an idle connection, so it gets
-//! the keep-alive timeout. Over HTTP/2, requests share a connection: it is idle while there is none, and it is closed
-//! if the client reads no more of any response.
+//! A request that begins in the same read as the previous one cannot be distinguished from an idle connection, so it
+//! gets the keep-alive timeout. Over HTTP/2, requests share a connection: it is idle while there is none, and it is
+//! closed if the client reads no more of any response.
 
 use super::UnreadHead;
 use std::{
@@ -23,17 +23,17 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct TimeoutLimits {
     /// Header timeout: from the first byte of a request to the end of its headers, and from the start of the connection
     /// to the first request.
-    pub(super) headers: Duration,
+    pub(super) header_timeout: Duration,
     /// Keep-alive timeout: from the end of a response to the first byte of the next request.
     pub(super) keep_alive: Duration,
     /// Write timeout of connections that requests share.
-    pub(super) unread: Duration,
+    pub(super) write_timeout: Duration,
     /// Maximum chunk of a body, in bytes, while many others are read in larger chunks.
     pub(super) narrow_read: usize,
     /// Maximum size of a head on any connection, in bytes …
-    pub(super) small_head: usize,
+    pub(super) max_small_head: usize,
     /// … and on a few at a time: request line and headers together.
-    pub(super) head: usize,
+    pub(super) max_head: usize,
 }
 
 /// Permits for large request heads; clones share them.
@@ -71,25 +71,25 @@ struct ConnectionState {
     /// Number of requests whose response has not been sent.
     active: usize,
     /// When the last one ended.
-    rests_since: Instant,
+    idle_since: Instant,
     /// When the first byte after that arrived.
-    began: Option<Instant>,
+    first_byte_at: Option<Instant>,
     /// Bytes received since the last complete request, while none was active.
-    head: usize,
+    head_bytes: usize,
     /// Whether requests share the connection (HTTP/2).
     shared: bool,
     /// Requests whose response is not complete.
     requests: usize,
     /// Responses that wait for the client to read: a chunk was sent and the next one not requested yet, by request
     /// number.
-    unread: BTreeMap<u64, Instant>,
+    pending_chunks: BTreeMap<u64, Instant>,
     next: u64,
     /// Held from the moment a head becomes large until the last of its requests is answered.
-    large: Option<OwnedSemaphorePermit>,
+    large_permit: Option<OwnedSemaphorePermit>,
     /// Whether no permit was available.
-    crowded: bool,
+    no_permit: bool,
     /// Held while the connection reads a body in large chunks.
-    wide: Option<OwnedSemaphorePermit>,
+    wide_permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ConnectionTimeouts {
@@ -101,16 +101,16 @@ impl ConnectionTimeouts {
         let now = Instant::now();
         let state = ConnectionState {
             active: 0,
-            rests_since: now,
-            began: Some(now),
-            head: 0,
+            idle_since: now,
+            first_byte_at: Some(now),
+            head_bytes: 0,
             shared: false,
             requests: 0,
-            unread: BTreeMap::new(),
+            pending_chunks: BTreeMap::new(),
             next: 0,
-            large: None,
-            crowded: false,
-            wide: None,
+            large_permit: None,
+            no_permit: false,
+            wide_permit: None,
         };
         Self {
             limits,
@@ -132,28 +132,28 @@ impl ConnectionTimeouts {
             return usize::MAX;
         }
         if state.active > 0 {
-            if state.wide.is_none() {
-                state.wide = Arc::clone(&self.wide_reads.0).try_acquire_owned().ok();
+            if state.wide_permit.is_none() {
+                state.wide_permit = Arc::clone(&self.wide_reads.0).try_acquire_owned().ok();
             }
-            return match state.wide {
+            return match state.wide_permit {
                 Some(_) => usize::MAX,
                 None => self.limits.narrow_read,
             };
         }
-        let small = self.limits.small_head.saturating_sub(state.head);
+        let small = self.limits.max_small_head.saturating_sub(state.head_bytes);
         if small > 0 {
             return small;
         }
-        if state.large.is_none() && !state.crowded {
+        if state.large_permit.is_none() && !state.no_permit {
             let room = Arc::clone(&self.large_heads.0).try_acquire_owned();
-            state.large = room.ok();
-            state.crowded = state.large.is_none();
+            state.large_permit = room.ok();
+            state.no_permit = state.large_permit.is_none();
         }
-        if state.crowded {
+        if state.no_permit {
             self.long.notify_one();
             return 0;
         }
-        self.limits.head.saturating_sub(state.head)
+        self.limits.max_head.saturating_sub(state.head_bytes)
     }
 
     /// Records that bytes were received.
@@ -162,9 +162,9 @@ impl ConnectionTimeouts {
         if state.active > 0 || state.shared {
             return;
         }
-        state.began.get_or_insert_with(Instant::now);
-        state.head += bytes;
-        if state.head >= self.limits.head {
+        state.first_byte_at.get_or_insert_with(Instant::now);
+        state.head_bytes += bytes;
+        if state.head_bytes >= self.limits.max_head {
             self.long.notify_one();
         }
     }
@@ -174,10 +174,10 @@ impl ConnectionTimeouts {
         loop {
             self.long.notified().await;
             let state = self.state();
-            if state.active == 0 && state.crowded {
+            if state.active == 0 && state.no_permit {
                 return UnreadHead::NoRoom;
             }
-            if state.active == 0 && state.head >= self.limits.head {
+            if state.active == 0 && state.head_bytes >= self.limits.max_head {
                 return UnreadHead::TooLong;
             }
         }
@@ -207,8 +207,8 @@ impl ConnectionTimeouts {
     fn active_request(&self, request: Option<u64>) -> ActiveRequest {
         let mut state = self.state();
         state.active += 1;
-        state.began = None;
-        state.head = 0;
+        state.first_byte_at = None;
+        state.head_bytes = 0;
         ActiveRequest {
             timeouts: self.clone(),
             request,
@@ -223,7 +223,7 @@ impl ConnectionTimeouts {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return;
             }
-            let next_poll = now + POLL_INTERVAL.min(self.limits.headers);
+            let next_poll = now + POLL_INTERVAL.min(self.limits.header_timeout);
             tokio::time::sleep_until(
                 deadline.map_or(next_poll, |deadline| deadline.min(next_poll)),
             )
@@ -233,12 +233,12 @@ impl ConnectionTimeouts {
 
     fn deadline(&self) -> Option<Instant> {
         let state = self.state();
-        match (state.active, state.began) {
-            (0, Some(began)) => Some(began + self.limits.headers),
-            (0, None) => Some(state.rests_since + self.limits.keep_alive),
-            _ if state.shared && state.unread.len() == state.requests => {
-                let latest = state.unread.values().max();
-                latest.map(|since| *since + self.limits.unread)
+        match (state.active, state.first_byte_at) {
+            (0, Some(first_byte_at)) => Some(first_byte_at + self.limits.header_timeout),
+            (0, None) => Some(state.idle_since + self.limits.keep_alive),
+            _ if state.shared && state.pending_chunks.len() == state.requests => {
+                let latest = state.pending_chunks.values().max();
+                latest.map(|since| *since + self.limits.write_timeout)
             }
             _ => None,
         }
@@ -257,14 +257,17 @@ impl ActiveRequest {
     /// A chunk of the response was sent, and the client must read it.
     pub(super) fn chunk_sent(&self) {
         if let Some(number) = self.request {
-            self.timeouts.state().unread.insert(number, Instant::now());
+            self.timeouts
+                .state()
+                .pending_chunks
+                .insert(number, Instant::now());
         }
     }
 
     /// The next chunk was requested, so the client has read.
     pub(super) fn next_chunk_requested(&self) {
         if let Some(number) = self.request {
-            self.timeouts.state().unread.remove(&number);
+            self.timeouts.state().pending_chunks.remove(&number);
         }
     }
 }
@@ -273,14 +276,14 @@ impl Drop for ActiveRequest {
     fn drop(&mut self) {
         let mut state = self.timeouts.state();
         state.active -= 1;
-        state.rests_since = Instant::now();
+        state.idle_since = Instant::now();
         if state.active == 0 {
-            state.large = None;
-            state.wide = None;
+            state.large_permit = None;
+            state.wide_permit = None;
         }
         if let Some(number) = self.request {
             state.requests -= 1;
-            state.unread.remove(&number);
+            state.pending_chunks.remove(&number);
         }
     }
 }
@@ -290,12 +293,12 @@ mod tests {
     use super::*;
 
     const LIMITS: TimeoutLimits = TimeoutLimits {
-        headers: Duration::from_secs(10),
+        header_timeout: Duration::from_secs(10),
         keep_alive: Duration::from_secs(75),
-        unread: Duration::from_secs(30),
+        write_timeout: Duration::from_secs(30),
         narrow_read: 50,
-        small_head: 100,
-        head: 1000,
+        max_small_head: 100,
+        max_head: 1000,
     };
 
     fn timeouts() -> ConnectionTimeouts {

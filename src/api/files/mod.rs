@@ -251,7 +251,7 @@ async fn delete(state: &ApiState, scope: &Scope, id: FileId) -> Result<NoContent
 
 fn retried(row: &file::Model) -> Result<JsonResponse<schema::File, 202>, Problem> {
     let location = format!("/v1/files/{}", row.id);
-    JsonResponse::new(&schema::File::of(row.clone(), None))?.with(header::LOCATION, &location)
+    JsonResponse::new(&schema::File::from_row(row.clone(), None))?.with(header::LOCATION, &location)
 }
 
 async fn find(state: &ApiState, scope: &Scope, id: FileId) -> Result<file::Model, Problem> {
@@ -313,7 +313,7 @@ pub(super) async fn to_schema(state: &ApiState, row: file::Model) -> Result<sche
         ),
         None => None,
     };
-    Ok(schema::File::of(row, url))
+    Ok(schema::File::from_row(row, url))
 }
 
 fn hexadecimal(text: String) -> Result<String, Problem> {

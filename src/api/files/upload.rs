@@ -6,7 +6,7 @@ use super::{
     staged_body::{self, StagedFile},
 };
 use crate::api::{
-    idempotency::{IdempotencyOutcome, IdempotentRequest, work_once},
+    idempotency::{IdempotencyOutcome, IdempotentRequest, execute_once},
     problem::{Code, Problem},
     response::JsonResponse,
     schema,
@@ -226,7 +226,7 @@ pub(super) async fn receive(
         traceparent,
     };
     let state = state.clone();
-    work_once(lock, fingerprint, accepted, async move |keep| {
+    execute_once(lock, fingerprint, accepted, async move |keep| {
         staged_body::commit(&state, complete, keep).await
     })
     .await
@@ -235,7 +235,7 @@ pub(super) async fn receive(
 /// An accepted file is not stored yet, and has no URL.
 fn accepted(row: &file::Model) -> Result<JsonResponse<schema::File, 202>, Problem> {
     let location = format!("/v1/files/{}", row.id);
-    JsonResponse::new(&schema::File::of(row.clone(), None))?.with(header::LOCATION, &location)
+    JsonResponse::new(&schema::File::from_row(row.clone(), None))?.with(header::LOCATION, &location)
 }
 
 /// Rejects a body whose declared length exceeds the owner's quota, before it is sent.

@@ -42,7 +42,12 @@ pub(super) struct CrossOrigin {
 }
 
 impl CrossOrigin {
-    pub(super) fn of(config: &Config, method: &Method, path: &str, headers: &HeaderMap) -> Self {
+    pub(super) fn for_request(
+        config: &Config,
+        method: &Method,
+        path: &str,
+        headers: &HeaderMap,
+    ) -> Self {
         let below = |base: &str| {
             let rest = path.strip_prefix(base);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

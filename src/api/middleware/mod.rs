@@ -71,9 +71,12 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
             http.status = Empty,
             ms = Empty,
         );
-        let given = trace_parent(&request);
-        trace::follow(&span, given.as_ref().map(|parent| parent.0.as_str()));
-        if let Some(parent) = trace::of(&span).map(TraceParent).or(given) {
+        let client_parent = trace_parent(&request);
+        trace::follow(
+            &span,
+            client_parent.as_ref().map(|parent| parent.0.as_str()),
+        );
+        if let Some(parent) = trace::of(&span).map(TraceParent).or(client_parent) {
             request.set_data(parent);
         }
         if let Some(kept) = without_empty_parameters(&method, request.uri()) {
@@ -85,11 +88,11 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         request.set_data(id.clone());
         request.set_data(self.state.clone());
         let config = &self.state.app.config;
-        let cross_origin = CrossOrigin::of(config, &method, &path, request.headers());
-        let limits = RequestLimits::of(&self.state.counters, &config.limits, &request);
-        let of_tus = tus::common_headers(&request);
+        let cross_origin = CrossOrigin::for_request(config, &method, &path, request.headers());
+        let limits = RequestLimits::for_request(&self.state.counters, &config.limits, &request);
+        let tus_headers = tus::common_headers(&request);
         let admitted = overridden.and_then(|()| self.admit(&request, &cross_origin));
-        let handled = self.handled(request, admitted, &cross_origin, limits.clone());
+        let handled = self.handle(request, admitted, &cross_origin, limits.clone());
         let outcome = AssertUnwindSafe(handled)
             .catch_unwind()
             .instrument(span.clone())
@@ -97,13 +100,13 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         let _entered = span.enter();
         let mut response = match outcome {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => self.refuse(error, &path),
+            Ok(Err(error)) => self.error_response(error, &path),
             // The panic hook has logged where and why.
             Err(_) => log_failure(Problem::failed("the handler panicked")),
         };
         let api = path == "/v1" || path.starts_with("/v1/");
         response = mount.outside(api, response);
-        for (name, value) in &of_tus {
+        for (name, value) in &tus_headers {
             response
                 .headers_mut()
                 .entry(name)
@@ -138,7 +141,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
 
 impl<E: Endpoint<Output = Response>> Middleware<E> {
     /// Handles what needs no handler (preflights and rejections), then calls the handler.
-    async fn handled(
+    async fn handle(
         &self,
         mut request: Request,
         admitted: Result<(), Problem>,
@@ -225,7 +228,7 @@ fn check_encoding(request: &Request) -> Option<Problem> {
 }
 
 impl<E> Middleware<E> {
-    fn refuse(&self, error: Error, path: &str) -> Response {
+    fn error_response(&self, error: Error, path: &str) -> Response {
         let problem = match error.downcast::<Problem>() {
             Ok(problem) => problem,
             Err(error) if error.is::<MethodNotAllowedError>() => {

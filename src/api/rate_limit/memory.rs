@@ -23,8 +23,8 @@ pub struct LocalCounters {
 #[derive(Debug, Default)]
 struct CounterState {
     /// The theoretical arrival time of each subject, relative to `since`.
-    even: HashMap<String, Duration>,
-    sums: HashMap<String, (i64, u64)>,
+    theoretical_arrival: HashMap<String, Duration>,
+    daily_bytes: HashMap<String, (i64, u64)>,
     slots: HashMap<String, HashMap<Uuid, Duration>>,
 }
 
@@ -44,22 +44,31 @@ impl LocalCounters {
         let period = Duration::from_secs(1) / per_second.max(1);
         let room = period * burst.max(1);
         let mut state = lock(&self.state);
-        if state.even.len() >= MAX_SUBJECTS {
-            state.even.retain(|_, even| *even > now);
+        if state.theoretical_arrival.len() >= MAX_SUBJECTS {
+            state
+                .theoretical_arrival
+                .retain(|_, theoretical_arrival| *theoretical_arrival > now);
         }
-        let even = state.even.get(subject).copied().unwrap_or(now).max(now);
-        let after = even + period;
+        let theoretical_arrival = state
+            .theoretical_arrival
+            .get(subject)
+            .copied()
+            .unwrap_or(now)
+            .max(now);
+        let after = theoretical_arrival + period;
         let wait = after.saturating_sub(room).saturating_sub(now);
         if !wait.is_zero() {
             return RateLimitDecision {
                 allowed: false,
                 left: 0,
                 retry_after: wait,
-                full_after: even - now,
+                full_after: theoretical_arrival - now,
             };
         }
-        if state.even.len() < MAX_SUBJECTS || state.even.contains_key(subject) {
-            state.even.insert(subject.to_owned(), after);
+        if state.theoretical_arrival.len() < MAX_SUBJECTS
+            || state.theoretical_arrival.contains_key(subject)
+        {
+            state.theoretical_arrival.insert(subject.to_owned(), after);
         }
         let free = room.saturating_sub(after - now);
         RateLimitDecision {
@@ -73,13 +82,16 @@ impl LocalCounters {
     fn count_bytes(&self, subject: &str, bytes: u64) -> u64 {
         let today = today();
         let mut state = lock(&self.state);
-        if state.sums.len() >= MAX_SUBJECTS {
-            state.sums.retain(|_, (day, _)| *day == today);
+        if state.daily_bytes.len() >= MAX_SUBJECTS {
+            state.daily_bytes.retain(|_, (day, _)| *day == today);
         }
-        if state.sums.len() >= MAX_SUBJECTS && !state.sums.contains_key(subject) {
+        if state.daily_bytes.len() >= MAX_SUBJECTS && !state.daily_bytes.contains_key(subject) {
             return bytes;
         }
-        let sum = state.sums.entry(subject.to_owned()).or_insert((today, 0));
+        let sum = state
+            .daily_bytes
+            .entry(subject.to_owned())
+            .or_insert((today, 0));
         if sum.0 != today {
             *sum = (today, 0);
         }

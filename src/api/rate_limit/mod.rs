@@ -114,7 +114,7 @@ impl RequestLimits {
     /// The limits of a request to `/v1` or to a page, or `None` if nothing is limited. Uses the effective method.
     /// Offset requests (tus, HEAD) are never limited: the most common client takes any rejection for the end of the
     /// upload and starts over.
-    pub(super) fn of(
+    pub(super) fn for_request(
         counters: &Arc<dyn Counters>,
         limits: &config::LimitsConfig,
         request: &Request,

@@ -124,7 +124,7 @@ pub struct Replayed {
 impl Event {
     /// An event and its deliveries.
     #[must_use]
-    pub fn of(row: outbox_event::Model, deliveries: Vec<Delivery>) -> Self {
+    pub fn from_row(row: outbox_event::Model, deliveries: Vec<Delivery>) -> Self {
         Self {
             id: row.id.0,
             event_type: row.event_type,
@@ -143,14 +143,14 @@ impl Event {
 impl From<EventDetail> for Event {
     fn from(detail: EventDetail) -> Self {
         let deliveries = detail.deliveries.into_iter().map(Delivery::from).collect();
-        Self::of(detail.event, deliveries)
+        Self::from_row(detail.event, deliveries)
     }
 }
 
 impl Delivery {
     /// A delivery and its attempts.
     #[must_use]
-    pub fn of(row: delivery::Model, attempts: Vec<Attempt>) -> Self {
+    pub fn from_row(row: delivery::Model, attempts: Vec<Attempt>) -> Self {
         let pending = row.status == delivery::DeliveryStatus::Pending;
         Self {
             id: row.id.0,
@@ -169,7 +169,7 @@ impl Delivery {
 impl From<DeliveryDetail> for Delivery {
     fn from(detail: DeliveryDetail) -> Self {
         let attempts = detail.attempts.into_iter().map(Attempt::from).collect();
-        Self::of(detail.delivery, attempts)
+        Self::from_row(detail.delivery, attempts)
     }
 }
 

@@ -98,7 +98,7 @@ pub struct File {
 impl File {
     /// Converts a row; `url` is set if the file is stored.
     #[must_use]
-    pub fn of(row: file::Model, url: Option<String>) -> Self {
+    pub fn from_row(row: file::Model, url: Option<String>) -> Self {
         let retryable_until = files::retryable_until(&row);
         let error = row.error_code.map(|code| FileError {
             code,

@@ -99,7 +99,7 @@ pub struct Session {
 impl Session {
     /// Converts a row, its current status and the parts received.
     #[must_use]
-    pub fn of(row: &upload::Model, status: upload::UploadStatus, received: &Ranges) -> Self {
+    pub fn from_row(row: &upload::Model, status: upload::UploadStatus, received: &Ranges) -> Self {
         Self {
             id: row.id.0,
             file_id: row.file_id.0,

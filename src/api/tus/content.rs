@@ -49,7 +49,7 @@ pub(super) async fn content(request: TusRequest) -> Result<Response, Problem> {
     for _ in 0..MAX_ATTEMPTS {
         let staged = uploads::staged(&request.app, &upload).await;
         if let Some((size, bytes)) = staged.map_err(error::problem)? {
-            let fallback = StoredFallback::of(&request, &upload);
+            let fallback = StoredFallback::new(&request, &upload);
             let bytes = with_fallback(bytes.map_err(io::Error::other).boxed(), fallback);
             return Ok(response(&file, size, Body::from_bytes_stream(bytes)));
         }
@@ -86,7 +86,7 @@ struct StoredFallback {
 }
 
 impl StoredFallback {
-    fn of(request: &TusRequest, upload: &Model) -> Self {
+    fn new(request: &TusRequest, upload: &Model) -> Self {
         Self {
             app: request.app.clone(),
             sees: request.caller.sees(),

@@ -120,7 +120,7 @@ async fn append_first_bytes(
     let upload = match request.append(id, append).await {
         Ok(upload) => upload,
         Err(error @ (UploadError::ChecksumMismatch | UploadError::NotAllowed(_))) => {
-            // The client does not learn the location, so nobody could resume this upload.
+            // The client does not learn the location, so it could not resume this upload.
             uploads::abort(&request.app, &request.caller.sees(), id)
                 .await
                 .map_err(error::problem)?;

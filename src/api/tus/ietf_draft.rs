@@ -121,7 +121,7 @@ async fn create(mut request: TusRequest) -> Result<Response, Problem> {
             call_back(&request, upload).await?
         }
         Err(error @ UploadError::NotAllowed(_)) => {
-            // The client does not learn the location, so nobody could resume this upload.
+            // The client does not learn the location, so it could not resume this upload.
             uploads::abort(&request.app, &request.caller.sees(), upload.id)
                 .await
                 .map_err(error::problem)?;

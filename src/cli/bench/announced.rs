@@ -72,7 +72,7 @@ impl Arrivals {
             .or_insert_with(Instant::now);
     }
 
-    fn of(&self, file: &str) -> Option<Instant> {
+    fn get(&self, file: &str) -> Option<Instant> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -247,8 +247,8 @@ impl Bench {
         let began = Instant::now();
         let mut poll = tokio::time::interval(Duration::from_millis(1));
         while began.elapsed() < TIMEOUT {
-            if let Some(arrivals) = self.arrivals.of(id) {
-                return Ok(arrivals);
+            if let Some(arrival) = self.arrivals.get(id) {
+                return Ok(arrival);
             }
             poll.tick().await;
         }

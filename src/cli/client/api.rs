@@ -88,7 +88,7 @@ impl CallError {
 pub(super) struct NetworkCause(String);
 
 impl NetworkCause {
-    fn of(error: &dyn Error) -> Self {
+    fn from_error(error: &dyn Error) -> Self {
         let mut innermost = error;
         while let Some(source) = innermost.source() {
             innermost = source;
@@ -221,7 +221,7 @@ impl ApiClient {
     }
 
     fn fault(&self, error: &reqwest::Error) -> CallError {
-        let (url, source) = (self.base.clone(), NetworkCause::of(error));
+        let (url, source) = (self.base.clone(), NetworkCause::from_error(error));
         if error.is_connect() {
             CallError::Unreachable { url, source }
         } else {

@@ -64,7 +64,7 @@ struct EndpointSnapshot {
 }
 
 impl EndpointSnapshot {
-    async fn of(dashboard: &Dashboard, webhook: Webhook) -> Result<Self, ErrorPage> {
+    async fn load(dashboard: &Dashboard, webhook: Webhook) -> Result<Self, ErrorPage> {
         let db = &dashboard.app().db;
         Ok(Self {
             health: outbox::health(db, webhook.id).await?,
@@ -105,16 +105,16 @@ async fn list(
     let found = webhooks::list(&app.db, page)
         .await
         .map_err(ErrorPage::from)?;
-    let mut endpoint = Vec::with_capacity(found.items.len());
+    let mut endpoints = Vec::with_capacity(found.items.len());
     for webhook in found.items {
-        endpoint.push(EndpointSnapshot::of(&dashboard, webhook).await?);
+        endpoints.push(EndpointSnapshot::load(&dashboard, webhook).await?);
     }
     let cursor = Some(query.cursor.as_str()).filter(|cursor| !cursor.is_empty());
     let body = html! {
         h1.unseen { "Webhooks" }
         (panel_with("Endpoints", html! { a href="#add" { "Add an endpoint" } }, html! {
-            @if endpoint.is_empty() { (empty("No endpoints yet.", html! { "Add the first endpoint below. Events from then on are sent to it." })) }
-            @else { (rows(&endpoint, app.clock.now())) }
+            @if endpoints.is_empty() { (empty("No endpoints yet.", html! { "Add the first endpoint below. Events from then on are sent to it." })) }
+            @else { (rows(&endpoints, app.clock.now())) }
             (pager("/webhooks", &[], cursor, found.next_cursor.as_deref()))
         }))
         (panel("Add an endpoint", settings::new_form(&user)))
@@ -122,7 +122,7 @@ async fn list(
     Ok(Page::new("Webhooks", Section::Webhooks, body).show(&user))
 }
 
-fn rows(endpoint: &[EndpointSnapshot], now: DateTime<Utc>) -> Markup {
+fn rows(endpoints: &[EndpointSnapshot], now: DateTime<Utc>) -> Markup {
     let columns = [
         col("Endpoint"),
         col("State"),
@@ -136,7 +136,7 @@ fn rows(endpoint: &[EndpointSnapshot], now: DateTime<Utc>) -> Markup {
         "Endpoints",
         &columns,
         html! {
-            @for one in endpoint {
+            @for one in endpoints {
                 tr {
                     td.name {
                         a href=(one.path()) { (host_of(&one.webhook.url)) }

@@ -96,7 +96,7 @@ async fn load(
         limit: DELIVERIES_SHOWN,
         ..listing::page(&query.cursor)?
     };
-    let endpoint = EndpointSnapshot::of(dashboard, webhooks::get(&app.db, id).await?).await?;
+    let endpoint = EndpointSnapshot::load(dashboard, webhooks::get(&app.db, id).await?).await?;
     let found = outbox::deliveries(&app.db, id, status, page).await?;
     let now = app.clock.now();
     let path = endpoint.path();

@@ -202,7 +202,7 @@ impl S3Server {
         self.faults.plan(operation, count, &Fault::AnswerLost);
     }
 
-    /// The connections of the next `count` requests are reset after the body; nothing is done.
+    /// The connections of the next `count` requests are reset after the body; nothing is executed.
     pub fn reset_next(&self, operation: S3Operation, count: usize) {
         self.faults.plan(operation, count, &Fault::Reset);
     }
@@ -213,8 +213,7 @@ impl S3Server {
         self.faults.plan(operation, count, &Fault::Hang(time));
     }
 
-    /// The connections of the next `count` requests are reset, and the requests carried out after `time` all the same,
-    /// whoever has gone by then.
+    /// The connections of the next `count` requests are reset, and the requests are executed after `time` anyway.
     pub fn late_next(&self, operation: S3Operation, count: usize, time: Duration) {
         self.faults.plan(operation, count, &Fault::Late(time));
     }
