@@ -2,10 +2,8 @@
 //! statement that was read with is explained by the database itself, and on PostgreSQL also run, and its rows counted.
 
 use crate::support::{TestApp, watched::serve_watched};
-use landfall_core::{
-    db::Database,
-    seed::{self, Amount},
-};
+use landfall_bench::seed_rows::{self as seed, Amount};
+use landfall_core::db::Database;
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::Value;
 use std::{

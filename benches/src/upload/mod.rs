@@ -1,4 +1,4 @@
-//! `landfall bench upload`: bytes in, by each protocol, as fast as the server takes them.
+//! `landfall-bench upload`: bytes in, by each protocol, as fast as the server takes them.
 //!
 //! The clock starts when the connections are open and ends with the last acknowledgement; then Landfall is asked for
 //! each file until it is stored with the SHA-256 and the size of what was sent. That time is a figure of its own.
@@ -14,10 +14,10 @@ use super::{
     payload::Content,
     processes::Processes,
 };
-use crate::cli::Cli;
-use crate::cli::client::{ServerArgs, output::answer};
+use crate::Cli;
 use clap::{Args, CommandFactory, ValueEnum};
 use figures::Figures;
+use landfall_client::{ServerArgs, output::answer};
 use sending::Sending;
 use std::{
     path::PathBuf,

@@ -1,10 +1,8 @@
 //! What was measured, for people and for scripts. MB are 10⁶ bytes, GiB 2³⁰.
 
 use super::{Took, sending::Sending};
-use crate::cli::{
-    bench::processes::{self, Usage},
-    client::output,
-};
+use crate::processes::{self, Usage};
+use landfall_client::output;
 use landfall_core::config::ByteSize;
 use serde::Serialize;
 use std::{fmt, time::Duration};

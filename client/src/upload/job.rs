@@ -8,13 +8,13 @@ use super::{
     state::State,
     wire::{Taken, taken},
 };
-use crate::cli::client::{
+use crate::sha256::Sha256Digest;
+use crate::{
     api::{CallError, Reply},
     output::plain,
     retry::retrying,
 };
 use http::{StatusCode, header};
-use landfall_core::digest::Sha256Digest;
 use reqwest::RequestBuilder;
 use std::{
     ops::Range,

@@ -1,6 +1,6 @@
 //! What is seen of uploads under way: a bar for each file and one for all, on standard error.
 
-use crate::cli::client::{api::CallError, output::plain};
+use crate::{api::CallError, output::plain};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{error::Error, io::IsTerminal, time::Duration};
 

@@ -1,7 +1,7 @@
 //! Looks at the files that were sent until each is stored, and compares it with what was sent.
 
 use super::UploadArgs;
-use crate::cli::bench::{
+use crate::{
     connection::{Connection, Target},
     payload::Payload,
 };

@@ -4,9 +4,9 @@ use super::{
     job::Job,
     wire::{Taken, content_digest, taken},
 };
-use crate::cli::client::{api::CallError, retry::retrying};
+use crate::sha256::Sha256Digest;
+use crate::{api::CallError, retry::retrying};
 use http::header;
-use landfall_core::digest::Sha256Digest;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// The largest file that is sent in one request, in bytes.

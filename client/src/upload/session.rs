@@ -7,14 +7,14 @@ use super::{
     job::Job,
     wire::{Session, Taken, content_digest, taken},
 };
-use crate::cli::client::{
+use crate::sha256::Sha256Digest;
+use crate::{
     api::{CallError, Reply},
     retry::retrying,
 };
 use anyhow::Context;
 use futures::{TryStreamExt, stream};
 use http::{StatusCode, header};
-use landfall_core::digest::Sha256Digest;
 use reqwest::RequestBuilder;
 use serde_json::{Map, Value};
 use uuid::Uuid;

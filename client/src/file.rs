@@ -6,8 +6,8 @@ use super::{
     listing::{self, Extent},
     output::{answer, cell, fields, size, time},
 };
+use crate::sha256::Sha256Digest;
 use clap::{Args, Subcommand};
-use landfall_core::digest::Sha256Digest;
 use serde_json::Value;
 use uuid::Uuid;
 

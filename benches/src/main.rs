@@ -1,7 +1,7 @@
-//! `landfall bench`: what a running server does in a second, and what it takes for it, measured from outside.
+//! `landfall-bench`: what a running server does in a second, and what it takes for it, measured from outside.
 //!
 //! Owns the clients that measure: they send bytes from memory, over plain HTTP, and look at the server's processes
-//! only as the kernel shows them to everybody. What they send stays on the server. `landfall bench seed` measures
+//! only as the kernel shows them to everybody. What they send stays on the server. `landfall-bench seed` measures
 //! nothing; it fills an installation, to measure a full one.
 
 mod announced;
@@ -13,9 +13,9 @@ mod slow;
 mod tus;
 mod upload;
 
-use super::client::ServerArgs;
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use landfall_client::ServerArgs;
 use landfall_core::config::{Config, Sources};
 use std::{
     path::PathBuf,
@@ -24,9 +24,13 @@ use std::{
     time::Duration,
 };
 
-#[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true)]
-pub struct BenchArgs {
+/// Benchmark a running server. Without a subcommand: latency, and small files announced per second.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+struct Cli {
+    /// Configuration file of the installation to fill.
+    #[arg(long, global = true, env = "LANDFALL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<BenchCommand>,
     #[command(flatten)]
@@ -64,18 +68,31 @@ struct Measured<A: Args> {
     args: A,
 }
 
+#[tokio::main]
+async fn main() -> ExitCode {
+    // Clients speak TLS by ring; nothing else is built in.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(Cli::parse()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("landfall-bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Measures and prints.
 ///
 /// # Errors
 /// When the server refuses, or a measurement cannot be finished.
-pub(super) async fn run(args: BenchArgs, config: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    match args.command {
-        None => return announced::run(args.announced).await,
+async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        None => return announced::run(cli.announced).await,
         Some(BenchCommand::Upload(asked)) => upload::run(&asked.server, asked.args).await?,
         Some(BenchCommand::Slow(asked)) => slow::run(&asked.server, asked.args).await?,
         // Its own jobs fail by intent: there is nothing in it to be logged.
         Some(BenchCommand::Seed(args)) => {
-            seed::seed(Config::load(Sources::process(config))?, args).await?;
+            seed::seed(Config::load(Sources::process(cli.config))?, args).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

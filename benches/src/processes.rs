@@ -3,8 +3,8 @@
 //! The peak is sampled, as the kernel's own (`VmHWM`) includes what the process did before. Elsewhere than on Linux
 //! nothing can be told, and that is said.
 
-use crate::cli::client::output::Table;
 use anyhow::Context;
+use landfall_client::output::Table;
 use serde::Serialize;
 use std::{
     fs,
@@ -187,7 +187,7 @@ pub(super) fn table(usages: &[Usage], bytes: u64) -> String {
             usage
                 .pid
                 .map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
-            super::super::client::output::plain(&usage.name),
+            landfall_client::output::plain(&usage.name),
             format!("{:.2}", usage.cpu_seconds),
             format!("{:.2}", per_gib(usage.cpu_seconds, bytes)),
             mib(usage.resident_before_bytes),

@@ -2,11 +2,11 @@
 //! the file does not mix it with another.
 
 use super::progress::Meter;
-use crate::cli::client::api::PATIENCE;
+use crate::api::PATIENCE;
+use crate::sha256::Sha256Digest;
 use anyhow::Context;
 use bytes::Bytes;
 use futures::stream;
-use landfall_core::digest::Sha256Digest;
 use reqwest::Body;
 use sha2::{Digest, Sha256};
 use std::{

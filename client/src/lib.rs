@@ -8,9 +8,10 @@ mod event;
 mod file;
 mod file_retry;
 mod listing;
-pub(super) mod output;
+pub mod output;
 mod problem;
 mod retry;
+mod sha256;
 mod upload;
 mod webhook;
 
@@ -27,7 +28,7 @@ use url::Url;
 
 /// Which server the clients call, and as whom.
 #[derive(Clone, Debug, Args)]
-pub(super) struct ServerArgs {
+pub struct ServerArgs {
     /// URL of the server.
     #[arg(
         id = "server_url",
@@ -88,7 +89,7 @@ pub struct Commanded<C: Subcommand> {
 ///
 /// # Errors
 /// Anything that is exit status 1, in words for people.
-pub(super) async fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
+pub async fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
     let done = match command {
         ClientCommand::Upload(asked) => {
             return upload::run(Api::new(&asked.server)?, asked.args).await;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Writes to standard output, which may be a pipe that nobody reads any more.
-pub(in crate::cli) fn answer(text: &str) -> io::Result<()> {
+pub fn answer(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())?;
     if !text.ends_with('\n') && !text.is_empty() {
@@ -17,7 +17,7 @@ pub(in crate::cli) fn answer(text: &str) -> io::Result<()> {
 }
 
 /// The text without what could drive a terminal or turn its reading direction around.
-pub(in crate::cli) fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     let drives =
         |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars()
@@ -64,7 +64,7 @@ pub(super) fn size(value: &Value) -> String {
 
 /// Rows under titles. The columns of later pages are never narrower than those of earlier ones.
 #[derive(Debug)]
-pub(in crate::cli) struct Table {
+pub struct Table {
     titles: &'static [&'static str],
     widths: Vec<usize>,
     rows: Vec<Vec<String>>,
@@ -72,7 +72,7 @@ pub(in crate::cli) struct Table {
 }
 
 impl Table {
-    pub(in crate::cli) fn new(titles: &'static [&'static str]) -> Self {
+    pub fn new(titles: &'static [&'static str]) -> Self {
         let widths = titles.iter().map(|title| title.len()).collect();
         Self {
             titles,
@@ -82,7 +82,7 @@ impl Table {
         }
     }
 
-    pub(in crate::cli) fn row(&mut self, cells: Vec<String>) {
+    pub fn row(&mut self, cells: Vec<String>) {
         for (width, cell) in self.widths.iter_mut().zip(&cells) {
             *width = cell.chars().count().max(*width);
         }
@@ -90,7 +90,7 @@ impl Table {
     }
 
     /// The rows since the last call, with the titles the first time; nothing for a table that never had a row.
-    pub(in crate::cli) fn take(&mut self) -> String {
+    pub fn take(&mut self) -> String {
         let mut text = String::new();
         if !self.titled && !self.rows.is_empty() {
             self.titled = true;
@@ -121,7 +121,7 @@ impl Table {
 }
 
 /// Names and values of one thing, a line each.
-pub(in crate::cli) fn fields(pairs: &[(&str, String)]) -> String {
+pub fn fields(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 1;
     let mut text = String::new();
     for (name, value) in pairs {

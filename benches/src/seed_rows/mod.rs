@@ -7,8 +7,8 @@ mod events;
 mod rows;
 mod sql;
 
-use crate::db::Database;
 use entity::{Timestamp, file, outbox_event};
+use landfall_core::db::Database;
 use rows::Rows;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QuerySelect};
 use sql::Dialect;

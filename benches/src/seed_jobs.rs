@@ -1,13 +1,10 @@
 //! Queues filled for measuring, with jobs in all states but running: of files and deliveries that do not exist, so
 //! that a worker that takes one finds nothing to do.
 
-use crate::{
-    jobs::{DeliverJob, FinalizeJob, MaintenanceJob},
-    queues::Queues,
-};
 use apalis::prelude::{BoxDynError, Monitor};
 use entity::{DeliveryId, FileId};
 use landfall_queue::{Inspector, Job, JobContext, NewJob, Queue, QueueError, WorkerIdentity};
+use landfall_workers::{DeliverJob, FinalizeJob, MaintenanceJob, Queues};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 

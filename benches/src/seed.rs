@@ -1,14 +1,13 @@
-//! `landfall bench seed`: a full installation in a minute, to measure lists and pages on.
+//! `landfall-bench seed`: a full installation in a minute, to measure lists and pages on.
 
-use crate::server;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use landfall_core::{
-    clock::Clock,
-    config::Config,
-    db::Database,
-    seed::{self, Amount},
+use landfall::server;
+use landfall_bench::{
+    seed_jobs,
+    seed_rows::{self, Amount},
 };
+use landfall_core::{clock::Clock, config::Config, db::Database};
 use landfall_workers::Queues;
 
 #[derive(Debug, Args)]
@@ -35,7 +34,7 @@ pub(super) async fn seed(config: Config, args: SeedArgs) -> anyhow::Result<()> {
         until: Clock::system().now(),
     };
     let bar = bar(args.files + args.events, "files and events")?;
-    seed::seed(&db, amount, |done| bar.set_position(done)).await?;
+    seed_rows::seed(&db, amount, |done| bar.set_position(done)).await?;
     bar.finish();
     if args.jobs == 0 {
         return Ok(());
@@ -44,7 +43,7 @@ pub(super) async fn seed(config: Config, args: SeedArgs) -> anyhow::Result<()> {
     let embedded = Some(&embedded).filter(|_| config.redis.url.is_none());
     let queues = Queues::new(server::connect_redis(&config, embedded)?, &config);
     let bar = self::bar(args.jobs, "jobs")?;
-    landfall_workers::seed::seed(&queues, args.jobs, |done| bar.set_position(done)).await?;
+    seed_jobs::seed(&queues, args.jobs, |done| bar.set_position(done)).await?;
     bar.finish();
     Ok(())
 }

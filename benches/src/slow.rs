@@ -1,4 +1,4 @@
-//! `landfall bench slow`: many uploads at once that send next to nothing; what each takes of the server's memory.
+//! `landfall-bench slow`: many uploads at once that send next to nothing; what each takes of the server's memory.
 
 use super::{
     connection::{Connection, Target},
@@ -6,12 +6,12 @@ use super::{
     processes::{self, Processes, Usage},
     tus,
 };
-use crate::cli::client::{
+use anyhow::Context;
+use clap::Args;
+use landfall_client::{
     ServerArgs,
     output::{answer, fields},
 };
-use anyhow::Context;
-use clap::Args;
 use landfall_core::config::ByteSize;
 use serde::Serialize;
 use std::{

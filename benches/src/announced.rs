@@ -1,4 +1,4 @@
-//! `landfall bench` alone: small files, from the request to the announcement.
+//! `landfall-bench` alone: small files, from the request to the announcement.
 //!
 //! Registers a receiver of its own, sends files, and takes the time from before the request to the 202, to `stored`
 //! and to the arrival of `file.stored`. The files stay on the server.

@@ -1,8 +1,8 @@
 //! What of the server's JSON an upload looks at; the rest is passed on as it came.
 
-use crate::cli::client::api::CallError;
+use crate::api::CallError;
+use crate::sha256::Sha256Digest;
 use base64::{Engine, engine::general_purpose::STANDARD};
-use landfall_core::digest::Sha256Digest;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::ops::RangeInclusive;
@@ -32,7 +32,7 @@ pub(super) struct Failure {
 pub(super) struct Sha256Text(pub(super) Sha256Digest);
 
 impl TryFrom<String> for Sha256Text {
-    type Error = landfall_core::digest::NotSha256;
+    type Error = crate::sha256::NotSha256;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse().map(Self)

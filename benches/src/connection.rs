@@ -5,7 +5,6 @@
 //! task of its own: a small request then costs the client no change of threads.
 
 use super::payload::Payload;
-use crate::cli::client::ServerArgs;
 use anyhow::{Context, bail};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -15,6 +14,7 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
+use landfall_client::ServerArgs;
 use secrecy::ExposeSecret;
 use serde::de::DeserializeOwned;
 use std::{pin::Pin, time::Duration};
@@ -83,7 +83,7 @@ impl Answer {
             return Ok(self);
         }
         let said = String::from_utf8_lossy(&self.body);
-        let said: String = super::super::client::output::plain(&said)
+        let said: String = landfall_client::output::plain(&said)
             .chars()
             .take(500)
             .collect();

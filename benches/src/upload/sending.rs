@@ -1,7 +1,7 @@
 //! Uploads as each protocol sends them, one after another on a connection, until all are sent.
 
 use super::{Protocol, UploadArgs, parts::Session};
-use crate::cli::bench::{OCTETS, connection::Connection, payload::Content, tus};
+use crate::{OCTETS, connection::Connection, payload::Content, tus};
 use anyhow::Context;
 use http::Method;
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! Upload sessions: all connections send parts of one until it is complete, then of the next.
 
 use super::sending::{Sending, Taken};
-use crate::cli::bench::{OCTETS, connection::Connection, payload::Payload};
+use crate::{OCTETS, connection::Connection, payload::Payload};
 use http::Method;
 use serde::Deserialize;
 use serde_json::json;

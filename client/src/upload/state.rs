@@ -5,8 +5,8 @@
 //! sessions get the parts they lack. A crash while it is written leaves the older state.
 
 use super::{UploadArgs, source::Source};
+use crate::sha256::Sha256Digest;
 use anyhow::Context;
-use landfall_core::digest::Sha256Digest;
 use serde::{Deserialize, Serialize};
 use std::{
     env, fs, io,
