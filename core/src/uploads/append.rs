@@ -28,7 +28,7 @@ use entity::{
     upload::{Model, UploadStatus},
 };
 use futures::StreamExt;
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -163,7 +163,7 @@ async fn reserved(
         return Ok(body);
     };
     if let Some(length) = announced {
-        let covered = reservation.lock().await.cover_all(length).await;
+        let covered = reservation.cover_all(length).await;
         if let Err(error) = covered {
             // A lease that is not released ends by itself.
             if let Err(left) = lease.set_lease(LeaseAction::Release).await {
@@ -172,7 +172,7 @@ async fn reserved(
             return Err(error.into());
         }
     }
-    Ok(within_quota(body, Some(Arc::clone(reservation))).boxed())
+    Ok(within_quota(body, Some(reservation.clone())).boxed())
 }
 
 fn pace(app: &App) -> Pace {
@@ -226,6 +226,7 @@ impl Writer {
             expected: self.request.content_length.take(),
             hashes: &hashes,
             running: self.lease.running.as_ref(),
+            holds: None,
         };
         let segment = self.lease.segment();
         let staging = self.lease.app.staging.clone();
@@ -266,9 +267,10 @@ impl Writer {
         self.lease.running = appended.running;
         let counted = self.lease.advance(appended.length, last, action).await;
         if let Err(error) = counted {
-            // After an error of the database it may be counted all the same.
-            if !matches!(error, UploadError::Database(_)) {
-                self.lease.discard().await;
+            match error {
+                // It may be counted all the same.
+                UploadError::Database(_) => self.lease.keep_room().await,
+                _ => self.lease.discard().await,
             }
             return Err(error);
         }

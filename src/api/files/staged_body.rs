@@ -13,12 +13,11 @@ use landfall_core::{
     files::{self, AcceptError, FileName, NewFile},
     idempotency::Keep,
     quota::{QuotaError, Reservation, SharedReservation, within_quota},
-    staging::{Algorithm, Options, Staging, StagingKey},
+    staging::{Algorithm, Held, Options, Staging, StagingKey},
     storage::transfer::Piece,
     tokens::Identity,
 };
 use std::{error::Error, sync::Arc, time::Instant};
-use tokio::sync::Mutex;
 
 /// Staged bytes that no row speaks of yet: deleted when dropped.
 ///
@@ -48,6 +47,9 @@ impl Drop for StagedBytes {
             runtime.spawn(async move {
                 if let Err(error) = staging.delete(&[key]).await {
                     tracing::debug!(%error, "refused bytes are left to the sweep");
+                    if let Some(reservation) = &reservation {
+                        reservation.leave_to_expire().await;
+                    }
                 }
                 drop(reservation);
             });
@@ -68,14 +70,16 @@ where
     let app = &state.app;
     // The id of the file the bytes become, by which the sweep tells them from litter.
     let key = StagingKey::generate();
+    let begun = Instant::now();
+    let reservation = reserve(state, caller, expected).await?;
+    let held = reservation.clone().map(|room| Arc::new(room) as Held);
     let options = Options {
         limit: app.config.uploads.max_file_size.0,
         expected,
         hashes: &[Algorithm::Sha256],
         running: None,
+        holds: held.as_ref(),
     };
-    let begun = Instant::now();
-    let reservation = reserve(state, caller, expected).await?;
     let body = within_quota(body, reservation.clone());
     let staged = app.staging.write(key, body, options).await;
     state.metrics.staged(staged.is_ok(), begun.elapsed());
@@ -112,7 +116,7 @@ async fn reserve(
     if let Some(length) = announced {
         reservation.cover_all(length).await?;
     }
-    Ok(Some(Arc::new(Mutex::new(reservation))))
+    Ok(Some(reservation.into()))
 }
 
 impl StagedBytes {
@@ -161,10 +165,7 @@ pub(super) async fn commit(
         mut bytes,
         traceparent,
     } = complete;
-    let reservation = match &bytes.reservation {
-        Some(reservation) => Some(reservation.lock().await.id()),
-        None => None,
-    };
+    let reservation = bytes.reservation.as_ref().map(SharedReservation::id);
     let new = NewFile {
         id,
         owner,
@@ -195,6 +196,9 @@ pub(super) async fn commit(
         Err(AcceptError::Database(error) | AcceptError::Quota(QuotaError::Database(error))) => {
             // The commit may have succeeded all the same; if it has not, the sweep removes the bytes.
             bytes.kept = true;
+            if let Some(reservation) = &bytes.reservation {
+                reservation.leave_to_expire().await;
+            }
             match files::get(app.db.read(), &files::Scope::All, id).await {
                 Ok(Some(row)) => {
                     app.dispatch.finalize(&[id]).await;
