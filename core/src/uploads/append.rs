@@ -99,6 +99,9 @@ pub async fn append(
         };
         let body = Box::pin(guard::guarded(&app, &scope, id, bytes, body)).await?;
         let at_work = app.uploads.writers().begin(id);
+        if request.checksum.is_some() {
+            at_work.set_counts_on_request(false);
+        }
         let single = single_append::append(&app, &scope, id, &request, body, &at_work);
         let body = match Box::pin(single).await? {
             SingleAppend::Done(upload) => return Ok(*upload),
@@ -293,10 +296,13 @@ impl Writer {
 
     /// Waits for a client that pauses, until it continues or another writer comes.
     async fn wait(&mut self) -> Result<Ended, UploadError> {
+        // All that came is counted.
+        self.at_work.set_counts_on_request(false);
         let until = Instant::now() + self.body.patience();
         loop {
             match self.body.resumed(LOOK_EVERY).await {
                 Ended::Due => {
+                    self.at_work.set_counts_on_request(true);
                     return if self.lease.set_lease(LeaseAction::Keep).await? {
                         Ok(Ended::Due)
                     } else {

@@ -4,7 +4,7 @@ use crate::{
 };
 use bytes::Bytes;
 use entity::upload::UploadStatus;
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all};
 use landfall_core::{
     config::ByteSize,
     digest::{RunningHash, Sha256Digest},
@@ -413,6 +413,12 @@ async fn slow_small_body_is_counted_when_its_offset_is_asked_for(place: Place) {
     let bytes = noise(100_000, 5);
     let upload = place.begin(of(bytes.len())).await;
     let (sender, stream) = open_body();
+    let (begun, has_begun) = oneshot::channel();
+    let stream = futures::stream::once(async move {
+        let _ = begun.send(());
+        stream
+    });
+    let stream = stream.flatten().boxed();
     let (app, id) = (place.app.clone(), upload.id);
     let request = Append {
         content_length: Some(bytes.len() as u64),
@@ -420,6 +426,8 @@ async fn slow_small_body_is_counted_when_its_offset_is_asked_for(place: Place) {
     };
     let writer =
         tokio::spawn(async move { uploads::append(&app, &Scope::All, id, request, stream).await });
+    // Before that nobody could be asked.
+    has_begun.await.unwrap();
     let mut sent = 0;
     // Never a pause: a thousand bytes each time.
     for end in (1000..=40_000).step_by(1000) {
