@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 const MIB: usize = 1024 * 1024;
 const PART: usize = 4 * MIB;
 const CONNECTIONS: usize = 8;
-const SIZE: usize = 1024 * MIB;
+const SIZE: usize = 512 * MIB;
 /// Each kill that meets a request costs the lease of the writer that died.
-const TUS_SIZE: usize = 96 * MIB;
+const TUS_SIZE: usize = 64 * MIB;
 /// What one connection carries in a second, so that there is time to be killed.
 const PART_RATE: usize = 4 * MIB;
 const TUS_RATE: usize = 16 * MIB;
