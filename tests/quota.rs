@@ -260,14 +260,14 @@ async fn uploads_at_once_are_counted_exactly(app: TestApp) {
     assert_eq!(owner.has().await, 800);
 }
 
-/// Files by what they are rather than by their names, so that one with two names counts once: inode, and when it was made,
-/// since numbers of inodes are used again. With their lengths, in bytes.
-type Lying = HashMap<(u64, SystemTime), u64>;
+/// Lengths of files, in bytes. A file is known by its inode and by when it was made, since inode numbers are used again;
+/// so one with two names counts once.
+type FilesOnDisk = HashMap<(u64, SystemTime), u64>;
 
-fn lying_in(folder: &Path, found: &mut Lying) {
+fn find_files(folder: &Path, found: &mut FilesOnDisk) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         match entry.metadata() {
-            Ok(file) if file.is_dir() => lying_in(&entry.path(), found),
+            Ok(file) if file.is_dir() => find_files(&entry.path(), found),
             Ok(file) => {
                 let created = file.created().expect("the file system keeps it");
                 found.insert((file.ino(), created), file.len());
@@ -278,15 +278,14 @@ fn lying_in(folder: &Path, found: &mut Lying) {
     }
 }
 
-/// Bytes that lay in the folders at one moment. A walk takes a while, in which one file is deleted and another one made,
-/// so that it finds more than ever was there at once. What a first walk and a second one both find was there in between,
-/// at least as long as in the first. Files are
-/// linked into storage here, so no byte lies twice while it is stored.
+/// Bytes that were in the folders at one moment. While a walk takes place one file is deleted and another one is made, so
+/// a walk may find more than was ever there at once. What two walks in a row both find was there between them, with the
+/// length that the first one found at least. Files are linked into storage here, so no byte is on disk twice.
 fn bytes_at_once(folders: [&Path; 2]) -> u64 {
     let walk = || {
-        let mut found = Lying::new();
+        let mut found = FilesOnDisk::new();
         for folder in folders {
-            lying_in(folder, &mut found);
+            find_files(folder, &mut found);
         }
         found
     };
@@ -417,11 +416,11 @@ async fn many_clients_stay_within_the_quota(app: TestApp) {
         }
         most = most.max(owner.has().await);
         assert!(most <= FLOOD_QUOTA, "{most} bytes are counted");
-        let lying = measure() - markers;
-        assert!(lying <= FLOOD_QUOTA, "{lying} bytes lie on disk");
+        let on_disk = measure() - markers;
+        assert!(on_disk <= FLOOD_QUOTA, "{on_disk} bytes are on disk");
     }
-    let lying = measure() - markers;
-    assert!(lying <= FLOOD_QUOTA, "{lying} bytes lie on disk");
+    let on_disk = measure() - markers;
+    assert!(on_disk <= FLOOD_QUOTA, "{on_disk} bytes are on disk");
     assert!(most > FLOOD_QUOTA / 2, "the quota was used: {most} bytes");
     // What was reserved and not used is free again.
     wait_until(Duration::from_secs(60), async || {
