@@ -9,7 +9,7 @@ use landfall_core::{
     staging::{Options, StagingKey},
 };
 use reqwest::Method;
-use sea_orm::EntityTrait;
+use sea_orm::{ConnectionTrait, EntityTrait, Statement};
 use serde_json::json;
 use std::time::Duration;
 
@@ -146,6 +146,38 @@ async fn expiring_is_announced_once_and_ahead_of_deletion_on_postgres() {
         .postgres()
         .set("files.expiring_notice", "15m");
     expiring_is_announced_once_and_ahead_of_deletion(app.start().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expiry_that_cannot_be_announced_keeps_no_other_from_it() {
+    let app = TestApp::builder()
+        .set("files.expiring_notice", "15m")
+        .start()
+        .await;
+    let mut files = Vec::new();
+    for name in ["first", "stuck", "last"] {
+        let request = app
+            .post("/v1/files")
+            .query(&[("filename", name), ("expires_in", "600")]);
+        let answer = request.body(name).send().await.unwrap();
+        let file = crate::support::app::json(answer, 202).await;
+        app.settled(&file["id"]).await;
+        files.push(file);
+    }
+    // No key that Landfall would make.
+    let broken = "UPDATE files SET storage_key = '../' WHERE original_filename = 'stuck'";
+    let db = &app.parts.app.db;
+    db.read().execute_unprepared(broken).await.unwrap();
+    let report = app.sweep().await;
+    assert_eq!(report.faults.len(), 1, "{report:?}");
+    let left = "SELECT original_filename AS name FROM files WHERE expiring_announced_at IS NULL";
+    let left = Statement::from_string(db.backend(), left);
+    let left = db.read().query_all_raw(left).await.unwrap();
+    let left: Vec<String> = left
+        .iter()
+        .map(|row| row.try_get("", "name").unwrap())
+        .collect();
+    assert_eq!(left, ["stuck"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

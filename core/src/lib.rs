@@ -26,7 +26,6 @@ pub mod overview;
 pub mod pagination;
 pub mod periodic;
 pub mod quota;
-pub mod seed;
 pub mod sessions;
 pub mod staging;
 pub mod storage;

@@ -29,6 +29,7 @@ mod m20261130_000402_cleanup;
 mod m20261130_000500_secret_key_holders;
 mod m20261130_000601_owner_reservations;
 mod m20261130_000602_bounded_rows;
+mod m20261130_000700_large_indexes;
 pub mod runner;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -61,6 +62,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000402_cleanup::Migration),
             Box::new(m20261130_000601_owner_reservations::Migration),
             Box::new(m20261130_000602_bounded_rows::Migration),
+            Box::new(m20261130_000700_large_indexes::Migration),
         ]
     }
 }

@@ -1,6 +1,5 @@
 //! Failed files keep their bytes and can be retried; purged files keep their storage key.
 
-use crate::create_indexes;
 use sea_orm_migration::{prelude::*, schema::*};
 
 #[derive(DeriveMigrationName)]
@@ -20,24 +19,10 @@ impl MigrationTrait for Migration {
                 .alter_table(Table::alter().table(table).add_column(column).to_owned())
                 .await?;
         }
-        create_indexes(
-            manager,
-            &[
-                "CREATE INDEX files_retryable ON files (retryable_until) WHERE retryable_until IS NOT NULL",
-                "CREATE INDEX files_unpurged ON files (id) WHERE status IN ('failed', 'deleted') \
-                 AND purged_at IS NULL AND retryable_until IS NULL \
-                 AND (staging_key IS NOT NULL OR storage_key IS NOT NULL)",
-            ],
-        )
-        .await
+        Ok(())
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        create_indexes(
-            manager,
-            &["DROP INDEX files_unpurged", "DROP INDEX files_retryable"],
-        )
-        .await?;
         for (table, column) in [
             ("batches", "reopened_count"),
             ("files", "purged_at"),

@@ -1,6 +1,6 @@
-//! `cleanup_candidates`, and the indexes by which retention finds the events whose time is over.
+//! `cleanup_candidates`.
 
-use crate::{create_indexes, drop_tables};
+use crate::drop_tables;
 use sea_orm_migration::{prelude::*, schema::*};
 
 #[derive(DeriveMigrationName)]
@@ -21,28 +21,10 @@ impl MigrationTrait for Migration {
                     .primary_key(Index::create().col("place").col("name"))
                     .to_owned(),
             )
-            .await?;
-        create_indexes(
-            manager,
-            &[
-                "CREATE INDEX IF NOT EXISTS outbox_events_delivered ON outbox_events (delivered_at, id) \
-                 WHERE status = 'delivered'",
-                "CREATE INDEX IF NOT EXISTS outbox_events_failed ON outbox_events (created_at, id) \
-                 WHERE status = 'failed'",
-            ],
-        )
-        .await
+            .await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        create_indexes(
-            manager,
-            &[
-                "DROP INDEX outbox_events_delivered",
-                "DROP INDEX outbox_events_failed",
-            ],
-        )
-        .await?;
         drop_tables(manager, &["cleanup_candidates"]).await
     }
 }

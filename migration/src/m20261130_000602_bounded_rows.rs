@@ -1,16 +1,10 @@
-//! Whose an idempotency key is, so that each owner has a bounded number; batches without files; and no secret is kept of
-//! an endpoint that is gone.
+//! Whose an idempotency key is, so that each owner has a bounded number; and no secret is kept of an endpoint that is
+//! gone.
 
-use crate::create_indexes;
 use sea_orm_migration::{prelude::*, schema::*, sea_orm::ConnectionTrait};
 
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
-
-const INDEXES: &[&str] = &[
-    "CREATE INDEX idempotency_keys_owner ON idempotency_keys (owner, created_at) WHERE owner IS NOT NULL",
-    "CREATE INDEX batches_empty ON batches (owner, created_at) WHERE total_files = 0",
-];
 
 const WIPE: &str = "UPDATE webhook_endpoints SET secret = '', previous_secret = NULL \
     WHERE deleted_at IS NOT NULL";
@@ -26,17 +20,11 @@ impl MigrationTrait for Migration {
                     .to_owned(),
             )
             .await?;
-        create_indexes(manager, INDEXES).await?;
         let wiped = manager.get_connection().execute_unprepared(WIPE).await;
         wiped.map(drop)
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let connection = manager.get_connection();
-        for index in ["idempotency_keys_owner", "batches_empty"] {
-            let drop = format!("DROP INDEX {index}");
-            connection.execute_unprepared(&drop).await?;
-        }
         manager
             .alter_table(
                 Table::alter()

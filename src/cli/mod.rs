@@ -6,8 +6,6 @@
 mod admin;
 mod adopt;
 mod audit;
-mod bench;
-mod client;
 mod logging;
 mod token;
 
@@ -59,9 +57,7 @@ pub enum Command {
         command: token::TokenCommand,
     },
     #[command(flatten)]
-    Client(client::ClientCommand),
-    /// Benchmark a running server. Without a subcommand: latency, and small files announced per second.
-    Bench(bench::BenchArgs),
+    Client(landfall_client::ClientCommand),
     /// Print the OpenAPI document of the HTTP API.
     Openapi,
     /// Print a completion script for a shell.
@@ -118,8 +114,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             println!("{}", crate::api::spec());
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Bench(args) => return bench::run(args, cli.config).await,
-        Command::Client(command) => return client::run(command).await,
+        Command::Client(command) => return landfall_client::run(command).await,
         Command::Audit(args) => return Ok(audit::run(cli.config, args).await),
         _ => {}
     }
@@ -157,7 +152,6 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         | Command::Worker(_)
         | Command::Completions { .. }
         | Command::Openapi
-        | Command::Bench(_)
         | Command::Client(_)
         | Command::Audit(_) => unreachable!("handled above"),
     }

@@ -1,17 +1,23 @@
-//! `landfall bench upload` and `slow`: small runs, whose figures are there and whose files are stored.
+//! `landfall-bench upload` and `slow`: small runs, whose figures are there and whose files are stored.
 
-use super::Client;
+use super::{Client, CommandOutput};
 use crate::support::TestApp;
 use serde_json::Value;
+use std::path::Path;
 
 const MIB: u64 = 1024 * 1024;
 
+/// `landfall-bench`, which is built beside the tests.
+async fn bench(client: &Client, arguments: &[&str]) -> CommandOutput {
+    let program = Path::new(env!("CARGO_BIN_EXE_landfall")).with_file_name("landfall-bench");
+    CommandOutput::of_program(&program, arguments, &client.environment).await
+}
+
 /// The figures of a run, which has to end well.
 async fn measured(client: &Client, arguments: &[&str]) -> Value {
-    let mut all = vec!["bench"];
-    all.extend(arguments);
+    let mut all = arguments.to_vec();
     all.push("--json");
-    client.run(&all).await.json()
+    bench(client, &all).await.json()
 }
 
 /// The files of the server, all of which are stored.
@@ -72,8 +78,8 @@ async fn people_get_a_table_with_the_processes() {
     let app = TestApp::start().await;
     let client = Client::of(&app);
     let pid = std::process::id().to_string();
-    let arguments = ["bench", "upload", "--size", "1MiB", "--pid", &pid];
-    let text = client.run(&arguments).await.done();
+    let arguments = ["upload", "--size", "1MiB", "--pid", &pid];
+    let text = bench(&client, &arguments).await.done();
     for said in ["acknowledged:", "stored:", "MB/s", "requests:"] {
         assert!(text.contains(said), "{said}: {text}");
     }
@@ -126,8 +132,8 @@ async fn a_rejection_by_the_server_ends_the_run() {
         .start()
         .await;
     let client = Client::of(&app);
-    let arguments = ["bench", "upload", "--protocol", "tus", "--size", "2MiB"];
-    let told = client.run(&arguments).await.failed();
+    let arguments = ["upload", "--protocol", "tus", "--size", "2MiB"];
+    let told = bench(&client, &arguments).await.failed();
     assert!(told.contains("413") && told.contains("too_large"), "{told}");
 }
 
@@ -135,8 +141,8 @@ async fn a_rejection_by_the_server_ends_the_run() {
 async fn a_missing_process_is_named_before_anything_is_sent() {
     let app = TestApp::start().await;
     let client = Client::of(&app);
-    let arguments = ["bench", "upload", "--size", "1KiB", "--pid", "4294967295"];
-    let ran = client.run(&arguments).await;
+    let arguments = ["upload", "--size", "1KiB", "--pid", "4294967295"];
+    let ran = bench(&client, &arguments).await;
     if cfg!(target_os = "linux") {
         let told = ran.failed();
         assert!(told.contains("there is no process 4294967295"), "{told}");
@@ -159,7 +165,7 @@ async fn part_sizes_chosen_by_the_server_are_reported() {
 async fn landfall_protocols_are_not_used_with_other_servers() {
     let app = TestApp::start().await;
     let client = Client::of(&app);
-    let arguments = ["bench", "upload", "--protocol", "form", "--foreign"];
-    let told = client.run(&arguments).await.misused();
+    let arguments = ["upload", "--protocol", "form", "--foreign"];
+    let told = bench(&client, &arguments).await.misused();
     assert!(told.contains("--foreign requires"), "{told}");
 }

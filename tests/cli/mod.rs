@@ -7,9 +7,12 @@ mod listings;
 mod measuring;
 mod uploading;
 
-use crate::support::{Installation, TestApp, process::command};
+use crate::support::{
+    Installation, TestApp,
+    process::{binary, program as program_in},
+};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 /// The output and exit status of a command.
@@ -22,8 +25,19 @@ struct CommandOutput {
 
 impl CommandOutput {
     async fn of(arguments: &[&str], environment: &[(String, String)]) -> Self {
-        let output = command(arguments, environment).output().await;
-        let output = output.expect("landfall runs");
+        Self::of_program(&binary(), arguments, environment).await
+    }
+
+    async fn of_program(
+        program: &Path,
+        arguments: &[&str],
+        environment: &[(String, String)],
+    ) -> Self {
+        let output = program_in(program, environment)
+            .args(arguments)
+            .output()
+            .await;
+        let output = output.expect("the program runs");
         Self {
             status: output.status.code().expect("it ends by itself"),
             stdout: String::from_utf8(output.stdout).expect("text"),

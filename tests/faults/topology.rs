@@ -93,6 +93,11 @@ impl Topology {
         }
     }
 
+    /// Sends the next request to the same node as the previous one.
+    pub fn skip_turn(&self) {
+        self.turn.fetch_add(1, Ordering::SeqCst);
+    }
+
     /// Sends the request until a live node responds.
     pub async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Response {
         wait_until(WITHIN, async || {

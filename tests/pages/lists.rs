@@ -3,10 +3,10 @@
 use super::dashboard_user::DashboardUser;
 use crate::support::TestApp;
 use entity::file::{self, FileStatus};
+use landfall_bench::seed_rows::{self as seed, Amount};
 use landfall_core::{
     files::{self, FileFilter, Scope},
     pagination::PageRequest,
-    seed::{self, Amount},
 };
 use landfall_test_servers::{Behaviour, wait_until};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};

@@ -166,7 +166,8 @@ pub fn command(arguments: &[&str], environment: &[(String, String)]) -> Command 
     command
 }
 
-fn program(path: &Path, environment: &[(String, String)]) -> Command {
+/// A program in this environment and no other.
+pub fn program(path: &Path, environment: &[(String, String)]) -> Command {
     let mut command = Command::new(path);
     command.env_clear();
     command.env("PATH", std::env::var_os("PATH").unwrap_or_default());

@@ -41,13 +41,17 @@ impl Job for MaintenanceJob {
 }
 
 impl FinalizeJob {
-    pub(crate) fn id(file: FileId) -> String {
+    /// The id by which the queue runs it once at a time.
+    #[must_use]
+    pub fn id(file: FileId) -> String {
         format!("file:{file}")
     }
 }
 
 impl DeliverJob {
-    pub(crate) fn id(delivery: DeliveryId) -> String {
+    /// The id by which the queue runs it once at a time.
+    #[must_use]
+    pub fn id(delivery: DeliveryId) -> String {
         format!("delivery:{delivery}")
     }
 }

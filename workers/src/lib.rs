@@ -13,7 +13,6 @@ mod maintenance;
 mod meter;
 mod queues;
 mod run;
-pub mod seed;
 mod tick;
 
 pub use enqueue::QueueDispatch;

@@ -8,7 +8,8 @@ use entity::{
     upload,
 };
 use sea_orm::{
-    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::ExprTrait,
+    ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::{Expr, ExprTrait},
 };
 
 /// A row that has waited for so many sweeps was passed over.
@@ -20,17 +21,26 @@ enum Waits {
     Finalize,
     Takeover,
     Purge,
+    /// Kept for a retry that has not come.
+    Retention,
     Expiry,
 }
 
 impl Waits {
-    const ALL: [Self; 4] = [Self::Finalize, Self::Takeover, Self::Purge, Self::Expiry];
+    const ALL: [Self; 5] = [
+        Self::Finalize,
+        Self::Takeover,
+        Self::Purge,
+        Self::Retention,
+        Self::Expiry,
+    ];
 
     fn detail(self) -> &'static str {
         match self {
             Self::Finalize => "the staged file is overdue to be finalized",
             Self::Takeover => "the file's worker lost its lease and none has taken over",
             Self::Purge => "the file is over and its bytes are overdue to be removed",
+            Self::Retention => "the failed file is overdue to lose its bytes",
             Self::Expiry => "the stored file is overdue to be deleted",
         }
     }
@@ -50,23 +60,24 @@ impl Waits {
                 .add(Column::Status.eq(FileStatus::Finalizing))
                 .add(Column::LeaseExpiresAt.lt(since)),
             Self::Purge => all
-                .add(Column::Status.is_in([FileStatus::Failed, FileStatus::Deleted]))
-                .add(Column::UpdatedAt.lt(since))
-                .add(Column::PurgedAt.is_null())
-                .add(
-                    Column::RetryableUntil
-                        .is_null()
-                        .or(Column::RetryableUntil.lt(since)),
-                )
-                .add(
-                    Column::StagingKey
-                        .is_not_null()
-                        .or(Column::StorageKey.is_not_null()),
-                ),
+                .add(Expr::cust(files::UNPURGED))
+                .add(Column::UpdatedAt.lt(since)),
+            // Written out, not bound, as the partial indexes `files_retryable` and `files_expires` have it.
+            Self::Retention => all
+                .add(Expr::cust("retryable_until IS NOT NULL"))
+                .add(Column::RetryableUntil.lt(since)),
             Self::Expiry => all
-                .add(Column::Status.eq(FileStatus::Stored))
-                .add(Column::ExpiresAt.is_not_null())
+                .add(Expr::cust("status = 'stored' AND expires_at IS NOT NULL"))
                 .add(Column::ExpiresAt.lt(since)),
+        }
+    }
+
+    /// What the index that leads to them is ordered by, before the id; none when it is the id alone.
+    fn since_when(self) -> Option<Column> {
+        match self {
+            Self::Finalize | Self::Takeover | Self::Purge => None,
+            Self::Retention => Some(Column::RetryableUntil),
+            Self::Expiry => Some(Column::ExpiresAt),
         }
     }
 }
@@ -88,23 +99,31 @@ async fn files_that_wait(
     since: Timestamp,
 ) -> Result<(), AuditError> {
     let app = audit.app;
-    let mut after = None;
+    let time = waits.since_when();
+    let mut after: Option<(FileId, Option<Timestamp>)> = None;
     loop {
         let mut query = Entity::find()
             .select_only()
-            .column(Column::Id)
+            .columns([Column::Id, time.unwrap_or(Column::CreatedAt)])
             .filter(waits.condition(since))
-            .order_by_asc(Column::Id)
             .limit(PAGE);
-        if let Some(after) = after {
-            query = query.filter(Column::Id.gt(after));
+        if let Some(time) = time {
+            query = query.order_by_asc(time);
         }
-        let page: Vec<FileId> = query.into_tuple().all(app.db.read()).await?;
+        query = query.order_by_asc(Column::Id);
+        query = match (after, time) {
+            (None, _) => query,
+            (Some((id, _)), None) => query.filter(Column::Id.gt(id)),
+            (Some((id, at)), Some(time)) => query
+                .filter(time.gte(at))
+                .filter(time.gt(at).or(Column::Id.gt(id))),
+        };
+        let page: Vec<(FileId, Option<Timestamp>)> = query.into_tuple().all(app.db.read()).await?;
         let Some(last) = page.last() else {
             return Ok(());
         };
         after = Some(*last);
-        for id in &page {
+        for (id, _) in &page {
             let repair = match audit.options.repair {
                 false => Repair::NotAsked,
                 true => mend(audit, waits, *id).await,
@@ -121,7 +140,7 @@ async fn mend(audit: &Audit<'_>, waits: Waits, id: FileId) -> Repair {
     let app = audit.app;
     match waits {
         Waits::Finalize | Waits::Takeover => app.dispatch.finalize(&[id]).await,
-        Waits::Purge => app.dispatch.purge(&[id]).await,
+        Waits::Purge | Waits::Retention => app.dispatch.purge(&[id]).await,
         Waits::Expiry => match files::delete(&app.db, &app.clock, &Scope::All, id).await {
             Ok(written) => {
                 let due = written.map(|written| written.due).unwrap_or_default();
@@ -138,21 +157,26 @@ async fn mend(audit: &Audit<'_>, waits: Waits, id: FileId) -> Repair {
 
 /// Uploads that are past their time and still open: the sweep expires them all together.
 async fn uploads(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), AuditError> {
-    use upload::{Column, Entity, UploadStatus};
+    use upload::{Column, Entity};
     let app = audit.app;
-    let mut after = None;
+    let mut after: Option<(entity::UploadId, Timestamp)> = None;
     loop {
         let mut query = Entity::find()
             .select_only()
-            .column(Column::Id)
-            .filter(Column::Status.is_in([UploadStatus::Init, UploadStatus::InProgress]))
+            .columns([Column::Id, Column::ExpiresAt])
+            // Written out, not bound, as the partial index `uploads_open` has it.
+            .filter(Expr::cust("status IN ('init', 'in_progress')"))
             .filter(Column::ExpiresAt.lt(since))
+            .order_by_asc(Column::ExpiresAt)
             .order_by_asc(Column::Id)
             .limit(PAGE);
-        if let Some(after) = after {
-            query = query.filter(Column::Id.gt(after));
+        if let Some((id, at)) = after {
+            query = query
+                .filter(Column::ExpiresAt.gte(at))
+                .filter(Column::ExpiresAt.gt(at).or(Column::Id.gt(id)));
         }
-        let page: Vec<entity::UploadId> = query.into_tuple().all(app.db.read()).await?;
+        let page: Vec<(entity::UploadId, Timestamp)> =
+            query.into_tuple().all(app.db.read()).await?;
         let Some(last) = page.last() else {
             return Ok(());
         };
@@ -161,7 +185,7 @@ async fn uploads(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), AuditErr
             true => crate::uploads::expire_due(app).await,
             false => Ok(0),
         };
-        for id in &page {
+        for (id, _) in &page {
             let repair = match (audit.options.repair, &expired) {
                 (false, _) => Repair::NotAsked,
                 (true, Ok(_)) => Repair::Done("it was expired"),

@@ -4,12 +4,16 @@
 use super::{Database, OpenError, WritePath, transient, writer::Writer};
 use migration::{MigrationTrait, half_applied, runner};
 use sea_orm::{
-    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement,
+    TransactionTrait,
 };
 use std::{path::Path, time::Duration};
 
 /// Any number will do, as long as no other program on the same database takes it.
 const ADVISORY_LOCK: i64 = 0x6c61_6e64_6661_6c6c;
+
+/// The pause before it is asked for again.
+const ADVISORY_LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long a change of a table may wait for those who use it: whoever comes after it waits behind it.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
@@ -187,10 +191,7 @@ async fn on_postgres<F>(
 where
     F: AsyncFnOnce(&DatabaseConnection) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr>,
 {
-    // Held by a transaction, so that it goes with its connection however this process ends.
-    let lock = connection.begin().await?;
-    lock.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({ADVISORY_LOCK})"))
-        .await?;
+    let lock = only_migrator(connection).await?;
     let mut names = Vec::new();
     for migration in which(connection).await? {
         if runner::is_concurrent(DbBackend::Postgres, migration.as_ref()) {
@@ -207,6 +208,26 @@ where
     }
     lock.commit().await?;
     Ok(names)
+}
+
+/// Waits until no other process migrates. The lock is held by a transaction, so that it goes with its connection however
+/// this process ends.
+///
+/// It is asked for again and again: a statement that waits for it has a snapshot, and building an index concurrently
+/// waits for all snapshots, so the process that migrates and the one that waits would wait for each other.
+async fn only_migrator(connection: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+    let attempt = format!("SELECT pg_try_advisory_xact_lock({ADVISORY_LOCK}) AS is_locked");
+    loop {
+        let transaction = connection.begin().await?;
+        let attempt = Statement::from_string(DbBackend::Postgres, &attempt);
+        let answer = transaction.query_one_raw(attempt).await?;
+        let is_locked = answer.map(|row| row.try_get("", "is_locked")).transpose()?;
+        if is_locked == Some(true) {
+            return Ok(transaction);
+        }
+        transaction.rollback().await?;
+        tokio::time::sleep(ADVISORY_LOCK_PAUSE).await;
+    }
 }
 
 /// Changes tables that others use meanwhile: a change that has to wait for them steps aside and comes again.

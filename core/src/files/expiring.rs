@@ -5,6 +5,7 @@
 
 use crate::{
     app::App,
+    batcher::Transient,
     outbox::{self, FileExpiring, NewEvent, Written},
     storage::{NotAKey, StorageError, StorageKey},
 };
@@ -24,6 +25,9 @@ const PAGE: u64 = 100;
 /// Pages in one call; what is left over waits for the next.
 const MOST_PAGES: usize = 1000;
 
+/// Files that cannot be announced and are passed over before the rest is left to the next sweep.
+const MAX_STUCK: usize = 100;
+
 // Written out, not bound, as the partial index `files_expiring` has it.
 const UNANNOUNCED: &str =
     "status = 'stored' AND expires_at IS NOT NULL AND expiring_announced_at IS NULL";
@@ -41,34 +45,76 @@ pub enum ExpiringError {
     Database(#[from] DbErr),
 }
 
+impl Transient for ExpiringError {
+    fn is_transient(&self) -> bool {
+        match self {
+            Self::Database(error) | Self::Outbox(outbox::WriteError::Database(error)) => {
+                error.is_transient()
+            }
+            Self::Key(_) | Self::Url(_) | Self::Outbox(_) => false,
+        }
+    }
+}
+
 /// Writes `file.expiring` for each stored file that will expire within `notice` and was not announced before, and
-/// pushes the deliveries. Answers how many. May run at once in several places.
+/// pushes the deliveries. Answers how many. May run at once in several places. One file that cannot be announced keeps
+/// no other from it.
 ///
 /// # Errors
-/// [`ExpiringError`].
+/// [`ExpiringError`]; that of the last file that could not be announced, with all others announced.
 pub async fn announce_expiring(app: &App, notice: Duration) -> Result<u64, ExpiringError> {
-    let mut announced = 0;
+    let (mut announced, mut stuck, mut fault) = (0, Vec::new(), None);
     for _ in 0..MOST_PAGES {
-        let page = due(app, notice).await?;
-        if page.is_empty() {
+        let page = due(app, notice, &stuck).await?;
+        if page.is_empty() || stuck.len() >= MAX_STUCK {
             break;
         }
         let whole = page.len() as u64 == PAGE;
-        let written = announce(app, page).await?;
-        for one in &written {
-            app.dispatch.deliver(&one.due).await;
-        }
-        announced += written.len() as u64;
+        announced += match announce(app, &page).await {
+            Err(error) if !error.is_transient() => {
+                let (announced, last) = announce_each(app, &page, &mut stuck).await?;
+                fault = last.or(fault);
+                announced
+            }
+            outcome => outcome?,
+        };
         if !whole {
             break;
         }
     }
-    Ok(announced)
+    match fault {
+        Some(fault) => Err(fault),
+        None => Ok(announced),
+    }
 }
 
-async fn due(app: &App, notice: Duration) -> Result<Vec<Model>, DbErr> {
-    Entity::find()
-        .filter(Expr::cust(UNANNOUNCED))
+/// By itself, so that the one that cannot be announced is found, and passed over from now on.
+async fn announce_each(
+    app: &App,
+    page: &[Model],
+    stuck: &mut Vec<FileId>,
+) -> Result<(u64, Option<ExpiringError>), ExpiringError> {
+    let (mut announced, mut fault) = (0, None);
+    for file in page {
+        match announce(app, std::slice::from_ref(file)).await {
+            Ok(one) => announced += one,
+            Err(error) if error.is_transient() => return Err(error),
+            Err(error) => {
+                tracing::error!(file.id = %file.id, %error, "the expiry of a file cannot be announced");
+                stuck.push(file.id);
+                fault = Some(error);
+            }
+        }
+    }
+    Ok((announced, fault))
+}
+
+async fn due(app: &App, notice: Duration, stuck: &[FileId]) -> Result<Vec<Model>, DbErr> {
+    let mut query = Entity::find().filter(Expr::cust(UNANNOUNCED));
+    if !stuck.is_empty() {
+        query = query.filter(Column::Id.is_not_in(stuck.iter().copied()));
+    }
+    query
         .filter(Column::ExpiresAt.gt(app.clock.now()))
         .filter(Column::ExpiresAt.lte(app.clock.after(notice)))
         .order_by_asc(Column::ExpiresAt)
@@ -77,7 +123,7 @@ async fn due(app: &App, notice: Duration) -> Result<Vec<Model>, DbErr> {
         .await
 }
 
-async fn announce(app: &App, page: Vec<Model>) -> Result<Vec<Written>, ExpiringError> {
+async fn announce(app: &App, page: &[Model]) -> Result<u64, ExpiringError> {
     let now = app.clock.now();
     let mut urls = HashMap::with_capacity(page.len());
     for file in page {
@@ -87,11 +133,16 @@ async fn announce(app: &App, page: Vec<Model>) -> Result<Vec<Written>, ExpiringE
             urls.insert(file.id, url);
         }
     }
-    app.db
+    let written = app
+        .db
         .write(move |transaction| {
             Box::pin(async move { mark_and_write(transaction, &urls, now).await })
         })
-        .await
+        .await?;
+    for one in &written {
+        app.dispatch.deliver(&one.due).await;
+    }
+    Ok(written.len() as u64)
 }
 
 /// Marks those that are still stored and unannounced, and writes an event for each of them and no other.

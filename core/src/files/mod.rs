@@ -25,6 +25,7 @@ pub use list::{FEW, FileFilter, list};
 pub use name::{FileName, InvalidName, MAX_NAME_CHARS};
 pub use pieces::{PiecesError, StagedItem, staged_pieces, staging_column};
 pub use progress::{Progress, progress};
+pub(crate) use purge::UNPURGED;
 pub use purge::{PurgeError, Purged, purge};
 pub use query::{Scope, counts_by_status, get, oldest_staged};
 pub use retry::{FinalizeNowError, RetryError, finalize_now, retry, retryable_until};

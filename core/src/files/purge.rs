@@ -23,6 +23,10 @@ use std::time::Duration;
 /// our leases, and a busy one was seen to make an object more than ten seconds after its file had failed.
 const LATE: Duration = Duration::from_secs(60);
 
+/// Of what a purge is due. Written out, not bound, as the partial index `files_unpurged` has it.
+pub(crate) const UNPURGED: &str = "status IN ('failed', 'deleted') AND purged_at IS NULL AND retryable_until IS NULL \
+     AND (staging_key IS NOT NULL OR storage_key IS NOT NULL)";
+
 /// Why bytes could not be removed; another run will try.
 #[derive(Debug, thiserror::Error)]
 pub enum PurgeError {

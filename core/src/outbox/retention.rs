@@ -1,7 +1,8 @@
 //! Deleting events whose time is over.
 //!
 //! What is due is read from a partial index, beside the writer, and deleted a few at a time. Between two deletions the
-//! writer is left alone for as long as the last one took, so requests that write meanwhile wait for one of them at most.
+//! writer is left alone for three times as long as the last one took, so most requests that write meanwhile find it
+//! free, and the others wait for one deletion at most.
 
 use crate::{
     clock::Clock,
@@ -17,7 +18,10 @@ use sea_orm::{
 use std::time::{Duration, Instant};
 
 /// Events deleted in one transaction, with their deliveries and attempts.
-const CHUNK: u64 = 100;
+const CHUNK: u64 = 50;
+
+/// How long the writer is left alone after a deletion, as a multiple of the time that took.
+const REST: u32 = 3;
 
 /// Events that cannot be deleted and are passed over before the rest is left to the next run.
 const MAX_STUCK: usize = 100;
@@ -87,7 +91,7 @@ pub async fn delete_old(
                     }
                 }
             }
-            tokio::time::sleep(began.elapsed()).await;
+            tokio::time::sleep(began.elapsed() * REST).await;
         }
     }
     match fault {

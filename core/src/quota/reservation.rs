@@ -2,7 +2,12 @@
 //! given up.
 
 use super::{QuotaError, lock_and_change, require_within};
-use crate::{app::App, clock::Clock, config::ByteSize, db::Database};
+use crate::{
+    app::App,
+    clock::Clock,
+    config::ByteSize,
+    db::{self, Database},
+};
 use bytes::Bytes;
 use entity::{
     Timestamp,
@@ -42,7 +47,7 @@ pub struct Reservation {
     id: ReservationId,
     /// All that was ever reserved, in bytes.
     covered: u64,
-    /// There may be a row, though nobody waited for it to be written.
+    /// There may be a row to delete, though nobody waited for it to be written.
     begun: bool,
     renewed_at: Timestamp,
 }
@@ -63,12 +68,6 @@ impl Reservation {
         })
     }
 
-    /// By which its bytes are counted.
-    #[must_use]
-    pub fn id(&self) -> ReservationId {
-        self.id
-    }
-
     /// Has room for exactly so many bytes from the first on, as the client has announced them.
     ///
     /// # Errors
@@ -80,11 +79,15 @@ impl Reservation {
         }
     }
 
+    /// True when there is room for so many bytes from the first on, and will be for a while.
+    fn covers(&self, total: u64) -> bool {
+        total <= self.covered && self.renewed_at + RENEW_AFTER >= self.clock.now()
+    }
+
     /// Has room for so many bytes from the first on, and ahead of them if there is more.
     async fn cover(&mut self, total: u64) -> Result<(), QuotaError> {
         if total <= self.covered {
-            let due = self.renewed_at + RENEW_AFTER < self.clock.now();
-            return if due { self.reserve(0).await } else { Ok(()) };
+            return self.reserve(0).await;
         }
         let ahead = self.covered.clamp(FIRST, MAX_AHEAD);
         let needed = total - self.covered;
@@ -134,8 +137,55 @@ impl Drop for Reservation {
     }
 }
 
-/// A reservation shared by the body that needs it and whoever counts it.
-pub type SharedReservation = Arc<Mutex<Reservation>>;
+/// A reservation shared by the body that needs it and the writer that counts its bytes; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct SharedReservation {
+    id: ReservationId,
+    shared: Arc<Mutex<Reservation>>,
+}
+
+impl SharedReservation {
+    /// By which its bytes are counted. It never waits: the body may be in the middle of reserving more.
+    #[must_use]
+    pub fn id(&self) -> ReservationId {
+        self.id
+    }
+
+    /// See [`Reservation::cover_all`].
+    ///
+    /// # Errors
+    /// [`QuotaError`].
+    pub async fn cover_all(&self, total: u64) -> Result<(), QuotaError> {
+        self.shared.lock().await.cover_all(total).await
+    }
+
+    /// Keeps the room reserved until the lease ends: the bytes may still be on disk, and no row counts them.
+    pub async fn leave_to_expire(&self) {
+        self.shared.lock().await.begun = false;
+    }
+
+    /// Reserves in a task of its own. A writer stops polling its body while it counts what came, and the body must not
+    /// hold the lock, nor a transaction on PostgreSQL, for as long as that takes.
+    async fn cover(&self, total: u64) -> Result<(), QuotaError> {
+        let mut reservation = Arc::clone(&self.shared).lock_owned().await;
+        if reservation.covers(total) {
+            return Ok(());
+        }
+        let covering = tokio::spawn(async move { reservation.cover(total).await });
+        covering
+            .await
+            .unwrap_or_else(|_| Err(QuotaError::Database(db::panicked())))
+    }
+}
+
+impl From<Reservation> for SharedReservation {
+    fn from(reservation: Reservation) -> Self {
+        Self {
+            id: reservation.id,
+            shared: Arc::new(Mutex::new(reservation)),
+        }
+    }
+}
 
 /// A body whose bytes are reserved before anybody sees them; [`QuotaError`] ends it.
 pub fn within_quota<S, E>(
@@ -156,7 +206,7 @@ where
         async move {
             let bytes = bytes?;
             if let Some(reservation) = reservation {
-                reservation.lock().await.cover(total).await?;
+                reservation.cover(total).await?;
             }
             Ok(bytes)
         }

@@ -58,7 +58,12 @@ pub struct Options<'a> {
     pub hashes: &'a [Algorithm],
     /// For appends: the hash of what is staged before the body, to be gone on with.
     pub running: Option<&'a RunningHash>,
+    /// Kept, on a disk, until the bytes of a caller that goes away are deleted: the room reserved for them.
+    pub holds: Option<&'a Held>,
 }
+
+/// What must not be dropped before certain bytes are gone.
+pub type Held = Arc<dyn std::any::Any + Send + Sync>;
 
 impl Default for Options<'_> {
     /// Any length, no digest.
@@ -68,6 +73,7 @@ impl Default for Options<'_> {
             expected: None,
             hashes: &[],
             running: None,
+            holds: None,
         }
     }
 }

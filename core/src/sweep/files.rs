@@ -40,11 +40,7 @@ pub(super) async fn push_expired_leases(app: &App) -> Result<u64, DbErr> {
 
 /// Deleted, or failed and not to be retried any more, and still the owner of bytes.
 pub(super) async fn push_purges(app: &App) -> Result<u64, DbErr> {
-    // Written out, not bound, as the partial indexes `files_unpurged` and `files_retryable` have it.
-    let unpurged = Condition::all().add(Expr::cust(
-        "status IN ('failed', 'deleted') AND purged_at IS NULL AND retryable_until IS NULL \
-         AND (staging_key IS NOT NULL OR storage_key IS NOT NULL)",
-    ));
+    let unpurged = Condition::all().add(Expr::cust(files::UNPURGED));
     let pushed = push_all(app, &unpurged, Push::Purge).await?;
     Ok(pushed + push_no_longer_retryable(app).await?)
 }
@@ -54,6 +50,7 @@ async fn push_no_longer_retryable(app: &App) -> Result<u64, DbErr> {
     let over: Vec<FileId> = Entity::find()
         .select_only()
         .column(Column::Id)
+        // Written out, as the partial index `files_retryable` has it.
         .filter(Expr::cust("retryable_until IS NOT NULL"))
         .filter(Column::RetryableUntil.lte(app.clock.now()))
         .order_by_asc(Column::RetryableUntil)

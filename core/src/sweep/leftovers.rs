@@ -180,13 +180,22 @@ async fn delete_again_unused(
     require_marker(app, Place::Staging).await?;
     let still_ended = sort_out(app, ended).await?.ended;
     let still_unlisted = sort_out(app, unlisted).await?.unlisted;
-    let mut removed = 0;
+    let (mut removed, mut stuck) = (0, HashSet::new());
     for staged in still_ended.iter().chain(&still_unlisted) {
         crate::failpoint!("sweep.delete");
-        app.staging.delete(&[staged.key]).await?;
-        removed += 1;
+        match app.staging.delete(&[staged.key]).await {
+            Ok(()) => removed += 1,
+            // One that cannot be removed keeps no other from it.
+            Err(error) => {
+                tracing::warn!(key = %staged.key, %error, "staged bytes stay until the next sweep");
+                stuck.insert(staged.key);
+            }
+        }
     }
-    let names = still_unlisted.iter().map(|staged| staged.key.to_string());
+    let gone = still_unlisted
+        .iter()
+        .filter(|staged| !stuck.contains(&staged.key));
+    let names = gone.map(|staged| staged.key.to_string());
     candidates::forget(&app.db, Found::Staging, names.collect()).await?;
     Ok(removed)
 }
@@ -207,8 +216,13 @@ pub(super) async fn remove_unfinished(app: &App) -> Result<u64, LeftoversError> 
             .filter(|one| due.contains(&one.id))
             .collect();
         for one in abandoned(app, due, app.clock.before(grace)).await? {
-            app.storage.remove_unfinished(&one).await?;
-            removed += 1;
+            match app.storage.remove_unfinished(&one).await {
+                Ok(()) => removed += 1,
+                // One that cannot be removed keeps no other from it.
+                Err(error) => {
+                    tracing::warn!(id = %one.id, %error, "what was not finished stays until the next sweep");
+                }
+            }
         }
     }
     removed += remove_probes(app).await?;

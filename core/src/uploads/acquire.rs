@@ -21,8 +21,7 @@ use sea_orm::{
     ColumnTrait, QueryFilter,
     sea_query::{Expr, ExprTrait},
 };
-use std::sync::Arc;
-use tokio::{sync::Mutex, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What became of an attempt to acquire the lease.
@@ -98,8 +97,7 @@ fn reservation(app: &App, upload: &Model) -> Option<SharedReservation> {
     if upload.total_size_bytes.is_some() {
         return None;
     }
-    let reservation = Reservation::new(app, upload.owner.as_deref());
-    reservation.map(|reservation| Arc::new(Mutex::new(reservation)))
+    Reservation::new(app, upload.owner.as_deref()).map(Into::into)
 }
 
 /// Where a request wants to go on.

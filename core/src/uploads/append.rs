@@ -28,7 +28,7 @@ use entity::{
     upload::{Model, UploadStatus},
 };
 use futures::StreamExt;
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -99,6 +99,9 @@ pub async fn append(
         };
         let body = Box::pin(guard::guarded(&app, &scope, id, bytes, body)).await?;
         let at_work = app.uploads.writers().begin(id);
+        if request.checksum.is_some() {
+            at_work.set_counts_on_request(false);
+        }
         let single = single_append::append(&app, &scope, id, &request, body, &at_work);
         let body = match Box::pin(single).await? {
             SingleAppend::Done(upload) => return Ok(*upload),
@@ -163,7 +166,7 @@ async fn reserved(
         return Ok(body);
     };
     if let Some(length) = announced {
-        let covered = reservation.lock().await.cover_all(length).await;
+        let covered = reservation.cover_all(length).await;
         if let Err(error) = covered {
             // A lease that is not released ends by itself.
             if let Err(left) = lease.set_lease(LeaseAction::Release).await {
@@ -172,7 +175,7 @@ async fn reserved(
             return Err(error.into());
         }
     }
-    Ok(within_quota(body, Some(Arc::clone(reservation))).boxed())
+    Ok(within_quota(body, Some(reservation.clone())).boxed())
 }
 
 fn pace(app: &App) -> Pace {
@@ -226,6 +229,7 @@ impl Writer {
             expected: self.request.content_length.take(),
             hashes: &hashes,
             running: self.lease.running.as_ref(),
+            holds: None,
         };
         let segment = self.lease.segment();
         let staging = self.lease.app.staging.clone();
@@ -266,9 +270,10 @@ impl Writer {
         self.lease.running = appended.running;
         let counted = self.lease.advance(appended.length, last, action).await;
         if let Err(error) = counted {
-            // After an error of the database it may be counted all the same.
-            if !matches!(error, UploadError::Database(_)) {
-                self.lease.discard().await;
+            match error {
+                // It may be counted all the same.
+                UploadError::Database(_) => self.lease.keep_room().await,
+                _ => self.lease.discard().await,
             }
             return Err(error);
         }
@@ -291,10 +296,13 @@ impl Writer {
 
     /// Waits for a client that pauses, until it continues or another writer comes.
     async fn wait(&mut self) -> Result<Ended, UploadError> {
+        // All that came is counted.
+        self.at_work.set_counts_on_request(false);
         let until = Instant::now() + self.body.patience();
         loop {
             match self.body.resumed(LOOK_EVERY).await {
                 Ended::Due => {
+                    self.at_work.set_counts_on_request(true);
                     return if self.lease.set_lease(LeaseAction::Keep).await? {
                         Ok(Ended::Due)
                     } else {

@@ -4,7 +4,7 @@ use super::{
     UploadError,
     cancel::{Reason, cancel},
 };
-use crate::app::App;
+use crate::{app::App, batcher::Transient, db};
 use entity::{
     FileId, Timestamp, UploadId,
     file::{self, FileStatus},
@@ -29,40 +29,63 @@ const CLOSED: &str = "status NOT IN ('init', 'in_progress')";
 /// Pages in one call; what is left over waits for the next.
 const MOST_PAGES: usize = 100;
 
+/// Uploads that cannot be expired and are passed over before the rest is left to the next sweep.
+const MAX_STUCK: usize = 100;
+
 /// Expires uploads that rested for longer than `uploads.session_ttl`: their files fail, their bytes are deleted.
-/// Answers how many. Works in bounded pages; may run at once in several places, or be killed at any point.
+/// Answers how many. Works in bounded pages; may run at once in several places, or be killed at any point. One that
+/// cannot be expired keeps no other from it.
 ///
 /// # Errors
-/// The database's; what was expired before stays so.
+/// The database's, and that of the last upload that could not be expired; the others are expired all the same.
 pub async fn expire_due(app: &App) -> Result<u64, UploadError> {
-    let mut expired = 0;
+    let (mut expired, mut stuck, mut fault) = (0, Vec::new(), None);
     for _ in 0..MOST_PAGES {
-        let page = due(app).await?;
-        if page.is_empty() {
+        let page = due(app, &stuck).await?;
+        if page.is_empty() || stuck.len() >= MAX_STUCK {
             break;
         }
         for upload in page {
-            if upload.kind == UploadKind::Final
-                && let Some(later) = partials_expire_at(app, &upload).await?
-            {
-                put_off(app, upload.id, later).await?;
-            } else if cancel(app, upload.id, Reason::Expired).await? {
-                expired += 1;
+            match expire(app, &upload).await {
+                Ok(is_expired) => expired += u64::from(is_expired),
+                Err(error) if error.is_transient() => return Err(error),
+                Err(error) => {
+                    tracing::error!(upload.id = %upload.id, %error, "an upload cannot be expired");
+                    stuck.push(upload.id);
+                    fault = Some(error);
+                }
             }
         }
     }
-    Ok(expired)
+    match fault {
+        Some(fault) => Err(fault),
+        None => Ok(expired),
+    }
+}
+
+/// False for one that is put off, or was closed meanwhile.
+async fn expire(app: &App, upload: &Model) -> Result<bool, UploadError> {
+    if upload.kind == UploadKind::Final
+        && let Some(later) = partials_expire_at(app, upload).await?
+    {
+        put_off(app, upload.id, later).await?;
+        return Ok(false);
+    }
+    cancel(app, upload.id, Reason::Expired).await
 }
 
 /// Open ones, and complete partial ones that nobody has joined.
-async fn due(app: &App) -> Result<Vec<Model>, DbErr> {
+async fn due(app: &App, stuck: &[UploadId]) -> Result<Vec<Model>, DbErr> {
     let left_over = Expr::cust(WAITING).and(Expr::col(Column::FileId).equals(Column::Id));
     let now = app.clock.now();
     let mut found = Vec::new();
     // One after the other, because each has an index of its own.
     for which in [Expr::cust(OPEN), left_over] {
-        let rows = Entity::find()
-            .filter(which)
+        let mut query = Entity::find().filter(which);
+        if !stuck.is_empty() {
+            query = query.filter(Column::Id.is_not_in(stuck.iter().copied()));
+        }
+        let rows = query
             .filter(Column::ExpiresAt.lt(now))
             // A writer at work is not resting, however short the time is.
             .filter(
@@ -110,25 +133,36 @@ async fn put_off(app: &App, id: UploadId, until: Timestamp) -> Result<(), DbErr>
 }
 
 /// Deletes the rows of closed uploads once their time is over and their files are final, with those of their parts.
-/// Answers how many uploads. Until then a client whose last answer was lost can still ask.
+/// Answers how many uploads. Until then a client whose last answer was lost can still ask. One whose rows cannot be
+/// deleted keeps no other from it.
 ///
 /// # Errors
-/// The database's.
+/// The database's; the last one, where it was about single uploads.
 pub async fn forget_closed(app: &App) -> Result<u64, DbErr> {
-    let (mut forgotten, mut after) = (0, None);
+    let (mut forgotten, mut after, mut fault) = (0, None, None);
     for _ in 0..MOST_PAGES {
         let page = closed_before(app, after).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.expires_at);
         let whole = page.len() as u64 == PAGE;
-        let ids = no_longer_used(app, &page).await?;
-        forgotten += ids.len() as u64;
-        forget(app, ids).await?;
+        for id in no_longer_used(app, &page).await? {
+            match forget(app, id).await {
+                Ok(()) => forgotten += 1,
+                Err(error) if db::is_transient(&error) => return Err(error),
+                Err(error) => {
+                    tracing::error!(upload.id = %id, %error, "a closed upload cannot be forgotten");
+                    fault = Some(error);
+                }
+            }
+        }
         if !whole {
             break;
         }
     }
-    Ok(forgotten)
+    match fault {
+        Some(fault) => Err(fault),
+        None => Ok(forgotten),
+    }
 }
 
 async fn closed_before(app: &App, after: Option<Timestamp>) -> Result<Vec<Model>, DbErr> {
@@ -171,23 +205,20 @@ async fn no_longer_used(app: &App, page: &[Model]) -> Result<Vec<UploadId>, DbEr
 }
 
 /// An upload has up to ten thousand parts, and many segments, so they go by one upload at a time.
-async fn forget(app: &App, ids: Vec<UploadId>) -> Result<(), DbErr> {
-    for id in ids {
-        app.db
-            .write(move |transaction| {
-                Box::pin(async move {
-                    part::Entity::delete_many()
-                        .filter(part::Column::UploadId.eq(id))
-                        .exec(transaction)
-                        .await?;
-                    upload_segment::Entity::delete_many()
-                        .filter(upload_segment::Column::UploadId.eq(id))
-                        .exec(transaction)
-                        .await?;
-                    Entity::delete_by_id(id).exec(transaction).await.map(drop)
-                })
+async fn forget(app: &App, id: UploadId) -> Result<(), DbErr> {
+    app.db
+        .write(move |transaction| {
+            Box::pin(async move {
+                part::Entity::delete_many()
+                    .filter(part::Column::UploadId.eq(id))
+                    .exec(transaction)
+                    .await?;
+                upload_segment::Entity::delete_many()
+                    .filter(upload_segment::Column::UploadId.eq(id))
+                    .exec(transaction)
+                    .await?;
+                Entity::delete_by_id(id).exec(transaction).await.map(drop)
             })
-            .await?;
-    }
-    Ok(())
+        })
+        .await
 }

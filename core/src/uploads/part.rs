@@ -244,6 +244,7 @@ impl Request {
             expected: None,
             hashes: &[Algorithm::Sha256],
             running: None,
+            holds: None,
         };
         let outcome = Staging::digest(self.body.stretch(), options).await;
         self.require_whole(&outcome)?;
@@ -273,6 +274,7 @@ impl Request {
             expected: self.part.content_length,
             hashes: &[Algorithm::Sha256],
             running: None,
+            holds: None,
         };
         let (app, mine) = (self.app.clone(), self.mine());
         let work = staging.write_exactly(key, size, self.body.stretch(), options);

@@ -20,7 +20,7 @@ const SETTLED_ON_DISK: Duration = Duration::from_millis(400);
 /// The same in a bucket, where what came last is an object to be put first.
 const SETTLED_IN_BUCKET: Duration = Duration::from_millis(2500);
 
-/// How long it may take besides until a writer counts what trickles in.
+/// How long it may take besides until a writer counts what trickles in, or what it is asked to count.
 const COUNTED: Duration = Duration::from_millis(2500);
 
 /// How often an offset is looked at again that is about to move.
@@ -62,7 +62,8 @@ pub async fn settled_offset(app: &App, scope: &Scope, id: UploadId) -> Result<Mo
         true => SETTLED_IN_BUCKET,
         false => SETTLED_ON_DISK,
     };
-    if app.uploads.writers().count_now(id, moment).await {
+    let writers = app.uploads.writers();
+    if writers.count_now(id, moment, moment + COUNTED).await {
         return get(app.db.read(), scope, id).await;
     }
     let begun = Instant::now();

@@ -212,7 +212,7 @@ impl WriteLease {
         };
         let counted = ActivityMetric {
             whole,
-            received: self.received(to).await,
+            received: self.received(to),
             may_grow: !wrote,
             now,
         };
@@ -231,15 +231,12 @@ impl WriteLease {
         Ok(())
     }
 
-    async fn received(&self, to: i64) -> Option<Received> {
+    fn received(&self, to: i64) -> Option<Received> {
         let bytes = to.saturating_sub(self.upload.bytes_received);
         if self.upload.total_size_bytes.is_some() || bytes == 0 {
             return None;
         }
-        let reserved = match &self.reservation {
-            Some(reservation) => Some(reservation.lock().await.id()),
-            None => None,
-        };
+        let reserved = self.reservation.as_ref().map(SharedReservation::id);
         let quota = self.app.config.uploads.owner_quota;
         Some(Received {
             bytes,
@@ -297,14 +294,23 @@ impl WriteLease {
         })
     }
 
-    /// Deletes the segment that this writer has begun, when no row lists it.
+    /// Deletes the segment that this writer has begun, when no row lists it. Bytes that stay keep their room in the
+    /// owner's quota.
     pub(super) async fn discard(&self) {
         if self.segment.is_some() {
-            return;
+            return self.keep_room().await;
         }
         let key = self.segment().key;
         if let Err(error) = self.app.staging.delete(&[key]).await {
             tracing::debug!(upload.id = %self.upload.id, %error, "a segment is left to the sweep");
+            self.keep_room().await;
+        }
+    }
+
+    /// Leaves what is reserved to end by itself, for bytes that are staged and perhaps not counted.
+    pub(super) async fn keep_room(&self) {
+        if let Some(reservation) = &self.reservation {
+            reservation.leave_to_expire().await;
         }
     }
 

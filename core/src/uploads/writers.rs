@@ -8,7 +8,10 @@ use entity::{UploadId, upload::Model};
 use futures::future::select_all;
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -31,6 +34,8 @@ pub(super) struct Writers {
 struct Signals {
     count_now: Notify,
     counted: watch::Sender<()>,
+    /// Whether the writer has nothing to count, or counts its body only as a whole.
+    ignores_requests: AtomicBool,
 }
 
 /// Where a writer has ended.
@@ -66,9 +71,9 @@ impl Writers {
         }
     }
 
-    /// Has the writers at work on an upload here count what they have, and waits until one has, for `most`. False when
-    /// there is none.
-    pub(super) async fn count_now(&self, id: UploadId, most: Duration) -> bool {
+    /// Has the writers at work on an upload here count what they have, and waits until one has: for `most` when one of
+    /// them will, else for a `moment`. False when there is none.
+    pub(super) async fn count_now(&self, id: UploadId, moment: Duration, most: Duration) -> bool {
         let asked = lock(&self.at_work).get(&id).cloned().unwrap_or_default();
         if asked.is_empty() {
             return false;
@@ -80,9 +85,14 @@ impl Writers {
         for signals in &asked {
             signals.count_now.notify_one();
         }
+        let will_count = |signals: &Arc<Signals>| !signals.ignores_requests.load(Ordering::Acquire);
+        let wait = match asked.iter().any(will_count) {
+            true => most,
+            false => moment,
+        };
         let counted = receivers.iter_mut().map(|one| Box::pin(one.changed()));
         // Whether it was in time is seen by the offset.
-        let _ = timeout(most, select_all(counted)).await;
+        let _ = timeout(wait, select_all(counted)).await;
         true
     }
 
@@ -110,6 +120,12 @@ impl Writers {
 }
 
 impl AtWork {
+    /// False while a request to count what came changes nothing.
+    pub(super) fn set_counts_on_request(&self, counts: bool) {
+        let ignores_requests = &self.signals.ignores_requests;
+        ignores_requests.store(!counts, Ordering::Release);
+    }
+
     pub(super) fn counted(&self) {
         self.signals.counted.send_replace(());
     }

@@ -1,19 +1,24 @@
 use crate::{
     over_both_databases,
-    support::{Place, SOON, at, body, broken_body, noise, open_body},
+    support::{Place, SOON, at, body, broken_body, new_upload, noise, open_body},
 };
 use bytes::Bytes;
 use entity::upload::UploadStatus;
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all};
 use landfall_core::{
+    config::ByteSize,
     digest::{RunningHash, Sha256Digest},
     files::Scope,
     finalize::{Finalizer, Outcome},
     staging::{Algorithm, Options, StagingKey},
-    uploads::{self, Append, Checksum, Shape, UploadError},
+    uploads::{self, Append, Checksum, NewUpload, Shape, UploadError},
 };
+use sea_orm::ConnectionTrait;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
 
 over_both_databases!(
     pieces_make_the_file_and_its_job_is_pushed_once,
@@ -32,6 +37,7 @@ over_both_databases!(
     file_that_a_late_writer_may_grow_is_not_linked,
     upload_that_an_earlier_version_began_is_completed,
     slow_small_body_is_counted_when_its_offset_is_asked_for,
+    reservation_that_takes_long_holds_no_writer_up_for_ever,
     killed_writers_upload_goes_on_when_its_lease_ends,
     surplus_of_the_body_is_discarded,
     body_that_cannot_fit_is_refused_unread,
@@ -407,6 +413,12 @@ async fn slow_small_body_is_counted_when_its_offset_is_asked_for(place: Place) {
     let bytes = noise(100_000, 5);
     let upload = place.begin(of(bytes.len())).await;
     let (sender, stream) = open_body();
+    let (begun, has_begun) = oneshot::channel();
+    let stream = futures::stream::once(async move {
+        let _ = begun.send(());
+        stream
+    });
+    let stream = stream.flatten().boxed();
     let (app, id) = (place.app.clone(), upload.id);
     let request = Append {
         content_length: Some(bytes.len() as u64),
@@ -414,6 +426,8 @@ async fn slow_small_body_is_counted_when_its_offset_is_asked_for(place: Place) {
     };
     let writer =
         tokio::spawn(async move { uploads::append(&app, &Scope::All, id, request, stream).await });
+    // Before that nobody could be asked.
+    has_begun.await.unwrap();
     let mut sent = 0;
     // Never a pause: a thousand bytes each time.
     for end in (1000..=40_000).step_by(1000) {
@@ -434,6 +448,58 @@ async fn slow_small_body_is_counted_when_its_offset_is_asked_for(place: Place) {
         matches!(outcome, Err(UploadError::Preempted)),
         "{outcome:?}"
     );
+    assert_eq!(place.land(upload.file_id).await, bytes);
+}
+
+/// The body waits for room while the writer counts what came before.
+async fn reservation_that_takes_long_holds_no_writer_up_for_ever(mut place: Place) {
+    place.configure(|config| config.uploads.owner_quota = Some(ByteSize(1024 * 1024)));
+    let new = NewUpload {
+        owner: Some("one".to_owned()),
+        ..new_upload()
+    };
+    let upload = uploads::create(&place.app, Shape::Append { total: None }, new, None)
+        .await
+        .unwrap();
+    let bytes = noise(200_000, 7);
+    let (sender, stream) = open_body();
+    let (app, id) = (place.app.clone(), upload.id);
+    let request = Append {
+        last: true,
+        ..at(0)
+    };
+    let mut writer =
+        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, request, stream).await });
+    sender.send(bytes.slice(..1000)).unwrap();
+    place.until_offset(upload.id, 1000).await;
+    let db = place.app.db.clone();
+    let (locked, is_locked) = oneshot::channel();
+    let (unlock, unlocked) = oneshot::channel::<()>();
+    let other = tokio::spawn(async move {
+        db.write(move |transaction| {
+            Box::pin(async move {
+                let lock = "UPDATE owner_usage SET bytes = bytes WHERE owner = 'one'";
+                transaction.execute_unprepared(lock).await?;
+                locked.send(()).unwrap();
+                let _ = unlocked.await;
+                Ok::<_, sea_orm::DbErr>(())
+            })
+        })
+        .await
+    });
+    is_locked.await.unwrap();
+    // There is room for the first of these, and none yet for the second.
+    sender.send(bytes.slice(1000..2000)).unwrap();
+    sender.send(bytes.slice(2000..)).unwrap();
+    // Longer than a body may pause before what came is counted.
+    timeout(Duration::from_secs(1), &mut writer)
+        .await
+        .unwrap_err();
+    unlock.send(()).unwrap();
+    other.await.unwrap().unwrap();
+    drop(sender);
+    let done = timeout(SOON, writer).await.unwrap().unwrap().unwrap();
+    assert_eq!(done.status, UploadStatus::Complete);
     assert_eq!(place.land(upload.file_id).await, bytes);
 }
 

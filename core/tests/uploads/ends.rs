@@ -12,7 +12,7 @@ use landfall_core::{
     sweep::sweep,
     uploads::{self, NewUpload, Shape, UploadError},
 };
-use sea_orm::EntityTrait;
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityTrait};
 use std::time::Duration;
 
 over_both_databases!(
@@ -20,6 +20,8 @@ over_both_databases!(
     abort_stops_a_writer_at_work,
     complete_upload_is_withdrawn_with_its_file,
     upload_expires_after_resting_too_long,
+    upload_that_cannot_be_expired_keeps_no_other_from_it,
+    upload_that_cannot_be_forgotten_keeps_no_other_from_it,
     upload_past_its_time_takes_nothing_before_the_sweep_too,
     each_append_puts_the_expiry_off,
     sweep_leaves_what_is_in_use_and_forgets_what_is_over,
@@ -117,6 +119,74 @@ async fn upload_expires_after_resting_too_long(place: Place) {
     assert_eq!(file.status, FileStatus::Failed);
     assert_eq!(file.error_code.as_deref(), Some("upload_expired"));
     assert_eq!(place.durable(upload.id).await, None);
+}
+
+/// Uploads of this length cannot be changed, or not be deleted.
+const STUCK: u64 = 777;
+
+async fn refuse(place: &Place, event: &'static str) {
+    let statements: &[&str] = match place.app.db.backend() {
+        DbBackend::Postgres => &[
+            "CREATE FUNCTION stuck() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION 'it is stuck'; END $$",
+            "CREATE TRIGGER stuck BEFORE {} ON uploads FOR EACH ROW WHEN (OLD.total_size_bytes = 777) \
+             EXECUTE FUNCTION stuck()",
+        ],
+        _ => &[
+            "CREATE TRIGGER stuck BEFORE {} ON uploads WHEN OLD.total_size_bytes = 777 \
+              BEGIN SELECT RAISE(ABORT, 'it is stuck'); END",
+        ],
+    };
+    for statement in statements {
+        let statement = statement.replace("{}", event);
+        let made: Result<_, DbErr> = place
+            .app
+            .db
+            .write(move |transaction| {
+                Box::pin(async move { transaction.execute_unprepared(&statement).await })
+            })
+            .await;
+        made.unwrap();
+    }
+}
+
+/// The one in the middle, of three, is stuck.
+async fn begin_three(place: &Place) -> [entity::upload::Model; 3] {
+    [
+        place.begin(HUNDRED).await,
+        place.begin(Shape::Append { total: Some(STUCK) }).await,
+        place.begin(HUNDRED).await,
+    ]
+}
+
+async fn upload_that_cannot_be_expired_keeps_no_other_from_it(place: Place) {
+    let [first, stuck, last] = begin_three(&place).await;
+    refuse(&place, "UPDATE").await;
+    place.app.clock.advance(DAY + Duration::from_secs(1));
+    let outcome = uploads::expire_due(&place.app).await;
+    assert!(
+        matches!(outcome, Err(UploadError::Database(_))),
+        "{outcome:?}"
+    );
+    for upload in [first, last] {
+        assert_eq!(place.upload(upload.id).await.status, UploadStatus::Expired);
+    }
+    assert_eq!(place.upload(stuck.id).await.status, UploadStatus::Init);
+}
+
+async fn upload_that_cannot_be_forgotten_keeps_no_other_from_it(place: Place) {
+    let three = begin_three(&place).await;
+    refuse(&place, "DELETE").await;
+    for upload in &three {
+        uploads::abort(&place.app, &Scope::All, upload.id)
+            .await
+            .unwrap();
+    }
+    place.app.clock.advance(3 * DAY);
+    uploads::forget_closed(&place.app).await.unwrap_err();
+    let left = Entity::find().all(place.app.db.read()).await.unwrap();
+    let left: Vec<_> = left.iter().map(|upload| upload.id).collect();
+    assert_eq!(left, [three[1].id]);
 }
 
 async fn upload_past_its_time_takes_nothing_before_the_sweep_too(place: Place) {

@@ -13,12 +13,11 @@ use landfall_core::{
     files::{self, AcceptError, FileName, NewFile},
     idempotency::Keep,
     quota::{QuotaError, Reservation, SharedReservation, within_quota},
-    staging::{Algorithm, Options, Staging, StagingKey},
+    staging::{Algorithm, Held, Options, Staging, StagingKey},
     storage::transfer::Piece,
     tokens::Identity,
 };
 use std::{error::Error, sync::Arc, time::Instant};
-use tokio::sync::Mutex;
 
 /// Staged bytes without a row; deleted on drop.
 ///
@@ -48,6 +47,9 @@ impl Drop for StagedBody {
             runtime.spawn(async move {
                 if let Err(error) = staging.delete(&[key]).await {
                     tracing::debug!(%error, "rejected bytes were not deleted, the sweep will delete them");
+                    if let Some(reservation) = &reservation {
+                        reservation.leave_to_expire().await;
+                    }
                 }
                 drop(reservation);
             });
@@ -68,14 +70,16 @@ where
     let app = &state.app;
     // The id of the future file, by which the sweep tells these bytes from leftovers.
     let key = StagingKey::generate();
+    let started = Instant::now();
+    let reservation = reserve(state, caller, expected).await?;
+    let held = reservation.clone().map(|room| Arc::new(room) as Held);
     let options = Options {
         limit: app.config.uploads.max_file_size.0,
         expected,
         hashes: &[Algorithm::Sha256],
         running: None,
+        holds: held.as_ref(),
     };
-    let started = Instant::now();
-    let reservation = reserve(state, caller, expected).await?;
     let body = within_quota(body, reservation.clone());
     let staged = app.staging.write(key, body, options).await;
     state
@@ -114,7 +118,7 @@ async fn reserve(
     if let Some(length) = announced {
         reservation.cover_all(length).await?;
     }
-    Ok(Some(Arc::new(Mutex::new(reservation))))
+    Ok(Some(reservation.into()))
 }
 
 impl StagedBody {
@@ -163,10 +167,7 @@ pub(super) async fn commit(
         mut bytes,
         traceparent,
     } = complete;
-    let reservation = match &bytes.reservation {
-        Some(reservation) => Some(reservation.lock().await.id()),
-        None => None,
-    };
+    let reservation = bytes.reservation.as_ref().map(SharedReservation::id);
     let new = NewFile {
         id,
         owner,
@@ -197,6 +198,9 @@ pub(super) async fn commit(
         Err(AcceptError::Database(error) | AcceptError::Quota(QuotaError::Database(error))) => {
             // The commit may have succeeded anyway; if not, the sweep deletes the bytes.
             bytes.kept = true;
+            if let Some(reservation) = &bytes.reservation {
+                reservation.leave_to_expire().await;
+            }
             match files::get(app.db.read(), &files::Scope::All, id).await {
                 Ok(Some(row)) => {
                     app.dispatch.finalize(&[id]).await;

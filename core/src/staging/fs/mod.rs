@@ -101,7 +101,8 @@ impl FsStaging {
     fn sink(&self, key: StagingKey, target: Target, options: &Options<'_>) -> Sink {
         let hasher = Hasher::new(options.hashes, options.running);
         let (capacity, buffers) = (Arc::clone(&self.capacity), self.buffers.clone());
-        Sink::new(self.path(key), target, hasher, capacity, buffers)
+        let held = options.holds.cloned();
+        Sink::new(self.path(key), target, hasher, capacity, buffers, held)
     }
 
     pub(crate) async fn admit(&self, options: &Options<'_>) -> Result<(), StagingError> {

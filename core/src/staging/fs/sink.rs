@@ -4,7 +4,7 @@ use crate::{
     digest::RunningHash,
     failpoint,
     staging::{
-        Hashes, StagingError,
+        Hashes, Held, StagingError,
         body::{End, Intake},
         capacity::Capacity,
         hashes::Hasher,
@@ -61,6 +61,8 @@ pub(super) struct Sink {
     /// What goes past the page cache goes through these; none when nothing does.
     buffers: Option<Arc<Buffers>>,
     is_direct: bool,
+    /// Dropped after the file is removed.
+    _held: Option<Held>,
 }
 
 impl Drop for Sink {
@@ -87,6 +89,7 @@ impl Sink {
         hasher: Hasher,
         capacity: Arc<Capacity>,
         buffers: Option<Arc<Buffers>>,
+        held: Option<Held>,
     ) -> Self {
         Self {
             path,
@@ -99,6 +102,7 @@ impl Sink {
             begun: 0,
             buffers,
             is_direct: false,
+            _held: held,
         }
     }
 

@@ -1,0 +1,89 @@
+//! Rows by the million, for measuring: every table as a busy installation would have filled it in a week, in all states.
+//!
+//! The databases make the rows themselves, from the number of the row, so two seedings of one size are alike. There
+//! are no bytes behind the files. It refuses a database that has any file or event: nobody's data is mixed with it.
+
+mod events;
+mod rows;
+mod sql;
+
+use entity::{Timestamp, file, outbox_event};
+use landfall_core::db::Database;
+use rows::Rows;
+use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QuerySelect};
+use sql::Dialect;
+
+/// Files, or events, in one transaction.
+const PAGE: u64 = 25_000;
+
+/// How much there is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Amount {
+    pub files: u64,
+    /// Each with one or two deliveries, and those with their attempts.
+    pub events: u64,
+    /// The newest row is of about this moment, the oldest of a week before.
+    pub until: Timestamp,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SeedError {
+    #[error("the database has files or events already; seed one of its own")]
+    NotEmpty,
+    #[error("the rows could not be written")]
+    Database(#[from] DbErr),
+}
+
+/// Fills the database, telling after each page how many files and events are written.
+///
+/// # Errors
+/// [`SeedError`]; what was written before stays.
+pub async fn seed(db: &Database, amount: Amount, progress: impl Fn(u64)) -> Result<(), SeedError> {
+    let file = file::Entity::find().limit(1).one(db.read()).await?;
+    let event = outbox_event::Entity::find().limit(1).one(db.read()).await?;
+    if file.is_some() || event.is_some() {
+        return Err(SeedError::NotEmpty);
+    }
+    let rows = Rows::new(Dialect(db.backend()), amount);
+    write(db, rows.once()).await?;
+    for (first, last) in pages(amount.files) {
+        write(db, rows.of_files(first, last)).await?;
+        progress(last);
+    }
+    for (first, last) in pages(amount.events) {
+        write(db, rows.of_events(first, last)).await?;
+        progress(amount.files + last);
+    }
+    write(db, vec!["ANALYZE".to_owned()]).await?;
+    Ok(())
+}
+
+/// First and last number of each page; rows are counted from 1.
+fn pages(count: u64) -> impl Iterator<Item = (u64, u64)> {
+    (0..count.div_ceil(PAGE)).map(move |page| (page * PAGE + 1, ((page + 1) * PAGE).min(count)))
+}
+
+async fn write(db: &Database, statements: Vec<String>) -> Result<(), DbErr> {
+    db.write(move |transaction| {
+        Box::pin(async move {
+            for statement in statements {
+                transaction.execute_unprepared(&statement).await?;
+            }
+            Ok(())
+        })
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_cover_every_number_once() {
+        let all: Vec<_> = pages(2 * PAGE + 1).collect();
+        let (last, end) = (2 * PAGE, 2 * PAGE + 1);
+        assert_eq!(all, [(1, PAGE), (PAGE + 1, last), (end, end)]);
+        assert_eq!(pages(0).count(), 0);
+    }
+}
