@@ -399,7 +399,7 @@ async fn many_clients_stay_within_the_quota(app: TestApp) {
     let owner = Owner::new(&app, "one").await;
     let config = Arc::clone(&app.parts.app.config);
     let measure = || bytes_at_once([&config.staging.path, &config.storage.path]);
-    // Of the installation, not of the owner.
+    // The installation's, not the owner's.
     let markers = measure();
     let all = futures::future::join_all(
         (0..clients()).map(|number| one_of_many(&app, &owner.token, number)),

@@ -149,7 +149,7 @@ async fn expiring_is_announced_once_and_ahead_of_deletion_on_postgres() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn expiry_that_cannot_be_announced_keeps_no_other_from_it() {
+async fn expiry_that_cannot_be_announced_does_not_block_others() {
     let app = TestApp::builder()
         .set("files.expiring_notice", "15m")
         .start()
@@ -164,7 +164,7 @@ async fn expiry_that_cannot_be_announced_keeps_no_other_from_it() {
         app.settled(&file["id"]).await;
         files.push(file);
     }
-    // No key that Landfall would make.
+    // Not a key that Landfall generates.
     let broken = "UPDATE files SET storage_key = '../' WHERE original_filename = 'stuck'";
     let db = &app.parts.app.db;
     db.read().execute_unprepared(broken).await.unwrap();

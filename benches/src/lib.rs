@@ -1,4 +1,4 @@
-//! Installations to measure on: rows and jobs by the million, in all states.
+//! Fills installations with millions of rows and jobs in all states, to measure them.
 
 pub mod seed_jobs;
 pub mod seed_rows;

@@ -1,5 +1,5 @@
-//! Queues filled for measuring, with jobs in all states but running: of files and deliveries that do not exist, so
-//! that a worker that takes one finds nothing to do.
+//! Fills queues for benchmarks, with jobs in all states except running. The files and deliveries of the jobs do not
+//! exist, so a worker that takes one finds nothing to do.
 
 use apalis::prelude::{BoxDynError, Monitor};
 use entity::{DeliveryId, FileId};
@@ -8,24 +8,24 @@ use landfall_workers::{DeliverJob, FinalizeJob, MaintenanceJob, Queues};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Jobs pushed at once.
+/// Jobs per push.
 const PAGE: u64 = 5_000;
 
-/// Endpoints the deliveries are for.
+/// Number of endpoints of the deliveries.
 const GROUPS: u64 = 20;
 
-/// One in so many jobs is scheduled.
+/// One in this many jobs is scheduled.
 const SCHEDULED: u64 = 5;
 
-/// One in so many jobs is run before the others are pushed, up to [`MOST_RUN`] of each queue …
+/// One in this many jobs is run before the others are pushed, up to [`MAX_RUN`] of each queue …
 const RUN: u64 = 50;
-const MOST_RUN: u64 = 2_000;
+const MAX_RUN: u64 = 2_000;
 
-/// … and one in so many of those ends dead.
+/// … and one in this many of those ends up dead.
 const DEAD: u64 = 4;
 
-/// How long those may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout for running those.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why the queues were not filled.
 #[derive(Debug, thiserror::Error)]
@@ -36,12 +36,12 @@ pub enum SeedError {
     Slow,
 }
 
-/// Pushes so many jobs, telling after each page how many there are.
+/// Pushes this many jobs, and reports progress after each page.
 ///
 /// # Errors
-/// [`SeedError`]; what was pushed before stays.
+/// [`SeedError`]; earlier pushes are kept.
 pub async fn seed(queues: &Queues, jobs: u64, progress: impl Fn(u64)) -> Result<(), SeedError> {
-    let run = (jobs / RUN).min(MOST_RUN);
+    let run = (jobs / RUN).min(MAX_RUN);
     let few = || (0..run).map(|n| (n, 1));
     run_some(
         &queues.finalize,
@@ -97,7 +97,7 @@ fn purge(_: u64) -> NewJob<MaintenanceJob> {
     NewJob::new(job.id(), job)
 }
 
-/// Has these jobs run to their end by a worker of its own: most are done, some dead.
+/// Runs these jobs with its own worker: most are done, some dead.
 async fn run_some<J: Job + Clone + Unpin>(
     queue: &Queue<J>,
     jobs: impl Iterator<Item = NewJob<J>>,
@@ -123,7 +123,7 @@ async fn run_some<J: Job + Clone + Unpin>(
         }
     };
     tokio::select! {
-        watched = tokio::time::timeout(PATIENCE, watch) => {
+        watched = tokio::time::timeout(TIMEOUT, watch) => {
             stop.cancel();
             watched.unwrap_or(Err(SeedError::Slow))
         }

@@ -1,4 +1,4 @@
-//! What the program says of itself. How it measures is tested against a running server, in `tests/cli/measuring.rs`.
+//! The help texts. The measurements are tested against a running server, in `tests/cli/measuring.rs`.
 
 use std::process::Command;
 

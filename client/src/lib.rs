@@ -63,7 +63,7 @@ pub enum ClientCommand {
     File(ClientSubcommand<FileCommand>),
     /// Manage webhook endpoints.
     Webhook(ClientSubcommand<WebhookCommand>),
-    /// List events and their deliveries, and deliver them again.
+    /// List, redeliver and replay events.
     Event(ClientSubcommand<EventCommand>),
 }
 

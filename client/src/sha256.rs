@@ -1,4 +1,4 @@
-//! SHA-256 digests (FIPS 180-4) as the API writes them. A copy of what the server has for itself: the client must not
+//! SHA-256 digests (FIPS 180-4) in the format of the API. A copy of the server's type, because the client must not
 //! depend on the server's crates.
 
 use sha2::{Digest, Sha256};
@@ -9,12 +9,12 @@ use std::{fmt, str::FromStr};
 pub(crate) struct Sha256Digest(pub(crate) [u8; 32]);
 
 impl Sha256Digest {
-    /// The digest of these bytes.
+    /// Returns the digest of these bytes.
     pub(crate) fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The digest of everything the hasher was given.
+    /// Returns the digest of everything hashed so far.
     pub(crate) fn from_hasher(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
     }

@@ -1,4 +1,4 @@
-//! `landfall-bench upload` and `slow`: small runs, whose figures are there and whose files are stored.
+//! `landfall-bench upload` and `slow`: small runs with complete results and stored files.
 
 use super::{Client, CommandOutput};
 use crate::support::TestApp;
@@ -10,7 +10,7 @@ const MIB: u64 = 1024 * 1024;
 /// `landfall-bench`, which is built beside the tests.
 async fn bench(client: &Client, arguments: &[&str]) -> CommandOutput {
     let program = Path::new(env!("CARGO_BIN_EXE_landfall")).with_file_name("landfall-bench");
-    CommandOutput::of_program(&program, arguments, &client.environment).await
+    CommandOutput::run_program(&program, arguments, &client.environment).await
 }
 
 /// The figures of a run, which has to end well.

@@ -25,10 +25,10 @@ struct CommandOutput {
 
 impl CommandOutput {
     async fn of(arguments: &[&str], environment: &[(String, String)]) -> Self {
-        Self::of_program(&binary(), arguments, environment).await
+        Self::run_program(&binary(), arguments, environment).await
     }
 
-    async fn of_program(
+    async fn run_program(
         program: &Path,
         arguments: &[&str],
         environment: &[(String, String)],

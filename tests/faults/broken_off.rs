@@ -13,7 +13,7 @@ const MIB: usize = 1024 * 1024;
 const PART: usize = 4 * MIB;
 const CONNECTIONS: usize = 8;
 const SIZE: usize = 512 * MIB;
-/// Each kill that meets a request costs the lease of the writer that died.
+/// Each kill that hits a request costs the lease of the dead writer.
 const TUS_SIZE: usize = 64 * MIB;
 /// What one connection carries in a second, so that there is time to be killed.
 const PART_RATE: usize = 4 * MIB;
@@ -144,7 +144,7 @@ async fn tus_upload_over_two_nodes_that_are_killed_is_stored_and_hardly_sent_twi
             let status = response.status().as_u16();
             assert!([204, 409, 423, 503].contains(&status), "{response:?}");
         }
-        // The other node gets the next one: a HEAD and a PATCH took one turn each.
+        // The other node gets the next request: a HEAD and a PATCH took one turn each.
         topology.skip_turn();
     }
     done.cancel();

@@ -1,5 +1,5 @@
-//! No page, no list, no step of the sweep and none of the audit runs a query that grows with its table: on a seeded installation each
-//! statement that was read with is explained by the database itself, and on PostgreSQL also run, and its rows counted.
+//! No page, list, or step of the sweep or the audit runs a query that grows with its table: on a seeded installation the
+//! database explains each read statement, and PostgreSQL also runs it and counts its rows.
 
 use crate::support::{TestApp, query_log::serve_with_query_log};
 use landfall_bench::seed_rows::{self as seed, Amount};
@@ -243,11 +243,11 @@ impl QueryLogApp {
         }
     }
 
-    /// What runs by the clock.
+    /// Runs the periodic work.
     async fn sweep_and_audit(&self) {
         let mut landfall = self.app.parts.app.clone();
         landfall.db = landfall.db.watched(noting(&self.seen));
-        // What the first sweep records, the second one looks at again.
+        // The second sweep checks again what the first one recorded.
         for _ in 0..2 {
             let swept = sweep::sweep(&landfall).await.expect("the sweep runs");
             assert_eq!(swept.faults, Vec::<String>::new());
@@ -452,7 +452,7 @@ fn is_bounded_search(detail: &str) -> bool {
             .any(|table| detail.contains(table))
 }
 
-/// Whether the rows of a search come in the order of their moments.
+/// Whether the rows of a search are ordered by time.
 fn is_by_moment(detail: &str) -> bool {
     BY_MOMENT
         .iter()

@@ -166,7 +166,7 @@ pub fn command(arguments: &[&str], environment: &[(String, String)]) -> Command 
     command
 }
 
-/// A program in this environment and no other.
+/// Returns a command with only this environment.
 pub fn program(path: &Path, environment: &[(String, String)]) -> Command {
     let mut command = Command::new(path);
     command.env_clear();

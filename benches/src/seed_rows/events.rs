@@ -1,20 +1,20 @@
-//! Events, their deliveries and the attempts of those, each made from the number of its event.
+//! Events, deliveries and attempts, generated from the number of the event.
 
 use super::rows::{DELETED, FAILED, Rows, SPAN_MS, insert};
 
-/// The endpoint that answers 503, by its place among the endpoints.
+/// The index of the endpoint that responds with 503.
 const FAILING: usize = 4;
 
 /// Thousandths of the events.
 const EVENT_PENDING: u32 = 2;
 const EVENT_FAILED: u32 = 6;
 
-/// Another thousandth than that of the files.
+/// An offset, so that other thousandths are selected than for files.
 const THOUSANDTH: &str = "(((n * 2246822519) % 4294967296) * 1000 / 4294967296)";
 
 impl Rows {
-    /// Events of the files of their numbers, tests of an endpoint where there is no such file; one delivery each, of
-    /// every fourth two; and the attempts of those.
+    /// Events of the files with the same numbers, or tests of an endpoint if there is no such file; one delivery each,
+    /// two for every fourth; and their attempts.
     pub(super) fn of_events(&self, first: u64, last: u64) -> Vec<String> {
         let files = self.amount.files.max(1);
         let numbers = self.numbers(first, last, self.amount.files.max(self.amount.events));
@@ -129,7 +129,7 @@ impl Rows {
         insert("outbox_events", &columns, "")
     }
 
-    /// `fails`: those of events that are pending or failed are so too.
+    /// `fails`: deliveries of pending or failed events are pending or failed too.
     fn deliveries(&self, kind: &str, webhook: &str, fails: bool, which: &str) -> String {
         let none = self.sql.no_time();
         let (pending, failed) = if fails {

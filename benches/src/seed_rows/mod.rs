@@ -1,7 +1,7 @@
-//! Rows by the million, for measuring: every table as a busy installation would have filled it in a week, in all states.
+//! Millions of rows for benchmarks: every table as a busy installation would have filled it in a week, in all states.
 //!
-//! The databases make the rows themselves, from the number of the row, so two seedings of one size are alike. There
-//! are no bytes behind the files. It refuses a database that has any file or event: nobody's data is mixed with it.
+//! The databases generate the rows from their numbers, so two runs of one size are alike. The files have no bytes. A
+//! database with any file or event is rejected, so existing data is never mixed with it.
 
 mod events;
 mod rows;
@@ -13,16 +13,16 @@ use rows::Rows;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QuerySelect};
 use sql::Dialect;
 
-/// Files, or events, in one transaction.
+/// Files or events per transaction.
 const PAGE: u64 = 25_000;
 
-/// How much there is to be.
+/// The amount of data.
 #[derive(Clone, Copy, Debug)]
 pub struct Amount {
     pub files: u64,
-    /// Each with one or two deliveries, and those with their attempts.
+    /// Each with one or two deliveries and their attempts.
     pub events: u64,
-    /// The newest row is of about this moment, the oldest of a week before.
+    /// The newest rows are from about this time, the oldest from a week earlier.
     pub until: Timestamp,
 }
 
@@ -34,10 +34,10 @@ pub enum SeedError {
     Database(#[from] DbErr),
 }
 
-/// Fills the database, telling after each page how many files and events are written.
+/// Fills the database, and reports the number of files and events after each page.
 ///
 /// # Errors
-/// [`SeedError`]; what was written before stays.
+/// [`SeedError`]; earlier pages are kept.
 pub async fn seed(db: &Database, amount: Amount, progress: impl Fn(u64)) -> Result<(), SeedError> {
     let file = file::Entity::find().limit(1).one(db.read()).await?;
     let event = outbox_event::Entity::find().limit(1).one(db.read()).await?;
@@ -58,7 +58,7 @@ pub async fn seed(db: &Database, amount: Amount, progress: impl Fn(u64)) -> Resu
     Ok(())
 }
 
-/// First and last number of each page; rows are counted from 1.
+/// The first and last number of each page; rows are numbered from 1.
 fn pages(count: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..count.div_ceil(PAGE)).map(move |page| (page * PAGE + 1, ((page + 1) * PAGE).min(count)))
 }
