@@ -1,4 +1,4 @@
-// The Markdown table of scripts/bench-peers, from its results: a line of JSON for each run.
+// Prints the Markdown table of scripts/bench-peers from its results: one line of JSON per run.
 import { readFileSync } from "node:fs";
 
 const lines = readFileSync(process.argv[2], "utf8").trim().split("\n");
@@ -25,7 +25,7 @@ for (const row of rows) {
         mebibytes(eight.resident_above_bytes),
         mebibytes(small?.resident_above_bytes),
     ]);
-    // Landfall has synced what it acknowledges; of the others that is a time of its own.
+    // Landfall has synced what it acknowledges; for the others the sync is measured separately.
     const [after, time] = one.synced ? ["synced after", "synced"] : ["until stored", "stored"];
     line([
         `${row}, ${after}`,

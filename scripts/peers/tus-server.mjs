@@ -1,4 +1,4 @@
-// @tus/server with its file store, as its documentation starts it: PORT FOLDER.
+// Starts @tus/server with its file store, as in its documentation: PORT FOLDER.
 import { createServer } from "node:http";
 import { FileStore } from "@tus/file-store";
 import { Server } from "@tus/server";

@@ -121,7 +121,7 @@ impl HealthCheck {
         }
     }
 
-    /// Returns the report, at most [`CACHE_TTL`] old.
+    /// Returns the report, at most one second old.
     pub async fn readiness(&self, app: &App) -> Arc<Readiness> {
         // Concurrent callers wait for the result of the first.
         let mut last = self.last.lock().await;

@@ -24,7 +24,7 @@ use tokio::{
 use uuid::Uuid;
 
 /// What memory may grow by.
-const MOST_GROWTH: u64 = 64 * 1024 * 1024;
+const MAX_GROWTH: u64 = 64 * 1024 * 1024;
 
 /// How long each flood lasts.
 const LASTS: Duration = Duration::from_secs(4);
@@ -270,7 +270,7 @@ async fn survives(flood: Flood) {
         idle / 1024,
         growth / 1024,
     );
-    assert!(growth <= MOST_GROWTH, "{flood:?}: {growth} bytes more");
+    assert!(growth <= MAX_GROWTH, "{flood:?}: {growth} bytes more");
     assert!(logged < 50, "{flood:?}: {:#?}", &log[..50]);
     clients.shutdown().await;
     target.served().await;

@@ -1,4 +1,4 @@
-// Headless Chromium over the WebDriver protocol (W3C, «WebDriver»).
+// Headless Chromium over the WebDriver protocol (W3C, "WebDriver").
 
 import { spawn } from "node:child_process";
 import { once } from "node:events";
@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 const ELEMENT = "element-6066-11e4-a52e-4f735466cecf";
 const SOON = 60_000;
 
-/** Calls `look` until it answers something, and answers that; an error after a minute. */
+/** Calls `look` until it returns something, and returns that; fails after a minute. */
 export async function until(what, look) {
   const deadline = Date.now() + SOON;
   for (;;) {
@@ -28,7 +28,7 @@ export class Browser {
       stdio: ["ignore", "pipe", "inherit"],
     });
     browser.#driver = driver;
-    // Whatever becomes of this process, the driver and its browser are not left behind.
+    // Stop the driver and its browser however this process ends.
     process.on("exit", () => driver.kill());
     const port = await new Promise((resolve, reject) => {
       let said = "";
@@ -70,7 +70,7 @@ export class Browser {
   type = async (selector, text) =>
     this.call("POST", `${await this.#element(selector)}/value`, { text });
 
-  /** In bytes per second; 0 lifts the limit. */
+  /** In bytes per second; 0 removes the limit. */
   limitUploads = (rate) =>
     this.call("POST", "/goog/cdp/execute", {
       cmd: "Network.emulateNetworkConditions",

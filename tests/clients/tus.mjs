@@ -12,7 +12,7 @@ const bytes = readFileSync(file);
 const chunkSize = 300_000;
 const NAME = "Straße 😀.bin";
 
-// The draft knows no metadata; the name goes where HTTP has it (RFC 6266).
+// The draft has no metadata; the name is in Content-Disposition (RFC 6266).
 const draft = {
   protocol: "ietf-draft-05",
   headers: { "Content-Disposition": `attachment; filename*=UTF-8''${encodeURIComponent(NAME)}` },
@@ -23,7 +23,7 @@ const ways = {
   chunks: { body: bytes, chunkSize },
   parallel: { body: bytes, parallelUploads: 4 },
   creation: { body: bytes, chunkSize, uploadDataDuringCreation: true },
-  // Of a stream without a path the client cannot know the length.
+  // The client cannot know the length of a stream without a path.
   deferred: { body: new PassThrough().end(bytes), chunkSize, uploadLengthDeferred: true },
   override: { body: bytes, chunkSize, overridePatchMethod: true },
   resumed: { body: bytes, chunkSize },

@@ -28,14 +28,14 @@ elif way == "checksums":
     upload = uploader(chunk_size=CHUNK, upload_checksum=True)
     upload.upload()
 elif way == "resumed":
-    # By the URL, as the uploader tells it.
+    # By the URL from the uploader.
     first = uploader(chunk_size=CHUNK)
     first.upload(stop_at=2 * CHUNK)
     upload = uploader(chunk_size=CHUNK, url=first.url)
     assert upload.get_offset() == 2 * CHUNK, upload.get_offset()
     upload.upload()
 elif way == "remembered":
-    # By what the client keeps of the file, as after a restart.
+    # By the client's stored fingerprint, as after a restart.
     with tempfile.TemporaryDirectory() as folder:
         kept = os.path.join(folder, "kept")
         store = {"store_url": True, "chunk_size": CHUNK}

@@ -1,5 +1,5 @@
-// Uploads with examples/uppy.html in headless Chromium: node uppy.mjs SERVER FILE. The upload is paused, the page loaded
-// anew, and the same file chosen again. Prints what was seen as JSON: {file, pausedAt, resumedAt}.
+// Uploads with examples/uppy.html in headless Chromium: node uppy.mjs SERVER FILE. The upload is paused, the page
+// reloaded, and the same file chosen again. Prints the results as JSON: {file, pausedAt, resumedAt}.
 
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
@@ -11,7 +11,7 @@ const require = createRequire(`${modules}/`);
 const [server, file] = process.argv.slice(2);
 const RATE = 50 * 1024 * 1024;
 
-/** The page as it is, but with Uppy from this machine. */
+/** The page, with Uppy from this machine. */
 async function page() {
   const { outputFiles } = await require("esbuild").build({
     stdin: {

@@ -27,7 +27,7 @@ const STALL: Duration = Duration::from_secs(30);
 const SLACK: Duration = Duration::from_millis(20);
 
 /// How long any of them may take, on a slow machine; one that waits for the stalled endpoint takes half a minute.
-const LONGEST: Duration = Duration::from_secs(5);
+const MAX_LATENCY: Duration = Duration::from_secs(5);
 
 async fn healthy_endpoint_is_not_delayed(builder: Builder) {
     let app = builder.start().await;
@@ -58,7 +58,7 @@ async fn healthy_endpoint_is_not_delayed(builder: Builder) {
         at(&beside, 50) <= at(&alone, 50) * 3 + SLACK,
         "I8: delayed by the stalled one"
     );
-    assert!(at(&beside, 99) <= LONGEST, "I8: one was held up");
+    assert!(at(&beside, 99) <= MAX_LATENCY, "I8: one was held up");
 }
 
 /// As many endpoints stall as it takes to fill every slot of the worker, or many more.
@@ -89,7 +89,7 @@ async fn healthy_endpoint_is_as_quick_as_alone(builder: Builder, stalled: usize)
         at(&beside, 99),
     );
     assert!(now <= 3 * before + SLACK, "I8: {now:?}, alone {before:?}");
-    assert!(at(&beside, 99) <= LONGEST, "I8: {:?}", at(&beside, 99));
+    assert!(at(&beside, 99) <= MAX_LATENCY, "I8: {:?}", at(&beside, 99));
 }
 
 #[tokio::test(flavor = "multi_thread")]

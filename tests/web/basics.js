@@ -1,4 +1,4 @@
-// What a page must have so that everybody can use it: names, structure and contrast. Answers what is wrong.
+// Checks the accessibility of a page: names, structure and contrast. Returns what is wrong.
 
 const wrong = [];
 const shown = (element) => element.checkVisibility({ checkOpacity: true, checkVisibilityCSS: true });
@@ -22,7 +22,7 @@ for (const heading of document.querySelectorAll("th")) {
 const ids = [...document.querySelectorAll("[id]")].map((element) => element.id);
 if (new Set(ids).size !== ids.length) wrong.push("two elements have one id");
 
-// Colours in whatever notation, as the browser paints them (WCAG 2.2, «Relative luminance», «Contrast ratio»).
+// Colours in any notation, as the browser renders them (WCAG 2.2, "Relative luminance", "Contrast ratio").
 const pixel = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
 const paint = (colours) => {
   pixel.clearRect(0, 0, 1, 1);
@@ -43,7 +43,7 @@ const contrast = (one, other) => {
   const [less, more] = [luminance(one), luminance(other)].sort((a, b) => a - b);
   return (more + 0.05) / (less + 0.05);
 };
-// What is under everything: the browser's own ground, of the page's theme.
+// The browser's own background in the page's theme.
 const probe = document.body.appendChild(document.createElement("i"));
 probe.style.backgroundColor = "Canvas";
 const bottom = getComputedStyle(probe).backgroundColor;

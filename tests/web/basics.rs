@@ -20,7 +20,7 @@ const LOOK: &str = include_str!("basics.js");
 const TAB: &str = "\u{E004}";
 
 /// More controls than this are reached by the same styles.
-const MOST_TABS: usize = 40;
+const MAX_TABS: usize = 40;
 
 /// Something of everything, good and bad, so that all colours are on the pages; and the pages.
 async fn furnished(app: &TestApp, secret: &str) -> Vec<String> {
@@ -79,7 +79,7 @@ async fn is_sound(browser: &Browser, page: &str) {
 async fn focus_is_seen(browser: &Browser, page: &str) {
     browser.run("document.activeElement.blur()").await;
     let mut reached = 0;
-    for _ in 0..MOST_TABS {
+    for _ in 0..MAX_TABS {
         browser.press(TAB).await;
         let focus = browser
             .run(

@@ -12,7 +12,7 @@ use crate::port::free_port;
 use crate::watchdog::{Plan, Signal, Watchdog, find_program, folder, wait_ready};
 
 const READY: Duration = Duration::from_secs(30);
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 const SLOTS: u16 = 16_384;
 pub(crate) const MISSING: &str = "no redis-server or valkey-server on PATH. Get one with `apt-get install \
     redis-server`, `dnf install valkey`, `apk add valkey` or `brew install redis`, or run \
@@ -314,8 +314,8 @@ fn begin(watchdog: &Watchdog, port: u16) -> Result<(), &'static str> {
 }
 
 fn connect(port: u16) -> RedisResult<Connection> {
-    let connection = Client::open(url(port))?.get_connection_with_timeout(PATIENCE)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
+    let connection = Client::open(url(port))?.get_connection_with_timeout(TIMEOUT)?;
+    connection.set_read_timeout(Some(TIMEOUT))?;
     Ok(connection)
 }
 

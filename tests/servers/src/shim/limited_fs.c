@@ -1,4 +1,4 @@
-/* Makes the file system refuse what some cannot do, for a process that preloads this library.
+/* Disables file system features that some file systems lack, for a process that preloads this library.
  *
  * LANDFALL_SHIM_REFUSE lists, separated by commas: `link` (hard links: EINVAL, as on CIFS) and `folder-sync` (fsync of
  * a folder: EINVAL, as on CIFS, vboxsf and gocryptfs).

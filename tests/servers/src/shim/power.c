@@ -1,11 +1,11 @@
 /*
- * Preloaded into a process, this writes down what the process has synced, and nothing else: after a
- * power cut a file has the bytes of its last fsync, and a folder the names of its last fsync.
+ * Preloaded into a process, this records what the process has synced: after a power cut a file has
+ * the bytes of its last fsync, and a folder the names of its last fsync.
  *
- * In LANDFALL_TEST_SYNCED, for each inode (named by its number and its time of birth, since numbers
- * are used again): f.INODE, the bytes of a file; d.INODE, the names in a folder, one a line, with
- * their kinds and inodes. LANDFALL_TEST_UNSYNCED=file:PART or folder:PART has the fsyncs of files
- * or folders with PART in their paths do nothing, as if the code did not call them.
+ * LANDFALL_TEST_SYNCED contains, for each inode (identified by its number and birth time, because
+ * numbers are reused): f.INODE, the bytes of a file; d.INODE, the names in a folder, one per line,
+ * with their kinds and inodes. LANDFALL_TEST_UNSYNCED=file:PART or folder:PART disables the fsyncs
+ * of files or folders with PART in their paths, as if the code did not call them.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -27,7 +27,7 @@ static void fail(const char *what) {
     abort();
 }
 
-/* The inode of NAME in the folder FD, or of FD itself if NAME is empty; false if it is gone. */
+/* The inode of NAME in the folder FD, or of FD itself if NAME is empty; false if it no longer exists. */
 static int inode(int fd, const char *name, char *out, mode_t *mode) {
     struct statx found;
     int flags = AT_SYMLINK_NOFOLLOW | (*name ? 0 : AT_EMPTY_PATH);
@@ -103,12 +103,12 @@ static int synced(int fd, int call) {
     path[length] = 0;
     if (is_unsynced(path, S_ISDIR(mode)))
         return 0;
-    /* One at a time, in all processes: an older copy must not replace a newer one. */
+    /* One at a time across all processes: an older copy must not replace a newer one. */
     snprintf(name, sizeof name, "%s/lock", notes);
     int lock = open(name, O_CREAT | O_RDWR | O_CLOEXEC, 0644);
     if (lock < 0 || flock(lock, LOCK_EX) != 0)
         fail("lock");
-    /* The descriptor itself may be for writing only. */
+    /* The descriptor itself may be write-only. */
     int from = open(link, O_RDONLY | O_CLOEXEC);
     snprintf(draft, sizeof draft, "%s/draft.%d.%u", notes, getpid(), atomic_fetch_add(&count, 1));
     int to = open(draft, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
