@@ -10,9 +10,9 @@ use landfall_core::{
     clock::Clock,
     config::WebhooksConfig,
     db::Database,
-    deliver::{Deliverer, Outcome},
+    deliver::{Deliverer, DeliveryOutcome},
     enqueue::{DueDelivery, JobSink},
-    outbox::{self, BatchComplete, NewEvent, Replay, WriteError},
+    outbox::{self, BatchComplete, NewEvent, ReplayRequest, WriteError},
     webhooks::{self, NewWebhook, sealing::Sealing},
 };
 use landfall_test_servers::{Durability, PostgresServer, Receiver};
@@ -58,7 +58,7 @@ async fn run(name: &str, url: String, events: usize, at_once: usize) {
     let deliverer = Deliverer::with(&settings(), Duration::from_secs(30), &db, &clock, "bench");
     let told = Told::default();
     let started = Instant::now();
-    let all = Replay {
+    let all = ReplayRequest {
         since,
         until: None,
         status: None,
@@ -68,7 +68,7 @@ async fn run(name: &str, url: String, events: usize, at_once: usize) {
         .expect("the events can be replayed");
     let replayed = started.elapsed();
     let started = Instant::now();
-    let outcomes: Vec<Outcome> = stream::iter(told.ids())
+    let outcomes: Vec<DeliveryOutcome> = stream::iter(told.ids())
         .map(|id| {
             let deliverer = deliverer.clone();
             tokio::spawn(async move { deliverer.deliver(id).await })
@@ -81,7 +81,11 @@ async fn run(name: &str, url: String, events: usize, at_once: usize) {
         .collect()
         .await;
     let delivered = started.elapsed();
-    assert!(outcomes.iter().all(|one| *one == Outcome::Delivered));
+    assert!(
+        outcomes
+            .iter()
+            .all(|one| *one == DeliveryOutcome::Delivered)
+    );
     let attempts = attempt::Entity::find().count(db.read()).await;
     assert_eq!(attempts.ok(), Some(due), "every attempt is on record");
     assert_eq!(receiver.requests().len(), events);
@@ -103,7 +107,7 @@ async fn fill(db: &Database, clock: &Clock, events: usize) {
         .for_each_concurrent(WRITERS, |_| async {
             let now = clock.now();
             let batch = batch(clock);
-            let payload = BatchComplete::of(&batch, BatchStatus::Complete);
+            let payload = BatchComplete::from_model(&batch, BatchStatus::Complete);
             let event = NewEvent::batch_complete(payload, &batch);
             db.write(move |transaction| {
                 Box::pin(async move {

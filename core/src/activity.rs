@@ -21,10 +21,10 @@ use std::{
 };
 
 /// How long counts are gathered before they are written.
-const GATHERED_FOR: Duration = Duration::from_secs(1);
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Minutes whose counts are kept: two weeks.
-pub const KEPT: i64 = 14 * 24 * 60;
+pub const RETENTION_MINUTES: i64 = 14 * 24 * 60;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,21 +55,21 @@ impl ActivityMetric {
     }
 }
 
-type Counts = BTreeMap<(i64, ActivityMetric), u64>;
+type MinuteCounts = BTreeMap<(i64, ActivityMetric), u64>;
 
 /// Counts of this process that are not written yet.
 #[derive(Debug, Default)]
-pub(crate) struct ActivityBuffer(Mutex<Gathered>);
+pub(crate) struct ActivityBuffer(Mutex<PendingCounts>);
 
 #[derive(Debug, Default)]
-struct Gathered {
-    counts: Counts,
+struct PendingCounts {
+    counts: MinuteCounts,
     /// A task will write them.
     is_awaited: bool,
 }
 
 impl ActivityBuffer {
-    fn lock(&self) -> MutexGuard<'_, Gathered> {
+    fn lock(&self) -> MutexGuard<'_, PendingCounts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -81,7 +81,7 @@ impl ActivityBuffer {
         !std::mem::replace(&mut gathered.is_awaited, true)
     }
 
-    fn take(&self) -> Counts {
+    fn drain(&self) -> MinuteCounts {
         let mut gathered = self.lock();
         gathered.is_awaited = false;
         std::mem::take(&mut gathered.counts)
@@ -90,12 +90,12 @@ impl ActivityBuffer {
 
 /// Counts what has just been committed; it is written within a second, and nobody waits for it.
 pub fn count(db: &Database, clock: &Clock, counts: &[(ActivityMetric, u64)]) {
-    let minute = minute_of(clock.now());
+    let minute = unix_minute(clock.now());
     let counts = counts.iter().map(|(what, count)| ((minute, *what), *count));
     if db.activity().add(counts) {
         let db = db.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(GATHERED_FOR).await;
+            tokio::time::sleep(FLUSH_INTERVAL).await;
             write(&db).await;
         });
     }
@@ -103,7 +103,7 @@ pub fn count(db: &Database, clock: &Clock, counts: &[(ActivityMetric, u64)]) {
 
 /// Writes what has been counted so far: before a process ends.
 pub async fn write(db: &Database) {
-    let counts = db.activity().take();
+    let counts = db.activity().drain();
     if counts.is_empty() {
         return;
     }
@@ -157,7 +157,7 @@ async fn add(
 
 /// What was counted in the last minutes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Minutes {
+pub struct ActivitySeries {
     /// The first minute since the Unix epoch; as many follow as were asked for, the last of them is still counted.
     pub first: i64,
     /// For each minute.
@@ -177,8 +177,8 @@ pub async fn last(
     db: &impl ConnectionTrait,
     clock: &Clock,
     minutes: u32,
-) -> Result<Minutes, DbErr> {
-    let first = minute_of(clock.now()) - i64::from(minutes) + 1;
+) -> Result<ActivitySeries, DbErr> {
+    let first = unix_minute(clock.now()) - i64::from(minutes) + 1;
     let rows: Vec<(i64, String, i64)> = Entity::find()
         .select_only()
         .columns([Column::Minute, Column::Name, Column::Count])
@@ -187,7 +187,7 @@ pub async fn last(
         .all(db)
         .await?;
     let zeros = || vec![0; usize::try_from(minutes).unwrap_or(0)];
-    let mut found = Minutes {
+    let mut found = ActivitySeries {
         first,
         files_received: zeros(),
         bytes_received: zeros(),
@@ -205,7 +205,7 @@ pub async fn last(
     Ok(found)
 }
 
-impl Minutes {
+impl ActivitySeries {
     fn series(&mut self, name: &str) -> Option<&mut Vec<u64>> {
         Some(match name {
             "files_received" => &mut self.files_received,
@@ -224,7 +224,7 @@ impl Minutes {
 /// # Errors
 /// The database's.
 pub async fn forget(db: &Database, clock: &Clock) -> Result<u64, DbErr> {
-    let oldest = minute_of(clock.now()) - KEPT;
+    let oldest = unix_minute(clock.now()) - RETENTION_MINUTES;
     db.write(move |transaction| {
         Box::pin(async move {
             let deleted = Entity::delete_many()
@@ -237,6 +237,6 @@ pub async fn forget(db: &Database, clock: &Clock) -> Result<u64, DbErr> {
     .await
 }
 
-fn minute_of(moment: Timestamp) -> i64 {
+fn unix_minute(moment: Timestamp) -> i64 {
     moment.timestamp().div_euclid(60)
 }

@@ -12,20 +12,20 @@ use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
 /// Jobs in one batch.
-pub(crate) const MOST: usize = 128;
+pub(crate) const MAX_BATCH: usize = 128;
 
 /// Jobs that may wait before callers are held back.
-const QUEUE: usize = 4096;
+const QUEUE_CAPACITY: usize = 4096;
 
 /// How long a batch may take. A database that hangs must not hold every later batch up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RUN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whether an error may well be gone a moment later.
-pub(crate) trait Transient: std::error::Error + Send + Sync + 'static {
+pub(crate) trait ClassifyError: std::error::Error + Send + Sync + 'static {
     fn is_transient(&self) -> bool;
 }
 
-impl Transient for DbErr {
+impl ClassifyError for DbErr {
     fn is_transient(&self) -> bool {
         db::is_transient(self)
     }
@@ -91,13 +91,14 @@ impl From<BatchError<Self>> for DbErr {
 pub(crate) type Batch<J> = Arc<[Arc<J>]>;
 
 /// Does a batch; one answer per job, in the order of the jobs.
-type Run<J, A, E> = Box<dyn Fn(Batch<J>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync>;
+type RunBatch<J, A, E> =
+    Box<dyn Fn(Batch<J>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync>;
 
-type Waiting<J, A, E> = (Arc<J>, oneshot::Sender<Result<A, BatchError<E>>>);
+type QueuedJob<J, A, E> = (Arc<J>, oneshot::Sender<Result<A, BatchError<E>>>);
 
 /// Gathers jobs of one kind; ends with its last clone.
 pub(crate) struct Batcher<J, A, E> {
-    queue: mpsc::Sender<Waiting<J, A, E>>,
+    queue: mpsc::Sender<QueuedJob<J, A, E>>,
 }
 
 impl<J, A, E> Clone for Batcher<J, A, E> {
@@ -110,16 +111,16 @@ impl<J, A, E> Clone for Batcher<J, A, E> {
 
 impl<J, A, E> fmt::Debug for Batcher<J, A, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Combiner").finish_non_exhaustive()
+        f.debug_struct("Batcher").finish_non_exhaustive()
     }
 }
 
-impl<J: Send + Sync + 'static, A: Send + 'static, E: Transient> Batcher<J, A, E> {
+impl<J: Send + Sync + 'static, A: Send + 'static, E: ClassifyError> Batcher<J, A, E> {
     /// Must be called within a Tokio runtime.
     pub(crate) fn start(
         run: impl Fn(Batch<J>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync + 'static,
     ) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE);
+        let (queue, waiting) = mpsc::channel(QUEUE_CAPACITY);
         tokio::spawn(run_batches(Box::new(run), waiting));
         Self { queue }
     }
@@ -135,12 +136,12 @@ impl<J: Send + Sync + 'static, A: Send + 'static, E: Transient> Batcher<J, A, E>
     }
 }
 
-async fn run_batches<J, A, E: Transient>(
-    run: Run<J, A, E>,
-    mut waiting: mpsc::Receiver<Waiting<J, A, E>>,
+async fn run_batches<J, A, E: ClassifyError>(
+    run: RunBatch<J, A, E>,
+    mut waiting: mpsc::Receiver<QueuedJob<J, A, E>>,
 ) {
-    let mut batch = Vec::with_capacity(MOST);
-    while take_waiting(&mut waiting, &mut batch, MOST).await {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while take_waiting(&mut waiting, &mut batch, MAX_BATCH).await {
         let (jobs, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let jobs = Batch::from(jobs);
         match attempt(&run, Arc::clone(&jobs)).await {
@@ -157,7 +158,7 @@ async fn run_batches<J, A, E: Transient>(
 }
 
 /// True when one job of a batch may be what the batch failed for.
-fn may_be_one_job<E: Transient>(error: &BatchError<E>) -> bool {
+fn may_be_one_job<E: ClassifyError>(error: &BatchError<E>) -> bool {
     match error {
         BatchError::Failed(error) => !error.is_transient(),
         BatchError::Panicked => true,
@@ -184,12 +185,15 @@ pub(crate) async fn take_waiting<T>(
     true
 }
 
-async fn attempt<J, A, E>(run: &Run<J, A, E>, jobs: Batch<J>) -> Result<Vec<A>, BatchError<E>> {
+async fn attempt<J, A, E>(
+    run: &RunBatch<J, A, E>,
+    jobs: Batch<J>,
+) -> Result<Vec<A>, BatchError<E>> {
     let batch = AssertUnwindSafe(async { run(jobs).await }).catch_unwind();
-    match tokio::time::timeout(PATIENCE, batch).await {
+    match tokio::time::timeout(RUN_TIMEOUT, batch).await {
         Ok(Ok(outcome)) => outcome.map_err(|error| BatchError::Failed(Arc::new(error))),
         Ok(Err(_)) => Err(BatchError::Panicked),
-        Err(_) => Err(BatchError::Stalled(PATIENCE)),
+        Err(_) => Err(BatchError::Stalled(RUN_TIMEOUT)),
     }
 }
 
@@ -222,7 +226,7 @@ mod tests {
     async fn job_that_fails_for_good_takes_none_of_its_batch_along() {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&batches);
-        let combiner = Batcher::start(move |jobs: Batch<u32>| {
+        let batcher = Batcher::start(move |jobs: Batch<u32>| {
             seen.lock().unwrap().push(jobs.len());
             Box::pin(async move {
                 // The first call holds its batch until the others have queued up.
@@ -233,7 +237,7 @@ mod tests {
                 }
             })
         });
-        let answers = join_all((0..6).map(|job| combiner.run(Arc::new(job)))).await;
+        let answers = join_all((0..6).map(|job| batcher.run(Arc::new(job)))).await;
         for (job, answer) in answers.into_iter().enumerate() {
             match (job, answer) {
                 (3, answer) => assert!(matches!(answer, Err(BatchError::Failed(_)))),
@@ -246,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn job_that_panics_ends_neither_the_others_nor_the_task() {
-        let combiner = Batcher::start(move |jobs: Batch<u32>| {
+        let batcher = Batcher::start(move |jobs: Batch<u32>| {
             Box::pin(async move {
                 assert!(jobs.iter().all(|job| **job != 3), "it is three");
                 tokio::task::yield_now().await;
@@ -254,7 +258,7 @@ mod tests {
             })
         });
         for _ in 0..2 {
-            let answers = join_all((0..6).map(|job| combiner.run(Arc::new(job)))).await;
+            let answers = join_all((0..6).map(|job| batcher.run(Arc::new(job)))).await;
             for (job, answer) in answers.into_iter().enumerate() {
                 match (job, answer) {
                     (3, answer) => assert!(matches!(answer, Err(BatchError::Panicked))),

@@ -12,20 +12,20 @@ use std::{
 /// Tells the time in UTC, to the microsecond: the machine's, or that of another it was set by.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    set: Arc<RwLock<Setting>>,
+    set: Arc<RwLock<ClockSource>>,
     /// What it was moved forward besides: setting the clock by another's does not take it back.
     ahead_ms: Arc<AtomicI64>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Setting {
+enum ClockSource {
     /// As the machine's clock, and so much ahead of it.
     Machine(chrono::TimeDelta),
     /// It was that time then. The machine's clock may be set meanwhile, and changes nothing.
     At(Instant, DateTime<Utc>),
 }
 
-impl Default for Setting {
+impl Default for ClockSource {
     fn default() -> Self {
         Self::Machine(chrono::TimeDelta::zero())
     }
@@ -51,8 +51,8 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         let now = match *self.set.read().unwrap_or_else(PoisonError::into_inner) {
-            Setting::Machine(offset) => Utc::now() + offset,
-            Setting::At(then, time) => later(time, then.elapsed()),
+            ClockSource::Machine(offset) => Utc::now() + offset,
+            ClockSource::At(then, time) => later(time, then.elapsed()),
         };
         let ahead = self.ahead_ms.load(Ordering::Relaxed);
         (now + chrono::TimeDelta::milliseconds(ahead)).trunc_subsecs(6)
@@ -76,15 +76,15 @@ impl Clock {
 
     /// Sets every clone of this clock off from the machine's by this much.
     pub fn set_offset(&self, offset: chrono::TimeDelta) {
-        self.replace(Setting::Machine(offset));
+        self.replace(ClockSource::Machine(offset));
     }
 
     /// Sets every clone of this clock: it is that time now, and from here on time is measured, not looked up.
     pub fn set(&self, time: DateTime<Utc>) {
-        self.replace(Setting::At(Instant::now(), time));
+        self.replace(ClockSource::At(Instant::now(), time));
     }
 
-    fn replace(&self, setting: Setting) {
+    fn replace(&self, setting: ClockSource) {
         *self.set.write().unwrap_or_else(PoisonError::into_inner) = setting;
     }
 

@@ -13,7 +13,7 @@ pub struct Sha256Digest(pub [u8; 32]);
 impl Sha256Digest {
     /// Of bytes that are at hand.
     #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn compute(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
@@ -38,14 +38,14 @@ impl fmt::Debug for Sha256Digest {
 
 /// A SHA-256 under way, which can be put aside and gone on with by another process.
 #[derive(Clone, Default)]
-pub struct RunningHash(Sha256);
+pub struct Sha256State(Sha256);
 
-/// Not a state that [`RunningHash::state`] gave.
+/// Not a state that [`Sha256State::state`] gave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the state of a SHA-256")]
-pub struct NotAState;
+pub struct InvalidSha256State;
 
-impl RunningHash {
+impl Sha256State {
     /// Takes in what comes next.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
@@ -66,14 +66,16 @@ impl RunningHash {
     /// Goes on with what was put aside.
     ///
     /// # Errors
-    /// [`NotAState`].
-    pub fn from_state(state: &[u8]) -> Result<Self, NotAState> {
-        let state = SerializedState::<Sha256>::try_from(state).map_err(|_| NotAState)?;
-        Sha256::deserialize(&state).map(Self).map_err(|_| NotAState)
+    /// [`InvalidSha256State`].
+    pub fn from_state(state: &[u8]) -> Result<Self, InvalidSha256State> {
+        let state = SerializedState::<Sha256>::try_from(state).map_err(|_| InvalidSha256State)?;
+        Sha256::deserialize(&state)
+            .map(Self)
+            .map_err(|_| InvalidSha256State)
     }
 }
 
-impl fmt::Debug for RunningHash {
+impl fmt::Debug for Sha256State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunningHash").finish_non_exhaustive()
     }
@@ -82,14 +84,14 @@ impl fmt::Debug for RunningHash {
 /// Not 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a SHA-256 is 64 hexadecimal digits, not `{0}`")]
-pub struct NotSha256(pub String);
+pub struct InvalidSha256(pub String);
 
 impl FromStr for Sha256Digest {
-    type Err = NotSha256;
+    type Err = InvalidSha256;
 
     /// Takes upper case too.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refused = || NotSha256(text.chars().take(80).collect());
+        let refused = || InvalidSha256(text.chars().take(80).collect());
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(refused());
         }
@@ -110,14 +112,14 @@ mod tests {
     fn a_hash_goes_on_from_its_state_wherever_it_was_cut() {
         let bytes: Vec<u8> = (0..1000_u32).map(|at| (at % 251) as u8).collect();
         for cut in [0, 1, 55, 56, 63, 64, 65, 128, 999, 1000] {
-            let mut hash = RunningHash::default();
+            let mut hash = Sha256State::default();
             hash.update(&bytes[..cut]);
-            let mut hash = RunningHash::from_state(&hash.state()).expect("a state");
+            let mut hash = Sha256State::from_state(&hash.state()).expect("a state");
             hash.update(&bytes[cut..]);
-            assert_eq!(hash.digest(), Sha256Digest::of(&bytes), "{cut}");
+            assert_eq!(hash.digest(), Sha256Digest::compute(&bytes), "{cut}");
         }
         for nonsense in [vec![], vec![0; 3], vec![255; 105]] {
-            assert!(RunningHash::from_state(&nonsense).is_err());
+            assert!(Sha256State::from_state(&nonsense).is_err());
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// Tokens whose uses are written within a minute; those of others are written in the next one.
-const REMEMBERED: usize = 10_000;
+const MAX_REMEMBERED: usize = 10_000;
 
 #[derive(Debug, Default)]
 pub(crate) struct LastUses(Mutex<HashMap<TokenId, Timestamp>>);
@@ -19,10 +19,10 @@ impl LastUses {
         if uses.get(&token).is_some_and(|last| *last >= known) {
             return false;
         }
-        if uses.len() >= REMEMBERED {
+        if uses.len() >= MAX_REMEMBERED {
             uses.retain(|_, last| *last >= known);
         }
-        if uses.len() >= REMEMBERED {
+        if uses.len() >= MAX_REMEMBERED {
             return false;
         }
         uses.insert(token, now);

@@ -19,7 +19,7 @@ pub use entity::audit_entry::Model as Entry;
 
 /// Something that was done by hand.
 #[derive(Clone, Debug)]
-pub struct Repair {
+pub struct OperatorAction {
     /// The owner of the token it was done with.
     pub actor: String,
     /// What was done, as `noun.verb`: `queue.pause`, `event.redeliver`.
@@ -34,7 +34,7 @@ pub struct Repair {
 ///
 /// # Errors
 /// The database's.
-pub async fn record(db: &Database, clock: &Clock, repair: Repair) -> Result<Uuid, DbErr> {
+pub async fn record(db: &Database, clock: &Clock, repair: OperatorAction) -> Result<Uuid, DbErr> {
     let row = Model {
         id: Uuid::now_v7(),
         at: clock.now(),

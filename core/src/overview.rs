@@ -18,14 +18,14 @@ use sea_orm::{
 pub const COUNT_LIMIT: u64 = 10_000;
 
 /// Endpoints named, at most.
-const ENDPOINTS_NAMED: u64 = 20;
+const MAX_ENDPOINTS_NAMED: u64 = 20;
 
 /// From so many failures in a row an endpoint gets one request at a time (see `deliver`).
-const FAILING_FROM: i32 = 5;
+const FAILING_THRESHOLD: i32 = 5;
 
 /// A count that ended at [`COUNT_LIMIT`], or did not need to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bounded {
+pub struct BoundedCount {
     /// At most [`COUNT_LIMIT`].
     pub counted: u64,
     /// True when there are no more than were counted.
@@ -34,8 +34,8 @@ pub struct Bounded {
 
 /// What is in one status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stage {
-    pub count: Bounded,
+pub struct StageCount {
+    pub count: BoundedCount,
     /// Since when the first of them is on its way; none when there is none.
     pub oldest: Option<Timestamp>,
 }
@@ -53,22 +53,22 @@ pub struct FailingEndpoint {
 
 /// Everything, as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Flow {
-    pub uploading: Stage,
-    pub staged: Stage,
-    pub finalizing: Stage,
-    pub stored: Stage,
-    pub failed: Stage,
-    pub announced: Stage,
+pub struct PipelineSnapshot {
+    pub uploading: StageCount,
+    pub staged: StageCount,
+    pub finalizing: StageCount,
+    pub stored: StageCount,
+    pub failed: StageCount,
+    pub announced: StageCount,
     /// Events that have not reached everyone yet.
-    pub unannounced: Stage,
+    pub unannounced: StageCount,
     /// Events of which a delivery was given up.
-    pub undeliverable: Stage,
+    pub undeliverable: StageCount,
     /// At most 20.
     pub failing_endpoints: Vec<FailingEndpoint>,
 }
 
-impl Flow {
+impl PipelineSnapshot {
     /// True when no file has ever come in.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -89,7 +89,7 @@ impl Flow {
 ///
 /// # Errors
 /// The database's.
-pub async fn flow(db: &impl ConnectionTrait) -> Result<Flow, DbErr> {
+pub async fn flow(db: &impl ConnectionTrait) -> Result<PipelineSnapshot, DbErr> {
     let (uploading, staged, finalizing, stored, failed) = futures::try_join!(
         files(db, FileStatus::Uploading),
         files(db, FileStatus::Staged),
@@ -103,7 +103,7 @@ pub async fn flow(db: &impl ConnectionTrait) -> Result<Flow, DbErr> {
         events(db, EventStatus::Failed),
         failing(db),
     )?;
-    Ok(Flow {
+    Ok(PipelineSnapshot {
         uploading,
         staged,
         finalizing,
@@ -116,7 +116,7 @@ pub async fn flow(db: &impl ConnectionTrait) -> Result<Flow, DbErr> {
     })
 }
 
-async fn files(db: &impl ConnectionTrait, status: FileStatus) -> Result<Stage, DbErr> {
+async fn files(db: &impl ConnectionTrait, status: FileStatus) -> Result<StageCount, DbErr> {
     use file::{Column, Entity};
     let of = || Entity::find().filter(Column::Status.eq(status));
     let oldest = of()
@@ -124,13 +124,13 @@ async fn files(db: &impl ConnectionTrait, status: FileStatus) -> Result<Stage, D
         .column(Column::CreatedAt)
         .order_by_asc(Column::Id)
         .limit(1);
-    Ok(Stage {
+    Ok(StageCount {
         count: count(db, of()).await?,
         oldest: oldest.into_tuple().one(db).await?,
     })
 }
 
-async fn events(db: &impl ConnectionTrait, status: EventStatus) -> Result<Stage, DbErr> {
+async fn events(db: &impl ConnectionTrait, status: EventStatus) -> Result<StageCount, DbErr> {
     use outbox_event::{Column, Entity};
     let of = || Entity::find().filter(Column::Status.eq(status));
     let oldest = of()
@@ -138,7 +138,7 @@ async fn events(db: &impl ConnectionTrait, status: EventStatus) -> Result<Stage,
         .column(Column::CreatedAt)
         .order_by_asc(Column::Id)
         .limit(1);
-    Ok(Stage {
+    Ok(StageCount {
         count: count(db, of()).await?,
         oldest: oldest.into_tuple().one(db).await?,
     })
@@ -152,11 +152,11 @@ async fn failing(db: &impl ConnectionTrait) -> Result<Vec<FailingEndpoint>, DbEr
         .filter(
             Column::Active
                 .eq(true)
-                .and(Column::ConsecutiveFailures.gte(FAILING_FROM))
+                .and(Column::ConsecutiveFailures.gte(FAILING_THRESHOLD))
                 .or(Column::DisabledReason.is_not_null()),
         )
         .order_by_asc(Column::Id)
-        .limit(ENDPOINTS_NAMED)
+        .limit(MAX_ENDPOINTS_NAMED)
         .all(db)
         .await?;
     let each = rows.into_iter().map(|row| FailingEndpoint {
@@ -171,7 +171,7 @@ async fn failing(db: &impl ConnectionTrait) -> Result<Vec<FailingEndpoint>, DbEr
 async fn count<E: EntityTrait>(
     db: &impl ConnectionTrait,
     select: Select<E>,
-) -> Result<Bounded, DbErr> {
+) -> Result<BoundedCount, DbErr> {
     let rows = select
         .select_only()
         .expr_as(Expr::val(1), "one")
@@ -184,7 +184,7 @@ async fn count<E: EntityTrait>(
     let row = db.query_one(&counting).await?;
     let rows: i64 = row.map_or(Ok(0), |row| row.try_get("", "rows"))?;
     let rows = u64::try_from(rows).unwrap_or(0);
-    Ok(Bounded {
+    Ok(BoundedCount {
         counted: Ord::min(rows, COUNT_LIMIT),
         is_whole: rows <= COUNT_LIMIT,
     })

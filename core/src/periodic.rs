@@ -43,11 +43,11 @@ pub(crate) async fn last(db: &impl ConnectionTrait, name: &str) -> Result<Option
 }
 
 /// A run that began later than now by more than this began by a clock that was set back since, and counts for nothing.
-const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(60);
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// Which run keeps another from beginning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fence {
+pub(crate) enum RunFence {
     /// One that has begun since.
     Begun,
     /// One that has begun since and came to its end: an interrupted one is begun again.
@@ -61,7 +61,7 @@ pub(crate) async fn begin(
     name: &'static str,
     at: Timestamp,
     due: Timestamp,
-    fence: Fence,
+    fence: RunFence,
 ) -> Result<bool, DbErr> {
     let row = ActiveModel {
         name: Set(name.to_owned()),
@@ -71,8 +71,8 @@ pub(crate) async fn begin(
     let column = |column| Expr::col((Entity, column));
     let mut may = column(Column::StartedAt)
         .lt(due)
-        .or(column(Column::StartedAt).gt(later(at, CLOCKS_DIFFER_BY)));
-    if fence == Fence::Finished {
+        .or(column(Column::StartedAt).gt(later(at, MAX_CLOCK_SKEW)));
+    if fence == RunFence::Finished {
         may = may
             .or(column(Column::FinishedAt).is_null())
             .or(column(Column::FinishedAt).lt(column(Column::StartedAt)));

@@ -19,10 +19,10 @@ use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
 
 /// How long a session lasts, whatever is done with it: one long shift.
-pub const LASTS: Duration = Duration::from_secs(12 * 60 * 60);
+pub const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
 /// Rows that have run out, removed by each sign-in.
-const SWEPT: u64 = 100;
+const MAX_EXPIRED_DELETED: u64 = 100;
 
 /// Signs in whoever has this token, with a secret that was never seen before; none when nobody has the token.
 ///
@@ -42,13 +42,13 @@ pub async fn begin(
         secret_sha256: digest(secret.expose_secret()),
         token_id,
         created_at: now,
-        expires_at: clock.after(LASTS),
+        expires_at: clock.after(LIFETIME),
     };
     let over = Entity::find()
         .select_only()
         .column(Column::SecretSha256)
         .filter(Column::ExpiresAt.lte(now))
-        .limit(SWEPT)
+        .limit(MAX_EXPIRED_DELETED)
         .into_query();
     db.write(move |transaction| {
         Box::pin(async move {
@@ -104,5 +104,5 @@ pub fn secret() -> SecretString {
 }
 
 fn digest(secret: &str) -> String {
-    Sha256Digest::of(secret.as_bytes()).to_string()
+    Sha256Digest::compute(secret.as_bytes()).to_string()
 }

@@ -6,10 +6,10 @@
 
 use crate::{
     clock::Clock,
-    db::{Database, only},
+    db::{Database, one_row},
     digest::Sha256Digest,
     files,
-    idempotency::{Keep, KeepError},
+    idempotency::{PendingResponse, RecordResponseError},
     pagination::{Page, PageRequest},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -28,10 +28,10 @@ use std::{fmt, str::FromStr, time::Duration};
 pub const PREFIX: &str = "lf_";
 
 /// The longest owner, in bytes.
-pub const OWNER_LIMIT: usize = 255;
+pub const MAX_OWNER_LEN: usize = 255;
 
 /// How exactly it is kept when a token was last used: a write for each request would be too dear.
-const USE_KEPT_EVERY: Duration = Duration::from_secs(60);
+const LAST_USED_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a token allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -138,10 +138,10 @@ impl Identity {
 
     /// Whose rows they may see.
     #[must_use]
-    pub fn sees(&self) -> files::Scope {
+    pub fn sees(&self) -> files::OwnerScope {
         match &self.owner {
-            Some(owner) if !self.may(TokenScope::Admin) => files::Scope::Owner(owner.clone()),
-            _ => files::Scope::All,
+            Some(owner) if !self.may(TokenScope::Admin) => files::OwnerScope::Owner(owner.clone()),
+            _ => files::OwnerScope::All,
         }
     }
 }
@@ -149,7 +149,7 @@ impl Identity {
 /// Why a token was not made or revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    #[error("must be 1 to {OWNER_LIMIT} bytes without control characters")]
+    #[error("must be 1 to {MAX_OWNER_LEN} bytes without control characters")]
     Owner,
     #[error("a token without a scope allows nothing; give upload, read or admin")]
     NoScope,
@@ -158,7 +158,7 @@ pub enum TokenError {
     #[error("the token could not be read or written")]
     Database(#[from] DbErr),
     #[error(transparent)]
-    Keep(#[from] KeepError),
+    Response(#[from] RecordResponseError),
 }
 
 /// Checks the name of an owner.
@@ -166,7 +166,7 @@ pub enum TokenError {
 /// # Errors
 /// [`TokenError::Owner`].
 pub fn validate_owner(owner: &str) -> Result<(), TokenError> {
-    if owner.is_empty() || owner.len() > OWNER_LIMIT || owner.chars().any(char::is_control) {
+    if owner.is_empty() || owner.len() > MAX_OWNER_LEN || owner.chars().any(char::is_control) {
         return Err(TokenError::Owner);
     }
     Ok(())
@@ -189,14 +189,14 @@ pub async fn create(
 /// [`create`], with the response recorded for its `Idempotency-Key` in the same transaction.
 ///
 /// # Errors
-/// As [`create`], and [`TokenError::Keep`].
+/// As [`create`], and [`TokenError::Response`].
 pub async fn create_idempotent(
     db: &Database,
     clock: &Clock,
     owner: &str,
     scopes: &[TokenScope],
     lifetime: Option<Duration>,
-    keep: Option<Keep<(Token, SecretString)>>,
+    response: Option<PendingResponse<(Token, SecretString)>>,
 ) -> Result<(Token, SecretString), TokenError> {
     validate_owner(owner)?;
     if scopes.is_empty() {
@@ -211,7 +211,7 @@ pub async fn create_idempotent(
         id: TokenId::generate(),
         owner: owner.to_owned(),
         scopes: scopes.into(),
-        token_sha256: Sha256Digest::of(secret.as_bytes()).to_string(),
+        token_sha256: Sha256Digest::compute(secret.as_bytes()).to_string(),
         created_at: clock.now(),
         expires_at: lifetime.map(|lifetime| clock.after(lifetime)),
         revoked_at: None,
@@ -224,7 +224,7 @@ pub async fn create_idempotent(
             Entity::insert(stored)
                 .exec_without_returning(transaction)
                 .await?;
-            Keep::write(keep, transaction, &created).await?;
+            PendingResponse::write(response, transaction, &created).await?;
             Ok(created)
         })
     })
@@ -293,7 +293,7 @@ pub async fn holder(
     if !token.starts_with(PREFIX) {
         return Ok(None);
     }
-    let digest = Sha256Digest::of(token.as_bytes()).to_string();
+    let digest = Sha256Digest::compute(token.as_bytes()).to_string();
     valid(db, clock, Column::TokenSha256.eq(digest)).await
 }
 
@@ -324,10 +324,10 @@ async fn valid(
                 .add(Column::ExpiresAt.is_null())
                 .add(Column::ExpiresAt.gt(now)),
         );
-    let Some(row) = only(found, db.read()).await? else {
+    let Some(row) = one_row(found, db.read()).await? else {
         return Ok(None);
     };
-    let known = clock.before(USE_KEPT_EVERY);
+    let known = clock.before(LAST_USED_INTERVAL);
     if row.last_used_at.is_none_or(|last| last < known) {
         keep_use(db, row.id, now, known);
     }

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use landfall_core::{
     app::App,
     digest::Sha256Digest,
-    idempotency::{self, Entry, IdempotencyLock, Keep, LONGEST_KEY},
+    idempotency::{self, IdempotencyEntry, IdempotencyLock, MAX_KEY_LEN, PendingResponse},
     tokens::Identity,
     webhooks::sealing::Sealing,
 };
@@ -18,7 +18,7 @@ use std::{future::Future, time::Duration};
 use tokio_util::task::AbortOnDropHandle;
 
 /// What a request is answered, given what its work ended in.
-type MakeAnswer<R, T, const STATUS: u16> = fn(&R) -> Result<JsonResponse<T, STATUS>, Problem>;
+type MakeResponse<R, T, const STATUS: u16> = fn(&R) -> Result<JsonResponse<T, STATUS>, Problem>;
 
 /// How often a request that is under way says so: a few times in the life of its lock.
 const RENEW_EVERY: Duration = Duration::from_secs(8);
@@ -41,7 +41,7 @@ impl<'a> FromRequest<'a> for Idempotent {
             return Ok(Self { key: None, head });
         };
         let sane = value.to_str().ok().filter(|key| {
-            (1..=LONGEST_KEY).contains(&key.len())
+            (1..=MAX_KEY_LEN).contains(&key.len())
                 && key.bytes().all(|byte| byte.is_ascii_graphic())
         });
         match sane {
@@ -52,7 +52,7 @@ impl<'a> FromRequest<'a> for Idempotent {
             None => Err(Problem::field(
                 Code::MalformedRequest,
                 "Idempotency-Key",
-                format!("must be 1 to {LONGEST_KEY} visible ASCII characters"),
+                format!("must be 1 to {MAX_KEY_LEN} visible ASCII characters"),
             )
             .into()),
         }
@@ -86,7 +86,7 @@ pub(super) struct Lock {
 impl Idempotent {
     /// What the request is, given the digest of its content.
     pub(super) fn fingerprint(&self, content: Sha256Digest) -> String {
-        Sha256Digest::of(format!("{}\n{content}", self.head).as_bytes()).to_string()
+        Sha256Digest::compute(format!("{}\n{content}", self.head).as_bytes()).to_string()
     }
 
     /// Takes the key, or finds what was answered.
@@ -100,13 +100,12 @@ impl Idempotent {
         };
         let app = &state.app;
         let owner = caller.owner.as_deref();
-        match idempotency::enter(&app.db, &app.clock, owner, key).await? {
-            Entry::First(ticket) => Ok(IdempotencyOutcome::Work(Some(Box::new(Lock::hold(
-                app.clone(),
-                ticket,
-            ))))),
-            Entry::InFlight => Err(Problem::in_flight()),
-            Entry::Answered {
+        match idempotency::acquire(&app.db, &app.clock, owner, key).await? {
+            IdempotencyEntry::First(ticket) => Ok(IdempotencyOutcome::Work(Some(Box::new(
+                Lock::hold(app.clone(), ticket),
+            )))),
+            IdempotencyEntry::InFlight => Err(Problem::in_flight()),
+            IdempotencyEntry::Answered {
                 fingerprint,
                 answer,
             } => {
@@ -126,8 +125,8 @@ impl Idempotent {
         state: &State,
         caller: &Identity,
         content: Sha256Digest,
-        answer: MakeAnswer<R, T, STATUS>,
-        work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
+        answer: MakeResponse<R, T, STATUS>,
+        work: impl FnOnce(Option<PendingResponse<R>>) -> W + Send + 'static,
     ) -> Result<JsonResponse<T, STATUS>, Problem>
     where
         R: Send + Sync + 'static,
@@ -174,8 +173,8 @@ impl Idempotent {
 pub(super) async fn work_once<R, T, W, const STATUS: u16>(
     lock: Option<Box<Lock>>,
     fingerprint: String,
-    answer: MakeAnswer<R, T, STATUS>,
-    work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
+    answer: MakeResponse<R, T, STATUS>,
+    work: impl FnOnce(Option<PendingResponse<R>>) -> W + Send + 'static,
 ) -> Result<JsonResponse<T, STATUS>, Problem>
 where
     R: Send + Sync + 'static,
@@ -281,12 +280,12 @@ impl Lock {
     fn keep<R: 'static, T: 'static, const STATUS: u16>(
         &self,
         fingerprint: String,
-        answer: MakeAnswer<R, T, STATUS>,
-    ) -> Option<Keep<R>> {
+        answer: MakeResponse<R, T, STATUS>,
+    ) -> Option<PendingResponse<R>> {
         let ticket = self.ticket.clone()?;
         let sealing = self.app.config.webhooks.sealing.clone();
         let of = fingerprint.clone();
-        Some(Keep::new(ticket, fingerprint, move |done| {
+        Some(PendingResponse::new(ticket, fingerprint, move |done| {
             let answer = answer(done)?;
             let mut kept = lasting(&answer);
             if answer.is_sealed {

@@ -16,7 +16,7 @@ mod upload;
 use super::client::ServerArgs;
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use landfall_core::config::{Config, Sources};
+use landfall_core::config::{Config, ConfigSources};
 use std::{
     path::PathBuf,
     process::ExitCode,
@@ -75,7 +75,7 @@ pub(super) async fn run(args: BenchArgs, config: Option<PathBuf>) -> anyhow::Res
         Some(BenchCommand::Slow(asked)) => slow::run(&asked.server, asked.args).await?,
         // Its own jobs fail by intent: there is nothing in it to be logged.
         Some(BenchCommand::Seed(args)) => {
-            seed::seed(Config::load(Sources::process(config))?, args).await?;
+            seed::seed(Config::load(ConfigSources::process(config))?, args).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -8,11 +8,11 @@ use landfall_core::{
     config::{Backend, Config},
     db::Database,
     deliver::Deliverer,
-    files::Intake,
-    installation::{self, Places},
+    files::FileIntake,
+    installation::{self, InstallationParts},
     staging::Staging,
     storage::Storage,
-    uploads::BatchedWrites,
+    uploads::UploadWrites,
 };
 use landfall_queue::{Redis, WorkerIdentity};
 use landfall_workers::{Meter, QueueDispatch, Queues};
@@ -50,7 +50,7 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
     follow_database(db.clone(), clock.clone()).await?;
     let storage = open_storage(&config).await?;
     let staging = open_staging(&config, &storage).await?;
-    installation::open(Places {
+    installation::open(InstallationParts {
         db: &db,
         clock: &clock,
         staging: &staging,
@@ -63,8 +63,8 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
     let deliverer = Deliverer::new(&config, &db, &clock, &worker);
     let app = App {
         config,
-        intake: Intake::start(&db),
-        uploads: BatchedWrites::start(&db, &clock),
+        intake: FileIntake::start(&db),
+        uploads: UploadWrites::start(&db, &clock),
         clock,
         db,
         staging,

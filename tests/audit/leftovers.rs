@@ -1,20 +1,23 @@
 //! I5: bytes that nobody has any more use for.
 
-use super::{Place, everywhere};
+use super::{MarkedLocation, everywhere};
 use crate::support::installation::BUCKET;
 use bytes::Bytes;
 use landfall_core::{
     audit::Invariant,
-    staging::{Options, StagingKey},
+    staging::{StagingKey, WriteOptions},
     storage::StorageKey,
 };
 use landfall_test_servers::S3Server;
 use std::time::Duration;
 
-async fn staged(place: &Place, key: StagingKey) {
+async fn staged(place: &MarkedLocation, key: StagingKey) {
     let body = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"left over"))]);
     let staging = &place.landfall().staging;
-    staging.write(key, body, Options::default()).await.unwrap();
+    staging
+        .write(key, body, WriteOptions::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -54,7 +57,7 @@ async fn object_nobody_has_a_row_for_is_set_aside_then_removed_and_its_neighbour
 
 #[tokio::test(flavor = "multi_thread")]
 async fn so_many_objects_without_a_row_are_repaired_only_when_their_count_is_given() {
-    let place = Place {
+    let place = MarkedLocation {
         app: crate::support::TestApp::builder()
             .workers(&[])
             .start()
@@ -102,7 +105,7 @@ async fn so_many_objects_without_a_row_are_repaired_only_when_their_count_is_giv
 async fn what_others_keep_in_a_shared_bucket_is_left_alone() {
     let s3 = S3Server::start().await;
     let app = crate::support::TestApp::builder().workers(&[]).s3(&s3);
-    let place = Place {
+    let place = MarkedLocation {
         app: app.start().await,
         s3: Some(s3),
     };
@@ -138,7 +141,7 @@ async fn what_others_keep_in_a_shared_bucket_is_left_alone() {
 async fn multipart_upload_of_a_file_on_its_way_stays_however_old_it_is() {
     let s3 = S3Server::start().await;
     let app = crate::support::TestApp::builder().workers(&[]).s3(&s3);
-    let place = Place {
+    let place = MarkedLocation {
         app: app.start().await,
         s3: Some(s3),
     };

@@ -12,35 +12,35 @@ use crate::support::TestApp;
 use entity::FileId;
 use landfall_core::{
     app::App,
-    audit::{self, Invariant, Offender, Options, Options as AuditOptions, Report, Unwatched},
-    finalize::{Finalizer, Outcome},
+    audit::{self, AuditOptions, AuditReport, Invariant, NoObserver, Violation},
+    finalize::{FinalizeOutcome, Finalizer},
 };
 use landfall_test_servers::S3Server;
 
-const LOOK: Options = Options {
+const LOOK: AuditOptions = AuditOptions {
     repair: false,
     deep: false,
     force_orphans: None,
 };
-const REPAIR: Options = Options {
+const REPAIR: AuditOptions = AuditOptions {
     repair: true,
     deep: false,
     force_orphans: None,
 };
-const DEEP: Options = Options {
+const DEEP: AuditOptions = AuditOptions {
     repair: false,
     deep: true,
     force_orphans: None,
 };
 
 /// An installation without workers: what the test breaks stays so until the audit mends it.
-pub struct Place {
+pub struct MarkedLocation {
     pub app: TestApp,
     pub s3: Option<S3Server>,
 }
 
 /// One on each database over folders, one on each over a bucket.
-pub async fn everywhere() -> Vec<Place> {
+pub async fn everywhere() -> Vec<MarkedLocation> {
     let mut places = Vec::new();
     for postgres in [false, true] {
         for bucket in [false, true] {
@@ -56,13 +56,13 @@ pub async fn everywhere() -> Vec<Place> {
                 builder = builder.s3(s3);
             }
             let app = builder.start().await;
-            places.push(Place { app, s3 });
+            places.push(MarkedLocation { app, s3 });
         }
     }
     places
 }
 
-impl Place {
+impl MarkedLocation {
     pub fn landfall(&self) -> &App {
         &self.app.parts.app
     }
@@ -74,7 +74,7 @@ impl Place {
             .finalize(id)
             .await
             .unwrap();
-        assert_eq!(outcome, Outcome::Stored);
+        assert_eq!(outcome, FinalizeOutcome::Stored);
         id
     }
 
@@ -83,8 +83,8 @@ impl Place {
         file["id"].as_str().unwrap().parse().unwrap()
     }
 
-    pub async fn audit(&self, options: Options) -> Report {
-        audit::audit(self.landfall(), options, &Unwatched)
+    pub async fn audit(&self, options: AuditOptions) -> AuditReport {
+        audit::audit(self.landfall(), options, &NoObserver)
             .await
             .unwrap()
     }
@@ -97,7 +97,7 @@ impl Place {
     }
 
     /// Audits without repairing and answers the one offender there must be.
-    pub async fn one(&self, invariant: Invariant, id: &str) -> Offender {
+    pub async fn one(&self, invariant: Invariant, id: &str) -> Violation {
         let report = self.audit(LOOK).await;
         let [offender] = &report.offenders[..] else {
             panic!("one offender, not {:?}", report.offenders);
@@ -215,7 +215,7 @@ async fn files_on_their_way_through_a_working_installation_are_no_offenders() {
     };
     let audits = async {
         for _ in 0..6 {
-            let report = audit::audit(&app.parts.app, DEEP, &Unwatched).await;
+            let report = audit::audit(&app.parts.app, DEEP, &NoObserver).await;
             let report = report.unwrap();
             assert!(report.is_clean(), "{:?}", report.offenders);
         }

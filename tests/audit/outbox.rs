@@ -1,13 +1,13 @@
 //! I2: a stored file without its event, an event without its file.
 
-use super::{Place, REPAIR, everywhere};
+use super::{MarkedLocation, REPAIR, everywhere};
 use entity::outbox_event::{Column, Entity, Model};
 use landfall_core::audit::Invariant;
 use landfall_test_servers::wait_until;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use std::time::Duration;
 
-async fn events(place: &Place) -> Vec<Model> {
+async fn events(place: &MarkedLocation) -> Vec<Model> {
     let stored = Entity::find().filter(Column::EventType.eq("file.stored"));
     stored.all(place.landfall().db.read()).await.unwrap()
 }

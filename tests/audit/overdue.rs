@@ -1,26 +1,26 @@
 //! I7: rows that are due and were passed over.
 
-use super::{LOOK, Place, REPAIR, everywhere};
+use super::{LOOK, MarkedLocation, REPAIR, everywhere};
 use entity::file::{Column, Entity, FileStatus};
 use landfall_core::{
     audit::Invariant,
-    finalize::{Finalizer, Outcome},
+    finalize::{FinalizeOutcome, Finalizer},
 };
 use landfall_queue::Inspector;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
 
 /// Lets three sweep periods pass without a sweep.
-fn wait(place: &Place) {
+fn wait(place: &MarkedLocation) {
     let landfall = place.landfall();
     landfall.clock.advance(3 * landfall.config.sweep.interval);
 }
 
-async fn ready(place: &Place, queue: &str) -> u64 {
+async fn ready(place: &MarkedLocation, queue: &str) -> u64 {
     let inspector = Inspector::new(place.app.parts.queues.redis.clone());
     inspector.stats(queue).await.unwrap().ready
 }
 
-async fn forget_jobs(place: &Place, queue: &str) {
+async fn forget_jobs(place: &MarkedLocation, queue: &str) {
     let inspector = Inspector::new(place.app.parts.queues.redis.clone());
     let state = landfall_queue::JobState::Ready;
     inspector.delete_all(queue, state, 1000).await.unwrap();
@@ -46,7 +46,7 @@ async fn staged_file_without_a_job_is_pushed() {
             .finalize(id)
             .await
             .unwrap();
-        assert_eq!(outcome, Outcome::Stored);
+        assert_eq!(outcome, FinalizeOutcome::Stored);
         place.is_clean().await;
     }
 }

@@ -263,9 +263,12 @@ async fn a_file_is_finalized_now_or_deleted_when_its_state_allows() {
         .press_and_follow(&format!("{path}/delete"), &[])
         .await;
     assert!(deleted.contains("File deleted."));
-    let row =
-        landfall_core::files::get(landfall.db.read(), &landfall_core::files::Scope::All, file)
-            .await;
+    let row = landfall_core::files::get(
+        landfall.db.read(),
+        &landfall_core::files::OwnerScope::All,
+        file,
+    )
+    .await;
     assert_eq!(row.unwrap().unwrap().status, FileStatus::Deleted);
     assert_eq!(logged(&app, "file.delete").await.len(), 1);
 }
@@ -489,7 +492,7 @@ async fn a_session_that_may_upload_sends_files_as_tus_has_it() {
     assert_eq!(states[0]["status"], "stored");
     let row = landfall_core::files::get(
         app.parts.app.db.read(),
-        &landfall_core::files::Scope::All,
+        &landfall_core::files::OwnerScope::All,
         id.parse().unwrap(),
     )
     .await;

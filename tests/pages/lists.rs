@@ -4,9 +4,9 @@ use super::visitor::Visitor;
 use crate::support::TestApp;
 use entity::file::{self, FileStatus};
 use landfall_core::{
-    files::{self, FileFilter, Scope},
+    files::{self, FileFilter, OwnerScope},
     pagination::PageRequest,
-    seed::{self, Amount},
+    seed::{self, SeedAmount},
 };
 use landfall_test_servers::{Behaviour, wait_until};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -184,7 +184,7 @@ async fn a_batch_shows_its_counts_and_its_files() {
 async fn a_name_that_thousands_have_is_listed_in_the_order_of_names() {
     let app = TestApp::builder().workers(&[]).start().await;
     let landfall = &app.parts.app;
-    let amount = Amount {
+    let amount = SeedAmount {
         files: 15_000,
         events: 0,
         until: chrono::Utc::now(),
@@ -197,7 +197,7 @@ async fn a_name_that_thousands_have_is_listed_in_the_order_of_names() {
     let listed = all_of(&app, &filter).await;
     let mut names = Vec::new();
     for id in &listed {
-        let file = files::get(landfall.db.read(), &Scope::All, *id).await;
+        let file = files::get(landfall.db.read(), &OwnerScope::All, *id).await;
         names.push(file.unwrap().unwrap().search_name);
     }
     assert_eq!(names.len(), 2_500, "every sixth of them, and each once");
@@ -210,7 +210,7 @@ async fn all_of(app: &TestApp, filter: &FileFilter) -> Vec<entity::FileId> {
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
         let page = PageRequest::decode(100, cursor.as_deref()).expect("a cursor of ours");
-        let listed = files::list(db, &Scope::All, filter, page)
+        let listed = files::list(db, &OwnerScope::All, filter, page)
             .await
             .expect("a page");
         found.extend(listed.items.into_iter().map(|file| file.id));
@@ -223,7 +223,7 @@ async fn all_of(app: &TestApp, filter: &FileFilter) -> Vec<entity::FileId> {
 
 async fn several_filters_find_all_and_each_once(app: TestApp) {
     let landfall = &app.parts.app;
-    let amount = Amount {
+    let amount = SeedAmount {
         files: 12_000,
         events: 0,
         until: chrono::Utc::now(),

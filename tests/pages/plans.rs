@@ -4,7 +4,7 @@
 use crate::support::{TestApp, watched::serve_watched};
 use landfall_core::{
     db::Database,
-    seed::{self, Amount},
+    seed::{self, SeedAmount},
 };
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::Value;
@@ -63,7 +63,7 @@ struct Watched {
 
 impl Watched {
     async fn over(app: TestApp) -> Self {
-        let amount = Amount {
+        let amount = SeedAmount {
             files: ROWS,
             events: ROWS,
             until: chrono::Utc::now(),

@@ -3,7 +3,7 @@
 use super::surroundings::Surroundings;
 use landfall_core::{
     app::App,
-    config::{Config, Sources},
+    config::{Config, ConfigSources},
 };
 use landfall_test_servers::{PostgresServer, RedisServer, S3Server, S3View};
 use std::{collections::BTreeMap, path::Path};
@@ -112,7 +112,7 @@ impl Installation {
 
     /// The settings as a process reads them.
     pub fn config(&self) -> Config {
-        Config::load(Sources {
+        Config::load(ConfigSources {
             file: None,
             environment: self.environment(),
         })

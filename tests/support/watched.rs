@@ -12,7 +12,7 @@ pub async fn serve_watched(
     watcher: impl Fn(&Statement) + Send + Sync + 'static,
 ) -> (String, DropGuard) {
     let mut landfall = app.parts.app.clone();
-    landfall.db = landfall.db.watched(watcher);
+    landfall.db = landfall.db.with_query_observer(watcher);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let stop = CancellationToken::new();

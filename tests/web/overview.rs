@@ -90,7 +90,7 @@ async fn the_proof_is_the_last_audits() {
     let file = app.upload("a.txt", "hello").await;
     app.settled(&file["id"]).await;
     let landfall = &app.parts.app;
-    audit::audit(landfall, audit::Options::default(), &audit::Unwatched)
+    audit::audit(landfall, audit::AuditOptions::default(), &audit::NoObserver)
         .await
         .expect("an audit");
     let page = page(&app, "/").await;

@@ -4,7 +4,7 @@ use crate::{endpoint_limits::EndpointLimits, jobs::DeliverJob, meter::Meter, que
 use apalis::prelude::{BoxDynError, Data};
 use landfall_core::{
     clock::Clock,
-    deliver::{Deliverer, Outcome},
+    deliver::{Deliverer, DeliveryOutcome},
 };
 use landfall_queue::{JobContext, RetryAfter};
 use std::time::{Duration, Instant};
@@ -43,23 +43,23 @@ pub(crate) async fn handle(
     // One that was not due, or that another worker has, is no attempt.
     if attempt.webhook_id.is_some() {
         let word = match attempt.outcome {
-            Outcome::Delivered => Some("delivered"),
-            Outcome::Later(_) => Some("retried"),
-            Outcome::Failed => Some("failed"),
-            Outcome::Nothing => None,
+            DeliveryOutcome::Delivered => Some("delivered"),
+            DeliveryOutcome::Later(_) => Some("retried"),
+            DeliveryOutcome::Failed => Some("failed"),
+            DeliveryOutcome::Nothing => None,
         };
         if let Some(word) = word {
             context.meter.delivered(word, begun.elapsed());
         }
     }
     if let (Some(endpoint), Some(failures)) = (&run.group, attempt.consecutive_failures)
-        && attempt.outcome != Outcome::Nothing
+        && attempt.outcome != DeliveryOutcome::Nothing
     {
         context.limits.follow(endpoint, failures).await;
     }
     match attempt.outcome {
-        Outcome::Delivered | Outcome::Failed | Outcome::Nothing => Ok(()),
-        Outcome::Later(at) => {
+        DeliveryOutcome::Delivered | DeliveryOutcome::Failed | DeliveryOutcome::Nothing => Ok(()),
+        DeliveryOutcome::Later(at) => {
             let wait = (at - context.clock.now())
                 .to_std()
                 .unwrap_or_default()

@@ -22,7 +22,7 @@ pub(crate) async fn handle(
         }
         MaintenanceJob::Audit { tick } => {
             if let Some(report) = audit::audit_at(&app, tick).await? {
-                told(&report);
+                log_summary(&report);
             }
         }
     }
@@ -30,7 +30,7 @@ pub(crate) async fn handle(
 }
 
 /// `landfall audit` lists the offenders; their ids may be long and their keys have names in them.
-fn told(report: &audit::Report) {
+fn log_summary(report: &audit::AuditReport) {
     let checked = report.checked;
     if report.is_clean() {
         tracing::info!(checked, "audited: everything is as it must be");

@@ -20,15 +20,15 @@ const GROUPS: u64 = 20;
 /// One in so many jobs is scheduled.
 const SCHEDULED: u64 = 5;
 
-/// One in so many jobs is run before the others are pushed, up to [`MOST_RUN`] of each queue …
+/// One in so many jobs is run before the others are pushed, up to [`MAX_JOBS_RUN`] of each queue …
 const RUN: u64 = 50;
-const MOST_RUN: u64 = 2_000;
+const MAX_JOBS_RUN: u64 = 2_000;
 
 /// … and one in so many of those ends dead.
 const DEAD: u64 = 4;
 
 /// How long those may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RUN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why the queues were not filled.
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +44,7 @@ pub enum SeedError {
 /// # Errors
 /// [`SeedError`]; what was pushed before stays.
 pub async fn seed(queues: &Queues, jobs: u64, progress: impl Fn(u64)) -> Result<(), SeedError> {
-    let run = (jobs / RUN).min(MOST_RUN);
+    let run = (jobs / RUN).min(MAX_JOBS_RUN);
     let few = || (0..run).map(|n| (n, 1));
     run_some(
         &queues.finalize,
@@ -126,7 +126,7 @@ async fn run_some<J: Job + Clone + Unpin>(
         }
     };
     tokio::select! {
-        watched = tokio::time::timeout(PATIENCE, watch) => {
+        watched = tokio::time::timeout(RUN_TIMEOUT, watch) => {
             stop.cancel();
             watched.unwrap_or(Err(SeedError::Slow))
         }

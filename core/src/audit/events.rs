@@ -3,14 +3,14 @@
 //! Delivered events are deleted after `outbox.retention`, so a file that was stored longer ago may have none.
 
 use super::{
-    Audit, AuditError, Invariant, Offender, PAGE, Repair, Step, chain,
-    objects::{self, StoredFile},
+    Audit, AuditError, AuditStep, Invariant, PAGE, RepairOutcome, Violation, chain,
+    objects::{self, AuditedFile},
 };
 use crate::{
     app::App,
     enqueue::DueDelivery,
     outbox::{self, EventType, FileStored, NewEvent, WriteError},
-    storage::{NotAKey, StorageError, StorageKey},
+    storage::{InvalidStorageKey, StorageError, StorageKey},
 };
 use entity::{
     EventId, FileId, Timestamp,
@@ -35,7 +35,7 @@ fn key_of(file: impl std::fmt::Display) -> String {
 }
 
 /// Files of a page that have no event although it cannot have been forgotten yet.
-pub(super) async fn missing(audit: &mut Audit<'_>, page: &[StoredFile]) -> Result<(), AuditError> {
+pub(super) async fn missing(audit: &mut Audit<'_>, page: &[AuditedFile]) -> Result<(), AuditError> {
     let app = audit.app;
     let retention = app.config.outbox.retention;
     let since = app.clock.before(retention.saturating_sub(MARGIN));
@@ -50,20 +50,20 @@ pub(super) async fn missing(audit: &mut Audit<'_>, page: &[StoredFile]) -> Resul
             continue;
         }
         let repair = match audit.options.repair {
-            false => Repair::NotAsked,
+            false => RepairOutcome::NotRequested,
             true => match announce(app, id).await {
-                Ok(true) => Repair::Done("the event was written"),
+                Ok(true) => RepairOutcome::Done("the event was written"),
                 // Deleted or announced by somebody else in this moment.
                 Ok(false) => continue,
-                Err(error) => Repair::Left(chain(&error)),
+                Err(error) => RepairOutcome::NotRepaired(chain(&error)),
             },
         };
-        let offender = Offender::new(
+        let violation = Violation::new(
             Invariant::I2,
             id,
             "the stored file has no file.stored event",
         );
-        audit.found(offender, repair).await?;
+        audit.found(violation, repair).await?;
     }
     Ok(())
 }
@@ -90,7 +90,7 @@ enum AnnounceError {
     #[error("no URL can be made for the object")]
     Url(#[from] StorageError),
     #[error("the row has a storage key that is none")]
-    Key(#[from] NotAKey),
+    Key(#[from] InvalidStorageKey),
     #[error("the event could not be written")]
     Write(#[from] WriteError),
     #[error("the row could not be read")]
@@ -137,21 +137,21 @@ async fn write(
     let Some(sha256) = row.sha256.as_deref().and_then(|text| text.parse().ok()) else {
         return Ok(None);
     };
-    let event = NewEvent::file_stored(FileStored::of(&row, sha256, url), &row);
+    let event = NewEvent::file_stored(FileStored::from_model(&row, sha256, url), &row);
     Ok(Some(outbox::write(transaction, now, event).await?.due))
 }
 
 /// An event as far as the audit looks at it.
-type Event = (EventId, Uuid, String);
+type AuditedEvent = (EventId, Uuid, String);
 
 /// Events that no stored file stands behind.
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
-    audit.begins(Step::Events, None);
+    audit.step_started(AuditStep::Events, None);
     let app = audit.app;
     let mut after = String::new();
     loop {
         // By the key, which the unique index of type and key has in order.
-        let page: Vec<Event> = Entity::find()
+        let page: Vec<AuditedEvent> = Entity::find()
             .select_only()
             .columns([Column::Id, Column::AggregateId, Column::IdempotencyKey])
             .filter(Column::EventType.eq(EventType::FileStored.as_str()))
@@ -181,17 +181,19 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
                 continue;
             }
             let repair = match (audit.options.repair, status) {
-                (false, _) => Repair::NotAsked,
+                (false, _) => RepairOutcome::NotRequested,
                 (true, None) => match forget(app, *event).await {
-                    Ok(()) => Repair::Done("the event was deleted"),
-                    Err(error) => Repair::Left(chain(&error)),
+                    Ok(()) => RepairOutcome::Done("the event was deleted"),
+                    Err(error) => RepairOutcome::NotRepaired(chain(&error)),
                 },
-                (true, Some(_)) => Repair::Left("receivers may have acted on it".to_owned()),
+                (true, Some(_)) => {
+                    RepairOutcome::NotRepaired("receivers may have acted on it".to_owned())
+                }
             };
-            let offender = Offender::new(Invariant::I2, event, detail);
-            audit.found(offender, repair).await?;
+            let violation = Violation::new(Invariant::I2, event, detail);
+            audit.found(violation, repair).await?;
         }
-        audit.looked_at(page.len());
+        audit.checked_more(page.len());
     }
 }
 

@@ -1,10 +1,12 @@
 //! I5: bytes that no row speaks of, in storage, in staging, and half written.
 
-use super::{Audit, AuditError, Invariant, Offender, PAGE, Repair, Step, chain, orphans};
+use super::{
+    Audit, AuditError, AuditStep, Invariant, PAGE, RepairOutcome, Violation, chain, orphans,
+};
 use crate::{
     app::App,
     staging::ListedStaging,
-    storage::{ListedObject, PROBES, StorageKey, Unfinished},
+    storage::{ListedObject, PROBES, StorageKey, UnfinishedWrite},
     sweep::{
         candidates,
         leftovers::{abandoned, sort_out},
@@ -29,7 +31,7 @@ const FEW_ORPHANS: u64 = 100;
 const MAX_ORPHANS_HELD: usize = 100_000;
 
 /// How long the end of a request or a job may take to remove what its commit has set free.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE_DELAY: Duration = Duration::from_secs(1);
 
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     objects(audit).await?;
@@ -38,12 +40,12 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
 }
 
 async fn objects(audit: &mut Audit<'_>) -> Result<(), AuditError> {
-    audit.begins(Step::Objects, None);
+    audit.step_started(AuditStep::Objects, None);
     let app = audit.app;
     let mut pages = app.storage.list(OBJECTS).chain(app.storage.list(PROBES));
     let (mut orphans, mut unlisted, mut total) = (Vec::new(), 0_u64, 0_u64);
     while let Some(page) = pages.try_next().await? {
-        let rows = rows_of(app, &page).await?;
+        let rows = files_by_key(app, &page).await?;
         for object in &page {
             match rows.get(&object.key) {
                 Some(row) if row.is_as_stored(object) => audit.seen.add(row.id),
@@ -54,7 +56,7 @@ async fn objects(audit: &mut Audit<'_>) -> Result<(), AuditError> {
             }
         }
         total += page.len() as u64;
-        audit.looked_at(page.len());
+        audit.checked_more(page.len());
     }
     audit.seen.sort();
     let count = orphans.len() as u64 + unlisted;
@@ -67,19 +69,22 @@ async fn objects(audit: &mut Audit<'_>) -> Result<(), AuditError> {
 }
 
 /// A row that names an object.
-struct Named {
+struct ReferencingFile {
     id: FileId,
     size_bytes: i64,
     status: FileStatus,
 }
 
-impl Named {
+impl ReferencingFile {
     fn is_as_stored(&self, object: &ListedObject) -> bool {
         self.status == FileStatus::Stored && i64::try_from(object.size) == Ok(self.size_bytes)
     }
 }
 
-async fn rows_of(app: &App, page: &[ListedObject]) -> Result<HashMap<String, Named>, DbErr> {
+async fn files_by_key(
+    app: &App,
+    page: &[ListedObject],
+) -> Result<HashMap<String, ReferencingFile>, DbErr> {
     let mut named = HashMap::with_capacity(page.len());
     for some in page.chunks(PAGE as usize) {
         let rows: Vec<(String, FileId, i64, FileStatus)> = Entity::find()
@@ -95,7 +100,7 @@ async fn rows_of(app: &App, page: &[ListedObject]) -> Result<HashMap<String, Nam
             .all(app.db.read())
             .await?;
         named.extend(rows.into_iter().map(|(key, id, size_bytes, status)| {
-            let row = Named {
+            let row = ReferencingFile {
                 id,
                 size_bytes,
                 status,
@@ -118,7 +123,9 @@ async fn is_orphan(app: &App, object: &ListedObject) -> Result<bool, AuditError>
     if object.key.starts_with(PROBES) && !is_settled(app, object) {
         return Ok(false);
     }
-    if !rows_of(app, std::slice::from_ref(object)).await?.is_empty()
+    if !files_by_key(app, std::slice::from_ref(object))
+        .await?
+        .is_empty()
         || orphans::set_aside_already(app, &object.key).await?
     {
         return Ok(false);
@@ -154,21 +161,25 @@ async fn object_without_row(
 ) -> Result<(), AuditError> {
     let app = audit.app;
     let repair = match (audit.options.repair, object.key.parse::<StorageKey>()) {
-        (false, _) => Repair::NotAsked,
-        (true, _) if refusal.is_some() => Repair::Left(refusal.unwrap_or_default().to_owned()),
-        (true, Err(_)) => Repair::Left("Landfall wrote no object of such a name".to_owned()),
-        (true, Ok(_)) if !is_settled(app, object) => {
-            Repair::Left("it is too young: its writer may still be at work".to_owned())
+        (false, _) => RepairOutcome::NotRequested,
+        (true, _) if refusal.is_some() => {
+            RepairOutcome::NotRepaired(refusal.unwrap_or_default().to_owned())
         }
+        (true, Err(_)) => {
+            RepairOutcome::NotRepaired("Landfall wrote no object of such a name".to_owned())
+        }
+        (true, Ok(_)) if !is_settled(app, object) => RepairOutcome::NotRepaired(
+            "it is too young: its writer may still be at work".to_owned(),
+        ),
         (true, Ok(key)) => match remove_or_set_aside(app, &key).await {
-            Ok(Some(done)) => Repair::Done(done),
+            Ok(Some(done)) => RepairOutcome::Done(done),
             // A file has taken the key in this moment.
             Ok(None) => return Ok(()),
-            Err(error) => Repair::Left(chain(&error)),
+            Err(error) => RepairOutcome::NotRepaired(chain(&error)),
         },
     };
-    let offender = Offender::new(Invariant::I5, &object.key, "no row names the object");
-    audit.found(offender, repair).await?;
+    let violation = Violation::new(Invariant::I5, &object.key, "no row names the object");
+    audit.found(violation, repair).await?;
     Ok(())
 }
 
@@ -188,15 +199,15 @@ async fn remove_or_set_aside(
 }
 
 async fn staging(audit: &mut Audit<'_>) -> Result<(), AuditError> {
-    audit.begins(Step::Staging, None);
+    audit.step_started(AuditStep::Staging, None);
     let app = audit.app;
     let mut pages = app.staging.list();
     while let Some(page) = pages.try_next().await? {
-        let looked_at = page.len();
+        let checked_more = page.len();
         let suspects = sort_out(app, page).await?;
         if !suspects.ended.is_empty() || !suspects.unlisted.is_empty() {
             // A commit comes a moment before what it sets free is removed.
-            tokio::time::sleep(SETTLE).await;
+            tokio::time::sleep(SETTLE_DELAY).await;
         }
         for staged in sort_out(app, suspects.ended).await?.ended {
             if app.staging.len(staged.key).await?.is_some() {
@@ -209,7 +220,7 @@ async fn staging(audit: &mut Audit<'_>) -> Result<(), AuditError> {
                 unlisted_staging(audit, staged).await?;
             }
         }
-        audit.looked_at(looked_at);
+        audit.checked_more(checked_more);
     }
     Ok(())
 }
@@ -219,15 +230,15 @@ async fn staging_of_the_ended(
     staged: ListedStaging,
 ) -> Result<(), AuditError> {
     let repair = match audit.options.repair {
-        false => Repair::NotAsked,
+        false => RepairOutcome::NotRequested,
         true => match audit.app.staging.delete(&[staged.key]).await {
-            Ok(()) => Repair::Done("the staged bytes were removed"),
-            Err(error) => Repair::Left(chain(&error)),
+            Ok(()) => RepairOutcome::Done("the staged bytes were removed"),
+            Err(error) => RepairOutcome::NotRepaired(chain(&error)),
         },
     };
     let detail = "the upload or file of these staged bytes has ended";
-    let offender = Offender::new(Invariant::I5, staged.key, detail);
-    audit.found(offender, repair).await?;
+    let violation = Violation::new(Invariant::I5, staged.key, detail);
+    audit.found(violation, repair).await?;
     Ok(())
 }
 
@@ -241,25 +252,25 @@ async fn unlisted_staging(audit: &mut Audit<'_>, staged: ListedStaging) -> Resul
         return Ok(());
     }
     let repair = match audit.options.repair {
-        false => Repair::NotAsked,
+        false => RepairOutcome::NotRequested,
         true => {
             let grace = app.config.staging.grace;
             candidates::see(&app.db, &app.clock, Place::Staging, vec![name], grace).await?;
-            Repair::Done("they were noted, and a sweep removes them after staging.grace")
+            RepairOutcome::Done("they were noted, and a sweep removes them after staging.grace")
         }
     };
     let detail = "no row lists these staged bytes";
-    let offender = Offender::new(Invariant::I5, staged.key, detail);
-    audit.found(offender, repair).await?;
+    let violation = Violation::new(Invariant::I5, staged.key, detail);
+    audit.found(violation, repair).await?;
     Ok(())
 }
 
 async fn unfinished(audit: &mut Audit<'_>) -> Result<(), AuditError> {
-    audit.begins(Step::Unfinished, None);
+    audit.step_started(AuditStep::UnfinishedWrites, None);
     let app = audit.app;
     let mut pages = app.storage.unfinished();
     while let Some(page) = pages.try_next().await? {
-        let looked_at = page.len();
+        let checked_more = page.len();
         let (old, settled) = (
             app.clock.before(app.config.staging.grace),
             app.clock.before(2 * app.config.workers.lease),
@@ -270,12 +281,12 @@ async fn unfinished(audit: &mut Audit<'_>) -> Result<(), AuditError> {
         for one in &abandoned {
             left_unfinished(audit, one).await?;
         }
-        audit.looked_at(looked_at);
+        audit.checked_more(checked_more);
     }
     Ok(())
 }
 
-async fn left_unfinished(audit: &mut Audit<'_>, one: &Unfinished) -> Result<(), AuditError> {
+async fn left_unfinished(audit: &mut Audit<'_>, one: &UnfinishedWrite) -> Result<(), AuditError> {
     let (what, done) = match &one.key {
         Some(key) => (
             format!("the multipart upload to {key} is nobody's"),
@@ -287,13 +298,13 @@ async fn left_unfinished(audit: &mut Audit<'_>, one: &Unfinished) -> Result<(), 
         ),
     };
     let repair = match audit.options.repair {
-        false => Repair::NotAsked,
+        false => RepairOutcome::NotRequested,
         true => match audit.app.storage.remove_unfinished(one).await {
-            Ok(()) => Repair::Done(done),
-            Err(error) => Repair::Left(chain(&error)),
+            Ok(()) => RepairOutcome::Done(done),
+            Err(error) => RepairOutcome::NotRepaired(chain(&error)),
         },
     };
-    let offender = Offender::new(Invariant::I5, &one.id, what);
-    audit.found(offender, repair).await?;
+    let violation = Violation::new(Invariant::I5, &one.id, what);
+    audit.found(violation, repair).await?;
     Ok(())
 }

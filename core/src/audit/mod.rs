@@ -11,25 +11,25 @@
 
 mod due;
 mod events;
+mod file_id_set;
 mod leftovers;
 mod objects;
 pub(crate) mod orphans;
 mod record;
 mod report;
-mod seen;
 
 use crate::{
     app::App,
-    installation::{self, InstallationError, MarkerError, Place},
+    installation::{self, InstallationError, MarkedLocation, MarkerError},
     staging::StagingError,
     storage::StorageError,
 };
 use entity::{FileId, Timestamp};
+use file_id_set::FileIdSet;
 use futures::future::BoxFuture;
-pub use record::{Latest, Summary, latest};
-pub use report::{Invariant, Offender, Repair, Report};
+pub use record::{AuditSummary, LastAudit, latest};
+pub use report::{AuditReport, Invariant, RepairOutcome, Violation};
 use sea_orm::DbErr;
-use seen::SeenFiles;
 use std::error::Error;
 
 /// Rows looked at in one query.
@@ -37,7 +37,7 @@ const PAGE: u64 = 500;
 
 /// What an audit is to do beyond looking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct AuditOptions {
     /// Mend what can be mended.
     pub repair: bool,
     /// Read every object again for its SHA-256: as much work as finalizing every file once more.
@@ -48,16 +48,16 @@ pub struct Options {
 
 /// The parts of an audit, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum AuditStep {
     Files,
     Events,
     Objects,
     Staging,
-    Unfinished,
+    UnfinishedWrites,
     Due,
 }
 
-impl Step {
+impl AuditStep {
     /// For a progress bar.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -66,32 +66,32 @@ impl Step {
             Self::Events => "events",
             Self::Objects => "objects",
             Self::Staging => "staging",
-            Self::Unfinished => "unfinished objects",
+            Self::UnfinishedWrites => "unfinished objects",
             Self::Due => "due rows",
         }
     }
 }
 
 /// Somebody who watches an audit.
-pub trait Watch: Send + Sync {
+pub trait AuditObserver: Send + Sync {
     /// A step begins, of about `total` things if that is known.
-    fn begins(&self, step: Step, total: Option<u64>);
+    fn step_started(&self, step: AuditStep, total: Option<u64>);
 
     /// So many more were looked at.
-    fn looked_at(&self, count: u64);
+    fn checked_more(&self, count: u64);
 
     /// Found, and seen again; and what was done about it.
-    fn found(&self, offender: &Offender, repair: &Repair);
+    fn found(&self, violation: &Violation, repair: &RepairOutcome);
 }
 
 /// Nobody watches.
 #[derive(Clone, Copy, Debug)]
-pub struct Unwatched;
+pub struct NoObserver;
 
-impl Watch for Unwatched {
-    fn begins(&self, _: Step, _: Option<u64>) {}
-    fn looked_at(&self, _: u64) {}
-    fn found(&self, _: &Offender, _: &Repair) {}
+impl AuditObserver for NoObserver {
+    fn step_started(&self, _: AuditStep, _: Option<u64>) {}
+    fn checked_more(&self, _: u64) {}
+    fn found(&self, _: &Violation, _: &RepairOutcome) {}
 }
 
 /// Why an audit could not come to its end; what it had repaired stays repaired.
@@ -104,7 +104,7 @@ pub enum AuditError {
     #[error("staging could not be read")]
     Staging(#[from] StagingError),
     #[error("{0} cannot be audited")]
-    Marker(Place, #[source] MarkerError),
+    Marker(MarkedLocation, #[source] MarkerError),
     #[error("the installation's marker could not be looked at")]
     Installation(#[from] InstallationError),
 }
@@ -114,10 +114,14 @@ pub enum AuditError {
 ///
 /// # Errors
 /// [`AuditError`] when database, storage or staging cannot be read to the end.
-pub async fn audit(app: &App, options: Options, watch: &dyn Watch) -> Result<Report, AuditError> {
+pub async fn audit(
+    app: &App,
+    options: AuditOptions,
+    observer: &dyn AuditObserver,
+) -> Result<AuditReport, AuditError> {
     let started = app.clock.now();
     record::begin(app, started, started).await?;
-    run(app, options, watch, started).await
+    run(app, options, observer, started).await
 }
 
 /// Runs the audit that is due at this second since the Unix epoch, unless one has begun since and came to its end;
@@ -125,7 +129,7 @@ pub async fn audit(app: &App, options: Options, watch: &dyn Watch) -> Result<Rep
 ///
 /// # Errors
 /// As [`audit`].
-pub fn audit_at(app: &App, tick: u64) -> BoxFuture<'_, Result<Option<Report>, AuditError>> {
+pub fn audit_at(app: &App, tick: u64) -> BoxFuture<'_, Result<Option<AuditReport>, AuditError>> {
     Box::pin(async move {
         let due = i64::try_from(tick)
             .ok()
@@ -134,7 +138,7 @@ pub fn audit_at(app: &App, tick: u64) -> BoxFuture<'_, Result<Option<Report>, Au
         if !record::begin(app, started, due.unwrap_or(started)).await? {
             return Ok(None);
         }
-        run(app, Options::default(), &Unwatched, started)
+        run(app, AuditOptions::default(), &NoObserver, started)
             .await
             .map(Some)
     })
@@ -142,19 +146,19 @@ pub fn audit_at(app: &App, tick: u64) -> BoxFuture<'_, Result<Option<Report>, Au
 
 async fn run(
     app: &App,
-    options: Options,
-    watch: &dyn Watch,
+    options: AuditOptions,
+    observer: &dyn AuditObserver,
     started: Timestamp,
-) -> Result<Report, AuditError> {
+) -> Result<AuditReport, AuditError> {
     let mut audit = Audit {
         app,
         options,
-        watch,
+        observer,
         until: FileId::generate(),
-        seen: SeenFiles::default(),
-        report: Report::default(),
+        seen: FileIdSet::default(),
+        report: AuditReport::default(),
     };
-    for place in Place::ALL {
+    for place in MarkedLocation::ALL {
         if !installation::marker_visible(app, place).await? {
             return Err(AuditError::Marker(place, MarkerError::Missing));
         }
@@ -171,32 +175,32 @@ async fn run(
 /// One audit under way.
 struct Audit<'a> {
     app: &'a App,
-    options: Options,
-    watch: &'a dyn Watch,
+    options: AuditOptions,
+    observer: &'a dyn AuditObserver,
     /// Files taken in later are the next audit's: on a busy installation this one must come to an end too.
     until: FileId,
-    seen: SeenFiles,
-    report: Report,
+    seen: FileIdSet,
+    report: AuditReport,
 }
 
 impl Audit<'_> {
-    fn begins(&self, step: Step, total: Option<u64>) {
-        self.watch.begins(step, total);
+    fn step_started(&self, step: AuditStep, total: Option<u64>) {
+        self.observer.step_started(step, total);
     }
 
-    fn looked_at(&mut self, count: usize) {
+    fn checked_more(&mut self, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.report.checked += count;
-        self.watch.looked_at(count);
+        self.observer.checked_more(count);
     }
 
     /// One that was seen twice; `repair` is what came of mending it.
-    async fn found(&mut self, offender: Offender, repair: Repair) -> Result<(), DbErr> {
-        self.watch.found(&offender, &repair);
-        if let Repair::Done(what) = repair {
-            record::repaired(self.app, &offender, what).await?;
+    async fn found(&mut self, violation: Violation, repair: RepairOutcome) -> Result<(), DbErr> {
+        self.observer.found(&violation, &repair);
+        if let RepairOutcome::Done(what) = repair {
+            record::repaired(self.app, &violation, what).await?;
         }
-        self.report.add(offender, &repair);
+        self.report.add(violation, &repair);
         Ok(())
     }
 }

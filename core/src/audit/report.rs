@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
 /// Offenders listed one by one; beyond it they are counted, so that memory stays bounded whatever is wrong.
-const LISTED: usize = 10_000;
+const MAX_LISTED: usize = 10_000;
 
 /// What an offender offends against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl fmt::Display for Invariant {
 
 /// One thing that is not as it must be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offender {
+pub struct Violation {
     pub invariant: Invariant,
     /// Of the file, event, delivery or upload; of an object its key.
     pub id: String,
@@ -51,7 +51,7 @@ pub struct Offender {
     pub detail: String,
 }
 
-impl Offender {
+impl Violation {
     pub(super) fn new(
         invariant: Invariant,
         id: impl fmt::Display,
@@ -67,18 +67,18 @@ impl Offender {
 
 /// What came of an offender.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Repair {
+pub enum RepairOutcome {
     /// Nobody asked.
-    NotAsked,
+    NotRequested,
     /// Mended, in this way.
     Done(&'static str),
     /// It cannot be mended, or not now; why.
-    Left(String),
+    NotRepaired(String),
 }
 
 /// What one audit found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
+pub struct AuditReport {
     /// Files, events, objects and due rows looked at.
     pub checked: u64,
     /// Of each invariant, all that was found.
@@ -86,10 +86,10 @@ pub struct Report {
     /// Of each invariant, what is still so: not repaired.
     pub left: BTreeMap<Invariant, u64>,
     /// The first of those left, at most 10,000.
-    pub offenders: Vec<Offender>,
+    pub offenders: Vec<Violation>,
 }
 
-impl Report {
+impl AuditReport {
     /// True when nothing offends, or everything that did was repaired.
     #[must_use]
     pub fn is_clean(&self) -> bool {
@@ -111,19 +111,19 @@ impl Report {
         }
     }
 
-    pub(super) fn add(&mut self, mut offender: Offender, repair: &Repair) {
-        *self.found.entry(offender.invariant).or_default() += 1;
+    pub(super) fn add(&mut self, mut violation: Violation, repair: &RepairOutcome) {
+        *self.found.entry(violation.invariant).or_default() += 1;
         match repair {
-            Repair::Done(_) => return,
-            Repair::Left(why) => {
-                offender.detail.push_str("; not repaired: ");
-                offender.detail.push_str(why);
+            RepairOutcome::Done(_) => return,
+            RepairOutcome::NotRepaired(why) => {
+                violation.detail.push_str("; not repaired: ");
+                violation.detail.push_str(why);
             }
-            Repair::NotAsked => {}
+            RepairOutcome::NotRequested => {}
         }
-        *self.left.entry(offender.invariant).or_default() += 1;
-        if self.offenders.len() < LISTED {
-            self.offenders.push(offender);
+        *self.left.entry(violation.invariant).or_default() += 1;
+        if self.offenders.len() < MAX_LISTED {
+            self.offenders.push(violation);
         }
     }
 }

@@ -8,12 +8,15 @@
 
 mod lifecycle;
 
-use crate::outbox::{self, BatchComplete, NewEvent, Written};
+use crate::outbox::{self, BatchComplete, NewEvent, WrittenEvent};
 use entity::{
     BatchId, Timestamp,
     batch::{BatchStatus, Column, Entity, Model},
 };
-pub use lifecycle::{CreateError, EMPTY_KEPT, FinalizeError, MAX_EMPTY, create, finalize, get};
+pub use lifecycle::{
+    CreateBatchError, EMPTY_BATCH_RETENTION, FinalizeBatchError, MAX_EMPTY_BATCHES, create,
+    finalize, get,
+};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect,
@@ -23,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a file cannot join a batch.
 #[derive(Debug, thiserror::Error)]
-pub enum JoinError {
+pub enum JoinBatchError {
     #[error("there is no batch {0}")]
     Unknown(BatchId),
     #[error("the batch {0} is closed to further files")]
@@ -34,14 +37,14 @@ pub enum JoinError {
 
 /// What became of a file of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum FileOutcome {
     Stored,
     Failed,
 }
 
 /// A file that is to count in an open batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Join<'a> {
+pub(crate) struct BatchMembership<'a> {
     pub(crate) batch: BatchId,
     /// None may join everybody's.
     pub(crate) owner: Option<&'a str>,
@@ -50,14 +53,14 @@ pub(crate) struct Join<'a> {
 /// Counts one more file in an open batch of this owner.
 ///
 /// # Errors
-/// [`JoinError::Unknown`] for another owner's batch too.
+/// [`JoinBatchError::Unknown`] for another owner's batch too.
 pub async fn join(
     transaction: &impl ConnectionTrait,
     id: BatchId,
     owner: Option<&str>,
     now: Timestamp,
-) -> Result<(), JoinError> {
-    join_all(transaction, [Join { batch: id, owner }], now).await
+) -> Result<(), JoinBatchError> {
+    join_all(transaction, [BatchMembership { batch: id, owner }], now).await
 }
 
 /// [`join`] for several files; their batches are locked from here on.
@@ -66,10 +69,10 @@ pub async fn join(
 /// As [`join`], for the first that cannot; the transaction must be rolled back then.
 pub(crate) async fn join_all<'a>(
     transaction: &impl ConnectionTrait,
-    joins: impl IntoIterator<Item = Join<'a>>,
+    joins: impl IntoIterator<Item = BatchMembership<'a>>,
     now: Timestamp,
-) -> Result<(), JoinError> {
-    let mut counts: BTreeMap<Join<'_>, i64> = BTreeMap::new();
+) -> Result<(), JoinBatchError> {
+    let mut counts: BTreeMap<BatchMembership<'_>, i64> = BTreeMap::new();
     for join in joins {
         *counts.entry(join).or_default() += 1;
     }
@@ -81,11 +84,11 @@ pub(crate) async fn join_all<'a>(
 
 async fn add_files(
     transaction: &impl ConnectionTrait,
-    join: Join<'_>,
+    join: BatchMembership<'_>,
     count: i64,
     now: Timestamp,
-) -> Result<(), JoinError> {
-    let Join { batch: id, owner } = join;
+) -> Result<(), JoinBatchError> {
+    let BatchMembership { batch: id, owner } = join;
     let mut open = Entity::update_many()
         .col_expr(Column::TotalFiles, Expr::col(Column::TotalFiles).add(count))
         .col_expr(Column::Status, Expr::value(BatchStatus::InProgress))
@@ -100,8 +103,8 @@ async fn add_files(
     }
     let known = Entity::find_by_id(id).one(transaction).await?;
     match known.filter(|batch| owner.is_none() || batch.owner.as_deref() == owner) {
-        Some(_) => Err(JoinError::Closed(id)),
-        None => Err(JoinError::Unknown(id)),
+        Some(_) => Err(JoinBatchError::Closed(id)),
+        None => Err(JoinBatchError::Unknown(id)),
     }
 }
 
@@ -138,9 +141,9 @@ pub(crate) async fn lock(
 pub async fn settle(
     transaction: &impl ConnectionTrait,
     id: BatchId,
-    settled: Settled,
+    settled: FileOutcome,
     now: Timestamp,
-) -> Result<Option<Written>, outbox::WriteError> {
+) -> Result<Option<WrittenEvent>, outbox::WriteError> {
     settle_some(transaction, id, settled, 1, now).await
 }
 
@@ -151,13 +154,13 @@ pub async fn settle(
 pub(crate) async fn settle_some(
     transaction: &impl ConnectionTrait,
     id: BatchId,
-    settled: Settled,
+    settled: FileOutcome,
     files: i64,
     now: Timestamp,
-) -> Result<Option<Written>, outbox::WriteError> {
+) -> Result<Option<WrittenEvent>, outbox::WriteError> {
     let counter = match settled {
-        Settled::Stored => Column::StoredCount,
-        Settled::Failed => Column::FailedCount,
+        FileOutcome::Stored => Column::StoredCount,
+        FileOutcome::Failed => Column::FailedCount,
     };
     let changed = Entity::update_many()
         .col_expr(counter, Expr::col(counter).add(files))
@@ -206,7 +209,7 @@ pub async fn complete_if_done(
     transaction: &impl ConnectionTrait,
     batch: Model,
     now: Timestamp,
-) -> Result<Option<Written>, outbox::WriteError> {
+) -> Result<Option<WrittenEvent>, outbox::WriteError> {
     let done = batch.finalized_at.is_some()
         && batch.completed_at.is_none()
         && batch.stored_count + batch.failed_count == batch.total_files;
@@ -229,6 +232,6 @@ pub async fn complete_if_done(
     if changed.rows_affected == 0 {
         return Ok(None);
     }
-    let event = NewEvent::batch_complete(BatchComplete::of(&batch, status), &batch);
+    let event = NewEvent::batch_complete(BatchComplete::from_model(&batch, status), &batch);
     outbox::write(transaction, now, event).await.map(Some)
 }

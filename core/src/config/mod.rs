@@ -7,10 +7,10 @@ mod reader;
 mod s3;
 mod values;
 
-use crate::{config::reader::Reader, webhooks::sealing::Sealing};
+use crate::{config::reader::ConfigReader, webhooks::sealing::Sealing};
 use http::HeaderName;
 pub use ipnet::IpNet;
-pub use reader::{ConfigError, Fault, Sources};
+pub use reader::{ConfigError, ConfigSources, InvalidSetting};
 pub use s3::S3Settings;
 use secrecy::SecretString;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
@@ -166,22 +166,22 @@ pub struct AuthConfig {
 #[derive(Clone, Debug)]
 pub struct LimitsConfig {
     /// For each owner of a token.
-    pub owner: Limit,
+    pub owner: ClientLimits,
     /// For each address, or each /64 of IPv6.
-    pub address: Limit,
+    pub address: ClientLimits,
 }
 
 /// What one client may do to the API; none: as much as it likes.
 #[derive(Clone, Copy, Debug)]
-pub struct Limit {
+pub struct ClientLimits {
     pub requests_per_second: Option<NonZeroU32>,
     pub burst: u32,
     pub concurrent_uploads: Option<NonZeroU32>,
     pub bytes_per_day: Option<ByteSize>,
 }
 
-impl Limit {
-    fn take(read: &mut Reader, section: &str) -> Self {
+impl ClientLimits {
+    fn read_from(read: &mut ConfigReader, section: &str) -> Self {
         let key = |name| format!("{section}.{name}");
         Self {
             requests_per_second: read.optional(&key("requests_per_second")),
@@ -229,15 +229,15 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`] with every wrong value and unknown key, or the one reason the file could not be read.
-    pub fn load(sources: Sources) -> Result<Self, ConfigError> {
-        let mut read = Reader::new(sources)?;
-        let config = Self::take(&mut read);
+    pub fn load(sources: ConfigSources) -> Result<Self, ConfigError> {
+        let mut read = ConfigReader::new(sources)?;
+        let config = Self::read_from(&mut read);
         config.check_across(&mut read);
         read.finish()?;
         Ok(config)
     }
 
-    fn take(read: &mut Reader) -> Self {
+    fn read_from(read: &mut ConfigReader) -> Self {
         let data_dir: PathBuf = read.get("data_dir");
         let under = |path: Option<PathBuf>, name: &str| path.unwrap_or_else(|| data_dir.join(name));
         let database_url = read
@@ -283,7 +283,7 @@ impl Config {
             storage: StorageConfig {
                 backend: read.get("storage.backend"),
                 path: under(read.optional("storage.path"), "storage"),
-                s3: S3Settings::take(read),
+                s3: S3Settings::read_from(read),
             },
             uploads: UploadsConfig {
                 max_file_size: read.within(
@@ -340,8 +340,8 @@ impl Config {
                 mode: read.get("auth.mode"),
             },
             limits: LimitsConfig {
-                owner: Limit::take(read, "limits.owner"),
-                address: Limit::take(read, "limits.address"),
+                owner: ClientLimits::read_from(read, "limits.owner"),
+                address: ClientLimits::read_from(read, "limits.address"),
             },
             metrics: MetricsConfig {
                 bind: read.optional("metrics.bind"),
@@ -360,7 +360,7 @@ impl Config {
     }
 
     /// What one setting alone cannot tell.
-    fn check_across(&self, read: &mut Reader) {
+    fn check_across(&self, read: &mut ConfigReader) {
         if self.storage.backend == Backend::S3 || self.staging.backend == Backend::S3 {
             self.storage.s3.check_complete(read);
         }

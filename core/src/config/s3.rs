@@ -1,6 +1,6 @@
 //! The eight S3 settings, each under `[storage.s3]` and by its known environment name.
 
-use super::reader::Reader;
+use super::reader::ConfigReader;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -17,7 +17,7 @@ pub(super) const ENVIRONMENT_NAMES: [(&str, &str); 8] = [
 ];
 
 /// The longest a signature of version 4 may be valid, in seconds.
-const LONGEST_SIGNATURE: u32 = 604_800;
+const MAX_URL_LIFETIME_SECONDS: u32 = 604_800;
 
 /// How to reach a bucket, and what URLs into it look like.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub struct S3Settings {
 }
 
 impl S3Settings {
-    pub(super) fn take(read: &mut Reader) -> Self {
+    pub(super) fn read_from(read: &mut ConfigReader) -> Self {
         let endpoint_url: Option<Url> = read.optional("storage.s3.endpoint_url");
         let mut region_name: String = read.get("storage.s3.region_name");
         if region_name.is_empty() && endpoint_url.is_some() {
@@ -50,13 +50,17 @@ impl S3Settings {
             access_key_id: read.get("storage.s3.access_key_id"),
             secret_access_key: read.get("storage.s3.secret_access_key"),
             querystring_auth: read.get("storage.s3.querystring_auth"),
-            querystring_expire: read.within("storage.s3.querystring_expire", 1, LONGEST_SIGNATURE),
+            querystring_expire: read.within(
+                "storage.s3.querystring_expire",
+                1,
+                MAX_URL_LIFETIME_SECONDS,
+            ),
             file_overwrite: read.get("storage.s3.file_overwrite"),
         }
     }
 
     /// With S3 chosen, names each setting that has no default and was not given.
-    pub(super) fn check_complete(&self, read: &mut Reader) {
+    pub(super) fn check_complete(&self, read: &mut ConfigReader) {
         for (key, value) in [
             ("storage.s3.bucket_name", self.bucket_name.as_str()),
             ("storage.s3.region_name", &self.region_name),

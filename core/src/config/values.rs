@@ -9,7 +9,7 @@ use toml::Value;
 use url::{Host, Url};
 
 /// A type a setting can have.
-pub(super) trait Setting: Sized {
+pub(super) trait SettingValue: Sized {
     /// What is allowed, in words that finish «allowed is …».
     const ALLOWED: &'static str;
 
@@ -61,7 +61,7 @@ pub enum LogFormat {
 
 macro_rules! words {
     ($type:ty, $allowed:literal, $($word:literal => $value:expr),+) => {
-        impl Setting for $type {
+        impl SettingValue for $type {
             const ALLOWED: &'static str = $allowed;
             fn read(value: &Value) -> Option<Self> {
                 match value.as_str()?.trim() {
@@ -79,7 +79,7 @@ words!(LogFormat, "`human` or `json`", "human" => Self::Human, "json" => Self::J
 
 macro_rules! parsed {
     ($type:ty, $allowed:literal) => {
-        impl Setting for $type {
+        impl SettingValue for $type {
             const ALLOWED: &'static str = $allowed;
             fn read(value: &Value) -> Option<Self> {
                 value.as_str()?.trim().parse().ok()
@@ -98,7 +98,7 @@ parsed!(
 );
 parsed!(IpNet, "a network such as `10.0.0.0/8`");
 
-impl Setting for String {
+impl SettingValue for String {
     const ALLOWED: &'static str = "a text";
     fn read(value: &Value) -> Option<Self> {
         // Files that hold a secret end with a newline, and so does what is pasted.
@@ -106,14 +106,14 @@ impl Setting for String {
     }
 }
 
-impl Setting for SecretString {
+impl SettingValue for SecretString {
     const ALLOWED: &'static str = "a text";
     fn read(value: &Value) -> Option<Self> {
         value.as_str().map(|text| Self::from(text.trim()))
     }
 }
 
-impl Setting for PathBuf {
+impl SettingValue for PathBuf {
     const ALLOWED: &'static str = "a path";
     fn read(value: &Value) -> Option<Self> {
         value
@@ -123,7 +123,7 @@ impl Setting for PathBuf {
     }
 }
 
-impl Setting for Url {
+impl SettingValue for Url {
     const ALLOWED: &'static str = "an http:// or https:// URL";
     fn read(value: &Value) -> Option<Self> {
         let url: Self = value.as_str()?.trim().parse().ok()?;
@@ -131,7 +131,7 @@ impl Setting for Url {
     }
 }
 
-impl Setting for Host {
+impl SettingValue for Host {
     const ALLOWED: &'static str = "a host name or an address, without a port";
     fn read(value: &Value) -> Option<Self> {
         let text = value.as_str()?.trim().trim_end_matches('.');
@@ -145,7 +145,7 @@ impl Setting for Host {
     }
 }
 
-impl Setting for Origin {
+impl SettingValue for Origin {
     const ALLOWED: &'static str = "an origin such as `https://app.example.com`, or `*`";
     fn read(value: &Value) -> Option<Self> {
         let text = value.as_str()?.trim();
@@ -159,21 +159,21 @@ impl Setting for Origin {
     }
 }
 
-impl Setting for HeaderName {
+impl SettingValue for HeaderName {
     const ALLOWED: &'static str = "the name of a header such as `x-request-id`";
     fn read(value: &Value) -> Option<Self> {
         value.as_str()?.trim().parse().ok()
     }
 }
 
-impl Setting for NonZeroU32 {
+impl SettingValue for NonZeroU32 {
     const ALLOWED: &'static str = "a whole number, at least 1";
     fn read(value: &Value) -> Option<Self> {
         u32::read(value).and_then(Self::new)
     }
 }
 
-impl Setting for bool {
+impl SettingValue for bool {
     const ALLOWED: &'static str = "`true` or `false`";
     fn read(value: &Value) -> Option<Self> {
         match value {
@@ -191,7 +191,7 @@ impl Setting for bool {
 
 macro_rules! number {
     ($($type:ty),+) => {$(
-        impl Setting for $type {
+        impl SettingValue for $type {
             const ALLOWED: &'static str = "a whole number";
             fn read(value: &Value) -> Option<Self> {
                 match value {
@@ -206,7 +206,7 @@ macro_rules! number {
 
 number!(u32, usize);
 
-impl Setting for ByteSize {
+impl SettingValue for ByteSize {
     const ALLOWED: &'static str = "a size such as `64KiB`, `8MiB` or `5GiB`";
     fn read(value: &Value) -> Option<Self> {
         match value {
@@ -221,7 +221,7 @@ impl Setting for ByteSize {
     }
 }
 
-impl Setting for Duration {
+impl SettingValue for Duration {
     const ALLOWED: &'static str = "a duration such as `500ms`, `30s`, `5m` or `24h`";
     fn read(value: &Value) -> Option<Self> {
         humantime::parse_duration(value.as_str()?.trim()).ok()

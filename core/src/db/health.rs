@@ -11,7 +11,7 @@ use std::{
 };
 
 /// A write that takes longer is reported while it lasts.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
+const STUCK_THRESHOLD: Duration = Duration::from_secs(10);
 
 /// Why nothing can be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl WriteHealth {
             return Some(fault);
         }
         let stuck = (*lock(&self.writing_since))?.elapsed();
-        (stuck > STUCK_AFTER).then(|| WriteFault {
+        (stuck > STUCK_THRESHOLD).then(|| WriteFault {
             reason: format!("a write has taken {} s so far", stuck.as_secs()),
             cause: "the disk, or another process that locks the database".to_owned(),
         })

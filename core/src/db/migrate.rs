@@ -1,7 +1,7 @@
 //! The schema's version: migrating is safe from several processes at once, can be repeated after a kill at any moment,
 //! and no process works on a schema that is behind. One that is ahead is worked on (see docs/upgrading.md).
 
-use super::{Database, OpenError, WritePath, transient, writer::Writer};
+use super::{Database, OpenError, WritePath, sqlite_writer::SqliteWriter, transient};
 use migration::{MigrationTrait, half_applied, runner};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, TransactionTrait,
@@ -16,7 +16,7 @@ const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 
 /// A change that did not get its lock is tried so often, with a pause between.
 const LOCK_ATTEMPTS: u32 = 30;
-const LOCK_PAUSE: Duration = Duration::from_secs(1);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One migration and whether the database has it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -118,7 +118,7 @@ impl Database {
             WritePath::Group { path, .. } => {
                 let lock = lock(path.with_extension("migrate.lock").into()).await;
                 let lock = lock.map_err(OpenError::Lock)?;
-                let mut writer = Writer::open(path).await.map_err(OpenError::Migrate)?;
+                let mut writer = SqliteWriter::open(path).await.map_err(OpenError::Migrate)?;
                 let migrated = async {
                     let mut names = Vec::new();
                     for migration in which(self.read().inner()).await? {
@@ -158,7 +158,7 @@ async fn step(
 }
 
 async fn on_sqlite(
-    writer: &mut Writer,
+    writer: &mut SqliteWriter,
     direction: Direction,
     migration: &dyn MigrationTrait,
 ) -> Result<(), DbErr> {
@@ -201,7 +201,7 @@ where
                 }
             }
         } else {
-            patiently(connection, direction, migration.as_ref()).await?;
+            with_lock_retries(connection, direction, migration.as_ref()).await?;
         }
         names.push(migration.name().to_owned());
     }
@@ -210,7 +210,7 @@ where
 }
 
 /// Changes tables that others use meanwhile: a change that has to wait for them steps aside and comes again.
-async fn patiently(
+async fn with_lock_retries(
     connection: &DatabaseConnection,
     direction: Direction,
     migration: &dyn MigrationTrait,
@@ -225,10 +225,10 @@ async fn patiently(
         .await;
         match stepped {
             Ok(()) => return transaction.commit().await,
-            Err(error) if attempt < LOCK_ATTEMPTS && transient::waited_for_lock(&error) => {
+            Err(error) if attempt < LOCK_ATTEMPTS && transient::is_lock_timeout(&error) => {
                 transaction.rollback().await?;
                 attempt += 1;
-                tokio::time::sleep(LOCK_PAUSE).await;
+                tokio::time::sleep(LOCK_RETRY_INTERVAL).await;
             }
             Err(error) => return Err(error),
         }

@@ -6,16 +6,16 @@
 //! it answers. On PostgreSQL it is a transaction of its own (the server groups their commits); on SQLite, which
 //! has one writer, those who wait share one (see [`group`]).
 
-mod group;
+mod connection_monitor;
+mod group_commit;
 mod health;
-mod link;
 mod migrate;
 mod postgres;
-mod reader;
-mod transient;
 #[cfg(feature = "failpoints")]
-mod watch;
-mod writer;
+mod query_observer;
+mod reader;
+mod sqlite_writer;
+mod transient;
 
 use crate::{
     activity::ActivityBuffer,
@@ -24,11 +24,11 @@ use crate::{
 };
 use entity::Timestamp;
 use futures::future::BoxFuture;
-use group::GroupCommit;
-pub(crate) use group::panicked;
+use group_commit::GroupCommit;
+pub(crate) use group_commit::panicked;
 pub use health::WriteFault;
 use postgres::Postgres;
-pub use reader::Reader;
+pub use reader::DatabaseReader;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Select,
     Statement,
@@ -38,6 +38,7 @@ use sea_orm::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
+use sqlite_writer::SqliteWriter;
 use std::{
     error::Error,
     path::Path,
@@ -46,13 +47,12 @@ use std::{
 };
 pub(crate) use transient::copy;
 pub use transient::{is_full, is_transient};
-use writer::Writer as SqliteWriter;
 
 /// How long a statement may wait for a connection, and SQLite for its lock.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Prepared statements that a connection to SQLite keeps. Those over several rows differ by how many they are over.
-const STATEMENTS: usize = 512;
+const STATEMENT_CACHE_CAPACITY: usize = 512;
 
 /// Why the database could not be opened or is not fit for use.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ pub enum OpenError {
 /// The database of an installation; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database {
-    read: Reader,
+    read: DatabaseReader,
     write: WritePath,
     activity: Arc<ActivityBuffer>,
     last_uses: Arc<LastUses>,
@@ -111,9 +111,9 @@ impl Database {
                 .await
                 .map_err(OpenError::Connect)?;
             Ok(Self {
-                read: Reader {
+                read: DatabaseReader {
                     connection: postgres.pool.clone(),
-                    link: Some(Arc::clone(&postgres.link)),
+                    monitor: Some(Arc::clone(&postgres.monitor)),
                 },
                 write: WritePath::Pool(Arc::new(postgres)),
                 activity: Arc::default(),
@@ -137,9 +137,9 @@ impl Database {
             .await
             .map_err(OpenError::Connect)?;
         Ok(Self {
-            read: Reader {
+            read: DatabaseReader {
                 connection,
-                link: None,
+                monitor: None,
             },
             write: WritePath::Group {
                 commits: GroupCommit::start(writer),
@@ -152,7 +152,7 @@ impl Database {
 
     /// For reading; what it sees is committed.
     #[must_use]
-    pub fn read(&self) -> &Reader {
+    pub fn read(&self) -> &DatabaseReader {
         &self.read
     }
 
@@ -219,7 +219,7 @@ impl Database {
     #[must_use]
     pub fn write_fault(&self) -> Option<WriteFault> {
         match &self.write {
-            WritePath::Pool(postgres) => postgres.link.health.fault(),
+            WritePath::Pool(postgres) => postgres.monitor.health.fault(),
             WritePath::Group { commits, .. } => commits.fault(),
         }
     }
@@ -229,7 +229,7 @@ fn options(url: &str, connections: u32) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(connections)
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(CONNECT_TIMEOUT)
         .test_before_acquire(false)
         .sqlx_logging(false);
     options
@@ -241,13 +241,13 @@ fn durable(options: sqlx::sqlite::SqliteConnectOptions) -> sqlx::sqlite::SqliteC
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(PATIENCE)
-        .statement_cache_capacity(STATEMENTS)
+        .busy_timeout(CONNECT_TIMEOUT)
+        .statement_cache_capacity(STATEMENT_CACHE_CAPACITY)
 }
 
 /// The row of a select that finds one at most, as by a primary key. [`Select::one`] binds a LIMIT, and SQLite prepares a
 /// statement anew whenever one is bound again.
-pub(crate) async fn only<E: EntityTrait>(
+pub(crate) async fn one_row<E: EntityTrait>(
     select: Select<E>,
     db: &impl ConnectionTrait,
 ) -> Result<Option<E::Model>, DbErr> {

@@ -2,9 +2,9 @@
 //! here.
 
 use super::{
-    PATIENCE,
-    link::Link,
-    transient::{lost_a_race, of_connection},
+    CONNECT_TIMEOUT,
+    connection_monitor::ConnectionMonitor,
+    transient::{is_serialization_conflict, of_connection},
 };
 use futures::future::BoxFuture;
 use sea_orm::{
@@ -31,22 +31,22 @@ const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; 
                        SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3";
 
 /// Waiting for a connection, then a statement, and the way there and back.
-pub(super) const READ_WITHIN: Duration = Duration::from_secs(45);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// A transaction has several statements.
-const WRITE_WITHIN: Duration = Duration::from_secs(60);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a transaction is run that loses a race against another.
-const RUNS: u32 = 6;
+const MAX_ATTEMPTS: u32 = 6;
 
 /// The pause after the first race that is lost; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(5);
+const RETRY_DELAY: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Debug)]
 pub(super) struct Postgres {
     options: PgConnectOptions,
     pub(super) pool: DatabaseConnection,
-    pub(super) link: Arc<Link>,
+    pub(super) monitor: Arc<ConnectionMonitor>,
 }
 
 impl Postgres {
@@ -55,19 +55,19 @@ impl Postgres {
         let of_driver = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
         let options: PgConnectOptions = url.parse().map_err(of_driver)?;
         let options = options.disable_statement_logging();
-        let first = tokio::time::timeout(PATIENCE, options.connect()).await;
+        let first = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
         let first = first.map_err(|_| of_driver(sqlx::Error::PoolTimedOut))?;
         let first = first.map_err(|error| {
             let (host, port) = (options.get_host(), options.get_port());
             DbErr::Conn(RuntimeErr::Internal(format!("{host}:{port}: {error}")))
         })?;
         let _ = first.close().await;
-        let link = Link::new(options.clone());
-        let pool = pool(&options, connections, &link);
+        let monitor = ConnectionMonitor::new(options.clone());
+        let pool = pool(&options, connections, &monitor);
         Ok(Self {
             options,
             pool: SqlxPostgresConnector::from_sqlx_postgres_pool(pool),
-            link,
+            monitor,
         })
     }
 
@@ -75,7 +75,7 @@ impl Postgres {
     pub(super) async fn unlimited(&self) -> Result<DatabaseConnection, DbErr> {
         let pool = PgPoolOptions::new()
             .max_connections(2)
-            .acquire_timeout(PATIENCE)
+            .acquire_timeout(CONNECT_TIMEOUT)
             .connect_with(self.options.clone())
             .await
             .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
@@ -88,7 +88,9 @@ impl Postgres {
         E: From<DbErr> + Error + Send + 'static,
         F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
     {
-        self.link.call(WRITE_WITHIN, self.transact(operation)).await
+        self.monitor
+            .call(WRITE_TIMEOUT, self.transact(operation))
+            .await
     }
 
     /// Runs `operation` in a transaction, and once more when it lost a race against another.
@@ -97,10 +99,10 @@ impl Postgres {
         E: From<DbErr> + Error + Send + 'static,
         F: for<'c> FnMut(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
     {
-        let mut pause = PAUSE;
-        for _ in 1..RUNS {
+        let mut pause = RETRY_DELAY;
+        for _ in 1..MAX_ATTEMPTS {
             match self.write(|transaction| operation(transaction)).await {
-                Err(error) if lost_a_race(&error) => {}
+                Err(error) if is_serialization_conflict(&error) => {}
                 outcome => return outcome,
             }
             tokio::time::sleep(pause.mul_f64(rand::random::<f64>() + 0.5)).await;
@@ -126,14 +128,14 @@ impl Postgres {
             }
             Ok(value) => match transaction.commit().await {
                 Ok(()) => Ok(value),
-                Err(error) if lost_a_race(&error) => Err(error.into()),
+                Err(error) if is_serialization_conflict(&error) => Err(error.into()),
                 Err(error) => Err(self.connection_failed(error).into()),
             },
             Err(error) => {
                 if let Err(rollback) = transaction.rollback().await {
                     self.connection_failed(rollback);
                 } else if let Some(broken) = super::transient::broken_connection(&error) {
-                    self.link.fail(&broken);
+                    self.monitor.fail(&broken);
                 }
                 Err(error)
             }
@@ -156,28 +158,32 @@ impl Postgres {
     fn connection_failed(&self, error: DbErr) -> DbErr {
         let error = of_connection(error);
         if !matches!(error, DbErr::ConnectionAcquire(_)) {
-            self.link.fail(&error);
+            self.monitor.fail(&error);
         }
         error
     }
 }
 
-fn pool(options: &PgConnectOptions, connections: u32, link: &Arc<Link>) -> PgPool {
-    let (before, after) = (Arc::clone(link), Arc::clone(link));
+fn pool(options: &PgConnectOptions, connections: u32, monitor: &Arc<ConnectionMonitor>) -> PgPool {
+    let (before, after) = (Arc::clone(monitor), Arc::clone(monitor));
     PgPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(CONNECT_TIMEOUT)
         .test_before_acquire(false)
         .after_connect(|connection, _| {
             Box::pin(async move { connection.execute(SESSION).await.map(drop) })
         })
         .before_acquire(move |connection, meta| {
-            let link = Arc::clone(&before);
-            Box::pin(async move { link.may_be_used(connection, meta.age, meta.idle_for).await })
+            let monitor = Arc::clone(&before);
+            Box::pin(async move {
+                monitor
+                    .may_be_used(connection, meta.age, meta.idle_for)
+                    .await
+            })
         })
         .after_release(move |connection, meta| {
-            let link = Arc::clone(&after);
-            Box::pin(async move { link.may_be_kept(connection, meta.age).await })
+            let monitor = Arc::clone(&after);
+            Box::pin(async move { monitor.may_be_kept(connection, meta.age).await })
         })
         .connect_lazy_with(options.clone())
 }

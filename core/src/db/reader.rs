@@ -1,6 +1,6 @@
 //! Reading: what is seen is committed, and every statement has an end.
 
-use super::{link::Link, postgres::READ_WITHIN};
+use super::{connection_monitor::ConnectionMonitor, postgres::READ_TIMEOUT};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, Statement,
     prelude::async_trait::async_trait,
@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 /// For reading from the database; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub struct DatabaseReader {
     pub(super) connection: DatabaseConnection,
     /// None on SQLite, whose calls end with its disk.
-    pub(super) link: Option<Arc<Link>>,
+    pub(super) monitor: Option<Arc<ConnectionMonitor>>,
 }
 
-impl Reader {
+impl DatabaseReader {
     /// Without an end of its own.
     pub(super) fn inner(&self) -> &DatabaseConnection {
         &self.connection
@@ -27,15 +27,15 @@ impl Reader {
     }
 
     async fn within<T>(&self, call: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        match &self.link {
-            Some(link) => link.call(READ_WITHIN, call).await,
+        match &self.monitor {
+            Some(monitor) => monitor.call(READ_TIMEOUT, call).await,
             None => call.await,
         }
     }
 }
 
 #[async_trait]
-impl ConnectionTrait for Reader {
+impl ConnectionTrait for DatabaseReader {
     fn get_database_backend(&self) -> DbBackend {
         self.connection.get_database_backend()
     }

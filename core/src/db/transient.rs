@@ -35,30 +35,30 @@ const READ_ONLY: &str = "25006";
 const DISK_FULL: &str = "53100";
 
 /// One of two transactions that cannot both commit; the other may by now have done so.
-const LOST_A_RACE: [&str; 2] = ["40001", "40P01"];
+const SERIALIZATION_CONFLICTS: [&str; 2] = ["40001", "40P01"];
 
 /// A lock was not free in time, or not at all without a deadlock.
-const WAITED_FOR_LOCK: [&str; 2] = ["55P03", "40P01"];
+const LOCK_TIMEOUTS: [&str; 2] = ["55P03", "40P01"];
 
 /// The statement took longer than `database.statement_timeout`.
 const STATEMENT_TIMEOUT: &str = "57014";
 
 /// The codes of SQLite are numbers, those of PostgreSQL have five characters.
-enum Code {
+enum DriverCode {
     Sqlite(u32),
     Postgres(String),
 }
 
-fn code(error: &sqlx::Error) -> Option<Code> {
+fn code(error: &sqlx::Error) -> Option<DriverCode> {
     let sqlx::Error::Database(error) = error else {
         return None;
     };
     let code = error.code()?;
     if code.len() == 5 {
-        return Some(Code::Postgres(code.into_owned()));
+        return Some(DriverCode::Postgres(code.into_owned()));
     }
     let number: u32 = code.parse().ok()?;
-    Some(Code::Sqlite(number & 0xff))
+    Some(DriverCode::Sqlite(number & 0xff))
 }
 
 /// True when the same statement may well succeed a moment later: the database is away, busy, full, read-only or
@@ -70,8 +70,8 @@ pub fn is_transient(error: &DbErr) -> bool {
         DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
             is_lost_connection(error)
                 || match code(error) {
-                    Some(Code::Sqlite(code)) => sqlite::TRANSIENT.contains(&code),
-                    Some(Code::Postgres(state)) => is_transient_state(&state),
+                    Some(DriverCode::Sqlite(code)) => sqlite::TRANSIENT.contains(&code),
+                    Some(DriverCode::Postgres(state)) => is_transient_state(&state),
                     None => false,
                 }
         }
@@ -103,8 +103,8 @@ fn is_lost_connection(error: &sqlx::Error) -> bool {
 #[must_use]
 pub fn is_full(error: &DbErr) -> bool {
     match driver_error(error).and_then(|error| code(error)) {
-        Some(Code::Sqlite(code)) => code == sqlite::FULL,
-        Some(Code::Postgres(state)) => state == DISK_FULL,
+        Some(DriverCode::Sqlite(code)) => code == sqlite::FULL,
+        Some(DriverCode::Postgres(state)) => state == DISK_FULL,
         None => false,
     }
 }
@@ -115,8 +115,8 @@ pub(super) fn broken_connection(error: &(dyn Error + 'static)) -> Option<DbErr> 
     let error = driver_error(error)?;
     let is_broken = is_lost_connection(error)
         || match code(error) {
-            Some(Code::Sqlite(code)) => sqlite::BROKEN.contains(&code),
-            Some(Code::Postgres(state)) => {
+            Some(DriverCode::Sqlite(code)) => sqlite::BROKEN.contains(&code),
+            Some(DriverCode::Postgres(state)) => {
                 state == READ_ONLY
                     || state == DISK_FULL
                     || (state != STATEMENT_TIMEOUT
@@ -130,25 +130,25 @@ pub(super) fn broken_connection(error: &(dyn Error + 'static)) -> Option<DbErr> 
 }
 
 /// True for a deadlock or a serialization failure: the transaction was rolled back and may be run again.
-pub(super) fn lost_a_race(error: &(dyn Error + 'static)) -> bool {
-    has_state(error, &LOST_A_RACE)
+pub(super) fn is_serialization_conflict(error: &(dyn Error + 'static)) -> bool {
+    has_state(error, &SERIALIZATION_CONFLICTS)
 }
 
 /// True when a lock was not free in time.
-pub(super) fn waited_for_lock(error: &(dyn Error + 'static)) -> bool {
-    has_state(error, &WAITED_FOR_LOCK)
+pub(super) fn is_lock_timeout(error: &(dyn Error + 'static)) -> bool {
+    has_state(error, &LOCK_TIMEOUTS)
 }
 
 fn has_state(error: &(dyn Error + 'static), states: &[&str]) -> bool {
     matches!(
         driver_error(error).and_then(|error| code(error)),
-        Some(Code::Postgres(state)) if states.contains(&state.as_str())
+        Some(DriverCode::Postgres(state)) if states.contains(&state.as_str())
     )
 }
 
 /// True when a server answered, though not as it was asked to; not one that is starting or ending.
 pub(super) fn is_answer(error: &sqlx::Error) -> bool {
-    matches!(code(error), Some(Code::Postgres(state)) if !state.starts_with("57"))
+    matches!(code(error), Some(DriverCode::Postgres(state)) if !state.starts_with("57"))
 }
 
 /// What the database's driver said, somewhere among the causes of an error.
@@ -175,12 +175,14 @@ fn driver_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Arc<sqlx::Er
 /// Why nothing can be written, in words that name nothing of the inside of the server.
 pub(super) fn reason(error: &DbErr) -> &'static str {
     match driver_error(error).map(|error| (code(error), is_lost_connection(error))) {
-        Some((Some(Code::Sqlite(sqlite::FULL)), _)) => "its disk is full",
-        Some((Some(Code::Sqlite(sqlite::IOERR)), _)) => "its disk fails",
-        Some((Some(Code::Sqlite(sqlite::READONLY)), _)) => "it is read-only",
-        Some((Some(Code::Sqlite(sqlite::BUSY | sqlite::LOCKED)), _)) => "another process locks it",
-        Some((Some(Code::Sqlite(sqlite::CANTOPEN)), _)) => "its file cannot be opened",
-        Some((Some(Code::Postgres(state)), _)) => match state.as_str() {
+        Some((Some(DriverCode::Sqlite(sqlite::FULL)), _)) => "its disk is full",
+        Some((Some(DriverCode::Sqlite(sqlite::IOERR)), _)) => "its disk fails",
+        Some((Some(DriverCode::Sqlite(sqlite::READONLY)), _)) => "it is read-only",
+        Some((Some(DriverCode::Sqlite(sqlite::BUSY | sqlite::LOCKED)), _)) => {
+            "another process locks it"
+        }
+        Some((Some(DriverCode::Sqlite(sqlite::CANTOPEN)), _)) => "its file cannot be opened",
+        Some((Some(DriverCode::Postgres(state)), _)) => match state.as_str() {
             READ_ONLY => "it is read-only",
             DISK_FULL => "its disk is full",
             state if state.starts_with("58") => "its disk fails",

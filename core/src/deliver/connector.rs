@@ -40,10 +40,10 @@ pub(super) enum ConnectError {
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-type Stream = hyper_rustls::MaybeHttpsStream<TokioIo<TcpStream>>;
+type WebhookStream = hyper_rustls::MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// Connects to `http` and `https` URLs, TLS included, within a given time.
-pub(super) type Connector = BoxCloneSyncService<Uri, Stream, ConnectError>;
+pub(super) type Connector = BoxCloneSyncService<Uri, WebhookStream, ConnectError>;
 
 /// `patience` bounds resolving, connecting and the TLS handshake together.
 pub(super) fn connector(policy: EgressPolicy, patience: Duration) -> Connector {
@@ -68,10 +68,10 @@ async fn within<S>(
     mut https: HttpsConnector<S>,
     uri: Uri,
     patience: Duration,
-) -> Result<Stream, ConnectError>
+) -> Result<WebhookStream, ConnectError>
 where
     HttpsConnector<S>:
-        Service<Uri, Response = Stream, Error = Box<dyn std::error::Error + Send + Sync>>,
+        Service<Uri, Response = WebhookStream, Error = Box<dyn std::error::Error + Send + Sync>>,
 {
     match tokio::time::timeout(patience, https.call(uri)).await {
         Ok(Ok(stream)) => Ok(stream),

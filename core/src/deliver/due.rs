@@ -5,7 +5,7 @@ use crate::{
     clock::Clock,
     db::Database,
     enqueue::DueDelivery,
-    outbox::counters::{self, Change, Changes},
+    outbox::counters::{self, CounterChange, CounterChanges},
 };
 use entity::{
     DeliveryId, EventId, Timestamp, WebhookId,
@@ -165,11 +165,11 @@ async fn give_up(
         .filter(unleased(now))
         .exec_with_returning(transaction)
         .await?;
-    let mut changes = Changes::default();
+    let mut changes = CounterChanges::default();
     for row in &ended {
         changes.add(
             row.event_id,
-            Change {
+            CounterChange {
                 pending: -1,
                 failed: 1,
             },

@@ -20,13 +20,13 @@ use crate::{
     clock::Clock,
     config::{Config, WebhooksConfig},
     db::{self, Database},
-    trace,
+    trace_context,
     webhooks::sealing::Sealing,
 };
 use backoff::Backoff;
-use claims::{Claim, Claimed, DeliveryClaims, Entry, Verdict};
-pub use client::ANSWER_LIMIT;
-use client::{Answer, Client, PostError, chain};
+use claims::{AttemptRecord, ClaimedDelivery, DeliveryClaim, DeliveryClaims, Verdict};
+pub use client::MAX_RESPONSE_BODY_LEN;
+use client::{PostError, WebhookClient, WebhookResponse, chain};
 pub(crate) use due::end_of_endpoint;
 pub use due::{DueCursor, DuePage, due, end_orphaned};
 pub use egress_policy::{EgressPolicy, ForbiddenAddress};
@@ -40,10 +40,10 @@ use std::{
 use tracing::{Instrument, Span, field::Empty};
 
 /// What a lease lives longer than a request may take: time to record it.
-const TIME_TO_RECORD: Duration = Duration::from_secs(5);
+const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause before a record is tried again that the database could not take.
-const RECORD_PAUSE: Duration = Duration::from_millis(250);
+const RECORD_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why a delivery could not be worked on. It stays as it is, and the sweep finds it.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -83,7 +83,7 @@ impl DeliverError {
 
 /// What became of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     /// The receiver answered 2xx.
     Delivered,
     /// Due at that moment: it failed and is retried, was not due yet, or is another's until then.
@@ -96,16 +96,16 @@ pub enum Outcome {
 
 /// What [`Deliverer::deliver`] came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
-    pub outcome: Outcome,
+pub struct DeliveryReport {
+    pub outcome: DeliveryOutcome,
     /// Whose delivery it was; none when it was not worked on.
     pub webhook_id: Option<WebhookId>,
     /// Attempts at this endpoint that failed since its last 2xx; none when it was not worked on.
     pub consecutive_failures: Option<u32>,
 }
 
-impl Report {
-    fn untouched(outcome: Outcome) -> Self {
+impl DeliveryReport {
+    fn untouched(outcome: DeliveryOutcome) -> Self {
         Self {
             outcome,
             webhook_id: None,
@@ -119,7 +119,7 @@ impl Report {
 pub struct Deliverer {
     clock: Clock,
     claims: DeliveryClaims,
-    client: Client,
+    client: WebhookClient,
     backoff: Backoff,
     sealing: Sealing,
     max_attempts: u32,
@@ -143,11 +143,11 @@ impl Deliverer {
         clock: &Clock,
         worker: &str,
     ) -> Self {
-        let lease = lease.max(webhooks.timeout + TIME_TO_RECORD);
+        let lease = lease.max(webhooks.timeout + RECORD_TIMEOUT);
         Self {
             clock: clock.clone(),
             claims: DeliveryClaims::start(db, clock, worker, lease),
-            client: Client::new(webhooks),
+            client: WebhookClient::new(webhooks),
             backoff: Backoff::new(webhooks),
             sealing: webhooks.sealing.clone(),
             max_attempts: webhooks.max_attempts,
@@ -160,11 +160,15 @@ impl Deliverer {
     ///
     /// # Errors
     /// [`DeliverError`] when the database did not answer; a receiver's faults are no errors but outcomes.
-    pub async fn deliver(&self, id: DeliveryId) -> Result<Report, DeliverError> {
+    pub async fn deliver(&self, id: DeliveryId) -> Result<DeliveryReport, DeliverError> {
         let claimed = match self.claims.claim(id).await? {
-            Claim::Taken(claimed) => claimed,
-            Claim::Later(at) => return Ok(Report::untouched(Outcome::Later(at))),
-            Claim::Nothing => return Ok(Report::untouched(Outcome::Nothing)),
+            DeliveryClaim::Claimed(claimed) => claimed,
+            DeliveryClaim::Later(at) => {
+                return Ok(DeliveryReport::untouched(DeliveryOutcome::Later(at)));
+            }
+            DeliveryClaim::Nothing => {
+                return Ok(DeliveryReport::untouched(DeliveryOutcome::Nothing));
+            }
         };
         crate::failpoint!("deliver.claimed");
         let leased_until = Instant::now() + self.lease;
@@ -174,24 +178,24 @@ impl Deliverer {
                 let event = &claimed.event;
                 let span =
                     tracing::info_span!("attempt", event.id = %event.id, http.status = Empty);
-                trace::follow(&span, event.traceparent.as_deref());
+                trace_context::follow(&span, event.traceparent.as_deref());
                 self.attempt(&claimed).instrument(span).await
             }
         };
         crate::failpoint!("deliver.sent");
         let outcome = match &entry.verdict {
-            Verdict::Delivered => Outcome::Delivered,
-            Verdict::Retry { at, .. } => Outcome::Later(*at),
-            Verdict::Failed { .. } | Verdict::Gone { .. } => Outcome::Failed,
+            Verdict::Delivered => DeliveryOutcome::Delivered,
+            Verdict::Retry { at, .. } => DeliveryOutcome::Later(*at),
+            Verdict::Failed { .. } | Verdict::Gone { .. } => DeliveryOutcome::Failed,
         };
         let webhook_id = entry.webhook_id;
         let recorded = self.record(Arc::new(entry), leased_until).await?;
         crate::failpoint!("deliver.recorded");
-        Ok(Report {
+        Ok(DeliveryReport {
             outcome: if recorded.kept {
                 outcome
             } else {
-                Outcome::Nothing
+                DeliveryOutcome::Nothing
             },
             webhook_id: Some(webhook_id),
             consecutive_failures: Some(recorded.consecutive_failures),
@@ -199,7 +203,7 @@ impl Deliverer {
     }
 
     /// Why no request is made at all.
-    fn refusal(&self, claimed: &Claimed) -> Option<String> {
+    fn refusal(&self, claimed: &ClaimedDelivery) -> Option<String> {
         let made = u32::try_from(claimed.delivery.attempts_this_round).unwrap_or(0);
         match &claimed.endpoint {
             None => Some("the endpoint is gone".to_owned()),
@@ -218,7 +222,7 @@ impl Deliverer {
         }
     }
 
-    async fn attempt(&self, claimed: &Claimed) -> Entry {
+    async fn attempt(&self, claimed: &ClaimedDelivery) -> AttemptRecord {
         let Some(endpoint) = &claimed.endpoint else {
             let error = "the endpoint is gone".to_owned();
             return entry(claimed, None, Verdict::Failed { error });
@@ -261,13 +265,17 @@ impl Deliverer {
 
     /// What an answer means: 2xx success, 410 the end of the endpoint, everything else a failure (Standard Webhooks,
     /// «Response status codes»).
-    fn judge(&self, claimed: &Claimed, answer: &Result<Answer, PostError>) -> Verdict {
+    fn judge(
+        &self,
+        claimed: &ClaimedDelivery,
+        answer: &Result<WebhookResponse, PostError>,
+    ) -> Verdict {
         let failures = u32::try_from(claimed.delivery.attempts_this_round)
             .unwrap_or(0)
             .saturating_add(1);
         let (error, asked) = match answer {
             Ok(answer) if (200..300).contains(&answer.status) => return Verdict::Delivered,
-            Ok(Answer { status: 410, .. }) => {
+            Ok(WebhookResponse { status: 410, .. }) => {
                 let error = "the receiver answered 410 Gone".to_owned();
                 return Verdict::Gone { error };
             }
@@ -304,15 +312,16 @@ impl Deliverer {
     /// the lease lives.
     async fn record(
         &self,
-        entry: Arc<Entry>,
+        entry: Arc<AttemptRecord>,
         leased_until: Instant,
-    ) -> Result<claims::Recorded, DeliverError> {
+    ) -> Result<claims::RecordOutcome, DeliverError> {
         loop {
             match self.claims.record(Arc::clone(&entry)).await {
                 Err(error)
-                    if error.is_transient() && Instant::now() + RECORD_PAUSE < leased_until =>
+                    if error.is_transient()
+                        && Instant::now() + RECORD_RETRY_INTERVAL < leased_until =>
                 {
-                    tokio::time::sleep(RECORD_PAUSE).await;
+                    tokio::time::sleep(RECORD_RETRY_INTERVAL).await;
                 }
                 outcome => return outcome,
             }
@@ -320,8 +329,12 @@ impl Deliverer {
     }
 }
 
-fn entry(claimed: &Claimed, attempt: Option<attempt::Model>, verdict: Verdict) -> Entry {
-    Entry {
+fn entry(
+    claimed: &ClaimedDelivery,
+    attempt: Option<attempt::Model>,
+    verdict: Verdict,
+) -> AttemptRecord {
+    AttemptRecord {
         delivery_id: claimed.delivery.id,
         event_id: claimed.delivery.event_id,
         webhook_id: claimed.delivery.webhook_id,

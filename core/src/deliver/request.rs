@@ -2,10 +2,10 @@
 
 use crate::{
     outbox::EventType,
-    trace,
+    trace_context,
     webhooks::{
         sealing::{SealError, Sealing},
-        signing::{InvalidSecret, Secret, signatures},
+        signing::{InvalidSecret, SigningSecret, signatures},
     },
 };
 use bytes::Bytes;
@@ -46,7 +46,7 @@ pub(super) struct SignedRequest {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct WebhookBody<'a> {
     r#type: &'a str,
     timestamp: Timestamp,
     data: &'a serde_json::Value,
@@ -59,15 +59,15 @@ pub(super) fn build(
     sealing: &Sealing,
     at: Timestamp,
 ) -> Result<SignedRequest, RequestError> {
-    let body = serde_json::to_vec(&Body {
+    let body = serde_json::to_vec(&WebhookBody {
         r#type: &event.event_type,
         timestamp: event.created_at,
         data: &event.payload,
     })?;
     let id = event.id.to_string();
     let of = endpoint.id.to_string();
-    let secret = |stored: &str| -> Result<Secret, RequestError> {
-        Ok(Secret::parse(&sealing.open(&of, stored)?)?)
+    let secret = |stored: &str| -> Result<SigningSecret, RequestError> {
+        Ok(SigningSecret::parse(&sealing.open(&of, stored)?)?)
     };
     let mut secrets = vec![secret(&endpoint.secret)?];
     let still_signs = endpoint
@@ -86,7 +86,7 @@ pub(super) fn build(
         HeaderValue::try_from(signatures(&secrets, &id, at, &body))?,
     );
     // The attempt's own span, or else the client's words: those that cannot stand in a header are left out.
-    let trace = trace::of(&Span::current()).or_else(|| event.traceparent.clone());
+    let trace = trace_context::traceparent(&Span::current()).or_else(|| event.traceparent.clone());
     if let Some(trace) = trace.and_then(|text| text.parse().ok()) {
         headers.insert(TRACEPARENT, trace);
     }

@@ -8,13 +8,13 @@ use super::{FileName, staging_column};
 use crate::{
     activity::{self, ActivityMetric},
     app::App,
-    batcher::{Batch, BatchError, Batcher, Transient},
-    batches::{self, Join, JoinError},
+    batcher::{Batch, BatchError, Batcher, ClassifyError},
+    batches::{self, BatchMembership, JoinBatchError},
     clock::Clock,
     db::{self, Database},
     digest::Sha256Digest,
-    idempotency::{Keep, KeepError},
-    quota::{self, Addition, Change, QuotaError, ReservationId},
+    idempotency::{PendingResponse, RecordResponseError},
+    quota::{self, QuotaAddition, QuotaChange, QuotaError, ReservationId},
     staging::Piece,
 };
 use entity::{BatchId, FileId, file};
@@ -45,19 +45,21 @@ pub struct NewFile {
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     #[error(transparent)]
-    Batch(#[from] JoinError),
+    Batch(#[from] JoinBatchError),
     #[error(transparent)]
-    Key(#[from] KeepError),
+    Key(#[from] RecordResponseError),
     #[error(transparent)]
     Quota(#[from] QuotaError),
     #[error("the file could not be recorded")]
     Database(#[from] DbErr),
 }
 
-impl Transient for AcceptError {
+impl ClassifyError for AcceptError {
     fn is_transient(&self) -> bool {
         match self {
-            Self::Database(error) | Self::Batch(JoinError::Database(error)) => error.is_transient(),
+            Self::Database(error) | Self::Batch(JoinBatchError::Database(error)) => {
+                error.is_transient()
+            }
             Self::Batch(_) | Self::Key(_) | Self::Quota(_) => false,
         }
     }
@@ -69,9 +71,9 @@ impl From<BatchError<Self>> for AcceptError {
             return Self::Database(error.into_database());
         };
         match &**shared {
-            Self::Batch(JoinError::Unknown(id)) => Self::Batch(JoinError::Unknown(*id)),
-            Self::Batch(JoinError::Closed(id)) => Self::Batch(JoinError::Closed(*id)),
-            Self::Batch(JoinError::Database(error)) | Self::Database(error) => {
+            Self::Batch(JoinBatchError::Unknown(id)) => Self::Batch(JoinBatchError::Unknown(*id)),
+            Self::Batch(JoinBatchError::Closed(id)) => Self::Batch(JoinBatchError::Closed(*id)),
+            Self::Batch(JoinBatchError::Database(error)) | Self::Database(error) => {
                 Self::Database(db::copy(error))
             }
             Self::Key(_) | Self::Quota(_) => Self::Database(DbErr::Custom(shared.to_string())),
@@ -82,9 +84,9 @@ impl From<BatchError<Self>> for AcceptError {
 /// Where the rows of accepted files are written, those of many uploads by one statement; cheap to clone, one per
 /// process.
 #[derive(Clone, Debug)]
-pub struct Intake(Batcher<file::Model, (), AcceptError>);
+pub struct FileIntake(Batcher<file::Model, (), AcceptError>);
 
-impl Intake {
+impl FileIntake {
     /// Must be called within a Tokio runtime: it works in a task of its own, which ends with the last clone.
     #[must_use]
     pub fn start(db: &Database) -> Self {
@@ -112,20 +114,20 @@ impl Intake {
 pub async fn accept(
     app: &App,
     new: NewFile,
-    keep: Option<Keep<file::Model>>,
+    response: Option<PendingResponse<file::Model>>,
 ) -> Result<file::Model, AcceptError> {
     let (clock, quota) = (&app.clock, app.config.uploads.owner_quota);
     let reserved = new.reservation;
     let row = row(new, clock);
     // With others, unless something may still refuse it.
-    if keep.is_none() && (row.owner.is_none() || quota.is_none()) {
+    if response.is_none() && (row.owner.is_none() || quota.is_none()) {
         app.intake.0.run(Arc::new(row.clone())).await?;
     } else {
         let row = row.clone();
         let alone = app.db.write(move |transaction| {
             Box::pin(async move {
                 join_batch(transaction, &row).await?;
-                let addition = Addition {
+                let addition = QuotaAddition {
                     owner: row.owner.as_deref(),
                     id: row.id.0,
                     bytes: quota::weight(&row),
@@ -135,7 +137,7 @@ pub async fn accept(
                 };
                 quota::add(transaction, addition).await?;
                 insert(transaction, [&row]).await?;
-                Keep::write(keep, transaction, &row).await?;
+                PendingResponse::write(response, transaction, &row).await?;
                 Ok::<_, AcceptError>(())
             })
         });
@@ -165,7 +167,7 @@ async fn insert_together(
     rows: &[Arc<file::Model>],
 ) -> Result<(), AcceptError> {
     let joins = rows.iter().filter_map(|row| {
-        Some(Join {
+        Some(BatchMembership {
             batch: row.batch_id?,
             owner: row.owner.as_deref(),
         })
@@ -181,7 +183,7 @@ async fn insert_counted(
     transaction: &impl ConnectionTrait,
     rows: &[Arc<file::Model>],
 ) -> Result<(), DbErr> {
-    let sizes = rows.iter().map(|row| Change {
+    let sizes = rows.iter().map(|row| QuotaChange {
         owner: row.owner.as_deref(),
         id: row.id.0,
         bytes: quota::weight(row),

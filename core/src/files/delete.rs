@@ -3,11 +3,11 @@
 //!
 //! A crash in between leaves a row that is not purged, which the sweep pushes.
 
-use super::Scope;
+use super::OwnerScope;
 use crate::{
     clock::Clock,
     db::Database,
-    outbox::{self, FileDeleted, NewEvent, Written},
+    outbox::{self, FileDeleted, NewEvent, WrittenEvent},
     quota,
 };
 use entity::{
@@ -43,9 +43,9 @@ fn status_word(status: &FileStatus) -> String {
 pub async fn delete(
     db: &Database,
     clock: &Clock,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: FileId,
-) -> Result<Option<Written>, DeleteError> {
+) -> Result<Option<WrittenEvent>, DeleteError> {
     let now = clock.now();
     let scope = scope.clone();
     db.write(move |transaction| {
@@ -71,8 +71,8 @@ pub async fn delete(
                 (0, FileStatus::Stored) => Ok(None),
                 (0, other) => Err(DeleteError::NotStored(other)),
                 _ => {
-                    quota::give_back(transaction, &file).await?;
-                    let event = NewEvent::file_deleted(FileDeleted::of(&file, now), &file);
+                    quota::release(transaction, &file).await?;
+                    let event = NewEvent::file_deleted(FileDeleted::from_model(&file, now), &file);
                     Ok(Some(outbox::write(transaction, now, event).await?))
                 }
             }
@@ -86,7 +86,7 @@ async fn give_up_bytes(
     transaction: &impl ConnectionTrait,
     id: FileId,
     now: Timestamp,
-) -> Result<Option<Written>, DeleteError> {
+) -> Result<Option<WrittenEvent>, DeleteError> {
     Entity::update_many()
         .col_expr(
             Column::RetryableUntil,

@@ -5,8 +5,8 @@
 
 use crate::{
     app::App,
-    outbox::{self, FileExpiring, NewEvent, Written},
-    storage::{NotAKey, StorageError, StorageKey},
+    outbox::{self, FileExpiring, NewEvent, WrittenEvent},
+    storage::{InvalidStorageKey, StorageError, StorageKey},
 };
 use entity::{
     FileId, Timestamp,
@@ -22,7 +22,7 @@ use std::{collections::HashMap, time::Duration};
 const PAGE: u64 = 100;
 
 /// Pages in one call; what is left over waits for the next.
-const MOST_PAGES: usize = 1000;
+const MAX_PAGES: usize = 1000;
 
 // Written out, not bound, as the partial index `files_expiring` has it.
 const UNANNOUNCED: &str =
@@ -32,7 +32,7 @@ const UNANNOUNCED: &str =
 #[derive(Debug, thiserror::Error)]
 pub enum ExpiringError {
     #[error("a row has a storage key that is none")]
-    Key(#[from] NotAKey),
+    Key(#[from] InvalidStorageKey),
     #[error("no URL can be made for an object")]
     Url(#[from] StorageError),
     #[error("the expiry could not be announced")]
@@ -48,7 +48,7 @@ pub enum ExpiringError {
 /// [`ExpiringError`].
 pub async fn announce_expiring(app: &App, notice: Duration) -> Result<u64, ExpiringError> {
     let mut announced = 0;
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = due(app, notice).await?;
         if page.is_empty() {
             break;
@@ -77,7 +77,7 @@ async fn due(app: &App, notice: Duration) -> Result<Vec<Model>, DbErr> {
         .await
 }
 
-async fn announce(app: &App, page: Vec<Model>) -> Result<Vec<Written>, ExpiringError> {
+async fn announce(app: &App, page: Vec<Model>) -> Result<Vec<WrittenEvent>, ExpiringError> {
     let now = app.clock.now();
     let mut urls = HashMap::with_capacity(page.len());
     for file in page {
@@ -99,7 +99,7 @@ async fn mark_and_write(
     transaction: &impl ConnectionTrait,
     urls: &HashMap<FileId, String>,
     now: Timestamp,
-) -> Result<Vec<Written>, ExpiringError> {
+) -> Result<Vec<WrittenEvent>, ExpiringError> {
     let marked = Entity::update_many()
         .col_expr(Column::ExpiringAnnouncedAt, Expr::value(now))
         .filter(Column::Id.is_in(urls.keys().copied()))
@@ -109,7 +109,7 @@ async fn mark_and_write(
     let mut written = Vec::with_capacity(marked.len());
     for file in marked {
         if let (Some(url), Some(expires_at)) = (urls.get(&file.id), file.expires_at) {
-            let payload = FileExpiring::of(&file, url.clone(), expires_at);
+            let payload = FileExpiring::from_model(&file, url.clone(), expires_at);
             let event = NewEvent::file_expiring(payload, &file);
             written.push(outbox::write(transaction, now, event).await?);
         }

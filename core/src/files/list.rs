@@ -3,7 +3,7 @@
 //! Newest first. Only what begins with a name that thousands have (see [`FEW`]) is listed in the order of the names:
 //! sorting all of them by age would cost more with every file.
 
-use super::Scope;
+use super::OwnerScope;
 use crate::{
     filtered_scan::{KeysetScan, WINDOW, all, within},
     pagination::{Page, PageRequest, first_id_at},
@@ -46,11 +46,11 @@ pub struct FileFilter {
 /// The database's.
 pub async fn list(
     db: &impl ConnectionTrait,
-    scope: &Scope,
+    scope: &OwnerScope,
     filter: &FileFilter,
     request: PageRequest,
 ) -> Result<Page<Model>, DbErr> {
-    let mut asked = Asked::of(scope, filter);
+    let mut asked = FileQuery::of(scope, filter);
     match filter.q.as_deref().map(str::trim).unwrap_or_default() {
         "" => {}
         q if q.parse::<Uuid>().is_ok() => {
@@ -64,7 +64,7 @@ pub async fn list(
             .equal
             .insert(0, Column::Sha256.eq(q.to_ascii_lowercase())),
         q => {
-            return Named::new(db.get_database_backend(), q)
+            return NamePrefix::new(db.get_database_backend(), q)
                 .page(db, asked, request)
                 .await;
         }
@@ -77,7 +77,7 @@ fn is_digest(q: &str) -> bool {
 }
 
 /// What is asked for besides a name.
-struct Asked {
+struct FileQuery {
     one: Option<FileId>,
     /// The one that leaves the fewest files first.
     equal: Vec<Expr>,
@@ -85,8 +85,8 @@ struct Asked {
     until: Option<Uuid>,
 }
 
-impl Asked {
-    fn of(scope: &Scope, filter: &FileFilter) -> Self {
+impl FileQuery {
+    fn of(scope: &OwnerScope, filter: &FileFilter) -> Self {
         let mut equal = Vec::new();
         if let Some(sha256) = &filter.sha256 {
             equal.push(Column::Sha256.eq(sha256.to_ascii_lowercase()));
@@ -103,7 +103,7 @@ impl Asked {
         if !many {
             equal.extend(status.clone());
         }
-        if let Scope::Owner(owner) = scope {
+        if let OwnerScope::Owner(owner) = scope {
             equal.push(Column::Owner.eq(owner));
         }
         if let Some(owner) = &filter.owner {
@@ -149,14 +149,14 @@ impl Asked {
 }
 
 /// Files whose name begins so: a range of the index on names.
-struct Named {
+struct NamePrefix {
     /// Compared byte by byte on both databases, as the index is.
     column: Expr,
     beginning: String,
     end: String,
 }
 
-impl Named {
+impl NamePrefix {
     fn new(backend: DbBackend, q: &str) -> Self {
         let beginning = q.to_lowercase();
         Self {
@@ -173,7 +173,7 @@ impl Named {
     async fn page(
         &self,
         db: &impl ConnectionTrait,
-        asked: Asked,
+        asked: FileQuery,
         request: PageRequest,
     ) -> Result<Page<Model>, DbErr> {
         if self.are_few(db).await? {
@@ -205,7 +205,7 @@ impl Named {
     async fn newest_first(
         &self,
         db: &impl ConnectionTrait,
-        asked: Asked,
+        asked: FileQuery,
         request: PageRequest,
     ) -> Result<Page<Model>, DbErr> {
         let named = self.in_order(None, FEW).into_query();
@@ -225,7 +225,7 @@ impl Named {
     async fn by_name(
         &self,
         db: &impl ConnectionTrait,
-        asked: Asked,
+        asked: FileQuery,
         request: PageRequest,
     ) -> Result<Page<Model>, DbErr> {
         let last = match request.before {

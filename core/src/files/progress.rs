@@ -1,6 +1,6 @@
 //! How far some files are, until everyone has been told: for those who sent them.
 
-use super::Scope;
+use super::OwnerScope;
 use crate::outbox::EventType;
 use entity::{
     FileId,
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 /// How far a file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct FileProgress {
     pub id: FileId,
     pub status: FileStatus,
     pub error_code: Option<String>,
@@ -27,16 +27,16 @@ pub struct Progress {
 /// The database's.
 pub async fn progress(
     db: &impl ConnectionTrait,
-    scope: &Scope,
+    scope: &OwnerScope,
     ids: &[FileId],
-) -> Result<Vec<Progress>, DbErr> {
+) -> Result<Vec<FileProgress>, DbErr> {
     let mut files = file::Entity::find()
         .select_only()
         .column(file::Column::Id)
         .column(file::Column::Status)
         .column(file::Column::ErrorCode)
         .filter(file::Column::Id.is_in(ids.iter().copied()));
-    if let Scope::Owner(owner) = scope {
+    if let OwnerScope::Owner(owner) = scope {
         files = files.filter(file::Column::Owner.eq(owner));
     }
     let files: Vec<(FileId, FileStatus, Option<String>)> = files.into_tuple().all(db).await?;
@@ -55,11 +55,13 @@ pub async fn progress(
         .into_iter()
         .map(|(id, status, waiting)| (id, (status, waiting)))
         .collect();
-    let each = files.into_iter().map(|(id, status, error_code)| Progress {
-        id,
-        status,
-        error_code,
-        announced: events.get(&id.0).copied(),
-    });
+    let each = files
+        .into_iter()
+        .map(|(id, status, error_code)| FileProgress {
+            id,
+            status,
+            error_code,
+            announced: events.get(&id.0).copied(),
+        });
     Ok(each.collect())
 }

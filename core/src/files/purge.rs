@@ -10,7 +10,7 @@ use crate::{
     files::{PiecesError, staged_pieces},
     finalize::key_owners::{self, PurgeHold},
     staging::StagingError,
-    storage::{NotAKey, StorageError, StorageKey},
+    storage::{InvalidStorageKey, StorageError, StorageKey},
 };
 use entity::{
     FileId, Timestamp,
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 /// How long a store may still carry out what a worker asked of it before it was killed, at least: it knows nothing of
 /// our leases, and a busy one was seen to make an object more than ten seconds after its file had failed.
-const LATE: Duration = Duration::from_secs(60);
+const LATE_WRITE_WINDOW: Duration = Duration::from_secs(60);
 
 /// Why bytes could not be removed; another run will try.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +33,14 @@ pub enum PurgeError {
     #[error("the row names staging that cannot be")]
     Pieces(#[from] PiecesError),
     #[error("the row has a storage key that is none")]
-    Key(#[from] NotAKey),
+    Key(#[from] InvalidStorageKey),
     #[error("the purge could not be recorded")]
     Database(#[from] DbErr),
 }
 
 /// What a purge found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purged {
+pub enum PurgeOutcome {
     Removed,
     /// Nothing to remove, or the file is not final, or it keeps its bytes for a retry.
     Nothing,
@@ -50,9 +50,9 @@ pub enum Purged {
 ///
 /// # Errors
 /// [`PurgeError`]; what was removed stays removed, and the row still names what was not.
-pub async fn purge(app: &App, id: FileId) -> Result<Purged, PurgeError> {
+pub async fn purge(app: &App, id: FileId) -> Result<PurgeOutcome, PurgeError> {
     let Some(file) = begin(app, id).await? else {
-        return Ok(Purged::Nothing);
+        return Ok(PurgeOutcome::Nothing);
     };
     failpoint!("purge.begun");
     let staged = staged_pieces(app.db.read(), &file).await?;
@@ -63,7 +63,7 @@ pub async fn purge(app: &App, id: FileId) -> Result<Purged, PurgeError> {
         let key = key.parse::<StorageKey>()?;
         if app.config.overwrites() {
             if !remove_shared(app, id, &key).await? {
-                return Ok(Purged::Nothing);
+                return Ok(PurgeOutcome::Nothing);
             }
         } else {
             app.storage.delete(&key).await?;
@@ -71,7 +71,7 @@ pub async fn purge(app: &App, id: FileId) -> Result<Purged, PurgeError> {
     }
     failpoint!("purge.object_removed");
     if may_come_late(app, &file) {
-        return Ok(Purged::Removed);
+        return Ok(PurgeOutcome::Removed);
     }
     let now = app.clock.now();
     let purged = unpurged(id)
@@ -80,7 +80,7 @@ pub async fn purge(app: &App, id: FileId) -> Result<Purged, PurgeError> {
     app.db
         .write(move |transaction| Box::pin(async move { purged.exec(transaction).await }))
         .await?;
-    Ok(Purged::Removed)
+    Ok(PurgeOutcome::Removed)
 }
 
 /// Removes the object at a key that other files may want (`file_overwrite`): they wait until the store has answered.
@@ -160,6 +160,6 @@ fn unpurged(id: FileId) -> sea_orm::UpdateMany<Entity> {
 /// A worker that was killed may have sent a request its store still carries out: the purge is repeated by each sweep
 /// until that cannot happen any more.
 fn may_come_late(app: &App, file: &Model) -> bool {
-    let late = LATE.max(2 * app.config.workers.lease);
+    let late = LATE_WRITE_WINDOW.max(2 * app.config.workers.lease);
     file.lease_lost_at > Some(app.clock.before(late))
 }

@@ -1,6 +1,6 @@
 //! Finding one file, and counting them.
 
-use crate::db::only;
+use crate::db::one_row;
 use entity::{
     FileId, Timestamp,
     file::{Column, Entity, FileStatus, Model},
@@ -12,14 +12,14 @@ use std::collections::HashMap;
 
 /// Whose rows a caller may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum OwnerScope {
     /// Everybody's: an administrator, or an installation without tokens.
     All,
     /// One owner's.
     Owner(String),
 }
 
-impl Scope {
+impl OwnerScope {
     /// True when rows of this owner may be seen.
     #[must_use]
     pub fn covers(&self, owner: Option<&str>) -> bool {
@@ -36,10 +36,10 @@ impl Scope {
 /// The database's.
 pub async fn get(
     db: &impl ConnectionTrait,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: FileId,
 ) -> Result<Option<Model>, DbErr> {
-    let found = only(Entity::find_by_id(id), db).await?;
+    let found = one_row(Entity::find_by_id(id), db).await?;
     Ok(found.filter(|file| scope.covers(file.owner.as_deref())))
 }
 

@@ -1,13 +1,13 @@
 //! Staging a failed file again, and finalizing a staged one now instead of when it is due again.
 
-use super::{PiecesError, Scope, get, staged_pieces};
+use super::{OwnerScope, PiecesError, get, staged_pieces};
 use crate::{
     app::App,
     batches,
     clock::Clock,
     db::Database,
-    idempotency::{Keep, KeepError},
-    quota::{self, Addition, QuotaError},
+    idempotency::{PendingResponse, RecordResponseError},
+    quota::{self, QuotaAddition, QuotaError},
     staging::StagingError,
 };
 use entity::{
@@ -34,7 +34,7 @@ pub enum RetryError {
     #[error(transparent)]
     Quota(#[from] QuotaError),
     #[error(transparent)]
-    Key(#[from] KeepError),
+    Key(#[from] RecordResponseError),
     #[error("staging could not be looked at")]
     Staging(#[from] StagingError),
     #[error("the file could not be staged again")]
@@ -62,9 +62,9 @@ pub fn retryable_until(file: &Model) -> Option<Timestamp> {
 /// nothing is changed then.
 pub async fn retry(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: FileId,
-    keep: Option<Keep<Model>>,
+    response: Option<PendingResponse<Model>>,
 ) -> Result<Model, RetryError> {
     let file = get(app.db.read(), scope, id).await?;
     let file = file.ok_or(RetryError::NotFound)?;
@@ -76,7 +76,7 @@ pub async fn retry(
                 if let Some(batch) = file.batch_id {
                     batches::reopen(transaction, batch, now).await?;
                 }
-                let addition = Addition {
+                let addition = QuotaAddition {
                     owner: file.owner.as_deref(),
                     id: id.0,
                     bytes: quota::weight(&file),
@@ -86,7 +86,7 @@ pub async fn retry(
                 };
                 quota::add(transaction, addition).await?;
                 let staged = stage_again(transaction, &file, now).await?;
-                Keep::write(keep, transaction, &staged).await?;
+                PendingResponse::write(response, transaction, &staged).await?;
                 Ok(staged)
             })
         })
@@ -184,7 +184,7 @@ pub enum FinalizeNowError {
 pub async fn finalize_now(
     db: &Database,
     clock: &Clock,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: FileId,
 ) -> Result<(), FinalizeNowError> {
     let now = clock.now();

@@ -1,6 +1,6 @@
 //! Retrying every failed file that matches a filter: counted first, then staged again one by one.
 
-use super::{FileFilter, RetryError, Scope, list, retry, retryable_until};
+use super::{FileFilter, OwnerScope, RetryError, list, retry, retryable_until};
 use crate::{app::App, pagination::PageRequest};
 use entity::{
     FileId,
@@ -21,7 +21,7 @@ const CONCURRENCY: usize = 16;
 
 /// How many failed files match, and how many of them can be retried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetryForecast {
+pub struct BulkRetryPreview {
     /// They still have their bytes.
     pub retryable: u64,
     /// Their bytes are gone.
@@ -32,7 +32,7 @@ pub struct RetryForecast {
 
 /// What became of the files that matched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetriedFiles {
+pub struct BulkRetryResult {
     pub staged: u64,
     /// Their bytes are gone, their owner has no room, or they failed no longer.
     pub refused: u64,
@@ -42,13 +42,13 @@ pub struct RetriedFiles {
 ///
 /// # Errors
 /// The database's.
-pub async fn forecast_retry(
+pub async fn preview_retry(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     filter: &FileFilter,
-) -> Result<RetryForecast, DbErr> {
-    let mut forecast = RetryForecast::default();
-    let mut pages = Pages::new(filter);
+) -> Result<BulkRetryPreview, DbErr> {
+    let mut forecast = BulkRetryPreview::default();
+    let mut pages = MatchingPages::new(filter);
     while let Some(page) = pages.next(app, scope).await? {
         for file in &page {
             match retryable_until(file) {
@@ -68,11 +68,11 @@ pub async fn forecast_retry(
 /// The database's; those that were staged before stay so.
 pub async fn retry_matching(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     filter: &FileFilter,
-) -> Result<RetriedFiles, DbErr> {
-    let mut retried = RetriedFiles::default();
-    let mut pages = Pages::new(filter);
+) -> Result<BulkRetryResult, DbErr> {
+    let mut retried = BulkRetryResult::default();
+    let mut pages = MatchingPages::new(filter);
     while let Some(page) = pages.next(app, scope).await? {
         let outcomes: Vec<_> = stream::iter(page)
             .map(|file| async move { (file.id, retry(app, scope, file.id, None).await) })
@@ -97,14 +97,14 @@ pub async fn retry_matching(
 }
 
 /// The failed files that match, page by page up to [`MAX_RETRIED`].
-struct Pages {
+struct MatchingPages {
     filter: FileFilter,
     request: PageRequest,
     seen: u64,
     is_over: bool,
 }
 
-impl Pages {
+impl MatchingPages {
     fn new(filter: &FileFilter) -> Self {
         let filter = FileFilter {
             status: Some(FileStatus::Failed),
@@ -122,7 +122,7 @@ impl Pages {
         }
     }
 
-    async fn next(&mut self, app: &App, scope: &Scope) -> Result<Option<Vec<Model>>, DbErr> {
+    async fn next(&mut self, app: &App, scope: &OwnerScope) -> Result<Option<Vec<Model>>, DbErr> {
         if self.is_over || self.seen >= MAX_RETRIED {
             return Ok(None);
         }

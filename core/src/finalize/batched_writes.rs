@@ -2,26 +2,26 @@
 //! of a commit rather than a dozen statements and two commits.
 
 use super::{
-    claim::{self, Claim, ClaimError, Claimant},
+    claim::{self, ClaimError, ClaimOutcome, Claimant},
     commit::{self, CommitError, CommitRequest},
 };
 use crate::{
     batcher::{BatchError, Batcher},
     clock::Clock,
     db::Database,
-    outbox::Written,
+    outbox::WrittenEvent,
 };
 use entity::FileId;
 use std::sync::Arc;
 
 /// Claims and stores, in batches; cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct BatchedWrites {
-    claims: Batcher<FileId, Claim, ClaimError>,
-    commits: Batcher<CommitRequest, Vec<Written>, CommitError>,
+pub(super) struct FinalizeWrites {
+    claims: Batcher<FileId, ClaimOutcome, ClaimError>,
+    commits: Batcher<CommitRequest, Vec<WrittenEvent>, CommitError>,
 }
 
-impl BatchedWrites {
+impl FinalizeWrites {
     /// Starts two tasks, which end with the last clone.
     pub(super) fn start(db: &Database, clock: &Clock, claimant: Claimant) -> Self {
         let claimant = Arc::new(claimant);
@@ -50,7 +50,7 @@ impl BatchedWrites {
         }
     }
 
-    pub(super) async fn claim(&self, id: FileId) -> Result<Claim, BatchError<ClaimError>> {
+    pub(super) async fn claim(&self, id: FileId) -> Result<ClaimOutcome, BatchError<ClaimError>> {
         self.claims.run(Arc::new(id)).await
     }
 
@@ -58,7 +58,7 @@ impl BatchedWrites {
     pub(super) async fn store(
         &self,
         request: CommitRequest,
-    ) -> Result<Vec<Written>, BatchError<CommitError>> {
+    ) -> Result<Vec<WrittenEvent>, BatchError<CommitError>> {
         self.commits.run(Arc::new(request)).await
     }
 }

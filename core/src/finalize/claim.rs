@@ -1,16 +1,16 @@
 //! The claim: one compare-and-set that gives a worker its files for a lease, each with the key its object will have.
 
 use super::{
-    key_owners::{self, Acquired},
+    key_owners::{self, KeyAcquisition},
     key_reservation::{self, KeyPolicy},
-    suspicion::{self, Inquiry},
+    suspicion::{self, ExpiredLeaseCheck},
 };
 use crate::{
-    batcher::Transient,
+    batcher::ClassifyError,
     clock::{Clock, later},
     db::Database,
-    outbox::{self, Written},
-    storage::{NotAKey, StorageKey},
+    outbox::{self, WrittenEvent},
+    storage::{InvalidStorageKey, StorageKey},
 };
 use entity::{
     FileId, Timestamp,
@@ -28,13 +28,13 @@ use std::{
 };
 
 /// Keys tried before the claim is rescheduled: each is taken with a chance of one in 62⁷.
-const KEYS_TRIED: usize = 4;
+const MAX_KEY_ATTEMPTS: usize = 4;
 
 /// What came of a claim.
 #[derive(Debug)]
-pub enum Claim {
+pub enum ClaimOutcome {
     /// The file is this worker's until its lease ends.
-    Mine(Box<Claimed>),
+    Claimed(Box<ClaimedFile>),
     /// A worker may have died of it: it must run alone.
     Suspect,
     /// Another worker's, or waiting to be tried again.
@@ -45,11 +45,11 @@ pub enum Claim {
 
 /// A claimed file.
 #[derive(Debug)]
-pub struct Claimed {
+pub struct ClaimedFile {
     pub file: Model,
     pub key: StorageKey,
     /// What announces that another file gave up its key (`file_overwrite` only).
-    pub replaced: Vec<Written>,
+    pub replaced: Vec<WrittenEvent>,
     /// So many processes have died of it that it must not run again.
     pub quarantined: bool,
 }
@@ -61,13 +61,13 @@ pub enum ClaimError {
     #[error("the replaced file could not be announced")]
     Outbox(#[from] outbox::WriteError),
     #[error("the row has a storage key that is none")]
-    Key(#[from] NotAKey),
+    Key(#[from] InvalidStorageKey),
     /// Another transaction changed a row that this one had looked at; the same claim may succeed now.
     #[error("the key's owner changed meanwhile")]
     OwnerChanged,
 }
 
-impl Transient for ClaimError {
+impl ClassifyError for ClaimError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Database(error) | Self::Outbox(outbox::WriteError::Database(error)) => {
@@ -108,7 +108,7 @@ pub(super) async fn claim(
     clock: &Clock,
     claimant: &Claimant,
     asked: &[Arc<FileId>],
-) -> Result<Vec<Claim>, ClaimError> {
+) -> Result<Vec<ClaimOutcome>, ClaimError> {
     let mut ids: Vec<FileId> = asked.iter().map(|id| **id).collect();
     ids.sort_unstable();
     ids.dedup();
@@ -126,9 +126,9 @@ pub(super) async fn claim_alone(
     clock: &Clock,
     claimant: &Claimant,
     id: FileId,
-) -> Result<Claim, ClaimError> {
+) -> Result<ClaimOutcome, ClaimError> {
     let mut claims = attempt(db, clock, claimant, &[id], true).await?;
-    Ok(claims.remove(&id).unwrap_or(Claim::Nothing))
+    Ok(claims.remove(&id).unwrap_or(ClaimOutcome::Nothing))
 }
 
 async fn attempt(
@@ -137,9 +137,9 @@ async fn attempt(
     claimant: &Claimant,
     ids: &[FileId],
     alone: bool,
-) -> Result<HashMap<FileId, Claim>, ClaimError> {
-    for attempt in 0..KEYS_TRIED {
-        let terms = Terms {
+) -> Result<HashMap<FileId, ClaimOutcome>, ClaimError> {
+    for attempt in 0..MAX_KEY_ATTEMPTS {
+        let terms = ClaimTerms {
             now: clock.now(),
             until: clock.after(claimant.lease),
             claimant: claimant.clone(),
@@ -154,35 +154,38 @@ async fn attempt(
         }
     }
     let soon = clock.after(Duration::from_secs(1));
-    Ok(ids.iter().map(|id| (*id, Claim::Later(soon))).collect())
+    Ok(ids
+        .iter()
+        .map(|id| (*id, ClaimOutcome::Later(soon)))
+        .collect())
 }
 
 /// Asked for twice, a file goes to the first; the other hears that it is taken.
 fn in_order(
     asked: &[Arc<FileId>],
-    mut claims: HashMap<FileId, Claim>,
+    mut claims: HashMap<FileId, ClaimOutcome>,
     taken_until: Timestamp,
-) -> Vec<Claim> {
+) -> Vec<ClaimOutcome> {
     asked
         .iter()
         .map(|id| match claims.remove(id) {
             Some(claim) => {
                 let again = match &claim {
-                    Claim::Mine(_) => Claim::Later(taken_until),
-                    Claim::Later(at) => Claim::Later(*at),
-                    Claim::Suspect => Claim::Suspect,
-                    Claim::Nothing => Claim::Nothing,
+                    ClaimOutcome::Claimed(_) => ClaimOutcome::Later(taken_until),
+                    ClaimOutcome::Later(at) => ClaimOutcome::Later(*at),
+                    ClaimOutcome::Suspect => ClaimOutcome::Suspect,
+                    ClaimOutcome::Nothing => ClaimOutcome::Nothing,
                 };
                 claims.insert(**id, again);
                 claim
             }
-            None => Claim::Nothing,
+            None => ClaimOutcome::Nothing,
         })
         .collect()
 }
 
 #[derive(Clone, Debug)]
-struct Terms {
+struct ClaimTerms {
     now: Timestamp,
     until: Timestamp,
     claimant: Claimant,
@@ -194,9 +197,9 @@ struct Terms {
 
 async fn take(
     transaction: &impl ConnectionTrait,
-    terms: Terms,
+    terms: ClaimTerms,
     ids: Vec<FileId>,
-) -> Result<HashMap<FileId, Claim>, ClaimError> {
+) -> Result<HashMap<FileId, ClaimOutcome>, ClaimError> {
     let files = compare_and_set(transaction, &terms, &ids).await?;
     let mut claims = HashMap::with_capacity(ids.len());
     if files.len() < ids.len() {
@@ -214,20 +217,20 @@ async fn take(
             one.quarantined =
                 suspicion::must_be_quarantined(transaction, &one.file, terms.now, lease).await?;
         }
-        claims.insert(one.file.id, Claim::Mine(Box::new(one)));
+        claims.insert(one.file.id, ClaimOutcome::Claimed(Box::new(one)));
     }
     Ok(claims)
 }
 
 async fn with_keys(
     transaction: &impl ConnectionTrait,
-    terms: &Terms,
+    terms: &ClaimTerms,
     files: Vec<Model>,
-) -> Result<Vec<Claimed>, ClaimError> {
+) -> Result<Vec<ClaimedFile>, ClaimError> {
     let (mut claimed, mut keyless) = (Vec::with_capacity(files.len()), Vec::new());
     for file in files {
         match &file.storage_key {
-            Some(key) => claimed.push(Claimed::new(key.parse()?, file)),
+            Some(key) => claimed.push(ClaimedFile::new(key.parse()?, file)),
             None => keyless.push(file),
         }
     }
@@ -242,7 +245,7 @@ async fn with_keys(
     Ok(claimed)
 }
 
-impl Claimed {
+impl ClaimedFile {
     pub(super) fn new(key: StorageKey, file: Model) -> Self {
         Self {
             file,
@@ -256,23 +259,23 @@ impl Claimed {
 /// With `file_overwrite` a key has an owner of its own: files that must wait for it are staged again.
 async fn owners_of_their_keys(
     transaction: &impl ConnectionTrait,
-    terms: &Terms,
-    mut claimed: Vec<Claimed>,
-    claims: &mut HashMap<FileId, Claim>,
-) -> Result<Vec<Claimed>, ClaimError> {
+    terms: &ClaimTerms,
+    mut claimed: Vec<ClaimedFile>,
+    claims: &mut HashMap<FileId, ClaimOutcome>,
+) -> Result<Vec<ClaimedFile>, ClaimError> {
     // In one order, so that two that take keys over do not wait for each other.
     claimed.sort_by(|one, other| one.key.as_str().cmp(other.key.as_str()));
     let mut owners = Vec::with_capacity(claimed.len());
     for mut one in claimed {
         match key_owners::acquire(transaction, &one.key, &one.file, terms.now).await? {
-            Acquired::Owned(replaced) => one.replaced = replaced,
-            Acquired::Retired => {
+            KeyAcquisition::Owned(replaced) => one.replaced = replaced,
+            KeyAcquisition::Retired => {
                 one.key = one.key.deduplicated(&mut rand::rng());
                 key_owners::acquire(transaction, &one.key, &one.file, terms.now).await?;
             }
-            Acquired::Wait(until) => {
+            KeyAcquisition::Wait(until) => {
                 stage_again(transaction, &one.file, until).await?;
-                claims.insert(one.file.id, Claim::Later(until));
+                claims.insert(one.file.id, ClaimOutcome::Later(until));
                 continue;
             }
         }
@@ -303,7 +306,7 @@ async fn stage_again(
 
 async fn compare_and_set(
     transaction: &impl ConnectionTrait,
-    terms: &Terms,
+    terms: &ClaimTerms,
     ids: &[FileId],
 ) -> Result<Vec<Model>, DbErr> {
     // Whoever holds a row locked is about to change it: it is passed over rather than waited for.
@@ -322,7 +325,7 @@ async fn compare_and_set(
         .await
 }
 
-fn claimed_by(worker: &str, terms: &Terms) -> UpdateMany<Entity> {
+fn claimed_by(worker: &str, terms: &ClaimTerms) -> UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::Status, Expr::value(FileStatus::Finalizing))
         .col_expr(Column::LeaseOwner, Expr::value(worker))
@@ -333,7 +336,7 @@ fn claimed_by(worker: &str, terms: &Terms) -> UpdateMany<Entity> {
 }
 
 /// Staged and due: suspects by [`claim_alone`], all others by [`claim`].
-fn claimable(terms: &Terms) -> Condition {
+fn claimable(terms: &ClaimTerms) -> Condition {
     let suspect = match terms.alone {
         true => Column::SuspectSince.is_not_null(),
         false => Column::SuspectSince.is_null(),
@@ -353,8 +356,8 @@ fn claimable(terms: &Terms) -> Condition {
 async fn explain_unclaimed(
     transaction: &impl ConnectionTrait,
     missed: Vec<FileId>,
-    terms: &Terms,
-) -> Result<HashMap<FileId, Claim>, DbErr> {
+    terms: &ClaimTerms,
+) -> Result<HashMap<FileId, ClaimOutcome>, DbErr> {
     let now = terms.now;
     let rows = Entity::find()
         .filter(Column::Id.is_in(missed))
@@ -364,15 +367,15 @@ async fn explain_unclaimed(
     for file in rows {
         let due = file.next_attempt_at.filter(|due| *due > now);
         let claim = match (file.status, due) {
-            (FileStatus::Staged, Some(due)) => Claim::Later(due),
-            (FileStatus::Staged, None) if file.suspect_since.is_some() => Claim::Suspect,
+            (FileStatus::Staged, Some(due)) => ClaimOutcome::Later(due),
+            (FileStatus::Staged, None) if file.suspect_since.is_some() => ClaimOutcome::Suspect,
             // Another transaction has it locked.
-            (FileStatus::Staged, None) => Claim::Later(now),
+            (FileStatus::Staged, None) => ClaimOutcome::Later(now),
             (FileStatus::Finalizing, _) => {
                 // This process does not run it, or it would not ask: the answer to its claim was lost.
                 let is_own = file.lease_owner.as_ref() == Some(&terms.claimant.worker);
                 match file.lease_expires_at.filter(|end| *end >= now && !is_own) {
-                    Some(end) => Claim::Later(end),
+                    Some(end) => ClaimOutcome::Later(end),
                     None => {
                         expired.push(file);
                         continue;
@@ -384,7 +387,7 @@ async fn explain_unclaimed(
         claims.insert(file.id, claim);
     }
     if !expired.is_empty() {
-        let inquiry = Inquiry {
+        let inquiry = ExpiredLeaseCheck {
             worker: &terms.claimant.worker,
             now,
             lease: terms.claimant.lease,
@@ -395,8 +398,8 @@ async fn explain_unclaimed(
     if terms.alone {
         let soon = later(now, Duration::from_secs(1));
         for claim in claims.values_mut() {
-            if matches!(claim, Claim::Suspect) {
-                *claim = Claim::Later(soon);
+            if matches!(claim, ClaimOutcome::Suspect) {
+                *claim = ClaimOutcome::Later(soon);
             }
         }
     }

@@ -3,11 +3,12 @@
 
 use super::{claim::Claimant, key_owners};
 use crate::{
-    batcher::Transient,
-    batches::{self, Settled},
-    outbox::{self, FileStored, NewEvent, Written},
+    batcher::ClassifyError,
+    batches::{self, FileOutcome},
+    outbox::{self, FileStored, NewEvent, WrittenEvent},
     quota,
-    storage::{StorageKey, transfer::Landed},
+    storage::StorageKey,
+    transfer::StoredObject,
 };
 use entity::{
     BatchId, FileId, Timestamp,
@@ -30,7 +31,7 @@ pub enum CommitError {
     Outbox(#[from] outbox::WriteError),
 }
 
-impl Transient for CommitError {
+impl ClassifyError for CommitError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Database(error) | Self::Outbox(outbox::WriteError::Database(error)) => {
@@ -43,15 +44,15 @@ impl Transient for CommitError {
 
 /// Why a file fails for good, as its owner will read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct PermanentFailure {
     pub(super) code: &'static str,
     pub(super) message: String,
 }
 
 /// An object that is whole and verified, and not yet committed.
 #[derive(Clone, Debug)]
-pub(super) struct Transferred {
-    pub(super) object: Landed,
+pub(super) struct VerifiedObject {
+    pub(super) object: StoredObject,
     /// When the object was verified.
     pub(super) at: Timestamp,
     /// The file's type, from its declaration and its bytes.
@@ -65,7 +66,7 @@ pub(super) struct Transferred {
 pub(super) struct CommitRequest {
     pub(super) file: Model,
     pub(super) key: StorageKey,
-    pub(super) transferred: Transferred,
+    pub(super) transferred: VerifiedObject,
 }
 
 /// The files are stored, their events are written, their batches count them; all of it or nothing. The answers, in
@@ -78,7 +79,7 @@ pub(super) async fn store(
     claimant: &Claimant,
     requests: &[Arc<CommitRequest>],
     now: Timestamp,
-) -> Result<Vec<Vec<Written>>, CommitError> {
+) -> Result<Vec<Vec<WrittenEvent>>, CommitError> {
     if claimant.overwrite {
         let mut keys = Vec::with_capacity(requests.len());
         for one in requests {
@@ -86,7 +87,7 @@ pub(super) async fn store(
         }
         key_owners::transfer_answered(transaction, keys, now).await?;
     }
-    let each = |value: &dyn Fn(&Transferred) -> SimpleExpr| -> SimpleExpr {
+    let each = |value: &dyn Fn(&VerifiedObject) -> SimpleExpr| -> SimpleExpr {
         requests
             .iter()
             .fold(CaseStatement::new(), |case, one| {
@@ -118,7 +119,7 @@ pub(super) async fn store(
     .await?;
     change(transaction, release(update, now), requests.len()).await?;
     let events = requests.iter().map(|one| {
-        let payload = FileStored::of(
+        let payload = FileStored::from_model(
             &one.file,
             one.transferred.object.sha256,
             one.transferred.url.clone(),
@@ -126,7 +127,7 @@ pub(super) async fn store(
         NewEvent::file_stored(payload, &one.file)
     });
     let written = outbox::write_all(transaction, now, events.collect()).await?;
-    let mut written: Vec<Vec<Written>> = written.into_iter().map(|one| vec![one]).collect();
+    let mut written: Vec<Vec<WrittenEvent>> = written.into_iter().map(|one| vec![one]).collect();
     let mut in_batches: BTreeMap<BatchId, (i64, usize)> = BTreeMap::new();
     for (place, one) in requests.iter().enumerate() {
         if let Some(batch) = one.file.batch_id {
@@ -134,7 +135,7 @@ pub(super) async fn store(
         }
     }
     for (batch, (files, place)) in in_batches {
-        let settled = Settled::Stored;
+        let settled = FileOutcome::Stored;
         written[place].extend(batches::settle_some(transaction, batch, settled, files, now).await?);
     }
     Ok(written)
@@ -148,15 +149,15 @@ pub(super) async fn fail(
     transaction: &impl ConnectionTrait,
     file: &Model,
     worker: &str,
-    failure: &Failure,
+    failure: &PermanentFailure,
     now: Timestamp,
     retryable_until: Timestamp,
-) -> Result<Vec<Written>, CommitError> {
+) -> Result<Vec<WrittenEvent>, CommitError> {
     let written = match file.batch_id {
-        Some(batch) => batches::settle(transaction, batch, Settled::Failed, now).await?,
+        Some(batch) => batches::settle(transaction, batch, FileOutcome::Failed, now).await?,
         None => None,
     };
-    quota::give_back(transaction, file).await?;
+    quota::release(transaction, file).await?;
     let kept = file.staging_key.as_ref().map(|_| retryable_until);
     let update = owned_by(worker, [file.id])
         .col_expr(Column::Status, Expr::value(FileStatus::Failed))

@@ -5,15 +5,14 @@
 //! fault that may pass, and is retried.
 
 use crate::{
-    content::NotAllowed,
-    files::PiecesError,
-    storage::{StorageError, transfer::TransferError},
+    files::PiecesError, media_policy::MediaPolicyError, storage::StorageError,
+    transfer::TransferError,
 };
 use sea_orm::DbErr;
 
 /// What failed on the way into storage.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum FinalizeFault {
     #[error(transparent)]
     Transfer(#[from] TransferError),
     #[error("no URL can be made for the object")]
@@ -21,24 +20,24 @@ pub(super) enum Fault {
     #[error("the row does not say where the bytes wait")]
     Row(#[from] PiecesError),
     #[error(transparent)]
-    NotAllowed(#[from] NotAllowed),
+    NotAllowed(#[from] MediaPolicyError),
     #[error("the database does not say what the file was made of")]
     Database(#[from] DbErr),
 }
 
 /// What a fault proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judgement {
+pub(super) enum FaultVerdict {
     /// The bytes themselves are at fault; the file fails with this code.
     Permanent(&'static str),
     /// Staging does not have the bytes the row lists. That proves something only while the marker of the installation
     /// is visible in the same place: an unmounted volume looks the same. The code is the one to fail with then.
     MissingBytes(&'static str),
     /// The surroundings are at fault.
-    Transient,
+    ClassifyError,
 }
 
-impl Fault {
+impl FinalizeFault {
     /// True when no request of the run may still be carried out: each was answered, or none was sent.
     pub(super) fn is_answered(&self) -> bool {
         match self {
@@ -51,18 +50,20 @@ impl Fault {
         }
     }
 
-    pub(super) fn judge(&self) -> Judgement {
+    pub(super) fn judge(&self) -> FaultVerdict {
         match self {
-            Self::NotAllowed(_) => Judgement::Permanent("type_not_allowed"),
+            Self::NotAllowed(_) => FaultVerdict::Permanent("type_not_allowed"),
             Self::Transfer(TransferError::DigestMismatch { .. }) => {
-                Judgement::Permanent("digest_mismatch")
+                FaultVerdict::Permanent("digest_mismatch")
             }
-            Self::Transfer(TransferError::StagingGone) => Judgement::MissingBytes("staging_gone"),
+            Self::Transfer(TransferError::StagingGone) => {
+                FaultVerdict::MissingBytes("staging_gone")
+            }
             Self::Transfer(TransferError::SizeMismatch { .. }) => {
-                Judgement::MissingBytes("size_mismatch")
+                FaultVerdict::MissingBytes("size_mismatch")
             }
             Self::Transfer(_) | Self::Url(_) | Self::Row(_) | Self::Database(_) => {
-                Judgement::Transient
+                FaultVerdict::ClassifyError
             }
         }
     }

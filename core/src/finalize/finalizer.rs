@@ -1,14 +1,14 @@
 //! The finalizer of a process: which files it runs, beside which others, and how it lets go of them.
 
 use super::{
-    batched_writes::BatchedWrites,
-    claim::{self, Claim, ClaimError, Claimant, Claimed},
+    batched_writes::FinalizeWrites,
+    claim::{self, ClaimError, ClaimOutcome, Claimant, ClaimedFile},
     commit::{self, CommitError},
-    execute::{Run, announce},
+    execute::{FinalizeRun, announce},
     heartbeat::Heartbeat,
     run_gate::RunGate,
 };
-use crate::{app::App, batcher::BatchError, clock::Clock, db::Database, failpoint, trace};
+use crate::{app::App, batcher::BatchError, clock::Clock, db::Database, failpoint, trace_context};
 use entity::{FileId, Timestamp};
 use sea_orm::DbErr;
 use std::{
@@ -25,7 +25,7 @@ const SUSPECT_RETRY: Duration = Duration::from_secs(1);
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum FinalizeOutcome {
     Stored,
     Failed,
     /// To be tried at this moment: a fault that may pass, or another worker's lease.
@@ -68,7 +68,7 @@ impl FinalizeError {
 #[derive(Clone, Debug)]
 pub struct Finalizer {
     app: App,
-    writes: BatchedWrites,
+    writes: FinalizeWrites,
     claimant: Arc<Claimant>,
     worker: Arc<str>,
     gate: Arc<RunGate>,
@@ -90,7 +90,7 @@ impl Finalizer {
         let (db, clock) = (&app.db, &app.clock);
         Self {
             app: app.clone(),
-            writes: BatchedWrites::start(db, clock, claimant.clone()),
+            writes: FinalizeWrites::start(db, clock, claimant.clone()),
             heartbeat: Arc::new(Heartbeat::start(db, clock, &name, claimant.lease)),
             claimant: Arc::new(claimant),
             worker: name,
@@ -115,47 +115,47 @@ impl Finalizer {
     ///
     /// # Errors
     /// [`FinalizeError`] when the database is away; nothing is lost.
-    pub async fn finalize(&self, id: FileId) -> Result<Outcome, FinalizeError> {
+    pub async fn finalize(&self, id: FileId) -> Result<FinalizeOutcome, FinalizeError> {
         failpoint!("finalize.received");
         let Some(_entered) = self.enter(id) else {
             let lease = self.claimant.lease;
-            return Ok(Outcome::Later(self.app.clock.after(lease / 3)));
+            return Ok(FinalizeOutcome::Later(self.app.clock.after(lease / 3)));
         };
         let shared = tokio::select! {
             biased;
-            () = self.drained.cancelled() => return Ok(Outcome::Released),
+            () = self.drained.cancelled() => return Ok(FinalizeOutcome::Released),
             shared = self.gate.enter() => shared,
         };
         match self.writes.claim(id).await.map_err(FinalizeError::Claim)? {
-            Claim::Mine(claimed) => self.run(*claimed).await,
-            Claim::Suspect => {
+            ClaimOutcome::Claimed(claimed) => self.run(*claimed).await,
+            ClaimOutcome::Suspect => {
                 drop(shared);
                 self.finalize_alone(id).await
             }
-            Claim::Later(at) => Ok(Outcome::Later(at)),
-            Claim::Nothing => Ok(Outcome::Nothing),
+            ClaimOutcome::Later(at) => Ok(FinalizeOutcome::Later(at)),
+            ClaimOutcome::Nothing => Ok(FinalizeOutcome::Nothing),
         }
     }
 
     /// Runs a suspect file while nothing else runs in this process: if the process dies, the file is why.
-    async fn finalize_alone(&self, id: FileId) -> Result<Outcome, FinalizeError> {
+    async fn finalize_alone(&self, id: FileId) -> Result<FinalizeOutcome, FinalizeError> {
         let entered = tokio::select! {
             biased;
-            () = self.drained.cancelled() => return Ok(Outcome::Released),
+            () = self.drained.cancelled() => return Ok(FinalizeOutcome::Released),
             entered = self.gate.enter_alone() => entered,
         };
         let Some(_alone) = entered else {
-            return Ok(Outcome::Later(self.app.clock.after(SUSPECT_RETRY)));
+            return Ok(FinalizeOutcome::Later(self.app.clock.after(SUSPECT_RETRY)));
         };
         let beaten = self.heartbeat.set_alone(Some(id)).await;
         beaten.map_err(FinalizeError::Heartbeat)?;
         let (db, clock) = (&self.app.db, &self.app.clock);
         let claim = claim::claim_alone(db, clock, &self.claimant, id).await;
         let outcome = match claim {
-            Ok(Claim::Mine(claimed)) => self.run(*claimed).await,
-            Ok(Claim::Suspect) => Ok(Outcome::Later(clock.after(SUSPECT_RETRY))),
-            Ok(Claim::Later(at)) => Ok(Outcome::Later(at)),
-            Ok(Claim::Nothing) => Ok(Outcome::Nothing),
+            Ok(ClaimOutcome::Claimed(claimed)) => self.run(*claimed).await,
+            Ok(ClaimOutcome::Suspect) => Ok(FinalizeOutcome::Later(clock.after(SUSPECT_RETRY))),
+            Ok(ClaimOutcome::Later(at)) => Ok(FinalizeOutcome::Later(at)),
+            Ok(ClaimOutcome::Nothing) => Ok(FinalizeOutcome::Nothing),
             Err(error) => Err(FinalizeError::ClaimAlone(error)),
         };
         // The next beat says it otherwise.
@@ -165,9 +165,9 @@ impl Finalizer {
         outcome
     }
 
-    async fn run(&self, claimed: Claimed) -> Result<Outcome, FinalizeError> {
+    async fn run(&self, claimed: ClaimedFile) -> Result<FinalizeOutcome, FinalizeError> {
         let id = claimed.file.id;
-        let claim = HeldClaim {
+        let claim = ClaimGuard {
             db: &self.app.db,
             clock: &self.app.clock,
             worker: &self.worker,
@@ -176,7 +176,7 @@ impl Finalizer {
         };
         failpoint!("finalize.claimed");
         announce(&self.app, &claimed.replaced).await;
-        let run = Run {
+        let run = FinalizeRun {
             app: &self.app,
             writes: &self.writes,
             claimed,
@@ -184,18 +184,18 @@ impl Finalizer {
             drained: &self.drained,
         };
         let span = tracing::info_span!("store", file.id = %id);
-        trace::follow(&span, run.file().traceparent.as_deref());
+        trace_context::follow(&span, run.file().traceparent.as_deref());
         // Boxed: the transfer's future is deep, and every layer of the worker would carry it.
         let ended = Box::pin(run.execute()).instrument(span).await;
         match ended {
-            Ok(Outcome::Released) => {
+            Ok(FinalizeOutcome::Released) => {
                 claim.release().await;
-                Ok(Outcome::Released)
+                Ok(FinalizeOutcome::Released)
             }
             Err(error) if error.is_lease_lost() => {
                 tracing::warn!(file.id = %id, "the lease was lost, the file is left to whoever claims it next");
                 claim.release().await;
-                Ok(Outcome::LeaseLost)
+                Ok(FinalizeOutcome::LeaseLost)
             }
             Err(error) => {
                 claim.release().await;
@@ -225,9 +225,9 @@ impl Finalizer {
     }
 
     /// None while this process runs the file already.
-    fn enter(&self, id: FileId) -> Option<Entered> {
+    fn enter(&self, id: FileId) -> Option<RunningFile> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.insert(id).then(|| Entered {
+        running.insert(id).then(|| RunningFile {
             running: Arc::clone(&self.running),
             id,
         })
@@ -235,12 +235,12 @@ impl Finalizer {
 }
 
 /// A file that this process runs, until it is dropped.
-struct Entered {
+struct RunningFile {
     running: Arc<Mutex<HashSet<FileId>>>,
     id: FileId,
 }
 
-impl Drop for Entered {
+impl Drop for RunningFile {
     fn drop(&mut self) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.remove(&self.id);
@@ -248,7 +248,7 @@ impl Drop for Entered {
 }
 
 /// A claim that must end: dropped before (the handler was dropped, or panicked), it is released in the background.
-struct HeldClaim<'a> {
+struct ClaimGuard<'a> {
     db: &'a Database,
     clock: &'a Clock,
     worker: &'a Arc<str>,
@@ -256,7 +256,7 @@ struct HeldClaim<'a> {
     ended: bool,
 }
 
-impl HeldClaim<'_> {
+impl ClaimGuard<'_> {
     fn end(mut self) {
         self.ended = true;
     }
@@ -275,7 +275,7 @@ impl HeldClaim<'_> {
     }
 }
 
-impl Drop for HeldClaim<'_> {
+impl Drop for ClaimGuard<'_> {
     fn drop(&mut self) {
         if self.ended {
             return;

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 /// How soon a heartbeat that failed is repeated: after an outage of the database others must soon see that this
 /// process lives.
-const REPEAT: Duration = Duration::from_millis(500);
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// After which the row of a process that died is removed.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
@@ -28,12 +28,12 @@ const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 /// Beats until dropped.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
-    process: Process,
+    process: ProcessRecord,
     task: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone, Debug)]
-struct Process {
+struct ProcessRecord {
     db: Database,
     clock: Clock,
     name: Arc<str>,
@@ -44,7 +44,7 @@ struct Process {
 impl Heartbeat {
     /// Beats three times in a lease. Must be called within a Tokio runtime.
     pub(super) fn start(db: &Database, clock: &Clock, name: &Arc<str>, lease: Duration) -> Self {
-        let process = Process {
+        let process = ProcessRecord {
             db: db.clone(),
             clock: clock.clone(),
             name: Arc::clone(name),
@@ -58,7 +58,7 @@ impl Heartbeat {
                     Ok(()) => lease / 3,
                     Err(error) => {
                         tracing::debug!(%error, "the heartbeat could not be recorded");
-                        REPEAT
+                        RETRY_INTERVAL
                     }
                 };
                 tokio::time::sleep(pause).await;
@@ -95,7 +95,7 @@ impl Heartbeat {
     }
 }
 
-impl Process {
+impl ProcessRecord {
     async fn beat(&self) -> Result<(), DbErr> {
         let alone_file = *self
             .alone_file

@@ -9,7 +9,7 @@
 use super::claim::ClaimError;
 use crate::{
     clock::later,
-    outbox::{self, FileDeleted, NewEvent, Written},
+    outbox::{self, FileDeleted, NewEvent, WrittenEvent},
     quota,
     storage::StorageKey,
 };
@@ -28,16 +28,16 @@ use std::time::Duration;
 pub(crate) const RETIREMENT: Duration = Duration::from_secs(60 * 60);
 
 /// How long a purge may take over its one request before its hold is taken for abandoned.
-const HOLD: Duration = Duration::from_secs(35);
+const PURGE_HOLD: Duration = Duration::from_secs(35);
 
 /// How soon a file that waits for a key looks again.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What came of wanting a key.
 #[derive(Debug)]
-pub(super) enum Acquired {
+pub(super) enum KeyAcquisition {
     /// The file owns the key now; the events announce a file that it replaced.
-    Owned(Vec<Written>),
+    Owned(Vec<WrittenEvent>),
     /// Another file still needs it.
     Wait(Timestamp),
     /// A request of another file may still be carried out at it.
@@ -54,7 +54,7 @@ pub(super) async fn acquire(
     key: &StorageKey,
     file: &Model,
     now: Timestamp,
-) -> Result<Acquired, ClaimError> {
+) -> Result<KeyAcquisition, ClaimError> {
     let owner = Entity::find_by_id(key.as_str())
         .lock_exclusive()
         .one(transaction)
@@ -72,13 +72,13 @@ pub(super) async fn acquire(
     let mut replaced = Vec::new();
     if let Some(holder) = &holder {
         if is_on_its_way(holder) {
-            return Ok(Acquired::Wait(later(now, POLL_INTERVAL)));
+            return Ok(KeyAcquisition::Wait(later(now, POLL_INTERVAL)));
         }
         if let Some(until) = owner.as_ref().and_then(|owner| owner.deleting_until(now)) {
-            return Ok(Acquired::Wait(until.min(later(now, POLL_INTERVAL))));
+            return Ok(KeyAcquisition::Wait(until.min(later(now, POLL_INTERVAL))));
         }
         if uncertain_at.is_some_and(|at| later(at, RETIREMENT) > now) {
-            return Ok(Acquired::Retired);
+            return Ok(KeyAcquisition::Retired);
         }
         replaced = displace(transaction, holder, now).await?;
     }
@@ -98,7 +98,7 @@ pub(super) async fn acquire(
     } else {
         write(transaction, row).await?;
     }
-    Ok(Acquired::Owned(replaced))
+    Ok(KeyAcquisition::Owned(replaced))
 }
 
 /// The file that has the key from a time without owners.
@@ -126,10 +126,10 @@ async fn displace(
     transaction: &impl ConnectionTrait,
     holder: &Model,
     now: Timestamp,
-) -> Result<Vec<Written>, ClaimError> {
+) -> Result<Vec<WrittenEvent>, ClaimError> {
     let is_stored = holder.status == FileStatus::Stored;
     if is_stored {
-        quota::give_back(transaction, holder).await?;
+        quota::release(transaction, holder).await?;
     }
     let mut update = file::Entity::update_many()
         .col_expr(
@@ -150,7 +150,7 @@ async fn displace(
     if !is_stored {
         return Ok(Vec::new());
     }
-    let event = NewEvent::file_deleted(FileDeleted::of(holder, now), holder);
+    let event = NewEvent::file_deleted(FileDeleted::from_model(holder, now), holder);
     Ok(vec![outbox::write(transaction, now, event).await?])
 }
 
@@ -222,7 +222,7 @@ pub(crate) async fn hold_for_purge(
         .lock_exclusive()
         .one(transaction)
         .await?;
-    let until = later(now, HOLD);
+    let until = later(now, PURGE_HOLD);
     let mut row = storage_key_owner::Model {
         key: key.to_owned(),
         file_id: file,
@@ -269,7 +269,7 @@ pub(crate) async fn end_purge(
 }
 
 /// What the state of a key means at a moment.
-trait KeyUse {
+trait KeyTimes {
     /// Until when a purge holds it, if one does.
     fn deleting_until(&self, now: Timestamp) -> Option<Timestamp>;
 
@@ -278,7 +278,7 @@ trait KeyUse {
     fn uncertain_since(&self, now: Timestamp) -> Option<Timestamp>;
 }
 
-impl KeyUse for storage_key_owner::Model {
+impl KeyTimes for storage_key_owner::Model {
     fn deleting_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.held_until
             .filter(|until| self.state == KeyState::Deleting && *until > now)

@@ -1,7 +1,7 @@
 //! The key each object will have, reserved with the claim: the plain one when no file ever had it, else one with
 //! random characters. A key is used once: the rows of deleted files keep theirs.
 
-use super::claim::{ClaimError, Claimed};
+use super::claim::{ClaimError, ClaimedFile};
 use crate::storage::StorageKey;
 use entity::file::{Column, Entity, Model};
 use sea_orm::{
@@ -27,12 +27,12 @@ pub(super) async fn reserve(
     transaction: &impl ConnectionTrait,
     files: Vec<Model>,
     policy: KeyPolicy,
-) -> Result<Vec<Claimed>, ClaimError> {
-    let mut claimed: Vec<Claimed> = files
+) -> Result<Vec<ClaimedFile>, ClaimError> {
+    let mut claimed: Vec<ClaimedFile> = files
         .into_iter()
         .map(|file| {
             let key = StorageKey::for_upload(&file.original_filename, file.created_at);
-            Claimed::new(key, file)
+            ClaimedFile::new(key, file)
         })
         .collect();
     if policy.overwrite {
@@ -57,7 +57,7 @@ pub(super) async fn reserve(
 /// Which of the keys some file has or had.
 async fn used_keys(
     transaction: &impl ConnectionTrait,
-    claimed: &[Claimed],
+    claimed: &[ClaimedFile],
 ) -> Result<HashSet<String>, DbErr> {
     let keys: Vec<Option<String>> = Entity::find()
         .select_only()
@@ -75,10 +75,10 @@ async fn used_keys(
 /// The database's; among them the unique index's.
 pub(super) async fn write_keys(
     transaction: &impl ConnectionTrait,
-    claimed: &mut [Claimed],
+    claimed: &mut [ClaimedFile],
 ) -> Result<(), DbErr> {
-    let is_new = |one: &&Claimed| one.file.storage_key.as_deref() != Some(one.key.as_str());
-    let new: Vec<&Claimed> = claimed.iter().filter(is_new).collect();
+    let is_new = |one: &&ClaimedFile| one.file.storage_key.as_deref() != Some(one.key.as_str());
+    let new: Vec<&ClaimedFile> = claimed.iter().filter(is_new).collect();
     if new.is_empty() {
         return Ok(());
     }

@@ -11,12 +11,12 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// Renews a file's lease three times in its length until dropped; says when it is lost.
 #[derive(Debug)]
-pub(super) struct Renewal {
+pub(super) struct LeaseRenewal {
     lost: CancellationToken,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Renewal {
+impl LeaseRenewal {
     pub(super) fn start(
         db: Database,
         clock: Clock,

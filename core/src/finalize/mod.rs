@@ -23,5 +23,5 @@ mod lease;
 mod run_gate;
 mod suspicion;
 
-pub use claim::Claim;
-pub use finalizer::{FinalizeError, Finalizer, Outcome};
+pub use claim::ClaimOutcome;
+pub use finalizer::{FinalizeError, FinalizeOutcome, Finalizer};

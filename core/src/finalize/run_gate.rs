@@ -13,10 +13,10 @@ use tokio::{
 };
 
 /// How long a suspect waits before it holds new runs back.
-const PATIENCE: Duration = Duration::from_secs(20);
+const SUSPECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Suspect {
+enum SuspectState {
     #[default]
     None,
     Waiting,
@@ -26,15 +26,15 @@ enum Suspect {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct GateState {
     running: usize,
-    suspect: Suspect,
+    suspect: SuspectState,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct RunGate {
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     changed: Notify,
     patience: Duration,
 }
@@ -44,7 +44,7 @@ impl Default for RunGate {
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
-            patience: PATIENCE,
+            patience: SUSPECT_TIMEOUT,
         }
     }
 }
@@ -58,7 +58,7 @@ pub(super) struct SharedRun(Arc<RunGate>);
 pub(super) struct AloneRun(Arc<RunGate>);
 
 impl RunGate {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,7 +70,7 @@ impl RunGate {
             changed.as_mut().enable();
             {
                 let mut state = self.state();
-                if matches!(state.suspect, Suspect::None | Suspect::Waiting) {
+                if matches!(state.suspect, SuspectState::None | SuspectState::Waiting) {
                     state.running += 1;
                     return SharedRun(Arc::clone(self));
                 }
@@ -83,10 +83,10 @@ impl RunGate {
     pub(super) async fn enter_alone(self: &Arc<Self>) -> Option<AloneRun> {
         {
             let mut state = self.state();
-            if state.suspect != Suspect::None {
+            if state.suspect != SuspectState::None {
                 return None;
             }
-            state.suspect = Suspect::Waiting;
+            state.suspect = SuspectState::Waiting;
         }
         let place = AloneRun(Arc::clone(self));
         let deadline = Instant::now() + self.patience;
@@ -97,13 +97,13 @@ impl RunGate {
             let insists = {
                 let mut state = self.state();
                 if state.running == 0 {
-                    state.suspect = Suspect::Running;
+                    state.suspect = SuspectState::Running;
                     return Some(place);
                 }
                 if Instant::now() >= deadline {
-                    state.suspect = Suspect::Insisting;
+                    state.suspect = SuspectState::Insisting;
                 }
-                state.suspect == Suspect::Insisting
+                state.suspect == SuspectState::Insisting
             };
             tokio::select! {
                 () = changed => {}
@@ -122,7 +122,7 @@ impl Drop for SharedRun {
 
 impl Drop for AloneRun {
     fn drop(&mut self) {
-        self.0.state().suspect = Suspect::None;
+        self.0.state().suspect = SuspectState::None;
         self.0.changed.notify_waiters();
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! Where processes die without the file too, their deaths say little about it, and more of them are needed.
 
-use super::claim::Claim;
+use super::claim::ClaimOutcome;
 use crate::clock::later;
 use entity::{
     FileId, Timestamp,
@@ -29,7 +29,7 @@ const MAX_DEATHS_AMONG_OTHERS: i32 = 10;
 
 /// How leases that ran out are looked at.
 #[derive(Clone, Debug)]
-pub(super) struct Inquiry<'a> {
+pub(super) struct ExpiredLeaseCheck<'a> {
     /// This process.
     pub(super) worker: &'a str,
     pub(super) now: Timestamp,
@@ -38,7 +38,7 @@ pub(super) struct Inquiry<'a> {
 
 /// What an expired lease comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Finding {
+enum LeaseFinding {
     /// The process lives, and has lost the lease only.
     Released,
     /// It ran beside other files: this one is a suspect now.
@@ -55,21 +55,21 @@ enum Finding {
 /// The database's.
 pub(super) async fn release_expired(
     transaction: &impl ConnectionTrait,
-    inquiry: &Inquiry<'_>,
+    inquiry: &ExpiredLeaseCheck<'_>,
     expired: Vec<Model>,
-) -> Result<HashMap<FileId, Claim>, DbErr> {
+) -> Result<HashMap<FileId, ClaimOutcome>, DbErr> {
     let beats = heartbeats(transaction, &expired).await?;
     let mut claims = HashMap::with_capacity(expired.len());
     for file in expired {
         let beat = file.lease_owner.as_deref().and_then(|name| beats.get(name));
-        let finding = inquiry.find(&file, beat.copied());
+        let finding = inquiry.classify(&file, beat.copied());
         let update = match finding {
-            Finding::Released => staged_again(&file, inquiry.now),
-            Finding::Suspect => staged_again(&file, inquiry.now)
+            LeaseFinding::Released => staged_again(&file, inquiry.now),
+            LeaseFinding::Suspect => staged_again(&file, inquiry.now)
                 .col_expr(Column::SuspectSince, Expr::value(inquiry.now)),
-            Finding::Died => staged_again(&file, inquiry.now)
+            LeaseFinding::Died => staged_again(&file, inquiry.now)
                 .col_expr(Column::AloneDeaths, Expr::col(Column::AloneDeaths).add(1)),
-            Finding::Watched(_) => same_claim(&file).col_expr(
+            LeaseFinding::Watched(_) => same_claim(&file).col_expr(
                 Column::OwnerMissedAt,
                 Expr::value(file.owner_missed_at.unwrap_or(inquiry.now)),
             ),
@@ -77,34 +77,38 @@ pub(super) async fn release_expired(
         let changed = update.exec(transaction).await?.rows_affected;
         let claim = match finding {
             // Another process was faster, or the owner has come back.
-            _ if changed == 0 => Claim::Later(later(inquiry.now, inquiry.lease / 3)),
-            Finding::Watched(until) => Claim::Later(until),
-            Finding::Released if file.suspect_since.is_none() => Claim::Later(inquiry.now),
-            Finding::Released | Finding::Suspect | Finding::Died => Claim::Suspect,
+            _ if changed == 0 => ClaimOutcome::Later(later(inquiry.now, inquiry.lease / 3)),
+            LeaseFinding::Watched(until) => ClaimOutcome::Later(until),
+            LeaseFinding::Released if file.suspect_since.is_none() => {
+                ClaimOutcome::Later(inquiry.now)
+            }
+            LeaseFinding::Released | LeaseFinding::Suspect | LeaseFinding::Died => {
+                ClaimOutcome::Suspect
+            }
         };
         claims.insert(file.id, claim);
     }
     Ok(claims)
 }
 
-impl Inquiry<'_> {
-    fn find(&self, file: &Model, beat: Option<Timestamp>) -> Finding {
+impl ExpiredLeaseCheck<'_> {
+    fn classify(&self, file: &Model, beat: Option<Timestamp>) -> LeaseFinding {
         // This process does not run the file, or it would not ask for it.
         let is_own = file.lease_owner.as_deref() == Some(self.worker);
         let lives = beat > file.lease_expires_at && file.lease_expires_at.is_some();
         if is_own || lives {
-            return Finding::Released;
+            return LeaseFinding::Released;
         }
         if file.suspect_since.is_none() {
-            return Finding::Suspect;
+            return LeaseFinding::Suspect;
         }
         let missed_at = file.owner_missed_at.unwrap_or(self.now);
         let decided_at = later(missed_at, self.lease);
         match beat {
-            _ if self.now < decided_at => Finding::Watched(decided_at),
-            Some(beat) if beat < missed_at => Finding::Died,
+            _ if self.now < decided_at => LeaseFinding::Watched(decided_at),
+            Some(beat) if beat < missed_at => LeaseFinding::Died,
             // It beats again, or has ended in an orderly way.
-            _ => Finding::Released,
+            _ => LeaseFinding::Released,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! In a folder it is the file [`FILE`], in a bucket the object [`OBJECT`]; neither is a staging or storage key, so no
 //! list of staging or objects shows it. A marker is written whole or not at all.
 
-use crate::storage::durable::sync_folder_at;
+use crate::fs_io::fsync::sync_folder_at;
 use std::{
     fs::{self, File},
     io::{self, Read, Write},

@@ -18,7 +18,7 @@ use crate::{
     app::App,
     clock::Clock,
     db::Database,
-    operator_log::{self, Repair},
+    operator_log::{self, OperatorAction},
     staging::{Staging, StagingError},
     storage::{Storage, StorageError},
 };
@@ -36,16 +36,16 @@ use std::{fmt, time::Duration};
 use uuid::Uuid;
 
 /// How long one look at a marker may take.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A place that carries a marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
+pub enum MarkedLocation {
     Staging,
     Storage,
 }
 
-impl Place {
+impl MarkedLocation {
     /// Both, in the order in which bytes move.
     pub const ALL: [Self; 2] = [Self::Staging, Self::Storage];
 
@@ -64,7 +64,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for MarkedLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Staging => "staging",
@@ -79,7 +79,7 @@ pub enum InstallationError {
     /// The database and the place do not belong together.
     #[error("{place} cannot be used")]
     Marker {
-        place: Place,
+        place: MarkedLocation,
         #[source]
         source: MarkerError,
     },
@@ -88,24 +88,24 @@ pub enum InstallationError {
     #[error("the installation's marker in storage could not be read or written")]
     Storage(#[from] StorageError),
     #[error("{0} gave no answer about the installation's marker in time")]
-    Timeout(Place),
+    Timeout(MarkedLocation),
     #[error("the installation's row could not be read or written")]
     Database(#[from] DbErr),
 }
 
 /// What is looked at: a database and the two places it speaks of.
 #[derive(Clone, Copy, Debug)]
-pub struct Places<'a> {
+pub struct InstallationParts<'a> {
     pub db: &'a Database,
     pub clock: &'a Clock,
     pub staging: &'a Staging,
     pub storage: &'a Storage,
 }
 
-impl<'a> Places<'a> {
+impl<'a> InstallationParts<'a> {
     /// Those of a running process.
     #[must_use]
-    pub fn of(app: &'a App) -> Self {
+    pub fn from_app(app: &'a App) -> Self {
         Self {
             db: &app.db,
             clock: &app.clock,
@@ -114,32 +114,32 @@ impl<'a> Places<'a> {
         }
     }
 
-    async fn marker(&self, place: Place) -> Result<Option<Marker>, InstallationError> {
+    async fn marker(&self, place: MarkedLocation) -> Result<Option<Marker>, InstallationError> {
         let look = async {
             Ok(match place {
-                Place::Staging => self.staging.marker().await?,
-                Place::Storage => self.storage.marker().await?,
+                MarkedLocation::Staging => self.staging.marker().await?,
+                MarkedLocation::Storage => self.storage.marker().await?,
             })
         };
-        tokio::time::timeout(LOOK_TIMEOUT, look)
+        tokio::time::timeout(CHECK_TIMEOUT, look)
             .await
             .unwrap_or(Err(InstallationError::Timeout(place)))
     }
 
     async fn write(
         &self,
-        place: Place,
+        place: MarkedLocation,
         id: Uuid,
         replace: bool,
     ) -> Result<bool, InstallationError> {
         Ok(match place {
-            Place::Staging => self.staging.write_marker(id, replace).await?,
-            Place::Storage => self.storage.write_marker(id, replace).await?,
+            MarkedLocation::Staging => self.staging.write_marker(id, replace).await?,
+            MarkedLocation::Storage => self.storage.write_marker(id, replace).await?,
         })
     }
 
     /// Compares the marker of a place with the row, and writes it where that is allowed.
-    async fn settle(&self, place: Place, row: &Model) -> Result<(), InstallationError> {
+    async fn settle(&self, place: MarkedLocation, row: &Model) -> Result<(), InstallationError> {
         let mut found = self.marker(place).await?;
         let mut may_write = false;
         if found.is_none() {
@@ -165,7 +165,7 @@ impl<'a> Places<'a> {
         Ok(())
     }
 
-    async fn record_marked(&self, place: Place) -> Result<(), DbErr> {
+    async fn record_marked(&self, place: MarkedLocation) -> Result<(), DbErr> {
         let now = self.clock.now();
         self.db
             .write(move |transaction| {
@@ -191,9 +191,9 @@ impl<'a> Places<'a> {
 /// # Errors
 /// [`InstallationError::Marker`] when a marker is of another installation, or when a bucket, which is never mounted
 /// later, has none; the database's.
-pub async fn open(places: Places<'_>) -> Result<Uuid, InstallationError> {
+pub async fn open(places: InstallationParts<'_>) -> Result<Uuid, InstallationError> {
     let row = row(places.db, places.clock).await?;
-    for place in Place::ALL {
+    for place in MarkedLocation::ALL {
         match places.settle(place, &row).await {
             Ok(()) => {}
             Err(InstallationError::Marker {
@@ -219,10 +219,10 @@ pub async fn open(places: Places<'_>) -> Result<Uuid, InstallationError> {
     Ok(row.id)
 }
 
-fn is_folder(places: Places<'_>, place: Place) -> bool {
+fn is_folder(places: InstallationParts<'_>, place: MarkedLocation) -> bool {
     match place {
-        Place::Staging => places.staging.is_folder(),
-        Place::Storage => places.storage.is_folder(),
+        MarkedLocation::Staging => places.staging.is_folder(),
+        MarkedLocation::Storage => places.storage.is_folder(),
     }
 }
 
@@ -285,12 +285,12 @@ async fn is_unused(db: &Database) -> Result<bool, DbErr> {
 ///
 /// # Errors
 /// When this cannot be told now: then nothing may be concluded either.
-pub async fn marker_visible(app: &App, place: Place) -> Result<bool, InstallationError> {
+pub async fn marker_visible(app: &App, place: MarkedLocation) -> Result<bool, InstallationError> {
     let Some(row) = Entity::find_by_id(SINGLETON).one(app.db.read()).await? else {
         // Nothing was ever marked.
         return Ok(true);
     };
-    let found = Places::of(app).marker(place).await?;
+    let found = InstallationParts::from_app(app).marker(place).await?;
     Ok(marker::compare(found.as_ref(), row.id).is_ok())
 }
 
@@ -298,16 +298,16 @@ pub async fn marker_visible(app: &App, place: Place) -> Result<bool, Installatio
 ///
 /// # Errors
 /// [`InstallationError`].
-pub async fn check_marker(app: &App, place: Place) -> Result<(), InstallationError> {
+pub async fn check_marker(app: &App, place: MarkedLocation) -> Result<(), InstallationError> {
     let Some(row) = Entity::find_by_id(SINGLETON).one(app.db.read()).await? else {
         return Ok(());
     };
-    Places::of(app).settle(place, &row).await
+    InstallationParts::from_app(app).settle(place, &row).await
 }
 
 /// What the database and the places say of their installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct InstallationIdentity {
     /// None before the first start.
     pub id: Option<Uuid>,
     /// None where there is no marker.
@@ -315,13 +315,13 @@ pub struct Identity {
     pub storage: Option<Marker>,
 }
 
-impl Identity {
+impl InstallationIdentity {
     /// The marker of a place.
     #[must_use]
-    pub fn marker(&self, place: Place) -> Option<&Marker> {
+    pub fn marker(&self, place: MarkedLocation) -> Option<&Marker> {
         match place {
-            Place::Staging => self.staging.as_ref(),
-            Place::Storage => self.storage.as_ref(),
+            MarkedLocation::Staging => self.staging.as_ref(),
+            MarkedLocation::Storage => self.storage.as_ref(),
         }
     }
 
@@ -329,7 +329,7 @@ impl Identity {
     ///
     /// # Errors
     /// [`MarkerError`].
-    pub fn compare(&self, place: Place) -> Result<(), MarkerError> {
+    pub fn compare(&self, place: MarkedLocation) -> Result<(), MarkerError> {
         match self.id {
             Some(id) => marker::compare(self.marker(place), id),
             None => match self.marker(place) {
@@ -346,12 +346,14 @@ impl Identity {
 ///
 /// # Errors
 /// [`InstallationError`].
-pub async fn inspect(places: Places<'_>) -> Result<Identity, InstallationError> {
+pub async fn inspect(
+    places: InstallationParts<'_>,
+) -> Result<InstallationIdentity, InstallationError> {
     let row = Entity::find_by_id(SINGLETON).one(places.db.read()).await?;
-    Ok(Identity {
+    Ok(InstallationIdentity {
         id: row.map(|row| row.id),
-        staging: places.marker(Place::Staging).await?,
-        storage: places.marker(Place::Storage).await?,
+        staging: places.marker(MarkedLocation::Staging).await?,
+        storage: places.marker(MarkedLocation::Storage).await?,
     })
 }
 
@@ -369,18 +371,21 @@ pub enum AdoptedId {
 ///
 /// # Errors
 /// [`InstallationError`]; adopting again completes what was interrupted.
-pub async fn adopt(places: Places<'_>, which: AdoptedId) -> Result<Uuid, InstallationError> {
+pub async fn adopt(
+    places: InstallationParts<'_>,
+    which: AdoptedId,
+) -> Result<Uuid, InstallationError> {
     let before = inspect(places).await?;
     let mut id = row(places.db, places.clock).await?.id;
     if which == AdoptedId::New {
         id = replace_id(places.db).await?;
     }
-    for place in Place::ALL {
+    for place in MarkedLocation::ALL {
         places.write(place, id, true).await?;
         places.record_marked(place).await?;
     }
     let was = |marker: Option<&Marker>| marker.map(Marker::to_string);
-    let repair = Repair {
+    let repair = OperatorAction {
         actor: "landfall adopt".to_owned(),
         action: "installation.adopt",
         subject: id.to_string(),

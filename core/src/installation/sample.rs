@@ -1,7 +1,7 @@
 //! Whether a place without a marker looks like the one the database speaks of: asked once, when an installation of an
 //! earlier version is marked. An unmounted volume must not be taken for it then.
 
-use super::{InstallationError, Place, Places};
+use super::{InstallationError, InstallationParts, MarkedLocation};
 use crate::{staging::StagingKey, storage::StorageKey};
 use entity::{
     FileId,
@@ -17,17 +17,17 @@ const SAMPLE: u64 = 5;
 /// # Errors
 /// The place's, and the database's.
 pub(super) async fn is_plausible(
-    places: &Places<'_>,
-    place: Place,
+    places: &InstallationParts<'_>,
+    place: MarkedLocation,
 ) -> Result<bool, InstallationError> {
     let keys = keys(places, place).await?;
     for (id, key) in &keys {
         let there = match place {
-            Place::Staging => {
+            MarkedLocation::Staging => {
                 let key = key.parse().unwrap_or(StagingKey::unsegmented(id.0));
                 places.staging.len(key).await?.is_some()
             }
-            Place::Storage => match key.parse::<StorageKey>() {
+            MarkedLocation::Storage => match key.parse::<StorageKey>() {
                 Ok(key) => places.storage.head(&key).await?.is_some(),
                 Err(_) => false,
             },
@@ -39,10 +39,13 @@ pub(super) async fn is_plausible(
     Ok(keys.is_empty())
 }
 
-async fn keys(places: &Places<'_>, place: Place) -> Result<Vec<(FileId, String)>, DbErr> {
+async fn keys(
+    places: &InstallationParts<'_>,
+    place: MarkedLocation,
+) -> Result<Vec<(FileId, String)>, DbErr> {
     let (status, key) = match place {
-        Place::Staging => (FileStatus::Staged, Column::StagingKey),
-        Place::Storage => (FileStatus::Stored, Column::StorageKey),
+        MarkedLocation::Staging => (FileStatus::Staged, Column::StagingKey),
+        MarkedLocation::Storage => (FileStatus::Stored, Column::StorageKey),
     };
     Entity::find()
         .select_only()

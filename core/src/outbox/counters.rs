@@ -12,18 +12,18 @@ use std::collections::BTreeMap;
 
 /// By how much the counters of one event change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Change {
+pub(crate) struct CounterChange {
     pub(crate) pending: i32,
     pub(crate) failed: i32,
 }
 
 /// The changes of one transaction.
 #[derive(Debug, Default)]
-pub(crate) struct Changes(BTreeMap<EventId, Change>);
+pub(crate) struct CounterChanges(BTreeMap<EventId, CounterChange>);
 
-impl Changes {
+impl CounterChanges {
     /// One more change, of a delivery of `event`.
-    pub(crate) fn add(&mut self, event: EventId, change: Change) {
+    pub(crate) fn add(&mut self, event: EventId, change: CounterChange) {
         let sum = self.0.entry(event).or_default();
         sum.pending += change.pending;
         sum.failed += change.failed;
@@ -35,9 +35,9 @@ impl Changes {
         transaction: &impl ConnectionTrait,
         now: Timestamp,
     ) -> Result<(), DbErr> {
-        let mut alike: BTreeMap<Change, Vec<EventId>> = BTreeMap::new();
+        let mut alike: BTreeMap<CounterChange, Vec<EventId>> = BTreeMap::new();
         for (event, change) in self.0 {
-            if change != Change::default() {
+            if change != CounterChange::default() {
                 alike.entry(change).or_default().push(event);
             }
         }

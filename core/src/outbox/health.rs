@@ -22,7 +22,7 @@ pub struct EndpointHealth {
     /// 95 of 100 attempts took no longer.
     pub p95: Option<Duration>,
     /// The newest attempt that failed.
-    pub last_failure: Option<Failure>,
+    pub last_failure: Option<FailedAttempt>,
     pub last_success_at: Option<Timestamp>,
     /// The oldest attempt looked at.
     pub since: Option<Timestamp>,
@@ -30,7 +30,7 @@ pub struct EndpointHealth {
 
 /// An attempt that was not answered with a 2xx.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailedAttempt {
     pub at: Timestamp,
     /// None when there was no answer.
     pub status_code: Option<u16>,
@@ -45,7 +45,7 @@ impl EndpointHealth {
     }
 }
 
-type Row = (Timestamp, Option<i32>, i64, Option<String>);
+type AttemptRow = (Timestamp, Option<i32>, i64, Option<String>);
 
 /// Looks at the newest [`HEALTH_DELIVERIES`] deliveries of an endpoint.
 ///
@@ -64,7 +64,7 @@ pub async fn health(db: &Database, webhook: WebhookId) -> Result<EndpointHealth,
     if newest.is_empty() {
         return Ok(EndpointHealth::default());
     }
-    let rows: Vec<Row> = attempt::Entity::find()
+    let rows: Vec<AttemptRow> = attempt::Entity::find()
         .select_only()
         .column(attempt::Column::At)
         .column(attempt::Column::StatusCode)
@@ -80,8 +80,8 @@ pub async fn health(db: &Database, webhook: WebhookId) -> Result<EndpointHealth,
 }
 
 /// Of attempts, the newest first.
-fn of(rows: &[Row]) -> EndpointHealth {
-    let succeeded = |row: &&Row| matches!(row.1, Some(200..=299)) && row.3.is_none();
+fn of(rows: &[AttemptRow]) -> EndpointHealth {
+    let succeeded = |row: &&AttemptRow| matches!(row.1, Some(200..=299)) && row.3.is_none();
     let mut took: Vec<u64> = rows
         .iter()
         .map(|row| u64::try_from(row.2).unwrap_or(0))
@@ -93,7 +93,7 @@ fn of(rows: &[Row]) -> EndpointHealth {
         succeeded: rows.iter().filter(succeeded).count() as u64,
         median: percentile(&took, 50),
         p95: percentile(&took, 95),
-        last_failure: failure.map(|(at, code, _, error)| Failure {
+        last_failure: failure.map(|(at, code, _, error)| FailedAttempt {
             at: *at,
             status_code: code.and_then(|code| u16::try_from(code).ok()),
             error: error.clone().unwrap_or_default(),

@@ -19,17 +19,17 @@ mod retention;
 mod subscription;
 mod write;
 
-pub use health::{EndpointHealth, Failure, HEALTH_DELIVERIES, health};
+pub use health::{EndpointHealth, FailedAttempt, HEALTH_DELIVERIES, health};
 pub use payload::{
     BatchComplete, EventType, FileDeleted, FileExpiring, FileStored, UnknownEventType, WebhookTest,
 };
 pub use query::{
-    ATTEMPTS_SHOWN, COUNT_LIMIT, Counts, DELIVERIES_SHOWN, DeliveryDetail, EventDetail,
-    EventFilter, counts, counts_of, deliveries, deliveries_of, get, list,
+    ATTEMPTS_SHOWN, COUNT_LIMIT, DELIVERIES_SHOWN, DeliveryCounts, DeliveryDetail, EventDetail,
+    EventFilter, counts, deliveries, endpoint_counts, endpoint_deliveries, get, list,
 };
-pub use redelivery::{RedeliveryError, Replay, redeliver, replay};
+pub use redelivery::{RedeliveryError, ReplayRequest, redeliver, replay};
 pub use replay_preview::{REPLAY_PREVIEW_LIMIT, ReplayPreview, preview_replay};
 pub use retention::delete_old;
 use subscription::Subscription;
 pub(crate) use write::write_all;
-pub use write::{NewEvent, WriteError, Written, write};
+pub use write::{NewEvent, WriteError, WrittenEvent, write};

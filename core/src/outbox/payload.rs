@@ -85,7 +85,7 @@ pub struct FileStored {
 impl FileStored {
     /// Of a file that this transaction stores: its row may not have the digest yet.
     #[must_use]
-    pub fn of(file: &file::Model, sha256: Sha256Digest, url: String) -> Self {
+    pub fn from_model(file: &file::Model, sha256: Sha256Digest, url: String) -> Self {
         Self {
             file_id: file.id,
             original_filename: file.original_filename.clone(),
@@ -99,7 +99,7 @@ impl FileStored {
 
 /// The six fields of a file whose row is complete; `url` is null once the object is not to be had any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct StoredFile {
+struct StoredFilePayload {
     file_id: FileId,
     original_filename: String,
     content_type: String,
@@ -108,8 +108,8 @@ struct StoredFile {
     url: Option<String>,
 }
 
-impl StoredFile {
-    fn of(file: &file::Model, url: Option<String>) -> Self {
+impl StoredFilePayload {
+    fn from_model(file: &file::Model, url: Option<String>) -> Self {
         Self {
             file_id: file.id,
             original_filename: file.original_filename.clone(),
@@ -125,16 +125,16 @@ impl StoredFile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileExpiring {
     #[serde(flatten)]
-    file: StoredFile,
+    file: StoredFilePayload,
     expires_at: Timestamp,
 }
 
 impl FileExpiring {
     /// Of a stored file.
     #[must_use]
-    pub fn of(file: &file::Model, url: String, expires_at: Timestamp) -> Self {
+    pub fn from_model(file: &file::Model, url: String, expires_at: Timestamp) -> Self {
         Self {
-            file: StoredFile::of(file, Some(url)),
+            file: StoredFilePayload::from_model(file, Some(url)),
             expires_at,
         }
     }
@@ -144,16 +144,16 @@ impl FileExpiring {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileDeleted {
     #[serde(flatten)]
-    file: StoredFile,
+    file: StoredFilePayload,
     deleted_at: Timestamp,
 }
 
 impl FileDeleted {
     /// Of a file that was stored and is no more.
     #[must_use]
-    pub fn of(file: &file::Model, deleted_at: Timestamp) -> Self {
+    pub fn from_model(file: &file::Model, deleted_at: Timestamp) -> Self {
         Self {
-            file: StoredFile::of(file, None),
+            file: StoredFilePayload::from_model(file, None),
             deleted_at,
         }
     }
@@ -173,7 +173,7 @@ pub struct BatchComplete {
 impl BatchComplete {
     /// Of a closed batch whose counts are final, with the status this transaction gives it.
     #[must_use]
-    pub fn of(batch: &batch::Model, status: BatchStatus) -> Self {
+    pub fn from_model(batch: &batch::Model, status: BatchStatus) -> Self {
         Self {
             batch_id: batch.id,
             status: match status {
@@ -200,7 +200,7 @@ pub struct WebhookTest {
 impl WebhookTest {
     /// For an endpoint.
     #[must_use]
-    pub const fn of(webhook_id: WebhookId) -> Self {
+    pub const fn new(webhook_id: WebhookId) -> Self {
         Self {
             webhook_id,
             message: "This is a test. The endpoint works if it answers 2xx.",

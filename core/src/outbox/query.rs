@@ -58,7 +58,7 @@ pub struct EventDetail {
 
 /// How much is under way, and how much was given up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct DeliveryCounts {
     /// At most [`COUNT_LIMIT`].
     pub pending: u64,
     /// At most [`COUNT_LIMIT`].
@@ -151,7 +151,7 @@ pub async fn deliveries(
 ///
 /// # Errors
 /// The database's.
-pub async fn deliveries_of(
+pub async fn endpoint_deliveries(
     db: &Database,
     events: &[EventId],
 ) -> Result<HashMap<EventId, Vec<delivery::Model>>, DbErr> {
@@ -171,9 +171,9 @@ pub async fn deliveries_of(
 ///
 /// # Errors
 /// The database's.
-pub async fn counts(db: &Database) -> Result<Counts, DbErr> {
+pub async fn counts(db: &Database) -> Result<DeliveryCounts, DbErr> {
     let of = |status| outbox_event::Entity::find().filter(outbox_event::Column::Status.eq(status));
-    Ok(Counts {
+    Ok(DeliveryCounts {
         pending: count(db.read(), of(EventStatus::Pending)).await?,
         failed: count(db.read(), of(EventStatus::Failed)).await?,
         oldest_pending_since: of(EventStatus::Pending)
@@ -191,13 +191,13 @@ pub async fn counts(db: &Database) -> Result<Counts, DbErr> {
 ///
 /// # Errors
 /// The database's.
-pub async fn counts_of(db: &Database, webhook: WebhookId) -> Result<Counts, DbErr> {
+pub async fn endpoint_counts(db: &Database, webhook: WebhookId) -> Result<DeliveryCounts, DbErr> {
     let of = |status| {
         delivery::Entity::find()
             .filter(delivery::Column::WebhookId.eq(webhook))
             .filter(delivery::Column::Status.eq(status))
     };
-    Ok(Counts {
+    Ok(DeliveryCounts {
         pending: count(db.read(), of(DeliveryStatus::Pending)).await?,
         failed: count(db.read(), of(DeliveryStatus::Failed)).await?,
         oldest_pending_since: of(DeliveryStatus::Pending)

@@ -5,7 +5,7 @@
 
 use super::{
     EventType, Subscription,
-    counters::{self, Change, Changes},
+    counters::{self, CounterChange, CounterChanges},
     write::add_deliveries,
 };
 use crate::{
@@ -29,7 +29,7 @@ const PAGE: u64 = 500;
 
 /// Where a page of a replay ended.
 #[derive(Clone, Copy, Debug)]
-enum Cursor {
+enum ReplayCursor {
     /// Events are taken in the order they were written.
     Event(Timestamp, EventId),
     /// Failed deliveries are taken in the order of their ids: there are few of them among all.
@@ -51,7 +51,7 @@ pub enum RedeliveryError {
 
 /// What a replay is over.
 #[derive(Clone, Copy, Debug)]
-pub struct Replay {
+pub struct ReplayRequest {
     /// Events written at this moment or later …
     pub since: Timestamp,
     /// … and before this one.
@@ -143,13 +143,13 @@ pub async fn replay(
     clock: &Clock,
     dispatch: &dyn JobSink,
     webhook: WebhookId,
-    replay: Replay,
+    replay: ReplayRequest,
 ) -> Result<u64, RedeliveryError> {
     // What is written from now on is announced anyhow; without an end a busy outbox would never be replayed.
     let until = replay
         .until
         .unwrap_or_else(|| clock.after(std::time::Duration::from_micros(1)));
-    let replay = Replay {
+    let replay = ReplayRequest {
         until: Some(until),
         ..replay
     };
@@ -178,9 +178,9 @@ async fn replay_page(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
     webhook: WebhookId,
-    replay: Replay,
-    after: Option<Cursor>,
-) -> Result<(Vec<DueDelivery>, Option<Cursor>), RedeliveryError> {
+    replay: ReplayRequest,
+    after: Option<ReplayCursor>,
+) -> Result<(Vec<DueDelivery>, Option<ReplayCursor>), RedeliveryError> {
     let endpoint = Subscription::all(transaction)
         .await?
         .into_iter()
@@ -213,17 +213,19 @@ type EventRow = (EventId, String, Timestamp);
 
 async fn event_page(
     transaction: &impl ConnectionTrait,
-    replay: Replay,
-    after: Option<Cursor>,
-) -> Result<(Vec<EventRow>, Option<Cursor>), DbErr> {
+    replay: ReplayRequest,
+    after: Option<ReplayCursor>,
+) -> Result<(Vec<EventRow>, Option<ReplayCursor>), DbErr> {
     let mut select = written_within(replay).limit(PAGE);
-    if let Some(Cursor::Event(at, id)) = after {
+    if let Some(ReplayCursor::Event(at, id)) = after {
         let columns = [outbox_event::Column::CreatedAt, outbox_event::Column::Id];
         let place = columns.map(|column| Expr::col((outbox_event::Entity, column)));
         select = select.filter(Expr::tuple(place).gt(Expr::tuple([Expr::val(at), Expr::val(id)])));
     }
     let events: Vec<EventRow> = select.into_tuple().all(transaction).await?;
-    let last = events.last().map(|(id, _, at)| Cursor::Event(*at, *id));
+    let last = events
+        .last()
+        .map(|(id, _, at)| ReplayCursor::Event(*at, *id));
     let last = last.filter(|_| is_full(events.len()));
     Ok((events, last))
 }
@@ -233,9 +235,9 @@ async fn event_page(
 async fn failed_page(
     transaction: &impl ConnectionTrait,
     webhook: WebhookId,
-    replay: Replay,
-    after: Option<Cursor>,
-) -> Result<(Vec<EventRow>, Option<Cursor>), DbErr> {
+    replay: ReplayRequest,
+    after: Option<ReplayCursor>,
+) -> Result<(Vec<EventRow>, Option<ReplayCursor>), DbErr> {
     let mut select = delivery::Entity::find()
         .select_only()
         .column(delivery::Column::Id)
@@ -244,11 +246,11 @@ async fn failed_page(
         .filter(delivery::Column::Status.eq(DeliveryStatus::Failed))
         .order_by_asc(delivery::Column::Id)
         .limit(PAGE);
-    if let Some(Cursor::Delivery(id)) = after {
+    if let Some(ReplayCursor::Delivery(id)) = after {
         select = select.filter(delivery::Column::Id.gt(id));
     }
     let failed: Vec<(DeliveryId, EventId)> = select.into_tuple().all(transaction).await?;
-    let last = failed.last().map(|(id, _)| Cursor::Delivery(*id));
+    let last = failed.last().map(|(id, _)| ReplayCursor::Delivery(*id));
     let last = last.filter(|_| is_full(failed.len()));
     let events = written_within(replay)
         .filter(outbox_event::Column::Id.is_in(failed.into_iter().map(|(_, event)| event)))
@@ -263,7 +265,7 @@ fn is_full(rows: usize) -> bool {
 }
 
 /// The events of a replay, in the order they were written.
-pub(super) fn written_within(replay: Replay) -> Select<outbox_event::Entity> {
+pub(super) fn written_within(replay: ReplayRequest) -> Select<outbox_event::Entity> {
     let select = outbox_event::Entity::find()
         .select_only()
         .column(outbox_event::Column::Id)
@@ -300,7 +302,7 @@ async fn make_due(
     rows: Vec<delivery::Model>,
     missing: Vec<(EventId, Vec<WebhookId>)>,
 ) -> Result<Vec<DueDelivery>, DbErr> {
-    let mut changes = Changes::default();
+    let mut changes = CounterChanges::default();
     let mut by_status: HashMap<DeliveryStatus, Vec<DeliveryId>> = HashMap::new();
     for row in &rows {
         by_status.entry(row.status).or_default().push(row.id);
@@ -325,7 +327,7 @@ async fn make_due(
     }
     for (event, webhooks) in &missing {
         let pending = i32::try_from(webhooks.len()).unwrap_or(i32::MAX);
-        changes.add(*event, Change { pending, failed: 0 });
+        changes.add(*event, CounterChange { pending, failed: 0 });
     }
     let added = add_deliveries(transaction, now, &missing).await?;
     changes.apply(transaction, now).await?;
@@ -340,14 +342,14 @@ async fn make_due(
         .collect())
 }
 
-fn leaving(status: DeliveryStatus) -> Change {
+fn leaving(status: DeliveryStatus) -> CounterChange {
     match status {
-        DeliveryStatus::Pending => Change::default(),
-        DeliveryStatus::Delivered => Change {
+        DeliveryStatus::Pending => CounterChange::default(),
+        DeliveryStatus::Delivered => CounterChange {
             pending: 1,
             failed: 0,
         },
-        DeliveryStatus::Failed => Change {
+        DeliveryStatus::Failed => CounterChange {
             pending: 1,
             failed: -1,
         },

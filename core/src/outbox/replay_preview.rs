@@ -1,7 +1,7 @@
 //! How many deliveries a replay will make due, for the page that asks before it starts one.
 
 use super::{
-    Replay, Subscription,
+    ReplayRequest, Subscription,
     redelivery::{is_spread, written_within},
 };
 use crate::db::Database;
@@ -34,7 +34,7 @@ pub struct ReplayPreview {
 pub async fn preview_replay(
     db: &Database,
     webhook: WebhookId,
-    replay: Replay,
+    replay: ReplayRequest,
 ) -> Result<ReplayPreview, DbErr> {
     let active = Subscription::all(db.read()).await?;
     let Some(endpoint) = active.into_iter().find(|one| one.webhook_id == webhook) else {
@@ -68,7 +68,7 @@ pub async fn preview_replay(
 async fn kinds(
     db: &Database,
     webhook: WebhookId,
-    replay: Replay,
+    replay: ReplayRequest,
 ) -> Result<Vec<(Option<DeliveryStatus>, String, u64)>, DbErr> {
     let delivery = Query::select()
         .column((delivery::Entity, delivery::Column::Status))

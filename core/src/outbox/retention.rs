@@ -17,21 +17,21 @@ use sea_orm::{
 use std::time::{Duration, Instant};
 
 /// Events deleted in one transaction, with their deliveries and attempts.
-const CHUNK: u64 = 100;
+const DELETE_BATCH_SIZE: u64 = 100;
 
 /// Events that cannot be deleted and are passed over before the rest is left to the next run.
 const MAX_STUCK: usize = 100;
 
 /// Which events end, and since when their retention counts.
 #[derive(Clone, Copy)]
-enum Ended {
+enum FinalEvents {
     /// Since they were delivered.
     Delivered,
     /// Since they were written.
     Failed,
 }
 
-impl Ended {
+impl FinalEvents {
     const ALL: [Self; 2] = [Self::Delivered, Self::Failed];
 
     fn since(self) -> Column {
@@ -63,9 +63,9 @@ pub async fn delete_old(
 ) -> Result<u64, DbErr> {
     let before = clock.before(retention);
     let (mut deleted, mut stuck, mut fault) = (0, Vec::new(), None);
-    for ended in Ended::ALL {
+    for ended in FinalEvents::ALL {
         while deleted < limit && stuck.len() < MAX_STUCK {
-            let most = CHUNK.min(limit - deleted);
+            let most = DELETE_BATCH_SIZE.min(limit - deleted);
             let page = due(db, ended, before, &stuck, most).await?;
             if page.is_empty() {
                 break;
@@ -98,7 +98,7 @@ pub async fn delete_old(
 
 async fn due(
     db: &Database,
-    ended: Ended,
+    ended: FinalEvents,
     before: Timestamp,
     stuck: &[EventId],
     most: u64,
@@ -120,7 +120,7 @@ async fn due(
 /// Deletes those that are still due: one may have been made pending again since it was read.
 async fn delete(
     db: &Database,
-    ended: Ended,
+    ended: FinalEvents,
     before: Timestamp,
     ids: Vec<EventId>,
 ) -> Result<u64, DbErr> {

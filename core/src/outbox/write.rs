@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use uuid::Uuid;
 
 /// Rows in one INSERT: SQLite binds at most 32,766 values (SQLite, «Limits»), and no row here has more than 13.
-const ROWS: usize = 1000;
+const MAX_ROWS_PER_INSERT: usize = 1000;
 
 /// An event that is to be written.
 #[derive(Clone, Debug)]
@@ -66,7 +66,7 @@ impl NewEvent {
     /// `webhook.test`, for this endpoint alone; as many as are asked for.
     #[must_use]
     pub fn webhook_test(webhook: WebhookId) -> Self {
-        let payload = WebhookTest::of(webhook);
+        let payload = WebhookTest::new(webhook);
         Self {
             idempotency_key: format!("Webhook:{webhook}:{}", EventId::generate()),
             only: Some(webhook),
@@ -127,7 +127,7 @@ impl NewEvent {
 
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenEvent {
     pub event_id: EventId,
     /// For [`crate::dispatch::JobSink::deliver`], once the transaction is committed.
     pub due: Vec<DueDelivery>,
@@ -162,7 +162,7 @@ pub async fn write(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
     event: NewEvent,
-) -> Result<Written, WriteError> {
+) -> Result<WrittenEvent, WriteError> {
     let mut written = write_all(transaction, now, vec![event]).await?;
     // One for each, or an error.
     Ok(written.remove(0))
@@ -177,7 +177,7 @@ pub(crate) async fn write_all(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
     events: Vec<NewEvent>,
-) -> Result<Vec<Written>, WriteError> {
+) -> Result<Vec<WrittenEvent>, WriteError> {
     let subscriptions = match events.iter().all(|event| event.only.is_some()) {
         true => Vec::new(),
         false => Subscription::all(transaction).await?,
@@ -201,7 +201,7 @@ pub(crate) async fn write_all(
     let mut due = add_deliveries(transaction, now, &wanted).await?.into_iter();
     Ok(wanted
         .into_iter()
-        .map(|(event_id, endpoints)| Written {
+        .map(|(event_id, endpoints)| WrittenEvent {
             event_id,
             due: due.by_ref().take(endpoints.len()).collect(),
         })
@@ -212,7 +212,7 @@ async fn insert(
     transaction: &impl ConnectionTrait,
     rows: Vec<outbox_event::Model>,
 ) -> Result<(), WriteError> {
-    for rows in rows.chunks(ROWS) {
+    for rows in rows.chunks(MAX_ROWS_PER_INSERT) {
         // Not an error of the database's: on PostgreSQL that would end the caller's transaction.
         let written = outbox_event::Entity::insert_many(
             rows.iter().cloned().map(IntoActiveModel::into_active_model),
@@ -267,9 +267,9 @@ pub(super) async fn add_deliveries(
     let rows: Vec<delivery::Model> = wanted
         .iter()
         .flat_map(|(event, endpoints)| endpoints.iter().map(|webhook| (*event, *webhook)))
-        .map(|(event_id, webhook_id)| fresh_delivery(event_id, webhook_id, now))
+        .map(|(event_id, webhook_id)| new_delivery(event_id, webhook_id, now))
         .collect();
-    for rows in rows.chunks(ROWS) {
+    for rows in rows.chunks(MAX_ROWS_PER_INSERT) {
         delivery::Entity::insert_many(rows.iter().cloned().map(IntoActiveModel::into_active_model))
             .exec_without_returning(transaction)
             .await?;
@@ -284,7 +284,7 @@ pub(super) async fn add_deliveries(
         .collect())
 }
 
-fn fresh_delivery(event_id: EventId, webhook_id: WebhookId, now: Timestamp) -> delivery::Model {
+fn new_delivery(event_id: EventId, webhook_id: WebhookId, now: Timestamp) -> delivery::Model {
     delivery::Model {
         id: DeliveryId::generate(),
         event_id,

@@ -51,7 +51,7 @@ pub enum QuotaError {
 ///
 /// # Errors
 /// The database's.
-pub async fn of(db: &impl ConnectionTrait, owner: &str) -> Result<u64, DbErr> {
+pub async fn usage(db: &impl ConnectionTrait, owner: &str) -> Result<u64, DbErr> {
     let counters: Vec<i64> = Entity::find()
         .select_only()
         .column(Column::Bytes)
@@ -75,7 +75,7 @@ pub async fn require_room(
     let (Some(owner), Some(quota)) = (owner, quota) else {
         return Ok(());
     };
-    match more > quota.0.saturating_sub(of(db, owner).await?) {
+    match more > quota.0.saturating_sub(usage(db, owner).await?) {
         true => Err(QuotaError::Exceeded { quota: quota.0 }),
         false => Ok(()),
     }
@@ -101,12 +101,12 @@ pub(crate) fn weight_begun(upload: &upload::Model, file: Option<&file::Model>) -
 pub(crate) fn partial(upload: &upload::Model) -> i64 {
     debug_assert_eq!(upload.kind, UploadKind::Partial);
     let bytes = upload.total_size_bytes.unwrap_or(upload.bytes_received);
-    bytes.saturating_add(text_of(upload))
+    bytes.saturating_add(staged_text_size(upload))
 }
 
 /// The metadata of a partial upload, in bytes: kept to be told again, and for nothing else.
 #[must_use]
-pub(crate) fn text_of(upload: &upload::Model) -> i64 {
+pub(crate) fn staged_text_size(upload: &upload::Model) -> i64 {
     let length = upload.tus_metadata.as_ref().map_or(0, String::len);
     i64::try_from(length).unwrap_or(i64::MAX)
 }
@@ -122,7 +122,7 @@ pub(crate) fn kept(metadata: &serde_json::Value) -> i64 {
 
 /// Bytes that count against a quota.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Addition<'a> {
+pub(crate) struct QuotaAddition<'a> {
     /// None: not counted.
     pub(crate) owner: Option<&'a str>,
     /// Of the file or upload.
@@ -140,9 +140,9 @@ pub(crate) struct Addition<'a> {
 /// [`QuotaError::Exceeded`] when there is no room for them; the transaction must be rolled back then.
 pub(crate) async fn add(
     transaction: &impl ConnectionTrait,
-    addition: Addition<'_>,
+    addition: QuotaAddition<'_>,
 ) -> Result<(), QuotaError> {
-    let Addition {
+    let QuotaAddition {
         owner, id, bytes, ..
     } = addition;
     let (Some(name), Some(quota)) = (owner, addition.quota) else {
@@ -150,7 +150,7 @@ pub(crate) async fn add(
     };
     lock_and_change(transaction, name, bytes).await?;
     if let Some(reservation) = addition.reserved {
-        reservation::give_back(transaction, reservation, bytes).await?;
+        reservation::release(transaction, reservation, bytes).await?;
     }
     require_within(transaction, name, quota, addition.now).await
 }
@@ -171,8 +171,8 @@ async fn require_within(
     quota: ByteSize,
     now: Timestamp,
 ) -> Result<(), QuotaError> {
-    let counted = of(transaction, owner).await?;
-    let reserved = reservation::of(transaction, owner, now).await?;
+    let counted = usage(transaction, owner).await?;
+    let reserved = reservation::reserved_bytes(transaction, owner, now).await?;
     match counted.saturating_add(reserved) > quota.0 {
         true => Err(QuotaError::Exceeded { quota: quota.0 }),
         false => Ok(()),
@@ -181,7 +181,7 @@ async fn require_within(
 
 /// Bytes that a file or an upload adds to its owner's, or takes away.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Change<'a> {
+pub(crate) struct QuotaChange<'a> {
     /// None: not counted.
     pub(crate) owner: Option<&'a str>,
     /// Of the file or upload.
@@ -199,14 +199,14 @@ pub(crate) async fn change(
     id: Uuid,
     bytes: i64,
 ) -> Result<(), DbErr> {
-    change_all(transaction, [Change { owner, id, bytes }]).await
+    change_all(transaction, [QuotaChange { owner, id, bytes }]).await
 }
 
 /// The bytes of a file that is gone, or never came to be, are its owner's no more.
 ///
 /// # Errors
 /// The database's.
-pub(crate) async fn give_back(
+pub(crate) async fn release(
     transaction: &impl ConnectionTrait,
     file: &file::Model,
 ) -> Result<(), DbErr> {
@@ -219,7 +219,7 @@ pub(crate) async fn give_back(
 /// The database's.
 pub(crate) async fn change_all(
     transaction: &impl ConnectionTrait,
-    changes: impl IntoIterator<Item = Change<'_>>,
+    changes: impl IntoIterator<Item = QuotaChange<'_>>,
 ) -> Result<(), DbErr> {
     // In the order of the key, so that two who count do not wait for each other.
     let mut counters: BTreeMap<(&str, i32), i64> = BTreeMap::new();

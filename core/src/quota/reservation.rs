@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use uuid::Uuid;
 
 /// Reserved first, and at most ahead of what has come, in bytes: small files cost one reservation, and large ones few.
-const FIRST: u64 = 64 * 1024;
+const FIRST_RESERVATION: u64 = 64 * 1024;
 const MAX_AHEAD: u64 = 8 * 1024 * 1024;
 
 /// How long a reservation outlives a process that died. A body that comes renews it, and one that pauses for longer
@@ -86,7 +86,7 @@ impl Reservation {
             let due = self.renewed_at + RENEW_AFTER < self.clock.now();
             return if due { self.reserve(0).await } else { Ok(()) };
         }
-        let ahead = self.covered.clamp(FIRST, MAX_AHEAD);
+        let ahead = self.covered.clamp(FIRST_RESERVATION, MAX_AHEAD);
         let needed = total - self.covered;
         match self.reserve(std::cmp::max(needed, ahead)).await {
             Err(QuotaError::Exceeded { .. }) if needed < ahead => self.reserve(needed).await,
@@ -164,7 +164,7 @@ where
 }
 
 /// So many of the bytes are counted, and not to be reserved any more.
-pub(super) async fn give_back(
+pub(super) async fn release(
     transaction: &impl ConnectionTrait,
     id: ReservationId,
     bytes: i64,
@@ -182,7 +182,7 @@ pub(super) async fn give_back(
 }
 
 /// All that is reserved for an owner, in bytes.
-pub(super) async fn of(
+pub(super) async fn reserved_bytes(
     db: &impl ConnectionTrait,
     owner: &str,
     now: Timestamp,

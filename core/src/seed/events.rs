@@ -1,6 +1,6 @@
 //! Events, their deliveries and the attempts of those, each made from the number of its event.
 
-use super::rows::{DELETED, FAILED, Rows, SPAN_MS, insert};
+use super::rows::{DELETED, FAILED, RowGenerator, SPAN_MS, insert};
 
 /// The endpoint that answers 503, by its place among the endpoints.
 const FAILING: usize = 4;
@@ -12,7 +12,7 @@ const EVENT_FAILED: u32 = 6;
 /// Another thousandth than that of the files.
 const THOUSANDTH: &str = "(((n * 2246822519) % 4294967296) * 1000 / 4294967296)";
 
-impl Rows {
+impl RowGenerator {
     /// Events of the files of their numbers, tests of an endpoint where there is no such file; one delivery each, of
     /// every fourth two; and the attempts of those.
     pub(super) fn of_events(&self, first: u64, last: u64) -> Vec<String> {

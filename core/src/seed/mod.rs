@@ -9,7 +9,7 @@ mod sql;
 
 use crate::db::Database;
 use entity::{Timestamp, file, outbox_event};
-use rows::Rows;
+use rows::RowGenerator;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QuerySelect};
 use sql::Dialect;
 
@@ -18,7 +18,7 @@ const PAGE: u64 = 25_000;
 
 /// How much there is to be.
 #[derive(Clone, Copy, Debug)]
-pub struct Amount {
+pub struct SeedAmount {
     pub files: u64,
     /// Each with one or two deliveries, and those with their attempts.
     pub events: u64,
@@ -38,13 +38,17 @@ pub enum SeedError {
 ///
 /// # Errors
 /// [`SeedError`]; what was written before stays.
-pub async fn seed(db: &Database, amount: Amount, progress: impl Fn(u64)) -> Result<(), SeedError> {
+pub async fn seed(
+    db: &Database,
+    amount: SeedAmount,
+    progress: impl Fn(u64),
+) -> Result<(), SeedError> {
     let file = file::Entity::find().limit(1).one(db.read()).await?;
     let event = outbox_event::Entity::find().limit(1).one(db.read()).await?;
     if file.is_some() || event.is_some() {
         return Err(SeedError::NotEmpty);
     }
-    let rows = Rows::new(Dialect(db.backend()), amount);
+    let rows = RowGenerator::new(Dialect(db.backend()), amount);
     write(db, rows.once()).await?;
     for (first, last) in pages(amount.files) {
         write(db, rows.of_files(first, last)).await?;

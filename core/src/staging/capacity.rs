@@ -1,6 +1,6 @@
 //! How full staging may get: a quota over all that waits, and a floor of free space on its disk.
 
-use super::{StagingError, Usage};
+use super::{StagingError, StagingUsage};
 use crate::config::ByteSize;
 use std::{
     fmt, io,
@@ -12,14 +12,14 @@ use tokio::sync::Mutex;
 
 /// A limit of staging that is reached: uploads are refused until workers have made room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shortage {
+pub enum StagingShortage {
     /// As much is staged as `staging.quota` allows; in bytes.
     Quota { used: u64, quota: u64 },
     /// The disk has less free space than `staging.min_free` keeps; in bytes.
     MinFree { free: u64, min_free: u64 },
 }
 
-impl fmt::Display for Shortage {
+impl fmt::Display for StagingShortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Quota { used, quota } => write!(
@@ -49,7 +49,7 @@ pub(crate) struct Capacity {
     folder: Option<PathBuf>,
     /// How old a measurement may be: measuring looks at every staged file.
     fresh: Duration,
-    measured: Mutex<Option<Measured>>,
+    measured: Mutex<Option<Measurement>>,
     /// Bytes this process took in since it was made; what others take in shows with the next measurement.
     taken_in: AtomicU64,
     /// How far [`Self::taken_in`] may go before the next measurement: for bodies that do not say how long they are.
@@ -57,7 +57,7 @@ pub(crate) struct Capacity {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Measured {
+struct Measurement {
     at: Instant,
     used: u64,
     /// [`Capacity::taken_in`] when it was begun.
@@ -125,7 +125,7 @@ impl Capacity {
                 let allowed = taken_in.saturating_add(left);
                 self.allowed.store(allowed, Ordering::Relaxed);
                 let at = Instant::now();
-                *measured.insert(Measured { at, used, taken_in })
+                *measured.insert(Measurement { at, used, taken_in })
             }
         };
         let since = self.taken_in.load(Ordering::Relaxed) - known.taken_in;
@@ -166,7 +166,7 @@ impl Capacity {
     pub(crate) async fn shortage(
         &self,
         measure: impl Future<Output = Result<u64, StagingError>>,
-    ) -> Result<Option<Shortage>, StagingError> {
+    ) -> Result<Option<StagingShortage>, StagingError> {
         let free = self
             .free()
             .map_err(StagingError::io("tell its free space"))?;
@@ -174,13 +174,13 @@ impl Capacity {
             && free < self.min_free
         {
             let min_free = self.min_free;
-            return Ok(Some(Shortage::MinFree { free, min_free }));
+            return Ok(Some(StagingShortage::MinFree { free, min_free }));
         }
         let Some(quota) = self.quota else {
             return Ok(None);
         };
         let used = self.used(measure).await?;
-        Ok((used >= quota).then_some(Shortage::Quota { used, quota }))
+        Ok((used >= quota).then_some(StagingShortage::Quota { used, quota }))
     }
 
     /// For the dashboard and the metrics; what is used may be as old as `max_age`.
@@ -188,12 +188,12 @@ impl Capacity {
         &self,
         max_age: Duration,
         measure: impl Future<Output = Result<u64, StagingError>>,
-    ) -> Result<Usage, StagingError> {
+    ) -> Result<StagingUsage, StagingError> {
         let used = self.used_within(max_age.max(self.fresh), measure).await?;
         let free = self
             .free()
             .map_err(StagingError::io("tell its free space"))?;
-        Ok(Usage {
+        Ok(StagingUsage {
             used,
             free,
             quota: self.quota,

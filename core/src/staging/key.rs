@@ -18,7 +18,7 @@ pub enum SegmentWriter {
 
 /// Where a segment begins, and who wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Segment {
+struct SegmentId {
     /// Offset of the first byte within the upload, in bytes.
     start: u64,
     writer: SegmentWriter,
@@ -29,7 +29,7 @@ struct Segment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StagingKey {
     owner: Uuid,
-    segment: Option<Segment>,
+    segment: Option<SegmentId>,
 }
 
 impl StagingKey {
@@ -48,7 +48,7 @@ impl StagingKey {
     /// The segment of an upload that begins at `start`, in bytes.
     #[must_use]
     pub fn segment(owner: Uuid, start: u64, writer: SegmentWriter) -> Self {
-        let segment = Some(Segment { start, writer });
+        let segment = Some(SegmentId { start, writer });
         Self { owner, segment }
     }
 
@@ -93,7 +93,7 @@ impl fmt::Display for StagingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.owner.as_hyphenated().fmt(f)?;
         match &self.segment {
-            Some(Segment { start, writer }) => write!(f, ".{start}.{writer}"),
+            Some(SegmentId { start, writer }) => write!(f, ".{start}.{writer}"),
             None => Ok(()),
         }
     }
@@ -102,44 +102,47 @@ impl fmt::Display for StagingKey {
 /// Not a name as staging writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a staging key")]
-pub struct NotAStagingKey;
+pub struct InvalidStagingKey;
 
 impl FromStr for SegmentWriter {
-    type Err = NotAStagingKey;
+    type Err = InvalidStagingKey;
 
-    fn from_str(text: &str) -> Result<Self, NotAStagingKey> {
+    fn from_str(text: &str) -> Result<Self, InvalidStagingKey> {
         // The longest fence has 20 digits, an attempt 32.
         let writer = match text.len() {
-            32 => text.parse().map(Self::Attempt).map_err(|_| NotAStagingKey),
-            _ => text.parse().map(Self::Fence).map_err(|_| NotAStagingKey),
+            32 => text
+                .parse()
+                .map(Self::Attempt)
+                .map_err(|_| InvalidStagingKey),
+            _ => text.parse().map(Self::Fence).map_err(|_| InvalidStagingKey),
         }?;
         (writer.to_string() == text)
             .then_some(writer)
-            .ok_or(NotAStagingKey)
+            .ok_or(InvalidStagingKey)
     }
 }
 
 impl FromStr for StagingKey {
-    type Err = NotAStagingKey;
+    type Err = InvalidStagingKey;
 
     /// Accepts only the spelling that [`fmt::Display`] writes.
-    fn from_str(text: &str) -> Result<Self, NotAStagingKey> {
+    fn from_str(text: &str) -> Result<Self, InvalidStagingKey> {
         let (owner, segment) = match text.split_once('.') {
             None => (text, None),
             Some((owner, segment)) => {
-                let (start, writer) = segment.split_once('.').ok_or(NotAStagingKey)?;
-                let segment = Segment {
-                    start: start.parse().map_err(|_| NotAStagingKey)?,
+                let (start, writer) = segment.split_once('.').ok_or(InvalidStagingKey)?;
+                let segment = SegmentId {
+                    start: start.parse().map_err(|_| InvalidStagingKey)?,
                     writer: writer.parse()?,
                 };
                 (owner, Some(segment))
             }
         };
-        let owner = owner.parse().map_err(|_| NotAStagingKey)?;
+        let owner = owner.parse().map_err(|_| InvalidStagingKey)?;
         let key = Self { owner, segment };
         (key.to_string() == text)
             .then_some(key)
-            .ok_or(NotAStagingKey)
+            .ok_or(InvalidStagingKey)
     }
 }
 
@@ -175,7 +178,11 @@ mod tests {
             &format!("{owner}.1.+2"),
             &format!("{owner}.1.{owner}"),
         ] {
-            assert_eq!(other.parse::<StagingKey>(), Err(NotAStagingKey), "{other}");
+            assert_eq!(
+                other.parse::<StagingKey>(),
+                Err(InvalidStagingKey),
+                "{other}"
+            );
         }
     }
 }

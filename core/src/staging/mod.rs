@@ -5,7 +5,7 @@
 //! - A segment is written by one writer, in order, and is never overwritten, cut or written by another one. So the
 //!   bytes that a row lists do not change any more, whatever a writer does that slept through its lease.
 //! - Memory does not grow with the body; a body that fails leaves what the call says and nothing else.
-//! - Deleting is idempotent, and so is reading: staging is never changed by [`crate::storage::transfer`].
+//! - Deleting is idempotent, and so is reading: staging is never changed by [`crate::transfer`].
 //!
 //! Refuses to decide what counts: the database lists the segments that do, with their lengths. A segment may hold more
 //! than is listed of it, which nobody reads. A call whose future is dropped stops soon after; what it was writing then
@@ -22,13 +22,13 @@ pub(crate) mod s3;
 
 use crate::{
     config::{self, Backend},
-    digest::RunningHash,
+    digest::Sha256State,
     installation::Marker,
-    storage::{Place as StoragePlace, Storage, StorageError},
+    storage::{Storage, StorageBackend, StorageError},
 };
-use body::Body;
+use body::BoxBody;
 use bytes::Bytes;
-pub use capacity::Shortage;
+pub use capacity::StagingShortage;
 use chrono::{DateTime, Utc};
 pub use error::StagingError;
 use fs::FsStaging;
@@ -37,10 +37,10 @@ use futures::{
     stream::{self, BoxStream},
 };
 use hashes::Hasher;
-pub use hashes::{Algorithm, Hashes};
-pub use key::{NotAStagingKey, SegmentWriter, StagingKey};
-pub use probe::{Probe, ProbeError, live_hosts};
-use s3::{Objects, S3Staging};
+pub use hashes::{ChecksumAlgorithm, Hashes};
+pub use key::{InvalidStagingKey, SegmentWriter, StagingKey};
+pub use probe::{ProbeError, StagingProbe, live_hosts};
+use s3::{PieceObjects, S3Staging};
 use std::{error::Error, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 use uuid::Uuid;
 
@@ -49,18 +49,18 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How a body is taken in.
 #[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
+pub struct WriteOptions<'a> {
     /// The most the body may have, in bytes.
     pub limit: u64,
     /// What the sender says it has, in bytes: a body that cannot fit is refused before it is read.
     pub expected: Option<u64>,
     /// What to hash it with on its way.
-    pub hashes: &'a [Algorithm],
+    pub hashes: &'a [ChecksumAlgorithm],
     /// For appends: the hash of what is staged before the body, to be gone on with.
-    pub running: Option<&'a RunningHash>,
+    pub running: Option<&'a Sha256State>,
 }
 
-impl Default for Options<'_> {
+impl Default for WriteOptions<'_> {
     /// Any length, no digest.
     fn default() -> Self {
         Self {
@@ -74,7 +74,7 @@ impl Default for Options<'_> {
 
 /// A whole body, staged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Staged {
+pub struct StagedBody {
     /// In bytes.
     pub size: u64,
     /// Those asked for.
@@ -83,13 +83,13 @@ pub struct Staged {
 
 /// What an append came to.
 #[derive(Debug)]
-pub struct Appended {
+pub struct AppendOutcome {
     /// How long the segment is now, in bytes, all of them durable. At 0 there is no segment.
     pub length: u64,
     /// Of the bytes this call added, those asked for.
     pub hashes: Hashes,
     /// Of all the bytes of the upload so far, if it was continued and is still known.
-    pub running: Option<RunningHash>,
+    pub running: Option<Sha256State>,
     /// Why the body ended early, if it did; the length counts what came before.
     pub stopped: Option<StagingError>,
 }
@@ -135,7 +135,7 @@ pub struct ListedStaging {
 
 /// How full staging is; in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
+pub struct StagingUsage {
     /// All that waits, as of at most the age that was asked for.
     pub used: u64,
     /// Free space of the disk; none in a bucket.
@@ -151,12 +151,12 @@ pub type StagingPages = BoxStream<'static, Result<Vec<ListedStaging>, StagingErr
 /// Where bytes wait; clones share connections and state.
 #[derive(Clone, Debug)]
 pub struct Staging {
-    pub(crate) place: Place,
+    pub(crate) backend: StagingBackend,
 }
 
 /// The two kinds of staging.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum StagingBackend {
     Fs(Arc<FsStaging>),
     S3(Arc<S3Staging>),
 }
@@ -164,15 +164,15 @@ pub(crate) enum Place {
 /// Awaits the same on whichever backend it is. The future of an S3 request is large, and is boxed so that a folder's
 /// callers do not carry room for it.
 macro_rules! on {
-    ($staging:expr, $place:ident => $call:expr) => {
-        match &$staging.place {
-            Place::Fs($place) => $call.await,
-            Place::S3($place) => Box::pin($call).await,
+    ($staging:expr, $backend:ident => $call:expr) => {
+        match &$staging.backend {
+            StagingBackend::Fs($backend) => $call.await,
+            StagingBackend::S3($backend) => Box::pin($call).await,
         }
     };
 }
 
-fn boxed<'a, S, E>(body: S) -> Body<'a>
+fn boxed<'a, S, E>(body: S) -> BoxBody<'a>
 where
     S: Stream<Item = Result<Bytes, E>> + Send + 'a,
     E: Into<Box<dyn Error + Send + Sync>> + 'a,
@@ -200,20 +200,20 @@ impl Staging {
         config: &config::StagingConfig,
         storage: &Storage,
     ) -> Result<Self, StagingError> {
-        let place = match (config.backend, &storage.place) {
+        let backend = match (config.backend, &storage.backend) {
             (Backend::Fs, storage) => {
                 // On its way to a bucket everything is read again.
-                let direct_io = config.direct_io && matches!(storage, StoragePlace::Fs(_));
-                Place::Fs(Arc::new(FsStaging::open(config, direct_io).await?))
+                let direct_io = config.direct_io && matches!(storage, StorageBackend::Fs(_));
+                StagingBackend::Fs(Arc::new(FsStaging::open(config, direct_io).await?))
             }
-            (Backend::S3, StoragePlace::S3(s3)) => {
-                Place::S3(Arc::new(S3Staging::new(Arc::clone(s3), config.quota)))
+            (Backend::S3, StorageBackend::S3(s3)) => {
+                StagingBackend::S3(Arc::new(S3Staging::new(Arc::clone(s3), config.quota)))
             }
-            (Backend::S3, StoragePlace::Fs(_)) => {
+            (Backend::S3, StorageBackend::Fs(_)) => {
                 return Err(StagingError::Storage(bucket_beside_folder()));
             }
         };
-        Ok(Self { place })
+        Ok(Self { backend })
     }
 
     /// Stages a whole body under a key of its own. When it fails, or is dropped, nothing stays behind.
@@ -227,13 +227,13 @@ impl Staging {
         &self,
         key: StagingKey,
         body: S,
-        options: Options<'_>,
-    ) -> Result<Staged, StagingError>
+        options: WriteOptions<'_>,
+    ) -> Result<StagedBody, StagingError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        on!(self, place => place.write(key, boxed(body), &options))
+        on!(self, backend => backend.write(key, boxed(body), &options))
     }
 
     /// [`Self::write`] for a body that must have exactly `size` bytes.
@@ -245,13 +245,13 @@ impl Staging {
         key: StagingKey,
         size: u64,
         body: S,
-        options: Options<'_>,
-    ) -> Result<Staged, StagingError>
+        options: WriteOptions<'_>,
+    ) -> Result<StagedBody, StagingError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let options = Options {
+        let options = WriteOptions {
             limit: size,
             ..options
         };
@@ -276,7 +276,7 @@ impl Staging {
     /// # Errors
     /// [`StagingError::Full`], and what the folder or bucket answers.
     pub async fn admit(&self) -> Result<(), StagingError> {
-        on!(self, place => place.admit(&Options::default()))
+        on!(self, backend => backend.admit(&WriteOptions::default()))
     }
 
     /// Appends a body to a segment of `length` bytes, which the caller alone writes; at 0 the segment is begun, and must
@@ -288,33 +288,36 @@ impl Staging {
     /// # Errors
     /// [`StagingError::Gone`], [`StagingError::Exists`] and [`StagingError::WrongLength`] when the segment is not as
     /// the caller left it, and what the folder or bucket answers before anything was written. Later errors are in
-    /// [`Appended::stopped`].
+    /// [`AppendOutcome::stopped`].
     pub async fn append<S, E>(
         &self,
         key: StagingKey,
         length: u64,
         body: S,
-        options: Options<'_>,
-    ) -> Result<Appended, StagingError>
+        options: WriteOptions<'_>,
+    ) -> Result<AppendOutcome, StagingError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        on!(self, place => place.append(key, length, boxed(body), &options))
+        on!(self, backend => backend.append(key, length, boxed(body), &options))
     }
 
     /// Hashes a body and keeps nothing of it; answers its size too.
     ///
     /// # Errors
     /// [`StagingError::TooLarge`] and [`StagingError::Body`].
-    pub async fn digest<S, E>(body: S, options: Options<'_>) -> Result<Staged, StagingError>
+    pub async fn digest<S, E>(
+        body: S,
+        options: WriteOptions<'_>,
+    ) -> Result<StagedBody, StagingError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         let hasher = Hasher::new(options.hashes, None);
         let (size, hashes) = body::digest(boxed(body), options.limit, hasher).await?;
-        Ok(Staged { size, hashes })
+        Ok(StagedBody { size, hashes })
     }
 
     /// How many bytes there are under a key, counted or not; none when there is no such key.
@@ -322,7 +325,7 @@ impl Staging {
     /// # Errors
     /// What the folder or bucket answers.
     pub async fn len(&self, key: StagingKey) -> Result<Option<u64>, StagingError> {
-        on!(self, place => place.len(key))
+        on!(self, backend => backend.len(key))
     }
 
     /// The bytes of a range that is wholly staged.
@@ -334,7 +337,7 @@ impl Staging {
         key: StagingKey,
         range: Range<u64>,
     ) -> Result<StagingStream, StagingError> {
-        on!(self, place => place.read(key, range))
+        on!(self, backend => backend.read(key, range))
     }
 
     /// The bytes of pieces, one after the other. Whether the first is there is found out before the stream begins.
@@ -342,22 +345,24 @@ impl Staging {
     /// # Errors
     /// As [`Self::read`].
     pub async fn read_pieces(&self, pieces: &[Piece]) -> Result<StagingStream, StagingError> {
-        match &self.place {
-            Place::Fs(place) => {
-                let (place, mut pieces) = (Arc::clone(place), Vec::from(pieces).into_iter());
+        match &self.backend {
+            StagingBackend::Fs(backend) => {
+                let (backend, mut pieces) = (Arc::clone(backend), Vec::from(pieces).into_iter());
                 let first = match pieces.next() {
-                    Some(first) => place.read(first.key, first.range()).await?,
+                    Some(first) => backend.read(first.key, first.range()).await?,
                     None => return Ok(stream::empty().boxed()),
                 };
                 let following = stream::iter(pieces)
                     .then(move |piece| {
-                        let place = Arc::clone(&place);
-                        async move { place.read(piece.key, piece.range()).await }
+                        let backend = Arc::clone(&backend);
+                        async move { backend.read(piece.key, piece.range()).await }
                     })
                     .try_flatten();
                 Ok(first.chain(following).boxed())
             }
-            Place::S3(place) => Box::pin(Objects::new(&place.store, pieces).bytes()).await,
+            StagingBackend::S3(backend) => {
+                Box::pin(PieceObjects::new(&backend.store, pieces).bytes()).await
+            }
         }
     }
 
@@ -367,10 +372,11 @@ impl Staging {
     /// As [`Self::read`].
     pub(crate) async fn head(&self, piece: &Piece, size: u64) -> Result<Bytes, StagingError> {
         let range = piece.offset..piece.offset + size;
-        match &self.place {
-            Place::Fs(place) => place.head(piece.key, range).await,
-            Place::S3(place) => {
-                let pieces: Vec<Bytes> = place.read(piece.key, range).await?.try_collect().await?;
+        match &self.backend {
+            StagingBackend::Fs(backend) => backend.head(piece.key, range).await,
+            StagingBackend::S3(backend) => {
+                let pieces: Vec<Bytes> =
+                    backend.read(piece.key, range).await?.try_collect().await?;
                 Ok(pieces.concat().into())
             }
         }
@@ -381,43 +387,43 @@ impl Staging {
     /// # Errors
     /// What the folder or bucket answers; what was deleted before stays so.
     pub async fn delete(&self, keys: &[StagingKey]) -> Result<(), StagingError> {
-        on!(self, place => place.delete(keys))
+        on!(self, backend => backend.delete(keys))
     }
 
     /// All that is staged, in pages, in no particular order; each key is one segment.
     #[must_use]
     pub fn list(&self) -> StagingPages {
-        match &self.place {
-            Place::Fs(place) => place.list(),
-            Place::S3(place) => place.list(),
+        match &self.backend {
+            StagingBackend::Fs(backend) => backend.list(),
+            StagingBackend::S3(backend) => backend.list(),
         }
     }
 
     /// Whether staging is in a bucket.
     #[must_use]
     pub fn is_in_a_bucket(&self) -> bool {
-        matches!(self.place, Place::S3(_))
+        matches!(self.backend, StagingBackend::S3(_))
     }
 
     /// The file the bytes are in; none in a bucket.
     #[must_use]
     pub fn local_path(&self, key: StagingKey) -> Option<PathBuf> {
-        match &self.place {
-            Place::Fs(fs) => Some(fs.path(key)),
-            Place::S3(_) => None,
+        match &self.backend {
+            StagingBackend::Fs(fs) => Some(fs.path(key)),
+            StagingBackend::S3(_) => None,
         }
     }
 
     /// True in a folder, false in a bucket.
     pub(crate) fn is_folder(&self) -> bool {
-        matches!(self.place, Place::Fs(_))
+        matches!(self.backend, StagingBackend::Fs(_))
     }
 
     /// From now on nothing is staged in or deleted from a place without the marker of this installation.
     pub(crate) fn expect_marker(&self, installation: Uuid) {
-        match &self.place {
-            Place::Fs(fs) => fs.expect_marker(installation),
-            Place::S3(s3) => s3.store.marker.expect(installation),
+        match &self.backend {
+            StagingBackend::Fs(fs) => fs.expect_marker(installation),
+            StagingBackend::S3(s3) => s3.store.marker.expect(installation),
         }
     }
 
@@ -426,9 +432,9 @@ impl Staging {
     /// # Errors
     /// What the folder or bucket answers, except that there is none.
     pub(crate) async fn marker(&self) -> Result<Option<Marker>, StagingError> {
-        match &self.place {
-            Place::Fs(fs) => fs.marker().await,
-            Place::S3(s3) => Ok(Box::pin(s3.store.read_marker()).await?),
+        match &self.backend {
+            StagingBackend::Fs(fs) => fs.marker().await,
+            StagingBackend::S3(s3) => Ok(Box::pin(s3.store.read_marker()).await?),
         }
     }
 
@@ -441,9 +447,11 @@ impl Staging {
         installation: Uuid,
         replace: bool,
     ) -> Result<bool, StagingError> {
-        match &self.place {
-            Place::Fs(fs) => fs.write_marker(installation, replace).await,
-            Place::S3(s3) => Ok(Box::pin(s3.store.write_marker(installation, replace)).await?),
+        match &self.backend {
+            StagingBackend::Fs(fs) => fs.write_marker(installation, replace).await,
+            StagingBackend::S3(s3) => {
+                Ok(Box::pin(s3.store.write_marker(installation, replace)).await?)
+            }
         }
     }
 
@@ -452,16 +460,16 @@ impl Staging {
     ///
     /// # Errors
     /// What the folder or bucket answers.
-    pub async fn usage(&self, max_age: Duration) -> Result<Usage, StagingError> {
-        on!(self, place => place.usage(max_age))
+    pub async fn usage(&self, max_age: Duration) -> Result<StagingUsage, StagingError> {
+        on!(self, backend => backend.usage(max_age))
     }
 
     /// The limit that is reached now, if one is.
     ///
     /// # Errors
     /// What the folder or bucket answers.
-    pub async fn shortage(&self) -> Result<Option<Shortage>, StagingError> {
-        on!(self, place => place.shortage())
+    pub async fn shortage(&self) -> Result<Option<StagingShortage>, StagingError> {
+        on!(self, backend => backend.shortage())
     }
 
     /// The start-up check: really writes, reads back and deletes.
@@ -469,7 +477,7 @@ impl Staging {
     /// # Errors
     /// The first thing that is wrong.
     pub async fn probe(&self) -> Result<(), StagingError> {
-        on!(self, place => place.probe())
+        on!(self, backend => backend.probe())
     }
 
     /// Whether staging answers, within two seconds.
@@ -477,7 +485,7 @@ impl Staging {
     /// # Errors
     /// Why not.
     pub async fn health(&self) -> Result<(), StagingError> {
-        let check = async { on!(self, place => place.health()) };
+        let check = async { on!(self, backend => backend.health()) };
         match tokio::time::timeout(HEALTH_TIMEOUT, check).await {
             Ok(outcome) => outcome,
             Err(late) => Err(StagingError::io("answer")(late.into())),

@@ -7,7 +7,7 @@
 //! A process that is killed leaves its row and its file. The row counts for fifteen seconds, in which its folder is
 //! only held against newcomers if the row is renewed; whoever lives removes both after a few minutes.
 
-use super::{Place, Staging, StagingError};
+use super::{Staging, StagingBackend, StagingError};
 use crate::{clock::Clock, db::Database};
 use entity::{
     Timestamp,
@@ -22,15 +22,15 @@ use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 /// How often a process says that it lives.
-const BEAT: Duration = Duration::from_secs(5);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long it is believed to live after that.
-const ALIVE: Duration = Duration::from_secs(15);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
 /// After which its row and its file are removed by others.
-const FORGET: Duration = Duration::from_secs(300);
+const RETENTION: Duration = Duration::from_secs(300);
 /// Rows removed at once.
 const PAGE: u64 = 100;
 /// How often a file that is not there is looked for again.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why a process cannot work with the others.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +53,13 @@ pub enum ProbeError {
 
 /// A process's probe: kept up until it is dropped or taken back.
 #[derive(Debug)]
-pub struct Probe {
-    worker: Worker,
+pub struct StagingProbe {
+    worker: ProbeTask,
     _beating: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone, Debug)]
-struct Worker {
+struct ProbeTask {
     db: Database,
     clock: Clock,
     staging: Staging,
@@ -78,8 +78,8 @@ impl Staging {
         db: &Database,
         clock: &Clock,
         host: &str,
-    ) -> Result<Probe, ProbeError> {
-        let worker = Worker {
+    ) -> Result<StagingProbe, ProbeError> {
+        let worker = ProbeTask {
             db: db.clone(),
             clock: clock.clone(),
             staging: self.clone(),
@@ -89,14 +89,14 @@ impl Staging {
         worker.beat().await?;
         // Of two that start at once each must see the other live.
         let beating = AbortOnDropHandle::new(tokio::spawn(worker.clone().go_on_beating()));
-        let probe = Probe {
+        let probe = StagingProbe {
             worker,
             _beating: beating,
         };
         match probe.worker.require_shared().await {
             Ok(()) => Ok(probe),
             Err(error) => {
-                probe.take_back().await;
+                probe.withdraw().await;
                 Err(error)
             }
         }
@@ -112,15 +112,15 @@ pub async fn live_hosts(db: &Database, clock: &Clock) -> Result<Vec<String>, DbE
         .select_only()
         .column(Column::Host)
         .distinct()
-        .filter(Column::BeatAt.gt(clock.before(ALIVE)))
+        .filter(Column::BeatAt.gt(clock.before(HEARTBEAT_TIMEOUT)))
         .into_tuple()
         .all(db.read())
         .await
 }
 
-impl Probe {
+impl StagingProbe {
     /// Removes the probe, as the process ends. What fails is left to others.
-    pub async fn take_back(self) {
+    pub async fn withdraw(self) {
         let Self { worker, _beating } = self;
         drop(_beating);
         if let Err(error) = worker.remove(&[worker.id]).await {
@@ -129,15 +129,15 @@ impl Probe {
     }
 }
 
-impl Worker {
+impl ProbeTask {
     /// Says that this process lives. The file comes first: who reads the row may look for it.
     async fn beat(&self) -> Result<(), ProbeError> {
-        let (backend, path) = match &self.staging.place {
-            Place::Fs(fs) => {
+        let (backend, path) = match &self.staging.backend {
+            StagingBackend::Fs(fs) => {
                 fs.mark(&name(self.id)).await?;
                 ("fs", fs.root().display().to_string())
             }
-            Place::S3(_) => ("s3", "in its bucket".to_owned()),
+            StagingBackend::S3(_) => ("s3", "in its bucket".to_owned()),
         };
         let row = Model {
             id: self.id,
@@ -163,7 +163,7 @@ impl Worker {
 
     async fn go_on_beating(self) {
         loop {
-            tokio::time::sleep(BEAT).await;
+            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             let beaten = match self.beat().await {
                 Ok(()) => self.forget_the_dead().await,
                 failed => failed,
@@ -191,22 +191,22 @@ impl Worker {
             if all_seen {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     async fn living(&self) -> Result<Vec<Model>, DbErr> {
         Entity::find()
             .filter(Column::Id.ne(self.id))
-            .filter(Column::BeatAt.gt(self.clock.before(ALIVE)))
+            .filter(Column::BeatAt.gt(self.clock.before(HEARTBEAT_TIMEOUT)))
             .all(self.db.read())
             .await
     }
 
     async fn sees(&self, other: &Model) -> Result<bool, StagingError> {
-        match (&self.staging.place, other.backend.as_str()) {
-            (Place::Fs(fs), "fs") => fs.has_mark(&name(other.id)).await,
-            (Place::S3(_), "s3") => Ok(true),
+        match (&self.staging.backend, other.backend.as_str()) {
+            (StagingBackend::Fs(fs), "fs") => fs.has_mark(&name(other.id)).await,
+            (StagingBackend::S3(_), "s3") => Ok(true),
             _ => Ok(false),
         }
     }
@@ -217,9 +217,9 @@ impl Worker {
             _ => path.to_owned(),
         };
         ProbeError::NotShared {
-            own: match &self.staging.place {
-                Place::Fs(fs) => in_folder("fs", &fs.root().display().to_string()),
-                Place::S3(_) => "in its bucket".to_owned(),
+            own: match &self.staging.backend {
+                StagingBackend::Fs(fs) => in_folder("fs", &fs.root().display().to_string()),
+                StagingBackend::S3(_) => "in its bucket".to_owned(),
             },
             host: other.host.clone(),
             other: in_folder(&other.backend, &other.path),
@@ -230,7 +230,7 @@ impl Worker {
         let dead: Vec<Uuid> = Entity::find()
             .select_only()
             .column(Column::Id)
-            .filter(Column::BeatAt.lt(self.clock.before(FORGET)))
+            .filter(Column::BeatAt.lt(self.clock.before(RETENTION)))
             .limit(PAGE)
             .into_tuple()
             .all(self.db.read())
@@ -242,7 +242,7 @@ impl Worker {
     }
 
     async fn remove(&self, ids: &[Uuid]) -> Result<(), ProbeError> {
-        if let Place::Fs(fs) = &self.staging.place {
+        if let StagingBackend::Fs(fs) = &self.staging.backend {
             for id in ids {
                 fs.unmark(&name(*id)).await?;
             }

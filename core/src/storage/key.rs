@@ -8,15 +8,15 @@ use std::{fmt, str::FromStr};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
 /// The longest safe name, in bytes of UTF-8: with a suffix it still fits the 255 of common file systems.
-pub const LONGEST_NAME: usize = 100;
+pub const MAX_NAME_LEN: usize = 100;
 /// The longest key S3 takes, in bytes of UTF-8.
-const LONGEST_KEY: usize = 1024;
+const MAX_KEY_LEN: usize = 1024;
 /// The longest name of one folder or file on common file systems, in bytes.
-const LONGEST_COMPONENT: usize = 255;
+const MAX_COMPONENT_LEN: usize = 255;
 /// Longer than this, what follows the last dot is no extension, in bytes.
-const LONGEST_EXTENSION: usize = 16;
+const MAX_EXTENSION_LEN: usize = 16;
 /// How many random characters set apart two keys of one name.
-const SUFFIX_LENGTH: usize = 7;
+const SUFFIX_LEN: usize = 7;
 /// What the keys of objects begin with that the audit moved aside.
 const ORPHANED: &str = "orphaned/";
 /// What a file is called whose name has no character left.
@@ -29,7 +29,7 @@ pub struct StorageKey(String);
 /// A text that cannot be a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a storage key: {0}")]
-pub struct NotAKey(&'static str);
+pub struct InvalidStorageKey(&'static str);
 
 impl StorageKey {
     /// The key a file gets when nobody has it: by the month of `at` and the safe form of its name.
@@ -45,7 +45,7 @@ impl StorageKey {
     /// The same key with `_` and seven random characters before the extension.
     #[must_use]
     pub fn deduplicated(&self, random: &mut impl Rng) -> Self {
-        let suffix: String = (0..SUFFIX_LENGTH)
+        let suffix: String = (0..SUFFIX_LEN)
             .map(|_| char::from(random.sample(Alphanumeric)))
             .collect();
         let (folder, name) = self.0.rsplit_once('/').unwrap_or(("", &self.0));
@@ -95,25 +95,27 @@ impl fmt::Debug for StorageKey {
 }
 
 impl FromStr for StorageKey {
-    type Err = NotAKey;
+    type Err = InvalidStorageKey;
 
     /// Takes any relative path without empty parts, parts that begin with a dot, backslashes or control characters.
-    fn from_str(text: &str) -> Result<Self, NotAKey> {
-        if text.len() > LONGEST_KEY {
-            return Err(NotAKey("longer than 1024 bytes"));
+    fn from_str(text: &str) -> Result<Self, InvalidStorageKey> {
+        if text.len() > MAX_KEY_LEN {
+            return Err(InvalidStorageKey("longer than 1024 bytes"));
         }
         if text.chars().any(|c| c.is_control() || c == '\\') {
-            return Err(NotAKey("it has a control character or a backslash"));
+            return Err(InvalidStorageKey(
+                "it has a control character or a backslash",
+            ));
         }
         for component in text.split('/') {
             if component.is_empty() {
-                return Err(NotAKey("a part of it is empty"));
+                return Err(InvalidStorageKey("a part of it is empty"));
             }
             if component.starts_with('.') {
-                return Err(NotAKey("a part of it begins with a dot"));
+                return Err(InvalidStorageKey("a part of it begins with a dot"));
             }
-            if component.len() > LONGEST_COMPONENT {
-                return Err(NotAKey("a part of it is longer than 255 bytes"));
+            if component.len() > MAX_COMPONENT_LEN {
+                return Err(InvalidStorageKey("a part of it is longer than 255 bytes"));
             }
         }
         Ok(Self(text.to_owned()))
@@ -125,7 +127,7 @@ impl FromStr for StorageKey {
 /// Keeps what Django's `get_valid_filename` keeps, letters and digits of any script, `_`, `-` and `.`, and also
 /// combining marks, without which many scripts lose their vowels. Spaces become `_`; everything else goes, and so
 /// do folders, leading and trailing dots. Names Windows reserves get a `_` in front. The result is in NFC, has 1 to
-/// [`LONGEST_NAME`] bytes, and keeps its extension when it has to be cut.
+/// [`MAX_NAME_LEN`] bytes, and keeps its extension when it has to be cut.
 #[must_use]
 pub fn safe_name(original: &str) -> String {
     let base = original.rsplit(['/', '\\']).next().unwrap_or_default();
@@ -154,10 +156,10 @@ pub fn safe_name(original: &str) -> String {
     name
 }
 
-/// Shortens the stem so that the whole has at most [`LONGEST_NAME`] bytes, one kept free for a `_` in front.
+/// Shortens the stem so that the whole has at most [`MAX_NAME_LEN`] bytes, one kept free for a `_` in front.
 fn cut(name: &str) -> String {
     let (stem, extension) = split_extension(name);
-    let room = LONGEST_NAME - 1 - extension.len();
+    let room = MAX_NAME_LEN - 1 - extension.len();
     if stem.len() <= room {
         return name.to_owned();
     }
@@ -168,7 +170,7 @@ fn cut(name: &str) -> String {
 /// Splits before the last dot, if what follows is short enough for an extension and something stands before it.
 fn split_extension(name: &str) -> (&str, &str) {
     match name.rfind('.') {
-        Some(dot) if dot > 0 && name.len() - dot <= LONGEST_EXTENSION => name.split_at(dot),
+        Some(dot) if dot > 0 && name.len() - dot <= MAX_EXTENSION_LEN => name.split_at(dot),
         _ => (name, ""),
     }
 }
@@ -274,9 +276,9 @@ mod tests {
     #[test]
     fn long_names_keep_their_extension_and_whole_characters() {
         let name = safe_name(&format!("{}.jpeg", "é".repeat(300)));
-        assert!(name.len() <= LONGEST_NAME && name.len() > LONGEST_NAME - 3);
+        assert!(name.len() <= MAX_NAME_LEN && name.len() > MAX_NAME_LEN - 3);
         assert!(name.ends_with("é.jpeg"), "{name}");
-        assert!(safe_name(&"x.".repeat(200)).len() <= LONGEST_NAME);
+        assert!(safe_name(&"x.".repeat(200)).len() <= MAX_NAME_LEN);
     }
 
     #[test]
@@ -296,7 +298,7 @@ mod tests {
                 .collect();
             let name = safe_name(&original);
             assert!(
-                !name.is_empty() && name.len() <= LONGEST_NAME,
+                !name.is_empty() && name.len() <= MAX_NAME_LEN,
                 "{original:?}"
             );
             assert_eq!(safe_name(&name), name, "{original:?}");

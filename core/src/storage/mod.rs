@@ -8,15 +8,10 @@
 //! - Deleting is idempotent. Memory does not grow with the size or the number of objects.
 //! - Every call ends: each network request has a timeout, and retries are bounded.
 
-pub(crate) mod direct;
-pub(crate) mod durable;
-pub use durable::sync_folder_at as sync_folder;
 mod error;
-pub(crate) mod file;
 pub(crate) mod fs;
 mod key;
 pub(crate) mod s3;
-pub mod transfer;
 
 use crate::{
     config::{self, Backend},
@@ -28,9 +23,9 @@ use chrono::{DateTime, Utc};
 pub use error::StorageError;
 use fs::FsStorage;
 use futures::stream::BoxStream;
-pub use key::{LONGEST_NAME, NotAKey, StorageKey, safe_name};
-pub use s3::Pace;
+pub use key::{InvalidStorageKey, MAX_NAME_LEN, StorageKey, safe_name};
 use s3::S3Storage;
+pub use s3::S3Timeouts;
 use std::{ops::Range, sync::Arc, time::Duration};
 use url::Url;
 use uuid::Uuid;
@@ -68,7 +63,7 @@ pub struct ListedObject {
 
 /// What is being written, or what an interrupted write has left: an open multipart upload, or a temporary file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfinished {
+pub struct UnfinishedWrite {
     /// The key the object is to have; a temporary file has none yet.
     pub key: Option<String>,
     /// The id of the multipart upload, or the name of the temporary file.
@@ -94,17 +89,17 @@ pub type ObjectStream = BoxStream<'static, Result<Bytes, StorageError>>;
 pub type ObjectPages = BoxStream<'static, Result<Vec<ListedObject>, StorageError>>;
 
 /// All that is unfinished, in pages of at most [`PAGE`].
-pub type UnfinishedPages = BoxStream<'static, Result<Vec<Unfinished>, StorageError>>;
+pub type UnfinishedWritePages = BoxStream<'static, Result<Vec<UnfinishedWrite>, StorageError>>;
 
 /// Where stored objects live; clones share connections and state.
 #[derive(Clone, Debug)]
 pub struct Storage {
-    pub(crate) place: Place,
+    pub(crate) backend: StorageBackend,
 }
 
 /// The two kinds of storage.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum StorageBackend {
     Fs(Arc<FsStorage>),
     S3(Arc<S3Storage>),
 }
@@ -115,25 +110,27 @@ impl Storage {
     /// # Errors
     /// [`StorageError::Io`] when the folder cannot be made.
     pub async fn open(config: &config::StorageConfig) -> Result<Self, StorageError> {
-        Self::open_paced(config, Pace::default()).await
+        Self::open_with_timeouts(config, S3Timeouts::default()).await
     }
 
     /// The same, with other bounds on how long requests to a bucket may take.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub async fn open_paced(
+    pub async fn open_with_timeouts(
         config: &config::StorageConfig,
-        pace: Pace,
+        pace: S3Timeouts,
     ) -> Result<Self, StorageError> {
-        let place = match config.backend {
-            Backend::Fs => Place::Fs(Arc::new(FsStorage::open(config.path.clone()).await?)),
-            Backend::S3 => Place::S3(Arc::new(S3Storage::open(&config.s3, pace))),
+        let backend = match config.backend {
+            Backend::Fs => {
+                StorageBackend::Fs(Arc::new(FsStorage::open(config.path.clone()).await?))
+            }
+            Backend::S3 => StorageBackend::S3(Arc::new(S3Storage::open(&config.s3, pace))),
         };
-        Ok(Self { place })
+        Ok(Self { backend })
     }
 
-    /// Puts a small object: at most a few MiB, as it is held in memory. Files go by [`transfer::land`].
+    /// Puts a small object: at most a few MiB, as it is held in memory. Files go by [`transfer`].
     ///
     /// # Errors
     /// [`StorageError::KeyTaken`] when there is one at the key, and what the store answers.
@@ -143,9 +140,9 @@ impl Storage {
         bytes: Bytes,
         content_type: &str,
     ) -> Result<(), StorageError> {
-        match &self.place {
-            Place::Fs(fs) => fs.put_bytes(key, bytes).await,
-            Place::S3(s3) => Box::pin(s3.put_bytes(key, bytes, content_type)).await,
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.put_bytes(key, bytes).await,
+            StorageBackend::S3(s3) => Box::pin(s3.put_bytes(key, bytes, content_type)).await,
         }
     }
 
@@ -154,9 +151,9 @@ impl Storage {
     /// # Errors
     /// What the store answers but for «not there».
     pub async fn head(&self, key: &StorageKey) -> Result<Option<ObjectInfo>, StorageError> {
-        match &self.place {
-            Place::Fs(fs) => fs.head(key).await,
-            Place::S3(s3) => Box::pin(s3.head(key)).await,
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.head(key).await,
+            StorageBackend::S3(s3) => Box::pin(s3.head(key)).await,
         }
     }
 
@@ -170,9 +167,9 @@ impl Storage {
         key: &StorageKey,
         range: Option<Range<u64>>,
     ) -> Result<ObjectStream, StorageError> {
-        match &self.place {
-            Place::Fs(fs) => fs.read(key, range).await,
-            Place::S3(s3) => Box::pin(s3.read(key, range)).await,
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.read(key, range).await,
+            StorageBackend::S3(s3) => Box::pin(s3.read(key, range)).await,
         }
     }
 
@@ -181,9 +178,9 @@ impl Storage {
     /// # Errors
     /// What the store answers.
     pub async fn delete(&self, key: &StorageKey) -> Result<(), StorageError> {
-        match &self.place {
-            Place::Fs(fs) => fs.delete(key).await,
-            Place::S3(s3) => Box::pin(s3.delete(key)).await,
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.delete(key).await,
+            StorageBackend::S3(s3) => Box::pin(s3.delete(key)).await,
         }
     }
 
@@ -192,9 +189,9 @@ impl Storage {
     /// # Errors
     /// As [`Self::delete`]; after [`StorageError::NoAnswer`] the store may still delete the object at any time.
     pub async fn delete_once(&self, key: &StorageKey) -> Result<(), StorageError> {
-        match &self.place {
-            Place::Fs(fs) => fs.delete(key).await,
-            Place::S3(s3) => Box::pin(s3.delete_once(key)).await,
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.delete(key).await,
+            StorageBackend::S3(s3) => Box::pin(s3.delete_once(key)).await,
         }
     }
 
@@ -203,9 +200,9 @@ impl Storage {
     /// Objects put or deleted meanwhile may be in it or not.
     #[must_use]
     pub fn list(&self, prefix: &str) -> ObjectPages {
-        match &self.place {
-            Place::Fs(fs) => fs.list(prefix),
-            Place::S3(s3) => s3.list(prefix),
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.list(prefix),
+            StorageBackend::S3(s3) => s3.list(prefix),
         }
     }
 
@@ -219,9 +216,9 @@ impl Storage {
         key: &StorageKey,
         options: UrlOptions<'_>,
     ) -> Result<Option<Url>, StorageError> {
-        match &self.place {
-            Place::Fs(_) => Ok(None),
-            Place::S3(s3) => Box::pin(s3.url(key, options)).await.map(Some),
+        match &self.backend {
+            StorageBackend::Fs(_) => Ok(None),
+            StorageBackend::S3(s3) => Box::pin(s3.url(key, options)).await.map(Some),
         }
     }
 
@@ -230,9 +227,9 @@ impl Storage {
     /// # Errors
     /// The first thing that is wrong; on S3 by the setting that has to be changed ([`StorageError::Setting`]).
     pub async fn probe(&self) -> Result<(), StorageError> {
-        match &self.place {
-            Place::Fs(fs) => fs.probe().await,
-            Place::S3(s3) => Box::pin(s3::probe::probe(s3)).await,
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.probe().await,
+            StorageBackend::S3(s3) => Box::pin(s3::probe::probe(s3)).await,
         }
     }
 
@@ -242,9 +239,9 @@ impl Storage {
     /// Why not.
     pub async fn health(&self) -> Result<(), StorageError> {
         let check = async {
-            match &self.place {
-                Place::Fs(fs) => fs.health().await,
-                Place::S3(s3) => Box::pin(s3.health()).await,
+            match &self.backend {
+                StorageBackend::Fs(fs) => fs.health().await,
+                StorageBackend::S3(s3) => Box::pin(s3.health()).await,
             }
         };
         tokio::time::timeout(HEALTH_TIMEOUT, check)
@@ -259,14 +256,14 @@ impl Storage {
 
     /// True in a folder, false in a bucket.
     pub(crate) fn is_folder(&self) -> bool {
-        matches!(self.place, Place::Fs(_))
+        matches!(self.backend, StorageBackend::Fs(_))
     }
 
     /// From now on nothing is written to or deleted from a place without the marker of this installation.
     pub(crate) fn expect_marker(&self, installation: Uuid) {
-        match &self.place {
-            Place::Fs(fs) => fs.expect_marker(installation),
-            Place::S3(s3) => s3.marker.expect(installation),
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.expect_marker(installation),
+            StorageBackend::S3(s3) => s3.marker.expect(installation),
         }
     }
 
@@ -275,9 +272,9 @@ impl Storage {
     /// # Errors
     /// What the store answers, except that there is none.
     pub(crate) async fn marker(&self) -> Result<Option<Marker>, StorageError> {
-        match &self.place {
-            Place::Fs(fs) => fs.marker().await,
-            Place::S3(s3) => Box::pin(s3.read_marker()).await,
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.marker().await,
+            StorageBackend::S3(s3) => Box::pin(s3.read_marker()).await,
         }
     }
 
@@ -290,19 +287,19 @@ impl Storage {
         installation: Uuid,
         replace: bool,
     ) -> Result<bool, StorageError> {
-        match &self.place {
-            Place::Fs(fs) => fs.write_marker(installation, replace).await,
-            Place::S3(s3) => Box::pin(s3.write_marker(installation, replace)).await,
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.write_marker(installation, replace).await,
+            StorageBackend::S3(s3) => Box::pin(s3.write_marker(installation, replace)).await,
         }
     }
 
     /// Every open multipart upload below Landfall's prefixes, or every temporary file. A store that cannot list
     /// multipart uploads has none; that is logged once.
     #[must_use]
-    pub fn unfinished(&self) -> UnfinishedPages {
-        match &self.place {
-            Place::Fs(fs) => fs.unfinished(),
-            Place::S3(s3) => s3.unfinished(),
+    pub fn unfinished(&self) -> UnfinishedWritePages {
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.unfinished(),
+            StorageBackend::S3(s3) => s3.unfinished(),
         }
     }
 
@@ -311,10 +308,13 @@ impl Storage {
     ///
     /// # Errors
     /// What the file system answers.
-    pub async fn remove_unfinished(&self, unfinished: &Unfinished) -> Result<(), StorageError> {
-        match &self.place {
-            Place::Fs(fs) => fs.remove_unfinished(unfinished).await,
-            Place::S3(s3) => {
+    pub async fn remove_unfinished(
+        &self,
+        unfinished: &UnfinishedWrite,
+    ) -> Result<(), StorageError> {
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.remove_unfinished(unfinished).await,
+            StorageBackend::S3(s3) => {
                 s3.abort_unfinished(unfinished).await;
                 Ok(())
             }
@@ -323,25 +323,25 @@ impl Storage {
 
     /// Which staging an object of a bucket says it came from; none of others' objects, and in a folder.
     pub(crate) async fn origin(&self, key: &StorageKey) -> Result<Option<String>, StorageError> {
-        match &self.place {
-            Place::Fs(_) => Ok(None),
-            Place::S3(s3) => Box::pin(s3.origin(key)).await,
+        match &self.backend {
+            StorageBackend::Fs(_) => Ok(None),
+            StorageBackend::S3(s3) => Box::pin(s3.origin(key)).await,
         }
     }
 
     /// The key an object has once it is set aside: in a bucket, where moving costs a copy, its own.
     pub(crate) fn aside(&self, key: &StorageKey) -> StorageKey {
-        match &self.place {
-            Place::Fs(_) => key.orphaned(),
-            Place::S3(_) => key.clone(),
+        match &self.backend {
+            StorageBackend::Fs(_) => key.orphaned(),
+            StorageBackend::S3(_) => key.clone(),
         }
     }
 
     /// Moves an object to [`Self::aside`].
     pub(crate) async fn set_aside(&self, key: &StorageKey) -> Result<(), StorageError> {
-        match &self.place {
-            Place::Fs(fs) => fs.set_aside(key).await,
-            Place::S3(_) => Ok(()),
+        match &self.backend {
+            StorageBackend::Fs(fs) => fs.set_aside(key).await,
+            StorageBackend::S3(_) => Ok(()),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The sweep's steps over files.
 
-use super::{MOST_PAGES, PAGE};
+use super::{MAX_PAGES, PAGE};
 use crate::{
     app::App,
-    files::{self, DeleteError, Scope},
+    files::{self, DeleteError, OwnerScope},
 };
 use entity::{
     FileId, Timestamp,
@@ -27,7 +27,7 @@ pub(super) async fn push_staged(app: &App) -> Result<u64, DbErr> {
                 .is_null()
                 .or(Column::NextAttemptAt.lte(now)),
         );
-    push_all(app, &due, Push::Finalize).await
+    push_all(app, &due, JobKind::Finalize).await
 }
 
 /// Being finalized by a worker that has not renewed its lease.
@@ -35,7 +35,7 @@ pub(super) async fn push_expired_leases(app: &App) -> Result<u64, DbErr> {
     let left_behind = Condition::all()
         .add(Column::Status.eq(FileStatus::Finalizing))
         .add(Column::LeaseExpiresAt.lt(app.clock.now()));
-    push_all(app, &left_behind, Push::Finalize).await
+    push_all(app, &left_behind, JobKind::Finalize).await
 }
 
 /// Deleted, or failed and not to be retried any more, and still the owner of bytes.
@@ -45,7 +45,7 @@ pub(super) async fn push_purges(app: &App) -> Result<u64, DbErr> {
         "status IN ('failed', 'deleted') AND purged_at IS NULL AND retryable_until IS NULL \
          AND (staging_key IS NOT NULL OR storage_key IS NOT NULL)",
     ));
-    let pushed = push_all(app, &unpurged, Push::Purge).await?;
+    let pushed = push_all(app, &unpurged, JobKind::Purge).await?;
     Ok(pushed + push_no_longer_retryable(app).await?)
 }
 
@@ -57,7 +57,7 @@ async fn push_no_longer_retryable(app: &App) -> Result<u64, DbErr> {
         .filter(Expr::cust("retryable_until IS NOT NULL"))
         .filter(Column::RetryableUntil.lte(app.clock.now()))
         .order_by_asc(Column::RetryableUntil)
-        .limit(PAGE * MOST_PAGES as u64)
+        .limit(PAGE * MAX_PAGES as u64)
         .into_tuple()
         .all(app.db.read())
         .await?;
@@ -69,14 +69,14 @@ async fn push_no_longer_retryable(app: &App) -> Result<u64, DbErr> {
 
 /// What is to be done with a file.
 #[derive(Clone, Copy)]
-enum Push {
+enum JobKind {
     Finalize,
     Purge,
 }
 
-async fn push_all(app: &App, which: &Condition, push: Push) -> Result<u64, DbErr> {
+async fn push_all(app: &App, which: &Condition, push: JobKind) -> Result<u64, DbErr> {
     let (mut pushed, mut after) = (0, None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let mut query = Entity::find()
             .select_only()
             .column(Column::Id)
@@ -90,8 +90,8 @@ async fn push_all(app: &App, which: &Condition, push: Push) -> Result<u64, DbErr
         let Some(last) = page.last() else { break };
         after = Some(*last);
         match push {
-            Push::Finalize => app.dispatch.finalize(&page).await,
-            Push::Purge => app.dispatch.purge(&page).await,
+            JobKind::Finalize => app.dispatch.finalize(&page).await,
+            JobKind::Purge => app.dispatch.purge(&page).await,
         }
         pushed += page.len() as u64;
     }
@@ -101,14 +101,14 @@ async fn push_all(app: &App, which: &Condition, push: Push) -> Result<u64, DbErr
 /// Stored files whose time is over, deleted as by their owner. One that cannot be deleted keeps no other from it.
 pub(super) async fn delete_expired(app: &App) -> Result<u64, DeleteError> {
     let (mut deleted, mut stuck, mut fault) = (0, Vec::new(), None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = expired(app, &stuck).await?;
         if page.is_empty() || stuck.len() >= MAX_STUCK {
             break;
         }
         let mut purged = Vec::with_capacity(page.len());
         for id in page {
-            match files::delete(&app.db, &app.clock, &Scope::All, id).await {
+            match files::delete(&app.db, &app.clock, &OwnerScope::All, id).await {
                 Ok(written) => {
                     purged.push(id);
                     if let Some(written) = written {

@@ -6,14 +6,14 @@
 //! unused. All of it only while the installation's marker is visible: otherwise these may be another installation's
 //! bytes, or another database's.
 
-use super::{MOST_PAGES, PAGE, candidates};
+use super::{MAX_PAGES, PAGE, candidates};
 use crate::{
     app::App,
     audit::orphans,
     files,
-    installation::{self, InstallationError, MarkerError, Place},
+    installation::{self, InstallationError, MarkedLocation, MarkerError},
     staging::{ListedStaging, StagingError, StagingKey},
-    storage::{PROBES, StorageError, StorageKey, Unfinished},
+    storage::{PROBES, StorageError, StorageKey, UnfinishedWrite},
 };
 use entity::{
     FileId, UploadId,
@@ -49,7 +49,7 @@ pub(super) enum LeftoversError {
     Database(#[from] DbErr),
 }
 
-async fn require_marker(app: &App, place: Place) -> Result<(), LeftoversError> {
+async fn require_marker(app: &App, place: MarkedLocation) -> Result<(), LeftoversError> {
     match installation::marker_visible(app, place).await? {
         true => Ok(()),
         false => Err(MarkerError::Missing.into()),
@@ -58,7 +58,7 @@ async fn require_marker(app: &App, place: Place) -> Result<(), LeftoversError> {
 
 /// What a page of staging holds that no row has a use for.
 #[derive(Debug, Default)]
-pub(crate) struct Leftovers {
+pub(crate) struct StagingLeftovers {
     /// Of files and uploads that have ended: of no use any more, whatever happens.
     pub(crate) ended: Vec<ListedStaging>,
     /// Listed by no row: perhaps of a request that has not written its row yet.
@@ -69,7 +69,10 @@ pub(crate) struct Leftovers {
 ///
 /// # Errors
 /// The database's.
-pub(crate) async fn sort_out(app: &App, page: Vec<ListedStaging>) -> Result<Leftovers, DbErr> {
+pub(crate) async fn sort_out(
+    app: &App,
+    page: Vec<ListedStaging>,
+) -> Result<StagingLeftovers, DbErr> {
     let keys: Vec<StagingKey> = page.iter().map(|staged| staged.key).collect();
     let in_use = files::staging_in_use(app.db.read(), &keys).await?;
     let unused: Vec<ListedStaging> = page
@@ -80,7 +83,7 @@ pub(crate) async fn sort_out(app: &App, page: Vec<ListedStaging>) -> Result<Left
     let (ended, unlisted) = unused
         .into_iter()
         .partition(|staged| ended.contains(&staged.key.owner()));
-    Ok(Leftovers { ended, unlisted })
+    Ok(StagingLeftovers { ended, unlisted })
 }
 
 /// Those of the owners of staged bytes that have ended and never begin again.
@@ -147,12 +150,12 @@ async fn file_ends(app: &App, ids: Vec<FileId>) -> Result<HashMap<FileId, bool>,
 
 /// Removes staged bytes of what has ended, and candidates whose time is over.
 pub(super) async fn remove_staging(app: &App) -> Result<u64, LeftoversError> {
-    require_marker(app, Place::Staging).await?;
+    require_marker(app, MarkedLocation::Staging).await?;
     let (began, grace) = (app.clock.now(), app.config.staging.grace);
     let mut pages = app.staging.list();
     let mut removed = 0;
     while let Some(page) = pages.try_next().await? {
-        let Leftovers { ended, unlisted } = sort_out(app, page).await?;
+        let StagingLeftovers { ended, unlisted } = sort_out(app, page).await?;
         crate::failpoint!("sweep.seen");
         let names = unlisted.iter().map(|staged| staged.key.to_string());
         let due =
@@ -177,7 +180,7 @@ async fn delete_again_unused(
     ended: Vec<ListedStaging>,
     unlisted: Vec<ListedStaging>,
 ) -> Result<u64, LeftoversError> {
-    require_marker(app, Place::Staging).await?;
+    require_marker(app, MarkedLocation::Staging).await?;
     let still_ended = sort_out(app, ended).await?.ended;
     let still_unlisted = sort_out(app, unlisted).await?.unlisted;
     let mut removed = 0;
@@ -193,7 +196,7 @@ async fn delete_again_unused(
 
 /// Removes temporary files, open multipart uploads and objects of start-up checks that nobody has a use for.
 pub(super) async fn remove_unfinished(app: &App) -> Result<u64, LeftoversError> {
-    require_marker(app, Place::Storage).await?;
+    require_marker(app, MarkedLocation::Storage).await?;
     let (began, grace) = (app.clock.now(), app.config.staging.grace);
     let mut removed = 0;
     let mut pages = app.storage.unfinished();
@@ -202,7 +205,7 @@ pub(super) async fn remove_unfinished(app: &App) -> Result<u64, LeftoversError> 
         let unused = without_use(app, page).await?;
         let ids = unused.iter().map(|one| one.id.clone()).collect();
         let due = candidates::see(&app.db, &app.clock, Found::Unfinished, ids, grace).await?;
-        let due: Vec<Unfinished> = unused
+        let due: Vec<UnfinishedWrite> = unused
             .into_iter()
             .filter(|one| due.contains(&one.id))
             .collect();
@@ -239,9 +242,9 @@ async fn remove_probes(app: &App) -> Result<u64, LeftoversError> {
 /// The database's.
 pub(crate) async fn abandoned(
     app: &App,
-    page: Vec<Unfinished>,
+    page: Vec<UnfinishedWrite>,
     since: entity::Timestamp,
-) -> Result<Vec<Unfinished>, DbErr> {
+) -> Result<Vec<UnfinishedWrite>, DbErr> {
     let mut unused = without_use(app, page).await?;
     unused.retain(|one| one.since < since);
     Ok(unused)
@@ -249,7 +252,10 @@ pub(crate) async fn abandoned(
 
 /// Those that no file on its way to storage has a use for. A multipart upload to a key Landfall would never choose is
 /// another program's.
-async fn without_use(app: &App, mut page: Vec<Unfinished>) -> Result<Vec<Unfinished>, DbErr> {
+async fn without_use(
+    app: &App,
+    mut page: Vec<UnfinishedWrite>,
+) -> Result<Vec<UnfinishedWrite>, DbErr> {
     let keys: Vec<String> = page.iter().filter_map(|one| one.key.clone()).collect();
     let mut written = HashSet::new();
     for some in keys.chunks(PAGE as usize) {
@@ -274,7 +280,7 @@ async fn without_use(app: &App, mut page: Vec<Unfinished>) -> Result<Vec<Unfinis
 pub(super) async fn remove_orphans(app: &App) -> Result<u64, LeftoversError> {
     let mut removed = 0;
     let mut after = String::new();
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = candidates::due(
             &app.db,
             &app.clock,
@@ -285,7 +291,7 @@ pub(super) async fn remove_orphans(app: &App) -> Result<u64, LeftoversError> {
         .await?;
         let Some(last) = page.last() else { break };
         after.clone_from(last);
-        require_marker(app, Place::Storage).await?;
+        require_marker(app, MarkedLocation::Storage).await?;
         for name in &page {
             match orphans::remove(app, name).await {
                 Ok(was_removed) => {

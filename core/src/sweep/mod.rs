@@ -21,7 +21,7 @@ use std::{error::Error, fmt, future::Future};
 const PAGE: u64 = 500;
 
 /// Pages one step may take in one run; what is left over waits for the next.
-const MOST_PAGES: usize = 400;
+const MAX_PAGES: usize = 400;
 
 /// What one run found and did; counts of rows or objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -202,7 +202,7 @@ fn chain(error: &dyn Error) -> String {
 
 async fn push_deliveries(app: &App) -> Result<u64, DbErr> {
     let (mut pushed, mut after) = (0, None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = deliver::due(&app.db, app.clock.now(), after, PAGE).await?;
         app.dispatch.deliver(&page.due).await;
         pushed += page.due.len() as u64;
@@ -223,7 +223,7 @@ async fn announce_expiring(app: &App) -> Result<u64, ExpiringError> {
 
 async fn end_deliveries(app: &App) -> Result<u64, DbErr> {
     let mut ended = 0;
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         match deliver::end_orphaned(&app.db, &app.clock, PAGE).await? {
             0 => break,
             some => ended += some as u64,
@@ -234,12 +234,12 @@ async fn end_deliveries(app: &App) -> Result<u64, DbErr> {
 
 async fn delete_events(app: &App) -> Result<u64, DbErr> {
     let retention = app.config.outbox.retention;
-    outbox::delete_old(&app.db, &app.clock, retention, PAGE * MOST_PAGES as u64).await
+    outbox::delete_old(&app.db, &app.clock, retention, PAGE * MAX_PAGES as u64).await
 }
 
 async fn forget_keys(app: &App) -> Result<u64, DbErr> {
     let mut forgotten = 0;
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         match idempotency::forget(&app.db, &app.clock, PAGE).await? {
             0 => break,
             some => forgotten += some,

@@ -3,7 +3,7 @@
 use super::SweepReport;
 use crate::{
     app::App,
-    periodic::{self, Fence, LastRun},
+    periodic::{self, LastRun, RunFence},
 };
 use entity::Timestamp;
 use sea_orm::{ConnectionTrait, DbErr};
@@ -20,7 +20,7 @@ pub async fn last_run(db: &impl ConnectionTrait) -> Result<Option<LastRun>, DbEr
 
 /// Records that a sweep begins, unless one has begun at or after `due`; answers whether it did.
 pub(super) async fn begin(app: &App, at: Timestamp, due: Timestamp) -> Result<bool, DbErr> {
-    periodic::begin(app, NAME, at, due, Fence::Begun).await
+    periodic::begin(app, NAME, at, due, RunFence::Begun).await
 }
 
 pub(super) async fn finished(

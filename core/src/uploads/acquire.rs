@@ -2,16 +2,16 @@
 
 use super::{
     Append, UploadError, concat,
-    lease::{LEASE, LOOK_EVERY, WAIT},
-    query::{get, is_open, status_at},
+    lease::{ACQUIRE_TIMEOUT, LEASE, POLL_INTERVAL},
+    query::{accepts_bytes, get, status_at},
     write_lease::{WriteLease, open, set_length, signed},
 };
 use crate::{
     app::App,
-    digest::RunningHash,
+    digest::Sha256State,
     failpoint,
-    files::Scope,
-    quota::{self, Addition, Reservation, SharedReservation},
+    files::OwnerScope,
+    quota::{self, QuotaAddition, Reservation, SharedReservation},
 };
 use entity::{
     Timestamp, UploadId,
@@ -26,7 +26,7 @@ use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// What became of an attempt to acquire the lease.
-pub(super) enum Acquired {
+pub(super) enum AcquireOutcome {
     Held(Box<WriteLease>),
     /// It is complete, and ends where the caller wanted to go on: its last answer was lost.
     Complete(Box<Model>),
@@ -35,20 +35,20 @@ pub(super) enum Acquired {
 /// Acquires the lease of an upload at an offset, and sets its length if that is given; waits for another writer a while.
 pub(super) async fn acquire(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
     request: &Append,
     stop: &CancellationToken,
-) -> Result<Acquired, UploadError> {
-    let until = Instant::now() + WAIT;
+) -> Result<AcquireOutcome, UploadError> {
+    let until = Instant::now() + ACQUIRE_TIMEOUT;
     loop {
         let upload = get(app.db.read(), scope, id).await?;
         let now = app.clock.now();
         let at_work = upload.lease_expires_at.is_some_and(|lease| lease > now);
         match judge(&upload, request, app.config.uploads.max_file_size.0, now)? {
-            Offset::Past => return Ok(Acquired::Complete(Box::new(upload))),
-            Offset::Ahead if !at_work => return Err(wrong_offset(&upload, request)),
-            Offset::Right if !at_work => {
+            OffsetCheck::Past => return Ok(AcquireOutcome::Complete(Box::new(upload))),
+            OffsetCheck::Ahead if !at_work => return Err(wrong_offset(&upload, request)),
+            OffsetCheck::Right if !at_work => {
                 if let Some(upload) = try_acquire(app, id, request).await? {
                     failpoint!("uploads.acquired");
                     let reservation = reservation(app, &upload);
@@ -60,15 +60,15 @@ pub(super) async fn acquire(
                         upload,
                         reservation,
                     };
-                    return Ok(Acquired::Held(Box::new(lease)));
+                    return Ok(AcquireOutcome::Held(Box::new(lease)));
                 }
             }
-            Offset::Ahead | Offset::Right => {}
+            OffsetCheck::Ahead | OffsetCheck::Right => {}
         }
         if Instant::now() >= until || stop.is_cancelled() {
             return Err(UploadError::Locked);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -80,15 +80,15 @@ pub(super) fn is_next(app: &App, upload: &Model, request: &Append) -> Result<boo
     let (now, most) = (app.clock.now(), app.config.uploads.max_file_size.0);
     let next = judge(upload, request, most, now)?;
     let at_work = upload.lease_expires_at.is_some_and(|lease| lease > now);
-    Ok(matches!(next, Offset::Right) && !at_work)
+    Ok(matches!(next, OffsetCheck::Right) && !at_work)
 }
 
 /// Partial uploads are joined in an order that is not known yet, so their hashes would be of no use.
-fn running(upload: &Model) -> Option<RunningHash> {
+fn running(upload: &Model) -> Option<Sha256State> {
     match (&upload.hash_state, upload.kind) {
         (_, kind) if kind != UploadKind::Append => None,
-        (Some(state), _) => RunningHash::from_state(state).ok(),
-        (None, _) if upload.bytes_received == 0 => Some(RunningHash::default()),
+        (Some(state), _) => Sha256State::from_state(state).ok(),
+        (None, _) if upload.bytes_received == 0 => Some(Sha256State::default()),
         (None, _) => None,
     }
 }
@@ -103,7 +103,7 @@ fn reservation(app: &App, upload: &Model) -> Option<SharedReservation> {
 }
 
 /// Where a request wants to go on.
-enum Offset {
+enum OffsetCheck {
     Right,
     /// Beyond what is counted, which a writer at work may be about to change.
     Ahead,
@@ -124,7 +124,7 @@ fn judge(
     request: &Append,
     most: u64,
     now: Timestamp,
-) -> Result<Offset, UploadError> {
+) -> Result<OffsetCheck, UploadError> {
     match upload.kind {
         UploadKind::Parts => return Err(UploadError::NotFound),
         UploadKind::Final => return Err(UploadError::Joined),
@@ -132,9 +132,9 @@ fn judge(
     }
     let offset = upload.bytes_received.unsigned_abs();
     match status_at(upload, now) {
-        UploadStatus::Complete if request.offset == offset => return Ok(Offset::Past),
+        UploadStatus::Complete if request.offset == offset => return Ok(OffsetCheck::Past),
         UploadStatus::Complete => return Err(wrong_offset(upload, request)),
-        status if !is_open(status) => return Err(UploadError::Closed(status)),
+        status if !accepts_bytes(status) => return Err(UploadError::Closed(status)),
         _ if request.offset < offset => return Err(wrong_offset(upload, request)),
         _ => {}
     }
@@ -156,9 +156,9 @@ fn judge(
         .offset
         .saturating_add(request.content_length.unwrap_or(0));
     match request.offset {
-        at if at > offset => Ok(Offset::Ahead),
+        at if at > offset => Ok(OffsetCheck::Ahead),
         _ if end > limit => Err(UploadError::TooLarge { limit }),
-        _ => Ok(Offset::Right),
+        _ => Ok(OffsetCheck::Right),
     }
 }
 
@@ -193,7 +193,7 @@ async fn try_acquire(
                 let taken = rows.into_iter().next();
                 if let (Some(upload), Some(length)) = (&taken, length) {
                     concat::length_known(transaction, upload, most).await?;
-                    let addition = Addition {
+                    let addition = QuotaAddition {
                         owner: upload.owner.as_deref(),
                         id: upload.id.0,
                         // What came before the length was known is counted.

@@ -7,21 +7,21 @@
 //! between; every other one begins a new segment, and so leaves alone what a late writer may still be doing.
 
 use super::{
-    Bytestream, UploadError,
-    acquire::{Acquired, acquire},
-    body_stream::{BodyStream, Ended, Pace},
+    UploadBytes, UploadError,
+    acquire::{AcquireOutcome, acquire},
+    body_stream::{BodyStream, CountingPolicy, StretchEnd},
     guard,
     lease::renewing,
     single_append::{self, SingleAppend},
     write_lease::{LeaseAction, WriteLease},
-    writers::AtWork,
+    writers::ActiveWriter,
 };
 use crate::{
     app::App,
     failpoint,
-    files::Scope,
+    files::OwnerScope,
     quota::within_quota,
-    staging::{Algorithm, Appended, Options, StagingError, hashes::Hasher},
+    staging::{AppendOutcome, ChecksumAlgorithm, StagingError, WriteOptions, hashes::Hasher},
 };
 use entity::{
     UploadId,
@@ -33,17 +33,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How often a writer whose client pauses looks whether somebody else has come.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A stretch on a disk: a sync every two seconds costs nothing beside the bytes.
-pub(super) const ON_DISK: Pace = Pace {
+pub(super) const ON_DISK: CountingPolicy = CountingPolicy {
     size: 64 * 1024 * 1024,
     time: Duration::from_secs(2),
     pause: Duration::from_millis(200),
 };
 
 /// A stretch in a bucket, where each is an object at least.
-const IN_BUCKET: Pace = Pace {
+const IN_BUCKET: CountingPolicy = CountingPolicy {
     size: 64 * 1024 * 1024,
     time: Duration::from_secs(5),
     pause: Duration::from_secs(1),
@@ -52,7 +52,7 @@ const IN_BUCKET: Pace = Pace {
 /// What the bytes of one append have to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checksum {
-    pub algorithm: Algorithm,
+    pub algorithm: ChecksumAlgorithm,
     pub digest: Vec<u8>,
 }
 
@@ -83,16 +83,16 @@ pub struct Append {
 /// `server.idle_timeout`, and the rest of [`UploadError`].
 pub async fn append(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
     request: Append,
-    body: Bytestream,
+    body: UploadBytes,
 ) -> Result<Model, UploadError> {
     let stop = CancellationToken::new();
     let stop_when_dropped = stop.clone().drop_guard();
     let (app, scope) = (app.clone(), scope.clone());
     let task = tokio::spawn(async move {
-        let bytes = guard::Bytes {
+        let bytes = guard::BodyRange {
             offset: request.offset,
             length: request.length,
             last: request.last,
@@ -105,13 +105,13 @@ pub async fn append(
             SingleAppend::Not(body) => body,
         };
         match Box::pin(acquire(&app, &scope, id, &request, &stop)).await? {
-            Acquired::Complete(upload) => at_its_end(*upload, &request, body).await,
-            Acquired::Held(lease) => {
+            AcquireOutcome::Complete(upload) => at_its_end(*upload, &request, body).await,
+            AcquireOutcome::Held(lease) => {
                 let paced = request.checksum.is_none().then(|| pace(&app));
                 let patience = app.config.server.idle_timeout;
                 let body = Box::pin(reserved(&lease, request.content_length, body)).await?;
                 let body = BodyStream::new(body, stop, paced, patience, at_work.requests());
-                Writer {
+                Appender {
                     lease: *lease,
                     body,
                     request,
@@ -132,7 +132,7 @@ pub async fn append(
 async fn at_its_end(
     upload: Model,
     request: &Append,
-    mut body: Bytestream,
+    mut body: UploadBytes,
 ) -> Result<Model, UploadError> {
     let limit = upload.bytes_received.unsigned_abs();
     if request.content_length.is_some_and(|length| length > 0) {
@@ -157,8 +157,8 @@ async fn at_its_end(
 async fn reserved(
     lease: &WriteLease,
     announced: Option<u64>,
-    body: Bytestream,
-) -> Result<Bytestream, UploadError> {
+    body: UploadBytes,
+) -> Result<UploadBytes, UploadError> {
     let Some(reservation) = &lease.reservation else {
         return Ok(body);
     };
@@ -175,23 +175,23 @@ async fn reserved(
     Ok(within_quota(body, Some(Arc::clone(reservation))).boxed())
 }
 
-fn pace(app: &App) -> Pace {
+fn pace(app: &App) -> CountingPolicy {
     match app.staging.is_in_a_bucket() {
         true => IN_BUCKET,
         false => ON_DISK,
     }
 }
 
-struct Writer {
+struct Appender {
     lease: WriteLease,
     body: BodyStream,
     request: Append,
-    at_work: AtWork,
+    at_work: ActiveWriter,
 }
 
 // A slow client holds the future of a writer for as long as it sends: what is done between stretches is boxed, so that
 // it takes memory only while it is done.
-impl Writer {
+impl Appender {
     async fn run(mut self) -> Result<Model, UploadError> {
         loop {
             let appended = match self.stage().await {
@@ -201,11 +201,11 @@ impl Writer {
             let ended = self.body.ended();
             if let Some(more) = Box::pin(self.count(appended, ended)).await? {
                 let ended = match more {
-                    Ended::Paused => Box::pin(self.wait()).await?,
+                    StretchEnd::Paused => Box::pin(self.wait()).await?,
                     other => other,
                 };
                 match ended {
-                    Ended::Due => continue,
+                    StretchEnd::Due => continue,
                     ended => return Box::pin(self.end(ended)).await,
                 }
             }
@@ -214,14 +214,14 @@ impl Writer {
         }
     }
 
-    async fn stage(&mut self) -> Result<Appended, StagingError> {
-        let hashes: Vec<Algorithm> = self
+    async fn stage(&mut self) -> Result<AppendOutcome, StagingError> {
+        let hashes: Vec<ChecksumAlgorithm> = self
             .request
             .checksum
             .iter()
             .map(|sum| sum.algorithm)
             .collect();
-        let options = Options {
+        let options = WriteOptions {
             limit: self.lease.room(),
             expected: self.request.content_length.take(),
             hashes: &hashes,
@@ -239,10 +239,10 @@ impl Writer {
     /// Counts a stretch. None when that was all; else why the stretch ended.
     async fn count(
         &mut self,
-        appended: Appended,
-        ended: Ended,
-    ) -> Result<Option<Ended>, UploadError> {
-        let whole = matches!(ended, Ended::Whole) && appended.stopped.is_none();
+        appended: AppendOutcome,
+        ended: StretchEnd,
+    ) -> Result<Option<StretchEnd>, UploadError> {
+        let whole = matches!(ended, StretchEnd::Whole) && appended.stopped.is_none();
         if let Some(checksum) = &self.request.checksum {
             let found = appended.hashes.get(checksum.algorithm);
             if whole && found != Some(checksum.digest.as_slice()) {
@@ -257,8 +257,8 @@ impl Writer {
             }
         }
         let action = match (&appended.stopped, &ended) {
-            (None, Ended::Due) => LeaseAction::Keep,
-            (None, Ended::Paused) => LeaseAction::Yield,
+            (None, StretchEnd::Due) => LeaseAction::Keep,
+            (None, StretchEnd::Paused) => LeaseAction::Yield,
             _ => LeaseAction::Release,
         };
         let last = self.request.last && whole;
@@ -282,7 +282,7 @@ impl Writer {
             return Err(error.into());
         }
         Ok(match ended {
-            Ended::Whole => None,
+            StretchEnd::Whole => None,
             // That was all; whatever else the client may send is surplus.
             _ if self.lease.upload.status == UploadStatus::Complete => None,
             other => Some(other),
@@ -290,19 +290,19 @@ impl Writer {
     }
 
     /// Waits for a client that pauses, until it continues or another writer comes.
-    async fn wait(&mut self) -> Result<Ended, UploadError> {
-        let until = Instant::now() + self.body.patience();
+    async fn wait(&mut self) -> Result<StretchEnd, UploadError> {
+        let until = Instant::now() + self.body.remaining_pause();
         loop {
-            match self.body.resumed(LOOK_EVERY).await {
-                Ended::Due => {
+            match self.body.resumed(POLL_INTERVAL).await {
+                StretchEnd::Due => {
                     return if self.lease.set_lease(LeaseAction::Keep).await? {
-                        Ok(Ended::Due)
+                        Ok(StretchEnd::Due)
                     } else {
                         Err(UploadError::Preempted)
                     };
                 }
-                Ended::Paused if Instant::now() >= until => return Ok(Ended::Stalled),
-                Ended::Paused => {
+                StretchEnd::Paused if Instant::now() >= until => return Ok(StretchEnd::Stalled),
+                StretchEnd::Paused => {
                     let db = self.lease.app.db.read();
                     if !self.lease.is_held(db).await? {
                         return Err(UploadError::Preempted);
@@ -314,9 +314,9 @@ impl Writer {
     }
 
     /// The body is over, one way or another, and all of it is counted.
-    async fn end(mut self, ended: Ended) -> Result<Model, UploadError> {
+    async fn end(mut self, ended: StretchEnd) -> Result<Model, UploadError> {
         match ended {
-            Ended::Whole => {
+            StretchEnd::Whole => {
                 let length = self.lease.segment().length;
                 self.lease
                     .advance(length, self.request.last, LeaseAction::Release)
@@ -367,10 +367,12 @@ impl Writer {
     }
 }
 
-fn fault(ended: Ended) -> UploadError {
+fn fault(ended: StretchEnd) -> UploadError {
     match ended {
-        Ended::Broken(error) => UploadError::ended_by(error),
-        Ended::Stalled => UploadError::Stalled,
-        Ended::Stopped | Ended::Due | Ended::Paused | Ended::Whole => UploadError::Preempted,
+        StretchEnd::Broken(error) => UploadError::ended_by(error),
+        StretchEnd::Stalled => UploadError::Stalled,
+        StretchEnd::Stopped | StretchEnd::Due | StretchEnd::Paused | StretchEnd::Whole => {
+            UploadError::Preempted
+        }
     }
 }

@@ -6,17 +6,17 @@
 
 use super::{
     UploadError,
-    complete::{Staged, Whole, stage_files},
-    create::{Begun, insert_files, insert_uploads},
+    complete::{ReceivedFile, StagedFile, stage_files},
+    create::{NewUploadRows, insert_files, insert_uploads},
     single_append,
-    writers::Writers,
+    writers::ActiveWriters,
 };
 use crate::{
-    batcher::{BatchError, Batcher, Transient},
-    batches::{self, Join, JoinError},
+    batcher::{BatchError, Batcher, ClassifyError},
+    batches::{self, BatchMembership, JoinBatchError},
     clock::Clock,
     db::{self, Database},
-    quota::{self, Change},
+    quota::{self, QuotaChange},
 };
 use entity::{
     Timestamp, UploadId,
@@ -34,28 +34,28 @@ use std::{
 
 /// An upload whose first append has brought all of it.
 #[derive(Clone, Debug)]
-pub(super) struct Ended {
+pub(super) struct CompletedUpload {
     pub(super) upload: UploadId,
-    pub(super) whole: Whole,
+    pub(super) whole: ReceivedFile,
     /// When its row may go.
     pub(super) expires_at: Timestamp,
 }
 
 /// Rows of small uploads that have just begun, kept for their first append. Each may hold what its client sent of
 /// metadata, so they are few.
-const RECENT: usize = 256;
+const MAX_RECENT: usize = 256;
 
 /// Begins and ends uploads, in batches; cheap to clone, one per process.
 #[derive(Clone, Debug)]
-pub struct BatchedWrites {
-    begins: Batcher<Begun, (), UploadError>,
-    ends: Batcher<Ended, Option<(Model, Staged)>, UploadError>,
+pub struct UploadWrites {
+    begins: Batcher<NewUploadRows, (), UploadError>,
+    ends: Batcher<CompletedUpload, Option<(Model, StagedFile)>, UploadError>,
     /// Ids are made of the time (UUIDv7, RFC 9562): the first is the oldest.
     recent: Arc<Mutex<BTreeMap<UploadId, Model>>>,
-    writers: Writers,
+    writers: ActiveWriters,
 }
 
-impl BatchedWrites {
+impl UploadWrites {
     /// Must be called within a Tokio runtime: it works in two tasks of its own, which end with the last clone.
     #[must_use]
     pub fn start(db: &Database, clock: &Clock) -> Self {
@@ -82,17 +82,17 @@ impl BatchedWrites {
                 })
             }),
             recent: Arc::default(),
-            writers: Writers::default(),
+            writers: ActiveWriters::default(),
         }
     }
 
-    pub(super) async fn begin(&self, begun: Begun) -> Result<(), UploadError> {
+    pub(super) async fn begin(&self, begun: NewUploadRows) -> Result<(), UploadError> {
         let begun = Arc::new(begun);
         self.begins.run(Arc::clone(&begun)).await?;
         if single_append::may_be_whole(&begun.upload) && begun.batch().is_none() {
             let mut recent = self.recent();
             recent.insert(begun.upload.id, begun.upload.clone());
-            if recent.len() > RECENT {
+            if recent.len() > MAX_RECENT {
                 recent.pop_first();
             }
         }
@@ -105,7 +105,7 @@ impl BatchedWrites {
         self.recent().remove(&id)
     }
 
-    pub(super) fn writers(&self) -> &Writers {
+    pub(super) fn writers(&self) -> &ActiveWriters {
         &self.writers
     }
 
@@ -115,14 +115,17 @@ impl BatchedWrites {
 
     /// The upload as it is then, and the file to be pushed; none when anybody has taken the upload before, or closed
     /// it: then nothing is changed.
-    pub(super) async fn end(&self, ended: Ended) -> Result<Option<(Model, Staged)>, UploadError> {
+    pub(super) async fn end(
+        &self,
+        ended: CompletedUpload,
+    ) -> Result<Option<(Model, StagedFile)>, UploadError> {
         Ok(self.ends.run(Arc::new(ended)).await?)
     }
 }
 
-impl Transient for UploadError {
+impl ClassifyError for UploadError {
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(error) | Self::Batch(JoinError::Database(error)) if error.is_transient())
+        matches!(self, Self::Database(error) | Self::Batch(JoinBatchError::Database(error)) if error.is_transient())
     }
 }
 
@@ -131,9 +134,11 @@ impl From<BatchError<Self>> for UploadError {
         match error {
             BatchError::Failed(shared) => match &*shared {
                 Self::Closed(status) => Self::Closed(*status),
-                Self::Batch(JoinError::Unknown(id)) => Self::Batch(JoinError::Unknown(*id)),
-                Self::Batch(JoinError::Closed(id)) => Self::Batch(JoinError::Closed(*id)),
-                Self::Batch(JoinError::Database(error)) => Self::Database(db::copy(error)),
+                Self::Batch(JoinBatchError::Unknown(id)) => {
+                    Self::Batch(JoinBatchError::Unknown(*id))
+                }
+                Self::Batch(JoinBatchError::Closed(id)) => Self::Batch(JoinBatchError::Closed(*id)),
+                Self::Batch(JoinBatchError::Database(error)) => Self::Database(db::copy(error)),
                 Self::Database(error) => Self::Database(db::copy(error)),
                 other => Self::Database(DbErr::Custom(other.to_string())),
             },
@@ -145,10 +150,10 @@ impl From<BatchError<Self>> for UploadError {
 
 async fn begin(
     transaction: &impl ConnectionTrait,
-    begun: &[Arc<Begun>],
+    begun: &[Arc<NewUploadRows>],
 ) -> Result<Vec<()>, UploadError> {
     let joins = begun.iter().filter_map(|begun| {
-        Some(Join {
+        Some(BatchMembership {
             batch: begun.batch()?,
             owner: begun.upload.owner.as_deref(),
         })
@@ -156,7 +161,7 @@ async fn begin(
     if let Some(first) = begun.first() {
         batches::join_all(transaction, joins, first.upload.created_at).await?;
     }
-    let sizes = begun.iter().map(|begun| Change {
+    let sizes = begun.iter().map(|begun| QuotaChange {
         owner: begun.upload.owner.as_deref(),
         id: begun.upload.id.0,
         bytes: quota::weight_begun(&begun.upload, begun.file.as_ref()),
@@ -173,16 +178,16 @@ async fn begin(
 
 async fn end(
     transaction: &impl ConnectionTrait,
-    ended: &[Arc<Ended>],
+    ended: &[Arc<CompletedUpload>],
     now: Timestamp,
-) -> Result<Vec<Option<(Model, Staged)>>, UploadError> {
+) -> Result<Vec<Option<(Model, StagedFile)>>, UploadError> {
     let mut complete = compare_and_set(transaction, ended, now).await?;
     // Each is taken once, should one come twice.
     let uploads: Vec<Option<Model>> = ended
         .iter()
         .map(|one| complete.remove(&one.upload))
         .collect();
-    let wholes: Vec<Whole> = ended
+    let wholes: Vec<ReceivedFile> = ended
         .iter()
         .zip(&uploads)
         .filter(|(_, upload)| upload.is_some())
@@ -198,7 +203,7 @@ async fn end(
 /// Completes those that nobody has ever taken.
 async fn compare_and_set(
     transaction: &impl ConnectionTrait,
-    ended: &[Arc<Ended>],
+    ended: &[Arc<CompletedUpload>],
     now: Timestamp,
 ) -> Result<HashMap<UploadId, Model>, DbErr> {
     // Whoever holds a row locked is about to change it: it is passed over rather than waited for.

@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The bytes a client sends.
-pub type Bytestream = BoxStream<'static, Result<Bytes, Box<dyn Error + Send + Sync>>>;
+pub type UploadBytes = BoxStream<'static, Result<Bytes, Box<dyn Error + Send + Sync>>>;
 
 /// How much of a body is at most not yet counted, while it flows.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(super) struct CountingPolicy {
     /// In bytes.
     pub(super) size: u64,
     pub(super) time: Duration,
@@ -30,10 +30,10 @@ pub(super) struct Pace {
 
 /// Why a stretch of the body ended.
 #[derive(Debug)]
-pub(super) enum Ended {
+pub(super) enum StretchEnd {
     /// It was time to count what came; more may follow.
     Due,
-    /// Nothing came for [`Pace::pause`].
+    /// Nothing came for [`CountingPolicy::pause`].
     Paused,
     /// The body is over.
     Whole,
@@ -44,30 +44,30 @@ pub(super) enum Ended {
     Stopped,
 }
 
-fn body(locked: &mut Mutex<Bytestream>) -> &mut Bytestream {
+fn body(locked: &mut Mutex<UploadBytes>) -> &mut UploadBytes {
     locked.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A body, taken stretch by stretch.
 pub(super) struct BodyStream {
     /// Behind a lock that is never taken: a body may be handed from thread to thread, but not shared.
-    body: Mutex<Bytestream>,
+    body: Mutex<UploadBytes>,
     /// What came while the writer waited for the client to go on.
     waiting: Option<Bytes>,
     stop: CancellationToken,
-    pace: Option<Pace>,
-    patience: Duration,
+    pace: Option<CountingPolicy>,
+    remaining_pause: Duration,
     count_requests: CountRequests,
-    ended: Ended,
+    ended: StretchEnd,
 }
 
 impl BodyStream {
     /// Without a pace the body is one stretch, and `count_requests` end none.
     pub(super) fn new(
-        body: Bytestream,
+        body: UploadBytes,
         stop: CancellationToken,
-        pace: Option<Pace>,
-        patience: Duration,
+        pace: Option<CountingPolicy>,
+        remaining_pause: Duration,
         count_requests: CountRequests,
     ) -> Self {
         Self {
@@ -75,9 +75,9 @@ impl BodyStream {
             waiting: None,
             stop,
             pace,
-            patience,
+            remaining_pause,
             count_requests,
-            ended: Ended::Due,
+            ended: StretchEnd::Due,
         }
     }
 
@@ -88,7 +88,7 @@ impl BodyStream {
 
     /// The next stretch. It never fails: why it ended is told by [`Self::ended`], and what came is good.
     pub(super) fn stretch(&mut self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-        self.ended = Ended::Due;
+        self.ended = StretchEnd::Due;
         let began = Instant::now();
         stream::unfold((self, 0_u64), move |(source, taken)| async move {
             let bytes = source.next(began, taken).await?;
@@ -98,8 +98,8 @@ impl BodyStream {
     }
 
     /// Why the last stretch ended, once.
-    pub(super) fn ended(&mut self) -> Ended {
-        std::mem::replace(&mut self.ended, Ended::Stopped)
+    pub(super) fn ended(&mut self) -> StretchEnd {
+        std::mem::replace(&mut self.ended, StretchEnd::Stopped)
     }
 
     async fn next(&mut self, began: Instant, taken: u64) -> Option<Bytes> {
@@ -107,8 +107,8 @@ impl BodyStream {
             Some(pace) if taken >= pace.size || (taken > 0 && began.elapsed() >= pace.time) => {
                 return None;
             }
-            Some(pace) => (pace.pause, Ended::Paused),
-            None => (self.patience, Ended::Stalled),
+            Some(pace) => (pace.pause, StretchEnd::Paused),
+            None => (self.remaining_pause, StretchEnd::Stalled),
         };
         if let Some(bytes) = self.waiting.take() {
             return Some(self.cut(bytes, taken));
@@ -116,13 +116,13 @@ impl BodyStream {
         let may_count = self.pace.is_some() && taken > 0;
         self.ended = tokio::select! {
             biased;
-            () = self.stop.cancelled() => Ended::Stopped,
+            () = self.stop.cancelled() => StretchEnd::Stopped,
             next = body(&mut self.body).next() => match next {
                 Some(Ok(bytes)) => return Some(self.cut(bytes, taken)),
-                Some(Err(error)) => Ended::Broken(error),
-                None => Ended::Whole,
+                Some(Err(error)) => StretchEnd::Broken(error),
+                None => StretchEnd::Whole,
             },
-            () = self.count_requests.requested(), if may_count => Ended::Due,
+            () = self.count_requests.requested(), if may_count => StretchEnd::Due,
             () = tokio::time::sleep(wait) => otherwise,
         };
         None
@@ -138,26 +138,26 @@ impl BodyStream {
         bytes
     }
 
-    /// Waits, for at most `time`, until a client that paused goes on. [`Ended::Due`] when it did,
-    /// [`Ended::Paused`] when it did not.
-    pub(super) async fn resumed(&mut self, time: Duration) -> Ended {
+    /// Waits, for at most `time`, until a client that paused goes on. [`StretchEnd::Due`] when it did,
+    /// [`StretchEnd::Paused`] when it did not.
+    pub(super) async fn resumed(&mut self, time: Duration) -> StretchEnd {
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => Ended::Stopped,
+            () = self.stop.cancelled() => StretchEnd::Stopped,
             next = body(&mut self.body).next() => match next {
                 Some(Ok(bytes)) => {
                     self.waiting = Some(bytes);
-                    Ended::Due
+                    StretchEnd::Due
                 }
-                Some(Err(error)) => Ended::Broken(error),
-                None => Ended::Whole,
+                Some(Err(error)) => StretchEnd::Broken(error),
+                None => StretchEnd::Whole,
             },
-            () = tokio::time::sleep(time) => Ended::Paused,
+            () = tokio::time::sleep(time) => StretchEnd::Paused,
         }
     }
 
     /// How long a body may pause.
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    pub(super) fn remaining_pause(&self) -> Duration {
+        self.remaining_pause
     }
 }

@@ -5,9 +5,9 @@
 use super::{UploadError, query};
 use crate::{
     app::App,
-    batches::{self, Settled},
-    files::{self, DeleteError, Scope, segments},
-    outbox::{WriteError, Written},
+    batches::{self, FileOutcome},
+    files::{self, DeleteError, OwnerScope, segments},
+    outbox::{WriteError, WrittenEvent},
     quota,
     staging::StagingKey,
 };
@@ -25,16 +25,16 @@ use tokio::time::Instant;
 
 /// How long a file that a worker has in hand is waited for.
 const FINALIZE_WAIT: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why an upload is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum CancelReason {
     Aborted,
     Expired,
 }
 
-impl Reason {
+impl CancelReason {
     fn status(self) -> UploadStatus {
         match self {
             Self::Aborted => UploadStatus::Aborted,
@@ -59,12 +59,12 @@ impl Reason {
 
 /// What closing an upload changed.
 #[derive(Debug, Default)]
-struct Closed {
+struct ClosedUpload {
     any: bool,
     /// The upload and those that go with it; their bytes are to be deleted.
     uploads: Vec<UploadId>,
     file: Option<FileId>,
-    written: Option<Written>,
+    written: Option<WrittenEvent>,
 }
 
 /// Gives an upload up: the one of a session or tus, or a partial one that no final one has been made of.
@@ -74,12 +74,12 @@ struct Closed {
 ///
 /// # Errors
 /// [`UploadError::NotFound`]; [`UploadError::Locked`] when a worker has the file in hand for more than ten seconds.
-pub async fn abort(app: &App, scope: &Scope, id: UploadId) -> Result<(), UploadError> {
+pub async fn abort(app: &App, scope: &OwnerScope, id: UploadId) -> Result<(), UploadError> {
     let until = Instant::now() + FINALIZE_WAIT;
     loop {
         let upload = query::get(app.db.read(), scope, id).await?;
         if upload.status != UploadStatus::Complete || upload.kind == UploadKind::Partial {
-            return cancel(app, id, Reason::Aborted).await.map(drop);
+            return cancel(app, id, CancelReason::Aborted).await.map(drop);
         }
         if withdraw(app, &upload).await? {
             return Ok(());
@@ -87,12 +87,16 @@ pub async fn abort(app: &App, scope: &Scope, id: UploadId) -> Result<(), UploadE
         if Instant::now() >= until {
             return Err(UploadError::Locked);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
 /// Closes an upload that takes bytes, or a complete partial one that waits; false when it is closed already.
-pub(super) async fn cancel(app: &App, id: UploadId, reason: Reason) -> Result<bool, UploadError> {
+pub(super) async fn cancel(
+    app: &App,
+    id: UploadId,
+    reason: CancelReason,
+) -> Result<bool, UploadError> {
     let now = app.clock.now();
     let closed = app
         .db
@@ -110,14 +114,14 @@ pub(super) async fn cancel(app: &App, id: UploadId, reason: Reason) -> Result<bo
 async fn close_rows(
     transaction: &impl ConnectionTrait,
     id: UploadId,
-    reason: Reason,
+    reason: CancelReason,
     now: Timestamp,
-) -> Result<Closed, UploadError> {
+) -> Result<ClosedUpload, UploadError> {
     let Some(upload) = end_uploads(transaction, Column::Id.eq(id), reason, now)
         .await?
         .pop()
     else {
-        return Ok(Closed::default());
+        return Ok(ClosedUpload::default());
     };
     if upload.kind == UploadKind::Partial && upload.file_id.0 == upload.id.0 {
         let counted = quota::partial(&upload);
@@ -130,9 +134,9 @@ async fn close_rows(
         let ended = end_uploads(transaction, whole, reason, now).await?;
         if ended.is_empty() {
             // That one is complete: the bytes are its file's now.
-            return Ok(Closed {
+            return Ok(ClosedUpload {
                 any: true,
-                ..Closed::default()
+                ..ClosedUpload::default()
             });
         }
     }
@@ -149,7 +153,7 @@ async fn close_rows(
         now,
     )
     .await?;
-    Ok(Closed {
+    Ok(ClosedUpload {
         any: true,
         uploads,
         file,
@@ -160,7 +164,7 @@ async fn close_rows(
 async fn end_uploads(
     transaction: &impl ConnectionTrait,
     which: impl sea_orm::sea_query::IntoCondition,
-    reason: Reason,
+    reason: CancelReason,
     now: Timestamp,
 ) -> Result<Vec<Model>, DbErr> {
     let open = Column::Status.is_in([UploadStatus::Init, UploadStatus::InProgress]);
@@ -184,9 +188,9 @@ async fn fail_file(
     transaction: &impl ConnectionTrait,
     id: FileId,
     from: FileStatus,
-    reason: Reason,
+    reason: CancelReason,
     now: Timestamp,
-) -> Result<(Option<FileId>, Option<Written>), WriteError> {
+) -> Result<(Option<FileId>, Option<WrittenEvent>), WriteError> {
     use file::Column;
     let batch: Option<Option<BatchId>> = file::Entity::find_by_id(id)
         .select_only()
@@ -207,16 +211,16 @@ async fn fail_file(
     let Some(file) = rows.into_iter().next() else {
         return Ok((None, None));
     };
-    quota::give_back(transaction, &file).await?;
+    quota::release(transaction, &file).await?;
     let written = match file.batch_id {
-        Some(batch) => batches::settle(transaction, batch, Settled::Failed, now).await?,
+        Some(batch) => batches::settle(transaction, batch, FileOutcome::Failed, now).await?,
         None => None,
     };
     Ok((Some(file.id), written))
 }
 
 /// After the commit: tells who waits, and deletes the bytes.
-async fn clear(app: &App, closed: Closed) {
+async fn clear(app: &App, closed: ClosedUpload) {
     if let Some(written) = closed.written {
         app.dispatch.deliver(&written.due).await;
     }
@@ -254,19 +258,26 @@ async fn withdraw(app: &App, upload: &Model) -> Result<bool, UploadError> {
         .db
         .write(move |transaction| {
             Box::pin(async move {
-                fail_file(transaction, id, FileStatus::Staged, Reason::Aborted, now).await
+                fail_file(
+                    transaction,
+                    id,
+                    FileStatus::Staged,
+                    CancelReason::Aborted,
+                    now,
+                )
+                .await
             })
         })
         .await?;
     if failed.is_some() {
-        let closed = Closed {
+        let closed = ClosedUpload {
             file: failed,
             written,
-            ..Closed::default()
+            ..ClosedUpload::default()
         };
         clear(app, closed).await;
     } else {
-        match files::delete(&app.db, &app.clock, &Scope::All, id).await {
+        match files::delete(&app.db, &app.clock, &OwnerScope::All, id).await {
             Ok(None) => {}
             Ok(Some(written)) => {
                 app.dispatch.deliver(&written.due).await;

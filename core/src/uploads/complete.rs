@@ -7,9 +7,9 @@ use super::{
 use crate::{
     activity::{self, ActivityMetric},
     app::App,
-    digest::{RunningHash, Sha256Digest},
-    files::{Scope, StagedItem, segments, staging_column},
-    quota::{self, Change},
+    digest::{Sha256Digest, Sha256State},
+    files::{OwnerScope, StagedItem, segments, staging_column},
+    quota::{self, QuotaChange},
     staging::Piece,
 };
 use entity::{
@@ -25,7 +25,7 @@ use std::collections::HashMap;
 
 /// A file that an upload's end has staged, to be handed to [`push`] after the commit.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Staged {
+pub(super) struct StagedFile {
     file: FileId,
     size: u64,
 }
@@ -36,7 +36,7 @@ pub(super) async fn received(
     transaction: &impl ConnectionTrait,
     upload: Model,
     now: Timestamp,
-) -> Result<(Model, Option<Staged>), UploadError> {
+) -> Result<(Model, Option<StagedFile>), UploadError> {
     let rows = open(upload.id)
         .col_expr(Column::Status, Expr::value(UploadStatus::Complete))
         .col_expr(
@@ -57,7 +57,7 @@ pub(super) async fn completed(
     upload: Model,
     may_grow: bool,
     now: Timestamp,
-) -> Result<(Model, Option<Staged>), UploadError> {
+) -> Result<(Model, Option<StagedFile>), UploadError> {
     let staged = match upload.kind {
         UploadKind::Partial => concat::partial_received(transaction, &upload, now).await?,
         UploadKind::Parts | UploadKind::Append | UploadKind::Final => {
@@ -66,9 +66,9 @@ pub(super) async fn completed(
                 None => all_segments(&upload),
             };
             let known = upload.hash_state.as_deref();
-            let known = known.and_then(|state| RunningHash::from_state(state).ok());
+            let known = known.and_then(|state| Sha256State::from_state(state).ok());
             let sha256 = known.map(|hash| hash.digest());
-            let whole = Whole {
+            let whole = ReceivedFile {
                 file: upload.file_id,
                 items: vec![item],
                 sha256,
@@ -98,7 +98,7 @@ pub(super) fn all_segments(upload: &Model) -> StagedItem {
 
 /// A file whose bytes are all in staging.
 #[derive(Clone, Debug)]
-pub(super) struct Whole {
+pub(super) struct ReceivedFile {
     pub(super) file: FileId,
     /// In their order, at least one.
     pub(super) items: Vec<StagedItem>,
@@ -106,7 +106,7 @@ pub(super) struct Whole {
     pub(super) sha256: Option<Sha256Digest>,
 }
 
-impl Whole {
+impl ReceivedFile {
     fn size(&self) -> u64 {
         self.items.iter().map(StagedItem::size).sum()
     }
@@ -114,7 +114,7 @@ impl Whole {
 
 /// What the row of a file said while its bytes came.
 #[derive(FromQueryResult)]
-struct Begun {
+struct UploadingFile {
     id: FileId,
     owner: Option<String>,
     size_bytes: i64,
@@ -122,7 +122,7 @@ struct Begun {
     expires_at: Option<Timestamp>,
 }
 
-impl Begun {
+impl UploadingFile {
     /// How long a file is kept counts from when it is staged.
     fn expires_at(&self, now: Timestamp) -> Option<Timestamp> {
         now.checked_add_signed(self.expires_at? - self.created_at)
@@ -136,15 +136,15 @@ impl Begun {
 /// rolled back then.
 pub(super) async fn stage_files(
     transaction: &impl ConnectionTrait,
-    files: &[Whole],
+    files: &[ReceivedFile],
     now: Timestamp,
-) -> Result<Vec<Staged>, UploadError> {
+) -> Result<Vec<StagedFile>, UploadError> {
     use file::{Column, Entity};
     if files.is_empty() {
         return Ok(Vec::new());
     }
     let ids = || files.iter().map(|whole| whole.file);
-    let begun: Vec<Begun> = Entity::find()
+    let begun: Vec<UploadingFile> = Entity::find()
         .select_only()
         .columns([
             Column::Id,
@@ -157,23 +157,25 @@ pub(super) async fn stage_files(
         .into_model()
         .all(transaction)
         .await?;
-    let begun: HashMap<FileId, Begun> = begun.into_iter().map(|row| (row.id, row)).collect();
+    let begun: HashMap<FileId, UploadingFile> =
+        begun.into_iter().map(|row| (row.id, row)).collect();
     let more = files.iter().filter_map(|whole| {
         let row = begun.get(&whole.file)?;
-        Some(Change {
+        Some(QuotaChange {
             owner: row.owner.as_deref(),
             id: whole.file.0,
             bytes: signed(whole.size()) - row.size_bytes,
         })
     });
     quota::change_all(transaction, more).await?;
-    let each = |value: &dyn Fn(&Whole) -> SimpleExpr| -> SimpleExpr {
+    let each = |value: &dyn Fn(&ReceivedFile) -> SimpleExpr| -> SimpleExpr {
         let cases = files.iter().fold(CaseStatement::new(), |case, whole| {
             case.case(Column::Id.eq(whole.file), value(whole))
         });
         cases.into()
     };
-    let expires_at = |whole: &Whole| begun.get(&whole.file).and_then(|row| row.expires_at(now));
+    let expires_at =
+        |whole: &ReceivedFile| begun.get(&whole.file).and_then(|row| row.expires_at(now));
     let changed = Entity::update_many()
         .col_expr(Column::Status, Expr::value(FileStatus::Staged))
         .col_expr(
@@ -201,7 +203,7 @@ pub(super) async fn stage_files(
     if changed.rows_affected < files.len() as u64 {
         return Err(UploadError::Closed(UploadStatus::Failed));
     }
-    let staged = files.iter().map(|whole| Staged {
+    let staged = files.iter().map(|whole| StagedFile {
         file: whole.file,
         size: whole.size(),
     });
@@ -211,15 +213,15 @@ pub(super) async fn stage_files(
 /// [`stage_files`] for one.
 pub(super) async fn stage_file(
     transaction: &impl ConnectionTrait,
-    whole: Whole,
+    whole: ReceivedFile,
     now: Timestamp,
-) -> Result<Option<Staged>, UploadError> {
+) -> Result<Option<StagedFile>, UploadError> {
     let staged = stage_files(transaction, &[whole], now).await?;
     Ok(staged.into_iter().next())
 }
 
 /// Has a file that is staged and committed finalized.
-pub(super) async fn push(app: &App, staged: Staged) {
+pub(super) async fn push(app: &App, staged: StagedFile) {
     let received = [
         (ActivityMetric::FilesReceived, 1),
         (ActivityMetric::BytesReceived, staged.size),
@@ -233,7 +235,11 @@ pub(super) async fn push(app: &App, staged: Staged) {
 ///
 /// # Errors
 /// [`UploadError::PartsMissing`] with their numbers, [`UploadError::Closed`], [`UploadError::NotFound`].
-pub async fn complete(app: &App, scope: &Scope, id: UploadId) -> Result<file::Model, UploadError> {
+pub async fn complete(
+    app: &App,
+    scope: &OwnerScope,
+    id: UploadId,
+) -> Result<file::Model, UploadError> {
     let upload = query::get(app.db.read(), scope, id).await?;
     if upload.kind != UploadKind::Parts {
         return Err(UploadError::NotFound);

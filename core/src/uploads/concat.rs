@@ -5,15 +5,15 @@
 
 use super::{
     NewUpload, UploadError,
-    complete::{self, Staged, Whole, all_segments, only_segment, stage_file},
+    complete::{self, ReceivedFile, StagedFile, all_segments, only_segment, stage_file},
     create::{file_row, insert_files, join_batch, require_allowed},
-    query::is_open,
+    query::accepts_bytes,
     write_lease::{open, signed},
 };
-use crate::quota::{self, Addition};
+use crate::quota::{self, QuotaAddition};
 use crate::{
     app::App,
-    files::{Scope, StagedItem},
+    files::{OwnerScope, StagedItem},
 };
 use entity::{
     FileId, Timestamp, UploadId,
@@ -41,7 +41,7 @@ const PAGE: usize = 1000;
 /// [`UploadError::NotAllowed`], [`UploadError::Batch`].
 pub async fn concatenate(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     partials: Vec<UploadId>,
     new: NewUpload,
 ) -> Result<Model, UploadError> {
@@ -60,7 +60,7 @@ pub async fn concatenate(
     let row = plan(app, id, &partials, total.whole(), &new);
     let file = file_row(&row, &new);
     let (now, quota) = (row.created_at, app.config.uploads.owner_quota);
-    let texts: i64 = found.iter().map(quota::text_of).sum();
+    let texts: i64 = found.iter().map(quota::staged_text_size).sum();
     let staged = app
         .db
         .write(move |transaction| {
@@ -70,7 +70,7 @@ pub async fn concatenate(
                 }
                 join_batch(transaction, &file).await?;
                 // The bytes of the partial uploads are counted already, and now their file's.
-                let addition = Addition {
+                let addition = QuotaAddition {
                     owner: file.owner.as_deref(),
                     id: file.id.0,
                     bytes: quota::kept(&file.metadata).saturating_sub(texts),
@@ -163,7 +163,7 @@ impl TotalLength {
 }
 
 fn check(
-    scope: &Scope,
+    scope: &OwnerScope,
     partials: &[UploadId],
     found: &[Model],
 ) -> Result<TotalLength, UploadError> {
@@ -176,7 +176,7 @@ fn check(
             .filter(|row| scope.covers(row.owner.as_deref()))
             .filter(|row| row.kind == UploadKind::Partial)
             .ok_or_else(|| refuse("is not there"))?;
-        if !is_open(row.status) && row.status != UploadStatus::Complete {
+        if !accepts_bytes(row.status) && row.status != UploadStatus::Complete {
             return Err(refuse("was given up"));
         }
         total.add(row);
@@ -298,7 +298,7 @@ pub(super) async fn partial_received(
     transaction: &impl ConnectionTrait,
     partial: &Model,
     now: Timestamp,
-) -> Result<Option<Staged>, UploadError> {
+) -> Result<Option<StagedFile>, UploadError> {
     if partial.file_id.0 == partial.id.0 {
         return Ok(None);
     }
@@ -313,7 +313,7 @@ async fn complete_if_whole(
     transaction: &impl ConnectionTrait,
     id: UploadId,
     now: Timestamp,
-) -> Result<Option<Staged>, UploadError> {
+) -> Result<Option<StagedFile>, UploadError> {
     let rows = open(id)
         .col_expr(Column::UpdatedAt, Expr::value(now))
         .exec_with_returning(transaction)
@@ -349,7 +349,7 @@ async fn complete_if_whole(
         .col_expr(Column::BytesReceived, Expr::value(signed(total)))
         .exec(transaction)
         .await?;
-    let whole = Whole {
+    let whole = ReceivedFile {
         file: upload.file_id,
         items,
         sha256: None,

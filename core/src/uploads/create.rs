@@ -3,20 +3,20 @@
 
 use super::{
     UploadError,
-    complete::{self, Staged},
-    part_plan::{MAX_CHUNK, MAX_PARTS, chunk_size},
+    complete::{self, StagedFile},
+    part_plan::{MAX_PART_SIZE, MAX_PARTS, chunk_size},
     write_lease::signed,
 };
 use crate::{
     app::App,
     batches,
     clock::later,
-    content,
     digest::Sha256Digest,
     files::FileName,
-    idempotency::Keep,
-    quota::{self, Addition},
-    staging::{Options, SegmentWriter, StagingKey},
+    idempotency::PendingResponse,
+    media_policy,
+    quota::{self, QuotaAddition},
+    staging::{SegmentWriter, StagingKey, WriteOptions},
 };
 use entity::{
     BatchId, FileId, UploadId, file,
@@ -28,7 +28,7 @@ use std::{convert::Infallible, time::Duration};
 
 /// How the bytes will come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub enum UploadShape {
     /// In numbered parts; sizes in bytes, the part size as wished for.
     Parts { total: u64, chunk: Option<u64> },
     /// At an offset; the length in bytes, or none while it is deferred.
@@ -37,7 +37,7 @@ pub enum Shape {
     Partial { total: Option<u64> },
 }
 
-impl Shape {
+impl UploadShape {
     fn total(self) -> Option<u64> {
         match self {
             Self::Parts { total, .. } => Some(total),
@@ -80,9 +80,9 @@ pub struct NewUpload {
 /// staging and the database answer; nothing is left behind then, but after the database's errors what the sweep removes.
 pub async fn create(
     app: &App,
-    shape: Shape,
+    shape: UploadShape,
     new: NewUpload,
-    keep: Option<Keep<Model>>,
+    response: Option<PendingResponse<Model>>,
 ) -> Result<Model, UploadError> {
     let limit = largest(app, shape);
     match shape.total() {
@@ -110,9 +110,9 @@ pub async fn create(
     }
     let has_file = upload.kind != UploadKind::Partial;
     let file = has_file.then(|| file_row(&upload, &new));
-    let begun = Begun { upload, file };
-    let written = match may_be_refused(app, &begun) || keep.is_some() {
-        true => begin_alone(app, begun, keep).await,
+    let begun = NewUploadRows { upload, file };
+    let written = match may_be_refused(app, &begun) || response.is_some() {
+        true => begin_alone(app, begun, response).await,
         false => begin_with_others(app, begun).await,
     };
     match written {
@@ -137,47 +137,49 @@ pub async fn create(
 /// Stages an empty segment.
 pub(super) async fn stage_nothing(app: &App, key: StagingKey) -> Result<(), UploadError> {
     let nothing = stream::empty::<Result<_, Infallible>>();
-    app.staging.write(key, nothing, Options::default()).await?;
+    app.staging
+        .write(key, nothing, WriteOptions::default())
+        .await?;
     Ok(())
 }
 
 /// In bytes. Ten thousand parts of the largest size are more than `uploads.max_file_size` may say.
-fn largest(app: &App, shape: Shape) -> u64 {
+fn largest(app: &App, shape: UploadShape) -> u64 {
     let most = app.config.uploads.max_file_size.0;
     match shape {
-        Shape::Parts { .. } => most.min(MAX_CHUNK * MAX_PARTS),
-        Shape::Append { .. } | Shape::Partial { .. } => most,
+        UploadShape::Parts { .. } => most.min(MAX_PART_SIZE * MAX_PARTS),
+        UploadShape::Append { .. } | UploadShape::Partial { .. } => most,
     }
 }
 
 pub(super) fn require_allowed(app: &App, new: &NewUpload) -> Result<(), UploadError> {
     let lists = &app.config.uploads;
-    content::require_declared(lists, new.original_filename.as_str(), &new.content_type)?;
+    media_policy::require_declared(lists, new.original_filename.as_str(), &new.content_type)?;
     Ok(())
 }
 
 /// Of no bytes there are none to wait for.
 fn require_allowed_empty(app: &App, new: &NewUpload) -> Result<(), UploadError> {
     let (name, declared) = (new.original_filename.as_str(), &new.content_type);
-    content::judge(
+    media_policy::judge(
         &app.config.uploads,
         name,
         declared,
         &[],
-        content::Known::All,
+        media_policy::HeadExtent::All,
     )?;
     Ok(())
 }
 
-fn plan(app: &App, shape: Shape, id: FileId, new: &NewUpload) -> Model {
+fn plan(app: &App, shape: UploadShape, id: FileId, new: &NewUpload) -> Model {
     let (now, config) = (app.clock.now(), &app.config.uploads);
     let (chunk, parts) = match shape {
-        Shape::Parts { total, chunk } => {
+        UploadShape::Parts { total, chunk } => {
             let size = chunk_size(total, chunk.unwrap_or(config.chunk_size.0));
             let parts = i32::try_from(total.div_ceil(size)).unwrap_or(i32::MAX);
             (Some(signed(size)), Some(parts))
         }
-        Shape::Append { .. } | Shape::Partial { .. } => (None, None),
+        UploadShape::Append { .. } | UploadShape::Partial { .. } => (None, None),
     };
     Model {
         id: UploadId(id.0),
@@ -207,13 +209,13 @@ fn plan(app: &App, shape: Shape, id: FileId, new: &NewUpload) -> Model {
 
 /// What an upload begins with.
 #[derive(Clone, Debug)]
-pub(super) struct Begun {
+pub(super) struct NewUploadRows {
     pub(super) upload: Model,
     /// None of a partial upload.
     pub(super) file: Option<file::Model>,
 }
 
-impl Begun {
+impl NewUploadRows {
     /// The batch that counts its file.
     pub(super) fn batch(&self) -> Option<BatchId> {
         self.file.as_ref()?.batch_id
@@ -222,15 +224,15 @@ impl Begun {
 
 /// True when it is more than two rows to be written: its owner's quota has a say, and one of no bytes is complete at
 /// once.
-fn may_be_refused(app: &App, begun: &Begun) -> bool {
+fn may_be_refused(app: &App, begun: &NewUploadRows) -> bool {
     let is_bounded = begun.upload.owner.is_some() && app.config.uploads.owner_quota.is_some();
     is_bounded || begun.upload.total_size_bytes == Some(0)
 }
 
 async fn begin_with_others(
     app: &App,
-    begun: Begun,
-) -> Result<(Model, Option<Staged>), UploadError> {
+    begun: NewUploadRows,
+) -> Result<(Model, Option<StagedFile>), UploadError> {
     let upload = begun.upload.clone();
     app.uploads.begin(begun).await?;
     Ok((upload, None))
@@ -238,17 +240,17 @@ async fn begin_with_others(
 
 async fn begin_alone(
     app: &App,
-    begun: Begun,
-    keep: Option<Keep<Model>>,
-) -> Result<(Model, Option<Staged>), UploadError> {
+    begun: NewUploadRows,
+    response: Option<PendingResponse<Model>>,
+) -> Result<(Model, Option<StagedFile>), UploadError> {
     let quota = app.config.uploads.owner_quota;
     let write = app.db.write(move |transaction| {
         Box::pin(async move {
-            let Begun { upload, file } = begun;
+            let NewUploadRows { upload, file } = begun;
             if let Some(file) = &file {
                 join_batch(transaction, file).await?;
             }
-            let addition = Addition {
+            let addition = QuotaAddition {
                 owner: upload.owner.as_deref(),
                 id: upload.id.0,
                 bytes: quota::weight_begun(&upload, file.as_ref()),
@@ -266,7 +268,7 @@ async fn begin_alone(
                 }
                 _ => (upload, None),
             };
-            Keep::write(keep, transaction, &upload).await?;
+            PendingResponse::write(response, transaction, &upload).await?;
             Ok((upload, staged))
         })
     });

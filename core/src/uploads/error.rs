@@ -1,9 +1,9 @@
 //! What an upload can fail with.
 
 use super::Ranges;
-use crate::storage::transfer::TransferError;
+use crate::transfer::TransferError;
 use crate::{
-    batches, content, files::PiecesError, idempotency::KeepError, quota::QuotaError,
+    batches, files::PiecesError, idempotency::RecordResponseError, media_policy, quota::QuotaError,
     staging::StagingError,
 };
 use entity::upload::UploadStatus;
@@ -41,7 +41,7 @@ pub enum UploadError {
     #[error(transparent)]
     Quota(#[from] QuotaError),
     #[error(transparent)]
-    NotAllowed(#[from] content::NotAllowed),
+    NotAllowed(#[from] media_policy::MediaPolicyError),
     /// The length can be set once, and not below the offset.
     #[error("the length of the upload is {}, it cannot become {given}", known.map_or_else(|| format!("at least {offset}"), |known| known.to_string()))]
     LengthFixed {
@@ -72,10 +72,10 @@ pub enum UploadError {
     #[error("the body broke off")]
     BrokenOff(#[source] Box<dyn Error + Send + Sync>),
     #[error(transparent)]
-    Batch(#[from] batches::JoinError),
+    Batch(#[from] batches::JoinBatchError),
     /// Nothing was begun.
     #[error(transparent)]
-    Key(#[from] KeepError),
+    Key(#[from] RecordResponseError),
     #[error("the batch could not be settled")]
     Outbox(#[from] crate::outbox::WriteError),
     #[error("the bytes could not be staged")]
@@ -93,7 +93,7 @@ pub enum UploadError {
 impl UploadError {
     /// A body that ended in an error: of its connection, or because of what its first bytes show.
     pub(super) fn ended_by(error: Box<dyn Error + Send + Sync>) -> Self {
-        match error.downcast::<content::NotAllowed>() {
+        match error.downcast::<media_policy::MediaPolicyError>() {
             Ok(refused) => Self::NotAllowed(*refused),
             Err(error) => Self::BrokenOff(error),
         }

@@ -2,7 +2,7 @@
 
 use super::{
     UploadError,
-    cancel::{Reason, cancel},
+    cancel::{CancelReason, cancel},
 };
 use crate::app::App;
 use entity::{
@@ -27,7 +27,7 @@ const WAITING: &str = "kind = 'partial' AND status = 'complete'";
 const CLOSED: &str = "status NOT IN ('init', 'in_progress')";
 
 /// Pages in one call; what is left over waits for the next.
-const MOST_PAGES: usize = 100;
+const MAX_PAGES: usize = 100;
 
 /// Expires uploads that rested for longer than `uploads.session_ttl`: their files fail, their bytes are deleted.
 /// Answers how many. Works in bounded pages; may run at once in several places, or be killed at any point.
@@ -36,7 +36,7 @@ const MOST_PAGES: usize = 100;
 /// The database's; what was expired before stays so.
 pub async fn expire_due(app: &App) -> Result<u64, UploadError> {
     let mut expired = 0;
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = due(app).await?;
         if page.is_empty() {
             break;
@@ -45,8 +45,8 @@ pub async fn expire_due(app: &App) -> Result<u64, UploadError> {
             if upload.kind == UploadKind::Final
                 && let Some(later) = partials_expire_at(app, &upload).await?
             {
-                put_off(app, upload.id, later).await?;
-            } else if cancel(app, upload.id, Reason::Expired).await? {
+                reschedule(app, upload.id, later).await?;
+            } else if cancel(app, upload.id, CancelReason::Expired).await? {
                 expired += 1;
             }
         }
@@ -94,7 +94,7 @@ async fn partials_expire_at(app: &App, upload: &Model) -> Result<Option<Timestam
         .await
 }
 
-async fn put_off(app: &App, id: UploadId, until: Timestamp) -> Result<(), DbErr> {
+async fn reschedule(app: &App, id: UploadId, until: Timestamp) -> Result<(), DbErr> {
     app.db
         .write(move |transaction| {
             Box::pin(async move {
@@ -116,7 +116,7 @@ async fn put_off(app: &App, id: UploadId, until: Timestamp) -> Result<(), DbErr>
 /// The database's.
 pub async fn forget_closed(app: &App) -> Result<u64, DbErr> {
     let (mut forgotten, mut after) = (0, None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = closed_before(app, after).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.expires_at);

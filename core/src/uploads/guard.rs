@@ -2,19 +2,19 @@
 //! a type that is not taken in is refused before it is acknowledged. What a joined upload is made of is looked at when
 //! it is finalized: its partial uploads do not say what they are.
 
-use super::{Bytestream, UploadError, query::get};
+use super::{UploadBytes, UploadError, query::get};
 use crate::{
     app::App,
-    content::{self, Declared, Guard},
-    files::{self, Scope, segments},
-    storage::transfer,
+    files::{self, OwnerScope, segments},
+    media_policy::{self, ContentGuard, DeclaredContent},
+    transfer,
 };
 use entity::{UploadId, upload::UploadKind};
 use futures::StreamExt;
 
 /// Where the bytes of a body lie in their upload.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bytes {
+pub(super) struct BodyRange {
     /// Of the first, in bytes.
     pub(super) offset: u64,
     /// How long the upload becomes by this request, if it did not say before, in bytes.
@@ -29,13 +29,13 @@ pub(super) struct Bytes {
 /// As [`get`], and what staging answers where the bytes before were to be read.
 pub(super) async fn guarded(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
-    bytes: Bytes,
-    body: Bytestream,
-) -> Result<Bytestream, UploadError> {
+    bytes: BodyRange,
+    body: UploadBytes,
+) -> Result<UploadBytes, UploadError> {
     let lists = &app.config.uploads;
-    if bytes.offset >= content::HEAD || !content::needs_bytes(lists) {
+    if bytes.offset >= media_policy::MAX_HEAD_LEN || !media_policy::needs_bytes(lists) {
         return Ok(body);
     }
     let db = app.db.read();
@@ -46,7 +46,7 @@ pub(super) async fn guarded(
     if !is_of_a_file || (upload.kind == UploadKind::Append && bytes.offset != received) {
         return Ok(body);
     }
-    let Some(file) = files::get(db, &Scope::All, upload.file_id).await? else {
+    let Some(file) = files::get(db, &OwnerScope::All, upload.file_id).await? else {
         return Ok(body);
     };
     let before = match bytes.offset {
@@ -58,7 +58,7 @@ pub(super) async fn guarded(
             head.map_err(|error| UploadError::Unreadable(Box::new(error)))?
         }
     };
-    let declared = Declared {
+    let declared = DeclaredContent {
         name: file.original_filename,
         content_type: file.content_type,
     };
@@ -66,6 +66,6 @@ pub(super) async fn guarded(
         .total_size_bytes
         .map(i64::unsigned_abs)
         .or(bytes.length);
-    let guard = Guard::new(lists, declared, total, bytes.last, before);
+    let guard = ContentGuard::new(lists, declared, total, bytes.last, before);
     Ok(guard.watch(body).boxed())
 }

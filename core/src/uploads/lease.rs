@@ -7,12 +7,12 @@ use tokio_util::sync::CancellationToken;
 /// How long a lease lives: what a killed process was writing can go on after it.
 pub(super) const LEASE: Duration = Duration::from_secs(5);
 /// How often it is renewed.
-const RENEW_EVERY: Duration = Duration::from_millis(1500);
+const RENEW_INTERVAL: Duration = Duration::from_millis(1500);
 /// How long a newcomer waits for a writer at work before it is told so: longer than a lease lives, so that what a
 /// killed process was writing goes on at the first try.
-pub(super) const WAIT: Duration = Duration::from_secs(6);
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How often it looks.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Does `work` while `renew` answers true from time to time. When the lease is lost, `stop` is cancelled, and the work
 /// is expected to end soon.
@@ -29,7 +29,7 @@ where
         tokio::select! {
             biased;
             done = &mut work => return done,
-            () = tokio::time::sleep(RENEW_EVERY) => match renew().await {
+            () = tokio::time::sleep(RENEW_INTERVAL) => match renew().await {
                 Ok(true) => {}
                 Ok(false) => stop.cancel(),
                 // The row decides in the end; until then the bytes may go on.

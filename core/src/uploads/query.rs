@@ -3,8 +3,8 @@
 use super::UploadError;
 use crate::{
     app::App,
-    db::only,
-    files::{self, Scope, segments},
+    db::one_row,
+    files::{self, OwnerScope, segments},
     staging::{Piece, StagingError, StagingStream},
 };
 use entity::{
@@ -24,7 +24,7 @@ const SETTLED_IN_BUCKET: Duration = Duration::from_millis(2500);
 const COUNTED: Duration = Duration::from_millis(2500);
 
 /// How often an offset is looked at again that is about to move.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
 /// One upload, if the scope covers it.
 ///
@@ -32,10 +32,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// The database's.
 pub async fn find(
     db: &impl ConnectionTrait,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
 ) -> Result<Option<Model>, DbErr> {
-    let found = only(Entity::find_by_id(id), db).await?;
+    let found = one_row(Entity::find_by_id(id), db).await?;
     Ok(found.filter(|upload| scope.covers(upload.owner.as_deref())))
 }
 
@@ -45,7 +45,7 @@ pub async fn find(
 /// [`UploadError::NotFound`], and the database's.
 pub async fn get(
     db: &impl ConnectionTrait,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
 ) -> Result<Model, UploadError> {
     find(db, scope, id).await?.ok_or(UploadError::NotFound)
@@ -57,7 +57,11 @@ pub async fn get(
 ///
 /// # Errors
 /// As [`get`].
-pub async fn settled_offset(app: &App, scope: &Scope, id: UploadId) -> Result<Model, UploadError> {
+pub async fn settled_offset(
+    app: &App,
+    scope: &OwnerScope,
+    id: UploadId,
+) -> Result<Model, UploadError> {
     let moment = match app.staging.is_in_a_bucket() {
         true => SETTLED_IN_BUCKET,
         false => SETTLED_ON_DISK,
@@ -69,7 +73,7 @@ pub async fn settled_offset(app: &App, scope: &Scope, id: UploadId) -> Result<Mo
     let mut first = None;
     loop {
         let upload = get(app.db.read(), scope, id).await?;
-        let at_work = is_open(upload.status)
+        let at_work = accepts_bytes(upload.status)
             && upload
                 .lease_expires_at
                 .is_some_and(|lease| lease > app.clock.now());
@@ -79,7 +83,7 @@ pub async fn settled_offset(app: &App, scope: &Scope, id: UploadId) -> Result<Mo
         if !at_work || moved || waited >= moment + COUNTED {
             return Ok(upload);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -87,7 +91,7 @@ pub async fn settled_offset(app: &App, scope: &Scope, id: UploadId) -> Result<Mo
 /// upload's time is that of its partial ones.
 #[must_use]
 pub fn status_at(upload: &Model, now: Timestamp) -> UploadStatus {
-    if is_open(upload.status) && upload.kind != UploadKind::Final && upload.expires_at < now {
+    if accepts_bytes(upload.status) && upload.kind != UploadKind::Final && upload.expires_at < now {
         UploadStatus::Expired
     } else {
         upload.status
@@ -95,7 +99,7 @@ pub fn status_at(upload: &Model, now: Timestamp) -> UploadStatus {
 }
 
 /// True while bytes are taken in.
-pub(super) fn is_open(status: UploadStatus) -> bool {
+pub(super) fn accepts_bytes(status: UploadStatus) -> bool {
     matches!(status, UploadStatus::Init | UploadStatus::InProgress)
 }
 

@@ -5,13 +5,13 @@
 //! writer whose client pauses yields the lease but keeps the fence: it continues if no other writer came meanwhile, and
 //! a client that comes back over a new connection need not wait for the old one to be noticed dead.
 
-use super::{UploadError, complete, create::stage_nothing, lease::LEASE, query::is_open};
+use super::{UploadError, complete, create::stage_nothing, lease::LEASE, query::accepts_bytes};
 use crate::{
     app::App,
     config::ByteSize,
-    digest::RunningHash,
+    digest::Sha256State,
     files::segments,
-    quota::{self, Addition, ReservationId, SharedReservation},
+    quota::{self, QuotaAddition, ReservationId, SharedReservation},
     staging::{SegmentWriter, StagingKey},
 };
 use entity::{
@@ -39,7 +39,7 @@ pub(super) struct WriteLease {
     pub(super) app: App,
     pub(super) upload: Model,
     /// Of all bytes before the offset; none when it was not kept from the first on, or is of no use.
-    pub(super) running: Option<RunningHash>,
+    pub(super) running: Option<Sha256State>,
     /// Where the bytes of an upload without a length are reserved in its owner's quota.
     pub(super) reservation: Option<SharedReservation>,
     /// The segment this writer appends to; none before it has written.
@@ -75,31 +75,31 @@ fn fence_of(key: StagingKey) -> Option<i64> {
 
 /// How a count ends.
 #[derive(Clone, Copy)]
-struct ActivityMetric {
+struct CountUpdate {
     whole: bool,
     /// Bytes of an upload whose length is deferred: they count as they come.
-    received: Option<Received>,
+    received: Option<ReceivedBytes>,
     /// The last segment is another writer's, who may not have noticed yet.
     may_grow: bool,
     now: Timestamp,
 }
 
-/// See [`ActivityMetric::received`].
+/// See [`CountUpdate::received`].
 #[derive(Clone, Copy)]
-struct Received {
+struct ReceivedBytes {
     bytes: i64,
     reserved: Option<ReservationId>,
     quota: Option<ByteSize>,
 }
 
-impl Received {
+impl ReceivedBytes {
     async fn count(
         self,
         transaction: &impl ConnectionTrait,
         upload: &Model,
         now: Timestamp,
     ) -> Result<(), UploadError> {
-        let addition = Addition {
+        let addition = QuotaAddition {
             owner: upload.owner.as_deref(),
             id: upload.id.0,
             bytes: self.bytes,
@@ -131,8 +131,8 @@ async fn count(
     transaction: &impl ConnectionTrait,
     update: UpdateMany<Entity>,
     before: Option<upload_segment::Model>,
-    counted: ActivityMetric,
-) -> Result<(Model, Option<complete::Staged>), UploadError> {
+    counted: CountUpdate,
+) -> Result<(Model, Option<complete::StagedFile>), UploadError> {
     let rows = update.exec_with_returning(transaction).await?;
     let upload = rows.into_iter().next().ok_or(UploadError::Preempted)?;
     if let Some(before) = before {
@@ -210,7 +210,7 @@ impl WriteLease {
             true => self.finished_by(segment),
             false => None,
         };
-        let counted = ActivityMetric {
+        let counted = CountUpdate {
             whole,
             received: self.received(to).await,
             may_grow: !wrote,
@@ -231,7 +231,7 @@ impl WriteLease {
         Ok(())
     }
 
-    async fn received(&self, to: i64) -> Option<Received> {
+    async fn received(&self, to: i64) -> Option<ReceivedBytes> {
         let bytes = to.saturating_sub(self.upload.bytes_received);
         if self.upload.total_size_bytes.is_some() || bytes == 0 {
             return None;
@@ -241,7 +241,7 @@ impl WriteLease {
             None => None,
         };
         let quota = self.app.config.uploads.owner_quota;
-        Some(Received {
+        Some(ReceivedBytes {
             bytes,
             reserved,
             quota,
@@ -263,7 +263,7 @@ impl WriteLease {
             false => (UploadStatus::InProgress, self.lease(action, now)),
         };
         let expires_at = clock.after(self.app.config.uploads.session_ttl);
-        let state = self.running.as_ref().map(RunningHash::state);
+        let state = self.running.as_ref().map(Sha256State::state);
         let update = self
             .owned()
             .filter(Column::BytesReceived.eq(self.upload.bytes_received))
@@ -312,7 +312,7 @@ impl WriteLease {
     /// that was written is counted.
     pub(super) fn leave_segment(&self) {
         if let Some(segment) = self.segment
-            && is_open(self.upload.status)
+            && accepts_bytes(self.upload.status)
         {
             self.app.uploads.writers().ended(&self.upload, segment);
         }
@@ -343,6 +343,6 @@ impl WriteLease {
     /// True while no other writer has the upload.
     pub(super) async fn is_held(&self, db: &impl ConnectionTrait) -> Result<bool, DbErr> {
         let found = Entity::find_by_id(self.upload.id).one(db).await?;
-        Ok(found.is_some_and(|now| now.fence == self.upload.fence && is_open(now.status)))
+        Ok(found.is_some_and(|now| now.fence == self.upload.fence && accepts_bytes(now.status)))
     }
 }

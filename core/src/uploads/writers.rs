@@ -17,25 +17,25 @@ use tokio::{
 };
 
 /// Segments that are remembered. Each is a file in staging, and costs nothing when it is forgotten.
-const ENDED: usize = 10_000;
+const MAX_ENDED: usize = 10_000;
 
 /// Shared by all requests of a process.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Writers {
-    at_work: Arc<Mutex<HashMap<UploadId, Vec<Arc<Signals>>>>>,
+pub(super) struct ActiveWriters {
+    at_work: Arc<Mutex<HashMap<UploadId, Vec<Arc<WriterSignals>>>>>,
     /// Ids are made of the time (UUIDv7, RFC 9562): the first is the oldest.
-    ended: Arc<Mutex<BTreeMap<UploadId, Ended>>>,
+    ended: Arc<Mutex<BTreeMap<UploadId, EndedWriter>>>,
 }
 
 #[derive(Debug, Default)]
-struct Signals {
+struct WriterSignals {
     count_now: Notify,
     counted: watch::Sender<()>,
 }
 
 /// Where a writer has ended.
 #[derive(Clone, Copy, Debug)]
-struct Ended {
+struct EndedWriter {
     segment: OpenSegment,
     fence: i64,
     offset: i64,
@@ -43,23 +43,23 @@ struct Ended {
 
 /// A writer at work, until it is dropped.
 #[derive(Debug)]
-pub(super) struct AtWork {
-    writers: Writers,
+pub(super) struct ActiveWriter {
+    writers: ActiveWriters,
     id: UploadId,
-    signals: Arc<Signals>,
+    signals: Arc<WriterSignals>,
 }
 
 /// What the body of a writer is interrupted by; none for bodies that count as a whole.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CountRequests(Option<Arc<Signals>>);
+pub(super) struct CountRequests(Option<Arc<WriterSignals>>);
 
-impl Writers {
-    pub(super) fn begin(&self, id: UploadId) -> AtWork {
-        let signals = Arc::new(Signals::default());
+impl ActiveWriters {
+    pub(super) fn begin(&self, id: UploadId) -> ActiveWriter {
+        let signals = Arc::new(WriterSignals::default());
         let mut at_work = lock(&self.at_work);
         at_work.entry(id).or_default().push(Arc::clone(&signals));
         drop(at_work);
-        AtWork {
+        ActiveWriter {
             writers: self.clone(),
             id,
             signals,
@@ -89,14 +89,14 @@ impl Writers {
     /// Remembers the segment of a writer that has ended, and has counted all that it wrote: nothing is written to it any
     /// more but by whoever takes it from here.
     pub(super) fn ended(&self, upload: &Model, segment: OpenSegment) {
-        let ended = Ended {
+        let ended = EndedWriter {
             segment,
             fence: upload.fence,
             offset: upload.bytes_received,
         };
         let mut all = lock(&self.ended);
         all.insert(upload.id, ended);
-        if all.len() > ENDED {
+        if all.len() > MAX_ENDED {
             all.pop_first();
         }
     }
@@ -109,7 +109,7 @@ impl Writers {
     }
 }
 
-impl AtWork {
+impl ActiveWriter {
     pub(super) fn counted(&self) {
         self.signals.counted.send_replace(());
     }
@@ -119,7 +119,7 @@ impl AtWork {
     }
 }
 
-impl Drop for AtWork {
+impl Drop for ActiveWriter {
     fn drop(&mut self) {
         let mut at_work = lock(&self.writers.at_work);
         if let Some(writers) = at_work.get_mut(&self.id) {

@@ -18,19 +18,19 @@ use uuid::Uuid;
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a process counts as alive after a heartbeat.
-const ALIVE: Duration = Duration::from_secs(30);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
 /// After which the record of a process is deleted by others.
 const RETENTION: Duration = Duration::from_secs(300);
 
 /// The record of this process; kept up until it is dropped or removed.
 #[derive(Debug)]
 pub struct KeyRecord {
-    holder: Holder,
+    holder: KeyHolder,
     _heartbeat: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone, Debug)]
-struct Holder {
+struct KeyHolder {
     db: Database,
     clock: Clock,
     sealing: Sealing,
@@ -50,7 +50,7 @@ impl KeyRecord {
         sealing: &Sealing,
         host: &str,
     ) -> Result<Self, SettleError> {
-        let holder = Holder {
+        let holder = KeyHolder {
             db: db.clone(),
             clock: clock.clone(),
             sealing: sealing.clone(),
@@ -81,7 +81,7 @@ impl KeyRecord {
     }
 }
 
-impl Holder {
+impl KeyHolder {
     async fn send_heartbeat(&self) -> Result<(), DbErr> {
         let row = Model {
             id: self.id,
@@ -155,7 +155,7 @@ impl Holder {
             return Ok(Vec::new());
         };
         let alive = Entity::find()
-            .filter(Column::SeenAt.gt(self.clock.before(ALIVE)))
+            .filter(Column::SeenAt.gt(self.clock.before(HEARTBEAT_TIMEOUT)))
             .all(self.db.read())
             .await?;
         let mut hosts: Vec<String> = alive

@@ -12,19 +12,19 @@ use crate::{
     db::Database,
     deliver,
     enqueue::DueDelivery,
-    idempotency::{Keep, KeepError},
+    idempotency::{PendingResponse, RecordResponseError},
     outbox::{self, NewEvent, WriteError},
     pagination::{Page, PageRequest},
 };
 use entity::{EventId, Timestamp, WebhookId, webhook_endpoint as endpoint};
-use fields::Faults;
-pub use fields::{DESCRIPTION_LIMIT, FieldFault, URL_LIMIT};
+use fields::FieldFaults;
+pub use fields::{FieldFault, MAX_DESCRIPTION_LEN, MAX_URL_LEN};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
     QuerySelect, UpdateMany, sea_query::Expr,
 };
 use sealing::Sealing;
-use signing::Secret;
+use signing::SigningSecret;
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
@@ -37,7 +37,7 @@ pub const ROTATION_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
 const PAGE: u64 = 500;
 
 /// … and how many such pages the deletion itself waits for; the sweep ends the rest.
-const PAGES: usize = 10;
+const MAX_PAGES: usize = 10;
 
 /// Why a call on endpoints did not do what it was to.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,7 @@ pub enum WebhookError {
     #[error("writing the test event failed")]
     Event(#[source] WriteError),
     #[error(transparent)]
-    Key(#[from] KeepError),
+    Key(#[from] RecordResponseError),
     #[error("the webhook endpoint could not be read or written")]
     Database(#[from] DbErr),
 }
@@ -57,11 +57,11 @@ pub enum WebhookError {
 /// An endpoint to be created.
 #[derive(Clone, Debug)]
 pub struct NewWebhook {
-    /// `http` or `https`, at most [`URL_LIMIT`] characters, without user name, password and fragment.
+    /// `http` or `https`, at most [`MAX_URL_LEN`] characters, without user name, password and fragment.
     pub url: String,
     /// Empty: all.
     pub event_types: Vec<String>,
-    /// At most [`DESCRIPTION_LIMIT`] characters.
+    /// At most [`MAX_DESCRIPTION_LEN`] characters.
     pub description: String,
     /// `whsec_` and the base64 of 24 to 64 bytes; none: one is made.
     pub secret: Option<secrecy::SecretString>,
@@ -137,11 +137,11 @@ pub async fn create(
     clock: &Clock,
     sealing: &Sealing,
     new: NewWebhook,
-    keep: Option<Keep<(Webhook, Secret)>>,
-) -> Result<(Webhook, Secret), WebhookError> {
+    response: Option<PendingResponse<(Webhook, SigningSecret)>>,
+) -> Result<(Webhook, SigningSecret), WebhookError> {
     use secrecy::ExposeSecret;
     let now = clock.now();
-    let mut faults = Faults::default();
+    let mut faults = FieldFaults::default();
     let secret = faults.secret(new.secret.as_ref().map(|secret| secret.expose_secret()));
     let id = WebhookId::generate();
     let row = endpoint::Model {
@@ -169,7 +169,7 @@ pub async fn create(
                 .exec_without_returning(transaction)
                 .await?;
             let created = (row.into(), secret);
-            Keep::write(keep, transaction, &created).await?;
+            PendingResponse::write(response, transaction, &created).await?;
             Ok(created)
         })
     })
@@ -242,7 +242,7 @@ pub async fn update(
     id: WebhookId,
     patch: WebhookPatch,
 ) -> Result<Webhook, WebhookError> {
-    let mut faults = Faults::default();
+    let mut faults = FieldFaults::default();
     let mut change = existing(id).col_expr(endpoint::Column::UpdatedAt, Expr::val(clock.now()));
     if let Some(url) = patch.url {
         change = change.col_expr(endpoint::Column::Url, Expr::val(faults.url(&url)));
@@ -279,9 +279,9 @@ pub async fn rotate_secret(
     clock: &Clock,
     sealing: &Sealing,
     id: WebhookId,
-    keep: Option<Keep<(Webhook, Secret)>>,
-) -> Result<(Webhook, Secret), WebhookError> {
-    let secret = Secret::generate();
+    response: Option<PendingResponse<(Webhook, SigningSecret)>>,
+) -> Result<(Webhook, SigningSecret), WebhookError> {
+    let secret = SigningSecret::generate();
     let sealed = sealing.seal(&id.to_string(), secret.expose());
     let change = existing(id)
         .col_expr(
@@ -297,7 +297,7 @@ pub async fn rotate_secret(
     db.write(move |transaction| {
         Box::pin(async move {
             let rotated = (changed(transaction, change).await?, secret);
-            Keep::write(keep, transaction, &rotated).await?;
+            PendingResponse::write(response, transaction, &rotated).await?;
             Ok(rotated)
         })
     })
@@ -319,7 +319,7 @@ pub async fn delete(db: &Database, clock: &Clock, id: WebhookId) -> Result<(), W
         .col_expr(endpoint::Column::Secret, Expr::val(""))
         .col_expr(endpoint::Column::PreviousSecret, Expr::val(None::<String>));
     change_one(db, change).await?;
-    for _ in 0..PAGES {
+    for _ in 0..MAX_PAGES {
         if deliver::end_of_endpoint(db, clock, id, PAGE).await? == 0 {
             break;
         }

@@ -88,12 +88,12 @@ pub struct Sealing {
     key: Option<SealingKey>,
     /// Opens what was sealed before the key was changed, or taken away.
     previous: Option<SealingKey>,
-    rotation: Arc<Mutex<Rotation>>,
+    rotation: Arc<Mutex<RotationState>>,
 }
 
 /// How far this process is in bringing secrets under its key.
 #[derive(Debug, Default)]
-struct Rotation {
+struct RotationState {
     /// Hosts of processes that do not know the key: until none is left, secrets are sealed as before.
     waiting_for: Vec<String>,
     settled: bool,
@@ -160,7 +160,7 @@ impl Sealing {
         self.rotation().settled
     }
 
-    fn rotation(&self) -> MutexGuard<'_, Rotation> {
+    fn rotation(&self) -> MutexGuard<'_, RotationState> {
         self.rotation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -12,7 +12,7 @@ use sha2::Sha256;
 const PREFIX: &str = "whsec_";
 
 /// Bytes of a secret made here; the specification asks for 24 to 64.
-const MADE_LENGTH: usize = 32;
+const GENERATED_LEN: usize = 32;
 
 /// Not a secret to sign with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,16 +21,16 @@ pub struct InvalidSecret;
 
 /// What an endpoint's deliveries are signed with. Never printed: not by `Debug`, and there is no `Display`.
 #[derive(Clone, Debug)]
-pub struct Secret {
+pub struct SigningSecret {
     text: SecretString,
     key: SecretSlice<u8>,
 }
 
-impl Secret {
+impl SigningSecret {
     /// A new one, from the system's randomness.
     #[must_use]
     pub fn generate() -> Self {
-        let key: [u8; MADE_LENGTH] = rand::random();
+        let key: [u8; GENERATED_LEN] = rand::random();
         Self {
             text: format!("{PREFIX}{}", STANDARD.encode(key)).into(),
             key: key.to_vec().into(),
@@ -73,7 +73,7 @@ impl Secret {
 /// The value of `webhook-signature`: one signature per secret, the current one's first, separated by spaces.
 #[must_use]
 pub fn signatures<'a>(
-    secrets: impl IntoIterator<Item = &'a Secret>,
+    secrets: impl IntoIterator<Item = &'a SigningSecret>,
     id: &str,
     at: Timestamp,
     body: &[u8],
@@ -92,7 +92,7 @@ mod tests {
     /// From the specification's reference implementations.
     #[test]
     fn published_vector_is_reproduced() {
-        let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let secret = SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let at = Timestamp::from_timestamp(1_614_265_330, 0).unwrap();
         let body = br#"{"test": 2432232314}"#;
         assert_eq!(
@@ -103,16 +103,16 @@ mod tests {
 
     #[test]
     fn made_secrets_differ_and_read_back() {
-        let (one, other) = (Secret::generate(), Secret::generate());
+        let (one, other) = (SigningSecret::generate(), SigningSecret::generate());
         assert_ne!(one.expose(), other.expose());
         let at = Timestamp::from_timestamp(1, 0).unwrap();
-        let read = Secret::parse(one.expose()).unwrap();
+        let read = SigningSecret::parse(one.expose()).unwrap();
         assert_eq!(read.sign("a", at, b"b"), one.sign("a", at, b"b"));
     }
 
     #[test]
     fn secret_is_never_printed() {
-        let secret = Secret::generate();
+        let secret = SigningSecret::generate();
         let printed = format!("{secret:?}");
         assert!(!printed.contains(&secret.expose()[PREFIX.len()..]));
     }
@@ -126,11 +126,11 @@ mod tests {
             "whsec_!!!",
             "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         ] {
-            assert_eq!(Secret::parse(wrong).unwrap_err(), InvalidSecret);
+            assert_eq!(SigningSecret::parse(wrong).unwrap_err(), InvalidSecret);
         }
-        assert!(Secret::parse(&encoded(23)).is_err());
-        assert!(Secret::parse(&encoded(24)).is_ok());
-        assert!(Secret::parse(&encoded(64)).is_ok());
-        assert!(Secret::parse(&encoded(65)).is_err());
+        assert!(SigningSecret::parse(&encoded(23)).is_err());
+        assert!(SigningSecret::parse(&encoded(24)).is_ok());
+        assert!(SigningSecret::parse(&encoded(64)).is_ok());
+        assert!(SigningSecret::parse(&encoded(65)).is_err());
     }
 }

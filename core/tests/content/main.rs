@@ -2,8 +2,8 @@
 //! declare them: each is taken in where its type is, whatever name that goes by, and none passes for an image.
 
 use landfall_core::{
-    config::{Config, Sources, UploadsConfig},
-    content::{Known, NotAllowed, UNKNOWN, judge, require_declared},
+    config::{Config, ConfigSources, UploadsConfig},
+    media_policy::{HeadExtent, MediaPolicyError, UNKNOWN, judge, require_declared},
 };
 use serde::Deserialize;
 use std::{path::PathBuf, process::Command};
@@ -25,7 +25,9 @@ struct Made {
 impl Made {
     fn head(&self) -> Vec<u8> {
         let mut bytes = std::fs::read(&self.path).expect("the file was made");
-        bytes.truncate(usize::try_from(landfall_core::content::HEAD).expect("it is small"));
+        bytes.truncate(
+            usize::try_from(landfall_core::media_policy::MAX_HEAD_LEN).expect("it is small"),
+        );
         bytes
     }
 }
@@ -44,7 +46,7 @@ fn made() -> (tempfile::TempDir, Vec<Made>) {
 
 fn lists(allowed: &[&str], denied: &[&str]) -> UploadsConfig {
     let owned = |list: &[&str]| list.iter().map(|one| (*one).to_owned()).collect();
-    let config = Config::load(Sources::default()).expect("the defaults are allowed");
+    let config = Config::load(ConfigSources::default()).expect("the defaults are allowed");
     UploadsConfig {
         allowed_types: owned(allowed),
         denied_types: owned(denied),
@@ -52,9 +54,9 @@ fn lists(allowed: &[&str], denied: &[&str]) -> UploadsConfig {
     }
 }
 
-fn judged(lists: &UploadsConfig, file: &Made, declared: &str) -> Result<String, NotAllowed> {
+fn judged(lists: &UploadsConfig, file: &Made, declared: &str) -> Result<String, MediaPolicyError> {
     require_declared(lists, &file.name, declared)?;
-    judge(lists, &file.name, declared, &file.head(), Known::All)
+    judge(lists, &file.name, declared, &file.head(), HeadExtent::All)
 }
 
 #[test]
@@ -70,7 +72,7 @@ fn every_format_is_taken_in_as_what_clients_declare_it() {
                 }
                 // A list says the format by one of its names, if they are names of one.
                 let other_name = judged(&lists(&[allowed], &[]), file, declared);
-                if let Err(error @ NotAllowed::Bytes { .. }) = other_name {
+                if let Err(error @ MediaPolicyError::Bytes { .. }) = other_name {
                     wrong.push(format!("{} as {declared}: {error}", file.name));
                 }
             }

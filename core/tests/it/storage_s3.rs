@@ -16,7 +16,7 @@ use url::Url;
 async fn changed(place: &Place, change: impl FnOnce(&mut config::StorageConfig)) -> Storage {
     let mut config = support::s3_config(place.folder.path(), place.server());
     change(&mut config);
-    Storage::open_paced(&config, pace()).await.unwrap()
+    Storage::open_with_timeouts(&config, pace()).await.unwrap()
 }
 
 /// What the start-up check says is wrong, by the environment name.

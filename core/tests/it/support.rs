@@ -4,11 +4,9 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use landfall_core::{
     config::{self, Backend, ByteSize, S3Settings},
-    staging::{Options, Staging, StagingKey},
-    storage::{
-        Pace, Storage, StorageKey,
-        transfer::{Landing, Piece},
-    },
+    staging::{Staging, StagingKey, WriteOptions},
+    storage::{S3Timeouts, Storage, StorageKey},
+    transfer::{Piece, TransferRequest},
 };
 use landfall_test_servers::S3Server;
 use std::{convert::Infallible, io, path::Path, time::Duration};
@@ -54,7 +52,7 @@ impl Place {
     pub(crate) async fn stage(&self, bytes: &Bytes) -> Piece {
         let key = StagingKey::generate();
         let body = body(bytes.clone(), 100_000);
-        let staged = self.staging.write(key, body, Options::default());
+        let staged = self.staging.write(key, body, WriteOptions::default());
         let size = staged.await.unwrap().size;
         assert_eq!(size, bytes.len() as u64);
         Piece::new(key, size)
@@ -118,8 +116,8 @@ impl Place {
     }
 }
 
-pub(crate) fn landing<'a>(pieces: &'a [Piece], key: &'a StorageKey) -> Landing<'a> {
-    Landing {
+pub(crate) fn request<'a>(pieces: &'a [Piece], key: &'a StorageKey) -> TransferRequest<'a> {
+    TransferRequest {
         pieces,
         key,
         content_type: "application/octet-stream",
@@ -195,7 +193,7 @@ async fn open(
     storage: &config::StorageConfig,
     staging: &config::StagingConfig,
 ) -> Place {
-    let storage = Storage::open_paced(storage, pace()).await.unwrap();
+    let storage = Storage::open_with_timeouts(storage, pace()).await.unwrap();
     let staging = Staging::open(staging, &storage).await.unwrap();
     Place {
         folder,
@@ -206,8 +204,8 @@ async fn open(
 }
 
 /// Short enough to see a hang end, long enough for a loaded machine.
-pub(crate) fn pace() -> Pace {
-    Pace {
+pub(crate) fn pace() -> S3Timeouts {
+    S3Timeouts {
         connect: Duration::from_secs(2),
         answer: Duration::from_secs(8),
         stall: Duration::from_secs(8),

@@ -10,15 +10,15 @@ use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use landfall_core::{
     app::App,
     clock::Clock,
-    config::{Config, Sources},
+    config::{Config, ConfigSources},
     db::Database,
     digest::Sha256Digest,
     enqueue::{DueDelivery, JobSink},
-    files::{FileName, Intake, Scope},
-    finalize::{Finalizer, Outcome},
+    files::{FileIntake, FileName, OwnerScope},
+    finalize::{FinalizeOutcome, Finalizer},
     staging::{Staging, StagingKey},
     storage::Storage,
-    uploads::{self, Append, BatchedWrites, Bytestream, NewUpload, Shape, UploadError},
+    uploads::{self, Append, NewUpload, UploadBytes, UploadError, UploadShape, UploadWrites},
 };
 use landfall_test_servers::PostgresServer;
 use sea_orm::EntityTrait;
@@ -79,7 +79,7 @@ impl Place {
             ("LANDFALL__STAGING__MIN_FREE".to_owned(), "0B".to_owned()),
         ];
         environment.extend(database.map(|url| ("LANDFALL__DATABASE__URL".to_owned(), url)));
-        let sources = Sources {
+        let sources = ConfigSources {
             file: None,
             environment,
         };
@@ -91,8 +91,8 @@ impl Place {
         let clock = Clock::system();
         Self {
             app: App {
-                intake: Intake::start(&db),
-                uploads: BatchedWrites::start(&db, &clock),
+                intake: FileIntake::start(&db),
+                uploads: UploadWrites::start(&db, &clock),
                 clock,
                 db,
                 staging: Staging::open(&config.staging, &storage).await.unwrap(),
@@ -113,7 +113,7 @@ impl Place {
         self.app.config = Arc::new(config);
     }
 
-    pub(crate) async fn begin(&self, shape: Shape) -> Model {
+    pub(crate) async fn begin(&self, shape: UploadShape) -> Model {
         uploads::create(&self.app, shape, new_upload(), None)
             .await
             .unwrap()
@@ -123,9 +123,9 @@ impl Place {
         &self,
         id: UploadId,
         request: Append,
-        body: Bytestream,
+        body: UploadBytes,
     ) -> Result<Model, UploadError> {
-        uploads::append(&self.app, &Scope::All, id, request, body).await
+        uploads::append(&self.app, &OwnerScope::All, id, request, body).await
     }
 
     pub(crate) async fn append_at(
@@ -138,7 +138,7 @@ impl Place {
     }
 
     pub(crate) async fn upload(&self, id: UploadId) -> Model {
-        uploads::get(self.app.db.read(), &Scope::All, id)
+        uploads::get(self.app.db.read(), &OwnerScope::All, id)
             .await
             .unwrap()
     }
@@ -178,23 +178,23 @@ impl Place {
     /// The same installation, seen by another process.
     pub(crate) fn another_process(&self) -> App {
         App {
-            uploads: BatchedWrites::start(&self.app.db, &self.app.clock),
+            uploads: UploadWrites::start(&self.app.db, &self.app.clock),
             ..self.app.clone()
         }
     }
 
     /// Takes a staged file ashore and answers its bytes.
-    pub(crate) async fn land(&self, id: FileId) -> Bytes {
+    pub(crate) async fn transfer(&self, id: FileId) -> Bytes {
         let outcome = Finalizer::new(&self.app, "worker")
             .finalize(id)
             .await
             .unwrap();
         let file = self.file(id).await;
-        assert_eq!(outcome, Outcome::Stored, "{file:?}");
+        assert_eq!(outcome, FinalizeOutcome::Stored, "{file:?}");
         assert_eq!(file.status, FileStatus::Stored);
         let key = file.storage_key.unwrap().parse().unwrap();
         let bytes = collect(self.app.storage.read(&key, None).await.unwrap()).await;
-        assert_eq!(file.sha256, Some(Sha256Digest::of(&bytes).to_string()));
+        assert_eq!(file.sha256, Some(Sha256Digest::compute(&bytes).to_string()));
         bytes
     }
 
@@ -242,7 +242,7 @@ pub(crate) fn at(offset: u64) -> Append {
 }
 
 /// A body in pieces of up to 100,000 bytes.
-pub(crate) fn body(bytes: Bytes) -> Bytestream {
+pub(crate) fn body(bytes: Bytes) -> UploadBytes {
     const PIECE: usize = 100_000;
     let pieces: Vec<_> = (0..bytes.len())
         .step_by(PIECE)
@@ -252,7 +252,7 @@ pub(crate) fn body(bytes: Bytes) -> Bytestream {
 }
 
 /// A body that goes on for as long as its sender lives, and what sends it.
-pub(crate) fn open_body() -> (mpsc::UnboundedSender<Bytes>, Bytestream) {
+pub(crate) fn open_body() -> (mpsc::UnboundedSender<Bytes>, UploadBytes) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let stream = stream::unfold(receiver, |mut receiver| async move {
         let bytes: Bytes = receiver.recv().await?;
@@ -262,7 +262,7 @@ pub(crate) fn open_body() -> (mpsc::UnboundedSender<Bytes>, Bytestream) {
 }
 
 /// A body that breaks off after these bytes.
-pub(crate) fn broken_body(bytes: Bytes) -> Bytestream {
+pub(crate) fn broken_body(bytes: Bytes) -> UploadBytes {
     body(bytes)
         .chain(stream::iter([Err("connection reset".into())]))
         .boxed()

@@ -14,11 +14,11 @@ use landfall_core::{
     clock::Clock,
     config::WebhooksConfig,
     db::Database,
-    deliver::{Deliverer, Report},
+    deliver::{Deliverer, DeliveryReport},
     digest::Sha256Digest,
     enqueue::{DueDelivery, JobSink},
-    outbox::{self, FileStored, NewEvent, WriteError, Written},
-    webhooks::{self, NewWebhook, Webhook, sealing::Sealing, signing::Secret},
+    outbox::{self, FileStored, NewEvent, WriteError, WrittenEvent},
+    webhooks::{self, NewWebhook, Webhook, sealing::Sealing, signing::SigningSecret},
 };
 use landfall_test_servers::{PostgresServer, Receiver};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
@@ -104,11 +104,15 @@ impl Place {
     }
 
     /// One attempt by a worker of its own.
-    pub(crate) async fn deliver(&self, id: DeliveryId) -> Report {
+    pub(crate) async fn deliver(&self, id: DeliveryId) -> DeliveryReport {
         self.deliverer("alone").deliver(id).await.unwrap()
     }
 
-    pub(crate) async fn endpoint(&self, path: &str, event_types: &[&str]) -> (Webhook, Secret) {
+    pub(crate) async fn endpoint(
+        &self,
+        path: &str,
+        event_types: &[&str],
+    ) -> (Webhook, SigningSecret) {
         webhooks::create(
             &self.db,
             &self.clock,
@@ -120,7 +124,7 @@ impl Place {
         .unwrap()
     }
 
-    pub(crate) async fn write(&self, event: NewEvent) -> Result<Written, WriteError> {
+    pub(crate) async fn write(&self, event: NewEvent) -> Result<WrittenEvent, WriteError> {
         let now = self.clock.now();
         self.db
             .write(move |transaction| Box::pin(outbox::write(transaction, now, event)))
@@ -128,12 +132,12 @@ impl Place {
     }
 
     /// A `file.stored` event of a file of its own.
-    pub(crate) async fn stored(&self) -> Written {
+    pub(crate) async fn stored(&self) -> WrittenEvent {
         self.write(stored_event(&file())).await.unwrap()
     }
 
     /// An endpoint at `path` and a delivery that is due there.
-    pub(crate) async fn due_at(&self, path: &str) -> (Webhook, Written) {
+    pub(crate) async fn due_at(&self, path: &str) -> (Webhook, WrittenEvent) {
         let (webhook, _) = self.endpoint(path, &[]).await;
         (webhook, self.stored().await)
     }
@@ -219,11 +223,11 @@ pub(crate) fn new_webhook(url: &str, event_types: &[&str]) -> NewWebhook {
 }
 
 pub(crate) fn digest() -> Sha256Digest {
-    Sha256Digest::of(b"bytes")
+    Sha256Digest::compute(b"bytes")
 }
 
 pub(crate) fn stored_event(file: &file::Model) -> NewEvent {
-    let payload = FileStored::of(file, digest(), "https://files.example/1".to_owned());
+    let payload = FileStored::from_model(file, digest(), "https://files.example/1".to_owned());
     NewEvent::file_stored(payload, file)
 }
 

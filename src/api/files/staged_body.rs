@@ -11,11 +11,11 @@ use futures::Stream;
 use landfall_core::{
     digest::Sha256Digest,
     files::{self, AcceptError, FileName, NewFile},
-    idempotency::Keep,
+    idempotency::PendingResponse,
     quota::{QuotaError, Reservation, SharedReservation, within_quota},
-    staging::{Algorithm, Options, Staging, StagingKey},
-    storage::transfer::Piece,
+    staging::{ChecksumAlgorithm, Staging, StagingKey, WriteOptions},
     tokens::Identity,
+    transfer::Piece,
 };
 use std::{error::Error, sync::Arc, time::Instant};
 use tokio::sync::Mutex;
@@ -68,10 +68,10 @@ where
     let app = &state.app;
     // The id of the file the bytes become, by which the sweep tells them from litter.
     let key = StagingKey::generate();
-    let options = Options {
+    let options = WriteOptions {
         limit: app.config.uploads.max_file_size.0,
         expected,
-        hashes: &[Algorithm::Sha256],
+        hashes: &[ChecksumAlgorithm::Sha256],
         running: None,
     };
     let begun = Instant::now();
@@ -149,7 +149,7 @@ pub(super) struct Complete {
 pub(super) async fn commit(
     state: &State,
     complete: Complete,
-    keep: Option<Keep<file::Model>>,
+    keep: Option<PendingResponse<file::Model>>,
 ) -> Result<file::Model, Problem> {
     let app = &state.app;
     let Complete {
@@ -195,7 +195,7 @@ pub(super) async fn commit(
         Err(AcceptError::Database(error) | AcceptError::Quota(QuotaError::Database(error))) => {
             // The commit may have succeeded all the same; if it has not, the sweep removes the bytes.
             bytes.kept = true;
-            match files::get(app.db.read(), &files::Scope::All, id).await {
+            match files::get(app.db.read(), &files::OwnerScope::All, id).await {
                 Ok(Some(row)) => {
                     app.dispatch.finalize(&[id]).await;
                     Ok(row)

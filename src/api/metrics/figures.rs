@@ -209,7 +209,7 @@ async fn of_database(registry: &mut Registry, app: &App) {
     }
 }
 
-fn of_audit(registry: &mut Registry, latest: &audit::Latest, now: Timestamp) {
+fn of_audit(registry: &mut Registry, latest: &audit::LastAudit, now: Timestamp) {
     let help = "Time since the last audit finished";
     age(registry, "audit_age", help, Some(latest.finished_at), now);
     let checked = ConstGauge::new(whole(latest.summary.checked));

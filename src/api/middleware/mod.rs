@@ -17,7 +17,7 @@ use futures::FutureExt;
 pub use host::HostPolicy;
 pub(crate) use host::is_same_origin;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use landfall_core::trace;
+use landfall_core::trace_context;
 use poem::{
     Endpoint, Error, Request, Response, Result,
     error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
@@ -72,8 +72,8 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
             ms = Empty,
         );
         let given = trace_parent(&request);
-        trace::follow(&span, given.as_ref().map(|parent| parent.0.as_str()));
-        if let Some(parent) = trace::of(&span).map(TraceParent).or(given) {
+        trace_context::follow(&span, given.as_ref().map(|parent| parent.0.as_str()));
+        if let Some(parent) = trace_context::traceparent(&span).map(TraceParent).or(given) {
             request.set_data(parent);
         }
         if let Some(said) = without_empty(&method, request.uri()) {

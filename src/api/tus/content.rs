@@ -21,7 +21,7 @@ use futures::{
 use http::{HeaderValue, StatusCode, header};
 use landfall_core::{
     app::App,
-    files::{self, Scope},
+    files::{self, OwnerScope},
     storage::StorageKey,
     uploads,
 };
@@ -76,12 +76,12 @@ async fn file_of(call: &Call, upload: &Model) -> Result<file::Model, Problem> {
     found.ok_or_else(|| Problem::not_found("file"))
 }
 
-type Bytestream = BoxStream<'static, io::Result<Bytes>>;
+type UploadBytes = BoxStream<'static, io::Result<Bytes>>;
 
 /// Where the bytes of a file go while they are read from staging.
 struct Landed {
     app: App,
-    sees: Scope,
+    sees: OwnerScope,
     file: FileId,
 }
 
@@ -95,7 +95,7 @@ impl Landed {
     }
 
     /// The bytes from an offset on, if the file is stored.
-    async fn from(&self, at: u64) -> io::Result<Option<Bytestream>> {
+    async fn from(&self, at: u64) -> io::Result<Option<UploadBytes>> {
         let found = files::get(self.app.db.read(), &self.sees, self.file).await;
         let stored = found
             .map_err(io::Error::other)?
@@ -113,7 +113,7 @@ impl Landed {
 }
 
 /// Staged bytes; should finalize take them away before they are all read, the rest comes from where it has put them.
-fn following(staged: Bytestream, landed: Landed) -> impl Stream<Item = io::Result<Bytes>> + Send {
+fn following(staged: UploadBytes, landed: Landed) -> impl Stream<Item = io::Result<Bytes>> + Send {
     let begin = (staged, 0, Some(landed));
     stream::try_unfold(begin, |(mut bytes, at, mut landed)| async move {
         loop {

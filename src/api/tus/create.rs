@@ -12,7 +12,7 @@ use crate::api::problem::{Code, Problem};
 use entity::{BatchId, upload::Model};
 use landfall_core::{
     files::FileName,
-    uploads::{self, Append, NewUpload, Shape, UploadError},
+    uploads::{self, Append, NewUpload, UploadError, UploadShape},
 };
 use poem::Response;
 
@@ -46,8 +46,8 @@ pub(super) async fn create(mut call: Call) -> Result<Response, Problem> {
     let total = length_of(&call)?;
     let append = append_of(&call, total)?;
     let shape = match concat {
-        Some(_) => Shape::Partial { total },
-        None => Shape::Append { total },
+        Some(_) => UploadShape::Partial { total },
+        None => UploadShape::Append { total },
     };
     let upload = uploads::create(&call.app, shape, new, None).await;
     let upload = upload.map_err(refuse::problem)?;

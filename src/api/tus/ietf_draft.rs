@@ -21,7 +21,7 @@ use entity::upload::{Model, UploadStatus};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use landfall_core::{
     config,
-    uploads::{self, Append, NewUpload, Shape, UploadError},
+    uploads::{self, Append, NewUpload, UploadError, UploadShape},
 };
 use poem::Response;
 use serde_json::{Value, json};
@@ -102,7 +102,7 @@ async fn create(mut call: Call) -> Result<Response, Problem> {
         return Ok(inconsistent_length());
     }
     let new = new_upload(&call)?;
-    let upload = uploads::create(&call.app, Shape::Append { total }, new, None).await;
+    let upload = uploads::create(&call.app, UploadShape::Append { total }, new, None).await;
     let upload = upload.map_err(refuse::problem)?;
     if !call.has_body() && !last {
         return Ok(created(&upload));

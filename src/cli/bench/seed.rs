@@ -7,7 +7,7 @@ use landfall_core::{
     clock::Clock,
     config::Config,
     db::Database,
-    seed::{self, Amount},
+    seed::{self, SeedAmount},
 };
 use landfall_workers::Queues;
 
@@ -29,7 +29,7 @@ pub(super) struct SeedArgs {
 pub(super) async fn seed(config: Config, args: SeedArgs) -> anyhow::Result<()> {
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
     db.migrate_up().await?;
-    let amount = Amount {
+    let amount = SeedAmount {
         files: args.files,
         events: args.events,
         until: Clock::system().now(),

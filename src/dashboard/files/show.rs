@@ -1,4 +1,4 @@
-//! `/files/{id}`: one file and its whole life, changing in place.
+//! `/files/{id}`: one file and its whole history, changing in place.
 
 use super::{name, timeline};
 use crate::dashboard::{
@@ -14,7 +14,7 @@ use entity::{
     FileId, Timestamp,
     file::{FileStatus, Model},
 };
-use landfall_core::files::{self, Life};
+use landfall_core::files::{self, FileHistory};
 use maud::{Markup, html};
 use poem::{Request, Response, Result, handler, web::Path};
 use std::time::Duration;
@@ -26,11 +26,11 @@ pub(super) async fn show(
     dashboard: Dashboard,
     Path(id): Path<Uuid>,
 ) -> Result<Response> {
-    let life = find(&dashboard, &visitor, FileId(id)).await?;
-    let title = life.file.original_filename.clone();
+    let history = find(&dashboard, &visitor, FileId(id)).await?;
+    let title = history.file.original_filename.clone();
     let body = html! {
-        @for (id, body) in parts(&life, &visitor) { (part(&id, body)) }
-        (about(&life.file))
+        @for (id, body) in parts(&history, &visitor) { (part(&id, body)) }
+        (about(&history.file))
     };
     let page = Page::new(title, Section::Files, body).live(format!("/live/files/{id}"));
     Ok(page.show(&visitor))
@@ -49,32 +49,38 @@ pub(super) async fn stream(
     Ok(sse::stream(&dashboard, request, &name, move || {
         let (dashboard, visitor) = looking.clone();
         sse::boxed(async move {
-            let life = find(&dashboard, &visitor, FileId(id)).await;
-            let mut parts = life.map(|life| parts(&life, &visitor)).unwrap_or_default();
+            let history = find(&dashboard, &visitor, FileId(id)).await;
+            let mut parts = history
+                .map(|history| parts(&history, &visitor))
+                .unwrap_or_default();
             parts.push(sse::beat(dashboard.app().clock.now()));
             parts
         })
     })?)
 }
 
-async fn find(dashboard: &Dashboard, visitor: &User, id: FileId) -> Result<Life, ErrorPage> {
-    let life = files::life(&dashboard.app().db, &visitor.sees(), id).await?;
-    life.ok_or_else(|| ErrorPage::not_found("file with this id"))
+async fn find(dashboard: &Dashboard, visitor: &User, id: FileId) -> Result<FileHistory, ErrorPage> {
+    let history = files::history(&dashboard.app().db, &visitor.sees(), id).await?;
+    history.ok_or_else(|| ErrorPage::not_found("file with this id"))
 }
 
-fn parts(life: &Life, visitor: &User) -> Parts {
+fn parts(history: &FileHistory, visitor: &User) -> Parts {
     vec![
-        ("file".to_owned(), head(&life.file, visitor)),
+        ("file".to_owned(), head(&history.file, visitor)),
         (
             "life".to_owned(),
-            panel_with("Timeline", beside(life), timeline::list(life, visitor)),
+            panel_with(
+                "Timeline",
+                beside(history),
+                timeline::list(history, visitor),
+            ),
         ),
     ]
 }
 
 /// How long it took, of what is known.
-fn beside(life: &Life) -> Markup {
-    let file = &life.file;
+fn beside(history: &FileHistory) -> Markup {
+    let file = &history.file;
     let took = |from: Option<Timestamp>, to: Option<Timestamp>| (to? - from?).to_std().ok();
     html! {
         @if let Some(took) = took(Some(file.created_at), file.staged_at) { span { "received in " (exact(took)) } }

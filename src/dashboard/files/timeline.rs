@@ -9,15 +9,15 @@ use crate::dashboard::{
 use chrono::{DateTime, Utc};
 use entity::{WebhookId, attempt, outbox_event::EventStatus, upload::UploadKind};
 use landfall_core::{
-    files::{Life, Moment, What},
+    files::{FileHistory, HistoryEntry, HistoryEvent},
     outbox::EventDetail,
 };
 use maud::{Markup, html};
 use url::Url;
 
-pub(super) fn list(life: &Life, visitor: &User) -> Markup {
-    let moments = life.moments();
-    let shown: Vec<&Moment<'_>> = moments
+pub(super) fn list(history: &FileHistory, visitor: &User) -> Markup {
+    let moments = history.moments();
+    let shown: Vec<&HistoryEntry<'_>> = moments
         .iter()
         .filter(|moment| is_for(visitor, &moment.what))
         .collect();
@@ -35,7 +35,7 @@ pub(super) fn list(life: &Life, visitor: &User) -> Markup {
                     span.after {
                         @if let Some(gap) = before(index).and_then(|before| (moment.at - before).to_std().ok()) { "+" (exact(gap)) }
                     }
-                    (told(life, moment, visitor))
+                    (told(history, moment, visitor))
                 }
             }
         }
@@ -43,18 +43,25 @@ pub(super) fn list(life: &Life, visitor: &User) -> Markup {
 }
 
 /// To whom something was sent, and what they said, is for those who may see endpoints.
-fn is_for(visitor: &User, what: &What<'_>) -> bool {
-    visitor.may_repair() || !matches!(what, What::Attempt { .. } | What::DeliveryDue { .. })
+fn is_for(visitor: &User, what: &HistoryEvent<'_>) -> bool {
+    visitor.may_repair()
+        || !matches!(
+            what,
+            HistoryEvent::Attempt { .. } | HistoryEvent::DeliveryDue { .. }
+        )
 }
 
-fn tone(what: &What<'_>) -> Tone {
+fn tone(what: &HistoryEvent<'_>) -> Tone {
     match what {
-        What::Failed { .. } => Tone::Bad,
-        What::Attempt { attempt, .. } if !is_taken(attempt) => Tone::Bad,
-        What::Begun(_) | What::Claimed(_) | What::Staged => Tone::Run,
-        What::FinalizeDue { .. } | What::DeliveryDue { .. } => Tone::Warn,
-        What::Expires | What::Deleted => Tone::Dim,
-        What::Landed(_) | What::Stored | What::Announced(_) | What::Attempt { .. } => Tone::Ok,
+        HistoryEvent::Failed { .. } => Tone::Bad,
+        HistoryEvent::Attempt { attempt, .. } if !is_taken(attempt) => Tone::Bad,
+        HistoryEvent::Begun(_) | HistoryEvent::Claimed(_) | HistoryEvent::Staged => Tone::Run,
+        HistoryEvent::FinalizeDue { .. } | HistoryEvent::DeliveryDue { .. } => Tone::Warn,
+        HistoryEvent::Expires | HistoryEvent::Deleted => Tone::Dim,
+        HistoryEvent::Transferred(_)
+        | HistoryEvent::Stored
+        | HistoryEvent::Announced(_)
+        | HistoryEvent::Attempt { .. } => Tone::Ok,
     }
 }
 
@@ -67,28 +74,32 @@ fn clock(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(whole) title=(whole) { (at.format("%H:%M:%S%.3f").to_string()) } }
 }
 
-fn told(life: &Life, moment: &Moment<'_>, visitor: &User) -> Markup {
+fn told(history: &FileHistory, moment: &HistoryEntry<'_>, visitor: &User) -> Markup {
     match &moment.what {
-        What::Begun(kind) => {
+        HistoryEvent::Begun(kind) => {
             html! { "Upload started on " (moment.at.format("%Y-%m-%d").to_string()) (by(*kind)) }
         }
-        What::Staged => html! { "Staged; all bytes are durable" },
-        What::Claimed(worker) => html! { "Claimed by " span.mono { (worker) } },
-        What::Landed(Some(key)) => html! { "Hashed and copied to storage as " code { (key) } },
-        What::Landed(None) => html! { "Hashed and copied to storage" },
-        What::Stored => html! { "Committed" },
-        What::Announced(event) => announced(event, visitor),
-        What::Attempt { webhook, attempt } => attempted(life, *webhook, attempt),
-        What::Failed { code, message } => html! { "Failed: " strong { (code) } ", " (message) },
-        What::Deleted => html! { "Deleted" },
-        What::FinalizeDue { attempts } => {
+        HistoryEvent::Staged => html! { "Staged; all bytes are durable" },
+        HistoryEvent::Claimed(worker) => html! { "Claimed by " span.mono { (worker) } },
+        HistoryEvent::Transferred(Some(key)) => {
+            html! { "Hashed and copied to storage as " code { (key) } }
+        }
+        HistoryEvent::Transferred(None) => html! { "Hashed and copied to storage" },
+        HistoryEvent::Stored => html! { "Committed" },
+        HistoryEvent::Announced(event) => announced(event, visitor),
+        HistoryEvent::Attempt { webhook, attempt } => attempted(history, *webhook, attempt),
+        HistoryEvent::Failed { code, message } => {
+            html! { "Failed: " strong { (code) } ", " (message) }
+        }
+        HistoryEvent::Deleted => html! { "Deleted" },
+        HistoryEvent::FinalizeDue { attempts } => {
             html! { "Next finalize attempt " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts" }
         }
-        What::DeliveryDue { webhook, attempts } => html! {
-            (host(life, *webhook)) " is retried " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts "
-            @if let Some(event) = event_of(life, *webhook) { (act(&format!("/events/{event}/redeliver/{webhook}"), "Now")) }
+        HistoryEvent::DeliveryDue { webhook, attempts } => html! {
+            (host(history, *webhook)) " is retried " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts "
+            @if let Some(event) = event_of(history, *webhook) { (act(&format!("/events/{event}/redeliver/{webhook}"), "Now")) }
         },
-        What::Expires => html! { "Expires " (ago(moment.at, Utc::now())) },
+        HistoryEvent::Expires => html! { "Expires " (ago(moment.at, Utc::now())) },
     }
 }
 
@@ -115,8 +126,8 @@ fn announced(event: &EventDetail, visitor: &User) -> Markup {
     }
 }
 
-fn attempted(life: &Life, webhook: WebhookId, attempt: &attempt::Model) -> Markup {
-    html! { (host(life, webhook)) " " (answer(attempt)) }
+fn attempted(history: &FileHistory, webhook: WebhookId, attempt: &attempt::Model) -> Markup {
+    html! { (host(history, webhook)) " " (answer(attempt)) }
 }
 
 /// What an attempt was answered with; its body, which strangers wrote, as text.
@@ -142,8 +153,8 @@ pub(crate) fn answer(attempt: &attempt::Model) -> Markup {
     }
 }
 
-fn host(life: &Life, webhook: WebhookId) -> Markup {
-    let url = life
+fn host(history: &FileHistory, webhook: WebhookId) -> Markup {
+    let url = history
         .urls
         .get(&webhook)
         .map(String::as_str)
@@ -164,12 +175,16 @@ pub(crate) fn host_of(url: &str) -> String {
     host.unwrap_or_else(|| url.to_owned())
 }
 
-fn event_of(life: &Life, webhook: WebhookId) -> Option<entity::EventId> {
+fn event_of(history: &FileHistory, webhook: WebhookId) -> Option<entity::EventId> {
     let pending = |event: &&EventDetail| {
         event.deliveries.iter().any(|delivery| {
             delivery.delivery.webhook_id == webhook
                 && delivery.delivery.status == entity::delivery::DeliveryStatus::Pending
         })
     };
-    life.events.iter().find(pending).map(|event| event.event.id)
+    history
+        .events
+        .iter()
+        .find(pending)
+        .map(|event| event.event.id)
 }

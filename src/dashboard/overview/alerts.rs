@@ -13,7 +13,7 @@ use crate::{
     server::queue_monitor::QueueView,
 };
 use chrono::{DateTime, Utc};
-use landfall_core::overview::{FailingEndpoint, Stage};
+use landfall_core::overview::{FailingEndpoint, StageCount};
 use maud::{Markup, html};
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ fn dependencies(picture: &Picture, may_repair: bool) -> Vec<Trouble> {
 }
 
 fn waiting(known: &Known, now: DateTime<Utc>) -> Option<Trouble> {
-    let Stage { count, oldest } = known.flow.staged;
+    let StageCount { count, oldest } = known.flow.staged;
     let waited = age(oldest?, now);
     (waited > LONG).then(|| Trouble {
         is_bad: false,

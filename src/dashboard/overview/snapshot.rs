@@ -9,9 +9,9 @@ use crate::{
     server::queue_monitor::QueuesView,
 };
 use landfall_core::{
-    activity::{self, Minutes},
-    audit::{self, Latest},
-    overview::{self, Flow},
+    activity::{self, ActivitySeries},
+    audit::{self, LastAudit},
+    overview::{self, PipelineSnapshot},
 };
 use sea_orm::DbErr;
 use std::{sync::Arc, time::Duration};
@@ -29,9 +29,9 @@ pub(in crate::dashboard) struct Picture {
 /// What the database knows.
 #[derive(Debug)]
 pub(super) struct Known {
-    pub(super) flow: Flow,
-    pub(super) minutes: Arc<Minutes>,
-    pub(super) audit: Option<Latest>,
+    pub(super) flow: PipelineSnapshot,
+    pub(super) minutes: Arc<ActivitySeries>,
+    pub(super) audit: Option<LastAudit>,
 }
 
 /// What was seen lately.
@@ -39,7 +39,7 @@ pub(super) struct Known {
 pub(in crate::dashboard) struct Seen {
     picture: Fresh<Picture>,
     /// A chart's points are minutes apart.
-    minutes: Fresh<Minutes>,
+    minutes: Fresh<ActivitySeries>,
 }
 
 impl Default for Seen {

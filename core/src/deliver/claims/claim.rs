@@ -19,13 +19,13 @@ use std::{
 use uuid::Uuid;
 
 /// When to come back for a delivery that somebody else holds locked at this moment.
-const BUSY: Duration = Duration::from_secs(1);
+const BUSY_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// What a claim came to.
 #[derive(Clone, Debug)]
-pub(crate) enum Claim {
+pub(crate) enum DeliveryClaim {
     /// It is the caller's until the lease ends.
-    Taken(Box<Claimed>),
+    Claimed(Box<ClaimedDelivery>),
     /// Not due before this moment, or another's until then.
     Later(Timestamp),
     /// Delivered, failed, or no more: nothing is to be done.
@@ -34,7 +34,7 @@ pub(crate) enum Claim {
 
 /// A delivery under a lease, and what it takes to make it.
 #[derive(Clone, Debug)]
-pub(crate) struct Claimed {
+pub(crate) struct ClaimedDelivery {
     pub(crate) delivery: delivery::Model,
     pub(crate) lease_owner: String,
     pub(crate) event: Arc<outbox_event::Model>,
@@ -48,17 +48,17 @@ pub(super) async fn claim(
     worker: Arc<str>,
     lease: Duration,
     asked: Batch<DeliveryId>,
-) -> Result<Vec<Claim>, DbErr> {
+) -> Result<Vec<DeliveryClaim>, DbErr> {
     let mut ids: Vec<DeliveryId> = asked.iter().map(|id| **id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let terms = Terms {
+    let terms = DeliveryLease {
         now: clock.now(),
         // Of this batch alone: a worker that claims the same delivery again is another owner.
         owner: format!("{worker}/{}", Uuid::now_v7()),
         expires_at: clock.after(lease),
     };
-    let mut claims: HashMap<DeliveryId, Claim> = db
+    let mut claims: HashMap<DeliveryId, DeliveryClaim> = db
         .write_repeatable(move |transaction| {
             Box::pin(take(transaction, terms.clone(), ids.clone()))
         })
@@ -69,18 +69,18 @@ pub(super) async fn claim(
         .iter()
         .map(|id| {
             let answer = claims.remove(id);
-            if matches!(answer, Some(Claim::Taken(_))) {
-                claims.insert(**id, Claim::Later(taken_until));
+            if matches!(answer, Some(DeliveryClaim::Claimed(_))) {
+                claims.insert(**id, DeliveryClaim::Later(taken_until));
             } else if let Some(again) = &answer {
                 claims.insert(**id, again.clone());
             }
-            answer.unwrap_or(Claim::Nothing)
+            answer.unwrap_or(DeliveryClaim::Nothing)
         })
         .collect())
 }
 
 #[derive(Clone, Debug)]
-struct Terms {
+struct DeliveryLease {
     now: Timestamp,
     owner: String,
     expires_at: Timestamp,
@@ -88,9 +88,9 @@ struct Terms {
 
 async fn take(
     transaction: &impl ConnectionTrait,
-    terms: Terms,
+    terms: DeliveryLease,
     ids: Vec<DeliveryId>,
-) -> Result<HashMap<DeliveryId, Claim>, DbErr> {
+) -> Result<HashMap<DeliveryId, DeliveryClaim>, DbErr> {
     // Whoever holds a row locked is about to change it: it is passed over rather than waited for.
     let free = delivery::Entity::find()
         .select_only()
@@ -127,13 +127,16 @@ async fn take(
             // Its event was deleted, and it with it, between two statements: nothing to announce.
             continue;
         };
-        let claimed = Claimed {
+        let claimed = ClaimedDelivery {
             lease_owner: terms.owner.clone(),
             event: Arc::clone(event),
             endpoint: endpoints.get(&row.webhook_id).cloned(),
             delivery: row,
         };
-        claims.insert(claimed.delivery.id, Claim::Taken(Box::new(claimed)));
+        claims.insert(
+            claimed.delivery.id,
+            DeliveryClaim::Claimed(Box::new(claimed)),
+        );
     }
     Ok(claims)
 }
@@ -158,7 +161,7 @@ async fn explain(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
     missed: Vec<DeliveryId>,
-    claims: &mut HashMap<DeliveryId, Claim>,
+    claims: &mut HashMap<DeliveryId, DeliveryClaim>,
 ) -> Result<(), DbErr> {
     let rows = delivery::Entity::find()
         .filter(delivery::Column::Id.is_in(missed))
@@ -170,7 +173,10 @@ async fn explain(
         }
         let due = row.next_attempt_at.filter(|at| *at > now);
         let leased = row.lease_expires_at.filter(|at| *at >= now);
-        claims.insert(row.id, Claim::Later(leased.or(due).unwrap_or(now + BUSY)));
+        claims.insert(
+            row.id,
+            DeliveryClaim::Later(leased.or(due).unwrap_or(now + BUSY_RETRY_DELAY)),
+        );
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a batch of attempts means for the endpoints they went to.
 
-use super::{Entry, Verdict};
+use super::{AttemptRecord, Verdict};
 use entity::{Timestamp, WebhookId, webhook_endpoint};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 
 /// What a batch means for one endpoint.
 #[derive(Default)]
-struct ActivityBuffer {
+struct EndpointTally {
     /// A 2xx was among the attempts.
     succeeded: bool,
     /// Attempts that failed since the last 2xx of the batch.
@@ -18,8 +18,8 @@ struct ActivityBuffer {
     gone: Option<String>,
 }
 
-impl ActivityBuffer {
-    fn per_endpoint(kept: &[&Entry]) -> BTreeMap<WebhookId, Self> {
+impl EndpointTally {
+    fn per_endpoint(kept: &[&AttemptRecord]) -> BTreeMap<WebhookId, Self> {
         let mut tallies: BTreeMap<WebhookId, Self> = BTreeMap::new();
         for entry in kept {
             let activity = tallies.entry(entry.webhook_id).or_default();
@@ -49,9 +49,9 @@ impl ActivityBuffer {
 pub(super) async fn update_endpoints(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
-    kept: &[&Entry],
+    kept: &[&AttemptRecord],
 ) -> Result<HashMap<WebhookId, i32>, DbErr> {
-    let tallies = ActivityBuffer::per_endpoint(kept);
+    let tallies = EndpointTally::per_endpoint(kept);
     let mut counts = failure_counts(transaction, tallies.keys().copied(), None).await?;
     let changing: Vec<WebhookId> = counts
         .iter()

@@ -13,9 +13,9 @@ mod record;
 
 use super::DeliverError;
 use crate::{batcher::Batcher, clock::Clock, db::Database};
-pub(super) use claim::{Claim, Claimed, claimable, unleased};
+pub(super) use claim::{ClaimedDelivery, DeliveryClaim, claimable, unleased};
 use entity::{DeliveryId, EventId, Timestamp, WebhookId, attempt};
-pub(super) use record::Recorded;
+pub(super) use record::RecordOutcome;
 use sea_orm::DbErr;
 use std::{sync::Arc, time::Duration};
 
@@ -34,7 +34,7 @@ pub(super) enum Verdict {
 
 /// What is to be recorded of a claim.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct AttemptRecord {
     pub(super) delivery_id: DeliveryId,
     pub(super) event_id: EventId,
     pub(super) webhook_id: WebhookId,
@@ -47,8 +47,8 @@ pub(super) struct Entry {
 /// Claims and records, in batches; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct DeliveryClaims {
-    claims: Batcher<DeliveryId, Claim, DbErr>,
-    entries: Batcher<Entry, Recorded, DbErr>,
+    claims: Batcher<DeliveryId, DeliveryClaim, DbErr>,
+    entries: Batcher<AttemptRecord, RecordOutcome, DbErr>,
 }
 
 impl DeliveryClaims {
@@ -72,11 +72,14 @@ impl DeliveryClaims {
         }
     }
 
-    pub(super) async fn claim(&self, id: DeliveryId) -> Result<Claim, DeliverError> {
+    pub(super) async fn claim(&self, id: DeliveryId) -> Result<DeliveryClaim, DeliverError> {
         Ok(self.claims.run(Arc::new(id)).await?)
     }
 
-    pub(super) async fn record(&self, entry: Arc<Entry>) -> Result<Recorded, DeliverError> {
+    pub(super) async fn record(
+        &self,
+        entry: Arc<AttemptRecord>,
+    ) -> Result<RecordOutcome, DeliverError> {
         Ok(self.entries.run(entry).await?)
     }
 }

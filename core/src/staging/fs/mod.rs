@@ -9,7 +9,7 @@
 //!
 //! Implementation: one file per segment, all in one folder, so that its sync is shared by all that come in at once and
 //! no folder has to be made or removed. Each file is synced by itself. Large bodies go past
-//! the page cache (see [`crate::storage::direct`]), or the kernel is told to begin writing them while they still come in.
+//! the page cache (see [`crate::fs_io::direct_io`]), or the kernel is told to begin writing them while they still come in.
 //!
 //! Considerations: one folder holds as many files as wait; ext4 and XFS index it. Where the folder is on another
 //! file system than storage, finalize copies instead of linking.
@@ -17,26 +17,28 @@
 mod sink;
 
 use super::{
-    Appended, ListedStaging, Options, Staged, StagingError, StagingKey, StagingPages,
-    StagingStream,
-    body::{Body, Intake},
-    capacity::{Capacity, Shortage},
+    AppendOutcome, ListedStaging, StagedBody, StagingError, StagingKey, StagingPages,
+    StagingStream, WriteOptions,
+    body::{BodyReader, BoxBody},
+    capacity::{Capacity, StagingShortage},
     hashes::Hasher,
 };
 use crate::{
     config,
+    fs_io::{
+        direct_io::BufferPool,
+        fsync::{DurableFolder, DurableFolders, blocking},
+        read::{fill, stream_file},
+    },
     installation::{Marker, marker},
     storage::{
         PAGE,
-        direct::Buffers,
-        durable::{Folder, Folders, blocking},
-        file::{fill, stream_file},
         fs::{modified, remove_if_there},
     },
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use sink::{Sink, Target};
+use sink::{FileSink, SinkTarget};
 use std::{
     fs::{self, File},
     io::{self, Seek, SeekFrom},
@@ -50,18 +52,18 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 /// How old the sum of all staged files may be when a quota is checked.
-const FRESH: Duration = Duration::from_secs(5);
+const MAX_USAGE_AGE: Duration = Duration::from_secs(5);
 
 /// The file a health check makes and removes.
-const HEALTH: &str = ".health";
+const HEALTH_FILE: &str = ".health";
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct FsStaging {
-    folders: Folders,
+    folders: DurableFolders,
     capacity: Arc<Capacity>,
     /// For large bodies; none when they go through the page cache.
-    buffers: Option<Arc<Buffers>>,
+    buffers: Option<Arc<BufferPool>>,
 }
 
 impl FsStaging {
@@ -69,12 +71,12 @@ impl FsStaging {
         config: &config::StagingConfig,
         direct_io: bool,
     ) -> Result<Self, StagingError> {
-        let folders = Folders::open(config.path.clone())
+        let folders = DurableFolders::open(config.path.clone())
             .await
             .map_err(StagingError::io("be made"))?;
         let folder = Some(folders.root().to_owned());
         let quota = config.quota.map(|quota| quota.0);
-        let capacity = Capacity::new(quota, config.min_free.0, folder, FRESH);
+        let capacity = Capacity::new(quota, config.min_free.0, folder, MAX_USAGE_AGE);
         Ok(Self {
             folders,
             capacity: Arc::new(capacity),
@@ -91,20 +93,20 @@ impl FsStaging {
         self.folders.root().join(key.to_string())
     }
 
-    async fn folder(&self) -> Result<Arc<Folder>, StagingError> {
+    async fn folder(&self) -> Result<Arc<DurableFolder>, StagingError> {
         self.folders
             .folder(self.folders.root())
             .await
             .map_err(StagingError::io("be opened"))
     }
 
-    fn sink(&self, key: StagingKey, target: Target, options: &Options<'_>) -> Sink {
+    fn sink(&self, key: StagingKey, target: SinkTarget, options: &WriteOptions<'_>) -> FileSink {
         let hasher = Hasher::new(options.hashes, options.running);
         let (capacity, buffers) = (Arc::clone(&self.capacity), self.buffers.clone());
-        Sink::new(self.path(key), target, hasher, capacity, buffers)
+        FileSink::new(self.path(key), target, hasher, capacity, buffers)
     }
 
-    pub(crate) async fn admit(&self, options: &Options<'_>) -> Result<(), StagingError> {
+    pub(crate) async fn admit(&self, options: &WriteOptions<'_>) -> Result<(), StagingError> {
         let expected = options.expected.unwrap_or(0);
         if expected > 0 {
             // A body that will not fit is refused before it is sent.
@@ -116,20 +118,20 @@ impl FsStaging {
     pub(crate) async fn write(
         &self,
         key: StagingKey,
-        body: Body<'_>,
-        options: &Options<'_>,
-    ) -> Result<Staged, StagingError> {
+        body: BoxBody<'_>,
+        options: &WriteOptions<'_>,
+    ) -> Result<StagedBody, StagingError> {
         self.admit(options).await?;
         let folder = self.folder().await?;
-        let sink = self.sink(key, Target::New, options);
-        let written = sink.take(Intake::new(body, options.limit)).await?;
+        let sink = self.sink(key, SinkTarget::New, options);
+        let written = sink.take(BodyReader::new(body, options.limit)).await?;
         if let Some(error) = written.stopped {
             return Err(self.missing_folder(error));
         }
         folder.sync().await.map_err(StagingError::io("be synced"))?;
         let size = written.sink.written();
         let hashes = written.sink.keep();
-        Ok(Staged { size, hashes })
+        Ok(StagedBody { size, hashes })
     }
 
     /// Appends to a segment that has `length` bytes; at 0 it is begun.
@@ -137,18 +139,18 @@ impl FsStaging {
         &self,
         key: StagingKey,
         length: u64,
-        body: Body<'_>,
-        options: &Options<'_>,
-    ) -> Result<Appended, StagingError> {
+        body: BoxBody<'_>,
+        options: &WriteOptions<'_>,
+    ) -> Result<AppendOutcome, StagingError> {
         self.admit(options).await?;
         let begins = length == 0;
         let folder = self.folder().await?;
         let target = match begins {
-            true => Target::New,
-            false => Target::End { length },
+            true => SinkTarget::New,
+            false => SinkTarget::BodyEnd { length },
         };
         let sink = self.sink(key, target, options);
-        let mut written = sink.take(Intake::new(body, options.limit)).await?;
+        let mut written = sink.take(BodyReader::new(body, options.limit)).await?;
         let more = written.sink.written();
         let running = written.sink.take_running();
         let (hashes, stopped) = match (more, written.stopped) {
@@ -172,7 +174,7 @@ impl FsStaging {
                 (written.sink.keep(), stopped)
             }
         };
-        Ok(Appended {
+        Ok(AppendOutcome {
             length: length + more,
             hashes,
             running,
@@ -285,11 +287,14 @@ impl FsStaging {
         .map_err(StagingError::io("list files"))
     }
 
-    pub(crate) async fn usage(&self, max_age: Duration) -> Result<super::Usage, StagingError> {
+    pub(crate) async fn usage(
+        &self,
+        max_age: Duration,
+    ) -> Result<super::StagingUsage, StagingError> {
         self.capacity.usage(max_age, self.measure()).await
     }
 
-    pub(crate) async fn shortage(&self) -> Result<Option<Shortage>, StagingError> {
+    pub(crate) async fn shortage(&self) -> Result<Option<StagingShortage>, StagingError> {
         self.capacity.shortage(self.measure()).await
     }
 
@@ -353,9 +358,9 @@ impl FsStaging {
         let key = StagingKey::generate();
         let content = Bytes::from(key.to_string());
         let body = futures::stream::iter([Ok(content.clone())]).boxed();
-        let options = Options {
+        let options = WriteOptions {
             limit: content.len() as u64,
-            ..Options::default()
+            ..WriteOptions::default()
         };
         self.write(key, body, &options).await?;
         let read = self.read(key, 0..content.len() as u64).await?;
@@ -371,7 +376,7 @@ impl FsStaging {
 
     /// Makes a file and removes it. Its name is no key, and the same each time: a crash leaves one at most.
     pub(crate) async fn health(&self) -> Result<(), StagingError> {
-        let path = self.folders.root().join(HEALTH);
+        let path = self.folders.root().join(HEALTH_FILE);
         blocking(move || File::create(&path).and_then(|_| remove_if_there(&path)))
             .await
             .map_err(StagingError::io("take a file"))

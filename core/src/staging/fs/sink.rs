@@ -1,17 +1,17 @@
 //! The writing end of a staged file, driven on threads that may block while the next bytes come in.
 
 use crate::{
-    digest::RunningHash,
+    digest::Sha256State,
     failpoint,
+    fs_io::{
+        direct_io::{self, ALIGNMENT, BufferPool, DIRECT_IO_THRESHOLD, IO_SIZE},
+        read,
+    },
     staging::{
         Hashes, StagingError,
-        body::{End, Intake},
+        body::{BodyEnd, BodyReader},
         capacity::Capacity,
         hashes::Hasher,
-    },
-    storage::{
-        direct::{self, ALIGNMENT, BATCH, Buffers, CACHED},
-        file,
     },
 };
 use bytes::Bytes;
@@ -25,32 +25,32 @@ use std::{
 use tokio::task::JoinHandle;
 
 /// How much is written before the kernel is told to bring it to disk, in bytes.
-const WRITE_BACK: u64 = 8 * 1024 * 1024;
+const WRITE_BACK_SIZE: u64 = 8 * 1024 * 1024;
 
 /// What the bytes go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum SinkTarget {
     /// A file that is not there yet. It is removed unless the sink is told to keep it.
     New,
     /// The end of a file that this process has written and nobody else writes, and that has exactly `length` bytes.
-    End { length: u64 },
+    BodyEnd { length: u64 },
 }
 
-impl Target {
+impl SinkTarget {
     /// Of the first byte, in bytes.
     fn offset(self) -> u64 {
         match self {
             Self::New => 0,
-            Self::End { length } => length,
+            Self::BodyEnd { length } => length,
         }
     }
 }
 
 /// A file being written. It is opened by the first write, so that a small body costs one trip to another thread.
 #[derive(Debug)]
-pub(super) struct Sink {
+pub(super) struct FileSink {
     path: PathBuf,
-    target: Target,
+    target: SinkTarget,
     file: Option<File>,
     kept: bool,
     hasher: Hasher,
@@ -59,13 +59,13 @@ pub(super) struct Sink {
     /// How much of it is on its way to disk, or there.
     begun: u64,
     /// What goes past the page cache goes through these; none when nothing does.
-    buffers: Option<Arc<Buffers>>,
+    buffers: Option<Arc<BufferPool>>,
     is_direct: bool,
 }
 
-impl Drop for Sink {
+impl Drop for FileSink {
     fn drop(&mut self) {
-        if self.target == Target::New && self.file.is_some() && !self.kept {
+        if self.target == SinkTarget::New && self.file.is_some() && !self.kept {
             // A crash before this line leaves a file that no row lists; the sweep removes it.
             let _ = fs::remove_file(&self.path);
         }
@@ -74,19 +74,19 @@ impl Drop for Sink {
 
 /// What came of a body.
 #[derive(Debug)]
-pub(super) struct Written {
-    pub(super) sink: Sink,
+pub(super) struct SinkOutcome {
+    pub(super) sink: FileSink,
     /// Why it ended early, if it did; all that was written before is durable.
     pub(super) stopped: Option<StagingError>,
 }
 
-impl Sink {
+impl FileSink {
     pub(super) fn new(
         path: PathBuf,
-        target: Target,
+        target: SinkTarget,
         hasher: Hasher,
         capacity: Arc<Capacity>,
-        buffers: Option<Arc<Buffers>>,
+        buffers: Option<Arc<BufferPool>>,
     ) -> Self {
         Self {
             path,
@@ -108,7 +108,7 @@ impl Sink {
     }
 
     /// Takes the hash of all the file's bytes; none when it is not known what they are.
-    pub(super) fn take_running(&mut self) -> Option<RunningHash> {
+    pub(super) fn take_running(&mut self) -> Option<Sha256State> {
         self.hasher.take_running()
     }
 
@@ -125,7 +125,10 @@ impl Sink {
 
     /// Writes a whole body. While a batch is written it is hashed on another thread, and the next one comes in; the
     /// file is synced at the end.
-    pub(super) async fn take(self, mut intake: Intake<'_>) -> Result<Written, StagingError> {
+    pub(super) async fn take(
+        self,
+        mut intake: BodyReader<'_>,
+    ) -> Result<SinkOutcome, StagingError> {
         let mut sink = self;
         let mut batch = intake.batch(sink.next()).await;
         loop {
@@ -139,7 +142,7 @@ impl Sink {
                 (sink, outcome)
             });
             if !last {
-                batch = intake.batch(BATCH).await;
+                batch = intake.batch(IO_SIZE).await;
             }
             let outcome = writing.await;
             let (back, outcome) =
@@ -152,8 +155,8 @@ impl Sink {
             }
             let stopped = match (outcome, end) {
                 (Ok(()), None) => continue,
-                (Ok(()), Some(End::Whole)) => None,
-                (Ok(()), Some(End::Stopped(error))) => Some(error),
+                (Ok(()), Some(BodyEnd::Whole)) => None,
+                (Ok(()), Some(BodyEnd::Stopped(error))) => Some(error),
                 (Err(error), _) => {
                     if !last {
                         // More was hashed than was written.
@@ -162,7 +165,7 @@ impl Sink {
                     Some(error)
                 }
             };
-            return Ok(Written { sink, stopped });
+            return Ok(SinkOutcome { sink, stopped });
         }
     }
 
@@ -217,19 +220,21 @@ impl Sink {
     /// How much is to be written next: so much that what follows is aligned.
     fn next(&self) -> usize {
         let ahead = self.position() % ALIGNMENT as u64;
-        BATCH - usize::try_from(ahead).unwrap_or(0)
+        IO_SIZE - usize::try_from(ahead).unwrap_or(0)
     }
 
     /// The buffers by which a batch of `size` goes past the page cache, if it is to; sets the file for it.
-    fn buffers_for(&mut self, size: usize) -> Result<Option<Arc<Buffers>>, StagingError> {
+    fn buffers_for(&mut self, size: usize) -> Result<Option<Arc<BufferPool>>, StagingError> {
         let Some(file) = &self.file else {
             return Err(StagingError::Gone);
         };
         let aligned = self.position().is_multiple_of(ALIGNMENT as u64);
-        let direct =
-            self.buffers.is_some() && size == BATCH && aligned && self.position() >= CACHED;
+        let direct = self.buffers.is_some()
+            && size == IO_SIZE
+            && aligned
+            && self.position() >= DIRECT_IO_THRESHOLD;
         if direct != self.is_direct {
-            let set = direct::set(file, direct).map_err(StagingError::io("write"))?;
+            let set = direct_io::set(file, direct).map_err(StagingError::io("write"))?;
             self.is_direct = direct && set;
             if direct && !set {
                 self.buffers = None;
@@ -260,7 +265,7 @@ impl Sink {
             }
             if self.is_direct && !left.is_empty() {
                 // The rest is not aligned any more.
-                direct::set(file, false).map_err(StagingError::io("write"))?;
+                direct_io::set(file, false).map_err(StagingError::io("write"))?;
                 self.is_direct = false;
             }
         }
@@ -270,21 +275,23 @@ impl Sink {
     fn begin_writing(&mut self) {
         let more = self.written - self.begun;
         if let (Some(file), Some(size)) = (&self.file, NonZeroU64::new(more))
-            && more >= WRITE_BACK
+            && more >= WRITE_BACK_SIZE
             && !self.is_direct
         {
-            file::begin_writing(file, self.target.offset() + self.begun, size);
+            read::begin_writing(file, self.target.offset() + self.begun, size);
             self.begun = self.written;
         }
     }
 
     fn open(&self) -> Result<File, StagingError> {
         let mut options = OpenOptions::new();
-        options.write(true).create_new(self.target == Target::New);
+        options
+            .write(true)
+            .create_new(self.target == SinkTarget::New);
         let mut file = options
             .open(&self.path)
             .map_err(StagingError::io("open a file"))?;
-        if let Target::End { length } = self.target {
+        if let SinkTarget::BodyEnd { length } = self.target {
             let found = file.metadata().map_err(StagingError::io("look"))?.len();
             if found != length {
                 let expected = length;
@@ -302,9 +309,9 @@ impl Sink {
         };
         failpoint!("staging.written");
         let synced = match self.target {
-            Target::New => file.sync_all(),
+            SinkTarget::New => file.sync_all(),
             // fdatasync(2) includes the length, all the metadata that reading needs.
-            Target::End { .. } => file.sync_data(),
+            SinkTarget::BodyEnd { .. } => file.sync_data(),
         };
         synced.map_err(StagingError::io("sync a file"))
     }

@@ -12,15 +12,15 @@
 //! Considerations: small appends make small objects; finalize sends those again itself. All bodies of a process
 //! together hold at most 128 MiB of memory (see [`memory`]).
 
-mod memory;
+mod memory_budget;
 mod objects;
 mod unsegmented;
 
 use super::{
-    Appended, ListedStaging, Options, Piece, SegmentWriter, Staged, StagingError, StagingKey,
-    StagingPages, StagingStream, Usage,
-    body::{Body, End, Intake},
-    capacity::{Capacity, Shortage},
+    AppendOutcome, ListedStaging, Piece, SegmentWriter, StagedBody, StagingError, StagingKey,
+    StagingPages, StagingStream, StagingUsage, WriteOptions,
+    body::{BodyEnd, BodyReader, BoxBody},
+    capacity::{Capacity, StagingShortage},
     hashes::Hasher,
 };
 use crate::{
@@ -31,8 +31,8 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
-use memory::Memory;
-pub(crate) use objects::Objects;
+use memory_budget::BodyMemory;
+pub(crate) use objects::PieceObjects;
 use std::{
     collections::{BTreeMap, HashSet},
     ops::Range,
@@ -42,36 +42,36 @@ use std::{
 use uuid::Uuid;
 
 /// How big an object is at most, in bytes: above the 5 MiB a copied part must have.
-pub(crate) const OBJECT: usize = 8 * 1024 * 1024;
+pub(crate) const MAX_OBJECT_SIZE: usize = 8 * 1024 * 1024;
 /// Where staging is in the bucket.
 const PREFIX: &str = "staging/";
 /// Objects deleted at once.
-const DELETIONS: usize = 16;
+const MAX_CONCURRENT_DELETES: usize = 16;
 /// How old the sum of all objects may be when a quota is checked: it costs one request per thousand.
-const FRESH: Duration = Duration::from_secs(60);
+const MAX_USAGE_AGE: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct S3Staging {
     pub(crate) store: Arc<S3Storage>,
     capacity: Capacity,
-    memory: Memory,
+    memory: BodyMemory,
 }
 
 /// What came of a body.
-struct Taken {
+struct WriteOutcome {
     written: u64,
     hasher: Hasher,
     stopped: Option<StagingError>,
 }
 
 /// Deletes what a failed or dropped write has staged.
-struct Litter {
+struct CleanupGuard {
     store: Arc<S3Storage>,
     key: Option<StagingKey>,
 }
 
-impl Drop for Litter {
+impl Drop for CleanupGuard {
     fn drop(&mut self) {
         let (Some(key), Ok(runtime)) = (self.key, tokio::runtime::Handle::try_current()) else {
             return;
@@ -90,12 +90,12 @@ impl S3Staging {
         let quota = quota.map(|quota| quota.0);
         Self {
             store,
-            capacity: Capacity::new(quota, 0, None, FRESH),
-            memory: Memory::default(),
+            capacity: Capacity::new(quota, 0, None, MAX_USAGE_AGE),
+            memory: BodyMemory::default(),
         }
     }
 
-    pub(crate) async fn admit(&self, options: &Options<'_>) -> Result<(), StagingError> {
+    pub(crate) async fn admit(&self, options: &WriteOptions<'_>) -> Result<(), StagingError> {
         let expected = options.expected.unwrap_or(0);
         self.capacity.admit(expected, self.measure()).await
     }
@@ -103,15 +103,15 @@ impl S3Staging {
     pub(crate) async fn write(
         &self,
         key: StagingKey,
-        body: Body<'_>,
-        options: &Options<'_>,
-    ) -> Result<Staged, StagingError> {
+        body: BoxBody<'_>,
+        options: &WriteOptions<'_>,
+    ) -> Result<StagedBody, StagingError> {
         self.admit(options).await?;
-        let mut litter = Litter {
+        let mut litter = CleanupGuard {
             store: Arc::clone(&self.store),
             key: Some(key),
         };
-        let intake = Intake::new(body, options.limit);
+        let intake = BodyReader::new(body, options.limit);
         let taken = self.take(key, 0, intake, options, false).await?;
         if let Some(error) = taken.stopped {
             litter.key = None;
@@ -119,7 +119,7 @@ impl S3Staging {
             return Err(error);
         }
         litter.key = None;
-        Ok(Staged {
+        Ok(StagedBody {
             size: taken.written,
             hashes: taken.hasher.finish(),
         })
@@ -130,13 +130,13 @@ impl S3Staging {
         &self,
         key: StagingKey,
         length: u64,
-        body: Body<'_>,
-        options: &Options<'_>,
-    ) -> Result<Appended, StagingError> {
+        body: BoxBody<'_>,
+        options: &WriteOptions<'_>,
+    ) -> Result<AppendOutcome, StagingError> {
         self.admit(options).await?;
-        let intake = Intake::new(body, options.limit);
+        let intake = BodyReader::new(body, options.limit);
         let mut taken = self.take(key, length, intake, options, true).await?;
-        Ok(Appended {
+        Ok(AppendOutcome {
             length: length + taken.written,
             running: taken.hasher.take_running(),
             hashes: taken.hasher.finish(),
@@ -150,11 +150,11 @@ impl S3Staging {
         &self,
         key: StagingKey,
         length: u64,
-        mut intake: Intake<'_>,
-        options: &Options<'_>,
+        mut intake: BodyReader<'_>,
+        options: &WriteOptions<'_>,
         keep: bool,
-    ) -> Result<Taken, StagingError> {
-        let mut taken = Taken {
+    ) -> Result<WriteOutcome, StagingError> {
+        let mut taken = WriteOutcome {
             written: 0,
             hasher: Hasher::new(options.hashes, options.running),
             stopped: None,
@@ -162,7 +162,7 @@ impl S3Staging {
         let mut gathered = self.memory.gather(&mut intake).await;
         loop {
             let end = gathered.end.take();
-            let stopped = matches!(end, Some(End::Stopped(_)));
+            let stopped = matches!(end, Some(BodyEnd::Stopped(_)));
             let size = gathered.bytes.len() as u64;
             let position = length + taken.written;
             let put = async {
@@ -200,7 +200,7 @@ impl S3Staging {
                 }
             }
             match (end, next) {
-                (Some(End::Stopped(error)), _) => {
+                (Some(BodyEnd::Stopped(error)), _) => {
                     taken.stopped = Some(error);
                     return Ok(taken);
                 }
@@ -254,7 +254,7 @@ impl S3Staging {
             offset: range.start,
             ..Piece::new(key, range.end - range.start)
         };
-        Objects::new(&self.store, &[piece]).bytes().await
+        PieceObjects::new(&self.store, &[piece]).bytes().await
     }
 
     pub(crate) async fn delete(&self, keys: &[StagingKey]) -> Result<(), StagingError> {
@@ -295,11 +295,11 @@ impl S3Staging {
             .await
     }
 
-    pub(crate) async fn usage(&self, max_age: Duration) -> Result<Usage, StagingError> {
+    pub(crate) async fn usage(&self, max_age: Duration) -> Result<StagingUsage, StagingError> {
         self.capacity.usage(max_age, self.measure()).await
     }
 
-    pub(crate) async fn shortage(&self) -> Result<Option<Shortage>, StagingError> {
+    pub(crate) async fn shortage(&self) -> Result<Option<StagingShortage>, StagingError> {
         self.capacity.shortage(self.measure()).await
     }
 
@@ -307,7 +307,7 @@ impl S3Staging {
     pub(crate) async fn probe(&self) -> Result<(), StagingError> {
         let key = StagingKey::generate();
         let content = Bytes::from(key.to_string());
-        self.put(key, 0, content.clone(), Sha256Digest::of(&content))
+        self.put(key, 0, content.clone(), Sha256Digest::compute(&content))
             .await?;
         let read = self.read(key, 0..content.len() as u64).await;
         let read = match read {
@@ -335,7 +335,7 @@ async fn hashed(
 ) -> Result<(Bytes, Sha256Digest, Hasher), StagingError> {
     tokio::task::spawn_blocking(move || {
         hasher.update(&bytes);
-        let digest = Sha256Digest::of(&bytes);
+        let digest = Sha256Digest::compute(&bytes);
         (bytes, digest, hasher)
     })
     .await
@@ -364,7 +364,7 @@ async fn delete(store: &Arc<S3Storage>, keys: &[StagingKey]) -> Result<(), Stagi
             });
             stream::iter(wanted)
                 .map(|object| async move { store.delete_key(&object.key).await })
-                .buffer_unordered(DELETIONS)
+                .buffer_unordered(MAX_CONCURRENT_DELETES)
                 .try_collect::<()>()
                 .await?;
         }

@@ -4,7 +4,7 @@
 //! beyond the length that counts belong to a writer that was late, and are passed over. The segments of one upload
 //! follow each other in a list, which is read once for all of them.
 
-use super::{OBJECT, folder, parsed, prefix, unsegmented::Chain};
+use super::{MAX_OBJECT_SIZE, folder, parsed, prefix, unsegmented::ObjectChain};
 use crate::{
     staging::{Piece, StagingError, StagingKey, StagingStream},
     storage::s3::S3Storage,
@@ -52,29 +52,29 @@ pub(super) fn list_after(store: &Arc<S3Storage>, owner: Uuid, after: String) -> 
 }
 
 /// A list of an owner's objects, and the first of it that was not needed yet.
-struct Open {
+struct OpenListing {
     owner: Uuid,
     listing: Listing,
     peeked: Option<(StagingKey, StagedObject)>,
 }
 
 /// The piece that is being walked, and the place in it that comes next.
-struct Current {
+struct CurrentPiece {
     piece: Piece,
     position: u64,
 }
 
 /// A walk along the objects of pieces.
-pub(crate) struct Objects {
+pub(crate) struct PieceObjects {
     store: Arc<S3Storage>,
     pieces: std::vec::IntoIter<Piece>,
-    current: Option<Current>,
-    open: Option<Open>,
+    current: Option<CurrentPiece>,
+    open: Option<OpenListing>,
     /// Of the current piece, when an earlier version staged it.
-    chain: Option<Chain>,
+    chain: Option<ObjectChain>,
 }
 
-impl Objects {
+impl PieceObjects {
     pub(crate) fn new(store: &Arc<S3Storage>, pieces: &[Piece]) -> Self {
         Self {
             store: Arc::clone(store),
@@ -126,12 +126,14 @@ impl Objects {
 
     fn begin(&mut self, piece: Piece) {
         self.chain = match piece.key.writer() {
-            None if piece.size > 0 => {
-                Some(Chain::new(&self.store, piece.key.owner(), piece.range()))
-            }
+            None if piece.size > 0 => Some(ObjectChain::new(
+                &self.store,
+                piece.key.owner(),
+                piece.range(),
+            )),
             _ => None,
         };
-        self.current = Some(Current {
+        self.current = Some(CurrentPiece {
             piece,
             position: piece.offset,
         });
@@ -144,19 +146,19 @@ impl Objects {
         position: u64,
     ) -> Result<Option<StagedObject>, StagingError> {
         let prefix = prefix(key);
-        let is_ahead = |open: &Open| match &open.peeked {
+        let is_ahead = |open: &OpenListing| match &open.peeked {
             Some((_, object)) => object.name < prefix || object.name.starts_with(&prefix),
             None => true,
         };
         let mut open = match self.open.take() {
             Some(open) if open.owner == key.owner() && is_ahead(&open) => open,
-            _ => Open {
+            _ => OpenListing {
                 owner: key.owner(),
                 // No object begins further before the position that has its byte.
                 listing: list_after(
                     &self.store,
                     key.owner(),
-                    match position.checked_sub(OBJECT as u64 + 1) {
+                    match position.checked_sub(MAX_OBJECT_SIZE as u64 + 1) {
                         Some(before) => format!("{prefix}{before:020}"),
                         None => prefix.clone(),
                     },

@@ -2,23 +2,23 @@
 //! where the one before ends. Of two that begin at one place the younger counts. Nothing is written so any more.
 
 use super::objects::{Listing, StagedObject, list_after};
-use super::{OBJECT, folder};
+use super::{MAX_OBJECT_SIZE, folder};
 use crate::{staging::StagingError, storage::s3::S3Storage};
 use futures::TryStreamExt;
 use std::{ops::Range, sync::Arc};
 use uuid::Uuid;
 
 /// A walk along the objects of a range.
-pub(super) struct Chain {
+pub(super) struct ObjectChain {
     listing: Listing,
     peeked: Option<StagedObject>,
     position: u64,
     end: u64,
 }
 
-impl Chain {
+impl ObjectChain {
     pub(super) fn new(store: &Arc<S3Storage>, owner: Uuid, range: Range<u64>) -> Self {
-        let from = range.start.saturating_sub(OBJECT as u64);
+        let from = range.start.saturating_sub(MAX_OBJECT_SIZE as u64);
         Self {
             // Nothing has this name itself: a dash and a UUID follow the offset.
             listing: list_after(store, owner, format!("{}{from:020}", folder(owner))),

@@ -4,7 +4,7 @@
 
 use crate::{
     digest::Sha256Digest,
-    storage::{durable::is_not_supported, file::digest_file},
+    fs_io::{fsync::is_not_supported, read::digest_file},
 };
 use std::{
     fs::{self, File},
@@ -15,7 +15,7 @@ use std::{
 
 /// What a link to a place in storage came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Linked {
+pub(crate) enum LinkOutcome {
     /// The object is there now.
     Yes,
     /// It was there: the same file, or the same bytes.
@@ -30,11 +30,11 @@ pub(super) fn by_link(
     to: &Path,
     content: (Sha256Digest, u64),
     spare: Option<&Path>,
-) -> io::Result<Option<Linked>> {
+) -> io::Result<Option<LinkOutcome>> {
     let linked = link(from, to, content, spare)?;
     // A link of the right size is what was to be there; a file system that lies is found out here.
     match linked {
-        Some(Linked::Yes | Linked::Already) if fs::metadata(to)?.len() != content.1 => {
+        Some(LinkOutcome::Yes | LinkOutcome::Already) if fs::metadata(to)?.len() != content.1 => {
             Err(io::Error::other("it has another size than what was linked"))
         }
         linked => Ok(linked),
@@ -46,22 +46,22 @@ fn link(
     to: &Path,
     content: (Sha256Digest, u64),
     spare: Option<&Path>,
-) -> io::Result<Option<Linked>> {
+) -> io::Result<Option<LinkOutcome>> {
     match fs::hard_link(from, to) {
-        Ok(()) => return Ok(Some(Linked::Yes)),
+        Ok(()) => return Ok(Some(LinkOutcome::Yes)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) if is_linkless(&error) => return Ok(Some(Linked::Impossible)),
+        Err(error) if is_linkless(&error) => return Ok(Some(LinkOutcome::Impossible)),
         Err(error) => return Err(error),
     }
     let (ours, there) = (fs::metadata(from)?, fs::metadata(to)?);
     if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
-        return Ok(Some(Linked::Already));
+        return Ok(Some(LinkOutcome::Already));
     }
     if let Some(spare) = spare {
         fs::hard_link(from, spare)?;
-        return fs::rename(spare, to).map(|()| Some(Linked::Yes));
+        return fs::rename(spare, to).map(|()| Some(LinkOutcome::Yes));
     }
-    Ok(holds(to, content)?.then_some(Linked::Already))
+    Ok(holds(to, content)?.then_some(LinkOutcome::Already))
 }
 
 /// For file systems without links; between the look and the rename only the database keeps others away.
@@ -70,11 +70,11 @@ pub(super) fn by_rename(
     to: &Path,
     content: (Sha256Digest, u64),
     overwrite: bool,
-) -> io::Result<Option<Linked>> {
+) -> io::Result<Option<LinkOutcome>> {
     if !overwrite && to.try_exists()? {
-        return Ok(holds(to, content)?.then_some(Linked::Already));
+        return Ok(holds(to, content)?.then_some(LinkOutcome::Already));
     }
-    fs::rename(from, to).map(|()| Some(Linked::Yes))
+    fs::rename(from, to).map(|()| Some(LinkOutcome::Yes))
 }
 
 /// A copy of before a crash is a file of its own with the same bytes.
@@ -111,15 +111,15 @@ mod tests {
             fs::write(&from, bytes).unwrap();
             (
                 from,
-                (Sha256Digest::of(bytes.as_bytes()), bytes.len() as u64),
+                (Sha256Digest::compute(bytes.as_bytes()), bytes.len() as u64),
             )
         };
         let (from, first) = write("first");
         let renamed = by_rename(&from, &to, first, false).unwrap();
-        assert_eq!(renamed, Some(Linked::Yes));
+        assert_eq!(renamed, Some(LinkOutcome::Yes));
         let (from, again) = write("first");
         let renamed = by_rename(&from, &to, again, false).unwrap();
-        assert_eq!(renamed, Some(Linked::Already));
+        assert_eq!(renamed, Some(LinkOutcome::Already));
         let (from, other) = write("other");
         assert_eq!(by_rename(&from, &to, other, false).unwrap(), None);
         assert_eq!(fs::read(&to).unwrap(), b"first");

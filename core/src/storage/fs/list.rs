@@ -1,7 +1,7 @@
 //! A folder listed in pages.
 
 use super::{is_absent, modified};
-use crate::storage::{ListedObject, ObjectPages, PAGE, StorageError, Unfinished};
+use crate::storage::{ListedObject, ObjectPages, PAGE, StorageError, UnfinishedWrite};
 use futures::{StreamExt, stream};
 use std::{
     fs, io,
@@ -15,7 +15,7 @@ pub(super) fn pages(root: PathBuf, prefix: String) -> ObjectPages {
     tokio::task::spawn_blocking(move || {
         let start = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
         let start = start.to_owned();
-        let mut walk = KeysetScan {
+        let mut walk = DirectoryWalk {
             root,
             prefix,
             page: Vec::new(),
@@ -31,7 +31,7 @@ pub(super) fn pages(root: PathBuf, prefix: String) -> ObjectPages {
 }
 
 /// What lies in the folder of temporary files.
-pub(super) fn temporary(folder: &Path) -> io::Result<Vec<Unfinished>> {
+pub(super) fn temporary(folder: &Path) -> io::Result<Vec<UnfinishedWrite>> {
     let mut left = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -42,7 +42,7 @@ pub(super) fn temporary(folder: &Path) -> io::Result<Vec<Unfinished>> {
             Err(error) => return Err(error),
         };
         if let Ok(id) = entry.file_name().into_string() {
-            left.push(Unfinished {
+            left.push(UnfinishedWrite {
                 key: None,
                 id,
                 since: modified(&metadata),
@@ -53,14 +53,14 @@ pub(super) fn temporary(folder: &Path) -> io::Result<Vec<Unfinished>> {
 }
 
 /// A walk through the folders that sends a page whenever one is full, and waits until it is taken.
-struct KeysetScan {
+struct DirectoryWalk {
     root: PathBuf,
     prefix: String,
     page: Vec<ListedObject>,
     sender: mpsc::Sender<Result<Vec<ListedObject>, StorageError>>,
 }
 
-impl KeysetScan {
+impl DirectoryWalk {
     /// Answers false when nobody listens any more.
     fn folder(&mut self, folder: &str) -> io::Result<bool> {
         let entries = match fs::read_dir(self.root.join(folder)) {

@@ -18,18 +18,20 @@ mod list;
 
 use crate::{
     digest::Sha256Digest,
+    fs_io::{
+        fsync::{DurableFolder, DurableFolders, blocking},
+        read::stream_file,
+    },
     installation::{Marker, marker},
     storage::{
-        ObjectInfo, ObjectPages, ObjectStream, PROBES, StorageError, StorageKey, Unfinished,
-        UnfinishedPages,
-        durable::{Folder, Folders, blocking},
-        file::stream_file,
+        ObjectInfo, ObjectPages, ObjectStream, PROBES, StorageError, StorageKey, UnfinishedWrite,
+        UnfinishedWritePages,
     },
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-pub(crate) use link::Linked;
+pub(crate) use link::LinkOutcome;
 use std::{
     fs::{self, File, Metadata},
     io::{self, Write},
@@ -47,18 +49,18 @@ const TEMPORARY: &str = ".landfall";
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct FsStorage {
-    folders: Folders,
+    folders: DurableFolders,
     temporary: PathBuf,
 }
 
 /// A file that is being written, and that is removed if it does not become an object.
 #[derive(Debug)]
-pub(crate) struct Temporary {
+pub(crate) struct TemporaryFile {
     pub(crate) file: File,
     path: PathBuf,
 }
 
-impl Drop for Temporary {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
         // After a rename there is nothing left here; what cannot be removed now, the sweep removes.
         let _ = fs::remove_file(&self.path);
@@ -68,7 +70,7 @@ impl Drop for Temporary {
 impl FsStorage {
     pub(crate) async fn open(root: PathBuf) -> Result<Self, StorageError> {
         let make = async {
-            let folders = Folders::open(root).await?;
+            let folders = DurableFolders::open(root).await?;
             let temporary = folders.root().join(TEMPORARY);
             folders.folder(&temporary).await?;
             Ok(Self { folders, temporary })
@@ -90,7 +92,7 @@ impl FsStorage {
     }
 
     /// Where the object is to be, and its folder, which is made.
-    async fn place(&self, key: &StorageKey) -> Result<(PathBuf, Arc<Folder>), StorageError> {
+    async fn place(&self, key: &StorageKey) -> Result<(PathBuf, Arc<DurableFolder>), StorageError> {
         let path = self.path(key);
         let parent = path.parent().unwrap_or(self.folders.root());
         let folder = self
@@ -102,12 +104,12 @@ impl FsStorage {
     }
 
     /// A new temporary file.
-    pub(crate) async fn temporary(&self) -> Result<Temporary, StorageError> {
+    pub(crate) async fn temporary(&self) -> Result<TemporaryFile, StorageError> {
         let path = self.temporary.join(Uuid::now_v7().to_string());
         let require_marker = self.folders.require_marker();
         blocking(move || {
             require_marker()?;
-            Ok(Temporary {
+            Ok(TemporaryFile {
                 file: File::create_new(&path)?,
                 path,
             })
@@ -128,7 +130,7 @@ impl FsStorage {
         content: (Sha256Digest, u64),
         overwrite: bool,
         check: impl FnOnce() -> Result<(), E> + Send + 'static,
-    ) -> Result<Linked, E> {
+    ) -> Result<LinkOutcome, E> {
         let (to, folder) = self.place(key).await?;
         let target = to.clone();
         let spare = overwrite.then(|| self.temporary.join(Uuid::now_v7().to_string()));
@@ -152,7 +154,7 @@ impl FsStorage {
     /// Gives a temporary file its key, once its bytes are synced; otherwise like [`Self::link_if`].
     pub(crate) async fn publish(
         &self,
-        temporary: Temporary,
+        temporary: TemporaryFile,
         key: &StorageKey,
         content: (Sha256Digest, u64),
         overwrite: bool,
@@ -161,7 +163,7 @@ impl FsStorage {
             .await
             .map_err(StorageError::io("sync a file"))?;
         let link = self.link_if(temporary.path.clone(), key, content, overwrite, || Ok(()));
-        if link.await? != Linked::Impossible {
+        if link.await? != LinkOutcome::Impossible {
             // The second name goes with the guard.
             return Ok(());
         }
@@ -187,7 +189,7 @@ impl FsStorage {
         key: &StorageKey,
         bytes: Bytes,
     ) -> Result<(), StorageError> {
-        let content = (Sha256Digest::of(&bytes), bytes.len() as u64);
+        let content = (Sha256Digest::compute(&bytes), bytes.len() as u64);
         let mut temporary = self.temporary().await?;
         let temporary = blocking(move || {
             temporary.file.write_all(&bytes)?;
@@ -306,7 +308,7 @@ impl FsStorage {
     }
 
     /// The temporary files, in one page: there are as many as copies are under way, and what crashes left.
-    pub(crate) fn unfinished(&self) -> UnfinishedPages {
+    pub(crate) fn unfinished(&self) -> UnfinishedWritePages {
         let temporary = self.temporary.clone();
         let list = async move {
             blocking(move || list::temporary(&temporary))
@@ -318,7 +320,7 @@ impl FsStorage {
 
     pub(crate) async fn remove_unfinished(
         &self,
-        unfinished: &Unfinished,
+        unfinished: &UnfinishedWrite,
     ) -> Result<(), StorageError> {
         let path = self.temporary.join(&unfinished.id);
         let require_marker = self.folders.require_marker();

@@ -14,13 +14,13 @@ use secrecy::ExposeSecret;
 use std::time::Duration;
 
 /// How often one request is sent at most; what still fails is left to the next run of the job.
-const ATTEMPTS: u32 = 3;
+const MAX_ATTEMPTS: u32 = 3;
 /// The slowest a store may copy or assemble, in bytes a second.
-const SLOWEST_COPY: u64 = 16 * 1024 * 1024;
+const MIN_COPY_RATE: u64 = 16 * 1024 * 1024;
 
 /// How long requests may take.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct S3Timeouts {
     /// To connect.
     pub connect: Duration,
     /// To answer, on top of what the bytes need.
@@ -31,7 +31,7 @@ pub struct Pace {
     pub slowest: u64,
 }
 
-impl Default for Pace {
+impl Default for S3Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
@@ -42,13 +42,13 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl S3Timeouts {
     fn within(self, attempt: Duration) -> TimeoutConfig {
         TimeoutConfig::builder()
             .connect_timeout(self.connect)
             .operation_attempt_timeout(attempt)
             // The attempts and the pauses between them.
-            .operation_timeout(attempt * (ATTEMPTS + 1))
+            .operation_timeout(attempt * (MAX_ATTEMPTS + 1))
             .build()
     }
 
@@ -60,7 +60,7 @@ impl Pace {
 
     /// For a request over which the store moves `size` bytes by itself.
     pub(super) fn for_copy(self, size: u64) -> Builder {
-        let attempt = self.answer + Duration::from_secs(size / SLOWEST_COPY);
+        let attempt = self.answer + Duration::from_secs(size / MIN_COPY_RATE);
         Config::builder().timeout_config(self.within(attempt))
     }
 }
@@ -70,7 +70,7 @@ impl Pace {
 /// Checksums are ours to decide (`WhenRequired`): by default the SDK sends bodies in the `aws-chunked` encoding with
 /// a trailer, which many stores do not know. With an endpoint of its own a store is addressed by path, as names of
 /// buckets below it need not resolve.
-pub(super) fn client(settings: &S3Settings, pace: Pace) -> Client {
+pub(super) fn client(settings: &S3Settings, pace: S3Timeouts) -> Client {
     let credentials = Credentials::new(
         &settings.access_key_id,
         settings.secret_access_key.expose_secret(),
@@ -82,7 +82,7 @@ pub(super) fn client(settings: &S3Settings, pace: Pace) -> Client {
         .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
         .build_https();
     let retry = RetryConfig::standard()
-        .with_max_attempts(ATTEMPTS)
+        .with_max_attempts(MAX_ATTEMPTS)
         .with_initial_backoff(Duration::from_millis(100))
         .with_max_backoff(Duration::from_secs(5));
     let stalled = StalledStreamProtectionConfig::enabled()

@@ -5,24 +5,24 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use std::error::Error;
 
 /// The setting an error points to: its key, its environment name, what is to be done about it.
-type Pointer = (&'static str, &'static str, &'static str);
+type SettingHint = (&'static str, &'static str, &'static str);
 
-const BUCKET: Pointer = (
+const BUCKET: SettingHint = (
     "storage.s3.bucket_name",
     "AWS_STORAGE_BUCKET_NAME",
     "there is no such bucket; create it, or name another",
 );
-const ACCESS_KEY: Pointer = (
+const ACCESS_KEY: SettingHint = (
     "storage.s3.access_key_id",
     "AWS_ACCESS_KEY_ID",
     "the store does not know this access key",
 );
-const SECRET: Pointer = (
+const SECRET: SettingHint = (
     "storage.s3.secret_access_key",
     "AWS_SECRET_ACCESS_KEY",
     "the signature is not right: this is not the secret of AWS_ACCESS_KEY_ID",
 );
-const REGION: Pointer = (
+const REGION: SettingHint = (
     "storage.s3.region_name",
     "AWS_S3_REGION_NAME",
     "the bucket is in another region",
@@ -30,18 +30,18 @@ const REGION: Pointer = (
 
 /// An answer of the store, read.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct ErrorResponse {
     pub(super) status: u16,
     pub(super) code: String,
     pub(super) message: String,
 }
 
 /// The answer in an error; none when there was no answer.
-pub(super) fn answer<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<Answer> {
+pub(super) fn answer<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<ErrorResponse> {
     let SdkError::ServiceError(answered) = error else {
         return None;
     };
-    Some(Answer {
+    Some(ErrorResponse {
         status: answered.raw().status().as_u16(),
         code: answered.err().code().unwrap_or_default().to_owned(),
         message: answered.err().message().unwrap_or_default().to_owned(),
@@ -76,7 +76,7 @@ where
 
 fn refused(
     action: &'static str,
-    answer: Answer,
+    answer: ErrorResponse,
     source: Box<dyn Error + Send + Sync>,
 ) -> StorageError {
     if let Some((key, environment, problem)) = setting_at_fault(&answer) {
@@ -101,7 +101,7 @@ fn refused(
 }
 
 /// Source of the codes: "Error responses", Amazon S3 API Reference; the messages tell what the codes do not.
-fn setting_at_fault(answer: &Answer) -> Option<Pointer> {
+fn setting_at_fault(answer: &ErrorResponse) -> Option<SettingHint> {
     match answer.code.as_str() {
         "NoSuchBucket" | "InvalidBucketName" => Some(BUCKET),
         "InvalidAccessKeyId" => Some(ACCESS_KEY),
@@ -113,6 +113,6 @@ fn setting_at_fault(answer: &Answer) -> Option<Pointer> {
 }
 
 /// True when the store says that it does not know what was asked.
-pub(super) fn is_unknown(answer: &Answer) -> bool {
+pub(super) fn is_unknown(answer: &ErrorResponse) -> bool {
     answer.status == 501 || answer.code == "NotImplemented"
 }

@@ -48,7 +48,7 @@ impl S3Storage {
             content_type: "text/plain",
             origin: &installation.to_string(),
             size: contents.len() as u64,
-            sha256: Some(Sha256Digest::of(&contents)),
+            sha256: Some(Sha256Digest::compute(&contents)),
             overwrite: replace,
             sole_writer: false,
         };

@@ -13,15 +13,15 @@
 //! writes and the listing of multipart uploads. Where the connection is not encrypted, parts are signed by their
 //! digest; over TLS the connection protects them.
 
-mod abandoned;
 mod client;
+mod conditional_put;
 mod error;
-mod fence;
 mod marker;
-mod memory;
+mod memory_budget;
 mod multipart;
 mod payload;
 pub(crate) mod probe;
+mod stale_multipart;
 mod url;
 
 use crate::{
@@ -44,12 +44,12 @@ use aws_sdk_s3::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-pub use client::Pace;
-pub(crate) use fence::NewObject;
+pub use client::S3Timeouts;
+pub(crate) use conditional_put::NewObject;
 use futures::{StreamExt, stream};
-use memory::Memory;
-pub(crate) use multipart::{Multipart, PART_MIN};
-use payload::SignAs;
+use memory_budget::TransferMemory;
+pub(crate) use multipart::{MIN_PART_SIZE, MultipartUpload};
+use payload::SignWithDigest;
 use std::{ops::Range, sync::atomic::AtomicBool};
 use uuid::Uuid;
 
@@ -58,17 +58,17 @@ use uuid::Uuid;
 pub(crate) struct S3Storage {
     client: Client,
     settings: S3Settings,
-    pace: Pace,
+    pace: S3Timeouts,
     /// False once the store has answered that it does not know `If-None-Match`.
     knows_fence: AtomicBool,
     /// False once the store has answered that it cannot list multipart uploads.
     lists_uploads: AtomicBool,
     pub(crate) marker: BucketMarker,
-    memory: Memory,
+    memory: TransferMemory,
 }
 
 impl S3Storage {
-    pub(crate) fn open(settings: &S3Settings, pace: Pace) -> Self {
+    pub(crate) fn open(settings: &S3Settings, pace: S3Timeouts) -> Self {
         Self {
             client: client::client(settings, pace),
             settings: settings.clone(),
@@ -76,12 +76,12 @@ impl S3Storage {
             knows_fence: AtomicBool::new(true),
             lists_uploads: AtomicBool::new(true),
             marker: BucketMarker::default(),
-            memory: Memory::default(),
+            memory: TransferMemory::default(),
         }
     }
 
     /// What transfers of this process hold of its memory.
-    pub(crate) fn memory(&self) -> &Memory {
+    pub(crate) fn memory(&self) -> &TransferMemory {
         &self.memory
     }
 
@@ -106,7 +106,7 @@ impl S3Storage {
             content_type,
             origin: &Uuid::now_v7().to_string(),
             size: bytes.len() as u64,
-            sha256: Some(Sha256Digest::of(&bytes)),
+            sha256: Some(Sha256Digest::compute(&bytes)),
             overwrite: false,
             sole_writer: false,
         };
@@ -125,19 +125,21 @@ impl S3Storage {
 
     /// The same into a bucket whose marker need not be there yet.
     async fn put_unmarked(&self, object: &NewObject<'_>, bytes: Bytes) -> Result<(), StorageError> {
-        let digest = object.sha256.unwrap_or_else(|| Sha256Digest::of(&bytes));
+        let digest = object
+            .sha256
+            .unwrap_or_else(|| Sha256Digest::compute(&bytes));
         let sent = self.fenced(object, "put an object", |fence| {
             self.client
                 .put_object()
                 .bucket(self.bucket())
                 .key(object.key)
                 .content_type(object.content_type)
-                .metadata(fence::ORIGIN, object.origin)
+                .metadata(conditional_put::ORIGIN, object.origin)
                 .checksum_sha256(BASE64_STANDARD.encode(digest.0))
                 .set_if_none_match(fence.then(|| "*".to_owned()))
                 .body(ByteStream::from(bytes.clone()))
                 .customize()
-                .interceptor(SignAs(digest))
+                .interceptor(SignWithDigest(digest))
                 .config_override(attempts(object, self.pace.for_body(object.size)))
                 .send()
         });
@@ -173,7 +175,9 @@ impl S3Storage {
             .await;
         match answer.map_err(error::sorted_head("look for an object")) {
             Ok(found) => {
-                let origin = found.metadata().and_then(|all| all.get(fence::ORIGIN));
+                let origin = found
+                    .metadata()
+                    .and_then(|all| all.get(conditional_put::ORIGIN));
                 Ok(Some((info(&found), origin.cloned())))
             }
             Err(StorageError::NotFound) => Ok(None),

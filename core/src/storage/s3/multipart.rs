@@ -3,7 +3,7 @@
 //! A multipart upload is either completed or aborted; one whose future is dropped is aborted in the background. A
 //! crash leaves it open, without an object, and the sweep aborts it.
 
-use super::{NewObject, S3Storage, SignAs, attempts, error, fence, url::encoded};
+use super::{NewObject, S3Storage, SignWithDigest, attempts, conditional_put, error, url::encoded};
 use crate::{digest::Sha256Digest, storage::StorageError};
 use aws_sdk_s3::{
     operation::upload_part_copy::UploadPartCopyOutput,
@@ -14,18 +14,18 @@ use bytes::Bytes;
 use std::{ops::Range, sync::Arc};
 
 /// The smallest part that is not the last, in bytes. Source: "Amazon S3 multipart upload limits".
-pub(crate) const PART_MIN: u64 = 5 * 1024 * 1024;
+pub(crate) const MIN_PART_SIZE: u64 = 5 * 1024 * 1024;
 
 /// An open multipart upload.
 #[derive(Debug)]
-pub(crate) struct Multipart {
+pub(crate) struct MultipartUpload {
     storage: Arc<S3Storage>,
     key: String,
     id: String,
     closed: bool,
 }
 
-impl Drop for Multipart {
+impl Drop for MultipartUpload {
     fn drop(&mut self) {
         if self.closed {
             return;
@@ -42,7 +42,7 @@ impl Drop for Multipart {
     }
 }
 
-impl Multipart {
+impl MultipartUpload {
     pub(crate) async fn begin(
         storage: &Arc<S3Storage>,
         object: &NewObject<'_>,
@@ -54,7 +54,7 @@ impl Multipart {
             .bucket(storage.bucket())
             .key(object.key)
             .content_type(object.content_type)
-            .metadata(fence::ORIGIN, object.origin)
+            .metadata(conditional_put::ORIGIN, object.origin)
             .send()
             .await
             .map_err(error::sorted("begin a multipart upload"))?;
@@ -100,7 +100,7 @@ impl Multipart {
             .customize()
             .config_override(self.storage.pace.for_body(size));
         let request = match digest {
-            Some(digest) => request.interceptor(SignAs(digest)),
+            Some(digest) => request.interceptor(SignWithDigest(digest)),
             None => request.disable_payload_signing(),
         };
         let answer = request.send().await.map_err(error::sorted("take a part"))?;

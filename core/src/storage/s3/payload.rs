@@ -17,9 +17,9 @@ use aws_sigv4::http_request::SignableBody;
 
 /// Signs the body by this digest of it.
 #[derive(Debug)]
-pub(super) struct SignAs(pub(super) Sha256Digest);
+pub(super) struct SignWithDigest(pub(super) Sha256Digest);
 
-impl Intercept for SignAs {
+impl Intercept for SignWithDigest {
     fn name(&self) -> &'static str {
         "SignAs"
     }

@@ -11,7 +11,7 @@ use url::Url;
 use uuid::Uuid;
 
 /// More is not read of the answer to a signed URL, in bytes.
-const LONGEST_ANSWER: usize = 64 * 1024;
+const MAX_RESPONSE_LEN: usize = 64 * 1024;
 
 /// Writes, reads back, lists, fetches by the signed URL, and deletes.
 pub(crate) async fn probe(storage: &Arc<S3Storage>) -> Result<(), StorageError> {
@@ -98,7 +98,7 @@ async fn get(url: Url) -> Result<(u16, Bytes), Box<dyn Error + Send + Sync>> {
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
     let answer = client.get(url.as_str().parse()?).await?;
     let status = answer.status().as_u16();
-    let body = Limited::new(answer.into_body(), LONGEST_ANSWER);
+    let body = Limited::new(answer.into_body(), MAX_RESPONSE_LEN);
     Ok((status, body.collect().await?.to_bytes()))
 }
 

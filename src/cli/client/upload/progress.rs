@@ -85,7 +85,7 @@ impl Meter {
     }
 
     /// Takes bytes back that have to be sent again.
-    pub(super) fn take_back(&self, bytes: u64) {
+    pub(super) fn withdraw(&self, bytes: u64) {
         self.bar.dec(bytes);
         self.total.dec(bytes);
     }

@@ -197,7 +197,7 @@ impl Flow {
     /// Uncounts what was sent in vain; the fault, if reading the file was what ended the request.
     pub(super) fn give_up(&self) -> Option<io::Error> {
         let mut state = self.state();
-        self.meter.take_back(std::mem::take(&mut state.sent));
+        self.meter.withdraw(std::mem::take(&mut state.sent));
         state.fault.take()
     }
 
@@ -238,11 +238,11 @@ mod tests {
         let (_file, source) = source(&bytes);
         assert_eq!(
             source.hash(10..500_000).await.unwrap(),
-            Sha256Digest::of(&bytes[10..500_000])
+            Sha256Digest::compute(&bytes[10..500_000])
         );
         assert_eq!(
             source.hash_whole().finish().await.unwrap(),
-            Sha256Digest::of(&bytes)
+            Sha256Digest::compute(&bytes)
         );
     }
 

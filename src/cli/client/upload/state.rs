@@ -168,7 +168,7 @@ fn key(url: &Url, source: &Source, args: &UploadArgs) -> anyhow::Result<String> 
         batch: args.batch,
         chunk_size: args.chunk_size,
     };
-    let mut digest = Sha256Digest::of(&serde_json::to_vec(&identity)?).to_string();
+    let mut digest = Sha256Digest::compute(&serde_json::to_vec(&identity)?).to_string();
     digest.truncate(32);
     Ok(digest)
 }

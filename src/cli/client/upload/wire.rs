@@ -32,7 +32,7 @@ pub(super) struct Failure {
 pub(super) struct Sha256Text(pub(super) Sha256Digest);
 
 impl TryFrom<String> for Sha256Text {
-    type Error = landfall_core::digest::NotSha256;
+    type Error = landfall_core::digest::InvalidSha256;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         text.parse().map(Self)

@@ -3,11 +3,11 @@
 //! One part at a time passes through in small pieces, and is read again when it must be sent again. The digest is
 //! made by a second reading beside it, which finds what the first has just read still in the caches of the system.
 
-use super::{Landing, TransferError, parts::Parts};
+use super::{TransferError, TransferRequest, part_reader::PartReader};
 use crate::{
     digest::Sha256Digest,
     staging::{Staging, StagingError},
-    storage::s3::Multipart,
+    storage::s3::MultipartUpload,
 };
 use aws_sdk_s3::{
     primitives::{ByteStream, SdkBody},
@@ -21,31 +21,31 @@ use std::ops::Range;
 use tokio::sync::mpsc;
 
 /// How often a part is sent at most.
-const ATTEMPTS: usize = 3;
+const MAX_ATTEMPTS: usize = 3;
 /// What the second reading takes at once, in bytes.
-const READ: u64 = 1024 * 1024;
+const READ_SIZE: u64 = 1024 * 1024;
 
 /// Sends all parts, of `part_size` bytes but the last, one after the other.
 pub(super) async fn send(
     staging: &Staging,
-    landing: &Landing<'_>,
-    upload: &Multipart,
+    request: &TransferRequest<'_>,
+    upload: &MultipartUpload,
     part_size: u64,
 ) -> Result<(Sha256Digest, Vec<CompletedPart>), TransferError> {
     let hashing = async {
-        let mut parts = Parts::read(staging, landing.pieces, READ, false);
+        let mut parts = PartReader::read(staging, request.pieces, READ_SIZE, false);
         while parts.next().await.is_some() {}
         let digest = parts.finish().await?;
-        landing.check(digest)?;
+        request.check(digest)?;
         Ok(digest)
     };
     let sending = async {
-        let size = landing.size();
+        let size = request.size();
         let step = usize::try_from(part_size).unwrap_or(usize::MAX);
         let mut sent = Vec::new();
         for (number, start) in (1..).zip((0..size).step_by(step)) {
             let range = start..size.min(start + part_size);
-            sent.push(send_part(staging, landing, upload, number, range).await?);
+            sent.push(send_part(staging, request, upload, number, range).await?);
         }
         Ok(sent)
     };
@@ -54,26 +54,26 @@ pub(super) async fn send(
 
 async fn send_part(
     staging: &Staging,
-    landing: &Landing<'_>,
-    upload: &Multipart,
+    request: &TransferRequest<'_>,
+    upload: &MultipartUpload,
     number: i32,
     range: Range<u64>,
 ) -> Result<CompletedPart, TransferError> {
     let mut attempt = 1;
     loop {
-        let body = body(staging, landing, range.clone());
+        let body = body(staging, request, range.clone());
         let size = range.end - range.start;
         match upload.send_stream(number, size, body, None).await {
-            Err(error) if attempt < ATTEMPTS && error.is_transient() => attempt += 1,
+            Err(error) if attempt < MAX_ATTEMPTS && error.is_transient() => attempt += 1,
             other => return Ok(other?),
         }
     }
 }
 
 /// The bytes of a range over all pieces, read as they are sent.
-fn body(staging: &Staging, landing: &Landing<'_>, range: Range<u64>) -> ByteStream {
+fn body(staging: &Staging, request: &TransferRequest<'_>, range: Range<u64>) -> ByteStream {
     let (sender, receiver) = mpsc::channel::<Result<Bytes, StagingError>>(2);
-    let (staging, pieces) = (staging.clone(), landing.pieces.to_vec());
+    let (staging, pieces) = (staging.clone(), request.pieces.to_vec());
     tokio::spawn(async move {
         let mut start = 0;
         for piece in pieces {
@@ -106,12 +106,9 @@ mod tests {
     use super::*;
     use crate::{
         config::{self, Backend, ByteSize, S3Settings},
-        staging::{Options, StagingKey},
-        storage::{
-            Place, Storage,
-            s3::NewObject,
-            transfer::{Piece, TransferError},
-        },
+        staging::{StagingKey, WriteOptions},
+        storage::{Storage, StorageBackend, s3::NewObject},
+        transfer::{Piece, TransferError},
     };
     use landfall_test_servers::{S3Operation, S3Server};
     use std::{convert::Infallible, time::Duration};
@@ -149,7 +146,10 @@ mod tests {
     async fn stage(staging: &Staging, bytes: &Bytes) -> Piece {
         let key = StagingKey::generate();
         let body = stream::iter([Ok::<_, Infallible>(bytes.clone())]);
-        let staged = staging.write(key, body, Options::default()).await.unwrap();
+        let staged = staging
+            .write(key, body, WriteOptions::default())
+            .await
+            .unwrap();
         Piece::new(key, staged.size)
     }
 
@@ -166,7 +166,7 @@ mod tests {
         ];
         let whole = [first, second].concat();
         let key = "uploads/large".parse().unwrap();
-        let landing = Landing {
+        let request = TransferRequest {
             pieces: &pieces,
             key: &key,
             content_type: "a/b",
@@ -184,20 +184,20 @@ mod tests {
             overwrite: false,
             sole_writer: false,
         };
-        let Place::S3(store) = &storage.place else {
+        let StorageBackend::S3(store) = &storage.backend else {
             panic!("storage is in a bucket");
         };
-        let upload = Multipart::begin(store, &object).await.unwrap();
+        let upload = MultipartUpload::begin(store, &object).await.unwrap();
         server.fail_next(S3Operation::UploadPart, 2, 503);
-        let sent = send(&staging, &landing, &upload, PART).await;
+        let sent = send(&staging, &request, &upload, PART).await;
         let (digest, parts) = sent.unwrap();
-        assert_eq!((digest, parts.len()), (Sha256Digest::of(&whole), 3));
+        assert_eq!((digest, parts.len()), (Sha256Digest::compute(&whole), 3));
         upload.complete(&object, parts).await.unwrap();
         assert!(server.object("large", "uploads/large").unwrap() == whole);
 
-        let upload = Multipart::begin(store, &object).await.unwrap();
+        let upload = MultipartUpload::begin(store, &object).await.unwrap();
         server.fail_next(S3Operation::UploadPart, 1000, 503);
-        let failed = send(&staging, &landing, &upload, PART).await;
+        let failed = send(&staging, &request, &upload, PART).await;
         assert!(matches!(failed, Err(TransferError::Storage(error)) if error.is_transient()));
         upload.abort().await;
         assert!(server.open_multipart_uploads().is_empty());

@@ -6,21 +6,21 @@
 //! bytes, and then by the file's name.
 
 mod agreement;
-mod guard;
+mod content_guard;
 mod names;
 mod sniff;
 
 use crate::config::UploadsConfig;
 use agreement::{ALWAYS_SIGNED, agrees, is_package};
-pub use guard::{Declared, Guard};
+pub use content_guard::{ContentGuard, DeclaredContent};
 pub use names::UNKNOWN;
 use names::{by_name, canonical, essence, is_unknown};
-pub use sniff::HEAD;
+pub use sniff::MAX_HEAD_LEN;
 use sniff::{Evidence, PACKAGE, evidence};
 
 /// Why a file is not taken in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotAllowed {
+pub enum MediaPolicyError {
     #[error("files of the type `{0}` are not taken in")]
     Type(String),
     #[error("files whose names end with `.{0}` are not taken in")]
@@ -37,10 +37,10 @@ pub enum NotAllowed {
 
 /// How much of a file's first bytes is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum HeadExtent {
     /// More may come that shows what these do not.
     Part,
-    /// [`HEAD`] bytes, or all there are.
+    /// [`MAX_HEAD_LEN`] bytes, or all there are.
     All,
 }
 
@@ -48,12 +48,12 @@ pub enum Known {
 /// in the bytes.
 ///
 /// # Errors
-/// [`NotAllowed`], with what is wrong.
+/// [`MediaPolicyError`], with what is wrong.
 pub fn require_declared(
     lists: &UploadsConfig,
     name: &str,
     content_type: &str,
-) -> Result<(), NotAllowed> {
+) -> Result<(), MediaPolicyError> {
     // Windows ignores dots and spaces at the end of a name, so `x.exe.` is one too.
     let name = name.trim_end_matches(['.', ' ']).to_lowercase();
     let ends_with = |extension: &str| {
@@ -61,18 +61,18 @@ pub fn require_declared(
             .is_some_and(|stem| stem.ends_with('.'))
     };
     if let Some(denied) = lists.denied_extensions.iter().find(|one| ends_with(one)) {
-        return Err(NotAllowed::Extension(denied.clone()));
+        return Err(MediaPolicyError::Extension(denied.clone()));
     }
     if !lists.allowed_extensions.is_empty()
         && !lists.allowed_extensions.iter().any(|one| ends_with(one))
     {
         let allowed = lists.allowed_extensions.join(", ");
-        return Err(NotAllowed::OtherExtension(allowed));
+        return Err(MediaPolicyError::OtherExtension(allowed));
     }
     if is_unknown(content_type) || is_taken(lists, content_type) {
         Ok(())
     } else {
-        Err(NotAllowed::Type(content_type.to_owned()))
+        Err(MediaPolicyError::Type(content_type.to_owned()))
     }
 }
 
@@ -86,28 +86,30 @@ pub fn needs_bytes(lists: &UploadsConfig) -> bool {
 /// declared what its bytes and its name say.
 ///
 /// # Errors
-/// [`NotAllowed::Bytes`] for bytes of a denied type, or of one that is neither on the list nor may be the declared one;
-/// [`NotAllowed::NoImage`] where a list is to let in images and the bytes are not the one declared;
-/// [`NotAllowed::Type`] where none was declared, and what was found is not on the list.
+/// [`MediaPolicyError::Bytes`] for bytes of a denied type, or of one that is neither on the list nor may be the declared one;
+/// [`MediaPolicyError::NoImage`] where a list is to let in images and the bytes are not the one declared;
+/// [`MediaPolicyError::Type`] where none was declared, and what was found is not on the list.
 pub fn judge(
     lists: &UploadsConfig,
     name: &str,
     declared: &str,
     head: &[u8],
-    known: Known,
-) -> Result<String, NotAllowed> {
+    known: HeadExtent,
+) -> Result<String, MediaPolicyError> {
     let shown = match evidence(head) {
         // The rest may name what it is an archive of.
-        Evidence::Binary(found) if known == Known::Part && is_package(&found) => Evidence::Nothing,
+        Evidence::Binary(found) if known == HeadExtent::Part && is_package(&found) => {
+            Evidence::Nothing
+        }
         shown => shown,
     };
     refuse_denied(lists, name, declared, &shown)?;
     if is_unknown(declared) {
         let found = undeclared(name, &shown).unwrap_or(UNKNOWN.to_owned());
         // What is not all there may still become what is on the list.
-        return match known == Known::Part || is_taken(lists, &found) {
+        return match known == HeadExtent::Part || is_taken(lists, &found) {
             true => Ok(found),
-            false => Err(NotAllowed::Type(found)),
+            false => Err(MediaPolicyError::Type(found)),
         };
     }
     if lists.allowed_types.is_empty() {
@@ -115,14 +117,14 @@ pub fn judge(
     }
     match shown {
         Evidence::Binary(found) if !is_allowed(lists, &found) && !agrees(declared, &found) => {
-            Err(NotAllowed::Bytes {
+            Err(MediaPolicyError::Bytes {
                 declared: declared.to_owned(),
                 found,
             })
         }
         Evidence::Binary(_) => Ok(declared.to_owned()),
-        _ if known == Known::All && ALWAYS_SIGNED.contains(&canonical(declared).as_str()) => {
-            Err(NotAllowed::NoImage(declared.to_owned()))
+        _ if known == HeadExtent::All && ALWAYS_SIGNED.contains(&canonical(declared).as_str()) => {
+            Err(MediaPolicyError::NoImage(declared.to_owned()))
         }
         _ => Ok(declared.to_owned()),
     }
@@ -136,7 +138,7 @@ pub fn is_undeclared(declared: &str) -> bool {
 
 /// The type a file has: the declared one, or what its first bytes and its name say.
 #[must_use]
-pub fn type_of(name: &str, declared: &str, head: &[u8]) -> String {
+pub fn detect_type(name: &str, declared: &str, head: &[u8]) -> String {
     match is_unknown(declared) {
         true => undeclared(name, &evidence(head)).unwrap_or(UNKNOWN.to_owned()),
         false => declared.to_owned(),
@@ -149,7 +151,7 @@ fn refuse_denied(
     name: &str,
     declared: &str,
     shown: &Evidence,
-) -> Result<(), NotAllowed> {
+) -> Result<(), MediaPolicyError> {
     let found = match shown {
         Evidence::Binary(found) => found.as_str(),
         // A program for an interpreter, or a document: its beginning alone makes it one.
@@ -164,7 +166,7 @@ fn refuse_denied(
         true => by_name(name).unwrap_or(UNKNOWN),
         false => declared,
     };
-    Err(NotAllowed::Bytes {
+    Err(MediaPolicyError::Bytes {
         declared: said.to_owned(),
         found: found.to_owned(),
     })
@@ -251,10 +253,10 @@ fn covers(entry: &str, content_type: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Sources};
+    use crate::config::{Config, ConfigSources};
 
     pub(super) fn lists(change: impl FnOnce(&mut UploadsConfig)) -> UploadsConfig {
-        let mut lists = Config::load(Sources {
+        let mut lists = Config::load(ConfigSources {
             file: None,
             environment: Vec::new(),
         })
@@ -292,14 +294,17 @@ mod tests {
         assert!(taken("a.gz", "application/gzip").is_ok());
         for name in ["a.exe", "a.ExE", "a.exe. .", "b.tar.gz"] {
             assert!(
-                matches!(taken(name, "image/png"), Err(NotAllowed::Extension(_))),
+                matches!(
+                    taken(name, "image/png"),
+                    Err(MediaPolicyError::Extension(_))
+                ),
                 "{name}"
             );
         }
         let other_word = "application/vnd.microsoft.portable-executable";
         for kind in ["text/html; charset=utf-8", other_word] {
             assert!(
-                matches!(taken("a", kind), Err(NotAllowed::Type(_))),
+                matches!(taken("a", kind), Err(MediaPolicyError::Type(_))),
                 "{kind}"
             );
         }
@@ -312,7 +317,7 @@ mod tests {
         for name in ["jpg", "a.gif", "a.jpg.exe", "ajpg"] {
             let refused = require_declared(&lists, name, UNKNOWN);
             assert!(
-                matches!(refused, Err(NotAllowed::OtherExtension(_))),
+                matches!(refused, Err(MediaPolicyError::OtherExtension(_))),
                 "{name}"
             );
         }
@@ -326,7 +331,7 @@ mod tests {
     fn bytes_speak_where_nothing_was_said_and_then_the_name() {
         let all = lists(|_| {});
         let of = |name: &str, declared: &str, head: &[u8]| {
-            judge(&all, name, declared, head, Known::All).expect("all is taken in")
+            judge(&all, name, declared, head, HeadExtent::All).expect("all is taken in")
         };
         assert_eq!(of("a", UNKNOWN, PNG), "image/png");
         assert_eq!(of("a.gif", "", PNG), "image/png");
@@ -352,13 +357,13 @@ mod tests {
         let images = lists(|lists| lists.allowed_types = words(&["image/*"]));
         assert!(require_declared(&images, "a", UNKNOWN).is_ok());
         assert_eq!(
-            judge(&images, "a", UNKNOWN, PNG, Known::All).as_deref(),
+            judge(&images, "a", UNKNOWN, PNG, HeadExtent::All).as_deref(),
             Ok("image/png")
         );
         for (name, head) in [("a.png", ZIP), ("a.png", &b"words"[..]), ("a.csv", b"a,b")] {
-            let refused = judge(&images, name, UNKNOWN, head, Known::All);
+            let refused = judge(&images, name, UNKNOWN, head, HeadExtent::All);
             assert!(
-                matches!(refused, Err(NotAllowed::Type(_))),
+                matches!(refused, Err(MediaPolicyError::Type(_))),
                 "{name}: {refused:?}"
             );
         }
@@ -367,22 +372,27 @@ mod tests {
     #[test]
     fn bytes_of_another_type_do_not_pass_for_an_allowed_one() {
         let images = lists(|lists| lists.allowed_types = words(&["image/png", "image/jpg"]));
-        let judged = |declared: &str, head: &[u8]| judge(&images, "a", declared, head, Known::All);
+        let judged =
+            |declared: &str, head: &[u8]| judge(&images, "a", declared, head, HeadExtent::All);
         assert!(judged("image/jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0").is_ok());
         for head in [PROGRAM, b"GIF89a\x01\0\x01\0", ZIP] {
             assert!(
-                matches!(judged("image/png", head), Err(NotAllowed::Bytes { .. })),
+                matches!(
+                    judged("image/png", head),
+                    Err(MediaPolicyError::Bytes { .. })
+                ),
                 "{head:?}"
             );
         }
         assert!(matches!(
             judged("image/png", b"words"),
-            Err(NotAllowed::NoImage(_))
+            Err(MediaPolicyError::NoImage(_))
         ));
-        let part = judge(&images, "a", "image/png", b"\x89PN", Known::Part);
+        let part = judge(&images, "a", "image/png", b"\x89PN", HeadExtent::Part);
         assert!(part.is_ok());
         let texts = lists(|lists| lists.allowed_types = words(&["image/svg+xml", "text/*"]));
-        let judged = |declared: &str, head: &[u8]| judge(&texts, "a", declared, head, Known::All);
+        let judged =
+            |declared: &str, head: &[u8]| judge(&texts, "a", declared, head, HeadExtent::All);
         for (declared, text) in [
             ("image/svg+xml", "<?xml version='1.0'?><svg/>"),
             ("text/csv", "BMI,age\n22,40"),
@@ -404,7 +414,8 @@ mod tests {
                 "text/html",
             ]);
         });
-        let judged = |declared: &str, head: &[u8]| judge(&denied, "a", declared, head, Known::All);
+        let judged =
+            |declared: &str, head: &[u8]| judge(&denied, "a", declared, head, HeadExtent::All);
         for (declared, head) in [
             ("image/png", PROGRAM),
             (UNKNOWN, PROGRAM),
@@ -412,7 +423,7 @@ mod tests {
             ("text/plain", b"<!-- x --><!doctype html><script>"),
         ] {
             assert!(
-                matches!(judged(declared, head), Err(NotAllowed::Bytes { .. })),
+                matches!(judged(declared, head), Err(MediaPolicyError::Bytes { .. })),
                 "{declared}"
             );
         }
@@ -426,6 +437,6 @@ mod tests {
         }
         let office = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
         let no_zip = lists(|lists| lists.denied_types = words(&["application/zip"]));
-        assert!(judge(&no_zip, "a.docx", office, ZIP, Known::All).is_err());
+        assert!(judge(&no_zip, "a.docx", office, ZIP, HeadExtent::All).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! A body whose first bytes are looked at while they pass. It ends in an error at the first piece that shows the file to
 //! be of a type that is not taken in: nothing of that piece goes on, and nothing is answered for it.
 
-use super::{HEAD, Known, NotAllowed, judge};
+use super::{HeadExtent, MAX_HEAD_LEN, MediaPolicyError, judge};
 use crate::config::UploadsConfig;
 use bytes::Bytes;
 use futures::Stream;
@@ -14,19 +14,19 @@ use std::{
 
 /// What is said of a file whose bytes are to come.
 #[derive(Clone, Debug)]
-pub struct Declared {
+pub struct DeclaredContent {
     pub name: String,
     pub content_type: String,
 }
 
 /// Looks at the first bytes of one file.
 #[derive(Clone, Debug)]
-pub struct Guard(Arc<Shared>);
+pub struct ContentGuard(Arc<GuardState>);
 
 #[derive(Debug)]
-struct Shared {
+struct GuardState {
     lists: UploadsConfig,
-    declared: Declared,
+    declared: DeclaredContent,
     /// How long the whole file is, where that is known.
     total: Option<u64>,
     /// The file ends where the body does.
@@ -34,17 +34,17 @@ struct Shared {
     head: Mutex<Vec<u8>>,
 }
 
-impl Guard {
+impl ContentGuard {
     /// `before` is what has come of the file already; with `ends` the body is the rest of it.
     #[must_use]
     pub fn new(
         lists: &UploadsConfig,
-        declared: Declared,
+        declared: DeclaredContent,
         total: Option<u64>,
         ends: bool,
         before: Vec<u8>,
     ) -> Self {
-        Self(Arc::new(Shared {
+        Self(Arc::new(GuardState {
             lists: lists.clone(),
             declared,
             total,
@@ -62,7 +62,7 @@ impl Guard {
         E: Into<Box<dyn Error + Send + Sync>>,
         S: Stream<Item = Result<Bytes, E>> + Send,
     {
-        Watched {
+        GuardedBody {
             body: Box::pin(body),
             guard: self.clone(),
             done: false,
@@ -72,9 +72,9 @@ impl Guard {
     /// The type the file has, once its first bytes have passed.
     ///
     /// # Errors
-    /// [`NotAllowed`], as the body would have ended.
-    pub fn verdict(&self) -> Result<String, NotAllowed> {
-        self.judge(&self.head(), Known::All)
+    /// [`MediaPolicyError`], as the body would have ended.
+    pub fn verdict(&self) -> Result<String, MediaPolicyError> {
+        self.judge(&self.head(), HeadExtent::All)
     }
 
     fn head(&self) -> Vec<u8> {
@@ -82,27 +82,28 @@ impl Guard {
         head.clone()
     }
 
-    fn judge(&self, head: &[u8], known: Known) -> Result<String, NotAllowed> {
-        let Declared { name, content_type } = &self.0.declared;
+    fn judge(&self, head: &[u8], known: HeadExtent) -> Result<String, MediaPolicyError> {
+        let DeclaredContent { name, content_type } = &self.0.declared;
         judge(&self.0.lists, name, content_type, head, known)
     }
 
     /// Takes a piece; answers whether it was the last to be looked at.
-    fn take(&self, piece: &[u8]) -> Result<bool, NotAllowed> {
+    fn push(&self, piece: &[u8]) -> Result<bool, MediaPolicyError> {
         let mut head = self.0.head.lock().unwrap_or_else(PoisonError::into_inner);
-        let most = usize::try_from(HEAD.min(self.0.total.unwrap_or(HEAD))).unwrap_or(0);
+        let most =
+            usize::try_from(MAX_HEAD_LEN.min(self.0.total.unwrap_or(MAX_HEAD_LEN))).unwrap_or(0);
         let room = most.saturating_sub(head.len());
         head.extend_from_slice(&piece[..piece.len().min(room)]);
         let is_full = head.len() >= most;
         let known = match is_full {
-            true => Known::All,
-            false => Known::Part,
+            true => HeadExtent::All,
+            false => HeadExtent::Part,
         };
         self.judge(&head, known).map(|_| is_full)
     }
 
     /// The body is over.
-    fn end(&self) -> Result<(), NotAllowed> {
+    fn end(&self) -> Result<(), MediaPolicyError> {
         // That there is nothing at all is somebody else's to refuse.
         match self.0.ends && !self.head().is_empty() {
             true => self.verdict().map(drop),
@@ -111,13 +112,13 @@ impl Guard {
     }
 }
 
-struct Watched<S> {
+struct GuardedBody<S> {
     body: Pin<Box<S>>,
-    guard: Guard,
+    guard: ContentGuard,
     done: bool,
 }
 
-impl<S, E> Stream for Watched<S>
+impl<S, E> Stream for GuardedBody<S>
 where
     S: Stream<Item = Result<Bytes, E>>,
     E: Into<Box<dyn Error + Send + Sync>>,
@@ -130,7 +131,7 @@ where
             return Poll::Ready(next.map(|piece| piece.map_err(Into::into)));
         }
         let judged = match &next {
-            Some(Ok(piece)) => self.guard.take(piece),
+            Some(Ok(piece)) => self.guard.push(piece),
             Some(Err(_)) => Ok(true),
             None => self.guard.end().map(|()| true),
         };
@@ -148,7 +149,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::tests::lists;
+    use crate::media_policy::tests::lists;
     use futures::{StreamExt, stream};
     use std::convert::Infallible;
 
@@ -158,12 +159,12 @@ mod tests {
             lists.denied_types = vec!["application/x-msdownload".to_owned()];
             lists.allowed_types = vec!["image/*".to_owned(), "text/*".to_owned()];
         });
-        let declared = Declared {
+        let declared = DeclaredContent {
             name: "a".to_owned(),
             content_type: declared.to_owned(),
         };
         let total = ends.then(|| pieces.iter().map(|piece| piece.len() as u64).sum());
-        let guard = Guard::new(&lists, declared, total, ends, Vec::new());
+        let guard = ContentGuard::new(&lists, declared, total, ends, Vec::new());
         let body = stream::iter(
             pieces
                 .iter()
@@ -174,7 +175,7 @@ mod tests {
         while let Some(piece) = body.next().await {
             match piece {
                 Ok(piece) => came.extend_from_slice(&piece),
-                Err(error) => return (came, error.is::<NotAllowed>()),
+                Err(error) => return (came, error.is::<MediaPolicyError>()),
             }
         }
         (came, false)

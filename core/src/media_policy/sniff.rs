@@ -7,7 +7,7 @@ use file_format::FileFormat;
 
 /// How many of a file's first bytes are looked at: signatures lie within the first 512 but for those of office
 /// documents, which the names of the first entries of their archive give away.
-pub const HEAD: u64 = 8 * 1024;
+pub const MAX_HEAD_LEN: u64 = 8 * 1024;
 
 /// What first bytes show.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use entity::FileId;
 /// Ids by their last 64 bits, which are random: that two of an installation are equal there is less likely than that a
 /// digest lies.
 #[derive(Debug, Default)]
-pub(super) struct SeenFiles(Vec<u64>);
+pub(super) struct FileIdSet(Vec<u64>);
 
-impl SeenFiles {
+impl FileIdSet {
     pub(super) fn add(&mut self, id: FileId) {
         self.0.push(id.0.as_u64_pair().1);
     }

@@ -5,17 +5,19 @@
 //! file system that has them, the copy shares the blocks.
 
 use super::{
-    Landing, TransferError,
-    parts::{Abandon, PieceFile, length, open_piece},
+    TransferError, TransferRequest,
+    part_reader::{CancelOnDrop, PieceFile, length, open_piece},
 };
 use crate::{
     digest::Sha256Digest,
+    fs_io::{
+        direct_io::{self, AlignedBuffer, DIRECT_IO_THRESHOLD},
+        read::announce_sequential,
+    },
     staging::{StagingError, fs::FsStaging},
     storage::{
         StorageError,
-        direct::{self, Buffer, CACHED},
-        file::announce_sequential,
-        fs::{FsStorage, Linked, Temporary},
+        fs::{FsStorage, LinkOutcome, TemporaryFile},
     },
 };
 use sha2::{Digest, Sha256};
@@ -26,30 +28,30 @@ use std::{
 };
 
 /// How much is copied before it is looked whether anybody waits for it any more, in bytes.
-const COPIED_AT_ONCE: u64 = 64 * 1024 * 1024;
+const MAX_UNCANCELLABLE_COPY: u64 = 64 * 1024 * 1024;
 
 /// Links the only piece, and looks at it in its new place. None when there are several, when its file holds or may come
 /// to hold more than counts, or when no link is possible.
 pub(super) async fn link(
     from: &FsStaging,
     to: &FsStorage,
-    landing: &Landing<'_>,
+    request: &TransferRequest<'_>,
 ) -> Result<Option<Sha256Digest>, TransferError> {
-    let [only] = landing.pieces else {
+    let [only] = request.pieces else {
         return Ok(None);
     };
     if only.may_grow || only.offset > 0 {
         return Ok(None);
     }
-    let file = PieceFile::of(from, only);
-    let digest = match landing.trusted() {
+    let file = PieceFile::new(from, only);
+    let digest = match request.trusted() {
         Some(known) => known,
         // It would be read twice, by the copy again.
         None if file.clone().device().await? != to.device().await? => return Ok(None),
         None => pass(vec![file.clone()], None).await?.0,
     };
-    landing.check(digest)?;
-    let (path, content) = (file.path.clone(), (digest, landing.size()));
+    request.check(digest)?;
+    let (path, content) = (file.path.clone(), (digest, request.size()));
     let check = move || match length(&open_piece(&file)?)? {
         found if found == file.size => Ok(()),
         found => Err(TransferError::SizeMismatch {
@@ -57,29 +59,29 @@ pub(super) async fn link(
             found,
         }),
     };
-    let linked = to.link_if(path, landing.key, content, landing.overwrite, check);
+    let linked = to.link_if(path, request.key, content, request.overwrite, check);
     match linked.await {
         Err(TransferError::SizeMismatch { expected, found }) if found > expected => Ok(None),
-        linked => Ok((linked? != Linked::Impossible).then_some(digest)),
+        linked => Ok((linked? != LinkOutcome::Impossible).then_some(digest)),
     }
 }
 
 pub(super) async fn copy(
     from: &FsStaging,
     to: &FsStorage,
-    landing: &Landing<'_>,
+    request: &TransferRequest<'_>,
 ) -> Result<Sha256Digest, TransferError> {
-    let pieces = landing.pieces.iter();
-    let files = pieces.map(|piece| PieceFile::of(from, piece)).collect();
+    let pieces = request.pieces.iter();
+    let files = pieces.map(|piece| PieceFile::new(from, piece)).collect();
     let temporary = to.temporary().await?;
-    let (digest, temporary) = match landing.trusted() {
+    let (digest, temporary) = match request.trusted() {
         Some(known) => (known, Some(copy_files(files, temporary).await?)),
         None => pass(files, Some(temporary)).await?,
     };
-    landing.check(digest)?;
+    request.check(digest)?;
     if let Some(temporary) = temporary {
-        let content = (digest, landing.size());
-        to.publish(temporary, landing.key, content, landing.overwrite)
+        let content = (digest, request.size());
+        to.publish(temporary, request.key, content, request.overwrite)
             .await?;
     }
     Ok(digest)
@@ -87,7 +89,7 @@ pub(super) async fn copy(
 
 impl PieceFile {
     async fn device(self) -> Result<u64, TransferError> {
-        let looked = crate::storage::durable::blocking(move || std::fs::metadata(&self.path));
+        let looked = crate::fs_io::fsync::blocking(move || std::fs::metadata(&self.path));
         let metadata = looked.await.map_err(StagingError::io("look for a file"))?;
         Ok(metadata.dev())
     }
@@ -96,16 +98,16 @@ impl PieceFile {
 /// Copies all files, one after the other, without reading them where the kernel can do so (`copy_file_range(2)`).
 async fn copy_files(
     files: Vec<PieceFile>,
-    mut copy: Temporary,
-) -> Result<Temporary, TransferError> {
-    let (abandon, abandoned) = Abandon::pair();
+    mut copy: TemporaryFile,
+) -> Result<TemporaryFile, TransferError> {
+    let (abandon, abandoned) = CancelOnDrop::pair();
     let work = tokio::task::spawn_blocking(move || {
         for piece in &files {
             let file = open_piece(piece)?;
             let mut left = piece.size;
             while left > 0 {
                 abandoned.check()?;
-                let mut some = (&file).take(left.min(COPIED_AT_ONCE));
+                let mut some = (&file).take(left.min(MAX_UNCANCELLABLE_COPY));
                 let copied = io::copy(&mut some, &mut copy.file);
                 match copied.map_err(StorageError::io("copy a file"))? {
                     0 => return Err(TransferError::StagingGone),
@@ -123,9 +125,9 @@ async fn copy_files(
 /// Hashes all files in one go, on threads of its own, and copies them on the way if there is something to copy to.
 async fn pass(
     files: Vec<PieceFile>,
-    mut copy: Option<Temporary>,
-) -> Result<(Sha256Digest, Option<Temporary>), TransferError> {
-    let (abandon, abandoned) = Abandon::pair();
+    mut copy: Option<TemporaryFile>,
+) -> Result<(Sha256Digest, Option<TemporaryFile>), TransferError> {
+    let (abandon, abandoned) = CancelOnDrop::pair();
     let work = tokio::task::spawn_blocking(move || {
         let mut take = |bytes: &[u8]| {
             abandoned.check()?;
@@ -136,7 +138,7 @@ async fn pass(
             Ok(written.map_err(StorageError::io("write a file"))?)
         };
         let size: u64 = files.iter().map(|piece| piece.size).sum();
-        let digest = match size < CACHED {
+        let digest = match size < DIRECT_IO_THRESHOLD {
             true => hash(&files, &mut take),
             false => hash_beside(&files, &mut take),
         };
@@ -147,11 +149,11 @@ async fn pass(
     done.map_err(|lost| StagingError::io("be read")(io::Error::other(lost)))?
 }
 
-type Take<'a> = dyn FnMut(&[u8]) -> Result<(), TransferError> + 'a;
+type HashedChunk<'a> = dyn FnMut(&[u8]) -> Result<(), TransferError> + 'a;
 
-fn hash(files: &[PieceFile], take: &mut Take<'_>) -> Result<Sha256Digest, TransferError> {
+fn hash(files: &[PieceFile], take: &mut HashedChunk<'_>) -> Result<Sha256Digest, TransferError> {
     let mut hasher = Sha256::new();
-    read(files, Buffer::new(), &mut |buffer, size| {
+    read(files, AlignedBuffer::new(), &mut |buffer, size| {
         let bytes = &buffer.as_slice()[..size];
         take(bytes)?;
         hasher.update(bytes);
@@ -161,14 +163,17 @@ fn hash(files: &[PieceFile], take: &mut Take<'_>) -> Result<Sha256Digest, Transf
 }
 
 /// [`hash`] of large files: a thread hashes one batch while the next is read.
-fn hash_beside(files: &[PieceFile], take: &mut Take<'_>) -> Result<Sha256Digest, TransferError> {
+fn hash_beside(
+    files: &[PieceFile],
+    take: &mut HashedChunk<'_>,
+) -> Result<Sha256Digest, TransferError> {
     let ended = || StagingError::io("hash a file")(io::ErrorKind::BrokenPipe.into());
     std::thread::scope(|threads| {
-        let (full, hashing) = sync_channel::<(Buffer, usize)>(1);
+        let (full, hashing) = sync_channel::<(AlignedBuffer, usize)>(1);
         let (spent, free) = sync_channel(1);
         let hasher = threads.spawn(move || {
             let mut hasher = Sha256::new();
-            let mut other = Buffer::new();
+            let mut other = AlignedBuffer::new();
             for (buffer, size) in hashing {
                 // The reader goes on with one while this hashes the other.
                 if spent.send(std::mem::replace(&mut other, buffer)).is_err() {
@@ -178,7 +183,7 @@ fn hash_beside(files: &[PieceFile], take: &mut Take<'_>) -> Result<Sha256Digest,
             }
             Sha256Digest::from_hasher(hasher)
         });
-        let outcome = read(files, Buffer::new(), &mut |buffer, size| {
+        let outcome = read(files, AlignedBuffer::new(), &mut |buffer, size| {
             take(&buffer.as_slice()[..size])?;
             full.send((buffer, size)).map_err(|_| ended())?;
             Ok(free.recv().map_err(|_| ended())?)
@@ -193,13 +198,13 @@ fn hash_beside(files: &[PieceFile], take: &mut Take<'_>) -> Result<Sha256Digest,
 /// filled, and gives another for what follows.
 fn read(
     files: &[PieceFile],
-    mut buffer: Buffer,
-    next: &mut dyn FnMut(Buffer, usize) -> Result<Buffer, TransferError>,
+    mut buffer: AlignedBuffer,
+    next: &mut dyn FnMut(AlignedBuffer, usize) -> Result<AlignedBuffer, TransferError>,
 ) -> Result<(), TransferError> {
     let unreadable = StagingError::io("read a file");
     for piece in files {
         let mut file = open_piece(piece)?;
-        let mut direct = piece.direct && direct::set(&file, true).map_err(unreadable)?;
+        let mut direct = piece.direct && direct_io::set(&file, true).map_err(unreadable)?;
         if !direct {
             announce_sequential(&file);
         }
@@ -212,7 +217,7 @@ fn read(
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if direct && error.kind() == io::ErrorKind::InvalidInput => {
                     direct = false;
-                    direct::set(&file, false).map_err(unreadable)?;
+                    direct_io::set(&file, false).map_err(unreadable)?;
                     continue;
                 }
                 Err(error) => Err(unreadable(error)),

@@ -1,7 +1,7 @@
 //! Traces that run through several processes: from the upload by way of the rows to the webhook.
 //!
 //! Owns where a trace goes on (W3C Trace Context, as `traceparent` has it, carried in files and events). Who collects
-//! spans is not known here: a process that does installs [`Hooks`], in any other nothing of this has an effect, and a
+//! spans is not known here: a process that does installs [`TraceHooks`], in any other nothing of this has an effect, and a
 //! client's `traceparent` is handed on as it came.
 
 use std::sync::OnceLock;
@@ -9,17 +9,17 @@ use tracing::Span;
 
 /// How a collector of spans is told, and asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Hooks {
+pub struct TraceHooks {
     /// Lets the span go on with the trace of this `traceparent`; before the span is entered.
     pub follow: fn(&Span, &str),
     /// The `traceparent` of what the span causes.
-    pub of: fn(&Span) -> Option<String>,
+    pub traceparent: fn(&Span) -> Option<String>,
 }
 
-static HOOKS: OnceLock<Hooks> = OnceLock::new();
+static HOOKS: OnceLock<TraceHooks> = OnceLock::new();
 
 /// Installs the hooks of this process, once; later ones have no effect.
-pub fn install(hooks: Hooks) {
+pub fn install(hooks: TraceHooks) {
     let _ = HOOKS.set(hooks);
 }
 
@@ -32,6 +32,6 @@ pub fn follow(span: &Span, traceparent: Option<&str>) {
 
 /// The `traceparent` of what a span causes; none where nobody collects spans.
 #[must_use]
-pub fn of(span: &Span) -> Option<String> {
-    HOOKS.get().and_then(|hooks| (hooks.of)(span))
+pub fn traceparent(span: &Span) -> Option<String> {
+    HOOKS.get().and_then(|hooks| (hooks.traceparent)(span))
 }

@@ -25,7 +25,7 @@ use tokio::sync;
 use uuid::Uuid;
 
 /// How many folders are kept open at once, beside those in use.
-const OPEN_FOLDERS: usize = 256;
+const MAX_OPEN_FOLDERS: usize = 256;
 
 /// Runs file work where it may block.
 pub(crate) async fn blocking<T: Send + 'static>(
@@ -40,13 +40,13 @@ pub(crate) async fn blocking<T: Send + 'static>(
 
 /// The folders below one root, made and kept open when first used.
 #[derive(Debug)]
-pub(crate) struct Folders {
+pub(crate) struct DurableFolders {
     root: PathBuf,
-    open: Mutex<HashMap<PathBuf, Arc<Folder>>>,
+    open: Mutex<HashMap<PathBuf, Arc<DurableFolder>>>,
     installation: OnceLock<Uuid>,
 }
 
-impl Folders {
+impl DurableFolders {
     /// Makes the root, and its parents, durably.
     pub(crate) async fn open(root: PathBuf) -> io::Result<Self> {
         let root = blocking(move || {
@@ -81,7 +81,7 @@ impl Folders {
     }
 
     /// The folder `path`, which lies below the root; made, with its parents, if it is not there.
-    pub(crate) async fn folder(&self, path: &Path) -> io::Result<Arc<Folder>> {
+    pub(crate) async fn folder(&self, path: &Path) -> io::Result<Arc<DurableFolder>> {
         if let Some(known) = self.lock().get(path)
             && !known.replaced.load(Ordering::Relaxed)
         {
@@ -91,11 +91,11 @@ impl Folders {
         let folder = blocking(move || {
             require_marker()?;
             make(&wanted)?;
-            Ok(Folder::new(File::open(&wanted)?, wanted))
+            Ok(DurableFolder::new(File::open(&wanted)?, wanted))
         })
         .await?;
         let mut open = self.lock();
-        if open.len() >= OPEN_FOLDERS {
+        if open.len() >= MAX_OPEN_FOLDERS {
             open.retain(|_, folder| Arc::strong_count(folder) > 1);
         }
         if open
@@ -116,7 +116,7 @@ impl Folders {
         self.lock().remove(path);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Arc<Folder>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<PathBuf, Arc<DurableFolder>>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -216,24 +216,24 @@ fn require_same(handle: &File, path: &Path) -> io::Result<()> {
 
 /// One open folder and the syncs under way for it.
 #[derive(Debug)]
-pub(crate) struct Folder {
+pub(crate) struct DurableFolder {
     handle: Arc<File>,
     path: Arc<Path>,
     /// True once its path was seen to lead elsewhere.
     replaced: AtomicBool,
     arrivals: AtomicU64,
-    done: sync::Mutex<Done>,
+    done: sync::Mutex<SyncState>,
 }
 
 /// Up to which arrival the entries are durable, and up to which the last failed sync should have made them so.
 #[derive(Debug, Default)]
-struct Done {
+struct SyncState {
     through: u64,
     failed_through: u64,
     error: Option<i32>,
 }
 
-impl Folder {
+impl DurableFolder {
     fn new(handle: File, path: PathBuf) -> Self {
         Self {
             handle: Arc::new(handle),
@@ -294,7 +294,7 @@ mod tests {
     #[tokio::test]
     async fn folders_are_made_with_their_parents_and_kept_open() {
         let root = TempDir::new().unwrap();
-        let folders = Folders::open(root.path().join("a/b")).await.unwrap();
+        let folders = DurableFolders::open(root.path().join("a/b")).await.unwrap();
         let deep = folders.root().join("2026/11");
         let first = folders.folder(&deep).await.unwrap();
         assert!(deep.is_dir());
@@ -309,7 +309,7 @@ mod tests {
     async fn folder_that_is_replaced_fails_its_sync_and_is_opened_again() {
         let parent = TempDir::new().unwrap();
         let root = parent.path().join("root");
-        let folders = Folders::open(root.clone()).await.unwrap();
+        let folders = DurableFolders::open(root.clone()).await.unwrap();
         let before = folders.folder(&root).await.unwrap();
         fs::rename(&root, parent.path().join("away")).unwrap();
         fs::create_dir(&root).unwrap();
@@ -322,7 +322,7 @@ mod tests {
     async fn root_without_the_marker_is_neither_made_nor_opened() {
         let parent = TempDir::new().unwrap();
         let root = parent.path().join("root");
-        let folders = Folders::open(root.clone()).await.unwrap();
+        let folders = DurableFolders::open(root.clone()).await.unwrap();
         let id = Uuid::now_v7();
         folders.expect(id);
         let deep = root.join("uploads");
@@ -337,7 +337,7 @@ mod tests {
     #[tokio::test]
     async fn those_who_wait_share_a_sync_and_none_is_forgotten() {
         let root = TempDir::new().unwrap();
-        let folders = Folders::open(root.path().to_owned()).await.unwrap();
+        let folders = DurableFolders::open(root.path().to_owned()).await.unwrap();
         let folder = folders.folder(folders.root()).await.unwrap();
         try_join_all((0..500).map(|_| folder.sync())).await.unwrap();
         let done = folder.done.lock().await;
@@ -352,7 +352,7 @@ mod tests {
     #[tokio::test]
     async fn a_failed_sync_fails_for_all_it_was_for_and_for_nobody_later() {
         let root = TempDir::new().unwrap();
-        let folder = Folder::new(File::open(root.path()).unwrap(), root.path().to_owned());
+        let folder = DurableFolder::new(File::open(root.path()).unwrap(), root.path().to_owned());
         {
             let mut done = folder.done.lock().await;
             (done.failed_through, done.error) = (1, Some(5));

@@ -1,7 +1,7 @@
 //! Multipart uploads that a crash has left open: found, and aborted.
 
 use super::{S3Storage, error, moment};
-use crate::storage::{StorageError, Unfinished, UnfinishedPages};
+use crate::storage::{StorageError, UnfinishedWrite, UnfinishedWritePages};
 use futures::{StreamExt, stream};
 use std::sync::{Arc, atomic::Ordering};
 
@@ -10,18 +10,18 @@ const PREFIXES: [&str; 2] = ["uploads/", "staging/"];
 
 /// Where the next page begins: after this key and this upload's id.
 #[derive(Clone, Debug, Default)]
-struct Marker {
+struct PageMarker {
     key: Option<String>,
     id: Option<String>,
 }
 
 impl S3Storage {
     /// Every open multipart upload below Landfall's prefixes, in the store's pages.
-    pub(crate) fn unfinished(self: &Arc<Self>) -> UnfinishedPages {
+    pub(crate) fn unfinished(self: &Arc<Self>) -> UnfinishedWritePages {
         let storage = Arc::clone(self);
         let below = move |prefix| {
             let storage = Arc::clone(&storage);
-            stream::try_unfold(Some(Marker::default()), move |marker| {
+            stream::try_unfold(Some(PageMarker::default()), move |marker| {
                 let storage = Arc::clone(&storage);
                 async move {
                     let Some(marker) = marker else {
@@ -37,8 +37,8 @@ impl S3Storage {
     async fn open_uploads(
         &self,
         prefix: &str,
-        after: Marker,
-    ) -> Result<(Vec<Unfinished>, Option<Marker>), StorageError> {
+        after: PageMarker,
+    ) -> Result<(Vec<UnfinishedWrite>, Option<PageMarker>), StorageError> {
         if !self.lists_uploads.load(Ordering::Relaxed) {
             return Ok((Vec::new(), None));
         }
@@ -63,14 +63,14 @@ impl S3Storage {
         let open = page.uploads().iter().filter_map(|upload| {
             // One whose age is not told is nobody's to abort.
             upload.initiated()?;
-            Some(Unfinished {
+            Some(UnfinishedWrite {
                 key: Some(upload.key()?.to_owned()),
                 id: upload.upload_id()?.to_owned(),
                 since: moment(upload.initiated()),
             })
         });
         let more = page.is_truncated().unwrap_or(false);
-        let next = more.then(|| Marker {
+        let next = more.then(|| PageMarker {
             key: page.next_key_marker().map(str::to_owned),
             id: page.next_upload_id_marker().map(str::to_owned),
         });
@@ -78,7 +78,7 @@ impl S3Storage {
     }
 
     /// Aborts one; what cannot be aborted now, the sweep aborts.
-    pub(crate) async fn abort_unfinished(&self, upload: &Unfinished) {
+    pub(crate) async fn abort_unfinished(&self, upload: &UnfinishedWrite) {
         if let Some(key) = &upload.key {
             self.abort(key, &upload.id).await;
         }

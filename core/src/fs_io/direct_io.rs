@@ -16,26 +16,26 @@ use std::{
 pub(crate) const ALIGNMENT: usize = 4096;
 
 /// What is read or written at once, in bytes.
-pub(crate) const BATCH: usize = 512 * 1024;
+pub(crate) const IO_SIZE: usize = 512 * 1024;
 
 /// What of a file is left to the cache, in bytes: small files are often read at once by somebody.
-pub(crate) const CACHED: u64 = 8 * 1024 * 1024;
+pub(crate) const DIRECT_IO_THRESHOLD: u64 = 8 * 1024 * 1024;
 
 /// Buffers that are kept for the next batch.
-const KEPT: usize = 8;
+const MAX_POOLED_BUFFERS: usize = 8;
 
 /// Aligned memory for one batch.
 #[derive(Debug)]
-pub(crate) struct Buffer {
+pub(crate) struct AlignedBuffer {
     memory: Box<[u8]>,
     range: Range<usize>,
 }
 
-impl Buffer {
+impl AlignedBuffer {
     pub(crate) fn new() -> Self {
-        let memory = vec![0; BATCH + ALIGNMENT].into_boxed_slice();
+        let memory = vec![0; IO_SIZE + ALIGNMENT].into_boxed_slice();
         let start = memory.as_ptr().align_offset(ALIGNMENT);
-        let range = start..start + BATCH;
+        let range = start..start + IO_SIZE;
         Self { memory, range }
     }
 
@@ -47,7 +47,7 @@ impl Buffer {
         &mut self.memory[self.range.clone()]
     }
 
-    /// Copies the pieces, [`BATCH`] bytes together, one after the other.
+    /// Copies the pieces, [`IO_SIZE`] bytes together, one after the other.
     fn fill(&mut self, pieces: &[Bytes]) -> &[u8] {
         let mut left = self.as_mut_slice();
         for piece in pieces {
@@ -61,22 +61,22 @@ impl Buffer {
 
 /// Buffers used in turns.
 #[derive(Debug, Default)]
-pub(crate) struct Buffers(Mutex<Vec<Buffer>>);
+pub(crate) struct BufferPool(Mutex<Vec<AlignedBuffer>>);
 
-impl Buffers {
-    /// Hands the pieces, [`BATCH`] bytes together, to `work` as one slice of aligned memory.
+impl BufferPool {
+    /// Hands the pieces, [`IO_SIZE`] bytes together, to `work` as one slice of aligned memory.
     pub(crate) fn joined<T>(&self, pieces: &[Bytes], work: impl FnOnce(&[u8]) -> T) -> T {
         let free = self.free().pop();
-        let mut buffer = free.unwrap_or_else(Buffer::new);
+        let mut buffer = free.unwrap_or_else(AlignedBuffer::new);
         let outcome = work(buffer.fill(pieces));
         let mut free = self.free();
-        if free.len() < KEPT {
+        if free.len() < MAX_POOLED_BUFFERS {
             free.push(buffer);
         }
         outcome
     }
 
-    fn free(&self) -> MutexGuard<'_, Vec<Buffer>> {
+    fn free(&self) -> MutexGuard<'_, Vec<AlignedBuffer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

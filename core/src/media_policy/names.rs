@@ -4,7 +4,7 @@
 pub const UNKNOWN: &str = "application/octet-stream";
 
 /// What else they say.
-const AS_GOOD_AS_UNKNOWN: [&str; 10] = [
+const TREATED_AS_UNKNOWN: [&str; 10] = [
     "",
     "application/binary",
     "application/download",
@@ -524,7 +524,7 @@ pub(super) fn essence(content_type: &str) -> String {
 /// True when a client says that it does not know.
 pub(super) fn is_unknown(content_type: &str) -> bool {
     let essence = essence(content_type);
-    essence == UNKNOWN || AS_GOOD_AS_UNKNOWN.contains(&essence.as_str())
+    essence == UNKNOWN || TREATED_AS_UNKNOWN.contains(&essence.as_str())
 }
 
 /// The one name of a type.

@@ -5,8 +5,8 @@
 //! clients that send slowly, or stop, keep nobody waiting for long. Beside this each connection has its own read
 //! buffer, and one piece of it that waits for memory.
 
-use super::OBJECT;
-use crate::staging::body::{End, Intake};
+use super::MAX_OBJECT_SIZE;
+use crate::staging::body::{BodyEnd, BodyReader};
 use bytes::{Bytes, BytesMut};
 use std::{
     sync::{
@@ -21,23 +21,23 @@ use tokio::{
 };
 
 /// What all bodies may hold at once, in bytes.
-const ALL: usize = 128 * 1024 * 1024;
+const TOTAL: usize = 128 * 1024 * 1024;
 /// What is granted at first, and the unit of what is granted later, in bytes.
-const STEP: usize = 64 * 1024;
+const GRANT_SIZE: usize = 64 * 1024;
 /// How often a body at which nothing comes looks whether others wait for its memory.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Grants memory to bodies, in the order in which they ask.
 #[derive(Debug)]
-pub(super) struct Memory {
+pub(super) struct BodyMemory {
     steps: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
-impl Default for Memory {
+impl Default for BodyMemory {
     fn default() -> Self {
         Self {
-            steps: Arc::new(Semaphore::new(ALL / STEP)),
+            steps: Arc::new(Semaphore::new(TOTAL / GRANT_SIZE)),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -45,22 +45,22 @@ impl Default for Memory {
 
 /// Bytes of a body that are to be one object.
 #[derive(Debug)]
-pub(super) struct Gathered {
+pub(super) struct BufferedBytes {
     pub(super) bytes: Bytes,
     /// None while there may be more.
-    pub(super) end: Option<End>,
+    pub(super) end: Option<BodyEnd>,
     /// Given back once the bytes are put.
     pub(super) memory: Option<OwnedSemaphorePermit>,
 }
 
-impl Memory {
+impl BodyMemory {
     /// Gathers what comes of a body until it is an object, or the body ends, or others need the memory. Cancelling it
     /// loses what it has gathered.
-    pub(super) async fn gather(&self, intake: &mut Intake<'_>) -> Gathered {
-        let first = match intake.piece(STEP).await {
+    pub(super) async fn gather(&self, intake: &mut BodyReader<'_>) -> BufferedBytes {
+        let first = match intake.piece(GRANT_SIZE).await {
             Ok(first) => first,
             Err(end) => {
-                return Gathered {
+                return BufferedBytes {
                     bytes: Bytes::new(),
                     end: Some(end),
                     memory: None,
@@ -69,14 +69,14 @@ impl Memory {
         };
         let mut memory = self.hold(1).await;
         // Copied, for a small piece may keep all of its connection's read buffer.
-        let mut bytes = BytesMut::with_capacity(STEP);
+        let mut bytes = BytesMut::with_capacity(GRANT_SIZE);
         bytes.extend_from_slice(&first);
         drop(first);
-        let (mut room, mut end) = (STEP, None);
-        while bytes.len() < OBJECT {
+        let (mut room, mut end) = (GRANT_SIZE, None);
+        while bytes.len() < MAX_OBJECT_SIZE {
             if bytes.len() == room {
-                let more = room.min(OBJECT - room);
-                let Some(granted) = self.try_hold(more / STEP) else {
+                let more = room.min(MAX_OBJECT_SIZE - room);
+                let Some(granted) = self.try_hold(more / GRANT_SIZE) else {
                     break;
                 };
                 match &mut memory {
@@ -86,7 +86,7 @@ impl Memory {
                 room += more;
                 bytes.reserve(more);
             }
-            match timeout(LOOK_EVERY, intake.piece(room - bytes.len())).await {
+            match timeout(POLL_INTERVAL, intake.piece(room - bytes.len())).await {
                 Ok(Ok(piece)) => bytes.extend_from_slice(&piece),
                 Ok(Err(over)) => {
                     end = Some(over);
@@ -96,7 +96,7 @@ impl Memory {
                 Err(_) => {}
             }
         }
-        Gathered {
+        BufferedBytes {
             bytes: bytes.freeze(),
             end,
             memory,
@@ -104,7 +104,7 @@ impl Memory {
     }
 
     async fn hold(&self, steps: u32) -> Option<OwnedSemaphorePermit> {
-        let _waiting = Waiting::new(&self.waiting);
+        let _waiting = WaitGuard::new(&self.waiting);
         // Fails only once it is closed, which it never is.
         Arc::clone(&self.steps).acquire_many_owned(steps).await.ok()
     }
@@ -120,21 +120,21 @@ impl Memory {
     /// How many bytes are held.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
-        ALL - self.steps.available_permits() * STEP
+        TOTAL - self.steps.available_permits() * GRANT_SIZE
     }
 }
 
 /// Counts one that waits.
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaitGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitGuard<'a> {
     fn new(waiting: &'a AtomicUsize) -> Self {
         waiting.fetch_add(1, Ordering::Relaxed);
         Self(waiting)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -154,7 +154,7 @@ mod tests {
     const CLIENTS: usize = 400;
 
     /// A client that sends a megabyte and then keeps the connection without a word.
-    fn stalled(sent: &Arc<AtomicU64>) -> Intake<'static> {
+    fn stalled(sent: &Arc<AtomicU64>) -> BodyReader<'static> {
         const PIECE: usize = 16 * 1024;
         let sent = Arc::clone(sent);
         let pieces = stream::iter(0..BODY / PIECE).map(move |_| {
@@ -162,12 +162,12 @@ mod tests {
             Ok::<_, Infallible>(Bytes::from_static(&[7; PIECE]))
         });
         let body = pieces.chain(stream::pending()).map(|piece| Ok(piece?));
-        Intake::new(body.boxed(), u64::MAX)
+        BodyReader::new(body.boxed(), u64::MAX)
     }
 
     #[tokio::test]
     async fn stalled_clients_hold_no_more_than_all_there_is_and_keep_nobody_waiting() {
-        let memory = Arc::new(Memory::default());
+        let memory = Arc::new(BodyMemory::default());
         let (sent, put) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         let most = Arc::new(Mutex::new(0));
         let clients: Vec<_> = (0..CLIENTS)
@@ -193,9 +193,9 @@ mod tests {
             }
         };
         timeout(Duration::from_secs(60), taken).await.unwrap();
-        assert!(put.load(Ordering::Relaxed) >= all - ALL as u64);
+        assert!(put.load(Ordering::Relaxed) >= all - TOTAL as u64);
         let most = *most.lock().unwrap();
-        assert!(most > ALL / 2 && most <= ALL, "{most} bytes were held");
+        assert!(most > TOTAL / 2 && most <= TOTAL, "{most} bytes were held");
         for client in clients {
             client.abort();
         }
@@ -203,18 +203,21 @@ mod tests {
 
     #[tokio::test]
     async fn objects_are_whole_while_there_is_memory_and_smaller_when_there_is_none() {
-        let memory = Memory::default();
+        let memory = BodyMemory::default();
         let endless = || {
             let pieces = stream::repeat_with(|| Ok(Bytes::from_static(&[1; 100_000])));
-            Intake::new(pieces.boxed(), u64::MAX)
+            BodyReader::new(pieces.boxed(), u64::MAX)
         };
         let mut held = Vec::new();
-        for _ in 0..ALL / OBJECT {
+        for _ in 0..TOTAL / MAX_OBJECT_SIZE {
             let gathered = memory.gather(&mut endless()).await;
-            assert_eq!((gathered.bytes.len(), memory.held() % OBJECT), (OBJECT, 0));
+            assert_eq!(
+                (gathered.bytes.len(), memory.held() % MAX_OBJECT_SIZE),
+                (MAX_OBJECT_SIZE, 0)
+            );
             held.push(gathered);
         }
-        assert_eq!(memory.held(), ALL);
+        assert_eq!(memory.held(), TOTAL);
         let mut waiting = endless();
         let mut another = Box::pin(memory.gather(&mut waiting));
         assert!((&mut another).now_or_never().is_none(), "all is held");
@@ -224,15 +227,16 @@ mod tests {
 
     #[tokio::test]
     async fn end_of_a_body_is_told_with_its_last_bytes() {
-        let memory = Memory::default();
-        let mut intake = Intake::new(stream::iter([Ok(Bytes::from_static(b"abcd"))]).boxed(), 3);
+        let memory = BodyMemory::default();
+        let mut intake =
+            BodyReader::new(stream::iter([Ok(Bytes::from_static(b"abcd"))]).boxed(), 3);
         let gathered = memory.gather(&mut intake).await;
         assert_eq!(&gathered.bytes[..], b"abc");
         let surplus = gathered.end;
         assert!(
             matches!(
                 surplus,
-                Some(End::Stopped(StagingError::TooLarge { limit: 3 }))
+                Some(BodyEnd::Stopped(StagingError::TooLarge { limit: 3 }))
             ),
             "{surplus:?}"
         );

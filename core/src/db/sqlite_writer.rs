@@ -5,7 +5,7 @@
 //! nobody commits. So no connection is used again after BEGIN, COMMIT, ROLLBACK or a savepoint of it failed: it is
 //! closed, which rolls back whatever it has open, and a new one is opened.
 
-use super::{PATIENCE, durable};
+use super::{CONNECT_TIMEOUT, durable};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
     SqliteTransactionMode, SqlxSqliteConnector, TransactionOptions, TransactionTrait,
@@ -25,13 +25,13 @@ const PROBE: [&str; 3] = [
 ];
 
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(super) struct SqliteWriter {
     options: SqliteConnectOptions,
     /// A pool of one, since SeaORM's transactions take their connection from a pool.
     current: Option<(SqlitePool, DatabaseConnection)>,
 }
 
-impl Writer {
+impl SqliteWriter {
     /// Opens the file, creating it when it is not there.
     pub(super) async fn open(path: &Path) -> Result<Self, DbErr> {
         let options = SqliteConnectOptions::new()
@@ -50,7 +50,7 @@ impl Writer {
         if self.current.is_none() {
             let pool = SqlitePoolOptions::new()
                 .max_connections(1)
-                .acquire_timeout(PATIENCE)
+                .acquire_timeout(CONNECT_TIMEOUT)
                 .idle_timeout(None)
                 .max_lifetime(None)
                 .test_before_acquire(false)
@@ -85,7 +85,7 @@ impl Writer {
     /// connection ends when its statement does, and until then SQLite's own lock keeps the new one from writing.
     pub(super) async fn discard(&mut self) {
         if let Some((pool, _)) = self.current.take() {
-            let _ = tokio::time::timeout(PATIENCE, pool.close()).await;
+            let _ = tokio::time::timeout(CONNECT_TIMEOUT, pool.close()).await;
         }
     }
 

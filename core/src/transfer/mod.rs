@@ -7,23 +7,23 @@
 //! Memory is at most 48 MiB for one transfer, whatever its size.
 
 mod error;
-mod inside;
-mod large;
-mod local;
-mod parts;
-mod remote;
+mod fs;
+mod part_reader;
+mod s3_copy;
+mod s3_streamed;
+mod s3_upload;
 
 pub use crate::staging::Piece;
 use crate::{
     digest::Sha256Digest,
-    staging::{Place as StagingPlace, Staging, bucket_beside_folder},
-    storage::{Place, Storage, StorageError, StorageKey},
+    staging::{Staging, StagingBackend, bucket_beside_folder},
+    storage::{Storage, StorageBackend, StorageError, StorageKey},
 };
 pub use error::TransferError;
 
 /// What is to become which object.
 #[derive(Clone, Copy, Debug)]
-pub struct Landing<'a> {
+pub struct TransferRequest<'a> {
     /// In their order. At least one.
     pub pieces: &'a [Piece],
     /// Reserved for this file in the database.
@@ -42,13 +42,13 @@ pub struct Landing<'a> {
 
 /// A file in storage, durable and verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Landed {
+pub struct StoredObject {
     /// In bytes.
     pub size: u64,
     pub sha256: Sha256Digest,
 }
 
-impl Landing<'_> {
+impl TransferRequest<'_> {
     /// Of the whole object, in bytes.
     fn size(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.size).sum()
@@ -74,28 +74,28 @@ impl Landing<'_> {
 ///
 /// # Errors
 /// [`TransferError`]; the object is not there then, or whole, and nothing else is unless the sweep knows of it.
-pub async fn land(
+pub async fn transfer(
     staging: &Staging,
     storage: &Storage,
-    landing: &Landing<'_>,
-) -> Result<Landed, TransferError> {
-    let size = landing.size();
-    if let (StagingPlace::Fs(from), Place::Fs(to)) = (&staging.place, &storage.place)
-        && let Some(sha256) = local::link(from, to, landing).await?
+    request: &TransferRequest<'_>,
+) -> Result<StoredObject, TransferError> {
+    let size = request.size();
+    if let (StagingBackend::Fs(from), StorageBackend::Fs(to)) = (&staging.backend, &storage.backend)
+        && let Some(sha256) = fs::link(from, to, request).await?
     {
-        return Ok(Landed { size, sha256 });
+        return Ok(StoredObject { size, sha256 });
     }
-    let sha256 = match (&staging.place, &storage.place) {
-        (StagingPlace::Fs(from), Place::Fs(to)) => local::copy(from, to, landing).await?,
-        (_, Place::S3(to)) => Box::pin(remote::send(staging, to, landing)).await?,
-        (StagingPlace::S3(_), Place::Fs(_)) => {
+    let sha256 = match (&staging.backend, &storage.backend) {
+        (StagingBackend::Fs(from), StorageBackend::Fs(to)) => fs::copy(from, to, request).await?,
+        (_, StorageBackend::S3(to)) => Box::pin(s3_upload::send(staging, to, request)).await?,
+        (StagingBackend::S3(_), StorageBackend::Fs(_)) => {
             // `Staging::open` refuses the pair; these two were not opened together.
             return Err(TransferError::Storage(bucket_beside_folder()));
         }
     };
-    let landed = Landed { size, sha256 };
-    verify(storage, landing.key, landed).await?;
-    Ok(landed)
+    let object = StoredObject { size, sha256 };
+    verify(storage, request.key, object).await?;
+    Ok(object)
 }
 
 /// The first bytes of the pieces taken together, at most `most` of them; fewer when there are no more.
@@ -118,11 +118,15 @@ pub async fn head(
     Ok(head)
 }
 
-async fn verify(storage: &Storage, key: &StorageKey, landed: Landed) -> Result<(), TransferError> {
+async fn verify(
+    storage: &Storage,
+    key: &StorageKey,
+    object: StoredObject,
+) -> Result<(), TransferError> {
     let problem = match storage.head(key).await? {
         None => "it is not there".to_owned(),
-        Some(info) if info.size != landed.size => format!("it has {} bytes", info.size),
-        Some(info) if info.sha256.is_some_and(|there| there != landed.sha256) => {
+        Some(info) if info.size != object.size => format!("it has {} bytes", info.size),
+        Some(info) if info.sha256.is_some_and(|there| there != object.sha256) => {
             "it has another SHA-256".to_owned()
         }
         Some(_) => return Ok(()),

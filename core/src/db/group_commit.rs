@@ -1,6 +1,6 @@
 //! Group commit for SQLite: what has queued up while the last commit was on its way to disk is committed together.
 //!
-//! One task holds the one writing connection. It takes all that waits (up to [`MOST`]), runs it within one transaction,
+//! One task holds the one writing connection. It takes all that waits (up to [`MAX_GROUP`]), runs it within one transaction,
 //! commits once, and only then tells each caller its own outcome: when the commit failed, that it failed. An operation that fails disturbs nobody: it is rolled
 //! back to a savepoint of its own. Those that can be repeated need none, which spares two of some six statements: when
 //! one of them fails, all is rolled back and each of them runs once more by itself. There is no delay to gather more: an
@@ -9,8 +9,8 @@
 
 use super::{
     health::{WriteFault, WriteHealth},
+    sqlite_writer::SqliteWriter,
     transient::{broken_connection, copy, of_connection},
-    writer::Writer,
 };
 use crate::batcher::take_waiting;
 use futures::{FutureExt, future::BoxFuture};
@@ -22,19 +22,19 @@ use tokio::{
 };
 
 /// Operations in one commit: enough to amortize a slow disk, few enough to keep the wait short.
-const MOST: usize = 256;
+const MAX_GROUP: usize = 256;
 
 /// Operations that may wait for the writer before callers are held back.
-const QUEUE: usize = 4096;
+const QUEUE_CAPACITY: usize = 4096;
 
 /// How long a caller waits. The operation may still be committed after that, as after any answer that is lost.
-const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How often a writer that failed is tried, beside what callers ask of it.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What became of an operation within its transaction.
-enum Ran {
+enum OperationOutcome {
     Done,
     /// What it did must not be committed.
     Refused,
@@ -44,7 +44,10 @@ enum Ran {
 
 /// What waits for the writer, to be told what became of it once the commit's own outcome is known.
 trait Operation: Send {
-    fn run<'c>(&'c mut self, transaction: &'c DatabaseTransaction) -> BoxFuture<'c, Ran>;
+    fn run<'c>(
+        &'c mut self,
+        transaction: &'c DatabaseTransaction,
+    ) -> BoxFuture<'c, OperationOutcome>;
 
     /// True when it may run once more after it was rolled back.
     fn can_run_again(&self) -> bool;
@@ -52,22 +55,25 @@ trait Operation: Send {
     fn settle(self: Box<Self>, committed: Result<(), &DbErr>);
 }
 
-type Run<T, E> =
+type OperationFn<T, E> =
     Box<dyn for<'c> FnMut(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send>;
 
-struct Waiting<T, E> {
-    run: Run<T, E>,
+struct QueuedWrite<T, E> {
+    run: OperationFn<T, E>,
     can_run_again: bool,
     outcome: Option<Result<T, E>>,
     answer: oneshot::Sender<Result<T, E>>,
 }
 
-impl<T, E> Operation for Waiting<T, E>
+impl<T, E> Operation for QueuedWrite<T, E>
 where
     T: Send + 'static,
     E: From<DbErr> + Error + Send + 'static,
 {
-    fn run<'c>(&'c mut self, transaction: &'c DatabaseTransaction) -> BoxFuture<'c, Ran> {
+    fn run<'c>(
+        &'c mut self,
+        transaction: &'c DatabaseTransaction,
+    ) -> BoxFuture<'c, OperationOutcome> {
         Box::pin(async move {
             let run = &mut self.run;
             let outcome = AssertUnwindSafe(async { run(transaction).await })
@@ -75,8 +81,9 @@ where
                 .await
                 .unwrap_or_else(|_| Err(panicked().into()));
             let ran = match &outcome {
-                Ok(_) => Ran::Done,
-                Err(error) => broken_connection(error).map_or(Ran::Refused, Ran::Broken),
+                Ok(_) => OperationOutcome::Done,
+                Err(error) => broken_connection(error)
+                    .map_or(OperationOutcome::Refused, OperationOutcome::Broken),
             };
             self.outcome = Some(outcome);
             ran
@@ -99,7 +106,7 @@ where
     }
 }
 
-type Group = Vec<Box<dyn Operation>>;
+type WriteGroup = Vec<Box<dyn Operation>>;
 
 #[derive(Clone, Debug)]
 pub(super) struct GroupCommit {
@@ -108,8 +115,8 @@ pub(super) struct GroupCommit {
 }
 
 impl GroupCommit {
-    pub(super) fn start(writer: Writer) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE);
+    pub(super) fn start(writer: SqliteWriter) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE_CAPACITY);
         let health = Arc::<WriteHealth>::default();
         let committer = Committer {
             writer,
@@ -138,7 +145,7 @@ impl GroupCommit {
         F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>> + Send + 'static,
     {
         let mut operation = Some(operation);
-        let run: Run<T, E> = Box::new(move |transaction| match operation.take() {
+        let run: OperationFn<T, E> = Box::new(move |transaction| match operation.take() {
             Some(operation) => operation(transaction),
             None => Box::pin(async { Err(writer_gone().into()) }),
         });
@@ -154,19 +161,19 @@ impl GroupCommit {
         self.wait(Box::new(operation), true).await
     }
 
-    async fn wait<T, E>(&self, run: Run<T, E>, can_run_again: bool) -> Result<T, E>
+    async fn wait<T, E>(&self, run: OperationFn<T, E>, can_run_again: bool) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<DbErr> + Error + Send + 'static,
     {
         let (answer, outcome) = oneshot::channel();
-        let waiting = Waiting {
+        let waiting = QueuedWrite {
             run,
             can_run_again,
             outcome: None,
             answer,
         };
-        let answered = tokio::time::timeout(ANSWER_WITHIN, async {
+        let answered = tokio::time::timeout(WRITE_TIMEOUT, async {
             let sent = self.queue.send(Box::new(waiting)).await;
             sent.map_err(|_| writer_gone())?;
             outcome.await.map_err(|_| writer_gone())
@@ -183,7 +190,7 @@ fn writer_gone() -> DbErr {
 
 fn too_slow() -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(format!(
-        "the database took longer than {ANSWER_WITHIN:?} to write this"
+        "the database took longer than {WRITE_TIMEOUT:?} to write this"
     )))
 }
 
@@ -194,7 +201,7 @@ pub(crate) fn panicked() -> DbErr {
 
 /// The task that owns the writer.
 struct Committer {
-    writer: Writer,
+    writer: SqliteWriter,
     health: Arc<WriteHealth>,
     /// When the writer was last tried.
     probed: Instant,
@@ -202,9 +209,9 @@ struct Committer {
 
 impl Committer {
     async fn commit_groups(mut self, mut waiting: mpsc::Receiver<Box<dyn Operation>>) {
-        let mut group = Vec::with_capacity(MOST);
+        let mut group = Vec::with_capacity(MAX_GROUP);
         while self.next_group(&mut waiting, &mut group).await {
-            let group: Group = std::mem::replace(&mut group, Vec::with_capacity(MOST));
+            let group: WriteGroup = std::mem::replace(&mut group, Vec::with_capacity(MAX_GROUP));
             self.health.writing(true);
             let ended = AssertUnwindSafe(self.commit_group(group))
                 .catch_unwind()
@@ -221,16 +228,16 @@ impl Committer {
     async fn next_group(
         &mut self,
         waiting: &mut mpsc::Receiver<Box<dyn Operation>>,
-        group: &mut Group,
+        group: &mut WriteGroup,
     ) -> bool {
         while self.health.is_faulty() {
-            let probe_at = self.probed + PROBE_EVERY;
-            match tokio::time::timeout_at(probe_at, waiting.recv_many(group, MOST)).await {
+            let probe_at = self.probed + PROBE_INTERVAL;
+            match tokio::time::timeout_at(probe_at, waiting.recv_many(group, MAX_GROUP)).await {
                 Ok(received) => return received > 0,
                 Err(_) => self.probe().await,
             }
         }
-        take_waiting(waiting, group, MOST).await
+        take_waiting(waiting, group, MAX_GROUP).await
     }
 
     async fn probe(&mut self) {
@@ -248,22 +255,22 @@ impl Committer {
         self.writer.discard().await;
     }
 
-    async fn commit_group(&mut self, group: Group) {
-        let (mut repeatable, mut once): (Group, Group) =
+    async fn commit_group(&mut self, group: WriteGroup) {
+        let (mut repeatable, mut once): (WriteGroup, WriteGroup) =
             group.into_iter().partition(|one| one.can_run_again());
         let committed = match (&mut repeatable[..], &mut once[..]) {
-            ([one], []) | ([], [one]) => self.alone(one.as_mut()).await.map(|()| true),
-            (repeatable, once) => self.together(repeatable, once).await,
+            ([one], []) | ([], [one]) => self.execute_single(one.as_mut()).await.map(|()| true),
+            (repeatable, once) => self.execute_group(repeatable, once).await,
         };
         if let Ok(false) = committed {
             // Of those that share no savepoint one has failed, and taken what the others did with it.
             for mut one in repeatable {
-                let committed = self.alone(one.as_mut()).await;
+                let committed = self.execute_single(one.as_mut()).await;
                 one.settle(committed.as_ref().copied());
             }
             // Nothing of these has run.
             if !once.is_empty() {
-                let committed = self.together(&mut [], &mut once).await;
+                let committed = self.execute_group(&mut [], &mut once).await;
                 settle(once, &committed.map(drop));
             }
         } else {
@@ -273,7 +280,7 @@ impl Committer {
         }
     }
 
-    async fn alone(&mut self, one: &mut dyn Operation) -> Result<(), DbErr> {
+    async fn execute_single(&mut self, one: &mut dyn Operation) -> Result<(), DbErr> {
         let committed = run_alone(&mut self.writer, one)
             .await
             .map_err(of_connection);
@@ -283,7 +290,7 @@ impl Committer {
         committed
     }
 
-    async fn together(
+    async fn execute_group(
         &mut self,
         repeatable: &mut [Box<dyn Operation>],
         once: &mut [Box<dyn Operation>],
@@ -298,46 +305,46 @@ impl Committer {
     }
 }
 
-fn settle(group: Group, committed: &Result<(), DbErr>) {
+fn settle(group: WriteGroup, committed: &Result<(), DbErr>) {
     for one in group {
         one.settle(committed.as_ref().copied());
     }
 }
 
 /// An error is the connection's, never the operation's; the transaction is over, or ends with the connection.
-async fn run_alone(writer: &mut Writer, one: &mut dyn Operation) -> Result<(), DbErr> {
+async fn run_alone(writer: &mut SqliteWriter, one: &mut dyn Operation) -> Result<(), DbErr> {
     let transaction = writer.begin().await?;
     match one.run(&transaction).await {
-        Ran::Done => transaction.commit().await,
-        Ran::Refused => transaction.rollback().await,
-        Ran::Broken(error) => Err(error),
+        OperationOutcome::Done => transaction.commit().await,
+        OperationOutcome::Refused => transaction.rollback().await,
+        OperationOutcome::Broken(error) => Err(error),
     }
 }
 
 /// False when one of the `repeatable` has failed: nothing is committed then, and none of `once` has run. Errors are as
 /// those of [`run_alone`].
 async fn run_together(
-    writer: &mut Writer,
+    writer: &mut SqliteWriter,
     repeatable: &mut [Box<dyn Operation>],
     once: &mut [Box<dyn Operation>],
 ) -> Result<bool, DbErr> {
     let transaction = writer.begin().await?;
     for one in repeatable {
         match one.run(&transaction).await {
-            Ran::Done => {}
-            Ran::Refused => {
+            OperationOutcome::Done => {}
+            OperationOutcome::Refused => {
                 transaction.rollback().await?;
                 return Ok(false);
             }
-            Ran::Broken(error) => return Err(error),
+            OperationOutcome::Broken(error) => return Err(error),
         }
     }
     for one in once {
         let savepoint = transaction.begin().await?;
         match one.run(&savepoint).await {
-            Ran::Done => savepoint.commit().await?,
-            Ran::Refused => savepoint.rollback().await?,
-            Ran::Broken(error) => return Err(error),
+            OperationOutcome::Done => savepoint.commit().await?,
+            OperationOutcome::Refused => savepoint.rollback().await?,
+            OperationOutcome::Broken(error) => return Err(error),
         }
     }
     transaction.commit().await?;

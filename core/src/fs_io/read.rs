@@ -1,6 +1,6 @@
 //! Local files read in pieces, on threads that may block.
 
-use crate::{digest::Sha256Digest, storage::durable::blocking};
+use crate::{digest::Sha256Digest, fs_io::fsync::blocking};
 use bytes::Bytes;
 use futures::{Stream, stream};
 use sha2::{Digest, Sha256};

@@ -1,6 +1,6 @@
 //! The whole life of a file, from what the tables know: how it was received, who took it ashore, who was told.
 
-use super::{Scope, get};
+use super::{OwnerScope, get};
 use crate::{
     db::Database,
     outbox::{self, EventDetail, EventFilter},
@@ -17,11 +17,11 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySel
 use std::collections::HashMap;
 
 /// Events of one file that are shown, the newest; a file has no more than three unless more types are invented.
-const EVENTS_SHOWN: u64 = 20;
+const MAX_EVENTS_SHOWN: u64 = 20;
 
 /// A file and all that is known of it.
 #[derive(Clone, Debug)]
-pub struct Life {
+pub struct FileHistory {
     pub file: Model,
     /// None when it came in one request, or when the session has been forgotten since.
     pub upload: Option<upload::Model>,
@@ -33,14 +33,14 @@ pub struct Life {
 
 /// Something that happened to a file.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Moment<'a> {
+pub struct HistoryEntry<'a> {
     pub at: Timestamp,
-    pub what: What<'a>,
+    pub what: HistoryEvent<'a>,
 }
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
-pub enum What<'a> {
+pub enum HistoryEvent<'a> {
     /// The first request; none: which kind is not known any more, or it was the only one.
     Begun(Option<UploadKind>),
     /// Every byte is durable in staging.
@@ -48,7 +48,7 @@ pub enum What<'a> {
     /// A worker took it; the last one that did.
     Claimed(&'a str),
     /// Hashed, and the object is whole at its key.
-    Landed(Option<&'a str>),
+    Transferred(Option<&'a str>),
     /// The row and its event were committed.
     Stored,
     /// An event about it was written.
@@ -70,27 +70,27 @@ pub enum What<'a> {
     Expires,
 }
 
-impl Life {
+impl FileHistory {
     /// What happened, and what is known to come, in the order of time.
     #[must_use]
-    pub fn moments(&self) -> Vec<Moment<'_>> {
+    pub fn moments(&self) -> Vec<HistoryEntry<'_>> {
         let mut moments = self.of_the_file();
         for event in &self.events {
-            moments.push(Moment {
+            moments.push(HistoryEntry {
                 at: event.event.created_at,
-                what: What::Announced(event),
+                what: HistoryEvent::Announced(event),
             });
             for delivery in &event.deliveries {
                 let webhook = delivery.delivery.webhook_id;
-                moments.extend(delivery.attempts.iter().map(|attempt| Moment {
+                moments.extend(delivery.attempts.iter().map(|attempt| HistoryEntry {
                     at: attempt.at,
-                    what: What::Attempt { webhook, attempt },
+                    what: HistoryEvent::Attempt { webhook, attempt },
                 }));
                 let due = delivery.delivery.next_attempt_at;
                 let due = due.filter(|_| delivery.delivery.status == DeliveryStatus::Pending);
-                moments.extend(due.map(|at| Moment {
+                moments.extend(due.map(|at| HistoryEntry {
                     at,
-                    what: What::DeliveryDue {
+                    what: HistoryEvent::DeliveryDue {
                         webhook,
                         attempts: delivery.delivery.attempt_count,
                     },
@@ -102,35 +102,35 @@ impl Life {
         moments
     }
 
-    fn of_the_file(&self) -> Vec<Moment<'_>> {
+    fn of_the_file(&self) -> Vec<HistoryEntry<'_>> {
         let file = &self.file;
         let kind = self.upload.as_ref().map(|upload| upload.kind);
-        let failed = (file.status == FileStatus::Failed).then(|| What::Failed {
+        let failed = (file.status == FileStatus::Failed).then(|| HistoryEvent::Failed {
             code: file.error_code.as_deref().unwrap_or_default(),
             message: file.error_message.as_deref().unwrap_or_default(),
         });
-        let due = (file.status == FileStatus::Staged).then_some(What::FinalizeDue {
+        let due = (file.status == FileStatus::Staged).then_some(HistoryEvent::FinalizeDue {
             attempts: file.finalize_attempts,
         });
-        let expires = (file.status == FileStatus::Stored).then_some(What::Expires);
-        let claimed = file.claimed_by.as_deref().map(What::Claimed);
+        let expires = (file.status == FileStatus::Stored).then_some(HistoryEvent::Expires);
+        let claimed = file.claimed_by.as_deref().map(HistoryEvent::Claimed);
         [
-            (Some(file.created_at), Some(What::Begun(kind))),
-            (file.staged_at, Some(What::Staged)),
+            (Some(file.created_at), Some(HistoryEvent::Begun(kind))),
+            (file.staged_at, Some(HistoryEvent::Staged)),
             (file.claimed_at, claimed),
             (
                 file.landed_at,
-                Some(What::Landed(file.storage_key.as_deref())),
+                Some(HistoryEvent::Transferred(file.storage_key.as_deref())),
             ),
-            (file.stored_at, Some(What::Stored)),
+            (file.stored_at, Some(HistoryEvent::Stored)),
             (Some(file.updated_at), failed),
-            (file.deleted_at, Some(What::Deleted)),
+            (file.deleted_at, Some(HistoryEvent::Deleted)),
             (file.next_attempt_at, due),
             (file.expires_at, expires),
         ]
         .into_iter()
         .filter_map(|(at, what)| {
-            Some(Moment {
+            Some(HistoryEntry {
                 at: at?,
                 what: what?,
             })
@@ -143,7 +143,11 @@ impl Life {
 ///
 /// # Errors
 /// The database's.
-pub async fn life(db: &Database, scope: &Scope, id: FileId) -> Result<Option<Life>, DbErr> {
+pub async fn history(
+    db: &Database,
+    scope: &OwnerScope,
+    id: FileId,
+) -> Result<Option<FileHistory>, DbErr> {
     let Some(file) = get(db.read(), scope, id).await? else {
         return Ok(None);
     };
@@ -158,7 +162,7 @@ pub async fn life(db: &Database, scope: &Scope, id: FileId) -> Result<Option<Lif
         ..EventFilter::default()
     };
     let page = PageRequest {
-        limit: EVENTS_SHOWN,
+        limit: MAX_EVENTS_SHOWN,
         before: None,
     };
     let mut events = Vec::new();
@@ -168,7 +172,7 @@ pub async fn life(db: &Database, scope: &Scope, id: FileId) -> Result<Option<Lif
     let told = events.iter().flat_map(|event| &event.deliveries);
     let told = told.map(|delivery| delivery.delivery.webhook_id);
     let urls = webhooks::urls(db, told).await?;
-    Ok(Some(Life {
+    Ok(Some(FileHistory {
         file,
         upload,
         events,

@@ -3,11 +3,11 @@
 use super::{Piece, TransferError};
 use crate::{
     digest::Sha256Digest,
-    staging::{Place, Staging, StagingError, fs::FsStaging},
-    storage::{
-        direct::{ALIGNMENT, CACHED},
-        file::{BLOCK, announce_sequential, fill},
+    fs_io::{
+        direct_io::{ALIGNMENT, DIRECT_IO_THRESHOLD},
+        read::{BLOCK, announce_sequential, fill},
     },
+    staging::{Staging, StagingBackend, StagingError, fs::FsStaging},
 };
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -25,7 +25,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 /// A part, and its own digest where it is to be signed by it.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct PartBytes {
     pub(super) bytes: Bytes,
     pub(super) digest: Option<Sha256Digest>,
 }
@@ -33,29 +33,29 @@ pub(super) struct Part {
 /// Parts as they are read. One waits here while the next is read; those who take them stop the reading by dropping
 /// this.
 #[derive(Debug)]
-pub(super) struct Parts {
-    parts: mpsc::Receiver<Part>,
+pub(super) struct PartReader {
+    parts: mpsc::Receiver<PartBytes>,
     reading: JoinHandle<Result<Sha256Digest, TransferError>>,
 }
 
-impl Parts {
+impl PartReader {
     /// Reads all pieces as parts of `size` bytes, the last of what is left.
     pub(super) fn read(staging: &Staging, pieces: &[Piece], size: u64, signed: bool) -> Self {
         let (sender, parts) = mpsc::channel(1);
-        let filling = Filling {
+        let filling = PartBuilder {
             size: usize::try_from(size).unwrap_or(usize::MAX),
             hasher: Sha256::new(),
             signed,
         };
-        let reading = match &staging.place {
-            Place::Fs(fs) => {
+        let reading = match &staging.backend {
+            StagingBackend::Fs(fs) => {
                 let files: Vec<PieceFile> = pieces
                     .iter()
-                    .map(|piece| PieceFile::of(fs, piece))
+                    .map(|piece| PieceFile::new(fs, piece))
                     .collect();
                 tokio::task::spawn_blocking(move || filling.read_files(&files, &sender))
             }
-            Place::S3(_) => {
+            StagingBackend::S3(_) => {
                 let (staging, pieces) = (staging.clone(), pieces.to_vec());
                 tokio::spawn(async move { filling.read_staging(&staging, &pieces, &sender).await })
             }
@@ -64,7 +64,7 @@ impl Parts {
     }
 
     /// The next part; none after the last, or when reading failed, which [`Self::finish`] tells.
-    pub(super) async fn next(&mut self) -> Option<Part> {
+    pub(super) async fn next(&mut self) -> Option<PartBytes> {
         self.parts.recv().await
     }
 
@@ -77,16 +77,16 @@ impl Parts {
     }
 }
 
-struct Filling {
+struct PartBuilder {
     size: usize,
     hasher: Sha256,
     signed: bool,
 }
 
-impl Filling {
-    fn part(&self, bytes: Vec<u8>) -> Part {
-        Part {
-            digest: self.signed.then(|| Sha256Digest::of(&bytes)),
+impl PartBuilder {
+    fn part(&self, bytes: Vec<u8>) -> PartBytes {
+        PartBytes {
+            digest: self.signed.then(|| Sha256Digest::compute(&bytes)),
             bytes: bytes.into(),
         }
     }
@@ -95,7 +95,7 @@ impl Filling {
     fn read_files(
         mut self,
         files: &[PieceFile],
-        sender: &mpsc::Sender<Part>,
+        sender: &mpsc::Sender<PartBytes>,
     ) -> Result<Sha256Digest, TransferError> {
         let mut left: u64 = files.iter().map(|file| file.size).sum();
         let mut part = Vec::new();
@@ -132,7 +132,7 @@ impl Filling {
         mut self,
         staging: &Staging,
         pieces: &[Piece],
-        sender: &mpsc::Sender<Part>,
+        sender: &mpsc::Sender<PartBytes>,
     ) -> Result<Sha256Digest, TransferError> {
         let (mut held, mut length) = (Vec::new(), 0);
         let mut bytes = staging.read_pieces(pieces).await?;
@@ -156,7 +156,7 @@ impl Filling {
     async fn send(
         mut self,
         held: Vec<Bytes>,
-        sender: &mpsc::Sender<Part>,
+        sender: &mpsc::Sender<PartBytes>,
     ) -> Result<Self, TransferError> {
         let hashed = tokio::task::spawn_blocking(move || {
             let bytes = held.concat();
@@ -184,13 +184,13 @@ pub(super) struct PieceFile {
 }
 
 impl PieceFile {
-    pub(super) fn of(from: &FsStaging, piece: &Piece) -> Self {
+    pub(super) fn new(from: &FsStaging, piece: &Piece) -> Self {
         Self {
             path: from.path(piece.key),
             offset: piece.offset,
             size: piece.size,
             direct: from.is_direct()
-                && piece.size >= CACHED
+                && piece.size >= DIRECT_IO_THRESHOLD
                 && piece.offset.is_multiple_of(ALIGNMENT as u64),
         }
     }
@@ -236,25 +236,25 @@ fn unwanted() -> TransferError {
 }
 
 /// Dropped when nobody waits any more for what a thread does.
-pub(super) struct Abandon(Arc<AtomicBool>);
+pub(super) struct CancelOnDrop(Arc<AtomicBool>);
 
-/// The thread's end of an [`Abandon`].
-pub(super) struct Abandoned(Arc<AtomicBool>);
+/// The thread's end of an [`CancelOnDrop`].
+pub(super) struct CancelFlag(Arc<AtomicBool>);
 
-impl Abandon {
-    pub(super) fn pair() -> (Self, Abandoned) {
+impl CancelOnDrop {
+    pub(super) fn pair() -> (Self, CancelFlag) {
         let flag = Arc::new(AtomicBool::new(false));
-        (Self(Arc::clone(&flag)), Abandoned(flag))
+        (Self(Arc::clone(&flag)), CancelFlag(flag))
     }
 }
 
-impl Drop for Abandon {
+impl Drop for CancelOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-impl Abandoned {
+impl CancelFlag {
     pub(super) fn check(&self) -> Result<(), TransferError> {
         match self.0.load(Ordering::Relaxed) {
             true => Err(unwanted()),

@@ -32,7 +32,7 @@ pub(crate) struct NewObject<'a> {
 
 /// What lies at a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
+enum ExistingObject {
     Nothing,
     /// Of an earlier run, and it is what this one would put.
     Ours,
@@ -80,13 +80,13 @@ impl S3Storage {
         }
         let taken = matches!(error, StorageError::KeyTaken);
         match self.look(object).await {
-            Ok(Seen::Ours) => Ok(None),
-            Ok(Seen::OursOtherwise) if fence && taken => {
+            Ok(ExistingObject::Ours) => Ok(None),
+            Ok(ExistingObject::OursOtherwise) if fence && taken => {
                 let again = send(false).await;
                 again.map(Some).map_err(error::sorted(action))
             }
             // Nothing is there: it was a proxy that answered, or the object has gone since.
-            Ok(Seen::Nothing) if taken => Err(StorageError::Refused {
+            Ok(ExistingObject::Nothing) if taken => Err(StorageError::Refused {
                 action,
                 status: 412,
                 code: String::new(),
@@ -99,24 +99,24 @@ impl S3Storage {
     }
 
     async fn is_foreign(&self, object: &NewObject<'_>) -> Result<bool, StorageError> {
-        Ok(!object.overwrite && self.look(object).await? == Seen::Foreign)
+        Ok(!object.overwrite && self.look(object).await? == ExistingObject::Foreign)
     }
 
-    async fn look(&self, object: &NewObject<'_>) -> Result<Seen, StorageError> {
+    async fn look(&self, object: &NewObject<'_>) -> Result<ExistingObject, StorageError> {
         let Some((info, origin)) = self.head_key(object.key).await? else {
-            return Ok(Seen::Nothing);
+            return Ok(ExistingObject::Nothing);
         };
         if origin.as_deref() != Some(object.origin) {
-            return Ok(Seen::Foreign);
+            return Ok(ExistingObject::Foreign);
         }
         let other_digest = match (info.sha256, object.sha256) {
             (Some(there), Some(here)) => there != here,
             _ => false,
         };
         if info.size != object.size || other_digest {
-            return Ok(Seen::OursOtherwise);
+            return Ok(ExistingObject::OursOtherwise);
         }
-        Ok(Seen::Ours)
+        Ok(ExistingObject::Ours)
     }
 }
 

@@ -3,41 +3,44 @@
 //!
 //! Possible when the staged objects are fit to be the parts of one: all of one size but the last.
 
-use super::{Landing, TransferError, parts::Parts, remote::MOST_PARTS};
+use super::{TransferError, TransferRequest, part_reader::PartReader, s3_upload::MAX_PARTS};
 use crate::{
     digest::Sha256Digest,
     staging::{
         Staging,
-        s3::{Objects, S3Staging},
+        s3::{PieceObjects, S3Staging},
     },
-    storage::s3::{Multipart, PART_MIN},
+    storage::s3::{MIN_PART_SIZE, MultipartUpload},
 };
 use aws_sdk_s3::types::CompletedPart;
 use futures::{StreamExt, stream::FuturesUnordered};
 
 /// Parts the store copies at once.
-const COPIES: usize = 8;
+const MAX_CONCURRENT_COPIES: usize = 8;
 /// What is read to be hashed at once, in bytes.
-const READ: u64 = 8 * 1024 * 1024;
+const READ_SIZE: u64 = 8 * 1024 * 1024;
 
 /// True when every object of the pieces can be a part.
 ///
 /// # Errors
 /// When one is not there.
-pub(super) async fn is_fit(from: &S3Staging, landing: &Landing<'_>) -> Result<bool, TransferError> {
+pub(super) async fn is_fit(
+    from: &S3Staging,
+    request: &TransferRequest<'_>,
+) -> Result<bool, TransferError> {
     let (mut parts, mut size) = (0, None);
     let mut ended = false;
-    let mut objects = Objects::new(&from.store, landing.pieces);
+    let mut objects = PieceObjects::new(&from.store, request.pieces);
     while let Some((_, range)) = objects.next().await? {
         parts += 1;
         let counted = range.end - range.start;
         // A part that is smaller, or too small, must be the last.
         let first = *size.get_or_insert(counted);
-        if ended || counted > first || parts > MOST_PARTS {
+        if ended || counted > first || parts > MAX_PARTS {
             objects.require_all().await?;
             return Ok(false);
         }
-        ended = counted < first || counted < PART_MIN;
+        ended = counted < first || counted < MIN_PART_SIZE;
     }
     Ok(parts > 0)
 }
@@ -47,26 +50,26 @@ pub(super) async fn is_fit(from: &S3Staging, landing: &Landing<'_>) -> Result<bo
 pub(super) async fn copy(
     staging: &Staging,
     from: &S3Staging,
-    landing: &Landing<'_>,
-    upload: &Multipart,
+    request: &TransferRequest<'_>,
+    upload: &MultipartUpload,
 ) -> Result<(Sha256Digest, Vec<CompletedPart>), TransferError> {
     let hashing = async {
-        if let Some(known) = landing.trusted() {
-            landing.check(known)?;
+        if let Some(known) = request.trusted() {
+            request.check(known)?;
             return Ok(known);
         }
-        let mut parts = Parts::read(staging, landing.pieces, READ, false);
+        let mut parts = PartReader::read(staging, request.pieces, READ_SIZE, false);
         while parts.next().await.is_some() {}
         let digest = parts.finish().await?;
-        landing.check(digest)?;
+        request.check(digest)?;
         Ok(digest)
     };
     let copying = async {
         let mut copying = FuturesUnordered::new();
         let (mut copied, mut number) = (Vec::new(), 0);
-        let mut objects = Objects::new(&from.store, landing.pieces);
+        let mut objects = PieceObjects::new(&from.store, request.pieces);
         while let Some((object, range)) = objects.next().await? {
-            if copying.len() >= COPIES
+            if copying.len() >= MAX_CONCURRENT_COPIES
                 && let Some(done) = copying.next().await
             {
                 copied.push(done?);

@@ -1,15 +1,16 @@
 //! From staging into a bucket: one PUT up to 16 MiB, above it a multipart upload with a few parts in flight.
 
 use super::{
-    Landing, TransferError, inside, large,
-    parts::{Part, Parts},
+    TransferError, TransferRequest,
+    part_reader::{PartBytes, PartReader},
+    s3_copy, s3_streamed,
 };
 use crate::{
     digest::Sha256Digest,
-    staging::{Place, Staging},
+    staging::{Staging, StagingBackend},
     storage::{
         StorageError,
-        s3::{Multipart, NewObject, S3Storage},
+        s3::{MultipartUpload, NewObject, S3Storage},
     },
 };
 use aws_sdk_s3::types::CompletedPart;
@@ -19,55 +20,55 @@ use std::sync::Arc;
 
 const MIB: u64 = 1024 * 1024;
 /// The largest object that is sent in one request, in bytes.
-const SINGLE: u64 = 16 * MIB;
+const MAX_SINGLE_PUT: u64 = 16 * MIB;
 /// The usual part, in bytes.
-const PART: u64 = 8 * MIB;
+const PART_SIZE: u64 = 8 * MIB;
 /// The largest part that is held in memory, in bytes; larger ones pass through.
-const LARGEST_HELD: u64 = 16 * MIB;
+const MAX_BUFFERED_PART: u64 = 16 * MIB;
 /// Parts of one transfer in memory at once, in bytes: those in flight, one that waits, one being read.
-const MEMORY: u64 = 48 * MIB;
+const MAX_BUFFERED: u64 = 48 * MIB;
 /// The most parts an object can have. Source: "Amazon S3 multipart upload limits".
-pub(super) const MOST_PARTS: u64 = 10_000;
+pub(super) const MAX_PARTS: u64 = 10_000;
 
 /// Sends the pieces; answers the digest of them all.
 pub(super) async fn send(
     staging: &Staging,
     to: &Arc<S3Storage>,
-    landing: &Landing<'_>,
+    request: &TransferRequest<'_>,
 ) -> Result<Sha256Digest, TransferError> {
-    let size = landing.size();
-    let origin = landing
+    let size = request.size();
+    let origin = request
         .pieces
         .first()
         .map_or_else(String::new, |piece| piece.key.to_string());
     let object = NewObject {
-        key: landing.key.as_str(),
-        content_type: landing.content_type,
+        key: request.key.as_str(),
+        content_type: request.content_type,
         origin: &origin,
         size,
         sha256: None,
-        overwrite: landing.overwrite,
+        overwrite: request.overwrite,
         sole_writer: false,
     };
     if size == 0 {
-        require_segment(staging, landing).await?;
+        require_segment(staging, request).await?;
     }
-    if size <= SINGLE {
+    if size <= MAX_SINGLE_PUT {
         let _memory = to.memory().hold_small(size).await;
-        return send_single(staging, to, landing, object).await;
+        return send_single(staging, to, request, object).await;
     }
     // Enough for a part that is read, one that waits and one in flight; more in flight are granted one by one.
     let _memory = to
         .memory()
-        .hold_large(3 * part_size(size).min(LARGEST_HELD))
+        .hold_large(3 * part_size(size).min(MAX_BUFFERED_PART))
         .await;
-    let from = match &staging.place {
-        Place::S3(from) if inside::is_fit(from, landing).await? => Some(from),
+    let from = match &staging.backend {
+        StagingBackend::S3(from) if s3_copy::is_fit(from, request).await? => Some(from),
         _ => None,
     };
-    let mut upload = Multipart::begin(to, &object).await?;
+    let mut upload = MultipartUpload::begin(to, &object).await?;
     let copied = match from {
-        Some(from) => Some(inside::copy(staging, from, landing, &upload).await),
+        Some(from) => Some(s3_copy::copy(staging, from, request, &upload).await),
         None => None,
     };
     let sent = match copied {
@@ -75,11 +76,11 @@ pub(super) async fn send(
             tracing::warn!(%problem, "the store's copies are not as they should be; the bytes are read and sent");
             // Copies that are still under way must not take the places of the parts.
             upload.abort().await;
-            upload = Multipart::begin(to, &object).await?;
-            read_and_send(staging, to, landing, &upload).await
+            upload = MultipartUpload::begin(to, &object).await?;
+            read_and_send(staging, to, request, &upload).await
         }
         Some(copied) => copied,
-        None => read_and_send(staging, to, landing, &upload).await,
+        None => read_and_send(staging, to, request, &upload).await,
     };
     match sent {
         Ok((digest, parts)) => {
@@ -98,8 +99,11 @@ pub(super) async fn send(
 }
 
 /// Where there are no bytes, nothing is read that could be missing.
-async fn require_segment(staging: &Staging, landing: &Landing<'_>) -> Result<(), TransferError> {
-    for piece in landing.pieces {
+async fn require_segment(
+    staging: &Staging,
+    request: &TransferRequest<'_>,
+) -> Result<(), TransferError> {
+    for piece in request.pieces {
         if staging.len(piece.key).await?.is_none() {
             return Err(TransferError::StagingGone);
         }
@@ -110,16 +114,16 @@ async fn require_segment(staging: &Staging, landing: &Landing<'_>) -> Result<(),
 async fn send_single(
     staging: &Staging,
     to: &S3Storage,
-    landing: &Landing<'_>,
+    request: &TransferRequest<'_>,
     object: NewObject<'_>,
 ) -> Result<Sha256Digest, TransferError> {
-    let mut parts = Parts::read(staging, landing.pieces, SINGLE, false);
+    let mut parts = PartReader::read(staging, request.pieces, MAX_SINGLE_PUT, false);
     let bytes = parts
         .next()
         .await
         .map_or_else(Bytes::new, |part| part.bytes);
     let digest = parts.finish().await?;
-    landing.check(digest)?;
+    request.check(digest)?;
     let object = NewObject {
         sha256: Some(digest),
         ..object
@@ -130,33 +134,35 @@ async fn send_single(
 
 /// The size of all parts but the last: few enough parts, and nothing finer than a MiB, as some stores want.
 fn part_size(size: u64) -> u64 {
-    PART.max(size.div_ceil(MOST_PARTS).next_multiple_of(MIB))
+    PART_SIZE.max(size.div_ceil(MAX_PARTS).next_multiple_of(MIB))
 }
 
 async fn read_and_send(
     staging: &Staging,
     to: &Arc<S3Storage>,
-    landing: &Landing<'_>,
-    upload: &Multipart,
+    request: &TransferRequest<'_>,
+    upload: &MultipartUpload,
 ) -> Result<(Sha256Digest, Vec<CompletedPart>), TransferError> {
-    match part_size(landing.size()) {
-        large if large > LARGEST_HELD => large::send(staging, landing, upload, large).await,
-        usual => send_parts(staging, to, landing, upload, usual).await,
+    match part_size(request.size()) {
+        large if large > MAX_BUFFERED_PART => {
+            s3_streamed::send(staging, request, upload, large).await
+        }
+        usual => send_parts(staging, to, request, upload, usual).await,
     }
 }
 
 async fn send_parts(
     staging: &Staging,
     to: &Arc<S3Storage>,
-    landing: &Landing<'_>,
-    upload: &Multipart,
+    request: &TransferRequest<'_>,
+    upload: &MultipartUpload,
     part_size: u64,
 ) -> Result<(Sha256Digest, Vec<CompletedPart>), TransferError> {
-    let in_flight = usize::try_from(MEMORY / part_size)
+    let in_flight = usize::try_from(MAX_BUFFERED / part_size)
         .unwrap_or(1)
         .saturating_sub(2)
         .max(1);
-    let mut parts = Parts::read(staging, landing.pieces, part_size, to.signs_parts());
+    let mut parts = PartReader::read(staging, request.pieces, part_size, to.signs_parts());
     let mut sending = FuturesUnordered::new();
     let memory = to.memory();
     let mut sent = Vec::new();
@@ -171,7 +177,7 @@ async fn send_parts(
         };
         tokio::select! {
             part = parts.next(), if reading && more.is_some() => match part {
-                Some(Part { bytes, digest }) => {
+                Some(PartBytes { bytes, digest }) => {
                     number += 1;
                     let granted = more.take();
                     sending.push(async move {
@@ -185,6 +191,6 @@ async fn send_parts(
         }
     }
     let digest = parts.finish().await?;
-    landing.check(digest)?;
+    request.check(digest)?;
     Ok((digest, sent))
 }

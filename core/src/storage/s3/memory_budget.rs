@@ -7,45 +7,53 @@
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The share of objects that are sent in one request, in MiB.
-const SMALL: u32 = 64;
+const SMALL_MIB: u32 = 64;
 
 /// The share of those that are sent in parts, in MiB.
-const LARGE: u32 = 128;
+const LARGE_MIB: u32 = 128;
 
 const MIB: u64 = 1024 * 1024;
 
 /// Lets transfers hold bytes, in the order in which they ask.
 #[derive(Debug)]
-pub(crate) struct Memory {
+pub(crate) struct TransferMemory {
     small: Semaphore,
     large: Semaphore,
 }
 
-impl Default for Memory {
+impl Default for TransferMemory {
     fn default() -> Self {
         Self {
-            small: Semaphore::new(SMALL as usize),
-            large: Semaphore::new(LARGE as usize),
+            small: Semaphore::new(SMALL_MIB as usize),
+            large: Semaphore::new(LARGE_MIB as usize),
         }
     }
 }
 
-impl Memory {
+impl TransferMemory {
     /// Waits until a small object of so many bytes may be held, until the permit is dropped.
     pub(crate) async fn hold_small(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
         // Fails only once it is closed, which it never is.
-        self.small.acquire_many(mebibytes(bytes, SMALL)).await.ok()
+        self.small
+            .acquire_many(mebibytes(bytes, SMALL_MIB))
+            .await
+            .ok()
     }
 
     /// Waits until so many bytes of a large object may be held. A transfer asks once, for what it needs to move at
     /// all, so that no two wait for each other.
     pub(crate) async fn hold_large(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
-        self.large.acquire_many(mebibytes(bytes, LARGE)).await.ok()
+        self.large
+            .acquire_many(mebibytes(bytes, LARGE_MIB))
+            .await
+            .ok()
     }
 
     /// So many bytes more, if there is room and no other transfer waits.
     pub(crate) fn try_hold_large(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
-        self.large.try_acquire_many(mebibytes(bytes, LARGE)).ok()
+        self.large
+            .try_acquire_many(mebibytes(bytes, LARGE_MIB))
+            .ok()
     }
 }
 
@@ -60,7 +68,7 @@ mod tests {
 
     #[tokio::test]
     async fn large_transfers_never_keep_small_files_waiting() {
-        let memory = Memory::default();
+        let memory = TransferMemory::default();
         let mut held = Vec::new();
         while let Some(permit) = memory.hold_large(24 * MIB).now_or_never() {
             held.push(permit);
@@ -77,7 +85,7 @@ mod tests {
 
     #[tokio::test]
     async fn further_parts_give_way_to_transfers_that_wait() {
-        let memory = Memory::default();
+        let memory = TransferMemory::default();
         let first = memory.hold_large(24 * MIB).await;
         let mut parts = Vec::new();
         while let Some(part) = memory.try_hold_large(8 * MIB) {
@@ -96,7 +104,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_wants_more_than_there_is_gets_all() {
-        let memory = Memory::default();
+        let memory = TransferMemory::default();
         let all = memory.hold_small(u64::MAX).now_or_never();
         assert!(all.is_some());
         assert!(memory.hold_small(1).now_or_never().is_none());

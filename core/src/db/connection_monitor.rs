@@ -24,34 +24,34 @@ use std::{
 use tokio::sync::watch;
 
 /// A call that takes longer has the server tried.
-const SUSPICIOUS_AFTER: Duration = Duration::from_millis(300);
+const SLOW_CALL_THRESHOLD: Duration = Duration::from_millis(300);
 
 /// How long a trial may take, as from far away.
-const TRIAL_WITHIN: Duration = Duration::from_secs(4);
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The pause between two trials.
-const TRIAL_EVERY: Duration = Duration::from_millis(500);
+const TRIAL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a connection may take to show that it lives.
-const PING_WITHIN: Duration = Duration::from_secs(2);
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connection that has rested longer is tried before it is used; a busy one shows its faults by itself.
-const TRUSTED_FOR: Duration = Duration::from_secs(5);
+const MAX_UNCHECKED_IDLE: Duration = Duration::from_secs(5);
 
 /// How long after a call was given up every connection that comes back is tried: one of them was in its middle.
-const WARY_FOR: Duration = Duration::from_secs(10);
+const RECHECK_PERIOD: Duration = Duration::from_secs(10);
 
 /// Needs a transaction of its own number, which a standby does not give, and fails where transactions are read-only.
 const WRITE: &str = "BEGIN; SELECT txid_current(); \
                      SELECT 1 / (current_setting('transaction_read_only') = 'off')::int; COMMIT";
 
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct ConnectionMonitor {
     options: PgConnectOptions,
     began: Instant,
     /// Connections opened before are closed. In milliseconds since `began`, as the next one.
     retired_at: AtomicU64,
-    given_up_at: AtomicU64,
+    abandoned_at: AtomicU64,
     answered_at: AtomicU64,
     is_tried: AtomicBool,
     /// Why nobody answers.
@@ -60,23 +60,23 @@ pub(super) struct Link {
 }
 
 /// Notes that a call was given up, unless it came to its end.
-struct GivenUp<'a>(Option<&'a Link>);
+struct AbandonedCallGuard<'a>(Option<&'a ConnectionMonitor>);
 
-impl Drop for GivenUp<'_> {
+impl Drop for AbandonedCallGuard<'_> {
     fn drop(&mut self) {
-        if let Some(link) = self.0 {
-            link.given_up_at.store(link.now(), Ordering::Release);
+        if let Some(monitor) = self.0 {
+            monitor.abandoned_at.store(monitor.now(), Ordering::Release);
         }
     }
 }
 
-impl Link {
+impl ConnectionMonitor {
     pub(super) fn new(options: PgConnectOptions) -> Arc<Self> {
         Arc::new(Self {
             options,
             began: Instant::now(),
             retired_at: AtomicU64::new(0),
-            given_up_at: AtomicU64::new(0),
+            abandoned_at: AtomicU64::new(0),
             answered_at: AtomicU64::new(0),
             is_tried: AtomicBool::new(false),
             outage: watch::Sender::default(),
@@ -103,11 +103,11 @@ impl Link {
         }
         let mut call = pin!(call);
         // Dropped before `call`, whose connection comes back to the pool then.
-        let mut given_up = GivenUp(Some(self));
+        let mut given_up = AbandonedCallGuard(Some(self));
         let outcome = tokio::select! {
             biased;
             outcome = &mut call => outcome,
-            () = tokio::time::sleep(SUSPICIOUS_AFTER) => {
+            () = tokio::time::sleep(SLOW_CALL_THRESHOLD) => {
                 self.suspect();
                 let mut outage = self.outage.subscribe();
                 tokio::select! {
@@ -158,7 +158,7 @@ impl Link {
         if self.is_retired(age) || connection.is_in_transaction() {
             return Ok(false);
         }
-        if idle_for > TRUSTED_FOR {
+        if idle_for > MAX_UNCHECKED_IDLE {
             self.ping(connection).await?;
         }
         Ok(true)
@@ -173,16 +173,16 @@ impl Link {
         if self.is_retired(age) || connection.is_in_transaction() {
             return Ok(false);
         }
-        let given_up_at = self.given_up_at.load(Ordering::Acquire);
-        let since = Duration::from_millis(self.now().saturating_sub(given_up_at));
-        if given_up_at > 0 && since < WARY_FOR {
+        let abandoned_at = self.abandoned_at.load(Ordering::Acquire);
+        let since = Duration::from_millis(self.now().saturating_sub(abandoned_at));
+        if abandoned_at > 0 && since < RECHECK_PERIOD {
             self.ping(connection).await?;
         }
         Ok(true)
     }
 
     async fn ping(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        match tokio::time::timeout(PING_WITHIN, connection.ping()).await {
+        match tokio::time::timeout(PING_TIMEOUT, connection.ping()).await {
             Ok(answered) => answered,
             Err(_) => {
                 self.retire();
@@ -203,23 +203,23 @@ impl Link {
         if self.is_tried.swap(true, Ordering::AcqRel) {
             return;
         }
-        let link = Arc::clone(self);
+        let monitor = Arc::clone(self);
         tokio::spawn(async move {
             loop {
-                let outage = link.try_out().await.err();
+                let outage = monitor.try_out().await.err();
                 if outage.is_some() {
-                    link.retire();
+                    monitor.retire();
                 }
-                link.outage.send_replace(outage);
-                tokio::time::sleep(TRIAL_EVERY).await;
-                if link.is_well() {
+                monitor.outage.send_replace(outage);
+                tokio::time::sleep(TRIAL_INTERVAL).await;
+                if monitor.is_well() {
                     break;
                 }
             }
-            link.is_tried.store(false, Ordering::Release);
+            monitor.is_tried.store(false, Ordering::Release);
             // Whatever failed in between found it being tried.
-            if !link.is_well() {
-                link.suspect();
+            if !monitor.is_well() {
+                monitor.suspect();
             }
         });
     }
@@ -232,7 +232,7 @@ impl Link {
     /// Whether the server answers a new connection; and, when nothing could be written, whether it can now.
     async fn try_out(&self) -> Result<(), String> {
         let began = self.now();
-        let connecting = tokio::time::timeout(TRIAL_WITHIN, self.options.connect()).await;
+        let connecting = tokio::time::timeout(TRIAL_TIMEOUT, self.options.connect()).await;
         let mut connection = match connecting {
             Ok(Ok(connection)) => connection,
             // Too many connections, or a password that is wrong now: calls have answers of their own.
@@ -240,15 +240,15 @@ impl Link {
             Ok(Err(error)) => return Err(error.to_string()),
             // Others were answered meanwhile: it is busy, not gone.
             Err(_) if self.answered_at.load(Ordering::Acquire) > began => return Ok(()),
-            Err(_) => return Err(format!("no answer within {TRIAL_WITHIN:?}")),
+            Err(_) => return Err(format!("no answer within {TRIAL_TIMEOUT:?}")),
         };
         if self.health.is_faulty() {
-            let written = tokio::time::timeout(TRIAL_WITHIN, connection.execute(WRITE)).await;
+            let written = tokio::time::timeout(TRIAL_TIMEOUT, connection.execute(WRITE)).await;
             if let Ok(Ok(_)) = written {
                 self.health.succeed();
             }
         }
-        let _ = tokio::time::timeout(PING_WITHIN, connection.close()).await;
+        let _ = tokio::time::timeout(PING_TIMEOUT, connection.close()).await;
         Ok(())
     }
 }
