@@ -1,9 +1,9 @@
-//! Many callers, few statements: what queued up while the last batch ran is the next batch.
+//! Batches jobs of many concurrent callers: the jobs queued while one batch runs form the next batch.
 //!
-//! There is no delay to gather more, but for the tasks that are ready to run anyhow: a lone caller's job runs at once, in
-//! a batch of one (the idea of [`crate::db`]'s group commit, one level up, where it also saves round trips). A batch that fails for good is taken
-//! apart and its jobs run one by one, so a batch may treat as an error what only one of its jobs has done wrong. One
-//! that panics is a failed batch; the task goes on.
+//! There is no artificial delay; only tasks that are already runnable may queue up first. A lone caller's job runs at
+//! once, in a batch of one. This is the idea of [`crate::db`]'s group commit one level up, where it also saves round
+//! trips. When a batch fails permanently its jobs are run one by one, so a batch may return an error that only one of
+//! its jobs caused. A batch that panics counts as failed, and the task keeps running.
 
 use crate::db;
 use futures::{FutureExt, future::BoxFuture};
@@ -11,16 +11,16 @@ use sea_orm::{DbErr, RuntimeErr};
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
-/// Jobs in one batch.
+/// Maximum number of jobs in one batch.
 pub(crate) const MAX_BATCH: usize = 128;
 
-/// Jobs that may wait before callers are held back.
+/// Number of jobs that may be queued before callers have to wait.
 const QUEUE_CAPACITY: usize = 4096;
 
-/// How long a batch may take. A database that hangs must not hold every later batch up.
+/// Maximum duration of a batch, so that a database that hangs does not block later batches forever.
 const RUN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Whether an error may well be gone a moment later.
+/// Tells transient errors from permanent ones.
 pub(crate) trait ClassifyError: std::error::Error + Send + Sync + 'static {
     fn is_transient(&self) -> bool;
 }
@@ -31,21 +31,21 @@ impl ClassifyError for DbErr {
     }
 }
 
-/// Why a job has no answer.
+/// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError<E> {
-    /// Shared by all that were in the batch.
+    /// The error of the batch, shared by all its jobs.
     #[error(transparent)]
     Failed(Arc<E>),
     #[error("the database took longer than {0:?} over a batch")]
     Stalled(Duration),
-    #[error("what a batch did panicked")]
+    #[error("a batch panicked")]
     Panicked,
-    #[error("the task that gathers has ended")]
+    #[error("the batching task has ended")]
     Ended,
 }
 
-// Derived, it would ask the same of `E`.
+// A derived impl would require `E: Clone`.
 impl<E> Clone for BatchError<E> {
     fn clone(&self) -> Self {
         match self {
@@ -58,7 +58,7 @@ impl<E> Clone for BatchError<E> {
 }
 
 impl<E> BatchError<E> {
-    /// As an error of the database; what a batch failed for is lost in it.
+    /// Converts this into a database error; the batch's own error is lost.
     pub(crate) fn into_database(self) -> DbErr {
         match self {
             Self::Failed(_) | Self::Panicked => db::panicked(),
@@ -72,8 +72,8 @@ impl<E> BatchError<E> {
         match self {
             Self::Failed(_) => "a batch failed",
             Self::Stalled(_) => "the database took too long over a batch",
-            Self::Panicked => "what a batch did panicked",
-            Self::Ended => "the task that gathers has ended",
+            Self::Panicked => "a batch panicked",
+            Self::Ended => "the batching task has ended",
         }
     }
 }
@@ -87,16 +87,16 @@ impl From<BatchError<Self>> for DbErr {
     }
 }
 
-/// Jobs to be done together; cheap to clone, for whoever must do them once more.
+/// Jobs that run together; cheap to clone, so that they can be run again.
 pub(crate) type Batch<J> = Arc<[Arc<J>]>;
 
-/// Does a batch; one answer per job, in the order of the jobs.
+/// Runs a batch and returns one result per job, in the order of the jobs.
 type RunBatch<J, A, E> =
     Box<dyn Fn(Batch<J>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync>;
 
 type QueuedJob<J, A, E> = (Arc<J>, oneshot::Sender<Result<A, BatchError<E>>>);
 
-/// Gathers jobs of one kind; ends with its last clone.
+/// Batches jobs of one kind. Its task ends when the last clone is dropped.
 pub(crate) struct Batcher<J, A, E> {
     queue: mpsc::Sender<QueuedJob<J, A, E>>,
 }
@@ -125,7 +125,7 @@ impl<J: Send + Sync + 'static, A: Send + 'static, E: ClassifyError> Batcher<J, A
         Self { queue }
     }
 
-    /// Runs `job` with whatever else is waiting, and answers once its batch is committed.
+    /// Runs `job` together with other queued jobs and returns once their batch is committed.
     pub(crate) async fn run(&self, job: Arc<J>) -> Result<A, BatchError<E>> {
         let (answer, outcome) = oneshot::channel();
         self.queue
@@ -145,7 +145,7 @@ async fn run_batches<J, A, E: ClassifyError>(
         let (jobs, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let jobs = Batch::from(jobs);
         match attempt(&run, Arc::clone(&jobs)).await {
-            // One job the database cannot take must not fail the others with it.
+            // One job that the database rejects must not fail the others.
             Err(error) if jobs.len() > 1 && may_be_one_job(&error) => {
                 for (job, caller) in jobs.iter().zip(callers) {
                     let alone = Batch::from([Arc::clone(job)]);
@@ -157,7 +157,7 @@ async fn run_batches<J, A, E: ClassifyError>(
     }
 }
 
-/// True when one job of a batch may be what the batch failed for.
+/// Whether a single job may have caused the failure of the batch.
 fn may_be_one_job<E: ClassifyError>(error: &BatchError<E>) -> bool {
     match error {
         BatchError::Failed(error) => !error.is_transient(),
@@ -166,8 +166,8 @@ fn may_be_one_job<E: ClassifyError>(error: &BatchError<E>) -> bool {
     }
 }
 
-/// Fills `batch` with what waits, at most `most`, and waits for one at least; false when nothing will come any more. The
-/// tasks that are ready to run may queue up first: under load that makes fewer and larger batches.
+/// Fills `batch` with up to `most` queued items, waiting for at least one. Returns false once the queue is closed.
+/// Yields once, so that other runnable tasks can queue items too: under load that makes fewer and larger batches.
 pub(crate) async fn take_waiting<T>(
     waiting: &mut mpsc::Receiver<T>,
     batch: &mut Vec<T>,
@@ -201,7 +201,7 @@ fn settle<A, E>(
     outcome: Result<Vec<A>, BatchError<E>>,
     callers: Vec<oneshot::Sender<Result<A, BatchError<E>>>>,
 ) {
-    // A caller that has gone away is not waiting for the answer.
+    // If the caller is gone, nobody needs the result.
     match outcome {
         Ok(answers) => {
             for (answer, caller) in answers.into_iter().zip(callers) {
@@ -229,7 +229,7 @@ mod tests {
         let batcher = Batcher::start(move |jobs: Batch<u32>| {
             seen.lock().unwrap().push(jobs.len());
             Box::pin(async move {
-                // The first call holds its batch until the others have queued up.
+                // The first call blocks its batch until the others have queued up.
                 tokio::task::yield_now().await;
                 match jobs.iter().any(|job| **job == 3) {
                     true => Err(DbErr::Custom("three".to_owned())),

@@ -1,4 +1,4 @@
-//! SHA-256 (FIPS 180-4) of files, as a value.
+//! SHA-256 (FIPS 180-4) digests of files.
 
 use sha2::{
     Digest, Sha256,
@@ -6,18 +6,18 @@ use sha2::{
 };
 use std::{fmt, str::FromStr};
 
-/// A SHA-256 digest; written as 64 lower-case hexadecimal digits.
+/// A SHA-256 digest, written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha256Digest(pub [u8; 32]);
 
 impl Sha256Digest {
-    /// Of bytes that are at hand.
+    /// Computes the digest of `bytes`.
     #[must_use]
     pub fn compute(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// Of what a hasher has seen.
+    /// The digest of everything the hasher has consumed.
     #[must_use]
     pub fn from_hasher(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
@@ -36,34 +36,34 @@ impl fmt::Debug for Sha256Digest {
     }
 }
 
-/// A SHA-256 under way, which can be put aside and gone on with by another process.
+/// An incremental SHA-256 whose state can be saved and resumed by another process.
 #[derive(Clone, Default)]
 pub struct Sha256State(Sha256);
 
-/// Not a state that [`Sha256State::state`] gave.
+/// Not a valid state from [`Sha256State::state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the state of a SHA-256")]
 pub struct InvalidSha256State;
 
 impl Sha256State {
-    /// Takes in what comes next.
+    /// Hashes more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all so far.
+    /// The digest of all bytes so far.
     #[must_use]
     pub fn digest(&self) -> Sha256Digest {
         Sha256Digest::from_hasher(self.0.clone())
     }
 
-    /// What is to be kept to go on later: about a hundred bytes, the last of the content among them.
+    /// The saved state: about a hundred bytes, which include the last bytes of the content.
     #[must_use]
     pub fn state(&self) -> Vec<u8> {
         self.0.serialize().to_vec()
     }
 
-    /// Goes on with what was put aside.
+    /// Resumes from a saved state.
     ///
     /// # Errors
     /// [`InvalidSha256State`].
@@ -89,7 +89,7 @@ pub struct InvalidSha256(pub String);
 impl FromStr for Sha256Digest {
     type Err = InvalidSha256;
 
-    /// Takes upper case too.
+    /// Accepts upper case as well.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refused = || InvalidSha256(text.chars().take(80).collect());
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {

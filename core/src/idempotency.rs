@@ -1,10 +1,11 @@
-//! `Idempotency-Key`: the first answer to a request, given again to the same request (draft-ietf-httpapi-idempotency-key-header).
+//! `Idempotency-Key`: the response to the first request is stored and replayed to repetitions of the request
+//! (draft-ietf-httpapi-idempotency-key-header).
 //!
-//! Owns the rows of `idempotency_keys`. Only what succeeded is kept: a request that failed changed nothing, and its
-//! key is free again. While the first request runs it holds a lock that it renews; a crash leaves a lock that ends
-//! by itself, and the next request with the key then is the first. The answer is kept by the transaction that does
-//! the work ([`PendingResponse`]), and a crash leaves both or neither; or by one of its own after it ([`finish`]), where the work
-//! only announces an event again, as deliveries may be at any time.
+//! Owns the rows of `idempotency_keys`. Only successful responses are stored: a request that failed changed nothing,
+//! and its key is free again. While the first request is running it holds a lock that it renews; after a crash the lock
+//! expires, and the next request with the key counts as the first. The response is stored by the transaction that does
+//! the work ([`PendingResponse`]), so a crash leaves both or neither; or by a separate one after it ([`finish`]), where
+//! the work only announces an event again, which is harmless to repeat.
 
 use crate::{clock::Clock, db::Database, digest::Sha256Digest};
 use entity::{
@@ -19,30 +20,31 @@ use sea_orm::{
 use std::{error::Error, fmt, time::Duration};
 use uuid::Uuid;
 
-/// How long an answer is kept.
+/// How long a response is kept.
 pub const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a first request that says nothing is waited for.
+/// How long the lock of a first request lasts without renewal.
 pub const LOCK_DURATION: Duration = Duration::from_secs(30);
 
-/// Answers kept for one owner, about: more than a client asks for in a day, and few enough for any database.
+/// Approximate maximum number of responses kept per owner: more than a client needs in a day, and few enough for any
+/// database.
 pub const MAX_KEYS: u64 = 100_000;
 
-/// Answers forgotten by one request that came upon too many.
+/// Maximum number of responses that one request deletes when there are too many.
 const DELETE_BATCH_SIZE: u64 = 1000;
 
-/// The longest key, in bytes.
+/// Maximum length of a key, in bytes.
 pub const MAX_KEY_LEN: usize = 255;
 
-/// The right to answer a key.
+/// The exclusive right to store the response of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyLock {
     id: String,
-    /// Whose lock it is.
+    /// Identifies the holder of the lock.
     holder: Uuid,
 }
 
-/// The answer to a first request whose work ends in a `T`, for the transaction that does the work.
+/// The response to a first request whose work returns a `T`, to be stored by the transaction that does the work.
 pub struct PendingResponse<T> {
     lock: IdempotencyLock,
     fingerprint: String,
@@ -52,18 +54,18 @@ pub struct PendingResponse<T> {
 type MakeResponse<T> =
     Box<dyn FnOnce(&T) -> Result<StoredResponse, Box<dyn Error + Send + Sync>> + Send>;
 
-/// Why the transaction is to be rolled back.
+/// Why the transaction must be rolled back.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordResponseError {
-    #[error("another request has taken the key over")]
+    #[error("another request has taken over the key")]
     LockLost,
-    #[error("the answer could not be made")]
+    #[error("the response could not be built")]
     StoredResponse(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the answer could not be kept")]
+    #[error("the response could not be stored")]
     Database(#[from] DbErr),
 }
 
-/// An answer as it was given.
+/// A response as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredResponse {
     pub status: u16,
@@ -71,21 +73,21 @@ pub struct StoredResponse {
     pub body: Vec<u8>,
 }
 
-/// What there is under a key.
+/// The state of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IdempotencyEntry {
-    /// Nothing: this request is the first.
+    /// The key is new: this request is the first.
     First(IdempotencyLock),
-    /// The first is under way.
+    /// The first request is still running.
     InFlight,
-    /// The answer to the first, and the fingerprint of that.
+    /// The stored response and the fingerprint of the first request.
     Answered {
         fingerprint: String,
         answer: StoredResponse,
     },
 }
 
-/// Takes the key for a request, or says what became of the one that has it.
+/// Acquires the key for a request, or returns the state of the request that holds it.
 ///
 /// # Errors
 /// The database's.
@@ -169,13 +171,13 @@ async fn insert(
     }
 }
 
-/// One id in a few hundred, so that counting costs little.
+/// Selects one id in a few hundred, so that counting costs little.
 fn is_chosen(id: &str) -> bool {
     id.starts_with("00")
 }
 
-/// Forgets the oldest answers of an owner who has more than `most`, at most [`DELETE_BATCH_SIZE`]. Keys whose first
-/// request is under way stay.
+/// Deletes the oldest responses of an owner with more than `most`, at most [`DELETE_BATCH_SIZE`]. Keys whose first
+/// request is running are kept.
 ///
 /// # Errors
 /// The database's.
@@ -217,7 +219,7 @@ pub async fn keep_newest(
     Ok(forgotten.rows_affected)
 }
 
-/// A first request that went silent is dead; whoever comes now does its work.
+/// Takes over the lock of a first request that has stopped renewing it, so it must be dead.
 async fn displace(
     transaction: &impl ConnectionTrait,
     row: Model,
@@ -256,7 +258,7 @@ fn answered(row: &Model) -> Option<IdempotencyEntry> {
     })
 }
 
-/// Keeps the lock for another [`LOCK_DURATION`]; false when it is lost.
+/// Renews the lock for another [`LOCK_DURATION`]. Returns false when it is lost.
 ///
 /// # Errors
 /// The database's.
@@ -269,7 +271,7 @@ pub async fn renew(db: &Database, clock: &Clock, lock: &IdempotencyLock) -> Resu
     .await
 }
 
-/// Keeps the answer. Nothing happens when the lock was lost: then another request has answered, or will.
+/// Stores the response. Does nothing when the lock was lost, since another request has responded or will.
 ///
 /// # Errors
 /// The database's.
@@ -300,7 +302,7 @@ fn answering(
 }
 
 impl<T> PendingResponse<T> {
-    /// What is to be kept: the answer `answer` makes of what the work ended in.
+    /// `answer` makes the response from the result of the work.
     pub fn new(
         lock: IdempotencyLock,
         fingerprint: String,
@@ -313,10 +315,10 @@ impl<T> PendingResponse<T> {
         }
     }
 
-    /// Keeps the answer, if one is to be kept, as the last thing of the transaction that did the work.
+    /// Stores the response, if any, as the last statement of the transaction that did the work.
     ///
     /// # Errors
-    /// [`RecordResponseError`]; the work must not be committed then.
+    /// [`RecordResponseError`]; the transaction must then be rolled back.
     pub async fn write(
         response: Option<Self>,
         transaction: &impl ConnectionTrait,
@@ -342,7 +344,7 @@ impl<T> fmt::Debug for PendingResponse<T> {
     }
 }
 
-/// Frees the key: the request failed and left nothing.
+/// Releases the key: the request failed and changed nothing.
 ///
 /// # Errors
 /// The database's.
@@ -362,7 +364,7 @@ pub async fn release(db: &Database, lock: &IdempotencyLock) -> Result<(), DbErr>
     .await
 }
 
-/// Forgets answers that are older than [`RETENTION`], at most `limit`; tells how many.
+/// Deletes at most `limit` responses older than [`RETENTION`] and returns how many.
 ///
 /// # Errors
 /// The database's.
@@ -394,13 +396,13 @@ fn owned_by(lock: &IdempotencyLock) -> UpdateMany<Entity> {
 }
 
 impl IdempotencyLock {
-    /// What stands in `fingerprint` while the lock is held.
+    /// The content of `fingerprint` while the lock is held.
     fn lock(&self) -> String {
         self.holder.simple().to_string()
     }
 }
 
-/// Two owners' keys never meet, and nobody can make one that is another's.
+/// Keys of different owners never collide, and no client can construct another owner's key.
 fn row_id(owner: Option<&str>, key: &str) -> String {
     let owner = owner.map_or_else(String::new, |owner| format!("{}:{owner}", owner.len()));
     Sha256Digest::compute(format!("{owner}\n{key}").as_bytes()).to_string()

@@ -1,4 +1,4 @@
-//! Landfall's domain: files come in, are verified, stored and announced. No HTTP server, no job runner.
+//! Landfall's domain: files are received, verified, stored and announced. Contains no HTTP server and no job runner.
 
 pub mod activity;
 pub mod app;

@@ -1,4 +1,4 @@
-//! What an id is of: one look-up by key in each table, and nothing that grows with them.
+//! Finds what an id belongs to: one primary-key lookup per table, at a cost independent of their size.
 
 use crate::files::OwnerScope;
 use entity::{
@@ -12,17 +12,17 @@ use uuid::Uuid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupResult {
     File(FileId),
-    /// An upload session; its file, which it may share with others.
+    /// An upload session, with the id of its file, which it may share with other sessions.
     Upload(FileId),
     Batch(BatchId),
     Event(EventId),
-    /// A delivery; its event.
+    /// A delivery, with the id of its event.
     Delivery(EventId),
     Webhook(WebhookId),
 }
 
-/// Finds what has this id, if the scope covers it: events, deliveries and endpoints are for those alone who may see
-/// everything.
+/// Finds the object with this id, if the scope covers it. Events, deliveries and endpoints are visible only to callers
+/// that may see everything.
 ///
 /// # Errors
 /// The database's.

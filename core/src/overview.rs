@@ -1,6 +1,6 @@
-//! Where everything is, in a few queries that cost the same however many files there are.
+//! A snapshot of the whole pipeline, from a few queries whose cost is independent of the number of files.
 //!
-//! Counts end at a bound; the oldest of a status is the first of an index. Nothing here is locked or written.
+//! Counts stop at a limit; the oldest row of a status is the first of an index. Nothing is locked or written.
 
 use entity::{
     Timestamp, WebhookId,
@@ -14,44 +14,44 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait, Query},
 };
 
-/// Counting ends here.
+/// Counting stops here.
 pub const COUNT_LIMIT: u64 = 10_000;
 
-/// Endpoints named, at most.
+/// Maximum number of failing endpoints listed.
 const MAX_ENDPOINTS_NAMED: u64 = 20;
 
-/// From so many failures in a row an endpoint gets one request at a time (see `deliver`).
+/// From this many consecutive failures on, an endpoint gets one request at a time (see [`crate::deliver`]).
 const FAILING_THRESHOLD: i32 = 5;
 
-/// A count that ended at [`COUNT_LIMIT`], or did not need to.
+/// A count that stops at [`COUNT_LIMIT`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BoundedCount {
     /// At most [`COUNT_LIMIT`].
     pub counted: u64,
-    /// True when there are no more than were counted.
+    /// Whether the count is exact.
     pub is_whole: bool,
 }
 
-/// What is in one status.
+/// The number of rows in one status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageCount {
     pub count: BoundedCount,
-    /// Since when the first of them is on its way; none when there is none.
+    /// Since when the oldest of them has been in progress, if there are any.
     pub oldest: Option<Timestamp>,
 }
 
-/// An endpoint that does not take its events.
+/// An endpoint whose deliveries fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailingEndpoint {
     pub id: WebhookId,
     pub url: String,
-    /// Attempts that failed since the last 2xx.
+    /// Failed attempts since the last 2xx.
     pub failures: u32,
-    /// Why it was switched off, if Landfall did so.
+    /// Why Landfall disabled it, if it did.
     pub disabled_reason: Option<String>,
 }
 
-/// Everything, as it is now.
+/// The current state of the pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PipelineSnapshot {
     pub uploading: StageCount,
@@ -60,16 +60,16 @@ pub struct PipelineSnapshot {
     pub stored: StageCount,
     pub failed: StageCount,
     pub announced: StageCount,
-    /// Events that have not reached everyone yet.
+    /// Events with pending deliveries.
     pub unannounced: StageCount,
-    /// Events of which a delivery was given up.
+    /// Events with a failed delivery.
     pub undeliverable: StageCount,
     /// At most 20.
     pub failing_endpoints: Vec<FailingEndpoint>,
 }
 
 impl PipelineSnapshot {
-    /// True when no file has ever come in.
+    /// Whether no file was ever received.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let stages = [
@@ -85,7 +85,7 @@ impl PipelineSnapshot {
     }
 }
 
-/// Looks at everything.
+/// Takes a snapshot.
 ///
 /// # Errors
 /// The database's.
@@ -144,7 +144,7 @@ async fn events(db: &impl ConnectionTrait, status: EventStatus) -> Result<StageC
     })
 }
 
-/// Endpoints are few: installations have dozens of them, not thousands.
+/// Installations have dozens of endpoints, not thousands.
 async fn failing(db: &impl ConnectionTrait) -> Result<Vec<FailingEndpoint>, DbErr> {
     use webhook_endpoint::{Column, Entity};
     let rows = Entity::find()

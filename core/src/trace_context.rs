@@ -1,36 +1,36 @@
-//! Traces that run through several processes: from the upload by way of the rows to the webhook.
+//! Distributed traces: from the upload, via the rows of the database, to the webhook.
 //!
-//! Owns where a trace goes on (W3C Trace Context, as `traceparent` has it, carried in files and events). Who collects
-//! spans is not known here: a process that does installs [`TraceHooks`], in any other nothing of this has an effect, and a
-//! client's `traceparent` is handed on as it came.
+//! Owns the trace context (W3C Trace Context, `traceparent`), which is stored in files and events. This module does not
+//! know the span exporter: a process that exports spans installs [`TraceHooks`]; without them nothing here has an
+//! effect, and a client's `traceparent` is passed on unchanged.
 
 use std::sync::OnceLock;
 use tracing::Span;
 
-/// How a collector of spans is told, and asked.
+/// How spans are connected to the exporter.
 #[derive(Clone, Copy, Debug)]
 pub struct TraceHooks {
-    /// Lets the span go on with the trace of this `traceparent`; before the span is entered.
+    /// Makes the span continue the trace of this `traceparent`; called before the span is entered.
     pub follow: fn(&Span, &str),
-    /// The `traceparent` of what the span causes.
+    /// Returns the `traceparent` for work caused by the span.
     pub traceparent: fn(&Span) -> Option<String>,
 }
 
 static HOOKS: OnceLock<TraceHooks> = OnceLock::new();
 
-/// Installs the hooks of this process, once; later ones have no effect.
+/// Installs the hooks of this process; only the first call has an effect.
 pub fn install(hooks: TraceHooks) {
     let _ = HOOKS.set(hooks);
 }
 
-/// Lets a span, that was not entered yet, go on with a trace.
+/// Makes a span, which must not have been entered yet, continue a trace.
 pub fn follow(span: &Span, traceparent: Option<&str>) {
     if let (Some(hooks), Some(traceparent)) = (HOOKS.get(), traceparent) {
         (hooks.follow)(span, traceparent);
     }
 }
 
-/// The `traceparent` of what a span causes; none where nobody collects spans.
+/// Returns the `traceparent` for work caused by a span; `None` if spans are not exported.
 #[must_use]
 pub fn traceparent(span: &Span) -> Option<String> {
     HOOKS.get().and_then(|hooks| (hooks.traceparent)(span))

@@ -11,10 +11,10 @@ use sea_orm::{
     ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::ExprTrait,
 };
 
-/// A row that has waited for so many sweeps was passed over.
+/// A row that is still waiting after this many sweep periods was missed.
 const OVERDUE_PERIODS: u32 = 2;
 
-/// What a file waits for.
+/// What a file is waiting for.
 #[derive(Clone, Copy, Debug)]
 enum DueWork {
     Finalize,
@@ -29,13 +29,17 @@ impl DueWork {
     fn detail(self) -> &'static str {
         match self {
             Self::Finalize => "the staged file is overdue to be finalized",
-            Self::Takeover => "the file's worker lost its lease and none has taken over",
-            Self::Purge => "the file is over and its bytes are overdue to be removed",
+            Self::Takeover => {
+                "the lease of the file's worker expired and no other worker has claimed the file"
+            }
+            Self::Purge => {
+                "the file has failed or was deleted, and its bytes are overdue to be removed"
+            }
             Self::Expiry => "the stored file is overdue to be deleted",
         }
     }
 
-    /// Waiting for this since before `since`.
+    /// Matches files that have been waiting for this since before `since`.
     fn condition(self, since: Timestamp) -> Condition {
         let all = Condition::all();
         match self {
@@ -118,7 +122,7 @@ async fn files_that_wait(
     }
 }
 
-/// Does what the sweep would.
+/// Does what the sweep would do.
 async fn repair(audit: &Audit<'_>, waits: DueWork, id: FileId) -> RepairOutcome {
     let app = audit.app;
     match waits {
@@ -138,7 +142,7 @@ async fn repair(audit: &Audit<'_>, waits: DueWork, id: FileId) -> RepairOutcome 
     RepairOutcome::Done("its job was pushed again")
 }
 
-/// Uploads that are past their time and still open: the sweep expires them all together.
+/// Open uploads past their expiry. The sweep expires them all at once.
 async fn uploads(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), AuditError> {
     use upload::{Column, Entity, UploadStatus};
     let app = audit.app;

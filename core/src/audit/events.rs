@@ -1,6 +1,6 @@
-//! I2: stored files and `file.stored` events, one to one.
+//! I2: stored files and `file.stored` events correspond one to one.
 //!
-//! Delivered events are deleted after `outbox.retention`, so a file that was stored longer ago may have none.
+//! Delivered events are deleted after `outbox.retention`, so a file that was stored longer ago than that may have none.
 
 use super::{
     Audit, AuditError, AuditStep, Invariant, PAGE, RepairOutcome, Violation, chain,
@@ -27,14 +27,14 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Before an event's time is over: a sweep elsewhere may be a little ahead.
+/// Safety margin before an event's retention ends, because the sweep of another process may be slightly ahead.
 const MARGIN: Duration = Duration::from_secs(60);
 
 fn key_of(file: impl std::fmt::Display) -> String {
     format!("UploadFile:{file}")
 }
 
-/// Files of a page that have no event although it cannot have been forgotten yet.
+/// Reports the files of a page that have no event although it cannot have been deleted yet.
 pub(super) async fn missing(audit: &mut Audit<'_>, page: &[AuditedFile]) -> Result<(), AuditError> {
     let app = audit.app;
     let retention = app.config.outbox.retention;
@@ -45,7 +45,7 @@ pub(super) async fn missing(audit: &mut Audit<'_>, page: &[AuditedFile]) -> Resu
         .map(|file| file.id)
         .collect();
     for id in without_event(app, &recent).await? {
-        // Once more, the row first: a file that is stored now has its event in the same commit.
+        // Check again, the row first: a file that is stored by now got its event in the same commit.
         if objects::still(app, id).await?.is_none() || without_event(app, &[id]).await?.is_empty() {
             continue;
         }
@@ -53,7 +53,7 @@ pub(super) async fn missing(audit: &mut Audit<'_>, page: &[AuditedFile]) -> Resu
             false => RepairOutcome::NotRequested,
             true => match announce(app, id).await {
                 Ok(true) => RepairOutcome::Done("the event was written"),
-                // Deleted or announced by somebody else in this moment.
+                // Deleted, or announced by another process, in the meantime.
                 Ok(false) => continue,
                 Err(error) => RepairOutcome::NotRepaired(chain(&error)),
             },
@@ -89,7 +89,7 @@ async fn without_event(app: &App, files: &[FileId]) -> Result<Vec<FileId>, DbErr
 enum AnnounceError {
     #[error("no URL can be made for the object")]
     Url(#[from] StorageError),
-    #[error("the row has a storage key that is none")]
+    #[error("the row has an invalid storage key")]
     Key(#[from] InvalidStorageKey),
     #[error("the event could not be written")]
     Write(#[from] WriteError),
@@ -97,8 +97,8 @@ enum AnnounceError {
     Database(#[from] DbErr),
 }
 
-/// Writes the event finalize would have written, in a transaction in which the file is still stored; false when it is
-/// not, or when the event is there.
+/// Writes the event that finalize would have written, in a transaction in which the file is still stored. Returns false
+/// when the file is no longer stored or the event exists.
 async fn announce(app: &App, id: FileId) -> Result<bool, AnnounceError> {
     let row = file::Entity::find_by_id(id).one(app.db.read()).await?;
     let Some(key) = row.and_then(|row| row.storage_key) else {
@@ -141,16 +141,16 @@ async fn write(
     Ok(Some(outbox::write(transaction, now, event).await?.due))
 }
 
-/// An event as far as the audit looks at it.
+/// The columns of an event that the audit needs.
 type AuditedEvent = (EventId, Uuid, String);
 
-/// Events that no stored file stands behind.
+/// Reports events without a corresponding stored file.
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     audit.step_started(AuditStep::Events, None);
     let app = audit.app;
     let mut after = String::new();
     loop {
-        // By the key, which the unique index of type and key has in order.
+        // In key order, which the unique index on type and key provides.
         let page: Vec<AuditedEvent> = Entity::find()
             .select_only()
             .columns([Column::Id, Column::AggregateId, Column::IdempotencyKey])
@@ -175,7 +175,7 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
                 Some(_) => "it announces a file that is not stored",
                 None => "it announces a file that does not exist",
             };
-            // A row of an event committed with it is there once the event is; only the event may be gone by now.
+            // The file's row was committed together with the event, so only the event can be gone by now.
             let gone = Entity::find_by_id(*event).one(app.db.read()).await?;
             if gone.is_none() {
                 continue;
@@ -211,7 +211,7 @@ async fn statuses(
     Ok(rows.into_iter().collect())
 }
 
-/// Deletes an event with its deliveries and attempts: what it announces does not exist.
+/// Deletes an event with its deliveries and attempts, because the file it announces does not exist.
 async fn forget(app: &App, id: EventId) -> Result<(), DbErr> {
     app.db
         .write(move |transaction| {

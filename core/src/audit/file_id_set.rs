@@ -1,9 +1,9 @@
-//! The stored files whose objects a list of storage has shown as they should be: eight bytes for each.
+//! The stored files whose objects were listed in storage as expected; eight bytes per file.
 
 use entity::FileId;
 
-/// Ids by their last 64 bits, which are random: that two of an installation are equal there is less likely than that a
-/// digest lies.
+/// Identifies files by the last 64 bits of their ids, which are random. A collision within an installation is less
+/// likely than a wrong digest.
 #[derive(Debug, Default)]
 pub(super) struct FileIdSet(Vec<u64>);
 
@@ -12,7 +12,7 @@ impl FileIdSet {
         self.0.push(id.0.as_u64_pair().1);
     }
 
-    /// To be called once all are added.
+    /// Must be called once all ids are added, before [`Self::contains`].
     pub(super) fn sort(&mut self) {
         self.0.sort_unstable();
     }

@@ -1,4 +1,4 @@
-//! I5: bytes that no row speaks of, in storage, in staging, and half written.
+//! I5: bytes that no row refers to, in storage, in staging, and in unfinished writes.
 
 use super::{
     Audit, AuditError, AuditStep, Invariant, PAGE, RepairOutcome, Violation, chain, orphans,
@@ -21,16 +21,16 @@ use futures::{StreamExt, TryStreamExt};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 use std::{collections::HashMap, time::Duration};
 
-/// Where stored objects are: what others keep elsewhere in the bucket is theirs.
+/// Prefix of stored objects. Everything else in the bucket belongs to others.
 const OBJECTS: &str = "uploads/";
 
-/// As many objects without a row are repaired whatever their share is.
+/// Up to this many objects without a row are repaired whatever their share of all objects is.
 const FEW_ORPHANS: u64 = 100;
 
-/// Objects without a row that are listed and repaired in one audit; more are counted.
+/// Maximum number of objects without a row that one audit lists and repairs. Any more are only counted.
 const MAX_ORPHANS_HELD: usize = 100_000;
 
-/// How long the end of a request or a job may take to remove what its commit has set free.
+/// How long a request or a job may take after its commit to remove what the commit released.
 const SETTLE_DELAY: Duration = Duration::from_secs(1);
 
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
@@ -68,7 +68,7 @@ async fn objects(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     Ok(())
 }
 
-/// A row that names an object.
+/// A row that refers to an object.
 struct ReferencingFile {
     id: FileId,
     size_bytes: i64,
@@ -111,15 +111,15 @@ async fn files_by_key(
     Ok(named)
 }
 
-/// Whether an object that no row was found for is still there, still has none, is Landfall's, and was not set aside.
+/// Whether an object without a row still exists, still has no row, belongs to Landfall, and was not set aside.
 async fn is_orphan(app: &App, object: &ListedObject) -> Result<bool, AuditError> {
-    // A purge or a loser of a lease may have removed it since it was listed.
+    // A purge, or a worker that lost its lease, may have removed it since it was listed.
     if let Ok(key) = object.key.parse::<StorageKey>()
         && app.storage.head(&key).await?.is_none()
     {
         return Ok(false);
     }
-    // Some process is just starting.
+    // Another process may be starting right now.
     if object.key.starts_with(PROBES) && !is_settled(app, object) {
         return Ok(false);
     }
@@ -133,13 +133,14 @@ async fn is_orphan(app: &App, object: &ListedObject) -> Result<bool, AuditError>
     Ok(orphans::is_ours(app, object).await?)
 }
 
-/// A worker that was killed may have sent a request its store still carries out.
+/// Whether the object is old enough: a worker that was killed may have sent a request that the store is still carrying
+/// out.
 fn is_settled(app: &App, object: &ListedObject) -> bool {
     object.modified <= app.clock.before(2 * app.config.workers.lease)
 }
 
-/// Why none of the orphans is touched, if so many are not to be believed: then the database is likely the wrong one, or
-/// an old one.
+/// Returns why no orphan is touched when there are implausibly many: the database is then probably the wrong one, or an
+/// old one.
 fn refusal(audit: &Audit<'_>, count: u64, total: u64) -> Option<String> {
     let is_many = count > FEW_ORPHANS && count.saturating_mul(100) > total;
     let is_forced = audit
@@ -166,14 +167,14 @@ async fn object_without_row(
             RepairOutcome::NotRepaired(refusal.unwrap_or_default().to_owned())
         }
         (true, Err(_)) => {
-            RepairOutcome::NotRepaired("Landfall wrote no object of such a name".to_owned())
+            RepairOutcome::NotRepaired("Landfall writes no objects with such names".to_owned())
         }
         (true, Ok(_)) if !is_settled(app, object) => RepairOutcome::NotRepaired(
-            "it is too young: its writer may still be at work".to_owned(),
+            "it is too recent: its writer may still be running".to_owned(),
         ),
         (true, Ok(key)) => match remove_or_set_aside(app, &key).await {
             Ok(Some(done)) => RepairOutcome::Done(done),
-            // A file has taken the key in this moment.
+            // A file has acquired the key in the meantime.
             Ok(None) => return Ok(()),
             Err(error) => RepairOutcome::NotRepaired(chain(&error)),
         },
@@ -206,7 +207,7 @@ async fn staging(audit: &mut Audit<'_>) -> Result<(), AuditError> {
         let checked_more = page.len();
         let suspects = sort_out(app, page).await?;
         if !suspects.ended.is_empty() || !suspects.unlisted.is_empty() {
-            // A commit comes a moment before what it sets free is removed.
+            // Commits precede the removal of what they release by a moment.
             tokio::time::sleep(SETTLE_DELAY).await;
         }
         for staged in sort_out(app, suspects.ended).await?.ended {
@@ -242,13 +243,14 @@ async fn staging_of_the_ended(
     Ok(())
 }
 
-/// Bytes of a database that is not this one as it is now look like that, too: they only go by a later sweep.
+/// Bytes that belong to another, or to a newer, state of the database look the same, so only a later sweep deletes
+/// them.
 async fn unlisted_staging(audit: &mut Audit<'_>, staged: ListedStaging) -> Result<(), AuditError> {
     let app = audit.app;
     let name = staged.key.to_string();
     let known = candidates::known(&app.db, Place::Staging, std::slice::from_ref(&name)).await?;
     if !known.is_empty() {
-        // The sweep is at it.
+        // The sweep has already recorded it.
         return Ok(());
     }
     let repair = match audit.options.repair {
@@ -275,7 +277,8 @@ async fn unfinished(audit: &mut Audit<'_>) -> Result<(), AuditError> {
             app.clock.before(app.config.staging.grace),
             app.clock.before(2 * app.config.workers.lease),
         );
-        // One for a key that no file on its way has can only be a dead worker's; a temporary file names no key.
+        // An unfinished upload whose key belongs to no file in progress can only be a dead worker's. A temporary file
+        // has no key.
         let mut abandoned = abandoned(app, page, settled).await?;
         abandoned.retain(|one| one.key.is_some() || one.since < old);
         for one in &abandoned {
@@ -289,11 +292,11 @@ async fn unfinished(audit: &mut Audit<'_>) -> Result<(), AuditError> {
 async fn left_unfinished(audit: &mut Audit<'_>, one: &UnfinishedWrite) -> Result<(), AuditError> {
     let (what, done) = match &one.key {
         Some(key) => (
-            format!("the multipart upload to {key} is nobody's"),
+            format!("the multipart upload to {key} belongs to no file in progress"),
             "it was aborted",
         ),
         None => (
-            "the temporary file is nobody's".to_owned(),
+            "the temporary file belongs to no file in progress".to_owned(),
             "it was removed",
         ),
     };

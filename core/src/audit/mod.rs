@@ -1,13 +1,13 @@
-//! The audit: what must hold in every installation, counted out, and mended when asked.
+//! The audit: checks the invariants that must hold in every installation, and repairs violations on request.
 //!
-//! Owns four promises, by the names the tests give them: I1, a stored file's object is there as its row says; I2,
-//! stored files and `file.stored` events are one to one; I5, no bytes lie where no row speaks of them; I7, nothing
-//! that is due has waited longer than two sweep periods. It looks at the whole installation in pages, so memory does
-//! not grow with it. What looks wrong is looked at once more before it is called so: the installation goes on working
-//! meanwhile, and a file finalized between two pages is no offender.
+//! Checks four invariants, numbered as in the tests: I1, the object of a stored file exists as its row says; I2, stored
+//! files and `file.stored` events correspond one to one; I5, there are no bytes that no row refers to; I7, nothing that
+//! is due has waited longer than two sweep periods. The whole installation is checked in pages, so memory does not grow
+//! with it. The installation keeps running meanwhile, so anything that looks wrong is checked a second time before it
+//! is reported: a file finalized between two pages is not a violation.
 //!
-//! It changes nothing unless asked to repair, and then does what finalize, the sweep or a purge would have done, each
-//! repair fenced like theirs. A missing object cannot be mended and is only told.
+//! The audit changes nothing unless asked to repair. A repair does what finalize, the sweep or a purge would have done,
+//! and is fenced in the same way. A missing object cannot be repaired, only reported.
 
 mod due;
 mod events;
@@ -32,21 +32,21 @@ pub use report::{AuditReport, Invariant, RepairOutcome, Violation};
 use sea_orm::DbErr;
 use std::error::Error;
 
-/// Rows looked at in one query.
+/// Rows read by one query.
 const PAGE: u64 = 500;
 
-/// What an audit is to do beyond looking.
+/// What an audit does besides checking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AuditOptions {
-    /// Mend what can be mended.
+    /// Repair what can be repaired.
     pub repair: bool,
-    /// Read every object again for its SHA-256: as much work as finalizing every file once more.
+    /// Read every object again and compute its SHA-256, which is as much work as finalizing every file again.
     pub deep: bool,
-    /// Repair as many objects without a row, even when they are more than 100 and more than 1 % of all.
+    /// Repair up to this many objects without a row, even when they are more than 100 and more than 1 % of all objects.
     pub force_orphans: Option<u64>,
 }
 
-/// The parts of an audit, in their order.
+/// The steps of an audit, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuditStep {
     Files,
@@ -58,7 +58,7 @@ pub enum AuditStep {
 }
 
 impl AuditStep {
-    /// For a progress bar.
+    /// A label for progress output.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -72,19 +72,19 @@ impl AuditStep {
     }
 }
 
-/// Somebody who watches an audit.
+/// Observes the progress of an audit.
 pub trait AuditObserver: Send + Sync {
-    /// A step begins, of about `total` things if that is known.
+    /// A step started; `total` is the approximate number of items, if known.
     fn step_started(&self, step: AuditStep, total: Option<u64>);
 
-    /// So many more were looked at.
+    /// This many more items were checked.
     fn checked_more(&self, count: u64);
 
-    /// Found, and seen again; and what was done about it.
+    /// A violation was found and confirmed; `repair` is what was done about it.
     fn found(&self, violation: &Violation, repair: &RepairOutcome);
 }
 
-/// Nobody watches.
+/// Ignores all progress.
 #[derive(Clone, Copy, Debug)]
 pub struct NoObserver;
 
@@ -94,7 +94,7 @@ impl AuditObserver for NoObserver {
     fn found(&self, _: &Violation, _: &RepairOutcome) {}
 }
 
-/// Why an audit could not come to its end; what it had repaired stays repaired.
+/// Why an audit could not be completed. Repairs made before the error remain.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     #[error("the rows could not be read")]
@@ -105,15 +105,15 @@ pub enum AuditError {
     Staging(#[from] StagingError),
     #[error("{0} cannot be audited")]
     Marker(MarkedLocation, #[source] MarkerError),
-    #[error("the installation's marker could not be looked at")]
+    #[error("the installation's marker could not be checked")]
     Installation(#[from] InstallationError),
 }
 
-/// Audits the whole installation, now, and records what was found. Storage is listed once, a thousand objects in a
-/// request; only files whose objects the list did not show as they should be are looked up one by one.
+/// Audits the whole installation now and records the result. Storage is listed once, a thousand objects per request;
+/// only files whose objects were not listed as expected are looked up one by one.
 ///
 /// # Errors
-/// [`AuditError`] when database, storage or staging cannot be read to the end.
+/// [`AuditError`] when the database, storage or staging cannot be read to the end.
 pub async fn audit(
     app: &App,
     options: AuditOptions,
@@ -124,8 +124,8 @@ pub async fn audit(
     run(app, options, observer, started).await
 }
 
-/// Runs the audit that is due at this second since the Unix epoch, unless one has begun since and came to its end;
-/// none then. It repairs nothing.
+/// Runs the audit that is due at this second since the Unix epoch. Returns `None` if another audit has started since
+/// and finished. Repairs nothing.
 ///
 /// # Errors
 /// As [`audit`].
@@ -172,12 +172,12 @@ async fn run(
     Ok(report)
 }
 
-/// One audit under way.
+/// An audit in progress.
 struct Audit<'a> {
     app: &'a App,
     options: AuditOptions,
     observer: &'a dyn AuditObserver,
-    /// Files taken in later are the next audit's: on a busy installation this one must come to an end too.
+    /// Files with later ids are left to the next audit, so that this one ends even on a busy installation.
     until: FileId,
     seen: FileIdSet,
     report: AuditReport,
@@ -194,7 +194,7 @@ impl Audit<'_> {
         self.observer.checked_more(count);
     }
 
-    /// One that was seen twice; `repair` is what came of mending it.
+    /// Reports a confirmed violation; `repair` is the outcome of repairing it.
     async fn found(&mut self, violation: Violation, repair: RepairOutcome) -> Result<(), DbErr> {
         self.observer.found(&violation, &repair);
         if let RepairOutcome::Done(what) = repair {
@@ -205,7 +205,7 @@ impl Audit<'_> {
     }
 }
 
-/// An error and its causes on one line.
+/// The error and its causes on one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,4 +1,4 @@
-//! I1 and the first half of I2: of each stored file, its object and its event.
+//! I1 and the first half of I2: the object and the event of each stored file.
 
 use super::{Audit, AuditError, AuditStep, Invariant, PAGE, RepairOutcome, Violation, events};
 use crate::{
@@ -14,13 +14,13 @@ use entity::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-/// Objects asked about at once.
+/// Maximum number of concurrent HEAD requests.
 const MAX_CONCURRENT_HEADS: usize = 16;
 
-/// Objects read at once.
+/// Maximum number of objects read concurrently.
 const MAX_CONCURRENT_READS: usize = 4;
 
-/// What the audit needs of a stored file.
+/// The columns of a stored file that the audit needs.
 #[derive(Clone, Debug)]
 pub(super) struct AuditedFile {
     pub(super) id: FileId,
@@ -42,15 +42,13 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
         };
         after = Some(last.id);
         for (file, _) in faults(audit, &page).await? {
-            // Looked at once more, by its row as it is now: it may have been deleted meanwhile.
+            // Check again with the current row: the file may have been deleted meanwhile.
             let Some(file) = still(app, file.id).await? else {
                 continue;
             };
             if let Some(detail) = fault(app, &file, audit.options.deep).await? {
                 let repair = if audit.options.repair {
-                    RepairOutcome::NotRepaired(
-                        "the bytes cannot be had from anywhere else".to_owned(),
-                    )
+                    RepairOutcome::NotRepaired("there is no other copy of the bytes".to_owned())
                 } else {
                     RepairOutcome::NotRequested
                 };
@@ -75,7 +73,7 @@ async fn page(audit: &Audit<'_>, after: Option<FileId>) -> Result<Vec<AuditedFil
     read(audit.app, query).await
 }
 
-/// The row as it is now, if the file is still stored.
+/// Returns the current row, if the file is still stored.
 pub(super) async fn still(app: &App, id: FileId) -> Result<Option<AuditedFile>, DbErr> {
     let query = Entity::find_by_id(id).filter(Column::Status.eq(FileStatus::Stored));
     Ok(read(app, query).await?.pop())
@@ -111,7 +109,7 @@ async fn read(app: &App, query: sea_orm::Select<Entity>) -> Result<Vec<AuditedFi
     Ok(rows.into_iter().map(file).collect())
 }
 
-/// Those of a page whose objects are not as they should be, at a first look.
+/// Returns the files of a page whose objects look wrong on the first check.
 async fn faults<'p>(
     audit: &Audit<'_>,
     page: &'p [AuditedFile],
@@ -122,7 +120,7 @@ async fn faults<'p>(
     } else {
         MAX_CONCURRENT_HEADS
     };
-    // Boxed: without, the compiler cannot tell that the whole audit may be sent to another thread.
+    // Boxed, because otherwise the compiler cannot prove that the future of the whole audit is `Send`.
     let looks: Vec<BoxFuture<'_, _>> = page
         .iter()
         .filter(|file| deep || !audit.seen.contains(file.id))
@@ -137,13 +135,13 @@ async fn faults<'p>(
     Ok(faults)
 }
 
-/// What is wrong with a file's object, if anything.
+/// Returns what is wrong with a file's object, if anything.
 async fn fault(app: &App, file: &AuditedFile, deep: bool) -> Result<Option<String>, StorageError> {
     let (Some(key), Some(sha256)) = (&file.storage_key, &file.sha256) else {
-        return Ok(Some("its row names no object or no SHA-256".to_owned()));
+        return Ok(Some("its row has no storage key or no SHA-256".to_owned()));
     };
     let Ok(key) = key.parse::<StorageKey>() else {
-        return Ok(Some("its row has a storage key that is none".to_owned()));
+        return Ok(Some("its row has an invalid storage key".to_owned()));
     };
     let missing = || Ok(Some("its object is not in storage".to_owned()));
     let Some(found) = app.storage.head(&key).await? else {

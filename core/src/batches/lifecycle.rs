@@ -1,4 +1,4 @@
-//! Opening a batch, looking at it, closing it.
+//! Creating, reading and finalizing batches.
 
 use super::complete_if_done;
 use crate::{
@@ -18,13 +18,14 @@ use sea_orm::{
 };
 use std::time::Duration;
 
-/// Batches without a file that one owner may have: a row costs nothing to ask for, and must not fill the database.
+/// Maximum number of batches without files per owner. Creating a batch costs the client nothing, and must not fill the
+/// database.
 pub const MAX_EMPTY_BATCHES: u64 = 10_000;
 
-/// How long a batch to which no file has come is kept.
+/// How long a batch without files is kept.
 pub const EMPTY_BATCH_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Batches forgotten by one request.
+/// Maximum number of expired empty batches that one request deletes.
 const DELETE_BATCH_SIZE: u64 = 100;
 
 /// Why a batch cannot be opened.
@@ -52,7 +53,7 @@ pub enum FinalizeBatchError {
 fn empty_batches(owner: &str) -> Select<Entity> {
     Entity::find()
         .filter(Column::Owner.eq(owner))
-        // Written out, not bound, as the partial index has it: `batches_empty`.
+        // A literal, not a bound value, so that the partial index `batches_empty` is used.
         .filter(Expr::cust("total_files = 0"))
 }
 
@@ -69,7 +70,7 @@ async fn forget_empty(
         .into_query();
     Entity::delete_many()
         .filter(Column::Id.in_subquery(old))
-        // One that a file joins meanwhile stays.
+        // A batch that a file has joined in the meantime is kept.
         .filter(Column::TotalFiles.eq(0))
         .exec(transaction)
         .await
@@ -95,10 +96,12 @@ async fn require_few_empty(
     }
 }
 
-/// Opens a batch without files. Those of its owner that have had none for [`EMPTY_BATCH_RETENTION`] are forgotten.
+/// Creates a batch without files. Batches of the same owner that have had no files for [`EMPTY_BATCH_RETENTION`] are
+/// deleted.
 ///
 /// # Errors
-/// [`CreateBatchError::TooMany`] for an owner with [`MAX_EMPTY_BATCHES`] of them, [`CreateBatchError::Key`] when another request has taken its `Idempotency-Key` over; then nothing is written.
+/// [`CreateBatchError::TooMany`] when the owner has [`MAX_EMPTY_BATCHES`] empty batches; [`CreateBatchError::Key`] when
+/// another request has taken over the `Idempotency-Key`. Nothing is written then.
 pub async fn create(
     db: &Database,
     clock: &Clock,
@@ -137,7 +140,7 @@ pub async fn create(
     .await
 }
 
-/// One batch, if the scope covers it.
+/// Returns a batch, if the scope covers it.
 ///
 /// # Errors
 /// The database's.
@@ -150,8 +153,8 @@ pub async fn get(
     Ok(found.filter(|batch| scope.covers(batch.owner.as_deref())))
 }
 
-/// Closes a batch to further files, and completes it at once if all its files are final; a batch without files ends
-/// `failed`. Closing a closed batch changes nothing. The caller pushes the deliveries of what was written.
+/// Closes a batch to further files, and completes it at once if all its files are final; a batch without files ends as
+/// `failed`. Finalizing a batch again changes nothing. The caller must push the deliveries of the returned event.
 ///
 /// # Errors
 /// [`FinalizeBatchError::NotFound`], and the database's.

@@ -1,10 +1,10 @@
-//! Batches: files that belong together, counted exactly, and announced once when the last is final.
+//! Batches: groups of files that are counted exactly and announced once, when the last file is final.
 //!
-//! Every count changes in the transaction that changes the file, by one UPDATE of the batch's row: the row's
-//! lock puts concurrent files in a queue, so exactly one of them sees that it was the last.
+//! Every count changes in the transaction that changes the file, by one UPDATE of the batch's row. The row lock
+//! serializes concurrent files, so exactly one of them sees that it was the last.
 //!
-//! That lock comes before all others of a transaction (see ARCHITECTURE.md), in the order of the ids; those who join or
-//! settle at the same moment share one UPDATE.
+//! A transaction takes these locks before all others, in the order of batch ids (see ARCHITECTURE.md). Files that join
+//! or become final at the same moment share one UPDATE.
 
 mod lifecycle;
 
@@ -35,25 +35,25 @@ pub enum JoinBatchError {
     Database(#[from] DbErr),
 }
 
-/// What became of a file of a batch.
+/// The final outcome of a file of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileOutcome {
     Stored,
     Failed,
 }
 
-/// A file that is to count in an open batch.
+/// A file that joins an open batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BatchMembership<'a> {
     pub(crate) batch: BatchId,
-    /// None may join everybody's.
+    /// `None` may join any owner's batch.
     pub(crate) owner: Option<&'a str>,
 }
 
 /// Counts one more file in an open batch of this owner.
 ///
 /// # Errors
-/// [`JoinBatchError::Unknown`] for another owner's batch too.
+/// [`JoinBatchError::Unknown`] for another owner's batch as well.
 pub async fn join(
     transaction: &impl ConnectionTrait,
     id: BatchId,
@@ -63,10 +63,10 @@ pub async fn join(
     join_all(transaction, [BatchMembership { batch: id, owner }], now).await
 }
 
-/// [`join`] for several files; their batches are locked from here on.
+/// [`join`] for several files. Their batches stay locked until the transaction ends.
 ///
 /// # Errors
-/// As [`join`], for the first that cannot; the transaction must be rolled back then.
+/// As [`join`], for the first file that cannot join; the transaction must then be rolled back.
 pub(crate) async fn join_all<'a>(
     transaction: &impl ConnectionTrait,
     joins: impl IntoIterator<Item = BatchMembership<'a>>,
@@ -108,8 +108,8 @@ async fn add_files(
     }
 }
 
-/// Locks the batches whose files are about to become final, before anything else is changed. SQLite has one writer, and
-/// nothing to lock.
+/// Locks the batches of files that are about to become final, before anything else is changed. Does nothing on SQLite,
+/// which has only one writer.
 ///
 /// # Errors
 /// The database's.
@@ -133,8 +133,8 @@ pub(crate) async fn lock(
         .map(|_: Vec<BatchId>| ())
 }
 
-/// Counts a file that has become final, and completes the batch if it is closed and this was the last. The batch was
-/// locked by [`lock`].
+/// Counts a file that has become final, and completes the batch if it is closed and this was its last file. The batch
+/// must have been locked by [`lock`].
 ///
 /// # Errors
 /// The database's, or the outbox's.
@@ -147,7 +147,7 @@ pub async fn settle(
     settle_some(transaction, id, settled, 1, now).await
 }
 
-/// [`settle`] for so many files of one batch.
+/// [`settle`] for several files of one batch.
 ///
 /// # Errors
 /// As [`settle`].
@@ -174,8 +174,8 @@ pub(crate) async fn settle_some(
     }
 }
 
-/// Takes a failed file back into the count of those on their way. A batch that was complete is complete again, and
-/// announced again, once the file is final.
+/// Counts a failed file as unfinished again. A batch that was complete is completed and announced again once the file
+/// is final.
 ///
 /// # Errors
 /// The database's.
@@ -201,7 +201,7 @@ pub async fn reopen(
         .map(drop)
 }
 
-/// Completes a batch that is closed and whose files are all final; once, by compare-and-set.
+/// Completes a batch that is closed and whose files are all final. Happens once, by compare-and-set.
 ///
 /// # Errors
 /// The database's, or the outbox's.

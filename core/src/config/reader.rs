@@ -1,26 +1,26 @@
-//! Reads settings by their key from three layers and collects every fault, so that one start shows them all.
+//! Reads settings by key from three layers and collects all errors, so that a single start reports every one.
 
 use super::{DEFAULTS, s3::ENVIRONMENT_NAMES, values::SettingValue};
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use toml::{Table, Value};
 
-/// Where settings come from.
+/// The sources settings are read from.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigSources {
     /// The file given with `--config`.
     pub file: Option<PathBuf>,
-    /// The environment; only `LANDFALL__…` and the eight S3 names are looked at, and the same with `_FILE` behind them,
-    /// which name a file that holds the value.
+    /// The environment. Only `LANDFALL__…` and the eight S3 names are used, each also with the suffix `_FILE` for a
+    /// file that contains the value.
     pub environment: Vec<(String, String)>,
 }
 
 impl ConfigSources {
-    /// The file, if any, and this process's environment.
+    /// The given file, if any, and this process's environment.
     #[must_use]
     pub fn process(file: Option<PathBuf>) -> Self {
         Self {
             file,
-            // A variable that is not UTF-8 is none of ours.
+            // A variable that is not UTF-8 cannot be a setting.
             environment: std::env::vars_os()
                 .filter_map(|(name, text)| {
                     Some((name.into_string().ok()?, text.into_string().ok()?))
@@ -30,7 +30,7 @@ impl ConfigSources {
     }
 }
 
-/// One setting that is wrong.
+/// An invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidSetting {
     /// The key, `section.key`.
@@ -39,7 +39,7 @@ pub struct InvalidSetting {
     pub problem: String,
 }
 
-/// Why the configuration cannot be used.
+/// Why the configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration file {path}")]
@@ -58,10 +58,10 @@ pub enum ConfigError {
     Faults(Vec<InvalidSetting>),
 }
 
-/// Behind the name of a variable: it names a file that holds the value.
+/// Suffix of variables that name a file containing the value.
 const FILE_SUFFIX: &str = "_FILE";
 
-/// Before the key of a setting in the environment.
+/// Prefix of settings in the environment.
 const ENVIRONMENT_PREFIX: &str = "LANDFALL__";
 
 struct SettingList<'a>(&'a [InvalidSetting]);
@@ -81,7 +81,7 @@ impl fmt::Display for SettingList<'_> {
     }
 }
 
-/// A value and the layer it stands in, to be named when it is wrong.
+/// A value and where it was set, for error messages.
 struct LayeredValue {
     value: Value,
     origin: String,
@@ -140,7 +140,7 @@ impl ConfigReader {
                 });
             }
         }
-        // The generic names first: the eight known ones are the more particular, and win.
+        // The generic names first, so that the eight specific S3 names take precedence.
         let generic = |(name, _): &&(String, String)| name.starts_with(ENVIRONMENT_PREFIX);
         let (generic, known): (Vec<_>, Vec<_>) = environment.iter().partition(generic);
         for (name, text) in generic.into_iter().chain(known) {
@@ -148,7 +148,7 @@ impl ConfigReader {
         }
     }
 
-    /// The key a variable of the environment sets, and whether it names a file that holds the value.
+    /// Returns the key that a variable sets, and whether the variable names a file that contains the value.
     fn setting_for_variable(&self, name: &str) -> Option<(String, bool)> {
         let key_of = |name: &str| match name.strip_prefix(ENVIRONMENT_PREFIX) {
             Some(rest) => Some(rest.to_ascii_lowercase().replace("__", ".")),
@@ -165,14 +165,14 @@ impl ConfigReader {
         }
     }
 
-    /// Takes a variable of the environment. White space around a value is no part of it: files end with a newline.
+    /// Reads an environment variable. Leading and trailing white space is removed, since files end with a newline.
     fn read_variable(&mut self, name: &str, text: &str) {
         let Some((key, of_a_file)) = self.setting_for_variable(name) else {
             return;
         };
         let origin = format!("in the environment as {name}");
         let value = match of_a_file {
-            // Compose files hand on variables that are not set as empty ones.
+            // Compose files pass unset variables on as empty ones.
             true if text.is_empty() => return,
             true => std::fs::read_to_string(text.trim()),
             false => Ok(text.to_owned()),
@@ -208,12 +208,12 @@ impl ConfigReader {
         }
     }
 
-    /// The setting, or its default with a fault noted when what was given is not allowed.
+    /// Returns the setting, or its default after recording an error if the given value is not allowed.
     pub(super) fn get<T: SettingValue>(&mut self, key: &str) -> T {
         self.read(key, T::read, T::ALLOWED)
     }
 
-    /// The setting, with the empty text meaning none.
+    /// Returns the setting; the empty string means `None`.
     pub(super) fn optional<T: SettingValue>(&mut self, key: &str) -> Option<T> {
         let none_or = |value: &Value| match value.as_str().map(str::trim) {
             Some("") => Some(None),
@@ -222,7 +222,7 @@ impl ConfigReader {
         self.read(key, none_or, T::ALLOWED)
     }
 
-    /// A list: an array, or in the environment a text separated by commas.
+    /// Reads a list: an array or, in the environment, a comma-separated string.
     pub(super) fn list<T: SettingValue>(&mut self, key: &str) -> Vec<T> {
         let items = |value: &Value| match value {
             Value::Array(items) => items.iter().map(T::read).collect(),
@@ -237,7 +237,7 @@ impl ConfigReader {
         self.read(key, items, &format!("a list, each {}", T::ALLOWED))
     }
 
-    /// A setting with bounds, both allowed.
+    /// Reads a setting with inclusive bounds.
     pub(super) fn within<T>(&mut self, key: &str, least: T, most: T) -> T
     where
         T: SettingValue + PartialOrd + fmt::Debug,
@@ -255,7 +255,7 @@ impl ConfigReader {
         )
     }
 
-    /// A duration that must not be shorter.
+    /// Reads a duration with a lower bound.
     pub(super) fn at_least(&mut self, key: &str, least: Duration) -> Duration {
         let allowed = format!(
             "{}, at least {}",
@@ -269,7 +269,7 @@ impl ConfigReader {
         )
     }
 
-    /// A name fit for keys of Redis: letters, digits, `-`, `_`, `.`, `:`.
+    /// Reads a name that is safe in Redis keys: letters, digits, `-`, `_`, `.`, `:`.
     pub(super) fn name(&mut self, key: &str) -> String {
         let fit = |value: &Value| {
             String::read(value).filter(|text| {
@@ -315,7 +315,7 @@ impl ConfigReader {
             .unwrap_or_else(|| panic!("the default of {key} in config.toml is not allowed"))
     }
 
-    /// Notes a fault that only shows beside another setting.
+    /// Records an error that depends on another setting.
     pub(super) fn fault(&mut self, key: &str, allowed: &str) {
         let origin = self
             .given
@@ -327,7 +327,7 @@ impl ConfigReader {
         });
     }
 
-    /// Notes a setting that has no default and was not given, by both its names.
+    /// Records a required setting that was not given, by its key and environment name.
     pub(super) fn missing(&mut self, key: &str, why: &str) {
         let name = ENVIRONMENT_NAMES
             .iter()
@@ -350,7 +350,7 @@ impl ConfigReader {
     }
 }
 
-/// A bound as the reader of the message would write it.
+/// Formats a bound the way it is written in the configuration.
 struct DisplayBound<'a, T>(&'a T);
 
 impl<T: fmt::Debug> fmt::Display for DisplayBound<'_, T> {
@@ -367,7 +367,7 @@ impl<T: fmt::Debug> fmt::Display for DisplayBound<'_, T> {
     }
 }
 
-/// Every `a.b.c = value` of a table, arrays being values.
+/// Returns every `a.b.c = value` of a table; arrays count as values.
 fn leaves(table: &Table) -> BTreeMap<String, Value> {
     fn walk(prefix: &str, table: &Table, out: &mut BTreeMap<String, Value>) {
         for (key, value) in table {

@@ -1,4 +1,4 @@
-//! What a setting may be: each type reads itself from a TOML value or from the text of an environment variable.
+//! The types of settings. Each parses itself from a TOML value or the string of an environment variable.
 
 use crate::webhooks::sealing::SealingKey;
 use http::HeaderName;
@@ -8,16 +8,16 @@ use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use toml::Value;
 use url::{Host, Url};
 
-/// A type a setting can have.
+/// A type of settings.
 pub(super) trait SettingValue: Sized {
-    /// What is allowed, in words that finish «allowed is …».
+    /// Completes the sentence "allowed is …" in error messages.
     const ALLOWED: &'static str;
 
-    /// The value, or none when it is not one.
+    /// Parses the value; `None` if it is invalid.
     fn read(value: &Value) -> Option<Self>;
 }
 
-/// A number of bytes; written `64KiB`, `8MiB`, `5TiB`, or plain.
+/// A number of bytes, written as `64KiB`, `8MiB`, `5TiB` or a plain number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
@@ -27,32 +27,32 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// Where a page comes from (RFC 6454, section 6.2).
+/// A web origin (RFC 6454, section 6.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Anywhere.
+    /// Any origin (`*`).
     Any,
-    /// As a browser writes it: scheme, host, and a port that is not the scheme's own.
+    /// As browsers serialize it: scheme, host, and port unless it is the scheme's default.
     Of(String),
 }
 
-/// Where bytes are kept.
+/// The kind of storage backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     Fs,
     S3,
 }
 
-/// Who may call.
+/// Who may use the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMode {
-    /// Whoever reaches the address, which must be a loopback one.
+    /// Anyone who can reach the address, which must be a loopback address.
     None,
-    /// Bearers of a token.
+    /// Only requests with a token.
     Tokens,
 }
 
-/// How logs look.
+/// The log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Human,
@@ -101,7 +101,7 @@ parsed!(IpNet, "a network such as `10.0.0.0/8`");
 impl SettingValue for String {
     const ALLOWED: &'static str = "a text";
     fn read(value: &Value) -> Option<Self> {
-        // Files that hold a secret end with a newline, and so does what is pasted.
+        // Files that contain a secret end with a newline, and pasted values often do too.
         value.as_str().map(|text| text.trim().to_owned())
     }
 }
@@ -138,7 +138,7 @@ impl SettingValue for Host {
         if let Ok(address) = text.parse::<std::net::Ipv6Addr>() {
             return Some(Self::Ipv6(address));
         }
-        // As a browser reads the name that stands in `Host`.
+        // Normalized the way a browser does for the `Host` header.
         let url: Url = format!("http://{text}/").parse().ok()?;
         let is_more = text.contains(['/', '?', '#', '@', '\\']) || url.port().is_some();
         url.host().filter(|_| !is_more).map(|host| host.to_owned())
@@ -178,7 +178,7 @@ impl SettingValue for bool {
     fn read(value: &Value) -> Option<Self> {
         match value {
             Value::Boolean(known) => Some(*known),
-            // The environment names are older than Landfall, and so is how people write them.
+            // The environment names are older than Landfall, so the customary spellings are accepted.
             Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "on" => Some(true),
                 "false" | "0" | "no" | "off" => Some(false),

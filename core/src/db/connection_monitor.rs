@@ -1,8 +1,8 @@
-//! The way to a PostgreSQL server: whether it answers, and which connections to it are still to be trusted.
+//! Monitors the connection to a PostgreSQL server: whether it responds, and which pooled connections can still be used.
 //!
-//! A call that takes long is suspicious. Then a connection of its own is tried: when nobody answers it, every call that
-//! waits is answered at once, and the connections that were open are used no more. The server may have lost its power
-//! and will never say so; or it was demoted, and takes no writes on connections that were made before.
+//! When a call takes long, the server is probed on a new connection. If the probe gets no response, all pending calls
+//! fail at once and the pooled connections are retired: the server may have lost power and will never respond, or it
+//! was demoted and no longer accepts writes on existing connections.
 
 use super::{
     health::WriteHealth,
@@ -23,25 +23,26 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// A call that takes longer has the server tried.
+/// A call that takes longer than this triggers a probe of the server.
 const SLOW_CALL_THRESHOLD: Duration = Duration::from_millis(300);
 
-/// How long a trial may take, as from far away.
+/// Timeout of a probe, long enough for a remote server.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// The pause between two trials.
+/// The interval between two probes.
 const TRIAL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long a connection may take to show that it lives.
+/// Timeout of the liveness check of a pooled connection.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A connection that has rested longer is tried before it is used; a busy one shows its faults by itself.
+/// A connection that was idle for longer is checked before it is used. Errors on a busy one show by themselves.
 const MAX_UNCHECKED_IDLE: Duration = Duration::from_secs(5);
 
-/// How long after a call was given up every connection that comes back is tried: one of them was in its middle.
+/// For this long after a call was abandoned, every connection that is returned to the pool is checked: one of them may
+/// be in the middle of that call.
 const RECHECK_PERIOD: Duration = Duration::from_secs(10);
 
-/// Needs a transaction of its own number, which a standby does not give, and fails where transactions are read-only.
+/// Needs a transaction id, which a standby does not assign, and fails where transactions are read-only.
 const WRITE: &str = "BEGIN; SELECT txid_current(); \
                      SELECT 1 / (current_setting('transaction_read_only') = 'off')::int; COMMIT";
 
@@ -49,17 +50,17 @@ const WRITE: &str = "BEGIN; SELECT txid_current(); \
 pub(super) struct ConnectionMonitor {
     options: PgConnectOptions,
     began: Instant,
-    /// Connections opened before are closed. In milliseconds since `began`, as the next one.
+    /// Connections opened before this are closed. In milliseconds since `began`, like the following fields.
     retired_at: AtomicU64,
     abandoned_at: AtomicU64,
     answered_at: AtomicU64,
     is_tried: AtomicBool,
-    /// Why nobody answers.
+    /// Why the server is considered unreachable.
     outage: watch::Sender<Option<String>>,
     pub(super) health: WriteHealth,
 }
 
-/// Notes that a call was given up, unless it came to its end.
+/// Records that a call was abandoned, unless it completed.
 struct AbandonedCallGuard<'a>(Option<&'a ConnectionMonitor>);
 
 impl Drop for AbandonedCallGuard<'_> {
@@ -84,12 +85,12 @@ impl ConnectionMonitor {
         })
     }
 
-    /// From one on, since zero is never.
+    /// Starts at 1, since 0 means never.
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX) + 1
     }
 
-    /// Runs a call against the server, at most so long, and ends it when nobody answers there.
+    /// Runs a call with a timeout, and fails it early when the server turns out to be unreachable.
     pub(super) async fn call<T, E>(
         self: &Arc<Self>,
         limit: Duration,
@@ -102,7 +103,7 @@ impl ConnectionMonitor {
             return Err(unreachable(outage).into());
         }
         let mut call = pin!(call);
-        // Dropped before `call`, whose connection comes back to the pool then.
+        // Dropped before `call`, which returns its connection to the pool when it is dropped.
         let mut given_up = AbandonedCallGuard(Some(self));
         let outcome = tokio::select! {
             biased;
@@ -136,19 +137,19 @@ impl ConnectionMonitor {
         outcome
     }
 
-    /// Has every connection that is open now closed once it is not used.
+    /// Retires every connection that is open now; it is closed once it is idle.
     pub(super) fn retire(&self) {
         self.retired_at.store(self.now(), Ordering::Release);
     }
 
-    /// True for a connection of this age that was open when the others were retired.
+    /// Whether a connection of this age was open when connections were last retired.
     fn is_retired(&self, age: Duration) -> bool {
         let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         let retired_at = self.retired_at.load(Ordering::Acquire);
         retired_at > 0 && self.now().saturating_sub(age) <= retired_at
     }
 
-    /// Before a connection is used.
+    /// Called before a connection is used.
     pub(super) async fn may_be_used(
         &self,
         connection: &mut PgConnection,
@@ -164,7 +165,7 @@ impl ConnectionMonitor {
         Ok(true)
     }
 
-    /// After a connection was used.
+    /// Called after a connection was used.
     pub(super) async fn may_be_kept(
         &self,
         connection: &mut PgConnection,
@@ -191,14 +192,14 @@ impl ConnectionMonitor {
         }
     }
 
-    /// Nothing can be written, as this shows; the server is tried until it takes writes.
+    /// Reports that a write failed; the server is probed until it accepts writes.
     pub(super) fn fail(self: &Arc<Self>, error: &DbErr) {
         self.health.fail(error);
         self.retire();
         self.suspect();
     }
 
-    /// Has the server tried, until it answers and takes writes.
+    /// Probes the server until it responds and accepts writes.
     fn suspect(self: &Arc<Self>) {
         if self.is_tried.swap(true, Ordering::AcqRel) {
             return;
@@ -217,28 +218,28 @@ impl ConnectionMonitor {
                 }
             }
             monitor.is_tried.store(false, Ordering::Release);
-            // Whatever failed in between found it being tried.
+            // A failure reported in the meantime found the probe already running.
             if !monitor.is_well() {
                 monitor.suspect();
             }
         });
     }
 
-    /// As far as is known.
+    /// Whether no fault is known.
     fn is_well(&self) -> bool {
         self.outage.borrow().is_none() && !self.health.is_faulty()
     }
 
-    /// Whether the server answers a new connection; and, when nothing could be written, whether it can now.
+    /// Checks whether the server accepts a new connection and, if writes have failed, whether it accepts writes again.
     async fn try_out(&self) -> Result<(), String> {
         let began = self.now();
         let connecting = tokio::time::timeout(TRIAL_TIMEOUT, self.options.connect()).await;
         let mut connection = match connecting {
             Ok(Ok(connection)) => connection,
-            // Too many connections, or a password that is wrong now: calls have answers of their own.
+            // Too many connections, or a wrong password: the server is up, and calls get their own errors.
             Ok(Err(error)) if is_answer(&error) => return Ok(()),
             Ok(Err(error)) => return Err(error.to_string()),
-            // Others were answered meanwhile: it is busy, not gone.
+            // Other calls were answered meanwhile, so the server is busy, not down.
             Err(_) if self.answered_at.load(Ordering::Acquire) > began => return Ok(()),
             Err(_) => return Err(format!("no answer within {TRIAL_TIMEOUT:?}")),
         };

@@ -1,11 +1,12 @@
-//! Group commit for SQLite: what has queued up while the last commit was on its way to disk is committed together.
+//! Group commit for SQLite: operations that queued up while the last commit was written to disk are committed together.
 //!
-//! One task holds the one writing connection. It takes all that waits (up to [`MAX_GROUP`]), runs it within one transaction,
-//! commits once, and only then tells each caller its own outcome: when the commit failed, that it failed. An operation that fails disturbs nobody: it is rolled
-//! back to a savepoint of its own. Those that can be repeated need none, which spares two of some six statements: when
-//! one of them fails, all is rolled back and each of them runs once more by itself. There is no delay to gather more: an
-//! idle writer commits one operation at once, a busy one amortizes the disk (the same idea as PostgreSQL's
-//! commit_siblings and Gawlick and Kinkade's «Varieties of concurrency control in IMS/VS fast path», 1985).
+//! A single task owns the writing connection. It takes all queued operations (up to [`MAX_GROUP`]), runs them in one
+//! transaction, commits once, and only then returns each caller its own result; if the commit fails, all of them fail.
+//! An operation that fails does not affect the others, because it is rolled back to its own savepoint. Repeatable
+//! operations need no savepoint, which saves two of about six statements: when one of them fails, everything is rolled
+//! back and each of them runs again in a transaction of its own. There is no artificial delay: an idle writer commits a
+//! single operation at once, a busy one amortizes the disk (as PostgreSQL's commit_siblings does; see Gawlick and
+//! Kinkade, "Varieties of concurrency control in IMS/VS fast path", 1985).
 
 use super::{
     health::{WriteFault, WriteHealth},
@@ -21,35 +22,35 @@ use tokio::{
     time::Instant,
 };
 
-/// Operations in one commit: enough to amortize a slow disk, few enough to keep the wait short.
+/// Maximum number of operations in one commit: enough to amortize a slow disk, few enough to keep waits short.
 const MAX_GROUP: usize = 256;
 
-/// Operations that may wait for the writer before callers are held back.
+/// Number of operations that may be queued before callers have to wait.
 const QUEUE_CAPACITY: usize = 4096;
 
-/// How long a caller waits. The operation may still be committed after that, as after any answer that is lost.
+/// How long a caller waits. The operation may still be committed afterwards, as after any lost response.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a writer that failed is tried, beside what callers ask of it.
+/// How often a failed writer is probed in addition to callers' writes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What became of an operation within its transaction.
+/// The result of an operation within its transaction.
 enum OperationOutcome {
     Done,
-    /// What it did must not be committed.
+    /// The operation's changes must not be committed.
     Refused,
-    /// Nor must anything else that this connection did since its last commit.
+    /// Nothing that this connection did since its last commit may be committed.
     Broken(DbErr),
 }
 
-/// What waits for the writer, to be told what became of it once the commit's own outcome is known.
+/// A queued operation, whose caller gets the result once the outcome of the commit is known.
 trait Operation: Send {
     fn run<'c>(
         &'c mut self,
         transaction: &'c DatabaseTransaction,
     ) -> BoxFuture<'c, OperationOutcome>;
 
-    /// True when it may run once more after it was rolled back.
+    /// Whether it may run again after a rollback.
     fn can_run_again(&self) -> bool;
 
     fn settle(self: Box<Self>, committed: Result<(), &DbErr>);
@@ -101,7 +102,7 @@ where
             (Some(Ok(_)) | None, Err(error)) => Err(copy(error).into()),
             (None, Ok(())) => Err(writer_gone().into()),
         };
-        // A caller that has gone away is not waiting for the answer.
+        // If the caller is gone, nobody needs the result.
         let _ = self.answer.send(outcome);
     }
 }
@@ -127,7 +128,7 @@ impl GroupCommit {
         Self { queue, health }
     }
 
-    /// Why nothing can be written.
+    /// Returns why nothing can be written.
     pub(super) fn fault(&self) -> Option<WriteFault> {
         match self.queue.is_closed() {
             true => Some(WriteFault {
@@ -184,7 +185,7 @@ impl GroupCommit {
 
 fn writer_gone() -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(
-        "the writer of the database did not come to the end of this".to_owned(),
+        "the database writer ended before this was written".to_owned(),
     ))
 }
 
@@ -194,16 +195,16 @@ fn too_slow() -> DbErr {
     )))
 }
 
-/// Not an error of the database: the same operation would panic again.
+/// Not a database error, since the same operation would panic again.
 pub(crate) fn panicked() -> DbErr {
-    DbErr::Custom("what was to be written panicked".to_owned())
+    DbErr::Custom("a write operation panicked".to_owned())
 }
 
 /// The task that owns the writer.
 struct Committer {
     writer: SqliteWriter,
     health: Arc<WriteHealth>,
-    /// When the writer was last tried.
+    /// When the writer was last probed.
     probed: Instant,
 }
 
@@ -217,14 +218,16 @@ impl Committer {
                 .catch_unwind()
                 .await;
             if ended.is_err() {
-                // Not the operations' doing, whose panics are caught: their callers learn that the writer is gone.
+                // Panics of operations are caught, so this one is the writer's; the callers learn that the writer is
+                // gone.
                 self.replace(&panicked()).await;
             }
             self.health.writing(false);
         }
     }
 
-    /// Fills `group`; false when nothing will come any more. While nothing can be written that is tried every second.
+    /// Fills `group`; returns false once the queue is closed. While the database is not writable, it is probed every
+    /// second.
     async fn next_group(
         &mut self,
         waiting: &mut mpsc::Receiver<Box<dyn Operation>>,
@@ -263,12 +266,12 @@ impl Committer {
             (repeatable, once) => self.execute_group(repeatable, once).await,
         };
         if let Ok(false) = committed {
-            // Of those that share no savepoint one has failed, and taken what the others did with it.
+            // One of the operations without a savepoint failed, and the rollback undid the others as well.
             for mut one in repeatable {
                 let committed = self.execute_single(one.as_mut()).await;
                 one.settle(committed.as_ref().copied());
             }
-            // Nothing of these has run.
+            // None of these has run yet.
             if !once.is_empty() {
                 let committed = self.execute_group(&mut [], &mut once).await;
                 settle(once, &committed.map(drop));
@@ -311,7 +314,7 @@ fn settle(group: WriteGroup, committed: &Result<(), DbErr>) {
     }
 }
 
-/// An error is the connection's, never the operation's; the transaction is over, or ends with the connection.
+/// An error concerns the connection, never the operation; the transaction has ended, or ends with the connection.
 async fn run_alone(writer: &mut SqliteWriter, one: &mut dyn Operation) -> Result<(), DbErr> {
     let transaction = writer.begin().await?;
     match one.run(&transaction).await {
@@ -321,8 +324,8 @@ async fn run_alone(writer: &mut SqliteWriter, one: &mut dyn Operation) -> Result
     }
 }
 
-/// False when one of the `repeatable` has failed: nothing is committed then, and none of `once` has run. Errors are as
-/// those of [`run_alone`].
+/// Returns false when one of the `repeatable` operations failed: then nothing is committed, and none of `once` has run.
+/// Errors are as for [`run_alone`].
 async fn run_together(
     writer: &mut SqliteWriter,
     repeatable: &mut [Box<dyn Operation>],

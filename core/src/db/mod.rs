@@ -1,10 +1,10 @@
 //! The database: one way to read and one way to write, over SQLite and PostgreSQL.
 //!
-//! Owns connections, durable commits and the schema's version. Decides nothing about what is written.
+//! Owns connections, durable commits and the schema version. Knows nothing about what is written.
 //!
-//! **Architecture invariant.** Every write goes through [`Database::write`], a transaction that is durable when
-//! it answers. On PostgreSQL it is a transaction of its own (the server groups their commits); on SQLite, which
-//! has one writer, those who wait share one (see [`group`]).
+//! **Architecture invariant.** Every write goes through [`Database::write`], a transaction that is durable when the
+//! call returns. On PostgreSQL each write has its own transaction (the server groups the commits); on SQLite, which has
+//! a single writer, waiting writes share one (see [`group_commit`]).
 
 mod connection_monitor;
 mod group_commit;
@@ -51,10 +51,10 @@ pub use transient::{is_full, is_transient};
 /// How long a statement may wait for a connection, and SQLite for its lock.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Prepared statements that a connection to SQLite keeps. Those over several rows differ by how many they are over.
+/// Capacity of a SQLite connection's statement cache. Statements over several rows differ in their number of rows.
 const STATEMENT_CACHE_CAPACITY: usize = 512;
 
-/// Why the database could not be opened or is not fit for use.
+/// Why the database could not be opened or cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("database.url must begin with sqlite:// or postgres://")]
@@ -91,16 +91,16 @@ enum WritePath {
     Pool(Arc<Postgres>),
     Group {
         commits: GroupCommit,
-        /// Of the file.
+        /// Of the database file.
         path: Arc<Path>,
     },
 }
 
 impl Database {
-    /// Connects, creating a SQLite file and its folder when they are not there.
+    /// Connects; creates a missing SQLite file and its folder.
     ///
     /// # Errors
-    /// [`OpenError`], naming the setting that is wrong.
+    /// [`OpenError`], which names the setting at fault.
     pub async fn open(url: &SecretString, max_connections: u32) -> Result<Self, OpenError> {
         let text = url.expose_secret();
         if let Some(path) = text.strip_prefix("sqlite://") {
@@ -150,23 +150,23 @@ impl Database {
         })
     }
 
-    /// For reading; what it sees is committed.
+    /// A handle for reading committed data.
     #[must_use]
     pub fn read(&self) -> &DatabaseReader {
         &self.read
     }
 
-    /// The kind of database.
+    /// The database backend.
     #[must_use]
     pub fn backend(&self) -> DbBackend {
         self.read.get_database_backend()
     }
 
-    /// Runs `operation` in a transaction, durable once this returns `Ok`. An `Err` of the operation rolls all of
-    /// it back. The operation must do nothing but talk to the database: others may be waiting behind it.
+    /// Runs `operation` in a transaction that is durable once this returns `Ok`. If the operation returns `Err`, all of
+    /// it is rolled back. The operation must only use the database, because other writes may be waiting behind it.
     ///
     /// # Errors
-    /// The operation's own, or the database's when the transaction could not begin or commit.
+    /// The operation's error, or the database's when the transaction could not begin or commit.
     pub async fn write<T, E, F>(&self, operation: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -179,9 +179,9 @@ impl Database {
         }
     }
 
-    /// [`Database::write`] for an `operation` that may run more than once, which is cheaper where others wait too: on
-    /// SQLite it needs no savepoint, and on PostgreSQL it is run again after a deadlock or a serialization failure. All
-    /// but its last run are rolled back.
+    /// [`Database::write`] for an `operation` that may run more than once, which is cheaper under load: on SQLite it
+    /// needs no savepoint, and on PostgreSQL it is retried after a deadlock or a serialization failure. All runs except
+    /// the last are rolled back.
     ///
     /// # Errors
     /// As [`Database::write`].
@@ -197,25 +197,25 @@ impl Database {
         }
     }
 
-    /// Counts that are to be written soon (see `minutes`).
+    /// Counts that will be written soon (see [`crate::activity`]).
     pub(crate) fn activity(&self) -> &ActivityBuffer {
         &self.activity
     }
 
-    /// Which tokens were used lately (see `tokens`).
+    /// When tokens were last used (see [`crate::tokens`]).
     pub(crate) fn last_uses(&self) -> &LastUses {
         &self.last_uses
     }
 
-    /// Asks the database something trivial.
+    /// Runs a trivial query.
     ///
     /// # Errors
-    /// What stands between.
+    /// Why the database cannot be reached.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
     }
 
-    /// Why nothing can be written; none while the last write succeeded, as far as this process knows.
+    /// Returns why the database is not writable, or `None` if the last write succeeded, as far as this process knows.
     #[must_use]
     pub fn write_fault(&self) -> Option<WriteFault> {
         match &self.write {
@@ -235,7 +235,8 @@ fn options(url: &str, connections: u32) -> ConnectOptions {
     options
 }
 
-/// WAL lets readers go on beside the writer; FULL makes each commit wait for the disk (SQLite, «PRAGMA synchronous»).
+/// WAL lets readers proceed alongside the writer; FULL makes each commit wait for the disk (SQLite, "PRAGMA
+/// synchronous").
 fn durable(options: sqlx::sqlite::SqliteConnectOptions) -> sqlx::sqlite::SqliteConnectOptions {
     options
         .journal_mode(SqliteJournalMode::Wal)
@@ -245,8 +246,8 @@ fn durable(options: sqlx::sqlite::SqliteConnectOptions) -> sqlx::sqlite::SqliteC
         .statement_cache_capacity(STATEMENT_CACHE_CAPACITY)
 }
 
-/// The row of a select that finds one at most, as by a primary key. [`Select::one`] binds a LIMIT, and SQLite prepares a
-/// statement anew whenever one is bound again.
+/// Returns the row of a select that matches at most one, for example by primary key. [`Select::one`] binds a LIMIT, and
+/// SQLite re-prepares a statement whenever a LIMIT is bound again.
 pub(crate) async fn one_row<E: EntityTrait>(
     select: Select<E>,
     db: &impl ConnectionTrait,
@@ -255,7 +256,7 @@ pub(crate) async fn one_row<E: EntityTrait>(
 }
 
 impl Database {
-    /// Closes every connection; clones of this are of no use afterwards.
+    /// Closes all connections; other clones cannot be used afterwards.
     ///
     /// # Errors
     /// The database's.
@@ -263,11 +264,11 @@ impl Database {
         self.read.inner().close_by_ref().await
     }
 
-    /// Sets a clock by the database's, so that all machines agree on when a lease ends. SQLite has no clock but
-    /// the machine's, and only one machine.
+    /// Sets `clock` to the database's time, so that all machines agree on when a lease expires. SQLite only has the
+    /// clock of its one machine.
     ///
     /// # Errors
-    /// The database's; the clock stays as it was.
+    /// The database's; the clock is unchanged.
     pub async fn set_clock(&self, clock: &Clock) -> Result<(), DbErr> {
         if self.backend() != DbBackend::Postgres {
             return Ok(());
@@ -279,7 +280,7 @@ impl Database {
             return Ok(());
         };
         let told: Timestamp = row.try_get("", "now")?;
-        // The answer was made, on average, in the middle of the round trip.
+        // On average, the server read its clock halfway through the round trip.
         clock.set(later(told, asked.elapsed() / 2));
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! PostgreSQL: a pool whose statements, locks and idle transactions have an end on the server, and whose calls have one
-//! here.
+//! PostgreSQL: a connection pool with server-side timeouts for statements, locks and idle transactions, and client-side
+//! timeouts for calls.
 
 use super::{
     CONNECT_TIMEOUT,
@@ -25,21 +25,21 @@ use std::{
 };
 use tracing::Instrument;
 
-/// What the server gives up by itself, and when it takes a client that is silent for gone.
+/// Server-side timeouts, and when the server considers a silent client dead.
 const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
                        SET idle_in_transaction_session_timeout = '30s'; \
                        SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3";
 
-/// Waiting for a connection, then a statement, and the way there and back.
+/// Includes waiting for a connection, the statement and the network.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// A transaction has several statements.
+/// Longer, because a transaction has several statements.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a transaction is run that loses a race against another.
+/// How often a transaction is run that conflicts with another.
 const MAX_ATTEMPTS: u32 = 6;
 
-/// The pause after the first race that is lost; each further one is twice as long.
+/// The delay after the first conflict; it doubles with each further one.
 const RETRY_DELAY: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Debug)]
@@ -50,7 +50,7 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    /// Connects once, to learn what is wrong; the pool connects when it is used.
+    /// Connects once to report errors early; after that, the pool connects on demand.
     pub(super) async fn open(url: &str, connections: u32) -> Result<Self, DbErr> {
         let of_driver = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
         let options: PgConnectOptions = url.parse().map_err(of_driver)?;
@@ -71,7 +71,7 @@ impl Postgres {
         })
     }
 
-    /// Two connections beside the pool, without the limits of a session: for changes of the schema.
+    /// Opens two connections outside the pool, without session timeouts, for schema changes.
     pub(super) async fn unlimited(&self) -> Result<DatabaseConnection, DbErr> {
         let pool = PgPoolOptions::new()
             .max_connections(2)
@@ -93,7 +93,7 @@ impl Postgres {
             .await
     }
 
-    /// Runs `operation` in a transaction, and once more when it lost a race against another.
+    /// Runs `operation` in a transaction, and retries it when it conflicts with another.
     pub(super) async fn write_repeatable<T, E, F>(&self, mut operation: F) -> Result<T, E>
     where
         E: From<DbErr> + Error + Send + 'static,
@@ -121,7 +121,7 @@ impl Postgres {
             .await
             .map_err(|error| self.connection_failed(error))?;
         match operation(&transaction).await {
-            // PostgreSQL answers the COMMIT of such a transaction with success, and rolls it back.
+            // PostgreSQL responds to the COMMIT of such a transaction with success, but rolls it back.
             Ok(_) if has_failed.load(Ordering::Acquire) => {
                 let _ = transaction.rollback().await;
                 Err(DbErr::Custom("a statement failed, so nothing was committed".to_owned()).into())
@@ -142,7 +142,7 @@ impl Postgres {
         }
     }
 
-    /// The pool, noting whether a statement fails.
+    /// Returns the pool, recording whether a statement fails.
     fn watched(&self, has_failed: &Arc<AtomicBool>) -> DatabaseConnection {
         let mut pool = self.pool.clone();
         let has_failed = Arc::clone(has_failed);
@@ -154,7 +154,7 @@ impl Postgres {
         pool
     }
 
-    /// BEGIN, COMMIT or ROLLBACK failed: no connection as old as this one is used again.
+    /// BEGIN, COMMIT or ROLLBACK failed: retire all connections as old as this one.
     fn connection_failed(&self, error: DbErr) -> DbErr {
         let error = of_connection(error);
         if !matches!(error, DbErr::ConnectionAcquire(_)) {
@@ -188,8 +188,9 @@ fn pool(options: &PgConnectOptions, connections: u32, monitor: &Arc<ConnectionMo
         .connect_lazy_with(options.clone())
 }
 
-/// Begins in a task that nobody cancels. sqlx notes that a connection is in a transaction when BEGIN is answered; a
-/// caller that went away before would leave it in one that nobody ends, and the pool would hand it on like that.
+/// Begins a transaction in a task that is never cancelled. sqlx records that a connection is in a transaction only when
+/// BEGIN is answered; if the caller were cancelled before, the pool would hand out a connection with an open
+/// transaction.
 async fn begin(pool: DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     let beginning = tokio::spawn(async move { pool.begin().await }.in_current_span());
     beginning

@@ -1,10 +1,10 @@
-//! For tests that look at query plans: which statements are read with.
+//! Lets tests inspect query plans: reports every read statement.
 
 use super::Database;
 use sea_orm::Statement;
 
 impl Database {
-    /// The same database, telling each statement that is read with, and its values.
+    /// Returns the database with an observer that is called with each read statement and its values.
     #[must_use]
     pub fn with_query_observer(
         mut self,

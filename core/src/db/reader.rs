@@ -1,4 +1,4 @@
-//! Reading: what is seen is committed, and every statement has an end.
+//! Reading: only committed data is visible, and every statement has a timeout.
 
 use super::{connection_monitor::ConnectionMonitor, postgres::READ_TIMEOUT};
 use sea_orm::{
@@ -7,21 +7,21 @@ use sea_orm::{
 };
 use std::sync::Arc;
 
-/// For reading from the database; cheap to clone.
+/// A handle for reading from the database; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct DatabaseReader {
     pub(super) connection: DatabaseConnection,
-    /// None on SQLite, whose calls end with its disk.
+    /// `None` on SQLite, where calls depend on the disk only.
     pub(super) monitor: Option<Arc<ConnectionMonitor>>,
 }
 
 impl DatabaseReader {
-    /// Without an end of its own.
+    /// The connection, without a client-side timeout.
     pub(super) fn inner(&self) -> &DatabaseConnection {
         &self.connection
     }
 
-    /// Asks the database something trivial.
+    /// Runs a trivial query.
     pub(super) async fn ping(&self) -> Result<(), DbErr> {
         self.within(self.connection.ping()).await
     }

@@ -1,9 +1,9 @@
-//! The one connection that writes to a SQLite database, replaced as soon as it cannot be trusted.
+//! The single connection that writes to a SQLite database. It is replaced as soon as it cannot be trusted.
 //!
-//! sqlx counts the depth of a connection's transactions by itself. When a COMMIT or ROLLBACK fails that count and
-//! SQLite's own state differ from then on, and what looks like a commit releases a savepoint inside a transaction that
-//! nobody commits. So no connection is used again after BEGIN, COMMIT, ROLLBACK or a savepoint of it failed: it is
-//! closed, which rolls back whatever it has open, and a new one is opened.
+//! sqlx tracks the transaction depth of a connection itself. When a COMMIT or ROLLBACK fails, that depth and SQLite's
+//! own state diverge, and what looks like a commit then only releases a savepoint inside a transaction that is never
+//! committed. Therefore a connection is not reused after a BEGIN, COMMIT, ROLLBACK or savepoint statement failed: it is
+//! closed, which rolls back open transactions, and a new one is opened.
 
 use super::{CONNECT_TIMEOUT, durable};
 use sea_orm::{
@@ -16,8 +16,8 @@ use sea_orm::{
 };
 use std::path::Path;
 
-/// Takes as many pages as an upload of many files, so that a disk with room for less is not taken for one that has
-/// room. The schema is the same afterwards, and the pages are free for others.
+/// Allocates as many pages as an upload of many files, so that a disk with less room counts as full. The schema is
+/// unchanged afterwards, and the pages are free for reuse.
 const PROBE: [&str; 3] = [
     "CREATE TABLE landfall_write_probe (bytes BLOB)",
     "INSERT INTO landfall_write_probe VALUES (zeroblob(262144))",
@@ -27,12 +27,12 @@ const PROBE: [&str; 3] = [
 #[derive(Debug)]
 pub(super) struct SqliteWriter {
     options: SqliteConnectOptions,
-    /// A pool of one, since SeaORM's transactions take their connection from a pool.
+    /// A pool of one, because SeaORM's transactions take their connection from a pool.
     current: Option<(SqlitePool, DatabaseConnection)>,
 }
 
 impl SqliteWriter {
-    /// Opens the file, creating it when it is not there.
+    /// Opens the file, creating it if it does not exist.
     pub(super) async fn open(path: &Path) -> Result<Self, DbErr> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -54,7 +54,7 @@ impl SqliteWriter {
                 .idle_timeout(None)
                 .max_lifetime(None)
                 .test_before_acquire(false)
-                // A transaction left open would make the next BEGIN a savepoint in it.
+                // With a transaction left open, the next BEGIN would create a savepoint in it.
                 .before_acquire(|connection, _| {
                     let is_clean = !connection.is_in_transaction();
                     Box::pin(async move { Ok(is_clean) })
@@ -71,9 +71,10 @@ impl SqliteWriter {
         }
     }
 
-    /// Begins a transaction that has the write lock. It is SQLite that answers: inside a transaction it refuses BEGIN.
+    /// Begins a transaction that holds the write lock. SQLite itself rejects BEGIN inside a transaction.
     pub(super) async fn begin(&mut self) -> Result<DatabaseTransaction, DbErr> {
-        // IMMEDIATE takes the write lock at once: a lock upgraded later could not be waited for (SQLite, «BEGIN IMMEDIATE»).
+        // IMMEDIATE takes the write lock at once; waiting for a later lock upgrade is not possible (SQLite, "BEGIN
+        // IMMEDIATE").
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..Default::default()
@@ -81,15 +82,15 @@ impl SqliteWriter {
         self.connection().await?.begin_with_options(options).await
     }
 
-    /// Closes the connection; the next transaction opens a new one. A disk that hangs is not waited for: the old
-    /// connection ends when its statement does, and until then SQLite's own lock keeps the new one from writing.
+    /// Closes the connection; the next transaction opens a new one. This does not wait for a disk that hangs: the old
+    /// connection ends with its statement, and until then SQLite's own lock prevents the new one from writing.
     pub(super) async fn discard(&mut self) {
         if let Some((pool, _)) = self.current.take() {
             let _ = tokio::time::timeout(CONNECT_TIMEOUT, pool.close()).await;
         }
     }
 
-    /// Writes something of no meaning and commits it.
+    /// Makes and commits a meaningless change.
     pub(super) async fn probe(&mut self) -> Result<(), DbErr> {
         let transaction = self.begin().await?;
         for statement in PROBE {

@@ -1,7 +1,7 @@
 //! Connections to webhook receivers: resolved, vetted and pinned.
 //!
-//! The addresses a name resolves to are judged by the [`EgressPolicy`], and the connection is made to one of those very
-//! addresses; nothing is resolved a second time.
+//! The [`EgressPolicy`] vets the addresses that a name resolves to, and the connection is made to one of exactly these
+//! addresses; the name is not resolved a second time.
 
 use super::egress_policy::{EgressPolicy, ForbiddenAddress};
 use futures::future::BoxFuture;
@@ -21,7 +21,7 @@ use tokio::{
 };
 use tower::{Service, util::BoxCloneSyncService};
 
-/// Why there is no connection.
+/// Why connecting failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
     #[error("the URL names no host")]
@@ -42,10 +42,10 @@ pub(super) enum ConnectError {
 
 type WebhookStream = hyper_rustls::MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// Connects to `http` and `https` URLs, TLS included, within a given time.
+/// Connects to `http` and `https` URLs, including TLS, with a timeout.
 pub(super) type Connector = BoxCloneSyncService<Uri, WebhookStream, ConnectError>;
 
-/// `patience` bounds resolving, connecting and the TLS handshake together.
+/// `patience` is the timeout for resolving, connecting and the TLS handshake together.
 pub(super) fn connector(policy: EgressPolicy, patience: Duration) -> Connector {
     let policy = Arc::new(policy);
     let tcp = tower::service_fn(move |uri: Uri| {
@@ -83,7 +83,7 @@ where
     }
 }
 
-/// Trusts what the machine trusts. A machine that trusts nobody still delivers to `http` URLs.
+/// Trusts the machine's root certificates. A machine without any can still deliver to `http` URLs.
 fn tls_config() -> ClientConfig {
     let builder = || {
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -122,7 +122,7 @@ async fn connect(
     let mut last = ConnectError::NoAddress;
     let mut untried = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     for address in addresses {
-        // An address that swallows packets leaves the others their share of the time.
+        // Divides the remaining time, so that an address that drops packets leaves enough for the others.
         let left = deadline.saturating_duration_since(Instant::now());
         let share = Instant::now() + left / untried;
         untried -= 1;
@@ -147,7 +147,7 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// Those that may be reached; the first refusal when there are none.
+/// Returns the allowed addresses, or the first refusal when there are none.
 fn vetted(
     policy: &EgressPolicy,
     addresses: Vec<SocketAddr>,

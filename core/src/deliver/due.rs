@@ -1,4 +1,4 @@
-//! What is due, for the sweep; and what can be delivered no more.
+//! Due deliveries, for the sweep, and deliveries of deleted endpoints.
 
 use super::claims::{claimable, unleased};
 use crate::{
@@ -18,25 +18,25 @@ use sea_orm::{
     sea_query::{Expr, LockType},
 };
 
-/// Why deliveries of a deleted endpoint end.
+/// Error message of deliveries whose endpoint was deleted.
 pub(crate) const ENDPOINT_DELETED: &str = "the endpoint was deleted";
 
-/// The place after a page of due deliveries.
+/// The position after a page of due deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DueCursor {
     at: Timestamp,
     id: DeliveryId,
 }
 
-/// Deliveries that are due, the longest waiting first.
+/// Due deliveries, the longest overdue first.
 #[derive(Clone, Debug)]
 pub struct DuePage {
     pub due: Vec<DueDelivery>,
-    /// None on the last page.
+    /// `None` on the last page.
     pub next: Option<DueCursor>,
 }
 
-/// One page of deliveries that are due and nobody's. Pushing those that are queued already is harmless.
+/// Returns a page of deliveries that are due and not leased. Pushing those that are already queued is harmless.
 ///
 /// # Errors
 /// The database's.
@@ -83,8 +83,8 @@ pub async fn due(
     })
 }
 
-/// Gives up at most `limit` pending deliveries of deleted endpoints; returns how many. One that is being attempted
-/// at this moment is left to whoever attempts it.
+/// Fails at most `limit` pending deliveries of deleted endpoints and returns how many. A delivery that is being
+/// attempted right now is left to its worker.
 ///
 /// # Errors
 /// The database's; nothing is changed then.
@@ -103,7 +103,7 @@ pub async fn end_orphaned(db: &Database, clock: &Clock, limit: u64) -> Result<us
     .await
 }
 
-/// Gives up at most `limit` pending deliveries of one endpoint, which was deleted.
+/// Fails at most `limit` pending deliveries of one deleted endpoint.
 pub(crate) async fn end_of_endpoint(
     db: &Database,
     clock: &Clock,

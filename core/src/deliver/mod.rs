@@ -1,11 +1,11 @@
 //! Deliveries: claimed under a lease, signed, posted, recorded.
 //!
-//! Owns the way of one delivery to its receiver: who may be reached ([`EgressPolicy`]), how a request is made, when it is
-//! tried again, what is written down. Knows no queue: a worker calls [`Deliverer::deliver`] with an id, as often as
-//! it likes; a delivery that is not due, another's or done is left alone.
+//! Owns the path of a delivery to its receiver: which addresses may be reached ([`EgressPolicy`]), how the request is
+//! made, when it is retried, what is recorded. It knows no queue: a worker calls [`Deliverer::deliver`] with an id, any
+//! number of times; a delivery that is not due, leased by another worker, or done is left alone.
 //!
-//! **Architecture invariant.** The database alone says whether a delivery is made: no request without a claim, and
-//! what a request came to counts only if the claim still stands when it is recorded.
+//! **Architecture invariant.** Only the database decides whether a delivery is attempted: there is no request without a
+//! claim, and the outcome of a request counts only if the claim is still valid when it is recorded.
 
 mod backoff;
 mod claims;
@@ -39,13 +39,13 @@ use std::{
 };
 use tracing::{Instrument, Span, field::Empty};
 
-/// What a lease lives longer than a request may take: time to record it.
+/// By how much a lease exceeds the request timeout: the time to record the outcome.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The pause before a record is tried again that the database could not take.
+/// Delay before recording is retried when the database could not take it.
 const RECORD_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Why a delivery could not be worked on. It stays as it is, and the sweep finds it.
+/// Why a delivery could not be worked on. It is unchanged, and the sweep will find it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DeliverError {
     #[error("claiming or recording deliveries failed in the database")]
@@ -70,7 +70,7 @@ impl From<BatchError<DbErr>> for DeliverError {
 }
 
 impl DeliverError {
-    /// True when it may well succeed a moment later.
+    /// Whether it may succeed a moment later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -81,26 +81,26 @@ impl DeliverError {
     }
 }
 
-/// What became of a delivery.
+/// The outcome of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliveryOutcome {
     /// The receiver answered 2xx.
     Delivered,
-    /// Due at that moment: it failed and is retried, was not due yet, or is another's until then.
+    /// Due at that time: it failed and will be retried, is not due yet, or is leased by another worker until then.
     Later(Timestamp),
-    /// Given up; the delivery says why.
+    /// It has failed permanently; the delivery says why.
     Failed,
-    /// Done before, no more, or taken over by another meanwhile: nothing to do.
+    /// Already done, deleted, or taken over by another worker: there is nothing to do.
     Nothing,
 }
 
-/// What [`Deliverer::deliver`] came to.
+/// The result of [`Deliverer::deliver`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeliveryReport {
     pub outcome: DeliveryOutcome,
-    /// Whose delivery it was; none when it was not worked on.
+    /// The endpoint; `None` if the delivery was not attempted.
     pub webhook_id: Option<WebhookId>,
-    /// Attempts at this endpoint that failed since its last 2xx; none when it was not worked on.
+    /// Consecutive failures of the endpoint; `None` if the delivery was not attempted.
     pub consecutive_failures: Option<u32>,
 }
 
@@ -127,14 +127,13 @@ pub struct Deliverer {
 }
 
 impl Deliverer {
-    /// Must be called within a Tokio runtime: the claims works in two tasks of its own. `worker` names this process
-    /// in leases.
+    /// Must be called within a Tokio runtime, because it starts two tasks. `worker` identifies this process in leases.
     #[must_use]
     pub fn new(config: &Config, db: &Database, clock: &Clock, worker: &str) -> Self {
         Self::with(&config.webhooks, config.workers.lease, db, clock, worker)
     }
 
-    /// The same from the settings it uses: `lease` is how long a claim lives at least.
+    /// Like [`Self::new`], from individual settings; `lease` is the minimum duration of a claim.
     #[must_use]
     pub fn with(
         webhooks: &WebhooksConfig,
@@ -155,11 +154,10 @@ impl Deliverer {
         }
     }
 
-    /// Makes one attempt at a delivery, if it is due and nobody else's. Takes up to `webhooks.timeout` and the time
-    /// of two commits.
+    /// Attempts a delivery once, if it is due and not leased. Takes up to `webhooks.timeout` plus two commits.
     ///
     /// # Errors
-    /// [`DeliverError`] when the database did not answer; a receiver's faults are no errors but outcomes.
+    /// [`DeliverError`] when the database failed. A failure of the receiver is an outcome, not an error.
     pub async fn deliver(&self, id: DeliveryId) -> Result<DeliveryReport, DeliverError> {
         let claimed = match self.claims.claim(id).await? {
             DeliveryClaim::Claimed(claimed) => claimed,
@@ -202,7 +200,7 @@ impl Deliverer {
         })
     }
 
-    /// Why no request is made at all.
+    /// Returns why no request may be made.
     fn refusal(&self, claimed: &ClaimedDelivery) -> Option<String> {
         let made = u32::try_from(claimed.delivery.attempts_this_round).unwrap_or(0);
         match &claimed.endpoint {
@@ -210,7 +208,7 @@ impl Deliverer {
             Some(endpoint) if endpoint.deleted_at.is_some() => {
                 Some(due::ENDPOINT_DELETED.to_owned())
             }
-            // A test is made even so: it is how its owner finds out whether to switch it on again.
+            // A test event is sent even to a disabled endpoint: this is how its owner finds out whether it works again.
             Some(endpoint) if !endpoint.active && !request::is_test(&claimed.event) => {
                 Some(match &endpoint.disabled_reason {
                     Some(reason) => format!("the endpoint is switched off: {reason}"),
@@ -230,7 +228,7 @@ impl Deliverer {
         let at = self.clock.now();
         let request = match request::build(&claimed.event, endpoint, &self.sealing, at) {
             Ok(request) => request,
-            // Another process has the key, or this one will.
+            // Another process has the key, or this one will soon.
             Err(error @ RequestError::Sealed(_)) => {
                 let at = self.clock.after(self.backoff.delay(1));
                 let error = chain(&error);
@@ -263,8 +261,8 @@ impl Deliverer {
         entry(claimed, Some(attempt), verdict)
     }
 
-    /// What an answer means: 2xx success, 410 the end of the endpoint, everything else a failure (Standard Webhooks,
-    /// «Response status codes»).
+    /// Interprets a response: 2xx is success, 410 disables the endpoint, everything else is a failure (Standard
+    /// Webhooks, "Response status codes").
     fn judge(
         &self,
         claimed: &ClaimedDelivery,
@@ -308,8 +306,8 @@ impl Deliverer {
         }
     }
 
-    /// A database that is away for a moment must not make the receiver hear everything twice: tries for as long as
-    /// the lease lives.
+    /// Records the outcome. A database that is briefly unreachable must not cause a second delivery, so this retries
+    /// for as long as the lease lasts.
     async fn record(
         &self,
         entry: Arc<AttemptRecord>,

@@ -1,8 +1,8 @@
-//! An acknowledged upload: its row, written after its bytes are durable in staging and before the answer is sent.
-//! Where the request has an `Idempotency-Key`, the answer is kept by the same transaction.
+//! Accepting an upload: its row is written after its bytes are durable in staging and before the response is sent. If
+//! the request has an `Idempotency-Key`, the response is stored in the same transaction.
 //!
-//! A crash before the row leaves staging litter, which the sweep removes after a grace period; a crash after it
-//! leaves a staged file without a job, which the sweep pushes.
+//! A crash before the commit leaves staged bytes without a row, which the sweep deletes after a grace period; a crash
+//! after it leaves a staged file without a job, which the sweep pushes.
 
 use super::{FileName, staging_column};
 use crate::{
@@ -21,7 +21,7 @@ use entity::{BatchId, FileId, file};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
 use std::{sync::Arc, time::Duration};
 
-/// What is known of a file when all its bytes are in staging.
+/// A file whose bytes are all staged.
 #[derive(Clone, Debug)]
 pub struct NewFile {
     pub id: FileId,
@@ -29,19 +29,19 @@ pub struct NewFile {
     pub original_filename: FileName,
     pub content_type: String,
     pub declared_sha256: Option<Sha256Digest>,
-    /// Of the bytes as they came in.
+    /// The digest of the bytes as they were received.
     pub staged_sha256: Sha256Digest,
     pub metadata: serde_json::Value,
     pub batch_id: Option<BatchId>,
-    /// In their order, at least one; the file is as big as all of them.
+    /// In order, at least one; their sizes add up to the size of the file.
     pub staged: Vec<Piece>,
     pub expires_in: Option<Duration>,
     pub traceparent: Option<String>,
-    /// Where room for its bytes is reserved in its owner's quota.
+    /// The reservation for these bytes in the owner's quota.
     pub reservation: Option<ReservationId>,
 }
 
-/// Why a file cannot be taken in.
+/// Why a file cannot be accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     #[error(transparent)]
@@ -81,13 +81,13 @@ impl From<BatchError<Self>> for AcceptError {
     }
 }
 
-/// Where the rows of accepted files are written, those of many uploads by one statement; cheap to clone, one per
+/// Inserts the rows of accepted files, batching those of concurrent uploads into one statement; cheap to clone, one per
 /// process.
 #[derive(Clone, Debug)]
 pub struct FileIntake(Batcher<file::Model, (), AcceptError>);
 
 impl FileIntake {
-    /// Must be called within a Tokio runtime: it works in a task of its own, which ends with the last clone.
+    /// Must be called within a Tokio runtime, because it starts a task, which ends when the last clone is dropped.
     #[must_use]
     pub fn start(db: &Database) -> Self {
         let db = db.clone();
@@ -106,11 +106,11 @@ impl FileIntake {
     }
 }
 
-/// Writes the row of a file whose bytes are durable in staging; the caller pushes its finalize job.
+/// Inserts the row of a file whose bytes are durable in staging. The caller must push its finalize job.
 ///
 /// # Errors
-/// [`AcceptError::Batch`] when its batch is unknown or closed, [`AcceptError::Quota`] when its owner would have too
-/// much, [`AcceptError::Key`] when another request has taken its `Idempotency-Key` over; then nothing is written.
+/// [`AcceptError::Batch`] when its batch is unknown or closed, [`AcceptError::Quota`] when its owner's quota would be
+/// exceeded, [`AcceptError::Key`] when another request has taken over its `Idempotency-Key`; nothing is written then.
 pub async fn accept(
     app: &App,
     new: NewFile,
@@ -119,7 +119,7 @@ pub async fn accept(
     let (clock, quota) = (&app.clock, app.config.uploads.owner_quota);
     let reserved = new.reservation;
     let row = row(new, clock);
-    // With others, unless something may still refuse it.
+    // In a batch with others, unless the insert may still be rejected.
     if response.is_none() && (row.owner.is_none() || quota.is_none()) {
         app.intake.0.run(Arc::new(row.clone())).await?;
     } else {
@@ -161,7 +161,7 @@ async fn join_batch(
     Ok(())
 }
 
-/// All of them, or the reason why one of them cannot be taken in.
+/// Inserts all rows, or returns why one of them cannot be accepted.
 async fn insert_together(
     transaction: &impl ConnectionTrait,
     rows: &[Arc<file::Model>],
@@ -178,7 +178,7 @@ async fn insert_together(
     Ok(insert_counted(transaction, rows).await?)
 }
 
-/// Rows that nothing stands against.
+/// Inserts rows that were checked before.
 async fn insert_counted(
     transaction: &impl ConnectionTrait,
     rows: &[Arc<file::Model>],

@@ -1,5 +1,5 @@
-//! Deleting a file: the row and its event first, the object afterwards by a job. A failed file stays failed, and only
-//! gives up the bytes it keeps for a retry.
+//! Deleting a file: the row and its event first, the object afterwards by a job. A failed file stays failed and only
+//! gives up the bytes kept for a retry.
 //!
 //! A crash in between leaves a row that is not purged, which the sweep pushes.
 
@@ -34,12 +34,12 @@ fn status_word(status: &FileStatus) -> String {
     status.to_value()
 }
 
-/// Marks a stored file deleted and writes `file.deleted`, or has a failed file give up its bytes, which nothing
-/// announces; the caller pushes the purge and the deliveries. Deleting a file that is gone is no error and writes
-/// nothing.
+/// Marks a stored file as deleted and writes `file.deleted`, or marks a failed file's bytes for removal, without an
+/// event. The caller must push the purge and the deliveries. Deleting a file that is already deleted succeeds and
+/// writes nothing.
 ///
 /// # Errors
-/// [`DeleteError::NotStored`] while the file is on its way.
+/// [`DeleteError::NotStored`] while the file is in progress.
 pub async fn delete(
     db: &Database,
     clock: &Clock,
@@ -81,7 +81,7 @@ pub async fn delete(
     .await
 }
 
-/// A retry that comes first has staged the file again, and the file is not deleted.
+/// If a retry comes first, the file is staged again and is not deleted.
 async fn give_up_bytes(
     transaction: &impl ConnectionTrait,
     id: FileId,

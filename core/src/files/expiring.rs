@@ -1,7 +1,7 @@
-//! Telling that stored files are about to expire, once for each and ahead of time. For the sweep.
+//! Announces stored files that are about to expire, once per file and ahead of time. Run by the sweep.
 //!
-//! The mark on the row and the event are one transaction: a crash leaves both or neither, and the next sweep goes on
-//! with those that have no mark. A file whose time is over already is not told of any more: it is deleted.
+//! The mark on the row and the event are written in one transaction, so a crash leaves both or neither, and the next
+//! sweep continues with unmarked files. A file that has already expired is no longer announced, only deleted.
 
 use crate::{
     app::App,
@@ -18,20 +18,20 @@ use sea_orm::{
 };
 use std::{collections::HashMap, time::Duration};
 
-/// Files told of in one transaction.
+/// Files announced in one transaction.
 const PAGE: u64 = 100;
 
-/// Pages in one call; what is left over waits for the next.
+/// Maximum number of pages per call; the rest is left to the next call.
 const MAX_PAGES: usize = 1000;
 
-// Written out, not bound, as the partial index `files_expiring` has it.
+// A literal, not bound values, so that the partial index `files_expiring` is used.
 const UNANNOUNCED: &str =
     "status = 'stored' AND expires_at IS NOT NULL AND expiring_announced_at IS NULL";
 
-/// Why expiring files could not be announced; those before were.
+/// Why expiring files could not be announced. Files announced before the error stay announced.
 #[derive(Debug, thiserror::Error)]
 pub enum ExpiringError {
-    #[error("a row has a storage key that is none")]
+    #[error("a row has an invalid storage key")]
     Key(#[from] InvalidStorageKey),
     #[error("no URL can be made for an object")]
     Url(#[from] StorageError),
@@ -41,8 +41,8 @@ pub enum ExpiringError {
     Database(#[from] DbErr),
 }
 
-/// Writes `file.expiring` for each stored file that will expire within `notice` and was not announced before, and
-/// pushes the deliveries. Answers how many. May run at once in several places.
+/// Writes `file.expiring` for each stored file that expires within `notice` and was not announced before, pushes the
+/// deliveries, and returns the number of files. Safe to run concurrently.
 ///
 /// # Errors
 /// [`ExpiringError`].
@@ -81,7 +81,7 @@ async fn announce(app: &App, page: Vec<Model>) -> Result<Vec<WrittenEvent>, Expi
     let now = app.clock.now();
     let mut urls = HashMap::with_capacity(page.len());
     for file in page {
-        // A stored file has a key.
+        // A stored file always has a key.
         if let Some(key) = &file.storage_key {
             let url = app.url_of(file.id, &key.parse::<StorageKey>()?).await?;
             urls.insert(file.id, url);
@@ -94,7 +94,7 @@ async fn announce(app: &App, page: Vec<Model>) -> Result<Vec<WrittenEvent>, Expi
         .await
 }
 
-/// Marks those that are still stored and unannounced, and writes an event for each of them and no other.
+/// Marks the files that are still stored and unannounced, and writes an event for exactly those.
 async fn mark_and_write(
     transaction: &impl ConnectionTrait,
     urls: &HashMap<FileId, String>,

@@ -1,4 +1,5 @@
-//! The whole life of a file, from what the tables know: how it was received, who took it ashore, who was told.
+//! The history of a file, from the database: how it was received, which workers processed it, which endpoints were
+//! notified.
 
 use super::{OwnerScope, get};
 use crate::{
@@ -16,22 +17,22 @@ use entity::{
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use std::collections::HashMap;
 
-/// Events of one file that are shown, the newest; a file has no more than three unless more types are invented.
+/// Maximum number of events shown per file, the newest. With today's event types a file has at most three.
 const MAX_EVENTS_SHOWN: u64 = 20;
 
-/// A file and all that is known of it.
+/// A file with its upload, events and deliveries.
 #[derive(Clone, Debug)]
 pub struct FileHistory {
     pub file: Model,
-    /// None when it came in one request, or when the session has been forgotten since.
+    /// `None` if the file came in a single request, or the upload session has been deleted since.
     pub upload: Option<upload::Model>,
-    /// The oldest first.
+    /// Oldest first.
     pub events: Vec<EventDetail>,
-    /// Where the endpoints of the deliveries are, or were.
+    /// The URLs of the deliveries' endpoints, including deleted ones.
     pub urls: HashMap<WebhookId, String>,
 }
 
-/// Something that happened to a file.
+/// An entry in the history of a file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistoryEntry<'a> {
     pub at: Timestamp,
@@ -41,37 +42,37 @@ pub struct HistoryEntry<'a> {
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
 pub enum HistoryEvent<'a> {
-    /// The first request; none: which kind is not known any more, or it was the only one.
+    /// The first request; `None` if the kind of upload is no longer known, or there was only one request.
     Begun(Option<UploadKind>),
-    /// Every byte is durable in staging.
+    /// All bytes are durable in staging.
     Staged,
-    /// A worker took it; the last one that did.
+    /// The last claim by a worker.
     Claimed(&'a str),
-    /// Hashed, and the object is whole at its key.
+    /// The bytes were hashed and the object is complete at its key.
     Transferred(Option<&'a str>),
     /// The row and its event were committed.
     Stored,
-    /// An event about it was written.
+    /// An event about the file was written.
     Announced(&'a EventDetail),
-    /// An attempt of a delivery.
+    /// A delivery attempt.
     Attempt {
         webhook: WebhookId,
         attempt: &'a attempt::Model,
     },
-    /// It failed for good.
+    /// It failed permanently.
     Failed { code: &'a str, message: &'a str },
-    /// It was deleted, or its time was over.
+    /// It was deleted or has expired.
     Deleted,
-    /// Finalizing is due again at this moment, or was.
+    /// When finalizing is, or was, due again.
     FinalizeDue { attempts: i32 },
-    /// A delivery is due at this moment, or was.
+    /// When a delivery is, or was, due.
     DeliveryDue { webhook: WebhookId, attempts: i32 },
-    /// A stored file goes at this moment.
+    /// When the stored file expires.
     Expires,
 }
 
 impl FileHistory {
-    /// What happened, and what is known to come, in the order of time.
+    /// Returns past and scheduled entries in chronological order.
     #[must_use]
     pub fn moments(&self) -> Vec<HistoryEntry<'_>> {
         let mut moments = self.of_the_file();
@@ -97,7 +98,7 @@ impl FileHistory {
                 }));
             }
         }
-        // Stable: what happened at one moment stays in the order of cause and effect.
+        // The sort is stable, so entries with equal times stay in causal order.
         moments.sort_by_key(|moment| moment.at);
         moments
     }
@@ -139,7 +140,7 @@ impl FileHistory {
     }
 }
 
-/// The life of a file, if the scope covers it.
+/// Returns the history of a file, if the scope covers it.
 ///
 /// # Errors
 /// The database's.

@@ -1,7 +1,7 @@
-//! Lists of files, with everything they can be asked for, each page at a bounded cost.
+//! Lists of files with all their filters; each page has a bounded cost.
 //!
-//! Newest first. Only what begins with a name that thousands have (see [`FEW`]) is listed in the order of the names:
-//! sorting all of them by age would cost more with every file.
+//! Lists are sorted newest first. Only when a name prefix matches more than [`NEWEST_FIRST_LIMIT`] files is the list
+//! sorted by name instead, because sorting all matches by age would get more expensive with every file.
 
 use super::OwnerScope;
 use crate::{
@@ -19,28 +19,28 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-/// So many files may begin with a name and still be listed newest first.
-pub const FEW: u64 = 2_000;
+/// Up to this many files matching a name prefix are still listed newest first.
+pub const NEWEST_FIRST_LIMIT: u64 = 2_000;
 
-/// Which files a list is of.
+/// The filters of a file list.
 #[derive(Clone, Debug, Default)]
 pub struct FileFilter {
     pub status: Option<FileStatus>,
-    /// The code a failed file failed with.
+    /// The error code of failed files.
     pub error_code: Option<String>,
     pub batch_id: Option<BatchId>,
     pub sha256: Option<String>,
     pub owner: Option<String>,
-    /// An id of a file or of a batch, a SHA-256, or the beginning of a name in any case.
+    /// The id of a file or batch, a SHA-256, or a case-insensitive name prefix.
     pub q: Option<String>,
-    /// Begun at this moment or later …
+    /// Only files created at or after this time …
     pub since: Option<Timestamp>,
-    /// … and before this one.
+    /// … and before this time.
     pub until: Option<Timestamp>,
 }
 
-/// A page of files. With several filters it may be short, or even empty, and still have a next one: of the files
-/// that one filter leaves a bounded number is looked at.
+/// Returns a page of files. With several filters a page may be short or even empty and still have a next page, because
+/// only a bounded number of the rows that match the first filter is examined.
 ///
 /// # Errors
 /// The database's.
@@ -76,10 +76,10 @@ fn is_digest(q: &str) -> bool {
     q.len() == 64 && q.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// What is asked for besides a name.
+/// The filters other than the name.
 struct FileQuery {
     one: Option<FileId>,
-    /// The one that leaves the fewest files first.
+    /// The most selective condition first.
     equal: Vec<Expr>,
     from: Option<Uuid>,
     until: Option<Uuid>,
@@ -94,7 +94,7 @@ impl FileQuery {
         if let Some(batch) = filter.batch_id {
             equal.push(Column::BatchId.eq(batch));
         }
-        // The other statuses are passed through, or rare.
+        // The other statuses are transitional or rare.
         let many = matches!(
             filter.status,
             Some(FileStatus::Stored | FileStatus::Deleted)
@@ -148,9 +148,9 @@ impl FileQuery {
     }
 }
 
-/// Files whose name begins so: a range of the index on names.
+/// A name prefix: a range of the index on names.
 struct NamePrefix {
-    /// Compared byte by byte on both databases, as the index is.
+    /// Compared byte by byte on both databases, like the index.
     column: Expr,
     beginning: String,
     end: String,
@@ -164,7 +164,7 @@ impl NamePrefix {
                 DbBackend::Postgres => Expr::cust("\"files\".\"search_name\" COLLATE \"C\""),
                 _ => Expr::col((Entity, Column::SearchName)),
             },
-            // Every text that begins so sorts between it and it followed by the last character there is.
+            // Every string with this prefix sorts between the prefix and the prefix followed by the last character.
             end: format!("{beginning}{}", char::MAX),
             beginning,
         }
@@ -195,7 +195,7 @@ impl NamePrefix {
             .column(Column::Id)
             .filter(self.range())
             .order_by_asc(self.column.clone())
-            .offset(FEW)
+            .offset(NEWEST_FIRST_LIMIT)
             .limit(1)
             .into_tuple::<FileId>()
             .one(db);
@@ -208,7 +208,7 @@ impl NamePrefix {
         asked: FileQuery,
         request: PageRequest,
     ) -> Result<Page<Model>, DbErr> {
-        let named = self.in_order(None, FEW).into_query();
+        let named = self.in_order(None, NEWEST_FIRST_LIMIT).into_query();
         let older = request.before.map(|before| Column::Id.lt(before));
         let mut query = within::<Entity>(named, &asked.condition().add_option(older));
         query
@@ -221,7 +221,7 @@ impl NamePrefix {
         ))
     }
 
-    /// A page goes on after the name of the file that the one before ended with.
+    /// Each page continues after the name of the last file of the page before.
     async fn by_name(
         &self,
         db: &impl ConnectionTrait,

@@ -1,6 +1,6 @@
-//! Files: taking one in, finding it, deleting it, retrying it.
+//! Files: accepting, finding, deleting and retrying them.
 //!
-//! Owns the rows of `files` outside a finalize run. Bytes are elsewhere: `staging` and `storage`.
+//! Owns the rows of `files` outside of finalize runs. Bytes are handled by [`crate::staging`] and [`crate::storage`].
 
 mod accept;
 mod delete;
@@ -21,7 +21,7 @@ pub use accept::{AcceptError, FileIntake, NewFile, accept};
 pub use delete::{DeleteError, delete};
 pub use expiring::{ExpiringError, announce_expiring};
 pub use history::{FileHistory, HistoryEntry, HistoryEvent, history};
-pub use list::{FEW, FileFilter, list};
+pub use list::{FileFilter, NEWEST_FIRST_LIMIT, list};
 pub use name::{FileName, InvalidName, MAX_NAME_CHARS};
 pub use pieces::{PiecesError, StagedItem, staged_pieces, staging_column};
 pub use progress::{FileProgress, progress};

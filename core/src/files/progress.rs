@@ -1,4 +1,4 @@
-//! How far some files are, until everyone has been told: for those who sent them.
+//! The progress of files until every endpoint was notified, for the clients that uploaded them.
 
 use super::OwnerScope;
 use crate::outbox::EventType;
@@ -11,17 +11,18 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Que
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// How far a file is.
+/// The progress of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileProgress {
     pub id: FileId,
     pub status: FileStatus,
     pub error_code: Option<String>,
-    /// Of `file.stored`, and how many endpoints are still to be told; none before the file is stored.
+    /// The status of `file.stored` and the number of endpoints that have not been notified yet; `None` before the file
+    /// is stored.
     pub announced: Option<(EventStatus, i32)>,
 }
 
-/// Of those files the scope covers; ids nobody has are passed over.
+/// Returns the progress of those files that the scope covers. Unknown ids are skipped.
 ///
 /// # Errors
 /// The database's.

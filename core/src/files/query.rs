@@ -1,4 +1,4 @@
-//! Finding one file, and counting them.
+//! Finding a file, and counting files.
 
 use crate::db::one_row;
 use entity::{
@@ -13,14 +13,14 @@ use std::collections::HashMap;
 /// Whose rows a caller may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OwnerScope {
-    /// Everybody's: an administrator, or an installation without tokens.
+    /// All rows: for administrators, or an installation without tokens.
     All,
-    /// One owner's.
+    /// The rows of one owner.
     Owner(String),
 }
 
 impl OwnerScope {
-    /// True when rows of this owner may be seen.
+    /// Whether rows of this owner are visible.
     #[must_use]
     pub fn covers(&self, owner: Option<&str>) -> bool {
         match self {
@@ -30,7 +30,7 @@ impl OwnerScope {
     }
 }
 
-/// One file, if the scope covers it.
+/// Returns a file, if the scope covers it.
 ///
 /// # Errors
 /// The database's.
@@ -43,10 +43,10 @@ pub async fn get(
     Ok(found.filter(|file| scope.covers(file.owner.as_deref())))
 }
 
-/// How many files are in each status.
+/// Counts files by status.
 ///
-/// The counts of statuses that files only pass through are cheap: they are few, and an index begins with the
-/// status. `among` chooses which, so that a page need not count every stored file there ever was.
+/// Counting transitional statuses is cheap: such files are few, and an index starts with the status. `among` selects
+/// the statuses, so that a page need not count every stored file.
 ///
 /// # Errors
 /// The database's.
@@ -69,7 +69,7 @@ pub async fn counts_by_status(
         .collect())
 }
 
-/// Since when the longest waiting file is staged.
+/// Returns since when the file that has waited longest is staged.
 ///
 /// # Errors
 /// The database's.

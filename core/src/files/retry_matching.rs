@@ -1,4 +1,4 @@
-//! Retrying every failed file that matches a filter: counted first, then staged again one by one.
+//! Bulk retry: counts the failed files that match a filter, then stages them again one by one.
 
 use super::{FileFilter, OwnerScope, RetryError, list, retry, retryable_until};
 use crate::{app::App, pagination::PageRequest};
@@ -10,35 +10,35 @@ use futures::{StreamExt, stream};
 use sea_orm::DbErr;
 use std::error::Error;
 
-/// Files counted or retried in one call; of more, the rest is left for another.
+/// Maximum number of files counted or retried per call; the rest is left to another call.
 pub const MAX_RETRIED: u64 = 10_000;
 
-/// Files read at once.
+/// Files read per query.
 const PAGE: u64 = 200;
 
-/// Files staged again at once.
+/// Files staged concurrently.
 const CONCURRENCY: usize = 16;
 
 /// How many failed files match, and how many of them can be retried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BulkRetryPreview {
-    /// They still have their bytes.
+    /// Files that still have their bytes.
     pub retryable: u64,
-    /// Their bytes are gone.
+    /// Files whose bytes are gone.
     pub gone: u64,
-    /// There are more than were counted.
+    /// Whether there are more matches than were counted.
     pub at_least: bool,
 }
 
-/// What became of the files that matched.
+/// The result of a bulk retry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BulkRetryResult {
     pub staged: u64,
-    /// Their bytes are gone, their owner has no room, or they failed no longer.
+    /// Files whose bytes are gone, whose owner's quota is exhausted, or that had not failed any more.
     pub refused: u64,
 }
 
-/// Counts the failed files that match, whatever status the filter has.
+/// Counts the failed files that match; the filter's status is ignored.
 ///
 /// # Errors
 /// The database's.
@@ -61,11 +61,11 @@ pub async fn preview_retry(
     Ok(forecast)
 }
 
-/// Stages the failed files that match again and pushes their jobs. A crash in between leaves those that are staged,
-/// whose jobs the sweep pushes.
+/// Stages the matching failed files again and pushes their jobs. A crash in between leaves staged files whose jobs the
+/// sweep pushes.
 ///
 /// # Errors
-/// The database's; those that were staged before stay so.
+/// The database's; files staged before the error stay staged.
 pub async fn retry_matching(
     app: &App,
     scope: &OwnerScope,
@@ -96,7 +96,7 @@ pub async fn retry_matching(
     Ok(retried)
 }
 
-/// The failed files that match, page by page up to [`MAX_RETRIED`].
+/// The matching failed files, page by page, up to [`MAX_RETRIED`].
 struct MatchingPages {
     filter: FileFilter,
     request: PageRequest,

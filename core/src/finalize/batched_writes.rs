@@ -1,5 +1,5 @@
-//! Claims and commits, batched: the runs of one process share statements and transactions, so that a file costs a share
-//! of a commit rather than a dozen statements and two commits.
+//! Batched claims and commits: concurrent runs of a process share statements and transactions, so that a file costs a
+//! share of a commit instead of a dozen statements and two commits.
 
 use super::{
     claim::{self, ClaimError, ClaimOutcome, Claimant},
@@ -14,7 +14,7 @@ use crate::{
 use entity::FileId;
 use std::sync::Arc;
 
-/// Claims and stores, in batches; cheap to clone.
+/// Claims and commits files in batches; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct FinalizeWrites {
     claims: Batcher<FileId, ClaimOutcome, ClaimError>,
@@ -22,7 +22,7 @@ pub(super) struct FinalizeWrites {
 }
 
 impl FinalizeWrites {
-    /// Starts two tasks, which end with the last clone.
+    /// Starts two tasks, which end when the last clone is dropped.
     pub(super) fn start(db: &Database, clock: &Clock, claimant: Claimant) -> Self {
         let claimant = Arc::new(claimant);
         let store_claimant = Arc::clone(&claimant);
@@ -54,7 +54,7 @@ impl FinalizeWrites {
         self.claims.run(Arc::new(id)).await
     }
 
-    /// Returns the events that were written with the file, whose deliveries the caller pushes.
+    /// Returns the events written with the file, whose deliveries the caller must push.
     pub(super) async fn store(
         &self,
         request: CommitRequest,

@@ -1,4 +1,4 @@
-//! The claim: one compare-and-set that gives a worker its files for a lease, each with the key its object will have.
+//! The claim: one compare-and-set that leases files to a worker, each with the key its object will have.
 
 use super::{
     key_owners::{self, KeyAcquisition},
@@ -27,19 +27,19 @@ use std::{
     time::Duration,
 };
 
-/// Keys tried before the claim is rescheduled: each is taken with a chance of one in 62⁷.
+/// How many keys are tried before the claim is rescheduled. The chance that a random key is taken is one in 62⁷.
 const MAX_KEY_ATTEMPTS: usize = 4;
 
-/// What came of a claim.
+/// The outcome of a claim.
 #[derive(Debug)]
 pub enum ClaimOutcome {
-    /// The file is this worker's until its lease ends.
+    /// The worker holds the file until its lease expires.
     Claimed(Box<ClaimedFile>),
-    /// A worker may have died of it: it must run alone.
+    /// The file may have killed its worker, so it must run alone.
     Suspect,
-    /// Another worker's, or waiting to be tried again.
+    /// Claimed by another worker, or waiting for a retry.
     Later(Timestamp),
-    /// Final, or still uploading, or unknown: nothing to do.
+    /// Final, still uploading, or unknown: there is nothing to do.
     Nothing,
 }
 
@@ -48,9 +48,9 @@ pub enum ClaimOutcome {
 pub struct ClaimedFile {
     pub file: Model,
     pub key: StorageKey,
-    /// What announces that another file gave up its key (`file_overwrite` only).
+    /// Events of files that gave up their key to this one (`file_overwrite` only).
     pub replaced: Vec<WrittenEvent>,
-    /// So many processes have died of it that it must not run again.
+    /// Whether the file killed so many processes that it must not run again.
     pub quarantined: bool,
 }
 
@@ -60,9 +60,9 @@ pub enum ClaimError {
     Database(#[from] DbErr),
     #[error("the replaced file could not be announced")]
     Outbox(#[from] outbox::WriteError),
-    #[error("the row has a storage key that is none")]
+    #[error("the row has an invalid storage key")]
     Key(#[from] InvalidStorageKey),
-    /// Another transaction changed a row that this one had looked at; the same claim may succeed now.
+    /// Another transaction changed a row that this one had read; a retry may succeed.
     #[error("the key's owner changed meanwhile")]
     OwnerChanged,
 }
@@ -79,7 +79,7 @@ impl ClassifyError for ClaimError {
 }
 
 impl ClaimError {
-    /// True when another file took the key between the look and the write; nothing of the claim is left.
+    /// Whether another file took the key between read and write; nothing was changed.
     fn is_key_taken(&self) -> bool {
         match self {
             Self::Database(error) => {
@@ -99,10 +99,10 @@ pub(super) struct Claimant {
     pub overwrite: bool,
 }
 
-/// Claims many at once; the answers are in the order of `asked`.
+/// Claims many files at once; the outcomes are in the order of `asked`.
 ///
 /// # Errors
-/// [`ClaimError`]; nothing is claimed then. Of several, one alone may be to blame.
+/// [`ClaimError`]; nothing is claimed then. A single file of the batch may be the cause.
 pub(super) async fn claim(
     db: &Database,
     clock: &Clock,
@@ -117,7 +117,7 @@ pub(super) async fn claim(
     Ok(in_order(asked, claims, until))
 }
 
-/// Claims a suspect file, which the caller runs alone.
+/// Claims a suspect file, which the caller must run alone.
 ///
 /// # Errors
 /// [`ClaimError`]; nothing is claimed then.
@@ -160,7 +160,7 @@ async fn attempt(
         .collect())
 }
 
-/// Asked for twice, a file goes to the first; the other hears that it is taken.
+/// If a file is requested twice, the first request gets it and the other is told that it is claimed.
 fn in_order(
     asked: &[Arc<FileId>],
     mut claims: HashMap<FileId, ClaimOutcome>,
@@ -189,9 +189,9 @@ struct ClaimTerms {
     now: Timestamp,
     until: Timestamp,
     claimant: Claimant,
-    /// The plain key was free a moment ago and is not any more.
+    /// The plain key was free when it was checked, but no longer is.
     plain_is_taken: bool,
-    /// Of suspects, and of nothing else.
+    /// Whether only suspects are claimed; otherwise none are.
     alone: bool,
 }
 
@@ -256,14 +256,14 @@ impl ClaimedFile {
     }
 }
 
-/// With `file_overwrite` a key has an owner of its own: files that must wait for it are staged again.
+/// With `file_overwrite`, keys have owners: files that must wait for their key are staged again.
 async fn owners_of_their_keys(
     transaction: &impl ConnectionTrait,
     terms: &ClaimTerms,
     mut claimed: Vec<ClaimedFile>,
     claims: &mut HashMap<FileId, ClaimOutcome>,
 ) -> Result<Vec<ClaimedFile>, ClaimError> {
-    // In one order, so that two that take keys over do not wait for each other.
+    // In a fixed order, so that concurrent claims do not deadlock.
     claimed.sort_by(|one, other| one.key.as_str().cmp(other.key.as_str()));
     let mut owners = Vec::with_capacity(claimed.len());
     for mut one in claimed {
@@ -309,7 +309,7 @@ async fn compare_and_set(
     terms: &ClaimTerms,
     ids: &[FileId],
 ) -> Result<Vec<Model>, DbErr> {
-    // Whoever holds a row locked is about to change it: it is passed over rather than waited for.
+    // Locked rows are skipped rather than waited for, because whoever holds the lock is about to change them.
     let free = Entity::find()
         .select_only()
         .column(Column::Id)
@@ -319,7 +319,7 @@ async fn compare_and_set(
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .into_query();
     claimed_by(&terms.claimant.worker, terms)
-        // Not once more what is claimable: SQLite would look through all that is staged rather than for these.
+        // The claimable condition is not repeated here: SQLite would scan all staged files instead of looking these up.
         .filter(Column::Id.in_subquery(free))
         .exec_with_returning(transaction)
         .await
@@ -335,7 +335,7 @@ fn claimed_by(worker: &str, terms: &ClaimTerms) -> UpdateMany<Entity> {
         .col_expr(Column::UpdatedAt, Expr::value(terms.now))
 }
 
-/// Staged and due: suspects by [`claim_alone`], all others by [`claim`].
+/// Staged and due; suspects for [`claim_alone`], all others for [`claim`].
 fn claimable(terms: &ClaimTerms) -> Condition {
     let suspect = match terms.alone {
         true => Column::SuspectSince.is_not_null(),
@@ -351,8 +351,8 @@ fn claimable(terms: &ClaimTerms) -> Condition {
         )
 }
 
-/// When to come back for files that could not be claimed, if at all. Leases that ran out are looked into, and the
-/// claims they belong to released.
+/// Returns when to retry files that could not be claimed, if at all. Expired leases are examined, and their claims
+/// released.
 async fn explain_unclaimed(
     transaction: &impl ConnectionTrait,
     missed: Vec<FileId>,
@@ -369,10 +369,10 @@ async fn explain_unclaimed(
         let claim = match (file.status, due) {
             (FileStatus::Staged, Some(due)) => ClaimOutcome::Later(due),
             (FileStatus::Staged, None) if file.suspect_since.is_some() => ClaimOutcome::Suspect,
-            // Another transaction has it locked.
+            // Another transaction has locked the row.
             (FileStatus::Staged, None) => ClaimOutcome::Later(now),
             (FileStatus::Finalizing, _) => {
-                // This process does not run it, or it would not ask: the answer to its claim was lost.
+                // This process is not running the file, or it would not have asked: the response to its claim was lost.
                 let is_own = file.lease_owner.as_ref() == Some(&terms.claimant.worker);
                 match file.lease_expires_at.filter(|end| *end >= now && !is_own) {
                     Some(end) => ClaimOutcome::Later(end),
@@ -394,7 +394,7 @@ async fn explain_unclaimed(
         };
         claims.extend(suspicion::release_expired(transaction, &inquiry, expired).await?);
     }
-    // A suspect that another process took in between.
+    // A suspect that another process claimed in between.
     if terms.alone {
         let soon = later(now, Duration::from_secs(1));
         for claim in claims.values_mut() {

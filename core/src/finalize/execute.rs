@@ -24,13 +24,13 @@ use entity::{FileId, Timestamp, file::Model};
 use std::{error::Error, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// The first retry after a fault of the storage waits about this long, each further one twice as long.
+/// The base retry delay after a storage fault; it doubles with each attempt.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// No retry waits longer.
+/// The maximum retry delay.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(600);
 
-/// Pushes the deliveries of events that are committed.
+/// Pushes the deliveries of committed events.
 pub(super) async fn announce(app: &App, written: &[WrittenEvent]) {
     let due: Vec<_> = written
         .iter()
@@ -41,13 +41,13 @@ pub(super) async fn announce(app: &App, written: &[WrittenEvent]) {
     }
 }
 
-/// One run of a claimed file.
+/// A run of a claimed file.
 pub(super) struct FinalizeRun<'a> {
     pub(super) app: &'a App,
     pub(super) writes: &'a FinalizeWrites,
     pub(super) claimed: ClaimedFile,
     pub(super) worker: &'a str,
-    /// Cancelled when the process must let go of what it runs.
+    /// Cancelled when the process must release its claims.
     pub(super) drained: &'a CancellationToken,
 }
 
@@ -56,10 +56,10 @@ impl FinalizeRun<'_> {
         &self.claimed.file
     }
 
-    /// Moves the file's bytes into storage and commits it, or records why not.
+    /// Transfers the file's bytes into storage and commits it, or records why it could not.
     ///
     /// # Errors
-    /// [`FinalizeError`]; the caller releases the claim.
+    /// [`FinalizeError`]; the caller must release the claim.
     pub(super) async fn execute(&self) -> Result<FinalizeOutcome, FinalizeError> {
         let file = self.file();
         if self.claimed.quarantined {
@@ -117,7 +117,7 @@ impl FinalizeRun<'_> {
             .url_of(file.id, &self.claimed.key)
             .await
             .map_err(FinalizeFault::Url)?;
-        failpoint!("finalize.landed");
+        failpoint!("finalize.transferred");
         Ok(VerifiedObject {
             object,
             at,
@@ -126,8 +126,8 @@ impl FinalizeRun<'_> {
         })
     }
 
-    /// The type the file has, by what its client says and what its first bytes show. Whether it is taken in was decided
-    /// while they came; of a joined upload it is decided here.
+    /// Determines the media type from the declared type and the first bytes. Whether the type is allowed was checked
+    /// while the bytes were received; for a concatenated upload it is checked here.
     async fn content_type(&self, pieces: &[Piece]) -> Result<String, FinalizeFault> {
         let file = self.file();
         let lists = &self.app.config.uploads;
@@ -165,7 +165,7 @@ impl FinalizeRun<'_> {
         Ok(FinalizeOutcome::Stored)
     }
 
-    /// The row no longer speaks of these bytes; if removing them fails, the sweep finds them.
+    /// The row no longer lists these bytes; if deleting them fails, the sweep finds them.
     async fn clear_staging(&self) {
         let pieces = files::staged_pieces(self.app.db.read(), self.file()).await;
         let keys: Vec<_> = pieces
@@ -174,11 +174,11 @@ impl FinalizeRun<'_> {
             .map(|piece| piece.key)
             .collect();
         if let Err(error) = self.app.staging.delete(&keys).await {
-            tracing::warn!(file.id = %self.file().id, error = &error as &dyn Error, "staging is left to the sweep");
+            tracing::warn!(file.id = %self.file().id, error = &error as &dyn Error, "the staged bytes are left to the sweep");
         }
     }
 
-    /// `answered`: no request of the run may still be carried out at the key.
+    /// `answered`: whether no request of this run can still be carried out at the key.
     async fn fail(
         &self,
         failure: PermanentFailure,
@@ -213,7 +213,7 @@ impl FinalizeRun<'_> {
         let permanent = match fault.judge() {
             FaultVerdict::Permanent(code) => Some(code),
             FaultVerdict::MissingBytes(code) => self.bytes_are_missing().await.then_some(code),
-            FaultVerdict::ClassifyError => None,
+            FaultVerdict::Transient => None,
         };
         if let Some(code) = permanent {
             let message = fault.to_string();
@@ -231,13 +231,13 @@ impl FinalizeRun<'_> {
         let at = app.clock.after(retry_delay(file.finalize_attempts));
         tracing::warn!(
             file.id = %file.id, attempt = file.finalize_attempts + 1, retry_at = %at,
-            error = &fault as &dyn Error, "storing the file failed, will try again",
+            error = &fault as &dyn Error, "storing the file failed, will retry",
         );
         self.reschedule(None, at, fault.is_answered()).await
     }
 
-    /// Whether staging is there to be judged by, and still does not have all bytes: a look at the bytes between two at
-    /// the marker, since a volume may go and come back at any moment.
+    /// Whether staging is available and still lacks some of the bytes. The bytes are checked between two checks of the
+    /// marker, since a volume may be unmounted and mounted again at any moment.
     async fn bytes_are_missing(&self) -> bool {
         self.staging_is_visible().await
             && !self.bytes_are_there().await
@@ -249,7 +249,7 @@ impl FinalizeRun<'_> {
         visible.unwrap_or(false)
     }
 
-    /// True, too, when it cannot be told.
+    /// Also returns true when it cannot be determined.
     async fn bytes_are_there(&self) -> bool {
         let pieces = files::staged_pieces(self.app.db.read(), self.file()).await;
         for piece in pieces.unwrap_or_default() {
@@ -261,10 +261,10 @@ impl FinalizeRun<'_> {
         true
     }
 
-    /// An object of another origin has the key: the file takes another key, by the same fence, and starts again.
+    /// An object of another origin has the key. The file gets another key, under the same fence, and starts again.
     async fn change_key(&self) -> Result<FinalizeOutcome, FinalizeError> {
         let other = self.claimed.key.deduplicated(&mut rand::rng());
-        tracing::warn!(file.id = %self.file().id, "an object the database does not know has the storage key, taking another key");
+        tracing::warn!(file.id = %self.file().id, "an object unknown to the database has the storage key, using another key");
         self.reschedule(Some(other), self.app.clock.now(), true)
             .await
     }
@@ -294,14 +294,14 @@ impl FinalizeRun<'_> {
         Ok(FinalizeOutcome::Later(at))
     }
 
-    /// The key that nothing happens at any more, where keys have owners (`file_overwrite`).
+    /// Returns the key if no request can still affect it, where keys have owners (`file_overwrite`).
     fn settled_key(&self, answered: bool) -> Option<(StorageKey, FileId)> {
         (answered && self.app.config.overwrites())
             .then(|| (self.claimed.key.clone(), self.file().id))
     }
 }
 
-/// Patience is measured from the first fault: a file that waited in a backlog has lost none of it.
+/// Retries count from the first fault, so a file that waited in a backlog has not lost any of its retry time.
 fn given_up(
     config: &Config,
     file: &Model,
@@ -313,14 +313,14 @@ fn given_up(
     let waited = (now - since).to_std().unwrap_or_default();
     (waited > patience).then(|| {
         format!(
-            "storage did not take the file within {}: {fault}",
+            "the file could not be stored within {}: {fault}",
             humantime::format_duration(patience)
         )
     })
 }
 
-/// Full jitter over an exponentially growing span (Brooker, «Exponential backoff and jitter», 2015), at least half
-/// a second so that a fault of a moment is given a moment.
+/// Exponential backoff with full jitter (Brooker, "Exponential Backoff And Jitter", 2015), at least half a second, so
+/// that a momentary fault has time to pass.
 fn retry_delay(attempts: i32) -> Duration {
     let exponent = u32::try_from(attempts.clamp(0, 20)).unwrap_or(0);
     let span = MIN_RETRY_DELAY

@@ -1,7 +1,8 @@
-//! The heartbeat of a worker process: a row of `worker_processes`, which tells a process that died from one that only
-//! lost a lease.
+//! The heartbeat of a worker process: a row of `worker_processes` that distinguishes a process that died from one that
+//! only lost a lease.
 //!
-//! A process that ends in an orderly way takes its row with it. One that is killed leaves it, and others forget it a
+//! A process that shuts down cleanly deletes its row. The row of a killed process stays, and other processes delete it
+//! a day later.
 //! day later.
 
 use crate::{clock::Clock, db::Database};
@@ -18,14 +19,13 @@ use std::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// How soon a heartbeat that failed is repeated: after an outage of the database others must soon see that this
-/// process lives.
+/// How soon a failed heartbeat is retried: after a database outage, others must quickly see that this process is alive.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// After which the row of a process that died is removed.
+/// How long the row of a dead process is kept.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Beats until dropped.
+/// Sends heartbeats until dropped.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     process: ProcessRecord,
@@ -42,7 +42,7 @@ struct ProcessRecord {
 }
 
 impl Heartbeat {
-    /// Beats three times in a lease. Must be called within a Tokio runtime.
+    /// Sends three heartbeats per lease duration. Must be called within a Tokio runtime.
     pub(super) fn start(db: &Database, clock: &Clock, name: &Arc<str>, lease: Duration) -> Self {
         let process = ProcessRecord {
             db: db.clone(),
@@ -70,7 +70,7 @@ impl Heartbeat {
         }
     }
 
-    /// Records from now on that this process runs the suspect file alone, or none.
+    /// Records which suspect file, if any, this process is running alone.
     pub(super) async fn set_alone(&self, file: Option<FileId>) -> Result<(), DbErr> {
         *self
             .process
@@ -80,7 +80,7 @@ impl Heartbeat {
         self.process.beat().await
     }
 
-    /// Removes the row, as the process ends.
+    /// Deletes the row at shutdown.
     pub(super) async fn end(&self) -> Result<(), DbErr> {
         self.task.abort();
         let name = self.process.name.to_string();

@@ -1,5 +1,5 @@
-//! The key each object will have, reserved with the claim: the plain one when no file ever had it, else one with
-//! random characters. A key is used once: the rows of deleted files keep theirs.
+//! Reserves the key of each object with the claim: the plain key if no file ever had it, otherwise one with random
+//! characters. A key is never reused, because the rows of deleted files keep theirs.
 
 use super::claim::{ClaimError, ClaimedFile};
 use crate::storage::StorageKey;
@@ -13,13 +13,14 @@ use std::collections::HashSet;
 /// How keys are chosen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyPolicy {
-    /// Always the plain key, whose owner the caller settles (`file_overwrite`).
+    /// Always use the plain key; the caller resolves its ownership (`file_overwrite`).
     pub(super) overwrite: bool,
-    /// No plain key at all: it was free a moment ago and is not any more.
+    /// Never use the plain key: it was free when it was checked, but no longer is.
     pub(super) plain_is_taken: bool,
 }
 
-/// Gives each of these claimed files its key. The unique index refuses a key that another file took meanwhile.
+/// Reserves a key for each of these claimed files. The unique index rejects a key that another file took in the
+/// meantime.
 ///
 /// # Errors
 /// [`ClaimError`]; the transaction must be rolled back.
@@ -54,7 +55,7 @@ pub(super) async fn reserve(
     Ok(claimed)
 }
 
-/// Which of the keys some file has or had.
+/// Returns which of the keys a file has or had.
 async fn used_keys(
     transaction: &impl ConnectionTrait,
     claimed: &[ClaimedFile],
@@ -69,10 +70,10 @@ async fn used_keys(
     Ok(keys.into_iter().flatten().collect())
 }
 
-/// Writes the keys of those that do not have theirs yet.
+/// Writes the keys of the files that have none yet.
 ///
 /// # Errors
-/// The database's; among them the unique index's.
+/// The database's, including violations of the unique index.
 pub(super) async fn write_keys(
     transaction: &impl ConnectionTrait,
     claimed: &mut [ClaimedFile],

@@ -1,7 +1,7 @@
-//! Which runs of one process may overlap: ordinary files run beside each other, a suspect file runs alone.
+//! Decides which runs of a process may overlap: ordinary files run concurrently, a suspect file runs alone.
 //!
-//! A suspect first waits for a moment at which nothing else runs. If none comes, it holds new runs back and waits for
-//! those that run. Only one suspect waits or runs at a time.
+//! A suspect first waits for a moment at which nothing else runs. If there is none in time, it blocks new runs and
+//! waits for the running ones to end. Only one suspect waits or runs at a time.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,7 +12,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long a suspect waits before it holds new runs back.
+/// How long a suspect waits before it blocks new runs.
 const SUSPECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,7 +20,7 @@ enum SuspectState {
     #[default]
     None,
     Waiting,
-    /// Waiting, and holding new runs back.
+    /// Waiting, and blocking new runs.
     Insisting,
     Running,
 }
@@ -31,7 +31,7 @@ struct GateState {
     suspect: SuspectState,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(super) struct RunGate {
     state: Mutex<GateState>,
@@ -49,11 +49,11 @@ impl Default for RunGate {
     }
 }
 
-/// An ordinary run, until it is dropped.
+/// An ordinary run, until dropped.
 #[derive(Debug)]
 pub(super) struct SharedRun(Arc<RunGate>);
 
-/// A suspect that waits or runs, until it is dropped.
+/// A suspect that waits or runs, until dropped.
 #[derive(Debug)]
 pub(super) struct AloneRun(Arc<RunGate>);
 
@@ -62,7 +62,7 @@ impl RunGate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while a suspect runs or insists on running.
+    /// Waits while a suspect runs or blocks new runs.
     pub(super) async fn enter(self: &Arc<Self>) -> SharedRun {
         loop {
             let changed = self.changed.notified();
@@ -79,7 +79,7 @@ impl RunGate {
         }
     }
 
-    /// Waits until nothing else runs; none when another suspect waits or runs.
+    /// Waits until nothing else runs. Returns `None` while another suspect waits or runs.
     pub(super) async fn enter_alone(self: &Arc<Self>) -> Option<AloneRun> {
         {
             let mut state = self.state();
@@ -146,7 +146,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(gate.enter_alone().await.is_none(), "one suspect at a time");
         let second = gate.enter().await;
-        // Others enter until it insists.
+        // Other runs can start until it blocks them.
         while gate.enter().now_or_never().is_some() {
             tokio::task::yield_now().await;
         }

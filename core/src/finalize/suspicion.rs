@@ -1,11 +1,11 @@
-//! Leases that ran out: which of them tell of a crash, and which crashes speak against a file.
+//! Expired leases: which of them indicate a crash, and which crashes count against a file.
 //!
-//! An expired lease proves nothing: its process may be frozen, or have been kept from the database. It makes the file
-//! a suspect, which runs alone from then on. Only the death of a process that ran one suspect and nothing else counts,
-//! and only once its heartbeat has stayed away for a whole lease during which the database could be reached. Two such
-//! deaths quarantine the file; any orderly end clears the count.
+//! An expired lease proves nothing, because its process may be frozen or unable to reach the database. It makes the
+//! file a suspect, which runs alone from then on. Only the death of a process that was running one suspect and nothing
+//! else counts, and only once its heartbeat has been missing for a whole lease duration in which the database was
+//! reachable. Two such deaths quarantine the file; any run that ends cleanly resets the count.
 //!
-//! Where processes die without the file too, their deaths say little about it, and more of them are needed.
+//! Where processes also die without the file, their deaths say little about it, and more of them are required.
 
 use super::claim::ClaimOutcome;
 use crate::clock::later;
@@ -21,13 +21,13 @@ use sea_orm::{
 };
 use std::{collections::HashMap, time::Duration};
 
-/// Deaths that quarantine a file.
+/// Number of deaths that quarantine a file.
 const MAX_DEATHS: i32 = 2;
 
-/// The same, while other processes die as well that do not run it.
+/// The same, while processes that do not run the file die as well.
 const MAX_DEATHS_AMONG_OTHERS: i32 = 10;
 
-/// How leases that ran out are looked at.
+/// The parameters for examining expired leases.
 #[derive(Clone, Debug)]
 pub(super) struct ExpiredLeaseCheck<'a> {
     /// This process.
@@ -36,20 +36,20 @@ pub(super) struct ExpiredLeaseCheck<'a> {
     pub(super) lease: Duration,
 }
 
-/// What an expired lease comes to.
+/// The conclusion about an expired lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LeaseFinding {
-    /// The process lives, and has lost the lease only.
+    /// The process is alive and has only lost the lease.
     Released,
-    /// It ran beside other files: this one is a suspect now.
+    /// It was running alongside other files: this file is a suspect now.
     Suspect,
-    /// It ran the file alone; whether it died shows by this moment.
+    /// It was running the file alone; whether it died will be known at this time.
     Watched(Timestamp),
-    /// It died while it ran the file alone.
+    /// It died while running the file alone.
     Died,
 }
 
-/// Releases the claims of files whose leases ran out, and says how each can be claimed again.
+/// Releases the claims of files whose leases expired, and returns how each can be claimed again.
 ///
 /// # Errors
 /// The database's.
@@ -76,7 +76,7 @@ pub(super) async fn release_expired(
         };
         let changed = update.exec(transaction).await?.rows_affected;
         let claim = match finding {
-            // Another process was faster, or the owner has come back.
+            // Another process was faster, or the owner came back.
             _ if changed == 0 => ClaimOutcome::Later(later(inquiry.now, inquiry.lease / 3)),
             LeaseFinding::Watched(until) => ClaimOutcome::Later(until),
             LeaseFinding::Released if file.suspect_since.is_none() => {
@@ -93,7 +93,7 @@ pub(super) async fn release_expired(
 
 impl ExpiredLeaseCheck<'_> {
     fn classify(&self, file: &Model, beat: Option<Timestamp>) -> LeaseFinding {
-        // This process does not run the file, or it would not ask for it.
+        // This process is not running the file, or it would not be asking for it.
         let is_own = file.lease_owner.as_deref() == Some(self.worker);
         let lives = beat > file.lease_expires_at && file.lease_expires_at.is_some();
         if is_own || lives {
@@ -107,7 +107,7 @@ impl ExpiredLeaseCheck<'_> {
         match beat {
             _ if self.now < decided_at => LeaseFinding::Watched(decided_at),
             Some(beat) if beat < missed_at => LeaseFinding::Died,
-            // It beats again, or has ended in an orderly way.
+            // It sends heartbeats again, or has shut down cleanly.
             _ => LeaseFinding::Released,
         }
     }
@@ -152,7 +152,7 @@ async fn heartbeats(
         .collect())
 }
 
-/// Whether so many deaths are proved to be the file's work that it must not run again.
+/// Whether enough deaths were caused by the file that it must not run again.
 ///
 /// # Errors
 /// The database's.

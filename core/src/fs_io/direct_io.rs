@@ -1,8 +1,8 @@
-//! Large files past the page cache (`open(2)`, `O_DIRECT`).
+//! Direct I/O for large files, bypassing the page cache (`open(2)`, `O_DIRECT`).
 //!
-//! Bytes that nobody reads again soon need no copy in memory: from and to a buffer of their own they cost half the
-//! processor time, push nothing else out of the cache, and leave nothing to be written back by the sync at the end.
-//! Linux wants memory, offset and length aligned then; what does not fit goes through the cache as ever.
+//! Bytes that will not be read again soon need no copy in the page cache. Direct I/O halves the processor time, evicts
+//! nothing from the cache, and leaves nothing to be written back by the final sync. Linux requires memory, offset and
+//! length to be aligned; whatever is not aligned goes through the cache as usual.
 
 use bytes::Bytes;
 use std::{
@@ -12,19 +12,19 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Of memory, offset and length, in bytes: the largest that disks and file systems are known to ask for.
+/// Alignment of memory, offset and length, in bytes: the largest that disks and file systems are known to require.
 pub(crate) const ALIGNMENT: usize = 4096;
 
-/// What is read or written at once, in bytes.
+/// Size of one read or write, in bytes.
 pub(crate) const IO_SIZE: usize = 512 * 1024;
 
-/// What of a file is left to the cache, in bytes: small files are often read at once by somebody.
+/// Files up to this size, in bytes, go through the cache, since small files are often read soon.
 pub(crate) const DIRECT_IO_THRESHOLD: u64 = 8 * 1024 * 1024;
 
-/// Buffers that are kept for the next batch.
+/// Maximum number of buffers kept for reuse.
 const MAX_POOLED_BUFFERS: usize = 8;
 
-/// Aligned memory for one batch.
+/// An aligned buffer for one read or write.
 #[derive(Debug)]
 pub(crate) struct AlignedBuffer {
     memory: Box<[u8]>,
@@ -47,7 +47,7 @@ impl AlignedBuffer {
         &mut self.memory[self.range.clone()]
     }
 
-    /// Copies the pieces, [`IO_SIZE`] bytes together, one after the other.
+    /// Copies the pieces, [`IO_SIZE`] bytes in total, into the buffer.
     fn fill(&mut self, pieces: &[Bytes]) -> &[u8] {
         let mut left = self.as_mut_slice();
         for piece in pieces {
@@ -59,12 +59,12 @@ impl AlignedBuffer {
     }
 }
 
-/// Buffers used in turns.
+/// A pool of buffers.
 #[derive(Debug, Default)]
 pub(crate) struct BufferPool(Mutex<Vec<AlignedBuffer>>);
 
 impl BufferPool {
-    /// Hands the pieces, [`IO_SIZE`] bytes together, to `work` as one slice of aligned memory.
+    /// Passes the pieces, [`IO_SIZE`] bytes in total, to `work` as one slice of aligned memory.
     pub(crate) fn joined<T>(&self, pieces: &[Bytes], work: impl FnOnce(&[u8]) -> T) -> T {
         let free = self.free().pop();
         let mut buffer = free.unwrap_or_else(AlignedBuffer::new);
@@ -81,8 +81,8 @@ impl BufferPool {
     }
 }
 
-/// Has what is read and written from now on go past the cache, or through it again. False where the file system has no
-/// such thing.
+/// Enables or disables direct I/O for subsequent reads and writes. Returns false if the file system does not support
+/// it.
 #[cfg(target_os = "linux")]
 pub(crate) fn set(file: &File, direct: bool) -> io::Result<bool> {
     use rustix::{

@@ -1,13 +1,12 @@
-//! Directory entries that survive a power cut: folders made durably, and their fsyncs shared.
+//! Durable directory entries: folders are created durably, and concurrent callers share their fsyncs.
 //!
-//! A new file is found again after a crash only once the directory that names it has been synced
-//! (fsync(2): "an explicit fsync() on a file descriptor for the directory is also needed"). Many small files that
-//! come in together share that sync: whoever arrives while one runs waits for the next, and one of them runs it for
-//! all.
+//! A new file is only guaranteed to be found after a crash once its directory was synced (fsync(2): "an explicit
+//! fsync() on a file descriptor for the directory is also needed"). Many small files that arrive together share that
+//! sync: callers that arrive while a sync runs wait for the next one, which one of them runs for all.
 //!
-//! Once the installation is known, a root without its marker is not used: a folder is opened or made only while the
+//! Once the installation is known, a root without its marker is not used: a folder is opened or created only while the
 //! marker is visible, and a sync also fails when the path leads to another folder by then. So nothing is acknowledged
-//! that was written beneath a volume which is not mounted.
+//! that was written beneath an unmounted volume.
 
 use crate::installation::marker;
 use std::{
@@ -24,21 +23,21 @@ use std::{
 use tokio::sync;
 use uuid::Uuid;
 
-/// How many folders are kept open at once, beside those in use.
+/// Maximum number of open folders, in addition to those in use.
 const MAX_OPEN_FOLDERS: usize = 256;
 
-/// Runs file work where it may block.
+/// Runs blocking file I/O on a thread where it may block.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        // Only a panic of the work or the end of the runtime come here.
+        // Only a panic or the end of the runtime leads here.
         Err(lost) => Err(io::Error::other(lost)),
     }
 }
 
-/// The folders below one root, made and kept open when first used.
+/// The folders below one root, created and opened on first use.
 #[derive(Debug)]
 pub(crate) struct DurableFolders {
     root: PathBuf,
@@ -47,7 +46,7 @@ pub(crate) struct DurableFolders {
 }
 
 impl DurableFolders {
-    /// Makes the root, and its parents, durably.
+    /// Creates the root and its parents durably.
     pub(crate) async fn open(root: PathBuf) -> io::Result<Self> {
         let root = blocking(move || {
             let root = std::path::absolute(root)?;
@@ -62,12 +61,12 @@ impl DurableFolders {
         })
     }
 
-    /// From now on the root must have the marker of this installation.
+    /// From now on, requires the root to have the marker of this installation.
     pub(crate) fn expect(&self, installation: Uuid) {
         let _ = self.installation.set(installation);
     }
 
-    /// Refuses when the root must have a marker and does not. Blocks.
+    /// Fails if the root must have a marker and does not. Blocks.
     pub(crate) fn require_marker(&self) -> impl FnOnce() -> io::Result<()> + Send + 'static {
         let (root, installation) = (self.root.clone(), self.installation.get().copied());
         move || match installation {
@@ -80,7 +79,7 @@ impl DurableFolders {
         &self.root
     }
 
-    /// The folder `path`, which lies below the root; made, with its parents, if it is not there.
+    /// Returns the folder `path` below the root, creating it and its parents if needed.
     pub(crate) async fn folder(&self, path: &Path) -> io::Result<Arc<DurableFolder>> {
         if let Some(known) = self.lock().get(path)
             && !known.replaced.load(Ordering::Relaxed)
@@ -104,14 +103,14 @@ impl DurableFolders {
         {
             open.remove(path);
         }
-        // Two may have opened it at once; all must share one of the two.
+        // It may have been opened twice concurrently; all callers must share one.
         let folder = open
             .entry(path.to_owned())
             .or_insert_with(|| Arc::new(folder));
         Ok(Arc::clone(folder))
     }
 
-    /// To be called when a folder was found missing: somebody removed it, so the next use must make it again.
+    /// Must be called when a folder was found to be missing, so that the next use creates it again.
     pub(crate) fn forget(&self, path: &Path) {
         self.lock().remove(path);
     }
@@ -121,8 +120,8 @@ impl DurableFolders {
     }
 }
 
-/// Makes a folder with its missing parents. Each parent is synced even if the folder was there already: another
-/// process may have made it a moment ago and died before its own sync.
+/// Creates a folder with its missing parents. Each parent is synced even if the folder existed: another process may
+/// have created it a moment ago and died before its own sync.
 fn make(path: &Path) -> io::Result<()> {
     let Some(parent) = path.parent() else {
         return Ok(());
@@ -136,14 +135,14 @@ fn make(path: &Path) -> io::Result<()> {
     }
     match File::open(parent) {
         Ok(folder) => sync_folder(&folder, parent),
-        // A parent that may be passed but not read was not made by this process.
+        // A parent that can be traversed but not read was not created by this process.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Syncs the entries of a folder. On a file system that cannot do that (EINVAL on CIFS, vboxsf and some FUSE file
-/// systems) the entries become durable when the file system writes them back by itself; that is logged once.
+/// Syncs the entries of a folder. If the file system does not support that (EINVAL on CIFS, vboxsf and some FUSE file
+/// systems), the entries become durable whenever the file system writes them back; this is logged once.
 fn sync_folder(folder: &File, path: &Path) -> io::Result<()> {
     match folder.sync_all() {
         Err(error) if is_not_supported(&error) => {
@@ -154,7 +153,7 @@ fn sync_folder(folder: &File, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether the file system does not offer an operation, as opposed to failing at it.
+/// Whether the file system does not support an operation, as opposed to failing at it.
 pub(crate) fn is_not_supported(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -176,7 +175,7 @@ fn warn_unsynced(path: &Path, error: &io::Error) {
     }
 }
 
-/// The type and mount point of the file system a path lies on, such as `cifs at /mnt/nas` (proc_pid_mountinfo(5)).
+/// Returns the type and mount point of the file system of a path, such as `cifs at /mnt/nas` (proc_pid_mountinfo(5)).
 fn file_system_of(path: &Path) -> String {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mount = |line: &str| {
@@ -186,7 +185,7 @@ fn file_system_of(path: &Path) -> String {
         path.starts_with(&point)
             .then(|| (point.len(), format!("{kind} at {point}")))
     };
-    // Of two mounts at one point, the later one covers the other.
+    // Of two mounts at the same point, the later one covers the other.
     let found = mounts
         .lines()
         .filter_map(mount)
@@ -194,16 +193,16 @@ fn file_system_of(path: &Path) -> String {
     found.map_or_else(|| format!("of {}", path.display()), |(_, name)| name)
 }
 
-/// Makes the entries of a folder durable, where its file system can. Blocks.
+/// Makes the entries of a folder durable, where its file system supports it. Blocks.
 ///
 /// # Errors
-/// The file system's, unless it is that it cannot sync folders at all.
+/// The file system's, except when it does not support syncing folders.
 pub fn sync_folder_at(path: &Path) -> io::Result<()> {
     sync_folder(&File::open(path)?, path)
 }
 
 /// Fails when the path leads to another folder than the open one: the volume was unmounted or mounted meanwhile, and
-/// what was just written by this path is elsewhere.
+/// what was just written via the path is somewhere else.
 fn require_same(handle: &File, path: &Path) -> io::Result<()> {
     let (open, there) = (handle.metadata()?, fs::metadata(path)?);
     if (open.dev(), open.ino()) == (there.dev(), there.ino()) {
@@ -214,18 +213,18 @@ fn require_same(handle: &File, path: &Path) -> io::Result<()> {
     ))
 }
 
-/// One open folder and the syncs under way for it.
+/// An open folder and its pending syncs.
 #[derive(Debug)]
 pub(crate) struct DurableFolder {
     handle: Arc<File>,
     path: Arc<Path>,
-    /// True once its path was seen to lead elsewhere.
+    /// Whether the path was found to lead to another folder.
     replaced: AtomicBool,
     arrivals: AtomicU64,
     done: sync::Mutex<SyncState>,
 }
 
-/// Up to which arrival the entries are durable, and up to which the last failed sync should have made them so.
+/// Up to which arrival the entries are durable, and which arrivals the last failed sync covered.
 #[derive(Debug, Default)]
 struct SyncState {
     through: u64,
@@ -244,13 +243,13 @@ impl DurableFolder {
         }
     }
 
-    /// Makes every entry durable that was made before the call.
+    /// Makes every entry durable that was created before the call.
     pub(crate) async fn sync(&self) -> io::Result<()> {
         let ticket = self.arrivals.fetch_add(1, Ordering::SeqCst) + 1;
-        // The lock is fair, so those who wait here arrived while a sync ran: the first of them syncs for all.
+        // The lock is fair, so all waiters arrived while a sync was running: the first of them syncs for all.
         let mut done = self.done.lock().await;
         if done.failed_through >= ticket {
-            // Linux reports a failed sync once; a second try would succeed and mean nothing.
+            // Linux reports a failed sync once; a second sync would succeed and prove nothing.
             return Err(done.error.map_or_else(
                 || io::Error::other("a folder could not be synced"),
                 io::Error::from_raw_os_error,

@@ -1,4 +1,4 @@
-//! Local files read in pieces, on threads that may block.
+//! Reads local files in pieces, on threads that may block.
 
 use crate::{digest::Sha256Digest, fs_io::fsync::blocking};
 use bytes::Bytes;
@@ -11,12 +11,12 @@ use std::{
     ops::Range,
 };
 
-/// How much of a file is read for a stream at once, in bytes.
+/// Size of a piece of a streamed file, in bytes.
 const CHUNK: u64 = 256 * 1024;
-/// How much is read before it is hashed, in bytes: what was read is hashed while the caches still hold it.
+/// Number of bytes read before they are hashed: few enough that they are still in the CPU caches.
 pub(crate) const BLOCK: usize = 256 * 1024;
 
-/// The bytes of `range`, in pieces of at most 256 KiB; a file that ends before the range does is an error.
+/// Streams the bytes of `range` in pieces of at most 256 KiB. A file that ends before the range does is an error.
 pub(crate) fn stream_file(
     file: File,
     range: Range<u64>,
@@ -57,7 +57,7 @@ pub(crate) fn fill(file: &mut File, piece: &mut Vec<u8>, wanted: usize) -> io::R
     Ok(())
 }
 
-/// Hashes a file from where it stands to its end; answers how many bytes that were.
+/// Hashes a file from its current position to its end, and returns the number of bytes.
 pub(crate) fn hash_file(file: &mut File, hasher: &mut Sha256) -> io::Result<u64> {
     announce_sequential(file);
     let mut block = vec![0; BLOCK];
@@ -75,21 +75,21 @@ pub(crate) fn hash_file(file: &mut File, hasher: &mut Sha256) -> io::Result<u64>
     }
 }
 
-/// The digest and length of a whole file.
+/// Returns the digest and length of a whole file.
 pub(crate) fn digest_file(file: &mut File) -> io::Result<(Sha256Digest, u64)> {
     let mut hasher = Sha256::new();
     let size = hash_file(file, &mut hasher)?;
     Ok((Sha256Digest::from_hasher(hasher), size))
 }
 
-/// Has the kernel begin to write a range, in bytes, to disk, so that the sync at the end finds little to do
-/// (`posix_fadvise(2)`: dirty pages that will not be needed are written first). It waits for nothing and promises nothing.
+/// Makes the kernel start writing a range, in bytes, to disk, so that the final sync finds little to do
+/// (`posix_fadvise(2)`: dirty pages that will not be needed are written first). Does not wait, and guarantees nothing.
 pub(crate) fn begin_writing(file: &File, from: u64, size: NonZeroU64) {
     let _ = rustix::fs::fadvise(file, from, Some(size), rustix::fs::Advice::DontNeed);
 }
 
-/// Lets the kernel read far ahead, so that the disk works while the processor hashes. A file system that knows no
-/// such advice reads as it always does.
+/// Lets the kernel read far ahead, so that the disk is busy while the processor hashes. Has no effect on file systems
+/// without support.
 pub(crate) fn announce_sequential(file: &File) {
     let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Sequential);
 }

@@ -1,5 +1,5 @@
-//! Whether a place without a marker looks like the one the database speaks of: asked once, when an installation of an
-//! earlier version is marked. An unmounted volume must not be taken for it then.
+//! Whether a location without a marker looks like the one the database refers to. Checked once, when an installation of
+//! an earlier version gets its markers; an unmounted volume must not be mistaken for it.
 
 use super::{InstallationError, InstallationParts, MarkedLocation};
 use crate::{staging::StagingKey, storage::StorageKey};
@@ -9,13 +9,13 @@ use entity::{
 };
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-/// Rows whose bytes are looked for.
+/// Number of rows whose bytes are looked up.
 const SAMPLE: u64 = 5;
 
-/// False when rows name bytes at the place and none of a few is there.
+/// Returns false when rows refer to bytes at the location and none of a sample exists.
 ///
 /// # Errors
-/// The place's, and the database's.
+/// The location's, and the database's.
 pub(super) async fn is_plausible(
     places: &InstallationParts<'_>,
     place: MarkedLocation,

@@ -1,9 +1,9 @@
-//! Whether bytes that show one format may be what was declared: other names for it, and containers, which are compatible
-//! with the formats built on them.
+//! Whether detected and declared types are compatible: aliases of the same format, and containers with the formats
+//! built on them.
 
 use super::names::canonical;
 
-/// What runs on a machine by itself; nothing else agrees with it.
+/// Executables; no other type is compatible with them.
 const PROGRAMS: [&str; 9] = [
     "application/vnd.microsoft.portable-executable",
     "application/x-executable",
@@ -16,7 +16,7 @@ const PROGRAMS: [&str; 9] = [
     "application/x-nintendo-switch-executable",
 ];
 
-/// Formats that begin in one way only: bytes that show another format are not of these.
+/// Formats with a fixed signature: content detected as something else cannot be one of these.
 const SIGNED: [&str; 36] = [
     "image/jpeg",
     "image/png",
@@ -56,13 +56,13 @@ const SIGNED: [&str; 36] = [
     "application/ld+json",
 ];
 
-/// Images whose first bytes are always the same, so that others are none.
+/// Image formats with a fixed signature, so anything without it is not such an image.
 pub(super) const ALWAYS_SIGNED: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
 
-/// What a format is made of.
+/// What a format is built on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Container {
-    /// Office documents in a ZIP, an OLE compound file, or, with a password, one in the other.
+    /// Office documents in a ZIP, an OLE compound file, or, with a password, one inside the other.
     Package,
     Compressed,
     Pdf,
@@ -104,7 +104,7 @@ fn container(found: &str) -> Option<Container> {
     })
 }
 
-/// True of archives of files and what is built on them.
+/// Whether the type is a file archive or a format built on one.
 pub(super) fn is_package(kind: &str) -> bool {
     const BUILT: [&str; 22] = [
         "application/zip",
@@ -139,7 +139,7 @@ pub(super) fn is_package(kind: &str) -> bool {
         "application/vnd.uof",
         "application/vnd.etsi.asic-",
     ];
-    // Those of Microsoft that are something else.
+    // Microsoft types that are not such documents.
     const OTHERS: [&str; 6] = [
         "application/vnd.ms-fontobject",
         "application/vnd.ms-cab-compressed",
@@ -152,7 +152,7 @@ pub(super) fn is_package(kind: &str) -> bool {
     BUILT.contains(&kind) || kind.ends_with("+zip") || (of_family && !OTHERS.contains(&kind))
 }
 
-/// True when bytes that show `found` may well be what was declared.
+/// Whether content detected as `found` is compatible with the declared type.
 pub(super) fn agrees(declared: &str, found: &str) -> bool {
     let (declared, found) = (canonical(declared), canonical(found));
     let (declared, found) = (declared.as_str(), found.as_str());
@@ -173,12 +173,12 @@ pub(super) fn agrees(declared: &str, found: &str) -> bool {
                 || (is_open && container(declared).is_none())
         }
         Some(Container::Compressed) => is_open || declared == "image/svg+xml",
-        // Illustrator writes PDF, and browsers take its files for PostScript.
+        // Illustrator writes PDF, and browsers report its files as PostScript.
         Some(Container::Pdf) => {
             ["application/postscript", "application/illustrator"].contains(&declared)
                 || declared.starts_with("application/vnd.adobe")
         }
-        // The raw pictures of many cameras.
+        // The raw image formats of many cameras.
         Some(Container::Tiff) => kind == "image" && !is_signed,
         Some(Container::IsoImage) => {
             ["image/heif", "image/avif"].contains(&declared) || (kind == "image" && !is_signed)

@@ -1,5 +1,5 @@
-//! A body whose first bytes are looked at while they pass. It ends in an error at the first piece that shows the file to
-//! be of a type that is not taken in: nothing of that piece goes on, and nothing is answered for it.
+//! Inspects the first bytes of a body while it is streamed. The stream ends with an error at the first piece that shows
+//! a disallowed type; nothing of that piece is passed on.
 
 use super::{HeadExtent, MAX_HEAD_LEN, MediaPolicyError, judge};
 use crate::config::UploadsConfig;
@@ -12,14 +12,14 @@ use std::{
     task::{Context, Poll},
 };
 
-/// What is said of a file whose bytes are to come.
+/// The declared properties of a file whose bytes are about to be received.
 #[derive(Clone, Debug)]
 pub struct DeclaredContent {
     pub name: String,
     pub content_type: String,
 }
 
-/// Looks at the first bytes of one file.
+/// Inspects the first bytes of one file.
 #[derive(Clone, Debug)]
 pub struct ContentGuard(Arc<GuardState>);
 
@@ -27,15 +27,15 @@ pub struct ContentGuard(Arc<GuardState>);
 struct GuardState {
     lists: UploadsConfig,
     declared: DeclaredContent,
-    /// How long the whole file is, where that is known.
+    /// The size of the whole file, if known.
     total: Option<u64>,
-    /// The file ends where the body does.
+    /// Whether the file ends with the body.
     ends: bool,
     head: Mutex<Vec<u8>>,
 }
 
 impl ContentGuard {
-    /// `before` is what has come of the file already; with `ends` the body is the rest of it.
+    /// `before` are the bytes of the file received earlier; `ends` means that the body completes the file.
     #[must_use]
     pub fn new(
         lists: &UploadsConfig,
@@ -53,7 +53,7 @@ impl ContentGuard {
         }))
     }
 
-    /// The body, looked at.
+    /// Returns the body with inspection.
     pub fn watch<E, S>(
         &self,
         body: S,
@@ -69,10 +69,10 @@ impl ContentGuard {
         }
     }
 
-    /// The type the file has, once its first bytes have passed.
+    /// Returns the type of the file, once its first bytes have passed.
     ///
     /// # Errors
-    /// [`MediaPolicyError`], as the body would have ended.
+    /// [`MediaPolicyError`], the error the body would have ended with.
     pub fn verdict(&self) -> Result<String, MediaPolicyError> {
         self.judge(&self.head(), HeadExtent::All)
     }
@@ -87,7 +87,7 @@ impl ContentGuard {
         judge(&self.0.lists, name, content_type, head, known)
     }
 
-    /// Takes a piece; answers whether it was the last to be looked at.
+    /// Inspects a piece, and returns whether it was the last one that matters.
     fn push(&self, piece: &[u8]) -> Result<bool, MediaPolicyError> {
         let mut head = self.0.head.lock().unwrap_or_else(PoisonError::into_inner);
         let most =
@@ -102,9 +102,9 @@ impl ContentGuard {
         self.judge(&head, known).map(|_| is_full)
     }
 
-    /// The body is over.
+    /// Called at the end of the body.
     fn end(&self) -> Result<(), MediaPolicyError> {
-        // That there is nothing at all is somebody else's to refuse.
+        // Whether an empty file is allowed is checked elsewhere.
         match self.0.ends && !self.head().is_empty() {
             true => self.verdict().map(drop),
             false => Ok(()),
@@ -153,7 +153,7 @@ mod tests {
     use futures::{StreamExt, stream};
     use std::convert::Infallible;
 
-    /// What passes of these pieces, and why no more.
+    /// Returns the bytes that pass, and whether the rest was rejected.
     async fn passed(declared: &str, ends: bool, pieces: &[&'static [u8]]) -> (Vec<u8>, bool) {
         let lists = lists(|lists| {
             lists.denied_types = vec!["application/x-msdownload".to_owned()];

@@ -1,9 +1,9 @@
-//! What kind of content is taken in: the lists of the configuration, held against what the client says before the
-//! first byte, and against what the first bytes show while they come in.
+//! Which media types are allowed: the configured lists are checked against the declared type before the first byte, and
+//! against the first bytes while they are received.
 //!
-//! A declared type is contradicted by strong evidence only: what has a signature that no other format has, and is no
-//! container of what was declared. Text has none, so what is said of it stands. Who declares nothing is judged by the
-//! bytes, and then by the file's name.
+//! Only strong evidence contradicts a declared type: a signature that no other format has, of a format that is not a
+//! container of the declared one. Text has no signature, so a declared type is accepted for it. Without a declared
+//! type, the bytes decide, and then the file name.
 
 mod agreement;
 mod content_guard;
@@ -18,7 +18,7 @@ use names::{by_name, canonical, essence, is_unknown};
 pub use sniff::MAX_HEAD_LEN;
 use sniff::{Evidence, PACKAGE, evidence};
 
-/// Why a file is not taken in.
+/// Why a file is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MediaPolicyError {
     #[error("files of the type `{0}` are not taken in")]
@@ -35,26 +35,26 @@ pub enum MediaPolicyError {
     NoImage(String),
 }
 
-/// How much of a file's first bytes is there.
+/// How much of a file's beginning is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeadExtent {
-    /// More may come that shows what these do not.
+    /// More bytes may follow and change the result.
     Part,
     /// [`MAX_HEAD_LEN`] bytes, or all there are.
     All,
 }
 
-/// Holds a name and a declared type against the lists, before the first byte. A type that is not declared is looked for
-/// in the bytes.
+/// Checks a name and declared type against the lists before the first byte is received. If no type is declared, it is
+/// later detected from the bytes.
 ///
 /// # Errors
-/// [`MediaPolicyError`], with what is wrong.
+/// [`MediaPolicyError`], which says what is not allowed.
 pub fn require_declared(
     lists: &UploadsConfig,
     name: &str,
     content_type: &str,
 ) -> Result<(), MediaPolicyError> {
-    // Windows ignores dots and spaces at the end of a name, so `x.exe.` is one too.
+    // Windows ignores dots and spaces at the end of a name, so `x.exe.` counts as `x.exe`.
     let name = name.trim_end_matches(['.', ' ']).to_lowercase();
     let ends_with = |extension: &str| {
         name.strip_suffix(extension)
@@ -76,19 +76,19 @@ pub fn require_declared(
     }
 }
 
-/// True when the bytes decide whether a file is taken in.
+/// Whether the bytes must be inspected to decide if a file is allowed.
 #[must_use]
 pub fn needs_bytes(lists: &UploadsConfig) -> bool {
     !lists.allowed_types.is_empty() || !lists.denied_types.is_empty()
 }
 
-/// Holds what the first bytes show against the lists; answers the type the file has: the declared one, or where none was
-/// declared what its bytes and its name say.
+/// Checks the first bytes against the lists, and returns the type of the file: the declared type or, if none was
+/// declared, the one detected from its bytes and name.
 ///
 /// # Errors
-/// [`MediaPolicyError::Bytes`] for bytes of a denied type, or of one that is neither on the list nor may be the declared one;
-/// [`MediaPolicyError::NoImage`] where a list is to let in images and the bytes are not the one declared;
-/// [`MediaPolicyError::Type`] where none was declared, and what was found is not on the list.
+/// [`MediaPolicyError::Bytes`] for bytes of a denied type, or of a type that is neither allowed nor compatible with the
+/// declared one; [`MediaPolicyError::NoImage`] when the lists allow an image type and the bytes are not the declared
+/// image; [`MediaPolicyError::Type`] when no type was declared and the detected one is not allowed.
 pub fn judge(
     lists: &UploadsConfig,
     name: &str,
@@ -97,7 +97,7 @@ pub fn judge(
     known: HeadExtent,
 ) -> Result<String, MediaPolicyError> {
     let shown = match evidence(head) {
-        // The rest may name what it is an archive of.
+        // The remaining bytes may show which format the archive is.
         Evidence::Binary(found) if known == HeadExtent::Part && is_package(&found) => {
             Evidence::Nothing
         }
@@ -106,7 +106,7 @@ pub fn judge(
     refuse_denied(lists, name, declared, &shown)?;
     if is_unknown(declared) {
         let found = undeclared(name, &shown).unwrap_or(UNKNOWN.to_owned());
-        // What is not all there may still become what is on the list.
+        // With more bytes, an allowed type may still be detected.
         return match known == HeadExtent::Part || is_taken(lists, &found) {
             true => Ok(found),
             false => Err(MediaPolicyError::Type(found)),
@@ -130,13 +130,13 @@ pub fn judge(
     }
 }
 
-/// True when a client says nothing of a file's type.
+/// Whether the client declared no type.
 #[must_use]
 pub fn is_undeclared(declared: &str) -> bool {
     is_unknown(declared)
 }
 
-/// The type a file has: the declared one, or what its first bytes and its name say.
+/// Returns the type of a file: the declared one, or the one detected from its first bytes and name.
 #[must_use]
 pub fn detect_type(name: &str, declared: &str, head: &[u8]) -> String {
     match is_unknown(declared) {
@@ -145,7 +145,7 @@ pub fn detect_type(name: &str, declared: &str, head: &[u8]) -> String {
     }
 }
 
-/// Refuses what shows itself to be of a denied type, whatever it is said to be.
+/// Rejects content that is detected as a denied type, whatever was declared.
 fn refuse_denied(
     lists: &UploadsConfig,
     name: &str,
@@ -154,7 +154,7 @@ fn refuse_denied(
 ) -> Result<(), MediaPolicyError> {
     let found = match shown {
         Evidence::Binary(found) => found.as_str(),
-        // A program for an interpreter, or a document: its beginning alone makes it one.
+        // A script or a document: its beginning alone identifies it.
         Evidence::Text(Some(found)) => found,
         _ => return Ok(()),
     };
@@ -172,7 +172,7 @@ fn refuse_denied(
     })
 }
 
-/// Containers whose first bytes do not say what they hold.
+/// Containers whose first bytes do not show what they contain.
 const GENERIC: [&str; 7] = [
     "image/tiff",
     "image/heif",
@@ -183,8 +183,8 @@ const GENERIC: [&str; 7] = [
     "application/vnd.ms-asf",
 ];
 
-/// The type of a file of which none was declared: by its bytes, then by its name; by its name first where the bytes are
-/// text, or a container of what the name says.
+/// Detects the type of a file without a declared one: from its bytes, then its name; the name takes precedence where
+/// the bytes are text, or a container of the type that the name suggests.
 fn undeclared(name: &str, shown: &Evidence) -> Option<String> {
     let named = by_name(name);
     let found = match shown {
@@ -213,7 +213,7 @@ fn undeclared(name: &str, shown: &Evidence) -> Option<String> {
     found.map(str::to_owned)
 }
 
-/// False of types that no text is of.
+/// Returns false for types that are never text.
 fn may_be_text(named: &str) -> bool {
     let kind = named.split('/').next().unwrap_or_default();
     let of_pictures = matches!(kind, "image" | "audio" | "video" | "font");
@@ -239,7 +239,7 @@ fn is_taken(lists: &UploadsConfig, content_type: &str) -> bool {
     !is_denied && is_allowed(lists, content_type)
 }
 
-/// True when an entry of a list, a type or `type/*`, means this type.
+/// Whether a list entry, a type or `type/*`, covers this type.
 fn covers(entry: &str, content_type: &str) -> bool {
     let entry = entry.trim().to_ascii_lowercase();
     let is_of = |name: &str, kind: &str| name.split_once('/').is_some_and(|(own, _)| own == kind);

@@ -1,9 +1,9 @@
-//! What media types are called: one name for those that go by several, and what a file's name says of its type.
+//! Names of media types: one canonical name for each format, and types by file extension.
 
-/// What a client says that does not know.
+/// The type that clients declare when they do not know it.
 pub const UNKNOWN: &str = "application/octet-stream";
 
-/// What else they say.
+/// Other types that clients declare then.
 const TREATED_AS_UNKNOWN: [&str; 10] = [
     "",
     "application/binary",
@@ -17,8 +17,8 @@ const TREATED_AS_UNKNOWN: [&str; 10] = [
     "unknown/unknown",
 ];
 
-/// One name for each format, registered (IANA, «Media Types») where there is one, and the others in use: those of
-/// browsers and their engines, of Windows' registry, of `shared-mime-info`, and of earlier registrations.
+/// The canonical name of each format, registered (IANA, "Media Types") if there is one, and its aliases: those of
+/// browsers and their engines, of the Windows registry, of `shared-mime-info`, and of earlier registrations.
 const ALIASES: &[(&str, &[&str])] = &[
     // Images
     (
@@ -141,7 +141,7 @@ const ALIASES: &[(&str, &[&str])] = &[
         ],
     ),
     ("image/x-icns", &["image/icns", "application/icns"]),
-    // Sound and moving pictures
+    // Audio and video
     (
         "audio/mpeg",
         &[
@@ -425,7 +425,7 @@ const ALIASES: &[(&str, &[&str])] = &[
         "application/vnd.apache.parquet",
         &["application/x-parquet", "application/parquet"],
     ),
-    // What runs
+    // Executables
     (
         "application/vnd.microsoft.portable-executable",
         &[
@@ -465,7 +465,7 @@ const ALIASES: &[(&str, &[&str])] = &[
         &["application/x-java-archive", "application/x-jar"],
     ),
     ("application/wasm", &["application/x-wasm"]),
-    // Texts
+    // Text
     ("text/xml", &["application/xml", "application/x-xml"]),
     ("text/html", &["application/xhtml+xml"]),
     (
@@ -515,19 +515,19 @@ const ALIASES: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// The type without its parameters, in lower case.
+/// The type without parameters, in lower case.
 pub(super) fn essence(content_type: &str) -> String {
     let essence = content_type.split(';').next().unwrap_or_default();
     essence.trim().to_ascii_lowercase()
 }
 
-/// True when a client says that it does not know.
+/// Whether the type means that the client does not know it.
 pub(super) fn is_unknown(content_type: &str) -> bool {
     let essence = essence(content_type);
     essence == UNKNOWN || TREATED_AS_UNKNOWN.contains(&essence.as_str())
 }
 
-/// The one name of a type.
+/// The canonical name of a type.
 pub(super) fn canonical(content_type: &str) -> String {
     let essence = essence(content_type);
     let known = ALIASES
@@ -536,13 +536,13 @@ pub(super) fn canonical(content_type: &str) -> String {
     known.map_or(essence, |(name, _)| (*name).to_owned())
 }
 
-/// What the name of a file says of its type.
+/// The type suggested by the file's name.
 pub(super) fn by_name(name: &str) -> Option<&'static str> {
     // Windows ignores dots and spaces at the end of a name.
     let name = name.trim_end_matches(['.', ' ']);
     let (_, extension) = name.rsplit_once('.')?;
     match extension.to_ascii_lowercase().as_str() {
-        // Programs are more often uploaded than what these ends stand for elsewhere.
+        // Source code is uploaded more often than other files with these extensions.
         "ts" | "tsx" => Some("text/x-typescript"),
         "md" | "markdown" => Some("text/markdown"),
         "py" => Some("text/x-python"),

@@ -1,27 +1,27 @@
-//! What the first bytes of a file show it to be.
+//! Detects the type of a file from its first bytes.
 //!
-//! Signatures are those of `file-format`. The short ones among them are looked at more closely, and those of printable
-//! ASCII count for nothing where all the rest is text: there a `BM` or a `<p` is how somebody's text begins.
+//! Signatures are those of `file-format`. Short ones are verified more closely, and signatures of printable ASCII are
+//! ignored where everything else is text: a `BM` or `<p` is then just how the text begins.
 
 use file_format::FileFormat;
 
-/// How many of a file's first bytes are looked at: signatures lie within the first 512 but for those of office
-/// documents, which the names of the first entries of their archive give away.
+/// How many bytes of a file are inspected: signatures are within the first 512, except those of office documents, which
+/// are recognized by the names of the first entries of their archive.
 pub const MAX_HEAD_LEN: u64 = 8 * 1024;
 
-/// What first bytes show.
+/// What the first bytes show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Evidence {
-    /// A binary format, by a signature that no other has.
+    /// A binary format with a unique signature.
     Binary(String),
-    /// A binary format, by so little that it may be chance.
+    /// A binary format with so short a signature that it may be a coincidence.
     Weak(String),
-    /// Text, and what it begins as, if that says anything.
+    /// Text, and the text format it starts with, if recognized.
     Text(Option<&'static str>),
     Nothing,
 }
 
-/// Types whose signatures are a byte or two, or lie in what any format may have there.
+/// Types with signatures of one or two bytes, or in places where any format may have these bytes.
 const WEAK: [&str; 29] = [
     "application/x-apple-diskimage",
     "application/x-coff",
@@ -54,7 +54,7 @@ const WEAK: [&str; 29] = [
     "video/x-fli",
 ];
 
-/// What these first bytes show.
+/// Detects the type from the first bytes.
 #[must_use]
 pub(super) fn evidence(head: &[u8]) -> Evidence {
     if head.is_empty() {
@@ -85,7 +85,7 @@ pub(super) fn evidence(head: &[u8]) -> Evidence {
     }
 }
 
-/// Formats whose signature is short, or that are told apart further in.
+/// Formats whose signature is short, or that are distinguished by later bytes.
 fn examined(head: &[u8]) -> Option<Evidence> {
     let at =
         |from: usize, bytes: &[u8]| head.get(from..).is_some_and(|rest| rest.starts_with(bytes));
@@ -113,20 +113,20 @@ fn examined(head: &[u8]) -> Option<Evidence> {
     None
 }
 
-/// What every DOS and Windows program begins with, besides the two letters: sizes that can be.
+/// Whether the header after the two letters is plausible for a DOS or Windows program.
 fn is_dos_header(head: &[u8]) -> bool {
     let word = |at: usize| {
         let bytes = head.get(at..at + 2)?;
         Some(u16::from_le_bytes([bytes[0], bytes[1]]))
     };
     let (Some(last), Some(pages), Some(paragraphs)) = (word(2), word(4), word(8)) else {
-        // So short it runs nowhere, but what else would it be.
+        // Too short to be executable, but it cannot be anything else.
         return true;
     };
     last < 512 && pages > 0 && (1..=0x1000).contains(&paragraphs)
 }
 
-/// What a ZIP archive is of, by the names of the entries that lie in these bytes.
+/// Returns the type of a ZIP archive by the names of its first entries.
 fn zip_based(head: &[u8]) -> String {
     let format = FileFormat::from_bytes(head);
     let found = format.media_type();
@@ -166,17 +166,18 @@ fn zip_based(head: &[u8]) -> String {
     if packaged { PACKAGE } else { "application/zip" }.to_owned()
 }
 
-/// A package by the Open Packaging Conventions (ECMA-376, part 2); of what, its first bytes do not say.
+/// A package by the Open Packaging Conventions (ECMA-376, part 2) whose first bytes do not show its type.
 pub(super) const PACKAGE: &str = "application/vnd.openxmlformats-package";
 
-/// Which still image an ISO base media file is, by all its brands (ISO/IEC 14496-12, section 4.3; 23008-12, section 10).
+/// Returns which still image format an ISO base media file is, by its brands (ISO/IEC 14496-12, section 4.3; 23008-12,
+/// section 10).
 fn iso_image(head: &[u8]) -> Option<&'static str> {
     let length = u32::from_be_bytes(head.get(..4)?.try_into().ok()?);
     let end = usize::try_from(length).unwrap_or(0).clamp(16, 512);
     let brands = head.get(8..end.min(head.len()))?.chunks_exact(4);
     let mut found = None;
     for (at, brand) in brands.enumerate() {
-        // The second word is the version of the first brand.
+        // The second word is the version of the major brand.
         match brand {
             _ if at == 1 => {}
             b"avif" | b"avis" => return Some("image/avif"),
@@ -190,7 +191,7 @@ fn iso_image(head: &[u8]) -> Option<&'static str> {
     found
 }
 
-/// True of text in any encoding that leaves ASCII as it is, and of UTF-16 that says so.
+/// Whether this is text in an ASCII-compatible encoding, or UTF-16 with a byte order mark.
 fn is_text(head: &[u8]) -> bool {
     if head.starts_with(&[0xff, 0xfe]) || head.starts_with(&[0xfe, 0xff]) {
         let big = head[0] == 0xfe;
@@ -202,7 +203,7 @@ fn is_text(head: &[u8]) -> bool {
         return head.len() > 3
             && chars.all(|c| c.is_ok_and(|c| !c.is_control() || "\t\n\r\u{c}".contains(c)));
     }
-    // Old editors end a text by it.
+    // Some old editors end text with it.
     let head = head.strip_suffix(&[0x1a]).unwrap_or(head);
     let odd = |byte: &u8| *byte < 0x20 && !matches!(byte, 0x08..=0x0d | 0x1b);
     if head.iter().any(odd) {
@@ -210,7 +211,7 @@ fn is_text(head: &[u8]) -> bool {
     }
     match std::str::from_utf8(head) {
         Ok(_) => true,
-        // Cut within a character, or of an older encoding: then it begins as text does.
+        // Cut within a character, or in an older encoding: then the valid part decides.
         Err(error) => {
             let valid = error.valid_up_to();
             let is_cut = error.error_len().is_none() && valid > 0;
@@ -219,7 +220,7 @@ fn is_text(head: &[u8]) -> bool {
     }
 }
 
-/// What a text begins as.
+/// Returns the text format that the text starts with.
 fn beginning(head: &[u8]) -> Option<&'static str> {
     let text = String::from_utf8_lossy(head);
     let text = text.trim_start_matches('\u{feff}');
@@ -241,7 +242,7 @@ fn beginning(head: &[u8]) -> Option<&'static str> {
     markup(text)
 }
 
-/// Which program a script is for.
+/// Returns the interpreter of a script.
 fn interpreter(line: &str) -> Option<&'static str> {
     let mut words = line.split_ascii_whitespace();
     let program = words.next()?.rsplit('/').next()?;
@@ -264,7 +265,7 @@ fn interpreter(line: &str) -> Option<&'static str> {
     })
 }
 
-/// What the first element of a document is, past declarations and comments.
+/// Returns the type of a document by its first element, after declarations and comments.
 fn markup(text: &str) -> Option<&'static str> {
     let mut rest = text.trim_start();
     let mut declared = false;

@@ -1,4 +1,4 @@
-//! What an event says: the exact fields of each payload, and which events there are.
+//! Event types and the exact fields of their payloads.
 
 use crate::digest::Sha256Digest;
 use entity::{
@@ -9,23 +9,23 @@ use entity::{
 use serde::Serialize;
 use std::{fmt, str::FromStr};
 
-/// The kinds of event there are.
+/// The types of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EventType {
-    /// A verified file is in storage.
+    /// A file was verified and stored.
     FileStored,
     /// A stored file is about to expire.
     FileExpiring,
-    /// A stored file is gone.
+    /// A stored file was deleted.
     FileDeleted,
     /// Every file of a closed batch is final.
     BatchComplete,
-    /// Asked for, to try an endpoint; sent to that endpoint alone whatever it subscribed to.
+    /// A test of an endpoint, sent on request and only to that endpoint, regardless of its subscription.
     WebhookTest,
 }
 
 impl EventType {
-    /// Every event type, in the order of a file's life.
+    /// Every event type, in the order in which they occur for a file.
     pub const ALL: [Self; 5] = [
         Self::FileStored,
         Self::FileExpiring,
@@ -34,7 +34,7 @@ impl EventType {
         Self::WebhookTest,
     ];
 
-    /// As it stands in the database and on the wire.
+    /// The name in the database and in payloads.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl fmt::Display for EventType {
     }
 }
 
-/// No event is called so.
+/// There is no event type with this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no event type `{0}`")]
 pub struct UnknownEventType(pub String);
@@ -76,14 +76,14 @@ pub struct FileStored {
     pub original_filename: String,
     pub content_type: String,
     pub size_bytes: i64,
-    /// Lower-case hex.
+    /// Lower-case hexadecimal.
     pub sha256: String,
-    /// Where the bytes could be had at the moment of the commit; a signed one expires.
+    /// The URL of the object at the time of the commit; a signed URL expires.
     pub url: String,
 }
 
 impl FileStored {
-    /// Of a file that this transaction stores: its row may not have the digest yet.
+    /// For a file that this transaction stores; its row may not contain the digest yet.
     #[must_use]
     pub fn from_model(file: &file::Model, sha256: Sha256Digest, url: String) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl FileStored {
     }
 }
 
-/// The six fields of a file whose row is complete; `url` is null once the object is not to be had any more.
+/// The six fields of a file whose row is complete; `url` is null once the object is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct StoredFilePayload {
     file_id: FileId,
@@ -130,7 +130,7 @@ pub struct FileExpiring {
 }
 
 impl FileExpiring {
-    /// Of a stored file.
+    /// For a stored file.
     #[must_use]
     pub fn from_model(file: &file::Model, url: String, expires_at: Timestamp) -> Self {
         Self {
@@ -140,7 +140,7 @@ impl FileExpiring {
     }
 }
 
-/// The payload of `file.deleted`: the six fields, `url` null, and `deleted_at`.
+/// The payload of `file.deleted`: the six fields with `url` null, and `deleted_at`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileDeleted {
     #[serde(flatten)]
@@ -149,7 +149,7 @@ pub struct FileDeleted {
 }
 
 impl FileDeleted {
-    /// Of a file that was stored and is no more.
+    /// For a stored file that was deleted.
     #[must_use]
     pub fn from_model(file: &file::Model, deleted_at: Timestamp) -> Self {
         Self {
@@ -171,7 +171,7 @@ pub struct BatchComplete {
 }
 
 impl BatchComplete {
-    /// Of a closed batch whose counts are final, with the status this transaction gives it.
+    /// For a closed batch whose counts are final, with the status that this transaction gives it.
     #[must_use]
     pub fn from_model(batch: &batch::Model, status: BatchStatus) -> Self {
         Self {

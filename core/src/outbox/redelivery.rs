@@ -1,7 +1,7 @@
-//! Redelivery of one event, replay of many.
+//! Redelivery of one event, and replay of many.
 //!
-//! What was delivered or given up becomes pending with a fresh round of attempts; what was never announced to an
-//! endpoint that wants it now gets a delivery. The receiver sees the same `webhook-id` as before.
+//! Deliveries that were delivered or have failed become pending again, with a new round of attempts; an endpoint that
+//! subscribes to an event but never got it gets a new delivery. The receiver sees the same `webhook-id` as before.
 
 use super::{
     EventType, Subscription,
@@ -24,15 +24,15 @@ use sea_orm::{
 };
 use std::collections::{HashMap, HashSet};
 
-/// Events, or deliveries, a replay looks at in one transaction.
+/// Events, or deliveries, that a replay processes in one transaction.
 const PAGE: u64 = 500;
 
 /// Where a page of a replay ended.
 #[derive(Clone, Copy, Debug)]
 enum ReplayCursor {
-    /// Events are taken in the order they were written.
+    /// Events are processed in the order they were written.
     Event(Timestamp, EventId),
-    /// Failed deliveries are taken in the order of their ids: there are few of them among all.
+    /// Failed deliveries are processed in the order of their ids, since they are few among all.
     Delivery(DeliveryId),
 }
 
@@ -49,21 +49,21 @@ pub enum RedeliveryError {
     Database(#[from] DbErr),
 }
 
-/// What a replay is over.
+/// The range of events to replay.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplayRequest {
-    /// Events written at this moment or later …
+    /// Events written at or after this time …
     pub since: Timestamp,
-    /// … and before this one.
+    /// … and before this time.
     pub until: Option<Timestamp>,
-    /// Only those whose delivery is `delivered`, or `failed`; none: both, and what was never announced to the
-    /// endpoint. What is pending is under way anyhow.
+    /// Only events whose delivery is `delivered`, or `failed`; `None` means both, and events that were never announced
+    /// to the endpoint. Pending deliveries are in progress already.
     pub status: Option<DeliveryStatus>,
 }
 
-/// Makes the deliveries of an event due now: to `only` this endpoint, or to all that have one or want one. Deliveries
-/// to endpoints that are deleted or switched off stay as they are, as does what is being attempted; what waits for
-/// a retry is due at once. Returns the event as it is then, and what to dispatch.
+/// Makes the deliveries of an event due now: only those to the endpoint `only`, or to all endpoints that have or want
+/// one. Deliveries to deleted or disabled endpoints are unchanged, as are those being attempted; those waiting for a
+/// retry become due at once. Returns the updated event, and what the caller must push.
 ///
 /// # Errors
 /// [`RedeliveryError`]; nothing is changed then.
@@ -123,7 +123,7 @@ async fn find_event(
         .ok_or(RedeliveryError::NoSuchEvent)
 }
 
-/// A test is for the endpoint it was asked for.
+/// Whether events of this type go to all endpoints; a test goes only to the endpoint it was requested for.
 pub(super) fn is_spread(event_type: &str) -> bool {
     event_type != EventType::WebhookTest.as_str()
 }
@@ -132,12 +132,11 @@ fn is_leased(row: &delivery::Model, now: Timestamp) -> bool {
     row.status == DeliveryStatus::Pending && row.lease_expires_at.is_some_and(|end| end >= now)
 }
 
-/// Announces to one endpoint again what it has heard, missed or never been told, in pages of 500 events, each
-/// committed and dispatched before the next. Returns how many deliveries became due. Ended half-way it may be
-/// started again.
+/// Announces events to one endpoint again, delivered, failed or never announced, in pages of 500 events, each committed
+/// and pushed before the next. Returns how many deliveries became due. An interrupted replay can be started again.
 ///
 /// # Errors
-/// [`RedeliveryError`]; pages before stay.
+/// [`RedeliveryError`]; completed pages remain.
 pub async fn replay(
     db: &Database,
     clock: &Clock,
@@ -145,7 +144,7 @@ pub async fn replay(
     webhook: WebhookId,
     replay: ReplayRequest,
 ) -> Result<u64, RedeliveryError> {
-    // What is written from now on is announced anyhow; without an end a busy outbox would never be replayed.
+    // Events written from now on are announced anyway; without this bound the replay of a busy outbox would never end.
     let until = replay
         .until
         .unwrap_or_else(|| clock.after(std::time::Duration::from_micros(1)));
@@ -173,7 +172,7 @@ pub async fn replay(
     }
 }
 
-/// Returns what became due, and where the page ended unless it is the last page.
+/// Returns the deliveries that became due, and where the page ended unless it is the last.
 async fn replay_page(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
@@ -230,8 +229,8 @@ async fn event_page(
     Ok((events, last))
 }
 
-/// The events of one page of failed deliveries, as far as they were written within the replay. One pass over the index
-/// of the endpoint's failed deliveries, however many others it has.
+/// Returns the events of one page of failed deliveries, as far as they are within the replay's range. Scans the index
+/// of the endpoint's failed deliveries once, however many others it has.
 async fn failed_page(
     transaction: &impl ConnectionTrait,
     webhook: WebhookId,
@@ -294,8 +293,8 @@ async fn lock_deliveries(
         .await
 }
 
-/// Makes locked deliveries pending and due, adds those that are missing, and keeps the counters of their events,
-/// which are locked too.
+/// Makes locked deliveries pending and due, adds missing ones, and updates the counters of their events, which must be
+/// locked too.
 async fn make_due(
     transaction: &impl ConnectionTrait,
     now: Timestamp,

@@ -1,4 +1,4 @@
-//! How many deliveries a replay will make due, for the page that asks before it starts one.
+//! How many deliveries a replay would make due, for the page that asks for confirmation.
 
 use super::{
     ReplayRequest, Subscription,
@@ -15,19 +15,19 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait, Query, SubQueryStatement},
 };
 
-/// Events looked at before the count says only that it is at least so many.
+/// Maximum number of events examined; beyond it, the count is a lower bound.
 pub const REPLAY_PREVIEW_LIMIT: u64 = 5_000;
 
-/// What a replay would do.
+/// The expected effect of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplayPreview {
-    /// Deliveries that would become due.
+    /// Number of deliveries that would become due.
     pub count: u64,
-    /// True when there are more events than [`REPLAY_PREVIEW_LIMIT`], of which the oldest were counted.
+    /// Whether there are more events than [`REPLAY_PREVIEW_LIMIT`]; then only the oldest were counted.
     pub at_least: bool,
 }
 
-/// Counts what [`super::replay`] would make due at this moment. An endpoint that is switched off or gone: nothing.
+/// Counts the deliveries that [`super::replay`] would make due now. A disabled or deleted endpoint has none.
 ///
 /// # Errors
 /// The database's.
@@ -63,8 +63,8 @@ pub async fn preview_replay(
     })
 }
 
-/// The oldest events of a replay, counted by their type and by how their delivery to the endpoint stands. Each
-/// delivery is looked up by itself: joined, a database might read all of them.
+/// Groups the oldest events of a replay by type and by the status of their delivery to the endpoint. Each delivery is
+/// looked up individually, because with a join the database might read all of them.
 async fn kinds(
     db: &Database,
     webhook: WebhookId,

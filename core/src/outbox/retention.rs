@@ -1,7 +1,7 @@
-//! Deleting events whose time is over.
+//! Deletes events after their retention.
 //!
-//! What is due is read from a partial index, beside the writer, and deleted a few at a time. Between two deletions the
-//! writer is left alone for as long as the last one took, so requests that write meanwhile wait for one of them at most.
+//! Due events are read from a partial index, without blocking the writer, and deleted in small batches. After each
+//! batch the writer is left alone for as long as the batch took, so concurrent writes wait for one batch at most.
 
 use crate::{
     clock::Clock,
@@ -19,15 +19,15 @@ use std::time::{Duration, Instant};
 /// Events deleted in one transaction, with their deliveries and attempts.
 const DELETE_BATCH_SIZE: u64 = 100;
 
-/// Events that cannot be deleted and are passed over before the rest is left to the next run.
+/// Maximum number of events that cannot be deleted and are skipped before the rest is left to the next run.
 const MAX_STUCK: usize = 100;
 
-/// Which events end, and since when their retention counts.
+/// The events that are deleted, and from when their retention counts.
 #[derive(Clone, Copy)]
 enum FinalEvents {
-    /// Since they were delivered.
+    /// Counts from when they were delivered.
     Delivered,
-    /// Since they were written.
+    /// Counts from when they were written.
     Failed,
 }
 
@@ -41,7 +41,7 @@ impl FinalEvents {
         }
     }
 
-    /// Written out, not bound, as the partial indexes have it.
+    /// A literal, not a bound value, so that the partial indexes are used.
     fn condition(self) -> &'static str {
         match self {
             Self::Delivered => "status = 'delivered'",
@@ -50,11 +50,11 @@ impl FinalEvents {
     }
 }
 
-/// Deletes at most `limit` events, with their deliveries and attempts, that were delivered longer than `retention`
-/// ago, or written longer ago and given up; returns how many. A pending event is never deleted.
+/// Deletes at most `limit` events, with their deliveries and attempts, that were delivered longer than `retention` ago,
+/// or have failed and were written longer ago; returns how many. Pending events are never deleted.
 ///
 /// # Errors
-/// The database's. One event that cannot be deleted keeps no other from it: the error comes after the rest is done.
+/// The database's. An event that cannot be deleted does not block others: the error is returned after the rest is done.
 pub async fn delete_old(
     db: &Database,
     clock: &Clock,
@@ -117,7 +117,7 @@ async fn due(
     query.into_tuple().all(db.read()).await
 }
 
-/// Deletes those that are still due: one may have been made pending again since it was read.
+/// Deletes the events that are still due: one may have been made pending again since it was read.
 async fn delete(
     db: &Database,
     ended: FinalEvents,

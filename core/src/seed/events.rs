@@ -1,20 +1,20 @@
-//! Events, their deliveries and the attempts of those, each made from the number of its event.
+//! Events, deliveries and attempts, each derived from the number of its event.
 
 use super::rows::{DELETED, FAILED, RowGenerator, SPAN_MS, insert};
 
-/// The endpoint that answers 503, by its place among the endpoints.
+/// Index of the endpoint that answers 503.
 const FAILING: usize = 4;
 
-/// Thousandths of the events.
+/// Shares of the events, in thousandths.
 const EVENT_PENDING: u32 = 2;
 const EVENT_FAILED: u32 = 6;
 
-/// Another thousandth than that of the files.
+/// A thousandth that is independent of the one used for files.
 const THOUSANDTH: &str = "(((n * 2246822519) % 4294967296) * 1000 / 4294967296)";
 
 impl RowGenerator {
-    /// Events of the files of their numbers, tests of an endpoint where there is no such file; one delivery each, of
-    /// every fourth two; and the attempts of those.
+    /// Events of the files with these numbers, or tests of an endpoint where there is no such file; one delivery each,
+    /// two for every fourth; and their attempts.
     pub(super) fn of_events(&self, first: u64, last: u64) -> Vec<String> {
         let files = self.amount.files.max(1);
         let numbers = self.numbers(first, last, self.amount.files.max(self.amount.events));
@@ -129,7 +129,7 @@ impl RowGenerator {
         insert("outbox_events", &columns, "")
     }
 
-    /// `fails`: those of events that are pending or failed are so too.
+    /// `fails`: the deliveries of pending and failed events are pending or failed too.
     fn deliveries(&self, kind: &str, webhook: &str, fails: bool, which: &str) -> String {
         let none = self.sql.no_time();
         let (pending, failed) = if fails {

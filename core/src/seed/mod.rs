@@ -1,7 +1,8 @@
-//! Rows by the million, for measuring: every table as a busy installation would have filled it in a week, in all states.
+//! Generates rows by the million for benchmarks: every table as a busy installation would fill it in a week, with all
+//! states.
 //!
-//! The databases make the rows themselves, from the number of the row, so two seedings of one size are alike. There
-//! are no bytes behind the files. It refuses a database that has any file or event: nobody's data is mixed with it.
+//! The database generates the rows from their numbers, so two seedings of the same size are alike. The files have no
+//! bytes. Seeding is refused if the database has any file or event, so that no real data is mixed with it.
 
 mod events;
 mod rows;
@@ -13,16 +14,16 @@ use rows::RowGenerator;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QuerySelect};
 use sql::Dialect;
 
-/// Files, or events, in one transaction.
+/// Files, or events, per transaction.
 const PAGE: u64 = 25_000;
 
-/// How much there is to be.
+/// How many rows to generate.
 #[derive(Clone, Copy, Debug)]
 pub struct SeedAmount {
     pub files: u64,
-    /// Each with one or two deliveries, and those with their attempts.
+    /// Each event has one or two deliveries with their attempts.
     pub events: u64,
-    /// The newest row is of about this moment, the oldest of a week before.
+    /// The newest row is from about this time, the oldest from a week before.
     pub until: Timestamp,
 }
 
@@ -34,10 +35,10 @@ pub enum SeedError {
     Database(#[from] DbErr),
 }
 
-/// Fills the database, telling after each page how many files and events are written.
+/// Fills the database, and reports the number of files and events written after each page.
 ///
 /// # Errors
-/// [`SeedError`]; what was written before stays.
+/// [`SeedError`]; rows written before the error remain.
 pub async fn seed(
     db: &Database,
     amount: SeedAmount,
@@ -62,7 +63,7 @@ pub async fn seed(
     Ok(())
 }
 
-/// First and last number of each page; rows are counted from 1.
+/// The first and last number of each page; rows are numbered from 1.
 fn pages(count: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..count.div_ceil(PAGE)).map(move |page| (page * PAGE + 1, ((page + 1) * PAGE).min(count)))
 }

@@ -1,13 +1,13 @@
-//! What stands in the rows: statements that make each from its number `n`.
+//! The contents of the rows: statements that derive each row from its number `n`.
 
 use super::{SeedAmount, sql::Dialect};
 use entity::WebhookId;
 
-/// The moments of a week.
+/// One week, in milliseconds.
 pub(super) const SPAN_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
-/// URL, event types, description, active, failures in a row, why it was switched off. No name below `.invalid` ever
-/// resolves (RFC 6761), so nothing is sent to anybody.
+/// URL, event types, description, active, consecutive failures, reason for being disabled. Names below `.invalid` never
+/// resolve (RFC 6761), so nothing is ever sent.
 const ENDPOINTS: [(&str, &str, &str, bool, u32, &str); 6] = [
     ("media", "[\"file.stored\"]", "Media pipeline", true, 0, ""),
     ("records", "[]", "Records system", true, 0, ""),
@@ -31,7 +31,7 @@ const ENDPOINTS: [(&str, &str, &str, bool, u32, &str); 6] = [
     ),
 ];
 
-/// Thousandths of the files that are in each status but `stored`, up to and without the number.
+/// Shares of the files in each status other than `stored`, in thousandths: cumulative, exclusive upper bounds.
 const UPLOADING: u32 = 2;
 const STAGED: u32 = 6;
 const FINALIZING: u32 = 8;
@@ -53,8 +53,8 @@ impl RowGenerator {
         }
     }
 
-    /// Numbers from `first` to `last` with what is made of each: `ms`, when it began; `share`, a thousandth it falls
-    /// into; `sha`, a digest; `batch_ms`, when its batch began. `count` spreads them over the week.
+    /// The numbers from `first` to `last` with derived values: `ms`, when the row was created; `share`, its thousandth;
+    /// `sha`, a digest; `batch_ms`, when its batch was created. `count` spreads the rows over the week.
     pub(super) fn numbers(&self, first: u64, last: u64, count: u64) -> String {
         let start = self.amount.until.timestamp_millis() - SPAN_MS;
         let digest: Vec<String> = (1..=8_u64)
@@ -73,7 +73,7 @@ impl RowGenerator {
         )
     }
 
-    /// The digits of an id: the moment and the number, and what kind of thing it is.
+    /// The digits of an id, from the time, the number and the kind of row.
     fn digits(&self, kind: &str) -> String {
         let (moment, number) = (self.sql.hex("ms", 12), self.sql.hex("n", 15));
         format!("{moment} || '7{kind}8' || {number}")
@@ -83,7 +83,7 @@ impl RowGenerator {
         self.sql.uuid(&self.digits(kind))
     }
 
-    /// An id as it is read.
+    /// An id in its textual form.
     pub(super) fn written(&self, kind: &str) -> String {
         let digits = self.digits(kind);
         let part = |from: usize, length: usize| format!("substr({digits}, {from}, {length})");
@@ -101,12 +101,12 @@ impl RowGenerator {
         self.sql.time(&format!("ms + {after}"))
     }
 
-    /// This in those thousandths, else nothing.
+    /// `value` where the condition holds, `none` elsewhere.
     pub(super) fn when(&self, condition: &str, value: &str, none: &str) -> String {
         format!("CASE WHEN {condition} THEN {value} ELSE {none} END")
     }
 
-    /// What there is once: endpoints, a sweep, the counts of a day, an audit log.
+    /// Rows that exist once: endpoints, a sweep, the counts of a day, an operator log.
     pub(super) fn once(&self) -> Vec<String> {
         let now = self.amount.until.timestamp_millis();
         let at = self.sql.time(&now.to_string());
@@ -157,7 +157,7 @@ impl RowGenerator {
         all
     }
 
-    /// Files, the uploads of those that are still arriving, and the batches some belong to.
+    /// Files, the uploads of files in progress, and the batches of some files.
     pub(super) fn of_files(&self, first: u64, last: u64) -> Vec<String> {
         let numbers = self.numbers(first, last, self.amount.files);
         vec![
@@ -215,7 +215,7 @@ impl RowGenerator {
         insert("files", &columns, "")
     }
 
-    /// Fifty files that follow each other may be a batch; it is as old as the first.
+    /// Up to fifty consecutive files form a batch, which is as old as the first of them.
     fn batch(&self) -> String {
         let moment = self.sql.hex("batch_ms", 12);
         let number = self.sql.hex("n / 50", 15);

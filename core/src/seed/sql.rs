@@ -1,4 +1,4 @@
-//! The few words the two databases do not share.
+//! SQL expressions that differ between the two databases.
 
 use sea_orm::DbBackend;
 
@@ -10,7 +10,7 @@ impl Dialect {
         self.0 == DbBackend::Postgres
     }
 
-    /// A number in lower-case hexadecimal, at least so many digits.
+    /// A number in lower-case hexadecimal, with at least `digits` digits.
     pub(super) fn hex(self, number: &str, digits: usize) -> String {
         if self.is_postgres() {
             format!("lpad(to_hex(({number})::bigint), {digits}, '0')")
@@ -19,7 +19,7 @@ impl Dialect {
         }
     }
 
-    /// 32 hexadecimal digits as an id.
+    /// A UUID from 32 hexadecimal digits.
     pub(super) fn uuid(self, digits: &str) -> String {
         if self.is_postgres() {
             format!("({digits})::uuid")
@@ -28,7 +28,7 @@ impl Dialect {
         }
     }
 
-    /// Milliseconds since the Unix epoch as a moment.
+    /// A timestamp from milliseconds since the Unix epoch.
     pub(super) fn time(self, millis: &str) -> String {
         if self.is_postgres() {
             format!("to_timestamp(({millis}) / 1000.0)")
@@ -39,7 +39,7 @@ impl Dialect {
         }
     }
 
-    /// A text as JSON.
+    /// A string as JSON.
     pub(super) fn json(self, text: &str) -> String {
         if self.is_postgres() {
             format!("({text})::jsonb")
@@ -48,7 +48,7 @@ impl Dialect {
         }
     }
 
-    /// No moment: PostgreSQL wants to know of what type the nothing is.
+    /// A null timestamp; PostgreSQL needs its type.
     pub(super) fn no_time(self) -> &'static str {
         if self.is_postgres() {
             "NULL::timestamptz"
@@ -57,9 +57,9 @@ impl Dialect {
         }
     }
 
-    /// What speeds up the writing on this connection.
+    /// A statement that speeds up writing on this connection.
     pub(super) fn prepare(self) -> Option<String> {
-        // In kibibytes: indexes on random values are written all over.
+        // In KiB, because writes to indexes on random values are scattered.
         (!self.is_postgres()).then(|| "PRAGMA cache_size = -262144".to_owned())
     }
 }

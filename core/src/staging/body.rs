@@ -1,39 +1,39 @@
-//! A body as it comes in: taken in pieces or batches of bounded size, cut at its limit.
+//! Reads a request body in pieces or batches of bounded size, up to its limit.
 
 use super::{Hashes, StagingError, hashes::Hasher};
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use std::error::Error;
 
-/// A body, whatever it comes from.
+/// A body from any source.
 pub(crate) type BoxBody<'a> = BoxStream<'a, Result<Bytes, Box<dyn Error + Send + Sync>>>;
 
 /// How a body ended.
 #[derive(Debug)]
 pub(crate) enum BodyEnd {
     Whole,
-    /// It broke off, or reached its limit; what came before is good.
+    /// It was interrupted or reached its limit; the bytes before are valid.
     Stopped(StagingError),
 }
 
-/// What came in one go.
+/// A batch of pieces.
 #[derive(Debug, Default)]
 pub(crate) struct BodyBatch {
     pub(crate) pieces: Vec<Bytes>,
     /// In bytes.
     pub(crate) size: usize,
-    /// None while there may be more.
+    /// `None` while more may follow.
     pub(crate) end: Option<BodyEnd>,
 }
 
-/// A body and how much of it may still come.
+/// Reads a body within a limit.
 pub(crate) struct BodyReader<'a> {
     body: BoxBody<'a>,
     limit: u64,
     room: u64,
-    /// What of the last piece did not fit its batch.
+    /// The rest of the last piece, which did not fit into its batch.
     rest: Option<Bytes>,
-    /// It reached its limit with the last piece.
+    /// The last piece reached the limit.
     is_over: bool,
 }
 
@@ -48,7 +48,7 @@ impl<'a> BodyReader<'a> {
         }
     }
 
-    /// The next piece, of at most `size` bytes and never empty, or the body's end. May be cancelled without loss.
+    /// Returns the next piece, of 1 to `size` bytes, or the end of the body. Cancel safe.
     pub(crate) async fn piece(&mut self, size: usize) -> Result<Bytes, BodyEnd> {
         loop {
             if self.is_over {
@@ -77,7 +77,7 @@ impl<'a> BodyReader<'a> {
         }
     }
 
-    /// Takes exactly `size` bytes, or fewer with the body's end. Cancelling it loses what it has taken.
+    /// Reads exactly `size` bytes, or fewer at the end of the body. Not cancel safe: bytes already read are lost.
     pub(crate) async fn batch(&mut self, size: usize) -> BodyBatch {
         let mut batch = BodyBatch::default();
         while batch.size < size {
@@ -96,7 +96,7 @@ impl<'a> BodyReader<'a> {
     }
 }
 
-/// Hashes a body without keeping it: for bytes that are staged already and have come again.
+/// Hashes a body without storing it: for bytes that were staged before and are sent again.
 pub(crate) async fn digest(
     body: BoxBody<'_>,
     limit: u64,

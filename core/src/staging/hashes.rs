@@ -1,11 +1,11 @@
-//! Digests of a body, made while it passes.
+//! Digests of a body, computed while it is received.
 
 use crate::digest::{Sha256Digest, Sha256State};
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// What a body can be hashed with: the checksum algorithms of the tus protocol.
+/// The algorithms a body can be hashed with: those of the tus checksum extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChecksumAlgorithm {
     Crc32,
@@ -14,10 +14,10 @@ pub enum ChecksumAlgorithm {
     Sha256,
 }
 
-/// The digests that were asked for.
+/// The requested digests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hashes {
-    /// As ISO 3309 has it, most significant byte first.
+    /// As in ISO 3309, most significant byte first.
     pub crc32: Option<[u8; 4]>,
     pub md5: Option<[u8; 16]>,
     pub sha1: Option<[u8; 20]>,
@@ -25,7 +25,7 @@ pub struct Hashes {
 }
 
 impl Hashes {
-    /// The digest by this algorithm, if it was asked for.
+    /// Returns the digest by this algorithm, if it was requested.
     #[must_use]
     pub fn get(&self, algorithm: ChecksumAlgorithm) -> Option<&[u8]> {
         match algorithm {
@@ -37,14 +37,14 @@ impl Hashes {
     }
 }
 
-/// Digests under way.
+/// Incremental digests.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hasher {
     crc32: Option<crc32fast::Hasher>,
     md5: Option<Md5>,
     sha1: Option<Sha1>,
     sha256: Option<Sha256>,
-    /// Of all that is staged under the key, not of this body alone.
+    /// The hash state of everything staged under the key, not only this body.
     running: Option<Sha256State>,
 }
 
@@ -83,7 +83,7 @@ impl Hasher {
         }
     }
 
-    /// Takes the hash of all that is staged under the key.
+    /// Takes the hash state of everything staged under the key.
     pub(crate) fn take_running(&mut self) -> Option<Sha256State> {
         self.running.take()
     }
@@ -116,7 +116,8 @@ mod tests {
         hasher.update(b"1234");
         hasher.update(b"56789");
         let hashes = hasher.finish();
-        // The check value of the CRC catalogue; RFC 1321 and FIPS 180-4 by their reference programs.
+        // The check value of the CRC catalogue; the others according to the reference programs of RFC 1321 and FIPS
+        // 180-4.
         assert_eq!(hashes.crc32, Some(0xcbf4_3926_u32.to_be_bytes()));
         let hex = |bytes: Option<&[u8]>| -> String {
             bytes.unwrap().iter().map(|b| format!("{b:02x}")).collect()

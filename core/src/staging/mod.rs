@@ -1,15 +1,15 @@
-//! Where bytes wait between their arrival and finalize: a folder, or the storage bucket under `staging/`.
+//! Staging, where bytes are kept between upload and finalize: a folder, or the storage bucket under `staging/`.
 //!
-//! Guarantees, on both:
-//! - What a call reports as staged is durable when it returns, and found by every other process.
-//! - A segment is written by one writer, in order, and is never overwritten, cut or written by another one. So the
-//!   bytes that a row lists do not change any more, whatever a writer does that slept through its lease.
-//! - Memory does not grow with the body; a body that fails leaves what the call says and nothing else.
-//! - Deleting is idempotent, and so is reading: staging is never changed by [`crate::transfer`].
+//! Guarantees of both backends:
+//! - Bytes that a call reports as staged are durable when it returns, and visible to every other process.
+//! - A segment is written sequentially by a single writer. It is never overwritten, truncated or written by another
+//!   writer, so the bytes that a row lists never change, whatever a writer does that outlived its lease.
+//! - Memory use does not grow with the body. A body that fails leaves behind what the call says and nothing else.
+//! - Deleting and reading are idempotent: [`crate::transfer`] never modifies staging.
 //!
-//! Refuses to decide what counts: the database lists the segments that do, with their lengths. A segment may hold more
-//! than is listed of it, which nobody reads. A call whose future is dropped stops soon after; what it was writing then
-//! is not reported to anybody.
+//! Staging does not decide which bytes count: the database lists the segments with their lengths. A segment may contain
+//! more than the listed length; the rest is ignored. A call whose future is dropped stops soon after, and what it was
+//! writing is not reported.
 
 mod body;
 mod capacity;
@@ -44,24 +44,24 @@ use s3::{PieceObjects, S3Staging};
 use std::{error::Error, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 use uuid::Uuid;
 
-/// How long a health check may take.
+/// Timeout of a health check.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a body is taken in.
+/// Options for writing a body.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteOptions<'a> {
-    /// The most the body may have, in bytes.
+    /// Maximum length of the body, in bytes.
     pub limit: u64,
-    /// What the sender says it has, in bytes: a body that cannot fit is refused before it is read.
+    /// The length declared by the client, in bytes. A body that cannot fit is rejected before it is read.
     pub expected: Option<u64>,
-    /// What to hash it with on its way.
+    /// Algorithms to hash the body with.
     pub hashes: &'a [ChecksumAlgorithm],
-    /// For appends: the hash of what is staged before the body, to be gone on with.
+    /// For appends: the hash state of the bytes staged before, to be continued.
     pub running: Option<&'a Sha256State>,
 }
 
 impl Default for WriteOptions<'_> {
-    /// Any length, no digest.
+    /// Any length, no digests.
     fn default() -> Self {
         Self {
             limit: u64::MAX,
@@ -72,25 +72,25 @@ impl Default for WriteOptions<'_> {
     }
 }
 
-/// A whole body, staged.
+/// A body that is completely staged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StagedBody {
     /// In bytes.
     pub size: u64,
-    /// Those asked for.
+    /// The requested digests.
     pub hashes: Hashes,
 }
 
-/// What an append came to.
+/// The result of an append.
 #[derive(Debug)]
 pub struct AppendOutcome {
-    /// How long the segment is now, in bytes, all of them durable. At 0 there is no segment.
+    /// The new length of the segment, in bytes, all of it durable. At 0 there is no segment.
     pub length: u64,
-    /// Of the bytes this call added, those asked for.
+    /// The requested digests of the bytes added by this call.
     pub hashes: Hashes,
-    /// Of all the bytes of the upload so far, if it was continued and is still known.
+    /// The hash state of all bytes of the upload so far, if it was continued and is still known.
     pub running: Option<Sha256State>,
-    /// Why the body ended early, if it did; the length counts what came before.
+    /// Why the body ended early, if it did; `length` includes what came before.
     pub stopped: Option<StagingError>,
 }
 
@@ -98,16 +98,16 @@ pub struct AppendOutcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
     pub key: StagingKey,
-    /// Where they begin within the segment, in bytes: 0 but for parts that a version without segments took in.
+    /// Offset within the segment, in bytes: 0 except for parts received by a version without segments.
     pub offset: u64,
-    /// In bytes. The segment may hold more, which does not count.
+    /// In bytes. The segment may be longer; the rest does not count.
     pub size: u64,
-    /// A writer that has lost its lease may still be adding to the segment, beyond `size`.
+    /// Whether a writer that lost its lease may still be appending to the segment, beyond `size`.
     pub may_grow: bool,
 }
 
 impl Piece {
-    /// The first bytes of a segment to which nobody adds any more.
+    /// The first bytes of a segment that has no writer any more.
     #[must_use]
     pub fn new(key: StagingKey, size: u64) -> Self {
         Self {
@@ -123,32 +123,32 @@ impl Piece {
     }
 }
 
-/// One staged key of a list.
+/// A listed staging key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListedStaging {
     pub key: StagingKey,
-    /// What it takes up, in bytes.
+    /// Allocated size, in bytes.
     pub allocated: u64,
-    /// When bytes were last written to it.
+    /// When it was last written to.
     pub modified: DateTime<Utc>,
 }
 
-/// How full staging is; in bytes.
+/// The usage of staging, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StagingUsage {
-    /// All that waits, as of at most the age that was asked for.
+    /// Total staged bytes, at most as old as requested.
     pub used: u64,
-    /// Free space of the disk; none in a bucket.
+    /// Free space on the disk; `None` for a bucket.
     pub free: Option<u64>,
     pub quota: Option<u64>,
 }
 
 /// Staged bytes, in pieces of bounded size.
 pub type StagingStream = BoxStream<'static, Result<Bytes, StagingError>>;
-/// All that is staged, in pages of at most [`crate::storage::PAGE`].
+/// Everything that is staged, in pages of at most [`crate::storage::PAGE`].
 pub type StagingPages = BoxStream<'static, Result<Vec<ListedStaging>, StagingError>>;
 
-/// Where bytes wait; clones share connections and state.
+/// A handle on staging; clones share connections and state.
 #[derive(Clone, Debug)]
 pub struct Staging {
     pub(crate) backend: StagingBackend,
@@ -161,8 +161,8 @@ pub(crate) enum StagingBackend {
     S3(Arc<S3Staging>),
 }
 
-/// Awaits the same on whichever backend it is. The future of an S3 request is large, and is boxed so that a folder's
-/// callers do not carry room for it.
+/// Awaits the same call on either backend. The future of an S3 request is large, so it is boxed to keep the futures of
+/// callers with a folder small.
 macro_rules! on {
     ($staging:expr, $backend:ident => $call:expr) => {
         match &$staging.backend {
@@ -180,7 +180,7 @@ where
     body.map_err(Into::into).boxed()
 }
 
-/// Staging in a bucket and storage in a folder do not go together.
+/// Staging in a bucket cannot be combined with storage in a folder.
 pub(crate) fn bucket_beside_folder() -> StorageError {
     StorageError::Setting {
         key: "staging.backend",
@@ -194,15 +194,15 @@ impl Staging {
     /// Opens staging as configured; staging in a bucket uses the bucket of `storage`.
     ///
     /// # Errors
-    /// [`StagingError::Io`] when the folder cannot be made, [`StagingError::Storage`] when staging is to be in a
-    /// bucket and storage is not.
+    /// [`StagingError::Io`] when the folder cannot be created, [`StagingError::Storage`] when staging is configured to
+    /// be in a bucket and storage is not.
     pub async fn open(
         config: &config::StagingConfig,
         storage: &Storage,
     ) -> Result<Self, StagingError> {
         let backend = match (config.backend, &storage.backend) {
             (Backend::Fs, storage) => {
-                // On its way to a bucket everything is read again.
+                // For a transfer to a bucket everything is read again.
                 let direct_io = config.direct_io && matches!(storage, StorageBackend::Fs(_));
                 StagingBackend::Fs(Arc::new(FsStaging::open(config, direct_io).await?))
             }
@@ -216,13 +216,14 @@ impl Staging {
         Ok(Self { backend })
     }
 
-    /// Stages a whole body under a key of its own. When it fails, or is dropped, nothing stays behind.
+    /// Stages a whole body under a new key. If it fails or is dropped, nothing is left behind.
     ///
-    /// A key that exists is refused in a folder; a bucket is not asked, as every writer has keys of its own.
+    /// In a folder, an existing key is rejected; in a bucket this is not checked, because every writer has keys of its
+    /// own.
     ///
     /// # Errors
-    /// [`StagingError::TooLarge`], [`StagingError::Full`], [`StagingError::Body`], [`StagingError::Exists`], and what
-    /// the folder or bucket answers.
+    /// [`StagingError::TooLarge`], [`StagingError::Full`], [`StagingError::Body`], [`StagingError::Exists`], and errors
+    /// of the folder or bucket.
     pub async fn write<S, E>(
         &self,
         key: StagingKey,
@@ -239,7 +240,7 @@ impl Staging {
     /// [`Self::write`] for a body that must have exactly `size` bytes.
     ///
     /// # Errors
-    /// [`StagingError::WrongSize`], and those of [`Self::write`] but `TooLarge`.
+    /// [`StagingError::WrongSize`], and those of [`Self::write`] except `TooLarge`.
     pub async fn write_exactly<S, E>(
         &self,
         key: StagingKey,
@@ -271,23 +272,23 @@ impl Staging {
         }
     }
 
-    /// Refuses a body of any size when there is no room at all.
+    /// Rejects bodies of any size when staging is full.
     ///
     /// # Errors
-    /// [`StagingError::Full`], and what the folder or bucket answers.
+    /// [`StagingError::Full`], and errors of the folder or bucket.
     pub async fn admit(&self) -> Result<(), StagingError> {
         on!(self, backend => backend.admit(&WriteOptions::default()))
     }
 
-    /// Appends a body to a segment of `length` bytes, which the caller alone writes; at 0 the segment is begun, and must
-    /// not exist. All that came before an error is kept and durable, and a body without a byte begins nothing.
+    /// Appends a body to a segment of `length` bytes, of which the caller must be the only writer; at 0 the segment is
+    /// created, and must not exist. Everything before an error is kept and durable; an empty body creates nothing.
     ///
-    /// To keep also what came before the client went away, the call must go on then: run it in a task of its own, and
-    /// to pre-empt it, end its body with an error instead of dropping it.
+    /// To also keep the bytes received before a client disconnects, the call must run to completion: run it in a task
+    /// of its own, and to interrupt it, end its body with an error instead of dropping it.
     ///
     /// # Errors
     /// [`StagingError::Gone`], [`StagingError::Exists`] and [`StagingError::WrongLength`] when the segment is not as
-    /// the caller left it, and what the folder or bucket answers before anything was written. Later errors are in
+    /// the caller left it, and errors of the folder or bucket before anything was written. Later errors are returned in
     /// [`AppendOutcome::stopped`].
     pub async fn append<S, E>(
         &self,
@@ -303,7 +304,7 @@ impl Staging {
         on!(self, backend => backend.append(key, length, boxed(body), &options))
     }
 
-    /// Hashes a body and keeps nothing of it; answers its size too.
+    /// Hashes a body without storing it, and returns its size as well.
     ///
     /// # Errors
     /// [`StagingError::TooLarge`] and [`StagingError::Body`].
@@ -320,18 +321,18 @@ impl Staging {
         Ok(StagedBody { size, hashes })
     }
 
-    /// How many bytes there are under a key, counted or not; none when there is no such key.
+    /// Returns the number of bytes under a key, counted or not; `None` if there is no such key.
     ///
     /// # Errors
-    /// What the folder or bucket answers.
+    /// Errors of the folder or bucket.
     pub async fn len(&self, key: StagingKey) -> Result<Option<u64>, StagingError> {
         on!(self, backend => backend.len(key))
     }
 
-    /// The bytes of a range that is wholly staged.
+    /// Reads a range that is completely staged.
     ///
     /// # Errors
-    /// [`StagingError::Gone`]; the stream ends with an error when it comes to the end before the range does.
+    /// [`StagingError::Gone`]. The stream ends with an error if the bytes end before the range does.
     pub async fn read(
         &self,
         key: StagingKey,
@@ -340,7 +341,7 @@ impl Staging {
         on!(self, backend => backend.read(key, range))
     }
 
-    /// The bytes of pieces, one after the other. Whether the first is there is found out before the stream begins.
+    /// Reads pieces, one after the other. Whether the first exists is checked before the stream starts.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -366,7 +367,7 @@ impl Staging {
         }
     }
 
-    /// The first `size` bytes of a piece, which has as many: few enough to be held in memory.
+    /// Reads the first `size` bytes of a piece, which must have as many, into memory.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -382,15 +383,15 @@ impl Staging {
         }
     }
 
-    /// Deletes what is staged under these keys; a key that is not there counts as deleted.
+    /// Deletes the bytes under these keys. Deleting a missing key succeeds.
     ///
     /// # Errors
-    /// What the folder or bucket answers; what was deleted before stays so.
+    /// Errors of the folder or bucket; keys deleted before the error stay deleted.
     pub async fn delete(&self, keys: &[StagingKey]) -> Result<(), StagingError> {
         on!(self, backend => backend.delete(keys))
     }
 
-    /// All that is staged, in pages, in no particular order; each key is one segment.
+    /// Lists everything that is staged, in pages, in no particular order; each key is one segment.
     #[must_use]
     pub fn list(&self) -> StagingPages {
         match &self.backend {
@@ -405,7 +406,7 @@ impl Staging {
         matches!(self.backend, StagingBackend::S3(_))
     }
 
-    /// The file the bytes are in; none in a bucket.
+    /// The path of the staged file; `None` for a bucket.
     #[must_use]
     pub fn local_path(&self, key: StagingKey) -> Option<PathBuf> {
         match &self.backend {
@@ -414,12 +415,12 @@ impl Staging {
         }
     }
 
-    /// True in a folder, false in a bucket.
+    /// Whether staging is in a folder.
     pub(crate) fn is_folder(&self) -> bool {
         matches!(self.backend, StagingBackend::Fs(_))
     }
 
-    /// From now on nothing is staged in or deleted from a place without the marker of this installation.
+    /// From now on nothing is staged in or deleted from a location without the marker of this installation.
     pub(crate) fn expect_marker(&self, installation: Uuid) {
         match &self.backend {
             StagingBackend::Fs(fs) => fs.expect_marker(installation),
@@ -427,10 +428,10 @@ impl Staging {
         }
     }
 
-    /// The marker at this place, looked for now; in a bucket it is that of storage.
+    /// Reads the marker of this location; in a bucket it is that of storage.
     ///
     /// # Errors
-    /// What the folder or bucket answers, except that there is none.
+    /// Errors of the folder or bucket, except that there is no marker.
     pub(crate) async fn marker(&self) -> Result<Option<Marker>, StagingError> {
         match &self.backend {
             StagingBackend::Fs(fs) => fs.marker().await,
@@ -438,10 +439,11 @@ impl Staging {
         }
     }
 
-    /// Writes the marker of `installation`, with `replace` over any other; false when another one stays.
+    /// Writes the marker of `installation`, overwriting any other if `replace` is set. Returns false when another
+    /// marker was kept.
     ///
     /// # Errors
-    /// What the folder or bucket answers.
+    /// Errors of the folder or bucket.
     pub(crate) async fn write_marker(
         &self,
         installation: Uuid,
@@ -455,35 +457,35 @@ impl Staging {
         }
     }
 
-    /// How full staging is. What is used is measured again when the last measurement is older than `max_age`; in a
-    /// bucket none is younger than a minute.
+    /// Returns the usage of staging. It is measured again when the last measurement is older than `max_age`, but in a
+    /// bucket at most once a minute.
     ///
     /// # Errors
-    /// What the folder or bucket answers.
+    /// Errors of the folder or bucket.
     pub async fn usage(&self, max_age: Duration) -> Result<StagingUsage, StagingError> {
         on!(self, backend => backend.usage(max_age))
     }
 
-    /// The limit that is reached now, if one is.
+    /// Returns the limit that is reached now, if any.
     ///
     /// # Errors
-    /// What the folder or bucket answers.
+    /// Errors of the folder or bucket.
     pub async fn shortage(&self) -> Result<Option<StagingShortage>, StagingError> {
         on!(self, backend => backend.shortage())
     }
 
-    /// The start-up check: really writes, reads back and deletes.
+    /// The startup check: writes, reads back and deletes bytes.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem found.
     pub async fn probe(&self) -> Result<(), StagingError> {
         on!(self, backend => backend.probe())
     }
 
-    /// Whether staging answers, within two seconds.
+    /// Checks whether staging responds within two seconds.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it does not.
     pub async fn health(&self) -> Result<(), StagingError> {
         let check = async { on!(self, backend => backend.health()) };
         match tokio::time::timeout(HEALTH_TIMEOUT, check).await {

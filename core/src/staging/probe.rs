@@ -1,11 +1,11 @@
-//! Whether all processes of an installation see one staging.
+//! Checks that all processes of an installation share the same staging.
 //!
-//! Each puts a file with a name of its own into its staging folder, says so in the database, and looks in its folder
-//! for the files of the others that live. What one process stages another has to find: the API's bytes the workers,
-//! and an upload's next bytes whichever process its client comes to.
+//! Each process puts a file with a unique name into its staging folder, records it in the database, and looks in its
+//! folder for the files of the other live processes. Whatever one process stages another must find: the workers the
+//! bytes received by the API, and any process the earlier bytes of an upload.
 //!
-//! A process that is killed leaves its row and its file. The row counts for fifteen seconds, in which its folder is
-//! only held against newcomers if the row is renewed; whoever lives removes both after a few minutes.
+//! A killed process leaves its row and its file. The row counts for fifteen seconds, during which it only blocks a new
+//! process if it is renewed; live processes remove both after a few minutes.
 
 use super::{Staging, StagingBackend, StagingError};
 use crate::{clock::Clock, db::Database};
@@ -21,15 +21,15 @@ use std::{collections::HashMap, time::Duration};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-/// How often a process says that it lives.
+/// How often a process renews its row.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
-/// How long it is believed to live after that.
+/// How long a process counts as alive after that.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
-/// After which its row and its file are removed by others.
+/// After how long its row and file are removed by other processes.
 const RETENTION: Duration = Duration::from_secs(300);
-/// Rows removed at once.
+/// Number of rows removed at once.
 const PAGE: u64 = 100;
-/// How often a file that is not there is looked for again.
+/// How often a missing file is looked for again.
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why a process cannot work with the others.
@@ -41,7 +41,7 @@ pub enum ProbeError {
     )]
     NotShared {
         own: String,
-        /// The other process's machine.
+        /// The host of the other process.
         host: String,
         other: String,
     },
@@ -51,7 +51,7 @@ pub enum ProbeError {
     Database(#[from] DbErr),
 }
 
-/// A process's probe: kept up until it is dropped or taken back.
+/// The probe of a process: maintained until dropped or withdrawn.
 #[derive(Debug)]
 pub struct StagingProbe {
     worker: ProbeTask,
@@ -68,11 +68,11 @@ struct ProbeTask {
 }
 
 impl Staging {
-    /// Puts up this process's probe, and looks for those of the others.
+    /// Sets up the probe of this process, and looks for those of the others.
     ///
     /// # Errors
-    /// [`ProbeError::NotShared`] when a process that lives stages elsewhere; that is only said once it has shown, for
-    /// up to five seconds, that it does live.
+    /// [`ProbeError::NotShared`] when a live process stages elsewhere. This is only reported once that process has
+    /// proved, within up to five seconds, that it is alive.
     pub async fn join(
         &self,
         db: &Database,
@@ -87,7 +87,7 @@ impl Staging {
             host: host.to_owned(),
         };
         worker.beat().await?;
-        // Of two that start at once each must see the other live.
+        // Of two processes that start at once, each must see that the other is alive.
         let beating = AbortOnDropHandle::new(tokio::spawn(worker.clone().go_on_beating()));
         let probe = StagingProbe {
             worker,
@@ -103,7 +103,7 @@ impl Staging {
     }
 }
 
-/// The machines on which a process of this installation lives, as the database knows; each once.
+/// Returns the hosts on which processes of this installation are alive, according to the database; each once.
 ///
 /// # Errors
 /// The database's.
@@ -119,18 +119,18 @@ pub async fn live_hosts(db: &Database, clock: &Clock) -> Result<Vec<String>, DbE
 }
 
 impl StagingProbe {
-    /// Removes the probe, as the process ends. What fails is left to others.
+    /// Removes the probe at shutdown. If that fails, other processes will do it.
     pub async fn withdraw(self) {
         let Self { worker, _beating } = self;
         drop(_beating);
         if let Err(error) = worker.remove(&[worker.id]).await {
-            tracing::debug!(%error, "the probe of staging is left to others");
+            tracing::debug!(%error, "the probe of staging could not be removed, other processes will do it");
         }
     }
 }
 
 impl ProbeTask {
-    /// Says that this process lives. The file comes first: who reads the row may look for it.
+    /// Renews the row. The file comes first, because other processes look for it once they see the row.
     async fn beat(&self) -> Result<(), ProbeError> {
         let (backend, path) = match &self.staging.backend {
             StagingBackend::Fs(fs) => {
@@ -261,7 +261,7 @@ impl ProbeTask {
     }
 }
 
-/// No staging key is called so, so no list of staging has it.
+/// Not a valid staging key, so listings never contain it.
 fn name(id: Uuid) -> String {
     format!("probe-{id}")
 }

@@ -1,11 +1,11 @@
-//! Where stored objects live: a folder, or a bucket of any S3-compatible store.
+//! Storage of finalized objects: a folder, or a bucket of any S3-compatible store.
 //!
-//! Guarantees, on both:
-//! - An object appears whole or not at all, and is durable once the call that put it there has returned.
-//! - Nothing is overwritten but by `overwrite`: an object somebody else put at a key is [`StorageError::KeyTaken`].
-//!   On a file system this is exact; on S3 it holds where the store knows `If-None-Match`, and the database, which
-//!   reserves keys, is the first fence everywhere.
-//! - Deleting is idempotent. Memory does not grow with the size or the number of objects.
+//! Guarantees of both backends:
+//! - An object appears atomically, and is durable once the call that put it has returned.
+//! - Nothing is overwritten without `overwrite`: if another writer's object is at the key, the call fails with
+//!   [`StorageError::KeyTaken`]. On a file system this is exact; on S3 it holds where the store supports
+//!   `If-None-Match`. Everywhere, the database, which reserves keys, is the first safeguard.
+//! - Deleting is idempotent. Memory use does not grow with the size or the number of objects.
 //! - Every call ends: each network request has a timeout, and retries are bounded.
 
 mod error;
@@ -30,68 +30,68 @@ use std::{ops::Range, sync::Arc, time::Duration};
 use url::Url;
 use uuid::Uuid;
 
-/// How many objects a page of a list has at most: what one S3 answer holds.
+/// Maximum number of objects per page of a listing: what one S3 response contains.
 pub const PAGE: usize = 1000;
-/// What the names of objects begin with that a start-up check puts and deletes; a crash may leave one.
+/// Prefix of the objects that a startup check puts and deletes; a crash may leave one.
 pub(crate) const PROBES: &str = "landfall-probe-";
-/// How long a health check may take.
+/// Timeout of a health check.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What storage knows of an object.
+/// Metadata of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
     /// In bytes.
     pub size: u64,
-    /// As the store says it, with its quotes; none on a file system.
+    /// As the store reports it, including its quotes; `None` on a file system.
     pub etag: Option<String>,
-    /// Of the whole object, if the store keeps it.
+    /// Digest of the whole object, if the store keeps it.
     pub sha256: Option<Sha256Digest>,
     pub modified: DateTime<Utc>,
 }
 
-/// One object of a list.
+/// A listed object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedObject {
-    /// As the store has it: objects of strangers need not have a name that is a [`StorageKey`].
+    /// As in the store: objects of others need not be named by a valid [`StorageKey`].
     pub key: String,
     /// In bytes.
     pub size: u64,
-    /// As the store says it, with its quotes; none on a file system.
+    /// As the store reports it, including its quotes; `None` on a file system.
     pub etag: Option<String>,
     pub modified: DateTime<Utc>,
 }
 
-/// What is being written, or what an interrupted write has left: an open multipart upload, or a temporary file.
+/// A write in progress, or the remains of an interrupted one: an open multipart upload, or a temporary file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnfinishedWrite {
-    /// The key the object is to have; a temporary file has none yet.
+    /// The key of the object; a temporary file has none yet.
     pub key: Option<String>,
     /// The id of the multipart upload, or the name of the temporary file.
     pub id: String,
-    /// When the upload was begun, or the file last written to.
+    /// When the upload was started, or the file was last written to.
     pub since: DateTime<Utc>,
 }
 
-/// What a download of a signed URL is to say of itself, over what the object says.
+/// Response headers that a signed URL overrides.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UrlOptions<'a> {
-    /// A whole `Content-Disposition` (RFC 6266).
+    /// A complete `Content-Disposition` (RFC 6266).
     pub content_disposition: Option<&'a str>,
-    /// A whole `Content-Type`.
+    /// A complete `Content-Type`.
     pub content_type: Option<&'a str>,
-    /// To be asked for by HEAD: a signature holds for one method.
+    /// Sign for HEAD, because a signature is valid for one method only.
     pub head: bool,
 }
 
 /// The bytes of an object, in pieces of bounded size.
 pub type ObjectStream = BoxStream<'static, Result<Bytes, StorageError>>;
-/// The objects of a list, in pages of at most [`PAGE`].
+/// Listed objects, in pages of at most [`PAGE`].
 pub type ObjectPages = BoxStream<'static, Result<Vec<ListedObject>, StorageError>>;
 
-/// All that is unfinished, in pages of at most [`PAGE`].
+/// Unfinished writes, in pages of at most [`PAGE`].
 pub type UnfinishedWritePages = BoxStream<'static, Result<Vec<UnfinishedWrite>, StorageError>>;
 
-/// Where stored objects live; clones share connections and state.
+/// A handle on storage; clones share connections and state.
 #[derive(Clone, Debug)]
 pub struct Storage {
     pub(crate) backend: StorageBackend,
@@ -105,15 +105,15 @@ pub(crate) enum StorageBackend {
 }
 
 impl Storage {
-    /// Opens storage as configured: makes the folder, or the client of the bucket (without a request).
+    /// Opens storage as configured: creates the folder, or the client of the bucket (without sending a request).
     ///
     /// # Errors
-    /// [`StorageError::Io`] when the folder cannot be made.
+    /// [`StorageError::Io`] when the folder cannot be created.
     pub async fn open(config: &config::StorageConfig) -> Result<Self, StorageError> {
         Self::open_with_timeouts(config, S3Timeouts::default()).await
     }
 
-    /// The same, with other bounds on how long requests to a bucket may take.
+    /// [`Self::open`] with other timeouts for requests to a bucket.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -130,10 +130,10 @@ impl Storage {
         Ok(Self { backend })
     }
 
-    /// Puts a small object: at most a few MiB, as it is held in memory. Files go by [`transfer`].
+    /// Puts a small object of at most a few MiB, which is held in memory. Files are stored by [`crate::transfer`].
     ///
     /// # Errors
-    /// [`StorageError::KeyTaken`] when there is one at the key, and what the store answers.
+    /// [`StorageError::KeyTaken`] when an object exists at the key, and errors of the store.
     pub async fn put_bytes(
         &self,
         key: &StorageKey,
@@ -146,10 +146,10 @@ impl Storage {
         }
     }
 
-    /// What is known of an object; none when it is not there.
+    /// Returns the metadata of an object; `None` if it does not exist.
     ///
     /// # Errors
-    /// What the store answers but for «not there».
+    /// Errors of the store, except that the object does not exist.
     pub async fn head(&self, key: &StorageKey) -> Result<Option<ObjectInfo>, StorageError> {
         match &self.backend {
             StorageBackend::Fs(fs) => fs.head(key).await,
@@ -157,11 +157,10 @@ impl Storage {
         }
     }
 
-    /// The bytes of an object, or those of a range of it; a range that reaches beyond the end stops there.
+    /// Reads an object, or a range of it; a range that extends beyond the end is truncated.
     ///
     /// # Errors
-    /// [`StorageError::NotFound`], and what the store answers. The stream ends with an error when the bytes stop
-    /// coming before the end.
+    /// [`StorageError::NotFound`], and errors of the store. The stream ends with an error if the bytes end early.
     pub async fn read(
         &self,
         key: &StorageKey,
@@ -173,10 +172,10 @@ impl Storage {
         }
     }
 
-    /// Deletes an object; one that is not there counts as deleted.
+    /// Deletes an object. Deleting a missing object succeeds.
     ///
     /// # Errors
-    /// What the store answers.
+    /// Errors of the store.
     pub async fn delete(&self, key: &StorageKey) -> Result<(), StorageError> {
         match &self.backend {
             StorageBackend::Fs(fs) => fs.delete(key).await,
@@ -184,7 +183,7 @@ impl Storage {
         }
     }
 
-    /// [`Self::delete`] by one request that is not repeated: when it is answered, no other is under way.
+    /// [`Self::delete`] with a single request that is not retried: once it is answered, no other is in flight.
     ///
     /// # Errors
     /// As [`Self::delete`]; after [`StorageError::NoAnswer`] the store may still delete the object at any time.
@@ -195,9 +194,9 @@ impl Storage {
         }
     }
 
-    /// Every object whose key begins with `prefix`, in pages, in no particular order.
+    /// Lists every object whose key starts with `prefix`, in pages, in no particular order.
     ///
-    /// Objects put or deleted meanwhile may be in it or not.
+    /// Objects that are put or deleted concurrently may or may not be listed.
     #[must_use]
     pub fn list(&self, prefix: &str) -> ObjectPages {
         match &self.backend {
@@ -206,11 +205,12 @@ impl Storage {
         }
     }
 
-    /// Where a browser gets the object: a URL signed for `querystring_expire` seconds, or the plain URL without
-    /// `querystring_auth` (the options have no effect on it). None on a file system: there, Landfall serves it.
+    /// Returns the URL at which a browser can download the object: signed for `querystring_expire` seconds, or plain
+    /// without `querystring_auth` (the options then have no effect). `None` on a file system, where Landfall serves the
+    /// object.
     ///
     /// # Errors
-    /// [`StorageError::Setting`] when no URL can be made of the settings. Nothing is sent.
+    /// [`StorageError::Setting`] when no URL can be made with the settings. No request is sent.
     pub async fn url(
         &self,
         key: &StorageKey,
@@ -222,10 +222,10 @@ impl Storage {
         }
     }
 
-    /// The start-up check: writes an object, reads it back, fetches it by its URL, lists it and deletes it.
+    /// The startup check: writes an object, reads it back, downloads it by its URL, lists it and deletes it.
     ///
     /// # Errors
-    /// The first thing that is wrong; on S3 by the setting that has to be changed ([`StorageError::Setting`]).
+    /// The first problem found; on S3 the setting that must be changed ([`StorageError::Setting`]).
     pub async fn probe(&self) -> Result<(), StorageError> {
         match &self.backend {
             StorageBackend::Fs(fs) => fs.probe().await,
@@ -233,10 +233,10 @@ impl Storage {
         }
     }
 
-    /// Whether storage answers, within two seconds.
+    /// Checks whether storage responds within two seconds.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it does not.
     pub async fn health(&self) -> Result<(), StorageError> {
         let check = async {
             match &self.backend {
@@ -248,18 +248,18 @@ impl Storage {
             .await
             .unwrap_or_else(|late| {
                 Err(StorageError::NoAnswer {
-                    action: "tell that it is well",
+                    action: "pass a health check",
                     source: late.into(),
                 })
             })
     }
 
-    /// True in a folder, false in a bucket.
+    /// Whether storage is in a folder.
     pub(crate) fn is_folder(&self) -> bool {
         matches!(self.backend, StorageBackend::Fs(_))
     }
 
-    /// From now on nothing is written to or deleted from a place without the marker of this installation.
+    /// From now on nothing is written to or deleted from a location without the marker of this installation.
     pub(crate) fn expect_marker(&self, installation: Uuid) {
         match &self.backend {
             StorageBackend::Fs(fs) => fs.expect_marker(installation),
@@ -267,10 +267,10 @@ impl Storage {
         }
     }
 
-    /// The marker at this place, looked for now.
+    /// Reads the marker of this location.
     ///
     /// # Errors
-    /// What the store answers, except that there is none.
+    /// Errors of the store, except that there is no marker.
     pub(crate) async fn marker(&self) -> Result<Option<Marker>, StorageError> {
         match &self.backend {
             StorageBackend::Fs(fs) => fs.marker().await,
@@ -278,10 +278,11 @@ impl Storage {
         }
     }
 
-    /// Writes the marker of `installation`, with `replace` over any other; false when another one stays.
+    /// Writes the marker of `installation`, overwriting any other if `replace` is set. Returns false when another
+    /// marker was kept.
     ///
     /// # Errors
-    /// What the store answers.
+    /// Errors of the store.
     pub(crate) async fn write_marker(
         &self,
         installation: Uuid,
@@ -293,8 +294,8 @@ impl Storage {
         }
     }
 
-    /// Every open multipart upload below Landfall's prefixes, or every temporary file. A store that cannot list
-    /// multipart uploads has none; that is logged once.
+    /// Lists every open multipart upload below Landfall's prefixes, or every temporary file. A store that cannot list
+    /// multipart uploads returns none; that is logged once.
     #[must_use]
     pub fn unfinished(&self) -> UnfinishedWritePages {
         match &self.backend {
@@ -303,11 +304,11 @@ impl Storage {
         }
     }
 
-    /// Removes one of them; one that is gone counts as removed, and a multipart upload that cannot be aborted now is
+    /// Removes an unfinished write. A missing one counts as removed; a multipart upload that cannot be aborted now is
     /// logged and left to the sweep.
     ///
     /// # Errors
-    /// What the file system answers.
+    /// Errors of the file system.
     pub async fn remove_unfinished(
         &self,
         unfinished: &UnfinishedWrite,
@@ -321,7 +322,7 @@ impl Storage {
         }
     }
 
-    /// Which staging an object of a bucket says it came from; none of others' objects, and in a folder.
+    /// Returns which staging an object in a bucket says it came from; `None` for objects of others, and in a folder.
     pub(crate) async fn origin(&self, key: &StorageKey) -> Result<Option<String>, StorageError> {
         match &self.backend {
             StorageBackend::Fs(_) => Ok(None),
@@ -329,7 +330,7 @@ impl Storage {
         }
     }
 
-    /// The key an object has once it is set aside: in a bucket, where moving costs a copy, its own.
+    /// The key of an object once it is set aside: in a bucket, where moving would take a copy, its own key.
     pub(crate) fn aside(&self, key: &StorageKey) -> StorageKey {
         match &self.backend {
             StorageBackend::Fs(_) => key.orphaned(),

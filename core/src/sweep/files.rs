@@ -1,4 +1,4 @@
-//! The sweep's steps over files.
+//! The sweep's steps for files.
 
 use super::{MAX_PAGES, PAGE};
 use crate::{
@@ -14,10 +14,10 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait},
 };
 
-/// Files that cannot be deleted and are passed over before the rest is left to the next sweep.
+/// Maximum number of files that cannot be deleted and are skipped before the rest is left to the next sweep.
 const MAX_STUCK: usize = 100;
 
-/// Staged, due, and not claimed by anybody. Most have a job already, and pushing it again changes nothing.
+/// Pushes files that are staged, due and unclaimed. Most have a job already, and pushing it again changes nothing.
 pub(super) async fn push_staged(app: &App) -> Result<u64, DbErr> {
     let now = app.clock.now();
     let due = Condition::all()
@@ -30,7 +30,7 @@ pub(super) async fn push_staged(app: &App) -> Result<u64, DbErr> {
     push_all(app, &due, JobKind::Finalize).await
 }
 
-/// Being finalized by a worker that has not renewed its lease.
+/// Pushes files whose worker has not renewed its lease.
 pub(super) async fn push_expired_leases(app: &App) -> Result<u64, DbErr> {
     let left_behind = Condition::all()
         .add(Column::Status.eq(FileStatus::Finalizing))
@@ -38,9 +38,9 @@ pub(super) async fn push_expired_leases(app: &App) -> Result<u64, DbErr> {
     push_all(app, &left_behind, JobKind::Finalize).await
 }
 
-/// Deleted, or failed and not to be retried any more, and still the owner of bytes.
+/// Pushes purges of files that are deleted, or failed and no longer retryable, and still have bytes.
 pub(super) async fn push_purges(app: &App) -> Result<u64, DbErr> {
-    // Written out, not bound, as the partial indexes `files_unpurged` and `files_retryable` have it.
+    // A literal, not bound values, so that the partial indexes `files_unpurged` and `files_retryable` are used.
     let unpurged = Condition::all().add(Expr::cust(
         "status IN ('failed', 'deleted') AND purged_at IS NULL AND retryable_until IS NULL \
          AND (staging_key IS NOT NULL OR storage_key IS NOT NULL)",
@@ -49,7 +49,7 @@ pub(super) async fn push_purges(app: &App) -> Result<u64, DbErr> {
     Ok(pushed + push_no_longer_retryable(app).await?)
 }
 
-/// A purge takes the file out of this index; more than a page at once is left to the next sweep.
+/// A purge removes the file from this index; more than one page is left to the next sweep.
 async fn push_no_longer_retryable(app: &App) -> Result<u64, DbErr> {
     let over: Vec<FileId> = Entity::find()
         .select_only()
@@ -67,7 +67,7 @@ async fn push_no_longer_retryable(app: &App) -> Result<u64, DbErr> {
     Ok(over.len() as u64)
 }
 
-/// What is to be done with a file.
+/// The kind of job to push for a file.
 #[derive(Clone, Copy)]
 enum JobKind {
     Finalize,
@@ -98,7 +98,7 @@ async fn push_all(app: &App, which: &Condition, push: JobKind) -> Result<u64, Db
     Ok(pushed)
 }
 
-/// Stored files whose time is over, deleted as by their owner. One that cannot be deleted keeps no other from it.
+/// Deletes expired files, as their owner would. One that cannot be deleted does not block others.
 pub(super) async fn delete_expired(app: &App) -> Result<u64, DeleteError> {
     let (mut deleted, mut stuck, mut fault) = (0, Vec::new(), None);
     for _ in 0..MAX_PAGES {
@@ -137,7 +137,7 @@ async fn expired(app: &App, stuck: &[FileId]) -> Result<Vec<FileId>, DbErr> {
     let mut query = Entity::find()
         .select_only()
         .column(Column::Id)
-        // Written out, not bound, as the partial index `files_expires` has it.
+        // A literal, not a bound value, so that the partial index `files_expires` is used.
         .filter(Expr::cust("status = 'stored' AND expires_at IS NOT NULL"))
         .filter(Column::ExpiresAt.lte(now))
         .order_by_asc(Column::ExpiresAt)

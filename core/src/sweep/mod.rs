@@ -1,8 +1,8 @@
-//! The sweep: everything that is stuck is driven on, everything left over is removed.
+//! The sweep: resumes everything that is stuck and removes leftovers.
 //!
-//! Woken by time and by nothing else, with no input and no memory: it looks at what is, so it may run twice, late,
-//! or beside another one. Each step works in pages read from an index, and a step that fails does not keep the
-//! others from running. It only pushes jobs and cleans up: the work itself is done where it is always done.
+//! It is triggered by time only, and has no input and no memory: it works on the current state, so it may run twice,
+//! late, or concurrently. Each step reads pages from an index, and a failing step does not prevent the others from
+//! running. The sweep only pushes jobs and cleans up; the actual work is done where it always is.
 
 pub(crate) mod candidates;
 mod files;
@@ -17,46 +17,46 @@ use sea_orm::DbErr;
 use serde::Serialize;
 use std::{error::Error, fmt, future::Future};
 
-/// Rows looked at in one query.
+/// Rows read per query.
 const PAGE: u64 = 500;
 
-/// Pages one step may take in one run; what is left over waits for the next.
+/// Maximum number of pages per step and run; the rest is left to the next run.
 const MAX_PAGES: usize = 400;
 
-/// What one run found and did; counts of rows or objects.
+/// The result of a run; numbers of rows or objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SweepReport {
-    /// Staged files without a live lease, pushed again.
+    /// Staged files without a valid lease, pushed again.
     pub staged_pushed: u64,
-    /// Files whose worker's lease ran out, pushed again.
+    /// Files whose lease had expired, pushed again.
     pub leases_rescued: u64,
-    /// Deliveries that are due, pushed again.
+    /// Due deliveries, pushed again.
     pub deliveries_pushed: u64,
     /// Stored files whose expiry was announced.
     pub expiring_announced: u64,
-    /// Stored files past their time, deleted.
+    /// Expired stored files, deleted.
     pub files_expired: u64,
-    /// Uploads at which nothing came for too long, expired.
+    /// Uploads that received nothing for too long, expired.
     pub uploads_expired: u64,
-    /// Closed uploads nobody asks for any more, forgotten.
+    /// Closed uploads past their retention, deleted.
     pub uploads_forgotten: u64,
     /// Failed and deleted files that still had bytes, pushed to be purged.
     pub purges_pushed: u64,
-    /// Staged bytes that no row has a use for, removed.
+    /// Unused staged bytes, removed.
     pub staging_removed: u64,
     /// Temporary files and open multipart uploads, removed.
     pub unfinished_removed: u64,
-    /// Objects that the audit had set aside seven days ago, removed.
+    /// Objects set aside by the audit seven days ago, removed.
     pub orphans_removed: u64,
-    /// Deliveries of removed endpoints, ended.
+    /// Pending deliveries of deleted endpoints, failed.
     pub deliveries_ended: u64,
     /// Events past `outbox.retention`, deleted.
     pub events_deleted: u64,
-    /// Answers kept for an `Idempotency-Key`, past their day.
+    /// Stored responses of `Idempotency-Key`s past their retention, deleted.
     pub keys_forgotten: u64,
-    /// Counts of minutes that were older than two weeks.
+    /// Minute counts older than two weeks, deleted.
     pub minutes_forgotten: u64,
-    /// Steps that failed, with why.
+    /// Failed steps, with their errors.
     pub faults: Vec<String>,
 }
 
@@ -96,14 +96,14 @@ impl fmt::Display for SweepReport {
 /// Runs every step once, now, and records the run.
 ///
 /// # Errors
-/// The database's, when it cannot even record that the sweep begins. Everything else is in the report.
+/// The database's, when not even the start of the sweep can be recorded. All other errors are in the report.
 pub async fn sweep(app: &App) -> Result<SweepReport, DbErr> {
     let started = app.clock.now();
     record::begin(app, started, started).await?;
     Ok(run(app, started).await)
 }
 
-/// Runs the sweep that is due at this second since the Unix epoch, unless one has begun since; none then.
+/// Runs the sweep that is due at this second since the Unix epoch. Returns `None` if another has started since.
 ///
 /// # Errors
 /// As [`sweep`].
@@ -189,7 +189,7 @@ where
     }
 }
 
-/// An error and its causes on one line.
+/// The error and its causes on one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,23 +1,23 @@
-//! What a transfer can fail with.
+//! Errors of a transfer.
 
 use crate::{digest::Sha256Digest, staging::StagingError, storage::StorageError};
 
-/// Why staged bytes did not become an object.
+/// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TransferError {
-    /// The staged bytes are not there any more, or not all of them.
+    /// Some or all of the staged bytes are missing.
     #[error("the staged bytes are gone")]
     StagingGone,
     /// Fewer bytes are staged than the database says.
     #[error("{expected} bytes should be staged, and {found} are")]
     SizeMismatch { expected: u64, found: u64 },
-    /// The bytes are not those the client announced. Nothing was stored.
+    /// The bytes do not match the client's digest. Nothing was stored.
     #[error("the bytes have the SHA-256 {found}, not {expected}")]
     DigestMismatch {
         expected: Sha256Digest,
         found: Sha256Digest,
     },
-    /// Another object lies at the key: reserve another one and try again.
+    /// Another object exists at the key: reserve another key and retry.
     #[error("another object lies at the storage key")]
     KeyTaken,
     /// Staging failed.
@@ -29,7 +29,7 @@ pub enum TransferError {
 }
 
 impl TransferError {
-    /// True when the same transfer may succeed later. False too for [`Self::KeyTaken`], which only another key ends.
+    /// Whether the same transfer may succeed later. False for [`Self::KeyTaken`], which requires another key.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

@@ -1,8 +1,8 @@
-//! From a folder to a folder: hashed, then linked; copied where no link is possible.
+//! Transfers from a folder to a folder: hashed, then linked, or copied where a link is impossible.
 //!
-//! A link shares the file with staging, so only a segment is linked that is all of the object and that nobody adds to
-//! any more. Of every other segment the bytes that count are copied, by the kernel where they need not be hashed: on a
-//! file system that has them, the copy shares the blocks.
+//! A link shares the file with staging, so a segment is linked only if it is the whole object and has no writer any
+//! more. Of all other segments the counted bytes are copied, by the kernel if they need not be hashed: on a file system
+//! with reflinks the copy shares its blocks.
 
 use super::{
     TransferError, TransferRequest,
@@ -27,11 +27,11 @@ use std::{
     sync::mpsc::sync_channel,
 };
 
-/// How much is copied before it is looked whether anybody waits for it any more, in bytes.
+/// How many bytes are copied between two checks for cancellation.
 const MAX_UNCANCELLABLE_COPY: u64 = 64 * 1024 * 1024;
 
-/// Links the only piece, and looks at it in its new place. None when there are several, when its file holds or may come
-/// to hold more than counts, or when no link is possible.
+/// Links the only piece and verifies it in its new location. Returns `None` when there are several pieces, when the
+/// file contains or may get more than the counted bytes, or when a link is impossible.
 pub(super) async fn link(
     from: &FsStaging,
     to: &FsStorage,
@@ -46,7 +46,7 @@ pub(super) async fn link(
     let file = PieceFile::new(from, only);
     let digest = match request.trusted() {
         Some(known) => known,
-        // It would be read twice, by the copy again.
+        // Otherwise it would be read twice, again by the copy.
         None if file.clone().device().await? != to.device().await? => return Ok(None),
         None => pass(vec![file.clone()], None).await?.0,
     };
@@ -90,12 +90,12 @@ pub(super) async fn copy(
 impl PieceFile {
     async fn device(self) -> Result<u64, TransferError> {
         let looked = crate::fs_io::fsync::blocking(move || std::fs::metadata(&self.path));
-        let metadata = looked.await.map_err(StagingError::io("look for a file"))?;
+        let metadata = looked.await.map_err(StagingError::io("check for a file"))?;
         Ok(metadata.dev())
     }
 }
 
-/// Copies all files, one after the other, without reading them where the kernel can do so (`copy_file_range(2)`).
+/// Copies all files, one after the other, inside the kernel where possible (`copy_file_range(2)`).
 async fn copy_files(
     files: Vec<PieceFile>,
     mut copy: TemporaryFile,
@@ -122,7 +122,7 @@ async fn copy_files(
     done.map_err(|lost| StagingError::io("be read")(io::Error::other(lost)))?
 }
 
-/// Hashes all files in one go, on threads of its own, and copies them on the way if there is something to copy to.
+/// Hashes all files in one pass, on blocking threads, and copies them on the way if there is a destination.
 async fn pass(
     files: Vec<PieceFile>,
     mut copy: Option<TemporaryFile>,
@@ -162,7 +162,7 @@ fn hash(files: &[PieceFile], take: &mut HashedChunk<'_>) -> Result<Sha256Digest,
     Ok(Sha256Digest::from_hasher(hasher))
 }
 
-/// [`hash`] of large files: a thread hashes one batch while the next is read.
+/// [`hash`] for large files: a thread hashes one buffer while the next is read.
 fn hash_beside(
     files: &[PieceFile],
     take: &mut HashedChunk<'_>,
@@ -175,7 +175,7 @@ fn hash_beside(
             let mut hasher = Sha256::new();
             let mut other = AlignedBuffer::new();
             for (buffer, size) in hashing {
-                // The reader goes on with one while this hashes the other.
+                // The reader continues with one buffer while this thread hashes the other.
                 if spent.send(std::mem::replace(&mut other, buffer)).is_err() {
                     break;
                 }
@@ -194,8 +194,8 @@ fn hash_beside(
     })
 }
 
-/// Reads the files one after the other, the large ones past the page cache. `next` takes a buffer and how much of it is
-/// filled, and gives another for what follows.
+/// Reads the files one after the other, large ones with direct I/O. `next` takes a buffer and its filled length, and
+/// returns another one.
 fn read(
     files: &[PieceFile],
     mut buffer: AlignedBuffer,
@@ -210,7 +210,7 @@ fn read(
         }
         let mut left = piece.size;
         while left > 0 {
-            // A whole batch also at the end: its length has to be aligned.
+            // A whole buffer even at the end, because its length must be aligned.
             let read = match file.read(buffer.as_mut_slice()) {
                 Ok(0) => Err(StagingError::Gone),
                 Ok(read) => Ok(read),

@@ -1,10 +1,10 @@
-//! From staging to storage in one pass: read, hashed, sent.
+//! Transfers from staging to storage in one pass: bytes are read, hashed and sent.
 //!
-//! Safe to be run again at any point: the key is the file's own in the database, and what an earlier run left under
-//! it is known as such. Staging is never changed; it goes after the commit. What a crash leaves is either no object
-//! (a temporary file, an open multipart upload: the sweep's), or the whole one, which the next run finds.
+//! Safe to repeat at any point: the key belongs to the file in the database, and the results of an earlier run are
+//! recognized. Staging is never modified; it is cleared after the commit. A crash leaves either no object (a temporary
+//! file or an open multipart upload, which the sweep removes) or the complete one, which the next run finds.
 //!
-//! Memory is at most 48 MiB for one transfer, whatever its size.
+//! A transfer uses at most 48 MiB of memory, whatever its size.
 
 mod error;
 mod fs;
@@ -21,26 +21,26 @@ use crate::{
 };
 pub use error::TransferError;
 
-/// What is to become which object.
+/// The pieces to be stored, and the object they become.
 #[derive(Clone, Copy, Debug)]
 pub struct TransferRequest<'a> {
-    /// In their order. At least one.
+    /// In order, at least one.
     pub pieces: &'a [Piece],
-    /// Reserved for this file in the database.
+    /// The key reserved for this file in the database.
     pub key: &'a StorageKey,
-    /// A whole media type.
+    /// A complete media type.
     pub content_type: &'a str,
-    /// What the client said the SHA-256 is.
+    /// The SHA-256 declared by the client.
     pub expected: Option<Sha256Digest>,
-    /// What the SHA-256 was when the bytes came in, if that is known.
+    /// The SHA-256 computed when the bytes were received, if known.
     pub known: Option<Sha256Digest>,
-    /// Read the bytes to hash them even where `known` would do.
+    /// Read and hash the bytes even if `known` would do.
     pub rehash: bool,
-    /// Replace what another file has put at the key (`storage.s3.file_overwrite`).
+    /// Replace an object of another file at the key (`storage.s3.file_overwrite`).
     pub overwrite: bool,
 }
 
-/// A file in storage, durable and verified.
+/// An object in storage, durable and verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredObject {
     /// In bytes.
@@ -49,17 +49,17 @@ pub struct StoredObject {
 }
 
 impl TransferRequest<'_> {
-    /// Of the whole object, in bytes.
+    /// Size of the whole object, in bytes.
     fn size(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.size).sum()
     }
 
-    /// The digest, where the bytes need not be read for it.
+    /// Returns the digest, if the bytes need not be read to compute it.
     fn trusted(&self) -> Option<Sha256Digest> {
         self.known.filter(|_| !self.rehash)
     }
 
-    /// Refuses bytes the client did not announce, or that are not those that came in.
+    /// Rejects bytes that differ from the declared or the received ones.
     fn check(&self, found: Sha256Digest) -> Result<(), TransferError> {
         for expected in [self.expected, self.known].into_iter().flatten() {
             if expected != found {
@@ -70,10 +70,11 @@ impl TransferRequest<'_> {
     }
 }
 
-/// Brings staged bytes into storage, and looks whether they are there as they should be.
+/// Transfers staged bytes into storage, and verifies the object.
 ///
 /// # Errors
-/// [`TransferError`]; the object is not there then, or whole, and nothing else is unless the sweep knows of it.
+/// [`TransferError`]. The object then either does not exist or is complete; anything else left behind is known to the
+/// sweep.
 pub async fn transfer(
     staging: &Staging,
     storage: &Storage,
@@ -89,7 +90,7 @@ pub async fn transfer(
         (StagingBackend::Fs(from), StorageBackend::Fs(to)) => fs::copy(from, to, request).await?,
         (_, StorageBackend::S3(to)) => Box::pin(s3_upload::send(staging, to, request)).await?,
         (StagingBackend::S3(_), StorageBackend::Fs(_)) => {
-            // `Staging::open` refuses the pair; these two were not opened together.
+            // `Staging::open` rejects this combination, so these two were not opened together.
             return Err(TransferError::Storage(bucket_beside_folder()));
         }
     };
@@ -98,10 +99,10 @@ pub async fn transfer(
     Ok(object)
 }
 
-/// The first bytes of the pieces taken together, at most `most` of them; fewer when there are no more.
+/// Returns the first bytes of all pieces together: `most` of them, or fewer if there are no more.
 ///
 /// # Errors
-/// [`TransferError::StagingGone`], and what staging answers.
+/// [`TransferError::StagingGone`], and errors of staging.
 pub async fn head(
     staging: &Staging,
     pieces: &[Piece],
@@ -124,10 +125,10 @@ async fn verify(
     object: StoredObject,
 ) -> Result<(), TransferError> {
     let problem = match storage.head(key).await? {
-        None => "it is not there".to_owned(),
+        None => "it does not exist".to_owned(),
         Some(info) if info.size != object.size => format!("it has {} bytes", info.size),
         Some(info) if info.sha256.is_some_and(|there| there != object.sha256) => {
-            "it has another SHA-256".to_owned()
+            "it has a different SHA-256".to_owned()
         }
         Some(_) => return Ok(()),
     };

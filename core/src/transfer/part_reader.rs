@@ -1,4 +1,4 @@
-//! Staged bytes read as the parts of an object, hashed on their way.
+//! Reads staged bytes as parts of an object, and hashes them on the way.
 
 use super::{Piece, TransferError};
 use crate::{
@@ -23,15 +23,14 @@ use std::{
 };
 use tokio::{sync::mpsc, task::JoinHandle};
 
-/// A part, and its own digest where it is to be signed by it.
+/// The bytes of a part, and its own digest if it must be signed with it.
 #[derive(Debug)]
 pub(super) struct PartBytes {
     pub(super) bytes: Bytes,
     pub(super) digest: Option<Sha256Digest>,
 }
 
-/// Parts as they are read. One waits here while the next is read; those who take them stop the reading by dropping
-/// this.
+/// Reads parts ahead: one is buffered while the next is read. Dropping this stops the reading.
 #[derive(Debug)]
 pub(super) struct PartReader {
     parts: mpsc::Receiver<PartBytes>,
@@ -39,7 +38,7 @@ pub(super) struct PartReader {
 }
 
 impl PartReader {
-    /// Reads all pieces as parts of `size` bytes, the last of what is left.
+    /// Reads all pieces as parts of `size` bytes; the last part is the remainder.
     pub(super) fn read(staging: &Staging, pieces: &[Piece], size: u64, signed: bool) -> Self {
         let (sender, parts) = mpsc::channel(1);
         let filling = PartBuilder {
@@ -63,12 +62,12 @@ impl PartReader {
         Self { parts, reading }
     }
 
-    /// The next part; none after the last, or when reading failed, which [`Self::finish`] tells.
+    /// Returns the next part; `None` after the last, or when reading failed, which [`Self::finish`] reports.
     pub(super) async fn next(&mut self) -> Option<PartBytes> {
         self.parts.recv().await
     }
 
-    /// The digest of all the bytes.
+    /// Returns the digest of all bytes.
     pub(super) async fn finish(self) -> Result<Sha256Digest, TransferError> {
         drop(self.parts);
         let lost =
@@ -91,7 +90,7 @@ impl PartBuilder {
         }
     }
 
-    /// Blocks. Ends with an error when nobody takes the parts.
+    /// Blocks. Ends with an error when the receiver of the parts is gone.
     fn read_files(
         mut self,
         files: &[PieceFile],
@@ -171,15 +170,15 @@ impl PartBuilder {
     }
 }
 
-/// A piece as a local file.
+/// A piece in a local file.
 #[derive(Clone, Debug)]
 pub(super) struct PieceFile {
     pub(super) path: PathBuf,
-    /// Of the first byte that counts, in bytes.
+    /// Offset of the first counted byte, in bytes.
     pub(super) offset: u64,
-    /// By the database, in bytes.
+    /// According to the database, in bytes.
     pub(super) size: u64,
-    /// It is large, and such files go past the page cache.
+    /// Whether the file is large enough for direct I/O.
     pub(super) direct: bool,
 }
 
@@ -196,7 +195,7 @@ impl PieceFile {
     }
 }
 
-/// Opens a piece at its first byte. The file may hold more than counts, but not less.
+/// Opens a piece at its first byte. The file may be longer than the counted bytes, but not shorter.
 pub(super) fn open_piece(piece: &PieceFile) -> Result<File, TransferError> {
     let mut file = File::open(&piece.path).map_err(StagingError::io("open a file"))?;
     let there = length(&file)?;
@@ -212,33 +211,33 @@ pub(super) fn open_piece(piece: &PieceFile) -> Result<File, TransferError> {
     Ok(file)
 }
 
-/// Of a whole file, in bytes.
+/// The length of the file, in bytes.
 pub(super) fn length(file: &File) -> Result<u64, TransferError> {
     let metadata = file
         .metadata()
-        .map_err(StagingError::io("look at a file"))?;
+        .map_err(StagingError::io("read a file's metadata"))?;
     Ok(metadata.len())
 }
 
 fn unreadable(error: io::Error) -> TransferError {
     match error.kind() {
-        // It had its size when it was opened.
+        // It had its full size when it was opened.
         io::ErrorKind::UnexpectedEof => TransferError::StagingGone,
         _ => StagingError::io("read a file")(error).into(),
     }
 }
 
-/// Nobody waits for this error.
+/// Nothing receives this error.
 fn unwanted() -> TransferError {
     TransferError::Staging(StagingError::io("go on reading")(
         io::ErrorKind::BrokenPipe.into(),
     ))
 }
 
-/// Dropped when nobody waits any more for what a thread does.
+/// Cancels the work of a blocking thread when dropped.
 pub(super) struct CancelOnDrop(Arc<AtomicBool>);
 
-/// The thread's end of an [`CancelOnDrop`].
+/// The thread's side of a [`CancelOnDrop`].
 pub(super) struct CancelFlag(Arc<AtomicBool>);
 
 impl CancelOnDrop {

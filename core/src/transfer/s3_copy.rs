@@ -1,7 +1,7 @@
-//! Inside one bucket: the store copies the bytes by itself; they are read once to be hashed meanwhile, unless they were
-//! hashed as they came in. What was copied is held against what the store took in, by its own checksums.
+//! Transfers within a bucket: the store copies the bytes itself, while they are read once to be hashed, unless they
+//! were hashed when received. The copies are compared with the staged objects by the store's own checksums.
 //!
-//! Possible when the staged objects are fit to be the parts of one: all of one size but the last.
+//! Possible when the staged objects can be the parts of an object: all of the same size except the last.
 
 use super::{TransferError, TransferRequest, part_reader::PartReader, s3_upload::MAX_PARTS};
 use crate::{
@@ -15,15 +15,15 @@ use crate::{
 use aws_sdk_s3::types::CompletedPart;
 use futures::{StreamExt, stream::FuturesUnordered};
 
-/// Parts the store copies at once.
+/// Maximum number of concurrent copies.
 const MAX_CONCURRENT_COPIES: usize = 8;
-/// What is read to be hashed at once, in bytes.
+/// How many bytes are read at a time for hashing.
 const READ_SIZE: u64 = 8 * 1024 * 1024;
 
-/// True when every object of the pieces can be a part.
+/// Whether every object of the pieces can be a part.
 ///
 /// # Errors
-/// When one is not there.
+/// If one does not exist.
 pub(super) async fn is_fit(
     from: &S3Staging,
     request: &TransferRequest<'_>,
@@ -45,8 +45,8 @@ pub(super) async fn is_fit(
     Ok(parts > 0)
 }
 
-/// Copies all objects into the upload, and reads them to hash them unless the digest is known. The store has compared the
-/// bytes of each object with their SHA-256 when it received them, and a copy must have the object's checksum.
+/// Copies all objects into the upload, and reads and hashes them unless the digest is known. The store compared the
+/// bytes of each object with their SHA-256 when it received them, and a copy must have the checksum of its source.
 pub(super) async fn copy(
     staging: &Staging,
     from: &S3Staging,

@@ -1,7 +1,7 @@
-//! Parts too large for memory: objects above 156 GiB, which would not fit 10,000 parts of 16 MiB.
+//! Parts that are too large for memory: objects above 156 GiB, which do not fit into 10,000 parts of 16 MiB.
 //!
-//! One part at a time passes through in small pieces, and is read again when it must be sent again. The digest is
-//! made by a second reading beside it, which finds what the first has just read still in the caches of the system.
+//! One part at a time is streamed in small pieces, and is read again when it must be resent. The digest is computed by
+//! a second read alongside, which finds the bytes that the first has just read in the page cache.
 
 use super::{TransferError, TransferRequest, part_reader::PartReader};
 use crate::{
@@ -20,12 +20,12 @@ use hyper::body::Frame;
 use std::ops::Range;
 use tokio::sync::mpsc;
 
-/// How often a part is sent at most.
+/// Maximum number of attempts per part.
 const MAX_ATTEMPTS: usize = 3;
-/// What the second reading takes at once, in bytes.
+/// How many bytes the second read takes at a time.
 const READ_SIZE: u64 = 1024 * 1024;
 
-/// Sends all parts, of `part_size` bytes but the last, one after the other.
+/// Sends all parts, of `part_size` bytes except the last, one after the other.
 pub(super) async fn send(
     staging: &Staging,
     request: &TransferRequest<'_>,
@@ -70,7 +70,7 @@ async fn send_part(
     }
 }
 
-/// The bytes of a range over all pieces, read as they are sent.
+/// Streams a range of all pieces together, reading it as it is sent.
 fn body(staging: &Staging, request: &TransferRequest<'_>, range: Range<u64>) -> ByteStream {
     let (sender, receiver) = mpsc::channel::<Result<Bytes, StagingError>>(2);
     let (staging, pieces) = (staging.clone(), request.pieces.to_vec());

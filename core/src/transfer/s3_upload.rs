@@ -1,4 +1,4 @@
-//! From staging into a bucket: one PUT up to 16 MiB, above it a multipart upload with a few parts in flight.
+//! Transfers from staging into a bucket: one PUT up to 16 MiB, above it a multipart upload with a few parts in flight.
 
 use super::{
     TransferError, TransferRequest,
@@ -19,18 +19,18 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use std::sync::Arc;
 
 const MIB: u64 = 1024 * 1024;
-/// The largest object that is sent in one request, in bytes.
+/// Maximum size of an object that is sent in a single request, in bytes.
 const MAX_SINGLE_PUT: u64 = 16 * MIB;
-/// The usual part, in bytes.
+/// The default part size, in bytes.
 const PART_SIZE: u64 = 8 * MIB;
-/// The largest part that is held in memory, in bytes; larger ones pass through.
+/// Maximum size of a part that is buffered in memory, in bytes; larger parts are streamed.
 const MAX_BUFFERED_PART: u64 = 16 * MIB;
-/// Parts of one transfer in memory at once, in bytes: those in flight, one that waits, one being read.
+/// Maximum memory for the parts of one transfer, in bytes: those in flight, one waiting, one being read.
 const MAX_BUFFERED: u64 = 48 * MIB;
-/// The most parts an object can have. Source: "Amazon S3 multipart upload limits".
+/// Maximum number of parts per object. Source: "Amazon S3 multipart upload limits".
 pub(super) const MAX_PARTS: u64 = 10_000;
 
-/// Sends the pieces; answers the digest of them all.
+/// Sends the pieces, and returns the digest of all bytes.
 pub(super) async fn send(
     staging: &Staging,
     to: &Arc<S3Storage>,
@@ -57,7 +57,7 @@ pub(super) async fn send(
         let _memory = to.memory().hold_small(size).await;
         return send_single(staging, to, request, object).await;
     }
-    // Enough for a part that is read, one that waits and one in flight; more in flight are granted one by one.
+    // Enough for a part being read, one waiting and one in flight; more in flight are granted one by one.
     let _memory = to
         .memory()
         .hold_large(3 * part_size(size).min(MAX_BUFFERED_PART))
@@ -73,8 +73,8 @@ pub(super) async fn send(
     };
     let sent = match copied {
         Some(Err(TransferError::Storage(StorageError::NotAsSent(problem)))) => {
-            tracing::warn!(%problem, "the store's copies are not as they should be; the bytes are read and sent");
-            // Copies that are still under way must not take the places of the parts.
+            tracing::warn!(%problem, "the store's copies are wrong; the bytes are read and sent instead");
+            // Copies still in progress must not overwrite the parts.
             upload.abort().await;
             upload = MultipartUpload::begin(to, &object).await?;
             read_and_send(staging, to, request, &upload).await
@@ -98,7 +98,7 @@ pub(super) async fn send(
     }
 }
 
-/// Where there are no bytes, nothing is read that could be missing.
+/// Checks that the staged segment exists; for an empty object, no read would reveal that it is missing.
 async fn require_segment(
     staging: &Staging,
     request: &TransferRequest<'_>,
@@ -132,7 +132,8 @@ async fn send_single(
     Ok(digest)
 }
 
-/// The size of all parts but the last: few enough parts, and nothing finer than a MiB, as some stores want.
+/// Returns the size of all parts but the last: large enough for the maximum number of parts, and a multiple of 1 MiB,
+/// as some stores require.
 fn part_size(size: u64) -> u64 {
     PART_SIZE.max(size.div_ceil(MAX_PARTS).next_multiple_of(MIB))
 }
@@ -169,7 +170,7 @@ async fn send_parts(
     let mut number = 0;
     let mut reading = true;
     while reading || !sending.is_empty() {
-        // The first is part of what the transfer holds anyway.
+        // The first part is covered by the transfer's initial grant.
         let mut more = match sending.len() {
             0 => Some(None),
             some if some < in_flight => memory.try_hold_large(part_size).map(Some),

@@ -1,4 +1,5 @@
-//! Acquiring the write lease of an upload: one compare-and-set on its offset, after what no waiting changes is refused.
+//! Acquires the write lease of an upload: one compare-and-set on its offset, after requests that waiting cannot help
+//! are rejected.
 
 use super::{
     Append, UploadError, concat,
@@ -25,14 +26,14 @@ use std::sync::Arc;
 use tokio::{sync::Mutex, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// What became of an attempt to acquire the lease.
+/// The result of an attempt to acquire the lease.
 pub(super) enum AcquireOutcome {
     Held(Box<WriteLease>),
-    /// It is complete, and ends where the caller wanted to go on: its last answer was lost.
+    /// The upload is complete and ends at the requested offset: the response to the last append was lost.
     Complete(Box<Model>),
 }
 
-/// Acquires the lease of an upload at an offset, and sets its length if that is given; waits for another writer a while.
+/// Acquires the lease of an upload at an offset, setting its length if given. Waits for another writer for a while.
 pub(super) async fn acquire(
     app: &App,
     scope: &OwnerScope,
@@ -72,10 +73,10 @@ pub(super) async fn acquire(
     }
 }
 
-/// True when the request may continue where the upload is, and no writer is at work on it.
+/// Whether the request can continue the upload, and no writer is active.
 ///
 /// # Errors
-/// What no waiting changes.
+/// Errors that waiting cannot resolve.
 pub(super) fn is_next(app: &App, upload: &Model, request: &Append) -> Result<bool, UploadError> {
     let (now, most) = (app.clock.now(), app.config.uploads.max_file_size.0);
     let next = judge(upload, request, most, now)?;
@@ -83,7 +84,7 @@ pub(super) fn is_next(app: &App, upload: &Model, request: &Append) -> Result<boo
     Ok(matches!(next, OffsetCheck::Right) && !at_work)
 }
 
-/// Partial uploads are joined in an order that is not known yet, so their hashes would be of no use.
+/// Partial uploads are concatenated in an order that is not known yet, so their hash states would be useless.
 fn running(upload: &Model) -> Option<Sha256State> {
     match (&upload.hash_state, upload.kind) {
         (_, kind) if kind != UploadKind::Append => None,
@@ -93,7 +94,7 @@ fn running(upload: &Model) -> Option<Sha256State> {
     }
 }
 
-/// A length that is known was counted whole.
+/// If the length is known, all bytes were counted when it was set.
 fn reservation(app: &App, upload: &Model) -> Option<SharedReservation> {
     if upload.total_size_bytes.is_some() {
         return None;
@@ -102,10 +103,10 @@ fn reservation(app: &App, upload: &Model) -> Option<SharedReservation> {
     reservation.map(|reservation| Arc::new(Mutex::new(reservation)))
 }
 
-/// Where a request wants to go on.
+/// Where a request wants to continue.
 enum OffsetCheck {
     Right,
-    /// Beyond what is counted, which a writer at work may be about to change.
+    /// Beyond the counted bytes, which an active writer may be about to change.
     Ahead,
     /// At the end of a complete upload.
     Past,
@@ -118,7 +119,7 @@ fn wrong_offset(upload: &Model, request: &Append) -> UploadError {
     }
 }
 
-/// What no waiting changes is answered at once.
+/// Rejects requests that waiting cannot help.
 fn judge(
     upload: &Model,
     request: &Append,
@@ -196,7 +197,7 @@ async fn try_acquire(
                     let addition = QuotaAddition {
                         owner: upload.owner.as_deref(),
                         id: upload.id.0,
-                        // What came before the length was known is counted.
+                        // Bytes received before the length was known are counted already.
                         bytes: signed(length).saturating_sub(upload.bytes_received),
                         quota,
                         reserved: None,

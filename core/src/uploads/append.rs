@@ -1,10 +1,11 @@
-//! Bytes at an offset: tus and the IETF draft.
+//! Appends bytes at an offset, for tus and the IETF draft.
 //!
-//! A task of its own acquires the write lease, writes and counts, so that what came before a client went away is kept
-//! although its request is dropped. The body is taken in stretches; each is synced and then counted.
+//! A separate task acquires the write lease, writes and counts, so that bytes received before a client disconnects are
+//! kept although its request is dropped. The body is written in stretches; each is synced and then counted.
 //!
-//! A writer appends to a segment of its own. The next one of the same process continues it, when none of another came in
-//! between; every other one begins a new segment, and so leaves alone what a late writer may still be doing.
+//! A writer appends to a segment of its own. The next writer of the same process continues that segment if no other
+//! process wrote in between; any other writer starts a new segment, and so does not interfere with what a late writer
+//! may still be doing.
 
 use super::{
     UploadBytes, UploadError,
@@ -32,50 +33,50 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often a writer whose client pauses looks whether somebody else has come.
+/// How often a writer whose client pauses checks whether another writer has come.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A stretch on a disk: a sync every two seconds costs nothing beside the bytes.
+/// Stretches on a disk: a sync every two seconds is negligible.
 pub(super) const ON_DISK: CountingPolicy = CountingPolicy {
     size: 64 * 1024 * 1024,
     time: Duration::from_secs(2),
     pause: Duration::from_millis(200),
 };
 
-/// A stretch in a bucket, where each is an object at least.
+/// Stretches in a bucket, where each is at least one object.
 const IN_BUCKET: CountingPolicy = CountingPolicy {
     size: 64 * 1024 * 1024,
     time: Duration::from_secs(5),
     pause: Duration::from_secs(1),
 };
 
-/// What the bytes of one append have to be.
+/// The expected checksum of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checksum {
     pub algorithm: ChecksumAlgorithm,
     pub digest: Vec<u8>,
 }
 
-/// One append.
+/// An append request.
 #[derive(Clone, Debug, Default)]
 pub struct Append {
-    /// Where the client believes the upload to be, in bytes.
+    /// The offset at which the client wants to continue, in bytes.
     pub offset: u64,
     /// Sets the length of an upload that has none yet, in bytes.
     pub length: Option<u64>,
-    /// How long the body is, in bytes, if the client says so: one that does not fit is refused before it is read.
+    /// The declared length of the body, in bytes. A body that does not fit is rejected before it is read.
     pub content_length: Option<u64>,
-    /// Checked before any of the bytes counts.
+    /// Verified before any of the bytes counts.
     pub checksum: Option<Checksum>,
-    /// The upload ends where this body ends.
+    /// Whether the upload ends with this body.
     pub last: bool,
 }
 
-/// Appends a body at an offset, and completes the upload with its last byte; its finalize job is pushed then. All that
-/// came counts, also when the body breaks off, stalls or is too long, or when the caller goes away: then within
-/// moments, in a task of its own. Only with a checksum it is all or nothing.
+/// Appends a body at an offset. The last byte completes the upload, and its finalize job is pushed. All received bytes
+/// count, even if the body is interrupted, stalls or is too long, or if the caller is dropped: then within moments, in
+/// a separate task. With a checksum, either all bytes count or none.
 ///
-/// A writer whose client pauses is pre-empted; for one that is at work a newcomer waits six seconds.
+/// A writer whose client pauses is preempted; for an active one, a new writer waits six seconds.
 ///
 /// # Errors
 /// [`UploadError::WrongOffset`], [`UploadError::Locked`], [`UploadError::TooLarge`] (the surplus is discarded),
@@ -127,8 +128,8 @@ pub async fn append(
     outcome
 }
 
-/// A request at the end of a complete upload, as a client sends it whose last answer was lost. It may bring no more
-/// bytes than while the upload was open.
+/// Handles a request at the end of a complete upload, which clients send when the last response was lost. It may not
+/// bring more bytes than while the upload was open.
 async fn at_its_end(
     upload: Model,
     request: &Append,
@@ -153,7 +154,7 @@ async fn at_its_end(
     }
 }
 
-/// The body, with room for it in the quota of the upload's owner; a length that is announced must fit whole.
+/// Returns the body with quota reserved for its owner; an announced length must fit completely.
 async fn reserved(
     lease: &WriteLease,
     announced: Option<u64>,
@@ -165,9 +166,9 @@ async fn reserved(
     if let Some(length) = announced {
         let covered = reservation.lock().await.cover_all(length).await;
         if let Err(error) = covered {
-            // A lease that is not released ends by itself.
+            // A lease that is not released expires.
             if let Err(left) = lease.set_lease(LeaseAction::Release).await {
-                tracing::debug!(error = %left, "a lease was left to end by itself");
+                tracing::debug!(error = %left, "a lease could not be released, it will expire");
             }
             return Err(error.into());
         }
@@ -189,8 +190,8 @@ struct Appender {
     at_work: ActiveWriter,
 }
 
-// A slow client holds the future of a writer for as long as it sends: what is done between stretches is boxed, so that
-// it takes memory only while it is done.
+// A slow client keeps the future of a writer alive for as long as it sends. Work between stretches is boxed, so that it
+// uses memory only while it runs.
 impl Appender {
     async fn run(mut self) -> Result<Model, UploadError> {
         loop {
@@ -236,7 +237,7 @@ impl Appender {
         renewing(&stop, renew, work).await
     }
 
-    /// Counts a stretch. None when that was all; else why the stretch ended.
+    /// Counts a stretch. Returns `None` when the upload is done, otherwise why the stretch ended.
     async fn count(
         &mut self,
         appended: AppendOutcome,
@@ -266,7 +267,7 @@ impl Appender {
         self.lease.running = appended.running;
         let counted = self.lease.advance(appended.length, last, action).await;
         if let Err(error) = counted {
-            // After an error of the database it may be counted all the same.
+            // After a database error the bytes may have been counted anyway.
             if !matches!(error, UploadError::Database(_)) {
                 self.lease.discard().await;
             }
@@ -275,7 +276,7 @@ impl Appender {
         failpoint!("uploads.counted");
         self.at_work.counted();
         if let Some(error) = appended.stopped {
-            // What the client did wrong leaves the segment as it is counted; of the disk or bucket that is not known.
+            // A client's error leaves the segment as counted; after an error of the disk or bucket that is not certain.
             if matches!(error, StagingError::Body(_) | StagingError::TooLarge { .. }) {
                 self.lease.leave_segment();
             }
@@ -283,7 +284,7 @@ impl Appender {
         }
         Ok(match ended {
             StretchEnd::Whole => None,
-            // That was all; whatever else the client may send is surplus.
+            // The upload is complete; any further bytes are surplus.
             _ if self.lease.upload.status == UploadStatus::Complete => None,
             other => Some(other),
         })
@@ -313,7 +314,7 @@ impl Appender {
         }
     }
 
-    /// The body is over, one way or another, and all of it is counted.
+    /// Called when the body has ended, for whatever reason, and all of it is counted.
     async fn end(mut self, ended: StretchEnd) -> Result<Model, UploadError> {
         match ended {
             StretchEnd::Whole => {
@@ -333,16 +334,16 @@ impl Appender {
         }
     }
 
-    /// Nothing could be written. Bytes that are not there are a fault of the surroundings, an unmounted volume say: the
-    /// rows stay as they are, and the next writer begins a segment of its own.
+    /// Nothing could be written. Missing bytes are a fault of the environment, such as an unmounted volume: the rows
+    /// are unchanged, and the next writer starts a segment of its own.
     async fn not_staged(&self, error: StagingError) -> Result<Model, UploadError> {
         let id = self.lease.upload.id;
         let error = match error {
             error @ (StagingError::Gone
             | StagingError::Exists
             | StagingError::WrongLength { .. }) => {
-                tracing::error!(upload.id = %id, %error, "staging is not as the last writer left it");
-                StagingError::io("take bytes where others were staged")(io::Error::other(error))
+                tracing::error!(upload.id = %id, %error, "the staged segment is not as the last writer left it");
+                StagingError::io("continue a segment")(io::Error::other(error))
             }
             error => error,
         };
@@ -350,18 +351,18 @@ impl Appender {
         Err(error.into())
     }
 
-    /// What was written does not count.
+    /// Discards what was written, which does not count.
     async fn give_up(&self) {
         self.lease.discard().await;
         self.release().await;
     }
 
-    /// False when it was lost. A lease that is not released ends by itself.
+    /// Returns false when the lease was lost. A lease that is not released expires.
     async fn release(&self) -> bool {
         let released = self.lease.set_lease(LeaseAction::Release).await;
         released.unwrap_or_else(|error| {
             let id = self.lease.upload.id;
-            tracing::debug!(upload.id = %id, %error, "a lease was left to end by itself");
+            tracing::debug!(upload.id = %id, %error, "a lease could not be released, it will expire");
             false
         })
     }

@@ -1,8 +1,8 @@
-//! Writes that many uploads share: that they have begun, and that small ones are whole.
+//! Batched writes of uploads: creating them, and completing small ones.
 //!
-//! Many clients begin and end small uploads at once; each kind is gathered into batches that are one transaction each,
-//! so that an upload costs a share of a few statements and of a commit. What may be refused by its owner's quota or its
-//! `Idempotency-Key` does not come here; one that its file's batch refuses is refused alone.
+//! Many clients create and complete small uploads concurrently; each kind is batched into shared transactions, so that
+//! an upload costs a share of a few statements and of a commit. Uploads that the owner's quota or an `Idempotency-Key`
+//! may reject are not batched; one that its batch of files rejects fails alone.
 
 use super::{
     UploadError,
@@ -32,31 +32,31 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// An upload whose first append has brought all of it.
+/// An upload whose first append contained all its bytes.
 #[derive(Clone, Debug)]
 pub(super) struct CompletedUpload {
     pub(super) upload: UploadId,
     pub(super) whole: ReceivedFile,
-    /// When its row may go.
+    /// When its row may be deleted.
     pub(super) expires_at: Timestamp,
 }
 
-/// Rows of small uploads that have just begun, kept for their first append. Each may hold what its client sent of
-/// metadata, so they are few.
+/// Maximum number of small new uploads whose rows are cached for their first append. They are few, because each may
+/// contain the client's metadata.
 const MAX_RECENT: usize = 256;
 
-/// Begins and ends uploads, in batches; cheap to clone, one per process.
+/// Creates and completes uploads in batches; cheap to clone, one per process.
 #[derive(Clone, Debug)]
 pub struct UploadWrites {
     begins: Batcher<NewUploadRows, (), UploadError>,
     ends: Batcher<CompletedUpload, Option<(Model, StagedFile)>, UploadError>,
-    /// Ids are made of the time (UUIDv7, RFC 9562): the first is the oldest.
+    /// Ids contain the time (UUIDv7, RFC 9562), so the first is the oldest.
     recent: Arc<Mutex<BTreeMap<UploadId, Model>>>,
     writers: ActiveWriters,
 }
 
 impl UploadWrites {
-    /// Must be called within a Tokio runtime: it works in two tasks of its own, which end with the last clone.
+    /// Must be called within a Tokio runtime, because it starts two tasks, which end when the last clone is dropped.
     #[must_use]
     pub fn start(db: &Database, clock: &Clock) -> Self {
         let (begin_db, end_db, clock) = (db.clone(), db.clone(), clock.clone());
@@ -99,8 +99,8 @@ impl UploadWrites {
         Ok(())
     }
 
-    /// A small upload as it began here a moment ago, once; it may have changed since. A compare-and-set that relies on it
-    /// needs no look at the database before.
+    /// Takes the row of a small upload that was recently created in this process, once. The row may have changed since,
+    /// but a compare-and-set that relies on it needs no prior read of the database.
     pub(super) fn take_recent(&self, id: UploadId) -> Option<Model> {
         self.recent().remove(&id)
     }
@@ -113,8 +113,8 @@ impl UploadWrites {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The upload as it is then, and the file to be pushed; none when anybody has taken the upload before, or closed
-    /// it: then nothing is changed.
+    /// Returns the updated upload and the file to be pushed, or `None` when any writer had acquired the upload before,
+    /// or closed it; nothing is changed then.
     pub(super) async fn end(
         &self,
         ended: CompletedUpload,
@@ -182,7 +182,7 @@ async fn end(
     now: Timestamp,
 ) -> Result<Vec<Option<(Model, StagedFile)>>, UploadError> {
     let mut complete = compare_and_set(transaction, ended, now).await?;
-    // Each is taken once, should one come twice.
+    // Each is taken once, even if it was requested twice.
     let uploads: Vec<Option<Model>> = ended
         .iter()
         .map(|one| complete.remove(&one.upload))
@@ -200,13 +200,13 @@ async fn end(
         .collect())
 }
 
-/// Completes those that nobody has ever taken.
+/// Completes the uploads that no writer has ever acquired.
 async fn compare_and_set(
     transaction: &impl ConnectionTrait,
     ended: &[Arc<CompletedUpload>],
     now: Timestamp,
 ) -> Result<HashMap<UploadId, Model>, DbErr> {
-    // Whoever holds a row locked is about to change it: it is passed over rather than waited for.
+    // Locked rows are skipped rather than waited for, because whoever holds the lock is about to change them.
     let untouched = Entity::find()
         .select_only()
         .column(Column::Id)

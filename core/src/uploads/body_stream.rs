@@ -1,4 +1,4 @@
-//! A body as it comes in, cut where what came is to be made durable and counted.
+//! Splits a body into stretches, after each of which the received bytes are made durable and counted.
 
 use super::writers::CountRequests;
 use bytes::Bytes;
@@ -15,30 +15,30 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The bytes a client sends.
+/// The bytes sent by a client.
 pub type UploadBytes = BoxStream<'static, Result<Bytes, Box<dyn Error + Send + Sync>>>;
 
-/// How much of a body is at most not yet counted, while it flows.
+/// How much of a body may be uncounted while it is received.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CountingPolicy {
     /// In bytes.
     pub(super) size: u64,
     pub(super) time: Duration,
-    /// When nothing comes for so long, what has come is counted.
+    /// If nothing is received for this long, the bytes so far are counted.
     pub(super) pause: Duration,
 }
 
 /// Why a stretch of the body ended.
 #[derive(Debug)]
 pub(super) enum StretchEnd {
-    /// It was time to count what came; more may follow.
+    /// The bytes are due to be counted; more may follow.
     Due,
-    /// Nothing came for [`CountingPolicy::pause`].
+    /// Nothing was received for [`CountingPolicy::pause`].
     Paused,
-    /// The body is over.
+    /// The body is complete.
     Whole,
     Broken(Box<dyn Error + Send + Sync>),
-    /// Nothing came for as long as a body may pause.
+    /// Nothing was received for longer than a body may pause.
     Stalled,
     /// The writer was told to stop.
     Stopped,
@@ -48,11 +48,11 @@ fn body(locked: &mut Mutex<UploadBytes>) -> &mut UploadBytes {
     locked.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A body, taken stretch by stretch.
+/// A body, read stretch by stretch.
 pub(super) struct BodyStream {
-    /// Behind a lock that is never taken: a body may be handed from thread to thread, but not shared.
+    /// The lock is never contended: it makes a body that may move between threads, but not be shared, `Sync`.
     body: Mutex<UploadBytes>,
-    /// What came while the writer waited for the client to go on.
+    /// Bytes received while the writer waited for the client to continue.
     waiting: Option<Bytes>,
     stop: CancellationToken,
     pace: Option<CountingPolicy>,
@@ -62,7 +62,7 @@ pub(super) struct BodyStream {
 }
 
 impl BodyStream {
-    /// Without a pace the body is one stretch, and `count_requests` end none.
+    /// Without a policy the body is one stretch, and `count_requests` do not end it.
     pub(super) fn new(
         body: UploadBytes,
         stop: CancellationToken,
@@ -81,12 +81,12 @@ impl BodyStream {
         }
     }
 
-    /// Cancelled by whoever wants the writer to stop.
+    /// Cancelled to stop the writer.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    /// The next stretch. It never fails: why it ended is told by [`Self::ended`], and what came is good.
+    /// Returns the next stretch. It never fails: [`Self::ended`] tells why it ended, and the received bytes are valid.
     pub(super) fn stretch(&mut self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
         self.ended = StretchEnd::Due;
         let began = Instant::now();
@@ -97,7 +97,7 @@ impl BodyStream {
         })
     }
 
-    /// Why the last stretch ended, once.
+    /// Returns why the last stretch ended, once.
     pub(super) fn ended(&mut self) -> StretchEnd {
         std::mem::replace(&mut self.ended, StretchEnd::Stopped)
     }
@@ -128,7 +128,7 @@ impl BodyStream {
         None
     }
 
-    /// What of these bytes still belongs to the stretch; the rest waits for the next.
+    /// Returns the part of these bytes that belongs to the stretch; the rest is kept for the next.
     fn cut(&mut self, mut bytes: Bytes, taken: u64) -> Bytes {
         let size = self.pace.map_or(u64::MAX, |pace| pace.size);
         let room = usize::try_from(size - taken).unwrap_or(usize::MAX);
@@ -138,8 +138,8 @@ impl BodyStream {
         bytes
     }
 
-    /// Waits, for at most `time`, until a client that paused goes on. [`StretchEnd::Due`] when it did,
-    /// [`StretchEnd::Paused`] when it did not.
+    /// Waits at most `time` for a paused client to continue. Returns [`StretchEnd::Due`] if it did,
+    /// [`StretchEnd::Paused`] if not.
     pub(super) async fn resumed(&mut self, time: Duration) -> StretchEnd {
         tokio::select! {
             biased;
@@ -156,7 +156,7 @@ impl BodyStream {
         }
     }
 
-    /// How long a body may pause.
+    /// How long the body may still pause.
     pub(super) fn remaining_pause(&self) -> Duration {
         self.remaining_pause
     }

@@ -1,6 +1,6 @@
-//! Cancelling an upload: by its client, or by its expiry. Nothing is announced but the end of a batch.
+//! Cancels an upload, on request of its client or on expiry. Nothing is announced except the completion of a batch.
 //!
-//! The rows change first; a crash before the bytes are deleted leaves them to the sweep.
+//! The rows change first; after a crash before the bytes are deleted, the sweep deletes them.
 
 use super::{UploadError, query};
 use crate::{
@@ -23,7 +23,7 @@ use sea_orm::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a file that a worker has in hand is waited for.
+/// How long to wait for a worker that is processing the file.
 const FINALIZE_WAIT: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -57,23 +57,23 @@ impl CancelReason {
     }
 }
 
-/// What closing an upload changed.
+/// The effect of closing an upload.
 #[derive(Debug, Default)]
 struct ClosedUpload {
     any: bool,
-    /// The upload and those that go with it; their bytes are to be deleted.
+    /// The upload and the uploads closed with it; their bytes are to be deleted.
     uploads: Vec<UploadId>,
     file: Option<FileId>,
     written: Option<WrittenEvent>,
 }
 
-/// Gives an upload up: the one of a session or tus, or a partial one that no final one has been made of.
+/// Aborts an upload: a session, a tus upload, or a partial upload that is not part of a final one.
 ///
-/// A complete upload goes the way of its file: one that is staged fails, one that is stored is deleted as by
-/// [`files::delete`]. Giving up what is given up is no error.
+/// For a complete upload the file is withdrawn: a staged file fails, a stored one is deleted as by [`files::delete`].
+/// Aborting an aborted upload succeeds.
 ///
 /// # Errors
-/// [`UploadError::NotFound`]; [`UploadError::Locked`] when a worker has the file in hand for more than ten seconds.
+/// [`UploadError::NotFound`]; [`UploadError::Locked`] when a worker is processing the file for more than ten seconds.
 pub async fn abort(app: &App, scope: &OwnerScope, id: UploadId) -> Result<(), UploadError> {
     let until = Instant::now() + FINALIZE_WAIT;
     loop {
@@ -91,7 +91,8 @@ pub async fn abort(app: &App, scope: &OwnerScope, id: UploadId) -> Result<(), Up
     }
 }
 
-/// Closes an upload that takes bytes, or a complete partial one that waits; false when it is closed already.
+/// Closes an upload that accepts bytes, or a complete partial upload that is waiting. Returns false when it is already
+/// closed.
 pub(super) async fn cancel(
     app: &App,
     id: UploadId,
@@ -105,7 +106,7 @@ pub(super) async fn cancel(
         })
         .await?;
     let any = closed.any;
-    // Or its first append would be staged before it is refused.
+    // Otherwise its first append would be staged before it is rejected.
     app.uploads.take_recent(id);
     clear(app, closed).await;
     Ok(any)
@@ -129,11 +130,11 @@ async fn close_rows(
     }
     let mut uploads = vec![upload.id];
     if upload.file_id.0 != upload.id.0 {
-        // Part of a final upload, which is of no use without it.
+        // It belongs to a final upload, which is useless without it.
         let whole = Column::Id.eq(UploadId(upload.file_id.0));
         let ended = end_uploads(transaction, whole, reason, now).await?;
         if ended.is_empty() {
-            // That one is complete: the bytes are its file's now.
+            // The final upload is complete, so the bytes belong to its file.
             return Ok(ClosedUpload {
                 any: true,
                 ..ClosedUpload::default()
@@ -219,7 +220,7 @@ async fn fail_file(
     Ok((Some(file.id), written))
 }
 
-/// After the commit: tells who waits, and deletes the bytes.
+/// After the commit: notifies waiting clients, and deletes the bytes.
 async fn clear(app: &App, closed: ClosedUpload) {
     if let Some(written) = closed.written {
         app.dispatch.deliver(&written.due).await;
@@ -232,8 +233,8 @@ async fn clear(app: &App, closed: ClosedUpload) {
     }
 }
 
-/// Deletes what the rows of cancelled uploads list. A writer at work deletes its own segment, once it finds that it
-/// cannot count it.
+/// Deletes the segments that rows of cancelled uploads list. An active writer deletes its own segment when it finds
+/// that it cannot count it.
 async fn delete_segments(app: &App, uploads: &[UploadId]) -> Result<(), UploadError> {
     if uploads.is_empty() {
         return Ok(());
@@ -244,14 +245,14 @@ async fn delete_segments(app: &App, uploads: &[UploadId]) -> Result<(), UploadEr
         .flatten()
         .map(|piece| piece.key)
         .collect();
-    // The file that a version without segments made before the first byte came.
+    // The file that a version without segments created before the first byte.
     keys.extend(uploads.iter().map(|id| StagingKey::unsegmented(id.0)));
     keys.sort_unstable();
     keys.dedup();
     Ok(app.staging.delete(&keys).await?)
 }
 
-/// Takes back the file of a complete upload; false while a worker has it in hand.
+/// Withdraws the file of a complete upload. Returns false while a worker is processing it.
 async fn withdraw(app: &App, upload: &Model) -> Result<bool, UploadError> {
     let (now, id) = (app.clock.now(), upload.file_id);
     let (failed, written) = app
@@ -294,7 +295,7 @@ async fn withdraw(app: &App, upload: &Model) -> Result<bool, UploadError> {
     Ok(true)
 }
 
-/// A crash before this leaves a complete upload of a deleted file, which is told to be gone all the same.
+/// A crash before this leaves a complete upload of a deleted file, which is reported as gone anyway.
 async fn mark_withdrawn(app: &App, id: UploadId, now: Timestamp) -> Result<(), DbErr> {
     app.db
         .write(move |transaction| {

@@ -1,4 +1,4 @@
-//! The end of an upload: all bytes are there, its file is staged. One transaction, once.
+//! The completion of an upload: all bytes are received and its file is staged, in one transaction, once.
 
 use super::{
     Ranges, UploadError, concat, query,
@@ -23,15 +23,15 @@ use sea_orm::{
 };
 use std::collections::HashMap;
 
-/// A file that an upload's end has staged, to be handed to [`push`] after the commit.
+/// A file that was staged by completing an upload, to be passed to [`push`] after the commit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StagedFile {
     file: FileId,
     size: u64,
 }
 
-/// Completes an upload all of whose bytes are counted. Answers the file that is staged by it, for the caller to push
-/// after the commit; none for a partial upload that still waits for others.
+/// Completes an upload whose bytes are all counted. Returns the staged file, which the caller must push after the
+/// commit; `None` for a partial upload that is waiting for others.
 pub(super) async fn received(
     transaction: &impl ConnectionTrait,
     upload: Model,
@@ -50,8 +50,8 @@ pub(super) async fn received(
     completed(transaction, upload, false, now).await
 }
 
-/// The rest of [`received`], where the row of the upload says already that it is complete. `may_grow` when its last
-/// segment may be written to by another writer than the one that completes it.
+/// The second half of [`received`], where the row of the upload is complete already. `may_grow` means that another
+/// writer than the completing one may still write to the last segment.
 pub(super) async fn completed(
     transaction: &impl ConnectionTrait,
     upload: Model,
@@ -79,7 +79,7 @@ pub(super) async fn completed(
     Ok((upload, staged))
 }
 
-/// The segment of an upload that has one only.
+/// Returns the segment of an upload that has only one.
 pub(super) fn only_segment(upload: &Model) -> Option<Piece> {
     let last = match upload.kind {
         UploadKind::Append | UploadKind::Partial => segments::last(upload)?,
@@ -88,7 +88,7 @@ pub(super) fn only_segment(upload: &Model) -> Option<Piece> {
     (last.key.start() == 0).then_some(last)
 }
 
-/// All segments of an upload, as its rows list them.
+/// All segments of an upload, as listed by its rows.
 pub(super) fn all_segments(upload: &Model) -> StagedItem {
     StagedItem::Upload {
         id: upload.id,
@@ -96,13 +96,13 @@ pub(super) fn all_segments(upload: &Model) -> StagedItem {
     }
 }
 
-/// A file whose bytes are all in staging.
+/// A file whose bytes are all staged.
 #[derive(Clone, Debug)]
 pub(super) struct ReceivedFile {
     pub(super) file: FileId,
-    /// In their order, at least one.
+    /// In order, at least one.
     pub(super) items: Vec<StagedItem>,
-    /// If it is known from when the bytes came.
+    /// If it was computed while the bytes were received.
     pub(super) sha256: Option<Sha256Digest>,
 }
 
@@ -112,7 +112,7 @@ impl ReceivedFile {
     }
 }
 
-/// What the row of a file said while its bytes came.
+/// The columns of a file whose bytes were being received.
 #[derive(FromQueryResult)]
 struct UploadingFile {
     id: FileId,
@@ -123,17 +123,17 @@ struct UploadingFile {
 }
 
 impl UploadingFile {
-    /// How long a file is kept counts from when it is staged.
+    /// The retention of a file counts from when it is staged.
     fn expires_at(&self, now: Timestamp) -> Option<Timestamp> {
         now.checked_add_signed(self.expires_at? - self.created_at)
     }
 }
 
-/// The files are staged: all of them, or an error. The answers are in their order.
+/// Stages all the files, or fails. The results are in order.
 ///
 /// # Errors
-/// [`UploadError::Closed`] when one of them is not being uploaded any more, and the database's; the transaction must be
-/// rolled back then.
+/// [`UploadError::Closed`] when one of them is no longer being uploaded, and the database's; the transaction must then
+/// be rolled back.
 pub(super) async fn stage_files(
     transaction: &impl ConnectionTrait,
     files: &[ReceivedFile],
@@ -210,7 +210,7 @@ pub(super) async fn stage_files(
     Ok(staged.collect())
 }
 
-/// [`stage_files`] for one.
+/// [`stage_files`] for one file.
 pub(super) async fn stage_file(
     transaction: &impl ConnectionTrait,
     whole: ReceivedFile,
@@ -220,7 +220,7 @@ pub(super) async fn stage_file(
     Ok(staged.into_iter().next())
 }
 
-/// Has a file that is staged and committed finalized.
+/// Pushes the finalize job of a file whose staging is committed.
 pub(super) async fn push(app: &App, staged: StagedFile) {
     let received = [
         (ActivityMetric::FilesReceived, 1),
@@ -230,8 +230,8 @@ pub(super) async fn push(app: &App, staged: StagedFile) {
     app.dispatch.finalize(&[staged.file]).await;
 }
 
-/// Ends an upload session all of whose parts are there, and pushes its file's finalize job; again, or several times
-/// at once, it answers the same file.
+/// Completes an upload session whose parts are all received, and pushes its file's finalize job. Repeated or concurrent
+/// calls return the same file.
 ///
 /// # Errors
 /// [`UploadError::PartsMissing`] with their numbers, [`UploadError::Closed`], [`UploadError::NotFound`].
@@ -272,7 +272,7 @@ pub async fn complete(
     file.ok_or(UploadError::NotFound)
 }
 
-/// Why an upload could not be completed just now, unless it is.
+/// Returns why an upload could not be completed just now, unless it is complete.
 async fn require_complete(app: &App, id: UploadId) -> Result<(), UploadError> {
     let found = Entity::find_by_id(id).one(app.db.read()).await?;
     let upload = found.ok_or(UploadError::NotFound)?;

@@ -1,4 +1,4 @@
-//! Beginning an upload: an empty segment first where there will be no bytes, then its rows and its file's in one
+//! Creates an upload: first an empty segment if there will be no bytes, then its rows and that of its file in one
 //! transaction.
 
 use super::{
@@ -26,14 +26,14 @@ use futures::stream;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
 use std::{convert::Infallible, time::Duration};
 
-/// How the bytes will come.
+/// How the bytes will be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UploadShape {
-    /// In numbered parts; sizes in bytes, the part size as wished for.
+    /// In numbered parts; sizes in bytes, `chunk` as requested.
     Parts { total: u64, chunk: Option<u64> },
-    /// At an offset; the length in bytes, or none while it is deferred.
+    /// At an offset; the length in bytes, or `None` while it is deferred.
     Append { total: Option<u64> },
-    /// At an offset, to be joined with others later; has no file of its own.
+    /// At an offset, to be concatenated later; has no file of its own.
     Partial { total: Option<u64> },
 }
 
@@ -54,7 +54,7 @@ impl UploadShape {
     }
 }
 
-/// What is known of an upload before its first byte.
+/// A new upload.
 #[derive(Clone, Debug)]
 pub struct NewUpload {
     pub owner: Option<String>,
@@ -63,21 +63,21 @@ pub struct NewUpload {
     pub declared_sha256: Option<Sha256Digest>,
     pub metadata: serde_json::Value,
     pub batch_id: Option<BatchId>,
-    /// How long the file is to be kept, counted from its completion.
+    /// How long the file is kept after its completion.
     pub expires_in: Option<Duration>,
     pub traceparent: Option<String>,
-    /// `Upload-Metadata` as it was sent.
+    /// The `Upload-Metadata` header as sent.
     pub tus_metadata: Option<String>,
-    /// `Upload-Concat` as it was sent.
+    /// The `Upload-Concat` header as sent.
     pub tus_concat: Option<String>,
 }
 
-/// Begins an upload; one of length 0 is complete at once, but for sessions, which need a byte.
+/// Creates an upload. One of length 0 is complete at once, except for sessions, which need at least one byte.
 ///
 /// # Errors
 /// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::NotAllowed`], [`UploadError::Quota`],
-/// [`UploadError::Batch`], [`UploadError::Key`] when another request has taken its `Idempotency-Key` over, and what
-/// staging and the database answer; nothing is left behind then, but after the database's errors what the sweep removes.
+/// [`UploadError::Batch`], [`UploadError::Key`] when another request has taken over its `Idempotency-Key`, and errors
+/// of staging and the database. Nothing is left behind then, except after a database error, when the sweep cleans up.
 pub async fn create(
     app: &App,
     shape: UploadShape,
@@ -98,7 +98,7 @@ pub async fn create(
     }
     let id = FileId::generate();
     let key = StagingKey::segment(id.0, 0, SegmentWriter::Fence(0));
-    // Bytes bring their segments with them, and no bytes bring none.
+    // Bytes bring their own segments; without bytes there is none.
     let is_empty = shape.total() == Some(0);
     match is_empty {
         true => stage_nothing(app, key).await?,
@@ -122,12 +122,12 @@ pub async fn create(
             }
             Ok(upload)
         }
-        // The commit may have succeeded all the same; if it has not, the sweep removes what was staged.
+        // The commit may have succeeded anyway; if not, the sweep removes what was staged.
         Err(error @ UploadError::Database(_)) => Err(error),
         Err(error) if !is_empty => Err(error),
         Err(error) => {
             if let Err(left) = app.staging.delete(&[key]).await {
-                tracing::debug!(upload.id = %id, error = %left, "staging of a refused upload is left to the sweep");
+                tracing::debug!(upload.id = %id, error = %left, "the staged bytes of a rejected upload are left to the sweep");
             }
             Err(error)
         }
@@ -143,7 +143,7 @@ pub(super) async fn stage_nothing(app: &App, key: StagingKey) -> Result<(), Uplo
     Ok(())
 }
 
-/// In bytes. Ten thousand parts of the largest size are more than `uploads.max_file_size` may say.
+/// Maximum length, in bytes. Ten thousand parts of the maximum size exceed any possible `uploads.max_file_size`.
 fn largest(app: &App, shape: UploadShape) -> u64 {
     let most = app.config.uploads.max_file_size.0;
     match shape {
@@ -158,7 +158,7 @@ pub(super) fn require_allowed(app: &App, new: &NewUpload) -> Result<(), UploadEr
     Ok(())
 }
 
-/// Of no bytes there are none to wait for.
+/// An empty file is checked now, because no bytes will follow.
 fn require_allowed_empty(app: &App, new: &NewUpload) -> Result<(), UploadError> {
     let (name, declared) = (new.original_filename.as_str(), &new.content_type);
     media_policy::judge(
@@ -207,23 +207,23 @@ fn plan(app: &App, shape: UploadShape, id: FileId, new: &NewUpload) -> Model {
     }
 }
 
-/// What an upload begins with.
+/// The rows of a new upload.
 #[derive(Clone, Debug)]
 pub(super) struct NewUploadRows {
     pub(super) upload: Model,
-    /// None of a partial upload.
+    /// `None` for a partial upload.
     pub(super) file: Option<file::Model>,
 }
 
 impl NewUploadRows {
-    /// The batch that counts its file.
+    /// The batch of its file.
     pub(super) fn batch(&self) -> Option<BatchId> {
         self.file.as_ref()?.batch_id
     }
 }
 
-/// True when it is more than two rows to be written: its owner's quota has a say, and one of no bytes is complete at
-/// once.
+/// Whether the insert may be rejected or needs more than the two rows: the owner's quota applies, or an upload without
+/// bytes is complete at once.
 fn may_be_refused(app: &App, begun: &NewUploadRows) -> bool {
     let is_bounded = begun.upload.owner.is_some() && app.config.uploads.owner_quota.is_some();
     is_bounded || begun.upload.total_size_bytes == Some(0)
@@ -286,7 +286,7 @@ pub(super) async fn insert_uploads<'a>(
     Ok(())
 }
 
-/// The row of a file whose bytes are to come.
+/// The row of a file whose bytes are still to come.
 pub(super) fn file_row(upload: &Model, new: &NewUpload) -> file::Model {
     file::Model {
         owner: new.owner.clone(),
@@ -307,7 +307,7 @@ pub(super) fn file_row(upload: &Model, new: &NewUpload) -> file::Model {
     }
 }
 
-/// The batch of a file, if it has one, counts it from now on.
+/// Counts the file in its batch, if it has one.
 pub(super) async fn join_batch(
     transaction: &impl ConnectionTrait,
     file: &file::Model,
@@ -318,7 +318,7 @@ pub(super) async fn join_batch(
     Ok(())
 }
 
-/// The caller counts their sizes.
+/// Inserts files; the caller must count their sizes.
 pub(super) async fn insert_files<'a>(
     transaction: &impl ConnectionTrait,
     rows: impl IntoIterator<Item = &'a file::Model>,

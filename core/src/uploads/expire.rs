@@ -1,4 +1,4 @@
-//! Uploads at which nothing came for too long, and closed ones nobody asks for any more. For the sweep.
+//! Expires idle uploads and deletes closed ones after their retention. Run by the sweep.
 
 use super::{
     UploadError,
@@ -18,22 +18,23 @@ use sea_orm::{
 };
 use std::collections::HashSet;
 
-/// Uploads looked at in one query.
+/// Uploads read per query.
 const PAGE: u64 = 200;
 
-// Written out, not bound, as the partial indexes have it: `uploads_open`, `uploads_waiting`, `uploads_closed`.
+// Literals, not bound values, so that the partial indexes are used: `uploads_open`, `uploads_waiting`,
+// `uploads_closed`.
 const OPEN: &str = "status IN ('init', 'in_progress')";
 const WAITING: &str = "kind = 'partial' AND status = 'complete'";
 const CLOSED: &str = "status NOT IN ('init', 'in_progress')";
 
-/// Pages in one call; what is left over waits for the next.
+/// Maximum number of pages per call; the rest is left to the next call.
 const MAX_PAGES: usize = 100;
 
-/// Expires uploads that rested for longer than `uploads.session_ttl`: their files fail, their bytes are deleted.
-/// Answers how many. Works in bounded pages; may run at once in several places, or be killed at any point.
+/// Expires uploads that were idle for longer than `uploads.session_ttl`: their files fail, and their bytes are deleted.
+/// Returns the number of uploads. Works in bounded pages; may run concurrently, and be killed at any point.
 ///
 /// # Errors
-/// The database's; what was expired before stays so.
+/// The database's; uploads expired before the error stay expired.
 pub async fn expire_due(app: &App) -> Result<u64, UploadError> {
     let mut expired = 0;
     for _ in 0..MAX_PAGES {
@@ -54,17 +55,17 @@ pub async fn expire_due(app: &App) -> Result<u64, UploadError> {
     Ok(expired)
 }
 
-/// Open ones, and complete partial ones that nobody has joined.
+/// Returns open uploads, and complete partial uploads that were never concatenated.
 async fn due(app: &App) -> Result<Vec<Model>, DbErr> {
     let left_over = Expr::cust(WAITING).and(Expr::col(Column::FileId).equals(Column::Id));
     let now = app.clock.now();
     let mut found = Vec::new();
-    // One after the other, because each has an index of its own.
+    // One after the other, because each has its own index.
     for which in [Expr::cust(OPEN), left_over] {
         let rows = Entity::find()
             .filter(which)
             .filter(Column::ExpiresAt.lt(now))
-            // A writer at work is not resting, however short the time is.
+            // An active writer is not idle, however short the time is.
             .filter(
                 Column::LeaseExpiresAt
                     .is_null()
@@ -79,7 +80,7 @@ async fn due(app: &App) -> Result<Vec<Model>, DbErr> {
     Ok(found)
 }
 
-/// When the last of the partial uploads of a final one expires to which bytes still come; none when none does.
+/// Returns when the last of a final upload's partial uploads that still accept bytes expires; `None` if there is none.
 async fn partials_expire_at(app: &App, upload: &Model) -> Result<Option<Timestamp>, DbErr> {
     Entity::find()
         .select_only()
@@ -109,8 +110,8 @@ async fn reschedule(app: &App, id: UploadId, until: Timestamp) -> Result<(), DbE
         .await
 }
 
-/// Deletes the rows of closed uploads once their time is over and their files are final, with those of their parts.
-/// Answers how many uploads. Until then a client whose last answer was lost can still ask.
+/// Deletes the rows of closed uploads, and of their parts, once their retention is over and their files are final.
+/// Returns the number of uploads. Until then, a client whose last response was lost can still ask.
 ///
 /// # Errors
 /// The database's.
@@ -143,7 +144,8 @@ async fn closed_before(app: &App, after: Option<Timestamp>) -> Result<Vec<Model>
     query.all(app.db.read()).await
 }
 
-/// Those whose file is on its way still have bytes in staging, which their rows keep from the sweep.
+/// Returns the uploads that can be deleted. Those whose file is in progress still have staged bytes, which their rows
+/// protect from the sweep.
 async fn no_longer_used(app: &App, page: &[Model]) -> Result<Vec<UploadId>, DbErr> {
     let files = page.iter().map(|upload| upload.file_id);
     let on_their_way: Vec<FileId> = file::Entity::find()
@@ -170,7 +172,7 @@ async fn no_longer_used(app: &App, page: &[Model]) -> Result<Vec<UploadId>, DbEr
         .collect())
 }
 
-/// An upload has up to ten thousand parts, and many segments, so they go by one upload at a time.
+/// An upload has up to ten thousand parts and many segments, so uploads are deleted one at a time.
 async fn forget(app: &App, ids: Vec<UploadId>) -> Result<(), DbErr> {
     for id in ids {
         app.db

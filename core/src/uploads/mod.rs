@@ -1,11 +1,12 @@
-//! Uploads that arrive in pieces: numbered parts in any order, or bytes at an offset. One engine for all protocols.
+//! Resumable uploads: numbered parts in any order, or bytes at an offset. One engine for all protocols.
 //!
 //! Owns the rows of `uploads` and `parts`, and the row of the file while it is `uploading`. Knows nothing of HTTP:
-//! sessions, tus and the IETF draft are faces in front of it. An upload, its file and its staging key have one id.
+//! sessions, tus and the IETF draft are front ends. An upload, its file and its staging key share one id.
 //!
-//! **Architecture invariant.** `bytes_received` never says more than is durable in staging: bytes are synced first and
+//! **Architecture invariant.** `bytes_received` never exceeds what is durable in staging: bytes are synced first and
 //! counted afterwards, by one compare-and-set on the offset and the writer's fence, which also names the segment they
-//! are in. A writer opens no segment of another, so what is counted does not change any more, whoever wakes up late.
+//! are in. A writer never opens another writer's segment, so counted bytes do not change, however late a writer wakes
+//! up.
 //!
 //! | a crash after | leaves | repaired by |
 //! | --- | --- | --- |

@@ -1,9 +1,9 @@
-//! Numbered parts: in any order, in parallel, from several processes, each as often as its client likes.
+//! Numbered parts, sent in any order, in parallel, over several processes, and any number of times.
 //!
-//! A part is claimed by its row, staged, and counted together with its digest; a claim that is not renewed for a few
-//! seconds is free again. Each attempt stages a segment of its own, named by its claim, and the part's row names the one
-//! that counts: of two attempts at one part, the later loses its claim and deletes what it staged. A part that counts is
-//! never staged again: the same bytes are told from others by digest.
+//! A part is claimed in its row, staged, and counted together with its digest; a claim that is not renewed for a few
+//! seconds expires. Each attempt stages a segment of its own, named by its claim, and the part's row names the one that
+//! counts: of two concurrent attempts, the later one loses its claim and deletes its segment. A counted part is never
+//! staged again; repeated bytes are compared by digest.
 
 use super::{
     UploadBytes, UploadError,
@@ -35,14 +35,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// A part that a client sends.
+/// A part sent by a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewPart {
     /// From 1.
     pub number: u32,
-    /// How long the body is, in bytes, if the client says so.
+    /// The declared length of the body, in bytes.
     pub content_length: Option<u64>,
-    /// What the client says the bytes are.
+    /// The declared digest of the bytes.
     pub digest: Option<Sha256Digest>,
 }
 
@@ -56,13 +56,13 @@ pub struct ReceivedPart {
     pub sha256: Sha256Digest,
 }
 
-/// Takes one part in; the same bytes again change nothing and are answered alike.
+/// Receives one part. Sending the same bytes again changes nothing and returns the same result.
 ///
 /// # Errors
 /// [`UploadError::NoSuchPart`], [`UploadError::SizeMismatch`], [`UploadError::DigestMismatch`],
-/// [`UploadError::PartConflict`] for other bytes than before, [`UploadError::Locked`] when another request is still
-/// writing the part after six seconds, [`UploadError::Closed`], and the rest of [`UploadError`]. Nothing of the part
-/// counts then.
+/// [`UploadError::PartConflict`] for bytes that differ from those received before, [`UploadError::Locked`] when another
+/// request is still writing the part after six seconds, [`UploadError::Closed`], and the rest of [`UploadError`].
+/// Nothing of the part counts then.
 pub async fn put_part(
     app: &App,
     scope: &OwnerScope,
@@ -89,7 +89,7 @@ pub async fn put_part(
         body: BodyStream::new(body, stop, None, patience, CountRequests::default()),
         claim: Uuid::now_v7(),
     };
-    // In a task of its own, so that a claim is given back when the request is dropped.
+    // In a separate task, so that the claim is released when the request is dropped.
     let task = tokio::spawn(request.take_in());
     let outcome = task.await.map_err(UploadError::Lost)?;
     drop(stop_when_dropped);
@@ -130,10 +130,10 @@ fn where_it_lies(
     Ok(range)
 }
 
-/// What a claim came to.
+/// The result of a claim.
 enum PartClaim {
     Mine,
-    /// The part counts already.
+    /// The part has been received before.
     AlreadyCounted(Sha256Digest),
 }
 
@@ -143,7 +143,7 @@ struct PartRequest {
     part: NewPart,
     range: PartRange,
     body: BodyStream,
-    /// Of this attempt alone; also names its segment.
+    /// Unique to this attempt; also names its segment.
     claim: Uuid,
 }
 
@@ -228,7 +228,7 @@ impl PartRequest {
             .await
     }
 
-    /// The row of this request's claim, while it is one.
+    /// The row, as long as this request holds its claim.
     fn owned_claim(&self) -> UpdateMany<Entity> {
         Entity::update_many()
             .filter(Column::UploadId.eq(self.id))
@@ -237,7 +237,7 @@ impl PartRequest {
             .filter(Column::Sha256.is_null())
     }
 
-    /// Hashes bytes that have come again, and keeps nothing of them.
+    /// Hashes bytes that are sent again, without storing them.
     async fn compare(&mut self, known: Sha256Digest) -> Result<Sha256Digest, UploadError> {
         let options = WriteOptions {
             limit: self.range.size,
@@ -284,7 +284,7 @@ impl PartRequest {
             Ok(sha256) => self.count(sha256).await.map(|()| sha256),
             Err(error) => Err(error),
         };
-        // After an error of the database it may be counted all the same.
+        // After a database error the part may have been counted anyway.
         if let Err(error) = &counted
             && !matches!(error, UploadError::Database(_))
             && let Err(error) = staging.delete(&[key]).await
@@ -295,7 +295,7 @@ impl PartRequest {
         counted
     }
 
-    /// A body that broke off is not one of the wrong size.
+    /// A body that was interrupted must not be reported as one of the wrong size.
     fn require_whole<T>(&mut self, outcome: &Result<T, StagingError>) -> Result<(), UploadError> {
         match (self.body.ended(), outcome) {
             (StretchEnd::Broken(error), _) => Err(UploadError::ended_by(error)),
@@ -313,7 +313,7 @@ impl PartRequest {
         }
     }
 
-    /// The part counts, with its digest; nothing changes if the claim was lost or the upload was closed.
+    /// Counts the part with its digest. Nothing changes if the claim was lost or the upload was closed.
     async fn count(&self, sha256: Sha256Digest) -> Result<(), UploadError> {
         use upload::Column as Upload;
         let now = self.app.clock.now();
@@ -355,7 +355,7 @@ impl PartRequest {
             .await
     }
 
-    /// A claim that is not given back ends by itself.
+    /// Releases the claim. A claim that is not released expires.
     async fn release(&self) {
         let (id, number, claim) = (self.id, self.number(), self.claim.to_string());
         let deleted = self
@@ -375,12 +375,12 @@ impl PartRequest {
             })
             .await;
         if let Err::<(), DbErr>(error) = deleted {
-            tracing::debug!(upload.id = %id, %error, "the claim of a part was left to end by itself");
+            tracing::debug!(upload.id = %id, %error, "the claim of a part could not be released, it will expire");
         }
     }
 }
 
-/// False when the claim has been lost.
+/// Returns false when the claim has been lost.
 async fn renew(app: &App, owned_claim: &UpdateMany<Entity>) -> Result<bool, DbErr> {
     let until = Expr::value(app.clock.after(LEASE));
     let update = owned_claim.clone().col_expr(Column::LeaseExpiresAt, until);

@@ -1,28 +1,28 @@
-//! How an upload session is cut into parts.
+//! How an upload session is divided into parts.
 
-/// The smallest part size, in bytes; the last part of an upload may be smaller.
+/// Minimum part size, in bytes; the last part of an upload may be smaller.
 pub const MIN_PART_SIZE: u64 = 64 * 1024;
-/// The largest part size, in bytes: what S3 takes as one part.
+/// Maximum part size, in bytes: that of a part on S3.
 pub const MAX_PART_SIZE: u64 = 5 * 1024 * 1024 * 1024;
-/// The most parts of one upload, as on S3.
+/// Maximum number of parts per upload, as on S3.
 pub const MAX_PARTS: u64 = 10_000;
 
-/// The part size for an upload of `total` bytes: what was asked for, brought within the bounds, and raised to the
-/// next multiple of [`MIN_PART_SIZE`] with which [`MAX_PARTS`] parts are enough.
+/// Returns the part size for an upload of `total` bytes: the requested size, clamped to the limits, and rounded up to
+/// the next multiple of [`MIN_PART_SIZE`] with which [`MAX_PARTS`] parts are enough.
 #[must_use]
 pub fn chunk_size(total: u64, wanted: u64) -> u64 {
     let needed = total.div_ceil(MAX_PARTS).div_ceil(MIN_PART_SIZE) * MIN_PART_SIZE;
     wanted.clamp(MIN_PART_SIZE, MAX_PART_SIZE).max(needed)
 }
 
-/// Where a part lies, in bytes.
+/// The range of a part, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PartRange {
     pub(super) offset: u64,
     pub(super) size: u64,
 }
 
-/// Where part `number`, counted from 1, lies in an upload of `total` bytes; none when it has no such part.
+/// Returns the range of part `number`, counted from 1, in an upload of `total` bytes; `None` if there is no such part.
 pub(super) fn range(total: u64, chunk: u64, number: u32) -> Option<PartRange> {
     let offset = chunk.checked_mul(u64::from(number.checked_sub(1)?))?;
     let size = chunk.min(total.checked_sub(offset)?);

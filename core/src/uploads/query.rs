@@ -1,4 +1,4 @@
-//! Finding uploads, and reading what they have so far.
+//! Finding uploads, and reading their received bytes.
 
 use super::UploadError;
 use crate::{
@@ -15,18 +15,18 @@ use sea_orm::{ConnectionTrait, DbErr, EntityTrait};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Enough for a writer on a disk to notice that its client pauses or is gone, and to count what came.
+/// Enough for a writer on a disk to notice that its client pauses or is gone, and to count the received bytes.
 const SETTLED_ON_DISK: Duration = Duration::from_millis(400);
-/// The same in a bucket, where what came last is an object to be put first.
+/// The same for a bucket, where the last bytes must be put as an object first.
 const SETTLED_IN_BUCKET: Duration = Duration::from_millis(2500);
 
-/// How long it may take besides until a writer counts what trickles in.
+/// How much longer it may take until a writer counts bytes that arrive slowly.
 const COUNTED: Duration = Duration::from_millis(2500);
 
-/// How often an offset is looked at again that is about to move.
+/// How often an offset that is about to change is read again.
 const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// One upload, if the scope covers it.
+/// Returns an upload, if the scope covers it.
 ///
 /// # Errors
 /// The database's.
@@ -39,7 +39,7 @@ pub async fn find(
     Ok(found.filter(|upload| scope.covers(upload.owner.as_deref())))
 }
 
-/// One upload, if the scope covers it.
+/// Returns an upload, if the scope covers it.
 ///
 /// # Errors
 /// [`UploadError::NotFound`], and the database's.
@@ -51,9 +51,9 @@ pub async fn get(
     find(db, scope, id).await?.ok_or(UploadError::NotFound)
 }
 
-/// One upload, for a client that wants to continue it. A writer at work in this process counts what it has first. One in
-/// another process is waited for: for a moment if its client may be gone (0.4 seconds with staging on a disk, 2.5 in a
-/// bucket), else until it counts next.
+/// Returns an upload for a client that wants to resume it. An active writer in this process first counts its received
+/// bytes. A writer in another process is waited for: briefly if its client may be gone (0.4 seconds with staging on a
+/// disk, 2.5 in a bucket), otherwise until it counts next.
 ///
 /// # Errors
 /// As [`get`].
@@ -87,8 +87,8 @@ pub async fn settled_offset(
     }
 }
 
-/// How far an upload is at a moment: one whose time is over counts as expired before the sweep has come to it. A final
-/// upload's time is that of its partial ones.
+/// The status of an upload at a given time: an upload past its expiry counts as expired even before the sweep has
+/// processed it. A final upload expires with its partial uploads.
 #[must_use]
 pub fn status_at(upload: &Model, now: Timestamp) -> UploadStatus {
     if accepts_bytes(upload.status) && upload.kind != UploadKind::Final && upload.expires_at < now {
@@ -98,12 +98,12 @@ pub fn status_at(upload: &Model, now: Timestamp) -> UploadStatus {
     }
 }
 
-/// True while bytes are taken in.
+/// Whether uploads in this status accept bytes.
 pub(super) fn accepts_bytes(status: UploadStatus) -> bool {
     matches!(status, UploadStatus::Init | UploadStatus::InProgress)
 }
 
-/// True of a file that was joined of partial uploads.
+/// Whether a file was concatenated from partial uploads.
 ///
 /// # Errors
 /// The database's.
@@ -112,7 +112,7 @@ pub(crate) async fn is_joined(db: &impl ConnectionTrait, id: FileId) -> Result<b
     Ok(upload.is_some_and(|upload| upload.kind == UploadKind::Final))
 }
 
-/// The bytes of an upload that count, in their order: exactly its keys in staging.
+/// Returns the counted bytes of an upload, in order: exactly its keys in staging.
 ///
 /// # Errors
 /// The database's.
@@ -121,10 +121,11 @@ pub async fn pieces(db: &impl ConnectionTrait, id: UploadId) -> Result<Vec<Piece
     Ok(listed.remove(&id).unwrap_or_default())
 }
 
-/// The bytes of a complete upload that is not in storage yet, and how many they are; none once they are there, or gone.
+/// Returns the bytes of a complete upload that is not in storage yet, and their number; `None` once they are stored, or
+/// gone.
 ///
 /// # Errors
-/// The database's, and what staging answers.
+/// The database's, and errors of staging.
 pub async fn staged(
     app: &App,
     upload: &Model,
@@ -140,7 +141,7 @@ pub async fn staged(
         return Ok(None);
     }
     let size = pieces.iter().map(|piece| piece.size).sum();
-    // Whether the bytes are there is answered before they are promised.
+    // Whether the bytes exist is checked before they are promised.
     match app.staging.read_pieces(&pieces).await {
         Ok(bytes) => Ok(Some((size, bytes))),
         Err(StagingError::Gone) => Ok(None),

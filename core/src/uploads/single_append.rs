@@ -1,7 +1,7 @@
-//! Small uploads whose one append brings all of them, as most do: counted without a write lease.
+//! The fast path for small uploads with a single append, the most common kind: counted without a write lease.
 //!
-//! The bytes are gathered in memory, staged as a segment that no other attempt has, and counted by a compare-and-set
-//! that succeeds only while no writer has ever acquired the upload. It saves a commit. A crash before the count leaves a
+//! The bytes are buffered in memory, staged as a segment of this attempt, and counted by a compare-and-set that
+//! succeeds only if no writer has ever acquired the upload. This saves a commit. A crash before the count leaves a
 //! segment that no row lists, which the sweep removes.
 
 use super::{
@@ -31,23 +31,23 @@ use std::{convert::Infallible, error::Error, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-/// What is gathered in memory for one request, in bytes.
+/// Maximum number of bytes buffered for one request.
 const MAX_SINGLE_APPEND_LEN: u64 = 128 * 1024;
 
-/// How long it may take to come. What comes more slowly is counted as it comes.
+/// How long the body may take. Bytes of a slower body are counted as they arrive.
 const GATHER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What became of a body.
+/// The result of the fast path.
 pub(super) enum SingleAppend {
     Done(Box<Model>),
-    /// Not that simple: to be appended as any other. All of the body is still to come out of it.
+    /// The fast path does not apply: append as usual. The stream returns the whole body.
     Not(UploadBytes),
 }
 
-/// Appends a body that is all of its upload, if it is small, comes at once, and no other writer was there before.
+/// Appends a body that contains the whole upload, if it is small, arrives at once, and no writer was active before.
 ///
 /// # Errors
-/// [`UploadError::ChecksumMismatch`], and what staging and the database answer; nothing is changed then.
+/// [`UploadError::ChecksumMismatch`], and errors of staging and the database; nothing is changed then.
 pub(super) async fn append(
     app: &App,
     scope: &OwnerScope,
@@ -88,7 +88,7 @@ pub(super) async fn append(
         expires_at: app.clock.after(app.config.uploads.session_ttl),
     };
     let Some((upload, staged)) = app.uploads.end(ended).await? else {
-        // Another writer was faster. Who may continue now is found out as for any other append.
+        // Another writer was faster. The regular append determines who may continue.
         discard(app, key).await;
         return Ok(SingleAppend::Not(again(pieces, body)));
     };
@@ -112,7 +112,7 @@ async fn discard(app: &App, key: StagingKey) {
     }
 }
 
-/// True of uploads that one small append can bring whole.
+/// Whether an upload can be completed by one small append.
 pub(super) fn may_be_whole(upload: &Model) -> bool {
     let total = upload.total_size_bytes.map(i64::unsigned_abs);
     upload.kind == UploadKind::Append
@@ -125,8 +125,8 @@ fn fits(request: &Append, size: u64) -> bool {
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The whole body, and what would be left of it; or all of it as it was, when it pauses or comes slowly, breaks off, has
-/// another size, or is asked for.
+/// Returns the whole body and what follows it; or the unchanged body when it pauses, is slow, is interrupted or has
+/// another size, or when another request asks for its bytes to be counted.
 async fn gather(
     mut body: UploadBytes,
     size: u64,
@@ -166,7 +166,7 @@ fn again(pieces: Vec<Bytes>, rest: UploadBytes) -> UploadBytes {
     stream::iter(pieces.into_iter().map(Ok)).chain(rest).boxed()
 }
 
-/// The digest, once the checksum is found to be right.
+/// Returns the digest, after verifying the checksum.
 fn check(request: &Append, pieces: &[Bytes]) -> Result<Sha256Digest, UploadError> {
     let algorithm = request.checksum.as_ref().map(|sum| sum.algorithm);
     let mut hasher = Hasher::new(algorithm.as_slice(), None);

@@ -1,7 +1,7 @@
-//! The writers at work in this process: who asks where an upload is has them count what they have.
+//! The active writers of this process: a request for the offset of an upload makes them count what they have received.
 //!
-//! And the segments they have ended with, which the next append here may continue. Both are hints: a process that knows
-//! nothing of an upload reads what is counted, and begins a segment of its own.
+//! Also remembers the segments of writers that have ended, which the next append in this process may continue. Both are
+//! hints: a process without them reads what is counted, and starts a segment of its own.
 
 use super::write_lease::OpenSegment;
 use entity::{UploadId, upload::Model};
@@ -16,14 +16,14 @@ use tokio::{
     time::timeout,
 };
 
-/// Segments that are remembered. Each is a file in staging, and costs nothing when it is forgotten.
+/// Maximum number of remembered segments. Each is a file in staging; forgetting one costs nothing.
 const MAX_ENDED: usize = 10_000;
 
 /// Shared by all requests of a process.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ActiveWriters {
     at_work: Arc<Mutex<HashMap<UploadId, Vec<Arc<WriterSignals>>>>>,
-    /// Ids are made of the time (UUIDv7, RFC 9562): the first is the oldest.
+    /// Ids contain the time (UUIDv7, RFC 9562), so the first is the oldest.
     ended: Arc<Mutex<BTreeMap<UploadId, EndedWriter>>>,
 }
 
@@ -41,7 +41,7 @@ struct EndedWriter {
     offset: i64,
 }
 
-/// A writer at work, until it is dropped.
+/// Marks a writer as active until dropped.
 #[derive(Debug)]
 pub(super) struct ActiveWriter {
     writers: ActiveWriters,
@@ -49,7 +49,7 @@ pub(super) struct ActiveWriter {
     signals: Arc<WriterSignals>,
 }
 
-/// What the body of a writer is interrupted by; none for bodies that count as a whole.
+/// Requests that interrupt a writer's body to count its bytes; `None` for bodies that count only as a whole.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CountRequests(Option<Arc<WriterSignals>>);
 
@@ -66,8 +66,8 @@ impl ActiveWriters {
         }
     }
 
-    /// Has the writers at work on an upload here count what they have, and waits until one has, for `most`. False when
-    /// there is none.
+    /// Makes the active writers of an upload in this process count their bytes, and waits until one has, for at most
+    /// `most`. Returns false when there is none.
     pub(super) async fn count_now(&self, id: UploadId, most: Duration) -> bool {
         let asked = lock(&self.at_work).get(&id).cloned().unwrap_or_default();
         if asked.is_empty() {
@@ -81,13 +81,13 @@ impl ActiveWriters {
             signals.count_now.notify_one();
         }
         let counted = receivers.iter_mut().map(|one| Box::pin(one.changed()));
-        // Whether it was in time is seen by the offset.
+        // The offset shows whether it was in time.
         let _ = timeout(most, select_all(counted)).await;
         true
     }
 
-    /// Remembers the segment of a writer that has ended, and has counted all that it wrote: nothing is written to it any
-    /// more but by whoever takes it from here.
+    /// Remembers the segment of a writer that has ended and has counted everything it wrote. From now on only the
+    /// writer that takes it from here may write to it.
     pub(super) fn ended(&self, upload: &Model, segment: OpenSegment) {
         let ended = EndedWriter {
             segment,
@@ -101,7 +101,8 @@ impl ActiveWriters {
         }
     }
 
-    /// The segment to continue, for a writer that has just acquired `upload`: none when any other has acquired it since.
+    /// Returns the segment to continue for a writer that has just acquired `upload`; `None` when another writer has
+    /// acquired it since.
     pub(super) fn take_ended(&self, upload: &Model) -> Option<OpenSegment> {
         let ended = lock(&self.ended).remove(&upload.id)?;
         let is_next = ended.fence + 1 == upload.fence && ended.offset == upload.bytes_received;
@@ -134,7 +135,7 @@ impl Drop for ActiveWriter {
 }
 
 impl CountRequests {
-    /// Ends when somebody wants what came to be counted.
+    /// Returns when a request asks for the received bytes to be counted.
     pub(super) async fn requested(&self) {
         match &self.0 {
             Some(signals) => signals.count_now.notified().await,
@@ -142,7 +143,7 @@ impl CountRequests {
         }
     }
 
-    /// For whoever could not do it, and leaves it to the next.
+    /// Passes the request on to the next writer, if this one could not count.
     pub(super) fn pass_on(&self) {
         if let Some(signals) = &self.0 {
             signals.count_now.notify_one();

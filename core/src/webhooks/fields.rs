@@ -1,24 +1,24 @@
-//! What an endpoint may be: its fields, parsed once.
+//! Validation of endpoint fields.
 
 use super::signing::SigningSecret;
 use crate::outbox::EventType;
 use url::Url;
 
-/// The most characters of a URL.
+/// Maximum length of a URL, in characters.
 pub const MAX_URL_LEN: usize = 2048;
 
-/// The most characters of a description.
+/// Maximum length of a description, in characters.
 pub const MAX_DESCRIPTION_LEN: usize = 1024;
 
-/// A field that is wrong, and how.
+/// An invalid field, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldFault {
-    /// As it is called in the API.
+    /// The name in the API.
     pub field: &'static str,
     pub message: String,
 }
 
-/// Collects faults, so that all of them are told at once.
+/// Collects invalid fields, so that all of them are reported at once.
 #[derive(Debug, Default)]
 pub(super) struct FieldFaults(pub(super) Vec<FieldFault>);
 
@@ -30,7 +30,7 @@ impl FieldFaults {
         });
     }
 
-    /// The URL as it is stored and requested.
+    /// Returns the URL as it is stored and requested.
     pub(super) fn url(&mut self, text: &str) -> String {
         match parse_url(text) {
             Ok(url) => url.into(),
@@ -41,7 +41,7 @@ impl FieldFaults {
         }
     }
 
-    /// Each type once, in the order given.
+    /// Returns each type once, in the given order.
     pub(super) fn event_types(&mut self, given: Vec<String>) -> Vec<String> {
         let mut types = Vec::with_capacity(given.len().min(EventType::ALL.len()));
         for text in given {
@@ -92,7 +92,7 @@ fn parse_url(text: &str) -> Result<Url, &'static str> {
     if url.fragment().is_some() {
         return Err("without a fragment");
     }
-    // The HTTP client's idea of a URL is narrower (RFC 9110 rather than WHATWG).
+    // The HTTP client accepts fewer URLs (RFC 9110 instead of WHATWG).
     http::Uri::try_from(url.as_str()).map_err(|_| "characters in it must be percent-encoded")?;
     Ok(url)
 }
@@ -115,7 +115,7 @@ mod tests {
         let longest = format!("https://e.example/{}", "a".repeat(MAX_URL_LEN - 18));
         assert!(parse_url(&longest).is_ok());
         assert!(parse_url(&format!("{longest}a")).is_err());
-        // Each of these is six characters once it is encoded.
+        // Each of these takes six characters once encoded.
         let unicode = format!("https://e.example/{}", "ä".repeat(MAX_URL_LEN - 18));
         assert!(parse_url(&unicode).is_ok());
     }

@@ -1,10 +1,10 @@
-//! When webhook secrets may be sealed with a new key.
+//! Decides when webhook secrets are sealed with a new key.
 //!
-//! Every process records in the database which keys it knows, and renews that record while it runs. As long as a
-//! process is alive that does not know `webhooks.secret_key`, secrets stay sealed as they were, and new ones are sealed
-//! with the key before, so that every process can sign. Once all know the key, secrets are sealed with it.
+//! Every process records in the database which keys it knows, and renews that record while it runs. As long as a live
+//! process does not know `webhooks.secret_key`, secrets stay sealed as they were, and new ones are sealed with the
+//! previous key, so that every process can sign. Once all processes know the key, secrets are sealed with it.
 //!
-//! A process that is killed leaves a record that counts for thirty seconds and is deleted by the others later.
+//! The record of a killed process counts for thirty seconds and is later deleted by other processes.
 
 use super::sealing::{Sealing, SettleError, settle, verify};
 use crate::{clock::Clock, db::Database};
@@ -19,10 +19,10 @@ use uuid::Uuid;
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a process counts as alive after a heartbeat.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
-/// After which the record of a process is deleted by others.
+/// After how long the record of a process is deleted by others.
 const RETENTION: Duration = Duration::from_secs(300);
 
-/// The record of this process; kept up until it is dropped or removed.
+/// The record of this process: maintained until dropped or removed.
 #[derive(Debug)]
 pub struct KeyRecord {
     holder: KeyHolder,
@@ -43,7 +43,7 @@ impl KeyRecord {
     /// later in the background.
     ///
     /// # Errors
-    /// [`SettleError::Sealed`] when a secret does not open with a key this process knows, and the database's.
+    /// [`SettleError::Sealed`] when a secret cannot be opened with a known key, and the database's.
     pub async fn start(
         db: &Database,
         clock: &Clock,
@@ -73,7 +73,7 @@ impl KeyRecord {
         })
     }
 
-    /// Deletes the record, as the process ends. What fails is left to others.
+    /// Deletes the record at shutdown. If that fails, other processes will do it.
     pub async fn remove(self) {
         let Self { holder, _heartbeat } = self;
         drop(_heartbeat);
@@ -149,7 +149,8 @@ impl KeyHolder {
         Ok(())
     }
 
-    /// Of processes that are alive and do not know the key; none without a key, since every process reads plain secrets.
+    /// Returns the hosts of live processes that do not know the key; none without a key, since every process reads
+    /// plain secrets.
     async fn unaware_hosts(&self) -> Result<Vec<String>, DbErr> {
         let Some(fingerprint) = self.sealing.fingerprint() else {
             return Ok(Vec::new());
@@ -179,7 +180,7 @@ impl KeyHolder {
             Box::pin(async move { Entity::delete_by_id(id).exec(transaction).await })
         });
         if let Err(error) = removed.await {
-            tracing::debug!(%error, "the record of known webhook keys is left to others");
+            tracing::debug!(%error, "the record of known webhook keys could not be removed, other processes will do it");
         }
     }
 }

@@ -8,18 +8,18 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use sha2::Sha256;
 
-/// What a secret begins with, so that it is known for one wherever it turns up.
+/// Prefix of a secret, by which leaked secrets can be recognized.
 const PREFIX: &str = "whsec_";
 
-/// Bytes of a secret made here; the specification asks for 24 to 64.
+/// Number of bytes of a generated secret; the specification requires 24 to 64.
 const GENERATED_LEN: usize = 32;
 
-/// Not a secret to sign with.
+/// Not a valid signing secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a secret is `whsec_` and the base64 of 24 to 64 bytes")]
 pub struct InvalidSecret;
 
-/// What an endpoint's deliveries are signed with. Never printed: not by `Debug`, and there is no `Display`.
+/// A secret that signs an endpoint's deliveries. Never printed: redacted in `Debug`, and there is no `Display`.
 #[derive(Clone, Debug)]
 pub struct SigningSecret {
     text: SecretString,
@@ -27,7 +27,7 @@ pub struct SigningSecret {
 }
 
 impl SigningSecret {
-    /// A new one, from the system's randomness.
+    /// Generates a secret from the system's randomness.
     #[must_use]
     pub fn generate() -> Self {
         let key: [u8; GENERATED_LEN] = rand::random();
@@ -37,10 +37,10 @@ impl SigningSecret {
         }
     }
 
-    /// Reads `whsec_…`.
+    /// Parses `whsec_…`.
     ///
     /// # Errors
-    /// [`InvalidSecret`], which does not repeat it.
+    /// [`InvalidSecret`], which does not contain the text.
     pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
         let encoded = text.strip_prefix(PREFIX).ok_or(InvalidSecret)?;
         let key = STANDARD.decode(encoded).map_err(|_| InvalidSecret)?;
@@ -53,13 +53,13 @@ impl SigningSecret {
         })
     }
 
-    /// `whsec_…`, to be stored, or shown to its owner when it is made.
+    /// Returns `whsec_…`, to be stored, or shown to its owner when it is created.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.text.expose_secret()
     }
 
-    /// One signature, `v1,` and base64.
+    /// Returns one signature, `v1,` and base64.
     #[must_use]
     pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose_secret())
@@ -70,7 +70,7 @@ impl SigningSecret {
     }
 }
 
-/// The value of `webhook-signature`: one signature per secret, the current one's first, separated by spaces.
+/// Returns the value of `webhook-signature`: one signature per secret, the current one first, separated by spaces.
 #[must_use]
 pub fn signatures<'a>(
     secrets: impl IntoIterator<Item = &'a SigningSecret>,
@@ -89,7 +89,7 @@ pub fn signatures<'a>(
 mod tests {
     use super::*;
 
-    /// From the specification's reference implementations.
+    /// From the reference implementations of the specification.
     #[test]
     fn published_vector_is_reproduced() {
         let secret = SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();

@@ -287,7 +287,7 @@ async fn event_is_shown_with_deliveries_and_attempts(place: Place) {
             .unwrap()
             .is_none()
     );
-    let of = outbox::endpoint_deliveries(&place.db, &[written.event_id])
+    let of = outbox::event_deliveries(&place.db, &[written.event_id])
         .await
         .unwrap();
     assert_eq!(of[&written.event_id].len(), 1);

@@ -85,7 +85,7 @@ async fn list(visitor: User, dashboard: Dashboard, Query(asked): Query<Asked>) -
         .await
         .map_err(ErrorPage::from)?;
     let ids: Vec<EventId> = found.items.iter().map(|event| event.id).collect();
-    let deliveries = outbox::endpoint_deliveries(&app.db, &ids)
+    let deliveries = outbox::event_deliveries(&app.db, &ids)
         .await
         .map_err(ErrorPage::from)?;
     let cursor = Some(asked.cursor.as_str()).filter(|cursor| !cursor.is_empty());

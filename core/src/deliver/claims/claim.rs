@@ -1,4 +1,4 @@
-//! Claiming deliveries: one compare-and-set for a whole batch.
+//! Claiming deliveries: one compare-and-set per batch.
 
 use crate::{batcher::Batch, clock::Clock, db::Database};
 use entity::{
@@ -18,27 +18,27 @@ use std::{
 };
 use uuid::Uuid;
 
-/// When to come back for a delivery that somebody else holds locked at this moment.
+/// Retry delay for a delivery whose row another process has locked.
 const BUSY_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What a claim came to.
+/// The outcome of a claim.
 #[derive(Clone, Debug)]
 pub(crate) enum DeliveryClaim {
-    /// It is the caller's until the lease ends.
+    /// The caller holds the delivery until the lease expires.
     Claimed(Box<ClaimedDelivery>),
-    /// Not due before this moment, or another's until then.
+    /// Not due, or leased by another worker, until then.
     Later(Timestamp),
-    /// Delivered, failed, or no more: nothing is to be done.
+    /// Delivered, failed or deleted: there is nothing to do.
     Nothing,
 }
 
-/// A delivery under a lease, and what it takes to make it.
+/// A delivery under a lease, and what is needed to attempt it.
 #[derive(Clone, Debug)]
 pub(crate) struct ClaimedDelivery {
     pub(crate) delivery: delivery::Model,
     pub(crate) lease_owner: String,
     pub(crate) event: Arc<outbox_event::Model>,
-    /// As it was at the claim; none when its row is gone.
+    /// As of the claim; `None` if the endpoint was deleted.
     pub(crate) endpoint: Option<Arc<webhook_endpoint::Model>>,
 }
 
@@ -54,7 +54,7 @@ pub(super) async fn claim(
     ids.dedup();
     let terms = DeliveryLease {
         now: clock.now(),
-        // Of this batch alone: a worker that claims the same delivery again is another owner.
+        // Unique to this batch: a worker that claims the same delivery again is a different owner.
         owner: format!("{worker}/{}", Uuid::now_v7()),
         expires_at: clock.after(lease),
     };
@@ -63,7 +63,7 @@ pub(super) async fn claim(
             Box::pin(take(transaction, terms.clone(), ids.clone()))
         })
         .await?;
-    // Asked for twice in one batch, it goes to the first; the other hears that it is taken.
+    // If a delivery is requested twice in one batch, the first request gets it and the other is told that it is leased.
     let taken_until = clock.after(lease);
     Ok(asked
         .iter()
@@ -91,7 +91,7 @@ async fn take(
     terms: DeliveryLease,
     ids: Vec<DeliveryId>,
 ) -> Result<HashMap<DeliveryId, DeliveryClaim>, DbErr> {
-    // Whoever holds a row locked is about to change it: it is passed over rather than waited for.
+    // Locked rows are skipped rather than waited for, because whoever holds the lock is about to change them.
     let free = delivery::Entity::find()
         .select_only()
         .column(delivery::Column::Id)
@@ -124,7 +124,7 @@ async fn take(
     let endpoints = endpoints(transaction, &taken).await?;
     for row in taken {
         let Some(event) = events.get(&row.event_id) else {
-            // Its event was deleted, and it with it, between two statements: nothing to announce.
+            // The event and its deliveries were deleted between the two statements: there is nothing to announce.
             continue;
         };
         let claimed = ClaimedDelivery {
@@ -141,7 +141,7 @@ async fn take(
     Ok(claims)
 }
 
-/// Pending, due, and nobody's.
+/// Pending, due, and not leased.
 pub(in crate::deliver) fn claimable(now: Timestamp) -> Condition {
     Condition::all()
         .add(delivery::Column::Status.eq(DeliveryStatus::Pending))
@@ -149,14 +149,14 @@ pub(in crate::deliver) fn claimable(now: Timestamp) -> Condition {
         .add(unleased(now))
 }
 
-/// Under no lease, or under one that has run out.
+/// Not leased, or under an expired lease.
 pub(in crate::deliver) fn unleased(now: Timestamp) -> Condition {
     Condition::any()
         .add(delivery::Column::LeaseExpiresAt.is_null())
         .add(delivery::Column::LeaseExpiresAt.lt(now))
 }
 
-/// Says of deliveries that were not taken why.
+/// Explains why deliveries could not be claimed.
 async fn explain(
     transaction: &impl ConnectionTrait,
     now: Timestamp,

@@ -1,4 +1,4 @@
-//! What a batch of attempts means for the endpoints they went to.
+//! The effect of a batch of attempts on their endpoints.
 
 use super::{AttemptRecord, Verdict};
 use entity::{Timestamp, WebhookId, webhook_endpoint};
@@ -8,12 +8,12 @@ use sea_orm::{
 };
 use std::collections::{BTreeMap, HashMap};
 
-/// What a batch means for one endpoint.
+/// The attempts of a batch at one endpoint.
 #[derive(Default)]
 struct EndpointTally {
-    /// A 2xx was among the attempts.
+    /// Whether an attempt got a 2xx.
     succeeded: bool,
-    /// Attempts that failed since the last 2xx of the batch.
+    /// Number of failed attempts since the last 2xx of the batch.
     failed: i32,
     gone: Option<String>,
 }
@@ -44,8 +44,8 @@ impl EndpointTally {
     }
 }
 
-/// Returns the failures of each endpoint after this batch. A healthy endpoint's row is not touched, so that those
-/// who deliver to it do not wait for each other.
+/// Returns the consecutive failures of each endpoint after this batch. The row of a healthy endpoint is not written, so
+/// that concurrent deliveries to it do not wait for each other.
 pub(super) async fn update_endpoints(
     transaction: &impl ConnectionTrait,
     now: Timestamp,

@@ -1,5 +1,5 @@
-//! Recording attempts: the attempts, the deliveries, the counters of their events and the failures of their
-//! endpoints, of a whole batch in one transaction.
+//! Records attempts: for a whole batch, the attempts, the deliveries, the counters of their events and the failures of
+//! their endpoints are written in one transaction.
 
 use super::{AttemptRecord, Verdict, endpoints::update_endpoints};
 use crate::{
@@ -21,12 +21,12 @@ use sea_orm::{
 };
 use std::{collections::HashMap, sync::Arc};
 
-/// What became of an entry.
+/// The outcome of recording one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RecordOutcome {
-    /// False when the lease was another's by then: nothing was changed.
+    /// False if another worker held the lease by then; nothing was changed.
     pub(crate) kept: bool,
-    /// Of the endpoint, after this batch; 0 if it is gone.
+    /// Consecutive failures of the endpoint after this batch; 0 if the endpoint was deleted.
     pub(crate) consecutive_failures: u32,
 }
 
@@ -75,7 +75,7 @@ async fn write(
 }
 
 impl Verdict {
-    /// True when the delivery is no longer pending.
+    /// Whether the delivery is no longer pending.
     fn is_final(&self) -> bool {
         !matches!(self, Self::Retry { .. })
     }
@@ -90,7 +90,7 @@ impl Verdict {
     }
 }
 
-/// The owners of those that are still pending, locked in the order of their ids.
+/// Locks the pending deliveries, in the order of their ids, and returns their lease owners.
 async fn lock_deliveries(
     transaction: &impl ConnectionTrait,
     entries: &[Arc<AttemptRecord>],
@@ -176,7 +176,7 @@ async fn update_delivered(
     Ok(())
 }
 
-/// Those to be retried and those given up: what differs from row to row is a CASE over the id.
+/// Updates deliveries that are retried or have failed. Values that differ by row are a CASE over the id.
 async fn update_undelivered(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
@@ -257,7 +257,7 @@ fn event_changes(kept: &[&AttemptRecord]) -> CounterChanges {
     changes
 }
 
-/// Counts what happened in this minute, last of all: its rows are everybody's.
+/// Counts this minute's activity, as the last statement: all processes share these rows.
 async fn count_minute(
     transaction: &impl ConnectionTrait,
     now: Timestamp,

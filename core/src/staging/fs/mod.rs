@@ -1,18 +1,19 @@
 //! Staging in a folder.
 //!
-//! Guarantees: what a call reports as staged has been synced, the file and the folder that names it. A body that
-//! fails leaves nothing behind by [`FsStaging::write`], and all that came before by [`FsStaging::append`]. A file is
-//! written by one writer only, from its beginning to its end: nothing is ever overwritten or cut.
+//! Guarantees: whatever a call reports as staged has been synced, both the file and its directory entry. A body that
+//! fails leaves nothing behind with [`FsStaging::write`], and everything that came before the failure with
+//! [`FsStaging::append`]. Each file has a single writer and is written sequentially: nothing is ever overwritten or
+//! truncated.
 //!
 //! Configuration: `staging.path`, which API and workers must share; `staging.quota`, `staging.min_free`,
 //! `staging.direct_io`.
 //!
-//! Implementation: one file per segment, all in one folder, so that its sync is shared by all that come in at once and
-//! no folder has to be made or removed. Each file is synced by itself. Large bodies go past
-//! the page cache (see [`crate::fs_io::direct_io`]), or the kernel is told to begin writing them while they still come in.
+//! Implementation: one file per segment, all in one folder, so that concurrent writers share its sync and no folders
+//! need to be created or removed. Each file is synced individually. Large bodies bypass the page cache (see
+//! [`crate::fs_io::direct_io`]); otherwise the kernel is told to start writing them while they are received.
 //!
-//! Considerations: one folder holds as many files as wait; ext4 and XFS index it. Where the folder is on another
-//! file system than storage, finalize copies instead of linking.
+//! Considerations: one folder holds all staged files; ext4 and XFS index it. If the folder is on another file system
+//! than storage, finalize copies instead of linking.
 
 mod sink;
 
@@ -51,18 +52,18 @@ use std::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-/// How old the sum of all staged files may be when a quota is checked.
+/// Maximum age of the measured usage when the quota is checked.
 const MAX_USAGE_AGE: Duration = Duration::from_secs(5);
 
-/// The file a health check makes and removes.
+/// The file that a health check creates and removes.
 const HEALTH_FILE: &str = ".health";
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct FsStaging {
     folders: DurableFolders,
     capacity: Arc<Capacity>,
-    /// For large bodies; none when they go through the page cache.
+    /// Buffers for large bodies; `None` when direct I/O is disabled.
     buffers: Option<Arc<BufferPool>>,
 }
 
@@ -84,7 +85,7 @@ impl FsStaging {
         })
     }
 
-    /// True when large files go past the page cache.
+    /// Whether large files bypass the page cache.
     pub(crate) fn is_direct(&self) -> bool {
         self.buffers.is_some()
     }
@@ -109,7 +110,7 @@ impl FsStaging {
     pub(crate) async fn admit(&self, options: &WriteOptions<'_>) -> Result<(), StagingError> {
         let expected = options.expected.unwrap_or(0);
         if expected > 0 {
-            // A body that will not fit is refused before it is sent.
+            // A body that does not fit is rejected before it is sent.
             self.capacity.check_free(expected)?;
         }
         self.capacity.admit(expected, self.measure()).await
@@ -134,7 +135,7 @@ impl FsStaging {
         Ok(StagedBody { size, hashes })
     }
 
-    /// Appends to a segment that has `length` bytes; at 0 it is begun.
+    /// Appends to a segment of `length` bytes; at 0 the segment is created.
     pub(crate) async fn append(
         &self,
         key: StagingKey,
@@ -147,14 +148,14 @@ impl FsStaging {
         let folder = self.folder().await?;
         let target = match begins {
             true => SinkTarget::New,
-            false => SinkTarget::BodyEnd { length },
+            false => SinkTarget::Append { length },
         };
         let sink = self.sink(key, target, options);
         let mut written = sink.take(BodyReader::new(body, options.limit)).await?;
         let more = written.sink.written();
         let running = written.sink.take_running();
         let (hashes, stopped) = match (more, written.stopped) {
-            // Nothing could be written at all. What was begun is removed with the sink.
+            // Nothing could be written. The file, if created, is removed with the sink.
             (0, Some(error @ StagingError::Gone)) if begins => {
                 return Err(self.missing_folder(error));
             }
@@ -182,7 +183,7 @@ impl FsStaging {
         })
     }
 
-    /// Where a new file finds nothing, the folder has been removed; the next write makes it again.
+    /// If a new file finds no folder, the folder was removed; the next write creates it again.
     fn missing_folder(&self, error: StagingError) -> StagingError {
         match error {
             StagingError::Gone => {
@@ -201,7 +202,7 @@ impl FsStaging {
         match blocking(move || fs::metadata(path)).await {
             Ok(metadata) => Ok(Some(metadata.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StagingError::io("look for a file")(error)),
+            Err(error) => Err(StagingError::io("check for a file")(error)),
         }
     }
 
@@ -218,7 +219,7 @@ impl FsStaging {
         Ok(bytes.map_err(StagingError::io("read a file")).boxed())
     }
 
-    /// On one trip to a thread that may block: it is asked for once for each small file.
+    /// In one call to a blocking thread, because this is called once for each small file.
     pub(crate) async fn head(
         &self,
         key: StagingKey,
@@ -240,7 +241,7 @@ impl FsStaging {
     pub(crate) async fn delete(&self, keys: &[StagingKey]) -> Result<(), StagingError> {
         let paths: Vec<PathBuf> = keys.iter().map(|key| self.path(*key)).collect();
         let require_marker = self.folders.require_marker();
-        // Not synced: if a power cut brings a file back, the sweep deletes it.
+        // Not synced: if a power cut restores a file, the sweep deletes it again.
         blocking(move || {
             require_marker()?;
             paths.iter().try_for_each(|path| remove_if_there(path))
@@ -263,7 +264,7 @@ impl FsStaging {
                 Ok(()) if page.is_empty() => return,
                 Ok(()) => Ok(page),
             };
-            // Nobody may be listening; then nobody misses it.
+            // If the receiver is gone, nobody needs the page.
             let _ = sender.blocking_send(last);
         });
         futures::stream::unfold(receiver, |mut receiver| async move {
@@ -272,7 +273,7 @@ impl FsStaging {
         .boxed()
     }
 
-    /// What all staged files take up on the disk, in bytes.
+    /// Returns the disk usage of all staged files, in bytes.
     async fn measure(&self) -> Result<u64, StagingError> {
         let root = self.folders.root().to_owned();
         blocking(move || {
@@ -302,7 +303,7 @@ impl FsStaging {
         self.folders.root()
     }
 
-    /// Puts an empty file into the folder whose name is no staging key; one that is there stays.
+    /// Creates an empty file in the folder whose name is not a staging key, unless it exists.
     pub(crate) async fn mark(&self, name: &str) -> Result<(), StagingError> {
         let path = self.folders.root().join(name);
         blocking(move || {
@@ -321,7 +322,7 @@ impl FsStaging {
         let path = self.folders.root().join(name);
         blocking(move || path.try_exists())
             .await
-            .map_err(StagingError::io("look for a file"))
+            .map_err(StagingError::io("check for a file"))
     }
 
     pub(crate) async fn unmark(&self, name: &str) -> Result<(), StagingError> {
@@ -353,7 +354,7 @@ impl FsStaging {
             .map_err(StagingError::io("write the installation's marker"))
     }
 
-    /// Really writes, reads back and deletes.
+    /// Writes, reads back and deletes a file.
     pub(crate) async fn probe(&self) -> Result<(), StagingError> {
         let key = StagingKey::generate();
         let content = Bytes::from(key.to_string());
@@ -374,7 +375,7 @@ impl FsStaging {
         Ok(())
     }
 
-    /// Makes a file and removes it. Its name is no key, and the same each time: a crash leaves one at most.
+    /// Creates and removes a file. It has a fixed name that is not a key, so a crash leaves at most one.
     pub(crate) async fn health(&self) -> Result<(), StagingError> {
         let path = self.folders.root().join(HEALTH_FILE);
         blocking(move || File::create(&path).and_then(|_| remove_if_there(&path)))
@@ -383,7 +384,7 @@ impl FsStaging {
     }
 }
 
-/// Runs file work where it may block; `action` names it should its thread be lost.
+/// Runs blocking file I/O; `action` is used for the error if the thread is lost.
 async fn unless_lost<T: Send + 'static>(
     action: &'static str,
     work: impl FnOnce() -> Result<T, StagingError> + Send + 'static,
@@ -394,7 +395,7 @@ async fn unless_lost<T: Send + 'static>(
     }
 }
 
-/// Every staged file, until `take` answers false.
+/// Calls `take` for every staged file, until it returns false.
 fn each_staged(root: &Path, mut take: impl FnMut(ListedStaging) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(root)? {
         let entry = entry?;
@@ -408,7 +409,7 @@ fn each_staged(root: &Path, mut take: impl FnMut(ListedStaging) -> bool) -> io::
         };
         let going_on = take(ListedStaging {
             key,
-            // POSIX counts blocks of 512 bytes, whatever the file system's own are.
+            // POSIX counts blocks of 512 bytes, whatever the block size of the file system.
             allocated: metadata.blocks() * 512,
             modified: modified(&metadata),
         });

@@ -1,4 +1,4 @@
-//! The writing end of a staged file, driven on threads that may block while the next bytes come in.
+//! The writing end of a staged file; it runs on blocking threads while the next bytes are received.
 
 use crate::{
     digest::Sha256State,
@@ -24,29 +24,29 @@ use std::{
 };
 use tokio::task::JoinHandle;
 
-/// How much is written before the kernel is told to bring it to disk, in bytes.
+/// After how many written bytes the kernel is told to start writing them to disk.
 const WRITE_BACK_SIZE: u64 = 8 * 1024 * 1024;
 
-/// What the bytes go to.
+/// The file that bytes are written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SinkTarget {
-    /// A file that is not there yet. It is removed unless the sink is told to keep it.
+    /// A new file. It is removed unless [`FileSink::keep`] is called.
     New,
-    /// The end of a file that this process has written and nobody else writes, and that has exactly `length` bytes.
-    BodyEnd { length: u64 },
+    /// The end of a file of exactly `length` bytes that this process wrote and no other process writes.
+    Append { length: u64 },
 }
 
 impl SinkTarget {
-    /// Of the first byte, in bytes.
+    /// Offset of the first byte written, in bytes.
     fn offset(self) -> u64 {
         match self {
             Self::New => 0,
-            Self::BodyEnd { length } => length,
+            Self::Append { length } => length,
         }
     }
 }
 
-/// A file being written. It is opened by the first write, so that a small body costs one trip to another thread.
+/// A file being written. It is opened by the first write, so that a small body takes one call to a blocking thread.
 #[derive(Debug)]
 pub(super) struct FileSink {
     path: PathBuf,
@@ -56,9 +56,9 @@ pub(super) struct FileSink {
     hasher: Hasher,
     capacity: Arc<Capacity>,
     written: u64,
-    /// How much of it is on its way to disk, or there.
+    /// How many bytes are being written to disk, or have been.
     begun: u64,
-    /// What goes past the page cache goes through these; none when nothing does.
+    /// Buffers for direct I/O; `None` when it is not used.
     buffers: Option<Arc<BufferPool>>,
     is_direct: bool,
 }
@@ -66,17 +66,17 @@ pub(super) struct FileSink {
 impl Drop for FileSink {
     fn drop(&mut self) {
         if self.target == SinkTarget::New && self.file.is_some() && !self.kept {
-            // A crash before this line leaves a file that no row lists; the sweep removes it.
+            // A crash before this line leaves a file that no row lists; the sweep deletes it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// What came of a body.
+/// The result of writing a body.
 #[derive(Debug)]
 pub(super) struct SinkOutcome {
     pub(super) sink: FileSink,
-    /// Why it ended early, if it did; all that was written before is durable.
+    /// Why the body ended early, if it did; everything written before is durable.
     pub(super) stopped: Option<StagingError>,
 }
 
@@ -102,29 +102,29 @@ impl FileSink {
         }
     }
 
-    /// In bytes, by this sink.
+    /// Number of bytes written by this sink.
     pub(super) fn written(&self) -> u64 {
         self.written
     }
 
-    /// Takes the hash of all the file's bytes; none when it is not known what they are.
+    /// Takes the hash state of all bytes of the file; `None` if unknown.
     pub(super) fn take_running(&mut self) -> Option<Sha256State> {
         self.hasher.take_running()
     }
 
-    /// What was hashed; a new file is removed.
+    /// Returns the digests; a new file is removed.
     pub(super) fn hashes(mut self) -> Hashes {
         std::mem::take(&mut self.hasher).finish()
     }
 
-    /// Lets the file stay, and tells what it was hashed to.
+    /// Keeps the file, and returns its digests.
     pub(super) fn keep(mut self) -> Hashes {
         self.kept = true;
         std::mem::take(&mut self.hasher).finish()
     }
 
-    /// Writes a whole body. While a batch is written it is hashed on another thread, and the next one comes in; the
-    /// file is synced at the end.
+    /// Writes a whole body. Each batch is hashed on another thread while it is written and the next batch is received.
+    /// The file is synced at the end.
     pub(super) async fn take(
         self,
         mut intake: BodyReader<'_>,
@@ -135,7 +135,8 @@ impl FileSink {
             let end = batch.end.take();
             let pieces: Arc<[Bytes]> = std::mem::take(&mut batch.pieces).into();
             let last = end.is_some();
-            // The last one is hashed as it is written: it may be cut short, and is often the only one, and small.
+            // The last batch is hashed while it is written: it may be cut short, and it is often the only one, and
+            // small.
             let hashing = (!last).then(|| sink.hash_aside(Arc::clone(&pieces)));
             let writing = tokio::task::spawn_blocking(move || {
                 let outcome = sink.write_batch(&pieces, last);
@@ -159,7 +160,7 @@ impl FileSink {
                 (Ok(()), Some(BodyEnd::Stopped(error))) => Some(error),
                 (Err(error), _) => {
                     if !last {
-                        // More was hashed than was written.
+                        // More bytes were hashed than written.
                         sink.hasher.take_running();
                     }
                     Some(error)
@@ -169,7 +170,7 @@ impl FileSink {
         }
     }
 
-    /// Hashes a batch on another thread than it is written by, which hashes nothing then.
+    /// Hashes a batch on a separate thread; writing the batch then hashes nothing.
     fn hash_aside(&mut self, pieces: Arc<[Bytes]>) -> JoinHandle<Hasher> {
         let mut hasher = std::mem::take(&mut self.hasher);
         tokio::task::spawn_blocking(move || {
@@ -180,7 +181,7 @@ impl FileSink {
         })
     }
 
-    /// After an error [`Self::written`] tells what is durable all the same.
+    /// After an error, [`Self::written`] still tells how many bytes are durable.
     fn write_batch(&mut self, pieces: &[Bytes], last: bool) -> Result<(), StagingError> {
         let written = self.write_pieces(pieces);
         if written.is_ok() && !last {
@@ -189,7 +190,7 @@ impl FileSink {
         }
         let synced = self.sync();
         if synced.is_err() {
-            // What a failed sync was to make durable may be lost, all of it.
+            // Everything that a failed sync covered may be lost.
             self.written = 0;
             self.hasher.take_running();
         }
@@ -217,13 +218,13 @@ impl FileSink {
         self.target.offset() + self.written
     }
 
-    /// How much is to be written next: so much that what follows is aligned.
+    /// Returns the size of the next batch, chosen so that later batches are aligned.
     fn next(&self) -> usize {
         let ahead = self.position() % ALIGNMENT as u64;
         IO_SIZE - usize::try_from(ahead).unwrap_or(0)
     }
 
-    /// The buffers by which a batch of `size` goes past the page cache, if it is to; sets the file for it.
+    /// Returns the buffers to write a batch of `size` bytes with direct I/O, if it applies, and sets the file's mode.
     fn buffers_for(&mut self, size: usize) -> Result<Option<Arc<BufferPool>>, StagingError> {
         let Some(file) = &self.file else {
             return Err(StagingError::Gone);
@@ -257,14 +258,14 @@ impl FileSink {
                     left = &left[written..];
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // It wants more of us than alignment.
+                // The file system requires more than this alignment.
                 Err(error) if self.is_direct && error.kind() == io::ErrorKind::InvalidInput => {
                     self.buffers = None;
                 }
                 Err(error) => return Err(StagingError::io("write")(error)),
             }
             if self.is_direct && !left.is_empty() {
-                // The rest is not aligned any more.
+                // The rest is no longer aligned.
                 direct_io::set(file, false).map_err(StagingError::io("write"))?;
                 self.is_direct = false;
             }
@@ -291,7 +292,7 @@ impl FileSink {
         let mut file = options
             .open(&self.path)
             .map_err(StagingError::io("open a file"))?;
-        if let SinkTarget::BodyEnd { length } = self.target {
+        if let SinkTarget::Append { length } = self.target {
             let found = file.metadata().map_err(StagingError::io("look"))?.len();
             if found != length {
                 let expected = length;
@@ -310,8 +311,8 @@ impl FileSink {
         failpoint!("staging.written");
         let synced = match self.target {
             SinkTarget::New => file.sync_all(),
-            // fdatasync(2) includes the length, all the metadata that reading needs.
-            SinkTarget::BodyEnd { .. } => file.sync_data(),
+            // fdatasync(2) includes the length, all the metadata that is needed for reading.
+            SinkTarget::Append { .. } => file.sync_data(),
         };
         synced.map_err(StagingError::io("sync a file"))
     }

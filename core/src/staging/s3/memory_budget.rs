@@ -1,8 +1,8 @@
-//! What bodies on their way into the bucket hold in memory, bounded for all of a process together.
+//! The memory budget of bodies that are being written to the bucket, for the whole process.
 //!
-//! A body is gathered into an object of up to 8 MiB while the object before is being put. Memory is granted in steps,
-//! as bytes come. When none is left, every body puts what it has as a smaller object and gives its memory back, so that
-//! clients that send slowly, or stop, keep nobody waiting for long. Beside this each connection has its own read
+//! A body is buffered into an object of up to 8 MiB while the previous object is being put. Memory is granted in steps
+//! as bytes arrive. When none is left, every body puts what it has as a smaller object and releases its memory, so that
+//! clients that send slowly, or not at all, never block others for long. In addition, each connection has its own read
 //! buffer, and one piece of it that waits for memory.
 
 use super::MAX_OBJECT_SIZE;
@@ -20,14 +20,14 @@ use tokio::{
     time::timeout,
 };
 
-/// What all bodies may hold at once, in bytes.
+/// The total for all bodies, in bytes.
 const TOTAL: usize = 128 * 1024 * 1024;
-/// What is granted at first, and the unit of what is granted later, in bytes.
+/// The initial grant, and the unit of later grants, in bytes.
 const GRANT_SIZE: usize = 64 * 1024;
-/// How often a body at which nothing comes looks whether others wait for its memory.
+/// How often a body that receives nothing checks whether others wait for its memory.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Grants memory to bodies, in the order in which they ask.
+/// Grants memory to bodies, first come, first served.
 #[derive(Debug)]
 pub(super) struct BodyMemory {
     steps: Arc<Semaphore>,
@@ -43,19 +43,19 @@ impl Default for BodyMemory {
     }
 }
 
-/// Bytes of a body that are to be one object.
+/// Buffered bytes of a body that will become one object.
 #[derive(Debug)]
 pub(super) struct BufferedBytes {
     pub(super) bytes: Bytes,
-    /// None while there may be more.
+    /// `None` while more may follow.
     pub(super) end: Option<BodyEnd>,
-    /// Given back once the bytes are put.
+    /// Released once the bytes are put.
     pub(super) memory: Option<OwnedSemaphorePermit>,
 }
 
 impl BodyMemory {
-    /// Gathers what comes of a body until it is an object, or the body ends, or others need the memory. Cancelling it
-    /// loses what it has gathered.
+    /// Buffers a body until there is enough for an object, the body ends, or others need the memory. Not cancel safe:
+    /// buffered bytes are lost.
     pub(super) async fn gather(&self, intake: &mut BodyReader<'_>) -> BufferedBytes {
         let first = match intake.piece(GRANT_SIZE).await {
             Ok(first) => first,
@@ -68,7 +68,7 @@ impl BodyMemory {
             }
         };
         let mut memory = self.hold(1).await;
-        // Copied, for a small piece may keep all of its connection's read buffer.
+        // Copied, because a small piece may keep the whole read buffer of its connection alive.
         let mut bytes = BytesMut::with_capacity(GRANT_SIZE);
         bytes.extend_from_slice(&first);
         drop(first);
@@ -105,7 +105,7 @@ impl BodyMemory {
 
     async fn hold(&self, steps: u32) -> Option<OwnedSemaphorePermit> {
         let _waiting = WaitGuard::new(&self.waiting);
-        // Fails only once it is closed, which it never is.
+        // Fails only if the semaphore is closed, which never happens.
         Arc::clone(&self.steps).acquire_many_owned(steps).await.ok()
     }
 
@@ -117,14 +117,14 @@ impl BodyMemory {
         Arc::clone(&self.steps).try_acquire_many_owned(steps).ok()
     }
 
-    /// How many bytes are held.
+    /// Number of bytes granted.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         TOTAL - self.steps.available_permits() * GRANT_SIZE
     }
 }
 
-/// Counts one that waits.
+/// Counts a waiting body.
 struct WaitGuard<'a>(&'a AtomicUsize);
 
 impl<'a> WaitGuard<'a> {
@@ -153,7 +153,7 @@ mod tests {
     const BODY: usize = 1024 * 1024;
     const CLIENTS: usize = 400;
 
-    /// A client that sends a megabyte and then keeps the connection without a word.
+    /// A client that sends a megabyte and then keeps the connection open without sending anything.
     fn stalled(sent: &Arc<AtomicU64>) -> BodyReader<'static> {
         const PIECE: usize = 16 * 1024;
         let sent = Arc::clone(sent);

@@ -1,16 +1,16 @@
 //! Staging in the storage bucket, under `staging/`.
 //!
-//! Guarantees: what a call reports as staged has been acknowledged by the store. No multipart upload stays open. An
-//! object has one writer and is put once: no other writer has its name.
+//! Guarantees: whatever a call reports as staged has been acknowledged by the store. No multipart upload stays open.
+//! Each object has a single writer and is put once: no other writer uses its name.
 //!
 //! Configuration: `staging.backend = "s3"` and the settings of `storage.s3`; `staging.quota`.
 //!
-//! Implementation: a segment is a run of objects of up to 8 MiB, `staging/OWNER/START.WRITER/POSITION`, each named by
-//! the place of its first byte in the segment. Reading lists a segment's objects and takes as many of their bytes as the
-//! database counts. Finalize lets the store copy the objects into the parts of the stored one.
+//! Implementation: a segment is a sequence of objects of up to 8 MiB, `staging/OWNER/START.WRITER/POSITION`, each named
+//! by the position of its first byte in the segment. Reading lists a segment's objects and uses as many of their bytes
+//! as the database counts. Finalize lets the store copy the objects into parts of the stored object.
 //!
-//! Considerations: small appends make small objects; finalize sends those again itself. All bodies of a process
-//! together hold at most 128 MiB of memory (see [`memory`]).
+//! Considerations: small appends make small objects, whose bytes finalize sends again itself. All bodies of a process
+//! together use at most 128 MiB of memory (see [`memory_budget`]).
 
 mod memory_budget;
 mod objects;
@@ -41,16 +41,16 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How big an object is at most, in bytes: above the 5 MiB a copied part must have.
+/// Maximum size of an object, in bytes: more than the 5 MiB that a copied part must have.
 pub(crate) const MAX_OBJECT_SIZE: usize = 8 * 1024 * 1024;
-/// Where staging is in the bucket.
+/// Prefix of staging in the bucket.
 const PREFIX: &str = "staging/";
-/// Objects deleted at once.
+/// Maximum number of concurrent DELETE requests.
 const MAX_CONCURRENT_DELETES: usize = 16;
-/// How old the sum of all objects may be when a quota is checked: it costs one request per thousand.
+/// Maximum age of the measured usage when the quota is checked; measuring takes one request per thousand objects.
 const MAX_USAGE_AGE: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct S3Staging {
     pub(crate) store: Arc<S3Storage>,
@@ -58,7 +58,7 @@ pub(crate) struct S3Staging {
     memory: BodyMemory,
 }
 
-/// What came of a body.
+/// The result of writing a body.
 struct WriteOutcome {
     written: u64,
     hasher: Hasher,
@@ -79,7 +79,7 @@ impl Drop for CleanupGuard {
         let store = Arc::clone(&self.store);
         runtime.spawn(async move {
             if let Err(error) = delete(&store, &[key]).await {
-                tracing::warn!(%error, "staging of a failed upload is left to the sweep");
+                tracing::warn!(%error, "the staged bytes of a failed upload are left to the sweep");
             }
         });
     }
@@ -125,7 +125,7 @@ impl S3Staging {
         })
     }
 
-    /// Appends to a segment that has `length` bytes.
+    /// Appends to a segment of `length` bytes.
     pub(crate) async fn append(
         &self,
         key: StagingKey,
@@ -144,8 +144,8 @@ impl S3Staging {
         })
     }
 
-    /// Puts a body as objects, one under way while the next comes in. The last, if the body stopped, is put only
-    /// with `keep`; and a body without a byte is an object without `keep` only.
+    /// Puts a body as objects, one being put while the next is received. If the body is interrupted, the last object is
+    /// put only with `keep`. An empty body becomes an object only without `keep`.
     async fn take(
         &self,
         key: StagingKey,
@@ -224,7 +224,7 @@ impl S3Staging {
             origin: &key.to_string(),
             size,
             sha256: Some(digest),
-            // Nobody else has the name, and this writer puts it once.
+            // No other writer has the name, and this one puts it once.
             overwrite: true,
             sole_writer: true,
         };
@@ -261,8 +261,8 @@ impl S3Staging {
         delete(&self.store, keys).await
     }
 
-    /// The objects of a segment follow each other in a list of the bucket, but a page may end between them: then the
-    /// key is listed once more, with the rest.
+    /// The objects of a segment are adjacent in a listing, but a page may end between them: the key is then listed once
+    /// more, with the rest.
     pub(crate) fn list(&self) -> StagingPages {
         let pages = self.store.list(PREFIX).map(|page| {
             let mut keys: Vec<ListedStaging> = Vec::new();
@@ -303,7 +303,7 @@ impl S3Staging {
         self.capacity.shortage(self.measure()).await
     }
 
-    /// Really writes, reads back and deletes.
+    /// Writes, reads back and deletes an object.
     pub(crate) async fn probe(&self) -> Result<(), StagingError> {
         let key = StagingKey::generate();
         let content = Bytes::from(key.to_string());
@@ -328,7 +328,7 @@ impl S3Staging {
     }
 }
 
-/// Hashes bytes for themselves and for the body, where that may take its time.
+/// Hashes bytes, for their own digest and that of the body, on a blocking thread.
 async fn hashed(
     bytes: Bytes,
     mut hasher: Hasher,
@@ -342,17 +342,17 @@ async fn hashed(
     .map_err(|lost| StagingError::io("hash")(std::io::Error::other(lost)))
 }
 
-/// Deletes all objects of these keys; what an interruption leaves is still listed. The objects of one owner are listed
-/// once for all of its keys.
+/// Deletes all objects of these keys; after an interruption the rest is still listed. The objects of one owner are
+/// listed once for all of its keys.
 ///
-/// One request for each object: not every store knows the one that deletes many.
+/// One request per object, because not every store supports deleting several.
 async fn delete(store: &Arc<S3Storage>, keys: &[StagingKey]) -> Result<(), StagingError> {
     let mut owners: BTreeMap<Uuid, HashSet<StagingKey>> = BTreeMap::new();
     for key in keys {
         owners.entry(key.owner()).or_default().insert(*key);
     }
     for (owner, keys) in owners {
-        // Of a single key only its own objects are listed.
+        // For a single key, only its own objects are listed.
         let listed = match keys.iter().next() {
             Some(only) if keys.len() == 1 => prefix(*only),
             _ => folder(owner),
@@ -376,7 +376,7 @@ fn folder(owner: Uuid) -> String {
     format!("{PREFIX}{owner}/")
 }
 
-/// What the names of a key's objects begin with.
+/// The common prefix of the names of a key's objects.
 fn prefix(key: StagingKey) -> String {
     let folder = folder(key.owner());
     match key.writer() {
@@ -386,7 +386,7 @@ fn prefix(key: StagingKey) -> String {
     }
 }
 
-/// Which key an object belongs to, and the place of its first byte under it.
+/// Parses the key that an object belongs to, and the position of its first byte.
 fn parsed(name: &str) -> Option<(StagingKey, u64)> {
     let (owner, rest) = name.strip_prefix(PREFIX)?.split_once('/')?;
     let owner: Uuid = owner.parse().ok()?;

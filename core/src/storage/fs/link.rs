@@ -1,6 +1,6 @@
-//! How a file gets its key: by a link where the file system has links, else by a rename.
+//! Publishes a file under its key: by a hard link if the file system supports it, otherwise by a rename.
 //!
-//! Both block, refuse what others have put at the key, and know what an earlier run has.
+//! Both block, refuse to replace other content at the key, and recognize the result of an earlier run.
 
 use crate::{
     digest::Sha256Digest,
@@ -13,18 +13,18 @@ use std::{
     path::Path,
 };
 
-/// What a link to a place in storage came to.
+/// The result of linking a file into storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LinkOutcome {
-    /// The object is there now.
+    /// The object was created.
     Yes,
-    /// It was there: the same file, or the same bytes.
+    /// The object existed: the same file, or the same bytes.
     Already,
-    /// The file system has no link between the two places.
+    /// The file system cannot link the two paths.
     Impossible,
 }
 
-/// None: other bytes are there and there is no spare name to overwrite them by.
+/// Returns `None` when other bytes are there and there is no spare name for overwriting them.
 pub(super) fn by_link(
     from: &Path,
     to: &Path,
@@ -32,7 +32,7 @@ pub(super) fn by_link(
     spare: Option<&Path>,
 ) -> io::Result<Option<LinkOutcome>> {
     let linked = link(from, to, content, spare)?;
-    // A link of the right size is what was to be there; a file system that lies is found out here.
+    // A link of the right size proves that it worked; a file system that reports a false success is detected here.
     match linked {
         Some(LinkOutcome::Yes | LinkOutcome::Already) if fs::metadata(to)?.len() != content.1 => {
             Err(io::Error::other("it has another size than what was linked"))
@@ -64,7 +64,7 @@ fn link(
     Ok(holds(to, content)?.then_some(LinkOutcome::Already))
 }
 
-/// For file systems without links; between the look and the rename only the database keeps others away.
+/// For file systems without hard links. Between the check and the rename, only the database excludes other writers.
 pub(super) fn by_rename(
     from: &Path,
     to: &Path,
@@ -77,7 +77,7 @@ pub(super) fn by_rename(
     fs::rename(from, to).map(|()| Some(LinkOutcome::Yes))
 }
 
-/// A copy of before a crash is a file of its own with the same bytes.
+/// Whether the file has these bytes: a copy from before a crash is a separate file with the same content.
 fn holds(path: &Path, (digest, size): (Sha256Digest, u64)) -> io::Result<bool> {
     let there = fs::metadata(path)?;
     if !there.is_file() || there.len() != size {
@@ -86,8 +86,8 @@ fn holds(path: &Path, (digest, size): (Sha256Digest, u64)) -> io::Result<bool> {
     Ok(digest_file(&mut File::open(path)?)? == (digest, size))
 }
 
-/// Another device, a file system without hard links (CIFS and some FUSE file systems answer EINVAL), or a file with
-/// too many of them.
+/// Whether links are impossible: another device, a file system without hard links (CIFS and some FUSE file systems
+/// return EINVAL), or a file with too many of them.
 fn is_linkless(error: &io::Error) -> bool {
     use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks};
     is_not_supported(error)

@@ -1,48 +1,49 @@
-//! Nobody overwrites anybody: what guards a key of the bucket, beside the database.
+//! Conditional writes: what protects keys of the bucket from being overwritten, in addition to the database.
 //!
-//! Objects are sent with `If-None-Match: *`, which a store that knows it refuses with 412 when the key is taken. Each
-//! object says in its metadata which staging it came from, so a run that finds its own object, of before a crash or
-//! of an answer that was lost, knows it. A store that does not know the header answers 501: then the key is looked
-//! at first, and the race that leaves is the database's to decide. Some stores ignore the header without a word.
+//! Objects are sent with `If-None-Match: *`, and a store that supports it responds with 412 when the key is taken. The
+//! metadata of each object names the staging it came from, so that a run recognizes its own object from before a crash
+//! or a lost response. A store that does not support the header responds with 501: the key is then checked first, and
+//! only the database decides the remaining race. Some stores silently ignore the header.
 
 use super::{S3Storage, error};
 use crate::{digest::Sha256Digest, storage::StorageError};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use std::{error::Error, sync::atomic::Ordering};
 
-/// The metadata that says where an object comes from (`x-amz-meta-landfall-origin`).
+/// The metadata key for the origin of an object (`x-amz-meta-landfall-origin`).
 pub(super) const ORIGIN: &str = "landfall-origin";
 
-/// An object that is about to be put.
+/// An object to be put.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NewObject<'a> {
     pub(crate) key: &'a str,
     pub(crate) content_type: &'a str,
-    /// Tells runs for one file from all others.
+    /// Distinguishes runs for this file from all others.
     pub(crate) origin: &'a str,
     /// In bytes.
     pub(crate) size: u64,
-    /// Once it is known.
+    /// If known already.
     pub(crate) sha256: Option<Sha256Digest>,
-    /// Replaces whatever is there.
+    /// Replace an existing object.
     pub(crate) overwrite: bool,
-    /// No other writer ever has the key: a request for it may be repeated, even if it replaces what is there.
+    /// No other writer ever uses the key: requests may be retried even if they replace an object.
     pub(crate) sole_writer: bool,
 }
 
-/// What lies at a key.
+/// The object found at a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExistingObject {
     Nothing,
-    /// Of an earlier run, and it is what this one would put.
+    /// From an earlier run, and identical.
     Ours,
-    /// Of an earlier run, and not the same.
+    /// From an earlier run, but different.
     OursOtherwise,
     Foreign,
 }
 
 impl S3Storage {
-    /// Sends an object under the fence: `send` is told whether to put up `If-None-Match`. None: the object was there.
+    /// Sends an object conditionally; `send` is told whether to set `If-None-Match`. Returns `None` if the object
+    /// existed.
     pub(super) async fn fenced<T, E, F>(
         &self,
         object: &NewObject<'_>,
@@ -62,7 +63,7 @@ impl S3Storage {
             fence = false;
             if self.knows_fence.swap(false, Ordering::Relaxed) {
                 tracing::warn!(
-                    "the object store does not know If-None-Match; only the database guards keys"
+                    "the object store does not support If-None-Match; only the database protects keys"
                 );
             }
             if self.is_foreign(object).await? {
@@ -74,7 +75,8 @@ impl S3Storage {
             Ok(answer) => return Ok(Some(answer)),
             Err(error) => error::sorted(action)(error),
         };
-        // What may replace another's object counts only when it was answered: the request may be carried out later.
+        // A request that may replace another writer's object must be answered to count, because it may be carried out
+        // later.
         if object.overwrite || !may_be_there(&error) {
             return Err(error);
         }
@@ -85,14 +87,14 @@ impl S3Storage {
                 let again = send(false).await;
                 again.map(Some).map_err(error::sorted(action))
             }
-            // Nothing is there: it was a proxy that answered, or the object has gone since.
+            // Nothing is there: a proxy responded, or the object has been deleted since.
             Ok(ExistingObject::Nothing) if taken => Err(StorageError::Refused {
                 action,
                 status: 412,
                 code: String::new(),
                 message: "no object is at the key".to_owned(),
             }),
-            // Whose object it is has to be asked again.
+            // The owner of the object must be determined again.
             Err(unknown) if taken => Err(unknown),
             _ => Err(error),
         }
@@ -128,7 +130,8 @@ fn is_unknown<T, E: ProvideErrorMetadata>(outcome: &Result<T, SdkError<E>>) -> b
         .is_some_and(|answer| error::is_unknown(&answer))
 }
 
-/// The key is taken, perhaps by us; or the answer was lost, and the SDK's next attempt found its own work done.
+/// Whether the key is taken, perhaps by us, or the response was lost, so that the SDK's retry found the object of its
+/// first attempt.
 fn may_be_there(error: &StorageError) -> bool {
     match error {
         StorageError::KeyTaken | StorageError::NoAnswer { .. } => true,

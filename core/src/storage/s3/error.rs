@@ -1,10 +1,10 @@
-//! What an S3 answer means, in terms of storage.
+//! Maps S3 errors to storage errors.
 
 use crate::storage::StorageError;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use std::error::Error;
 
-/// The setting an error points to: its key, its environment name, what is to be done about it.
+/// The setting that an error points to: its key, its environment name, how to correct it.
 type SettingHint = (&'static str, &'static str, &'static str);
 
 const BUCKET: SettingHint = (
@@ -28,7 +28,7 @@ const REGION: SettingHint = (
     "the bucket is in another region",
 );
 
-/// An answer of the store, read.
+/// A parsed error response.
 #[derive(Debug)]
 pub(super) struct ErrorResponse {
     pub(super) status: u16,
@@ -36,7 +36,7 @@ pub(super) struct ErrorResponse {
     pub(super) message: String,
 }
 
-/// The answer in an error; none when there was no answer.
+/// Returns the response in an error; `None` if there was none.
 pub(super) fn answer<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<ErrorResponse> {
     let SdkError::ServiceError(answered) = error else {
         return None;
@@ -48,7 +48,7 @@ pub(super) fn answer<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<Err
     })
 }
 
-/// Turns what the SDK says into what storage says; `action` follows «when asked to».
+/// Maps an SDK error; `action` follows "to".
 pub(super) fn sorted<E>(action: &'static str) -> impl FnOnce(SdkError<E>) -> StorageError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
@@ -62,8 +62,8 @@ where
     }
 }
 
-/// [`sorted`] for a HEAD, whose answer has no body to carry a code. From any other request a 404 without a code is the
-/// answer of a proxy, and says nothing about the object.
+/// [`sorted`] for a HEAD, whose response has no body with an error code. For any other request, a 404 without a code
+/// comes from a proxy and proves nothing about the object.
 pub(super) fn sorted_head<E>(action: &'static str) -> impl FnOnce(SdkError<E>) -> StorageError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
@@ -100,7 +100,7 @@ fn refused(
     }
 }
 
-/// Source of the codes: "Error responses", Amazon S3 API Reference; the messages tell what the codes do not.
+/// Source of the codes: "Error responses", Amazon S3 API Reference. The hints explain what the codes do not.
 fn setting_at_fault(answer: &ErrorResponse) -> Option<SettingHint> {
     match answer.code.as_str() {
         "NoSuchBucket" | "InvalidBucketName" => Some(BUCKET),
@@ -112,7 +112,7 @@ fn setting_at_fault(answer: &ErrorResponse) -> Option<SettingHint> {
     }
 }
 
-/// True when the store says that it does not know what was asked.
+/// Whether the store says that it does not support the request.
 pub(super) fn is_unknown(answer: &ErrorResponse) -> bool {
     answer.status == 501 || answer.code == "NotImplemented"
 }

@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use uuid::Uuid;
 
 impl S3Storage {
-    /// Refuses a bucket that must have a marker and was not seen with it.
+    /// Fails if the bucket must have a marker that has not been seen yet.
     pub(super) async fn require_marker(&self) -> Result<(), StorageError> {
         let Some(expected) = self.marker.unseen() else {
             return Ok(());
@@ -20,7 +20,7 @@ impl S3Storage {
         marker::compare(found.as_ref(), expected).map_err(StorageError::Marker)
     }
 
-    /// Reads the marker, and remembers whether it is the one expected.
+    /// Reads the marker, and remembers whether it is the expected one.
     pub(crate) async fn read_marker(&self) -> Result<Option<Marker>, StorageError> {
         let bytes = match self
             .read_key(marker::OBJECT, Some(0..marker::MAX_LEN))

@@ -1,20 +1,19 @@
-//! What transfers into a bucket hold in memory, bounded for all of a process together.
+//! The memory budget of transfers into a bucket, for the whole process.
 //!
-//! Small files have a share of their own, so that large transfers, however many and however slow, never keep them
-//! waiting. A large transfer holds what it needs to move at all, and more for each further part in flight while there
-//! is room.
+//! Small files have their own share, so that large transfers, however many and slow, never delay them. A large transfer
+//! holds its minimum, and more for each further part in flight while there is room.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// The share of objects that are sent in one request, in MiB.
+/// The share of objects that are sent in a single request, in MiB.
 const SMALL_MIB: u32 = 64;
 
-/// The share of those that are sent in parts, in MiB.
+/// The share of objects that are sent in parts, in MiB.
 const LARGE_MIB: u32 = 128;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Lets transfers hold bytes, in the order in which they ask.
+/// Grants memory to transfers, first come, first served.
 #[derive(Debug)]
 pub(crate) struct TransferMemory {
     small: Semaphore,
@@ -31,17 +30,17 @@ impl Default for TransferMemory {
 }
 
 impl TransferMemory {
-    /// Waits until a small object of so many bytes may be held, until the permit is dropped.
+    /// Waits until `bytes` of a small object may be held; they are released with the permit.
     pub(crate) async fn hold_small(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
-        // Fails only once it is closed, which it never is.
+        // Fails only if the semaphore is closed, which never happens.
         self.small
             .acquire_many(mebibytes(bytes, SMALL_MIB))
             .await
             .ok()
     }
 
-    /// Waits until so many bytes of a large object may be held. A transfer asks once, for what it needs to move at
-    /// all, so that no two wait for each other.
+    /// Waits until `bytes` of a large object may be held. A transfer asks once, for its minimum, so that transfers do
+    /// not deadlock.
     pub(crate) async fn hold_large(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
         self.large
             .acquire_many(mebibytes(bytes, LARGE_MIB))
@@ -49,7 +48,7 @@ impl TransferMemory {
             .ok()
     }
 
-    /// So many bytes more, if there is room and no other transfer waits.
+    /// Grants further bytes if there is room and no other transfer is waiting.
     pub(crate) fn try_hold_large(&self, bytes: u64) -> Option<SemaphorePermit<'_>> {
         self.large
             .try_acquire_many(mebibytes(bytes, LARGE_MIB))

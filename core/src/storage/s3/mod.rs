@@ -1,17 +1,17 @@
 //! Storage in a bucket of any S3-compatible store.
 //!
-//! Guarantees: an object appears whole, by one PUT or the completion of a multipart upload; a multipart upload that
-//! fails is aborted. Every request has a timeout, is tried three times at most, and a body that stalls ends it.
-//! Digests go with the bytes and are compared with what the store answers.
+//! Guarantees: an object appears atomically, by one PUT or the completion of a multipart upload; a multipart upload
+//! that fails is aborted. Every request has a timeout and at most three attempts, and a stalled body is aborted.
+//! Digests are sent with the bytes and compared with the response.
 //!
-//! Configuration: the eight settings of `storage.s3`, by their `AWS_…` names too.
+//! Configuration: the eight settings of `storage.s3`, also by their `AWS_…` names.
 //!
-//! Implementation: the AWS SDK, addressed by path where an endpoint is set. Up to 16 MiB an object is one PUT with
-//! its SHA-256; above it is a multipart upload, a few parts of 8 MiB in flight.
+//! Implementation: the AWS SDK, with path-style addressing if an endpoint is set. Objects of up to 16 MiB are one PUT
+//! with its SHA-256; larger ones are multipart uploads with a few parts of 8 MiB in flight.
 //!
-//! Considerations: what a store does not know of S3 is answered 501, logged once, and done without: conditional
-//! writes and the listing of multipart uploads. Where the connection is not encrypted, parts are signed by their
-//! digest; over TLS the connection protects them.
+//! Considerations: features that a store answers with 501 (conditional writes, listing multipart uploads) are logged
+//! once and no longer used. On unencrypted connections each part is signed by its digest; with TLS the connection
+//! protects them.
 
 mod client;
 mod conditional_put;
@@ -53,15 +53,15 @@ use payload::SignWithDigest;
 use std::{ops::Range, sync::atomic::AtomicBool};
 use uuid::Uuid;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct S3Storage {
     client: Client,
     settings: S3Settings,
     pace: S3Timeouts,
-    /// False once the store has answered that it does not know `If-None-Match`.
+    /// False once the store has responded that it does not support `If-None-Match`.
     knows_fence: AtomicBool,
-    /// False once the store has answered that it cannot list multipart uploads.
+    /// False once the store has responded that it cannot list multipart uploads.
     lists_uploads: AtomicBool,
     pub(crate) marker: BucketMarker,
     memory: TransferMemory,
@@ -80,7 +80,7 @@ impl S3Storage {
         }
     }
 
-    /// What transfers of this process hold of its memory.
+    /// The memory budget of this process's transfers.
     pub(crate) fn memory(&self) -> &TransferMemory {
         &self.memory
     }
@@ -89,7 +89,7 @@ impl S3Storage {
         &self.settings.bucket_name
     }
 
-    /// True when parts need a digest of their own, because nothing else protects them on their way.
+    /// Whether parts need their own digest, because nothing else protects them in transit.
     pub(crate) fn signs_parts(&self) -> bool {
         let endpoint = self.settings.endpoint_url.as_ref();
         endpoint.is_some_and(|url| url.scheme() != "https")
@@ -123,7 +123,7 @@ impl S3Storage {
         self.put_unmarked(object, bytes).await
     }
 
-    /// The same into a bucket whose marker need not be there yet.
+    /// [`Self::put`] into a bucket whose marker need not exist yet.
     async fn put_unmarked(&self, object: &NewObject<'_>, bytes: Bytes) -> Result<(), StorageError> {
         let digest = object
             .sha256
@@ -160,7 +160,7 @@ impl S3Storage {
         Ok(found.map(|(info, _)| info))
     }
 
-    /// What is known of an object, and where it says it comes from.
+    /// Returns the metadata of an object, and the origin it names.
     async fn head_key(
         &self,
         key: &str,
@@ -173,7 +173,7 @@ impl S3Storage {
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await;
-        match answer.map_err(error::sorted_head("look for an object")) {
+        match answer.map_err(error::sorted_head("check for an object")) {
             Ok(found) => {
                 let origin = found
                     .metadata()
@@ -185,7 +185,7 @@ impl S3Storage {
         }
     }
 
-    /// Where an object says it comes from; none when it does not say, or is not there.
+    /// Returns the origin that an object names; `None` if it names none, or does not exist.
     pub(crate) async fn origin(&self, key: &StorageKey) -> Result<Option<String>, StorageError> {
         let found = self.head_key(key.as_str()).await?;
         Ok(found.and_then(|(_, origin)| origin))
@@ -217,7 +217,7 @@ impl S3Storage {
             .send()
             .await;
         let answer = match answer {
-            // The range begins at or beyond the end.
+            // The range starts at or beyond the end.
             Err(error) if error::answer(&error).is_some_and(|answer| answer.status == 416) => {
                 return Ok(stream::empty().boxed());
             }
@@ -271,7 +271,7 @@ impl S3Storage {
         self.list_after(prefix.to_owned(), None)
     }
 
-    /// The objects that follow `after`, in the order of the bytes of their keys.
+    /// Lists the objects after `after`, in byte order of their keys.
     pub(crate) fn list_after(
         self: &std::sync::Arc<Self>,
         prefix: String,
@@ -305,11 +305,12 @@ impl S3Storage {
             .send()
             .await
             .map(drop)
-            .map_err(error::sorted("tell that it is well"))
+            .map_err(error::sorted("pass a health check"))
     }
 }
 
-/// An object that may replace another's is sent once: a repeated request that is answered says nothing about the first.
+/// An object that may replace another writer's is sent once: the response to a retry proves nothing about the first
+/// attempt.
 pub(super) fn attempts(object: &NewObject<'_>, config: Builder) -> Builder {
     match object.overwrite && !object.sole_writer {
         true => once(config),
@@ -331,7 +332,7 @@ fn listed(object: &aws_sdk_s3::types::Object) -> Option<ListedObject> {
 }
 
 fn info(found: &HeadObjectOutput) -> ObjectInfo {
-    // Of a multipart upload the store may keep the digest of the digests of its parts.
+    // For a multipart upload the store may keep a digest of the digests of its parts.
     let whole = found.checksum_type() != Some(&ChecksumType::Composite);
     let sha256 = found.checksum_sha256().filter(|_| whole);
     let sha256 = sha256.and_then(|text| BASE64_STANDARD.decode(text).ok());

@@ -1,6 +1,6 @@
-//! Objects that come in parts.
+//! Multipart uploads.
 //!
-//! A multipart upload is either completed or aborted; one whose future is dropped is aborted in the background. A
+//! A multipart upload is either completed or aborted; if its future is dropped, it is aborted in the background. A
 //! crash leaves it open, without an object, and the sweep aborts it.
 
 use super::{NewObject, S3Storage, SignWithDigest, attempts, conditional_put, error, url::encoded};
@@ -13,7 +13,7 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use std::{ops::Range, sync::Arc};
 
-/// The smallest part that is not the last, in bytes. Source: "Amazon S3 multipart upload limits".
+/// Minimum size of a part other than the last, in bytes. Source: "Amazon S3 multipart upload limits".
 pub(crate) const MIN_PART_SIZE: u64 = 5 * 1024 * 1024;
 
 /// An open multipart upload.
@@ -30,7 +30,7 @@ impl Drop for MultipartUpload {
         if self.closed {
             return;
         }
-        // Without a runtime the process is ending; the sweep aborts what stays open.
+        // Without a runtime the process is exiting; the sweep aborts what stays open.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (storage, key, id) = (
                 Arc::clone(&self.storage),
@@ -67,7 +67,8 @@ impl MultipartUpload {
         })
     }
 
-    /// Sends part `number` (from 1). With a digest it is signed by it, else the connection must protect it.
+    /// Sends part `number` (from 1). With a digest the request is signed by it; otherwise the connection must protect
+    /// it.
     pub(crate) async fn send(
         &self,
         number: i32,
@@ -79,7 +80,7 @@ impl MultipartUpload {
             .await
     }
 
-    /// The same with a body that is not in memory.
+    /// [`Self::send`] with a body that is not in memory.
     pub(crate) async fn send_stream(
         &self,
         number: i32,
@@ -108,8 +109,8 @@ impl MultipartUpload {
         Ok(part(number, etag))
     }
 
-    /// Lets the store copy a range of another object of the bucket into part `number`. A copy of a whole object that
-    /// was put in one request must have its ETag, where ETags are checksums.
+    /// Makes the store copy a range of another object of the bucket into part `number`. A copy of a whole object that
+    /// was put in one request must have the same ETag, where ETags are checksums.
     pub(crate) async fn copy(
         &self,
         number: i32,
@@ -142,13 +143,13 @@ impl MultipartUpload {
             && let (Some(there), Some(copied)) = (md5(whole), md5(etag))
             && !there.eq_ignore_ascii_case(copied)
         {
-            let problem = "a copied part has another checksum than what it was copied from";
+            let problem = "the checksum of a copied part differs from that of its source";
             return Err(StorageError::NotAsSent(problem.to_owned()));
         }
         Ok(part(number, etag))
     }
 
-    /// Makes the object of its parts, which are sorted first. Aborts when that fails.
+    /// Completes the upload from its parts, which are sorted first. Aborts it on failure.
     pub(crate) async fn complete(
         mut self,
         object: &NewObject<'_>,
@@ -177,13 +178,13 @@ impl MultipartUpload {
             self.closed = true;
             return Ok(());
         }
-        // None: an earlier run's object is there, or this one's and only the answer was lost. Then the abort finds
-        // the upload open or gone; both are well.
+        // `None`: an earlier run's object exists, or this upload completed and the response was lost. The abort then
+        // finds the upload open or gone; both are fine.
         self.abort().await;
         completed.map(drop)
     }
 
-    /// Ends it without an object.
+    /// Aborts the upload.
     pub(crate) async fn abort(mut self) {
         self.closed = true;
         self.storage.abort(&self.key, &self.id).await;
@@ -195,7 +196,8 @@ impl S3Storage {
         format!("{}/{}", self.bucket(), encoded(from))
     }
 
-    /// A multipart upload that is gone counts as aborted; what cannot be aborted now, the sweep aborts.
+    /// Aborts a multipart upload. One that is gone counts as aborted; if it cannot be aborted now, the sweep will do
+    /// it.
     pub(super) async fn abort(&self, key: &str, id: &str) {
         let request = self
             .client
@@ -213,8 +215,8 @@ impl S3Storage {
     }
 }
 
-/// False where the store encrypts with keys of a customer's or of KMS: ETags are then no checksums. Source: "Amazon S3
-/// API Reference", `Object`.
+/// Whether ETags are checksums: not if the store encrypts with customer-provided or KMS keys. Source: "Amazon S3 API
+/// Reference", `Object`.
 fn has_checksums(answer: &UploadPartCopyOutput) -> bool {
     let by_kms = matches!(
         answer.server_side_encryption(),
@@ -223,7 +225,7 @@ fn has_checksums(answer: &UploadPartCopyOutput) -> bool {
     !by_kms && answer.sse_customer_algorithm().is_none()
 }
 
-/// The MD5 in an ETag, if that is one: some stores have others, and so has what came in parts.
+/// Returns the MD5 in an ETag, if it is one: some stores use other ETags, and multipart uploads have others as well.
 fn md5(etag: &str) -> Option<&str> {
     let digits = etag.trim_matches('"');
     let is_md5 = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -238,5 +240,5 @@ fn part(number: i32, etag: &str) -> CompletedPart {
 }
 
 fn incomplete(what: &str) -> StorageError {
-    StorageError::NotAsSent(format!("the store's answer has no {what}"))
+    StorageError::NotAsSent(format!("the store's response has no {what}"))
 }

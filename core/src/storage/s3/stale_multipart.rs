@@ -1,14 +1,14 @@
-//! Multipart uploads that a crash has left open: found, and aborted.
+//! Finds and aborts multipart uploads that a crash has left open.
 
 use super::{S3Storage, error, moment};
 use crate::storage::{StorageError, UnfinishedWrite, UnfinishedWritePages};
 use futures::{StreamExt, stream};
 use std::sync::{Arc, atomic::Ordering};
 
-/// Where Landfall puts objects: what others upload elsewhere in the bucket is not its to abort.
+/// Prefixes of Landfall's objects. Uploads elsewhere in the bucket belong to others and are not aborted.
 const PREFIXES: [&str; 2] = ["uploads/", "staging/"];
 
-/// Where the next page begins: after this key and this upload's id.
+/// Start of the next page: after this key and upload id.
 #[derive(Clone, Debug, Default)]
 struct PageMarker {
     key: Option<String>,
@@ -16,7 +16,7 @@ struct PageMarker {
 }
 
 impl S3Storage {
-    /// Every open multipart upload below Landfall's prefixes, in the store's pages.
+    /// Lists every open multipart upload below Landfall's prefixes, page by page.
     pub(crate) fn unfinished(self: &Arc<Self>) -> UnfinishedWritePages {
         let storage = Arc::clone(self);
         let below = move |prefix| {
@@ -61,7 +61,7 @@ impl S3Storage {
             Err(error) => return Err(error::sorted("list multipart uploads")(error)),
         };
         let open = page.uploads().iter().filter_map(|upload| {
-            // One whose age is not told is nobody's to abort.
+            // Uploads of unknown age are not aborted.
             upload.initiated()?;
             Some(UnfinishedWrite {
                 key: Some(upload.key()?.to_owned()),
@@ -77,7 +77,7 @@ impl S3Storage {
         Ok((open.collect(), next))
     }
 
-    /// Aborts one; what cannot be aborted now, the sweep aborts.
+    /// Aborts an upload; if that is impossible now, the sweep will do it.
     pub(crate) async fn abort_unfinished(&self, upload: &UnfinishedWrite) {
         if let Some(key) = &upload.key {
             self.abort(key, &upload.id).await;
