@@ -1,4 +1,4 @@
-//! `cleanup_candidates`, and the indexes by which retention finds the events whose time is over.
+//! `cleanup_candidates`, and the indexes with which events past their retention are found.
 
 use crate::{create_indexes, drop_tables};
 use sea_orm_migration::{prelude::*, schema::*};

@@ -15,7 +15,7 @@ use landfall_core::{
     uploads::UploadWrites,
 };
 use landfall_queue::{Redis, WorkerIdentity};
-use landfall_workers::{Meter, QueueDispatch, Queues};
+use landfall_workers::{Meter, QueueJobSink, Queues};
 use secrecy::{ExposeSecret, SecretString};
 use std::{sync::Arc, time::Duration};
 use url::Url;
@@ -58,7 +58,7 @@ pub async fn assemble(config: Arc<Config>, redis: Redis, public_url: Url) -> any
     })
     .await?;
     let queues = Queues::new(redis, &config);
-    let dispatch = QueueDispatch::new(queues.clone(), clock.clone());
+    let dispatch = QueueJobSink::new(queues.clone(), clock.clone());
     let worker = worker_name();
     let deliverer = Deliverer::new(&config, &db, &clock, &worker);
     let app = App {

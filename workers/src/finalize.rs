@@ -15,10 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// So that two who wait for each other's lease do not spin.
+/// Minimum retry delay, so that workers waiting for each other's lease do not spin.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// How soon a run is repeated that could not record its end: within any lease.
+/// Retry delay of a run that could not record its outcome: shorter than any lease.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 #[tracing::instrument(name = "finalize", skip_all, fields(file.id = %job.file_id))]
@@ -46,15 +46,15 @@ pub(crate) async fn handle(
         }
         Ok(FinalizeOutcome::Later(at)) => {
             let wait = (at - clock.now()).to_std().unwrap_or_default();
-            (wait, "not due yet, by the database".to_owned())
+            (wait, "not due yet according to the database".to_owned())
         }
         Ok(FinalizeOutcome::LeaseLost) => (RETRY_DELAY, "the lease was lost".to_owned()),
         Ok(FinalizeOutcome::Released) => (MIN_RETRY_DELAY, "the worker is stopping".to_owned()),
-        // The database is away: the job must be there when it is back, and not only once the sweep pushes it.
+        // The database is unreachable: the job must be there when it is back, before the sweep would push it.
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn Error,
-                "the file could not be finalized, will try again"
+                "the file could not be finalized, will retry"
             );
             (RETRY_DELAY, error.to_string())
         }

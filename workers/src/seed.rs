@@ -1,5 +1,5 @@
-//! Queues filled for measuring, with jobs in all states but running: of files and deliveries that do not exist, so
-//! that a worker that takes one finds nothing to do.
+//! Fills queues for benchmarks, with jobs in all states but running. Their files and deliveries do not exist, so a
+//! worker that takes one finds nothing to do.
 
 use crate::{
     jobs::{DeliverJob, FinalizeJob, MaintenanceJob},
@@ -11,23 +11,23 @@ use landfall_queue::{Inspector, Job, JobContext, NewJob, Queue, QueueError, Work
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Jobs pushed at once.
+/// Jobs per push.
 const PAGE: u64 = 5_000;
 
-/// Endpoints the deliveries are for.
+/// Number of endpoints the deliveries are for.
 const GROUPS: u64 = 20;
 
-/// One in so many jobs is scheduled.
+/// One in this many jobs is scheduled.
 const SCHEDULED: u64 = 5;
 
-/// One in so many jobs is run before the others are pushed, up to [`MAX_JOBS_RUN`] of each queue …
+/// One in this many jobs is run before the others are pushed, up to [`MAX_JOBS_RUN`] per queue …
 const RUN: u64 = 50;
 const MAX_JOBS_RUN: u64 = 2_000;
 
-/// … and one in so many of those ends dead.
+/// … and one in this many of those ends dead.
 const DEAD: u64 = 4;
 
-/// How long those may take.
+/// Timeout of these runs.
 const RUN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why the queues were not filled.
@@ -39,10 +39,10 @@ pub enum SeedError {
     Slow,
 }
 
-/// Pushes so many jobs, telling after each page how many there are.
+/// Pushes `jobs` jobs, reporting after each page how many there are.
 ///
 /// # Errors
-/// [`SeedError`]; what was pushed before stays.
+/// [`SeedError`]; jobs pushed before the error remain.
 pub async fn seed(queues: &Queues, jobs: u64, progress: impl Fn(u64)) -> Result<(), SeedError> {
     let run = (jobs / RUN).min(MAX_JOBS_RUN);
     let few = || (0..run).map(|n| (n, 1));
@@ -100,7 +100,7 @@ fn purge(_: u64) -> NewJob<MaintenanceJob> {
     NewJob::new(job.id(), job)
 }
 
-/// Has these jobs run to their end by a worker of its own: most are done, some dead.
+/// Runs these jobs with a temporary worker: most become done, some dead.
 async fn run_some<J: Job + Clone + Unpin>(
     queue: &Queue<J>,
     jobs: impl Iterator<Item = NewJob<J>>,

@@ -98,7 +98,7 @@ async fn flushall_loses_the_jobs_and_no_worker() {
         .queue
         .push(NewJob::new("g:0", Note::Succeed).group("g"))
         .await;
-    assert_eq!(pushed.unwrap(), landfall_queue::Pushed::Queued);
+    assert_eq!(pushed.unwrap(), landfall_queue::PushOutcome::Queued);
     place.wait_for_state("g:0", JobState::Done).await;
     wait_until(SOON, async || {
         place.inspector.queues().await.unwrap() == ["notes"]
