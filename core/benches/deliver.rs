@@ -1,5 +1,5 @@
-//! Replays stored events to one fast receiver in this process and prints deliveries per second, each with its
-//! attempt recorded, over SQLite and PostgreSQL with durable commits.
+//! Replays stored events to one fast receiver in this process and prints deliveries per second, each with its attempt
+//! recorded, over SQLite and PostgreSQL with durable commits.
 //!
 //! `cargo bench -p landfall-core --bench deliver -- [EVENTS] [AT ONCE]`, by default 5000 and 64.
 
@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Writers that fill the outbox, and connections to the database.
+/// Concurrent writers that fill the outbox, and database connections.
 const WRITERS: usize = 64;
 const CONNECTIONS: u32 = 16;
 
@@ -101,7 +101,7 @@ async fn run(name: &str, url: String, events: usize, at_once: usize) {
     );
 }
 
-/// Writes events that nobody wants yet.
+/// Writes events that no endpoint subscribes to yet.
 async fn fill(db: &Database, clock: &Clock, events: usize) {
     stream::iter(0..events)
         .for_each_concurrent(WRITERS, |_| async {
@@ -162,7 +162,7 @@ fn settings() -> WebhooksConfig {
     }
 }
 
-/// Writes down what is due.
+/// Records due deliveries.
 #[derive(Debug, Default)]
 struct Told(Mutex<Vec<DeliveryId>>);
 

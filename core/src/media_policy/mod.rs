@@ -6,6 +6,7 @@
 //! type, the bytes decide, and then the file name.
 
 mod agreement;
+mod aliases;
 mod content_guard;
 mod names;
 mod sniff;

@@ -17,19 +17,19 @@ mod error;
 pub(crate) mod fs;
 pub(crate) mod hashes;
 mod key;
+mod piece;
 mod probe;
 pub(crate) mod s3;
+mod write;
 
 use crate::{
     config::{self, Backend},
-    digest::Sha256State,
     installation::Marker,
     storage::{Storage, StorageBackend, StorageError},
 };
 use body::BoxBody;
 use bytes::Bytes;
 pub use capacity::StagingShortage;
-use chrono::{DateTime, Utc};
 pub use error::StagingError;
 use fs::FsStaging;
 use futures::{
@@ -39,99 +39,15 @@ use futures::{
 use hashes::Hasher;
 pub use hashes::{ChecksumAlgorithm, Hashes};
 pub use key::{InvalidStagingKey, SegmentWriter, StagingKey};
+pub use piece::{ListedStaging, Piece};
 pub use probe::{ProbeError, StagingProbe, live_hosts};
 use s3::{PieceObjects, S3Staging};
 use std::{error::Error, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 use uuid::Uuid;
+pub use write::{AppendOutcome, StagedBody, WriteOptions};
 
 /// Timeout of a health check.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Options for writing a body.
-#[derive(Clone, Copy, Debug)]
-pub struct WriteOptions<'a> {
-    /// Maximum length of the body, in bytes.
-    pub limit: u64,
-    /// The length declared by the client, in bytes. A body that cannot fit is rejected before it is read.
-    pub expected: Option<u64>,
-    /// Algorithms to hash the body with.
-    pub hashes: &'a [ChecksumAlgorithm],
-    /// For appends: the hash state of the bytes staged before, to be continued.
-    pub running: Option<&'a Sha256State>,
-}
-
-impl Default for WriteOptions<'_> {
-    /// Any length, no digests.
-    fn default() -> Self {
-        Self {
-            limit: u64::MAX,
-            expected: None,
-            hashes: &[],
-            running: None,
-        }
-    }
-}
-
-/// A body that is completely staged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StagedBody {
-    /// In bytes.
-    pub size: u64,
-    /// The requested digests.
-    pub hashes: Hashes,
-}
-
-/// The result of an append.
-#[derive(Debug)]
-pub struct AppendOutcome {
-    /// The new length of the segment, in bytes, all of it durable. At 0 there is no segment.
-    pub length: u64,
-    /// The requested digests of the bytes added by this call.
-    pub hashes: Hashes,
-    /// The hash state of all bytes of the upload so far, if it was continued and is still known.
-    pub running: Option<Sha256State>,
-    /// Why the body ended early, if it did; `length` includes what came before.
-    pub stopped: Option<StagingError>,
-}
-
-/// Staged bytes of one segment, as the database lists them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
-    pub key: StagingKey,
-    /// Offset within the segment, in bytes: 0 except for parts received by a version without segments.
-    pub offset: u64,
-    /// In bytes. The segment may be longer; the rest does not count.
-    pub size: u64,
-    /// Whether a writer that lost its lease may still be appending to the segment, beyond `size`.
-    pub may_grow: bool,
-}
-
-impl Piece {
-    /// The first bytes of a segment that has no writer any more.
-    #[must_use]
-    pub fn new(key: StagingKey, size: u64) -> Self {
-        Self {
-            key,
-            offset: 0,
-            size,
-            may_grow: false,
-        }
-    }
-
-    pub(crate) fn range(&self) -> Range<u64> {
-        self.offset..self.offset + self.size
-    }
-}
-
-/// A listed staging key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListedStaging {
-    pub key: StagingKey,
-    /// Allocated size, in bytes.
-    pub allocated: u64,
-    /// When it was last written to.
-    pub modified: DateTime<Utc>,
-}
 
 /// The usage of staging, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

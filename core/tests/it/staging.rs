@@ -214,7 +214,7 @@ async fn a_quota_stops_intake_and_a_deletion_frees_it(place: Place) {
         Err(StagingError::Full)
     ));
     assert!(staging.usage(Duration::ZERO).await.unwrap().used >= 2 * MIB as u64 - 4096);
-    // One that does not say how long it is ends where the quota does.
+    // A body of unknown length ends at the quota.
     let endless = body(noise(20 * MIB, 30), MIB);
     let written = staging
         .write(StagingKey::generate(), endless, WriteOptions::default())
@@ -222,7 +222,7 @@ async fn a_quota_stops_intake_and_a_deletion_frees_it(place: Place) {
     assert!(matches!(written, Err(StagingError::Full)));
     assert!(staging.usage(Duration::ZERO).await.unwrap().used <= 2 * MIB as u64);
     place.staging.delete(&[first.key]).await.unwrap();
-    // Another process measures afresh.
+    // Another process measures again.
     let staging = Staging::open(&limited(2 * MIB as u64), &place.storage)
         .await
         .unwrap();
@@ -255,7 +255,7 @@ async fn a_taken_key_is_refused_in_a_folder() {
     assert_eq!(place.staged(piece.key, 10).await, noise(10, 25));
 }
 
-/// What goes past the page cache has to be aligned; bodies need not be.
+/// Direct I/O must be aligned; bodies need not be.
 #[tokio::test]
 async fn large_bodies_are_the_same_past_the_page_cache_and_through_it() {
     let place = support::fs().await;
@@ -277,7 +277,7 @@ async fn large_bodies_are_the_same_past_the_page_cache_and_through_it() {
         assert_eq!(written.hashes.sha256, Some(Sha256Digest::compute(&whole)));
         assert!(place.staged(key, whole.len()).await == whole);
 
-        // Appends that begin and end anywhere.
+        // Appends that start and end anywhere.
         let key = StagingKey::generate();
         let mut running = Sha256State::default();
         let mut at = 0;

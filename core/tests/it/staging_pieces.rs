@@ -40,7 +40,7 @@ impl Place {
         found.concat().into()
     }
 
-    /// Puts bytes where a version without segments had them.
+    /// Puts bytes where a version without segments staged them.
     fn plant_unsegmented(&self, owner: Uuid, runs: &[(usize, &[u8])]) {
         let Some(server) = &self.server else {
             let root = self.folder.path().join("staging");
@@ -139,7 +139,7 @@ async fn an_append_without_a_byte_begins_nothing(place: Place) {
     assert!(place.staged(key, 4).await == noise(4, 16));
 }
 
-/// Writers that lost their lease wrote more than counts, and segments that do not count at all.
+/// Writers that lost their lease wrote more than is counted, and segments that do not count at all.
 async fn only_what_is_listed_is_read(place: Place) {
     let owner = Uuid::now_v7();
     let bytes = noise(20 * MIB, 10);
@@ -163,7 +163,7 @@ async fn only_what_is_listed_is_read(place: Place) {
     let start = 1000 + 8 * MIB - 5;
     assert!(place.read(&[part]).await == bytes.slice(start..start + 10));
 
-    // What is listed must be there.
+    // Listed bytes must exist.
     let missing = Piece::new(segment(owner, 5, 9), 7);
     let gone = place.staging.read_pieces(&[missing]).await;
     assert!(matches!(gone.err(), Some(StagingError::Gone)));
@@ -235,7 +235,7 @@ async fn bytes_of_an_earlier_version_are_read_beside_segments(place: Place) {
         .map(|run| (run.start, &bytes[run.clone()]))
         .collect();
     place.plant_unsegmented(owner, &planted);
-    // More than had been counted is passed over.
+    // Bytes beyond the counted ones are skipped.
     let counted = 8 * MIB + 77;
     let more = noise(5000, 20);
     let key = segment(owner, counted, 3);
@@ -246,7 +246,7 @@ async fn bytes_of_an_earlier_version_are_read_beside_segments(place: Place) {
     ];
     let expected = [&bytes[..counted], &more[..]].concat();
     assert!(place.read(&pieces).await == expected);
-    // Parts, each at its place.
+    // Parts, each at its offset.
     let parts = [(5, 2000), (8 * MIB - 3, 6)].map(|(offset, size)| Piece {
         offset: offset as u64,
         ..Piece::new(StagingKey::unsegmented(owner), size)

@@ -79,7 +79,7 @@ async fn a_staged_body_of_any_size_lands(place: Place) {
             ..request(&pieces, &key)
         };
         lands(&place, &request, &bytes).await;
-        // Staging stays until the commit.
+        // Staging is kept until the commit.
         assert_eq!(
             place.staging.len(pieces[0].key).await.unwrap(),
             Some(size as u64)

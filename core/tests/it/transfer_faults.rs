@@ -23,7 +23,7 @@ async fn lands(place: &Place, piece: Piece, seed: u64) {
     assert!(place.server().open_multipart_uploads().is_empty());
 }
 
-/// Fails for now, leaves nothing, and lands once the store is well again.
+/// Fails transiently, leaves nothing behind, and succeeds once the store has recovered.
 async fn fails_then_lands(place: &Place, piece: Piece, seed: u64) {
     let error = transfer(&place.staging, &place.storage, &request(&[piece], &key()))
         .await
@@ -37,7 +37,7 @@ async fn fails_then_lands(place: &Place, piece: Piece, seed: u64) {
     lands(place, piece, seed).await;
 }
 
-/// Fails within twenty seconds, with a storage that waits no longer than a third of one for an answer.
+/// Fails within twenty seconds, with a storage that waits at most a third of a second for a response.
 async fn land_hastily(place: &Place, piece: Piece) -> TransferError {
     let hasty = S3Timeouts {
         answer: Duration::from_millis(300),
@@ -164,7 +164,7 @@ async fn no_more_than_four_parts_are_in_flight() {
     let (pieces, key) = ([Piece { size, ..piece }], key());
     let request = request(&pieces, &key);
     let sending = transfer(&place.staging, &place.storage, &request);
-    // Each hangs until the first is given up, which is when the fifth could be sent again.
+    // Each hangs until the first times out, which is when the fifth could be retried.
     let four = async {
         eventually("four parts are in flight", || async {
             place.server().calls(operation) >= 4
@@ -285,7 +285,7 @@ async fn copies_of_bytes_that_rotted_are_not_stored() {
         known: Some(Sha256Digest::compute(&bytes)),
         ..request(&pieces, &key)
     };
-    // The digest is known, so nothing would have been read; the copy's own checksum tells.
+    // The digest is known, so no bytes would have been read; the checksum of the copy shows the error.
     let refused = transfer(&place.staging, &place.storage, &request).await;
     assert!(
         matches!(refused, Err(TransferError::DigestMismatch { .. })),

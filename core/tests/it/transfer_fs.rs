@@ -67,7 +67,7 @@ async fn a_removed_folder_of_storage_is_made_again() {
 async fn a_dropped_transfer_leaves_no_temporary_file() {
     let place = support::fs().await;
     let piece = place.stage(&noise(40 * MIB, 4)).await;
-    // So much that it takes a while.
+    // Enough to take a while.
     let pieces = [piece; 50];
     let key = "uploads/a".parse().unwrap();
     let request = request(&pieces, &key);

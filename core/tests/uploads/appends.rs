@@ -77,7 +77,7 @@ async fn hash_made_on_arrival_is_not_made_again_unless_it_is_asked_for(mut place
         let upload = place.begin(of(bytes.len())).await;
         let appended = place.append_at(upload.id, 0, bytes.clone()).await;
         assert_eq!(appended.unwrap().status, UploadStatus::Complete);
-        // Behind Landfall's back: only who reads the bytes again can see it.
+        // Directly in the backend: only reading the bytes again can detect it.
         let key = place.keys(upload.id).await[0];
         let path = place.app.staging.local_path(key);
         let mut other = bytes.to_vec();
@@ -181,7 +181,7 @@ async fn bytes_of_a_dropped_request_are_kept(place: Place) {
         outcome = place.append(upload.id, at(0), stream) => panic!("the body does not end: {outcome:?}"),
         () = place.until_offset(upload.id, 123_456) => {}
     }
-    // Dropped, as when its client goes away. What was counted by then counts, and nothing else.
+    // Dropped, as when its client disconnects. Only what was counted by then counts.
     let rest = {
         let until = Instant::now() + SOON;
         loop {
@@ -211,7 +211,7 @@ async fn stalled_writer_is_preempted(place: Place) {
         tokio::spawn(
             async move { uploads::append(&app, &OwnerScope::All, id, at(0), stream).await },
         );
-    // Its client has gone away without a word; a new connection asks and goes on.
+    // The client has disappeared silently; it asks again on a new connection and continues.
     place.until_offset(upload.id, 50_000).await;
     let told = uploads::settled_offset(&place.app, &OwnerScope::All, upload.id)
         .await
@@ -244,7 +244,7 @@ async fn writer_that_was_preempted_adds_nothing(place: Place) {
         );
     place.until_offset(upload.id, 50).await;
     place.append_at(upload.id, 50, noise(70, 2)).await.unwrap();
-    // It may have been told by then, which is as good.
+    // It may have been stopped by then, which is fine too.
     let _ = sender.send(noise(100, 3));
     let outcome = timeout(SOON, old).await.unwrap().unwrap();
     assert!(
@@ -345,7 +345,7 @@ async fn late_writer_changes_nothing_that_counts(place: Place) {
             .await;
         assert_eq!(written.unwrap().length, length + 150);
     };
-    // The lease passes to another process, and the first one wakes up: before, between and after its appends.
+    // Another process acquires the lease, and the first one wakes up: before, between and after its appends.
     write_late(100).await;
     let other = place.another_process();
     for (start, end) in [(100, 180), (180, 300)] {
@@ -390,7 +390,7 @@ async fn file_that_a_late_writer_may_grow_is_not_linked(place: Place) {
     assert_eq!(head.unwrap().size, 50);
 }
 
-/// One file or chain for all of an upload, with more in it than is counted.
+/// One file or chain for the whole upload, which contains more than is counted.
 async fn upload_that_an_earlier_version_began_is_completed(place: Place) {
     use entity::upload::{Column, Entity};
     use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
@@ -616,7 +616,7 @@ async fn repeated_end_of_a_complete_upload_is_no_error(place: Place) {
     assert_eq!(place.told.finalize().len(), 1);
 }
 
-/// As with a volume that is unmounted: nothing is judged by it, and nothing is begun anew in its place.
+/// As with an unmounted volume: nothing is concluded from it, and nothing is started anew in its place.
 async fn upload_whose_bytes_cannot_be_found_is_kept(place: Place) {
     let bytes = noise(100, 1);
     let upload = place.begin(of(100)).await;

@@ -172,7 +172,7 @@ async fn sweep_leaves_what_is_in_use_and_forgets_what_is_over(place: Place) {
     let row = |id| Entity::find_by_id(id).one(place.app.db.read());
     assert!(row(open.id).await.unwrap().is_none());
     assert!(row(stored.id).await.unwrap().is_none());
-    // Its file is still on its way.
+    // Its file is still in progress.
     assert!(row(staged.id).await.unwrap().is_some());
     assert_eq!(place.transfer(staged.file_id).await, noise(100, 1));
 }

@@ -92,7 +92,7 @@ async fn body_of_one_request_is_not_hashed_again_unless_it_is_asked_for(mut plac
             reservation: None,
         };
         let file = files::accept(&place.app, new, None).await.unwrap();
-        // Behind Landfall's back: only who reads the bytes again can see it.
+        // Directly in the backend: only reading the bytes again can detect it.
         let mut other = bytes.to_vec();
         other[9000] ^= 1;
         std::fs::write(staging.local_path(key).unwrap(), other).unwrap();

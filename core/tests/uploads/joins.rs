@@ -192,7 +192,7 @@ async fn partials_without_a_final_expire_and_joined_ones_do_not(place: Place) {
 async fn unfinished_joining_expires_as_a_whole(place: Place) {
     let (one, two) = (place.unfilled(100).await, place.partial(20, 2).await);
     let joined = place.join(&[&one, &two]).await.unwrap();
-    // While bytes still come to one of them, nothing expires.
+    // While one of them still receives bytes, nothing expires.
     for offset in [0, 10] {
         place.app.clock.advance(DAY * 3 / 4);
         assert_eq!(uploads::expire_due(&place.app).await.unwrap(), 0);

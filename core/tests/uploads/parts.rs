@@ -288,7 +288,7 @@ async fn session_needs_a_byte_and_may_not_be_too_large(mut place: Place) {
     );
 }
 
-/// Rows as of parts that have been received.
+/// Inserts rows of received parts.
 async fn insert_parts(place: &Place, upload: &Model, numbers: impl Iterator<Item = i32>) {
     use entity::part;
     use sea_orm::{EntityTrait, IntoActiveModel};

@@ -1,4 +1,4 @@
-//! Small uploads that one append brings whole.
+//! Small uploads with a single append.
 
 use crate::{
     over_both_databases,
@@ -32,7 +32,7 @@ async fn small_upload_in_one_append_is_taken_once_by_whoever_comes_at_once(place
         let writers = (0..4_u8).map(|writer| {
             let bytes = Bytes::from(vec![turn * 8 + writer; 5000]);
             let request = Append {
-                // Every other one says nothing of its length, and so takes the upload before it writes.
+                // Every other one declares no length, and so acquires the upload before it writes.
                 content_length: (writer % 2 == 0).then_some(5000),
                 ..Append::default()
             };
@@ -88,7 +88,7 @@ async fn small_upload_in_one_append_finds_what_others_have_left(place: Place) {
     assert_eq!(place.offset(upload.id).await, 0);
     assert_eq!(place.durable(upload.id).await, None);
 
-    // A body that breaks off counts as far as it came.
+    // An interrupted body counts as far as it was received.
     let broken = stream::iter([
         Ok(Bytes::from_static(b"all ")),
         Err(std::io::Error::other("gone").into()),
@@ -120,7 +120,7 @@ async fn small_uploads_that_end_together_end_each_for_itself(place: Place) {
         upload.unwrap()
     };
     let begun = join_all((0..40).map(begin)).await;
-    // The files of these are given up before their bytes come.
+    // The files of these are cancelled before their bytes arrive.
     let gone: Vec<_> = begun
         .iter()
         .step_by(10)

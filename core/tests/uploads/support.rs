@@ -1,4 +1,4 @@
-//! An installation of a test's own, without HTTP and without workers.
+//! An installation per test, without HTTP and without workers.
 
 use bytes::Bytes;
 use entity::{
@@ -29,7 +29,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::Instant};
 
-/// The longest any test waits for something that is to happen.
+/// Timeout for anything a test waits for.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Place {
@@ -152,14 +152,14 @@ impl Place {
         found.unwrap().unwrap()
     }
 
-    /// What lies in staging of an upload, counted or not.
+    /// Returns the staged keys of an upload, counted or not.
     pub(crate) async fn keys(&self, id: UploadId) -> Vec<StagingKey> {
         let pages: Vec<_> = self.app.staging.list().try_collect().await.unwrap();
         let keys = pages.concat().into_iter().map(|staged| staged.key);
         keys.filter(|key| key.owner() == id.0).collect()
     }
 
-    /// How many bytes these are; none when there is nothing.
+    /// Returns the number of these bytes; `None` if there are none.
     pub(crate) async fn durable(&self, id: UploadId) -> Option<u64> {
         let mut sum = None;
         for key in self.keys(id).await {
@@ -169,7 +169,7 @@ impl Place {
         sum
     }
 
-    /// The bytes that are counted, as staging has them.
+    /// Returns the counted bytes, as read from staging.
     pub(crate) async fn staged(&self, id: UploadId) -> Bytes {
         let pieces = uploads::pieces(self.app.db.read(), id).await.unwrap();
         collect(self.app.staging.read_pieces(&pieces).await.unwrap()).await
@@ -183,7 +183,7 @@ impl Place {
         }
     }
 
-    /// Takes a staged file ashore and answers its bytes.
+    /// Transfers a staged file to storage and returns its bytes.
     pub(crate) async fn transfer(&self, id: FileId) -> Bytes {
         let outcome = Finalizer::new(&self.app, "worker")
             .finalize(id)
@@ -251,7 +251,7 @@ pub(crate) fn body(bytes: Bytes) -> UploadBytes {
     stream::iter(pieces).boxed()
 }
 
-/// A body that goes on for as long as its sender lives, and what sends it.
+/// A body that lasts as long as its sender, and the sender.
 pub(crate) fn open_body() -> (mpsc::UnboundedSender<Bytes>, UploadBytes) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let stream = stream::unfold(receiver, |mut receiver| async move {
@@ -261,14 +261,14 @@ pub(crate) fn open_body() -> (mpsc::UnboundedSender<Bytes>, UploadBytes) {
     (sender, stream.boxed())
 }
 
-/// A body that breaks off after these bytes.
+/// A body that is interrupted after these bytes.
 pub(crate) fn broken_body(bytes: Bytes) -> UploadBytes {
     body(bytes)
         .chain(stream::iter([Err("connection reset".into())]))
         .boxed()
 }
 
-/// Bytes that differ from place to place, and by seed.
+/// Bytes that differ by position and by seed.
 pub(crate) fn noise(size: usize, seed: u64) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(size + 8);
@@ -282,7 +282,7 @@ pub(crate) fn noise(size: usize, seed: u64) -> Bytes {
     bytes.into()
 }
 
-/// Writes down what it is told.
+/// Records the jobs that were pushed.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     finalize: Mutex<Vec<FileId>>,

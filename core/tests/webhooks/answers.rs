@@ -25,7 +25,7 @@ over_both_databases!(
     every_attempt_is_counted_in_its_minute,
 );
 
-/// Makes `path` behave, delivers once, and returns what came of it.
+/// Makes `path` behave as given, delivers once, and returns the result.
 async fn answered(place: &Place, behaviour: Behaviour) -> (DeliveryReport, attempt::Model) {
     let (_, written) = place.due_at("/").await;
     place.receiver.set("/", behaviour);
@@ -48,7 +48,7 @@ async fn failure_is_retried_with_backoff_until_the_round_is_over(place: Place) {
         assert_eq!(report.consecutive_failures, Some(made));
         assert_eq!(row.last_error.as_deref(), Some("the receiver answered 503"));
         assert!(at > row.updated_at);
-        // Before it is due it is left alone.
+        // Before it is due, it is left alone.
         assert_eq!(place.deliver(id).await.outcome, DeliveryOutcome::Later(at));
         place.until_due(id).await;
     }
@@ -137,7 +137,7 @@ async fn retry_after_is_honoured_and_bounded(place: Place) {
             panic!("not to be retried");
         };
         assert!(at - before >= TimeDelta::seconds(least), "{status} {asked}");
-        // The time the request itself took comes on top.
+        // The duration of the request is added.
         assert!(
             at - place.clock.now() <= TimeDelta::seconds(most),
             "{status} {asked}"

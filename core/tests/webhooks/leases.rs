@@ -141,7 +141,7 @@ async fn counters_are_exact_whoever_works_at_once(mut place: Place) {
     assert!(reports.iter().all(Result::is_ok));
     assert!(again.iter().all(Result::is_ok));
     place.assert_counters_exact().await;
-    // What was redelivered after it had been delivered is due again.
+    // A redelivered delivery is due again.
     let due = deliver::due(&place.db, place.clock.now(), None, 1000)
         .await
         .unwrap()
@@ -233,7 +233,7 @@ async fn delivery_under_way_when_its_endpoint_is_deleted_is_left_to_its_worker(p
     place.assert_counters_exact().await;
 }
 
-/// The receiver has it; that the connections die before that is written down must not make it hear it again.
+/// The receiver has it; losing the connections before that is recorded must not cause a second delivery.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn record_is_repeated_when_the_database_loses_its_connections() {
     let place = Place::postgres().await;

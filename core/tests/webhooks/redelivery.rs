@@ -151,7 +151,7 @@ async fn replay_reaches_everything_in_pages(place: Place) {
         .unwrap();
     assert_eq!((count, told.deliveries().len()), (1200, 1200));
     place.assert_counters_exact().await;
-    // What is pending is under way.
+    // Pending deliveries are in progress already.
     let again = outbox::replay(&place.db, &place.clock, &told, webhook.id, all)
         .await
         .unwrap();

@@ -20,7 +20,7 @@ over_both_databases!(
     https_to_a_server_without_tls_fails_and_is_retried,
 );
 
-/// As a receiver would check it.
+/// Verifies the signature as a receiver would.
 fn signed_by(secret: &SigningSecret, request: &Received) -> bool {
     let seconds = request.header("webhook-timestamp").parse().unwrap();
     let at = Timestamp::from_timestamp(seconds, 0).unwrap();

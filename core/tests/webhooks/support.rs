@@ -1,4 +1,4 @@
-//! A database, a clock and a receiver of a test's own, and the rows it asks for.
+//! A database, a clock and a receiver per test, and the rows it asks for.
 
 use chrono::TimeDelta;
 use entity::{
@@ -28,7 +28,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// How long the deliveries of these tests are leased: the least a lease may be, so 5 s and the timeout.
+/// The lease of deliveries in these tests, to which 5 s and the timeout are added as the minimum.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 pub(crate) struct Place {
@@ -103,7 +103,7 @@ impl Place {
         Deliverer::with(&self.config, LEASE, &self.db, &self.clock, worker)
     }
 
-    /// One attempt by a worker of its own.
+    /// Makes one attempt with a worker of its own.
     pub(crate) async fn deliver(&self, id: DeliveryId) -> DeliveryReport {
         self.deliverer("alone").deliver(id).await.unwrap()
     }
@@ -131,12 +131,12 @@ impl Place {
             .await
     }
 
-    /// A `file.stored` event of a file of its own.
+    /// Writes a `file.stored` event of a new file.
     pub(crate) async fn stored(&self) -> WrittenEvent {
         self.write(stored_event(&file())).await.unwrap()
     }
 
-    /// An endpoint at `path` and a delivery that is due there.
+    /// Creates an endpoint at `path` and a delivery that is due there.
     pub(crate) async fn due_at(&self, path: &str) -> (Webhook, WrittenEvent) {
         let (webhook, _) = self.endpoint(path, &[]).await;
         (webhook, self.stored().await)
@@ -170,14 +170,14 @@ impl Place {
             .unwrap()
     }
 
-    /// Moves the clock past the next attempt of a delivery.
+    /// Advances the clock past the next attempt of a delivery.
     pub(crate) async fn until_due(&self, id: DeliveryId) {
         let due = self.delivery(id).await.next_attempt_at.unwrap();
         let left = (due - self.clock.now()).to_std().unwrap_or_default();
         self.clock.advance(left + Duration::from_millis(1));
     }
 
-    /// The outbox's invariant: counters and status of every event are those of its deliveries.
+    /// Checks the outbox's invariant: counters and status of every event match its deliveries.
     pub(crate) async fn assert_counters_exact(&self) {
         let events = outbox_event::Entity::find()
             .all(self.db.read())
@@ -231,7 +231,7 @@ pub(crate) fn stored_event(file: &file::Model) -> NewEvent {
     NewEvent::file_stored(payload, file)
 }
 
-/// A stored file's row.
+/// The row of a stored file.
 pub(crate) fn file() -> file::Model {
     let now = Clock::system().now();
     file::Model {
@@ -248,7 +248,7 @@ pub(crate) fn file() -> file::Model {
     }
 }
 
-/// A closed batch's row.
+/// The row of a closed batch.
 pub(crate) fn batch() -> batch::Model {
     let now = Clock::system().now();
     batch::Model {
@@ -267,7 +267,7 @@ pub(crate) fn batch() -> batch::Model {
     }
 }
 
-/// Writes down what it is told.
+/// Records the deliveries that were pushed.
 #[derive(Debug, Default)]
 pub(crate) struct Told(Mutex<Vec<DueDelivery>>);
 

@@ -218,7 +218,7 @@ async fn groups_that_stall_leave_the_slots_to_those_that_do_not() {
             .ok_or(format!("{} slow, {} busy", worker.slow, worker.busy()))
     })
     .await;
-    // They come to their end all the same.
+    // They still finish.
     place.log.let_go(800);
     place.wait_until_quiet().await;
     assert_eq!(place.log.count(), 860);

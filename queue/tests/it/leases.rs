@@ -83,7 +83,7 @@ async fn outcome_of_a_worker_that_slept_through_its_lease_changes_nothing() {
     place.log.wait_for(1).await;
     frozen.let_one_go();
     frozen.thaw();
-    // It has found out when it beats again, having asked for its leases before.
+    // When it sends a heartbeat again, it has checked its leases before.
     wait_until(SOON, async || {
         let workers = place.inspector.workers().await.unwrap();
         workers.len() == 2
@@ -121,7 +121,7 @@ async fn many_expired_leases_are_taken_back_in_pages() {
     let place = Place::with(settings().lease(Duration::from_secs(1)));
     let jobs = (0..1_500).map(|i| landfall_queue::NewJob::new(format!("{i}"), Note::Hold));
     place.queue.push_many(jobs).await.unwrap();
-    // A runtime that goes away at once is as good as a killed process, and has as many slots.
+    // Dropping a runtime at once is as good as killing a process, and it has as many slots.
     let (url, prefix) = (RedisServer::shared(), place.redis.prefix().to_owned());
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();

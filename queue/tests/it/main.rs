@@ -1,4 +1,4 @@
-//! The queue against a real Redis. Each module is a behaviour; `setup` is what they share.
+//! Tests the queue against a real Redis. Each module is a behaviour; `setup` is shared.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod addresses;

@@ -5,7 +5,7 @@ use landfall_queue::{JobState, NewJob};
 use crate::road::Road;
 use crate::setup::{Note, Place, RedisServer, SOON, settings, wait_until};
 
-/// A Redis of the test's own, whose data survive a restart, with a worker that has done a job.
+/// A Redis of its own, whose data survive a restart, with a worker that has done a job.
 async fn working(concurrency: usize) -> (RedisServer, Place, crate::setup::Worker) {
     let server = RedisServer::start_with(&["--appendonly", "yes"]).await;
     let place = Place::at(&server.url(), settings());
@@ -15,7 +15,7 @@ async fn working(concurrency: usize) -> (RedisServer, Place, crate::setup::Worke
     (server, place, worker)
 }
 
-/// The worker that was there before works.
+/// The existing worker still works.
 async fn still_works(place: &Place, worker: crate::setup::Worker) {
     wait_until(SOON, async || {
         place.queue.push(NewJob::new("last", Note::Succeed)).await

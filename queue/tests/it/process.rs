@@ -1,5 +1,5 @@
-//! A worker in a process of its own, to be killed or frozen. The test binary runs itself with
-//! `worker_process` as the only test and the variables below set.
+//! A worker in a separate process, to be killed or frozen. The test binary runs itself with `worker_process` as the
+//! only test and the variables below set.
 
 use std::{
     ffi::OsStr,
@@ -13,16 +13,16 @@ use crate::setup::{Place, settings};
 const URL: &str = "QUEUE_TEST_WORKER_URL";
 const PREFIX: &str = "QUEUE_TEST_WORKER_PREFIX";
 
-/// Ends with this value.
+/// Stopped when dropped.
 pub(crate) struct WorkerProcess(Child);
 
 impl WorkerProcess {
-    /// A worker with 4 slots on the queue of `prefix`.
+    /// Starts a worker with 4 slots on the queue of `prefix`.
     pub(crate) fn start(url: &str, prefix: &str) -> Self {
         Self::start_with(url, prefix, &[])
     }
 
-    /// The same with more environment variables.
+    /// [`Self::start`] with additional environment variables.
     pub(crate) fn start_with(url: &str, prefix: &str, environment: &[(&str, &OsStr)]) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .envs(environment.iter().copied())
@@ -54,7 +54,7 @@ impl WorkerProcess {
         self.signal(Signal::CONT);
     }
 
-    /// Lets one held job go.
+    /// Lets one held job finish.
     pub(crate) fn let_one_go(&mut self) {
         use std::io::Write as _;
         let stdin = self.0.stdin.as_mut().unwrap();
@@ -75,7 +75,7 @@ impl Drop for WorkerProcess {
     }
 }
 
-/// Ends when its parent does, since standard input ends then.
+/// Ends with its parent, because standard input is closed then.
 #[test]
 #[ignore = "no test: the body of `WorkerProcess`, which runs it"]
 fn worker_process() {

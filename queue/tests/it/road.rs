@@ -1,4 +1,4 @@
-//! A way to Redis that can swallow what is sent, as a machine does that has lost its power.
+//! A proxy to Redis that can drop what is sent, like a host that has lost power.
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy},
@@ -37,13 +37,13 @@ impl Road {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
-    /// Connections that are open stay open, and nothing passes them any more.
+    /// Open connections stay open, but nothing passes any more.
     pub(crate) fn swallow_what_is_open(&self) {
         self.requests.send_replace(());
         self.answers.send_replace(());
     }
 
-    /// On connections that are open requests pass, and answers do not.
+    /// On open connections requests pass, and responses do not.
     pub(crate) fn swallow_answers(&self) {
         self.answers.send_replace(());
     }

@@ -95,7 +95,7 @@ async fn job_whose_arguments_cannot_be_read_is_dead_and_the_worker_goes_on() {
     let job = place.wait_for_state("odd", JobState::Dead).await;
     let reason = job.last_error.unwrap();
     assert!(
-        reason.starts_with("the arguments cannot be read"),
+        reason.starts_with("the arguments cannot be decoded"),
         "{reason}"
     );
     let before = place.inspector.workers().await.unwrap();
@@ -190,7 +190,7 @@ async fn tasks_pushed_through_apalis_run_too() {
     worker.stop().await;
 }
 
-/// A layer that panics outside any job, once.
+/// A layer that panics outside of any job, once.
 #[derive(Clone)]
 struct Trap<S> {
     armed: Arc<AtomicBool>,
@@ -245,7 +245,7 @@ async fn worker_that_panics_outside_a_job_is_started_again_under_a_new_name() {
     let first = place.job("held").await.unwrap().owner;
     armed.store(true, Ordering::Relaxed);
     place.push("springs it", Note::Succeed).await;
-    // Let go any earlier, the job could end before the trap is sprung.
+    // If it finished any earlier, the job could end before the trap is sprung.
     wait_until(SOON, async || !armed.load(Ordering::Relaxed)).await;
     place.log.let_go(1);
     place.wait_until_quiet().await;
