@@ -56,19 +56,19 @@ async fn run(name: &str, url: String, events: usize, at_once: usize) {
     let receiver = Receiver::start().await;
     let webhook = endpoint(&db, &clock, receiver.url("/")).await;
     let deliverer = Deliverer::with(&settings(), Duration::from_secs(30), &db, &clock, "bench");
-    let told = Told::default();
+    let recorded = RecordedJobs::default();
     let started = Instant::now();
     let all = ReplayRequest {
         since,
         until: None,
         status: None,
     };
-    let due = outbox::replay(&db, &clock, &told, webhook, all)
+    let due = outbox::replay(&db, &clock, &recorded, webhook, all)
         .await
         .expect("the events can be replayed");
     let replayed = started.elapsed();
     let started = Instant::now();
-    let outcomes: Vec<DeliveryOutcome> = stream::iter(told.ids())
+    let outcomes: Vec<DeliveryOutcome> = stream::iter(recorded.ids())
         .map(|id| {
             let deliverer = deliverer.clone();
             tokio::spawn(async move { deliverer.deliver(id).await })
@@ -164,9 +164,9 @@ fn settings() -> WebhooksConfig {
 
 /// Records due deliveries.
 #[derive(Debug, Default)]
-struct Told(Mutex<Vec<DeliveryId>>);
+struct RecordedJobs(Mutex<Vec<DeliveryId>>);
 
-impl Told {
+impl RecordedJobs {
     fn ids(&self) -> Vec<DeliveryId> {
         self.0
             .lock()
@@ -175,7 +175,7 @@ impl Told {
     }
 }
 
-impl JobSink for Told {
+impl JobSink for RecordedJobs {
     fn finalize<'a>(&'a self, _: &'a [FileId]) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }

@@ -50,7 +50,7 @@ impl<E> Clone for BatchError<E> {
     fn clone(&self) -> Self {
         match self {
             Self::Failed(error) => Self::Failed(Arc::clone(error)),
-            Self::Stalled(patience) => Self::Stalled(*patience),
+            Self::Stalled(timeout) => Self::Stalled(*timeout),
             Self::Panicked => Self::Panicked,
             Self::Ended => Self::Ended,
         }

@@ -89,7 +89,7 @@ impl PipelineSnapshot {
 ///
 /// # Errors
 /// The database's.
-pub async fn flow(db: &impl ConnectionTrait) -> Result<PipelineSnapshot, DbErr> {
+pub async fn snapshot(db: &impl ConnectionTrait) -> Result<PipelineSnapshot, DbErr> {
     let (uploading, staged, finalizing, stored, failed) = futures::try_join!(
         files(db, FileStatus::Uploading),
         files(db, FileStatus::Staged),

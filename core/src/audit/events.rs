@@ -46,7 +46,9 @@ pub(super) async fn missing(audit: &mut Audit<'_>, page: &[AuditedFile]) -> Resu
         .collect();
     for id in without_event(app, &recent).await? {
         // Check again, the row first: a file that is stored by now got its event in the same commit.
-        if objects::still(app, id).await?.is_none() || without_event(app, &[id]).await?.is_empty() {
+        if objects::reload_stored(app, id).await?.is_none()
+            || without_event(app, &[id]).await?.is_empty()
+        {
             continue;
         }
         let repair = match audit.options.repair {

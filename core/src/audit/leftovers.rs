@@ -9,7 +9,7 @@ use crate::{
     storage::{ListedObject, PROBES, StorageKey, UnfinishedWrite},
     sweep::{
         candidates,
-        leftovers::{abandoned, sort_out},
+        leftovers::{abandoned, find_leftovers},
     },
 };
 use entity::{
@@ -205,18 +205,18 @@ async fn staging(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     let mut pages = app.staging.list();
     while let Some(page) = pages.try_next().await? {
         let checked_more = page.len();
-        let suspects = sort_out(app, page).await?;
+        let suspects = find_leftovers(app, page).await?;
         if !suspects.ended.is_empty() || !suspects.unlisted.is_empty() {
             // Commits precede the removal of what they release by a moment.
             tokio::time::sleep(SETTLE_DELAY).await;
         }
-        for staged in sort_out(app, suspects.ended).await?.ended {
+        for staged in find_leftovers(app, suspects.ended).await?.ended {
             if app.staging.len(staged.key).await?.is_some() {
                 staging_of_the_ended(audit, staged).await?;
             }
         }
         let old = app.clock.before(app.config.staging.grace);
-        for staged in sort_out(app, suspects.unlisted).await?.unlisted {
+        for staged in find_leftovers(app, suspects.unlisted).await?.unlisted {
             if staged.modified < old && app.staging.len(staged.key).await?.is_some() {
                 unlisted_staging(audit, staged).await?;
             }
@@ -257,7 +257,7 @@ async fn unlisted_staging(audit: &mut Audit<'_>, staged: ListedStaging) -> Resul
         false => RepairOutcome::NotRequested,
         true => {
             let grace = app.config.staging.grace;
-            candidates::see(&app.db, &app.clock, Place::Staging, vec![name], grace).await?;
+            candidates::record_seen(&app.db, &app.clock, Place::Staging, vec![name], grace).await?;
             RepairOutcome::Done("they were noted, and a sweep removes them after staging.grace")
         }
     };

@@ -43,7 +43,7 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
         after = Some(last.id);
         for (file, _) in faults(audit, &page).await? {
             // Check again with the current row: the file may have been deleted meanwhile.
-            let Some(file) = still(app, file.id).await? else {
+            let Some(file) = reload_stored(app, file.id).await? else {
                 continue;
             };
             if let Some(detail) = fault(app, &file, audit.options.deep).await? {
@@ -74,7 +74,7 @@ async fn page(audit: &Audit<'_>, after: Option<FileId>) -> Result<Vec<AuditedFil
 }
 
 /// Returns the current row, if the file is still stored.
-pub(super) async fn still(app: &App, id: FileId) -> Result<Option<AuditedFile>, DbErr> {
+pub(super) async fn reload_stored(app: &App, id: FileId) -> Result<Option<AuditedFile>, DbErr> {
     let query = Entity::find_by_id(id).filter(Column::Status.eq(FileStatus::Stored));
     Ok(read(app, query).await?.pop())
 }

@@ -54,12 +54,12 @@ pub(super) async fn set_aside_already(app: &App, key: &str) -> Result<bool, DbEr
 
 /// Sets the object aside. Returns false when a file owns the key.
 pub(super) async fn set_aside(app: &App, key: &StorageKey) -> Result<bool, OrphanError> {
-    let Some(holder) = hold(app, key).await? else {
+    let Some(holder) = reserve_key(app, key).await? else {
         return Ok(false);
     };
     // Recorded first, because an object that is moved but not recorded would stay forever.
-    let names = vec![app.storage.aside(key).as_str().to_owned()];
-    candidates::see(
+    let names = vec![app.storage.orphaned_key(key).as_str().to_owned()];
+    candidates::record_seen(
         &app.db,
         &app.clock,
         Place::Orphaned,
@@ -81,7 +81,7 @@ pub(crate) async fn remove(app: &App, name: &str) -> Result<bool, OrphanError> {
     if named.count(app.db.read()).await? > 0 {
         return Ok(false);
     }
-    let Some(holder) = hold(app, &key).await? else {
+    let Some(holder) = reserve_key(app, &key).await? else {
         return Ok(false);
     };
     app.storage.delete(&key).await?;
@@ -90,7 +90,7 @@ pub(crate) async fn remove(app: &App, name: &str) -> Result<bool, OrphanError> {
 }
 
 /// Reserves the key with a row of its own. Returns `None` when a file owns it.
-async fn hold(app: &App, key: &StorageKey) -> Result<Option<FileId>, DbErr> {
+async fn reserve_key(app: &App, key: &StorageKey) -> Result<Option<FileId>, DbErr> {
     let row = holder(app, key);
     let id = row.id;
     let held = app.db.write(move |transaction| {
@@ -103,7 +103,7 @@ async fn hold(app: &App, key: &StorageKey) -> Result<Option<FileId>, DbErr> {
     });
     match held.await {
         Ok(()) => Ok(Some(id)),
-        Err(error) if is_taken(&error) => Ok(None),
+        Err(error) if is_key_taken(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -116,7 +116,7 @@ async fn release(app: &App, id: FileId) -> Result<(), DbErr> {
         .await
 }
 
-fn is_taken(error: &DbErr) -> bool {
+fn is_key_taken(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }
 

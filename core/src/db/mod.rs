@@ -273,15 +273,15 @@ impl Database {
         if self.backend() != DbBackend::Postgres {
             return Ok(());
         }
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let statement =
             Statement::from_string(DbBackend::Postgres, "SELECT clock_timestamp() AS now");
         let Some(row) = self.read.query_one_raw(statement).await? else {
             return Ok(());
         };
-        let told: Timestamp = row.try_get("", "now")?;
+        let server_time: Timestamp = row.try_get("", "now")?;
         // On average, the server read its clock halfway through the round trip.
-        clock.set(later(told, asked.elapsed() / 2));
+        clock.set(later(server_time, sent_at.elapsed() / 2));
         Ok(())
     }
 }

@@ -34,10 +34,10 @@ impl Backoff {
 
     /// Like [`Self::delay`], but not before the time given in `Retry-After`, which is honored up to `max_delay`. A
     /// tenth of it is added as jitter, so that requests rejected together do not come back together.
-    pub(super) fn delay_after(&self, failures: u32, asked: Duration) -> Duration {
-        let asked = asked.min(self.max);
-        let spread = (asked / 10).mul_f64(rand::random::<f64>());
-        (asked + spread)
+    pub(super) fn delay_after(&self, failures: u32, requested: Duration) -> Duration {
+        let requested = requested.min(self.max);
+        let spread = (requested / 10).mul_f64(rand::random::<f64>());
+        (requested + spread)
             .min(self.max)
             .max(self.delay(failures).min(self.max))
     }
@@ -107,9 +107,9 @@ mod tests {
     #[test]
     fn retry_after_is_kept_to_and_bounded() {
         for _ in 0..200 {
-            let asked = Duration::from_secs(600);
-            let delay = backoff().delay_after(1, asked);
-            assert!(delay >= asked && delay <= asked + asked / 10);
+            let requested = Duration::from_secs(600);
+            let delay = backoff().delay_after(1, requested);
+            assert!(delay >= requested && delay <= requested + requested / 10);
             assert_eq!(backoff().delay_after(1, MAX * 10), MAX);
         }
     }

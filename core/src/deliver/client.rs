@@ -64,7 +64,7 @@ pub(super) enum PostError {
 
 impl WebhookClient {
     pub(super) fn new(config: &WebhooksConfig) -> Self {
-        let patience = CONNECT_TIMEOUT.min(config.timeout / 3);
+        let connect_timeout = CONNECT_TIMEOUT.min(config.timeout / 3);
         let policy = EgressPolicy::new(&config.allow_networks);
         let idle = usize::try_from(config.endpoint_concurrency).unwrap_or(usize::MAX);
         let http = HyperClient::builder(TokioExecutor::new())
@@ -72,7 +72,7 @@ impl WebhookClient {
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(idle)
             .http1_max_buf_size(MAX_RESPONSE_HEAD_LEN)
-            .build(connector(policy, patience));
+            .build(connector(policy, connect_timeout));
         Self {
             http,
             timeout: config.timeout,

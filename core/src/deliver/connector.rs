@@ -46,12 +46,15 @@ type WebhookStream = hyper_rustls::MaybeHttpsStream<TokioIo<TcpStream>>;
 pub(super) type Connector = BoxCloneSyncService<Uri, WebhookStream, ConnectError>;
 
 /// `patience` is the timeout for resolving, connecting and the TLS handshake together.
-pub(super) fn connector(policy: EgressPolicy, patience: Duration) -> Connector {
+pub(super) fn connector(policy: EgressPolicy, connect_timeout: Duration) -> Connector {
     let policy = Arc::new(policy);
     let tcp = tower::service_fn(move |uri: Uri| {
         let policy = Arc::clone(&policy);
-        let connecting: BoxFuture<'static, _> =
-            Box::pin(async move { connect(&uri, &policy, patience).await.map(TokioIo::new) });
+        let connecting: BoxFuture<'static, _> = Box::pin(async move {
+            connect(&uri, &policy, connect_timeout)
+                .await
+                .map(TokioIo::new)
+        });
         connecting
     });
     let https = HttpsConnectorBuilder::new()
@@ -60,26 +63,26 @@ pub(super) fn connector(policy: EgressPolicy, patience: Duration) -> Connector {
         .enable_http1()
         .wrap_connector(tcp);
     BoxCloneSyncService::new(tower::service_fn(move |uri: Uri| {
-        within(https.clone(), uri, patience)
+        within(https.clone(), uri, connect_timeout)
     }))
 }
 
 async fn within<S>(
     mut https: HttpsConnector<S>,
     uri: Uri,
-    patience: Duration,
+    connect_timeout: Duration,
 ) -> Result<WebhookStream, ConnectError>
 where
     HttpsConnector<S>:
         Service<Uri, Response = WebhookStream, Error = Box<dyn std::error::Error + Send + Sync>>,
 {
-    match tokio::time::timeout(patience, https.call(uri)).await {
+    match tokio::time::timeout(connect_timeout, https.call(uri)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(match error.downcast::<ConnectError>() {
             Ok(known) => *known,
             Err(other) => ConnectError::Tls(other),
         }),
-        Err(_) => Err(ConnectError::TimedOut(patience)),
+        Err(_) => Err(ConnectError::TimedOut(connect_timeout)),
     }
 }
 
@@ -104,9 +107,9 @@ fn tls_config() -> ClientConfig {
 async fn connect(
     uri: &Uri,
     policy: &EgressPolicy,
-    patience: Duration,
+    connect_timeout: Duration,
 ) -> Result<TcpStream, ConnectError> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + connect_timeout;
     let host = uri.host().ok_or(ConnectError::NoHost)?;
     let default_port = if uri.scheme_str() == Some("https") {
         443
@@ -116,7 +119,7 @@ async fn connect(
     let port = uri.port_u16().unwrap_or(default_port);
     let addresses = timeout_at(deadline, resolve(host, port))
         .await
-        .map_err(|_| ConnectError::TimedOut(patience))?
+        .map_err(|_| ConnectError::TimedOut(connect_timeout))?
         .map_err(ConnectError::Resolve)?;
     let addresses = vetted(policy, addresses)?;
     let mut last = ConnectError::NoAddress;
@@ -133,7 +136,7 @@ async fn connect(
                 return Ok(stream);
             }
             Ok(Err(error)) => last = ConnectError::Connect(error),
-            Err(_) => last = ConnectError::TimedOut(patience),
+            Err(_) => last = ConnectError::TimedOut(connect_timeout),
         }
     }
     Err(last)

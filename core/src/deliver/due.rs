@@ -88,13 +88,13 @@ pub async fn due(
 ///
 /// # Errors
 /// The database's; nothing is changed then.
-pub async fn end_orphaned(db: &Database, clock: &Clock, limit: u64) -> Result<usize, DbErr> {
+pub async fn fail_orphaned(db: &Database, clock: &Clock, limit: u64) -> Result<usize, DbErr> {
     let deleted = webhook_endpoint::Entity::find()
         .select_only()
         .column(webhook_endpoint::Column::Id)
         .filter(webhook_endpoint::Column::DeletedAt.is_not_null())
         .into_query();
-    end(
+    fail_deliveries(
         db,
         clock,
         delivery::Column::WebhookId.in_subquery(deleted),
@@ -104,16 +104,21 @@ pub async fn end_orphaned(db: &Database, clock: &Clock, limit: u64) -> Result<us
 }
 
 /// Fails at most `limit` pending deliveries of one deleted endpoint.
-pub(crate) async fn end_of_endpoint(
+pub(crate) async fn fail_endpoint_deliveries(
     db: &Database,
     clock: &Clock,
     webhook: WebhookId,
     limit: u64,
 ) -> Result<usize, DbErr> {
-    end(db, clock, delivery::Column::WebhookId.eq(webhook), limit).await
+    fail_deliveries(db, clock, delivery::Column::WebhookId.eq(webhook), limit).await
 }
 
-async fn end(db: &Database, clock: &Clock, whose: Expr, limit: u64) -> Result<usize, DbErr> {
+async fn fail_deliveries(
+    db: &Database,
+    clock: &Clock,
+    whose: Expr,
+    limit: u64,
+) -> Result<usize, DbErr> {
     let now = clock.now();
     let rows: Vec<(DeliveryId, EventId)> = delivery::Entity::find()
         .select_only()

@@ -27,8 +27,8 @@ use backoff::Backoff;
 use claims::{AttemptRecord, ClaimedDelivery, DeliveryClaim, DeliveryClaims, Verdict};
 pub use client::MAX_RESPONSE_BODY_LEN;
 use client::{PostError, WebhookClient, WebhookResponse, chain};
-pub(crate) use due::end_of_endpoint;
-pub use due::{DueCursor, DuePage, due, end_orphaned};
+pub(crate) use due::fail_endpoint_deliveries;
+pub use due::{DueCursor, DuePage, due, fail_orphaned};
 pub use egress_policy::{EgressPolicy, ForbiddenAddress};
 use entity::{AttemptId, DeliveryId, Timestamp, WebhookId, attempt};
 use request::RequestError;
@@ -62,7 +62,7 @@ impl From<BatchError<DbErr>> for DeliverError {
     fn from(error: BatchError<DbErr>) -> Self {
         match error {
             BatchError::Failed(error) => Self::Database(error),
-            BatchError::Stalled(patience) => Self::Stalled(patience),
+            BatchError::Stalled(timeout) => Self::Stalled(timeout),
             BatchError::Panicked => Self::Panicked,
             BatchError::Ended => Self::Ended,
         }
@@ -105,7 +105,7 @@ pub struct DeliveryReport {
 }
 
 impl DeliveryReport {
-    fn untouched(outcome: DeliveryOutcome) -> Self {
+    fn not_attempted(outcome: DeliveryOutcome) -> Self {
         Self {
             outcome,
             webhook_id: None,
@@ -162,10 +162,10 @@ impl Deliverer {
         let claimed = match self.claims.claim(id).await? {
             DeliveryClaim::Claimed(claimed) => claimed,
             DeliveryClaim::Later(at) => {
-                return Ok(DeliveryReport::untouched(DeliveryOutcome::Later(at)));
+                return Ok(DeliveryReport::not_attempted(DeliveryOutcome::Later(at)));
             }
             DeliveryClaim::Nothing => {
-                return Ok(DeliveryReport::untouched(DeliveryOutcome::Nothing));
+                return Ok(DeliveryReport::not_attempted(DeliveryOutcome::Nothing));
             }
         };
         crate::failpoint!("deliver.claimed");
@@ -271,7 +271,7 @@ impl Deliverer {
         let failures = u32::try_from(claimed.delivery.attempts_this_round)
             .unwrap_or(0)
             .saturating_add(1);
-        let (error, asked) = match answer {
+        let (error, requested) = match answer {
             Ok(answer) if (200..300).contains(&answer.status) => return Verdict::Delivered,
             Ok(WebhookResponse { status: 410, .. }) => {
                 let error = "the receiver answered 410 Gone".to_owned();
@@ -285,19 +285,22 @@ impl Deliverer {
                 (error, None)
             }
             Ok(answer) => {
-                let asked = match (answer.status, &answer.retry_after) {
+                let requested = match (answer.status, &answer.retry_after) {
                     (429 | 503, Some(value)) => backoff::retry_after(value, self.clock.now()),
                     _ => None,
                 };
-                (format!("the receiver answered {}", answer.status), asked)
+                (
+                    format!("the receiver answered {}", answer.status),
+                    requested,
+                )
             }
             Err(error) => (chain(error), None),
         };
         if failures >= self.max_attempts {
             return Verdict::Failed { error };
         }
-        let delay = match asked {
-            Some(asked) => self.backoff.delay_after(failures, asked),
+        let delay = match requested {
+            Some(requested) => self.backoff.delay_after(failures, requested),
             None => self.backoff.delay(failures),
         };
         Verdict::Retry {

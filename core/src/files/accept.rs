@@ -130,7 +130,7 @@ pub async fn accept(
                 let addition = QuotaAddition {
                     owner: row.owner.as_deref(),
                     id: row.id.0,
-                    bytes: quota::weight(&row),
+                    bytes: quota::file_usage(&row),
                     quota,
                     reserved,
                     now: row.created_at,
@@ -186,7 +186,7 @@ async fn insert_counted(
     let sizes = rows.iter().map(|row| QuotaChange {
         owner: row.owner.as_deref(),
         id: row.id.0,
-        bytes: quota::weight(row),
+        bytes: quota::file_usage(row),
     });
     quota::change_all(transaction, sizes).await?;
     insert(transaction, rows.iter().map(AsRef::as_ref)).await

@@ -74,22 +74,22 @@ pub enum HistoryEvent<'a> {
 impl FileHistory {
     /// Returns past and scheduled entries in chronological order.
     #[must_use]
-    pub fn moments(&self) -> Vec<HistoryEntry<'_>> {
-        let mut moments = self.of_the_file();
+    pub fn entries(&self) -> Vec<HistoryEntry<'_>> {
+        let mut entries = self.of_the_file();
         for event in &self.events {
-            moments.push(HistoryEntry {
+            entries.push(HistoryEntry {
                 at: event.event.created_at,
                 what: HistoryEvent::Announced(event),
             });
             for delivery in &event.deliveries {
                 let webhook = delivery.delivery.webhook_id;
-                moments.extend(delivery.attempts.iter().map(|attempt| HistoryEntry {
+                entries.extend(delivery.attempts.iter().map(|attempt| HistoryEntry {
                     at: attempt.at,
                     what: HistoryEvent::Attempt { webhook, attempt },
                 }));
                 let due = delivery.delivery.next_attempt_at;
                 let due = due.filter(|_| delivery.delivery.status == DeliveryStatus::Pending);
-                moments.extend(due.map(|at| HistoryEntry {
+                entries.extend(due.map(|at| HistoryEntry {
                     at,
                     what: HistoryEvent::DeliveryDue {
                         webhook,
@@ -99,8 +99,8 @@ impl FileHistory {
             }
         }
         // The sort is stable, so entries with equal times stay in causal order.
-        moments.sort_by_key(|moment| moment.at);
-        moments
+        entries.sort_by_key(|entry| entry.at);
+        entries
     }
 
     fn of_the_file(&self) -> Vec<HistoryEntry<'_>> {
@@ -170,9 +170,9 @@ pub async fn history(
     for event in outbox::list(db, about, page).await?.items.into_iter().rev() {
         events.extend(outbox::get(db, event.id).await?);
     }
-    let told = events.iter().flat_map(|event| &event.deliveries);
-    let told = told.map(|delivery| delivery.delivery.webhook_id);
-    let urls = webhooks::urls(db, told).await?;
+    let webhook_ids = events.iter().flat_map(|event| &event.deliveries);
+    let webhook_ids = webhook_ids.map(|delivery| delivery.delivery.webhook_id);
+    let urls = webhooks::urls(db, webhook_ids).await?;
     Ok(Some(FileHistory {
         file,
         upload,

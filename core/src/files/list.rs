@@ -50,26 +50,26 @@ pub async fn list(
     filter: &FileFilter,
     request: PageRequest,
 ) -> Result<Page<Model>, DbErr> {
-    let mut asked = FileQuery::of(scope, filter);
+    let mut file_query = FileQuery::from_filter(scope, filter);
     match filter.q.as_deref().map(str::trim).unwrap_or_default() {
         "" => {}
         q if q.parse::<Uuid>().is_ok() => {
             let id = q.parse::<Uuid>().unwrap_or_default();
             match Entity::find_by_id(FileId(id)).one(db).await? {
-                Some(_) => asked.one = Some(FileId(id)),
-                None => asked.equal.insert(0, Column::BatchId.eq(BatchId(id))),
+                Some(_) => file_query.one = Some(FileId(id)),
+                None => file_query.equal.insert(0, Column::BatchId.eq(BatchId(id))),
             }
         }
-        q if is_digest(q) => asked
+        q if is_digest(q) => file_query
             .equal
             .insert(0, Column::Sha256.eq(q.to_ascii_lowercase())),
         q => {
             return NamePrefix::new(db.get_database_backend(), q)
-                .page(db, asked, request)
+                .page(db, file_query, request)
                 .await;
         }
     }
-    asked.walk().page(db, request, |file| file.id.0).await
+    file_query.walk().page(db, request, |file| file.id.0).await
 }
 
 fn is_digest(q: &str) -> bool {
@@ -86,7 +86,7 @@ struct FileQuery {
 }
 
 impl FileQuery {
-    fn of(scope: &OwnerScope, filter: &FileFilter) -> Self {
+    fn from_filter(scope: &OwnerScope, filter: &FileFilter) -> Self {
         let mut equal = Vec::new();
         if let Some(sha256) = &filter.sha256 {
             equal.push(Column::Sha256.eq(sha256.to_ascii_lowercase()));
@@ -173,13 +173,13 @@ impl NamePrefix {
     async fn page(
         &self,
         db: &impl ConnectionTrait,
-        asked: FileQuery,
+        file_query: FileQuery,
         request: PageRequest,
     ) -> Result<Page<Model>, DbErr> {
         if self.are_few(db).await? {
-            self.newest_first(db, asked, request).await
+            self.newest_first(db, file_query, request).await
         } else {
-            self.by_name(db, asked, request).await
+            self.by_name(db, file_query, request).await
         }
     }
 
@@ -205,12 +205,12 @@ impl NamePrefix {
     async fn newest_first(
         &self,
         db: &impl ConnectionTrait,
-        asked: FileQuery,
+        file_query: FileQuery,
         request: PageRequest,
     ) -> Result<Page<Model>, DbErr> {
         let named = self.in_order(None, NEWEST_FIRST_LIMIT).into_query();
         let older = request.before.map(|before| Column::Id.lt(before));
-        let mut query = within::<Entity>(named, &asked.condition().add_option(older));
+        let mut query = within::<Entity>(named, &file_query.condition().add_option(older));
         query
             .order_by((Entity, Column::Id), Order::Desc)
             .limit(request.limit + 1);
@@ -225,14 +225,14 @@ impl NamePrefix {
     async fn by_name(
         &self,
         db: &impl ConnectionTrait,
-        asked: FileQuery,
+        file_query: FileQuery,
         request: PageRequest,
     ) -> Result<Page<Model>, DbErr> {
         let last = match request.before {
             Some(id) => Entity::find_by_id(FileId(id)).one(db).await?,
             None => None,
         };
-        let rest = asked.condition();
+        let rest = file_query.condition();
         let most = request.limit + 1;
         if rest.is_empty() {
             let rows = self.in_order(last.as_ref(), most).all(db).await?;

@@ -79,7 +79,7 @@ pub async fn retry(
                 let addition = QuotaAddition {
                     owner: file.owner.as_deref(),
                     id: id.0,
-                    bytes: quota::weight(&file),
+                    bytes: quota::file_usage(&file),
                     quota,
                     reserved: None,
                     now,

@@ -107,14 +107,14 @@ pub(super) async fn claim(
     db: &Database,
     clock: &Clock,
     claimant: &Claimant,
-    asked: &[Arc<FileId>],
+    requested: &[Arc<FileId>],
 ) -> Result<Vec<ClaimOutcome>, ClaimError> {
-    let mut ids: Vec<FileId> = asked.iter().map(|id| **id).collect();
+    let mut ids: Vec<FileId> = requested.iter().map(|id| **id).collect();
     ids.sort_unstable();
     ids.dedup();
     let until = clock.after(claimant.lease);
     let claims = attempt(db, clock, claimant, &ids, false).await?;
-    Ok(in_order(asked, claims, until))
+    Ok(in_order(requested, claims, until))
 }
 
 /// Claims a suspect file, which the caller must run alone.
@@ -147,7 +147,8 @@ async fn attempt(
             alone,
         };
         let these = ids.to_vec();
-        let claimed = db.write_repeatable(move |t| Box::pin(take(t, terms.clone(), these.clone())));
+        let claimed =
+            db.write_repeatable(move |t| Box::pin(claim_batch(t, terms.clone(), these.clone())));
         match claimed.await {
             Err(error) if ids.len() == 1 && error.is_key_taken() => {}
             done => return done,
@@ -162,11 +163,11 @@ async fn attempt(
 
 /// If a file is requested twice, the first request gets it and the other is told that it is claimed.
 fn in_order(
-    asked: &[Arc<FileId>],
+    requested: &[Arc<FileId>],
     mut claims: HashMap<FileId, ClaimOutcome>,
     taken_until: Timestamp,
 ) -> Vec<ClaimOutcome> {
-    asked
+    requested
         .iter()
         .map(|id| match claims.remove(id) {
             Some(claim) => {
@@ -195,7 +196,7 @@ struct ClaimTerms {
     alone: bool,
 }
 
-async fn take(
+async fn claim_batch(
     transaction: &impl ConnectionTrait,
     terms: ClaimTerms,
     ids: Vec<FileId>,

@@ -308,13 +308,13 @@ fn given_up(
     now: Timestamp,
     fault: &FinalizeFault,
 ) -> Option<String> {
-    let patience = config.workers.retry_for;
+    let retry_for = config.workers.retry_for;
     let since = file.first_fault_at?;
     let waited = (now - since).to_std().unwrap_or_default();
-    (waited > patience).then(|| {
+    (waited > retry_for).then(|| {
         format!(
             "the file could not be stored within {}: {fault}",
-            humantime::format_duration(patience)
+            humantime::format_duration(retry_for)
         )
     })
 }

@@ -54,7 +54,7 @@ impl Heartbeat {
         let beating = process.clone();
         let task = tokio::spawn(async move {
             loop {
-                let pause = match beating.beat().await {
+                let pause = match beating.send().await {
                     Ok(()) => lease / 3,
                     Err(error) => {
                         tracing::debug!(%error, "the heartbeat could not be recorded");
@@ -77,7 +77,7 @@ impl Heartbeat {
             .alone_file
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = file;
-        self.process.beat().await
+        self.process.send().await
     }
 
     /// Deletes the row at shutdown.
@@ -96,7 +96,7 @@ impl Heartbeat {
 }
 
 impl ProcessRecord {
-    async fn beat(&self) -> Result<(), DbErr> {
+    async fn send(&self) -> Result<(), DbErr> {
         let alone_file = *self
             .alone_file
             .lock()

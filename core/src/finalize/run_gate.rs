@@ -36,7 +36,7 @@ struct GateState {
 pub(super) struct RunGate {
     state: Mutex<GateState>,
     changed: Notify,
-    patience: Duration,
+    suspect_timeout: Duration,
 }
 
 impl Default for RunGate {
@@ -44,7 +44,7 @@ impl Default for RunGate {
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
-            patience: SUSPECT_TIMEOUT,
+            suspect_timeout: SUSPECT_TIMEOUT,
         }
     }
 }
@@ -89,7 +89,7 @@ impl RunGate {
             state.suspect = SuspectState::Waiting;
         }
         let place = AloneRun(Arc::clone(self));
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.suspect_timeout;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -135,7 +135,7 @@ mod tests {
     #[tokio::test]
     async fn suspect_runs_alone_and_is_not_kept_waiting_for_ever() {
         let gate = Arc::new(RunGate {
-            patience: Duration::from_millis(50),
+            suspect_timeout: Duration::from_millis(50),
             ..RunGate::default()
         });
         let first = gate.enter().await;

@@ -167,7 +167,7 @@ impl BucketMarker {
     }
 
     /// Records the result of reading the marker.
-    pub(crate) fn looked(&self, found: Option<&Marker>) {
+    pub(crate) fn record_result(&self, found: Option<&Marker>) {
         if let Some(expected) = self.expected.get() {
             let seen = compare(found, *expected).is_ok();
             self.seen.store(seen, Ordering::Relaxed);

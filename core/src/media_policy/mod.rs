@@ -70,7 +70,7 @@ pub fn require_declared(
         let allowed = lists.allowed_extensions.join(", ");
         return Err(MediaPolicyError::OtherExtension(allowed));
     }
-    if is_unknown(content_type) || is_taken(lists, content_type) {
+    if is_unknown(content_type) || is_accepted(lists, content_type) {
         Ok(())
     } else {
         Err(MediaPolicyError::Type(content_type.to_owned()))
@@ -108,7 +108,7 @@ pub fn judge(
     if is_unknown(declared) {
         let found = undeclared(name, &shown).unwrap_or(UNKNOWN.to_owned());
         // With more bytes, an allowed type may still be detected.
-        return match known == HeadExtent::Part || is_taken(lists, &found) {
+        return match known == HeadExtent::Part || is_accepted(lists, &found) {
             true => Ok(found),
             false => Err(MediaPolicyError::Type(found)),
         };
@@ -232,7 +232,7 @@ fn is_allowed(lists: &UploadsConfig, content_type: &str) -> bool {
     lists.allowed_types.is_empty() || entries.any(|entry| covers(entry, content_type))
 }
 
-fn is_taken(lists: &UploadsConfig, content_type: &str) -> bool {
+fn is_accepted(lists: &UploadsConfig, content_type: &str) -> bool {
     let is_denied = lists
         .denied_types
         .iter()

@@ -99,7 +99,7 @@ async fn redeliver_one(
     let missing: Vec<WebhookId> = active
         .iter()
         .filter(|one| !has.contains(&one.webhook_id))
-        .filter(|one| is_spread(&event.event_type) && one.wants(&event.event_type))
+        .filter(|one| goes_to_all_endpoints(&event.event_type) && one.wants(&event.event_type))
         .map(|one| one.webhook_id)
         .collect();
     if only.is_some() && rows.is_empty() && missing.is_empty() {
@@ -124,7 +124,7 @@ async fn find_event(
 }
 
 /// Whether events of this type go to all endpoints; a test goes only to the endpoint it was requested for.
-pub(super) fn is_spread(event_type: &str) -> bool {
+pub(super) fn goes_to_all_endpoints(event_type: &str) -> bool {
     event_type != EventType::WebhookTest.as_str()
 }
 
@@ -197,7 +197,9 @@ async fn replay_page(
     let missing = events
         .into_iter()
         .filter(|(id, ..)| replay.status.is_none() && there.contains(id) && !has.contains(id))
-        .filter(|(_, event_type, _)| is_spread(event_type) && endpoint.wants(event_type))
+        .filter(|(_, event_type, _)| {
+            goes_to_all_endpoints(event_type) && endpoint.wants(event_type)
+        })
         .map(|(id, ..)| (id, vec![webhook]))
         .collect();
     let ready = rows
@@ -305,7 +307,7 @@ async fn make_due(
     let mut by_status: HashMap<DeliveryStatus, Vec<DeliveryId>> = HashMap::new();
     for row in &rows {
         by_status.entry(row.status).or_default().push(row.id);
-        changes.add(row.event_id, leaving(row.status));
+        changes.add(row.event_id, counter_change_from(row.status));
     }
     for (status, ids) in by_status {
         delivery::Entity::update_many()
@@ -341,7 +343,7 @@ async fn make_due(
         .collect())
 }
 
-fn leaving(status: DeliveryStatus) -> CounterChange {
+fn counter_change_from(status: DeliveryStatus) -> CounterChange {
     match status {
         DeliveryStatus::Pending => CounterChange::default(),
         DeliveryStatus::Delivered => CounterChange {

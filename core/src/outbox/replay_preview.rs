@@ -2,7 +2,7 @@
 
 use super::{
     ReplayRequest, Subscription,
-    redelivery::{is_spread, written_within},
+    redelivery::{goes_to_all_endpoints, written_within},
 };
 use crate::db::Database;
 use entity::{
@@ -43,7 +43,11 @@ pub async fn preview_replay(
     let due = |status: Option<DeliveryStatus>, event_type: &str| match status {
         Some(DeliveryStatus::Pending) => false,
         Some(status) => replay.status.is_none_or(|wanted| wanted == status),
-        None => replay.status.is_none() && is_spread(event_type) && endpoint.wants(event_type),
+        None => {
+            replay.status.is_none()
+                && goes_to_all_endpoints(event_type)
+                && endpoint.wants(event_type)
+        }
     };
     let mut count = 0;
     for (status, event_type, events) in kinds(db, webhook, replay).await? {

@@ -229,14 +229,14 @@ async fn insert(
         .exec_without_returning(transaction)
         .await?;
         if usize::try_from(written).ok() != Some(rows.len()) {
-            return Err(doubled(transaction, rows).await?);
+            return Err(find_existing(transaction, rows).await?);
         }
     }
     Ok(())
 }
 
 /// Returns which of the rows existed before.
-async fn doubled(
+async fn find_existing(
     transaction: &impl ConnectionTrait,
     rows: &[outbox_event::Model],
 ) -> Result<WriteError, DbErr> {

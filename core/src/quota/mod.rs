@@ -83,22 +83,23 @@ pub async fn require_room(
 
 /// The bytes counted for a file: its content and its stored metadata.
 #[must_use]
-pub(crate) fn weight(file: &file::Model) -> i64 {
-    file.size_bytes.saturating_add(kept(&file.metadata))
+pub(crate) fn file_usage(file: &file::Model) -> i64 {
+    file.size_bytes
+        .saturating_add(metadata_size(&file.metadata))
 }
 
 /// The bytes counted for an upload when it starts, including its file if it has one.
 #[must_use]
-pub(crate) fn weight_begun(upload: &upload::Model, file: Option<&file::Model>) -> i64 {
+pub(crate) fn initial_usage(upload: &upload::Model, file: Option<&file::Model>) -> i64 {
     match file {
-        Some(file) => weight(file),
-        None => partial(upload),
+        Some(file) => file_usage(file),
+        None => partial_usage(upload),
     }
 }
 
 /// The bytes counted for a partial upload on its own.
 #[must_use]
-pub(crate) fn partial(upload: &upload::Model) -> i64 {
+pub(crate) fn partial_usage(upload: &upload::Model) -> i64 {
     debug_assert_eq!(upload.kind, UploadKind::Partial);
     let bytes = upload.total_size_bytes.unwrap_or(upload.bytes_received);
     bytes.saturating_add(staged_text_size(upload))
@@ -113,7 +114,7 @@ pub(crate) fn staged_text_size(upload: &upload::Model) -> i64 {
 
 /// Zero for an object without fields, the usual case.
 #[must_use]
-pub(crate) fn kept(metadata: &serde_json::Value) -> i64 {
+pub(crate) fn metadata_size(metadata: &serde_json::Value) -> i64 {
     match metadata.as_object() {
         Some(fields) if fields.is_empty() => 0,
         _ => i64::try_from(metadata.to_string().len()).unwrap_or(i64::MAX),
@@ -210,7 +211,13 @@ pub(crate) async fn release(
     transaction: &impl ConnectionTrait,
     file: &file::Model,
 ) -> Result<(), DbErr> {
-    change(transaction, file.owner.as_deref(), file.id.0, -weight(file)).await
+    change(
+        transaction,
+        file.owner.as_deref(),
+        file.id.0,
+        -file_usage(file),
+    )
+    .await
 }
 
 /// [`change`] for several changes, in one statement.

@@ -86,9 +86,10 @@ impl Staging {
             id: Uuid::now_v7(),
             host: host.to_owned(),
         };
-        worker.beat().await?;
+        worker.send_heartbeat().await?;
         // Of two processes that start at once, each must see that the other is alive.
-        let beating = AbortOnDropHandle::new(tokio::spawn(worker.clone().go_on_beating()));
+        let beating =
+            AbortOnDropHandle::new(tokio::spawn(worker.clone().keep_sending_heartbeats()));
         let probe = StagingProbe {
             worker,
             _beating: beating,
@@ -131,7 +132,7 @@ impl StagingProbe {
 
 impl ProbeTask {
     /// Renews the row. The file comes first, because other processes look for it once they see the row.
-    async fn beat(&self) -> Result<(), ProbeError> {
+    async fn send_heartbeat(&self) -> Result<(), ProbeError> {
         let (backend, path) = match &self.staging.backend {
             StagingBackend::Fs(fs) => {
                 fs.mark(&name(self.id)).await?;
@@ -161,11 +162,11 @@ impl ProbeTask {
         Ok(())
     }
 
-    async fn go_on_beating(self) {
+    async fn keep_sending_heartbeats(self) {
         loop {
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
-            let beaten = match self.beat().await {
-                Ok(()) => self.forget_the_dead().await,
+            let beaten = match self.send_heartbeat().await {
+                Ok(()) => self.remove_dead().await,
                 failed => failed,
             };
             if let Err(error) = beaten {
@@ -179,13 +180,13 @@ impl ProbeTask {
         loop {
             let mut all_seen = true;
             for other in self.living().await? {
-                if self.sees(&other).await? {
+                if self.can_see(&other).await? {
                     continue;
                 }
                 all_seen = false;
                 let before = *first_seen.entry(other.id).or_insert(other.beat_at);
                 if other.beat_at > before {
-                    return Err(self.not_shared_with(&other));
+                    return Err(self.not_shared_error(&other));
                 }
             }
             if all_seen {
@@ -203,7 +204,7 @@ impl ProbeTask {
             .await
     }
 
-    async fn sees(&self, other: &Model) -> Result<bool, StagingError> {
+    async fn can_see(&self, other: &Model) -> Result<bool, StagingError> {
         match (&self.staging.backend, other.backend.as_str()) {
             (StagingBackend::Fs(fs), "fs") => fs.has_mark(&name(other.id)).await,
             (StagingBackend::S3(_), "s3") => Ok(true),
@@ -211,7 +212,7 @@ impl ProbeTask {
         }
     }
 
-    fn not_shared_with(&self, other: &Model) -> ProbeError {
+    fn not_shared_error(&self, other: &Model) -> ProbeError {
         let in_folder = |backend: &str, path: &str| match backend {
             "fs" => format!("in the folder {path}"),
             _ => path.to_owned(),
@@ -226,7 +227,7 @@ impl ProbeTask {
         }
     }
 
-    async fn forget_the_dead(&self) -> Result<(), ProbeError> {
+    async fn remove_dead(&self) -> Result<(), ProbeError> {
         let dead: Vec<Uuid> = Entity::find()
             .select_only()
             .column(Column::Id)

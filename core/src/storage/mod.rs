@@ -331,14 +331,14 @@ impl Storage {
     }
 
     /// The key of an object once it is set aside: in a bucket, where moving would take a copy, its own key.
-    pub(crate) fn aside(&self, key: &StorageKey) -> StorageKey {
+    pub(crate) fn orphaned_key(&self, key: &StorageKey) -> StorageKey {
         match &self.backend {
             StorageBackend::Fs(_) => key.orphaned(),
             StorageBackend::S3(_) => key.clone(),
         }
     }
 
-    /// Moves an object to [`Self::aside`].
+    /// Moves an object to [`Self::orphaned_key`].
     pub(crate) async fn set_aside(&self, key: &StorageKey) -> Result<(), StorageError> {
         match &self.backend {
             StorageBackend::Fs(fs) => fs.set_aside(key).await,

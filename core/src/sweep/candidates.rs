@@ -15,7 +15,7 @@ use sea_orm::{
 use std::{collections::HashSet, time::Duration};
 
 /// Records these candidates, and returns those that were first seen at least `grace` ago.
-pub(crate) async fn see(
+pub(crate) async fn record_seen(
     db: &Database,
     clock: &Clock,
     place: Place,

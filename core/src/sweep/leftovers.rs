@@ -69,7 +69,7 @@ pub(crate) struct StagingLeftovers {
 ///
 /// # Errors
 /// The database's.
-pub(crate) async fn sort_out(
+pub(crate) async fn find_leftovers(
     app: &App,
     page: Vec<ListedStaging>,
 ) -> Result<StagingLeftovers, DbErr> {
@@ -155,11 +155,12 @@ pub(super) async fn remove_staging(app: &App) -> Result<u64, LeftoversError> {
     let mut pages = app.staging.list();
     let mut removed = 0;
     while let Some(page) = pages.try_next().await? {
-        let StagingLeftovers { ended, unlisted } = sort_out(app, page).await?;
+        let StagingLeftovers { ended, unlisted } = find_leftovers(app, page).await?;
         crate::failpoint!("sweep.seen");
         let names = unlisted.iter().map(|staged| staged.key.to_string());
         let due =
-            candidates::see(&app.db, &app.clock, Found::Staging, names.collect(), grace).await?;
+            candidates::record_seen(&app.db, &app.clock, Found::Staging, names.collect(), grace)
+                .await?;
         let written_before = app.clock.before(grace);
         let is_due = |staged: &ListedStaging| {
             due.contains(&staged.key.to_string()) && staged.modified < written_before
@@ -181,8 +182,8 @@ async fn delete_again_unused(
     unlisted: Vec<ListedStaging>,
 ) -> Result<u64, LeftoversError> {
     require_marker(app, MarkedLocation::Staging).await?;
-    let still_ended = sort_out(app, ended).await?.ended;
-    let still_unlisted = sort_out(app, unlisted).await?.unlisted;
+    let still_ended = find_leftovers(app, ended).await?.ended;
+    let still_unlisted = find_leftovers(app, unlisted).await?.unlisted;
     let mut removed = 0;
     for staged in still_ended.iter().chain(&still_unlisted) {
         crate::failpoint!("sweep.delete");
@@ -203,9 +204,10 @@ pub(super) async fn remove_unfinished(app: &App) -> Result<u64, LeftoversError> 
     while let Some(page) = pages.try_next().await? {
         // Whatever its age: another process may have a shorter grace period, and must not find its candidates
         // forgotten.
-        let unused = without_use(app, page).await?;
+        let unused = unused_writes(app, page).await?;
         let ids = unused.iter().map(|one| one.id.clone()).collect();
-        let due = candidates::see(&app.db, &app.clock, Found::Unfinished, ids, grace).await?;
+        let due =
+            candidates::record_seen(&app.db, &app.clock, Found::Unfinished, ids, grace).await?;
         let due: Vec<UnfinishedWrite> = unused
             .into_iter()
             .filter(|one| due.contains(&one.id))
@@ -226,7 +228,8 @@ async fn remove_probes(app: &App) -> Result<u64, LeftoversError> {
     let mut pages = app.storage.list(PROBES);
     while let Some(page) = pages.try_next().await? {
         let names = page.iter().map(|object| object.key.clone()).collect();
-        let due = candidates::see(&app.db, &app.clock, Found::Unfinished, names, grace).await?;
+        let due =
+            candidates::record_seen(&app.db, &app.clock, Found::Unfinished, names, grace).await?;
         for key in &due {
             if let Ok(key) = key.parse() {
                 app.storage.delete(&key).await?;
@@ -246,14 +249,14 @@ pub(crate) async fn abandoned(
     page: Vec<UnfinishedWrite>,
     since: entity::Timestamp,
 ) -> Result<Vec<UnfinishedWrite>, DbErr> {
-    let mut unused = without_use(app, page).await?;
+    let mut unused = unused_writes(app, page).await?;
     unused.retain(|one| one.since < since);
     Ok(unused)
 }
 
 /// Returns those that no file in progress needs. A multipart upload to a key that Landfall never uses belongs to
 /// another program.
-async fn without_use(
+async fn unused_writes(
     app: &App,
     mut page: Vec<UnfinishedWrite>,
 ) -> Result<Vec<UnfinishedWrite>, DbErr> {

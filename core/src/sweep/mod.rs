@@ -224,7 +224,7 @@ async fn announce_expiring(app: &App) -> Result<u64, ExpiringError> {
 async fn end_deliveries(app: &App) -> Result<u64, DbErr> {
     let mut ended = 0;
     for _ in 0..MAX_PAGES {
-        match deliver::end_orphaned(&app.db, &app.clock, PAGE).await? {
+        match deliver::fail_orphaned(&app.db, &app.clock, PAGE).await? {
             0 => break,
             some => ended += some as u64,
         }

@@ -115,14 +115,14 @@ impl PartBuilder {
                 left -= wanted as u64;
                 if part.len() == self.size {
                     let full = self.part(std::mem::take(&mut part));
-                    sender.blocking_send(full).map_err(|_| unwanted())?;
+                    sender.blocking_send(full).map_err(|_| receiver_gone())?;
                 }
             }
         }
         if !part.is_empty() {
             sender
                 .blocking_send(self.part(part))
-                .map_err(|_| unwanted())?;
+                .map_err(|_| receiver_gone())?;
         }
         Ok(Sha256Digest::from_hasher(self.hasher))
     }
@@ -165,7 +165,7 @@ impl PartBuilder {
         let (part, filling) = hashed
             .await
             .map_err(|lost| StagingError::io("hash")(io::Error::other(lost)))?;
-        sender.send(part).await.map_err(|_| unwanted())?;
+        sender.send(part).await.map_err(|_| receiver_gone())?;
         Ok(filling)
     }
 }
@@ -228,7 +228,7 @@ fn unreadable(error: io::Error) -> TransferError {
 }
 
 /// Nothing receives this error.
-fn unwanted() -> TransferError {
+fn receiver_gone() -> TransferError {
     TransferError::Staging(StagingError::io("go on reading")(
         io::ErrorKind::BrokenPipe.into(),
     ))
@@ -256,7 +256,7 @@ impl Drop for CancelOnDrop {
 impl CancelFlag {
     pub(super) fn check(&self) -> Result<(), TransferError> {
         match self.0.load(Ordering::Relaxed) {
-            true => Err(unwanted()),
+            true => Err(receiver_gone()),
             false => Ok(()),
         }
     }

@@ -24,7 +24,7 @@ const READ_SIZE: u64 = 8 * 1024 * 1024;
 ///
 /// # Errors
 /// If one does not exist.
-pub(super) async fn is_fit(
+pub(super) async fn can_copy(
     from: &S3Staging,
     request: &TransferRequest<'_>,
 ) -> Result<bool, TransferError> {

@@ -63,7 +63,7 @@ pub(super) async fn send(
         .hold_large(3 * part_size(size).min(MAX_BUFFERED_PART))
         .await;
     let from = match &staging.backend {
-        StagingBackend::S3(from) if s3_copy::is_fit(from, request).await? => Some(from),
+        StagingBackend::S3(from) if s3_copy::can_copy(from, request).await? => Some(from),
         _ => None,
     };
     let mut upload = MultipartUpload::begin(to, &object).await?;

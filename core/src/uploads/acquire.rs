@@ -56,7 +56,7 @@ pub(super) async fn acquire(
                     let app = app.clone();
                     let lease = WriteLease {
                         running: running(&upload),
-                        segment: app.uploads.writers().take_ended(&upload),
+                        segment: app.uploads.writers().take_segment(&upload),
                         app,
                         upload,
                         reservation,

@@ -164,7 +164,7 @@ async fn begin(
     let sizes = begun.iter().map(|begun| QuotaChange {
         owner: begun.upload.owner.as_deref(),
         id: begun.upload.id.0,
-        bytes: quota::weight_begun(&begun.upload, begun.file.as_ref()),
+        bytes: quota::initial_usage(&begun.upload, begun.file.as_ref()),
     });
     quota::change_all(transaction, sizes).await?;
     insert_files(

@@ -125,7 +125,7 @@ async fn close_rows(
         return Ok(ClosedUpload::default());
     };
     if upload.kind == UploadKind::Partial && upload.file_id.0 == upload.id.0 {
-        let counted = quota::partial(&upload);
+        let counted = quota::partial_usage(&upload);
         quota::change(transaction, upload.owner.as_deref(), id.0, -counted).await?;
     }
     let mut uploads = vec![upload.id];

@@ -74,7 +74,7 @@ pub async fn concatenate(
                 let addition = QuotaAddition {
                     owner: file.owner.as_deref(),
                     id: file.id.0,
-                    bytes: quota::kept(&file.metadata).saturating_sub(texts),
+                    bytes: quota::metadata_size(&file.metadata).saturating_sub(texts),
                     quota,
                     reserved: None,
                     now,

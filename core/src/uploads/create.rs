@@ -101,7 +101,7 @@ pub async fn create(
     // Bytes bring their own segments; without bytes there is none.
     let is_empty = shape.total() == Some(0);
     match is_empty {
-        true => stage_nothing(app, key).await?,
+        true => stage_empty_segment(app, key).await?,
         false => app.staging.admit().await?,
     }
     let mut upload = plan(app, shape, id, &new);
@@ -135,7 +135,7 @@ pub async fn create(
 }
 
 /// Stages an empty segment.
-pub(super) async fn stage_nothing(app: &App, key: StagingKey) -> Result<(), UploadError> {
+pub(super) async fn stage_empty_segment(app: &App, key: StagingKey) -> Result<(), UploadError> {
     let nothing = stream::empty::<Result<_, Infallible>>();
     app.staging
         .write(key, nothing, WriteOptions::default())
@@ -253,7 +253,7 @@ async fn begin_alone(
             let addition = QuotaAddition {
                 owner: upload.owner.as_deref(),
                 id: upload.id.0,
-                bytes: quota::weight_begun(&upload, file.as_ref()),
+                bytes: quota::initial_usage(&upload, file.as_ref()),
                 quota,
                 reserved: None,
                 now: upload.created_at,

@@ -90,7 +90,7 @@ pub async fn put_part(
         claim: Uuid::now_v7(),
     };
     // In a separate task, so that the claim is released when the request is dropped.
-    let task = tokio::spawn(request.take_in());
+    let task = tokio::spawn(request.receive());
     let outcome = task.await.map_err(UploadError::Lost)?;
     drop(stop_when_dropped);
     outcome
@@ -148,7 +148,7 @@ struct PartRequest {
 }
 
 impl PartRequest {
-    async fn take_in(mut self) -> Result<ReceivedPart, UploadError> {
+    async fn receive(mut self) -> Result<ReceivedPart, UploadError> {
         let sha256 = match self.claim().await? {
             PartClaim::AlreadyCounted(known) => self.compare(known).await?,
             PartClaim::Mine => match self.write().await {

@@ -69,7 +69,7 @@ pub(super) async fn append(
     if !whole || !untouched || !is_next(app, &upload, request)? {
         return Ok(SingleAppend::Not(body));
     }
-    let (pieces, body) = match gather(body, size, &at_work.requests()).await {
+    let (pieces, body) = match buffer_body(body, size, &at_work.requests()).await {
         Ok(gathered) => gathered,
         Err(body) => return Ok(SingleAppend::Not(body)),
     };
@@ -127,7 +127,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Returns the whole body and what follows it; or the unchanged body when it pauses, is slow, is interrupted or has
 /// another size, or when another request asks for its bytes to be counted.
-async fn gather(
+async fn buffer_body(
     mut body: UploadBytes,
     size: u64,
     requests: &CountRequests,

@@ -5,7 +5,9 @@
 //! no row lists. A writer whose client pauses yields the lease but keeps its fence: it continues if no other writer
 //! came in the meantime, and a client that reconnects need not wait until its old connection is detected as dead.
 
-use super::{UploadError, complete, create::stage_nothing, lease::LEASE, query::accepts_bytes};
+use super::{
+    UploadError, complete, create::stage_empty_segment, lease::LEASE, query::accepts_bytes,
+};
 use crate::{
     app::App,
     config::ByteSize,
@@ -202,7 +204,7 @@ impl WriteLease {
         let whole = total == Some(to);
         if whole && to == 0 {
             // A file needs a segment, even an empty one.
-            stage_nothing(&self.app, segment.key).await?;
+            stage_empty_segment(&self.app, segment.key).await?;
         }
         let wrote = self.segment.is_some() || length > 0 || (whole && to == 0);
         let update = self.count(segment, total, wrote, action, now);

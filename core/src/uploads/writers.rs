@@ -103,7 +103,7 @@ impl ActiveWriters {
 
     /// Returns the segment to continue for a writer that has just acquired `upload`; `None` when another writer has
     /// acquired it since.
-    pub(super) fn take_ended(&self, upload: &Model) -> Option<OpenSegment> {
+    pub(super) fn take_segment(&self, upload: &Model) -> Option<OpenSegment> {
         let ended = lock(&self.ended).remove(&upload.id)?;
         let is_next = ended.fence + 1 == upload.fence && ended.offset == upload.bytes_received;
         is_next.then_some(ended.segment)

@@ -305,7 +305,7 @@ pub async fn rotate_secret(
 }
 
 /// Deletes an endpoint and its secrets: it can no longer be found, and its pending deliveries fail. After a crash, or
-/// if there are more than this call waits for, [`deliver::end_orphaned`] does the rest.
+/// if there are more than this call waits for, [`deliver::fail_orphaned`] does the rest.
 ///
 /// # Errors
 /// As [`get`].
@@ -320,7 +320,7 @@ pub async fn delete(db: &Database, clock: &Clock, id: WebhookId) -> Result<(), W
         .col_expr(endpoint::Column::PreviousSecret, Expr::val(None::<String>));
     change_one(db, change).await?;
     for _ in 0..MAX_PAGES {
-        if deliver::end_of_endpoint(db, clock, id, PAGE).await? == 0 {
+        if deliver::fail_endpoint_deliveries(db, clock, id, PAGE).await? == 0 {
             break;
         }
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use std::{path::PathBuf, process::Command};
 
 /// Minimum number of formats, so that no kind is left out.
-const AT_LEAST: usize = 60;
+const MIN_FORMATS: usize = 60;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/content/formats.py");
 
@@ -41,7 +41,7 @@ fn made() -> (tempfile::TempDir, Vec<Made>) {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     let made: Vec<Made> = serde_json::from_slice(&output.stdout).expect("a list");
-    assert!(made.len() >= AT_LEAST, "{} formats", made.len());
+    assert!(made.len() >= MIN_FORMATS, "{} formats", made.len());
     (folder, made)
 }
 

@@ -30,7 +30,7 @@ const CONNECTIONS: u32 = 4;
 const INSERT: &str = "INSERT INTO kept (name) VALUES ('a')";
 
 /// Enough for BEGIN, the statement and the COMMIT to be in flight at some of them.
-const MOST_TURNS: u32 = 300;
+const MAX_TURNS: u32 = 300;
 
 #[tokio::test]
 async fn writes_nobody_waits_for_any_more_leave_no_transaction_open() {
@@ -43,7 +43,7 @@ async fn writes_nobody_waits_for_any_more_leave_no_transaction_open() {
         .unwrap();
     let mut given_up = 0;
     // The last ones are cancelled before BEGIN is answered; a completed one would hide what earlier ones left behind.
-    for turns in (0..MOST_TURNS).rev() {
+    for turns in (0..MAX_TURNS).rev() {
         let write = db.write(|transaction| {
             async move { transaction.execute_unprepared("SELECT 1").await.map(drop) }.boxed()
         });
@@ -56,7 +56,7 @@ async fn writes_nobody_waits_for_any_more_leave_no_transaction_open() {
         written.unwrap_or(Ok::<_, DbErr>(())).unwrap();
     }
     // How many depends on the speed of the machine; the first few always are.
-    assert!(given_up > MOST_TURNS / 30, "{given_up} were given up");
+    assert!(given_up > MAX_TURNS / 30, "{given_up} were given up");
     wait_until(SOON, async || {
         let open = "SELECT count(*) FROM pg_stat_activity \
                     WHERE datname = current_database() AND state LIKE 'idle in transaction%'";

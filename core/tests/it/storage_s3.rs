@@ -1,4 +1,4 @@
-use crate::support::{self, BUCKET, Place, noise, pace};
+use crate::support::{self, BUCKET, Place, noise, short_timeouts};
 use aws_sdk_s3::config::{Credentials, Region};
 use chrono::{TimeDelta, Utc};
 use futures::TryStreamExt;
@@ -16,7 +16,9 @@ use url::Url;
 async fn changed(place: &Place, change: impl FnOnce(&mut config::StorageConfig)) -> Storage {
     let mut config = support::s3_config(place.folder.path(), place.server());
     change(&mut config);
-    Storage::open_with_timeouts(&config, pace()).await.unwrap()
+    Storage::open_with_timeouts(&config, short_timeouts())
+        .await
+        .unwrap()
 }
 
 /// Returns the environment name of the setting that the startup check reports.

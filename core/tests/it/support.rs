@@ -193,7 +193,9 @@ async fn open(
     storage: &config::StorageConfig,
     staging: &config::StagingConfig,
 ) -> Place {
-    let storage = Storage::open_with_timeouts(storage, pace()).await.unwrap();
+    let storage = Storage::open_with_timeouts(storage, short_timeouts())
+        .await
+        .unwrap();
     let staging = Staging::open(staging, &storage).await.unwrap();
     Place {
         folder,
@@ -204,7 +206,7 @@ async fn open(
 }
 
 /// Short enough to see a hang end, long enough for a loaded machine.
-pub(crate) fn pace() -> S3Timeouts {
+pub(crate) fn short_timeouts() -> S3Timeouts {
     S3Timeouts {
         connect: Duration::from_secs(2),
         answer: Duration::from_secs(8),

@@ -24,7 +24,7 @@ async fn lands(place: &Place, piece: Piece, seed: u64) {
 }
 
 /// Fails transiently, leaves nothing behind, and succeeds once the store has recovered.
-async fn fails_then_lands(place: &Place, piece: Piece, seed: u64) {
+async fn fails_then_succeeds(place: &Place, piece: Piece, seed: u64) {
     let error = transfer(&place.staging, &place.storage, &request(&[piece], &key()))
         .await
         .unwrap_err();
@@ -38,11 +38,11 @@ async fn fails_then_lands(place: &Place, piece: Piece, seed: u64) {
 }
 
 /// Fails within twenty seconds, with a storage that waits at most a third of a second for a response.
-async fn land_hastily(place: &Place, piece: Piece) -> TransferError {
+async fn transfer_with_short_timeouts(place: &Place, piece: Piece) -> TransferError {
     let hasty = S3Timeouts {
         answer: Duration::from_millis(300),
         slowest: u64::MAX,
-        ..support::pace()
+        ..support::short_timeouts()
     };
     let config = support::s3_config(place.folder.path(), place.server());
     let storage = Storage::open_with_timeouts(&config, hasty).await.unwrap();
@@ -80,7 +80,7 @@ async fn lasting_faults_are_transient_and_leave_nothing() {
         let place = support::fs_to_s3().await;
         let piece = place.stage(&noise(size, 2)).await;
         place.server().fail_next(operation, 1000, 500);
-        fails_then_lands(&place, piece, 2).await;
+        fails_then_succeeds(&place, piece, 2).await;
     }
 }
 
@@ -127,7 +127,7 @@ async fn a_store_that_hangs_is_given_up() {
         place
             .server()
             .hang_next(operation, 1000, Duration::from_secs(3600));
-        let error = land_hastily(&place, piece).await;
+        let error = transfer_with_short_timeouts(&place, piece).await;
         assert!(error.is_transient(), "{error:?}");
         place.server().heal();
         lands(&place, piece, 5).await;
@@ -139,7 +139,7 @@ async fn a_store_that_crawls_is_given_up() {
     let place = support::fs_to_s3().await;
     let piece = place.stage(&noise(MIB, 11)).await;
     place.server().slow(1024);
-    let error = land_hastily(&place, piece).await;
+    let error = transfer_with_short_timeouts(&place, piece).await;
     assert!(error.is_transient(), "{error:?}");
     place.server().heal();
     lands(&place, piece, 11).await;
@@ -305,6 +305,6 @@ async fn truncated_staging_is_never_stored() {
         let place = support::s3().await;
         let piece = place.stage(&noise(size, 10)).await;
         place.server().truncate_next(S3Operation::GetObject, 1000);
-        fails_then_lands(&place, piece, 10).await;
+        fails_then_succeeds(&place, piece, 10).await;
     }
 }

@@ -58,13 +58,13 @@ async fn pieces_make_the_file_and_its_job_is_pushed_once(place: Place) {
         .await
         .unwrap();
     assert_eq!(first.status, UploadStatus::InProgress);
-    assert!(place.told.finalize().is_empty());
+    assert!(place.recorded.finalize().is_empty());
     let last = place
         .append_at(upload.id, 700_000, bytes.slice(700_000..))
         .await
         .unwrap();
     assert_eq!(last.status, UploadStatus::Complete);
-    assert_eq!(place.told.finalize(), [upload.file_id]);
+    assert_eq!(place.recorded.finalize(), [upload.file_id]);
     let known = place.file(upload.file_id).await.staged_sha256;
     assert_eq!(known, Some(Sha256Digest::compute(&bytes).to_string()));
     assert_eq!(place.transfer(upload.file_id).await, bytes);
@@ -139,7 +139,7 @@ async fn of_racing_appends_at_one_offset_exactly_one_wins(place: Place) {
         }
         assert_eq!(place.offset(upload.id).await, offset + SIZE as u64);
     }
-    assert_eq!(place.told.finalize(), [upload.file_id]);
+    assert_eq!(place.recorded.finalize(), [upload.file_id]);
 }
 
 async fn append_at_wrong_offset_changes_nothing(place: Place) {
@@ -213,10 +213,10 @@ async fn stalled_writer_is_preempted(place: Place) {
         );
     // The client has disappeared silently; it asks again on a new connection and continues.
     place.until_offset(upload.id, 50_000).await;
-    let told = uploads::settled_offset(&place.app, &OwnerScope::All, upload.id)
+    let recorded = uploads::settled_offset(&place.app, &OwnerScope::All, upload.id)
         .await
         .unwrap();
-    assert_eq!(told.bytes_received, 50_000);
+    assert_eq!(recorded.bytes_received, 50_000);
     let began = Instant::now();
     let done = place
         .append_at(upload.id, 50_000, bytes.slice(50_000..))
@@ -438,11 +438,11 @@ async fn slow_small_body_is_counted_when_its_offset_is_asked_for(place: Place) {
     for end in (1000..=40_000).step_by(1000) {
         sender.send(bytes.slice(sent..end)).unwrap();
         sent = end;
-        let told = uploads::settled_offset(&place.app, &OwnerScope::All, upload.id).await;
-        let told = told.unwrap().bytes_received.unsigned_abs();
+        let recorded = uploads::settled_offset(&place.app, &OwnerScope::All, upload.id).await;
+        let recorded = recorded.unwrap().bytes_received.unsigned_abs();
         assert!(
-            told == sent as u64 || told + 1000 == sent as u64,
-            "{told} of {sent}"
+            recorded == sent as u64 || recorded + 1000 == sent as u64,
+            "{recorded} of {sent}"
         );
     }
     place.until_offset(upload.id, sent as u64).await;
@@ -599,7 +599,7 @@ async fn last_append_sets_the_length(place: Place) {
 async fn upload_of_no_bytes_is_complete_at_once(place: Place) {
     let upload = place.begin(of(0)).await;
     assert_eq!(upload.status, UploadStatus::Complete);
-    assert_eq!(place.told.finalize(), [upload.file_id]);
+    assert_eq!(place.recorded.finalize(), [upload.file_id]);
     assert_eq!(place.transfer(upload.file_id).await, Bytes::new());
 }
 
@@ -613,7 +613,7 @@ async fn repeated_end_of_a_complete_upload_is_no_error(place: Place) {
         matches!(before, Err(UploadError::WrongOffset { expected: 10, .. })),
         "{before:?}"
     );
-    assert_eq!(place.told.finalize().len(), 1);
+    assert_eq!(place.recorded.finalize().len(), 1);
 }
 
 /// As with an unmounted volume: nothing is concluded from it, and nothing is started anew in its place.

@@ -57,7 +57,7 @@ async fn aborted_upload_fails_its_file_and_leaves_no_bytes(place: Place) {
     assert_eq!(file.status, FileStatus::Failed);
     assert_eq!(file.error_code.as_deref(), Some("upload_aborted"));
     assert_eq!(place.durable(upload.id).await, None);
-    assert_eq!(place.told.settled(), [upload.file_id]);
+    assert_eq!(place.recorded.settled(), [upload.file_id]);
     let batch = batches::get(place.app.db.read(), &OwnerScope::All, batch.id)
         .await
         .unwrap()

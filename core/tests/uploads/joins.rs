@@ -67,7 +67,7 @@ async fn complete_partials_are_joined_in_their_order(place: Place) {
     let joined = place.join(&[&two, &none, &one]).await.unwrap();
     assert_eq!(joined.status, UploadStatus::Complete);
     assert_eq!(joined.total_size_bytes, Some(120_000));
-    assert_eq!(place.told.finalize(), [joined.file_id]);
+    assert_eq!(place.recorded.finalize(), [joined.file_id]);
     let expected: Bytes = [noise(50_000, 2), noise(70_000, 1)].concat().into();
     let staged = uploads::staged(&place.app, &joined).await.unwrap();
     assert_eq!(staged.unwrap().0, 120_000);
@@ -89,7 +89,7 @@ async fn repeated_joining_makes_no_second_file(place: Place) {
     assert_eq!(place.files().await, 1);
     place.transfer(entity::FileId(ids[0].0)).await;
     assert_eq!(place.join(&partials).await.unwrap().id, ids[0]);
-    assert_eq!(place.told.finalize().len(), 1);
+    assert_eq!(place.recorded.finalize().len(), 1);
 }
 
 async fn unfinished_joining_ends_with_its_last_partial(place: Place) {
@@ -97,10 +97,10 @@ async fn unfinished_joining_ends_with_its_last_partial(place: Place) {
     let joined = place.join(&[&one, &two]).await.unwrap();
     assert_eq!(joined.status, UploadStatus::Init);
     assert_eq!(joined.total_size_bytes, Some(30));
-    assert!(place.told.finalize().is_empty());
+    assert!(place.recorded.finalize().is_empty());
     place.append_at(one.id, 0, noise(10, 1)).await.unwrap();
     assert_eq!(place.upload(joined.id).await.status, UploadStatus::Complete);
-    assert_eq!(place.told.finalize(), [joined.file_id]);
+    assert_eq!(place.recorded.finalize(), [joined.file_id]);
     let expected: Bytes = [noise(10, 1), noise(20, 2)].concat().into();
     assert_eq!(place.transfer(joined.file_id).await, expected);
 }
@@ -120,7 +120,7 @@ async fn partials_that_end_at_once_stage_the_file_once(place: Place) {
             end.unwrap();
         }
         assert_eq!(place.upload(joined.id).await.status, UploadStatus::Complete);
-        let pushed = place.told.finalize();
+        let pushed = place.recorded.finalize();
         let times = pushed.iter().filter(|id| **id == joined.file_id).count();
         assert_eq!(times, 1);
     }

@@ -236,7 +236,7 @@ async fn completing_with_parts_missing_names_them(place: Place) {
         panic!("{refused:?}");
     };
     assert_eq!(missing.to_string(), "4,6-7,9");
-    assert!(place.told.finalize().is_empty());
+    assert!(place.recorded.finalize().is_empty());
 }
 
 async fn completing_twice_at_once_answers_one_file(place: Place) {
@@ -246,7 +246,7 @@ async fn completing_twice_at_once_answers_one_file(place: Place) {
     for completed in join_all(completions).await {
         assert_eq!(completed.unwrap().id, upload.file_id);
     }
-    assert_eq!(place.told.finalize(), [upload.file_id]);
+    assert_eq!(place.recorded.finalize(), [upload.file_id]);
     let late = place.put(upload.id, 1, noise(10, 1)).await;
     assert!(
         matches!(late, Err(UploadError::Closed(UploadStatus::Complete))),
@@ -345,10 +345,10 @@ async fn a_hundred_thousand_rows_of_parts_are_told_and_forgotten(place: Place) {
     )
     .await;
     let asked = Instant::now();
-    let told = place.received(upload.id).await;
+    let recorded = place.received(upload.id).await;
     assert!(asked.elapsed() < SOON);
-    assert_eq!(told.split(',').count(), 10_000);
-    assert!(told.starts_with("1-9,11-19,") && told.ends_with(",99991-99999"));
+    assert_eq!(recorded.split(',').count(), 10_000);
+    assert!(recorded.starts_with("1-9,11-19,") && recorded.ends_with(",99991-99999"));
     uploads::abort(&place.app, &OwnerScope::All, upload.id)
         .await
         .unwrap();

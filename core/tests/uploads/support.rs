@@ -34,7 +34,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Place {
     pub(crate) app: App,
-    pub(crate) told: Arc<Told>,
+    pub(crate) recorded: Arc<RecordedJobs>,
     _folder: TempDir,
 }
 
@@ -87,7 +87,7 @@ impl Place {
         let db = Database::open(&config.database.url, 8).await.unwrap();
         db.migrate_up().await.unwrap();
         let storage = Storage::open(&config.storage).await.unwrap();
-        let told = Arc::new(Told::default());
+        let recorded = Arc::new(RecordedJobs::default());
         let clock = Clock::system();
         Self {
             app: App {
@@ -97,11 +97,11 @@ impl Place {
                 db,
                 staging: Staging::open(&config.staging, &storage).await.unwrap(),
                 storage,
-                dispatch: Arc::clone(&told) as Arc<dyn JobSink>,
+                dispatch: Arc::clone(&recorded) as Arc<dyn JobSink>,
                 public_url: "http://files.example".parse().unwrap(),
                 config: Arc::new(config),
             },
-            told,
+            recorded,
             _folder: folder,
         }
     }
@@ -284,12 +284,12 @@ pub(crate) fn noise(size: usize, seed: u64) -> Bytes {
 
 /// Records the jobs that were pushed.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct RecordedJobs {
     finalize: Mutex<Vec<FileId>>,
     settled: Mutex<Vec<FileId>>,
 }
 
-impl Told {
+impl RecordedJobs {
     pub(crate) fn finalize(&self) -> Vec<FileId> {
         taken(&self.finalize)
     }
@@ -309,7 +309,7 @@ fn add(list: &Mutex<Vec<FileId>>, files: &[FileId]) {
         .extend(files);
 }
 
-impl JobSink for Told {
+impl JobSink for RecordedJobs {
     fn finalize<'a>(&'a self, files: &'a [FileId]) -> BoxFuture<'a, ()> {
         add(&self.finalize, files);
         Box::pin(async {})

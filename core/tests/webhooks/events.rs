@@ -43,8 +43,8 @@ async fn stored_event_goes_to_every_endpoint_that_wants_it(place: Place) {
         .unwrap();
     let file = file();
     let written = place.write(stored_event(&file)).await.unwrap();
-    let told: Vec<_> = written.due.iter().map(|due| due.webhook_id).collect();
-    assert_eq!(told, [all.id, wanting.id]);
+    let recorded: Vec<_> = written.due.iter().map(|due| due.webhook_id).collect();
+    assert_eq!(recorded, [all.id, wanting.id]);
     let event = place.event(written.event_id).await;
     assert_eq!(event.event_type, "file.stored");
     assert_eq!(event.aggregate_type, "UploadFile");

@@ -198,7 +198,7 @@ async fn deliveries_of_deleted_endpoints_end_in_pages(place: Place) {
     );
     place.assert_counters_exact().await;
     assert_eq!(
-        deliver::end_orphaned(&place.db, &place.clock, 10)
+        deliver::fail_orphaned(&place.db, &place.clock, 10)
             .await
             .unwrap(),
         0
@@ -224,7 +224,7 @@ async fn delivery_under_way_when_its_endpoint_is_deleted_is_left_to_its_worker(p
         DeliveryOutcome::Later(_)
     ));
     assert_eq!(
-        deliver::end_orphaned(&place.db, &place.clock, 10)
+        deliver::fail_orphaned(&place.db, &place.clock, 10)
             .await
             .unwrap(),
         1

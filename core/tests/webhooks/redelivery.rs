@@ -1,6 +1,6 @@
 use crate::{
     over_both_databases,
-    support::{Place, Told},
+    support::{Place, RecordedJobs},
 };
 use entity::{EventId, WebhookId, delivery::DeliveryStatus, outbox_event::EventStatus};
 use futures::future::join_all;
@@ -140,25 +140,26 @@ async fn replay_reaches_everything_in_pages(place: Place) {
         join_all((0..400).map(|_| place.stored())).await;
     }
     let (webhook, _) = place.endpoint("/", &["file.stored"]).await;
-    let told = Told::default();
+    let recorded = RecordedJobs::default();
     let all = ReplayRequest {
         since,
         until: None,
         status: None,
     };
-    let count = outbox::replay(&place.db, &place.clock, &told, webhook.id, all)
+    let count = outbox::replay(&place.db, &place.clock, &recorded, webhook.id, all)
         .await
         .unwrap();
-    assert_eq!((count, told.deliveries().len()), (1200, 1200));
+    assert_eq!((count, recorded.deliveries().len()), (1200, 1200));
     place.assert_counters_exact().await;
     // Pending deliveries are in progress already.
-    let again = outbox::replay(&place.db, &place.clock, &told, webhook.id, all)
+    let again = outbox::replay(&place.db, &place.clock, &recorded, webhook.id, all)
         .await
         .unwrap();
     assert_eq!(again, 0);
     let deliverer = place.deliverer("one");
     let delivered = join_all(
-        told.deliveries()
+        recorded
+            .deliveries()
             .iter()
             .map(|due| deliverer.deliver(due.id)),
     )
@@ -170,7 +171,14 @@ async fn replay_reaches_everything_in_pages(place: Place) {
     }));
     place.assert_counters_exact().await;
     assert_eq!(outbox::counts(&place.db).await.unwrap().pending, 0);
-    let nobody = outbox::replay(&place.db, &place.clock, &told, WebhookId::generate(), all).await;
+    let nobody = outbox::replay(
+        &place.db,
+        &place.clock,
+        &recorded,
+        WebhookId::generate(),
+        all,
+    )
+    .await;
     assert!(matches!(nobody, Err(RedeliveryError::NoSuchEndpoint)));
 }
 
@@ -199,13 +207,13 @@ async fn replay_of_failed_deliveries_takes_every_page_once(mut place: Place) {
         until: None,
         status: Some(DeliveryStatus::Failed),
     };
-    let told = Told::default();
+    let recorded = RecordedJobs::default();
     let replay = async || {
-        outbox::replay(&place.db, &place.clock, &told, webhook.id, failed)
+        outbox::replay(&place.db, &place.clock, &recorded, webhook.id, failed)
             .await
             .unwrap()
     };
-    assert_eq!((replay().await, told.deliveries().len()), (650, 650));
+    assert_eq!((replay().await, recorded.deliveries().len()), (650, 650));
     assert_eq!(replay().await, 0, "they are under way");
     place.assert_counters_exact().await;
 }
@@ -220,16 +228,16 @@ async fn replay_keeps_to_its_status_and_its_time(mut place: Place) {
     place.receiver.set_next("/", 1, &Behaviour::status(500));
     place.deliver(failed.due[0].id).await;
     let replay = async |since, until, status| {
-        let told = Told::default();
+        let recorded = RecordedJobs::default();
         let what = ReplayRequest {
             since,
             until,
             status,
         };
-        outbox::replay(&place.db, &place.clock, &told, webhook.id, what)
+        outbox::replay(&place.db, &place.clock, &recorded, webhook.id, what)
             .await
             .unwrap();
-        let again: Vec<_> = told.deliveries().iter().map(|due| due.id).collect();
+        let again: Vec<_> = recorded.deliveries().iter().map(|due| due.id).collect();
         for id in &again {
             place.deliver(*id).await;
         }

@@ -269,9 +269,9 @@ pub(crate) fn batch() -> batch::Model {
 
 /// Records the deliveries that were pushed.
 #[derive(Debug, Default)]
-pub(crate) struct Told(Mutex<Vec<DueDelivery>>);
+pub(crate) struct RecordedJobs(Mutex<Vec<DueDelivery>>);
 
-impl Told {
+impl RecordedJobs {
     pub(crate) fn deliveries(&self) -> Vec<DueDelivery> {
         self.0
             .lock()
@@ -280,7 +280,7 @@ impl Told {
     }
 }
 
-impl JobSink for Told {
+impl JobSink for RecordedJobs {
     fn finalize<'a>(&'a self, _: &'a [FileId]) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }

@@ -46,7 +46,7 @@ async fn queue_works_on_a_cluster() {
     place.inspector.pause("notes").await.unwrap();
     place.inspector.resume("notes").await.unwrap();
     assert!(place.inspector.run_again("notes", "fails").await.unwrap());
-    place.log.let_go(5);
+    place.log.release(5);
     place.wait_until_quiet().await;
     assert_eq!(place.log.most_at_once("g"), 2);
     assert_eq!(place.stats().await.done_total, 8);

@@ -63,7 +63,7 @@ impl Scenario {
             scenario.place.log.wait_for(JOBS.len()).await;
         }
         if when == When::Done {
-            scenario.place.log.let_go(JOBS.len());
+            scenario.place.log.release(JOBS.len());
             scenario.place.wait_until_quiet().await;
         }
         scenario
@@ -80,7 +80,12 @@ impl Scenario {
         let begun: BTreeSet<String> = self.place.log.ids().into_iter().collect();
         let missing = JOBS.into_iter().filter(|(id, _)| !begun.contains(*id));
         let jobs = missing.map(|(id, group)| job(id, group, Note::Hold, Duration::ZERO));
-        self.place.queue.push_many(jobs).await.unwrap().already_queued as usize
+        self.place
+            .queue
+            .push_many(jobs)
+            .await
+            .unwrap()
+            .already_queued as usize
     }
 
     /// The keys of this prefix, without parts that differ between scenarios.
@@ -143,7 +148,7 @@ async fn survives(when: When, kind: &str) {
             _ = sweeps.tick() => known += scenario.sweep().await,
         }
     }
-    log.let_go(expected + known);
+    log.release(expected + known);
     wait_until(SOON, async || {
         let (stats, slots) = (scenario.place.stats().await, scenario.place.slots().await);
         let quiet = stats.ready + stats.scheduled + stats.running == 0 && slots.is_empty();
@@ -175,7 +180,7 @@ async fn every_key_of(when: When) {
         .map(|(kind, _)| kind)
         .collect();
     if let Some(worker) = scenario.worker {
-        scenario.place.log.let_go(JOBS.len());
+        scenario.place.log.release(JOBS.len());
         worker.stop().await;
     }
     assert!(kinds.len() >= 6, "{kinds:?}");
@@ -223,7 +228,7 @@ async fn maintenance_restores_every_index_by_itself() {
         scenario.lose(index).await;
         let worker = scenario.place.start(4);
         scenario.place.log.wait_for(JOBS.len()).await;
-        scenario.place.log.let_go(JOBS.len());
+        scenario.place.log.release(JOBS.len());
         scenario.place.wait_until_quiet().await;
         assert_eq!(scenario.place.log.count(), JOBS.len(), "{index}");
         worker.stop().await;
@@ -240,7 +245,7 @@ async fn lease_of_a_dead_worker_that_was_lost_is_made_anew_and_ends() {
     }
     killed.kill();
     scenario.lose(":{notes}:lease").await;
-    scenario.place.log.let_go(JOBS.len());
+    scenario.place.log.release(JOBS.len());
     let worker = scenario.place.start(4);
     scenario.place.log.wait_for(JOBS.len()).await;
     scenario.place.wait_until_quiet().await;
@@ -272,7 +277,7 @@ async fn slots_come_back_when_the_hashes_of_jobs_in_flight_are_lost() {
         .collect();
     let lost: usize = raw(RedisServer::shared(), redis::cmd("DEL").arg(&in_flight)).await;
     assert_eq!(lost, 30);
-    place.log.let_go(30);
+    place.log.release(30);
     place.log.wait_for(80).await;
     wait_until(SOON, async || {
         let slots = place.slots().await;

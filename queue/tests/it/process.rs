@@ -55,7 +55,7 @@ impl WorkerProcess {
     }
 
     /// Lets one held job finish.
-    pub(crate) fn let_one_go(&mut self) {
+    pub(crate) fn release_one(&mut self) {
         use std::io::Write as _;
         let stdin = self.0.stdin.as_mut().unwrap();
         stdin.write_all(b"go\n").unwrap();
@@ -87,7 +87,7 @@ fn worker_process() {
     let _worker = place.start(4);
     for line in std::io::stdin().lines() {
         line.unwrap();
-        place.log.let_go(1);
+        place.log.release(1);
     }
     runtime.shutdown_background();
 }

@@ -91,7 +91,7 @@ async fn job_pushed_while_it_runs_runs_once_more() {
         assert_eq!(again.unwrap(), PushOutcome::AlreadyQueued);
     }
     assert_eq!(place.log.count(), 1, "not at the same time");
-    place.log.let_go(1);
+    place.log.release(1);
     place.log.wait_for(2).await;
     place.wait_until_quiet().await;
     assert_eq!(place.log.count(), 2, "three pushes are one more run");
@@ -113,7 +113,7 @@ async fn job_pushed_for_later_while_it_runs_is_scheduled_when_it_is_done() {
             PushOutcome::AlreadyQueued
         );
     }
-    place.log.let_go(1);
+    place.log.release(1);
     let job = place.wait_for_state("a", JobState::Scheduled).await;
     let left = job
         .run_at
@@ -131,7 +131,7 @@ async fn retry_of_a_failed_run_stands_for_a_push_while_it_ran() {
     place.push("a", Note::HoldThenFail).await;
     place.log.wait_for(1).await;
     place.push("a", Note::Succeed).await;
-    place.log.let_go(2);
+    place.log.release(2);
     place.log.wait_for(2).await;
     place.wait_until_quiet().await;
     assert_eq!(place.log.count(), 2);
@@ -146,7 +146,7 @@ async fn job_pushed_during_its_last_attempt_starts_over_when_that_fails() {
     place.push("a", Note::HoldThenFail).await;
     place.log.wait_for(1).await;
     place.push("a", Note::Succeed).await;
-    place.log.let_go(1);
+    place.log.release(1);
     place.wait_for_state("a", JobState::Done).await;
     let stats = place.stats().await;
     assert_eq!(

@@ -117,7 +117,7 @@ impl Log {
     }
 
     /// Lets this many held jobs finish.
-    pub(crate) fn let_go(&self, jobs: usize) {
+    pub(crate) fn release(&self, jobs: usize) {
         self.0.gate.add_permits(jobs);
     }
 

@@ -132,7 +132,7 @@ async fn paused_queue_starts_nothing_and_a_resumed_one_starts_at_once() {
     place.push("waits", Note::Succeed).await;
     let later = NewJob::new("due", Note::Succeed).after(Duration::from_millis(50));
     place.queue.push(later).await.unwrap();
-    place.log.let_go(1);
+    place.log.release(1);
     place.wait_for_state("held", JobState::Done).await;
     // A round of the lease renewer makes the due job ready: by then a worker would have started both.
     place.wait_for_state("due", JobState::Ready).await;

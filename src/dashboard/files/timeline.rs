@@ -16,26 +16,26 @@ use maud::{Markup, html};
 use url::Url;
 
 pub(super) fn list(history: &FileHistory, visitor: &User) -> Markup {
-    let moments = history.moments();
-    let shown: Vec<&HistoryEntry<'_>> = moments
+    let entries = history.entries();
+    let shown: Vec<&HistoryEntry<'_>> = entries
         .iter()
-        .filter(|moment| is_for(visitor, &moment.what))
+        .filter(|entry| is_for(visitor, &entry.what))
         .collect();
     let before = |index: usize| {
         index
             .checked_sub(1)
             .and_then(|index| shown.get(index))
-            .map(|moment| moment.at)
+            .map(|entry| entry.at)
     };
     html! {
         ol.timeline {
-            @for (index, moment) in shown.iter().enumerate() {
-                li class=(tone(&moment.what).class()) {
-                    (clock(moment.at))
+            @for (index, entry) in shown.iter().enumerate() {
+                li class=(tone(&entry.what).class()) {
+                    (clock(entry.at))
                     span.after {
-                        @if let Some(gap) = before(index).and_then(|before| (moment.at - before).to_std().ok()) { "+" (exact(gap)) }
+                        @if let Some(gap) = before(index).and_then(|before| (entry.at - before).to_std().ok()) { "+" (exact(gap)) }
                     }
-                    (told(history, moment, visitor))
+                    (told(history, entry, visitor))
                 }
             }
         }
@@ -74,10 +74,10 @@ fn clock(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(whole) title=(whole) { (at.format("%H:%M:%S%.3f").to_string()) } }
 }
 
-fn told(history: &FileHistory, moment: &HistoryEntry<'_>, visitor: &User) -> Markup {
-    match &moment.what {
+fn told(history: &FileHistory, entry: &HistoryEntry<'_>, visitor: &User) -> Markup {
+    match &entry.what {
         HistoryEvent::Begun(kind) => {
-            html! { "Upload started on " (moment.at.format("%Y-%m-%d").to_string()) (by(*kind)) }
+            html! { "Upload started on " (entry.at.format("%Y-%m-%d").to_string()) (by(*kind)) }
         }
         HistoryEvent::Staged => html! { "Staged; all bytes are durable" },
         HistoryEvent::Claimed(worker) => html! { "Claimed by " span.mono { (worker) } },
@@ -93,13 +93,13 @@ fn told(history: &FileHistory, moment: &HistoryEntry<'_>, visitor: &User) -> Mar
         }
         HistoryEvent::Deleted => html! { "Deleted" },
         HistoryEvent::FinalizeDue { attempts } => {
-            html! { "Next finalize attempt " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts" }
+            html! { "Next finalize attempt " (ago(entry.at, Utc::now())) ", after " (attempts) " attempts" }
         }
         HistoryEvent::DeliveryDue { webhook, attempts } => html! {
-            (host(history, *webhook)) " is retried " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts "
+            (host(history, *webhook)) " is retried " (ago(entry.at, Utc::now())) ", after " (attempts) " attempts "
             @if let Some(event) = event_of(history, *webhook) { (act(&format!("/events/{event}/redeliver/{webhook}"), "Now")) }
         },
-        HistoryEvent::Expires => html! { "Expires " (ago(moment.at, Utc::now())) },
+        HistoryEvent::Expires => html! { "Expires " (ago(entry.at, Utc::now())) },
     }
 }
 

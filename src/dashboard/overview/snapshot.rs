@@ -89,7 +89,7 @@ impl Seen {
     async fn known(&self, dashboard: &Dashboard) -> Result<Known, DbErr> {
         let app = dashboard.app();
         let db = app.db.read();
-        let flow = overview::flow(db).await?;
+        let flow = overview::snapshot(db).await?;
         let audit = audit::latest(db).await?;
         let minutes = async {
             activity::last(db, &app.clock, super::charts::SHOWN)

@@ -47,9 +47,9 @@ pub(super) async fn claim(
     clock: Clock,
     worker: Arc<str>,
     lease: Duration,
-    asked: Batch<DeliveryId>,
+    requested: Batch<DeliveryId>,
 ) -> Result<Vec<DeliveryClaim>, DbErr> {
-    let mut ids: Vec<DeliveryId> = asked.iter().map(|id| **id).collect();
+    let mut ids: Vec<DeliveryId> = requested.iter().map(|id| **id).collect();
     ids.sort_unstable();
     ids.dedup();
     let terms = DeliveryLease {
@@ -60,12 +60,12 @@ pub(super) async fn claim(
     };
     let mut claims: HashMap<DeliveryId, DeliveryClaim> = db
         .write_repeatable(move |transaction| {
-            Box::pin(take(transaction, terms.clone(), ids.clone()))
+            Box::pin(acquire_leases(transaction, terms.clone(), ids.clone()))
         })
         .await?;
     // If a delivery is requested twice in one batch, the first request gets it and the other is told that it is leased.
     let taken_until = clock.after(lease);
-    Ok(asked
+    Ok(requested
         .iter()
         .map(|id| {
             let answer = claims.remove(id);
@@ -86,7 +86,7 @@ struct DeliveryLease {
     expires_at: Timestamp,
 }
 
-async fn take(
+async fn acquire_leases(
     transaction: &impl ConnectionTrait,
     terms: DeliveryLease,
     ids: Vec<DeliveryId>,
@@ -115,7 +115,7 @@ async fn take(
     if taken.len() < ids.len() {
         let got: HashSet<DeliveryId> = taken.iter().map(|row| row.id).collect();
         let missed = ids.into_iter().filter(|id| !got.contains(id)).collect();
-        explain(transaction, terms.now, missed, &mut claims).await?;
+        explain_unclaimed(transaction, terms.now, missed, &mut claims).await?;
     }
     if taken.is_empty() {
         return Ok(claims);
@@ -157,7 +157,7 @@ pub(in crate::deliver) fn unleased(now: Timestamp) -> Condition {
 }
 
 /// Explains why deliveries could not be claimed.
-async fn explain(
+async fn explain_unclaimed(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
     missed: Vec<DeliveryId>,

@@ -226,7 +226,7 @@ impl FsStaging {
         range: Range<u64>,
     ) -> Result<Bytes, StagingError> {
         let path = self.path(key);
-        unless_lost("read a file", move || {
+        run_blocking("read a file", move || {
             let mut file = File::open(path).map_err(StagingError::io("open a file"))?;
             file.seek(SeekFrom::Start(range.start))
                 .map_err(StagingError::io("seek"))?;
@@ -255,7 +255,7 @@ impl FsStaging {
         let root = self.folders.root().to_owned();
         tokio::task::spawn_blocking(move || {
             let mut page = Vec::new();
-            let outcome = each_staged(&root, |staged| {
+            let outcome = for_each_staged(&root, |staged| {
                 page.push(staged);
                 page.len() < PAGE || sender.blocking_send(Ok(std::mem::take(&mut page))).is_ok()
             });
@@ -278,7 +278,7 @@ impl FsStaging {
         let root = self.folders.root().to_owned();
         blocking(move || {
             let mut sum = 0;
-            each_staged(&root, |staged| {
+            for_each_staged(&root, |staged| {
                 sum += staged.allocated;
                 true
             })?;
@@ -385,7 +385,7 @@ impl FsStaging {
 }
 
 /// Runs blocking file I/O; `action` is used for the error if the thread is lost.
-async fn unless_lost<T: Send + 'static>(
+async fn run_blocking<T: Send + 'static>(
     action: &'static str,
     work: impl FnOnce() -> Result<T, StagingError> + Send + 'static,
 ) -> Result<T, StagingError> {
@@ -396,7 +396,7 @@ async fn unless_lost<T: Send + 'static>(
 }
 
 /// Calls `take` for every staged file, until it returns false.
-fn each_staged(root: &Path, mut take: impl FnMut(ListedStaging) -> bool) -> io::Result<()> {
+fn for_each_staged(root: &Path, mut take: impl FnMut(ListedStaging) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let name = entry.file_name();

@@ -56,7 +56,7 @@ pub(super) struct BufferedBytes {
 impl BodyMemory {
     /// Buffers a body until there is enough for an object, the body ends, or others need the memory. Not cancel safe:
     /// buffered bytes are lost.
-    pub(super) async fn gather(&self, intake: &mut BodyReader<'_>) -> BufferedBytes {
+    pub(super) async fn buffer(&self, intake: &mut BodyReader<'_>) -> BufferedBytes {
         let first = match intake.piece(GRANT_SIZE).await {
             Ok(first) => first,
             Err(end) => {
@@ -67,7 +67,7 @@ impl BodyMemory {
                 };
             }
         };
-        let mut memory = self.hold(1).await;
+        let mut memory = self.acquire(1).await;
         // Copied, because a small piece may keep the whole read buffer of its connection alive.
         let mut bytes = BytesMut::with_capacity(GRANT_SIZE);
         bytes.extend_from_slice(&first);
@@ -76,7 +76,7 @@ impl BodyMemory {
         while bytes.len() < MAX_OBJECT_SIZE {
             if bytes.len() == room {
                 let more = room.min(MAX_OBJECT_SIZE - room);
-                let Some(granted) = self.try_hold(more / GRANT_SIZE) else {
+                let Some(granted) = self.try_acquire(more / GRANT_SIZE) else {
                     break;
                 };
                 match &mut memory {
@@ -103,13 +103,13 @@ impl BodyMemory {
         }
     }
 
-    async fn hold(&self, steps: u32) -> Option<OwnedSemaphorePermit> {
+    async fn acquire(&self, steps: u32) -> Option<OwnedSemaphorePermit> {
         let _waiting = WaitGuard::new(&self.waiting);
         // Fails only if the semaphore is closed, which never happens.
         Arc::clone(&self.steps).acquire_many_owned(steps).await.ok()
     }
 
-    fn try_hold(&self, steps: usize) -> Option<OwnedSemaphorePermit> {
+    fn try_acquire(&self, steps: usize) -> Option<OwnedSemaphorePermit> {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             return None;
         }
@@ -177,7 +177,7 @@ mod tests {
                     (Arc::clone(&memory), Arc::clone(&put), Arc::clone(&most));
                 tokio::spawn(async move {
                     loop {
-                        let gathered = memory.gather(&mut intake).await;
+                        let gathered = memory.buffer(&mut intake).await;
                         let held = memory.held();
                         let mut most = most.lock().unwrap();
                         *most = held.max(*most);
@@ -210,7 +210,7 @@ mod tests {
         };
         let mut held = Vec::new();
         for _ in 0..TOTAL / MAX_OBJECT_SIZE {
-            let gathered = memory.gather(&mut endless()).await;
+            let gathered = memory.buffer(&mut endless()).await;
             assert_eq!(
                 (gathered.bytes.len(), memory.held() % MAX_OBJECT_SIZE),
                 (MAX_OBJECT_SIZE, 0)
@@ -219,7 +219,7 @@ mod tests {
         }
         assert_eq!(memory.held(), TOTAL);
         let mut waiting = endless();
-        let mut another = Box::pin(memory.gather(&mut waiting));
+        let mut another = Box::pin(memory.buffer(&mut waiting));
         assert!((&mut another).now_or_never().is_none(), "all is held");
         held.pop();
         assert!(!another.await.bytes.is_empty());
@@ -230,7 +230,7 @@ mod tests {
         let memory = BodyMemory::default();
         let mut intake =
             BodyReader::new(stream::iter([Ok(Bytes::from_static(b"abcd"))]).boxed(), 3);
-        let gathered = memory.gather(&mut intake).await;
+        let gathered = memory.buffer(&mut intake).await;
         assert_eq!(&gathered.bytes[..], b"abc");
         let surplus = gathered.end;
         assert!(

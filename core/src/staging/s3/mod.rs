@@ -107,18 +107,18 @@ impl S3Staging {
         options: &WriteOptions<'_>,
     ) -> Result<StagedBody, StagingError> {
         self.admit(options).await?;
-        let mut litter = CleanupGuard {
+        let mut cleanup = CleanupGuard {
             store: Arc::clone(&self.store),
             key: Some(key),
         };
         let intake = BodyReader::new(body, options.limit);
         let taken = self.take(key, 0, intake, options, false).await?;
         if let Some(error) = taken.stopped {
-            litter.key = None;
+            cleanup.key = None;
             delete(&self.store, &[key]).await?;
             return Err(error);
         }
-        litter.key = None;
+        cleanup.key = None;
         Ok(StagedBody {
             size: taken.written,
             hashes: taken.hasher.finish(),
@@ -159,7 +159,7 @@ impl S3Staging {
             hasher: Hasher::new(options.hashes, options.running),
             stopped: None,
         };
-        let mut gathered = self.memory.gather(&mut intake).await;
+        let mut gathered = self.memory.buffer(&mut intake).await;
         loop {
             let end = gathered.end.take();
             let stopped = matches!(end, Some(BodyEnd::Stopped(_)));
@@ -184,7 +184,7 @@ impl S3Staging {
             };
             let (put, next) = match end {
                 None => {
-                    let (put, next) = futures::join!(put, self.memory.gather(&mut intake));
+                    let (put, next) = futures::join!(put, self.memory.buffer(&mut intake));
                     (put, Some(next))
                 }
                 Some(_) => (put.await, None),

@@ -44,7 +44,7 @@ enum ExistingObject {
 impl S3Storage {
     /// Sends an object conditionally; `send` is told whether to set `If-None-Match`. Returns `None` if the object
     /// existed.
-    pub(super) async fn fenced<T, E, F>(
+    pub(super) async fn put_conditionally<T, E, F>(
         &self,
         object: &NewObject<'_>,
         action: &'static str,
@@ -73,7 +73,7 @@ impl S3Storage {
         }
         let error = match outcome {
             Ok(answer) => return Ok(Some(answer)),
-            Err(error) => error::sorted(action)(error),
+            Err(error) => error::map_error(action)(error),
         };
         // A request that may replace another writer's object must be answered to count, because it may be carried out
         // later.
@@ -81,11 +81,11 @@ impl S3Storage {
             return Err(error);
         }
         let taken = matches!(error, StorageError::KeyTaken);
-        match self.look(object).await {
+        match self.inspect(object).await {
             Ok(ExistingObject::Ours) => Ok(None),
             Ok(ExistingObject::OursOtherwise) if fence && taken => {
                 let again = send(false).await;
-                again.map(Some).map_err(error::sorted(action))
+                again.map(Some).map_err(error::map_error(action))
             }
             // Nothing is there: a proxy responded, or the object has been deleted since.
             Ok(ExistingObject::Nothing) if taken => Err(StorageError::Refused {
@@ -101,10 +101,10 @@ impl S3Storage {
     }
 
     async fn is_foreign(&self, object: &NewObject<'_>) -> Result<bool, StorageError> {
-        Ok(!object.overwrite && self.look(object).await? == ExistingObject::Foreign)
+        Ok(!object.overwrite && self.inspect(object).await? == ExistingObject::Foreign)
     }
 
-    async fn look(&self, object: &NewObject<'_>) -> Result<ExistingObject, StorageError> {
+    async fn inspect(&self, object: &NewObject<'_>) -> Result<ExistingObject, StorageError> {
         let Some((info, origin)) = self.head_key(object.key).await? else {
             return Ok(ExistingObject::Nothing);
         };

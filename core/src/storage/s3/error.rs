@@ -49,7 +49,7 @@ pub(super) fn answer<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<Err
 }
 
 /// Maps an SDK error; `action` follows "to".
-pub(super) fn sorted<E>(action: &'static str) -> impl FnOnce(SdkError<E>) -> StorageError
+pub(super) fn map_error<E>(action: &'static str) -> impl FnOnce(SdkError<E>) -> StorageError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
@@ -62,15 +62,15 @@ where
     }
 }
 
-/// [`sorted`] for a HEAD, whose response has no body with an error code. For any other request, a 404 without a code
+/// [`map_error`] for a HEAD, whose response has no body with an error code. For any other request, a 404 without a code
 /// comes from a proxy and proves nothing about the object.
-pub(super) fn sorted_head<E>(action: &'static str) -> impl FnOnce(SdkError<E>) -> StorageError
+pub(super) fn map_head_error<E>(action: &'static str) -> impl FnOnce(SdkError<E>) -> StorageError
 where
     E: ProvideErrorMetadata + Error + Send + Sync + 'static,
 {
     move |error| match answer(&error) {
         Some(answer) if answer.status == 404 && answer.code.is_empty() => StorageError::NotFound,
-        _ => sorted(action)(error),
+        _ => map_error(action)(error),
     }
 }
 

@@ -27,13 +27,13 @@ impl S3Storage {
             .await
         {
             Err(StorageError::NotFound) => {
-                self.marker.looked(None);
+                self.marker.record_result(None);
                 return Ok(None);
             }
             bytes => bytes?.try_collect::<BytesMut>().await?,
         };
         let found = Marker::parse(&bytes);
-        self.marker.looked(Some(&found));
+        self.marker.record_result(Some(&found));
         Ok(Some(found))
     }
 

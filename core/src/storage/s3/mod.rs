@@ -128,7 +128,7 @@ impl S3Storage {
         let digest = object
             .sha256
             .unwrap_or_else(|| Sha256Digest::compute(&bytes));
-        let sent = self.fenced(object, "put an object", |fence| {
+        let sent = self.put_conditionally(object, "put an object", |fence| {
             self.client
                 .put_object()
                 .bucket(self.bucket())
@@ -173,7 +173,7 @@ impl S3Storage {
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await;
-        match answer.map_err(error::sorted_head("check for an object")) {
+        match answer.map_err(error::map_head_error("check for an object")) {
             Ok(found) => {
                 let origin = found
                     .metadata()
@@ -221,7 +221,7 @@ impl S3Storage {
             Err(error) if error::answer(&error).is_some_and(|answer| answer.status == 416) => {
                 return Ok(stream::empty().boxed());
             }
-            other => other.map_err(error::sorted::<GetObjectError>("read an object"))?,
+            other => other.map_err(error::map_error::<GetObjectError>("read an object"))?,
         };
         let patience = self.pace.stall;
         let bytes = stream::try_unfold(answer.body, move |mut body| async move {
@@ -229,8 +229,8 @@ impl S3Storage {
             match next {
                 Ok(Some(Ok(bytes))) => Ok(Some((bytes, body))),
                 Ok(None) => Ok(None),
-                Ok(Some(Err(error))) => Err(broken_off(error.into())),
-                Err(late) => Err(broken_off(late.into())),
+                Ok(Some(Err(error))) => Err(interrupted(error.into())),
+                Err(late) => Err(interrupted(late.into())),
             }
         });
         Ok(bytes.boxed())
@@ -248,7 +248,7 @@ impl S3Storage {
             .config_override(once(self.pace.for_body(0)))
             .send()
             .await;
-        match deleted.map_err(error::sorted("delete an object")) {
+        match deleted.map_err(error::map_error("delete an object")) {
             Ok(_) | Err(StorageError::NotFound) => Ok(()),
             Err(error) => Err(error),
         }
@@ -260,7 +260,7 @@ impl S3Storage {
         match request
             .send()
             .await
-            .map_err(error::sorted("delete an object"))
+            .map_err(error::map_error("delete an object"))
         {
             Ok(_) | Err(StorageError::NotFound) => Ok(()),
             Err(error) => Err(error),
@@ -289,7 +289,7 @@ impl S3Storage {
                 return Ok(None);
             };
             let answer = request.clone().send().await;
-            let answer = answer.map_err(error::sorted("list objects"))?;
+            let answer = answer.map_err(error::map_error("list objects"))?;
             let page = answer.contents().iter().filter_map(listed).collect();
             let more = answer.is_truncated().unwrap_or(false);
             let token = answer.next_continuation_token().filter(|_| more);
@@ -305,7 +305,7 @@ impl S3Storage {
             .send()
             .await
             .map(drop)
-            .map_err(error::sorted("pass a health check"))
+            .map_err(error::map_error("pass a health check"))
     }
 }
 
@@ -349,7 +349,7 @@ fn moment(time: Option<&SdkDateTime>) -> DateTime<Utc> {
         .unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-fn broken_off(source: Box<dyn std::error::Error + Send + Sync>) -> StorageError {
+fn interrupted(source: Box<dyn std::error::Error + Send + Sync>) -> StorageError {
     StorageError::NoAnswer {
         action: "send on the bytes of an object",
         source,

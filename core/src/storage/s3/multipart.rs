@@ -57,7 +57,7 @@ impl MultipartUpload {
             .metadata(conditional_put::ORIGIN, object.origin)
             .send()
             .await
-            .map_err(error::sorted("begin a multipart upload"))?;
+            .map_err(error::map_error("begin a multipart upload"))?;
         let id = answer.upload_id().ok_or_else(|| incomplete("upload id"))?;
         Ok(Self {
             storage: Arc::clone(storage),
@@ -104,7 +104,10 @@ impl MultipartUpload {
             Some(digest) => request.interceptor(SignWithDigest(digest)),
             None => request.disable_payload_signing(),
         };
-        let answer = request.send().await.map_err(error::sorted("take a part"))?;
+        let answer = request
+            .send()
+            .await
+            .map_err(error::map_error("take a part"))?;
         let etag = answer.e_tag().ok_or_else(|| incomplete("ETag"))?;
         Ok(part(number, etag))
     }
@@ -133,7 +136,7 @@ impl MultipartUpload {
             .config_override(self.storage.pace.for_copy(size))
             .send()
             .await
-            .map_err(error::sorted("copy a part"))?;
+            .map_err(error::map_error("copy a part"))?;
         let copied = answer.copy_part_result();
         let etag = copied
             .and_then(|copied| copied.e_tag())
@@ -160,7 +163,7 @@ impl MultipartUpload {
         let upload = CompletedMultipartUpload::builder()
             .set_parts(Some(parts))
             .build();
-        let completed = storage.fenced(object, "complete a multipart upload", |fence| {
+        let completed = storage.put_conditionally(object, "complete a multipart upload", |fence| {
             storage
                 .client
                 .complete_multipart_upload()
@@ -208,7 +211,7 @@ impl S3Storage {
         if let Err(error) = request.send().await {
             let gone = error::answer(&error).is_some_and(|answer| answer.status == 404);
             if !gone {
-                let error = error::sorted("abort a multipart upload")(error);
+                let error = error::map_error("abort a multipart upload")(error);
                 tracing::warn!(%error, "a multipart upload stays open until the sweep aborts it");
             }
         }

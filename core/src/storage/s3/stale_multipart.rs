@@ -58,7 +58,7 @@ impl S3Storage {
                 );
                 return Ok((Vec::new(), None));
             }
-            Err(error) => return Err(error::sorted("list multipart uploads")(error)),
+            Err(error) => return Err(error::map_error("list multipart uploads")(error)),
         };
         let open = page.uploads().iter().filter_map(|upload| {
             // Uploads of unknown age are not aborted.

@@ -6,21 +6,21 @@ use tokio::{
     sync::watch,
 };
 
-pub(crate) struct Road {
+pub(crate) struct Proxy {
     port: u16,
     requests: watch::Sender<()>,
     answers: watch::Sender<()>,
 }
 
-impl Road {
+impl Proxy {
     pub(crate) async fn to(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let road = Self {
+        let proxy = Self {
             port: listener.local_addr().unwrap().port(),
             requests: watch::Sender::default(),
             answers: watch::Sender::default(),
         };
-        let (requests, answers) = (road.requests.subscribe(), road.answers.subscribe());
+        let (requests, answers) = (proxy.requests.subscribe(), proxy.answers.subscribe());
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
@@ -30,7 +30,7 @@ impl Road {
                 tokio::spawn(carry(far_read, near_write, answers.clone()));
             }
         });
-        road
+        proxy
     }
 
     pub(crate) fn url(&self) -> String {
@@ -38,13 +38,13 @@ impl Road {
     }
 
     /// Open connections stay open, but nothing passes any more.
-    pub(crate) fn swallow_what_is_open(&self) {
+    pub(crate) fn drop_everything_on_open_connections(&self) {
         self.requests.send_replace(());
         self.answers.send_replace(());
     }
 
     /// On open connections requests pass, and responses do not.
-    pub(crate) fn swallow_answers(&self) {
+    pub(crate) fn drop_responses_on_open_connections(&self) {
         self.answers.send_replace(());
     }
 }
