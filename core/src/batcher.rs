@@ -37,7 +37,7 @@ pub enum BatchError<E> {
     /// The error of the batch, shared by all its jobs.
     #[error(transparent)]
     Failed(Arc<E>),
-    #[error("the database took longer than {0:?} over a batch")]
+    #[error("the database took longer than {0:?} for a batch")]
     Stalled(Duration),
     #[error("a batch panicked")]
     Panicked,
@@ -71,7 +71,7 @@ impl<E> BatchError<E> {
     fn reason(&self) -> &'static str {
         match self {
             Self::Failed(_) => "a batch failed",
-            Self::Stalled(_) => "the database took too long over a batch",
+            Self::Stalled(_) => "the database took too long for a batch",
             Self::Panicked => "a batch panicked",
             Self::Ended => "the batching task has ended",
         }

@@ -54,7 +54,7 @@ pub(super) struct WebhookResponse {
 /// Why there was no response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PostError {
-    #[error("no answer within {0:?}")]
+    #[error("no response within {0:?}")]
     TimedOut(Duration),
     #[error("the request cannot be made")]
     Request(#[from] http::Error),

@@ -24,7 +24,7 @@ use tower::{Service, util::BoxCloneSyncService};
 /// Why connecting failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    #[error("the URL names no host")]
+    #[error("the URL has no host")]
     NoHost,
     #[error("resolving the host's name failed")]
     Resolve(#[source] io::Error),

@@ -50,7 +50,7 @@ const RECORD_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 pub enum DeliverError {
     #[error("claiming or recording deliveries failed in the database")]
     Database(#[source] Arc<DbErr>),
-    #[error("the database took longer than {0:?} over a batch of deliveries")]
+    #[error("the database took longer than {0:?} for a batch of deliveries")]
     Stalled(Duration),
     #[error("a batch of deliveries panicked")]
     Panicked,

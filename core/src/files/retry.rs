@@ -170,7 +170,7 @@ async fn stage_again(
 pub enum FinalizeNowError {
     #[error("there is no such file")]
     NotFound,
-    #[error("the file is {}, and only a staged one waits to be finalized", .0.to_value())]
+    #[error("the file is {}, and only a staged file can be finalized", .0.to_value())]
     NotWaiting(FileStatus),
     #[error("the file could not be made due")]
     Database(#[from] DbErr),

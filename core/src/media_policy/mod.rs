@@ -22,17 +22,17 @@ use sniff::{Evidence, PACKAGE, evidence};
 /// Why a file is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MediaPolicyError {
-    #[error("files of the type `{0}` are not taken in")]
+    #[error("files of the type `{0}` are not allowed")]
     Type(String),
-    #[error("files whose names end with `.{0}` are not taken in")]
+    #[error("files whose names end with `.{0}` are not allowed")]
     Extension(String),
-    #[error("only files whose names end with one of {0} are taken in")]
+    #[error("only files whose names end with one of {0} are allowed")]
     OtherExtension(String),
     #[error(
-        "the file is said to be `{declared}`, and its bytes are `{found}`, which is not taken in"
+        "the file is declared as `{declared}`, but its content is `{found}`, which is not allowed"
     )]
     Bytes { declared: String, found: String },
-    #[error("the file is said to be `{0}`, and its bytes are no such image")]
+    #[error("the file is declared as `{0}`, but its content is not such an image")]
     NoImage(String),
 }
 

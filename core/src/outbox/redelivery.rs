@@ -43,7 +43,7 @@ pub enum RedeliveryError {
     NoSuchEvent,
     #[error("there is no such active webhook endpoint")]
     NoSuchEndpoint,
-    #[error("the endpoint does not want events of this type")]
+    #[error("the endpoint does not subscribe to events of this type")]
     NotSubscribed,
     #[error("making deliveries due failed in the database")]
     Database(#[from] DbErr),

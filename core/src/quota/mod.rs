@@ -37,7 +37,7 @@ const LOCKED: i32 = 0;
 #[derive(Debug, thiserror::Error)]
 pub enum QuotaError {
     #[error(
-        "an owner may have {quota} bytes, stored and on their way, and this upload would make it more"
+        "an owner may have {quota} bytes, stored and in progress, and this upload would exceed that"
     )]
     Exceeded {
         /// In bytes.

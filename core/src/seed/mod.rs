@@ -29,7 +29,7 @@ pub struct SeedAmount {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
-    #[error("the database has files or events already; seed one of its own")]
+    #[error("the database already has files or events; use an empty database")]
     NotEmpty,
     #[error("the rows could not be written")]
     Database(#[from] DbErr),

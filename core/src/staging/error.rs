@@ -23,7 +23,7 @@ pub enum StagingError {
         found: u64,
     },
     /// The number of bytes under a key is not the one in the database.
-    #[error("{expected} bytes should be staged, and {found} are")]
+    #[error("{expected} bytes should be staged, but there are {found}")]
     WrongLength { expected: u64, found: u64 },
     /// The body was interrupted: the client disconnected, or sent invalid HTTP.
     #[error("the body was interrupted")]

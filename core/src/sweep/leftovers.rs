@@ -41,7 +41,7 @@ pub(super) enum LeftoversError {
     Staging(#[from] StagingError),
     #[error("storage could not be listed")]
     Storage(#[from] StorageError),
-    #[error("nothing is removed now")]
+    #[error("nothing can be removed now")]
     Marker(#[from] MarkerError),
     #[error("the installation's marker could not be checked")]
     Installation(#[from] InstallationError),

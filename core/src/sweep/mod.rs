@@ -69,21 +69,21 @@ impl fmt::Display for SweepReport {
             (self.expiring_announced, "files about to expire announced"),
             (self.files_expired, "files expired"),
             (self.uploads_expired, "uploads expired"),
-            (self.uploads_forgotten, "closed uploads forgotten"),
+            (self.uploads_forgotten, "closed uploads deleted"),
             (self.purges_pushed, "purges pushed"),
             (self.staging_removed, "staging leftovers removed"),
-            (self.unfinished_removed, "unfinished objects removed"),
+            (self.unfinished_removed, "unfinished writes removed"),
             (
                 self.orphans_removed,
                 "objects set aside by the audit removed",
             ),
             (
                 self.deliveries_ended,
-                "deliveries of removed endpoints ended",
+                "deliveries of deleted endpoints failed",
             ),
             (self.events_deleted, "old events deleted"),
-            (self.keys_forgotten, "idempotency keys forgotten"),
-            (self.minutes_forgotten, "old counts of minutes forgotten"),
+            (self.keys_forgotten, "idempotency keys deleted"),
+            (self.minutes_forgotten, "old minute counts deleted"),
         ] {
             writeln!(f, "{count:>8}  {what}")?;
         }

@@ -9,7 +9,7 @@ pub enum TransferError {
     #[error("the staged bytes are gone")]
     StagingGone,
     /// Fewer bytes are staged than the database says.
-    #[error("{expected} bytes should be staged, and {found} are")]
+    #[error("{expected} bytes should be staged, but there are {found}")]
     SizeMismatch { expected: u64, found: u64 },
     /// The bytes do not match the client's digest. Nothing was stored.
     #[error("the bytes have the SHA-256 {found}, not {expected}")]

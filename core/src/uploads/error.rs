@@ -18,10 +18,10 @@ pub enum UploadError {
     NotFound,
     #[error("there is no part {number}; the upload has the parts 1 to {total}")]
     NoSuchPart { number: u32, total: u32 },
-    #[error("the upload is {} and takes nothing more", .0.to_value())]
+    #[error("the upload is {} and accepts no more bytes", .0.to_value())]
     Closed(UploadStatus),
     /// A final upload consists of its partial uploads.
-    #[error("a joined upload takes no bytes of its own")]
+    #[error("a final upload accepts no bytes of its own")]
     Joined,
     #[error("the upload is at offset {expected}, not at {provided}")]
     WrongOffset { expected: u64, provided: u64 },
@@ -29,9 +29,9 @@ pub enum UploadError {
     #[error("another request is writing to the upload")]
     Locked,
     /// A newer request took over the upload; the bytes before are kept.
-    #[error("a newer request has taken the upload over")]
+    #[error("a newer request has taken over the upload")]
     Preempted,
-    #[error("at most {limit} bytes are taken in here")]
+    #[error("at most {limit} bytes are allowed here")]
     TooLarge {
         /// In bytes.
         limit: u64,
@@ -52,7 +52,7 @@ pub enum UploadError {
     /// The bytes are discarded.
     #[error("the checksum does not match the bytes")]
     ChecksumMismatch,
-    #[error("the part has to have {expected} bytes")]
+    #[error("the part must have {expected} bytes")]
     SizeMismatch {
         /// In bytes.
         expected: u64,
@@ -60,7 +60,7 @@ pub enum UploadError {
     /// The bytes are discarded.
     #[error("the digest does not match the bytes of the part")]
     DigestMismatch,
-    #[error("other bytes were received for the part before")]
+    #[error("different bytes were received for this part before")]
     PartConflict,
     #[error("the parts {0} are missing")]
     PartsMissing(Ranges),

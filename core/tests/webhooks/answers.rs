@@ -187,7 +187,7 @@ async fn silence_ends_with_the_timeout(mut place: Place) {
     assert!(matches!(report.outcome, DeliveryOutcome::Later(_)));
     assert_eq!(
         (attempt.status_code, attempt.error.as_deref()),
-        (None, Some("no answer within 400ms"))
+        (None, Some("no response within 400ms"))
     );
     assert!(attempt.duration_ms >= 400);
 }

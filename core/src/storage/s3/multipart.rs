@@ -212,7 +212,7 @@ impl S3Storage {
             let gone = error::answer(&error).is_some_and(|answer| answer.status == 404);
             if !gone {
                 let error = error::map_error("abort a multipart upload")(error);
-                tracing::warn!(%error, "a multipart upload stays open until the sweep aborts it");
+                tracing::warn!(%error, "a multipart upload could not be aborted, the sweep will retry");
             }
         }
     }
