@@ -173,7 +173,7 @@ pub struct ActivitySeries {
 /// Returns the counts of the last `minutes` minutes up to now: a range of the primary key, at most six rows per minute.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn last(
     db: &impl ConnectionTrait,
     clock: &Clock,
@@ -224,7 +224,7 @@ impl ActivitySeries {
 /// left, so there are few.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn forget(db: &Database, clock: &Clock) -> Result<u64, DbErr> {
     let oldest = unix_minute(clock.now()) - RETENTION_MINUTES;
     db.write(move |transaction| {

@@ -90,7 +90,7 @@ pub enum IdempotencyEntry {
 /// Acquires the key for a request, or returns the state of the request that holds it.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn acquire(
     db: &Database,
     clock: &Clock,
@@ -176,11 +176,11 @@ fn is_chosen(id: &str) -> bool {
     id.starts_with("00")
 }
 
-/// Deletes the oldest responses of an owner with more than `most`, at most [`DELETE_BATCH_SIZE`]. Keys whose first
+/// Deletes the oldest responses of an owner with more than `most`, at most `DELETE_BATCH_SIZE`. Keys whose first
 /// request is running are kept.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn keep_newest(
     transaction: &impl ConnectionTrait,
     owner: &str,
@@ -261,7 +261,7 @@ fn answered(row: &Model) -> Option<IdempotencyEntry> {
 /// Renews the lock for another [`LOCK_DURATION`]. Returns false when it is lost.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn renew(db: &Database, clock: &Clock, lock: &IdempotencyLock) -> Result<bool, DbErr> {
     let change =
         owned_by(lock).col_expr(Column::LockedUntil, Expr::value(clock.after(LOCK_DURATION)));
@@ -274,7 +274,7 @@ pub async fn renew(db: &Database, clock: &Clock, lock: &IdempotencyLock) -> Resu
 /// Stores the response. Does nothing when the lock was lost, since another request has responded or will.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn finish(
     db: &Database,
     lock: &IdempotencyLock,
@@ -347,7 +347,7 @@ impl<T> fmt::Debug for PendingResponse<T> {
 /// Releases the key: the request failed and changed nothing.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn release(db: &Database, lock: &IdempotencyLock) -> Result<(), DbErr> {
     let (id, lock) = (lock.id.clone(), lock.lock());
     db.write(move |transaction| {
@@ -367,7 +367,7 @@ pub async fn release(db: &Database, lock: &IdempotencyLock) -> Result<(), DbErr>
 /// Deletes at most `limit` responses older than [`RETENTION`] and returns how many.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn forget(db: &Database, clock: &Clock, limit: u64) -> Result<u64, DbErr> {
     let now = clock.now();
     let stale = Entity::find()

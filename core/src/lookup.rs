@@ -25,7 +25,7 @@ pub enum LookupResult {
 /// that may see everything.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn by_id(
     db: &impl ConnectionTrait,
     scope: &OwnerScope,

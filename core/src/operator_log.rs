@@ -33,7 +33,7 @@ pub struct OperatorAction {
 /// Writes an entry and returns its id.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn record(db: &Database, clock: &Clock, repair: OperatorAction) -> Result<Uuid, DbErr> {
     let row = Model {
         id: Uuid::now_v7(),
@@ -58,7 +58,7 @@ pub async fn record(db: &Database, clock: &Clock, repair: OperatorAction) -> Res
 /// Returns an entry.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn get(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Entry>, DbErr> {
     Entity::find_by_id(id).one(db).await
 }
@@ -66,7 +66,7 @@ pub async fn get(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Entry>, D
 /// Returns a page of entries, newest first: all, or those about one subject.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn list(
     db: &impl ConnectionTrait,
     subject: Option<&str>,

@@ -88,7 +88,7 @@ impl PipelineSnapshot {
 /// Takes a snapshot.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn snapshot(db: &impl ConnectionTrait) -> Result<PipelineSnapshot, DbErr> {
     let (uploading, staged, finalizing, stored, failed) = futures::try_join!(
         files(db, FileStatus::Uploading),

@@ -27,7 +27,7 @@ const MAX_EXPIRED_DELETED: u64 = 100;
 /// Starts a session for this token, with a new secret. Returns `None` if the token does not exist.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn begin(
     db: &Database,
     clock: &Clock,
@@ -70,7 +70,7 @@ pub async fn begin(
 /// expired.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn identify(
     db: &Database,
     clock: &Clock,
@@ -89,7 +89,7 @@ pub async fn identify(
 /// Signs out. Succeeds if the session has ended already.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn end(db: &Database, secret: &str) -> Result<(), DbErr> {
     let id = digest(secret);
     db.write(move |transaction| {

@@ -175,7 +175,7 @@ pub fn validate_owner(owner: &str) -> Result<(), TokenError> {
 /// Creates a token. The secret must be shown now, because only its hash is stored.
 ///
 /// # Errors
-/// [`TokenError::Owner`], [`TokenError::NoScope`], and the database's.
+/// [`TokenError::Owner`], [`TokenError::NoScope`], and database errors.
 pub async fn create(
     db: &Database,
     clock: &Clock,
@@ -234,7 +234,7 @@ pub async fn create_idempotent(
 /// Returns tokens, newest first, including revoked and expired ones.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn list(db: &Database, page: PageRequest) -> Result<Page<Token>, TokenError> {
     let mut select = Entity::find()
         .order_by_desc(Column::Id)
@@ -249,7 +249,7 @@ pub async fn list(db: &Database, page: PageRequest) -> Result<Page<Token>, Token
 /// Revokes a token, effective from the next request.
 ///
 /// # Errors
-/// [`TokenError::NotFound`], and the database's.
+/// [`TokenError::NotFound`], and database errors.
 pub async fn revoke(db: &Database, clock: &Clock, id: TokenId) -> Result<(), TokenError> {
     let now = clock.now();
     db.write(move |transaction| {
@@ -272,7 +272,7 @@ pub async fn revoke(db: &Database, clock: &Clock, id: TokenId) -> Result<(), Tok
 /// Returns the identity of this token; `None` if it does not exist, has expired or was revoked.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn authenticate(
     db: &Database,
     clock: &Clock,
@@ -284,7 +284,7 @@ pub async fn authenticate(
 /// Like [`authenticate`], but also returns the token's id.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn holder(
     db: &Database,
     clock: &Clock,
@@ -300,7 +300,7 @@ pub async fn holder(
 /// Returns the identity of a token that was authenticated earlier; `None` once it has expired or was revoked.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn still_valid(
     db: &Database,
     clock: &Clock,

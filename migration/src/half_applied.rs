@@ -32,7 +32,7 @@ pub fn is_what_it_leaves(error: &DbErr) -> bool {
 /// Restores the schema as all migrations before `migration` leave it.
 ///
 /// # Errors
-/// The database's, and when a table that the migration creates has rows, which an interruption cannot leave.
+/// Database errors, and when a table that the migration creates has rows, which an interruption cannot leave.
 pub async fn put_back(
     transaction: &DatabaseTransaction,
     migration: &dyn MigrationTrait,

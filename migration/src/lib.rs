@@ -4,7 +4,7 @@
 //! processes are replaced one by one (docs/upgrading.md).
 //!
 //! An index on a table that may be large belongs in a migration of its own whose `use_transaction` is `Some(false)`,
-//! created by [`runner::create_indexes_concurrently`]; otherwise PostgreSQL blocks writers while it is built.
+//! created by `runner::create_indexes_concurrently`; otherwise PostgreSQL blocks writers while it is built.
 
 #[cfg(feature = "failpoints")]
 mod further;

@@ -28,7 +28,7 @@ pub fn known() -> Vec<Box<dyn MigrationTrait>> {
 /// Returns the names of the migrations that a database has, oldest first; creates nothing.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn applied(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
     let backend = db.get_database_backend();
     let there = match backend {
@@ -51,7 +51,7 @@ pub async fn applied(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
 /// Returns the migrations that this binary knows and the database lacks, oldest first.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn missing(db: &impl ConnectionTrait) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr> {
     let applied = applied(db).await?;
     let mut known = known();
@@ -62,7 +62,7 @@ pub async fn missing(db: &impl ConnectionTrait) -> Result<Vec<Box<dyn MigrationT
 /// Applies one migration and records it, in this transaction.
 ///
 /// # Errors
-/// The database's; the transaction must then be rolled back.
+/// Database errors; the transaction must then be rolled back.
 pub async fn up(
     transaction: &DatabaseTransaction,
     migration: &dyn MigrationTrait,
@@ -75,7 +75,7 @@ pub async fn up(
 /// Reverts one migration and deletes its record, in this transaction.
 ///
 /// # Errors
-/// The database's; the transaction must then be rolled back.
+/// Database errors; the transaction must then be rolled back.
 pub async fn down(
     transaction: &DatabaseTransaction,
     migration: &dyn MigrationTrait,
@@ -94,7 +94,7 @@ pub fn is_concurrent(backend: DbBackend, migration: &dyn MigrationTrait) -> bool
 /// Applies one concurrent migration and records it.
 ///
 /// # Errors
-/// The database's; the call may be repeated.
+/// Database errors; the call may be repeated.
 pub async fn up_concurrently(
     connection: &DatabaseConnection,
     migration: &dyn MigrationTrait,
@@ -107,7 +107,7 @@ pub async fn up_concurrently(
 /// Reverts one concurrent migration and deletes its record.
 ///
 /// # Errors
-/// The database's; the call may be repeated.
+/// Database errors; the call may be repeated.
 pub async fn down_concurrently(
     connection: &DatabaseConnection,
     migration: &dyn MigrationTrait,
@@ -149,7 +149,7 @@ async fn forget(db: &impl ConnectionTrait, name: &str) -> Result<(), DbErr> {
 /// whose `use_transaction` is `Some(false)`; `statements` are `(name, what follows the name)`.
 ///
 /// # Errors
-/// The database's; the call may be repeated, and replaces an index that an interrupted build left invalid.
+/// Database errors; the call may be repeated, and replaces an index that an interrupted build left invalid.
 pub(crate) async fn create_indexes_concurrently(
     manager: &SchemaManager<'_>,
     indexes: &[(&str, &str)],

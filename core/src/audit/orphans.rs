@@ -46,7 +46,7 @@ pub(super) async fn is_ours(app: &App, object: &ListedObject) -> Result<bool, St
 /// Whether the object was set aside in a bucket and is waiting there to be removed.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn set_aside_already(app: &App, key: &str) -> Result<bool, DbErr> {
     let known = candidates::known(&app.db, Place::Orphaned, &[key.to_owned()]).await?;
     Ok(!known.is_empty())

@@ -54,7 +54,7 @@ impl AuditSummary {
 /// Returns the last completed audit, if any: one row, read by its key.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn latest(db: &impl ConnectionTrait) -> Result<Option<LastAudit>, DbErr> {
     let run = periodic::last(db, NAME).await?;
     let finished = run.and_then(|run| run.finished_at.zip(run.report));

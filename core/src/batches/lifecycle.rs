@@ -143,7 +143,7 @@ pub async fn create(
 /// Returns a batch, if the scope covers it.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn get(
     db: &impl ConnectionTrait,
     scope: &OwnerScope,
@@ -157,7 +157,7 @@ pub async fn get(
 /// `failed`. Finalizing a batch again changes nothing. The caller must push the deliveries of the returned event.
 ///
 /// # Errors
-/// [`FinalizeBatchError::NotFound`], and the database's.
+/// [`FinalizeBatchError::NotFound`], and database errors.
 pub async fn finalize(
     db: &Database,
     clock: &Clock,

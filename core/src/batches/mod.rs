@@ -112,7 +112,7 @@ async fn add_files(
 /// which has only one writer.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn lock(
     transaction: &impl ConnectionTrait,
     batches: impl IntoIterator<Item = BatchId>,
@@ -134,10 +134,10 @@ pub(crate) async fn lock(
 }
 
 /// Counts a file that has become final, and completes the batch if it is closed and this was its last file. The batch
-/// must have been locked by [`lock`].
+/// must have been locked by `lock`.
 ///
 /// # Errors
-/// The database's, or the outbox's.
+/// Database errors, and errors of the outbox.
 pub async fn settle(
     transaction: &impl ConnectionTrait,
     id: BatchId,
@@ -178,7 +178,7 @@ pub(crate) async fn settle_some(
 /// is final.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn reopen(
     transaction: &impl ConnectionTrait,
     id: BatchId,
@@ -204,7 +204,7 @@ pub async fn reopen(
 /// Completes a batch that is closed and whose files are all final. Happens once, by compare-and-set.
 ///
 /// # Errors
-/// The database's, or the outbox's.
+/// Database errors, and errors of the outbox.
 pub async fn complete_if_done(
     transaction: &impl ConnectionTrait,
     batch: Model,

@@ -4,7 +4,7 @@
 //!
 //! **Architecture invariant.** Every write goes through [`Database::write`], a transaction that is durable when the
 //! call returns. On PostgreSQL each write has its own transaction (the server groups the commits); on SQLite, which has
-//! a single writer, waiting writes share one (see [`group_commit`]).
+//! a single writer, waiting writes share one (see `group_commit`).
 
 mod connection_monitor;
 mod group_commit;
@@ -166,7 +166,7 @@ impl Database {
     /// it is rolled back. The operation must only use the database, because other writes may be waiting behind it.
     ///
     /// # Errors
-    /// The operation's error, or the database's when the transaction could not begin or commit.
+    /// The operation's error, or a database error when the transaction could not begin or commit.
     pub async fn write<T, E, F>(&self, operation: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -259,7 +259,7 @@ impl Database {
     /// Closes all connections; other clones cannot be used afterwards.
     ///
     /// # Errors
-    /// The database's.
+    /// Database errors.
     pub async fn close(&self) -> Result<(), DbErr> {
         self.read.inner().close_by_ref().await
     }
@@ -268,7 +268,7 @@ impl Database {
     /// clock of its one machine.
     ///
     /// # Errors
-    /// The database's; the clock is unchanged.
+    /// Database errors; the clock is unchanged.
     pub async fn set_clock(&self, clock: &Clock) -> Result<(), DbErr> {
         if self.backend() != DbBackend::Postgres {
             return Ok(());

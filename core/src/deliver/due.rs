@@ -39,7 +39,7 @@ pub struct DuePage {
 /// Returns a page of deliveries that are due and not leased. Pushing those that are already queued is harmless.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn due(
     db: &Database,
     now: Timestamp,
@@ -87,7 +87,7 @@ pub async fn due(
 /// attempted right now is left to its worker.
 ///
 /// # Errors
-/// The database's; nothing is changed then.
+/// Database errors; nothing is changed then.
 pub async fn fail_orphaned(db: &Database, clock: &Clock, limit: u64) -> Result<usize, DbErr> {
     let deleted = webhook_endpoint::Entity::find()
         .select_only()

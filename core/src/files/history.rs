@@ -143,7 +143,7 @@ impl FileHistory {
 /// Returns the history of a file, if the scope covers it.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn history(
     db: &Database,
     scope: &OwnerScope,

@@ -43,7 +43,7 @@ pub struct FileFilter {
 /// only a bounded number of the rows that match the first filter is examined.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn list(
     db: &impl ConnectionTrait,
     scope: &OwnerScope,

@@ -25,7 +25,7 @@ pub struct FileProgress {
 /// Returns the progress of those files that the scope covers. Unknown ids are skipped.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn progress(
     db: &impl ConnectionTrait,
     scope: &OwnerScope,

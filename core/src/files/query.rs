@@ -33,7 +33,7 @@ impl OwnerScope {
 /// Returns a file, if the scope covers it.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn get(
     db: &impl ConnectionTrait,
     scope: &OwnerScope,
@@ -49,7 +49,7 @@ pub async fn get(
 /// the statuses, so that a page need not count every stored file.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn counts_by_status(
     db: &impl ConnectionTrait,
     among: &[FileStatus],
@@ -72,7 +72,7 @@ pub async fn counts_by_status(
 /// Returns since when the file that has waited longest is staged.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn oldest_staged(db: &impl ConnectionTrait) -> Result<Option<Timestamp>, DbErr> {
     Entity::find()
         .select_only()

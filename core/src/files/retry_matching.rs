@@ -41,7 +41,7 @@ pub struct BulkRetryResult {
 /// Counts the failed files that match; the filter's status is ignored.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn preview_retry(
     app: &App,
     scope: &OwnerScope,
@@ -65,7 +65,7 @@ pub async fn preview_retry(
 /// sweep pushes.
 ///
 /// # Errors
-/// The database's; files staged before the error stay staged.
+/// Database errors; files staged before the error stay staged.
 pub async fn retry_matching(
     app: &App,
     scope: &OwnerScope,

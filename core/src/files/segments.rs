@@ -17,7 +17,7 @@ const PAGE: usize = 500;
 /// is complete, and none before.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn of_uploads(
     db: &impl ConnectionTrait,
     ids: &[UploadId],

@@ -30,7 +30,7 @@ const PAGE: usize = 500;
 /// same order, so bytes that move concurrently are found in one of the two.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn staging_in_use(
     db: &impl ConnectionTrait,
     keys: &[StagingKey],

@@ -202,7 +202,7 @@ pub(super) async fn reschedule(
 /// With `file_overwrite`, records that every request of the transfer to the key was answered.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn settle_key(
     transaction: &impl ConnectionTrait,
     key: Option<(StorageKey, FileId)>,
@@ -215,7 +215,7 @@ pub(super) async fn settle_key(
 /// them. Returns the released files.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn release_claims(
     transaction: &impl ConnectionTrait,
     worker: &str,

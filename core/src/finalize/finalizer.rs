@@ -210,7 +210,7 @@ impl Finalizer {
     /// Releases all claims of this process at shutdown, so that other workers can take them at once.
     ///
     /// # Errors
-    /// The database's; the leases then expire.
+    /// Database errors; the leases then expire.
     pub async fn end(&self) -> Result<(), DbErr> {
         let (worker, now) = (self.worker.to_string(), self.app.clock.now());
         let released = self.app.db.write(move |transaction| {

@@ -173,7 +173,7 @@ async fn write(
 /// Records that every request of a transfer to these keys was answered.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn transfer_answered(
     transaction: &impl ConnectionTrait,
     keys: Vec<(StorageKey, FileId)>,
@@ -211,7 +211,7 @@ pub(crate) enum PurgeHold {
 /// Holds the key for a purge of `file`, before the request is sent.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn hold_for_purge(
     transaction: &impl ConnectionTrait,
     key: &str,
@@ -250,7 +250,7 @@ pub(crate) async fn hold_for_purge(
 /// Ends the hold of a purge, which lasts until `held`. If the store has not `answered` the request, the key is retired.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn end_purge(
     transaction: &impl ConnectionTrait,
     key: &str,

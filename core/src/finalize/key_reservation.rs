@@ -73,7 +73,7 @@ async fn used_keys(
 /// Writes the keys of the files that have none yet.
 ///
 /// # Errors
-/// The database's, including violations of the unique index.
+/// Database errors, including violations of the unique index.
 pub(super) async fn write_keys(
     transaction: &impl ConnectionTrait,
     claimed: &mut [ClaimedFile],

@@ -52,7 +52,7 @@ enum LeaseFinding {
 /// Releases the claims of files whose leases expired, and returns how each can be claimed again.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn release_expired(
     transaction: &impl ConnectionTrait,
     inquiry: &ExpiredLeaseCheck<'_>,
@@ -155,7 +155,7 @@ async fn heartbeats(
 /// Whether enough deaths were caused by the file that it must not run again.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn must_be_quarantined(
     transaction: &impl ConnectionTrait,
     file: &Model,

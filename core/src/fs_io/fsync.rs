@@ -196,7 +196,7 @@ fn file_system_of(path: &Path) -> String {
 /// Makes the entries of a folder durable, where its file system supports it. Blocks.
 ///
 /// # Errors
-/// The file system's, except when it does not support syncing folders.
+/// File system errors, except when it does not support syncing folders.
 pub fn sync_folder_at(path: &Path) -> io::Result<()> {
     sync_folder(&File::open(path)?, path)
 }

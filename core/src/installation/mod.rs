@@ -189,7 +189,7 @@ impl<'a> InstallationParts<'a> {
 ///
 /// # Errors
 /// [`InstallationError::Marker`] when a marker belongs to another installation, or when a bucket, which is never
-/// mounted later, has none; the database's.
+/// mounted later, has none; database errors.
 pub async fn open(places: InstallationParts<'_>) -> Result<Uuid, InstallationError> {
     let row = row(places.db, places.clock).await?;
     for place in MarkedLocation::ALL {

@@ -15,7 +15,7 @@ const SAMPLE: u64 = 5;
 /// Returns false when rows refer to bytes at the location and none of a sample exists.
 ///
 /// # Errors
-/// The location's, and the database's.
+/// Errors of the location, and database errors.
 pub(super) async fn is_plausible(
     places: &InstallationParts<'_>,
     place: MarkedLocation,

@@ -50,7 +50,7 @@ type AttemptRow = (Timestamp, Option<i32>, i64, Option<String>);
 /// Examines the newest [`HEALTH_DELIVERIES`] deliveries of an endpoint.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn health(db: &Database, webhook: WebhookId) -> Result<EndpointHealth, DbErr> {
     let newest: Vec<DeliveryId> = delivery::Entity::find()
         .select_only()

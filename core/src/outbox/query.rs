@@ -71,7 +71,7 @@ pub struct DeliveryCounts {
 /// page.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn list(
     db: &Database,
     filter: EventFilter,
@@ -102,7 +102,7 @@ pub async fn list(
 /// Returns the event with its deliveries and their attempts, if it exists.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn get(db: &Database, id: EventId) -> Result<Option<EventDetail>, DbErr> {
     let Some(event) = outbox_event::Entity::find_by_id(id).one(db.read()).await? else {
         return Ok(None);
@@ -123,7 +123,7 @@ pub async fn get(db: &Database, id: EventId) -> Result<Option<EventDetail>, DbEr
 /// Returns a page of deliveries to one endpoint, newest first, with their attempts.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn deliveries(
     db: &Database,
     webhook: WebhookId,
@@ -151,7 +151,7 @@ pub async fn deliveries(
 /// Returns the deliveries of several events, without attempts, oldest first: for a page of a list.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn event_deliveries(
     db: &Database,
     events: &[EventId],
@@ -171,7 +171,7 @@ pub async fn event_deliveries(
 /// Counts the deliveries of all events.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn counts(db: &Database) -> Result<DeliveryCounts, DbErr> {
     let of = |status| outbox_event::Entity::find().filter(outbox_event::Column::Status.eq(status));
     Ok(DeliveryCounts {
@@ -191,7 +191,7 @@ pub async fn counts(db: &Database) -> Result<DeliveryCounts, DbErr> {
 /// Counts the deliveries to one endpoint.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn endpoint_counts(db: &Database, webhook: WebhookId) -> Result<DeliveryCounts, DbErr> {
     let of = |status| {
         delivery::Entity::find()

@@ -30,7 +30,7 @@ pub struct ReplayPreview {
 /// Counts the deliveries that [`super::replay`] would make due now. A disabled or deleted endpoint has none.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn preview_replay(
     db: &Database,
     webhook: WebhookId,

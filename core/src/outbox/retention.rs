@@ -54,7 +54,7 @@ impl FinalEvents {
 /// or have failed and were written longer ago; returns how many. Pending events are never deleted.
 ///
 /// # Errors
-/// The database's. An event that cannot be deleted does not block others: the error is returned after the rest is done.
+/// Database errors. An event that cannot be deleted does not block others: the error is returned after the rest is done.
 pub async fn delete_old(
     db: &Database,
     clock: &Clock,

@@ -169,10 +169,10 @@ pub async fn write(
     Ok(written.remove(0))
 }
 
-/// [`write`] for several events, with the same number of statements; the results are in their order.
+/// [`write()`] for several events, with the same number of statements; the results are in their order.
 ///
 /// # Errors
-/// As [`write`], for the first event that cannot be written. Other events may have been written to the transaction by
+/// As [`write()`], for the first event that cannot be written. Other events may have been written to the transaction by
 /// then, which must be rolled back.
 pub(crate) async fn write_all(
     transaction: &impl ConnectionTrait,

@@ -50,7 +50,7 @@ pub enum QuotaError {
 /// Returns how many bytes an owner uses.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn usage(db: &impl ConnectionTrait, owner: &str) -> Result<u64, DbErr> {
     let counters: Vec<i64> = Entity::find()
         .select_only()
@@ -62,7 +62,7 @@ pub async fn usage(db: &impl ConnectionTrait, owner: &str) -> Result<u64, DbErr>
     Ok(u64::try_from(counters.iter().sum::<i64>()).unwrap_or(0))
 }
 
-/// Rejects an upload of `more` bytes in advance, by the current usage. The binding check is made by [`add`].
+/// Rejects an upload of `more` bytes in advance, by the current usage. The binding check is made by `add`.
 ///
 /// # Errors
 /// [`QuotaError`].
@@ -193,7 +193,7 @@ pub(crate) struct QuotaChange<'a> {
 /// Counts a change that needs no quota check: there is no quota, or bytes are released.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn change(
     transaction: &impl ConnectionTrait,
     owner: Option<&str>,
@@ -206,7 +206,7 @@ pub(crate) async fn change(
 /// Releases the bytes of a file that was deleted or never completed.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn release(
     transaction: &impl ConnectionTrait,
     file: &file::Model,
@@ -223,7 +223,7 @@ pub(crate) async fn release(
 /// [`change`] for several changes, in one statement.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn change_all(
     transaction: &impl ConnectionTrait,
     changes: impl IntoIterator<Item = QuotaChange<'_>>,

@@ -107,7 +107,7 @@ impl Staging {
 /// Returns the hosts on which processes of this installation are alive, according to the database; each once.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn live_hosts(db: &Database, clock: &Clock) -> Result<Vec<String>, DbErr> {
     Entity::find()
         .select_only()

@@ -68,7 +68,7 @@ pub(crate) struct StagingLeftovers {
 /// Returns the unused bytes on a page of staging.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn find_leftovers(
     app: &App,
     page: Vec<ListedStaging>,
@@ -243,7 +243,7 @@ async fn remove_probes(app: &App) -> Result<u64, LeftoversError> {
 /// Returns those that were started, or last written to, before `since`, and that no file in progress needs.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn abandoned(
     app: &App,
     page: Vec<UnfinishedWrite>,

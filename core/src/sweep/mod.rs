@@ -96,7 +96,7 @@ impl fmt::Display for SweepReport {
 /// Runs every step once, now, and records the run.
 ///
 /// # Errors
-/// The database's, when not even the start of the sweep can be recorded. All other errors are in the report.
+/// Database errors, when not even the start of the sweep can be recorded. All other errors are in the report.
 pub async fn sweep(app: &App) -> Result<SweepReport, DbErr> {
     let started = app.clock.now();
     record::begin(app, started, started).await?;

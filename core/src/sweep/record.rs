@@ -13,7 +13,7 @@ const NAME: &str = "sweep";
 /// Returns the last run, if any.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn last_run(db: &impl ConnectionTrait) -> Result<Option<LastRun>, DbErr> {
     periodic::last(db, NAME).await
 }

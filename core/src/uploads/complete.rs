@@ -132,7 +132,7 @@ impl UploadingFile {
 /// Stages all the files, or fails. The results are in order.
 ///
 /// # Errors
-/// [`UploadError::Closed`] when one of them is no longer being uploaded, and the database's; the transaction must then
+/// [`UploadError::Closed`] when one of them is no longer being uploaded, and database errors; the transaction must then
 /// be rolled back.
 pub(super) async fn stage_files(
     transaction: &impl ConnectionTrait,

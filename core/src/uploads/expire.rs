@@ -34,7 +34,7 @@ const MAX_PAGES: usize = 100;
 /// Returns the number of uploads. Works in bounded pages; may run concurrently, and be killed at any point.
 ///
 /// # Errors
-/// The database's; uploads expired before the error stay expired.
+/// Database errors; uploads expired before the error stay expired.
 pub async fn expire_due(app: &App) -> Result<u64, UploadError> {
     let mut expired = 0;
     for _ in 0..MAX_PAGES {
@@ -114,7 +114,7 @@ async fn reschedule(app: &App, id: UploadId, until: Timestamp) -> Result<(), DbE
 /// Returns the number of uploads. Until then, a client whose last response was lost can still ask.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn forget_closed(app: &App) -> Result<u64, DbErr> {
     let (mut forgotten, mut after) = (0, None);
     for _ in 0..MAX_PAGES {

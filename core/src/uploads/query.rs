@@ -29,7 +29,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(25);
 /// Returns an upload, if the scope covers it.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn find(
     db: &impl ConnectionTrait,
     scope: &OwnerScope,
@@ -42,7 +42,7 @@ pub async fn find(
 /// Returns an upload, if the scope covers it.
 ///
 /// # Errors
-/// [`UploadError::NotFound`], and the database's.
+/// [`UploadError::NotFound`], and database errors.
 pub async fn get(
     db: &impl ConnectionTrait,
     scope: &OwnerScope,
@@ -106,7 +106,7 @@ pub(super) fn accepts_bytes(status: UploadStatus) -> bool {
 /// Whether a file was concatenated from partial uploads.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn is_joined(db: &impl ConnectionTrait, id: FileId) -> Result<bool, DbErr> {
     let upload = Entity::find_by_id(UploadId(id.0)).one(db).await?;
     Ok(upload.is_some_and(|upload| upload.kind == UploadKind::Final))
@@ -115,7 +115,7 @@ pub(crate) async fn is_joined(db: &impl ConnectionTrait, id: FileId) -> Result<b
 /// Returns the counted bytes of an upload, in order: exactly its keys in staging.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn pieces(db: &impl ConnectionTrait, id: UploadId) -> Result<Vec<Piece>, DbErr> {
     let mut listed = segments::of_uploads(db, &[id]).await?;
     Ok(listed.remove(&id).unwrap_or_default())
@@ -125,7 +125,7 @@ pub async fn pieces(db: &impl ConnectionTrait, id: UploadId) -> Result<Vec<Piece
 /// gone.
 ///
 /// # Errors
-/// The database's, and errors of staging.
+/// Database errors, and errors of staging.
 pub async fn staged(
     app: &App,
     upload: &Model,

@@ -28,7 +28,7 @@ impl Ranges {
     /// Returns the received parts of an upload. The ranges are computed by the database, so that only they are read.
     ///
     /// # Errors
-    /// The database's.
+    /// Database errors.
     pub async fn received(db: &impl ConnectionTrait, id: UploadId) -> Result<Self, DbErr> {
         let backend = db.get_database_backend();
         let sql = match backend {

@@ -43,7 +43,7 @@ impl KeyRecord {
     /// later in the background.
     ///
     /// # Errors
-    /// [`SettleError::Sealed`] when a secret cannot be opened with a known key, and the database's.
+    /// [`SettleError::Sealed`] when a secret cannot be opened with a known key, and database errors.
     pub async fn start(
         db: &Database,
         clock: &Clock,

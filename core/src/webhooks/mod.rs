@@ -114,7 +114,7 @@ impl From<endpoint::Model> for Webhook {
 /// Returns the active endpoints with at least `failures` consecutive failed attempts.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn failing(db: &Database, failures: u32) -> Result<Vec<WebhookId>, DbErr> {
     endpoint::Entity::find()
         .select_only()
@@ -179,7 +179,7 @@ pub async fn create(
 /// Returns endpoints, newest first.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn list(db: &Database, page: PageRequest) -> Result<Page<Webhook>, WebhookError> {
     let mut select = endpoint::Entity::find()
         .filter(endpoint::Column::DeletedAt.is_null())
@@ -203,7 +203,7 @@ pub async fn get(db: &Database, id: WebhookId) -> Result<Webhook, WebhookError> 
 /// Returns the URLs of endpoints, including deleted ones.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn urls(
     db: &Database,
     ids: impl IntoIterator<Item = WebhookId>,

@@ -229,7 +229,7 @@ fn opened(SealingKey { key, .. }: &SealingKey, of: &str, sealed: &[u8]) -> Optio
 /// Checks that every secret can be opened.
 ///
 /// # Errors
-/// [`SettleError::Sealed`] with the first one that cannot, and the database's.
+/// [`SettleError::Sealed`] with the first one that cannot, and database errors.
 pub(super) async fn verify(db: &Database, sealing: &Sealing) -> Result<(), SettleError> {
     let mut after = None;
     loop {

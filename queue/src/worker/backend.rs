@@ -156,7 +156,7 @@ impl<J: Job> ApalisBackend for Backend<J> {
     }
 
     /// Releases buffered jobs, then waits until Redis has accepted every outcome, for at most
-    /// [`SHUTDOWN_TIMEOUT`](super::SHUTDOWN_TIMEOUT). Jobs whose outcomes Redis has not received by then run again when
+    /// 5 seconds. Jobs whose outcomes Redis has not received by then run again when
     /// their lease expires.
     fn poll_close(
         &mut self,
