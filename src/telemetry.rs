@@ -4,7 +4,7 @@
 //! Exports the spans of requests, finalize runs and delivery attempts, with the fields that are logged: ids, routes,
 //! statuses; never names, bodies or secrets. An unreachable collector only costs its spans.
 
-use landfall_core::{config, trace};
+use landfall_core::{config, trace_context};
 use opentelemetry::{
     Array, KeyValue, Value,
     trace::{
@@ -57,7 +57,10 @@ impl Traces {
             .with_batch_exporter(exporter)
             .with_sampler(sampler)
             .build();
-        trace::install(trace::Hooks { follow, of });
+        trace_context::install(trace_context::TraceHooks {
+            follow,
+            traceparent,
+        });
         Ok(Some(Self(provider)))
     }
 
@@ -96,7 +99,7 @@ fn follow(span: &Span, traceparent: &str) {
     }
 }
 
-fn of(span: &Span) -> Option<String> {
+fn traceparent(span: &Span) -> Option<String> {
     let context = span.context();
     let span = context.span();
     let span_context = span.span_context();

@@ -77,7 +77,7 @@ async fn parts_sent_by_python_are_resumed_and_stored() {
     let again = said(&run(&app, "python3", "upload.py", &[&file, "--resume", id]).await);
     assert!(again.contains("2 of 3 sent"), "{again}");
     let stored = app.file(session["file_id"].as_str().unwrap()).await;
-    assert_eq!(stored["sha256"], Sha256Digest::of(&bytes).to_string());
+    assert_eq!(stored["sha256"], Sha256Digest::compute(&bytes).to_string());
 
     std::fs::write(folder.path().join("other"), b"another file").unwrap();
     let other = folder.path().join("other").display().to_string();

@@ -45,7 +45,7 @@ async fn stores_files_without(refused: &str, warnings: usize) {
         let url = format!("{}/v1/files/{id}/content", server.url);
         let response = client.get(url).send().await.expect("a response");
         let content = response.bytes().await.expect("a whole body");
-        assert_eq!(Sha256Digest::of(&content), Sha256Digest::of(sent));
+        assert_eq!(Sha256Digest::compute(&content), Sha256Digest::compute(sent));
     }
     let log = std::fs::read_to_string(log).expect("the log is text");
     let told = log

@@ -12,7 +12,7 @@ use crate::support::{
 use futures::TryStreamExt;
 use landfall_core::{
     db::Database,
-    installation::{self, Place},
+    installation::{self, MarkedLocation},
     sweep,
 };
 use landfall_test_servers::{S3Server, wait_until};
@@ -121,7 +121,7 @@ async fn bucket_carries_a_marker_that_no_list_shows() {
     );
     let file = app.upload("a.txt", "a").await;
     assert_eq!(app.settled(&file["id"]).await["status"], "stored");
-    for place in Place::ALL {
+    for place in MarkedLocation::ALL {
         let visible = installation::marker_visible(&app.parts.app, place).await;
         assert!(visible.unwrap());
     }

@@ -49,7 +49,7 @@ async fn journey(builder: Builder) {
     assert_eq!(taken["original_filename"], "Bericht für März.txt");
     let stored = app.settled(&taken["id"]).await;
     assert_eq!(stored["status"], "stored", "{stored}");
-    assert_eq!(stored["sha256"], Sha256Digest::of(&bytes).to_string());
+    assert_eq!(stored["sha256"], Sha256Digest::compute(&bytes).to_string());
     assert_eq!(stored["size_bytes"], bytes.len());
 
     let fetched = fetch(&app, stored["url"].as_str().expect("a URL")).await;

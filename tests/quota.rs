@@ -117,7 +117,7 @@ impl<'a> Owner<'a> {
         let db = self.app.parts.app.db.read();
         // Its pool is shared with the requests of many clients.
         wait_until(Duration::from_secs(20), async || {
-            quota::of(db, self.name).await
+            quota::usage(db, self.name).await
         })
         .await
     }

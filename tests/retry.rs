@@ -9,7 +9,7 @@ use entity::{FileId, file};
 use futures::TryStreamExt;
 use landfall_core::{
     digest::Sha256Digest,
-    finalize::{Finalizer, Outcome},
+    finalize::{FinalizeOutcome, Finalizer},
     tokens::{self, TokenScope},
 };
 use landfall_test_servers::{S3Operation, S3Server, wait_until};
@@ -45,7 +45,7 @@ async fn retry(app: &TestApp, file: &Value) -> Response {
 /// Sent in parts, so that the digest is compared by the worker.
 async fn with_wrong_digest(app: &TestApp, batch: Option<&Value>) -> Value {
     let mut body = json!({
-        "original_filename": "wrong.txt", "total_size_bytes": 5, "sha256": Sha256Digest::of(b"other").to_string(),
+        "original_filename": "wrong.txt", "total_size_bytes": 5, "sha256": Sha256Digest::compute(b"other").to_string(),
     });
     if let Some(batch) = batch {
         body["batch_id"] = batch["id"].clone();
@@ -271,7 +271,7 @@ async fn retry_counts_against_the_owner_and_is_denied_to_others(builder: Builder
     );
     json(retry(&own).await, 202).await;
     assert_eq!(settled(&file).await["status"], "stored");
-    let has = landfall_core::quota::of(landfall.db.read(), "one").await;
+    let has = landfall_core::quota::usage(landfall.db.read(), "one").await;
     assert_eq!(has.expect("a count"), 600);
 }
 
@@ -295,14 +295,18 @@ async fn retry_for_is_measured_from_the_first_error(builder: Builder) {
     let finalizer = Finalizer::new(landfall, "test");
     server.fail_next(S3Operation::PutObject, MANY, 503);
     let outcome = finalizer.finalize(file).await.expect("an outcome");
-    assert!(matches!(outcome, Outcome::Later(_)), "{outcome:?}");
+    assert!(matches!(outcome, FinalizeOutcome::Later(_)), "{outcome:?}");
     assert!(
         server.calls(S3Operation::PutObject) > 0,
         "the fault happened"
     );
     landfall.clock.advance(Duration::from_secs(49 * 60 * 60));
     let outcome = finalizer.finalize(file).await.expect("an outcome");
-    assert_eq!(outcome, Outcome::Failed, "48 hours after the first fault");
+    assert_eq!(
+        outcome,
+        FinalizeOutcome::Failed,
+        "48 hours after the first fault"
+    );
     assert_eq!(
         app.file(id(&uploaded)).await["error"]["code"],
         "storage_unavailable"

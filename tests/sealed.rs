@@ -9,7 +9,7 @@ use crate::support::{
     process::command,
 };
 use entity::{idempotency_key, webhook_endpoint};
-use landfall_core::{db::Database, webhooks::signing::Secret};
+use landfall_core::{db::Database, webhooks::signing::SigningSecret};
 use landfall_test_servers::{Received, wait_until};
 use sea_orm::EntityTrait;
 use serde_json::Value;
@@ -38,7 +38,7 @@ async fn kept(db: &Database) -> (Vec<String>, Vec<String>) {
 fn is_signed_by(secret: &str, request: &Received) -> bool {
     let at: i64 = request.header("webhook-timestamp").parse().unwrap();
     let at = chrono::DateTime::from_timestamp(at, 0).unwrap();
-    let secret = Secret::parse(secret).unwrap();
+    let secret = SigningSecret::parse(secret).unwrap();
     let signature = secret.sign(request.header("webhook-id"), at, &request.body);
     let mut signatures = request.header("webhook-signature").split(' ');
     signatures.any(|one| one == signature)

@@ -35,7 +35,7 @@ async fn file_passes_from_the_request_to_the_webhook() {
     let stored = client.get(format!("{file}?wait=60")).send().await;
     let stored = json(stored.expect("a response"), 200).await;
     assert_eq!(stored["status"], "stored", "{stored}");
-    assert_eq!(stored["sha256"], Sha256Digest::of(&bytes).to_string());
+    assert_eq!(stored["sha256"], Sha256Digest::compute(&bytes).to_string());
     let content = client.get(format!("{file}/content")).send().await;
     let content = content.expect("a response").bytes().await.expect("a body");
     assert!(content == bytes, "the bytes come back");

@@ -6,7 +6,7 @@ use crate::support::{
 };
 use landfall_core::{
     files,
-    staging::{Options, StagingKey},
+    staging::{StagingKey, WriteOptions},
 };
 use reqwest::Method;
 use sea_orm::{ConnectionTrait, EntityTrait, Statement};
@@ -55,7 +55,7 @@ async fn unlisted_staging_is_deleted_after_the_grace_period_and_not_before() {
     ))]);
     landfall
         .staging
-        .write(key, body, Options::default())
+        .write(key, body, WriteOptions::default())
         .await
         .unwrap();
     assert_eq!(app.sweep().await.staging_removed, 0);

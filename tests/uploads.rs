@@ -72,7 +72,7 @@ async fn parts_in_any_order_become_a_stored_file() {
             200,
         )
         .await;
-        let digest = Sha256Digest::of(parts[number - 1]).to_string();
+        let digest = Sha256Digest::compute(parts[number - 1]).to_string();
         let size = parts[number - 1].len();
         assert_eq!(
             part,
@@ -99,7 +99,7 @@ async fn parts_in_any_order_become_a_stored_file() {
     assert_eq!(stored["status"], "stored");
     assert_eq!(stored["original_filename"], "Straße 😀.bin");
     assert_eq!(stored["metadata"], json!({"album": "summer"}));
-    assert_eq!(stored["sha256"], Sha256Digest::of(&bytes).to_string());
+    assert_eq!(stored["sha256"], Sha256Digest::compute(&bytes).to_string());
     let content = send(app.client.get(stored["url"].as_str().unwrap())).await;
     assert!(content.bytes().await.unwrap() == bytes);
     let now = json(send(app.get(&path(&session))).await, 200).await;
@@ -149,7 +149,12 @@ async fn repeated_parts_are_compared_by_their_bytes() {
 async fn content_digest_of_a_part_is_checked() {
     let app = TestApp::start().await;
     let session = begin(&app, &new(10)).await;
-    let digest = |bytes: &[u8]| format!("sha-256=:{}:", STANDARD.encode(Sha256Digest::of(bytes).0));
+    let digest = |bytes: &[u8]| {
+        format!(
+            "sha-256=:{}:",
+            STANDARD.encode(Sha256Digest::compute(bytes).0)
+        )
+    };
     let part = |digest: String| put(&app, &session, 1, &[7; 10]).header("Content-Digest", digest);
     problem(send(part(digest(b"other"))).await, 422, "digest_mismatch").await;
     problem(
@@ -165,7 +170,7 @@ async fn content_digest_of_a_part_is_checked() {
 async fn declared_digest_of_the_whole_is_checked_by_finalize() {
     let app = TestApp::start().await;
     let mut body = new(10);
-    body["sha256"] = json!(Sha256Digest::of(b"other").to_string());
+    body["sha256"] = json!(Sha256Digest::compute(b"other").to_string());
     let session = begin(&app, &body).await;
     json(send(put(&app, &session, 1, &[7; 10])).await, 200).await;
     let file = json(send(complete(&app, &session)).await, 202).await;

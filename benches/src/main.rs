@@ -16,7 +16,7 @@ mod upload;
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use landfall_client::ServerArgs;
-use landfall_core::config::{Config, Sources};
+use landfall_core::config::{Config, ConfigSources};
 use std::{
     path::PathBuf,
     process::ExitCode,
@@ -94,7 +94,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Some(BenchCommand::Slow(arguments)) => slow::run(&arguments.server, arguments.args).await?,
         // Its jobs fail on purpose, so there is nothing to log.
         Some(BenchCommand::Seed(args)) => {
-            seed::seed(Config::load(Sources::process(cli.config))?, args).await?;
+            seed::seed(Config::load(ConfigSources::process(cli.config))?, args).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
-use landfall_core::digest::{RunningHash, Sha256Digest};
+use landfall_core::digest::{Sha256Digest, Sha256State};
 use std::{
     convert::Infallible,
     ops::Range,
@@ -42,7 +42,7 @@ impl Content {
 
     /// Returns the digest of the first `size` bytes.
     pub(super) fn digest(&self, size: u64) -> Sha256Digest {
-        let (mut hash, mut at) = (RunningHash::default(), 0);
+        let (mut hash, mut at) = (Sha256State::default(), 0);
         while at < size {
             let piece = self.piece(at..size);
             hash.update(&piece);
@@ -187,7 +187,7 @@ mod tests {
         let size = 3 * BLOCK as u64 + 17;
         let whole = collected(content.payload(0..size)).await;
         assert_eq!(whole.len() as u64, size);
-        assert_eq!(Sha256Digest::of(&whole), content.digest(size));
+        assert_eq!(Sha256Digest::compute(&whole), content.digest(size));
         let mut pieces = Vec::new();
         for start in (0..size).step_by(100_000) {
             pieces.extend(collected(content.payload(start..size.min(start + 100_000))).await);

@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use landfall::server;
 use landfall_bench::{
     seed_jobs,
-    seed_rows::{self, Amount},
+    seed_rows::{self, SeedAmount},
 };
 use landfall_core::{clock::Clock, config::Config, db::Database};
 use landfall_workers::Queues;
@@ -27,7 +27,7 @@ pub(super) struct SeedArgs {
 pub(super) async fn seed(config: Config, args: SeedArgs) -> anyhow::Result<()> {
     let db = Database::open(&config.database.url, config.database.max_connections).await?;
     db.migrate_up().await?;
-    let amount = Amount {
+    let amount = SeedAmount {
         files: args.files,
         events: args.events,
         until: Clock::system().now(),

@@ -1,5 +1,5 @@
-//! Replays stored events to one fast receiver in this process and prints deliveries per second, each with its
-//! attempt recorded, over SQLite and PostgreSQL with durable commits.
+//! Replays stored events to one fast receiver in this process and prints deliveries per second, each with its attempt
+//! recorded, over SQLite and PostgreSQL with durable commits.
 //!
 //! `cargo bench -p landfall-core --bench deliver -- [EVENTS] [AT ONCE]`, by default 5000 and 64.
 
@@ -10,9 +10,9 @@ use landfall_core::{
     clock::Clock,
     config::WebhooksConfig,
     db::Database,
-    deliver::{Deliverer, Outcome},
+    deliver::{Deliverer, DeliveryOutcome},
     enqueue::{DueDelivery, JobSink},
-    outbox::{self, BatchComplete, NewEvent, Replay, WriteError},
+    outbox::{self, BatchComplete, NewEvent, ReplayRequest, WriteError},
     webhooks::{self, NewWebhook, sealing::Sealing},
 };
 use landfall_test_servers::{Durability, PostgresServer, Receiver};
@@ -22,7 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Writers that fill the outbox, and connections to the database.
+/// Concurrent writers that fill the outbox, and database connections.
 const WRITERS: usize = 64;
 const CONNECTIONS: u32 = 16;
 
@@ -56,19 +56,19 @@ async fn run(name: &str, url: String, events: usize, at_once: usize) {
     let receiver = Receiver::start().await;
     let webhook = endpoint(&db, &clock, receiver.url("/")).await;
     let deliverer = Deliverer::with(&settings(), Duration::from_secs(30), &db, &clock, "bench");
-    let told = Told::default();
+    let recorded = RecordedJobs::default();
     let started = Instant::now();
-    let all = Replay {
+    let all = ReplayRequest {
         since,
         until: None,
         status: None,
     };
-    let due = outbox::replay(&db, &clock, &told, webhook, all)
+    let due = outbox::replay(&db, &clock, &recorded, webhook, all)
         .await
         .expect("the events can be replayed");
     let replayed = started.elapsed();
     let started = Instant::now();
-    let outcomes: Vec<Outcome> = stream::iter(told.ids())
+    let outcomes: Vec<DeliveryOutcome> = stream::iter(recorded.ids())
         .map(|id| {
             let deliverer = deliverer.clone();
             tokio::spawn(async move { deliverer.deliver(id).await })
@@ -81,7 +81,11 @@ async fn run(name: &str, url: String, events: usize, at_once: usize) {
         .collect()
         .await;
     let delivered = started.elapsed();
-    assert!(outcomes.iter().all(|one| *one == Outcome::Delivered));
+    assert!(
+        outcomes
+            .iter()
+            .all(|one| *one == DeliveryOutcome::Delivered)
+    );
     let attempts = attempt::Entity::find().count(db.read()).await;
     assert_eq!(attempts.ok(), Some(due), "every attempt is on record");
     assert_eq!(receiver.requests().len(), events);
@@ -97,13 +101,13 @@ async fn run(name: &str, url: String, events: usize, at_once: usize) {
     );
 }
 
-/// Writes events that nobody wants yet.
+/// Writes events that no endpoint subscribes to yet.
 async fn fill(db: &Database, clock: &Clock, events: usize) {
     stream::iter(0..events)
         .for_each_concurrent(WRITERS, |_| async {
             let now = clock.now();
             let batch = batch(clock);
-            let payload = BatchComplete::of(&batch, BatchStatus::Complete);
+            let payload = BatchComplete::from_model(&batch, BatchStatus::Complete);
             let event = NewEvent::batch_complete(payload, &batch);
             db.write(move |transaction| {
                 Box::pin(async move {
@@ -158,11 +162,11 @@ fn settings() -> WebhooksConfig {
     }
 }
 
-/// Writes down what is due.
+/// Records due deliveries.
 #[derive(Debug, Default)]
-struct Told(Mutex<Vec<DeliveryId>>);
+struct RecordedJobs(Mutex<Vec<DeliveryId>>);
 
-impl Told {
+impl RecordedJobs {
     fn ids(&self) -> Vec<DeliveryId> {
         self.0
             .lock()
@@ -171,7 +175,7 @@ impl Told {
     }
 }
 
-impl JobSink for Told {
+impl JobSink for RecordedJobs {
     fn finalize<'a>(&'a self, _: &'a [FileId]) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }

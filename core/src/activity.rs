@@ -1,8 +1,8 @@
-//! What happened in each minute, for charts that cost nothing to draw.
+//! Counts of what happened in each minute, so that charts are cheap to draw.
 //!
-//! Owns the rows of `minute_counts`. Files are counted in memory once they are committed and written within a second,
-//! all that came together in one statement: a row that every upload changed in its own transaction would have them
-//! wait for each other. So a crash loses at most a second of a chart, and of nothing else: no promise rests on these.
+//! Owns the rows of `minute_counts`. Files are counted in memory after their commit and written within a second, all
+//! counts in one statement; if every upload updated a shared row in its own transaction, uploads would wait for each
+//! other. A crash loses at most one second of a chart, and nothing else depends on these counts.
 
 use crate::{clock::Clock, db::Database};
 use entity::{
@@ -20,28 +20,28 @@ use std::{
     time::Duration,
 };
 
-/// How long counts are gathered before they are written.
-const GATHERED_FOR: Duration = Duration::from_secs(1);
+/// How long counts are buffered before they are written.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Minutes whose counts are kept: two weeks.
-pub const KEPT: i64 = 14 * 24 * 60;
+/// How many minutes of counts are kept: two weeks.
+pub const RETENTION_MINUTES: i64 = 14 * 24 * 60;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ActivityMetric {
-    /// Files all of whose bytes are staged.
+    /// Files whose bytes are all staged.
     FilesReceived,
-    /// Their bytes.
+    /// Bytes of those files.
     BytesReceived,
     FilesStored,
     FilesFailed,
-    /// Deliveries that got their 2xx.
+    /// Deliveries answered with a 2xx.
     DeliveriesDelivered,
     AttemptsFailed,
 }
 
 impl ActivityMetric {
-    /// As it is stored.
+    /// The name under which the metric is stored.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -55,21 +55,21 @@ impl ActivityMetric {
     }
 }
 
-type Counts = BTreeMap<(i64, ActivityMetric), u64>;
+type MinuteCounts = BTreeMap<(i64, ActivityMetric), u64>;
 
-/// Counts of this process that are not written yet.
+/// Counts of this process that have not been written yet.
 #[derive(Debug, Default)]
-pub(crate) struct ActivityBuffer(Mutex<Gathered>);
+pub(crate) struct ActivityBuffer(Mutex<PendingCounts>);
 
 #[derive(Debug, Default)]
-struct Gathered {
-    counts: Counts,
-    /// A task will write them.
+struct PendingCounts {
+    counts: MinuteCounts,
+    /// Whether a task is already scheduled to write the counts.
     is_awaited: bool,
 }
 
 impl ActivityBuffer {
-    fn lock(&self) -> MutexGuard<'_, Gathered> {
+    fn lock(&self) -> MutexGuard<'_, PendingCounts> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -81,29 +81,29 @@ impl ActivityBuffer {
         !std::mem::replace(&mut gathered.is_awaited, true)
     }
 
-    fn take(&self) -> Counts {
+    fn drain(&self) -> MinuteCounts {
         let mut gathered = self.lock();
         gathered.is_awaited = false;
         std::mem::take(&mut gathered.counts)
     }
 }
 
-/// Counts what has just been committed; it is written within a second, and nobody waits for it.
+/// Counts what has just been committed. The counts are written within a second, and the caller does not wait.
 pub fn count(db: &Database, clock: &Clock, counts: &[(ActivityMetric, u64)]) {
-    let minute = minute_of(clock.now());
+    let minute = unix_minute(clock.now());
     let counts = counts.iter().map(|(what, count)| ((minute, *what), *count));
     if db.activity().add(counts) {
         let db = db.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(GATHERED_FOR).await;
+            tokio::time::sleep(FLUSH_INTERVAL).await;
             write(&db).await;
         });
     }
 }
 
-/// Writes what has been counted so far: before a process ends.
+/// Writes the counts buffered so far. Called before the process ends.
 pub async fn write(db: &Database) {
-    let counts = db.activity().take();
+    let counts = db.activity().drain();
     if counts.is_empty() {
         return;
     }
@@ -113,7 +113,7 @@ pub async fn write(db: &Database) {
             .await
     };
     if let Err(error) = written {
-        // With the next ones, perhaps; a chart is worth no retries of its own.
+        // They are written with the next counts, if any; a chart is not worth a retry.
         tracing::debug!(%error, "counts of this minute are not written yet");
         let mut gathered = db.activity().lock();
         if gathered.counts.len() < 1000 {
@@ -124,7 +124,8 @@ pub async fn write(db: &Database) {
     }
 }
 
-/// Adds to the rows. Its rows are everybody's: the last statement of a transaction, in the order of the key.
+/// Adds the counts to the rows. All processes share these rows, so this must be the last statement of a transaction,
+/// and rows are updated in key order.
 async fn add(
     transaction: &impl ConnectionTrait,
     counts: BTreeMap<(i64, ActivityMetric), u64>,
@@ -155,12 +156,12 @@ async fn add(
     Ok(())
 }
 
-/// What was counted in the last minutes.
+/// The counts of the last minutes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Minutes {
-    /// The first minute since the Unix epoch; as many follow as were asked for, the last of them is still counted.
+pub struct ActivitySeries {
+    /// The first minute, counted from the Unix epoch. The last minute of the series is still in progress.
     pub first: i64,
-    /// For each minute.
+    /// One count per minute, as in the following series.
     pub files_received: Vec<u64>,
     pub bytes_received: Vec<u64>,
     pub files_stored: Vec<u64>,
@@ -169,16 +170,16 @@ pub struct Minutes {
     pub attempts_failed: Vec<u64>,
 }
 
-/// The counts of the last `minutes` minutes up to now: a range of the primary key, six rows for each minute at most.
+/// Returns the counts of the last `minutes` minutes up to now: a range of the primary key, at most six rows per minute.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn last(
     db: &impl ConnectionTrait,
     clock: &Clock,
     minutes: u32,
-) -> Result<Minutes, DbErr> {
-    let first = minute_of(clock.now()) - i64::from(minutes) + 1;
+) -> Result<ActivitySeries, DbErr> {
+    let first = unix_minute(clock.now()) - i64::from(minutes) + 1;
     let rows: Vec<(i64, String, i64)> = Entity::find()
         .select_only()
         .columns([Column::Minute, Column::Name, Column::Count])
@@ -187,7 +188,7 @@ pub async fn last(
         .all(db)
         .await?;
     let zeros = || vec![0; usize::try_from(minutes).unwrap_or(0)];
-    let mut found = Minutes {
+    let mut found = ActivitySeries {
         first,
         files_received: zeros(),
         bytes_received: zeros(),
@@ -205,7 +206,7 @@ pub async fn last(
     Ok(found)
 }
 
-impl Minutes {
+impl ActivitySeries {
     fn series(&mut self, name: &str) -> Option<&mut Vec<u64>> {
         Some(match name {
             "files_received" => &mut self.files_received,
@@ -219,12 +220,13 @@ impl Minutes {
     }
 }
 
-/// Removes counts that are older than two weeks: what came since the last sweep, so few; tells how many.
+/// Deletes counts older than two weeks and returns how many rows were deleted. Only those since the last sweep are
+/// left, so there are few.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn forget(db: &Database, clock: &Clock) -> Result<u64, DbErr> {
-    let oldest = minute_of(clock.now()) - KEPT;
+    let oldest = unix_minute(clock.now()) - RETENTION_MINUTES;
     db.write(move |transaction| {
         Box::pin(async move {
             let deleted = Entity::delete_many()
@@ -237,6 +239,6 @@ pub async fn forget(db: &Database, clock: &Clock) -> Result<u64, DbErr> {
     .await
 }
 
-fn minute_of(moment: Timestamp) -> i64 {
+fn unix_minute(moment: Timestamp) -> i64 {
     moment.timestamp().div_euclid(60)
 }

@@ -1,11 +1,11 @@
-//! What the domain works with.
+//! The application context that every part of the domain works with.
 
 use crate::{
     clock::Clock,
     config::Config,
     db::Database,
     enqueue::JobSink,
-    files::Intake,
+    files::FileIntake,
     staging::Staging,
     storage::{Storage, StorageError, StorageKey, UrlOptions},
     uploads,
@@ -14,7 +14,7 @@ use entity::FileId;
 use std::sync::Arc;
 use url::Url;
 
-/// One process's view of the installation; cheap to clone.
+/// One process's handle on the installation; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct App {
     pub config: Arc<Config>,
@@ -22,18 +22,18 @@ pub struct App {
     pub db: Database,
     pub staging: Staging,
     pub storage: Storage,
-    pub intake: Intake,
-    pub uploads: uploads::BatchedWrites,
+    pub intake: FileIntake,
+    pub uploads: uploads::UploadWrites,
     pub dispatch: Arc<dyn JobSink>,
-    /// What clients call this server; the base of the URLs handed out for objects on a filesystem.
+    /// The server's public URL; the base of the URLs handed out for objects on a filesystem.
     pub public_url: Url,
 }
 
 impl App {
-    /// Where a stored file can be fetched: afresh on each call, since a signed URL ages.
+    /// Returns the URL a stored file can be downloaded from. Signed URLs expire, so a new one is made on each call.
     ///
     /// # Errors
-    /// [`StorageError::Setting`] when the S3 settings make no URL. Nothing is sent.
+    /// [`StorageError::Setting`] when no URL can be made with the S3 settings. No request is sent.
     pub async fn url_of(&self, id: FileId, key: &StorageKey) -> Result<String, StorageError> {
         Ok(match self.storage.url(key, UrlOptions::default()).await? {
             Some(url) => url.into(),

@@ -1,9 +1,9 @@
-//! Many callers, few statements: what queued up while the last batch ran is the next batch.
+//! Batches jobs of many concurrent callers: the jobs queued while one batch runs form the next batch.
 //!
-//! There is no delay to gather more, but for the tasks that are ready to run anyhow: a lone caller's job runs at once, in
-//! a batch of one (the idea of [`crate::db`]'s group commit, one level up, where it also saves round trips). A batch that fails for good is taken
-//! apart and its jobs run one by one, so a batch may treat as an error what only one of its jobs has done wrong. One
-//! that panics is a failed batch; the task goes on.
+//! There is no artificial delay; only tasks that are already runnable may queue up first. A lone caller's job runs at
+//! once, in a batch of one. This is the idea of [`crate::db`]'s group commit one level up, where it also saves round
+//! trips. When a batch fails permanently its jobs are run one by one, so a batch may return an error that only one of
+//! its jobs caused. A batch that panics counts as failed, and the task keeps running.
 
 use crate::db;
 use futures::{FutureExt, future::BoxFuture};
@@ -11,46 +11,46 @@ use sea_orm::{DbErr, RuntimeErr};
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot};
 
-/// Jobs in one batch.
-pub(crate) const MOST: usize = 128;
+/// Maximum number of jobs in one batch.
+pub(crate) const MAX_BATCH: usize = 128;
 
-/// Jobs that may wait before callers are held back.
-const QUEUE: usize = 4096;
+/// Number of jobs that may be queued before callers have to wait.
+const QUEUE_CAPACITY: usize = 4096;
 
-/// How long a batch may take. A database that hangs must not hold every later batch up.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Maximum duration of a batch, so that a database that hangs does not block later batches forever.
+const RUN_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Whether an error may well be gone a moment later.
-pub(crate) trait Transient: std::error::Error + Send + Sync + 'static {
+/// Tells transient errors from permanent ones.
+pub(crate) trait ClassifyError: std::error::Error + Send + Sync + 'static {
     fn is_transient(&self) -> bool;
 }
 
-impl Transient for DbErr {
+impl ClassifyError for DbErr {
     fn is_transient(&self) -> bool {
         db::is_transient(self)
     }
 }
 
-/// Why a job has no answer.
+/// Why a job has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError<E> {
-    /// Shared by all that were in the batch.
+    /// The error of the batch, shared by all its jobs.
     #[error(transparent)]
     Failed(Arc<E>),
-    #[error("the database took longer than {0:?} over a batch")]
+    #[error("the database took longer than {0:?} for a batch")]
     Stalled(Duration),
-    #[error("what a batch did panicked")]
+    #[error("a batch panicked")]
     Panicked,
-    #[error("the task that gathers has ended")]
+    #[error("the batching task has ended")]
     Ended,
 }
 
-// Derived, it would ask the same of `E`.
+// A derived impl would require `E: Clone`.
 impl<E> Clone for BatchError<E> {
     fn clone(&self) -> Self {
         match self {
             Self::Failed(error) => Self::Failed(Arc::clone(error)),
-            Self::Stalled(patience) => Self::Stalled(*patience),
+            Self::Stalled(timeout) => Self::Stalled(*timeout),
             Self::Panicked => Self::Panicked,
             Self::Ended => Self::Ended,
         }
@@ -58,7 +58,7 @@ impl<E> Clone for BatchError<E> {
 }
 
 impl<E> BatchError<E> {
-    /// As an error of the database; what a batch failed for is lost in it.
+    /// Converts this into a database error; the batch's own error is lost.
     pub(crate) fn into_database(self) -> DbErr {
         match self {
             Self::Failed(_) | Self::Panicked => db::panicked(),
@@ -71,9 +71,9 @@ impl<E> BatchError<E> {
     fn reason(&self) -> &'static str {
         match self {
             Self::Failed(_) => "a batch failed",
-            Self::Stalled(_) => "the database took too long over a batch",
-            Self::Panicked => "what a batch did panicked",
-            Self::Ended => "the task that gathers has ended",
+            Self::Stalled(_) => "the database took too long for a batch",
+            Self::Panicked => "a batch panicked",
+            Self::Ended => "the batching task has ended",
         }
     }
 }
@@ -87,17 +87,18 @@ impl From<BatchError<Self>> for DbErr {
     }
 }
 
-/// Jobs to be done together; cheap to clone, for whoever must do them once more.
+/// Jobs that run together; cheap to clone, so that they can be run again.
 pub(crate) type Batch<J> = Arc<[Arc<J>]>;
 
-/// Does a batch; one answer per job, in the order of the jobs.
-type Run<J, A, E> = Box<dyn Fn(Batch<J>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync>;
+/// Runs a batch and returns one result per job, in the order of the jobs.
+type RunBatch<J, A, E> =
+    Box<dyn Fn(Batch<J>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync>;
 
-type Waiting<J, A, E> = (Arc<J>, oneshot::Sender<Result<A, BatchError<E>>>);
+type QueuedJob<J, A, E> = (Arc<J>, oneshot::Sender<Result<A, BatchError<E>>>);
 
-/// Gathers jobs of one kind; ends with its last clone.
+/// Batches jobs of one kind. Its task ends when the last clone is dropped.
 pub(crate) struct Batcher<J, A, E> {
-    queue: mpsc::Sender<Waiting<J, A, E>>,
+    queue: mpsc::Sender<QueuedJob<J, A, E>>,
 }
 
 impl<J, A, E> Clone for Batcher<J, A, E> {
@@ -110,21 +111,21 @@ impl<J, A, E> Clone for Batcher<J, A, E> {
 
 impl<J, A, E> fmt::Debug for Batcher<J, A, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Combiner").finish_non_exhaustive()
+        f.debug_struct("Batcher").finish_non_exhaustive()
     }
 }
 
-impl<J: Send + Sync + 'static, A: Send + 'static, E: Transient> Batcher<J, A, E> {
+impl<J: Send + Sync + 'static, A: Send + 'static, E: ClassifyError> Batcher<J, A, E> {
     /// Must be called within a Tokio runtime.
     pub(crate) fn start(
         run: impl Fn(Batch<J>) -> BoxFuture<'static, Result<Vec<A>, E>> + Send + Sync + 'static,
     ) -> Self {
-        let (queue, waiting) = mpsc::channel(QUEUE);
+        let (queue, waiting) = mpsc::channel(QUEUE_CAPACITY);
         tokio::spawn(run_batches(Box::new(run), waiting));
         Self { queue }
     }
 
-    /// Runs `job` with whatever else is waiting, and answers once its batch is committed.
+    /// Runs `job` together with other queued jobs and returns once their batch is committed.
     pub(crate) async fn run(&self, job: Arc<J>) -> Result<A, BatchError<E>> {
         let (answer, outcome) = oneshot::channel();
         self.queue
@@ -135,16 +136,16 @@ impl<J: Send + Sync + 'static, A: Send + 'static, E: Transient> Batcher<J, A, E>
     }
 }
 
-async fn run_batches<J, A, E: Transient>(
-    run: Run<J, A, E>,
-    mut waiting: mpsc::Receiver<Waiting<J, A, E>>,
+async fn run_batches<J, A, E: ClassifyError>(
+    run: RunBatch<J, A, E>,
+    mut waiting: mpsc::Receiver<QueuedJob<J, A, E>>,
 ) {
-    let mut batch = Vec::with_capacity(MOST);
-    while take_waiting(&mut waiting, &mut batch, MOST).await {
+    let mut batch = Vec::with_capacity(MAX_BATCH);
+    while take_waiting(&mut waiting, &mut batch, MAX_BATCH).await {
         let (jobs, callers): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
         let jobs = Batch::from(jobs);
         match attempt(&run, Arc::clone(&jobs)).await {
-            // One job the database cannot take must not fail the others with it.
+            // One job that the database rejects must not fail the others.
             Err(error) if jobs.len() > 1 && may_be_one_job(&error) => {
                 for (job, caller) in jobs.iter().zip(callers) {
                     let alone = Batch::from([Arc::clone(job)]);
@@ -156,8 +157,8 @@ async fn run_batches<J, A, E: Transient>(
     }
 }
 
-/// True when one job of a batch may be what the batch failed for.
-fn may_be_one_job<E: Transient>(error: &BatchError<E>) -> bool {
+/// Whether a single job may have caused the failure of the batch.
+fn may_be_one_job<E: ClassifyError>(error: &BatchError<E>) -> bool {
     match error {
         BatchError::Failed(error) => !error.is_transient(),
         BatchError::Panicked => true,
@@ -165,8 +166,8 @@ fn may_be_one_job<E: Transient>(error: &BatchError<E>) -> bool {
     }
 }
 
-/// Fills `batch` with what waits, at most `most`, and waits for one at least; false when nothing will come any more. The
-/// tasks that are ready to run may queue up first: under load that makes fewer and larger batches.
+/// Fills `batch` with up to `most` queued items, waiting for at least one. Returns false once the queue is closed.
+/// Yields once, so that other runnable tasks can queue items too: under load that makes fewer and larger batches.
 pub(crate) async fn take_waiting<T>(
     waiting: &mut mpsc::Receiver<T>,
     batch: &mut Vec<T>,
@@ -184,12 +185,15 @@ pub(crate) async fn take_waiting<T>(
     true
 }
 
-async fn attempt<J, A, E>(run: &Run<J, A, E>, jobs: Batch<J>) -> Result<Vec<A>, BatchError<E>> {
+async fn attempt<J, A, E>(
+    run: &RunBatch<J, A, E>,
+    jobs: Batch<J>,
+) -> Result<Vec<A>, BatchError<E>> {
     let batch = AssertUnwindSafe(async { run(jobs).await }).catch_unwind();
-    match tokio::time::timeout(PATIENCE, batch).await {
+    match tokio::time::timeout(RUN_TIMEOUT, batch).await {
         Ok(Ok(outcome)) => outcome.map_err(|error| BatchError::Failed(Arc::new(error))),
         Ok(Err(_)) => Err(BatchError::Panicked),
-        Err(_) => Err(BatchError::Stalled(PATIENCE)),
+        Err(_) => Err(BatchError::Stalled(RUN_TIMEOUT)),
     }
 }
 
@@ -197,7 +201,7 @@ fn settle<A, E>(
     outcome: Result<Vec<A>, BatchError<E>>,
     callers: Vec<oneshot::Sender<Result<A, BatchError<E>>>>,
 ) {
-    // A caller that has gone away is not waiting for the answer.
+    // If the caller is gone, nobody needs the result.
     match outcome {
         Ok(answers) => {
             for (answer, caller) in answers.into_iter().zip(callers) {
@@ -222,10 +226,10 @@ mod tests {
     async fn job_that_fails_for_good_takes_none_of_its_batch_along() {
         let batches = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&batches);
-        let combiner = Batcher::start(move |jobs: Batch<u32>| {
+        let batcher = Batcher::start(move |jobs: Batch<u32>| {
             seen.lock().unwrap().push(jobs.len());
             Box::pin(async move {
-                // The first call holds its batch until the others have queued up.
+                // The first call blocks its batch until the others have queued up.
                 tokio::task::yield_now().await;
                 match jobs.iter().any(|job| **job == 3) {
                     true => Err(DbErr::Custom("three".to_owned())),
@@ -233,7 +237,7 @@ mod tests {
                 }
             })
         });
-        let answers = join_all((0..6).map(|job| combiner.run(Arc::new(job)))).await;
+        let answers = join_all((0..6).map(|job| batcher.run(Arc::new(job)))).await;
         for (job, answer) in answers.into_iter().enumerate() {
             match (job, answer) {
                 (3, answer) => assert!(matches!(answer, Err(BatchError::Failed(_)))),
@@ -246,7 +250,7 @@ mod tests {
 
     #[tokio::test]
     async fn job_that_panics_ends_neither_the_others_nor_the_task() {
-        let combiner = Batcher::start(move |jobs: Batch<u32>| {
+        let batcher = Batcher::start(move |jobs: Batch<u32>| {
             Box::pin(async move {
                 assert!(jobs.iter().all(|job| **job != 3), "it is three");
                 tokio::task::yield_now().await;
@@ -254,7 +258,7 @@ mod tests {
             })
         });
         for _ in 0..2 {
-            let answers = join_all((0..6).map(|job| combiner.run(Arc::new(job)))).await;
+            let answers = join_all((0..6).map(|job| batcher.run(Arc::new(job)))).await;
             for (job, answer) in answers.into_iter().enumerate() {
                 match (job, answer) {
                     (3, answer) => assert!(matches!(answer, Err(BatchError::Panicked))),

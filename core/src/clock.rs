@@ -1,4 +1,4 @@
-//! The time, injected: tests may set it, and every stored moment has the precision both databases keep.
+//! The injected clock. Tests can set it, and every timestamp has the precision that both databases store.
 
 use chrono::{DateTime, SubsecRound, Utc};
 use std::{
@@ -9,29 +9,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Tells the time in UTC, to the microsecond: the machine's, or that of another it was set by.
+/// The current time in UTC, to the microsecond: the machine's, or the database's once it was synchronized.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
-    set: Arc<RwLock<Setting>>,
-    /// What it was moved forward besides: setting the clock by another's does not take it back.
+    set: Arc<RwLock<ClockSource>>,
+    /// How far the clock was advanced in addition; synchronizing it does not undo that.
     ahead_ms: Arc<AtomicI64>,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Setting {
-    /// As the machine's clock, and so much ahead of it.
+enum ClockSource {
+    /// The machine's clock plus an offset.
     Machine(chrono::TimeDelta),
-    /// It was that time then. The machine's clock may be set meanwhile, and changes nothing.
+    /// A time and the instant it was set at. Later changes of the machine's clock have no effect.
     At(Instant, DateTime<Utc>),
 }
 
-impl Default for Setting {
+impl Default for ClockSource {
     fn default() -> Self {
         Self::Machine(chrono::TimeDelta::zero())
     }
 }
 
-/// [`Clock::after`] another moment than now.
+/// [`Clock::after`] a given moment.
 pub(crate) fn later(moment: DateTime<Utc>, duration: Duration) -> DateTime<Utc> {
     let delta = chrono::TimeDelta::from_std(duration).unwrap_or(chrono::TimeDelta::MAX);
     moment
@@ -47,24 +47,24 @@ impl Clock {
         Self::default()
     }
 
-    /// Now.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         let now = match *self.set.read().unwrap_or_else(PoisonError::into_inner) {
-            Setting::Machine(offset) => Utc::now() + offset,
-            Setting::At(then, time) => later(time, then.elapsed()),
+            ClockSource::Machine(offset) => Utc::now() + offset,
+            ClockSource::At(then, time) => later(time, then.elapsed()),
         };
         let ahead = self.ahead_ms.load(Ordering::Relaxed);
         (now + chrono::TimeDelta::milliseconds(ahead)).trunc_subsecs(6)
     }
 
-    /// The moment that lies `duration` after now; durations beyond what a date can hold end in its last year.
+    /// The moment `duration` from now, saturating at the last representable year.
     #[must_use]
     pub fn after(&self, duration: Duration) -> DateTime<Utc> {
         later(self.now(), duration)
     }
 
-    /// The moment that lies `duration` before now.
+    /// The moment `duration` ago.
     #[must_use]
     pub fn before(&self, duration: Duration) -> DateTime<Utc> {
         let delta = chrono::TimeDelta::from_std(duration).unwrap_or(chrono::TimeDelta::MAX);
@@ -74,21 +74,21 @@ impl Clock {
             .trunc_subsecs(6)
     }
 
-    /// Sets every clone of this clock off from the machine's by this much.
+    /// Sets the offset of this clock, and all its clones, from the machine's clock.
     pub fn set_offset(&self, offset: chrono::TimeDelta) {
-        self.replace(Setting::Machine(offset));
+        self.replace(ClockSource::Machine(offset));
     }
 
-    /// Sets every clone of this clock: it is that time now, and from here on time is measured, not looked up.
+    /// Sets this clock and all its clones to `time`. From then on, elapsed time is measured with a monotonic clock.
     pub fn set(&self, time: DateTime<Utc>) {
-        self.replace(Setting::At(Instant::now(), time));
+        self.replace(ClockSource::At(Instant::now(), time));
     }
 
-    fn replace(&self, setting: Setting) {
+    fn replace(&self, setting: ClockSource) {
         *self.set.write().unwrap_or_else(PoisonError::into_inner) = setting;
     }
 
-    /// Moves every clone of this clock forward, for good.
+    /// Advances this clock and all its clones permanently.
     pub fn advance(&self, duration: Duration) {
         let milliseconds = i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         self.ahead_ms.fetch_add(milliseconds, Ordering::Relaxed);

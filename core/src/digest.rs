@@ -1,4 +1,4 @@
-//! SHA-256 (FIPS 180-4) of files, as a value.
+//! SHA-256 (FIPS 180-4) digests of files.
 
 use sha2::{
     Digest, Sha256,
@@ -6,18 +6,18 @@ use sha2::{
 };
 use std::{fmt, str::FromStr};
 
-/// A SHA-256 digest; written as 64 lower-case hexadecimal digits.
+/// A SHA-256 digest, written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Sha256Digest(pub [u8; 32]);
 
 impl Sha256Digest {
-    /// Of bytes that are at hand.
+    /// Computes the digest of `bytes`.
     #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn compute(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// Of what a hasher has seen.
+    /// The digest of everything the hasher has consumed.
     #[must_use]
     pub fn from_hasher(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
@@ -36,44 +36,46 @@ impl fmt::Debug for Sha256Digest {
     }
 }
 
-/// A SHA-256 under way, which can be put aside and gone on with by another process.
+/// An incremental SHA-256 whose state can be saved and resumed by another process.
 #[derive(Clone, Default)]
-pub struct RunningHash(Sha256);
+pub struct Sha256State(Sha256);
 
-/// Not a state that [`RunningHash::state`] gave.
+/// Not a valid state from [`Sha256State::state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the state of a SHA-256")]
-pub struct NotAState;
+pub struct InvalidSha256State;
 
-impl RunningHash {
-    /// Takes in what comes next.
+impl Sha256State {
+    /// Hashes more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
-    /// The digest of all so far.
+    /// The digest of all bytes so far.
     #[must_use]
     pub fn digest(&self) -> Sha256Digest {
         Sha256Digest::from_hasher(self.0.clone())
     }
 
-    /// What is to be kept to go on later: about a hundred bytes, the last of the content among them.
+    /// The saved state: about a hundred bytes, which include the last bytes of the content.
     #[must_use]
     pub fn state(&self) -> Vec<u8> {
         self.0.serialize().to_vec()
     }
 
-    /// Goes on with what was put aside.
+    /// Resumes from a saved state.
     ///
     /// # Errors
-    /// [`NotAState`].
-    pub fn from_state(state: &[u8]) -> Result<Self, NotAState> {
-        let state = SerializedState::<Sha256>::try_from(state).map_err(|_| NotAState)?;
-        Sha256::deserialize(&state).map(Self).map_err(|_| NotAState)
+    /// [`InvalidSha256State`].
+    pub fn from_state(state: &[u8]) -> Result<Self, InvalidSha256State> {
+        let state = SerializedState::<Sha256>::try_from(state).map_err(|_| InvalidSha256State)?;
+        Sha256::deserialize(&state)
+            .map(Self)
+            .map_err(|_| InvalidSha256State)
     }
 }
 
-impl fmt::Debug for RunningHash {
+impl fmt::Debug for Sha256State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunningHash").finish_non_exhaustive()
     }
@@ -82,14 +84,14 @@ impl fmt::Debug for RunningHash {
 /// Not 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a SHA-256 is 64 hexadecimal digits, not `{0}`")]
-pub struct NotSha256(pub String);
+pub struct InvalidSha256(pub String);
 
 impl FromStr for Sha256Digest {
-    type Err = NotSha256;
+    type Err = InvalidSha256;
 
-    /// Takes upper case too.
+    /// Accepts upper case as well.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refused = || NotSha256(text.chars().take(80).collect());
+        let refused = || InvalidSha256(text.chars().take(80).collect());
         if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(refused());
         }
@@ -110,14 +112,14 @@ mod tests {
     fn a_hash_goes_on_from_its_state_wherever_it_was_cut() {
         let bytes: Vec<u8> = (0..1000_u32).map(|at| (at % 251) as u8).collect();
         for cut in [0, 1, 55, 56, 63, 64, 65, 128, 999, 1000] {
-            let mut hash = RunningHash::default();
+            let mut hash = Sha256State::default();
             hash.update(&bytes[..cut]);
-            let mut hash = RunningHash::from_state(&hash.state()).expect("a state");
+            let mut hash = Sha256State::from_state(&hash.state()).expect("a state");
             hash.update(&bytes[cut..]);
-            assert_eq!(hash.digest(), Sha256Digest::of(&bytes), "{cut}");
+            assert_eq!(hash.digest(), Sha256Digest::compute(&bytes), "{cut}");
         }
         for nonsense in [vec![], vec![0; 3], vec![255; 105]] {
-            assert!(RunningHash::from_state(&nonsense).is_err());
+            assert!(Sha256State::from_state(&nonsense).is_err());
         }
     }
 }

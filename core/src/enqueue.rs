@@ -1,8 +1,8 @@
-//! Telling workers that there is work: a hint, never the truth.
+//! Notifies workers of new work: a hint, never the source of truth.
 //!
-//! What must be done stands in the database before any of this is called. A call may fail, be late or be
-//! repeated without harm: the sweep finds whatever was not heard. So it answers nothing, and it gives up soon:
-//! a request must not wait for a Redis that is away.
+//! The work is committed to the database before any of this is called. A notification may fail, be late or be repeated
+//! without harm, because the sweep finds whatever was missed. So it returns nothing, and it gives up soon: a request
+//! must not wait for an unreachable Redis.
 
 use entity::{DeliveryId, FileId, Timestamp, WebhookId};
 use futures::future::BoxFuture;
@@ -11,23 +11,23 @@ use futures::future::BoxFuture;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DueDelivery {
     pub id: DeliveryId,
-    /// So that one endpoint's deliveries never hold up another's.
+    /// Groups jobs, so that one endpoint's deliveries never delay another's.
     pub webhook_id: WebhookId,
-    /// Not before; none means now.
+    /// Not before this time; `None` means now.
     pub at: Option<Timestamp>,
 }
 
-/// The way to the workers.
+/// Pushes jobs to the workers.
 pub trait JobSink: std::fmt::Debug + Send + Sync {
-    /// These files are staged, or their lease ran out.
+    /// These files are staged, or their lease has expired.
     fn finalize<'a>(&'a self, files: &'a [FileId]) -> BoxFuture<'a, ()>;
 
     /// These deliveries are due, or will be.
     fn deliver<'a>(&'a self, due: &'a [DueDelivery]) -> BoxFuture<'a, ()>;
 
-    /// These files are final, and bytes of theirs are to be removed.
+    /// These files are final, and their remaining bytes must be removed.
     fn purge<'a>(&'a self, files: &'a [FileId]) -> BoxFuture<'a, ()>;
 
-    /// This file has become `stored`, `failed` or `deleted`: whoever waits for it may look.
+    /// This file has become `stored`, `failed` or `deleted`; clients that wait for it are notified.
     fn settled(&self, file: FileId) -> BoxFuture<'_, ()>;
 }

@@ -1,10 +1,10 @@
-//! Places where a test may end or freeze the process: between every two steps of finalize and deliver.
+//! Points in the code where a test can kill or freeze the process: between every two steps of finalize and deliver.
 //!
-//! Compiled in with the feature `failpoints` only, which no release has. `LANDFALL_FAILPOINT=name=kill` ends the
-//! process by SIGKILL, as the kernel would, when it comes to `name`; `name=stop` freezes it by SIGSTOP until
-//! somebody sends SIGCONT; `name=kill@3` does so the third time.
+//! Compiled in only with the feature `failpoints`, which no release has. `LANDFALL_FAILPOINT=name=kill` ends the
+//! process with SIGKILL when it reaches `name`; `name=stop` freezes it with SIGSTOP until it receives SIGCONT;
+//! `name=kill@3` takes effect the third time.
 
-/// Marks a place, such as `failpoint!("finalize.claimed")`.
+/// Marks a failpoint, such as `failpoint!("finalize.claimed")`.
 #[cfg(feature = "failpoints")]
 #[macro_export]
 macro_rules! failpoint {
@@ -13,14 +13,14 @@ macro_rules! failpoint {
     };
 }
 
-/// Marks a place, such as `failpoint!("finalize.claimed")`: nothing, without the feature of this crate.
+/// Marks a failpoint, such as `failpoint!("finalize.claimed")`; a no-op without the feature `failpoints`.
 #[cfg(not(feature = "failpoints"))]
 #[macro_export]
 macro_rules! failpoint {
     ($name:literal) => {};
 }
 
-/// Does to this process what the environment says of this place.
+/// Kills or freezes this process if the environment says so for this failpoint.
 #[cfg(feature = "failpoints")]
 pub fn reach(name: &str) {
     use std::sync::{
@@ -44,6 +44,6 @@ pub fn reach(name: &str) {
         "stop" => rustix::process::Signal::STOP,
         _ => rustix::process::Signal::KILL,
     };
-    // The test that set the failpoint waits for the effect; if the signal cannot be sent, it will not come.
+    // The test that set the failpoint waits for the effect, and fails if the signal cannot be sent.
     let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
 }

@@ -1,7 +1,7 @@
-//! Lists that cost the same however many rows there are: one index is walked in its order, and what else is asked
-//! for is looked at on the way, at a bounded number of rows.
+//! Keyset pagination with filters at a bounded cost, however many rows there are: one index is scanned in order, and
+//! the remaining conditions are checked on a bounded number of rows.
 //!
-//! Owns the shape of such a query. Which condition leads the walk is the list's to say.
+//! Owns the shape of these queries. Each list decides which condition leads the scan.
 
 use crate::pagination::{Page, PageRequest};
 use sea_orm::{
@@ -11,22 +11,22 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-/// Rows looked at by one query of a walk with more than one condition.
+/// Rows examined by one query of a scan with further conditions.
 pub(crate) const WINDOW: u64 = 500;
 
-/// Such queries for one page; a page that is not full by then leads on from where it stopped looking.
+/// Maximum number of such queries per page. A page that is not full by then continues from there.
 const WINDOWS: usize = 4;
 
 /// A list, newest first, of an entity whose primary key is a UUIDv7.
 pub(crate) struct KeysetScan<E: EntityTrait> {
     pub(crate) id: E::Column,
-    /// Equalities an index begins with that goes on with the id; none: the primary key is walked.
+    /// Equality conditions on the leading columns of an index that ends with the id; empty to scan the primary key.
     pub(crate) lead: Condition,
-    /// The rest, looked at row by row.
+    /// The remaining conditions, checked row by row.
     pub(crate) rest: Condition,
-    /// Only what is at least this id.
+    /// Inclusive lower bound of the id.
     pub(crate) from: Option<Uuid>,
-    /// Only what is below this id.
+    /// Exclusive upper bound of the id.
     pub(crate) until: Option<Uuid>,
 }
 
@@ -35,7 +35,7 @@ where
     E: EntityTrait,
     E::Model: FromQueryResult,
 {
-    /// One page. Only with a rest it may be short, or even empty, and still have a next one.
+    /// Returns a page. With remaining conditions it may be short or even empty and still have a next page.
     pub(crate) async fn page(
         &self,
         db: &impl ConnectionTrait,
@@ -90,7 +90,7 @@ where
     }
 }
 
-/// Those rows of a limited query that meet a condition. The limit keeps both databases from working on more.
+/// Filters the rows of a limited query. The limit keeps both databases from examining more rows.
 pub(crate) fn within<E: EntityTrait>(window: SelectStatement, rest: &Condition) -> SelectStatement {
     Query::select()
         .column(Asterisk)
@@ -99,7 +99,7 @@ pub(crate) fn within<E: EntityTrait>(window: SelectStatement, rest: &Condition) 
         .to_owned()
 }
 
-/// The rows of a query of all columns.
+/// Returns all columns of the query's rows.
 pub(crate) async fn all<E>(
     db: &impl ConnectionTrait,
     query: &SelectStatement,

@@ -1,10 +1,11 @@
-//! `Idempotency-Key`: the first answer to a request, given again to the same request (draft-ietf-httpapi-idempotency-key-header).
+//! `Idempotency-Key`: the response to the first request is stored and replayed to repetitions of the request
+//! (draft-ietf-httpapi-idempotency-key-header).
 //!
-//! Owns the rows of `idempotency_keys`. Only what succeeded is kept: a request that failed changed nothing, and its
-//! key is free again. While the first request runs it holds a lock that it renews; a crash leaves a lock that ends
-//! by itself, and the next request with the key then is the first. The answer is kept by the transaction that does
-//! the work ([`Keep`]), and a crash leaves both or neither; or by one of its own after it ([`finish`]), where the work
-//! only announces an event again, as deliveries may be at any time.
+//! Owns the rows of `idempotency_keys`. Only successful responses are stored: a request that failed changed nothing,
+//! and its key is free again. While the first request is running it holds a lock that it renews; after a crash the lock
+//! expires, and the next request with the key counts as the first. The response is stored by the transaction that does
+//! the work ([`PendingResponse`]), so a crash leaves both or neither; or by a separate one after it ([`finish`]), where
+//! the work only announces an event again, which is harmless to repeat.
 
 use crate::{clock::Clock, db::Database, digest::Sha256Digest};
 use entity::{
@@ -19,51 +20,52 @@ use sea_orm::{
 use std::{error::Error, fmt, time::Duration};
 use uuid::Uuid;
 
-/// How long an answer is kept.
-pub const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a response is kept.
+pub const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a first request that says nothing is waited for.
-pub const LOCK: Duration = Duration::from_secs(30);
+/// How long the lock of a first request lasts without renewal.
+pub const LOCK_DURATION: Duration = Duration::from_secs(30);
 
-/// Answers kept for one owner, about: more than a client asks for in a day, and few enough for any database.
+/// Approximate maximum number of responses kept per owner: more than a client needs in a day, and few enough for any
+/// database.
 pub const MAX_KEYS: u64 = 100_000;
 
-/// Answers forgotten by one request that came upon too many.
-const FORGOTTEN_AT_ONCE: u64 = 1000;
+/// Maximum number of responses that one request deletes when there are too many.
+const DELETE_BATCH_SIZE: u64 = 1000;
 
-/// The longest key, in bytes.
-pub const LONGEST_KEY: usize = 255;
+/// Maximum length of a key, in bytes.
+pub const MAX_KEY_LEN: usize = 255;
 
-/// The right to answer a key.
+/// The exclusive right to store the response of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyLock {
     id: String,
-    /// Whose lock it is.
+    /// Identifies the holder of the lock.
     holder: Uuid,
 }
 
-/// The answer to a first request whose work ends in a `T`, for the transaction that does the work.
-pub struct Keep<T> {
-    ticket: IdempotencyLock,
+/// The response to a first request whose work returns a `T`, to be stored by the transaction that does the work.
+pub struct PendingResponse<T> {
+    lock: IdempotencyLock,
     fingerprint: String,
-    answer: MakeAnswer<T>,
+    answer: MakeResponse<T>,
 }
 
-type MakeAnswer<T> =
+type MakeResponse<T> =
     Box<dyn FnOnce(&T) -> Result<StoredResponse, Box<dyn Error + Send + Sync>> + Send>;
 
-/// Why the transaction is to be rolled back.
+/// Why the transaction must be rolled back.
 #[derive(Debug, thiserror::Error)]
-pub enum KeepError {
-    #[error("another request has taken the key over")]
+pub enum RecordResponseError {
+    #[error("another request has taken over the key")]
     LockLost,
-    #[error("the answer could not be made")]
+    #[error("the response could not be built")]
     StoredResponse(#[source] Box<dyn Error + Send + Sync>),
-    #[error("the answer could not be kept")]
+    #[error("the response could not be stored")]
     Database(#[from] DbErr),
 }
 
-/// An answer as it was given.
+/// A response as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredResponse {
     pub status: u16,
@@ -71,65 +73,69 @@ pub struct StoredResponse {
     pub body: Vec<u8>,
 }
 
-/// What there is under a key.
+/// The state of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// Nothing: this request is the first.
+pub enum IdempotencyEntry {
+    /// The key is new: this request is the first.
     First(IdempotencyLock),
-    /// The first is under way.
+    /// The first request is still running.
     InFlight,
-    /// The answer to the first, and the fingerprint of that.
+    /// The stored response and the fingerprint of the first request.
     Answered {
         fingerprint: String,
         answer: StoredResponse,
     },
 }
 
-/// Takes the key for a request, or says what became of the one that has it.
+/// Acquires the key for a request, or returns the state of the request that holds it.
 ///
 /// # Errors
-/// The database's.
-pub async fn enter(
+/// Database errors.
+pub async fn acquire(
     db: &Database,
     clock: &Clock,
     owner: Option<&str>,
     key: &str,
-) -> Result<Entry, DbErr> {
+) -> Result<IdempotencyEntry, DbErr> {
     let id = row_id(owner, key);
     let owner = owner.map(str::to_owned);
-    let times @ (now, locked_until, _) = (clock.now(), clock.after(LOCK), clock.after(KEPT));
+    let times @ (now, locked_until, _) = (
+        clock.now(),
+        clock.after(LOCK_DURATION),
+        clock.after(RETENTION),
+    );
     db.write(move |transaction| {
         Box::pin(async move {
             let holder = Uuid::now_v7();
-            let ticket = IdempotencyLock { id, holder };
-            if insert(transaction, &ticket, owner.clone(), times).await? {
-                if is_chosen(&ticket.id)
+            let lock = IdempotencyLock { id, holder };
+            if insert(transaction, &lock, owner.clone(), times).await? {
+                if is_chosen(&lock.id)
                     && let Some(owner) = &owner
                 {
                     keep_newest(transaction, owner, MAX_KEYS, now).await?;
                 }
-                return Ok(Entry::First(ticket));
+                return Ok(IdempotencyEntry::First(lock));
             }
-            let found = Entity::find_by_id(&ticket.id).one(transaction).await?;
+            let found = Entity::find_by_id(&lock.id).one(transaction).await?;
             match found {
                 Some(row) if row.expires_at > now => match answered(&row) {
                     Some(entry) => Ok(entry),
-                    None => take_over(transaction, row, holder, now, locked_until).await,
+                    None => displace(transaction, row, holder, now, locked_until).await,
                 },
                 Some(row) => {
                     let stale = Entity::delete_many()
                         .filter(Column::Id.eq(&row.id))
                         .filter(Column::ExpiresAt.eq(row.expires_at));
                     stale.exec(transaction).await?;
-                    let first = insert(transaction, &ticket, owner, times).await?;
+                    let first = insert(transaction, &lock, owner, times).await?;
                     Ok(if first {
-                        Entry::First(ticket)
+                        IdempotencyEntry::First(lock)
                     } else {
-                        Entry::InFlight
+                        IdempotencyEntry::InFlight
                     })
                 }
                 // Released between the two statements.
-                None => Ok(Entry::InFlight),
+                None => Ok(IdempotencyEntry::InFlight),
             }
         })
     })
@@ -138,13 +144,13 @@ pub async fn enter(
 
 async fn insert(
     transaction: &impl ConnectionTrait,
-    ticket: &IdempotencyLock,
+    lock: &IdempotencyLock,
     owner: Option<String>,
     (now, locked_until, expires_at): (Timestamp, Timestamp, Timestamp),
 ) -> Result<bool, DbErr> {
     let row = Model {
-        id: ticket.id.clone(),
-        fingerprint: Some(ticket.lock()),
+        id: lock.id.clone(),
+        fingerprint: Some(lock.lock()),
         status: None,
         headers: None,
         body: None,
@@ -165,16 +171,16 @@ async fn insert(
     }
 }
 
-/// One id in a few hundred, so that counting costs little.
+/// Selects one id in a few hundred, so that counting costs little.
 fn is_chosen(id: &str) -> bool {
     id.starts_with("00")
 }
 
-/// Forgets the oldest answers of an owner who has more than `most`, at most [`FORGOTTEN_AT_ONCE`]. Keys whose first
-/// request is under way stay.
+/// Deletes the oldest responses of an owner with more than `most`, at most `DELETE_BATCH_SIZE`. Keys whose first
+/// request is running are kept.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn keep_newest(
     transaction: &impl ConnectionTrait,
     owner: &str,
@@ -200,7 +206,7 @@ pub async fn keep_newest(
         .filter(Column::Owner.eq(owner))
         .filter(Column::CreatedAt.lte(newest))
         .order_by_asc(Column::CreatedAt)
-        .limit(FORGOTTEN_AT_ONCE)
+        .limit(DELETE_BATCH_SIZE)
         .into_query();
     let under_way = Condition::all()
         .add(Column::Status.is_null())
@@ -213,36 +219,36 @@ pub async fn keep_newest(
     Ok(forgotten.rows_affected)
 }
 
-/// A first request that went silent is dead; whoever comes now does its work.
-async fn take_over(
+/// Takes over the lock of a first request that has stopped renewing it, so it must be dead.
+async fn displace(
     transaction: &impl ConnectionTrait,
     row: Model,
     holder: Uuid,
     now: Timestamp,
     locked_until: Timestamp,
-) -> Result<Entry, DbErr> {
+) -> Result<IdempotencyEntry, DbErr> {
     if row.locked_until.is_some_and(|until| until > now) {
-        return Ok(Entry::InFlight);
+        return Ok(IdempotencyEntry::InFlight);
     }
-    let ticket = IdempotencyLock { id: row.id, holder };
+    let lock = IdempotencyLock { id: row.id, holder };
     let taken = Entity::update_many()
         .col_expr(Column::LockedUntil, Expr::value(locked_until))
-        .col_expr(Column::Fingerprint, Expr::value(ticket.lock()))
-        .filter(Column::Id.eq(&ticket.id))
+        .col_expr(Column::Fingerprint, Expr::value(lock.lock()))
+        .filter(Column::Id.eq(&lock.id))
         .filter(Column::Status.is_null())
         .filter(Column::LockedUntil.lte(now))
         .exec(transaction)
         .await?;
     Ok(match taken.rows_affected {
-        0 => Entry::InFlight,
-        _ => Entry::First(ticket),
+        0 => IdempotencyEntry::InFlight,
+        _ => IdempotencyEntry::First(lock),
     })
 }
 
-fn answered(row: &Model) -> Option<Entry> {
+fn answered(row: &Model) -> Option<IdempotencyEntry> {
     let status = u16::try_from(row.status?).ok()?;
     let headers = row.headers.clone().unwrap_or_default();
-    Some(Entry::Answered {
+    Some(IdempotencyEntry::Answered {
         fingerprint: row.fingerprint.clone().unwrap_or_default(),
         answer: StoredResponse {
             status,
@@ -252,41 +258,42 @@ fn answered(row: &Model) -> Option<Entry> {
     })
 }
 
-/// Keeps the lock for another [`LOCK`]; false when it is lost.
+/// Renews the lock for another [`LOCK_DURATION`]. Returns false when it is lost.
 ///
 /// # Errors
-/// The database's.
-pub async fn renew(db: &Database, clock: &Clock, ticket: &IdempotencyLock) -> Result<bool, DbErr> {
-    let change = mine(ticket).col_expr(Column::LockedUntil, Expr::value(clock.after(LOCK)));
+/// Database errors.
+pub async fn renew(db: &Database, clock: &Clock, lock: &IdempotencyLock) -> Result<bool, DbErr> {
+    let change =
+        owned_by(lock).col_expr(Column::LockedUntil, Expr::value(clock.after(LOCK_DURATION)));
     db.write(move |transaction| {
         Box::pin(async move { Ok(change.exec(transaction).await?.rows_affected > 0) })
     })
     .await
 }
 
-/// Keeps the answer. Nothing happens when the lock was lost: then another request has answered, or will.
+/// Stores the response. Does nothing when the lock was lost, since another request has responded or will.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn finish(
     db: &Database,
-    ticket: &IdempotencyLock,
+    lock: &IdempotencyLock,
     fingerprint: &str,
     answer: StoredResponse,
 ) -> Result<(), DbErr> {
-    let change = answering(ticket, fingerprint, answer)?;
+    let change = answering(lock, fingerprint, answer)?;
     db.write(move |transaction| Box::pin(async move { change.exec(transaction).await.map(drop) }))
         .await
 }
 
 fn answering(
-    ticket: &IdempotencyLock,
+    lock: &IdempotencyLock,
     fingerprint: &str,
     answer: StoredResponse,
 ) -> Result<UpdateMany<Entity>, DbErr> {
     let headers =
         serde_json::to_value(answer.headers).map_err(|error| DbErr::Json(error.to_string()))?;
-    Ok(mine(ticket)
+    Ok(owned_by(lock)
         .col_expr(Column::Fingerprint, Expr::value(fingerprint))
         .col_expr(Column::Status, Expr::value(i32::from(answer.status)))
         .col_expr(Column::Headers, Expr::value(headers))
@@ -294,55 +301,55 @@ fn answering(
         .col_expr(Column::LockedUntil, Expr::value(Option::<Timestamp>::None)))
 }
 
-impl<T> Keep<T> {
-    /// What is to be kept: the answer `answer` makes of what the work ended in.
+impl<T> PendingResponse<T> {
+    /// `answer` makes the response from the result of the work.
     pub fn new(
-        ticket: IdempotencyLock,
+        lock: IdempotencyLock,
         fingerprint: String,
         answer: impl FnOnce(&T) -> Result<StoredResponse, Box<dyn Error + Send + Sync>> + Send + 'static,
     ) -> Self {
         Self {
-            ticket,
+            lock,
             fingerprint,
             answer: Box::new(answer),
         }
     }
 
-    /// Keeps the answer, if one is to be kept, as the last thing of the transaction that did the work.
+    /// Stores the response, if any, as the last statement of the transaction that did the work.
     ///
     /// # Errors
-    /// [`KeepError`]; the work must not be committed then.
+    /// [`RecordResponseError`]; the transaction must then be rolled back.
     pub async fn write(
-        keep: Option<Self>,
+        response: Option<Self>,
         transaction: &impl ConnectionTrait,
         done: &T,
-    ) -> Result<(), KeepError> {
-        let Some(keep) = keep else {
+    ) -> Result<(), RecordResponseError> {
+        let Some(response) = response else {
             return Ok(());
         };
-        let answer = (keep.answer)(done).map_err(KeepError::StoredResponse)?;
-        let change = answering(&keep.ticket, &keep.fingerprint, answer)?;
+        let answer = (response.answer)(done).map_err(RecordResponseError::StoredResponse)?;
+        let change = answering(&response.lock, &response.fingerprint, answer)?;
         match change.exec(transaction).await?.rows_affected {
-            0 => Err(KeepError::LockLost),
+            0 => Err(RecordResponseError::LockLost),
             _ => Ok(()),
         }
     }
 }
 
-impl<T> fmt::Debug for Keep<T> {
+impl<T> fmt::Debug for PendingResponse<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keep")
-            .field("ticket", &self.ticket)
+            .field("ticket", &self.lock)
             .finish_non_exhaustive()
     }
 }
 
-/// Frees the key: the request failed and left nothing.
+/// Releases the key: the request failed and changed nothing.
 ///
 /// # Errors
-/// The database's.
-pub async fn release(db: &Database, ticket: &IdempotencyLock) -> Result<(), DbErr> {
-    let (id, lock) = (ticket.id.clone(), ticket.lock());
+/// Database errors.
+pub async fn release(db: &Database, lock: &IdempotencyLock) -> Result<(), DbErr> {
+    let (id, lock) = (lock.id.clone(), lock.lock());
     db.write(move |transaction| {
         Box::pin(async move {
             Entity::delete_many()
@@ -357,10 +364,10 @@ pub async fn release(db: &Database, ticket: &IdempotencyLock) -> Result<(), DbEr
     .await
 }
 
-/// Forgets answers that are older than [`KEPT`], at most `limit`; tells how many.
+/// Deletes at most `limit` responses older than [`RETENTION`] and returns how many.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn forget(db: &Database, clock: &Clock, limit: u64) -> Result<u64, DbErr> {
     let now = clock.now();
     let stale = Entity::find()
@@ -381,22 +388,22 @@ pub async fn forget(db: &Database, clock: &Clock, limit: u64) -> Result<u64, DbE
     .await
 }
 
-fn mine(ticket: &IdempotencyLock) -> UpdateMany<Entity> {
+fn owned_by(lock: &IdempotencyLock) -> UpdateMany<Entity> {
     Entity::update_many()
-        .filter(Column::Id.eq(&ticket.id))
+        .filter(Column::Id.eq(&lock.id))
         .filter(Column::Status.is_null())
-        .filter(Column::Fingerprint.eq(ticket.lock()))
+        .filter(Column::Fingerprint.eq(lock.lock()))
 }
 
 impl IdempotencyLock {
-    /// What stands in `fingerprint` while the lock is held.
+    /// The content of `fingerprint` while the lock is held.
     fn lock(&self) -> String {
         self.holder.simple().to_string()
     }
 }
 
-/// Two owners' keys never meet, and nobody can make one that is another's.
+/// Keys of different owners never collide, and no client can construct another owner's key.
 fn row_id(owner: Option<&str>, key: &str) -> String {
     let owner = owner.map_or_else(String::new, |owner| format!("{}:{owner}", owner.len()));
-    Sha256Digest::of(format!("{owner}\n{key}").as_bytes()).to_string()
+    Sha256Digest::compute(format!("{owner}\n{key}").as_bytes()).to_string()
 }

@@ -1,4 +1,4 @@
-//! Landfall's domain: files come in, are verified, stored and announced. No HTTP server, no job runner.
+//! Landfall's domain: files are received, verified, stored and announced. Contains no HTTP server and no job runner.
 
 pub mod activity;
 pub mod app;
@@ -7,7 +7,6 @@ mod batcher;
 pub mod batches;
 pub mod clock;
 pub mod config;
-pub mod content;
 pub mod db;
 pub mod deliver;
 pub mod digest;
@@ -16,10 +15,12 @@ pub mod failpoint;
 pub mod files;
 mod filtered_scan;
 pub mod finalize;
+pub mod fs_io;
 pub mod idempotency;
 pub mod installation;
 mod last_used;
 pub mod lookup;
+pub mod media_policy;
 pub mod operator_log;
 pub mod outbox;
 pub mod overview;
@@ -31,6 +32,7 @@ pub mod staging;
 pub mod storage;
 pub mod sweep;
 pub mod tokens;
-pub mod trace;
+pub mod trace_context;
+pub mod transfer;
 pub mod uploads;
 pub mod webhooks;

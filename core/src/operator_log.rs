@@ -1,7 +1,7 @@
-//! The operators' log: who repaired or changed what by hand, newest first.
+//! The operator log: who changed or repaired what manually, newest first.
 //!
-//! Owns the rows of `audit_entries`; they are written and never changed. An entry is written after what it tells
-//! has been done: a crash between the two leaves a repair that nobody signed.
+//! Owns the rows of `audit_entries`, which are never changed. An entry is written after the action, so a crash between
+//! the two leaves an action without an entry.
 
 use crate::{
     clock::Clock,
@@ -17,24 +17,24 @@ use uuid::Uuid;
 
 pub use entity::audit_entry::Model as Entry;
 
-/// Something that was done by hand.
+/// A manual action.
 #[derive(Clone, Debug)]
-pub struct Repair {
-    /// The owner of the token it was done with.
+pub struct OperatorAction {
+    /// The owner of the token that was used.
     pub actor: String,
-    /// What was done, as `noun.verb`: `queue.pause`, `event.redeliver`.
+    /// The action as `noun.verb`, such as `queue.pause` or `event.redeliver`.
     pub action: &'static str,
-    /// To what: an id, or the name of a queue.
+    /// What was acted on: an id, or the name of a queue.
     pub subject: String,
-    /// Figures for people; an object, no secrets, no file names.
+    /// Further figures as an object; no secrets, no file names.
     pub detail: serde_json::Value,
 }
 
 /// Writes an entry and returns its id.
 ///
 /// # Errors
-/// The database's.
-pub async fn record(db: &Database, clock: &Clock, repair: Repair) -> Result<Uuid, DbErr> {
+/// Database errors.
+pub async fn record(db: &Database, clock: &Clock, repair: OperatorAction) -> Result<Uuid, DbErr> {
     let row = Model {
         id: Uuid::now_v7(),
         at: clock.now(),
@@ -55,18 +55,18 @@ pub async fn record(db: &Database, clock: &Clock, repair: Repair) -> Result<Uuid
     .await
 }
 
-/// One entry.
+/// Returns an entry.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn get(db: &impl ConnectionTrait, id: Uuid) -> Result<Option<Entry>, DbErr> {
     Entity::find_by_id(id).one(db).await
 }
 
-/// A page of entries, newest first: all, or those about one subject.
+/// Returns a page of entries, newest first: all, or those about one subject.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn list(
     db: &impl ConnectionTrait,
     subject: Option<&str>,

@@ -1,6 +1,6 @@
-//! Where everything is, in a few queries that cost the same however many files there are.
+//! A snapshot of the whole pipeline, from a few queries whose cost is independent of the number of files.
 //!
-//! Counts end at a bound; the oldest of a status is the first of an index. Nothing here is locked or written.
+//! Counts stop at a limit; the oldest row of a status is the first of an index. Nothing is locked or written.
 
 use entity::{
     Timestamp, WebhookId,
@@ -14,62 +14,62 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait, Query},
 };
 
-/// Counting ends here.
+/// Counting stops here.
 pub const COUNT_LIMIT: u64 = 10_000;
 
-/// Endpoints named, at most.
-const ENDPOINTS_NAMED: u64 = 20;
+/// Maximum number of failing endpoints listed.
+const MAX_ENDPOINTS_NAMED: u64 = 20;
 
-/// From so many failures in a row an endpoint gets one request at a time (see `deliver`).
-const FAILING_FROM: i32 = 5;
+/// From this many consecutive failures on, an endpoint gets one request at a time (see [`crate::deliver`]).
+const FAILING_THRESHOLD: i32 = 5;
 
-/// A count that ended at [`COUNT_LIMIT`], or did not need to.
+/// A count that stops at [`COUNT_LIMIT`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bounded {
+pub struct BoundedCount {
     /// At most [`COUNT_LIMIT`].
     pub counted: u64,
-    /// True when there are no more than were counted.
+    /// Whether the count is exact.
     pub is_whole: bool,
 }
 
-/// What is in one status.
+/// The number of rows in one status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stage {
-    pub count: Bounded,
-    /// Since when the first of them is on its way; none when there is none.
+pub struct StageCount {
+    pub count: BoundedCount,
+    /// Since when the oldest of them has been in progress, if there are any.
     pub oldest: Option<Timestamp>,
 }
 
-/// An endpoint that does not take its events.
+/// An endpoint whose deliveries fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FailingEndpoint {
     pub id: WebhookId,
     pub url: String,
-    /// Attempts that failed since the last 2xx.
+    /// Failed attempts since the last 2xx.
     pub failures: u32,
-    /// Why it was switched off, if Landfall did so.
+    /// Why Landfall disabled it, if it did.
     pub disabled_reason: Option<String>,
 }
 
-/// Everything, as it is now.
+/// The current state of the pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Flow {
-    pub uploading: Stage,
-    pub staged: Stage,
-    pub finalizing: Stage,
-    pub stored: Stage,
-    pub failed: Stage,
-    pub announced: Stage,
-    /// Events that have not reached everyone yet.
-    pub unannounced: Stage,
-    /// Events of which a delivery was given up.
-    pub undeliverable: Stage,
+pub struct PipelineSnapshot {
+    pub uploading: StageCount,
+    pub staged: StageCount,
+    pub finalizing: StageCount,
+    pub stored: StageCount,
+    pub failed: StageCount,
+    pub announced: StageCount,
+    /// Events with pending deliveries.
+    pub unannounced: StageCount,
+    /// Events with a failed delivery.
+    pub undeliverable: StageCount,
     /// At most 20.
     pub failing_endpoints: Vec<FailingEndpoint>,
 }
 
-impl Flow {
-    /// True when no file has ever come in.
+impl PipelineSnapshot {
+    /// Whether no file was ever received.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let stages = [
@@ -85,11 +85,11 @@ impl Flow {
     }
 }
 
-/// Looks at everything.
+/// Takes a snapshot.
 ///
 /// # Errors
-/// The database's.
-pub async fn flow(db: &impl ConnectionTrait) -> Result<Flow, DbErr> {
+/// Database errors.
+pub async fn snapshot(db: &impl ConnectionTrait) -> Result<PipelineSnapshot, DbErr> {
     let (uploading, staged, finalizing, stored, failed) = futures::try_join!(
         files(db, FileStatus::Uploading),
         files(db, FileStatus::Staged),
@@ -103,7 +103,7 @@ pub async fn flow(db: &impl ConnectionTrait) -> Result<Flow, DbErr> {
         events(db, EventStatus::Failed),
         failing(db),
     )?;
-    Ok(Flow {
+    Ok(PipelineSnapshot {
         uploading,
         staged,
         finalizing,
@@ -116,7 +116,7 @@ pub async fn flow(db: &impl ConnectionTrait) -> Result<Flow, DbErr> {
     })
 }
 
-async fn files(db: &impl ConnectionTrait, status: FileStatus) -> Result<Stage, DbErr> {
+async fn files(db: &impl ConnectionTrait, status: FileStatus) -> Result<StageCount, DbErr> {
     use file::{Column, Entity};
     let of = || Entity::find().filter(Column::Status.eq(status));
     let oldest = of()
@@ -124,13 +124,13 @@ async fn files(db: &impl ConnectionTrait, status: FileStatus) -> Result<Stage, D
         .column(Column::CreatedAt)
         .order_by_asc(Column::Id)
         .limit(1);
-    Ok(Stage {
+    Ok(StageCount {
         count: count(db, of()).await?,
         oldest: oldest.into_tuple().one(db).await?,
     })
 }
 
-async fn events(db: &impl ConnectionTrait, status: EventStatus) -> Result<Stage, DbErr> {
+async fn events(db: &impl ConnectionTrait, status: EventStatus) -> Result<StageCount, DbErr> {
     use outbox_event::{Column, Entity};
     let of = || Entity::find().filter(Column::Status.eq(status));
     let oldest = of()
@@ -138,13 +138,13 @@ async fn events(db: &impl ConnectionTrait, status: EventStatus) -> Result<Stage,
         .column(Column::CreatedAt)
         .order_by_asc(Column::Id)
         .limit(1);
-    Ok(Stage {
+    Ok(StageCount {
         count: count(db, of()).await?,
         oldest: oldest.into_tuple().one(db).await?,
     })
 }
 
-/// Endpoints are few: installations have dozens of them, not thousands.
+/// Installations have dozens of endpoints, not thousands.
 async fn failing(db: &impl ConnectionTrait) -> Result<Vec<FailingEndpoint>, DbErr> {
     use webhook_endpoint::{Column, Entity};
     let rows = Entity::find()
@@ -152,11 +152,11 @@ async fn failing(db: &impl ConnectionTrait) -> Result<Vec<FailingEndpoint>, DbEr
         .filter(
             Column::Active
                 .eq(true)
-                .and(Column::ConsecutiveFailures.gte(FAILING_FROM))
+                .and(Column::ConsecutiveFailures.gte(FAILING_THRESHOLD))
                 .or(Column::DisabledReason.is_not_null()),
         )
         .order_by_asc(Column::Id)
-        .limit(ENDPOINTS_NAMED)
+        .limit(MAX_ENDPOINTS_NAMED)
         .all(db)
         .await?;
     let each = rows.into_iter().map(|row| FailingEndpoint {
@@ -171,7 +171,7 @@ async fn failing(db: &impl ConnectionTrait) -> Result<Vec<FailingEndpoint>, DbEr
 async fn count<E: EntityTrait>(
     db: &impl ConnectionTrait,
     select: Select<E>,
-) -> Result<Bounded, DbErr> {
+) -> Result<BoundedCount, DbErr> {
     let rows = select
         .select_only()
         .expr_as(Expr::val(1), "one")
@@ -184,7 +184,7 @@ async fn count<E: EntityTrait>(
     let row = db.query_one(&counting).await?;
     let rows: i64 = row.map_or(Ok(0), |row| row.try_get("", "rows"))?;
     let rows = u64::try_from(rows).unwrap_or(0);
-    Ok(Bounded {
+    Ok(BoundedCount {
         counted: Ord::min(rows, COUNT_LIMIT),
         is_whole: rows <= COUNT_LIMIT,
     })

@@ -1,22 +1,22 @@
-//! Keyset paging: a list is newest first by id, and a cursor is the last id seen, so that a page costs the same
-//! however far down it is and nothing shifts when rows are added.
+//! Keyset pagination: lists are sorted newest first by id, and the cursor is the last id returned. A page costs the
+//! same however far down the list it is, and new rows do not shift pages.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use entity::Timestamp;
 use uuid::Uuid;
 
-/// Rows on a page when the caller does not say.
+/// Default number of rows per page.
 pub const DEFAULT_LIMIT: u64 = 50;
 
-/// The most rows on a page.
+/// Maximum number of rows per page.
 pub const MAX_LIMIT: u64 = 200;
 
-/// Which page of a list.
+/// Which page of a list to return.
 #[derive(Clone, Copy, Debug)]
 pub struct PageRequest {
     /// 1 to [`MAX_LIMIT`].
     pub limit: u64,
-    /// Only what is older than this id.
+    /// Only rows older than this id.
     pub before: Option<Uuid>,
 }
 
@@ -29,13 +29,13 @@ impl Default for PageRequest {
     }
 }
 
-/// A cursor that no list of Landfall gave out.
+/// The cursor was not returned by a Landfall list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the cursor is not one that a list returned as next_cursor")]
 pub struct InvalidCursor;
 
 impl PageRequest {
-    /// Reads a cursor given out by [`Page::next_cursor`].
+    /// Parses a cursor from [`Page::next_cursor`].
     ///
     /// # Errors
     /// [`InvalidCursor`].
@@ -53,23 +53,23 @@ impl PageRequest {
     }
 }
 
-/// The least id made at this moment or later (RFC 9562, section 5.7): a list by time is a range of ids.
+/// The smallest id generated at this time or later (RFC 9562, section 5.7), so that a time range becomes an id range.
 #[must_use]
 pub fn first_id_at(moment: Timestamp) -> Uuid {
     let millis = u128::try_from(moment.timestamp_millis()).unwrap_or(0) & 0xffff_ffff_ffff;
     Uuid::from_u128(millis << 80)
 }
 
-/// One page of a list.
+/// A page of a list.
 #[derive(Clone, Debug)]
 pub struct Page<T> {
     pub items: Vec<T>,
-    /// Opaque; none on the last page.
+    /// Opaque; `None` on the last page.
     pub next_cursor: Option<String>,
 }
 
 impl<T> Page<T> {
-    /// Makes a page of up to `limit` rows from up to `limit + 1` rows read: the one too many tells that there is a next page.
+    /// Makes a page of up to `limit` rows out of up to `limit + 1` rows; an extra row means that there is a next page.
     #[must_use]
     pub fn cut(mut rows: Vec<T>, request: PageRequest, id: impl Fn(&T) -> Uuid) -> Self {
         let limit = usize::try_from(request.limit).unwrap_or(usize::MAX);
@@ -83,7 +83,7 @@ impl<T> Page<T> {
         }
     }
 
-    /// A page of all that was found down to `end`, where looking stopped.
+    /// Makes a page of the rows found down to the id `end`, where the scan stopped.
     #[must_use]
     pub(crate) fn up_to(items: Vec<T>, end: Option<Uuid>) -> Self {
         Self {
@@ -92,7 +92,7 @@ impl<T> Page<T> {
         }
     }
 
-    /// The same page of something else.
+    /// Converts the items of the page.
     #[must_use]
     pub fn map<U>(self, make: impl FnMut(T) -> U) -> Page<U> {
         Page {

@@ -1,6 +1,6 @@
-//! When each periodic job last ran and what it found: the rows of `periodic_runs`.
+//! When each periodic job last ran, and its report: the rows of `periodic_runs`.
 //!
-//! Owns the fence that lets one of several processes begin a run. What a run does is not its business.
+//! Owns the fence that lets only one of several processes start a run. Knows nothing about what a run does.
 
 use crate::{app::App, clock::later};
 use entity::{
@@ -19,13 +19,14 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct LastRun {
     pub started_at: Timestamp,
-    /// Of the last run that came to its end; older than `started_at` while one runs or when one was interrupted.
+    /// When the last completed run finished. Older than `started_at` while a run is in progress, or if one was
+    /// interrupted.
     pub finished_at: Option<Timestamp>,
-    /// Of the last run that came to its end.
+    /// The report of the last completed run.
     pub report: Option<serde_json::Value>,
 }
 
-/// The last run there was, if any.
+/// Returns the last run, if any.
 pub(crate) async fn last(db: &impl ConnectionTrait, name: &str) -> Result<Option<LastRun>, DbErr> {
     let row = Entity::find_by_id(name.to_owned()).one(db).await?;
     Ok(row.map(
@@ -42,26 +43,26 @@ pub(crate) async fn last(db: &impl ConnectionTrait, name: &str) -> Result<Option
     ))
 }
 
-/// A run that began later than now by more than this began by a clock that was set back since, and counts for nothing.
-const CLOCKS_DIFFER_BY: Duration = Duration::from_secs(60);
+/// A recorded start further in the future than this was made by a clock that was set back since, and is ignored.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// Which run keeps another from beginning.
+/// Which earlier run prevents a new one from starting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fence {
-    /// One that has begun since.
+pub(crate) enum RunFence {
+    /// Any run that has started since.
     Begun,
-    /// One that has begun since and came to its end: an interrupted one is begun again.
+    /// A run that has started since and finished; an interrupted run is started again.
     Finished,
 }
 
-/// Records that a run begins at `at`, unless one that counts has begun at or after `due`; answers whether it did. Of
-/// several that try at once, one does.
+/// Records the start of a run at `at`, unless a relevant run started at or after `due`, and returns whether it did. Of
+/// several concurrent calls, one succeeds.
 pub(crate) async fn begin(
     app: &App,
     name: &'static str,
     at: Timestamp,
     due: Timestamp,
-    fence: Fence,
+    fence: RunFence,
 ) -> Result<bool, DbErr> {
     let row = ActiveModel {
         name: Set(name.to_owned()),
@@ -71,8 +72,8 @@ pub(crate) async fn begin(
     let column = |column| Expr::col((Entity, column));
     let mut may = column(Column::StartedAt)
         .lt(due)
-        .or(column(Column::StartedAt).gt(later(at, CLOCKS_DIFFER_BY)));
-    if fence == Fence::Finished {
+        .or(column(Column::StartedAt).gt(later(at, MAX_CLOCK_SKEW)));
+    if fence == RunFence::Finished {
         may = may
             .or(column(Column::FinishedAt).is_null())
             .or(column(Column::FinishedAt).lt(column(Column::StartedAt)));
@@ -94,7 +95,7 @@ pub(crate) async fn begin(
         .await
 }
 
-/// Records that the run which began at `started_at` is over.
+/// Records the end of the run that started at `started_at`.
 pub(crate) async fn finish(
     app: &App,
     name: &'static str,
@@ -133,7 +134,7 @@ pub struct Ticks {
 }
 
 impl Ticks {
-    /// Intervals are rounded up to whole seconds.
+    /// The interval is rounded up to whole seconds.
     #[must_use]
     pub fn new(interval: Duration) -> Self {
         let seconds = interval.as_secs() + u64::from(interval.subsec_nanos() > 0);
@@ -143,8 +144,8 @@ impl Ticks {
         }
     }
 
-    /// The tick that has come since this was asked last, in seconds since the epoch. A clock that was set, forward or
-    /// back, is at another tick.
+    /// Returns the tick that occurred since the last call, if any, in seconds since the epoch. Setting the clock
+    /// forward or back counts as another tick.
     pub fn since_last(&mut self, now: Timestamp) -> Option<u64> {
         let tick = now.timestamp().div_euclid(self.seconds) * self.seconds;
         match self.last.replace(tick) {

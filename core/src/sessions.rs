@@ -1,8 +1,8 @@
-//! Browsers that are signed in: a session stands for a token, and may never do what its token may not.
+//! Browser sessions: a session represents a token, and never allows more than its token.
 //!
-//! Owns the rows of `sessions`. A session's secret is 256 random bits in the browser's cookie; kept is its SHA-256.
-//! The token is looked at anew at each request, so that revoking it or letting it expire ends its sessions too.
-//! A crash leaves a session that nobody has the secret of; it runs out.
+//! Owns the rows of `sessions`. The secret of a session is 256 random bits in the browser's cookie; its SHA-256 is
+//! stored. The token is checked again at each request, so revocation or expiry of the token also ends its sessions. A
+//! crash may leave a session whose secret nobody has; it expires.
 
 use crate::{
     clock::Clock,
@@ -18,16 +18,16 @@ use sea_orm::{
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
 
-/// How long a session lasts, whatever is done with it: one long shift.
-pub const LASTS: Duration = Duration::from_secs(12 * 60 * 60);
+/// How long a session lasts, regardless of activity.
+pub const LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
 
-/// Rows that have run out, removed by each sign-in.
-const SWEPT: u64 = 100;
+/// Number of expired rows that each sign-in deletes.
+const MAX_EXPIRED_DELETED: u64 = 100;
 
-/// Signs in whoever has this token, with a secret that was never seen before; none when nobody has the token.
+/// Starts a session for this token, with a new secret. Returns `None` if the token does not exist.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn begin(
     db: &Database,
     clock: &Clock,
@@ -42,13 +42,13 @@ pub async fn begin(
         secret_sha256: digest(secret.expose_secret()),
         token_id,
         created_at: now,
-        expires_at: clock.after(LASTS),
+        expires_at: clock.after(LIFETIME),
     };
     let over = Entity::find()
         .select_only()
         .column(Column::SecretSha256)
         .filter(Column::ExpiresAt.lte(now))
-        .limit(SWEPT)
+        .limit(MAX_EXPIRED_DELETED)
         .into_query();
     db.write(move |transaction| {
         Box::pin(async move {
@@ -66,10 +66,11 @@ pub async fn begin(
     Ok(Some((identity, secret)))
 }
 
-/// Who is signed in with this secret; none when nobody is, or the session or its token has ended.
+/// Returns the identity of the session with this secret; `None` if there is none, or the session or its token has
+/// expired.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn identify(
     db: &Database,
     clock: &Clock,
@@ -85,10 +86,10 @@ pub async fn identify(
     }
 }
 
-/// Signs out. A session that has ended already is left ended.
+/// Signs out. Succeeds if the session has ended already.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn end(db: &Database, secret: &str) -> Result<(), DbErr> {
     let id = digest(secret);
     db.write(move |transaction| {
@@ -97,12 +98,12 @@ pub async fn end(db: &Database, secret: &str) -> Result<(), DbErr> {
     .await
 }
 
-/// 256 random bits, as a cookie's value.
+/// Generates 256 random bits, as the value of a cookie.
 #[must_use]
 pub fn secret() -> SecretString {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()).into()
 }
 
 fn digest(secret: &str) -> String {
-    Sha256Digest::of(secret.as_bytes()).to_string()
+    Sha256Digest::compute(secret.as_bytes()).to_string()
 }

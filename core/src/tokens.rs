@@ -1,15 +1,15 @@
-//! Bearer tokens: who may do what.
+//! Bearer tokens and their scopes.
 //!
-//! Owns the rows of `tokens`. A token is 256 random bits, shown once; kept is its SHA-256 alone, so that a copy of
-//! the database opens nothing. It is found by that digest: what the time of a look-up tells is about the digest,
-//! of which nobody can choose a part, and says nothing of the token.
+//! Owns the rows of `tokens`. A token is 256 random bits and is shown once; only its SHA-256 is stored, so a copy of
+//! the database gives no access. Tokens are looked up by this digest: the timing of a lookup depends on the digest,
+//! which nobody can choose, and reveals nothing about the token.
 
 use crate::{
     clock::Clock,
-    db::{Database, only},
+    db::{Database, one_row},
     digest::Sha256Digest,
     files,
-    idempotency::{Keep, KeepError},
+    idempotency::{PendingResponse, RecordResponseError},
     pagination::{Page, PageRequest},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -24,31 +24,31 @@ use sea_orm::{
 use secrecy::SecretString;
 use std::{fmt, str::FromStr, time::Duration};
 
-/// What every token begins with.
+/// Prefix of every token.
 pub const PREFIX: &str = "lf_";
 
-/// The longest owner, in bytes.
-pub const OWNER_LIMIT: usize = 255;
+/// Maximum length of an owner's name, in bytes.
+pub const MAX_OWNER_LEN: usize = 255;
 
-/// How exactly it is kept when a token was last used: a write for each request would be too dear.
-const USE_KEPT_EVERY: Duration = Duration::from_secs(60);
+/// Precision of a token's last use: a write for each request would be too expensive.
+const LAST_USED_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a token allows.
+/// What a token permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenScope {
-    /// Send and delete files of its owner.
+    /// Upload and delete files of its owner.
     Upload,
-    /// See files of its owner.
+    /// Read files of its owner.
     Read,
-    /// Everything, and everybody's.
+    /// Everything, for all owners.
     Admin,
 }
 
 impl TokenScope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: [Self; 3] = [Self::Upload, Self::Read, Self::Admin];
 
-    /// As it is stored and written.
+    /// The name in the database and the API.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -65,7 +65,7 @@ impl fmt::Display for TokenScope {
     }
 }
 
-/// A scope that does not exist.
+/// There is no such scope.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a scope; use upload, read or admin")]
 pub struct UnknownScope(pub String);
@@ -81,7 +81,7 @@ impl FromStr for TokenScope {
     }
 }
 
-/// A token, without the secret.
+/// A token, without its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     pub id: TokenId,
@@ -90,7 +90,7 @@ pub struct Token {
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
     pub revoked_at: Option<Timestamp>,
-    /// To the minute.
+    /// Precise to the minute.
     pub last_used_at: Option<Timestamp>,
 }
 
@@ -112,16 +112,16 @@ impl From<Model> for Token {
     }
 }
 
-/// Who calls, and what they may do.
+/// The identity and permissions of a caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Whose the files are that they send; none without tokens.
+    /// The owner of files that the caller uploads; `None` without tokens.
     pub owner: Option<String>,
     pub scopes: Vec<TokenScope>,
 }
 
 impl Identity {
-    /// Whoever calls an installation without tokens.
+    /// The caller of an installation without tokens.
     #[must_use]
     pub fn anonymous() -> Self {
         Self {
@@ -130,26 +130,26 @@ impl Identity {
         }
     }
 
-    /// True when they may do what needs this scope.
+    /// Whether the caller may do what requires this scope.
     #[must_use]
     pub fn may(&self, scope: TokenScope) -> bool {
         self.scopes.contains(&TokenScope::Admin) || self.scopes.contains(&scope)
     }
 
-    /// Whose rows they may see.
+    /// The rows that the caller may see.
     #[must_use]
-    pub fn sees(&self) -> files::Scope {
+    pub fn sees(&self) -> files::OwnerScope {
         match &self.owner {
-            Some(owner) if !self.may(TokenScope::Admin) => files::Scope::Owner(owner.clone()),
-            _ => files::Scope::All,
+            Some(owner) if !self.may(TokenScope::Admin) => files::OwnerScope::Owner(owner.clone()),
+            _ => files::OwnerScope::All,
         }
     }
 }
 
-/// Why a token was not made or revoked.
+/// Why a token was not created or revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    #[error("must be 1 to {OWNER_LIMIT} bytes without control characters")]
+    #[error("must be 1 to {MAX_OWNER_LEN} bytes without control characters")]
     Owner,
     #[error("a token without a scope allows nothing; give upload, read or admin")]
     NoScope,
@@ -158,24 +158,24 @@ pub enum TokenError {
     #[error("the token could not be read or written")]
     Database(#[from] DbErr),
     #[error(transparent)]
-    Keep(#[from] KeepError),
+    Response(#[from] RecordResponseError),
 }
 
-/// Checks the name of an owner.
+/// Validates the name of an owner.
 ///
 /// # Errors
 /// [`TokenError::Owner`].
 pub fn validate_owner(owner: &str) -> Result<(), TokenError> {
-    if owner.is_empty() || owner.len() > OWNER_LIMIT || owner.chars().any(char::is_control) {
+    if owner.is_empty() || owner.len() > MAX_OWNER_LEN || owner.chars().any(char::is_control) {
         return Err(TokenError::Owner);
     }
     Ok(())
 }
 
-/// Creates a token. The secret must be shown now: only its hash is stored.
+/// Creates a token. The secret must be shown now, because only its hash is stored.
 ///
 /// # Errors
-/// [`TokenError::Owner`], [`TokenError::NoScope`], and the database's.
+/// [`TokenError::Owner`], [`TokenError::NoScope`], and database errors.
 pub async fn create(
     db: &Database,
     clock: &Clock,
@@ -189,14 +189,14 @@ pub async fn create(
 /// [`create`], with the response recorded for its `Idempotency-Key` in the same transaction.
 ///
 /// # Errors
-/// As [`create`], and [`TokenError::Keep`].
+/// As [`create`], and [`TokenError::Response`].
 pub async fn create_idempotent(
     db: &Database,
     clock: &Clock,
     owner: &str,
     scopes: &[TokenScope],
     lifetime: Option<Duration>,
-    keep: Option<Keep<(Token, SecretString)>>,
+    response: Option<PendingResponse<(Token, SecretString)>>,
 ) -> Result<(Token, SecretString), TokenError> {
     validate_owner(owner)?;
     if scopes.is_empty() {
@@ -211,7 +211,7 @@ pub async fn create_idempotent(
         id: TokenId::generate(),
         owner: owner.to_owned(),
         scopes: scopes.into(),
-        token_sha256: Sha256Digest::of(secret.as_bytes()).to_string(),
+        token_sha256: Sha256Digest::compute(secret.as_bytes()).to_string(),
         created_at: clock.now(),
         expires_at: lifetime.map(|lifetime| clock.after(lifetime)),
         revoked_at: None,
@@ -224,17 +224,17 @@ pub async fn create_idempotent(
             Entity::insert(stored)
                 .exec_without_returning(transaction)
                 .await?;
-            Keep::write(keep, transaction, &created).await?;
+            PendingResponse::write(response, transaction, &created).await?;
             Ok(created)
         })
     })
     .await
 }
 
-/// Tokens, newest first, those that are revoked or expired too.
+/// Returns tokens, newest first, including revoked and expired ones.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn list(db: &Database, page: PageRequest) -> Result<Page<Token>, TokenError> {
     let mut select = Entity::find()
         .order_by_desc(Column::Id)
@@ -246,10 +246,10 @@ pub async fn list(db: &Database, page: PageRequest) -> Result<Page<Token>, Token
     Ok(Page::cut(rows, page, |row| row.id.0).map(Token::from))
 }
 
-/// Revokes a token, from the next request on.
+/// Revokes a token, effective from the next request.
 ///
 /// # Errors
-/// [`TokenError::NotFound`], and the database's.
+/// [`TokenError::NotFound`], and database errors.
 pub async fn revoke(db: &Database, clock: &Clock, id: TokenId) -> Result<(), TokenError> {
     let now = clock.now();
     db.write(move |transaction| {
@@ -269,10 +269,10 @@ pub async fn revoke(db: &Database, clock: &Clock, id: TokenId) -> Result<(), Tok
     .await
 }
 
-/// Who has this token; none when nobody has, or it is expired or revoked.
+/// Returns the identity of this token; `None` if it does not exist, has expired or was revoked.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn authenticate(
     db: &Database,
     clock: &Clock,
@@ -281,10 +281,10 @@ pub async fn authenticate(
     Ok(holder(db, clock, token).await?.map(|(_, who)| who))
 }
 
-/// As [`authenticate`], and which token it is.
+/// Like [`authenticate`], but also returns the token's id.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn holder(
     db: &Database,
     clock: &Clock,
@@ -293,14 +293,14 @@ pub async fn holder(
     if !token.starts_with(PREFIX) {
         return Ok(None);
     }
-    let digest = Sha256Digest::of(token.as_bytes()).to_string();
+    let digest = Sha256Digest::compute(token.as_bytes()).to_string();
     valid(db, clock, Column::TokenSha256.eq(digest)).await
 }
 
-/// Who a token speaks for whose secret was shown earlier; none once it is expired or revoked.
+/// Returns the identity of a token that was authenticated earlier; `None` once it has expired or was revoked.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn still_valid(
     db: &Database,
     clock: &Clock,
@@ -324,10 +324,10 @@ async fn valid(
                 .add(Column::ExpiresAt.is_null())
                 .add(Column::ExpiresAt.gt(now)),
         );
-    let Some(row) = only(found, db.read()).await? else {
+    let Some(row) = one_row(found, db.read()).await? else {
         return Ok(None);
     };
-    let known = clock.before(USE_KEPT_EVERY);
+    let known = clock.before(LAST_USED_INTERVAL);
     if row.last_used_at.is_none_or(|last| last < known) {
         keep_use(db, row.id, now, known);
     }
@@ -339,8 +339,8 @@ async fn valid(
     Ok(Some((token.id, identity)))
 }
 
-/// Has the use written by nobody who waits: who calls is known without it, and a database that takes no writes refuses
-/// nobody. A use that could not be written is written with the next one, after a minute.
+/// Writes the use in the background: the caller is already authenticated, and must not be rejected by a database that
+/// is not writable. If the write fails, the next use after a minute is written.
 fn keep_use(db: &Database, id: TokenId, now: Timestamp, known: Timestamp) {
     if !db.last_uses().note(id, now, known) {
         return;
@@ -348,7 +348,7 @@ fn keep_use(db: &Database, id: TokenId, now: Timestamp, known: Timestamp) {
     let db = db.clone();
     tokio::spawn(async move {
         if let Err(error) = write_use(&db, id, now, known).await {
-            tracing::debug!(%error, "the last use of a token is not written");
+            tracing::debug!(%error, "the last use of a token was not written");
         }
     });
 }

@@ -1,4 +1,4 @@
-//! `attempts`: each request made for a delivery, and what came back.
+//! `attempts`: each request made for a delivery, and the response.
 
 use crate::{AttemptId, DeliveryId, Timestamp};
 use sea_orm::entity::prelude::*;
@@ -13,7 +13,7 @@ pub struct Model {
     pub status_code: Option<i32>,
     pub duration_ms: i64,
     pub error: Option<String>,
-    /// The first 4 KiB of the answer.
+    /// The first 4 KiB of the response body.
     pub response_body: Option<String>,
 }
 

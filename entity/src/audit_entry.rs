@@ -1,4 +1,4 @@
-//! `audit_entries`: who repaired or changed what, for the operators' own log.
+//! `audit_entries`: who repaired or changed what; the operator log.
 
 use crate::Timestamp;
 use sea_orm::entity::prelude::*;

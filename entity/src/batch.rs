@@ -1,9 +1,9 @@
-//! `batches`: files that belong together, counted.
+//! `batches`: groups of files, with counts.
 
 use crate::{BatchId, Timestamp};
 use sea_orm::entity::prelude::*;
 
-/// How far a batch is.
+/// The progress of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(
     rs_type = "String",
@@ -11,9 +11,9 @@ use sea_orm::entity::prelude::*;
     rename_all = "snake_case"
 )]
 pub enum BatchStatus {
-    /// No file yet.
+    /// No files yet.
     Init,
-    /// Files arrive, or are still being finalized.
+    /// Files are being received or finalized.
     InProgress,
     /// Closed, and every file is stored.
     Complete,
@@ -40,7 +40,7 @@ pub struct Model {
     pub finalized_at: Option<Timestamp>,
     /// When its last file became final and `batch.complete` was written.
     pub completed_at: Option<Timestamp>,
-    /// How often a retry of a failed file has reopened it after it was complete.
+    /// How often the retry of a failed file reopened it after it was complete.
     pub reopened_count: i32,
 }
 

@@ -1,4 +1,4 @@
-//! `cleanup_candidates`: bytes that no row had a use for when a list of a place showed them, and since when.
+//! `cleanup_candidates`: bytes that no row referred to when they were listed, and since when.
 
 use crate::Timestamp;
 use sea_orm::entity::prelude::*;
@@ -10,10 +10,10 @@ pub enum Place {
     /// A staging key.
     #[sea_orm(string_value = "staging")]
     Staging,
-    /// A temporary file, an open multipart upload, or the object of a start-up check.
+    /// A temporary file, an open multipart upload, or the object of a startup check.
     #[sea_orm(string_value = "unfinished")]
     Unfinished,
-    /// An object without a row that `audit --repair` has set aside, by the key it has now.
+    /// An object without a row that `audit --repair` has set aside, by its current key.
     #[sea_orm(string_value = "orphaned")]
     Orphaned,
 }
@@ -26,7 +26,7 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub name: String,
     pub first_seen_at: Timestamp,
-    /// By the last sweep that went through the whole list.
+    /// By the last sweep that went through the complete listing.
     pub last_seen_at: Timestamp,
 }
 

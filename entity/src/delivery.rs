@@ -3,7 +3,7 @@
 use crate::{DeliveryId, EventId, Timestamp, WebhookId};
 use sea_orm::entity::prelude::*;
 
-/// Whether an endpoint has the event.
+/// Whether the endpoint has received the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(
     rs_type = "String",
@@ -15,7 +15,7 @@ pub enum DeliveryStatus {
     Pending,
     /// The endpoint answered 2xx.
     Delivered,
-    /// Given up, with `last_error`; redelivery makes it pending again.
+    /// Failed permanently, with `last_error`; redelivery makes it pending again.
     Failed,
 }
 
@@ -27,9 +27,9 @@ pub struct Model {
     pub event_id: EventId,
     pub webhook_id: WebhookId,
     pub status: DeliveryStatus,
-    /// Attempts that were made and recorded.
+    /// Number of attempts made and recorded.
     pub attempt_count: i32,
-    /// Attempts since the delivery last became pending: what `webhooks.max_attempts` bounds.
+    /// Attempts since the delivery last became pending, limited by `webhooks.max_attempts`.
     pub attempts_this_round: i32,
     pub next_attempt_at: Option<Timestamp>,
     pub lease_owner: Option<String>,

@@ -1,9 +1,9 @@
-//! `files`: what was taken in, where it waits or is stored, and who is working on it.
+//! `files`: received files, where their bytes are, and which worker is processing them.
 
 use crate::{BatchId, FileId, Timestamp};
 use sea_orm::entity::prelude::*;
 
-/// Where a file is on its way ashore.
+/// The status of a file on its way into storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(
     rs_type = "String",
@@ -11,18 +11,19 @@ use sea_orm::entity::prelude::*;
     rename_all = "snake_case"
 )]
 pub enum FileStatus {
-    /// Bytes are still arriving; moved on by the request that completes the upload. A crash leaves it to the upload's expiry.
+    /// Bytes are still being received. The request that completes the upload changes it to `staged`. After a crash, the
+    /// upload expires.
     Uploading,
-    /// All bytes are durable in staging; a finalize job claims it. A crash leaves it to the sweep, which pushes the job again.
+    /// All bytes are durable in staging. A finalize job claims it. After a crash, the sweep pushes the job again.
     Staged,
     /// A worker holds the lease. A crash leaves an expired lease, which the next claim takes over.
     Finalizing,
-    /// The object and its `file.stored` event are committed together.
+    /// The object exists, and its `file.stored` event was committed with this status.
     Stored,
-    /// Given up, with `error_code` and `error_message`. Nothing was announced. The bytes are kept until
-    /// `retryable_until`; a retry stages the file again.
+    /// Failed permanently, with `error_code` and `error_message`; no event was written. The bytes are kept until
+    /// `retryable_until`, and a retry stages the file again.
     Failed,
-    /// Deleted by its owner or by its expiry; the object goes in a job of its own, which the sweep repeats until it has.
+    /// Deleted by its owner or on expiry. A separate job removes the object; the sweep repeats it until it is done.
     Deleted,
 }
 
@@ -31,58 +32,58 @@ pub enum FileStatus {
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: FileId,
-    /// Who the token spoke for; none without tokens.
+    /// The owner of the token; `None` without tokens.
     pub owner: Option<String>,
     pub status: FileStatus,
-    /// As the client sent it, Unicode and all; never part of a path.
+    /// As sent by the client, including Unicode; never part of a path.
     pub original_filename: String,
-    /// The name in lower case, for finding files by the beginning of their name.
+    /// The name in lower case, for prefix searches.
     pub search_name: String,
     pub content_type: String,
     pub size_bytes: i64,
-    /// SHA-256 of the stored bytes, lower-case hex; set by the commit that stores the file.
+    /// SHA-256 of the stored bytes, lower-case hexadecimal; set by the commit that stores the file.
     pub sha256: Option<String>,
-    /// SHA-256 the client declared, checked before the file can be stored.
+    /// SHA-256 declared by the client, checked before the file can be stored.
     pub declared_sha256: Option<String>,
-    /// SHA-256 of the staged bytes as they came in, where they came in order: they need not be read again for it.
+    /// SHA-256 of the staged bytes computed as they were received, if they came in order; they need not be read again.
     pub staged_sha256: Option<String>,
     pub metadata: Json,
     pub batch_id: Option<BatchId>,
-    /// Where the bytes wait; none once the bytes are in storage or gone. A failed file keeps them until
+    /// Where the bytes are staged; `None` once they are in storage or gone. A failed file keeps them until
     /// `retryable_until`.
     pub staging_key: Option<String>,
     /// Reserved before the first byte is written to it, and never used for another file. Only a file whose object was
     /// replaced on purpose (`file_overwrite`) has given it up.
     pub storage_key: Option<String>,
-    /// Finalize attempts that failed and were put off.
+    /// Finalize attempts that failed and were rescheduled.
     pub finalize_attempts: i32,
-    /// Counted by releases before suspects; not used any more, and dropped by a later release.
+    /// Counted by releases before suspects were introduced; unused, and dropped by a later release.
     pub finalize_crashes: i32,
-    /// Since when it may have killed a worker: it runs alone until a run ends in an orderly way.
+    /// Since when the file is suspected of having killed a worker: it runs alone until a run ends cleanly.
     pub suspect_since: Option<Timestamp>,
-    /// Processes in a row that died while they ran it alone.
+    /// Consecutive processes that died while running only this file.
     pub alone_deaths: i32,
     /// When the heartbeat of the process that ran it alone was first missed.
     pub owner_missed_at: Option<Timestamp>,
-    /// When a lease on it last ran out: its worker's last requests may be carried out later.
+    /// When a lease on it last expired: its worker's last requests may be carried out later.
     pub lease_lost_at: Option<Timestamp>,
-    /// When the first of the faults happened that have kept the file from storage since; `workers.retry_for` is
-    /// measured from it.
+    /// When the first of the faults occurred that have prevented the file from being stored since; `workers.retry_for`
+    /// counts from it.
     pub first_fault_at: Option<Timestamp>,
-    /// Not to be finalized before this moment.
+    /// Not to be finalized before this time.
     pub next_attempt_at: Option<Timestamp>,
     pub lease_owner: Option<String>,
     pub lease_expires_at: Option<Timestamp>,
-    /// When a worker last claimed it, and who that was: kept when the lease is given back.
+    /// When a worker last claimed it, and which; kept when the lease is released.
     pub claimed_at: Option<Timestamp>,
     pub claimed_by: Option<String>,
-    /// When its bytes were hashed and its object was whole, before the commit that stored it.
+    /// When its bytes were hashed and its object was complete, before the commit that stored it.
     pub landed_at: Option<Timestamp>,
     pub error_code: Option<String>,
     pub error_message: Option<String>,
-    /// Until when a failed file keeps its staged bytes; none: they are being removed, or gone.
+    /// Until when a failed file keeps its staged bytes; `None` means that they are being removed, or gone.
     pub retryable_until: Option<Timestamp>,
-    /// W3C trace context of the upload, carried into the jobs and the webhook.
+    /// W3C trace context of the upload, passed on to the jobs and the webhook.
     pub traceparent: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -102,7 +103,7 @@ pub enum Relation {}
 impl ActiveModelBehavior for ActiveModel {}
 
 impl Model {
-    /// A row that begins now, and says nothing yet but what it is and how it stands.
+    /// A new row with its status, and all other fields empty.
     #[must_use]
     pub fn begun(id: FileId, status: FileStatus, now: Timestamp) -> Self {
         Self {

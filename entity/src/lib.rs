@@ -1,7 +1,7 @@
 //! Landfall's tables: one SeaORM entity per file, ids and statuses as types.
 //!
-//! Nothing here decides anything. A status changes only by a compare-and-set in `landfall-core`,
-//! and what goes over the wire is a type of its own there: no entity is ever serialized.
+//! Contains no logic. A status changes only by a compare-and-set in `landfall-core`, and what goes over the wire is a
+//! type of its own there: entities are never serialized.
 
 pub mod attempt;
 pub mod audit_entry;
@@ -30,5 +30,5 @@ pub mod worker_process;
 
 pub use ids::{AttemptId, BatchId, DeliveryId, EventId, FileId, TokenId, UploadId, WebhookId};
 
-/// A moment in UTC, to the microsecond: what both databases keep.
+/// A time in UTC, to the microsecond: the precision of both databases.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

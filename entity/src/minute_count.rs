@@ -1,4 +1,4 @@
-//! `minute_counts`: what happened in each minute, counted as it happens, for charts that cost nothing to draw.
+//! `minute_counts`: activity per minute, counted as it happens, so that charts are cheap to draw.
 
 use sea_orm::entity::prelude::*;
 

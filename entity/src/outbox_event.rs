@@ -1,10 +1,10 @@
-//! `outbox_events`: what must be announced, written in the transaction that made it true.
+//! `outbox_events`: events to be announced, written in the transaction that made them true.
 
 use crate::{EventId, Timestamp};
 use sea_orm::entity::prelude::*;
 use uuid::Uuid;
 
-/// Whether an event has reached everyone it concerns.
+/// Whether an event has reached all its endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(
     rs_type = "String",
@@ -12,11 +12,11 @@ use uuid::Uuid;
     rename_all = "snake_case"
 )]
 pub enum EventStatus {
-    /// At least one delivery is still due.
+    /// At least one delivery is pending.
     Pending,
-    /// Every delivery got its 2xx, or no endpoint wanted the event.
+    /// Every delivery got a 2xx, or no endpoint subscribes to the event.
     Delivered,
-    /// No delivery is due any more and at least one was given up.
+    /// No delivery is pending, and at least one has failed.
     Failed,
 }
 
@@ -28,11 +28,11 @@ pub struct Model {
     pub event_type: String,
     pub aggregate_type: String,
     pub aggregate_id: Uuid,
-    /// Unique together with `event_type`: the second fence against a doubled event.
+    /// Unique together with `event_type`: a second safeguard against duplicate events.
     pub idempotency_key: String,
     pub payload: Json,
     pub status: EventStatus,
-    /// Deliveries not yet delivered or failed; changed in the transaction that changes the delivery.
+    /// Number of pending deliveries; changed in the transaction that changes the delivery.
     pub pending_deliveries: i32,
     pub failed_deliveries: i32,
     pub traceparent: Option<String>,

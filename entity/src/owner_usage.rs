@@ -1,4 +1,4 @@
-//! `owner_usage`: how many bytes each owner has, stored and waiting, as the sum of a few counters.
+//! `owner_usage`: how many bytes each owner has stored and staged, as the sum of several counters.
 
 use sea_orm::entity::prelude::*;
 
@@ -7,10 +7,10 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub owner: String,
-    /// Which of the owner's counters: with a single one, all the owner's uploads would wait for its lock.
+    /// Which of the owner's counters: with a single one, all of the owner's uploads would wait for its lock.
     #[sea_orm(primary_key, auto_increment = false)]
     pub shard: i32,
-    /// By itself it may be negative; the sum of all is not.
+    /// A single counter may be negative; the sum is not.
     pub bytes: i64,
 }
 

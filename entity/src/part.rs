@@ -1,4 +1,4 @@
-//! `parts`: the parts of an upload session that are durable, or being written.
+//! `parts`: the parts of an upload session that are durable or being written.
 
 use crate::{Timestamp, UploadId};
 use sea_orm::entity::prelude::*;
@@ -12,11 +12,12 @@ pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub part_number: i32,
     pub size_bytes: i64,
-    /// None while the part is being written under a lease.
+    /// `None` while the part is being written under a lease.
     pub sha256: Option<String>,
-    /// Names the attempt that staged the bytes, and so their segment; none of what a version without segments staged.
+    /// The attempt that staged the bytes, which names their segment; `None` for bytes staged by a version without
+    /// segments.
     pub attempt: Option<Uuid>,
-    /// What staging must remember of it (an S3 ETag, say).
+    /// State that staging needs for it, such as an S3 ETag.
     pub staging_state: Option<Json>,
     pub lease_owner: Option<String>,
     pub lease_expires_at: Option<Timestamp>,

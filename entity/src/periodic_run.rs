@@ -1,4 +1,4 @@
-//! `periodic_runs`: when each periodic job last ran, and what it found.
+//! `periodic_runs`: when each periodic job last ran, and its report.
 
 use crate::Timestamp;
 use sea_orm::entity::prelude::*;
@@ -6,7 +6,7 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "periodic_runs")]
 pub struct Model {
-    /// `sweep`, `audit`.
+    /// `sweep` or `audit`.
     #[sea_orm(primary_key, auto_increment = false)]
     pub name: String,
     pub started_at: Timestamp,

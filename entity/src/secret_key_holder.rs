@@ -1,4 +1,4 @@
-//! `secret_key_holders`: which process can open webhook secrets with which keys.
+//! `secret_key_holders`: which processes can open webhook secrets with which keys.
 
 use crate::Timestamp;
 use sea_orm::entity::prelude::*;
@@ -8,9 +8,9 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: Uuid,
-    /// The machine the process runs on.
+    /// The host of the process.
     pub host: String,
-    /// Of its keys, separated by commas; empty without one.
+    /// Fingerprints of its keys, separated by commas; empty without a key.
     pub fingerprints: String,
     /// The last heartbeat of the process.
     pub seen_at: Timestamp,

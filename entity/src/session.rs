@@ -1,4 +1,4 @@
-//! `sessions`: browsers that are signed in.
+//! `sessions`: signed-in browsers.
 
 use crate::{Timestamp, TokenId};
 use sea_orm::entity::prelude::*;
@@ -6,10 +6,10 @@ use sea_orm::entity::prelude::*;
 #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
 #[sea_orm(table_name = "sessions")]
 pub struct Model {
-    /// SHA-256 of the cookie's value, lower-case hex; the value itself is kept in the browser alone.
+    /// SHA-256 of the cookie's value, lower-case hexadecimal; only the browser has the value itself.
     #[sea_orm(primary_key, auto_increment = false)]
     pub secret_sha256: String,
-    /// Whose session it is: what the token may do, and whether it still may, is asked anew at each request.
+    /// The token of the session. What it allows, and whether it is still valid, is checked at each request.
     pub token_id: TokenId,
     pub created_at: Timestamp,
     pub expires_at: Timestamp,

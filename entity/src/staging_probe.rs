@@ -1,4 +1,4 @@
-//! `staging_probes`: a file that each process puts into its staging, for the others to look for in theirs.
+//! `staging_probes`: a file that each process puts into its staging, for the other processes to find.
 
 use crate::Timestamp;
 use sea_orm::entity::prelude::*;
@@ -12,9 +12,9 @@ pub struct Model {
     pub host: String,
     /// `fs` or `s3`.
     pub backend: String,
-    /// As its process calls it, for people.
+    /// The path as its process knows it, for error messages.
     pub path: String,
-    /// When the process last said that it lives.
+    /// The last heartbeat of the process.
     pub beat_at: Timestamp,
 }
 

@@ -1,4 +1,4 @@
-//! `storage_key_owners`: which file owns a storage key that files of one name share (`file_overwrite`).
+//! `storage_key_owners`: which file owns a storage key that files of the same name share (`file_overwrite`).
 
 use crate::{FileId, Timestamp};
 use sea_orm::entity::prelude::*;
@@ -11,11 +11,11 @@ use sea_orm::entity::prelude::*;
     rename_all = "snake_case"
 )]
 pub enum KeyState {
-    /// Every request that changes the object has been answered.
+    /// Every request that changes the object was answered.
     Idle,
-    /// The owner's transfer is under way. A crash leaves it so.
+    /// The owner's transfer is in progress. A crash leaves this state.
     Writing,
-    /// A purge of the owner is under way until `held_until`. A crash leaves it so.
+    /// A purge of the owner is in progress until `held_until`. A crash leaves this state.
     Deleting,
 }
 
@@ -27,7 +27,7 @@ pub struct Model {
     pub file_id: FileId,
     pub state: KeyState,
     pub held_until: Option<Timestamp>,
-    /// When a request was last known to have been left without an answer.
+    /// When it was last known that a request was left unanswered.
     pub uncertain_at: Option<Timestamp>,
     pub updated_at: Timestamp,
 }

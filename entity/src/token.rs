@@ -1,4 +1,4 @@
-//! `tokens`: who may do what.
+//! `tokens`: bearer tokens and what they allow.
 
 use crate::{Timestamp, TokenId};
 use sea_orm::entity::prelude::*;
@@ -11,7 +11,7 @@ pub struct Model {
     pub owner: String,
     /// A JSON array of `upload`, `read`, `admin`.
     pub scopes: Json,
-    /// SHA-256 of the whole token, lower-case hex; the token itself is shown once and kept nowhere.
+    /// SHA-256 of the whole token, lower-case hexadecimal; the token itself is shown once and not stored.
     pub token_sha256: String,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,

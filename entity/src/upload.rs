@@ -1,9 +1,9 @@
-//! `uploads`: uploads that arrive in pieces, by whichever protocol.
+//! `uploads`: uploads in several requests, over any protocol.
 
 use crate::{FileId, Timestamp, UploadId};
 use sea_orm::entity::prelude::*;
 
-/// How the pieces arrive.
+/// How the bytes are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(
     rs_type = "String",
@@ -15,13 +15,13 @@ pub enum UploadKind {
     Parts,
     /// At an offset: tus, or the IETF draft.
     Append,
-    /// A tus partial upload, to be joined by a final one.
+    /// A tus partial upload, to be concatenated by a final one.
     Partial,
     /// A tus final upload: a list of partial ones.
     Final,
 }
 
-/// How far an upload is.
+/// The status of an upload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(
     rs_type = "String",
@@ -29,17 +29,17 @@ pub enum UploadKind {
     rename_all = "snake_case"
 )]
 pub enum UploadStatus {
-    /// No byte yet.
+    /// No bytes yet.
     Init,
-    /// Bytes arrive.
+    /// Bytes are being received.
     InProgress,
     /// All bytes are durable; its file is staged.
     Complete,
     /// Its file failed before it was complete.
     Failed,
-    /// Given up by the client.
+    /// Cancelled by the client.
     Aborted,
-    /// Nothing came for longer than `uploads.session_ttl`.
+    /// Nothing was received for longer than `uploads.session_ttl`.
     Expired,
 }
 
@@ -53,26 +53,27 @@ pub struct Model {
     pub kind: UploadKind,
     pub status: UploadStatus,
     pub chunk_size_bytes: Option<i64>,
-    /// None while tus defers the length.
+    /// `None` while tus defers the length.
     pub total_size_bytes: Option<i64>,
     pub total_parts: Option<i32>,
     pub completed_parts: i32,
     /// For appends also the offset: all bytes before it are durable.
     pub bytes_received: i64,
-    /// `Upload-Metadata` as it was sent, to be echoed.
+    /// The `Upload-Metadata` header as sent, to be returned.
     pub tus_metadata: Option<String>,
-    /// `Upload-Concat` as it was sent, to be echoed.
+    /// The `Upload-Concat` header as sent, to be returned.
     pub tus_concat: Option<String>,
-    /// What staging must remember to go on (an S3 multipart upload's id, say).
+    /// State that staging needs to continue, such as the id of an S3 multipart upload.
     pub staging_state: Option<Json>,
-    /// Where the segment begins that was last written to, in bytes: it ends at `bytes_received`, and the segments before
-    /// it are in `upload_segments`. None before the first append, of parts, and of what a version without segments staged.
+    /// Where the segment starts that was last written to, in bytes: it ends at `bytes_received`, and the segments
+    /// before it are in `upload_segments`. `None` before the first append, for parts, and for bytes staged by a version
+    /// without segments.
     pub segment_start: Option<i64>,
-    /// The fence of the writer that began this segment.
+    /// The fence of the writer that started this segment.
     pub segment_fence: Option<i64>,
     /// SHA-256 state after `bytes_received` bytes.
     pub hash_state: Option<Vec<u8>>,
-    /// Raised by each writer that takes the upload; a writer with an older number is fenced off.
+    /// Raised by each writer that acquires the upload; a writer with an older number is fenced off.
     pub fence: i64,
     pub lease_owner: Option<String>,
     pub lease_expires_at: Option<Timestamp>,

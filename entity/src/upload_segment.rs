@@ -1,4 +1,4 @@
-//! `upload_segments`: segments of an upload to which nothing more is appended; the last one is named by `uploads`.
+//! `upload_segments`: segments of an upload that are no longer appended to; `uploads` names the last one.
 
 use crate::UploadId;
 use sea_orm::entity::prelude::*;
@@ -11,9 +11,9 @@ pub struct Model {
     /// Offset of its first byte within the upload, in bytes.
     #[sea_orm(primary_key, auto_increment = false)]
     pub start_byte: i64,
-    /// The fence of the writer that began it; none of bytes that a version without segments staged.
+    /// The fence of the writer that started it; `None` for bytes staged by a version without segments.
     pub fence: Option<i64>,
-    /// How many of its bytes count; the object may have more, which nobody reads.
+    /// How many of its bytes count; the object may be longer, and the rest is ignored.
     pub length_bytes: i64,
 }
 

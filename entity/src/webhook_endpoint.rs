@@ -1,4 +1,4 @@
-//! `webhook_endpoints`: who is told.
+//! `webhook_endpoints`: the receivers of events.
 
 use crate::{Timestamp, WebhookId};
 use sea_orm::entity::prelude::*;
@@ -15,16 +15,16 @@ pub struct Model {
     pub active: bool,
     /// `whsec_…`, or sealed with the key from the configuration.
     pub secret: String,
-    /// The secret before the last rotation; it signs too until it expires.
+    /// The secret before the last rotation; it also signs until it expires.
     pub previous_secret: Option<String>,
     pub previous_secret_expires_at: Option<Timestamp>,
-    /// Attempts that failed since the last 2xx.
+    /// Failed attempts since the last 2xx.
     pub consecutive_failures: i32,
-    /// Why Landfall switched the endpoint off.
+    /// Why Landfall disabled the endpoint.
     pub disabled_reason: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// Kept for its deliveries' sake; invisible from then on.
+    /// The row is kept for its deliveries, but is no longer visible.
     pub deleted_at: Option<Timestamp>,
 }
 

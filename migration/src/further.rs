@@ -1,4 +1,4 @@
-//! A migration that no release has, so that tests can run a binary that knows it beside one that does not: it adds a
+//! A migration that is in no release, so that tests can run a binary that knows it beside one that does not. It adds a
 //! table, a row, a column and an index, as a release might.
 
 use crate::runner::create_indexes_concurrently;
@@ -6,7 +6,7 @@ use sea_orm_migration::prelude::*;
 
 const KNOWN: &str = "LANDFALL_FURTHER_MIGRATION";
 
-/// The migrations of a release, and these when this process is to know them.
+/// The migrations of a release, plus these if this process is to know them.
 pub(crate) fn with(mut known: Vec<Box<dyn MigrationTrait>>) -> Vec<Box<dyn MigrationTrait>> {
     if std::env::var_os(KNOWN).is_some() {
         known.push(Box::new(Tables));

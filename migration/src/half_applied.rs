@@ -1,8 +1,9 @@
-//! Puts a SQLite schema back that an earlier version left in the middle of a migration.
+//! Restores a SQLite schema that an earlier version left in the middle of a migration.
 //!
-//! Those versions ran each statement of a migration by itself, so a kill between two of them left what no later start
-//! could migrate. What the schema was before that migration is known: the migrations before it make it. Whatever the
-//! interrupted one added is taken away, and what it dropped is made again; then it can be applied as a whole.
+//! Those versions ran each statement of a migration separately, so a kill between two of them left a schema that no
+//! later start could migrate. The schema before that migration is known, because the migrations before it produce it.
+//! Whatever the interrupted migration added is removed, and what it dropped is created again; then it can be applied as
+//! a whole.
 
 use crate::{MigrationTrait, SchemaManager, runner};
 use sea_orm_migration::sea_orm::{
@@ -13,13 +14,13 @@ use std::collections::BTreeMap;
 /// Tables and indexes by their names.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Shape {
-    /// With their columns.
+    /// Tables with their columns.
     tables: BTreeMap<String, Vec<String>>,
-    /// With the SQL that makes them.
+    /// Indexes with the SQL that creates them.
     indexes: BTreeMap<String, String>,
 }
 
-/// True for what SQLite answers when a statement of a migration has run before.
+/// Whether this is SQLite's error when a statement of a migration has already run.
 #[must_use]
 pub fn is_what_it_leaves(error: &DbErr) -> bool {
     let text = error.to_string();
@@ -28,10 +29,10 @@ pub fn is_what_it_leaves(error: &DbErr) -> bool {
         .any(|said| text.contains(said))
 }
 
-/// What `migration` may be repeated over: the schema as all migrations before it leave it.
+/// Restores the schema as all migrations before `migration` leave it.
 ///
 /// # Errors
-/// The database's, and when a table that the migration creates has rows: that is not what an interruption leaves.
+/// Database errors, and when a table that the migration creates has rows, which an interruption cannot leave.
 pub async fn put_back(
     transaction: &DatabaseTransaction,
     migration: &dyn MigrationTrait,
@@ -79,7 +80,7 @@ async fn drop_empty(transaction: &DatabaseTransaction, table: &str) -> Result<()
     transaction.execute_unprepared(&drop_it).await.map(drop)
 }
 
-/// The schema before and after a migration, from a database in memory.
+/// Returns the schema before and after a migration, from an in-memory database.
 async fn shapes_around(name: &str) -> Result<(Shape, Shape), DbErr> {
     let mut options = sea_orm_migration::sea_orm::ConnectOptions::new("sqlite::memory:");
     options.max_connections(1).sqlx_logging(false);

@@ -1,10 +1,10 @@
 //! Landfall's schema, as reversible, additive migrations that mean the same on SQLite and PostgreSQL.
 //!
-//! A release adds migrations and never edits one that was released: an older binary must go on working
-//! over a newer schema while processes are replaced one by one (docs/upgrading.md).
+//! A release adds migrations and never edits released ones: an older binary must keep working on a newer schema while
+//! processes are replaced one by one (docs/upgrading.md).
 //!
-//! An index on a table that may be large belongs into a migration of its own whose `use_transaction` is `Some(false)`,
-//! made by [`runner::create_indexes_concurrently`]: PostgreSQL locks writers out otherwise, for as long as it builds.
+//! An index on a table that may be large belongs in a migration of its own whose `use_transaction` is `Some(false)`,
+//! created by `runner::create_indexes_concurrently`; otherwise PostgreSQL blocks writers while it is built.
 
 #[cfg(feature = "failpoints")]
 mod further;
@@ -67,7 +67,8 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Creates or drops indexes by their SQL: partial ones, which the schema builder has no words for, read the same on both databases.
+/// Creates or drops indexes with SQL: the schema builder has no partial indexes, and their syntax is the same on both
+/// databases.
 async fn create_indexes(manager: &SchemaManager<'_>, statements: &[&str]) -> Result<(), DbErr> {
     for statement in statements {
         manager

@@ -1,4 +1,4 @@
-//! The index by which the sweep finds stored files whose expiry is yet to be announced.
+//! The index with which the sweep finds stored files whose expiry has not been announced yet.
 
 use crate::create_indexes;
 use sea_orm_migration::prelude::*;

@@ -1,4 +1,4 @@
-//! `owner_usage`, with what each owner has at this moment.
+//! `owner_usage`, initialized with each owner's current usage.
 
 use crate::drop_tables;
 use sea_orm_migration::{prelude::*, schema::*, sea_orm::ConnectionTrait};
@@ -6,7 +6,7 @@ use sea_orm_migration::{prelude::*, schema::*, sea_orm::ConnectionTrait};
 #[derive(DeriveMigrationName)]
 pub(crate) struct Migration;
 
-/// Files that have bytes or will have them, and partial uploads that no file counts yet.
+/// Files that have or will have bytes, and partial uploads that no file counts yet.
 const COUNT: &str = "INSERT INTO owner_usage (owner, shard, bytes) \
     SELECT owner, 0, SUM(size) FROM ( \
         SELECT owner, size_bytes AS size FROM files \

@@ -1,4 +1,4 @@
-//! `sessions`: browsers that are signed in.
+//! `sessions`: signed-in browsers.
 
 use crate::{create_indexes, drop_tables};
 use sea_orm_migration::{prelude::*, schema::*};

@@ -1,4 +1,5 @@
-//! What the lists and the life of a file are read from: indexes in the order of the lists, and the moments of a finalize run.
+//! What lists and the history of a file are read from: indexes in the order of the lists, and timestamps of finalize
+//! runs.
 
 use crate::create_indexes;
 use sea_orm_migration::{prelude::*, schema::*};
@@ -26,7 +27,7 @@ impl MigrationTrait for Migration {
                 "CREATE INDEX outbox_events_about ON outbox_events (aggregate_id, id)",
                 "CREATE INDEX outbox_events_created ON outbox_events (created_at, id)",
                 "CREATE INDEX deliveries_endpoint ON deliveries (webhook_id, id)",
-                // Everything it did, outbox_events_about does.
+                // Replaced by outbox_events_about.
                 "DROP INDEX outbox_events_aggregate",
             ],
         )

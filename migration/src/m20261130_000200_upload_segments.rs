@@ -1,4 +1,4 @@
-//! `upload_segments`, and which segment an upload or a part was last written to.
+//! `upload_segments`, and the segment that an upload or a part was last written to.
 
 use crate::drop_tables;
 use sea_orm_migration::{prelude::*, schema::*};

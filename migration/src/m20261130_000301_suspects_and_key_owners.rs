@@ -1,4 +1,4 @@
-//! Which files may have killed their workers, which workers live, and who owns a storage key that files share.
+//! Which files may have killed their workers, which workers are alive, and who owns a storage key that files share.
 
 use crate::{create_indexes, drop_tables};
 use sea_orm_migration::{prelude::*, schema::*};

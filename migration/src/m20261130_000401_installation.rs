@@ -1,6 +1,6 @@
 //! `installation`: the identity of this installation, in one row.
 //!
-//! Going back leaves the table: the markers in staging and storage stay too, and after the next migration forward they
+//! Reverting keeps the table: the markers in staging and storage are kept too, and after migrating forward again they
 //! must still be those of this database.
 
 use sea_orm_migration::{prelude::*, schema::*};

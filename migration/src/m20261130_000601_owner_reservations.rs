@@ -1,4 +1,4 @@
-//! `owner_reservations`, and what owners have of metadata, which counts from now on.
+//! `owner_reservations`, and the size of owners' metadata, which counts from now on.
 
 use crate::{create_indexes, drop_tables};
 use sea_orm_migration::{prelude::*, schema::*, sea_orm::ConnectionTrait};
@@ -9,7 +9,7 @@ pub(crate) struct Migration;
 const INDEXES: &[&str] =
     &["CREATE INDEX owner_reservations_owner ON owner_reservations (owner, expires_at)"];
 
-/// Into one counter of each owner; a deletion takes back what its file has.
+/// Added to one counter of each owner; deleting a file subtracts its share again.
 const COUNT: &str = "INSERT INTO owner_usage (owner, shard, bytes) \
     SELECT owner, 0, SUM(LENGTH(CAST(metadata AS TEXT))) FROM files \
     WHERE owner IS NOT NULL AND status NOT IN ('failed', 'deleted') \

@@ -1,5 +1,5 @@
-//! Whose an idempotency key is, so that each owner has a bounded number; and no secret is kept of an endpoint that is
-//! gone.
+//! The owner of each idempotency key, so that their number per owner is bounded; and deletion of the secrets of deleted
+//! endpoints.
 
 use sea_orm_migration::{prelude::*, schema::*, sea_orm::ConnectionTrait};
 

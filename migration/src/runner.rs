@@ -1,8 +1,8 @@
-//! Applies and takes back migrations one at a time, each together with its record, so that whatever a kill leaves can
-//! be continued.
+//! Applies and reverts migrations one at a time, each together with its record, so that an interrupted run can be
+//! continued.
 //!
-//! Knows which migrations this binary lacks too: a newer binary may have applied them, and this one runs over them
-//! (see docs/upgrading.md).
+//! Also handles migrations that this binary lacks: a newer binary may have applied them, and this one runs on top of
+//! them (see docs/upgrading.md).
 
 use crate::{MigrationTrait, Migrator, MigratorTrait, SchemaManager};
 use sea_orm_migration::{
@@ -13,7 +13,7 @@ use sea_orm_migration::{
 };
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// As SeaORM's own migrator calls it.
+/// The name used by SeaORM's own migrator.
 const RECORDS: &str = "seaql_migrations";
 
 /// All migrations this binary knows, oldest first.
@@ -25,10 +25,10 @@ pub fn known() -> Vec<Box<dyn MigrationTrait>> {
     known
 }
 
-/// The names of the migrations that a database has, oldest first; nothing is created.
+/// Returns the names of the migrations that a database has, oldest first; creates nothing.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn applied(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
     let backend = db.get_database_backend();
     let there = match backend {
@@ -48,10 +48,10 @@ pub async fn applied(db: &impl ConnectionTrait) -> Result<Vec<String>, DbErr> {
     rows.iter().map(|row| row.try_get("", "version")).collect()
 }
 
-/// The migrations this binary knows and the database lacks, oldest first.
+/// Returns the migrations that this binary knows and the database lacks, oldest first.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn missing(db: &impl ConnectionTrait) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr> {
     let applied = applied(db).await?;
     let mut known = known();
@@ -62,7 +62,7 @@ pub async fn missing(db: &impl ConnectionTrait) -> Result<Vec<Box<dyn MigrationT
 /// Applies one migration and records it, in this transaction.
 ///
 /// # Errors
-/// The database's; the transaction must be rolled back then.
+/// Database errors; the transaction must then be rolled back.
 pub async fn up(
     transaction: &DatabaseTransaction,
     migration: &dyn MigrationTrait,
@@ -72,10 +72,10 @@ pub async fn up(
     record(transaction, migration.name()).await
 }
 
-/// Takes one migration back and forgets it, in this transaction.
+/// Reverts one migration and deletes its record, in this transaction.
 ///
 /// # Errors
-/// The database's; the transaction must be rolled back then.
+/// Database errors; the transaction must then be rolled back.
 pub async fn down(
     transaction: &DatabaseTransaction,
     migration: &dyn MigrationTrait,
@@ -84,8 +84,8 @@ pub async fn down(
     forget(transaction, migration.name()).await
 }
 
-/// True for a migration that PostgreSQL runs outside a transaction: it builds indexes concurrently, and may be repeated
-/// after any statement of it.
+/// Whether PostgreSQL runs the migration outside a transaction: it builds indexes concurrently, and may be repeated
+/// after any of its statements.
 #[must_use]
 pub fn is_concurrent(backend: DbBackend, migration: &dyn MigrationTrait) -> bool {
     backend == DbBackend::Postgres && migration.use_transaction() == Some(false)
@@ -94,7 +94,7 @@ pub fn is_concurrent(backend: DbBackend, migration: &dyn MigrationTrait) -> bool
 /// Applies one concurrent migration and records it.
 ///
 /// # Errors
-/// The database's; it may be repeated then.
+/// Database errors; the call may be repeated.
 pub async fn up_concurrently(
     connection: &DatabaseConnection,
     migration: &dyn MigrationTrait,
@@ -104,10 +104,10 @@ pub async fn up_concurrently(
     record(connection, migration.name()).await
 }
 
-/// Takes one concurrent migration back and forgets it.
+/// Reverts one concurrent migration and deletes its record.
 ///
 /// # Errors
-/// The database's; it may be repeated then.
+/// Database errors; the call may be repeated.
 pub async fn down_concurrently(
     connection: &DatabaseConnection,
     migration: &dyn MigrationTrait,
@@ -120,7 +120,7 @@ async fn record_table(db: &impl ConnectionTrait) -> Result<(), DbErr> {
     if !applied(db).await?.is_empty() {
         return Ok(());
     }
-    // Of the same form as SeaORM's own, which earlier versions created.
+    // The same format as SeaORM's own table, which earlier versions created.
     let create = format!(
         "CREATE TABLE IF NOT EXISTS {RECORDS} (version varchar NOT NULL PRIMARY KEY, applied_at bigint NOT NULL)"
     );
@@ -145,11 +145,11 @@ async fn forget(db: &impl ConnectionTrait, name: &str) -> Result<(), DbErr> {
     db.execute_raw(delete).await.map(drop)
 }
 
-/// Creates indexes on tables that may be large without locking their writers out, where the database can. For
-/// migrations whose `use_transaction` is `Some(false)`; `statements` are `(name, what follows the name)`.
+/// Creates indexes on tables that may be large, without blocking writers where the database supports it. For migrations
+/// whose `use_transaction` is `Some(false)`; `statements` are `(name, what follows the name)`.
 ///
 /// # Errors
-/// The database's; the call may be repeated, and replaces an index that an interrupted build left invalid.
+/// Database errors; the call may be repeated, and replaces an index that an interrupted build left invalid.
 pub(crate) async fn create_indexes_concurrently(
     manager: &SchemaManager<'_>,
     indexes: &[(&str, &str)],

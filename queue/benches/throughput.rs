@@ -1,5 +1,5 @@
-//! How fast the queue is: jobs per second pushed in bulk and worked off, the time from push to
-//! start when idle, and the memory left in Redis.
+//! Benchmarks the queue: jobs per second pushed in bulk and processed, the time from push to start when idle, and the
+//! memory left in Redis.
 //!
 //! ```console
 //! cargo bench -p landfall-apalis-redis                 # on a redis-server of its own
@@ -50,7 +50,7 @@ async fn tell(_: Nothing, started: Data<mpsc::UnboundedSender<Instant>>) {
     started.send(Instant::now()).ok();
 }
 
-/// A `redis-server` that ends with this value.
+/// A `redis-server` that is stopped when dropped.
 struct Server(Child);
 
 impl Drop for Server {
@@ -95,7 +95,7 @@ async fn push(queue: &Queue<Nothing>, name: &'static str, n: u64) -> Result<Dura
     Ok(begun.elapsed())
 }
 
-/// Works off `n` jobs that are ready.
+/// Processes `n` jobs that are ready.
 async fn work(queue: &Queue<Nothing>, concurrency: usize, n: u64) -> Result<Duration, BoxDynError> {
     let counter = Arc::new(Counter::default());
     counter.until.store(n, Ordering::Relaxed);

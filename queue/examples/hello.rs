@@ -1,4 +1,4 @@
-//! Pushes a few jobs and works them off. Needs a Redis:
+//! Pushes a few jobs and processes them. Needs a Redis:
 //!
 //! ```console
 //! REDIS_URL=redis://127.0.0.1:6379/ cargo run -p landfall-apalis-redis --example hello
@@ -48,7 +48,10 @@ async fn main() -> Result<(), BoxDynError> {
         NewJob::new(format!("greet:{name}"), args)
     });
     let pushed = queue.push_many(jobs).await?;
-    println!("{} queued, {} known", pushed.queued, pushed.known);
+    println!(
+        "{} queued, {} already queued",
+        pushed.queued, pushed.already_queued
+    );
 
     let stop = CancellationToken::new();
     tokio::spawn({

@@ -1,4 +1,4 @@
-//! One installation's Redis: how it is reached, how long a command may take, and what an outage is.
+//! The connection to an installation's Redis: targets, command timeouts and outages.
 
 use std::{
     sync::{
@@ -25,11 +25,11 @@ use crate::{
 
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// One installation's Redis (or Valkey, or cluster): a URL and a key prefix.
+/// The Redis of one installation (or Valkey, or a cluster): a URL and a key prefix.
 ///
-/// Cloning is cheap and shares the connection. Connections are opened by the first command and
-/// opened again after a loss, for ever; every command has a timeout of 5 seconds. Run Redis with
-/// `maxmemory-policy noeviction`: evicted keys are lost jobs.
+/// Cloning is cheap and shares the connection. Connections are opened by the first command and reopened after a loss,
+/// indefinitely; every command has a timeout of 5 seconds. Run Redis with `maxmemory-policy noeviction`: evicted keys
+/// are lost jobs.
 #[derive(Clone, Debug)]
 pub struct Redis {
     inner: Arc<Inner>,
@@ -39,34 +39,34 @@ pub struct Redis {
 struct Inner {
     prefix: String,
     target: Target,
-    link: Mutex<Link>,
+    slot: Mutex<ConnectionSlot>,
     outage: AtomicBool,
     ended: std::sync::Mutex<Vec<TaskTracker>>,
 }
 
-/// The connection that is open, if one is, and how many there were before it.
+/// The open connection, if any, and how many there were before it.
 #[derive(Default)]
-struct Link {
+struct ConnectionSlot {
     number: u64,
     connection: Option<Connection>,
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for ConnectionSlot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link")
+        f.debug_struct("ConnectionSlot")
             .field("number", &self.number)
             .finish_non_exhaustive()
     }
 }
 
 impl Redis {
-    /// Prepares a connection; nothing is opened yet.
+    /// Prepares a connection without opening it.
     ///
     /// `url` is `redis://`, `rediss://`, `unix://PATH`, `redis+unix://PATH`,
     /// `redis-cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT` (`rediss-cluster://` with TLS), or
     /// `redis-sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER[/DATABASE]` (`rediss-sentinel://`), where the
-    /// addresses are those of the Sentinels. With TLS the server's certificate is checked against the system's
-    /// store, or against the file that `SSL_CERT_FILE` names.
+    /// addresses are those of the Sentinels. With TLS, the server's certificate is verified against the system's store,
+    /// or against the file named by `SSL_CERT_FILE`.
     ///
     /// `prefix` is 1 to 64 bytes without braces or control characters.
     ///
@@ -81,7 +81,7 @@ impl Redis {
             inner: Arc::new(Inner {
                 prefix: prefix.to_owned(),
                 target: Target::parse(url).map_err(QueueError::Url)?,
-                link: Mutex::default(),
+                slot: Mutex::default(),
                 outage: AtomicBool::new(false),
                 ended: std::sync::Mutex::default(),
             }),
@@ -94,7 +94,7 @@ impl Redis {
         &self.inner.prefix
     }
 
-    /// Sends `PING` and tells how long the answer took.
+    /// Sends `PING` and returns the round-trip time.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -104,7 +104,7 @@ impl Redis {
         Ok(begun.elapsed())
     }
 
-    /// Bytes of memory Redis uses for its data; in a cluster, of one node.
+    /// Returns the memory that Redis uses for its data, in bytes; in a cluster, that of one node.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -131,8 +131,8 @@ impl Redis {
         self.command(&command).await
     }
 
-    /// The messages published on one channel, on a connection of its own that is opened again after a loss,
-    /// for ever. Messages published meanwhile are missed. Ends when dropped.
+    /// Subscribes to a channel, on a connection of its own that is reopened after a loss, indefinitely. Messages
+    /// published in the meantime are missed. Ends when dropped.
     pub fn subscribe(
         &self,
         channel: &str,
@@ -140,7 +140,7 @@ impl Redis {
         subscription::messages(self.clone(), Keys::channel(self.prefix(), channel))
     }
 
-    /// Waits until the workers that have ended have told Redis so, at most `limit`.
+    /// Waits at most `limit` until workers that have ended have reported their outcomes to Redis.
     pub(crate) async fn settle(&self, limit: Duration) {
         let ended = std::mem::take(&mut *self.ended());
         let all = async {
@@ -149,11 +149,11 @@ impl Redis {
             }
         };
         if timeout(limit, all).await.is_err() {
-            tracing::warn!("some claims could not be given back; they end with their leases");
+            tracing::warn!("some claims could not be released; their leases will expire");
         }
     }
 
-    /// A worker has ended; these are its last tasks.
+    /// Registers the remaining tasks of a worker that has ended.
     pub(crate) fn settling(&self, tasks: TaskTracker) {
         let mut ended = self.ended();
         ended.retain(|tasks| !tasks.is_empty());
@@ -170,19 +170,22 @@ impl Redis {
     }
 
     pub(crate) async fn command<T: FromRedisValue>(&self, cmd: &Cmd) -> Result<T, QueueError> {
-        self.twice(Request::Command(cmd)).await
+        self.send_with_retry(Request::Command(cmd)).await
     }
 
     pub(crate) async fn call<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, QueueError> {
-        self.twice(Request::Script(script)).await
+        self.send_with_retry(Request::Script(script)).await
     }
 
-    /// A broken connection shows only when it is used, so what failed for that is sent once more.
-    /// Every command and script here can be repeated without harm.
-    async fn twice<T: FromRedisValue>(&self, request: Request<'_>) -> Result<T, QueueError> {
+    /// A broken connection is noticed only when it is used, so commands that failed because of it are retried once.
+    /// Every command and script here can be repeated safely.
+    async fn send_with_retry<T: FromRedisValue>(
+        &self,
+        request: Request<'_>,
+    ) -> Result<T, QueueError> {
         match self.once(request).await {
             Err(QueueError::Redis(error))
                 if error.is_connection_dropped() || is_read_only(&error) =>
@@ -201,7 +204,7 @@ impl Redis {
         let answer = async {
             match request {
                 Request::Command(command) => command.query_async(&mut connection).await,
-                // Sent whole when Redis does not know it yet.
+                // Sends the whole script if Redis does not have it yet.
                 Request::Script(script) => script.invoke_async(&mut connection).await,
             }
         };
@@ -215,8 +218,8 @@ impl Redis {
         result
     }
 
-    /// The connection manager replaces a connection that breaks. Not one that only hangs, because
-    /// the machine at the other end is gone, nor one to a server that is now a replica.
+    /// The connection manager replaces a connection that breaks, but not one that hangs because the host at the other
+    /// end is gone, nor one to a server that has become a replica.
     async fn give_up_connection_after(&self, error: &QueueError, number: u64) {
         let hopeless = match error {
             QueueError::Timeout(_) => true,
@@ -228,41 +231,41 @@ impl Redis {
             _ => false,
         };
         if hopeless {
-            let mut link = self.inner.link.lock().await;
-            if link.number == number {
-                link.connection = None;
+            let mut slot = self.inner.slot.lock().await;
+            if slot.number == number {
+                slot.connection = None;
             }
         }
     }
 
     async fn connection(&self) -> redis::RedisResult<(u64, Connection)> {
-        let mut link = self.inner.link.lock().await;
-        if let Some(connection) = &link.connection {
-            return Ok((link.number, connection.clone()));
+        let mut slot = self.inner.slot.lock().await;
+        if let Some(connection) = &slot.connection {
+            return Ok((slot.number, connection.clone()));
         }
         let connection = self.inner.target.connect().await?;
-        link.number += 1;
-        link.connection = Some(connection.clone());
-        Ok((link.number, connection))
+        slot.number += 1;
+        slot.connection = Some(connection.clone());
+        Ok((slot.number, connection))
     }
 
-    /// One warning when an outage begins, whoever notices it first.
+    /// Logs one warning when an outage starts, whichever command notices it first.
     pub(crate) fn note_failure(&self, error: &QueueError) {
         if !self.inner.outage.swap(true, Ordering::Relaxed) {
             let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(%error, cause, "Redis is out of reach; workers wait for it");
+            tracing::warn!(%error, cause, "Redis cannot be reached; workers are waiting for it");
         }
     }
 
-    /// One line when it is over.
+    /// Logs once when the outage is over.
     pub(crate) fn note_recovery(&self) {
         if self.inner.outage.swap(false, Ordering::Relaxed) {
-            tracing::info!("Redis answers again");
+            tracing::info!("Redis can be reached again");
         }
     }
 }
 
-/// The server was the master once.
+/// Whether the server has been demoted from master to replica.
 fn is_read_only(error: &redis::RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
 }

@@ -1,4 +1,4 @@
-//! What an inspector sees.
+//! The types returned by an inspector.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -9,24 +9,24 @@ use redis::{FromRedisValue, RedisResult};
 use serde::Serialize;
 use serde_json::Value;
 
-/// Where a job is. A crash of Redis's clients leaves every job in exactly one of these.
+/// The state of a job. After a crash of any client, every job is in exactly one of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
-    /// Waiting for a slot. Put there by a push, by its due time, or back by a worker that ended.
+    /// Waiting for a slot: after a push, when its due time comes, or after its worker ended.
     Ready,
-    /// Waiting for its time: a delay, or the backoff after a failure.
+    /// Waiting for its due time: a delay, or the backoff after a failure.
     Scheduled,
-    /// Under the lease of a worker. If the worker dies, ready again when the lease has run out.
+    /// Under the lease of a worker. If the worker dies, the job becomes ready again when the lease expires.
     Running,
-    /// Ended well. Kept up to the queue's `keep_done`.
+    /// Completed successfully. Kept up to the queue's `keep_done`.
     Done,
-    /// Out of attempts, aborted, or fatal to too many workers. Kept up to the queue's `keep_dead`.
+    /// Out of attempts, aborted, or crashed too many workers. Kept up to the queue's `keep_dead`.
     Dead,
 }
 
 impl JobState {
-    /// The name of the state in small letters.
+    /// The name of the state in lower case.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,22 +49,22 @@ impl JobState {
     }
 }
 
-/// The figures of one queue.
+/// Statistics of one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct QueueStats {
-    /// Jobs that wait for a slot.
+    /// Jobs waiting for a slot.
     pub ready: u64,
-    /// Jobs that wait for their time.
+    /// Jobs waiting for their due time.
     pub scheduled: u64,
-    /// Jobs under a lease, begun or about to be.
+    /// Jobs under a lease, started or about to be.
     pub running: u64,
     /// Dead jobs that are kept.
     pub dead: u64,
     /// Done jobs that are kept.
     pub done_kept: u64,
-    /// Jobs done since the queue exists.
+    /// Jobs done since the queue was created.
     pub done_total: u64,
-    /// Attempts failed since the queue exists.
+    /// Failed attempts since the queue was created.
     pub failed_total: u64,
     /// How long the oldest ready job has been ready.
     pub oldest_ready_age: Option<Duration>,
@@ -74,19 +74,19 @@ pub struct QueueStats {
     pub next_scheduled_at: Option<SystemTime>,
 }
 
-/// What ended in one minute.
+/// Jobs that ended in one minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct MinuteCount {
-    /// The beginning of the minute.
+    /// The start of the minute.
     pub minute: SystemTime,
     /// Jobs done.
     pub done: u64,
-    /// Attempts failed.
+    /// Failed attempts.
     pub failed: u64,
 }
 
 impl MinuteCount {
-    /// Reads the answer of `minutes.lua`.
+    /// Parses the reply of `minutes.lua`.
     pub(crate) fn read(reply: Vec<redis::Value>, minutes: u64) -> RedisResult<Vec<Self>> {
         let mut reply = reply.into_iter();
         let now = reply.next().map_or(Ok(0), u64::from_redis_value)?;
@@ -106,17 +106,17 @@ impl MinuteCount {
     }
 }
 
-/// The memory of Redis, in bytes (Redis, «INFO», section memory).
+/// The memory of Redis, in bytes (Redis, "INFO", section memory).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct MemoryUse {
-    /// Used by data and Redis itself.
+    /// Used by data and by Redis itself.
     pub used: u64,
-    /// `maxmemory`; zero: no limit but the machine's.
+    /// `maxmemory`; zero means unlimited.
     pub limit: u64,
 }
 
 impl MemoryUse {
-    /// Reads the answer of one node, or sums up those of several.
+    /// Parses the reply of one node, or adds up those of several.
     pub(crate) fn read(reply: &redis::Value) -> Self {
         match reply {
             redis::Value::Map(nodes) => nodes.iter().fold(Self::default(), |sum, (_, node)| {
@@ -144,7 +144,7 @@ impl MemoryUse {
     }
 }
 
-/// The eviction policies in the answer of one node or several to `INFO memory`.
+/// Parses the eviction policies from the `INFO memory` replies of one or several nodes.
 pub(crate) fn eviction_policies(reply: &redis::Value) -> BTreeSet<String> {
     match reply {
         redis::Value::Map(nodes) => nodes
@@ -161,60 +161,60 @@ pub(crate) fn eviction_policies(reply: &redis::Value) -> BTreeSet<String> {
     }
 }
 
-/// A worker as it described itself with its last beat.
+/// A worker, as described by its last heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct WorkerInfo {
-    /// Unique name: the identity's name and a random ending.
+    /// Unique name: the identity's name and a random suffix.
     pub name: String,
-    /// The machine it runs on.
+    /// The host it runs on.
     pub host: String,
     /// The queues it works on.
     pub queues: Vec<String>,
-    /// How many jobs it runs at once.
+    /// How many jobs it runs concurrently.
     pub concurrency: usize,
     /// The jobs it held at its last heartbeat, at most 1,024.
     pub running: Vec<RunningJob>,
-    /// How many of them hold a slow slot, and none of the concurrency.
+    /// How many of them are in a slow slot, and so do not count towards the concurrency.
     pub slow: usize,
     /// When it started, by its own clock.
     pub started_at: SystemTime,
-    /// When it last said that it lives, by the clock of Redis.
+    /// Its last heartbeat, by the clock of Redis.
     pub last_beat: SystemTime,
 }
 
 impl WorkerInfo {
-    /// How many jobs of its concurrency it runs.
+    /// How many jobs it runs that count towards its concurrency.
     #[must_use]
     pub fn busy(&self) -> usize {
         self.running.len().saturating_sub(self.slow)
     }
 }
 
-/// A job in the hands of a worker.
+/// A job held by a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RunningJob {
     /// Id of the job.
     pub id: String,
-    /// When the worker took it, by the worker's clock.
+    /// When the worker fetched it, by the worker's clock.
     pub since: SystemTime,
 }
 
-/// All there is to know about a job. Times are of Redis's clock.
+/// All details of a job. Times are by the clock of Redis.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JobInfo {
     /// Id of the job.
     pub id: String,
-    /// Where it is.
+    /// Its state.
     pub state: JobState,
     /// Its arguments; `null` if they are not JSON.
     pub args: Value,
-    /// Attempts that failed.
+    /// Failed attempts.
     pub attempts: u32,
-    /// After this many failed attempts it is dead.
+    /// After this many failed attempts the job is dead.
     pub max_attempts: u32,
-    /// Runs that ended with their worker.
+    /// Runs that ended because their worker died.
     pub crashes: u32,
-    /// Why it failed, or was put off, last.
+    /// Why it last failed or was rescheduled.
     pub last_error: Option<String>,
     /// Its group.
     pub group: Option<String>,
@@ -222,17 +222,17 @@ pub struct JobInfo {
     pub trace: Option<String>,
     /// When it was pushed.
     pub created_at: SystemTime,
-    /// When it is due, if it is scheduled.
+    /// When it is due, if scheduled.
     pub run_at: Option<SystemTime>,
-    /// When its last run began.
+    /// When its last run started.
     pub started_at: Option<SystemTime>,
-    /// When it was done or dead.
+    /// When it became done or dead.
     pub finished_at: Option<SystemTime>,
-    /// The worker that has it, if it is running.
+    /// The worker that holds it, if it is running.
     pub owner: Option<String>,
 }
 
-/// Microseconds since 1970 as text.
+/// Parses microseconds since the Unix epoch.
 pub(crate) fn time(us: &str) -> Option<SystemTime> {
     Some(UNIX_EPOCH + Duration::from_micros(us.parse().ok()?))
 }

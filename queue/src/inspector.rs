@@ -1,5 +1,4 @@
-//! Looking at queues and repairing them by hand. Every call is of constant cost or works on one
-//! bounded page.
+//! Inspecting and repairing queues manually. Every call has constant cost or works on one bounded page.
 
 use std::{
     collections::BTreeSet,
@@ -20,10 +19,10 @@ use crate::{
     scripts,
 };
 
-/// Jobs per page, at most.
+/// Maximum number of jobs per page.
 const PAGE: usize = 1_000;
 
-/// A view of every queue of one installation. Cloning is cheap.
+/// Inspects every queue of an installation. Cloning is cheap.
 #[derive(Debug, Clone)]
 pub struct Inspector {
     redis: Redis,
@@ -31,7 +30,7 @@ pub struct Inspector {
 
 /// id, state, arguments, (attempts, max attempts, crashes), (born, due, began, ended),
 /// (group, owner, error, trace)
-type Row = (
+type JobRow = (
     String,
     String,
     Vec<u8>,
@@ -41,13 +40,13 @@ type Row = (
 );
 
 impl Inspector {
-    /// A view of the queues in `redis`.
+    /// Creates an inspector of the queues in `redis`.
     #[must_use]
     pub fn new(redis: Redis) -> Self {
         Self { redis }
     }
 
-    /// Names of the queues that were ever used, in alphabetical order.
+    /// Returns the names of all queues that were ever used, in alphabetical order.
     ///
     /// # Errors
     /// Here and below: [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -59,7 +58,7 @@ impl Inspector {
         Ok(queues)
     }
 
-    /// The figures of one queue, at constant cost. An unknown queue has zeros.
+    /// Returns the statistics of a queue, at constant cost; all zero for an unknown queue.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -83,8 +82,8 @@ impl Inspector {
         })
     }
 
-    /// Done and failed per minute, oldest first, one entry for each of the last `minutes` minutes
-    /// (1 to 1440), the last of which is still being counted.
+    /// Returns done jobs and failed attempts per minute, oldest first, for each of the last `minutes` minutes (1 to
+    /// 1440). The last minute is still in progress.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -100,8 +99,8 @@ impl Inspector {
         MinuteCount::read(reply, u64::from(minutes)).map_err(QueueError::Redis)
     }
 
-    /// The workers, newest beat first, at most 1,000. One that died stays for ten minutes, with an
-    /// old `last_beat`: a live one beats at least every 2.5 s.
+    /// Returns the workers, newest heartbeat first, at most 1,000. A dead worker is listed for ten minutes, with an old
+    /// `last_beat`; a live one sends a heartbeat at least every 2.5 s.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -115,7 +114,7 @@ impl Inspector {
             .collect())
     }
 
-    /// How much memory Redis uses, and how much it may: of all nodes of a cluster. Zeros when the user may not ask.
+    /// Returns the memory usage and limit of Redis, summed over all nodes of a cluster; all zero without permission.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -129,8 +128,8 @@ impl Inspector {
         }
     }
 
-    /// What Redis does when its memory is full: `noeviction` unless it may lose jobs then. Of a cluster, what its nodes
-    /// do. Empty when the user may not ask.
+    /// Returns what Redis does when its memory is full: `noeviction`, unless it may lose jobs then. For a cluster, the
+    /// policies of its nodes. Empty without permission.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -144,17 +143,17 @@ impl Inspector {
         }
     }
 
-    /// One job, or `None` if it is unknown: never pushed, trimmed, deleted or lost.
+    /// Returns a job, or `None` if it is unknown: never pushed, trimmed, deleted or lost.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
     pub async fn job(&self, queue: &str, id: &str) -> Result<Option<JobInfo>, QueueError> {
-        let rows: Vec<Row> = self.run(&scripts::JOBS, queue, &["", id]).await?;
+        let rows: Vec<JobRow> = self.run(&scripts::JOBS, queue, &["", id]).await?;
         Ok(rows.into_iter().next().map(job))
     }
 
-    /// A page of jobs of one state, at most 1,000: ready in order (those without group first),
-    /// scheduled by due time, running by the end of their lease, done and dead newest first.
+    /// Returns a page of jobs in one state, at most 1,000: ready jobs in order (those without a group first), scheduled
+    /// ones by due time, running ones by the end of their lease, done and dead ones newest first.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -167,11 +166,11 @@ impl Inspector {
     ) -> Result<Vec<JobInfo>, QueueError> {
         let limit = limit.clamp(1, PAGE).to_string();
         let arguments = [state.as_str(), &offset.to_string(), &limit];
-        let rows: Vec<Row> = self.run(&scripts::JOBS, queue, &arguments).await?;
+        let rows: Vec<JobRow> = self.run(&scripts::JOBS, queue, &arguments).await?;
         Ok(rows.into_iter().map(job).collect())
     }
 
-    /// Lets no worker start a job of this queue until [`Inspector::resume`]. Running jobs go on.
+    /// Prevents workers from starting jobs of this queue until [`Inspector::resume`]. Running jobs continue.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -181,7 +180,7 @@ impl Inspector {
             .map(drop)
     }
 
-    /// Takes a pause back.
+    /// Ends a pause.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -191,8 +190,8 @@ impl Inspector {
             .map(drop)
     }
 
-    /// Makes a dead, done or scheduled job ready, its attempts and crashes forgotten. `false` if it
-    /// is in another state or unknown.
+    /// Makes a dead, done or scheduled job ready, and resets its attempts and crashes. Returns `false` if it is in
+    /// another state or unknown.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -201,7 +200,7 @@ impl Inspector {
         Ok(n == 1)
     }
 
-    /// Makes dead jobs ready, the oldest first, at most `limit` (1,000), and tells how many.
+    /// Makes dead jobs ready, oldest first, at most `limit` (1,000), and returns how many.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -210,8 +209,8 @@ impl Inspector {
         self.run(&scripts::RUN_AGAIN, queue, &[&limit]).await
     }
 
-    /// Forgets a job in whatever state. A handler that runs it goes on to its end, which changes
-    /// nothing any more. `false` if it was unknown.
+    /// Deletes a job in any state. A running handler continues, but its outcome is ignored. Returns `false` if the job
+    /// was unknown.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -220,7 +219,7 @@ impl Inspector {
         Ok(n == 1)
     }
 
-    /// Forgets jobs of one state, at most `limit` (1,000), and tells how many.
+    /// Deletes jobs in one state, at most `limit` (1,000), and returns how many.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -250,7 +249,7 @@ impl Inspector {
     }
 }
 
-fn job(row: Row) -> JobInfo {
+fn job(row: JobRow) -> JobInfo {
     let (id, state, args, counts, times, texts) = row;
     let (attempts, max_attempts, crashes) = counts;
     let (born, due, began, ended) = times;
@@ -280,25 +279,25 @@ fn job(row: Row) -> JobInfo {
 }
 
 #[derive(Deserialize)]
-struct About {
+struct WorkerDescription {
     name: String,
     host: String,
     queues: Vec<String>,
     concurrency: usize,
     started_at: u64,
-    running: Vec<AboutJob>,
+    running: Vec<DescribedJob>,
     slow: usize,
 }
 
 #[derive(Deserialize)]
-struct AboutJob {
+struct DescribedJob {
     id: String,
     since: u64,
 }
 
 fn worker(beat: u64, about: &str) -> Option<WorkerInfo> {
     let at = |ms: u64| -> SystemTime { UNIX_EPOCH + Duration::from_millis(ms) };
-    let about: About = serde_json::from_str(about).ok()?;
+    let about: WorkerDescription = serde_json::from_str(about).ok()?;
     let running = about.running.into_iter().map(|job| RunningJob {
         id: job.id,
         since: at(job.since),

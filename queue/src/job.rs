@@ -1,4 +1,4 @@
-//! What a job is, on its way in (`NewJob`) and in the hands of a handler (`JobContext`).
+//! Jobs as pushed (`NewJob`) and as passed to a handler (`JobContext`).
 
 use std::time::{Duration, SystemTime};
 
@@ -7,13 +7,12 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::QueueError;
 
-/// No delay is longer: ten years.
-pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(10 * 366 * 86_400);
+/// Maximum delay: ten years.
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(10 * 366 * 86_400);
 
-/// The arguments of a job, and the queue they go to. Stored as JSON: put ids in, not content.
+/// The arguments of a job, and the queue they go to. Stored as JSON: use ids, not content.
 pub trait Job: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// Name of the queue, unique within one prefix: without braces and control characters, and not
-    /// `registry`.
+    /// Name of the queue, unique within a prefix: without braces and control characters, and not `registry`.
     const QUEUE: &'static str;
 }
 
@@ -29,8 +28,8 @@ pub struct NewJob<J> {
 }
 
 impl<J: Job> NewJob<J> {
-    /// A job that is ready at once. The id is what pushes are de-duplicated by: derive it from
-    /// what is to be done. 1 to 256 bytes without control characters.
+    /// Creates a job that is ready at once. Pushes are deduplicated by id, so derive it from what is to be done. 1 to
+    /// 256 bytes without control characters.
     pub fn new(id: impl Into<String>, args: J) -> Self {
         Self {
             id: id.into(),
@@ -42,38 +41,38 @@ impl<J: Job> NewJob<J> {
         }
     }
 
-    /// Ready after this time, kept to the millisecond. At most 10 years.
+    /// Makes the job ready after this delay, precise to the millisecond. At most 10 years.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
-        self.delay = delay.min(LONGEST_DELAY);
+        self.delay = delay.min(MAX_DELAY);
         self
     }
 
-    /// Ready at this time. It is turned into a delay by the clock of this machine, and the delay
-    /// is measured by the clock of Redis, so a clock that is wrong but steady does no harm.
+    /// Makes the job ready at this time. The time is converted to a delay with this machine's clock, and the delay is
+    /// measured with the clock of Redis, so a wrong but steady clock does no harm.
     #[must_use]
     pub fn at(self, time: SystemTime) -> Self {
         let delay = time.duration_since(SystemTime::now()).unwrap_or_default();
         self.after(delay)
     }
 
-    /// Jobs of one group take turns with other groups and share the group's limit.
-    /// 1 to 256 bytes without control characters.
+    /// Assigns the job to a group. Groups take turns, and their jobs share the group's limit. 1 to 256 bytes without
+    /// control characters.
     #[must_use]
     pub fn group(mut self, group: impl Into<String>) -> Self {
         self.group = Some(group.into());
         self
     }
 
-    /// Attempts of this job, instead of the queue's setting. At least 1.
+    /// Sets the number of attempts, overriding the queue's setting. At least 1.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = Some(attempts.max(1));
         self
     }
 
-    /// Trace context to be carried along: a W3C `traceparent`. Empty or longer than 256 bytes
-    /// counts as none.
+    /// Sets the trace context to be passed on: a W3C `traceparent`. An empty one, or one longer than 256 bytes, is
+    /// ignored.
     #[must_use]
     pub fn trace(mut self, traceparent: impl Into<Option<String>>) -> Self {
         self.trace = traceparent
@@ -102,34 +101,34 @@ fn is_name(name: &str) -> bool {
     (1..=256).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
-/// What a push found.
+/// The outcome of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pushed {
+pub enum PushOutcome {
     /// The job is new, or was done, dead or lost, and is now ready or scheduled.
     Queued,
-    /// A job of this id was ready, scheduled or running. See [`Queue::push`](crate::Queue::push).
-    Known,
+    /// A job with this id was ready, scheduled or running. See [`Queue::push`](crate::Queue::push).
+    AlreadyQueued,
 }
 
-/// What [`Queue::push_many`](crate::Queue::push_many) found.
+/// The outcome of [`Queue::push_many`](crate::Queue::push_many).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PushedCount {
+pub struct PushCounts {
     /// Jobs that became ready or scheduled.
     pub queued: u64,
-    /// Jobs that were ready, scheduled or running already.
-    pub known: u64,
+    /// Jobs that were already ready, scheduled or running.
+    pub already_queued: u64,
 }
 
-/// What a handler may know about the run it is. Taken as an argument of the handler.
+/// Information about a run, available as an argument of the handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobContext {
     /// Id of the job.
     pub id: String,
-    /// Which attempt this is, from 1.
+    /// The number of this attempt, from 1.
     pub attempt: u32,
     /// After this many attempts the job is dead.
     pub max_attempts: u32,
-    /// How many runs of this job ended with their worker.
+    /// How many runs of this job ended because their worker died.
     pub crashes: u32,
     /// The `traceparent` given at the push.
     pub trace: Option<String>,

@@ -1,6 +1,6 @@
-//! Names of keys. Every key begins with the prefix, so that an ACL can grant `~prefix*`; one queue's keys share the
-//! hash tag `{queue}` after it, so they live in one slot of a Redis Cluster and a script may use them all. The
-//! registry has a tag of its own.
+//! Names of keys. Every key starts with the prefix, so that an ACL can grant `~prefix*`. The keys of a queue then have
+//! the hash tag `{queue}`, so they are in one slot of a Redis Cluster and a script may use them all. The registry has
+//! its own tag.
 //!
 //! | key after `prefix:{queue}` | type | holds | written by |
 //! | --- | --- | --- | --- |
@@ -26,8 +26,8 @@
 //! Registry, after `prefix:{registry}`: `:workers` (sorted set, name by last heartbeat), `:about` (hash, name → JSON),
 //! `:queues` (set).
 //!
-//! A script runs whole or not at all, so a crash of a client between two of them leaves at most leases that run out.
-//! Times are microseconds of Redis's clock.
+//! Scripts are atomic, so a client that crashes between two of them leaves at most leases that expire. Times are
+//! microseconds by the clock of Redis.
 
 #[derive(Debug, Clone)]
 pub(crate) struct Keys {
@@ -61,7 +61,7 @@ impl Keys {
         format!("{}:limits", self.base)
     }
 
-    /// The name of a channel that belongs to no queue.
+    /// Returns the name of a channel that belongs to no queue.
     pub(crate) fn channel(prefix: &str, name: &str) -> String {
         format!("{prefix}:{name}")
     }

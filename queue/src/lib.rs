@@ -1,17 +1,16 @@
 //! A Redis queue for [Apalis](apalis_core) 1.0.
 //!
 //! # Guarantees
-//! - A pushed job runs at least once: until Redis has taken the outcome, the job is under a lease,
-//!   and a lease that runs out makes it ready again.
-//! - A job has at most one live lease. A worker that lost the lease cannot change the job any more,
-//!   and its handler is dropped.
-//! - At most the group limit of one group's jobs run at once, in the whole cluster; groups take
-//!   turns.
-//! - Nothing Redis does ends a worker. It waits, and goes on.
+//! - A pushed job runs at least once: until Redis has accepted the outcome, the job is under a lease, and an expired
+//!   lease makes it ready again.
+//! - A job has at most one valid lease. A worker that lost the lease can no longer change the job, and its handler is
+//!   dropped.
+//! - At most the group limit of one group's jobs run concurrently, in the whole cluster; groups take turns.
+//! - A failure of Redis never ends a worker. It waits, and continues.
 //!
-//! What is lost: jobs Redis loses (`FLUSHALL`, eviction, a crash without persistence). Push them
-//! again by the same ids: a push of a known job runs it no second time. A single key that is lost
-//! delays jobs at most until the next maintenance of a worker, or the next push.
+//! What can be lost: jobs that Redis loses (`FLUSHALL`, eviction, a crash without persistence). Push them again with
+//! the same ids: a push of an existing job does not run it a second time. A single lost key delays jobs at most until
+//! the next maintenance round of a worker, or the next push.
 //!
 //! # Use
 //! ```no_run
@@ -50,15 +49,15 @@
 //! # }
 //! ```
 //!
-//! # How a run may end
-//! | the handler | the job |
+//! # How a run ends
+//! | the handler … | the job … |
 //! | --- | --- |
 //! | returns `Ok` | is done |
-//! | returns an error, or panics | waits for its backoff and is tried again, until it is out of attempts, then dead |
+//! | returns an error, or panics | waits for its backoff and is retried; out of attempts, it is dead |
 //! | returns an error that is or wraps [`RetryAfter`] | waits exactly that long; counts as an attempt if it says so |
 //! | returns an error that is or wraps Apalis's `AbortError` | is dead at once |
-//! | is dropped with its worker, within a live process | is given back at once |
-//! | ends with its process | is ready again when the lease has run out; one more crash |
+//! | is dropped with its worker, within a live process | is released at once |
+//! | ends with its process | is ready again when the lease has expired; counts as a crash |
 
 mod connection;
 mod error;
@@ -84,8 +83,8 @@ pub use self::{
     error::QueueError,
     inspection::{JobInfo, JobState, MemoryUse, MinuteCount, QueueStats, RunningJob, WorkerInfo},
     inspector::Inspector,
-    job::{Job, JobContext, NewJob, Pushed, PushedCount},
-    limiter::{Limiter, RateTaken},
+    job::{Job, JobContext, NewJob, PushCounts, PushOutcome},
+    limiter::{Limiter, RateDecision},
     old_layout::remove_old_keys,
     outcome::RetryAfter,
     queue::Queue,

@@ -1,7 +1,7 @@
-//! Limits that all processes of an installation share: rates, sums and slots, kept in its Redis.
+//! Limits shared by all processes of an installation: rates, sums and slots, stored in Redis.
 //!
-//! Each call is one script of constant cost, by Redis's clock. Everything expires by itself, so a
-//! `FLUSHALL` or a crash gives back what was used and leaves nothing.
+//! Each call is one script of constant cost, by the clock of Redis. Everything expires, so after a `FLUSHALL` or a
+//! crash nothing is left over and everything is available again.
 
 use std::time::Duration;
 
@@ -13,28 +13,28 @@ pub struct Limiter {
     redis: Redis,
 }
 
-/// What came of taking one from a rate.
+/// The decision of a rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RateTaken {
-    /// Whether there was one to take.
+pub struct RateDecision {
+    /// Whether the request is allowed.
     pub allowed: bool,
-    /// How many more may be taken at once.
+    /// How many more requests are allowed immediately.
     pub left: u64,
-    /// How long to wait before one can be taken; zero when one was.
+    /// How long to wait until the next request is allowed; zero if this one was.
     pub retry_after: Duration,
-    /// How long until as many can be taken at once as ever.
+    /// How long until the full burst is available again.
     pub full_after: Duration,
 }
 
 impl Limiter {
-    /// The limits in `redis`.
+    /// Creates a limiter in `redis`.
     #[must_use]
     pub fn new(redis: Redis) -> Self {
         Self { redis }
     }
 
-    /// Takes one for `subject` at `per_second`, of which `burst` may come at once, by the generic
-    /// cell rate algorithm (ITU-T I.371).
+    /// Counts one request of `subject` against a rate limit of `per_second`, with bursts of up to `burst`, by the
+    /// generic cell rate algorithm (GCRA, ITU-T I.371).
     ///
     /// # Errors
     /// Here and below: [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -43,12 +43,12 @@ impl Limiter {
         subject: &str,
         per_second: u32,
         burst: u32,
-    ) -> Result<RateTaken, QueueError> {
+    ) -> Result<RateDecision, QueueError> {
         let period = 1_000_000.0 / f64::from(per_second.max(1));
         let arguments = [subject, &period.to_string(), &burst.max(1).to_string()];
         let (allowed, left, wait, full): (u8, u64, u64, u64) =
             self.run(&scripts::RATE, &arguments).await?;
-        Ok(RateTaken {
+        Ok(RateDecision {
             allowed: allowed == 1,
             left,
             retry_after: Duration::from_micros(wait),
@@ -56,7 +56,7 @@ impl Limiter {
         })
     }
 
-    /// Adds to the sum of that name and answers it; it is forgotten `kept` after the last call.
+    /// Adds to the named sum and returns it; the sum is deleted `kept` after the last call.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -69,8 +69,8 @@ impl Limiter {
         self.run(&scripts::SUM, &arguments).await
     }
 
-    /// Takes one of `most` slots of `subject` for `holder`, or renews the one it has, until `lease`
-    /// is over; `false` when all are taken.
+    /// Acquires one of `most` slots of `subject` for `holder`, or renews the one it has, for the duration of `lease`.
+    /// Returns `false` when all slots are taken.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -87,7 +87,7 @@ impl Limiter {
         Ok(has == 1)
     }
 
-    /// Gives back the slot of `holder`, if it has one.
+    /// Releases the slot of `holder`, if it has one.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].

@@ -1,10 +1,10 @@
-//! Removal of the keys of the layout before this one, whose names began with `{prefix:` instead of the prefix. What
-//! was in them is pushed again by the owner of the truth.
+//! Removes the keys of the previous layout, whose names started with `{prefix:` instead of the prefix. Their jobs are
+//! pushed again by the application that owns the data.
 
 use crate::{QueueError, Redis, scripts};
 
-/// Removes the keys of these queues and of the registry of the old layout, in bounded pages. Counts per minute and
-/// limits of rates expire by themselves. `false`, and nothing is removed, while a worker that uses them is alive.
+/// Removes the keys of these queues and of the registry of the old layout, in bounded pages. Counts per minute and rate
+/// limits expire on their own. Returns `false`, without removing anything, while a worker that uses them is alive.
 ///
 /// # Errors
 /// [`QueueError::Redis`] or [`QueueError::Timeout`]; see [`QueueError::is_permission`].

@@ -1,26 +1,26 @@
-//! How a run ended, and what that means for the job.
+//! The outcome of a run, and its effect on the job.
 
 use std::{any::Any, error::Error, time::Duration};
 
 use apalis_core::error::{AbortError, BoxDynError, DeferredError, RetryAfterError};
 
-/// Longest error text that is kept with a job, in bytes.
-const LONGEST_TEXT: usize = 2_000;
+/// Maximum length of a stored error message, in bytes.
+const MAX_ERROR_LEN: usize = 2_000;
 
-/// A handler's error that names its own delay. It is found anywhere in the error's source chain.
+/// An error of a handler that determines its own retry delay. It is found anywhere in the error's source chain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct RetryAfter {
-    /// The job is ready again after exactly this time, to the millisecond. At most 10 years.
+    /// The job becomes ready again after exactly this delay, precise to the millisecond. At most 10 years.
     pub delay: Duration,
-    /// Kept as the job's last error.
+    /// Stored as the job's last error.
     pub reason: String,
     /// Whether this run counts as an attempt (and as a failure in the statistics).
     pub counts: bool,
 }
 
 impl RetryAfter {
-    /// A failure with its own delay: counts as an attempt.
+    /// A failure with its own retry delay; counts as an attempt.
     pub fn failed(delay: Duration, reason: impl Into<String>) -> Self {
         Self {
             delay,
@@ -29,7 +29,7 @@ impl RetryAfter {
         }
     }
 
-    /// Nothing to do yet: does not count.
+    /// There is nothing to do yet; does not count as an attempt.
     pub fn not_yet(delay: Duration, reason: impl Into<String>) -> Self {
         Self {
             delay,
@@ -39,12 +39,12 @@ impl RetryAfter {
     }
 }
 
-/// A handler that panicked; handled like any other error.
+/// The handler panicked; treated like any other error.
 #[derive(Debug, thiserror::Error)]
 #[error("panicked: {0}")]
-pub(crate) struct Panicked(pub(crate) String);
+pub(crate) struct JobPanic(pub(crate) String);
 
-impl Panicked {
+impl JobPanic {
     pub(crate) fn new(payload: &(dyn Any + Send)) -> Self {
         let text = payload
             .downcast_ref::<&str>()
@@ -54,22 +54,22 @@ impl Panicked {
     }
 }
 
-/// The lease went to somebody else while the handler ran; the handler was dropped.
+/// Another worker acquired the lease while the handler was running; the handler was dropped.
 #[derive(Debug, thiserror::Error)]
 #[error("the lease of the job was lost")]
 pub(crate) struct LeaseLost;
 
-/// What is to become of a job whose run has ended.
+/// What happens to a job whose run has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Done,
     /// Counts as an attempt; without a delay the queue's backoff applies.
     Failed(Option<Duration>),
-    /// Ready again after the delay; does not count.
+    /// Ready again after the delay; does not count as an attempt.
     Later(Duration),
-    /// Not to be tried again.
+    /// Not to be retried.
     Dead,
-    /// Never ran, or was stopped in the middle: back to the front, as if it had not been taken.
+    /// Never ran, or was stopped: back to the front, as if it had not been fetched.
     Released,
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn judge(error: &BoxDynError) -> Verdict {
     Verdict::Failed(None)
 }
 
-/// The error and its causes in one line, cut to a bounded length.
+/// The error and its causes on one line, truncated to a bounded length.
 pub(crate) fn describe(error: &BoxDynError) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -109,7 +109,7 @@ pub(crate) fn describe(error: &BoxDynError) -> String {
         }
         cause = current.source();
     }
-    let mut end = text.len().min(LONGEST_TEXT);
+    let mut end = text.len().min(MAX_ERROR_LEN);
     while !text.is_char_boundary(end) {
         end -= 1;
     }

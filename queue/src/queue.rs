@@ -1,4 +1,4 @@
-//! The side of a queue that pushes, and the door to the side that works.
+//! The producer side of a queue, and the constructors of its workers.
 
 use std::{
     collections::BTreeMap,
@@ -12,11 +12,11 @@ use std::{
 use apalis_core::{layers::Identity, worker::builder::WorkerBuilder};
 
 use crate::{
-    Backend, Job, NewJob, Pushed, PushedCount, QueueError, Redis, Settings, WorkerIdentity,
+    Backend, Job, NewJob, PushCounts, PushOutcome, QueueError, Redis, Settings, WorkerIdentity,
     job::check_group, keys::Keys, scripts,
 };
 
-/// Jobs sent to Redis in one script run; bounds how long others wait for Redis meanwhile.
+/// Jobs sent to Redis per script run; bounds how long a run blocks Redis.
 const PAGE: usize = 500;
 
 /// A queue of jobs of one type. Cloning is cheap.
@@ -50,7 +50,7 @@ impl<J: Job> std::fmt::Debug for Queue<J> {
 }
 
 impl<J: Job> Queue<J> {
-    /// A queue in `redis`. Nothing is sent yet. A name that cannot be used does not compile.
+    /// Creates a queue in `redis`, without sending anything. An invalid name is a compile-time error.
     #[must_use]
     pub fn new(redis: Redis, settings: Settings) -> Self {
         const { assert!(is_queue(J::QUEUE), "a queue needs a name without braces") };
@@ -63,7 +63,7 @@ impl<J: Job> Queue<J> {
         }
     }
 
-    /// The Redis this queue lives in.
+    /// The Redis of this queue.
     #[must_use]
     pub fn redis(&self) -> &Redis {
         &self.redis
@@ -71,40 +71,39 @@ impl<J: Job> Queue<J> {
 
     /// Pushes a job.
     ///
-    /// A job of the same id that is
-    /// - done, dead or unknown: is pushed as new ([`Pushed::Queued`]);
-    /// - ready: stays ready;
-    /// - scheduled (also for a retry): is brought forward if the new time is earlier;
-    /// - running: runs once more after it is done, at the new time, with the new arguments. What
-    ///   the running handler has read may be older than this push. If the run fails, its retry
-    ///   stands for the push, and comes no later than the push asked for.
+    /// If a job with the same id is
+    /// - done, dead or unknown, it is pushed as new ([`PushOutcome::Queued`]);
+    /// - ready, it stays ready;
+    /// - scheduled (also for a retry), it is moved forward if the new time is earlier;
+    /// - running, it runs once more after it is done, at the new time and with the new arguments. The running handler
+    ///   may have read data from before this push. If the run fails, its retry counts for the push, and comes no later
+    ///   than the push requested.
     ///
-    /// The last three answer [`Pushed::Known`]. Redis may have lost any key of such a job: the push puts it back where
-    /// a job of its state must be.
+    /// The last three return [`PushOutcome::AlreadyQueued`]. Redis may have lost any key of such a job: the push
+    /// restores whatever a job in its state must have.
     ///
     /// # Errors
-    /// [`QueueError::InvalidId`], [`QueueError::InvalidGroup`] or [`QueueError::Encode`] before
-    /// anything is sent; [`QueueError::Redis`] or [`QueueError::Timeout`], after which the job may
-    /// or may not have been pushed: push it again.
-    pub async fn push(&self, job: NewJob<J>) -> Result<Pushed, QueueError> {
+    /// [`QueueError::InvalidId`], [`QueueError::InvalidGroup`] or [`QueueError::Encode`] before anything is sent;
+    /// [`QueueError::Redis`] or [`QueueError::Timeout`], after which the job may or may not have been pushed: push it
+    /// again.
+    pub async fn push(&self, job: NewJob<J>) -> Result<PushOutcome, QueueError> {
         let count = self.push_many([job]).await?;
         Ok(if count.queued == 1 {
-            Pushed::Queued
+            PushOutcome::Queued
         } else {
-            Pushed::Known
+            PushOutcome::AlreadyQueued
         })
     }
 
     /// Pushes many jobs, 500 per round trip. See [`Queue::push`].
     ///
     /// # Errors
-    /// As [`Queue::push`]. Round trips before the one that failed have been carried out; pushing
-    /// all jobs again is harmless.
+    /// As [`Queue::push`]. Earlier round trips have been carried out; pushing all jobs again is harmless.
     pub async fn push_many(
         &self,
         jobs: impl IntoIterator<Item = NewJob<J>>,
-    ) -> Result<PushedCount, QueueError> {
-        let mut total = PushedCount::default();
+    ) -> Result<PushCounts, QueueError> {
+        let mut total = PushCounts::default();
         let mut page = Vec::with_capacity(1);
         for job in jobs {
             job.check()?;
@@ -117,8 +116,8 @@ impl<J: Job> Queue<J> {
         Ok(total)
     }
 
-    fn encode(&self, job: NewJob<J>) -> Result<Encoded, QueueError> {
-        Ok(Encoded {
+    fn encode(&self, job: NewJob<J>) -> Result<EncodedJob, QueueError> {
+        Ok(EncodedJob {
             args: serde_json::to_vec(&job.args).map_err(QueueError::Encode)?,
             id: job.id,
             group: job.group.unwrap_or_default(),
@@ -130,21 +129,21 @@ impl<J: Job> Queue<J> {
 
     async fn push_page(
         &self,
-        page: &mut Vec<Encoded>,
-        total: &mut PushedCount,
+        page: &mut Vec<EncodedJob>,
+        total: &mut PushCounts,
     ) -> Result<(), QueueError> {
         if page.is_empty() {
             return Ok(());
         }
-        let (queued, known) =
+        let (queued, already_queued) =
             push_encoded(&self.redis, &self.keys, self.settings.lease, page.drain(..)).await?;
         total.queued += queued;
-        total.known += known;
+        total.already_queued += already_queued;
         self.list().await;
         Ok(())
     }
 
-    /// Makes the queue known to inspectors. Workers do so with every beat, so this once is enough.
+    /// Registers the queue for inspectors. Workers do so with every heartbeat, so once is enough here.
     async fn list(&self) {
         if self.listed.swap(true, Ordering::Relaxed) {
             return;
@@ -155,12 +154,12 @@ impl<J: Job> Queue<J> {
             .arg(J::QUEUE);
         if let Err(error) = self.redis.command::<u64>(&command).await {
             self.listed.store(false, Ordering::Relaxed);
-            tracing::debug!(%error, "the queue could not be listed yet");
+            tracing::debug!(%error, "the queue could not be registered yet");
         }
     }
 
-    /// Limits how many jobs of `group` run at once in the whole cluster, from now on, whatever the
-    /// settings say; `Some(0)` starts none, `None` goes back to the settings. Running jobs go on.
+    /// Limits how many jobs of `group` run concurrently in the whole cluster, overriding the settings; `Some(0)` starts
+    /// none, `None` restores the setting. Running jobs continue.
     ///
     /// # Errors
     /// [`QueueError::InvalidGroup`], [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -172,8 +171,8 @@ impl<J: Job> Queue<J> {
         self.redis.call::<u64>(&script).await.map(drop)
     }
 
-    /// Limits these groups as [`Queue::set_group_limit`] does, and takes back the limit of every other group. Redis may
-    /// lose limits: whoever knows them sets them again from time to time.
+    /// Sets the limits of these groups like [`Queue::set_group_limit`], and removes the limit of every other group.
+    /// Redis may lose limits, so set them again from time to time.
     ///
     /// # Errors
     /// [`QueueError::InvalidGroup`], [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -190,7 +189,7 @@ impl<J: Job> Queue<J> {
         self.redis.call::<u64>(&script).await.map(drop)
     }
 
-    /// The limits that are set, by group.
+    /// Returns the limits that are set, by group.
     ///
     /// # Errors
     /// [`QueueError::Redis`] or [`QueueError::Timeout`].
@@ -200,8 +199,8 @@ impl<J: Job> Queue<J> {
         self.redis.command(&command).await
     }
 
-    /// The Apalis backend of one worker. Its name in Redis is the identity's name and a random
-    /// ending: leases are told apart by it, so it is never used twice.
+    /// Creates the Apalis backend of one worker. Its name in Redis is the identity's name and a random suffix: it
+    /// identifies leases, so it is never reused.
     #[must_use]
     pub fn backend(&self, worker: WorkerIdentity) -> Backend<J> {
         Backend::new(
@@ -212,11 +211,11 @@ impl<J: Job> Queue<J> {
         )
     }
 
-    /// A builder of an Apalis worker on this queue, named as the backend is. Add `data`, layers
-    /// and the handler, and run it in a `Monitor` with [`run`](crate::run).
+    /// Returns a builder of an Apalis worker on this queue, with the name of the backend. Add `data`, layers and the
+    /// handler, and run it in a `Monitor` with [`run`](crate::run).
     ///
-    /// Do not add `concurrency` (the identity has it), `retry` (it would sleep in a slot) or
-    /// `catch_panic` (it would make a panicking job dead at once).
+    /// Do not add `concurrency` (the identity has it), `retry` (it would sleep in a slot) or `catch_panic` (it would
+    /// make a job dead after its first panic).
     #[must_use]
     pub fn worker(&self, worker: WorkerIdentity) -> WorkerBuilder<J, Backend<J>, Identity> {
         let backend = self.backend(worker);
@@ -224,7 +223,7 @@ impl<J: Job> Queue<J> {
     }
 }
 
-/// Braces would break the hash tag, and the registry and the limits have tags of their own.
+/// Braces would break the hash tag, and the registry and the limits have their own tags.
 const fn is_queue(name: &str) -> bool {
     let name = name.as_bytes();
     let mut i = 0;
@@ -237,7 +236,7 @@ const fn is_queue(name: &str) -> bool {
     !name.is_empty() && !matches!(name, b"registry" | b"limits")
 }
 
-pub(crate) struct Encoded {
+pub(crate) struct EncodedJob {
     pub(crate) id: String,
     pub(crate) args: Vec<u8>,
     pub(crate) group: String,
@@ -246,12 +245,12 @@ pub(crate) struct Encoded {
     pub(crate) trace: String,
 }
 
-/// Returns how many were queued and how many known.
+/// Returns how many jobs were queued and how many existed.
 pub(crate) async fn push_encoded(
     redis: &Redis,
     keys: &Keys,
     lease: std::time::Duration,
-    jobs: impl IntoIterator<Item = Encoded>,
+    jobs: impl IntoIterator<Item = EncodedJob>,
 ) -> Result<(u64, u64), QueueError> {
     let mut script = scripts::PUSH.prepare_invoke();
     script.key(&keys.base).arg(micros(lease));

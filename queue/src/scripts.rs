@@ -1,4 +1,4 @@
-//! The Lua scripts. Each is one step that happens whole or not at all.
+//! The Lua scripts. Each is atomic.
 
 use std::sync::LazyLock;
 

@@ -1,14 +1,14 @@
-//! How a queue behaves. Owns the bounds: a value outside them is moved to the nearest bound.
+//! The settings of a queue and their bounds: a value out of bounds is clamped.
 
 use std::time::Duration;
 
 use rand::RngExt as _;
 
-/// Exponential backoff with full jitter: the wait before attempt `n + 1` is drawn evenly from
-/// zero to `min(max, base * 2^(n - 1))`.
+/// Exponential backoff with full jitter: the delay before attempt `n + 1` is uniformly distributed between zero and
+/// `min(max, base * 2^(n - 1))`.
 ///
-/// Full jitter spreads jobs that failed together, see "Exponential Backoff and Jitter" in the
-/// AWS Architecture Blog.
+/// Full jitter spreads the retries of jobs that failed together; see "Exponential Backoff And Jitter" in the AWS
+/// Architecture Blog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     base: Duration,
@@ -16,7 +16,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// `base` bounds the first wait, `max` every wait. `max` below `base` counts as `base`.
+    /// `base` bounds the first delay, `max` every delay. A `max` below `base` counts as `base`.
     #[must_use]
     pub fn new(base: Duration, max: Duration) -> Self {
         Self {
@@ -25,14 +25,14 @@ impl Backoff {
         }
     }
 
-    /// The longest wait after the failure of attempt `attempt`, counted from 1.
+    /// The maximum delay after the failure of attempt `attempt`, counted from 1.
     #[must_use]
     pub fn ceiling(&self, attempt: u32) -> Duration {
         let doublings = attempt.saturating_sub(1).min(31);
         self.base.saturating_mul(1 << doublings).min(self.max)
     }
 
-    /// A wait drawn evenly from zero to [`Backoff::ceiling`].
+    /// A random delay between zero and [`Backoff::ceiling`].
     #[must_use]
     pub fn draw(&self, attempt: u32) -> Duration {
         let ceiling = u64::try_from(self.ceiling(attempt).as_micros()).unwrap_or(u64::MAX);
@@ -47,7 +47,7 @@ impl Default for Backoff {
     }
 }
 
-/// The settings of one queue. Every process that works on the queue should use the same.
+/// The settings of a queue. Every process that works on the queue should use the same.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub(crate) lease: Duration,
@@ -63,14 +63,14 @@ pub struct Settings {
     pub(crate) slow: Option<SlowJobs>,
 }
 
-/// When a job is slow, and how many slow ones a worker runs for each job of its concurrency.
+/// When a job counts as slow, and how many slow ones a worker runs per job of its concurrency.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SlowJobs {
     after: Duration,
     per_slot: usize,
 }
 
-/// A worker of small concurrency has at least so many slow slots.
+/// Minimum number of slow slots of a worker, whatever its concurrency.
 const MIN_SLOW_SLOTS: usize = 256;
 
 impl Default for Settings {
@@ -91,9 +91,9 @@ impl Default for Settings {
     }
 }
 
-/// The lease renewer of a worker never waits longer than this between two rounds, so that the jobs of a
-/// dead worker are found soon after their lease has run out.
-const LONGEST_ROUND: Duration = Duration::from_millis(2_500);
+/// Maximum interval between two rounds of a worker's lease renewer, so that the jobs of a dead worker are found soon
+/// after their lease has expired.
+const MAX_ROUND_INTERVAL: Duration = Duration::from_millis(2_500);
 
 impl Settings {
     /// The defaults: lease 30 s, 10 attempts, 1,000 done and 10,000 dead jobs kept.
@@ -102,85 +102,84 @@ impl Settings {
         Self::default()
     }
 
-    /// How long a claim on a job lives without renewal. 1 s to 1 h, by default 30 s.
+    /// How long a claim lasts without renewal. 1 s to 1 h, by default 30 s.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.clamp(Duration::from_secs(1), Duration::from_secs(3_600));
         self
     }
 
-    /// Leases are renewed at least this often. 100 ms to a third of the lease, by default a third.
+    /// Maximum interval between renewals of leases. 100 ms to a third of the lease, by default a third.
     #[must_use]
     pub fn renew_every(mut self, every: Duration) -> Self {
         self.renew_every = Some(every.max(Duration::from_millis(100)));
         self
     }
 
-    /// How many attempts a job has before it is dead. 1 to 100,000, by default 10; a job may have
-    /// its own number. Runs that ended with their worker are crashes, not attempts.
+    /// How many attempts a job has before it is dead. 1 to 100,000, by default 10; can be overridden per job. Runs that
+    /// ended because their worker died are crashes, not attempts.
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts.clamp(1, 100_000);
         self
     }
 
-    /// How many workers a job may take down with it before it is dead. 1 to 1,000, by default 16.
+    /// How many workers a job may crash before it is dead. 1 to 1,000, by default 16.
     #[must_use]
     pub fn max_crashes(mut self, crashes: u32) -> Self {
         self.max_crashes = crashes.clamp(1, 1_000);
         self
     }
 
-    /// How long a failed job waits. By default 1 s doubling to 10 min, with full jitter.
+    /// The retry delay of failed jobs. By default 1 s doubling to 10 min, with full jitter.
     #[must_use]
     pub fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
     }
 
-    /// How many done jobs are kept to be looked at. 0 to 1,000,000, by default 1,000.
+    /// How many done jobs are kept for inspection. 0 to 1,000,000, by default 1,000.
     #[must_use]
     pub fn keep_done(mut self, jobs: usize) -> Self {
         self.keep_done = jobs.min(1_000_000);
         self
     }
 
-    /// How many dead jobs are kept; the oldest go first. 0 to 1,000,000, by default 10,000.
+    /// How many dead jobs are kept; the oldest are deleted first. 0 to 1,000,000, by default 10,000.
     #[must_use]
     pub fn keep_dead(mut self, jobs: usize) -> Self {
         self.keep_dead = jobs.min(1_000_000);
         self
     }
 
-    /// How many jobs of one group run at once in the whole cluster. At least 1, by default 8.
+    /// How many jobs of one group run concurrently in the whole cluster. At least 1, by default 8.
     #[must_use]
     pub fn group_limit(mut self, jobs: u32) -> Self {
         self.group_limit = jobs.max(1);
         self
     }
 
-    /// How many jobs are taken in one round trip; never more than there are free slots.
-    /// 1 to 1,000, by default 64.
+    /// How many jobs are fetched per round trip; never more than there are free slots. 1 to 1,000, by default 64.
     #[must_use]
     pub fn fetch_batch(mut self, jobs: usize) -> Self {
         self.fetch_batch = jobs.clamp(1, 1_000);
         self
     }
 
-    /// How long an idle worker waits for a wake-up before it looks by itself. 100 ms to 1 min,
-    /// by default 5 s. Only a lost wake-up makes this wait visible.
+    /// How long an idle worker waits for a wake-up before it polls. 100 ms to 1 min, by default 5 s. The interval
+    /// matters only when a wake-up is lost.
     #[must_use]
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval.clamp(Duration::from_millis(100), Duration::from_secs(60));
         self
     }
 
-    /// A job that has been running for `after` gives its slot to another job and moves to one of the worker's slow slots,
-    /// of which there are `per_slot` for each job of its concurrency (at least 256 in all). The jobs of its group are
-    /// taken for slow slots until one of them is done in time. Slow groups share the slow slots evenly, so groups that
-    /// stall do not keep the others waiting, however many there are. For jobs that wait rather than work.
+    /// A job that has been running for `after` releases its slot and moves to one of the worker's slow slots, of which
+    /// there are `per_slot` for each job of its concurrency (at least 256 in total). Further jobs of its group run in
+    /// slow slots until one of them is done in time. Slow groups share the slow slots evenly, so groups that stall do
+    /// not delay the others, however many there are. For jobs that wait rather than compute.
     ///
-    /// `after` at least 10 ms; by default there are no slow slots.
+    /// `after` is at least 10 ms; by default there are no slow slots.
     #[must_use]
     pub fn slow_jobs(mut self, after: Duration, per_slot: usize) -> Self {
         self.slow = Some(SlowJobs {
@@ -206,11 +205,11 @@ impl Settings {
         })
     }
 
-    /// Time between two rounds of the lease renewer: renewal, reclaim, heartbeat.
+    /// Interval between two rounds of the lease renewer: renewal, reclaim, heartbeat.
     pub(crate) fn round(&self) -> Duration {
         let third = self.lease / 3;
         self.renew_every
             .map_or(third, |every| every.min(third))
-            .min(LONGEST_ROUND)
+            .min(MAX_ROUND_INTERVAL)
     }
 }

@@ -1,4 +1,4 @@
-//! Subscriptions that outlive their connection.
+//! Subscriptions that survive the loss of their connection.
 
 use std::{pin::Pin, time::Duration};
 
@@ -8,15 +8,15 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::connection::Redis;
 
-/// A connection that says nothing for this long is asked whether it still lives.
-const QUIET: Duration = Duration::from_secs(10);
-const ANSWER: Duration = Duration::from_secs(5);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// A connection without messages for this long is checked with a ping.
+const IDLE_BEFORE_PING: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What a subscriber sees.
+/// An event of a subscription.
 #[derive(Debug)]
-pub(crate) enum Heard {
-    /// Subscribed, for the first time or again: whatever was published before may be missed.
+pub(crate) enum ChannelEvent {
+    /// Subscribed, for the first time or again: earlier messages may have been missed.
     Connected,
     Message(String),
 }
@@ -27,8 +27,8 @@ pub(crate) fn messages(
 ) -> impl Stream<Item = String> + Send + Unpin + 'static {
     Box::pin(
         listen(redis, channel).filter_map(async |heard| match heard {
-            Heard::Message(message) => Some(message),
-            Heard::Connected => None,
+            ChannelEvent::Message(message) => Some(message),
+            ChannelEvent::Connected => None,
         }),
     )
 }
@@ -41,7 +41,10 @@ struct Listener {
     wait: Duration,
 }
 
-pub(crate) fn listen(redis: Redis, channel: String) -> Pin<Box<dyn Stream<Item = Heard> + Send>> {
+pub(crate) fn listen(
+    redis: Redis,
+    channel: String,
+) -> Pin<Box<dyn Stream<Item = ChannelEvent> + Send>> {
     let listener = Listener {
         redis,
         channel,
@@ -56,11 +59,11 @@ pub(crate) fn listen(redis: Redis, channel: String) -> Pin<Box<dyn Stream<Item =
 }
 
 impl Listener {
-    async fn next(&mut self) -> Heard {
+    async fn next(&mut self) -> ChannelEvent {
         loop {
             if let Some((sink, stream)) = &mut self.open {
                 if let Some(message) = next_message(sink, stream).await {
-                    return Heard::Message(message);
+                    return ChannelEvent::Message(message);
                 }
                 self.open = None;
             }
@@ -69,9 +72,11 @@ impl Listener {
                 Some(open) => {
                     self.open = Some(open);
                     self.wait = Duration::ZERO;
-                    return Heard::Connected;
+                    return ChannelEvent::Connected;
                 }
-                None => self.wait = (self.wait * 2 + Duration::from_millis(20)).min(LONGEST_WAIT),
+                None => {
+                    self.wait = (self.wait * 2 + Duration::from_millis(20)).min(MAX_RETRY_DELAY)
+                }
             }
         }
     }
@@ -84,7 +89,7 @@ impl Listener {
             sink.subscribe(&self.channel).await?;
             redis::RedisResult::Ok((sink, stream))
         };
-        match timeout(ANSWER, open).await {
+        match timeout(PING_TIMEOUT, open).await {
             Ok(Ok(open)) => Some(open),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a subscription could not be opened");
@@ -95,15 +100,15 @@ impl Listener {
     }
 }
 
-/// `None` when the connection is gone.
+/// Returns `None` when the connection is lost.
 async fn next_message(sink: &mut PubSubSink, stream: &mut PubSubStream) -> Option<String> {
     loop {
-        let deadline = Instant::now() + QUIET;
+        let deadline = Instant::now() + IDLE_BEFORE_PING;
         match tokio::time::timeout_at(deadline, stream.next()).await {
             Ok(Some(message)) => return Some(message.get_payload().unwrap_or_default()),
             Ok(None) => return None,
             Err(_) => {
-                let answer = timeout(ANSWER, sink.ping::<redis::Value>()).await;
+                let answer = timeout(PING_TIMEOUT, sink.ping::<redis::Value>()).await;
                 if !matches!(answer, Ok(Ok(_))) {
                     return None;
                 }

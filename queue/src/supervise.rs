@@ -1,4 +1,4 @@
-//! Running workers so that nothing but the caller ends them.
+//! Runs workers until the caller stops them.
 
 use std::time::Duration;
 
@@ -7,17 +7,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Redis;
 
-/// Runs the workers of `monitor` until `stop` is cancelled; then they take no more jobs, and those
-/// that run have `finish_within` to end. What still runs then is stopped and given back, so that
-/// another worker starts it at once; so is what was fetched and not begun.
+/// Runs the workers of `monitor` until `stop` is cancelled. They then fetch no more jobs, and running jobs have
+/// `finish_within` to end. Jobs that are still running after that are stopped and released, so that another worker
+/// starts them at once, as are fetched jobs that were not started.
 ///
-/// A worker that ends for any other reason is started again by its factory, which must make a new
-/// backend each time (`queue.worker(identity.clone())` does).
+/// A worker that ends for any other reason is restarted by its factory, which must create a new backend each time
+/// (`queue.worker(identity.clone())` does).
 ///
-/// Returns when Redis has been told, at most 5 seconds later.
+/// Returns once Redis has accepted all outcomes, at most 5 seconds later.
 ///
 /// # Errors
-/// What Apalis reports of its workers at the end.
+/// What Apalis reports about its workers at the end.
 ///
 /// # Example
 /// See the crate documentation.

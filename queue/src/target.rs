@@ -1,4 +1,4 @@
-//! Where an installation's Redis is: an address, the master a Sentinel names, or the nodes of a cluster.
+//! The location of an installation's Redis: an address, the master named by Sentinels, or the nodes of a cluster.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::connection::COMMAND_TIMEOUT;
 
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Schemes of more than one address, the scheme of each address, and whether they name Sentinels.
-const MANY: [(&str, &str, bool); 4] = [
+/// URL schemes with several addresses, the scheme of each address, and whether they are Sentinels.
+const MULTI_ADDRESS_SCHEMES: [(&str, &str, bool); 4] = [
     ("redis-cluster://", "redis", false),
     ("rediss-cluster://", "rediss", false),
     ("redis-sentinel://", "redis", true),
@@ -36,7 +36,7 @@ pub(crate) enum Target {
 
 impl std::fmt::Debug for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // A URL may hold a password.
+        // A URL may contain a password.
         f.write_str(match self {
             Self::Single(_) => "Single",
             Self::Sentinel(_) => "Sentinel",
@@ -47,9 +47,11 @@ impl std::fmt::Debug for Target {
 
 impl Target {
     pub(crate) fn parse(url: &str) -> RedisResult<Self> {
-        let many = MANY.into_iter().find_map(|(start, scheme, sentinel)| {
-            Some((url.strip_prefix(start)?, scheme, sentinel))
-        });
+        let many = MULTI_ADDRESS_SCHEMES
+            .into_iter()
+            .find_map(|(start, scheme, sentinel)| {
+                Some((url.strip_prefix(start)?, scheme, sentinel))
+            });
         let Some((rest, scheme, sentinel)) = many else {
             return Ok(Self::Single(Box::new(Client::open(url)?)));
         };
@@ -102,12 +104,12 @@ impl Target {
         }
     }
 
-    /// Whether a connection that broke is replaced by itself: not where another server may be the master by now.
+    /// Whether a broken connection is replaced automatically: not where another server may have become the master.
     pub(crate) fn reconnects(&self) -> bool {
         !matches!(self, Self::Sentinel(_))
     }
 
-    /// A client for a subscription; `turn` walks through the nodes of a cluster.
+    /// Returns a client for a subscription; `turn` selects the node of a cluster.
     pub(crate) async fn subscriber(&self, turn: usize) -> RedisResult<Client> {
         match self {
             Self::Single(client) => Ok(Client::clone(client)),
@@ -120,19 +122,19 @@ impl Target {
     }
 }
 
-/// Sentinels, and the master they watch (Redis, «Guidelines for Redis clients with support for Redis Sentinel»).
+/// Sentinels, and the master they monitor (Redis, "Guidelines for Redis clients with support for Redis Sentinel").
 pub(crate) struct SentinelGroup {
-    /// `HOST:PORT` each.
+    /// Each is `HOST:PORT`.
     addresses: Vec<String>,
     master: String,
     database: String,
     scheme: &'static str,
-    /// `USER:PASSWORD@` of the master and, where they ask for one, of the Sentinels; or empty.
+    /// `USER:PASSWORD@` for the master and, where they require it, for the Sentinels; or empty.
     login: String,
 }
 
 impl SentinelGroup {
-    /// `rest` is `HOST:PORT,HOST:PORT/MASTER` or that and `/DATABASE`.
+    /// `rest` is `HOST:PORT,HOST:PORT/MASTER`, optionally followed by `/DATABASE`.
     fn parse(scheme: &'static str, login: String, rest: &str) -> RedisResult<Self> {
         let mut parts = rest.split('/');
         let addresses = parts.next().unwrap_or_default();
@@ -159,7 +161,7 @@ impl SentinelGroup {
         Client::open(format!("{}://{login}{address}{port}", self.scheme))
     }
 
-    /// Asks all Sentinels at once; the first that names a server which calls itself the master is believed.
+    /// Asks all Sentinels at once; the first one wins that names a server which reports itself as the master.
     async fn find_master(&self) -> RedisResult<Client> {
         let mut answers: FuturesUnordered<_> = self
             .addresses
@@ -188,7 +190,7 @@ impl SentinelGroup {
             named = query(&self.sentinel(address, &self.login)?, &ask).await;
         }
         let (host, port) =
-            named?.ok_or_else(|| invalid("the Sentinels know no master of that name"))?;
+            named?.ok_or_else(|| invalid("the Sentinels monitor no master of that name"))?;
         let host = if host.contains(':') {
             format!("[{host}]")
         } else {
@@ -203,7 +205,7 @@ impl SentinelGroup {
         match role.first() {
             Some(Value::BulkString(role)) if role == b"master" => Ok(master),
             _ => Err(invalid(
-                "the Sentinels name a master that is none; a failover is under way",
+                "the server named by the Sentinels is not a master; a failover is in progress",
             )),
         }
     }
@@ -228,7 +230,7 @@ fn invalid(why: &'static str) -> RedisError {
 
 #[derive(Clone)]
 pub(crate) enum Connection {
-    /// Replaces itself when it breaks.
+    /// Reconnects automatically.
     Managed(ConnectionManager),
     Plain(MultiplexedConnection),
     Cluster(ClusterConnection),

@@ -15,7 +15,7 @@ use entity::{BatchId, batch};
 use http::header;
 use landfall_core::{
     batches,
-    files::{FileFilter, Scope},
+    files::{FileFilter, OwnerScope},
     pagination::{DEFAULT_LIMIT, PageRequest},
 };
 use poem::web::Data;
@@ -129,7 +129,7 @@ fn opened(row: &batch::Model) -> Result<JsonResponse<schema::Batch, 201>, Proble
     JsonResponse::new(&schema::Batch::from(row.clone()))?.with(header::LOCATION, &location)
 }
 
-async fn find(state: &ApiState, scope: &Scope, id: BatchId) -> Result<batch::Model, Problem> {
+async fn find(state: &ApiState, scope: &OwnerScope, id: BatchId) -> Result<batch::Model, Problem> {
     let found = batches::get(state.app.db.read(), scope, id).await?;
     found.ok_or_else(|| Problem::not_found("batch"))
 }

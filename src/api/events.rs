@@ -114,7 +114,7 @@ async fn with_deliveries(
     page: Page<outbox_event::Model>,
 ) -> Result<Page<schema::Event>, Problem> {
     let ids: Vec<EventId> = page.items.iter().map(|row| row.id).collect();
-    let mut deliveries = outbox::deliveries_of(db, &ids).await?;
+    let mut deliveries = outbox::event_deliveries(db, &ids).await?;
     Ok(page.map(|row| {
         let deliveries_of_event = deliveries.remove(&row.id).unwrap_or_default().into_iter();
         let deliveries_of_event =

@@ -6,7 +6,7 @@ use http::{StatusCode, header};
 use landfall_core::{
     app::App,
     db::WriteFault,
-    installation::{self, InstallationError, Place},
+    installation::{self, InstallationError, MarkedLocation},
     sweep,
 };
 use poem::{Body, IntoResponse, Request, Response, handler, web::Data};
@@ -271,7 +271,8 @@ impl Checks {
 }
 
 async fn storage(app: &App) -> Check {
-    if let Some(check) = marker(app, Place::Storage, Status::Degraded, STORAGE_DOWN).await {
+    if let Some(check) = marker(app, MarkedLocation::Storage, Status::Degraded, STORAGE_DOWN).await
+    {
         return check;
     }
     let health = app.storage.health().await;
@@ -279,7 +280,7 @@ async fn storage(app: &App) -> Check {
 }
 
 async fn staging(app: &App) -> Check {
-    if let Some(check) = marker(app, Place::Staging, Status::Down, STAGING_DOWN).await {
+    if let Some(check) = marker(app, MarkedLocation::Staging, Status::Down, STAGING_DOWN).await {
         return check;
     }
     if let Err(error) = app.staging.health().await {
@@ -294,7 +295,7 @@ async fn staging(app: &App) -> Check {
 
 /// Checks the installation's marker in a place. Errors in reading the marker are left to the other checks, which report
 /// them.
-async fn marker(app: &App, place: Place, status: Status, down: &str) -> Option<Check> {
+async fn marker(app: &App, place: MarkedLocation, status: Status, down: &str) -> Option<Check> {
     match installation::check_marker(app, place).await {
         Err(InstallationError::Marker { source, .. }) => {
             Some(Check::new(status, format!("{down}: {source}")))

@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use landfall_core::{
     app::App,
     digest::Sha256Digest,
-    idempotency::{self, Entry, IdempotencyLock, Keep, LONGEST_KEY},
+    idempotency::{self, IdempotencyEntry, IdempotencyLock, MAX_KEY_LEN, PendingResponse},
     tokens::Identity,
     webhooks::sealing::Sealing,
 };
@@ -41,7 +41,7 @@ impl<'a> FromRequest<'a> for IdempotentRequest {
             return Ok(Self { key: None, head });
         };
         let sane = value.to_str().ok().filter(|key| {
-            (1..=LONGEST_KEY).contains(&key.len())
+            (1..=MAX_KEY_LEN).contains(&key.len())
                 && key.bytes().all(|byte| byte.is_ascii_graphic())
         });
         match sane {
@@ -52,7 +52,7 @@ impl<'a> FromRequest<'a> for IdempotentRequest {
             None => Err(Problem::field(
                 Code::MalformedRequest,
                 "Idempotency-Key",
-                format!("must be 1 to {LONGEST_KEY} visible ASCII characters"),
+                format!("must be 1 to {MAX_KEY_LEN} visible ASCII characters"),
             )
             .into()),
         }
@@ -86,7 +86,7 @@ pub(super) struct LockGuard {
 impl IdempotentRequest {
     /// Returns the fingerprint of the request, given the digest of its content.
     pub(super) fn fingerprint(&self, content: Sha256Digest) -> String {
-        Sha256Digest::of(format!("{}\n{content}", self.head).as_bytes()).to_string()
+        Sha256Digest::compute(format!("{}\n{content}", self.head).as_bytes()).to_string()
     }
 
     /// Acquires the lock of the key, or finds the stored response.
@@ -100,12 +100,12 @@ impl IdempotentRequest {
         };
         let app = &state.app;
         let owner = caller.owner.as_deref();
-        match idempotency::enter(&app.db, &app.clock, owner, key).await? {
-            Entry::First(ticket) => Ok(IdempotencyOutcome::Execute(Some(Box::new(
+        match idempotency::acquire(&app.db, &app.clock, owner, key).await? {
+            IdempotencyEntry::First(ticket) => Ok(IdempotencyOutcome::Execute(Some(Box::new(
                 LockGuard::start(app.clone(), ticket),
             )))),
-            Entry::InFlight => Err(Problem::in_flight()),
-            Entry::Answered {
+            IdempotencyEntry::InFlight => Err(Problem::in_flight()),
+            IdempotencyEntry::Answered {
                 fingerprint,
                 answer: response,
             } => {
@@ -127,7 +127,7 @@ impl IdempotentRequest {
         caller: &Identity,
         content: Sha256Digest,
         make_response: MakeResponse<R, T, STATUS>,
-        work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
+        work: impl FnOnce(Option<PendingResponse<R>>) -> W + Send + 'static,
     ) -> Result<JsonResponse<T, STATUS>, Problem>
     where
         R: Send + Sync + 'static,
@@ -177,7 +177,7 @@ pub(super) async fn execute_once<R, T, W, const STATUS: u16>(
     lock: Option<Box<LockGuard>>,
     fingerprint: String,
     make_response: MakeResponse<R, T, STATUS>,
-    work: impl FnOnce(Option<Keep<R>>) -> W + Send + 'static,
+    work: impl FnOnce(Option<PendingResponse<R>>) -> W + Send + 'static,
 ) -> Result<JsonResponse<T, STATUS>, Problem>
 where
     R: Send + Sync + 'static,
@@ -287,11 +287,11 @@ impl LockGuard {
         &self,
         fingerprint: String,
         make_response: MakeResponse<R, T, STATUS>,
-    ) -> Option<Keep<R>> {
+    ) -> Option<PendingResponse<R>> {
         let ticket = self.ticket.clone()?;
         let sealing = self.app.config.webhooks.sealing.clone();
         let of = fingerprint.clone();
-        Some(Keep::new(ticket, fingerprint, move |done| {
+        Some(PendingResponse::new(ticket, fingerprint, move |done| {
             let response = make_response(done)?;
             let mut kept = to_stored(&response);
             if response.is_sealed {

@@ -146,7 +146,7 @@ fn parse<T: Type + DeserializeOwned>(bytes: &[u8]) -> Result<Json<T>, Problem> {
     let value = serde_path_to_error::deserialize(Value::Object(fields)).map_err(fault)?;
     Ok(Json {
         value,
-        digest: Sha256Digest::of(bytes),
+        digest: Sha256Digest::compute(bytes),
     })
 }
 

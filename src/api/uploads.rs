@@ -19,9 +19,9 @@ use futures::{StreamExt, TryStreamExt};
 use http::{HeaderMap, header};
 use landfall_core::{
     app::App,
-    files::{FileName, Scope},
+    files::{FileName, OwnerScope},
     tokens::{Identity, TokenScope},
-    uploads::{self, Bytestream, NewPart, NewUpload, Ranges, Shape},
+    uploads::{self, NewPart, NewUpload, Ranges, UploadBytes, UploadShape},
 };
 use poem::{Request, RequestBody, Result, web::Data};
 use poem_openapi::{
@@ -175,7 +175,7 @@ fn started(row: &Model) -> Result<JsonResponse<schema::Session, 201>, Problem> {
 }
 
 /// Finds a session; uploads of other protocols are not visible here.
-async fn find(app: &App, scope: &Scope, id: UploadId) -> Result<Model, Problem> {
+async fn find(app: &App, scope: &OwnerScope, id: UploadId) -> Result<Model, Problem> {
     let row = uploads::get(app.db.read(), scope, id).await?;
     match row.kind {
         UploadKind::Parts => Ok(row),
@@ -189,7 +189,7 @@ fn checked(
     caller: &Identity,
     new_upload: schema::NewUpload,
     traceparent: Option<String>,
-) -> Result<(Shape, NewUpload), Problem> {
+) -> Result<(UploadShape, NewUpload), Problem> {
     let mut fields = upload_fields::UploadFields::default();
     if let Some(metadata) = &new_upload.metadata {
         fields.set("metadata", &metadata.to_string())?;
@@ -214,7 +214,7 @@ fn checked(
         tus_metadata: None,
         tus_concat: None,
     };
-    let shape = Shape::Parts {
+    let shape = UploadShape::Parts {
         total: new_upload.total_size_bytes,
         chunk: new_upload.chunk_size_bytes,
     };
@@ -224,7 +224,7 @@ fn checked(
 /// The bytes of a part, and their declared length and digest.
 struct PartBody {
     headers: HeaderMap,
-    bytes: Bytestream,
+    bytes: UploadBytes,
 }
 
 impl fmt::Debug for PartBody {

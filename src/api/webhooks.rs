@@ -16,7 +16,7 @@ use landfall_core::{
     digest::Sha256Digest,
     outbox,
     pagination::{DEFAULT_LIMIT, PageRequest},
-    webhooks::{self, NewWebhook, WebhookPatch, signing::Secret},
+    webhooks::{self, NewWebhook, WebhookPatch, signing::SigningSecret},
 };
 use poem::web::Data;
 use poem_openapi::{
@@ -163,7 +163,7 @@ impl Webhooks {
             let sealing = &app.config.webhooks.sealing;
             Ok(webhooks::rotate_secret(db, clock, sealing, WebhookId(id.0), keep).await?)
         };
-        let nothing = Sha256Digest::of(b"");
+        let nothing = Sha256Digest::compute(b"");
         idempotent
             .once(&state, &caller.0, nothing, rotated, work)
             .await
@@ -193,7 +193,7 @@ impl Webhooks {
                 .with(header::LOCATION, &format!("/v1/events/{event}"))
         };
         idempotent
-            .at_least_once(&state, &caller.0, Sha256Digest::of(b""), work)
+            .at_least_once(&state, &caller.0, Sha256Digest::compute(b""), work)
             .await
     }
 
@@ -255,7 +255,7 @@ impl Webhooks {
                 "pending deliveries are already queued; use delivered or failed",
             ));
         }
-        let replay = outbox::Replay {
+        let replay = outbox::ReplayRequest {
             since: value.since,
             until: value.until,
             status,
@@ -274,7 +274,7 @@ impl Webhooks {
     }
 }
 
-type WebhookWithSecret = (webhooks::Webhook, Secret);
+type WebhookWithSecret = (webhooks::Webhook, SigningSecret);
 
 fn created(created: &WebhookWithSecret) -> Result<JsonResponse<schema::Webhook, 201>, Problem> {
     let location = format!("/v1/webhooks/{}", created.0.id);

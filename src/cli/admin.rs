@@ -7,7 +7,7 @@ use landfall_core::{
     clock::Clock,
     config::Config,
     db::Database,
-    installation::{self, Place, Places},
+    installation::{self, InstallationParts, MarkedLocation},
     staging::{Staging, StagingError, live_hosts},
     storage::Storage,
     sweep,
@@ -251,14 +251,14 @@ async fn identity(config: &Config, staging: &Staging, storage: &Storage) -> Opti
         if states.iter().any(|state| !state.applied) {
             return Ok("unknown until the database is migrated".to_owned());
         }
-        let found = installation::inspect(Places {
+        let found = installation::inspect(InstallationParts {
             db: &db,
             clock: &Clock::system(),
             staging,
             storage,
         })
         .await?;
-        for place in Place::ALL {
+        for place in MarkedLocation::ALL {
             found.compare(place).with_context(|| place.to_string())?;
         }
         Ok(match found.id {

@@ -7,7 +7,9 @@ use landfall_core::{
     clock::Clock,
     config::Config,
     db::Database,
-    installation::{self, AdoptedId, Identity, Marker, Place, Places},
+    installation::{
+        self, AdoptedId, InstallationIdentity, InstallationParts, MarkedLocation, Marker,
+    },
 };
 use std::io::{BufRead, IsTerminal, Write};
 
@@ -30,7 +32,7 @@ pub(super) async fn run(config: &Config, args: AdoptArgs) -> anyhow::Result<()> 
     let staging = server::open_staging(config, &storage).await?;
     let clock = Clock::system();
     db.set_clock(&clock).await?;
-    let places = Places {
+    let places = InstallationParts {
         db: &db,
         clock: &clock,
         staging: &staging,
@@ -40,7 +42,7 @@ pub(super) async fn run(config: &Config, args: AdoptArgs) -> anyhow::Result<()> 
     for line in lines(&found) {
         eprintln!("{line}");
     }
-    let settled = Place::ALL
+    let settled = MarkedLocation::ALL
         .iter()
         .all(|place| found.marker(*place).is_some() && found.compare(*place).is_ok());
     if settled && !args.new_id {
@@ -60,8 +62,8 @@ pub(super) async fn run(config: &Config, args: AdoptArgs) -> anyhow::Result<()> 
     Ok(())
 }
 
-fn lines(found: &Identity) -> [String; 3] {
-    let marker = |place: Place| match found.marker(place) {
+fn lines(found: &InstallationIdentity) -> [String; 3] {
+    let marker = |place: MarkedLocation| match found.marker(place) {
         None => "no marker".to_owned(),
         Some(Marker::Unreadable) => "a marker that cannot be read".to_owned(),
         Some(Marker::Id(id)) => id.to_string(),
@@ -71,8 +73,8 @@ fn lines(found: &Identity) -> [String; 3] {
         .map_or_else(|| "no id yet".to_owned(), |id| id.to_string());
     [
         format!("database  {database}"),
-        format!("staging   {}", marker(Place::Staging)),
-        format!("storage   {}", marker(Place::Storage)),
+        format!("staging   {}", marker(MarkedLocation::Staging)),
+        format!("storage   {}", marker(MarkedLocation::Storage)),
     ]
 }
 

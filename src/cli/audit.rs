@@ -5,8 +5,8 @@ use crate::server::{self, ProcessParts};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use landfall_core::{
-    audit::{self, Offender, Options, Repair, Report, Step, Watch},
-    config::{Config, Sources},
+    audit::{self, AuditObserver, AuditOptions, AuditReport, AuditStep, RepairOutcome, Violation},
+    config::{Config, ConfigSources},
 };
 use serde::Serialize;
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
@@ -50,7 +50,7 @@ pub struct AuditArgs {
 #[derive(Debug, Serialize)]
 struct AuditOutput<'a> {
     checked: u64,
-    offenders: &'a [Offender],
+    offenders: &'a [Violation],
 }
 
 /// Runs the audit. Exit status: 0 if no problems remain, 1 if problems were found and not repaired, 2 if the audit
@@ -66,8 +66,8 @@ pub(super) async fn run(config: Option<PathBuf>, args: AuditArgs) -> ExitCode {
     }
 }
 
-async fn audited(config: Option<PathBuf>, args: &AuditArgs) -> anyhow::Result<Report> {
-    let config = Config::load(Sources::process(config))?;
+async fn audited(config: Option<PathBuf>, args: &AuditArgs) -> anyhow::Result<AuditReport> {
+    let config = Config::load(ConfigSources::process(config))?;
     logging::start(&config.log, None);
     let redis = server::connect_redis(
         &config,
@@ -76,7 +76,7 @@ async fn audited(config: Option<PathBuf>, args: &AuditArgs) -> anyhow::Result<Re
     )?;
     let public_url = server::public_url(&config, config.server.bind)?;
     let ProcessParts { app, .. } = server::assemble(Arc::new(config), redis, public_url).await?;
-    let options = Options {
+    let options = AuditOptions {
         repair: args.repair,
         deep: args.deep,
         force_orphans: args.force_orphans,
@@ -90,7 +90,7 @@ async fn audited(config: Option<PathBuf>, args: &AuditArgs) -> anyhow::Result<Re
 }
 
 #[expect(clippy::print_stdout, reason = "the output of the command")]
-fn print(report: &Report, json: bool) -> anyhow::Result<()> {
+fn print(report: &AuditReport, json: bool) -> anyhow::Result<()> {
     if json {
         let outcome = AuditOutput {
             checked: report.checked,
@@ -99,7 +99,7 @@ fn print(report: &Report, json: bool) -> anyhow::Result<()> {
         println!("{}", serde_json::to_string_pretty(&outcome)?);
     } else {
         for offender in &report.offenders {
-            let Offender {
+            let Violation {
                 invariant,
                 id,
                 detail,
@@ -132,8 +132,8 @@ impl AuditProgress {
     }
 }
 
-impl Watch for AuditProgress {
-    fn begins(&self, step: Step, total: Option<u64>) {
+impl AuditObserver for AuditProgress {
+    fn step_started(&self, step: AuditStep, total: Option<u64>) {
         let template = if total.is_some() { BAR } else { SPINNER };
         let style = ProgressStyle::with_template(template);
         self.0
@@ -146,13 +146,13 @@ impl Watch for AuditProgress {
         }
     }
 
-    fn looked_at(&self, count: u64) {
+    fn checked_more(&self, count: u64) {
         self.0.inc(count);
     }
 
-    fn found(&self, offender: &Offender, repair: &Repair) {
-        if let Repair::Done(what) = repair {
-            let Offender {
+    fn found(&self, offender: &Violation, repair: &RepairOutcome) {
+        if let RepairOutcome::Done(what) = repair {
+            let Violation {
                 invariant,
                 id,
                 detail,

@@ -14,7 +14,7 @@ use crate::{
     telemetry::Traces,
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use landfall_core::config::{Config, Sources};
+use landfall_core::config::{Config, ConfigSources};
 use landfall_workers::QueueName;
 use std::{path::PathBuf, process::ExitCode};
 
@@ -118,7 +118,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Audit(args) => return Ok(audit::run(cli.config, args).await),
         _ => {}
     }
-    let config = Config::load(Sources::process(cli.config))?;
+    let config = Config::load(ConfigSources::process(cli.config))?;
     let roles = match &cli.command {
         Command::Up => Some(Roles {
             serve: true,

@@ -15,7 +15,7 @@ use super::{
 };
 use entity::{BatchId, batch::Model, file::FileStatus};
 use landfall_core::{
-    batches::{self, FinalizeError},
+    batches::{self, FinalizeBatchError},
     files::FileFilter,
 };
 use maud::{Markup, html};
@@ -116,9 +116,9 @@ async fn finalize(user: User, dashboard: Dashboard, Path(id): Path<Uuid>) -> Res
     let app = dashboard.app();
     let closed = batches::finalize(&app.db, &app.clock, &user.sees(), BatchId(id)).await;
     let (_, written) = closed.map_err(|error| match error {
-        FinalizeError::NotFound => ErrorPage::not_found("batch with this id"),
-        FinalizeError::Database(error) => error.into(),
-        FinalizeError::Outbox(error) => ErrorPage::failed(error),
+        FinalizeBatchError::NotFound => ErrorPage::not_found("batch with this id"),
+        FinalizeBatchError::Database(error) => error.into(),
+        FinalizeBatchError::Outbox(error) => ErrorPage::failed(error),
     })?;
     if let Some(written) = written {
         app.dispatch.deliver(&written.due).await;

@@ -1,7 +1,7 @@
 //! Numbers, sizes, durations and times in human-readable form.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use landfall_core::overview::Bounded;
+use landfall_core::overview::BoundedCount;
 use maud::{Markup, html};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::{Duration, SystemTime};
@@ -28,7 +28,7 @@ pub(crate) fn number(value: u64) -> String {
 }
 
 /// A bounded count: `10,000+`.
-pub(crate) fn bounded(count: Bounded) -> String {
+pub(crate) fn bounded(count: BoundedCount) -> String {
     match count.is_whole {
         true => number(count.counted),
         false => format!("{}+", number(count.counted)),

@@ -7,7 +7,7 @@ use super::{
     session::User,
     state::Dashboard,
 };
-use landfall_core::operator_log::{self, Entry, Repair};
+use landfall_core::operator_log::{self, Entry, OperatorAction};
 use poem::Response;
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ pub(crate) async fn done(
     page: &str,
 ) -> Result<Response, ErrorPage> {
     let app = dashboard.app();
-    let repair = Repair {
+    let repair = OperatorAction {
         actor: user.name().to_owned(),
         action,
         subject: subject.into(),

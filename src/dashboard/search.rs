@@ -11,7 +11,7 @@ use super::{
     session::User,
     state::Dashboard,
 };
-use landfall_core::lookup::{self, Found};
+use landfall_core::lookup::{self, LookupResult};
 use landfall_workers::QueueName;
 use maud::html;
 use poem::{Response, Result, handler, web::Query};
@@ -54,12 +54,12 @@ async fn show(
     Ok(see_other(&href("/files", &[("q", q)])))
 }
 
-fn page_of(found: Found) -> String {
+fn page_of(found: LookupResult) -> String {
     match found {
-        Found::File(id) | Found::Upload(id) => format!("/files/{id}"),
-        Found::Batch(id) => format!("/batches/{id}"),
-        Found::Event(id) | Found::Delivery(id) => format!("/events/{id}"),
-        Found::Webhook(id) => format!("/webhooks/{id}"),
+        LookupResult::File(id) | LookupResult::Upload(id) => format!("/files/{id}"),
+        LookupResult::Batch(id) => format!("/batches/{id}"),
+        LookupResult::Event(id) | LookupResult::Delivery(id) => format!("/events/{id}"),
+        LookupResult::Webhook(id) => format!("/webhooks/{id}"),
     }
 }
 

@@ -63,7 +63,7 @@ impl User {
     }
 
     /// The files the user may see.
-    pub(crate) fn sees(&self) -> files::Scope {
+    pub(crate) fn sees(&self) -> files::OwnerScope {
         self.identity.sees()
     }
 
@@ -137,7 +137,7 @@ pub(super) fn cookie(
     let name = cookie_name(dashboard, request.headers());
     let secure = if is_secure { "; Secure" } else { "" };
     let (value, lasts) = match secret {
-        Some(secret) => (secret.expose_secret(), sessions::LASTS.as_secs()),
+        Some(secret) => (secret.expose_secret(), sessions::LIFETIME.as_secs()),
         None => ("", 0),
     };
     let path = dashboard.api().mount.path();
@@ -168,7 +168,7 @@ fn cookie_name(dashboard: &Dashboard, headers: &HeaderMap) -> &'static str {
 
 /// The CSRF token of a secret: it cannot be computed without the cookie, and does not reveal the cookie.
 fn csrf(secret: &str) -> String {
-    Sha256Digest::of(format!("landfall csrf {secret}").as_bytes()).to_string()
+    Sha256Digest::compute(format!("landfall csrf {secret}").as_bytes()).to_string()
 }
 
 /// Whether a page of this server sent the request, according to the browser.

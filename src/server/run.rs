@@ -10,7 +10,7 @@ use landfall_core::{
     app::App,
     config::Config,
     db::Database,
-    installation::{self, Place},
+    installation::{self, MarkedLocation},
     staging::StagingError,
     webhooks::key_rotation::KeyRecord,
 };
@@ -108,7 +108,7 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     activity::write(&db).await;
     keys.remove().await;
     if let Some(probe) = probe {
-        probe.take_back().await;
+        probe.withdraw().await;
     }
     if let Some(redis) = embedded {
         redis.stop().await;
@@ -119,11 +119,11 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
 /// Uses storage and staging once. If one is unavailable or full, the process starts anyway, does what it can, and
 /// reports it in `/readyz`.
 async fn probe_places(app: &App) -> anyhow::Result<()> {
-    if !is_unmarked(app, Place::Storage).await {
+    if !is_unmarked(app, MarkedLocation::Storage).await {
         let probed = app.storage.probe().await;
         probed.context("storage cannot be used")?;
     }
-    if is_unmarked(app, Place::Staging).await {
+    if is_unmarked(app, MarkedLocation::Staging).await {
         return Ok(());
     }
     match app.staging.probe().await {
@@ -141,7 +141,7 @@ async fn probe_places(app: &App) -> anyhow::Result<()> {
 }
 
 /// Whether the place was checked and has no marker; if it cannot be checked, the probe reports why.
-async fn is_unmarked(app: &App, place: Place) -> bool {
+async fn is_unmarked(app: &App, place: MarkedLocation) -> bool {
     matches!(installation::marker_visible(app, place).await, Ok(false))
 }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use landfall_core::{
     config::Config,
-    storage::sync_folder,
+    fs_io::sync_folder,
     webhooks::sealing::{Sealing, SealingKey},
 };
 use std::{

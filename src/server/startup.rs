@@ -8,14 +8,14 @@ use landfall_core::{
     config::{Backend, Config},
     db::Database,
     deliver::Deliverer,
-    files::Intake,
-    installation::{self, Places},
+    files::FileIntake,
+    installation::{self, InstallationParts},
     staging::Staging,
     storage::Storage,
-    uploads::BatchedWrites,
+    uploads::UploadWrites,
 };
 use landfall_queue::{Redis, WorkerIdentity};
-use landfall_workers::{Meter, QueueDispatch, Queues};
+use landfall_workers::{Meter, QueueJobSink, Queues};
 use secrecy::{ExposeSecret, SecretString};
 use std::{sync::Arc, time::Duration};
 use url::Url;
@@ -54,7 +54,7 @@ pub async fn assemble(
     sync_clock(db.clone(), clock.clone()).await?;
     let storage = open_storage(&config).await?;
     let staging = open_staging(&config, &storage).await?;
-    installation::open(Places {
+    installation::open(InstallationParts {
         db: &db,
         clock: &clock,
         staging: &staging,
@@ -62,13 +62,13 @@ pub async fn assemble(
     })
     .await?;
     let queues = Queues::new(redis, &config);
-    let dispatch = QueueDispatch::new(queues.clone(), clock.clone());
+    let dispatch = QueueJobSink::new(queues.clone(), clock.clone());
     let worker = worker_name();
     let deliverer = Deliverer::new(&config, &db, &clock, &worker);
     let app = App {
         config,
-        intake: Intake::start(&db),
-        uploads: BatchedWrites::start(&db, &clock),
+        intake: FileIntake::start(&db),
+        uploads: UploadWrites::start(&db, &clock),
         clock,
         db,
         staging,

@@ -109,7 +109,7 @@ async fn batches_without_files_are_limited_and_expire() {
         let first = json(open(&ann).await, 201).await;
         let db = app.parts.app.db.read();
         let row = batch::Entity::find().one(db).await.unwrap().unwrap();
-        let more = usize::try_from(batches::MAX_EMPTY).unwrap() - 1;
+        let more = usize::try_from(batches::MAX_EMPTY_BATCHES).unwrap() - 1;
         let rows = (0..more).map(|_| {
             let id = BatchId::generate();
             batch::Model { id, ..row.clone() }.into_active_model()
@@ -125,7 +125,7 @@ async fn batches_without_files_are_limited_and_expire() {
             .parts
             .app
             .clock
-            .before(batches::EMPTY_KEPT + Duration::from_secs(1));
+            .before(batches::EMPTY_BATCH_RETENTION + Duration::from_secs(1));
         let aged = batch::Entity::update_many()
             .col_expr(batch::Column::CreatedAt, Expr::value(old))
             .filter(batch::Column::Id.eq(row.id));

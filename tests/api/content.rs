@@ -34,7 +34,7 @@ async fn the_bytes_come_back_as_an_attachment() {
     let path = stored(&app, "Zürich.html", "<b>hello</b>").await;
     let response = get(&app, &path).await;
     assert_eq!(response.status(), 200);
-    let etag = format!("\"{}\"", Sha256Digest::of(b"<b>hello</b>"));
+    let etag = format!("\"{}\"", Sha256Digest::compute(b"<b>hello</b>"));
     for (name, value) in [
         ("etag", etag.as_str()),
         ("content-length", "12"),

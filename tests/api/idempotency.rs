@@ -6,7 +6,7 @@ use crate::support::{
     app::{Builder, SOON, json, problem},
     over_both_databases,
 };
-use landfall_core::idempotency::{self, Entry, LOCK};
+use landfall_core::idempotency::{self, IdempotencyEntry, LOCK_DURATION};
 use reqwest::{Client, RequestBuilder, Response, multipart::Form};
 use serde_json::{Value, json};
 
@@ -68,13 +68,13 @@ async fn a_rejected_request_releases_its_key(builder: Builder) {
 async fn while_the_first_request_is_in_progress_others_get_409(builder: Builder) {
     let app = builder.workers(&[]).start().await;
     let landfall = &app.parts.app;
-    let first = idempotency::enter(&landfall.db, &landfall.clock, None, "k").await;
-    let Entry::First(_) = first.expect("the database answers") else {
+    let first = idempotency::acquire(&landfall.db, &landfall.clock, None, "k").await;
+    let IdempotencyEntry::First(_) = first.expect("the database answers") else {
         panic!("nobody else has the key");
     };
     problem(upload(&app, "k", b"hello").await, 409, "in_flight").await;
     // A first that died is not waited for longer than its lock lives.
-    landfall.clock.advance(LOCK);
+    landfall.clock.advance(LOCK_DURATION);
     json(upload(&app, "k", b"hello").await, 202).await;
     assert_eq!(count(&app).await, 1);
 }

@@ -14,13 +14,16 @@ use reqwest::{
 use serde_json::json;
 
 fn content_digest(bytes: &[u8]) -> String {
-    format!("sha-256=:{}:", STANDARD.encode(Sha256Digest::of(bytes).0))
+    format!(
+        "sha-256=:{}:",
+        STANDARD.encode(Sha256Digest::compute(bytes).0)
+    )
 }
 
 #[tokio::test]
 async fn form_fields_may_come_before_and_after_the_file() {
     let app = TestApp::start().await;
-    let sha256 = Sha256Digest::of(b"hello").to_string();
+    let sha256 = Sha256Digest::compute(b"hello").to_string();
     let form = Form::new()
         .text("metadata", r#"{"album":"été"}"#)
         .part(
@@ -177,7 +180,7 @@ async fn a_large_rejected_body_still_gets_its_response() {
 #[tokio::test]
 async fn wrong_digests_are_rejected_in_headers_and_fields() {
     let app = without_workers().await;
-    let wrong = Sha256Digest::of(b"other").to_string();
+    let wrong = Sha256Digest::compute(b"other").to_string();
     for name in ["content-digest", "repr-digest"] {
         let raw = app.post("/v1/files?filename=a").body("hello");
         let raw = raw.header(name, content_digest(b"other")).send().await;

@@ -5,7 +5,7 @@ use crate::support::installation::BUCKET;
 use bytes::Bytes;
 use landfall_core::{
     audit::Invariant,
-    staging::{Options, StagingKey},
+    staging::{StagingKey, WriteOptions},
     storage::StorageKey,
 };
 use landfall_test_servers::S3Server;
@@ -14,7 +14,10 @@ use std::time::Duration;
 async fn staged(target: &AuditTarget, key: StagingKey) {
     let body = futures::stream::iter([Ok::<_, std::io::Error>(Bytes::from_static(b"left over"))]);
     let staging = &target.landfall().staging;
-    staging.write(key, body, Options::default()).await.unwrap();
+    staging
+        .write(key, body, WriteOptions::default())
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

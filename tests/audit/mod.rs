@@ -12,22 +12,22 @@ use crate::support::TestApp;
 use entity::FileId;
 use landfall_core::{
     app::App,
-    audit::{self, Invariant, Offender, Options, Options as AuditOptions, Report, Unwatched},
-    finalize::{Finalizer, Outcome},
+    audit::{self, AuditOptions, AuditReport, Invariant, NoObserver, Violation},
+    finalize::{FinalizeOutcome, Finalizer},
 };
 use landfall_test_servers::S3Server;
 
-const LOOK: Options = Options {
+const LOOK: AuditOptions = AuditOptions {
     repair: false,
     deep: false,
     force_orphans: None,
 };
-const REPAIR: Options = Options {
+const REPAIR: AuditOptions = AuditOptions {
     repair: true,
     deep: false,
     force_orphans: None,
 };
-const DEEP: Options = Options {
+const DEEP: AuditOptions = AuditOptions {
     repair: false,
     deep: true,
     force_orphans: None,
@@ -74,7 +74,7 @@ impl AuditTarget {
             .finalize(id)
             .await
             .unwrap();
-        assert_eq!(outcome, Outcome::Stored);
+        assert_eq!(outcome, FinalizeOutcome::Stored);
         id
     }
 
@@ -83,8 +83,8 @@ impl AuditTarget {
         file["id"].as_str().unwrap().parse().unwrap()
     }
 
-    pub async fn audit(&self, options: Options) -> Report {
-        audit::audit(self.landfall(), options, &Unwatched)
+    pub async fn audit(&self, options: AuditOptions) -> AuditReport {
+        audit::audit(self.landfall(), options, &NoObserver)
             .await
             .unwrap()
     }
@@ -97,7 +97,7 @@ impl AuditTarget {
     }
 
     /// Audits without repairing, and returns the only problem.
-    pub async fn one(&self, invariant: Invariant, id: &str) -> Offender {
+    pub async fn one(&self, invariant: Invariant, id: &str) -> Violation {
         let report = self.audit(LOOK).await;
         let [offender] = &report.offenders[..] else {
             panic!("one offender, not {:?}", report.offenders);
@@ -215,7 +215,7 @@ async fn files_in_progress_are_not_reported() {
     };
     let audits = async {
         for _ in 0..6 {
-            let report = audit::audit(&app.parts.app, DEEP, &Unwatched).await;
+            let report = audit::audit(&app.parts.app, DEEP, &NoObserver).await;
             let report = report.unwrap();
             assert!(report.is_clean(), "{:?}", report.offenders);
         }

@@ -4,7 +4,7 @@ use super::{AuditTarget, LOOK, REPAIR, everywhere};
 use entity::file::{Column, Entity, FileStatus};
 use landfall_core::{
     audit::Invariant,
-    finalize::{Finalizer, Outcome},
+    finalize::{FinalizeOutcome, Finalizer},
 };
 use landfall_queue::Inspector;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
@@ -46,7 +46,7 @@ async fn staged_file_without_a_job_is_pushed() {
             .finalize(id)
             .await
             .unwrap();
-        assert_eq!(outcome, Outcome::Stored);
+        assert_eq!(outcome, FinalizeOutcome::Stored);
         target.is_clean().await;
     }
 }

@@ -29,7 +29,7 @@ async fn waiting_prints_a_line_for_each_file_once_it_is_stored() {
         (lines[0], "a b.txt", b"first".as_slice()),
         (lines[1], "b.bin", b"second"),
     ] {
-        let digest = Sha256Digest::of(bytes).to_string();
+        let digest = Sha256Digest::compute(bytes).to_string();
         let id = line.split(' ').next().expect("an id");
         assert!(line.contains("stored") && line.contains(&digest), "{line}");
         assert!(line.ends_with(name), "{line}");
@@ -133,7 +133,7 @@ async fn a_killed_upload_is_resumed() {
     let line = ran.stdout.trim_end();
     assert_eq!(ran.stdout.lines().count(), 1, "{ran:?}");
     assert!(
-        line.contains(&Sha256Digest::of(&bytes).to_string()),
+        line.contains(&Sha256Digest::compute(&bytes).to_string()),
         "{line}"
     );
     let sessions = upload::Entity::find().count(db).await.expect("a count");

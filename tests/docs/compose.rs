@@ -2,7 +2,7 @@
 //! same processes work together `faults::scaled` shows.
 
 use super::{read, root};
-use landfall_core::config::{Backend, Config, Sources};
+use landfall_core::config::{Backend, Config, ConfigSources};
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, process::Command};
 
@@ -145,7 +145,7 @@ fn settings_are_known_and_agree_with_the_servers() {
             .collect()
     };
     for ours in ["api", "worker", "migrate"] {
-        let config = Config::load(Sources {
+        let config = Config::load(ConfigSources {
             file: None,
             environment: environment(ours),
         });

@@ -69,7 +69,7 @@ async fn every_command_of_the_readme_works() {
                 id = parsed["id"].as_str().expect("an id").to_owned();
             }
             line if line.contains("?wait=") => {
-                let digest = Sha256Digest::of(read("README.md").as_bytes()).to_string();
+                let digest = Sha256Digest::compute(read("README.md").as_bytes()).to_string();
                 assert_eq!(
                     (&parsed["status"], &parsed["sha256"]),
                     (&"stored".into(), &digest.into())

@@ -109,7 +109,7 @@ async fn refusing() -> TestApp {
     let session = json!({
         "original_filename": "a.txt",
         "total_size_bytes": 5,
-        "sha256": Sha256Digest::of(b"other").to_string(),
+        "sha256": Sha256Digest::compute(b"other").to_string(),
     });
     let begun = app.post("/v1/uploads").json(&session).send().await;
     let begun = accepted(begun.expect("a response"), 201).await;

@@ -72,7 +72,7 @@ impl Interleaving {
         let bytes: Vec<u8> = (0..random.random_range(1..2000))
             .map(|_| random.random())
             .collect();
-        let sha256 = Sha256Digest::of(&bytes).to_string();
+        let sha256 = Sha256Digest::compute(&bytes).to_string();
         let file = self.app.upload(name, bytes).await;
         let id = FileId(file["id"].as_str().expect("an id").parse().expect("an id"));
         self.sent.lock().expect("no panic").insert(id, sha256);
@@ -197,7 +197,7 @@ impl Interleaving {
                 Ok(bytes) => bytes.try_collect().await.expect("the object can be read"),
                 Err(error) => panic!("seed {seed}: the object of {file:?} is gone: {error}"),
             };
-            let found = Sha256Digest::of(&bytes.concat()).to_string();
+            let found = Sha256Digest::compute(&bytes.concat()).to_string();
             let sent = self.sent.lock().expect("no panic")[id].clone();
             assert_eq!(
                 found, sent,

@@ -7,7 +7,7 @@ use sea_orm::EntityTrait;
 const STEPS: [&str; 8] = [
     "finalize.received",
     "finalize.claimed",
-    "finalize.landed",
+    "finalize.transferred",
     "finalize.committed",
     "finalize.announced",
     "deliver.claimed",
@@ -99,7 +99,7 @@ async fn file_that_kills_two_workers_that_run_it_alone_is_quarantined_and_can_be
     let id = cluster.upload("poison.bin", b"deadly".to_vec()).await;
     // The first death makes it a suspect, the other two are proved to be its work.
     for _ in 0..3 {
-        let mut doomed = cluster.worker(Some("finalize.landed=kill"));
+        let mut doomed = cluster.worker(Some("finalize.transferred=kill"));
         doomed.dies_within(AFTER_A_KILL).await;
     }
     let mut next = cluster.worker(None);

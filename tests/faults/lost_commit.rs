@@ -147,7 +147,7 @@ impl LostCommitCluster {
         let stored = self.request(Method::GET, &path).timeout(AFTER_A_KILL * 2);
         let stored = json(stored.send().await.expect("a response"), 200).await;
         assert_eq!(stored["status"], "stored", "{stored}");
-        assert_eq!(stored["sha256"], Sha256Digest::of(bytes).to_string());
+        assert_eq!(stored["sha256"], Sha256Digest::compute(bytes).to_string());
         let all = self.request(Method::GET, "/v1/files").send().await;
         let all = json(all.expect("a response"), 200).await;
         assert_eq!(all["items"].as_array().map(Vec::len), Some(1), "{all}");

@@ -51,7 +51,7 @@ async fn stored(topology: &Topology, id: &str, bytes: &[u8]) {
         (file["status"] == "stored").then_some(file)
     })
     .await;
-    assert_eq!(file["sha256"], Sha256Digest::of(bytes).to_string());
+    assert_eq!(file["sha256"], Sha256Digest::compute(bytes).to_string());
     topology.log.acknowledged(id, bytes);
 }
 

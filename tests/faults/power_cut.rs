@@ -189,7 +189,7 @@ impl Uploader {
                 continue;
             }
             match self.content(&file.id).await {
-                Ok(content) if Sha256Digest::of(&content).to_string() == file.sha256 => {}
+                Ok(content) if Sha256Digest::compute(&content).to_string() == file.sha256 => {}
                 Ok(content) => lost.push(format!("{file:?}: {} other bytes", content.len())),
                 Err(error) => lost.push(format!("{file:?}: {error}")),
             }

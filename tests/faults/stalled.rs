@@ -6,7 +6,7 @@ use crate::support::{
 };
 use entity::delivery::{self, DeliveryStatus};
 use futures::{StreamExt, stream};
-use landfall_core::{batches, files::Scope};
+use landfall_core::{batches, files::OwnerScope};
 use landfall_test_servers::Behaviour;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use std::{
@@ -115,7 +115,7 @@ async fn write_events(app: &TestApp) {
         let metadata = serde_json::json!({});
         let batch = batches::create(&landfall.db, &landfall.clock, None, metadata, None);
         let id = batch.await.expect("a batch").id;
-        let closed = batches::finalize(&landfall.db, &landfall.clock, &Scope::All, id).await;
+        let closed = batches::finalize(&landfall.db, &landfall.clock, &OwnerScope::All, id).await;
         let (_, event) = closed.expect("the batch is closed");
         event.expect("an empty batch is complete at once").due
     });

@@ -6,7 +6,7 @@ use entity::{
     file::{self, FileStatus},
     worker_process,
 };
-use landfall_core::finalize::{Finalizer, Outcome};
+use landfall_core::finalize::{FinalizeOutcome, Finalizer};
 use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, sea_query::Expr};
 use std::time::Duration;
 
@@ -80,7 +80,7 @@ impl SuspectTest {
         assert_eq!(changed.await.expect("the database").rows_affected, 1);
     }
 
-    async fn finalize(&self, id: FileId) -> Outcome {
+    async fn finalize(&self, id: FileId) -> FinalizeOutcome {
         self.finalizer.finalize(id).await.expect("an outcome")
     }
 
@@ -93,12 +93,12 @@ impl SuspectTest {
     }
 
     /// Simulates the noticed death of a process that ran the file alone, and returns the result of the next run.
-    async fn dies_alone(&self, name: &str, id: FileId) -> Outcome {
+    async fn dies_alone(&self, name: &str, id: FileId) -> FinalizeOutcome {
         self.process(name, self.ago(20), Some(id)).await;
         self.claimed_by(name, id).await;
         let watched = self.finalize(id).await;
         assert!(
-            matches!(watched, Outcome::Later(_)),
+            matches!(watched, FinalizeOutcome::Later(_)),
             "its heartbeat is waited for: {watched:?}"
         );
         self.app.parts.app.clock.advance(Duration::from_secs(11));
@@ -145,7 +145,7 @@ async fn files_beside_a_crash_become_suspects_without_counting(builder: Builder)
         ids.push(id);
     }
     for id in ids {
-        assert_eq!(stage.finalize(id).await, Outcome::Stored);
+        assert_eq!(stage.finalize(id).await, FinalizeOutcome::Stored);
         let file = stage.row(id).await;
         assert!(file.lease_lost_at.is_some(), "it was a suspect");
         assert_eq!(
@@ -162,7 +162,7 @@ async fn lease_of_a_live_process_makes_no_suspect(builder: Builder) {
     stage.process("slow", stage.ago(0), None).await;
     stage.claimed_by("slow", id).await;
     assert!(
-        matches!(stage.finalize(id).await, Outcome::Later(_)),
+        matches!(stage.finalize(id).await, FinalizeOutcome::Later(_)),
         "it is released"
     );
     let file = stage.row(id).await;
@@ -170,7 +170,7 @@ async fn lease_of_a_live_process_makes_no_suspect(builder: Builder) {
         (file.status, file.suspect_since),
         (FileStatus::Staged, None)
     );
-    assert_eq!(stage.finalize(id).await, Outcome::Stored);
+    assert_eq!(stage.finalize(id).await, FinalizeOutcome::Stored);
 }
 
 async fn only_the_death_of_a_process_that_ran_a_file_alone_counts(builder: Builder) {
@@ -180,7 +180,10 @@ async fn only_the_death_of_a_process_that_ran_a_file_alone_counts(builder: Build
     // It returns before its heartbeat has been missing for a lease.
     stage.process("frozen", stage.ago(20), Some(id)).await;
     stage.claimed_by("frozen", id).await;
-    assert!(matches!(stage.finalize(id).await, Outcome::Later(_)));
+    assert!(matches!(
+        stage.finalize(id).await,
+        FinalizeOutcome::Later(_)
+    ));
     let beats = worker_process::Entity::update_many()
         .col_expr(
             worker_process::Column::BeatAt,
@@ -192,13 +195,17 @@ async fn only_the_death_of_a_process_that_ran_a_file_alone_counts(builder: Build
         db.write(move |transaction| Box::pin(async move { beats.exec(transaction).await }));
     assert_eq!(changed.await.expect("the database").rows_affected, 1);
     stage.app.parts.app.clock.advance(Duration::from_secs(11));
-    assert_eq!(stage.finalize(id).await, Outcome::Stored, "nothing counted");
+    assert_eq!(
+        stage.finalize(id).await,
+        FinalizeOutcome::Stored,
+        "nothing counted"
+    );
 
     let id = stage.upload().await;
     stage.make_suspect(id).await;
     assert_eq!(
         stage.dies_alone("first", id).await,
-        Outcome::Stored,
+        FinalizeOutcome::Stored,
         "one death is none too many"
     );
     assert_eq!(
@@ -211,7 +218,10 @@ async fn only_the_death_of_a_process_that_ran_a_file_alone_counts(builder: Build
     let id = stage.upload().await;
     stage.make_suspect(id).await;
     stage.count_deaths(id, 1).await;
-    assert_eq!(stage.dies_alone("second", id).await, Outcome::Failed);
+    assert_eq!(
+        stage.dies_alone("second", id).await,
+        FinalizeOutcome::Failed
+    );
     let file = stage.row(id).await;
     assert_eq!(file.error_code.as_deref(), Some("poison"));
     assert!(
@@ -228,5 +238,8 @@ async fn unrelated_deaths_raise_the_limit(builder: Builder) {
     stage
         .process("killed for nothing", stage.ago(600), None)
         .await;
-    assert_eq!(stage.dies_alone("second", id).await, Outcome::Stored);
+    assert_eq!(
+        stage.dies_alone("second", id).await,
+        FinalizeOutcome::Stored
+    );
 }

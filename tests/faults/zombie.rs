@@ -11,7 +11,7 @@ use std::time::Duration;
 async fn worker_frozen_past_its_lease_cannot_commit() {
     let cluster = Cluster::start(Installation::new()).await;
     cluster.webhook().await;
-    let mut zombie = cluster.worker(Some("finalize.landed=stop"));
+    let mut zombie = cluster.worker(Some("finalize.transferred=stop"));
     let id = cluster.upload("slept.bin", vec![7; 100_000]).await;
     // It holds the claim, and does not move.
     cluster.wait_for(&id, "finalizing", AFTER_A_KILL).await;

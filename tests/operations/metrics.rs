@@ -4,7 +4,7 @@ use crate::support::{
     Process, TestApp,
     app::{SOON, json},
 };
-use landfall_core::audit::{self, Options, Unwatched};
+use landfall_core::audit::{self, AuditOptions, NoObserver};
 use landfall_test_servers::wait_until;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -49,7 +49,7 @@ async fn busy() -> TestApp {
     app.settled(&file["id"]).await;
     app.receiver.wait_for(1, SOON).await;
     app.sweep().await;
-    audit::audit(&app.parts.app, Options::default(), &Unwatched)
+    audit::audit(&app.parts.app, AuditOptions::default(), &NoObserver)
         .await
         .unwrap();
     app
@@ -115,7 +115,7 @@ async fn metrics_have_the_unrepaired_problems() {
     let app = busy().await;
     let landfall = &app.parts.app;
     std::fs::remove_dir_all(landfall.config.storage.path.join("uploads")).unwrap();
-    audit::audit(landfall, Options::default(), &Unwatched)
+    audit::audit(landfall, AuditOptions::default(), &NoObserver)
         .await
         .unwrap();
     let text = scrape(&app).await;

@@ -242,9 +242,12 @@ async fn a_file_is_finalized_now_or_deleted_when_its_state_allows() {
     );
     let deleted = user.press_and_follow(&format!("{path}/delete"), &[]).await;
     assert!(deleted.contains("File deleted."));
-    let row =
-        landfall_core::files::get(landfall.db.read(), &landfall_core::files::Scope::All, file)
-            .await;
+    let row = landfall_core::files::get(
+        landfall.db.read(),
+        &landfall_core::files::OwnerScope::All,
+        file,
+    )
+    .await;
     assert_eq!(row.unwrap().unwrap().status, FileStatus::Deleted);
     assert_eq!(logged(&app, "file.delete").await.len(), 1);
 }
@@ -466,7 +469,7 @@ async fn a_session_with_upload_scope_sends_files_by_tus() {
     assert_eq!(states[0]["status"], "stored");
     let row = landfall_core::files::get(
         app.parts.app.db.read(),
-        &landfall_core::files::Scope::All,
+        &landfall_core::files::OwnerScope::All,
         id.parse().unwrap(),
     )
     .await;

@@ -3,9 +3,9 @@
 use super::dashboard_user::DashboardUser;
 use crate::support::TestApp;
 use entity::file::{self, FileStatus};
-use landfall_bench::seed_rows::{self as seed, Amount};
+use landfall_bench::seed_rows::{self as seed, SeedAmount};
 use landfall_core::{
-    files::{self, FileFilter, Scope},
+    files::{self, FileFilter, OwnerScope},
     pagination::PageRequest,
 };
 use landfall_test_servers::{Behaviour, wait_until};
@@ -183,7 +183,7 @@ async fn a_batch_shows_its_counts_and_its_files() {
 async fn a_common_name_prefix_is_listed_by_name() {
     let app = TestApp::builder().workers(&[]).start().await;
     let landfall = &app.parts.app;
-    let amount = Amount {
+    let amount = SeedAmount {
         files: 15_000,
         events: 0,
         until: chrono::Utc::now(),
@@ -196,7 +196,7 @@ async fn a_common_name_prefix_is_listed_by_name() {
     let listed = all_of(&app, &filter).await;
     let mut names = Vec::new();
     for id in &listed {
-        let file = files::get(landfall.db.read(), &Scope::All, *id).await;
+        let file = files::get(landfall.db.read(), &OwnerScope::All, *id).await;
         names.push(file.unwrap().unwrap().search_name);
     }
     assert_eq!(names.len(), 2_500, "every sixth of them, and each once");
@@ -209,7 +209,7 @@ async fn all_of(app: &TestApp, filter: &FileFilter) -> Vec<entity::FileId> {
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
         let page = PageRequest::decode(100, cursor.as_deref()).expect("a cursor of ours");
-        let listed = files::list(db, &Scope::All, filter, page)
+        let listed = files::list(db, &OwnerScope::All, filter, page)
             .await
             .expect("a page");
         found.extend(listed.items.into_iter().map(|file| file.id));
@@ -222,7 +222,7 @@ async fn all_of(app: &TestApp, filter: &FileFilter) -> Vec<entity::FileId> {
 
 async fn several_filters_find_all_and_each_once(app: TestApp) {
     let landfall = &app.parts.app;
-    let amount = Amount {
+    let amount = SeedAmount {
         files: 12_000,
         events: 0,
         until: chrono::Utc::now(),

@@ -2,7 +2,7 @@
 //! database explains each read statement, and PostgreSQL also runs it and counts its rows.
 
 use crate::support::{TestApp, query_log::serve_with_query_log};
-use landfall_bench::seed_rows::{self as seed, Amount};
+use landfall_bench::seed_rows::{self as seed, SeedAmount};
 use landfall_core::{audit, db::Database, sweep};
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::Value;
@@ -80,7 +80,7 @@ struct QueryLogApp {
 
 impl QueryLogApp {
     async fn over(app: TestApp) -> Self {
-        let amount = Amount {
+        let amount = SeedAmount {
             files: ROWS,
             events: ROWS,
             until: chrono::Utc::now(),
@@ -246,13 +246,18 @@ impl QueryLogApp {
     /// Runs the periodic work.
     async fn sweep_and_audit(&self) {
         let mut landfall = self.app.parts.app.clone();
-        landfall.db = landfall.db.watched(noting(&self.seen));
+        landfall.db = landfall.db.with_query_observer(noting(&self.seen));
         // The second sweep checks again what the first one recorded.
         for _ in 0..2 {
             let swept = sweep::sweep(&landfall).await.expect("the sweep runs");
             assert_eq!(swept.faults, Vec::<String>::new());
         }
-        let audited = audit::audit(&landfall, audit::Options::default(), &audit::Unwatched).await;
+        let audited = audit::audit(
+            &landfall,
+            audit::AuditOptions::default(),
+            &audit::NoObserver,
+        )
+        .await;
         audited.expect("the audit runs");
     }
 

@@ -29,7 +29,7 @@ impl ClientLog {
 
     /// Records that the upload with this id was acknowledged, and what was sent.
     pub fn acknowledged(&self, id: &str, bytes: &[u8]) {
-        let digest = Sha256Digest::of(bytes).to_string();
+        let digest = Sha256Digest::compute(bytes).to_string();
         self.acknowledged_as(id, bytes.len() as u64, digest);
     }
 

@@ -3,7 +3,7 @@
 use super::bytes_on_disk::BytesOnDisk;
 use landfall_core::{
     app::App,
-    config::{Config, Sources},
+    config::{Config, ConfigSources},
 };
 use landfall_test_servers::{PostgresServer, RedisServer, S3Server, S3View};
 use std::{collections::BTreeMap, path::Path};
@@ -112,7 +112,7 @@ impl Installation {
 
     /// Returns the configuration as a process reads it.
     pub fn config(&self) -> Config {
-        Config::load(Sources {
+        Config::load(ConfigSources {
             file: None,
             environment: self.environment(),
         })

@@ -11,13 +11,13 @@ pub async fn serve_with_query_log(
     app: &TestApp,
     watcher: impl Fn(&Statement) + Send + Sync + 'static,
 ) -> (String, DropGuard) {
-    let mut watched = app.parts.app.clone();
-    watched.db = watched.db.watched(watcher);
+    let mut with_query_observer = app.parts.app.clone();
+    with_query_observer.db = with_query_observer.db.with_query_observer(watcher);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
     let stop = CancellationToken::new();
     tokio::spawn(server::serve(
-        watched,
+        with_query_observer,
         app.parts.queues.clone(),
         app.parts.meter.clone(),
         listener,

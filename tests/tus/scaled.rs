@@ -89,7 +89,7 @@ async fn upload_hashed_on_arrival_is_not_read_again() {
     .await;
     // The one read is of the first bytes, to see what they are.
     assert_eq!(s3.calls(S3Operation::GetObject), 1);
-    let sha256 = Sha256Digest::of(&bytes).to_string();
+    let sha256 = Sha256Digest::compute(&bytes).to_string();
     assert_eq!(row(&app, &path).await.sha256, Some(sha256));
     assert!(stored(&app, &path).await == bytes);
 }

@@ -98,7 +98,7 @@ async fn a_session_lasts_half_a_day() {
     let app = app().await;
     let user = DashboardUser::new(&app, "ops", &[TokenScope::Admin]).await;
     let clock = &app.parts.app.clock;
-    clock.advance(landfall_core::sessions::LASTS);
+    clock.advance(landfall_core::sessions::LIFETIME);
     assert_eq!(user.get("/").await.status(), 303);
 }
 

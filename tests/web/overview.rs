@@ -90,7 +90,7 @@ async fn the_last_audit_is_shown() {
     let file = app.upload("a.txt", "hello").await;
     app.settled(&file["id"]).await;
     let landfall = &app.parts.app;
-    audit::audit(landfall, audit::Options::default(), &audit::Unwatched)
+    audit::audit(landfall, audit::AuditOptions::default(), &audit::NoObserver)
         .await
         .expect("an audit");
     let page = page(&app, "/").await;

@@ -4,24 +4,24 @@ use crate::{endpoint_limits::EndpointLimits, jobs::DeliverJob, meter::Meter, que
 use apalis::prelude::{BoxDynError, Data};
 use landfall_core::{
     clock::Clock,
-    deliver::{Deliverer, Outcome},
+    deliver::{Deliverer, DeliveryOutcome},
 };
 use landfall_queue::{JobContext, RetryAfter};
 use std::time::{Duration, Instant};
 
-/// So that two workers that wait for each other's lease do not spin.
+/// Minimum retry delay, so that workers waiting for each other's lease do not spin.
 const MIN_DELAY: Duration = Duration::from_millis(20);
 
-/// What the handlers of one process share.
+/// Shared by the handlers of one process.
 #[derive(Clone, Debug)]
-pub(crate) struct Context {
+pub(crate) struct DeliverContext {
     pub(crate) deliverer: Deliverer,
     pub(crate) clock: Clock,
     pub(crate) limits: EndpointLimits,
     meter: Meter,
 }
 
-impl Context {
+impl DeliverContext {
     pub(crate) fn new(deliverer: Deliverer, queues: &Queues, clock: Clock, meter: Meter) -> Self {
         Self {
             deliverer,
@@ -36,35 +36,35 @@ impl Context {
 pub(crate) async fn handle(
     job: DeliverJob,
     run: JobContext,
-    context: Data<Context>,
+    context: Data<DeliverContext>,
 ) -> Result<(), BoxDynError> {
     let begun = Instant::now();
     let attempt = context.deliverer.deliver(job.delivery_id).await?;
-    // One that was not due, or that another worker has, is no attempt.
+    // A delivery that was not due, or is leased by another worker, is not an attempt.
     if attempt.webhook_id.is_some() {
         let word = match attempt.outcome {
-            Outcome::Delivered => Some("delivered"),
-            Outcome::Later(_) => Some("retried"),
-            Outcome::Failed => Some("failed"),
-            Outcome::Nothing => None,
+            DeliveryOutcome::Delivered => Some("delivered"),
+            DeliveryOutcome::Later(_) => Some("retried"),
+            DeliveryOutcome::Failed => Some("failed"),
+            DeliveryOutcome::Nothing => None,
         };
         if let Some(word) = word {
             context.meter.delivered(word, begun.elapsed());
         }
     }
     if let (Some(endpoint), Some(failures)) = (&run.group, attempt.consecutive_failures)
-        && attempt.outcome != Outcome::Nothing
+        && attempt.outcome != DeliveryOutcome::Nothing
     {
         context.limits.follow(endpoint, failures).await;
     }
     match attempt.outcome {
-        Outcome::Delivered | Outcome::Failed | Outcome::Nothing => Ok(()),
-        Outcome::Later(at) => {
+        DeliveryOutcome::Delivered | DeliveryOutcome::Failed | DeliveryOutcome::Nothing => Ok(()),
+        DeliveryOutcome::Later(at) => {
             let wait = (at - context.clock.now())
                 .to_std()
                 .unwrap_or_default()
                 .max(MIN_DELAY);
-            Err(RetryAfter::not_yet(wait, "not due yet, by the database").into())
+            Err(RetryAfter::not_yet(wait, "not due yet according to the database").into())
         }
     }
 }

@@ -1,8 +1,8 @@
-//! How many deliveries to a failing endpoint run at once.
+//! Limits how many deliveries to a failing endpoint run concurrently.
 //!
-//! Owns the limits of groups in the deliver queue. The database says which endpoints fail; Redis has what follows from
-//! that, and may lose it. So every worker process sets all limits when it starts and from time to time after that, and
-//! the handlers set one when an attempt changes it.
+//! Owns the group limits of the deliver queue. The database knows which endpoints fail; Redis has the limits derived
+//! from that, and may lose them. So every worker process sets all limits when it starts and periodically after that,
+//! and handlers set one when an attempt changes it.
 
 use crate::jobs::DeliverJob;
 use landfall_core::{db::Database, webhooks};
@@ -14,13 +14,13 @@ use std::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// An endpoint that has failed so often in a row gets one request at a time until it answers.
+/// From this many consecutive failures on, an endpoint gets one request at a time until it responds.
 const THROTTLE_AFTER: u32 = 5;
 
-/// How often all limits are set anew.
+/// How often all limits are set again.
 const RESTORE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The limits as this process last set them; cheap to clone.
+/// The limits as last set by this process; cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct EndpointLimits {
     queue: Queue<DeliverJob>,
@@ -35,7 +35,8 @@ impl EndpointLimits {
         }
     }
 
-    /// After an attempt: `failures` have failed in a row. A limit that could not be set is set with the others.
+    /// Called after an attempt with the number of consecutive `failures`. A limit that cannot be set now is set with
+    /// the others.
     pub(crate) async fn follow(&self, endpoint: &str, failures: u32) {
         let failing = failures >= THROTTLE_AFTER;
         let changed = if failing {
@@ -53,7 +54,7 @@ impl EndpointLimits {
         }
     }
 
-    /// Sets the limits of all endpoints from the database, now and every ten seconds, until told to stop.
+    /// Sets the limits of all endpoints from the database, now and every ten seconds, until stopped.
     pub(crate) async fn keep_restored(self, db: Database, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(RESTORE_INTERVAL);
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -65,7 +66,7 @@ impl EndpointLimits {
         let failing = match webhooks::failing(db, THROTTLE_AFTER).await {
             Ok(failing) => failing,
             Err(error) => {
-                tracing::debug!(%error, "the limits of endpoints are left as they are");
+                tracing::debug!(%error, "the limits of endpoints could not be read from the database");
                 return;
             }
         };

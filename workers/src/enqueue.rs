@@ -1,7 +1,7 @@
-//! Pushing jobs: with a short timeout, and without a caller that depends on it.
+//! Pushes jobs with a short timeout; no caller depends on the result.
 //!
-//! While Redis is away nothing is pushed and no caller waits: the first push that fails starts a task that polls Redis
-//! and pushes a sweep as soon as it answers, so what was not pushed is found within moments.
+//! While Redis is unreachable nothing is pushed and no caller waits. The first failed push starts a task that polls
+//! Redis and pushes a sweep as soon as it responds, so missed jobs are found within moments.
 
 use crate::{
     jobs::{DeliverJob, FinalizeJob, MaintenanceJob},
@@ -22,21 +22,21 @@ use std::{
     time::Duration,
 };
 
-/// Longer than Redis ever needs, shorter than a client likes to wait.
+/// Longer than Redis ever needs, shorter than a client is willing to wait.
 const PUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How often a Redis that is away is asked again.
+/// How often an unreachable Redis is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Pushes jobs to the workers through Redis; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct QueueDispatch {
+pub struct QueueJobSink {
     queues: Queues,
     clock: Clock,
     away: Arc<AtomicBool>,
 }
 
-impl QueueDispatch {
+impl QueueJobSink {
     /// Pushes into these queues.
     #[must_use]
     pub fn new(queues: Queues, clock: Clock) -> Self {
@@ -54,7 +54,7 @@ impl QueueDispatch {
         let problem = match tokio::time::timeout(PUSH_TIMEOUT, queue.push_many(jobs)).await {
             Ok(Ok(_)) => return,
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer in time".to_owned(),
+            Err(_) => "no response in time".to_owned(),
         };
         if !self.away.swap(true, Ordering::SeqCst) {
             tracing::warn!(
@@ -72,8 +72,8 @@ impl QueueDispatch {
             if self.queues.redis.ping().await.is_err() {
                 continue;
             }
-            // First other pushes are let through again, then the sweep is pushed: what was not pushed before this line
-            // is committed, so the sweep sees it.
+            // Other pushes are enabled before the sweep is pushed: everything that was not pushed before this line is
+            // committed, so the sweep sees it.
             self.away.store(false, Ordering::SeqCst);
             let tick = u64::try_from(self.clock.now().timestamp()).unwrap_or(0) + 1;
             let sweep = MaintenanceJob::Sweep { tick };
@@ -87,7 +87,7 @@ impl QueueDispatch {
     }
 }
 
-impl JobSink for QueueDispatch {
+impl JobSink for QueueJobSink {
     fn finalize<'a>(&'a self, files: &'a [FileId]) -> BoxFuture<'a, ()> {
         let jobs = files
             .iter()
@@ -132,7 +132,7 @@ impl JobSink for QueueDispatch {
             if !self.away.load(Ordering::SeqCst)
                 && let Err(error) = self.queues.redis.publish(SETTLED, &file.to_string()).await
             {
-                tracing::debug!(%error, "a file became final, and those who wait for it could not be told; they poll");
+                tracing::debug!(%error, "clients waiting for a file could not be notified; they poll");
             }
         })
     }

@@ -7,7 +7,7 @@ use crate::{
 use apalis::prelude::{BoxDynError, Data};
 use landfall_core::{
     clock::Clock,
-    finalize::{Finalizer, Outcome},
+    finalize::{FinalizeOutcome, Finalizer},
 };
 use landfall_queue::RetryAfter;
 use std::{
@@ -15,11 +15,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// So that two who wait for each other's lease do not spin.
-const AT_LEAST: Duration = Duration::from_millis(20);
+/// Minimum retry delay, so that workers waiting for each other's lease do not spin.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
 
-/// How soon a run is repeated that could not record its end: within any lease.
-const REPEAT: Duration = Duration::from_secs(1);
+/// Retry delay of a run that could not record its outcome: shorter than any lease.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 #[tracing::instrument(name = "finalize", skip_all, fields(file.id = %job.file_id))]
 pub(crate) async fn handle(
@@ -31,31 +31,33 @@ pub(crate) async fn handle(
     let begun = Instant::now();
     let outcome = finalizer.finalize(job.file_id).await;
     let word = match &outcome {
-        Ok(Outcome::Stored) => "stored",
-        Ok(Outcome::Failed) => "failed",
-        Ok(Outcome::Later(_)) => "later",
-        Ok(Outcome::Nothing) => "nothing",
-        Ok(Outcome::LeaseLost) => "lease_lost",
-        Ok(Outcome::Released) => "released",
+        Ok(FinalizeOutcome::Stored) => "stored",
+        Ok(FinalizeOutcome::Failed) => "failed",
+        Ok(FinalizeOutcome::Later(_)) => "later",
+        Ok(FinalizeOutcome::Nothing) => "nothing",
+        Ok(FinalizeOutcome::LeaseLost) => "lease_lost",
+        Ok(FinalizeOutcome::Released) => "released",
         Err(_) => "error",
     };
     meter.took(Stage::Finalize, word, begun.elapsed());
     let (wait, reason) = match outcome {
-        Ok(Outcome::Stored | Outcome::Failed | Outcome::Nothing) => return Ok(()),
-        Ok(Outcome::Later(at)) => {
-            let wait = (at - clock.now()).to_std().unwrap_or_default();
-            (wait, "not due yet, by the database".to_owned())
+        Ok(FinalizeOutcome::Stored | FinalizeOutcome::Failed | FinalizeOutcome::Nothing) => {
+            return Ok(());
         }
-        Ok(Outcome::LeaseLost) => (REPEAT, "the lease was lost".to_owned()),
-        Ok(Outcome::Released) => (AT_LEAST, "the worker is stopping".to_owned()),
-        // The database is away: the job must be there when it is back, and not only once the sweep pushes it.
+        Ok(FinalizeOutcome::Later(at)) => {
+            let wait = (at - clock.now()).to_std().unwrap_or_default();
+            (wait, "not due yet according to the database".to_owned())
+        }
+        Ok(FinalizeOutcome::LeaseLost) => (RETRY_DELAY, "the lease was lost".to_owned()),
+        Ok(FinalizeOutcome::Released) => (MIN_RETRY_DELAY, "the worker is stopping".to_owned()),
+        // The database is unreachable: the job must be there when it is back, before the sweep would push it.
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn Error,
-                "the file could not be finalized, will try again"
+                "the file could not be finalized, will retry"
             );
-            (REPEAT, error.to_string())
+            (RETRY_DELAY, error.to_string())
         }
     };
-    Err(RetryAfter::not_yet(wait.max(AT_LEAST), reason).into())
+    Err(RetryAfter::not_yet(wait.max(MIN_RETRY_DELAY), reason).into())
 }

@@ -1,30 +1,30 @@
-//! What the queues carry: ids only, since anything else could be stale when the job runs.
+//! The payloads of jobs: ids only, since anything else could be stale when the job runs.
 
 use entity::{DeliveryId, FileId};
 use landfall_queue::Job;
 use serde::{Deserialize, Serialize};
 
-/// Finalize a staged file.
+/// Finalizes a staged file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FinalizeJob {
     pub file_id: FileId,
 }
 
-/// Make one attempt of a delivery.
+/// Makes one attempt of a delivery.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DeliverJob {
     pub delivery_id: DeliveryId,
 }
 
-/// Maintain the installation.
+/// Maintains the installation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum MaintenanceJob {
-    /// Remove the bytes of a file that failed or was deleted.
+    /// Removes the bytes of a file that failed or was deleted.
     Purge { file_id: FileId },
-    /// Run the sweep that is due at this second of the Unix epoch.
+    /// Runs the sweep that is due at this second since the Unix epoch.
     Sweep { tick: u64 },
-    /// Run the audit that is due at this second of the Unix epoch.
+    /// Runs the audit that is due at this second since the Unix epoch.
     Audit { tick: u64 },
 }
 
@@ -57,7 +57,7 @@ impl DeliverJob {
 }
 
 impl MaintenanceJob {
-    /// The id by which the queue runs it once at a time.
+    /// The id of the job; the queue runs each id only once at a time.
     #[must_use]
     pub fn id(&self) -> String {
         match self {

@@ -1,8 +1,8 @@
 //! Landfall's jobs on Apalis: finalize, deliver, maintenance.
 //!
-//! Owns what a job is called and carries, which queue it goes to, and what its outcome means for the queue. A
-//! handler is a few lines: it calls `landfall-core`, which decides. Refuses to remember anything: attempts, due
-//! times and leases that matter are in the database, and a job that is lost, late or doubled changes nothing.
+//! Owns the names and payloads of jobs, which queue they go to, and what their outcomes mean for the queue. A handler
+//! is a few lines that call `landfall-core`, which decides. Nothing is remembered here: attempts, due times and leases
+//! that matter are in the database, and a job that is lost, late or duplicated changes nothing.
 
 mod deliver;
 mod endpoint_limits;
@@ -15,7 +15,7 @@ mod queues;
 mod run;
 mod tick;
 
-pub use enqueue::QueueDispatch;
+pub use enqueue::QueueJobSink;
 pub use jobs::{DeliverJob, FinalizeJob, MaintenanceJob};
 pub use meter::{Meter, Stage};
 pub use queues::{QueueName, Queues, SETTLED};

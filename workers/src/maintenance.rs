@@ -22,19 +22,19 @@ pub(crate) async fn handle(
         }
         MaintenanceJob::Audit { tick } => {
             if let Some(report) = audit::audit_at(&app, tick).await? {
-                told(&report);
+                log_summary(&report);
             }
         }
     }
     Ok(())
 }
 
-/// `landfall audit` lists the offenders; their ids may be long and their keys have names in them.
-fn told(report: &audit::Report) {
+/// `landfall audit` lists the violations; their ids may be long, and their keys contain names.
+fn log_summary(report: &audit::AuditReport) {
     let checked = report.checked;
     if report.is_clean() {
-        tracing::info!(checked, "audited: everything is as it must be");
+        tracing::info!(checked, "audited: no violations");
     } else {
-        tracing::warn!(checked, left = ?report.left, "audited: run `landfall audit` to see the offenders");
+        tracing::warn!(checked, left = ?report.left, "audited: run `landfall audit` to list the violations");
     }
 }

@@ -1,4 +1,4 @@
-//! What the work of this process is counted as, for `/metrics`. Labels are stages and outcomes, never ids.
+//! Metrics of this process's work, for `/metrics`. Labels are stages and outcomes, never ids.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -7,19 +7,19 @@ use prometheus_client::{
 };
 use std::time::Duration;
 
-/// In seconds: from a small file on a near disk to the largest on a slow line.
+/// In seconds: from a small file on a fast disk to the largest on a slow connection.
 const BUCKETS: [f64; 12] = [
     0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0,
 ];
 
-/// A part of a file's way.
+/// A stage in the processing of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The bytes of one request, until they are durable in staging.
+    /// Receiving the bytes of one request, until they are durable in staging.
     Receive,
-    /// One run of finalize.
+    /// One finalize run.
     Finalize,
-    /// One attempt of a delivery.
+    /// One delivery attempt.
     Deliver,
 }
 
@@ -34,21 +34,21 @@ impl Stage {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StageEnd {
+struct StageLabels {
     stage: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Ended {
+struct OutcomeLabels {
     outcome: &'static str,
 }
 
-/// Counts for one process; clones count together.
+/// The metrics of one process; clones share them.
 #[derive(Clone, Debug)]
 pub struct Meter {
-    stages: Family<StageEnd, Histogram>,
-    deliveries: Family<Ended, Counter>,
+    stages: Family<StageLabels, Histogram>,
+    deliveries: Family<OutcomeLabels, Counter>,
     rescued: Counter,
 }
 
@@ -67,7 +67,7 @@ fn histogram() -> Histogram {
 }
 
 impl Meter {
-    /// Makes the counts part of what is told.
+    /// Registers the metrics.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "stage_duration",
@@ -87,17 +87,19 @@ impl Meter {
         );
     }
 
-    /// A stage is over; `outcome` is one of a few words.
+    /// Records the end of a stage; `outcome` is one of a few words.
     pub fn took(&self, stage: Stage, outcome: &'static str, time: Duration) {
         let stage = stage.as_str();
         self.stages
-            .get_or_create(&StageEnd { stage, outcome })
+            .get_or_create(&StageLabels { stage, outcome })
             .observe(time.as_secs_f64());
     }
 
-    /// An attempt of a delivery is over.
+    /// Records the end of a delivery attempt.
     pub(crate) fn delivered(&self, outcome: &'static str, time: Duration) {
-        self.deliveries.get_or_create(&Ended { outcome }).inc();
+        self.deliveries
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc();
         self.took(Stage::Deliver, outcome, time);
     }
 

@@ -1,23 +1,24 @@
-//! The three queues, set up from the configuration.
+//! The three queues, configured from the settings.
 
 use crate::jobs::{DeliverJob, FinalizeJob, MaintenanceJob};
 use landfall_core::config::Config;
 use landfall_queue::{Backoff, Job, Queue, Redis, Settings};
 use std::{str::FromStr, time::Duration};
 
-/// The channel on which the ids of files are published that have become final.
+/// The channel on which the ids of files that have become final are published.
 pub const SETTLED: &str = "settled";
 
-/// Done jobs kept for the dashboard; what they did is in the database.
+/// How many done jobs are kept for the dashboard; their results are in the database.
 const KEEP_DONE: usize = 500;
 
-/// A job that fails so often has met something no retry fixes; the sweep pushes it again as long as the database says so.
+/// A job that fails this often has an error that no retry fixes. The sweep pushes it again as long as the database
+/// requires it.
 const MAX_ATTEMPTS: u32 = 25;
 
-/// A delivery that has waited so long for its response gives its slot to another one …
+/// After this long without a response, a delivery moves to a slow slot …
 const SLOW_AFTER: Duration = Duration::from_millis(250);
 
-/// … as long as no more than so many for each slot do; they wait, and cost a connection each.
+/// … of which there are this many per regular slot; these deliveries only wait, and cost a connection each.
 const SLOW_DELIVERIES_PER_SLOT: usize = 8;
 
 /// The queues of an installation; cheap to clone.
@@ -57,7 +58,7 @@ impl Queues {
     }
 }
 
-/// Which queue a worker works on.
+/// The queues a worker can work on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum QueueName {
     Finalize,
@@ -66,10 +67,10 @@ pub enum QueueName {
 }
 
 impl QueueName {
-    /// All of them.
+    /// All queues.
     pub const ALL: [Self; 3] = [Self::Finalize, Self::Deliver, Self::Maintenance];
 
-    /// As in Redis and on the command line.
+    /// The name in Redis and on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

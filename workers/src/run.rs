@@ -1,10 +1,10 @@
-//! The workers of one process: a pool for each queue, and the clocks of sweep and audit.
+//! The workers of one process: a pool for each queue, and the timers of sweep and audit.
 
 use crate::{
     deliver, finalize, maintenance,
     meter::Meter,
     queues::{QueueName, Queues},
-    tick::{self, Chore},
+    tick::{self, PeriodicJob},
 };
 use apalis::prelude::{Monitor, MonitorError};
 use landfall_core::{app::App, deliver::Deliverer, finalize::Finalizer};
@@ -12,29 +12,29 @@ use landfall_queue::{Redis, WorkerIdentity};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// Purges, sweeps and audits at once in one process.
+/// Maximum number of concurrent purges, sweeps and audits per process.
 const MAINTENANCE_CONCURRENCY: usize = 2;
 
-/// How often keys of an older release are looked for until they are gone.
+/// How often keys of an older release are looked for, until there are none.
 const OLD_KEYS_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long those that still run when the time is over have to release their claims.
+/// How long runs that exceed the time limit have to release their claims.
 const RELEASE_MARGIN: Duration = Duration::from_secs(2);
 
 /// Which workers a process runs.
 #[derive(Clone, Debug)]
 pub struct Workers {
-    /// Who holds the leases of this process in the database; never the same twice.
+    /// The holder of this process's leases in the database; never reused.
     pub name: String,
     pub queues: Vec<QueueName>,
-    /// Instead of the configured numbers, for each queue.
+    /// Overrides the configured concurrency of each queue.
     pub concurrency: Option<usize>,
     pub meter: Meter,
-    /// How long running jobs may go on once `stop` is cancelled.
+    /// How long running jobs may continue after `stop` is cancelled.
     pub finish_within: Duration,
 }
 
-/// Runs workers until `stop` is cancelled and what runs has finished, or `finish_within` is over.
+/// Runs workers until `stop` is cancelled and running jobs have finished, or `finish_within` is over.
 ///
 /// # Errors
 /// What Apalis reports at the end; nothing before that ends the workers.
@@ -77,7 +77,7 @@ pub async fn run(
                     queues.deliver.clone(),
                     identity(config.workers.deliver_concurrency),
                 );
-                let context = deliver::Context::new(
+                let context = deliver::DeliverContext::new(
                     deliverer.clone(),
                     &queues,
                     app.clock.clone(),
@@ -99,8 +99,8 @@ pub async fn run(
                 );
                 let (app, meter) = (app.clone(), workers.meter.clone());
                 for (chore, interval) in [
-                    (Chore::Sweep, config.sweep.interval),
-                    (Chore::Audit, config.audit.interval),
+                    (PeriodicJob::Sweep, config.sweep.interval),
+                    (PeriodicJob::Audit, config.audit.interval),
                 ] {
                     let clock = app.clock.clone();
                     ticking.push(tick::start(
@@ -124,13 +124,13 @@ pub async fn run(
     tokio::spawn(remove_old_keys(queues.redis.clone(), stop.clone()));
     let ended = landfall_queue::run(monitor, &queues.redis, stop, workers.finish_within).await;
     if let Err(error) = finalizer.end().await {
-        tracing::warn!(%error, "claims are left to their leases");
+        tracing::warn!(%error, "claims could not be released, their leases will expire");
     }
     ended
 }
 
-/// Cancelled a little before those that run are stopped: they let go of their claims in an orderly way first, so that
-/// another worker takes the files at once.
+/// Cancelled shortly before the remaining runs are stopped, so that they first release their claims cleanly and another
+/// worker can take the files at once.
 fn drained(stop: &CancellationToken, finish_within: Duration) -> CancellationToken {
     let drained = CancellationToken::new();
     let margin = (finish_within / 4).min(RELEASE_MARGIN);
@@ -143,7 +143,7 @@ fn drained(stop: &CancellationToken, finish_within: Duration) -> CancellationTok
     drained
 }
 
-/// Once no worker of a release is alive whose keys had other names.
+/// Removes keys of an older release once none of its workers is alive.
 async fn remove_old_keys(redis: Redis, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(OLD_KEYS_INTERVAL);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
@@ -151,9 +151,11 @@ async fn remove_old_keys(redis: Redis, stop: CancellationToken) {
         match landfall_queue::remove_old_keys(&redis, &names).await {
             Ok(true) => return,
             Ok(false) => {}
-            // They are not this user's to remove.
+            // This user has no permission to remove them.
             Err(error) if error.is_permission() => return,
-            Err(error) => tracing::debug!(%error, "keys of an older release are left for later"),
+            Err(error) => {
+                tracing::debug!(%error, "keys of an older release could not be removed yet")
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The clocks of sweep and audit: every process ticks at the same seconds, and pushes the same job for each.
+//! The timers of sweep and audit: every process ticks at the same seconds, and pushes the same job for each tick.
 //!
-//! Time is the database's, looked at several times a second: a machine whose own clock is off or is set ticks with the
-//! others all the same. Three fences let each tick sweep once: the ticks lie at multiples of the interval since the Unix
-//! epoch, so all processes name them alike; the queue takes one job of an id at a time; and the database lets a sweep
-//! begin only if none has begun since. So it is with audits, but that one which was interrupted is begun again.
+//! The time is the database's, checked several times a second, so a machine whose own clock is wrong or is changed
+//! still ticks with the others. Three safeguards make each tick sweep once: ticks are multiples of the interval since
+//! the Unix epoch, so all processes give them the same id; the queue accepts one job per id at a time; and the database
+//! lets a sweep start only if none has started since. The same holds for audits, except that an interrupted one is
+//! started again.
 
 use crate::{jobs::MaintenanceJob, queues::Queues};
 use landfall_core::{clock::Clock, periodic::Ticks};
@@ -17,14 +18,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a push may take; the next tick follows in any case.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a tick asks for.
+/// The job that a timer pushes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Chore {
+pub(crate) enum PeriodicJob {
     Sweep,
     Audit,
 }
 
-impl Chore {
+impl PeriodicJob {
     fn as_str(self) -> &'static str {
         match self {
             Self::Sweep => "sweep",
@@ -42,7 +43,7 @@ impl Chore {
 
 /// Ticks until `stop` is cancelled or the handle is dropped.
 pub(crate) fn start(
-    chore: Chore,
+    periodic_job: PeriodicJob,
     interval: Duration,
     clock: Clock,
     queues: Queues,
@@ -52,7 +53,7 @@ pub(crate) fn start(
         let mut ticks = Ticks::new(interval);
         loop {
             if let Some(tick) = ticks.since_last(clock.now()) {
-                push(chore, tick, &queues).await;
+                push(periodic_job, tick, &queues).await;
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -62,18 +63,18 @@ pub(crate) fn start(
     }))
 }
 
-async fn push(chore: Chore, tick: u64, queues: &Queues) {
-    let job = chore.job(tick);
+async fn push(periodic_job: PeriodicJob, tick: u64, queues: &Queues) {
+    let job = periodic_job.job(tick);
     let pushed = queues.maintenance.push(NewJob::new(job.id(), job));
     let problem = match tokio::time::timeout(PUSH_TIMEOUT, pushed).await {
         Ok(Ok(_)) => return,
         Ok(Err(error)) => error.to_string(),
-        Err(_) => "no answer in time".to_owned(),
+        Err(_) => "no response in time".to_owned(),
     };
-    let chore = chore.as_str();
+    let periodic_job = periodic_job.as_str();
     tracing::warn!(
         problem,
-        chore,
-        "it could not be pushed, the next one will find what it would have found"
+        periodic_job,
+        "the job could not be pushed, the next tick does its work"
     );
 }

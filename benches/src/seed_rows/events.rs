@@ -1,18 +1,18 @@
 //! Events, deliveries and attempts, generated from the number of the event.
 
-use super::rows::{DELETED, FAILED, Rows, SPAN_MS, insert};
+use super::rows::{DELETED, FAILED, RowGenerator, SPAN_MS, insert};
 
 /// The index of the endpoint that responds with 503.
 const FAILING: usize = 4;
 
-/// Thousandths of the events.
+/// Shares of the events, in thousandths.
 const EVENT_PENDING: u32 = 2;
 const EVENT_FAILED: u32 = 6;
 
 /// An offset, so that other thousandths are selected than for files.
 const THOUSANDTH: &str = "(((n * 2246822519) % 4294967296) * 1000 / 4294967296)";
 
-impl Rows {
+impl RowGenerator {
     /// Events of the files with the same numbers, or tests of an endpoint if there is no such file; one delivery each,
     /// two for every fourth; and their attempts.
     pub(super) fn of_events(&self, first: u64, last: u64) -> Vec<String> {

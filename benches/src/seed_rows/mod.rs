@@ -9,7 +9,7 @@ mod sql;
 
 use entity::{Timestamp, file, outbox_event};
 use landfall_core::db::Database;
-use rows::Rows;
+use rows::RowGenerator;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QuerySelect};
 use sql::Dialect;
 
@@ -18,7 +18,7 @@ const PAGE: u64 = 25_000;
 
 /// The amount of data.
 #[derive(Clone, Copy, Debug)]
-pub struct Amount {
+pub struct SeedAmount {
     pub files: u64,
     /// Each with one or two deliveries and their attempts.
     pub events: u64,
@@ -28,7 +28,7 @@ pub struct Amount {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SeedError {
-    #[error("the database has files or events already; seed one of its own")]
+    #[error("the database already has files or events; use an empty database")]
     NotEmpty,
     #[error("the rows could not be written")]
     Database(#[from] DbErr),
@@ -38,13 +38,17 @@ pub enum SeedError {
 ///
 /// # Errors
 /// [`SeedError`]; earlier pages are kept.
-pub async fn seed(db: &Database, amount: Amount, progress: impl Fn(u64)) -> Result<(), SeedError> {
+pub async fn seed(
+    db: &Database,
+    amount: SeedAmount,
+    progress: impl Fn(u64),
+) -> Result<(), SeedError> {
     let file = file::Entity::find().limit(1).one(db.read()).await?;
     let event = outbox_event::Entity::find().limit(1).one(db.read()).await?;
     if file.is_some() || event.is_some() {
         return Err(SeedError::NotEmpty);
     }
-    let rows = Rows::new(Dialect(db.backend()), amount);
+    let rows = RowGenerator::new(Dialect(db.backend()), amount);
     write(db, rows.once()).await?;
     for (first, last) in pages(amount.files) {
         write(db, rows.of_files(first, last)).await?;

@@ -1,6 +1,6 @@
 //! The statements that generate each row from its number `n`.
 
-use super::{Amount, sql::Dialect};
+use super::{SeedAmount, sql::Dialect};
 use entity::WebhookId;
 
 /// The milliseconds of a week.
@@ -38,14 +38,14 @@ const FINALIZING: u32 = 8;
 pub(super) const FAILED: u32 = 14;
 pub(super) const DELETED: u32 = 30;
 
-pub(super) struct Rows {
+pub(super) struct RowGenerator {
     pub(super) sql: Dialect,
-    pub(super) amount: Amount,
+    pub(super) amount: SeedAmount,
     pub(super) endpoints: [WebhookId; ENDPOINTS.len()],
 }
 
-impl Rows {
-    pub(super) fn new(sql: Dialect, amount: Amount) -> Self {
+impl RowGenerator {
+    pub(super) fn new(sql: Dialect, amount: SeedAmount) -> Self {
         Self {
             sql,
             amount,

@@ -19,7 +19,7 @@ impl Dialect {
         }
     }
 
-    /// 32 hexadecimal digits as an id.
+    /// A UUID from 32 hexadecimal digits.
     pub(super) fn uuid(self, digits: &str) -> String {
         if self.is_postgres() {
             format!("({digits})::uuid")
@@ -39,7 +39,7 @@ impl Dialect {
         }
     }
 
-    /// A text as JSON.
+    /// A string as JSON.
     pub(super) fn json(self, text: &str) -> String {
         if self.is_postgres() {
             format!("({text})::jsonb")

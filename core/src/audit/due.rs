@@ -1,7 +1,7 @@
 //! I7: nothing that is due has waited longer than two sweep periods.
 
-use super::{Audit, AuditError, Invariant, Offender, PAGE, Repair, Step};
-use crate::{deliver, files, files::Scope};
+use super::{Audit, AuditError, AuditStep, Invariant, PAGE, RepairOutcome, Violation};
+use crate::{deliver, files, files::OwnerScope};
 use entity::{
     FileId, Timestamp,
     file::{Column, Entity, FileStatus},
@@ -12,12 +12,12 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait},
 };
 
-/// A row that has waited for so many sweeps was passed over.
-const PERIODS: u32 = 2;
+/// A row that is still waiting after this many sweep periods was missed.
+const OVERDUE_PERIODS: u32 = 2;
 
-/// What a file waits for.
+/// What a file is waiting for.
 #[derive(Clone, Copy, Debug)]
-enum Waits {
+enum DueWork {
     Finalize,
     Takeover,
     Purge,
@@ -26,7 +26,7 @@ enum Waits {
     Expiry,
 }
 
-impl Waits {
+impl DueWork {
     const ALL: [Self; 5] = [
         Self::Finalize,
         Self::Takeover,
@@ -38,14 +38,20 @@ impl Waits {
     fn detail(self) -> &'static str {
         match self {
             Self::Finalize => "the staged file is overdue to be finalized",
-            Self::Takeover => "the file's worker lost its lease and none has taken over",
-            Self::Purge => "the file is over and its bytes are overdue to be removed",
-            Self::Retention => "the failed file is overdue to lose its bytes",
+            Self::Takeover => {
+                "the lease of the file's worker expired and no other worker has claimed the file"
+            }
+            Self::Purge => {
+                "the file has failed or was deleted, and its bytes are overdue to be removed"
+            }
+            Self::Retention => {
+                "the retention of the failed file is over, and its bytes are overdue to be removed"
+            }
             Self::Expiry => "the stored file is overdue to be deleted",
         }
     }
 
-    /// Waiting for this since before `since`.
+    /// Matches files that have been waiting for this since before `since`.
     fn condition(self, since: Timestamp) -> Condition {
         let all = Condition::all();
         match self {
@@ -83,10 +89,12 @@ impl Waits {
 }
 
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
-    audit.begins(Step::Due, None);
+    audit.step_started(AuditStep::Due, None);
     let app = audit.app;
-    let since = app.clock.before(PERIODS * app.config.sweep.interval);
-    for waits in Waits::ALL {
+    let since = app
+        .clock
+        .before(OVERDUE_PERIODS * app.config.sweep.interval);
+    for waits in DueWork::ALL {
         files_that_wait(audit, waits, since).await?;
     }
     uploads(audit, since).await?;
@@ -95,7 +103,7 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
 
 async fn files_that_wait(
     audit: &mut Audit<'_>,
-    waits: Waits,
+    waits: DueWork,
     since: Timestamp,
 ) -> Result<(), AuditError> {
     let app = audit.app;
@@ -125,37 +133,37 @@ async fn files_that_wait(
         after = Some(*last);
         for (id, _) in &page {
             let repair = match audit.options.repair {
-                false => Repair::NotAsked,
-                true => mend(audit, waits, *id).await,
+                false => RepairOutcome::NotRequested,
+                true => repair(audit, waits, *id).await,
             };
-            let offender = Offender::new(Invariant::I7, id, waits.detail());
-            audit.found(offender, repair).await?;
+            let violation = Violation::new(Invariant::I7, id, waits.detail());
+            audit.found(violation, repair).await?;
         }
-        audit.looked_at(page.len());
+        audit.checked_more(page.len());
     }
 }
 
-/// Does what the sweep would.
-async fn mend(audit: &Audit<'_>, waits: Waits, id: FileId) -> Repair {
+/// Does what the sweep would do.
+async fn repair(audit: &Audit<'_>, waits: DueWork, id: FileId) -> RepairOutcome {
     let app = audit.app;
     match waits {
-        Waits::Finalize | Waits::Takeover => app.dispatch.finalize(&[id]).await,
-        Waits::Purge | Waits::Retention => app.dispatch.purge(&[id]).await,
-        Waits::Expiry => match files::delete(&app.db, &app.clock, &Scope::All, id).await {
+        DueWork::Finalize | DueWork::Takeover => app.dispatch.finalize(&[id]).await,
+        DueWork::Purge | DueWork::Retention => app.dispatch.purge(&[id]).await,
+        DueWork::Expiry => match files::delete(&app.db, &app.clock, &OwnerScope::All, id).await {
             Ok(written) => {
                 let due = written.map(|written| written.due).unwrap_or_default();
                 app.dispatch.deliver(&due).await;
                 app.dispatch.settled(id).await;
                 app.dispatch.purge(&[id]).await;
-                return Repair::Done("it was deleted");
+                return RepairOutcome::Done("it was deleted");
             }
-            Err(error) => return Repair::Left(super::chain(&error)),
+            Err(error) => return RepairOutcome::NotRepaired(super::chain(&error)),
         },
     }
-    Repair::Done("its job was pushed again")
+    RepairOutcome::Done("its job was pushed again")
 }
 
-/// Uploads that are past their time and still open: the sweep expires them all together.
+/// Open uploads past their expiry. The sweep expires them all at once.
 async fn uploads(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), AuditError> {
     use upload::{Column, Entity};
     let app = audit.app;
@@ -187,16 +195,16 @@ async fn uploads(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), AuditErr
         };
         for (id, _) in &page {
             let repair = match (audit.options.repair, &expired) {
-                (false, _) => Repair::NotAsked,
-                (true, Ok(_)) => Repair::Done("it was expired"),
-                (true, Err(error)) => Repair::Left(super::chain(error)),
+                (false, _) => RepairOutcome::NotRequested,
+                (true, Ok(_)) => RepairOutcome::Done("it was expired"),
+                (true, Err(error)) => RepairOutcome::NotRepaired(super::chain(error)),
             };
             let detail = "the upload is overdue to be expired";
             audit
-                .found(Offender::new(Invariant::I7, id, detail), repair)
+                .found(Violation::new(Invariant::I7, id, detail), repair)
                 .await?;
         }
-        audit.looked_at(page.len());
+        audit.checked_more(page.len());
     }
 }
 
@@ -206,19 +214,22 @@ async fn deliveries(audit: &mut Audit<'_>, since: Timestamp) -> Result<(), Audit
     loop {
         let page = deliver::due(&app.db, since, after, PAGE).await?;
         let repair = match audit.options.repair {
-            false => Repair::NotAsked,
+            false => RepairOutcome::NotRequested,
             true => {
                 app.dispatch.deliver(&page.due).await;
-                Repair::Done("its job was pushed again")
+                RepairOutcome::Done("its job was pushed again")
             }
         };
         for due in &page.due {
             let detail = "the delivery is overdue to be attempted";
             audit
-                .found(Offender::new(Invariant::I7, due.id, detail), repair.clone())
+                .found(
+                    Violation::new(Invariant::I7, due.id, detail),
+                    repair.clone(),
+                )
                 .await?;
         }
-        audit.looked_at(page.due.len());
+        audit.checked_more(page.due.len());
         match page.next {
             Some(next) => after = Some(next),
             None => return Ok(()),

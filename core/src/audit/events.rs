@@ -1,16 +1,16 @@
-//! I2: stored files and `file.stored` events, one to one.
+//! I2: stored files and `file.stored` events correspond one to one.
 //!
-//! Delivered events are deleted after `outbox.retention`, so a file that was stored longer ago may have none.
+//! Delivered events are deleted after `outbox.retention`, so a file that was stored longer ago than that may have none.
 
 use super::{
-    Audit, AuditError, Invariant, Offender, PAGE, Repair, Step, chain,
-    objects::{self, StoredFile},
+    Audit, AuditError, AuditStep, Invariant, PAGE, RepairOutcome, Violation, chain,
+    objects::{self, AuditedFile},
 };
 use crate::{
     app::App,
     enqueue::DueDelivery,
     outbox::{self, EventType, FileStored, NewEvent, WriteError},
-    storage::{NotAKey, StorageError, StorageKey},
+    storage::{InvalidStorageKey, StorageError, StorageKey},
 };
 use entity::{
     EventId, FileId, Timestamp,
@@ -27,15 +27,15 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Before an event's time is over: a sweep elsewhere may be a little ahead.
+/// Safety margin before an event's retention ends, because the sweep of another process may be slightly ahead.
 const MARGIN: Duration = Duration::from_secs(60);
 
 fn key_of(file: impl std::fmt::Display) -> String {
     format!("UploadFile:{file}")
 }
 
-/// Files of a page that have no event although it cannot have been forgotten yet.
-pub(super) async fn missing(audit: &mut Audit<'_>, page: &[StoredFile]) -> Result<(), AuditError> {
+/// Reports the files of a page that have no event although it cannot have been deleted yet.
+pub(super) async fn missing(audit: &mut Audit<'_>, page: &[AuditedFile]) -> Result<(), AuditError> {
     let app = audit.app;
     let retention = app.config.outbox.retention;
     let since = app.clock.before(retention.saturating_sub(MARGIN));
@@ -45,25 +45,27 @@ pub(super) async fn missing(audit: &mut Audit<'_>, page: &[StoredFile]) -> Resul
         .map(|file| file.id)
         .collect();
     for id in without_event(app, &recent).await? {
-        // Once more, the row first: a file that is stored now has its event in the same commit.
-        if objects::still(app, id).await?.is_none() || without_event(app, &[id]).await?.is_empty() {
+        // Check again, the row first: a file that is stored by now got its event in the same commit.
+        if objects::reload_stored(app, id).await?.is_none()
+            || without_event(app, &[id]).await?.is_empty()
+        {
             continue;
         }
         let repair = match audit.options.repair {
-            false => Repair::NotAsked,
+            false => RepairOutcome::NotRequested,
             true => match announce(app, id).await {
-                Ok(true) => Repair::Done("the event was written"),
-                // Deleted or announced by somebody else in this moment.
+                Ok(true) => RepairOutcome::Done("the event was written"),
+                // Deleted, or announced by another process, in the meantime.
                 Ok(false) => continue,
-                Err(error) => Repair::Left(chain(&error)),
+                Err(error) => RepairOutcome::NotRepaired(chain(&error)),
             },
         };
-        let offender = Offender::new(
+        let violation = Violation::new(
             Invariant::I2,
             id,
             "the stored file has no file.stored event",
         );
-        audit.found(offender, repair).await?;
+        audit.found(violation, repair).await?;
     }
     Ok(())
 }
@@ -89,16 +91,16 @@ async fn without_event(app: &App, files: &[FileId]) -> Result<Vec<FileId>, DbErr
 enum AnnounceError {
     #[error("no URL can be made for the object")]
     Url(#[from] StorageError),
-    #[error("the row has a storage key that is none")]
-    Key(#[from] NotAKey),
+    #[error("the row has an invalid storage key")]
+    Key(#[from] InvalidStorageKey),
     #[error("the event could not be written")]
     Write(#[from] WriteError),
     #[error("the row could not be read")]
     Database(#[from] DbErr),
 }
 
-/// Writes the event finalize would have written, in a transaction in which the file is still stored; false when it is
-/// not, or when the event is there.
+/// Writes the event that finalize would have written, in a transaction in which the file is still stored. Returns false
+/// when the file is no longer stored or the event exists.
 async fn announce(app: &App, id: FileId) -> Result<bool, AnnounceError> {
     let row = file::Entity::find_by_id(id).one(app.db.read()).await?;
     let Some(key) = row.and_then(|row| row.storage_key) else {
@@ -137,21 +139,21 @@ async fn write(
     let Some(sha256) = row.sha256.as_deref().and_then(|text| text.parse().ok()) else {
         return Ok(None);
     };
-    let event = NewEvent::file_stored(FileStored::of(&row, sha256, url), &row);
+    let event = NewEvent::file_stored(FileStored::from_model(&row, sha256, url), &row);
     Ok(Some(outbox::write(transaction, now, event).await?.due))
 }
 
-/// An event as far as the audit looks at it.
-type Event = (EventId, Uuid, String);
+/// The columns of an event that the audit needs.
+type AuditedEvent = (EventId, Uuid, String);
 
-/// Events that no stored file stands behind.
+/// Reports events without a corresponding stored file.
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
-    audit.begins(Step::Events, None);
+    audit.step_started(AuditStep::Events, None);
     let app = audit.app;
     let mut after = String::new();
     loop {
-        // By the key, which the unique index of type and key has in order.
-        let page: Vec<Event> = Entity::find()
+        // In key order, which the unique index on type and key provides.
+        let page: Vec<AuditedEvent> = Entity::find()
             .select_only()
             .columns([Column::Id, Column::AggregateId, Column::IdempotencyKey])
             .filter(Column::EventType.eq(EventType::FileStored.as_str()))
@@ -175,23 +177,25 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
                 Some(_) => "it announces a file that is not stored",
                 None => "it announces a file that does not exist",
             };
-            // A row of an event committed with it is there once the event is; only the event may be gone by now.
+            // The file's row was committed together with the event, so only the event can be gone by now.
             let gone = Entity::find_by_id(*event).one(app.db.read()).await?;
             if gone.is_none() {
                 continue;
             }
             let repair = match (audit.options.repair, status) {
-                (false, _) => Repair::NotAsked,
+                (false, _) => RepairOutcome::NotRequested,
                 (true, None) => match forget(app, *event).await {
-                    Ok(()) => Repair::Done("the event was deleted"),
-                    Err(error) => Repair::Left(chain(&error)),
+                    Ok(()) => RepairOutcome::Done("the event was deleted"),
+                    Err(error) => RepairOutcome::NotRepaired(chain(&error)),
                 },
-                (true, Some(_)) => Repair::Left("receivers may have acted on it".to_owned()),
+                (true, Some(_)) => {
+                    RepairOutcome::NotRepaired("receivers may have acted on it".to_owned())
+                }
             };
-            let offender = Offender::new(Invariant::I2, event, detail);
-            audit.found(offender, repair).await?;
+            let violation = Violation::new(Invariant::I2, event, detail);
+            audit.found(violation, repair).await?;
         }
-        audit.looked_at(page.len());
+        audit.checked_more(page.len());
     }
 }
 
@@ -209,7 +213,7 @@ async fn statuses(
     Ok(rows.into_iter().collect())
 }
 
-/// Deletes an event with its deliveries and attempts: what it announces does not exist.
+/// Deletes an event with its deliveries and attempts, because the file it announces does not exist.
 async fn forget(app: &App, id: EventId) -> Result<(), DbErr> {
     app.db
         .write(move |transaction| {

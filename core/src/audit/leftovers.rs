@@ -1,13 +1,15 @@
-//! I5: bytes that no row speaks of, in storage, in staging, and half written.
+//! I5: bytes that no row refers to, in storage, in staging, and in unfinished writes.
 
-use super::{Audit, AuditError, Invariant, Offender, PAGE, Repair, Step, chain, orphans};
+use super::{
+    Audit, AuditError, AuditStep, Invariant, PAGE, RepairOutcome, Violation, chain, orphans,
+};
 use crate::{
     app::App,
     staging::ListedStaging,
-    storage::{ListedObject, PROBES, StorageKey, Unfinished},
+    storage::{ListedObject, PROBES, StorageKey, UnfinishedWrite},
     sweep::{
         candidates,
-        leftovers::{abandoned, sort_out},
+        leftovers::{abandoned, find_leftovers},
     },
 };
 use entity::{
@@ -19,17 +21,17 @@ use futures::{StreamExt, TryStreamExt};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
 use std::{collections::HashMap, time::Duration};
 
-/// Where stored objects are: what others keep elsewhere in the bucket is theirs.
+/// Prefix of stored objects. Everything else in the bucket belongs to others.
 const OBJECTS: &str = "uploads/";
 
-/// As many objects without a row are repaired whatever their share is.
+/// Up to this many objects without a row are repaired whatever their share of all objects is.
 const FEW_ORPHANS: u64 = 100;
 
-/// Objects without a row that are listed and repaired in one audit; more are counted.
+/// Maximum number of objects without a row that one audit lists and repairs. Any more are only counted.
 const MAX_ORPHANS_HELD: usize = 100_000;
 
-/// How long the end of a request or a job may take to remove what its commit has set free.
-const SETTLE: Duration = Duration::from_secs(1);
+/// How long a request or a job may take after its commit to remove what the commit released.
+const SETTLE_DELAY: Duration = Duration::from_secs(1);
 
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     objects(audit).await?;
@@ -38,12 +40,12 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
 }
 
 async fn objects(audit: &mut Audit<'_>) -> Result<(), AuditError> {
-    audit.begins(Step::Objects, None);
+    audit.step_started(AuditStep::Objects, None);
     let app = audit.app;
     let mut pages = app.storage.list(OBJECTS).chain(app.storage.list(PROBES));
     let (mut orphans, mut unlisted, mut total) = (Vec::new(), 0_u64, 0_u64);
     while let Some(page) = pages.try_next().await? {
-        let rows = rows_of(app, &page).await?;
+        let rows = files_by_key(app, &page).await?;
         for object in &page {
             match rows.get(&object.key) {
                 Some(row) if row.is_as_stored(object) => audit.seen.add(row.id),
@@ -54,7 +56,7 @@ async fn objects(audit: &mut Audit<'_>) -> Result<(), AuditError> {
             }
         }
         total += page.len() as u64;
-        audit.looked_at(page.len());
+        audit.checked_more(page.len());
     }
     audit.seen.sort();
     let count = orphans.len() as u64 + unlisted;
@@ -66,20 +68,23 @@ async fn objects(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     Ok(())
 }
 
-/// A row that names an object.
-struct Named {
+/// A row that refers to an object.
+struct ReferencingFile {
     id: FileId,
     size_bytes: i64,
     status: FileStatus,
 }
 
-impl Named {
+impl ReferencingFile {
     fn is_as_stored(&self, object: &ListedObject) -> bool {
         self.status == FileStatus::Stored && i64::try_from(object.size) == Ok(self.size_bytes)
     }
 }
 
-async fn rows_of(app: &App, page: &[ListedObject]) -> Result<HashMap<String, Named>, DbErr> {
+async fn files_by_key(
+    app: &App,
+    page: &[ListedObject],
+) -> Result<HashMap<String, ReferencingFile>, DbErr> {
     let mut named = HashMap::with_capacity(page.len());
     for some in page.chunks(PAGE as usize) {
         let rows: Vec<(String, FileId, i64, FileStatus)> = Entity::find()
@@ -95,7 +100,7 @@ async fn rows_of(app: &App, page: &[ListedObject]) -> Result<HashMap<String, Nam
             .all(app.db.read())
             .await?;
         named.extend(rows.into_iter().map(|(key, id, size_bytes, status)| {
-            let row = Named {
+            let row = ReferencingFile {
                 id,
                 size_bytes,
                 status,
@@ -106,19 +111,21 @@ async fn rows_of(app: &App, page: &[ListedObject]) -> Result<HashMap<String, Nam
     Ok(named)
 }
 
-/// Whether an object that no row was found for is still there, still has none, is Landfall's, and was not set aside.
+/// Whether an object without a row still exists, still has no row, belongs to Landfall, and was not set aside.
 async fn is_orphan(app: &App, object: &ListedObject) -> Result<bool, AuditError> {
-    // A purge or a loser of a lease may have removed it since it was listed.
+    // A purge, or a worker that lost its lease, may have removed it since it was listed.
     if let Ok(key) = object.key.parse::<StorageKey>()
         && app.storage.head(&key).await?.is_none()
     {
         return Ok(false);
     }
-    // Some process is just starting.
+    // Another process may be starting right now.
     if object.key.starts_with(PROBES) && !is_settled(app, object) {
         return Ok(false);
     }
-    if !rows_of(app, std::slice::from_ref(object)).await?.is_empty()
+    if !files_by_key(app, std::slice::from_ref(object))
+        .await?
+        .is_empty()
         || orphans::set_aside_already(app, &object.key).await?
     {
         return Ok(false);
@@ -126,13 +133,14 @@ async fn is_orphan(app: &App, object: &ListedObject) -> Result<bool, AuditError>
     Ok(orphans::is_ours(app, object).await?)
 }
 
-/// A worker that was killed may have sent a request its store still carries out.
+/// Whether the object is old enough: a worker that was killed may have sent a request that the store is still carrying
+/// out.
 fn is_settled(app: &App, object: &ListedObject) -> bool {
     object.modified <= app.clock.before(2 * app.config.workers.lease)
 }
 
-/// Why none of the orphans is touched, if so many are not to be believed: then the database is likely the wrong one, or
-/// an old one.
+/// Returns why no orphan is touched when there are implausibly many: the database is then probably the wrong one, or an
+/// old one.
 fn refusal(audit: &Audit<'_>, count: u64, total: u64) -> Option<String> {
     let is_many = count > FEW_ORPHANS && count.saturating_mul(100) > total;
     let is_forced = audit
@@ -154,21 +162,25 @@ async fn object_without_row(
 ) -> Result<(), AuditError> {
     let app = audit.app;
     let repair = match (audit.options.repair, object.key.parse::<StorageKey>()) {
-        (false, _) => Repair::NotAsked,
-        (true, _) if refusal.is_some() => Repair::Left(refusal.unwrap_or_default().to_owned()),
-        (true, Err(_)) => Repair::Left("Landfall wrote no object of such a name".to_owned()),
-        (true, Ok(_)) if !is_settled(app, object) => {
-            Repair::Left("it is too young: its writer may still be at work".to_owned())
+        (false, _) => RepairOutcome::NotRequested,
+        (true, _) if refusal.is_some() => {
+            RepairOutcome::NotRepaired(refusal.unwrap_or_default().to_owned())
         }
+        (true, Err(_)) => {
+            RepairOutcome::NotRepaired("Landfall writes no objects with such names".to_owned())
+        }
+        (true, Ok(_)) if !is_settled(app, object) => RepairOutcome::NotRepaired(
+            "it is too recent: its writer may still be running".to_owned(),
+        ),
         (true, Ok(key)) => match remove_or_set_aside(app, &key).await {
-            Ok(Some(done)) => Repair::Done(done),
-            // A file has taken the key in this moment.
+            Ok(Some(done)) => RepairOutcome::Done(done),
+            // A file has acquired the key in the meantime.
             Ok(None) => return Ok(()),
-            Err(error) => Repair::Left(chain(&error)),
+            Err(error) => RepairOutcome::NotRepaired(chain(&error)),
         },
     };
-    let offender = Offender::new(Invariant::I5, &object.key, "no row names the object");
-    audit.found(offender, repair).await?;
+    let violation = Violation::new(Invariant::I5, &object.key, "no row names the object");
+    audit.found(violation, repair).await?;
     Ok(())
 }
 
@@ -188,28 +200,28 @@ async fn remove_or_set_aside(
 }
 
 async fn staging(audit: &mut Audit<'_>) -> Result<(), AuditError> {
-    audit.begins(Step::Staging, None);
+    audit.step_started(AuditStep::Staging, None);
     let app = audit.app;
     let mut pages = app.staging.list();
     while let Some(page) = pages.try_next().await? {
-        let looked_at = page.len();
-        let suspects = sort_out(app, page).await?;
+        let checked_more = page.len();
+        let suspects = find_leftovers(app, page).await?;
         if !suspects.ended.is_empty() || !suspects.unlisted.is_empty() {
-            // A commit comes a moment before what it sets free is removed.
-            tokio::time::sleep(SETTLE).await;
+            // Commits precede the removal of what they release by a moment.
+            tokio::time::sleep(SETTLE_DELAY).await;
         }
-        for staged in sort_out(app, suspects.ended).await?.ended {
+        for staged in find_leftovers(app, suspects.ended).await?.ended {
             if app.staging.len(staged.key).await?.is_some() {
                 staging_of_the_ended(audit, staged).await?;
             }
         }
         let old = app.clock.before(app.config.staging.grace);
-        for staged in sort_out(app, suspects.unlisted).await?.unlisted {
+        for staged in find_leftovers(app, suspects.unlisted).await?.unlisted {
             if staged.modified < old && app.staging.len(staged.key).await?.is_some() {
                 unlisted_staging(audit, staged).await?;
             }
         }
-        audit.looked_at(looked_at);
+        audit.checked_more(checked_more);
     }
     Ok(())
 }
@@ -219,81 +231,83 @@ async fn staging_of_the_ended(
     staged: ListedStaging,
 ) -> Result<(), AuditError> {
     let repair = match audit.options.repair {
-        false => Repair::NotAsked,
+        false => RepairOutcome::NotRequested,
         true => match audit.app.staging.delete(&[staged.key]).await {
-            Ok(()) => Repair::Done("the staged bytes were removed"),
-            Err(error) => Repair::Left(chain(&error)),
+            Ok(()) => RepairOutcome::Done("the staged bytes were removed"),
+            Err(error) => RepairOutcome::NotRepaired(chain(&error)),
         },
     };
     let detail = "the upload or file of these staged bytes has ended";
-    let offender = Offender::new(Invariant::I5, staged.key, detail);
-    audit.found(offender, repair).await?;
+    let violation = Violation::new(Invariant::I5, staged.key, detail);
+    audit.found(violation, repair).await?;
     Ok(())
 }
 
-/// Bytes of a database that is not this one as it is now look like that, too: they only go by a later sweep.
+/// Bytes that belong to another, or to a newer, state of the database look the same, so only a later sweep deletes
+/// them.
 async fn unlisted_staging(audit: &mut Audit<'_>, staged: ListedStaging) -> Result<(), AuditError> {
     let app = audit.app;
     let name = staged.key.to_string();
     let known = candidates::known(&app.db, Place::Staging, std::slice::from_ref(&name)).await?;
     if !known.is_empty() {
-        // The sweep is at it.
+        // The sweep has already recorded it.
         return Ok(());
     }
     let repair = match audit.options.repair {
-        false => Repair::NotAsked,
+        false => RepairOutcome::NotRequested,
         true => {
             let grace = app.config.staging.grace;
-            candidates::see(&app.db, &app.clock, Place::Staging, vec![name], grace).await?;
-            Repair::Done("they were noted, and a sweep removes them after staging.grace")
+            candidates::record_seen(&app.db, &app.clock, Place::Staging, vec![name], grace).await?;
+            RepairOutcome::Done("they were noted, and a sweep removes them after staging.grace")
         }
     };
     let detail = "no row lists these staged bytes";
-    let offender = Offender::new(Invariant::I5, staged.key, detail);
-    audit.found(offender, repair).await?;
+    let violation = Violation::new(Invariant::I5, staged.key, detail);
+    audit.found(violation, repair).await?;
     Ok(())
 }
 
 async fn unfinished(audit: &mut Audit<'_>) -> Result<(), AuditError> {
-    audit.begins(Step::Unfinished, None);
+    audit.step_started(AuditStep::UnfinishedWrites, None);
     let app = audit.app;
     let mut pages = app.storage.unfinished();
     while let Some(page) = pages.try_next().await? {
-        let looked_at = page.len();
+        let checked_more = page.len();
         let (old, settled) = (
             app.clock.before(app.config.staging.grace),
             app.clock.before(2 * app.config.workers.lease),
         );
-        // One for a key that no file on its way has can only be a dead worker's; a temporary file names no key.
+        // An unfinished upload whose key belongs to no file in progress can only be a dead worker's. A temporary file
+        // has no key.
         let mut abandoned = abandoned(app, page, settled).await?;
         abandoned.retain(|one| one.key.is_some() || one.since < old);
         for one in &abandoned {
             left_unfinished(audit, one).await?;
         }
-        audit.looked_at(looked_at);
+        audit.checked_more(checked_more);
     }
     Ok(())
 }
 
-async fn left_unfinished(audit: &mut Audit<'_>, one: &Unfinished) -> Result<(), AuditError> {
+async fn left_unfinished(audit: &mut Audit<'_>, one: &UnfinishedWrite) -> Result<(), AuditError> {
     let (what, done) = match &one.key {
         Some(key) => (
-            format!("the multipart upload to {key} is nobody's"),
+            format!("the multipart upload to {key} belongs to no file in progress"),
             "it was aborted",
         ),
         None => (
-            "the temporary file is nobody's".to_owned(),
+            "the temporary file belongs to no file in progress".to_owned(),
             "it was removed",
         ),
     };
     let repair = match audit.options.repair {
-        false => Repair::NotAsked,
+        false => RepairOutcome::NotRequested,
         true => match audit.app.storage.remove_unfinished(one).await {
-            Ok(()) => Repair::Done(done),
-            Err(error) => Repair::Left(chain(&error)),
+            Ok(()) => RepairOutcome::Done(done),
+            Err(error) => RepairOutcome::NotRepaired(chain(&error)),
         },
     };
-    let offender = Offender::new(Invariant::I5, &one.id, what);
-    audit.found(offender, repair).await?;
+    let violation = Violation::new(Invariant::I5, &one.id, what);
+    audit.found(violation, repair).await?;
     Ok(())
 }

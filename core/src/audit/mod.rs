@@ -1,64 +1,64 @@
-//! The audit: what must hold in every installation, counted out, and mended when asked.
+//! The audit: checks the invariants that must hold in every installation, and repairs violations on request.
 //!
-//! Owns four promises, by the names the tests give them: I1, a stored file's object is there as its row says; I2,
-//! stored files and `file.stored` events are one to one; I5, no bytes lie where no row speaks of them; I7, nothing
-//! that is due has waited longer than two sweep periods. It looks at the whole installation in pages, so memory does
-//! not grow with it. What looks wrong is looked at once more before it is called so: the installation goes on working
-//! meanwhile, and a file finalized between two pages is no offender.
+//! Checks four invariants, numbered as in the tests: I1, the object of a stored file exists as its row says; I2, stored
+//! files and `file.stored` events correspond one to one; I5, there are no bytes that no row refers to; I7, nothing that
+//! is due has waited longer than two sweep periods. The whole installation is checked in pages, so memory does not grow
+//! with it. The installation keeps running meanwhile, so anything that looks wrong is checked a second time before it
+//! is reported: a file finalized between two pages is not a violation.
 //!
-//! It changes nothing unless asked to repair, and then does what finalize, the sweep or a purge would have done, each
-//! repair fenced like theirs. A missing object cannot be mended and is only told.
+//! The audit changes nothing unless asked to repair. A repair does what finalize, the sweep or a purge would have done,
+//! and is fenced in the same way. A missing object cannot be repaired, only reported.
 
 mod due;
 mod events;
+mod file_id_set;
 mod leftovers;
 mod objects;
 pub(crate) mod orphans;
 mod record;
 mod report;
-mod seen;
 
 use crate::{
     app::App,
-    installation::{self, InstallationError, MarkerError, Place},
+    installation::{self, InstallationError, MarkedLocation, MarkerError},
     staging::StagingError,
     storage::StorageError,
 };
 use entity::{FileId, Timestamp};
+use file_id_set::FileIdSet;
 use futures::future::BoxFuture;
-pub use record::{Latest, Summary, latest};
-pub use report::{Invariant, Offender, Repair, Report};
+pub use record::{AuditSummary, LastAudit, latest};
+pub use report::{AuditReport, Invariant, RepairOutcome, Violation};
 use sea_orm::DbErr;
-use seen::SeenFiles;
 use std::error::Error;
 
-/// Rows looked at in one query.
+/// Rows read by one query.
 const PAGE: u64 = 500;
 
-/// What an audit is to do beyond looking.
+/// What an audit does besides checking.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Options {
-    /// Mend what can be mended.
+pub struct AuditOptions {
+    /// Repair what can be repaired.
     pub repair: bool,
-    /// Read every object again for its SHA-256: as much work as finalizing every file once more.
+    /// Read every object again and compute its SHA-256, which is as much work as finalizing every file again.
     pub deep: bool,
-    /// Repair as many objects without a row, even when they are more than 100 and more than 1 % of all.
+    /// Repair up to this many objects without a row, even when they are more than 100 and more than 1 % of all objects.
     pub force_orphans: Option<u64>,
 }
 
-/// The parts of an audit, in their order.
+/// The steps of an audit, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum AuditStep {
     Files,
     Events,
     Objects,
     Staging,
-    Unfinished,
+    UnfinishedWrites,
     Due,
 }
 
-impl Step {
-    /// For a progress bar.
+impl AuditStep {
+    /// A label for progress output.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -66,35 +66,35 @@ impl Step {
             Self::Events => "events",
             Self::Objects => "objects",
             Self::Staging => "staging",
-            Self::Unfinished => "unfinished objects",
+            Self::UnfinishedWrites => "unfinished objects",
             Self::Due => "due rows",
         }
     }
 }
 
-/// Somebody who watches an audit.
-pub trait Watch: Send + Sync {
-    /// A step begins, of about `total` things if that is known.
-    fn begins(&self, step: Step, total: Option<u64>);
+/// Observes the progress of an audit.
+pub trait AuditObserver: Send + Sync {
+    /// A step started; `total` is the approximate number of items, if known.
+    fn step_started(&self, step: AuditStep, total: Option<u64>);
 
-    /// So many more were looked at.
-    fn looked_at(&self, count: u64);
+    /// This many more items were checked.
+    fn checked_more(&self, count: u64);
 
-    /// Found, and seen again; and what was done about it.
-    fn found(&self, offender: &Offender, repair: &Repair);
+    /// A violation was found and confirmed; `repair` is what was done about it.
+    fn found(&self, violation: &Violation, repair: &RepairOutcome);
 }
 
-/// Nobody watches.
+/// Ignores all progress.
 #[derive(Clone, Copy, Debug)]
-pub struct Unwatched;
+pub struct NoObserver;
 
-impl Watch for Unwatched {
-    fn begins(&self, _: Step, _: Option<u64>) {}
-    fn looked_at(&self, _: u64) {}
-    fn found(&self, _: &Offender, _: &Repair) {}
+impl AuditObserver for NoObserver {
+    fn step_started(&self, _: AuditStep, _: Option<u64>) {}
+    fn checked_more(&self, _: u64) {}
+    fn found(&self, _: &Violation, _: &RepairOutcome) {}
 }
 
-/// Why an audit could not come to its end; what it had repaired stays repaired.
+/// Why an audit could not be completed. Repairs made before the error remain.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     #[error("the rows could not be read")]
@@ -104,28 +104,32 @@ pub enum AuditError {
     #[error("staging could not be read")]
     Staging(#[from] StagingError),
     #[error("{0} cannot be audited")]
-    Marker(Place, #[source] MarkerError),
-    #[error("the installation's marker could not be looked at")]
+    Marker(MarkedLocation, #[source] MarkerError),
+    #[error("the installation's marker could not be checked")]
     Installation(#[from] InstallationError),
 }
 
-/// Audits the whole installation, now, and records what was found. Storage is listed once, a thousand objects in a
-/// request; only files whose objects the list did not show as they should be are looked up one by one.
+/// Audits the whole installation now and records the result. Storage is listed once, a thousand objects per request;
+/// only files whose objects were not listed as expected are looked up one by one.
 ///
 /// # Errors
-/// [`AuditError`] when database, storage or staging cannot be read to the end.
-pub async fn audit(app: &App, options: Options, watch: &dyn Watch) -> Result<Report, AuditError> {
+/// [`AuditError`] when the database, storage or staging cannot be read to the end.
+pub async fn audit(
+    app: &App,
+    options: AuditOptions,
+    observer: &dyn AuditObserver,
+) -> Result<AuditReport, AuditError> {
     let started = app.clock.now();
     record::begin(app, started, started).await?;
-    run(app, options, watch, started).await
+    run(app, options, observer, started).await
 }
 
-/// Runs the audit that is due at this second since the Unix epoch, unless one has begun since and came to its end;
-/// none then. It repairs nothing.
+/// Runs the audit that is due at this second since the Unix epoch. Returns `None` if another audit has started since
+/// and finished. Repairs nothing.
 ///
 /// # Errors
 /// As [`audit`].
-pub fn audit_at(app: &App, tick: u64) -> BoxFuture<'_, Result<Option<Report>, AuditError>> {
+pub fn audit_at(app: &App, tick: u64) -> BoxFuture<'_, Result<Option<AuditReport>, AuditError>> {
     Box::pin(async move {
         let due = i64::try_from(tick)
             .ok()
@@ -134,7 +138,7 @@ pub fn audit_at(app: &App, tick: u64) -> BoxFuture<'_, Result<Option<Report>, Au
         if !record::begin(app, started, due.unwrap_or(started)).await? {
             return Ok(None);
         }
-        run(app, Options::default(), &Unwatched, started)
+        run(app, AuditOptions::default(), &NoObserver, started)
             .await
             .map(Some)
     })
@@ -142,19 +146,19 @@ pub fn audit_at(app: &App, tick: u64) -> BoxFuture<'_, Result<Option<Report>, Au
 
 async fn run(
     app: &App,
-    options: Options,
-    watch: &dyn Watch,
+    options: AuditOptions,
+    observer: &dyn AuditObserver,
     started: Timestamp,
-) -> Result<Report, AuditError> {
+) -> Result<AuditReport, AuditError> {
     let mut audit = Audit {
         app,
         options,
-        watch,
+        observer,
         until: FileId::generate(),
-        seen: SeenFiles::default(),
-        report: Report::default(),
+        seen: FileIdSet::default(),
+        report: AuditReport::default(),
     };
-    for place in Place::ALL {
+    for place in MarkedLocation::ALL {
         if !installation::marker_visible(app, place).await? {
             return Err(AuditError::Marker(place, MarkerError::Missing));
         }
@@ -168,40 +172,40 @@ async fn run(
     Ok(report)
 }
 
-/// One audit under way.
+/// An audit in progress.
 struct Audit<'a> {
     app: &'a App,
-    options: Options,
-    watch: &'a dyn Watch,
-    /// Files taken in later are the next audit's: on a busy installation this one must come to an end too.
+    options: AuditOptions,
+    observer: &'a dyn AuditObserver,
+    /// Files with later ids are left to the next audit, so that this one ends even on a busy installation.
     until: FileId,
-    seen: SeenFiles,
-    report: Report,
+    seen: FileIdSet,
+    report: AuditReport,
 }
 
 impl Audit<'_> {
-    fn begins(&self, step: Step, total: Option<u64>) {
-        self.watch.begins(step, total);
+    fn step_started(&self, step: AuditStep, total: Option<u64>) {
+        self.observer.step_started(step, total);
     }
 
-    fn looked_at(&mut self, count: usize) {
+    fn checked_more(&mut self, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.report.checked += count;
-        self.watch.looked_at(count);
+        self.observer.checked_more(count);
     }
 
-    /// One that was seen twice; `repair` is what came of mending it.
-    async fn found(&mut self, offender: Offender, repair: Repair) -> Result<(), DbErr> {
-        self.watch.found(&offender, &repair);
-        if let Repair::Done(what) = repair {
-            record::repaired(self.app, &offender, what).await?;
+    /// Reports a confirmed violation; `repair` is the outcome of repairing it.
+    async fn found(&mut self, violation: Violation, repair: RepairOutcome) -> Result<(), DbErr> {
+        self.observer.found(&violation, &repair);
+        if let RepairOutcome::Done(what) = repair {
+            record::repaired(self.app, &violation, what).await?;
         }
-        self.report.add(offender, &repair);
+        self.report.add(violation, &repair);
         Ok(())
     }
 }
 
-/// An error and its causes on one line.
+/// The error and its causes on one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -1,10 +1,10 @@
-//! I1 and the first half of I2: of each stored file, its object and its event.
+//! I1 and the first half of I2: the object and the event of each stored file.
 
-use super::{Audit, AuditError, Invariant, Offender, PAGE, Repair, Step, events};
+use super::{Audit, AuditError, AuditStep, Invariant, PAGE, RepairOutcome, Violation, events};
 use crate::{
     app::App,
     files,
-    staging::{self, Algorithm, Staging},
+    staging::{self, ChecksumAlgorithm, Staging},
     storage::{StorageError, StorageKey},
 };
 use entity::{
@@ -14,15 +14,15 @@ use entity::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-/// Objects asked about at once.
-const ASKED: usize = 16;
+/// Maximum number of concurrent HEAD requests.
+const MAX_CONCURRENT_HEADS: usize = 16;
 
-/// Objects read at once.
-const READ: usize = 4;
+/// Maximum number of objects read concurrently.
+const MAX_CONCURRENT_READS: usize = 4;
 
-/// What the audit needs of a stored file.
+/// The columns of a stored file that the audit needs.
 #[derive(Clone, Debug)]
-pub(super) struct StoredFile {
+pub(super) struct AuditedFile {
     pub(super) id: FileId,
     size_bytes: i64,
     sha256: Option<String>,
@@ -33,7 +33,7 @@ pub(super) struct StoredFile {
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     let app = audit.app;
     let stored = files::counts_by_status(app.db.read(), &[FileStatus::Stored]).await?;
-    audit.begins(Step::Files, Some(stored.values().sum()));
+    audit.step_started(AuditStep::Files, Some(stored.values().sum()));
     let mut after = None;
     loop {
         let page = page(audit, after).await?;
@@ -42,26 +42,26 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
         };
         after = Some(last.id);
         for (file, _) in faults(audit, &page).await? {
-            // Looked at once more, by its row as it is now: it may have been deleted meanwhile.
-            let Some(file) = still(app, file.id).await? else {
+            // Check again with the current row: the file may have been deleted meanwhile.
+            let Some(file) = reload_stored(app, file.id).await? else {
                 continue;
             };
             if let Some(detail) = fault(app, &file, audit.options.deep).await? {
                 let repair = if audit.options.repair {
-                    Repair::Left("the bytes cannot be had from anywhere else".to_owned())
+                    RepairOutcome::NotRepaired("there is no other copy of the bytes".to_owned())
                 } else {
-                    Repair::NotAsked
+                    RepairOutcome::NotRequested
                 };
-                let offender = Offender::new(Invariant::I1, file.id, detail);
-                audit.found(offender, repair).await?;
+                let violation = Violation::new(Invariant::I1, file.id, detail);
+                audit.found(violation, repair).await?;
             }
         }
         events::missing(audit, &page).await?;
-        audit.looked_at(page.len());
+        audit.checked_more(page.len());
     }
 }
 
-async fn page(audit: &Audit<'_>, after: Option<FileId>) -> Result<Vec<StoredFile>, DbErr> {
+async fn page(audit: &Audit<'_>, after: Option<FileId>) -> Result<Vec<AuditedFile>, DbErr> {
     let mut query = Entity::find()
         .filter(Column::Status.eq(FileStatus::Stored))
         .filter(Column::Id.lte(audit.until))
@@ -73,13 +73,13 @@ async fn page(audit: &Audit<'_>, after: Option<FileId>) -> Result<Vec<StoredFile
     read(audit.app, query).await
 }
 
-/// The row as it is now, if the file is still stored.
-pub(super) async fn still(app: &App, id: FileId) -> Result<Option<StoredFile>, DbErr> {
+/// Returns the current row, if the file is still stored.
+pub(super) async fn reload_stored(app: &App, id: FileId) -> Result<Option<AuditedFile>, DbErr> {
     let query = Entity::find_by_id(id).filter(Column::Status.eq(FileStatus::Stored));
     Ok(read(app, query).await?.pop())
 }
 
-async fn read(app: &App, query: sea_orm::Select<Entity>) -> Result<Vec<StoredFile>, DbErr> {
+async fn read(app: &App, query: sea_orm::Select<Entity>) -> Result<Vec<AuditedFile>, DbErr> {
     type Row = (
         FileId,
         i64,
@@ -99,7 +99,7 @@ async fn read(app: &App, query: sea_orm::Select<Entity>) -> Result<Vec<StoredFil
         .into_tuple()
         .all(app.db.read())
         .await?;
-    let file = |(id, size_bytes, sha256, storage_key, stored_at)| StoredFile {
+    let file = |(id, size_bytes, sha256, storage_key, stored_at)| AuditedFile {
         id,
         size_bytes,
         sha256,
@@ -109,14 +109,18 @@ async fn read(app: &App, query: sea_orm::Select<Entity>) -> Result<Vec<StoredFil
     Ok(rows.into_iter().map(file).collect())
 }
 
-/// Those of a page whose objects are not as they should be, at a first look.
+/// Returns the files of a page whose objects look wrong on the first check.
 async fn faults<'p>(
     audit: &Audit<'_>,
-    page: &'p [StoredFile],
-) -> Result<Vec<(&'p StoredFile, String)>, StorageError> {
+    page: &'p [AuditedFile],
+) -> Result<Vec<(&'p AuditedFile, String)>, StorageError> {
     let (app, deep) = (audit.app, audit.options.deep);
-    let at_once = if deep { READ } else { ASKED };
-    // Boxed: without, the compiler cannot tell that the whole audit may be sent to another thread.
+    let at_once = if deep {
+        MAX_CONCURRENT_READS
+    } else {
+        MAX_CONCURRENT_HEADS
+    };
+    // Boxed, because otherwise the compiler cannot prove that the future of the whole audit is `Send`.
     let looks: Vec<BoxFuture<'_, _>> = page
         .iter()
         .filter(|file| deep || !audit.seen.contains(file.id))
@@ -131,13 +135,13 @@ async fn faults<'p>(
     Ok(faults)
 }
 
-/// What is wrong with a file's object, if anything.
-async fn fault(app: &App, file: &StoredFile, deep: bool) -> Result<Option<String>, StorageError> {
+/// Returns what is wrong with a file's object, if anything.
+async fn fault(app: &App, file: &AuditedFile, deep: bool) -> Result<Option<String>, StorageError> {
     let (Some(key), Some(sha256)) = (&file.storage_key, &file.sha256) else {
-        return Ok(Some("its row names no object or no SHA-256".to_owned()));
+        return Ok(Some("its row has no storage key or no SHA-256".to_owned()));
     };
     let Ok(key) = key.parse::<StorageKey>() else {
-        return Ok(Some("its row has a storage key that is none".to_owned()));
+        return Ok(Some("its row has an invalid storage key".to_owned()));
     };
     let missing = || Ok(Some("its object is not in storage".to_owned()));
     let Some(found) = app.storage.head(&key).await? else {
@@ -165,9 +169,9 @@ async fn read_again(
     key: &StorageKey,
 ) -> Result<Option<crate::digest::Sha256Digest>, StorageError> {
     let bytes = app.storage.read(key, None).await?;
-    let options = staging::Options {
-        hashes: &[Algorithm::Sha256],
-        ..staging::Options::default()
+    let options = staging::WriteOptions {
+        hashes: &[ChecksumAlgorithm::Sha256],
+        ..staging::WriteOptions::default()
     };
     let read = Staging::digest(bytes, options).await;
     let read = read.map_err(|source| StorageError::NoAnswer {

@@ -1,8 +1,9 @@
-//! Objects that no row names: set aside, and removed once nobody missed them for seven days.
+//! Orphans, objects that no row refers to: they are set aside and removed after seven days.
 //!
-//! In a folder they are moved below `orphaned/`; in a bucket they stay where they are and are recorded. The key comes
-//! first here too: a failed file's row takes it, so that no claim can reserve it at this moment, then the object is
-//! dealt with, then the row goes. A crash in between leaves a failed file that names the key, which the sweep purges.
+//! In a folder, orphans are moved below `orphaned/`; in a bucket they stay in place and are recorded. As everywhere,
+//! the key is reserved first: a row of a failed file takes the key so that no claim can reserve it, then the object is
+//! moved or deleted, then the row is deleted. A crash in between leaves a failed file with the key, which the sweep
+//! purges.
 
 use crate::{
     app::App,
@@ -26,10 +27,10 @@ pub(crate) enum OrphanError {
     Storage(#[from] StorageError),
 }
 
-/// Whether Landfall put the object there: in a folder, which is the installation's own, anything; in a bucket, which may
-/// be shared, only what says so in its metadata.
+/// Whether Landfall wrote the object. A folder belongs to the installation, so everything in it counts; a bucket may be
+/// shared, so only objects whose metadata names Landfall count.
 pub(super) async fn is_ours(app: &App, object: &ListedObject) -> Result<bool, StorageError> {
-    // Consoles and mounted buckets show folders by empty objects.
+    // Consoles and mounted buckets represent folders by empty objects.
     if object.size == 0 && object.key.ends_with('/') {
         return Ok(false);
     }
@@ -42,23 +43,23 @@ pub(super) async fn is_ours(app: &App, object: &ListedObject) -> Result<bool, St
     }
 }
 
-/// Those of the keys that were set aside in a bucket and wait there for their removal.
+/// Whether the object was set aside in a bucket and is waiting there to be removed.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn set_aside_already(app: &App, key: &str) -> Result<bool, DbErr> {
     let known = candidates::known(&app.db, Place::Orphaned, &[key.to_owned()]).await?;
     Ok(!known.is_empty())
 }
 
-/// Sets the object at the key aside; false when a file has the key.
+/// Sets the object aside. Returns false when a file owns the key.
 pub(super) async fn set_aside(app: &App, key: &StorageKey) -> Result<bool, OrphanError> {
-    let Some(holder) = hold(app, key).await? else {
+    let Some(holder) = reserve_key(app, key).await? else {
         return Ok(false);
     };
-    // Recorded first: what is moved and not recorded would stay for ever.
-    let names = vec![app.storage.aside(key).as_str().to_owned()];
-    candidates::see(
+    // Recorded first, because an object that is moved but not recorded would stay forever.
+    let names = vec![app.storage.orphaned_key(key).as_str().to_owned()];
+    candidates::record_seen(
         &app.db,
         &app.clock,
         Place::Orphaned,
@@ -71,7 +72,7 @@ pub(super) async fn set_aside(app: &App, key: &StorageKey) -> Result<bool, Orpha
     Ok(true)
 }
 
-/// Removes an object for good, by the name it has now; false when a file has taken the key since.
+/// Deletes an object by its current name. Returns false when a file has acquired the key since.
 pub(crate) async fn remove(app: &App, name: &str) -> Result<bool, OrphanError> {
     let Ok(key) = name.parse::<StorageKey>() else {
         return Ok(false);
@@ -80,7 +81,7 @@ pub(crate) async fn remove(app: &App, name: &str) -> Result<bool, OrphanError> {
     if named.count(app.db.read()).await? > 0 {
         return Ok(false);
     }
-    let Some(holder) = hold(app, &key).await? else {
+    let Some(holder) = reserve_key(app, &key).await? else {
         return Ok(false);
     };
     app.storage.delete(&key).await?;
@@ -88,8 +89,8 @@ pub(crate) async fn remove(app: &App, name: &str) -> Result<bool, OrphanError> {
     Ok(true)
 }
 
-/// Takes the key for a row of its own; none when a file has it.
-async fn hold(app: &App, key: &StorageKey) -> Result<Option<FileId>, DbErr> {
+/// Reserves the key with a row of its own. Returns `None` when a file owns it.
+async fn reserve_key(app: &App, key: &StorageKey) -> Result<Option<FileId>, DbErr> {
     let row = holder(app, key);
     let id = row.id;
     let held = app.db.write(move |transaction| {
@@ -102,7 +103,7 @@ async fn hold(app: &App, key: &StorageKey) -> Result<Option<FileId>, DbErr> {
     });
     match held.await {
         Ok(()) => Ok(Some(id)),
-        Err(error) if is_taken(&error) => Ok(None),
+        Err(error) if is_key_taken(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -115,11 +116,11 @@ async fn release(app: &App, id: FileId) -> Result<(), DbErr> {
         .await
 }
 
-fn is_taken(error: &DbErr) -> bool {
+fn is_key_taken(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }
 
-/// Failed, because such a file keeps its key even from one that may overwrite.
+/// The status is `failed` because a failed file keeps its key even from a file that may overwrite.
 fn holder(app: &App, key: &StorageKey) -> Model {
     let now = app.clock.now();
     Model {

@@ -1,9 +1,9 @@
-//! What the last audit found, for the overview and `/metrics`; and who repaired what.
+//! The result of the last audit, for the overview and `/metrics`, and the log entries of its repairs.
 
-use super::{Invariant, Offender, Options, Report};
+use super::{AuditOptions, AuditReport, Invariant, Violation};
 use crate::{
     app::App,
-    periodic::{self, Fence},
+    periodic::{self, RunFence},
 };
 use entity::{Timestamp, audit_entry};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
@@ -13,55 +13,55 @@ use uuid::Uuid;
 
 const NAME: &str = "audit";
 
-/// Who stands in the operators' log for a repair.
+/// The actor in the operator log's entries for repairs.
 const ACTOR: &str = "audit";
 
-/// Offenders kept with the summary; `landfall audit` lists all.
-const KEPT: usize = 100;
+/// Maximum number of violations kept with the summary; `landfall audit` lists all of them.
+const MAX_VIOLATIONS_KEPT: usize = 100;
 
-/// The last audit that came to its end.
+/// The last completed audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Latest {
+pub struct LastAudit {
     pub finished_at: Timestamp,
-    pub summary: Summary,
+    pub summary: AuditSummary,
 }
 
-/// What is kept of an audit.
+/// The stored summary of an audit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Summary {
-    /// Files, events, objects and due rows looked at.
+pub struct AuditSummary {
+    /// Number of files, events, objects and due rows checked.
     pub checked: u64,
-    /// Of each invariant that has offenders, how many were found.
+    /// Number of violations found, by invariant.
     pub found: BTreeMap<Invariant, u64>,
-    /// Of each invariant, how many were left as they were.
+    /// Number of violations not repaired, by invariant.
     pub left: BTreeMap<Invariant, u64>,
-    /// Whether it was to repair.
+    /// Whether repairs were requested.
     pub repair: bool,
-    /// Whether every object was read again for its SHA-256.
+    /// Whether every object was read again to compute its SHA-256.
     pub deep: bool,
-    /// The first of those left, at most 100.
-    pub offenders: Vec<Offender>,
+    /// The first unrepaired violations, at most 100.
+    pub offenders: Vec<Violation>,
 }
 
-impl Summary {
-    /// How many are left, in all.
+impl AuditSummary {
+    /// The total number of unrepaired violations.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.left.values().sum()
     }
 }
 
-/// The last audit that came to its end, if any: one row, read by its key.
+/// Returns the last completed audit, if any: one row, read by its key.
 ///
 /// # Errors
-/// The database's.
-pub async fn latest(db: &impl ConnectionTrait) -> Result<Option<Latest>, DbErr> {
+/// Database errors.
+pub async fn latest(db: &impl ConnectionTrait) -> Result<Option<LastAudit>, DbErr> {
     let run = periodic::last(db, NAME).await?;
     let finished = run.and_then(|run| run.finished_at.zip(run.report));
     Ok(finished.and_then(|(finished_at, report)| {
-        // A summary of another version of Landfall is as good as none.
+        // A summary written by an incompatible version is ignored.
         let summary = serde_json::from_value(report).ok()?;
-        Some(Latest {
+        Some(LastAudit {
             finished_at,
             summary,
         })
@@ -69,30 +69,35 @@ pub async fn latest(db: &impl ConnectionTrait) -> Result<Option<Latest>, DbErr> 
 }
 
 pub(super) async fn begin(app: &App, at: Timestamp, due: Timestamp) -> Result<bool, DbErr> {
-    periodic::begin(app, NAME, at, due, Fence::Finished).await
+    periodic::begin(app, NAME, at, due, RunFence::Finished).await
 }
 
 pub(super) async fn finish(
     app: &App,
     started: Timestamp,
-    options: Options,
-    report: &Report,
+    options: AuditOptions,
+    report: &AuditReport,
 ) -> Result<(), DbErr> {
-    let summary = Summary {
+    let summary = AuditSummary {
         checked: report.checked,
         found: report.found.clone(),
         left: report.left.clone(),
         repair: options.repair,
         deep: options.deep,
-        offenders: report.offenders.iter().take(KEPT).cloned().collect(),
+        offenders: report
+            .offenders
+            .iter()
+            .take(MAX_VIOLATIONS_KEPT)
+            .cloned()
+            .collect(),
     };
     periodic::finish(app, NAME, started, &summary).await
 }
 
-/// Writes a repair into the operators' log. A crash before it leaves a repair that no log speaks of.
+/// Records a repair in the operator log. A crash before this leaves a repair without a log entry.
 pub(super) async fn repaired(
     app: &App,
-    offender: &Offender,
+    violation: &Violation,
     what: &'static str,
 ) -> Result<(), DbErr> {
     let row = audit_entry::Model {
@@ -100,10 +105,10 @@ pub(super) async fn repaired(
         at: app.clock.now(),
         actor: ACTOR.to_owned(),
         action: "repair".to_owned(),
-        subject: offender.id.clone(),
+        subject: violation.id.clone(),
         detail: serde_json::json!({
-            "invariant": offender.invariant,
-            "detail": offender.detail,
+            "invariant": violation.invariant,
+            "detail": violation.detail,
             "repair": what,
         }),
     };

@@ -1,29 +1,29 @@
-//! What an audit found.
+//! The result of an audit.
 
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
-/// Offenders listed one by one; beyond it they are counted, so that memory stays bounded whatever is wrong.
-const LISTED: usize = 10_000;
+/// Maximum number of violations listed individually. Beyond it they are only counted, so memory stays bounded.
+const MAX_LISTED: usize = 10_000;
 
-/// What an offender offends against.
+/// The invariant that a violation breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Invariant {
-    /// A stored file's object is there, of the size and SHA-256 in the row.
+    /// The object of a stored file exists, with the size and SHA-256 in the row.
     I1,
-    /// Stored files and `file.stored` events are one to one.
+    /// Stored files and `file.stored` events correspond one to one.
     I2,
-    /// No object without a row, no staging without a live upload, no multipart upload left open.
+    /// No object without a row, no staged bytes without a live upload, no multipart upload left open.
     I5,
     /// Nothing that is due has waited longer than two sweep periods.
     I7,
 }
 
 impl Invariant {
-    /// All that are checked.
+    /// All checked invariants.
     pub const ALL: [Self; 4] = [Self::I1, Self::I2, Self::I5, Self::I7];
 
-    /// As it is written.
+    /// The name of the invariant.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -41,17 +41,17 @@ impl fmt::Display for Invariant {
     }
 }
 
-/// One thing that is not as it must be.
+/// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Offender {
+pub struct Violation {
     pub invariant: Invariant,
-    /// Of the file, event, delivery or upload; of an object its key.
+    /// The id of the file, event, delivery or upload, or the key of the object.
     pub id: String,
-    /// What is wrong, for people.
+    /// A description of what is wrong, for operators.
     pub detail: String,
 }
 
-impl Offender {
+impl Violation {
     pub(super) fn new(
         invariant: Invariant,
         id: impl fmt::Display,
@@ -65,45 +65,45 @@ impl Offender {
     }
 }
 
-/// What came of an offender.
+/// The outcome of repairing a violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Repair {
-    /// Nobody asked.
-    NotAsked,
-    /// Mended, in this way.
+pub enum RepairOutcome {
+    /// Repairs were not requested.
+    NotRequested,
+    /// Repaired; how.
     Done(&'static str),
-    /// It cannot be mended, or not now; why.
-    Left(String),
+    /// Not repaired; why.
+    NotRepaired(String),
 }
 
-/// What one audit found.
+/// The violations one audit found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Files, events, objects and due rows looked at.
+pub struct AuditReport {
+    /// Number of files, events, objects and due rows checked.
     pub checked: u64,
-    /// Of each invariant, all that was found.
+    /// Number of violations found, by invariant.
     pub found: BTreeMap<Invariant, u64>,
-    /// Of each invariant, what is still so: not repaired.
+    /// Number of violations not repaired, by invariant.
     pub left: BTreeMap<Invariant, u64>,
-    /// The first of those left, at most 10,000.
-    pub offenders: Vec<Offender>,
+    /// The first unrepaired violations, at most 10,000.
+    pub offenders: Vec<Violation>,
 }
 
-impl Report {
-    /// True when nothing offends, or everything that did was repaired.
+impl AuditReport {
+    /// Whether there are no violations, or all of them were repaired.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.left.is_empty()
     }
 
-    /// How many are left and not listed.
+    /// Number of unrepaired violations that are not listed.
     #[must_use]
     pub fn unlisted(&self) -> u64 {
         let listed = u64::try_from(self.offenders.len()).unwrap_or(u64::MAX);
         self.left.values().sum::<u64>().saturating_sub(listed)
     }
 
-    /// Counts what is neither listed nor repaired.
+    /// Counts violations that are neither listed nor repaired.
     pub(super) fn count_unlisted(&mut self, invariant: Invariant, count: u64) {
         if count > 0 {
             *self.found.entry(invariant).or_default() += count;
@@ -111,19 +111,19 @@ impl Report {
         }
     }
 
-    pub(super) fn add(&mut self, mut offender: Offender, repair: &Repair) {
-        *self.found.entry(offender.invariant).or_default() += 1;
+    pub(super) fn add(&mut self, mut violation: Violation, repair: &RepairOutcome) {
+        *self.found.entry(violation.invariant).or_default() += 1;
         match repair {
-            Repair::Done(_) => return,
-            Repair::Left(why) => {
-                offender.detail.push_str("; not repaired: ");
-                offender.detail.push_str(why);
+            RepairOutcome::Done(_) => return,
+            RepairOutcome::NotRepaired(why) => {
+                violation.detail.push_str("; not repaired: ");
+                violation.detail.push_str(why);
             }
-            Repair::NotAsked => {}
+            RepairOutcome::NotRequested => {}
         }
-        *self.left.entry(offender.invariant).or_default() += 1;
-        if self.offenders.len() < LISTED {
-            self.offenders.push(offender);
+        *self.left.entry(violation.invariant).or_default() += 1;
+        if self.offenders.len() < MAX_LISTED {
+            self.offenders.push(violation);
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Opening a batch, looking at it, closing it.
+//! Creating, reading and finalizing batches.
 
 use super::complete_if_done;
 use crate::{
     clock::Clock,
     db::Database,
-    files::Scope,
-    idempotency::{Keep, KeepError},
-    outbox::{self, Written},
+    files::OwnerScope,
+    idempotency::{PendingResponse, RecordResponseError},
+    outbox::{self, WrittenEvent},
 };
 use entity::{
     BatchId, Timestamp,
@@ -18,21 +18,22 @@ use sea_orm::{
 };
 use std::time::Duration;
 
-/// Batches without a file that one owner may have: a row costs nothing to ask for, and must not fill the database.
-pub const MAX_EMPTY: u64 = 10_000;
+/// Maximum number of batches without files per owner. Creating a batch costs the client nothing, and must not fill the
+/// database.
+pub const MAX_EMPTY_BATCHES: u64 = 10_000;
 
-/// How long a batch to which no file has come is kept.
-pub const EMPTY_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long a batch without files is kept.
+pub const EMPTY_BATCH_RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Batches forgotten by one request.
-const FORGOTTEN_AT_ONCE: u64 = 100;
+/// Maximum number of expired empty batches that one request deletes.
+const DELETE_BATCH_SIZE: u64 = 100;
 
 /// Why a batch cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum CreateError {
+pub enum CreateBatchError {
     #[error(transparent)]
-    Key(#[from] KeepError),
-    #[error("an owner may have {MAX_EMPTY} batches without a file")]
+    Key(#[from] RecordResponseError),
+    #[error("an owner may have {MAX_EMPTY_BATCHES} batches without a file")]
     TooMany,
     #[error("the batch could not be recorded")]
     Database(#[from] DbErr),
@@ -40,7 +41,7 @@ pub enum CreateError {
 
 /// Why a batch cannot be closed.
 #[derive(Debug, thiserror::Error)]
-pub enum FinalizeError {
+pub enum FinalizeBatchError {
     #[error("there is no such batch")]
     NotFound,
     #[error("the end of the batch could not be announced")]
@@ -49,10 +50,10 @@ pub enum FinalizeError {
     Database(#[from] DbErr),
 }
 
-fn empty_of(owner: &str) -> Select<Entity> {
+fn empty_batches(owner: &str) -> Select<Entity> {
     Entity::find()
         .filter(Column::Owner.eq(owner))
-        // Written out, not bound, as the partial index has it: `batches_empty`.
+        // A literal, not a bound value, so that the partial index `batches_empty` is used.
         .filter(Expr::cust("total_files = 0"))
 }
 
@@ -61,15 +62,15 @@ async fn forget_empty(
     owner: &str,
     before: Timestamp,
 ) -> Result<(), DbErr> {
-    let old = empty_of(owner)
+    let old = empty_batches(owner)
         .select_only()
         .column(Column::Id)
         .filter(Column::CreatedAt.lt(before))
-        .limit(FORGOTTEN_AT_ONCE)
+        .limit(DELETE_BATCH_SIZE)
         .into_query();
     Entity::delete_many()
         .filter(Column::Id.in_subquery(old))
-        // One that a file joins meanwhile stays.
+        // A batch that a file has joined in the meantime is kept.
         .filter(Column::TotalFiles.eq(0))
         .exec(transaction)
         .await
@@ -79,34 +80,36 @@ async fn forget_empty(
 async fn require_few_empty(
     transaction: &impl ConnectionTrait,
     owner: &str,
-) -> Result<(), CreateError> {
-    let one_too_many: Option<BatchId> = empty_of(owner)
+) -> Result<(), CreateBatchError> {
+    let one_too_many: Option<BatchId> = empty_batches(owner)
         .select_only()
         .column(Column::Id)
         .order_by_asc(Column::CreatedAt)
-        .offset(MAX_EMPTY - 1)
+        .offset(MAX_EMPTY_BATCHES - 1)
         .limit(1)
         .into_tuple()
         .one(transaction)
         .await?;
     match one_too_many {
-        Some(_) => Err(CreateError::TooMany),
+        Some(_) => Err(CreateBatchError::TooMany),
         None => Ok(()),
     }
 }
 
-/// Opens a batch without files. Those of its owner that have had none for [`EMPTY_KEPT`] are forgotten.
+/// Creates a batch without files. Batches of the same owner that have had no files for [`EMPTY_BATCH_RETENTION`] are
+/// deleted.
 ///
 /// # Errors
-/// [`CreateError::TooMany`] for an owner with [`MAX_EMPTY`] of them, [`CreateError::Key`] when another request has taken its `Idempotency-Key` over; then nothing is written.
+/// [`CreateBatchError::TooMany`] when the owner has [`MAX_EMPTY_BATCHES`] empty batches; [`CreateBatchError::Key`] when
+/// another request has taken over the `Idempotency-Key`. Nothing is written then.
 pub async fn create(
     db: &Database,
     clock: &Clock,
     owner: Option<String>,
     metadata: serde_json::Value,
-    keep: Option<Keep<Model>>,
-) -> Result<Model, CreateError> {
-    let (now, forgotten_before) = (clock.now(), clock.before(EMPTY_KEPT));
+    response: Option<PendingResponse<Model>>,
+) -> Result<Model, CreateBatchError> {
+    let (now, forgotten_before) = (clock.now(), clock.before(EMPTY_BATCH_RETENTION));
     let row = Model {
         id: BatchId::generate(),
         owner,
@@ -130,42 +133,42 @@ pub async fn create(
             Entity::insert(row.clone().into_active_model())
                 .exec_without_returning(transaction)
                 .await?;
-            Keep::write(keep, transaction, &row).await?;
+            PendingResponse::write(response, transaction, &row).await?;
             Ok(row)
         })
     })
     .await
 }
 
-/// One batch, if the scope covers it.
+/// Returns a batch, if the scope covers it.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn get(
     db: &impl ConnectionTrait,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: BatchId,
 ) -> Result<Option<Model>, DbErr> {
     let found = Entity::find_by_id(id).one(db).await?;
     Ok(found.filter(|batch| scope.covers(batch.owner.as_deref())))
 }
 
-/// Closes a batch to further files, and completes it at once if all its files are final; a batch without files ends
-/// `failed`. Closing a closed batch changes nothing. The caller pushes the deliveries of what was written.
+/// Closes a batch to further files, and completes it at once if all its files are final; a batch without files ends as
+/// `failed`. Finalizing a batch again changes nothing. The caller must push the deliveries of the returned event.
 ///
 /// # Errors
-/// [`FinalizeError::NotFound`], and the database's.
+/// [`FinalizeBatchError::NotFound`], and database errors.
 pub async fn finalize(
     db: &Database,
     clock: &Clock,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: BatchId,
-) -> Result<(Model, Option<Written>), FinalizeError> {
+) -> Result<(Model, Option<WrittenEvent>), FinalizeBatchError> {
     let (now, scope) = (clock.now(), scope.clone());
     db.write(move |transaction| {
         Box::pin(async move {
             let known = get(transaction, &scope, id).await?;
-            let known = known.ok_or(FinalizeError::NotFound)?;
+            let known = known.ok_or(FinalizeBatchError::NotFound)?;
             let closed = Entity::update_many()
                 .col_expr(Column::FinalizedAt, Expr::value(now))
                 .col_expr(Column::Status, Expr::value(BatchStatus::InProgress))

@@ -1,19 +1,22 @@
-//! Batches: files that belong together, counted exactly, and announced once when the last is final.
+//! Batches: groups of files that are counted exactly and announced once, when the last file is final.
 //!
-//! Every count changes in the transaction that changes the file, by one UPDATE of the batch's row: the row's
-//! lock puts concurrent files in a queue, so exactly one of them sees that it was the last.
+//! Every count changes in the transaction that changes the file, by one UPDATE of the batch's row. The row lock
+//! serializes concurrent files, so exactly one of them sees that it was the last.
 //!
-//! That lock comes before all others of a transaction (see ARCHITECTURE.md), in the order of the ids; those who join or
-//! settle at the same moment share one UPDATE.
+//! A transaction takes these locks before all others, in the order of batch ids (see ARCHITECTURE.md). Files that join
+//! or become final at the same moment share one UPDATE.
 
 mod lifecycle;
 
-use crate::outbox::{self, BatchComplete, NewEvent, Written};
+use crate::outbox::{self, BatchComplete, NewEvent, WrittenEvent};
 use entity::{
     BatchId, Timestamp,
     batch::{BatchStatus, Column, Entity, Model},
 };
-pub use lifecycle::{CreateError, EMPTY_KEPT, FinalizeError, MAX_EMPTY, create, finalize, get};
+pub use lifecycle::{
+    CreateBatchError, EMPTY_BATCH_RETENTION, FinalizeBatchError, MAX_EMPTY_BATCHES, create,
+    finalize, get,
+};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, QueryFilter, QueryOrder,
     QuerySelect,
@@ -23,7 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Why a file cannot join a batch.
 #[derive(Debug, thiserror::Error)]
-pub enum JoinError {
+pub enum JoinBatchError {
     #[error("there is no batch {0}")]
     Unknown(BatchId),
     #[error("the batch {0} is closed to further files")]
@@ -32,44 +35,44 @@ pub enum JoinError {
     Database(#[from] DbErr),
 }
 
-/// What became of a file of a batch.
+/// The final outcome of a file of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum FileOutcome {
     Stored,
     Failed,
 }
 
-/// A file that is to count in an open batch.
+/// A file that joins an open batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Join<'a> {
+pub(crate) struct BatchMembership<'a> {
     pub(crate) batch: BatchId,
-    /// None may join everybody's.
+    /// `None` may join any owner's batch.
     pub(crate) owner: Option<&'a str>,
 }
 
 /// Counts one more file in an open batch of this owner.
 ///
 /// # Errors
-/// [`JoinError::Unknown`] for another owner's batch too.
+/// [`JoinBatchError::Unknown`] for another owner's batch as well.
 pub async fn join(
     transaction: &impl ConnectionTrait,
     id: BatchId,
     owner: Option<&str>,
     now: Timestamp,
-) -> Result<(), JoinError> {
-    join_all(transaction, [Join { batch: id, owner }], now).await
+) -> Result<(), JoinBatchError> {
+    join_all(transaction, [BatchMembership { batch: id, owner }], now).await
 }
 
-/// [`join`] for several files; their batches are locked from here on.
+/// [`join`] for several files. Their batches stay locked until the transaction ends.
 ///
 /// # Errors
-/// As [`join`], for the first that cannot; the transaction must be rolled back then.
+/// As [`join`], for the first file that cannot join; the transaction must then be rolled back.
 pub(crate) async fn join_all<'a>(
     transaction: &impl ConnectionTrait,
-    joins: impl IntoIterator<Item = Join<'a>>,
+    joins: impl IntoIterator<Item = BatchMembership<'a>>,
     now: Timestamp,
-) -> Result<(), JoinError> {
-    let mut counts: BTreeMap<Join<'_>, i64> = BTreeMap::new();
+) -> Result<(), JoinBatchError> {
+    let mut counts: BTreeMap<BatchMembership<'_>, i64> = BTreeMap::new();
     for join in joins {
         *counts.entry(join).or_default() += 1;
     }
@@ -81,11 +84,11 @@ pub(crate) async fn join_all<'a>(
 
 async fn add_files(
     transaction: &impl ConnectionTrait,
-    join: Join<'_>,
+    join: BatchMembership<'_>,
     count: i64,
     now: Timestamp,
-) -> Result<(), JoinError> {
-    let Join { batch: id, owner } = join;
+) -> Result<(), JoinBatchError> {
+    let BatchMembership { batch: id, owner } = join;
     let mut open = Entity::update_many()
         .col_expr(Column::TotalFiles, Expr::col(Column::TotalFiles).add(count))
         .col_expr(Column::Status, Expr::value(BatchStatus::InProgress))
@@ -100,16 +103,16 @@ async fn add_files(
     }
     let known = Entity::find_by_id(id).one(transaction).await?;
     match known.filter(|batch| owner.is_none() || batch.owner.as_deref() == owner) {
-        Some(_) => Err(JoinError::Closed(id)),
-        None => Err(JoinError::Unknown(id)),
+        Some(_) => Err(JoinBatchError::Closed(id)),
+        None => Err(JoinBatchError::Unknown(id)),
     }
 }
 
-/// Locks the batches whose files are about to become final, before anything else is changed. SQLite has one writer, and
-/// nothing to lock.
+/// Locks the batches of files that are about to become final, before anything else is changed. Does nothing on SQLite,
+/// which has only one writer.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn lock(
     transaction: &impl ConnectionTrait,
     batches: impl IntoIterator<Item = BatchId>,
@@ -130,34 +133,34 @@ pub(crate) async fn lock(
         .map(|_: Vec<BatchId>| ())
 }
 
-/// Counts a file that has become final, and completes the batch if it is closed and this was the last. The batch was
-/// locked by [`lock`].
+/// Counts a file that has become final, and completes the batch if it is closed and this was its last file. The batch
+/// must have been locked by `lock`.
 ///
 /// # Errors
-/// The database's, or the outbox's.
+/// Database errors, and errors of the outbox.
 pub async fn settle(
     transaction: &impl ConnectionTrait,
     id: BatchId,
-    settled: Settled,
+    settled: FileOutcome,
     now: Timestamp,
-) -> Result<Option<Written>, outbox::WriteError> {
+) -> Result<Option<WrittenEvent>, outbox::WriteError> {
     settle_some(transaction, id, settled, 1, now).await
 }
 
-/// [`settle`] for so many files of one batch.
+/// [`settle`] for several files of one batch.
 ///
 /// # Errors
 /// As [`settle`].
 pub(crate) async fn settle_some(
     transaction: &impl ConnectionTrait,
     id: BatchId,
-    settled: Settled,
+    settled: FileOutcome,
     files: i64,
     now: Timestamp,
-) -> Result<Option<Written>, outbox::WriteError> {
+) -> Result<Option<WrittenEvent>, outbox::WriteError> {
     let counter = match settled {
-        Settled::Stored => Column::StoredCount,
-        Settled::Failed => Column::FailedCount,
+        FileOutcome::Stored => Column::StoredCount,
+        FileOutcome::Failed => Column::FailedCount,
     };
     let changed = Entity::update_many()
         .col_expr(counter, Expr::col(counter).add(files))
@@ -171,11 +174,11 @@ pub(crate) async fn settle_some(
     }
 }
 
-/// Takes a failed file back into the count of those on their way. A batch that was complete is complete again, and
-/// announced again, once the file is final.
+/// Counts a failed file as unfinished again. A batch that was complete is completed and announced again once the file
+/// is final.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn reopen(
     transaction: &impl ConnectionTrait,
     id: BatchId,
@@ -198,15 +201,15 @@ pub async fn reopen(
         .map(drop)
 }
 
-/// Completes a batch that is closed and whose files are all final; once, by compare-and-set.
+/// Completes a batch that is closed and whose files are all final. Happens once, by compare-and-set.
 ///
 /// # Errors
-/// The database's, or the outbox's.
+/// Database errors, and errors of the outbox.
 pub async fn complete_if_done(
     transaction: &impl ConnectionTrait,
     batch: Model,
     now: Timestamp,
-) -> Result<Option<Written>, outbox::WriteError> {
+) -> Result<Option<WrittenEvent>, outbox::WriteError> {
     let done = batch.finalized_at.is_some()
         && batch.completed_at.is_none()
         && batch.stored_count + batch.failed_count == batch.total_files;
@@ -229,6 +232,6 @@ pub async fn complete_if_done(
     if changed.rows_affected == 0 {
         return Ok(None);
     }
-    let event = NewEvent::batch_complete(BatchComplete::of(&batch, status), &batch);
+    let event = NewEvent::batch_complete(BatchComplete::from_model(&batch, status), &batch);
     outbox::write(transaction, now, event).await.map(Some)
 }

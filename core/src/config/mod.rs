@@ -1,26 +1,27 @@
-//! Every setting, read once at the start: the built-in `config.toml`, a file over it, the environment over both.
+//! The configuration, read once at startup: the built-in `config.toml`, overridden by a file, overridden by the
+//! environment.
 //!
-//! Owns what a setting is called, its type and its bounds. A wrong value or an unknown key is refused, all of
-//! them in one message; nothing else in Landfall reads the environment.
+//! Defines each setting's name, type and bounds. Invalid values and unknown keys are rejected, all of them in one
+//! message. Nothing else in Landfall reads the environment.
 
 mod reader;
 mod s3;
 mod values;
 
-use crate::{config::reader::Reader, webhooks::sealing::Sealing};
+use crate::{config::reader::ConfigReader, webhooks::sealing::Sealing};
 use http::HeaderName;
 pub use ipnet::IpNet;
-pub use reader::{ConfigError, Fault, Sources};
+pub use reader::{ConfigError, ConfigSources, InvalidSetting};
 pub use s3::S3Settings;
 use secrecy::SecretString;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use url::{Host, Url};
 pub use values::{AuthMode, Backend, ByteSize, LogFormat, Origin};
 
-/// The `config.toml` that is built in: every setting with its default and one comment.
+/// The built-in `config.toml`: every setting with its default and a comment.
 pub const DEFAULTS: &str = include_str!("../../../config.toml");
 
-/// What one process of an installation needs to know.
+/// The configuration of one process.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub data_dir: PathBuf,
@@ -46,37 +47,37 @@ pub struct Config {
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     pub bind: SocketAddr,
-    /// None until the address is known: then it is made from it.
+    /// `None` until the listen address is known; the URL is then derived from it.
     pub public_url: Option<Url>,
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
-    /// How long a connection may rest between two requests.
+    /// How long a connection may stay idle between two requests.
     pub keep_alive: Duration,
     pub shutdown_timeout: Duration,
-    /// Connections in all, as far as there are file descriptors for them.
+    /// Maximum number of connections in total, further limited by the available file descriptors.
     pub max_connections: usize,
-    /// Connections of one address, or of a /64 of IPv6; proxies have no bound.
+    /// Maximum number of connections per address, or per /64 network with IPv6. Trusted proxies are not limited.
     pub max_connections_per_address: u32,
-    /// Pages of these origins may call the API.
+    /// Origins whose pages may call the API.
     pub cors_origins: Vec<Origin>,
-    /// Headers such pages may send, besides those the API knows.
+    /// Headers that such pages may send in addition to those the API defines.
     pub cors_headers: Vec<HeaderName>,
-    /// Whose word counts for where a request comes from.
+    /// Proxies that are trusted to report the client's address.
     pub trusted_proxies: Vec<IpNet>,
-    /// Names the server may be called by, beside its own.
+    /// Host names accepted in addition to the server's own.
     pub allowed_hosts: Vec<Host>,
 }
 
 #[derive(Clone, Debug)]
 pub struct DatabaseConfig {
-    /// Holds a password, so it is never printed.
+    /// May contain a password, so it is never printed.
     pub url: SecretString,
     pub max_connections: u32,
 }
 
 #[derive(Clone, Debug)]
 pub struct RedisConfig {
-    /// None: embedded, for `up` only.
+    /// `None` means the embedded Redis, with `up` only.
     pub url: Option<SecretString>,
     pub prefix: String,
 }
@@ -103,12 +104,12 @@ pub struct UploadsConfig {
     pub max_file_size: ByteSize,
     pub chunk_size: ByteSize,
     pub session_ttl: Duration,
-    /// What one owner may have, stored and waiting.
+    /// Maximum size of all of one owner's files, stored and staged.
     pub owner_quota: Option<ByteSize>,
-    /// Media types, `type/*` among them; empty: all.
+    /// Media types, including `type/*`; empty means all.
     pub allowed_types: Vec<String>,
     pub denied_types: Vec<String>,
-    /// In lower case, without their dot; empty: all.
+    /// Lower case, without the dot; empty means all.
     pub allowed_extensions: Vec<String>,
     pub denied_extensions: Vec<String>,
 }
@@ -116,7 +117,7 @@ pub struct UploadsConfig {
 #[derive(Clone, Debug)]
 pub struct FilesConfig {
     pub default_ttl: Option<Duration>,
-    /// None: expiries are not announced.
+    /// `None` means that expiries are not announced.
     pub expiring_notice: Option<Duration>,
     /// How long a failed file keeps its staged bytes.
     pub failed_retention: Duration,
@@ -139,7 +140,7 @@ pub struct WebhooksConfig {
     pub timeout: Duration,
     pub endpoint_concurrency: u32,
     pub allow_networks: Vec<IpNet>,
-    /// `webhooks.secret_key` and `webhooks.previous_secret_key`.
+    /// Made from `webhooks.secret_key` and `webhooks.previous_secret_key`.
     pub sealing: Sealing,
 }
 
@@ -165,23 +166,23 @@ pub struct AuthConfig {
 
 #[derive(Clone, Debug)]
 pub struct LimitsConfig {
-    /// For each owner of a token.
-    pub owner: Limit,
-    /// For each address, or each /64 of IPv6.
-    pub address: Limit,
+    /// Limits per token owner.
+    pub owner: ClientLimits,
+    /// Limits per client address, or per /64 network with IPv6.
+    pub address: ClientLimits,
 }
 
-/// What one client may do to the API; none: as much as it likes.
+/// API limits of one client; `None` means unlimited.
 #[derive(Clone, Copy, Debug)]
-pub struct Limit {
+pub struct ClientLimits {
     pub requests_per_second: Option<NonZeroU32>,
     pub burst: u32,
     pub concurrent_uploads: Option<NonZeroU32>,
     pub bytes_per_day: Option<ByteSize>,
 }
 
-impl Limit {
-    fn take(read: &mut Reader, section: &str) -> Self {
+impl ClientLimits {
+    fn read_from(read: &mut ConfigReader, section: &str) -> Self {
         let key = |name| format!("{section}.{name}");
         Self {
             requests_per_second: read.optional(&key("requests_per_second")),
@@ -194,17 +195,17 @@ impl Limit {
 
 #[derive(Clone, Debug)]
 pub struct MetricsConfig {
-    /// Where a worker without API tells its figures; none: nowhere.
+    /// Where a worker without API serves its metrics; `None` means nowhere.
     pub bind: Option<SocketAddr>,
-    /// From where the API's figures may be seen without a token.
+    /// Networks from which the API's metrics can be read without a token.
     pub allow_networks: Vec<IpNet>,
 }
 
 #[derive(Clone, Debug)]
 pub struct TracesConfig {
-    /// None: nothing is collected.
+    /// `None` disables tracing.
     pub endpoint: Option<Url>,
-    /// Of traces that begin here; others go on as their beginner decided. 0 to 100.
+    /// The sampling rate of traces that start here, 0 to 100. Other traces follow the caller's sampling decision.
     pub sample_percent: u32,
 }
 
@@ -218,7 +219,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const MIB: u64 = 1024 * 1024;
 
-/// `.EXE` and `exe` are the same.
+/// Normalizes extensions: `.EXE` and `exe` are the same.
 fn extensions(given: Vec<String>) -> Vec<String> {
     let bare = |text: String| text.trim().trim_start_matches('.').to_lowercase();
     given.into_iter().map(bare).collect()
@@ -228,16 +229,16 @@ impl Config {
     /// Reads the defaults, the file and the environment.
     ///
     /// # Errors
-    /// [`ConfigError`] with every wrong value and unknown key, or the one reason the file could not be read.
-    pub fn load(sources: Sources) -> Result<Self, ConfigError> {
-        let mut read = Reader::new(sources)?;
-        let config = Self::take(&mut read);
+    /// [`ConfigError`] with every invalid value and unknown key, or the reason why the file could not be read.
+    pub fn load(sources: ConfigSources) -> Result<Self, ConfigError> {
+        let mut read = ConfigReader::new(sources)?;
+        let config = Self::read_from(&mut read);
         config.check_across(&mut read);
         read.finish()?;
         Ok(config)
     }
 
-    fn take(read: &mut Reader) -> Self {
+    fn read_from(read: &mut ConfigReader) -> Self {
         let data_dir: PathBuf = read.get("data_dir");
         let under = |path: Option<PathBuf>, name: &str| path.unwrap_or_else(|| data_dir.join(name));
         let database_url = read
@@ -283,7 +284,7 @@ impl Config {
             storage: StorageConfig {
                 backend: read.get("storage.backend"),
                 path: under(read.optional("storage.path"), "storage"),
-                s3: S3Settings::take(read),
+                s3: S3Settings::read_from(read),
             },
             uploads: UploadsConfig {
                 max_file_size: read.within(
@@ -340,8 +341,8 @@ impl Config {
                 mode: read.get("auth.mode"),
             },
             limits: LimitsConfig {
-                owner: Limit::take(read, "limits.owner"),
-                address: Limit::take(read, "limits.address"),
+                owner: ClientLimits::read_from(read, "limits.owner"),
+                address: ClientLimits::read_from(read, "limits.address"),
             },
             metrics: MetricsConfig {
                 bind: read.optional("metrics.bind"),
@@ -359,8 +360,8 @@ impl Config {
         }
     }
 
-    /// What one setting alone cannot tell.
-    fn check_across(&self, read: &mut Reader) {
+    /// Checks constraints between settings.
+    fn check_across(&self, read: &mut ConfigReader) {
         if self.storage.backend == Backend::S3 || self.staging.backend == Backend::S3 {
             self.storage.s3.check_complete(read);
         }
@@ -375,13 +376,13 @@ impl Config {
         }
     }
 
-    /// True when files of one name share one key (`storage.s3.file_overwrite`); never on a filesystem.
+    /// Whether files of the same name share one key (`storage.s3.file_overwrite`); never on a filesystem.
     #[must_use]
     pub fn overwrites(&self) -> bool {
         self.storage.backend == Backend::S3 && self.storage.s3.file_overwrite
     }
 
-    /// True when the database is SQLite: one machine, one writer.
+    /// Whether the database is SQLite: one machine, one writer.
     #[must_use]
     pub fn is_sqlite(&self) -> bool {
         use secrecy::ExposeSecret;

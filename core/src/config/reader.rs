@@ -1,26 +1,26 @@
-//! Reads settings by their key from three layers and collects every fault, so that one start shows them all.
+//! Reads settings by key from three layers and collects all errors, so that a single start reports every one.
 
-use super::{DEFAULTS, s3::ENVIRONMENT_NAMES, values::Setting};
+use super::{DEFAULTS, s3::ENVIRONMENT_NAMES, values::SettingValue};
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 use toml::{Table, Value};
 
-/// Where settings come from.
+/// The sources settings are read from.
 #[derive(Clone, Debug, Default)]
-pub struct Sources {
+pub struct ConfigSources {
     /// The file given with `--config`.
     pub file: Option<PathBuf>,
-    /// The environment; only `LANDFALL__…` and the eight S3 names are looked at, and the same with `_FILE` behind them,
-    /// which name a file that holds the value.
+    /// The environment. Only `LANDFALL__…` and the eight S3 names are used, each also with the suffix `_FILE` for a
+    /// file that contains the value.
     pub environment: Vec<(String, String)>,
 }
 
-impl Sources {
-    /// The file, if any, and this process's environment.
+impl ConfigSources {
+    /// The given file, if any, and this process's environment.
     #[must_use]
     pub fn process(file: Option<PathBuf>) -> Self {
         Self {
             file,
-            // A variable that is not UTF-8 is none of ours.
+            // A variable that is not UTF-8 cannot be a setting.
             environment: std::env::vars_os()
                 .filter_map(|(name, text)| {
                     Some((name.into_string().ok()?, text.into_string().ok()?))
@@ -30,16 +30,16 @@ impl Sources {
     }
 }
 
-/// One setting that is wrong.
+/// An invalid setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub struct InvalidSetting {
     /// The key, `section.key`.
     pub key: String,
     /// What is wrong and what is allowed.
     pub problem: String,
 }
 
-/// Why the configuration cannot be used.
+/// Why the configuration cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration file {path}")]
@@ -54,19 +54,19 @@ pub enum ConfigError {
         #[source]
         source: Box<toml::de::Error>,
     },
-    #[error("{}", Listed(.0))]
-    Faults(Vec<Fault>),
+    #[error("{}", SettingList(.0))]
+    Faults(Vec<InvalidSetting>),
 }
 
-/// Behind the name of a variable: it names a file that holds the value.
-const OF_A_FILE: &str = "_FILE";
+/// Suffix of variables that name a file containing the value.
+const FILE_SUFFIX: &str = "_FILE";
 
-/// Before the key of a setting in the environment.
-const GENERIC: &str = "LANDFALL__";
+/// Prefix of settings in the environment.
+const ENVIRONMENT_PREFIX: &str = "LANDFALL__";
 
-struct Listed<'a>(&'a [Fault]);
+struct SettingList<'a>(&'a [InvalidSetting]);
 
-impl fmt::Display for Listed<'_> {
+impl fmt::Display for SettingList<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -81,20 +81,20 @@ impl fmt::Display for Listed<'_> {
     }
 }
 
-/// A value and the layer it stands in, to be named when it is wrong.
-struct Layered {
+/// A value and where it was set, for error messages.
+struct LayeredValue {
     value: Value,
     origin: String,
 }
 
-pub(super) struct Reader {
+pub(super) struct ConfigReader {
     defaults: BTreeMap<String, Value>,
-    given: BTreeMap<String, Layered>,
-    faults: Vec<Fault>,
+    given: BTreeMap<String, LayeredValue>,
+    faults: Vec<InvalidSetting>,
 }
 
-impl Reader {
-    pub(super) fn new(sources: Sources) -> Result<Self, ConfigError> {
+impl ConfigReader {
+    pub(super) fn new(sources: ConfigSources) -> Result<Self, ConfigError> {
         let defaults: Table = DEFAULTS.parse().expect("the built-in config.toml is TOML");
         let mut reader = Self {
             defaults: leaves(&defaults),
@@ -112,16 +112,16 @@ impl Reader {
                 source: Box::new(source),
             })?;
             for (key, value) in leaves(&table) {
-                reader.give(key.clone(), key, value, format!("in {}", path.display()));
+                reader.insert(key.clone(), key, value, format!("in {}", path.display()));
             }
         }
-        reader.give_environment(&sources.environment);
+        reader.read_environment(&sources.environment);
         Ok(reader)
     }
 
-    fn give_environment(&mut self, environment: &[(String, String)]) {
+    fn read_environment(&mut self, environment: &[(String, String)]) {
         for (name, text) in environment {
-            let base = name.strip_suffix(OF_A_FILE);
+            let base = name.strip_suffix(FILE_SUFFIX);
             let is_twice = !text.is_empty()
                 && base.is_some_and(|base| {
                     let also = |(other, text): &(String, String)| other == base && !text.is_empty();
@@ -129,10 +129,10 @@ impl Reader {
                 });
             if is_twice
                 && self
-                    .setting_of(name)
+                    .setting_for_variable(name)
                     .is_some_and(|(_, of_a_file)| of_a_file)
             {
-                self.faults.push(Fault {
+                self.faults.push(InvalidSetting {
                     key: name.clone(),
                     problem:
                         "given together with the variable without _FILE; allowed is one of them"
@@ -140,17 +140,17 @@ impl Reader {
                 });
             }
         }
-        // The generic names first: the eight known ones are the more particular, and win.
-        let generic = |(name, _): &&(String, String)| name.starts_with(GENERIC);
+        // The generic names first, so that the eight specific S3 names take precedence.
+        let generic = |(name, _): &&(String, String)| name.starts_with(ENVIRONMENT_PREFIX);
         let (generic, known): (Vec<_>, Vec<_>) = environment.iter().partition(generic);
         for (name, text) in generic.into_iter().chain(known) {
-            self.give_variable(name, text);
+            self.read_variable(name, text);
         }
     }
 
-    /// The key a variable of the environment sets, and whether it names a file that holds the value.
-    fn setting_of(&self, name: &str) -> Option<(String, bool)> {
-        let key_of = |name: &str| match name.strip_prefix(GENERIC) {
+    /// Returns the key that a variable sets, and whether the variable names a file that contains the value.
+    fn setting_for_variable(&self, name: &str) -> Option<(String, bool)> {
+        let key_of = |name: &str| match name.strip_prefix(ENVIRONMENT_PREFIX) {
             Some(rest) => Some(rest.to_ascii_lowercase().replace("__", ".")),
             None => {
                 let mut known = ENVIRONMENT_NAMES.iter();
@@ -158,21 +158,21 @@ impl Reader {
                 found.map(|(_, key)| (*key).to_owned())
             }
         };
-        let of_a_file = name.strip_suffix(OF_A_FILE).and_then(key_of);
+        let of_a_file = name.strip_suffix(FILE_SUFFIX).and_then(key_of);
         match of_a_file.filter(|key| self.defaults.contains_key(key)) {
             Some(key) => Some((key, true)),
             None => key_of(name).map(|key| (key, false)),
         }
     }
 
-    /// Takes a variable of the environment. White space around a value is no part of it: files end with a newline.
-    fn give_variable(&mut self, name: &str, text: &str) {
-        let Some((key, of_a_file)) = self.setting_of(name) else {
+    /// Reads an environment variable. Leading and trailing white space is removed, since files end with a newline.
+    fn read_variable(&mut self, name: &str, text: &str) {
+        let Some((key, of_a_file)) = self.setting_for_variable(name) else {
             return;
         };
         let origin = format!("in the environment as {name}");
         let value = match of_a_file {
-            // Compose files hand on variables that are not set as empty ones.
+            // Compose files pass unset variables on as empty ones.
             true if text.is_empty() => return,
             true => std::fs::read_to_string(text.trim()),
             false => Ok(text.to_owned()),
@@ -180,18 +180,18 @@ impl Reader {
         match value {
             Ok(text) => {
                 let value = Value::String(text.trim().to_owned());
-                self.give(key, name.to_owned(), value, origin);
+                self.insert(key, name.to_owned(), value, origin);
             }
-            Err(error) => self.faults.push(Fault {
+            Err(error) => self.faults.push(InvalidSetting {
                 key,
                 problem: format!("the file that {name} names cannot be read: {error}"),
             }),
         }
     }
 
-    fn give(&mut self, key: String, name: String, value: Value, origin: String) {
+    fn insert(&mut self, key: String, name: String, value: Value, origin: String) {
         if self.defaults.contains_key(&key) {
-            self.given.insert(key, Layered { value, origin });
+            self.given.insert(key, LayeredValue { value, origin });
         } else {
             let nearest = self
                 .defaults
@@ -201,20 +201,20 @@ impl Reader {
                 .filter(|(distance, _)| *distance <= 4)
                 .map(|(_, known)| format!("; did you mean {known}?"))
                 .unwrap_or_default();
-            self.faults.push(Fault {
+            self.faults.push(InvalidSetting {
                 key: name,
                 problem: format!("no such setting ({origin}){nearest}"),
             });
         }
     }
 
-    /// The setting, or its default with a fault noted when what was given is not allowed.
-    pub(super) fn get<T: Setting>(&mut self, key: &str) -> T {
+    /// Returns the setting, or its default after recording an error if the given value is not allowed.
+    pub(super) fn get<T: SettingValue>(&mut self, key: &str) -> T {
         self.read(key, T::read, T::ALLOWED)
     }
 
-    /// The setting, with the empty text meaning none.
-    pub(super) fn optional<T: Setting>(&mut self, key: &str) -> Option<T> {
+    /// Returns the setting; the empty string means `None`.
+    pub(super) fn optional<T: SettingValue>(&mut self, key: &str) -> Option<T> {
         let none_or = |value: &Value| match value.as_str().map(str::trim) {
             Some("") => Some(None),
             _ => T::read(value).map(Some),
@@ -222,8 +222,8 @@ impl Reader {
         self.read(key, none_or, T::ALLOWED)
     }
 
-    /// A list: an array, or in the environment a text separated by commas.
-    pub(super) fn list<T: Setting>(&mut self, key: &str) -> Vec<T> {
+    /// Reads a list: an array or, in the environment, a comma-separated string.
+    pub(super) fn list<T: SettingValue>(&mut self, key: &str) -> Vec<T> {
         let items = |value: &Value| match value {
             Value::Array(items) => items.iter().map(T::read).collect(),
             Value::String(text) => text
@@ -237,12 +237,17 @@ impl Reader {
         self.read(key, items, &format!("a list, each {}", T::ALLOWED))
     }
 
-    /// A setting with bounds, both allowed.
+    /// Reads a setting with inclusive bounds.
     pub(super) fn within<T>(&mut self, key: &str, least: T, most: T) -> T
     where
-        T: Setting + PartialOrd + fmt::Debug,
+        T: SettingValue + PartialOrd + fmt::Debug,
     {
-        let allowed = format!("{} from {} to {}", T::ALLOWED, Bound(&least), Bound(&most));
+        let allowed = format!(
+            "{} from {} to {}",
+            T::ALLOWED,
+            DisplayBound(&least),
+            DisplayBound(&most)
+        );
         self.read(
             key,
             |value| T::read(value).filter(|read| *read >= least && *read <= most),
@@ -250,7 +255,7 @@ impl Reader {
         )
     }
 
-    /// A duration that must not be shorter.
+    /// Reads a duration with a lower bound.
     pub(super) fn at_least(&mut self, key: &str, least: Duration) -> Duration {
         let allowed = format!(
             "{}, at least {}",
@@ -264,7 +269,7 @@ impl Reader {
         )
     }
 
-    /// A name fit for keys of Redis: letters, digits, `-`, `_`, `.`, `:`.
+    /// Reads a name that is safe in Redis keys: letters, digits, `-`, `_`, `.`, `:`.
     pub(super) fn name(&mut self, key: &str) -> String {
         let fit = |value: &Value| {
             String::read(value).filter(|text| {
@@ -297,7 +302,7 @@ impl Reader {
                 "{shown} ({}) is not allowed; allowed is {allowed}",
                 given.origin
             );
-            self.faults.push(Fault {
+            self.faults.push(InvalidSetting {
                 key: key.to_owned(),
                 problem,
             });
@@ -310,19 +315,19 @@ impl Reader {
             .unwrap_or_else(|| panic!("the default of {key} in config.toml is not allowed"))
     }
 
-    /// Notes a fault that only shows beside another setting.
+    /// Records an error that depends on another setting.
     pub(super) fn fault(&mut self, key: &str, allowed: &str) {
         let origin = self
             .given
             .get(key)
             .map_or("the default".to_owned(), |given| given.origin.clone());
-        self.faults.push(Fault {
+        self.faults.push(InvalidSetting {
             key: key.to_owned(),
             problem: format!("its value ({origin}) is not allowed; allowed is {allowed}"),
         });
     }
 
-    /// Notes a setting that has no default and was not given, by both its names.
+    /// Records a required setting that was not given, by its key and environment name.
     pub(super) fn missing(&mut self, key: &str, why: &str) {
         let name = ENVIRONMENT_NAMES
             .iter()
@@ -330,7 +335,7 @@ impl Reader {
             .map_or_else(String::new, |(name, _)| {
                 format!(" (in the environment {name})")
             });
-        self.faults.push(Fault {
+        self.faults.push(InvalidSetting {
             key: key.to_owned(),
             problem: format!("missing{name}: {why}"),
         });
@@ -345,10 +350,10 @@ impl Reader {
     }
 }
 
-/// A bound as the reader of the message would write it.
-struct Bound<'a, T>(&'a T);
+/// Formats a bound the way it is written in the configuration.
+struct DisplayBound<'a, T>(&'a T);
 
-impl<T: fmt::Debug> fmt::Display for Bound<'_, T> {
+impl<T: fmt::Debug> fmt::Display for DisplayBound<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = format!("{:?}", self.0);
         match text
@@ -362,7 +367,7 @@ impl<T: fmt::Debug> fmt::Display for Bound<'_, T> {
     }
 }
 
-/// Every `a.b.c = value` of a table, arrays being values.
+/// Returns every `a.b.c = value` of a table; arrays count as values.
 fn leaves(table: &Table) -> BTreeMap<String, Value> {
     fn walk(prefix: &str, table: &Table, out: &mut BTreeMap<String, Value>) {
         for (key, value) in table {
@@ -386,12 +391,12 @@ fn leaves(table: &Table) -> BTreeMap<String, Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Config, ConfigError, Sources};
+    use super::super::{Config, ConfigError, ConfigSources};
     use secrecy::ExposeSecret;
 
     fn load(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let owned = |(name, text): &(&str, &str)| ((*name).to_owned(), (*text).to_owned());
-        Config::load(Sources {
+        Config::load(ConfigSources {
             file: None,
             environment: environment.iter().map(owned).collect(),
         })

@@ -1,10 +1,10 @@
-//! The eight S3 settings, each under `[storage.s3]` and by its known environment name.
+//! The eight S3 settings, each under `[storage.s3]` and by its well-known environment name.
 
-use super::reader::Reader;
+use super::reader::ConfigReader;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-/// Environment names, beside the keys they set: those of django-storages, which the settings came from.
+/// Environment names and the keys they set. The names are those of django-storages.
 pub(super) const ENVIRONMENT_NAMES: [(&str, &str); 8] = [
     ("AWS_STORAGE_BUCKET_NAME", "storage.s3.bucket_name"),
     ("AWS_S3_ENDPOINT_URL", "storage.s3.endpoint_url"),
@@ -16,28 +16,28 @@ pub(super) const ENVIRONMENT_NAMES: [(&str, &str); 8] = [
     ("AWS_S3_FILE_OVERWRITE", "storage.s3.file_overwrite"),
 ];
 
-/// The longest a signature of version 4 may be valid, in seconds.
-const LONGEST_SIGNATURE: u32 = 604_800;
+/// The maximum lifetime of a signature version 4 URL, in seconds.
+const MAX_URL_LIFETIME_SECONDS: u32 = 604_800;
 
-/// How to reach a bucket, and what URLs into it look like.
+/// How to reach the bucket, and what its URLs look like.
 #[derive(Clone, Debug)]
 pub struct S3Settings {
     pub bucket_name: String,
-    /// None: AWS itself.
+    /// `None` means AWS.
     pub endpoint_url: Option<Url>,
     pub region_name: String,
     pub access_key_id: String,
     pub secret_access_key: SecretString,
-    /// Hand out signed URLs.
+    /// Whether URLs are signed.
     pub querystring_auth: bool,
-    /// Seconds a signed URL lives.
+    /// Lifetime of signed URLs, in seconds.
     pub querystring_expire: u32,
-    /// Let files of one name share one key.
+    /// Whether files of the same name share one key.
     pub file_overwrite: bool,
 }
 
 impl S3Settings {
-    pub(super) fn take(read: &mut Reader) -> Self {
+    pub(super) fn read_from(read: &mut ConfigReader) -> Self {
         let endpoint_url: Option<Url> = read.optional("storage.s3.endpoint_url");
         let mut region_name: String = read.get("storage.s3.region_name");
         if region_name.is_empty() && endpoint_url.is_some() {
@@ -50,13 +50,17 @@ impl S3Settings {
             access_key_id: read.get("storage.s3.access_key_id"),
             secret_access_key: read.get("storage.s3.secret_access_key"),
             querystring_auth: read.get("storage.s3.querystring_auth"),
-            querystring_expire: read.within("storage.s3.querystring_expire", 1, LONGEST_SIGNATURE),
+            querystring_expire: read.within(
+                "storage.s3.querystring_expire",
+                1,
+                MAX_URL_LIFETIME_SECONDS,
+            ),
             file_overwrite: read.get("storage.s3.file_overwrite"),
         }
     }
 
-    /// With S3 chosen, names each setting that has no default and was not given.
-    pub(super) fn check_complete(&self, read: &mut Reader) {
+    /// If S3 is the backend, records each required setting that was not given.
+    pub(super) fn check_complete(&self, read: &mut ConfigReader) {
         for (key, value) in [
             ("storage.s3.bucket_name", self.bucket_name.as_str()),
             ("storage.s3.region_name", &self.region_name),

@@ -1,4 +1,4 @@
-//! What a setting may be: each type reads itself from a TOML value or from the text of an environment variable.
+//! The types of settings. Each parses itself from a TOML value or the string of an environment variable.
 
 use crate::webhooks::sealing::SealingKey;
 use http::HeaderName;
@@ -8,16 +8,16 @@ use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use toml::Value;
 use url::{Host, Url};
 
-/// A type a setting can have.
-pub(super) trait Setting: Sized {
-    /// What is allowed, in words that finish «allowed is …».
+/// A type of settings.
+pub(super) trait SettingValue: Sized {
+    /// Completes the sentence "allowed is …" in error messages.
     const ALLOWED: &'static str;
 
-    /// The value, or none when it is not one.
+    /// Parses the value; `None` if it is invalid.
     fn read(value: &Value) -> Option<Self>;
 }
 
-/// A number of bytes; written `64KiB`, `8MiB`, `5TiB`, or plain.
+/// A number of bytes, written as `64KiB`, `8MiB`, `5TiB` or a plain number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
@@ -27,32 +27,32 @@ impl fmt::Display for ByteSize {
     }
 }
 
-/// Where a page comes from (RFC 6454, section 6.2).
+/// A web origin (RFC 6454, section 6.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Anywhere.
+    /// Any origin (`*`).
     Any,
-    /// As a browser writes it: scheme, host, and a port that is not the scheme's own.
+    /// As browsers serialize it: scheme, host, and port unless it is the scheme's default.
     Of(String),
 }
 
-/// Where bytes are kept.
+/// The kind of storage backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     Fs,
     S3,
 }
 
-/// Who may call.
+/// Who may use the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMode {
-    /// Whoever reaches the address, which must be a loopback one.
+    /// Anyone who can reach the address, which must be a loopback address.
     None,
-    /// Bearers of a token.
+    /// Only requests with a token.
     Tokens,
 }
 
-/// How logs look.
+/// The log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Human,
@@ -61,7 +61,7 @@ pub enum LogFormat {
 
 macro_rules! words {
     ($type:ty, $allowed:literal, $($word:literal => $value:expr),+) => {
-        impl Setting for $type {
+        impl SettingValue for $type {
             const ALLOWED: &'static str = $allowed;
             fn read(value: &Value) -> Option<Self> {
                 match value.as_str()?.trim() {
@@ -79,7 +79,7 @@ words!(LogFormat, "`human` or `json`", "human" => Self::Human, "json" => Self::J
 
 macro_rules! parsed {
     ($type:ty, $allowed:literal) => {
-        impl Setting for $type {
+        impl SettingValue for $type {
             const ALLOWED: &'static str = $allowed;
             fn read(value: &Value) -> Option<Self> {
                 value.as_str()?.trim().parse().ok()
@@ -98,22 +98,22 @@ parsed!(
 );
 parsed!(IpNet, "a network such as `10.0.0.0/8`");
 
-impl Setting for String {
+impl SettingValue for String {
     const ALLOWED: &'static str = "a text";
     fn read(value: &Value) -> Option<Self> {
-        // Files that hold a secret end with a newline, and so does what is pasted.
+        // Files that contain a secret end with a newline, and pasted values often do too.
         value.as_str().map(|text| text.trim().to_owned())
     }
 }
 
-impl Setting for SecretString {
+impl SettingValue for SecretString {
     const ALLOWED: &'static str = "a text";
     fn read(value: &Value) -> Option<Self> {
         value.as_str().map(|text| Self::from(text.trim()))
     }
 }
 
-impl Setting for PathBuf {
+impl SettingValue for PathBuf {
     const ALLOWED: &'static str = "a path";
     fn read(value: &Value) -> Option<Self> {
         value
@@ -123,7 +123,7 @@ impl Setting for PathBuf {
     }
 }
 
-impl Setting for Url {
+impl SettingValue for Url {
     const ALLOWED: &'static str = "an http:// or https:// URL";
     fn read(value: &Value) -> Option<Self> {
         let url: Self = value.as_str()?.trim().parse().ok()?;
@@ -131,21 +131,21 @@ impl Setting for Url {
     }
 }
 
-impl Setting for Host {
+impl SettingValue for Host {
     const ALLOWED: &'static str = "a host name or an address, without a port";
     fn read(value: &Value) -> Option<Self> {
         let text = value.as_str()?.trim().trim_end_matches('.');
         if let Ok(address) = text.parse::<std::net::Ipv6Addr>() {
             return Some(Self::Ipv6(address));
         }
-        // As a browser reads the name that stands in `Host`.
+        // Normalized the way a browser does for the `Host` header.
         let url: Url = format!("http://{text}/").parse().ok()?;
         let is_more = text.contains(['/', '?', '#', '@', '\\']) || url.port().is_some();
         url.host().filter(|_| !is_more).map(|host| host.to_owned())
     }
 }
 
-impl Setting for Origin {
+impl SettingValue for Origin {
     const ALLOWED: &'static str = "an origin such as `https://app.example.com`, or `*`";
     fn read(value: &Value) -> Option<Self> {
         let text = value.as_str()?.trim();
@@ -159,26 +159,26 @@ impl Setting for Origin {
     }
 }
 
-impl Setting for HeaderName {
+impl SettingValue for HeaderName {
     const ALLOWED: &'static str = "the name of a header such as `x-request-id`";
     fn read(value: &Value) -> Option<Self> {
         value.as_str()?.trim().parse().ok()
     }
 }
 
-impl Setting for NonZeroU32 {
+impl SettingValue for NonZeroU32 {
     const ALLOWED: &'static str = "a whole number, at least 1";
     fn read(value: &Value) -> Option<Self> {
         u32::read(value).and_then(Self::new)
     }
 }
 
-impl Setting for bool {
+impl SettingValue for bool {
     const ALLOWED: &'static str = "`true` or `false`";
     fn read(value: &Value) -> Option<Self> {
         match value {
             Value::Boolean(known) => Some(*known),
-            // The environment names are older than Landfall, and so is how people write them.
+            // The environment names are older than Landfall, so the customary spellings are accepted.
             Value::String(text) => match text.trim().to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "on" => Some(true),
                 "false" | "0" | "no" | "off" => Some(false),
@@ -191,7 +191,7 @@ impl Setting for bool {
 
 macro_rules! number {
     ($($type:ty),+) => {$(
-        impl Setting for $type {
+        impl SettingValue for $type {
             const ALLOWED: &'static str = "a whole number";
             fn read(value: &Value) -> Option<Self> {
                 match value {
@@ -206,7 +206,7 @@ macro_rules! number {
 
 number!(u32, usize);
 
-impl Setting for ByteSize {
+impl SettingValue for ByteSize {
     const ALLOWED: &'static str = "a size such as `64KiB`, `8MiB` or `5GiB`";
     fn read(value: &Value) -> Option<Self> {
         match value {
@@ -221,7 +221,7 @@ impl Setting for ByteSize {
     }
 }
 
-impl Setting for Duration {
+impl SettingValue for Duration {
     const ALLOWED: &'static str = "a duration such as `500ms`, `30s`, `5m` or `24h`";
     fn read(value: &Value) -> Option<Self> {
         humantime::parse_duration(value.as_str()?.trim()).ok()

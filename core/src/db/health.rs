@@ -1,4 +1,5 @@
-//! Whether the database takes writes, as readiness reports it: from the first write that failed until one succeeded.
+//! Whether the database accepts writes, as readiness reports it: unhealthy from the first failed write to the next
+//! success.
 
 use super::transient::reason;
 use sea_orm::DbErr;
@@ -10,21 +11,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A write that takes longer is reported while it lasts.
-const STUCK_AFTER: Duration = Duration::from_secs(10);
+/// A write that takes longer is reported as a fault while it lasts.
+const STUCK_THRESHOLD: Duration = Duration::from_secs(10);
 
-/// Why nothing can be written.
+/// Why the database is not writable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriteFault {
-    /// In words that name nothing of the inside of the server.
+    /// A reason that reveals no internals of the server.
     pub reason: String,
-    /// What the database said, for the log.
+    /// The database's error message, for the log.
     pub cause: String,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct WriteHealth {
-    /// Spares the usual write the lock.
+    /// Saves taking the lock in the normal case.
     is_faulty: AtomicBool,
     fault: Mutex<Option<WriteFault>>,
     writing_since: Mutex<Option<Instant>>,
@@ -35,7 +36,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl WriteHealth {
-    /// Nothing can be written, because of this; true when that is news.
+    /// Records that the database is not writable. Returns true if that was not known yet.
     pub(super) fn fail(&self, error: &DbErr) -> bool {
         let mut fault = lock(&self.fault);
         self.is_faulty.store(true, Ordering::Release);
@@ -44,16 +45,16 @@ impl WriteHealth {
             cause: error.to_string(),
         });
         if before.is_none() {
-            tracing::error!(%error, "the database takes no writes; its connection is replaced");
+            tracing::error!(%error, "the database is not writable; its connection is replaced");
         }
         before.is_none()
     }
 
-    /// Something was written.
+    /// Records a successful write.
     pub(super) fn succeed(&self) {
         if self.is_faulty.swap(false, Ordering::AcqRel) {
             *lock(&self.fault) = None;
-            tracing::info!("the database takes writes again");
+            tracing::info!("the database is writable again");
         }
     }
 
@@ -61,18 +62,18 @@ impl WriteHealth {
         self.is_faulty.load(Ordering::Acquire)
     }
 
-    /// The one writer begins or ends a transaction.
+    /// Records that the single writer begins or ends a transaction.
     pub(super) fn writing(&self, begins: bool) {
         *lock(&self.writing_since) = begins.then(Instant::now);
     }
 
-    /// Why nothing can be written.
+    /// Returns why the database is not writable.
     pub(super) fn fault(&self) -> Option<WriteFault> {
         if let Some(fault) = lock(&self.fault).clone() {
             return Some(fault);
         }
         let stuck = (*lock(&self.writing_since))?.elapsed();
-        (stuck > STUCK_AFTER).then(|| WriteFault {
+        (stuck > STUCK_THRESHOLD).then(|| WriteFault {
             reason: format!("a write has taken {} s so far", stuck.as_secs()),
             cause: "the disk, or another process that locks the database".to_owned(),
         })

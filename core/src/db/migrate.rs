@@ -1,7 +1,7 @@
-//! The schema's version: migrating is safe from several processes at once, can be repeated after a kill at any moment,
-//! and no process works on a schema that is behind. One that is ahead is worked on (see docs/upgrading.md).
+//! Schema migrations: safe from several processes at once, and repeatable after a kill at any moment. No process runs
+//! on a schema that is behind; one that is ahead is accepted (see docs/upgrading.md).
 
-use super::{Database, OpenError, WritePath, transient, writer::Writer};
+use super::{Database, OpenError, WritePath, sqlite_writer::SqliteWriter, transient};
 use migration::{MigrationTrait, half_applied, runner};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement,
@@ -9,20 +9,20 @@ use sea_orm::{
 };
 use std::{path::Path, time::Duration};
 
-/// Any number will do, as long as no other program on the same database takes it.
+/// An arbitrary number that no other program on the same database uses.
 const ADVISORY_LOCK: i64 = 0x6c61_6e64_6661_6c6c;
 
-/// The pause before it is asked for again.
+/// The pause between two attempts to acquire it.
 const ADVISORY_LOCK_PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a change of a table may wait for those who use it: whoever comes after it waits behind it.
+/// How long an ALTER TABLE may wait for current users of the table; later statements queue behind it.
 const LOCK_TIMEOUT: &str = "SET LOCAL lock_timeout = '2s'";
 
-/// A change that did not get its lock is tried so often, with a pause between.
+/// How often a statement that did not get its lock is retried.
 const LOCK_ATTEMPTS: u32 = 30;
-const LOCK_PAUSE: Duration = Duration::from_secs(1);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// One migration and whether the database has it.
+/// A migration and whether the database has it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct MigrationState {
     pub name: String,
@@ -36,20 +36,21 @@ enum Direction {
 }
 
 impl Database {
-    /// Applies what is missing, and answers the names of what it applied; of several processes one does it and the
+    /// Applies missing migrations and returns their names. When several processes call this, one migrates and the
     /// others wait.
     ///
     /// # Errors
-    /// [`OpenError::Migrate`] or [`OpenError::Lock`]; what was applied before stays, and the next call continues.
+    /// [`OpenError::Migrate`] or [`OpenError::Lock`]; migrations applied before the error remain, and the next call
+    /// continues.
     pub async fn migrate_up(&self) -> Result<Vec<String>, OpenError> {
         self.migrate(Direction::Up, async |db| runner::missing(db).await)
             .await
     }
 
-    /// Takes back the newest `steps` migrations, with the data in their tables, and answers their names.
+    /// Reverts the newest `steps` migrations, including the data in their tables, and returns their names.
     ///
     /// # Errors
-    /// [`OpenError::Ahead`] when a newer binary has applied others, and as [`Database::migrate_up`].
+    /// [`OpenError::Ahead`] when a newer version has applied others; otherwise as [`Database::migrate_up`].
     pub async fn migrate_down(&self, steps: u32) -> Result<Vec<String>, OpenError> {
         let states = self.migrations().await?;
         let known = runner::known();
@@ -70,7 +71,7 @@ impl Database {
         .await
     }
 
-    /// Every migration this binary knows or the database has, oldest first.
+    /// Returns every migration that this binary knows or the database has, oldest first.
     ///
     /// # Errors
     /// [`OpenError::Status`].
@@ -96,7 +97,7 @@ impl Database {
         Ok(states)
     }
 
-    /// Refuses a database that lacks a migration.
+    /// Fails if the database lacks a migration.
     ///
     /// # Errors
     /// [`OpenError::Behind`].
@@ -122,7 +123,7 @@ impl Database {
             WritePath::Group { path, .. } => {
                 let lock = lock(path.with_extension("migrate.lock").into()).await;
                 let lock = lock.map_err(OpenError::Lock)?;
-                let mut writer = Writer::open(path).await.map_err(OpenError::Migrate)?;
+                let mut writer = SqliteWriter::open(path).await.map_err(OpenError::Migrate)?;
                 let migrated = async {
                     let mut names = Vec::new();
                     for migration in which(self.read().inner()).await? {
@@ -162,7 +163,7 @@ async fn step(
 }
 
 async fn on_sqlite(
-    writer: &mut Writer,
+    writer: &mut SqliteWriter,
     direction: Direction,
     migration: &dyn MigrationTrait,
 ) -> Result<(), DbErr> {
@@ -176,7 +177,7 @@ async fn on_sqlite(
         return Err(error);
     }
     let migration_name = migration.name();
-    tracing::warn!(%error, migration_name, "an earlier version was interrupted in this migration; it is begun again");
+    tracing::warn!(%error, migration_name, "this migration was interrupted in an earlier version; it is started again");
     let transaction = writer.begin().await?;
     half_applied::put_back(&transaction, migration).await?;
     step(&transaction, direction, migration).await?;
@@ -202,7 +203,7 @@ where
                 }
             }
         } else {
-            patiently(connection, direction, migration.as_ref()).await?;
+            with_lock_retries(connection, direction, migration.as_ref()).await?;
         }
         names.push(migration.name().to_owned());
     }
@@ -210,11 +211,11 @@ where
     Ok(names)
 }
 
-/// Waits until no other process migrates. The lock is held by a transaction, so that it goes with its connection however
-/// this process ends.
+/// Waits until no other process is migrating. The lock is held by a transaction, so it is released with the connection
+/// however this process ends.
 ///
-/// It is asked for again and again: a statement that waits for it has a snapshot, and building an index concurrently
-/// waits for all snapshots, so the process that migrates and the one that waits would wait for each other.
+/// It is polled: a statement that waits for it holds a snapshot, and building an index concurrently waits for all
+/// snapshots, so the migrating process and the waiting one would deadlock.
 async fn only_migrator(connection: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     let attempt = format!("SELECT pg_try_advisory_xact_lock({ADVISORY_LOCK}) AS is_locked");
     loop {
@@ -230,8 +231,9 @@ async fn only_migrator(connection: &DatabaseConnection) -> Result<DatabaseTransa
     }
 }
 
-/// Changes tables that others use meanwhile: a change that has to wait for them steps aside and comes again.
-async fn patiently(
+/// Runs a statement on tables that are in use. A statement that has to wait too long for a lock gives way and is
+/// retried.
+async fn with_lock_retries(
     connection: &DatabaseConnection,
     direction: Direction,
     migration: &dyn MigrationTrait,
@@ -246,10 +248,10 @@ async fn patiently(
         .await;
         match stepped {
             Ok(()) => return transaction.commit().await,
-            Err(error) if attempt < LOCK_ATTEMPTS && transient::waited_for_lock(&error) => {
+            Err(error) if attempt < LOCK_ATTEMPTS && transient::is_lock_timeout(&error) => {
                 transaction.rollback().await?;
                 attempt += 1;
-                tokio::time::sleep(LOCK_PAUSE).await;
+                tokio::time::sleep(LOCK_RETRY_INTERVAL).await;
             }
             Err(error) => return Err(error),
         }

@@ -1,21 +1,21 @@
 //! The database: one way to read and one way to write, over SQLite and PostgreSQL.
 //!
-//! Owns connections, durable commits and the schema's version. Decides nothing about what is written.
+//! Owns connections, durable commits and the schema version. Knows nothing about what is written.
 //!
-//! **Architecture invariant.** Every write goes through [`Database::write`], a transaction that is durable when
-//! it answers. On PostgreSQL it is a transaction of its own (the server groups their commits); on SQLite, which
-//! has one writer, those who wait share one (see [`group`]).
+//! **Architecture invariant.** Every write goes through [`Database::write`], a transaction that is durable when the
+//! call returns. On PostgreSQL each write has its own transaction (the server groups the commits); on SQLite, which has
+//! a single writer, waiting writes share one (see `group_commit`).
 
-mod group;
+mod connection_monitor;
+mod group_commit;
 mod health;
-mod link;
 mod migrate;
 mod postgres;
-mod reader;
-mod transient;
 #[cfg(feature = "failpoints")]
-mod watch;
-mod writer;
+mod query_observer;
+mod reader;
+mod sqlite_writer;
+mod transient;
 
 use crate::{
     activity::ActivityBuffer,
@@ -24,11 +24,11 @@ use crate::{
 };
 use entity::Timestamp;
 use futures::future::BoxFuture;
-use group::GroupCommit;
-pub(crate) use group::panicked;
+use group_commit::GroupCommit;
+pub(crate) use group_commit::panicked;
 pub use health::WriteFault;
 use postgres::Postgres;
-pub use reader::Reader;
+pub use reader::DatabaseReader;
 use sea_orm::{
     ConnectOptions, ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, EntityTrait, Select,
     Statement,
@@ -38,6 +38,7 @@ use sea_orm::{
     },
 };
 use secrecy::{ExposeSecret, SecretString};
+use sqlite_writer::SqliteWriter;
 use std::{
     error::Error,
     path::Path,
@@ -46,15 +47,14 @@ use std::{
 };
 pub(crate) use transient::copy;
 pub use transient::{is_full, is_transient};
-use writer::Writer as SqliteWriter;
 
 /// How long a statement may wait for a connection, and SQLite for its lock.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Prepared statements that a connection to SQLite keeps. Those over several rows differ by how many they are over.
-const STATEMENTS: usize = 512;
+/// Capacity of a SQLite connection's statement cache. Statements over several rows differ in their number of rows.
+const STATEMENT_CACHE_CAPACITY: usize = 512;
 
-/// Why the database could not be opened or is not fit for use.
+/// Why the database could not be opened or cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("database.url must begin with sqlite:// or postgres://")]
@@ -80,7 +80,7 @@ pub enum OpenError {
 /// The database of an installation; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database {
-    read: Reader,
+    read: DatabaseReader,
     write: WritePath,
     activity: Arc<ActivityBuffer>,
     last_uses: Arc<LastUses>,
@@ -91,16 +91,16 @@ enum WritePath {
     Pool(Arc<Postgres>),
     Group {
         commits: GroupCommit,
-        /// Of the file.
+        /// Of the database file.
         path: Arc<Path>,
     },
 }
 
 impl Database {
-    /// Connects, creating a SQLite file and its folder when they are not there.
+    /// Connects; creates a missing SQLite file and its folder.
     ///
     /// # Errors
-    /// [`OpenError`], naming the setting that is wrong.
+    /// [`OpenError`], which names the setting at fault.
     pub async fn open(url: &SecretString, max_connections: u32) -> Result<Self, OpenError> {
         let text = url.expose_secret();
         if let Some(path) = text.strip_prefix("sqlite://") {
@@ -111,9 +111,9 @@ impl Database {
                 .await
                 .map_err(OpenError::Connect)?;
             Ok(Self {
-                read: Reader {
+                read: DatabaseReader {
                     connection: postgres.pool.clone(),
-                    link: Some(Arc::clone(&postgres.link)),
+                    monitor: Some(Arc::clone(&postgres.monitor)),
                 },
                 write: WritePath::Pool(Arc::new(postgres)),
                 activity: Arc::default(),
@@ -137,9 +137,9 @@ impl Database {
             .await
             .map_err(OpenError::Connect)?;
         Ok(Self {
-            read: Reader {
+            read: DatabaseReader {
                 connection,
-                link: None,
+                monitor: None,
             },
             write: WritePath::Group {
                 commits: GroupCommit::start(writer),
@@ -150,23 +150,23 @@ impl Database {
         })
     }
 
-    /// For reading; what it sees is committed.
+    /// A handle for reading committed data.
     #[must_use]
-    pub fn read(&self) -> &Reader {
+    pub fn read(&self) -> &DatabaseReader {
         &self.read
     }
 
-    /// The kind of database.
+    /// The database backend.
     #[must_use]
     pub fn backend(&self) -> DbBackend {
         self.read.get_database_backend()
     }
 
-    /// Runs `operation` in a transaction, durable once this returns `Ok`. An `Err` of the operation rolls all of
-    /// it back. The operation must do nothing but talk to the database: others may be waiting behind it.
+    /// Runs `operation` in a transaction that is durable once this returns `Ok`. If the operation returns `Err`, all of
+    /// it is rolled back. The operation must only use the database, because other writes may be waiting behind it.
     ///
     /// # Errors
-    /// The operation's own, or the database's when the transaction could not begin or commit.
+    /// The operation's error, or a database error when the transaction could not begin or commit.
     pub async fn write<T, E, F>(&self, operation: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -179,9 +179,9 @@ impl Database {
         }
     }
 
-    /// [`Database::write`] for an `operation` that may run more than once, which is cheaper where others wait too: on
-    /// SQLite it needs no savepoint, and on PostgreSQL it is run again after a deadlock or a serialization failure. All
-    /// but its last run are rolled back.
+    /// [`Database::write`] for an `operation` that may run more than once, which is cheaper under load: on SQLite it
+    /// needs no savepoint, and on PostgreSQL it is retried after a deadlock or a serialization failure. All runs except
+    /// the last are rolled back.
     ///
     /// # Errors
     /// As [`Database::write`].
@@ -197,29 +197,29 @@ impl Database {
         }
     }
 
-    /// Counts that are to be written soon (see `minutes`).
+    /// Counts that will be written soon (see [`crate::activity`]).
     pub(crate) fn activity(&self) -> &ActivityBuffer {
         &self.activity
     }
 
-    /// Which tokens were used lately (see `tokens`).
+    /// When tokens were last used (see [`crate::tokens`]).
     pub(crate) fn last_uses(&self) -> &LastUses {
         &self.last_uses
     }
 
-    /// Asks the database something trivial.
+    /// Runs a trivial query.
     ///
     /// # Errors
-    /// What stands between.
+    /// Why the database cannot be reached.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
     }
 
-    /// Why nothing can be written; none while the last write succeeded, as far as this process knows.
+    /// Returns why the database is not writable, or `None` if the last write succeeded, as far as this process knows.
     #[must_use]
     pub fn write_fault(&self) -> Option<WriteFault> {
         match &self.write {
-            WritePath::Pool(postgres) => postgres.link.health.fault(),
+            WritePath::Pool(postgres) => postgres.monitor.health.fault(),
             WritePath::Group { commits, .. } => commits.fault(),
         }
     }
@@ -229,25 +229,26 @@ fn options(url: &str, connections: u32) -> ConnectOptions {
     let mut options = ConnectOptions::new(url);
     options
         .max_connections(connections)
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(CONNECT_TIMEOUT)
         .test_before_acquire(false)
         .sqlx_logging(false);
     options
 }
 
-/// WAL lets readers go on beside the writer; FULL makes each commit wait for the disk (SQLite, «PRAGMA synchronous»).
+/// WAL lets readers proceed alongside the writer; FULL makes each commit wait for the disk (SQLite, "PRAGMA
+/// synchronous").
 fn durable(options: sqlx::sqlite::SqliteConnectOptions) -> sqlx::sqlite::SqliteConnectOptions {
     options
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(PATIENCE)
-        .statement_cache_capacity(STATEMENTS)
+        .busy_timeout(CONNECT_TIMEOUT)
+        .statement_cache_capacity(STATEMENT_CACHE_CAPACITY)
 }
 
-/// The row of a select that finds one at most, as by a primary key. [`Select::one`] binds a LIMIT, and SQLite prepares a
-/// statement anew whenever one is bound again.
-pub(crate) async fn only<E: EntityTrait>(
+/// Returns the row of a select that matches at most one, for example by primary key. [`Select::one`] binds a LIMIT, and
+/// SQLite re-prepares a statement whenever a LIMIT is bound again.
+pub(crate) async fn one_row<E: EntityTrait>(
     select: Select<E>,
     db: &impl ConnectionTrait,
 ) -> Result<Option<E::Model>, DbErr> {
@@ -255,32 +256,32 @@ pub(crate) async fn only<E: EntityTrait>(
 }
 
 impl Database {
-    /// Closes every connection; clones of this are of no use afterwards.
+    /// Closes all connections; other clones cannot be used afterwards.
     ///
     /// # Errors
-    /// The database's.
+    /// Database errors.
     pub async fn close(&self) -> Result<(), DbErr> {
         self.read.inner().close_by_ref().await
     }
 
-    /// Sets a clock by the database's, so that all machines agree on when a lease ends. SQLite has no clock but
-    /// the machine's, and only one machine.
+    /// Sets `clock` to the database's time, so that all machines agree on when a lease expires. SQLite only has the
+    /// clock of its one machine.
     ///
     /// # Errors
-    /// The database's; the clock stays as it was.
+    /// Database errors; the clock is unchanged.
     pub async fn set_clock(&self, clock: &Clock) -> Result<(), DbErr> {
         if self.backend() != DbBackend::Postgres {
             return Ok(());
         }
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let statement =
             Statement::from_string(DbBackend::Postgres, "SELECT clock_timestamp() AS now");
         let Some(row) = self.read.query_one_raw(statement).await? else {
             return Ok(());
         };
-        let told: Timestamp = row.try_get("", "now")?;
-        // The answer was made, on average, in the middle of the round trip.
-        clock.set(later(told, asked.elapsed() / 2));
+        let server_time: Timestamp = row.try_get("", "now")?;
+        // On average, the server read its clock halfway through the round trip.
+        clock.set(later(server_time, sent_at.elapsed() / 2));
         Ok(())
     }
 }

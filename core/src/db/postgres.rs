@@ -1,10 +1,10 @@
-//! PostgreSQL: a pool whose statements, locks and idle transactions have an end on the server, and whose calls have one
-//! here.
+//! PostgreSQL: a connection pool with server-side timeouts for statements, locks and idle transactions, and client-side
+//! timeouts for calls.
 
 use super::{
-    PATIENCE,
-    link::Link,
-    transient::{lost_a_race, of_connection},
+    CONNECT_TIMEOUT,
+    connection_monitor::ConnectionMonitor,
+    transient::{is_serialization_conflict, of_connection},
 };
 use futures::future::BoxFuture;
 use sea_orm::{
@@ -25,57 +25,57 @@ use std::{
 };
 use tracing::Instrument;
 
-/// What the server gives up by itself, and when it takes a client that is silent for gone.
+/// Server-side timeouts, and when the server considers a silent client dead.
 const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '10s'; \
                        SET idle_in_transaction_session_timeout = '30s'; \
                        SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3";
 
-/// Waiting for a connection, then a statement, and the way there and back.
-pub(super) const READ_WITHIN: Duration = Duration::from_secs(45);
+/// Includes waiting for a connection, the statement and the network.
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// A transaction has several statements.
-const WRITE_WITHIN: Duration = Duration::from_secs(60);
+/// Longer, because a transaction has several statements.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often a transaction is run that loses a race against another.
-const RUNS: u32 = 6;
+/// How often a transaction is run that conflicts with another.
+const MAX_ATTEMPTS: u32 = 6;
 
-/// The pause after the first race that is lost; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(5);
+/// The delay after the first conflict; it doubles with each further one.
+const RETRY_DELAY: Duration = Duration::from_millis(5);
 
 #[derive(Clone, Debug)]
 pub(super) struct Postgres {
     options: PgConnectOptions,
     pub(super) pool: DatabaseConnection,
-    pub(super) link: Arc<Link>,
+    pub(super) monitor: Arc<ConnectionMonitor>,
 }
 
 impl Postgres {
-    /// Connects once, to learn what is wrong; the pool connects when it is used.
+    /// Connects once to report errors early; after that, the pool connects on demand.
     pub(super) async fn open(url: &str, connections: u32) -> Result<Self, DbErr> {
         let of_driver = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
         let options: PgConnectOptions = url.parse().map_err(of_driver)?;
         let options = options.disable_statement_logging();
-        let first = tokio::time::timeout(PATIENCE, options.connect()).await;
+        let first = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
         let first = first.map_err(|_| of_driver(sqlx::Error::PoolTimedOut))?;
         let first = first.map_err(|error| {
             let (host, port) = (options.get_host(), options.get_port());
             DbErr::Conn(RuntimeErr::Internal(format!("{host}:{port}: {error}")))
         })?;
         let _ = first.close().await;
-        let link = Link::new(options.clone());
-        let pool = pool(&options, connections, &link);
+        let monitor = ConnectionMonitor::new(options.clone());
+        let pool = pool(&options, connections, &monitor);
         Ok(Self {
             options,
             pool: SqlxPostgresConnector::from_sqlx_postgres_pool(pool),
-            link,
+            monitor,
         })
     }
 
-    /// Two connections beside the pool, without the limits of a session: for changes of the schema.
+    /// Opens two connections outside the pool, without session timeouts, for schema changes.
     pub(super) async fn unlimited(&self) -> Result<DatabaseConnection, DbErr> {
         let pool = PgPoolOptions::new()
             .max_connections(2)
-            .acquire_timeout(PATIENCE)
+            .acquire_timeout(CONNECT_TIMEOUT)
             .connect_with(self.options.clone())
             .await
             .map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(error.into())))?;
@@ -88,19 +88,21 @@ impl Postgres {
         E: From<DbErr> + Error + Send + 'static,
         F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
     {
-        self.link.call(WRITE_WITHIN, self.transact(operation)).await
+        self.monitor
+            .call(WRITE_TIMEOUT, self.transact(operation))
+            .await
     }
 
-    /// Runs `operation` in a transaction, and once more when it lost a race against another.
+    /// Runs `operation` in a transaction, and retries it when it conflicts with another.
     pub(super) async fn write_repeatable<T, E, F>(&self, mut operation: F) -> Result<T, E>
     where
         E: From<DbErr> + Error + Send + 'static,
         F: for<'c> FnMut(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
     {
-        let mut pause = PAUSE;
-        for _ in 1..RUNS {
+        let mut pause = RETRY_DELAY;
+        for _ in 1..MAX_ATTEMPTS {
             match self.write(|transaction| operation(transaction)).await {
-                Err(error) if lost_a_race(&error) => {}
+                Err(error) if is_serialization_conflict(&error) => {}
                 outcome => return outcome,
             }
             tokio::time::sleep(pause.mul_f64(rand::random::<f64>() + 0.5)).await;
@@ -119,28 +121,28 @@ impl Postgres {
             .await
             .map_err(|error| self.connection_failed(error))?;
         match operation(&transaction).await {
-            // PostgreSQL answers the COMMIT of such a transaction with success, and rolls it back.
+            // PostgreSQL responds to the COMMIT of such a transaction with success, but rolls it back.
             Ok(_) if has_failed.load(Ordering::Acquire) => {
                 let _ = transaction.rollback().await;
                 Err(DbErr::Custom("a statement failed, so nothing was committed".to_owned()).into())
             }
             Ok(value) => match transaction.commit().await {
                 Ok(()) => Ok(value),
-                Err(error) if lost_a_race(&error) => Err(error.into()),
+                Err(error) if is_serialization_conflict(&error) => Err(error.into()),
                 Err(error) => Err(self.connection_failed(error).into()),
             },
             Err(error) => {
                 if let Err(rollback) = transaction.rollback().await {
                     self.connection_failed(rollback);
                 } else if let Some(broken) = super::transient::broken_connection(&error) {
-                    self.link.fail(&broken);
+                    self.monitor.fail(&broken);
                 }
                 Err(error)
             }
         }
     }
 
-    /// The pool, noting whether a statement fails.
+    /// Returns the pool, recording whether a statement fails.
     fn watched(&self, has_failed: &Arc<AtomicBool>) -> DatabaseConnection {
         let mut pool = self.pool.clone();
         let has_failed = Arc::clone(has_failed);
@@ -152,38 +154,43 @@ impl Postgres {
         pool
     }
 
-    /// BEGIN, COMMIT or ROLLBACK failed: no connection as old as this one is used again.
+    /// BEGIN, COMMIT or ROLLBACK failed: retire all connections as old as this one.
     fn connection_failed(&self, error: DbErr) -> DbErr {
         let error = of_connection(error);
         if !matches!(error, DbErr::ConnectionAcquire(_)) {
-            self.link.fail(&error);
+            self.monitor.fail(&error);
         }
         error
     }
 }
 
-fn pool(options: &PgConnectOptions, connections: u32, link: &Arc<Link>) -> PgPool {
-    let (before, after) = (Arc::clone(link), Arc::clone(link));
+fn pool(options: &PgConnectOptions, connections: u32, monitor: &Arc<ConnectionMonitor>) -> PgPool {
+    let (before, after) = (Arc::clone(monitor), Arc::clone(monitor));
     PgPoolOptions::new()
         .max_connections(connections)
-        .acquire_timeout(PATIENCE)
+        .acquire_timeout(CONNECT_TIMEOUT)
         .test_before_acquire(false)
         .after_connect(|connection, _| {
             Box::pin(async move { connection.execute(SESSION).await.map(drop) })
         })
         .before_acquire(move |connection, meta| {
-            let link = Arc::clone(&before);
-            Box::pin(async move { link.may_be_used(connection, meta.age, meta.idle_for).await })
+            let monitor = Arc::clone(&before);
+            Box::pin(async move {
+                monitor
+                    .may_be_used(connection, meta.age, meta.idle_for)
+                    .await
+            })
         })
         .after_release(move |connection, meta| {
-            let link = Arc::clone(&after);
-            Box::pin(async move { link.may_be_kept(connection, meta.age).await })
+            let monitor = Arc::clone(&after);
+            Box::pin(async move { monitor.may_be_kept(connection, meta.age).await })
         })
         .connect_lazy_with(options.clone())
 }
 
-/// Begins in a task that nobody cancels. sqlx notes that a connection is in a transaction when BEGIN is answered; a
-/// caller that went away before would leave it in one that nobody ends, and the pool would hand it on like that.
+/// Begins a transaction in a task that is never cancelled. sqlx records that a connection is in a transaction only when
+/// BEGIN is answered; if the caller were cancelled before, the pool would hand out a connection with an open
+/// transaction.
 async fn begin(pool: DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
     let beginning = tokio::spawn(async move { pool.begin().await }.in_current_span());
     beginning

@@ -1,41 +1,41 @@
-//! Reading: what is seen is committed, and every statement has an end.
+//! Reading: only committed data is visible, and every statement has a timeout.
 
-use super::{link::Link, postgres::READ_WITHIN};
+use super::{connection_monitor::ConnectionMonitor, postgres::READ_TIMEOUT};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DbBackend, DbErr, ExecResult, QueryResult, Statement,
     prelude::async_trait::async_trait,
 };
 use std::sync::Arc;
 
-/// For reading from the database; cheap to clone.
+/// A handle for reading from the database; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Reader {
+pub struct DatabaseReader {
     pub(super) connection: DatabaseConnection,
-    /// None on SQLite, whose calls end with its disk.
-    pub(super) link: Option<Arc<Link>>,
+    /// `None` on SQLite, where calls depend on the disk only.
+    pub(super) monitor: Option<Arc<ConnectionMonitor>>,
 }
 
-impl Reader {
-    /// Without an end of its own.
+impl DatabaseReader {
+    /// The connection, without a client-side timeout.
     pub(super) fn inner(&self) -> &DatabaseConnection {
         &self.connection
     }
 
-    /// Asks the database something trivial.
+    /// Runs a trivial query.
     pub(super) async fn ping(&self) -> Result<(), DbErr> {
         self.within(self.connection.ping()).await
     }
 
     async fn within<T>(&self, call: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        match &self.link {
-            Some(link) => link.call(READ_WITHIN, call).await,
+        match &self.monitor {
+            Some(monitor) => monitor.call(READ_TIMEOUT, call).await,
             None => call.await,
         }
     }
 }
 
 #[async_trait]
-impl ConnectionTrait for Reader {
+impl ConnectionTrait for DatabaseReader {
     fn get_database_backend(&self) -> DbBackend {
         self.connection.get_database_backend()
     }

@@ -1,10 +1,10 @@
-//! What an error of the database says: whether the statement may be repeated, and whether the database takes writes.
+//! Classifies database errors: whether a statement may be retried, and whether the database accepts writes.
 
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 use std::{error::Error, sync::Arc};
 
-/// SQLite result codes by their low byte (sqlite.org/rescode.html): the database is locked or busy, the disk failed, is
-/// full or read-only, the file cannot be opened, or another connection changed the schema.
+/// SQLite result codes by their low byte (sqlite.org/rescode.html): the database is locked or busy; the disk failed, is
+/// full or read-only; the file cannot be opened; or another connection changed the schema.
 mod sqlite {
     pub(super) const BUSY: u32 = 5;
     pub(super) const LOCKED: u32 = 6;
@@ -19,49 +19,49 @@ mod sqlite {
         BUSY, LOCKED, READONLY, IOERR, FULL, CANTOPEN, PROTOCOL, SCHEMA,
     ];
 
-    /// The connection that was answered this must not be used again.
+    /// After one of these, the connection must not be used again.
     pub(super) const BROKEN: [u32; 4] = [READONLY, IOERR, FULL, CANTOPEN];
 }
 
-/// SQLSTATE classes (PostgreSQL, appendix A): connection exceptions, transaction rollback, insufficient resources,
+/// SQLSTATE classes (PostgreSQL, appendix A): connection exception, transaction rollback, insufficient resources,
 /// operator intervention, system error.
 const TRANSIENT_CLASSES: [&str; 5] = ["08", "40", "53", "57", "58"];
 
-/// A read-only transaction: the server was demoted, or told so. In a transaction that waited too long: the lock, the
-/// statement, the idle session.
+/// Read-only transactions (the server was demoted or configured so), and timeouts of locks, idle transactions and idle
+/// sessions.
 const TRANSIENT_STATES: [&str; 4] = [READ_ONLY, "55P03", "25P03", "25P04"];
 
 const READ_ONLY: &str = "25006";
 const DISK_FULL: &str = "53100";
 
-/// One of two transactions that cannot both commit; the other may by now have done so.
-const LOST_A_RACE: [&str; 2] = ["40001", "40P01"];
+/// Two transactions conflict and cannot both commit; the other one may have committed by now.
+const SERIALIZATION_CONFLICTS: [&str; 2] = ["40001", "40P01"];
 
-/// A lock was not free in time, or not at all without a deadlock.
-const WAITED_FOR_LOCK: [&str; 2] = ["55P03", "40P01"];
+/// A lock was not available in time, or only with a deadlock.
+const LOCK_TIMEOUTS: [&str; 2] = ["55P03", "40P01"];
 
-/// The statement took longer than `database.statement_timeout`.
+/// The statement exceeded its timeout, or was cancelled.
 const STATEMENT_TIMEOUT: &str = "57014";
 
-/// The codes of SQLite are numbers, those of PostgreSQL have five characters.
-enum Code {
+/// SQLite's error codes are numbers, PostgreSQL's have five characters.
+enum DriverCode {
     Sqlite(u32),
     Postgres(String),
 }
 
-fn code(error: &sqlx::Error) -> Option<Code> {
+fn code(error: &sqlx::Error) -> Option<DriverCode> {
     let sqlx::Error::Database(error) = error else {
         return None;
     };
     let code = error.code()?;
     if code.len() == 5 {
-        return Some(Code::Postgres(code.into_owned()));
+        return Some(DriverCode::Postgres(code.into_owned()));
     }
     let number: u32 = code.parse().ok()?;
-    Some(Code::Sqlite(number & 0xff))
+    Some(DriverCode::Sqlite(number & 0xff))
 }
 
-/// True when the same statement may well succeed a moment later: the database is away, busy, full, read-only or
+/// Whether the same statement may succeed a moment later: the database is unreachable, busy, full, read-only or
 /// restarting.
 #[must_use]
 pub fn is_transient(error: &DbErr) -> bool {
@@ -70,8 +70,8 @@ pub fn is_transient(error: &DbErr) -> bool {
         DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
             is_lost_connection(error)
                 || match code(error) {
-                    Some(Code::Sqlite(code)) => sqlite::TRANSIENT.contains(&code),
-                    Some(Code::Postgres(state)) => is_transient_state(&state),
+                    Some(DriverCode::Sqlite(code)) => sqlite::TRANSIENT.contains(&code),
+                    Some(DriverCode::Postgres(state)) => is_transient_state(&state),
                     None => false,
                 }
         }
@@ -99,24 +99,24 @@ fn is_lost_connection(error: &sqlx::Error) -> bool {
     )
 }
 
-/// True when the disk of the database has no room.
+/// Whether the disk of the database is full.
 #[must_use]
 pub fn is_full(error: &DbErr) -> bool {
     match driver_error(error).and_then(|error| code(error)) {
-        Some(Code::Sqlite(code)) => code == sqlite::FULL,
-        Some(Code::Postgres(state)) => state == DISK_FULL,
+        Some(DriverCode::Sqlite(code)) => code == sqlite::FULL,
+        Some(DriverCode::Postgres(state)) => state == DISK_FULL,
         None => false,
     }
 }
 
-/// The error itself, when the connection that answered it cannot be trusted and a new one may be better off: it is
-/// lost, its server takes no writes, or its disk fails.
+/// Returns the error if the connection that reported it cannot be trusted and a new one may work: it is lost, its
+/// server is read-only, or the disk failed.
 pub(super) fn broken_connection(error: &(dyn Error + 'static)) -> Option<DbErr> {
     let error = driver_error(error)?;
     let is_broken = is_lost_connection(error)
         || match code(error) {
-            Some(Code::Sqlite(code)) => sqlite::BROKEN.contains(&code),
-            Some(Code::Postgres(state)) => {
+            Some(DriverCode::Sqlite(code)) => sqlite::BROKEN.contains(&code),
+            Some(DriverCode::Postgres(state)) => {
                 state == READ_ONLY
                     || state == DISK_FULL
                     || (state != STATEMENT_TIMEOUT
@@ -129,29 +129,29 @@ pub(super) fn broken_connection(error: &(dyn Error + 'static)) -> Option<DbErr> 
     is_broken.then(|| DbErr::Query(RuntimeErr::SqlxError(Arc::clone(error))))
 }
 
-/// True for a deadlock or a serialization failure: the transaction was rolled back and may be run again.
-pub(super) fn lost_a_race(error: &(dyn Error + 'static)) -> bool {
-    has_state(error, &LOST_A_RACE)
+/// Whether this is a deadlock or serialization failure: the transaction was rolled back and may be retried.
+pub(super) fn is_serialization_conflict(error: &(dyn Error + 'static)) -> bool {
+    has_state(error, &SERIALIZATION_CONFLICTS)
 }
 
-/// True when a lock was not free in time.
-pub(super) fn waited_for_lock(error: &(dyn Error + 'static)) -> bool {
-    has_state(error, &WAITED_FOR_LOCK)
+/// Whether a lock was not available in time.
+pub(super) fn is_lock_timeout(error: &(dyn Error + 'static)) -> bool {
+    has_state(error, &LOCK_TIMEOUTS)
 }
 
 fn has_state(error: &(dyn Error + 'static), states: &[&str]) -> bool {
     matches!(
         driver_error(error).and_then(|error| code(error)),
-        Some(Code::Postgres(state)) if states.contains(&state.as_str())
+        Some(DriverCode::Postgres(state)) if states.contains(&state.as_str())
     )
 }
 
-/// True when a server answered, though not as it was asked to; not one that is starting or ending.
+/// Whether a server responded, even if with an error; not a server that is starting or shutting down.
 pub(super) fn is_answer(error: &sqlx::Error) -> bool {
-    matches!(code(error), Some(Code::Postgres(state)) if !state.starts_with("57"))
+    matches!(code(error), Some(DriverCode::Postgres(state)) if !state.starts_with("57"))
 }
 
-/// What the database's driver said, somewhere among the causes of an error.
+/// Returns the driver's error among the causes of an error.
 fn driver_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Arc<sqlx::Error>> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -163,7 +163,7 @@ fn driver_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Arc<sqlx::Er
         {
             return Some(found);
         }
-        // An enum whose variant is transparent passes over the `DbErr` itself.
+        // A transparent variant skips the `DbErr` itself in the chain of causes.
         if let Some(RuntimeErr::SqlxError(found)) = error.downcast_ref() {
             return Some(found);
         }
@@ -172,15 +172,17 @@ fn driver_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Arc<sqlx::Er
     None
 }
 
-/// Why nothing can be written, in words that name nothing of the inside of the server.
+/// Returns why the database is not writable, in words that reveal no internals of the server.
 pub(super) fn reason(error: &DbErr) -> &'static str {
     match driver_error(error).map(|error| (code(error), is_lost_connection(error))) {
-        Some((Some(Code::Sqlite(sqlite::FULL)), _)) => "its disk is full",
-        Some((Some(Code::Sqlite(sqlite::IOERR)), _)) => "its disk fails",
-        Some((Some(Code::Sqlite(sqlite::READONLY)), _)) => "it is read-only",
-        Some((Some(Code::Sqlite(sqlite::BUSY | sqlite::LOCKED)), _)) => "another process locks it",
-        Some((Some(Code::Sqlite(sqlite::CANTOPEN)), _)) => "its file cannot be opened",
-        Some((Some(Code::Postgres(state)), _)) => match state.as_str() {
+        Some((Some(DriverCode::Sqlite(sqlite::FULL)), _)) => "its disk is full",
+        Some((Some(DriverCode::Sqlite(sqlite::IOERR)), _)) => "its disk fails",
+        Some((Some(DriverCode::Sqlite(sqlite::READONLY)), _)) => "it is read-only",
+        Some((Some(DriverCode::Sqlite(sqlite::BUSY | sqlite::LOCKED)), _)) => {
+            "another process locks it"
+        }
+        Some((Some(DriverCode::Sqlite(sqlite::CANTOPEN)), _)) => "its file cannot be opened",
+        Some((Some(DriverCode::Postgres(state)), _)) => match state.as_str() {
             READ_ONLY => "it is read-only",
             DISK_FULL => "its disk is full",
             state if state.starts_with("58") => "its disk fails",
@@ -192,7 +194,7 @@ pub(super) fn reason(error: &DbErr) -> &'static str {
     }
 }
 
-/// An error of BEGIN, COMMIT or ROLLBACK: it is the connection's, so the next one may do better.
+/// Marks an error of BEGIN, COMMIT or ROLLBACK as an error of the connection, so that it counts as transient.
 pub(super) fn of_connection(error: DbErr) -> DbErr {
     match error {
         DbErr::Exec(cause) | DbErr::Query(cause) => DbErr::Conn(cause),
@@ -200,7 +202,7 @@ pub(super) fn of_connection(error: DbErr) -> DbErr {
     }
 }
 
-/// The same error once more: the driver's errors are shared, and SeaORM's are not to be cloned.
+/// Copies an error. The driver's errors are shared; SeaORM's are not `Clone`.
 pub(crate) fn copy(error: &DbErr) -> DbErr {
     match error {
         DbErr::Exec(RuntimeErr::SqlxError(shared)) => {

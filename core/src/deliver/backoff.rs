@@ -1,14 +1,14 @@
-//! When a delivery is tried again.
+//! When a delivery is retried.
 //!
-//! Exponential with full jitter (Brooker, «Exponential Backoff And Jitter», AWS Architecture Blog, 2015), over a
-//! small floor so that no retry follows at once.
+//! Exponential backoff with full jitter (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015), with
+//! a small minimum so that no retry follows immediately.
 
 use crate::config::WebhooksConfig;
 use chrono::{DateTime, NaiveDateTime, Utc};
 use entity::Timestamp;
 use std::time::Duration;
 
-/// The delays between the attempts of one round.
+/// The retry delays of one round of attempts.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
     base: Duration,
@@ -23,8 +23,8 @@ impl Backoff {
         }
     }
 
-    /// How long to wait after `failures` attempts of this round failed (at least 1): somewhere between a tenth of
-    /// `base_delay` and twice as much as after the one before, at most `max_delay`.
+    /// Returns the delay after `failures` failed attempts of this round (at least 1): a random duration between a tenth
+    /// of `base_delay` and an upper bound that doubles with each failure, at most `max_delay`.
     pub(super) fn delay(&self, failures: u32) -> Duration {
         let doublings = failures.saturating_sub(1).min(31);
         let ceiling = self.base.saturating_mul(1 << doublings).min(self.max);
@@ -32,23 +32,23 @@ impl Backoff {
         floor + (ceiling - floor).mul_f64(rand::random::<f64>())
     }
 
-    /// The same, but not before the moment the receiver named in `Retry-After`, which is believed up to `max_delay`.
-    /// A tenth of what it asked for is spread over, so that what was refused together does not come back together.
-    pub(super) fn delay_after(&self, failures: u32, asked: Duration) -> Duration {
-        let asked = asked.min(self.max);
-        let spread = (asked / 10).mul_f64(rand::random::<f64>());
-        (asked + spread)
+    /// Like [`Self::delay`], but not before the time given in `Retry-After`, which is honored up to `max_delay`. A
+    /// tenth of it is added as jitter, so that requests rejected together do not come back together.
+    pub(super) fn delay_after(&self, failures: u32, requested: Duration) -> Duration {
+        let requested = requested.min(self.max);
+        let spread = (requested / 10).mul_f64(rand::random::<f64>());
+        (requested + spread)
             .min(self.max)
             .max(self.delay(failures).min(self.max))
     }
 }
 
-/// Reads `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date in any of the three forms of section 5.6.7.
-/// A date in the past is no delay; what is neither is nothing.
+/// Parses `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date in any of the three formats of section 5.6.7. A
+/// date in the past means no delay; anything else is ignored.
 pub(super) fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a u64 holds is as good as for ever, and bounded by whoever uses it.
+        // More digits than a u64 holds means forever; the caller bounds the delay.
         return Some(Duration::from_secs(
             value.parse().unwrap_or(u64::from(u32::MAX)),
         ));
@@ -107,9 +107,9 @@ mod tests {
     #[test]
     fn retry_after_is_kept_to_and_bounded() {
         for _ in 0..200 {
-            let asked = Duration::from_secs(600);
-            let delay = backoff().delay_after(1, asked);
-            assert!(delay >= asked && delay <= asked + asked / 10);
+            let requested = Duration::from_secs(600);
+            let delay = backoff().delay_after(1, requested);
+            assert!(delay >= requested && delay <= requested + requested / 10);
             assert_eq!(backoff().delay_after(1, MAX * 10), MAX);
         }
     }

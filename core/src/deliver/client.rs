@@ -1,7 +1,8 @@
-//! One POST to a receiver, and what came back.
+//! Sends one POST to a receiver and reads the response.
 //!
-//! Owns the bounds of a request: connecting may take a third of the time and at most 10 s, all of it
-//! `webhooks.timeout`; of the answer 4 KiB are read. Redirects are not followed: they are an answer like any other.
+//! Enforces the limits of a request: connecting may take a third of the time and at most 10 s, the whole request
+//! `webhooks.timeout`; of the response body, 4 KiB are read. Redirects are not followed; they count as any other
+//! response.
 
 use super::{
     connector::{Connector, connector},
@@ -19,41 +20,41 @@ use hyper_util::{
 use std::{error::Error, fmt::Write as _, time::Duration};
 use tokio::time::{Instant, timeout_at};
 
-/// The most of an answer that is read and kept, in bytes.
-pub const ANSWER_LIMIT: usize = 4096;
+/// Maximum number of bytes of a response body that are read and kept.
+pub const MAX_RESPONSE_BODY_LEN: usize = 4096;
 
-/// The most a connection may take.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Maximum time to connect.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the body of an answer is waited for once its status is known: the status decides, the body is a courtesy.
-const BODY_LIMIT: Duration = Duration::from_secs(3);
+/// How long to wait for the response body once the status is known. The status decides; the body is only informative.
+const BODY_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long an idle connection is kept. Its address was vetted when it was made, and is resolved anew after this.
-const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// How long an idle connection is kept. The address was vetted on connect, and is resolved again after this.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The most bytes a receiver's head may have.
-const HEAD_LIMIT: usize = 64 * 1024;
+/// Maximum size of a response head, in bytes.
+const MAX_RESPONSE_HEAD_LEN: usize = 64 * 1024;
 
-/// Posts to receivers; cheap to clone, with a pool of connections for each receiver.
+/// Posts to receivers; cheap to clone, with one connection pool per receiver.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(super) struct WebhookClient {
     http: HyperClient<Connector, Full<Bytes>>,
     timeout: Duration,
 }
 
-/// What a receiver answered.
+/// A receiver's response.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct WebhookResponse {
     pub(super) status: u16,
     pub(super) retry_after: Option<String>,
-    /// Its first 4 KiB as text; what is no UTF-8 is replaced, and so is NUL, which PostgreSQL's texts cannot hold.
+    /// The first 4 KiB as text. Invalid UTF-8 is replaced, and so is NUL, which PostgreSQL cannot store in text.
     pub(super) body: Option<String>,
 }
 
-/// Why there was no answer.
+/// Why there was no response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PostError {
-    #[error("no answer within {0:?}")]
+    #[error("no response within {0:?}")]
     TimedOut(Duration),
     #[error("the request cannot be made")]
     Request(#[from] http::Error),
@@ -61,17 +62,17 @@ pub(super) enum PostError {
     Transport(#[from] legacy::Error),
 }
 
-impl Client {
+impl WebhookClient {
     pub(super) fn new(config: &WebhooksConfig) -> Self {
-        let patience = CONNECT_LIMIT.min(config.timeout / 3);
+        let connect_timeout = CONNECT_TIMEOUT.min(config.timeout / 3);
         let policy = EgressPolicy::new(&config.allow_networks);
         let idle = usize::try_from(config.endpoint_concurrency).unwrap_or(usize::MAX);
         let http = HyperClient::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_LIMIT)
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(idle)
-            .http1_max_buf_size(HEAD_LIMIT)
-            .build(connector(policy, patience));
+            .http1_max_buf_size(MAX_RESPONSE_HEAD_LEN)
+            .build(connector(policy, connect_timeout));
         Self {
             http,
             timeout: config.timeout,
@@ -84,7 +85,7 @@ impl Client {
         url: &str,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Answer, PostError> {
+    ) -> Result<WebhookResponse, PostError> {
         let deadline = Instant::now() + self.timeout;
         let uri = Uri::try_from(url).map_err(http::Error::from)?;
         let mut request = Request::post(uri).body(Full::new(body))?;
@@ -92,24 +93,24 @@ impl Client {
         let response = timeout_at(deadline, self.http.request(request))
             .await
             .map_err(|_| PostError::TimedOut(self.timeout))??;
-        let body_deadline = deadline.min(Instant::now() + BODY_LIMIT);
+        let body_deadline = deadline.min(Instant::now() + BODY_TIMEOUT);
         Ok(answer(response, body_deadline).await)
     }
 }
 
-/// Reads to the end of a short body, so that the connection can be used again; of a longer, slow or broken one,
-/// what came.
-async fn answer(response: Response<Incoming>, deadline: Instant) -> Answer {
+/// Reads a short body to its end, so that the connection can be reused; of a longer, slow or broken body, what has
+/// arrived.
+async fn answer(response: Response<Incoming>, deadline: Instant) -> WebhookResponse {
     let (head, mut body) = response.into_parts();
     let mut read = Vec::new();
-    while read.len() <= ANSWER_LIMIT {
+    while read.len() <= MAX_RESPONSE_BODY_LEN {
         let Ok(Some(Ok(frame))) = timeout_at(deadline, body.frame()).await else {
             break;
         };
         read.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
     }
-    read.truncate(ANSWER_LIMIT);
-    Answer {
+    read.truncate(MAX_RESPONSE_BODY_LEN);
+    WebhookResponse {
         status: head.status.as_u16(),
         retry_after: head
             .headers
@@ -120,21 +121,22 @@ async fn answer(response: Response<Incoming>, deadline: Instant) -> Answer {
     }
 }
 
-/// Text both databases can hold, at most [`ANSWER_LIMIT`] bytes of it: a replaced byte takes three.
+/// Converts bytes to text that both databases can store, at most [`MAX_RESPONSE_BODY_LEN`] bytes of it; each
+/// replacement character takes three.
 fn text(bytes: &[u8]) -> String {
     let mut text = String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}");
-    text.truncate(text.floor_char_boundary(ANSWER_LIMIT));
+    text.truncate(text.floor_char_boundary(MAX_RESPONSE_BODY_LEN));
     text
 }
 
-/// An error and its causes in one line, as the delivery's log shows it.
+/// The error and its causes on one line, as shown in the log of the delivery.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
         let text = next.to_string();
         if !line.ends_with(&text) {
-            // Writing to a String cannot fail.
+            // Writing to a `String` cannot fail.
             let _ = write!(line, ": {text}");
         }
         cause = next.source();
@@ -149,6 +151,6 @@ mod tests {
     #[test]
     fn answers_become_text_that_databases_hold() {
         assert_eq!(text(b"ok\0\xff"), "ok\u{fffd}\u{fffd}");
-        assert!(text(&[0xff; ANSWER_LIMIT]).len() <= ANSWER_LIMIT);
+        assert!(text(&[0xff; MAX_RESPONSE_BODY_LEN]).len() <= MAX_RESPONSE_BODY_LEN);
     }
 }

@@ -1,7 +1,7 @@
 //! Connections to webhook receivers: resolved, vetted and pinned.
 //!
-//! The addresses a name resolves to are judged by the [`EgressPolicy`], and the connection is made to one of those very
-//! addresses; nothing is resolved a second time.
+//! The [`EgressPolicy`] vets the addresses that a name resolves to, and the connection is made to one of exactly these
+//! addresses; the name is not resolved a second time.
 
 use super::egress_policy::{EgressPolicy, ForbiddenAddress};
 use futures::future::BoxFuture;
@@ -21,10 +21,10 @@ use tokio::{
 };
 use tower::{Service, util::BoxCloneSyncService};
 
-/// Why there is no connection.
+/// Why connecting failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    #[error("the URL names no host")]
+    #[error("the URL has no host")]
     NoHost,
     #[error("resolving the host's name failed")]
     Resolve(#[source] io::Error),
@@ -40,18 +40,21 @@ pub(super) enum ConnectError {
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-type Stream = hyper_rustls::MaybeHttpsStream<TokioIo<TcpStream>>;
+type WebhookStream = hyper_rustls::MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// Connects to `http` and `https` URLs, TLS included, within a given time.
-pub(super) type Connector = BoxCloneSyncService<Uri, Stream, ConnectError>;
+/// Connects to `http` and `https` URLs, including TLS, with a timeout.
+pub(super) type Connector = BoxCloneSyncService<Uri, WebhookStream, ConnectError>;
 
-/// `patience` bounds resolving, connecting and the TLS handshake together.
-pub(super) fn connector(policy: EgressPolicy, patience: Duration) -> Connector {
+/// `patience` is the timeout for resolving, connecting and the TLS handshake together.
+pub(super) fn connector(policy: EgressPolicy, connect_timeout: Duration) -> Connector {
     let policy = Arc::new(policy);
     let tcp = tower::service_fn(move |uri: Uri| {
         let policy = Arc::clone(&policy);
-        let connecting: BoxFuture<'static, _> =
-            Box::pin(async move { connect(&uri, &policy, patience).await.map(TokioIo::new) });
+        let connecting: BoxFuture<'static, _> = Box::pin(async move {
+            connect(&uri, &policy, connect_timeout)
+                .await
+                .map(TokioIo::new)
+        });
         connecting
     });
     let https = HttpsConnectorBuilder::new()
@@ -60,30 +63,30 @@ pub(super) fn connector(policy: EgressPolicy, patience: Duration) -> Connector {
         .enable_http1()
         .wrap_connector(tcp);
     BoxCloneSyncService::new(tower::service_fn(move |uri: Uri| {
-        within(https.clone(), uri, patience)
+        within(https.clone(), uri, connect_timeout)
     }))
 }
 
 async fn within<S>(
     mut https: HttpsConnector<S>,
     uri: Uri,
-    patience: Duration,
-) -> Result<Stream, ConnectError>
+    connect_timeout: Duration,
+) -> Result<WebhookStream, ConnectError>
 where
     HttpsConnector<S>:
-        Service<Uri, Response = Stream, Error = Box<dyn std::error::Error + Send + Sync>>,
+        Service<Uri, Response = WebhookStream, Error = Box<dyn std::error::Error + Send + Sync>>,
 {
-    match tokio::time::timeout(patience, https.call(uri)).await {
+    match tokio::time::timeout(connect_timeout, https.call(uri)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(match error.downcast::<ConnectError>() {
             Ok(known) => *known,
             Err(other) => ConnectError::Tls(other),
         }),
-        Err(_) => Err(ConnectError::TimedOut(patience)),
+        Err(_) => Err(ConnectError::TimedOut(connect_timeout)),
     }
 }
 
-/// Trusts what the machine trusts. A machine that trusts nobody still delivers to `http` URLs.
+/// Trusts the machine's root certificates. A machine without any can still deliver to `http` URLs.
 fn tls_config() -> ClientConfig {
     let builder = || {
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -104,9 +107,9 @@ fn tls_config() -> ClientConfig {
 async fn connect(
     uri: &Uri,
     policy: &EgressPolicy,
-    patience: Duration,
+    connect_timeout: Duration,
 ) -> Result<TcpStream, ConnectError> {
-    let deadline = Instant::now() + patience;
+    let deadline = Instant::now() + connect_timeout;
     let host = uri.host().ok_or(ConnectError::NoHost)?;
     let default_port = if uri.scheme_str() == Some("https") {
         443
@@ -116,13 +119,13 @@ async fn connect(
     let port = uri.port_u16().unwrap_or(default_port);
     let addresses = timeout_at(deadline, resolve(host, port))
         .await
-        .map_err(|_| ConnectError::TimedOut(patience))?
+        .map_err(|_| ConnectError::TimedOut(connect_timeout))?
         .map_err(ConnectError::Resolve)?;
     let addresses = vetted(policy, addresses)?;
     let mut last = ConnectError::NoAddress;
     let mut untried = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     for address in addresses {
-        // An address that swallows packets leaves the others their share of the time.
+        // Divides the remaining time, so that an address that drops packets leaves enough for the others.
         let left = deadline.saturating_duration_since(Instant::now());
         let share = Instant::now() + left / untried;
         untried -= 1;
@@ -133,7 +136,7 @@ async fn connect(
                 return Ok(stream);
             }
             Ok(Err(error)) => last = ConnectError::Connect(error),
-            Err(_) => last = ConnectError::TimedOut(patience),
+            Err(_) => last = ConnectError::TimedOut(connect_timeout),
         }
     }
     Err(last)
@@ -147,7 +150,7 @@ async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
 }
 
-/// Those that may be reached; the first refusal when there are none.
+/// Returns the allowed addresses, or the first refusal when there are none.
 fn vetted(
     policy: &EgressPolicy,
     addresses: Vec<SocketAddr>,

@@ -1,11 +1,11 @@
-//! What is due, for the sweep; and what can be delivered no more.
+//! Due deliveries, for the sweep, and deliveries of deleted endpoints.
 
 use super::claims::{claimable, unleased};
 use crate::{
     clock::Clock,
     db::Database,
     enqueue::DueDelivery,
-    outbox::counters::{self, Change, Changes},
+    outbox::counters::{self, CounterChange, CounterChanges},
 };
 use entity::{
     DeliveryId, EventId, Timestamp, WebhookId,
@@ -18,28 +18,28 @@ use sea_orm::{
     sea_query::{Expr, LockType},
 };
 
-/// Why deliveries of a deleted endpoint end.
+/// Error message of deliveries whose endpoint was deleted.
 pub(crate) const ENDPOINT_DELETED: &str = "the endpoint was deleted";
 
-/// The place after a page of due deliveries.
+/// The position after a page of due deliveries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DueCursor {
     at: Timestamp,
     id: DeliveryId,
 }
 
-/// Deliveries that are due, the longest waiting first.
+/// Due deliveries, the longest overdue first.
 #[derive(Clone, Debug)]
 pub struct DuePage {
     pub due: Vec<DueDelivery>,
-    /// None on the last page.
+    /// `None` on the last page.
     pub next: Option<DueCursor>,
 }
 
-/// One page of deliveries that are due and nobody's. Pushing those that are queued already is harmless.
+/// Returns a page of deliveries that are due and not leased. Pushing those that are already queued is harmless.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn due(
     db: &Database,
     now: Timestamp,
@@ -83,18 +83,18 @@ pub async fn due(
     })
 }
 
-/// Gives up at most `limit` pending deliveries of deleted endpoints; returns how many. One that is being attempted
-/// at this moment is left to whoever attempts it.
+/// Fails at most `limit` pending deliveries of deleted endpoints and returns how many. A delivery that is being
+/// attempted right now is left to its worker.
 ///
 /// # Errors
-/// The database's; nothing is changed then.
-pub async fn end_orphaned(db: &Database, clock: &Clock, limit: u64) -> Result<usize, DbErr> {
+/// Database errors; nothing is changed then.
+pub async fn fail_orphaned(db: &Database, clock: &Clock, limit: u64) -> Result<usize, DbErr> {
     let deleted = webhook_endpoint::Entity::find()
         .select_only()
         .column(webhook_endpoint::Column::Id)
         .filter(webhook_endpoint::Column::DeletedAt.is_not_null())
         .into_query();
-    end(
+    fail_deliveries(
         db,
         clock,
         delivery::Column::WebhookId.in_subquery(deleted),
@@ -103,17 +103,22 @@ pub async fn end_orphaned(db: &Database, clock: &Clock, limit: u64) -> Result<us
     .await
 }
 
-/// Gives up at most `limit` pending deliveries of one endpoint, which was deleted.
-pub(crate) async fn end_of_endpoint(
+/// Fails at most `limit` pending deliveries of one deleted endpoint.
+pub(crate) async fn fail_endpoint_deliveries(
     db: &Database,
     clock: &Clock,
     webhook: WebhookId,
     limit: u64,
 ) -> Result<usize, DbErr> {
-    end(db, clock, delivery::Column::WebhookId.eq(webhook), limit).await
+    fail_deliveries(db, clock, delivery::Column::WebhookId.eq(webhook), limit).await
 }
 
-async fn end(db: &Database, clock: &Clock, whose: Expr, limit: u64) -> Result<usize, DbErr> {
+async fn fail_deliveries(
+    db: &Database,
+    clock: &Clock,
+    whose: Expr,
+    limit: u64,
+) -> Result<usize, DbErr> {
     let now = clock.now();
     let rows: Vec<(DeliveryId, EventId)> = delivery::Entity::find()
         .select_only()
@@ -165,11 +170,11 @@ async fn give_up(
         .filter(unleased(now))
         .exec_with_returning(transaction)
         .await?;
-    let mut changes = Changes::default();
+    let mut changes = CounterChanges::default();
     for row in &ended {
         changes.add(
             row.event_id,
-            Change {
+            CounterChange {
                 pending: -1,
                 failed: 1,
             },

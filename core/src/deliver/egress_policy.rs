@@ -1,29 +1,30 @@
-//! Which addresses a webhook may reach: those of the public internet, and those the configuration allows.
+//! Which addresses webhooks may be sent to: public internet addresses, and those the configuration allows (SSRF
+//! protection).
 //!
-//! Owns the judgement on an address. Names are not judged: whoever connects resolves a name, asks here about every
-//! address it got, and connects to those very addresses, so that a name cannot change its meaning in between
-//! (OWASP, «Server Side Request Forgery Prevention Cheat Sheet»; IANA special-purpose address registries, RFC 6890).
+//! Judges addresses, not names. The caller resolves a name, vets every address it got, and connects to exactly these
+//! addresses, so that a name cannot change its meaning in between (OWASP, "Server Side Request Forgery Prevention Cheat
+//! Sheet"; IANA special-purpose address registries, RFC 6890).
 
 use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An address a webhook must not reach.
+/// An address that webhooks must not reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{address} is {kind}, and webhooks.allow_networks does not allow it")]
 pub struct ForbiddenAddress {
     pub address: IpAddr,
-    /// What it is instead of public, with its article.
+    /// What kind of address it is instead of public, with its article.
     pub kind: &'static str,
 }
 
-/// Judges addresses.
+/// Vets addresses.
 #[derive(Clone, Debug, Default)]
 pub struct EgressPolicy {
     allowed: Vec<IpNet>,
 }
 
 impl EgressPolicy {
-    /// Allows these networks beside the public internet.
+    /// Allows these networks in addition to the public internet.
     #[must_use]
     pub fn new(allowed: &[IpNet]) -> Self {
         Self {
@@ -31,11 +32,11 @@ impl EgressPolicy {
         }
     }
 
-    /// Whether a webhook may reach it. An IPv6 address that carries an IPv4 one (mapped, compatible, 6to4, NAT64)
-    /// is judged by what it carries.
+    /// Checks whether a webhook may reach the address. An IPv6 address that embeds an IPv4 address (mapped, compatible,
+    /// 6to4, NAT64) is judged by the embedded address.
     ///
     /// # Errors
-    /// [`ForbiddenAddress`], saying what it is.
+    /// [`ForbiddenAddress`], which says what kind of address it is.
     pub fn vet(&self, address: IpAddr) -> Result<(), ForbiddenAddress> {
         let carried = match address {
             IpAddr::V4(v4) => Some(v4),
@@ -59,7 +60,7 @@ impl EgressPolicy {
     }
 }
 
-/// What an IPv4 address is, unless it is public.
+/// Returns what kind of address an IPv4 address is, unless it is public.
 fn v4_kind(address: Ipv4Addr) -> Option<&'static str> {
     let [a, b, c, _] = address.octets();
     match (a, b, c) {
@@ -68,7 +69,7 @@ fn v4_kind(address: Ipv4Addr) -> Option<&'static str> {
         (100, 64..=127, _) => Some("a shared address (carrier-grade NAT)"),
         (127, ..) => Some("a loopback address"),
         (169, 254, _) => Some("a link-local address"),
-        // Public by its number, but answered by the host of each virtual machine there.
+        // A public address by its number, but on Azure the host of each virtual machine answers it.
         (168, 63, 129) if address.octets()[3] == 16 => {
             Some("an address of Azure's own (WireServer)")
         }
@@ -82,7 +83,7 @@ fn v4_kind(address: Ipv4Addr) -> Option<&'static str> {
     }
 }
 
-/// What an IPv6 address that carries no IPv4 one is, unless it is public.
+/// Returns what kind of address an IPv6 address without an embedded IPv4 address is, unless it is public.
 fn v6_kind(address: Ipv6Addr) -> Option<&'static str> {
     let segments = address.segments();
     match segments {
@@ -95,13 +96,13 @@ fn v6_kind(address: Ipv6Addr) -> Option<&'static str> {
         [0x2001, 0, ..] => Some("a Teredo address"),
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0x0fff, ..] => Some("a documentation address"),
         [0x2001, 0..=0x01ff, ..] => Some("a reserved address"),
-        // IANA has given out only 2000::/3 as global unicast (RFC 4291, section 2.4, and its registry).
+        // IANA has allocated only 2000::/3 as global unicast (RFC 4291, section 2.4, and its registry).
         [0x2000..=0x3fff, ..] => None,
         _ => Some("a reserved address"),
     }
 }
 
-/// The IPv4 address packets to this one may end up at.
+/// Returns the IPv4 address that packets to this address may be routed to.
 fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let join = |high: u16, low: u16| {
         let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
@@ -112,7 +113,7 @@ fn carried_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
         [0, 0, 0, 0, 0, 0xffff, high, low]
         | [0, 0, 0, 0, 0xffff, 0, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(join(high, low)),
-        // Compatible (RFC 4291), but for `::` and `::1`.
+        // Compatible (RFC 4291), except `::` and `::1`.
         [0, 0, 0, 0, 0, 0, high, low] if (high, low) > (0, 1) => Some(join(high, low)),
         // 6to4 (RFC 3056).
         [0x2002, high, low, ..] => Some(join(high, low)),
@@ -225,7 +226,7 @@ mod tests {
         }
     }
 
-    /// However it is written in a URL, it is the same address once it is parsed (WHATWG URL, «host parsing»).
+    /// Whatever its spelling in a URL, it is the same address once parsed (WHATWG URL, "host parsing").
     #[test]
     fn other_spellings_of_an_address_are_the_address() {
         let policy = EgressPolicy::default();

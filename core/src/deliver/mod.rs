@@ -1,11 +1,11 @@
 //! Deliveries: claimed under a lease, signed, posted, recorded.
 //!
-//! Owns the way of one delivery to its receiver: who may be reached ([`EgressPolicy`]), how a request is made, when it is
-//! tried again, what is written down. Knows no queue: a worker calls [`Deliverer::deliver`] with an id, as often as
-//! it likes; a delivery that is not due, another's or done is left alone.
+//! Owns the path of a delivery to its receiver: which addresses may be reached ([`EgressPolicy`]), how the request is
+//! made, when it is retried, what is recorded. It knows no queue: a worker calls [`Deliverer::deliver`] with an id, any
+//! number of times; a delivery that is not due, leased by another worker, or done is left alone.
 //!
-//! **Architecture invariant.** The database alone says whether a delivery is made: no request without a claim, and
-//! what a request came to counts only if the claim still stands when it is recorded.
+//! **Architecture invariant.** Only the database decides whether a delivery is attempted: there is no request without a
+//! claim, and the outcome of a request counts only if the claim is still valid when it is recorded.
 
 mod backoff;
 mod claims;
@@ -20,15 +20,15 @@ use crate::{
     clock::Clock,
     config::{Config, WebhooksConfig},
     db::{self, Database},
-    trace,
+    trace_context,
     webhooks::sealing::Sealing,
 };
 use backoff::Backoff;
-use claims::{Claim, Claimed, DeliveryClaims, Entry, Verdict};
-pub use client::ANSWER_LIMIT;
-use client::{Answer, Client, PostError, chain};
-pub(crate) use due::end_of_endpoint;
-pub use due::{DueCursor, DuePage, due, end_orphaned};
+use claims::{AttemptRecord, ClaimedDelivery, DeliveryClaim, DeliveryClaims, Verdict};
+pub use client::MAX_RESPONSE_BODY_LEN;
+use client::{PostError, WebhookClient, WebhookResponse, chain};
+pub(crate) use due::fail_endpoint_deliveries;
+pub use due::{DueCursor, DuePage, due, fail_orphaned};
 pub use egress_policy::{EgressPolicy, ForbiddenAddress};
 use entity::{AttemptId, DeliveryId, Timestamp, WebhookId, attempt};
 use request::RequestError;
@@ -39,18 +39,18 @@ use std::{
 };
 use tracing::{Instrument, Span, field::Empty};
 
-/// What a lease lives longer than a request may take: time to record it.
-const TIME_TO_RECORD: Duration = Duration::from_secs(5);
+/// By how much a lease exceeds the request timeout: the time to record the outcome.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The pause before a record is tried again that the database could not take.
-const RECORD_PAUSE: Duration = Duration::from_millis(250);
+/// Delay before recording is retried when the database could not take it.
+const RECORD_RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Why a delivery could not be worked on. It stays as it is, and the sweep finds it.
+/// Why a delivery could not be worked on. It is unchanged, and the sweep will find it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DeliverError {
     #[error("claiming or recording deliveries failed in the database")]
     Database(#[source] Arc<DbErr>),
-    #[error("the database took longer than {0:?} over a batch of deliveries")]
+    #[error("the database took longer than {0:?} for a batch of deliveries")]
     Stalled(Duration),
     #[error("a batch of deliveries panicked")]
     Panicked,
@@ -62,7 +62,7 @@ impl From<BatchError<DbErr>> for DeliverError {
     fn from(error: BatchError<DbErr>) -> Self {
         match error {
             BatchError::Failed(error) => Self::Database(error),
-            BatchError::Stalled(patience) => Self::Stalled(patience),
+            BatchError::Stalled(timeout) => Self::Stalled(timeout),
             BatchError::Panicked => Self::Panicked,
             BatchError::Ended => Self::Ended,
         }
@@ -70,7 +70,7 @@ impl From<BatchError<DbErr>> for DeliverError {
 }
 
 impl DeliverError {
-    /// True when it may well succeed a moment later.
+    /// Whether it may succeed a moment later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -81,31 +81,31 @@ impl DeliverError {
     }
 }
 
-/// What became of a delivery.
+/// The outcome of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DeliveryOutcome {
     /// The receiver answered 2xx.
     Delivered,
-    /// Due at that moment: it failed and is retried, was not due yet, or is another's until then.
+    /// Due at that time: it failed and will be retried, is not due yet, or is leased by another worker until then.
     Later(Timestamp),
-    /// Given up; the delivery says why.
+    /// It has failed permanently; the delivery says why.
     Failed,
-    /// Done before, no more, or taken over by another meanwhile: nothing to do.
+    /// Already done, deleted, or taken over by another worker: there is nothing to do.
     Nothing,
 }
 
-/// What [`Deliverer::deliver`] came to.
+/// The result of [`Deliverer::deliver`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Report {
-    pub outcome: Outcome,
-    /// Whose delivery it was; none when it was not worked on.
+pub struct DeliveryReport {
+    pub outcome: DeliveryOutcome,
+    /// The endpoint; `None` if the delivery was not attempted.
     pub webhook_id: Option<WebhookId>,
-    /// Attempts at this endpoint that failed since its last 2xx; none when it was not worked on.
+    /// Consecutive failures of the endpoint; `None` if the delivery was not attempted.
     pub consecutive_failures: Option<u32>,
 }
 
-impl Report {
-    fn untouched(outcome: Outcome) -> Self {
+impl DeliveryReport {
+    fn not_attempted(outcome: DeliveryOutcome) -> Self {
         Self {
             outcome,
             webhook_id: None,
@@ -119,7 +119,7 @@ impl Report {
 pub struct Deliverer {
     clock: Clock,
     claims: DeliveryClaims,
-    client: Client,
+    client: WebhookClient,
     backoff: Backoff,
     sealing: Sealing,
     max_attempts: u32,
@@ -127,14 +127,13 @@ pub struct Deliverer {
 }
 
 impl Deliverer {
-    /// Must be called within a Tokio runtime: the claims works in two tasks of its own. `worker` names this process
-    /// in leases.
+    /// Must be called within a Tokio runtime, because it starts two tasks. `worker` identifies this process in leases.
     #[must_use]
     pub fn new(config: &Config, db: &Database, clock: &Clock, worker: &str) -> Self {
         Self::with(&config.webhooks, config.workers.lease, db, clock, worker)
     }
 
-    /// The same from the settings it uses: `lease` is how long a claim lives at least.
+    /// Like [`Self::new`], from individual settings; `lease` is the minimum duration of a claim.
     #[must_use]
     pub fn with(
         webhooks: &WebhooksConfig,
@@ -143,11 +142,11 @@ impl Deliverer {
         clock: &Clock,
         worker: &str,
     ) -> Self {
-        let lease = lease.max(webhooks.timeout + TIME_TO_RECORD);
+        let lease = lease.max(webhooks.timeout + RECORD_TIMEOUT);
         Self {
             clock: clock.clone(),
             claims: DeliveryClaims::start(db, clock, worker, lease),
-            client: Client::new(webhooks),
+            client: WebhookClient::new(webhooks),
             backoff: Backoff::new(webhooks),
             sealing: webhooks.sealing.clone(),
             max_attempts: webhooks.max_attempts,
@@ -155,16 +154,19 @@ impl Deliverer {
         }
     }
 
-    /// Makes one attempt at a delivery, if it is due and nobody else's. Takes up to `webhooks.timeout` and the time
-    /// of two commits.
+    /// Attempts a delivery once, if it is due and not leased. Takes up to `webhooks.timeout` plus two commits.
     ///
     /// # Errors
-    /// [`DeliverError`] when the database did not answer; a receiver's faults are no errors but outcomes.
-    pub async fn deliver(&self, id: DeliveryId) -> Result<Report, DeliverError> {
+    /// [`DeliverError`] when the database failed. A failure of the receiver is an outcome, not an error.
+    pub async fn deliver(&self, id: DeliveryId) -> Result<DeliveryReport, DeliverError> {
         let claimed = match self.claims.claim(id).await? {
-            Claim::Taken(claimed) => claimed,
-            Claim::Later(at) => return Ok(Report::untouched(Outcome::Later(at))),
-            Claim::Nothing => return Ok(Report::untouched(Outcome::Nothing)),
+            DeliveryClaim::Claimed(claimed) => claimed,
+            DeliveryClaim::Later(at) => {
+                return Ok(DeliveryReport::not_attempted(DeliveryOutcome::Later(at)));
+            }
+            DeliveryClaim::Nothing => {
+                return Ok(DeliveryReport::not_attempted(DeliveryOutcome::Nothing));
+            }
         };
         crate::failpoint!("deliver.claimed");
         let leased_until = Instant::now() + self.lease;
@@ -174,39 +176,39 @@ impl Deliverer {
                 let event = &claimed.event;
                 let span =
                     tracing::info_span!("attempt", event.id = %event.id, http.status = Empty);
-                trace::follow(&span, event.traceparent.as_deref());
+                trace_context::follow(&span, event.traceparent.as_deref());
                 self.attempt(&claimed).instrument(span).await
             }
         };
         crate::failpoint!("deliver.sent");
         let outcome = match &entry.verdict {
-            Verdict::Delivered => Outcome::Delivered,
-            Verdict::Retry { at, .. } => Outcome::Later(*at),
-            Verdict::Failed { .. } | Verdict::Gone { .. } => Outcome::Failed,
+            Verdict::Delivered => DeliveryOutcome::Delivered,
+            Verdict::Retry { at, .. } => DeliveryOutcome::Later(*at),
+            Verdict::Failed { .. } | Verdict::Gone { .. } => DeliveryOutcome::Failed,
         };
         let webhook_id = entry.webhook_id;
         let recorded = self.record(Arc::new(entry), leased_until).await?;
         crate::failpoint!("deliver.recorded");
-        Ok(Report {
+        Ok(DeliveryReport {
             outcome: if recorded.kept {
                 outcome
             } else {
-                Outcome::Nothing
+                DeliveryOutcome::Nothing
             },
             webhook_id: Some(webhook_id),
             consecutive_failures: Some(recorded.consecutive_failures),
         })
     }
 
-    /// Why no request is made at all.
-    fn refusal(&self, claimed: &Claimed) -> Option<String> {
+    /// Returns why no request may be made.
+    fn refusal(&self, claimed: &ClaimedDelivery) -> Option<String> {
         let made = u32::try_from(claimed.delivery.attempts_this_round).unwrap_or(0);
         match &claimed.endpoint {
             None => Some("the endpoint is gone".to_owned()),
             Some(endpoint) if endpoint.deleted_at.is_some() => {
                 Some(due::ENDPOINT_DELETED.to_owned())
             }
-            // A test is made even so: it is how its owner finds out whether to switch it on again.
+            // A test event is sent even to a disabled endpoint: this is how its owner finds out whether it works again.
             Some(endpoint) if !endpoint.active && !request::is_test(&claimed.event) => {
                 Some(match &endpoint.disabled_reason {
                     Some(reason) => format!("the endpoint is switched off: {reason}"),
@@ -218,7 +220,7 @@ impl Deliverer {
         }
     }
 
-    async fn attempt(&self, claimed: &Claimed) -> Entry {
+    async fn attempt(&self, claimed: &ClaimedDelivery) -> AttemptRecord {
         let Some(endpoint) = &claimed.endpoint else {
             let error = "the endpoint is gone".to_owned();
             return entry(claimed, None, Verdict::Failed { error });
@@ -226,7 +228,7 @@ impl Deliverer {
         let at = self.clock.now();
         let request = match request::build(&claimed.event, endpoint, &self.sealing, at) {
             Ok(request) => request,
-            // Another process has the key, or this one will.
+            // Another process has the key, or this one will soon.
             Err(error @ RequestError::Sealed(_)) => {
                 let at = self.clock.after(self.backoff.delay(1));
                 let error = chain(&error);
@@ -259,15 +261,19 @@ impl Deliverer {
         entry(claimed, Some(attempt), verdict)
     }
 
-    /// What an answer means: 2xx success, 410 the end of the endpoint, everything else a failure (Standard Webhooks,
-    /// «Response status codes»).
-    fn judge(&self, claimed: &Claimed, answer: &Result<Answer, PostError>) -> Verdict {
+    /// Interprets a response: 2xx is success, 410 disables the endpoint, everything else is a failure (Standard
+    /// Webhooks, "Response status codes").
+    fn judge(
+        &self,
+        claimed: &ClaimedDelivery,
+        answer: &Result<WebhookResponse, PostError>,
+    ) -> Verdict {
         let failures = u32::try_from(claimed.delivery.attempts_this_round)
             .unwrap_or(0)
             .saturating_add(1);
-        let (error, asked) = match answer {
+        let (error, requested) = match answer {
             Ok(answer) if (200..300).contains(&answer.status) => return Verdict::Delivered,
-            Ok(Answer { status: 410, .. }) => {
+            Ok(WebhookResponse { status: 410, .. }) => {
                 let error = "the receiver answered 410 Gone".to_owned();
                 return Verdict::Gone { error };
             }
@@ -279,19 +285,22 @@ impl Deliverer {
                 (error, None)
             }
             Ok(answer) => {
-                let asked = match (answer.status, &answer.retry_after) {
+                let requested = match (answer.status, &answer.retry_after) {
                     (429 | 503, Some(value)) => backoff::retry_after(value, self.clock.now()),
                     _ => None,
                 };
-                (format!("the receiver answered {}", answer.status), asked)
+                (
+                    format!("the receiver answered {}", answer.status),
+                    requested,
+                )
             }
             Err(error) => (chain(error), None),
         };
         if failures >= self.max_attempts {
             return Verdict::Failed { error };
         }
-        let delay = match asked {
-            Some(asked) => self.backoff.delay_after(failures, asked),
+        let delay = match requested {
+            Some(requested) => self.backoff.delay_after(failures, requested),
             None => self.backoff.delay(failures),
         };
         Verdict::Retry {
@@ -300,19 +309,20 @@ impl Deliverer {
         }
     }
 
-    /// A database that is away for a moment must not make the receiver hear everything twice: tries for as long as
-    /// the lease lives.
+    /// Records the outcome. A database that is briefly unreachable must not cause a second delivery, so this retries
+    /// for as long as the lease lasts.
     async fn record(
         &self,
-        entry: Arc<Entry>,
+        entry: Arc<AttemptRecord>,
         leased_until: Instant,
-    ) -> Result<claims::Recorded, DeliverError> {
+    ) -> Result<claims::RecordOutcome, DeliverError> {
         loop {
             match self.claims.record(Arc::clone(&entry)).await {
                 Err(error)
-                    if error.is_transient() && Instant::now() + RECORD_PAUSE < leased_until =>
+                    if error.is_transient()
+                        && Instant::now() + RECORD_RETRY_INTERVAL < leased_until =>
                 {
-                    tokio::time::sleep(RECORD_PAUSE).await;
+                    tokio::time::sleep(RECORD_RETRY_INTERVAL).await;
                 }
                 outcome => return outcome,
             }
@@ -320,8 +330,12 @@ impl Deliverer {
     }
 }
 
-fn entry(claimed: &Claimed, attempt: Option<attempt::Model>, verdict: Verdict) -> Entry {
-    Entry {
+fn entry(
+    claimed: &ClaimedDelivery,
+    attempt: Option<attempt::Model>,
+    verdict: Verdict,
+) -> AttemptRecord {
+    AttemptRecord {
         delivery_id: claimed.delivery.id,
         event_id: claimed.delivery.event_id,
         webhook_id: claimed.delivery.webhook_id,

@@ -1,11 +1,11 @@
-//! What is sent: body and headers by the Standard Webhooks specification.
+//! The webhook request: body and headers according to the Standard Webhooks specification.
 
 use crate::{
     outbox::EventType,
-    trace,
+    trace_context,
     webhooks::{
         sealing::{SealError, Sealing},
-        signing::{InvalidSecret, Secret, signatures},
+        signing::{InvalidSecret, SigningSecret, signatures},
     },
 };
 use bytes::Bytes;
@@ -24,21 +24,21 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("Landfall/", env!("CARGO_PKG_VERSION")));
 
-/// Why there is nothing to send. But for a seal it is the same at the next attempt.
+/// Why no request can be built. Except for a sealed secret, the next attempt fails the same way.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
     #[error("the endpoint's secret cannot be used; rotate it")]
     Secret(#[from] InvalidSecret),
-    /// This process does not have the key yet, or not any more.
+    /// This process does not have the key yet, or no longer has it.
     #[error("the endpoint's secret cannot be opened")]
     Sealed(#[from] SealError),
     #[error("the event cannot be written as JSON")]
     Body(#[from] serde_json::Error),
-    #[error("the event's id cannot stand in a header")]
+    #[error("the event's id is not a valid header value")]
     Header(#[from] InvalidHeaderValue),
 }
 
-/// Ready to be sent as it is: the signature is over these very bytes.
+/// Must be sent unchanged: the signature covers exactly these bytes.
 #[derive(Debug)]
 pub(super) struct SignedRequest {
     pub(super) headers: HeaderMap,
@@ -46,28 +46,29 @@ pub(super) struct SignedRequest {
 }
 
 #[derive(Serialize)]
-struct Body<'a> {
+struct WebhookBody<'a> {
     r#type: &'a str,
     timestamp: Timestamp,
     data: &'a serde_json::Value,
 }
 
-/// Of an attempt made `at` that moment. The timestamp in the body is the event's, the one in the header the attempt's.
+/// Builds the request of an attempt made `at` that time. The timestamp in the body is the event's, the one in the
+/// header is the attempt's.
 pub(super) fn build(
     event: &outbox_event::Model,
     endpoint: &webhook_endpoint::Model,
     sealing: &Sealing,
     at: Timestamp,
 ) -> Result<SignedRequest, RequestError> {
-    let body = serde_json::to_vec(&Body {
+    let body = serde_json::to_vec(&WebhookBody {
         r#type: &event.event_type,
         timestamp: event.created_at,
         data: &event.payload,
     })?;
     let id = event.id.to_string();
     let of = endpoint.id.to_string();
-    let secret = |stored: &str| -> Result<Secret, RequestError> {
-        Ok(Secret::parse(&sealing.open(&of, stored)?)?)
+    let secret = |stored: &str| -> Result<SigningSecret, RequestError> {
+        Ok(SigningSecret::parse(&sealing.open(&of, stored)?)?)
     };
     let mut secrets = vec![secret(&endpoint.secret)?];
     let still_signs = endpoint
@@ -85,8 +86,9 @@ pub(super) fn build(
         WEBHOOK_SIGNATURE,
         HeaderValue::try_from(signatures(&secrets, &id, at, &body))?,
     );
-    // The attempt's own span, or else the client's words: those that cannot stand in a header are left out.
-    let trace = trace::of(&Span::current()).or_else(|| event.traceparent.clone());
+    // The trace context of the attempt's own span, or else the client's. Values that are not valid in a header are
+    // omitted.
+    let trace = trace_context::traceparent(&Span::current()).or_else(|| event.traceparent.clone());
     if let Some(trace) = trace.and_then(|text| text.parse().ok()) {
         headers.insert(TRACEPARENT, trace);
     }
@@ -96,7 +98,7 @@ pub(super) fn build(
     })
 }
 
-/// True for the event that tries an endpoint.
+/// Whether this is the event that tests an endpoint.
 pub(super) fn is_test(event: &outbox_event::Model) -> bool {
     event.event_type == EventType::WebhookTest.as_str()
 }

@@ -1,27 +1,27 @@
-//! An acknowledged upload: its row, written after its bytes are durable in staging and before the answer is sent.
-//! Where the request has an `Idempotency-Key`, the answer is kept by the same transaction.
+//! Accepting an upload: its row is written after its bytes are durable in staging and before the response is sent. If
+//! the request has an `Idempotency-Key`, the response is stored in the same transaction.
 //!
-//! A crash before the row leaves staging litter, which the sweep removes after a grace period; a crash after it
-//! leaves a staged file without a job, which the sweep pushes.
+//! A crash before the commit leaves staged bytes without a row, which the sweep deletes after a grace period; a crash
+//! after it leaves a staged file without a job, which the sweep pushes.
 
 use super::{FileName, staging_column};
 use crate::{
     activity::{self, ActivityMetric},
     app::App,
-    batcher::{Batch, BatchError, Batcher, Transient},
-    batches::{self, Join, JoinError},
+    batcher::{Batch, BatchError, Batcher, ClassifyError},
+    batches::{self, BatchMembership, JoinBatchError},
     clock::Clock,
     db::{self, Database},
     digest::Sha256Digest,
-    idempotency::{Keep, KeepError},
-    quota::{self, Addition, Change, QuotaError, ReservationId},
+    idempotency::{PendingResponse, RecordResponseError},
+    quota::{self, QuotaAddition, QuotaChange, QuotaError, ReservationId},
     staging::Piece,
 };
 use entity::{BatchId, FileId, file};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
 use std::{sync::Arc, time::Duration};
 
-/// What is known of a file when all its bytes are in staging.
+/// A file whose bytes are all staged.
 #[derive(Clone, Debug)]
 pub struct NewFile {
     pub id: FileId,
@@ -29,35 +29,37 @@ pub struct NewFile {
     pub original_filename: FileName,
     pub content_type: String,
     pub declared_sha256: Option<Sha256Digest>,
-    /// Of the bytes as they came in.
+    /// The digest of the bytes as they were received.
     pub staged_sha256: Sha256Digest,
     pub metadata: serde_json::Value,
     pub batch_id: Option<BatchId>,
-    /// In their order, at least one; the file is as big as all of them.
+    /// In order, at least one; their sizes add up to the size of the file.
     pub staged: Vec<Piece>,
     pub expires_in: Option<Duration>,
     pub traceparent: Option<String>,
-    /// Where room for its bytes is reserved in its owner's quota.
+    /// The reservation for these bytes in the owner's quota.
     pub reservation: Option<ReservationId>,
 }
 
-/// Why a file cannot be taken in.
+/// Why a file cannot be accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     #[error(transparent)]
-    Batch(#[from] JoinError),
+    Batch(#[from] JoinBatchError),
     #[error(transparent)]
-    Key(#[from] KeepError),
+    Key(#[from] RecordResponseError),
     #[error(transparent)]
     Quota(#[from] QuotaError),
     #[error("the file could not be recorded")]
     Database(#[from] DbErr),
 }
 
-impl Transient for AcceptError {
+impl ClassifyError for AcceptError {
     fn is_transient(&self) -> bool {
         match self {
-            Self::Database(error) | Self::Batch(JoinError::Database(error)) => error.is_transient(),
+            Self::Database(error) | Self::Batch(JoinBatchError::Database(error)) => {
+                error.is_transient()
+            }
             Self::Batch(_) | Self::Key(_) | Self::Quota(_) => false,
         }
     }
@@ -69,9 +71,9 @@ impl From<BatchError<Self>> for AcceptError {
             return Self::Database(error.into_database());
         };
         match &**shared {
-            Self::Batch(JoinError::Unknown(id)) => Self::Batch(JoinError::Unknown(*id)),
-            Self::Batch(JoinError::Closed(id)) => Self::Batch(JoinError::Closed(*id)),
-            Self::Batch(JoinError::Database(error)) | Self::Database(error) => {
+            Self::Batch(JoinBatchError::Unknown(id)) => Self::Batch(JoinBatchError::Unknown(*id)),
+            Self::Batch(JoinBatchError::Closed(id)) => Self::Batch(JoinBatchError::Closed(*id)),
+            Self::Batch(JoinBatchError::Database(error)) | Self::Database(error) => {
                 Self::Database(db::copy(error))
             }
             Self::Key(_) | Self::Quota(_) => Self::Database(DbErr::Custom(shared.to_string())),
@@ -79,13 +81,13 @@ impl From<BatchError<Self>> for AcceptError {
     }
 }
 
-/// Where the rows of accepted files are written, those of many uploads by one statement; cheap to clone, one per
+/// Inserts the rows of accepted files, batching those of concurrent uploads into one statement; cheap to clone, one per
 /// process.
 #[derive(Clone, Debug)]
-pub struct Intake(Batcher<file::Model, (), AcceptError>);
+pub struct FileIntake(Batcher<file::Model, (), AcceptError>);
 
-impl Intake {
-    /// Must be called within a Tokio runtime: it works in a task of its own, which ends with the last clone.
+impl FileIntake {
+    /// Must be called within a Tokio runtime, because it starts a task, which ends when the last clone is dropped.
     #[must_use]
     pub fn start(db: &Database) -> Self {
         let db = db.clone();
@@ -104,38 +106,38 @@ impl Intake {
     }
 }
 
-/// Writes the row of a file whose bytes are durable in staging; the caller pushes its finalize job.
+/// Inserts the row of a file whose bytes are durable in staging. The caller must push its finalize job.
 ///
 /// # Errors
-/// [`AcceptError::Batch`] when its batch is unknown or closed, [`AcceptError::Quota`] when its owner would have too
-/// much, [`AcceptError::Key`] when another request has taken its `Idempotency-Key` over; then nothing is written.
+/// [`AcceptError::Batch`] when its batch is unknown or closed, [`AcceptError::Quota`] when its owner's quota would be
+/// exceeded, [`AcceptError::Key`] when another request has taken over its `Idempotency-Key`; nothing is written then.
 pub async fn accept(
     app: &App,
     new: NewFile,
-    keep: Option<Keep<file::Model>>,
+    response: Option<PendingResponse<file::Model>>,
 ) -> Result<file::Model, AcceptError> {
     let (clock, quota) = (&app.clock, app.config.uploads.owner_quota);
     let reserved = new.reservation;
     let row = row(new, clock);
-    // With others, unless something may still refuse it.
-    if keep.is_none() && (row.owner.is_none() || quota.is_none()) {
+    // In a batch with others, unless the insert may still be rejected.
+    if response.is_none() && (row.owner.is_none() || quota.is_none()) {
         app.intake.0.run(Arc::new(row.clone())).await?;
     } else {
         let row = row.clone();
         let alone = app.db.write(move |transaction| {
             Box::pin(async move {
                 join_batch(transaction, &row).await?;
-                let addition = Addition {
+                let addition = QuotaAddition {
                     owner: row.owner.as_deref(),
                     id: row.id.0,
-                    bytes: quota::weight(&row),
+                    bytes: quota::file_usage(&row),
                     quota,
                     reserved,
                     now: row.created_at,
                 };
                 quota::add(transaction, addition).await?;
                 insert(transaction, [&row]).await?;
-                Keep::write(keep, transaction, &row).await?;
+                PendingResponse::write(response, transaction, &row).await?;
                 Ok::<_, AcceptError>(())
             })
         });
@@ -159,13 +161,13 @@ async fn join_batch(
     Ok(())
 }
 
-/// All of them, or the reason why one of them cannot be taken in.
+/// Inserts all rows, or returns why one of them cannot be accepted.
 async fn insert_together(
     transaction: &impl ConnectionTrait,
     rows: &[Arc<file::Model>],
 ) -> Result<(), AcceptError> {
     let joins = rows.iter().filter_map(|row| {
-        Some(Join {
+        Some(BatchMembership {
             batch: row.batch_id?,
             owner: row.owner.as_deref(),
         })
@@ -176,15 +178,15 @@ async fn insert_together(
     Ok(insert_counted(transaction, rows).await?)
 }
 
-/// Rows that nothing stands against.
+/// Inserts rows that were checked before.
 async fn insert_counted(
     transaction: &impl ConnectionTrait,
     rows: &[Arc<file::Model>],
 ) -> Result<(), DbErr> {
-    let sizes = rows.iter().map(|row| Change {
+    let sizes = rows.iter().map(|row| QuotaChange {
         owner: row.owner.as_deref(),
         id: row.id.0,
-        bytes: quota::weight(row),
+        bytes: quota::file_usage(row),
     });
     quota::change_all(transaction, sizes).await?;
     insert(transaction, rows.iter().map(AsRef::as_ref)).await

@@ -1,13 +1,13 @@
-//! Deleting a file: the row and its event first, the object afterwards by a job. A failed file stays failed, and only
-//! gives up the bytes it keeps for a retry.
+//! Deleting a file: the row and its event first, the object afterwards by a job. A failed file stays failed and only
+//! gives up the bytes kept for a retry.
 //!
 //! A crash in between leaves a row that is not purged, which the sweep pushes.
 
-use super::Scope;
+use super::OwnerScope;
 use crate::{
     clock::Clock,
     db::Database,
-    outbox::{self, FileDeleted, NewEvent, Written},
+    outbox::{self, FileDeleted, NewEvent, WrittenEvent},
     quota,
 };
 use entity::{
@@ -34,18 +34,18 @@ fn status_word(status: &FileStatus) -> String {
     status.to_value()
 }
 
-/// Marks a stored file deleted and writes `file.deleted`, or has a failed file give up its bytes, which nothing
-/// announces; the caller pushes the purge and the deliveries. Deleting a file that is gone is no error and writes
-/// nothing.
+/// Marks a stored file as deleted and writes `file.deleted`, or marks a failed file's bytes for removal, without an
+/// event. The caller must push the purge and the deliveries. Deleting a file that is already deleted succeeds and
+/// writes nothing.
 ///
 /// # Errors
-/// [`DeleteError::NotStored`] while the file is on its way.
+/// [`DeleteError::NotStored`] while the file is in progress.
 pub async fn delete(
     db: &Database,
     clock: &Clock,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: FileId,
-) -> Result<Option<Written>, DeleteError> {
+) -> Result<Option<WrittenEvent>, DeleteError> {
     let now = clock.now();
     let scope = scope.clone();
     db.write(move |transaction| {
@@ -71,8 +71,8 @@ pub async fn delete(
                 (0, FileStatus::Stored) => Ok(None),
                 (0, other) => Err(DeleteError::NotStored(other)),
                 _ => {
-                    quota::give_back(transaction, &file).await?;
-                    let event = NewEvent::file_deleted(FileDeleted::of(&file, now), &file);
+                    quota::release(transaction, &file).await?;
+                    let event = NewEvent::file_deleted(FileDeleted::from_model(&file, now), &file);
                     Ok(Some(outbox::write(transaction, now, event).await?))
                 }
             }
@@ -81,12 +81,12 @@ pub async fn delete(
     .await
 }
 
-/// A retry that comes first has staged the file again, and the file is not deleted.
+/// If a retry comes first, the file is staged again and is not deleted.
 async fn give_up_bytes(
     transaction: &impl ConnectionTrait,
     id: FileId,
     now: Timestamp,
-) -> Result<Option<Written>, DeleteError> {
+) -> Result<Option<WrittenEvent>, DeleteError> {
     Entity::update_many()
         .col_expr(
             Column::RetryableUntil,

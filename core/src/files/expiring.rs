@@ -1,13 +1,13 @@
-//! Telling that stored files are about to expire, once for each and ahead of time. For the sweep.
+//! Announces stored files that are about to expire, once per file and ahead of time. Run by the sweep.
 //!
-//! The mark on the row and the event are one transaction: a crash leaves both or neither, and the next sweep goes on
-//! with those that have no mark. A file whose time is over already is not told of any more: it is deleted.
+//! The mark on the row and the event are written in one transaction, so a crash leaves both or neither, and the next
+//! sweep continues with unmarked files. A file that has already expired is no longer announced, only deleted.
 
 use crate::{
     app::App,
-    batcher::Transient,
-    outbox::{self, FileExpiring, NewEvent, Written},
-    storage::{NotAKey, StorageError, StorageKey},
+    batcher::ClassifyError,
+    outbox::{self, FileExpiring, NewEvent, WrittenEvent},
+    storage::{InvalidStorageKey, StorageError, StorageKey},
 };
 use entity::{
     FileId, Timestamp,
@@ -19,24 +19,24 @@ use sea_orm::{
 };
 use std::{collections::HashMap, time::Duration};
 
-/// Files told of in one transaction.
+/// Files announced in one transaction.
 const PAGE: u64 = 100;
 
-/// Pages in one call; what is left over waits for the next.
-const MOST_PAGES: usize = 1000;
+/// Maximum number of pages per call; the rest is left to the next call.
+const MAX_PAGES: usize = 1000;
 
-/// Files that cannot be announced and are passed over before the rest is left to the next sweep.
+/// Maximum number of files that cannot be announced before the rest is left to the next sweep.
 const MAX_STUCK: usize = 100;
 
-// Written out, not bound, as the partial index `files_expiring` has it.
+// A literal, not bound values, so that the partial index `files_expiring` is used.
 const UNANNOUNCED: &str =
     "status = 'stored' AND expires_at IS NOT NULL AND expiring_announced_at IS NULL";
 
-/// Why expiring files could not be announced; those before were.
+/// Why expiring files could not be announced. Files announced before the error stay announced.
 #[derive(Debug, thiserror::Error)]
 pub enum ExpiringError {
-    #[error("a row has a storage key that is none")]
-    Key(#[from] NotAKey),
+    #[error("a row has an invalid storage key")]
+    Key(#[from] InvalidStorageKey),
     #[error("no URL can be made for an object")]
     Url(#[from] StorageError),
     #[error("the expiry could not be announced")]
@@ -45,7 +45,7 @@ pub enum ExpiringError {
     Database(#[from] DbErr),
 }
 
-impl Transient for ExpiringError {
+impl ClassifyError for ExpiringError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Database(error) | Self::Outbox(outbox::WriteError::Database(error)) => {
@@ -56,15 +56,15 @@ impl Transient for ExpiringError {
     }
 }
 
-/// Writes `file.expiring` for each stored file that will expire within `notice` and was not announced before, and
-/// pushes the deliveries. Answers how many. May run at once in several places. One file that cannot be announced keeps
-/// no other from it.
+/// Writes `file.expiring` for each stored file that expires within `notice` and was not announced before, pushes the
+/// deliveries, and returns the number of files. Safe to run concurrently. A file that cannot be announced does not stop
+/// the others.
 ///
 /// # Errors
 /// [`ExpiringError`]; that of the last file that could not be announced, with all others announced.
 pub async fn announce_expiring(app: &App, notice: Duration) -> Result<u64, ExpiringError> {
     let (mut announced, mut stuck, mut fault) = (0, Vec::new(), None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = due(app, notice, &stuck).await?;
         if page.is_empty() || stuck.len() >= MAX_STUCK {
             break;
@@ -127,7 +127,7 @@ async fn announce(app: &App, page: &[Model]) -> Result<u64, ExpiringError> {
     let now = app.clock.now();
     let mut urls = HashMap::with_capacity(page.len());
     for file in page {
-        // A stored file has a key.
+        // A stored file always has a key.
         if let Some(key) = &file.storage_key {
             let url = app.url_of(file.id, &key.parse::<StorageKey>()?).await?;
             urls.insert(file.id, url);
@@ -145,12 +145,12 @@ async fn announce(app: &App, page: &[Model]) -> Result<u64, ExpiringError> {
     Ok(written.len() as u64)
 }
 
-/// Marks those that are still stored and unannounced, and writes an event for each of them and no other.
+/// Marks the files that are still stored and unannounced, and writes an event for exactly those.
 async fn mark_and_write(
     transaction: &impl ConnectionTrait,
     urls: &HashMap<FileId, String>,
     now: Timestamp,
-) -> Result<Vec<Written>, ExpiringError> {
+) -> Result<Vec<WrittenEvent>, ExpiringError> {
     let marked = Entity::update_many()
         .col_expr(Column::ExpiringAnnouncedAt, Expr::value(now))
         .filter(Column::Id.is_in(urls.keys().copied()))
@@ -160,7 +160,7 @@ async fn mark_and_write(
     let mut written = Vec::with_capacity(marked.len());
     for file in marked {
         if let (Some(url), Some(expires_at)) = (urls.get(&file.id), file.expires_at) {
-            let payload = FileExpiring::of(&file, url.clone(), expires_at);
+            let payload = FileExpiring::from_model(&file, url.clone(), expires_at);
             let event = NewEvent::file_expiring(payload, &file);
             written.push(outbox::write(transaction, now, event).await?);
         }

@@ -1,9 +1,9 @@
-//! Lists of files, with everything they can be asked for, each page at a bounded cost.
+//! Lists of files with all their filters; each page has a bounded cost.
 //!
-//! Newest first. Only what begins with a name that thousands have (see [`FEW`]) is listed in the order of the names:
-//! sorting all of them by age would cost more with every file.
+//! Lists are sorted newest first. Only when a name prefix matches more than [`NEWEST_FIRST_LIMIT`] files is the list
+//! sorted by name instead, because sorting all matches by age would get more expensive with every file.
 
-use super::Scope;
+use super::OwnerScope;
 use crate::{
     filtered_scan::{KeysetScan, WINDOW, all, within},
     pagination::{Page, PageRequest, first_id_at},
@@ -19,74 +19,74 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-/// So many files may begin with a name and still be listed newest first.
-pub const FEW: u64 = 2_000;
+/// Up to this many files matching a name prefix are still listed newest first.
+pub const NEWEST_FIRST_LIMIT: u64 = 2_000;
 
-/// Which files a list is of.
+/// The filters of a file list.
 #[derive(Clone, Debug, Default)]
 pub struct FileFilter {
     pub status: Option<FileStatus>,
-    /// The code a failed file failed with.
+    /// The error code of failed files.
     pub error_code: Option<String>,
     pub batch_id: Option<BatchId>,
     pub sha256: Option<String>,
     pub owner: Option<String>,
-    /// An id of a file or of a batch, a SHA-256, or the beginning of a name in any case.
+    /// The id of a file or batch, a SHA-256, or a case-insensitive name prefix.
     pub q: Option<String>,
-    /// Begun at this moment or later …
+    /// Only files created at or after this time …
     pub since: Option<Timestamp>,
-    /// … and before this one.
+    /// … and before this time.
     pub until: Option<Timestamp>,
 }
 
-/// A page of files. With several filters it may be short, or even empty, and still have a next one: of the files
-/// that one filter leaves a bounded number is looked at.
+/// Returns a page of files. With several filters a page may be short or even empty and still have a next page, because
+/// only a bounded number of the rows that match the first filter is examined.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn list(
     db: &impl ConnectionTrait,
-    scope: &Scope,
+    scope: &OwnerScope,
     filter: &FileFilter,
     request: PageRequest,
 ) -> Result<Page<Model>, DbErr> {
-    let mut asked = Asked::of(scope, filter);
+    let mut file_query = FileQuery::from_filter(scope, filter);
     match filter.q.as_deref().map(str::trim).unwrap_or_default() {
         "" => {}
         q if q.parse::<Uuid>().is_ok() => {
             let id = q.parse::<Uuid>().unwrap_or_default();
             match Entity::find_by_id(FileId(id)).one(db).await? {
-                Some(_) => asked.one = Some(FileId(id)),
-                None => asked.equal.insert(0, Column::BatchId.eq(BatchId(id))),
+                Some(_) => file_query.one = Some(FileId(id)),
+                None => file_query.equal.insert(0, Column::BatchId.eq(BatchId(id))),
             }
         }
-        q if is_digest(q) => asked
+        q if is_digest(q) => file_query
             .equal
             .insert(0, Column::Sha256.eq(q.to_ascii_lowercase())),
         q => {
-            return Named::new(db.get_database_backend(), q)
-                .page(db, asked, request)
+            return NamePrefix::new(db.get_database_backend(), q)
+                .page(db, file_query, request)
                 .await;
         }
     }
-    asked.walk().page(db, request, |file| file.id.0).await
+    file_query.walk().page(db, request, |file| file.id.0).await
 }
 
 fn is_digest(q: &str) -> bool {
     q.len() == 64 && q.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-/// What is asked for besides a name.
-struct Asked {
+/// The filters other than the name.
+struct FileQuery {
     one: Option<FileId>,
-    /// The one that leaves the fewest files first.
+    /// The most selective condition first.
     equal: Vec<Expr>,
     from: Option<Uuid>,
     until: Option<Uuid>,
 }
 
-impl Asked {
-    fn of(scope: &Scope, filter: &FileFilter) -> Self {
+impl FileQuery {
+    fn from_filter(scope: &OwnerScope, filter: &FileFilter) -> Self {
         let mut equal = Vec::new();
         if let Some(sha256) = &filter.sha256 {
             equal.push(Column::Sha256.eq(sha256.to_ascii_lowercase()));
@@ -94,7 +94,7 @@ impl Asked {
         if let Some(batch) = filter.batch_id {
             equal.push(Column::BatchId.eq(batch));
         }
-        // The other statuses are passed through, or rare.
+        // The other statuses are transitional or rare.
         let many = matches!(
             filter.status,
             Some(FileStatus::Stored | FileStatus::Deleted)
@@ -103,7 +103,7 @@ impl Asked {
         if !many {
             equal.extend(status.clone());
         }
-        if let Scope::Owner(owner) = scope {
+        if let OwnerScope::Owner(owner) = scope {
             equal.push(Column::Owner.eq(owner));
         }
         if let Some(owner) = &filter.owner {
@@ -148,15 +148,15 @@ impl Asked {
     }
 }
 
-/// Files whose name begins so: a range of the index on names.
-struct Named {
-    /// Compared byte by byte on both databases, as the index is.
+/// A name prefix: a range of the index on names.
+struct NamePrefix {
+    /// Compared byte by byte on both databases, like the index.
     column: Expr,
     beginning: String,
     end: String,
 }
 
-impl Named {
+impl NamePrefix {
     fn new(backend: DbBackend, q: &str) -> Self {
         let beginning = q.to_lowercase();
         Self {
@@ -164,7 +164,7 @@ impl Named {
                 DbBackend::Postgres => Expr::cust("\"files\".\"search_name\" COLLATE \"C\""),
                 _ => Expr::col((Entity, Column::SearchName)),
             },
-            // Every text that begins so sorts between it and it followed by the last character there is.
+            // Every string with this prefix sorts between the prefix and the prefix followed by the last character.
             end: format!("{beginning}{}", char::MAX),
             beginning,
         }
@@ -173,13 +173,13 @@ impl Named {
     async fn page(
         &self,
         db: &impl ConnectionTrait,
-        asked: Asked,
+        file_query: FileQuery,
         request: PageRequest,
     ) -> Result<Page<Model>, DbErr> {
         if self.are_few(db).await? {
-            self.newest_first(db, asked, request).await
+            self.newest_first(db, file_query, request).await
         } else {
-            self.by_name(db, asked, request).await
+            self.by_name(db, file_query, request).await
         }
     }
 
@@ -195,7 +195,7 @@ impl Named {
             .column(Column::Id)
             .filter(self.range())
             .order_by_asc(self.column.clone())
-            .offset(FEW)
+            .offset(NEWEST_FIRST_LIMIT)
             .limit(1)
             .into_tuple::<FileId>()
             .one(db);
@@ -205,12 +205,12 @@ impl Named {
     async fn newest_first(
         &self,
         db: &impl ConnectionTrait,
-        asked: Asked,
+        file_query: FileQuery,
         request: PageRequest,
     ) -> Result<Page<Model>, DbErr> {
-        let named = self.in_order(None, FEW).into_query();
+        let named = self.in_order(None, NEWEST_FIRST_LIMIT).into_query();
         let older = request.before.map(|before| Column::Id.lt(before));
-        let mut query = within::<Entity>(named, &asked.condition().add_option(older));
+        let mut query = within::<Entity>(named, &file_query.condition().add_option(older));
         query
             .order_by((Entity, Column::Id), Order::Desc)
             .limit(request.limit + 1);
@@ -221,18 +221,18 @@ impl Named {
         ))
     }
 
-    /// A page goes on after the name of the file that the one before ended with.
+    /// Each page continues after the name of the last file of the page before.
     async fn by_name(
         &self,
         db: &impl ConnectionTrait,
-        asked: Asked,
+        file_query: FileQuery,
         request: PageRequest,
     ) -> Result<Page<Model>, DbErr> {
         let last = match request.before {
             Some(id) => Entity::find_by_id(FileId(id)).one(db).await?,
             None => None,
         };
-        let rest = asked.condition();
+        let rest = file_query.condition();
         let most = request.limit + 1;
         if rest.is_empty() {
             let rows = self.in_order(last.as_ref(), most).all(db).await?;

@@ -1,16 +1,16 @@
-//! What a file may be called. The name is kept as it was sent, Unicode and all; it never becomes part of a path
-//! (see `storage::key` for the form it is reduced to there).
+//! File names. A name is stored as it was sent, including Unicode, and never becomes part of a path;
+//! [`crate::storage::safe_name`] derives the form used in storage keys.
 
 use std::fmt;
 
-/// The longest name, in Unicode characters.
+/// Maximum length of a name, in Unicode characters.
 pub const MAX_NAME_CHARS: usize = 255;
 
-/// A file name a client may give.
+/// A valid file name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileName(String);
 
-/// Why a name is refused.
+/// Why a name is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
     #[error("the file has no name; send one")]
@@ -24,10 +24,10 @@ pub enum InvalidName {
 }
 
 impl FileName {
-    /// Takes any printable text that names something.
+    /// Accepts any printable text that can be the name of a file.
     ///
     /// # Errors
-    /// [`InvalidName`], with what is allowed.
+    /// [`InvalidName`], which says what is allowed.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
         if text.trim().is_empty() {
             return Err(InvalidName::Empty);
@@ -51,7 +51,7 @@ impl FileName {
         &self.0
     }
 
-    /// What the beginning of a search is compared with.
+    /// The form that searches compare prefixes with.
     #[must_use]
     pub fn search_form(&self) -> String {
         self.0.to_lowercase()

@@ -1,38 +1,40 @@
-//! Where a file's bytes wait, as `files.staging_key` says it: items in their order, separated by commas.
+//! Where the bytes of a file are staged, in the format of `files.staging_key`: a list of items in order, separated by
+//! commas.
 //!
-//! An item is one segment, `key:size`, with a `+` where a late writer may be adding to it; or all segments that an upload lists, `upload.*:size`: an upload may have
-//! thousands, and its own rows name them until the file is done with staging.
+//! An item is either one segment, `key:size`, followed by `+` if a late writer may still append to it, or all segments
+//! of an upload, `upload.*:size`. An upload may have thousands; its own rows list them until the file no longer needs
+//! its staged bytes.
 
 use super::segments;
 use crate::staging::{Piece, StagingKey};
 use entity::{UploadId, file::Model};
 use sea_orm::{ConnectionTrait, DbErr};
 
-/// Why the pieces of a file are not known.
+/// Why the pieces of a file are not available.
 #[derive(Debug, thiserror::Error)]
 pub enum PiecesError {
-    /// The column was written by something else, or names an upload that has no such bytes.
+    /// The column has an invalid format, or refers to an upload that does not have these bytes.
     #[error("`{0}` does not name staged pieces")]
     NotPieces(String),
     #[error("the staged pieces could not be read")]
     Database(#[from] DbErr),
 }
 
-/// Some of the bytes of a file, in staging.
+/// A part of a file's staged bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StagedItem {
-    /// One segment.
+    /// A single segment.
     Piece(Piece),
     /// All segments of an upload.
     Upload {
         id: UploadId,
-        /// Of all of them, in bytes.
+        /// The total size, in bytes.
         size: u64,
     },
 }
 
 impl StagedItem {
-    /// In bytes.
+    /// The size in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         match self {
@@ -69,7 +71,7 @@ impl From<Piece> for StagedItem {
     }
 }
 
-/// What the column says of these items.
+/// Formats the column value for these items.
 #[must_use]
 pub fn staging_column(items: impl IntoIterator<Item = StagedItem>) -> String {
     let items: Vec<String> = items
@@ -85,13 +87,13 @@ pub fn staging_column(items: impl IntoIterator<Item = StagedItem>) -> String {
     items.join(",")
 }
 
-/// What the column names; none when it was written by something else.
+/// Parses the column; `None` if its format is invalid.
 pub(super) fn parse_column(column: &str) -> Option<Vec<StagedItem>> {
     column.split(',').map(StagedItem::parse).collect()
 }
 
-/// The pieces of a file in their order: exactly the keys in staging that hold its bytes. Empty once nothing of it waits
-/// in staging.
+/// Returns the pieces of a file in order: exactly the keys in staging that hold its bytes. Empty once nothing of it is
+/// staged.
 ///
 /// # Errors
 /// [`PiecesError`].

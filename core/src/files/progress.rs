@@ -1,6 +1,6 @@
-//! How far some files are, until everyone has been told: for those who sent them.
+//! The progress of files until every endpoint was notified, for the clients that uploaded them.
 
-use super::Scope;
+use super::OwnerScope;
 use crate::outbox::EventType;
 use entity::{
     FileId,
@@ -11,32 +11,33 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Que
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// How far a file is.
+/// The progress of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub struct FileProgress {
     pub id: FileId,
     pub status: FileStatus,
     pub error_code: Option<String>,
-    /// Of `file.stored`, and how many endpoints are still to be told; none before the file is stored.
+    /// The status of `file.stored` and the number of endpoints that have not been notified yet; `None` before the file
+    /// is stored.
     pub announced: Option<(EventStatus, i32)>,
 }
 
-/// Of those files the scope covers; ids nobody has are passed over.
+/// Returns the progress of those files that the scope covers. Unknown ids are skipped.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn progress(
     db: &impl ConnectionTrait,
-    scope: &Scope,
+    scope: &OwnerScope,
     ids: &[FileId],
-) -> Result<Vec<Progress>, DbErr> {
+) -> Result<Vec<FileProgress>, DbErr> {
     let mut files = file::Entity::find()
         .select_only()
         .column(file::Column::Id)
         .column(file::Column::Status)
         .column(file::Column::ErrorCode)
         .filter(file::Column::Id.is_in(ids.iter().copied()));
-    if let Scope::Owner(owner) = scope {
+    if let OwnerScope::Owner(owner) = scope {
         files = files.filter(file::Column::Owner.eq(owner));
     }
     let files: Vec<(FileId, FileStatus, Option<String>)> = files.into_tuple().all(db).await?;
@@ -55,11 +56,13 @@ pub async fn progress(
         .into_iter()
         .map(|(id, status, waiting)| (id, (status, waiting)))
         .collect();
-    let each = files.into_iter().map(|(id, status, error_code)| Progress {
-        id,
-        status,
-        error_code,
-        announced: events.get(&id.0).copied(),
-    });
+    let each = files
+        .into_iter()
+        .map(|(id, status, error_code)| FileProgress {
+            id,
+            status,
+            error_code,
+            announced: events.get(&id.0).copied(),
+        });
     Ok(each.collect())
 }

@@ -1,8 +1,8 @@
-//! Removing the bytes of a deleted file, or of a failed one that keeps them no longer.
+//! Purging: removing the bytes of a deleted file, or of a failed file whose retention is over.
 //!
-//! `staging_key` and `purged_at` change only once the bytes are really gone, so a crash at any line leaves a row the
-//! sweep finds. The storage key stays in the row for ever: no other file gets it, so a request that the store carries
-//! out late, or a second purge, never meets another file's object.
+//! `staging_key` and `purged_at` change only after the bytes are gone, so a crash at any point leaves a row that the
+//! sweep finds. The row keeps its storage key forever: no other file gets it, so a request that the store carries out
+//! late, or a second purge, never affects another file's object.
 
 use crate::{
     app::App,
@@ -10,7 +10,7 @@ use crate::{
     files::{PiecesError, staged_pieces},
     finalize::key_owners::{self, PurgeHold},
     staging::StagingError,
-    storage::{NotAKey, StorageError, StorageKey},
+    storage::{InvalidStorageKey, StorageError, StorageKey},
 };
 use entity::{
     FileId, Timestamp,
@@ -19,44 +19,44 @@ use entity::{
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr};
 use std::time::Duration;
 
-/// How long a store may still carry out what a worker asked of it before it was killed, at least: it knows nothing of
-/// our leases, and a busy one was seen to make an object more than ten seconds after its file had failed.
-const LATE: Duration = Duration::from_secs(60);
+/// For at least how long a store may still carry out a request of a worker that was killed. The store knows nothing of
+/// our leases, and a busy one has been observed to create an object more than ten seconds after its file had failed.
+const LATE_WRITE_WINDOW: Duration = Duration::from_secs(60);
 
-/// Of what a purge is due. Written out, not bound, as the partial index `files_unpurged` has it.
+/// Files that are due to be purged. A literal, not bound values, so that the partial index `files_unpurged` is used.
 pub(crate) const UNPURGED: &str = "status IN ('failed', 'deleted') AND purged_at IS NULL AND retryable_until IS NULL \
      AND (staging_key IS NOT NULL OR storage_key IS NOT NULL)";
 
-/// Why bytes could not be removed; another run will try.
+/// Why bytes could not be removed. The purge will be retried.
 #[derive(Debug, thiserror::Error)]
 pub enum PurgeError {
     #[error("staging could not be cleared")]
     Staging(#[from] StagingError),
     #[error("the object could not be deleted")]
     Storage(#[from] StorageError),
-    #[error("the row names staging that cannot be")]
+    #[error("the row has an invalid staging key")]
     Pieces(#[from] PiecesError),
-    #[error("the row has a storage key that is none")]
-    Key(#[from] NotAKey),
+    #[error("the row has an invalid storage key")]
+    Key(#[from] InvalidStorageKey),
     #[error("the purge could not be recorded")]
     Database(#[from] DbErr),
 }
 
-/// What a purge found.
+/// The outcome of a purge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purged {
+pub enum PurgeOutcome {
     Removed,
-    /// Nothing to remove, or the file is not final, or it keeps its bytes for a retry.
+    /// There is nothing to remove, the file is not final, or it keeps its bytes for a retry.
     Nothing,
 }
 
-/// Removes what a failed or deleted file still holds in staging and in storage.
+/// Removes the remaining bytes of a failed or deleted file from staging and storage.
 ///
 /// # Errors
-/// [`PurgeError`]; what was removed stays removed, and the row still names what was not.
-pub async fn purge(app: &App, id: FileId) -> Result<Purged, PurgeError> {
+/// [`PurgeError`]; bytes removed before the error stay removed, and the row still lists the rest.
+pub async fn purge(app: &App, id: FileId) -> Result<PurgeOutcome, PurgeError> {
     let Some(file) = begin(app, id).await? else {
-        return Ok(Purged::Nothing);
+        return Ok(PurgeOutcome::Nothing);
     };
     failpoint!("purge.begun");
     let staged = staged_pieces(app.db.read(), &file).await?;
@@ -67,7 +67,7 @@ pub async fn purge(app: &App, id: FileId) -> Result<Purged, PurgeError> {
         let key = key.parse::<StorageKey>()?;
         if app.config.overwrites() {
             if !remove_shared(app, id, &key).await? {
-                return Ok(Purged::Nothing);
+                return Ok(PurgeOutcome::Nothing);
             }
         } else {
             app.storage.delete(&key).await?;
@@ -75,7 +75,7 @@ pub async fn purge(app: &App, id: FileId) -> Result<Purged, PurgeError> {
     }
     failpoint!("purge.object_removed");
     if may_come_late(app, &file) {
-        return Ok(Purged::Removed);
+        return Ok(PurgeOutcome::Removed);
     }
     let now = app.clock.now();
     let purged = unpurged(id)
@@ -84,11 +84,12 @@ pub async fn purge(app: &App, id: FileId) -> Result<Purged, PurgeError> {
     app.db
         .write(move |transaction| Box::pin(async move { purged.exec(transaction).await }))
         .await?;
-    Ok(Purged::Removed)
+    Ok(PurgeOutcome::Removed)
 }
 
-/// Removes the object at a key that other files may want (`file_overwrite`): they wait until the store has answered.
-/// A deletion that is not answered leaves the key held, and then retired. False while another purge is at it.
+/// Removes the object at a key that other files may use (`file_overwrite`); they wait until the store has responded. If
+/// the deletion gets no response, the key stays held and is retired afterwards. Returns false while another purge holds
+/// the key.
 async fn remove_shared(app: &App, id: FileId, key: &StorageKey) -> Result<bool, PurgeError> {
     let (now, held_key) = (app.clock.now(), key.clone());
     let hold = app
@@ -120,8 +121,8 @@ async fn remove_shared(app: &App, id: FileId, key: &StorageKey) -> Result<bool, 
     Ok(true)
 }
 
-/// The file, if it has bytes that must go. From here on it cannot be retried: the retry and this are both
-/// compare-and-sets of `retryable_until`.
+/// Returns the file if it has bytes to remove. From here on it cannot be retried: both the retry and the purge are a
+/// compare-and-set of `retryable_until`.
 async fn begin(app: &App, id: FileId) -> Result<Option<Model>, DbErr> {
     let found = Entity::find_by_id(id).one(app.db.read()).await?;
     let Some(file) = found.filter(has_bytes_to_remove) else {
@@ -161,9 +162,9 @@ fn unpurged(id: FileId) -> sea_orm::UpdateMany<Entity> {
         .filter(Column::PurgedAt.is_null())
 }
 
-/// A worker that was killed may have sent a request its store still carries out: the purge is repeated by each sweep
-/// until that cannot happen any more.
+/// Whether a killed worker's request may still be carried out by the store. Until that is ruled out, each sweep repeats
+/// the purge.
 fn may_come_late(app: &App, file: &Model) -> bool {
-    let late = LATE.max(2 * app.config.workers.lease);
+    let late = LATE_WRITE_WINDOW.max(2 * app.config.workers.lease);
     file.lease_lost_at > Some(app.clock.before(late))
 }

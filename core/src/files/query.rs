@@ -1,6 +1,6 @@
-//! Finding one file, and counting them.
+//! Finding a file, and counting files.
 
-use crate::db::only;
+use crate::db::one_row;
 use entity::{
     FileId, Timestamp,
     file::{Column, Entity, FileStatus, Model},
@@ -12,15 +12,15 @@ use std::collections::HashMap;
 
 /// Whose rows a caller may see.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// Everybody's: an administrator, or an installation without tokens.
+pub enum OwnerScope {
+    /// All rows: for administrators, or an installation without tokens.
     All,
-    /// One owner's.
+    /// The rows of one owner.
     Owner(String),
 }
 
-impl Scope {
-    /// True when rows of this owner may be seen.
+impl OwnerScope {
+    /// Whether rows of this owner are visible.
     #[must_use]
     pub fn covers(&self, owner: Option<&str>) -> bool {
         match self {
@@ -30,26 +30,26 @@ impl Scope {
     }
 }
 
-/// One file, if the scope covers it.
+/// Returns a file, if the scope covers it.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn get(
     db: &impl ConnectionTrait,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: FileId,
 ) -> Result<Option<Model>, DbErr> {
-    let found = only(Entity::find_by_id(id), db).await?;
+    let found = one_row(Entity::find_by_id(id), db).await?;
     Ok(found.filter(|file| scope.covers(file.owner.as_deref())))
 }
 
-/// How many files are in each status.
+/// Counts files by status.
 ///
-/// The counts of statuses that files only pass through are cheap: they are few, and an index begins with the
-/// status. `among` chooses which, so that a page need not count every stored file there ever was.
+/// Counting transitional statuses is cheap: such files are few, and an index starts with the status. `among` selects
+/// the statuses, so that a page need not count every stored file.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn counts_by_status(
     db: &impl ConnectionTrait,
     among: &[FileStatus],
@@ -69,10 +69,10 @@ pub async fn counts_by_status(
         .collect())
 }
 
-/// Since when the longest waiting file is staged.
+/// Returns since when the file that has waited longest is staged.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn oldest_staged(db: &impl ConnectionTrait) -> Result<Option<Timestamp>, DbErr> {
     Entity::find()
         .select_only()

@@ -1,13 +1,13 @@
-//! Staging a failed file again, and finalizing a staged one now instead of when it is due again.
+//! Staging a failed file again, and finalizing a staged file immediately instead of at its next attempt.
 
-use super::{PiecesError, Scope, get, staged_pieces};
+use super::{OwnerScope, PiecesError, get, staged_pieces};
 use crate::{
     app::App,
     batches,
     clock::Clock,
     db::Database,
-    idempotency::{Keep, KeepError},
-    quota::{self, Addition, QuotaError},
+    idempotency::{PendingResponse, RecordResponseError},
+    quota::{self, QuotaAddition, QuotaError},
     staging::StagingError,
 };
 use entity::{
@@ -18,24 +18,24 @@ use sea_orm::{
     ActiveEnum, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, sea_query::Expr,
 };
 
-/// The code of a file whose bytes staging no longer had.
+/// The error code of a file whose bytes were missing from staging.
 const STAGING_GONE: &str = "staging_gone";
 
-/// Why a file is not staged again.
+/// Why a file cannot be staged again.
 #[derive(Debug, thiserror::Error)]
 pub enum RetryError {
     #[error("there is no such file")]
     NotFound,
     #[error("the file is {}, and only a failed file can be retried", .0.to_value())]
     NotFailed(FileStatus),
-    /// They were removed, or were not there when the file failed and have not come back.
+    /// The bytes were purged, or were missing when the file failed and are still missing.
     #[error("the file's bytes are no longer in staging")]
     BytesGone,
     #[error(transparent)]
     Quota(#[from] QuotaError),
     #[error(transparent)]
-    Key(#[from] KeepError),
-    #[error("staging could not be looked at")]
+    Key(#[from] RecordResponseError),
+    #[error("staging could not be checked")]
     Staging(#[from] StagingError),
     #[error("the file could not be staged again")]
     Database(#[from] DbErr),
@@ -45,7 +45,7 @@ fn is_quarantined(file: &Model) -> bool {
     file.error_code.as_deref() == Some("poison")
 }
 
-/// Until when a file can be retried; none when it has not failed, or its bytes are gone.
+/// Returns until when a file can be retried; `None` when it has not failed, or its bytes are gone.
 #[must_use]
 pub fn retryable_until(file: &Model) -> Option<Timestamp> {
     let has_bytes = file.status == FileStatus::Failed
@@ -54,17 +54,17 @@ pub fn retryable_until(file: &Model) -> Option<Timestamp> {
     file.retryable_until.filter(|_| has_bytes)
 }
 
-/// Stages a failed file again: its error is cleared, its counters start anew, it counts for its owner again, and its
-/// batch has it on its way again. The caller pushes its finalize job.
+/// Stages a failed file again: clears its error, resets its counters, counts it against the owner's quota again and as
+/// unfinished in its batch. The caller must push its finalize job.
 ///
 /// # Errors
-/// [`RetryError::NotFailed`], [`RetryError::BytesGone`], and [`RetryError::Quota`] when the owner has no room for it;
+/// [`RetryError::NotFailed`], [`RetryError::BytesGone`], and [`RetryError::Quota`] when the owner's quota is exhausted;
 /// nothing is changed then.
 pub async fn retry(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: FileId,
-    keep: Option<Keep<Model>>,
+    response: Option<PendingResponse<Model>>,
 ) -> Result<Model, RetryError> {
     let file = get(app.db.read(), scope, id).await?;
     let file = file.ok_or(RetryError::NotFound)?;
@@ -76,25 +76,25 @@ pub async fn retry(
                 if let Some(batch) = file.batch_id {
                     batches::reopen(transaction, batch, now).await?;
                 }
-                let addition = Addition {
+                let addition = QuotaAddition {
                     owner: file.owner.as_deref(),
                     id: id.0,
-                    bytes: quota::weight(&file),
+                    bytes: quota::file_usage(&file),
                     quota,
                     reserved: None,
                     now,
                 };
                 quota::add(transaction, addition).await?;
                 let staged = stage_again(transaction, &file, now).await?;
-                Keep::write(keep, transaction, &staged).await?;
+                PendingResponse::write(response, transaction, &staged).await?;
                 Ok(staged)
             })
         })
         .await
 }
 
-/// Refuses what cannot be retried before anything is written. A purge or another retry that comes first is found by
-/// the compare-and-set.
+/// Rejects files that cannot be retried before anything is written. The compare-and-set detects a purge or another
+/// retry that came first.
 async fn require_bytes(app: &App, file: &Model) -> Result<(), RetryError> {
     if file.status != FileStatus::Failed {
         return Err(RetryError::NotFailed(file.status));
@@ -106,7 +106,7 @@ async fn require_bytes(app: &App, file: &Model) -> Result<(), RetryError> {
     if file.error_code.as_deref() != Some(STAGING_GONE) {
         return Ok(());
     }
-    // A volume may have come back since.
+    // A missing volume may have been mounted since.
     let pieces = staged_pieces(app.db.read(), file).await;
     let pieces = pieces.map_err(|error| match error {
         PiecesError::NotPieces(_) => RetryError::BytesGone,
@@ -137,7 +137,7 @@ async fn stage_again(
         .col_expr(Column::FinalizeAttempts, Expr::value(0))
         .col_expr(Column::FinalizeCrashes, Expr::value(0))
         .col_expr(Column::AloneDeaths, Expr::value(0))
-        // One that was quarantined runs alone.
+        // A quarantined file runs alone.
         .col_expr(
             Column::SuspectSince,
             Expr::value(is_quarantined(file).then_some(now)),
@@ -165,26 +165,26 @@ async fn stage_again(
     }
 }
 
-/// Why a file is not finalized now.
+/// Why a file cannot be finalized now.
 #[derive(Debug, thiserror::Error)]
 pub enum FinalizeNowError {
     #[error("there is no such file")]
     NotFound,
-    #[error("the file is {}, and only a staged one waits to be finalized", .0.to_value())]
+    #[error("the file is {}, and only a staged file can be finalized", .0.to_value())]
     NotWaiting(FileStatus),
     #[error("the file could not be made due")]
     Database(#[from] DbErr),
 }
 
-/// Makes a staged file due at once; the caller pushes its finalize job. A file whose worker's lease ran out is due
-/// already, and only the push is missing.
+/// Makes a staged file due immediately; the caller must push its finalize job. A file whose lease has expired is due
+/// already and only needs the push.
 ///
 /// # Errors
-/// [`FinalizeNowError::NotWaiting`] when it is uploading, final, or in the hands of a worker.
+/// [`FinalizeNowError::NotWaiting`] when the file is uploading, final, or claimed by a worker.
 pub async fn finalize_now(
     db: &Database,
     clock: &Clock,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: FileId,
 ) -> Result<(), FinalizeNowError> {
     let now = clock.now();

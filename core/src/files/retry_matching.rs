@@ -1,6 +1,6 @@
-//! Retrying every failed file that matches a filter: counted first, then staged again one by one.
+//! Bulk retry: counts the failed files that match a filter, then stages them again one by one.
 
-use super::{FileFilter, RetryError, Scope, list, retry, retryable_until};
+use super::{FileFilter, OwnerScope, RetryError, list, retry, retryable_until};
 use crate::{app::App, pagination::PageRequest};
 use entity::{
     FileId,
@@ -10,45 +10,45 @@ use futures::{StreamExt, stream};
 use sea_orm::DbErr;
 use std::error::Error;
 
-/// Files counted or retried in one call; of more, the rest is left for another.
+/// Maximum number of files counted or retried per call; the rest is left to another call.
 pub const MAX_RETRIED: u64 = 10_000;
 
-/// Files read at once.
+/// Files read per query.
 const PAGE: u64 = 200;
 
-/// Files staged again at once.
+/// Files staged concurrently.
 const CONCURRENCY: usize = 16;
 
 /// How many failed files match, and how many of them can be retried.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetryForecast {
-    /// They still have their bytes.
+pub struct BulkRetryPreview {
+    /// Files that still have their bytes.
     pub retryable: u64,
-    /// Their bytes are gone.
+    /// Files whose bytes are gone.
     pub gone: u64,
-    /// There are more than were counted.
+    /// Whether there are more matches than were counted.
     pub at_least: bool,
 }
 
-/// What became of the files that matched.
+/// The result of a bulk retry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetriedFiles {
+pub struct BulkRetryResult {
     pub staged: u64,
-    /// Their bytes are gone, their owner has no room, or they failed no longer.
+    /// Files whose bytes are gone, whose owner's quota is exhausted, or that had not failed any more.
     pub refused: u64,
 }
 
-/// Counts the failed files that match, whatever status the filter has.
+/// Counts the failed files that match; the filter's status is ignored.
 ///
 /// # Errors
-/// The database's.
-pub async fn forecast_retry(
+/// Database errors.
+pub async fn preview_retry(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     filter: &FileFilter,
-) -> Result<RetryForecast, DbErr> {
-    let mut forecast = RetryForecast::default();
-    let mut pages = Pages::new(filter);
+) -> Result<BulkRetryPreview, DbErr> {
+    let mut forecast = BulkRetryPreview::default();
+    let mut pages = MatchingPages::new(filter);
     while let Some(page) = pages.next(app, scope).await? {
         for file in &page {
             match retryable_until(file) {
@@ -61,18 +61,18 @@ pub async fn forecast_retry(
     Ok(forecast)
 }
 
-/// Stages the failed files that match again and pushes their jobs. A crash in between leaves those that are staged,
-/// whose jobs the sweep pushes.
+/// Stages the matching failed files again and pushes their jobs. A crash in between leaves staged files whose jobs the
+/// sweep pushes.
 ///
 /// # Errors
-/// The database's; those that were staged before stay so.
+/// Database errors; files staged before the error stay staged.
 pub async fn retry_matching(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     filter: &FileFilter,
-) -> Result<RetriedFiles, DbErr> {
-    let mut retried = RetriedFiles::default();
-    let mut pages = Pages::new(filter);
+) -> Result<BulkRetryResult, DbErr> {
+    let mut retried = BulkRetryResult::default();
+    let mut pages = MatchingPages::new(filter);
     while let Some(page) = pages.next(app, scope).await? {
         let outcomes: Vec<_> = stream::iter(page)
             .map(|file| async move { (file.id, retry(app, scope, file.id, None).await) })
@@ -96,15 +96,15 @@ pub async fn retry_matching(
     Ok(retried)
 }
 
-/// The failed files that match, page by page up to [`MAX_RETRIED`].
-struct Pages {
+/// The matching failed files, page by page, up to [`MAX_RETRIED`].
+struct MatchingPages {
     filter: FileFilter,
     request: PageRequest,
     seen: u64,
     is_over: bool,
 }
 
-impl Pages {
+impl MatchingPages {
     fn new(filter: &FileFilter) -> Self {
         let filter = FileFilter {
             status: Some(FileStatus::Failed),
@@ -122,7 +122,7 @@ impl Pages {
         }
     }
 
-    async fn next(&mut self, app: &App, scope: &Scope) -> Result<Option<Vec<Model>>, DbErr> {
+    async fn next(&mut self, app: &App, scope: &OwnerScope) -> Result<Option<Vec<Model>>, DbErr> {
         if self.is_over || self.seen >= MAX_RETRIED {
             return Ok(None);
         }

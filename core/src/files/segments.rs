@@ -1,5 +1,5 @@
-//! Which segments of uploads count, as their rows list them: `uploads` names the last one, `upload_segments` those
-//! before it, and `parts` those of sessions.
+//! The segments of uploads that hold counted bytes: `uploads` lists the last one, `upload_segments` the ones before it,
+//! and `parts` those of multipart sessions.
 
 use crate::staging::{Piece, SegmentWriter, StagingKey};
 use entity::{
@@ -10,14 +10,14 @@ use entity::{
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 use std::collections::HashMap;
 
-/// Uploads in one query.
+/// Uploads per query.
 const PAGE: usize = 500;
 
-/// The segments of each upload that is known, in the order of their bytes. An upload without a byte has one that is
-/// empty once it is complete, and none before.
+/// Returns the segments of each existing upload, in byte order. An upload without bytes has one empty segment once it
+/// is complete, and none before.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn of_uploads(
     db: &impl ConnectionTrait,
     ids: &[UploadId],
@@ -45,7 +45,7 @@ pub(crate) async fn of_uploads(
     Ok(listed)
 }
 
-/// The segment of a row of `upload_segments`.
+/// The segment of an `upload_segments` row.
 pub(super) fn key(row: &upload_segment::Model) -> StagingKey {
     match row.fence {
         Some(fence) => fenced(row.upload_id, row.start_byte, fence),
@@ -58,7 +58,7 @@ fn fenced(id: UploadId, start: i64, fence: i64) -> StagingKey {
     StagingKey::segment(id.0, start.unsigned_abs(), writer)
 }
 
-/// The segment of a counted part; all parts of a session that an earlier version took in have one file or chain.
+/// The segment of a counted part. In sessions received by an earlier version, all parts share one file or chain.
 pub(super) fn key_of_part(id: UploadId, start: u64, attempt: Option<uuid::Uuid>) -> StagingKey {
     match attempt {
         Some(attempt) => StagingKey::segment(id.0, start, SegmentWriter::Attempt(attempt)),
@@ -66,7 +66,7 @@ pub(super) fn key_of_part(id: UploadId, start: u64, attempt: Option<uuid::Uuid>)
     }
 }
 
-/// The segment that an upload was last written to; none before the first byte was counted.
+/// The segment that was written last; `None` before the first byte was counted.
 pub(crate) fn last(upload: &upload::Model) -> Option<Piece> {
     let size = |start: i64| (upload.bytes_received - start).unsigned_abs();
     match (upload.segment_start, upload.segment_fence) {
@@ -113,7 +113,7 @@ async fn of_parts(db: &impl ConnectionTrait, upload: &upload::Model) -> Result<V
         let start = start_of_part(upload, row.part_number);
         let key = key_of_part(upload.id, start, row.attempt);
         match pieces.last_mut() {
-            // Parts of an earlier version lie in one file or chain, each at its place.
+            // In earlier versions, parts share one file or chain, each at its own offset.
             Some(last) if last.key == key && last.range().end == start => last.size += size,
             _ => pieces.push(Piece {
                 offset: if row.attempt.is_some() { 0 } else { start },
@@ -124,7 +124,7 @@ async fn of_parts(db: &impl ConnectionTrait, upload: &upload::Model) -> Result<V
     Ok(pieces)
 }
 
-/// Offset of a part's first byte, in bytes.
+/// Offset of the part's first byte, in bytes.
 pub(super) fn start_of_part(upload: &upload::Model, number: i32) -> u64 {
     let before = u64::try_from(number - 1).unwrap_or(0);
     before * upload.chunk_size_bytes.unwrap_or(0).unsigned_abs()

@@ -1,4 +1,4 @@
-//! Which bytes in staging are somebody's: what the sweep and the audit ask before they call any of them left over.
+//! Which staged bytes are in use. The sweep and the audit check this before they treat any as leftovers.
 
 use super::{
     StagedItem,
@@ -20,17 +20,17 @@ use sea_orm::{
 use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
 
-/// Keys looked up in one round of queries.
+/// Keys looked up per round of queries.
 const PAGE: usize = 500;
 
-/// Those of the keys that a row lists as bytes it still needs, or whose writer may be at work.
+/// Returns those of the keys that a row lists as still needed, or whose writer may be active.
 ///
-/// Everything else is left over, or belongs to a request that has not written its row yet: whoever deletes it waits and
-/// asks again first. Bytes move from the rows of an upload to that of its file; these are read in the same order, so
-/// that what moves meanwhile is seen in one of the two.
+/// All others are leftovers, or belong to a request that has not written its row yet; the caller must wait and check
+/// again before deleting them. Bytes move from the rows of an upload to the row of its file. The rows are read in the
+/// same order, so bytes that move concurrently are found in one of the two.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn staging_in_use(
     db: &impl ConnectionTrait,
     keys: &[StagingKey],
@@ -64,7 +64,7 @@ async fn uploads(
     Ok(rows.into_iter().map(|row| (row.id.0, row)).collect())
 }
 
-/// Those of the keys that the rows of uploads list, or that a writer may be about to have listed.
+/// Returns the keys that rows of uploads list, or that an active writer may be about to add.
 async fn listed(
     db: &impl ConnectionTrait,
     uploads: &HashMap<Uuid, upload::Model>,
@@ -77,7 +77,7 @@ async fn listed(
             continue;
         };
         match key.writer() {
-            // Parts and appends of an earlier version: what counts of it is not known by its name.
+            // Parts and appends of an earlier version: their names do not tell which bytes are counted.
             None => {
                 listed.insert(*key);
             }
@@ -149,7 +149,7 @@ async fn attempts_at_parts(
     Ok(rows.into_iter().filter_map(of_row).collect())
 }
 
-/// The uploads whose listed bytes somebody still needs.
+/// Returns the uploads whose listed bytes are still needed.
 async fn needed(
     db: &impl ConnectionTrait,
     uploads: &HashMap<Uuid, upload::Model>,
@@ -171,9 +171,9 @@ async fn needed(
         let own = upload.file_id.0 == upload.id.0;
         match (upload.status, files.get(&upload.file_id)) {
             (UploadStatus::Init | UploadStatus::InProgress, _) => true,
-            // The file names the upload, or one segment of it.
+            // The file lists the upload, or one of its segments.
             (_, Some((_, true))) => true,
-            // A complete partial upload waits for the final one, or for the others of it.
+            // A complete partial upload is waiting for the final upload, or for the other partial uploads.
             (UploadStatus::Complete, Some((FileStatus::Uploading, _))) => true,
             (UploadStatus::Complete, None) => own && upload.kind == UploadKind::Partial,
             _ => false,
@@ -183,7 +183,7 @@ async fn needed(
     Ok(needed.map(|(id, _)| *id).collect())
 }
 
-/// The segments that the owners' files name themselves.
+/// Returns the segments that the owners' files list themselves.
 async fn named_by_files(
     db: &impl ConnectionTrait,
     owners: &HashSet<Uuid>,

@@ -1,28 +1,28 @@
-//! Claims and commits, batched: the runs of one process share statements and transactions, so that a file costs a share
-//! of a commit rather than a dozen statements and two commits.
+//! Batched claims and commits: concurrent runs of a process share statements and transactions, so that a file costs a
+//! share of a commit instead of a dozen statements and two commits.
 
 use super::{
-    claim::{self, Claim, ClaimError, Claimant},
+    claim::{self, ClaimError, ClaimOutcome, Claimant},
     commit::{self, CommitError, CommitRequest},
 };
 use crate::{
     batcher::{BatchError, Batcher},
     clock::Clock,
     db::Database,
-    outbox::Written,
+    outbox::WrittenEvent,
 };
 use entity::FileId;
 use std::sync::Arc;
 
-/// Claims and stores, in batches; cheap to clone.
+/// Claims and commits files in batches; cheap to clone.
 #[derive(Clone, Debug)]
-pub(super) struct BatchedWrites {
-    claims: Batcher<FileId, Claim, ClaimError>,
-    commits: Batcher<CommitRequest, Vec<Written>, CommitError>,
+pub(super) struct FinalizeWrites {
+    claims: Batcher<FileId, ClaimOutcome, ClaimError>,
+    commits: Batcher<CommitRequest, Vec<WrittenEvent>, CommitError>,
 }
 
-impl BatchedWrites {
-    /// Starts two tasks, which end with the last clone.
+impl FinalizeWrites {
+    /// Starts two tasks, which end when the last clone is dropped.
     pub(super) fn start(db: &Database, clock: &Clock, claimant: Claimant) -> Self {
         let claimant = Arc::new(claimant);
         let store_claimant = Arc::clone(&claimant);
@@ -50,15 +50,15 @@ impl BatchedWrites {
         }
     }
 
-    pub(super) async fn claim(&self, id: FileId) -> Result<Claim, BatchError<ClaimError>> {
+    pub(super) async fn claim(&self, id: FileId) -> Result<ClaimOutcome, BatchError<ClaimError>> {
         self.claims.run(Arc::new(id)).await
     }
 
-    /// Returns the events that were written with the file, whose deliveries the caller pushes.
+    /// Returns the events written with the file, whose deliveries the caller must push.
     pub(super) async fn store(
         &self,
         request: CommitRequest,
-    ) -> Result<Vec<Written>, BatchError<CommitError>> {
+    ) -> Result<Vec<WrittenEvent>, BatchError<CommitError>> {
         self.commits.run(Arc::new(request)).await
     }
 }

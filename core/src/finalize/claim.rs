@@ -1,16 +1,16 @@
-//! The claim: one compare-and-set that gives a worker its files for a lease, each with the key its object will have.
+//! The claim: one compare-and-set that leases files to a worker, each with the key its object will have.
 
 use super::{
-    key_owners::{self, Acquired},
+    key_owners::{self, KeyAcquisition},
     key_reservation::{self, KeyPolicy},
-    suspicion::{self, Inquiry},
+    suspicion::{self, ExpiredLeaseCheck},
 };
 use crate::{
-    batcher::Transient,
+    batcher::ClassifyError,
     clock::{Clock, later},
     db::Database,
-    outbox::{self, Written},
-    storage::{NotAKey, StorageKey},
+    outbox::{self, WrittenEvent},
+    storage::{InvalidStorageKey, StorageKey},
 };
 use entity::{
     FileId, Timestamp,
@@ -27,30 +27,30 @@ use std::{
     time::Duration,
 };
 
-/// Keys tried before the claim is rescheduled: each is taken with a chance of one in 62⁷.
-const KEYS_TRIED: usize = 4;
+/// How many keys are tried before the claim is rescheduled. The chance that a random key is taken is one in 62⁷.
+const MAX_KEY_ATTEMPTS: usize = 4;
 
-/// What came of a claim.
+/// The outcome of a claim.
 #[derive(Debug)]
-pub enum Claim {
-    /// The file is this worker's until its lease ends.
-    Mine(Box<Claimed>),
-    /// A worker may have died of it: it must run alone.
+pub enum ClaimOutcome {
+    /// The worker holds the file until its lease expires.
+    Claimed(Box<ClaimedFile>),
+    /// The file may have killed its worker, so it must run alone.
     Suspect,
-    /// Another worker's, or waiting to be tried again.
+    /// Claimed by another worker, or waiting for a retry.
     Later(Timestamp),
-    /// Final, or still uploading, or unknown: nothing to do.
+    /// Final, still uploading, or unknown: there is nothing to do.
     Nothing,
 }
 
 /// A claimed file.
 #[derive(Debug)]
-pub struct Claimed {
+pub struct ClaimedFile {
     pub file: Model,
     pub key: StorageKey,
-    /// What announces that another file gave up its key (`file_overwrite` only).
-    pub replaced: Vec<Written>,
-    /// So many processes have died of it that it must not run again.
+    /// Events of files that gave up their key to this one (`file_overwrite` only).
+    pub replaced: Vec<WrittenEvent>,
+    /// Whether the file killed so many processes that it must not run again.
     pub quarantined: bool,
 }
 
@@ -60,14 +60,14 @@ pub enum ClaimError {
     Database(#[from] DbErr),
     #[error("the replaced file could not be announced")]
     Outbox(#[from] outbox::WriteError),
-    #[error("the row has a storage key that is none")]
-    Key(#[from] NotAKey),
-    /// Another transaction changed a row that this one had looked at; the same claim may succeed now.
+    #[error("the row has an invalid storage key")]
+    Key(#[from] InvalidStorageKey),
+    /// Another transaction changed a row that this one had read; a retry may succeed.
     #[error("the key's owner changed meanwhile")]
     OwnerChanged,
 }
 
-impl Transient for ClaimError {
+impl ClassifyError for ClaimError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Database(error) | Self::Outbox(outbox::WriteError::Database(error)) => {
@@ -79,7 +79,7 @@ impl Transient for ClaimError {
 }
 
 impl ClaimError {
-    /// True when another file took the key between the look and the write; nothing of the claim is left.
+    /// Whether another file took the key between read and write; nothing was changed.
     fn is_key_taken(&self) -> bool {
         match self {
             Self::Database(error) => {
@@ -99,25 +99,25 @@ pub(super) struct Claimant {
     pub overwrite: bool,
 }
 
-/// Claims many at once; the answers are in the order of `asked`.
+/// Claims many files at once; the outcomes are in the order of `asked`.
 ///
 /// # Errors
-/// [`ClaimError`]; nothing is claimed then. Of several, one alone may be to blame.
+/// [`ClaimError`]; nothing is claimed then. A single file of the batch may be the cause.
 pub(super) async fn claim(
     db: &Database,
     clock: &Clock,
     claimant: &Claimant,
-    asked: &[Arc<FileId>],
-) -> Result<Vec<Claim>, ClaimError> {
-    let mut ids: Vec<FileId> = asked.iter().map(|id| **id).collect();
+    requested: &[Arc<FileId>],
+) -> Result<Vec<ClaimOutcome>, ClaimError> {
+    let mut ids: Vec<FileId> = requested.iter().map(|id| **id).collect();
     ids.sort_unstable();
     ids.dedup();
     let until = clock.after(claimant.lease);
     let claims = attempt(db, clock, claimant, &ids, false).await?;
-    Ok(in_order(asked, claims, until))
+    Ok(in_order(requested, claims, until))
 }
 
-/// Claims a suspect file, which the caller runs alone.
+/// Claims a suspect file, which the caller must run alone.
 ///
 /// # Errors
 /// [`ClaimError`]; nothing is claimed then.
@@ -126,9 +126,9 @@ pub(super) async fn claim_alone(
     clock: &Clock,
     claimant: &Claimant,
     id: FileId,
-) -> Result<Claim, ClaimError> {
+) -> Result<ClaimOutcome, ClaimError> {
     let mut claims = attempt(db, clock, claimant, &[id], true).await?;
-    Ok(claims.remove(&id).unwrap_or(Claim::Nothing))
+    Ok(claims.remove(&id).unwrap_or(ClaimOutcome::Nothing))
 }
 
 async fn attempt(
@@ -137,9 +137,9 @@ async fn attempt(
     claimant: &Claimant,
     ids: &[FileId],
     alone: bool,
-) -> Result<HashMap<FileId, Claim>, ClaimError> {
-    for attempt in 0..KEYS_TRIED {
-        let terms = Terms {
+) -> Result<HashMap<FileId, ClaimOutcome>, ClaimError> {
+    for attempt in 0..MAX_KEY_ATTEMPTS {
+        let terms = ClaimTerms {
             now: clock.now(),
             until: clock.after(claimant.lease),
             claimant: claimant.clone(),
@@ -147,56 +147,60 @@ async fn attempt(
             alone,
         };
         let these = ids.to_vec();
-        let claimed = db.write_repeatable(move |t| Box::pin(take(t, terms.clone(), these.clone())));
+        let claimed =
+            db.write_repeatable(move |t| Box::pin(claim_batch(t, terms.clone(), these.clone())));
         match claimed.await {
             Err(error) if ids.len() == 1 && error.is_key_taken() => {}
             done => return done,
         }
     }
     let soon = clock.after(Duration::from_secs(1));
-    Ok(ids.iter().map(|id| (*id, Claim::Later(soon))).collect())
+    Ok(ids
+        .iter()
+        .map(|id| (*id, ClaimOutcome::Later(soon)))
+        .collect())
 }
 
-/// Asked for twice, a file goes to the first; the other hears that it is taken.
+/// If a file is requested twice, the first request gets it and the other is told that it is claimed.
 fn in_order(
-    asked: &[Arc<FileId>],
-    mut claims: HashMap<FileId, Claim>,
+    requested: &[Arc<FileId>],
+    mut claims: HashMap<FileId, ClaimOutcome>,
     taken_until: Timestamp,
-) -> Vec<Claim> {
-    asked
+) -> Vec<ClaimOutcome> {
+    requested
         .iter()
         .map(|id| match claims.remove(id) {
             Some(claim) => {
                 let again = match &claim {
-                    Claim::Mine(_) => Claim::Later(taken_until),
-                    Claim::Later(at) => Claim::Later(*at),
-                    Claim::Suspect => Claim::Suspect,
-                    Claim::Nothing => Claim::Nothing,
+                    ClaimOutcome::Claimed(_) => ClaimOutcome::Later(taken_until),
+                    ClaimOutcome::Later(at) => ClaimOutcome::Later(*at),
+                    ClaimOutcome::Suspect => ClaimOutcome::Suspect,
+                    ClaimOutcome::Nothing => ClaimOutcome::Nothing,
                 };
                 claims.insert(**id, again);
                 claim
             }
-            None => Claim::Nothing,
+            None => ClaimOutcome::Nothing,
         })
         .collect()
 }
 
 #[derive(Clone, Debug)]
-struct Terms {
+struct ClaimTerms {
     now: Timestamp,
     until: Timestamp,
     claimant: Claimant,
-    /// The plain key was free a moment ago and is not any more.
+    /// The plain key was free when it was checked, but no longer is.
     plain_is_taken: bool,
-    /// Of suspects, and of nothing else.
+    /// Whether only suspects are claimed; otherwise none are.
     alone: bool,
 }
 
-async fn take(
+async fn claim_batch(
     transaction: &impl ConnectionTrait,
-    terms: Terms,
+    terms: ClaimTerms,
     ids: Vec<FileId>,
-) -> Result<HashMap<FileId, Claim>, ClaimError> {
+) -> Result<HashMap<FileId, ClaimOutcome>, ClaimError> {
     let files = compare_and_set(transaction, &terms, &ids).await?;
     let mut claims = HashMap::with_capacity(ids.len());
     if files.len() < ids.len() {
@@ -214,20 +218,20 @@ async fn take(
             one.quarantined =
                 suspicion::must_be_quarantined(transaction, &one.file, terms.now, lease).await?;
         }
-        claims.insert(one.file.id, Claim::Mine(Box::new(one)));
+        claims.insert(one.file.id, ClaimOutcome::Claimed(Box::new(one)));
     }
     Ok(claims)
 }
 
 async fn with_keys(
     transaction: &impl ConnectionTrait,
-    terms: &Terms,
+    terms: &ClaimTerms,
     files: Vec<Model>,
-) -> Result<Vec<Claimed>, ClaimError> {
+) -> Result<Vec<ClaimedFile>, ClaimError> {
     let (mut claimed, mut keyless) = (Vec::with_capacity(files.len()), Vec::new());
     for file in files {
         match &file.storage_key {
-            Some(key) => claimed.push(Claimed::new(key.parse()?, file)),
+            Some(key) => claimed.push(ClaimedFile::new(key.parse()?, file)),
             None => keyless.push(file),
         }
     }
@@ -242,7 +246,7 @@ async fn with_keys(
     Ok(claimed)
 }
 
-impl Claimed {
+impl ClaimedFile {
     pub(super) fn new(key: StorageKey, file: Model) -> Self {
         Self {
             file,
@@ -253,26 +257,26 @@ impl Claimed {
     }
 }
 
-/// With `file_overwrite` a key has an owner of its own: files that must wait for it are staged again.
+/// With `file_overwrite`, keys have owners: files that must wait for their key are staged again.
 async fn owners_of_their_keys(
     transaction: &impl ConnectionTrait,
-    terms: &Terms,
-    mut claimed: Vec<Claimed>,
-    claims: &mut HashMap<FileId, Claim>,
-) -> Result<Vec<Claimed>, ClaimError> {
-    // In one order, so that two that take keys over do not wait for each other.
+    terms: &ClaimTerms,
+    mut claimed: Vec<ClaimedFile>,
+    claims: &mut HashMap<FileId, ClaimOutcome>,
+) -> Result<Vec<ClaimedFile>, ClaimError> {
+    // In a fixed order, so that concurrent claims do not deadlock.
     claimed.sort_by(|one, other| one.key.as_str().cmp(other.key.as_str()));
     let mut owners = Vec::with_capacity(claimed.len());
     for mut one in claimed {
         match key_owners::acquire(transaction, &one.key, &one.file, terms.now).await? {
-            Acquired::Owned(replaced) => one.replaced = replaced,
-            Acquired::Retired => {
+            KeyAcquisition::Owned(replaced) => one.replaced = replaced,
+            KeyAcquisition::Retired => {
                 one.key = one.key.deduplicated(&mut rand::rng());
                 key_owners::acquire(transaction, &one.key, &one.file, terms.now).await?;
             }
-            Acquired::Wait(until) => {
+            KeyAcquisition::Wait(until) => {
                 stage_again(transaction, &one.file, until).await?;
-                claims.insert(one.file.id, Claim::Later(until));
+                claims.insert(one.file.id, ClaimOutcome::Later(until));
                 continue;
             }
         }
@@ -303,10 +307,10 @@ async fn stage_again(
 
 async fn compare_and_set(
     transaction: &impl ConnectionTrait,
-    terms: &Terms,
+    terms: &ClaimTerms,
     ids: &[FileId],
 ) -> Result<Vec<Model>, DbErr> {
-    // Whoever holds a row locked is about to change it: it is passed over rather than waited for.
+    // Locked rows are skipped rather than waited for, because whoever holds the lock is about to change them.
     let free = Entity::find()
         .select_only()
         .column(Column::Id)
@@ -316,13 +320,13 @@ async fn compare_and_set(
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .into_query();
     claimed_by(&terms.claimant.worker, terms)
-        // Not once more what is claimable: SQLite would look through all that is staged rather than for these.
+        // The claimable condition is not repeated here: SQLite would scan all staged files instead of looking these up.
         .filter(Column::Id.in_subquery(free))
         .exec_with_returning(transaction)
         .await
 }
 
-fn claimed_by(worker: &str, terms: &Terms) -> UpdateMany<Entity> {
+fn claimed_by(worker: &str, terms: &ClaimTerms) -> UpdateMany<Entity> {
     Entity::update_many()
         .col_expr(Column::Status, Expr::value(FileStatus::Finalizing))
         .col_expr(Column::LeaseOwner, Expr::value(worker))
@@ -332,8 +336,8 @@ fn claimed_by(worker: &str, terms: &Terms) -> UpdateMany<Entity> {
         .col_expr(Column::UpdatedAt, Expr::value(terms.now))
 }
 
-/// Staged and due: suspects by [`claim_alone`], all others by [`claim`].
-fn claimable(terms: &Terms) -> Condition {
+/// Staged and due; suspects for [`claim_alone`], all others for [`claim`].
+fn claimable(terms: &ClaimTerms) -> Condition {
     let suspect = match terms.alone {
         true => Column::SuspectSince.is_not_null(),
         false => Column::SuspectSince.is_null(),
@@ -348,13 +352,13 @@ fn claimable(terms: &Terms) -> Condition {
         )
 }
 
-/// When to come back for files that could not be claimed, if at all. Leases that ran out are looked into, and the
-/// claims they belong to released.
+/// Returns when to retry files that could not be claimed, if at all. Expired leases are examined, and their claims
+/// released.
 async fn explain_unclaimed(
     transaction: &impl ConnectionTrait,
     missed: Vec<FileId>,
-    terms: &Terms,
-) -> Result<HashMap<FileId, Claim>, DbErr> {
+    terms: &ClaimTerms,
+) -> Result<HashMap<FileId, ClaimOutcome>, DbErr> {
     let now = terms.now;
     let rows = Entity::find()
         .filter(Column::Id.is_in(missed))
@@ -364,15 +368,15 @@ async fn explain_unclaimed(
     for file in rows {
         let due = file.next_attempt_at.filter(|due| *due > now);
         let claim = match (file.status, due) {
-            (FileStatus::Staged, Some(due)) => Claim::Later(due),
-            (FileStatus::Staged, None) if file.suspect_since.is_some() => Claim::Suspect,
-            // Another transaction has it locked.
-            (FileStatus::Staged, None) => Claim::Later(now),
+            (FileStatus::Staged, Some(due)) => ClaimOutcome::Later(due),
+            (FileStatus::Staged, None) if file.suspect_since.is_some() => ClaimOutcome::Suspect,
+            // Another transaction has locked the row.
+            (FileStatus::Staged, None) => ClaimOutcome::Later(now),
             (FileStatus::Finalizing, _) => {
-                // This process does not run it, or it would not ask: the answer to its claim was lost.
+                // This process is not running the file, or it would not have asked: the response to its claim was lost.
                 let is_own = file.lease_owner.as_ref() == Some(&terms.claimant.worker);
                 match file.lease_expires_at.filter(|end| *end >= now && !is_own) {
-                    Some(end) => Claim::Later(end),
+                    Some(end) => ClaimOutcome::Later(end),
                     None => {
                         expired.push(file);
                         continue;
@@ -384,19 +388,19 @@ async fn explain_unclaimed(
         claims.insert(file.id, claim);
     }
     if !expired.is_empty() {
-        let inquiry = Inquiry {
+        let inquiry = ExpiredLeaseCheck {
             worker: &terms.claimant.worker,
             now,
             lease: terms.claimant.lease,
         };
         claims.extend(suspicion::release_expired(transaction, &inquiry, expired).await?);
     }
-    // A suspect that another process took in between.
+    // A suspect that another process claimed in between.
     if terms.alone {
         let soon = later(now, Duration::from_secs(1));
         for claim in claims.values_mut() {
-            if matches!(claim, Claim::Suspect) {
-                *claim = Claim::Later(soon);
+            if matches!(claim, ClaimOutcome::Suspect) {
+                *claim = ClaimOutcome::Later(soon);
             }
         }
     }

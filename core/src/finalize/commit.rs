@@ -1,13 +1,14 @@
-//! How a finalize run ends: stored, failed, or rescheduled. Each is one transaction, fenced by the lease; commits of
+//! The end of a finalize run: stored, failed or rescheduled. Each is one transaction, fenced by the lease; commits of
 //! several files share one.
 
 use super::{claim::Claimant, key_owners};
 use crate::{
-    batcher::Transient,
-    batches::{self, Settled},
-    outbox::{self, FileStored, NewEvent, Written},
+    batcher::ClassifyError,
+    batches::{self, FileOutcome},
+    outbox::{self, FileStored, NewEvent, WrittenEvent},
     quota,
-    storage::{StorageKey, transfer::Landed},
+    storage::StorageKey,
+    transfer::StoredObject,
 };
 use entity::{
     BatchId, FileId, Timestamp,
@@ -21,7 +22,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// The lease has passed to another worker; nothing was changed.
+    /// Another worker holds the lease; nothing was changed.
     #[error("the lease was lost")]
     LeaseLost,
     #[error("the outcome could not be recorded")]
@@ -30,7 +31,7 @@ pub enum CommitError {
     Outbox(#[from] outbox::WriteError),
 }
 
-impl Transient for CommitError {
+impl ClassifyError for CommitError {
     fn is_transient(&self) -> bool {
         match self {
             Self::Database(error) | Self::Outbox(outbox::WriteError::Database(error)) => {
@@ -41,44 +42,44 @@ impl Transient for CommitError {
     }
 }
 
-/// Why a file fails for good, as its owner will read it.
+/// Why a file failed permanently, as shown to its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Failure {
+pub(super) struct PermanentFailure {
     pub(super) code: &'static str,
     pub(super) message: String,
 }
 
-/// An object that is whole and verified, and not yet committed.
+/// An object that is complete and verified, but not committed yet.
 #[derive(Clone, Debug)]
-pub(super) struct Transferred {
-    pub(super) object: Landed,
+pub(super) struct VerifiedObject {
+    pub(super) object: StoredObject,
     /// When the object was verified.
     pub(super) at: Timestamp,
-    /// The file's type, from its declaration and its bytes.
+    /// The media type determined from the declared type and the bytes.
     pub(super) content_type: String,
-    /// Where the object can be fetched, for its event.
+    /// The URL of the object, for the event.
     pub(super) url: String,
 }
 
-/// A file whose object is in storage, and which must be committed.
+/// A file whose object is in storage and that is to be committed.
 #[derive(Clone, Debug)]
 pub(super) struct CommitRequest {
     pub(super) file: Model,
     pub(super) key: StorageKey,
-    pub(super) transferred: Transferred,
+    pub(super) transferred: VerifiedObject,
 }
 
-/// The files are stored, their events are written, their batches count them; all of it or nothing. The answers, in
-/// the order of the files, are what is to be announced of each.
+/// Marks the files as stored, writes their events and counts them in their batches, all or nothing. Returns the written
+/// events of each file, in the order of the files.
 ///
 /// # Errors
-/// [`CommitError`]; [`CommitError::LeaseLost`] when one of them is no longer the claimant's.
+/// [`CommitError`]; [`CommitError::LeaseLost`] when the claimant no longer holds one of them.
 pub(super) async fn store(
     transaction: &impl ConnectionTrait,
     claimant: &Claimant,
     requests: &[Arc<CommitRequest>],
     now: Timestamp,
-) -> Result<Vec<Vec<Written>>, CommitError> {
+) -> Result<Vec<Vec<WrittenEvent>>, CommitError> {
     if claimant.overwrite {
         let mut keys = Vec::with_capacity(requests.len());
         for one in requests {
@@ -86,7 +87,7 @@ pub(super) async fn store(
         }
         key_owners::transfer_answered(transaction, keys, now).await?;
     }
-    let each = |value: &dyn Fn(&Transferred) -> SimpleExpr| -> SimpleExpr {
+    let each = |value: &dyn Fn(&VerifiedObject) -> SimpleExpr| -> SimpleExpr {
         requests
             .iter()
             .fold(CaseStatement::new(), |case, one| {
@@ -118,7 +119,7 @@ pub(super) async fn store(
     .await?;
     change(transaction, release(update, now), requests.len()).await?;
     let events = requests.iter().map(|one| {
-        let payload = FileStored::of(
+        let payload = FileStored::from_model(
             &one.file,
             one.transferred.object.sha256,
             one.transferred.url.clone(),
@@ -126,7 +127,7 @@ pub(super) async fn store(
         NewEvent::file_stored(payload, &one.file)
     });
     let written = outbox::write_all(transaction, now, events.collect()).await?;
-    let mut written: Vec<Vec<Written>> = written.into_iter().map(|one| vec![one]).collect();
+    let mut written: Vec<Vec<WrittenEvent>> = written.into_iter().map(|one| vec![one]).collect();
     let mut in_batches: BTreeMap<BatchId, (i64, usize)> = BTreeMap::new();
     for (place, one) in requests.iter().enumerate() {
         if let Some(batch) = one.file.batch_id {
@@ -134,13 +135,14 @@ pub(super) async fn store(
         }
     }
     for (batch, (files, place)) in in_batches {
-        let settled = Settled::Stored;
+        let settled = FileOutcome::Stored;
         written[place].extend(batches::settle_some(transaction, batch, settled, files, now).await?);
     }
     Ok(written)
 }
 
-/// The file fails, and nothing announces it except the end of its batch. Its bytes are kept until `retryable_until`.
+/// Marks the file as failed. Nothing announces this except the completion of its batch. The bytes are kept until
+/// `retryable_until`.
 ///
 /// # Errors
 /// [`CommitError`].
@@ -148,15 +150,15 @@ pub(super) async fn fail(
     transaction: &impl ConnectionTrait,
     file: &Model,
     worker: &str,
-    failure: &Failure,
+    failure: &PermanentFailure,
     now: Timestamp,
     retryable_until: Timestamp,
-) -> Result<Vec<Written>, CommitError> {
+) -> Result<Vec<WrittenEvent>, CommitError> {
     let written = match file.batch_id {
-        Some(batch) => batches::settle(transaction, batch, Settled::Failed, now).await?,
+        Some(batch) => batches::settle(transaction, batch, FileOutcome::Failed, now).await?,
         None => None,
     };
-    quota::give_back(transaction, file).await?;
+    quota::release(transaction, file).await?;
     let kept = file.staging_key.as_ref().map(|_| retryable_until);
     let update = owned_by(worker, [file.id])
         .col_expr(Column::Status, Expr::value(FileStatus::Failed))
@@ -167,8 +169,8 @@ pub(super) async fn fail(
     Ok(written.into_iter().collect())
 }
 
-/// The file is staged again and due at `at`, after a fault that may pass; its bytes stay where they are. With `key` it
-/// takes another storage key.
+/// Stages the file again, due at `at`, after a transient fault. Its bytes stay in place. With `key` it gets another
+/// storage key.
 ///
 /// # Errors
 /// [`CommitError`].
@@ -197,10 +199,10 @@ pub(super) async fn reschedule(
     change(transaction, release(update, now), 1).await
 }
 
-/// With `file_overwrite`: every request of the transfer to the key has been answered.
+/// With `file_overwrite`, records that every request of the transfer to the key was answered.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn settle_key(
     transaction: &impl ConnectionTrait,
     key: Option<(StorageKey, FileId)>,
@@ -209,11 +211,11 @@ pub(super) async fn settle_key(
     key_owners::transfer_answered(transaction, key.into_iter().collect(), now).await
 }
 
-/// Releases the claims of `worker`, or its claim of one file: the files are staged again, and nothing counts against
-/// them. Returns the files that were released.
+/// Releases all claims of `worker`, or its claim of one file. The files are staged again, and nothing counts against
+/// them. Returns the released files.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn release_claims(
     transaction: &impl ConnectionTrait,
     worker: &str,
@@ -238,7 +240,7 @@ fn owned_by(worker: &str, ids: impl IntoIterator<Item = FileId>) -> UpdateMany<E
         .filter(Column::LeaseOwner.eq(worker))
 }
 
-/// The run has come to its end: whatever the file was suspected of, it did not kill its worker.
+/// The run has ended, so the file did not kill its worker: this clears the suspicion.
 fn release(update: UpdateMany<Entity>, now: Timestamp) -> UpdateMany<Entity> {
     end_lease(update, now).col_expr(Column::SuspectSince, Expr::value(Option::<Timestamp>::None))
 }

@@ -1,39 +1,37 @@
 //! One finalize run, step by step.
 
 use super::{
-    batched_writes::BatchedWrites,
-    claim::Claimed,
-    commit::{self, CommitError, CommitRequest, Failure, Transferred},
-    fault::{Fault, Judgement},
-    finalizer::{FinalizeError, Outcome},
-    lease::Renewal,
+    batched_writes::FinalizeWrites,
+    claim::ClaimedFile,
+    commit::{self, CommitError, CommitRequest, PermanentFailure, VerifiedObject},
+    fault::{FaultVerdict, FinalizeFault},
+    finalizer::{FinalizeError, FinalizeOutcome},
+    lease::LeaseRenewal,
 };
 use crate::{
     activity::{self, ActivityMetric},
     app::App,
     config::Config,
-    content::{self, Known},
     failpoint, files,
-    installation::{self, Place},
-    outbox::Written,
-    storage::{
-        StorageKey,
-        transfer::{self, Landing, Piece, TransferError},
-    },
+    installation::{self, MarkedLocation},
+    media_policy::{self, HeadExtent},
+    outbox::WrittenEvent,
+    storage::StorageKey,
+    transfer::{self, Piece, TransferError, TransferRequest},
     uploads,
 };
 use entity::{FileId, Timestamp, file::Model};
 use std::{error::Error, time::Duration};
 use tokio_util::sync::CancellationToken;
 
-/// The first retry after a fault of the storage waits about this long, each further one twice as long.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The base retry delay after a storage fault; it doubles with each attempt.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// No retry waits longer.
-const LONGEST_RETRY: Duration = Duration::from_secs(600);
+/// The maximum retry delay.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(600);
 
-/// Pushes the deliveries of events that are committed.
-pub(super) async fn announce(app: &App, written: &[Written]) {
+/// Pushes the deliveries of committed events.
+pub(super) async fn announce(app: &App, written: &[WrittenEvent]) {
     let due: Vec<_> = written
         .iter()
         .flat_map(|written| written.due.iter().copied())
@@ -43,26 +41,26 @@ pub(super) async fn announce(app: &App, written: &[Written]) {
     }
 }
 
-/// One run of a claimed file.
-pub(super) struct Run<'a> {
+/// A run of a claimed file.
+pub(super) struct FinalizeRun<'a> {
     pub(super) app: &'a App,
-    pub(super) writes: &'a BatchedWrites,
-    pub(super) claimed: Claimed,
+    pub(super) writes: &'a FinalizeWrites,
+    pub(super) claimed: ClaimedFile,
     pub(super) worker: &'a str,
-    /// Cancelled when the process must let go of what it runs.
+    /// Cancelled when the process must release its claims.
     pub(super) drained: &'a CancellationToken,
 }
 
-impl Run<'_> {
+impl FinalizeRun<'_> {
     pub(super) fn file(&self) -> &Model {
         &self.claimed.file
     }
 
-    /// Moves the file's bytes into storage and commits it, or records why not.
+    /// Transfers the file's bytes into storage and commits it, or records why it could not.
     ///
     /// # Errors
-    /// [`FinalizeError`]; the caller releases the claim.
-    pub(super) async fn execute(&self) -> Result<Outcome, FinalizeError> {
+    /// [`FinalizeError`]; the caller must release the claim.
+    pub(super) async fn execute(&self) -> Result<FinalizeOutcome, FinalizeError> {
         let file = self.file();
         if self.claimed.quarantined {
             let message = format!(
@@ -70,9 +68,9 @@ impl Run<'_> {
                 file.alone_deaths
             );
             let code = "poison";
-            return self.fail(Failure { code, message }, true).await;
+            return self.fail(PermanentFailure { code, message }, true).await;
         }
-        let renewal = Renewal::start(
+        let renewal = LeaseRenewal::start(
             self.app.db.clone(),
             self.app.clock.clone(),
             file.id,
@@ -82,22 +80,22 @@ impl Run<'_> {
         let transferred = tokio::select! {
             biased;
             () = renewal.lost() => return Err(CommitError::LeaseLost.into()),
-            () = self.drained.cancelled() => return Ok(Outcome::Released),
+            () = self.drained.cancelled() => return Ok(FinalizeOutcome::Released),
             transferred = self.transfer() => transferred,
         };
         match transferred {
             Ok(transferred) => self.store(transferred).await,
-            Err(Fault::Transfer(TransferError::KeyTaken)) => self.change_key().await,
+            Err(FinalizeFault::Transfer(TransferError::KeyTaken)) => self.change_key().await,
             Err(fault) => self.after_fault(fault).await,
         }
     }
 
-    async fn transfer(&self) -> Result<Transferred, Fault> {
+    async fn transfer(&self) -> Result<VerifiedObject, FinalizeFault> {
         let file = self.file();
         let pieces: Vec<Piece> = files::staged_pieces(self.app.db.read(), file).await?;
         failpoint!("finalize.transferring");
         let content_type = self.content_type(&pieces).await?;
-        let landing = Landing {
+        let request = TransferRequest {
             pieces: &pieces,
             key: &self.claimed.key,
             content_type: &content_type,
@@ -112,15 +110,15 @@ impl Run<'_> {
             rehash: self.app.config.workers.rehash,
             overwrite: self.app.config.overwrites(),
         };
-        let object = transfer::land(&self.app.staging, &self.app.storage, &landing).await?;
+        let object = transfer::transfer(&self.app.staging, &self.app.storage, &request).await?;
         let at = self.app.clock.now();
         let url = self
             .app
             .url_of(file.id, &self.claimed.key)
             .await
-            .map_err(Fault::Url)?;
-        failpoint!("finalize.landed");
-        Ok(Transferred {
+            .map_err(FinalizeFault::Url)?;
+        failpoint!("finalize.transferred");
+        Ok(VerifiedObject {
             object,
             at,
             content_type,
@@ -128,25 +126,25 @@ impl Run<'_> {
         })
     }
 
-    /// The type the file has, by what its client says and what its first bytes show. Whether it is taken in was decided
-    /// while they came; of a joined upload it is decided here.
-    async fn content_type(&self, pieces: &[Piece]) -> Result<String, Fault> {
+    /// Determines the media type from the declared type and the first bytes. Whether the type is allowed was checked
+    /// while the bytes were received; for a concatenated upload it is checked here.
+    async fn content_type(&self, pieces: &[Piece]) -> Result<String, FinalizeFault> {
         let file = self.file();
         let lists = &self.app.config.uploads;
-        let is_joined =
-            content::needs_bytes(lists) && uploads::is_joined(self.app.db.read(), file.id).await?;
-        if !is_joined && !content::is_undeclared(&file.content_type) {
+        let is_joined = media_policy::needs_bytes(lists)
+            && uploads::is_joined(self.app.db.read(), file.id).await?;
+        if !is_joined && !media_policy::is_undeclared(&file.content_type) {
             return Ok(file.content_type.clone());
         }
-        let head = transfer::head(&self.app.staging, pieces, content::HEAD).await?;
+        let head = transfer::head(&self.app.staging, pieces, media_policy::MAX_HEAD_LEN).await?;
         let (name, declared) = (&file.original_filename, &file.content_type);
         Ok(match is_joined {
-            true => content::judge(lists, name, declared, &head, Known::All)?,
-            false => content::type_of(name, declared, &head),
+            true => media_policy::judge(lists, name, declared, &head, HeadExtent::All)?,
+            false => media_policy::detect_type(name, declared, &head),
         })
     }
 
-    async fn store(&self, transferred: Transferred) -> Result<Outcome, FinalizeError> {
+    async fn store(&self, transferred: VerifiedObject) -> Result<FinalizeOutcome, FinalizeError> {
         let app = self.app;
         let mut file = self.file().clone();
         file.content_type.clone_from(&transferred.content_type);
@@ -164,10 +162,10 @@ impl Run<'_> {
         failpoint!("finalize.announced");
         app.dispatch.settled(self.file().id).await;
         self.clear_staging().await;
-        Ok(Outcome::Stored)
+        Ok(FinalizeOutcome::Stored)
     }
 
-    /// The row no longer speaks of these bytes; if removing them fails, the sweep finds them.
+    /// The row no longer lists these bytes; if deleting them fails, the sweep finds them.
     async fn clear_staging(&self) {
         let pieces = files::staged_pieces(self.app.db.read(), self.file()).await;
         let keys: Vec<_> = pieces
@@ -176,12 +174,16 @@ impl Run<'_> {
             .map(|piece| piece.key)
             .collect();
         if let Err(error) = self.app.staging.delete(&keys).await {
-            tracing::warn!(file.id = %self.file().id, error = &error as &dyn Error, "staging is left to the sweep");
+            tracing::warn!(file.id = %self.file().id, error = &error as &dyn Error, "the staged bytes are left to the sweep");
         }
     }
 
-    /// `answered`: no request of the run may still be carried out at the key.
-    async fn fail(&self, failure: Failure, answered: bool) -> Result<Outcome, FinalizeError> {
+    /// `answered`: whether no request of this run can still be carried out at the key.
+    async fn fail(
+        &self,
+        failure: PermanentFailure,
+        answered: bool,
+    ) -> Result<FinalizeOutcome, FinalizeError> {
         let app = self.app;
         let now = app.clock.now();
         let retryable_until = app.clock.after(app.config.files.failed_retention);
@@ -204,36 +206,38 @@ impl Run<'_> {
         activity::count(&app.db, &app.clock, &[(ActivityMetric::FilesFailed, 1)]);
         announce(app, &written).await;
         app.dispatch.settled(self.file().id).await;
-        Ok(Outcome::Failed)
+        Ok(FinalizeOutcome::Failed)
     }
 
-    async fn after_fault(&self, fault: Fault) -> Result<Outcome, FinalizeError> {
+    async fn after_fault(&self, fault: FinalizeFault) -> Result<FinalizeOutcome, FinalizeError> {
         let permanent = match fault.judge() {
-            Judgement::Permanent(code) => Some(code),
-            Judgement::MissingBytes(code) => self.bytes_are_missing().await.then_some(code),
-            Judgement::Transient => None,
+            FaultVerdict::Permanent(code) => Some(code),
+            FaultVerdict::MissingBytes(code) => self.bytes_are_missing().await.then_some(code),
+            FaultVerdict::Transient => None,
         };
         if let Some(code) = permanent {
             let message = fault.to_string();
-            return self.fail(Failure { code, message }, true).await;
+            return self.fail(PermanentFailure { code, message }, true).await;
         }
         let (file, app) = (self.file(), self.app);
         let now = app.clock.now();
         if let Some(message) = given_up(&app.config, file, now, &fault) {
             let code = "storage_unavailable";
             let answered = fault.is_answered();
-            return self.fail(Failure { code, message }, answered).await;
+            return self
+                .fail(PermanentFailure { code, message }, answered)
+                .await;
         }
         let at = app.clock.after(retry_delay(file.finalize_attempts));
         tracing::warn!(
             file.id = %file.id, attempt = file.finalize_attempts + 1, retry_at = %at,
-            error = &fault as &dyn Error, "storing the file failed, will try again",
+            error = &fault as &dyn Error, "storing the file failed, will retry",
         );
         self.reschedule(None, at, fault.is_answered()).await
     }
 
-    /// Whether staging is there to be judged by, and still does not have all bytes: a look at the bytes between two at
-    /// the marker, since a volume may go and come back at any moment.
+    /// Whether staging is available and still lacks some of the bytes. The bytes are checked between two checks of the
+    /// marker, since a volume may be unmounted and mounted again at any moment.
     async fn bytes_are_missing(&self) -> bool {
         self.staging_is_visible().await
             && !self.bytes_are_there().await
@@ -241,11 +245,11 @@ impl Run<'_> {
     }
 
     async fn staging_is_visible(&self) -> bool {
-        let visible = installation::marker_visible(self.app, Place::Staging).await;
+        let visible = installation::marker_visible(self.app, MarkedLocation::Staging).await;
         visible.unwrap_or(false)
     }
 
-    /// True, too, when it cannot be told.
+    /// Also returns true when it cannot be determined.
     async fn bytes_are_there(&self) -> bool {
         let pieces = files::staged_pieces(self.app.db.read(), self.file()).await;
         for piece in pieces.unwrap_or_default() {
@@ -257,10 +261,10 @@ impl Run<'_> {
         true
     }
 
-    /// An object of another origin has the key: the file takes another key, by the same fence, and starts again.
-    async fn change_key(&self) -> Result<Outcome, FinalizeError> {
+    /// An object of another origin has the key. The file gets another key, under the same fence, and starts again.
+    async fn change_key(&self) -> Result<FinalizeOutcome, FinalizeError> {
         let other = self.claimed.key.deduplicated(&mut rand::rng());
-        tracing::warn!(file.id = %self.file().id, "an object the database does not know has the storage key, taking another key");
+        tracing::warn!(file.id = %self.file().id, "an object unknown to the database has the storage key, using another key");
         self.reschedule(Some(other), self.app.clock.now(), true)
             .await
     }
@@ -270,7 +274,7 @@ impl Run<'_> {
         key: Option<StorageKey>,
         at: Timestamp,
         answered: bool,
-    ) -> Result<Outcome, FinalizeError> {
+    ) -> Result<FinalizeOutcome, FinalizeError> {
         let now = self.app.clock.now();
         let (file, worker, settled) = (
             self.file().clone(),
@@ -287,35 +291,40 @@ impl Run<'_> {
             })
             .await?;
         failpoint!("finalize.rescheduled");
-        Ok(Outcome::Later(at))
+        Ok(FinalizeOutcome::Later(at))
     }
 
-    /// The key that nothing happens at any more, where keys have owners (`file_overwrite`).
+    /// Returns the key if no request can still affect it, where keys have owners (`file_overwrite`).
     fn settled_key(&self, answered: bool) -> Option<(StorageKey, FileId)> {
         (answered && self.app.config.overwrites())
             .then(|| (self.claimed.key.clone(), self.file().id))
     }
 }
 
-/// Patience is measured from the first fault: a file that waited in a backlog has lost none of it.
-fn given_up(config: &Config, file: &Model, now: Timestamp, fault: &Fault) -> Option<String> {
-    let patience = config.workers.retry_for;
+/// Retries count from the first fault, so a file that waited in a backlog has not lost any of its retry time.
+fn given_up(
+    config: &Config,
+    file: &Model,
+    now: Timestamp,
+    fault: &FinalizeFault,
+) -> Option<String> {
+    let retry_for = config.workers.retry_for;
     let since = file.first_fault_at?;
     let waited = (now - since).to_std().unwrap_or_default();
-    (waited > patience).then(|| {
+    (waited > retry_for).then(|| {
         format!(
-            "storage did not take the file within {}: {fault}",
-            humantime::format_duration(patience)
+            "the file could not be stored within {}: {fault}",
+            humantime::format_duration(retry_for)
         )
     })
 }
 
-/// Full jitter over an exponentially growing span (Brooker, «Exponential backoff and jitter», 2015), at least half
-/// a second so that a fault of a moment is given a moment.
+/// Exponential backoff with full jitter (Brooker, "Exponential Backoff And Jitter", 2015), at least half a second, so
+/// that a momentary fault has time to pass.
 fn retry_delay(attempts: i32) -> Duration {
     let exponent = u32::try_from(attempts.clamp(0, 20)).unwrap_or(0);
-    let span = FIRST_RETRY
+    let span = MIN_RETRY_DELAY
         .saturating_mul(2_u32.saturating_pow(exponent))
-        .min(LONGEST_RETRY);
+        .min(MAX_RETRY_DELAY);
     Duration::from_millis(500) + span.mul_f64(rand::random::<f64>())
 }

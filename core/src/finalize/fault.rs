@@ -1,45 +1,44 @@
-//! What can go wrong on a file's way into storage, and what that proves.
+//! Faults on a file's way into storage, and what they prove.
 //!
-//! **Architecture invariant.** Only the bytes themselves end a file: a wrong digest, a wrong size, a refused type.
-//! Whatever the surroundings answer (a proxy's 404, a disabled key, a missing mount, a full or read-only disk) is a
-//! fault that may pass, and is retried.
+//! **Architecture invariant.** Only the bytes themselves can fail a file permanently: a wrong digest, a wrong size, a
+//! disallowed type. Anything reported by the environment (a proxy's 404, a disabled key, a missing mount, a full or
+//! read-only disk) is transient and is retried.
 
 use crate::{
-    content::NotAllowed,
-    files::PiecesError,
-    storage::{StorageError, transfer::TransferError},
+    files::PiecesError, media_policy::MediaPolicyError, storage::StorageError,
+    transfer::TransferError,
 };
 use sea_orm::DbErr;
 
-/// What failed on the way into storage.
+/// A fault on the way into storage.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
+pub(super) enum FinalizeFault {
     #[error(transparent)]
     Transfer(#[from] TransferError),
     #[error("no URL can be made for the object")]
     Url(#[source] StorageError),
-    #[error("the row does not say where the bytes wait")]
+    #[error("the row does not say where the bytes are staged")]
     Row(#[from] PiecesError),
     #[error(transparent)]
-    NotAllowed(#[from] NotAllowed),
-    #[error("the database does not say what the file was made of")]
+    NotAllowed(#[from] MediaPolicyError),
+    #[error("the database does not say how the file was uploaded")]
     Database(#[from] DbErr),
 }
 
 /// What a fault proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Judgement {
-    /// The bytes themselves are at fault; the file fails with this code.
+pub(super) enum FaultVerdict {
+    /// The bytes themselves are at fault; the file fails with this error code.
     Permanent(&'static str),
-    /// Staging does not have the bytes the row lists. That proves something only while the marker of the installation
-    /// is visible in the same place: an unmounted volume looks the same. The code is the one to fail with then.
+    /// Staging lacks bytes that the row lists. That proves something only while the installation's marker is visible
+    /// there, because an unmounted volume looks the same. The file then fails with this error code.
     MissingBytes(&'static str),
-    /// The surroundings are at fault.
+    /// The environment is at fault; the run is retried.
     Transient,
 }
 
-impl Fault {
-    /// True when no request of the run may still be carried out: each was answered, or none was sent.
+impl FinalizeFault {
+    /// Whether no request of the run can still be carried out: each was answered, or none was sent.
     pub(super) fn is_answered(&self) -> bool {
         match self {
             Self::Transfer(TransferError::Storage(error)) => error.is_answered(),
@@ -51,18 +50,20 @@ impl Fault {
         }
     }
 
-    pub(super) fn judge(&self) -> Judgement {
+    pub(super) fn judge(&self) -> FaultVerdict {
         match self {
-            Self::NotAllowed(_) => Judgement::Permanent("type_not_allowed"),
+            Self::NotAllowed(_) => FaultVerdict::Permanent("type_not_allowed"),
             Self::Transfer(TransferError::DigestMismatch { .. }) => {
-                Judgement::Permanent("digest_mismatch")
+                FaultVerdict::Permanent("digest_mismatch")
             }
-            Self::Transfer(TransferError::StagingGone) => Judgement::MissingBytes("staging_gone"),
+            Self::Transfer(TransferError::StagingGone) => {
+                FaultVerdict::MissingBytes("staging_gone")
+            }
             Self::Transfer(TransferError::SizeMismatch { .. }) => {
-                Judgement::MissingBytes("size_mismatch")
+                FaultVerdict::MissingBytes("size_mismatch")
             }
             Self::Transfer(_) | Self::Url(_) | Self::Row(_) | Self::Database(_) => {
-                Judgement::Transient
+                FaultVerdict::Transient
             }
         }
     }

@@ -1,14 +1,14 @@
-//! The finalizer of a process: which files it runs, beside which others, and how it lets go of them.
+//! The finalizer of a process: which files it runs, which of them concurrently, and how it releases its claims.
 
 use super::{
-    batched_writes::BatchedWrites,
-    claim::{self, Claim, ClaimError, Claimant, Claimed},
+    batched_writes::FinalizeWrites,
+    claim::{self, ClaimError, ClaimOutcome, Claimant, ClaimedFile},
     commit::{self, CommitError},
-    execute::{Run, announce},
+    execute::{FinalizeRun, announce},
     heartbeat::Heartbeat,
     run_gate::RunGate,
 };
-use crate::{app::App, batcher::BatchError, clock::Clock, db::Database, failpoint, trace};
+use crate::{app::App, batcher::BatchError, clock::Clock, db::Database, failpoint, trace_context};
 use entity::{FileId, Timestamp};
 use sea_orm::DbErr;
 use std::{
@@ -20,26 +20,25 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// How soon a suspect that cannot run alone yet comes back.
+/// Retry delay of a suspect that cannot run alone yet.
 const SUSPECT_RETRY: Duration = Duration::from_secs(1);
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum FinalizeOutcome {
     Stored,
     Failed,
-    /// To be tried at this moment: a fault that may pass, or another worker's lease.
+    /// To be retried at this time: after a transient fault, or because another worker holds the lease.
     Later(Timestamp),
-    /// Final already, or not there.
+    /// The file is already final, or does not exist.
     Nothing,
-    /// The lease was lost, and the claim with it; the file may be another worker's.
+    /// The lease was lost, and with it the claim; another worker may have the file.
     LeaseLost,
-    /// The process is stopping: the claim was released, and the next worker may take it at once.
+    /// The process is shutting down. The claim was released, and another worker can take it at once.
     Released,
 }
 
-/// Why a run could not even record how it ended; the claim is released, or its lease runs out, and another run
-/// follows.
+/// Why the outcome of a run could not be recorded. The claim is released or its lease expires, and another run follows.
 #[derive(Debug, thiserror::Error)]
 pub enum FinalizeError {
     #[error("the file could not be claimed")]
@@ -68,7 +67,7 @@ impl FinalizeError {
 #[derive(Clone, Debug)]
 pub struct Finalizer {
     app: App,
-    writes: BatchedWrites,
+    writes: FinalizeWrites,
     claimant: Arc<Claimant>,
     worker: Arc<str>,
     gate: Arc<RunGate>,
@@ -78,7 +77,7 @@ pub struct Finalizer {
 }
 
 impl Finalizer {
-    /// Must be called within a Tokio runtime: it works in tasks of its own. `worker` names this process in leases.
+    /// Must be called within a Tokio runtime, because it starts tasks. `worker` identifies this process in leases.
     #[must_use]
     pub fn new(app: &App, worker: &str) -> Self {
         let claimant = Claimant {
@@ -90,7 +89,7 @@ impl Finalizer {
         let (db, clock) = (&app.db, &app.clock);
         Self {
             app: app.clone(),
-            writes: BatchedWrites::start(db, clock, claimant.clone()),
+            writes: FinalizeWrites::start(db, clock, claimant.clone()),
             heartbeat: Arc::new(Heartbeat::start(db, clock, &name, claimant.lease)),
             claimant: Arc::new(claimant),
             worker: name,
@@ -100,74 +99,74 @@ impl Finalizer {
         }
     }
 
-    /// Ends every transfer and releases its claim once `drained` is cancelled.
+    /// Aborts all transfers and releases their claims once `drained` is cancelled.
     #[must_use]
     pub fn drained_by(mut self, drained: CancellationToken) -> Self {
         self.drained = drained;
         self
     }
 
-    /// Finalizes a staged file: claims it, moves its bytes into storage while hashing them, commits it together with
-    /// its event, and pushes the deliveries. May be called twice, late or never, by any worker: the outcome is the
-    /// same.
+    /// Finalizes a staged file: claims it, transfers its bytes into storage while hashing them, commits it together
+    /// with its event, and pushes the deliveries. May be called repeatedly, late or never, by any worker; the result is
+    /// the same.
     ///
-    /// A file that is dropped here in the middle is released, and nothing counts against it.
+    /// If the future is dropped, the claim is released, and nothing counts against the file.
     ///
     /// # Errors
-    /// [`FinalizeError`] when the database is away; nothing is lost.
-    pub async fn finalize(&self, id: FileId) -> Result<Outcome, FinalizeError> {
+    /// [`FinalizeError`] when the database is unreachable; nothing is lost.
+    pub async fn finalize(&self, id: FileId) -> Result<FinalizeOutcome, FinalizeError> {
         failpoint!("finalize.received");
         let Some(_entered) = self.enter(id) else {
             let lease = self.claimant.lease;
-            return Ok(Outcome::Later(self.app.clock.after(lease / 3)));
+            return Ok(FinalizeOutcome::Later(self.app.clock.after(lease / 3)));
         };
         let shared = tokio::select! {
             biased;
-            () = self.drained.cancelled() => return Ok(Outcome::Released),
+            () = self.drained.cancelled() => return Ok(FinalizeOutcome::Released),
             shared = self.gate.enter() => shared,
         };
         match self.writes.claim(id).await.map_err(FinalizeError::Claim)? {
-            Claim::Mine(claimed) => self.run(*claimed).await,
-            Claim::Suspect => {
+            ClaimOutcome::Claimed(claimed) => self.run(*claimed).await,
+            ClaimOutcome::Suspect => {
                 drop(shared);
                 self.finalize_alone(id).await
             }
-            Claim::Later(at) => Ok(Outcome::Later(at)),
-            Claim::Nothing => Ok(Outcome::Nothing),
+            ClaimOutcome::Later(at) => Ok(FinalizeOutcome::Later(at)),
+            ClaimOutcome::Nothing => Ok(FinalizeOutcome::Nothing),
         }
     }
 
-    /// Runs a suspect file while nothing else runs in this process: if the process dies, the file is why.
-    async fn finalize_alone(&self, id: FileId) -> Result<Outcome, FinalizeError> {
+    /// Runs a suspect file while nothing else runs in this process, so that if the process dies, the file is the cause.
+    async fn finalize_alone(&self, id: FileId) -> Result<FinalizeOutcome, FinalizeError> {
         let entered = tokio::select! {
             biased;
-            () = self.drained.cancelled() => return Ok(Outcome::Released),
+            () = self.drained.cancelled() => return Ok(FinalizeOutcome::Released),
             entered = self.gate.enter_alone() => entered,
         };
         let Some(_alone) = entered else {
-            return Ok(Outcome::Later(self.app.clock.after(SUSPECT_RETRY)));
+            return Ok(FinalizeOutcome::Later(self.app.clock.after(SUSPECT_RETRY)));
         };
         let beaten = self.heartbeat.set_alone(Some(id)).await;
         beaten.map_err(FinalizeError::Heartbeat)?;
         let (db, clock) = (&self.app.db, &self.app.clock);
         let claim = claim::claim_alone(db, clock, &self.claimant, id).await;
         let outcome = match claim {
-            Ok(Claim::Mine(claimed)) => self.run(*claimed).await,
-            Ok(Claim::Suspect) => Ok(Outcome::Later(clock.after(SUSPECT_RETRY))),
-            Ok(Claim::Later(at)) => Ok(Outcome::Later(at)),
-            Ok(Claim::Nothing) => Ok(Outcome::Nothing),
+            Ok(ClaimOutcome::Claimed(claimed)) => self.run(*claimed).await,
+            Ok(ClaimOutcome::Suspect) => Ok(FinalizeOutcome::Later(clock.after(SUSPECT_RETRY))),
+            Ok(ClaimOutcome::Later(at)) => Ok(FinalizeOutcome::Later(at)),
+            Ok(ClaimOutcome::Nothing) => Ok(FinalizeOutcome::Nothing),
             Err(error) => Err(FinalizeError::ClaimAlone(error)),
         };
-        // The next beat says it otherwise.
+        // The next heartbeat corrects it.
         if let Err(error) = self.heartbeat.set_alone(None).await {
             tracing::debug!(%error, "the heartbeat could not be recorded");
         }
         outcome
     }
 
-    async fn run(&self, claimed: Claimed) -> Result<Outcome, FinalizeError> {
+    async fn run(&self, claimed: ClaimedFile) -> Result<FinalizeOutcome, FinalizeError> {
         let id = claimed.file.id;
-        let claim = HeldClaim {
+        let claim = ClaimGuard {
             db: &self.app.db,
             clock: &self.app.clock,
             worker: &self.worker,
@@ -176,7 +175,7 @@ impl Finalizer {
         };
         failpoint!("finalize.claimed");
         announce(&self.app, &claimed.replaced).await;
-        let run = Run {
+        let run = FinalizeRun {
             app: &self.app,
             writes: &self.writes,
             claimed,
@@ -184,18 +183,18 @@ impl Finalizer {
             drained: &self.drained,
         };
         let span = tracing::info_span!("store", file.id = %id);
-        trace::follow(&span, run.file().traceparent.as_deref());
-        // Boxed: the transfer's future is deep, and every layer of the worker would carry it.
+        trace_context::follow(&span, run.file().traceparent.as_deref());
+        // Boxed, because the future of a transfer is large and every layer of the worker would carry it.
         let ended = Box::pin(run.execute()).instrument(span).await;
         match ended {
-            Ok(Outcome::Released) => {
+            Ok(FinalizeOutcome::Released) => {
                 claim.release().await;
-                Ok(Outcome::Released)
+                Ok(FinalizeOutcome::Released)
             }
             Err(error) if error.is_lease_lost() => {
-                tracing::warn!(file.id = %id, "the lease was lost, the file is left to whoever claims it next");
+                tracing::warn!(file.id = %id, "the lease was lost, the file is left to the next claim");
                 claim.release().await;
-                Ok(Outcome::LeaseLost)
+                Ok(FinalizeOutcome::LeaseLost)
             }
             Err(error) => {
                 claim.release().await;
@@ -208,10 +207,10 @@ impl Finalizer {
         }
     }
 
-    /// Releases every claim of this process, as it ends; the next worker takes them at once.
+    /// Releases all claims of this process at shutdown, so that other workers can take them at once.
     ///
     /// # Errors
-    /// The database's; the leases run out then.
+    /// Database errors; the leases then expire.
     pub async fn end(&self) -> Result<(), DbErr> {
         let (worker, now) = (self.worker.to_string(), self.app.clock.now());
         let released = self.app.db.write(move |transaction| {
@@ -224,31 +223,32 @@ impl Finalizer {
         self.heartbeat.end().await
     }
 
-    /// None while this process runs the file already.
-    fn enter(&self, id: FileId) -> Option<Entered> {
+    /// Returns `None` if this process is already running the file.
+    fn enter(&self, id: FileId) -> Option<RunningFile> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.insert(id).then(|| Entered {
+        running.insert(id).then(|| RunningFile {
             running: Arc::clone(&self.running),
             id,
         })
     }
 }
 
-/// A file that this process runs, until it is dropped.
-struct Entered {
+/// Marks a file as running in this process until dropped.
+struct RunningFile {
     running: Arc<Mutex<HashSet<FileId>>>,
     id: FileId,
 }
 
-impl Drop for Entered {
+impl Drop for RunningFile {
     fn drop(&mut self) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.remove(&self.id);
     }
 }
 
-/// A claim that must end: dropped before (the handler was dropped, or panicked), it is released in the background.
-struct HeldClaim<'a> {
+/// A claim that must be ended. If it is dropped before (the handler was dropped, or panicked), it is released in the
+/// background.
+struct ClaimGuard<'a> {
     db: &'a Database,
     clock: &'a Clock,
     worker: &'a Arc<str>,
@@ -256,7 +256,7 @@ struct HeldClaim<'a> {
     ended: bool,
 }
 
-impl HeldClaim<'_> {
+impl ClaimGuard<'_> {
     fn end(mut self) {
         self.ended = true;
     }
@@ -270,17 +270,17 @@ impl HeldClaim<'_> {
             self.clock.now(),
         );
         if let Err(error) = released.await {
-            tracing::warn!(file.id = %self.id, error = &error as &dyn Error, "the claim is left to its lease");
+            tracing::warn!(file.id = %self.id, error = &error as &dyn Error, "the claim could not be released, its lease will expire");
         }
     }
 }
 
-impl Drop for HeldClaim<'_> {
+impl Drop for ClaimGuard<'_> {
     fn drop(&mut self) {
         if self.ended {
             return;
         }
-        // Without a runtime the process is ending, and releases all its claims by itself.
+        // Without a runtime the process is exiting, and releases all its claims itself.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let released = release(
                 self.db.clone(),
@@ -290,7 +290,10 @@ impl Drop for HeldClaim<'_> {
             );
             runtime.spawn(async move {
                 if let Err(error) = released.await {
-                    tracing::warn!(error = &error as &dyn Error, "a claim is left to its lease");
+                    tracing::warn!(
+                        error = &error as &dyn Error,
+                        "a claim could not be released, its lease will expire"
+                    );
                 }
             });
         }

@@ -1,7 +1,8 @@
-//! The heartbeat of a worker process: a row of `worker_processes`, which tells a process that died from one that only
-//! lost a lease.
+//! The heartbeat of a worker process: a row of `worker_processes` that distinguishes a process that died from one that
+//! only lost a lease.
 //!
-//! A process that ends in an orderly way takes its row with it. One that is killed leaves it, and others forget it a
+//! A process that shuts down cleanly deletes its row. The row of a killed process stays, and other processes delete it
+//! a day later.
 //! day later.
 
 use crate::{clock::Clock, db::Database};
@@ -18,22 +19,21 @@ use std::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// How soon a heartbeat that failed is repeated: after an outage of the database others must soon see that this
-/// process lives.
-const REPEAT: Duration = Duration::from_millis(500);
+/// How soon a failed heartbeat is retried: after a database outage, others must quickly see that this process is alive.
+const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// After which the row of a process that died is removed.
+/// How long the row of a dead process is kept.
 const RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Beats until dropped.
+/// Sends heartbeats until dropped.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
-    process: Process,
+    process: ProcessRecord,
     task: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone, Debug)]
-struct Process {
+struct ProcessRecord {
     db: Database,
     clock: Clock,
     name: Arc<str>,
@@ -42,9 +42,9 @@ struct Process {
 }
 
 impl Heartbeat {
-    /// Beats three times in a lease. Must be called within a Tokio runtime.
+    /// Sends three heartbeats per lease duration. Must be called within a Tokio runtime.
     pub(super) fn start(db: &Database, clock: &Clock, name: &Arc<str>, lease: Duration) -> Self {
-        let process = Process {
+        let process = ProcessRecord {
             db: db.clone(),
             clock: clock.clone(),
             name: Arc::clone(name),
@@ -54,11 +54,11 @@ impl Heartbeat {
         let beating = process.clone();
         let task = tokio::spawn(async move {
             loop {
-                let pause = match beating.beat().await {
+                let pause = match beating.send().await {
                     Ok(()) => lease / 3,
                     Err(error) => {
                         tracing::debug!(%error, "the heartbeat could not be recorded");
-                        REPEAT
+                        RETRY_INTERVAL
                     }
                 };
                 tokio::time::sleep(pause).await;
@@ -70,17 +70,17 @@ impl Heartbeat {
         }
     }
 
-    /// Records from now on that this process runs the suspect file alone, or none.
+    /// Records which suspect file, if any, this process is running alone.
     pub(super) async fn set_alone(&self, file: Option<FileId>) -> Result<(), DbErr> {
         *self
             .process
             .alone_file
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = file;
-        self.process.beat().await
+        self.process.send().await
     }
 
-    /// Removes the row, as the process ends.
+    /// Deletes the row at shutdown.
     pub(super) async fn end(&self) -> Result<(), DbErr> {
         self.task.abort();
         let name = self.process.name.to_string();
@@ -95,8 +95,8 @@ impl Heartbeat {
     }
 }
 
-impl Process {
-    async fn beat(&self) -> Result<(), DbErr> {
+impl ProcessRecord {
+    async fn send(&self) -> Result<(), DbErr> {
         let alone_file = *self
             .alone_file
             .lock()

@@ -1,15 +1,15 @@
-//! Who owns a key that files of one name share (`file_overwrite`).
+//! Ownership of keys that files of the same name share (`file_overwrite`).
 //!
-//! A key's owner is a row of its own, which changes by compare-and-set. It also says whether a request that changes
-//! the object may be under way: a transfer, or the deletion of a purge. A file that wants the key waits for those. If
-//! one was never answered (its process was killed or frozen, or the connection broke), the store may carry it out at
-//! any time. The key is then retired for [`RETIREMENT`]: its owner keeps it, and other files of the name get keys of
-//! their own, since a late request must never meet another file's object.
+//! The owner of a key is recorded in a row of its own, which changes by compare-and-set. The row also tells whether a
+//! request that changes the object may be in flight: a transfer, or the deletion of a purge. A file that wants the key
+//! waits for those. If a request was never answered (its process was killed or frozen, or the connection broke), the
+//! store may carry it out at any time. The key is then retired for [`RETIREMENT`]: its owner keeps it, and other files
+//! of the name get keys of their own, since a late request must never affect another file's object.
 
 use super::claim::ClaimError;
 use crate::{
     clock::later,
-    outbox::{self, FileDeleted, NewEvent, Written},
+    outbox::{self, FileDeleted, NewEvent, WrittenEvent},
     quota,
     storage::StorageKey,
 };
@@ -24,28 +24,28 @@ use sea_orm::{
 };
 use std::time::Duration;
 
-/// How long a request that was never answered is taken for one that may still be carried out.
+/// For how long a request that was never answered may still be carried out.
 pub(crate) const RETIREMENT: Duration = Duration::from_secs(60 * 60);
 
-/// How long a purge may take over its one request before its hold is taken for abandoned.
-const HOLD: Duration = Duration::from_secs(35);
+/// Timeout of a purge's single request, after which its hold counts as abandoned.
+const PURGE_HOLD: Duration = Duration::from_secs(35);
 
-/// How soon a file that waits for a key looks again.
+/// How soon a file that waits for a key checks again.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What came of wanting a key.
+/// The outcome of acquiring a key.
 #[derive(Debug)]
-pub(super) enum Acquired {
-    /// The file owns the key now; the events announce a file that it replaced.
-    Owned(Vec<Written>),
-    /// Another file still needs it.
+pub(super) enum KeyAcquisition {
+    /// The file owns the key; the events announce the file that it replaced, if any.
+    Owned(Vec<WrittenEvent>),
+    /// Another file still needs the key.
     Wait(Timestamp),
-    /// A request of another file may still be carried out at it.
+    /// A request of another file may still be carried out at this key.
     Retired,
 }
 
-/// Makes `file` the owner of `key`, for a transfer that is about to begin. A stored file that owns it is deleted, in
-/// the open, before the first of its bytes is overwritten.
+/// Makes `file` the owner of `key`, for a transfer that is about to start. If a stored file owns the key, that file is
+/// deleted, with an event, before the first of its bytes is overwritten.
 ///
 /// # Errors
 /// [`ClaimError`]; the transaction must be rolled back.
@@ -54,7 +54,7 @@ pub(super) async fn acquire(
     key: &StorageKey,
     file: &Model,
     now: Timestamp,
-) -> Result<Acquired, ClaimError> {
+) -> Result<KeyAcquisition, ClaimError> {
     let owner = Entity::find_by_id(key.as_str())
         .lock_exclusive()
         .one(transaction)
@@ -72,13 +72,13 @@ pub(super) async fn acquire(
     let mut replaced = Vec::new();
     if let Some(holder) = &holder {
         if is_on_its_way(holder) {
-            return Ok(Acquired::Wait(later(now, POLL_INTERVAL)));
+            return Ok(KeyAcquisition::Wait(later(now, POLL_INTERVAL)));
         }
         if let Some(until) = owner.as_ref().and_then(|owner| owner.deleting_until(now)) {
-            return Ok(Acquired::Wait(until.min(later(now, POLL_INTERVAL))));
+            return Ok(KeyAcquisition::Wait(until.min(later(now, POLL_INTERVAL))));
         }
         if uncertain_at.is_some_and(|at| later(at, RETIREMENT) > now) {
-            return Ok(Acquired::Retired);
+            return Ok(KeyAcquisition::Retired);
         }
         replaced = displace(transaction, holder, now).await?;
     }
@@ -98,10 +98,10 @@ pub(super) async fn acquire(
     } else {
         write(transaction, row).await?;
     }
-    Ok(Acquired::Owned(replaced))
+    Ok(KeyAcquisition::Owned(replaced))
 }
 
-/// The file that has the key from a time without owners.
+/// The file that has the key since before keys had owners.
 async fn holder(
     transaction: &impl ConnectionTrait,
     key: &StorageKey,
@@ -121,15 +121,15 @@ fn is_on_its_way(file: &Model) -> bool {
     )
 }
 
-/// The holder gives up its key; a stored one is deleted with it.
+/// Makes the holder give up its key; a stored file is deleted.
 async fn displace(
     transaction: &impl ConnectionTrait,
     holder: &Model,
     now: Timestamp,
-) -> Result<Vec<Written>, ClaimError> {
+) -> Result<Vec<WrittenEvent>, ClaimError> {
     let is_stored = holder.status == FileStatus::Stored;
     if is_stored {
-        quota::give_back(transaction, holder).await?;
+        quota::release(transaction, holder).await?;
     }
     let mut update = file::Entity::update_many()
         .col_expr(
@@ -150,7 +150,7 @@ async fn displace(
     if !is_stored {
         return Ok(Vec::new());
     }
-    let event = NewEvent::file_deleted(FileDeleted::of(holder, now), holder);
+    let event = NewEvent::file_deleted(FileDeleted::from_model(holder, now), holder);
     Ok(vec![outbox::write(transaction, now, event).await?])
 }
 
@@ -170,10 +170,10 @@ async fn write(
         .map(drop)
 }
 
-/// Every request of a transfer to these keys has been answered.
+/// Records that every request of a transfer to these keys was answered.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn transfer_answered(
     transaction: &impl ConnectionTrait,
     keys: Vec<(StorageKey, FileId)>,
@@ -200,18 +200,18 @@ fn idle(key: &str, file: FileId, now: Timestamp) -> UpdateMany<Entity> {
 /// What a purge may do with the object at its file's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PurgeHold {
-    /// The key is held for this purge until then; every other file waits.
+    /// The key is held for this purge until then; other files wait.
     Held(Timestamp),
-    /// Another purge of the file holds it.
+    /// Another purge of the file holds the key.
     Busy,
-    /// Another file owns the key: the object is not this file's.
+    /// Another file owns the key, so the object is not this file's.
     NotOwner,
 }
 
-/// Holds the key for a purge of `file`, before its request is sent.
+/// Holds the key for a purge of `file`, before the request is sent.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn hold_for_purge(
     transaction: &impl ConnectionTrait,
     key: &str,
@@ -222,7 +222,7 @@ pub(crate) async fn hold_for_purge(
         .lock_exclusive()
         .one(transaction)
         .await?;
-    let until = later(now, HOLD);
+    let until = later(now, PURGE_HOLD);
     let mut row = storage_key_owner::Model {
         key: key.to_owned(),
         file_id: file,
@@ -247,10 +247,10 @@ pub(crate) async fn hold_for_purge(
     Ok(PurgeHold::Held(until))
 }
 
-/// Ends the hold of a purge until `held`. Where the store has not `answered` its one request, the key is retired.
+/// Ends the hold of a purge, which lasts until `held`. If the store has not `answered` the request, the key is retired.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn end_purge(
     transaction: &impl ConnectionTrait,
     key: &str,
@@ -268,17 +268,17 @@ pub(crate) async fn end_purge(
     update.exec(transaction).await.map(drop)
 }
 
-/// What the state of a key means at a moment.
-trait KeyUse {
-    /// Until when a purge holds it, if one does.
+/// Interprets the state of a key at a given time.
+trait KeyTimes {
+    /// Until when a purge holds the key, if one does.
     fn deleting_until(&self, now: Timestamp) -> Option<Timestamp>;
 
-    /// Since when a request may be under way that nobody waits for any more. A state that was not left in an orderly
-    /// way is such a request.
+    /// Since when a request may be in flight that no process waits for any more. A state that was not left cleanly
+    /// counts as such a request.
     fn uncertain_since(&self, now: Timestamp) -> Option<Timestamp>;
 }
 
-impl KeyUse for storage_key_owner::Model {
+impl KeyTimes for storage_key_owner::Model {
     fn deleting_until(&self, now: Timestamp) -> Option<Timestamp> {
         self.held_until
             .filter(|until| self.state == KeyState::Deleting && *until > now)

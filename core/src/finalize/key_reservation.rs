@@ -1,7 +1,7 @@
-//! The key each object will have, reserved with the claim: the plain one when no file ever had it, else one with
-//! random characters. A key is used once: the rows of deleted files keep theirs.
+//! Reserves the key of each object with the claim: the plain key if no file ever had it, otherwise one with random
+//! characters. A key is never reused, because the rows of deleted files keep theirs.
 
-use super::claim::{ClaimError, Claimed};
+use super::claim::{ClaimError, ClaimedFile};
 use crate::storage::StorageKey;
 use entity::file::{Column, Entity, Model};
 use sea_orm::{
@@ -13,13 +13,14 @@ use std::collections::HashSet;
 /// How keys are chosen.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeyPolicy {
-    /// Always the plain key, whose owner the caller settles (`file_overwrite`).
+    /// Always use the plain key; the caller resolves its ownership (`file_overwrite`).
     pub(super) overwrite: bool,
-    /// No plain key at all: it was free a moment ago and is not any more.
+    /// Never use the plain key: it was free when it was checked, but no longer is.
     pub(super) plain_is_taken: bool,
 }
 
-/// Gives each of these claimed files its key. The unique index refuses a key that another file took meanwhile.
+/// Reserves a key for each of these claimed files. The unique index rejects a key that another file took in the
+/// meantime.
 ///
 /// # Errors
 /// [`ClaimError`]; the transaction must be rolled back.
@@ -27,12 +28,12 @@ pub(super) async fn reserve(
     transaction: &impl ConnectionTrait,
     files: Vec<Model>,
     policy: KeyPolicy,
-) -> Result<Vec<Claimed>, ClaimError> {
-    let mut claimed: Vec<Claimed> = files
+) -> Result<Vec<ClaimedFile>, ClaimError> {
+    let mut claimed: Vec<ClaimedFile> = files
         .into_iter()
         .map(|file| {
             let key = StorageKey::for_upload(&file.original_filename, file.created_at);
-            Claimed::new(key, file)
+            ClaimedFile::new(key, file)
         })
         .collect();
     if policy.overwrite {
@@ -54,10 +55,10 @@ pub(super) async fn reserve(
     Ok(claimed)
 }
 
-/// Which of the keys some file has or had.
+/// Returns which of the keys a file has or had.
 async fn used_keys(
     transaction: &impl ConnectionTrait,
-    claimed: &[Claimed],
+    claimed: &[ClaimedFile],
 ) -> Result<HashSet<String>, DbErr> {
     let keys: Vec<Option<String>> = Entity::find()
         .select_only()
@@ -69,16 +70,16 @@ async fn used_keys(
     Ok(keys.into_iter().flatten().collect())
 }
 
-/// Writes the keys of those that do not have theirs yet.
+/// Writes the keys of the files that have none yet.
 ///
 /// # Errors
-/// The database's; among them the unique index's.
+/// Database errors, including violations of the unique index.
 pub(super) async fn write_keys(
     transaction: &impl ConnectionTrait,
-    claimed: &mut [Claimed],
+    claimed: &mut [ClaimedFile],
 ) -> Result<(), DbErr> {
-    let is_new = |one: &&Claimed| one.file.storage_key.as_deref() != Some(one.key.as_str());
-    let new: Vec<&Claimed> = claimed.iter().filter(is_new).collect();
+    let is_new = |one: &&ClaimedFile| one.file.storage_key.as_deref() != Some(one.key.as_str());
+    let new: Vec<&ClaimedFile> = claimed.iter().filter(is_new).collect();
     if new.is_empty() {
         return Ok(());
     }

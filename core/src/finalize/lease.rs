@@ -1,4 +1,4 @@
-//! Keeping a lease while its work goes on.
+//! Renewing a lease while its work is running.
 
 use crate::{clock::Clock, db::Database};
 use entity::{
@@ -9,14 +9,14 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
 use std::time::Duration;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-/// Renews a file's lease three times in its length until dropped; says when it is lost.
+/// Renews the lease of a file three times per lease duration until dropped, and reports when it is lost.
 #[derive(Debug)]
-pub(super) struct Renewal {
+pub(super) struct LeaseRenewal {
     lost: CancellationToken,
     _task: AbortOnDropHandle<()>,
 }
 
-impl Renewal {
+impl LeaseRenewal {
     pub(super) fn start(
         db: Database,
         clock: Clock,
@@ -35,9 +35,9 @@ impl Renewal {
                     Ok(true) => deadline = until,
                     // Another worker has it.
                     Ok(false) => break,
-                    // Work may go on while the lease holds: the fence is in the commit, not here.
+                    // The work may continue until the lease expires: the commit is fenced, not this.
                     Err(error) if clock.now() < deadline => {
-                        tracing::warn!(file.id = %id, %error, "the lease could not be renewed, will try again");
+                        tracing::warn!(file.id = %id, %error, "the lease could not be renewed, will retry");
                     }
                     Err(_) => break,
                 }

@@ -5,10 +5,10 @@
 //! | the claim | an expired lease, a reserved key | the next claim, which uses the same key |
 //! | part of the object | the same; on S3 perhaps an open multipart upload | the next run writes the key again; the sweep aborts the upload |
 //! | the whole object | the same | the next run verifies and commits |
-//! | the commit | deliveries nobody pushed, bytes in staging | the sweep pushes the one and removes the other |
+//! | the commit | deliveries that were not pushed, staged bytes | the sweep pushes the deliveries and deletes the bytes |
 //!
-//! **Architecture invariant.** The commit says `lease_owner = me`: a worker that slept through its lease cannot
-//! commit, whatever it believes.
+//! **Architecture invariant.** The commit requires `lease_owner = me`, so a worker that outlived its lease cannot
+//! commit.
 
 mod batched_writes;
 mod claim;
@@ -23,5 +23,5 @@ mod lease;
 mod run_gate;
 mod suspicion;
 
-pub use claim::Claim;
-pub use finalizer::{FinalizeError, Finalizer, Outcome};
+pub use claim::ClaimOutcome;
+pub use finalizer::{FinalizeError, FinalizeOutcome, Finalizer};

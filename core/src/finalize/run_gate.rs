@@ -1,7 +1,7 @@
-//! Which runs of one process may overlap: ordinary files run beside each other, a suspect file runs alone.
+//! Decides which runs of a process may overlap: ordinary files run concurrently, a suspect file runs alone.
 //!
-//! A suspect first waits for a moment at which nothing else runs. If none comes, it holds new runs back and waits for
-//! those that run. Only one suspect waits or runs at a time.
+//! A suspect first waits for a moment at which nothing else runs. If there is none in time, it blocks new runs and
+//! waits for the running ones to end. Only one suspect waits or runs at a time.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -12,31 +12,31 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// How long a suspect waits before it holds new runs back.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a suspect waits before it blocks new runs.
+const SUSPECT_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Suspect {
+enum SuspectState {
     #[default]
     None,
     Waiting,
-    /// Waiting, and holding new runs back.
+    /// Waiting, and blocking new runs.
     Insisting,
     Running,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct GateState {
     running: usize,
-    suspect: Suspect,
+    suspect: SuspectState,
 }
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(super) struct RunGate {
-    state: Mutex<State>,
+    state: Mutex<GateState>,
     changed: Notify,
-    patience: Duration,
+    suspect_timeout: Duration,
 }
 
 impl Default for RunGate {
@@ -44,25 +44,25 @@ impl Default for RunGate {
         Self {
             state: Mutex::default(),
             changed: Notify::new(),
-            patience: PATIENCE,
+            suspect_timeout: SUSPECT_TIMEOUT,
         }
     }
 }
 
-/// An ordinary run, until it is dropped.
+/// An ordinary run, until dropped.
 #[derive(Debug)]
 pub(super) struct SharedRun(Arc<RunGate>);
 
-/// A suspect that waits or runs, until it is dropped.
+/// A suspect that waits or runs, until dropped.
 #[derive(Debug)]
 pub(super) struct AloneRun(Arc<RunGate>);
 
 impl RunGate {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, GateState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits while a suspect runs or insists on running.
+    /// Waits while a suspect runs or blocks new runs.
     pub(super) async fn enter(self: &Arc<Self>) -> SharedRun {
         loop {
             let changed = self.changed.notified();
@@ -70,7 +70,7 @@ impl RunGate {
             changed.as_mut().enable();
             {
                 let mut state = self.state();
-                if matches!(state.suspect, Suspect::None | Suspect::Waiting) {
+                if matches!(state.suspect, SuspectState::None | SuspectState::Waiting) {
                     state.running += 1;
                     return SharedRun(Arc::clone(self));
                 }
@@ -79,17 +79,17 @@ impl RunGate {
         }
     }
 
-    /// Waits until nothing else runs; none when another suspect waits or runs.
+    /// Waits until nothing else runs. Returns `None` while another suspect waits or runs.
     pub(super) async fn enter_alone(self: &Arc<Self>) -> Option<AloneRun> {
         {
             let mut state = self.state();
-            if state.suspect != Suspect::None {
+            if state.suspect != SuspectState::None {
                 return None;
             }
-            state.suspect = Suspect::Waiting;
+            state.suspect = SuspectState::Waiting;
         }
         let place = AloneRun(Arc::clone(self));
-        let deadline = Instant::now() + self.patience;
+        let deadline = Instant::now() + self.suspect_timeout;
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -97,13 +97,13 @@ impl RunGate {
             let insists = {
                 let mut state = self.state();
                 if state.running == 0 {
-                    state.suspect = Suspect::Running;
+                    state.suspect = SuspectState::Running;
                     return Some(place);
                 }
                 if Instant::now() >= deadline {
-                    state.suspect = Suspect::Insisting;
+                    state.suspect = SuspectState::Insisting;
                 }
-                state.suspect == Suspect::Insisting
+                state.suspect == SuspectState::Insisting
             };
             tokio::select! {
                 () = changed => {}
@@ -122,7 +122,7 @@ impl Drop for SharedRun {
 
 impl Drop for AloneRun {
     fn drop(&mut self) {
-        self.0.state().suspect = Suspect::None;
+        self.0.state().suspect = SuspectState::None;
         self.0.changed.notify_waiters();
     }
 }
@@ -135,7 +135,7 @@ mod tests {
     #[tokio::test]
     async fn suspect_runs_alone_and_is_not_kept_waiting_for_ever() {
         let gate = Arc::new(RunGate {
-            patience: Duration::from_millis(50),
+            suspect_timeout: Duration::from_millis(50),
             ..RunGate::default()
         });
         let first = gate.enter().await;
@@ -146,7 +146,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(gate.enter_alone().await.is_none(), "one suspect at a time");
         let second = gate.enter().await;
-        // Others enter until it insists.
+        // Other runs can start until it blocks them.
         while gate.enter().now_or_never().is_some() {
             tokio::task::yield_now().await;
         }

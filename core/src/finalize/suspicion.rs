@@ -1,13 +1,13 @@
-//! Leases that ran out: which of them tell of a crash, and which crashes speak against a file.
+//! Expired leases: which of them indicate a crash, and which crashes count against a file.
 //!
-//! An expired lease proves nothing: its process may be frozen, or have been kept from the database. It makes the file
-//! a suspect, which runs alone from then on. Only the death of a process that ran one suspect and nothing else counts,
-//! and only once its heartbeat has stayed away for a whole lease during which the database could be reached. Two such
-//! deaths quarantine the file; any orderly end clears the count.
+//! An expired lease proves nothing, because its process may be frozen or unable to reach the database. It makes the
+//! file a suspect, which runs alone from then on. Only the death of a process that was running one suspect and nothing
+//! else counts, and only once its heartbeat has been missing for a whole lease duration in which the database was
+//! reachable. Two such deaths quarantine the file; any run that ends cleanly resets the count.
 //!
-//! Where processes die without the file too, their deaths say little about it, and more of them are needed.
+//! Where processes also die without the file, their deaths say little about it, and more of them are required.
 
-use super::claim::Claim;
+use super::claim::ClaimOutcome;
 use crate::clock::later;
 use entity::{
     FileId, Timestamp,
@@ -21,90 +21,94 @@ use sea_orm::{
 };
 use std::{collections::HashMap, time::Duration};
 
-/// Deaths that quarantine a file.
+/// Number of deaths that quarantine a file.
 const MAX_DEATHS: i32 = 2;
 
-/// The same, while other processes die as well that do not run it.
+/// The same, while processes that do not run the file die as well.
 const MAX_DEATHS_AMONG_OTHERS: i32 = 10;
 
-/// How leases that ran out are looked at.
+/// The parameters for examining expired leases.
 #[derive(Clone, Debug)]
-pub(super) struct Inquiry<'a> {
+pub(super) struct ExpiredLeaseCheck<'a> {
     /// This process.
     pub(super) worker: &'a str,
     pub(super) now: Timestamp,
     pub(super) lease: Duration,
 }
 
-/// What an expired lease comes to.
+/// The conclusion about an expired lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Finding {
-    /// The process lives, and has lost the lease only.
+enum LeaseFinding {
+    /// The process is alive and has only lost the lease.
     Released,
-    /// It ran beside other files: this one is a suspect now.
+    /// It was running alongside other files: this file is a suspect now.
     Suspect,
-    /// It ran the file alone; whether it died shows by this moment.
+    /// It was running the file alone; whether it died will be known at this time.
     Watched(Timestamp),
-    /// It died while it ran the file alone.
+    /// It died while running the file alone.
     Died,
 }
 
-/// Releases the claims of files whose leases ran out, and says how each can be claimed again.
+/// Releases the claims of files whose leases expired, and returns how each can be claimed again.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn release_expired(
     transaction: &impl ConnectionTrait,
-    inquiry: &Inquiry<'_>,
+    inquiry: &ExpiredLeaseCheck<'_>,
     expired: Vec<Model>,
-) -> Result<HashMap<FileId, Claim>, DbErr> {
+) -> Result<HashMap<FileId, ClaimOutcome>, DbErr> {
     let beats = heartbeats(transaction, &expired).await?;
     let mut claims = HashMap::with_capacity(expired.len());
     for file in expired {
         let beat = file.lease_owner.as_deref().and_then(|name| beats.get(name));
-        let finding = inquiry.find(&file, beat.copied());
+        let finding = inquiry.classify(&file, beat.copied());
         let update = match finding {
-            Finding::Released => staged_again(&file, inquiry.now),
-            Finding::Suspect => staged_again(&file, inquiry.now)
+            LeaseFinding::Released => staged_again(&file, inquiry.now),
+            LeaseFinding::Suspect => staged_again(&file, inquiry.now)
                 .col_expr(Column::SuspectSince, Expr::value(inquiry.now)),
-            Finding::Died => staged_again(&file, inquiry.now)
+            LeaseFinding::Died => staged_again(&file, inquiry.now)
                 .col_expr(Column::AloneDeaths, Expr::col(Column::AloneDeaths).add(1)),
-            Finding::Watched(_) => same_claim(&file).col_expr(
+            LeaseFinding::Watched(_) => same_claim(&file).col_expr(
                 Column::OwnerMissedAt,
                 Expr::value(file.owner_missed_at.unwrap_or(inquiry.now)),
             ),
         };
         let changed = update.exec(transaction).await?.rows_affected;
         let claim = match finding {
-            // Another process was faster, or the owner has come back.
-            _ if changed == 0 => Claim::Later(later(inquiry.now, inquiry.lease / 3)),
-            Finding::Watched(until) => Claim::Later(until),
-            Finding::Released if file.suspect_since.is_none() => Claim::Later(inquiry.now),
-            Finding::Released | Finding::Suspect | Finding::Died => Claim::Suspect,
+            // Another process was faster, or the owner came back.
+            _ if changed == 0 => ClaimOutcome::Later(later(inquiry.now, inquiry.lease / 3)),
+            LeaseFinding::Watched(until) => ClaimOutcome::Later(until),
+            LeaseFinding::Released if file.suspect_since.is_none() => {
+                ClaimOutcome::Later(inquiry.now)
+            }
+            LeaseFinding::Released | LeaseFinding::Suspect | LeaseFinding::Died => {
+                ClaimOutcome::Suspect
+            }
         };
         claims.insert(file.id, claim);
     }
     Ok(claims)
 }
 
-impl Inquiry<'_> {
-    fn find(&self, file: &Model, beat: Option<Timestamp>) -> Finding {
-        // This process does not run the file, or it would not ask for it.
+impl ExpiredLeaseCheck<'_> {
+    fn classify(&self, file: &Model, beat: Option<Timestamp>) -> LeaseFinding {
+        // This process is not running the file, or it would not be asking for it.
         let is_own = file.lease_owner.as_deref() == Some(self.worker);
         let lives = beat > file.lease_expires_at && file.lease_expires_at.is_some();
         if is_own || lives {
-            return Finding::Released;
+            return LeaseFinding::Released;
         }
         if file.suspect_since.is_none() {
-            return Finding::Suspect;
+            return LeaseFinding::Suspect;
         }
         let missed_at = file.owner_missed_at.unwrap_or(self.now);
         let decided_at = later(missed_at, self.lease);
         match beat {
-            _ if self.now < decided_at => Finding::Watched(decided_at),
-            Some(beat) if beat < missed_at => Finding::Died,
-            // It beats again, or has ended in an orderly way.
-            _ => Finding::Released,
+            _ if self.now < decided_at => LeaseFinding::Watched(decided_at),
+            Some(beat) if beat < missed_at => LeaseFinding::Died,
+            // It sends heartbeats again, or has shut down cleanly.
+            _ => LeaseFinding::Released,
         }
     }
 }
@@ -148,10 +152,10 @@ async fn heartbeats(
         .collect())
 }
 
-/// Whether so many deaths are proved to be the file's work that it must not run again.
+/// Whether enough deaths were caused by the file that it must not run again.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(super) async fn must_be_quarantined(
     transaction: &impl ConnectionTrait,
     file: &Model,

@@ -1,9 +1,9 @@
-//! The marker: the installation's id, kept beside the bytes in staging and in storage.
+//! The marker: the installation's id, stored beside the bytes in staging and in storage.
 //!
-//! In a folder it is the file [`FILE`], in a bucket the object [`OBJECT`]; neither is a staging or storage key, so no
-//! list of staging or objects shows it. A marker is written whole or not at all.
+//! In a folder it is the file [`FILE`], in a bucket the object [`OBJECT`]. Neither is a valid staging or storage key,
+//! so the marker never appears in a listing. A marker is written atomically.
 
-use crate::storage::durable::sync_folder_at;
+use crate::fs_io::fsync::sync_folder_at;
 use std::{
     fs::{self, File},
     io::{self, Read, Write},
@@ -21,19 +21,20 @@ pub(crate) const FILE: &str = ".landfall-installation";
 /// The marker's key in a bucket.
 pub(crate) const OBJECT: &str = "landfall-installation";
 
-/// A marker is no longer, in bytes; more is not read.
+/// Maximum size of a marker, in bytes; more is not read.
 pub(crate) const MAX_LEN: u64 = 4096;
 
-/// Why a place must not be used: nothing is written to it, and nothing is deleted from or judged missing in it.
+/// Why a location must not be used: nothing is written to it, and nothing is deleted from it or considered missing
+/// there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MarkerError {
-    /// Nothing says whose place this is: a volume that is not mounted, another folder or bucket, a wiped one.
+    /// No marker: an unmounted volume, the wrong folder or bucket, or one that was wiped.
     #[error(
         "the installation's marker is missing: mount the volume or correct the setting; after a move or a restore, \
          run `landfall adopt`"
     )]
     Missing,
-    /// The place belongs to another installation, or the database does.
+    /// The location, or the database, belongs to another installation.
     #[error(
         "the marker is of another installation ({found}): correct database.url or the place; after a move or a \
          restore, run `landfall adopt`"
@@ -44,16 +45,16 @@ pub enum MarkerError {
     },
 }
 
-/// What a marker says.
+/// The contents of a marker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Marker {
     Id(Uuid),
-    /// It has other contents than a marker's.
+    /// The contents are not those of a marker.
     Unreadable,
 }
 
 impl Marker {
-    /// Reads the contents of a marker.
+    /// Parses the contents of a marker.
     pub(crate) fn parse(contents: &[u8]) -> Self {
         let text = String::from_utf8_lossy(contents);
         let first = text.lines().next().unwrap_or_default();
@@ -77,7 +78,7 @@ pub(crate) fn contents(id: Uuid) -> String {
     )
 }
 
-/// Whether the marker found is that of `expected`.
+/// Checks that the marker found is that of `expected`.
 ///
 /// # Errors
 /// [`MarkerError`].
@@ -91,7 +92,7 @@ pub(crate) fn compare(found: Option<&Marker>, expected: Uuid) -> Result<(), Mark
     }
 }
 
-/// The marker in a folder; none when it, or the folder, is not there. Blocks.
+/// Reads the marker in a folder; `None` when it, or the folder, does not exist. Blocks.
 pub(crate) fn read_in(folder: &Path) -> io::Result<Option<Marker>> {
     let file = match File::open(folder.join(FILE)) {
         Err(error)
@@ -109,18 +110,18 @@ pub(crate) fn read_in(folder: &Path) -> io::Result<Option<Marker>> {
     Ok(Some(Marker::parse(&contents)))
 }
 
-/// Refuses a folder without the marker of `expected`. Blocks.
+/// Fails if a folder lacks the marker of `expected`. Blocks.
 pub(crate) fn require_in(folder: &Path, expected: Uuid) -> io::Result<()> {
     compare(read_in(folder)?.as_ref(), expected).map_err(io::Error::other)
 }
 
-/// Writes the marker of `id` into a folder, with `replace` over any other. Returns false when another marker was there
-/// and stays. Blocks.
+/// Writes the marker of `id` into a folder, overwriting any other if `replace` is set. Returns false when another
+/// marker was kept. Blocks.
 pub(crate) fn write_in(folder: &Path, id: Uuid, replace: bool) -> io::Result<bool> {
     let path = folder.join(FILE);
     let temporary = folder.join(format!("{FILE}.{}", Uuid::now_v7()));
     let written = publish(&temporary, &path, id, replace);
-    // After a rename it is gone already.
+    // After a rename it no longer exists.
     let _ = fs::remove_file(&temporary);
     if written? {
         sync_folder_at(folder)?;
@@ -139,14 +140,15 @@ fn publish(temporary: &Path, path: &Path, id: Uuid, replace: bool) -> io::Result
     match fs::hard_link(temporary, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        // A file system without links. Two that write at once write the same id, which the database gave them.
+        // The file system has no hard links. Concurrent writers write the same id, which they got from the database.
         Err(_) if path.try_exists()? => Ok(false),
         Err(_) => fs::rename(temporary, path).map(|()| true),
     }
 }
 
-/// What a process knows of the marker of its bucket. Reading it costs a request, so it is read until it was seen, and
-/// then again by each health check. A bucket, unlike a mounted folder, is not replaced under a running process.
+/// What a process knows about the marker of its bucket. Reading it costs a request, so it is read until it was seen
+/// once, and then again by each health check. Unlike a mounted folder, a bucket is not replaced under a running
+/// process.
 #[derive(Debug, Default)]
 pub(crate) struct BucketMarker {
     expected: OnceLock<Uuid>,
@@ -158,14 +160,14 @@ impl BucketMarker {
         let _ = self.expected.set(id);
     }
 
-    /// The id that has not been seen in the bucket yet; none when it has, or when there is nothing to look for.
+    /// The expected id, if it has not been seen in the bucket yet.
     pub(crate) fn unseen(&self) -> Option<Uuid> {
         let expected = *self.expected.get()?;
         (!self.seen.load(Ordering::Relaxed)).then_some(expected)
     }
 
-    /// Records what a look at the bucket found.
-    pub(crate) fn looked(&self, found: Option<&Marker>) {
+    /// Records the result of reading the marker.
+    pub(crate) fn record_result(&self, found: Option<&Marker>) {
         if let Some(expected) = self.expected.get() {
             let seen = compare(found, *expected).is_ok();
             self.seen.store(seen, Ordering::Relaxed);

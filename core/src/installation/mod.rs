@@ -1,15 +1,14 @@
-//! The identity of an installation: one id in the database, and the same in a marker in staging and in storage.
+//! The identity of an installation: one id in the database, and the same id in a marker in staging and in storage.
 //!
-//! It answers whether the bytes that a process sees are those its database speaks of. A volume that is not mounted,
-//! an emptied folder, another bucket, and a database restored beside other bytes all look like "every file is gone";
-//! nothing is judged missing and nothing is deleted there until the marker is visible.
+//! It tells whether the bytes that a process sees belong to its database. An unmounted volume, an emptied folder, the
+//! wrong bucket, and a database restored beside other bytes all look like "every file is gone"; until the marker is
+//! visible, nothing is considered missing and nothing is deleted.
 //!
-//! **Architecture invariant.** A marker is written on three occasions only: when the installation, or this feature,
-//! is new, and some of the bytes that rows name are there; while no file or upload has been recorded yet; and by
-//! `landfall adopt`. A marker that was written once and is missing is never written again by itself.
+//! **Architecture invariant.** A marker is written on three occasions only: when the installation, or this feature, is
+//! new and some of the bytes that rows refer to are there; while no file or upload has been recorded yet; and by
+//! `landfall adopt`. A marker that was written once and is missing is never recreated automatically.
 //!
-//! A crash between writing a marker and recording that it was written leaves a marker with the right id, which the
-//! next look accepts.
+//! A crash between writing a marker and recording it leaves a marker with the right id, which the next check accepts.
 
 pub(crate) mod marker;
 mod sample;
@@ -18,7 +17,7 @@ use crate::{
     app::App,
     clock::Clock,
     db::Database,
-    operator_log::{self, Repair},
+    operator_log::{self, OperatorAction},
     staging::{Staging, StagingError},
     storage::{Storage, StorageError},
 };
@@ -35,17 +34,17 @@ use sea_orm::{
 use std::{fmt, time::Duration};
 use uuid::Uuid;
 
-/// How long one look at a marker may take.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Timeout of a marker check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A place that carries a marker.
+/// A location that has a marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Place {
+pub enum MarkedLocation {
     Staging,
     Storage,
 }
 
-impl Place {
+impl MarkedLocation {
     /// Both, in the order in which bytes move.
     pub const ALL: [Self; 2] = [Self::Staging, Self::Storage];
 
@@ -64,7 +63,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for MarkedLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Staging => "staging",
@@ -76,10 +75,10 @@ impl fmt::Display for Place {
 /// Why the identity could not be established.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallationError {
-    /// The database and the place do not belong together.
+    /// The database and the location do not belong together.
     #[error("{place} cannot be used")]
     Marker {
-        place: Place,
+        place: MarkedLocation,
         #[source]
         source: MarkerError,
     },
@@ -87,25 +86,25 @@ pub enum InstallationError {
     Staging(#[from] StagingError),
     #[error("the installation's marker in storage could not be read or written")]
     Storage(#[from] StorageError),
-    #[error("{0} gave no answer about the installation's marker in time")]
-    Timeout(Place),
+    #[error("{0} did not return the installation's marker in time")]
+    Timeout(MarkedLocation),
     #[error("the installation's row could not be read or written")]
     Database(#[from] DbErr),
 }
 
-/// What is looked at: a database and the two places it speaks of.
+/// What is checked: a database and its two locations.
 #[derive(Clone, Copy, Debug)]
-pub struct Places<'a> {
+pub struct InstallationParts<'a> {
     pub db: &'a Database,
     pub clock: &'a Clock,
     pub staging: &'a Staging,
     pub storage: &'a Storage,
 }
 
-impl<'a> Places<'a> {
-    /// Those of a running process.
+impl<'a> InstallationParts<'a> {
+    /// The parts of a running process.
     #[must_use]
-    pub fn of(app: &'a App) -> Self {
+    pub fn from_app(app: &'a App) -> Self {
         Self {
             db: &app.db,
             clock: &app.clock,
@@ -114,36 +113,36 @@ impl<'a> Places<'a> {
         }
     }
 
-    async fn marker(&self, place: Place) -> Result<Option<Marker>, InstallationError> {
+    async fn marker(&self, place: MarkedLocation) -> Result<Option<Marker>, InstallationError> {
         let look = async {
             Ok(match place {
-                Place::Staging => self.staging.marker().await?,
-                Place::Storage => self.storage.marker().await?,
+                MarkedLocation::Staging => self.staging.marker().await?,
+                MarkedLocation::Storage => self.storage.marker().await?,
             })
         };
-        tokio::time::timeout(LOOK_TIMEOUT, look)
+        tokio::time::timeout(CHECK_TIMEOUT, look)
             .await
             .unwrap_or(Err(InstallationError::Timeout(place)))
     }
 
     async fn write(
         &self,
-        place: Place,
+        place: MarkedLocation,
         id: Uuid,
         replace: bool,
     ) -> Result<bool, InstallationError> {
         Ok(match place {
-            Place::Staging => self.staging.write_marker(id, replace).await?,
-            Place::Storage => self.storage.write_marker(id, replace).await?,
+            MarkedLocation::Staging => self.staging.write_marker(id, replace).await?,
+            MarkedLocation::Storage => self.storage.write_marker(id, replace).await?,
         })
     }
 
-    /// Compares the marker of a place with the row, and writes it where that is allowed.
-    async fn settle(&self, place: Place, row: &Model) -> Result<(), InstallationError> {
+    /// Compares the marker of a location with the row, and writes it where that is allowed.
+    async fn settle(&self, place: MarkedLocation, row: &Model) -> Result<(), InstallationError> {
         let mut found = self.marker(place).await?;
         let mut may_write = false;
         if found.is_none() {
-            // Asked only now, so that the common look costs no statement.
+            // Determined only now, so that the common case costs no statement.
             may_write = if place.is_marked(row) {
                 is_unused(self.db).await?
             } else {
@@ -165,7 +164,7 @@ impl<'a> Places<'a> {
         Ok(())
     }
 
-    async fn record_marked(&self, place: Place) -> Result<(), DbErr> {
+    async fn record_marked(&self, place: MarkedLocation) -> Result<(), DbErr> {
         let now = self.clock.now();
         self.db
             .write(move |transaction| {
@@ -182,18 +181,18 @@ impl<'a> Places<'a> {
     }
 }
 
-/// Establishes the identity at start: makes the id where there is none, writes the markers of a new installation or
-/// of one that is upgraded, and from then on has staging and storage refuse places without the right marker.
+/// Establishes the identity at startup: creates the id if there is none, writes the markers of a new or upgraded
+/// installation, and makes staging and storage refuse locations without the right marker from then on.
 ///
-/// A folder whose marker is missing is waited for, as its volume may be mounted later; until then it counts as away.
-/// A place that cannot be reached now is compared when it can.
+/// A folder without a marker is tolerated, since its volume may be mounted later; until then it counts as unavailable.
+/// A location that cannot be reached now is compared later.
 ///
 /// # Errors
-/// [`InstallationError::Marker`] when a marker is of another installation, or when a bucket, which is never mounted
-/// later, has none; the database's.
-pub async fn open(places: Places<'_>) -> Result<Uuid, InstallationError> {
+/// [`InstallationError::Marker`] when a marker belongs to another installation, or when a bucket, which is never
+/// mounted later, has none; database errors.
+pub async fn open(places: InstallationParts<'_>) -> Result<Uuid, InstallationError> {
     let row = row(places.db, places.clock).await?;
-    for place in Place::ALL {
+    for place in MarkedLocation::ALL {
         match places.settle(place, &row).await {
             Ok(()) => {}
             Err(InstallationError::Marker {
@@ -203,14 +202,14 @@ pub async fn open(places: Places<'_>) -> Result<Uuid, InstallationError> {
                 tracing::error!(
                     %place,
                     error = %MarkerError::Missing,
-                    "nothing is written, deleted or judged missing there until the marker is visible"
+                    "nothing is written, deleted or considered missing there until the marker is visible"
                 );
             }
             Err(error @ (InstallationError::Marker { .. } | InstallationError::Database(_))) => {
                 return Err(error);
             }
             Err(error) => {
-                tracing::warn!(%place, %error, "the installation's marker is compared when the place answers");
+                tracing::warn!(%place, %error, "the installation's marker will be compared once the location responds");
             }
         }
     }
@@ -219,14 +218,14 @@ pub async fn open(places: Places<'_>) -> Result<Uuid, InstallationError> {
     Ok(row.id)
 }
 
-fn is_folder(places: Places<'_>, place: Place) -> bool {
+fn is_folder(places: InstallationParts<'_>, place: MarkedLocation) -> bool {
     match place {
-        Place::Staging => places.staging.is_folder(),
-        Place::Storage => places.storage.is_folder(),
+        MarkedLocation::Staging => places.staging.is_folder(),
+        MarkedLocation::Storage => places.storage.is_folder(),
     }
 }
 
-/// The installation's row, made if it is not there.
+/// Returns the installation's row, inserting it if it does not exist.
 async fn row(db: &Database, clock: &Clock) -> Result<Model, DbErr> {
     if let Some(row) = Entity::find_by_id(SINGLETON).one(db.read()).await? {
         return Ok(row);
@@ -240,7 +239,7 @@ async fn row(db: &Database, clock: &Clock) -> Result<Model, DbErr> {
     };
     db.write(move |transaction| {
         Box::pin(async move {
-            // Of several processes that start at once, one makes it, and all read that one.
+            // Of several processes that start at once, one inserts the row and all read it.
             Entity::insert(row.into_active_model())
                 .on_conflict(
                     OnConflict::column(Column::Singleton)
@@ -258,7 +257,7 @@ async fn row(db: &Database, clock: &Clock) -> Result<Model, DbErr> {
     .await
 }
 
-/// True while no file and no upload has been recorded: then nothing can be missing.
+/// Whether no file and no upload has been recorded yet, so that nothing can be missing.
 async fn is_unused(db: &Database) -> Result<bool, DbErr> {
     let file: Option<Uuid> = file::Entity::find()
         .select_only()
@@ -280,56 +279,56 @@ async fn is_unused(db: &Database) -> Result<bool, DbErr> {
     Ok(upload.is_none())
 }
 
-/// Whether the right marker is visible at a place, looked for now and for two seconds at most. Only while it is, an
-/// `ENOENT` or a `NoSuchKey` means that the bytes are gone.
+/// Checks now, for at most two seconds, whether the right marker is visible at a location. Only then does an `ENOENT`
+/// or `NoSuchKey` prove that the bytes are gone.
 ///
 /// # Errors
-/// When this cannot be told now: then nothing may be concluded either.
-pub async fn marker_visible(app: &App, place: Place) -> Result<bool, InstallationError> {
+/// When this cannot be determined now; then nothing may be concluded.
+pub async fn marker_visible(app: &App, place: MarkedLocation) -> Result<bool, InstallationError> {
     let Some(row) = Entity::find_by_id(SINGLETON).one(app.db.read()).await? else {
-        // Nothing was ever marked.
+        // No marker was ever written.
         return Ok(true);
     };
-    let found = Places::of(app).marker(place).await?;
+    let found = InstallationParts::from_app(app).marker(place).await?;
     Ok(marker::compare(found.as_ref(), row.id).is_ok())
 }
 
-/// The health check of a place's marker; writes it where it is missing and nothing can be missing beside it.
+/// The health check of a location's marker; writes it where it is missing and nothing can be missing beside it.
 ///
 /// # Errors
 /// [`InstallationError`].
-pub async fn check_marker(app: &App, place: Place) -> Result<(), InstallationError> {
+pub async fn check_marker(app: &App, place: MarkedLocation) -> Result<(), InstallationError> {
     let Some(row) = Entity::find_by_id(SINGLETON).one(app.db.read()).await? else {
         return Ok(());
     };
-    Places::of(app).settle(place, &row).await
+    InstallationParts::from_app(app).settle(place, &row).await
 }
 
-/// What the database and the places say of their installation.
+/// The ids found in the database and in both locations.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// None before the first start.
+pub struct InstallationIdentity {
+    /// `None` before the first start.
     pub id: Option<Uuid>,
-    /// None where there is no marker.
+    /// `None` if there is no marker.
     pub staging: Option<Marker>,
     pub storage: Option<Marker>,
 }
 
-impl Identity {
-    /// The marker of a place.
+impl InstallationIdentity {
+    /// The marker of a location.
     #[must_use]
-    pub fn marker(&self, place: Place) -> Option<&Marker> {
+    pub fn marker(&self, place: MarkedLocation) -> Option<&Marker> {
         match place {
-            Place::Staging => self.staging.as_ref(),
-            Place::Storage => self.storage.as_ref(),
+            MarkedLocation::Staging => self.staging.as_ref(),
+            MarkedLocation::Storage => self.storage.as_ref(),
         }
     }
 
-    /// Whether a place has the marker of this database.
+    /// Checks that a location has the marker of this database.
     ///
     /// # Errors
     /// [`MarkerError`].
-    pub fn compare(&self, place: Place) -> Result<(), MarkerError> {
+    pub fn compare(&self, place: MarkedLocation) -> Result<(), MarkerError> {
         match self.id {
             Some(id) => marker::compare(self.marker(place), id),
             None => match self.marker(place) {
@@ -342,45 +341,50 @@ impl Identity {
     }
 }
 
-/// Reads the ids of the database and of both places, and changes nothing.
+/// Reads the ids of the database and of both locations, without changing anything.
 ///
 /// # Errors
 /// [`InstallationError`].
-pub async fn inspect(places: Places<'_>) -> Result<Identity, InstallationError> {
+pub async fn inspect(
+    places: InstallationParts<'_>,
+) -> Result<InstallationIdentity, InstallationError> {
     let row = Entity::find_by_id(SINGLETON).one(places.db.read()).await?;
-    Ok(Identity {
+    Ok(InstallationIdentity {
         id: row.map(|row| row.id),
-        staging: places.marker(Place::Staging).await?,
-        storage: places.marker(Place::Storage).await?,
+        staging: places.marker(MarkedLocation::Staging).await?,
+        storage: places.marker(MarkedLocation::Storage).await?,
     })
 }
 
-/// Which id [`adopt`] makes the installation's.
+/// Which id [`adopt`] uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdoptedId {
-    /// That of the database.
+    /// The id of the database.
     Database,
-    /// A new one: for a copy of a database whose original goes on elsewhere.
+    /// A new id, for a copy of a database whose original stays in use.
     New,
 }
 
 /// Makes this database, staging and storage one installation, whatever their markers say now, and records it in the
-/// operators' log. No other process may run meanwhile: it would refuse the new markers.
+/// operator log. No other process may be running, because it would refuse the new markers.
 ///
 /// # Errors
-/// [`InstallationError`]; adopting again completes what was interrupted.
-pub async fn adopt(places: Places<'_>, which: AdoptedId) -> Result<Uuid, InstallationError> {
+/// [`InstallationError`]; calling it again completes an interrupted adoption.
+pub async fn adopt(
+    places: InstallationParts<'_>,
+    which: AdoptedId,
+) -> Result<Uuid, InstallationError> {
     let before = inspect(places).await?;
     let mut id = row(places.db, places.clock).await?.id;
     if which == AdoptedId::New {
         id = replace_id(places.db).await?;
     }
-    for place in Place::ALL {
+    for place in MarkedLocation::ALL {
         places.write(place, id, true).await?;
         places.record_marked(place).await?;
     }
     let was = |marker: Option<&Marker>| marker.map(Marker::to_string);
-    let repair = Repair {
+    let repair = OperatorAction {
         actor: "landfall adopt".to_owned(),
         action: "installation.adopt",
         subject: id.to_string(),

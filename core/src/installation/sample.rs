@@ -1,7 +1,7 @@
-//! Whether a place without a marker looks like the one the database speaks of: asked once, when an installation of an
-//! earlier version is marked. An unmounted volume must not be taken for it then.
+//! Whether a location without a marker looks like the one the database refers to. Checked once, when an installation of
+//! an earlier version gets its markers; an unmounted volume must not be mistaken for it.
 
-use super::{InstallationError, Place, Places};
+use super::{InstallationError, InstallationParts, MarkedLocation};
 use crate::{staging::StagingKey, storage::StorageKey};
 use entity::{
     FileId,
@@ -9,25 +9,25 @@ use entity::{
 };
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-/// Rows whose bytes are looked for.
+/// Number of rows whose bytes are looked up.
 const SAMPLE: u64 = 5;
 
-/// False when rows name bytes at the place and none of a few is there.
+/// Returns false when rows refer to bytes at the location and none of a sample exists.
 ///
 /// # Errors
-/// The place's, and the database's.
+/// Errors of the location, and database errors.
 pub(super) async fn is_plausible(
-    places: &Places<'_>,
-    place: Place,
+    places: &InstallationParts<'_>,
+    place: MarkedLocation,
 ) -> Result<bool, InstallationError> {
     let keys = keys(places, place).await?;
     for (id, key) in &keys {
         let there = match place {
-            Place::Staging => {
+            MarkedLocation::Staging => {
                 let key = key.parse().unwrap_or(StagingKey::unsegmented(id.0));
                 places.staging.len(key).await?.is_some()
             }
-            Place::Storage => match key.parse::<StorageKey>() {
+            MarkedLocation::Storage => match key.parse::<StorageKey>() {
                 Ok(key) => places.storage.head(&key).await?.is_some(),
                 Err(_) => false,
             },
@@ -39,10 +39,13 @@ pub(super) async fn is_plausible(
     Ok(keys.is_empty())
 }
 
-async fn keys(places: &Places<'_>, place: Place) -> Result<Vec<(FileId, String)>, DbErr> {
+async fn keys(
+    places: &InstallationParts<'_>,
+    place: MarkedLocation,
+) -> Result<Vec<(FileId, String)>, DbErr> {
     let (status, key) = match place {
-        Place::Staging => (FileStatus::Staged, Column::StagingKey),
-        Place::Storage => (FileStatus::Stored, Column::StorageKey),
+        MarkedLocation::Staging => (FileStatus::Staged, Column::StagingKey),
+        MarkedLocation::Storage => (FileStatus::Stored, Column::StorageKey),
     };
     Entity::find()
         .select_only()

@@ -1,4 +1,4 @@
-//! The counters of events: changed in the transaction that changes their deliveries, and nowhere else.
+//! The counters of events, which change only in the transaction that changes the status of their deliveries.
 
 use entity::{
     EventId, Timestamp,
@@ -10,34 +10,34 @@ use sea_orm::{
 };
 use std::collections::BTreeMap;
 
-/// By how much the counters of one event change.
+/// By how much the counters of an event change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Change {
+pub(crate) struct CounterChange {
     pub(crate) pending: i32,
     pub(crate) failed: i32,
 }
 
 /// The changes of one transaction.
 #[derive(Debug, Default)]
-pub(crate) struct Changes(BTreeMap<EventId, Change>);
+pub(crate) struct CounterChanges(BTreeMap<EventId, CounterChange>);
 
-impl Changes {
-    /// One more change, of a delivery of `event`.
-    pub(crate) fn add(&mut self, event: EventId, change: Change) {
+impl CounterChanges {
+    /// Adds a change caused by a delivery of `event`.
+    pub(crate) fn add(&mut self, event: EventId, change: CounterChange) {
         let sum = self.0.entry(event).or_default();
         sum.pending += change.pending;
         sum.failed += change.failed;
     }
 
-    /// Changes the rows and lets their status follow. The caller holds their locks (see [`lock`]).
+    /// Updates the counters and the derived status. The caller must hold the locks (see [`lock`]).
     pub(crate) async fn apply(
         self,
         transaction: &impl ConnectionTrait,
         now: Timestamp,
     ) -> Result<(), DbErr> {
-        let mut alike: BTreeMap<Change, Vec<EventId>> = BTreeMap::new();
+        let mut alike: BTreeMap<CounterChange, Vec<EventId>> = BTreeMap::new();
         for (event, change) in self.0 {
-            if change != Change::default() {
+            if change != CounterChange::default() {
                 alike.entry(change).or_default().push(event);
             }
         }
@@ -70,8 +70,8 @@ impl Changes {
     }
 }
 
-/// Locks events until the transaction ends, in the order of their ids, so that no two transactions wait for each
-/// other. On SQLite the transaction has the only writer already.
+/// Locks events until the transaction ends, in the order of their ids, so that transactions do not deadlock. On SQLite
+/// the transaction already has the only writer.
 pub(crate) async fn lock(
     transaction: &impl ConnectionTrait,
     events: impl IntoIterator<Item = EventId>,

@@ -1,56 +1,56 @@
-//! How an endpoint does, from its newest deliveries: a window of a bounded number, whatever its history.
+//! The health of an endpoint, computed from a bounded number of its newest deliveries.
 
 use crate::db::Database;
 use entity::{DeliveryId, Timestamp, WebhookId, attempt, delivery};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use std::time::Duration;
 
-/// The newest deliveries of an endpoint that are looked at.
+/// Maximum number of deliveries examined, the newest.
 pub const HEALTH_DELIVERIES: u64 = 100;
 
-/// The most attempts of those, the newest.
+/// Maximum number of their attempts examined, the newest.
 const HEALTH_ATTEMPTS: u64 = 1_000;
 
-/// What the attempts of an endpoint's newest deliveries say.
+/// Statistics of the attempts of an endpoint's newest deliveries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EndpointHealth {
     pub attempts: u64,
-    /// Answered with a 2xx.
+    /// Attempts answered with a 2xx.
     pub succeeded: u64,
-    /// None without an attempt.
+    /// `None` without an attempt.
     pub median: Option<Duration>,
-    /// 95 of 100 attempts took no longer.
+    /// The 95th percentile of durations.
     pub p95: Option<Duration>,
-    /// The newest attempt that failed.
-    pub last_failure: Option<Failure>,
+    /// The newest failed attempt.
+    pub last_failure: Option<FailedAttempt>,
     pub last_success_at: Option<Timestamp>,
-    /// The oldest attempt looked at.
+    /// When the oldest examined attempt was made.
     pub since: Option<Timestamp>,
 }
 
-/// An attempt that was not answered with a 2xx.
+/// An attempt that did not get a 2xx.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub struct FailedAttempt {
     pub at: Timestamp,
-    /// None when there was no answer.
+    /// `None` if there was no response.
     pub status_code: Option<u16>,
     pub error: String,
 }
 
 impl EndpointHealth {
-    /// The share of attempts that succeeded, 0 to 1; none without an attempt.
+    /// The share of successful attempts, 0 to 1; `None` without an attempt.
     #[must_use]
     pub fn success_rate(&self) -> Option<f64> {
         (self.attempts > 0).then(|| self.succeeded as f64 / self.attempts as f64)
     }
 }
 
-type Row = (Timestamp, Option<i32>, i64, Option<String>);
+type AttemptRow = (Timestamp, Option<i32>, i64, Option<String>);
 
-/// Looks at the newest [`HEALTH_DELIVERIES`] deliveries of an endpoint.
+/// Examines the newest [`HEALTH_DELIVERIES`] deliveries of an endpoint.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn health(db: &Database, webhook: WebhookId) -> Result<EndpointHealth, DbErr> {
     let newest: Vec<DeliveryId> = delivery::Entity::find()
         .select_only()
@@ -64,7 +64,7 @@ pub async fn health(db: &Database, webhook: WebhookId) -> Result<EndpointHealth,
     if newest.is_empty() {
         return Ok(EndpointHealth::default());
     }
-    let rows: Vec<Row> = attempt::Entity::find()
+    let rows: Vec<AttemptRow> = attempt::Entity::find()
         .select_only()
         .column(attempt::Column::At)
         .column(attempt::Column::StatusCode)
@@ -76,12 +76,12 @@ pub async fn health(db: &Database, webhook: WebhookId) -> Result<EndpointHealth,
         .into_tuple()
         .all(db.read())
         .await?;
-    Ok(of(&rows))
+    Ok(summarize(&rows))
 }
 
-/// Of attempts, the newest first.
-fn of(rows: &[Row]) -> EndpointHealth {
-    let succeeded = |row: &&Row| matches!(row.1, Some(200..=299)) && row.3.is_none();
+/// Computes the statistics of attempts, newest first.
+fn summarize(rows: &[AttemptRow]) -> EndpointHealth {
+    let succeeded = |row: &&AttemptRow| matches!(row.1, Some(200..=299)) && row.3.is_none();
     let mut took: Vec<u64> = rows
         .iter()
         .map(|row| u64::try_from(row.2).unwrap_or(0))
@@ -93,7 +93,7 @@ fn of(rows: &[Row]) -> EndpointHealth {
         succeeded: rows.iter().filter(succeeded).count() as u64,
         median: percentile(&took, 50),
         p95: percentile(&took, 95),
-        last_failure: failure.map(|(at, code, _, error)| Failure {
+        last_failure: failure.map(|(at, code, _, error)| FailedAttempt {
             at: *at,
             status_code: code.and_then(|code| u16::try_from(code).ok()),
             error: error.clone().unwrap_or_default(),
@@ -103,7 +103,7 @@ fn of(rows: &[Row]) -> EndpointHealth {
     }
 }
 
-/// The nearest rank.
+/// The percentile by the nearest-rank method.
 fn percentile(sorted_ms: &[u64], percent: usize) -> Option<Duration> {
     let rank = (sorted_ms.len() * percent).div_ceil(100);
     let millis = sorted_ms.get(rank.saturating_sub(1))?;
@@ -123,7 +123,7 @@ mod tests {
             (at(7), None, 30_000, Some("no response".to_owned())),
             (at(6), Some(204), 20, None),
         ];
-        let health = of(&rows);
+        let health = summarize(&rows);
         assert_eq!(health.success_rate(), Some(0.5));
         assert_eq!(health.median, Some(Duration::from_millis(20)));
         assert_eq!(health.p95, Some(Duration::from_secs(30)));
@@ -131,6 +131,6 @@ mod tests {
         assert_eq!(health.since, Some(at(6)));
         let failure = health.last_failure.unwrap();
         assert_eq!((failure.at, failure.status_code), (at(8), Some(503)));
-        assert_eq!(of(&[]), EndpointHealth::default());
+        assert_eq!(summarize(&[]), EndpointHealth::default());
     }
 }

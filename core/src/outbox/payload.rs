@@ -1,4 +1,4 @@
-//! What an event says: the exact fields of each payload, and which events there are.
+//! Event types and the exact fields of their payloads.
 
 use crate::digest::Sha256Digest;
 use entity::{
@@ -9,23 +9,23 @@ use entity::{
 use serde::Serialize;
 use std::{fmt, str::FromStr};
 
-/// The kinds of event there are.
+/// The types of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EventType {
-    /// A verified file is in storage.
+    /// A file was verified and stored.
     FileStored,
     /// A stored file is about to expire.
     FileExpiring,
-    /// A stored file is gone.
+    /// A stored file was deleted.
     FileDeleted,
     /// Every file of a closed batch is final.
     BatchComplete,
-    /// Asked for, to try an endpoint; sent to that endpoint alone whatever it subscribed to.
+    /// A test of an endpoint, sent on request and only to that endpoint, regardless of its subscription.
     WebhookTest,
 }
 
 impl EventType {
-    /// Every event type, in the order of a file's life.
+    /// Every event type, in the order in which they occur for a file.
     pub const ALL: [Self; 5] = [
         Self::FileStored,
         Self::FileExpiring,
@@ -34,7 +34,7 @@ impl EventType {
         Self::WebhookTest,
     ];
 
-    /// As it stands in the database and on the wire.
+    /// The name in the database and in payloads.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -53,7 +53,7 @@ impl fmt::Display for EventType {
     }
 }
 
-/// No event is called so.
+/// There is no event type with this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no event type `{0}`")]
 pub struct UnknownEventType(pub String);
@@ -76,16 +76,16 @@ pub struct FileStored {
     pub original_filename: String,
     pub content_type: String,
     pub size_bytes: i64,
-    /// Lower-case hex.
+    /// Lower-case hexadecimal.
     pub sha256: String,
-    /// Where the bytes could be had at the moment of the commit; a signed one expires.
+    /// The URL of the object at the time of the commit; a signed URL expires.
     pub url: String,
 }
 
 impl FileStored {
-    /// Of a file that this transaction stores: its row may not have the digest yet.
+    /// For a file that this transaction stores; its row may not contain the digest yet.
     #[must_use]
-    pub fn of(file: &file::Model, sha256: Sha256Digest, url: String) -> Self {
+    pub fn from_model(file: &file::Model, sha256: Sha256Digest, url: String) -> Self {
         Self {
             file_id: file.id,
             original_filename: file.original_filename.clone(),
@@ -97,9 +97,9 @@ impl FileStored {
     }
 }
 
-/// The six fields of a file whose row is complete; `url` is null once the object is not to be had any more.
+/// The six fields of a file whose row is complete; `url` is null once the object is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct StoredFile {
+struct StoredFilePayload {
     file_id: FileId,
     original_filename: String,
     content_type: String,
@@ -108,8 +108,8 @@ struct StoredFile {
     url: Option<String>,
 }
 
-impl StoredFile {
-    fn of(file: &file::Model, url: Option<String>) -> Self {
+impl StoredFilePayload {
+    fn from_model(file: &file::Model, url: Option<String>) -> Self {
         Self {
             file_id: file.id,
             original_filename: file.original_filename.clone(),
@@ -125,35 +125,35 @@ impl StoredFile {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileExpiring {
     #[serde(flatten)]
-    file: StoredFile,
+    file: StoredFilePayload,
     expires_at: Timestamp,
 }
 
 impl FileExpiring {
-    /// Of a stored file.
+    /// For a stored file.
     #[must_use]
-    pub fn of(file: &file::Model, url: String, expires_at: Timestamp) -> Self {
+    pub fn from_model(file: &file::Model, url: String, expires_at: Timestamp) -> Self {
         Self {
-            file: StoredFile::of(file, Some(url)),
+            file: StoredFilePayload::from_model(file, Some(url)),
             expires_at,
         }
     }
 }
 
-/// The payload of `file.deleted`: the six fields, `url` null, and `deleted_at`.
+/// The payload of `file.deleted`: the six fields with `url` null, and `deleted_at`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FileDeleted {
     #[serde(flatten)]
-    file: StoredFile,
+    file: StoredFilePayload,
     deleted_at: Timestamp,
 }
 
 impl FileDeleted {
-    /// Of a file that was stored and is no more.
+    /// For a stored file that was deleted.
     #[must_use]
-    pub fn of(file: &file::Model, deleted_at: Timestamp) -> Self {
+    pub fn from_model(file: &file::Model, deleted_at: Timestamp) -> Self {
         Self {
-            file: StoredFile::of(file, None),
+            file: StoredFilePayload::from_model(file, None),
             deleted_at,
         }
     }
@@ -171,9 +171,9 @@ pub struct BatchComplete {
 }
 
 impl BatchComplete {
-    /// Of a closed batch whose counts are final, with the status this transaction gives it.
+    /// For a closed batch whose counts are final, with the status that this transaction gives it.
     #[must_use]
-    pub fn of(batch: &batch::Model, status: BatchStatus) -> Self {
+    pub fn from_model(batch: &batch::Model, status: BatchStatus) -> Self {
         Self {
             batch_id: batch.id,
             status: match status {
@@ -200,7 +200,7 @@ pub struct WebhookTest {
 impl WebhookTest {
     /// For an endpoint.
     #[must_use]
-    pub const fn of(webhook_id: WebhookId) -> Self {
+    pub const fn new(webhook_id: WebhookId) -> Self {
         Self {
             webhook_id,
             message: "This is a test. The endpoint works if it answers 2xx.",

@@ -1,4 +1,4 @@
-//! Looking at events and deliveries: pages for lists, one event whole, counts for dashboards.
+//! Reading events and deliveries: pages of lists, single events with all details, and counts for dashboards.
 
 use crate::{
     db::Database,
@@ -18,26 +18,26 @@ use sea_orm::{
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// The most deliveries shown of one event, the newest.
+/// Maximum number of deliveries returned for an event, the newest.
 pub const DELIVERIES_SHOWN: u64 = 1000;
 
-/// The most attempts read for one answer, the newest.
+/// Maximum number of attempts read per response, the newest.
 pub const ATTEMPTS_SHOWN: u64 = 1000;
 
-/// Counting ends here, so that a count costs the same however long the backlog is.
+/// Counting stops here, so that a count has a bounded cost however long the backlog is.
 pub const COUNT_LIMIT: u64 = 100_000;
 
-/// Which events.
+/// The filters of an event list.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
     pub status: Option<EventStatus>,
-    /// Exactly so; a type that does not exist finds nothing.
+    /// An exact match; an unknown type matches nothing.
     pub event_type: Option<String>,
-    /// The file, batch or endpoint it is about.
+    /// The file, batch or endpoint the event is about.
     pub aggregate_id: Option<Uuid>,
-    /// Written at this moment or later …
+    /// Only events written at or after this time …
     pub since: Option<Timestamp>,
-    /// … and before this one.
+    /// … and before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -48,36 +48,37 @@ pub struct DeliveryDetail {
     pub attempts: Vec<attempt::Model>,
 }
 
-/// An event and all that was done about it.
+/// An event with its deliveries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventDetail {
     pub event: outbox_event::Model,
-    /// The oldest first.
+    /// Oldest first.
     pub deliveries: Vec<DeliveryDetail>,
 }
 
-/// How much is under way, and how much was given up.
+/// Counts of pending and failed deliveries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct DeliveryCounts {
     /// At most [`COUNT_LIMIT`].
     pub pending: u64,
     /// At most [`COUNT_LIMIT`].
     pub failed: u64,
-    /// Since when the oldest pending one has waited.
+    /// Since when the oldest pending delivery has been waiting.
     pub oldest_pending_since: Option<Timestamp>,
 }
 
-/// Events, newest first. With several filters a page may be short, or even empty, and still have a next one.
+/// Returns a page of events, newest first. With several filters it may be short or even empty and still have a next
+/// page.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn list(
     db: &Database,
     filter: EventFilter,
     page: PageRequest,
 ) -> Result<Page<outbox_event::Model>, DbErr> {
     use outbox_event::Column;
-    // What leaves the fewest events leads.
+    // The most selective condition leads.
     let delivered = filter.status == Some(EventStatus::Delivered);
     let status = filter.status.map(|status| Column::Status.eq(status));
     let event_type = filter.event_type.map(|name| Column::EventType.eq(name));
@@ -98,10 +99,10 @@ pub async fn list(
     walk.page(db.read(), page, |row| row.id.0).await
 }
 
-/// The event with its deliveries and their attempts; none when there is no such event.
+/// Returns the event with its deliveries and their attempts, if it exists.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn get(db: &Database, id: EventId) -> Result<Option<EventDetail>, DbErr> {
     let Some(event) = outbox_event::Entity::find_by_id(id).one(db.read()).await? else {
         return Ok(None);
@@ -119,10 +120,10 @@ pub async fn get(db: &Database, id: EventId) -> Result<Option<EventDetail>, DbEr
     }))
 }
 
-/// Deliveries to one endpoint, newest first, with their attempts.
+/// Returns a page of deliveries to one endpoint, newest first, with their attempts.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn deliveries(
     db: &Database,
     webhook: WebhookId,
@@ -147,11 +148,11 @@ pub async fn deliveries(
     })
 }
 
-/// The deliveries of some events, without attempts, oldest first: for a page of a list.
+/// Returns the deliveries of several events, without attempts, oldest first: for a page of a list.
 ///
 /// # Errors
-/// The database's.
-pub async fn deliveries_of(
+/// Database errors.
+pub async fn event_deliveries(
     db: &Database,
     events: &[EventId],
 ) -> Result<HashMap<EventId, Vec<delivery::Model>>, DbErr> {
@@ -167,13 +168,13 @@ pub async fn deliveries_of(
     Ok(found)
 }
 
-/// Of all events.
+/// Counts the deliveries of all events.
 ///
 /// # Errors
-/// The database's.
-pub async fn counts(db: &Database) -> Result<Counts, DbErr> {
+/// Database errors.
+pub async fn counts(db: &Database) -> Result<DeliveryCounts, DbErr> {
     let of = |status| outbox_event::Entity::find().filter(outbox_event::Column::Status.eq(status));
-    Ok(Counts {
+    Ok(DeliveryCounts {
         pending: count(db.read(), of(EventStatus::Pending)).await?,
         failed: count(db.read(), of(EventStatus::Failed)).await?,
         oldest_pending_since: of(EventStatus::Pending)
@@ -187,17 +188,17 @@ pub async fn counts(db: &Database) -> Result<Counts, DbErr> {
     })
 }
 
-/// Of the deliveries to one endpoint.
+/// Counts the deliveries to one endpoint.
 ///
 /// # Errors
-/// The database's.
-pub async fn counts_of(db: &Database, webhook: WebhookId) -> Result<Counts, DbErr> {
+/// Database errors.
+pub async fn endpoint_counts(db: &Database, webhook: WebhookId) -> Result<DeliveryCounts, DbErr> {
     let of = |status| {
         delivery::Entity::find()
             .filter(delivery::Column::WebhookId.eq(webhook))
             .filter(delivery::Column::Status.eq(status))
     };
-    Ok(Counts {
+    Ok(DeliveryCounts {
         pending: count(db.read(), of(DeliveryStatus::Pending)).await?,
         failed: count(db.read(), of(DeliveryStatus::Failed)).await?,
         oldest_pending_since: of(DeliveryStatus::Pending)

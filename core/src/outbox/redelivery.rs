@@ -1,11 +1,11 @@
-//! Redelivery of one event, replay of many.
+//! Redelivery of one event, and replay of many.
 //!
-//! What was delivered or given up becomes pending with a fresh round of attempts; what was never announced to an
-//! endpoint that wants it now gets a delivery. The receiver sees the same `webhook-id` as before.
+//! Deliveries that were delivered or have failed become pending again, with a new round of attempts; an endpoint that
+//! subscribes to an event but never got it gets a new delivery. The receiver sees the same `webhook-id` as before.
 
 use super::{
     EventType, Subscription,
-    counters::{self, Change, Changes},
+    counters::{self, CounterChange, CounterChanges},
     write::add_deliveries,
 };
 use crate::{
@@ -24,15 +24,15 @@ use sea_orm::{
 };
 use std::collections::{HashMap, HashSet};
 
-/// Events, or deliveries, a replay looks at in one transaction.
+/// Events, or deliveries, that a replay processes in one transaction.
 const PAGE: u64 = 500;
 
 /// Where a page of a replay ended.
 #[derive(Clone, Copy, Debug)]
-enum Cursor {
-    /// Events are taken in the order they were written.
+enum ReplayCursor {
+    /// Events are processed in the order they were written.
     Event(Timestamp, EventId),
-    /// Failed deliveries are taken in the order of their ids: there are few of them among all.
+    /// Failed deliveries are processed in the order of their ids, since they are few among all.
     Delivery(DeliveryId),
 }
 
@@ -43,27 +43,27 @@ pub enum RedeliveryError {
     NoSuchEvent,
     #[error("there is no such active webhook endpoint")]
     NoSuchEndpoint,
-    #[error("the endpoint does not want events of this type")]
+    #[error("the endpoint does not subscribe to events of this type")]
     NotSubscribed,
     #[error("making deliveries due failed in the database")]
     Database(#[from] DbErr),
 }
 
-/// What a replay is over.
+/// The range of events to replay.
 #[derive(Clone, Copy, Debug)]
-pub struct Replay {
-    /// Events written at this moment or later …
+pub struct ReplayRequest {
+    /// Events written at or after this time …
     pub since: Timestamp,
-    /// … and before this one.
+    /// … and before this time.
     pub until: Option<Timestamp>,
-    /// Only those whose delivery is `delivered`, or `failed`; none: both, and what was never announced to the
-    /// endpoint. What is pending is under way anyhow.
+    /// Only events whose delivery is `delivered`, or `failed`; `None` means both, and events that were never announced
+    /// to the endpoint. Pending deliveries are in progress already.
     pub status: Option<DeliveryStatus>,
 }
 
-/// Makes the deliveries of an event due now: to `only` this endpoint, or to all that have one or want one. Deliveries
-/// to endpoints that are deleted or switched off stay as they are, as does what is being attempted; what waits for
-/// a retry is due at once. Returns the event as it is then, and what to dispatch.
+/// Makes the deliveries of an event due now: only those to the endpoint `only`, or to all endpoints that have or want
+/// one. Deliveries to deleted or disabled endpoints are unchanged, as are those being attempted; those waiting for a
+/// retry become due at once. Returns the updated event, and what the caller must push.
 ///
 /// # Errors
 /// [`RedeliveryError`]; nothing is changed then.
@@ -99,7 +99,7 @@ async fn redeliver_one(
     let missing: Vec<WebhookId> = active
         .iter()
         .filter(|one| !has.contains(&one.webhook_id))
-        .filter(|one| is_spread(&event.event_type) && one.wants(&event.event_type))
+        .filter(|one| goes_to_all_endpoints(&event.event_type) && one.wants(&event.event_type))
         .map(|one| one.webhook_id)
         .collect();
     if only.is_some() && rows.is_empty() && missing.is_empty() {
@@ -123,8 +123,8 @@ async fn find_event(
         .ok_or(RedeliveryError::NoSuchEvent)
 }
 
-/// A test is for the endpoint it was asked for.
-pub(super) fn is_spread(event_type: &str) -> bool {
+/// Whether events of this type go to all endpoints; a test goes only to the endpoint it was requested for.
+pub(super) fn goes_to_all_endpoints(event_type: &str) -> bool {
     event_type != EventType::WebhookTest.as_str()
 }
 
@@ -132,24 +132,23 @@ fn is_leased(row: &delivery::Model, now: Timestamp) -> bool {
     row.status == DeliveryStatus::Pending && row.lease_expires_at.is_some_and(|end| end >= now)
 }
 
-/// Announces to one endpoint again what it has heard, missed or never been told, in pages of 500 events, each
-/// committed and dispatched before the next. Returns how many deliveries became due. Ended half-way it may be
-/// started again.
+/// Announces events to one endpoint again, delivered, failed or never announced, in pages of 500 events, each committed
+/// and pushed before the next. Returns how many deliveries became due. An interrupted replay can be started again.
 ///
 /// # Errors
-/// [`RedeliveryError`]; pages before stay.
+/// [`RedeliveryError`]; completed pages remain.
 pub async fn replay(
     db: &Database,
     clock: &Clock,
     dispatch: &dyn JobSink,
     webhook: WebhookId,
-    replay: Replay,
+    replay: ReplayRequest,
 ) -> Result<u64, RedeliveryError> {
-    // What is written from now on is announced anyhow; without an end a busy outbox would never be replayed.
+    // Events written from now on are announced anyway; without this bound the replay of a busy outbox would never end.
     let until = replay
         .until
         .unwrap_or_else(|| clock.after(std::time::Duration::from_micros(1)));
-    let replay = Replay {
+    let replay = ReplayRequest {
         until: Some(until),
         ..replay
     };
@@ -173,14 +172,14 @@ pub async fn replay(
     }
 }
 
-/// Returns what became due, and where the page ended unless it is the last page.
+/// Returns the deliveries that became due, and where the page ended unless it is the last.
 async fn replay_page(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
     webhook: WebhookId,
-    replay: Replay,
-    after: Option<Cursor>,
-) -> Result<(Vec<DueDelivery>, Option<Cursor>), RedeliveryError> {
+    replay: ReplayRequest,
+    after: Option<ReplayCursor>,
+) -> Result<(Vec<DueDelivery>, Option<ReplayCursor>), RedeliveryError> {
     let endpoint = Subscription::all(transaction)
         .await?
         .into_iter()
@@ -198,7 +197,9 @@ async fn replay_page(
     let missing = events
         .into_iter()
         .filter(|(id, ..)| replay.status.is_none() && there.contains(id) && !has.contains(id))
-        .filter(|(_, event_type, _)| is_spread(event_type) && endpoint.wants(event_type))
+        .filter(|(_, event_type, _)| {
+            goes_to_all_endpoints(event_type) && endpoint.wants(event_type)
+        })
         .map(|(id, ..)| (id, vec![webhook]))
         .collect();
     let ready = rows
@@ -213,29 +214,31 @@ type EventRow = (EventId, String, Timestamp);
 
 async fn event_page(
     transaction: &impl ConnectionTrait,
-    replay: Replay,
-    after: Option<Cursor>,
-) -> Result<(Vec<EventRow>, Option<Cursor>), DbErr> {
+    replay: ReplayRequest,
+    after: Option<ReplayCursor>,
+) -> Result<(Vec<EventRow>, Option<ReplayCursor>), DbErr> {
     let mut select = written_within(replay).limit(PAGE);
-    if let Some(Cursor::Event(at, id)) = after {
+    if let Some(ReplayCursor::Event(at, id)) = after {
         let columns = [outbox_event::Column::CreatedAt, outbox_event::Column::Id];
         let place = columns.map(|column| Expr::col((outbox_event::Entity, column)));
         select = select.filter(Expr::tuple(place).gt(Expr::tuple([Expr::val(at), Expr::val(id)])));
     }
     let events: Vec<EventRow> = select.into_tuple().all(transaction).await?;
-    let last = events.last().map(|(id, _, at)| Cursor::Event(*at, *id));
+    let last = events
+        .last()
+        .map(|(id, _, at)| ReplayCursor::Event(*at, *id));
     let last = last.filter(|_| is_full(events.len()));
     Ok((events, last))
 }
 
-/// The events of one page of failed deliveries, as far as they were written within the replay. One pass over the index
-/// of the endpoint's failed deliveries, however many others it has.
+/// Returns the events of one page of failed deliveries, as far as they are within the replay's range. Scans the index
+/// of the endpoint's failed deliveries once, however many others it has.
 async fn failed_page(
     transaction: &impl ConnectionTrait,
     webhook: WebhookId,
-    replay: Replay,
-    after: Option<Cursor>,
-) -> Result<(Vec<EventRow>, Option<Cursor>), DbErr> {
+    replay: ReplayRequest,
+    after: Option<ReplayCursor>,
+) -> Result<(Vec<EventRow>, Option<ReplayCursor>), DbErr> {
     let mut select = delivery::Entity::find()
         .select_only()
         .column(delivery::Column::Id)
@@ -244,11 +247,11 @@ async fn failed_page(
         .filter(delivery::Column::Status.eq(DeliveryStatus::Failed))
         .order_by_asc(delivery::Column::Id)
         .limit(PAGE);
-    if let Some(Cursor::Delivery(id)) = after {
+    if let Some(ReplayCursor::Delivery(id)) = after {
         select = select.filter(delivery::Column::Id.gt(id));
     }
     let failed: Vec<(DeliveryId, EventId)> = select.into_tuple().all(transaction).await?;
-    let last = failed.last().map(|(id, _)| Cursor::Delivery(*id));
+    let last = failed.last().map(|(id, _)| ReplayCursor::Delivery(*id));
     let last = last.filter(|_| is_full(failed.len()));
     let events = written_within(replay)
         .filter(outbox_event::Column::Id.is_in(failed.into_iter().map(|(_, event)| event)))
@@ -263,7 +266,7 @@ fn is_full(rows: usize) -> bool {
 }
 
 /// The events of a replay, in the order they were written.
-pub(super) fn written_within(replay: Replay) -> Select<outbox_event::Entity> {
+pub(super) fn written_within(replay: ReplayRequest) -> Select<outbox_event::Entity> {
     let select = outbox_event::Entity::find()
         .select_only()
         .column(outbox_event::Column::Id)
@@ -292,19 +295,19 @@ async fn lock_deliveries(
         .await
 }
 
-/// Makes locked deliveries pending and due, adds those that are missing, and keeps the counters of their events,
-/// which are locked too.
+/// Makes locked deliveries pending and due, adds missing ones, and updates the counters of their events, which must be
+/// locked too.
 async fn make_due(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
     rows: Vec<delivery::Model>,
     missing: Vec<(EventId, Vec<WebhookId>)>,
 ) -> Result<Vec<DueDelivery>, DbErr> {
-    let mut changes = Changes::default();
+    let mut changes = CounterChanges::default();
     let mut by_status: HashMap<DeliveryStatus, Vec<DeliveryId>> = HashMap::new();
     for row in &rows {
         by_status.entry(row.status).or_default().push(row.id);
-        changes.add(row.event_id, leaving(row.status));
+        changes.add(row.event_id, counter_change_from(row.status));
     }
     for (status, ids) in by_status {
         delivery::Entity::update_many()
@@ -325,7 +328,7 @@ async fn make_due(
     }
     for (event, webhooks) in &missing {
         let pending = i32::try_from(webhooks.len()).unwrap_or(i32::MAX);
-        changes.add(*event, Change { pending, failed: 0 });
+        changes.add(*event, CounterChange { pending, failed: 0 });
     }
     let added = add_deliveries(transaction, now, &missing).await?;
     changes.apply(transaction, now).await?;
@@ -340,14 +343,14 @@ async fn make_due(
         .collect())
 }
 
-fn leaving(status: DeliveryStatus) -> Change {
+fn counter_change_from(status: DeliveryStatus) -> CounterChange {
     match status {
-        DeliveryStatus::Pending => Change::default(),
-        DeliveryStatus::Delivered => Change {
+        DeliveryStatus::Pending => CounterChange::default(),
+        DeliveryStatus::Delivered => CounterChange {
             pending: 1,
             failed: 0,
         },
-        DeliveryStatus::Failed => Change {
+        DeliveryStatus::Failed => CounterChange {
             pending: 1,
             failed: -1,
         },

@@ -1,8 +1,8 @@
-//! How many deliveries a replay will make due, for the page that asks before it starts one.
+//! How many deliveries a replay would make due, for the page that asks for confirmation.
 
 use super::{
-    Replay, Subscription,
-    redelivery::{is_spread, written_within},
+    ReplayRequest, Subscription,
+    redelivery::{goes_to_all_endpoints, written_within},
 };
 use crate::db::Database;
 use entity::{
@@ -15,26 +15,26 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait, Query, SubQueryStatement},
 };
 
-/// Events looked at before the count says only that it is at least so many.
+/// Maximum number of events examined; beyond it, the count is a lower bound.
 pub const REPLAY_PREVIEW_LIMIT: u64 = 5_000;
 
-/// What a replay would do.
+/// The expected effect of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReplayPreview {
-    /// Deliveries that would become due.
+    /// Number of deliveries that would become due.
     pub count: u64,
-    /// True when there are more events than [`REPLAY_PREVIEW_LIMIT`], of which the oldest were counted.
+    /// Whether there are more events than [`REPLAY_PREVIEW_LIMIT`]; then only the oldest were counted.
     pub at_least: bool,
 }
 
-/// Counts what [`super::replay`] would make due at this moment. An endpoint that is switched off or gone: nothing.
+/// Counts the deliveries that [`super::replay`] would make due now. A disabled or deleted endpoint has none.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn preview_replay(
     db: &Database,
     webhook: WebhookId,
-    replay: Replay,
+    replay: ReplayRequest,
 ) -> Result<ReplayPreview, DbErr> {
     let active = Subscription::all(db.read()).await?;
     let Some(endpoint) = active.into_iter().find(|one| one.webhook_id == webhook) else {
@@ -43,7 +43,11 @@ pub async fn preview_replay(
     let due = |status: Option<DeliveryStatus>, event_type: &str| match status {
         Some(DeliveryStatus::Pending) => false,
         Some(status) => replay.status.is_none_or(|wanted| wanted == status),
-        None => replay.status.is_none() && is_spread(event_type) && endpoint.wants(event_type),
+        None => {
+            replay.status.is_none()
+                && goes_to_all_endpoints(event_type)
+                && endpoint.wants(event_type)
+        }
     };
     let mut count = 0;
     for (status, event_type, events) in kinds(db, webhook, replay).await? {
@@ -63,12 +67,12 @@ pub async fn preview_replay(
     })
 }
 
-/// The oldest events of a replay, counted by their type and by how their delivery to the endpoint stands. Each
-/// delivery is looked up by itself: joined, a database might read all of them.
+/// Groups the oldest events of a replay by type and by the status of their delivery to the endpoint. Each delivery is
+/// looked up individually, because with a join the database might read all of them.
 async fn kinds(
     db: &Database,
     webhook: WebhookId,
-    replay: Replay,
+    replay: ReplayRequest,
 ) -> Result<Vec<(Option<DeliveryStatus>, String, u64)>, DbErr> {
     let delivery = Query::select()
         .column((delivery::Entity, delivery::Column::Status))

@@ -1,8 +1,8 @@
-//! Deleting events whose time is over.
+//! Deletes events after their retention.
 //!
-//! What is due is read from a partial index, beside the writer, and deleted a few at a time. Between two deletions the
-//! writer is left alone for three times as long as the last one took, so most requests that write meanwhile find it
-//! free, and the others wait for one deletion at most.
+//! Due events are read from a partial index, without blocking the writer, and deleted in small batches. After each
+//! batch the writer is left alone for three times as long as the batch took, so most concurrent writes find it free, and
+//! the others wait for one batch at most.
 
 use crate::{
     clock::Clock,
@@ -18,24 +18,24 @@ use sea_orm::{
 use std::time::{Duration, Instant};
 
 /// Events deleted in one transaction, with their deliveries and attempts.
-const CHUNK: u64 = 50;
+const DELETE_BATCH_SIZE: u64 = 50;
 
 /// How long the writer is left alone after a deletion, as a multiple of the time that took.
 const REST: u32 = 3;
 
-/// Events that cannot be deleted and are passed over before the rest is left to the next run.
+/// Maximum number of events that cannot be deleted and are skipped before the rest is left to the next run.
 const MAX_STUCK: usize = 100;
 
-/// Which events end, and since when their retention counts.
+/// The events that are deleted, and from when their retention counts.
 #[derive(Clone, Copy)]
-enum Ended {
-    /// Since they were delivered.
+enum FinalEvents {
+    /// Counts from when they were delivered.
     Delivered,
-    /// Since they were written.
+    /// Counts from when they were written.
     Failed,
 }
 
-impl Ended {
+impl FinalEvents {
     const ALL: [Self; 2] = [Self::Delivered, Self::Failed];
 
     fn since(self) -> Column {
@@ -45,7 +45,7 @@ impl Ended {
         }
     }
 
-    /// Written out, not bound, as the partial indexes have it.
+    /// A literal, not a bound value, so that the partial indexes are used.
     fn condition(self) -> &'static str {
         match self {
             Self::Delivered => "status = 'delivered'",
@@ -54,11 +54,11 @@ impl Ended {
     }
 }
 
-/// Deletes at most `limit` events, with their deliveries and attempts, that were delivered longer than `retention`
-/// ago, or written longer ago and given up; returns how many. A pending event is never deleted.
+/// Deletes at most `limit` events, with their deliveries and attempts, that were delivered longer than `retention` ago,
+/// or have failed and were written longer ago; returns how many. Pending events are never deleted.
 ///
 /// # Errors
-/// The database's. One event that cannot be deleted keeps no other from it: the error comes after the rest is done.
+/// Database errors. An event that cannot be deleted does not block others: the error is returned after the rest is done.
 pub async fn delete_old(
     db: &Database,
     clock: &Clock,
@@ -67,9 +67,9 @@ pub async fn delete_old(
 ) -> Result<u64, DbErr> {
     let before = clock.before(retention);
     let (mut deleted, mut stuck, mut fault) = (0, Vec::new(), None);
-    for ended in Ended::ALL {
+    for ended in FinalEvents::ALL {
         while deleted < limit && stuck.len() < MAX_STUCK {
-            let most = CHUNK.min(limit - deleted);
+            let most = DELETE_BATCH_SIZE.min(limit - deleted);
             let page = due(db, ended, before, &stuck, most).await?;
             if page.is_empty() {
                 break;
@@ -102,7 +102,7 @@ pub async fn delete_old(
 
 async fn due(
     db: &Database,
-    ended: Ended,
+    ended: FinalEvents,
     before: Timestamp,
     stuck: &[EventId],
     most: u64,
@@ -121,10 +121,10 @@ async fn due(
     query.into_tuple().all(db.read()).await
 }
 
-/// Deletes those that are still due: one may have been made pending again since it was read.
+/// Deletes the events that are still due: one may have been made pending again since it was read.
 async fn delete(
     db: &Database,
-    ended: Ended,
+    ended: FinalEvents,
     before: Timestamp,
     ids: Vec<EventId>,
 ) -> Result<u64, DbErr> {

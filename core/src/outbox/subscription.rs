@@ -1,20 +1,20 @@
-//! Which endpoints want which events.
+//! Which endpoints subscribe to which events.
 
 use entity::{WebhookId, webhook_endpoint};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
 };
 
-/// An active endpoint and what it asked for.
+/// An active endpoint and its subscribed event types.
 #[derive(Clone, Debug)]
 pub(super) struct Subscription {
     pub(super) webhook_id: WebhookId,
-    /// Empty: all.
+    /// Empty means all.
     event_types: Vec<String>,
 }
 
 impl Subscription {
-    /// Every active endpoint, in the order of its id.
+    /// Returns every active endpoint, in the order of ids.
     pub(super) async fn all(connection: &impl ConnectionTrait) -> Result<Vec<Self>, DbErr> {
         let rows: Vec<(WebhookId, serde_json::Value)> = webhook_endpoint::Entity::find()
             .select_only()
@@ -30,13 +30,13 @@ impl Subscription {
             .into_iter()
             .map(|(webhook_id, event_types)| Self {
                 webhook_id,
-                // What is stored was validated; a row of another make subscribes to all.
+                // Stored values were validated; anything else counts as a subscription to all types.
                 event_types: serde_json::from_value(event_types).unwrap_or_default(),
             })
             .collect())
     }
 
-    /// True for every type when it named none.
+    /// Whether the endpoint subscribes to this type.
     pub(super) fn wants(&self, event_type: &str) -> bool {
         self.event_types.is_empty() || self.event_types.iter().any(|one| one == event_type)
     }

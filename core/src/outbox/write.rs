@@ -1,4 +1,4 @@
-//! Writing an event, in the transaction that makes it true.
+//! Writing events, in the transaction that makes them true.
 
 use super::{
     BatchComplete, EventType, FileDeleted, FileExpiring, FileStored, Subscription, WebhookTest,
@@ -18,10 +18,10 @@ use serde::Serialize;
 use std::collections::HashSet;
 use uuid::Uuid;
 
-/// Rows in one INSERT: SQLite binds at most 32,766 values (SQLite, «Limits»), and no row here has more than 13.
-const ROWS: usize = 1000;
+/// Rows per INSERT. SQLite binds at most 32,766 values (SQLite, "Limits"), and no row here has more than 13.
+const MAX_ROWS_PER_INSERT: usize = 1000;
 
-/// An event that is to be written.
+/// An event to be written.
 #[derive(Clone, Debug)]
 pub struct NewEvent {
     event_type: EventType,
@@ -30,7 +30,7 @@ pub struct NewEvent {
     idempotency_key: String,
     payload: Result<serde_json::Value, String>,
     traceparent: Option<String>,
-    /// Only this endpoint, whatever it subscribed to and whether active or not.
+    /// Deliver to this endpoint only, whatever its subscription and even if it is disabled.
     only: Option<WebhookId>,
 }
 
@@ -63,10 +63,10 @@ impl NewEvent {
         event
     }
 
-    /// `webhook.test`, for this endpoint alone; as many as are asked for.
+    /// `webhook.test`, for this endpoint only; any number of times.
     #[must_use]
     pub fn webhook_test(webhook: WebhookId) -> Self {
-        let payload = WebhookTest::of(webhook);
+        let payload = WebhookTest::new(webhook);
         Self {
             idempotency_key: format!("Webhook:{webhook}:{}", EventId::generate()),
             only: Some(webhook),
@@ -125,18 +125,18 @@ impl NewEvent {
     }
 }
 
-/// What was written.
+/// A written event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Written {
+pub struct WrittenEvent {
     pub event_id: EventId,
-    /// For [`crate::dispatch::JobSink::deliver`], once the transaction is committed.
+    /// Must be passed to [`crate::enqueue::JobSink::deliver`] once the transaction is committed.
     pub due: Vec<DueDelivery>,
 }
 
 /// Why an event was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Nothing was written, and the transaction is still good. To store a file twice is a fault of the caller's.
+    /// Nothing was written, and the transaction can continue. Storing a file twice is an error of the caller.
     #[error("there is already a {event_type} event with the key {idempotency_key}")]
     Doubled {
         event_type: String,
@@ -151,8 +151,9 @@ pub enum WriteError {
     Database(#[from] DbErr),
 }
 
-/// Writes the event and one delivery for each active endpoint that wants it, due at once; without any, the event
-/// is `delivered` from the start. Three statements (a further one per thousand endpoints), no waiting on anybody.
+/// Writes the event and one delivery, due at once, for each active endpoint that subscribes to it; without any, the
+/// event is `delivered` from the start. Takes three statements, plus one per thousand endpoints, and waits for no
+/// locks.
 ///
 /// A crash after the commit leaves deliveries `pending` and due, which the sweep pushes.
 ///
@@ -162,22 +163,22 @@ pub async fn write(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
     event: NewEvent,
-) -> Result<Written, WriteError> {
+) -> Result<WrittenEvent, WriteError> {
     let mut written = write_all(transaction, now, vec![event]).await?;
-    // One for each, or an error.
+    // There is one per event, or an error.
     Ok(written.remove(0))
 }
 
-/// [`write`] for several, in as many statements; the answers are in their order.
+/// [`write()`] for several events, with the same number of statements; the results are in their order.
 ///
 /// # Errors
-/// As [`write`], for the first that cannot be written; of several, the others may be in the transaction then, which
-/// must be rolled back.
+/// As [`write()`], for the first event that cannot be written. Other events may have been written to the transaction by
+/// then, which must be rolled back.
 pub(crate) async fn write_all(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
     events: Vec<NewEvent>,
-) -> Result<Vec<Written>, WriteError> {
+) -> Result<Vec<WrittenEvent>, WriteError> {
     let subscriptions = match events.iter().all(|event| event.only.is_some()) {
         true => Vec::new(),
         false => Subscription::all(transaction).await?,
@@ -201,7 +202,7 @@ pub(crate) async fn write_all(
     let mut due = add_deliveries(transaction, now, &wanted).await?.into_iter();
     Ok(wanted
         .into_iter()
-        .map(|(event_id, endpoints)| Written {
+        .map(|(event_id, endpoints)| WrittenEvent {
             event_id,
             due: due.by_ref().take(endpoints.len()).collect(),
         })
@@ -212,8 +213,8 @@ async fn insert(
     transaction: &impl ConnectionTrait,
     rows: Vec<outbox_event::Model>,
 ) -> Result<(), WriteError> {
-    for rows in rows.chunks(ROWS) {
-        // Not an error of the database's: on PostgreSQL that would end the caller's transaction.
+    for rows in rows.chunks(MAX_ROWS_PER_INSERT) {
+        // Not reported as a database error, which would end the caller's transaction on PostgreSQL.
         let written = outbox_event::Entity::insert_many(
             rows.iter().cloned().map(IntoActiveModel::into_active_model),
         )
@@ -228,14 +229,14 @@ async fn insert(
         .exec_without_returning(transaction)
         .await?;
         if usize::try_from(written).ok() != Some(rows.len()) {
-            return Err(doubled(transaction, rows).await?);
+            return Err(find_existing(transaction, rows).await?);
         }
     }
     Ok(())
 }
 
-/// Which of the rows was there before.
-async fn doubled(
+/// Returns which of the rows existed before.
+async fn find_existing(
     transaction: &impl ConnectionTrait,
     rows: &[outbox_event::Model],
 ) -> Result<WriteError, DbErr> {
@@ -258,7 +259,7 @@ async fn doubled(
     ))
 }
 
-/// Adds pending deliveries, due at once; the counters of the events are the caller's to keep.
+/// Adds pending deliveries, due at once. The caller must update the counters of the events.
 pub(super) async fn add_deliveries(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
@@ -267,9 +268,9 @@ pub(super) async fn add_deliveries(
     let rows: Vec<delivery::Model> = wanted
         .iter()
         .flat_map(|(event, endpoints)| endpoints.iter().map(|webhook| (*event, *webhook)))
-        .map(|(event_id, webhook_id)| fresh_delivery(event_id, webhook_id, now))
+        .map(|(event_id, webhook_id)| new_delivery(event_id, webhook_id, now))
         .collect();
-    for rows in rows.chunks(ROWS) {
+    for rows in rows.chunks(MAX_ROWS_PER_INSERT) {
         delivery::Entity::insert_many(rows.iter().cloned().map(IntoActiveModel::into_active_model))
             .exec_without_returning(transaction)
             .await?;
@@ -284,7 +285,7 @@ pub(super) async fn add_deliveries(
         .collect())
 }
 
-fn fresh_delivery(event_id: EventId, webhook_id: WebhookId, now: Timestamp) -> delivery::Model {
+fn new_delivery(event_id: EventId, webhook_id: WebhookId, now: Timestamp) -> delivery::Model {
     delivery::Model {
         id: DeliveryId::generate(),
         event_id,

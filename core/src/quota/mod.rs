@@ -1,15 +1,15 @@
-//! How many bytes each owner has, stored and waiting, and how many one may have (`uploads.owner_quota`).
+//! Quotas: how many bytes each owner has stored and staged, and how many are allowed (`uploads.owner_quota`).
 //!
-//! Counted by file, in the transaction that gives a file its size or takes its bytes away, so nothing is ever summed up
-//! over files. The metadata kept with a file counts too. A tus partial upload counts by itself until a final one makes
-//! it part of a file. An upload whose length is deferred counts what has come of it.
+//! Bytes are counted per file, in the transaction that gives a file its size or releases its bytes, so usage is never
+//! summed up over files. Stored metadata counts as well. A tus partial upload counts on its own until a final upload
+//! makes it part of a file. An upload whose length is deferred counts the bytes received so far.
 //!
-//! The quota is never exceeded, however many uploads come at once and by whatever protocol. Who counts against it locks
-//! one counter of the owner first, so of two who count the second sees the first. Bytes of which no row says yet how
-//! many they are (whole files, deferred lengths) are reserved before they are staged: see [`Reservation`]. A crash
-//! leaves a reservation that ends by itself.
+//! The quota is never exceeded, however many uploads run concurrently and over whatever protocol. Transactions that
+//! count against a quota first lock one counter of the owner, so the second of two sees the first. Bytes whose number
+//! is not recorded yet (whole files, deferred lengths) are reserved before they are staged: see [`Reservation`]. A
+//! crash leaves a reservation that expires.
 //!
-//! Files without an owner are not counted: without tokens there are no owners, and `staging.quota` is the bound.
+//! Files without an owner are not counted: without tokens there are no owners, and `staging.quota` is the limit.
 
 mod reservation;
 
@@ -27,17 +27,17 @@ use sea_orm::{
 use std::collections::BTreeMap;
 use uuid::Uuid;
 
-/// Counters of one owner: as many of its uploads are recorded at once on PostgreSQL.
+/// Number of counters per owner: this many of its uploads can be recorded concurrently on PostgreSQL.
 const SHARDS: u128 = 8;
 
-/// The counter that whoever counts against a quota locks first.
+/// The counter that is locked first when bytes are counted against a quota.
 const LOCKED: i32 = 0;
 
-/// Why no more is taken in of an owner.
+/// Why an owner's upload is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum QuotaError {
     #[error(
-        "an owner may have {quota} bytes, stored and on their way, and this upload would make it more"
+        "an owner may have {quota} bytes, stored and in progress, and this upload would exceed that"
     )]
     Exceeded {
         /// In bytes.
@@ -47,11 +47,11 @@ pub enum QuotaError {
     Database(#[from] DbErr),
 }
 
-/// How many bytes an owner has.
+/// Returns how many bytes an owner uses.
 ///
 /// # Errors
-/// The database's.
-pub async fn of(db: &impl ConnectionTrait, owner: &str) -> Result<u64, DbErr> {
+/// Database errors.
+pub async fn usage(db: &impl ConnectionTrait, owner: &str) -> Result<u64, DbErr> {
     let counters: Vec<i64> = Entity::find()
         .select_only()
         .column(Column::Bytes)
@@ -62,7 +62,7 @@ pub async fn of(db: &impl ConnectionTrait, owner: &str) -> Result<u64, DbErr> {
     Ok(u64::try_from(counters.iter().sum::<i64>()).unwrap_or(0))
 }
 
-/// Refuses an upload of `more` bytes beforehand, by what is counted at this moment. The count itself is [`add`]'s.
+/// Rejects an upload of `more` bytes in advance, by the current usage. The binding check is made by `add`.
 ///
 /// # Errors
 /// [`QuotaError`].
@@ -75,74 +75,75 @@ pub async fn require_room(
     let (Some(owner), Some(quota)) = (owner, quota) else {
         return Ok(());
     };
-    match more > quota.0.saturating_sub(of(db, owner).await?) {
+    match more > quota.0.saturating_sub(usage(db, owner).await?) {
         true => Err(QuotaError::Exceeded { quota: quota.0 }),
         false => Ok(()),
     }
 }
 
-/// What a file counts: its bytes, and the metadata kept with it.
+/// The bytes counted for a file: its content and its stored metadata.
 #[must_use]
-pub(crate) fn weight(file: &file::Model) -> i64 {
-    file.size_bytes.saturating_add(kept(&file.metadata))
+pub(crate) fn file_usage(file: &file::Model) -> i64 {
+    file.size_bytes
+        .saturating_add(metadata_size(&file.metadata))
 }
 
-/// What an upload counts when it begins, with its file if it has one.
+/// The bytes counted for an upload when it starts, including its file if it has one.
 #[must_use]
-pub(crate) fn weight_begun(upload: &upload::Model, file: Option<&file::Model>) -> i64 {
+pub(crate) fn initial_usage(upload: &upload::Model, file: Option<&file::Model>) -> i64 {
     match file {
-        Some(file) => weight(file),
-        None => partial(upload),
+        Some(file) => file_usage(file),
+        None => partial_usage(upload),
     }
 }
 
-/// What a partial upload counts by itself.
+/// The bytes counted for a partial upload on its own.
 #[must_use]
-pub(crate) fn partial(upload: &upload::Model) -> i64 {
+pub(crate) fn partial_usage(upload: &upload::Model) -> i64 {
     debug_assert_eq!(upload.kind, UploadKind::Partial);
     let bytes = upload.total_size_bytes.unwrap_or(upload.bytes_received);
-    bytes.saturating_add(text_of(upload))
+    bytes.saturating_add(staged_text_size(upload))
 }
 
-/// The metadata of a partial upload, in bytes: kept to be told again, and for nothing else.
+/// Size of a partial upload's metadata, in bytes; it is stored only to be returned to the client.
 #[must_use]
-pub(crate) fn text_of(upload: &upload::Model) -> i64 {
+pub(crate) fn staged_text_size(upload: &upload::Model) -> i64 {
     let length = upload.tus_metadata.as_ref().map_or(0, String::len);
     i64::try_from(length).unwrap_or(i64::MAX)
 }
 
-/// Nothing for an object without fields, as most have it.
+/// Zero for an object without fields, the usual case.
 #[must_use]
-pub(crate) fn kept(metadata: &serde_json::Value) -> i64 {
+pub(crate) fn metadata_size(metadata: &serde_json::Value) -> i64 {
     match metadata.as_object() {
         Some(fields) if fields.is_empty() => 0,
         _ => i64::try_from(metadata.to_string().len()).unwrap_or(i64::MAX),
     }
 }
 
-/// Bytes that count against a quota.
+/// Bytes to be counted against a quota.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Addition<'a> {
-    /// None: not counted.
+pub(crate) struct QuotaAddition<'a> {
+    /// `None` is not counted.
     pub(crate) owner: Option<&'a str>,
-    /// Of the file or upload.
+    /// The id of the file or upload.
     pub(crate) id: Uuid,
     pub(crate) bytes: i64,
     pub(crate) quota: Option<ByteSize>,
-    /// Where they were reserved: as much of the reservation is given back.
+    /// The reservation that is reduced by these bytes.
     pub(crate) reserved: Option<ReservationId>,
     pub(crate) now: Timestamp,
 }
 
-/// Counts bytes that a file or upload adds.
+/// Counts bytes added by a file or upload.
 ///
 /// # Errors
-/// [`QuotaError::Exceeded`] when there is no room for them; the transaction must be rolled back then.
+/// [`QuotaError::Exceeded`] when the quota is exhausted; the transaction must then be rolled back.
 pub(crate) async fn add(
     transaction: &impl ConnectionTrait,
-    addition: Addition<'_>,
+    addition: QuotaAddition<'_>,
 ) -> Result<(), QuotaError> {
-    let Addition {
+    let QuotaAddition {
         owner, id, bytes, ..
     } = addition;
     let (Some(name), Some(quota)) = (owner, addition.quota) else {
@@ -150,12 +151,12 @@ pub(crate) async fn add(
     };
     lock_and_change(transaction, name, bytes).await?;
     if let Some(reservation) = addition.reserved {
-        reservation::give_back(transaction, reservation, bytes).await?;
+        reservation::release(transaction, reservation, bytes).await?;
     }
     require_within(transaction, name, quota, addition.now).await
 }
 
-/// The owner's locked counter is changed: whoever counts against the quota as well waits for this transaction.
+/// Changes the owner's locked counter, so that others that count against the quota wait for this transaction.
 async fn lock_and_change(
     transaction: &impl ConnectionTrait,
     owner: &str,
@@ -164,64 +165,70 @@ async fn lock_and_change(
     upsert(transaction, [((owner, LOCKED), bytes)]).await
 }
 
-/// With the lock held: all that is counted and reserved is within the quota.
+/// With the lock held, checks that all counted and reserved bytes are within the quota.
 async fn require_within(
     transaction: &impl ConnectionTrait,
     owner: &str,
     quota: ByteSize,
     now: Timestamp,
 ) -> Result<(), QuotaError> {
-    let counted = of(transaction, owner).await?;
-    let reserved = reservation::of(transaction, owner, now).await?;
+    let counted = usage(transaction, owner).await?;
+    let reserved = reservation::reserved_bytes(transaction, owner, now).await?;
     match counted.saturating_add(reserved) > quota.0 {
         true => Err(QuotaError::Exceeded { quota: quota.0 }),
         false => Ok(()),
     }
 }
 
-/// Bytes that a file or an upload adds to its owner's, or takes away.
+/// A change of an owner's usage by a file or upload.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Change<'a> {
-    /// None: not counted.
+pub(crate) struct QuotaChange<'a> {
+    /// `None` is not counted.
     pub(crate) owner: Option<&'a str>,
-    /// Of the file or upload.
+    /// The id of the file or upload.
     pub(crate) id: Uuid,
     pub(crate) bytes: i64,
 }
 
-/// Counts a change that no quota stands against: there is none, or the bytes are gone.
+/// Counts a change that needs no quota check: there is no quota, or bytes are released.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn change(
     transaction: &impl ConnectionTrait,
     owner: Option<&str>,
     id: Uuid,
     bytes: i64,
 ) -> Result<(), DbErr> {
-    change_all(transaction, [Change { owner, id, bytes }]).await
+    change_all(transaction, [QuotaChange { owner, id, bytes }]).await
 }
 
-/// The bytes of a file that is gone, or never came to be, are its owner's no more.
+/// Releases the bytes of a file that was deleted or never completed.
 ///
 /// # Errors
-/// The database's.
-pub(crate) async fn give_back(
+/// Database errors.
+pub(crate) async fn release(
     transaction: &impl ConnectionTrait,
     file: &file::Model,
 ) -> Result<(), DbErr> {
-    change(transaction, file.owner.as_deref(), file.id.0, -weight(file)).await
+    change(
+        transaction,
+        file.owner.as_deref(),
+        file.id.0,
+        -file_usage(file),
+    )
+    .await
 }
 
-/// [`change`] for several, in one statement.
+/// [`change`] for several changes, in one statement.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn change_all(
     transaction: &impl ConnectionTrait,
-    changes: impl IntoIterator<Item = Change<'_>>,
+    changes: impl IntoIterator<Item = QuotaChange<'_>>,
 ) -> Result<(), DbErr> {
-    // In the order of the key, so that two who count do not wait for each other.
+    // In key order, so that concurrent transactions do not deadlock.
     let mut counters: BTreeMap<(&str, i32), i64> = BTreeMap::new();
     for change in changes.into_iter().filter(|change| change.bytes != 0) {
         let shard = i32::try_from(change.id.as_u128() % SHARDS).unwrap_or(LOCKED);

@@ -1,4 +1,4 @@
-//! Room in a quota for bytes that are on their way: taken before they are staged, given back when they are counted or
+//! Reservations of quota for bytes in transit: made before the bytes are staged, released when they are counted or
 //! given up.
 
 use super::{QuotaError, lock_and_change, require_within};
@@ -22,22 +22,23 @@ use std::{error::Error, sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 use uuid::Uuid;
 
-/// Reserved first, and at most ahead of what has come, in bytes: small files cost one reservation, and large ones few.
-const FIRST: u64 = 64 * 1024;
+/// The first reservation, and the maximum reserved ahead of the received bytes: small files take one reservation, large
+/// ones few.
+const FIRST_RESERVATION: u64 = 64 * 1024;
 const MAX_AHEAD: u64 = 8 * 1024 * 1024;
 
-/// How long a reservation outlives a process that died. A body that comes renews it, and one that pauses for longer
-/// than `server.idle_timeout` is ended.
+/// How long a reservation outlives a dead process. Received bytes renew it, and a body that pauses for longer than
+/// `server.idle_timeout` is aborted.
 const LEASE: Duration = Duration::from_secs(15 * 60);
 
-/// When it is renewed at the latest, by the next bytes that come.
+/// Received bytes renew a reservation of this age.
 const RENEW_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// Which reservation.
+/// Identifies a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReservationId(Uuid);
 
-/// Room for the bytes of one request; given back when dropped, as far as they were not counted.
+/// Quota reserved for the bytes of one request. Whatever was not counted is released on drop.
 #[derive(Debug)]
 pub struct Reservation {
     db: Database,
@@ -45,15 +46,15 @@ pub struct Reservation {
     owner: String,
     quota: ByteSize,
     id: ReservationId,
-    /// All that was ever reserved, in bytes.
+    /// Total number of bytes ever reserved.
     covered: u64,
-    /// There may be a row to delete, though nobody waited for it to be written.
+    /// A row may exist that must be deleted, even if the caller did not wait for it to be written.
     begun: bool,
     renewed_at: Timestamp,
 }
 
 impl Reservation {
-    /// For an owner with a quota; nobody else needs one. Reserves nothing yet.
+    /// Returns a reservation for an owner with a quota; others need none. Reserves nothing yet.
     #[must_use]
     pub fn new(app: &App, owner: Option<&str>) -> Option<Self> {
         Some(Self {
@@ -68,7 +69,7 @@ impl Reservation {
         })
     }
 
-    /// Has room for exactly so many bytes from the first on, as the client has announced them.
+    /// Reserves exactly `total` bytes, counted from the first, as announced by the client.
     ///
     /// # Errors
     /// [`QuotaError`].
@@ -79,17 +80,17 @@ impl Reservation {
         }
     }
 
-    /// True when there is room for so many bytes from the first on, and will be for a while.
+    /// Whether `total` bytes, counted from the first, are reserved and stay so for a while.
     fn covers(&self, total: u64) -> bool {
         total <= self.covered && self.renewed_at + RENEW_AFTER >= self.clock.now()
     }
 
-    /// Has room for so many bytes from the first on, and ahead of them if there is more.
+    /// Reserves `total` bytes, counted from the first, and some more in advance if the quota allows.
     async fn cover(&mut self, total: u64) -> Result<(), QuotaError> {
         if total <= self.covered {
             return self.reserve(0).await;
         }
-        let ahead = self.covered.clamp(FIRST, MAX_AHEAD);
+        let ahead = self.covered.clamp(FIRST_RESERVATION, MAX_AHEAD);
         let needed = total - self.covered;
         match self.reserve(std::cmp::max(needed, ahead)).await {
             Err(QuotaError::Exceeded { .. }) if needed < ahead => self.reserve(needed).await,
@@ -130,14 +131,14 @@ impl Drop for Reservation {
                     Box::pin(async move { Entity::delete_by_id(id.0).exec(transaction).await })
                 });
                 if let Err::<_, DbErr>(error) = ended.await {
-                    tracing::debug!(%error, "a reservation was left to end by itself");
+                    tracing::debug!(%error, "a reservation could not be released, it will expire");
                 }
             });
         }
     }
 }
 
-/// A reservation shared by the body that needs it and the writer that counts its bytes; cheap to clone.
+/// A reservation shared by the body and the writer that counts its bytes; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct SharedReservation {
     id: ReservationId,
@@ -145,7 +146,7 @@ pub struct SharedReservation {
 }
 
 impl SharedReservation {
-    /// By which its bytes are counted. It never waits: the body may be in the middle of reserving more.
+    /// The id to pass when the bytes are counted. Never waits, even while the body is reserving more.
     #[must_use]
     pub fn id(&self) -> ReservationId {
         self.id
@@ -159,13 +160,13 @@ impl SharedReservation {
         self.shared.lock().await.cover_all(total).await
     }
 
-    /// Keeps the room reserved until the lease ends: the bytes may still be on disk, and no row counts them.
+    /// Keeps the bytes reserved until the lease expires: they may still be on disk, and no row counts them.
     pub async fn leave_to_expire(&self) {
         self.shared.lock().await.begun = false;
     }
 
-    /// Reserves in a task of its own. A writer stops polling its body while it counts what came, and the body must not
-    /// hold the lock, nor a transaction on PostgreSQL, for as long as that takes.
+    /// Reserves in a task of its own. A writer does not poll its body while it counts the received bytes, and a
+    /// suspended body must hold neither the lock nor, on PostgreSQL, an open transaction.
     async fn cover(&self, total: u64) -> Result<(), QuotaError> {
         let mut reservation = Arc::clone(&self.shared).lock_owned().await;
         if reservation.covers(total) {
@@ -187,7 +188,7 @@ impl From<Reservation> for SharedReservation {
     }
 }
 
-/// A body whose bytes are reserved before anybody sees them; [`QuotaError`] ends it.
+/// Reserves the bytes of a body before passing them on. The stream ends with [`QuotaError`] if there is no room.
 pub fn within_quota<S, E>(
     body: S,
     reservation: Option<SharedReservation>,
@@ -213,8 +214,8 @@ where
     })
 }
 
-/// So many of the bytes are counted, and not to be reserved any more.
-pub(super) async fn give_back(
+/// Reduces the reservation by bytes that are now counted.
+pub(super) async fn release(
     transaction: &impl ConnectionTrait,
     id: ReservationId,
     bytes: i64,
@@ -231,8 +232,8 @@ pub(super) async fn give_back(
         .map(drop)
 }
 
-/// All that is reserved for an owner, in bytes.
-pub(super) async fn of(
+/// Returns the total number of bytes reserved for an owner.
+pub(super) async fn reserved_bytes(
     db: &impl ConnectionTrait,
     owner: &str,
     now: Timestamp,

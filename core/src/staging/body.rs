@@ -1,44 +1,44 @@
-//! A body as it comes in: taken in pieces or batches of bounded size, cut at its limit.
+//! Reads a request body in pieces or batches of bounded size, up to its limit.
 
 use super::{Hashes, StagingError, hashes::Hasher};
 use bytes::Bytes;
 use futures::{StreamExt, stream::BoxStream};
 use std::error::Error;
 
-/// A body, whatever it comes from.
-pub(crate) type Body<'a> = BoxStream<'a, Result<Bytes, Box<dyn Error + Send + Sync>>>;
+/// A body from any source.
+pub(crate) type BoxBody<'a> = BoxStream<'a, Result<Bytes, Box<dyn Error + Send + Sync>>>;
 
 /// How a body ended.
 #[derive(Debug)]
-pub(crate) enum End {
+pub(crate) enum BodyEnd {
     Whole,
-    /// It broke off, or reached its limit; what came before is good.
+    /// It was interrupted or reached its limit; the bytes before are valid.
     Stopped(StagingError),
 }
 
-/// What came in one go.
+/// A batch of pieces.
 #[derive(Debug, Default)]
-pub(crate) struct Batch {
+pub(crate) struct BodyBatch {
     pub(crate) pieces: Vec<Bytes>,
     /// In bytes.
     pub(crate) size: usize,
-    /// None while there may be more.
-    pub(crate) end: Option<End>,
+    /// `None` while more may follow.
+    pub(crate) end: Option<BodyEnd>,
 }
 
-/// A body and how much of it may still come.
-pub(crate) struct Intake<'a> {
-    body: Body<'a>,
+/// Reads a body within a limit.
+pub(crate) struct BodyReader<'a> {
+    body: BoxBody<'a>,
     limit: u64,
     room: u64,
-    /// What of the last piece did not fit its batch.
+    /// The rest of the last piece, which did not fit into its batch.
     rest: Option<Bytes>,
-    /// It reached its limit with the last piece.
+    /// The last piece reached the limit.
     is_over: bool,
 }
 
-impl<'a> Intake<'a> {
-    pub(crate) fn new(body: Body<'a>, limit: u64) -> Self {
+impl<'a> BodyReader<'a> {
+    pub(crate) fn new(body: BoxBody<'a>, limit: u64) -> Self {
         Self {
             body,
             limit,
@@ -48,20 +48,20 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// The next piece, of at most `size` bytes and never empty, or the body's end. May be cancelled without loss.
-    pub(crate) async fn piece(&mut self, size: usize) -> Result<Bytes, End> {
+    /// Returns the next piece, of 1 to `size` bytes, or the end of the body. Cancel safe.
+    pub(crate) async fn piece(&mut self, size: usize) -> Result<Bytes, BodyEnd> {
         loop {
             if self.is_over {
                 let limit = self.limit;
-                return Err(End::Stopped(StagingError::TooLarge { limit }));
+                return Err(BodyEnd::Stopped(StagingError::TooLarge { limit }));
             }
             let next = match self.rest.take() {
                 Some(rest) => Some(Ok(rest)),
                 None => self.body.next().await,
             };
             let mut piece = match next {
-                None => return Err(End::Whole),
-                Some(Err(error)) => return Err(End::Stopped(StagingError::Body(error))),
+                None => return Err(BodyEnd::Whole),
+                Some(Err(error)) => return Err(BodyEnd::Stopped(StagingError::Body(error))),
                 Some(Ok(piece)) => piece,
             };
             if piece.len() > size {
@@ -77,9 +77,9 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Takes exactly `size` bytes, or fewer with the body's end. Cancelling it loses what it has taken.
-    pub(crate) async fn batch(&mut self, size: usize) -> Batch {
-        let mut batch = Batch::default();
+    /// Reads exactly `size` bytes, or fewer at the end of the body. Not cancel safe: bytes already read are lost.
+    pub(crate) async fn batch(&mut self, size: usize) -> BodyBatch {
+        let mut batch = BodyBatch::default();
         while batch.size < size {
             match self.piece(size - batch.size).await {
                 Ok(piece) => {
@@ -96,14 +96,14 @@ impl<'a> Intake<'a> {
     }
 }
 
-/// Hashes a body without keeping it: for bytes that are staged already and have come again.
+/// Hashes a body without storing it: for bytes that were staged before and are sent again.
 pub(crate) async fn digest(
-    body: Body<'_>,
+    body: BoxBody<'_>,
     limit: u64,
     mut hasher: Hasher,
 ) -> Result<(u64, Hashes), StagingError> {
     const BATCH: usize = 512 * 1024;
-    let mut intake = Intake::new(body, limit);
+    let mut intake = BodyReader::new(body, limit);
     let mut size = 0;
     loop {
         let batch = intake.batch(BATCH).await;
@@ -119,8 +119,8 @@ pub(crate) async fn digest(
         .map_err(|lost| StagingError::io("hash")(std::io::Error::other(lost)))?;
         match end {
             None => {}
-            Some(End::Whole) => return Ok((size, hasher.finish())),
-            Some(End::Stopped(error)) => return Err(error),
+            Some(BodyEnd::Whole) => return Ok((size, hasher.finish())),
+            Some(BodyEnd::Stopped(error)) => return Err(error),
         }
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
     use futures::stream;
 
-    fn body(pieces: &[&'static str]) -> Body<'static> {
+    fn body(pieces: &[&'static str]) -> BoxBody<'static> {
         stream::iter(pieces.to_vec())
             .map(|piece| Ok(Bytes::from_static(piece.as_bytes())))
             .boxed()
@@ -138,7 +138,7 @@ mod tests {
 
     #[tokio::test]
     async fn batches_have_their_size_and_the_last_the_rest() {
-        let mut intake = Intake::new(body(&["abc", "defgh", "", "i"]), 100);
+        let mut intake = BodyReader::new(body(&["abc", "defgh", "", "i"]), 100);
         let mut sizes = Vec::new();
         loop {
             let batch = intake.batch(4).await;
@@ -153,10 +153,10 @@ mod tests {
     #[tokio::test]
     async fn the_limit_itself_passes_and_one_more_is_cut() {
         for (limit, whole) in [(9, true), (8, false)] {
-            let mut intake = Intake::new(body(&["abcdefghi"]), limit);
+            let mut intake = BodyReader::new(body(&["abcdefghi"]), limit);
             let batch = intake.batch(100).await;
             assert_eq!(batch.size as u64, limit.min(9));
-            assert_eq!(matches!(batch.end, Some(End::Whole)), whole);
+            assert_eq!(matches!(batch.end, Some(BodyEnd::Whole)), whole);
         }
     }
 }

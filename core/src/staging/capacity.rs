@@ -1,6 +1,6 @@
-//! How full staging may get: a quota over all that waits, and a floor of free space on its disk.
+//! The capacity of staging: a quota for all staged bytes, and a minimum of free space on its disk.
 
-use super::{StagingError, Usage};
+use super::{StagingError, StagingUsage};
 use crate::config::ByteSize;
 use std::{
     fmt, io,
@@ -10,16 +10,16 @@ use std::{
 };
 use tokio::sync::Mutex;
 
-/// A limit of staging that is reached: uploads are refused until workers have made room.
+/// A limit of staging that is reached; uploads are rejected until workers have freed space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shortage {
-    /// As much is staged as `staging.quota` allows; in bytes.
+pub enum StagingShortage {
+    /// `staging.quota` is used up; in bytes.
     Quota { used: u64, quota: u64 },
-    /// The disk has less free space than `staging.min_free` keeps; in bytes.
+    /// The disk has less free space than `staging.min_free`; in bytes.
     MinFree { free: u64, min_free: u64 },
 }
 
-impl fmt::Display for Shortage {
+impl fmt::Display for StagingShortage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Quota { used, quota } => write!(
@@ -40,27 +40,27 @@ impl fmt::Display for Shortage {
     }
 }
 
-/// The bounds, and what is known of how near they are.
+/// The limits, and the current usage as far as it is known.
 #[derive(Debug)]
 pub(crate) struct Capacity {
     quota: Option<u64>,
     min_free: u64,
-    /// The folder whose disk counts; none for a bucket.
+    /// The folder whose disk is checked; `None` for a bucket.
     folder: Option<PathBuf>,
-    /// How old a measurement may be: measuring looks at every staged file.
+    /// Maximum age of a measurement, since measuring examines every staged file.
     fresh: Duration,
-    measured: Mutex<Option<Measured>>,
-    /// Bytes this process took in since it was made; what others take in shows with the next measurement.
+    measured: Mutex<Option<Measurement>>,
+    /// Bytes this process has received since it started. Bytes received by others show up with the next measurement.
     taken_in: AtomicU64,
-    /// How far [`Self::taken_in`] may go before the next measurement: for bodies that do not say how long they are.
+    /// How far [`Self::taken_in`] may grow before the next measurement, for bodies of unknown length.
     allowed: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Measured {
+struct Measurement {
     at: Instant,
     used: u64,
-    /// [`Capacity::taken_in`] when it was begun.
+    /// [`Capacity::taken_in`] when the measurement started.
     taken_in: u64,
 }
 
@@ -82,9 +82,9 @@ impl Capacity {
         }
     }
 
-    /// Refuses with [`StagingError::Full`] when there is no room for `more` bytes of this body, of which none has
-    /// been counted yet. `measure` tells how much is staged in all; it runs only under a quota, and only when the
-    /// last measurement is stale.
+    /// Fails with [`StagingError::Full`] when there is no room for `more` bytes of this body, none of which has been
+    /// counted yet. `measure` returns the total number of staged bytes; it runs only with a quota, and only when the
+    /// last measurement is too old.
     pub(crate) async fn admit(
         &self,
         more: u64,
@@ -99,7 +99,7 @@ impl Capacity {
         Ok(())
     }
 
-    /// How much is staged, as far as this process knows.
+    /// Returns how many bytes are staged, as far as this process knows.
     async fn used(
         &self,
         measure: impl Future<Output = Result<u64, StagingError>>,
@@ -112,7 +112,7 @@ impl Capacity {
         max_age: Duration,
         measure: impl Future<Output = Result<u64, StagingError>>,
     ) -> Result<u64, StagingError> {
-        // Those who come while one measures wait for what it finds.
+        // Concurrent callers wait for the measurement in progress.
         let mut measured = self.measured.lock().await;
         let known = match *measured {
             Some(known) if known.at.elapsed() < max_age => known,
@@ -125,14 +125,14 @@ impl Capacity {
                 let allowed = taken_in.saturating_add(left);
                 self.allowed.store(allowed, Ordering::Relaxed);
                 let at = Instant::now();
-                *measured.insert(Measured { at, used, taken_in })
+                *measured.insert(Measurement { at, used, taken_in })
             }
         };
         let since = self.taken_in.load(Ordering::Relaxed) - known.taken_in;
         Ok(known.used.saturating_add(since))
     }
 
-    /// Counts bytes that are about to be written, or refuses them.
+    /// Counts bytes that are about to be written, or rejects them.
     pub(crate) fn count(&self, bytes: u64) -> Result<(), StagingError> {
         let before = self.taken_in.fetch_add(bytes, Ordering::Relaxed);
         if before.saturating_add(bytes) > self.allowed.load(Ordering::Relaxed) {
@@ -142,18 +142,18 @@ impl Capacity {
         Ok(())
     }
 
-    /// Refuses when `more` bytes would leave less than the floor on the disk. Blocks for one system call.
+    /// Fails when `more` bytes would leave less free space than the minimum. Blocks for one system call.
     pub(crate) fn check_free(&self, more: u64) -> Result<(), StagingError> {
         match self
             .free()
-            .map_err(StagingError::io("tell its free space"))?
+            .map_err(StagingError::io("determine its free space"))?
         {
             Some(free) if free < self.min_free.saturating_add(more) => Err(StagingError::Full),
             _ => Ok(()),
         }
     }
 
-    /// Free space for a process that is not root, in bytes.
+    /// Returns the free space for an unprivileged process, in bytes.
     pub(crate) fn free(&self) -> io::Result<Option<u64>> {
         let Some(folder) = &self.folder else {
             return Ok(None);
@@ -162,38 +162,38 @@ impl Capacity {
         Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
     }
 
-    /// The limit that is reached, if one is. Measures only where there is a quota.
+    /// Returns the limit that is reached, if any. Measures only if there is a quota.
     pub(crate) async fn shortage(
         &self,
         measure: impl Future<Output = Result<u64, StagingError>>,
-    ) -> Result<Option<Shortage>, StagingError> {
+    ) -> Result<Option<StagingShortage>, StagingError> {
         let free = self
             .free()
-            .map_err(StagingError::io("tell its free space"))?;
+            .map_err(StagingError::io("determine its free space"))?;
         if let Some(free) = free
             && free < self.min_free
         {
             let min_free = self.min_free;
-            return Ok(Some(Shortage::MinFree { free, min_free }));
+            return Ok(Some(StagingShortage::MinFree { free, min_free }));
         }
         let Some(quota) = self.quota else {
             return Ok(None);
         };
         let used = self.used(measure).await?;
-        Ok((used >= quota).then_some(Shortage::Quota { used, quota }))
+        Ok((used >= quota).then_some(StagingShortage::Quota { used, quota }))
     }
 
-    /// For the dashboard and the metrics; what is used may be as old as `max_age`.
+    /// Returns the usage for the dashboard and the metrics; it may be up to `max_age` old.
     pub(crate) async fn usage(
         &self,
         max_age: Duration,
         measure: impl Future<Output = Result<u64, StagingError>>,
-    ) -> Result<Usage, StagingError> {
+    ) -> Result<StagingUsage, StagingError> {
         let used = self.used_within(max_age.max(self.fresh), measure).await?;
         let free = self
             .free()
-            .map_err(StagingError::io("tell its free space"))?;
-        Ok(Usage {
+            .map_err(StagingError::io("determine its free space"))?;
+        Ok(StagingUsage {
             used,
             free,
             quota: self.quota,

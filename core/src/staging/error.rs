@@ -1,32 +1,32 @@
-//! What staging can fail with.
+//! Errors of staging.
 
 use crate::storage::StorageError;
 use std::{error::Error, io};
 
-/// Why an operation of staging failed.
+/// Why a staging operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StagingError {
-    /// The disk has no room, or would keep less than `staging.min_free`, or `staging.quota` is used up.
+    /// The disk is full, would keep less than `staging.min_free` free, or `staging.quota` is used up.
     #[error("staging is full")]
     Full,
-    /// The body is longer than it may be.
+    /// The body is longer than allowed.
     #[error("the body is longer than {limit} bytes")]
     TooLarge {
-        /// The most it may have, in bytes.
+        /// Maximum length, in bytes.
         limit: u64,
     },
-    /// The part has more or fewer bytes than it is to have.
-    #[error("the part has not {expected} bytes but {found}")]
+    /// The part does not have the expected size.
+    #[error("the part has {found} bytes instead of {expected}")]
     WrongSize {
         expected: u64,
-        /// At least, when there were more.
+        /// A lower bound, if there were more.
         found: u64,
     },
-    /// The bytes under a key are not as many as the database says.
-    #[error("{expected} bytes should be staged, and {found} are")]
+    /// The number of bytes under a key is not the one in the database.
+    #[error("{expected} bytes should be staged, but there are {found}")]
     WrongLength { expected: u64, found: u64 },
-    /// The body broke off: the client went away, or sent what HTTP does not allow.
-    #[error("the body broke off")]
+    /// The body was interrupted: the client disconnected, or sent invalid HTTP.
+    #[error("the body was interrupted")]
     Body(#[source] Box<dyn Error + Send + Sync>),
     /// Nothing is staged under the key.
     #[error("nothing is staged under this key")]
@@ -34,21 +34,21 @@ pub enum StagingError {
     /// Something is staged under the key already.
     #[error("something is staged under this key already")]
     Exists,
-    /// The file system refused.
+    /// A file system error.
     #[error("the staging folder could not {action}")]
     Io {
-        /// What was to be done, after «could not».
+        /// The action that failed, to follow "could not".
         action: &'static str,
         #[source]
         source: io::Error,
     },
-    /// The bucket refused.
+    /// A bucket error.
     #[error("staging in the bucket failed")]
     Storage(#[source] StorageError),
 }
 
 impl StagingError {
-    /// True when the same call may succeed later without another body or key.
+    /// Whether the same call may succeed later with the same body and key.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -62,7 +62,7 @@ impl StagingError {
         }
     }
 
-    /// Sorts what a file system says about a staged file.
+    /// Maps a file system error on a staged file.
     pub(crate) fn io(action: &'static str) -> impl Fn(io::Error) -> Self + Copy {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,

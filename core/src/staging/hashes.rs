@@ -1,23 +1,23 @@
-//! Digests of a body, made while it passes.
+//! Digests of a body, computed while it is received.
 
-use crate::digest::{RunningHash, Sha256Digest};
+use crate::digest::{Sha256Digest, Sha256State};
 use md5::Md5;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// What a body can be hashed with: the checksum algorithms of the tus protocol.
+/// The algorithms a body can be hashed with: those of the tus checksum extension.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Algorithm {
+pub enum ChecksumAlgorithm {
     Crc32,
     Md5,
     Sha1,
     Sha256,
 }
 
-/// The digests that were asked for.
+/// The requested digests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hashes {
-    /// As ISO 3309 has it, most significant byte first.
+    /// As in ISO 3309, most significant byte first.
     pub crc32: Option<[u8; 4]>,
     pub md5: Option<[u8; 16]>,
     pub sha1: Option<[u8; 20]>,
@@ -25,41 +25,41 @@ pub struct Hashes {
 }
 
 impl Hashes {
-    /// The digest by this algorithm, if it was asked for.
+    /// Returns the digest by this algorithm, if it was requested.
     #[must_use]
-    pub fn get(&self, algorithm: Algorithm) -> Option<&[u8]> {
+    pub fn get(&self, algorithm: ChecksumAlgorithm) -> Option<&[u8]> {
         match algorithm {
-            Algorithm::Crc32 => self.crc32.as_ref().map(<[u8; 4]>::as_slice),
-            Algorithm::Md5 => self.md5.as_ref().map(<[u8; 16]>::as_slice),
-            Algorithm::Sha1 => self.sha1.as_ref().map(<[u8; 20]>::as_slice),
-            Algorithm::Sha256 => self.sha256.as_ref().map(|digest| digest.0.as_slice()),
+            ChecksumAlgorithm::Crc32 => self.crc32.as_ref().map(<[u8; 4]>::as_slice),
+            ChecksumAlgorithm::Md5 => self.md5.as_ref().map(<[u8; 16]>::as_slice),
+            ChecksumAlgorithm::Sha1 => self.sha1.as_ref().map(<[u8; 20]>::as_slice),
+            ChecksumAlgorithm::Sha256 => self.sha256.as_ref().map(|digest| digest.0.as_slice()),
         }
     }
 }
 
-/// Digests under way.
+/// Incremental digests.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hasher {
     crc32: Option<crc32fast::Hasher>,
     md5: Option<Md5>,
     sha1: Option<Sha1>,
     sha256: Option<Sha256>,
-    /// Of all that is staged under the key, not of this body alone.
-    running: Option<RunningHash>,
+    /// The hash state of everything staged under the key, not only this body.
+    running: Option<Sha256State>,
 }
 
 impl Hasher {
-    pub(crate) fn new(algorithms: &[Algorithm], running: Option<&RunningHash>) -> Self {
+    pub(crate) fn new(algorithms: &[ChecksumAlgorithm], running: Option<&Sha256State>) -> Self {
         let mut hasher = Self {
             running: running.cloned(),
             ..Self::default()
         };
         for algorithm in algorithms {
             match algorithm {
-                Algorithm::Crc32 => hasher.crc32 = Some(crc32fast::Hasher::new()),
-                Algorithm::Md5 => hasher.md5 = Some(Md5::new()),
-                Algorithm::Sha1 => hasher.sha1 = Some(Sha1::new()),
-                Algorithm::Sha256 => hasher.sha256 = Some(Sha256::new()),
+                ChecksumAlgorithm::Crc32 => hasher.crc32 = Some(crc32fast::Hasher::new()),
+                ChecksumAlgorithm::Md5 => hasher.md5 = Some(Md5::new()),
+                ChecksumAlgorithm::Sha1 => hasher.sha1 = Some(Sha1::new()),
+                ChecksumAlgorithm::Sha256 => hasher.sha256 = Some(Sha256::new()),
             }
         }
         hasher
@@ -83,8 +83,8 @@ impl Hasher {
         }
     }
 
-    /// Takes the hash of all that is staged under the key.
-    pub(crate) fn take_running(&mut self) -> Option<RunningHash> {
+    /// Takes the hash state of everything staged under the key.
+    pub(crate) fn take_running(&mut self) -> Option<Sha256State> {
         self.running.take()
     }
 
@@ -106,31 +106,32 @@ mod tests {
     fn digests_of_the_check_words_are_as_published() {
         let mut hasher = Hasher::new(
             &[
-                Algorithm::Crc32,
-                Algorithm::Md5,
-                Algorithm::Sha1,
-                Algorithm::Sha256,
+                ChecksumAlgorithm::Crc32,
+                ChecksumAlgorithm::Md5,
+                ChecksumAlgorithm::Sha1,
+                ChecksumAlgorithm::Sha256,
             ],
             None,
         );
         hasher.update(b"1234");
         hasher.update(b"56789");
         let hashes = hasher.finish();
-        // The check value of the CRC catalogue; RFC 1321 and FIPS 180-4 by their reference programs.
+        // The check value of the CRC catalogue; the others according to the reference programs of RFC 1321 and FIPS
+        // 180-4.
         assert_eq!(hashes.crc32, Some(0xcbf4_3926_u32.to_be_bytes()));
         let hex = |bytes: Option<&[u8]>| -> String {
             bytes.unwrap().iter().map(|b| format!("{b:02x}")).collect()
         };
         assert_eq!(
-            hex(hashes.get(Algorithm::Md5)),
+            hex(hashes.get(ChecksumAlgorithm::Md5)),
             "25f9e794323b453885f5181f1b624d0b"
         );
         assert_eq!(
-            hex(hashes.get(Algorithm::Sha1)),
+            hex(hashes.get(ChecksumAlgorithm::Sha1)),
             "f7c3bc1d808e04732adf679965ccc34ca7ae3441"
         );
         assert_eq!(
-            hex(hashes.get(Algorithm::Sha256)),
+            hex(hashes.get(ChecksumAlgorithm::Sha256)),
             "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225"
         );
     }

@@ -1,15 +1,15 @@
-//! Where bytes wait between their arrival and finalize: a folder, or the storage bucket under `staging/`.
+//! Staging, where bytes are kept between upload and finalize: a folder, or the storage bucket under `staging/`.
 //!
-//! Guarantees, on both:
-//! - What a call reports as staged is durable when it returns, and found by every other process.
-//! - A segment is written by one writer, in order, and is never overwritten, cut or written by another one. So the
-//!   bytes that a row lists do not change any more, whatever a writer does that slept through its lease.
-//! - Memory does not grow with the body; a body that fails leaves what the call says and nothing else.
-//! - Deleting is idempotent, and so is reading: staging is never changed by [`crate::storage::transfer`].
+//! Guarantees of both backends:
+//! - Bytes that a call reports as staged are durable when it returns, and visible to every other process.
+//! - A segment is written sequentially by a single writer. It is never overwritten, truncated or written by another
+//!   writer, so the bytes that a row lists never change, whatever a writer does that outlived its lease.
+//! - Memory use does not grow with the body. A body that fails leaves behind what the call says and nothing else.
+//! - Deleting and reading are idempotent: [`crate::transfer`] never modifies staging.
 //!
-//! Refuses to decide what counts: the database lists the segments that do, with their lengths. A segment may hold more
-//! than is listed of it, which nobody reads. A call whose future is dropped stops soon after; what it was writing then
-//! is not reported to anybody.
+//! Staging does not decide which bytes count: the database lists the segments with their lengths. A segment may contain
+//! more than the listed length; the rest is ignored. A call whose future is dropped stops soon after, and what it was
+//! writing is not reported.
 
 mod body;
 mod capacity;
@@ -17,19 +17,19 @@ mod error;
 pub(crate) mod fs;
 pub(crate) mod hashes;
 mod key;
+mod piece;
 mod probe;
 pub(crate) mod s3;
+mod write;
 
 use crate::{
     config::{self, Backend},
-    digest::RunningHash,
     installation::Marker,
-    storage::{Place as StoragePlace, Storage, StorageError},
+    storage::{Storage, StorageBackend, StorageError},
 };
-use body::Body;
+use body::BoxBody;
 use bytes::Bytes;
-pub use capacity::Shortage;
-use chrono::{DateTime, Utc};
+pub use capacity::StagingShortage;
 pub use error::StagingError;
 use fs::FsStaging;
 use futures::{
@@ -37,148 +37,58 @@ use futures::{
     stream::{self, BoxStream},
 };
 use hashes::Hasher;
-pub use hashes::{Algorithm, Hashes};
-pub use key::{NotAStagingKey, SegmentWriter, StagingKey};
-pub use probe::{Probe, ProbeError, live_hosts};
-use s3::{Objects, S3Staging};
+pub use hashes::{ChecksumAlgorithm, Hashes};
+pub use key::{InvalidStagingKey, SegmentWriter, StagingKey};
+pub use piece::{ListedStaging, Piece};
+pub use probe::{ProbeError, StagingProbe, live_hosts};
+use s3::{PieceObjects, S3Staging};
 use std::{error::Error, ops::Range, path::PathBuf, sync::Arc, time::Duration};
 use uuid::Uuid;
+pub use write::{AppendOutcome, Held, StagedBody, WriteOptions};
 
-/// How long a health check may take.
+/// Timeout of a health check.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How a body is taken in.
-#[derive(Clone, Copy, Debug)]
-pub struct Options<'a> {
-    /// The most the body may have, in bytes.
-    pub limit: u64,
-    /// What the sender says it has, in bytes: a body that cannot fit is refused before it is read.
-    pub expected: Option<u64>,
-    /// What to hash it with on its way.
-    pub hashes: &'a [Algorithm],
-    /// For appends: the hash of what is staged before the body, to be gone on with.
-    pub running: Option<&'a RunningHash>,
-    /// Kept, on a disk, until the bytes of a caller that goes away are deleted: the room reserved for them.
-    pub holds: Option<&'a Held>,
-}
-
-/// What must not be dropped before certain bytes are gone.
-pub type Held = Arc<dyn std::any::Any + Send + Sync>;
-
-impl Default for Options<'_> {
-    /// Any length, no digest.
-    fn default() -> Self {
-        Self {
-            limit: u64::MAX,
-            expected: None,
-            hashes: &[],
-            running: None,
-            holds: None,
-        }
-    }
-}
-
-/// A whole body, staged.
+/// The usage of staging, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Staged {
-    /// In bytes.
-    pub size: u64,
-    /// Those asked for.
-    pub hashes: Hashes,
-}
-
-/// What an append came to.
-#[derive(Debug)]
-pub struct Appended {
-    /// How long the segment is now, in bytes, all of them durable. At 0 there is no segment.
-    pub length: u64,
-    /// Of the bytes this call added, those asked for.
-    pub hashes: Hashes,
-    /// Of all the bytes of the upload so far, if it was continued and is still known.
-    pub running: Option<RunningHash>,
-    /// Why the body ended early, if it did; the length counts what came before.
-    pub stopped: Option<StagingError>,
-}
-
-/// Staged bytes of one segment, as the database lists them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
-    pub key: StagingKey,
-    /// Where they begin within the segment, in bytes: 0 but for parts that a version without segments took in.
-    pub offset: u64,
-    /// In bytes. The segment may hold more, which does not count.
-    pub size: u64,
-    /// A writer that has lost its lease may still be adding to the segment, beyond `size`.
-    pub may_grow: bool,
-}
-
-impl Piece {
-    /// The first bytes of a segment to which nobody adds any more.
-    #[must_use]
-    pub fn new(key: StagingKey, size: u64) -> Self {
-        Self {
-            key,
-            offset: 0,
-            size,
-            may_grow: false,
-        }
-    }
-
-    pub(crate) fn range(&self) -> Range<u64> {
-        self.offset..self.offset + self.size
-    }
-}
-
-/// One staged key of a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ListedStaging {
-    pub key: StagingKey,
-    /// What it takes up, in bytes.
-    pub allocated: u64,
-    /// When bytes were last written to it.
-    pub modified: DateTime<Utc>,
-}
-
-/// How full staging is; in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// All that waits, as of at most the age that was asked for.
+pub struct StagingUsage {
+    /// Total staged bytes, at most as old as requested.
     pub used: u64,
-    /// Free space of the disk; none in a bucket.
+    /// Free space on the disk; `None` for a bucket.
     pub free: Option<u64>,
     pub quota: Option<u64>,
 }
 
 /// Staged bytes, in pieces of bounded size.
 pub type StagingStream = BoxStream<'static, Result<Bytes, StagingError>>;
-/// All that is staged, in pages of at most [`crate::storage::PAGE`].
+/// Everything that is staged, in pages of at most [`crate::storage::PAGE`].
 pub type StagingPages = BoxStream<'static, Result<Vec<ListedStaging>, StagingError>>;
 
-/// Where bytes wait; clones share connections and state.
+/// A handle on staging; clones share connections and state.
 #[derive(Clone, Debug)]
 pub struct Staging {
-    pub(crate) place: Place,
+    pub(crate) backend: StagingBackend,
 }
 
 /// The two kinds of staging.
 #[derive(Clone, Debug)]
-pub(crate) enum Place {
+pub(crate) enum StagingBackend {
     Fs(Arc<FsStaging>),
     S3(Arc<S3Staging>),
 }
 
-/// Awaits the same on whichever backend it is. The future of an S3 request is large, and is boxed so that a folder's
-/// callers do not carry room for it.
+/// Awaits the same call on either backend. The future of an S3 request is large, so it is boxed to keep the futures of
+/// callers with a folder small.
 macro_rules! on {
-    ($staging:expr, $place:ident => $call:expr) => {
-        match &$staging.place {
-            Place::Fs($place) => $call.await,
-            Place::S3($place) => Box::pin($call).await,
+    ($staging:expr, $backend:ident => $call:expr) => {
+        match &$staging.backend {
+            StagingBackend::Fs($backend) => $call.await,
+            StagingBackend::S3($backend) => Box::pin($call).await,
         }
     };
 }
 
-fn boxed<'a, S, E>(body: S) -> Body<'a>
+fn boxed<'a, S, E>(body: S) -> BoxBody<'a>
 where
     S: Stream<Item = Result<Bytes, E>> + Send + 'a,
     E: Into<Box<dyn Error + Send + Sync>> + 'a,
@@ -186,7 +96,7 @@ where
     body.map_err(Into::into).boxed()
 }
 
-/// Staging in a bucket and storage in a folder do not go together.
+/// Staging in a bucket cannot be combined with storage in a folder.
 pub(crate) fn bucket_beside_folder() -> StorageError {
     StorageError::Setting {
         key: "staging.backend",
@@ -200,64 +110,65 @@ impl Staging {
     /// Opens staging as configured; staging in a bucket uses the bucket of `storage`.
     ///
     /// # Errors
-    /// [`StagingError::Io`] when the folder cannot be made, [`StagingError::Storage`] when staging is to be in a
-    /// bucket and storage is not.
+    /// [`StagingError::Io`] when the folder cannot be created, [`StagingError::Storage`] when staging is configured to
+    /// be in a bucket and storage is not.
     pub async fn open(
         config: &config::StagingConfig,
         storage: &Storage,
     ) -> Result<Self, StagingError> {
-        let place = match (config.backend, &storage.place) {
+        let backend = match (config.backend, &storage.backend) {
             (Backend::Fs, storage) => {
-                // On its way to a bucket everything is read again.
-                let direct_io = config.direct_io && matches!(storage, StoragePlace::Fs(_));
-                Place::Fs(Arc::new(FsStaging::open(config, direct_io).await?))
+                // For a transfer to a bucket everything is read again.
+                let direct_io = config.direct_io && matches!(storage, StorageBackend::Fs(_));
+                StagingBackend::Fs(Arc::new(FsStaging::open(config, direct_io).await?))
             }
-            (Backend::S3, StoragePlace::S3(s3)) => {
-                Place::S3(Arc::new(S3Staging::new(Arc::clone(s3), config.quota)))
+            (Backend::S3, StorageBackend::S3(s3)) => {
+                StagingBackend::S3(Arc::new(S3Staging::new(Arc::clone(s3), config.quota)))
             }
-            (Backend::S3, StoragePlace::Fs(_)) => {
+            (Backend::S3, StorageBackend::Fs(_)) => {
                 return Err(StagingError::Storage(bucket_beside_folder()));
             }
         };
-        Ok(Self { place })
+        Ok(Self { backend })
     }
 
-    /// Stages a whole body under a key of its own. When it fails, or is dropped, nothing stays behind.
+    /// Stages a whole body under a new key. If it fails or is dropped, nothing is left behind.
     ///
-    /// A key that exists is refused in a folder; a bucket is not asked, as every writer has keys of its own.
+    /// In a folder, an existing key is rejected; in a bucket this is not checked, because every writer has keys of its
+    /// own.
     ///
     /// # Errors
-    /// [`StagingError::TooLarge`], [`StagingError::Full`], [`StagingError::Body`], [`StagingError::Exists`], and what
-    /// the folder or bucket answers.
+    /// [`StagingError::TooLarge`], [`StagingError::Full`], [`StagingError::Body`], [`StagingError::Exists`], and errors
+    /// of the folder or bucket.
     pub async fn write<S, E>(
         &self,
         key: StagingKey,
         body: S,
-        options: Options<'_>,
-    ) -> Result<Staged, StagingError>
+        options: WriteOptions<'_>,
+    ) -> Result<StagedBody, StagingError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        on!(self, place => place.write(key, boxed(body), &options))
+        on!(self, backend => backend.write(key, boxed(body), &options))
     }
 
     /// [`Self::write`] for a body that must have exactly `size` bytes.
     ///
     /// # Errors
-    /// [`StagingError::WrongSize`], and those of [`Self::write`] but `TooLarge`.
+    /// [`StagingError::WrongSize`], and those of [`Self::write`] except `TooLarge`.
     pub async fn write_exactly<S, E>(
         &self,
         key: StagingKey,
         size: u64,
         body: S,
-        options: Options<'_>,
-    ) -> Result<Staged, StagingError>
+        options: WriteOptions<'_>,
+    ) -> Result<StagedBody, StagingError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        let options = Options {
+        let options = WriteOptions {
             limit: size,
             ..options
         };
@@ -277,213 +188,222 @@ impl Staging {
         }
     }
 
-    /// Refuses a body of any size when there is no room at all.
+    /// Rejects bodies of any size when staging is full.
     ///
     /// # Errors
-    /// [`StagingError::Full`], and what the folder or bucket answers.
+    /// [`StagingError::Full`], and errors of the folder or bucket.
     pub async fn admit(&self) -> Result<(), StagingError> {
-        on!(self, place => place.admit(&Options::default()))
+        on!(self, backend => backend.admit(&WriteOptions::default()))
     }
 
-    /// Appends a body to a segment of `length` bytes, which the caller alone writes; at 0 the segment is begun, and must
-    /// not exist. All that came before an error is kept and durable, and a body without a byte begins nothing.
+    /// Appends a body to a segment of `length` bytes, of which the caller must be the only writer; at 0 the segment is
+    /// created, and must not exist. Everything before an error is kept and durable; an empty body creates nothing.
     ///
-    /// To keep also what came before the client went away, the call must go on then: run it in a task of its own, and
-    /// to pre-empt it, end its body with an error instead of dropping it.
+    /// To also keep the bytes received before a client disconnects, the call must run to completion: run it in a task
+    /// of its own, and to interrupt it, end its body with an error instead of dropping it.
     ///
     /// # Errors
     /// [`StagingError::Gone`], [`StagingError::Exists`] and [`StagingError::WrongLength`] when the segment is not as
-    /// the caller left it, and what the folder or bucket answers before anything was written. Later errors are in
-    /// [`Appended::stopped`].
+    /// the caller left it, and errors of the folder or bucket before anything was written. Later errors are returned in
+    /// [`AppendOutcome::stopped`].
     pub async fn append<S, E>(
         &self,
         key: StagingKey,
         length: u64,
         body: S,
-        options: Options<'_>,
-    ) -> Result<Appended, StagingError>
+        options: WriteOptions<'_>,
+    ) -> Result<AppendOutcome, StagingError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
-        on!(self, place => place.append(key, length, boxed(body), &options))
+        on!(self, backend => backend.append(key, length, boxed(body), &options))
     }
 
-    /// Hashes a body and keeps nothing of it; answers its size too.
+    /// Hashes a body without storing it, and returns its size as well.
     ///
     /// # Errors
     /// [`StagingError::TooLarge`] and [`StagingError::Body`].
-    pub async fn digest<S, E>(body: S, options: Options<'_>) -> Result<Staged, StagingError>
+    pub async fn digest<S, E>(
+        body: S,
+        options: WriteOptions<'_>,
+    ) -> Result<StagedBody, StagingError>
     where
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: Into<Box<dyn Error + Send + Sync>>,
     {
         let hasher = Hasher::new(options.hashes, None);
         let (size, hashes) = body::digest(boxed(body), options.limit, hasher).await?;
-        Ok(Staged { size, hashes })
+        Ok(StagedBody { size, hashes })
     }
 
-    /// How many bytes there are under a key, counted or not; none when there is no such key.
+    /// Returns the number of bytes under a key, counted or not; `None` if there is no such key.
     ///
     /// # Errors
-    /// What the folder or bucket answers.
+    /// Errors of the folder or bucket.
     pub async fn len(&self, key: StagingKey) -> Result<Option<u64>, StagingError> {
-        on!(self, place => place.len(key))
+        on!(self, backend => backend.len(key))
     }
 
-    /// The bytes of a range that is wholly staged.
+    /// Reads a range that is completely staged.
     ///
     /// # Errors
-    /// [`StagingError::Gone`]; the stream ends with an error when it comes to the end before the range does.
+    /// [`StagingError::Gone`]. The stream ends with an error if the bytes end before the range does.
     pub async fn read(
         &self,
         key: StagingKey,
         range: Range<u64>,
     ) -> Result<StagingStream, StagingError> {
-        on!(self, place => place.read(key, range))
+        on!(self, backend => backend.read(key, range))
     }
 
-    /// The bytes of pieces, one after the other. Whether the first is there is found out before the stream begins.
+    /// Reads pieces, one after the other. Whether the first exists is checked before the stream starts.
     ///
     /// # Errors
     /// As [`Self::read`].
     pub async fn read_pieces(&self, pieces: &[Piece]) -> Result<StagingStream, StagingError> {
-        match &self.place {
-            Place::Fs(place) => {
-                let (place, mut pieces) = (Arc::clone(place), Vec::from(pieces).into_iter());
+        match &self.backend {
+            StagingBackend::Fs(backend) => {
+                let (backend, mut pieces) = (Arc::clone(backend), Vec::from(pieces).into_iter());
                 let first = match pieces.next() {
-                    Some(first) => place.read(first.key, first.range()).await?,
+                    Some(first) => backend.read(first.key, first.range()).await?,
                     None => return Ok(stream::empty().boxed()),
                 };
                 let following = stream::iter(pieces)
                     .then(move |piece| {
-                        let place = Arc::clone(&place);
-                        async move { place.read(piece.key, piece.range()).await }
+                        let backend = Arc::clone(&backend);
+                        async move { backend.read(piece.key, piece.range()).await }
                     })
                     .try_flatten();
                 Ok(first.chain(following).boxed())
             }
-            Place::S3(place) => Box::pin(Objects::new(&place.store, pieces).bytes()).await,
+            StagingBackend::S3(backend) => {
+                Box::pin(PieceObjects::new(&backend.store, pieces).bytes()).await
+            }
         }
     }
 
-    /// The first `size` bytes of a piece, which has as many: few enough to be held in memory.
+    /// Reads the first `size` bytes of a piece, which must have as many, into memory.
     ///
     /// # Errors
     /// As [`Self::read`].
     pub(crate) async fn head(&self, piece: &Piece, size: u64) -> Result<Bytes, StagingError> {
         let range = piece.offset..piece.offset + size;
-        match &self.place {
-            Place::Fs(place) => place.head(piece.key, range).await,
-            Place::S3(place) => {
-                let pieces: Vec<Bytes> = place.read(piece.key, range).await?.try_collect().await?;
+        match &self.backend {
+            StagingBackend::Fs(backend) => backend.head(piece.key, range).await,
+            StagingBackend::S3(backend) => {
+                let pieces: Vec<Bytes> =
+                    backend.read(piece.key, range).await?.try_collect().await?;
                 Ok(pieces.concat().into())
             }
         }
     }
 
-    /// Deletes what is staged under these keys; a key that is not there counts as deleted.
+    /// Deletes the bytes under these keys. Deleting a missing key succeeds.
     ///
     /// # Errors
-    /// What the folder or bucket answers; what was deleted before stays so.
+    /// Errors of the folder or bucket; keys deleted before the error stay deleted.
     pub async fn delete(&self, keys: &[StagingKey]) -> Result<(), StagingError> {
-        on!(self, place => place.delete(keys))
+        on!(self, backend => backend.delete(keys))
     }
 
-    /// All that is staged, in pages, in no particular order; each key is one segment.
+    /// Lists everything that is staged, in pages, in no particular order; each key is one segment.
     #[must_use]
     pub fn list(&self) -> StagingPages {
-        match &self.place {
-            Place::Fs(place) => place.list(),
-            Place::S3(place) => place.list(),
+        match &self.backend {
+            StagingBackend::Fs(backend) => backend.list(),
+            StagingBackend::S3(backend) => backend.list(),
         }
     }
 
     /// Whether staging is in a bucket.
     #[must_use]
     pub fn is_in_a_bucket(&self) -> bool {
-        matches!(self.place, Place::S3(_))
+        matches!(self.backend, StagingBackend::S3(_))
     }
 
-    /// The file the bytes are in; none in a bucket.
+    /// The path of the staged file; `None` for a bucket.
     #[must_use]
     pub fn local_path(&self, key: StagingKey) -> Option<PathBuf> {
-        match &self.place {
-            Place::Fs(fs) => Some(fs.path(key)),
-            Place::S3(_) => None,
+        match &self.backend {
+            StagingBackend::Fs(fs) => Some(fs.path(key)),
+            StagingBackend::S3(_) => None,
         }
     }
 
-    /// True in a folder, false in a bucket.
+    /// Whether staging is in a folder.
     pub(crate) fn is_folder(&self) -> bool {
-        matches!(self.place, Place::Fs(_))
+        matches!(self.backend, StagingBackend::Fs(_))
     }
 
-    /// From now on nothing is staged in or deleted from a place without the marker of this installation.
+    /// From now on nothing is staged in or deleted from a location without the marker of this installation.
     pub(crate) fn expect_marker(&self, installation: Uuid) {
-        match &self.place {
-            Place::Fs(fs) => fs.expect_marker(installation),
-            Place::S3(s3) => s3.store.marker.expect(installation),
+        match &self.backend {
+            StagingBackend::Fs(fs) => fs.expect_marker(installation),
+            StagingBackend::S3(s3) => s3.store.marker.expect(installation),
         }
     }
 
-    /// The marker at this place, looked for now; in a bucket it is that of storage.
+    /// Reads the marker of this location; in a bucket it is that of storage.
     ///
     /// # Errors
-    /// What the folder or bucket answers, except that there is none.
+    /// Errors of the folder or bucket, except that there is no marker.
     pub(crate) async fn marker(&self) -> Result<Option<Marker>, StagingError> {
-        match &self.place {
-            Place::Fs(fs) => fs.marker().await,
-            Place::S3(s3) => Ok(Box::pin(s3.store.read_marker()).await?),
+        match &self.backend {
+            StagingBackend::Fs(fs) => fs.marker().await,
+            StagingBackend::S3(s3) => Ok(Box::pin(s3.store.read_marker()).await?),
         }
     }
 
-    /// Writes the marker of `installation`, with `replace` over any other; false when another one stays.
+    /// Writes the marker of `installation`, overwriting any other if `replace` is set. Returns false when another
+    /// marker was kept.
     ///
     /// # Errors
-    /// What the folder or bucket answers.
+    /// Errors of the folder or bucket.
     pub(crate) async fn write_marker(
         &self,
         installation: Uuid,
         replace: bool,
     ) -> Result<bool, StagingError> {
-        match &self.place {
-            Place::Fs(fs) => fs.write_marker(installation, replace).await,
-            Place::S3(s3) => Ok(Box::pin(s3.store.write_marker(installation, replace)).await?),
+        match &self.backend {
+            StagingBackend::Fs(fs) => fs.write_marker(installation, replace).await,
+            StagingBackend::S3(s3) => {
+                Ok(Box::pin(s3.store.write_marker(installation, replace)).await?)
+            }
         }
     }
 
-    /// How full staging is. What is used is measured again when the last measurement is older than `max_age`; in a
-    /// bucket none is younger than a minute.
+    /// Returns the usage of staging. It is measured again when the last measurement is older than `max_age`, but in a
+    /// bucket at most once a minute.
     ///
     /// # Errors
-    /// What the folder or bucket answers.
-    pub async fn usage(&self, max_age: Duration) -> Result<Usage, StagingError> {
-        on!(self, place => place.usage(max_age))
+    /// Errors of the folder or bucket.
+    pub async fn usage(&self, max_age: Duration) -> Result<StagingUsage, StagingError> {
+        on!(self, backend => backend.usage(max_age))
     }
 
-    /// The limit that is reached now, if one is.
+    /// Returns the limit that is reached now, if any.
     ///
     /// # Errors
-    /// What the folder or bucket answers.
-    pub async fn shortage(&self) -> Result<Option<Shortage>, StagingError> {
-        on!(self, place => place.shortage())
+    /// Errors of the folder or bucket.
+    pub async fn shortage(&self) -> Result<Option<StagingShortage>, StagingError> {
+        on!(self, backend => backend.shortage())
     }
 
-    /// The start-up check: really writes, reads back and deletes.
+    /// The startup check: writes, reads back and deletes bytes.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first problem found.
     pub async fn probe(&self) -> Result<(), StagingError> {
-        on!(self, place => place.probe())
+        on!(self, backend => backend.probe())
     }
 
-    /// Whether staging answers, within two seconds.
+    /// Checks whether staging responds within two seconds.
     ///
     /// # Errors
-    /// Why not.
+    /// Why it does not.
     pub async fn health(&self) -> Result<(), StagingError> {
-        let check = async { on!(self, place => place.health()) };
+        let check = async { on!(self, backend => backend.health()) };
         match tokio::time::timeout(HEALTH_TIMEOUT, check).await {
             Ok(outcome) => outcome,
             Err(late) => Err(StagingError::io("answer")(late.into())),

@@ -1,13 +1,13 @@
-//! Whether all processes of an installation see one staging.
+//! Checks that all processes of an installation share the same staging.
 //!
-//! Each puts a file with a name of its own into its staging folder, says so in the database, and looks in its folder
-//! for the files of the others that live. What one process stages another has to find: the API's bytes the workers,
-//! and an upload's next bytes whichever process its client comes to.
+//! Each process puts a file with a unique name into its staging folder, records it in the database, and looks in its
+//! folder for the files of the other live processes. Whatever one process stages another must find: the workers the
+//! bytes received by the API, and any process the earlier bytes of an upload.
 //!
-//! A process that is killed leaves its row and its file. The row counts for fifteen seconds, in which its folder is
-//! only held against newcomers if the row is renewed; whoever lives removes both after a few minutes.
+//! A killed process leaves its row and its file. The row counts for fifteen seconds, during which it only blocks a new
+//! process if it is renewed; live processes remove both after a few minutes.
 
-use super::{Place, Staging, StagingError};
+use super::{Staging, StagingBackend, StagingError};
 use crate::{clock::Clock, db::Database};
 use entity::{
     Timestamp,
@@ -21,16 +21,16 @@ use std::{collections::HashMap, time::Duration};
 use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
-/// How often a process says that it lives.
-const BEAT: Duration = Duration::from_secs(5);
-/// How long it is believed to live after that.
-const ALIVE: Duration = Duration::from_secs(15);
-/// After which its row and its file are removed by others.
-const FORGET: Duration = Duration::from_secs(300);
-/// Rows removed at once.
+/// How often a process renews its row.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a process counts as alive after that.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(15);
+/// After how long its row and file are removed by other processes.
+const RETENTION: Duration = Duration::from_secs(300);
+/// Number of rows removed at once.
 const PAGE: u64 = 100;
-/// How often a file that is not there is looked for again.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often a missing file is looked for again.
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Why a process cannot work with the others.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum ProbeError {
     )]
     NotShared {
         own: String,
-        /// The other process's machine.
+        /// The host of the other process.
         host: String,
         other: String,
     },
@@ -51,15 +51,15 @@ pub enum ProbeError {
     Database(#[from] DbErr),
 }
 
-/// A process's probe: kept up until it is dropped or taken back.
+/// The probe of a process: maintained until dropped or withdrawn.
 #[derive(Debug)]
-pub struct Probe {
-    worker: Worker,
+pub struct StagingProbe {
+    worker: ProbeTask,
     _beating: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone, Debug)]
-struct Worker {
+struct ProbeTask {
     db: Database,
     clock: Clock,
     staging: Staging,
@@ -68,76 +68,77 @@ struct Worker {
 }
 
 impl Staging {
-    /// Puts up this process's probe, and looks for those of the others.
+    /// Sets up the probe of this process, and looks for those of the others.
     ///
     /// # Errors
-    /// [`ProbeError::NotShared`] when a process that lives stages elsewhere; that is only said once it has shown, for
-    /// up to five seconds, that it does live.
+    /// [`ProbeError::NotShared`] when a live process stages elsewhere. This is only reported once that process has
+    /// proved, within up to five seconds, that it is alive.
     pub async fn join(
         &self,
         db: &Database,
         clock: &Clock,
         host: &str,
-    ) -> Result<Probe, ProbeError> {
-        let worker = Worker {
+    ) -> Result<StagingProbe, ProbeError> {
+        let worker = ProbeTask {
             db: db.clone(),
             clock: clock.clone(),
             staging: self.clone(),
             id: Uuid::now_v7(),
             host: host.to_owned(),
         };
-        worker.beat().await?;
-        // Of two that start at once each must see the other live.
-        let beating = AbortOnDropHandle::new(tokio::spawn(worker.clone().go_on_beating()));
-        let probe = Probe {
+        worker.send_heartbeat().await?;
+        // Of two processes that start at once, each must see that the other is alive.
+        let beating =
+            AbortOnDropHandle::new(tokio::spawn(worker.clone().keep_sending_heartbeats()));
+        let probe = StagingProbe {
             worker,
             _beating: beating,
         };
         match probe.worker.require_shared().await {
             Ok(()) => Ok(probe),
             Err(error) => {
-                probe.take_back().await;
+                probe.withdraw().await;
                 Err(error)
             }
         }
     }
 }
 
-/// The machines on which a process of this installation lives, as the database knows; each once.
+/// Returns the hosts on which processes of this installation are alive, according to the database; each once.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn live_hosts(db: &Database, clock: &Clock) -> Result<Vec<String>, DbErr> {
     Entity::find()
         .select_only()
         .column(Column::Host)
         .distinct()
-        .filter(Column::BeatAt.gt(clock.before(ALIVE)))
+        .filter(Column::BeatAt.gt(clock.before(HEARTBEAT_TIMEOUT)))
         .into_tuple()
         .all(db.read())
         .await
 }
 
-impl Probe {
-    /// Removes the probe, as the process ends. What fails is left to others.
-    pub async fn take_back(self) {
+impl StagingProbe {
+    /// Removes the probe at shutdown. If that fails, other processes will do it.
+    pub async fn withdraw(self) {
         let Self { worker, _beating } = self;
         drop(_beating);
         if let Err(error) = worker.remove(&[worker.id]).await {
-            tracing::debug!(%error, "the probe of staging is left to others");
+            tracing::debug!(%error, "the probe of staging could not be removed, other processes will do it");
         }
     }
 }
 
-impl Worker {
-    /// Says that this process lives. The file comes first: who reads the row may look for it.
-    async fn beat(&self) -> Result<(), ProbeError> {
-        let (backend, path) = match &self.staging.place {
-            Place::Fs(fs) => {
+impl ProbeTask {
+    /// Renews the row. The file comes first, because other processes look for it once they see the row.
+    async fn send_heartbeat(&self) -> Result<(), ProbeError> {
+        let (backend, path) = match &self.staging.backend {
+            StagingBackend::Fs(fs) => {
                 fs.mark(&name(self.id)).await?;
                 ("fs", fs.root().display().to_string())
             }
-            Place::S3(_) => ("s3", "in its bucket".to_owned()),
+            StagingBackend::S3(_) => ("s3", "in its bucket".to_owned()),
         };
         let row = Model {
             id: self.id,
@@ -161,11 +162,11 @@ impl Worker {
         Ok(())
     }
 
-    async fn go_on_beating(self) {
+    async fn keep_sending_heartbeats(self) {
         loop {
-            tokio::time::sleep(BEAT).await;
-            let beaten = match self.beat().await {
-                Ok(()) => self.forget_the_dead().await,
+            tokio::time::sleep(HEARTBEAT_INTERVAL).await;
+            let beaten = match self.send_heartbeat().await {
+                Ok(()) => self.remove_dead().await,
                 failed => failed,
             };
             if let Err(error) = beaten {
@@ -179,58 +180,58 @@ impl Worker {
         loop {
             let mut all_seen = true;
             for other in self.living().await? {
-                if self.sees(&other).await? {
+                if self.can_see(&other).await? {
                     continue;
                 }
                 all_seen = false;
                 let before = *first_seen.entry(other.id).or_insert(other.beat_at);
                 if other.beat_at > before {
-                    return Err(self.not_shared_with(&other));
+                    return Err(self.not_shared_error(&other));
                 }
             }
             if all_seen {
                 return Ok(());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
     async fn living(&self) -> Result<Vec<Model>, DbErr> {
         Entity::find()
             .filter(Column::Id.ne(self.id))
-            .filter(Column::BeatAt.gt(self.clock.before(ALIVE)))
+            .filter(Column::BeatAt.gt(self.clock.before(HEARTBEAT_TIMEOUT)))
             .all(self.db.read())
             .await
     }
 
-    async fn sees(&self, other: &Model) -> Result<bool, StagingError> {
-        match (&self.staging.place, other.backend.as_str()) {
-            (Place::Fs(fs), "fs") => fs.has_mark(&name(other.id)).await,
-            (Place::S3(_), "s3") => Ok(true),
+    async fn can_see(&self, other: &Model) -> Result<bool, StagingError> {
+        match (&self.staging.backend, other.backend.as_str()) {
+            (StagingBackend::Fs(fs), "fs") => fs.has_mark(&name(other.id)).await,
+            (StagingBackend::S3(_), "s3") => Ok(true),
             _ => Ok(false),
         }
     }
 
-    fn not_shared_with(&self, other: &Model) -> ProbeError {
+    fn not_shared_error(&self, other: &Model) -> ProbeError {
         let in_folder = |backend: &str, path: &str| match backend {
             "fs" => format!("in the folder {path}"),
             _ => path.to_owned(),
         };
         ProbeError::NotShared {
-            own: match &self.staging.place {
-                Place::Fs(fs) => in_folder("fs", &fs.root().display().to_string()),
-                Place::S3(_) => "in its bucket".to_owned(),
+            own: match &self.staging.backend {
+                StagingBackend::Fs(fs) => in_folder("fs", &fs.root().display().to_string()),
+                StagingBackend::S3(_) => "in its bucket".to_owned(),
             },
             host: other.host.clone(),
             other: in_folder(&other.backend, &other.path),
         }
     }
 
-    async fn forget_the_dead(&self) -> Result<(), ProbeError> {
+    async fn remove_dead(&self) -> Result<(), ProbeError> {
         let dead: Vec<Uuid> = Entity::find()
             .select_only()
             .column(Column::Id)
-            .filter(Column::BeatAt.lt(self.clock.before(FORGET)))
+            .filter(Column::BeatAt.lt(self.clock.before(RETENTION)))
             .limit(PAGE)
             .into_tuple()
             .all(self.db.read())
@@ -242,7 +243,7 @@ impl Worker {
     }
 
     async fn remove(&self, ids: &[Uuid]) -> Result<(), ProbeError> {
-        if let Place::Fs(fs) = &self.staging.place {
+        if let StagingBackend::Fs(fs) = &self.staging.backend {
             for id in ids {
                 fs.unmark(&name(*id)).await?;
             }
@@ -261,7 +262,7 @@ impl Worker {
     }
 }
 
-/// No staging key is called so, so no list of staging has it.
+/// Not a valid staging key, so listings never contain it.
 fn name(id: Uuid) -> String {
     format!("probe-{id}")
 }

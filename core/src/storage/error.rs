@@ -1,52 +1,52 @@
-//! What storage can fail with, and whether trying again can help.
+//! Errors of storage, and whether a retry can help.
 
 use crate::installation::MarkerError;
 use std::{error::Error, io};
 
-/// Why an operation of storage failed. None of its texts carries a key, a signed URL or a secret.
+/// Why a storage operation failed. No message contains a key, a signed URL or a secret.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The object is not there.
+    /// The object does not exist.
     #[error("there is no such object in storage")]
     NotFound,
-    /// Something that is not ours lies at the key; it was left alone.
+    /// There is an object at the key that is not ours; it was left alone.
     #[error("another object lies at this storage key")]
     KeyTaken,
-    /// The object is not what was sent.
+    /// The object differs from what was sent.
     #[error("the stored object is not what was sent: {0}")]
     NotAsSent(String),
-    /// The disk of storage, or the quota on it, is full.
+    /// The storage disk, or its quota, is full.
     #[error("the storage disk is full")]
     Full,
-    /// The bucket is not known to be this installation's.
+    /// The bucket is not verified to belong to this installation.
     #[error("storage cannot be used")]
     Marker(#[source] MarkerError),
-    /// The file system refused.
+    /// A file system error.
     #[error("the storage folder could not {action}")]
     Io {
-        /// What was to be done, after «could not».
+        /// The action that failed, to follow "could not".
         action: &'static str,
         #[source]
         source: io::Error,
     },
-    /// No answer, or none in time.
-    #[error("the object store gave no answer when asked to {action}")]
+    /// There was no response, or none in time.
+    #[error("the object store did not respond to the request to {action}")]
     NoAnswer {
-        /// What was to be done, after «to».
+        /// The action that failed, to follow "to".
         action: &'static str,
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// An answer that says no.
-    #[error("the object store answered {status} {code} when asked to {action}: {message}")]
+    /// An error response.
+    #[error("the object store answered {status} {code} to the request to {action}: {message}")]
     Refused {
-        /// What was to be done, after «to».
+        /// The action that failed, to follow "to".
         action: &'static str,
         /// The HTTP status.
         status: u16,
-        /// The S3 error code; empty when the answer has none.
+        /// The S3 error code; empty if the response has none.
         code: String,
-        /// What the store says about it.
+        /// The store's error message.
         message: String,
     },
     /// A setting is wrong.
@@ -56,7 +56,7 @@ pub enum StorageError {
         key: &'static str,
         /// The name in the environment.
         environment: &'static str,
-        /// What is wrong with it, and what would be right.
+        /// What is wrong with it, and how to correct it.
         problem: String,
         #[source]
         source: Option<Box<dyn Error + Send + Sync>>,
@@ -64,10 +64,10 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// True for a fault of the surroundings: the same call may succeed once they are in order again.
+    /// Whether this is a fault of the environment, so that the same call may succeed once it is fixed.
     ///
-    /// Every answer that says no is one, whatever its status: a proxy answers 404 or 405 while the store restarts, a
-    /// disabled key 400, and operators correct both. Files must not fail over them meanwhile.
+    /// This includes every error response, whatever its status: a proxy returns 404 or 405 while the store restarts, a
+    /// disabled key 400, and operators fix both. Files must not fail because of them.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -82,8 +82,8 @@ impl StorageError {
         }
     }
 
-    /// True when the store has answered, so that it will not carry the request out later. A gateway that gives up on
-    /// the store answers 500, 502 or 504, and says nothing about that.
+    /// Whether the store has responded, so that it will not carry out the request later. A gateway that gives up on the
+    /// store responds with 500, 502 or 504, which does not prove that.
     #[must_use]
     pub fn is_answered(&self) -> bool {
         match self {
@@ -101,7 +101,7 @@ impl StorageError {
         }
     }
 
-    /// Tells a full disk from other failures of the file system.
+    /// Maps a file system error, distinguishing a full disk.
     pub(crate) fn io(action: &'static str) -> impl Fn(io::Error) -> Self + Copy {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,

@@ -1,38 +1,39 @@
-//! What stored objects are called: `uploads/%Y/%m/<safe name>`, and a form of it for when that is taken.
+//! Names of stored objects: `uploads/%Y/%m/<safe name>`, and a variant for when that is taken.
 //!
-//! Refuses every key that could leave its folder, collide with Landfall's own names, or trouble a file system.
+//! Rejects every key that could leave its folder, collide with Landfall's own names, or cause problems on a file
+//! system.
 
 use chrono::{DateTime, Utc};
 use rand::{Rng, RngExt, distr::Alphanumeric};
 use std::{fmt, str::FromStr};
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
-/// The longest safe name, in bytes of UTF-8: with a suffix it still fits the 255 of common file systems.
-pub const LONGEST_NAME: usize = 100;
-/// The longest key S3 takes, in bytes of UTF-8.
-const LONGEST_KEY: usize = 1024;
-/// The longest name of one folder or file on common file systems, in bytes.
-const LONGEST_COMPONENT: usize = 255;
-/// Longer than this, what follows the last dot is no extension, in bytes.
-const LONGEST_EXTENSION: usize = 16;
-/// How many random characters set apart two keys of one name.
-const SUFFIX_LENGTH: usize = 7;
-/// What the keys of objects begin with that the audit moved aside.
+/// Maximum length of a safe name, in bytes of UTF-8: with a suffix it fits the 255 of common file systems.
+pub const MAX_NAME_LEN: usize = 100;
+/// Maximum length of a key in S3, in bytes of UTF-8.
+const MAX_KEY_LEN: usize = 1024;
+/// Maximum length of a file or folder name on common file systems, in bytes.
+const MAX_COMPONENT_LEN: usize = 255;
+/// Maximum length of an extension, in bytes; whatever follows the last dot and is longer does not count as one.
+const MAX_EXTENSION_LEN: usize = 16;
+/// Number of random characters that distinguish keys of the same name.
+const SUFFIX_LEN: usize = 7;
+/// Prefix of objects that the audit has moved aside.
 const ORPHANED: &str = "orphaned/";
-/// What a file is called whose name has no character left.
+/// The safe name of a file whose name has no permitted character.
 const NAMELESS: &str = "file";
 
-/// The name of an object in storage: a relative path of `/`-separated parts that never leads out of its root.
+/// The name of an object in storage: a relative path of `/`-separated components that never leads out of its root.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StorageKey(String);
 
-/// A text that cannot be a key.
+/// The text is not a valid key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a storage key: {0}")]
-pub struct NotAKey(&'static str);
+pub struct InvalidStorageKey(&'static str);
 
 impl StorageKey {
-    /// The key a file gets when nobody has it: by the month of `at` and the safe form of its name.
+    /// The default key of a file: the month of `at` and the safe form of its name.
     #[must_use]
     pub fn for_upload(original_name: &str, at: DateTime<Utc>) -> Self {
         Self(format!(
@@ -45,7 +46,7 @@ impl StorageKey {
     /// The same key with `_` and seven random characters before the extension.
     #[must_use]
     pub fn deduplicated(&self, random: &mut impl Rng) -> Self {
-        let suffix: String = (0..SUFFIX_LENGTH)
+        let suffix: String = (0..SUFFIX_LEN)
             .map(|_| char::from(random.sample(Alphanumeric)))
             .collect();
         let (folder, name) = self.0.rsplit_once('/').unwrap_or(("", &self.0));
@@ -54,7 +55,7 @@ impl StorageKey {
         Self(format!("{folder}{slash}{stem}_{suffix}{extension}"))
     }
 
-    /// Whether a text has the form that [`Self::for_upload`] gives: two numbers and a name below `uploads/`.
+    /// Whether a text has the form of [`Self::for_upload`]: two numbers and a name below `uploads/`.
     #[must_use]
     pub fn is_for_upload(text: &str) -> bool {
         let is_number = |part: Option<&str>, digits| {
@@ -70,7 +71,7 @@ impl StorageKey {
             && parts.next().is_none()
     }
 
-    /// Where an object without a row is moved to in a folder.
+    /// The key that an object without a row is moved to in a folder.
     pub(crate) fn orphaned(&self) -> Self {
         Self(format!("{ORPHANED}{}", self.0))
     }
@@ -95,37 +96,40 @@ impl fmt::Debug for StorageKey {
 }
 
 impl FromStr for StorageKey {
-    type Err = NotAKey;
+    type Err = InvalidStorageKey;
 
-    /// Takes any relative path without empty parts, parts that begin with a dot, backslashes or control characters.
-    fn from_str(text: &str) -> Result<Self, NotAKey> {
-        if text.len() > LONGEST_KEY {
-            return Err(NotAKey("longer than 1024 bytes"));
+    /// Accepts any relative path without empty components, components that start with a dot, backslashes or control
+    /// characters.
+    fn from_str(text: &str) -> Result<Self, InvalidStorageKey> {
+        if text.len() > MAX_KEY_LEN {
+            return Err(InvalidStorageKey("longer than 1024 bytes"));
         }
         if text.chars().any(|c| c.is_control() || c == '\\') {
-            return Err(NotAKey("it has a control character or a backslash"));
+            return Err(InvalidStorageKey(
+                "it has a control character or a backslash",
+            ));
         }
         for component in text.split('/') {
             if component.is_empty() {
-                return Err(NotAKey("a part of it is empty"));
+                return Err(InvalidStorageKey("a part of it is empty"));
             }
             if component.starts_with('.') {
-                return Err(NotAKey("a part of it begins with a dot"));
+                return Err(InvalidStorageKey("a part of it begins with a dot"));
             }
-            if component.len() > LONGEST_COMPONENT {
-                return Err(NotAKey("a part of it is longer than 255 bytes"));
+            if component.len() > MAX_COMPONENT_LEN {
+                return Err(InvalidStorageKey("a part of it is longer than 255 bytes"));
             }
         }
         Ok(Self(text.to_owned()))
     }
 }
 
-/// Reduces a client's name for a file to one that is safe in keys, file systems and headers.
+/// Reduces a client's file name to one that is safe in keys, file systems and headers.
 ///
-/// Keeps what Django's `get_valid_filename` keeps, letters and digits of any script, `_`, `-` and `.`, and also
-/// combining marks, without which many scripts lose their vowels. Spaces become `_`; everything else goes, and so
-/// do folders, leading and trailing dots. Names Windows reserves get a `_` in front. The result is in NFC, has 1 to
-/// [`LONGEST_NAME`] bytes, and keeps its extension when it has to be cut.
+/// Keeps what Django's `get_valid_filename` keeps (letters and digits of any script, `_`, `-` and `.`) and also
+/// combining marks, without which many scripts lose their vowels. Spaces become `_`. Everything else is removed, as are
+/// folders and leading and trailing dots. Names that Windows reserves are prefixed with `_`. The result is in NFC, has
+/// 1 to [`MAX_NAME_LEN`] bytes, and keeps its extension when it is shortened.
 #[must_use]
 pub fn safe_name(original: &str) -> String {
     let base = original.rsplit(['/', '\\']).next().unwrap_or_default();
@@ -139,7 +143,7 @@ pub fn safe_name(original: &str) -> String {
             _ => None,
         })
         .collect();
-    // Taking characters out may have brought together what composes.
+    // Removing characters may have joined characters that compose.
     let composed: String = kept.nfc().collect();
     let trimmed = composed
         .trim_start_matches(|c| c == '.' || is_combining_mark(c))
@@ -154,10 +158,10 @@ pub fn safe_name(original: &str) -> String {
     name
 }
 
-/// Shortens the stem so that the whole has at most [`LONGEST_NAME`] bytes, one kept free for a `_` in front.
+/// Shortens the stem so that the name has at most [`MAX_NAME_LEN`] bytes, leaving one for a `_` prefix.
 fn cut(name: &str) -> String {
     let (stem, extension) = split_extension(name);
-    let room = LONGEST_NAME - 1 - extension.len();
+    let room = MAX_NAME_LEN - 1 - extension.len();
     if stem.len() <= room {
         return name.to_owned();
     }
@@ -165,15 +169,15 @@ fn cut(name: &str) -> String {
     format!("{}{extension}", stem[..end].trim_end_matches('.'))
 }
 
-/// Splits before the last dot, if what follows is short enough for an extension and something stands before it.
+/// Splits before the last dot, if an extension of permitted length follows and the stem is not empty.
 fn split_extension(name: &str) -> (&str, &str) {
     match name.rfind('.') {
-        Some(dot) if dot > 0 && name.len() - dot <= LONGEST_EXTENSION => name.split_at(dot),
+        Some(dot) if dot > 0 && name.len() - dot <= MAX_EXTENSION_LEN => name.split_at(dot),
         _ => (name, ""),
     }
 }
 
-/// The device names of Windows, which it takes for devices with any extension.
+/// Windows device names, which are reserved with any extension.
 /// Source: Microsoft, "Naming Files, Paths, and Namespaces".
 fn is_reserved(name: &str) -> bool {
     let stem = name.split('.').next().unwrap_or_default();
@@ -274,9 +278,9 @@ mod tests {
     #[test]
     fn long_names_keep_their_extension_and_whole_characters() {
         let name = safe_name(&format!("{}.jpeg", "é".repeat(300)));
-        assert!(name.len() <= LONGEST_NAME && name.len() > LONGEST_NAME - 3);
+        assert!(name.len() <= MAX_NAME_LEN && name.len() > MAX_NAME_LEN - 3);
         assert!(name.ends_with("é.jpeg"), "{name}");
-        assert!(safe_name(&"x.".repeat(200)).len() <= LONGEST_NAME);
+        assert!(safe_name(&"x.".repeat(200)).len() <= MAX_NAME_LEN);
     }
 
     #[test]
@@ -296,7 +300,7 @@ mod tests {
                 .collect();
             let name = safe_name(&original);
             assert!(
-                !name.is_empty() && name.len() <= LONGEST_NAME,
+                !name.is_empty() && name.len() <= MAX_NAME_LEN,
                 "{original:?}"
             );
             assert_eq!(safe_name(&name), name, "{original:?}");

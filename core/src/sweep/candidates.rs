@@ -1,6 +1,6 @@
-//! Candidates for removal: what a list showed and no row had a use for, remembered until a later sweep looks again.
+//! Candidates for removal: objects and staged bytes without a row, recorded until a later sweep checks them again.
 //!
-//! A crash leaves candidates that are looked at by the next sweep. Forgetting one costs a delay, never bytes.
+//! After a crash, the next sweep checks the recorded candidates. Losing one costs a delay, never bytes.
 
 use super::PAGE;
 use crate::{clock::Clock, db::Database};
@@ -14,8 +14,8 @@ use sea_orm::{
 };
 use std::{collections::HashSet, time::Duration};
 
-/// Records that these were seen, and returns those that had been seen at least `grace` ago already.
-pub(crate) async fn see(
+/// Records these candidates, and returns those that were first seen at least `grace` ago.
+pub(crate) async fn record_seen(
     db: &Database,
     clock: &Clock,
     place: Place,
@@ -74,7 +74,7 @@ async fn record(
     .await
 }
 
-/// Those that are candidates of a place already.
+/// Returns those that are already candidates of this kind.
 pub(crate) async fn known(
     db: &Database,
     place: Place,
@@ -95,7 +95,7 @@ pub(crate) async fn known(
     Ok(known)
 }
 
-/// A page of those that were first seen at least `grace` ago, after a name.
+/// Returns a page of candidates first seen at least `grace` ago, after a name.
 pub(crate) async fn due(
     db: &Database,
     clock: &Clock,
@@ -116,7 +116,7 @@ pub(crate) async fn due(
         .await
 }
 
-/// Drops candidates by name: they were removed, or are of use.
+/// Forgets candidates by name: they were removed, or are in use.
 pub(crate) async fn forget(db: &Database, place: Place, names: Vec<String>) -> Result<(), DbErr> {
     if names.is_empty() {
         return Ok(());
@@ -134,8 +134,8 @@ pub(crate) async fn forget(db: &Database, place: Place, names: Vec<String>) -> R
     .await
 }
 
-/// Drops the candidates of a place that a whole list, begun at `began`, did not show as such any more: they vanished,
-/// or a row has a use for them now.
+/// Forgets candidates that a complete listing, started at `began`, no longer contains as such: they have vanished, or a
+/// row refers to them now.
 pub(crate) async fn forget_unseen(
     db: &Database,
     place: Place,

@@ -1,9 +1,9 @@
-//! The sweep's steps over files.
+//! The sweep's steps for files.
 
-use super::{MOST_PAGES, PAGE};
+use super::{MAX_PAGES, PAGE};
 use crate::{
     app::App,
-    files::{self, DeleteError, Scope},
+    files::{self, DeleteError, OwnerScope},
 };
 use entity::{
     FileId, Timestamp,
@@ -14,10 +14,10 @@ use sea_orm::{
     sea_query::{Expr, ExprTrait},
 };
 
-/// Files that cannot be deleted and are passed over before the rest is left to the next sweep.
+/// Maximum number of files that cannot be deleted and are skipped before the rest is left to the next sweep.
 const MAX_STUCK: usize = 100;
 
-/// Staged, due, and not claimed by anybody. Most have a job already, and pushing it again changes nothing.
+/// Pushes files that are staged, due and unclaimed. Most have a job already, and pushing it again changes nothing.
 pub(super) async fn push_staged(app: &App) -> Result<u64, DbErr> {
     let now = app.clock.now();
     let due = Condition::all()
@@ -27,25 +27,25 @@ pub(super) async fn push_staged(app: &App) -> Result<u64, DbErr> {
                 .is_null()
                 .or(Column::NextAttemptAt.lte(now)),
         );
-    push_all(app, &due, Push::Finalize).await
+    push_all(app, &due, JobKind::Finalize).await
 }
 
-/// Being finalized by a worker that has not renewed its lease.
+/// Pushes files whose worker has not renewed its lease.
 pub(super) async fn push_expired_leases(app: &App) -> Result<u64, DbErr> {
     let left_behind = Condition::all()
         .add(Column::Status.eq(FileStatus::Finalizing))
         .add(Column::LeaseExpiresAt.lt(app.clock.now()));
-    push_all(app, &left_behind, Push::Finalize).await
+    push_all(app, &left_behind, JobKind::Finalize).await
 }
 
-/// Deleted, or failed and not to be retried any more, and still the owner of bytes.
+/// Pushes purges of files that are deleted, or failed and no longer retryable, and still have bytes.
 pub(super) async fn push_purges(app: &App) -> Result<u64, DbErr> {
     let unpurged = Condition::all().add(Expr::cust(files::UNPURGED));
-    let pushed = push_all(app, &unpurged, Push::Purge).await?;
+    let pushed = push_all(app, &unpurged, JobKind::Purge).await?;
     Ok(pushed + push_no_longer_retryable(app).await?)
 }
 
-/// A purge takes the file out of this index; more than a page at once is left to the next sweep.
+/// A purge removes the file from this index; more than one page is left to the next sweep.
 async fn push_no_longer_retryable(app: &App) -> Result<u64, DbErr> {
     let over: Vec<FileId> = Entity::find()
         .select_only()
@@ -54,7 +54,7 @@ async fn push_no_longer_retryable(app: &App) -> Result<u64, DbErr> {
         .filter(Expr::cust("retryable_until IS NOT NULL"))
         .filter(Column::RetryableUntil.lte(app.clock.now()))
         .order_by_asc(Column::RetryableUntil)
-        .limit(PAGE * MOST_PAGES as u64)
+        .limit(PAGE * MAX_PAGES as u64)
         .into_tuple()
         .all(app.db.read())
         .await?;
@@ -64,16 +64,16 @@ async fn push_no_longer_retryable(app: &App) -> Result<u64, DbErr> {
     Ok(over.len() as u64)
 }
 
-/// What is to be done with a file.
+/// The kind of job to push for a file.
 #[derive(Clone, Copy)]
-enum Push {
+enum JobKind {
     Finalize,
     Purge,
 }
 
-async fn push_all(app: &App, which: &Condition, push: Push) -> Result<u64, DbErr> {
+async fn push_all(app: &App, which: &Condition, push: JobKind) -> Result<u64, DbErr> {
     let (mut pushed, mut after) = (0, None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let mut query = Entity::find()
             .select_only()
             .column(Column::Id)
@@ -87,25 +87,25 @@ async fn push_all(app: &App, which: &Condition, push: Push) -> Result<u64, DbErr
         let Some(last) = page.last() else { break };
         after = Some(*last);
         match push {
-            Push::Finalize => app.dispatch.finalize(&page).await,
-            Push::Purge => app.dispatch.purge(&page).await,
+            JobKind::Finalize => app.dispatch.finalize(&page).await,
+            JobKind::Purge => app.dispatch.purge(&page).await,
         }
         pushed += page.len() as u64;
     }
     Ok(pushed)
 }
 
-/// Stored files whose time is over, deleted as by their owner. One that cannot be deleted keeps no other from it.
+/// Deletes expired files, as their owner would. One that cannot be deleted does not block others.
 pub(super) async fn delete_expired(app: &App) -> Result<u64, DeleteError> {
     let (mut deleted, mut stuck, mut fault) = (0, Vec::new(), None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = expired(app, &stuck).await?;
         if page.is_empty() || stuck.len() >= MAX_STUCK {
             break;
         }
         let mut purged = Vec::with_capacity(page.len());
         for id in page {
-            match files::delete(&app.db, &app.clock, &Scope::All, id).await {
+            match files::delete(&app.db, &app.clock, &OwnerScope::All, id).await {
                 Ok(written) => {
                     purged.push(id);
                     if let Some(written) = written {
@@ -134,7 +134,7 @@ async fn expired(app: &App, stuck: &[FileId]) -> Result<Vec<FileId>, DbErr> {
     let mut query = Entity::find()
         .select_only()
         .column(Column::Id)
-        // Written out, not bound, as the partial index `files_expires` has it.
+        // A literal, not a bound value, so that the partial index `files_expires` is used.
         .filter(Expr::cust("status = 'stored' AND expires_at IS NOT NULL"))
         .filter(Column::ExpiresAt.lte(now))
         .order_by_asc(Column::ExpiresAt)

@@ -1,19 +1,19 @@
-//! The sweep's steps over bytes that no row has a use for.
+//! The sweep's steps for bytes that no row refers to.
 //!
-//! **Architecture invariant.** Nothing is deleted on one look. Bytes whose file or upload has ended are asked about once
-//! more right before they are deleted; an end is final, and what follows it never needs staging again. Everything
-//! else that no row lists becomes a candidate, and a later sweep deletes it once `staging.grace` is over, if it is still
-//! unused. All of it only while the installation's marker is visible: otherwise these may be another installation's
-//! bytes, or another database's.
+//! **Architecture invariant.** Nothing is deleted after a single check. Bytes whose file or upload has ended are
+//! checked again right before they are deleted; an end is final, and its staged bytes are never needed again. All other
+//! bytes that no row lists become candidates, and a later sweep deletes them after `staging.grace` if they are still
+//! unused. All of this happens only while the installation's marker is visible, because otherwise these may be the
+//! bytes of another installation or database.
 
-use super::{MOST_PAGES, PAGE, candidates};
+use super::{MAX_PAGES, PAGE, candidates};
 use crate::{
     app::App,
     audit::orphans,
     files,
-    installation::{self, InstallationError, MarkerError, Place},
+    installation::{self, InstallationError, MarkedLocation, MarkerError},
     staging::{ListedStaging, StagingError, StagingKey},
-    storage::{PROBES, StorageError, StorageKey, Unfinished},
+    storage::{PROBES, StorageError, StorageKey, UnfinishedWrite},
 };
 use entity::{
     FileId, UploadId,
@@ -32,44 +32,47 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How long objects that the audit set aside are kept.
+/// How long objects set aside by the audit are kept.
 pub(crate) const ORPHAN_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LeftoversError {
-    #[error("staging could not be searched")]
+    #[error("staging could not be listed")]
     Staging(#[from] StagingError),
-    #[error("storage could not be searched")]
+    #[error("storage could not be listed")]
     Storage(#[from] StorageError),
-    #[error("nothing is removed now")]
+    #[error("nothing can be removed now")]
     Marker(#[from] MarkerError),
-    #[error("the installation's marker could not be looked at")]
+    #[error("the installation's marker could not be checked")]
     Installation(#[from] InstallationError),
     #[error("the rows could not be read or written")]
     Database(#[from] DbErr),
 }
 
-async fn require_marker(app: &App, place: Place) -> Result<(), LeftoversError> {
+async fn require_marker(app: &App, place: MarkedLocation) -> Result<(), LeftoversError> {
     match installation::marker_visible(app, place).await? {
         true => Ok(()),
         false => Err(MarkerError::Missing.into()),
     }
 }
 
-/// What a page of staging holds that no row has a use for.
+/// The unused bytes on a page of staging.
 #[derive(Debug, Default)]
-pub(crate) struct Leftovers {
-    /// Of files and uploads that have ended: of no use any more, whatever happens.
+pub(crate) struct StagingLeftovers {
+    /// Bytes of files and uploads that have ended, so they will never be needed.
     pub(crate) ended: Vec<ListedStaging>,
-    /// Listed by no row: perhaps of a request that has not written its row yet.
+    /// Bytes that no row lists; they may belong to a request that has not written its row yet.
     pub(crate) unlisted: Vec<ListedStaging>,
 }
 
-/// Sorts out what of a page of staging is left over.
+/// Returns the unused bytes on a page of staging.
 ///
 /// # Errors
-/// The database's.
-pub(crate) async fn sort_out(app: &App, page: Vec<ListedStaging>) -> Result<Leftovers, DbErr> {
+/// Database errors.
+pub(crate) async fn find_leftovers(
+    app: &App,
+    page: Vec<ListedStaging>,
+) -> Result<StagingLeftovers, DbErr> {
     let keys: Vec<StagingKey> = page.iter().map(|staged| staged.key).collect();
     let in_use = files::staging_in_use(app.db.read(), &keys).await?;
     let unused: Vec<ListedStaging> = page
@@ -80,16 +83,16 @@ pub(crate) async fn sort_out(app: &App, page: Vec<ListedStaging>) -> Result<Left
     let (ended, unlisted) = unused
         .into_iter()
         .partition(|staged| ended.contains(&staged.key.owner()));
-    Ok(Leftovers { ended, unlisted })
+    Ok(StagingLeftovers { ended, unlisted })
 }
 
-/// Those of the owners of staged bytes that have ended and never begin again.
+/// Returns those owners of staged bytes that have ended for good.
 async fn ended(app: &App, unused: &[ListedStaging]) -> Result<HashSet<Uuid>, DbErr> {
     let owners: HashSet<Uuid> = unused.iter().map(|staged| staged.key.owner()).collect();
     let owners: Vec<Uuid> = owners.into_iter().collect();
     let mut ended = HashSet::new();
     for page in owners.chunks(PAGE as usize) {
-        // Uploads first: bytes move from them to files.
+        // Uploads first, because bytes move from uploads to files.
         let uploads: Vec<(UploadId, FileId, UploadStatus)> = upload::Entity::find()
             .select_only()
             .columns([
@@ -112,7 +115,7 @@ async fn ended(app: &App, unused: &[ListedStaging]) -> Result<HashSet<Uuid>, DbE
             match (upload, files.get(&of(owner))) {
                 (Some(UploadStatus::Init | UploadStatus::InProgress), _) => false,
                 (_, Some(has_ended)) => *has_ended,
-                // A partial upload that was given up; a complete one may still be joined.
+                // A cancelled partial upload; a complete one may still be concatenated.
                 (Some(status), None) => status != UploadStatus::Complete,
                 (None, None) => false,
             }
@@ -121,7 +124,7 @@ async fn ended(app: &App, unused: &[ListedStaging]) -> Result<HashSet<Uuid>, DbE
     Ok(ended)
 }
 
-/// Of each file that has a row, whether it has ended and needs nothing of staging.
+/// Returns for each existing file whether it has ended and needs no staged bytes.
 async fn file_ends(app: &App, ids: Vec<FileId>) -> Result<HashMap<FileId, bool>, DbErr> {
     let rows: Vec<(FileId, FileStatus, bool)> = file::Entity::find()
         .select_only()
@@ -145,18 +148,19 @@ async fn file_ends(app: &App, ids: Vec<FileId>) -> Result<HashMap<FileId, bool>,
         .collect())
 }
 
-/// Removes staged bytes of what has ended, and candidates whose time is over.
+/// Deletes staged bytes of ended files and uploads, and due candidates.
 pub(super) async fn remove_staging(app: &App) -> Result<u64, LeftoversError> {
-    require_marker(app, Place::Staging).await?;
+    require_marker(app, MarkedLocation::Staging).await?;
     let (began, grace) = (app.clock.now(), app.config.staging.grace);
     let mut pages = app.staging.list();
     let mut removed = 0;
     while let Some(page) = pages.try_next().await? {
-        let Leftovers { ended, unlisted } = sort_out(app, page).await?;
+        let StagingLeftovers { ended, unlisted } = find_leftovers(app, page).await?;
         crate::failpoint!("sweep.seen");
         let names = unlisted.iter().map(|staged| staged.key.to_string());
         let due =
-            candidates::see(&app.db, &app.clock, Found::Staging, names.collect(), grace).await?;
+            candidates::record_seen(&app.db, &app.clock, Found::Staging, names.collect(), grace)
+                .await?;
         let written_before = app.clock.before(grace);
         let is_due = |staged: &ListedStaging| {
             due.contains(&staged.key.to_string()) && staged.modified < written_before
@@ -171,15 +175,15 @@ pub(super) async fn remove_staging(app: &App) -> Result<u64, LeftoversError> {
     Ok(removed)
 }
 
-/// Deletes what a second look finds as the first did.
+/// Deletes the bytes that a second check finds unused as well.
 async fn delete_again_unused(
     app: &App,
     ended: Vec<ListedStaging>,
     unlisted: Vec<ListedStaging>,
 ) -> Result<u64, LeftoversError> {
-    require_marker(app, Place::Staging).await?;
-    let still_ended = sort_out(app, ended).await?.ended;
-    let still_unlisted = sort_out(app, unlisted).await?.unlisted;
+    require_marker(app, MarkedLocation::Staging).await?;
+    let still_ended = find_leftovers(app, ended).await?.ended;
+    let still_unlisted = find_leftovers(app, unlisted).await?.unlisted;
     let (mut removed, mut stuck) = (0, HashSet::new());
     for staged in still_ended.iter().chain(&still_unlisted) {
         crate::failpoint!("sweep.delete");
@@ -200,18 +204,20 @@ async fn delete_again_unused(
     Ok(removed)
 }
 
-/// Removes temporary files, open multipart uploads and objects of start-up checks that nobody has a use for.
+/// Removes unused temporary files, open multipart uploads and objects of startup checks.
 pub(super) async fn remove_unfinished(app: &App) -> Result<u64, LeftoversError> {
-    require_marker(app, Place::Storage).await?;
+    require_marker(app, MarkedLocation::Storage).await?;
     let (began, grace) = (app.clock.now(), app.config.staging.grace);
     let mut removed = 0;
     let mut pages = app.storage.unfinished();
     while let Some(page) = pages.try_next().await? {
-        // However young: another process may have a shorter grace, and must not find its candidates forgotten.
-        let unused = without_use(app, page).await?;
+        // Whatever its age: another process may have a shorter grace period, and must not find its candidates
+        // forgotten.
+        let unused = unused_writes(app, page).await?;
         let ids = unused.iter().map(|one| one.id.clone()).collect();
-        let due = candidates::see(&app.db, &app.clock, Found::Unfinished, ids, grace).await?;
-        let due: Vec<Unfinished> = unused
+        let due =
+            candidates::record_seen(&app.db, &app.clock, Found::Unfinished, ids, grace).await?;
+        let due: Vec<UnfinishedWrite> = unused
             .into_iter()
             .filter(|one| due.contains(&one.id))
             .collect();
@@ -236,7 +242,8 @@ async fn remove_probes(app: &App) -> Result<u64, LeftoversError> {
     let mut pages = app.storage.list(PROBES);
     while let Some(page) = pages.try_next().await? {
         let names = page.iter().map(|object| object.key.clone()).collect();
-        let due = candidates::see(&app.db, &app.clock, Found::Unfinished, names, grace).await?;
+        let due =
+            candidates::record_seen(&app.db, &app.clock, Found::Unfinished, names, grace).await?;
         for key in &due {
             if let Ok(key) = key.parse() {
                 app.storage.delete(&key).await?;
@@ -247,23 +254,26 @@ async fn remove_probes(app: &App) -> Result<u64, LeftoversError> {
     Ok(removed)
 }
 
-/// Those that were begun, or last written to, before `since`, and that no file on its way to storage has a use for.
+/// Returns those that were started, or last written to, before `since`, and that no file in progress needs.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn abandoned(
     app: &App,
-    page: Vec<Unfinished>,
+    page: Vec<UnfinishedWrite>,
     since: entity::Timestamp,
-) -> Result<Vec<Unfinished>, DbErr> {
-    let mut unused = without_use(app, page).await?;
+) -> Result<Vec<UnfinishedWrite>, DbErr> {
+    let mut unused = unused_writes(app, page).await?;
     unused.retain(|one| one.since < since);
     Ok(unused)
 }
 
-/// Those that no file on its way to storage has a use for. A multipart upload to a key Landfall would never choose is
-/// another program's.
-async fn without_use(app: &App, mut page: Vec<Unfinished>) -> Result<Vec<Unfinished>, DbErr> {
+/// Returns those that no file in progress needs. A multipart upload to a key that Landfall never uses belongs to
+/// another program.
+async fn unused_writes(
+    app: &App,
+    mut page: Vec<UnfinishedWrite>,
+) -> Result<Vec<UnfinishedWrite>, DbErr> {
     let keys: Vec<String> = page.iter().filter_map(|one| one.key.clone()).collect();
     let mut written = HashSet::new();
     for some in keys.chunks(PAGE as usize) {
@@ -284,11 +294,11 @@ async fn without_use(app: &App, mut page: Vec<Unfinished>) -> Result<Vec<Unfinis
     Ok(page)
 }
 
-/// Removes objects that the audit set aside, once they were kept for seven days and still no row names them.
+/// Removes objects that the audit set aside seven days ago, if still no row refers to them.
 pub(super) async fn remove_orphans(app: &App) -> Result<u64, LeftoversError> {
     let mut removed = 0;
     let mut after = String::new();
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = candidates::due(
             &app.db,
             &app.clock,
@@ -299,16 +309,16 @@ pub(super) async fn remove_orphans(app: &App) -> Result<u64, LeftoversError> {
         .await?;
         let Some(last) = page.last() else { break };
         after.clone_from(last);
-        require_marker(app, Place::Storage).await?;
+        require_marker(app, MarkedLocation::Storage).await?;
         for name in &page {
             match orphans::remove(app, name).await {
                 Ok(was_removed) => {
                     removed += u64::from(was_removed);
                     candidates::forget(&app.db, Found::Orphaned, vec![name.clone()]).await?;
                 }
-                // One that cannot be removed keeps no other from it.
+                // One that cannot be removed does not block others.
                 Err(error) => {
-                    tracing::warn!(%error, "an object that was set aside stays until the next sweep");
+                    tracing::warn!(%error, "an object that was set aside could not be removed, the next sweep will retry");
                 }
             }
         }

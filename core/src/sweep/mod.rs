@@ -1,8 +1,8 @@
-//! The sweep: everything that is stuck is driven on, everything left over is removed.
+//! The sweep: resumes everything that is stuck and removes leftovers.
 //!
-//! Woken by time and by nothing else, with no input and no memory: it looks at what is, so it may run twice, late,
-//! or beside another one. Each step works in pages read from an index, and a step that fails does not keep the
-//! others from running. It only pushes jobs and cleans up: the work itself is done where it is always done.
+//! It is triggered by time only, and has no input and no memory: it works on the current state, so it may run twice,
+//! late, or concurrently. Each step reads pages from an index, and a failing step does not prevent the others from
+//! running. The sweep only pushes jobs and cleans up; the actual work is done where it always is.
 
 pub(crate) mod candidates;
 mod files;
@@ -17,46 +17,46 @@ use sea_orm::DbErr;
 use serde::Serialize;
 use std::{error::Error, fmt, future::Future};
 
-/// Rows looked at in one query.
+/// Rows read per query.
 const PAGE: u64 = 500;
 
-/// Pages one step may take in one run; what is left over waits for the next.
-const MOST_PAGES: usize = 400;
+/// Maximum number of pages per step and run; the rest is left to the next run.
+const MAX_PAGES: usize = 400;
 
-/// What one run found and did; counts of rows or objects.
+/// The result of a run; numbers of rows or objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SweepReport {
-    /// Staged files without a live lease, pushed again.
+    /// Staged files without a valid lease, pushed again.
     pub staged_pushed: u64,
-    /// Files whose worker's lease ran out, pushed again.
+    /// Files whose lease had expired, pushed again.
     pub leases_rescued: u64,
-    /// Deliveries that are due, pushed again.
+    /// Due deliveries, pushed again.
     pub deliveries_pushed: u64,
     /// Stored files whose expiry was announced.
     pub expiring_announced: u64,
-    /// Stored files past their time, deleted.
+    /// Expired stored files, deleted.
     pub files_expired: u64,
-    /// Uploads at which nothing came for too long, expired.
+    /// Uploads that received nothing for too long, expired.
     pub uploads_expired: u64,
-    /// Closed uploads nobody asks for any more, forgotten.
+    /// Closed uploads past their retention, deleted.
     pub uploads_forgotten: u64,
     /// Failed and deleted files that still had bytes, pushed to be purged.
     pub purges_pushed: u64,
-    /// Staged bytes that no row has a use for, removed.
+    /// Unused staged bytes, removed.
     pub staging_removed: u64,
     /// Temporary files and open multipart uploads, removed.
     pub unfinished_removed: u64,
-    /// Objects that the audit had set aside seven days ago, removed.
+    /// Objects set aside by the audit seven days ago, removed.
     pub orphans_removed: u64,
-    /// Deliveries of removed endpoints, ended.
+    /// Pending deliveries of deleted endpoints, failed.
     pub deliveries_ended: u64,
     /// Events past `outbox.retention`, deleted.
     pub events_deleted: u64,
-    /// Answers kept for an `Idempotency-Key`, past their day.
+    /// Stored responses of `Idempotency-Key`s past their retention, deleted.
     pub keys_forgotten: u64,
-    /// Counts of minutes that were older than two weeks.
+    /// Minute counts older than two weeks, deleted.
     pub minutes_forgotten: u64,
-    /// Steps that failed, with why.
+    /// Failed steps, with their errors.
     pub faults: Vec<String>,
 }
 
@@ -69,21 +69,21 @@ impl fmt::Display for SweepReport {
             (self.expiring_announced, "files about to expire announced"),
             (self.files_expired, "files expired"),
             (self.uploads_expired, "uploads expired"),
-            (self.uploads_forgotten, "closed uploads forgotten"),
+            (self.uploads_forgotten, "closed uploads deleted"),
             (self.purges_pushed, "purges pushed"),
             (self.staging_removed, "staging leftovers removed"),
-            (self.unfinished_removed, "unfinished objects removed"),
+            (self.unfinished_removed, "unfinished writes removed"),
             (
                 self.orphans_removed,
                 "objects set aside by the audit removed",
             ),
             (
                 self.deliveries_ended,
-                "deliveries of removed endpoints ended",
+                "deliveries of deleted endpoints failed",
             ),
             (self.events_deleted, "old events deleted"),
-            (self.keys_forgotten, "idempotency keys forgotten"),
-            (self.minutes_forgotten, "old counts of minutes forgotten"),
+            (self.keys_forgotten, "idempotency keys deleted"),
+            (self.minutes_forgotten, "old minute counts deleted"),
         ] {
             writeln!(f, "{count:>8}  {what}")?;
         }
@@ -96,14 +96,14 @@ impl fmt::Display for SweepReport {
 /// Runs every step once, now, and records the run.
 ///
 /// # Errors
-/// The database's, when it cannot even record that the sweep begins. Everything else is in the report.
+/// Database errors, when not even the start of the sweep can be recorded. All other errors are in the report.
 pub async fn sweep(app: &App) -> Result<SweepReport, DbErr> {
     let started = app.clock.now();
     record::begin(app, started, started).await?;
     Ok(run(app, started).await)
 }
 
-/// Runs the sweep that is due at this second since the Unix epoch, unless one has begun since; none then.
+/// Runs the sweep that is due at this second since the Unix epoch. Returns `None` if another has started since.
 ///
 /// # Errors
 /// As [`sweep`].
@@ -189,7 +189,7 @@ where
     }
 }
 
-/// An error and its causes on one line.
+/// The error and its causes on one line.
 fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -202,7 +202,7 @@ fn chain(error: &dyn Error) -> String {
 
 async fn push_deliveries(app: &App) -> Result<u64, DbErr> {
     let (mut pushed, mut after) = (0, None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = deliver::due(&app.db, app.clock.now(), after, PAGE).await?;
         app.dispatch.deliver(&page.due).await;
         pushed += page.due.len() as u64;
@@ -223,8 +223,8 @@ async fn announce_expiring(app: &App) -> Result<u64, ExpiringError> {
 
 async fn end_deliveries(app: &App) -> Result<u64, DbErr> {
     let mut ended = 0;
-    for _ in 0..MOST_PAGES {
-        match deliver::end_orphaned(&app.db, &app.clock, PAGE).await? {
+    for _ in 0..MAX_PAGES {
+        match deliver::fail_orphaned(&app.db, &app.clock, PAGE).await? {
             0 => break,
             some => ended += some as u64,
         }
@@ -234,12 +234,12 @@ async fn end_deliveries(app: &App) -> Result<u64, DbErr> {
 
 async fn delete_events(app: &App) -> Result<u64, DbErr> {
     let retention = app.config.outbox.retention;
-    outbox::delete_old(&app.db, &app.clock, retention, PAGE * MOST_PAGES as u64).await
+    outbox::delete_old(&app.db, &app.clock, retention, PAGE * MAX_PAGES as u64).await
 }
 
 async fn forget_keys(app: &App) -> Result<u64, DbErr> {
     let mut forgotten = 0;
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         match idempotency::forget(&app.db, &app.clock, PAGE).await? {
             0 => break,
             some => forgotten += some,

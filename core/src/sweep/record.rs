@@ -1,26 +1,26 @@
-//! When the sweep last ran and what it did, for `/readyz` and the operators.
+//! When the sweep last ran and its report, for `/readyz` and operators.
 
 use super::SweepReport;
 use crate::{
     app::App,
-    periodic::{self, Fence, LastRun},
+    periodic::{self, LastRun, RunFence},
 };
 use entity::Timestamp;
 use sea_orm::{ConnectionTrait, DbErr};
 
 const NAME: &str = "sweep";
 
-/// The last run there was, if any.
+/// Returns the last run, if any.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn last_run(db: &impl ConnectionTrait) -> Result<Option<LastRun>, DbErr> {
     periodic::last(db, NAME).await
 }
 
-/// Records that a sweep begins, unless one has begun at or after `due`; answers whether it did.
+/// Records the start of a sweep, unless one has started at or after `due`; returns whether it did.
 pub(super) async fn begin(app: &App, at: Timestamp, due: Timestamp) -> Result<bool, DbErr> {
-    periodic::begin(app, NAME, at, due, Fence::Begun).await
+    periodic::begin(app, NAME, at, due, RunFence::Begun).await
 }
 
 pub(super) async fn finished(

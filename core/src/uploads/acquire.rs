@@ -1,17 +1,18 @@
-//! Acquiring the write lease of an upload: one compare-and-set on its offset, after what no waiting changes is refused.
+//! Acquires the write lease of an upload: one compare-and-set on its offset, after requests that waiting cannot help
+//! are rejected.
 
 use super::{
     Append, UploadError, concat,
-    lease::{LEASE, LOOK_EVERY, WAIT},
-    query::{get, is_open, status_at},
+    lease::{ACQUIRE_TIMEOUT, LEASE, POLL_INTERVAL},
+    query::{accepts_bytes, get, status_at},
     write_lease::{WriteLease, open, set_length, signed},
 };
 use crate::{
     app::App,
-    digest::RunningHash,
+    digest::Sha256State,
     failpoint,
-    files::Scope,
-    quota::{self, Addition, Reservation, SharedReservation},
+    files::OwnerScope,
+    quota::{self, QuotaAddition, Reservation, SharedReservation},
 };
 use entity::{
     Timestamp, UploadId,
@@ -24,75 +25,75 @@ use sea_orm::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// What became of an attempt to acquire the lease.
-pub(super) enum Acquired {
+/// The result of an attempt to acquire the lease.
+pub(super) enum AcquireOutcome {
     Held(Box<WriteLease>),
-    /// It is complete, and ends where the caller wanted to go on: its last answer was lost.
+    /// The upload is complete and ends at the requested offset: the response to the last append was lost.
     Complete(Box<Model>),
 }
 
-/// Acquires the lease of an upload at an offset, and sets its length if that is given; waits for another writer a while.
+/// Acquires the lease of an upload at an offset, setting its length if given. Waits for another writer for a while.
 pub(super) async fn acquire(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
     request: &Append,
     stop: &CancellationToken,
-) -> Result<Acquired, UploadError> {
-    let until = Instant::now() + WAIT;
+) -> Result<AcquireOutcome, UploadError> {
+    let until = Instant::now() + ACQUIRE_TIMEOUT;
     loop {
         let upload = get(app.db.read(), scope, id).await?;
         let now = app.clock.now();
         let at_work = upload.lease_expires_at.is_some_and(|lease| lease > now);
         match judge(&upload, request, app.config.uploads.max_file_size.0, now)? {
-            Offset::Past => return Ok(Acquired::Complete(Box::new(upload))),
-            Offset::Ahead if !at_work => return Err(wrong_offset(&upload, request)),
-            Offset::Right if !at_work => {
+            OffsetCheck::Past => return Ok(AcquireOutcome::Complete(Box::new(upload))),
+            OffsetCheck::Ahead if !at_work => return Err(wrong_offset(&upload, request)),
+            OffsetCheck::Right if !at_work => {
                 if let Some(upload) = try_acquire(app, id, request).await? {
                     failpoint!("uploads.acquired");
                     let reservation = reservation(app, &upload);
                     let app = app.clone();
                     let lease = WriteLease {
                         running: running(&upload),
-                        segment: app.uploads.writers().take_ended(&upload),
+                        segment: app.uploads.writers().take_segment(&upload),
                         app,
                         upload,
                         reservation,
                     };
-                    return Ok(Acquired::Held(Box::new(lease)));
+                    return Ok(AcquireOutcome::Held(Box::new(lease)));
                 }
             }
-            Offset::Ahead | Offset::Right => {}
+            OffsetCheck::Ahead | OffsetCheck::Right => {}
         }
         if Instant::now() >= until || stop.is_cancelled() {
             return Err(UploadError::Locked);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// True when the request may continue where the upload is, and no writer is at work on it.
+/// Whether the request can continue the upload, and no writer is active.
 ///
 /// # Errors
-/// What no waiting changes.
+/// Errors that waiting cannot resolve.
 pub(super) fn is_next(app: &App, upload: &Model, request: &Append) -> Result<bool, UploadError> {
     let (now, most) = (app.clock.now(), app.config.uploads.max_file_size.0);
     let next = judge(upload, request, most, now)?;
     let at_work = upload.lease_expires_at.is_some_and(|lease| lease > now);
-    Ok(matches!(next, Offset::Right) && !at_work)
+    Ok(matches!(next, OffsetCheck::Right) && !at_work)
 }
 
-/// Partial uploads are joined in an order that is not known yet, so their hashes would be of no use.
-fn running(upload: &Model) -> Option<RunningHash> {
+/// Partial uploads are concatenated in an order that is not known yet, so their hash states would be useless.
+fn running(upload: &Model) -> Option<Sha256State> {
     match (&upload.hash_state, upload.kind) {
         (_, kind) if kind != UploadKind::Append => None,
-        (Some(state), _) => RunningHash::from_state(state).ok(),
-        (None, _) if upload.bytes_received == 0 => Some(RunningHash::default()),
+        (Some(state), _) => Sha256State::from_state(state).ok(),
+        (None, _) if upload.bytes_received == 0 => Some(Sha256State::default()),
         (None, _) => None,
     }
 }
 
-/// A length that is known was counted whole.
+/// If the length is known, all bytes were counted when it was set.
 fn reservation(app: &App, upload: &Model) -> Option<SharedReservation> {
     if upload.total_size_bytes.is_some() {
         return None;
@@ -100,10 +101,10 @@ fn reservation(app: &App, upload: &Model) -> Option<SharedReservation> {
     Reservation::new(app, upload.owner.as_deref()).map(Into::into)
 }
 
-/// Where a request wants to go on.
-enum Offset {
+/// Where a request wants to continue.
+enum OffsetCheck {
     Right,
-    /// Beyond what is counted, which a writer at work may be about to change.
+    /// Beyond the counted bytes, which an active writer may be about to change.
     Ahead,
     /// At the end of a complete upload.
     Past,
@@ -116,13 +117,13 @@ fn wrong_offset(upload: &Model, request: &Append) -> UploadError {
     }
 }
 
-/// What no waiting changes is answered at once.
+/// Rejects requests that waiting cannot help.
 fn judge(
     upload: &Model,
     request: &Append,
     most: u64,
     now: Timestamp,
-) -> Result<Offset, UploadError> {
+) -> Result<OffsetCheck, UploadError> {
     match upload.kind {
         UploadKind::Parts => return Err(UploadError::NotFound),
         UploadKind::Final => return Err(UploadError::Joined),
@@ -130,9 +131,9 @@ fn judge(
     }
     let offset = upload.bytes_received.unsigned_abs();
     match status_at(upload, now) {
-        UploadStatus::Complete if request.offset == offset => return Ok(Offset::Past),
+        UploadStatus::Complete if request.offset == offset => return Ok(OffsetCheck::Past),
         UploadStatus::Complete => return Err(wrong_offset(upload, request)),
-        status if !is_open(status) => return Err(UploadError::Closed(status)),
+        status if !accepts_bytes(status) => return Err(UploadError::Closed(status)),
         _ if request.offset < offset => return Err(wrong_offset(upload, request)),
         _ => {}
     }
@@ -154,9 +155,9 @@ fn judge(
         .offset
         .saturating_add(request.content_length.unwrap_or(0));
     match request.offset {
-        at if at > offset => Ok(Offset::Ahead),
+        at if at > offset => Ok(OffsetCheck::Ahead),
         _ if end > limit => Err(UploadError::TooLarge { limit }),
-        _ => Ok(Offset::Right),
+        _ => Ok(OffsetCheck::Right),
     }
 }
 
@@ -191,10 +192,10 @@ async fn try_acquire(
                 let taken = rows.into_iter().next();
                 if let (Some(upload), Some(length)) = (&taken, length) {
                     concat::length_known(transaction, upload, most).await?;
-                    let addition = Addition {
+                    let addition = QuotaAddition {
                         owner: upload.owner.as_deref(),
                         id: upload.id.0,
-                        // What came before the length was known is counted.
+                        // Bytes received before the length was known are counted already.
                         bytes: signed(length).saturating_sub(upload.bytes_received),
                         quota,
                         reserved: None,

@@ -1,27 +1,28 @@
-//! Bytes at an offset: tus and the IETF draft.
+//! Appends bytes at an offset, for tus and the IETF draft.
 //!
-//! A task of its own acquires the write lease, writes and counts, so that what came before a client went away is kept
-//! although its request is dropped. The body is taken in stretches; each is synced and then counted.
+//! A separate task acquires the write lease, writes and counts, so that bytes received before a client disconnects are
+//! kept although its request is dropped. The body is written in stretches; each is synced and then counted.
 //!
-//! A writer appends to a segment of its own. The next one of the same process continues it, when none of another came in
-//! between; every other one begins a new segment, and so leaves alone what a late writer may still be doing.
+//! A writer appends to a segment of its own. The next writer of the same process continues that segment if no other
+//! process wrote in between; any other writer starts a new segment, and so does not interfere with what a late writer
+//! may still be doing.
 
 use super::{
-    Bytestream, UploadError,
-    acquire::{Acquired, acquire},
-    body_stream::{BodyStream, Ended, Pace},
+    UploadBytes, UploadError,
+    acquire::{AcquireOutcome, acquire},
+    body_stream::{BodyStream, CountingPolicy, StretchEnd},
     guard,
     lease::renewing,
     single_append::{self, SingleAppend},
     write_lease::{LeaseAction, WriteLease},
-    writers::AtWork,
+    writers::ActiveWriter,
 };
 use crate::{
     app::App,
     failpoint,
-    files::Scope,
+    files::OwnerScope,
     quota::within_quota,
-    staging::{Algorithm, Appended, Options, StagingError, hashes::Hasher},
+    staging::{AppendOutcome, ChecksumAlgorithm, StagingError, WriteOptions, hashes::Hasher},
 };
 use entity::{
     UploadId,
@@ -32,50 +33,50 @@ use std::{io, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// How often a writer whose client pauses looks whether somebody else has come.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a writer whose client pauses checks whether another writer has come.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A stretch on a disk: a sync every two seconds costs nothing beside the bytes.
-pub(super) const ON_DISK: Pace = Pace {
+/// Stretches on a disk: a sync every two seconds is negligible.
+pub(super) const ON_DISK: CountingPolicy = CountingPolicy {
     size: 64 * 1024 * 1024,
     time: Duration::from_secs(2),
     pause: Duration::from_millis(200),
 };
 
-/// A stretch in a bucket, where each is an object at least.
-const IN_BUCKET: Pace = Pace {
+/// Stretches in a bucket, where each is at least one object.
+const IN_BUCKET: CountingPolicy = CountingPolicy {
     size: 64 * 1024 * 1024,
     time: Duration::from_secs(5),
     pause: Duration::from_secs(1),
 };
 
-/// What the bytes of one append have to be.
+/// The expected checksum of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checksum {
-    pub algorithm: Algorithm,
+    pub algorithm: ChecksumAlgorithm,
     pub digest: Vec<u8>,
 }
 
-/// One append.
+/// An append request.
 #[derive(Clone, Debug, Default)]
 pub struct Append {
-    /// Where the client believes the upload to be, in bytes.
+    /// The offset at which the client wants to continue, in bytes.
     pub offset: u64,
     /// Sets the length of an upload that has none yet, in bytes.
     pub length: Option<u64>,
-    /// How long the body is, in bytes, if the client says so: one that does not fit is refused before it is read.
+    /// The declared length of the body, in bytes. A body that does not fit is rejected before it is read.
     pub content_length: Option<u64>,
-    /// Checked before any of the bytes counts.
+    /// Verified before any of the bytes counts.
     pub checksum: Option<Checksum>,
-    /// The upload ends where this body ends.
+    /// Whether the upload ends with this body.
     pub last: bool,
 }
 
-/// Appends a body at an offset, and completes the upload with its last byte; its finalize job is pushed then. All that
-/// came counts, also when the body breaks off, stalls or is too long, or when the caller goes away: then within
-/// moments, in a task of its own. Only with a checksum it is all or nothing.
+/// Appends a body at an offset. The last byte completes the upload, and its finalize job is pushed. All received bytes
+/// count, even if the body is interrupted, stalls or is too long, or if the caller is dropped: then within moments, in
+/// a separate task. With a checksum, either all bytes count or none.
 ///
-/// A writer whose client pauses is pre-empted; for one that is at work a newcomer waits six seconds.
+/// A writer whose client pauses is preempted; for an active one, a new writer waits six seconds.
 ///
 /// # Errors
 /// [`UploadError::WrongOffset`], [`UploadError::Locked`], [`UploadError::TooLarge`] (the surplus is discarded),
@@ -83,16 +84,16 @@ pub struct Append {
 /// `server.idle_timeout`, and the rest of [`UploadError`].
 pub async fn append(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
     request: Append,
-    body: Bytestream,
+    body: UploadBytes,
 ) -> Result<Model, UploadError> {
     let stop = CancellationToken::new();
     let stop_when_dropped = stop.clone().drop_guard();
     let (app, scope) = (app.clone(), scope.clone());
     let task = tokio::spawn(async move {
-        let bytes = guard::Bytes {
+        let bytes = guard::BodyRange {
             offset: request.offset,
             length: request.length,
             last: request.last,
@@ -108,13 +109,13 @@ pub async fn append(
             SingleAppend::Not(body) => body,
         };
         match Box::pin(acquire(&app, &scope, id, &request, &stop)).await? {
-            Acquired::Complete(upload) => at_its_end(*upload, &request, body).await,
-            Acquired::Held(lease) => {
+            AcquireOutcome::Complete(upload) => at_its_end(*upload, &request, body).await,
+            AcquireOutcome::Held(lease) => {
                 let paced = request.checksum.is_none().then(|| pace(&app));
                 let patience = app.config.server.idle_timeout;
                 let body = Box::pin(reserved(&lease, request.content_length, body)).await?;
                 let body = BodyStream::new(body, stop, paced, patience, at_work.requests());
-                Writer {
+                Appender {
                     lease: *lease,
                     body,
                     request,
@@ -130,12 +131,12 @@ pub async fn append(
     outcome
 }
 
-/// A request at the end of a complete upload, as a client sends it whose last answer was lost. It may bring no more
-/// bytes than while the upload was open.
+/// Handles a request at the end of a complete upload, which clients send when the last response was lost. It may not
+/// bring more bytes than while the upload was open.
 async fn at_its_end(
     upload: Model,
     request: &Append,
-    mut body: Bytestream,
+    mut body: UploadBytes,
 ) -> Result<Model, UploadError> {
     let limit = upload.bytes_received.unsigned_abs();
     if request.content_length.is_some_and(|length| length > 0) {
@@ -156,21 +157,21 @@ async fn at_its_end(
     }
 }
 
-/// The body, with room for it in the quota of the upload's owner; a length that is announced must fit whole.
+/// Returns the body with quota reserved for its owner; an announced length must fit completely.
 async fn reserved(
     lease: &WriteLease,
     announced: Option<u64>,
-    body: Bytestream,
-) -> Result<Bytestream, UploadError> {
+    body: UploadBytes,
+) -> Result<UploadBytes, UploadError> {
     let Some(reservation) = &lease.reservation else {
         return Ok(body);
     };
     if let Some(length) = announced {
         let covered = reservation.cover_all(length).await;
         if let Err(error) = covered {
-            // A lease that is not released ends by itself.
+            // A lease that is not released expires.
             if let Err(left) = lease.set_lease(LeaseAction::Release).await {
-                tracing::debug!(error = %left, "a lease was left to end by itself");
+                tracing::debug!(error = %left, "a lease could not be released, it will expire");
             }
             return Err(error.into());
         }
@@ -178,23 +179,23 @@ async fn reserved(
     Ok(within_quota(body, Some(reservation.clone())).boxed())
 }
 
-fn pace(app: &App) -> Pace {
+fn pace(app: &App) -> CountingPolicy {
     match app.staging.is_in_a_bucket() {
         true => IN_BUCKET,
         false => ON_DISK,
     }
 }
 
-struct Writer {
+struct Appender {
     lease: WriteLease,
     body: BodyStream,
     request: Append,
-    at_work: AtWork,
+    at_work: ActiveWriter,
 }
 
-// A slow client holds the future of a writer for as long as it sends: what is done between stretches is boxed, so that
-// it takes memory only while it is done.
-impl Writer {
+// A slow client keeps the future of a writer alive for as long as it sends. Work between stretches is boxed, so that it
+// uses memory only while it runs.
+impl Appender {
     async fn run(mut self) -> Result<Model, UploadError> {
         loop {
             let appended = match self.stage().await {
@@ -204,11 +205,11 @@ impl Writer {
             let ended = self.body.ended();
             if let Some(more) = Box::pin(self.count(appended, ended)).await? {
                 let ended = match more {
-                    Ended::Paused => Box::pin(self.wait()).await?,
+                    StretchEnd::Paused => Box::pin(self.wait()).await?,
                     other => other,
                 };
                 match ended {
-                    Ended::Due => continue,
+                    StretchEnd::Due => continue,
                     ended => return Box::pin(self.end(ended)).await,
                 }
             }
@@ -217,14 +218,14 @@ impl Writer {
         }
     }
 
-    async fn stage(&mut self) -> Result<Appended, StagingError> {
-        let hashes: Vec<Algorithm> = self
+    async fn stage(&mut self) -> Result<AppendOutcome, StagingError> {
+        let hashes: Vec<ChecksumAlgorithm> = self
             .request
             .checksum
             .iter()
             .map(|sum| sum.algorithm)
             .collect();
-        let options = Options {
+        let options = WriteOptions {
             limit: self.lease.room(),
             expected: self.request.content_length.take(),
             hashes: &hashes,
@@ -240,13 +241,13 @@ impl Writer {
         renewing(&stop, renew, work).await
     }
 
-    /// Counts a stretch. None when that was all; else why the stretch ended.
+    /// Counts a stretch. Returns `None` when the upload is done, otherwise why the stretch ended.
     async fn count(
         &mut self,
-        appended: Appended,
-        ended: Ended,
-    ) -> Result<Option<Ended>, UploadError> {
-        let whole = matches!(ended, Ended::Whole) && appended.stopped.is_none();
+        appended: AppendOutcome,
+        ended: StretchEnd,
+    ) -> Result<Option<StretchEnd>, UploadError> {
+        let whole = matches!(ended, StretchEnd::Whole) && appended.stopped.is_none();
         if let Some(checksum) = &self.request.checksum {
             let found = appended.hashes.get(checksum.algorithm);
             if whole && found != Some(checksum.digest.as_slice()) {
@@ -261,8 +262,8 @@ impl Writer {
             }
         }
         let action = match (&appended.stopped, &ended) {
-            (None, Ended::Due) => LeaseAction::Keep,
-            (None, Ended::Paused) => LeaseAction::Yield,
+            (None, StretchEnd::Due) => LeaseAction::Keep,
+            (None, StretchEnd::Paused) => LeaseAction::Yield,
             _ => LeaseAction::Release,
         };
         let last = self.request.last && whole;
@@ -271,7 +272,7 @@ impl Writer {
         let counted = self.lease.advance(appended.length, last, action).await;
         if let Err(error) = counted {
             match error {
-                // It may be counted all the same.
+                // The bytes may have been counted anyway.
                 UploadError::Database(_) => self.lease.keep_room().await,
                 _ => self.lease.discard().await,
             }
@@ -280,37 +281,37 @@ impl Writer {
         failpoint!("uploads.counted");
         self.at_work.counted();
         if let Some(error) = appended.stopped {
-            // What the client did wrong leaves the segment as it is counted; of the disk or bucket that is not known.
+            // A client's error leaves the segment as counted; after an error of the disk or bucket that is not certain.
             if matches!(error, StagingError::Body(_) | StagingError::TooLarge { .. }) {
                 self.lease.leave_segment();
             }
             return Err(error.into());
         }
         Ok(match ended {
-            Ended::Whole => None,
-            // That was all; whatever else the client may send is surplus.
+            StretchEnd::Whole => None,
+            // The upload is complete; any further bytes are surplus.
             _ if self.lease.upload.status == UploadStatus::Complete => None,
             other => Some(other),
         })
     }
 
     /// Waits for a client that pauses, until it continues or another writer comes.
-    async fn wait(&mut self) -> Result<Ended, UploadError> {
-        // All that came is counted.
+    async fn wait(&mut self) -> Result<StretchEnd, UploadError> {
+        // Everything received so far is counted.
         self.at_work.set_counts_on_request(false);
-        let until = Instant::now() + self.body.patience();
+        let until = Instant::now() + self.body.remaining_pause();
         loop {
-            match self.body.resumed(LOOK_EVERY).await {
-                Ended::Due => {
+            match self.body.resumed(POLL_INTERVAL).await {
+                StretchEnd::Due => {
                     self.at_work.set_counts_on_request(true);
                     return if self.lease.set_lease(LeaseAction::Keep).await? {
-                        Ok(Ended::Due)
+                        Ok(StretchEnd::Due)
                     } else {
                         Err(UploadError::Preempted)
                     };
                 }
-                Ended::Paused if Instant::now() >= until => return Ok(Ended::Stalled),
-                Ended::Paused => {
+                StretchEnd::Paused if Instant::now() >= until => return Ok(StretchEnd::Stalled),
+                StretchEnd::Paused => {
                     let db = self.lease.app.db.read();
                     if !self.lease.is_held(db).await? {
                         return Err(UploadError::Preempted);
@@ -321,10 +322,10 @@ impl Writer {
         }
     }
 
-    /// The body is over, one way or another, and all of it is counted.
-    async fn end(mut self, ended: Ended) -> Result<Model, UploadError> {
+    /// Called when the body has ended, for whatever reason, and all of it is counted.
+    async fn end(mut self, ended: StretchEnd) -> Result<Model, UploadError> {
         match ended {
-            Ended::Whole => {
+            StretchEnd::Whole => {
                 let length = self.lease.segment().length;
                 self.lease
                     .advance(length, self.request.last, LeaseAction::Release)
@@ -341,16 +342,16 @@ impl Writer {
         }
     }
 
-    /// Nothing could be written. Bytes that are not there are a fault of the surroundings, an unmounted volume say: the
-    /// rows stay as they are, and the next writer begins a segment of its own.
+    /// Nothing could be written. Missing bytes are a fault of the environment, such as an unmounted volume: the rows
+    /// are unchanged, and the next writer starts a segment of its own.
     async fn not_staged(&self, error: StagingError) -> Result<Model, UploadError> {
         let id = self.lease.upload.id;
         let error = match error {
             error @ (StagingError::Gone
             | StagingError::Exists
             | StagingError::WrongLength { .. }) => {
-                tracing::error!(upload.id = %id, %error, "staging is not as the last writer left it");
-                StagingError::io("take bytes where others were staged")(io::Error::other(error))
+                tracing::error!(upload.id = %id, %error, "the staged segment is not as the last writer left it");
+                StagingError::io("continue a segment")(io::Error::other(error))
             }
             error => error,
         };
@@ -358,27 +359,29 @@ impl Writer {
         Err(error.into())
     }
 
-    /// What was written does not count.
+    /// Discards what was written, which does not count.
     async fn give_up(&self) {
         self.lease.discard().await;
         self.release().await;
     }
 
-    /// False when it was lost. A lease that is not released ends by itself.
+    /// Returns false when the lease was lost. A lease that is not released expires.
     async fn release(&self) -> bool {
         let released = self.lease.set_lease(LeaseAction::Release).await;
         released.unwrap_or_else(|error| {
             let id = self.lease.upload.id;
-            tracing::debug!(upload.id = %id, %error, "a lease was left to end by itself");
+            tracing::debug!(upload.id = %id, %error, "a lease could not be released, it will expire");
             false
         })
     }
 }
 
-fn fault(ended: Ended) -> UploadError {
+fn fault(ended: StretchEnd) -> UploadError {
     match ended {
-        Ended::Broken(error) => UploadError::ended_by(error),
-        Ended::Stalled => UploadError::Stalled,
-        Ended::Stopped | Ended::Due | Ended::Paused | Ended::Whole => UploadError::Preempted,
+        StretchEnd::Broken(error) => UploadError::ended_by(error),
+        StretchEnd::Stalled => UploadError::Stalled,
+        StretchEnd::Stopped | StretchEnd::Due | StretchEnd::Paused | StretchEnd::Whole => {
+            UploadError::Preempted
+        }
     }
 }

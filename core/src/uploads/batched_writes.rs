@@ -1,22 +1,22 @@
-//! Writes that many uploads share: that they have begun, and that small ones are whole.
+//! Batched writes of uploads: creating them, and completing small ones.
 //!
-//! Many clients begin and end small uploads at once; each kind is gathered into batches that are one transaction each,
-//! so that an upload costs a share of a few statements and of a commit. What may be refused by its owner's quota or its
-//! `Idempotency-Key` does not come here; one that its file's batch refuses is refused alone.
+//! Many clients create and complete small uploads concurrently; each kind is batched into shared transactions, so that
+//! an upload costs a share of a few statements and of a commit. Uploads that the owner's quota or an `Idempotency-Key`
+//! may reject are not batched; one that its batch of files rejects fails alone.
 
 use super::{
     UploadError,
-    complete::{Staged, Whole, stage_files},
-    create::{Begun, insert_files, insert_uploads},
+    complete::{ReceivedFile, StagedFile, stage_files},
+    create::{NewUploadRows, insert_files, insert_uploads},
     single_append,
-    writers::Writers,
+    writers::ActiveWriters,
 };
 use crate::{
-    batcher::{BatchError, Batcher, Transient},
-    batches::{self, Join, JoinError},
+    batcher::{BatchError, Batcher, ClassifyError},
+    batches::{self, BatchMembership, JoinBatchError},
     clock::Clock,
     db::{self, Database},
-    quota::{self, Change},
+    quota::{self, QuotaChange},
 };
 use entity::{
     Timestamp, UploadId,
@@ -32,31 +32,31 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// An upload whose first append has brought all of it.
+/// An upload whose first append contained all its bytes.
 #[derive(Clone, Debug)]
-pub(super) struct Ended {
+pub(super) struct CompletedUpload {
     pub(super) upload: UploadId,
-    pub(super) whole: Whole,
-    /// When its row may go.
+    pub(super) whole: ReceivedFile,
+    /// When its row may be deleted.
     pub(super) expires_at: Timestamp,
 }
 
-/// Rows of small uploads that have just begun, kept for their first append. Each may hold what its client sent of
-/// metadata, so they are few.
-const RECENT: usize = 256;
+/// Maximum number of small new uploads whose rows are cached for their first append. They are few, because each may
+/// contain the client's metadata.
+const MAX_RECENT: usize = 256;
 
-/// Begins and ends uploads, in batches; cheap to clone, one per process.
+/// Creates and completes uploads in batches; cheap to clone, one per process.
 #[derive(Clone, Debug)]
-pub struct BatchedWrites {
-    begins: Batcher<Begun, (), UploadError>,
-    ends: Batcher<Ended, Option<(Model, Staged)>, UploadError>,
-    /// Ids are made of the time (UUIDv7, RFC 9562): the first is the oldest.
+pub struct UploadWrites {
+    begins: Batcher<NewUploadRows, (), UploadError>,
+    ends: Batcher<CompletedUpload, Option<(Model, StagedFile)>, UploadError>,
+    /// Ids contain the time (UUIDv7, RFC 9562), so the first is the oldest.
     recent: Arc<Mutex<BTreeMap<UploadId, Model>>>,
-    writers: Writers,
+    writers: ActiveWriters,
 }
 
-impl BatchedWrites {
-    /// Must be called within a Tokio runtime: it works in two tasks of its own, which end with the last clone.
+impl UploadWrites {
+    /// Must be called within a Tokio runtime, because it starts two tasks, which end when the last clone is dropped.
     #[must_use]
     pub fn start(db: &Database, clock: &Clock) -> Self {
         let (begin_db, end_db, clock) = (db.clone(), db.clone(), clock.clone());
@@ -82,30 +82,30 @@ impl BatchedWrites {
                 })
             }),
             recent: Arc::default(),
-            writers: Writers::default(),
+            writers: ActiveWriters::default(),
         }
     }
 
-    pub(super) async fn begin(&self, begun: Begun) -> Result<(), UploadError> {
+    pub(super) async fn begin(&self, begun: NewUploadRows) -> Result<(), UploadError> {
         let begun = Arc::new(begun);
         self.begins.run(Arc::clone(&begun)).await?;
         if single_append::may_be_whole(&begun.upload) && begun.batch().is_none() {
             let mut recent = self.recent();
             recent.insert(begun.upload.id, begun.upload.clone());
-            if recent.len() > RECENT {
+            if recent.len() > MAX_RECENT {
                 recent.pop_first();
             }
         }
         Ok(())
     }
 
-    /// A small upload as it began here a moment ago, once; it may have changed since. A compare-and-set that relies on it
-    /// needs no look at the database before.
+    /// Takes the row of a small upload that was recently created in this process, once. The row may have changed since,
+    /// but a compare-and-set that relies on it needs no prior read of the database.
     pub(super) fn take_recent(&self, id: UploadId) -> Option<Model> {
         self.recent().remove(&id)
     }
 
-    pub(super) fn writers(&self) -> &Writers {
+    pub(super) fn writers(&self) -> &ActiveWriters {
         &self.writers
     }
 
@@ -113,16 +113,19 @@ impl BatchedWrites {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The upload as it is then, and the file to be pushed; none when anybody has taken the upload before, or closed
-    /// it: then nothing is changed.
-    pub(super) async fn end(&self, ended: Ended) -> Result<Option<(Model, Staged)>, UploadError> {
+    /// Returns the updated upload and the file to be pushed, or `None` when any writer had acquired the upload before,
+    /// or closed it; nothing is changed then.
+    pub(super) async fn end(
+        &self,
+        ended: CompletedUpload,
+    ) -> Result<Option<(Model, StagedFile)>, UploadError> {
         Ok(self.ends.run(Arc::new(ended)).await?)
     }
 }
 
-impl Transient for UploadError {
+impl ClassifyError for UploadError {
     fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(error) | Self::Batch(JoinError::Database(error)) if error.is_transient())
+        matches!(self, Self::Database(error) | Self::Batch(JoinBatchError::Database(error)) if error.is_transient())
     }
 }
 
@@ -131,9 +134,11 @@ impl From<BatchError<Self>> for UploadError {
         match error {
             BatchError::Failed(shared) => match &*shared {
                 Self::Closed(status) => Self::Closed(*status),
-                Self::Batch(JoinError::Unknown(id)) => Self::Batch(JoinError::Unknown(*id)),
-                Self::Batch(JoinError::Closed(id)) => Self::Batch(JoinError::Closed(*id)),
-                Self::Batch(JoinError::Database(error)) => Self::Database(db::copy(error)),
+                Self::Batch(JoinBatchError::Unknown(id)) => {
+                    Self::Batch(JoinBatchError::Unknown(*id))
+                }
+                Self::Batch(JoinBatchError::Closed(id)) => Self::Batch(JoinBatchError::Closed(*id)),
+                Self::Batch(JoinBatchError::Database(error)) => Self::Database(db::copy(error)),
                 Self::Database(error) => Self::Database(db::copy(error)),
                 other => Self::Database(DbErr::Custom(other.to_string())),
             },
@@ -145,10 +150,10 @@ impl From<BatchError<Self>> for UploadError {
 
 async fn begin(
     transaction: &impl ConnectionTrait,
-    begun: &[Arc<Begun>],
+    begun: &[Arc<NewUploadRows>],
 ) -> Result<Vec<()>, UploadError> {
     let joins = begun.iter().filter_map(|begun| {
-        Some(Join {
+        Some(BatchMembership {
             batch: begun.batch()?,
             owner: begun.upload.owner.as_deref(),
         })
@@ -156,10 +161,10 @@ async fn begin(
     if let Some(first) = begun.first() {
         batches::join_all(transaction, joins, first.upload.created_at).await?;
     }
-    let sizes = begun.iter().map(|begun| Change {
+    let sizes = begun.iter().map(|begun| QuotaChange {
         owner: begun.upload.owner.as_deref(),
         id: begun.upload.id.0,
-        bytes: quota::weight_begun(&begun.upload, begun.file.as_ref()),
+        bytes: quota::initial_usage(&begun.upload, begun.file.as_ref()),
     });
     quota::change_all(transaction, sizes).await?;
     insert_files(
@@ -173,16 +178,16 @@ async fn begin(
 
 async fn end(
     transaction: &impl ConnectionTrait,
-    ended: &[Arc<Ended>],
+    ended: &[Arc<CompletedUpload>],
     now: Timestamp,
-) -> Result<Vec<Option<(Model, Staged)>>, UploadError> {
+) -> Result<Vec<Option<(Model, StagedFile)>>, UploadError> {
     let mut complete = compare_and_set(transaction, ended, now).await?;
-    // Each is taken once, should one come twice.
+    // Each is taken once, even if it was requested twice.
     let uploads: Vec<Option<Model>> = ended
         .iter()
         .map(|one| complete.remove(&one.upload))
         .collect();
-    let wholes: Vec<Whole> = ended
+    let wholes: Vec<ReceivedFile> = ended
         .iter()
         .zip(&uploads)
         .filter(|(_, upload)| upload.is_some())
@@ -195,13 +200,13 @@ async fn end(
         .collect())
 }
 
-/// Completes those that nobody has ever taken.
+/// Completes the uploads that no writer has ever acquired.
 async fn compare_and_set(
     transaction: &impl ConnectionTrait,
-    ended: &[Arc<Ended>],
+    ended: &[Arc<CompletedUpload>],
     now: Timestamp,
 ) -> Result<HashMap<UploadId, Model>, DbErr> {
-    // Whoever holds a row locked is about to change it: it is passed over rather than waited for.
+    // Locked rows are skipped rather than waited for, because whoever holds the lock is about to change them.
     let untouched = Entity::find()
         .select_only()
         .column(Column::Id)

@@ -1,4 +1,4 @@
-//! A body as it comes in, cut where what came is to be made durable and counted.
+//! Splits a body into stretches, after each of which the received bytes are made durable and counted.
 
 use super::writers::CountRequests;
 use bytes::Bytes;
@@ -15,59 +15,59 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// The bytes a client sends.
-pub type Bytestream = BoxStream<'static, Result<Bytes, Box<dyn Error + Send + Sync>>>;
+/// The bytes sent by a client.
+pub type UploadBytes = BoxStream<'static, Result<Bytes, Box<dyn Error + Send + Sync>>>;
 
-/// How much of a body is at most not yet counted, while it flows.
+/// How much of a body may be uncounted while it is received.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(super) struct CountingPolicy {
     /// In bytes.
     pub(super) size: u64,
     pub(super) time: Duration,
-    /// When nothing comes for so long, what has come is counted.
+    /// If nothing is received for this long, the bytes so far are counted.
     pub(super) pause: Duration,
 }
 
 /// Why a stretch of the body ended.
 #[derive(Debug)]
-pub(super) enum Ended {
-    /// It was time to count what came; more may follow.
+pub(super) enum StretchEnd {
+    /// The bytes are due to be counted; more may follow.
     Due,
-    /// Nothing came for [`Pace::pause`].
+    /// Nothing was received for [`CountingPolicy::pause`].
     Paused,
-    /// The body is over.
+    /// The body is complete.
     Whole,
     Broken(Box<dyn Error + Send + Sync>),
-    /// Nothing came for as long as a body may pause.
+    /// Nothing was received for longer than a body may pause.
     Stalled,
     /// The writer was told to stop.
     Stopped,
 }
 
-fn body(locked: &mut Mutex<Bytestream>) -> &mut Bytestream {
+fn body(locked: &mut Mutex<UploadBytes>) -> &mut UploadBytes {
     locked.get_mut().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A body, taken stretch by stretch.
+/// A body, read stretch by stretch.
 pub(super) struct BodyStream {
-    /// Behind a lock that is never taken: a body may be handed from thread to thread, but not shared.
-    body: Mutex<Bytestream>,
-    /// What came while the writer waited for the client to go on.
+    /// The lock is never contended: it makes a body that may move between threads, but not be shared, `Sync`.
+    body: Mutex<UploadBytes>,
+    /// Bytes received while the writer waited for the client to continue.
     waiting: Option<Bytes>,
     stop: CancellationToken,
-    pace: Option<Pace>,
-    patience: Duration,
+    pace: Option<CountingPolicy>,
+    remaining_pause: Duration,
     count_requests: CountRequests,
-    ended: Ended,
+    ended: StretchEnd,
 }
 
 impl BodyStream {
-    /// Without a pace the body is one stretch, and `count_requests` end none.
+    /// Without a policy the body is one stretch, and `count_requests` do not end it.
     pub(super) fn new(
-        body: Bytestream,
+        body: UploadBytes,
         stop: CancellationToken,
-        pace: Option<Pace>,
-        patience: Duration,
+        pace: Option<CountingPolicy>,
+        remaining_pause: Duration,
         count_requests: CountRequests,
     ) -> Self {
         Self {
@@ -75,20 +75,20 @@ impl BodyStream {
             waiting: None,
             stop,
             pace,
-            patience,
+            remaining_pause,
             count_requests,
-            ended: Ended::Due,
+            ended: StretchEnd::Due,
         }
     }
 
-    /// Cancelled by whoever wants the writer to stop.
+    /// Cancelled to stop the writer.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    /// The next stretch. It never fails: why it ended is told by [`Self::ended`], and what came is good.
+    /// Returns the next stretch. It never fails: [`Self::ended`] tells why it ended, and the received bytes are valid.
     pub(super) fn stretch(&mut self) -> impl Stream<Item = Result<Bytes, Infallible>> + Send {
-        self.ended = Ended::Due;
+        self.ended = StretchEnd::Due;
         let began = Instant::now();
         stream::unfold((self, 0_u64), move |(source, taken)| async move {
             let bytes = source.next(began, taken).await?;
@@ -97,9 +97,9 @@ impl BodyStream {
         })
     }
 
-    /// Why the last stretch ended, once.
-    pub(super) fn ended(&mut self) -> Ended {
-        std::mem::replace(&mut self.ended, Ended::Stopped)
+    /// Returns why the last stretch ended, once.
+    pub(super) fn ended(&mut self) -> StretchEnd {
+        std::mem::replace(&mut self.ended, StretchEnd::Stopped)
     }
 
     async fn next(&mut self, began: Instant, taken: u64) -> Option<Bytes> {
@@ -107,8 +107,8 @@ impl BodyStream {
             Some(pace) if taken >= pace.size || (taken > 0 && began.elapsed() >= pace.time) => {
                 return None;
             }
-            Some(pace) => (pace.pause, Ended::Paused),
-            None => (self.patience, Ended::Stalled),
+            Some(pace) => (pace.pause, StretchEnd::Paused),
+            None => (self.remaining_pause, StretchEnd::Stalled),
         };
         if let Some(bytes) = self.waiting.take() {
             return Some(self.cut(bytes, taken));
@@ -116,19 +116,19 @@ impl BodyStream {
         let may_count = self.pace.is_some() && taken > 0;
         self.ended = tokio::select! {
             biased;
-            () = self.stop.cancelled() => Ended::Stopped,
+            () = self.stop.cancelled() => StretchEnd::Stopped,
             next = body(&mut self.body).next() => match next {
                 Some(Ok(bytes)) => return Some(self.cut(bytes, taken)),
-                Some(Err(error)) => Ended::Broken(error),
-                None => Ended::Whole,
+                Some(Err(error)) => StretchEnd::Broken(error),
+                None => StretchEnd::Whole,
             },
-            () = self.count_requests.requested(), if may_count => Ended::Due,
+            () = self.count_requests.requested(), if may_count => StretchEnd::Due,
             () = tokio::time::sleep(wait) => otherwise,
         };
         None
     }
 
-    /// What of these bytes still belongs to the stretch; the rest waits for the next.
+    /// Returns the part of these bytes that belongs to the stretch; the rest is kept for the next.
     fn cut(&mut self, mut bytes: Bytes, taken: u64) -> Bytes {
         let size = self.pace.map_or(u64::MAX, |pace| pace.size);
         let room = usize::try_from(size - taken).unwrap_or(usize::MAX);
@@ -138,26 +138,26 @@ impl BodyStream {
         bytes
     }
 
-    /// Waits, for at most `time`, until a client that paused goes on. [`Ended::Due`] when it did,
-    /// [`Ended::Paused`] when it did not.
-    pub(super) async fn resumed(&mut self, time: Duration) -> Ended {
+    /// Waits at most `time` for a paused client to continue. Returns [`StretchEnd::Due`] if it did,
+    /// [`StretchEnd::Paused`] if not.
+    pub(super) async fn resumed(&mut self, time: Duration) -> StretchEnd {
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => Ended::Stopped,
+            () = self.stop.cancelled() => StretchEnd::Stopped,
             next = body(&mut self.body).next() => match next {
                 Some(Ok(bytes)) => {
                     self.waiting = Some(bytes);
-                    Ended::Due
+                    StretchEnd::Due
                 }
-                Some(Err(error)) => Ended::Broken(error),
-                None => Ended::Whole,
+                Some(Err(error)) => StretchEnd::Broken(error),
+                None => StretchEnd::Whole,
             },
-            () = tokio::time::sleep(time) => Ended::Paused,
+            () = tokio::time::sleep(time) => StretchEnd::Paused,
         }
     }
 
-    /// How long a body may pause.
-    pub(super) fn patience(&self) -> Duration {
-        self.patience
+    /// How long the body may still pause.
+    pub(super) fn remaining_pause(&self) -> Duration {
+        self.remaining_pause
     }
 }

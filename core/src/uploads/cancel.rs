@@ -1,13 +1,13 @@
-//! Cancelling an upload: by its client, or by its expiry. Nothing is announced but the end of a batch.
+//! Cancels an upload, on request of its client or on expiry. Nothing is announced except the completion of a batch.
 //!
-//! The rows change first; a crash before the bytes are deleted leaves them to the sweep.
+//! The rows change first; after a crash before the bytes are deleted, the sweep deletes them.
 
 use super::{UploadError, query};
 use crate::{
     app::App,
-    batches::{self, Settled},
-    files::{self, DeleteError, Scope, segments},
-    outbox::{WriteError, Written},
+    batches::{self, FileOutcome},
+    files::{self, DeleteError, OwnerScope, segments},
+    outbox::{WriteError, WrittenEvent},
     quota,
     staging::StagingKey,
 };
@@ -23,18 +23,18 @@ use sea_orm::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a file that a worker has in hand is waited for.
+/// How long to wait for a worker that is processing the file.
 const FINALIZE_WAIT: Duration = Duration::from_secs(10);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Why an upload is cancelled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum CancelReason {
     Aborted,
     Expired,
 }
 
-impl Reason {
+impl CancelReason {
     fn status(self) -> UploadStatus {
         match self {
             Self::Aborted => UploadStatus::Aborted,
@@ -57,29 +57,29 @@ impl Reason {
     }
 }
 
-/// What closing an upload changed.
+/// The effect of closing an upload.
 #[derive(Debug, Default)]
-struct Closed {
+struct ClosedUpload {
     any: bool,
-    /// The upload and those that go with it; their bytes are to be deleted.
+    /// The upload and the uploads closed with it; their bytes are to be deleted.
     uploads: Vec<UploadId>,
     file: Option<FileId>,
-    written: Option<Written>,
+    written: Option<WrittenEvent>,
 }
 
-/// Gives an upload up: the one of a session or tus, or a partial one that no final one has been made of.
+/// Aborts an upload: a session, a tus upload, or a partial upload that is not part of a final one.
 ///
-/// A complete upload goes the way of its file: one that is staged fails, one that is stored is deleted as by
-/// [`files::delete`]. Giving up what is given up is no error.
+/// For a complete upload the file is withdrawn: a staged file fails, a stored one is deleted as by [`files::delete`].
+/// Aborting an aborted upload succeeds.
 ///
 /// # Errors
-/// [`UploadError::NotFound`]; [`UploadError::Locked`] when a worker has the file in hand for more than ten seconds.
-pub async fn abort(app: &App, scope: &Scope, id: UploadId) -> Result<(), UploadError> {
+/// [`UploadError::NotFound`]; [`UploadError::Locked`] when a worker is processing the file for more than ten seconds.
+pub async fn abort(app: &App, scope: &OwnerScope, id: UploadId) -> Result<(), UploadError> {
     let until = Instant::now() + FINALIZE_WAIT;
     loop {
         let upload = query::get(app.db.read(), scope, id).await?;
         if upload.status != UploadStatus::Complete || upload.kind == UploadKind::Partial {
-            return cancel(app, id, Reason::Aborted).await.map(drop);
+            return cancel(app, id, CancelReason::Aborted).await.map(drop);
         }
         if withdraw(app, &upload).await? {
             return Ok(());
@@ -87,12 +87,17 @@ pub async fn abort(app: &App, scope: &Scope, id: UploadId) -> Result<(), UploadE
         if Instant::now() >= until {
             return Err(UploadError::Locked);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Closes an upload that takes bytes, or a complete partial one that waits; false when it is closed already.
-pub(super) async fn cancel(app: &App, id: UploadId, reason: Reason) -> Result<bool, UploadError> {
+/// Closes an upload that accepts bytes, or a complete partial upload that is waiting. Returns false when it is already
+/// closed.
+pub(super) async fn cancel(
+    app: &App,
+    id: UploadId,
+    reason: CancelReason,
+) -> Result<bool, UploadError> {
     let now = app.clock.now();
     let closed = app
         .db
@@ -101,7 +106,7 @@ pub(super) async fn cancel(app: &App, id: UploadId, reason: Reason) -> Result<bo
         })
         .await?;
     let any = closed.any;
-    // Or its first append would be staged before it is refused.
+    // Otherwise its first append would be staged before it is rejected.
     app.uploads.take_recent(id);
     clear(app, closed).await;
     Ok(any)
@@ -110,29 +115,29 @@ pub(super) async fn cancel(app: &App, id: UploadId, reason: Reason) -> Result<bo
 async fn close_rows(
     transaction: &impl ConnectionTrait,
     id: UploadId,
-    reason: Reason,
+    reason: CancelReason,
     now: Timestamp,
-) -> Result<Closed, UploadError> {
+) -> Result<ClosedUpload, UploadError> {
     let Some(upload) = end_uploads(transaction, Column::Id.eq(id), reason, now)
         .await?
         .pop()
     else {
-        return Ok(Closed::default());
+        return Ok(ClosedUpload::default());
     };
     if upload.kind == UploadKind::Partial && upload.file_id.0 == upload.id.0 {
-        let counted = quota::partial(&upload);
+        let counted = quota::partial_usage(&upload);
         quota::change(transaction, upload.owner.as_deref(), id.0, -counted).await?;
     }
     let mut uploads = vec![upload.id];
     if upload.file_id.0 != upload.id.0 {
-        // Part of a final upload, which is of no use without it.
+        // It belongs to a final upload, which is useless without it.
         let whole = Column::Id.eq(UploadId(upload.file_id.0));
         let ended = end_uploads(transaction, whole, reason, now).await?;
         if ended.is_empty() {
-            // That one is complete: the bytes are its file's now.
-            return Ok(Closed {
+            // The final upload is complete, so the bytes belong to its file.
+            return Ok(ClosedUpload {
                 any: true,
-                ..Closed::default()
+                ..ClosedUpload::default()
             });
         }
     }
@@ -149,7 +154,7 @@ async fn close_rows(
         now,
     )
     .await?;
-    Ok(Closed {
+    Ok(ClosedUpload {
         any: true,
         uploads,
         file,
@@ -160,7 +165,7 @@ async fn close_rows(
 async fn end_uploads(
     transaction: &impl ConnectionTrait,
     which: impl sea_orm::sea_query::IntoCondition,
-    reason: Reason,
+    reason: CancelReason,
     now: Timestamp,
 ) -> Result<Vec<Model>, DbErr> {
     let open = Column::Status.is_in([UploadStatus::Init, UploadStatus::InProgress]);
@@ -184,9 +189,9 @@ async fn fail_file(
     transaction: &impl ConnectionTrait,
     id: FileId,
     from: FileStatus,
-    reason: Reason,
+    reason: CancelReason,
     now: Timestamp,
-) -> Result<(Option<FileId>, Option<Written>), WriteError> {
+) -> Result<(Option<FileId>, Option<WrittenEvent>), WriteError> {
     use file::Column;
     let batch: Option<Option<BatchId>> = file::Entity::find_by_id(id)
         .select_only()
@@ -207,16 +212,16 @@ async fn fail_file(
     let Some(file) = rows.into_iter().next() else {
         return Ok((None, None));
     };
-    quota::give_back(transaction, &file).await?;
+    quota::release(transaction, &file).await?;
     let written = match file.batch_id {
-        Some(batch) => batches::settle(transaction, batch, Settled::Failed, now).await?,
+        Some(batch) => batches::settle(transaction, batch, FileOutcome::Failed, now).await?,
         None => None,
     };
     Ok((Some(file.id), written))
 }
 
-/// After the commit: tells who waits, and deletes the bytes.
-async fn clear(app: &App, closed: Closed) {
+/// After the commit: notifies waiting clients, and deletes the bytes.
+async fn clear(app: &App, closed: ClosedUpload) {
     if let Some(written) = closed.written {
         app.dispatch.deliver(&written.due).await;
     }
@@ -228,8 +233,8 @@ async fn clear(app: &App, closed: Closed) {
     }
 }
 
-/// Deletes what the rows of cancelled uploads list. A writer at work deletes its own segment, once it finds that it
-/// cannot count it.
+/// Deletes the segments that rows of cancelled uploads list. An active writer deletes its own segment when it finds
+/// that it cannot count it.
 async fn delete_segments(app: &App, uploads: &[UploadId]) -> Result<(), UploadError> {
     if uploads.is_empty() {
         return Ok(());
@@ -240,33 +245,40 @@ async fn delete_segments(app: &App, uploads: &[UploadId]) -> Result<(), UploadEr
         .flatten()
         .map(|piece| piece.key)
         .collect();
-    // The file that a version without segments made before the first byte came.
+    // The file that a version without segments created before the first byte.
     keys.extend(uploads.iter().map(|id| StagingKey::unsegmented(id.0)));
     keys.sort_unstable();
     keys.dedup();
     Ok(app.staging.delete(&keys).await?)
 }
 
-/// Takes back the file of a complete upload; false while a worker has it in hand.
+/// Withdraws the file of a complete upload. Returns false while a worker is processing it.
 async fn withdraw(app: &App, upload: &Model) -> Result<bool, UploadError> {
     let (now, id) = (app.clock.now(), upload.file_id);
     let (failed, written) = app
         .db
         .write(move |transaction| {
             Box::pin(async move {
-                fail_file(transaction, id, FileStatus::Staged, Reason::Aborted, now).await
+                fail_file(
+                    transaction,
+                    id,
+                    FileStatus::Staged,
+                    CancelReason::Aborted,
+                    now,
+                )
+                .await
             })
         })
         .await?;
     if failed.is_some() {
-        let closed = Closed {
+        let closed = ClosedUpload {
             file: failed,
             written,
-            ..Closed::default()
+            ..ClosedUpload::default()
         };
         clear(app, closed).await;
     } else {
-        match files::delete(&app.db, &app.clock, &Scope::All, id).await {
+        match files::delete(&app.db, &app.clock, &OwnerScope::All, id).await {
             Ok(None) => {}
             Ok(Some(written)) => {
                 app.dispatch.deliver(&written.due).await;
@@ -283,7 +295,7 @@ async fn withdraw(app: &App, upload: &Model) -> Result<bool, UploadError> {
     Ok(true)
 }
 
-/// A crash before this leaves a complete upload of a deleted file, which is told to be gone all the same.
+/// A crash before this leaves a complete upload of a deleted file, which is reported as gone anyway.
 async fn mark_withdrawn(app: &App, id: UploadId, now: Timestamp) -> Result<(), DbErr> {
     app.db
         .write(move |transaction| {

@@ -1,4 +1,4 @@
-//! The end of an upload: all bytes are there, its file is staged. One transaction, once.
+//! The completion of an upload: all bytes are received and its file is staged, in one transaction, once.
 
 use super::{
     Ranges, UploadError, concat, query,
@@ -7,9 +7,9 @@ use super::{
 use crate::{
     activity::{self, ActivityMetric},
     app::App,
-    digest::{RunningHash, Sha256Digest},
-    files::{Scope, StagedItem, segments, staging_column},
-    quota::{self, Change},
+    digest::{Sha256Digest, Sha256State},
+    files::{OwnerScope, StagedItem, segments, staging_column},
+    quota::{self, QuotaChange},
     staging::Piece,
 };
 use entity::{
@@ -23,20 +23,20 @@ use sea_orm::{
 };
 use std::collections::HashMap;
 
-/// A file that an upload's end has staged, to be handed to [`push`] after the commit.
+/// A file that was staged by completing an upload, to be passed to [`push`] after the commit.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Staged {
+pub(super) struct StagedFile {
     file: FileId,
     size: u64,
 }
 
-/// Completes an upload all of whose bytes are counted. Answers the file that is staged by it, for the caller to push
-/// after the commit; none for a partial upload that still waits for others.
+/// Completes an upload whose bytes are all counted. Returns the staged file, which the caller must push after the
+/// commit; `None` for a partial upload that is waiting for others.
 pub(super) async fn received(
     transaction: &impl ConnectionTrait,
     upload: Model,
     now: Timestamp,
-) -> Result<(Model, Option<Staged>), UploadError> {
+) -> Result<(Model, Option<StagedFile>), UploadError> {
     let rows = open(upload.id)
         .col_expr(Column::Status, Expr::value(UploadStatus::Complete))
         .col_expr(
@@ -50,14 +50,14 @@ pub(super) async fn received(
     completed(transaction, upload, false, now).await
 }
 
-/// The rest of [`received`], where the row of the upload says already that it is complete. `may_grow` when its last
-/// segment may be written to by another writer than the one that completes it.
+/// The second half of [`received`], where the row of the upload is complete already. `may_grow` means that another
+/// writer than the completing one may still write to the last segment.
 pub(super) async fn completed(
     transaction: &impl ConnectionTrait,
     upload: Model,
     may_grow: bool,
     now: Timestamp,
-) -> Result<(Model, Option<Staged>), UploadError> {
+) -> Result<(Model, Option<StagedFile>), UploadError> {
     let staged = match upload.kind {
         UploadKind::Partial => concat::partial_received(transaction, &upload, now).await?,
         UploadKind::Parts | UploadKind::Append | UploadKind::Final => {
@@ -66,9 +66,9 @@ pub(super) async fn completed(
                 None => all_segments(&upload),
             };
             let known = upload.hash_state.as_deref();
-            let known = known.and_then(|state| RunningHash::from_state(state).ok());
+            let known = known.and_then(|state| Sha256State::from_state(state).ok());
             let sha256 = known.map(|hash| hash.digest());
-            let whole = Whole {
+            let whole = ReceivedFile {
                 file: upload.file_id,
                 items: vec![item],
                 sha256,
@@ -79,7 +79,7 @@ pub(super) async fn completed(
     Ok((upload, staged))
 }
 
-/// The segment of an upload that has one only.
+/// Returns the segment of an upload that has only one.
 pub(super) fn only_segment(upload: &Model) -> Option<Piece> {
     let last = match upload.kind {
         UploadKind::Append | UploadKind::Partial => segments::last(upload)?,
@@ -88,7 +88,7 @@ pub(super) fn only_segment(upload: &Model) -> Option<Piece> {
     (last.key.start() == 0).then_some(last)
 }
 
-/// All segments of an upload, as its rows list them.
+/// All segments of an upload, as listed by its rows.
 pub(super) fn all_segments(upload: &Model) -> StagedItem {
     StagedItem::Upload {
         id: upload.id,
@@ -96,25 +96,25 @@ pub(super) fn all_segments(upload: &Model) -> StagedItem {
     }
 }
 
-/// A file whose bytes are all in staging.
+/// A file whose bytes are all staged.
 #[derive(Clone, Debug)]
-pub(super) struct Whole {
+pub(super) struct ReceivedFile {
     pub(super) file: FileId,
-    /// In their order, at least one.
+    /// In order, at least one.
     pub(super) items: Vec<StagedItem>,
-    /// If it is known from when the bytes came.
+    /// If it was computed while the bytes were received.
     pub(super) sha256: Option<Sha256Digest>,
 }
 
-impl Whole {
+impl ReceivedFile {
     fn size(&self) -> u64 {
         self.items.iter().map(StagedItem::size).sum()
     }
 }
 
-/// What the row of a file said while its bytes came.
+/// The columns of a file whose bytes were being received.
 #[derive(FromQueryResult)]
-struct Begun {
+struct UploadingFile {
     id: FileId,
     owner: Option<String>,
     size_bytes: i64,
@@ -122,29 +122,29 @@ struct Begun {
     expires_at: Option<Timestamp>,
 }
 
-impl Begun {
-    /// How long a file is kept counts from when it is staged.
+impl UploadingFile {
+    /// The retention of a file counts from when it is staged.
     fn expires_at(&self, now: Timestamp) -> Option<Timestamp> {
         now.checked_add_signed(self.expires_at? - self.created_at)
     }
 }
 
-/// The files are staged: all of them, or an error. The answers are in their order.
+/// Stages all the files, or fails. The results are in order.
 ///
 /// # Errors
-/// [`UploadError::Closed`] when one of them is not being uploaded any more, and the database's; the transaction must be
-/// rolled back then.
+/// [`UploadError::Closed`] when one of them is no longer being uploaded, and database errors; the transaction must then
+/// be rolled back.
 pub(super) async fn stage_files(
     transaction: &impl ConnectionTrait,
-    files: &[Whole],
+    files: &[ReceivedFile],
     now: Timestamp,
-) -> Result<Vec<Staged>, UploadError> {
+) -> Result<Vec<StagedFile>, UploadError> {
     use file::{Column, Entity};
     if files.is_empty() {
         return Ok(Vec::new());
     }
     let ids = || files.iter().map(|whole| whole.file);
-    let begun: Vec<Begun> = Entity::find()
+    let begun: Vec<UploadingFile> = Entity::find()
         .select_only()
         .columns([
             Column::Id,
@@ -157,23 +157,25 @@ pub(super) async fn stage_files(
         .into_model()
         .all(transaction)
         .await?;
-    let begun: HashMap<FileId, Begun> = begun.into_iter().map(|row| (row.id, row)).collect();
+    let begun: HashMap<FileId, UploadingFile> =
+        begun.into_iter().map(|row| (row.id, row)).collect();
     let more = files.iter().filter_map(|whole| {
         let row = begun.get(&whole.file)?;
-        Some(Change {
+        Some(QuotaChange {
             owner: row.owner.as_deref(),
             id: whole.file.0,
             bytes: signed(whole.size()) - row.size_bytes,
         })
     });
     quota::change_all(transaction, more).await?;
-    let each = |value: &dyn Fn(&Whole) -> SimpleExpr| -> SimpleExpr {
+    let each = |value: &dyn Fn(&ReceivedFile) -> SimpleExpr| -> SimpleExpr {
         let cases = files.iter().fold(CaseStatement::new(), |case, whole| {
             case.case(Column::Id.eq(whole.file), value(whole))
         });
         cases.into()
     };
-    let expires_at = |whole: &Whole| begun.get(&whole.file).and_then(|row| row.expires_at(now));
+    let expires_at =
+        |whole: &ReceivedFile| begun.get(&whole.file).and_then(|row| row.expires_at(now));
     let changed = Entity::update_many()
         .col_expr(Column::Status, Expr::value(FileStatus::Staged))
         .col_expr(
@@ -201,25 +203,25 @@ pub(super) async fn stage_files(
     if changed.rows_affected < files.len() as u64 {
         return Err(UploadError::Closed(UploadStatus::Failed));
     }
-    let staged = files.iter().map(|whole| Staged {
+    let staged = files.iter().map(|whole| StagedFile {
         file: whole.file,
         size: whole.size(),
     });
     Ok(staged.collect())
 }
 
-/// [`stage_files`] for one.
+/// [`stage_files`] for one file.
 pub(super) async fn stage_file(
     transaction: &impl ConnectionTrait,
-    whole: Whole,
+    whole: ReceivedFile,
     now: Timestamp,
-) -> Result<Option<Staged>, UploadError> {
+) -> Result<Option<StagedFile>, UploadError> {
     let staged = stage_files(transaction, &[whole], now).await?;
     Ok(staged.into_iter().next())
 }
 
-/// Has a file that is staged and committed finalized.
-pub(super) async fn push(app: &App, staged: Staged) {
+/// Pushes the finalize job of a file whose staging is committed.
+pub(super) async fn push(app: &App, staged: StagedFile) {
     let received = [
         (ActivityMetric::FilesReceived, 1),
         (ActivityMetric::BytesReceived, staged.size),
@@ -228,12 +230,16 @@ pub(super) async fn push(app: &App, staged: Staged) {
     app.dispatch.finalize(&[staged.file]).await;
 }
 
-/// Ends an upload session all of whose parts are there, and pushes its file's finalize job; again, or several times
-/// at once, it answers the same file.
+/// Completes an upload session whose parts are all received, and pushes its file's finalize job. Repeated or concurrent
+/// calls return the same file.
 ///
 /// # Errors
 /// [`UploadError::PartsMissing`] with their numbers, [`UploadError::Closed`], [`UploadError::NotFound`].
-pub async fn complete(app: &App, scope: &Scope, id: UploadId) -> Result<file::Model, UploadError> {
+pub async fn complete(
+    app: &App,
+    scope: &OwnerScope,
+    id: UploadId,
+) -> Result<file::Model, UploadError> {
     let upload = query::get(app.db.read(), scope, id).await?;
     if upload.kind != UploadKind::Parts {
         return Err(UploadError::NotFound);
@@ -266,7 +272,7 @@ pub async fn complete(app: &App, scope: &Scope, id: UploadId) -> Result<file::Mo
     file.ok_or(UploadError::NotFound)
 }
 
-/// Why an upload could not be completed just now, unless it is.
+/// Returns why an upload could not be completed just now, unless it is complete.
 async fn require_complete(app: &App, id: UploadId) -> Result<(), UploadError> {
     let found = Entity::find_by_id(id).one(app.db.read()).await?;
     let upload = found.ok_or(UploadError::NotFound)?;

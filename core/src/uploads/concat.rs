@@ -1,19 +1,20 @@
-//! Joining partial uploads into one: tus concatenation, finished or not.
+//! Concatenates partial uploads into a final one (tus concatenation), whether they are complete or not.
 //!
-//! No byte is moved here: the file's pieces are the partial uploads' segments, and finalize reads them one after the
-//! other. A final upload's id is made from those of its parts, so that a repeated request finds the first one's.
+//! No bytes are moved: the file's pieces are the segments of the partial uploads, and finalize reads them one after the
+//! other. The id of a final upload is derived from those of its parts, so that a repeated request finds the first one's
+//! upload.
 
 use super::{
     NewUpload, UploadError,
-    complete::{self, Staged, Whole, all_segments, only_segment, stage_file},
+    complete::{self, ReceivedFile, StagedFile, all_segments, only_segment, stage_file},
     create::{file_row, insert_files, join_batch, require_allowed},
-    query::is_open,
+    query::accepts_bytes,
     write_lease::{open, signed},
 };
-use crate::quota::{self, Addition};
+use crate::quota::{self, QuotaAddition};
 use crate::{
     app::App,
-    files::{Scope, StagedItem},
+    files::{OwnerScope, StagedItem},
 };
 use entity::{
     FileId, Timestamp, UploadId,
@@ -26,22 +27,22 @@ use sea_orm::{
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 
-/// The most partial uploads one final upload may have: as many parts as an object on S3 may have.
+/// Maximum number of partial uploads of a final upload: the maximum number of parts of an S3 object.
 pub const MAX_PARTIALS: usize = 10_000;
 
-/// Partial uploads in one query.
+/// Partial uploads per query.
 const PAGE: usize = 1000;
 
-/// Makes a final upload of partial ones, in their order; if they are complete, its file is staged at once, else by
-/// the last byte of the last of them. The same list again answers the same upload.
+/// Creates a final upload from partial ones, in order. If all are complete, its file is staged at once, otherwise with
+/// the last byte of the last of them. The same list again returns the same upload.
 ///
 /// # Errors
-/// [`UploadError::CannotJoin`] for a list that is empty, too long, names an upload twice, or one that is unknown,
-/// somebody else's, not partial, given up or part of another final upload; [`UploadError::TooLarge`],
+/// [`UploadError::CannotJoin`] for a list that is empty, too long, contains an upload twice, or one that is unknown,
+/// another owner's, not partial, cancelled or part of another final upload; [`UploadError::TooLarge`],
 /// [`UploadError::NotAllowed`], [`UploadError::Batch`].
 pub async fn concatenate(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     partials: Vec<UploadId>,
     new: NewUpload,
 ) -> Result<Model, UploadError> {
@@ -60,7 +61,7 @@ pub async fn concatenate(
     let row = plan(app, id, &partials, total.whole(), &new);
     let file = file_row(&row, &new);
     let (now, quota) = (row.created_at, app.config.uploads.owner_quota);
-    let texts: i64 = found.iter().map(quota::text_of).sum();
+    let texts: i64 = found.iter().map(quota::staged_text_size).sum();
     let staged = app
         .db
         .write(move |transaction| {
@@ -69,11 +70,11 @@ pub async fn concatenate(
                     return Ok(None);
                 }
                 join_batch(transaction, &file).await?;
-                // The bytes of the partial uploads are counted already, and now their file's.
-                let addition = Addition {
+                // The bytes of the partial uploads are counted already; from now on they count for the file.
+                let addition = QuotaAddition {
                     owner: file.owner.as_deref(),
                     id: file.id.0,
-                    bytes: quota::kept(&file.metadata).saturating_sub(texts),
+                    bytes: quota::metadata_size(&file.metadata).saturating_sub(texts),
                     quota,
                     reserved: None,
                     now,
@@ -109,8 +110,8 @@ fn check_list(partials: &[UploadId]) -> Result<(), UploadError> {
     Ok(())
 }
 
-/// A UUIDv7 (RFC 9562) with the moment of the youngest partial upload, and a digest of all in place of the random
-/// bits: the primary key itself refuses a second final upload of the same parts.
+/// A UUIDv7 (RFC 9562) with the timestamp of the newest partial upload, and a digest of all ids instead of random bits:
+/// the primary key prevents a second final upload of the same parts.
 fn final_id(owner: Option<&str>, partials: &[UploadId]) -> UploadId {
     let mut hasher = Sha256::new();
     hasher.update(b"landfall final upload\0");
@@ -141,11 +142,11 @@ async fn load(db: &impl ConnectionTrait, partials: &[UploadId]) -> Result<Vec<Mo
     Ok(found)
 }
 
-/// How long partial uploads are together, as far as it is known, in bytes.
+/// Total length of the partial uploads, as far as it is known, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 struct TotalLength {
     known: u64,
-    /// The length of some is deferred.
+    /// Whether the length of some is deferred.
     deferred: bool,
 }
 
@@ -163,7 +164,7 @@ impl TotalLength {
 }
 
 fn check(
-    scope: &Scope,
+    scope: &OwnerScope,
     partials: &[UploadId],
     found: &[Model],
 ) -> Result<TotalLength, UploadError> {
@@ -176,7 +177,7 @@ fn check(
             .filter(|row| scope.covers(row.owner.as_deref()))
             .filter(|row| row.kind == UploadKind::Partial)
             .ok_or_else(|| refuse("is not there"))?;
-        if !is_open(row.status) && row.status != UploadStatus::Complete {
+        if !accepts_bytes(row.status) && row.status != UploadStatus::Complete {
             return Err(refuse("was given up"));
         }
         total.add(row);
@@ -219,7 +220,7 @@ fn plan(
     }
 }
 
-/// False when another request has made the same upload meanwhile.
+/// Returns false when another request has created the same upload in the meantime.
 async fn insert_once(transaction: &impl ConnectionTrait, row: &Model) -> Result<bool, DbErr> {
     let written = Entity::insert(row.clone().into_active_model())
         .on_conflict(OnConflict::column(Column::Id).do_nothing().to_owned())
@@ -228,7 +229,7 @@ async fn insert_once(transaction: &impl ConnectionTrait, row: &Model) -> Result<
     Ok(written == 1)
 }
 
-/// Binds the partial uploads to their file, each to one only.
+/// Assigns the partial uploads to their file, each to only one.
 async fn take_partials(
     transaction: &impl ConnectionTrait,
     partials: &[UploadId],
@@ -262,8 +263,8 @@ async fn take_partials(
     }
 }
 
-/// The length of a partial upload is known now. The final one it is part of, if there is one, may not become longer
-/// than a file may be.
+/// Called when the length of a partial upload becomes known. Its final upload, if any, must not exceed the maximum file
+/// size.
 pub(super) async fn length_known(
     transaction: &impl ConnectionTrait,
     partial: &Model,
@@ -293,27 +294,27 @@ pub(super) async fn length_known(
     Ok(())
 }
 
-/// A partial upload is complete; so is its final one, if it has one and this was the last.
+/// Called when a partial upload is complete. Its final upload, if any, is complete if this was the last.
 pub(super) async fn partial_received(
     transaction: &impl ConnectionTrait,
     partial: &Model,
     now: Timestamp,
-) -> Result<Option<Staged>, UploadError> {
+) -> Result<Option<StagedFile>, UploadError> {
     if partial.file_id.0 == partial.id.0 {
         return Ok(None);
     }
     complete_if_whole(transaction, UploadId(partial.file_id.0), now).await
 }
 
-/// Stages the file of a final upload when all its partial ones are complete.
+/// Stages the file of a final upload when all its partial uploads are complete.
 ///
-/// The first statement locks the final upload's row: of two partial uploads that end at once, the second one to come
-/// here sees the first.
+/// The first statement locks the row of the final upload, so that of two partial uploads that end at once, the second
+/// sees the first.
 async fn complete_if_whole(
     transaction: &impl ConnectionTrait,
     id: UploadId,
     now: Timestamp,
-) -> Result<Option<Staged>, UploadError> {
+) -> Result<Option<StagedFile>, UploadError> {
     let rows = open(id)
         .col_expr(Column::UpdatedAt, Expr::value(now))
         .exec_with_returning(transaction)
@@ -337,7 +338,7 @@ async fn complete_if_whole(
         .map(|partial| only_segment(partial).map_or_else(|| all_segments(partial), Into::into))
         .collect();
     let total: u64 = items.iter().map(StagedItem::size).sum();
-    // Empty segments join nothing, but one there must be.
+    // Empty segments add nothing, but a file needs at least one.
     if total > 0 {
         items.retain(|item| item.size() > 0);
     } else {
@@ -349,7 +350,7 @@ async fn complete_if_whole(
         .col_expr(Column::BytesReceived, Expr::value(signed(total)))
         .exec(transaction)
         .await?;
-    let whole = Whole {
+    let whole = ReceivedFile {
         file: upload.file_id,
         items,
         sha256: None,

@@ -1,22 +1,22 @@
-//! Beginning an upload: an empty segment first where there will be no bytes, then its rows and its file's in one
+//! Creates an upload: first an empty segment if there will be no bytes, then its rows and that of its file in one
 //! transaction.
 
 use super::{
     UploadError,
-    complete::{self, Staged},
-    part_plan::{MAX_CHUNK, MAX_PARTS, chunk_size},
+    complete::{self, StagedFile},
+    part_plan::{MAX_PART_SIZE, MAX_PARTS, chunk_size},
     write_lease::signed,
 };
 use crate::{
     app::App,
     batches,
     clock::later,
-    content,
     digest::Sha256Digest,
     files::FileName,
-    idempotency::Keep,
-    quota::{self, Addition},
-    staging::{Options, SegmentWriter, StagingKey},
+    idempotency::PendingResponse,
+    media_policy,
+    quota::{self, QuotaAddition},
+    staging::{SegmentWriter, StagingKey, WriteOptions},
 };
 use entity::{
     BatchId, FileId, UploadId, file,
@@ -26,18 +26,18 @@ use futures::stream;
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
 use std::{convert::Infallible, time::Duration};
 
-/// How the bytes will come.
+/// How the bytes will be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// In numbered parts; sizes in bytes, the part size as wished for.
+pub enum UploadShape {
+    /// In numbered parts; sizes in bytes, `chunk` as requested.
     Parts { total: u64, chunk: Option<u64> },
-    /// At an offset; the length in bytes, or none while it is deferred.
+    /// At an offset; the length in bytes, or `None` while it is deferred.
     Append { total: Option<u64> },
-    /// At an offset, to be joined with others later; has no file of its own.
+    /// At an offset, to be concatenated later; has no file of its own.
     Partial { total: Option<u64> },
 }
 
-impl Shape {
+impl UploadShape {
     fn total(self) -> Option<u64> {
         match self {
             Self::Parts { total, .. } => Some(total),
@@ -54,7 +54,7 @@ impl Shape {
     }
 }
 
-/// What is known of an upload before its first byte.
+/// A new upload.
 #[derive(Clone, Debug)]
 pub struct NewUpload {
     pub owner: Option<String>,
@@ -63,26 +63,26 @@ pub struct NewUpload {
     pub declared_sha256: Option<Sha256Digest>,
     pub metadata: serde_json::Value,
     pub batch_id: Option<BatchId>,
-    /// How long the file is to be kept, counted from its completion.
+    /// How long the file is kept after its completion.
     pub expires_in: Option<Duration>,
     pub traceparent: Option<String>,
-    /// `Upload-Metadata` as it was sent.
+    /// The `Upload-Metadata` header as sent.
     pub tus_metadata: Option<String>,
-    /// `Upload-Concat` as it was sent.
+    /// The `Upload-Concat` header as sent.
     pub tus_concat: Option<String>,
 }
 
-/// Begins an upload; one of length 0 is complete at once, but for sessions, which need a byte.
+/// Creates an upload. One of length 0 is complete at once, except for sessions, which need at least one byte.
 ///
 /// # Errors
 /// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::NotAllowed`], [`UploadError::Quota`],
-/// [`UploadError::Batch`], [`UploadError::Key`] when another request has taken its `Idempotency-Key` over, and what
-/// staging and the database answer; nothing is left behind then, but after the database's errors what the sweep removes.
+/// [`UploadError::Batch`], [`UploadError::Key`] when another request has taken over its `Idempotency-Key`, and errors
+/// of staging and the database. Nothing is left behind then, except after a database error, when the sweep cleans up.
 pub async fn create(
     app: &App,
-    shape: Shape,
+    shape: UploadShape,
     new: NewUpload,
-    keep: Option<Keep<Model>>,
+    response: Option<PendingResponse<Model>>,
 ) -> Result<Model, UploadError> {
     let limit = largest(app, shape);
     match shape.total() {
@@ -98,10 +98,10 @@ pub async fn create(
     }
     let id = FileId::generate();
     let key = StagingKey::segment(id.0, 0, SegmentWriter::Fence(0));
-    // Bytes bring their segments with them, and no bytes bring none.
+    // Bytes bring their own segments; without bytes there is none.
     let is_empty = shape.total() == Some(0);
     match is_empty {
-        true => stage_nothing(app, key).await?,
+        true => stage_empty_segment(app, key).await?,
         false => app.staging.admit().await?,
     }
     let mut upload = plan(app, shape, id, &new);
@@ -110,9 +110,9 @@ pub async fn create(
     }
     let has_file = upload.kind != UploadKind::Partial;
     let file = has_file.then(|| file_row(&upload, &new));
-    let begun = Begun { upload, file };
-    let written = match may_be_refused(app, &begun) || keep.is_some() {
-        true => begin_alone(app, begun, keep).await,
+    let begun = NewUploadRows { upload, file };
+    let written = match may_be_refused(app, &begun) || response.is_some() {
+        true => begin_alone(app, begun, response).await,
         false => begin_with_others(app, begun).await,
     };
     match written {
@@ -122,12 +122,12 @@ pub async fn create(
             }
             Ok(upload)
         }
-        // The commit may have succeeded all the same; if it has not, the sweep removes what was staged.
+        // The commit may have succeeded anyway; if not, the sweep removes what was staged.
         Err(error @ UploadError::Database(_)) => Err(error),
         Err(error) if !is_empty => Err(error),
         Err(error) => {
             if let Err(left) = app.staging.delete(&[key]).await {
-                tracing::debug!(upload.id = %id, error = %left, "staging of a refused upload is left to the sweep");
+                tracing::debug!(upload.id = %id, error = %left, "the staged bytes of a rejected upload are left to the sweep");
             }
             Err(error)
         }
@@ -135,49 +135,51 @@ pub async fn create(
 }
 
 /// Stages an empty segment.
-pub(super) async fn stage_nothing(app: &App, key: StagingKey) -> Result<(), UploadError> {
+pub(super) async fn stage_empty_segment(app: &App, key: StagingKey) -> Result<(), UploadError> {
     let nothing = stream::empty::<Result<_, Infallible>>();
-    app.staging.write(key, nothing, Options::default()).await?;
+    app.staging
+        .write(key, nothing, WriteOptions::default())
+        .await?;
     Ok(())
 }
 
-/// In bytes. Ten thousand parts of the largest size are more than `uploads.max_file_size` may say.
-fn largest(app: &App, shape: Shape) -> u64 {
+/// Maximum length, in bytes. Ten thousand parts of the maximum size exceed any possible `uploads.max_file_size`.
+fn largest(app: &App, shape: UploadShape) -> u64 {
     let most = app.config.uploads.max_file_size.0;
     match shape {
-        Shape::Parts { .. } => most.min(MAX_CHUNK * MAX_PARTS),
-        Shape::Append { .. } | Shape::Partial { .. } => most,
+        UploadShape::Parts { .. } => most.min(MAX_PART_SIZE * MAX_PARTS),
+        UploadShape::Append { .. } | UploadShape::Partial { .. } => most,
     }
 }
 
 pub(super) fn require_allowed(app: &App, new: &NewUpload) -> Result<(), UploadError> {
     let lists = &app.config.uploads;
-    content::require_declared(lists, new.original_filename.as_str(), &new.content_type)?;
+    media_policy::require_declared(lists, new.original_filename.as_str(), &new.content_type)?;
     Ok(())
 }
 
-/// Of no bytes there are none to wait for.
+/// An empty file is checked now, because no bytes will follow.
 fn require_allowed_empty(app: &App, new: &NewUpload) -> Result<(), UploadError> {
     let (name, declared) = (new.original_filename.as_str(), &new.content_type);
-    content::judge(
+    media_policy::judge(
         &app.config.uploads,
         name,
         declared,
         &[],
-        content::Known::All,
+        media_policy::HeadExtent::All,
     )?;
     Ok(())
 }
 
-fn plan(app: &App, shape: Shape, id: FileId, new: &NewUpload) -> Model {
+fn plan(app: &App, shape: UploadShape, id: FileId, new: &NewUpload) -> Model {
     let (now, config) = (app.clock.now(), &app.config.uploads);
     let (chunk, parts) = match shape {
-        Shape::Parts { total, chunk } => {
+        UploadShape::Parts { total, chunk } => {
             let size = chunk_size(total, chunk.unwrap_or(config.chunk_size.0));
             let parts = i32::try_from(total.div_ceil(size)).unwrap_or(i32::MAX);
             (Some(signed(size)), Some(parts))
         }
-        Shape::Append { .. } | Shape::Partial { .. } => (None, None),
+        UploadShape::Append { .. } | UploadShape::Partial { .. } => (None, None),
     };
     Model {
         id: UploadId(id.0),
@@ -205,32 +207,32 @@ fn plan(app: &App, shape: Shape, id: FileId, new: &NewUpload) -> Model {
     }
 }
 
-/// What an upload begins with.
+/// The rows of a new upload.
 #[derive(Clone, Debug)]
-pub(super) struct Begun {
+pub(super) struct NewUploadRows {
     pub(super) upload: Model,
-    /// None of a partial upload.
+    /// `None` for a partial upload.
     pub(super) file: Option<file::Model>,
 }
 
-impl Begun {
-    /// The batch that counts its file.
+impl NewUploadRows {
+    /// The batch of its file.
     pub(super) fn batch(&self) -> Option<BatchId> {
         self.file.as_ref()?.batch_id
     }
 }
 
-/// True when it is more than two rows to be written: its owner's quota has a say, and one of no bytes is complete at
-/// once.
-fn may_be_refused(app: &App, begun: &Begun) -> bool {
+/// Whether the insert may be rejected or needs more than the two rows: the owner's quota applies, or an upload without
+/// bytes is complete at once.
+fn may_be_refused(app: &App, begun: &NewUploadRows) -> bool {
     let is_bounded = begun.upload.owner.is_some() && app.config.uploads.owner_quota.is_some();
     is_bounded || begun.upload.total_size_bytes == Some(0)
 }
 
 async fn begin_with_others(
     app: &App,
-    begun: Begun,
-) -> Result<(Model, Option<Staged>), UploadError> {
+    begun: NewUploadRows,
+) -> Result<(Model, Option<StagedFile>), UploadError> {
     let upload = begun.upload.clone();
     app.uploads.begin(begun).await?;
     Ok((upload, None))
@@ -238,20 +240,20 @@ async fn begin_with_others(
 
 async fn begin_alone(
     app: &App,
-    begun: Begun,
-    keep: Option<Keep<Model>>,
-) -> Result<(Model, Option<Staged>), UploadError> {
+    begun: NewUploadRows,
+    response: Option<PendingResponse<Model>>,
+) -> Result<(Model, Option<StagedFile>), UploadError> {
     let quota = app.config.uploads.owner_quota;
     let write = app.db.write(move |transaction| {
         Box::pin(async move {
-            let Begun { upload, file } = begun;
+            let NewUploadRows { upload, file } = begun;
             if let Some(file) = &file {
                 join_batch(transaction, file).await?;
             }
-            let addition = Addition {
+            let addition = QuotaAddition {
                 owner: upload.owner.as_deref(),
                 id: upload.id.0,
-                bytes: quota::weight_begun(&upload, file.as_ref()),
+                bytes: quota::initial_usage(&upload, file.as_ref()),
                 quota,
                 reserved: None,
                 now: upload.created_at,
@@ -266,7 +268,7 @@ async fn begin_alone(
                 }
                 _ => (upload, None),
             };
-            Keep::write(keep, transaction, &upload).await?;
+            PendingResponse::write(response, transaction, &upload).await?;
             Ok((upload, staged))
         })
     });
@@ -284,7 +286,7 @@ pub(super) async fn insert_uploads<'a>(
     Ok(())
 }
 
-/// The row of a file whose bytes are to come.
+/// The row of a file whose bytes are still to come.
 pub(super) fn file_row(upload: &Model, new: &NewUpload) -> file::Model {
     file::Model {
         owner: new.owner.clone(),
@@ -305,7 +307,7 @@ pub(super) fn file_row(upload: &Model, new: &NewUpload) -> file::Model {
     }
 }
 
-/// The batch of a file, if it has one, counts it from now on.
+/// Counts the file in its batch, if it has one.
 pub(super) async fn join_batch(
     transaction: &impl ConnectionTrait,
     file: &file::Model,
@@ -316,7 +318,7 @@ pub(super) async fn join_batch(
     Ok(())
 }
 
-/// The caller counts their sizes.
+/// Inserts files; the caller must count their sizes.
 pub(super) async fn insert_files<'a>(
     transaction: &impl ConnectionTrait,
     rows: impl IntoIterator<Item = &'a file::Model>,

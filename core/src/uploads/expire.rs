@@ -1,10 +1,10 @@
-//! Uploads at which nothing came for too long, and closed ones nobody asks for any more. For the sweep.
+//! Expires idle uploads and deletes closed ones after their retention. Run by the sweep.
 
 use super::{
     UploadError,
-    cancel::{Reason, cancel},
+    cancel::{CancelReason, cancel},
 };
-use crate::{app::App, batcher::Transient, db};
+use crate::{app::App, batcher::ClassifyError, db};
 use entity::{
     FileId, Timestamp, UploadId,
     file::{self, FileStatus},
@@ -18,29 +18,30 @@ use sea_orm::{
 };
 use std::collections::HashSet;
 
-/// Uploads looked at in one query.
+/// Uploads read per query.
 const PAGE: u64 = 200;
 
-// Written out, not bound, as the partial indexes have it: `uploads_open`, `uploads_waiting`, `uploads_closed`.
+// Literals, not bound values, so that the partial indexes are used: `uploads_open`, `uploads_waiting`,
+// `uploads_closed`.
 const OPEN: &str = "status IN ('init', 'in_progress')";
 const WAITING: &str = "kind = 'partial' AND status = 'complete'";
 const CLOSED: &str = "status NOT IN ('init', 'in_progress')";
 
-/// Pages in one call; what is left over waits for the next.
-const MOST_PAGES: usize = 100;
+/// Maximum number of pages per call; the rest is left to the next call.
+const MAX_PAGES: usize = 100;
 
-/// Uploads that cannot be expired and are passed over before the rest is left to the next sweep.
+/// Maximum number of uploads that cannot be expired before the rest is left to the next sweep.
 const MAX_STUCK: usize = 100;
 
-/// Expires uploads that rested for longer than `uploads.session_ttl`: their files fail, their bytes are deleted.
-/// Answers how many. Works in bounded pages; may run at once in several places, or be killed at any point. One that
-/// cannot be expired keeps no other from it.
+/// Expires uploads that were idle for longer than `uploads.session_ttl`: their files fail, and their bytes are deleted.
+/// Returns the number of uploads. Works in bounded pages; may run concurrently, and be killed at any point. An upload
+/// that cannot be expired does not stop the others.
 ///
 /// # Errors
-/// The database's, and that of the last upload that could not be expired; the others are expired all the same.
+/// Database errors, and the error of the last upload that could not be expired.
 pub async fn expire_due(app: &App) -> Result<u64, UploadError> {
     let (mut expired, mut stuck, mut fault) = (0, Vec::new(), None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = due(app, &stuck).await?;
         if page.is_empty() || stuck.len() >= MAX_STUCK {
             break;
@@ -68,18 +69,18 @@ async fn expire(app: &App, upload: &Model) -> Result<bool, UploadError> {
     if upload.kind == UploadKind::Final
         && let Some(later) = partials_expire_at(app, upload).await?
     {
-        put_off(app, upload.id, later).await?;
+        reschedule(app, upload.id, later).await?;
         return Ok(false);
     }
-    cancel(app, upload.id, Reason::Expired).await
+    cancel(app, upload.id, CancelReason::Expired).await
 }
 
-/// Open ones, and complete partial ones that nobody has joined.
+/// Returns open uploads, and complete partial uploads that were never concatenated.
 async fn due(app: &App, stuck: &[UploadId]) -> Result<Vec<Model>, DbErr> {
     let left_over = Expr::cust(WAITING).and(Expr::col(Column::FileId).equals(Column::Id));
     let now = app.clock.now();
     let mut found = Vec::new();
-    // One after the other, because each has an index of its own.
+    // One after the other, because each has its own index.
     for which in [Expr::cust(OPEN), left_over] {
         let mut query = Entity::find().filter(which);
         if !stuck.is_empty() {
@@ -87,7 +88,7 @@ async fn due(app: &App, stuck: &[UploadId]) -> Result<Vec<Model>, DbErr> {
         }
         let rows = query
             .filter(Column::ExpiresAt.lt(now))
-            // A writer at work is not resting, however short the time is.
+            // An active writer is not idle, however short the time is.
             .filter(
                 Column::LeaseExpiresAt
                     .is_null()
@@ -102,7 +103,7 @@ async fn due(app: &App, stuck: &[UploadId]) -> Result<Vec<Model>, DbErr> {
     Ok(found)
 }
 
-/// When the last of the partial uploads of a final one expires to which bytes still come; none when none does.
+/// Returns when the last of a final upload's partial uploads that still accept bytes expires; `None` if there is none.
 async fn partials_expire_at(app: &App, upload: &Model) -> Result<Option<Timestamp>, DbErr> {
     Entity::find()
         .select_only()
@@ -117,7 +118,7 @@ async fn partials_expire_at(app: &App, upload: &Model) -> Result<Option<Timestam
         .await
 }
 
-async fn put_off(app: &App, id: UploadId, until: Timestamp) -> Result<(), DbErr> {
+async fn reschedule(app: &App, id: UploadId, until: Timestamp) -> Result<(), DbErr> {
     app.db
         .write(move |transaction| {
             Box::pin(async move {
@@ -132,15 +133,15 @@ async fn put_off(app: &App, id: UploadId, until: Timestamp) -> Result<(), DbErr>
         .await
 }
 
-/// Deletes the rows of closed uploads once their time is over and their files are final, with those of their parts.
-/// Answers how many uploads. Until then a client whose last answer was lost can still ask. One whose rows cannot be
-/// deleted keeps no other from it.
+/// Deletes the rows of closed uploads, and of their parts, once their retention is over and their files are final.
+/// Returns the number of uploads. Until then, a client whose last response was lost can still ask. An upload that
+/// cannot be deleted does not stop the others.
 ///
 /// # Errors
-/// The database's; the last one, where it was about single uploads.
+/// Database errors; the last one, where single uploads failed.
 pub async fn forget_closed(app: &App) -> Result<u64, DbErr> {
     let (mut forgotten, mut after, mut fault) = (0, None, None);
-    for _ in 0..MOST_PAGES {
+    for _ in 0..MAX_PAGES {
         let page = closed_before(app, after).await?;
         let Some(last) = page.last() else { break };
         after = Some(last.expires_at);
@@ -177,7 +178,8 @@ async fn closed_before(app: &App, after: Option<Timestamp>) -> Result<Vec<Model>
     query.all(app.db.read()).await
 }
 
-/// Those whose file is on its way still have bytes in staging, which their rows keep from the sweep.
+/// Returns the uploads that can be deleted. Those whose file is in progress still have staged bytes, which their rows
+/// protect from the sweep.
 async fn no_longer_used(app: &App, page: &[Model]) -> Result<Vec<UploadId>, DbErr> {
     let files = page.iter().map(|upload| upload.file_id);
     let on_their_way: Vec<FileId> = file::Entity::find()
@@ -204,7 +206,7 @@ async fn no_longer_used(app: &App, page: &[Model]) -> Result<Vec<UploadId>, DbEr
         .collect())
 }
 
-/// An upload has up to ten thousand parts, and many segments, so they go by one upload at a time.
+/// An upload has up to ten thousand parts and many segments, so uploads are deleted one at a time.
 async fn forget(app: &App, id: UploadId) -> Result<(), DbErr> {
     app.db
         .write(move |transaction| {

@@ -1,52 +1,52 @@
-//! The first bytes of an upload's file are looked at while they come in, whichever request brings them, so that a file of
-//! a type that is not taken in is refused before it is acknowledged. What a joined upload is made of is looked at when
-//! it is finalized: its partial uploads do not say what they are.
+//! Inspects the first bytes of an upload's file as they are received, whichever request sends them, so that a file of a
+//! disallowed type is rejected before it is acknowledged. Concatenated uploads are inspected when they are finalized,
+//! because partial uploads declare no type.
 
-use super::{Bytestream, UploadError, query::get};
+use super::{UploadBytes, UploadError, query::get};
 use crate::{
     app::App,
-    content::{self, Declared, Guard},
-    files::{self, Scope, segments},
-    storage::transfer,
+    files::{self, OwnerScope, segments},
+    media_policy::{self, ContentGuard, DeclaredContent},
+    transfer,
 };
 use entity::{UploadId, upload::UploadKind};
 use futures::StreamExt;
 
-/// Where the bytes of a body lie in their upload.
+/// The position of a body within its upload.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bytes {
-    /// Of the first, in bytes.
+pub(super) struct BodyRange {
+    /// Offset of the first byte.
     pub(super) offset: u64,
-    /// How long the upload becomes by this request, if it did not say before, in bytes.
+    /// The upload's length in bytes, if this request sets it.
     pub(super) length: Option<u64>,
-    /// The upload ends where the body does.
+    /// Whether the upload ends with the body.
     pub(super) last: bool,
 }
 
-/// The body, looked at if it brings first bytes and they decide anything.
+/// Returns the body, with inspection if it contains first bytes and their type matters.
 ///
 /// # Errors
-/// As [`get`], and what staging answers where the bytes before were to be read.
+/// As [`get`], and errors of staging where earlier bytes must be read.
 pub(super) async fn guarded(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
-    bytes: Bytes,
-    body: Bytestream,
-) -> Result<Bytestream, UploadError> {
+    bytes: BodyRange,
+    body: UploadBytes,
+) -> Result<UploadBytes, UploadError> {
     let lists = &app.config.uploads;
-    if bytes.offset >= content::HEAD || !content::needs_bytes(lists) {
+    if bytes.offset >= media_policy::MAX_HEAD_LEN || !media_policy::needs_bytes(lists) {
         return Ok(body);
     }
     let db = app.db.read();
     let upload = get(db, scope, id).await?;
     let received = upload.bytes_received.unsigned_abs();
     let is_of_a_file = matches!(upload.kind, UploadKind::Parts | UploadKind::Append);
-    // Whoever is elsewhere than the upload is refused for that.
+    // A wrong offset is rejected elsewhere.
     if !is_of_a_file || (upload.kind == UploadKind::Append && bytes.offset != received) {
         return Ok(body);
     }
-    let Some(file) = files::get(db, &Scope::All, upload.file_id).await? else {
+    let Some(file) = files::get(db, &OwnerScope::All, upload.file_id).await? else {
         return Ok(body);
     };
     let before = match bytes.offset {
@@ -58,7 +58,7 @@ pub(super) async fn guarded(
             head.map_err(|error| UploadError::Unreadable(Box::new(error)))?
         }
     };
-    let declared = Declared {
+    let declared = DeclaredContent {
         name: file.original_filename,
         content_type: file.content_type,
     };
@@ -66,6 +66,6 @@ pub(super) async fn guarded(
         .total_size_bytes
         .map(i64::unsigned_abs)
         .or(bytes.length);
-    let guard = Guard::new(lists, declared, total, bytes.last, before);
+    let guard = ContentGuard::new(lists, declared, total, bytes.last, before);
     Ok(guard.watch(body).boxed())
 }

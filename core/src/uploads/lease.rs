@@ -1,21 +1,21 @@
-//! Leases of writers: short, and renewed for as long as the work under them goes on.
+//! Leases of writers: short, and renewed while the work continues.
 
 use sea_orm::DbErr;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long a lease lives: what a killed process was writing can go on after it.
+/// How long a lease lasts: after this, an upload can continue whose process was killed.
 pub(super) const LEASE: Duration = Duration::from_secs(5);
 /// How often it is renewed.
-const RENEW_EVERY: Duration = Duration::from_millis(1500);
-/// How long a newcomer waits for a writer at work before it is told so: longer than a lease lives, so that what a
-/// killed process was writing goes on at the first try.
-pub(super) const WAIT: Duration = Duration::from_secs(6);
-/// How often it looks.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(50);
+const RENEW_INTERVAL: Duration = Duration::from_millis(1500);
+/// How long a new writer waits for an active one before it gets an error: longer than a lease, so that after a process
+/// was killed the first retry succeeds.
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(6);
+/// How often a waiting writer checks.
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Does `work` while `renew` answers true from time to time. When the lease is lost, `stop` is cancelled, and the work
-/// is expected to end soon.
+/// Runs `work` while `renew` keeps returning true. When the lease is lost, `stop` is cancelled, and the work is
+/// expected to end soon.
 pub(super) async fn renewing<T, F>(
     stop: &CancellationToken,
     renew: impl Fn() -> F,
@@ -29,10 +29,10 @@ where
         tokio::select! {
             biased;
             done = &mut work => return done,
-            () = tokio::time::sleep(RENEW_EVERY) => match renew().await {
+            () = tokio::time::sleep(RENEW_INTERVAL) => match renew().await {
                 Ok(true) => {}
                 Ok(false) => stop.cancel(),
-                // The row decides in the end; until then the bytes may go on.
+                // The row decides in the end; until then the work may continue.
                 Err(error) => tracing::debug!(%error, "the lease of a writer was not renewed"),
             },
         }

@@ -1,11 +1,12 @@
-//! Uploads that arrive in pieces: numbered parts in any order, or bytes at an offset. One engine for all protocols.
+//! Resumable uploads: numbered parts in any order, or bytes at an offset. One engine for all protocols.
 //!
 //! Owns the rows of `uploads` and `parts`, and the row of the file while it is `uploading`. Knows nothing of HTTP:
-//! sessions, tus and the IETF draft are faces in front of it. An upload, its file and its staging key have one id.
+//! sessions, tus and the IETF draft are front ends. An upload, its file and its staging key share one id.
 //!
-//! **Architecture invariant.** `bytes_received` never says more than is durable in staging: bytes are synced first and
+//! **Architecture invariant.** `bytes_received` never exceeds what is durable in staging: bytes are synced first and
 //! counted afterwards, by one compare-and-set on the offset and the writer's fence, which also names the segment they
-//! are in. A writer opens no segment of another, so what is counted does not change any more, whoever wakes up late.
+//! are in. A writer never opens another writer's segment, so counted bytes do not change, however late a writer wakes
+//! up.
 //!
 //! | a crash after | leaves | repaired by |
 //! | --- | --- | --- |
@@ -36,16 +37,16 @@ mod write_lease;
 mod writers;
 
 pub use append::{Append, Checksum, append};
-pub use batched_writes::BatchedWrites;
-pub use body_stream::Bytestream;
+pub use batched_writes::UploadWrites;
+pub use body_stream::UploadBytes;
 pub use cancel::abort;
 pub use complete::complete;
 pub use concat::{MAX_PARTIALS, concatenate};
-pub use create::{NewUpload, Shape, create};
+pub use create::{NewUpload, UploadShape, create};
 pub use error::UploadError;
 pub use expire::{expire_due, forget_closed};
-pub use part::{NewPart, PutPart, put_part};
-pub use part_plan::{MAX_CHUNK, MAX_PARTS, MIN_CHUNK, chunk_size};
+pub use part::{NewPart, ReceivedPart, put_part};
+pub use part_plan::{MAX_PART_SIZE, MAX_PARTS, MIN_PART_SIZE, chunk_size};
 pub(crate) use query::is_joined;
 pub use query::{find, get, pieces, settled_offset, staged, status_at};
 pub use ranges::Ranges;

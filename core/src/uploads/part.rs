@@ -1,17 +1,17 @@
-//! Numbered parts: in any order, in parallel, from several processes, each as often as its client likes.
+//! Numbered parts, sent in any order, in parallel, over several processes, and any number of times.
 //!
-//! A part is claimed by its row, staged, and counted together with its digest; a claim that is not renewed for a few
-//! seconds is free again. Each attempt stages a segment of its own, named by its claim, and the part's row names the one
-//! that counts: of two attempts at one part, the later loses its claim and deletes what it staged. A part that counts is
-//! never staged again: the same bytes are told from others by digest.
+//! A part is claimed in its row, staged, and counted together with its digest; a claim that is not renewed for a few
+//! seconds expires. Each attempt stages a segment of its own, named by its claim, and the part's row names the one that
+//! counts: of two concurrent attempts, the later one loses its claim and deletes its segment. A counted part is never
+//! staged again; repeated bytes are compared by digest.
 
 use super::{
-    Bytestream, UploadError,
-    body_stream::{BodyStream, Ended},
+    UploadBytes, UploadError,
+    body_stream::{BodyStream, StretchEnd},
     guard,
-    lease::{LEASE, LOOK_EVERY, WAIT, renewing},
-    part_plan::{Place, place},
-    query::{get, is_open, status_at},
+    lease::{ACQUIRE_TIMEOUT, LEASE, POLL_INTERVAL, renewing},
+    part_plan::{PartRange, range},
+    query::{accepts_bytes, get, status_at},
     write_lease::{open, signed},
     writers::CountRequests,
 };
@@ -19,8 +19,8 @@ use crate::{
     app::App,
     digest::Sha256Digest,
     failpoint,
-    files::Scope,
-    staging::{Algorithm, Options, SegmentWriter, Staging, StagingError, StagingKey},
+    files::OwnerScope,
+    staging::{ChecksumAlgorithm, SegmentWriter, Staging, StagingError, StagingKey, WriteOptions},
 };
 use entity::{
     Timestamp, UploadId,
@@ -35,20 +35,20 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// A part that a client sends.
+/// A part sent by a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NewPart {
     /// From 1.
     pub number: u32,
-    /// How long the body is, in bytes, if the client says so.
+    /// The declared length of the body, in bytes.
     pub content_length: Option<u64>,
-    /// What the client says the bytes are.
+    /// The declared digest of the bytes.
     pub digest: Option<Sha256Digest>,
 }
 
 /// A part that is durable and counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PutPart {
+pub struct ReceivedPart {
     /// From 1.
     pub number: u32,
     /// In bytes.
@@ -56,24 +56,24 @@ pub struct PutPart {
     pub sha256: Sha256Digest,
 }
 
-/// Takes one part in; the same bytes again change nothing and are answered alike.
+/// Receives one part. Sending the same bytes again changes nothing and returns the same result.
 ///
 /// # Errors
 /// [`UploadError::NoSuchPart`], [`UploadError::SizeMismatch`], [`UploadError::DigestMismatch`],
-/// [`UploadError::PartConflict`] for other bytes than before, [`UploadError::Locked`] when another request is still
-/// writing the part after six seconds, [`UploadError::Closed`], and the rest of [`UploadError`]. Nothing of the part
-/// counts then.
+/// [`UploadError::PartConflict`] for bytes that differ from those received before, [`UploadError::Locked`] when another
+/// request is still writing the part after six seconds, [`UploadError::Closed`], and the rest of [`UploadError`].
+/// Nothing of the part counts then.
 pub async fn put_part(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
     part: NewPart,
-    body: Bytestream,
-) -> Result<PutPart, UploadError> {
+    body: UploadBytes,
+) -> Result<ReceivedPart, UploadError> {
     let upload = get(app.db.read(), scope, id).await?;
-    let place = where_it_lies(&upload, part, app.clock.now())?;
-    let bytes = guard::Bytes {
-        offset: place.offset,
+    let range = where_it_lies(&upload, part, app.clock.now())?;
+    let bytes = guard::BodyRange {
+        offset: range.offset,
         length: None,
         last: false,
     };
@@ -81,16 +81,16 @@ pub async fn put_part(
     let stop = CancellationToken::new();
     let stop_when_dropped = stop.clone().drop_guard();
     let patience = app.config.server.idle_timeout;
-    let request = Request {
+    let request = PartRequest {
         app: app.clone(),
         id,
         part,
-        place,
+        range,
         body: BodyStream::new(body, stop, None, patience, CountRequests::default()),
         claim: Uuid::now_v7(),
     };
-    // In a task of its own, so that a claim is given back when the request is dropped.
-    let task = tokio::spawn(request.take_in());
+    // In a separate task, so that the claim is released when the request is dropped.
+    let task = tokio::spawn(request.receive());
     let outcome = task.await.map_err(UploadError::Lost)?;
     drop(stop_when_dropped);
     outcome
@@ -100,7 +100,7 @@ fn where_it_lies(
     upload: &upload::Model,
     part: NewPart,
     now: Timestamp,
-) -> Result<Place, UploadError> {
+) -> Result<PartRange, UploadError> {
     let (UploadKind::Parts, Some(total), Some(chunk), Some(parts)) = (
         upload.kind,
         upload.total_size_bytes,
@@ -110,78 +110,78 @@ fn where_it_lies(
         return Err(UploadError::NotFound);
     };
     let number = part.number;
-    let place = place(total.unsigned_abs(), chunk.unsigned_abs(), number).ok_or(
+    let range = range(total.unsigned_abs(), chunk.unsigned_abs(), number).ok_or(
         UploadError::NoSuchPart {
             number,
             total: parts.unsigned_abs(),
         },
     )?;
     let status = status_at(upload, now);
-    if !is_open(status) {
+    if !accepts_bytes(status) {
         return Err(UploadError::Closed(status));
     }
     if part
         .content_length
-        .is_some_and(|length| length != place.size)
+        .is_some_and(|length| length != range.size)
     {
-        let expected = place.size;
+        let expected = range.size;
         return Err(UploadError::SizeMismatch { expected });
     }
-    Ok(place)
+    Ok(range)
 }
 
-/// What a claim came to.
-enum Claim {
+/// The result of a claim.
+enum PartClaim {
     Mine,
-    /// The part counts already.
-    ActivityMetric(Sha256Digest),
+    /// The part has been received before.
+    AlreadyCounted(Sha256Digest),
 }
 
-struct Request {
+struct PartRequest {
     app: App,
     id: UploadId,
     part: NewPart,
-    place: Place,
+    range: PartRange,
     body: BodyStream,
-    /// Of this attempt alone; also names its segment.
+    /// Unique to this attempt; also names its segment.
     claim: Uuid,
 }
 
-impl Request {
-    async fn take_in(mut self) -> Result<PutPart, UploadError> {
+impl PartRequest {
+    async fn receive(mut self) -> Result<ReceivedPart, UploadError> {
         let sha256 = match self.claim().await? {
-            Claim::ActivityMetric(known) => self.compare(known).await?,
-            Claim::Mine => match self.write().await {
+            PartClaim::AlreadyCounted(known) => self.compare(known).await?,
+            PartClaim::Mine => match self.write().await {
                 Ok(sha256) => sha256,
                 Err(error) => {
-                    self.give_back().await;
+                    self.release().await;
                     return Err(error);
                 }
             },
         };
-        Ok(PutPart {
+        Ok(ReceivedPart {
             number: self.part.number,
-            size: self.place.size,
+            size: self.range.size,
             sha256,
         })
     }
 
-    async fn claim(&self) -> Result<Claim, UploadError> {
-        let until = Instant::now() + WAIT;
+    async fn claim(&self) -> Result<PartClaim, UploadError> {
+        let until = Instant::now() + ACQUIRE_TIMEOUT;
         loop {
             if self.try_claim().await? {
-                return Ok(Claim::Mine);
+                return Ok(PartClaim::Mine);
             }
             let row = Entity::find_by_id((self.id, self.number()))
                 .one(self.app.db.read())
                 .await?;
             if let Some(digest) = row.and_then(|row| row.sha256?.parse().ok()) {
-                return Ok(Claim::ActivityMetric(digest));
+                return Ok(PartClaim::AlreadyCounted(digest));
             }
             if Instant::now() >= until || self.body.stop().is_cancelled() {
                 return Err(UploadError::Locked);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -194,7 +194,7 @@ impl Request {
         let row = Model {
             upload_id: self.id,
             part_number: self.number(),
-            size_bytes: signed(self.place.size),
+            size_bytes: signed(self.range.size),
             sha256: None,
             attempt: None,
             staging_state: None,
@@ -228,8 +228,8 @@ impl Request {
             .await
     }
 
-    /// The row of this request's claim, while it is one.
-    fn mine(&self) -> UpdateMany<Entity> {
+    /// The row, as long as this request holds its claim.
+    fn owned_claim(&self) -> UpdateMany<Entity> {
         Entity::update_many()
             .filter(Column::UploadId.eq(self.id))
             .filter(Column::PartNumber.eq(self.number()))
@@ -237,18 +237,18 @@ impl Request {
             .filter(Column::Sha256.is_null())
     }
 
-    /// Hashes bytes that have come again, and keeps nothing of them.
+    /// Hashes bytes that are sent again, without storing them.
     async fn compare(&mut self, known: Sha256Digest) -> Result<Sha256Digest, UploadError> {
-        let options = Options {
-            limit: self.place.size,
+        let options = WriteOptions {
+            limit: self.range.size,
             expected: None,
-            hashes: &[Algorithm::Sha256],
+            hashes: &[ChecksumAlgorithm::Sha256],
             running: None,
             holds: None,
         };
         let outcome = Staging::digest(self.body.stretch(), options).await;
         self.require_whole(&outcome)?;
-        let expected = self.place.size;
+        let expected = self.range.size;
         let staged = match outcome {
             Ok(staged) if staged.size == expected => staged,
             Ok(_) | Err(StagingError::TooLarge { .. }) => {
@@ -267,18 +267,18 @@ impl Request {
     async fn write(&mut self) -> Result<Sha256Digest, UploadError> {
         let staging = self.app.staging.clone();
         let stop = self.body.stop().clone();
-        let Place { offset, size } = self.place;
+        let PartRange { offset, size } = self.range;
         let key = StagingKey::segment(self.id.0, offset, SegmentWriter::Attempt(self.claim));
-        let options = Options {
+        let options = WriteOptions {
             limit: size,
             expected: self.part.content_length,
-            hashes: &[Algorithm::Sha256],
+            hashes: &[ChecksumAlgorithm::Sha256],
             running: None,
             holds: None,
         };
-        let (app, mine) = (self.app.clone(), self.mine());
+        let (app, owned_claim) = (self.app.clone(), self.owned_claim());
         let work = staging.write_exactly(key, size, self.body.stretch(), options);
-        let outcome = renewing(&stop, || renew(&app, &mine), work).await;
+        let outcome = renewing(&stop, || renew(&app, &owned_claim), work).await;
         self.require_whole(&outcome)?;
         let sha256 = outcome?.hashes.sha256;
         failpoint!("parts.synced");
@@ -286,7 +286,7 @@ impl Request {
             Ok(sha256) => self.count(sha256).await.map(|()| sha256),
             Err(error) => Err(error),
         };
-        // After an error of the database it may be counted all the same.
+        // After a database error the part may have been counted anyway.
         if let Err(error) = &counted
             && !matches!(error, UploadError::Database(_))
             && let Err(error) = staging.delete(&[key]).await
@@ -297,13 +297,13 @@ impl Request {
         counted
     }
 
-    /// A body that broke off is not one of the wrong size.
+    /// A body that was interrupted must not be reported as one of the wrong size.
     fn require_whole<T>(&mut self, outcome: &Result<T, StagingError>) -> Result<(), UploadError> {
         match (self.body.ended(), outcome) {
-            (Ended::Broken(error), _) => Err(UploadError::ended_by(error)),
-            (Ended::Stalled, _) => Err(UploadError::Stalled),
-            (Ended::Stopped, _) => Err(UploadError::Preempted),
-            (Ended::Whole | Ended::Due | Ended::Paused, _) => Ok(()),
+            (StretchEnd::Broken(error), _) => Err(UploadError::ended_by(error)),
+            (StretchEnd::Stalled, _) => Err(UploadError::Stalled),
+            (StretchEnd::Stopped, _) => Err(UploadError::Preempted),
+            (StretchEnd::Whole | StretchEnd::Due | StretchEnd::Paused, _) => Ok(()),
         }
     }
 
@@ -315,13 +315,13 @@ impl Request {
         }
     }
 
-    /// The part counts, with its digest; nothing changes if the claim was lost or the upload was closed.
+    /// Counts the part with its digest. Nothing changes if the claim was lost or the upload was closed.
     async fn count(&self, sha256: Sha256Digest) -> Result<(), UploadError> {
         use upload::Column as Upload;
         let now = self.app.clock.now();
         let expires_at = self.app.clock.after(self.app.config.uploads.session_ttl);
         let part = self
-            .mine()
+            .owned_claim()
             .col_expr(Column::Sha256, Expr::value(sha256.to_string()))
             .col_expr(Column::Attempt, Expr::value(self.claim))
             .col_expr(Column::LeaseOwner, Expr::value(Option::<String>::None))
@@ -337,7 +337,7 @@ impl Request {
             )
             .col_expr(
                 Upload::BytesReceived,
-                Expr::col(Upload::BytesReceived).add(signed(self.place.size)),
+                Expr::col(Upload::BytesReceived).add(signed(self.range.size)),
             )
             .col_expr(Upload::UpdatedAt, Expr::value(now))
             .col_expr(Upload::ExpiresAt, Expr::value(expires_at));
@@ -357,8 +357,8 @@ impl Request {
             .await
     }
 
-    /// A claim that is not given back ends by itself.
-    async fn give_back(&self) {
+    /// Releases the claim. A claim that is not released expires.
+    async fn release(&self) {
         let (id, number, claim) = (self.id, self.number(), self.claim.to_string());
         let deleted = self
             .app
@@ -377,15 +377,15 @@ impl Request {
             })
             .await;
         if let Err::<(), DbErr>(error) = deleted {
-            tracing::debug!(upload.id = %id, %error, "the claim of a part was left to end by itself");
+            tracing::debug!(upload.id = %id, %error, "the claim of a part could not be released, it will expire");
         }
     }
 }
 
-/// False when the claim has been lost.
-async fn renew(app: &App, mine: &UpdateMany<Entity>) -> Result<bool, DbErr> {
+/// Returns false when the claim has been lost.
+async fn renew(app: &App, owned_claim: &UpdateMany<Entity>) -> Result<bool, DbErr> {
     let until = Expr::value(app.clock.after(LEASE));
-    let update = mine.clone().col_expr(Column::LeaseExpiresAt, until);
+    let update = owned_claim.clone().col_expr(Column::LeaseExpiresAt, until);
     app.db
         .write(move |transaction| {
             Box::pin(async move { Ok(update.exec(transaction).await?.rows_affected == 1) })

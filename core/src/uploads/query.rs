@@ -1,10 +1,10 @@
-//! Finding uploads, and reading what they have so far.
+//! Finding uploads, and reading their received bytes.
 
 use super::UploadError;
 use crate::{
     app::App,
-    db::only,
-    files::{self, Scope, segments},
+    db::one_row,
+    files::{self, OwnerScope, segments},
     staging::{Piece, StagingError, StagingStream},
 };
 use entity::{
@@ -15,49 +15,53 @@ use sea_orm::{ConnectionTrait, DbErr, EntityTrait};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Enough for a writer on a disk to notice that its client pauses or is gone, and to count what came.
+/// Enough for a writer on a disk to notice that its client pauses or is gone, and to count the received bytes.
 const SETTLED_ON_DISK: Duration = Duration::from_millis(400);
-/// The same in a bucket, where what came last is an object to be put first.
+/// The same for a bucket, where the last bytes must be put as an object first.
 const SETTLED_IN_BUCKET: Duration = Duration::from_millis(2500);
 
-/// How long it may take besides until a writer counts what trickles in, or what it is asked to count.
+/// How much longer it may take until a writer counts bytes that arrive slowly, or that it was asked to count.
 const COUNTED: Duration = Duration::from_millis(2500);
 
-/// How often an offset is looked at again that is about to move.
-const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// How often an offset that is about to change is read again.
+const POLL_INTERVAL: Duration = Duration::from_millis(25);
 
-/// One upload, if the scope covers it.
+/// Returns an upload, if the scope covers it.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn find(
     db: &impl ConnectionTrait,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
 ) -> Result<Option<Model>, DbErr> {
-    let found = only(Entity::find_by_id(id), db).await?;
+    let found = one_row(Entity::find_by_id(id), db).await?;
     Ok(found.filter(|upload| scope.covers(upload.owner.as_deref())))
 }
 
-/// One upload, if the scope covers it.
+/// Returns an upload, if the scope covers it.
 ///
 /// # Errors
-/// [`UploadError::NotFound`], and the database's.
+/// [`UploadError::NotFound`], and database errors.
 pub async fn get(
     db: &impl ConnectionTrait,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
 ) -> Result<Model, UploadError> {
     find(db, scope, id).await?.ok_or(UploadError::NotFound)
 }
 
-/// One upload, for a client that wants to continue it. A writer at work in this process counts what it has first. One in
-/// another process is waited for: for a moment if its client may be gone (0.4 seconds with staging on a disk, 2.5 in a
-/// bucket), else until it counts next.
+/// Returns an upload for a client that wants to resume it. An active writer in this process first counts its received
+/// bytes. A writer in another process is waited for: briefly if its client may be gone (0.4 seconds with staging on a
+/// disk, 2.5 in a bucket), otherwise until it counts next.
 ///
 /// # Errors
 /// As [`get`].
-pub async fn settled_offset(app: &App, scope: &Scope, id: UploadId) -> Result<Model, UploadError> {
+pub async fn settled_offset(
+    app: &App,
+    scope: &OwnerScope,
+    id: UploadId,
+) -> Result<Model, UploadError> {
     let moment = match app.staging.is_in_a_bucket() {
         true => SETTLED_IN_BUCKET,
         false => SETTLED_ON_DISK,
@@ -70,7 +74,7 @@ pub async fn settled_offset(app: &App, scope: &Scope, id: UploadId) -> Result<Mo
     let mut first = None;
     loop {
         let upload = get(app.db.read(), scope, id).await?;
-        let at_work = is_open(upload.status)
+        let at_work = accepts_bytes(upload.status)
             && upload
                 .lease_expires_at
                 .is_some_and(|lease| lease > app.clock.now());
@@ -80,48 +84,49 @@ pub async fn settled_offset(app: &App, scope: &Scope, id: UploadId) -> Result<Mo
         if !at_work || moved || waited >= moment + COUNTED {
             return Ok(upload);
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// How far an upload is at a moment: one whose time is over counts as expired before the sweep has come to it. A final
-/// upload's time is that of its partial ones.
+/// The status of an upload at a given time: an upload past its expiry counts as expired even before the sweep has
+/// processed it. A final upload expires with its partial uploads.
 #[must_use]
 pub fn status_at(upload: &Model, now: Timestamp) -> UploadStatus {
-    if is_open(upload.status) && upload.kind != UploadKind::Final && upload.expires_at < now {
+    if accepts_bytes(upload.status) && upload.kind != UploadKind::Final && upload.expires_at < now {
         UploadStatus::Expired
     } else {
         upload.status
     }
 }
 
-/// True while bytes are taken in.
-pub(super) fn is_open(status: UploadStatus) -> bool {
+/// Whether uploads in this status accept bytes.
+pub(super) fn accepts_bytes(status: UploadStatus) -> bool {
     matches!(status, UploadStatus::Init | UploadStatus::InProgress)
 }
 
-/// True of a file that was joined of partial uploads.
+/// Whether a file was concatenated from partial uploads.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub(crate) async fn is_joined(db: &impl ConnectionTrait, id: FileId) -> Result<bool, DbErr> {
     let upload = Entity::find_by_id(UploadId(id.0)).one(db).await?;
     Ok(upload.is_some_and(|upload| upload.kind == UploadKind::Final))
 }
 
-/// The bytes of an upload that count, in their order: exactly its keys in staging.
+/// Returns the counted bytes of an upload, in order: exactly its keys in staging.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn pieces(db: &impl ConnectionTrait, id: UploadId) -> Result<Vec<Piece>, DbErr> {
     let mut listed = segments::of_uploads(db, &[id]).await?;
     Ok(listed.remove(&id).unwrap_or_default())
 }
 
-/// The bytes of a complete upload that is not in storage yet, and how many they are; none once they are there, or gone.
+/// Returns the bytes of a complete upload that is not in storage yet, and their number; `None` once they are stored, or
+/// gone.
 ///
 /// # Errors
-/// The database's, and what staging answers.
+/// Database errors, and errors of staging.
 pub async fn staged(
     app: &App,
     upload: &Model,
@@ -137,7 +142,7 @@ pub async fn staged(
         return Ok(None);
     }
     let size = pieces.iter().map(|piece| piece.size).sum();
-    // Whether the bytes are there is answered before they are promised.
+    // Whether the bytes exist is checked before they are promised.
     match app.staging.read_pieces(&pieces).await {
         Ok(bytes) => Ok(Some((size, bytes))),
         Err(StagingError::Gone) => Ok(None),

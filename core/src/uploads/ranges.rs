@@ -1,14 +1,14 @@
-//! Runs of part numbers, `1-50,52,55-100`: as short as the gaps are few, however many parts there are.
+//! Ranges of part numbers, `1-50,52,55-100`: compact if there are few gaps, however many parts there are.
 
 use entity::UploadId;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use std::fmt;
 
-/// Ascending, without overlap, and never side by side.
+/// Ascending, disjoint and not adjacent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<(u32, u32)>);
 
-/// Runs of consecutive numbers have one difference between number and rank each («gaps and islands»).
+/// In a run of consecutive numbers, the difference between number and rank is constant ("gaps and islands").
 const RUNS: &str = "SELECT MIN(part_number) AS first, MAX(part_number) AS last FROM (\
      SELECT part_number, part_number - ROW_NUMBER() OVER (ORDER BY part_number) AS run \
      FROM parts WHERE upload_id = $1 AND sha256 IS NOT NULL) AS received \
@@ -25,10 +25,10 @@ impl Ranges {
         })
     }
 
-    /// The parts of an upload that are durable; the database counts, so that only the runs are read.
+    /// Returns the received parts of an upload. The ranges are computed by the database, so that only they are read.
     ///
     /// # Errors
-    /// The database's.
+    /// Database errors.
     pub async fn received(db: &impl ConnectionTrait, id: UploadId) -> Result<Self, DbErr> {
         let backend = db.get_database_backend();
         let sql = match backend {
@@ -46,7 +46,7 @@ impl Ranges {
         Ok(Self(ranges))
     }
 
-    /// What of the parts from 1 to `last` is not among these.
+    /// Returns the parts from 1 to `last` that are not in these ranges.
     #[must_use]
     pub fn missing(&self, last: u32) -> Self {
         let mut missing = Vec::with_capacity(self.0.len() + 1);
@@ -63,7 +63,7 @@ impl Ranges {
         Self(missing)
     }
 
-    /// True when there are none.
+    /// Whether there are no parts.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,24 +1,24 @@
-//! Small uploads whose one append brings all of them, as most do: counted without a write lease.
+//! The fast path for small uploads with a single append, the most common kind: counted without a write lease.
 //!
-//! The bytes are gathered in memory, staged as a segment that no other attempt has, and counted by a compare-and-set
-//! that succeeds only while no writer has ever acquired the upload. It saves a commit. A crash before the count leaves a
+//! The bytes are buffered in memory, staged as a segment of this attempt, and counted by a compare-and-set that
+//! succeeds only if no writer has ever acquired the upload. This saves a commit. A crash before the count leaves a
 //! segment that no row lists, which the sweep removes.
 
 use super::{
-    Append, Bytestream, UploadError,
+    Append, UploadBytes, UploadError,
     acquire::is_next,
     append::ON_DISK,
     batched_writes,
-    complete::{self, Whole},
+    complete::{self, ReceivedFile},
     query::get,
-    writers::{AtWork, CountRequests},
+    writers::{ActiveWriter, CountRequests},
 };
 use crate::{
     app::App,
     digest::Sha256Digest,
     failpoint,
-    files::Scope,
-    staging::{Options, Piece, SegmentWriter, StagingError, StagingKey, hashes::Hasher},
+    files::OwnerScope,
+    staging::{Piece, SegmentWriter, StagingError, StagingKey, WriteOptions, hashes::Hasher},
 };
 use bytes::Bytes;
 use entity::{
@@ -31,30 +31,30 @@ use std::{convert::Infallible, error::Error, time::Duration};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-/// What is gathered in memory for one request, in bytes.
-const MOST: u64 = 128 * 1024;
+/// Maximum number of bytes buffered for one request.
+const MAX_SINGLE_APPEND_LEN: u64 = 128 * 1024;
 
-/// How long it may take to come. What comes more slowly is counted as it comes.
-const GATHER_WITHIN: Duration = Duration::from_millis(500);
+/// How long the body may take. Bytes of a slower body are counted as they arrive.
+const GATHER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What became of a body.
+/// The result of the fast path.
 pub(super) enum SingleAppend {
     Done(Box<Model>),
-    /// Not that simple: to be appended as any other. All of the body is still to come out of it.
-    Not(Bytestream),
+    /// The fast path does not apply: append as usual. The stream returns the whole body.
+    Not(UploadBytes),
 }
 
-/// Appends a body that is all of its upload, if it is small, comes at once, and no other writer was there before.
+/// Appends a body that contains the whole upload, if it is small, arrives at once, and no writer was active before.
 ///
 /// # Errors
-/// [`UploadError::ChecksumMismatch`], and what staging and the database answer; nothing is changed then.
+/// [`UploadError::ChecksumMismatch`], and errors of staging and the database; nothing is changed then.
 pub(super) async fn append(
     app: &App,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: UploadId,
     request: &Append,
-    body: Bytestream,
-    at_work: &AtWork,
+    body: UploadBytes,
+    at_work: &ActiveWriter,
 ) -> Result<SingleAppend, UploadError> {
     let Some(size) = request.content_length.filter(|size| fits(request, *size)) else {
         return Ok(SingleAppend::Not(body));
@@ -69,7 +69,7 @@ pub(super) async fn append(
     if !whole || !untouched || !is_next(app, &upload, request)? {
         return Ok(SingleAppend::Not(body));
     }
-    let (pieces, body) = match gather(body, size, &at_work.requests()).await {
+    let (pieces, body) = match buffer_body(body, size, &at_work.requests()).await {
         Ok(gathered) => gathered,
         Err(body) => return Ok(SingleAppend::Not(body)),
     };
@@ -78,9 +78,9 @@ pub(super) async fn append(
     let key = StagingKey::segment(id.0, 0, attempt);
     stage(app, key, &pieces).await?;
     failpoint!("uploads.synced");
-    let ended = batched_writes::Ended {
+    let ended = batched_writes::CompletedUpload {
         upload: id,
-        whole: Whole {
+        whole: ReceivedFile {
             file: upload.file_id,
             items: vec![Piece::new(key, size).into()],
             sha256: Some(sha256),
@@ -88,7 +88,7 @@ pub(super) async fn append(
         expires_at: app.clock.after(app.config.uploads.session_ttl),
     };
     let Some((upload, staged)) = app.uploads.end(ended).await? else {
-        // Another writer was faster. Who may continue now is found out as for any other append.
+        // Another writer was faster. The regular append determines who may continue.
         discard(app, key).await;
         return Ok(SingleAppend::Not(again(pieces, body)));
     };
@@ -100,7 +100,7 @@ pub(super) async fn append(
 async fn stage(app: &App, key: StagingKey, pieces: &[Bytes]) -> Result<(), StagingError> {
     let body = stream::iter(pieces.iter().cloned().map(Ok::<_, Infallible>));
     app.staging
-        .write(key, body, Options::default())
+        .write(key, body, WriteOptions::default())
         .await
         .map(drop)
 }
@@ -112,27 +112,28 @@ async fn discard(app: &App, key: StagingKey) {
     }
 }
 
-/// True of uploads that one small append can bring whole.
+/// Whether an upload can be completed by one small append.
 pub(super) fn may_be_whole(upload: &Model) -> bool {
     let total = upload.total_size_bytes.map(i64::unsigned_abs);
-    upload.kind == UploadKind::Append && total.is_some_and(|total| (1..=MOST).contains(&total))
+    upload.kind == UploadKind::Append
+        && total.is_some_and(|total| (1..=MAX_SINGLE_APPEND_LEN).contains(&total))
 }
 
 fn fits(request: &Append, size: u64) -> bool {
-    (1..=MOST).contains(&size) && request.offset == 0 && request.length.is_none()
+    (1..=MAX_SINGLE_APPEND_LEN).contains(&size) && request.offset == 0 && request.length.is_none()
 }
 
-type Problem = Box<dyn Error + Send + Sync>;
+type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The whole body, and what would be left of it; or all of it as it was, when it pauses or comes slowly, breaks off, has
-/// another size, or is asked for.
-async fn gather(
-    mut body: Bytestream,
+/// Returns the whole body and what follows it; or the unchanged body when it pauses, is slow, is interrupted or has
+/// another size, or when another request asks for its bytes to be counted.
+async fn buffer_body(
+    mut body: UploadBytes,
     size: u64,
     requests: &CountRequests,
-) -> Result<(Vec<Bytes>, Bytestream), Bytestream> {
+) -> Result<(Vec<Bytes>, UploadBytes), UploadBytes> {
     let (mut pieces, mut came) = (Vec::new(), 0);
-    let end = Instant::now() + GATHER_WITHIN;
+    let end = Instant::now() + GATHER_TIMEOUT;
     while came < size {
         let until = end.min(Instant::now() + ON_DISK.pause);
         let next = tokio::select! {
@@ -149,7 +150,7 @@ async fn gather(
                 pieces.push(bytes);
             }
             Ok(Some(Err(error))) => {
-                let broken = stream::iter([Err::<Bytes, Problem>(error)]).boxed();
+                let broken = stream::iter([Err::<Bytes, BoxError>(error)]).boxed();
                 return Err(again(pieces, broken));
             }
             Ok(None) | Err(_) => return Err(again(pieces, body)),
@@ -161,11 +162,11 @@ async fn gather(
     }
 }
 
-fn again(pieces: Vec<Bytes>, rest: Bytestream) -> Bytestream {
+fn again(pieces: Vec<Bytes>, rest: UploadBytes) -> UploadBytes {
     stream::iter(pieces.into_iter().map(Ok)).chain(rest).boxed()
 }
 
-/// The digest, once the checksum is found to be right.
+/// Returns the digest, after verifying the checksum.
 fn check(request: &Append, pieces: &[Bytes]) -> Result<Sha256Digest, UploadError> {
     let algorithm = request.checksum.as_ref().map(|sum| sum.algorithm);
     let mut hasher = Hasher::new(algorithm.as_slice(), None);

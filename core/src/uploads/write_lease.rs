@@ -1,17 +1,19 @@
-//! The write lease of an upload: renewed while bytes flow, with a fence that outlives it.
+//! The write lease of an upload: renewed while bytes are received, with a fence that outlives it.
 //!
-//! Each acquirer raises the fence, and every change a writer makes names its own: one that was pre-empted, or slept
-//! through its lease, changes nothing any more. What it still writes goes to a segment of its own, which no row lists. A
-//! writer whose client pauses yields the lease but keeps the fence: it continues if no other writer came meanwhile, and
-//! a client that comes back over a new connection need not wait for the old one to be noticed dead.
+//! Each acquisition raises the fence, and every change by a writer is conditional on its fence: a writer that was
+//! preempted, or outlived its lease, can no longer change anything. What it still writes goes to its own segment, which
+//! no row lists. A writer whose client pauses yields the lease but keeps its fence: it continues if no other writer
+//! came in the meantime, and a client that reconnects need not wait until its old connection is detected as dead.
 
-use super::{UploadError, complete, create::stage_nothing, lease::LEASE, query::is_open};
+use super::{
+    UploadError, complete, create::stage_empty_segment, lease::LEASE, query::accepts_bytes,
+};
 use crate::{
     app::App,
     config::ByteSize,
-    digest::RunningHash,
+    digest::Sha256State,
     files::segments,
-    quota::{self, Addition, ReservationId, SharedReservation},
+    quota::{self, QuotaAddition, ReservationId, SharedReservation},
     staging::{SegmentWriter, StagingKey},
 };
 use entity::{
@@ -25,28 +27,28 @@ use sea_orm::{
     sea_query::Expr,
 };
 
-/// What happens to the lease when bytes have been counted.
+/// What happens to the lease after bytes were counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LeaseAction {
     Keep,
-    /// The client pauses: another writer may take over.
+    /// The client pauses, so another writer may take over.
     Yield,
     Release,
 }
 
-/// The right to write to an upload.
+/// The exclusive right to write to an upload.
 pub(super) struct WriteLease {
     pub(super) app: App,
     pub(super) upload: Model,
-    /// Of all bytes before the offset; none when it was not kept from the first on, or is of no use.
-    pub(super) running: Option<RunningHash>,
-    /// Where the bytes of an upload without a length are reserved in its owner's quota.
+    /// The hash state of all bytes before the offset; `None` when it was not kept from the start, or is useless.
+    pub(super) running: Option<Sha256State>,
+    /// The quota reservation for an upload without a length.
     pub(super) reservation: Option<SharedReservation>,
-    /// The segment this writer appends to; none before it has written.
+    /// The segment this writer appends to; `None` before it has written.
     pub(super) segment: Option<OpenSegment>,
 }
 
-/// A segment that one writer has, and may append to.
+/// A segment that a single writer may append to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OpenSegment {
     pub(super) key: StagingKey,
@@ -54,14 +56,14 @@ pub(super) struct OpenSegment {
     pub(super) length: u64,
 }
 
-/// An upload that takes bytes.
+/// An upload that accepts bytes.
 pub(super) fn open(id: UploadId) -> UpdateMany<Entity> {
     Entity::update_many()
         .filter(Column::Id.eq(id))
         .filter(Column::Status.is_in([UploadStatus::Init, UploadStatus::InProgress]))
 }
 
-/// As the database counts; nothing is so long that it does not fit.
+/// Converts a size to the database's type; no real size exceeds it.
 pub(super) fn signed(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
@@ -73,33 +75,33 @@ fn fence_of(key: StagingKey) -> Option<i64> {
     }
 }
 
-/// How a count ends.
+/// What a count changes besides the offset.
 #[derive(Clone, Copy)]
-struct ActivityMetric {
+struct CountUpdate {
     whole: bool,
-    /// Bytes of an upload whose length is deferred: they count as they come.
-    received: Option<Received>,
-    /// The last segment is another writer's, who may not have noticed yet.
+    /// Bytes of an upload of deferred length, which count against the quota as they are received.
+    received: Option<ReceivedBytes>,
+    /// Whether the last segment belongs to another writer, which may not have noticed yet.
     may_grow: bool,
     now: Timestamp,
 }
 
-/// See [`ActivityMetric::received`].
+/// See [`CountUpdate::received`].
 #[derive(Clone, Copy)]
-struct Received {
+struct ReceivedBytes {
     bytes: i64,
     reserved: Option<ReservationId>,
     quota: Option<ByteSize>,
 }
 
-impl Received {
+impl ReceivedBytes {
     async fn count(
         self,
         transaction: &impl ConnectionTrait,
         upload: &Model,
         now: Timestamp,
     ) -> Result<(), UploadError> {
-        let addition = Addition {
+        let addition = QuotaAddition {
             owner: upload.owner.as_deref(),
             id: upload.id.0,
             bytes: self.bytes,
@@ -112,7 +114,7 @@ impl Received {
     }
 }
 
-/// What a file counts, while it has no length of its own.
+/// Counts a file whose length becomes known.
 pub(super) async fn set_length(
     transaction: &impl ConnectionTrait,
     upload: &Model,
@@ -131,8 +133,8 @@ async fn count(
     transaction: &impl ConnectionTrait,
     update: UpdateMany<Entity>,
     before: Option<upload_segment::Model>,
-    counted: ActivityMetric,
-) -> Result<(Model, Option<complete::Staged>), UploadError> {
+    counted: CountUpdate,
+) -> Result<(Model, Option<complete::StagedFile>), UploadError> {
     let rows = update.exec_with_returning(transaction).await?;
     let upload = rows.into_iter().next().ok_or(UploadError::Preempted)?;
     if let Some(before) = before {
@@ -150,7 +152,7 @@ async fn count(
 }
 
 impl WriteLease {
-    /// The segment to append to, and its length: a new one, unless this writer has one.
+    /// Returns the segment to append to and its length: a new one, unless this writer has one.
     pub(super) fn segment(&self) -> OpenSegment {
         self.segment.unwrap_or_else(|| OpenSegment {
             key: StagingKey::segment(
@@ -162,12 +164,12 @@ impl WriteLease {
         })
     }
 
-    /// All bytes before it are durable and counted.
+    /// All bytes before this offset are durable and counted.
     pub(super) fn offset(&self) -> u64 {
         self.upload.bytes_received.unsigned_abs()
     }
 
-    /// How many bytes may still come.
+    /// How many more bytes the upload accepts.
     pub(super) fn room(&self) -> u64 {
         let most = self.app.config.uploads.max_file_size.0;
         let end = self.upload.total_size_bytes.map_or(most, i64::unsigned_abs);
@@ -178,11 +180,11 @@ impl WriteLease {
         open(self.upload.id).filter(Column::Fence.eq(self.upload.fence))
     }
 
-    /// Counts the first `length` bytes of [`Self::segment`], which are durable, and completes the upload when that is all
-    /// of it; with `last`, it is, and the length is what came.
+    /// Counts the first `length` bytes of [`Self::segment`], which must be durable, and completes the upload when it
+    /// has all its bytes; with `last`, it is complete and its length is what was received.
     ///
     /// # Errors
-    /// [`UploadError::Preempted`] when another writer has the upload: nothing is changed then.
+    /// [`UploadError::Preempted`] when another writer has acquired the upload; nothing is changed then.
     pub(super) async fn advance(
         &mut self,
         length: u64,
@@ -201,8 +203,8 @@ impl WriteLease {
         };
         let whole = total == Some(to);
         if whole && to == 0 {
-            // A file needs a segment, be it empty.
-            stage_nothing(&self.app, segment.key).await?;
+            // A file needs a segment, even an empty one.
+            stage_empty_segment(&self.app, segment.key).await?;
         }
         let wrote = self.segment.is_some() || length > 0 || (whole && to == 0);
         let update = self.count(segment, total, wrote, action, now);
@@ -210,7 +212,7 @@ impl WriteLease {
             true => self.finished_by(segment),
             false => None,
         };
-        let counted = ActivityMetric {
+        let counted = CountUpdate {
             whole,
             received: self.received(to),
             may_grow: !wrote,
@@ -231,14 +233,14 @@ impl WriteLease {
         Ok(())
     }
 
-    fn received(&self, to: i64) -> Option<Received> {
+    fn received(&self, to: i64) -> Option<ReceivedBytes> {
         let bytes = to.saturating_sub(self.upload.bytes_received);
         if self.upload.total_size_bytes.is_some() || bytes == 0 {
             return None;
         }
         let reserved = self.reservation.as_ref().map(SharedReservation::id);
         let quota = self.app.config.uploads.owner_quota;
-        Some(Received {
+        Some(ReceivedBytes {
             bytes,
             reserved,
             quota,
@@ -260,7 +262,7 @@ impl WriteLease {
             false => (UploadStatus::InProgress, self.lease(action, now)),
         };
         let expires_at = clock.after(self.app.config.uploads.session_ttl);
-        let state = self.running.as_ref().map(RunningHash::state);
+        let state = self.running.as_ref().map(Sha256State::state);
         let update = self
             .owned()
             .filter(Column::BytesReceived.eq(self.upload.bytes_received))
@@ -280,7 +282,8 @@ impl WriteLease {
             .col_expr(Column::SegmentFence, Expr::value(fence_of(segment.key)))
     }
 
-    /// The segment that ends where this one begins, when this one is new: to be kept in `upload_segments`.
+    /// When this segment is new, returns the previous one, which ends where it starts, to be recorded in
+    /// `upload_segments`.
     fn finished_by(&self, segment: OpenSegment) -> Option<upload_segment::Model> {
         let last = segments::last(&self.upload)?;
         if last.key == segment.key || last.size == 0 {
@@ -294,7 +297,7 @@ impl WriteLease {
         })
     }
 
-    /// Deletes the segment that this writer has begun, when no row lists it. Bytes that stay keep their room in the
+    /// Deletes the segment that this writer has started, if no row lists it. Bytes that are kept stay reserved in the
     /// owner's quota.
     pub(super) async fn discard(&self) {
         if self.segment.is_some() {
@@ -314,11 +317,11 @@ impl WriteLease {
         }
     }
 
-    /// Lets the next writer of this process continue the segment. To be called when nothing more is written, and all
-    /// that was written is counted.
+    /// Lets the next writer of this process continue the segment. Must be called after everything written is counted
+    /// and nothing more will be written.
     pub(super) fn leave_segment(&self) {
         if let Some(segment) = self.segment
-            && is_open(self.upload.status)
+            && accepts_bytes(self.upload.status)
         {
             self.app.uploads.writers().ended(&self.upload, segment);
         }
@@ -332,7 +335,8 @@ impl WriteLease {
         }
     }
 
-    /// Renews the lease, also after [`LeaseAction::Yield`], or releases it; false when another writer has the upload.
+    /// Renews the lease, also after [`LeaseAction::Yield`], or releases it. Returns false when another writer has the
+    /// upload.
     pub(super) async fn set_lease(&self, action: LeaseAction) -> Result<bool, DbErr> {
         let update = self.owned().col_expr(
             Column::LeaseExpiresAt,
@@ -346,9 +350,9 @@ impl WriteLease {
             .await
     }
 
-    /// True while no other writer has the upload.
+    /// Whether no other writer has acquired the upload.
     pub(super) async fn is_held(&self, db: &impl ConnectionTrait) -> Result<bool, DbErr> {
         let found = Entity::find_by_id(self.upload.id).one(db).await?;
-        Ok(found.is_some_and(|now| now.fence == self.upload.fence && is_open(now.status)))
+        Ok(found.is_some_and(|now| now.fence == self.upload.fence && accepts_bytes(now.status)))
     }
 }

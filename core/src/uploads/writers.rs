@@ -1,7 +1,7 @@
-//! The writers at work in this process: who asks where an upload is has them count what they have.
+//! The active writers of this process: a request for the offset of an upload makes them count what they have received.
 //!
-//! And the segments they have ended with, which the next append here may continue. Both are hints: a process that knows
-//! nothing of an upload reads what is counted, and begins a segment of its own.
+//! Also remembers the segments of writers that have ended, which the next append in this process may continue. Both are
+//! hints: a process without them reads what is counted, and starts a segment of its own.
 
 use super::write_lease::OpenSegment;
 use entity::{UploadId, upload::Model};
@@ -19,19 +19,19 @@ use tokio::{
     time::timeout,
 };
 
-/// Segments that are remembered. Each is a file in staging, and costs nothing when it is forgotten.
-const ENDED: usize = 10_000;
+/// Maximum number of remembered segments. Each is a file in staging; forgetting one costs nothing.
+const MAX_ENDED: usize = 10_000;
 
 /// Shared by all requests of a process.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Writers {
-    at_work: Arc<Mutex<HashMap<UploadId, Vec<Arc<Signals>>>>>,
-    /// Ids are made of the time (UUIDv7, RFC 9562): the first is the oldest.
-    ended: Arc<Mutex<BTreeMap<UploadId, Ended>>>,
+pub(super) struct ActiveWriters {
+    at_work: Arc<Mutex<HashMap<UploadId, Vec<Arc<WriterSignals>>>>>,
+    /// Ids contain the time (UUIDv7, RFC 9562), so the first is the oldest.
+    ended: Arc<Mutex<BTreeMap<UploadId, EndedWriter>>>,
 }
 
 #[derive(Debug, Default)]
-struct Signals {
+struct WriterSignals {
     count_now: Notify,
     counted: watch::Sender<()>,
     /// Whether the writer has nothing to count, or counts its body only as a whole.
@@ -40,39 +40,39 @@ struct Signals {
 
 /// Where a writer has ended.
 #[derive(Clone, Copy, Debug)]
-struct Ended {
+struct EndedWriter {
     segment: OpenSegment,
     fence: i64,
     offset: i64,
 }
 
-/// A writer at work, until it is dropped.
+/// Marks a writer as active until dropped.
 #[derive(Debug)]
-pub(super) struct AtWork {
-    writers: Writers,
+pub(super) struct ActiveWriter {
+    writers: ActiveWriters,
     id: UploadId,
-    signals: Arc<Signals>,
+    signals: Arc<WriterSignals>,
 }
 
-/// What the body of a writer is interrupted by; none for bodies that count as a whole.
+/// Requests that interrupt a writer's body to count its bytes; `None` for bodies that count only as a whole.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CountRequests(Option<Arc<Signals>>);
+pub(super) struct CountRequests(Option<Arc<WriterSignals>>);
 
-impl Writers {
-    pub(super) fn begin(&self, id: UploadId) -> AtWork {
-        let signals = Arc::new(Signals::default());
+impl ActiveWriters {
+    pub(super) fn begin(&self, id: UploadId) -> ActiveWriter {
+        let signals = Arc::new(WriterSignals::default());
         let mut at_work = lock(&self.at_work);
         at_work.entry(id).or_default().push(Arc::clone(&signals));
         drop(at_work);
-        AtWork {
+        ActiveWriter {
             writers: self.clone(),
             id,
             signals,
         }
     }
 
-    /// Has the writers at work on an upload here count what they have, and waits until one has: for `most` when one of
-    /// them will, else for a `moment`. False when there is none.
+    /// Makes the active writers of an upload in this process count their bytes, and waits until one has: for at most
+    /// `most` if one of them will, else for a `moment`. Returns false when there is none.
     pub(super) async fn count_now(&self, id: UploadId, moment: Duration, most: Duration) -> bool {
         let asked = lock(&self.at_work).get(&id).cloned().unwrap_or_default();
         if asked.is_empty() {
@@ -85,41 +85,43 @@ impl Writers {
         for signals in &asked {
             signals.count_now.notify_one();
         }
-        let will_count = |signals: &Arc<Signals>| !signals.ignores_requests.load(Ordering::Acquire);
+        let will_count =
+            |signals: &Arc<WriterSignals>| !signals.ignores_requests.load(Ordering::Acquire);
         let wait = match asked.iter().any(will_count) {
             true => most,
             false => moment,
         };
         let counted = receivers.iter_mut().map(|one| Box::pin(one.changed()));
-        // Whether it was in time is seen by the offset.
+        // The offset shows whether it was in time.
         let _ = timeout(wait, select_all(counted)).await;
         true
     }
 
-    /// Remembers the segment of a writer that has ended, and has counted all that it wrote: nothing is written to it any
-    /// more but by whoever takes it from here.
+    /// Remembers the segment of a writer that has ended and has counted everything it wrote. From now on only the
+    /// writer that takes it from here may write to it.
     pub(super) fn ended(&self, upload: &Model, segment: OpenSegment) {
-        let ended = Ended {
+        let ended = EndedWriter {
             segment,
             fence: upload.fence,
             offset: upload.bytes_received,
         };
         let mut all = lock(&self.ended);
         all.insert(upload.id, ended);
-        if all.len() > ENDED {
+        if all.len() > MAX_ENDED {
             all.pop_first();
         }
     }
 
-    /// The segment to continue, for a writer that has just acquired `upload`: none when any other has acquired it since.
-    pub(super) fn take_ended(&self, upload: &Model) -> Option<OpenSegment> {
+    /// Returns the segment to continue for a writer that has just acquired `upload`; `None` when another writer has
+    /// acquired it since.
+    pub(super) fn take_segment(&self, upload: &Model) -> Option<OpenSegment> {
         let ended = lock(&self.ended).remove(&upload.id)?;
         let is_next = ended.fence + 1 == upload.fence && ended.offset == upload.bytes_received;
         is_next.then_some(ended.segment)
     }
 }
 
-impl AtWork {
+impl ActiveWriter {
     /// False while a request to count what came changes nothing.
     pub(super) fn set_counts_on_request(&self, counts: bool) {
         let ignores_requests = &self.signals.ignores_requests;
@@ -135,7 +137,7 @@ impl AtWork {
     }
 }
 
-impl Drop for AtWork {
+impl Drop for ActiveWriter {
     fn drop(&mut self) {
         let mut at_work = lock(&self.writers.at_work);
         if let Some(writers) = at_work.get_mut(&self.id) {
@@ -150,7 +152,7 @@ impl Drop for AtWork {
 }
 
 impl CountRequests {
-    /// Ends when somebody wants what came to be counted.
+    /// Returns when a request asks for the received bytes to be counted.
     pub(super) async fn requested(&self) {
         match &self.0 {
             Some(signals) => signals.count_now.notified().await,
@@ -158,7 +160,7 @@ impl CountRequests {
         }
     }
 
-    /// For whoever could not do it, and leaves it to the next.
+    /// Passes the request on to the next writer, if this one could not count.
     pub(super) fn pass_on(&self) {
         if let Some(signals) = &self.0 {
             signals.count_now.notify_one();

@@ -1,28 +1,28 @@
-//! What an endpoint may be: its fields, parsed once.
+//! Validation of endpoint fields.
 
-use super::signing::Secret;
+use super::signing::SigningSecret;
 use crate::outbox::EventType;
 use url::Url;
 
-/// The most characters of a URL.
-pub const URL_LIMIT: usize = 2048;
+/// Maximum length of a URL, in characters.
+pub const MAX_URL_LEN: usize = 2048;
 
-/// The most characters of a description.
-pub const DESCRIPTION_LIMIT: usize = 1024;
+/// Maximum length of a description, in characters.
+pub const MAX_DESCRIPTION_LEN: usize = 1024;
 
-/// A field that is wrong, and how.
+/// An invalid field, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldFault {
-    /// As it is called in the API.
+    /// The name in the API.
     pub field: &'static str,
     pub message: String,
 }
 
-/// Collects faults, so that all of them are told at once.
+/// Collects invalid fields, so that all of them are reported at once.
 #[derive(Debug, Default)]
-pub(super) struct Faults(pub(super) Vec<FieldFault>);
+pub(super) struct FieldFaults(pub(super) Vec<FieldFault>);
 
-impl Faults {
+impl FieldFaults {
     fn add(&mut self, field: &'static str, message: impl Into<String>) {
         self.0.push(FieldFault {
             field,
@@ -30,7 +30,7 @@ impl Faults {
         });
     }
 
-    /// The URL as it is stored and requested.
+    /// Returns the URL as it is stored and requested.
     pub(super) fn url(&mut self, text: &str) -> String {
         match parse_url(text) {
             Ok(url) => url.into(),
@@ -41,7 +41,7 @@ impl Faults {
         }
     }
 
-    /// Each type once, in the order given.
+    /// Returns each type once, in the given order.
     pub(super) fn event_types(&mut self, given: Vec<String>) -> Vec<String> {
         let mut types = Vec::with_capacity(given.len().min(EventType::ALL.len()));
         for text in given {
@@ -55,10 +55,10 @@ impl Faults {
     }
 
     pub(super) fn description(&mut self, text: String) -> String {
-        if text.chars().count() > DESCRIPTION_LIMIT {
+        if text.chars().count() > MAX_DESCRIPTION_LEN {
             self.add(
                 "description",
-                format!("at most {DESCRIPTION_LIMIT} characters"),
+                format!("at most {MAX_DESCRIPTION_LEN} characters"),
             );
         } else if text.contains('\0') {
             self.add("description", "NUL is not text");
@@ -66,20 +66,20 @@ impl Faults {
         text
     }
 
-    pub(super) fn secret(&mut self, given: Option<&str>) -> Secret {
-        match given.map(Secret::parse) {
-            None => Secret::generate(),
+    pub(super) fn secret(&mut self, given: Option<&str>) -> SigningSecret {
+        match given.map(SigningSecret::parse) {
+            None => SigningSecret::generate(),
             Some(Ok(secret)) => secret,
             Some(Err(invalid)) => {
                 self.add("secret", invalid.to_string());
-                Secret::generate()
+                SigningSecret::generate()
             }
         }
     }
 }
 
 fn parse_url(text: &str) -> Result<Url, &'static str> {
-    if text.chars().count() > URL_LIMIT {
+    if text.chars().count() > MAX_URL_LEN {
         return Err("at most 2048 characters");
     }
     let url = Url::parse(text).map_err(|_| "an http:// or https:// URL")?;
@@ -92,7 +92,7 @@ fn parse_url(text: &str) -> Result<Url, &'static str> {
     if url.fragment().is_some() {
         return Err("without a fragment");
     }
-    // The HTTP client's idea of a URL is narrower (RFC 9110 rather than WHATWG).
+    // The HTTP client accepts fewer URLs (RFC 9110 instead of WHATWG).
     http::Uri::try_from(url.as_str()).map_err(|_| "characters in it must be percent-encoded")?;
     Ok(url)
 }
@@ -112,11 +112,11 @@ mod tests {
         ] {
             assert!(parse_url(good).is_ok(), "{good}");
         }
-        let longest = format!("https://e.example/{}", "a".repeat(URL_LIMIT - 18));
+        let longest = format!("https://e.example/{}", "a".repeat(MAX_URL_LEN - 18));
         assert!(parse_url(&longest).is_ok());
         assert!(parse_url(&format!("{longest}a")).is_err());
-        // Each of these is six characters once it is encoded.
-        let unicode = format!("https://e.example/{}", "ä".repeat(URL_LIMIT - 18));
+        // Each of these takes six characters once encoded.
+        let unicode = format!("https://e.example/{}", "ä".repeat(MAX_URL_LEN - 18));
         assert!(parse_url(&unicode).is_ok());
     }
 
@@ -142,10 +142,10 @@ mod tests {
 
     #[test]
     fn all_faults_are_told_at_once() {
-        let mut faults = Faults::default();
+        let mut faults = FieldFaults::default();
         faults.url("nowhere");
         faults.event_types(vec!["file.stored".into(), "file.lost".into()]);
-        faults.description("x".repeat(DESCRIPTION_LIMIT + 1));
+        faults.description("x".repeat(MAX_DESCRIPTION_LEN + 1));
         faults.secret(Some("hunter2"));
         let fields: Vec<_> = faults.0.iter().map(|fault| fault.field).collect();
         assert_eq!(fields, ["url", "event_types", "description", "secret"]);

@@ -1,10 +1,10 @@
-//! When webhook secrets may be sealed with a new key.
+//! Decides when webhook secrets are sealed with a new key.
 //!
-//! Every process records in the database which keys it knows, and renews that record while it runs. As long as a
-//! process is alive that does not know `webhooks.secret_key`, secrets stay sealed as they were, and new ones are sealed
-//! with the key before, so that every process can sign. Once all know the key, secrets are sealed with it.
+//! Every process records in the database which keys it knows, and renews that record while it runs. As long as a live
+//! process does not know `webhooks.secret_key`, secrets stay sealed as they were, and new ones are sealed with the
+//! previous key, so that every process can sign. Once all processes know the key, secrets are sealed with it.
 //!
-//! A process that is killed leaves a record that counts for thirty seconds and is deleted by the others later.
+//! The record of a killed process counts for thirty seconds and is later deleted by other processes.
 
 use super::sealing::{Sealing, SettleError, settle, verify};
 use crate::{clock::Clock, db::Database};
@@ -18,19 +18,19 @@ use uuid::Uuid;
 
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a process counts as alive after a heartbeat.
-const ALIVE: Duration = Duration::from_secs(30);
-/// After which the record of a process is deleted by others.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
+/// After how long the record of a process is deleted by others.
 const RETENTION: Duration = Duration::from_secs(300);
 
-/// The record of this process; kept up until it is dropped or removed.
+/// The record of this process: maintained until dropped or removed.
 #[derive(Debug)]
 pub struct KeyRecord {
-    holder: Holder,
+    holder: KeyHolder,
     _heartbeat: AbortOnDropHandle<()>,
 }
 
 #[derive(Clone, Debug)]
-struct Holder {
+struct KeyHolder {
     db: Database,
     clock: Clock,
     sealing: Sealing,
@@ -43,14 +43,14 @@ impl KeyRecord {
     /// later in the background.
     ///
     /// # Errors
-    /// [`SettleError::Sealed`] when a secret does not open with a key this process knows, and the database's.
+    /// [`SettleError::Sealed`] when a secret cannot be opened with a known key, and database errors.
     pub async fn start(
         db: &Database,
         clock: &Clock,
         sealing: &Sealing,
         host: &str,
     ) -> Result<Self, SettleError> {
-        let holder = Holder {
+        let holder = KeyHolder {
             db: db.clone(),
             clock: clock.clone(),
             sealing: sealing.clone(),
@@ -73,7 +73,7 @@ impl KeyRecord {
         })
     }
 
-    /// Deletes the record, as the process ends. What fails is left to others.
+    /// Deletes the record at shutdown. If that fails, other processes will do it.
     pub async fn remove(self) {
         let Self { holder, _heartbeat } = self;
         drop(_heartbeat);
@@ -81,7 +81,7 @@ impl KeyRecord {
     }
 }
 
-impl Holder {
+impl KeyHolder {
     async fn send_heartbeat(&self) -> Result<(), DbErr> {
         let row = Model {
             id: self.id,
@@ -149,13 +149,14 @@ impl Holder {
         Ok(())
     }
 
-    /// Of processes that are alive and do not know the key; none without a key, since every process reads plain secrets.
+    /// Returns the hosts of live processes that do not know the key; none without a key, since every process reads
+    /// plain secrets.
     async fn unaware_hosts(&self) -> Result<Vec<String>, DbErr> {
         let Some(fingerprint) = self.sealing.fingerprint() else {
             return Ok(Vec::new());
         };
         let alive = Entity::find()
-            .filter(Column::SeenAt.gt(self.clock.before(ALIVE)))
+            .filter(Column::SeenAt.gt(self.clock.before(HEARTBEAT_TIMEOUT)))
             .all(self.db.read())
             .await?;
         let mut hosts: Vec<String> = alive
@@ -179,7 +180,7 @@ impl Holder {
             Box::pin(async move { Entity::delete_by_id(id).exec(transaction).await })
         });
         if let Err(error) = removed.await {
-            tracing::debug!(%error, "the record of known webhook keys is left to others");
+            tracing::debug!(%error, "the record of known webhook keys could not be removed, other processes will do it");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Webhook endpoints: who is told, of what, and what their deliveries are signed with.
+//! Webhook endpoints: their URLs, subscriptions and signing secrets.
 //!
-//! Owns an endpoint from its creation to its deletion, which hides it and ends its deliveries. Sends nothing.
+//! Owns an endpoint from its creation to its deletion, which hides it and fails its pending deliveries. Sends nothing.
 
 mod fields;
 pub mod key_rotation;
@@ -12,44 +12,44 @@ use crate::{
     db::Database,
     deliver,
     enqueue::DueDelivery,
-    idempotency::{Keep, KeepError},
+    idempotency::{PendingResponse, RecordResponseError},
     outbox::{self, NewEvent, WriteError},
     pagination::{Page, PageRequest},
 };
 use entity::{EventId, Timestamp, WebhookId, webhook_endpoint as endpoint};
-use fields::Faults;
-pub use fields::{DESCRIPTION_LIMIT, FieldFault, URL_LIMIT};
+use fields::FieldFaults;
+pub use fields::{FieldFault, MAX_DESCRIPTION_LEN, MAX_URL_LEN};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
     QuerySelect, UpdateMany, sea_query::Expr,
 };
 use sealing::Sealing;
-use signing::Secret;
+use signing::SigningSecret;
 use std::{
     collections::{HashMap, HashSet},
     time::Duration,
 };
 
-/// How long the secret before a rotation signs too.
+/// How long the previous secret still signs after a rotation.
 pub const ROTATION_OVERLAP: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Deliveries of a deleted endpoint ended in one transaction …
+/// Deliveries of a deleted endpoint failed per transaction …
 const PAGE: u64 = 500;
 
-/// … and how many such pages the deletion itself waits for; the sweep ends the rest.
-const PAGES: usize = 10;
+/// … and how many such pages the deletion waits for; the sweep does the rest.
+const MAX_PAGES: usize = 10;
 
-/// Why a call on endpoints did not do what it was to.
+/// Why an operation on endpoints failed.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookError {
-    #[error("the webhook endpoint has fields that are wrong")]
+    #[error("the webhook endpoint has invalid fields")]
     Invalid(Vec<FieldFault>),
     #[error("there is no such webhook endpoint")]
     NotFound,
     #[error("writing the test event failed")]
     Event(#[source] WriteError),
     #[error(transparent)]
-    Key(#[from] KeepError),
+    Key(#[from] RecordResponseError),
     #[error("the webhook endpoint could not be read or written")]
     Database(#[from] DbErr),
 }
@@ -57,24 +57,24 @@ pub enum WebhookError {
 /// An endpoint to be created.
 #[derive(Clone, Debug)]
 pub struct NewWebhook {
-    /// `http` or `https`, at most [`URL_LIMIT`] characters, without user name, password and fragment.
+    /// `http` or `https`, at most [`MAX_URL_LEN`] characters, without user name, password and fragment.
     pub url: String,
-    /// Empty: all.
+    /// Empty means all.
     pub event_types: Vec<String>,
-    /// At most [`DESCRIPTION_LIMIT`] characters.
+    /// At most [`MAX_DESCRIPTION_LEN`] characters.
     pub description: String,
-    /// `whsec_` and the base64 of 24 to 64 bytes; none: one is made.
+    /// `whsec_` and the base64 of 24 to 64 bytes; `None` to generate one.
     pub secret: Option<secrecy::SecretString>,
     pub active: bool,
 }
 
-/// What is to change; none: stays.
+/// The fields to change; `None` leaves a field unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct WebhookPatch {
     pub url: Option<String>,
     pub event_types: Option<Vec<String>>,
     pub description: Option<String>,
-    /// True also forgets why it was switched off, and its failures.
+    /// `true` also clears the reason for being disabled and the failures.
     pub active: Option<bool>,
 }
 
@@ -83,13 +83,13 @@ pub struct WebhookPatch {
 pub struct Webhook {
     pub id: WebhookId,
     pub url: String,
-    /// Empty: all.
+    /// Empty means all.
     pub event_types: Vec<String>,
     pub description: String,
     pub active: bool,
-    /// Attempts that failed since the last 2xx.
+    /// Failed attempts since the last 2xx.
     pub consecutive_failures: u32,
-    /// Why Landfall switched it off.
+    /// Why Landfall disabled it.
     pub disabled_reason: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -111,10 +111,10 @@ impl From<endpoint::Model> for Webhook {
     }
 }
 
-/// The active endpoints of which the last `failures` attempts or more have failed.
+/// Returns the active endpoints with at least `failures` consecutive failed attempts.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn failing(db: &Database, failures: u32) -> Result<Vec<WebhookId>, DbErr> {
     endpoint::Entity::find()
         .select_only()
@@ -127,21 +127,21 @@ pub async fn failing(db: &Database, failures: u32) -> Result<Vec<WebhookId>, DbE
         .await
 }
 
-/// Creates an endpoint; the secret is to be shown now and never again.
+/// Creates an endpoint. The secret must be shown now and is never shown again.
 ///
 /// # Errors
-/// [`WebhookError::Invalid`] with every wrong field, [`WebhookError::Key`] when another request has taken its
-/// `Idempotency-Key` over, [`WebhookError::Database`].
+/// [`WebhookError::Invalid`] with every invalid field, [`WebhookError::Key`] when another request has taken over its
+/// `Idempotency-Key`, [`WebhookError::Database`].
 pub async fn create(
     db: &Database,
     clock: &Clock,
     sealing: &Sealing,
     new: NewWebhook,
-    keep: Option<Keep<(Webhook, Secret)>>,
-) -> Result<(Webhook, Secret), WebhookError> {
+    response: Option<PendingResponse<(Webhook, SigningSecret)>>,
+) -> Result<(Webhook, SigningSecret), WebhookError> {
     use secrecy::ExposeSecret;
     let now = clock.now();
-    let mut faults = Faults::default();
+    let mut faults = FieldFaults::default();
     let secret = faults.secret(new.secret.as_ref().map(|secret| secret.expose_secret()));
     let id = WebhookId::generate();
     let row = endpoint::Model {
@@ -169,17 +169,17 @@ pub async fn create(
                 .exec_without_returning(transaction)
                 .await?;
             let created = (row.into(), secret);
-            Keep::write(keep, transaction, &created).await?;
+            PendingResponse::write(response, transaction, &created).await?;
             Ok(created)
         })
     })
     .await
 }
 
-/// Endpoints, newest first.
+/// Returns endpoints, newest first.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn list(db: &Database, page: PageRequest) -> Result<Page<Webhook>, WebhookError> {
     let mut select = endpoint::Entity::find()
         .filter(endpoint::Column::DeletedAt.is_null())
@@ -192,18 +192,18 @@ pub async fn list(db: &Database, page: PageRequest) -> Result<Page<Webhook>, Web
     Ok(Page::cut(rows, page, |row| row.id.0).map(Webhook::from))
 }
 
-/// One endpoint.
+/// Returns an endpoint.
 ///
 /// # Errors
-/// [`WebhookError::NotFound`], also once it is deleted; [`WebhookError::Database`].
+/// [`WebhookError::NotFound`], also after it was deleted; [`WebhookError::Database`].
 pub async fn get(db: &Database, id: WebhookId) -> Result<Webhook, WebhookError> {
     find(db.read(), id).await
 }
 
-/// Where endpoints are, or were: deleted ones too.
+/// Returns the URLs of endpoints, including deleted ones.
 ///
 /// # Errors
-/// The database's.
+/// Database errors.
 pub async fn urls(
     db: &Database,
     ids: impl IntoIterator<Item = WebhookId>,
@@ -232,7 +232,7 @@ async fn find(connection: &impl ConnectionTrait, id: WebhookId) -> Result<Webhoo
         .ok_or(WebhookError::NotFound)
 }
 
-/// Changes an endpoint. Deliveries that are pending go to the new URL.
+/// Changes an endpoint. Pending deliveries go to the new URL.
 ///
 /// # Errors
 /// As [`create`] and [`get`].
@@ -242,7 +242,7 @@ pub async fn update(
     id: WebhookId,
     patch: WebhookPatch,
 ) -> Result<Webhook, WebhookError> {
-    let mut faults = Faults::default();
+    let mut faults = FieldFaults::default();
     let mut change = existing(id).col_expr(endpoint::Column::UpdatedAt, Expr::val(clock.now()));
     if let Some(url) = patch.url {
         change = change.col_expr(endpoint::Column::Url, Expr::val(faults.url(&url)));
@@ -269,19 +269,19 @@ pub async fn update(
     change_one(db, change).await
 }
 
-/// Gives an endpoint a new secret, to be shown now and never again; the one before signs too for
-/// [`ROTATION_OVERLAP`], the one before that no more.
+/// Gives an endpoint a new secret, which must be shown now and is never shown again. The previous one also signs for
+/// [`ROTATION_OVERLAP`]; older ones no longer do.
 ///
 /// # Errors
-/// [`WebhookError::Key`] when another request has taken its `Idempotency-Key` over, and as [`get`].
+/// [`WebhookError::Key`] when another request has taken over its `Idempotency-Key`, and as [`get`].
 pub async fn rotate_secret(
     db: &Database,
     clock: &Clock,
     sealing: &Sealing,
     id: WebhookId,
-    keep: Option<Keep<(Webhook, Secret)>>,
-) -> Result<(Webhook, Secret), WebhookError> {
-    let secret = Secret::generate();
+    response: Option<PendingResponse<(Webhook, SigningSecret)>>,
+) -> Result<(Webhook, SigningSecret), WebhookError> {
+    let secret = SigningSecret::generate();
     let sealed = sealing.seal(&id.to_string(), secret.expose());
     let change = existing(id)
         .col_expr(
@@ -297,15 +297,15 @@ pub async fn rotate_secret(
     db.write(move |transaction| {
         Box::pin(async move {
             let rotated = (changed(transaction, change).await?, secret);
-            Keep::write(keep, transaction, &rotated).await?;
+            PendingResponse::write(response, transaction, &rotated).await?;
             Ok(rotated)
         })
     })
     .await
 }
 
-/// Deletes an endpoint and its secrets: nothing finds it any more, and its pending deliveries end `failed`. A crash in between, or
-/// more of them than this call waits for, leaves them to [`deliver::end_orphaned`].
+/// Deletes an endpoint and its secrets: it can no longer be found, and its pending deliveries fail. After a crash, or
+/// if there are more than this call waits for, [`deliver::fail_orphaned`] does the rest.
 ///
 /// # Errors
 /// As [`get`].
@@ -315,20 +315,20 @@ pub async fn delete(db: &Database, clock: &Clock, id: WebhookId) -> Result<(), W
         .col_expr(endpoint::Column::DeletedAt, Expr::val(now))
         .col_expr(endpoint::Column::UpdatedAt, Expr::val(now))
         .col_expr(endpoint::Column::Active, Expr::val(false))
-        // Nothing is signed with it any more, so no key must be kept for it.
+        // Nothing is signed with it any more, so no key needs to be kept for it.
         .col_expr(endpoint::Column::Secret, Expr::val(""))
         .col_expr(endpoint::Column::PreviousSecret, Expr::val(None::<String>));
     change_one(db, change).await?;
-    for _ in 0..PAGES {
-        if deliver::end_of_endpoint(db, clock, id, PAGE).await? == 0 {
+    for _ in 0..MAX_PAGES {
+        if deliver::fail_endpoint_deliveries(db, clock, id, PAGE).await? == 0 {
             break;
         }
     }
     Ok(())
 }
 
-/// Writes a `webhook.test` event for this endpoint alone, whatever it subscribed to and even if it is switched off.
-/// Returns what to dispatch.
+/// Writes a `webhook.test` event for this endpoint only, whatever its subscription and even if it is disabled. Returns
+/// what the caller must push.
 ///
 /// # Errors
 /// [`WebhookError::Event`], and as [`get`].
@@ -350,7 +350,7 @@ pub async fn test(
     .await
 }
 
-/// A change of one endpoint that is there.
+/// Updates an endpoint that is not deleted.
 fn existing(id: WebhookId) -> UpdateMany<endpoint::Entity> {
     endpoint::Entity::update_many()
         .filter(endpoint::Column::Id.eq(id))

@@ -1,11 +1,12 @@
-//! Webhook secrets at rest: sealed by ChaCha20-Poly1305 (RFC 8439) under `webhooks.secret_key`, or plain without one.
+//! Webhook secrets at rest: sealed with ChaCha20-Poly1305 (RFC 8439) under `webhooks.secret_key`, or plain without a
+//! key.
 //!
-//! Owns what a sealed text looks like, and the way from plain to sealed, from one key to the next, and back. What is
-//! sealed is bound to what it is of: moved to another row it does not open. Refuses to guess: with a key that does not
-//! open what is there, no process starts.
+//! Owns the format of sealed text, and re-sealing: from plain to sealed, from one key to the next, and back. Sealed
+//! text is bound to its row: moved to another row it cannot be opened. No process starts with a key that cannot open
+//! the existing secrets.
 //!
-//! A crash while secrets are sealed anew leaves some as they were; the next start continues with them. When that may
-//! begin is decided by [`super::key_rotation`].
+//! A crash while secrets are re-sealed leaves some as they were; the next start continues. [`super::key_rotation`]
+//! decides when re-sealing may start.
 
 use crate::db::Database;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -20,21 +21,21 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// What tells a sealed text from a plain one: neither a secret nor an answer in JSON begins like this.
+/// Prefix of sealed text; neither a secret nor a JSON response starts like this.
 const PREFIX: &str = "sealed:v1:";
 
-/// Endpoints looked at in one query.
+/// Endpoints read per query.
 const PAGE: u64 = 500;
 
-/// A key, 256 bits. Never printed.
+/// A 256-bit key. Never printed.
 #[derive(Clone)]
 pub struct SealingKey {
     key: Arc<LessSafeKey>,
-    /// Tells keys apart, and nothing of them.
+    /// Identifies the key without revealing anything about it.
     fingerprint: Arc<str>,
 }
 
-/// Not a key.
+/// Not a valid key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a key is the base64 of 32 bytes")]
 pub struct InvalidKey;
@@ -61,7 +62,7 @@ impl fmt::Debug for SealingKey {
     }
 }
 
-/// Why a sealed text is not read.
+/// Why sealed text cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
     #[error("it is sealed, and webhooks.secret_key is not set")]
@@ -72,7 +73,7 @@ pub enum SealError {
     WrongKey,
 }
 
-/// Why secrets could not be brought under the key there is now.
+/// Why secrets could not be re-sealed with the current key.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
     #[error("the secret of webhook endpoint {0} cannot be opened")]
@@ -81,26 +82,26 @@ pub enum SettleError {
     Database(#[from] DbErr),
 }
 
-/// What secrets are sealed and opened with; cheap to clone.
+/// Seals and opens secrets; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Sealing {
-    /// Seals and opens; none: secrets are stored as they are.
+    /// Seals and opens; `None` means that secrets are stored in plain text.
     key: Option<SealingKey>,
-    /// Opens what was sealed before the key was changed, or taken away.
+    /// Opens secrets sealed before the key was changed or removed.
     previous: Option<SealingKey>,
-    rotation: Arc<Mutex<Rotation>>,
+    rotation: Arc<Mutex<RotationState>>,
 }
 
-/// How far this process is in bringing secrets under its key.
+/// How far this process is in re-sealing secrets with its key.
 #[derive(Debug, Default)]
-struct Rotation {
-    /// Hosts of processes that do not know the key: until none is left, secrets are sealed as before.
+struct RotationState {
+    /// Hosts of processes that do not know the key: until there are none, secrets are sealed with the previous key.
     waiting_for: Vec<String>,
     settled: bool,
 }
 
 impl Sealing {
-    /// By `webhooks.secret_key` and `webhooks.previous_secret_key`.
+    /// With `webhooks.secret_key` and `webhooks.previous_secret_key`.
     #[must_use]
     pub fn new(key: Option<SealingKey>, previous: Option<SealingKey>) -> Self {
         Self {
@@ -110,36 +111,36 @@ impl Sealing {
         }
     }
 
-    /// True when secrets are sealed.
+    /// Whether secrets are sealed.
     #[must_use]
     pub fn has_key(&self) -> bool {
         self.key.is_some()
     }
 
-    /// What opens what was sealed before.
+    /// The key that opens older secrets.
     #[must_use]
     pub fn previous(&self) -> Option<SealingKey> {
         self.previous.clone()
     }
 
-    /// Of the keys this process knows.
+    /// Fingerprints of the keys that this process knows.
     pub(super) fn fingerprints(&self) -> Vec<String> {
         let keys = self.key.iter().chain(&self.previous);
         keys.map(|key| key.fingerprint.to_string()).collect()
     }
 
-    /// Of the key that seals.
+    /// Fingerprint of the sealing key.
     pub(super) fn fingerprint(&self) -> Option<&str> {
         self.key.as_ref().map(|key| &*key.fingerprint)
     }
 
-    /// The hosts of processes that do not know `webhooks.secret_key`, for which secrets are sealed as before.
+    /// The hosts of processes that do not know `webhooks.secret_key`, because of which the previous key is still used.
     #[must_use]
     pub fn waiting_for(&self) -> Vec<String> {
         self.rotation().waiting_for.clone()
     }
 
-    /// From now on seals as before the key was changed; `true` when these hosts were not waited for already.
+    /// From now on seals with the previous key. Returns whether the hosts waited for have changed.
     pub(super) fn wait_for(&self, hosts: &[String]) -> bool {
         let mut rotation = self.rotation();
         let is_news = rotation.waiting_for != hosts;
@@ -160,12 +161,12 @@ impl Sealing {
         self.rotation().settled
     }
 
-    fn rotation(&self) -> MutexGuard<'_, Rotation> {
+    fn rotation(&self) -> MutexGuard<'_, RotationState> {
         self.rotation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Text that opens with the key alone, and only as of `of`; without a key the text itself. While a process does not
-    /// know the key, the key before seals.
+    /// Returns text that can be opened only with the key and for the same `of`; without a key, the text itself. While a
+    /// process does not know the key, the previous key is used.
     #[must_use]
     pub fn seal(&self, of: &str, plain: &str) -> String {
         let sealing = match self.rotation().waiting_for.is_empty() {
@@ -175,7 +176,7 @@ impl Sealing {
         let Some(SealingKey { key, .. }) = sealing else {
             return plain.to_owned();
         };
-        // So few are ever sealed that no nonce comes twice by chance (RFC 8439, section 4).
+        // So few secrets are ever sealed that a random nonce is never repeated (RFC 8439, section 4).
         let nonce: [u8; NONCE_LEN] = rand::random();
         let mut bytes = plain.as_bytes().to_vec();
         let unique = Nonce::assume_unique_for_key(nonce);
@@ -185,10 +186,10 @@ impl Sealing {
         format!("{PREFIX}{}", STANDARD.encode(sealed))
     }
 
-    /// The text that was sealed as of `of`; one that is not sealed is itself.
+    /// Opens text that was sealed for `of`; plain text is returned as it is.
     ///
     /// # Errors
-    /// [`SealError`], also when it was sealed as of something else, or changed.
+    /// [`SealError`], also when it was sealed for something else, or modified.
     pub fn open(&self, of: &str, stored: &str) -> Result<String, SealError> {
         let Some(encoded) = stored.strip_prefix(PREFIX) else {
             return Ok(stored.to_owned());
@@ -202,7 +203,7 @@ impl Sealing {
             .ok_or(SealError::WrongKey)
     }
 
-    /// The text as it is to be stored now; none when it is so already.
+    /// Returns the text as it should be stored now; `None` when it already is.
     fn renewed(&self, of: &str, stored: &str) -> Result<Option<String>, SealError> {
         let is_sealed = stored.starts_with(PREFIX);
         let plain = self.open(of, stored)?;
@@ -225,10 +226,10 @@ fn opened(SealingKey { key, .. }: &SealingKey, of: &str, sealed: &[u8]) -> Optio
     String::from_utf8(plain.to_vec()).ok()
 }
 
-/// Whether every secret opens.
+/// Checks that every secret can be opened.
 ///
 /// # Errors
-/// [`SettleError::Sealed`] with the first that does not, and the database's.
+/// [`SettleError::Sealed`] with the first one that cannot, and database errors.
 pub(super) async fn verify(db: &Database, sealing: &Sealing) -> Result<(), SettleError> {
     let mut after = None;
     loop {
@@ -261,7 +262,7 @@ async fn page(db: &Database, after: Option<WebhookId>) -> Result<Vec<endpoint::M
     select.all(db.read()).await
 }
 
-/// Deletes the secrets of endpoints that were deleted, which older releases kept.
+/// Deletes the secrets of deleted endpoints, which older releases kept.
 async fn wipe_deleted(db: &Database) -> Result<(), DbErr> {
     let wipe = endpoint::Entity::update_many()
         .col_expr(endpoint::Column::Secret, Expr::val(""))
@@ -273,11 +274,11 @@ async fn wipe_deleted(db: &Database) -> Result<(), DbErr> {
         .map(drop)
 }
 
-/// Stores every secret as the settings say: sealed with the key, or plain without one. Returns how many endpoints were
-/// changed. Several processes may do it at once.
+/// Stores every secret as configured: sealed with the key, or plain without one. Returns how many endpoints were
+/// changed. Safe to run in several processes at once.
 ///
 /// # Errors
-/// [`SettleError::Sealed`] when a secret does not open; those before it are changed, which the next call finds done.
+/// [`SettleError::Sealed`] when a secret cannot be opened; earlier ones stay changed, and the next call skips them.
 pub(super) async fn settle(db: &Database, sealing: &Sealing) -> Result<u64, SettleError> {
     wipe_deleted(db).await?;
     let (mut settled, mut after) = (0, None);
@@ -309,7 +310,7 @@ async fn settle_one(
     if secret.is_none() && previous.is_none() {
         return Ok(0);
     }
-    // One that was rotated meanwhile has what it has by whoever rotated it.
+    // A secret that was rotated concurrently is already stored correctly.
     let mut change = endpoint::Entity::update_many()
         .filter(endpoint::Column::Id.eq(id))
         .filter(endpoint::Column::Secret.eq(&row.secret));

@@ -8,39 +8,39 @@ use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretSlice, SecretString};
 use sha2::Sha256;
 
-/// What a secret begins with, so that it is known for one wherever it turns up.
+/// Prefix of a secret, by which leaked secrets can be recognized.
 const PREFIX: &str = "whsec_";
 
-/// Bytes of a secret made here; the specification asks for 24 to 64.
-const MADE_LENGTH: usize = 32;
+/// Number of bytes of a generated secret; the specification requires 24 to 64.
+const GENERATED_LEN: usize = 32;
 
-/// Not a secret to sign with.
+/// Not a valid signing secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a secret is `whsec_` and the base64 of 24 to 64 bytes")]
 pub struct InvalidSecret;
 
-/// What an endpoint's deliveries are signed with. Never printed: not by `Debug`, and there is no `Display`.
+/// A secret that signs an endpoint's deliveries. Never printed: redacted in `Debug`, and there is no `Display`.
 #[derive(Clone, Debug)]
-pub struct Secret {
+pub struct SigningSecret {
     text: SecretString,
     key: SecretSlice<u8>,
 }
 
-impl Secret {
-    /// A new one, from the system's randomness.
+impl SigningSecret {
+    /// Generates a secret from the system's randomness.
     #[must_use]
     pub fn generate() -> Self {
-        let key: [u8; MADE_LENGTH] = rand::random();
+        let key: [u8; GENERATED_LEN] = rand::random();
         Self {
             text: format!("{PREFIX}{}", STANDARD.encode(key)).into(),
             key: key.to_vec().into(),
         }
     }
 
-    /// Reads `whsec_…`.
+    /// Parses `whsec_…`.
     ///
     /// # Errors
-    /// [`InvalidSecret`], which does not repeat it.
+    /// [`InvalidSecret`], which does not contain the text.
     pub fn parse(text: &str) -> Result<Self, InvalidSecret> {
         let encoded = text.strip_prefix(PREFIX).ok_or(InvalidSecret)?;
         let key = STANDARD.decode(encoded).map_err(|_| InvalidSecret)?;
@@ -53,13 +53,13 @@ impl Secret {
         })
     }
 
-    /// `whsec_…`, to be stored, or shown to its owner when it is made.
+    /// Returns `whsec_…`, to be stored, or shown to its owner when it is created.
     #[must_use]
     pub fn expose(&self) -> &str {
         self.text.expose_secret()
     }
 
-    /// One signature, `v1,` and base64.
+    /// Returns one signature, `v1,` and base64.
     #[must_use]
     pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(self.key.expose_secret())
@@ -70,10 +70,10 @@ impl Secret {
     }
 }
 
-/// The value of `webhook-signature`: one signature per secret, the current one's first, separated by spaces.
+/// Returns the value of `webhook-signature`: one signature per secret, the current one first, separated by spaces.
 #[must_use]
 pub fn signatures<'a>(
-    secrets: impl IntoIterator<Item = &'a Secret>,
+    secrets: impl IntoIterator<Item = &'a SigningSecret>,
     id: &str,
     at: Timestamp,
     body: &[u8],
@@ -89,10 +89,10 @@ pub fn signatures<'a>(
 mod tests {
     use super::*;
 
-    /// From the specification's reference implementations.
+    /// From the reference implementations of the specification.
     #[test]
     fn published_vector_is_reproduced() {
-        let secret = Secret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let secret = SigningSecret::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let at = Timestamp::from_timestamp(1_614_265_330, 0).unwrap();
         let body = br#"{"test": 2432232314}"#;
         assert_eq!(
@@ -103,16 +103,16 @@ mod tests {
 
     #[test]
     fn made_secrets_differ_and_read_back() {
-        let (one, other) = (Secret::generate(), Secret::generate());
+        let (one, other) = (SigningSecret::generate(), SigningSecret::generate());
         assert_ne!(one.expose(), other.expose());
         let at = Timestamp::from_timestamp(1, 0).unwrap();
-        let read = Secret::parse(one.expose()).unwrap();
+        let read = SigningSecret::parse(one.expose()).unwrap();
         assert_eq!(read.sign("a", at, b"b"), one.sign("a", at, b"b"));
     }
 
     #[test]
     fn secret_is_never_printed() {
-        let secret = Secret::generate();
+        let secret = SigningSecret::generate();
         let printed = format!("{secret:?}");
         assert!(!printed.contains(&secret.expose()[PREFIX.len()..]));
     }
@@ -126,11 +126,11 @@ mod tests {
             "whsec_!!!",
             "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
         ] {
-            assert_eq!(Secret::parse(wrong).unwrap_err(), InvalidSecret);
+            assert_eq!(SigningSecret::parse(wrong).unwrap_err(), InvalidSecret);
         }
-        assert!(Secret::parse(&encoded(23)).is_err());
-        assert!(Secret::parse(&encoded(24)).is_ok());
-        assert!(Secret::parse(&encoded(64)).is_ok());
-        assert!(Secret::parse(&encoded(65)).is_err());
+        assert!(SigningSecret::parse(&encoded(23)).is_err());
+        assert!(SigningSecret::parse(&encoded(24)).is_ok());
+        assert!(SigningSecret::parse(&encoded(64)).is_ok());
+        assert!(SigningSecret::parse(&encoded(65)).is_err());
     }
 }

@@ -29,8 +29,8 @@ const CONNECTIONS: u32 = 4;
 
 const INSERT: &str = "INSERT INTO kept (name) VALUES ('a')";
 
-/// Enough for BEGIN, the statement and the COMMIT to be on their way at some of them.
-const MOST_TURNS: u32 = 300;
+/// Enough for BEGIN, the statement and the COMMIT to be in flight at some of them.
+const MAX_TURNS: u32 = 300;
 
 #[tokio::test]
 async fn writes_nobody_waits_for_any_more_leave_no_transaction_open() {
@@ -42,8 +42,8 @@ async fn writes_nobody_waits_for_any_more_leave_no_transaction_open() {
         .await
         .unwrap();
     let mut given_up = 0;
-    // The last ones are given up before BEGIN is answered; one that came to its end would hide what those before left.
-    for turns in (0..MOST_TURNS).rev() {
+    // The last ones are cancelled before BEGIN is answered; a completed one would hide what earlier ones left behind.
+    for turns in (0..MAX_TURNS).rev() {
         let write = db.write(|transaction| {
             async move { transaction.execute_unprepared("SELECT 1").await.map(drop) }.boxed()
         });
@@ -55,8 +55,8 @@ async fn writes_nobody_waits_for_any_more_leave_no_transaction_open() {
         given_up += u32::from(written.is_none());
         written.unwrap_or(Ok::<_, DbErr>(())).unwrap();
     }
-    // How many it is depends on how fast the machine is; the first few always are.
-    assert!(given_up > MOST_TURNS / 30, "{given_up} were given up");
+    // How many depends on the speed of the machine; the first few always are.
+    assert!(given_up > MAX_TURNS / 30, "{given_up} were given up");
     wait_until(SOON, async || {
         let open = "SELECT count(*) FROM pg_stat_activity \
                     WHERE datname = current_database() AND state LIKE 'idle in transaction%'";
@@ -85,13 +85,13 @@ async fn clock_that_is_an_hour_off_is_set_by_the_database() {
         let clock = Clock::system();
         clock.set_offset(TimeDelta::hours(hours));
         db.set_clock(&clock).await.unwrap();
-        // The server runs on this machine, and a loaded one may take its time to answer.
+        // The server runs on this machine, and a loaded machine may respond slowly.
         let off = (clock.now() - Utc::now()).abs();
         assert!(off < TimeDelta::seconds(5), "{off}");
     }
 }
 
-/// As of a backup, or a process beside this one.
+/// As held by a backup, or by another process.
 #[tokio::test]
 async fn sqlite_whose_lock_somebody_else_has_is_read_and_waited_for() {
     let folder = tempfile::tempdir().unwrap();
@@ -153,7 +153,7 @@ async fn insert_or_fail(transaction: &DatabaseTransaction, fails: bool) -> Resul
     }
 }
 
-/// Alone without a savepoint, together with others in one of its own; and those that can be repeated without any.
+/// Alone without a savepoint, with others in its own savepoint, and repeatable ones without any.
 #[tokio::test]
 async fn sqlite_write_that_fails_leaves_nothing_and_disturbs_nobody() {
     let folder = tempfile::tempdir().unwrap();
@@ -205,7 +205,7 @@ async fn sqlite_write_that_fails_leaves_nothing_and_disturbs_nobody() {
     assert!(runs.load(Ordering::Relaxed) > 30, "none was repeated");
 }
 
-/// What SQLite does by itself when the disk is full or fails in the middle of a transaction.
+/// What SQLite does itself when the disk is full or fails in the middle of a transaction.
 const AS_IF_THE_DISK_FAILED: &str = "ROLLBACK";
 
 async fn sqlite_with_table(folder: &tempfile::TempDir) -> (String, Database) {
@@ -291,7 +291,7 @@ async fn write_that_panics_is_an_error_of_its_own_caller_alone() {
     assert_eq!(db.write_fault(), None);
 }
 
-/// Between a database and its server. What is sent is not carried on while it is cut, and nobody says so.
+/// A proxy between a database client and its server. While it is cut, data is silently dropped.
 struct Wire {
     url: String,
     is_cut: Arc<AtomicBool>,
@@ -365,7 +365,7 @@ async fn server_that_vanishes_without_a_word_is_noticed_and_found_again() {
         assert!(is_transient(&error), "{error}");
     }
     assert!(began.elapsed() < SOON / 2, "{:?}", began.elapsed());
-    // From then on nobody waits for it.
+    // From then on, no call waits for it.
     let began = Instant::now();
     assert!(read().await.is_err() && write().await.is_err());
     assert!(
@@ -404,7 +404,7 @@ async fn server_that_refuses_connections_is_named_at_once() {
     );
 }
 
-/// As after a failover, or on a primary that was told to be one no more.
+/// As after a failover, or on a primary that was demoted.
 #[tokio::test]
 async fn connections_that_became_read_only_are_replaced_and_reported() {
     let server = tokio::task::spawn_blocking(PostgresServer::shared)
@@ -429,7 +429,7 @@ async fn connections_that_became_read_only_are_replaced_and_reported() {
         server.query(&elsewhere, &set).await;
     };
     read_only("on").await;
-    // Connections of before do not know it yet.
+    // Existing connections do not know it yet.
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                WHERE datname = current_database() AND pid <> pg_backend_pid()";
     server.query(&url, end).await;
@@ -447,7 +447,7 @@ async fn connections_that_became_read_only_are_replaced_and_reported() {
     );
     db.ping().await.unwrap();
     read_only("off").await;
-    // Nobody ends the connections: each is replaced once it has refused.
+    // The connections are not closed: each is replaced after it has rejected a write.
     wait_until(SOON, async || match execute(INSERT).await {
         Ok::<_, DbErr>(()) => Ok(()),
         Err(error) => Err(error.to_string()),

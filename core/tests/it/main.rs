@@ -1,5 +1,4 @@
-//! Conformance suites of staging, storage and the transfer between them, over every backend; the database's
-//! connections.
+//! Conformance suites of staging, storage and transfers, over every backend; the database's connections.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is over")]
 

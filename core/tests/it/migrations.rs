@@ -1,4 +1,4 @@
-//! The schema is migrated from whatever an interrupted start left, and by whichever version.
+//! The schema is migrated from whatever state an interrupted start left, by whichever version.
 
 use landfall_core::db::{Database, OpenError};
 use landfall_test_servers::PostgresServer;
@@ -38,7 +38,7 @@ fn sorted(mut objects: Vec<(String, String, String)>) -> Vec<(String, String, St
     objects
 }
 
-/// Earlier versions ran each statement by itself, and the record came last.
+/// Earlier versions ran each statement separately, and recorded the migration last.
 #[tokio::test]
 async fn sqlite_left_in_the_middle_of_any_migration_is_migrated() {
     let all = Migrator::migrations().len();

@@ -3,8 +3,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use landfall_core::{
     config::{self, ByteSize},
-    digest::{RunningHash, Sha256Digest},
-    staging::{Algorithm, Options, Staging, StagingError, StagingKey},
+    digest::{Sha256Digest, Sha256State},
+    staging::{ChecksumAlgorithm, Staging, StagingError, StagingKey, WriteOptions},
 };
 use std::{convert::Infallible, time::Duration};
 
@@ -68,9 +68,9 @@ async fn ranges_are_read_back(place: Place) {
 
 async fn asked_digests_are_those_of_the_body(place: Place) {
     let bytes = noise(9 * MIB, 3);
-    let options = Options {
-        hashes: &[Algorithm::Sha256, Algorithm::Crc32],
-        ..Options::default()
+    let options = WriteOptions {
+        hashes: &[ChecksumAlgorithm::Sha256, ChecksumAlgorithm::Crc32],
+        ..WriteOptions::default()
     };
     let key = StagingKey::generate();
     let staged = place
@@ -78,16 +78,16 @@ async fn asked_digests_are_those_of_the_body(place: Place) {
         .write(key, body(bytes.clone(), 65_000), options)
         .await
         .unwrap();
-    assert_eq!(staged.hashes.sha256, Some(Sha256Digest::of(&bytes)));
+    assert_eq!(staged.hashes.sha256, Some(Sha256Digest::compute(&bytes)));
     assert!(staged.hashes.crc32.is_some());
     assert_eq!((staged.hashes.md5, staged.hashes.sha1), (None, None));
 }
 
 async fn a_body_over_its_limit_leaves_nothing(place: Place) {
     for limit in [0, 10, 9 * MIB] {
-        let options = Options {
+        let options = WriteOptions {
             limit: limit as u64,
-            ..Options::default()
+            ..WriteOptions::default()
         };
         let key = StagingKey::generate();
         let written = place
@@ -107,7 +107,7 @@ async fn a_broken_body_leaves_nothing(place: Place) {
             .write(
                 StagingKey::generate(),
                 broken(noise(size, 5)),
-                Options::default(),
+                WriteOptions::default(),
             )
             .await;
         assert!(matches!(written, Err(StagingError::Body(_))));
@@ -118,7 +118,7 @@ async fn a_broken_body_leaves_nothing(place: Place) {
 async fn a_dropped_write_leaves_nothing(place: Place) {
     let key = StagingKey::generate();
     let endless = body(noise(20 * MIB, 6), MIB).chain(stream::pending());
-    let writing = place.staging.write(key, endless, Options::default());
+    let writing = place.staging.write(key, endless, WriteOptions::default());
     tokio::select! {
         _ = writing => panic!("the body never ends"),
         () = eventually("bytes are staged", || async {
@@ -156,7 +156,10 @@ async fn every_key_is_listed_once(place: Place) {
             async move {
                 let key = StagingKey::generate();
                 let body = body(noise(1 + number % 3, 21), 10);
-                staging.write(key, body, Options::default()).await.unwrap();
+                staging
+                    .write(key, body, WriteOptions::default())
+                    .await
+                    .unwrap();
                 key
             }
         })
@@ -194,9 +197,9 @@ async fn a_quota_stops_intake_and_a_deletion_frees_it(place: Place) {
         .await
         .unwrap();
     let write = |staging: Staging, size: usize| async move {
-        let options = Options {
+        let options = WriteOptions {
             expected: Some(size as u64),
-            ..Options::default()
+            ..WriteOptions::default()
         };
         let written = staging.write(StagingKey::generate(), body(noise(size, 23), 9999), options);
         written.await.map(|staged| staged.size)
@@ -211,15 +214,15 @@ async fn a_quota_stops_intake_and_a_deletion_frees_it(place: Place) {
         Err(StagingError::Full)
     ));
     assert!(staging.usage(Duration::ZERO).await.unwrap().used >= 2 * MIB as u64 - 4096);
-    // One that does not say how long it is ends where the quota does.
+    // A body of unknown length ends at the quota.
     let endless = body(noise(20 * MIB, 30), MIB);
     let written = staging
-        .write(StagingKey::generate(), endless, Options::default())
+        .write(StagingKey::generate(), endless, WriteOptions::default())
         .await;
     assert!(matches!(written, Err(StagingError::Full)));
     assert!(staging.usage(Duration::ZERO).await.unwrap().used <= 2 * MIB as u64);
     place.staging.delete(&[first.key]).await.unwrap();
-    // Another process measures afresh.
+    // Another process measures again.
     let staging = Staging::open(&limited(2 * MIB as u64), &place.storage)
         .await
         .unwrap();
@@ -228,15 +231,15 @@ async fn a_quota_stops_intake_and_a_deletion_frees_it(place: Place) {
 
 async fn a_body_can_be_hashed_without_being_kept(place: Place) {
     let bytes = noise(2 * MIB, 24);
-    let options = Options {
+    let options = WriteOptions {
         limit: bytes.len() as u64,
-        hashes: &[Algorithm::Sha256],
-        ..Options::default()
+        hashes: &[ChecksumAlgorithm::Sha256],
+        ..WriteOptions::default()
     };
     let hashed = Staging::digest(body(bytes.clone(), 9999), options)
         .await
         .unwrap();
-    assert_eq!(hashed.hashes.sha256, Some(Sha256Digest::of(&bytes)));
+    assert_eq!(hashed.hashes.sha256, Some(Sha256Digest::compute(&bytes)));
     assert_eq!(place.staged_keys().await, 0);
 }
 
@@ -246,13 +249,13 @@ async fn a_taken_key_is_refused_in_a_folder() {
     let piece = place.stage(&noise(10, 25)).await;
     let again = place
         .staging
-        .write(piece.key, body(noise(9, 26), 9), Options::default())
+        .write(piece.key, body(noise(9, 26), 9), WriteOptions::default())
         .await;
     assert!(matches!(again, Err(StagingError::Exists)));
     assert_eq!(place.staged(piece.key, 10).await, noise(10, 25));
 }
 
-/// What goes past the page cache has to be aligned; bodies need not be.
+/// Direct I/O must be aligned; bodies need not be.
 #[tokio::test]
 async fn large_bodies_are_the_same_past_the_page_cache_and_through_it() {
     let place = support::fs().await;
@@ -263,25 +266,25 @@ async fn large_bodies_are_the_same_past_the_page_cache_and_through_it() {
     let cached = Staging::open(&cached, &place.storage).await.unwrap();
     let whole = noise(24 * MIB + 1233, 30);
     for staging in [&place.staging, &cached] {
-        let options = Options {
-            hashes: &[Algorithm::Sha256],
-            ..Options::default()
+        let options = WriteOptions {
+            hashes: &[ChecksumAlgorithm::Sha256],
+            ..WriteOptions::default()
         };
         let key = StagingKey::generate();
         let written = staging.write(key, body(whole.clone(), 70_001), options);
         let written = written.await.unwrap();
         assert_eq!(written.size, whole.len() as u64);
-        assert_eq!(written.hashes.sha256, Some(Sha256Digest::of(&whole)));
+        assert_eq!(written.hashes.sha256, Some(Sha256Digest::compute(&whole)));
         assert!(place.staged(key, whole.len()).await == whole);
 
-        // Appends that begin and end anywhere.
+        // Appends that start and end anywhere.
         let key = StagingKey::generate();
-        let mut running = RunningHash::default();
+        let mut running = Sha256State::default();
         let mut at = 0;
         for end in [9 * MIB + 1, 9 * MIB + 4097, 12 * MIB - 77, whole.len()] {
-            let options = Options {
+            let options = WriteOptions {
                 running: Some(&running),
-                ..Options::default()
+                ..WriteOptions::default()
             };
             let more = body(whole.slice(at..end), 300_000);
             let appended = staging.append(key, at as u64, more, options).await.unwrap();
@@ -290,7 +293,7 @@ async fn large_bodies_are_the_same_past_the_page_cache_and_through_it() {
             running = appended.running.unwrap();
             at = end;
         }
-        assert_eq!(running.digest(), Sha256Digest::of(&whole));
+        assert_eq!(running.digest(), Sha256Digest::compute(&whole));
         assert!(place.staged(key, whole.len()).await == whole);
     }
 }
@@ -314,11 +317,11 @@ async fn the_floor_of_free_space_stops_intake() {
     let staging = Staging::open(&config, &place.storage).await.unwrap();
     let key = StagingKey::generate();
     let written = staging
-        .write(key, body(noise(10, 27), 10), Options::default())
+        .write(key, body(noise(10, 27), 10), WriteOptions::default())
         .await;
     assert!(matches!(written, Err(StagingError::Full)));
     let appended = staging
-        .append(key, 0, body(noise(10, 28), 10), Options::default())
+        .append(key, 0, body(noise(10, 28), 10), WriteOptions::default())
         .await
         .unwrap();
     assert!(matches!(appended.stopped, Some(StagingError::Full)));
@@ -332,11 +335,14 @@ async fn a_removed_folder_is_made_again() {
     std::fs::remove_dir_all(place.folder.path().join("staging")).unwrap();
     let body = || stream::iter([Ok::<_, Infallible>(Bytes::from_static(b"x"))]);
     let key = StagingKey::generate();
-    let first = place.staging.write(key, body(), Options::default()).await;
+    let first = place
+        .staging
+        .write(key, body(), WriteOptions::default())
+        .await;
     assert!(first.is_err_and(|error| error.is_transient()));
     place
         .staging
-        .write(key, body(), Options::default())
+        .write(key, body(), WriteOptions::default())
         .await
         .unwrap();
 }

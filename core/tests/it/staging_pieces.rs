@@ -2,8 +2,8 @@ use crate::support::{self, BUCKET, MIB, Place, body, broken, noise, over_every_b
 use bytes::Bytes;
 use futures::TryStreamExt;
 use landfall_core::{
-    digest::{RunningHash, Sha256Digest},
-    staging::{Algorithm, Options, Piece, SegmentWriter, StagingError, StagingKey},
+    digest::{Sha256Digest, Sha256State},
+    staging::{ChecksumAlgorithm, Piece, SegmentWriter, StagingError, StagingKey, WriteOptions},
 };
 use uuid::Uuid;
 
@@ -27,7 +27,7 @@ impl Place {
         let more = body(bytes.clone(), 50_000);
         let appended = self
             .staging
-            .append(key, length as u64, more, Options::default())
+            .append(key, length as u64, more, WriteOptions::default())
             .await
             .unwrap();
         assert!(appended.stopped.is_none(), "{:?}", appended.stopped);
@@ -40,7 +40,7 @@ impl Place {
         found.concat().into()
     }
 
-    /// Puts bytes where a version without segments had them.
+    /// Puts bytes where a version without segments staged them.
     fn plant_unsegmented(&self, owner: Uuid, runs: &[(usize, &[u8])]) {
         let Some(server) = &self.server else {
             let root = self.folder.path().join("staging");
@@ -63,14 +63,14 @@ impl Place {
 async fn appends_continue_their_segment(place: Place) {
     let bytes = noise(9 * MIB + 7, 7);
     let key = segment(Uuid::now_v7(), 0, 1);
-    let mut running = RunningHash::default();
+    let mut running = Sha256State::default();
     let mut length = 0;
     for size in [1, 100_000, 9 * MIB - 100_000, 6] {
         let piece = bytes.slice(length..length + size);
-        let options = Options {
-            hashes: &[Algorithm::Sha256],
+        let options = WriteOptions {
+            hashes: &[ChecksumAlgorithm::Sha256],
             running: Some(&running),
-            ..Options::default()
+            ..WriteOptions::default()
         };
         let appended = place
             .staging
@@ -78,13 +78,13 @@ async fn appends_continue_their_segment(place: Place) {
             .await
             .unwrap();
         assert!(appended.stopped.is_none());
-        assert_eq!(appended.hashes.sha256, Some(Sha256Digest::of(&piece)));
+        assert_eq!(appended.hashes.sha256, Some(Sha256Digest::compute(&piece)));
         running = appended.running.unwrap();
         length += size;
         assert_eq!(appended.length, length as u64);
         assert_eq!(place.staging.len(key).await.unwrap(), Some(length as u64));
     }
-    assert_eq!(running.digest(), Sha256Digest::of(&bytes));
+    assert_eq!(running.digest(), Sha256Digest::compute(&bytes));
     assert!(place.staged(key, bytes.len()).await == bytes);
 }
 
@@ -94,7 +94,7 @@ async fn an_append_keeps_what_came_before_the_break(place: Place) {
         let key = StagingKey::generate();
         let appended = place
             .staging
-            .append(key, 0, broken(bytes.clone()), Options::default())
+            .append(key, 0, broken(bytes.clone()), WriteOptions::default())
             .await
             .unwrap();
         assert!(matches!(appended.stopped, Some(StagingError::Body(_))));
@@ -106,9 +106,9 @@ async fn an_append_keeps_what_came_before_the_break(place: Place) {
 async fn an_append_keeps_what_its_limit_allows(place: Place) {
     let bytes = noise(1000, 9);
     let key = StagingKey::generate();
-    let options = Options {
+    let options = WriteOptions {
         limit: 700,
-        ..Options::default()
+        ..WriteOptions::default()
     };
     let appended = place
         .staging
@@ -130,7 +130,7 @@ async fn an_append_without_a_byte_begins_nothing(place: Place) {
     let nothing = broken(Bytes::new());
     let appended = place
         .staging
-        .append(key, 0, nothing, Options::default())
+        .append(key, 0, nothing, WriteOptions::default())
         .await;
     assert_eq!(appended.unwrap().length, 0);
     assert_eq!(place.staged_keys().await, 0);
@@ -139,7 +139,7 @@ async fn an_append_without_a_byte_begins_nothing(place: Place) {
     assert!(place.staged(key, 4).await == noise(4, 16));
 }
 
-/// Writers that lost their lease wrote more than counts, and segments that do not count at all.
+/// Writers that lost their lease wrote more than is counted, and segments that do not count at all.
 async fn only_what_is_listed_is_read(place: Place) {
     let owner = Uuid::now_v7();
     let bytes = noise(20 * MIB, 10);
@@ -163,7 +163,7 @@ async fn only_what_is_listed_is_read(place: Place) {
     let start = 1000 + 8 * MIB - 5;
     assert!(place.read(&[part]).await == bytes.slice(start..start + 10));
 
-    // What is listed must be there.
+    // Listed bytes must exist.
     let missing = Piece::new(segment(owner, 5, 9), 7);
     let gone = place.staging.read_pieces(&[missing]).await;
     assert!(matches!(gone.err(), Some(StagingError::Gone)));
@@ -203,7 +203,7 @@ async fn a_body_of_an_exact_size_has_it_or_leaves_nothing(place: Place) {
         let sent = body(sent, 100_000);
         place
             .staging
-            .write_exactly(key, size, sent, Options::default())
+            .write_exactly(key, size, sent, WriteOptions::default())
             .await
     };
     for (found, sent) in [
@@ -235,7 +235,7 @@ async fn bytes_of_an_earlier_version_are_read_beside_segments(place: Place) {
         .map(|run| (run.start, &bytes[run.clone()]))
         .collect();
     place.plant_unsegmented(owner, &planted);
-    // More than had been counted is passed over.
+    // Bytes beyond the counted ones are skipped.
     let counted = 8 * MIB + 77;
     let more = noise(5000, 20);
     let key = segment(owner, counted, 3);
@@ -246,7 +246,7 @@ async fn bytes_of_an_earlier_version_are_read_beside_segments(place: Place) {
     ];
     let expected = [&bytes[..counted], &more[..]].concat();
     assert!(place.read(&pieces).await == expected);
-    // Parts, each at its place.
+    // Parts, each at its offset.
     let parts = [(5, 2000), (8 * MIB - 3, 6)].map(|(offset, size)| Piece {
         offset: offset as u64,
         ..Piece::new(StagingKey::unsegmented(owner), size)
@@ -263,7 +263,9 @@ async fn a_segment_in_a_folder_is_begun_once_and_continued_only_as_it_was_left()
     place.append(key, 0, &bytes).await;
     let append = async |length| {
         let more = body(noise(5, 22), 5);
-        let appended = place.staging.append(key, length, more, Options::default());
+        let appended = place
+            .staging
+            .append(key, length, more, WriteOptions::default());
         appended.await.err()
     };
     assert!(matches!(append(0).await, Some(StagingError::Exists)));

@@ -1,4 +1,4 @@
-use crate::support::{self, BUCKET, Place, noise, pace};
+use crate::support::{self, BUCKET, Place, noise, short_timeouts};
 use aws_sdk_s3::config::{Credentials, Region};
 use chrono::{TimeDelta, Utc};
 use futures::TryStreamExt;
@@ -16,10 +16,12 @@ use url::Url;
 async fn changed(place: &Place, change: impl FnOnce(&mut config::StorageConfig)) -> Storage {
     let mut config = support::s3_config(place.folder.path(), place.server());
     change(&mut config);
-    Storage::open_paced(&config, pace()).await.unwrap()
+    Storage::open_with_timeouts(&config, short_timeouts())
+        .await
+        .unwrap()
 }
 
-/// What the start-up check says is wrong, by the environment name.
+/// Returns the environment name of the setting that the startup check reports.
 async fn fault(place: &Place, change: impl FnOnce(&mut config::StorageConfig)) -> &'static str {
     match changed(place, change).await.probe().await {
         Err(StorageError::Setting { environment, .. }) => environment,
@@ -61,7 +63,7 @@ async fn the_probe_names_the_endpoint_that_is_no_s3_store() {
             let (mut client, _) = listener.accept().await.unwrap();
             let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 9\r\nconnection: close\r\n\r\nNot found";
             client.write_all(answer).await.unwrap();
-            // Read to its end, or the answer is lost in a reset.
+            // Read to the end, or the response is lost in a connection reset.
             tokio::io::copy(&mut client, &mut tokio::io::sink())
                 .await
                 .ok();

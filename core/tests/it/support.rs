@@ -1,14 +1,12 @@
-//! Backends to test, each in a place of its own.
+//! The backends under test, each with its own folder or bucket.
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use landfall_core::{
     config::{self, Backend, ByteSize, S3Settings},
-    staging::{Options, Staging, StagingKey},
-    storage::{
-        Pace, Storage, StorageKey,
-        transfer::{Landing, Piece},
-    },
+    staging::{Staging, StagingKey, WriteOptions},
+    storage::{S3Timeouts, Storage, StorageKey},
+    transfer::{Piece, TransferRequest},
 };
 use landfall_test_servers::S3Server;
 use std::{convert::Infallible, io, path::Path, time::Duration};
@@ -45,22 +43,22 @@ macro_rules! over_every_backend {
 pub(crate) use over_every_backend;
 
 impl Place {
-    /// The S3 server, of a place that has one.
+    /// The S3 server, if there is one.
     pub(crate) fn server(&self) -> &S3Server {
         self.server.as_ref().unwrap()
     }
 
-    /// Stages a body under a key of its own.
+    /// Stages a body under a new key.
     pub(crate) async fn stage(&self, bytes: &Bytes) -> Piece {
         let key = StagingKey::generate();
         let body = body(bytes.clone(), 100_000);
-        let staged = self.staging.write(key, body, Options::default());
+        let staged = self.staging.write(key, body, WriteOptions::default());
         let size = staged.await.unwrap().size;
         assert_eq!(size, bytes.len() as u64);
         Piece::new(key, size)
     }
 
-    /// Removes at most `limit` unfinished objects that were begun before `before`; answers how many.
+    /// Removes at most `limit` unfinished writes that were started before `before`, and returns how many.
     pub(crate) async fn remove_unfinished(
         &self,
         before: chrono::DateTime<chrono::Utc>,
@@ -87,7 +85,7 @@ impl Place {
         pieces.concat().into()
     }
 
-    /// Puts an object there behind Landfall's back.
+    /// Puts an object directly into the backend.
     pub(crate) fn plant(&self, key: &StorageKey, bytes: &Bytes) {
         let root = match &self.server {
             Some(server) => server.root().join(BUCKET),
@@ -98,13 +96,13 @@ impl Place {
         std::fs::write(path, bytes).unwrap();
     }
 
-    /// How many keys staging lists.
+    /// Returns how many keys staging lists.
     pub(crate) async fn staged_keys(&self) -> usize {
         let pages: Vec<_> = self.staging.list().try_collect().await.unwrap();
         pages.iter().map(Vec::len).sum()
     }
 
-    /// The keys storage lists, in order.
+    /// Returns the keys that storage lists, in order.
     pub(crate) async fn stored_keys(&self, prefix: &str) -> Vec<String> {
         let pages: Vec<_> = self.storage.list(prefix).try_collect().await.unwrap();
         assert!(pages.iter().all(|page| page.len() <= 1000));
@@ -118,8 +116,8 @@ impl Place {
     }
 }
 
-pub(crate) fn landing<'a>(pieces: &'a [Piece], key: &'a StorageKey) -> Landing<'a> {
-    Landing {
+pub(crate) fn request<'a>(pieces: &'a [Piece], key: &'a StorageKey) -> TransferRequest<'a> {
+    TransferRequest {
         pieces,
         key,
         content_type: "application/octet-stream",
@@ -195,7 +193,9 @@ async fn open(
     storage: &config::StorageConfig,
     staging: &config::StagingConfig,
 ) -> Place {
-    let storage = Storage::open_paced(storage, pace()).await.unwrap();
+    let storage = Storage::open_with_timeouts(storage, short_timeouts())
+        .await
+        .unwrap();
     let staging = Staging::open(staging, &storage).await.unwrap();
     Place {
         folder,
@@ -206,8 +206,8 @@ async fn open(
 }
 
 /// Short enough to see a hang end, long enough for a loaded machine.
-pub(crate) fn pace() -> Pace {
-    Pace {
+pub(crate) fn short_timeouts() -> S3Timeouts {
+    S3Timeouts {
         connect: Duration::from_secs(2),
         answer: Duration::from_secs(8),
         stall: Duration::from_secs(8),
@@ -237,14 +237,14 @@ pub(crate) fn body(
     )
 }
 
-/// A body that breaks off after its bytes.
+/// A body that is interrupted after its bytes.
 pub(crate) fn broken(bytes: Bytes) -> impl Stream<Item = Result<Bytes, io::Error>> + Send {
     body(bytes, 10_000)
         .map(|piece| Ok(piece.unwrap()))
         .chain(stream::iter([Err(io::ErrorKind::ConnectionReset.into())]))
 }
 
-/// Bytes that differ from place to place, and by seed.
+/// Bytes that differ by position and by seed.
 pub(crate) fn noise(size: usize, seed: u64) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(size + 8);

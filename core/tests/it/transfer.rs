@@ -1,11 +1,9 @@
-use crate::support::{self, MIB, Place, landing, noise};
+use crate::support::{self, MIB, Place, noise, request};
 use landfall_core::{
     digest::Sha256Digest,
     staging::StagingKey,
-    storage::{
-        StorageKey,
-        transfer::{Landed, Landing, Piece, TransferError, land},
-    },
+    storage::StorageKey,
+    transfer::{Piece, StoredObject, TransferError, TransferRequest, transfer},
 };
 
 macro_rules! over_every_pair {
@@ -38,14 +36,16 @@ fn key() -> StorageKey {
     "uploads/2026/11/a.bin".parse().unwrap()
 }
 
-async fn lands(place: &Place, landing: &Landing<'_>, bytes: &[u8]) {
-    let landed = land(&place.staging, &place.storage, landing).await.unwrap();
-    let expected = Landed {
+async fn lands(place: &Place, request: &TransferRequest<'_>, bytes: &[u8]) {
+    let landed = transfer(&place.staging, &place.storage, request)
+        .await
+        .unwrap();
+    let expected = StoredObject {
         size: bytes.len() as u64,
-        sha256: Sha256Digest::of(bytes),
+        sha256: Sha256Digest::compute(bytes),
     };
     assert_eq!(landed, expected);
-    assert!(place.stored(landing.key).await == bytes);
+    assert!(place.stored(request.key).await == bytes);
     assert_eq!(open_uploads(place), 0);
 }
 
@@ -74,12 +74,12 @@ async fn a_staged_body_of_any_size_lands(place: Place) {
         let bytes = noise(size, size as u64);
         let pieces = [place.stage(&bytes).await];
         let key = format!("uploads/{size}").parse().unwrap();
-        let landing = Landing {
-            expected: Some(Sha256Digest::of(&bytes)),
-            ..landing(&pieces, &key)
+        let request = TransferRequest {
+            expected: Some(Sha256Digest::compute(&bytes)),
+            ..request(&pieces, &key)
         };
-        lands(&place, &landing, &bytes).await;
-        // Staging stays until the commit.
+        lands(&place, &request, &bytes).await;
+        // Staging is kept until the commit.
         assert_eq!(
             place.staging.len(pieces[0].key).await.unwrap(),
             Some(size as u64)
@@ -98,7 +98,7 @@ async fn pieces_land_as_one_object_in_their_order(place: Place) {
     for part in &parts {
         pieces.push(place.stage(part).await);
     }
-    lands(&place, &landing(&pieces, &key()), &parts.concat()).await;
+    lands(&place, &request(&pieces, &key()), &parts.concat()).await;
 }
 
 async fn appended_bytes_land(place: Place) {
@@ -112,7 +112,7 @@ async fn appended_bytes_land(place: Place) {
         assert!(appended.await.unwrap().stopped.is_none());
     }
     let piece = Piece::new(staged, bytes.len() as u64);
-    lands(&place, &landing(&[piece], &key()), &bytes).await;
+    lands(&place, &request(&[piece], &key()), &bytes).await;
 }
 
 async fn landing_again_changes_nothing(place: Place) {
@@ -121,7 +121,7 @@ async fn landing_again_changes_nothing(place: Place) {
         let piece = place.stage(&bytes).await;
         let key = format!("uploads/{size}").parse().unwrap();
         for _ in 0..3 {
-            lands(&place, &landing(&[piece], &key), &bytes).await;
+            lands(&place, &request(&[piece], &key), &bytes).await;
         }
         assert_eq!(
             place.stored_keys("uploads/").await.len(),
@@ -133,11 +133,11 @@ async fn landing_again_changes_nothing(place: Place) {
 async fn other_bytes_than_announced_are_not_stored(place: Place) {
     for size in [1000, 20 * MIB] {
         let (pieces, key) = ([place.stage(&noise(size, 7)).await], key());
-        let landing = Landing {
-            expected: Some(Sha256Digest::of(b"other")),
-            ..landing(&pieces, &key)
+        let request = TransferRequest {
+            expected: Some(Sha256Digest::compute(b"other")),
+            ..request(&pieces, &key)
         };
-        let error = land(&place.staging, &place.storage, &landing)
+        let error = transfer(&place.staging, &place.storage, &request)
             .await
             .unwrap_err();
         assert!(
@@ -153,7 +153,7 @@ async fn fewer_bytes_than_the_row_says_are_not_stored(place: Place) {
     for (staged, row) in [(1000, 1001), (20 * MIB, 20 * MIB + 1)] {
         let mut piece = place.stage(&noise(staged, 8)).await;
         piece.size = row as u64;
-        let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+        let error = transfer(&place.staging, &place.storage, &request(&[piece], &key()))
             .await
             .unwrap_err();
         let expected = (row as u64, staged as u64);
@@ -170,7 +170,7 @@ async fn bytes_that_do_not_count_are_not_stored(place: Place) {
     for (staged, row) in [(1000, 999), (20 * MIB, 17 * MIB), (45 * MIB, 40 * MIB)] {
         let bytes = noise(staged, 15);
         let listed = bytes.slice(..row);
-        for known in [None, Some(Sha256Digest::of(&listed))] {
+        for known in [None, Some(Sha256Digest::compute(&listed))] {
             let key = format!("uploads/{row}-{}", known.is_some())
                 .parse()
                 .unwrap();
@@ -180,11 +180,11 @@ async fn bytes_that_do_not_count_are_not_stored(place: Place) {
                 ..place.stage(&bytes).await
             };
             let pieces = [piece];
-            let landing = Landing {
+            let request = TransferRequest {
                 known,
-                ..landing(&pieces, &key)
+                ..request(&pieces, &key)
             };
-            lands(&place, &landing, &listed).await;
+            lands(&place, &request, &listed).await;
             let more = support::body(noise(100, 16), 100);
             let late = place
                 .staging
@@ -198,7 +198,7 @@ async fn bytes_that_do_not_count_are_not_stored(place: Place) {
 async fn what_is_gone_cannot_land(place: Place) {
     for size in [0, 1000, 20 * MIB] {
         let piece = Piece::new(StagingKey::generate(), size as u64);
-        let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+        let error = transfer(&place.staging, &place.storage, &request(&[piece], &key()))
             .await
             .unwrap_err();
         assert!(matches!(error, TransferError::StagingGone), "{error:?}");
@@ -212,7 +212,7 @@ async fn a_foreign_object_is_left_alone(place: Place) {
     place.plant(&key(), &foreign);
     for size in [1000, 20 * MIB] {
         let piece = place.stage(&noise(size, 10)).await;
-        let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+        let error = transfer(&place.staging, &place.storage, &request(&[piece], &key()))
             .await
             .unwrap_err();
         assert!(matches!(error, TransferError::KeyTaken), "{error:?}");
@@ -225,7 +225,7 @@ async fn a_foreign_object_of_the_same_size_is_left_alone(place: Place) {
     let foreign = noise(1000, 11);
     place.plant(&key(), &foreign);
     let piece = place.stage(&noise(1000, 12)).await;
-    let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+    let error = transfer(&place.staging, &place.storage, &request(&[piece], &key()))
         .await
         .unwrap_err();
     assert!(matches!(error, TransferError::KeyTaken), "{error:?}");
@@ -238,12 +238,12 @@ async fn a_foreign_object_is_replaced_when_asked(place: Place) {
         place.plant(&key, &noise(50, 13));
         let bytes = noise(size, 14);
         let pieces = [place.stage(&bytes).await];
-        let landing = Landing {
+        let request = TransferRequest {
             overwrite: true,
-            ..landing(&pieces, &key)
+            ..request(&pieces, &key)
         };
         for _ in 0..2 {
-            lands(&place, &landing, &bytes).await;
+            lands(&place, &request, &bytes).await;
         }
     }
 }

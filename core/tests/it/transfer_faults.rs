@@ -1,10 +1,8 @@
-use crate::support::{self, BUCKET, MIB, Place, eventually, landing, noise};
+use crate::support::{self, BUCKET, MIB, Place, eventually, noise, request};
 use landfall_core::{
     digest::Sha256Digest,
-    storage::{
-        Pace, Storage, StorageKey,
-        transfer::{Landing, Piece, TransferError, land},
-    },
+    storage::{S3Timeouts, Storage, StorageKey},
+    transfer::{Piece, TransferError, TransferRequest, transfer},
 };
 use landfall_test_servers::S3Operation;
 use std::time::Duration;
@@ -17,17 +15,17 @@ fn key() -> StorageKey {
 
 async fn lands(place: &Place, piece: Piece, seed: u64) {
     let bytes = noise(usize::try_from(piece.size).unwrap(), seed);
-    let landed = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+    let landed = transfer(&place.staging, &place.storage, &request(&[piece], &key()))
         .await
         .unwrap();
-    assert_eq!(landed.sha256, Sha256Digest::of(&bytes));
+    assert_eq!(landed.sha256, Sha256Digest::compute(&bytes));
     assert!(place.stored(&key()).await == bytes);
     assert!(place.server().open_multipart_uploads().is_empty());
 }
 
-/// Fails for now, leaves nothing, and lands once the store is well again.
-async fn fails_then_lands(place: &Place, piece: Piece, seed: u64) {
-    let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+/// Fails transiently, leaves nothing behind, and succeeds once the store has recovered.
+async fn fails_then_succeeds(place: &Place, piece: Piece, seed: u64) {
+    let error = transfer(&place.staging, &place.storage, &request(&[piece], &key()))
         .await
         .unwrap_err();
     assert!(error.is_transient(), "{error:?}");
@@ -39,18 +37,18 @@ async fn fails_then_lands(place: &Place, piece: Piece, seed: u64) {
     lands(place, piece, seed).await;
 }
 
-/// Fails within twenty seconds, with a storage that waits no longer than a third of one for an answer.
-async fn land_hastily(place: &Place, piece: Piece) -> TransferError {
-    let hasty = Pace {
+/// Fails within twenty seconds, with a storage that waits at most a third of a second for a response.
+async fn transfer_with_short_timeouts(place: &Place, piece: Piece) -> TransferError {
+    let hasty = S3Timeouts {
         answer: Duration::from_millis(300),
         slowest: u64::MAX,
-        ..support::pace()
+        ..support::short_timeouts()
     };
     let config = support::s3_config(place.folder.path(), place.server());
-    let storage = Storage::open_paced(&config, hasty).await.unwrap();
+    let storage = Storage::open_with_timeouts(&config, hasty).await.unwrap();
     let (pieces, key) = ([piece], key());
-    let landing = landing(&pieces, &key);
-    let outcome = land(&place.staging, &storage, &landing);
+    let request = request(&pieces, &key);
+    let outcome = transfer(&place.staging, &storage, &request);
     let outcome = tokio::time::timeout(Duration::from_secs(20), outcome).await;
     outcome.unwrap().unwrap_err()
 }
@@ -82,7 +80,7 @@ async fn lasting_faults_are_transient_and_leave_nothing() {
         let place = support::fs_to_s3().await;
         let piece = place.stage(&noise(size, 2)).await;
         place.server().fail_next(operation, 1000, 500);
-        fails_then_lands(&place, piece, 2).await;
+        fails_then_succeeds(&place, piece, 2).await;
     }
 }
 
@@ -129,7 +127,7 @@ async fn a_store_that_hangs_is_given_up() {
         place
             .server()
             .hang_next(operation, 1000, Duration::from_secs(3600));
-        let error = land_hastily(&place, piece).await;
+        let error = transfer_with_short_timeouts(&place, piece).await;
         assert!(error.is_transient(), "{error:?}");
         place.server().heal();
         lands(&place, piece, 5).await;
@@ -141,7 +139,7 @@ async fn a_store_that_crawls_is_given_up() {
     let place = support::fs_to_s3().await;
     let piece = place.stage(&noise(MIB, 11)).await;
     place.server().slow(1024);
-    let error = land_hastily(&place, piece).await;
+    let error = transfer_with_short_timeouts(&place, piece).await;
     assert!(error.is_transient(), "{error:?}");
     place.server().heal();
     lands(&place, piece, 11).await;
@@ -164,9 +162,9 @@ async fn no_more_than_four_parts_are_in_flight() {
         .server()
         .hang_next(operation, 1000, Duration::from_secs(3600));
     let (pieces, key) = ([Piece { size, ..piece }], key());
-    let landing = landing(&pieces, &key);
-    let sending = land(&place.staging, &place.storage, &landing);
-    // Each hangs until the first is given up, which is when the fifth could be sent again.
+    let request = request(&pieces, &key);
+    let sending = transfer(&place.staging, &place.storage, &request);
+    // Each hangs until the first times out, which is when the fifth could be retried.
     let four = async {
         eventually("four parts are in flight", || async {
             place.server().calls(operation) >= 4
@@ -188,7 +186,7 @@ async fn a_refused_part_ends_the_upload_at_once() {
     let place = support::fs_to_s3().await;
     let piece = place.stage(&noise(LARGE, 6)).await;
     place.server().fail_next(S3Operation::UploadPart, 1000, 400);
-    let error = land(&place.staging, &place.storage, &landing(&[piece], &key()))
+    let error = transfer(&place.staging, &place.storage, &request(&[piece], &key()))
         .await
         .unwrap_err();
     assert!(
@@ -207,9 +205,9 @@ async fn a_dropped_transfer_aborts_its_multipart_upload() {
         .server()
         .hang_next(S3Operation::UploadPart, 1000, Duration::from_secs(3600));
     let (pieces, key) = ([piece], key());
-    let landing = landing(&pieces, &key);
+    let request = request(&pieces, &key);
     tokio::select! {
-        _ = land(&place.staging, &place.storage, &landing) => panic!("the store hangs"),
+        _ = transfer(&place.staging, &place.storage, &request) => panic!("the store hangs"),
         () = eventually("a part is being sent", || async {
             place.server().calls(S3Operation::UploadPart) > 0
         }) => {}
@@ -236,26 +234,26 @@ async fn staging_in_the_bucket_that_was_hashed_on_arrival_is_not_read() {
     let bytes = noise(LARGE, 11);
     let pieces = [place.stage(&bytes).await];
     let key = "uploads/known".parse().unwrap();
-    let known = Sha256Digest::of(&bytes);
+    let known = Sha256Digest::compute(&bytes);
     for (rehash, read) in [(false, false), (true, true)] {
         let before = place.server().calls(S3Operation::GetObject);
-        let landing = Landing {
+        let request = TransferRequest {
             known: Some(known),
             rehash,
-            ..landing(&pieces, &key)
+            ..request(&pieces, &key)
         };
-        let landed = land(&place.staging, &place.storage, &landing).await;
+        let landed = transfer(&place.staging, &place.storage, &request).await;
         assert_eq!(landed.unwrap().sha256, known);
         let gets = place.server().calls(S3Operation::GetObject) - before;
         assert_eq!(gets > 0, read, "{gets} reads");
         assert!(place.stored(&key).await == bytes);
     }
-    let other = Landing {
-        known: Some(Sha256Digest::of(b"other")),
+    let other = TransferRequest {
+        known: Some(Sha256Digest::compute(b"other")),
         rehash: true,
-        ..landing(&pieces, &key)
+        ..request(&pieces, &key)
     };
-    let refused = land(&place.staging, &place.storage, &other).await;
+    let refused = transfer(&place.staging, &place.storage, &other).await;
     assert!(matches!(refused, Err(TransferError::DigestMismatch { .. })));
 }
 
@@ -283,12 +281,12 @@ async fn copies_of_bytes_that_rotted_are_not_stored() {
     rotten[1000] ^= 1;
     std::fs::write(&second, rotten).unwrap();
     let key = "uploads/rotten".parse().unwrap();
-    let landing = Landing {
-        known: Some(Sha256Digest::of(&bytes)),
-        ..landing(&pieces, &key)
+    let request = TransferRequest {
+        known: Some(Sha256Digest::compute(&bytes)),
+        ..request(&pieces, &key)
     };
-    // The digest is known, so nothing would have been read; the copy's own checksum tells.
-    let refused = land(&place.staging, &place.storage, &landing).await;
+    // The digest is known, so no bytes would have been read; the checksum of the copy shows the error.
+    let refused = transfer(&place.staging, &place.storage, &request).await;
     assert!(
         matches!(refused, Err(TransferError::DigestMismatch { .. })),
         "{refused:?}"
@@ -296,7 +294,7 @@ async fn copies_of_bytes_that_rotted_are_not_stored() {
     assert!(place.server().open_multipart_uploads().is_empty());
     assert!(place.server().object(BUCKET, key.as_str()).is_none());
     std::fs::write(&second, taken_in).unwrap();
-    let landed = land(&place.staging, &place.storage, &landing).await;
+    let landed = transfer(&place.staging, &place.storage, &request).await;
     assert_eq!(landed.unwrap().size, LARGE as u64);
     assert!(place.stored(&key).await == bytes);
 }
@@ -307,6 +305,6 @@ async fn truncated_staging_is_never_stored() {
         let place = support::s3().await;
         let piece = place.stage(&noise(size, 10)).await;
         place.server().truncate_next(S3Operation::GetObject, 1000);
-        fails_then_lands(&place, piece, 10).await;
+        fails_then_succeeds(&place, piece, 10).await;
     }
 }

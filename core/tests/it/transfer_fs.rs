@@ -1,5 +1,5 @@
-use crate::support::{self, MIB, landing, noise, staging_config};
-use landfall_core::{staging::Staging, storage::transfer::land};
+use crate::support::{self, MIB, noise, request, staging_config};
+use landfall_core::{staging::Staging, transfer::transfer};
 use std::{fs, os::unix::fs::MetadataExt};
 use tempfile::TempDir;
 
@@ -8,7 +8,7 @@ async fn on_one_file_system_the_file_is_linked() {
     let place = support::fs().await;
     let piece = place.stage(&noise(MIB, 1)).await;
     let key = "uploads/2026/11/a".parse().unwrap();
-    land(&place.staging, &place.storage, &landing(&[piece], &key))
+    transfer(&place.staging, &place.storage, &request(&[piece], &key))
         .await
         .unwrap();
     let stored = fs::metadata(place.folder.path().join("storage/uploads/2026/11/a")).unwrap();
@@ -36,7 +36,7 @@ async fn from_another_file_system_the_file_is_copied() {
     let piece = place.stage(&bytes).await;
     let key = "uploads/a".parse().unwrap();
     for _ in 0..2 {
-        land(&place.staging, &place.storage, &landing(&[piece], &key))
+        transfer(&place.staging, &place.storage, &request(&[piece], &key))
             .await
             .unwrap();
         assert!(place.stored(&key).await == bytes);
@@ -50,15 +50,15 @@ async fn a_removed_folder_of_storage_is_made_again() {
     let place = support::fs().await;
     let pieces = [place.stage(&noise(10, 3)).await];
     let (first, second) = ("uploads/a".parse().unwrap(), "uploads/b".parse().unwrap());
-    land(&place.staging, &place.storage, &landing(&pieces, &first))
+    transfer(&place.staging, &place.storage, &request(&pieces, &first))
         .await
         .unwrap();
     fs::remove_dir_all(place.folder.path().join("storage/uploads")).unwrap();
-    let error = land(&place.staging, &place.storage, &landing(&pieces, &second))
+    let error = transfer(&place.staging, &place.storage, &request(&pieces, &second))
         .await
         .unwrap_err();
     assert!(error.is_transient(), "{error:?}");
-    land(&place.staging, &place.storage, &landing(&pieces, &second))
+    transfer(&place.staging, &place.storage, &request(&pieces, &second))
         .await
         .unwrap();
 }
@@ -67,14 +67,14 @@ async fn a_removed_folder_of_storage_is_made_again() {
 async fn a_dropped_transfer_leaves_no_temporary_file() {
     let place = support::fs().await;
     let piece = place.stage(&noise(40 * MIB, 4)).await;
-    // So much that it takes a while.
+    // Enough to take a while.
     let pieces = [piece; 50];
     let key = "uploads/a".parse().unwrap();
-    let landing = landing(&pieces, &key);
+    let request = request(&pieces, &key);
     let temporary = place.folder.path().join("storage/.landfall");
     let count = || fs::read_dir(&temporary).unwrap().count();
     tokio::select! {
-        landed = land(&place.staging, &place.storage, &landing) => panic!("not dropped: {landed:?}"),
+        landed = transfer(&place.staging, &place.storage, &request) => panic!("not dropped: {landed:?}"),
         () = support::eventually("it is being copied", || async { count() > 0 }) => {}
     }
     support::eventually("the copy is gone", || async { count() == 0 }).await;

@@ -7,11 +7,11 @@ use entity::upload::UploadStatus;
 use futures::{StreamExt, future::join_all};
 use landfall_core::{
     config::ByteSize,
-    digest::{RunningHash, Sha256Digest},
-    files::Scope,
-    finalize::{Finalizer, Outcome},
-    staging::{Algorithm, Options, StagingKey},
-    uploads::{self, Append, Checksum, NewUpload, Shape, UploadError},
+    digest::{Sha256Digest, Sha256State},
+    files::OwnerScope,
+    finalize::{FinalizeOutcome, Finalizer},
+    staging::{ChecksumAlgorithm, StagingKey, WriteOptions},
+    uploads::{self, Append, Checksum, NewUpload, UploadError, UploadShape},
 };
 use sea_orm::ConnectionTrait;
 use std::time::Duration;
@@ -49,8 +49,8 @@ over_both_databases!(
     upload_whose_bytes_cannot_be_found_is_kept,
 );
 
-fn of(total: usize) -> Shape {
-    Shape::Append {
+fn of(total: usize) -> UploadShape {
+    UploadShape::Append {
         total: Some(total as u64),
     }
 }
@@ -64,16 +64,16 @@ async fn pieces_make_the_file_and_its_job_is_pushed_once(place: Place) {
         .await
         .unwrap();
     assert_eq!(first.status, UploadStatus::InProgress);
-    assert!(place.told.finalize().is_empty());
+    assert!(place.recorded.finalize().is_empty());
     let last = place
         .append_at(upload.id, 700_000, bytes.slice(700_000..))
         .await
         .unwrap();
     assert_eq!(last.status, UploadStatus::Complete);
-    assert_eq!(place.told.finalize(), [upload.file_id]);
+    assert_eq!(place.recorded.finalize(), [upload.file_id]);
     let known = place.file(upload.file_id).await.staged_sha256;
-    assert_eq!(known, Some(Sha256Digest::of(&bytes).to_string()));
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(known, Some(Sha256Digest::compute(&bytes).to_string()));
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
 }
 
 async fn hash_made_on_arrival_is_not_made_again_unless_it_is_asked_for(mut place: Place) {
@@ -83,7 +83,7 @@ async fn hash_made_on_arrival_is_not_made_again_unless_it_is_asked_for(mut place
         let upload = place.begin(of(bytes.len())).await;
         let appended = place.append_at(upload.id, 0, bytes.clone()).await;
         assert_eq!(appended.unwrap().status, UploadStatus::Complete);
-        // Behind Landfall's back: only who reads the bytes again can see it.
+        // Directly in the backend: only reading the bytes again can detect it.
         let key = place.keys(upload.id).await[0];
         let path = place.app.staging.local_path(key);
         let mut other = bytes.to_vec();
@@ -93,11 +93,11 @@ async fn hash_made_on_arrival_is_not_made_again_unless_it_is_asked_for(mut place
         let outcome = finalizer.finalize(upload.file_id).await;
         let file = place.file(upload.file_id).await;
         if rehash {
-            assert_eq!(outcome.unwrap(), Outcome::Failed);
+            assert_eq!(outcome.unwrap(), FinalizeOutcome::Failed);
             assert_eq!(file.error_code.as_deref(), Some("digest_mismatch"));
         } else {
-            assert_eq!(outcome.unwrap(), Outcome::Stored);
-            assert_eq!(file.sha256, Some(Sha256Digest::of(&bytes).to_string()));
+            assert_eq!(outcome.unwrap(), FinalizeOutcome::Stored);
+            assert_eq!(file.sha256, Some(Sha256Digest::compute(&bytes).to_string()));
         }
     }
 }
@@ -122,7 +122,7 @@ async fn upload_begun_without_a_running_hash_is_hashed_at_its_end(place: Place) 
         .await;
     assert_eq!(rest.unwrap().status, UploadStatus::Complete);
     assert_eq!(place.file(upload.file_id).await.staged_sha256, None);
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
 }
 
 async fn of_racing_appends_at_one_offset_exactly_one_wins(place: Place) {
@@ -145,7 +145,7 @@ async fn of_racing_appends_at_one_offset_exactly_one_wins(place: Place) {
         }
         assert_eq!(place.offset(upload.id).await, offset + SIZE as u64);
     }
-    assert_eq!(place.told.finalize(), [upload.file_id]);
+    assert_eq!(place.recorded.finalize(), [upload.file_id]);
 }
 
 async fn append_at_wrong_offset_changes_nothing(place: Place) {
@@ -175,7 +175,7 @@ async fn bytes_before_a_break_are_kept(place: Place) {
         .append_at(upload.id, 123_456, bytes.slice(123_456..))
         .await
         .unwrap();
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
 }
 
 async fn bytes_of_a_dropped_request_are_kept(place: Place) {
@@ -187,7 +187,7 @@ async fn bytes_of_a_dropped_request_are_kept(place: Place) {
         outcome = place.append(upload.id, at(0), stream) => panic!("the body does not end: {outcome:?}"),
         () = place.until_offset(upload.id, 123_456) => {}
     }
-    // Dropped, as when its client goes away. What was counted by then counts, and nothing else.
+    // Dropped, as when its client disconnects. Only what was counted by then counts.
     let rest = {
         let until = Instant::now() + SOON;
         loop {
@@ -204,7 +204,7 @@ async fn bytes_of_a_dropped_request_are_kept(place: Place) {
         }
     };
     assert_eq!(rest, 123_456);
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
 }
 
 async fn stalled_writer_is_preempted(place: Place) {
@@ -214,13 +214,15 @@ async fn stalled_writer_is_preempted(place: Place) {
     sender.send(bytes.slice(..50_000)).unwrap();
     let (app, id) = (place.app.clone(), upload.id);
     let stalled =
-        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, at(0), stream).await });
-    // Its client has gone away without a word; a new connection asks and goes on.
+        tokio::spawn(
+            async move { uploads::append(&app, &OwnerScope::All, id, at(0), stream).await },
+        );
+    // The client has disappeared silently; it asks again on a new connection and continues.
     place.until_offset(upload.id, 50_000).await;
-    let told = uploads::settled_offset(&place.app, &Scope::All, upload.id)
+    let recorded = uploads::settled_offset(&place.app, &OwnerScope::All, upload.id)
         .await
         .unwrap();
-    assert_eq!(told.bytes_received, 50_000);
+    assert_eq!(recorded.bytes_received, 50_000);
     let began = Instant::now();
     let done = place
         .append_at(upload.id, 50_000, bytes.slice(50_000..))
@@ -234,7 +236,7 @@ async fn stalled_writer_is_preempted(place: Place) {
         "{outcome:?}"
     );
     drop(sender);
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
 }
 
 async fn writer_that_was_preempted_adds_nothing(place: Place) {
@@ -243,10 +245,12 @@ async fn writer_that_was_preempted_adds_nothing(place: Place) {
     sender.send(noise(50, 1)).unwrap();
     let (app, id) = (place.app.clone(), upload.id);
     let old =
-        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, at(0), stream).await });
+        tokio::spawn(
+            async move { uploads::append(&app, &OwnerScope::All, id, at(0), stream).await },
+        );
     place.until_offset(upload.id, 50).await;
     place.append_at(upload.id, 50, noise(70, 2)).await.unwrap();
-    // It may have been told by then, which is as good.
+    // It may have been stopped by then, which is fine too.
     let _ = sender.send(noise(100, 3));
     let outcome = timeout(SOON, old).await.unwrap().unwrap();
     assert!(
@@ -264,7 +268,9 @@ async fn paused_writer_goes_on_when_nobody_came(place: Place) {
     let (sender, stream) = open_body();
     let (app, id) = (place.app.clone(), upload.id);
     let writer =
-        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, at(0), stream).await });
+        tokio::spawn(
+            async move { uploads::append(&app, &OwnerScope::All, id, at(0), stream).await },
+        );
     for piece in [0..30_000, 30_000..60_000, 60_000..90_000] {
         let end = piece.end as u64;
         sender.send(bytes.slice(piece)).unwrap();
@@ -274,7 +280,7 @@ async fn paused_writer_goes_on_when_nobody_came(place: Place) {
     let done = timeout(SOON, writer).await.unwrap().unwrap().unwrap();
     assert_eq!(done.status, UploadStatus::Complete);
     assert_eq!(done.fence, 1);
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
 }
 
 async fn flowing_bytes_are_counted_before_the_end(place: Place) {
@@ -282,7 +288,9 @@ async fn flowing_bytes_are_counted_before_the_end(place: Place) {
     let (sender, stream) = open_body();
     let (app, id) = (place.app.clone(), upload.id);
     let writer =
-        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, at(0), stream).await });
+        tokio::spawn(
+            async move { uploads::append(&app, &OwnerScope::All, id, at(0), stream).await },
+        );
     let until = Instant::now() + SOON;
     let mut sent = 0_u64;
     // Never a pause, and never an end.
@@ -311,7 +319,7 @@ async fn appends_of_one_process_share_a_segment_and_those_of_two_do_not(place: P
         let start = number * 100;
         let piece = body(bytes.slice(start..start + 100));
         let request = at(start as u64);
-        uploads::append(app, &Scope::All, upload.id, request, piece)
+        uploads::append(app, &OwnerScope::All, upload.id, request, piece)
             .await
             .unwrap();
         let listed = uploads::pieces(place.app.db.read(), upload.id).await;
@@ -322,8 +330,8 @@ async fn appends_of_one_process_share_a_segment_and_those_of_two_do_not(place: P
     let sizes: Vec<u64> = pieces.iter().map(|piece| piece.size).collect();
     assert_eq!(sizes, [200, 200, 100, 100]);
     let known = place.file(upload.file_id).await.staged_sha256;
-    assert_eq!(known, Some(Sha256Digest::of(&bytes).to_string()));
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(known, Some(Sha256Digest::compute(&bytes).to_string()));
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
     assert_eq!(place.keys(upload.id).await, []);
 }
 
@@ -338,27 +346,29 @@ async fn late_writer_changes_nothing_that_counts(place: Place) {
     let staging = place.app.staging.clone();
     let write_late = async |length: u64| {
         let more = body(noise(150, 9));
-        let written = staging.append(late, length, more, Options::default()).await;
+        let written = staging
+            .append(late, length, more, WriteOptions::default())
+            .await;
         assert_eq!(written.unwrap().length, length + 150);
     };
-    // The lease passes to another process, and the first one wakes up: before, between and after its appends.
+    // Another process acquires the lease, and the first one wakes up: before, between and after its appends.
     write_late(100).await;
     let other = place.another_process();
     for (start, end) in [(100, 180), (180, 300)] {
         let piece = body(bytes.slice(start..end));
         let request = at(start as u64);
-        uploads::append(&other, &Scope::All, upload.id, request, piece)
+        uploads::append(&other, &OwnerScope::All, upload.id, request, piece)
             .await
             .unwrap();
         write_late(100 + 150 * if start == 100 { 1 } else { 2 }).await;
     }
     assert_eq!(place.staged(upload.id).await, bytes);
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
 }
 
 async fn file_that_a_late_writer_may_grow_is_not_linked(place: Place) {
     let bytes = noise(50, 1);
-    let upload = place.begin(Shape::Append { total: None }).await;
+    let upload = place.begin(UploadShape::Append { total: None }).await;
     place.append_at(upload.id, 0, bytes.clone()).await.unwrap();
     let late = place.keys(upload.id).await[0];
     let whole = Append {
@@ -366,11 +376,18 @@ async fn file_that_a_late_writer_may_grow_is_not_linked(place: Place) {
         ..at(50)
     };
     let other = place.another_process();
-    let done = uploads::append(&other, &Scope::All, upload.id, whole, body(Bytes::new())).await;
+    let done = uploads::append(
+        &other,
+        &OwnerScope::All,
+        upload.id,
+        whole,
+        body(Bytes::new()),
+    )
+    .await;
     assert_eq!(done.unwrap().status, UploadStatus::Complete);
     let path = place.app.staging.local_path(late).unwrap();
     let mut open = std::fs::File::options().append(true).open(path).unwrap();
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
     // The first writer still has its file open.
     std::io::Write::write_all(&mut open, b"late").unwrap();
     let file = place.file(upload.file_id).await;
@@ -379,7 +396,7 @@ async fn file_that_a_late_writer_may_grow_is_not_linked(place: Place) {
     assert_eq!(head.unwrap().size, 50);
 }
 
-/// One file or chain for all of an upload, with more in it than is counted.
+/// One file or chain for the whole upload, which contains more than is counted.
 async fn upload_that_an_earlier_version_began_is_completed(place: Place) {
     use entity::upload::{Column, Entity};
     use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
@@ -391,7 +408,7 @@ async fn upload_that_an_earlier_version_began_is_completed(place: Place) {
         left.extend_from_slice(if ends_at_once { b"" } else { b"not counted" });
         let key = StagingKey::unsegmented(upload.id.0);
         std::fs::write(place.app.staging.local_path(key).unwrap(), left).unwrap();
-        let mut hash = RunningHash::default();
+        let mut hash = Sha256State::default();
         hash.update(&bytes[..counted]);
         let before = Entity::update_many()
             .col_expr(Column::Fence, Expr::value(4))
@@ -403,8 +420,8 @@ async fn upload_that_an_earlier_version_began_is_completed(place: Place) {
         let rest = place.append_at(upload.id, counted as u64, bytes.slice(counted..));
         assert_eq!(rest.await.unwrap().status, UploadStatus::Complete);
         let known = place.file(upload.file_id).await.staged_sha256;
-        assert_eq!(known, Some(Sha256Digest::of(&bytes).to_string()));
-        assert_eq!(place.land(upload.file_id).await, bytes);
+        assert_eq!(known, Some(Sha256Digest::compute(&bytes).to_string()));
+        assert_eq!(place.transfer(upload.file_id).await, bytes);
         assert_eq!(place.keys(upload.id).await, []);
     }
 }
@@ -425,7 +442,9 @@ async fn slow_small_body_is_counted_when_its_offset_is_asked_for(place: Place) {
         ..at(0)
     };
     let writer =
-        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, request, stream).await });
+        tokio::spawn(
+            async move { uploads::append(&app, &OwnerScope::All, id, request, stream).await },
+        );
     // Before that nobody could be asked.
     has_begun.await.unwrap();
     let mut sent = 0;
@@ -433,11 +452,11 @@ async fn slow_small_body_is_counted_when_its_offset_is_asked_for(place: Place) {
     for end in (1000..=40_000).step_by(1000) {
         sender.send(bytes.slice(sent..end)).unwrap();
         sent = end;
-        let told = uploads::settled_offset(&place.app, &Scope::All, upload.id).await;
-        let told = told.unwrap().bytes_received.unsigned_abs();
+        let recorded = uploads::settled_offset(&place.app, &OwnerScope::All, upload.id).await;
+        let recorded = recorded.unwrap().bytes_received.unsigned_abs();
         assert!(
-            told == sent as u64 || told + 1000 == sent as u64,
-            "{told} of {sent}"
+            recorded == sent as u64 || recorded + 1000 == sent as u64,
+            "{recorded} of {sent}"
         );
     }
     place.until_offset(upload.id, sent as u64).await;
@@ -448,7 +467,7 @@ async fn slow_small_body_is_counted_when_its_offset_is_asked_for(place: Place) {
         matches!(outcome, Err(UploadError::Preempted)),
         "{outcome:?}"
     );
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
 }
 
 /// The body waits for room while the writer counts what came before.
@@ -458,7 +477,7 @@ async fn reservation_that_takes_long_holds_no_writer_up_for_ever(mut place: Plac
         owner: Some("one".to_owned()),
         ..new_upload()
     };
-    let upload = uploads::create(&place.app, Shape::Append { total: None }, new, None)
+    let upload = uploads::create(&place.app, UploadShape::Append { total: None }, new, None)
         .await
         .unwrap();
     let bytes = noise(200_000, 7);
@@ -469,7 +488,9 @@ async fn reservation_that_takes_long_holds_no_writer_up_for_ever(mut place: Plac
         ..at(0)
     };
     let mut writer =
-        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, request, stream).await });
+        tokio::spawn(
+            async move { uploads::append(&app, &OwnerScope::All, id, request, stream).await },
+        );
     sender.send(bytes.slice(..1000)).unwrap();
     place.until_offset(upload.id, 1000).await;
     let db = place.app.db.clone();
@@ -500,7 +521,7 @@ async fn reservation_that_takes_long_holds_no_writer_up_for_ever(mut place: Plac
     drop(sender);
     let done = timeout(SOON, writer).await.unwrap().unwrap().unwrap();
     assert_eq!(done.status, UploadStatus::Complete);
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
 }
 
 async fn killed_writers_upload_goes_on_when_its_lease_ends(place: Place) {
@@ -541,7 +562,7 @@ async fn surplus_of_the_body_is_discarded(place: Place) {
     );
     assert_eq!(place.upload(upload.id).await.status, UploadStatus::Complete);
     assert_eq!(
-        place.land(upload.file_id).await,
+        place.transfer(upload.file_id).await,
         noise(1500, 1).slice(..1000)
     );
 }
@@ -565,7 +586,7 @@ async fn checksum_is_checked_before_anything_counts(place: Place) {
     let upload = place.begin(of(10)).await;
     let with = |digest: &[u8]| Append {
         checksum: Some(Checksum {
-            algorithm: Algorithm::Crc32,
+            algorithm: ChecksumAlgorithm::Crc32,
             digest: digest.to_vec(),
         }),
         ..at(0)
@@ -592,7 +613,7 @@ async fn checksum_is_checked_before_anything_counts(place: Place) {
 }
 
 async fn deferred_length_is_set_once_and_not_below_the_offset(place: Place) {
-    let upload = place.begin(Shape::Append { total: None }).await;
+    let upload = place.begin(UploadShape::Append { total: None }).await;
     place.append_at(upload.id, 0, noise(50, 1)).await.unwrap();
     let with = |length| Append {
         length: Some(length),
@@ -622,7 +643,7 @@ async fn deferred_length_is_set_once_and_not_below_the_offset(place: Place) {
 }
 
 async fn last_append_sets_the_length(place: Place) {
-    let upload = place.begin(Shape::Append { total: None }).await;
+    let upload = place.begin(UploadShape::Append { total: None }).await;
     place.append_at(upload.id, 0, noise(50, 1)).await.unwrap();
     let last = Append {
         last: true,
@@ -646,8 +667,8 @@ async fn last_append_sets_the_length(place: Place) {
 async fn upload_of_no_bytes_is_complete_at_once(place: Place) {
     let upload = place.begin(of(0)).await;
     assert_eq!(upload.status, UploadStatus::Complete);
-    assert_eq!(place.told.finalize(), [upload.file_id]);
-    assert_eq!(place.land(upload.file_id).await, Bytes::new());
+    assert_eq!(place.recorded.finalize(), [upload.file_id]);
+    assert_eq!(place.transfer(upload.file_id).await, Bytes::new());
 }
 
 async fn repeated_end_of_a_complete_upload_is_no_error(place: Place) {
@@ -660,10 +681,10 @@ async fn repeated_end_of_a_complete_upload_is_no_error(place: Place) {
         matches!(before, Err(UploadError::WrongOffset { expected: 10, .. })),
         "{before:?}"
     );
-    assert_eq!(place.told.finalize().len(), 1);
+    assert_eq!(place.recorded.finalize().len(), 1);
 }
 
-/// As with a volume that is unmounted: nothing is judged by it, and nothing is begun anew in its place.
+/// As with an unmounted volume: nothing is concluded from it, and nothing is started anew in its place.
 async fn upload_whose_bytes_cannot_be_found_is_kept(place: Place) {
     let bytes = noise(100, 1);
     let upload = place.begin(of(100)).await;
@@ -691,5 +712,5 @@ async fn upload_whose_bytes_cannot_be_found_is_kept(place: Place) {
         .append_at(upload.id, 50, bytes.slice(50..))
         .await
         .unwrap();
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
 }

@@ -9,9 +9,9 @@ use entity::{
 };
 use futures::future::join_all;
 use landfall_core::{
-    batches::{self, JoinError},
-    files::Scope,
-    uploads::{self, NewUpload, Shape, UploadError},
+    batches::{self, JoinBatchError},
+    files::OwnerScope,
+    uploads::{self, NewUpload, UploadError, UploadShape},
 };
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 
@@ -33,14 +33,14 @@ impl Place {
 
     async fn close(&self, id: BatchId) -> Model {
         let (db, clock) = (&self.app.db, &self.app.clock);
-        batches::finalize(db, clock, &Scope::All, id)
+        batches::finalize(db, clock, &OwnerScope::All, id)
             .await
             .unwrap()
             .0
     }
 
     async fn batch_now(&self, id: BatchId) -> Model {
-        let found = batches::get(self.app.db.read(), &Scope::All, id).await;
+        let found = batches::get(self.app.db.read(), &OwnerScope::All, id).await;
         found.unwrap().unwrap()
     }
 
@@ -49,7 +49,13 @@ impl Place {
             batch_id: Some(id),
             ..new_upload()
         };
-        uploads::create(&self.app, Shape::Append { total: Some(10) }, new, None).await
+        uploads::create(
+            &self.app,
+            UploadShape::Append { total: Some(10) },
+            new,
+            None,
+        )
+        .await
     }
 
     async fn announced(&self) -> u64 {
@@ -72,7 +78,7 @@ async fn batch_completes_when_closed_and_its_last_file_is_final(place: Place) {
     assert!(closed.finalized_at.is_some());
     place.append_at(upload.id, 0, noise(10, 1)).await.unwrap();
     assert_eq!(place.announced().await, 0);
-    place.land(upload.file_id).await;
+    place.transfer(upload.file_id).await;
     let done = place.batch_now(batch.id).await;
     assert_eq!((done.status, done.stored_count), (BatchStatus::Complete, 1));
     assert_eq!(place.announced().await, 1);
@@ -89,9 +95,9 @@ async fn batch_with_some_failures_ends_partial(place: Place) {
     let stored = place.upload_into(batch.id).await.unwrap();
     let aborted = place.upload_into(batch.id).await.unwrap();
     place.append_at(stored.id, 0, noise(10, 1)).await.unwrap();
-    place.land(stored.file_id).await;
+    place.transfer(stored.file_id).await;
     place.close(batch.id).await;
-    uploads::abort(&place.app, &Scope::All, aborted.id)
+    uploads::abort(&place.app, &OwnerScope::All, aborted.id)
         .await
         .unwrap();
     let done = place.batch_now(batch.id).await;
@@ -115,12 +121,12 @@ async fn closed_and_unknown_batches_take_no_file(place: Place) {
     place.close(batch.id).await;
     let refused = place.upload_into(batch.id).await;
     assert!(
-        matches!(refused, Err(UploadError::Batch(JoinError::Closed(_)))),
+        matches!(refused, Err(UploadError::Batch(JoinBatchError::Closed(_)))),
         "{refused:?}"
     );
     let refused = place.upload_into(BatchId::generate()).await;
     assert!(
-        matches!(refused, Err(UploadError::Batch(JoinError::Unknown(_)))),
+        matches!(refused, Err(UploadError::Batch(JoinBatchError::Unknown(_)))),
         "{refused:?}"
     );
     let mut staged = place.app.staging.list();

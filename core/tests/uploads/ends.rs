@@ -8,9 +8,9 @@ use entity::{
 };
 use landfall_core::{
     batches,
-    files::Scope,
+    files::OwnerScope,
     sweep::sweep,
-    uploads::{self, NewUpload, Shape, UploadError},
+    uploads::{self, NewUpload, UploadError, UploadShape},
 };
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, EntityTrait};
 use std::time::Duration;
@@ -29,7 +29,7 @@ over_both_databases!(
 );
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-const HUNDRED: Shape = Shape::Append { total: Some(100) };
+const HUNDRED: UploadShape = UploadShape::Append { total: Some(100) };
 
 async fn aborted_upload_fails_its_file_and_leaves_no_bytes(place: Place) {
     let batch = batches::create(
@@ -50,7 +50,7 @@ async fn aborted_upload_fails_its_file_and_leaves_no_bytes(place: Place) {
         .unwrap();
     place.append_at(upload.id, 0, noise(50, 1)).await.unwrap();
     for _ in 0..2 {
-        uploads::abort(&place.app, &Scope::All, upload.id)
+        uploads::abort(&place.app, &OwnerScope::All, upload.id)
             .await
             .unwrap();
     }
@@ -59,8 +59,8 @@ async fn aborted_upload_fails_its_file_and_leaves_no_bytes(place: Place) {
     assert_eq!(file.status, FileStatus::Failed);
     assert_eq!(file.error_code.as_deref(), Some("upload_aborted"));
     assert_eq!(place.durable(upload.id).await, None);
-    assert_eq!(place.told.settled(), [upload.file_id]);
-    let batch = batches::get(place.app.db.read(), &Scope::All, batch.id)
+    assert_eq!(place.recorded.settled(), [upload.file_id]);
+    let batch = batches::get(place.app.db.read(), &OwnerScope::All, batch.id)
         .await
         .unwrap()
         .unwrap();
@@ -78,9 +78,11 @@ async fn abort_stops_a_writer_at_work(place: Place) {
     sender.send(noise(10, 1)).unwrap();
     let (app, id) = (place.app.clone(), upload.id);
     let writer =
-        tokio::spawn(async move { uploads::append(&app, &Scope::All, id, at(0), stream).await });
+        tokio::spawn(
+            async move { uploads::append(&app, &OwnerScope::All, id, at(0), stream).await },
+        );
     place.until_offset(upload.id, 10).await;
-    uploads::abort(&place.app, &Scope::All, upload.id)
+    uploads::abort(&place.app, &OwnerScope::All, upload.id)
         .await
         .unwrap();
     let outcome = writer.await.unwrap();
@@ -96,9 +98,9 @@ async fn complete_upload_is_withdrawn_with_its_file(place: Place) {
     place.append_at(staged.id, 0, noise(100, 1)).await.unwrap();
     let stored = place.begin(HUNDRED).await;
     place.append_at(stored.id, 0, noise(100, 2)).await.unwrap();
-    place.land(stored.file_id).await;
+    place.transfer(stored.file_id).await;
     for upload in [&staged, &stored] {
-        uploads::abort(&place.app, &Scope::All, upload.id)
+        uploads::abort(&place.app, &OwnerScope::All, upload.id)
             .await
             .unwrap();
         assert_eq!(place.upload(upload.id).await.status, UploadStatus::Aborted);
@@ -154,7 +156,9 @@ async fn refuse(place: &Place, event: &'static str) {
 async fn begin_three(place: &Place) -> [entity::upload::Model; 3] {
     [
         place.begin(HUNDRED).await,
-        place.begin(Shape::Append { total: Some(STUCK) }).await,
+        place
+            .begin(UploadShape::Append { total: Some(STUCK) })
+            .await,
         place.begin(HUNDRED).await,
     ]
 }
@@ -178,7 +182,7 @@ async fn upload_that_cannot_be_forgotten_keeps_no_other_from_it(place: Place) {
     let three = begin_three(&place).await;
     refuse(&place, "DELETE").await;
     for upload in &three {
-        uploads::abort(&place.app, &Scope::All, upload.id)
+        uploads::abort(&place.app, &OwnerScope::All, upload.id)
             .await
             .unwrap();
     }
@@ -221,7 +225,7 @@ async fn sweep_leaves_what_is_in_use_and_forgets_what_is_over(place: Place) {
     place.append_at(staged.id, 0, noise(100, 1)).await.unwrap();
     let stored = place.begin(HUNDRED).await;
     place.append_at(stored.id, 0, noise(100, 2)).await.unwrap();
-    place.land(stored.file_id).await;
+    place.transfer(stored.file_id).await;
     let report = sweep(&place.app).await.unwrap();
     assert_eq!(
         (report.staging_removed, report.faults.len()),
@@ -240,9 +244,9 @@ async fn sweep_leaves_what_is_in_use_and_forgets_what_is_over(place: Place) {
     let row = |id| Entity::find_by_id(id).one(place.app.db.read());
     assert!(row(open.id).await.unwrap().is_none());
     assert!(row(stored.id).await.unwrap().is_none());
-    // Its file is still on its way.
+    // Its file is still in progress.
     assert!(row(staged.id).await.unwrap().is_some());
-    assert_eq!(place.land(staged.file_id).await, noise(100, 1));
+    assert_eq!(place.transfer(staged.file_id).await, noise(100, 1));
 }
 
 async fn upload_of_another_owner_is_not_there(place: Place) {
@@ -253,7 +257,7 @@ async fn upload_of_another_owner_is_not_there(place: Place) {
     let upload = uploads::create(&place.app, HUNDRED, new, None)
         .await
         .unwrap();
-    let bob = Scope::Owner("bob".to_owned());
+    let bob = OwnerScope::Owner("bob".to_owned());
     let refused = uploads::get(place.app.db.read(), &bob, upload.id).await;
     assert!(matches!(refused, Err(UploadError::NotFound)));
     let (_sender, stream) = open_body();

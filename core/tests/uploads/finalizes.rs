@@ -7,10 +7,10 @@ use futures::future::join_all;
 use landfall_core::{
     digest::Sha256Digest,
     files::{self, FileName, NewFile},
-    finalize::{Finalizer, Outcome},
-    staging::{Options, StagingKey},
-    storage::transfer::Piece,
-    uploads::Shape,
+    finalize::{FinalizeOutcome, Finalizer},
+    staging::{StagingKey, WriteOptions},
+    transfer::Piece,
+    uploads::UploadShape,
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use std::collections::HashSet;
@@ -23,7 +23,7 @@ over_both_databases!(
 
 impl Place {
     async fn staged_file(&self, seed: u64) -> FileId {
-        let upload = self.begin(Shape::Append { total: Some(1000) }).await;
+        let upload = self.begin(UploadShape::Append { total: Some(1000) }).await;
         let appended = self.append_at(upload.id, 0, noise(1000, seed)).await;
         appended.unwrap().file_id
     }
@@ -45,7 +45,7 @@ async fn files_of_one_name_finalized_at_once_have_keys_and_events_of_their_own(p
     let outcomes = join_all(ids.iter().map(|id| finalizer.finalize(*id))).await;
     let mut keys = HashSet::new();
     for (id, outcome) in ids.iter().zip(outcomes) {
-        assert_eq!(outcome.unwrap(), Outcome::Stored);
+        assert_eq!(outcome.unwrap(), FinalizeOutcome::Stored);
         let file = place.file(*id).await;
         assert_eq!(file.status, FileStatus::Stored);
         assert!(keys.insert(file.storage_key.unwrap()), "a key given twice");
@@ -58,23 +58,23 @@ async fn file_asked_for_many_times_at_once_is_stored_once(place: Place) {
     let finalizer = Finalizer::new(&place.app, "worker");
     let asked = [wanted, wanted, other, wanted, wanted];
     let outcomes = join_all(asked.iter().map(|id| finalizer.finalize(*id))).await;
-    let outcomes: Vec<Outcome> = outcomes.into_iter().map(Result::unwrap).collect();
-    let stored = |outcome: &&Outcome| **outcome == Outcome::Stored;
+    let outcomes: Vec<FinalizeOutcome> = outcomes.into_iter().map(Result::unwrap).collect();
+    let stored = |outcome: &&FinalizeOutcome| **outcome == FinalizeOutcome::Stored;
     assert_eq!(outcomes.iter().filter(stored).count(), 2, "{outcomes:?}");
-    assert_eq!(outcomes[2], Outcome::Stored);
+    assert_eq!(outcomes[2], FinalizeOutcome::Stored);
     assert_eq!(place.events_of(wanted).await, 1);
     assert_eq!(place.events_of(other).await, 1);
 }
 
 async fn body_of_one_request_is_not_hashed_again_unless_it_is_asked_for(mut place: Place) {
     let bytes = noise(300_000, 9);
-    let sha256 = Sha256Digest::of(&bytes);
+    let sha256 = Sha256Digest::compute(&bytes);
     for rehash in [false, true] {
         place.configure(|config| config.workers.rehash = rehash);
         let key = StagingKey::generate();
         let staging = &place.app.staging;
         staging
-            .write(key, body(bytes.clone()), Options::default())
+            .write(key, body(bytes.clone()), WriteOptions::default())
             .await
             .unwrap();
         let new = NewFile {
@@ -92,7 +92,7 @@ async fn body_of_one_request_is_not_hashed_again_unless_it_is_asked_for(mut plac
             reservation: None,
         };
         let file = files::accept(&place.app, new, None).await.unwrap();
-        // Behind Landfall's back: only who reads the bytes again can see it.
+        // Directly in the backend: only reading the bytes again can detect it.
         let mut other = bytes.to_vec();
         other[9000] ^= 1;
         std::fs::write(staging.local_path(key).unwrap(), other).unwrap();
@@ -100,10 +100,10 @@ async fn body_of_one_request_is_not_hashed_again_unless_it_is_asked_for(mut plac
         let outcome = finalizer.finalize(file.id).await.unwrap();
         let file = place.file(file.id).await;
         if rehash {
-            assert_eq!(outcome, Outcome::Failed);
+            assert_eq!(outcome, FinalizeOutcome::Failed);
             assert_eq!(file.error_code.as_deref(), Some("digest_mismatch"));
         } else {
-            assert_eq!(outcome, Outcome::Stored);
+            assert_eq!(outcome, FinalizeOutcome::Stored);
             assert_eq!(file.sha256, Some(sha256.to_string()));
         }
     }

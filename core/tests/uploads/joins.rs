@@ -10,9 +10,9 @@ use entity::{
 };
 use futures::future::join_all;
 use landfall_core::{
-    files::Scope,
+    files::OwnerScope,
     sweep::sweep,
-    uploads::{self, NewUpload, Shape, UploadError},
+    uploads::{self, NewUpload, UploadError, UploadShape},
 };
 use sea_orm::{EntityTrait, PaginatorTrait};
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl Place {
     }
 
     async fn unfilled(&self, size: usize) -> Model {
-        self.begin(Shape::Partial {
+        self.begin(UploadShape::Partial {
             total: Some(size as u64),
         })
         .await
@@ -48,7 +48,7 @@ impl Place {
 
     async fn join(&self, partials: &[&Model]) -> Result<Model, UploadError> {
         let partials: Vec<UploadId> = partials.iter().map(|partial| partial.id).collect();
-        uploads::concatenate(&self.app, &Scope::All, partials, new_upload()).await
+        uploads::concatenate(&self.app, &OwnerScope::All, partials, new_upload()).await
     }
 
     async fn files(&self) -> u64 {
@@ -67,11 +67,11 @@ async fn complete_partials_are_joined_in_their_order(place: Place) {
     let joined = place.join(&[&two, &none, &one]).await.unwrap();
     assert_eq!(joined.status, UploadStatus::Complete);
     assert_eq!(joined.total_size_bytes, Some(120_000));
-    assert_eq!(place.told.finalize(), [joined.file_id]);
+    assert_eq!(place.recorded.finalize(), [joined.file_id]);
     let expected: Bytes = [noise(50_000, 2), noise(70_000, 1)].concat().into();
     let staged = uploads::staged(&place.app, &joined).await.unwrap();
     assert_eq!(staged.unwrap().0, 120_000);
-    assert_eq!(place.land(joined.file_id).await, expected);
+    assert_eq!(place.transfer(joined.file_id).await, expected);
     assert_eq!(place.file(joined.file_id).await.size_bytes, 120_000);
     assert_eq!(place.durable(one.id).await, None);
     assert_eq!(place.durable(two.id).await, None);
@@ -87,9 +87,9 @@ async fn repeated_joining_makes_no_second_file(place: Place) {
         .collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     assert_eq!(place.files().await, 1);
-    place.land(entity::FileId(ids[0].0)).await;
+    place.transfer(entity::FileId(ids[0].0)).await;
     assert_eq!(place.join(&partials).await.unwrap().id, ids[0]);
-    assert_eq!(place.told.finalize().len(), 1);
+    assert_eq!(place.recorded.finalize().len(), 1);
 }
 
 async fn unfinished_joining_ends_with_its_last_partial(place: Place) {
@@ -97,12 +97,12 @@ async fn unfinished_joining_ends_with_its_last_partial(place: Place) {
     let joined = place.join(&[&one, &two]).await.unwrap();
     assert_eq!(joined.status, UploadStatus::Init);
     assert_eq!(joined.total_size_bytes, Some(30));
-    assert!(place.told.finalize().is_empty());
+    assert!(place.recorded.finalize().is_empty());
     place.append_at(one.id, 0, noise(10, 1)).await.unwrap();
     assert_eq!(place.upload(joined.id).await.status, UploadStatus::Complete);
-    assert_eq!(place.told.finalize(), [joined.file_id]);
+    assert_eq!(place.recorded.finalize(), [joined.file_id]);
     let expected: Bytes = [noise(10, 1), noise(20, 2)].concat().into();
-    assert_eq!(place.land(joined.file_id).await, expected);
+    assert_eq!(place.transfer(joined.file_id).await, expected);
 }
 
 async fn partials_that_end_at_once_stage_the_file_once(place: Place) {
@@ -120,7 +120,7 @@ async fn partials_that_end_at_once_stage_the_file_once(place: Place) {
             end.unwrap();
         }
         assert_eq!(place.upload(joined.id).await.status, UploadStatus::Complete);
-        let pushed = place.told.finalize();
+        let pushed = place.recorded.finalize();
         let times = pushed.iter().filter(|id| **id == joined.file_id).count();
         assert_eq!(times, 1);
     }
@@ -128,9 +128,9 @@ async fn partials_that_end_at_once_stage_the_file_once(place: Place) {
 
 async fn list_that_cannot_be_joined_is_refused(place: Place) {
     let one = place.partial(10, 1).await;
-    let whole = place.begin(Shape::Append { total: Some(0) }).await;
+    let whole = place.begin(UploadShape::Append { total: Some(0) }).await;
     let aborted = place.partial(10, 2).await;
-    uploads::abort(&place.app, &Scope::All, aborted.id)
+    uploads::abort(&place.app, &OwnerScope::All, aborted.id)
         .await
         .unwrap();
     let unknown = Model {
@@ -154,7 +154,7 @@ async fn list_that_cannot_be_joined_is_refused(place: Place) {
         owner: Some("bob".to_owned()),
         ..new_upload()
     };
-    let scope = Scope::Owner("bob".to_owned());
+    let scope = OwnerScope::Owner("bob".to_owned());
     let refused = uploads::concatenate(&place.app, &scope, vec![one.id], bob).await;
     assert!(
         matches!(refused, Err(UploadError::CannotJoin(_))),
@@ -184,7 +184,7 @@ async fn partials_without_a_final_expire_and_joined_ones_do_not(place: Place) {
     let report = sweep(&place.app).await.unwrap();
     assert_eq!(report.uploads_expired, 1, "{report}");
     assert_eq!(place.durable(alone.id).await, None);
-    assert_eq!(place.land(joined.file_id).await, noise(10, 2));
+    assert_eq!(place.transfer(joined.file_id).await, noise(10, 2));
     let report = sweep(&place.app).await.unwrap();
     assert_eq!(report.faults, Vec::<String>::new());
 }
@@ -192,7 +192,7 @@ async fn partials_without_a_final_expire_and_joined_ones_do_not(place: Place) {
 async fn unfinished_joining_expires_as_a_whole(place: Place) {
     let (one, two) = (place.unfilled(100).await, place.partial(20, 2).await);
     let joined = place.join(&[&one, &two]).await.unwrap();
-    // While bytes still come to one of them, nothing expires.
+    // While one of them still receives bytes, nothing expires.
     for offset in [0, 10] {
         place.app.clock.advance(DAY * 3 / 4);
         assert_eq!(uploads::expire_due(&place.app).await.unwrap(), 0);
@@ -213,10 +213,10 @@ async fn unfinished_joining_expires_as_a_whole(place: Place) {
 async fn aborting_a_partial_of_a_complete_final_keeps_its_bytes(place: Place) {
     let (one, two) = (place.partial(10, 1).await, place.partial(20, 2).await);
     let joined = place.join(&[&one, &two]).await.unwrap();
-    uploads::abort(&place.app, &Scope::All, one.id)
+    uploads::abort(&place.app, &OwnerScope::All, one.id)
         .await
         .unwrap();
     sweep(&place.app).await.unwrap();
     let expected: Bytes = [noise(10, 1), noise(20, 2)].concat().into();
-    assert_eq!(place.land(joined.file_id).await, expected);
+    assert_eq!(place.transfer(joined.file_id).await, expected);
 }

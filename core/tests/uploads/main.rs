@@ -1,4 +1,4 @@
-//! Uploads that arrive in pieces, and batches, over SQLite and PostgreSQL.
+//! Resumable uploads and batches, over SQLite and PostgreSQL.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod support;

@@ -11,8 +11,8 @@ use entity::{
 use futures::future::join_all;
 use landfall_core::{
     digest::Sha256Digest,
-    files::Scope,
-    uploads::{self, MIN_CHUNK, NewPart, PutPart, Ranges, Shape, UploadError},
+    files::OwnerScope,
+    uploads::{self, MIN_PART_SIZE, NewPart, Ranges, ReceivedPart, UploadError, UploadShape},
 };
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -32,24 +32,29 @@ over_both_databases!(
     a_hundred_thousand_rows_of_parts_are_told_and_forgotten,
 );
 
-const CHUNK: usize = MIN_CHUNK as usize;
+const CHUNK: usize = MIN_PART_SIZE as usize;
 
 impl Place {
     async fn session(&self, total: usize) -> Model {
-        self.begin(Shape::Parts {
+        self.begin(UploadShape::Parts {
             total: total as u64,
-            chunk: Some(MIN_CHUNK),
+            chunk: Some(MIN_PART_SIZE),
         })
         .await
     }
 
-    async fn put(&self, id: UploadId, number: u32, bytes: Bytes) -> Result<PutPart, UploadError> {
+    async fn put(
+        &self,
+        id: UploadId,
+        number: u32,
+        bytes: Bytes,
+    ) -> Result<ReceivedPart, UploadError> {
         let part = NewPart {
             number,
             content_length: None,
             digest: None,
         };
-        uploads::put_part(&self.app, &Scope::All, id, part, body(bytes)).await
+        uploads::put_part(&self.app, &OwnerScope::All, id, part, body(bytes)).await
     }
 
     async fn received(&self, id: UploadId) -> String {
@@ -77,18 +82,18 @@ async fn parts_in_any_order_and_at_once_make_the_file(place: Place) {
     assert_eq!(row.completed_parts, 25);
     assert_eq!(row.bytes_received, bytes.len() as i64);
     assert_eq!(place.received(upload.id).await, "1-25");
-    let file = uploads::complete(&place.app, &Scope::All, upload.id)
+    let file = uploads::complete(&place.app, &OwnerScope::All, upload.id)
         .await
         .unwrap();
     assert_eq!(file.status, FileStatus::Staged);
-    assert_eq!(place.land(file.id).await, bytes);
+    assert_eq!(place.transfer(file.id).await, bytes);
 }
 
 async fn same_bytes_again_change_nothing_and_other_bytes_conflict(place: Place) {
     let bytes = noise(CHUNK * 2, 1);
     let upload = place.session(bytes.len()).await;
     let first = place.put(upload.id, 1, part_of(&bytes, 1)).await.unwrap();
-    assert_eq!(first.sha256, Sha256Digest::of(&part_of(&bytes, 1)));
+    assert_eq!(first.sha256, Sha256Digest::compute(&part_of(&bytes, 1)));
     let again = place.put(upload.id, 1, part_of(&bytes, 1)).await.unwrap();
     assert_eq!(again, first);
     let other = place.put(upload.id, 1, part_of(&bytes, 2)).await;
@@ -133,7 +138,7 @@ async fn wrong_size_is_refused_and_leaves_nothing(place: Place) {
         digest: None,
     };
     let (_sender, never) = open_body();
-    let refused = uploads::put_part(&place.app, &Scope::All, upload.id, part, never).await;
+    let refused = uploads::put_part(&place.app, &OwnerScope::All, upload.id, part, never).await;
     assert!(
         matches!(refused, Err(UploadError::SizeMismatch { .. })),
         "{refused:?}"
@@ -153,21 +158,21 @@ async fn wrong_digest_is_refused_and_leaves_nothing(place: Place) {
     let put = async |digest| {
         uploads::put_part(
             &place.app,
-            &Scope::All,
+            &OwnerScope::All,
             upload.id,
             with(digest),
             body(bytes.clone()),
         )
         .await
     };
-    let wrong = Sha256Digest::of(b"something else");
+    let wrong = Sha256Digest::compute(b"something else");
     let refused = put(wrong).await;
     assert!(
         matches!(refused, Err(UploadError::DigestMismatch)),
         "{refused:?}"
     );
     assert_eq!(place.received(upload.id).await, "");
-    put(Sha256Digest::of(&bytes)).await.unwrap();
+    put(Sha256Digest::compute(&bytes)).await.unwrap();
     let refused = put(wrong).await;
     assert!(
         matches!(refused, Err(UploadError::DigestMismatch)),
@@ -184,7 +189,7 @@ async fn numbers_out_of_range_are_not_found(place: Place) {
             "{refused:?}"
         );
     }
-    let appended = place.begin(Shape::Append { total: Some(10) }).await;
+    let appended = place.begin(UploadShape::Append { total: Some(10) }).await;
     let refused = place.put(appended.id, 1, noise(10, 1)).await;
     assert!(matches!(refused, Err(UploadError::NotFound)), "{refused:?}");
     let refused = place.append_at(upload.id, 0, noise(10, 1)).await;
@@ -200,20 +205,20 @@ async fn broken_and_dropped_parts_can_come_again(place: Place) {
         digest: None,
     };
     let broken = broken_body(bytes.slice(..1000));
-    let outcome = uploads::put_part(&place.app, &Scope::All, upload.id, part, broken).await;
+    let outcome = uploads::put_part(&place.app, &OwnerScope::All, upload.id, part, broken).await;
     assert!(
         matches!(outcome, Err(UploadError::BrokenOff(_))),
         "{outcome:?}"
     );
     let (sender, stream) = open_body();
     sender.send(bytes.slice(..1000)).unwrap();
-    let request = uploads::put_part(&place.app, &Scope::All, upload.id, part, stream);
+    let request = uploads::put_part(&place.app, &OwnerScope::All, upload.id, part, stream);
     assert!(timeout(Duration::from_millis(50), request).await.is_err());
     let again = place.put(upload.id, 1, bytes.clone());
     timeout(SOON, again).await.unwrap().unwrap();
     assert_eq!(place.upload(upload.id).await.completed_parts, 1);
-    let file = uploads::complete(&place.app, &Scope::All, upload.id).await;
-    assert_eq!(place.land(file.unwrap().id).await, bytes);
+    let file = uploads::complete(&place.app, &OwnerScope::All, upload.id).await;
+    assert_eq!(place.transfer(file.unwrap().id).await, bytes);
 }
 
 async fn completing_with_parts_missing_names_them(place: Place) {
@@ -226,29 +231,29 @@ async fn completing_with_parts_missing_names_them(place: Place) {
             .unwrap();
     }
     assert_eq!(place.received(upload.id).await, "1-3,5,8");
-    let refused = uploads::complete(&place.app, &Scope::All, upload.id).await;
+    let refused = uploads::complete(&place.app, &OwnerScope::All, upload.id).await;
     let Err(UploadError::PartsMissing(missing)) = refused else {
         panic!("{refused:?}");
     };
     assert_eq!(missing.to_string(), "4,6-7,9");
-    assert!(place.told.finalize().is_empty());
+    assert!(place.recorded.finalize().is_empty());
 }
 
 async fn completing_twice_at_once_answers_one_file(place: Place) {
     let upload = place.session(10).await;
     place.put(upload.id, 1, noise(10, 1)).await.unwrap();
-    let completions = (0..8).map(|_| uploads::complete(&place.app, &Scope::All, upload.id));
+    let completions = (0..8).map(|_| uploads::complete(&place.app, &OwnerScope::All, upload.id));
     for completed in join_all(completions).await {
         assert_eq!(completed.unwrap().id, upload.file_id);
     }
-    assert_eq!(place.told.finalize(), [upload.file_id]);
+    assert_eq!(place.recorded.finalize(), [upload.file_id]);
     let late = place.put(upload.id, 1, noise(10, 1)).await;
     assert!(
         matches!(late, Err(UploadError::Closed(UploadStatus::Complete))),
         "{late:?}"
     );
-    place.land(upload.file_id).await;
-    let again = uploads::complete(&place.app, &Scope::All, upload.id).await;
+    place.transfer(upload.file_id).await;
+    let again = uploads::complete(&place.app, &OwnerScope::All, upload.id).await;
     assert_eq!(again.unwrap().status, FileStatus::Stored);
 }
 
@@ -262,7 +267,7 @@ async fn session_needs_a_byte_and_may_not_be_too_large(mut place: Place) {
             content_type: content_type.to_owned(),
             ..new_upload()
         };
-        let shape = Shape::Parts { total, chunk: None };
+        let shape = UploadShape::Parts { total, chunk: None };
         uploads::create(&place.app, shape, new, None).await
     };
     assert!(matches!(
@@ -283,7 +288,7 @@ async fn session_needs_a_byte_and_may_not_be_too_large(mut place: Place) {
     );
 }
 
-/// Rows as of parts that have been received.
+/// Inserts rows of received parts.
 async fn insert_parts(place: &Place, upload: &Model, numbers: impl Iterator<Item = i32>) {
     use entity::part;
     use sea_orm::{EntityTrait, IntoActiveModel};
@@ -340,11 +345,11 @@ async fn a_hundred_thousand_rows_of_parts_are_told_and_forgotten(place: Place) {
     )
     .await;
     let asked = Instant::now();
-    let told = place.received(upload.id).await;
+    let recorded = place.received(upload.id).await;
     assert!(asked.elapsed() < SOON);
-    assert_eq!(told.split(',').count(), 10_000);
-    assert!(told.starts_with("1-9,11-19,") && told.ends_with(",99991-99999"));
-    uploads::abort(&place.app, &Scope::All, upload.id)
+    assert_eq!(recorded.split(',').count(), 10_000);
+    assert!(recorded.starts_with("1-9,11-19,") && recorded.ends_with(",99991-99999"));
+    uploads::abort(&place.app, &OwnerScope::All, upload.id)
         .await
         .unwrap();
     let ttl = place.app.config.uploads.session_ttl;

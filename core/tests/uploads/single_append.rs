@@ -1,4 +1,4 @@
-//! Small uploads that one append brings whole.
+//! Small uploads with a single append.
 
 use crate::{
     over_both_databases,
@@ -11,10 +11,10 @@ use entity::{
 };
 use futures::{StreamExt, future::join_all, stream};
 use landfall_core::{
-    files::Scope,
+    files::OwnerScope,
     quota,
-    staging::{Algorithm, Options, SegmentWriter, StagingKey},
-    uploads::{self, Append, Checksum, NewUpload, Shape, UploadError},
+    staging::{ChecksumAlgorithm, SegmentWriter, StagingKey, WriteOptions},
+    uploads::{self, Append, Checksum, NewUpload, UploadError, UploadShape},
 };
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, sea_query::Expr};
 use std::time::Duration;
@@ -28,11 +28,11 @@ over_both_databases!(
 
 async fn small_upload_in_one_append_is_taken_once_by_whoever_comes_at_once(place: Place) {
     for turn in 0..20_u8 {
-        let upload = place.begin(Shape::Append { total: Some(5000) }).await;
+        let upload = place.begin(UploadShape::Append { total: Some(5000) }).await;
         let writers = (0..4_u8).map(|writer| {
             let bytes = Bytes::from(vec![turn * 8 + writer; 5000]);
             let request = Append {
-                // Every other one says nothing of its length, and so takes the upload before it writes.
+                // Every other one declares no length, and so acquires the upload before it writes.
                 content_length: (writer % 2 == 0).then_some(5000),
                 ..Append::default()
             };
@@ -41,7 +41,7 @@ async fn small_upload_in_one_append_is_taken_once_by_whoever_comes_at_once(place
         let mut outcomes = join_all(writers).await;
         outcomes.retain(Result::is_ok);
         assert_eq!(outcomes.len(), 1, "{outcomes:?}");
-        let landed = place.land(upload.file_id).await;
+        let landed = place.transfer(upload.file_id).await;
         assert_eq!(landed.len(), 5000);
         let first = landed[0];
         assert!(
@@ -57,25 +57,28 @@ async fn small_upload_in_one_append_finds_what_others_have_left(place: Place) {
         content_length: Some(9),
         ..Append::default()
     };
-    let upload = place.begin(Shape::Append { total: Some(9) }).await;
+    let upload = place.begin(UploadShape::Append { total: Some(9) }).await;
     // As a crash before the count leaves it.
     let staging = &place.app.staging;
     let attempt = SegmentWriter::Attempt(uuid::Uuid::now_v7());
     let key = StagingKey::segment(upload.id.0, 0, attempt);
     let left = body(Bytes::from_static(b"remains of another"));
-    staging.write(key, left, Options::default()).await.unwrap();
+    staging
+        .write(key, left, WriteOptions::default())
+        .await
+        .unwrap();
     let done = place
         .append(upload.id, whole.clone(), body(bytes.clone()))
         .await;
     assert_eq!(done.unwrap().status, UploadStatus::Complete);
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
     assert_eq!(place.keys(upload.id).await, [key], "left to the sweep");
 
     // A checksum that does not match changes nothing.
-    let upload = place.begin(Shape::Append { total: Some(9) }).await;
+    let upload = place.begin(UploadShape::Append { total: Some(9) }).await;
     let wrong = Append {
         checksum: Some(Checksum {
-            algorithm: Algorithm::Crc32,
+            algorithm: ChecksumAlgorithm::Crc32,
             digest: vec![0; 4],
         }),
         ..whole.clone()
@@ -85,7 +88,7 @@ async fn small_upload_in_one_append_finds_what_others_have_left(place: Place) {
     assert_eq!(place.offset(upload.id).await, 0);
     assert_eq!(place.durable(upload.id).await, None);
 
-    // A body that breaks off counts as far as it came.
+    // An interrupted body counts as far as it was received.
     let broken = stream::iter([
         Ok(Bytes::from_static(b"all ")),
         Err(std::io::Error::other("gone").into()),
@@ -100,7 +103,7 @@ async fn small_upload_in_one_append_finds_what_others_have_left(place: Place) {
         .append_at(upload.id, 4, bytes.slice(4..))
         .await
         .unwrap();
-    assert_eq!(place.land(upload.file_id).await, bytes);
+    assert_eq!(place.transfer(upload.file_id).await, bytes);
 }
 
 async fn small_uploads_that_end_together_end_each_for_itself(place: Place) {
@@ -113,11 +116,11 @@ async fn small_uploads_that_end_together_end_each_for_itself(place: Place) {
             ..new_upload()
         };
         let total = Some(100);
-        let upload = uploads::create(&place.app, Shape::Append { total }, new, None).await;
+        let upload = uploads::create(&place.app, UploadShape::Append { total }, new, None).await;
         upload.unwrap()
     };
     let begun = join_all((0..40).map(begin)).await;
-    // The files of these are given up before their bytes come.
+    // The files of these are cancelled before their bytes arrive.
     let gone: Vec<_> = begun
         .iter()
         .step_by(10)
@@ -157,15 +160,15 @@ async fn small_uploads_that_end_together_end_each_for_itself(place: Place) {
         let wanted = kept_for(number.try_into().unwrap());
         assert_eq!(kept, wanted, "it is kept from when it was staged");
         let bytes = noise(100, number.try_into().unwrap());
-        assert_eq!(place.land(upload.file_id).await, bytes);
+        assert_eq!(place.transfer(upload.file_id).await, bytes);
     }
-    let usage = quota::of(place.app.db.read(), "ada").await;
+    let usage = quota::usage(place.app.db.read(), "ada").await;
     assert_eq!(usage.unwrap(), 40 * 100);
 }
 
 async fn small_upload_that_was_given_up_takes_nothing_and_leaves_nothing(place: Place) {
-    let upload = place.begin(Shape::Append { total: Some(9) }).await;
-    uploads::abort(&place.app, &Scope::All, upload.id)
+    let upload = place.begin(UploadShape::Append { total: Some(9) }).await;
+    uploads::abort(&place.app, &OwnerScope::All, upload.id)
         .await
         .unwrap();
     let whole = Append {

@@ -1,4 +1,4 @@
-//! An installation of a test's own, without HTTP and without workers.
+//! An installation per test, without HTTP and without workers.
 
 use bytes::Bytes;
 use entity::{
@@ -10,15 +10,15 @@ use futures::{StreamExt, TryStreamExt, future::BoxFuture, stream};
 use landfall_core::{
     app::App,
     clock::Clock,
-    config::{Config, Sources},
+    config::{Config, ConfigSources},
     db::Database,
     digest::Sha256Digest,
     enqueue::{DueDelivery, JobSink},
-    files::{FileName, Intake, Scope},
-    finalize::{Finalizer, Outcome},
+    files::{FileIntake, FileName, OwnerScope},
+    finalize::{FinalizeOutcome, Finalizer},
     staging::{Staging, StagingKey},
     storage::Storage,
-    uploads::{self, Append, BatchedWrites, Bytestream, NewUpload, Shape, UploadError},
+    uploads::{self, Append, NewUpload, UploadBytes, UploadError, UploadShape, UploadWrites},
 };
 use landfall_test_servers::PostgresServer;
 use sea_orm::EntityTrait;
@@ -29,12 +29,12 @@ use std::{
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::Instant};
 
-/// The longest any test waits for something that is to happen.
+/// Timeout for anything a test waits for.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 pub(crate) struct Place {
     pub(crate) app: App,
-    pub(crate) told: Arc<Told>,
+    pub(crate) recorded: Arc<RecordedJobs>,
     _folder: TempDir,
 }
 
@@ -79,7 +79,7 @@ impl Place {
             ("LANDFALL__STAGING__MIN_FREE".to_owned(), "0B".to_owned()),
         ];
         environment.extend(database.map(|url| ("LANDFALL__DATABASE__URL".to_owned(), url)));
-        let sources = Sources {
+        let sources = ConfigSources {
             file: None,
             environment,
         };
@@ -87,21 +87,21 @@ impl Place {
         let db = Database::open(&config.database.url, 8).await.unwrap();
         db.migrate_up().await.unwrap();
         let storage = Storage::open(&config.storage).await.unwrap();
-        let told = Arc::new(Told::default());
+        let recorded = Arc::new(RecordedJobs::default());
         let clock = Clock::system();
         Self {
             app: App {
-                intake: Intake::start(&db),
-                uploads: BatchedWrites::start(&db, &clock),
+                intake: FileIntake::start(&db),
+                uploads: UploadWrites::start(&db, &clock),
                 clock,
                 db,
                 staging: Staging::open(&config.staging, &storage).await.unwrap(),
                 storage,
-                dispatch: Arc::clone(&told) as Arc<dyn JobSink>,
+                dispatch: Arc::clone(&recorded) as Arc<dyn JobSink>,
                 public_url: "http://files.example".parse().unwrap(),
                 config: Arc::new(config),
             },
-            told,
+            recorded,
             _folder: folder,
         }
     }
@@ -113,7 +113,7 @@ impl Place {
         self.app.config = Arc::new(config);
     }
 
-    pub(crate) async fn begin(&self, shape: Shape) -> Model {
+    pub(crate) async fn begin(&self, shape: UploadShape) -> Model {
         uploads::create(&self.app, shape, new_upload(), None)
             .await
             .unwrap()
@@ -123,9 +123,9 @@ impl Place {
         &self,
         id: UploadId,
         request: Append,
-        body: Bytestream,
+        body: UploadBytes,
     ) -> Result<Model, UploadError> {
-        uploads::append(&self.app, &Scope::All, id, request, body).await
+        uploads::append(&self.app, &OwnerScope::All, id, request, body).await
     }
 
     pub(crate) async fn append_at(
@@ -138,7 +138,7 @@ impl Place {
     }
 
     pub(crate) async fn upload(&self, id: UploadId) -> Model {
-        uploads::get(self.app.db.read(), &Scope::All, id)
+        uploads::get(self.app.db.read(), &OwnerScope::All, id)
             .await
             .unwrap()
     }
@@ -152,14 +152,14 @@ impl Place {
         found.unwrap().unwrap()
     }
 
-    /// What lies in staging of an upload, counted or not.
+    /// Returns the staged keys of an upload, counted or not.
     pub(crate) async fn keys(&self, id: UploadId) -> Vec<StagingKey> {
         let pages: Vec<_> = self.app.staging.list().try_collect().await.unwrap();
         let keys = pages.concat().into_iter().map(|staged| staged.key);
         keys.filter(|key| key.owner() == id.0).collect()
     }
 
-    /// How many bytes these are; none when there is nothing.
+    /// Returns the number of these bytes; `None` if there are none.
     pub(crate) async fn durable(&self, id: UploadId) -> Option<u64> {
         let mut sum = None;
         for key in self.keys(id).await {
@@ -169,7 +169,7 @@ impl Place {
         sum
     }
 
-    /// The bytes that are counted, as staging has them.
+    /// Returns the counted bytes, as read from staging.
     pub(crate) async fn staged(&self, id: UploadId) -> Bytes {
         let pieces = uploads::pieces(self.app.db.read(), id).await.unwrap();
         collect(self.app.staging.read_pieces(&pieces).await.unwrap()).await
@@ -178,23 +178,23 @@ impl Place {
     /// The same installation, seen by another process.
     pub(crate) fn another_process(&self) -> App {
         App {
-            uploads: BatchedWrites::start(&self.app.db, &self.app.clock),
+            uploads: UploadWrites::start(&self.app.db, &self.app.clock),
             ..self.app.clone()
         }
     }
 
-    /// Takes a staged file ashore and answers its bytes.
-    pub(crate) async fn land(&self, id: FileId) -> Bytes {
+    /// Transfers a staged file to storage and returns its bytes.
+    pub(crate) async fn transfer(&self, id: FileId) -> Bytes {
         let outcome = Finalizer::new(&self.app, "worker")
             .finalize(id)
             .await
             .unwrap();
         let file = self.file(id).await;
-        assert_eq!(outcome, Outcome::Stored, "{file:?}");
+        assert_eq!(outcome, FinalizeOutcome::Stored, "{file:?}");
         assert_eq!(file.status, FileStatus::Stored);
         let key = file.storage_key.unwrap().parse().unwrap();
         let bytes = collect(self.app.storage.read(&key, None).await.unwrap()).await;
-        assert_eq!(file.sha256, Some(Sha256Digest::of(&bytes).to_string()));
+        assert_eq!(file.sha256, Some(Sha256Digest::compute(&bytes).to_string()));
         bytes
     }
 
@@ -242,7 +242,7 @@ pub(crate) fn at(offset: u64) -> Append {
 }
 
 /// A body in pieces of up to 100,000 bytes.
-pub(crate) fn body(bytes: Bytes) -> Bytestream {
+pub(crate) fn body(bytes: Bytes) -> UploadBytes {
     const PIECE: usize = 100_000;
     let pieces: Vec<_> = (0..bytes.len())
         .step_by(PIECE)
@@ -251,8 +251,8 @@ pub(crate) fn body(bytes: Bytes) -> Bytestream {
     stream::iter(pieces).boxed()
 }
 
-/// A body that goes on for as long as its sender lives, and what sends it.
-pub(crate) fn open_body() -> (mpsc::UnboundedSender<Bytes>, Bytestream) {
+/// A body that lasts as long as its sender, and the sender.
+pub(crate) fn open_body() -> (mpsc::UnboundedSender<Bytes>, UploadBytes) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let stream = stream::unfold(receiver, |mut receiver| async move {
         let bytes: Bytes = receiver.recv().await?;
@@ -261,14 +261,14 @@ pub(crate) fn open_body() -> (mpsc::UnboundedSender<Bytes>, Bytestream) {
     (sender, stream.boxed())
 }
 
-/// A body that breaks off after these bytes.
-pub(crate) fn broken_body(bytes: Bytes) -> Bytestream {
+/// A body that is interrupted after these bytes.
+pub(crate) fn broken_body(bytes: Bytes) -> UploadBytes {
     body(bytes)
         .chain(stream::iter([Err("connection reset".into())]))
         .boxed()
 }
 
-/// Bytes that differ from place to place, and by seed.
+/// Bytes that differ by position and by seed.
 pub(crate) fn noise(size: usize, seed: u64) -> Bytes {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = Vec::with_capacity(size + 8);
@@ -282,14 +282,14 @@ pub(crate) fn noise(size: usize, seed: u64) -> Bytes {
     bytes.into()
 }
 
-/// Writes down what it is told.
+/// Records the jobs that were pushed.
 #[derive(Debug, Default)]
-pub(crate) struct Told {
+pub(crate) struct RecordedJobs {
     finalize: Mutex<Vec<FileId>>,
     settled: Mutex<Vec<FileId>>,
 }
 
-impl Told {
+impl RecordedJobs {
     pub(crate) fn finalize(&self) -> Vec<FileId> {
         taken(&self.finalize)
     }
@@ -309,7 +309,7 @@ fn add(list: &Mutex<Vec<FileId>>, files: &[FileId]) {
         .extend(files);
 }
 
-impl JobSink for Told {
+impl JobSink for RecordedJobs {
     fn finalize<'a>(&'a self, files: &'a [FileId]) -> BoxFuture<'a, ()> {
         add(&self.finalize, files);
         Box::pin(async {})

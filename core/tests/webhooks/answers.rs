@@ -2,7 +2,7 @@ use crate::{over_both_databases, support::Place};
 use chrono::TimeDelta;
 use entity::{attempt, delivery::DeliveryStatus, minute_count, outbox_event::EventStatus};
 use landfall_core::{
-    deliver::{ANSWER_LIMIT, Outcome, Report},
+    deliver::{DeliveryOutcome, DeliveryReport, MAX_RESPONSE_BODY_LEN},
     webhooks::{self, WebhookPatch},
 };
 use landfall_test_servers::Behaviour;
@@ -25,8 +25,8 @@ over_both_databases!(
     every_attempt_is_counted_in_its_minute,
 );
 
-/// Makes `path` behave, delivers once, and returns what came of it.
-async fn answered(place: &Place, behaviour: Behaviour) -> (Report, attempt::Model) {
+/// Makes `path` behave as given, delivers once, and returns the result.
+async fn answered(place: &Place, behaviour: Behaviour) -> (DeliveryReport, attempt::Model) {
     let (_, written) = place.due_at("/").await;
     place.receiver.set("/", behaviour);
     let report = place.deliver(written.due[0].id).await;
@@ -44,18 +44,18 @@ async fn failure_is_retried_with_backoff_until_the_round_is_over(place: Place) {
         let report = place.deliver(id).await;
         let row = place.delivery(id).await;
         let at = row.next_attempt_at.unwrap();
-        assert_eq!(report.outcome, Outcome::Later(at));
+        assert_eq!(report.outcome, DeliveryOutcome::Later(at));
         assert_eq!(report.consecutive_failures, Some(made));
         assert_eq!(row.last_error.as_deref(), Some("the receiver answered 503"));
         assert!(at > row.updated_at);
-        // Before it is due it is left alone.
-        assert_eq!(place.deliver(id).await.outcome, Outcome::Later(at));
+        // Before it is due, it is left alone.
+        assert_eq!(place.deliver(id).await.outcome, DeliveryOutcome::Later(at));
         place.until_due(id).await;
     }
     let report = place.deliver(id).await;
     assert_eq!(
         (report.outcome, report.consecutive_failures),
-        (Outcome::Failed, Some(3))
+        (DeliveryOutcome::Failed, Some(3))
     );
     let row = place.delivery(id).await;
     assert_eq!(
@@ -66,7 +66,7 @@ async fn failure_is_retried_with_backoff_until_the_round_is_over(place: Place) {
         place.event(written.event_id).await.status,
         EventStatus::Failed
     );
-    assert_eq!(place.deliver(id).await.outcome, Outcome::Nothing);
+    assert_eq!(place.deliver(id).await.outcome, DeliveryOutcome::Nothing);
     assert_eq!(place.attempts(id).await.len(), 3);
     assert_eq!(place.receiver.requests().len(), 3);
     assert!(place.endpoint_row(webhook.id).await.active);
@@ -88,7 +88,7 @@ async fn success_forgets_the_failures_before_it(place: Place) {
     let report = place.deliver(id).await;
     assert_eq!(
         (report.outcome, report.consecutive_failures),
-        (Outcome::Delivered, Some(0))
+        (DeliveryOutcome::Delivered, Some(0))
     );
     assert_eq!(report.webhook_id, Some(webhook.id));
     assert_eq!(place.endpoint_row(webhook.id).await.consecutive_failures, 0);
@@ -100,7 +100,7 @@ async fn gone_switches_the_endpoint_off_and_fails_its_deliveries(place: Place) {
     place.receiver.set("/", Behaviour::gone());
     assert_eq!(
         place.deliver(first.due[0].id).await.outcome,
-        Outcome::Failed
+        DeliveryOutcome::Failed
     );
     let row = place.endpoint_row(webhook.id).await;
     assert!(!row.active);
@@ -110,7 +110,7 @@ async fn gone_switches_the_endpoint_off_and_fails_its_deliveries(place: Place) {
     );
     assert_eq!(
         place.deliver(second.due[0].id).await.outcome,
-        Outcome::Failed
+        DeliveryOutcome::Failed
     );
     let error = place.delivery(second.due[0].id).await.last_error.unwrap();
     assert_eq!(
@@ -133,11 +133,11 @@ async fn retry_after_is_honoured_and_bounded(place: Place) {
             .receiver
             .set("/busy", Behaviour::retry_after(status, asked));
         let before = place.clock.now();
-        let Outcome::Later(at) = place.deliver(written.due[0].id).await.outcome else {
+        let DeliveryOutcome::Later(at) = place.deliver(written.due[0].id).await.outcome else {
             panic!("not to be retried");
         };
         assert!(at - before >= TimeDelta::seconds(least), "{status} {asked}");
-        // The time the request itself took comes on top.
+        // The duration of the request is added.
         assert!(
             at - place.clock.now() <= TimeDelta::seconds(most),
             "{status} {asked}"
@@ -150,7 +150,7 @@ async fn retry_after_is_honoured_and_bounded(place: Place) {
     place
         .receiver
         .set("/broken", Behaviour::retry_after(500, 600));
-    let Outcome::Later(at) = place.deliver(written.due[0].id).await.outcome else {
+    let DeliveryOutcome::Later(at) = place.deliver(written.due[0].id).await.outcome else {
         panic!("not to be retried");
     };
     assert!(
@@ -162,7 +162,7 @@ async fn retry_after_is_honoured_and_bounded(place: Place) {
 async fn redirect_is_a_failure_and_not_followed(place: Place) {
     let target = place.receiver.url("/elsewhere");
     let (report, attempt) = answered(&place, Behaviour::redirect(&target)).await;
-    assert!(matches!(report.outcome, Outcome::Later(_)));
+    assert!(matches!(report.outcome, DeliveryOutcome::Later(_)));
     assert_eq!(attempt.status_code, Some(302));
     assert_eq!(
         attempt.error.as_deref(),
@@ -173,7 +173,7 @@ async fn redirect_is_a_failure_and_not_followed(place: Place) {
 
 async fn reset_after_processing_is_retried(place: Place) {
     let (report, attempt) = answered(&place, Behaviour::reset()).await;
-    assert!(matches!(report.outcome, Outcome::Later(_)));
+    assert!(matches!(report.outcome, DeliveryOutcome::Later(_)));
     assert_eq!(attempt.status_code, None);
     assert!(attempt.error.unwrap().starts_with("the request failed: "));
     assert_eq!(place.receiver.requests().len(), 1);
@@ -184,10 +184,10 @@ async fn silence_ends_with_the_timeout(mut place: Place) {
     let started = Instant::now();
     let (report, attempt) = answered(&place, Behaviour::hang()).await;
     assert!(started.elapsed() < Duration::from_secs(10));
-    assert!(matches!(report.outcome, Outcome::Later(_)));
+    assert!(matches!(report.outcome, DeliveryOutcome::Later(_)));
     assert_eq!(
         (attempt.status_code, attempt.error.as_deref()),
-        (None, Some("no answer within 400ms"))
+        (None, Some("no response within 400ms"))
     );
     assert!(attempt.duration_ms >= 400);
 }
@@ -199,20 +199,23 @@ async fn slow_body_does_not_undo_a_success(mut place: Place) {
     assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!(
         (report.outcome, attempt.status_code),
-        (Outcome::Delivered, Some(200))
+        (DeliveryOutcome::Delivered, Some(200))
     );
     assert!(attempt.response_body.unwrap().starts_with('.'));
 }
 
 async fn big_body_is_kept_up_to_its_limit(place: Place) {
     let (report, attempt) = answered(&place, Behaviour::big(64 * 1024 * 1024)).await;
-    assert_eq!(report.outcome, Outcome::Delivered);
-    assert_eq!(attempt.response_body.unwrap(), "x".repeat(ANSWER_LIMIT));
+    assert_eq!(report.outcome, DeliveryOutcome::Delivered);
+    assert_eq!(
+        attempt.response_body.unwrap(),
+        "x".repeat(MAX_RESPONSE_BODY_LEN)
+    );
 }
 
 async fn body_that_is_no_text_is_kept_as_text(place: Place) {
     let (report, attempt) = answered(&place, Behaviour::status(200).body(&b"a\0b\xff"[..])).await;
-    assert_eq!(report.outcome, Outcome::Delivered);
+    assert_eq!(report.outcome, DeliveryOutcome::Delivered);
     assert_eq!(attempt.response_body.unwrap(), "a\u{fffd}b\u{fffd}");
 }
 
@@ -220,12 +223,15 @@ async fn unreachable_receiver_is_retried(place: Place) {
     let (_, written) = place.due_at("/").await;
     place.receiver.stop().await;
     let id = written.due[0].id;
-    assert!(matches!(place.deliver(id).await.outcome, Outcome::Later(_)));
+    assert!(matches!(
+        place.deliver(id).await.outcome,
+        DeliveryOutcome::Later(_)
+    ));
     let error = place.delivery(id).await.last_error.unwrap();
     assert!(error.contains("connecting failed"), "{error}");
     place.receiver.start_again().await;
     place.until_due(id).await;
-    assert_eq!(place.deliver(id).await.outcome, Outcome::Delivered);
+    assert_eq!(place.deliver(id).await.outcome, DeliveryOutcome::Delivered);
 }
 
 async fn endpoint_that_is_switched_off_hears_nothing(place: Place) {
@@ -238,7 +244,7 @@ async fn endpoint_that_is_switched_off_hears_nothing(place: Place) {
         .await
         .unwrap();
     let report = place.deliver(written.due[0].id).await;
-    assert_eq!(report.outcome, Outcome::Failed);
+    assert_eq!(report.outcome, DeliveryOutcome::Failed);
     let row = place.delivery(written.due[0].id).await;
     assert_eq!(
         row.last_error.as_deref(),

@@ -65,7 +65,7 @@ async fn endpoint_is_created_listed_changed_and_deleted(place: Place) {
 
 async fn wrong_fields_are_refused_all_at_once(place: Place) {
     let mut new = new_webhook("https://user:secret@example.com/", &["file.lost"]);
-    new.description = "x".repeat(webhooks::DESCRIPTION_LIMIT + 1);
+    new.description = "x".repeat(webhooks::MAX_DESCRIPTION_LEN + 1);
     new.secret = Some("whsec_short".to_owned().into());
     let Err(WebhookError::Invalid(faults)) =
         webhooks::create(&place.db, &place.clock, &place.config.sealing, new, None).await

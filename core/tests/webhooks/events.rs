@@ -43,8 +43,8 @@ async fn stored_event_goes_to_every_endpoint_that_wants_it(place: Place) {
         .unwrap();
     let file = file();
     let written = place.write(stored_event(&file)).await.unwrap();
-    let told: Vec<_> = written.due.iter().map(|due| due.webhook_id).collect();
-    assert_eq!(told, [all.id, wanting.id]);
+    let recorded: Vec<_> = written.due.iter().map(|due| due.webhook_id).collect();
+    assert_eq!(recorded, [all.id, wanting.id]);
     let event = place.event(written.event_id).await;
     assert_eq!(event.event_type, "file.stored");
     assert_eq!(event.aggregate_type, "UploadFile");
@@ -89,7 +89,7 @@ async fn payloads_have_exactly_their_fields(place: Place) {
         fields.extend(more.as_object().unwrap().clone());
         Value::Object(fields)
     };
-    let expiring = FileExpiring::of(&file, "https://files.example/1".to_owned(), at);
+    let expiring = FileExpiring::from_model(&file, "https://files.example/1".to_owned(), at);
     let written = place
         .write(NewEvent::file_expiring(expiring, &file))
         .await
@@ -98,11 +98,11 @@ async fn payloads_have_exactly_their_fields(place: Place) {
         place.event(written.event_id).await.payload,
         with(json!({"expires_at": at}))
     );
-    let deleted = NewEvent::file_deleted(FileDeleted::of(&file, at), &file);
+    let deleted = NewEvent::file_deleted(FileDeleted::from_model(&file, at), &file);
     let written = place.write(deleted).await.unwrap();
     let expected = with(json!({"url": null, "deleted_at": at}));
     assert_eq!(place.event(written.event_id).await.payload, expected);
-    let complete = BatchComplete::of(&batch, BatchStatus::Partial);
+    let complete = BatchComplete::from_model(&batch, BatchStatus::Partial);
     let written = place
         .write(NewEvent::batch_complete(complete, &batch))
         .await
@@ -214,7 +214,7 @@ async fn list_is_filtered_and_paged(place: Place) {
         stored.push(place.stored().await.event_id);
     }
     let batch = batch();
-    let complete = BatchComplete::of(&batch, BatchStatus::Complete);
+    let complete = BatchComplete::from_model(&batch, BatchStatus::Complete);
     let batched = place
         .write(NewEvent::batch_complete(complete, &batch))
         .await
@@ -287,7 +287,7 @@ async fn event_is_shown_with_deliveries_and_attempts(place: Place) {
             .unwrap()
             .is_none()
     );
-    let of = outbox::deliveries_of(&place.db, &[written.event_id])
+    let of = outbox::event_deliveries(&place.db, &[written.event_id])
         .await
         .unwrap();
     assert_eq!(of[&written.event_id].len(), 1);
@@ -330,7 +330,9 @@ async fn counts_tell_what_waits_and_since_when(place: Place) {
     let since = place.event(first.event_id).await.created_at;
     for counts in [
         outbox::counts(&place.db).await.unwrap(),
-        outbox::counts_of(&place.db, webhook.id).await.unwrap(),
+        outbox::endpoint_counts(&place.db, webhook.id)
+            .await
+            .unwrap(),
     ] {
         assert_eq!((counts.pending, counts.failed), (2, 0));
         assert_eq!(counts.oldest_pending_since, Some(since));

@@ -5,7 +5,7 @@ use crate::{
 use entity::{DeliveryId, delivery::DeliveryStatus};
 use futures::future::join_all;
 use landfall_core::{
-    deliver::{self, Outcome},
+    deliver::{self, DeliveryOutcome},
     outbox, webhooks,
 };
 use landfall_test_servers::{Behaviour, PostgresServer};
@@ -40,10 +40,10 @@ async fn of_many_claimers_exactly_one_delivers(place: Place) {
         .collect();
     let delivered = outcomes
         .iter()
-        .filter(|outcome| **outcome == Outcome::Delivered)
+        .filter(|outcome| **outcome == DeliveryOutcome::Delivered)
         .count();
     assert_eq!(delivered, 1, "{outcomes:?}");
-    assert!(!outcomes.contains(&Outcome::Failed));
+    assert!(!outcomes.contains(&DeliveryOutcome::Failed));
     assert_eq!(place.receiver.requests().len(), 1);
     assert_eq!(place.attempts(id).await.len(), 1);
     place.assert_counters_exact().await;
@@ -61,12 +61,15 @@ async fn worker_that_slept_through_its_lease_cannot_record(place: Place) {
     let slept = tokio::spawn(async move { sleeper.deliver(id).await.unwrap() });
     place.receiver.wait_for(1, SOON).await;
     let held = place.deliver(id).await;
-    assert!(matches!(held.outcome, Outcome::Later(_)), "{held:?}");
+    assert!(
+        matches!(held.outcome, DeliveryOutcome::Later(_)),
+        "{held:?}"
+    );
     place
         .clock
         .advance(LEASE + place.config.timeout + Duration::from_secs(6));
-    assert_eq!(place.deliver(id).await.outcome, Outcome::Delivered);
-    assert_eq!(slept.await.unwrap().outcome, Outcome::Nothing);
+    assert_eq!(place.deliver(id).await.outcome, DeliveryOutcome::Delivered);
+    assert_eq!(slept.await.unwrap().outcome, DeliveryOutcome::Nothing);
     let row = place.delivery(id).await;
     assert_eq!(
         (row.status, row.attempt_count),
@@ -89,7 +92,7 @@ async fn expired_lease_is_taken_over(place: Place) {
     let dead = tokio::spawn(async move { dying.deliver(id).await });
     place.receiver.wait_for(1, SOON).await;
     dead.abort();
-    let Outcome::Later(until) = place.deliver(id).await.outcome else {
+    let DeliveryOutcome::Later(until) = place.deliver(id).await.outcome else {
         panic!("the lease is not respected");
     };
     let page = deliver::due(&place.db, place.clock.now(), None, 10)
@@ -103,7 +106,7 @@ async fn expired_lease_is_taken_over(place: Place) {
         .await
         .unwrap();
     assert_eq!(page.due.len(), 1);
-    assert_eq!(place.deliver(id).await.outcome, Outcome::Delivered);
+    assert_eq!(place.deliver(id).await.outcome, DeliveryOutcome::Delivered);
     // An attempt that was never recorded does not count.
     assert_eq!(place.delivery(id).await.attempt_count, 1);
 }
@@ -138,7 +141,7 @@ async fn counters_are_exact_whoever_works_at_once(mut place: Place) {
     assert!(reports.iter().all(Result::is_ok));
     assert!(again.iter().all(Result::is_ok));
     place.assert_counters_exact().await;
-    // What was redelivered after it had been delivered is due again.
+    // A redelivered delivery is due again.
     let due = deliver::due(&place.db, place.clock.now(), None, 1000)
         .await
         .unwrap()
@@ -195,7 +198,7 @@ async fn deliveries_of_deleted_endpoints_end_in_pages(place: Place) {
     );
     place.assert_counters_exact().await;
     assert_eq!(
-        deliver::end_orphaned(&place.db, &place.clock, 10)
+        deliver::fail_orphaned(&place.db, &place.clock, 10)
             .await
             .unwrap(),
         0
@@ -218,10 +221,10 @@ async fn delivery_under_way_when_its_endpoint_is_deleted_is_left_to_its_worker(p
     assert_eq!(place.delivery(other).await.status, DeliveryStatus::Failed);
     assert!(matches!(
         under_way.await.unwrap().outcome,
-        Outcome::Later(_)
+        DeliveryOutcome::Later(_)
     ));
     assert_eq!(
-        deliver::end_orphaned(&place.db, &place.clock, 10)
+        deliver::fail_orphaned(&place.db, &place.clock, 10)
             .await
             .unwrap(),
         1
@@ -230,7 +233,7 @@ async fn delivery_under_way_when_its_endpoint_is_deleted_is_left_to_its_worker(p
     place.assert_counters_exact().await;
 }
 
-/// The receiver has it; that the connections die before that is written down must not make it hear it again.
+/// The receiver has it; losing the connections before that is recorded must not cause a second delivery.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn record_is_repeated_when_the_database_loses_its_connections() {
     let place = Place::postgres().await;
@@ -244,7 +247,10 @@ async fn record_is_repeated_when_the_database_loses_its_connections() {
     place.receiver.wait_for(1, SOON).await;
     let url = place.postgres_url.clone().unwrap();
     PostgresServer::shared().kill_connections(&url).await;
-    assert_eq!(delivering.await.unwrap().outcome, Outcome::Delivered);
+    assert_eq!(
+        delivering.await.unwrap().outcome,
+        DeliveryOutcome::Delivered
+    );
     assert_eq!(place.receiver.requests().len(), 1);
     assert_eq!(place.attempts(id).await.len(), 1);
     place.assert_counters_exact().await;

@@ -1,12 +1,12 @@
 use crate::{
     over_both_databases,
-    support::{Place, Told},
+    support::{Place, RecordedJobs},
 };
 use entity::{EventId, WebhookId, delivery::DeliveryStatus, outbox_event::EventStatus};
 use futures::future::join_all;
 use landfall_core::{
-    deliver::Outcome,
-    outbox::{self, RedeliveryError, Replay},
+    deliver::DeliveryOutcome,
+    outbox::{self, RedeliveryError, ReplayRequest},
     webhooks::{self, WebhookPatch},
 };
 use landfall_test_servers::Behaviour;
@@ -28,7 +28,11 @@ async fn redelivery_makes_done_deliveries_due_with_a_fresh_round(mut place: Plac
     let (_, written) = place.due_at("/good").await;
     let (id, event) = (written.due[0].id, written.event_id);
     place.receiver.set_next("/good", 1, &Behaviour::status(500));
-    for outcome in [Outcome::Failed, Outcome::Delivered, Outcome::Delivered] {
+    for outcome in [
+        DeliveryOutcome::Failed,
+        DeliveryOutcome::Delivered,
+        DeliveryOutcome::Delivered,
+    ] {
         assert_eq!(place.deliver(id).await.outcome, outcome);
         place.assert_counters_exact().await;
         let (row, due) = outbox::redeliver(&place.db, &place.clock, event, None)
@@ -61,7 +65,10 @@ async fn redelivery_reaches_endpoints_that_want_it_now(place: Place) {
         (EventStatus::Pending, 1)
     );
     assert_eq!(due[0].webhook_id, webhook.id);
-    assert_eq!(place.deliver(due[0].id).await.outcome, Outcome::Delivered);
+    assert_eq!(
+        place.deliver(due[0].id).await.outcome,
+        DeliveryOutcome::Delivered
+    );
     let unwanted = outbox::redeliver(&place.db, &place.clock, event, Some(other.id)).await;
     assert!(matches!(unwanted, Err(RedeliveryError::NotSubscribed)));
     let (test, due) = webhooks::test(&place.db, &place.clock, webhook.id)
@@ -82,11 +89,14 @@ async fn redelivery_brings_a_retry_forward(place: Place) {
     place
         .receiver
         .set_next("/", 1, &Behaviour::retry_after(503, 3000));
-    assert!(matches!(place.deliver(id).await.outcome, Outcome::Later(_)));
+    assert!(matches!(
+        place.deliver(id).await.outcome,
+        DeliveryOutcome::Later(_)
+    ));
     outbox::redeliver(&place.db, &place.clock, written.event_id, None)
         .await
         .unwrap();
-    assert_eq!(place.deliver(id).await.outcome, Outcome::Delivered);
+    assert_eq!(place.deliver(id).await.outcome, DeliveryOutcome::Delivered);
     place.assert_counters_exact().await;
 }
 
@@ -130,25 +140,26 @@ async fn replay_reaches_everything_in_pages(place: Place) {
         join_all((0..400).map(|_| place.stored())).await;
     }
     let (webhook, _) = place.endpoint("/", &["file.stored"]).await;
-    let told = Told::default();
-    let all = Replay {
+    let recorded = RecordedJobs::default();
+    let all = ReplayRequest {
         since,
         until: None,
         status: None,
     };
-    let count = outbox::replay(&place.db, &place.clock, &told, webhook.id, all)
+    let count = outbox::replay(&place.db, &place.clock, &recorded, webhook.id, all)
         .await
         .unwrap();
-    assert_eq!((count, told.deliveries().len()), (1200, 1200));
+    assert_eq!((count, recorded.deliveries().len()), (1200, 1200));
     place.assert_counters_exact().await;
-    // What is pending is under way.
-    let again = outbox::replay(&place.db, &place.clock, &told, webhook.id, all)
+    // Pending deliveries are in progress already.
+    let again = outbox::replay(&place.db, &place.clock, &recorded, webhook.id, all)
         .await
         .unwrap();
     assert_eq!(again, 0);
     let deliverer = place.deliverer("one");
     let delivered = join_all(
-        told.deliveries()
+        recorded
+            .deliveries()
             .iter()
             .map(|due| deliverer.deliver(due.id)),
     )
@@ -156,11 +167,18 @@ async fn replay_reaches_everything_in_pages(place: Place) {
     assert!(delivered.iter().all(|report| {
         report
             .as_ref()
-            .is_ok_and(|report| report.outcome == Outcome::Delivered)
+            .is_ok_and(|report| report.outcome == DeliveryOutcome::Delivered)
     }));
     place.assert_counters_exact().await;
     assert_eq!(outbox::counts(&place.db).await.unwrap().pending, 0);
-    let nobody = outbox::replay(&place.db, &place.clock, &told, WebhookId::generate(), all).await;
+    let nobody = outbox::replay(
+        &place.db,
+        &place.clock,
+        &recorded,
+        WebhookId::generate(),
+        all,
+    )
+    .await;
     assert!(matches!(nobody, Err(RedeliveryError::NoSuchEndpoint)));
 }
 
@@ -173,7 +191,7 @@ async fn replay_of_failed_deliveries_takes_every_page_once(mut place: Place) {
         let written = join_all((0..events).map(|_| place.stored())).await;
         let due = written.iter().flat_map(|written| &written.due);
         let failed = join_all(due.map(|due| deliverer.deliver(due.id))).await;
-        let is_failed = |outcome| outcome == Outcome::Failed;
+        let is_failed = |outcome| outcome == DeliveryOutcome::Failed;
         assert!(failed.iter().all(|report| {
             report
                 .as_ref()
@@ -184,18 +202,18 @@ async fn replay_of_failed_deliveries_takes_every_page_once(mut place: Place) {
     place.clock.advance(Duration::from_secs(60));
     let since = place.clock.now();
     fail(650).await;
-    let failed = Replay {
+    let failed = ReplayRequest {
         since,
         until: None,
         status: Some(DeliveryStatus::Failed),
     };
-    let told = Told::default();
+    let recorded = RecordedJobs::default();
     let replay = async || {
-        outbox::replay(&place.db, &place.clock, &told, webhook.id, failed)
+        outbox::replay(&place.db, &place.clock, &recorded, webhook.id, failed)
             .await
             .unwrap()
     };
-    assert_eq!((replay().await, told.deliveries().len()), (650, 650));
+    assert_eq!((replay().await, recorded.deliveries().len()), (650, 650));
     assert_eq!(replay().await, 0, "they are under way");
     place.assert_counters_exact().await;
 }
@@ -210,16 +228,16 @@ async fn replay_keeps_to_its_status_and_its_time(mut place: Place) {
     place.receiver.set_next("/", 1, &Behaviour::status(500));
     place.deliver(failed.due[0].id).await;
     let replay = async |since, until, status| {
-        let told = Told::default();
-        let what = Replay {
+        let recorded = RecordedJobs::default();
+        let what = ReplayRequest {
             since,
             until,
             status,
         };
-        outbox::replay(&place.db, &place.clock, &told, webhook.id, what)
+        outbox::replay(&place.db, &place.clock, &recorded, webhook.id, what)
             .await
             .unwrap();
-        let again: Vec<_> = told.deliveries().iter().map(|due| due.id).collect();
+        let again: Vec<_> = recorded.deliveries().iter().map(|due| due.id).collect();
         for id in &again {
             place.deliver(*id).await;
         }

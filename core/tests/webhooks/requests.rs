@@ -4,8 +4,8 @@ use crate::{
 };
 use entity::{Timestamp, delivery::DeliveryStatus};
 use landfall_core::{
-    deliver::Outcome,
-    webhooks::{self, signing::Secret},
+    deliver::DeliveryOutcome,
+    webhooks::{self, signing::SigningSecret},
 };
 use landfall_test_servers::Received;
 use serde_json::Value;
@@ -20,8 +20,8 @@ over_both_databases!(
     https_to_a_server_without_tls_fails_and_is_retried,
 );
 
-/// As a receiver would check it.
-fn signed_by(secret: &Secret, request: &Received) -> bool {
+/// Verifies the signature as a receiver would.
+fn signed_by(secret: &SigningSecret, request: &Received) -> bool {
     let seconds = request.header("webhook-timestamp").parse().unwrap();
     let at = Timestamp::from_timestamp(seconds, 0).unwrap();
     let expected = secret.sign(request.header("webhook-id"), at, &request.body);
@@ -36,7 +36,7 @@ async fn request_is_what_the_specification_says(place: Place) {
     let file = file();
     let written = place.write(stored_event(&file)).await.unwrap();
     let report = place.deliver(written.due[0].id).await;
-    assert_eq!(report.outcome, Outcome::Delivered);
+    assert_eq!(report.outcome, DeliveryOutcome::Delivered);
     assert_eq!(report.consecutive_failures, Some(0));
     let request = &place.receiver.requests()[0];
     assert_eq!(
@@ -105,7 +105,7 @@ async fn both_secrets_sign_for_a_day_after_a_rotation(place: Place) {
         let written = place.stored().await;
         assert_eq!(
             place.deliver(written.due[0].id).await.outcome,
-            Outcome::Delivered
+            DeliveryOutcome::Delivered
         );
         place.receiver.requests().pop().unwrap()
     };
@@ -131,7 +131,10 @@ async fn test_event_goes_to_its_endpoint_alone_even_if_switched_off(place: Place
             .await
             .unwrap();
         assert_eq!(due.len(), 1);
-        assert_eq!(place.deliver(due[0].id).await.outcome, Outcome::Delivered);
+        assert_eq!(
+            place.deliver(due[0].id).await.outcome,
+            DeliveryOutcome::Delivered
+        );
     }
     let requests = place.receiver.requests();
     assert_eq!(requests.len(), 2);
@@ -168,7 +171,7 @@ async fn forbidden_addresses_are_never_reached(mut place: Place) {
             .unwrap();
         let report = place.deliver(due[0].id).await;
         assert!(
-            matches!(report.outcome, Outcome::Later(_)),
+            matches!(report.outcome, DeliveryOutcome::Later(_)),
             "{host}: {report:?}"
         );
         let error = place.delivery(due[0].id).await.last_error.unwrap();
@@ -188,7 +191,7 @@ async fn https_to_a_server_without_tls_fails_and_is_retried(place: Place) {
         .unwrap();
     let written = place.stored().await;
     let report = place.deliver(written.due[0].id).await;
-    assert!(matches!(report.outcome, Outcome::Later(_)));
+    assert!(matches!(report.outcome, DeliveryOutcome::Later(_)));
     let error = place.delivery(written.due[0].id).await.last_error.unwrap();
     assert!(error.contains("TLS handshake"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! A database, a clock and a receiver of a test's own, and the rows it asks for.
+//! A database, a clock and a receiver per test, and the rows it asks for.
 
 use chrono::TimeDelta;
 use entity::{
@@ -14,11 +14,11 @@ use landfall_core::{
     clock::Clock,
     config::WebhooksConfig,
     db::Database,
-    deliver::{Deliverer, Report},
+    deliver::{Deliverer, DeliveryReport},
     digest::Sha256Digest,
     enqueue::{DueDelivery, JobSink},
-    outbox::{self, FileStored, NewEvent, WriteError, Written},
-    webhooks::{self, NewWebhook, Webhook, sealing::Sealing, signing::Secret},
+    outbox::{self, FileStored, NewEvent, WriteError, WrittenEvent},
+    webhooks::{self, NewWebhook, Webhook, sealing::Sealing, signing::SigningSecret},
 };
 use landfall_test_servers::{PostgresServer, Receiver};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
@@ -28,7 +28,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// How long the deliveries of these tests are leased: the least a lease may be, so 5 s and the timeout.
+/// The lease of deliveries in these tests, to which 5 s and the timeout are added as the minimum.
 pub(crate) const LEASE: Duration = Duration::from_secs(3);
 
 pub(crate) struct Place {
@@ -103,12 +103,16 @@ impl Place {
         Deliverer::with(&self.config, LEASE, &self.db, &self.clock, worker)
     }
 
-    /// One attempt by a worker of its own.
-    pub(crate) async fn deliver(&self, id: DeliveryId) -> Report {
+    /// Makes one attempt with a worker of its own.
+    pub(crate) async fn deliver(&self, id: DeliveryId) -> DeliveryReport {
         self.deliverer("alone").deliver(id).await.unwrap()
     }
 
-    pub(crate) async fn endpoint(&self, path: &str, event_types: &[&str]) -> (Webhook, Secret) {
+    pub(crate) async fn endpoint(
+        &self,
+        path: &str,
+        event_types: &[&str],
+    ) -> (Webhook, SigningSecret) {
         webhooks::create(
             &self.db,
             &self.clock,
@@ -120,20 +124,20 @@ impl Place {
         .unwrap()
     }
 
-    pub(crate) async fn write(&self, event: NewEvent) -> Result<Written, WriteError> {
+    pub(crate) async fn write(&self, event: NewEvent) -> Result<WrittenEvent, WriteError> {
         let now = self.clock.now();
         self.db
             .write(move |transaction| Box::pin(outbox::write(transaction, now, event)))
             .await
     }
 
-    /// A `file.stored` event of a file of its own.
-    pub(crate) async fn stored(&self) -> Written {
+    /// Writes a `file.stored` event of a new file.
+    pub(crate) async fn stored(&self) -> WrittenEvent {
         self.write(stored_event(&file())).await.unwrap()
     }
 
-    /// An endpoint at `path` and a delivery that is due there.
-    pub(crate) async fn due_at(&self, path: &str) -> (Webhook, Written) {
+    /// Creates an endpoint at `path` and a delivery that is due there.
+    pub(crate) async fn due_at(&self, path: &str) -> (Webhook, WrittenEvent) {
         let (webhook, _) = self.endpoint(path, &[]).await;
         (webhook, self.stored().await)
     }
@@ -166,14 +170,14 @@ impl Place {
             .unwrap()
     }
 
-    /// Moves the clock past the next attempt of a delivery.
+    /// Advances the clock past the next attempt of a delivery.
     pub(crate) async fn until_due(&self, id: DeliveryId) {
         let due = self.delivery(id).await.next_attempt_at.unwrap();
         let left = (due - self.clock.now()).to_std().unwrap_or_default();
         self.clock.advance(left + Duration::from_millis(1));
     }
 
-    /// The outbox's invariant: counters and status of every event are those of its deliveries.
+    /// Checks the outbox's invariant: counters and status of every event match its deliveries.
     pub(crate) async fn assert_counters_exact(&self) {
         let events = outbox_event::Entity::find()
             .all(self.db.read())
@@ -219,15 +223,15 @@ pub(crate) fn new_webhook(url: &str, event_types: &[&str]) -> NewWebhook {
 }
 
 pub(crate) fn digest() -> Sha256Digest {
-    Sha256Digest::of(b"bytes")
+    Sha256Digest::compute(b"bytes")
 }
 
 pub(crate) fn stored_event(file: &file::Model) -> NewEvent {
-    let payload = FileStored::of(file, digest(), "https://files.example/1".to_owned());
+    let payload = FileStored::from_model(file, digest(), "https://files.example/1".to_owned());
     NewEvent::file_stored(payload, file)
 }
 
-/// A stored file's row.
+/// The row of a stored file.
 pub(crate) fn file() -> file::Model {
     let now = Clock::system().now();
     file::Model {
@@ -244,7 +248,7 @@ pub(crate) fn file() -> file::Model {
     }
 }
 
-/// A closed batch's row.
+/// The row of a closed batch.
 pub(crate) fn batch() -> batch::Model {
     let now = Clock::system().now();
     batch::Model {
@@ -263,11 +267,11 @@ pub(crate) fn batch() -> batch::Model {
     }
 }
 
-/// Writes down what it is told.
+/// Records the deliveries that were pushed.
 #[derive(Debug, Default)]
-pub(crate) struct Told(Mutex<Vec<DueDelivery>>);
+pub(crate) struct RecordedJobs(Mutex<Vec<DueDelivery>>);
 
-impl Told {
+impl RecordedJobs {
     pub(crate) fn deliveries(&self) -> Vec<DueDelivery> {
         self.0
             .lock()
@@ -276,7 +280,7 @@ impl Told {
     }
 }
 
-impl JobSink for Told {
+impl JobSink for RecordedJobs {
     fn finalize<'a>(&'a self, _: &'a [FileId]) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }

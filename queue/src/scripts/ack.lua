@@ -1,4 +1,4 @@
--- Ends claims: each job that is still owned by the token goes where its verdict says.
+-- Acknowledges runs: each job that the token still owns changes according to its verdict.
 -- ARGV     done jobs to keep, dead jobs to keep, slow after µs (0: no group is slow),
 --          then per job: id, group, token, verdict, error, delay in µs
 --          verdict: done | failed (counts) | later (does not) | dead | released
@@ -42,8 +42,8 @@ local function fail_job(id, group, again, tries, max, reason, delay)
   end
 end
 
--- A group stays slow until one of its jobs is done in time. That one was put off in time says
--- nothing: it may not have been due.
+-- A group stays slow until one of its jobs is done in time. A job that was rescheduled in time proves nothing: it may
+-- not have been due.
 local function judge_pace(group, began, verdict)
   if slow_after == 0 or group == '' or verdict == 'released' then return end
   if now - began > slow_after then
@@ -58,7 +58,7 @@ for i = 4, #ARGV, 6 do
   local reason, delay = ARGV[i + 4], tonumber(ARGV[i + 5])
   local job = job_key(id)
   local h = redis.call('HMGET', job, 'owner', 'group', 'tries', 'max', 'again', 'state', 'began')
-  -- The hash was lost and made anew by a push, and the owner has not renewed its lease since.
+  -- The hash was lost and recreated by a push, and the owner has not renewed its lease since.
   local restored = h[6] == 'running' and h[1] == ''
   if h[1] == token or restored then
     group = h[2]
@@ -80,7 +80,7 @@ for i = 4, #ARGV, 6 do
     release(id, group)
   else
     stale[#stale + 1] = id
-    -- The hash was lost: the slot is released all the same.
+    -- The hash was lost: release the slot anyway.
     if not h[6] then release(id, group) end
   end
 end

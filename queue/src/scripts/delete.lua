@@ -1,6 +1,6 @@
--- Forgets jobs: one by id, or a page of one state. A running handler continues; its end changes nothing.
+-- Deletes jobs: one by id, or a page of one state. A running handler continues; its outcome is ignored.
 -- ARGV     state ('' for one job), limit | '', id
--- Returns  number of jobs forgotten
+-- Returns  number of jobs deleted
 
 local ids = {ARGV[2]}
 if ARGV[1] ~= '' then

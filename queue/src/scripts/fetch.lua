@@ -1,13 +1,13 @@
--- Takes ready jobs under a lease, group by group in turn.
+-- Fetches ready jobs under a lease; groups take turns.
 -- ARGV     worker, token of this call, jobs wanted, lease in µs, group limit, page,
 --          slow after µs (0: no group is slow), slow jobs wanted, slow slots
 -- Returns  {µs until the next scheduled job or -1, 1 if there is more to look at, rows}
 --          row: id, arguments, attempts so far, max attempts, crashes, group, born, trace, 1 if slow
--- A repeated call with the same token returns the same jobs: the first answer may be lost.
+-- A repeated call with the same token returns the same jobs: the first response may have been lost.
 --
--- A group is slow when one of its jobs has been running for longer than `slow after`, or the last
--- one that ended had. Its jobs are taken from the slow slots, which it shares evenly with the other
--- slow groups; so however many groups stall, the other slots stay with those that do not.
+-- A group is slow when one of its jobs has been running for longer than `slow after`, or the last one that ended was.
+-- Its jobs are run in slow slots, which slow groups share evenly; so however many groups stall, the other slots are
+-- left to those that do not.
 
 local worker, token, want = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local until_, default_limit, page = num(now + tonumber(ARGV[4])), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -35,7 +35,7 @@ if redis.call('HGET', key('meta'), 'paused') then return {-1, 0, rows} end
 
 promote(page)
 
--- How many of `total` jobs each of these groups gives: one each in turn while they have any.
+-- How many of `total` jobs each of these groups may start: one each in turn while they have any.
 local function share(groups, total)
   while total > 0 do
     for _, g in ipairs(groups) do
@@ -80,8 +80,8 @@ local function start(group, n, slow)
   return started
 end
 
--- Every look at a group either serves a job or drops the group from the ring, which took an
--- earlier push or acknowledgement to enter: the cost is that of the jobs served.
+-- Each visit of a group either starts a job or removes the group from the ring, which it entered by an earlier push or
+-- acknowledgement: so the cost is proportional to the jobs started.
 local function serve(ring, wanted)
   while wanted > 0 and passed < page do
     local popped = redis.call('ZPOPMIN', key(ring), wanted)
@@ -111,7 +111,7 @@ local function serve(ring, wanted)
       local started = 0
       if g.gives > 0 then started = start(g.name, g.gives, ring == 'slow_ring') end
       wanted = wanted - started
-      -- Fewer than counted were started when the lane had ids of jobs that are no longer ready.
+      -- Fewer than counted were started because the lane had ids of jobs that are no longer ready.
       if g.free > g.gives or (started < g.gives and redis.call('EXISTS', key('lane:' .. g.name)) == 1) then
         redis.call('ZADD', key(ring), 'NX', next_order(), g.name)
       end

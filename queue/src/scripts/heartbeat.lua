@@ -1,7 +1,7 @@
--- A worker says that it is alive.
+-- Records the heartbeat of a worker.
 -- KEYS[1]  base of the registry's keys, `prefix:{registry}`
 -- ARGV     worker, what it is as JSON ('' takes it out), queue
--- Workers that have been silent for ten minutes are forgotten, at most 100 a time.
+-- Workers without a heartbeat for ten minutes are removed, at most 100 at a time.
 
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)

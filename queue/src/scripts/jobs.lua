@@ -1,4 +1,4 @@
--- Jobs to be looked at: a page of one state, or one by id.
+-- Inspects jobs: a page of one state, or one by id.
 -- ARGV     state ('' to look up an id), offset, limit | '', id
 -- Returns  rows: id, state, arguments, {attempts, max attempts, crashes}, {born, due, began, ended},
 --          {group, owner, error, trace}; what is missing is ''; an unknown id gives no row

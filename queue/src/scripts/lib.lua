@@ -1,13 +1,13 @@
--- Shared by every script of one queue; it is put before each of them.
+-- Shared by every script of a queue, and prepended to each of them.
 --
 -- KEYS[1]  base of the queue's keys, `prefix:{queue}`. All other names are built from it: they
 --          share its hash tag and so its slot, and some (a job, a lane) are known only in here.
--- Times are microseconds of Redis's own clock: workers whose clocks differ must agree on when a
--- lease ends, and a schedule must not run early because a client is ahead.
+-- Times are microseconds by the clock of Redis: workers whose clocks differ must agree on when a lease expires, and a
+-- job must not run early because a client's clock is ahead.
 --
--- Any single key may be lost. A job's hash says what state the job is in; the sorted sets are
--- indexes of that. A script that takes an id from an index compares it with the hash before it
--- acts on it, and `maintenance.lua` adds to the indexes what the hashes say is missing.
+-- Any single key may be lost. A job's hash defines the state of the job; the sorted sets are indexes on that. A script
+-- that takes an id from an index compares it with the hash before it acts, and `maintenance.lua` restores index entries
+-- that the hashes show to be missing.
 
 local base = KEYS[1]
 local function key(name) return base .. ':' .. name end
@@ -16,11 +16,11 @@ local function job_key(id) return base .. ':job:' .. id end
 local clock = redis.call('TIME')
 local now = clock[1] * 1000000 + clock[2]
 
--- Numbers this large lose digits in Lua's own conversion.
+-- Lua's own conversion loses digits of numbers this large.
 local function num(n) return string.format('%.0f', n) end
 
--- A number that only grows, close to `now`: keeps first in, first out within one microsecond and
--- when Redis's clock is set back.
+-- A monotonic number close to `now`: keeps first in, first out within one microsecond and when Redis's clock is set
+-- back.
 local order
 local function next_order()
   if not order then
@@ -30,7 +30,7 @@ local function next_order()
   return num(order)
 end
 
--- Groups known to be slow have a ring of their own: they are given other slots (see `fetch.lua`).
+-- Slow groups have a ring of their own, because they use other slots (see `fetch.lua`).
 local woke = false
 local joined = {}
 local function join_ring(group)
@@ -63,7 +63,7 @@ end
 local function schedule(id, due)
   redis.call('HSET', job_key(id), 'state', 'scheduled', 'owner', '', 'due', num(due))
   redis.call('ZADD', key('scheduled'), num(due), id)
-  -- Idle workers sleep until the first of these: tell them when it is a new one.
+  -- Idle workers sleep until the first scheduled job: wake them when this one is earlier.
   if redis.call('ZRANGE', key('scheduled'), 0, 0)[1] == id then woke = true end
 end
 
@@ -71,7 +71,7 @@ local function ready_or_scheduled(id, group, due)
   if due > now then schedule(id, due) else make_ready(id, group) end
 end
 
--- A lease names the group too, so that the slot can be released even when the job's hash is lost.
+-- A lease names the group too, so that the slot can be released even if the job's hash is lost.
 local function lease_of(id, group) return group .. '\n' .. id end
 local function parse_lease(member)
   local at = string.find(member, '\n', 1, true)
@@ -103,7 +103,7 @@ local function promote(page)
   return #ids
 end
 
--- A job as new: after `done` with a push in between, or when run again by hand.
+-- Resets a job: after `done` with a push in between, or when it is run again manually.
 local function start_over(id, group, due)
   redis.call('HSET', job_key(id), 'tries', 0, 'crashes', 0, 'born', num(now))
   redis.call('HDEL', job_key(id), 'again', 'ended')
@@ -146,7 +146,7 @@ local function count(name, letter, n)
   end
 end
 
--- Takes a job out of every index, whatever its state. Returns its group, or nil if unknown.
+-- Removes a job from every index, whatever its state. Returns its group, or nil if unknown.
 local function take_out(id)
   local h = redis.call('HMGET', job_key(id), 'state', 'group')
   local state, group = h[1], h[2]
@@ -162,7 +162,7 @@ local function take_out(id)
   return group, state
 end
 
--- The following restore what an index has lost.
+-- The following functions restore lost index entries.
 
 local function rejoin(group)
   if not redis.call('ZSCORE', key('ring'), group) and not redis.call('ZSCORE', key('slow_ring'), group) then
@@ -185,7 +185,7 @@ local function restore_scheduled(id, due)
   return true
 end
 
--- The owner, if it is alive, renews the lease before it ends.
+-- If the owner is alive, it renews the lease before it expires.
 local function restore_running(id, group, began, lease)
   if redis.call('ZSCORE', key('lease'), lease_of(id, group)) then
     return group ~= '' and redis.call('ZADD', key('slots:' .. group), 'NX', began, id) == 1

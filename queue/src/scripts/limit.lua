@@ -1,5 +1,5 @@
--- Overrides the limit of one group, or takes the override back.
--- ARGV     group, limit ('' takes it back)
+-- Overrides the limit of one group, or removes the override.
+-- ARGV     group, limit ('' removes it)
 
 if ARGV[2] == '' then
   redis.call('HDEL', key('limits'), ARGV[1])

@@ -1,4 +1,4 @@
--- Stops or starts the taking of jobs. Running jobs are not touched.
+-- Pauses or resumes the start of jobs. Running jobs are not affected.
 -- ARGV     1 to pause, 0 to resume
 
 if ARGV[1] == '1' then

@@ -14,7 +14,7 @@ local function create(id, args, group, max, due, trace, state)
   redis.call('SADD', key('ids'), id)
 end
 
--- What the running handler has read may be stale by now: run once more when it is done.
+-- The running handler may have read stale data: run the job once more when it is done.
 local function run_again(id, args, due)
   local job = job_key(id)
   local again = tonumber(redis.call('HGET', job, 'again'))

@@ -1,6 +1,6 @@
--- Takes one from a rate by the generic cell rate algorithm: kept is the time at which the subject is even again.
+-- Rate limit by the generic cell rate algorithm (GCRA): the stored value is the theoretical arrival time.
 -- KEYS: base of the limits. ARGV: subject, microseconds per unit, burst.
--- Answers: allowed, units left, microseconds to wait, microseconds until even.
+-- Returns: allowed, units left, microseconds to wait, microseconds until the full burst is available.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local key = KEYS[1] .. ':rate:' .. ARGV[1]

@@ -1,4 +1,4 @@
--- Removes a page of a queue of the layout before `prefix:{queue}`; the rest of it when no job is left.
+-- Removes a page of a queue of the layout before `prefix:{queue}`; when no job is left, the rest of its keys.
 -- KEYS[1]  base of its keys, `{prefix:queue}`
 -- Returns  number of jobs removed; 0 when all are
 

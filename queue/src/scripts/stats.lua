@@ -1,4 +1,4 @@
--- The figures of one queue, at constant cost.
+-- Statistics of one queue, at constant cost.
 -- Returns  {ready, scheduled, running, dead, kept done, done total, failed total, µs the oldest ready
 --          job has waited or -1, 1 if paused, µs of the next scheduled job or -1}
 

@@ -1,4 +1,4 @@
--- The workers of an installation, newest beat first, at most 1,000.
+-- Returns the workers of an installation, newest heartbeat first, at most 1,000.
 -- KEYS[1]  base of the registry's keys, `prefix:{registry}`
 -- Returns  rows: worker, ms of its last beat, what it is as JSON
 

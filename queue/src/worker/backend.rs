@@ -1,4 +1,4 @@
-//! What Apalis polls.
+//! The backend that Apalis polls.
 
 use std::{
     marker::PhantomData,
@@ -21,22 +21,23 @@ use futures::{FutureExt as _, Sink, future::BoxFuture};
 use tokio::time::{Sleep, sleep, timeout};
 
 use super::{
-    Core, Engine, PATIENCE, acks::Ack, claims::Claim, layer::OutcomeLayer, persistence::Leases,
+    SHUTDOWN_TIMEOUT, WorkerHandle, WorkerState, acks::Ack, claims::Claim, layer::OutcomeLayer,
+    persistence::JobPersistence,
 };
 use crate::{
     Job, JobContext, QueueError, Redis, Settings, WorkerIdentity, keys::Keys, outcome::Verdict,
 };
 
-/// The Apalis backend of one worker, made by [`Queue::backend`](crate::Queue::backend).
+/// The Apalis backend of one worker, created by [`Queue::backend`](crate::Queue::backend).
 ///
-/// Hand it to one `WorkerBuilder` and no other. It limits the worker to the identity's
-/// concurrency, catches panics, and runs in Tokio.
+/// Pass it to a single `WorkerBuilder`. It limits the worker to the identity's concurrency, catches panics, and
+/// requires Tokio.
 pub struct Backend<J> {
-    persisted: Persisted<Leases>,
-    engine: Arc<Engine>,
+    persisted: Persisted<JobPersistence>,
+    handle: Arc<WorkerHandle>,
     settings: Arc<Settings>,
-    /// Set after a fetch that found nothing: no other is made before a wake-up or the end of this.
-    nap: Option<Pin<Box<Sleep>>>,
+    /// Set after a fetch that found nothing: the next one waits for a wake-up or the end of this sleep.
+    idle_sleep: Option<Pin<Box<Sleep>>>,
     closing: Option<BoxFuture<'static, ()>>,
     job: PhantomData<fn() -> J>,
 }
@@ -57,56 +58,58 @@ impl<J: Job> Backend<J> {
         settings: Arc<Settings>,
         identity: WorkerIdentity,
     ) -> Self {
-        let engine = Engine::new(redis, keys, settings.clone(), identity, J::QUEUE);
-        let engine = Arc::new(engine);
+        let handle = WorkerHandle::new(redis, keys, settings.clone(), identity, J::QUEUE);
+        let handle = Arc::new(handle);
         Self {
-            persisted: Persisted::new(Leases {
-                engine: engine.clone(),
+            persisted: Persisted::new(JobPersistence {
+                handle: handle.clone(),
             }),
-            engine,
+            handle,
             settings,
-            nap: None,
+            idle_sleep: None,
             closing: None,
             job: PhantomData,
         }
     }
 
-    /// The unique name this worker has in Redis.
+    /// The unique name of this worker in Redis.
     #[must_use]
     pub fn worker_name(&self) -> &str {
-        &self.core().name
+        &self.state().name
     }
 
-    fn core(&self) -> &Core {
-        &self.engine.core
+    fn state(&self) -> &WorkerState {
+        &self.handle.state
     }
 
     fn wait_for_work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(nap) = &mut self.nap else {
+        let Some(idle_sleep) = &mut self.idle_sleep else {
             return Poll::Ready(());
         };
-        if self.engine.core.signal.poll(cx).is_pending() && nap.as_mut().poll(cx).is_pending() {
+        if self.handle.state.signal.poll(cx).is_pending()
+            && idle_sleep.as_mut().poll(cx).is_pending()
+        {
             return Poll::Pending;
         }
-        self.nap = None;
+        self.idle_sleep = None;
         Poll::Ready(())
     }
 
-    /// Arguments that cannot be read will not be readable later: the job is dead. As an error of
-    /// the backend this would end the worker, and the next one.
+    /// Arguments that cannot be decoded will never be, so the job becomes dead. Reported as an error of the backend,
+    /// this would end the worker, and the next one.
     fn decode(&self, task: Task<Vec<u8>>) -> Option<Task<J>> {
         match serde_json::from_slice(&task.args) {
             Ok(args) => Some(task.map_args(|_| args)),
             Err(error) => {
                 let claim = task.data().get::<Claim>().cloned()?;
                 let attempt = task.data().get::<JobContext>().map_or(1, |job| job.attempt);
-                tracing::error!(job.id = %claim.id, %error, "the arguments of a job cannot be read");
+                tracing::error!(job.id = %claim.id, %error, "the arguments of a job cannot be decoded");
                 claim.ended.cancel();
-                self.engine.acknowledge(Ack {
+                self.handle.acknowledge(Ack {
                     claim,
                     verdict: Verdict::Dead,
                     attempt,
-                    text: format!("the arguments cannot be read: {error}"),
+                    text: format!("the arguments cannot be decoded: {error}"),
                 });
                 None
             }
@@ -142,30 +145,37 @@ impl<J: Job> ApalisBackend for Backend<J> {
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
                 Poll::Ready(None) => return Poll::Ready(None),
-                // `Persisted` is ready and yet pending: the fetch came back empty.
+                // `Persisted` is ready and yet pending: the fetch returned nothing.
                 Poll::Pending if matches!(self.persisted.state(), State::Ready) => {
-                    let us = self.core().nap_us.load(Ordering::Relaxed);
-                    self.nap = Some(Box::pin(sleep(Duration::from_micros(us))));
+                    let us = self.state().sleep_us.load(Ordering::Relaxed);
+                    self.idle_sleep = Some(Box::pin(sleep(Duration::from_micros(us))));
                 }
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
 
-    /// Gives back what is buffered, then waits until Redis has taken every outcome, at most the
-    /// patience of 5 seconds. What Redis has not heard by then runs again when its lease ends.
+    /// Releases buffered jobs, then waits until Redis has accepted every outcome, for at most
+    /// 5 seconds. Jobs whose outcomes Redis has not received by then run again when
+    /// their lease expires.
     fn poll_close(
         &mut self,
         cx: &mut Context<'_>,
         worker: &WorkerContext,
     ) -> Poll<Result<(), QueueError>> {
         std::task::ready!(self.persisted.poll_close(cx, worker))?;
-        let core = self.engine.core.clone();
+        let state = self.handle.state.clone();
         let closing = self.closing.get_or_insert_with(|| {
-            core.close();
+            state.close();
             async move {
-                if timeout(PATIENCE, core.claims.empty()).await.is_err() {
-                    tracing::warn!(queue = core.queue, "outcomes were left untold at the end");
+                if timeout(SHUTDOWN_TIMEOUT, state.claims.empty())
+                    .await
+                    .is_err()
+                {
+                    tracing::warn!(
+                        queue = state.queue,
+                        "some outcomes were not reported before shutdown"
+                    );
                 }
             }
             .boxed()
@@ -186,11 +196,11 @@ impl<J: Job> BackendConfig for Backend<J> {
     }
 
     fn middleware(&mut self, _: &mut WorkerContext) -> OutcomeLayer {
-        OutcomeLayer::new(self.engine.clone())
+        OutcomeLayer::new(self.handle.clone())
     }
 }
 
-/// Pushes through Apalis's own interface. [`Queue::push`](crate::Queue::push) can do more.
+/// Pushes jobs through Apalis's own interface. [`Queue::push`](crate::Queue::push) offers more.
 impl<J: Job> Sink<Task<Vec<u8>>> for Backend<J> {
     type Error = QueueError;
 

@@ -1,4 +1,4 @@
-//! Which jobs this worker holds: fetched and not yet acknowledged to Redis.
+//! The jobs that this worker holds: fetched and not yet acknowledged to Redis.
 
 use std::{
     collections::HashMap,
@@ -9,20 +9,20 @@ use std::{
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// A lease this worker holds. The token is the owner in Redis; it differs for every fetch, so the
-/// end of an old run never touches a newer one.
+/// A lease that this worker holds. The token is the owner in Redis; it differs for every fetch, so the end of an old
+/// run never affects a newer one.
 #[derive(Debug, Clone)]
 pub(crate) struct Claim {
     pub(crate) id: Arc<str>,
     pub(crate) token: Arc<str>,
-    /// Empty without one.
+    /// Empty without a group.
     pub(crate) group: Arc<str>,
-    /// Taken from a slow group, for one of the slow slots.
+    /// Fetched from a slow group, for one of the slow slots.
     pub(crate) slow: bool,
     pub(crate) since: SystemTime,
-    /// Set when somebody else has the lease: the handler is dropped.
+    /// Cancelled when another worker has the lease: the handler is dropped.
     pub(crate) lost: CancellationToken,
-    /// Set when no handler runs under this claim (any more).
+    /// Cancelled when no handler runs under this claim, or any more.
     pub(crate) ended: CancellationToken,
 }
 
@@ -55,8 +55,8 @@ impl Claims {
         self.held().len()
     }
 
-    /// Adds a claim. A claim of the same id is no longer ours in Redis: its handler is told, and
-    /// this waits until it is gone, since Apalis refuses to run one id twice in a worker.
+    /// Adds a claim. An older claim of the same id is no longer ours in Redis: its handler is cancelled, and this waits
+    /// until it has ended, since Apalis refuses to run one id twice in a worker.
     pub(crate) async fn add(&self, claim: Claim) {
         let old = self.held().insert(claim.id.clone(), claim);
         if let Some(old) = old {
@@ -65,7 +65,7 @@ impl Claims {
         }
     }
 
-    /// Removes a claim, unless a newer one has taken its place.
+    /// Removes a claim, unless a newer one has replaced it.
     pub(crate) fn remove(&self, id: &str, token: &str) {
         let mut held = self.held();
         if held.get(id).is_some_and(|claim| &*claim.token == token) {
@@ -76,7 +76,7 @@ impl Claims {
         }
     }
 
-    /// Somebody else has the lease.
+    /// Another worker has the lease.
     pub(crate) fn lose(&self, id: &str, token: &str) {
         let lost = {
             let held = self.held();

@@ -1,5 +1,5 @@
-//! Runs a job: limits how many run at once, catches panics, drops the handler when the lease is
-//! lost, and judges the outcome while the error is still an error and not its text.
+//! Runs a job: limits concurrency, catches panics, drops the handler when the lease is lost, and determines the outcome
+//! while the error is still available as a value.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -17,22 +17,21 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::{Engine, acks::Ack, claims::Claim};
+use super::{WorkerHandle, acks::Ack, claims::Claim};
 use crate::{
     JobContext,
-    outcome::{LeaseLost, Panicked, Verdict, describe, judge},
+    outcome::{JobPanic, LeaseLost, Verdict, describe, judge},
 };
 
-/// The layer a [`Backend`](crate::Backend) puts around its worker's service. Apalis applies it by
-/// itself.
+/// The layer that a [`Backend`](crate::Backend) puts around its worker's service. Apalis applies it automatically.
 #[derive(Debug, Clone)]
 pub struct OutcomeLayer {
-    engine: Arc<Engine>,
+    handle: Arc<WorkerHandle>,
 }
 
 impl OutcomeLayer {
-    pub(crate) fn new(engine: Arc<Engine>) -> Self {
-        Self { engine }
+    pub(crate) fn new(handle: Arc<WorkerHandle>) -> Self {
+        Self { handle }
     }
 }
 
@@ -41,16 +40,16 @@ impl<S> Layer<S> for OutcomeLayer {
 
     fn layer(&self, inner: S) -> OutcomeService<S> {
         OutcomeService {
-            engine: self.engine.clone(),
+            handle: self.handle.clone(),
             inner,
         }
     }
 }
 
-/// The service made by [`OutcomeLayer`].
+/// The service created by [`OutcomeLayer`].
 #[derive(Debug, Clone)]
 pub struct OutcomeService<S> {
-    engine: Arc<Engine>,
+    handle: Arc<WorkerHandle>,
     inner: S,
 }
 
@@ -66,8 +65,8 @@ where
     type Future = BoxFuture<'static, Result<S::Response, BoxDynError>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxDynError>> {
-        self.engine.core.slot.register(cx.waker());
-        if self.engine.core.free_slots() == 0 {
+        self.handle.state.slot.register(cx.waker());
+        if self.handle.state.free_slots() == 0 {
             return Poll::Pending;
         }
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -77,33 +76,33 @@ where
         let context = task.data().get::<JobContext>().cloned();
         let claim = task.data().get::<Claim>().cloned();
         let (Some(context), Some(claim)) = (context, claim) else {
-            // Only a backend that is not ours hands out such a task; there is nothing to judge.
+            // Only a foreign backend hands out such a task; there is no outcome to report.
             return self.inner.call(task).map(|r| r.map_err(Into::into)).boxed();
         };
         let span = tracing::info_span!(
             "job",
-            queue = self.engine.core.queue,
+            queue = self.handle.state.queue,
             job.id = %context.id,
             job.attempt = context.attempt,
         );
         let lost = claim.lost.clone();
-        let mut run = Run::begin(self.engine.clone(), claim, context);
+        let mut run = JobRun::begin(self.handle.clone(), claim, context);
         let started = span.in_scope(|| catch_unwind(AssertUnwindSafe(|| self.inner.call(task))));
         async move {
             let result = match started {
                 Ok(handler) => {
-                    // The handler is dropped before the outcome is reported: Apalis must not know the
-                    // id any more when the job comes again.
+                    // The handler is dropped before the outcome is reported: Apalis must have forgotten the id when the
+                    // job comes again.
                     let handler = async move {
                         match AssertUnwindSafe(handler).catch_unwind().await {
                             Ok(result) => result.map_err(Into::into),
-                            Err(panic) => Err(Panicked::new(&*panic).into()),
+                            Err(panic) => Err(JobPanic::new(&*panic).into()),
                         }
                     };
                     let ended = run.until_end(handler, &lost).await;
                     ended.unwrap_or_else(|| Err(LeaseLost.into()))
                 }
-                Err(panic) => Err(Panicked::new(&*panic).into()),
+                Err(panic) => Err(JobPanic::new(&*panic).into()),
             };
             run.end(&result);
             result
@@ -113,39 +112,40 @@ where
     }
 }
 
-/// One run of a job. Dropped without an end (the worker was dropped) it gives the job back.
-struct Run {
-    engine: Arc<Engine>,
+/// One run of a job. If it is dropped without an end (the worker was dropped), it releases the job.
+struct JobRun {
+    handle: Arc<WorkerHandle>,
     claim: Option<Claim>,
     context: JobContext,
-    /// Whether it holds one of the slow slots.
+    /// Whether it uses one of the slow slots.
     slow: bool,
 }
 
-impl Run {
-    fn begin(engine: Arc<Engine>, claim: Claim, context: JobContext) -> Self {
-        let core = &engine.core;
+impl JobRun {
+    fn begin(handle: Arc<WorkerHandle>, claim: Claim, context: JobContext) -> Self {
+        let state = &handle.state;
         let slots = if claim.slow {
-            &core.slow
+            &state.slow
         } else {
-            &core.running
+            &state.running
         };
         slots.fetch_add(1, Ordering::AcqRel);
         Self {
             slow: claim.slow,
-            engine,
+            handle,
             claim: Some(claim),
             context,
         }
     }
 
-    /// Waits for the handler, and moves to a slow slot when that takes long. `None` when the lease was lost.
+    /// Waits for the handler, and moves the run to a slow slot when it takes long. Returns `None` when the lease was
+    /// lost.
     async fn until_end<F: Future>(
         &mut self,
         handler: F,
         lost: &CancellationToken,
     ) -> Option<F::Output> {
-        let slow_after = self.engine.core.settings.slow_after();
+        let slow_after = self.handle.state.settings.slow_after();
         let ended = lost.run_until_cancelled(handler);
         let Some(slow_after) = slow_after.filter(|_| !self.slow) else {
             return ended.await;
@@ -160,18 +160,18 @@ impl Run {
         }
     }
 
-    /// `false` when all slow slots are taken.
+    /// Returns `false` when all slow slots are in use.
     fn moves_to_slow_slot(&mut self) -> bool {
-        let core = &self.engine.core;
-        let most = core.slow_slots();
+        let state = &self.handle.state;
+        let most = state.slow_slots();
         let one_more = |taken: usize| (taken < most).then_some(taken + 1);
-        self.slow = core
+        self.slow = state
             .slow
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more)
             .is_ok();
         if self.slow {
-            core.running.fetch_sub(1, Ordering::AcqRel);
-            core.slot.wake();
+            state.running.fetch_sub(1, Ordering::AcqRel);
+            state.slot.wake();
         }
         self.slow
     }
@@ -191,10 +191,10 @@ impl Run {
         };
         match &verdict {
             Verdict::Failed(_) | Verdict::Dead => tracing::warn!(error = %text, "job failed"),
-            Verdict::Later(_) => tracing::debug!(reason = %text, "job put off"),
+            Verdict::Later(_) => tracing::debug!(reason = %text, "job rescheduled"),
             Verdict::Done | Verdict::Released => {}
         }
-        self.engine.acknowledge(Ack {
+        self.handle.acknowledge(Ack {
             claim,
             verdict,
             attempt: self.context.attempt,
@@ -203,21 +203,21 @@ impl Run {
     }
 }
 
-impl Drop for Run {
+impl Drop for JobRun {
     fn drop(&mut self) {
         if let Some(claim) = self.claim.take() {
             claim.ended.cancel();
-            self.engine.acknowledge(Ack::released(claim));
+            self.handle.acknowledge(Ack::released(claim));
         }
-        let core = &self.engine.core;
+        let state = &self.handle.state;
         if self.slow {
-            // Slow groups may have been passed over for want of a slot.
-            if core.slow.fetch_sub(1, Ordering::AcqRel) >= core.slow_slots() {
-                core.signal.raise();
+            // Slow groups may have been skipped because no slot was free.
+            if state.slow.fetch_sub(1, Ordering::AcqRel) >= state.slow_slots() {
+                state.signal.raise();
             }
         } else {
-            core.running.fetch_sub(1, Ordering::AcqRel);
-            core.slot.wake();
+            state.running.fetch_sub(1, Ordering::AcqRel);
+            state.slot.wake();
         }
     }
 }

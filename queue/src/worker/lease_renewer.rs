@@ -1,8 +1,8 @@
-//! A task beside the worker that renews every lease it holds, takes back the leases of workers that died, repairs
-//! what disagrees in Redis, and sends the heartbeat.
+//! A task beside the worker that renews its leases, reclaims the leases of dead workers, repairs inconsistent keys in
+//! Redis, and sends the heartbeat.
 //!
-//! It runs whether the worker is fetching, busy or stuck. A lease ends only with its process, with
-//! Redis, or when the whole runtime stands still for longer than the lease.
+//! It runs whether the worker is fetching, busy or stuck. A lease expires only if its process dies, Redis fails, or the
+//! whole runtime stalls for longer than the lease.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -12,51 +12,51 @@ use std::{
 use serde_json::json;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::{Core, PATIENCE};
+use super::{SHUTDOWN_TIMEOUT, WorkerState};
 use crate::{keys::Keys, queue::micros, scripts};
 
-/// Leases taken back, due jobs promoted and keys compared in one round.
+/// Maximum number of leases reclaimed, due jobs promoted and keys compared per round.
 const PAGE: usize = 500;
-/// After Redis was away, owners have this long to renew leases that ran out meanwhile.
+/// How long owners have, after an outage of Redis, to renew leases that expired in the meantime.
 const GRACE: Duration = Duration::from_secs(3);
-/// Jobs named in a heartbeat.
+/// Maximum number of jobs named in a heartbeat.
 const MAX_NAMED: usize = 1_024;
 
-pub(crate) async fn renew(core: Arc<Core>) {
-    let mut rounds = interval(core.settings.round());
+pub(crate) async fn renew(state: Arc<WorkerState>) {
+    let mut rounds = interval(state.settings.round());
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             _ = rounds.tick() => {
-                maintain(&core).await;
-                send_heartbeat(&core).await;
+                maintain(&state).await;
+                send_heartbeat(&state).await;
             }
-            () = core.closed.cancelled() => break,
+            () = state.closed.cancelled() => break,
         }
     }
-    settle(&core).await;
+    settle(&state).await;
 }
 
-/// The worker has ended: what it held is on its way back. Keeps those leases until they are gone.
-async fn settle(core: &Core) {
-    let deadline = Instant::now() + PATIENCE;
-    while core.claims.len() > 0 && Instant::now() < deadline {
-        if timeout(core.settings.round(), core.claims.empty())
+/// The worker has ended and is releasing its jobs. Renews their leases until they are released.
+async fn settle(state: &WorkerState) {
+    let deadline = Instant::now() + SHUTDOWN_TIMEOUT;
+    while state.claims.len() > 0 && Instant::now() < deadline {
+        if timeout(state.settings.round(), state.claims.empty())
             .await
             .is_err()
         {
-            maintain(core).await;
+            maintain(state).await;
         }
     }
-    register(core, "").await;
+    register(state, "").await;
 }
 
-async fn maintain(core: &Core) {
-    let claims = core.claims.all();
-    let settings = &core.settings;
+async fn maintain(state: &WorkerState) {
+    let claims = state.claims.all();
+    let settings = &state.settings;
     let mut script = scripts::MAINTENANCE.prepare_invoke();
     script
-        .key(&core.keys.base)
+        .key(&state.keys.base)
         .arg(micros(settings.lease))
         .arg(micros(settings.lease / 2))
         .arg(micros(GRACE))
@@ -66,33 +66,36 @@ async fn maintain(core: &Core) {
     for claim in &claims {
         script.arg(&*claim.id).arg(&*claim.group).arg(&*claim.token);
     }
-    let Some((lost, taken, repairs)) = core.insist::<(Vec<String>, u64, u64)>(&script).await else {
+    let Some((lost, taken, repairs)) = state
+        .run_until_answered::<(Vec<String>, u64, u64)>(&script)
+        .await
+    else {
         return;
     };
     if repairs > 0 {
         tracing::warn!(
-            queue = core.queue,
+            queue = state.queue,
             repairs,
-            "keys of the queue were missing or disagreed, and were repaired"
+            "keys of the queue were missing or inconsistent, and were repaired"
         );
     }
     if taken > 0 {
         tracing::warn!(
-            queue = core.queue,
+            queue = state.queue,
             jobs = taken,
-            "took back jobs whose worker is gone"
+            "reclaimed jobs of dead workers"
         );
     }
     for id in lost {
-        // Acknowledged meanwhile: not lost, but no longer held either.
+        // Acknowledged in the meantime: not lost, but no longer held either.
         if let Some(claim) = claims.iter().find(|claim| *claim.id == *id) {
-            core.claims.lose(&claim.id, &claim.token);
+            state.claims.lose(&claim.id, &claim.token);
         }
     }
 }
 
-async fn send_heartbeat(core: &Core) {
-    let running: Vec<_> = core
+async fn send_heartbeat(state: &WorkerState) {
+    let running: Vec<_> = state
         .claims
         .all()
         .iter()
@@ -100,26 +103,26 @@ async fn send_heartbeat(core: &Core) {
         .map(|claim| json!({ "id": &*claim.id, "since": millis(claim.since) }))
         .collect();
     let about = json!({
-        "name": core.name,
-        "host": core.identity.host,
-        "queues": [core.queue],
-        "concurrency": core.identity.concurrency,
-        "started_at": millis(core.started_at),
+        "name": state.name,
+        "host": state.identity.host,
+        "queues": [state.queue],
+        "concurrency": state.identity.concurrency,
+        "started_at": millis(state.started_at),
         "running": running,
-        "slow": core.slow.load(Ordering::Acquire),
+        "slow": state.slow.load(Ordering::Acquire),
     });
-    register(core, &about.to_string()).await;
+    register(state, &about.to_string()).await;
 }
 
-/// `about` is what the registry tells of this worker; empty takes the worker out of it.
-async fn register(core: &Core, about: &str) {
+/// `about` is the description of this worker in the registry; an empty one removes the worker.
+async fn register(state: &WorkerState, about: &str) {
     let mut script = scripts::HEARTBEAT.prepare_invoke();
     script
-        .key(Keys::registry(core.redis.prefix()).base)
-        .arg(&core.name)
+        .key(Keys::registry(state.redis.prefix()).base)
+        .arg(&state.name)
         .arg(about)
-        .arg(core.queue);
-    core.insist::<u64>(&script).await;
+        .arg(state.queue);
+    state.run_until_answered::<u64>(&script).await;
 }
 
 fn millis(time: SystemTime) -> u64 {

@@ -1,14 +1,14 @@
-//! The side of a queue that works: what one Apalis worker shares among its parts.
+//! The worker side of a queue: the state shared by the parts of an Apalis worker.
 //!
-//! - `backend`: what Apalis polls; waits for a wake-up when there is nothing to do
-//! - `persistence`: takes jobs and gives back what was buffered
-//! - `layer`: runs a job, catches panics, judges the outcome
-//! - `acks`: tells Redis how runs ended, many at once
-//! - `lease_renewer`: renews leases, takes back those of dead workers, repairs, sends the heartbeat
-//! - `claims`: which jobs this worker holds
+//! - `backend`: polled by Apalis; waits for a wake-up when there is nothing to do
+//! - `persistence`: fetches jobs and releases buffered ones
+//! - `layer`: runs a job, catches panics, determines the outcome
+//! - `acks`: reports outcomes to Redis in batches
+//! - `lease_renewer`: renews leases, reclaims those of dead workers, repairs keys, sends the heartbeat
+//! - `claims`: the jobs that this worker holds
 //!
-//! `acks` and `lease_renewer` are tasks of their own: Apalis polls a backend only between jobs, and a
-//! lease must not depend on that.
+//! `acks` and `lease_renewer` are separate tasks, because Apalis polls a backend only between jobs, and a lease must
+//! not depend on that.
 
 mod acks;
 mod backend;
@@ -41,24 +41,24 @@ pub use self::{
 };
 use crate::{Redis, Settings, keys::Keys};
 
-/// After the end of its worker, what is left to say to Redis is tried for this long. Leases that
-/// could not be given back by then run out.
-const PATIENCE: Duration = Duration::from_secs(5);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// For how long outcomes are still reported to Redis after a worker has ended. Leases that could not be released by
+/// then expire.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Who a worker is.
+/// The identity of a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerIdentity {
-    /// A name people recognise. It need not be unique.
+    /// A recognizable name. It need not be unique.
     pub name: String,
-    /// The machine it runs on.
+    /// The host it runs on.
     pub host: String,
-    /// How many jobs it runs at once. At least 1.
+    /// How many jobs it runs concurrently. At least 1.
     pub concurrency: usize,
 }
 
 impl WorkerIdentity {
-    /// A worker `name` on this machine: the host is taken from `/etc/hostname` or `HOSTNAME`.
+    /// A worker `name` on this host, whose name is taken from `/etc/hostname` or `HOSTNAME`.
     #[must_use]
     pub fn new(name: impl Into<String>, concurrency: usize) -> Self {
         let host = std::fs::read_to_string("/etc/hostname")
@@ -74,9 +74,9 @@ impl WorkerIdentity {
     }
 }
 
-/// What the parts of one worker share. Outlives the worker until everything is said to Redis.
+/// The state shared by the parts of a worker. Outlives the worker until everything is reported to Redis.
 #[derive(Debug)]
-pub(crate) struct Core {
+pub(crate) struct WorkerState {
     redis: Redis,
     keys: Keys,
     settings: Arc<Settings>,
@@ -87,28 +87,28 @@ pub(crate) struct Core {
     started_at: SystemTime,
     claims: Claims,
     signal: Signal,
-    /// Handlers at work that hold a slot.
+    /// Running handlers in regular slots.
     running: AtomicUsize,
-    /// Handlers at work that hold a slow slot.
+    /// Running handlers in slow slots.
     slow: AtomicUsize,
     /// Woken when a slot becomes free.
     slot: AtomicWaker,
     /// How long an idle worker may sleep, in microseconds.
-    nap_us: AtomicU64,
+    sleep_us: AtomicU64,
     fetches: AtomicU64,
-    /// What must come to its end before Redis knows all there is to know.
+    /// Tasks that must end before everything is reported to Redis.
     tasks: TaskTracker,
     closed: CancellationToken,
     closed_at: Mutex<Option<Instant>>,
 }
 
-impl Core {
+impl WorkerState {
     fn free_slots(&self) -> usize {
         let running = self.running.load(Ordering::Acquire);
         self.identity.concurrency.saturating_sub(running)
     }
 
-    /// Slots for jobs that have been running for long, beside those of the concurrency.
+    /// Number of slots for long-running jobs, in addition to the concurrency.
     fn slow_slots(&self) -> usize {
         self.settings.slow_slots(self.identity.concurrency)
     }
@@ -118,7 +118,7 @@ impl Core {
         self.slow_slots().saturating_sub(slow)
     }
 
-    /// Claims this worker may hold, running or waiting for their acknowledgement to be taken.
+    /// Maximum number of claims of this worker, including those waiting for their acknowledgement.
     fn room(&self) -> usize {
         self.identity
             .concurrency
@@ -145,21 +145,24 @@ impl Core {
             .closed_at
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        closed_at.is_some_and(|at| at.elapsed() > PATIENCE)
+        closed_at.is_some_and(|at| at.elapsed() > SHUTDOWN_TIMEOUT)
     }
 
-    /// Runs a script until Redis answers it: an error that reached Apalis would end the worker.
-    /// `None` only after the worker has ended and patience with it.
-    async fn insist<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Option<T> {
+    /// Runs a script, retrying until Redis responds, because an error that reached Apalis would end the worker. Returns
+    /// `None` only when the worker has ended and [`SHUTDOWN_TIMEOUT`] is over.
+    async fn run_until_answered<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Option<T> {
         let mut wait = Duration::from_millis(20);
         let mut failed = false;
         loop {
             match self.redis.call(script).await {
                 Ok(answer) => {
-                    // Only what failed can tell that it works again: others may never have failed.
+                    // Only a caller that failed can report the recovery; others may never have failed.
                     if failed {
                         self.redis.note_recovery();
-                        // Wake-ups may have been missed meanwhile.
+                        // Wake-ups may have been missed in the meantime.
                         self.signal.raise();
                     }
                     return Some(answer);
@@ -171,22 +174,21 @@ impl Core {
                 return None;
             }
             sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            wait = (wait * 2).min(MAX_RETRY_DELAY);
         }
     }
 }
 
-/// A worker's live half: as long as somebody holds it, the worker is there. Dropping the last one
-/// lets the tasks finish what they have and end.
+/// A handle that keeps the worker alive. When the last one is dropped, the tasks finish what they have and end.
 #[derive(Debug)]
-pub(crate) struct Engine {
-    core: Arc<Core>,
+pub(crate) struct WorkerHandle {
+    state: Arc<WorkerState>,
     acks: UnboundedSender<Ack>,
     /// Taken by the acknowledging task when the worker registers.
     waiting_acks: Mutex<Option<UnboundedReceiver<Ack>>>,
 }
 
-impl Engine {
+impl WorkerHandle {
     fn new(
         redis: Redis,
         keys: Keys,
@@ -196,7 +198,7 @@ impl Engine {
     ) -> Self {
         identity.concurrency = identity.concurrency.max(1);
         let (acks, waiting_acks) = unbounded_channel();
-        let core = Core {
+        let state = WorkerState {
             name: format!("{}-{}", identity.name, ulid::Ulid::generate()),
             redis,
             keys,
@@ -209,20 +211,20 @@ impl Engine {
             running: AtomicUsize::new(0),
             slow: AtomicUsize::new(0),
             slot: AtomicWaker::new(),
-            nap_us: AtomicU64::new(0),
+            sleep_us: AtomicU64::new(0),
             fetches: AtomicU64::new(0),
             tasks: TaskTracker::new(),
             closed: CancellationToken::new(),
             closed_at: Mutex::new(None),
         };
         Self {
-            core: Arc::new(core),
+            state: Arc::new(state),
             acks,
             waiting_acks: Mutex::new(Some(waiting_acks)),
         }
     }
 
-    /// Starts the tasks of the worker. The first call does, others do nothing.
+    /// Starts the tasks of the worker, on the first call only.
     fn start(&self) {
         let waiting = self
             .waiting_acks
@@ -230,23 +232,23 @@ impl Engine {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some(waiting) = waiting {
-            let core = &self.core;
-            core.tasks.spawn(acks::send(core.clone(), waiting));
-            core.tasks.spawn(lease_renewer::renew(core.clone()));
-            tokio::spawn(signal::listen(self.core.clone()));
+            let state = &self.state;
+            state.tasks.spawn(acks::send(state.clone(), waiting));
+            state.tasks.spawn(lease_renewer::renew(state.clone()));
+            tokio::spawn(signal::listen(self.state.clone()));
         }
     }
 
     /// Never fails while the worker lives: the receiver is in `waiting_acks` or in its task.
     fn acknowledge(&self, ack: Ack) {
         if self.acks.send(ack).is_err() {
-            tracing::debug!("an acknowledgement came after the end; the lease runs out");
+            tracing::debug!("an acknowledgement came after shutdown; the lease will expire");
         }
     }
 }
 
-impl Drop for Engine {
+impl Drop for WorkerHandle {
     fn drop(&mut self) {
-        self.core.close();
+        self.state.close();
     }
 }

@@ -1,4 +1,4 @@
-//! Wake-ups: a flag that remembers, so that a message between two polls is not lost.
+//! Wake-ups: a sticky flag, so that a message between two polls is not lost.
 
 use std::{
     sync::{
@@ -10,8 +10,8 @@ use std::{
 
 use futures::{StreamExt as _, task::AtomicWaker};
 
-use super::Core;
-use crate::subscription::{self, Heard};
+use super::WorkerState;
+use crate::subscription::{self, ChannelEvent};
 
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
@@ -25,7 +25,7 @@ impl Signal {
         self.waker.wake();
     }
 
-    /// Ready once after each raise.
+    /// Ready once after each [`Signal::raise`].
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         self.waker.register(cx.waker());
         if self.raised.swap(false, Ordering::AcqRel) {
@@ -37,12 +37,12 @@ impl Signal {
 }
 
 /// Turns messages on the queue's channel into wake-ups, until the worker ends.
-pub(crate) async fn listen(core: Arc<Core>) {
-    let mut heard = subscription::listen(core.redis.clone(), core.keys.wake_channel());
-    let closed = core.closed.clone();
+pub(crate) async fn listen(state: Arc<WorkerState>) {
+    let mut heard = subscription::listen(state.redis.clone(), state.keys.wake_channel());
+    let closed = state.closed.clone();
     let wake = async {
-        while let Some(Heard::Connected | Heard::Message(_)) = heard.next().await {
-            core.signal.raise();
+        while let Some(ChannelEvent::Connected | ChannelEvent::Message(_)) = heard.next().await {
+            state.signal.raise();
         }
     };
     tokio::select! {

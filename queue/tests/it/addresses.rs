@@ -1,4 +1,4 @@
-//! Other ways to reach Redis than one address.
+//! Addresses of Redis other than a single host.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -46,7 +46,7 @@ async fn queue_works_on_a_cluster() {
     place.inspector.pause("notes").await.unwrap();
     place.inspector.resume("notes").await.unwrap();
     assert!(place.inspector.run_again("notes", "fails").await.unwrap());
-    place.log.let_go(5);
+    place.log.release(5);
     place.wait_until_quiet().await;
     assert_eq!(place.log.most_at_once("g"), 2);
     assert_eq!(place.stats().await.done_total, 8);
@@ -94,7 +94,7 @@ async fn queue_works_over_a_unix_socket() {
     }
 }
 
-/// A user that may touch nothing but keys and channels with the prefix, and may not administrate.
+/// A user limited to keys and channels with the prefix, and without administrative commands.
 #[tokio::test]
 async fn user_limited_to_the_prefix_is_enough() {
     let server = RedisServer::start().await;
@@ -162,7 +162,7 @@ async fn certificate_of_a_private_authority_is_trusted_when_ssl_cert_file_names_
     place.wait_for_state("a", JobState::Done).await;
 }
 
-/// Pushes those that have not run, as the owner of the truth does, until all have.
+/// Pushes jobs that have not run, as the application that owns the data does, until all have.
 async fn push_until_all_ran(place: &Place, jobs: usize) {
     wait_until(Duration::from_secs(90), async || {
         let ran: BTreeSet<String> = place.log.ids().into_iter().collect();
@@ -195,7 +195,7 @@ async fn failover_of_a_sentinel_in_the_middle_of_work_loses_no_job() {
     };
     pushing.await;
     push_until_all_ran(&place, 1_000).await;
-    // The old master comes back, and becomes a replica: nothing is written to it.
+    // The old master comes back and becomes a replica: nothing is written to it.
     servers.first_master().start_again().await;
     place.push("last", Note::Succeed).await;
     place.wait_for_state("last", JobState::Done).await;
@@ -204,7 +204,7 @@ async fn failover_of_a_sentinel_in_the_middle_of_work_loses_no_job() {
     }
 }
 
-/// The old master is only frozen: its connections stay open and say nothing.
+/// The old master is only frozen: its connections stay open and silent.
 #[tokio::test]
 async fn failover_from_a_master_that_hangs_is_noticed() {
     let servers = RedisSentinel::start().await;

@@ -1,4 +1,4 @@
-//! Everything at once, from a seed that is printed.
+//! All faults at once, from a seed that is printed.
 
 use std::time::{Duration, Instant};
 
@@ -27,8 +27,8 @@ fn any_note(random: &mut StdRng) -> Note {
     }
 }
 
-/// Jobs are pushed (many twice) while workers are killed and frozen, connections cut and Redis
-/// restarted. In the end each job is done, no slot is taken and no lease is left.
+/// Jobs are pushed (many twice) while workers are killed and frozen, connections cut and Redis restarted. At the end
+/// each job is done, no slot is in use and no lease is left.
 #[tokio::test]
 async fn every_job_is_done_and_every_slot_free_whatever_happens() {
     let seed = std::env::var("QUEUE_TEST_SEED")

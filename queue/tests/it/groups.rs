@@ -16,7 +16,7 @@ async fn group_runs_no_more_jobs_at_once_than_its_limit_in_all_workers_together(
     place.push("other", Note::Succeed).await;
     place.wait_for_state("other", JobState::Done).await;
     assert_eq!(place.stats().await.running, 3);
-    place.log.let_go(30);
+    place.log.release(30);
     place.wait_until_quiet().await;
     for worker in workers {
         worker.stop().await;
@@ -87,7 +87,7 @@ async fn limit_of_a_group_can_be_set_and_taken_back_while_it_runs() {
     place.push_grouped("g", 0..40, Note::Hold).await;
     let worker = place.start(16);
     place.log.wait_for(1).await;
-    place.log.let_go(9);
+    place.log.release(9);
     place.log.wait_for(10).await;
     assert_eq!(place.log.most_at_once("g"), 1, "throttled to one");
     place.queue.set_group_limit("g", None).await.unwrap();
@@ -97,11 +97,11 @@ async fn limit_of_a_group_can_be_set_and_taken_back_while_it_runs() {
     place.log.wait_for(18).await;
     assert_eq!(place.stats().await.running, 9);
     place.queue.set_group_limit("g", Some(0)).await.unwrap();
-    place.log.let_go(9);
+    place.log.release(9);
     wait_until(SOON, async || place.stats().await.running == 0).await;
     assert_eq!(place.stats().await.ready, 22, "none starts");
     place.queue.set_group_limit("g", Some(4)).await.unwrap();
-    place.log.let_go(22);
+    place.log.release(22);
     place.wait_until_quiet().await;
     worker.stop().await;
     assert!(place.slots().await.is_empty());
@@ -131,7 +131,7 @@ async fn slot_comes_back_once_whatever_the_end_of_the_job() {
     let worker = place.start(8);
     wait_until(SOON, async || !place.log.runs_of("again:0").is_empty()).await;
     place.push_grouped("again", 0..1, Note::Succeed).await;
-    place.log.let_go(1);
+    place.log.release(1);
     place.wait_until_quiet().await;
     worker.stop().await;
     assert_eq!(place.log.runs_of("again:0").len(), 2);
@@ -148,12 +148,12 @@ async fn slot_comes_back_once_when_a_running_job_is_deleted_or_given_back() {
     assert!(place.inspector.delete("notes", "g:0").await.unwrap());
     place.log.wait_for(2).await;
     // The handler of the deleted job ends; that must not free the slot of the second.
-    place.log.let_go(1);
+    place.log.release(1);
     wait_until(SOON, async || place.log.ended() == 1).await;
     assert_eq!(place.slots().await.get("g"), Some(&1));
     worker.stop().await;
     assert!(place.slots().await.is_empty(), "given back");
-    place.log.let_go(2);
+    place.log.release(2);
     let worker = place.start(8);
     place.wait_until_quiet().await;
     worker.stop().await;
@@ -176,10 +176,10 @@ async fn limits_set_together_replace_all_that_were_set_before() {
     place.log.wait_for(6).await;
     assert_eq!(place.log.most_at_once("a"), 3, "its limit was taken back");
     place.push_grouped("b", 3..5, Note::Hold).await;
-    place.log.let_go(6);
+    place.log.release(6);
     wait_until(SOON, async || place.log.count() == 7).await;
     assert_eq!(place.stats().await.running, 1, "limited to one now");
-    place.log.let_go(2);
+    place.log.release(2);
     place.wait_until_quiet().await;
     worker.stop().await;
 }
@@ -218,8 +218,8 @@ async fn groups_that_stall_leave_the_slots_to_those_that_do_not() {
             .ok_or(format!("{} slow, {} busy", worker.slow, worker.busy()))
     })
     .await;
-    // They come to their end all the same.
-    place.log.let_go(800);
+    // They still finish.
+    place.log.release(800);
     place.wait_until_quiet().await;
     assert_eq!(place.log.count(), 860);
     assert!(place.slots().await.is_empty());
@@ -240,7 +240,7 @@ async fn group_that_was_slow_and_answers_again_has_all_its_slots() {
     place.push_grouped("g", 7..13, Note::Hold).await;
     place.log.wait_for(13).await;
     assert_eq!(place.stats().await.running, 6);
-    place.log.let_go(6);
+    place.log.release(6);
     place.wait_until_quiet().await;
     worker.stop().await;
 }

@@ -86,7 +86,7 @@ async fn workers_say_who_they_are_and_what_they_do() {
     assert!(age < Duration::from_secs(5), "{age:?}");
     let job = place.job("held").await.unwrap();
     assert_eq!(job.owner, Some(info.name));
-    place.log.let_go(1);
+    place.log.release(1);
     place.wait_until_quiet().await;
     worker.stop().await;
     assert!(place.inspector.workers().await.unwrap().is_empty());

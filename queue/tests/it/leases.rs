@@ -24,7 +24,7 @@ async fn jobs_of_a_killed_worker_run_elsewhere_soon_after_their_lease() {
     let mut killed = process(&place);
     place.wait_for_state("g:0", JobState::Running).await;
     place.wait_for_state("g:1", JobState::Running).await;
-    place.log.let_go(2);
+    place.log.release(2);
     let worker = place.start(4);
     killed.kill();
     let begun = Instant::now();
@@ -48,7 +48,7 @@ async fn only_worker_started_again_takes_up_its_jobs_of_before() {
     let mut killed = process(&place);
     place.wait_for_state("a", JobState::Running).await;
     killed.kill();
-    place.log.let_go(1);
+    place.log.release(1);
     let worker = place.start(4);
     let done = place.wait_for_state("a", JobState::Done).await;
     assert_eq!(done.crashes, 1);
@@ -63,7 +63,7 @@ async fn slow_job_of_a_live_worker_never_runs_twice() {
     place.push("blocks", blocking).await;
     let workers = [place.start(2), place.start(2)];
     place.wait_for_state("blocks", JobState::Done).await;
-    place.log.let_go(1);
+    place.log.release(1);
     place.wait_for_state("waits", JobState::Done).await;
     for worker in workers {
         worker.stop().await;
@@ -81,9 +81,9 @@ async fn outcome_of_a_worker_that_slept_through_its_lease_changes_nothing() {
     let worker = place.start(1);
     frozen.freeze();
     place.log.wait_for(1).await;
-    frozen.let_one_go();
+    frozen.release_one();
     frozen.thaw();
-    // It has found out when it beats again, having asked for its leases before.
+    // When it sends a heartbeat again, it has checked its leases before.
     wait_until(SOON, async || {
         let workers = place.inspector.workers().await.unwrap();
         workers.len() == 2
@@ -95,7 +95,7 @@ async fn outcome_of_a_worker_that_slept_through_its_lease_changes_nothing() {
     assert_eq!(job.state, JobState::Running);
     assert_ne!(job.owner, first);
     assert_eq!(place.slots().await.get("g"), Some(&1));
-    place.log.let_go(1);
+    place.log.release(1);
     place.wait_for_state("g:0", JobState::Done).await;
     assert_eq!(place.stats().await.done_total, 1);
     assert!(place.slots().await.is_empty());
@@ -121,7 +121,7 @@ async fn many_expired_leases_are_taken_back_in_pages() {
     let place = Place::with(settings().lease(Duration::from_secs(1)));
     let jobs = (0..1_500).map(|i| landfall_queue::NewJob::new(format!("{i}"), Note::Hold));
     place.queue.push_many(jobs).await.unwrap();
-    // A runtime that goes away at once is as good as a killed process, and has as many slots.
+    // Dropping a runtime at once is as good as killing a process, and it has as many slots.
     let (url, prefix) = (RedisServer::shared(), place.redis.prefix().to_owned());
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -134,7 +134,7 @@ async fn many_expired_leases_are_taken_back_in_pages() {
     })
     .join()
     .unwrap();
-    place.log.let_go(1_500);
+    place.log.release(1_500);
     let worker = place.start(64);
     place.wait_until_quiet().await;
     assert_eq!(place.stats().await.done_total, 1_500);

@@ -46,7 +46,7 @@ async fn sum_is_shared_and_forgotten() {
         4_294_967_300
     );
     one.add("short", 1, Duration::from_secs(1)).await.unwrap();
-    // A look keeps it, so only one look is taken at a time of which it must be gone.
+    // Reading it keeps it alive, so it is read only once, when it must be gone.
     let asked = Instant::now();
     wait_until(SOON, async || {
         (asked.elapsed() > Duration::from_millis(1500)).then_some(())
@@ -63,7 +63,7 @@ async fn slots_are_as_many_as_there_are_and_end_with_their_lease() {
     assert!(limiter.acquire("a", "one", 2, long).await.unwrap());
     assert!(limiter.acquire("a", "two", 2, short).await.unwrap());
     wait_until(SOON, async || {
-        // The second holder says nothing more of itself.
+        // The second holder does not renew.
         let entered = limiter.acquire("a", "three", 2, long).await.unwrap();
         entered.then_some(())
     })

@@ -1,4 +1,4 @@
-//! Redis may lose any single key: what was pushed runs nevertheless, and no slot is held for ever.
+//! Redis may lose any single key: pushed jobs run nevertheless, and no slot stays in use forever.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::setup::{
 /// The jobs of every scenario: two of a group with two slots, and one without a group.
 const JOBS: [(&str, &str); 3] = [("g:0", "g"), ("g:1", "g"), ("plain", "")];
 
-/// As often as a sweep comes, a hundred times as fast.
+/// The interval of the sweep, a hundred times as fast.
 const SWEEP: Duration = Duration::from_millis(700);
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,7 +46,7 @@ struct Scenario {
 }
 
 impl Scenario {
-    /// Jobs in this state, with a worker where one has been there before the key is lost.
+    /// Prepares jobs in this state, with a worker where there must be one before the key is lost.
     async fn at(when: When) -> Self {
         let place = Place::with(short());
         let mut scenario = Self {
@@ -63,7 +63,7 @@ impl Scenario {
             scenario.place.log.wait_for(JOBS.len()).await;
         }
         if when == When::Done {
-            scenario.place.log.let_go(JOBS.len());
+            scenario.place.log.release(JOBS.len());
             scenario.place.wait_until_quiet().await;
         }
         scenario
@@ -74,16 +74,21 @@ impl Scenario {
         self.place.queue.push_many(jobs).await.unwrap();
     }
 
-    /// What the owner of the truth pushes again: what has not begun. Returns how many of these were known: a worker may
-    /// have claimed one that has not begun yet, and runs it once more then.
+    /// Pushes the jobs that have not started, as the application does. Returns how many of these existed: a worker may
+    /// have claimed one that has not started yet, and then runs it once more.
     async fn sweep(&self) -> usize {
         let begun: BTreeSet<String> = self.place.log.ids().into_iter().collect();
         let missing = JOBS.into_iter().filter(|(id, _)| !begun.contains(*id));
         let jobs = missing.map(|(id, group)| job(id, group, Note::Hold, Duration::ZERO));
-        self.place.queue.push_many(jobs).await.unwrap().known as usize
+        self.place
+            .queue
+            .push_many(jobs)
+            .await
+            .unwrap()
+            .already_queued as usize
     }
 
-    /// Keys of this prefix, without what differs from one scenario to the next.
+    /// The keys of this prefix, without parts that differ between scenarios.
     async fn keys(&self) -> Vec<(String, String)> {
         let prefix = self.place.redis.prefix();
         let keys = keys_at(RedisServer::shared(), prefix).await;
@@ -123,7 +128,7 @@ async fn survives(when: When, kind: &str) {
         .worker
         .take()
         .unwrap_or_else(|| scenario.place.start(4));
-    // Not before scheduled jobs are due: a push would bring them forward.
+    // Before scheduled jobs are due, because a push would move them forward.
     let first = match when {
         When::Scheduled => Duration::from_secs(2),
         _ => Duration::ZERO,
@@ -143,7 +148,7 @@ async fn survives(when: When, kind: &str) {
             _ = sweeps.tick() => known += scenario.sweep().await,
         }
     }
-    log.let_go(expected + known);
+    log.release(expected + known);
     wait_until(SOON, async || {
         let (stats, slots) = (scenario.place.stats().await, scenario.place.slots().await);
         let quiet = stats.ready + stats.scheduled + stats.running == 0 && slots.is_empty();
@@ -157,7 +162,7 @@ async fn survives(when: When, kind: &str) {
         (expected..=expected + known).contains(&runs),
         "{when:?} without {kind}: {runs} runs, {known} pushes of known jobs"
     );
-    // The slots of the group are all there.
+    // All slots of the group are free.
     scenario
         .place
         .push_grouped("g", 10..14, Note::Succeed)
@@ -175,7 +180,7 @@ async fn every_key_of(when: When) {
         .map(|(kind, _)| kind)
         .collect();
     if let Some(worker) = scenario.worker {
-        scenario.place.log.let_go(JOBS.len());
+        scenario.place.log.release(JOBS.len());
         worker.stop().await;
     }
     assert!(kinds.len() >= 6, "{kinds:?}");
@@ -206,7 +211,7 @@ async fn jobs_that_are_done_can_be_pushed_again_whichever_key_is_lost() {
     every_key_of(When::Done).await;
 }
 
-/// Without anybody's push: maintenance alone puts ready and scheduled jobs back into what indexes them.
+/// Without any push: maintenance alone restores the indexes of ready and scheduled jobs.
 #[tokio::test]
 async fn maintenance_restores_every_index_by_itself() {
     for (when, index) in [
@@ -223,7 +228,7 @@ async fn maintenance_restores_every_index_by_itself() {
         scenario.lose(index).await;
         let worker = scenario.place.start(4);
         scenario.place.log.wait_for(JOBS.len()).await;
-        scenario.place.log.let_go(JOBS.len());
+        scenario.place.log.release(JOBS.len());
         scenario.place.wait_until_quiet().await;
         assert_eq!(scenario.place.log.count(), JOBS.len(), "{index}");
         worker.stop().await;
@@ -240,7 +245,7 @@ async fn lease_of_a_dead_worker_that_was_lost_is_made_anew_and_ends() {
     }
     killed.kill();
     scenario.lose(":{notes}:lease").await;
-    scenario.place.log.let_go(JOBS.len());
+    scenario.place.log.release(JOBS.len());
     let worker = scenario.place.start(4);
     scenario.place.log.wait_for(JOBS.len()).await;
     scenario.place.wait_until_quiet().await;
@@ -272,7 +277,7 @@ async fn slots_come_back_when_the_hashes_of_jobs_in_flight_are_lost() {
         .collect();
     let lost: usize = raw(RedisServer::shared(), redis::cmd("DEL").arg(&in_flight)).await;
     assert_eq!(lost, 30);
-    place.log.let_go(30);
+    place.log.release(30);
     place.log.wait_for(80).await;
     wait_until(SOON, async || {
         let slots = place.slots().await;
@@ -318,7 +323,7 @@ async fn slot_that_is_held_by_no_job_is_released() {
     worker.stop().await;
 }
 
-/// Single keys are lost all the time while jobs are pushed and worked off, as a seed says.
+/// Single keys are lost continuously while jobs are pushed and processed, according to a seed.
 #[tokio::test]
 async fn all_jobs_run_while_keys_are_lost_at_random() {
     const JOBS: usize = 400;
@@ -374,7 +379,7 @@ async fn all_jobs_run_while_keys_are_lost_at_random() {
         if pushed < JOBS || random.random_bool(0.1) {
             let keys = keys_at(&server.url(), place.redis.prefix()).await;
             let key = &keys[random.random_range(0..keys.len())];
-            // One type as often as another, though most keys are jobs.
+            // Each type equally often, though most keys are jobs.
             let key = match random.random_bool(0.5) {
                 true => key,
                 false => keys

@@ -1,4 +1,4 @@
-//! The queue against a real Redis. Each module is a behaviour; `setup` is what they share.
+//! Tests the queue against a real Redis. Each module is a behaviour; `setup` is shared.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod addresses;
@@ -13,9 +13,9 @@ mod lost_keys;
 mod old_layout;
 mod outages;
 mod process;
+mod proxy;
 mod pushing;
 mod retrying;
-mod road;
 mod running;
 mod setup;
 mod waking;

@@ -1,4 +1,4 @@
-//! Keys of the layout before this one are removed, once nobody uses them.
+//! Keys of the previous layout are removed once no worker uses them.
 
 use landfall_queue::remove_old_keys;
 

@@ -2,10 +2,10 @@ use std::time::{Duration, Instant};
 
 use landfall_queue::{JobState, NewJob};
 
-use crate::road::Road;
+use crate::proxy::Proxy;
 use crate::setup::{Note, Place, RedisServer, SOON, settings, wait_until};
 
-/// A Redis of the test's own, whose data survive a restart, with a worker that has done a job.
+/// A Redis of its own, whose data survive a restart, with a worker that has done a job.
 async fn working(concurrency: usize) -> (RedisServer, Place, crate::setup::Worker) {
     let server = RedisServer::start_with(&["--appendonly", "yes"]).await;
     let place = Place::at(&server.url(), settings());
@@ -15,7 +15,7 @@ async fn working(concurrency: usize) -> (RedisServer, Place, crate::setup::Worke
     (server, place, worker)
 }
 
-/// The worker that was there before works.
+/// The existing worker still works.
 async fn still_works(place: &Place, worker: crate::setup::Worker) {
     wait_until(SOON, async || {
         place.queue.push(NewJob::new("last", Note::Succeed)).await
@@ -35,7 +35,7 @@ async fn restart_of_redis_ends_no_worker_and_loses_no_outcome() {
     place.push("held", Note::Hold).await;
     place.log.wait_for(2).await;
     server.stop().await;
-    place.log.let_go(1);
+    place.log.release(1);
     wait_until(SOON, async || place.log.ended() == 2).await;
     server.start_again().await;
     place.wait_for_state("held", JobState::Done).await;
@@ -92,13 +92,13 @@ async fn flushall_loses_the_jobs_and_no_worker() {
     place.log.wait_for(2).await;
     place.wait_for_state("later", JobState::Done).await;
     server.flush_all().await;
-    place.log.let_go(1);
+    place.log.release(1);
     wait_until(SOON, async || place.log.ended() == 3).await;
     let pushed = place
         .queue
         .push(NewJob::new("g:0", Note::Succeed).group("g"))
         .await;
-    assert_eq!(pushed.unwrap(), landfall_queue::Pushed::Queued);
+    assert_eq!(pushed.unwrap(), landfall_queue::PushOutcome::Queued);
     place.wait_for_state("g:0", JobState::Done).await;
     wait_until(SOON, async || {
         place.inspector.queues().await.unwrap() == ["notes"]
@@ -116,7 +116,7 @@ async fn job_pushed_again_after_flushall_does_not_run_beside_its_old_run_for_lon
     place.push("held", Note::Hold).await;
     place.wait_for_state("held", JobState::Running).await;
     wait_until(SOON, async || place.log.runs_of("held").len() == 2).await;
-    place.log.let_go(2);
+    place.log.release(2);
     place.wait_for_state("held", JobState::Done).await;
     assert_eq!(place.stats().await.done_total, 1);
     still_works(&place, worker).await;
@@ -134,7 +134,7 @@ async fn pause_of_redis_longer_than_the_lease_runs_no_job_twice() {
     server.pause(Duration::from_millis(2_500)).await;
     let pushed = place.queue.push(NewJob::new("after", Note::Hold)).await;
     pushed.unwrap();
-    place.log.let_go(5);
+    place.log.release(5);
     place.wait_until_quiet().await;
     for worker in workers {
         worker.stop().await;
@@ -157,7 +157,7 @@ async fn frozen_redis_longer_than_the_command_timeout_loses_nothing() {
         pushed,
         Err(landfall_queue::QueueError::Timeout(_) | landfall_queue::QueueError::Redis(_))
     ));
-    place.log.let_go(1);
+    place.log.release(1);
     wait_until(SOON, async || place.log.ended() == 2).await;
     server.thaw();
     place.wait_for_state("held", JobState::Done).await;
@@ -168,12 +168,12 @@ async fn frozen_redis_longer_than_the_command_timeout_loses_nothing() {
 #[tokio::test]
 async fn connection_that_only_hangs_is_replaced() {
     let server = RedisServer::start().await;
-    let road = Road::to(server.port()).await;
-    let place = Place::at(&road.url(), settings());
+    let proxy = Proxy::to(server.port()).await;
+    let place = Place::at(&proxy.url(), settings());
     let worker = place.start(4);
     place.push("first", Note::Succeed).await;
     place.wait_for_state("first", JobState::Done).await;
-    road.swallow_what_is_open();
+    proxy.drop_everything_on_open_connections();
     wait_until(SOON, async || {
         place.queue.push(NewJob::new("a", Note::Succeed)).await
     })
@@ -185,14 +185,14 @@ async fn connection_that_only_hangs_is_replaced() {
 #[tokio::test]
 async fn jobs_whose_answer_was_lost_are_given_again_before_their_lease_ends() {
     let server = RedisServer::start().await;
-    let road = Road::to(server.port()).await;
+    let proxy = Proxy::to(server.port()).await;
     let hour = settings().lease(Duration::from_secs(3_600));
-    let far = Place::at(&road.url(), hour.poll_interval(Duration::from_millis(200)));
+    let far = Place::at(&proxy.url(), hour.poll_interval(Duration::from_millis(200)));
     let near = Place::joining(&server.url(), far.redis.prefix(), settings());
     let worker = far.start(4);
     near.push("first", Note::Succeed).await;
     near.wait_for_state("first", JobState::Done).await;
-    road.swallow_answers();
+    proxy.drop_responses_on_open_connections();
     near.push_grouped("g", 0..1, Note::Succeed).await;
     near.wait_for_state("g:0", JobState::Running).await;
     assert_eq!(far.log.count(), 1, "taken, and nobody knows");
@@ -227,7 +227,7 @@ async fn redis_out_of_memory_refuses_pushes_and_ends_no_worker() {
         .push(NewJob::new("refused", Note::Succeed))
         .await;
     assert!(pushed.is_err());
-    place.log.let_go(1);
+    place.log.release(1);
     wait_until(SOON, async || place.log.ended() == 2).await;
     server.set_config("maxmemory", "0").await;
     place.wait_for_state("held", JobState::Done).await;

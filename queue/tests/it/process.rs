@@ -1,5 +1,5 @@
-//! A worker in a process of its own, to be killed or frozen. The test binary runs itself with
-//! `worker_process` as the only test and the variables below set.
+//! A worker in a separate process, to be killed or frozen. The test binary runs itself with `worker_process` as the
+//! only test and the variables below set.
 
 use std::{
     ffi::OsStr,
@@ -13,16 +13,16 @@ use crate::setup::{Place, settings};
 const URL: &str = "QUEUE_TEST_WORKER_URL";
 const PREFIX: &str = "QUEUE_TEST_WORKER_PREFIX";
 
-/// Ends with this value.
+/// Stopped when dropped.
 pub(crate) struct WorkerProcess(Child);
 
 impl WorkerProcess {
-    /// A worker with 4 slots on the queue of `prefix`.
+    /// Starts a worker with 4 slots on the queue of `prefix`.
     pub(crate) fn start(url: &str, prefix: &str) -> Self {
         Self::start_with(url, prefix, &[])
     }
 
-    /// The same with more environment variables.
+    /// [`Self::start`] with additional environment variables.
     pub(crate) fn start_with(url: &str, prefix: &str, environment: &[(&str, &OsStr)]) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .envs(environment.iter().copied())
@@ -54,8 +54,8 @@ impl WorkerProcess {
         self.signal(Signal::CONT);
     }
 
-    /// Lets one held job go.
-    pub(crate) fn let_one_go(&mut self) {
+    /// Lets one held job finish.
+    pub(crate) fn release_one(&mut self) {
         use std::io::Write as _;
         let stdin = self.0.stdin.as_mut().unwrap();
         stdin.write_all(b"go\n").unwrap();
@@ -75,7 +75,7 @@ impl Drop for WorkerProcess {
     }
 }
 
-/// Ends when its parent does, since standard input ends then.
+/// Ends with its parent, because standard input is closed then.
 #[test]
 #[ignore = "no test: the body of `WorkerProcess`, which runs it"]
 fn worker_process() {
@@ -87,7 +87,7 @@ fn worker_process() {
     let _worker = place.start(4);
     for line in std::io::stdin().lines() {
         line.unwrap();
-        place.log.let_go(1);
+        place.log.release(1);
     }
     runtime.shutdown_background();
 }

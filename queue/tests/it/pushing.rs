@@ -1,6 +1,6 @@
 use std::time::{Duration, SystemTime};
 
-use landfall_queue::{JobState, NewJob, Pushed, PushedCount, QueueError};
+use landfall_queue::{JobState, NewJob, PushCounts, PushOutcome, QueueError};
 
 use crate::setup::{Note, Place, settings};
 
@@ -10,8 +10,8 @@ const HOUR: Duration = Duration::from_secs(3_600);
 async fn push_of_a_ready_job_is_a_no_op() {
     let place = Place::new();
     let push = || place.queue.push(NewJob::new("a", Note::Succeed));
-    assert_eq!(push().await.unwrap(), Pushed::Queued);
-    assert_eq!(push().await.unwrap(), Pushed::Known);
+    assert_eq!(push().await.unwrap(), PushOutcome::Queued);
+    assert_eq!(push().await.unwrap(), PushOutcome::AlreadyQueued);
     assert_eq!(place.stats().await.ready, 1);
     let worker = place.start(4);
     place.wait_until_quiet().await;
@@ -27,8 +27,8 @@ async fn push_of_a_scheduled_job_is_known() {
             .queue
             .push(NewJob::new("a", Note::Succeed).after(HOUR))
     };
-    assert_eq!(push().await.unwrap(), Pushed::Queued);
-    assert_eq!(push().await.unwrap(), Pushed::Known);
+    assert_eq!(push().await.unwrap(), PushOutcome::Queued);
+    assert_eq!(push().await.unwrap(), PushOutcome::AlreadyQueued);
     let stats = place.stats().await;
     assert_eq!((stats.ready, stats.scheduled), (0, 1));
 }
@@ -42,7 +42,7 @@ async fn earlier_push_brings_a_scheduled_job_forward_and_a_later_one_does_not_de
             .push(NewJob::new("a", Note::Succeed).after(delay))
     };
     push(2 * HOUR).await.unwrap();
-    assert_eq!(push(HOUR).await.unwrap(), Pushed::Known);
+    assert_eq!(push(HOUR).await.unwrap(), PushOutcome::AlreadyQueued);
     let due = place.job("a").await.unwrap().run_at.unwrap();
     push(3 * HOUR).await.unwrap();
     assert_eq!(place.job("a").await.unwrap().run_at.unwrap(), due);
@@ -59,7 +59,7 @@ async fn done_and_dead_and_lost_jobs_can_be_pushed_again() {
     let worker = place.start(4);
     let push = async |id: &str, note: Note| {
         let pushed = place.queue.push(NewJob::new(id, note)).await.unwrap();
-        assert_eq!(pushed, Pushed::Queued, "{id}");
+        assert_eq!(pushed, PushOutcome::Queued, "{id}");
     };
     push("done", Note::Succeed).await;
     push("dead", Note::Abort).await;
@@ -88,10 +88,10 @@ async fn job_pushed_while_it_runs_runs_once_more() {
     place.log.wait_for(1).await;
     for _ in 0..3 {
         let again = place.queue.push(NewJob::new("a", Note::Succeed)).await;
-        assert_eq!(again.unwrap(), Pushed::Known);
+        assert_eq!(again.unwrap(), PushOutcome::AlreadyQueued);
     }
     assert_eq!(place.log.count(), 1, "not at the same time");
-    place.log.let_go(1);
+    place.log.release(1);
     place.log.wait_for(2).await;
     place.wait_until_quiet().await;
     assert_eq!(place.log.count(), 2, "three pushes are one more run");
@@ -108,9 +108,12 @@ async fn job_pushed_for_later_while_it_runs_is_scheduled_when_it_is_done() {
     place.log.wait_for(1).await;
     for delay in [2 * HOUR, HOUR] {
         let job = NewJob::new("a", Note::Succeed).after(delay);
-        assert_eq!(place.queue.push(job).await.unwrap(), Pushed::Known);
+        assert_eq!(
+            place.queue.push(job).await.unwrap(),
+            PushOutcome::AlreadyQueued
+        );
     }
-    place.log.let_go(1);
+    place.log.release(1);
     let job = place.wait_for_state("a", JobState::Scheduled).await;
     let left = job
         .run_at
@@ -128,7 +131,7 @@ async fn retry_of_a_failed_run_stands_for_a_push_while_it_ran() {
     place.push("a", Note::HoldThenFail).await;
     place.log.wait_for(1).await;
     place.push("a", Note::Succeed).await;
-    place.log.let_go(2);
+    place.log.release(2);
     place.log.wait_for(2).await;
     place.wait_until_quiet().await;
     assert_eq!(place.log.count(), 2);
@@ -143,7 +146,7 @@ async fn job_pushed_during_its_last_attempt_starts_over_when_that_fails() {
     place.push("a", Note::HoldThenFail).await;
     place.log.wait_for(1).await;
     place.push("a", Note::Succeed).await;
-    place.log.let_go(1);
+    place.log.release(1);
     place.wait_for_state("a", JobState::Done).await;
     let stats = place.stats().await;
     assert_eq!(
@@ -159,15 +162,15 @@ async fn push_many_counts_what_it_queued_and_what_it_knew() {
     place.push("7", Note::Succeed).await;
     let jobs = (0..1_234).map(|i| NewJob::new(i.to_string(), Note::Succeed));
     let pushed = place.queue.push_many(jobs).await.unwrap();
-    let expected = PushedCount {
+    let expected = PushCounts {
         queued: 1_233,
-        known: 1,
+        already_queued: 1,
     };
     assert_eq!(pushed, expected);
     assert_eq!(place.stats().await.ready, 1_234);
     assert_eq!(
         place.queue.push_many([]).await.unwrap(),
-        PushedCount::default()
+        PushCounts::default()
     );
 }
 

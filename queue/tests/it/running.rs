@@ -67,7 +67,7 @@ async fn no_more_jobs_run_at_once_than_the_worker_has_slots() {
         (5, 15),
         "and none is taken in advance"
     );
-    place.log.let_go(20);
+    place.log.release(20);
     place.wait_until_quiet().await;
     worker.stop().await;
     assert_eq!(place.log.count(), 20);
@@ -95,7 +95,7 @@ async fn job_whose_arguments_cannot_be_read_is_dead_and_the_worker_goes_on() {
     let job = place.wait_for_state("odd", JobState::Dead).await;
     let reason = job.last_error.unwrap();
     assert!(
-        reason.starts_with("the arguments cannot be read"),
+        reason.starts_with("the arguments cannot be decoded"),
         "{reason}"
     );
     let before = place.inspector.workers().await.unwrap();
@@ -118,7 +118,7 @@ async fn jobs_of_a_worker_that_is_dropped_are_given_back_at_once() {
     worker.drop_it();
     let job = place.wait_for_state("a", JobState::Ready).await;
     assert_eq!((job.attempts, job.crashes), (0, 0));
-    place.log.let_go(1);
+    place.log.release(1);
     let worker = place.start(2);
     place.wait_for_state("a", JobState::Done).await;
     worker.stop().await;
@@ -132,7 +132,7 @@ async fn stop_waits_for_what_runs_and_starts_nothing_new() {
     let worker = place.start(1);
     place.log.wait_for(1).await;
     let stopping = tokio::spawn(worker.stop());
-    place.log.let_go(1);
+    place.log.release(1);
     stopping.await.unwrap();
     assert_eq!(place.job("a").await.unwrap().state, JobState::Done);
     assert_eq!(place.job("b").await.unwrap().state, JobState::Ready);
@@ -155,7 +155,7 @@ async fn job_that_outlasts_the_stop_is_given_back_to_the_front() {
     assert_eq!(place.log.ended(), 0);
     let workers = place.inspector.workers().await.unwrap();
     assert!(workers.is_empty(), "a stopped worker leaves: {workers:?}");
-    place.log.let_go(1);
+    place.log.release(1);
     let worker = place.start(1);
     place.wait_until_quiet().await;
     worker.stop().await;
@@ -190,7 +190,7 @@ async fn tasks_pushed_through_apalis_run_too() {
     worker.stop().await;
 }
 
-/// A layer that panics outside any job, once.
+/// A layer that panics outside of any job, once.
 #[derive(Clone)]
 struct Trap<S> {
     armed: Arc<AtomicBool>,
@@ -245,9 +245,9 @@ async fn worker_that_panics_outside_a_job_is_started_again_under_a_new_name() {
     let first = place.job("held").await.unwrap().owner;
     armed.store(true, Ordering::Relaxed);
     place.push("springs it", Note::Succeed).await;
-    // Let go any earlier, the job could end before the trap is sprung.
+    // If it finished any earlier, the job could end before the trap is sprung.
     wait_until(SOON, async || !armed.load(Ordering::Relaxed)).await;
-    place.log.let_go(1);
+    place.log.release(1);
     place.wait_until_quiet().await;
     assert_eq!(place.log.runs_of("held").len(), 2, "given back, not lost");
     let second = place.inspector.workers().await.unwrap().remove(0).name;

@@ -33,7 +33,7 @@ pub(crate) enum Note {
     Panic,
     PanicOnce,
     Abort,
-    /// Asks for a delay the first time.
+    /// Requests a delay the first time.
     RetryOnce {
         ms: u64,
         counts: bool,
@@ -42,14 +42,14 @@ pub(crate) enum Note {
     RetryWrapped {
         ms: u64,
     },
-    /// Runs until the log's gate lets it go.
+    /// Runs until the log releases it.
     Hold,
     /// The same, then fails the first time.
     HoldThenFail,
     Sleep {
         ms: u64,
     },
-    /// Stands on the thread without yielding.
+    /// Blocks the thread without yielding.
     Block {
         ms: u64,
     },
@@ -78,7 +78,7 @@ struct Inner {
     seen: Mutex<HashSet<String>>,
     ended: AtomicU64,
     gate: Semaphore,
-    /// Jobs at work and the most there were, by group.
+    /// Running jobs and their maximum, by group.
     live: Mutex<HashMap<String, (usize, usize)>>,
 }
 
@@ -111,13 +111,13 @@ impl Log {
         runs
     }
 
-    /// Handlers that came to their end, and were not dropped on the way.
+    /// Number of handlers that ran to completion, without being dropped.
     pub(crate) fn ended(&self) -> u64 {
         self.0.ended.load(Ordering::Relaxed)
     }
 
-    /// Lets this many held jobs go.
-    pub(crate) fn let_go(&self, jobs: usize) {
+    /// Lets this many held jobs finish.
+    pub(crate) fn release(&self, jobs: usize) {
         self.0.gate.add_permits(jobs);
     }
 
@@ -282,7 +282,7 @@ impl Place {
         .await
     }
 
-    /// Until nothing is ready, scheduled or running.
+    /// Waits until nothing is ready, scheduled or running.
     pub(crate) async fn wait_until_quiet(&self) {
         wait_until(Duration::from_secs(120), async || {
             match self.inspector.stats(Note::QUEUE).await {
@@ -317,13 +317,13 @@ impl Place {
         Worker { stop, running }
     }
 
-    /// The jobs that are running, by group, as Redis has it.
+    /// The running jobs by group, according to Redis.
     pub(crate) async fn slots(&self) -> HashMap<String, u64> {
         slots_at(RedisServer::shared(), self.redis.prefix()).await
     }
 }
 
-/// A worker; it stops with this value.
+/// A worker, stopped when dropped.
 pub(crate) struct Worker {
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -338,13 +338,13 @@ impl Worker {
             .unwrap();
     }
 
-    /// Drops the worker where it stands.
+    /// Drops the worker without stopping it.
     pub(crate) fn drop_it(self) {
         self.running.abort();
     }
 }
 
-/// The jobs that are running, by group, as the Redis at this address has it.
+/// The running jobs by group, according to the Redis at this address.
 pub(crate) async fn slots_at(url: &str, prefix: &str) -> HashMap<String, u64> {
     let base = format!("{prefix}:{{{}}}:slots:", Note::QUEUE);
     let keys = keys_at(url, &base).await;
@@ -357,7 +357,7 @@ pub(crate) async fn slots_at(url: &str, prefix: &str) -> HashMap<String, u64> {
     slots
 }
 
-/// The names of all keys that begin like this, in order.
+/// The names of all keys with this prefix, in order.
 pub(crate) async fn keys_at(url: &str, start: &str) -> Vec<String> {
     let mut keys: Vec<String> = raw(url, redis::cmd("KEYS").arg(format!("{start}*"))).await;
     keys.sort();

@@ -87,7 +87,7 @@ async fn missed_wake_up_is_made_good_by_the_poll() {
     let worker = place.start(1);
     place.push("warm", Note::Succeed).await;
     place.wait_for_state("warm", JobState::Done).await;
-    // Nobody publishes for this one: it is put there behind the scripts' backs.
+    // No wake-up is published for this one: it is written directly to Redis.
     let base = format!("{}:{{notes}}", place.redis.prefix());
     let job = format!("{base}:job:silent");
     let fields = "state ready group  args \"Succeed\" tries 0 max 3 crashes 0 born 0";
@@ -132,9 +132,9 @@ async fn paused_queue_starts_nothing_and_a_resumed_one_starts_at_once() {
     place.push("waits", Note::Succeed).await;
     let later = NewJob::new("due", Note::Succeed).after(Duration::from_millis(50));
     place.queue.push(later).await.unwrap();
-    place.log.let_go(1);
+    place.log.release(1);
     place.wait_for_state("held", JobState::Done).await;
-    // A keeper's round makes the due job ready: by then a worker would have started both.
+    // A round of the lease renewer makes the due job ready: by then a worker would have started both.
     place.wait_for_state("due", JobState::Ready).await;
     assert_eq!(place.job("waits").await.unwrap().state, JobState::Ready);
     assert_eq!(place.log.count(), 1);

@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
 use http_body_util::BodyStream;
 use hyper::body::Incoming;
-use landfall_core::{content::NotAllowed, quota::QuotaError};
+use landfall_core::{media_policy::MediaPolicyError, quota::QuotaError};
 use poem::Body;
 use std::{
     error::Error,
@@ -169,7 +169,7 @@ pub(in crate::api) fn interrupted(cause: &(dyn Error + 'static)) -> Problem {
     if let Some(error) = find::<FormError>(cause) {
         return error.to_problem();
     }
-    if let Some(refused) = find::<NotAllowed>(cause) {
+    if let Some(refused) = find::<MediaPolicyError>(cause) {
         return refused.clone().into();
     }
     if let Some(quota) = find::<QuotaError>(cause) {

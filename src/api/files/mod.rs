@@ -26,7 +26,7 @@ use entity::{
 use http::header;
 use landfall_core::{
     digest::Sha256Digest,
-    files::{self, FileFilter, Scope},
+    files::{self, FileFilter, OwnerScope},
     pagination::{DEFAULT_LIMIT, Page, PageRequest},
     storage::StorageKey,
 };
@@ -191,7 +191,7 @@ impl Files {
             app.dispatch.finalize(&[id]).await;
             Ok(row)
         };
-        let content = Sha256Digest::of(b"");
+        let content = Sha256Digest::compute(b"");
         idempotent
             .once(&state, &caller.0, content, retried, work)
             .await
@@ -215,7 +215,7 @@ impl Files {
 /// Returns a page of files, each with its URL.
 pub(super) async fn list(
     state: &ApiState,
-    scope: Scope,
+    scope: OwnerScope,
     filter: FileFilter,
     page: PageRequest,
 ) -> Result<PageResponse<schema::File>, Problem> {
@@ -236,7 +236,7 @@ pub(super) async fn list(
     .await
 }
 
-async fn delete(state: &ApiState, scope: &Scope, id: FileId) -> Result<NoContent, Problem> {
+async fn delete(state: &ApiState, scope: &OwnerScope, id: FileId) -> Result<NoContent, Problem> {
     let app = &state.app;
     let written = files::delete(&app.db, &app.clock, scope, id).await?;
     let dispatch = &app.dispatch;
@@ -254,7 +254,7 @@ fn retried(row: &file::Model) -> Result<JsonResponse<schema::File, 202>, Problem
     JsonResponse::new(&schema::File::from_row(row.clone(), None))?.with(header::LOCATION, &location)
 }
 
-async fn find(state: &ApiState, scope: &Scope, id: FileId) -> Result<file::Model, Problem> {
+async fn find(state: &ApiState, scope: &OwnerScope, id: FileId) -> Result<file::Model, Problem> {
     let found = files::get(state.app.db.read(), scope, id).await?;
     found.ok_or_else(|| Problem::not_found("file"))
 }
@@ -262,7 +262,7 @@ async fn find(state: &ApiState, scope: &Scope, id: FileId) -> Result<file::Model
 /// Returns the file once it is final or the timeout has passed.
 async fn find_final(
     state: &ApiState,
-    scope: &Scope,
+    scope: &OwnerScope,
     id: FileId,
     wait: Duration,
 ) -> Result<file::Model, Problem> {

@@ -18,9 +18,9 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::{HeaderMap, header};
 use landfall_core::{
-    content::{self, Declared, Guard},
     digest::Sha256Digest,
     files::FileName,
+    media_policy::{self, ContentGuard, DeclaredContent},
     tokens::Identity,
 };
 use multer::{Field, Multipart};
@@ -130,13 +130,13 @@ async fn receive_file(
     let given = given.map(|value| value.to_str().unwrap_or("?"));
     let content_type = upload_fields::content_type(given)?;
     let lists = &state.app.config.uploads;
-    content::require_declared(lists, name.as_str(), &content_type)?;
+    media_policy::require_declared(lists, name.as_str(), &content_type)?;
     let own = declared(field.headers())?;
-    let fields = Declared {
+    let fields = DeclaredContent {
         name: name.as_str().to_owned(),
         content_type,
     };
-    let guard = Guard::new(lists, fields, None, true, Vec::new());
+    let guard = ContentGuard::new(lists, fields, None, true, Vec::new());
     let passing = guard.watch(field.inspect(|_| source.passed()));
     let bytes = staged_body::stage(state, caller, passing, None).await?;
     bytes.verify(own)?;

@@ -12,9 +12,9 @@ use crate::api::{
 };
 use http::header;
 use landfall_core::{
-    content::{self, Declared, Guard},
     digest::Sha256Digest,
     files::FileName,
+    media_policy::{self, ContentGuard, DeclaredContent},
     tokens::Identity,
 };
 
@@ -60,14 +60,14 @@ pub(super) async fn receive(
     let name = upload_fields::name(named.as_deref())?;
     let uploads = &state.app.config.uploads;
     let content_type = upload_fields::content_type(upload.content_type()?)?;
-    content::require_declared(uploads, name.as_str(), &content_type)?;
+    media_policy::require_declared(uploads, name.as_str(), &content_type)?;
     let length = upload.length()?;
     upload.refuse_larger_than(uploads.max_file_size.0, uploads.max_file_size.0)?;
-    let declared = Declared {
+    let declared = DeclaredContent {
         name: name.as_str().to_owned(),
         content_type,
     };
-    let guard = Guard::new(uploads, declared, length, true, Vec::new());
+    let guard = ContentGuard::new(uploads, declared, length, true, Vec::new());
     let bytes = staged_body::stage(state, caller, guard.watch(upload.body), length).await?;
     bytes.verify(digest)?;
     bytes.verify(fields.sha256)?;

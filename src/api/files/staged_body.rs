@@ -11,10 +11,9 @@ use futures::Stream;
 use landfall_core::{
     digest::Sha256Digest,
     files::{self, AcceptError, FileName, NewFile},
-    idempotency::Keep,
+    idempotency::PendingResponse,
     quota::{QuotaError, Reservation, SharedReservation, within_quota},
-    staging::{Algorithm, Held, Options, Staging, StagingKey},
-    storage::transfer::Piece,
+    staging::{ChecksumAlgorithm, Held, Piece, Staging, StagingKey, WriteOptions},
     tokens::Identity,
 };
 use std::{error::Error, sync::Arc, time::Instant};
@@ -73,10 +72,10 @@ where
     let started = Instant::now();
     let reservation = reserve(state, caller, expected).await?;
     let held = reservation.clone().map(|room| Arc::new(room) as Held);
-    let options = Options {
+    let options = WriteOptions {
         limit: app.config.uploads.max_file_size.0,
         expected,
-        hashes: &[Algorithm::Sha256],
+        hashes: &[ChecksumAlgorithm::Sha256],
         running: None,
         holds: held.as_ref(),
     };
@@ -155,7 +154,7 @@ pub(super) struct StagedFile {
 pub(super) async fn commit(
     state: &ApiState,
     complete: StagedFile,
-    keep: Option<Keep<file::Model>>,
+    keep: Option<PendingResponse<file::Model>>,
 ) -> Result<file::Model, Problem> {
     let app = &state.app;
     let StagedFile {
@@ -201,7 +200,7 @@ pub(super) async fn commit(
             if let Some(reservation) = &bytes.reservation {
                 reservation.leave_to_expire().await;
             }
-            match files::get(app.db.read(), &files::Scope::All, id).await {
+            match files::get(app.db.read(), &files::OwnerScope::All, id).await {
                 Ok(Some(row)) => {
                     app.dispatch.finalize(&[id]).await;
                     Ok(row)

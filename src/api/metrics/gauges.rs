@@ -216,7 +216,7 @@ async fn add_database(registry: &mut Registry, app: &App) {
     }
 }
 
-fn add_audit(registry: &mut Registry, latest: &audit::Latest, now: Timestamp) {
+fn add_audit(registry: &mut Registry, latest: &audit::LastAudit, now: Timestamp) {
     let help = "Time since the last audit finished";
     age(registry, "audit_age", help, Some(latest.finished_at), now);
     let checked = ConstGauge::new(whole(latest.summary.checked));

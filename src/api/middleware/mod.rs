@@ -17,7 +17,7 @@ use futures::FutureExt;
 pub use host::HostPolicy;
 pub(crate) use host::is_same_origin;
 use http::{HeaderName, HeaderValue, Method, StatusCode, Uri, header};
-use landfall_core::trace;
+use landfall_core::trace_context;
 use poem::{
     Endpoint, Error, Request, Response, Result,
     error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
@@ -72,11 +72,14 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
             ms = Empty,
         );
         let client_parent = trace_parent(&request);
-        trace::follow(
+        trace_context::follow(
             &span,
             client_parent.as_ref().map(|parent| parent.0.as_str()),
         );
-        if let Some(parent) = trace::of(&span).map(TraceParent).or(client_parent) {
+        if let Some(parent) = trace_context::traceparent(&span)
+            .map(TraceParent)
+            .or(client_parent)
+        {
             request.set_data(parent);
         }
         if let Some(kept) = without_empty_parameters(&method, request.uri()) {

@@ -78,7 +78,7 @@ fn operation_of(path: &str, method: &str, operation: &Value) -> Markup {
                             tr {
                                 td { code { (text(&parameter["name"])) } }
                                 td { (text(&parameter["in"])) }
-                                td { (type_of(&parameter["schema"])) }
+                                td { (detect_type(&parameter["schema"])) }
                                 td { (prose(&parameter["description"])) }
                             }
                         }
@@ -86,7 +86,7 @@ fn operation_of(path: &str, method: &str, operation: &Value) -> Markup {
                 }
             }
             @for (kind, body) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
-                p { "Body " code { (kind) } ": " (type_of(&body["schema"])) }
+                p { "Body " code { (kind) } ": " (detect_type(&body["schema"])) }
                 @if body["schema"]["properties"].is_object() { (properties(&body["schema"])) }
             }
             ul {
@@ -94,7 +94,7 @@ fn operation_of(path: &str, method: &str, operation: &Value) -> Markup {
                     li {
                         code { (status) } " " (prose(&response["description"])) " "
                         @for (_, body) in response["content"].as_object().into_iter().flatten() {
-                            (type_of(&body["schema"])) " "
+                            (detect_type(&body["schema"])) " "
                         }
                     }
                 }
@@ -135,7 +135,7 @@ fn properties(schema: &Value) -> Markup {
                     @for (name, field) in fields {
                         tr {
                             td { code { (name) } @if is_required(name) { " *" } }
-                            td { (type_of(field)) }
+                            td { (detect_type(field)) }
                             td { (prose(&field["description"])) }
                         }
                     }
@@ -151,7 +151,7 @@ fn properties(schema: &Value) -> Markup {
     }
 }
 
-fn type_of(schema: &Value) -> Markup {
+fn detect_type(schema: &Value) -> Markup {
     let reference = schema["$ref"]
         .as_str()
         .or_else(|| schema["allOf"][0]["$ref"].as_str());
@@ -159,7 +159,7 @@ fn type_of(schema: &Value) -> Markup {
         return html! { a href={ "#type-" (name) } { (name) } };
     }
     if schema["type"] == "array" {
-        return html! { "list of " (type_of(&schema["items"])) };
+        return html! { "list of " (detect_type(&schema["items"])) };
     }
     html! {
         @match schema["type"].as_str() {

@@ -114,11 +114,11 @@ fn bounds() -> Vec<(&'static str, Value)> {
     let types: Vec<&str> = EventType::ALL.iter().map(|kind| kind.as_str()).collect();
     let codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
     let object = json!({"type": "object"});
-    let url = json!({"format": "uri", "pattern": "^[hH][tT][tT][pP][sS]?://[^#]+$", "maxLength": webhooks::URL_LIMIT});
+    let url = json!({"format": "uri", "pattern": "^[hH][tT][tT][pP][sS]?://[^#]+$", "maxLength": webhooks::MAX_URL_LEN});
     let webhook = json!({
         "url": url,
         "event_types": {"items": {"enum": types}},
-        "description": {"maxLength": webhooks::DESCRIPTION_LIMIT},
+        "description": {"maxLength": webhooks::MAX_DESCRIPTION_LEN},
     });
     vec![
         ("File", json!({"properties": {"metadata": object}})),

@@ -3,16 +3,16 @@
 use super::{Code, FieldError, Problem};
 use http::HeaderValue;
 use landfall_core::{
-    batches::{self, JoinError},
-    content::NotAllowed,
+    batches::{self, JoinBatchError},
     db,
     files::{AcceptError, DeleteError, InvalidName, PiecesError, RetryError},
-    idempotency::KeepError,
+    idempotency::RecordResponseError,
+    media_policy::MediaPolicyError,
     outbox::{RedeliveryError, WriteError},
     pagination::InvalidCursor,
     quota::QuotaError,
     staging::StagingError,
-    storage::{NotAKey, StorageError},
+    storage::{InvalidStorageKey, StorageError},
     tokens::TokenError,
     uploads::UploadError,
     webhooks::WebhookError,
@@ -43,8 +43,8 @@ impl From<InvalidName> for Problem {
     }
 }
 
-impl From<NotAKey> for Problem {
-    fn from(error: NotAKey) -> Self {
+impl From<InvalidStorageKey> for Problem {
+    fn from(error: InvalidStorageKey) -> Self {
         Self::failed(error)
     }
 }
@@ -52,56 +52,56 @@ impl From<NotAKey> for Problem {
 impl From<AcceptError> for Problem {
     fn from(error: AcceptError) -> Self {
         match error {
-            AcceptError::Batch(error @ JoinError::Unknown(_)) => {
+            AcceptError::Batch(error @ JoinBatchError::Unknown(_)) => {
                 Self::field(Code::NotFound, "batch_id", error.to_string())
             }
-            AcceptError::Batch(error @ JoinError::Closed(_)) => {
+            AcceptError::Batch(error @ JoinBatchError::Closed(_)) => {
                 Self::field(Code::Conflict, "batch_id", error.to_string())
             }
             AcceptError::Key(error) => error.into(),
             AcceptError::Quota(error) => error.into(),
-            AcceptError::Batch(JoinError::Database(error)) | AcceptError::Database(error) => {
+            AcceptError::Batch(JoinBatchError::Database(error)) | AcceptError::Database(error) => {
                 error.into()
             }
         }
     }
 }
 
-impl From<KeepError> for Problem {
-    fn from(error: KeepError) -> Self {
+impl From<RecordResponseError> for Problem {
+    fn from(error: RecordResponseError) -> Self {
         match error {
-            KeepError::LockLost => Self::in_flight(),
-            KeepError::StoredResponse(cause) => Self::failed(cause),
-            KeepError::Database(error) => error.into(),
+            RecordResponseError::LockLost => Self::in_flight(),
+            RecordResponseError::StoredResponse(cause) => Self::failed(cause),
+            RecordResponseError::Database(error) => error.into(),
         }
     }
 }
 
-impl From<JoinError> for Problem {
-    fn from(error: JoinError) -> Self {
+impl From<JoinBatchError> for Problem {
+    fn from(error: JoinBatchError) -> Self {
         AcceptError::Batch(error).into()
     }
 }
 
-impl From<batches::CreateError> for Problem {
-    fn from(error: batches::CreateError) -> Self {
+impl From<batches::CreateBatchError> for Problem {
+    fn from(error: batches::CreateBatchError) -> Self {
         match error {
-            batches::CreateError::Key(error) => error.into(),
-            error @ batches::CreateError::TooMany => {
+            batches::CreateBatchError::Key(error) => error.into(),
+            error @ batches::CreateBatchError::TooMany => {
                 Self::new(Code::RateLimited, sentence(&error.to_string()))
                     .with_header(http::header::RETRY_AFTER, HeaderValue::from_static("3600"))
             }
-            batches::CreateError::Database(error) => error.into(),
+            batches::CreateBatchError::Database(error) => error.into(),
         }
     }
 }
 
-impl From<batches::FinalizeError> for Problem {
-    fn from(error: batches::FinalizeError) -> Self {
+impl From<batches::FinalizeBatchError> for Problem {
+    fn from(error: batches::FinalizeBatchError) -> Self {
         match error {
-            batches::FinalizeError::NotFound => Self::not_found("batch"),
-            batches::FinalizeError::Outbox(error) => error.into(),
-            batches::FinalizeError::Database(error) => error.into(),
+            batches::FinalizeBatchError::NotFound => Self::not_found("batch"),
+            batches::FinalizeBatchError::Outbox(error) => error.into(),
+            batches::FinalizeBatchError::Database(error) => error.into(),
         }
     }
 }
@@ -202,13 +202,13 @@ impl From<WriteError> for Problem {
     }
 }
 
-impl From<NotAllowed> for Problem {
-    fn from(error: NotAllowed) -> Self {
+impl From<MediaPolicyError> for Problem {
+    fn from(error: MediaPolicyError) -> Self {
         let field = match error {
-            NotAllowed::Extension(_) | NotAllowed::OtherExtension(_) => "filename",
-            NotAllowed::Type(_) | NotAllowed::Bytes { .. } | NotAllowed::NoImage(_) => {
-                "content_type"
-            }
+            MediaPolicyError::Extension(_) | MediaPolicyError::OtherExtension(_) => "filename",
+            MediaPolicyError::Type(_)
+            | MediaPolicyError::Bytes { .. }
+            | MediaPolicyError::NoImage(_) => "content_type",
         };
         Self::field(Code::TypeNotAllowed, field, error.to_string())
     }
@@ -287,7 +287,7 @@ impl From<TokenError> for Problem {
             TokenError::NoScope => Self::field(Code::MalformedRequest, "scopes", error.to_string()),
             TokenError::NotFound => Self::not_found("token"),
             TokenError::Database(error) => error.into(),
-            TokenError::Keep(error) => error.into(),
+            TokenError::Response(error) => error.into(),
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) use bytes::counted;
 use futures::future::BoxFuture;
 use headers::RateLimitHeaders;
 use http::{HeaderMap, HeaderValue, Method, header};
-use landfall_core::config::{self, Limit};
+use landfall_core::config::{self, ClientLimits};
 pub use memory::LocalCounters;
 use poem::Request;
 use std::{
@@ -154,7 +154,12 @@ impl RequestLimits {
         self.admit(SubjectKind::Owner, owner, limit).await
     }
 
-    async fn admit(&self, kind: SubjectKind, who: &str, limit: Limit) -> Result<(), Problem> {
+    async fn admit(
+        &self,
+        kind: SubjectKind,
+        who: &str,
+        limit: ClientLimits,
+    ) -> Result<(), Problem> {
         let (inner, subject) = (&self.0, format!("{}:{who}", kind.as_str()));
         if let Some(rate) = limit.requests_per_second {
             let decision = inner
@@ -266,7 +271,7 @@ impl Drop for RequestLimitsInner {
     }
 }
 
-fn limited(limit: &Limit) -> bool {
+fn limited(limit: &ClientLimits) -> bool {
     limit.requests_per_second.is_some()
         || limit.concurrent_uploads.is_some()
         || limit.bytes_per_day.is_some()

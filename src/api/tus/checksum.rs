@@ -2,7 +2,7 @@
 
 use crate::api::problem::{Code, Problem};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use landfall_core::{staging::Algorithm, uploads::Checksum};
+use landfall_core::{staging::ChecksumAlgorithm, uploads::Checksum};
 
 /// The names of all algorithms, for `Tus-Checksum-Algorithm`.
 pub(super) const ALGORITHMS: &str = "sha1,sha256,md5,crc32";
@@ -35,10 +35,10 @@ impl From<ChecksumError> for Problem {
 pub(super) fn parse(text: &str) -> Result<Checksum, ChecksumError> {
     let (name, digest) = text.split_once(' ').unwrap_or((text, ""));
     let (algorithm, length) = match name {
-        "sha1" => (Algorithm::Sha1, 20),
-        "sha256" => (Algorithm::Sha256, 32),
-        "md5" => (Algorithm::Md5, 16),
-        "crc32" => (Algorithm::Crc32, 4),
+        "sha1" => (ChecksumAlgorithm::Sha1, 20),
+        "sha256" => (ChecksumAlgorithm::Sha256, 32),
+        "md5" => (ChecksumAlgorithm::Md5, 16),
+        "crc32" => (ChecksumAlgorithm::Crc32, 4),
         _ => return Err(ChecksumError::UnknownAlgorithm),
     };
     match STANDARD.decode(digest.trim()) {
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn digests_have_the_length_of_their_algorithm() {
         let sha1 = parse("sha1 Kq5sNclPz7QV2+lfQIuc6R7oRu0=").unwrap();
-        assert_eq!(sha1.algorithm, Algorithm::Sha1);
+        assert_eq!(sha1.algorithm, ChecksumAlgorithm::Sha1);
         assert_eq!(sha1.digest.len(), 20);
         assert_eq!(parse("crc32 AAAA"), Err(ChecksumError::WrongLength(4)));
         assert_eq!(parse("sha1"), Err(ChecksumError::NotADigest(20)));

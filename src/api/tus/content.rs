@@ -21,7 +21,7 @@ use futures::{
 use http::{HeaderValue, StatusCode, header};
 use landfall_core::{
     app::App,
-    files::{self, Scope},
+    files::{self, OwnerScope},
     storage::StorageKey,
     uploads,
 };
@@ -76,12 +76,12 @@ async fn file_of(request: &TusRequest, upload: &Model) -> Result<file::Model, Pr
     found.ok_or_else(|| Problem::not_found("file"))
 }
 
-type Bytestream = BoxStream<'static, io::Result<Bytes>>;
+type UploadBytes = BoxStream<'static, io::Result<Bytes>>;
 
 /// Reads the bytes of a file from storage, if finalize moves them while they are read from staging.
 struct StoredFallback {
     app: App,
-    sees: Scope,
+    sees: OwnerScope,
     file: FileId,
 }
 
@@ -95,7 +95,7 @@ impl StoredFallback {
     }
 
     /// Returns the bytes from an offset on, if the file is stored.
-    async fn from(&self, at: u64) -> io::Result<Option<Bytestream>> {
+    async fn from(&self, at: u64) -> io::Result<Option<UploadBytes>> {
         let found = files::get(self.app.db.read(), &self.sees, self.file).await;
         let stored = found
             .map_err(io::Error::other)?
@@ -114,7 +114,7 @@ impl StoredFallback {
 
 /// Streams staged bytes; if finalize deletes them before they are read completely, the rest comes from storage.
 fn with_fallback(
-    staged: Bytestream,
+    staged: UploadBytes,
     fallback: StoredFallback,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
     let begin = (staged, 0, Some(fallback));

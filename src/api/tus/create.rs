@@ -12,7 +12,7 @@ use crate::api::problem::{Code, Problem};
 use entity::{BatchId, upload::Model};
 use landfall_core::{
     files::FileName,
-    uploads::{self, Append, NewUpload, Shape, UploadError},
+    uploads::{self, Append, NewUpload, UploadError, UploadShape},
 };
 use poem::Response;
 
@@ -47,8 +47,8 @@ pub(super) async fn create(mut request: TusRequest) -> Result<Response, Problem>
     let total = length_of(&request)?;
     let append = append_of(&request, total)?;
     let shape = match concat {
-        Some(_) => Shape::Partial { total },
-        None => Shape::Append { total },
+        Some(_) => UploadShape::Partial { total },
+        None => UploadShape::Append { total },
     };
     let upload = uploads::create(&request.app, shape, new, None).await;
     let upload = upload.map_err(error::problem)?;

@@ -20,7 +20,7 @@ use entity::upload::{Model, UploadStatus};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use landfall_core::{
     config,
-    uploads::{self, Append, NewUpload, Shape, UploadError},
+    uploads::{self, Append, NewUpload, UploadError, UploadShape},
 };
 use poem::Response;
 use serde_json::{Value, json};
@@ -105,7 +105,7 @@ async fn create(mut request: TusRequest) -> Result<Response, Problem> {
         return Ok(inconsistent_length());
     }
     let new = new_upload(&request)?;
-    let upload = uploads::create(&request.app, Shape::Append { total }, new, None).await;
+    let upload = uploads::create(&request.app, UploadShape::Append { total }, new, None).await;
     let upload = upload.map_err(error::problem)?;
     if !request.has_body() && !last {
         return Ok(created(&upload));

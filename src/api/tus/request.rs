@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use landfall_core::{
     app::App,
     tokens::Identity,
-    uploads::{self, Append, Bytestream, Checksum},
+    uploads::{self, Append, Checksum, UploadBytes},
 };
 use poem::Body;
 use std::time::Instant;
@@ -98,7 +98,7 @@ impl TusRequest {
     }
 }
 
-fn counted(body: Body, metrics: Metrics) -> Bytestream {
+fn counted(body: Body, metrics: Metrics) -> UploadBytes {
     let bytes = body.into_bytes_stream().map_err(Into::into);
     bytes
         .inspect_ok(move |bytes| metrics.record_received(bytes.len() as u64))

@@ -89,7 +89,7 @@ async fn list(
         .await
         .map_err(ErrorPage::from)?;
     let ids: Vec<EventId> = found.items.iter().map(|event| event.id).collect();
-    let deliveries = outbox::deliveries_of(&app.db, &ids)
+    let deliveries = outbox::event_deliveries(&app.db, &ids)
         .await
         .map_err(ErrorPage::from)?;
     let cursor = Some(query.cursor.as_str()).filter(|cursor| !cursor.is_empty());

@@ -10,7 +10,7 @@ use crate::dashboard::{
     session::User,
     state::Dashboard,
 };
-use landfall_core::files::{self, MAX_RETRIED, RetryForecast};
+use landfall_core::files::{self, BulkRetryPreview, MAX_RETRIED};
 use maud::{Markup, html};
 use poem::{
     Response, Result, handler,
@@ -25,7 +25,7 @@ pub(super) async fn ask(
     Query(query): Query<ListFilesQuery>,
 ) -> Result<Response> {
     let filter = query.filter()?;
-    let forecast = files::forecast_retry(dashboard.app(), &user.sees(), &filter).await;
+    let forecast = files::preview_retry(dashboard.app(), &user.sees(), &filter).await;
     let forecast = forecast.map_err(ErrorPage::from)?;
     let body = html! {
         div.title { h1 { "Retry failed files" } a.button href=(query.list()) { "Back to files" } }
@@ -49,7 +49,7 @@ fn filters(query: &ListFilesQuery) -> Markup {
     }
 }
 
-fn remedy(query: &ListFilesQuery, user: &User, forecast: RetryForecast) -> Markup {
+fn remedy(query: &ListFilesQuery, user: &User, forecast: BulkRetryPreview) -> Markup {
     let more = if forecast.at_least { " or more" } else { "" };
     html! {
         div.stacked {

@@ -14,7 +14,7 @@ use entity::{
     FileId, Timestamp,
     file::{FileStatus, Model},
 };
-use landfall_core::files::{self, Life};
+use landfall_core::files::{self, FileHistory};
 use maud::{Markup, html};
 use poem::{Request, Response, Result, handler, web::Path};
 use std::time::Duration;
@@ -59,12 +59,12 @@ pub(super) async fn stream(
     })?)
 }
 
-async fn find(dashboard: &Dashboard, user: &User, id: FileId) -> Result<Life, ErrorPage> {
-    let history = files::life(&dashboard.app().db, &user.sees(), id).await?;
+async fn find(dashboard: &Dashboard, user: &User, id: FileId) -> Result<FileHistory, ErrorPage> {
+    let history = files::history(&dashboard.app().db, &user.sees(), id).await?;
     history.ok_or_else(|| ErrorPage::not_found("file with this id"))
 }
 
-fn parts(history: &Life, user: &User) -> PageParts {
+fn parts(history: &FileHistory, user: &User) -> PageParts {
     vec![
         ("file".to_owned(), head(&history.file, user)),
         (
@@ -75,7 +75,7 @@ fn parts(history: &Life, user: &User) -> PageParts {
 }
 
 /// The known durations.
-fn beside(history: &Life) -> Markup {
+fn beside(history: &FileHistory) -> Markup {
     let file = &history.file;
     let took = |from: Option<Timestamp>, to: Option<Timestamp>| (to? - from?).to_std().ok();
     html! {

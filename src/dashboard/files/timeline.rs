@@ -9,33 +9,33 @@ use crate::dashboard::{
 use chrono::{DateTime, Utc};
 use entity::{WebhookId, attempt, outbox_event::EventStatus, upload::UploadKind};
 use landfall_core::{
-    files::{Life, Moment, What},
+    files::{FileHistory, HistoryEntry, HistoryEvent},
     outbox::EventDetail,
 };
 use maud::{Markup, html};
 use url::Url;
 
-pub(super) fn list(history: &Life, user: &User) -> Markup {
-    let moments = history.moments();
-    let shown: Vec<&Moment<'_>> = moments
+pub(super) fn list(history: &FileHistory, user: &User) -> Markup {
+    let entries = history.entries();
+    let shown: Vec<&HistoryEntry<'_>> = entries
         .iter()
-        .filter(|moment| is_for(user, &moment.what))
+        .filter(|entry| is_for(user, &entry.what))
         .collect();
     let before = |index: usize| {
         index
             .checked_sub(1)
             .and_then(|index| shown.get(index))
-            .map(|moment| moment.at)
+            .map(|entry| entry.at)
     };
     html! {
         ol.timeline {
-            @for (index, moment) in shown.iter().enumerate() {
-                li class=(tone(&moment.what).class()) {
-                    (clock(moment.at))
+            @for (index, entry) in shown.iter().enumerate() {
+                li class=(tone(&entry.what).class()) {
+                    (clock(entry.at))
                     span.after {
-                        @if let Some(gap) = before(index).and_then(|before| (moment.at - before).to_std().ok()) { "+" (exact(gap)) }
+                        @if let Some(gap) = before(index).and_then(|before| (entry.at - before).to_std().ok()) { "+" (exact(gap)) }
                     }
-                    (describe(history, moment, user))
+                    (describe(history, entry, user))
                 }
             }
         }
@@ -43,18 +43,25 @@ pub(super) fn list(history: &Life, user: &User) -> Markup {
 }
 
 /// Deliveries and their responses are only for users who may see endpoints.
-fn is_for(user: &User, what: &What<'_>) -> bool {
-    user.may_repair() || !matches!(what, What::Attempt { .. } | What::DeliveryDue { .. })
+fn is_for(user: &User, what: &HistoryEvent<'_>) -> bool {
+    user.may_repair()
+        || !matches!(
+            what,
+            HistoryEvent::Attempt { .. } | HistoryEvent::DeliveryDue { .. }
+        )
 }
 
-fn tone(what: &What<'_>) -> Tone {
+fn tone(what: &HistoryEvent<'_>) -> Tone {
     match what {
-        What::Failed { .. } => Tone::Bad,
-        What::Attempt { attempt, .. } if !is_taken(attempt) => Tone::Bad,
-        What::Begun(_) | What::Claimed(_) | What::Staged => Tone::Run,
-        What::FinalizeDue { .. } | What::DeliveryDue { .. } => Tone::Warn,
-        What::Expires | What::Deleted => Tone::Dim,
-        What::Landed(_) | What::Stored | What::Announced(_) | What::Attempt { .. } => Tone::Ok,
+        HistoryEvent::Failed { .. } => Tone::Bad,
+        HistoryEvent::Attempt { attempt, .. } if !is_taken(attempt) => Tone::Bad,
+        HistoryEvent::Begun(_) | HistoryEvent::Claimed(_) | HistoryEvent::Staged => Tone::Run,
+        HistoryEvent::FinalizeDue { .. } | HistoryEvent::DeliveryDue { .. } => Tone::Warn,
+        HistoryEvent::Expires | HistoryEvent::Deleted => Tone::Dim,
+        HistoryEvent::Transferred(_)
+        | HistoryEvent::Stored
+        | HistoryEvent::Announced(_)
+        | HistoryEvent::Attempt { .. } => Tone::Ok,
     }
 }
 
@@ -67,28 +74,32 @@ fn clock(at: DateTime<Utc>) -> Markup {
     html! { time datetime=(whole) title=(whole) { (at.format("%H:%M:%S%.3f").to_string()) } }
 }
 
-fn describe(history: &Life, moment: &Moment<'_>, user: &User) -> Markup {
-    match &moment.what {
-        What::Begun(kind) => {
-            html! { "Upload started on " (moment.at.format("%Y-%m-%d").to_string()) (by(*kind)) }
+fn describe(history: &FileHistory, entry: &HistoryEntry<'_>, user: &User) -> Markup {
+    match &entry.what {
+        HistoryEvent::Begun(kind) => {
+            html! { "Upload started on " (entry.at.format("%Y-%m-%d").to_string()) (by(*kind)) }
         }
-        What::Staged => html! { "Staged; all bytes are durable" },
-        What::Claimed(worker) => html! { "Claimed by " span.mono { (worker) } },
-        What::Landed(Some(key)) => html! { "Hashed and copied to storage as " code { (key) } },
-        What::Landed(None) => html! { "Hashed and copied to storage" },
-        What::Stored => html! { "Committed" },
-        What::Announced(event) => announced(event, user),
-        What::Attempt { webhook, attempt } => attempted(history, *webhook, attempt),
-        What::Failed { code, message } => html! { "Failed: " strong { (code) } ", " (message) },
-        What::Deleted => html! { "Deleted" },
-        What::FinalizeDue { attempts } => {
-            html! { "Next finalize attempt " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts" }
+        HistoryEvent::Staged => html! { "Staged; all bytes are durable" },
+        HistoryEvent::Claimed(worker) => html! { "Claimed by " span.mono { (worker) } },
+        HistoryEvent::Transferred(Some(key)) => {
+            html! { "Hashed and copied to storage as " code { (key) } }
         }
-        What::DeliveryDue { webhook, attempts } => html! {
-            (host(history, *webhook)) " is retried " (ago(moment.at, Utc::now())) ", after " (attempts) " attempts "
+        HistoryEvent::Transferred(None) => html! { "Hashed and copied to storage" },
+        HistoryEvent::Stored => html! { "Committed" },
+        HistoryEvent::Announced(event) => announced(event, user),
+        HistoryEvent::Attempt { webhook, attempt } => attempted(history, *webhook, attempt),
+        HistoryEvent::Failed { code, message } => {
+            html! { "Failed: " strong { (code) } ", " (message) }
+        }
+        HistoryEvent::Deleted => html! { "Deleted" },
+        HistoryEvent::FinalizeDue { attempts } => {
+            html! { "Next finalize attempt " (ago(entry.at, Utc::now())) ", after " (attempts) " attempts" }
+        }
+        HistoryEvent::DeliveryDue { webhook, attempts } => html! {
+            (host(history, *webhook)) " is retried " (ago(entry.at, Utc::now())) ", after " (attempts) " attempts "
             @if let Some(event) = event_of(history, *webhook) { (action_button(&format!("/events/{event}/redeliver/{webhook}"), "Now")) }
         },
-        What::Expires => html! { "Expires " (ago(moment.at, Utc::now())) },
+        HistoryEvent::Expires => html! { "Expires " (ago(entry.at, Utc::now())) },
     }
 }
 
@@ -115,7 +126,7 @@ fn announced(event: &EventDetail, user: &User) -> Markup {
     }
 }
 
-fn attempted(history: &Life, webhook: WebhookId, attempt: &attempt::Model) -> Markup {
+fn attempted(history: &FileHistory, webhook: WebhookId, attempt: &attempt::Model) -> Markup {
     html! { (host(history, webhook)) " " (attempt_response(attempt)) }
 }
 
@@ -142,7 +153,7 @@ pub(crate) fn attempt_response(attempt: &attempt::Model) -> Markup {
     }
 }
 
-fn host(history: &Life, webhook: WebhookId) -> Markup {
+fn host(history: &FileHistory, webhook: WebhookId) -> Markup {
     let url = history
         .urls
         .get(&webhook)
@@ -164,7 +175,7 @@ pub(crate) fn host_of(url: &str) -> String {
     host.unwrap_or_else(|| url.to_owned())
 }
 
-fn event_of(history: &Life, webhook: WebhookId) -> Option<entity::EventId> {
+fn event_of(history: &FileHistory, webhook: WebhookId) -> Option<entity::EventId> {
     let pending = |event: &&EventDetail| {
         event.deliveries.iter().any(|delivery| {
             delivery.delivery.webhook_id == webhook

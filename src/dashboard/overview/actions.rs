@@ -8,7 +8,7 @@ use crate::dashboard::{
 };
 use entity::{Timestamp, delivery::DeliveryStatus};
 use landfall_core::{
-    outbox::{self, RedeliveryError, Replay},
+    outbox::{self, RedeliveryError, ReplayRequest},
     pagination::{MAX_LIMIT, PageRequest},
     webhooks,
 };
@@ -41,7 +41,7 @@ pub(super) async fn redeliver(user: User, dashboard: Dashboard) -> Result<Respon
 
 async fn replay(dashboard: &Dashboard, endpoint: entity::WebhookId) -> Result<u64, ErrorPage> {
     let app = dashboard.app();
-    let replay = Replay {
+    let replay = ReplayRequest {
         since: Timestamp::UNIX_EPOCH,
         until: None,
         status: Some(DeliveryStatus::Failed),

@@ -13,7 +13,7 @@ use crate::{
     server::queue_monitor::QueueSnapshot,
 };
 use chrono::{DateTime, Utc};
-use landfall_core::overview::{FailingEndpoint, Stage};
+use landfall_core::overview::{FailingEndpoint, StageCount};
 use maud::{Markup, html};
 use std::time::Duration;
 
@@ -95,7 +95,7 @@ fn dependencies(snapshot: &OverviewSnapshot, may_repair: bool) -> Vec<Alert> {
 }
 
 fn waiting(database: &DatabaseSnapshot, now: DateTime<Utc>) -> Option<Alert> {
-    let Stage { count, oldest } = database.flow.staged;
+    let StageCount { count, oldest } = database.flow.staged;
     let waited = age(oldest?, now);
     (waited > WAITING_WARNING).then(|| Alert {
         is_bad: false,

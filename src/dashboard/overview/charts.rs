@@ -5,7 +5,7 @@ use crate::dashboard::{
     components,
     format::{bytes, number},
 };
-use landfall_core::activity::Minutes;
+use landfall_core::activity::ActivitySeries;
 use maud::{Markup, html};
 
 /// Minutes in a chart, plus the current one, which is incomplete.
@@ -14,18 +14,18 @@ pub(super) const SHOWN: u32 = 6 * 60 + 1;
 /// Minutes per hour.
 const HOUR: usize = 60;
 
-pub(super) fn panels(minutes: &Minutes) -> Markup {
+pub(super) fn panels(minutes: &ActivitySeries) -> Markup {
     html! {
         div.grid { (files(minutes)) (received(minutes)) }
     }
 }
 
 /// Files that failed in the last hour.
-pub(super) fn failed_lately(minutes: &Minutes) -> u64 {
+pub(super) fn failed_lately(minutes: &ActivitySeries) -> u64 {
     last_hour(&minutes.files_failed)
 }
 
-fn files(minutes: &Minutes) -> Markup {
+fn files(minutes: &ActivitySeries) -> Markup {
     let chart = Chart {
         label: format!(
             "{}; {}",
@@ -49,7 +49,7 @@ fn files(minutes: &Minutes) -> Markup {
     )
 }
 
-fn received(minutes: &Minutes) -> Markup {
+fn received(minutes: &ActivitySeries) -> Markup {
     let chart = Chart {
         label: chart::summary("Bytes received", &minutes.bytes_received, bytes),
         first: minutes.first,

@@ -5,11 +5,11 @@ use crate::dashboard::{
     format::{age, bounded, span},
 };
 use chrono::{DateTime, Utc};
-use landfall_core::overview::{Flow, Stage};
+use landfall_core::overview::{PipelineSnapshot, StageCount};
 use maud::{Markup, html};
 
-pub(super) fn panel(flow: &Flow, now: DateTime<Utc>, may_see_events: bool) -> Markup {
-    let oldest = |stage: &Stage| {
+pub(super) fn panel(flow: &PipelineSnapshot, now: DateTime<Utc>, may_see_events: bool) -> Markup {
+    let oldest = |stage: &StageCount| {
         stage
             .oldest
             .map(|oldest| format!("oldest {}", span(age(oldest, now))))

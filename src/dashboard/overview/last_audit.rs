@@ -5,11 +5,11 @@ use crate::dashboard::{
     format::{ago, number},
 };
 use chrono::{DateTime, Utc};
-use landfall_core::audit::{Invariant, Latest, Summary};
+use landfall_core::audit::{AuditSummary, Invariant, LastAudit};
 use maud::{Markup, html};
 
-pub(super) fn panel(latest: Option<&Latest>, now: DateTime<Utc>, may_repair: bool) -> Markup {
-    let Some(Latest {
+pub(super) fn panel(latest: Option<&LastAudit>, now: DateTime<Utc>, may_repair: bool) -> Markup {
+    let Some(LastAudit {
         finished_at,
         summary,
     }) = latest
@@ -45,7 +45,7 @@ pub(super) fn panel(latest: Option<&Latest>, now: DateTime<Utc>, may_repair: boo
     )
 }
 
-fn rows(summary: &Summary) -> Markup {
+fn rows(summary: &AuditSummary) -> Markup {
     let found = |invariant| summary.found.get(&invariant).copied().unwrap_or(0);
     let left = |invariant| summary.left.get(&invariant).copied().unwrap_or(0);
     html! {
@@ -73,7 +73,7 @@ fn promise(invariant: Invariant) -> &'static str {
 }
 
 /// The first few problems; the command lists all.
-fn offenders(summary: &Summary) -> Markup {
+fn offenders(summary: &AuditSummary) -> Markup {
     html! {
         details {
             summary { "First problems" }

@@ -9,9 +9,9 @@ use crate::{
     server::queue_monitor::QueuesSnapshot,
 };
 use landfall_core::{
-    activity::{self, Minutes},
-    audit::{self, Latest},
-    overview::{self, Flow},
+    activity::{self, ActivitySeries},
+    audit::{self, LastAudit},
+    overview::{self, PipelineSnapshot},
 };
 use sea_orm::DbErr;
 use std::{sync::Arc, time::Duration};
@@ -29,9 +29,9 @@ pub(in crate::dashboard) struct OverviewSnapshot {
 /// The data from the database.
 #[derive(Debug)]
 pub(super) struct DatabaseSnapshot {
-    pub(super) flow: Flow,
-    pub(super) minutes: Arc<Minutes>,
-    pub(super) audit: Option<Latest>,
+    pub(super) flow: PipelineSnapshot,
+    pub(super) minutes: Arc<ActivitySeries>,
+    pub(super) audit: Option<LastAudit>,
 }
 
 /// The cached data.
@@ -39,7 +39,7 @@ pub(super) struct DatabaseSnapshot {
 pub(in crate::dashboard) struct OverviewCache {
     snapshot: Cached<OverviewSnapshot>,
     /// Charts are cached for longer, because their points are minutes apart.
-    minutes: Cached<Minutes>,
+    minutes: Cached<ActivitySeries>,
 }
 
 impl Default for OverviewCache {
@@ -89,7 +89,7 @@ impl OverviewCache {
     async fn database(&self, dashboard: &Dashboard) -> Result<DatabaseSnapshot, DbErr> {
         let app = dashboard.app();
         let db = app.db.read();
-        let flow = overview::flow(db).await?;
+        let flow = overview::snapshot(db).await?;
         let audit = audit::latest(db).await?;
         let minutes = async {
             activity::last(db, &app.clock, super::charts::SHOWN)

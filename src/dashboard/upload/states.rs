@@ -2,7 +2,7 @@
 
 use crate::dashboard::{error::ErrorPage, session::User, state::Dashboard};
 use entity::{FileId, outbox_event::EventStatus};
-use landfall_core::files::{self, Progress};
+use landfall_core::files::{self, FileProgress};
 use poem::{
     IntoResponse, Response, Result, handler,
     web::{Json, Query},
@@ -31,8 +31,8 @@ struct UploadedFileState {
     waiting: i32,
 }
 
-impl From<Progress> for UploadedFileState {
-    fn from(progress: Progress) -> Self {
+impl From<FileProgress> for UploadedFileState {
+    fn from(progress: FileProgress) -> Self {
         Self {
             id: progress.id,
             status: progress.status.to_value(),

@@ -19,7 +19,7 @@ use super::{
 };
 use chrono::{DateTime, Utc};
 use landfall_core::{
-    outbox::{self, COUNT_LIMIT, Counts, EndpointHealth},
+    outbox::{self, COUNT_LIMIT, DeliveryCounts, EndpointHealth},
     pagination::PageRequest,
     webhooks::{self, Webhook, WebhookError},
 };
@@ -60,7 +60,7 @@ struct ListWebhooksQuery {
 struct EndpointSnapshot {
     webhook: Webhook,
     health: EndpointHealth,
-    counts: Counts,
+    counts: DeliveryCounts,
 }
 
 impl EndpointSnapshot {
@@ -68,7 +68,7 @@ impl EndpointSnapshot {
         let db = &dashboard.app().db;
         Ok(Self {
             health: outbox::health(db, webhook.id).await?,
-            counts: outbox::counts_of(db, webhook.id).await?,
+            counts: outbox::endpoint_counts(db, webhook.id).await?,
             webhook,
         })
     }

@@ -14,7 +14,7 @@ use crate::dashboard::{
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::{WebhookId, delivery::DeliveryStatus};
 use landfall_core::{
-    outbox::{self, Replay, ReplayPreview},
+    outbox::{self, ReplayPreview, ReplayRequest},
     webhooks::{self, Webhook},
 };
 use maud::{Markup, html};
@@ -39,7 +39,7 @@ pub(super) struct ReplayQuery {
 
 impl ReplayQuery {
     /// Failed deliveries of all times; other deliveries of one day.
-    fn replay(&self, now: DateTime<Utc>) -> Result<Replay, ErrorPage> {
+    fn replay(&self, now: DateTime<Utc>) -> Result<ReplayRequest, ErrorPage> {
         let status = listing::status::<DeliveryStatus>("status", &self.status)?;
         if status == Some(DeliveryStatus::Pending) {
             return Err(ErrorPage::malformed(
@@ -50,7 +50,7 @@ impl ReplayQuery {
             Some(DeliveryStatus::Failed) => DateTime::UNIX_EPOCH,
             _ => now - DEFAULT_RANGE,
         };
-        Ok(Replay {
+        Ok(ReplayRequest {
             since: listing::moment("since", &self.since)?.unwrap_or(by_default),
             until: listing::moment("until", &self.until)?,
             status,
@@ -83,14 +83,14 @@ pub(super) async fn ask(
 async fn preview(
     dashboard: &Dashboard,
     id: WebhookId,
-    replay: Replay,
+    replay: ReplayRequest,
 ) -> Result<ReplayPreview, ErrorPage> {
     let db = &dashboard.app().db;
     let all_failed = replay.status == Some(DeliveryStatus::Failed)
         && replay.since == DateTime::UNIX_EPOCH
         && replay.until.is_none();
     if all_failed {
-        let count = outbox::counts_of(db, id).await?.failed;
+        let count = outbox::endpoint_counts(db, id).await?.failed;
         return Ok(ReplayPreview {
             count,
             at_least: count >= outbox::COUNT_LIMIT,
@@ -99,7 +99,7 @@ async fn preview(
     Ok(outbox::preview_replay(db, id, replay).await?)
 }
 
-fn choose(webhook: &Webhook, query: &ReplayQuery, replay: Replay) -> Markup {
+fn choose(webhook: &Webhook, query: &ReplayQuery, replay: ReplayRequest) -> Markup {
     let local = |moment: DateTime<Utc>| moment.format("%Y-%m-%dT%H:%M").to_string();
     let words = ["failed".to_owned(), "delivered".to_owned()];
     let path = format!("/webhooks/{}/replay", webhook.id);
@@ -117,7 +117,7 @@ fn choose(webhook: &Webhook, query: &ReplayQuery, replay: Replay) -> Markup {
     }
 }
 
-fn remedy(webhook: &Webhook, user: &User, replay: Replay, preview: ReplayPreview) -> Markup {
+fn remedy(webhook: &Webhook, user: &User, replay: ReplayRequest, preview: ReplayPreview) -> Markup {
     let more = if preview.at_least { " or more" } else { "" };
     let status = match replay.status {
         Some(DeliveryStatus::Failed) => "failed",

@@ -14,7 +14,8 @@ use entity::WebhookId;
 use landfall_core::{
     outbox::EventType,
     webhooks::{
-        self, DESCRIPTION_LIMIT, NewWebhook, URL_LIMIT, Webhook, WebhookPatch, signing::Secret,
+        self, MAX_DESCRIPTION_LEN, MAX_URL_LEN, NewWebhook, Webhook, WebhookPatch,
+        signing::SigningSecret,
     },
 };
 use maud::{Markup, html};
@@ -58,8 +59,8 @@ pub(super) fn new_form(user: &User) -> Markup {
 
 fn fields(url: &str, description: &str, types: &[String]) -> Markup {
     html! {
-        label { "URL" input type="url" name="url" value=(url) required maxlength=(URL_LIMIT) placeholder="https://example.com/landfall" spellcheck="false"; }
-        label { "Description" input name="description" value=(description) maxlength=(DESCRIPTION_LIMIT) placeholder="What this endpoint is for"; }
+        label { "URL" input type="url" name="url" value=(url) required maxlength=(MAX_URL_LEN) placeholder="https://example.com/landfall" spellcheck="false"; }
+        label { "Description" input name="description" value=(description) maxlength=(MAX_DESCRIPTION_LEN) placeholder="What this endpoint is for"; }
         fieldset {
             legend { "Events " span.dim { "none selected: all" } }
             @for one in EventType::ALL.iter().filter(|one| **one != EventType::WebhookTest) {
@@ -136,7 +137,7 @@ async fn show_secret(
     dashboard: &Dashboard,
     user: &User,
     action: &'static str,
-    (webhook, secret): (Webhook, Secret),
+    (webhook, secret): (Webhook, SigningSecret),
 ) -> Result<Response, ErrorPage> {
     let path = format!("/webhooks/{}", webhook.id);
     // The log entry is written first, because this response is the page itself and not a redirect.

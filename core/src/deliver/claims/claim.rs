@@ -1,4 +1,4 @@
-//! Claiming deliveries: one compare-and-set for a whole batch.
+//! Claiming deliveries: one compare-and-set per batch.
 
 use crate::{batcher::Batch, clock::Clock, db::Database};
 use entity::{
@@ -18,27 +18,27 @@ use std::{
 };
 use uuid::Uuid;
 
-/// When to come back for a delivery that somebody else holds locked at this moment.
-const BUSY: Duration = Duration::from_secs(1);
+/// Retry delay for a delivery whose row another process has locked.
+const BUSY_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What a claim came to.
+/// The outcome of a claim.
 #[derive(Clone, Debug)]
-pub(crate) enum Claim {
-    /// It is the caller's until the lease ends.
-    Taken(Box<Claimed>),
-    /// Not due before this moment, or another's until then.
+pub(crate) enum DeliveryClaim {
+    /// The caller holds the delivery until the lease expires.
+    Claimed(Box<ClaimedDelivery>),
+    /// Not due, or leased by another worker, until then.
     Later(Timestamp),
-    /// Delivered, failed, or no more: nothing is to be done.
+    /// Delivered, failed or deleted: there is nothing to do.
     Nothing,
 }
 
-/// A delivery under a lease, and what it takes to make it.
+/// A delivery under a lease, and what is needed to attempt it.
 #[derive(Clone, Debug)]
-pub(crate) struct Claimed {
+pub(crate) struct ClaimedDelivery {
     pub(crate) delivery: delivery::Model,
     pub(crate) lease_owner: String,
     pub(crate) event: Arc<outbox_event::Model>,
-    /// As it was at the claim; none when its row is gone.
+    /// As of the claim; `None` if the endpoint was deleted.
     pub(crate) endpoint: Option<Arc<webhook_endpoint::Model>>,
 }
 
@@ -47,51 +47,51 @@ pub(super) async fn claim(
     clock: Clock,
     worker: Arc<str>,
     lease: Duration,
-    asked: Batch<DeliveryId>,
-) -> Result<Vec<Claim>, DbErr> {
-    let mut ids: Vec<DeliveryId> = asked.iter().map(|id| **id).collect();
+    requested: Batch<DeliveryId>,
+) -> Result<Vec<DeliveryClaim>, DbErr> {
+    let mut ids: Vec<DeliveryId> = requested.iter().map(|id| **id).collect();
     ids.sort_unstable();
     ids.dedup();
-    let terms = Terms {
+    let terms = DeliveryLease {
         now: clock.now(),
-        // Of this batch alone: a worker that claims the same delivery again is another owner.
+        // Unique to this batch: a worker that claims the same delivery again is a different owner.
         owner: format!("{worker}/{}", Uuid::now_v7()),
         expires_at: clock.after(lease),
     };
-    let mut claims: HashMap<DeliveryId, Claim> = db
+    let mut claims: HashMap<DeliveryId, DeliveryClaim> = db
         .write_repeatable(move |transaction| {
-            Box::pin(take(transaction, terms.clone(), ids.clone()))
+            Box::pin(acquire_leases(transaction, terms.clone(), ids.clone()))
         })
         .await?;
-    // Asked for twice in one batch, it goes to the first; the other hears that it is taken.
+    // If a delivery is requested twice in one batch, the first request gets it and the other is told that it is leased.
     let taken_until = clock.after(lease);
-    Ok(asked
+    Ok(requested
         .iter()
         .map(|id| {
             let answer = claims.remove(id);
-            if matches!(answer, Some(Claim::Taken(_))) {
-                claims.insert(**id, Claim::Later(taken_until));
+            if matches!(answer, Some(DeliveryClaim::Claimed(_))) {
+                claims.insert(**id, DeliveryClaim::Later(taken_until));
             } else if let Some(again) = &answer {
                 claims.insert(**id, again.clone());
             }
-            answer.unwrap_or(Claim::Nothing)
+            answer.unwrap_or(DeliveryClaim::Nothing)
         })
         .collect())
 }
 
 #[derive(Clone, Debug)]
-struct Terms {
+struct DeliveryLease {
     now: Timestamp,
     owner: String,
     expires_at: Timestamp,
 }
 
-async fn take(
+async fn acquire_leases(
     transaction: &impl ConnectionTrait,
-    terms: Terms,
+    terms: DeliveryLease,
     ids: Vec<DeliveryId>,
-) -> Result<HashMap<DeliveryId, Claim>, DbErr> {
-    // Whoever holds a row locked is about to change it: it is passed over rather than waited for.
+) -> Result<HashMap<DeliveryId, DeliveryClaim>, DbErr> {
+    // Locked rows are skipped rather than waited for, because whoever holds the lock is about to change them.
     let free = delivery::Entity::find()
         .select_only()
         .column(delivery::Column::Id)
@@ -115,7 +115,7 @@ async fn take(
     if taken.len() < ids.len() {
         let got: HashSet<DeliveryId> = taken.iter().map(|row| row.id).collect();
         let missed = ids.into_iter().filter(|id| !got.contains(id)).collect();
-        explain(transaction, terms.now, missed, &mut claims).await?;
+        explain_unclaimed(transaction, terms.now, missed, &mut claims).await?;
     }
     if taken.is_empty() {
         return Ok(claims);
@@ -124,21 +124,24 @@ async fn take(
     let endpoints = endpoints(transaction, &taken).await?;
     for row in taken {
         let Some(event) = events.get(&row.event_id) else {
-            // Its event was deleted, and it with it, between two statements: nothing to announce.
+            // The event and its deliveries were deleted between the two statements: there is nothing to announce.
             continue;
         };
-        let claimed = Claimed {
+        let claimed = ClaimedDelivery {
             lease_owner: terms.owner.clone(),
             event: Arc::clone(event),
             endpoint: endpoints.get(&row.webhook_id).cloned(),
             delivery: row,
         };
-        claims.insert(claimed.delivery.id, Claim::Taken(Box::new(claimed)));
+        claims.insert(
+            claimed.delivery.id,
+            DeliveryClaim::Claimed(Box::new(claimed)),
+        );
     }
     Ok(claims)
 }
 
-/// Pending, due, and nobody's.
+/// Pending, due, and not leased.
 pub(in crate::deliver) fn claimable(now: Timestamp) -> Condition {
     Condition::all()
         .add(delivery::Column::Status.eq(DeliveryStatus::Pending))
@@ -146,19 +149,19 @@ pub(in crate::deliver) fn claimable(now: Timestamp) -> Condition {
         .add(unleased(now))
 }
 
-/// Under no lease, or under one that has run out.
+/// Not leased, or under an expired lease.
 pub(in crate::deliver) fn unleased(now: Timestamp) -> Condition {
     Condition::any()
         .add(delivery::Column::LeaseExpiresAt.is_null())
         .add(delivery::Column::LeaseExpiresAt.lt(now))
 }
 
-/// Says of deliveries that were not taken why.
-async fn explain(
+/// Explains why deliveries could not be claimed.
+async fn explain_unclaimed(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
     missed: Vec<DeliveryId>,
-    claims: &mut HashMap<DeliveryId, Claim>,
+    claims: &mut HashMap<DeliveryId, DeliveryClaim>,
 ) -> Result<(), DbErr> {
     let rows = delivery::Entity::find()
         .filter(delivery::Column::Id.is_in(missed))
@@ -170,7 +173,10 @@ async fn explain(
         }
         let due = row.next_attempt_at.filter(|at| *at > now);
         let leased = row.lease_expires_at.filter(|at| *at >= now);
-        claims.insert(row.id, Claim::Later(leased.or(due).unwrap_or(now + BUSY)));
+        claims.insert(
+            row.id,
+            DeliveryClaim::Later(leased.or(due).unwrap_or(now + BUSY_RETRY_DELAY)),
+        );
     }
     Ok(())
 }

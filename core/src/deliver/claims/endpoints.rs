@@ -1,6 +1,6 @@
-//! What a batch of attempts means for the endpoints they went to.
+//! The effect of a batch of attempts on their endpoints.
 
-use super::{Entry, Verdict};
+use super::{AttemptRecord, Verdict};
 use entity::{Timestamp, WebhookId, webhook_endpoint};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
@@ -8,18 +8,18 @@ use sea_orm::{
 };
 use std::collections::{BTreeMap, HashMap};
 
-/// What a batch means for one endpoint.
+/// The attempts of a batch at one endpoint.
 #[derive(Default)]
-struct ActivityBuffer {
-    /// A 2xx was among the attempts.
+struct EndpointTally {
+    /// Whether an attempt got a 2xx.
     succeeded: bool,
-    /// Attempts that failed since the last 2xx of the batch.
+    /// Number of failed attempts since the last 2xx of the batch.
     failed: i32,
     gone: Option<String>,
 }
 
-impl ActivityBuffer {
-    fn per_endpoint(kept: &[&Entry]) -> BTreeMap<WebhookId, Self> {
+impl EndpointTally {
+    fn per_endpoint(kept: &[&AttemptRecord]) -> BTreeMap<WebhookId, Self> {
         let mut tallies: BTreeMap<WebhookId, Self> = BTreeMap::new();
         for entry in kept {
             let activity = tallies.entry(entry.webhook_id).or_default();
@@ -44,14 +44,14 @@ impl ActivityBuffer {
     }
 }
 
-/// Returns the failures of each endpoint after this batch. A healthy endpoint's row is not touched, so that those
-/// who deliver to it do not wait for each other.
+/// Returns the consecutive failures of each endpoint after this batch. The row of a healthy endpoint is not written, so
+/// that concurrent deliveries to it do not wait for each other.
 pub(super) async fn update_endpoints(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
-    kept: &[&Entry],
+    kept: &[&AttemptRecord],
 ) -> Result<HashMap<WebhookId, i32>, DbErr> {
-    let tallies = ActivityBuffer::per_endpoint(kept);
+    let tallies = EndpointTally::per_endpoint(kept);
     let mut counts = failure_counts(transaction, tallies.keys().copied(), None).await?;
     let changing: Vec<WebhookId> = counts
         .iter()

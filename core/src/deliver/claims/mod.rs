@@ -1,11 +1,11 @@
-//! Claims on deliveries: which worker may attempt one, and what came of it.
+//! Claims on deliveries: which worker may attempt a delivery, and the recorded outcome.
 //!
-//! Many tasks claim and record at once; each kind is gathered into batches of up to 128 that are one transaction
-//! each. A claim is a lease with an owner of its own, and only that owner records: whoever slept through the lease
-//! finds the delivery taken by another and changes nothing.
+//! Many tasks claim and record concurrently; both are batched, up to 128 per transaction. A claim is a lease with a
+//! unique owner, and only that owner can record the outcome: a worker that outlived its lease finds the delivery
+//! claimed by another and changes nothing.
 //!
-//! A crash after a claim leaves an expired lease and no attempt on record; the next claim takes it over, and the
-//! receiver may see the same `webhook-id` twice.
+//! A crash after a claim leaves an expired lease and no recorded attempt. The next claim takes over, and the receiver
+//! may see the same `webhook-id` twice.
 
 mod claim;
 mod endpoints;
@@ -13,46 +13,46 @@ mod record;
 
 use super::DeliverError;
 use crate::{batcher::Batcher, clock::Clock, db::Database};
-pub(super) use claim::{Claim, Claimed, claimable, unleased};
+pub(super) use claim::{ClaimedDelivery, DeliveryClaim, claimable, unleased};
 use entity::{DeliveryId, EventId, Timestamp, WebhookId, attempt};
-pub(super) use record::Recorded;
+pub(super) use record::RecordOutcome;
 use sea_orm::DbErr;
 use std::{sync::Arc, time::Duration};
 
-/// How a delivery goes on after an attempt, or without one.
+/// What happens to a delivery after an attempt, or without one.
 #[derive(Clone, Debug)]
 pub(super) enum Verdict {
-    /// The receiver has it.
+    /// The receiver has accepted it.
     Delivered,
-    /// To be tried again.
+    /// It will be retried.
     Retry { at: Timestamp, error: String },
-    /// Given up.
+    /// It has failed permanently.
     Failed { error: String },
-    /// The receiver wants no more: given up, and the endpoint is switched off.
+    /// The receiver wants no further events: the delivery has failed, and the endpoint is disabled.
     Gone { error: String },
 }
 
-/// What is to be recorded of a claim.
+/// The outcome to be recorded for a claim.
 #[derive(Clone, Debug)]
-pub(super) struct Entry {
+pub(super) struct AttemptRecord {
     pub(super) delivery_id: DeliveryId,
     pub(super) event_id: EventId,
     pub(super) webhook_id: WebhookId,
     pub(super) lease_owner: String,
-    /// None when no request was made.
+    /// `None` if no request was made.
     pub(super) attempt: Option<attempt::Model>,
     pub(super) verdict: Verdict,
 }
 
-/// Claims and records, in batches; cheap to clone.
+/// Claims and records deliveries in batches; cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct DeliveryClaims {
-    claims: Batcher<DeliveryId, Claim, DbErr>,
-    entries: Batcher<Entry, Recorded, DbErr>,
+    claims: Batcher<DeliveryId, DeliveryClaim, DbErr>,
+    entries: Batcher<AttemptRecord, RecordOutcome, DbErr>,
 }
 
 impl DeliveryClaims {
-    /// Starts two tasks, which end with the last clone.
+    /// Starts two tasks, which end when the last clone is dropped.
     pub(super) fn start(db: &Database, clock: &Clock, worker: &str, lease: Duration) -> Self {
         let (claim_db, claim_clock) = (db.clone(), clock.clone());
         let worker: Arc<str> = worker.into();
@@ -72,11 +72,14 @@ impl DeliveryClaims {
         }
     }
 
-    pub(super) async fn claim(&self, id: DeliveryId) -> Result<Claim, DeliverError> {
+    pub(super) async fn claim(&self, id: DeliveryId) -> Result<DeliveryClaim, DeliverError> {
         Ok(self.claims.run(Arc::new(id)).await?)
     }
 
-    pub(super) async fn record(&self, entry: Arc<Entry>) -> Result<Recorded, DeliverError> {
+    pub(super) async fn record(
+        &self,
+        entry: Arc<AttemptRecord>,
+    ) -> Result<RecordOutcome, DeliverError> {
         Ok(self.entries.run(entry).await?)
     }
 }

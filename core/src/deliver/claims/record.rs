@@ -1,12 +1,12 @@
-//! Recording attempts: the attempts, the deliveries, the counters of their events and the failures of their
-//! endpoints, of a whole batch in one transaction.
+//! Records attempts: for a whole batch, the attempts, the deliveries, the counters of their events and the failures of
+//! their endpoints are written in one transaction.
 
-use super::{Entry, Verdict, endpoints::update_endpoints};
+use super::{AttemptRecord, Verdict, endpoints::update_endpoints};
 use crate::{
     batcher::Batch,
     clock::Clock,
     db::Database,
-    outbox::counters::{self, Change, Changes},
+    outbox::counters::{self, CounterChange, CounterChanges},
 };
 use entity::{
     DeliveryId, Timestamp, attempt,
@@ -21,20 +21,20 @@ use sea_orm::{
 };
 use std::{collections::HashMap, sync::Arc};
 
-/// What became of an entry.
+/// The outcome of recording one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Recorded {
-    /// False when the lease was another's by then: nothing was changed.
+pub(crate) struct RecordOutcome {
+    /// False if another worker held the lease by then; nothing was changed.
     pub(crate) kept: bool,
-    /// Of the endpoint, after this batch; 0 if it is gone.
+    /// Consecutive failures of the endpoint after this batch; 0 if the endpoint was deleted.
     pub(crate) consecutive_failures: u32,
 }
 
 pub(super) async fn record(
     db: Database,
     clock: Clock,
-    entries: Batch<Entry>,
-) -> Result<Vec<Recorded>, DbErr> {
+    entries: Batch<AttemptRecord>,
+) -> Result<Vec<RecordOutcome>, DbErr> {
     let now = clock.now();
     db.write_repeatable(move |transaction| Box::pin(write(transaction, now, Arc::clone(&entries))))
         .await
@@ -43,12 +43,12 @@ pub(super) async fn record(
 async fn write(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
-    entries: Batch<Entry>,
-) -> Result<Vec<Recorded>, DbErr> {
+    entries: Batch<AttemptRecord>,
+) -> Result<Vec<RecordOutcome>, DbErr> {
     let settled = entries.iter().filter(|entry| entry.verdict.is_final());
     counters::lock(transaction, settled.map(|entry| entry.event_id)).await?;
     let owners = lock_deliveries(transaction, &entries).await?;
-    let kept: Vec<&Entry> = entries
+    let kept: Vec<&AttemptRecord> = entries
         .iter()
         .map(Arc::as_ref)
         .filter(|entry| owners.get(&entry.delivery_id) == Some(&entry.lease_owner))
@@ -64,7 +64,7 @@ async fn write(
     }
     Ok(entries
         .iter()
-        .map(|entry| Recorded {
+        .map(|entry| RecordOutcome {
             kept: owners.get(&entry.delivery_id) == Some(&entry.lease_owner),
             consecutive_failures: failures
                 .get(&entry.webhook_id)
@@ -75,7 +75,7 @@ async fn write(
 }
 
 impl Verdict {
-    /// True when the delivery is no longer pending.
+    /// Whether the delivery is no longer pending.
     fn is_final(&self) -> bool {
         !matches!(self, Self::Retry { .. })
     }
@@ -90,10 +90,10 @@ impl Verdict {
     }
 }
 
-/// The owners of those that are still pending, locked in the order of their ids.
+/// Locks the pending deliveries, in the order of their ids, and returns their lease owners.
 async fn lock_deliveries(
     transaction: &impl ConnectionTrait,
-    entries: &[Arc<Entry>],
+    entries: &[Arc<AttemptRecord>],
 ) -> Result<HashMap<DeliveryId, String>, DbErr> {
     let rows: Vec<(DeliveryId, Option<String>)> = delivery::Entity::find()
         .select_only()
@@ -112,7 +112,10 @@ async fn lock_deliveries(
         .collect())
 }
 
-async fn insert_attempts(transaction: &impl ConnectionTrait, kept: &[&Entry]) -> Result<(), DbErr> {
+async fn insert_attempts(
+    transaction: &impl ConnectionTrait,
+    kept: &[&AttemptRecord],
+) -> Result<(), DbErr> {
     let made: Vec<_> = kept
         .iter()
         .filter_map(|entry| entry.attempt.clone())
@@ -129,7 +132,7 @@ async fn insert_attempts(transaction: &impl ConnectionTrait, kept: &[&Entry]) ->
 async fn update_delivered(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
-    kept: &[&Entry],
+    kept: &[&AttemptRecord],
 ) -> Result<(), DbErr> {
     let (ids, owners): (Vec<_>, Vec<_>) = kept
         .iter()
@@ -173,34 +176,34 @@ async fn update_delivered(
     Ok(())
 }
 
-/// Those to be retried and those given up: what differs from row to row is a CASE over the id.
+/// Updates deliveries that are retried or have failed. Values that differ by row are a CASE over the id.
 async fn update_undelivered(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
-    kept: &[&Entry],
+    kept: &[&AttemptRecord],
 ) -> Result<(), DbErr> {
-    let undelivered = |entry: &&&Entry| !matches!(entry.verdict, Verdict::Delivered);
-    let rows: Vec<&&Entry> = kept.iter().filter(undelivered).collect();
+    let undelivered = |entry: &&&AttemptRecord| !matches!(entry.verdict, Verdict::Delivered);
+    let rows: Vec<&&AttemptRecord> = kept.iter().filter(undelivered).collect();
     if rows.is_empty() {
         return Ok(());
     }
-    let each = |value: &dyn Fn(&Entry) -> SimpleExpr| {
+    let each = |value: &dyn Fn(&AttemptRecord) -> SimpleExpr| {
         rows.iter()
             .fold(CaseStatement::new(), |case, entry| {
                 case.case(delivery::Column::Id.eq(entry.delivery_id), value(entry))
             })
             .into()
     };
-    let status = |entry: &Entry| match entry.verdict {
+    let status = |entry: &AttemptRecord| match entry.verdict {
         Verdict::Retry { .. } => Expr::val(DeliveryStatus::Pending),
         _ => Expr::val(DeliveryStatus::Failed),
     };
-    let next_attempt_at = |entry: &Entry| match entry.verdict {
+    let next_attempt_at = |entry: &AttemptRecord| match entry.verdict {
         Verdict::Retry { at, .. } => Expr::val(Some(at)),
         _ => Expr::val(None::<Timestamp>),
     };
     let attempts = |column: delivery::Column| {
-        move |entry: &Entry| Expr::col(column).add(i32::from(entry.attempt.is_some()))
+        move |entry: &AttemptRecord| Expr::col(column).add(i32::from(entry.attempt.is_some()))
     };
     delivery::Entity::update_many()
         .col_expr(delivery::Column::Status, each(&status))
@@ -239,13 +242,13 @@ fn distinct(mut owners: Vec<String>) -> Vec<String> {
     owners
 }
 
-fn event_changes(kept: &[&Entry]) -> Changes {
-    let mut changes = Changes::default();
+fn event_changes(kept: &[&AttemptRecord]) -> CounterChanges {
+    let mut changes = CounterChanges::default();
     for entry in kept.iter().filter(|entry| entry.verdict.is_final()) {
         let failed = i32::from(!matches!(entry.verdict, Verdict::Delivered));
         changes.add(
             entry.event_id,
-            Change {
+            CounterChange {
                 pending: -1,
                 failed,
             },
@@ -254,11 +257,11 @@ fn event_changes(kept: &[&Entry]) -> Changes {
     changes
 }
 
-/// Counts what happened in this minute, last of all: its rows are everybody's.
+/// Counts this minute's activity, as the last statement: all processes share these rows.
 async fn count_minute(
     transaction: &impl ConnectionTrait,
     now: Timestamp,
-    kept: &[&Entry],
+    kept: &[&AttemptRecord],
 ) -> Result<(), DbErr> {
     let delivered = kept
         .iter()

@@ -1,42 +1,45 @@
 //! Staging in a folder.
 //!
-//! Guarantees: what a call reports as staged has been synced, the file and the folder that names it. A body that
-//! fails leaves nothing behind by [`FsStaging::write`], and all that came before by [`FsStaging::append`]. A file is
-//! written by one writer only, from its beginning to its end: nothing is ever overwritten or cut.
+//! Guarantees: whatever a call reports as staged has been synced, both the file and its directory entry. A body that
+//! fails leaves nothing behind with [`FsStaging::write`], and everything that came before the failure with
+//! [`FsStaging::append`]. Each file has a single writer and is written sequentially: nothing is ever overwritten or
+//! truncated.
 //!
 //! Configuration: `staging.path`, which API and workers must share; `staging.quota`, `staging.min_free`,
 //! `staging.direct_io`.
 //!
-//! Implementation: one file per segment, all in one folder, so that its sync is shared by all that come in at once and
-//! no folder has to be made or removed. Each file is synced by itself. Large bodies go past
-//! the page cache (see [`crate::storage::direct`]), or the kernel is told to begin writing them while they still come in.
+//! Implementation: one file per segment, all in one folder, so that concurrent writers share its sync and no folders
+//! need to be created or removed. Each file is synced individually. Large bodies bypass the page cache (see
+//! [`crate::fs_io::direct_io`]); otherwise the kernel is told to start writing them while they are received.
 //!
-//! Considerations: one folder holds as many files as wait; ext4 and XFS index it. Where the folder is on another
-//! file system than storage, finalize copies instead of linking.
+//! Considerations: one folder holds all staged files; ext4 and XFS index it. If the folder is on another file system
+//! than storage, finalize copies instead of linking.
 
 mod sink;
 
 use super::{
-    Appended, ListedStaging, Options, Staged, StagingError, StagingKey, StagingPages,
-    StagingStream,
-    body::{Body, Intake},
-    capacity::{Capacity, Shortage},
+    AppendOutcome, ListedStaging, StagedBody, StagingError, StagingKey, StagingPages,
+    StagingStream, WriteOptions,
+    body::{BodyReader, BoxBody},
+    capacity::{Capacity, StagingShortage},
     hashes::Hasher,
 };
 use crate::{
     config,
+    fs_io::{
+        direct_io::BufferPool,
+        fsync::{DurableFolder, DurableFolders, blocking},
+        read::{fill, stream_file},
+    },
     installation::{Marker, marker},
     storage::{
         PAGE,
-        direct::Buffers,
-        durable::{Folder, Folders, blocking},
-        file::{fill, stream_file},
         fs::{modified, remove_if_there},
     },
 };
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use sink::{Sink, Target};
+use sink::{FileSink, SinkTarget};
 use std::{
     fs::{self, File},
     io::{self, Seek, SeekFrom},
@@ -49,19 +52,19 @@ use std::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-/// How old the sum of all staged files may be when a quota is checked.
-const FRESH: Duration = Duration::from_secs(5);
+/// Maximum age of the measured usage when the quota is checked.
+const MAX_USAGE_AGE: Duration = Duration::from_secs(5);
 
-/// The file a health check makes and removes.
-const HEALTH: &str = ".health";
+/// The file that a health check creates and removes.
+const HEALTH_FILE: &str = ".health";
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct FsStaging {
-    folders: Folders,
+    folders: DurableFolders,
     capacity: Arc<Capacity>,
-    /// For large bodies; none when they go through the page cache.
-    buffers: Option<Arc<Buffers>>,
+    /// Buffers for large bodies; `None` when direct I/O is disabled.
+    buffers: Option<Arc<BufferPool>>,
 }
 
 impl FsStaging {
@@ -69,12 +72,12 @@ impl FsStaging {
         config: &config::StagingConfig,
         direct_io: bool,
     ) -> Result<Self, StagingError> {
-        let folders = Folders::open(config.path.clone())
+        let folders = DurableFolders::open(config.path.clone())
             .await
             .map_err(StagingError::io("be made"))?;
         let folder = Some(folders.root().to_owned());
         let quota = config.quota.map(|quota| quota.0);
-        let capacity = Capacity::new(quota, config.min_free.0, folder, FRESH);
+        let capacity = Capacity::new(quota, config.min_free.0, folder, MAX_USAGE_AGE);
         Ok(Self {
             folders,
             capacity: Arc::new(capacity),
@@ -82,7 +85,7 @@ impl FsStaging {
         })
     }
 
-    /// True when large files go past the page cache.
+    /// Whether large files bypass the page cache.
     pub(crate) fn is_direct(&self) -> bool {
         self.buffers.is_some()
     }
@@ -91,24 +94,24 @@ impl FsStaging {
         self.folders.root().join(key.to_string())
     }
 
-    async fn folder(&self) -> Result<Arc<Folder>, StagingError> {
+    async fn folder(&self) -> Result<Arc<DurableFolder>, StagingError> {
         self.folders
             .folder(self.folders.root())
             .await
             .map_err(StagingError::io("be opened"))
     }
 
-    fn sink(&self, key: StagingKey, target: Target, options: &Options<'_>) -> Sink {
+    fn sink(&self, key: StagingKey, target: SinkTarget, options: &WriteOptions<'_>) -> FileSink {
         let hasher = Hasher::new(options.hashes, options.running);
         let (capacity, buffers) = (Arc::clone(&self.capacity), self.buffers.clone());
         let held = options.holds.cloned();
-        Sink::new(self.path(key), target, hasher, capacity, buffers, held)
+        FileSink::new(self.path(key), target, hasher, capacity, buffers, held)
     }
 
-    pub(crate) async fn admit(&self, options: &Options<'_>) -> Result<(), StagingError> {
+    pub(crate) async fn admit(&self, options: &WriteOptions<'_>) -> Result<(), StagingError> {
         let expected = options.expected.unwrap_or(0);
         if expected > 0 {
-            // A body that will not fit is refused before it is sent.
+            // A body that does not fit is rejected before it is sent.
             self.capacity.check_free(expected)?;
         }
         self.capacity.admit(expected, self.measure()).await
@@ -117,43 +120,43 @@ impl FsStaging {
     pub(crate) async fn write(
         &self,
         key: StagingKey,
-        body: Body<'_>,
-        options: &Options<'_>,
-    ) -> Result<Staged, StagingError> {
+        body: BoxBody<'_>,
+        options: &WriteOptions<'_>,
+    ) -> Result<StagedBody, StagingError> {
         self.admit(options).await?;
         let folder = self.folder().await?;
-        let sink = self.sink(key, Target::New, options);
-        let written = sink.take(Intake::new(body, options.limit)).await?;
+        let sink = self.sink(key, SinkTarget::New, options);
+        let written = sink.take(BodyReader::new(body, options.limit)).await?;
         if let Some(error) = written.stopped {
             return Err(self.missing_folder(error));
         }
         folder.sync().await.map_err(StagingError::io("be synced"))?;
         let size = written.sink.written();
         let hashes = written.sink.keep();
-        Ok(Staged { size, hashes })
+        Ok(StagedBody { size, hashes })
     }
 
-    /// Appends to a segment that has `length` bytes; at 0 it is begun.
+    /// Appends to a segment of `length` bytes; at 0 the segment is created.
     pub(crate) async fn append(
         &self,
         key: StagingKey,
         length: u64,
-        body: Body<'_>,
-        options: &Options<'_>,
-    ) -> Result<Appended, StagingError> {
+        body: BoxBody<'_>,
+        options: &WriteOptions<'_>,
+    ) -> Result<AppendOutcome, StagingError> {
         self.admit(options).await?;
         let begins = length == 0;
         let folder = self.folder().await?;
         let target = match begins {
-            true => Target::New,
-            false => Target::End { length },
+            true => SinkTarget::New,
+            false => SinkTarget::Append { length },
         };
         let sink = self.sink(key, target, options);
-        let mut written = sink.take(Intake::new(body, options.limit)).await?;
+        let mut written = sink.take(BodyReader::new(body, options.limit)).await?;
         let more = written.sink.written();
         let running = written.sink.take_running();
         let (hashes, stopped) = match (more, written.stopped) {
-            // Nothing could be written at all. What was begun is removed with the sink.
+            // Nothing could be written. The file, if created, is removed with the sink.
             (0, Some(error @ StagingError::Gone)) if begins => {
                 return Err(self.missing_folder(error));
             }
@@ -173,7 +176,7 @@ impl FsStaging {
                 (written.sink.keep(), stopped)
             }
         };
-        Ok(Appended {
+        Ok(AppendOutcome {
             length: length + more,
             hashes,
             running,
@@ -181,7 +184,7 @@ impl FsStaging {
         })
     }
 
-    /// Where a new file finds nothing, the folder has been removed; the next write makes it again.
+    /// If a new file finds no folder, the folder was removed; the next write creates it again.
     fn missing_folder(&self, error: StagingError) -> StagingError {
         match error {
             StagingError::Gone => {
@@ -200,7 +203,7 @@ impl FsStaging {
         match blocking(move || fs::metadata(path)).await {
             Ok(metadata) => Ok(Some(metadata.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StagingError::io("look for a file")(error)),
+            Err(error) => Err(StagingError::io("check for a file")(error)),
         }
     }
 
@@ -217,14 +220,14 @@ impl FsStaging {
         Ok(bytes.map_err(StagingError::io("read a file")).boxed())
     }
 
-    /// On one trip to a thread that may block: it is asked for once for each small file.
+    /// In one call to a blocking thread, because this is called once for each small file.
     pub(crate) async fn head(
         &self,
         key: StagingKey,
         range: Range<u64>,
     ) -> Result<Bytes, StagingError> {
         let path = self.path(key);
-        unless_lost("read a file", move || {
+        run_blocking("read a file", move || {
             let mut file = File::open(path).map_err(StagingError::io("open a file"))?;
             file.seek(SeekFrom::Start(range.start))
                 .map_err(StagingError::io("seek"))?;
@@ -239,7 +242,7 @@ impl FsStaging {
     pub(crate) async fn delete(&self, keys: &[StagingKey]) -> Result<(), StagingError> {
         let paths: Vec<PathBuf> = keys.iter().map(|key| self.path(*key)).collect();
         let require_marker = self.folders.require_marker();
-        // Not synced: if a power cut brings a file back, the sweep deletes it.
+        // Not synced: if a power cut restores a file, the sweep deletes it again.
         blocking(move || {
             require_marker()?;
             paths.iter().try_for_each(|path| remove_if_there(path))
@@ -253,7 +256,7 @@ impl FsStaging {
         let root = self.folders.root().to_owned();
         tokio::task::spawn_blocking(move || {
             let mut page = Vec::new();
-            let outcome = each_staged(&root, |staged| {
+            let outcome = for_each_staged(&root, |staged| {
                 page.push(staged);
                 page.len() < PAGE || sender.blocking_send(Ok(std::mem::take(&mut page))).is_ok()
             });
@@ -262,7 +265,7 @@ impl FsStaging {
                 Ok(()) if page.is_empty() => return,
                 Ok(()) => Ok(page),
             };
-            // Nobody may be listening; then nobody misses it.
+            // If the receiver is gone, nobody needs the page.
             let _ = sender.blocking_send(last);
         });
         futures::stream::unfold(receiver, |mut receiver| async move {
@@ -271,12 +274,12 @@ impl FsStaging {
         .boxed()
     }
 
-    /// What all staged files take up on the disk, in bytes.
+    /// Returns the disk usage of all staged files, in bytes.
     async fn measure(&self) -> Result<u64, StagingError> {
         let root = self.folders.root().to_owned();
         blocking(move || {
             let mut sum = 0;
-            each_staged(&root, |staged| {
+            for_each_staged(&root, |staged| {
                 sum += staged.allocated;
                 true
             })?;
@@ -286,11 +289,14 @@ impl FsStaging {
         .map_err(StagingError::io("list files"))
     }
 
-    pub(crate) async fn usage(&self, max_age: Duration) -> Result<super::Usage, StagingError> {
+    pub(crate) async fn usage(
+        &self,
+        max_age: Duration,
+    ) -> Result<super::StagingUsage, StagingError> {
         self.capacity.usage(max_age, self.measure()).await
     }
 
-    pub(crate) async fn shortage(&self) -> Result<Option<Shortage>, StagingError> {
+    pub(crate) async fn shortage(&self) -> Result<Option<StagingShortage>, StagingError> {
         self.capacity.shortage(self.measure()).await
     }
 
@@ -298,7 +304,7 @@ impl FsStaging {
         self.folders.root()
     }
 
-    /// Puts an empty file into the folder whose name is no staging key; one that is there stays.
+    /// Creates an empty file in the folder whose name is not a staging key, unless it exists.
     pub(crate) async fn mark(&self, name: &str) -> Result<(), StagingError> {
         let path = self.folders.root().join(name);
         blocking(move || {
@@ -317,7 +323,7 @@ impl FsStaging {
         let path = self.folders.root().join(name);
         blocking(move || path.try_exists())
             .await
-            .map_err(StagingError::io("look for a file"))
+            .map_err(StagingError::io("check for a file"))
     }
 
     pub(crate) async fn unmark(&self, name: &str) -> Result<(), StagingError> {
@@ -349,14 +355,14 @@ impl FsStaging {
             .map_err(StagingError::io("write the installation's marker"))
     }
 
-    /// Really writes, reads back and deletes.
+    /// Writes, reads back and deletes a file.
     pub(crate) async fn probe(&self) -> Result<(), StagingError> {
         let key = StagingKey::generate();
         let content = Bytes::from(key.to_string());
         let body = futures::stream::iter([Ok(content.clone())]).boxed();
-        let options = Options {
+        let options = WriteOptions {
             limit: content.len() as u64,
-            ..Options::default()
+            ..WriteOptions::default()
         };
         self.write(key, body, &options).await?;
         let read = self.read(key, 0..content.len() as u64).await?;
@@ -370,17 +376,17 @@ impl FsStaging {
         Ok(())
     }
 
-    /// Makes a file and removes it. Its name is no key, and the same each time: a crash leaves one at most.
+    /// Creates and removes a file. It has a fixed name that is not a key, so a crash leaves at most one.
     pub(crate) async fn health(&self) -> Result<(), StagingError> {
-        let path = self.folders.root().join(HEALTH);
+        let path = self.folders.root().join(HEALTH_FILE);
         blocking(move || File::create(&path).and_then(|_| remove_if_there(&path)))
             .await
             .map_err(StagingError::io("take a file"))
     }
 }
 
-/// Runs file work where it may block; `action` names it should its thread be lost.
-async fn unless_lost<T: Send + 'static>(
+/// Runs blocking file I/O; `action` is used for the error if the thread is lost.
+async fn run_blocking<T: Send + 'static>(
     action: &'static str,
     work: impl FnOnce() -> Result<T, StagingError> + Send + 'static,
 ) -> Result<T, StagingError> {
@@ -390,8 +396,8 @@ async fn unless_lost<T: Send + 'static>(
     }
 }
 
-/// Every staged file, until `take` answers false.
-fn each_staged(root: &Path, mut take: impl FnMut(ListedStaging) -> bool) -> io::Result<()> {
+/// Calls `take` for every staged file, until it returns false.
+fn for_each_staged(root: &Path, mut take: impl FnMut(ListedStaging) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(root)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -404,7 +410,7 @@ fn each_staged(root: &Path, mut take: impl FnMut(ListedStaging) -> bool) -> io::
         };
         let going_on = take(ListedStaging {
             key,
-            // POSIX counts blocks of 512 bytes, whatever the file system's own are.
+            // POSIX counts blocks of 512 bytes, whatever the block size of the file system.
             allocated: metadata.blocks() * 512,
             modified: modified(&metadata),
         });

@@ -1,17 +1,17 @@
-//! The writing end of a staged file, driven on threads that may block while the next bytes come in.
+//! The writing end of a staged file; it runs on blocking threads while the next bytes are received.
 
 use crate::{
-    digest::RunningHash,
+    digest::Sha256State,
     failpoint,
+    fs_io::{
+        direct_io::{self, ALIGNMENT, BufferPool, DIRECT_IO_THRESHOLD, IO_SIZE},
+        read,
+    },
     staging::{
         Hashes, Held, StagingError,
-        body::{End, Intake},
+        body::{BodyEnd, BodyReader},
         capacity::Capacity,
         hashes::Hasher,
-    },
-    storage::{
-        direct::{self, ALIGNMENT, BATCH, Buffers, CACHED},
-        file,
     },
 };
 use bytes::Bytes;
@@ -24,71 +24,71 @@ use std::{
 };
 use tokio::task::JoinHandle;
 
-/// How much is written before the kernel is told to bring it to disk, in bytes.
-const WRITE_BACK: u64 = 8 * 1024 * 1024;
+/// After how many written bytes the kernel is told to start writing them to disk.
+const WRITE_BACK_SIZE: u64 = 8 * 1024 * 1024;
 
-/// What the bytes go to.
+/// The file that bytes are written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Target {
-    /// A file that is not there yet. It is removed unless the sink is told to keep it.
+pub(super) enum SinkTarget {
+    /// A new file. It is removed unless [`FileSink::keep`] is called.
     New,
-    /// The end of a file that this process has written and nobody else writes, and that has exactly `length` bytes.
-    End { length: u64 },
+    /// The end of a file of exactly `length` bytes that this process wrote and no other process writes.
+    Append { length: u64 },
 }
 
-impl Target {
-    /// Of the first byte, in bytes.
+impl SinkTarget {
+    /// Offset of the first byte written, in bytes.
     fn offset(self) -> u64 {
         match self {
             Self::New => 0,
-            Self::End { length } => length,
+            Self::Append { length } => length,
         }
     }
 }
 
-/// A file being written. It is opened by the first write, so that a small body costs one trip to another thread.
+/// A file being written. It is opened by the first write, so that a small body takes one call to a blocking thread.
 #[derive(Debug)]
-pub(super) struct Sink {
+pub(super) struct FileSink {
     path: PathBuf,
-    target: Target,
+    target: SinkTarget,
     file: Option<File>,
     kept: bool,
     hasher: Hasher,
     capacity: Arc<Capacity>,
     written: u64,
-    /// How much of it is on its way to disk, or there.
+    /// How many bytes are being written to disk, or have been.
     begun: u64,
-    /// What goes past the page cache goes through these; none when nothing does.
-    buffers: Option<Arc<Buffers>>,
+    /// Buffers for direct I/O; `None` when it is not used.
+    buffers: Option<Arc<BufferPool>>,
     is_direct: bool,
     /// Dropped after the file is removed.
     _held: Option<Held>,
 }
 
-impl Drop for Sink {
+impl Drop for FileSink {
     fn drop(&mut self) {
-        if self.target == Target::New && self.file.is_some() && !self.kept {
-            // A crash before this line leaves a file that no row lists; the sweep removes it.
+        if self.target == SinkTarget::New && self.file.is_some() && !self.kept {
+            // A crash before this line leaves a file that no row lists; the sweep deletes it.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// What came of a body.
+/// The result of writing a body.
 #[derive(Debug)]
-pub(super) struct Written {
-    pub(super) sink: Sink,
-    /// Why it ended early, if it did; all that was written before is durable.
+pub(super) struct SinkOutcome {
+    pub(super) sink: FileSink,
+    /// Why the body ended early, if it did; everything written before is durable.
     pub(super) stopped: Option<StagingError>,
 }
 
-impl Sink {
+impl FileSink {
     pub(super) fn new(
         path: PathBuf,
-        target: Target,
+        target: SinkTarget,
         hasher: Hasher,
         capacity: Arc<Capacity>,
-        buffers: Option<Arc<Buffers>>,
+        buffers: Option<Arc<BufferPool>>,
         held: Option<Held>,
     ) -> Self {
         Self {
@@ -106,44 +106,48 @@ impl Sink {
         }
     }
 
-    /// In bytes, by this sink.
+    /// Number of bytes written by this sink.
     pub(super) fn written(&self) -> u64 {
         self.written
     }
 
-    /// Takes the hash of all the file's bytes; none when it is not known what they are.
-    pub(super) fn take_running(&mut self) -> Option<RunningHash> {
+    /// Takes the hash state of all bytes of the file; `None` if unknown.
+    pub(super) fn take_running(&mut self) -> Option<Sha256State> {
         self.hasher.take_running()
     }
 
-    /// What was hashed; a new file is removed.
+    /// Returns the digests; a new file is removed.
     pub(super) fn hashes(mut self) -> Hashes {
         std::mem::take(&mut self.hasher).finish()
     }
 
-    /// Lets the file stay, and tells what it was hashed to.
+    /// Keeps the file, and returns its digests.
     pub(super) fn keep(mut self) -> Hashes {
         self.kept = true;
         std::mem::take(&mut self.hasher).finish()
     }
 
-    /// Writes a whole body. While a batch is written it is hashed on another thread, and the next one comes in; the
-    /// file is synced at the end.
-    pub(super) async fn take(self, mut intake: Intake<'_>) -> Result<Written, StagingError> {
+    /// Writes a whole body. Each batch is hashed on another thread while it is written and the next batch is received.
+    /// The file is synced at the end.
+    pub(super) async fn take(
+        self,
+        mut intake: BodyReader<'_>,
+    ) -> Result<SinkOutcome, StagingError> {
         let mut sink = self;
         let mut batch = intake.batch(sink.next()).await;
         loop {
             let end = batch.end.take();
             let pieces: Arc<[Bytes]> = std::mem::take(&mut batch.pieces).into();
             let last = end.is_some();
-            // The last one is hashed as it is written: it may be cut short, and is often the only one, and small.
+            // The last batch is hashed while it is written: it may be cut short, and it is often the only one, and
+            // small.
             let hashing = (!last).then(|| sink.hash_aside(Arc::clone(&pieces)));
             let writing = tokio::task::spawn_blocking(move || {
                 let outcome = sink.write_batch(&pieces, last);
                 (sink, outcome)
             });
             if !last {
-                batch = intake.batch(BATCH).await;
+                batch = intake.batch(IO_SIZE).await;
             }
             let outcome = writing.await;
             let (back, outcome) =
@@ -156,21 +160,21 @@ impl Sink {
             }
             let stopped = match (outcome, end) {
                 (Ok(()), None) => continue,
-                (Ok(()), Some(End::Whole)) => None,
-                (Ok(()), Some(End::Stopped(error))) => Some(error),
+                (Ok(()), Some(BodyEnd::Whole)) => None,
+                (Ok(()), Some(BodyEnd::Stopped(error))) => Some(error),
                 (Err(error), _) => {
                     if !last {
-                        // More was hashed than was written.
+                        // More bytes were hashed than written.
                         sink.hasher.take_running();
                     }
                     Some(error)
                 }
             };
-            return Ok(Written { sink, stopped });
+            return Ok(SinkOutcome { sink, stopped });
         }
     }
 
-    /// Hashes a batch on another thread than it is written by, which hashes nothing then.
+    /// Hashes a batch on a separate thread; writing the batch then hashes nothing.
     fn hash_aside(&mut self, pieces: Arc<[Bytes]>) -> JoinHandle<Hasher> {
         let mut hasher = std::mem::take(&mut self.hasher);
         tokio::task::spawn_blocking(move || {
@@ -181,7 +185,7 @@ impl Sink {
         })
     }
 
-    /// After an error [`Self::written`] tells what is durable all the same.
+    /// After an error, [`Self::written`] still tells how many bytes are durable.
     fn write_batch(&mut self, pieces: &[Bytes], last: bool) -> Result<(), StagingError> {
         let written = self.write_pieces(pieces);
         if written.is_ok() && !last {
@@ -190,7 +194,7 @@ impl Sink {
         }
         let synced = self.sync();
         if synced.is_err() {
-            // What a failed sync was to make durable may be lost, all of it.
+            // Everything that a failed sync covered may be lost.
             self.written = 0;
             self.hasher.take_running();
         }
@@ -218,22 +222,24 @@ impl Sink {
         self.target.offset() + self.written
     }
 
-    /// How much is to be written next: so much that what follows is aligned.
+    /// Returns the size of the next batch, chosen so that later batches are aligned.
     fn next(&self) -> usize {
         let ahead = self.position() % ALIGNMENT as u64;
-        BATCH - usize::try_from(ahead).unwrap_or(0)
+        IO_SIZE - usize::try_from(ahead).unwrap_or(0)
     }
 
-    /// The buffers by which a batch of `size` goes past the page cache, if it is to; sets the file for it.
-    fn buffers_for(&mut self, size: usize) -> Result<Option<Arc<Buffers>>, StagingError> {
+    /// Returns the buffers to write a batch of `size` bytes with direct I/O, if it applies, and sets the file's mode.
+    fn buffers_for(&mut self, size: usize) -> Result<Option<Arc<BufferPool>>, StagingError> {
         let Some(file) = &self.file else {
             return Err(StagingError::Gone);
         };
         let aligned = self.position().is_multiple_of(ALIGNMENT as u64);
-        let direct =
-            self.buffers.is_some() && size == BATCH && aligned && self.position() >= CACHED;
+        let direct = self.buffers.is_some()
+            && size == IO_SIZE
+            && aligned
+            && self.position() >= DIRECT_IO_THRESHOLD;
         if direct != self.is_direct {
-            let set = direct::set(file, direct).map_err(StagingError::io("write"))?;
+            let set = direct_io::set(file, direct).map_err(StagingError::io("write"))?;
             self.is_direct = direct && set;
             if direct && !set {
                 self.buffers = None;
@@ -256,15 +262,15 @@ impl Sink {
                     left = &left[written..];
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // It wants more of us than alignment.
+                // The file system requires more than this alignment.
                 Err(error) if self.is_direct && error.kind() == io::ErrorKind::InvalidInput => {
                     self.buffers = None;
                 }
                 Err(error) => return Err(StagingError::io("write")(error)),
             }
             if self.is_direct && !left.is_empty() {
-                // The rest is not aligned any more.
-                direct::set(file, false).map_err(StagingError::io("write"))?;
+                // The rest is no longer aligned.
+                direct_io::set(file, false).map_err(StagingError::io("write"))?;
                 self.is_direct = false;
             }
         }
@@ -274,21 +280,23 @@ impl Sink {
     fn begin_writing(&mut self) {
         let more = self.written - self.begun;
         if let (Some(file), Some(size)) = (&self.file, NonZeroU64::new(more))
-            && more >= WRITE_BACK
+            && more >= WRITE_BACK_SIZE
             && !self.is_direct
         {
-            file::begin_writing(file, self.target.offset() + self.begun, size);
+            read::begin_writing(file, self.target.offset() + self.begun, size);
             self.begun = self.written;
         }
     }
 
     fn open(&self) -> Result<File, StagingError> {
         let mut options = OpenOptions::new();
-        options.write(true).create_new(self.target == Target::New);
+        options
+            .write(true)
+            .create_new(self.target == SinkTarget::New);
         let mut file = options
             .open(&self.path)
             .map_err(StagingError::io("open a file"))?;
-        if let Target::End { length } = self.target {
+        if let SinkTarget::Append { length } = self.target {
             let found = file.metadata().map_err(StagingError::io("look"))?.len();
             if found != length {
                 let expected = length;
@@ -306,9 +314,9 @@ impl Sink {
         };
         failpoint!("staging.written");
         let synced = match self.target {
-            Target::New => file.sync_all(),
-            // fdatasync(2) includes the length, all the metadata that reading needs.
-            Target::End { .. } => file.sync_data(),
+            SinkTarget::New => file.sync_all(),
+            // fdatasync(2) includes the length, all the metadata that is needed for reading.
+            SinkTarget::Append { .. } => file.sync_data(),
         };
         synced.map_err(StagingError::io("sync a file"))
     }

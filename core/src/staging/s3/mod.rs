@@ -1,26 +1,26 @@
 //! Staging in the storage bucket, under `staging/`.
 //!
-//! Guarantees: what a call reports as staged has been acknowledged by the store. No multipart upload stays open. An
-//! object has one writer and is put once: no other writer has its name.
+//! Guarantees: whatever a call reports as staged has been acknowledged by the store. No multipart upload stays open.
+//! Each object has a single writer and is put once: no other writer uses its name.
 //!
 //! Configuration: `staging.backend = "s3"` and the settings of `storage.s3`; `staging.quota`.
 //!
-//! Implementation: a segment is a run of objects of up to 8 MiB, `staging/OWNER/START.WRITER/POSITION`, each named by
-//! the place of its first byte in the segment. Reading lists a segment's objects and takes as many of their bytes as the
-//! database counts. Finalize lets the store copy the objects into the parts of the stored one.
+//! Implementation: a segment is a sequence of objects of up to 8 MiB, `staging/OWNER/START.WRITER/POSITION`, each named
+//! by the position of its first byte in the segment. Reading lists a segment's objects and uses as many of their bytes
+//! as the database counts. Finalize lets the store copy the objects into parts of the stored object.
 //!
-//! Considerations: small appends make small objects; finalize sends those again itself. All bodies of a process
-//! together hold at most 128 MiB of memory (see [`memory`]).
+//! Considerations: small appends make small objects, whose bytes finalize sends again itself. All bodies of a process
+//! together use at most 128 MiB of memory (see [`memory_budget`]).
 
-mod memory;
+mod memory_budget;
 mod objects;
 mod unsegmented;
 
 use super::{
-    Appended, ListedStaging, Options, Piece, SegmentWriter, Staged, StagingError, StagingKey,
-    StagingPages, StagingStream, Usage,
-    body::{Body, End, Intake},
-    capacity::{Capacity, Shortage},
+    AppendOutcome, ListedStaging, Piece, SegmentWriter, StagedBody, StagingError, StagingKey,
+    StagingPages, StagingStream, StagingUsage, WriteOptions,
+    body::{BodyEnd, BodyReader, BoxBody},
+    capacity::{Capacity, StagingShortage},
     hashes::Hasher,
 };
 use crate::{
@@ -31,8 +31,8 @@ use crate::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, stream};
-use memory::Memory;
-pub(crate) use objects::Objects;
+use memory_budget::BodyMemory;
+pub(crate) use objects::PieceObjects;
 use std::{
     collections::{BTreeMap, HashSet},
     ops::Range,
@@ -41,37 +41,37 @@ use std::{
 };
 use uuid::Uuid;
 
-/// How big an object is at most, in bytes: above the 5 MiB a copied part must have.
-pub(crate) const OBJECT: usize = 8 * 1024 * 1024;
-/// Where staging is in the bucket.
+/// Maximum size of an object, in bytes: more than the 5 MiB that a copied part must have.
+pub(crate) const MAX_OBJECT_SIZE: usize = 8 * 1024 * 1024;
+/// Prefix of staging in the bucket.
 const PREFIX: &str = "staging/";
-/// Objects deleted at once.
-const DELETIONS: usize = 16;
-/// How old the sum of all objects may be when a quota is checked: it costs one request per thousand.
-const FRESH: Duration = Duration::from_secs(60);
+/// Maximum number of concurrent DELETE requests.
+const MAX_CONCURRENT_DELETES: usize = 16;
+/// Maximum age of the measured usage when the quota is checked; measuring takes one request per thousand objects.
+const MAX_USAGE_AGE: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct S3Staging {
     pub(crate) store: Arc<S3Storage>,
     capacity: Capacity,
-    memory: Memory,
+    memory: BodyMemory,
 }
 
-/// What came of a body.
-struct Taken {
+/// The result of writing a body.
+struct WriteOutcome {
     written: u64,
     hasher: Hasher,
     stopped: Option<StagingError>,
 }
 
 /// Deletes what a failed or dropped write has staged.
-struct Litter {
+struct CleanupGuard {
     store: Arc<S3Storage>,
     key: Option<StagingKey>,
 }
 
-impl Drop for Litter {
+impl Drop for CleanupGuard {
     fn drop(&mut self) {
         let (Some(key), Ok(runtime)) = (self.key, tokio::runtime::Handle::try_current()) else {
             return;
@@ -79,7 +79,7 @@ impl Drop for Litter {
         let store = Arc::clone(&self.store);
         runtime.spawn(async move {
             if let Err(error) = delete(&store, &[key]).await {
-                tracing::warn!(%error, "staging of a failed upload is left to the sweep");
+                tracing::warn!(%error, "the staged bytes of a failed upload are left to the sweep");
             }
         });
     }
@@ -90,12 +90,12 @@ impl S3Staging {
         let quota = quota.map(|quota| quota.0);
         Self {
             store,
-            capacity: Capacity::new(quota, 0, None, FRESH),
-            memory: Memory::default(),
+            capacity: Capacity::new(quota, 0, None, MAX_USAGE_AGE),
+            memory: BodyMemory::default(),
         }
     }
 
-    pub(crate) async fn admit(&self, options: &Options<'_>) -> Result<(), StagingError> {
+    pub(crate) async fn admit(&self, options: &WriteOptions<'_>) -> Result<(), StagingError> {
         let expected = options.expected.unwrap_or(0);
         self.capacity.admit(expected, self.measure()).await
     }
@@ -103,40 +103,40 @@ impl S3Staging {
     pub(crate) async fn write(
         &self,
         key: StagingKey,
-        body: Body<'_>,
-        options: &Options<'_>,
-    ) -> Result<Staged, StagingError> {
+        body: BoxBody<'_>,
+        options: &WriteOptions<'_>,
+    ) -> Result<StagedBody, StagingError> {
         self.admit(options).await?;
-        let mut litter = Litter {
+        let mut cleanup = CleanupGuard {
             store: Arc::clone(&self.store),
             key: Some(key),
         };
-        let intake = Intake::new(body, options.limit);
+        let intake = BodyReader::new(body, options.limit);
         let taken = self.take(key, 0, intake, options, false).await?;
         if let Some(error) = taken.stopped {
-            litter.key = None;
+            cleanup.key = None;
             delete(&self.store, &[key]).await?;
             return Err(error);
         }
-        litter.key = None;
-        Ok(Staged {
+        cleanup.key = None;
+        Ok(StagedBody {
             size: taken.written,
             hashes: taken.hasher.finish(),
         })
     }
 
-    /// Appends to a segment that has `length` bytes.
+    /// Appends to a segment of `length` bytes.
     pub(crate) async fn append(
         &self,
         key: StagingKey,
         length: u64,
-        body: Body<'_>,
-        options: &Options<'_>,
-    ) -> Result<Appended, StagingError> {
+        body: BoxBody<'_>,
+        options: &WriteOptions<'_>,
+    ) -> Result<AppendOutcome, StagingError> {
         self.admit(options).await?;
-        let intake = Intake::new(body, options.limit);
+        let intake = BodyReader::new(body, options.limit);
         let mut taken = self.take(key, length, intake, options, true).await?;
-        Ok(Appended {
+        Ok(AppendOutcome {
             length: length + taken.written,
             running: taken.hasher.take_running(),
             hashes: taken.hasher.finish(),
@@ -144,25 +144,25 @@ impl S3Staging {
         })
     }
 
-    /// Puts a body as objects, one under way while the next comes in. The last, if the body stopped, is put only
-    /// with `keep`; and a body without a byte is an object without `keep` only.
+    /// Puts a body as objects, one being put while the next is received. If the body is interrupted, the last object is
+    /// put only with `keep`. An empty body becomes an object only without `keep`.
     async fn take(
         &self,
         key: StagingKey,
         length: u64,
-        mut intake: Intake<'_>,
-        options: &Options<'_>,
+        mut intake: BodyReader<'_>,
+        options: &WriteOptions<'_>,
         keep: bool,
-    ) -> Result<Taken, StagingError> {
-        let mut taken = Taken {
+    ) -> Result<WriteOutcome, StagingError> {
+        let mut taken = WriteOutcome {
             written: 0,
             hasher: Hasher::new(options.hashes, options.running),
             stopped: None,
         };
-        let mut gathered = self.memory.gather(&mut intake).await;
+        let mut gathered = self.memory.buffer(&mut intake).await;
         loop {
             let end = gathered.end.take();
-            let stopped = matches!(end, Some(End::Stopped(_)));
+            let stopped = matches!(end, Some(BodyEnd::Stopped(_)));
             let size = gathered.bytes.len() as u64;
             let position = length + taken.written;
             let put = async {
@@ -184,7 +184,7 @@ impl S3Staging {
             };
             let (put, next) = match end {
                 None => {
-                    let (put, next) = futures::join!(put, self.memory.gather(&mut intake));
+                    let (put, next) = futures::join!(put, self.memory.buffer(&mut intake));
                     (put, Some(next))
                 }
                 Some(_) => (put.await, None),
@@ -200,7 +200,7 @@ impl S3Staging {
                 }
             }
             match (end, next) {
-                (Some(End::Stopped(error)), _) => {
+                (Some(BodyEnd::Stopped(error)), _) => {
                     taken.stopped = Some(error);
                     return Ok(taken);
                 }
@@ -224,7 +224,7 @@ impl S3Staging {
             origin: &key.to_string(),
             size,
             sha256: Some(digest),
-            // Nobody else has the name, and this writer puts it once.
+            // No other writer has the name, and this one puts it once.
             overwrite: true,
             sole_writer: true,
         };
@@ -254,15 +254,15 @@ impl S3Staging {
             offset: range.start,
             ..Piece::new(key, range.end - range.start)
         };
-        Objects::new(&self.store, &[piece]).bytes().await
+        PieceObjects::new(&self.store, &[piece]).bytes().await
     }
 
     pub(crate) async fn delete(&self, keys: &[StagingKey]) -> Result<(), StagingError> {
         delete(&self.store, keys).await
     }
 
-    /// The objects of a segment follow each other in a list of the bucket, but a page may end between them: then the
-    /// key is listed once more, with the rest.
+    /// The objects of a segment are adjacent in a listing, but a page may end between them: the key is then listed once
+    /// more, with the rest.
     pub(crate) fn list(&self) -> StagingPages {
         let pages = self.store.list(PREFIX).map(|page| {
             let mut keys: Vec<ListedStaging> = Vec::new();
@@ -295,19 +295,19 @@ impl S3Staging {
             .await
     }
 
-    pub(crate) async fn usage(&self, max_age: Duration) -> Result<Usage, StagingError> {
+    pub(crate) async fn usage(&self, max_age: Duration) -> Result<StagingUsage, StagingError> {
         self.capacity.usage(max_age, self.measure()).await
     }
 
-    pub(crate) async fn shortage(&self) -> Result<Option<Shortage>, StagingError> {
+    pub(crate) async fn shortage(&self) -> Result<Option<StagingShortage>, StagingError> {
         self.capacity.shortage(self.measure()).await
     }
 
-    /// Really writes, reads back and deletes.
+    /// Writes, reads back and deletes an object.
     pub(crate) async fn probe(&self) -> Result<(), StagingError> {
         let key = StagingKey::generate();
         let content = Bytes::from(key.to_string());
-        self.put(key, 0, content.clone(), Sha256Digest::of(&content))
+        self.put(key, 0, content.clone(), Sha256Digest::compute(&content))
             .await?;
         let read = self.read(key, 0..content.len() as u64).await;
         let read = match read {
@@ -328,31 +328,31 @@ impl S3Staging {
     }
 }
 
-/// Hashes bytes for themselves and for the body, where that may take its time.
+/// Hashes bytes, for their own digest and that of the body, on a blocking thread.
 async fn hashed(
     bytes: Bytes,
     mut hasher: Hasher,
 ) -> Result<(Bytes, Sha256Digest, Hasher), StagingError> {
     tokio::task::spawn_blocking(move || {
         hasher.update(&bytes);
-        let digest = Sha256Digest::of(&bytes);
+        let digest = Sha256Digest::compute(&bytes);
         (bytes, digest, hasher)
     })
     .await
     .map_err(|lost| StagingError::io("hash")(std::io::Error::other(lost)))
 }
 
-/// Deletes all objects of these keys; what an interruption leaves is still listed. The objects of one owner are listed
-/// once for all of its keys.
+/// Deletes all objects of these keys; after an interruption the rest is still listed. The objects of one owner are
+/// listed once for all of its keys.
 ///
-/// One request for each object: not every store knows the one that deletes many.
+/// One request per object, because not every store supports deleting several.
 async fn delete(store: &Arc<S3Storage>, keys: &[StagingKey]) -> Result<(), StagingError> {
     let mut owners: BTreeMap<Uuid, HashSet<StagingKey>> = BTreeMap::new();
     for key in keys {
         owners.entry(key.owner()).or_default().insert(*key);
     }
     for (owner, keys) in owners {
-        // Of a single key only its own objects are listed.
+        // For a single key, only its own objects are listed.
         let listed = match keys.iter().next() {
             Some(only) if keys.len() == 1 => prefix(*only),
             _ => folder(owner),
@@ -364,7 +364,7 @@ async fn delete(store: &Arc<S3Storage>, keys: &[StagingKey]) -> Result<(), Stagi
             });
             stream::iter(wanted)
                 .map(|object| async move { store.delete_key(&object.key).await })
-                .buffer_unordered(DELETIONS)
+                .buffer_unordered(MAX_CONCURRENT_DELETES)
                 .try_collect::<()>()
                 .await?;
         }
@@ -376,7 +376,7 @@ fn folder(owner: Uuid) -> String {
     format!("{PREFIX}{owner}/")
 }
 
-/// What the names of a key's objects begin with.
+/// The common prefix of the names of a key's objects.
 fn prefix(key: StagingKey) -> String {
     let folder = folder(key.owner());
     match key.writer() {
@@ -386,7 +386,7 @@ fn prefix(key: StagingKey) -> String {
     }
 }
 
-/// Which key an object belongs to, and the place of its first byte under it.
+/// Parses the key that an object belongs to, and the position of its first byte.
 fn parsed(name: &str) -> Option<(StagingKey, u64)> {
     let (owner, rest) = name.strip_prefix(PREFIX)?.split_once('/')?;
     let owner: Uuid = owner.parse().ok()?;

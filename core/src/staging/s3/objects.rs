@@ -1,10 +1,10 @@
-//! The objects of pieces, in the order of their bytes.
+//! The objects of pieces, in byte order.
 //!
-//! A segment's objects have one writer and one name for each place, so a list of the bucket tells them all. Objects
-//! beyond the length that counts belong to a writer that was late, and are passed over. The segments of one upload
-//! follow each other in a list, which is read once for all of them.
+//! The objects of a segment have a single writer and one name per position, so a listing returns all of them. Objects
+//! beyond the counted length belong to a writer that was late, and are skipped. The segments of an upload are adjacent
+//! in a listing, which is read once for all of them.
 
-use super::{OBJECT, folder, parsed, prefix, unsegmented::Chain};
+use super::{MAX_OBJECT_SIZE, folder, parsed, prefix, unsegmented::ObjectChain};
 use crate::{
     staging::{Piece, StagingError, StagingKey, StagingStream},
     storage::s3::S3Storage,
@@ -16,21 +16,21 @@ use futures::{
 use std::{ops::Range, sync::Arc};
 use uuid::Uuid;
 
-/// One object of staging.
+/// An object of staging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StagedObject {
     pub(crate) name: String,
-    /// Of its first byte within its segment, in bytes.
+    /// Position of its first byte within the segment, in bytes.
     pub(crate) position: u64,
     /// In bytes.
     pub(crate) size: u64,
-    /// As the store says it in lists.
+    /// As the store reports it in listings.
     pub(crate) etag: Option<String>,
 }
 
 pub(super) type Listing = BoxStream<'static, Result<(StagingKey, StagedObject), StagingError>>;
 
-/// The objects of an owner that follow a name, in the order of their names.
+/// Lists an owner's objects after a name, in the order of their names.
 pub(super) fn list_after(store: &Arc<S3Storage>, owner: Uuid, after: String) -> Listing {
     store
         .list_after(folder(owner), Some(after))
@@ -51,30 +51,30 @@ pub(super) fn list_after(store: &Arc<S3Storage>, owner: Uuid, after: String) -> 
         .boxed()
 }
 
-/// A list of an owner's objects, and the first of it that was not needed yet.
-struct Open {
+/// A listing of an owner's objects, and the first object that was not needed yet.
+struct OpenListing {
     owner: Uuid,
     listing: Listing,
     peeked: Option<(StagingKey, StagedObject)>,
 }
 
-/// The piece that is being walked, and the place in it that comes next.
-struct Current {
+/// The current piece, and the next position in it.
+struct CurrentPiece {
     piece: Piece,
     position: u64,
 }
 
-/// A walk along the objects of pieces.
-pub(crate) struct Objects {
+/// Iterates over the objects of pieces.
+pub(crate) struct PieceObjects {
     store: Arc<S3Storage>,
     pieces: std::vec::IntoIter<Piece>,
-    current: Option<Current>,
-    open: Option<Open>,
-    /// Of the current piece, when an earlier version staged it.
-    chain: Option<Chain>,
+    current: Option<CurrentPiece>,
+    open: Option<OpenListing>,
+    /// For the current piece, if an earlier version staged it.
+    chain: Option<ObjectChain>,
 }
 
-impl Objects {
+impl PieceObjects {
     pub(crate) fn new(store: &Arc<S3Storage>, pieces: &[Piece]) -> Self {
         Self {
             store: Arc::clone(store),
@@ -85,10 +85,10 @@ impl Objects {
         }
     }
 
-    /// The object with the next bytes, and which of its bytes they are.
+    /// Returns the object with the next bytes, and the range of its bytes to use.
     ///
     /// # Errors
-    /// [`StagingError::Gone`] when a piece has no object, [`StagingError::WrongLength`] when one is missing.
+    /// [`StagingError::Gone`] when a piece has no objects, [`StagingError::WrongLength`] when one is missing.
     pub(crate) async fn next(
         &mut self,
     ) -> Result<Option<(StagedObject, Range<u64>)>, StagingError> {
@@ -126,37 +126,39 @@ impl Objects {
 
     fn begin(&mut self, piece: Piece) {
         self.chain = match piece.key.writer() {
-            None if piece.size > 0 => {
-                Some(Chain::new(&self.store, piece.key.owner(), piece.range()))
-            }
+            None if piece.size > 0 => Some(ObjectChain::new(
+                &self.store,
+                piece.key.owner(),
+                piece.range(),
+            )),
             _ => None,
         };
-        self.current = Some(Current {
+        self.current = Some(CurrentPiece {
             piece,
             position: piece.offset,
         });
     }
 
-    /// The object of a segment with the byte at `position`.
+    /// Finds the object of a segment that contains the byte at `position`.
     async fn find(
         &mut self,
         key: StagingKey,
         position: u64,
     ) -> Result<Option<StagedObject>, StagingError> {
         let prefix = prefix(key);
-        let is_ahead = |open: &Open| match &open.peeked {
+        let is_ahead = |open: &OpenListing| match &open.peeked {
             Some((_, object)) => object.name < prefix || object.name.starts_with(&prefix),
             None => true,
         };
         let mut open = match self.open.take() {
             Some(open) if open.owner == key.owner() && is_ahead(&open) => open,
-            _ => Open {
+            _ => OpenListing {
                 owner: key.owner(),
-                // No object begins further before the position that has its byte.
+                // An object that contains the position cannot start further before it.
                 listing: list_after(
                     &self.store,
                     key.owner(),
-                    match position.checked_sub(OBJECT as u64 + 1) {
+                    match position.checked_sub(MAX_OBJECT_SIZE as u64 + 1) {
                         Some(before) => format!("{prefix}{before:020}"),
                         None => prefix.clone(),
                     },
@@ -177,7 +179,7 @@ impl Objects {
                     break;
                 }
             } else if object.name > prefix {
-                // Of a later place, or of a later segment.
+                // It belongs to a later position, or to a later segment.
                 open.peeked = Some((listed, object));
                 break;
             }
@@ -186,13 +188,13 @@ impl Objects {
         Ok(found)
     }
 
-    /// Walks to the end, and so finds out whether all objects are there.
+    /// Iterates to the end, to find out whether all objects exist.
     pub(crate) async fn require_all(mut self) -> Result<(), StagingError> {
         while self.next().await?.is_some() {}
         Ok(())
     }
 
-    /// The bytes of all pieces. The first object is found before the stream begins.
+    /// Streams the bytes of all pieces. The first object is looked up before the stream starts.
     pub(crate) async fn bytes(mut self) -> Result<StagingStream, StagingError> {
         let first = self.next().await?;
         let store = Arc::clone(&self.store);
@@ -203,7 +205,7 @@ impl Objects {
             let following = objects.next().await?;
             Ok(Some((found, (following, objects))))
         });
-        // The next object is asked for while one is read.
+        // The next object is requested while the current one is read.
         let bytes = objects
             .map_ok(move |(object, range): (StagedObject, Range<u64>)| {
                 let store = Arc::clone(&store);

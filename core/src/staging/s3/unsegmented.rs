@@ -1,26 +1,26 @@
-//! What versions without segments staged in the bucket: objects named `staging/OWNER/OFFSET-UUIDv7`, in which each begins
-//! where the one before ends. Of two that begin at one place the younger counts. Nothing is written so any more.
+//! Objects staged in the bucket by versions without segments, named `staging/OWNER/OFFSET-UUIDv7`: each starts where
+//! the previous one ends. Of two that start at the same offset, the later one counts. They are no longer written.
 
 use super::objects::{Listing, StagedObject, list_after};
-use super::{OBJECT, folder};
+use super::{MAX_OBJECT_SIZE, folder};
 use crate::{staging::StagingError, storage::s3::S3Storage};
 use futures::TryStreamExt;
 use std::{ops::Range, sync::Arc};
 use uuid::Uuid;
 
-/// A walk along the objects of a range.
-pub(super) struct Chain {
+/// Iterates over the objects of a range.
+pub(super) struct ObjectChain {
     listing: Listing,
     peeked: Option<StagedObject>,
     position: u64,
     end: u64,
 }
 
-impl Chain {
+impl ObjectChain {
     pub(super) fn new(store: &Arc<S3Storage>, owner: Uuid, range: Range<u64>) -> Self {
-        let from = range.start.saturating_sub(OBJECT as u64);
+        let from = range.start.saturating_sub(MAX_OBJECT_SIZE as u64);
         Self {
-            // Nothing has this name itself: a dash and a UUID follow the offset.
+            // No object has exactly this name, since a dash and a UUID follow the offset.
             listing: list_after(store, owner, format!("{}{from:020}", folder(owner))),
             peeked: None,
             position: range.start,
@@ -40,7 +40,7 @@ impl Chain {
         Ok(None)
     }
 
-    /// The object with the next bytes; none at a hole, and after the last.
+    /// Returns the object with the next bytes; `None` at a gap and at the end.
     pub(super) async fn next(&mut self) -> Result<Option<StagedObject>, StagingError> {
         let mut best: Option<StagedObject> = None;
         while let Some(object) = self.take().await? {
@@ -50,7 +50,7 @@ impl Chain {
                 break;
             }
             if end > self.position {
-                // The list goes by offset and then by age, so the last that fits is the one that counts.
+                // The listing is sorted by offset and then by age, so the last one that fits counts.
                 best = Some(object);
             }
         }

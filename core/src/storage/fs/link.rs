@@ -1,10 +1,10 @@
-//! How a file gets its key: by a link where the file system has links, else by a rename.
+//! Publishes a file under its key: by a hard link if the file system supports it, otherwise by a rename.
 //!
-//! Both block, refuse what others have put at the key, and know what an earlier run has.
+//! Both block, refuse to replace other content at the key, and recognize the result of an earlier run.
 
 use crate::{
     digest::Sha256Digest,
-    storage::{durable::is_not_supported, file::digest_file},
+    fs_io::{fsync::is_not_supported, read::digest_file},
 };
 use std::{
     fs::{self, File},
@@ -13,28 +13,28 @@ use std::{
     path::Path,
 };
 
-/// What a link to a place in storage came to.
+/// The result of linking a file into storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Linked {
-    /// The object is there now.
+pub(crate) enum LinkOutcome {
+    /// The object was created.
     Yes,
-    /// It was there: the same file, or the same bytes.
+    /// The object existed: the same file, or the same bytes.
     Already,
-    /// The file system has no link between the two places.
+    /// The file system cannot link the two paths.
     Impossible,
 }
 
-/// None: other bytes are there and there is no spare name to overwrite them by.
+/// Returns `None` when other bytes are there and there is no spare name for overwriting them.
 pub(super) fn by_link(
     from: &Path,
     to: &Path,
     content: (Sha256Digest, u64),
     spare: Option<&Path>,
-) -> io::Result<Option<Linked>> {
+) -> io::Result<Option<LinkOutcome>> {
     let linked = link(from, to, content, spare)?;
-    // A link of the right size is what was to be there; a file system that lies is found out here.
+    // A link of the right size proves that it worked; a file system that reports a false success is detected here.
     match linked {
-        Some(Linked::Yes | Linked::Already) if fs::metadata(to)?.len() != content.1 => {
+        Some(LinkOutcome::Yes | LinkOutcome::Already) if fs::metadata(to)?.len() != content.1 => {
             Err(io::Error::other("it has another size than what was linked"))
         }
         linked => Ok(linked),
@@ -46,38 +46,38 @@ fn link(
     to: &Path,
     content: (Sha256Digest, u64),
     spare: Option<&Path>,
-) -> io::Result<Option<Linked>> {
+) -> io::Result<Option<LinkOutcome>> {
     match fs::hard_link(from, to) {
-        Ok(()) => return Ok(Some(Linked::Yes)),
+        Ok(()) => return Ok(Some(LinkOutcome::Yes)),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) if is_linkless(&error) => return Ok(Some(Linked::Impossible)),
+        Err(error) if is_linkless(&error) => return Ok(Some(LinkOutcome::Impossible)),
         Err(error) => return Err(error),
     }
     let (ours, there) = (fs::metadata(from)?, fs::metadata(to)?);
     if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
-        return Ok(Some(Linked::Already));
+        return Ok(Some(LinkOutcome::Already));
     }
     if let Some(spare) = spare {
         fs::hard_link(from, spare)?;
-        return fs::rename(spare, to).map(|()| Some(Linked::Yes));
+        return fs::rename(spare, to).map(|()| Some(LinkOutcome::Yes));
     }
-    Ok(holds(to, content)?.then_some(Linked::Already))
+    Ok(holds(to, content)?.then_some(LinkOutcome::Already))
 }
 
-/// For file systems without links; between the look and the rename only the database keeps others away.
+/// For file systems without hard links. Between the check and the rename, only the database excludes other writers.
 pub(super) fn by_rename(
     from: &Path,
     to: &Path,
     content: (Sha256Digest, u64),
     overwrite: bool,
-) -> io::Result<Option<Linked>> {
+) -> io::Result<Option<LinkOutcome>> {
     if !overwrite && to.try_exists()? {
-        return Ok(holds(to, content)?.then_some(Linked::Already));
+        return Ok(holds(to, content)?.then_some(LinkOutcome::Already));
     }
-    fs::rename(from, to).map(|()| Some(Linked::Yes))
+    fs::rename(from, to).map(|()| Some(LinkOutcome::Yes))
 }
 
-/// A copy of before a crash is a file of its own with the same bytes.
+/// Whether the file has these bytes: a copy from before a crash is a separate file with the same content.
 fn holds(path: &Path, (digest, size): (Sha256Digest, u64)) -> io::Result<bool> {
     let there = fs::metadata(path)?;
     if !there.is_file() || there.len() != size {
@@ -86,8 +86,8 @@ fn holds(path: &Path, (digest, size): (Sha256Digest, u64)) -> io::Result<bool> {
     Ok(digest_file(&mut File::open(path)?)? == (digest, size))
 }
 
-/// Another device, a file system without hard links (CIFS and some FUSE file systems answer EINVAL), or a file with
-/// too many of them.
+/// Whether links are impossible: another device, a file system without hard links (CIFS and some FUSE file systems
+/// return EINVAL), or a file with too many of them.
 fn is_linkless(error: &io::Error) -> bool {
     use io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks};
     is_not_supported(error)
@@ -111,15 +111,15 @@ mod tests {
             fs::write(&from, bytes).unwrap();
             (
                 from,
-                (Sha256Digest::of(bytes.as_bytes()), bytes.len() as u64),
+                (Sha256Digest::compute(bytes.as_bytes()), bytes.len() as u64),
             )
         };
         let (from, first) = write("first");
         let renamed = by_rename(&from, &to, first, false).unwrap();
-        assert_eq!(renamed, Some(Linked::Yes));
+        assert_eq!(renamed, Some(LinkOutcome::Yes));
         let (from, again) = write("first");
         let renamed = by_rename(&from, &to, again, false).unwrap();
-        assert_eq!(renamed, Some(Linked::Already));
+        assert_eq!(renamed, Some(LinkOutcome::Already));
         let (from, other) = write("other");
         assert_eq!(by_rename(&from, &to, other, false).unwrap(), None);
         assert_eq!(fs::read(&to).unwrap(), b"first");

@@ -1,7 +1,7 @@
-//! A folder listed in pages.
+//! Lists a folder in pages.
 
 use super::{is_absent, modified};
-use crate::storage::{ListedObject, ObjectPages, PAGE, StorageError, Unfinished};
+use crate::storage::{ListedObject, ObjectPages, PAGE, StorageError, UnfinishedWrite};
 use futures::{StreamExt, stream};
 use std::{
     fs, io,
@@ -9,13 +9,13 @@ use std::{
 };
 use tokio::sync::mpsc;
 
-/// The objects below `root` whose keys begin with `prefix`. The next page is read while one is looked at.
+/// Lists the objects below `root` whose keys start with `prefix`. The next page is read while one is processed.
 pub(super) fn pages(root: PathBuf, prefix: String) -> ObjectPages {
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
         let start = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
         let start = start.to_owned();
-        let mut walk = KeysetScan {
+        let mut walk = DirectoryWalk {
             root,
             prefix,
             page: Vec::new(),
@@ -30,8 +30,8 @@ pub(super) fn pages(root: PathBuf, prefix: String) -> ObjectPages {
     pages.boxed()
 }
 
-/// What lies in the folder of temporary files.
-pub(super) fn temporary(folder: &Path) -> io::Result<Vec<Unfinished>> {
+/// Lists the folder of temporary files.
+pub(super) fn temporary(folder: &Path) -> io::Result<Vec<UnfinishedWrite>> {
     let mut left = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -42,7 +42,7 @@ pub(super) fn temporary(folder: &Path) -> io::Result<Vec<Unfinished>> {
             Err(error) => return Err(error),
         };
         if let Ok(id) = entry.file_name().into_string() {
-            left.push(Unfinished {
+            left.push(UnfinishedWrite {
                 key: None,
                 id,
                 since: modified(&metadata),
@@ -52,16 +52,16 @@ pub(super) fn temporary(folder: &Path) -> io::Result<Vec<Unfinished>> {
     Ok(left)
 }
 
-/// A walk through the folders that sends a page whenever one is full, and waits until it is taken.
-struct KeysetScan {
+/// Walks the folders and sends a page whenever it is full, waiting until it is received.
+struct DirectoryWalk {
     root: PathBuf,
     prefix: String,
     page: Vec<ListedObject>,
     sender: mpsc::Sender<Result<Vec<ListedObject>, StorageError>>,
 }
 
-impl KeysetScan {
-    /// Answers false when nobody listens any more.
+impl DirectoryWalk {
+    /// Returns false when the receiver is gone.
     fn folder(&mut self, folder: &str) -> io::Result<bool> {
         let entries = match fs::read_dir(self.root.join(folder)) {
             Ok(entries) => entries,
@@ -73,7 +73,7 @@ impl KeysetScan {
             let Ok(name) = entry.file_name().into_string() else {
                 continue;
             };
-            // Temporary files and the installation's marker; no key begins with a dot.
+            // Temporary files and the installation's marker; no key starts with a dot.
             if folder.is_empty() && name.starts_with('.') {
                 continue;
             }
@@ -117,7 +117,7 @@ impl KeysetScan {
             Ok(true) if !self.page.is_empty() => Ok(self.page),
             Ok(_) => return,
         };
-        // Nobody may be listening; then nobody misses it.
+        // If the receiver is gone, nobody needs the page.
         let _ = self.sender.blocking_send(last);
     }
 }

@@ -1,35 +1,37 @@
 //! Storage in a folder.
 //!
-//! Guarantees: an object appears under its key whole, by a link or a rename, after its bytes were synced; the
-//! folders that lead to it are synced before the call returns. Keys never lead out of the root.
+//! Guarantees: an object appears under its key atomically, by a link or a rename, after its bytes were synced; the
+//! folders leading to it are synced before the call returns. Keys never lead out of the root.
 //!
 //! Configuration: `storage.path`, which API and workers must share.
 //!
-//! Implementation: the key is the path below the root. What is being copied lies in `.landfall/` below the root, so
-//! one folder holds all that a crash can leave there. A file that was staged on the same file system is linked, not
-//! copied: staging keeps its own name for it until the commit.
+//! Implementation: the key is the path below the root. Files being copied are in `.landfall/` below the root, so one
+//! folder contains everything a crash can leave there. A file staged on the same file system is linked, not copied;
+//! staging keeps its own name for it until the commit.
 //!
-//! Considerations: folders that have become empty stay, as removing them would race with a file that just comes in.
-//! Symbolic links below the root are followed: whoever may make them there is trusted. On a file system without hard
-//! links files are copied and renamed, and only the database keeps two of one key apart.
+//! Considerations: empty folders are kept, because removing them would race with new files. Symbolic links below the
+//! root are followed: whoever may create them there is trusted. On a file system without hard links files are copied
+//! and renamed, and only the database keeps two writers of one key apart.
 
 mod link;
 mod list;
 
 use crate::{
     digest::Sha256Digest,
+    fs_io::{
+        fsync::{DurableFolder, DurableFolders, blocking},
+        read::stream_file,
+    },
     installation::{Marker, marker},
     storage::{
-        ObjectInfo, ObjectPages, ObjectStream, PROBES, StorageError, StorageKey, Unfinished,
-        UnfinishedPages,
-        durable::{Folder, Folders, blocking},
-        file::stream_file,
+        ObjectInfo, ObjectPages, ObjectStream, PROBES, StorageError, StorageKey, UnfinishedWrite,
+        UnfinishedWritePages,
     },
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-pub(crate) use link::Linked;
+pub(crate) use link::LinkOutcome;
 use std::{
     fs::{self, File, Metadata},
     io::{self, Write},
@@ -41,26 +43,26 @@ use std::{
 use tokio_util::io::StreamReader;
 use uuid::Uuid;
 
-/// The folder of what is being written; its leading dot keeps it apart from every key.
+/// The folder of temporary files; because of its leading dot it cannot be part of a key.
 const TEMPORARY: &str = ".landfall";
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct FsStorage {
-    folders: Folders,
+    folders: DurableFolders,
     temporary: PathBuf,
 }
 
-/// A file that is being written, and that is removed if it does not become an object.
+/// A file that is being written, and that is removed unless it becomes an object.
 #[derive(Debug)]
-pub(crate) struct Temporary {
+pub(crate) struct TemporaryFile {
     pub(crate) file: File,
     path: PathBuf,
 }
 
-impl Drop for Temporary {
+impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        // After a rename there is nothing left here; what cannot be removed now, the sweep removes.
+        // After a rename the file no longer exists; if it cannot be removed now, the sweep removes it.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -68,7 +70,7 @@ impl Drop for Temporary {
 impl FsStorage {
     pub(crate) async fn open(root: PathBuf) -> Result<Self, StorageError> {
         let make = async {
-            let folders = Folders::open(root).await?;
+            let folders = DurableFolders::open(root).await?;
             let temporary = folders.root().join(TEMPORARY);
             folders.folder(&temporary).await?;
             Ok(Self { folders, temporary })
@@ -76,7 +78,7 @@ impl FsStorage {
         make.await.map_err(StorageError::io("be made"))
     }
 
-    /// The device storage lies on.
+    /// The device that storage is on.
     pub(crate) async fn device(&self) -> Result<u64, StorageError> {
         let root = self.folders.root().to_owned();
         blocking(move || fs::metadata(root))
@@ -89,25 +91,25 @@ impl FsStorage {
         self.folders.root().join(key.as_str())
     }
 
-    /// Where the object is to be, and its folder, which is made.
-    async fn place(&self, key: &StorageKey) -> Result<(PathBuf, Arc<Folder>), StorageError> {
+    /// Returns the path of the object and its folder, which is created.
+    async fn place(&self, key: &StorageKey) -> Result<(PathBuf, Arc<DurableFolder>), StorageError> {
         let path = self.path(key);
         let parent = path.parent().unwrap_or(self.folders.root());
         let folder = self
             .folders
             .folder(parent)
             .await
-            .map_err(StorageError::io("make a folder for an object"))?;
+            .map_err(StorageError::io("create a folder for an object"))?;
         Ok((path, folder))
     }
 
-    /// A new temporary file.
-    pub(crate) async fn temporary(&self) -> Result<Temporary, StorageError> {
+    /// Creates a temporary file.
+    pub(crate) async fn temporary(&self) -> Result<TemporaryFile, StorageError> {
         let path = self.temporary.join(Uuid::now_v7().to_string());
         let require_marker = self.folders.require_marker();
         blocking(move || {
             require_marker()?;
-            Ok(Temporary {
+            Ok(TemporaryFile {
                 file: File::create_new(&path)?,
                 path,
             })
@@ -116,11 +118,11 @@ impl FsStorage {
         .map_err(StorageError::io("make a file"))
     }
 
-    /// Links a file, whose bytes are synced and have this digest and size, to the key, and looks whether it is there.
-    /// `check` is asked first, on the same trip to a thread that may block. Safe to be run again.
+    /// Links a file with this digest and size, whose bytes are synced, to the key, and verifies the link. `check` runs
+    /// first, in the same call to a blocking thread. Safe to repeat.
     ///
     /// # Errors
-    /// [`StorageError::KeyTaken`] when other bytes are there and `overwrite` is false, and those of `check`.
+    /// [`StorageError::KeyTaken`] when there are other bytes and `overwrite` is false, and errors of `check`.
     pub(crate) async fn link_if<E: From<StorageError> + Send + 'static>(
         &self,
         from: PathBuf,
@@ -128,7 +130,7 @@ impl FsStorage {
         content: (Sha256Digest, u64),
         overwrite: bool,
         check: impl FnOnce() -> Result<(), E> + Send + 'static,
-    ) -> Result<Linked, E> {
+    ) -> Result<LinkOutcome, E> {
         let (to, folder) = self.place(key).await?;
         let target = to.clone();
         let spare = overwrite.then(|| self.temporary.join(Uuid::now_v7().to_string()));
@@ -149,10 +151,10 @@ impl FsStorage {
         Ok(linked)
     }
 
-    /// Gives a temporary file its key, once its bytes are synced; otherwise like [`Self::link_if`].
+    /// Publishes a temporary file under its key once its bytes are synced; otherwise like [`Self::link_if`].
     pub(crate) async fn publish(
         &self,
-        temporary: Temporary,
+        temporary: TemporaryFile,
         key: &StorageKey,
         content: (Sha256Digest, u64),
         overwrite: bool,
@@ -161,8 +163,8 @@ impl FsStorage {
             .await
             .map_err(StorageError::io("sync a file"))?;
         let link = self.link_if(temporary.path.clone(), key, content, overwrite, || Ok(()));
-        if link.await? != Linked::Impossible {
-            // The second name goes with the guard.
+        if link.await? != LinkOutcome::Impossible {
+            // The guard removes the second name.
             return Ok(());
         }
         let (to, folder) = self.place(key).await?;
@@ -187,7 +189,7 @@ impl FsStorage {
         key: &StorageKey,
         bytes: Bytes,
     ) -> Result<(), StorageError> {
-        let content = (Sha256Digest::of(&bytes), bytes.len() as u64);
+        let content = (Sha256Digest::compute(&bytes), bytes.len() as u64);
         let mut temporary = self.temporary().await?;
         let temporary = blocking(move || {
             temporary.file.write_all(&bytes)?;
@@ -209,7 +211,7 @@ impl FsStorage {
             })),
             Ok(_) => Ok(None),
             Err(error) if is_absent(&error) => Ok(None),
-            Err(error) => Err(StorageError::io("look for a file")(error)),
+            Err(error) => Err(StorageError::io("check for a file")(error)),
         }
     }
 
@@ -247,7 +249,7 @@ impl FsStorage {
             Err(error) if is_absent(&error) => return Ok(()),
             Err(error) => return Err(StorageError::io("delete a file")(error)),
         }
-        // Without this a power cut could bring back what its row calls deleted.
+        // Without this, a power cut could restore an object whose row says that it was deleted.
         let (_, folder) = self.place(key).await?;
         folder
             .sync()
@@ -300,13 +302,13 @@ impl FsStorage {
         Ok(())
     }
 
-    /// Makes a file and removes it: a folder that is gone, or a disk that is read-only, can still be looked at.
+    /// Creates and removes a file: a missing folder or a read-only disk can still be inspected without error.
     pub(crate) async fn health(&self) -> Result<(), StorageError> {
         self.temporary().await.map(drop)
     }
 
-    /// The temporary files, in one page: there are as many as copies are under way, and what crashes left.
-    pub(crate) fn unfinished(&self) -> UnfinishedPages {
+    /// Lists the temporary files, in one page: there are only as many as copies in progress, and leftovers of crashes.
+    pub(crate) fn unfinished(&self) -> UnfinishedWritePages {
         let temporary = self.temporary.clone();
         let list = async move {
             blocking(move || list::temporary(&temporary))
@@ -318,7 +320,7 @@ impl FsStorage {
 
     pub(crate) async fn remove_unfinished(
         &self,
-        unfinished: &Unfinished,
+        unfinished: &UnfinishedWrite,
     ) -> Result<(), StorageError> {
         let path = self.temporary.join(&unfinished.id);
         let require_marker = self.folders.require_marker();
@@ -330,7 +332,7 @@ impl FsStorage {
         .map_err(StorageError::io("remove temporary files"))
     }
 
-    /// Moves an object below `orphaned/`, durably in its new place first.
+    /// Moves an object below `orphaned/`; it is durable in its new location before it is removed from the old one.
     pub(crate) async fn set_aside(&self, key: &StorageKey) -> Result<(), StorageError> {
         let (to, folder) = self.place(&key.orphaned()).await?;
         let from = self.path(key);
@@ -344,7 +346,7 @@ impl FsStorage {
     }
 }
 
-/// Nothing there, or a file where the path wants a folder.
+/// Whether the file does not exist, or a parent is a file instead of a folder.
 fn is_absent(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -1,4 +1,4 @@
-//! The client of the bucket: whom it talks to, how long it waits, how often it tries.
+//! The S3 client: endpoint, timeouts and retries.
 
 use crate::config::S3Settings;
 use aws_credential_types::Credentials;
@@ -13,25 +13,25 @@ use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use secrecy::ExposeSecret;
 use std::time::Duration;
 
-/// How often one request is sent at most; what still fails is left to the next run of the job.
-const ATTEMPTS: u32 = 3;
-/// The slowest a store may copy or assemble, in bytes a second.
-const SLOWEST_COPY: u64 = 16 * 1024 * 1024;
+/// Maximum number of attempts per request; a request that still fails is left to the next run of the job.
+const MAX_ATTEMPTS: u32 = 3;
+/// The minimum rate at which a store is expected to copy or assemble objects, in bytes per second.
+const MIN_COPY_RATE: u64 = 16 * 1024 * 1024;
 
-/// How long requests may take.
+/// Timeouts of requests.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
-    /// To connect.
+pub struct S3Timeouts {
+    /// For connecting.
     pub connect: Duration,
-    /// To answer, on top of what the bytes need.
+    /// For the response, in addition to the time the bytes need.
     pub answer: Duration,
-    /// Without a single byte, while a body comes or goes.
+    /// Without a single byte, while a body is sent or received.
     pub stall: Duration,
-    /// The slowest a body may go, in bytes a second, at least 1: what is slower ends with a timeout.
+    /// The minimum rate of a body, in bytes per second, at least 1; a slower body runs into a timeout.
     pub slowest: u64,
 }
 
-impl Default for Pace {
+impl Default for S3Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
@@ -42,35 +42,35 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl S3Timeouts {
     fn within(self, attempt: Duration) -> TimeoutConfig {
         TimeoutConfig::builder()
             .connect_timeout(self.connect)
             .operation_attempt_timeout(attempt)
-            // The attempts and the pauses between them.
-            .operation_timeout(attempt * (ATTEMPTS + 1))
+            // All attempts and the delays between them.
+            .operation_timeout(attempt * (MAX_ATTEMPTS + 1))
             .build()
     }
 
-    /// For a request that carries `size` bytes.
+    /// For a request with a body of `size` bytes.
     pub(super) fn for_body(self, size: u64) -> Builder {
         let attempt = self.answer + Duration::from_secs(size / self.slowest.max(1));
         Config::builder().timeout_config(self.within(attempt))
     }
 
-    /// For a request over which the store moves `size` bytes by itself.
+    /// For a request that makes the store copy `size` bytes.
     pub(super) fn for_copy(self, size: u64) -> Builder {
-        let attempt = self.answer + Duration::from_secs(size / SLOWEST_COPY);
+        let attempt = self.answer + Duration::from_secs(size / MIN_COPY_RATE);
         Config::builder().timeout_config(self.within(attempt))
     }
 }
 
-/// Makes the client; nothing is sent.
+/// Creates the client; no request is sent.
 ///
-/// Checksums are ours to decide (`WhenRequired`): by default the SDK sends bodies in the `aws-chunked` encoding with
-/// a trailer, which many stores do not know. With an endpoint of its own a store is addressed by path, as names of
-/// buckets below it need not resolve.
-pub(super) fn client(settings: &S3Settings, pace: Pace) -> Client {
+/// Checksums are calculated only where required (`WhenRequired`), because by default the SDK sends bodies in the
+/// `aws-chunked` encoding with a trailer, which many stores do not support. A custom endpoint is addressed in path
+/// style, because bucket names below it need not resolve.
+pub(super) fn client(settings: &S3Settings, pace: S3Timeouts) -> Client {
     let credentials = Credentials::new(
         &settings.access_key_id,
         settings.secret_access_key.expose_secret(),
@@ -82,7 +82,7 @@ pub(super) fn client(settings: &S3Settings, pace: Pace) -> Client {
         .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
         .build_https();
     let retry = RetryConfig::standard()
-        .with_max_attempts(ATTEMPTS)
+        .with_max_attempts(MAX_ATTEMPTS)
         .with_initial_backoff(Duration::from_millis(100))
         .with_max_backoff(Duration::from_secs(5));
     let stalled = StalledStreamProtectionConfig::enabled()

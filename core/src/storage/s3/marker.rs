@@ -11,7 +11,7 @@ use futures::TryStreamExt;
 use uuid::Uuid;
 
 impl S3Storage {
-    /// Refuses a bucket that must have a marker and was not seen with it.
+    /// Fails if the bucket must have a marker that has not been seen yet.
     pub(super) async fn require_marker(&self) -> Result<(), StorageError> {
         let Some(expected) = self.marker.unseen() else {
             return Ok(());
@@ -20,20 +20,20 @@ impl S3Storage {
         marker::compare(found.as_ref(), expected).map_err(StorageError::Marker)
     }
 
-    /// Reads the marker, and remembers whether it is the one expected.
+    /// Reads the marker, and remembers whether it is the expected one.
     pub(crate) async fn read_marker(&self) -> Result<Option<Marker>, StorageError> {
         let bytes = match self
             .read_key(marker::OBJECT, Some(0..marker::MAX_LEN))
             .await
         {
             Err(StorageError::NotFound) => {
-                self.marker.looked(None);
+                self.marker.record_result(None);
                 return Ok(None);
             }
             bytes => bytes?.try_collect::<BytesMut>().await?,
         };
         let found = Marker::parse(&bytes);
-        self.marker.looked(Some(&found));
+        self.marker.record_result(Some(&found));
         Ok(Some(found))
     }
 
@@ -48,7 +48,7 @@ impl S3Storage {
             content_type: "text/plain",
             origin: &installation.to_string(),
             size: contents.len() as u64,
-            sha256: Some(Sha256Digest::of(&contents)),
+            sha256: Some(Sha256Digest::compute(&contents)),
             overwrite: replace,
             sole_writer: false,
         };

@@ -1,27 +1,27 @@
 //! Storage in a bucket of any S3-compatible store.
 //!
-//! Guarantees: an object appears whole, by one PUT or the completion of a multipart upload; a multipart upload that
-//! fails is aborted. Every request has a timeout, is tried three times at most, and a body that stalls ends it.
-//! Digests go with the bytes and are compared with what the store answers.
+//! Guarantees: an object appears atomically, by one PUT or the completion of a multipart upload; a multipart upload
+//! that fails is aborted. Every request has a timeout and at most three attempts, and a stalled body is aborted.
+//! Digests are sent with the bytes and compared with the response.
 //!
-//! Configuration: the eight settings of `storage.s3`, by their `AWS_…` names too.
+//! Configuration: the eight settings of `storage.s3`, also by their `AWS_…` names.
 //!
-//! Implementation: the AWS SDK, addressed by path where an endpoint is set. Up to 16 MiB an object is one PUT with
-//! its SHA-256; above it is a multipart upload, a few parts of 8 MiB in flight.
+//! Implementation: the AWS SDK, with path-style addressing if an endpoint is set. Objects of up to 16 MiB are one PUT
+//! with its SHA-256; larger ones are multipart uploads with a few parts of 8 MiB in flight.
 //!
-//! Considerations: what a store does not know of S3 is answered 501, logged once, and done without: conditional
-//! writes and the listing of multipart uploads. Where the connection is not encrypted, parts are signed by their
-//! digest; over TLS the connection protects them.
+//! Considerations: features that a store answers with 501 (conditional writes, listing multipart uploads) are logged
+//! once and no longer used. On unencrypted connections each part is signed by its digest; with TLS the connection
+//! protects them.
 
-mod abandoned;
 mod client;
+mod conditional_put;
 mod error;
-mod fence;
 mod marker;
-mod memory;
+mod memory_budget;
 mod multipart;
 mod payload;
 pub(crate) mod probe;
+mod stale_multipart;
 mod url;
 
 use crate::{
@@ -44,31 +44,31 @@ use aws_sdk_s3::{
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-pub use client::Pace;
-pub(crate) use fence::NewObject;
+pub use client::S3Timeouts;
+pub(crate) use conditional_put::NewObject;
 use futures::{StreamExt, stream};
-use memory::Memory;
-pub(crate) use multipart::{Multipart, PART_MIN};
-use payload::SignAs;
+use memory_budget::TransferMemory;
+pub(crate) use multipart::{MIN_PART_SIZE, MultipartUpload};
+use payload::SignWithDigest;
 use std::{ops::Range, sync::atomic::AtomicBool};
 use uuid::Uuid;
 
-/// See the module.
+/// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct S3Storage {
     client: Client,
     settings: S3Settings,
-    pace: Pace,
-    /// False once the store has answered that it does not know `If-None-Match`.
+    pace: S3Timeouts,
+    /// False once the store has responded that it does not support `If-None-Match`.
     knows_fence: AtomicBool,
-    /// False once the store has answered that it cannot list multipart uploads.
+    /// False once the store has responded that it cannot list multipart uploads.
     lists_uploads: AtomicBool,
     pub(crate) marker: BucketMarker,
-    memory: Memory,
+    memory: TransferMemory,
 }
 
 impl S3Storage {
-    pub(crate) fn open(settings: &S3Settings, pace: Pace) -> Self {
+    pub(crate) fn open(settings: &S3Settings, pace: S3Timeouts) -> Self {
         Self {
             client: client::client(settings, pace),
             settings: settings.clone(),
@@ -76,12 +76,12 @@ impl S3Storage {
             knows_fence: AtomicBool::new(true),
             lists_uploads: AtomicBool::new(true),
             marker: BucketMarker::default(),
-            memory: Memory::default(),
+            memory: TransferMemory::default(),
         }
     }
 
-    /// What transfers of this process hold of its memory.
-    pub(crate) fn memory(&self) -> &Memory {
+    /// The memory budget of this process's transfers.
+    pub(crate) fn memory(&self) -> &TransferMemory {
         &self.memory
     }
 
@@ -89,7 +89,7 @@ impl S3Storage {
         &self.settings.bucket_name
     }
 
-    /// True when parts need a digest of their own, because nothing else protects them on their way.
+    /// Whether parts need their own digest, because nothing else protects them in transit.
     pub(crate) fn signs_parts(&self) -> bool {
         let endpoint = self.settings.endpoint_url.as_ref();
         endpoint.is_some_and(|url| url.scheme() != "https")
@@ -106,7 +106,7 @@ impl S3Storage {
             content_type,
             origin: &Uuid::now_v7().to_string(),
             size: bytes.len() as u64,
-            sha256: Some(Sha256Digest::of(&bytes)),
+            sha256: Some(Sha256Digest::compute(&bytes)),
             overwrite: false,
             sole_writer: false,
         };
@@ -123,21 +123,23 @@ impl S3Storage {
         self.put_unmarked(object, bytes).await
     }
 
-    /// The same into a bucket whose marker need not be there yet.
+    /// [`Self::put`] into a bucket whose marker need not exist yet.
     async fn put_unmarked(&self, object: &NewObject<'_>, bytes: Bytes) -> Result<(), StorageError> {
-        let digest = object.sha256.unwrap_or_else(|| Sha256Digest::of(&bytes));
-        let sent = self.fenced(object, "put an object", |fence| {
+        let digest = object
+            .sha256
+            .unwrap_or_else(|| Sha256Digest::compute(&bytes));
+        let sent = self.put_conditionally(object, "put an object", |fence| {
             self.client
                 .put_object()
                 .bucket(self.bucket())
                 .key(object.key)
                 .content_type(object.content_type)
-                .metadata(fence::ORIGIN, object.origin)
+                .metadata(conditional_put::ORIGIN, object.origin)
                 .checksum_sha256(BASE64_STANDARD.encode(digest.0))
                 .set_if_none_match(fence.then(|| "*".to_owned()))
                 .body(ByteStream::from(bytes.clone()))
                 .customize()
-                .interceptor(SignAs(digest))
+                .interceptor(SignWithDigest(digest))
                 .config_override(attempts(object, self.pace.for_body(object.size)))
                 .send()
         });
@@ -158,7 +160,7 @@ impl S3Storage {
         Ok(found.map(|(info, _)| info))
     }
 
-    /// What is known of an object, and where it says it comes from.
+    /// Returns the metadata of an object, and the origin it names.
     async fn head_key(
         &self,
         key: &str,
@@ -171,9 +173,11 @@ impl S3Storage {
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await;
-        match answer.map_err(error::sorted_head("look for an object")) {
+        match answer.map_err(error::map_head_error("check for an object")) {
             Ok(found) => {
-                let origin = found.metadata().and_then(|all| all.get(fence::ORIGIN));
+                let origin = found
+                    .metadata()
+                    .and_then(|all| all.get(conditional_put::ORIGIN));
                 Ok(Some((info(&found), origin.cloned())))
             }
             Err(StorageError::NotFound) => Ok(None),
@@ -181,7 +185,7 @@ impl S3Storage {
         }
     }
 
-    /// Where an object says it comes from; none when it does not say, or is not there.
+    /// Returns the origin that an object names; `None` if it names none, or does not exist.
     pub(crate) async fn origin(&self, key: &StorageKey) -> Result<Option<String>, StorageError> {
         let found = self.head_key(key.as_str()).await?;
         Ok(found.and_then(|(_, origin)| origin))
@@ -213,11 +217,11 @@ impl S3Storage {
             .send()
             .await;
         let answer = match answer {
-            // The range begins at or beyond the end.
+            // The range starts at or beyond the end.
             Err(error) if error::answer(&error).is_some_and(|answer| answer.status == 416) => {
                 return Ok(stream::empty().boxed());
             }
-            other => other.map_err(error::sorted::<GetObjectError>("read an object"))?,
+            other => other.map_err(error::map_error::<GetObjectError>("read an object"))?,
         };
         let patience = self.pace.stall;
         let bytes = stream::try_unfold(answer.body, move |mut body| async move {
@@ -225,8 +229,8 @@ impl S3Storage {
             match next {
                 Ok(Some(Ok(bytes))) => Ok(Some((bytes, body))),
                 Ok(None) => Ok(None),
-                Ok(Some(Err(error))) => Err(broken_off(error.into())),
-                Err(late) => Err(broken_off(late.into())),
+                Ok(Some(Err(error))) => Err(interrupted(error.into())),
+                Err(late) => Err(interrupted(late.into())),
             }
         });
         Ok(bytes.boxed())
@@ -244,7 +248,7 @@ impl S3Storage {
             .config_override(once(self.pace.for_body(0)))
             .send()
             .await;
-        match deleted.map_err(error::sorted("delete an object")) {
+        match deleted.map_err(error::map_error("delete an object")) {
             Ok(_) | Err(StorageError::NotFound) => Ok(()),
             Err(error) => Err(error),
         }
@@ -256,7 +260,7 @@ impl S3Storage {
         match request
             .send()
             .await
-            .map_err(error::sorted("delete an object"))
+            .map_err(error::map_error("delete an object"))
         {
             Ok(_) | Err(StorageError::NotFound) => Ok(()),
             Err(error) => Err(error),
@@ -267,7 +271,7 @@ impl S3Storage {
         self.list_after(prefix.to_owned(), None)
     }
 
-    /// The objects that follow `after`, in the order of the bytes of their keys.
+    /// Lists the objects after `after`, in byte order of their keys.
     pub(crate) fn list_after(
         self: &std::sync::Arc<Self>,
         prefix: String,
@@ -285,7 +289,7 @@ impl S3Storage {
                 return Ok(None);
             };
             let answer = request.clone().send().await;
-            let answer = answer.map_err(error::sorted("list objects"))?;
+            let answer = answer.map_err(error::map_error("list objects"))?;
             let page = answer.contents().iter().filter_map(listed).collect();
             let more = answer.is_truncated().unwrap_or(false);
             let token = answer.next_continuation_token().filter(|_| more);
@@ -301,11 +305,12 @@ impl S3Storage {
             .send()
             .await
             .map(drop)
-            .map_err(error::sorted("tell that it is well"))
+            .map_err(error::map_error("pass a health check"))
     }
 }
 
-/// An object that may replace another's is sent once: a repeated request that is answered says nothing about the first.
+/// An object that may replace another writer's is sent once: the response to a retry proves nothing about the first
+/// attempt.
 pub(super) fn attempts(object: &NewObject<'_>, config: Builder) -> Builder {
     match object.overwrite && !object.sole_writer {
         true => once(config),
@@ -327,7 +332,7 @@ fn listed(object: &aws_sdk_s3::types::Object) -> Option<ListedObject> {
 }
 
 fn info(found: &HeadObjectOutput) -> ObjectInfo {
-    // Of a multipart upload the store may keep the digest of the digests of its parts.
+    // For a multipart upload the store may keep a digest of the digests of its parts.
     let whole = found.checksum_type() != Some(&ChecksumType::Composite);
     let sha256 = found.checksum_sha256().filter(|_| whole);
     let sha256 = sha256.and_then(|text| BASE64_STANDARD.decode(text).ok());
@@ -344,7 +349,7 @@ fn moment(time: Option<&SdkDateTime>) -> DateTime<Utc> {
         .unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-fn broken_off(source: Box<dyn std::error::Error + Send + Sync>) -> StorageError {
+fn interrupted(source: Box<dyn std::error::Error + Send + Sync>) -> StorageError {
     StorageError::NoAnswer {
         action: "send on the bytes of an object",
         source,

@@ -1,9 +1,9 @@
-//! Objects that come in parts.
+//! Multipart uploads.
 //!
-//! A multipart upload is either completed or aborted; one whose future is dropped is aborted in the background. A
+//! A multipart upload is either completed or aborted; if its future is dropped, it is aborted in the background. A
 //! crash leaves it open, without an object, and the sweep aborts it.
 
-use super::{NewObject, S3Storage, SignAs, attempts, error, fence, url::encoded};
+use super::{NewObject, S3Storage, SignWithDigest, attempts, conditional_put, error, url::encoded};
 use crate::{digest::Sha256Digest, storage::StorageError};
 use aws_sdk_s3::{
     operation::upload_part_copy::UploadPartCopyOutput,
@@ -13,24 +13,24 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use std::{ops::Range, sync::Arc};
 
-/// The smallest part that is not the last, in bytes. Source: "Amazon S3 multipart upload limits".
-pub(crate) const PART_MIN: u64 = 5 * 1024 * 1024;
+/// Minimum size of a part other than the last, in bytes. Source: "Amazon S3 multipart upload limits".
+pub(crate) const MIN_PART_SIZE: u64 = 5 * 1024 * 1024;
 
 /// An open multipart upload.
 #[derive(Debug)]
-pub(crate) struct Multipart {
+pub(crate) struct MultipartUpload {
     storage: Arc<S3Storage>,
     key: String,
     id: String,
     closed: bool,
 }
 
-impl Drop for Multipart {
+impl Drop for MultipartUpload {
     fn drop(&mut self) {
         if self.closed {
             return;
         }
-        // Without a runtime the process is ending; the sweep aborts what stays open.
+        // Without a runtime the process is exiting; the sweep aborts what stays open.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (storage, key, id) = (
                 Arc::clone(&self.storage),
@@ -42,7 +42,7 @@ impl Drop for Multipart {
     }
 }
 
-impl Multipart {
+impl MultipartUpload {
     pub(crate) async fn begin(
         storage: &Arc<S3Storage>,
         object: &NewObject<'_>,
@@ -54,10 +54,10 @@ impl Multipart {
             .bucket(storage.bucket())
             .key(object.key)
             .content_type(object.content_type)
-            .metadata(fence::ORIGIN, object.origin)
+            .metadata(conditional_put::ORIGIN, object.origin)
             .send()
             .await
-            .map_err(error::sorted("begin a multipart upload"))?;
+            .map_err(error::map_error("begin a multipart upload"))?;
         let id = answer.upload_id().ok_or_else(|| incomplete("upload id"))?;
         Ok(Self {
             storage: Arc::clone(storage),
@@ -67,7 +67,8 @@ impl Multipart {
         })
     }
 
-    /// Sends part `number` (from 1). With a digest it is signed by it, else the connection must protect it.
+    /// Sends part `number` (from 1). With a digest the request is signed by it; otherwise the connection must protect
+    /// it.
     pub(crate) async fn send(
         &self,
         number: i32,
@@ -79,7 +80,7 @@ impl Multipart {
             .await
     }
 
-    /// The same with a body that is not in memory.
+    /// [`Self::send`] with a body that is not in memory.
     pub(crate) async fn send_stream(
         &self,
         number: i32,
@@ -100,16 +101,19 @@ impl Multipart {
             .customize()
             .config_override(self.storage.pace.for_body(size));
         let request = match digest {
-            Some(digest) => request.interceptor(SignAs(digest)),
+            Some(digest) => request.interceptor(SignWithDigest(digest)),
             None => request.disable_payload_signing(),
         };
-        let answer = request.send().await.map_err(error::sorted("take a part"))?;
+        let answer = request
+            .send()
+            .await
+            .map_err(error::map_error("take a part"))?;
         let etag = answer.e_tag().ok_or_else(|| incomplete("ETag"))?;
         Ok(part(number, etag))
     }
 
-    /// Lets the store copy a range of another object of the bucket into part `number`. A copy of a whole object that
-    /// was put in one request must have its ETag, where ETags are checksums.
+    /// Makes the store copy a range of another object of the bucket into part `number`. A copy of a whole object that
+    /// was put in one request must have the same ETag, where ETags are checksums.
     pub(crate) async fn copy(
         &self,
         number: i32,
@@ -132,7 +136,7 @@ impl Multipart {
             .config_override(self.storage.pace.for_copy(size))
             .send()
             .await
-            .map_err(error::sorted("copy a part"))?;
+            .map_err(error::map_error("copy a part"))?;
         let copied = answer.copy_part_result();
         let etag = copied
             .and_then(|copied| copied.e_tag())
@@ -142,13 +146,13 @@ impl Multipart {
             && let (Some(there), Some(copied)) = (md5(whole), md5(etag))
             && !there.eq_ignore_ascii_case(copied)
         {
-            let problem = "a copied part has another checksum than what it was copied from";
+            let problem = "the checksum of a copied part differs from that of its source";
             return Err(StorageError::NotAsSent(problem.to_owned()));
         }
         Ok(part(number, etag))
     }
 
-    /// Makes the object of its parts, which are sorted first. Aborts when that fails.
+    /// Completes the upload from its parts, which are sorted first. Aborts it on failure.
     pub(crate) async fn complete(
         mut self,
         object: &NewObject<'_>,
@@ -159,7 +163,7 @@ impl Multipart {
         let upload = CompletedMultipartUpload::builder()
             .set_parts(Some(parts))
             .build();
-        let completed = storage.fenced(object, "complete a multipart upload", |fence| {
+        let completed = storage.put_conditionally(object, "complete a multipart upload", |fence| {
             storage
                 .client
                 .complete_multipart_upload()
@@ -177,13 +181,13 @@ impl Multipart {
             self.closed = true;
             return Ok(());
         }
-        // None: an earlier run's object is there, or this one's and only the answer was lost. Then the abort finds
-        // the upload open or gone; both are well.
+        // `None`: an earlier run's object exists, or this upload completed and the response was lost. The abort then
+        // finds the upload open or gone; both are fine.
         self.abort().await;
         completed.map(drop)
     }
 
-    /// Ends it without an object.
+    /// Aborts the upload.
     pub(crate) async fn abort(mut self) {
         self.closed = true;
         self.storage.abort(&self.key, &self.id).await;
@@ -195,7 +199,8 @@ impl S3Storage {
         format!("{}/{}", self.bucket(), encoded(from))
     }
 
-    /// A multipart upload that is gone counts as aborted; what cannot be aborted now, the sweep aborts.
+    /// Aborts a multipart upload. One that is gone counts as aborted; if it cannot be aborted now, the sweep will do
+    /// it.
     pub(super) async fn abort(&self, key: &str, id: &str) {
         let request = self
             .client
@@ -206,15 +211,15 @@ impl S3Storage {
         if let Err(error) = request.send().await {
             let gone = error::answer(&error).is_some_and(|answer| answer.status == 404);
             if !gone {
-                let error = error::sorted("abort a multipart upload")(error);
-                tracing::warn!(%error, "a multipart upload stays open until the sweep aborts it");
+                let error = error::map_error("abort a multipart upload")(error);
+                tracing::warn!(%error, "a multipart upload could not be aborted, the sweep will retry");
             }
         }
     }
 }
 
-/// False where the store encrypts with keys of a customer's or of KMS: ETags are then no checksums. Source: "Amazon S3
-/// API Reference", `Object`.
+/// Whether ETags are checksums: not if the store encrypts with customer-provided or KMS keys. Source: "Amazon S3 API
+/// Reference", `Object`.
 fn has_checksums(answer: &UploadPartCopyOutput) -> bool {
     let by_kms = matches!(
         answer.server_side_encryption(),
@@ -223,7 +228,7 @@ fn has_checksums(answer: &UploadPartCopyOutput) -> bool {
     !by_kms && answer.sse_customer_algorithm().is_none()
 }
 
-/// The MD5 in an ETag, if that is one: some stores have others, and so has what came in parts.
+/// Returns the MD5 in an ETag, if it is one: some stores use other ETags, and multipart uploads have others as well.
 fn md5(etag: &str) -> Option<&str> {
     let digits = etag.trim_matches('"');
     let is_md5 = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -238,5 +243,5 @@ fn part(number: i32, etag: &str) -> CompletedPart {
 }
 
 fn incomplete(what: &str) -> StorageError {
-    StorageError::NotAsSent(format!("the store's answer has no {what}"))
+    StorageError::NotAsSent(format!("the store's response has no {what}"))
 }

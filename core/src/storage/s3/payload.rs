@@ -1,8 +1,8 @@
-//! Bodies signed by a digest that is known already.
+//! Requests signed with a digest of the body that is already known.
 //!
-//! The SDK hashes what it sends once more, on the thread that drives all requests. Where the SHA-256 was made on the
-//! way, it goes into the signature as it is, and a store that finds other bytes refuses them, whatever checksum
-//! headers it knows. Source: "Signature calculations for the Authorization header", Amazon S3 API Reference
+//! The SDK would hash the body once more, on the thread that drives all requests. If the SHA-256 is known, it is used
+//! for the signature as it is, and a store that receives different bytes rejects them, whatever checksum headers it
+//! supports. Source: "Signature calculations for the Authorization header", Amazon S3 API Reference
 //! (`x-amz-content-sha256`).
 
 use crate::digest::Sha256Digest;
@@ -15,11 +15,11 @@ use aws_sdk_s3::{
 };
 use aws_sigv4::http_request::SignableBody;
 
-/// Signs the body by this digest of it.
+/// Signs the request with this digest of the body.
 #[derive(Debug)]
-pub(super) struct SignAs(pub(super) Sha256Digest);
+pub(super) struct SignWithDigest(pub(super) Sha256Digest);
 
-impl Intercept for SignAs {
+impl Intercept for SignWithDigest {
     fn name(&self) -> &'static str {
         "SignAs"
     }
@@ -30,7 +30,7 @@ impl Intercept for SignAs {
         _components: &RuntimeComponents,
         config: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        // Without it the SDK hashes the body itself.
+        // Without it, the SDK hashes the body itself.
         if let Some(mut signing) = config.load::<SigV4OperationSigningConfig>().cloned() {
             let digest = SignableBody::Precomputed(self.0.to_string());
             signing.signing_options.payload_override = Some(digest);

@@ -1,4 +1,4 @@
-//! The start-up check of a bucket: everything Landfall will ask of it, done once with a small object.
+//! The startup check of a bucket: performs every operation Landfall needs once, with a small object.
 
 use super::S3Storage;
 use crate::storage::{PROBES, StorageError, StorageKey, UrlOptions};
@@ -10,10 +10,10 @@ use std::{error::Error, sync::Arc};
 use url::Url;
 use uuid::Uuid;
 
-/// More is not read of the answer to a signed URL, in bytes.
-const LONGEST_ANSWER: usize = 64 * 1024;
+/// Maximum number of bytes read of the response to a signed URL.
+const MAX_RESPONSE_LEN: usize = 64 * 1024;
 
-/// Writes, reads back, lists, fetches by the signed URL, and deletes.
+/// Writes, reads back, lists, downloads by a signed URL, and deletes an object.
 pub(crate) async fn probe(storage: &Arc<S3Storage>) -> Result<(), StorageError> {
     let name = format!("{PROBES}{}", Uuid::now_v7());
     let key: StorageKey = name.parse().map_err(|_| StorageError::NotFound)?;
@@ -60,7 +60,7 @@ async fn use_object(
     Ok(())
 }
 
-/// Gets the object as a browser would.
+/// Downloads the object as a browser would.
 async fn fetch(storage: &S3Storage, url: Url, content: &Bytes) -> Result<(), StorageError> {
     let patience = storage.pace.answer;
     let (status, body) = tokio::time::timeout(patience, get(url))
@@ -98,7 +98,7 @@ async fn get(url: Url) -> Result<(u16, Bytes), Box<dyn Error + Send + Sync>> {
     let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
     let answer = client.get(url.as_str().parse()?).await?;
     let status = answer.status().as_u16();
-    let body = Limited::new(answer.into_body(), LONGEST_ANSWER);
+    let body = Limited::new(answer.into_body(), MAX_RESPONSE_LEN);
     Ok((status, body.collect().await?.to_bytes()))
 }
 
@@ -106,11 +106,11 @@ fn not_a_store() -> (&'static str, &'static str, String) {
     (
         "storage.s3.endpoint_url",
         "AWS_S3_ENDPOINT_URL",
-        "what answers there is not an S3 store".to_owned(),
+        "the server at this URL is not an S3 store".to_owned(),
     )
 }
 
-/// Names the setting at fault where the answer did not by itself.
+/// Finds the setting at fault where the response alone does not show it.
 fn explain(storage: &S3Storage, what: &str, error: StorageError) -> StorageError {
     let (key, environment, problem) = match &error {
         StorageError::NoAnswer { .. } if storage.settings.endpoint_url.is_none() => (
@@ -121,7 +121,7 @@ fn explain(storage: &S3Storage, what: &str, error: StorageError) -> StorageError
         StorageError::NoAnswer { .. } => (
             "storage.s3.endpoint_url",
             "AWS_S3_ENDPOINT_URL",
-            "no S3 store answers there".to_owned(),
+            "no S3 store responds at this URL".to_owned(),
         ),
         StorageError::Refused {
             status: 401 | 403, ..
@@ -130,7 +130,7 @@ fn explain(storage: &S3Storage, what: &str, error: StorageError) -> StorageError
             "AWS_ACCESS_KEY_ID",
             format!("this key may not {what} objects of the bucket"),
         ),
-        // A store that has no such bucket says so by its own code.
+        // A store without such a bucket responds with its own error code.
         StorageError::NotFound => not_a_store(),
         StorageError::Refused { code, .. } if code.is_empty() => not_a_store(),
         _ => return error,

@@ -1,4 +1,4 @@
-//! URLs of objects, signed and plain.
+//! Signed and plain URLs of objects.
 
 use super::S3Storage;
 use crate::storage::{StorageError, StorageKey, UrlOptions};
@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::{error::Error, time::Duration};
 use url::Url;
 
-/// All that RFC 3986 does not call unreserved, but for the slash between the parts of a key.
+/// Everything except RFC 3986's unreserved characters and the slash between the components of a key.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
     .remove(b'-')
@@ -15,7 +15,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
-/// A key as a path.
+/// Encodes a key as a URL path.
 pub(super) fn encoded(key: &str) -> String {
     utf8_percent_encode(key, RESERVED).to_string()
 }
@@ -33,7 +33,7 @@ impl S3Storage {
         }
     }
 
-    /// Made here, without a request.
+    /// Signed locally, without a request.
     async fn signed(&self, key: &StorageKey, options: UrlOptions<'_>) -> Result<Url, StorageError> {
         let life = Duration::from_secs(u64::from(self.settings.querystring_expire));
         let signing =
@@ -65,7 +65,7 @@ impl S3Storage {
         let (bucket, region) = (self.bucket(), &self.settings.region_name);
         let base = match &self.settings.endpoint_url {
             Some(endpoint) => format!("{}/{bucket}", endpoint.as_str().trim_end_matches('/')),
-            // A certificate for `*.s3…` does not hold for a name with one more dot.
+            // A certificate for `*.s3…` does not match a name with another dot.
             None if bucket.contains('.') => format!("https://s3.{region}.amazonaws.com/{bucket}"),
             None => format!("https://{bucket}.s3.{region}.amazonaws.com"),
         };
@@ -78,7 +78,7 @@ fn unusable_life(source: Box<dyn Error + Send + Sync>) -> StorageError {
     StorageError::Setting {
         key: "storage.s3.querystring_expire",
         environment: "AWS_QUERYSTRING_EXPIRE",
-        problem: "a signed URL cannot live so long".to_owned(),
+        problem: "a signed URL cannot be valid for so long".to_owned(),
         source: Some(source),
     }
 }
@@ -87,7 +87,7 @@ fn unusable_endpoint(source: Box<dyn Error + Send + Sync>) -> StorageError {
     StorageError::Setting {
         key: "storage.s3.endpoint_url",
         environment: "AWS_S3_ENDPOINT_URL",
-        problem: "no URL of an object can be made of it".to_owned(),
+        problem: "object URLs cannot be made from it".to_owned(),
         source: Some(source),
     }
 }
