@@ -35,6 +35,10 @@ pub(super) async fn seed(config: Config, args: SeedArgs) -> anyhow::Result<()> {
     let bar = bar(args.files + args.events, "files and events")?;
     seed_rows::seed(&db, amount, |done| bar.set_position(done)).await?;
     bar.finish();
+    // A server does not write where rows exist and the markers are missing.
+    eprintln!(
+        "run `landfall adopt` before the first start: staging and storage are not this installation's yet"
+    );
     if args.jobs == 0 {
         return Ok(());
     }
