@@ -46,4 +46,8 @@ pub fn reach(name: &str) {
     };
     // The test that set the failpoint waits for the effect, and fails if the signal cannot be sent.
     let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+    if signal == rustix::process::Signal::STOP {
+        // The kernel may stop the process by another thread, some time later: this thread must not continue until then.
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
 }
