@@ -4,7 +4,7 @@
 
 use super::{
     Audit, AuditError, AuditStep, Invariant, PAGE, RepairOutcome, Violation, chain,
-    objects::{self, AuditedFile},
+    stored_files::{AuditedFile, reload_stored},
 };
 use crate::{
     app::App,
@@ -46,9 +46,7 @@ pub(super) async fn missing(audit: &mut Audit<'_>, page: &[AuditedFile]) -> Resu
         .collect();
     for id in without_event(app, &recent).await? {
         // Check again, the row first: a file that is stored by now got its event in the same commit.
-        if objects::reload_stored(app, id).await?.is_none()
-            || without_event(app, &[id]).await?.is_empty()
-        {
+        if reload_stored(app, id).await?.is_none() || without_event(app, &[id]).await?.is_empty() {
             continue;
         }
         let repair = match audit.options.repair {

@@ -17,6 +17,7 @@ mod objects;
 pub(crate) mod orphans;
 mod record;
 mod report;
+mod stored_files;
 
 use crate::{
     app::App,

@@ -1,34 +1,23 @@
 //! I1 and the first half of I2: the object and the event of each stored file.
 
-use super::{Audit, AuditError, AuditStep, Invariant, PAGE, RepairOutcome, Violation, events};
+use super::{
+    Audit, AuditError, AuditStep, Invariant, RepairOutcome, Violation, events,
+    stored_files::{AuditedFile, page, reload_stored},
+};
 use crate::{
     app::App,
     files,
     staging::{self, ChecksumAlgorithm, Staging},
     storage::{StorageError, StorageKey},
 };
-use entity::{
-    FileId, Timestamp,
-    file::{Column, Entity, FileStatus},
-};
+use entity::file::FileStatus;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 /// Maximum number of concurrent HEAD requests.
 const MAX_CONCURRENT_HEADS: usize = 16;
 
 /// Maximum number of objects read concurrently.
 const MAX_CONCURRENT_READS: usize = 4;
-
-/// The columns of a stored file that the audit needs.
-#[derive(Clone, Debug)]
-pub(super) struct AuditedFile {
-    pub(super) id: FileId,
-    size_bytes: i64,
-    sha256: Option<String>,
-    storage_key: Option<String>,
-    pub(super) stored_at: Option<Timestamp>,
-}
 
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     let app = audit.app;
@@ -59,54 +48,6 @@ pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
         events::missing(audit, &page).await?;
         audit.checked_more(page.len());
     }
-}
-
-async fn page(audit: &Audit<'_>, after: Option<FileId>) -> Result<Vec<AuditedFile>, DbErr> {
-    let mut query = Entity::find()
-        .filter(Column::Status.eq(FileStatus::Stored))
-        .filter(Column::Id.lte(audit.until))
-        .order_by_asc(Column::Id)
-        .limit(PAGE);
-    if let Some(after) = after {
-        query = query.filter(Column::Id.gt(after));
-    }
-    read(audit.app, query).await
-}
-
-/// Returns the current row, if the file is still stored.
-pub(super) async fn reload_stored(app: &App, id: FileId) -> Result<Option<AuditedFile>, DbErr> {
-    let query = Entity::find_by_id(id).filter(Column::Status.eq(FileStatus::Stored));
-    Ok(read(app, query).await?.pop())
-}
-
-async fn read(app: &App, query: sea_orm::Select<Entity>) -> Result<Vec<AuditedFile>, DbErr> {
-    type Row = (
-        FileId,
-        i64,
-        Option<String>,
-        Option<String>,
-        Option<Timestamp>,
-    );
-    let rows: Vec<Row> = query
-        .select_only()
-        .columns([
-            Column::Id,
-            Column::SizeBytes,
-            Column::Sha256,
-            Column::StorageKey,
-            Column::StoredAt,
-        ])
-        .into_tuple()
-        .all(app.db.read())
-        .await?;
-    let file = |(id, size_bytes, sha256, storage_key, stored_at)| AuditedFile {
-        id,
-        size_bytes,
-        sha256,
-        storage_key,
-        stored_at,
-    };
-    Ok(rows.into_iter().map(file).collect())
 }
 
 /// Returns the files of a page whose objects look wrong on the first check.

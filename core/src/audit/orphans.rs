@@ -8,7 +8,7 @@
 use crate::{
     app::App,
     storage::{ListedObject, PROBES, StorageError, StorageKey},
-    sweep::{candidates, leftovers::ORPHAN_RETENTION},
+    sweep::candidates,
 };
 use entity::{
     FileId,
@@ -18,6 +18,10 @@ use entity::{
 use sea_orm::{
     ColumnTrait, DbErr, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, SqlErr,
 };
+use std::time::Duration;
+
+/// How long objects that were set aside are kept.
+pub(crate) const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OrphanError {
@@ -59,14 +63,7 @@ pub(super) async fn set_aside(app: &App, key: &StorageKey) -> Result<bool, Orpha
     };
     // Recorded first, because an object that is moved but not recorded would stay forever.
     let names = vec![app.storage.orphaned_key(key).as_str().to_owned()];
-    candidates::record_seen(
-        &app.db,
-        &app.clock,
-        Place::Orphaned,
-        names,
-        ORPHAN_RETENTION,
-    )
-    .await?;
+    candidates::record_seen(&app.db, &app.clock, Place::Orphaned, names, RETENTION).await?;
     app.storage.set_aside(key).await?;
     release(app, holder).await?;
     Ok(true)

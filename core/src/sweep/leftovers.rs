@@ -26,14 +26,8 @@ use sea_orm::{
     ColumnTrait, DbErr, EntityTrait, QueryFilter, QuerySelect,
     sea_query::{Expr, ExprTrait},
 };
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
 use uuid::Uuid;
-
-/// How long objects set aside by the audit are kept.
-pub(crate) const ORPHAN_RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LeftoversError {
@@ -303,7 +297,7 @@ pub(super) async fn remove_orphans(app: &App) -> Result<u64, LeftoversError> {
             &app.db,
             &app.clock,
             Found::Orphaned,
-            ORPHAN_RETENTION,
+            orphans::RETENTION,
             &after,
         )
         .await?;
