@@ -5,7 +5,7 @@
 //! trips. When a batch fails permanently its jobs are run one by one, so a batch may return an error that only one of
 //! its jobs caused. A batch that panics counts as failed, and the task keeps running.
 
-use crate::db;
+use crate::db::{self, queue::take_waiting};
 use futures::{FutureExt, future::BoxFuture};
 use sea_orm::{DbErr, RuntimeErr};
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -164,25 +164,6 @@ fn may_be_one_job<E: ClassifyError>(error: &BatchError<E>) -> bool {
         BatchError::Panicked => true,
         BatchError::Stalled(_) | BatchError::Ended => false,
     }
-}
-
-/// Fills `batch` with up to `most` queued items, waiting for at least one. Returns false once the queue is closed.
-/// Yields once, so that other runnable tasks can queue items too: under load that makes fewer and larger batches.
-pub(crate) async fn take_waiting<T>(
-    waiting: &mut mpsc::Receiver<T>,
-    batch: &mut Vec<T>,
-    most: usize,
-) -> bool {
-    if waiting.recv_many(batch, most).await == 0 {
-        return false;
-    }
-    tokio::task::yield_now().await;
-    while batch.len() < most
-        && let Ok(one) = waiting.try_recv()
-    {
-        batch.push(one);
-    }
-    true
 }
 
 async fn attempt<J, A, E>(

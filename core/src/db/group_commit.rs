@@ -10,10 +10,10 @@
 
 use super::{
     health::{WriteFault, WriteHealth},
+    queue::take_waiting,
     sqlite_writer::SqliteWriter,
     transient::{broken_connection, copy, of_connection},
 };
-use crate::batcher::take_waiting;
 use futures::{FutureExt, future::BoxFuture};
 use sea_orm::{DatabaseTransaction, DbErr, RuntimeErr, TransactionTrait};
 use std::{error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};

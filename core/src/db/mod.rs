@@ -13,6 +13,7 @@ mod migrate;
 mod postgres;
 #[cfg(feature = "failpoints")]
 mod query_observer;
+pub(crate) mod queue;
 mod reader;
 mod sqlite_writer;
 mod transient;
