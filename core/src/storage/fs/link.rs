@@ -57,6 +57,9 @@ fn link(
     if (ours.dev(), ours.ino()) == (there.dev(), there.ino()) {
         return Ok(Some(LinkOutcome::Already));
     }
+    if !has_exact_name(to)? {
+        return Ok(None);
+    }
     if let Some(spare) = spare {
         fs::hard_link(from, spare)?;
         return fs::rename(spare, to).map(|()| Some(LinkOutcome::Yes));
@@ -71,10 +74,29 @@ pub(super) fn by_rename(
     content: (Sha256Digest, u64),
     overwrite: bool,
 ) -> io::Result<Option<LinkOutcome>> {
-    if !overwrite && to.try_exists()? {
-        return Ok(holds(to, content)?.then_some(LinkOutcome::Already));
+    if to.try_exists()? {
+        if !has_exact_name(to)? {
+            return Ok(None);
+        }
+        if !overwrite {
+            return Ok(holds(to, content)?.then_some(LinkOutcome::Already));
+        }
     }
     fs::rename(from, to).map(|()| Some(LinkOutcome::Yes))
+}
+
+/// Whether the file at the path has exactly this name. On a file system that ignores case, another object may be there
+/// whose key differs only in case: it must be neither shared nor replaced, even if its bytes are the same.
+fn has_exact_name(path: &Path) -> io::Result<bool> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(true);
+    };
+    for entry in fs::read_dir(folder)? {
+        if entry?.file_name() == name {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether the file has these bytes: a copy from before a crash is a separate file with the same content.
@@ -101,6 +123,14 @@ fn is_linkless(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use tempfile::TempDir;
+
+    #[test]
+    fn name_that_differs_in_case_is_another_name() {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("Object"), "bytes").unwrap();
+        assert!(has_exact_name(&folder.path().join("Object")).unwrap());
+        assert!(!has_exact_name(&folder.path().join("object")).unwrap());
+    }
 
     #[test]
     fn without_links_a_rename_refuses_what_is_not_the_same() {
