@@ -182,7 +182,7 @@ fn settle<A, E>(
     outcome: Result<Vec<A>, BatchError<E>>,
     callers: Vec<oneshot::Sender<Result<A, BatchError<E>>>>,
 ) {
-    // If the caller is gone, nobody needs the result.
+    // The result is not needed if the caller is gone.
     match outcome {
         Ok(answers) => {
             for (answer, caller) in answers.into_iter().zip(callers) {

@@ -2,7 +2,7 @@
 //!
 //! Owns the rows of `sessions`. The secret of a session is 256 random bits in the browser's cookie; its SHA-256 is
 //! stored. The token is checked again at each request, so revocation or expiry of the token also ends its sessions. A
-//! crash may leave a session whose secret nobody has; it expires.
+//! crash may leave a session whose secret was never delivered; it expires.
 
 use crate::{
     clock::Clock,

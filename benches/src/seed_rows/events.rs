@@ -13,8 +13,8 @@ const EVENT_FAILED: u32 = 6;
 const THOUSANDTH: &str = "(((n * 2246822519) % 4294967296) * 1000 / 4294967296)";
 
 impl RowGenerator {
-    /// Events of the files with the same numbers, or tests of an endpoint if there is no such file; one delivery each,
-    /// two for every fourth; and their attempts.
+    /// Events `first` to `last`, with their deliveries (two for every fourth event, one for the others) and attempts.
+    /// Each belongs to the file of the same number, or is a test of an endpoint if there is no such file.
     pub(super) fn of_events(&self, first: u64, last: u64) -> Vec<String> {
         let files = self.amount.files.max(1);
         let numbers = self.numbers(first, last, self.amount.files.max(self.amount.events));

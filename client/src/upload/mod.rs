@@ -125,7 +125,7 @@ impl Uploads {
         Ok(ExitCode::FAILURE)
     }
 
-    /// Prints a file's line; a closed pipe is no reason to stop.
+    /// Prints a file's line; a closed pipe does not stop the uploads.
     fn report(&self, uploaded: &UploadedFile) -> io::Result<()> {
         if self.args.json {
             return Ok(());

@@ -102,7 +102,7 @@ where
             (Some(Ok(_)) | None, Err(error)) => Err(copy(error).into()),
             (None, Ok(())) => Err(writer_gone().into()),
         };
-        // If the caller is gone, nobody needs the result.
+        // The result is not needed if the caller is gone.
         let _ = self.answer.send(outcome);
     }
 }

@@ -215,7 +215,7 @@ impl Deliverer {
                     None => "the endpoint is switched off".to_owned(),
                 })
             }
-            Some(_) if made >= self.max_attempts => Some(format!("given up after {made} attempts")),
+            Some(_) if made >= self.max_attempts => Some(format!("failed after {made} attempts")),
             Some(_) => None,
         }
     }

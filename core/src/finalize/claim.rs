@@ -310,7 +310,7 @@ async fn compare_and_set(
     terms: &ClaimTerms,
     ids: &[FileId],
 ) -> Result<Vec<Model>, DbErr> {
-    // Locked rows are skipped rather than waited for, because whoever holds the lock is about to change them.
+    // Locked rows are skipped rather than waited for, because the holder of the lock is about to change them.
     let free = Entity::find()
         .select_only()
         .column(Column::Id)

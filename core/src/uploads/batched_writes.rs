@@ -206,7 +206,7 @@ async fn compare_and_set(
     ended: &[Arc<CompletedUpload>],
     now: Timestamp,
 ) -> Result<HashMap<UploadId, Model>, DbErr> {
-    // Locked rows are skipped rather than waited for, because whoever holds the lock is about to change them.
+    // Locked rows are skipped rather than waited for, because the holder of the lock is about to change them.
     let untouched = Entity::find()
         .select_only()
         .column(Column::Id)

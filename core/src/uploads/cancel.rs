@@ -51,7 +51,7 @@ impl CancelReason {
 
     fn message(self) -> &'static str {
         match self {
-            Self::Aborted => "the upload was given up by its client",
+            Self::Aborted => "the upload was aborted by its client",
             Self::Expired => "nothing came for longer than uploads.session_ttl",
         }
     }

@@ -178,7 +178,7 @@ fn check(
             .filter(|row| row.kind == UploadKind::Partial)
             .ok_or_else(|| refuse("is not there"))?;
         if !accepts_bytes(row.status) && row.status != UploadStatus::Complete {
-            return Err(refuse("was given up"));
+            return Err(refuse("is closed"));
         }
         total.add(row);
     }

@@ -91,7 +91,7 @@ async fn acquire_leases(
     terms: DeliveryLease,
     ids: Vec<DeliveryId>,
 ) -> Result<HashMap<DeliveryId, DeliveryClaim>, DbErr> {
-    // Locked rows are skipped rather than waited for, because whoever holds the lock is about to change them.
+    // Locked rows are skipped rather than waited for, because the holder of the lock is about to change them.
     let free = delivery::Entity::find()
         .select_only()
         .column(delivery::Column::Id)

@@ -265,7 +265,7 @@ impl FsStaging {
                 Ok(()) if page.is_empty() => return,
                 Ok(()) => Ok(page),
             };
-            // If the receiver is gone, nobody needs the page.
+            // The page is not needed if the receiver is gone.
             let _ = sender.blocking_send(last);
         });
         futures::stream::unfold(receiver, |mut receiver| async move {

@@ -117,7 +117,7 @@ impl DirectoryWalk {
             Ok(true) if !self.page.is_empty() => Ok(self.page),
             Ok(_) => return,
         };
-        // If the receiver is gone, nobody needs the page.
+        // The page is not needed if the receiver is gone.
         let _ = self.sender.blocking_send(last);
     }
 }

@@ -75,7 +75,7 @@ async fn fetch(storage: &S3Storage, url: Url, content: &Bytes) -> Result<(), Sto
             action: "serve a signed URL",
             status,
             code: String::new(),
-            message: "the signature it was asked with is right for requests; compare the clocks, and what stands \
+            message: "the same credentials work for other requests; check the clocks of both machines, and any proxy \
                       between AWS_S3_ENDPOINT_URL and the store"
                 .to_owned(),
         });
