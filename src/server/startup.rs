@@ -96,7 +96,7 @@ pub async fn open_storage(config: &Config) -> anyhow::Result<Storage> {
             "storage.path {} cannot be used",
             config.storage.path.display()
         ),
-        Backend::S3 => "storage cannot be used".to_owned(),
+        _ => "storage cannot be used".to_owned(),
     })
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn is_ours(app: &App, object: &ListedObject) -> Result<bool, St
     if object.size == 0 && object.key.ends_with('/') {
         return Ok(false);
     }
-    if app.storage.is_folder() || object.key.starts_with(PROBES) {
+    if !app.storage.is_shared() || object.key.starts_with(PROBES) {
         return Ok(true);
     }
     match object.key.parse::<StorageKey>() {

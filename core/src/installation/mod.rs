@@ -198,7 +198,7 @@ pub async fn open(places: InstallationParts<'_>) -> Result<Uuid, InstallationErr
             Err(InstallationError::Marker {
                 source: MarkerError::Missing,
                 ..
-            }) if is_folder(places, place) => {
+            }) if is_mountable(places, place) => {
                 tracing::error!(
                     %place,
                     error = %MarkerError::Missing,
@@ -218,10 +218,10 @@ pub async fn open(places: InstallationParts<'_>) -> Result<Uuid, InstallationErr
     Ok(row.id)
 }
 
-fn is_folder(places: InstallationParts<'_>, place: MarkedLocation) -> bool {
+fn is_mountable(places: InstallationParts<'_>, place: MarkedLocation) -> bool {
     match place {
         MarkedLocation::Staging => places.staging.is_folder(),
-        MarkedLocation::Storage => places.storage.is_folder(),
+        MarkedLocation::Storage => places.storage.is_mountable(),
     }
 }
 

@@ -25,7 +25,7 @@ mod write;
 use crate::{
     config::{self, Backend},
     installation::Marker,
-    storage::{Storage, StorageBackend, StorageError},
+    storage::{Storage, StorageError, fs::FsStorage, s3::S3Storage},
 };
 use body::BoxBody;
 use bytes::Bytes;
@@ -97,7 +97,7 @@ where
 }
 
 /// Staging in a bucket cannot be combined with storage in a folder.
-pub(crate) fn bucket_beside_folder() -> StorageError {
+fn bucket_beside_folder() -> StorageError {
     StorageError::Setting {
         key: "staging.backend",
         environment: "LANDFALL__STAGING__BACKEND",
@@ -116,17 +116,17 @@ impl Staging {
         config: &config::StagingConfig,
         storage: &Storage,
     ) -> Result<Self, StagingError> {
-        let backend = match (config.backend, &storage.backend) {
-            (Backend::Fs, storage) => {
+        let backend = match config.backend {
+            Backend::Fs => {
                 // For a transfer to a bucket everything is read again.
-                let direct_io = config.direct_io && matches!(storage, StorageBackend::Fs(_));
+                let direct_io = config.direct_io && storage.downcast::<FsStorage>().is_some();
                 StagingBackend::Fs(Arc::new(FsStaging::open(config, direct_io).await?))
             }
-            (Backend::S3, StorageBackend::S3(s3)) => {
-                StagingBackend::S3(Arc::new(S3Staging::new(Arc::clone(s3), config.quota)))
-            }
-            (Backend::S3, StorageBackend::Fs(_)) => {
-                return Err(StagingError::Storage(bucket_beside_folder()));
+            Backend::S3 => {
+                let store = storage
+                    .downcast::<S3Storage>()
+                    .ok_or_else(|| StagingError::Storage(bucket_beside_folder()))?;
+                StagingBackend::S3(Arc::new(S3Staging::new(store, config.quota)))
             }
         };
         Ok(Self { backend })

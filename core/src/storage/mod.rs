@@ -1,6 +1,6 @@
 //! Storage of finalized objects: a folder, or a bucket of any S3-compatible store.
 //!
-//! Guarantees of both backends:
+//! Guarantees of every backend:
 //! - An object appears atomically, and is durable once the call that put it has returned.
 //! - Nothing is overwritten without `overwrite`: if another writer's object is at the key, the call fails with
 //!   [`StorageError::KeyTaken`]. On a file system this is exact; on S3 it holds where the store supports
@@ -11,22 +11,20 @@
 mod error;
 pub(crate) mod fs;
 mod key;
+mod memory;
 pub(crate) mod s3;
+mod store;
 
-use crate::{
-    config::{self, Backend},
-    digest::Sha256Digest,
-    installation::Marker,
-};
+use crate::{config, digest::Sha256Digest, installation::Marker};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 pub use error::StorageError;
-use fs::FsStorage;
-use futures::stream::BoxStream;
+use futures::{StreamExt, stream, stream::BoxStream};
 pub use key::{InvalidStorageKey, MAX_NAME_LEN, StorageKey, safe_name};
-use s3::S3Storage;
+pub use memory::MemoryStore;
 pub use s3::S3Timeouts;
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{any::Any, ops::Range, sync::Arc, time::Duration};
+pub use store::{PutRequest, Store, StoreFuture};
 use url::Url;
 use uuid::Uuid;
 
@@ -94,14 +92,7 @@ pub type UnfinishedWritePages = BoxStream<'static, Result<Vec<UnfinishedWrite>, 
 /// A handle on storage; clones share connections and state.
 #[derive(Clone, Debug)]
 pub struct Storage {
-    pub(crate) backend: StorageBackend,
-}
-
-/// The two kinds of storage.
-#[derive(Clone, Debug)]
-pub(crate) enum StorageBackend {
-    Fs(Arc<FsStorage>),
-    S3(Arc<S3Storage>),
+    store: Arc<dyn Store>,
 }
 
 impl Storage {
@@ -119,15 +110,23 @@ impl Storage {
     /// As [`Self::open`].
     pub async fn open_with_timeouts(
         config: &config::StorageConfig,
-        pace: S3Timeouts,
+        timeouts: S3Timeouts,
     ) -> Result<Self, StorageError> {
-        let backend = match config.backend {
-            Backend::Fs => {
-                StorageBackend::Fs(Arc::new(FsStorage::open(config.path.clone()).await?))
-            }
-            Backend::S3 => StorageBackend::S3(Arc::new(S3Storage::open(&config.s3, pace))),
-        };
-        Ok(Self { backend })
+        let store = store::open(config, timeouts).await?;
+        Ok(Self { store })
+    }
+
+    /// Storage in a store of another kind.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// The store, if it is of this type: for transfers that can do better than receive a stream.
+    pub(crate) fn downcast<S: Store>(&self) -> Option<Arc<S>> {
+        let store: Arc<dyn Store> = Arc::clone(&self.store);
+        let store: Arc<dyn Any + Send + Sync> = store;
+        store.downcast().ok()
     }
 
     /// Puts a small object of at most a few MiB, which is held in memory. Files are stored by [`crate::transfer`].
@@ -140,10 +139,26 @@ impl Storage {
         bytes: Bytes,
         content_type: &str,
     ) -> Result<(), StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.put_bytes(key, bytes).await,
-            StorageBackend::S3(s3) => Box::pin(s3.put_bytes(key, bytes, content_type)).await,
-        }
+        let request = PutRequest {
+            key,
+            content_type,
+            origin: &Uuid::now_v7().to_string(),
+            size: bytes.len() as u64,
+            overwrite: false,
+        };
+        self.put(request, stream::iter([Ok(bytes)]).boxed()).await
+    }
+
+    /// Puts an object of any size from a stream. If the stream ends with an error, no object appears.
+    ///
+    /// # Errors
+    /// As [`Self::put_bytes`], and errors of the stream.
+    pub async fn put(
+        &self,
+        request: PutRequest<'_>,
+        bytes: ObjectStream,
+    ) -> Result<(), StorageError> {
+        Arc::clone(&self.store).put(request, bytes).await
     }
 
     /// Returns the metadata of an object; `None` if it does not exist.
@@ -151,10 +166,7 @@ impl Storage {
     /// # Errors
     /// Errors of the store, except that the object does not exist.
     pub async fn head(&self, key: &StorageKey) -> Result<Option<ObjectInfo>, StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.head(key).await,
-            StorageBackend::S3(s3) => Box::pin(s3.head(key)).await,
-        }
+        self.store.head(key).await
     }
 
     /// Reads an object, or a range of it; a range that extends beyond the end is truncated.
@@ -166,10 +178,7 @@ impl Storage {
         key: &StorageKey,
         range: Option<Range<u64>>,
     ) -> Result<ObjectStream, StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.read(key, range).await,
-            StorageBackend::S3(s3) => Box::pin(s3.read(key, range)).await,
-        }
+        self.store.read(key, range).await
     }
 
     /// Deletes an object. Deleting a missing object succeeds.
@@ -177,10 +186,7 @@ impl Storage {
     /// # Errors
     /// Errors of the store.
     pub async fn delete(&self, key: &StorageKey) -> Result<(), StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.delete(key).await,
-            StorageBackend::S3(s3) => Box::pin(s3.delete(key)).await,
-        }
+        self.store.delete(key).await
     }
 
     /// [`Self::delete`] with a single request that is not retried: once it is answered, no other is in flight.
@@ -188,10 +194,7 @@ impl Storage {
     /// # Errors
     /// As [`Self::delete`]; after [`StorageError::NoAnswer`] the store may still delete the object at any time.
     pub async fn delete_once(&self, key: &StorageKey) -> Result<(), StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.delete(key).await,
-            StorageBackend::S3(s3) => Box::pin(s3.delete_once(key)).await,
-        }
+        self.store.delete_once(key).await
     }
 
     /// Lists every object whose key starts with `prefix`, in pages, in no particular order.
@@ -199,15 +202,11 @@ impl Storage {
     /// Objects that are put or deleted concurrently may or may not be listed.
     #[must_use]
     pub fn list(&self, prefix: &str) -> ObjectPages {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.list(prefix),
-            StorageBackend::S3(s3) => s3.list(prefix),
-        }
+        Arc::clone(&self.store).list(prefix)
     }
 
     /// Returns the URL at which a browser can download the object: signed for `querystring_expire` seconds, or plain
-    /// without `querystring_auth` (the options then have no effect). `None` on a file system, where Landfall serves the
-    /// object.
+    /// without `querystring_auth` (the options then have no effect). `None` where Landfall serves the object.
     ///
     /// # Errors
     /// [`StorageError::Setting`] when no URL can be made with the settings. No request is sent.
@@ -216,10 +215,7 @@ impl Storage {
         key: &StorageKey,
         options: UrlOptions<'_>,
     ) -> Result<Option<Url>, StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(_) => Ok(None),
-            StorageBackend::S3(s3) => Box::pin(s3.url(key, options)).await.map(Some),
-        }
+        self.store.url(key, options).await
     }
 
     /// The startup check: writes an object, reads it back, downloads it by its URL, lists it and deletes it.
@@ -227,10 +223,7 @@ impl Storage {
     /// # Errors
     /// The first problem found; on S3 the setting that must be changed ([`StorageError::Setting`]).
     pub async fn probe(&self) -> Result<(), StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.probe().await,
-            StorageBackend::S3(s3) => Box::pin(s3::probe::probe(s3)).await,
-        }
+        Arc::clone(&self.store).probe().await
     }
 
     /// Checks whether storage responds within two seconds.
@@ -238,13 +231,7 @@ impl Storage {
     /// # Errors
     /// Why it does not.
     pub async fn health(&self) -> Result<(), StorageError> {
-        let check = async {
-            match &self.backend {
-                StorageBackend::Fs(fs) => fs.health().await,
-                StorageBackend::S3(s3) => Box::pin(s3.health()).await,
-            }
-        };
-        tokio::time::timeout(HEALTH_TIMEOUT, check)
+        tokio::time::timeout(HEALTH_TIMEOUT, self.store.health())
             .await
             .unwrap_or_else(|late| {
                 Err(StorageError::NoAnswer {
@@ -254,17 +241,20 @@ impl Storage {
             })
     }
 
-    /// Whether storage is in a folder.
-    pub(crate) fn is_folder(&self) -> bool {
-        matches!(self.backend, StorageBackend::Fs(_))
+    /// Whether storage may be missing now and be mounted later.
+    pub(crate) fn is_mountable(&self) -> bool {
+        self.store.is_mountable()
+    }
+
+    /// Whether other programs may keep objects in the same place, so that only those with an [origin](Self::origin)
+    /// belong to Landfall.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.store.is_shared()
     }
 
     /// From now on nothing is written to or deleted from a location without the marker of this installation.
     pub(crate) fn expect_marker(&self, installation: Uuid) {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.expect_marker(installation),
-            StorageBackend::S3(s3) => s3.marker.expect(installation),
-        }
+        self.store.expect_marker(installation);
     }
 
     /// Reads the marker of this location.
@@ -272,10 +262,7 @@ impl Storage {
     /// # Errors
     /// Errors of the store, except that there is no marker.
     pub(crate) async fn marker(&self) -> Result<Option<Marker>, StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.marker().await,
-            StorageBackend::S3(s3) => Box::pin(s3.read_marker()).await,
-        }
+        self.store.marker().await
     }
 
     /// Writes the marker of `installation`, overwriting any other if `replace` is set. Returns false when another
@@ -288,20 +275,14 @@ impl Storage {
         installation: Uuid,
         replace: bool,
     ) -> Result<bool, StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.write_marker(installation, replace).await,
-            StorageBackend::S3(s3) => Box::pin(s3.write_marker(installation, replace)).await,
-        }
+        self.store.write_marker(installation, replace).await
     }
 
     /// Lists every open multipart upload below Landfall's prefixes, or every temporary file. A store that cannot list
     /// multipart uploads returns none; that is logged once.
     #[must_use]
     pub fn unfinished(&self) -> UnfinishedWritePages {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.unfinished(),
-            StorageBackend::S3(s3) => s3.unfinished(),
-        }
+        Arc::clone(&self.store).unfinished()
     }
 
     /// Removes an unfinished write. A missing one counts as removed; a multipart upload that cannot be aborted now is
@@ -313,36 +294,21 @@ impl Storage {
         &self,
         unfinished: &UnfinishedWrite,
     ) -> Result<(), StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.remove_unfinished(unfinished).await,
-            StorageBackend::S3(s3) => {
-                s3.abort_unfinished(unfinished).await;
-                Ok(())
-            }
-        }
+        self.store.remove_unfinished(unfinished).await
     }
 
     /// Returns which staging an object in a bucket says it came from; `None` for objects of others, and in a folder.
     pub(crate) async fn origin(&self, key: &StorageKey) -> Result<Option<String>, StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(_) => Ok(None),
-            StorageBackend::S3(s3) => Box::pin(s3.origin(key)).await,
-        }
+        self.store.origin(key).await
     }
 
     /// The key of an object once it is set aside: in a bucket, where moving would take a copy, its own key.
     pub(crate) fn orphaned_key(&self, key: &StorageKey) -> StorageKey {
-        match &self.backend {
-            StorageBackend::Fs(_) => key.orphaned(),
-            StorageBackend::S3(_) => key.clone(),
-        }
+        self.store.orphaned_key(key)
     }
 
     /// Moves an object to [`Self::orphaned_key`].
     pub(crate) async fn set_aside(&self, key: &StorageKey) -> Result<(), StorageError> {
-        match &self.backend {
-            StorageBackend::Fs(fs) => fs.set_aside(key).await,
-            StorageBackend::S3(_) => Ok(()),
-        }
+        self.store.set_aside(key).await
     }
 }

@@ -12,12 +12,13 @@ mod part_reader;
 mod s3_copy;
 mod s3_streamed;
 mod s3_upload;
+mod streamed;
 
 pub use crate::staging::Piece;
 use crate::{
     digest::Sha256Digest,
-    staging::{Staging, StagingBackend, bucket_beside_folder},
-    storage::{Storage, StorageBackend, StorageError, StorageKey},
+    staging::{Staging, StagingBackend},
+    storage::{Storage, StorageError, StorageKey, fs::FsStorage, s3::S3Storage},
 };
 pub use error::TransferError;
 
@@ -49,6 +50,13 @@ pub struct StoredObject {
 }
 
 impl TransferRequest<'_> {
+    /// Names the staging that the object comes from, so that it is recognized after a crash.
+    fn origin(&self) -> String {
+        self.pieces
+            .first()
+            .map_or_else(String::new, |piece| piece.key.to_string())
+    }
+
     /// Size of the whole object, in bytes.
     fn size(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.size).sum()
@@ -61,13 +69,21 @@ impl TransferRequest<'_> {
 
     /// Rejects bytes that differ from the declared or the received ones.
     fn check(&self, found: Sha256Digest) -> Result<(), TransferError> {
-        for expected in [self.expected, self.known].into_iter().flatten() {
-            if expected != found {
-                return Err(TransferError::DigestMismatch { expected, found });
-            }
-        }
-        Ok(())
+        check_digest(found, self.expected, self.known)
     }
+}
+
+fn check_digest(
+    found: Sha256Digest,
+    expected: Option<Sha256Digest>,
+    known: Option<Sha256Digest>,
+) -> Result<(), TransferError> {
+    for expected in [expected, known].into_iter().flatten() {
+        if expected != found {
+            return Err(TransferError::DigestMismatch { expected, found });
+        }
+    }
+    Ok(())
 }
 
 /// Transfers staged bytes into storage, and verifies the object.
@@ -81,18 +97,17 @@ pub async fn transfer(
     request: &TransferRequest<'_>,
 ) -> Result<StoredObject, TransferError> {
     let size = request.size();
-    if let (StagingBackend::Fs(from), StorageBackend::Fs(to)) = (&staging.backend, &storage.backend)
-        && let Some(sha256) = fs::link(from, to, request).await?
+    let sha256 = if let StagingBackend::Fs(from) = &staging.backend
+        && let Some(to) = storage.downcast::<FsStorage>()
     {
-        return Ok(StoredObject { size, sha256 });
-    }
-    let sha256 = match (&staging.backend, &storage.backend) {
-        (StagingBackend::Fs(from), StorageBackend::Fs(to)) => fs::copy(from, to, request).await?,
-        (_, StorageBackend::S3(to)) => Box::pin(s3_upload::send(staging, to, request)).await?,
-        (StagingBackend::S3(_), StorageBackend::Fs(_)) => {
-            // `Staging::open` rejects this combination, so these two were not opened together.
-            return Err(TransferError::Storage(bucket_beside_folder()));
+        if let Some(sha256) = fs::link(from, &to, request).await? {
+            return Ok(StoredObject { size, sha256 });
         }
+        fs::copy(from, &to, request).await?
+    } else if let Some(to) = storage.downcast::<S3Storage>() {
+        Box::pin(s3_upload::send(staging, &to, request)).await?
+    } else {
+        streamed::send(staging, storage, request).await?
     };
     let object = StoredObject { size, sha256 };
     verify(storage, request.key, object).await?;

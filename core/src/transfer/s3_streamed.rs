@@ -107,7 +107,10 @@ mod tests {
     use crate::{
         config::{self, Backend, ByteSize, S3Settings},
         staging::{StagingKey, WriteOptions},
-        storage::{Storage, StorageBackend, s3::NewObject},
+        storage::{
+            Storage,
+            s3::{NewObject, S3Storage},
+        },
         transfer::{Piece, TransferError},
     };
     use landfall_test_servers::{S3Operation, S3Server};
@@ -184,10 +187,8 @@ mod tests {
             overwrite: false,
             sole_writer: false,
         };
-        let StorageBackend::S3(store) = &storage.backend else {
-            panic!("storage is in a bucket");
-        };
-        let upload = MultipartUpload::begin(store, &object).await.unwrap();
+        let store = storage.downcast::<S3Storage>().unwrap();
+        let upload = MultipartUpload::begin(&store, &object).await.unwrap();
         server.fail_next(S3Operation::UploadPart, 2, 503);
         let sent = send(&staging, &request, &upload, PART).await;
         let (digest, parts) = sent.unwrap();
@@ -195,7 +196,7 @@ mod tests {
         upload.complete(&object, parts).await.unwrap();
         assert!(server.object("large", "uploads/large").unwrap() == whole);
 
-        let upload = MultipartUpload::begin(store, &object).await.unwrap();
+        let upload = MultipartUpload::begin(&store, &object).await.unwrap();
         server.fail_next(S3Operation::UploadPart, 1000, 503);
         let failed = send(&staging, &request, &upload, PART).await;
         assert!(matches!(failed, Err(TransferError::Storage(error)) if error.is_transient()));

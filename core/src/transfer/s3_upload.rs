@@ -37,10 +37,7 @@ pub(super) async fn send(
     request: &TransferRequest<'_>,
 ) -> Result<Sha256Digest, TransferError> {
     let size = request.size();
-    let origin = request
-        .pieces
-        .first()
-        .map_or_else(String::new, |piece| piece.key.to_string());
+    let origin = request.origin();
     let object = NewObject {
         key: request.key.as_str(),
         content_type: request.content_type,
@@ -128,7 +125,7 @@ async fn send_single(
         sha256: Some(digest),
         ..object
     };
-    to.put(&object, bytes).await?;
+    to.put_object(&object, bytes).await?;
     Ok(digest)
 }
 

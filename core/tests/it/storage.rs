@@ -1,11 +1,14 @@
-use crate::support::{self, MIB, Place, eventually, noise, over_every_backend};
+use crate::support::{self, MIB, Place, eventually, noise, over_every_store};
 use bytes::Bytes;
 use chrono::{TimeDelta, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use landfall_core::storage::{StorageError, StorageKey};
+use landfall_core::storage::{PutRequest, StorageError, StorageKey};
 
-over_every_backend!(
+over_every_store!(
     an_object_is_read_back,
+    a_stream_of_any_size_becomes_an_object,
+    a_stream_that_fails_leaves_nothing,
+    an_object_that_is_put_again_is_no_other_writers,
     ranges_are_read_back_and_clipped,
     what_is_not_there_is_said_so,
     a_taken_key_is_refused_and_kept,
@@ -36,6 +39,64 @@ async fn an_object_is_read_back(place: Place) {
         assert_eq!(info.size, size as u64);
         assert!((Utc::now() - info.modified).num_seconds().abs() < 60);
     }
+}
+
+fn request<'a>(key: &'a StorageKey, origin: &'a str, size: usize) -> PutRequest<'a> {
+    PutRequest {
+        key,
+        content_type: "text/plain",
+        origin,
+        size: size as u64,
+        overwrite: false,
+    }
+}
+
+async fn a_stream_of_any_size_becomes_an_object(place: Place) {
+    for size in [0, 1, 8 * MIB, 20 * MIB + 1] {
+        let (name, bytes) = (key(&format!("uploads/{size}")), noise(size, 1));
+        let pieces: Vec<_> = support::body(bytes.clone(), 100_000)
+            .map(|piece| Ok(piece.unwrap()))
+            .collect()
+            .await;
+        let put = place
+            .storage
+            .put(request(&name, "a", size), stream::iter(pieces).boxed());
+        put.await.unwrap();
+        assert!(place.stored(&name).await == bytes);
+        let info = place.storage.head(&name).await.unwrap().unwrap();
+        assert_eq!(info.size, size as u64);
+    }
+}
+
+async fn a_stream_that_fails_leaves_nothing(place: Place) {
+    for size in [10, 20 * MIB] {
+        let name = key("uploads/a");
+        let failed = Err(StorageError::NotAsSent("on purpose".to_owned()));
+        let pieces = stream::iter([Ok(noise(size - 1, 1)), failed]);
+        let put = place.storage.put(request(&name, "a", size), pieces.boxed());
+        let error = put.await.unwrap_err();
+        assert!(matches!(error, StorageError::NotAsSent(_)), "{error:?}");
+        assert_eq!(place.storage.head(&name).await.unwrap(), None);
+    }
+    eventually("no write is unfinished", || async {
+        let pages: Vec<_> = place.storage.unfinished().try_collect().await.unwrap();
+        pages.concat().is_empty()
+    })
+    .await;
+}
+
+async fn an_object_that_is_put_again_is_no_other_writers(place: Place) {
+    let (name, bytes) = (key("uploads/a"), noise(10, 1));
+    for _ in 0..2 {
+        let stream = stream::iter([Ok(bytes.clone())]).boxed();
+        let put = place.storage.put(request(&name, "a", 10), stream);
+        put.await.unwrap();
+        assert_eq!(place.stored(&name).await, bytes);
+    }
+    let stream = stream::iter([Ok(noise(10, 2))]).boxed();
+    let put = place.storage.put(request(&name, "b", 10), stream);
+    assert!(matches!(put.await, Err(StorageError::KeyTaken)));
+    assert_eq!(place.stored(&name).await, bytes);
 }
 
 async fn ranges_are_read_back_and_clipped(place: Place) {

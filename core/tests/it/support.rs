@@ -5,11 +5,11 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use landfall_core::{
     config::{self, Backend, ByteSize, S3Settings},
     staging::{Staging, StagingKey, WriteOptions},
-    storage::{S3Timeouts, Storage, StorageKey},
+    storage::{MemoryStore, S3Timeouts, Storage, StorageKey},
     transfer::{Piece, TransferRequest},
 };
 use landfall_test_servers::S3Server;
-use std::{convert::Infallible, io, path::Path, time::Duration};
+use std::{convert::Infallible, io, path::Path, sync::Arc, time::Duration};
 use tempfile::TempDir;
 
 pub(crate) const BUCKET: &str = "landfall";
@@ -41,6 +41,21 @@ macro_rules! over_every_backend {
     };
 }
 pub(crate) use over_every_backend;
+
+/// [`over_every_backend`], and over storage in memory: the conformance suite of every
+/// [`Store`](landfall_core::storage::Store).
+macro_rules! over_every_store {
+    ($($test:ident),+ $(,)?) => {
+        crate::support::over_every_backend!($($test),+);
+        mod memory {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(crate::support::memory().await).await;
+            })+
+        }
+    };
+}
+pub(crate) use over_every_store;
 
 impl Place {
     /// The S3 server, if there is one.
@@ -85,15 +100,20 @@ impl Place {
         pieces.concat().into()
     }
 
-    /// Puts an object directly into the backend.
-    pub(crate) fn plant(&self, key: &StorageKey, bytes: &Bytes) {
+    /// Puts an object as another program would.
+    pub(crate) async fn plant(&self, key: &StorageKey, bytes: &Bytes) {
         let root = match &self.server {
             Some(server) => server.root().join(BUCKET),
             None => self.folder.path().join("storage"),
         };
-        let path = root.join(key.as_str());
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, bytes).unwrap();
+        if root.exists() {
+            let path = root.join(key.as_str());
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, bytes).unwrap();
+        } else {
+            let put = self.storage.put_bytes(key, bytes.clone(), "text/plain");
+            put.await.unwrap();
+        }
     }
 
     /// Returns how many keys staging lists.
@@ -175,6 +195,20 @@ pub(crate) async fn s3() -> Place {
         ..staging_config(folder.path())
     };
     open(folder, Some(server), &storage, &staging).await
+}
+
+/// Staging in a folder, storage in memory.
+pub(crate) async fn memory() -> Place {
+    let folder = TempDir::new().unwrap();
+    let storage = Storage::new(Arc::new(MemoryStore::default()));
+    let staging = staging_config(folder.path());
+    let staging = Staging::open(&staging, &storage).await.unwrap();
+    Place {
+        folder,
+        server: None,
+        staging,
+        storage,
+    }
 }
 
 /// Staging in a folder, storage in a bucket.

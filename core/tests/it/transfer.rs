@@ -8,7 +8,7 @@ use landfall_core::{
 
 macro_rules! over_every_pair {
     ($($test:ident),+ $(,)?) => {
-        support::over_every_backend!($($test),+);
+        support::over_every_store!($($test),+);
         mod fs_to_s3 {
             $(#[tokio::test]
             async fn $test() {
@@ -209,7 +209,7 @@ async fn what_is_gone_cannot_land(place: Place) {
 
 async fn a_foreign_object_is_left_alone(place: Place) {
     let foreign = noise(50, 9);
-    place.plant(&key(), &foreign);
+    place.plant(&key(), &foreign).await;
     for size in [1000, 20 * MIB] {
         let piece = place.stage(&noise(size, 10)).await;
         let error = transfer(&place.staging, &place.storage, &request(&[piece], &key()))
@@ -223,7 +223,7 @@ async fn a_foreign_object_is_left_alone(place: Place) {
 
 async fn a_foreign_object_of_the_same_size_is_left_alone(place: Place) {
     let foreign = noise(1000, 11);
-    place.plant(&key(), &foreign);
+    place.plant(&key(), &foreign).await;
     let piece = place.stage(&noise(1000, 12)).await;
     let error = transfer(&place.staging, &place.storage, &request(&[piece], &key()))
         .await
@@ -235,7 +235,7 @@ async fn a_foreign_object_of_the_same_size_is_left_alone(place: Place) {
 async fn a_foreign_object_is_replaced_when_asked(place: Place) {
     for size in [1000, 20 * MIB] {
         let key = format!("uploads/{size}").parse().unwrap();
-        place.plant(&key, &noise(50, 13));
+        place.plant(&key, &noise(50, 13)).await;
         let bytes = noise(size, 14);
         let pieces = [place.stage(&bytes).await];
         let request = TransferRequest {

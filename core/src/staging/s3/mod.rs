@@ -229,7 +229,7 @@ impl S3Staging {
             sole_writer: true,
         };
         self.capacity.count(size)?;
-        Ok(self.store.put(&object, bytes).await?)
+        Ok(self.store.put_object(&object, bytes).await?)
     }
 
     pub(crate) async fn len(&self, key: StagingKey) -> Result<Option<u64>, StagingError> {

@@ -15,6 +15,7 @@
 
 mod link;
 mod list;
+mod store;
 
 use crate::{
     digest::Sha256Digest,
@@ -24,8 +25,8 @@ use crate::{
     },
     installation::{Marker, marker},
     storage::{
-        ObjectInfo, ObjectPages, ObjectStream, PROBES, StorageError, StorageKey, UnfinishedWrite,
-        UnfinishedWritePages,
+        ObjectInfo, ObjectPages, ObjectStream, PROBES, PutRequest, StorageError, StorageKey,
+        UnfinishedWrite, UnfinishedWritePages,
     },
 };
 use bytes::Bytes;
@@ -34,7 +35,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 pub(crate) use link::LinkOutcome;
 use std::{
     fs::{self, File, Metadata},
-    io::{self, Write},
+    io,
     ops::Range,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -184,22 +185,6 @@ impl FsStorage {
         }
     }
 
-    pub(crate) async fn put_bytes(
-        &self,
-        key: &StorageKey,
-        bytes: Bytes,
-    ) -> Result<(), StorageError> {
-        let content = (Sha256Digest::compute(&bytes), bytes.len() as u64);
-        let mut temporary = self.temporary().await?;
-        let temporary = blocking(move || {
-            temporary.file.write_all(&bytes)?;
-            Ok(temporary)
-        })
-        .await
-        .map_err(StorageError::io("write a file"))?;
-        self.publish(temporary, key, content, false).await
-    }
-
     pub(crate) async fn head(&self, key: &StorageKey) -> Result<Option<ObjectInfo>, StorageError> {
         let path = self.path(key);
         match blocking(move || fs::metadata(path)).await {
@@ -287,7 +272,15 @@ impl FsStorage {
         let name = format!("{PROBES}{}", Uuid::now_v7());
         let key: StorageKey = name.parse().map_err(|_| StorageError::NotFound)?;
         let content = Bytes::from(name.clone());
-        self.put_bytes(&key, content.clone()).await?;
+        let request = PutRequest {
+            key: &key,
+            content_type: "text/plain",
+            origin: &name,
+            size: content.len() as u64,
+            overwrite: false,
+        };
+        let bytes = stream::iter([Ok(content.clone())]).boxed();
+        self.put_stream(request, bytes).await?;
         let read = StreamReader::new(self.read(&key, None).await?.map_err(io::Error::other));
         let mut found = Vec::new();
         tokio::io::AsyncReadExt::read_to_end(&mut std::pin::pin!(read), &mut found)

@@ -22,6 +22,7 @@ mod multipart;
 mod payload;
 pub(crate) mod probe;
 mod stale_multipart;
+mod store;
 mod url;
 
 use crate::{
@@ -51,7 +52,6 @@ use memory_budget::TransferMemory;
 pub(crate) use multipart::{MIN_PART_SIZE, MultipartUpload};
 use payload::SignWithDigest;
 use std::{ops::Range, sync::atomic::AtomicBool};
-use uuid::Uuid;
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -95,26 +95,8 @@ impl S3Storage {
         endpoint.is_some_and(|url| url.scheme() != "https")
     }
 
-    pub(crate) async fn put_bytes(
-        &self,
-        key: &StorageKey,
-        bytes: Bytes,
-        content_type: &str,
-    ) -> Result<(), StorageError> {
-        let object = NewObject {
-            key: key.as_str(),
-            content_type,
-            origin: &Uuid::now_v7().to_string(),
-            size: bytes.len() as u64,
-            sha256: Some(Sha256Digest::compute(&bytes)),
-            overwrite: false,
-            sole_writer: false,
-        };
-        self.put(&object, bytes).await
-    }
-
     /// Puts an object in one request; its digest must be known.
-    pub(crate) async fn put(
+    pub(crate) async fn put_object(
         &self,
         object: &NewObject<'_>,
         bytes: Bytes,
@@ -123,7 +105,7 @@ impl S3Storage {
         self.put_unmarked(object, bytes).await
     }
 
-    /// [`Self::put`] into a bucket whose marker need not exist yet.
+    /// [`Self::put_object`] into a bucket whose marker need not exist yet.
     async fn put_unmarked(&self, object: &NewObject<'_>, bytes: Bytes) -> Result<(), StorageError> {
         let digest = object
             .sha256

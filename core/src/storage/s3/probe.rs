@@ -1,6 +1,6 @@
 //! The startup check of a bucket: performs every operation Landfall needs once, with a small object.
 
-use super::S3Storage;
+use super::{NewObject, S3Storage};
 use crate::storage::{PROBES, StorageError, StorageKey, UrlOptions};
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
@@ -18,7 +18,16 @@ pub(crate) async fn probe(storage: &Arc<S3Storage>) -> Result<(), StorageError> 
     let name = format!("{PROBES}{}", Uuid::now_v7());
     let key: StorageKey = name.parse().map_err(|_| StorageError::NotFound)?;
     let content = Bytes::from(name);
-    let put = storage.put_bytes(&key, content.clone(), "text/plain").await;
+    let object = NewObject {
+        key: key.as_str(),
+        content_type: "text/plain",
+        origin: key.as_str(),
+        size: content.len() as u64,
+        sha256: None,
+        overwrite: false,
+        sole_writer: false,
+    };
+    let put = storage.put_object(&object, content.clone()).await;
     put.map_err(|error| explain(storage, "write", error))?;
     let used = use_object(storage, &key, &content).await;
     let deleted = storage.delete(&key).await;
