@@ -11,7 +11,7 @@ use landfall_core::{
 };
 use poem::{Body, IntoResponse, Request, Response, handler, web::Data};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::{
     error::Error,
     fmt,
@@ -374,15 +374,21 @@ pub(crate) fn healthz() -> Response {
         .body(r#"{"status":"ok"}"#)
 }
 
-/// Readiness: 200 while requests can be served, otherwise 503.
+/// Readiness: 200 while requests can be served, otherwise 503. While the process is draining, requests are served and it
+/// is 503 anyway.
 #[handler]
 pub(crate) async fn readyz(state: Data<&ApiState>, request: &Request) -> Response {
     let readiness = state.health.readiness(&state.app).await;
-    let status = match readiness.status {
-        Status::Ok | Status::Degraded => StatusCode::OK,
-        Status::Down => StatusCode::SERVICE_UNAVAILABLE,
-    };
     let mut report = serde_json::to_value(&*readiness).expect("a report is JSON");
+    let is_draining = state.shutdown.is_draining();
+    if is_draining {
+        report["status"] = json!(Status::Down);
+        report["draining"] = true.into();
+    }
+    let status = match readiness.status {
+        Status::Ok | Status::Degraded if !is_draining => StatusCode::OK,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
     if metrics_access::admit(&state, request).await.is_err() {
         hide_details(&mut report);
     }

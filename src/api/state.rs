@@ -2,11 +2,10 @@
 
 use super::{
     health::HealthCheck, long_poll::Waiters, metrics::Metrics, middleware::HostPolicy,
-    mount::Mount, rate_limit::Counters, routes::Routes,
+    mount::Mount, rate_limit::Counters, routes::Routes, shutdown::Shutdown,
 };
 use landfall_core::app::App;
 use std::{ops::Deref, sync::Arc};
-use tokio_util::sync::CancellationToken;
 
 /// The API of one process; cheap to clone.
 #[derive(Clone, Debug)]
@@ -25,8 +24,8 @@ pub struct SharedState {
     pub hosts: HostPolicy,
     /// Whether everyone who can reach this listener may see metrics and details.
     pub metrics_open: bool,
-    /// Cancelled on shutdown; waiting requests then respond at once.
-    pub stop: CancellationToken,
+    /// Waiting requests respond at once when the process stops.
+    pub shutdown: Shutdown,
 }
 
 impl ApiState {

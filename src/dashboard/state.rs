@@ -86,7 +86,7 @@ impl Dashboard {
 
     /// Cancelled on shutdown.
     pub(super) fn stop(&self) -> &CancellationToken {
-        &self.0.api.stop
+        self.0.api.shutdown.stop()
     }
 }
 

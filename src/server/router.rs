@@ -3,7 +3,7 @@
 use crate::{
     api::{
         self, ApiState, Counters, HealthCheck, HostPolicy, LocalCounters, Metrics, Mount, Routes,
-        SharedCounters, SharedState, Waiters,
+        SharedCounters, SharedState, Shutdown, Waiters,
     },
     dashboard::{self, Dashboard},
     server::queue_monitor::QueueMonitor,
@@ -14,12 +14,11 @@ use landfall_workers::{Meter, Queues};
 use poem::{Endpoint, EndpointExt, Response, Route, get};
 use std::{io, sync::Arc};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 /// The monitoring paths, also served by workers.
 const OPERATORS: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// Serves the API on a listener until `stop`, then finishes the requests in progress within `server.shutdown_timeout`.
+/// Serves the API on a listener until the shutdown, then finishes the requests in progress within `server.shutdown_timeout`.
 ///
 /// # Errors
 /// If the listener has no address.
@@ -28,15 +27,15 @@ pub async fn serve(
     queues: Queues,
     meter: Meter,
     listener: TcpListener,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> io::Result<()> {
     let waiters = Waiters::default();
     let counters = Arc::new(SharedCounters::new(queues.redis.clone()));
-    let view = QueueMonitor::start(queues, waiters.clone(), stop.clone());
+    let view = QueueMonitor::start(queues, waiters.clone(), shutdown.stop().clone());
     let config = Arc::clone(&app.config);
     let metrics = Metrics::new(meter);
-    let router = router(app, waiters, view, counters, metrics, stop.clone());
-    api::run(router, &config.server, listener, stop).await
+    let router = router(app, waiters, view, counters, metrics, shutdown.clone());
+    api::run(router, &config.server, listener, shutdown).await
 }
 
 /// Serves only `/healthz`, `/readyz` and `/metrics`, for a process without an API.
@@ -48,7 +47,7 @@ pub async fn serve_metrics(
     queues: Queues,
     meter: Meter,
     listener: TcpListener,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> io::Result<()> {
     let waiters = Waiters::default();
     let view = Arc::new(QueueMonitor::new(queues));
@@ -68,11 +67,11 @@ pub async fn serve_metrics(
         routes,
         hosts,
         metrics_open: true,
-        stop: stop.clone(),
+        shutdown: shutdown.clone(),
     });
     let inner = operators(Route::new()).map_to_response();
     let endpoint = api::Middleware { inner, state };
-    api::run(endpoint, &config.server, listener, stop).await
+    api::run(endpoint, &config.server, listener, shutdown).await
 }
 
 fn operators(route: Route) -> Route {
@@ -89,7 +88,7 @@ pub fn router(
     view: QueueMonitor,
     counters: Arc<dyn Counters>,
     metrics: Metrics,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> impl Endpoint<Output = Response> {
     let mut routes = api::routes();
     for path in OPERATORS {
@@ -108,7 +107,7 @@ pub fn router(
         routes,
         hosts,
         metrics_open: false,
-        stop,
+        shutdown,
     });
     let config = Arc::clone(&state.app.config);
     let inner = api::endpoints(operators(Route::new()), &config);

@@ -4,6 +4,7 @@ use super::{
     EmbeddedRedis, ProcessParts, assemble, connect_redis, lock_data_dir, private_files, secret_key,
     serve, serve_metrics,
 };
+use crate::api::Shutdown;
 use anyhow::Context;
 use landfall_core::{
     activity,
@@ -16,12 +17,11 @@ use landfall_core::{
 };
 use landfall_queue::WorkerIdentity;
 use landfall_workers::{QueueName, Workers};
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
 };
-use tokio_util::sync::CancellationToken;
 use url::{Host, Url};
 
 /// Loopback networks (RFC 6890).
@@ -50,13 +50,18 @@ impl Roles {
     }
 }
 
-/// Starts the roles, prints the address on standard output, and runs until SIGTERM or SIGINT. Requests and jobs in
-/// progress then get `server.shutdown_timeout`; a second signal ends the process at once.
+/// Starts the roles, prints the address on standard output, and runs until SIGTERM or SIGINT. A process with an API then
+/// drains for `server.drain_delay`, and requests and jobs in progress get `server.shutdown_timeout`; a second signal ends
+/// the process at once.
 ///
 /// # Errors
 /// What prevents the process from starting, or the error that ended a component.
 pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
-    let stop = stop_on_signals()?;
+    let drain_delay = match roles.serve {
+        true => config.server.drain_delay,
+        false => Duration::ZERO,
+    };
+    let shutdown = shut_down_on_signals(drain_delay)?;
     outlive_file_size_limit()?;
     raise_descriptor_limit();
     let _lock = if roles.embedded {
@@ -104,7 +109,7 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
         None
     };
     let db = parts.app.db.clone();
-    let outcome = run_roles(parts, roles, listener, address, stop).await;
+    let outcome = run_roles(parts, roles, listener, address, shutdown).await;
     activity::write(&db).await;
     keys.remove().await;
     if let Some(probe) = probe {
@@ -150,11 +155,11 @@ async fn run_roles(
     roles: Roles,
     listener: Option<TcpListener>,
     address: SocketAddr,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> anyhow::Result<()> {
-    let figures = figures(&parts, &roles, stop.clone()).await?;
+    let figures = figures(&parts, &roles, shutdown.clone()).await?;
     let workers = {
-        let (parts, stop) = (parts.clone(), stop.clone());
+        let (parts, stop) = (parts.clone(), shutdown.stop().clone());
         let finish_within = parts.app.config.server.shutdown_timeout;
         async move {
             if roles.work.is_empty() {
@@ -177,7 +182,7 @@ async fn run_roles(
             return Ok(());
         };
         print_address(address, roles.embedded);
-        serve(parts.app, parts.queues, parts.meter, listener, stop)
+        serve(parts.app, parts.queues, parts.meter, listener, shutdown)
             .await
             .context("the API ended")
     };
@@ -189,7 +194,7 @@ async fn run_roles(
 async fn figures(
     parts: &ProcessParts,
     roles: &Roles,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> anyhow::Result<impl Future<Output = anyhow::Result<()>> + use<>> {
     let listener = match parts.app.config.metrics.bind {
         Some(address) if !roles.serve => {
@@ -205,7 +210,7 @@ async fn figures(
         let Some(listener) = listener else {
             return Ok(());
         };
-        serve_metrics(app, queues, meter, listener, stop)
+        serve_metrics(app, queues, meter, listener, shutdown)
             .await
             .context("the metrics listener ended")
     })
@@ -269,9 +274,9 @@ fn raise_descriptor_limit() {
     }
 }
 
-fn stop_on_signals() -> anyhow::Result<CancellationToken> {
-    let stop = CancellationToken::new();
-    let tell = stop.clone();
+fn shut_down_on_signals(drain_delay: Duration) -> anyhow::Result<Shutdown> {
+    let shutdown = Shutdown::default();
+    let begun = shutdown.clone();
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
@@ -281,11 +286,11 @@ fn stop_on_signals() -> anyhow::Result<CancellationToken> {
         tracing::info!(
             "stopping: finishing requests and jobs in progress; a second signal ends the process at once"
         );
-        tell.cancel();
+        tokio::spawn(async move { begun.begin(drain_delay).await });
         either(&mut terminate, &mut interrupt).await;
         std::process::exit(130);
     });
-    Ok(stop)
+    Ok(shutdown)
 }
 
 /// Turns the file size limit (`ulimit -f`) into a write error, like a full disk, instead of ending the process. The

@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod draining;
 mod metrics;
+mod proxies;
 mod readiness;
 mod rolling;
 mod traces;

@@ -2,7 +2,10 @@
 //! receiver.
 
 use super::{ClientLog, Installation, Invariants};
-use landfall::server::{self, ProcessParts, assemble, connect_redis};
+use landfall::{
+    api::Shutdown,
+    server::{self, ProcessParts, assemble, connect_redis},
+};
 use landfall_core::db::Database;
 use landfall_test_servers::{Receiver, S3Server, wait_until};
 use landfall_workers::{QueueName, Workers};
@@ -98,7 +101,7 @@ impl Builder {
             parts.queues.clone(),
             parts.meter.clone(),
             listener,
-            stop.clone(),
+            Shutdown::immediate(stop.clone()),
         );
         tasks.push(tokio::spawn(async move {
             serve.await.expect("the API serves to the end")

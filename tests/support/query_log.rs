@@ -1,7 +1,7 @@
 //! A second API of an app, whose database reports its queries.
 
 use super::TestApp;
-use landfall::server;
+use landfall::{api::Shutdown, server};
 use sea_orm::Statement;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -21,7 +21,7 @@ pub async fn serve_with_query_log(
         app.parts.queues.clone(),
         app.parts.meter.clone(),
         listener,
-        stop.clone(),
+        Shutdown::immediate(stop.clone()),
     ));
     (url, stop.drop_guard())
 }

@@ -53,6 +53,8 @@ pub struct ServerConfig {
     pub idle_timeout: Duration,
     /// How long a connection may stay idle between two requests.
     pub keep_alive: Duration,
+    /// How long a stopping process still serves requests while it reports that it is not ready.
+    pub drain_delay: Duration,
     pub shutdown_timeout: Duration,
     /// Maximum number of connections in total, further limited by the available file descriptors.
     pub max_connections: usize,
@@ -253,6 +255,7 @@ impl Config {
                 header_timeout: read.at_least("server.header_timeout", SECOND),
                 idle_timeout: read.at_least("server.idle_timeout", SECOND),
                 keep_alive: read.within("server.keep_alive", SECOND, DAY),
+                drain_delay: read.within("server.drain_delay", Duration::ZERO, 600 * SECOND),
                 shutdown_timeout: read.get("server.shutdown_timeout"),
                 max_connections: read.within("server.max_connections", 16, 1_000_000),
                 max_connections_per_address: read.within(

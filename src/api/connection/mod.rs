@@ -2,17 +2,18 @@
 //! passed to Poem in the form of HTTP/1.1.
 //!
 //! Poem's own server has no timeout for request headers or for reading the response; this one has. It also lets a
-//! client that is rejected in the middle of its body read the response, and stops within `server.shutdown_timeout`.
+//! client that is rejected in the middle of its body read the response, and stops without cutting off a request that is
+//! on its way, within `server.shutdown_timeout`.
 
 mod admission;
 pub(super) mod body;
 mod stream;
 mod timeouts;
 
-use super::middleware::real_ip;
+use super::{middleware::real_ip, shutdown::Shutdown};
 use admission::{Admission, ConnectionPermit};
 use body::IdleTimeoutBody;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use http::{HeaderValue, Request, Uri, Version, header};
 use hyper::{
     body::{Body as _, Incoming},
@@ -101,15 +102,15 @@ struct Connection {
     wide_reads: WideReads,
     idle_timeout: Duration,
     proxies: Arc<[IpNet]>,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 }
 
-/// Accepts connections until `stop`, then waits for the requests in progress.
+/// Accepts connections until the listener must be closed, then waits for the requests in progress.
 pub(crate) async fn run(
     endpoint: impl Endpoint<Output = Response> + 'static,
     config: &config::ServerConfig,
     listener: TcpListener,
-    stop: CancellationToken,
+    shutdown: Shutdown,
 ) -> io::Result<()> {
     let local = listener.local_addr()?;
     let connection = Connection {
@@ -126,32 +127,37 @@ pub(crate) async fn run(
         wide_reads: WideReads::new(MAX_WIDE_READS),
         idle_timeout: config.idle_timeout,
         proxies: config.trusted_proxies.clone().into(),
-        stop: stop.clone(),
+        shutdown: shutdown.clone(),
     };
     let admission = Admission::new(config);
     let cut = CancellationToken::new();
     let open = TaskTracker::new();
+    let accept = |socket: TcpStream, remote: SocketAddr| match admission.admit(remote) {
+        Ok(admitted) => {
+            // Boxed, because otherwise the future would be stored twice: before it is polled and after.
+            let serve = connection.clone().serve(socket, local, remote, admitted);
+            let serve = Box::pin(serve);
+            let cut = cut.clone();
+            open.spawn(async move { cut.run_until_cancelled(serve).await });
+        }
+        Err(refused) => admission.refuse(socket, refused),
+    };
     loop {
         let accepted = tokio::select! {
-            () = stop.cancelled() => break,
+            () = shutdown.stop().cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, remote)) => match admission.admit(remote) {
-                Ok(admitted) => {
-                    // Boxed, because otherwise the future would be stored twice: before it is polled and after.
-                    let serve = connection.clone().serve(socket, local, remote, admitted);
-                    let serve = Box::pin(serve);
-                    let cut = cut.clone();
-                    open.spawn(async move { cut.run_until_cancelled(serve).await });
-                }
-                Err(refused) => admission.refuse(socket, refused),
-            },
+            Ok((socket, remote)) => accept(socket, remote),
             Err(error) => {
                 admission.not_accepted(&error);
                 tokio::time::sleep(ACCEPT_ERROR_BACKOFF).await;
             }
         }
+    }
+    // The system has accepted these, so their clients may have sent a request.
+    while let Some(Ok((socket, remote))) = listener.accept().now_or_never() {
+        accept(socket, remote);
     }
     drop(listener);
     open.close();
@@ -184,7 +190,7 @@ impl Connection {
         let (heads, reads) = (self.large_heads.clone(), self.wide_reads.clone());
         let timeouts = ConnectionTimeouts::new(self.limits, heads, reads);
         let is_shared = tokio::select! {
-            () = self.stop.cancelled() => return,
+            () = self.shutdown.closing().cancelled() => return,
             is_shared = tokio::time::timeout(self.limits.header_timeout, is_http2(&socket)) => {
                 is_shared.unwrap_or(false)
             }
@@ -223,14 +229,20 @@ impl Connection {
     > + use<> {
         let (endpoint, proxies) = (Arc::clone(&self.endpoint), Arc::clone(&self.proxies));
         let (idle, timeouts) = (self.idle_timeout, timeouts.clone());
+        let shutdown = self.shutdown.clone();
         service_fn(move |request: Request<Incoming>| {
             let (endpoint, proxies) = (Arc::clone(&endpoint), Arc::clone(&proxies));
             let (active_request, of_body) = (timeouts.request(), timeouts.body());
-            let backpressure = backpressure.clone();
+            let (backpressure, shutdown) = (backpressure.clone(), shutdown.clone());
             async move {
+                let version = request.version();
                 let request = to_poem(request, (idle, of_body), (local, remote), &proxies);
                 let response = endpoint.get_response(request).await;
-                let response = http::Response::from(response);
+                let mut response = http::Response::from(response);
+                if version != Version::HTTP_2 && shutdown.is_draining() {
+                    let close = HeaderValue::from_static("close");
+                    response.headers_mut().insert(header::CONNECTION, close);
+                }
                 Ok::<_, Infallible>(
                     response.map(|body| TrackedBody::new(body, backpressure, active_request)),
                 )
@@ -246,6 +258,7 @@ impl Connection {
         remote: SocketAddr,
     ) -> io::Result<()> {
         timeouts.share();
+        let goaway = self.shutdown.goaway();
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
@@ -261,7 +274,7 @@ impl Connection {
         let served = async {
             tokio::select! {
                 outcome = &mut connection => outcome,
-                () = self.stop.cancelled() => {
+                () = goaway.cancelled() => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
                 }
@@ -298,7 +311,7 @@ impl Connection {
             let served = async {
                 tokio::select! {
                     outcome = &mut connection => outcome,
-                    () = self.stop.cancelled() => {
+                    () = self.shutdown.closing().cancelled() => {
                         connection.as_mut().graceful_shutdown();
                         connection.await
                     }

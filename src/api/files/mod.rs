@@ -273,14 +273,14 @@ async fn find_final(
         // Registered before the query, so that no change in between is missed.
         let woken = waiting.woken();
         let row = find(state, scope, id).await?;
-        if is_final(row.status) || Instant::now() >= until || state.stop.is_cancelled() {
+        if is_final(row.status) || Instant::now() >= until || state.shutdown.stop().is_cancelled() {
             return Ok(row);
         }
         tokio::select! {
             () = woken => {}
             () = sleep(pause) => pause = (pause * 2).min(longest),
             () = sleep_until(until) => {}
-            () = state.stop.cancelled() => {}
+            () = state.shutdown.stop().cancelled() => {}
         }
     }
 }

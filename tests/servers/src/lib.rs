@@ -28,14 +28,16 @@
 //! ```
 
 mod background;
+mod certificates;
 mod listener;
 mod lock;
-mod port;
+pub mod port;
 mod postgres;
 mod power;
 mod receiver;
 mod redis;
 mod redis_groups;
+mod reverse_proxy;
 mod s3;
 mod shim;
 mod wait;
@@ -46,6 +48,7 @@ pub use power::PowerCut;
 pub use receiver::{Behaviour, Received, Receiver};
 pub use redis::RedisServer;
 pub use redis_groups::{RedisCluster, RedisSentinel, TlsRedisServer};
+pub use reverse_proxy::{ReverseProxy, ReverseProxyProgram};
 pub use s3::{OpenUpload, S3Operation, S3Options, S3Server, S3View};
 pub use shim::limited_fs_shim;
 pub use wait::wait_until;

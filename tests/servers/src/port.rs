@@ -11,7 +11,11 @@ const LAST: u16 = 31_999;
 
 /// Returns a port of 127.0.0.1 that was free just now. Another process may still take it first: the caller starts its
 /// server, checks whether it has the port, and retries if not.
-pub(crate) fn free_port() -> u16 {
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn free_port() -> u16 {
     let span = u64::from(LAST - FIRST) + 1;
     (0..1_000_u32)
         .map(|attempt| {

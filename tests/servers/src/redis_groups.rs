@@ -1,12 +1,13 @@
 //! Redis servers that belong together: a cluster, a master with a replica and a Sentinel, one with TLS.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::background::in_background;
+use crate::certificates::Certificates;
 use crate::port::free_port;
 use crate::redis::{MISSING, RedisServer, ask, try_ask};
 use crate::watchdog::{Plan, Signal, Watchdog, find_program, folder, wait_ready};
@@ -354,8 +355,7 @@ impl Drop for RedisSentinel {
 pub struct TlsRedisServer {
     server: RedisServer,
     port: u16,
-    _folder: tempfile::TempDir,
-    authority: PathBuf,
+    certificates: Certificates,
 }
 
 impl TlsRedisServer {
@@ -364,19 +364,17 @@ impl TlsRedisServer {
     /// # Panics
     /// If a binary is missing.
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder for certificates");
-        make_certificates(folder.path());
-        let file = |name: &str| folder.path().join(name).display().to_string();
+        let certificates = in_background(Certificates::new).await;
         let port = free_port();
         let options = [
             "--tls-port".to_owned(),
             port.to_string(),
             "--tls-cert-file".to_owned(),
-            file("server.pem"),
+            certificates.certificate().display().to_string(),
             "--tls-key-file".to_owned(),
-            file("server.key"),
+            certificates.key().display().to_string(),
             "--tls-ca-cert-file".to_owned(),
-            file("ca.pem"),
+            certificates.authority().display().to_string(),
             "--tls-auth-clients".to_owned(),
             "no".to_owned(),
         ];
@@ -384,8 +382,7 @@ impl TlsRedisServer {
         Self {
             server: RedisServer::start_with(&options).await,
             port,
-            authority: folder.path().join("ca.pem"),
-            _folder: folder,
+            certificates,
         }
     }
 
@@ -404,33 +401,6 @@ impl TlsRedisServer {
     /// The certificate of the authority, for `SSL_CERT_FILE`.
     #[must_use]
     pub fn authority(&self) -> &Path {
-        &self.authority
+        self.certificates.authority()
     }
-}
-
-fn make_certificates(folder: &Path) {
-    let openssl = |arguments: &str| {
-        let output = Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(folder)
-            .output()
-            .expect("no `openssl` on PATH: apt-get install openssl");
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    };
-    let names = "subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n";
-    std::fs::write(folder.join("names.cnf"), names).expect("a file in a folder of ours");
-    let new = "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(&format!(
-        "{new} -x509 -days 2 -subj /CN=test-authority -keyout ca.key -out ca.pem"
-    ));
-    openssl(&format!(
-        "{new} -subj /CN=redis -keyout server.key -out server.csr"
-    ));
-    openssl(
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names.cnf -out server.pem",
-    );
 }
