@@ -49,6 +49,6 @@ pub use receiver::{Behaviour, Received, Receiver};
 pub use redis::RedisServer;
 pub use redis_groups::{RedisCluster, RedisSentinel, TlsRedisServer};
 pub use reverse_proxy::{ReverseProxy, ReverseProxyProgram};
-pub use s3::{OpenUpload, S3Operation, S3Options, S3Server, S3View};
+pub use s3::{OpenUpload, S3Operation, S3Options, S3Quirk, S3Server, S3View};
 pub use shim::limited_fs_shim;
 pub use wait::wait_until;

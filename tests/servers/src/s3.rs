@@ -3,6 +3,7 @@
 mod faults;
 mod operation;
 mod paced;
+mod quirks;
 mod store;
 mod view;
 
@@ -10,14 +11,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use s3s::auth::SimpleAuth;
+use s3s::host::SingleDomain;
 use s3s::service::S3ServiceBuilder;
 
 use crate::listener::Listener;
+use crate::port::free_port;
 use crate::watchdog::{Plan, Watchdog, folder};
 use faults::{Fault, Faults};
 pub use operation::S3Operation;
+pub use quirks::S3Quirk;
+use quirks::{Quirks, bucket_in_host};
 pub use store::OpenUpload;
 use store::Store;
 pub use view::S3View;
@@ -46,11 +51,13 @@ impl Default for S3Options {
     }
 }
 
-/// An S3 server on 127.0.0.1 over a folder; path-style requests, any region.
+/// An S3 server on 127.0.0.1 over a folder, for any region. The bucket is named in the path, or in the host below
+/// `localhost`.
 #[derive(Debug)]
 pub struct S3Server {
     listener: Listener,
     faults: Arc<Faults>,
+    quirks: Arc<Quirks>,
     store: Store,
     root: PathBuf,
     options: S3Options,
@@ -89,21 +96,38 @@ impl S3Server {
                 (folder, Some(Watchdog::new(&plan)))
             }
         };
-        let store = Store::new(&root);
-        let mut service = S3ServiceBuilder::new(store.clone());
-        service.set_auth(SimpleAuth::from_single(
-            &*options.access_key,
-            &*options.secret_key,
-        ));
-        let service = service.build();
+        let quirks = Arc::new(Quirks::default());
+        let store = Store::new(&root, Arc::clone(&quirks));
+        let port = match options.port {
+            0 => free_port(),
+            port => port,
+        };
+        let builder = || {
+            let mut service = S3ServiceBuilder::new(store.clone());
+            service.set_auth(SimpleAuth::from_single(
+                &*options.access_key,
+                &*options.secret_key,
+            ));
+            service
+        };
+        let by_path = builder().build();
+        let mut by_host = builder();
+        let domain = SingleDomain::new(&format!("localhost:{port}"));
+        by_host.set_host(domain.expect("the name of this machine is a domain"));
+        let by_host = by_host.build();
         let faults = Arc::new(Faults::default());
-        let plan = Arc::clone(&faults);
-        let listener = Listener::start(options.port, move |request| {
-            faults::answer(Arc::clone(&plan), service.clone(), request)
+        let (plan, provider) = (Arc::clone(&faults), Arc::clone(&quirks));
+        let listener = Listener::start(port, move |request| {
+            let service = match bucket_in_host(&request) {
+                Some(_) => by_host.clone(),
+                None => by_path.clone(),
+            };
+            faults::answer(Arc::clone(&plan), Arc::clone(&provider), service, request)
         });
         Self {
             listener,
             faults,
+            quirks,
             store,
             root,
             options,
@@ -115,6 +139,28 @@ impl S3Server {
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.listener.address())
+    }
+
+    /// `http://localhost:PORT`, below which buckets have host names.
+    #[must_use]
+    pub fn host_endpoint(&self) -> String {
+        format!("http://localhost:{}", self.listener.address().port())
+    }
+
+    /// From now on behaves as this provider does.
+    pub fn imitate(&self, quirk: S3Quirk) {
+        self.quirks.add(quirk);
+    }
+
+    /// The headers of the latest requests of an operation, in their order.
+    #[must_use]
+    pub fn headers(&self, operation: S3Operation) -> Vec<HeaderMap> {
+        self.faults.headers(operation)
+    }
+
+    /// From now on every request waits for this time before it is looked at.
+    pub fn delay(&self, time: Duration) {
+        self.faults.set_delay(time);
     }
 
     /// The access key it accepts.
@@ -165,6 +211,11 @@ impl S3Server {
     #[must_use]
     pub fn leave_upload_open(&self, bucket: &str, key: &str) -> String {
         self.store.leave_open(bucket, key)
+    }
+
+    /// Puts an empty object as consoles do to represent a folder; its key ends with a slash.
+    pub fn plant_folder_marker(&self, bucket: &str, key: &str) {
+        self.store.plant_folder_marker(bucket, key);
     }
 
     /// The multipart uploads that were created and neither completed nor aborted.

@@ -1,6 +1,7 @@
 //! The S3 server of the tests as a process of its own, for benchmarks and tests over many.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use landfall_test_servers::{S3Options, S3Server};
@@ -20,6 +21,9 @@ struct Arguments {
     /// Its secret
     #[arg(long, default_value = "landfall-test-secret")]
     secret_key: String,
+    /// How long every request waits, in milliseconds
+    #[arg(long, default_value_t = 0)]
+    delay: u64,
     /// A bucket to create; can be repeated
     #[arg(long)]
     bucket: Vec<String>,
@@ -32,6 +36,7 @@ async fn main() {
         port,
         access_key,
         secret_key,
+        delay,
         bucket,
     } = Arguments::parse();
     if let Some(root) = &root {
@@ -44,6 +49,7 @@ async fn main() {
         secret_key,
     })
     .await;
+    server.delay(Duration::from_millis(delay));
     for name in &bucket {
         server.create_bucket(name);
     }

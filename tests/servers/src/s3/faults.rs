@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body as _, Incoming};
 use s3s::service::S3Service;
@@ -14,8 +14,12 @@ use tokio::sync::Notify;
 
 use super::operation::S3Operation;
 use super::paced::{broken_off, paced};
+use super::quirks::{Quirks, Refusal};
 use crate::listener::{Body, Reset};
 use crate::lock::lock;
+
+/// How many requests' headers are kept.
+const MAX_HEADERS_KEPT: usize = 1000;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
@@ -39,6 +43,9 @@ pub(crate) enum Fault {
 pub(crate) struct Faults {
     plans: Mutex<HashMap<S3Operation, VecDeque<Fault>>>,
     calls: Mutex<HashMap<S3Operation, u64>>,
+    headers: Mutex<VecDeque<(S3Operation, HeaderMap)>>,
+    // Milliseconds.
+    delay: AtomicU64,
     // Bytes per second; 0 for no limit.
     pace: AtomicU64,
     healed: Notify,
@@ -60,6 +67,28 @@ impl Faults {
             .get(&operation)
             .copied()
             .unwrap_or_default()
+    }
+
+    pub(crate) fn headers(&self, operation: S3Operation) -> Vec<HeaderMap> {
+        let all = lock(&self.headers);
+        let wanted = all.iter().filter(|(one, _)| *one == operation);
+        wanted.map(|(_, headers)| headers.clone()).collect()
+    }
+
+    pub(crate) fn set_delay(&self, time: Duration) {
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.delay.store(milliseconds, Ordering::Relaxed);
+    }
+
+    fn record<B>(&self, request: &Request<B>) {
+        let Some(operation) = S3Operation::parse(request) else {
+            return;
+        };
+        let mut all = lock(&self.headers);
+        if all.len() == MAX_HEADERS_KEPT {
+            all.pop_front();
+        }
+        all.push_back((operation, request.headers().clone()));
     }
 
     pub(crate) fn pace(&self) -> Option<u64> {
@@ -86,9 +115,13 @@ impl Faults {
         self.late.load(Ordering::SeqCst)
     }
 
-    /// Counts a request and takes the fault planned for it.
-    fn arrive(&self, operation: S3Operation) -> Option<Fault> {
+    /// Counts a request.
+    fn arrive(&self, operation: S3Operation) {
         *lock(&self.calls).entry(operation).or_default() += 1;
+    }
+
+    /// Takes the fault planned for a request.
+    fn planned(&self, operation: S3Operation) -> Option<Fault> {
         lock(&self.plans).get_mut(&operation)?.pop_front()
     }
 }
@@ -96,10 +129,24 @@ impl Faults {
 /// Handles one request with the faults planned for it.
 pub(crate) async fn answer(
     faults: Arc<Faults>,
+    quirks: Arc<Quirks>,
     service: S3Service,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Reset> {
-    let fault = S3Operation::of(&request).and_then(|operation| faults.arrive(operation));
+    faults.record(&request);
+    let delay = Duration::from_millis(faults.delay.load(Ordering::Relaxed));
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    let operation = S3Operation::of(&request);
+    if let Some(operation) = operation {
+        faults.arrive(operation);
+    }
+    if let Some(refusal) = quirks.refusal(&request) {
+        drain(request).await;
+        return Ok(refused(refusal));
+    }
+    let fault = operation.and_then(|operation| faults.planned(operation));
     match fault {
         Some(Fault::Fail(status)) => {
             drain(request).await;
@@ -219,9 +266,13 @@ fn failure(status: StatusCode) -> Response<Body> {
         503 => "SlowDown",
         _ => "InternalError",
     };
+    refused((status, code, "a fault asked for by the test"))
+}
+
+fn refused((status, code, message): Refusal) -> Response<Body> {
     let text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
-         <Error><Code>{code}</Code><Message>a fault asked for by the test</Message></Error>"
+         <Error><Code>{code}</Code><Message>{message}</Message></Error>"
     );
     let body = Full::new(Bytes::from(text))
         .map_err(|never| match never {})

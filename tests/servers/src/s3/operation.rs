@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, Method, Request, Uri};
 
+use super::quirks::bucket_in_host;
+
 /// An operation of the S3 API that faults can be planned for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[expect(missing_docs, reason = "the names are those of the S3 API")]
@@ -26,14 +28,33 @@ pub enum S3Operation {
 impl S3Operation {
     /// `None` for operations without fault injection.
     pub(crate) fn of<B>(request: &Request<B>) -> Option<Self> {
+        let operation = Self::parse(request)?;
+        let path = request.uri().path();
+        // The installation's marker is read at unpredictable times: counting these requests, or giving them a fault
+        // meant for an object, would make tests flaky. So would counting the parts of a startup check.
+        let is_probe = path.contains("/landfall-probe-");
+        let is_of_multipart = matches!(
+            operation,
+            Self::CreateMultipartUpload
+                | Self::UploadPart
+                | Self::UploadPartCopy
+                | Self::AbortMultipartUpload
+        );
+        (!path.ends_with("landfall-installation") && !(is_probe && is_of_multipart))
+            .then_some(operation)
+    }
+
+    /// `None` for operations that Landfall does not use.
+    pub(crate) fn parse<B>(request: &Request<B>) -> Option<Self> {
         let path = request.uri().path().trim_start_matches('/');
-        // Path-style: the bucket, and after the first slash the key.
-        match path.split_once('/') {
-            None | Some((_, "")) => Self::of_bucket(request.method(), request.uri()),
-            // The installation's marker is read at unpredictable times: counting these requests, or giving them a fault
-            // meant for an object, would make tests flaky.
-            Some((_, key)) if key.ends_with("landfall-installation") => None,
-            Some(_) => Self::of_object(request.method(), request.uri(), request.headers()),
+        let key = match bucket_in_host(request) {
+            Some(_) => path,
+            // Path-style: the bucket, and after the first slash the key.
+            None => path.split_once('/').map_or("", |(_, key)| key),
+        };
+        match key {
+            "" => Self::of_bucket(request.method(), request.uri()),
+            _ => Self::of_object(request.method(), request.uri(), request.headers()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! `s3s-fs`, with the S3 features it lacks: a list of open multipart uploads, `NoSuchUpload` for others,
-//! `NoSuchBucket`, a single winner among conditional writes, ETags of single-request uploads in lists, and no
-//! `aws-chunked` among the stored encodings.
+//! `NoSuchBucket`, every storage class, a single winner among conditional writes, ETags of single-request uploads in
+//! lists, and no `aws-chunked` among the stored encodings.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,6 +13,7 @@ use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use s3s_fs::FileSystem;
 
+use super::quirks::{Quirks, S3Quirk};
 use crate::lock::lock;
 
 /// A multipart upload that is neither completed nor aborted.
@@ -34,7 +35,10 @@ pub(crate) struct Store(Arc<Inner>);
 struct Inner {
     files: FileSystem,
     root: std::path::PathBuf,
+    quirks: Arc<Quirks>,
     open: Mutex<HashMap<String, OpenUpload>>,
+    /// Empty objects whose keys end with a slash, which a folder cannot hold, by bucket.
+    folder_markers: Mutex<Vec<(String, String)>>,
     /// The ETags of single-request uploads, by bucket and key.
     etags: Mutex<HashMap<(String, String), ETag>>,
     writers: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
@@ -47,13 +51,15 @@ impl fmt::Debug for Store {
 }
 
 impl Store {
-    pub(crate) fn new(root: &Path) -> Self {
+    pub(crate) fn new(root: &Path, quirks: Arc<Quirks>) -> Self {
         let files = FileSystem::new(root).expect("cannot use the folder of the S3 server");
         let root = root.to_owned();
         Self(Arc::new(Inner {
             files,
             root,
+            quirks,
             open: Mutex::default(),
+            folder_markers: Mutex::default(),
             etags: Mutex::default(),
             writers: Mutex::default(),
         }))
@@ -71,6 +77,10 @@ impl Store {
         };
         open.insert(upload_id.clone(), upload);
         upload_id
+    }
+
+    pub(crate) fn plant_folder_marker(&self, bucket: &str, key: &str) {
+        lock(&self.0.folder_markers).push((bucket.to_owned(), key.to_owned()));
     }
 
     /// The open uploads by key, then by age.
@@ -115,6 +125,10 @@ impl S3 for Store {
         let input = &mut request.input;
         self.require_bucket(&input.bucket)?;
         input.content_encoding = stored_encoding(input.content_encoding.take());
+        input.storage_class = None;
+        if self.0.quirks.has(S3Quirk::IgnoredConditions) {
+            input.if_none_match = None;
+        }
         let writer = self.writer(&input.bucket, &input.key);
         let conditional = input.if_none_match.is_some() || input.if_match.is_some();
         let _writes = if conditional {
@@ -142,6 +156,7 @@ impl S3 for Store {
         let input = &mut request.input;
         self.require_bucket(&input.bucket)?;
         input.content_encoding = stored_encoding(input.content_encoding.take());
+        input.storage_class = None;
         let (bucket, key) = (input.bucket.clone(), input.key.clone());
         let answer = self.0.files.create_multipart_upload(request).await?;
         let upload_id = answer.output.upload_id.clone().unwrap_or_default();
@@ -180,9 +195,12 @@ impl S3 for Store {
 
     async fn complete_multipart_upload(
         &self,
-        request: S3Request<CompleteMultipartUploadInput>,
+        mut request: S3Request<CompleteMultipartUploadInput>,
     ) -> Answer<CompleteMultipartUploadOutput> {
-        let input = &request.input;
+        let input = &mut request.input;
+        if self.0.quirks.has(S3Quirk::IgnoredConditions) {
+            input.if_none_match = None;
+        }
         let upload_id = input.upload_id.clone();
         let writer = self.writer(&input.bucket, &input.key);
         let _writes = writer.lock().await;
@@ -296,7 +314,22 @@ impl S3 for Store {
         request: S3Request<ListObjectsV2Input>,
     ) -> Answer<ListObjectsV2Output> {
         let bucket = request.input.bucket.clone();
+        let prefix = request.input.prefix.clone().unwrap_or_default();
+        let is_first = request.input.continuation_token.is_none();
         let mut answer = self.0.files.list_objects_v2(request).await?;
+        if is_first {
+            let markers = lock(&self.0.folder_markers);
+            let wanted = markers
+                .iter()
+                .filter(|(of, key)| *of == bucket && key.starts_with(&prefix));
+            let contents = answer.output.contents.get_or_insert_default();
+            contents.extend(wanted.map(|(_, key)| Object {
+                key: Some(key.clone()),
+                size: Some(0),
+                last_modified: Some(SystemTime::now().into()),
+                ..Default::default()
+            }));
+        }
         let etags = lock(&self.0.etags);
         for object in answer.output.contents.iter_mut().flatten() {
             let place = (bucket.clone(), object.key.clone().unwrap_or_default());
