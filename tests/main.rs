@@ -24,6 +24,7 @@ mod journey;
 mod operations;
 mod pages;
 mod processes;
+mod providers;
 mod quota;
 mod retry;
 mod sealed;

@@ -9,7 +9,7 @@ use landfall_core::{
     db::Database,
     installation::{self, InstallationParts, MarkedLocation},
     staging::{Staging, StagingError, live_hosts},
-    storage::Storage,
+    storage::{Capability, Storage, Support},
     sweep,
 };
 use landfall_queue::Inspector;
@@ -129,20 +129,48 @@ struct CheckResult {
     name: &'static str,
     ok: bool,
     detail: String,
+    /// What the store is known to support.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    capabilities: Vec<CapabilityResult>,
+}
+
+#[derive(Debug, Serialize)]
+struct CapabilityResult {
+    name: &'static str,
+    support: String,
 }
 
 impl CheckResult {
+    /// Adds what the store supports, and in the text what it does not.
+    fn describe_capabilities(&mut self, capabilities: &[Capability]) {
+        for capability in capabilities {
+            if capability.support == Support::No {
+                self.detail = format!(
+                    "{}; without {}: {}",
+                    self.detail, capability.name, capability.without
+                );
+            }
+        }
+        let result = |capability: &Capability| CapabilityResult {
+            name: capability.name,
+            support: capability.support.to_string(),
+        };
+        self.capabilities = capabilities.iter().map(result).collect();
+    }
+
     async fn run(name: &'static str, work: impl Future<Output = anyhow::Result<String>>) -> Self {
         match work.await {
             Ok(detail) => Self {
                 name,
                 ok: true,
                 detail,
+                capabilities: Vec::new(),
             },
             Err(error) => Self {
                 name,
                 ok: false,
                 detail: format!("{error:#}"),
+                capabilities: Vec::new(),
             },
         }
     }
@@ -155,6 +183,7 @@ pub(super) async fn check(config: Config, args: CheckArgs) -> anyhow::Result<Exi
         name: "configuration",
         ok: true,
         detail: "all settings are valid".to_owned(),
+        capabilities: Vec::new(),
     }];
     checks.push(CheckResult::run("database", check_database(&config)).await);
     checks.push(CheckResult::run("redis", check_redis(&config)).await);
@@ -216,10 +245,11 @@ async fn check_places(config: &Config) -> Vec<CheckResult> {
             Err(error) => anyhow::bail!("{error:#}"),
         }
     };
-    let mut checks = vec![
-        CheckResult::run("storage", stored).await,
-        CheckResult::run("staging", staged).await,
-    ];
+    let mut stored = CheckResult::run("storage", stored).await;
+    if stored.ok {
+        stored.describe_capabilities(&storage.capabilities());
+    }
+    let mut checks = vec![stored, CheckResult::run("staging", staged).await];
     if checks.iter().all(|check| check.ok)
         && let Ok(staging) = &staging
         && let Some(identity) = identity(config, staging, &storage).await

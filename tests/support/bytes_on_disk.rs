@@ -43,13 +43,18 @@ impl BytesOnDisk {
             (Backend::Fs, _) => Location::Folder(path.to_owned()),
             (Backend::S3, Some((server, name))) => Location::Bucket {
                 server: server.clone(),
-                name: name.clone(),
+                name: below(Path::new(name), &config.storage.prefix)
+                    .display()
+                    .to_string(),
             },
             (Backend::S3, None) => panic!("a bucket is configured that the test does not know"),
         };
         Self {
             staging: at(config.staging.backend, &config.staging.path),
-            storage: at(config.storage.backend, &config.storage.path),
+            storage: at(
+                config.storage.backend,
+                &below(&config.storage.path, &config.storage.prefix),
+            ),
         }
     }
 
@@ -110,6 +115,14 @@ impl BytesOnDisk {
             Location::Folder(_) => Vec::new(),
             Location::Bucket { server, .. } => server.open_multipart_uploads(),
         }
+    }
+}
+
+/// The path of the prefix (`storage.prefix`), which may be empty.
+fn below(path: &Path, prefix: &str) -> PathBuf {
+    match prefix {
+        "" => path.to_owned(),
+        prefix => path.join(prefix),
     }
 }
 

@@ -16,7 +16,10 @@ pub use s3::S3Settings;
 use secrecy::SecretString;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use url::{Host, Url};
-pub use values::{AuthMode, Backend, ByteSize, LogFormat, Origin};
+pub use values::{
+    AuthMode, Backend, BucketAddressing, ByteSize, LogFormat, ObjectEncryption, ObjectStorageClass,
+    Origin,
+};
 
 /// The built-in `config.toml`: every setting with its default and a comment.
 pub const DEFAULTS: &str = include_str!("../../../config.toml");
@@ -98,6 +101,9 @@ pub struct StagingConfig {
 pub struct StorageConfig {
     pub backend: Backend,
     pub path: PathBuf,
+    /// The folder below the path, or in the bucket, that everything of the installation is in; without slashes at its
+    /// ends, and empty for none.
+    pub prefix: String,
     pub s3: S3Settings,
 }
 
@@ -287,6 +293,7 @@ impl Config {
             storage: StorageConfig {
                 backend: read.get("storage.backend"),
                 path: under(read.optional("storage.path"), "storage"),
+                prefix: read.folder("storage.prefix"),
                 s3: S3Settings::read_from(read),
             },
             uploads: UploadsConfig {

@@ -64,6 +64,11 @@ const FILE_SUFFIX: &str = "_FILE";
 /// Prefix of settings in the environment.
 const ENVIRONMENT_PREFIX: &str = "LANDFALL__";
 
+/// Maximum length of a path of folders in a bucket, in bytes: it leaves room for the keys below it.
+const MAX_FOLDER_LEN: usize = 512;
+/// Maximum length of a folder's name on common file systems, in bytes.
+const MAX_FOLDER_NAME_LEN: usize = 255;
+
 struct SettingList<'a>(&'a [InvalidSetting]);
 
 impl fmt::Display for SettingList<'_> {
@@ -280,6 +285,25 @@ impl ConfigReader {
             })
         };
         self.read(key, fit, "letters, digits, `-`, `_`, `.` and `:`")
+    }
+
+    /// Reads a relative path of folders, and returns it without slashes at its ends; it may be empty.
+    pub(super) fn folder(&mut self, key: &str) -> String {
+        let is_name = |name: &str| {
+            !name.is_empty() && !name.starts_with('.') && name.len() <= MAX_FOLDER_NAME_LEN
+        };
+        let fit = |value: &Value| {
+            let text = String::read(value)?;
+            let path = text.trim().trim_matches('/');
+            let is_allowed = path.is_empty()
+                || path.len() <= MAX_FOLDER_LEN
+                    && path.split('/').all(is_name)
+                    && !path.contains(|c: char| c.is_control() || c == '\\');
+            is_allowed.then(|| path.to_owned())
+        };
+        let allowed = "names separated by `/`, at most 512 bytes, none of which begins with a dot or contains a \
+                       backslash";
+        self.read(key, fit, allowed)
     }
 
     fn read<T>(&mut self, key: &str, read: impl Fn(&Value) -> Option<T>, allowed: &str) -> T {

@@ -1,6 +1,9 @@
-//! The eight S3 settings, each under `[storage.s3]` and by its well-known environment name.
+//! The S3 settings: eight under `[storage.s3]` and by their well-known environment names, and some more.
 
-use super::reader::ConfigReader;
+use super::{
+    reader::ConfigReader,
+    values::{BucketAddressing, ObjectEncryption, ObjectStorageClass},
+};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
@@ -34,6 +37,15 @@ pub struct S3Settings {
     pub querystring_expire: u32,
     /// Whether files of the same name share one key.
     pub file_overwrite: bool,
+    pub addressing: BucketAddressing,
+    /// The base of plain object URLs, for example of a CDN.
+    pub public_url: Option<Url>,
+    /// `None` leaves it to the bucket.
+    pub server_side_encryption: Option<ObjectEncryption>,
+    /// `None` means the default key of the key management service.
+    pub kms_key_id: Option<String>,
+    /// `None` leaves it to the bucket.
+    pub storage_class: Option<ObjectStorageClass>,
 }
 
 impl S3Settings {
@@ -56,6 +68,11 @@ impl S3Settings {
                 MAX_URL_LIFETIME_SECONDS,
             ),
             file_overwrite: read.get("storage.s3.file_overwrite"),
+            addressing: read.get("storage.s3.addressing"),
+            public_url: read.optional("storage.s3.public_url"),
+            server_side_encryption: read.optional("storage.s3.server_side_encryption"),
+            kms_key_id: read.optional("storage.s3.kms_key_id"),
+            storage_class: read.optional("storage.s3.storage_class"),
         }
     }
 
@@ -73,6 +90,20 @@ impl S3Settings {
             if value.is_empty() {
                 read.missing(key, "needed for S3");
             }
+        }
+        let is_kms = self.server_side_encryption == Some(ObjectEncryption::Kms);
+        if self.kms_key_id.is_some() && !is_kms {
+            read.fault(
+                "storage.s3.kms_key_id",
+                "only together with storage.s3.server_side_encryption = \"aws:kms\"",
+            );
+        }
+        let is_plain = |url: &Url| url.query().is_none() && url.fragment().is_none();
+        if !self.public_url.as_ref().is_none_or(is_plain) {
+            read.fault(
+                "storage.s3.public_url",
+                "a URL without a query and a fragment",
+            );
         }
     }
 }

@@ -43,6 +43,39 @@ pub enum Backend {
     S3,
 }
 
+/// How the bucket is named in requests (`storage.s3.addressing`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BucketAddressing {
+    /// Found out at the first request.
+    Auto,
+    /// In the path: `https://host/bucket/key`.
+    Path,
+    /// In the host name: `https://bucket.host/key`.
+    Virtual,
+}
+
+/// How the store encrypts objects (`storage.s3.server_side_encryption`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectEncryption {
+    /// With keys of the store (SSE-S3).
+    Aes256,
+    /// With keys of a key management service (SSE-KMS).
+    Kms,
+}
+
+/// The storage class of objects (`storage.s3.storage_class`). Archives are left out, because their objects cannot be
+/// read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectStorageClass {
+    Standard,
+    StandardIa,
+    OnezoneIa,
+    IntelligentTiering,
+    GlacierIr,
+    ReducedRedundancy,
+    ExpressOnezone,
+}
+
 /// Who may use the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthMode {
@@ -74,6 +107,26 @@ macro_rules! words {
 }
 
 words!(Backend, "`fs` or `s3`", "fs" => Self::Fs, "s3" => Self::S3);
+words!(
+    BucketAddressing,
+    "`auto`, `path` or `virtual`",
+    "auto" => Self::Auto,
+    "path" => Self::Path,
+    "virtual" => Self::Virtual
+);
+words!(ObjectEncryption, "`AES256` or `aws:kms`", "AES256" => Self::Aes256, "aws:kms" => Self::Kms);
+words!(
+    ObjectStorageClass,
+    "`STANDARD`, `STANDARD_IA`, `ONEZONE_IA`, `INTELLIGENT_TIERING`, `GLACIER_IR`, `REDUCED_REDUNDANCY` or \
+     `EXPRESS_ONEZONE`",
+    "STANDARD" => Self::Standard,
+    "STANDARD_IA" => Self::StandardIa,
+    "ONEZONE_IA" => Self::OnezoneIa,
+    "INTELLIGENT_TIERING" => Self::IntelligentTiering,
+    "GLACIER_IR" => Self::GlacierIr,
+    "REDUCED_REDUNDANCY" => Self::ReducedRedundancy,
+    "EXPRESS_ONEZONE" => Self::ExpressOnezone
+);
 words!(AuthMode, "`none` or `tokens`", "none" => Self::None, "tokens" => Self::Tokens);
 words!(LogFormat, "`human` or `json`", "human" => Self::Human, "json" => Self::Json);
 

@@ -8,6 +8,7 @@
 //! - Deleting is idempotent. Memory use does not grow with the size or the number of objects.
 //! - Every call ends: each network request has a timeout, and retries are bounded.
 
+mod capability;
 mod error;
 pub(crate) mod fs;
 mod key;
@@ -17,6 +18,7 @@ mod store;
 
 use crate::{config, digest::Sha256Digest, installation::Marker};
 use bytes::Bytes;
+pub use capability::{Capability, Support};
 use chrono::{DateTime, Utc};
 pub use error::StorageError;
 use futures::{StreamExt, stream, stream::BoxStream};
@@ -224,6 +226,12 @@ impl Storage {
     /// The first problem found; on S3 the setting that must be changed ([`StorageError::Setting`]).
     pub async fn probe(&self) -> Result<(), StorageError> {
         Arc::clone(&self.store).probe().await
+    }
+
+    /// Returns what is known of the abilities that not every store has; complete after [`Self::probe`].
+    #[must_use]
+    pub fn capabilities(&self) -> Vec<Capability> {
+        self.store.capabilities()
     }
 
     /// Checks whether storage responds within two seconds.

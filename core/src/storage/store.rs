@@ -6,8 +6,8 @@
 //! over each of them.
 
 use super::{
-    ObjectInfo, ObjectPages, ObjectStream, S3Timeouts, StorageError, StorageKey, UnfinishedWrite,
-    UnfinishedWritePages, UrlOptions, fs::FsStorage, s3::S3Storage,
+    Capability, ObjectInfo, ObjectPages, ObjectStream, S3Timeouts, StorageError, StorageKey,
+    UnfinishedWrite, UnfinishedWritePages, UrlOptions, fs::FsStorage, s3::S3Storage,
 };
 use crate::{
     config::{Backend, StorageConfig},
@@ -86,6 +86,11 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// # Errors
     /// The first problem found.
     fn probe(self: Arc<Self>) -> StoreFuture<'static, ()>;
+
+    /// What is known of the abilities that not every store has; complete after the startup check.
+    fn capabilities(&self) -> Vec<Capability> {
+        Vec::new()
+    }
 
     /// Checks whether the store responds.
     ///
@@ -173,7 +178,7 @@ pub(super) async fn open(
     timeouts: S3Timeouts,
 ) -> Result<Arc<dyn Store>, StorageError> {
     Ok(match config.backend {
-        Backend::Fs => Arc::new(FsStorage::open(config.path.clone()).await?),
-        Backend::S3 => Arc::new(S3Storage::open(&config.s3, timeouts)),
+        Backend::Fs => Arc::new(FsStorage::open(config.path.join(&config.prefix)).await?),
+        Backend::S3 => Arc::new(S3Storage::open(config, timeouts)),
     })
 }

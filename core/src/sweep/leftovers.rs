@@ -283,7 +283,9 @@ async fn unused_writes(
     }
     page.retain(|one| {
         let key = one.key.as_ref();
-        key.is_none_or(|key| StorageKey::is_for_upload(key) && !written.contains(key))
+        key.is_none_or(|key| {
+            key.starts_with(PROBES) || StorageKey::is_for_upload(key) && !written.contains(key)
+        })
     });
     Ok(page)
 }

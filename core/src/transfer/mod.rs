@@ -18,7 +18,11 @@ pub use crate::staging::Piece;
 use crate::{
     digest::Sha256Digest,
     staging::{Staging, StagingBackend},
-    storage::{Storage, StorageError, StorageKey, fs::FsStorage, s3::S3Storage},
+    storage::{
+        Storage, StorageError, StorageKey,
+        fs::FsStorage,
+        s3::{PutProof, S3Storage},
+    },
 };
 pub use error::TransferError;
 
@@ -105,7 +109,11 @@ pub async fn transfer(
         }
         fs::copy(from, &to, request).await?
     } else if let Some(to) = storage.downcast::<S3Storage>() {
-        Box::pin(s3_upload::send(staging, &to, request)).await?
+        let (sha256, proof) = Box::pin(s3_upload::send(staging, &to, request)).await?;
+        if proof == PutProof::Checksum {
+            return Ok(StoredObject { size, sha256 });
+        }
+        sha256
     } else {
         streamed::send(staging, storage, request).await?
     };

@@ -13,12 +13,14 @@ use aws_sdk_s3::{
     primitives::{ByteStream, SdkBody},
     types::CompletedPart,
 };
+use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
+use md5::{Digest, Md5};
 use std::ops::Range;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinError};
 
 /// Maximum number of attempts per part.
 const MAX_ATTEMPTS: usize = 3;
@@ -61,13 +63,41 @@ async fn send_part(
 ) -> Result<CompletedPart, TransferError> {
     let mut attempt = 1;
     loop {
+        let md5 = match upload.capabilities().requires_part_checksums() {
+            true => Some(content_md5(staging, request, range.clone()).await?),
+            false => None,
+        };
         let body = body(staging, request, range.clone());
         let size = range.end - range.start;
-        match upload.send_stream(number, size, body, None).await {
-            Err(error) if attempt < MAX_ATTEMPTS && error.is_transient() => attempt += 1,
+        match upload.send_stream(number, size, body, None, md5).await {
+            Err(error) if attempt < MAX_ATTEMPTS && error.is_transient() => {
+                // If it was refused for want of its MD5, the next attempt has it.
+                upload.capabilities().wants_part_checksum(&error);
+                attempt += 1;
+            }
             other => return Ok(other?),
         }
     }
+}
+
+/// Returns the value of `Content-MD5` for a range, which takes another read of it.
+async fn content_md5(
+    staging: &Staging,
+    request: &TransferRequest<'_>,
+    range: Range<u64>,
+) -> Result<String, TransferError> {
+    let mut bytes = body(staging, request, range);
+    let mut hasher = Md5::new();
+    while let Some(bytes) = bytes.next().await {
+        let bytes = bytes.map_err(|error| StagingError::io("be read")(error.into()))?;
+        let updated = tokio::task::spawn_blocking(move || {
+            hasher.update(&bytes);
+            hasher
+        });
+        let lost = |lost| StagingError::io("hash")(std::io::Error::other::<JoinError>(lost));
+        hasher = updated.await.map_err(lost)?;
+    }
+    Ok(BASE64_STANDARD.encode(hasher.finalize()))
 }
 
 /// Streams a range of all pieces together, reading it as it is sent.
@@ -105,7 +135,7 @@ fn body(staging: &Staging, request: &TransferRequest<'_>, range: Range<u64>) -> 
 mod tests {
     use super::*;
     use crate::{
-        config::{self, Backend, ByteSize, S3Settings},
+        config::{self, Backend, BucketAddressing, ByteSize, S3Settings},
         staging::{StagingKey, WriteOptions},
         storage::{
             Storage,
@@ -123,6 +153,7 @@ mod tests {
         let config = config::StorageConfig {
             backend: Backend::S3,
             path: folder.path().to_owned(),
+            prefix: String::new(),
             s3: S3Settings {
                 bucket_name: "large".to_owned(),
                 endpoint_url: Some(server.endpoint().parse().unwrap()),
@@ -132,6 +163,11 @@ mod tests {
                 querystring_auth: true,
                 querystring_expire: 60,
                 file_overwrite: false,
+                addressing: BucketAddressing::Auto,
+                public_url: None,
+                server_side_encryption: None,
+                kms_key_id: None,
+                storage_class: None,
             },
         };
         let storage = Storage::open(&config).await.unwrap();
@@ -185,7 +221,7 @@ mod tests {
             size: whole.len() as u64,
             sha256: None,
             overwrite: false,
-            sole_writer: false,
+            is_staged: false,
         };
         let store = storage.downcast::<S3Storage>().unwrap();
         let upload = MultipartUpload::begin(&store, &object).await.unwrap();

@@ -10,7 +10,7 @@ use crate::{
     staging::{Staging, StagingBackend},
     storage::{
         StorageError,
-        s3::{MultipartUpload, NewObject, S3Storage},
+        s3::{MultipartUpload, NewObject, PutProof, S3Storage},
     },
 };
 use aws_sdk_s3::types::CompletedPart;
@@ -30,12 +30,12 @@ const MAX_BUFFERED: u64 = 48 * MIB;
 /// Maximum number of parts per object. Source: "Amazon S3 multipart upload limits".
 pub(super) const MAX_PARTS: u64 = 10_000;
 
-/// Sends the pieces, and returns the digest of all bytes.
+/// Sends the pieces, and returns the digest of all bytes, and whether the store has proved that it has them.
 pub(super) async fn send(
     staging: &Staging,
     to: &Arc<S3Storage>,
     request: &TransferRequest<'_>,
-) -> Result<Sha256Digest, TransferError> {
+) -> Result<(Sha256Digest, PutProof), TransferError> {
     let size = request.size();
     let origin = request.origin();
     let object = NewObject {
@@ -45,7 +45,7 @@ pub(super) async fn send(
         size,
         sha256: None,
         overwrite: request.overwrite,
-        sole_writer: false,
+        is_staged: false,
     };
     if size == 0 {
         require_segment(staging, request).await?;
@@ -60,7 +60,12 @@ pub(super) async fn send(
         .hold_large(3 * part_size(size).min(MAX_BUFFERED_PART))
         .await;
     let from = match &staging.backend {
-        StagingBackend::S3(from) if s3_copy::can_copy(from, request).await? => Some(from),
+        StagingBackend::S3(from)
+            if to.capabilities.part_copy.is_usable()
+                && s3_copy::can_copy(from, request).await? =>
+        {
+            Some(from)
+        }
         _ => None,
     };
     let mut upload = MultipartUpload::begin(to, &object).await?;
@@ -69,8 +74,7 @@ pub(super) async fn send(
         None => None,
     };
     let sent = match copied {
-        Some(Err(TransferError::Storage(StorageError::NotAsSent(problem)))) => {
-            tracing::warn!(%problem, "the store's copies are wrong; the bytes are read and sent instead");
+        Some(Err(TransferError::Storage(error))) if is_refused_copy(to, &error) => {
             // Copies still in progress must not overwrite the parts.
             upload.abort().await;
             upload = MultipartUpload::begin(to, &object).await?;
@@ -86,13 +90,25 @@ pub(super) async fn send(
                 ..object
             };
             upload.complete(&object, parts).await?;
-            Ok(digest)
+            Ok((digest, PutProof::None))
         }
         Err(error) => {
             upload.abort().await;
             Err(error)
         }
     }
+}
+
+/// Whether the bytes must be sent because the store cannot copy them, or copies them wrongly.
+fn is_refused_copy(to: &S3Storage, error: &StorageError) -> bool {
+    let is_refused = match error {
+        StorageError::NotAsSent(_) => true,
+        error => to.capabilities.learn_from_refused_copy(error),
+    };
+    if is_refused && to.capabilities.part_copy.is_usable() {
+        tracing::warn!(%error, "the store's copies cannot be used; the bytes are read and sent instead");
+    }
+    is_refused
 }
 
 /// Checks that the staged segment exists; for an empty object, no read would reveal that it is missing.
@@ -113,7 +129,7 @@ async fn send_single(
     to: &S3Storage,
     request: &TransferRequest<'_>,
     object: NewObject<'_>,
-) -> Result<Sha256Digest, TransferError> {
+) -> Result<(Sha256Digest, PutProof), TransferError> {
     let mut parts = PartReader::read(staging, request.pieces, MAX_SINGLE_PUT, false);
     let bytes = parts
         .next()
@@ -125,8 +141,8 @@ async fn send_single(
         sha256: Some(digest),
         ..object
     };
-    to.put_object(&object, bytes).await?;
-    Ok(digest)
+    let proof = to.put_object(&object, bytes).await?;
+    Ok((digest, proof))
 }
 
 /// Returns the size of all parts but the last: large enough for the maximum number of parts, and a multiple of 1 MiB,

@@ -9,6 +9,8 @@ mod migrations;
 mod staging;
 mod staging_pieces;
 mod storage;
+mod storage_prefix;
+mod storage_providers;
 mod storage_s3;
 mod transfer;
 mod transfer_faults;

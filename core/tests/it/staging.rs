@@ -186,7 +186,7 @@ async fn a_quota_stops_intake_and_a_deletion_frees_it(place: Place) {
     let first = place.stage(&noise(MIB, 22)).await;
     let limited = |quota| config::StagingConfig {
         quota: Some(ByteSize(quota)),
-        backend: if place.server.is_some() {
+        backend: if place.staging.is_in_a_bucket() {
             config::Backend::S3
         } else {
             config::Backend::Fs

@@ -1,4 +1,4 @@
-use crate::support::{self, BUCKET, MIB, Place, body, broken, noise, over_every_backend};
+use crate::support::{self, MIB, Place, body, broken, noise, over_every_backend};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use landfall_core::{
@@ -41,8 +41,8 @@ impl Place {
     }
 
     /// Puts bytes where a version without segments staged them.
-    fn plant_unsegmented(&self, owner: Uuid, runs: &[(usize, &[u8])]) {
-        let Some(server) = &self.server else {
+    async fn plant_unsegmented(&self, owner: Uuid, runs: &[(usize, &[u8])]) {
+        if !self.staging.is_in_a_bucket() {
             let root = self.folder.path().join("staging");
             let mut whole = Vec::new();
             for (offset, bytes) in runs {
@@ -50,12 +50,15 @@ impl Place {
                 whole.extend_from_slice(bytes);
             }
             return std::fs::write(root.join(owner.to_string()), whole).unwrap();
-        };
-        let root = server.root().join(BUCKET).join(format!("staging/{owner}"));
-        std::fs::create_dir_all(&root).unwrap();
+        }
         for (offset, bytes) in runs {
-            let name = format!("{offset:020}-{}", Uuid::now_v7());
-            std::fs::write(root.join(name), bytes).unwrap();
+            let name = format!("staging/{owner}/{offset:020}-{}", Uuid::now_v7());
+            let bytes = Bytes::copy_from_slice(bytes);
+            let put = self
+                .storage
+                .put_bytes(&name.parse().unwrap(), bytes, "application/octet-stream")
+                .await;
+            put.unwrap();
         }
     }
 }
@@ -181,7 +184,7 @@ async fn segments_of_one_upload_are_deleted_one_by_one(place: Place) {
     for key in &keys {
         place.append(*key, 0, &noise(10, 13)).await;
     }
-    place.plant_unsegmented(owner, &[(0, b"before")]);
+    place.plant_unsegmented(owner, &[(0, b"before")]).await;
     place.staging.delete(&[keys[1]]).await.unwrap();
     place.staging.delete(&[keys[3], keys[4]]).await.unwrap();
     let unsegmented = StagingKey::unsegmented(owner);
@@ -234,7 +237,7 @@ async fn bytes_of_an_earlier_version_are_read_beside_segments(place: Place) {
         .iter()
         .map(|run| (run.start, &bytes[run.clone()]))
         .collect();
-    place.plant_unsegmented(owner, &planted);
+    place.plant_unsegmented(owner, &planted).await;
     // Bytes beyond the counted ones are skipped.
     let counted = 8 * MIB + 77;
     let more = noise(5000, 20);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use landfall_core::{
-    config::{self, Backend, ByteSize, S3Settings},
+    config::{self, Backend, BucketAddressing, ByteSize, S3Settings},
     staging::{Staging, StagingKey, WriteOptions},
     storage::{MemoryStore, S3Timeouts, Storage, StorageKey},
     transfer::{Piece, TransferRequest},
@@ -35,7 +35,7 @@ macro_rules! over_every_backend {
         mod s3 {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(crate::support::s3().await).await;
+                super::$test(crate::support::any_bucket().await).await;
             })+
         }
     };
@@ -152,6 +152,7 @@ pub(crate) fn storage_config(path: &Path) -> config::StorageConfig {
     config::StorageConfig {
         backend: Backend::Fs,
         path: path.join("storage"),
+        prefix: String::new(),
         s3: S3Settings {
             bucket_name: BUCKET.to_owned(),
             endpoint_url: None,
@@ -161,6 +162,11 @@ pub(crate) fn storage_config(path: &Path) -> config::StorageConfig {
             querystring_auth: true,
             querystring_expire: 3600,
             file_overwrite: false,
+            addressing: BucketAddressing::Auto,
+            public_url: None,
+            server_side_encryption: None,
+            kms_key_id: None,
+            storage_class: None,
         },
     }
 }
@@ -195,6 +201,56 @@ pub(crate) async fn s3() -> Place {
         ..staging_config(folder.path())
     };
     open(folder, Some(server), &storage, &staging).await
+}
+
+/// Staging and storage in one bucket: of the store that the environment names, or of a server of the test.
+pub(crate) async fn any_bucket() -> Place {
+    let Some(url) = variable("URL") else {
+        return s3().await;
+    };
+    let folder = TempDir::new().unwrap();
+    let (storage, staging) = named_store(folder.path(), &url);
+    let staging = config::StagingConfig {
+        backend: Backend::S3,
+        ..staging
+    };
+    open(folder, None, &storage, &staging).await
+}
+
+/// Staging in a folder, storage in a bucket as [`any_bucket`].
+pub(crate) async fn fs_to_any_bucket() -> Place {
+    let Some(url) = variable("URL") else {
+        return fs_to_s3().await;
+    };
+    let folder = TempDir::new().unwrap();
+    let (storage, staging) = named_store(folder.path(), &url);
+    open(folder, None, &storage, &staging).await
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(format!("LANDFALL_TEST_S3_{name}"))
+        .ok()
+        .filter(|value| !value.is_empty())
+}
+
+/// The configuration of a store that was not started by the test. Each test has a prefix of its own.
+fn named_store(path: &Path, url: &str) -> (config::StorageConfig, config::StagingConfig) {
+    let required = |name| {
+        variable(name).unwrap_or_else(|| {
+            panic!("LANDFALL_TEST_S3_URL is set, so LANDFALL_TEST_S3_{name} must be set as well")
+        })
+    };
+    let mut storage = storage_config(path);
+    storage.backend = Backend::S3;
+    storage.prefix = format!("landfall-test/{}", uuid::Uuid::now_v7());
+    storage.s3.endpoint_url = Some(url.parse().unwrap());
+    storage.s3.bucket_name = required("BUCKET");
+    storage.s3.access_key_id = required("ACCESS_KEY_ID");
+    storage.s3.secret_access_key = required("SECRET_ACCESS_KEY").into();
+    if let Some(region) = variable("REGION") {
+        storage.s3.region_name = region;
+    }
+    (storage, staging_config(path))
 }
 
 /// Staging in a folder, storage in memory.

@@ -12,7 +12,7 @@ macro_rules! over_every_pair {
         mod fs_to_s3 {
             $(#[tokio::test]
             async fn $test() {
-                super::$test(crate::support::fs_to_s3().await).await;
+                super::$test(crate::support::fs_to_any_bucket().await).await;
             })+
         }
     };

@@ -226,10 +226,11 @@ impl S3Staging {
             sha256: Some(digest),
             // No other writer has the name, and this one puts it once.
             overwrite: true,
-            sole_writer: true,
+            is_staged: true,
         };
         self.capacity.count(size)?;
-        Ok(self.store.put_object(&object, bytes).await?)
+        self.store.put_object(&object, bytes).await?;
+        Ok(())
     }
 
     pub(crate) async fn len(&self, key: StagingKey) -> Result<Option<u64>, StagingError> {

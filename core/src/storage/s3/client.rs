@@ -1,4 +1,4 @@
-//! The S3 client: endpoint, timeouts and retries.
+//! The S3 client: endpoint, name resolution, timeouts and retries.
 
 use crate::config::S3Settings;
 use aws_credential_types::Credentials;
@@ -6,12 +6,18 @@ use aws_sdk_s3::{
     Client, Config,
     config::{
         BehaviorVersion, Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-        StalledStreamProtectionConfig, retry::RetryConfig, timeout::TimeoutConfig,
+        SharedHttpClient, StalledStreamProtectionConfig, retry::RetryConfig,
+        timeout::TimeoutConfig,
     },
 };
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
 use secrecy::ExposeSecret;
-use std::time::Duration;
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 /// Maximum number of attempts per request; a request that still fails is left to the next run of the job.
 const MAX_ATTEMPTS: u32 = 3;
@@ -65,12 +71,43 @@ impl S3Timeouts {
     }
 }
 
-/// Creates the client; no request is sent.
+/// Resolves the names below `localhost` to this machine, as RFC 6761 (section 6.3) asks for and as browsers do, so that
+/// a store here can be addressed in virtual-host style; all others as the system does.
+#[derive(Clone, Debug)]
+struct StoreResolver;
+
+impl ResolveDns for StoreResolver {
+    fn resolve_dns<'a>(&'a self, name: &'a str) -> DnsFuture<'a> {
+        DnsFuture::new(async move { resolve(name).await.map_err(ResolveDnsError::new) })
+    }
+}
+
+/// Resolves the name of a store's host; see [`StoreResolver`].
+pub(super) async fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
+    if name.to_ascii_lowercase().ends_with(".localhost") {
+        return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
+    }
+    let addresses = tokio::net::lookup_host((name, 0)).await?;
+    Ok(addresses.map(|address| address.ip()).collect())
+}
+
+/// Creates the connection pool.
+pub(super) fn connections() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+        .build_with_resolver(StoreResolver)
+}
+
+/// Creates the client; no request is sent. With `path_style` the bucket is named in the path of URLs.
 ///
 /// Checksums are calculated only where required (`WhenRequired`), because by default the SDK sends bodies in the
-/// `aws-chunked` encoding with a trailer, which many stores do not support. A custom endpoint is addressed in path
-/// style, because bucket names below it need not resolve.
-pub(super) fn client(settings: &S3Settings, pace: S3Timeouts) -> Client {
+/// `aws-chunked` encoding with a trailer, which many stores do not support.
+pub(super) fn client(
+    settings: &S3Settings,
+    pace: S3Timeouts,
+    connections: SharedHttpClient,
+    path_style: bool,
+) -> Client {
     let credentials = Credentials::new(
         &settings.access_key_id,
         settings.secret_access_key.expose_secret(),
@@ -78,9 +115,6 @@ pub(super) fn client(settings: &S3Settings, pace: S3Timeouts) -> Client {
         None,
         "landfall",
     );
-    let http = aws_smithy_http_client::Builder::new()
-        .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
-        .build_https();
     let retry = RetryConfig::standard()
         .with_max_attempts(MAX_ATTEMPTS)
         .with_initial_backoff(Duration::from_millis(100))
@@ -90,10 +124,10 @@ pub(super) fn client(settings: &S3Settings, pace: S3Timeouts) -> Client {
         .build();
     let mut config = Config::builder()
         .behavior_version(BehaviorVersion::latest())
-        .http_client(http)
+        .http_client(connections)
         .credentials_provider(credentials)
         .region(Region::new(settings.region_name.clone()))
-        .force_path_style(settings.endpoint_url.is_some())
+        .force_path_style(path_style)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .timeout_config(pace.within(pace.answer))

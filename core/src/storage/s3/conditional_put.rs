@@ -3,12 +3,12 @@
 //! Objects are sent with `If-None-Match: *`, and a store that supports it responds with 412 when the key is taken. The
 //! metadata of each object names the staging it came from, so that a run recognizes its own object from before a crash
 //! or a lost response. A store that does not support the header responds with 501: the key is then checked first, and
-//! only the database decides the remaining race. Some stores silently ignore the header.
+//! only the database decides the remaining race. The startup check finds stores that silently ignore the header.
 
 use super::{S3Storage, error};
 use crate::{digest::Sha256Digest, storage::StorageError};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-use std::{error::Error, sync::atomic::Ordering};
+use std::error::Error;
 
 /// The metadata key for the origin of an object (`x-amz-meta-landfall-origin`).
 pub(super) const ORIGIN: &str = "landfall-origin";
@@ -26,8 +26,9 @@ pub(crate) struct NewObject<'a> {
     pub(crate) sha256: Option<Sha256Digest>,
     /// Replace an existing object.
     pub(crate) overwrite: bool,
-    /// No other writer ever uses the key: requests may be retried even if they replace an object.
-    pub(crate) sole_writer: bool,
+    /// Staged bytes, which are deleted soon. No other writer ever uses the key, so requests may be retried even if they
+    /// replace an object.
+    pub(crate) is_staged: bool,
 }
 
 /// The object found at a key.
@@ -54,18 +55,15 @@ impl S3Storage {
         E: ProvideErrorMetadata + Error + Send + Sync + 'static,
         F: Future<Output = Result<T, SdkError<E>>>,
     {
-        let mut fence = !object.overwrite && self.knows_fence.load(Ordering::Relaxed);
+        let conditional_writes = &self.capabilities.conditional_writes;
+        let mut fence = !object.overwrite && conditional_writes.is_usable();
         if !fence && self.is_foreign(object).await? {
             return Err(StorageError::KeyTaken);
         }
         let mut outcome = send(fence).await;
         if fence && is_unknown(&outcome) {
             fence = false;
-            if self.knows_fence.swap(false, Ordering::Relaxed) {
-                tracing::warn!(
-                    "the object store does not support If-None-Match; only the database protects keys"
-                );
-            }
+            conditional_writes.refuse();
             if self.is_foreign(object).await? {
                 return Err(StorageError::KeyTaken);
             }

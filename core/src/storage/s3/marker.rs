@@ -50,10 +50,10 @@ impl S3Storage {
             size: contents.len() as u64,
             sha256: Some(Sha256Digest::compute(&contents)),
             overwrite: replace,
-            sole_writer: false,
+            is_staged: false,
         };
         match self.put_unmarked(&object, contents).await {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(StorageError::KeyTaken) => Ok(false),
             Err(error) => Err(error),
         }

@@ -6,75 +6,80 @@
 //!
 //! Configuration: the eight settings of `storage.s3`, also by their `AWS_…` names.
 //!
-//! Implementation: the AWS SDK, with path-style addressing if an endpoint is set. Objects of up to 16 MiB are one PUT
+//! Implementation: the AWS SDK. The bucket is named in the path or in the host ([`addressing`]). Objects of up to 16 MiB are one PUT
 //! with its SHA-256; larger ones are multipart uploads with a few parts of 8 MiB in flight.
 //!
-//! Considerations: features that a store answers with 501 (conditional writes, listing multipart uploads) are logged
-//! once and no longer used. On unencrypted connections each part is signed by its digest; with TLS the connection
+//! Considerations: what a store does not support is found out, logged once and no longer used ([`capabilities`]). On unencrypted connections each part is signed by its digest; with TLS the connection
 //! protects them.
 
+mod addressing;
+mod capabilities;
 mod client;
 mod conditional_put;
 mod error;
 mod marker;
 mod memory_budget;
 mod multipart;
+mod object_options;
 mod payload;
-pub(crate) mod probe;
+mod probe;
+mod put;
 mod stale_multipart;
 mod store;
 mod url;
 
 use crate::{
-    config::S3Settings,
+    config::{S3Settings, StorageConfig},
     digest::Sha256Digest,
     installation::marker::BucketMarker,
     storage::{
         ListedObject, ObjectInfo, ObjectPages, ObjectStream, PAGE, StorageError, StorageKey,
     },
 };
+use addressing::AddressedClients;
 use aws_sdk_s3::{
     Client,
     config::{Builder, retry::RetryConfig},
-    operation::{
-        get_object::GetObjectError, head_object::HeadObjectOutput, put_object::PutObjectOutput,
-    },
-    primitives::{ByteStream, DateTime as SdkDateTime},
+    operation::{get_object::GetObjectError, head_object::HeadObjectOutput},
+    primitives::DateTime as SdkDateTime,
     types::{ChecksumMode, ChecksumType},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::Bytes;
+pub(crate) use capabilities::Capabilities;
 use chrono::{DateTime, Utc};
 pub use client::S3Timeouts;
 pub(crate) use conditional_put::NewObject;
 use futures::{StreamExt, stream};
 use memory_budget::TransferMemory;
 pub(crate) use multipart::{MIN_PART_SIZE, MultipartUpload};
-use payload::SignWithDigest;
-use std::{ops::Range, sync::atomic::AtomicBool};
+pub(crate) use put::PutProof;
+use std::{ops::Range, sync::Arc};
 
 /// See the module documentation.
 #[derive(Debug)]
 pub(crate) struct S3Storage {
-    client: Client,
+    clients: AddressedClients,
     settings: S3Settings,
+    /// What every key in the bucket begins with, including a slash at its end; empty without `storage.prefix`.
+    prefix: String,
     pace: S3Timeouts,
-    /// False once the store has responded that it does not support `If-None-Match`.
-    knows_fence: AtomicBool,
-    /// False once the store has responded that it cannot list multipart uploads.
-    lists_uploads: AtomicBool,
+    pub(crate) capabilities: Capabilities,
     pub(crate) marker: BucketMarker,
     memory: TransferMemory,
 }
 
 impl S3Storage {
-    pub(crate) fn open(settings: &S3Settings, pace: S3Timeouts) -> Self {
+    pub(crate) fn open(config: &StorageConfig, pace: S3Timeouts) -> Self {
+        let prefix = match config.prefix.as_str() {
+            "" => String::new(),
+            folder => format!("{folder}/"),
+        };
         Self {
-            client: client::client(settings, pace),
-            settings: settings.clone(),
+            clients: AddressedClients::new(&config.s3, pace),
+            settings: config.s3.clone(),
+            prefix,
             pace,
-            knows_fence: AtomicBool::new(true),
-            lists_uploads: AtomicBool::new(true),
+            capabilities: Capabilities::default(),
             marker: BucketMarker::default(),
             memory: TransferMemory::default(),
         }
@@ -89,52 +94,19 @@ impl S3Storage {
         &self.settings.bucket_name
     }
 
+    async fn client(&self) -> &Client {
+        self.clients.client().await
+    }
+
+    /// The key in the bucket of one of Landfall's own keys.
+    fn full_key(&self, key: &str) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
     /// Whether parts need their own digest, because nothing else protects them in transit.
     pub(crate) fn signs_parts(&self) -> bool {
         let endpoint = self.settings.endpoint_url.as_ref();
         endpoint.is_some_and(|url| url.scheme() != "https")
-    }
-
-    /// Puts an object in one request; its digest must be known.
-    pub(crate) async fn put_object(
-        &self,
-        object: &NewObject<'_>,
-        bytes: Bytes,
-    ) -> Result<(), StorageError> {
-        self.require_marker().await?;
-        self.put_unmarked(object, bytes).await
-    }
-
-    /// [`Self::put_object`] into a bucket whose marker need not exist yet.
-    async fn put_unmarked(&self, object: &NewObject<'_>, bytes: Bytes) -> Result<(), StorageError> {
-        let digest = object
-            .sha256
-            .unwrap_or_else(|| Sha256Digest::compute(&bytes));
-        let sent = self.put_conditionally(object, "put an object", |fence| {
-            self.client
-                .put_object()
-                .bucket(self.bucket())
-                .key(object.key)
-                .content_type(object.content_type)
-                .metadata(conditional_put::ORIGIN, object.origin)
-                .checksum_sha256(BASE64_STANDARD.encode(digest.0))
-                .set_if_none_match(fence.then(|| "*".to_owned()))
-                .body(ByteStream::from(bytes.clone()))
-                .customize()
-                .interceptor(SignWithDigest(digest))
-                .config_override(attempts(object, self.pace.for_body(object.size)))
-                .send()
-        });
-        match sent
-            .await?
-            .as_ref()
-            .and_then(PutObjectOutput::checksum_sha256)
-        {
-            Some(answered) if answered != BASE64_STANDARD.encode(digest.0) => Err(
-                StorageError::NotAsSent("the store answers another SHA-256".to_owned()),
-            ),
-            _ => Ok(()),
-        }
     }
 
     pub(crate) async fn head(&self, key: &StorageKey) -> Result<Option<ObjectInfo>, StorageError> {
@@ -148,10 +120,11 @@ impl S3Storage {
         key: &str,
     ) -> Result<Option<(ObjectInfo, Option<String>)>, StorageError> {
         let answer = self
-            .client
+            .client()
+            .await
             .head_object()
             .bucket(self.bucket())
-            .key(key)
+            .key(self.full_key(key))
             .checksum_mode(ChecksumMode::Enabled)
             .send()
             .await;
@@ -191,10 +164,11 @@ impl S3Storage {
         }
         let range = range.map(|range| format!("bytes={}-{}", range.start, range.end - 1));
         let answer = self
-            .client
+            .client()
+            .await
             .get_object()
             .bucket(self.bucket())
-            .key(key)
+            .key(self.full_key(key))
             .set_range(range)
             .send()
             .await;
@@ -223,9 +197,9 @@ impl S3Storage {
     }
 
     pub(crate) async fn delete_once(&self, key: &StorageKey) -> Result<(), StorageError> {
-        let request = self.client.delete_object().bucket(self.bucket());
+        let request = self.client().await.delete_object().bucket(self.bucket());
         let deleted = request
-            .key(key.as_str())
+            .key(self.full_key(key.as_str()))
             .customize()
             .config_override(once(self.pace.for_body(0)))
             .send()
@@ -238,8 +212,9 @@ impl S3Storage {
 
     pub(crate) async fn delete_key(&self, key: &str) -> Result<(), StorageError> {
         self.require_marker().await?;
-        let request = self.client.delete_object().bucket(self.bucket()).key(key);
+        let request = self.client().await.delete_object().bucket(self.bucket());
         match request
+            .key(self.full_key(key))
             .send()
             .await
             .map_err(error::map_error("delete an object"))
@@ -249,40 +224,52 @@ impl S3Storage {
         }
     }
 
-    pub(crate) fn list(self: &std::sync::Arc<Self>, prefix: &str) -> ObjectPages {
+    pub(crate) fn list(self: &Arc<Self>, prefix: &str) -> ObjectPages {
         self.list_after(prefix.to_owned(), None)
     }
 
     /// Lists the objects after `after`, in byte order of their keys.
     pub(crate) fn list_after(
-        self: &std::sync::Arc<Self>,
+        self: &Arc<Self>,
         prefix: String,
         after: Option<String>,
     ) -> ObjectPages {
-        let request = self
-            .client
-            .list_objects_v2()
-            .bucket(self.bucket())
-            .prefix(prefix)
-            .set_start_after(after)
-            .max_keys(i32::try_from(PAGE).unwrap_or(i32::MAX));
-        let pages = stream::try_unfold(Some(request), |request| async move {
-            let Some(request) = request else {
-                return Ok(None);
-            };
-            let answer = request.clone().send().await;
-            let answer = answer.map_err(error::map_error("list objects"))?;
-            let page = answer.contents().iter().filter_map(listed).collect();
-            let more = answer.is_truncated().unwrap_or(false);
-            let token = answer.next_continuation_token().filter(|_| more);
-            let next = token.map(|token| request.continuation_token(token));
-            Ok(Some((page, next)))
+        let storage = Arc::clone(self);
+        let pages = stream::try_unfold(ListPosition::Start(after), move |position| {
+            let (storage, prefix) = (Arc::clone(&storage), storage.full_key(&prefix));
+            async move {
+                let (after, token) = match position {
+                    ListPosition::Start(after) => (after, None),
+                    ListPosition::Page(token) => (None, Some(token)),
+                    ListPosition::End => return Ok(None),
+                };
+                let answer = storage
+                    .client()
+                    .await
+                    .list_objects_v2()
+                    .bucket(storage.bucket())
+                    .prefix(prefix)
+                    .set_start_after(after.map(|after| storage.full_key(&after)))
+                    .set_continuation_token(token)
+                    .max_keys(i32::try_from(PAGE).unwrap_or(i32::MAX))
+                    .send()
+                    .await
+                    .map_err(error::map_error("list objects"))?;
+                let listed = |object| listed(object, &storage.prefix);
+                let page = answer.contents().iter().filter_map(listed).collect();
+                let more = answer.is_truncated().unwrap_or(false);
+                let token = answer.next_continuation_token().filter(|_| more);
+                let next = token.map_or(ListPosition::End, |token| {
+                    ListPosition::Page(token.to_owned())
+                });
+                Ok(Some((page, next)))
+            }
         });
         pages.boxed()
     }
 
     pub(crate) async fn health(&self) -> Result<(), StorageError> {
-        let request = self.client.head_bucket().bucket(self.bucket());
+        let request = self.client().await.head_bucket().bucket(self.bucket());
         request
             .send()
             .await
@@ -291,22 +278,22 @@ impl S3Storage {
     }
 }
 
-/// An object that may replace another writer's is sent once: the response to a retry proves nothing about the first
-/// attempt.
-pub(super) fn attempts(object: &NewObject<'_>, config: Builder) -> Builder {
-    match object.overwrite && !object.sole_writer {
-        true => once(config),
-        false => config,
-    }
-}
-
 fn once(config: Builder) -> Builder {
     config.retry_config(RetryConfig::disabled())
 }
 
-fn listed(object: &aws_sdk_s3::types::Object) -> Option<ListedObject> {
+/// The next page of a list.
+enum ListPosition {
+    /// After this key.
+    Start(Option<String>),
+    /// By its token.
+    Page(String),
+    End,
+}
+
+fn listed(object: &aws_sdk_s3::types::Object, prefix: &str) -> Option<ListedObject> {
     Some(ListedObject {
-        key: object.key()?.to_owned(),
+        key: object.key()?.strip_prefix(prefix)?.to_owned(),
         size: u64::try_from(object.size().unwrap_or(0)).unwrap_or(0),
         etag: object.e_tag().map(str::to_owned),
         modified: moment(object.last_modified()),

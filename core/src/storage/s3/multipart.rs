@@ -3,7 +3,12 @@
 //! A multipart upload is either completed or aborted; if its future is dropped, it is aborted in the background. A
 //! crash leaves it open, without an object, and the sweep aborts it.
 
-use super::{NewObject, S3Storage, SignWithDigest, attempts, conditional_put, error, url::encoded};
+use super::{
+    Capabilities, NewObject, S3Storage, conditional_put, error,
+    payload::SignWithDigest,
+    put::{attempts, content_md5},
+    url::encoded,
+};
 use crate::{digest::Sha256Digest, storage::StorageError};
 use aws_sdk_s3::{
     operation::upload_part_copy::UploadPartCopyOutput,
@@ -20,6 +25,7 @@ pub(crate) const MIN_PART_SIZE: u64 = 5 * 1024 * 1024;
 #[derive(Debug)]
 pub(crate) struct MultipartUpload {
     storage: Arc<S3Storage>,
+    /// In the bucket.
     key: String,
     id: String,
     closed: bool,
@@ -48,23 +54,33 @@ impl MultipartUpload {
         object: &NewObject<'_>,
     ) -> Result<Self, StorageError> {
         storage.require_marker().await?;
+        let key = storage.full_key(object.key);
         let answer = storage
-            .client
+            .client()
+            .await
             .create_multipart_upload()
             .bucket(storage.bucket())
-            .key(object.key)
+            .key(&key)
             .content_type(object.content_type)
             .metadata(conditional_put::ORIGIN, object.origin)
+            .set_server_side_encryption(storage.settings.encryption())
+            .set_ssekms_key_id(storage.settings.kms_key_id.clone())
+            .set_storage_class(storage.settings.class_of(object))
             .send()
             .await
             .map_err(error::map_error("begin a multipart upload"))?;
         let id = answer.upload_id().ok_or_else(|| incomplete("upload id"))?;
         Ok(Self {
             storage: Arc::clone(storage),
-            key: object.key.to_owned(),
+            key,
             id: id.to_owned(),
             closed: false,
         })
+    }
+
+    /// What the store is known to support.
+    pub(crate) fn capabilities(&self) -> &Capabilities {
+        &self.storage.capabilities
     }
 
     /// Sends part `number` (from 1). With a digest the request is signed by it; otherwise the connection must protect
@@ -75,28 +91,44 @@ impl MultipartUpload {
         bytes: Bytes,
         digest: Option<Sha256Digest>,
     ) -> Result<CompletedPart, StorageError> {
+        let capabilities = &self.storage.capabilities;
         let size = bytes.len() as u64;
-        self.send_stream(number, size, ByteStream::from(bytes), digest)
-            .await
+        let mut md5 = match capabilities.requires_part_checksums() {
+            true => Some(content_md5(&bytes).await?),
+            false => None,
+        };
+        loop {
+            let with_md5 = md5.is_some();
+            let body = ByteStream::from(bytes.clone());
+            match self.send_stream(number, size, body, digest, md5).await {
+                Err(refused) if !with_md5 && capabilities.wants_part_checksum(&refused) => {
+                    md5 = Some(content_md5(&bytes).await?);
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
-    /// [`Self::send`] with a body that is not in memory.
+    /// [`Self::send`] with a body that is not in memory, and the value of `Content-MD5`, where the store demands it.
     pub(crate) async fn send_stream(
         &self,
         number: i32,
         size: u64,
         body: ByteStream,
         digest: Option<Sha256Digest>,
+        md5: Option<String>,
     ) -> Result<CompletedPart, StorageError> {
         let request = self
             .storage
-            .client
+            .client()
+            .await
             .upload_part()
             .bucket(self.storage.bucket())
             .key(&self.key)
             .upload_id(&self.id)
             .part_number(number)
             .content_length(i64::try_from(size).unwrap_or(i64::MAX))
+            .set_content_md5(md5)
             .body(body)
             .customize()
             .config_override(self.storage.pace.for_body(size));
@@ -124,7 +156,8 @@ impl MultipartUpload {
         let size = range.end - range.start;
         let answer = self
             .storage
-            .client
+            .client()
+            .await
             .upload_part_copy()
             .bucket(self.storage.bucket())
             .key(&self.key)
@@ -163,9 +196,9 @@ impl MultipartUpload {
         let upload = CompletedMultipartUpload::builder()
             .set_parts(Some(parts))
             .build();
+        let client = storage.client().await;
         let completed = storage.put_conditionally(object, "complete a multipart upload", |fence| {
-            storage
-                .client
+            client
                 .complete_multipart_upload()
                 .bucket(storage.bucket())
                 .key(&self.key)
@@ -196,14 +229,15 @@ impl MultipartUpload {
 
 impl S3Storage {
     fn copy_source(&self, from: &str) -> String {
-        format!("{}/{}", self.bucket(), encoded(from))
+        format!("{}/{}", self.bucket(), encoded(&self.full_key(from)))
     }
 
-    /// Aborts a multipart upload. One that is gone counts as aborted; if it cannot be aborted now, the sweep will do
+    /// Aborts a multipart upload to a key in the bucket. One that is gone counts as aborted; if it cannot be aborted now, the sweep will do
     /// it.
     pub(super) async fn abort(&self, key: &str, id: &str) {
         let request = self
-            .client
+            .client()
+            .await
             .abort_multipart_upload()
             .bucket(self.bucket())
             .key(key)
@@ -229,7 +263,7 @@ fn has_checksums(answer: &UploadPartCopyOutput) -> bool {
 }
 
 /// Returns the MD5 in an ETag, if it is one: some stores use other ETags, and multipart uploads have others as well.
-fn md5(etag: &str) -> Option<&str> {
+pub(super) fn md5(etag: &str) -> Option<&str> {
     let digits = etag.trim_matches('"');
     let is_md5 = digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     is_md5.then_some(digits)

@@ -5,8 +5,8 @@ use crate::{
     digest::Sha256Digest,
     installation::Marker,
     storage::{
-        ObjectInfo, ObjectPages, ObjectStream, StorageError, StorageKey, UnfinishedWrite,
-        UnfinishedWritePages, UrlOptions,
+        Capability, ObjectInfo, ObjectPages, ObjectStream, StorageError, StorageKey,
+        UnfinishedWrite, UnfinishedWritePages, UrlOptions,
         store::{PutRequest, Store, StoreFuture},
     },
 };
@@ -52,7 +52,7 @@ impl S3Storage {
             size: request.size,
             sha256: None,
             overwrite: request.overwrite,
-            sole_writer: false,
+            is_staged: false,
         };
         let mut parts = PartStream {
             bytes,
@@ -60,7 +60,7 @@ impl S3Storage {
         };
         let first = parts.next().await?;
         if first.len() < PART_SIZE {
-            return self.put_object(&object, first).await;
+            return self.put_object(&object, first).await.map(drop);
         }
         // Dropped with an error, it is aborted.
         let upload = MultipartUpload::begin(self, &object).await?;
@@ -112,6 +112,10 @@ impl Store for S3Storage {
 
     fn probe(self: Arc<Self>) -> StoreFuture<'static, ()> {
         async move { probe::probe(&self).await }.boxed()
+    }
+
+    fn capabilities(&self) -> Vec<Capability> {
+        self.capabilities.list(&self.clients)
     }
 
     fn health(&self) -> StoreFuture<'_, ()> {

@@ -29,7 +29,7 @@ impl S3Storage {
         if self.settings.querystring_auth {
             self.signed(key, options).await
         } else {
-            self.plain(key)
+            self.plain(key).await
         }
     }
 
@@ -40,9 +40,10 @@ impl S3Storage {
             PresigningConfig::expires_in(life).map_err(|error| unusable_life(error.into()))?;
         let disposition = options.content_disposition.map(str::to_owned);
         let content_type = options.content_type.map(str::to_owned);
-        let (bucket, key) = (self.bucket(), key.as_str());
+        let (client, bucket) = (self.client().await, self.bucket());
+        let key = self.full_key(key.as_str());
         let signed = if options.head {
-            let request = self.client.head_object().bucket(bucket).key(key);
+            let request = client.head_object().bucket(bucket).key(key);
             let request = request.set_response_content_disposition(disposition);
             let request = request.set_response_content_type(content_type);
             request
@@ -50,7 +51,7 @@ impl S3Storage {
                 .await
                 .map_err(|error| unusable_endpoint(error.into()))?
         } else {
-            let request = self.client.get_object().bucket(bucket).key(key);
+            let request = client.get_object().bucket(bucket).key(key);
             let request = request.set_response_content_disposition(disposition);
             let request = request.set_response_content_type(content_type);
             request
@@ -61,15 +62,27 @@ impl S3Storage {
         Url::parse(signed.uri()).map_err(|error| unusable_endpoint(error.into()))
     }
 
-    fn plain(&self, key: &StorageKey) -> Result<Url, StorageError> {
+    async fn plain(&self, key: &StorageKey) -> Result<Url, StorageError> {
         let (bucket, region) = (self.bucket(), &self.settings.region_name);
-        let base = match &self.settings.endpoint_url {
-            Some(endpoint) => format!("{}/{bucket}", endpoint.as_str().trim_end_matches('/')),
+        let endpoint = self.settings.endpoint_url.as_ref();
+        let trimmed = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
+        let base = match (&self.settings.public_url, endpoint) {
+            (Some(public), _) => trimmed(public),
+            (None, Some(endpoint)) if self.clients.names_bucket_in_host().await => {
+                let mut url = endpoint.clone();
+                let host = format!("{bucket}.{}", endpoint.host_str().unwrap_or_default());
+                url.set_host(Some(&host))
+                    .map_err(|error| unusable_endpoint(error.into()))?;
+                trimmed(&url)
+            }
+            (None, Some(endpoint)) => format!("{}/{bucket}", trimmed(endpoint)),
             // A certificate for `*.s3…` does not match a name with another dot.
-            None if bucket.contains('.') => format!("https://s3.{region}.amazonaws.com/{bucket}"),
-            None => format!("https://{bucket}.s3.{region}.amazonaws.com"),
+            (None, None) if bucket.contains('.') => {
+                format!("https://s3.{region}.amazonaws.com/{bucket}")
+            }
+            (None, None) => format!("https://{bucket}.s3.{region}.amazonaws.com"),
         };
-        Url::parse(&format!("{base}/{}", encoded(key.as_str())))
+        Url::parse(&format!("{base}/{}", encoded(&self.full_key(key.as_str()))))
             .map_err(|error| unusable_endpoint(error.into()))
     }
 }

@@ -40,8 +40,9 @@ impl S3Operation {
                 | Self::UploadPartCopy
                 | Self::AbortMultipartUpload
         );
-        (!path.ends_with("landfall-installation") && !(is_probe && is_of_multipart))
-            .then_some(operation)
+        let is_marker = path.ends_with("landfall-installation");
+        let is_ignored = is_marker || is_probe && is_of_multipart;
+        (!is_ignored).then_some(operation)
     }
 
     /// `None` for operations that Landfall does not use.
