@@ -338,8 +338,8 @@ impl<T> PendingResponse<T> {
 
 impl<T> fmt::Debug for PendingResponse<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keep")
-            .field("ticket", &self.lock)
+        f.debug_struct("PendingResponse")
+            .field("lock", &self.lock)
             .finish_non_exhaustive()
     }
 }

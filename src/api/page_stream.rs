@@ -36,7 +36,7 @@ pub(super) struct PageResponse<T> {
 
 impl<T> fmt::Debug for PageResponse<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PageAnswer").finish_non_exhaustive()
+        f.debug_struct("PageResponse").finish_non_exhaustive()
     }
 }
 

@@ -12,6 +12,7 @@ use landfall_core::{
 use reqwest::{Client, Method};
 use secrecy::ExposeSecret;
 use std::{
+    fmt::{self, Display, Formatter},
     process::Stdio,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -26,8 +27,11 @@ use uuid::Uuid;
 /// What memory may grow by.
 const MAX_GROWTH: u64 = 64 * 1024 * 1024;
 
-/// How long each flood lasts.
-const LASTS: Duration = Duration::from_secs(4);
+/// How long each flood lasts, unless `LANDFALL_TEST_FLOOD_SECONDS` says otherwise.
+const FLOOD_SECONDS: u64 = 4;
+
+/// How long uploads are timed before the flood.
+const UNDISTURBED: Duration = Duration::from_secs(2);
 
 /// Connections to each route by each caller.
 const EACH: usize = 2;
@@ -40,6 +44,43 @@ enum Flood {
     ManyHeaders,
     HugeTarget,
     UnreadAnswer,
+}
+
+/// How long the requests of a client took.
+#[derive(Clone, Copy, Debug)]
+struct Durations {
+    count: usize,
+    p50: Duration,
+    p99: Duration,
+    max: Duration,
+}
+
+impl Durations {
+    fn of(mut durations: Vec<Duration>) -> Self {
+        durations.sort_unstable();
+        let count = durations.len();
+        Self {
+            count,
+            p50: durations[count / 2],
+            p99: durations[count * 99 / 100],
+            max: durations[count - 1],
+        }
+    }
+}
+
+impl Display for Durations {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self {
+            count,
+            p50,
+            p99,
+            max,
+        } = self;
+        write!(
+            f,
+            "p50 {p50:.1?}, p99 {p99:.1?}, longest {max:.1?} of {count}"
+        )
+    }
 }
 
 /// A server process, and who may call it.
@@ -125,21 +166,27 @@ impl FloodTarget {
         kib.parse::<u64>().unwrap() * 1024
     }
 
-    /// The maximum duration of a few uploads and lists by another client.
-    async fn served(&self) -> Duration {
-        let mut longest = Duration::ZERO;
-        for _ in 0..10 {
-            let begun = Instant::now();
-            let upload = self
-                .client
-                .post(format!("{}/v1/files?filename=a", self.process.url))
-                .header("authorization", self.bearer())
-                .body("bytes");
-            let response = tokio::time::timeout(SOON, upload.send()).await;
-            assert_eq!(response.expect("an answer in time").unwrap().status(), 202);
-            longest = longest.max(begun.elapsed());
+    /// Uploads a small file as another client would. Returns the time until the 202.
+    async fn upload(&self) -> Duration {
+        let sent = Instant::now();
+        let upload = self
+            .client
+            .post(format!("{}/v1/files?filename=a", self.process.url))
+            .header("authorization", self.bearer())
+            .body("bytes");
+        let response = tokio::time::timeout(SOON, upload.send()).await;
+        assert_eq!(response.expect("an answer in time").unwrap().status(), 202);
+        sent.elapsed()
+    }
+
+    /// [`Self::upload`], again and again, with nothing else going on.
+    async fn upload_undisturbed(&self) -> Durations {
+        let until = Instant::now() + UNDISTURBED;
+        let mut durations = Vec::new();
+        while Instant::now() < until {
+            durations.push(self.upload().await);
         }
-        longest
+        Durations::of(durations)
     }
 
     fn address(&self) -> &str {
@@ -240,9 +287,14 @@ async fn go_on(mut stream: TcpStream, flood: Flood) {
     }
 }
 
+fn flood_duration() -> Duration {
+    let given = std::env::var("LANDFALL_TEST_FLOOD_SECONDS").ok();
+    Duration::from_secs(given.map_or(FLOOD_SECONDS, |seconds| seconds.parse().unwrap()))
+}
+
 async fn survives(flood: Flood) {
     let target = FloodTarget::start().await;
-    let alone = target.served().await;
+    let alone = target.upload_undisturbed().await;
     let (idle, lines) = (target.memory(), target.lines.lock().unwrap().len());
     let mut clients = JoinSet::new();
     for (method, path) in &target.routes {
@@ -256,24 +308,25 @@ async fn survives(flood: Flood) {
     }
     let connections = clients.len();
     assert!(connections > 400, "{connections}");
-    let until = Instant::now() + LASTS;
-    let (mut most, mut slowest) = (0, Duration::ZERO);
+    let until = Instant::now() + flood_duration();
+    let (mut most, mut durations) = (0, Vec::new());
     while Instant::now() < until {
-        slowest = slowest.max(target.served().await);
+        durations.push(target.upload().await);
         most = most.max(target.memory());
     }
+    let beside = Durations::of(durations);
     let growth = most.saturating_sub(idle);
     let log = target.lines.lock().unwrap().split_off(lines);
     let logged = log.len();
     eprintln!(
-        "{flood:?}: {connections} connections, memory {} + {} KiB, longest upload {alone:?} alone and {slowest:?} beside, {logged} log lines",
+        "{flood:?}: {connections} connections, memory {} + {} KiB, uploads alone: {alone}; beside: {beside}; {logged} log lines",
         idle / 1024,
         growth / 1024,
     );
     assert!(growth <= MAX_GROWTH, "{flood:?}: {growth} bytes more");
     assert!(logged < 50, "{flood:?}: {:#?}", &log[..50]);
     clients.shutdown().await;
-    target.served().await;
+    target.upload_undisturbed().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

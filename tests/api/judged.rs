@@ -7,7 +7,11 @@ use serde_json::Value;
 use std::{path::Path, time::Duration};
 use tokio::process::Command;
 
-const WITHIN: Duration = Duration::from_secs(240);
+/// For each generated example of an operation.
+const PER_EXAMPLE: Duration = Duration::from_secs(24);
+
+/// Examples generated for each operation, unless `LANDFALL_TEST_EXAMPLES` says otherwise.
+const EXAMPLES: u32 = 10;
 
 /// The number of operations, without those of tus: an upload takes several requests, so the response to a single
 /// generated one means little. The tus tests check their responses against the definition instead.
@@ -25,16 +29,19 @@ async fn judge(app: &TestApp, arguments: &[&str]) {
     let python = std::env::var("LANDFALL_TEST_PYTHON")
         .expect("LANDFALL_TEST_PYTHON names a Python with schemathesis; scripts/test installs it");
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/schemathesis.toml");
+    let examples = std::env::var("LANDFALL_TEST_EXAMPLES").ok();
+    let examples = examples.map_or(EXAMPLES, |examples| examples.parse().expect("a number"));
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = Command::new(python);
     command
         .args(["-m", "schemathesis.cli", "--config-file"])
         .arg(rules)
         .args(["run", &format!("{}/openapi.json", app.url), "--no-color"])
+        .args(["--max-examples", &examples.to_string()])
         .args(arguments)
         .current_dir(folder.path())
         .kill_on_drop(true);
-    let output = tokio::time::timeout(WITHIN, command.output()).await;
+    let output = tokio::time::timeout(PER_EXAMPLE * examples, command.output()).await;
     let output = output
         .expect("schemathesis ends in time")
         .expect("Python starts; scripts/test installs it");

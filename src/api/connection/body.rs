@@ -16,14 +16,53 @@ use std::{
     error::Error,
     io,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 /// How long a rejected client may continue to send. If the connection were reset while it sends, it would not read the
 /// response (RFC 9112, section 9.6).
 const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of rejected bodies that are read and discarded per second, on all connections together, and how many of them
+/// may be read at once after a pause. Reading as fast as clients send would take the CPU from requests that are served.
+const DRAINED_PER_SECOND: u64 = 32 * 1024 * 1024;
+const DRAIN_BURST: Duration = Duration::from_millis(250);
+
+/// Limits how fast rejected bodies are drained; clones share the limit.
+#[derive(Clone, Debug)]
+pub(super) struct DrainRateLimit {
+    /// When all bytes admitted so far will have been paid for.
+    paid_until: Arc<Mutex<Instant>>,
+}
+
+impl Default for DrainRateLimit {
+    fn default() -> Self {
+        Self {
+            paid_until: Arc::new(Mutex::new(Instant::now())),
+        }
+    }
+}
+
+impl DrainRateLimit {
+    /// Waits until the next chunk may be read, after one of `len` bytes.
+    async fn wait(&self, len: usize) {
+        let cost = Duration::from_nanos(len as u64 * 1_000_000_000 / DRAINED_PER_SECOND);
+        let paid_until = {
+            let mut paid_until = self
+                .paid_until
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            *paid_until = (*paid_until).max(Instant::now()) + cost;
+            *paid_until
+        };
+        if let Some(at) = paid_until.checked_sub(DRAIN_BURST) {
+            sleep_until(at).await;
+        }
+    }
+}
 
 /// The body paused for longer than `server.idle_timeout`.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +81,7 @@ pub(super) struct IdleTimeoutBody {
     started: bool,
     /// Keeps the connection active while the rest of a body arrives, even if the response has been sent.
     active_request: Option<ActiveRequest>,
+    drain_rate: DrainRateLimit,
 }
 
 impl IdleTimeoutBody {
@@ -50,6 +90,7 @@ impl IdleTimeoutBody {
         idle: Duration,
         expects: bool,
         active_request: ActiveRequest,
+        drain_rate: DrainRateLimit,
     ) -> Self {
         Self {
             body: Some(BodyStream::new(body)),
@@ -58,6 +99,7 @@ impl IdleTimeoutBody {
             expects,
             started: false,
             active_request: Some(active_request),
+            drain_rate,
         }
     }
 }
@@ -110,10 +152,16 @@ impl Drop for IdleTimeoutBody {
         if (self.expects && !self.started) || tokio::runtime::Handle::try_current().is_err() {
             return;
         }
-        let active_request = self.active_request.take();
+        let (active_request, rate) = (self.active_request.take(), self.drain_rate.clone());
         tokio::spawn(async move {
-            let _beat = active_request;
-            let rest = async { while let Some(Ok(_)) = body.next().await {} };
+            let _active = active_request;
+            let rest = async {
+                while let Some(Ok(frame)) = body.next().await {
+                    let len = frame.data_ref().map_or(0, Bytes::len);
+                    drop(frame);
+                    rate.wait(len).await;
+                }
+            };
             // What remains after that is cut off when the connection closes.
             let _ = tokio::time::timeout(LINGER_TIMEOUT, rest).await;
         });

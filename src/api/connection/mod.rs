@@ -12,7 +12,7 @@ mod timeouts;
 
 use super::{middleware::real_ip, shutdown::Shutdown};
 use admission::{Admission, ConnectionPermit};
-use body::IdleTimeoutBody;
+use body::{DrainRateLimit, IdleTimeoutBody};
 use futures::{FutureExt, StreamExt};
 use http::{HeaderValue, Request, Uri, Version, header};
 use hyper::{
@@ -30,7 +30,7 @@ use poem::{
 };
 use std::{convert::Infallible, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 use stream::{Socket, TrackedBody, WriteBackpressure};
-use timeouts::{ActiveRequest, ConnectionTimeouts, LargeHeads, TimeoutLimits, WideReads};
+use timeouts::{ConnectionTimeouts, LargeHeads, TimeoutLimits, WideReads};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -101,6 +101,7 @@ struct Connection {
     large_heads: LargeHeads,
     wide_reads: WideReads,
     idle_timeout: Duration,
+    drain_rate: DrainRateLimit,
     proxies: Arc<[IpNet]>,
     shutdown: Shutdown,
 }
@@ -126,6 +127,7 @@ pub(crate) async fn run(
         large_heads: LargeHeads::new(MAX_LARGE_HEADS),
         wide_reads: WideReads::new(MAX_WIDE_READS),
         idle_timeout: config.idle_timeout,
+        drain_rate: DrainRateLimit::default(),
         proxies: config.trusted_proxies.clone().into(),
         shutdown: shutdown.clone(),
     };
@@ -229,14 +231,19 @@ impl Connection {
     > + use<> {
         let (endpoint, proxies) = (Arc::clone(&self.endpoint), Arc::clone(&self.proxies));
         let (idle, timeouts) = (self.idle_timeout, timeouts.clone());
-        let shutdown = self.shutdown.clone();
+        let (shutdown, drain_rate) = (self.shutdown.clone(), self.drain_rate.clone());
         service_fn(move |request: Request<Incoming>| {
             let (endpoint, proxies) = (Arc::clone(&endpoint), Arc::clone(&proxies));
             let (active_request, of_body) = (timeouts.request(), timeouts.body());
-            let (backpressure, shutdown) = (backpressure.clone(), shutdown.clone());
+            let (shutdown, drain_rate) = (shutdown.clone(), drain_rate.clone());
+            let backpressure = backpressure.clone();
             async move {
-                let version = request.version();
-                let request = to_poem(request, (idle, of_body), (local, remote), &proxies);
+                let (request, body) = request.into_parts();
+                let version = request.version;
+                let expects = request.headers.contains_key(header::EXPECT);
+                let is_bare = body.is_end_stream();
+                let body = IdleTimeoutBody::new(body, idle, expects, of_body, drain_rate);
+                let request = to_poem(request, body, is_bare, (local, remote), &proxies);
                 let response = endpoint.get_response(request).await;
                 let mut response = http::Response::from(response);
                 if version != Version::HTTP_2 && shutdown.is_draining() {
@@ -378,16 +385,15 @@ impl Connection {
 }
 
 fn to_poem(
-    request: Request<Incoming>,
-    (idle, active_request): (Duration, ActiveRequest),
+    mut parts: http::request::Parts,
+    body: IdleTimeoutBody,
+    is_bare: bool,
     (local, remote): (SocketAddr, SocketAddr),
     proxies: &[IpNet],
 ) -> poem::Request {
-    let (mut parts, body) = request.into_parts();
     if parts.version == Version::HTTP_2 {
-        as_http1(&mut parts, body.is_end_stream());
+        as_http1(&mut parts, is_bare);
     }
-    let expects = parts.headers.contains_key(header::EXPECT);
     let local = LocalAddr(local.into());
     let client = real_ip::client(&parts.headers, remote.ip(), proxies);
     // From here on the remote address of a request is that of its client, however many proxies are in between.
@@ -398,7 +404,6 @@ fn to_poem(
         Scheme::HTTP
     };
     let parts = RequestParts::from((parts, local, remote, scheme));
-    let body = IdleTimeoutBody::new(body, idle, expects, active_request);
     let mut request = poem::Request::from_parts(parts, Body::from_bytes_stream(body.boxed()));
     if let Some(host) = client.host {
         request.set_data(host);
