@@ -29,6 +29,14 @@ impl IntoResponse for Download {
     }
 }
 
+fn binary_media_type(content_type: &'static str) -> MetaMediaType {
+    let schema = MetaSchema::new_with_format("string", "binary");
+    MetaMediaType {
+        content_type,
+        schema: MetaSchemaRef::Inline(Box::new(schema)),
+    }
+}
+
 impl ApiResponse for Download {
     fn meta() -> MetaResponses {
         let response = |status, description, bytes: bool| MetaResponse {
@@ -36,12 +44,10 @@ impl ApiResponse for Download {
             status: Some(status),
             status_range: None,
             content: match bytes {
-                true => vec![MetaMediaType {
-                    content_type: "application/octet-stream",
-                    schema: MetaSchemaRef::Inline(Box::new(MetaSchema::new_with_format(
-                        "string", "binary",
-                    ))),
-                }],
+                // The type of the file; generators of clients know what to do with the first.
+                true => ["application/octet-stream", "*/*"]
+                    .map(binary_media_type)
+                    .into(),
                 false => Vec::new(),
             },
             headers: Vec::new(),

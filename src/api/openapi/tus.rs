@@ -216,8 +216,8 @@ fn content() -> Value {
         &["Content-Disposition"],
         &["Tus-Resumable", "Cache-Control"],
     );
-    response["content"] =
-        json!({"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}});
+    let bytes = json!({"schema": {"type": "string", "format": "binary"}});
+    response["content"] = json!({"application/octet-stream": bytes.clone(), "*/*": bytes});
     operation(
         (
             "tusContent",
