@@ -1,6 +1,7 @@
 //! Authentication and authorization: one extractor per scope.
 
 use super::{
+    middleware::RequestOwner,
     problem::{Code, Problem},
     rate_limit::RequestLimits,
     state::ApiState,
@@ -96,6 +97,7 @@ pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Ide
     }
     // The dashboard has already authenticated the user by session.
     if let Some(identity) = request.data::<Identity>() {
+        RequestOwner::record(request, identity.owner.as_deref());
         return allowed(identity.clone(), scope);
     }
     let token = bearer(request)
@@ -108,6 +110,7 @@ pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Ide
                 r#"Bearer error="invalid_token""#,
             )
         })?;
+    RequestOwner::record(request, identity.owner.as_deref());
     if let (Some(limits), Some(owner)) = (request.data::<RequestLimits>(), &identity.owner) {
         limits.admit_owner(owner).await?;
     }

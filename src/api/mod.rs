@@ -51,7 +51,7 @@ pub(crate) use metrics::metrics as metrics_page;
 pub(crate) use middleware::HeadRequest;
 pub(crate) use middleware::real_ip::ForwardedHost;
 pub use middleware::{HostPolicy, REQUEST_ID, RequestId, TraceParent};
-pub(crate) use middleware::{Middleware, is_same_origin};
+pub(crate) use middleware::{Middleware, RequestOwner, is_same_origin};
 pub(crate) use mount::Mount;
 use openapi::ServerInfo;
 use poem::{Response, Route, endpoint::make_sync, get};

@@ -1,15 +1,20 @@
 //! Logging to standard error, human-readable or JSON, and the export of spans, if configured.
 
+use super::json_log::JsonLines;
 use crate::telemetry::{self, Traces};
 use landfall_core::config::{LogConfig, LogFormat};
 use std::io::IsTerminal;
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer,
+    filter::filter_fn,
+    fmt::{self, format::JsonFields},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 
 /// Crates whose routine messages are filtered out, or that would log the same for every waiting request, which
 /// `/readyz` reports once. Naming them in `log.level` enables them.
-const QUIET: &str = "sea_orm_migration=warn,apalis_core=warn,sqlx::pool::acquire=error";
+const QUIET: &str = "sea_orm_migration=warn,apalis_core=warn,sqlx::pool::acquire=error,sqlx::postgres::notice=error";
 
 /// Starts logging for the whole process, and exporting spans if configured. An invalid filter falls back to `info`,
 /// with a warning.
@@ -23,7 +28,11 @@ pub(super) fn start(log: &LogConfig, traces: Option<&Traces>) {
         .with_ansi(std::io::stderr().is_terminal());
     let lines = match log.format {
         LogFormat::Human => lines.boxed(),
-        LogFormat::Json => lines.json().boxed(),
+        LogFormat::Json => lines
+            .fmt_fields(JsonFields::new())
+            .event_format(JsonLines::new())
+            .with_ansi(false)
+            .boxed(),
     };
     let spans = traces.map(|collecting| {
         tracing_opentelemetry::layer()

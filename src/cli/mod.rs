@@ -6,6 +6,7 @@
 mod admin;
 mod adopt;
 mod audit;
+mod json_log;
 mod logging;
 mod token;
 

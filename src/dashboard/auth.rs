@@ -7,7 +7,7 @@ use super::{
     session::{self, CSRF_FIELD, CSRF_HEADER, User},
     state::Dashboard,
 };
-use crate::api::{ReadError, RequestLimits, read_whole};
+use crate::api::{ReadError, RequestLimits, RequestOwner, read_whole};
 use http::{HeaderValue, Method, StatusCode, header};
 use landfall_core::tokens::TokenScope;
 use poem::{Body, Endpoint, IntoResponse, Request, Response, Result, endpoint::BoxEndpoint};
@@ -89,6 +89,7 @@ impl GuardedPage {
         }
         let found = session::user(&self.dashboard, request).await?;
         let mut found = found.ok_or_else(|| sign_in_first(request))?;
+        RequestOwner::record(request, found.identity.owner.as_deref());
         admit(request, &found).await?;
         found.notice = notice_of(&self.dashboard, request, &found).await?;
         *user = Some(found.clone());

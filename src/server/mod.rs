@@ -10,6 +10,7 @@ mod redis_process;
 mod router;
 mod run;
 mod secret_key;
+mod start_line;
 mod startup;
 
 pub use data_dir_lock::{InstanceLock, lock_data_dir};

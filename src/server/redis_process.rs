@@ -272,7 +272,11 @@ async fn supervise(launch: LaunchOptions, mut running: RunningRedis, stop: Cance
                 return;
             }
             ended = running.child.wait() => {
-                tracing::warn!(?ended, "the embedded Redis has exited, restarting it");
+                let ended = match ended {
+                    Ok(status) => status.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                tracing::warn!(ended, "the embedded Redis has exited, restarting it");
             }
         }
         running = loop {

@@ -2,7 +2,7 @@
 
 use super::{
     EmbeddedRedis, ProcessParts, assemble, connect_redis, lock_data_dir, private_files, secret_key,
-    serve, serve_metrics,
+    serve, serve_metrics, start_line,
 };
 use crate::api::Shutdown;
 use anyhow::Context;
@@ -108,6 +108,7 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     } else {
         None
     };
+    start_line::log(&parts, &roles, address, embedded.is_some());
     let db = parts.app.db.clone();
     let outcome = run_roles(parts, roles, listener, address, shutdown).await;
     activity::write(&db).await;
@@ -118,6 +119,7 @@ pub async fn run(mut config: Config, roles: Roles) -> anyhow::Result<()> {
     if let Some(redis) = embedded {
         redis.stop().await;
     }
+    tracing::info!("stopped");
     outcome
 }
 

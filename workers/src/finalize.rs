@@ -51,6 +51,13 @@ pub(crate) async fn handle(
         Ok(FinalizeOutcome::LeaseLost) => (RETRY_DELAY, "the lease was lost".to_owned()),
         Ok(FinalizeOutcome::Released) => (MIN_RETRY_DELAY, "the worker is stopping".to_owned()),
         // The database is unreachable: the job must be there when it is back, before the sweep would push it.
+        Err(error) if finalizer.is_database_unreachable() => {
+            tracing::debug!(
+                error = &error as &dyn Error,
+                "the file waits until the database responds"
+            );
+            (RETRY_DELAY, error.to_string())
+        }
         Err(error) => {
             tracing::warn!(
                 error = &error as &dyn Error,

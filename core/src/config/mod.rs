@@ -221,6 +221,10 @@ pub struct TracesConfig {
 pub struct LogConfig {
     pub format: LogFormat,
     pub level: String,
+    /// Whether each request is logged.
+    pub access: bool,
+    /// Whether each stored file is logged.
+    pub files: bool,
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -365,6 +369,8 @@ impl Config {
             log: LogConfig {
                 format: read.get("log.format"),
                 level: read.get("log.level"),
+                access: read.get("log.access"),
+                files: read.get("log.files"),
             },
             data_dir,
         }

@@ -5,7 +5,7 @@
 //! was demoted and no longer accepts writes on existing connections.
 
 use super::{
-    health::WriteHealth,
+    health::{WriteFault, WriteHealth},
     transient::{broken_connection, is_answer},
 };
 use sea_orm::{
@@ -206,11 +206,13 @@ impl ConnectionMonitor {
         }
         let monitor = Arc::clone(self);
         tokio::spawn(async move {
+            let mut log = OutageLog::default();
             loop {
                 let outage = monitor.try_out().await.err();
                 if outage.is_some() {
                     monitor.retire();
                 }
+                log.record(outage.as_deref(), monitor.health.fault().as_ref());
                 monitor.outage.send_replace(outage);
                 tokio::time::sleep(TRIAL_INTERVAL).await;
                 if monitor.is_well() {
@@ -223,6 +225,11 @@ impl ConnectionMonitor {
                 monitor.suspect();
             }
         });
+    }
+
+    /// Whether calls fail because the server does not respond.
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.outage.borrow().is_some()
     }
 
     /// Whether no fault is known.
@@ -251,6 +258,38 @@ impl ConnectionMonitor {
         }
         let _ = tokio::time::timeout(PING_TIMEOUT, connection.close()).await;
         Ok(())
+    }
+}
+
+/// Logs one line when an outage begins, and one when it ends.
+#[derive(Debug, Default)]
+struct OutageLog(Option<Instant>);
+
+impl OutageLog {
+    fn record(&mut self, outage: Option<&str>, fault: Option<&WriteFault>) {
+        match (self.0, outage, fault) {
+            (None, Some(error), _) => {
+                tracing::error!(
+                    error,
+                    "the database cannot be reached; calls fail until it can"
+                );
+                self.0 = Some(Instant::now());
+            }
+            (None, None, Some(fault)) => {
+                let error = &fault.cause;
+                tracing::error!(
+                    error,
+                    "the database accepts no writes; its connections are replaced"
+                );
+                self.0 = Some(Instant::now());
+            }
+            (Some(since), None, None) => {
+                let seconds = since.elapsed().as_secs();
+                tracing::info!(seconds, "the database can be used again");
+                self.0 = None;
+            }
+            _ => {}
+        }
     }
 }
 

@@ -245,7 +245,11 @@ impl Committer {
 
     async fn probe(&mut self) {
         match self.writer.probe().await {
-            Ok(()) => self.health.succeed(),
+            Ok(()) => {
+                if self.health.succeed() {
+                    tracing::info!("the database is writable again");
+                }
+            }
             Err(error) => self.replace(&error).await,
         }
         self.probed = Instant::now();
@@ -253,6 +257,7 @@ impl Committer {
 
     async fn replace(&mut self, error: &DbErr) {
         if self.health.fail(error) {
+            tracing::error!(%error, "the database is not writable; its connection is replaced");
             self.probed = Instant::now();
         }
         self.writer.discard().await;

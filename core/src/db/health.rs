@@ -44,18 +44,16 @@ impl WriteHealth {
             reason: reason(error).to_owned(),
             cause: error.to_string(),
         });
-        if before.is_none() {
-            tracing::error!(%error, "the database is not writable; its connection is replaced");
-        }
         before.is_none()
     }
 
-    /// Records a successful write.
-    pub(super) fn succeed(&self) {
-        if self.is_faulty.swap(false, Ordering::AcqRel) {
+    /// Records a successful write. Returns true if a fault was known.
+    pub(super) fn succeed(&self) -> bool {
+        let was_faulty = self.is_faulty.swap(false, Ordering::AcqRel);
+        if was_faulty {
             *lock(&self.fault) = None;
-            tracing::info!("the database is writable again");
         }
+        was_faulty
     }
 
     pub(super) fn is_faulty(&self) -> bool {

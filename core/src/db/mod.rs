@@ -216,6 +216,16 @@ impl Database {
         self.read.ping().await
     }
 
+    /// Whether the database is known not to respond. The log has a line about it, so that the calls that fail meanwhile
+    /// need none.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match &self.write {
+            WritePath::Pool(postgres) => postgres.monitor.is_unreachable(),
+            WritePath::Group { .. } => false,
+        }
+    }
+
     /// Returns why the database is not writable, or `None` if the last write succeeded, as far as this process knows.
     #[must_use]
     pub fn write_fault(&self) -> Option<WriteFault> {

@@ -161,8 +161,26 @@ impl FinalizeRun<'_> {
         announce(app, &written).await;
         failpoint!("finalize.announced");
         app.dispatch.settled(self.file().id).await;
+        self.log_stored();
         self.clear_staging().await;
         Ok(FinalizeOutcome::Stored)
+    }
+
+    /// The key contains the name of the file, so it is not logged.
+    fn log_stored(&self) {
+        if !self.app.config.log.files {
+            return;
+        }
+        let file = self.file();
+        let since_upload = self.app.clock.now() - file.created_at;
+        tracing::info!(
+            file.id = %file.id,
+            size_bytes = file.size_bytes,
+            owner = file.owner,
+            batch_id = file.batch_id.map(tracing::field::display),
+            ms = since_upload.num_milliseconds(),
+            "stored"
+        );
     }
 
     /// The row no longer lists these bytes; if deleting them fails, the sweep finds them.

@@ -223,6 +223,12 @@ impl Finalizer {
         self.heartbeat.end().await
     }
 
+    /// Whether runs fail because the database does not respond, of which the log has a line.
+    #[must_use]
+    pub fn is_database_unreachable(&self) -> bool {
+        self.app.db.is_unreachable()
+    }
+
     /// Returns `None` if this process is already running the file.
     fn enter(&self, id: FileId) -> Option<RunningFile> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

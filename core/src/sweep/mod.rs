@@ -60,9 +60,9 @@ pub struct SweepReport {
     pub faults: Vec<String>,
 }
 
-impl fmt::Display for SweepReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (count, what) in [
+impl SweepReport {
+    fn counts(&self) -> [(u64, &'static str); 15] {
+        [
             (self.staged_pushed, "staged files pushed"),
             (self.leases_rescued, "expired leases rescued"),
             (self.deliveries_pushed, "due deliveries pushed"),
@@ -84,7 +84,27 @@ impl fmt::Display for SweepReport {
             (self.events_deleted, "old events deleted"),
             (self.keys_forgotten, "idempotency keys deleted"),
             (self.minutes_forgotten, "old minute counts deleted"),
-        ] {
+        ]
+    }
+
+    /// What was done, on one line.
+    #[must_use]
+    pub fn log_summary(&self) -> String {
+        let done = self.counts().into_iter().filter(|(count, _)| *count > 0);
+        let mut done: Vec<String> = done
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        done.extend(self.faults.iter().map(|fault| format!("fault: {fault}")));
+        match done.is_empty() {
+            true => "nothing to do".to_owned(),
+            false => done.join(", "),
+        }
+    }
+}
+
+impl fmt::Display for SweepReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (count, what) in self.counts() {
             writeln!(f, "{count:>8}  {what}")?;
         }
         self.faults

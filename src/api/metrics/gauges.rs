@@ -5,7 +5,7 @@
 use super::PREFIX;
 use crate::api::{Check, QueueFigures, Readiness, Status, state::ApiState};
 use entity::{Timestamp, file::FileStatus};
-use landfall_core::{app::App, audit, files, outbox, sweep};
+use landfall_core::{app::App, audit, db::is_transient, files, outbox, sweep};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -251,6 +251,11 @@ fn whole(count: u64) -> i64 {
 async fn query<T>(what: &str, query: impl Future<Output = Result<T, DbErr>>) -> Option<T> {
     match tokio::time::timeout(DATABASE_TIMEOUT, query).await {
         Ok(Ok(answer)) => Some(answer),
+        // The log has a line about the outage itself.
+        Ok(Err(error)) if is_transient(&error) => {
+            tracing::debug!(%error, "/metrics omits {what}");
+            None
+        }
         Ok(Err(error)) => {
             let error = &error as &dyn Error;
             tracing::warn!(error, "/metrics omits {what}");

@@ -3,7 +3,7 @@
 use crate::api::{
     connection::body,
     problem::{Code, Problem},
-    routes::Routes,
+    state::ApiState,
 };
 use http::{HeaderValue, Method, StatusCode, header};
 use poem::{
@@ -13,7 +13,8 @@ use poem::{
 use poem_openapi::error::{ContentTypeError, ParseParamError, ParsePathError};
 
 /// The response for an error of a handler or of Poem.
-pub(super) fn from_error(error: Error, routes: &Routes, method: &Method, path: &str) -> Response {
+pub(super) fn from_error(error: Error, state: &ApiState, method: &Method, path: &str) -> Response {
+    let routes = &state.routes;
     let problem = match error.downcast::<Problem>() {
         Ok(problem) => problem,
         Err(error) if error.is::<MethodNotAllowedError>() => not_allowed(&routes.allowed(path)),
@@ -29,17 +30,21 @@ pub(super) fn from_error(error: Error, routes: &Routes, method: &Method, path: &
             None => from_poem_error(&error),
         },
     };
-    from_problem(problem)
+    from_problem(problem, state)
 }
 
 /// The response for a problem. Logs a server failure; the only place that does.
-pub(super) fn from_problem(problem: Problem) -> Response {
+pub(super) fn from_problem(problem: Problem, state: &ApiState) -> Response {
     if problem.code.status().is_server_error() {
         let causes = problem.causes();
         let causes = causes.as_deref().unwrap_or("none");
         match problem.code {
             Code::Internal => {
                 tracing::error!(code = problem.code.as_str(), causes, "request failed")
+            }
+            // The log has a line about the outage itself.
+            _ if state.app.db.is_unreachable() => {
+                tracing::debug!(code = problem.code.as_str(), causes, "request failed")
             }
             _ => tracing::warn!(code = problem.code.as_str(), causes, "request failed"),
         }

@@ -1,6 +1,7 @@
 //! What applies to every request: an id, a span, metrics, and a problem document if it fails. One file per concern; this
 //! one puts them in order.
 
+mod access_log;
 mod cors;
 mod empty_parameters;
 mod error_response;
@@ -17,6 +18,8 @@ use super::{
     state::ApiState,
     tus,
 };
+use access_log::AccessLog;
+pub(crate) use access_log::RequestOwner;
 use cors::CrossOrigin;
 use empty_parameters::without_empty_parameters;
 use futures::FutureExt;
@@ -54,6 +57,7 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         let id = RequestId::of(&request);
         let span = request_span(&id, &method);
         self.prepare(&mut request, &id, &span);
+        let access_log = AccessLog::begin(state, &mut request, &id);
         let config = &state.app.config;
         let cross_origin = CrossOrigin::for_request(config, &method, &path, request.headers());
         let limits = RequestLimits::for_request(&state.counters, &config.limits, &request);
@@ -67,9 +71,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         let _entered = span.enter();
         let response = match outcome {
             Ok(Ok(response)) => response,
-            Ok(Err(error)) => error_response::from_error(error, &state.routes, &method, &path),
+            Ok(Err(error)) => error_response::from_error(error, state, &method, &path),
             // The panic hook has logged where and why.
-            Err(_) => error_response::from_problem(Problem::failed("the handler panicked")),
+            Err(_) => error_response::from_problem(Problem::failed("the handler panicked"), state),
         };
         let api = path == "/v1" || path.starts_with("/v1/");
         let mut response = state.mount.outside(api, response);
@@ -83,8 +87,12 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         }
         write_security_headers(headers);
         id.write_header(headers);
-        self.record(&span, &method, &path, &response, started);
-        Ok(response)
+        let route = state.routes.pattern(&path).unwrap_or("none");
+        self.record(&span, &method, route, &response, started);
+        Ok(match access_log {
+            Some(log) => log.finish(route, &path, response),
+            None => response,
+        })
     }
 }
 
@@ -166,11 +174,10 @@ impl<E> Middleware<E> {
         &self,
         span: &Span,
         method: &Method,
-        path: &str,
+        route: &str,
         response: &Response,
         started: Instant,
     ) {
-        let route = self.state.routes.pattern(path).unwrap_or("none");
         let (status, took) = (response.status(), started.elapsed());
         span.record("http.route", route);
         span.record("http.status", i64::from(status.as_u16()));
