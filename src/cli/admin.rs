@@ -221,7 +221,9 @@ async fn check_database(config: &Config) -> anyhow::Result<String> {
         pending == 0,
         "it responds, but {pending} migration(s) are missing: run `landfall migrate up` (`landfall up` does so itself)"
     );
-    Ok("it responds and is up to date".to_owned())
+    let pooler = db.pooling().description();
+    let pooler = pooler.map_or_else(String::new, |pooler| format!(", {pooler}"));
+    Ok(format!("it responds and is up to date{pooler}"))
 }
 
 /// Checks storage, and staging, which may be inside of it.

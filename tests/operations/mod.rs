@@ -5,6 +5,7 @@
 mod draining;
 mod logs;
 mod metrics;
+mod poolers;
 mod proxies;
 mod readiness;
 mod rolling;

@@ -6,6 +6,7 @@
 
 use super::{
     health::{WriteFault, WriteHealth},
+    pooler::Pooling,
     transient::{broken_connection, is_answer},
 };
 use sea_orm::{
@@ -49,6 +50,7 @@ const WRITE: &str = "BEGIN; SELECT txid_current(); \
 #[derive(Debug)]
 pub(super) struct ConnectionMonitor {
     options: PgConnectOptions,
+    pooling: Pooling,
     began: Instant,
     /// Connections opened before this are closed. In milliseconds since `began`, like the following fields.
     retired_at: AtomicU64,
@@ -72,9 +74,10 @@ impl Drop for AbandonedCallGuard<'_> {
 }
 
 impl ConnectionMonitor {
-    pub(super) fn new(options: PgConnectOptions) -> Arc<Self> {
+    pub(super) fn new(options: PgConnectOptions, pooling: Pooling) -> Arc<Self> {
         Arc::new(Self {
             options,
+            pooling,
             began: Instant::now(),
             retired_at: AtomicU64::new(0),
             abandoned_at: AtomicU64::new(0),
@@ -250,6 +253,14 @@ impl ConnectionMonitor {
             Err(_) if self.answered_at.load(Ordering::Acquire) > began => return Ok(()),
             Err(_) => return Err(format!("no answer within {TRIAL_TIMEOUT:?}")),
         };
+        // A pooler accepts connections while the server behind it does not respond.
+        if self.pooling != Pooling::Direct {
+            match tokio::time::timeout(TRIAL_TIMEOUT, connection.execute("SELECT 1")).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(error.to_string()),
+                Err(_) => return Err(format!("no answer within {TRIAL_TIMEOUT:?}")),
+            }
+        }
         if self.health.is_faulty() {
             let written = tokio::time::timeout(TRIAL_TIMEOUT, connection.execute(WRITE)).await;
             if let Ok(Ok(_)) = written {

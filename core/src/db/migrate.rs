@@ -1,7 +1,9 @@
 //! Schema migrations: safe from several processes at once, and repeatable after a kill at any moment. No process runs
 //! on a schema that is behind; one that is ahead is accepted (see docs/upgrading.md).
 
-use super::{Database, OpenError, WritePath, sqlite_writer::SqliteWriter, transient};
+use super::{
+    Database, DatabaseReader, OpenError, Pooling, WritePath, sqlite_writer::SqliteWriter, transient,
+};
 use migration::{MigrationTrait, half_applied, runner};
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement,
@@ -111,12 +113,19 @@ impl Database {
 
     async fn migrate<F>(&self, direction: Direction, which: F) -> Result<Vec<String>, OpenError>
     where
-        F: AsyncFnOnce(&DatabaseConnection) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr>,
+        F: AsyncFnOnce(&DatabaseReader) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr>,
     {
         match &self.write {
+            WritePath::Pool(pool) if pool.pooling != Pooling::Direct => {
+                // Indexes are built outside of transactions, and the lock must not be another client's.
+                match which(self.read()).await.map_err(OpenError::Migrate)?.len() {
+                    0 => Ok(Vec::new()),
+                    _ => Err(OpenError::Pooler),
+                }
+            }
             WritePath::Pool(pool) => {
                 let connection = pool.unlimited().await.map_err(OpenError::Migrate)?;
-                let migrated = on_postgres(&connection, direction, which).await;
+                let migrated = on_postgres(&connection, self.read(), direction, which).await;
                 let _ = connection.close().await;
                 migrated.map_err(OpenError::Migrate)
             }
@@ -126,7 +135,7 @@ impl Database {
                 let mut writer = SqliteWriter::open(path).await.map_err(OpenError::Migrate)?;
                 let migrated = async {
                     let mut names = Vec::new();
-                    for migration in which(self.read().inner()).await? {
+                    for migration in which(self.read()).await? {
                         on_sqlite(&mut writer, direction, migration.as_ref()).await?;
                         names.push(migration.name().to_owned());
                     }
@@ -186,15 +195,16 @@ async fn on_sqlite(
 
 async fn on_postgres<F>(
     connection: &DatabaseConnection,
+    reader: &DatabaseReader,
     direction: Direction,
     which: F,
 ) -> Result<Vec<String>, DbErr>
 where
-    F: AsyncFnOnce(&DatabaseConnection) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr>,
+    F: AsyncFnOnce(&DatabaseReader) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr>,
 {
     let lock = only_migrator(connection).await?;
     let mut names = Vec::new();
-    for migration in which(connection).await? {
+    for migration in which(reader).await? {
         if runner::is_concurrent(DbBackend::Postgres, migration.as_ref()) {
             match direction {
                 Direction::Up => runner::up_concurrently(connection, migration.as_ref()).await?,

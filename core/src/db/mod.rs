@@ -10,6 +10,7 @@ mod connection_monitor;
 mod group_commit;
 mod health;
 mod migrate;
+mod pooler;
 mod postgres;
 #[cfg(feature = "failpoints")]
 mod query_observer;
@@ -28,6 +29,7 @@ use futures::future::BoxFuture;
 use group_commit::GroupCommit;
 pub(crate) use group_commit::panicked;
 pub use health::WriteFault;
+pub use pooler::Pooling;
 use postgres::Postgres;
 pub use reader::DatabaseReader;
 use sea_orm::{
@@ -72,6 +74,10 @@ pub enum OpenError {
     Ahead(usize),
     #[error("the database is behind by {0} migration(s); run `landfall migrate up` first")]
     Behind(usize),
+    #[error(
+        "database.url leads to a connection pooler in transaction mode; to migrate, set it to PostgreSQL itself for this command"
+    )]
+    Pooler,
     #[error("migrating the database failed")]
     Migrate(#[source] DbErr),
     #[error("cannot lock the database for migrating")]
@@ -115,6 +121,7 @@ impl Database {
                 read: DatabaseReader {
                     connection: postgres.pool.clone(),
                     monitor: Some(Arc::clone(&postgres.monitor)),
+                    pooling: postgres.pooling,
                 },
                 write: WritePath::Pool(Arc::new(postgres)),
                 activity: Arc::default(),
@@ -141,6 +148,7 @@ impl Database {
             read: DatabaseReader {
                 connection,
                 monitor: None,
+                pooling: Pooling::Direct,
             },
             write: WritePath::Group {
                 commits: GroupCommit::start(writer),
@@ -214,6 +222,12 @@ impl Database {
     /// Why the database cannot be reached.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
+    }
+
+    /// How this process is connected to the database.
+    #[must_use]
+    pub fn pooling(&self) -> Pooling {
+        self.read.pooling
     }
 
     /// Whether the database is known not to respond. The log has a line about it, so that the calls that fail meanwhile

@@ -1,15 +1,16 @@
 //! PostgreSQL: a connection pool with server-side timeouts for statements, locks and idle transactions, and client-side
-//! timeouts for calls.
+//! timeouts for calls. Also through a connection pooler in transaction mode (see [`super::pooler`]).
 
 use super::{
     CONNECT_TIMEOUT,
     connection_monitor::ConnectionMonitor,
+    pooler::{self, Pooling},
     transient::{is_serialization_conflict, of_connection},
 };
 use futures::future::BoxFuture;
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr, SqlxPostgresConnector,
-    TransactionTrait,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbErr, RuntimeErr,
+    SqlxPostgresConnector, TransactionTrait,
     sqlx::{
         self, ConnectOptions, Connection, Executor, PgPool,
         postgres::{PgConnectOptions, PgPoolOptions},
@@ -45,6 +46,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(5);
 #[derive(Clone, Debug)]
 pub(super) struct Postgres {
     options: PgConnectOptions,
+    pub(super) pooling: Pooling,
     pub(super) pool: DatabaseConnection,
     pub(super) monitor: Arc<ConnectionMonitor>,
 }
@@ -54,7 +56,10 @@ impl Postgres {
     pub(super) async fn open(url: &str, connections: u32) -> Result<Self, DbErr> {
         let of_driver = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
         let options: PgConnectOptions = url.parse().map_err(of_driver)?;
-        let options = options.disable_statement_logging();
+        // Values are sent in binary form, and poolers know only a few parameters.
+        let mut options = options
+            .extra_float_digits(None)
+            .disable_statement_logging();
         let first = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
         let first = first.map_err(|_| of_driver(sqlx::Error::PoolTimedOut))?;
         let first = first.map_err(|error| {
@@ -62,10 +67,20 @@ impl Postgres {
             DbErr::Conn(RuntimeErr::Internal(format!("{host}:{port}: {error}")))
         })?;
         let _ = first.close().await;
-        let monitor = ConnectionMonitor::new(options.clone());
-        let pool = pool(&options, connections, &monitor);
+        let detected = tokio::time::timeout(CONNECT_TIMEOUT, pooler::detect(&options)).await;
+        let pooling = detected.map_err(|_| of_driver(sqlx::Error::PoolTimedOut))?;
+        let pooling = pooling.map_err(of_driver)?;
+        if let Some(description) = pooling.description() {
+            tracing::info!("PostgreSQL is reached {description}");
+        }
+        if pooling.needs_transactions() {
+            options = options.statement_cache_capacity(0);
+        }
+        let monitor = ConnectionMonitor::new(options.clone(), pooling);
+        let pool = pool(&options, pooling, connections, &monitor);
         Ok(Self {
             options,
+            pooling,
             pool: SqlxPostgresConnector::from_sqlx_postgres_pool(pool),
             monitor,
         })
@@ -117,7 +132,7 @@ impl Postgres {
         F: for<'c> FnOnce(&'c DatabaseTransaction) -> BoxFuture<'c, Result<T, E>>,
     {
         let has_failed = Arc::new(AtomicBool::new(false));
-        let transaction = begin(self.watched(&has_failed))
+        let transaction = begin(self.watched(&has_failed), self.pooling)
             .await
             .map_err(|error| self.connection_failed(error))?;
         match operation(&transaction).await {
@@ -164,14 +179,24 @@ impl Postgres {
     }
 }
 
-fn pool(options: &PgConnectOptions, connections: u32, monitor: &Arc<ConnectionMonitor>) -> PgPool {
+fn pool(
+    options: &PgConnectOptions,
+    pooling: Pooling,
+    connections: u32,
+    monitor: &Arc<ConnectionMonitor>,
+) -> PgPool {
     let (before, after) = (Arc::clone(monitor), Arc::clone(monitor));
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(CONNECT_TIMEOUT)
         .test_before_acquire(false)
-        .after_connect(|connection, _| {
-            Box::pin(async move { connection.execute(SESSION).await.map(drop) })
+        .after_connect(move |connection, _| {
+            Box::pin(async move {
+                match pooling {
+                    Pooling::Direct => connection.execute(SESSION).await.map(drop),
+                    Pooling::Transactions | Pooling::TransactionsAndStatements => Ok(()),
+                }
+            })
         })
         .before_acquire(move |connection, meta| {
             let monitor = Arc::clone(&before);
@@ -191,9 +216,16 @@ fn pool(options: &PgConnectOptions, connections: u32, monitor: &Arc<ConnectionMo
 /// Begins a transaction in a task that is never cancelled. sqlx records that a connection is in a transaction only when
 /// BEGIN is answered; if the caller were cancelled before, the pool would hand out a connection with an open
 /// transaction.
-async fn begin(pool: DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
+pub(super) async fn begin(
+    pool: DatabaseConnection,
+    pooling: Pooling,
+) -> Result<DatabaseTransaction, DbErr> {
     let beginning = tokio::spawn(async move { pool.begin().await }.in_current_span());
-    beginning
+    let transaction = beginning
         .await
-        .map_err(|lost| DbErr::Conn(RuntimeErr::Internal(lost.to_string())))?
+        .map_err(|lost| DbErr::Conn(RuntimeErr::Internal(lost.to_string())))??;
+    if let Some(preamble) = pooling.preamble() {
+        transaction.execute_unprepared(preamble).await?;
+    }
+    Ok(transaction)
 }

@@ -31,6 +31,7 @@ mod background;
 mod certificates;
 mod listener;
 mod lock;
+mod pgbouncer;
 pub mod port;
 mod postgres;
 mod power;
@@ -43,6 +44,7 @@ mod shim;
 mod wait;
 mod watchdog;
 
+pub use pgbouncer::PgBouncer;
 pub use postgres::{Durability, PostgresServer};
 pub use power::PowerCut;
 pub use receiver::{Behaviour, Received, Receiver};

@@ -11,6 +11,7 @@ use crate::background::in_background;
 use crate::port::free_port;
 use crate::watchdog::{Plan, Signal, Watchdog, find_program, folder, wait_ready};
 use programs::Psql;
+pub(crate) use programs::unprivileged_user;
 
 const READY: Duration = Duration::from_secs(60);
 const MISSING: &str = "no PostgreSQL server binaries (initdb, postgres, psql) on PATH or in \
