@@ -144,6 +144,7 @@ async fn endpoint(db: &Database, clock: &Clock, url: String) -> WebhookId {
         event_types: Vec::new(),
         description: String::new(),
         secret: None,
+        headers: Default::default(),
         active: true,
     };
     let created = webhooks::create(db, clock, &Sealing::default(), new, None).await;
@@ -158,6 +159,7 @@ fn settings() -> WebhooksConfig {
         timeout: Duration::from_secs(30),
         endpoint_concurrency: 1024,
         allow_networks: vec!["127.0.0.0/8".parse().expect("a network")],
+        proxy: None,
         sealing: Sealing::default(),
     }
 }

@@ -18,6 +18,8 @@ pub struct Model {
     /// The secret before the last rotation; it also signs until it expires.
     pub previous_secret: Option<String>,
     pub previous_secret_expires_at: Option<Timestamp>,
+    /// A JSON object of the additional headers: lower-case names, and values that are sealed like the secret.
+    pub headers: Option<String>,
     /// Failed attempts since the last 2xx.
     pub consecutive_failures: i32,
     /// Why Landfall disabled the endpoint.

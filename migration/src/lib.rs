@@ -30,6 +30,7 @@ mod m20261130_000500_secret_key_holders;
 mod m20261130_000601_owner_reservations;
 mod m20261130_000602_bounded_rows;
 mod m20261130_000700_large_indexes;
+mod m20261130_000900_webhook_headers;
 pub mod runner;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -63,6 +64,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000601_owner_reservations::Migration),
             Box::new(m20261130_000602_bounded_rows::Migration),
             Box::new(m20261130_000700_large_indexes::Migration),
+            Box::new(m20261130_000900_webhook_headers::Migration),
         ]
     }
 }

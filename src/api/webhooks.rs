@@ -16,13 +16,14 @@ use landfall_core::{
     digest::Sha256Digest,
     outbox,
     pagination::{DEFAULT_LIMIT, PageRequest},
-    webhooks::{self, NewWebhook, WebhookPatch, signing::SigningSecret},
+    webhooks::{self, NewWebhook, WebhookPatch, headers::GivenHeaders, signing::SigningSecret},
 };
 use poem::web::Data;
 use poem_openapi::{
     OpenApi,
     param::{Path, Query},
 };
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// Webhook endpoints and their deliveries.
@@ -50,6 +51,7 @@ impl Webhooks {
                 event_types: value.event_types.unwrap_or_default(),
                 description: value.description.unwrap_or_default(),
                 secret: value.secret.map(Into::into),
+                headers: given_headers(value.headers.unwrap_or_default()),
                 active: value.active.unwrap_or(true),
             };
             let (db, clock) = (&app.db, &app.clock);
@@ -115,11 +117,13 @@ impl Webhooks {
             url: body.value.url,
             event_types: body.value.event_types,
             description: body.value.description,
+            headers: body.value.headers.map(given_headers),
             active: body.value.active,
         };
         let app = &state.app;
         let id = WebhookId(id.0);
-        let webhook = webhooks::update(&app.db, &app.clock, id, patch).await?;
+        let webhook =
+            webhooks::update(&app.db, &app.clock, &app.config.webhooks.sealing, id, patch).await?;
         JsonResponse::new(&schema::Webhook::from(webhook))
     }
 
@@ -272,6 +276,11 @@ impl Webhooks {
             .at_least_once(&state, &caller.0, digest, work)
             .await
     }
+}
+
+fn given_headers(headers: BTreeMap<String, String>) -> GivenHeaders {
+    let headers = headers.into_iter();
+    headers.map(|(name, value)| (name, value.into())).collect()
 }
 
 type WebhookWithSecret = (webhooks::Webhook, SigningSecret);

@@ -58,7 +58,7 @@ pub enum Command {
         command: token::TokenCommand,
     },
     #[command(flatten)]
-    Client(landfall_client::ClientCommand),
+    Client(Box<landfall_client::ClientCommand>),
     /// Print the OpenAPI document of the HTTP API.
     Openapi,
     /// Print a completion script for a shell.
@@ -115,7 +115,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             println!("{}", crate::api::spec());
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Client(command) => return landfall_client::run(command).await,
+        Command::Client(command) => return landfall_client::run(*command).await,
         Command::Audit(args) => return Ok(audit::run(cli.config, args).await),
         _ => {}
     }

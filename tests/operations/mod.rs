@@ -10,3 +10,5 @@ mod proxies;
 mod readiness;
 mod rolling;
 mod traces;
+mod webhook_headers;
+mod webhook_proxy;

@@ -28,18 +28,31 @@ async fn a_pooler_in_transaction_mode_is_found_out() {
     assert_eq!(pooling(&session.url_of(&database)).await, Pooling::Direct);
     let transaction = PgBouncer::start(&postgres, "transaction").await;
     let url = transaction.url_of(&database);
-    assert_ne!(pooling(&url).await, Pooling::Direct, "{}", transaction.log());
+    assert_ne!(
+        pooling(&url).await,
+        Pooling::Direct,
+        "{}",
+        transaction.log()
+    );
 
     let mut installation = Installation::new();
     installation.set("database.url", &url);
     let run = async |arguments: &[&str], installation: &Installation| {
-        let output = command(arguments, &installation.environment()).output().await;
+        let output = command(arguments, &installation.environment())
+            .output()
+            .await;
         let output = output.expect("landfall runs");
         let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&text).into_owned(),
+        )
     };
     let (migrated, text) = run(&["migrate", "up"], &installation).await;
-    assert!(!migrated && text.contains("connection pooler in transaction mode"), "{text}");
+    assert!(
+        !migrated && text.contains("connection pooler in transaction mode"),
+        "{text}"
+    );
     installation.set("database.url", &database);
     let (migrated, text) = run(&["migrate", "up"], &installation).await;
     assert!(migrated, "{text}");
@@ -47,7 +60,10 @@ async fn a_pooler_in_transaction_mode_is_found_out() {
     let (migrated, text) = run(&["migrate", "up"], &installation).await;
     assert!(migrated, "nothing is missing: {text}");
     let (checked, text) = run(&["check"], &installation).await;
-    assert!(checked && text.contains("through a connection pooler in transaction mode"), "{text}");
+    assert!(
+        checked && text.contains("through a connection pooler in transaction mode"),
+        "{text}"
+    );
 }
 
 async fn upload(client: &Client, base: &str, number: usize) -> (String, Value) {
@@ -63,7 +79,11 @@ async fn upload(client: &Client, base: &str, number: usize) -> (String, Value) {
 
 async fn by_parts(client: &Client, base: &str) -> String {
     let new = json!({ "original_filename": "parts.bin", "total_size_bytes": 100_000, "chunk_size_bytes": 65_536 });
-    let session = client.post(format!("{base}/v1/uploads")).json(&new).send().await;
+    let session = client
+        .post(format!("{base}/v1/uploads"))
+        .json(&new)
+        .send()
+        .await;
     let session = session.expect("a response");
     assert_eq!(session.status(), 201);
     let session: Value = session.json().await.expect("a Session");
@@ -90,7 +110,9 @@ async fn every_file_is_stored_and_announced_through_a_pooler() {
     let pgbouncer = PgBouncer::start(&postgres, "transaction").await;
     let mut installation = Installation::new();
     installation.set("database.url", &database);
-    let migrated = command(&["migrate", "up"], &installation.environment()).status().await;
+    let migrated = command(&["migrate", "up"], &installation.environment())
+        .status()
+        .await;
     assert!(migrated.expect("landfall runs").success());
     installation.set("database.url", &pgbouncer.url_of(&database));
     installation.set("sweep.interval", "1s");
@@ -103,7 +125,10 @@ async fn every_file_is_stored_and_announced_through_a_pooler() {
     let client = Client::new();
     let receiver = Receiver::start().await;
     let hook = client.post(format!("{}/v1/webhooks", api.url));
-    let hook = hook.json(&json!({ "url": receiver.url("/hook") })).send().await;
+    let hook = hook
+        .json(&json!({ "url": receiver.url("/hook") }))
+        .send()
+        .await;
     assert_eq!(hook.expect("a response").status(), 201);
 
     let base = api.url.clone();

@@ -17,8 +17,8 @@ use secrecy::SecretString;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use url::{Host, Url};
 pub use values::{
-    AuthMode, Backend, BucketAddressing, ByteSize, LogFormat, ObjectEncryption, ObjectStorageClass,
-    Origin,
+    AuthMode, Backend, BucketAddressing, ByteSize, HttpProxy, LogFormat, ObjectEncryption,
+    ObjectStorageClass, Origin,
 };
 
 /// The built-in `config.toml`: every setting with its default and a comment.
@@ -148,6 +148,8 @@ pub struct WebhooksConfig {
     pub timeout: Duration,
     pub endpoint_concurrency: u32,
     pub allow_networks: Vec<IpNet>,
+    /// Through which deliveries are sent.
+    pub proxy: Option<HttpProxy>,
     /// Made from `webhooks.secret_key` and `webhooks.previous_secret_key`.
     pub sealing: Sealing,
 }
@@ -337,6 +339,7 @@ impl Config {
                 timeout: read.within("webhooks.timeout", Duration::from_millis(100), 600 * SECOND),
                 endpoint_concurrency: read.within("webhooks.endpoint_concurrency", 1, 1024),
                 allow_networks: read.list("webhooks.allow_networks"),
+                proxy: read.optional("webhooks.proxy"),
                 sealing: Sealing::new(
                     read.optional("webhooks.secret_key"),
                     read.optional("webhooks.previous_secret_key"),

@@ -311,17 +311,18 @@ impl ConfigReader {
             if let Some(value) = read(&given.value) {
                 return value;
             }
-            let shown = if key.contains("secret") || key.ends_with(".url") {
-                "the value".to_owned()
-            } else {
-                format!(
-                    "`{}`",
-                    given
-                        .value
-                        .as_str()
-                        .map_or_else(|| given.value.to_string(), str::to_owned)
-                )
-            };
+            let shown =
+                if key.contains("secret") || key.ends_with(".url") || key.ends_with(".proxy") {
+                    "the value".to_owned()
+                } else {
+                    format!(
+                        "`{}`",
+                        given
+                            .value
+                            .as_str()
+                            .map_or_else(|| given.value.to_string(), str::to_owned)
+                    )
+                };
             let problem = format!(
                 "{shown} ({}) is not allowed; allowed is {allowed}",
                 given.origin

@@ -1,9 +1,10 @@
 //! The types of settings. Each parses itself from a TOML value or the string of an environment variable.
 
 use crate::webhooks::sealing::SealingKey;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderName;
 use ipnet::IpNet;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use toml::Value;
 use url::{Host, Url};
@@ -34,6 +35,36 @@ pub enum Origin {
     Any,
     /// As browsers serialize it: scheme, host, and port unless it is the scheme's default.
     Of(String),
+}
+
+/// An HTTP proxy, `http://[user:password@]host:port`. Printed without its credentials.
+#[derive(Clone)]
+pub struct HttpProxy {
+    /// A host name or an address.
+    pub host: String,
+    pub port: u16,
+    /// The value of `Proxy-Authorization`.
+    authorization: Option<SecretString>,
+}
+
+impl HttpProxy {
+    /// The value of `Proxy-Authorization`.
+    #[must_use]
+    pub fn authorization(&self) -> Option<&str> {
+        self.authorization.as_ref().map(ExposeSecret::expose_secret)
+    }
+}
+
+impl fmt::Display for HttpProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}:{}", self.host, self.port)
+    }
+}
+
+impl fmt::Debug for HttpProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// The kind of storage backend.
@@ -181,6 +212,33 @@ impl SettingValue for Url {
     fn read(value: &Value) -> Option<Self> {
         let url: Self = value.as_str()?.trim().parse().ok()?;
         (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+    }
+}
+
+impl SettingValue for HttpProxy {
+    const ALLOWED: &'static str = "an http:// URL with a port and without a path";
+    fn read(value: &Value) -> Option<Self> {
+        let url: Url = value.as_str()?.trim().parse().ok()?;
+        let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        if url.scheme() != "http" || !is_bare {
+            return None;
+        }
+        let decode = |text: &str| {
+            let decoded = percent_encoding::percent_decode_str(text);
+            decoded.decode_utf8().ok().map(String::from)
+        };
+        let (user, password) = (
+            decode(url.username())?,
+            decode(url.password().unwrap_or(""))?,
+        );
+        let has_credentials = !url.username().is_empty() || url.password().is_some();
+        let authorization = has_credentials
+            .then(|| format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))).into());
+        Some(Self {
+            host: url.host_str()?.to_owned(),
+            port: url.port_or_known_default()?,
+            authorization,
+        })
     }
 }
 

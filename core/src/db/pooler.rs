@@ -46,9 +46,7 @@ impl Pooling {
         match self {
             Self::Direct => None,
             Self::Transactions => Some(local_settings!()),
-            Self::TransactionsAndStatements => {
-                Some(concat!("DEALLOCATE ALL; ", local_settings!()))
-            }
+            Self::TransactionsAndStatements => Some(concat!("DEALLOCATE ALL; ", local_settings!())),
         }
     }
 
@@ -126,7 +124,10 @@ async fn keeps_statements_apart(
     ];
     for statement in STATEMENTS {
         for connection in [&mut *one, &mut *other] {
-            let answer = sqlx::query(statement).bind(1_i32).fetch_one(connection).await;
+            let answer = sqlx::query(statement)
+                .bind(1_i32)
+                .fetch_one(connection)
+                .await;
             match answer {
                 Ok(_) => {}
                 Err(sqlx::Error::Database(error))

@@ -57,9 +57,7 @@ impl Postgres {
         let of_driver = |error: sqlx::Error| DbErr::Conn(RuntimeErr::SqlxError(error.into()));
         let options: PgConnectOptions = url.parse().map_err(of_driver)?;
         // Values are sent in binary form, and poolers know only a few parameters.
-        let mut options = options
-            .extra_float_digits(None)
-            .disable_statement_logging();
+        let mut options = options.extra_float_digits(None).disable_statement_logging();
         let first = tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await;
         let first = first.map_err(|_| of_driver(sqlx::Error::PoolTimedOut))?;
         let first = first.map_err(|error| {

@@ -7,8 +7,7 @@ use super::{
 };
 use sea_orm::{
     ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
-    QueryResult, Statement,
-    prelude::async_trait::async_trait,
+    QueryResult, Statement, prelude::async_trait::async_trait,
 };
 use std::sync::Arc;
 

@@ -72,7 +72,7 @@ impl WebhookClient {
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
             .pool_max_idle_per_host(idle)
             .http1_max_buf_size(MAX_RESPONSE_HEAD_LEN)
-            .build(connector(policy, connect_timeout));
+            .build(connector(policy, config.proxy.clone(), connect_timeout));
         Self {
             http,
             timeout: config.timeout,

@@ -3,7 +3,11 @@
 //! The [`EgressPolicy`] vets the addresses that a name resolves to, and the connection is made to one of exactly these
 //! addresses; the name is not resolved a second time.
 
-use super::egress_policy::{EgressPolicy, ForbiddenAddress};
+use super::{
+    egress_policy::{EgressPolicy, ForbiddenAddress},
+    proxy,
+};
+use crate::config::HttpProxy;
 use futures::future::BoxFuture;
 use http::Uri;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnector, HttpsConnectorBuilder};
@@ -34,6 +38,10 @@ pub(super) enum ConnectError {
     ForbiddenAddress(#[from] ForbiddenAddress),
     #[error("connecting failed")]
     Connect(#[source] io::Error),
+    #[error("the proxy (webhooks.proxy) cannot be used")]
+    ProxyUnreachable(#[source] io::Error),
+    #[error("the proxy (webhooks.proxy) answered {0}")]
+    ProxyRefused(u16),
     #[error("not connected within {0:?}")]
     TimedOut(Duration),
     #[error("the TLS handshake failed")]
@@ -46,12 +54,17 @@ type WebhookStream = hyper_rustls::MaybeHttpsStream<TokioIo<TcpStream>>;
 pub(super) type Connector = BoxCloneSyncService<Uri, WebhookStream, ConnectError>;
 
 /// `patience` is the timeout for resolving, connecting and the TLS handshake together.
-pub(super) fn connector(policy: EgressPolicy, connect_timeout: Duration) -> Connector {
-    let policy = Arc::new(policy);
+pub(super) fn connector(
+    policy: EgressPolicy,
+    proxy: Option<HttpProxy>,
+    connect_timeout: Duration,
+) -> Connector {
+    let route = Arc::new((policy, proxy));
     let tcp = tower::service_fn(move |uri: Uri| {
-        let policy = Arc::clone(&policy);
+        let route = Arc::clone(&route);
         let connecting: BoxFuture<'static, _> = Box::pin(async move {
-            connect(&uri, &policy, connect_timeout)
+            let (policy, proxy) = &*route;
+            connect(&uri, policy, proxy.as_ref(), connect_timeout)
                 .await
                 .map(TokioIo::new)
         });
@@ -107,6 +120,7 @@ fn tls_config() -> ClientConfig {
 async fn connect(
     uri: &Uri,
     policy: &EgressPolicy,
+    proxy: Option<&HttpProxy>,
     connect_timeout: Duration,
 ) -> Result<TcpStream, ConnectError> {
     let deadline = Instant::now() + connect_timeout;
@@ -129,17 +143,27 @@ async fn connect(
         let left = deadline.saturating_duration_since(Instant::now());
         let share = Instant::now() + left / untried;
         untried -= 1;
-        match timeout_at(share, TcpStream::connect(address)).await {
+        match timeout_at(share, open(address, proxy)).await {
             Ok(Ok(stream)) => {
                 // A request is one write; waiting to fill a packet would only delay it (RFC 896).
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
-            Ok(Err(error)) => last = ConnectError::Connect(error),
+            Ok(Err(error)) => last = error,
             Err(_) => last = ConnectError::TimedOut(connect_timeout),
         }
     }
     Err(last)
+}
+
+/// Connects directly or through the proxy.
+async fn open(address: SocketAddr, proxy: Option<&HttpProxy>) -> Result<TcpStream, ConnectError> {
+    match proxy {
+        Some(proxy) => proxy::connect(proxy, address).await,
+        None => TcpStream::connect(address)
+            .await
+            .map_err(ConnectError::Connect),
+    }
 }
 
 async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
@@ -204,7 +228,8 @@ mod tests {
             "http://[::ffff:127.0.0.1]:9/",
         ] {
             let uri: Uri = url.parse().unwrap();
-            let refused = connect(&uri, &EgressPolicy::default(), Duration::from_secs(5)).await;
+            let refused =
+                connect(&uri, &EgressPolicy::default(), None, Duration::from_secs(5)).await;
             assert!(
                 matches!(refused, Err(ConnectError::ForbiddenAddress(_))),
                 "{url}: {refused:?}"

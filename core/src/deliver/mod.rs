@@ -13,6 +13,7 @@ mod client;
 mod connector;
 mod due;
 mod egress_policy;
+mod proxy;
 mod request;
 
 use crate::{

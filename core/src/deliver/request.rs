@@ -4,6 +4,7 @@ use crate::{
     outbox::EventType,
     trace_context,
     webhooks::{
+        headers,
         sealing::{SealError, Sealing},
         signing::{InvalidSecret, SigningSecret, signatures},
     },
@@ -77,9 +78,10 @@ pub(super) fn build(
     if let Some(previous) = endpoint.previous_secret.as_deref().filter(|_| still_signs) {
         secrets.push(secret(previous)?);
     }
-    let mut headers = HeaderMap::with_capacity(6);
+    // Their names are none of those below, except for the user agent.
+    let mut headers = headers::open(sealing, endpoint.id, endpoint.headers.as_deref())?;
+    headers.entry(USER_AGENT).or_insert(AGENT);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(USER_AGENT, AGENT);
     headers.insert(WEBHOOK_ID, HeaderValue::try_from(&id)?);
     headers.insert(WEBHOOK_TIMESTAMP, at.timestamp().into());
     headers.insert(

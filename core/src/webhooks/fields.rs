@@ -1,6 +1,9 @@
 //! Validation of endpoint fields.
 
-use super::signing::SigningSecret;
+use super::{
+    headers::{self, GivenHeaders},
+    signing::SigningSecret,
+};
 use crate::outbox::EventType;
 use url::Url;
 
@@ -64,6 +67,12 @@ impl FieldFaults {
             self.add("description", "NUL is not text");
         }
         text
+    }
+
+    pub(super) fn headers(&mut self, given: &GivenHeaders) {
+        if let Err(message) = headers::validate(given) {
+            self.add("headers", message);
+        }
     }
 
     pub(super) fn secret(&mut self, given: Option<&str>) -> SigningSecret {

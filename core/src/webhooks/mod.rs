@@ -3,6 +3,7 @@
 //! Owns an endpoint from its creation to its deletion, which hides it and fails its pending deliveries. Sends nothing.
 
 mod fields;
+pub mod headers;
 pub mod key_rotation;
 pub mod sealing;
 pub mod signing;
@@ -19,6 +20,7 @@ use crate::{
 use entity::{EventId, Timestamp, WebhookId, webhook_endpoint as endpoint};
 use fields::FieldFaults;
 pub use fields::{FieldFault, MAX_DESCRIPTION_LEN, MAX_URL_LEN};
+use headers::GivenHeaders;
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
     QuerySelect, UpdateMany, sea_query::Expr,
@@ -65,6 +67,8 @@ pub struct NewWebhook {
     pub description: String,
     /// `whsec_` and the base64 of 24 to 64 bytes; `None` to generate one.
     pub secret: Option<secrecy::SecretString>,
+    /// Sent with every request.
+    pub headers: GivenHeaders,
     pub active: bool,
 }
 
@@ -74,6 +78,8 @@ pub struct WebhookPatch {
     pub url: Option<String>,
     pub event_types: Option<Vec<String>>,
     pub description: Option<String>,
+    /// Replaces all headers.
+    pub headers: Option<GivenHeaders>,
     /// `true` also clears the reason for being disabled and the failures.
     pub active: Option<bool>,
 }
@@ -86,6 +92,8 @@ pub struct Webhook {
     /// Empty means all.
     pub event_types: Vec<String>,
     pub description: String,
+    /// The names of the headers that are sent with every request, in lower case.
+    pub header_names: Vec<String>,
     pub active: bool,
     /// Failed attempts since the last 2xx.
     pub consecutive_failures: u32,
@@ -102,6 +110,7 @@ impl From<endpoint::Model> for Webhook {
             url: row.url,
             event_types: serde_json::from_value(row.event_types).unwrap_or_default(),
             description: row.description,
+            header_names: headers::names(row.headers.as_deref()),
             active: row.active,
             consecutive_failures: u32::try_from(row.consecutive_failures).unwrap_or(0),
             disabled_reason: row.disabled_reason,
@@ -143,6 +152,7 @@ pub async fn create(
     let now = clock.now();
     let mut faults = FieldFaults::default();
     let secret = faults.secret(new.secret.as_ref().map(|secret| secret.expose_secret()));
+    faults.headers(&new.headers);
     let id = WebhookId::generate();
     let row = endpoint::Model {
         id,
@@ -153,6 +163,7 @@ pub async fn create(
         secret: sealing.seal(&id.to_string(), secret.expose()),
         previous_secret: None,
         previous_secret_expires_at: None,
+        headers: headers::seal(sealing, id, &new.headers),
         consecutive_failures: 0,
         disabled_reason: None,
         created_at: now,
@@ -239,6 +250,7 @@ async fn find(connection: &impl ConnectionTrait, id: WebhookId) -> Result<Webhoo
 pub async fn update(
     db: &Database,
     clock: &Clock,
+    sealing: &Sealing,
     id: WebhookId,
     patch: WebhookPatch,
 ) -> Result<Webhook, WebhookError> {
@@ -254,6 +266,11 @@ pub async fn update(
     if let Some(text) = patch.description {
         let text = faults.description(text);
         change = change.col_expr(endpoint::Column::Description, Expr::val(text));
+    }
+    if let Some(given) = patch.headers {
+        faults.headers(&given);
+        let stored = headers::seal(sealing, id, &given);
+        change = change.col_expr(endpoint::Column::Headers, Expr::val(stored));
     }
     if let Some(active) = patch.active {
         change = change.col_expr(endpoint::Column::Active, Expr::val(active));
@@ -317,7 +334,8 @@ pub async fn delete(db: &Database, clock: &Clock, id: WebhookId) -> Result<(), W
         .col_expr(endpoint::Column::Active, Expr::val(false))
         // Nothing is signed with it any more, so no key needs to be kept for it.
         .col_expr(endpoint::Column::Secret, Expr::val(""))
-        .col_expr(endpoint::Column::PreviousSecret, Expr::val(None::<String>));
+        .col_expr(endpoint::Column::PreviousSecret, Expr::val(None::<String>))
+        .col_expr(endpoint::Column::Headers, Expr::val(None::<String>));
     change_one(db, change).await?;
     for _ in 0..MAX_PAGES {
         if deliver::fail_endpoint_deliveries(db, clock, id, PAGE).await? == 0 {

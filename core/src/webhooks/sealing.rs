@@ -8,12 +8,14 @@
 //! A crash while secrets are re-sealed leaves some as they were; the next start continues. [`super::key_rotation`]
 //! decides when re-sealing may start.
 
+use super::headers;
 use crate::db::Database;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use entity::{WebhookId, webhook_endpoint as endpoint};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use sea_orm::{
-    ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, sea_query::Expr,
+    ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    sea_query::Expr,
 };
 use std::{
     fmt,
@@ -204,7 +206,7 @@ impl Sealing {
     }
 
     /// Returns the text as it should be stored now; `None` when it already is.
-    fn renewed(&self, of: &str, stored: &str) -> Result<Option<String>, SealError> {
+    pub(super) fn renewed(&self, of: &str, stored: &str) -> Result<Option<String>, SealError> {
         let is_sealed = stored.starts_with(PREFIX);
         let plain = self.open(of, stored)?;
         let is_current = match &self.key {
@@ -247,6 +249,8 @@ pub(super) async fn verify(db: &Database, sealing: &Sealing) -> Result<(), Settl
                 let opened = sealing.open(&of, stored);
                 opened.map_err(|error| SettleError::Sealed(row.id, error))?;
             }
+            headers::open(sealing, row.id, row.headers.as_deref())
+                .map_err(|error| SettleError::Sealed(row.id, error))?;
         }
     }
 }
@@ -262,13 +266,18 @@ async fn page(db: &Database, after: Option<WebhookId>) -> Result<Vec<endpoint::M
     select.all(db.read()).await
 }
 
-/// Deletes the secrets of deleted endpoints, which older releases kept.
+/// Deletes the secrets and headers of deleted endpoints, which older releases keep.
 async fn wipe_deleted(db: &Database) -> Result<(), DbErr> {
     let wipe = endpoint::Entity::update_many()
         .col_expr(endpoint::Column::Secret, Expr::val(""))
         .col_expr(endpoint::Column::PreviousSecret, Expr::val(None::<String>))
+        .col_expr(endpoint::Column::Headers, Expr::val(None::<String>))
         .filter(endpoint::Column::DeletedAt.is_not_null())
-        .filter(endpoint::Column::Secret.ne(""));
+        .filter(
+            Condition::any()
+                .add(endpoint::Column::Secret.ne(""))
+                .add(endpoint::Column::Headers.is_not_null()),
+        );
     db.write(move |transaction| Box::pin(async move { wipe.exec(transaction).await }))
         .await
         .map(drop)
@@ -307,13 +316,22 @@ async fn settle_one(
     let secret = renewed(&row.secret)?;
     let previous = row.previous_secret.as_deref().map(renewed).transpose()?;
     let previous = previous.flatten();
-    if secret.is_none() && previous.is_none() {
+    let headers = headers::renewed(sealing, id, row.headers.as_deref())
+        .map_err(|error| SettleError::Sealed(id, error))?;
+    if secret.is_none() && previous.is_none() && headers.is_none() {
         return Ok(0);
     }
-    // A secret that was rotated concurrently is already stored correctly.
+    // What was changed concurrently is already stored correctly.
     let mut change = endpoint::Entity::update_many()
         .filter(endpoint::Column::Id.eq(id))
         .filter(endpoint::Column::Secret.eq(&row.secret));
+    change = match &row.headers {
+        Some(stored) => change.filter(endpoint::Column::Headers.eq(stored)),
+        None => change.filter(endpoint::Column::Headers.is_null()),
+    };
+    if let Some(headers) = headers {
+        change = change.col_expr(endpoint::Column::Headers, Expr::val(headers));
+    }
     if let Some(secret) = secret {
         change = change.col_expr(endpoint::Column::Secret, Expr::val(secret));
     }

@@ -240,9 +240,15 @@ async fn endpoint_that_is_switched_off_hears_nothing(place: Place) {
         active: Some(active),
         ..Default::default()
     };
-    webhooks::update(&place.db, &place.clock, webhook.id, patch(false))
-        .await
-        .unwrap();
+    webhooks::update(
+        &place.db,
+        &place.clock,
+        &place.config.sealing,
+        webhook.id,
+        patch(false),
+    )
+    .await
+    .unwrap();
     let report = place.deliver(written.due[0].id).await;
     assert_eq!(report.outcome, DeliveryOutcome::Failed);
     let row = place.delivery(written.due[0].id).await;

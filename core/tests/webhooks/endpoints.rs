@@ -39,11 +39,18 @@ async fn endpoint_is_created_listed_changed_and_deleted(place: Place) {
         url: Some("https://example.com/other".to_owned()),
         event_types: Some(Vec::new()),
         description: Some("the archive".to_owned()),
+        headers: None,
         active: Some(false),
     };
-    let changed = webhooks::update(&place.db, &place.clock, webhook.id, patch)
-        .await
-        .unwrap();
+    let changed = webhooks::update(
+        &place.db,
+        &place.clock,
+        &place.config.sealing,
+        webhook.id,
+        patch,
+    )
+    .await
+    .unwrap();
     assert_eq!(
         (&*changed.url, &*changed.description),
         ("https://example.com/other", "the archive")
@@ -80,7 +87,14 @@ async fn wrong_fields_are_refused_all_at_once(place: Place) {
         url: Some("ftp://example.com".to_owned()),
         ..Default::default()
     };
-    let refused = webhooks::update(&place.db, &place.clock, webhook.id, patch).await;
+    let refused = webhooks::update(
+        &place.db,
+        &place.clock,
+        &place.config.sealing,
+        webhook.id,
+        patch,
+    )
+    .await;
     assert!(matches!(refused, Err(WebhookError::Invalid(_))));
     assert_eq!(webhooks::get(&place.db, webhook.id).await.unwrap(), webhook);
 }
@@ -120,9 +134,15 @@ async fn switching_on_forgets_why_it_was_off(place: Place) {
         active: Some(true),
         ..Default::default()
     };
-    let on = webhooks::update(&place.db, &place.clock, webhook.id, patch)
-        .await
-        .unwrap();
+    let on = webhooks::update(
+        &place.db,
+        &place.clock,
+        &place.config.sealing,
+        webhook.id,
+        patch,
+    )
+    .await
+    .unwrap();
     assert_eq!(
         (on.active, on.disabled_reason, on.consecutive_failures),
         (true, None, 0)
@@ -143,7 +163,9 @@ async fn what_is_not_there_is_not_found(place: Place) {
             ..Default::default()
         };
         assert!(not_found(
-            webhooks::update(db, clock, id, patch).await.unwrap_err()
+            webhooks::update(db, clock, &place.config.sealing, id, patch)
+                .await
+                .unwrap_err()
         ));
         assert!(not_found(
             webhooks::rotate_secret(db, clock, &place.config.sealing, id, None)

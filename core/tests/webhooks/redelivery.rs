@@ -127,9 +127,15 @@ async fn redelivery_of_what_is_not_there_is_refused(place: Place) {
         active: Some(false),
         ..Default::default()
     };
-    webhooks::update(&place.db, &place.clock, webhook.id, patch)
-        .await
-        .unwrap();
+    webhooks::update(
+        &place.db,
+        &place.clock,
+        &place.config.sealing,
+        webhook.id,
+        patch,
+    )
+    .await
+    .unwrap();
     let off = again(written.event_id, Some(webhook.id)).await;
     assert!(matches!(off, Err(RedeliveryError::NoSuchEndpoint)));
 }

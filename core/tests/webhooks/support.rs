@@ -92,6 +92,7 @@ impl Place {
                 timeout: Duration::from_secs(5),
                 endpoint_concurrency: 16,
                 allow_networks: vec!["127.0.0.0/8".parse().unwrap()],
+                proxy: None,
                 sealing: Sealing::default(),
             },
             postgres_url: None,
@@ -218,6 +219,7 @@ pub(crate) fn new_webhook(url: &str, event_types: &[&str]) -> NewWebhook {
         event_types: event_types.iter().map(|&text| text.to_owned()).collect(),
         description: String::new(),
         secret: None,
+        headers: Default::default(),
         active: true,
     }
 }

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use landfall_core::webhooks;
 use poem_openapi::{Object, types::Example};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// A webhook endpoint.
@@ -16,6 +17,8 @@ pub struct Webhook {
     /// The event types to deliver; empty for all.
     pub event_types: Vec<String>,
     pub description: String,
+    /// The names of the additional headers, in lower case. Their values are not shown.
+    pub header_names: Vec<String>,
     pub active: bool,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -34,6 +37,7 @@ impl From<webhooks::Webhook> for Webhook {
             url: webhook.url,
             event_types: webhook.event_types,
             description: webhook.description,
+            header_names: webhook.header_names,
             active: webhook.active,
             created_at: webhook.created_at,
             updated_at: webhook.updated_at,
@@ -51,6 +55,7 @@ impl Example for Webhook {
             url: "https://pipeline.example.com/landfall".to_owned(),
             event_types: vec!["file.stored".to_owned()],
             description: "the media pipeline".to_owned(),
+            header_names: vec!["authorization".to_owned()],
             active: true,
             created_at: at,
             updated_at: at,
@@ -72,6 +77,9 @@ pub struct NewWebhook {
     pub description: Option<String>,
     /// `whsec_` and the base64 of 24 to 64 bytes; generated if absent.
     pub secret: Option<String>,
+    /// Headers to send with every request, such as `Authorization`: at most 20, with values of visible ASCII characters and
+    /// spaces. The values are never shown again. `host`, `content-*`, `webhook-*` and the like are reserved.
+    pub headers: Option<BTreeMap<String, String>>,
     /// Whether events are delivered; true if absent.
     pub active: Option<bool>,
 }
@@ -83,6 +91,7 @@ impl Example for NewWebhook {
             event_types: Some(vec!["file.stored".to_owned()]),
             description: None,
             secret: None,
+            headers: None,
             active: None,
         }
     }
@@ -97,6 +106,8 @@ pub struct WebhookPatch {
     /// The event types to deliver; empty for all.
     pub event_types: Option<Vec<String>>,
     pub description: Option<String>,
+    /// Replaces all additional headers; an empty object removes them.
+    pub headers: Option<BTreeMap<String, String>>,
     /// `true` also clears `disabled_reason`.
     pub active: Option<bool>,
 }
@@ -107,6 +118,7 @@ impl Example for WebhookPatch {
             url: None,
             event_types: None,
             description: None,
+            headers: None,
             active: Some(false),
         }
     }

@@ -59,7 +59,8 @@ async fn switch(
         active: Some(active),
         ..WebhookPatch::default()
     };
-    webhooks::update(&app.db, &app.clock, WebhookId(id), patch).await?;
+    let sealing = &app.config.webhooks.sealing;
+    webhooks::update(&app.db, &app.clock, sealing, WebhookId(id), patch).await?;
     let action = if active {
         "webhook.switch_on"
     } else {

@@ -15,7 +15,7 @@ use landfall_core::{
     outbox::EventType,
     webhooks::{
         self, MAX_DESCRIPTION_LEN, MAX_URL_LEN, NewWebhook, Webhook, WebhookPatch,
-        signing::SigningSecret,
+        headers::GivenHeaders, signing::SigningSecret,
     },
 };
 use maud::{Markup, html};
@@ -106,6 +106,7 @@ pub(super) async fn create(user: User, dashboard: Dashboard, form: Vec<u8>) -> R
         event_types: given.event_types,
         description: given.description,
         secret: None,
+        headers: GivenHeaders::default(),
         active: true,
     };
     let sealing = &app.config.webhooks.sealing;
@@ -175,9 +176,17 @@ pub(super) async fn change(
         url: Some(given.url),
         event_types: Some(given.event_types),
         description: Some(given.description),
+        headers: None,
         active: None,
     };
-    let changed = webhooks::update(&app.db, &app.clock, WebhookId(id), patch).await;
+    let changed = webhooks::update(
+        &app.db,
+        &app.clock,
+        &app.config.webhooks.sealing,
+        WebhookId(id),
+        patch,
+    )
+    .await;
     changed.map_err(ErrorPage::from)?;
     let page = format!("/webhooks/{id}");
     Ok(repair::done(

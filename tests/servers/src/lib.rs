@@ -29,6 +29,7 @@
 
 mod background;
 mod certificates;
+mod connect_proxy;
 mod listener;
 mod lock;
 mod pgbouncer;
@@ -44,6 +45,7 @@ mod shim;
 mod wait;
 mod watchdog;
 
+pub use connect_proxy::{ConnectProxy, ConnectRequest};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Durability, PostgresServer};
 pub use power::PowerCut;
