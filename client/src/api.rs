@@ -7,12 +7,13 @@ use super::{
 };
 use anyhow::Context;
 use http::Method;
-use reqwest::{Client, RequestBuilder, Response, redirect};
+use reqwest::{Certificate, Client, RequestBuilder, Response, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use std::{
     error::Error,
     io,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -97,6 +98,19 @@ impl NetworkCause {
     }
 }
 
+/// Reads the certificates of a file.
+fn certificates(path: &Path) -> anyhow::Result<Vec<Certificate>> {
+    let shown = path.display();
+    let bytes = std::fs::read(path).with_context(|| format!("--cacert {shown} cannot be read"))?;
+    let certificates = Certificate::from_pem_bundle(&bytes)
+        .with_context(|| format!("--cacert {shown} has no certificates in PEM"))?;
+    anyhow::ensure!(
+        !certificates.is_empty(),
+        "--cacert {shown} has no certificates in PEM"
+    );
+    Ok(certificates)
+}
+
 impl ApiClient {
     pub(super) fn new(server: &ServerArgs) -> anyhow::Result<Self> {
         let builder = Client::builder()
@@ -110,7 +124,10 @@ impl ApiClient {
         let builder = if server.url.scheme() == "https" {
             // Fails if the process already has one, which is then the same.
             let _ = provider.install_default();
-            builder
+            match &server.cacert {
+                Some(path) => builder.tls_certs_merge(certificates(path)?),
+                None => builder,
+            }
         } else {
             // Certificates are not used, so this also works on machines without any.
             let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
@@ -154,6 +171,10 @@ impl ApiClient {
 
     pub(super) fn put(&self, path: &[&str]) -> RequestBuilder {
         self.request(Method::PUT, path)
+    }
+
+    pub(super) fn patch(&self, path: &[&str]) -> RequestBuilder {
+        self.request(Method::PATCH, path)
     }
 
     pub(super) fn delete(&self, path: &[&str]) -> RequestBuilder {

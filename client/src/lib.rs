@@ -4,6 +4,7 @@
 //! configuration, the database or Redis, so the commands work from anywhere with a URL and a token.
 
 mod api;
+mod batch;
 mod event;
 mod file;
 mod file_retry;
@@ -14,7 +15,10 @@ mod retry;
 mod sha256;
 mod upload;
 mod webhook;
+mod webhook_edit;
+mod webhook_test;
 
+use batch::BatchCommand;
 use event::EventCommand;
 use file::FileCommand;
 use upload::UploadArgs;
@@ -23,7 +27,7 @@ use webhook::WebhookCommand;
 use api::ApiClient;
 use clap::{Args, Subcommand};
 use secrecy::SecretString;
-use std::{io, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode};
 use url::Url;
 
 /// The server to call, and the token.
@@ -52,6 +56,16 @@ pub struct ServerArgs {
         help_heading = "Server"
     )]
     pub token: Option<SecretString>,
+    /// File with certificates (PEM) to trust in addition to the system's, such as those of a private authority.
+    #[arg(
+        id = "server_cacert",
+        long = "cacert",
+        global = true,
+        env = "LANDFALL_CACERT",
+        value_name = "FILE",
+        help_heading = "Server"
+    )]
+    pub cacert: Option<PathBuf>,
 }
 
 /// The client commands.
@@ -63,6 +77,8 @@ pub enum ClientCommand {
     File(ClientSubcommand<FileCommand>),
     /// Manage webhook endpoints.
     Webhook(ClientSubcommand<WebhookCommand>),
+    /// Create, close and show batches.
+    Batch(ClientSubcommand<BatchCommand>),
     /// List, redeliver and replay events.
     Event(ClientSubcommand<EventCommand>),
 }
@@ -99,6 +115,9 @@ pub async fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
         }
         ClientCommand::Webhook(asked) => {
             webhook::run(&ApiClient::new(&asked.server)?, asked.command).await
+        }
+        ClientCommand::Batch(asked) => {
+            batch::run(&ApiClient::new(&asked.server)?, asked.command).await
         }
         ClientCommand::Event(asked) => {
             event::run(&ApiClient::new(&asked.server)?, asked.command).await

@@ -22,6 +22,8 @@ enum ErrorBody {
     ProblemDocument(ProblemDocument),
     /// The beginning of a body that is not a problem document.
     Other(String),
+    /// A page for people, of which nothing is shown: the name of the program that sent it, if it says so.
+    Page(Option<String>),
 }
 
 #[derive(Debug, Deserialize)]
@@ -44,6 +46,7 @@ impl ErrorResponse {
     pub(super) fn new(status: StatusCode, headers: &HeaderMap, text: &str) -> Self {
         let body = match serde_json::from_str(text) {
             Ok(problem) => ErrorBody::ProblemDocument(problem),
+            Err(_) if is_page(headers, text) => ErrorBody::Page(program(headers)),
             Err(_) => ErrorBody::Other(beginning(status, headers, text)),
         };
         Self {
@@ -57,7 +60,7 @@ impl ErrorResponse {
     pub(super) fn code(&self) -> &str {
         match &self.body {
             ErrorBody::ProblemDocument(problem) => &problem.code,
-            ErrorBody::Other(_) => "",
+            ErrorBody::Other(_) | ErrorBody::Page(_) => "",
         }
     }
 
@@ -72,6 +75,32 @@ impl ErrorResponse {
             || (self.status.is_server_error() && !never.contains(&self.status))
             // The first request with this Idempotency-Key lost its connection, and the server is still processing it.
             || self.code() == "in_flight"
+    }
+}
+
+/// Whether the body is an HTML page, which a Landfall server never sends to a client of its API.
+fn is_page(headers: &HeaderMap, text: &str) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE);
+    let is_html = content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/html"));
+    is_html || text.trim_start().starts_with('<')
+}
+
+/// The `Server` header, such as `nginx/1.22.1`.
+fn program(headers: &HeaderMap) -> Option<String> {
+    let name = headers.get(header::SERVER)?.to_str().ok()?.trim();
+    (!name.is_empty()).then(|| name.chars().take(50).collect())
+}
+
+/// What a proxy's status means, and which of its settings decides.
+fn explain(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        413 => {
+            "; its maximum size of a request is too small (nginx: client_max_body_size, by default 1 MB)"
+        }
+        502 => "; it cannot reach the server",
+        503 => "; it has no server that is ready",
+        504 => "; the server did not answer it in time",
+        _ => "",
     }
 }
 
@@ -102,6 +131,14 @@ impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let problem = match &self.body {
             ErrorBody::ProblemDocument(problem) => problem,
+            ErrorBody::Page(program) => {
+                f.write_str("a proxy in front of the server")?;
+                if let Some(program) = program {
+                    write!(f, " ({})", plain(program))?;
+                }
+                let explained = explain(self.status);
+                return write!(f, " responded with {}{explained}", self.status);
+            }
             ErrorBody::Other(text) if text.is_empty() => {
                 return write!(f, "the server responded with {}", self.status);
             }
@@ -159,7 +196,27 @@ mod tests {
             error(502, "").to_string(),
             "the server responded with 502 Bad Gateway"
         );
-        assert!(error(502, &"<html>".repeat(100)).to_string().len() < 300);
+        assert!(error(502, &"word ".repeat(100)).to_string().len() < 300);
+    }
+
+    #[test]
+    fn pages_of_proxies_are_named_and_not_shown() {
+        let page = "<html>\r\n<head><title>413 Request Entity Too Large</title></head></html>";
+        let mut headers = HeaderMap::new();
+        headers.insert(header::SERVER, HeaderValue::from_static("nginx/1.22.1"));
+        let nginx = ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, &headers, page);
+        assert_eq!(
+            nginx.to_string(),
+            "a proxy in front of the server (nginx/1.22.1) responded with 413 Payload Too Large; its maximum size of a \
+             request is too small (nginx: client_max_body_size, by default 1 MB)"
+        );
+        assert!(!nginx.is_temporary());
+        let unnamed = error(502, "  <!DOCTYPE html><p>hunter2");
+        assert_eq!(
+            unnamed.to_string(),
+            "a proxy in front of the server responded with 502 Bad Gateway; it cannot reach the server"
+        );
+        assert!(unnamed.is_temporary());
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! `landfall webhook`: webhook endpoints.
 
 use super::{
-    api::ApiClient,
+    api::{ApiClient, ApiResponse},
     listing::{self, ListExtent},
     output::{cell, fields, print_text, time},
+    webhook_edit::{self, WebhookEditArgs},
+    webhook_test::{self, WebhookTestArgs},
 };
 use clap::{Args, Subcommand};
 use serde_json::{Map, Value};
@@ -16,19 +18,45 @@ pub enum WebhookCommand {
     Add(WebhookAddArgs),
     /// List the endpoints.
     List(WebhookListArgs),
+    /// Show an endpoint.
+    Show(WebhookIdArgs),
+    /// Change an endpoint.
+    Edit(WebhookEditArgs),
+    /// Stop deliveries to an endpoint: pending ones fail, and events that happen meanwhile are not delivered to it.
+    Pause(WebhookIdArgs),
+    /// Start deliveries to an endpoint again.
+    Resume(WebhookIdArgs),
+    /// Give an endpoint a new signing secret and print it; the old one also signs for a day.
+    RotateSecret(WebhookIdArgs),
+    /// List the deliveries to an endpoint, newest first.
+    Deliveries(DeliveryListArgs),
     /// Send a `webhook.test` event to one endpoint.
-    Test {
-        /// The endpoint's id.
-        id: Uuid,
-        /// Print the server's JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Test(WebhookTestArgs),
     /// Delete an endpoint.
     Remove {
         /// The endpoint's id.
         id: Uuid,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct WebhookIdArgs {
+    /// The endpoint's id.
+    id: Uuid,
+    /// Print the server's JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DeliveryListArgs {
+    /// The endpoint's id.
+    id: Uuid,
+    /// Only deliveries with this status.
+    #[arg(long, value_parser = ["pending", "delivered", "failed"])]
+    status: Option<String>,
+    #[command(flatten)]
+    extent: ListExtent,
 }
 
 #[derive(Debug, Args)]
@@ -63,7 +91,20 @@ pub(super) async fn run(api: &ApiClient, command: WebhookCommand) -> anyhow::Res
     match command {
         WebhookCommand::Add(args) => add(api, args).await,
         WebhookCommand::List(args) => list(api, &args.extent).await,
-        WebhookCommand::Test { id, json } => test(api, id, json).await,
+        WebhookCommand::Show(args) => {
+            let request = api.get(&["webhooks", &args.id.to_string()]);
+            print_webhook(&api.call(request).await?, args.json)
+        }
+        WebhookCommand::Edit(args) => webhook_edit::run(api, args).await,
+        WebhookCommand::Pause(args) => switch(api, args, false).await,
+        WebhookCommand::Resume(args) => switch(api, args, true).await,
+        WebhookCommand::RotateSecret(args) => {
+            let request = api.post(&["webhooks", &args.id.to_string(), "rotate-secret"]);
+            let request = request.header("Idempotency-Key", Uuid::now_v7().to_string());
+            print_webhook(&api.call(request).await?, args.json)
+        }
+        WebhookCommand::Deliveries(args) => deliveries(api, args).await,
+        WebhookCommand::Test(args) => webhook_test::run(api, args).await,
         WebhookCommand::Remove { id } => {
             api.call(api.delete(&["webhooks", &id.to_string()])).await?;
             print_text(&format!("removed {id}"))?;
@@ -93,12 +134,7 @@ async fn add(api: &ApiClient, args: WebhookAddArgs) -> anyhow::Result<()> {
         .post(&["webhooks"])
         .header("Idempotency-Key", Uuid::now_v7().to_string());
     let reply = api.call(request.json(&body)).await?;
-    print_text(&if args.json {
-        reply.text
-    } else {
-        describe(&reply.json()?)
-    })?;
-    Ok(())
+    print_webhook(&reply, args.json)
 }
 
 async fn list(api: &ApiClient, extent: &ListExtent) -> anyhow::Result<()> {
@@ -109,14 +145,9 @@ async fn list(api: &ApiClient, extent: &ListExtent) -> anyhow::Result<()> {
         extent,
         &["ID", "ACTIVE", "EVENTS", "URL"],
         |webhook| {
-            let active = match (&webhook["active"], &webhook["disabled_reason"]) {
-                (Value::Bool(true), _) => "yes".to_owned(),
-                (_, Value::String(reason)) => format!("no: {}", cell(&reason.as_str().into())),
-                _ => "no".to_owned(),
-            };
             vec![
                 cell(&webhook["id"]),
-                active,
+                active(webhook),
                 event_types(webhook),
                 cell(&webhook["url"]),
             ]
@@ -125,26 +156,59 @@ async fn list(api: &ApiClient, extent: &ListExtent) -> anyhow::Result<()> {
     .await
 }
 
-async fn test(api: &ApiClient, id: Uuid, json: bool) -> anyhow::Result<()> {
-    let request = api.post(&["webhooks", &id.to_string(), "test"]);
-    let reply = api
-        .call(request.header("Idempotency-Key", Uuid::now_v7().to_string()))
-        .await?;
-    if json {
-        print_text(&reply.text)?;
-        return Ok(());
+async fn switch(api: &ApiClient, args: WebhookIdArgs, active: bool) -> anyhow::Result<()> {
+    let request = api.patch(&["webhooks", &args.id.to_string()]);
+    let request = request.json(&serde_json::json!({ "active": active }));
+    print_webhook(&api.call(request).await?, args.json)
+}
+
+async fn deliveries(api: &ApiClient, args: DeliveryListArgs) -> anyhow::Result<()> {
+    listing::show(
+        api,
+        &["webhooks", &args.id.to_string(), "deliveries"],
+        &[("status", args.status)],
+        &args.extent,
+        &[
+            "EVENT",
+            "STATUS",
+            "ATTEMPTS",
+            "DELIVERED",
+            "NEXT ATTEMPT",
+            "LAST ERROR",
+        ],
+        |delivery| {
+            vec![
+                cell(&delivery["event_id"]),
+                cell(&delivery["status"]),
+                cell(&delivery["attempt_count"]),
+                time(&delivery["delivered_at"]),
+                time(&delivery["next_attempt_at"]),
+                cell(&delivery["last_error"]),
+            ]
+        },
+    )
+    .await
+}
+
+pub(super) fn print_webhook(reply: &ApiResponse, json: bool) -> anyhow::Result<()> {
+    match json {
+        true => print_text(&reply.text)?,
+        false => print_text(&describe(&reply.json()?))?,
     }
-    let event: Value = reply.json()?;
-    let event = cell(&event["id"]);
-    print_text(&format!(
-        "event {event} is being delivered; see `landfall event show {event}`"
-    ))?;
     Ok(())
 }
 
-fn parse_header(text: &str) -> Result<(String, String), String> {
+pub(super) fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("expected `NAME: VALUE`")?;
     Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn active(webhook: &Value) -> String {
+    match (&webhook["active"], &webhook["disabled_reason"]) {
+        (Value::Bool(true), _) => "yes".to_owned(),
+        (_, Value::String(reason)) => format!("no: {}", cell(&reason.as_str().into())),
+        _ => "no".to_owned(),
+    }
 }
 
 fn event_types(webhook: &Value) -> String {
@@ -155,16 +219,18 @@ fn event_types(webhook: &Value) -> String {
 }
 
 fn describe(webhook: &Value) -> String {
-    fields(&[
+    let mut shown = vec![
         ("id", cell(&webhook["id"])),
         ("url", cell(&webhook["url"])),
+        ("active", active(webhook)),
         ("events", event_types(webhook)),
         ("description", cell(&webhook["description"])),
         ("headers", cell(&webhook["header_names"])),
         ("created", time(&webhook["created_at"])),
-        (
-            "secret",
-            format!("{}  (shown only now)", cell(&webhook["secret"])),
-        ),
-    ])
+    ];
+    if webhook["secret"].is_string() {
+        let secret = format!("{}  (shown only now)", cell(&webhook["secret"]));
+        shown.push(("secret", secret));
+    }
+    fields(&shown)
 }

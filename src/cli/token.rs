@@ -1,8 +1,10 @@
 //! `landfall token`: creates and revokes tokens, directly in the database.
 
 use anyhow::bail;
+use chrono::SecondsFormat;
 use clap::Subcommand;
-use entity::TokenId;
+use entity::{Timestamp, TokenId};
+use landfall_client::output::{Table, plain, print_text};
 use landfall_core::{
     clock::Clock,
     config::Config,
@@ -66,7 +68,11 @@ pub(super) async fn run(config: &Config, command: TokenCommand) -> anyhow::Resul
             if json {
                 println!("{}", Value::Array(all.iter().map(describe).collect()));
             } else {
-                all.iter().for_each(|token| println!("{}", line(token)));
+                let mut table = Table::new(&TITLES);
+                for token in &all {
+                    table.row(row(token));
+                }
+                print_text(&table.take())?;
             }
         }
         TokenCommand::Revoke { id } => tokens::revoke(&db, &clock, id).await?,
@@ -90,6 +96,8 @@ async fn all(db: &Database) -> anyhow::Result<Vec<Token>> {
     }
 }
 
+const TITLES: [&str; 6] = ["ID", "OWNER", "SCOPES", "CREATED", "LAST USED", "STATE"];
+
 fn scopes(token: &Token) -> Vec<&'static str> {
     token.scopes.iter().map(|scope| scope.as_str()).collect()
 }
@@ -106,16 +114,24 @@ fn describe(token: &Token) -> Value {
     })
 }
 
-fn line(token: &Token) -> String {
+fn row(token: &Token) -> Vec<String> {
+    let at = |time: Option<Timestamp>, none: &str| {
+        time.map_or_else(
+            || none.to_owned(),
+            |time| time.to_rfc3339_opts(SecondsFormat::Secs, true),
+        )
+    };
     let state = match (token.revoked_at, token.expires_at) {
-        (Some(at), _) => format!("revoked {at}"),
-        (None, Some(at)) => format!("expires {at}"),
+        (Some(_), _) => format!("revoked {}", at(token.revoked_at, "")),
+        (None, Some(_)) => format!("expires {}", at(token.expires_at, "")),
         (None, None) => "never expires".to_owned(),
     };
-    format!(
-        "{}  {}  {}  {state}",
-        token.id,
-        token.owner,
-        scopes(token).join(",")
-    )
+    vec![
+        token.id.to_string(),
+        plain(&token.owner),
+        scopes(token).join(","),
+        at(Some(token.created_at), ""),
+        at(token.last_used_at, "never"),
+        state,
+    ]
 }

@@ -6,6 +6,7 @@ mod check;
 mod listings;
 mod measuring;
 mod uploading;
+mod webhooks;
 
 use crate::support::{
     Installation, TestApp,

@@ -1,7 +1,7 @@
 //! The documented nginx, HAProxy and Caddy in front: servers are replaced without a failed request, and everything works
 //! through each of them.
 
-use crate::support::{Installation, Process, app::SOON};
+use crate::support::{Installation, Process, app::SOON, process::command};
 use futures::StreamExt;
 use landfall_test_servers::{ReverseProxy, ReverseProxyProgram, port::free_port, wait_until};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -436,6 +436,53 @@ async fn everything_works_through_caddy() {
     let journey = Journey::start(program, documented(program)).await;
     journey.everything(24 * MIB).await;
     journey.long_poll().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs nginx: scripts/test runs it"
+)]
+async fn the_command_line_trusts_a_given_authority_and_names_what_a_proxy_refuses() {
+    let program = ReverseProxyProgram::Nginx;
+    let (as_is, limited) = ("client_max_body_size 0;", "client_max_body_size 1m;");
+    assert!(documented(program).contains(as_is));
+    let configuration = documented(program).replace(as_is, limited);
+    let journey = Journey::start(program, &configuration).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = journey.proxy.authority().display().to_string();
+    let file = folder.path().join("large.bin");
+    std::fs::write(&file, noise(3 * MIB)).expect("a file");
+    let file = file.display().to_string();
+    let environment = [
+        ("LANDFALL_URL".to_owned(), journey.base.clone()),
+        (
+            "XDG_STATE_HOME".to_owned(),
+            folder.path().display().to_string(),
+        ),
+    ];
+    let run = async |arguments: &[&str]| {
+        let output = command(arguments, &environment).output().await;
+        let output = output.expect("landfall runs");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), text)
+    };
+    let (code, text) = run(&["file", "list"]).await;
+    assert_eq!(code, Some(1), "the authority is not known: {text}");
+    let (code, text) = run(&["file", "list", "--cacert", &authority]).await;
+    assert_eq!(code, Some(0), "{text}");
+    let (code, text) = run(&["file", "list", "--cacert", &file]).await;
+    assert!(
+        code == Some(1) && text.contains("has no certificates in PEM"),
+        "{text}"
+    );
+    let (code, text) = run(&["upload", &file, "--cacert", &authority]).await;
+    assert_eq!(code, Some(1), "{text}");
+    assert!(
+        text.contains("(nginx/") && text.contains("client_max_body_size"),
+        "{text}"
+    );
+    assert!(!text.contains('<'), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
