@@ -10,6 +10,7 @@
 mod access;
 mod api;
 mod audit;
+mod aws_credentials;
 mod bad_input;
 mod batches;
 mod cli;

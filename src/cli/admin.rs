@@ -9,7 +9,7 @@ use landfall_core::{
     db::Database,
     installation::{self, InstallationParts, MarkedLocation},
     staging::{Staging, StagingError, live_hosts},
-    storage::{Capability, Storage, Support},
+    storage::{Capability, CredentialsInfo, Storage, Support},
     sweep,
 };
 use landfall_queue::Inspector;
@@ -141,6 +141,20 @@ struct CapabilityResult {
 }
 
 impl CheckResult {
+    /// Adds where temporary credentials come from, and when they expire.
+    fn describe_credentials(&mut self, credentials: CredentialsInfo) {
+        if let Some(expires_at) = credentials.expires_at {
+            self.detail = format!(
+                "{}; credentials from {}, valid until {}",
+                self.detail,
+                credentials.source,
+                expires_at.format("%FT%TZ")
+            );
+        } else {
+            self.detail = format!("{}; credentials from {}", self.detail, credentials.source);
+        }
+    }
+
     /// Adds what the store supports, and in the text what it does not.
     fn describe_capabilities(&mut self, capabilities: &[Capability]) {
         for capability in capabilities {
@@ -250,6 +264,9 @@ async fn check_places(config: &Config) -> Vec<CheckResult> {
     let mut stored = CheckResult::run("storage", stored).await;
     if stored.ok {
         stored.describe_capabilities(&storage.capabilities());
+        if let Ok(Some(credentials)) = storage.credentials().await {
+            stored.describe_credentials(credentials);
+        }
     }
     let mut checks = vec![stored, CheckResult::run("staging", staged).await];
     if checks.iter().all(|check| check.ok)

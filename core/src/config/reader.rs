@@ -96,6 +96,7 @@ pub(super) struct ConfigReader {
     defaults: BTreeMap<String, Value>,
     given: BTreeMap<String, LayeredValue>,
     faults: Vec<InvalidSetting>,
+    environment: Vec<(String, String)>,
 }
 
 impl ConfigReader {
@@ -105,6 +106,7 @@ impl ConfigReader {
             defaults: leaves(&defaults),
             given: BTreeMap::new(),
             faults: Vec::new(),
+            environment: Vec::new(),
         };
         if let Some(path) = sources.file {
             let text =
@@ -121,7 +123,15 @@ impl ConfigReader {
             }
         }
         reader.read_environment(&sources.environment);
+        reader.environment = sources.environment;
         Ok(reader)
+    }
+
+    /// Returns a variable of the environment that is no setting.
+    pub(super) fn variable(&self, name: &str) -> Option<String> {
+        let mut all = self.environment.iter();
+        let (_, text) = all.find(|(known, _)| known == name)?;
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     }
 
     fn read_environment(&mut self, environment: &[(String, String)]) {

@@ -31,6 +31,8 @@ pub struct S3Settings {
     pub region_name: String,
     pub access_key_id: String,
     pub secret_access_key: SecretString,
+    /// That of a temporary key pair, if the pair is given in the environment together with it (`AWS_SESSION_TOKEN`).
+    pub session_token: Option<SecretString>,
     /// Whether URLs are signed.
     pub querystring_auth: bool,
     /// Lifetime of signed URLs, in seconds.
@@ -55,12 +57,20 @@ impl S3Settings {
         if region_name.is_empty() && endpoint_url.is_some() {
             region_name = "us-east-1".to_owned();
         }
+        let access_key_id: String = read.get("storage.s3.access_key_id");
+        // Not with a pair of the file, to which it does not belong.
+        let session_token = read
+            .variable("AWS_ACCESS_KEY_ID")
+            .filter(|key| *key == access_key_id)
+            .and_then(|_| read.variable("AWS_SESSION_TOKEN"))
+            .map(SecretString::from);
         Self {
             bucket_name: read.get("storage.s3.bucket_name"),
             endpoint_url,
             region_name,
-            access_key_id: read.get("storage.s3.access_key_id"),
+            access_key_id,
             secret_access_key: read.get("storage.s3.secret_access_key"),
+            session_token,
             querystring_auth: read.get("storage.s3.querystring_auth"),
             querystring_expire: read.within(
                 "storage.s3.querystring_expire",
@@ -81,15 +91,20 @@ impl S3Settings {
         for (key, value) in [
             ("storage.s3.bucket_name", self.bucket_name.as_str()),
             ("storage.s3.region_name", &self.region_name),
-            ("storage.s3.access_key_id", &self.access_key_id),
-            (
-                "storage.s3.secret_access_key",
-                self.secret_access_key.expose_secret(),
-            ),
         ] {
             if value.is_empty() {
                 read.missing(key, "needed for S3");
             }
+        }
+        // Without either, AWS provides credentials.
+        let half = "needed with the other half of the key pair";
+        match (
+            self.access_key_id.is_empty(),
+            self.secret_access_key.expose_secret().is_empty(),
+        ) {
+            (true, false) => read.missing("storage.s3.access_key_id", half),
+            (false, true) => read.missing("storage.s3.secret_access_key", half),
+            _ => {}
         }
         let is_kms = self.server_side_encryption == Some(ObjectEncryption::Kms);
         if self.kms_key_id.is_some() && !is_kms {

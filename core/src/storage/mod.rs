@@ -83,6 +83,15 @@ pub struct UrlOptions<'a> {
     pub head: bool,
 }
 
+/// Credentials, without their secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CredentialsInfo {
+    /// In words, to follow "from".
+    pub source: &'static str,
+    /// `None` for permanent ones.
+    pub expires_at: Option<DateTime<Utc>>,
+}
+
 /// The bytes of an object, in pieces of bounded size.
 pub type ObjectStream = BoxStream<'static, Result<Bytes, StorageError>>;
 /// Listed objects, in pages of at most [`PAGE`].
@@ -232,6 +241,14 @@ impl Storage {
     #[must_use]
     pub fn capabilities(&self) -> Vec<Capability> {
         self.store.capabilities()
+    }
+
+    /// Returns where the credentials that are used now come from; `None` where none are used.
+    ///
+    /// # Errors
+    /// [`StorageError::Setting`] when they cannot be had.
+    pub async fn credentials(&self) -> Result<Option<CredentialsInfo>, StorageError> {
+        self.store.credentials().await
     }
 
     /// Checks whether storage responds within two seconds.

@@ -6,8 +6,8 @@
 //! over each of them.
 
 use super::{
-    Capability, ObjectInfo, ObjectPages, ObjectStream, S3Timeouts, StorageError, StorageKey,
-    UnfinishedWrite, UnfinishedWritePages, UrlOptions, fs::FsStorage, s3::S3Storage,
+    Capability, CredentialsInfo, ObjectInfo, ObjectPages, ObjectStream, S3Timeouts, StorageError,
+    StorageKey, UnfinishedWrite, UnfinishedWritePages, UrlOptions, fs::FsStorage, s3::S3Storage,
 };
 use crate::{
     config::{Backend, StorageConfig},
@@ -90,6 +90,14 @@ pub trait Store: Any + fmt::Debug + Send + Sync {
     /// What is known of the abilities that not every store has; complete after the startup check.
     fn capabilities(&self) -> Vec<Capability> {
         Vec::new()
+    }
+
+    /// Where the credentials that are used now come from; `None` if there are none.
+    ///
+    /// # Errors
+    /// [`StorageError::Setting`] when they cannot be had.
+    fn credentials(&self) -> StoreFuture<'_, Option<CredentialsInfo>> {
+        async { Ok(None) }.boxed()
     }
 
     /// Checks whether the store responds.

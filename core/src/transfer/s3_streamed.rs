@@ -160,6 +160,7 @@ mod tests {
                 region_name: "us-east-1".to_owned(),
                 access_key_id: server.access_key().to_owned(),
                 secret_access_key: server.secret_key().into(),
+                session_token: None,
                 querystring_auth: true,
                 querystring_expire: 60,
                 file_overwrite: false,

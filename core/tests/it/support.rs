@@ -159,6 +159,7 @@ pub(crate) fn storage_config(path: &Path) -> config::StorageConfig {
             region_name: "us-east-1".to_owned(),
             access_key_id: String::new(),
             secret_access_key: String::new().into(),
+            session_token: None,
             querystring_auth: true,
             querystring_expire: 3600,
             file_overwrite: false,

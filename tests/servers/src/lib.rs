@@ -27,6 +27,7 @@
 //! # }
 //! ```
 
+mod aws;
 mod background;
 mod certificates;
 mod connect_proxy;
@@ -45,6 +46,7 @@ mod shim;
 mod wait;
 mod watchdog;
 
+pub use aws::AwsServer;
 pub use connect_proxy::{ConnectProxy, ConnectRequest};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Durability, PostgresServer};

@@ -1,6 +1,7 @@
 //! An S3 server inside the test process, with signature checks and faults on demand.
 
 mod faults;
+mod keys;
 mod operation;
 mod paced;
 mod quirks;
@@ -9,10 +10,9 @@ mod view;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode};
-use s3s::auth::SimpleAuth;
 use s3s::host::SingleDomain;
 use s3s::service::S3ServiceBuilder;
 
@@ -20,6 +20,7 @@ use crate::listener::Listener;
 use crate::port::free_port;
 use crate::watchdog::{Plan, Watchdog, folder};
 use faults::{Fault, Faults};
+pub(crate) use keys::AccessKeys;
 pub use operation::S3Operation;
 pub use quirks::S3Quirk;
 use quirks::{Quirks, bucket_in_host};
@@ -58,6 +59,7 @@ pub struct S3Server {
     listener: Listener,
     faults: Arc<Faults>,
     quirks: Arc<Quirks>,
+    keys: AccessKeys,
     store: Store,
     root: PathBuf,
     options: S3Options,
@@ -102,12 +104,11 @@ impl S3Server {
             0 => free_port(),
             port => port,
         };
+        let keys = AccessKeys::default();
+        keys.add(&options.access_key, &options.secret_key);
         let builder = || {
             let mut service = S3ServiceBuilder::new(store.clone());
-            service.set_auth(SimpleAuth::from_single(
-                &*options.access_key,
-                &*options.secret_key,
-            ));
+            service.set_auth(keys.clone());
             service
         };
         let by_path = builder().build();
@@ -116,18 +117,22 @@ impl S3Server {
         by_host.set_host(domain.expect("the name of this machine is a domain"));
         let by_host = by_host.build();
         let faults = Arc::new(Faults::default());
-        let (plan, provider) = (Arc::clone(&faults), Arc::clone(&quirks));
+        let (plan, provider, accepted) = (Arc::clone(&faults), Arc::clone(&quirks), keys.clone());
         let listener = Listener::start(port, move |request| {
             let service = match bucket_in_host(&request) {
                 Some(_) => by_host.clone(),
                 None => by_path.clone(),
             };
-            faults::answer(Arc::clone(&plan), Arc::clone(&provider), service, request)
+            let refusal = accepted
+                .refusal(&request)
+                .or_else(|| provider.refusal(&request));
+            faults::answer(Arc::clone(&plan), refusal, service, request)
         });
         Self {
             listener,
             faults,
             quirks,
+            keys,
             store,
             root,
             options,
@@ -167,6 +172,16 @@ impl S3Server {
     #[must_use]
     pub fn access_key(&self) -> &str {
         &self.options.access_key
+    }
+
+    pub(crate) fn access_keys(&self) -> AccessKeys {
+        self.keys.clone()
+    }
+
+    /// Accepts this key as well, together with its session token, for `lifetime`.
+    pub fn accept_temporary(&self, id: &str, secret: &str, token: &str, lifetime: Duration) {
+        let expires = SystemTime::now() + lifetime;
+        self.keys.add_temporary(id, secret, token, expires);
     }
 
     /// Signing secret of [`S3Server::access_key`].

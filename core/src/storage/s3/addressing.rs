@@ -3,9 +3,13 @@
 //! With `auto`, a store at an endpoint of its own gets a HEAD of the bucket in path style, which most of them expect,
 //! and one in virtual-host style if it refuses that. The answer is kept; until there is one, every request asks again.
 
-use super::{S3Timeouts, client};
+use super::{S3Timeouts, client, credentials::StoreCredentials};
 use crate::config::{BucketAddressing, S3Settings};
-use aws_sdk_s3::{Client, config::retry::RetryConfig, error::SdkError};
+use aws_sdk_s3::{
+    Client,
+    config::{SharedHttpClient, retry::RetryConfig},
+    error::SdkError,
+};
 use tokio::sync::OnceCell;
 use url::{Host, Url};
 
@@ -28,11 +32,17 @@ pub(super) enum AddressingStyle {
 }
 
 impl AddressedClients {
-    pub(super) fn new(settings: &S3Settings, timeouts: S3Timeouts) -> Self {
+    pub(super) fn new(
+        settings: &S3Settings,
+        timeouts: S3Timeouts,
+        connections: SharedHttpClient,
+        credentials: StoreCredentials,
+    ) -> Self {
         let style = fixed_style(settings.addressing, settings.endpoint_url.as_ref());
-        let connections = client::connections();
-        let path = client::client(settings, timeouts, connections.clone(), true);
-        let host = client::client(settings, timeouts, connections, false);
+        let [path, host] = [true, false].map(|path_style| {
+            let (connections, credentials) = (connections.clone(), credentials.clone());
+            client::client(settings, timeouts, connections, credentials, path_style)
+        });
         Self {
             path,
             host,

@@ -1,18 +1,17 @@
 //! The S3 client: endpoint, name resolution, timeouts and retries.
 
+use super::credentials::StoreCredentials;
 use crate::config::S3Settings;
-use aws_credential_types::Credentials;
 use aws_sdk_s3::{
     Client, Config,
     config::{
-        BehaviorVersion, Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation,
-        SharedHttpClient, StalledStreamProtectionConfig, retry::RetryConfig,
-        timeout::TimeoutConfig,
+        BehaviorVersion, Builder, IdentityCache, Region, RequestChecksumCalculation,
+        ResponseChecksumValidation, SharedHttpClient, StalledStreamProtectionConfig,
+        retry::RetryConfig, timeout::TimeoutConfig,
     },
 };
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::dns::{DnsFuture, ResolveDns, ResolveDnsError};
-use secrecy::ExposeSecret;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -106,15 +105,9 @@ pub(super) fn client(
     settings: &S3Settings,
     pace: S3Timeouts,
     connections: SharedHttpClient,
+    credentials: StoreCredentials,
     path_style: bool,
 ) -> Client {
-    let credentials = Credentials::new(
-        &settings.access_key_id,
-        settings.secret_access_key.expose_secret(),
-        None,
-        None,
-        "landfall",
-    );
     let retry = RetryConfig::standard()
         .with_max_attempts(MAX_ATTEMPTS)
         .with_initial_backoff(Duration::from_millis(100))
@@ -126,6 +119,8 @@ pub(super) fn client(
         .behavior_version(BehaviorVersion::latest())
         .http_client(connections)
         .credentials_provider(credentials)
+        // It keeps them itself.
+        .identity_cache(IdentityCache::no_cache())
         .region(Region::new(settings.region_name.clone()))
         .force_path_style(path_style)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)

@@ -4,7 +4,8 @@
 //! that fails is aborted. Every request has a timeout and at most three attempts, and a stalled body is aborted.
 //! Digests are sent with the bytes and compared with the response.
 //!
-//! Configuration: the eight settings of `storage.s3`, also by their `AWS_…` names.
+//! Configuration: the settings of `storage.s3`, eight of them also by their `AWS_…` names; without a key pair the AWS
+//! default credential chain.
 //!
 //! Implementation: the AWS SDK. The bucket is named in the path or in the host ([`addressing`]). Objects of up to 16 MiB are one PUT
 //! with its SHA-256; larger ones are multipart uploads with a few parts of 8 MiB in flight.
@@ -16,6 +17,7 @@ mod addressing;
 mod capabilities;
 mod client;
 mod conditional_put;
+mod credentials;
 mod error;
 mod marker;
 mod memory_budget;
@@ -49,6 +51,7 @@ pub(crate) use capabilities::Capabilities;
 use chrono::{DateTime, Utc};
 pub use client::S3Timeouts;
 pub(crate) use conditional_put::NewObject;
+use credentials::StoreCredentials;
 use futures::{StreamExt, stream};
 use memory_budget::TransferMemory;
 pub(crate) use multipart::{MIN_PART_SIZE, MultipartUpload};
@@ -59,6 +62,7 @@ use std::{ops::Range, sync::Arc};
 #[derive(Debug)]
 pub(crate) struct S3Storage {
     clients: AddressedClients,
+    credentials: StoreCredentials,
     settings: S3Settings,
     /// What every key in the bucket begins with, including a slash at its end; empty without `storage.prefix`.
     prefix: String,
@@ -74,8 +78,11 @@ impl S3Storage {
             "" => String::new(),
             folder => format!("{folder}/"),
         };
+        let connections = client::connections();
+        let credentials = StoreCredentials::new(&config.s3, connections.clone());
         Self {
-            clients: AddressedClients::new(&config.s3, pace),
+            clients: AddressedClients::new(&config.s3, pace, connections, credentials.clone()),
+            credentials,
             settings: config.s3.clone(),
             prefix,
             pace,

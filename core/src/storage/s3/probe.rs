@@ -8,6 +8,7 @@ use crate::{
     digest::Sha256Digest,
     storage::{PROBES, StorageError, StorageKey, UrlOptions},
 };
+use aws_credential_types::provider::error::CredentialsError;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -27,6 +28,12 @@ const MAX_RESPONSE_LEN: usize = 64 * 1024;
 
 /// Writes, reads back, lists, downloads by a signed URL, and deletes an object.
 pub(crate) async fn probe(storage: &Arc<S3Storage>) -> Result<(), StorageError> {
+    // Without credentials every request fails in a way that does not tell why.
+    storage
+        .credentials
+        .info()
+        .await
+        .map_err(missing_credentials)?;
     let name = format!("{PROBES}{}", Uuid::now_v7());
     let key: StorageKey = name.parse().map_err(|_| StorageError::NotFound)?;
     let content = Bytes::from(name);
@@ -202,6 +209,15 @@ async fn get(url: Url) -> Result<(u16, Bytes), Box<dyn Error + Send + Sync>> {
     let status = answer.status().as_u16();
     let body = Limited::new(answer.into_body(), MAX_RESPONSE_LEN);
     Ok((status, body.collect().await?.to_bytes()))
+}
+
+pub(super) fn missing_credentials(error: CredentialsError) -> StorageError {
+    StorageError::Setting {
+        key: "storage.s3.access_key_id",
+        environment: "AWS_ACCESS_KEY_ID",
+        problem: "no key pair is set, and AWS provides no credentials".to_owned(),
+        source: Some(error.into()),
+    }
 }
 
 fn not_a_store() -> (&'static str, &'static str, String) {

@@ -5,8 +5,8 @@ use crate::{
     digest::Sha256Digest,
     installation::Marker,
     storage::{
-        Capability, ObjectInfo, ObjectPages, ObjectStream, StorageError, StorageKey,
-        UnfinishedWrite, UnfinishedWritePages, UrlOptions,
+        Capability, CredentialsInfo, ObjectInfo, ObjectPages, ObjectStream, StorageError,
+        StorageKey, UnfinishedWrite, UnfinishedWritePages, UrlOptions,
         store::{PutRequest, Store, StoreFuture},
     },
 };
@@ -116,6 +116,14 @@ impl Store for S3Storage {
 
     fn capabilities(&self) -> Vec<Capability> {
         self.capabilities.list(&self.clients)
+    }
+
+    fn credentials(&self) -> StoreFuture<'_, Option<CredentialsInfo>> {
+        async move {
+            let info = self.credentials.info().await;
+            info.map(Some).map_err(probe::missing_credentials)
+        }
+        .boxed()
     }
 
     fn health(&self) -> StoreFuture<'_, ()> {

@@ -3,6 +3,7 @@
 use super::S3Storage;
 use crate::storage::{StorageError, StorageKey, UrlOptions};
 use aws_sdk_s3::presigning::PresigningConfig;
+use chrono::Utc;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::{error::Error, time::Duration};
 use url::Url;
@@ -35,7 +36,7 @@ impl S3Storage {
 
     /// Signed locally, without a request.
     async fn signed(&self, key: &StorageKey, options: UrlOptions<'_>) -> Result<Url, StorageError> {
-        let life = Duration::from_secs(u64::from(self.settings.querystring_expire));
+        let life = self.url_lifetime().await?;
         let signing =
             PresigningConfig::expires_in(life).map_err(|error| unusable_life(error.into()))?;
         let disposition = options.content_disposition.map(str::to_owned);
@@ -60,6 +61,19 @@ impl S3Storage {
                 .map_err(|error| unusable_endpoint(error.into()))?
         };
         Url::parse(signed.uri()).map_err(|error| unusable_endpoint(error.into()))
+    }
+
+    /// The lifetime of a signed URL: as configured, but not longer than that of the credentials that sign it.
+    async fn url_lifetime(&self) -> Result<Duration, StorageError> {
+        let configured = Duration::from_secs(u64::from(self.settings.querystring_expire));
+        let credentials = self.credentials.info().await;
+        let credentials = credentials.map_err(super::probe::missing_credentials)?;
+        let Some(expires_at) = credentials.expires_at else {
+            return Ok(configured);
+        };
+        let left = (expires_at - Utc::now()).num_seconds();
+        let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
+        Ok(configured.min(left))
     }
 
     async fn plain(&self, key: &StorageKey) -> Result<Url, StorageError> {

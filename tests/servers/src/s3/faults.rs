@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::operation::S3Operation;
 use super::paced::{broken_off, paced};
-use super::quirks::{Quirks, Refusal};
+use super::quirks::Refusal;
 use crate::listener::{Body, Reset};
 use crate::lock::lock;
 
@@ -129,7 +129,7 @@ impl Faults {
 /// Handles one request with the faults planned for it.
 pub(crate) async fn answer(
     faults: Arc<Faults>,
-    quirks: Arc<Quirks>,
+    refusal: Option<Refusal>,
     service: S3Service,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Reset> {
@@ -142,7 +142,7 @@ pub(crate) async fn answer(
     if let Some(operation) = operation {
         faults.arrive(operation);
     }
-    if let Some(refusal) = quirks.refusal(&request) {
+    if let Some(refusal) = refusal {
         drain(request).await;
         return Ok(refused(refusal));
     }
