@@ -74,6 +74,25 @@ async fn files_are_stored_at_a_provider_that_lacks_everything_it_may_lack() {
     assert!(errors.contains("ListMultipartUploads"), "{errors}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_startup_check_leaves_is_swept() {
+    let s3 = S3Server::start().await;
+    let app = TestApp::builder().s3(&s3).workers(&[]).start().await;
+    let (storage, clock) = (&app.parts.app.storage, &app.parts.app.clock);
+    let _ = s3.leave_upload_open(BUCKET, "landfall-probe-1");
+    let object: StorageKey = "landfall-probe-2".parse().expect("a key");
+    let put = storage.put_bytes(&object, Bytes::from_static(b"probe"), "text/plain");
+    put.await.expect("an object");
+    app.sweep().await;
+    // They may belong to a process that is starting.
+    assert_eq!(s3.open_multipart_uploads().len(), 1);
+    clock.advance(2 * app.parts.app.config.staging.grace);
+    app.sweep().await;
+    assert!(s3.open_multipart_uploads().is_empty());
+    let found = storage.head(&object).await.expect("an answer");
+    assert_eq!(found, None);
+}
+
 /// Where a prefix is used: a folder, or a bucket with staging in it.
 async fn prefixed(s3: Option<&S3Server>) -> TestApp {
     let mut builder = TestApp::builder().set("storage.prefix", "/team/files/");
@@ -162,6 +181,7 @@ async fn wrong_storage_settings_are_refused_with_the_allowed_ones() {
             "dns",
             "`auto`, `path` or `virtual`",
         ),
+        ("storage.s3.addressing", "virtual", "needs a host name"),
         ("storage.s3.public_url", "files.example", "http"),
         (
             "storage.s3.public_url",

@@ -5,7 +5,7 @@ use super::{
     values::{BucketAddressing, ObjectEncryption, ObjectStorageClass},
 };
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
+use url::{Host, Url};
 
 /// Environment names and the keys they set. The names are those of django-storages.
 pub(super) const ENVIRONMENT_NAMES: [(&str, &str); 8] = [
@@ -105,6 +105,14 @@ impl S3Settings {
             (true, false) => read.missing("storage.s3.access_key_id", half),
             (false, true) => read.missing("storage.s3.secret_access_key", half),
             _ => {}
+        }
+        let host = self.endpoint_url.as_ref().and_then(Url::host);
+        let is_address = matches!(host, Some(Host::Ipv4(_) | Host::Ipv6(_)));
+        if is_address && self.addressing == BucketAddressing::Virtual {
+            read.fault(
+                "storage.s3.addressing",
+                "`auto` or `path` with an address as storage.s3.endpoint_url; `virtual` needs a host name",
+            );
         }
         let is_kms = self.server_side_encryption == Some(ObjectEncryption::Kms);
         if self.kms_key_id.is_some() && !is_kms {

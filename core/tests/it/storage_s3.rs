@@ -261,7 +261,13 @@ async fn only_old_multipart_uploads_of_ours_are_aborted() {
         .force_path_style(true)
         .build();
     let client = aws_sdk_s3::Client::from_conf(config);
-    for key in ["uploads/a", "uploads/b", "staging/c", "elsewhere/d"] {
+    for key in [
+        "uploads/a",
+        "uploads/b",
+        "staging/c",
+        "landfall-probe-d",
+        "elsewhere/e",
+    ] {
         let begun = client
             .create_multipart_upload()
             .bucket(BUCKET)
@@ -275,8 +281,8 @@ async fn only_old_multipart_uploads_of_ours_are_aborted() {
     );
     assert_eq!(place.remove_unfinished(before, 10).await, 0);
     assert_eq!(place.remove_unfinished(after, 1).await, 1);
-    assert_eq!(place.remove_unfinished(after, 10).await, 2);
+    assert_eq!(place.remove_unfinished(after, 10).await, 3);
     let open = place.server().open_multipart_uploads();
     assert_eq!(open.len(), 1);
-    assert_eq!(open[0].key, "elsewhere/d");
+    assert_eq!(open[0].key, "elsewhere/e");
 }

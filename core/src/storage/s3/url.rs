@@ -82,7 +82,9 @@ impl S3Storage {
         let trimmed = |url: &Url| url.as_str().trim_end_matches('/').to_owned();
         let base = match (&self.settings.public_url, endpoint) {
             (Some(public), _) => trimmed(public),
-            (None, Some(endpoint)) if self.clients.names_bucket_in_host().await => {
+            (None, Some(endpoint))
+                if is_hostable(bucket, endpoint) && self.clients.names_bucket_in_host().await =>
+            {
                 let mut url = endpoint.clone();
                 let host = format!("{bucket}.{}", endpoint.host_str().unwrap_or_default());
                 url.set_host(Some(&host))
@@ -99,6 +101,12 @@ impl S3Storage {
         Url::parse(&format!("{base}/{}", encoded(&self.full_key(key.as_str()))))
             .map_err(|error| unusable_endpoint(error.into()))
     }
+}
+
+/// Whether the name of the bucket can be part of the host name. A certificate for `*.host` does not match a name with
+/// another dot; the SDK then names the bucket in the path as well.
+fn is_hostable(bucket: &str, endpoint: &Url) -> bool {
+    endpoint.scheme() != "https" || !bucket.contains('.')
 }
 
 fn unusable_life(source: Box<dyn Error + Send + Sync>) -> StorageError {
