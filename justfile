@@ -29,6 +29,14 @@ test *arguments:
 test-release:
     scripts/test-release
 
+# The documentation as a book, in target/book; needs mdBook (cargo install mdbook)
+book:
+    mdbook build
+
+# Write the pages that are generated from config.toml and the command line
+docs:
+    LANDFALL_WRITE_DOCS=1 cargo test --features every-server --test it docs::reference
+
 # Licences, banned crates, sources and known vulnerabilities of dependencies
 deny:
     cargo deny check

@@ -14,10 +14,10 @@ file=$1
 url=${LANDFALL_URL:-http://127.0.0.1:8080}
 url=${url%/}
 
-answer=$(mktemp)
+response=$(mktemp)
 headers=$(mktemp)
 copy=$(mktemp)
-trap 'rm -f "$answer" "$headers" "$copy"' EXIT
+trap 'rm -f "$response" "$headers" "$copy"' EXIT
 
 # call OUTPUT ARGUMENT...: runs curl, with the token if there is one, and prints the problem document
 # of a failed request.
@@ -34,13 +34,13 @@ call() {
 
 # The first value of a text field in the response.
 field() {
-    grep -o "\"$1\" *: *\"[^\"]*\"" "$answer" | head -n 1 | cut -d '"' -f 4
+    grep -o "\"$1\" *: *\"[^\"]*\"" "$response" | head -n 1 | cut -d '"' -f 4
 }
 
 # 1. Upload. The idempotency key makes it safe to retry when a response gets lost: the upload is never
 #    accepted twice. Quotes and backslashes in a path are escaped as curl requires.
 escaped=$(printf '%s' "$file" | sed 's/[\\"]/\\&/g')
-call "$answer" --retry 3 --retry-connrefused --header "Idempotency-Key: curl-$(date +%s)-$$" \
+call "$response" --retry 3 --retry-connrefused --header "Idempotency-Key: curl-$(date +%s)-$$" \
     --form "file=@\"$escaped\"" "$url/v1/files"
 location=$(tr -d '\r' <"$headers" | sed -n 's/^[Ll]ocation: *//p' | tail -n 1)
 case $location in
@@ -50,11 +50,11 @@ echo "accepted:  $location"
 
 # 2. Wait. Each call returns as soon as the file is stored or has failed, or after a minute.
 while :; do
-    call "$answer" --retry 3 "$location?wait=60"
+    call "$response" --retry 3 "$location?wait=60"
     case $(field status) in
     stored) break ;;
     failed | deleted)
-        cat "$answer" >&2
+        cat "$response" >&2
         echo >&2
         exit 1
         ;;

@@ -3,8 +3,8 @@
 
     LANDFALL_WEBHOOK_SECRET=whsec_... examples/receiver.py [PORT]
 
-The secret is in the answer to POST /v1/webhooks. Needs nothing but Python's own library; in a
-program of yours, the `standardwebhooks` package does what `verify` does here.
+The secret is in the response to POST /v1/webhooks. Needs only the standard library; in your own
+program, the `standardwebhooks` package does what `verify` does here.
 """
 
 import base64
@@ -26,7 +26,7 @@ MAX_BODY_BYTES = 1024 * 1024
 REMEMBERED = 10_000
 
 
-class Refused(Exception):
+class InvalidSignature(Exception):
     """The request was not signed by Landfall."""
 
 
@@ -40,9 +40,9 @@ def verify(key, headers, body, now=None):
     message_id = headers.get("webhook-id", "")
     timestamp = headers.get("webhook-timestamp", "")
     if not message_id or not (timestamp.isascii() and timestamp.isdigit()):
-        raise Refused("webhook-id or webhook-timestamp is missing")
+        raise InvalidSignature("webhook-id or webhook-timestamp is missing")
     if abs((time.time() if now is None else now) - int(timestamp)) > TOLERANCE_SECONDS:
-        raise Refused("webhook-timestamp is too far from now")
+        raise InvalidSignature("webhook-timestamp is too far from now")
     # Sign the raw bytes: JSON that was parsed and serialized again may differ.
     signed = f"{message_id}.{timestamp}.".encode() + body
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest())
@@ -51,7 +51,7 @@ def verify(key, headers, body, now=None):
         version, _, value = signature.partition(",")
         if version == "v1" and hmac.compare_digest(value.encode(), expected):
             return message_id
-    raise Refused("no signature in webhook-signature is right")
+    raise InvalidSignature("no signature in webhook-signature is valid")
 
 
 class Inbox:
@@ -61,7 +61,7 @@ class Inbox:
         self._seen = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, message_id, event):
+    def receive(self, message_id, event):
         with self._lock:
             if message_id in self._seen:
                 return
@@ -83,21 +83,21 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         length = self.headers.get("content-length", "")
         if not (length.isascii() and length.isdigit()):
-            return self.answer(411)
+            return self.respond(411)
         if int(length) > MAX_BODY_BYTES:
-            return self.answer(413)
+            return self.respond(413)
         body = self.rfile.read(int(length))
         try:
             message_id = verify(self.server.key, self.headers, body)
-        except Refused as reason:
-            self.log_message("refused: %s", reason)
-            return self.answer(401)
+        except InvalidSignature as reason:
+            self.log_message("rejected: %s", reason)
+            return self.respond(401)
         # After an exception here there is no response, and the sender retries.
-        self.server.inbox.take(message_id, json.loads(body))
+        self.server.inbox.receive(message_id, json.loads(body))
         # Any 2xx ends the retries.
-        return self.answer(204)
+        return self.respond(204)
 
-    def answer(self, status):
+    def respond(self, status):
         self.send_response(status)
         self.send_header("connection", "close")
         if status != 204:

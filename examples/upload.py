@@ -2,10 +2,10 @@
 """Uploads a large file in parts, four at a time, and waits until it is stored: examples/upload.py FILE
 
     LANDFALL_URL     the server (default: http://127.0.0.1:8080)
-    LANDFALL_TOKEN   the token, where the server asks for one
+    LANDFALL_TOKEN   the token, if the server requires one
 
-What was sent before an interruption is not sent again: run the command again with --resume ID, the
-id it prints first. It needs nothing but Python 3.9.
+After an interruption, run the command again with --resume ID, the id that it prints first: only the missing parts are sent.
+It needs Python 3.9 and nothing else.
 """
 
 import argparse
@@ -33,25 +33,25 @@ def call(method, path, body=None, headers=None):
     for attempt in range(ATTEMPTS):
         request = urllib.request.Request(SERVER + path, body, headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=120) as answer:
-                return json.load(answer)
+            with urllib.request.urlopen(request, timeout=120) as response:
+                return json.load(response)
         except urllib.error.HTTPError as error:
             problem = json.load(error)
             # `in_flight`: the server is still processing an earlier attempt of the same request.
-            again = error.code >= 500 or error.code == 429 or problem["code"] == "in_flight"
-            if not again or attempt == ATTEMPTS - 1:
+            is_temporary = error.code >= 500 or error.code == 429 or problem["code"] == "in_flight"
+            if not is_temporary or attempt == ATTEMPTS - 1:
                 sys.exit(f"{problem['code']}: {problem['detail']}")
         except OSError as error:
             if attempt == ATTEMPTS - 1:
-                sys.exit(f"{SERVER} does not answer: {error}")
+                sys.exit(f"{SERVER} does not respond: {error}")
         time.sleep(min(0.2 * 2**attempt, 10))
 
 
-def begin(path):
-    asked = {"original_filename": os.path.basename(path), "total_size_bytes": os.path.getsize(path)}
+def create_session(path):
+    upload = {"original_filename": os.path.basename(path), "total_size_bytes": os.path.getsize(path)}
     # With the key, a request whose response is lost does not create a second upload.
     headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
-    return call("POST", "/v1/uploads", json.dumps(asked).encode(), headers)
+    return call("POST", "/v1/uploads", json.dumps(upload).encode(), headers)
 
 
 def received(session):
@@ -79,11 +79,11 @@ def send_part(path, session, number):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.split(":")[0])
     arguments.add_argument("file")
-    arguments.add_argument("--resume", metavar="ID", help="go on with this upload")
+    arguments.add_argument("--resume", metavar="ID", help="resume this upload")
     given = arguments.parse_args()
-    session = call("GET", f"/v1/uploads/{given.resume}") if given.resume else begin(given.file)
+    session = call("GET", f"/v1/uploads/{given.resume}") if given.resume else create_session(given.file)
     if session["total_size_bytes"] != os.path.getsize(given.file):
-        sys.exit(f"the upload {session['id']} is of another file")
+        sys.exit(f"the upload {session['id']} is of a file of another size")
     print("upload:   ", session["id"], flush=True)
 
     missing = sorted(set(range(1, session["total_parts"] + 1)) - received(session))
@@ -105,7 +105,7 @@ def main():
         while block := content.read(1 << 20):
             own.update(block)
     if own.hexdigest() != file["sha256"]:
-        sys.exit("the stored file has other bytes; it was changed while it was sent")
+        sys.exit("the stored file has different bytes: the local file was changed during the upload")
     print("stored:   ", file["url"])
 
 

@@ -21,7 +21,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 /// Self-hosted file intake: accepts uploads over HTTP, verifies and stores them, and notifies webhooks.
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(version, propagate_version = true)]
 pub struct Cli {
     /// Configuration file; its settings override the built-in defaults.
     #[arg(long, global = true, env = "LANDFALL_CONFIG", value_name = "FILE")]

@@ -1,9 +1,14 @@
 //! Compares the documents with the code.
 
+mod book;
 mod compose;
 mod dependencies;
+mod getting_started;
 mod operations;
 mod readme;
+mod reference;
+mod shell;
+mod snippets;
 
 use std::path::{Path, PathBuf};
 

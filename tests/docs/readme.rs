@@ -1,36 +1,18 @@
 //! Runs every command of the README, with addresses and ids replaced.
 
-use super::{read, root};
+use super::{
+    read, root,
+    shell::{commands, run},
+};
 use crate::support::{Installation, Process, app::SOON, process::binary};
 use landfall_core::digest::Sha256Digest;
 use landfall_test_servers::{Receiver, wait_until};
 use serde_json::Value;
-use std::{os::unix::fs::PermissionsExt, path::Path, process::Stdio};
-use tokio::process::Command;
+use std::os::unix::fs::PermissionsExt;
 
 /// Where the README's server and receiver are.
 const SERVER: &str = "http://127.0.0.1:8080";
 const RECEIVER: &str = "http://127.0.0.1:9000";
-
-/// The lines of the README that are for a shell.
-fn commands() -> Vec<String> {
-    let readme = read("README.md");
-    let blocks = readme.split("```sh\n").skip(1);
-    let lines = blocks.flat_map(|block| block.split("```").next().unwrap_or("").lines());
-    lines.map(str::to_owned).collect()
-}
-
-/// Runs a command in a folder with a README.md, and returns its output.
-async fn run(line: &str, folder: &Path) -> String {
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", line])
-        .current_dir(folder)
-        .stdin(Stdio::null());
-    let output = shell.output().await.expect("a shell runs");
-    assert!(output.status.success(), "{line}: {output:?}");
-    String::from_utf8(output.stdout).expect("text")
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_of_the_readme_works() {
@@ -41,7 +23,7 @@ async fn every_command_of_the_readme_works() {
     std::fs::copy(root().join("README.md"), folder.join("README.md")).expect("a copy");
     let receiver = Receiver::start().await;
     let (mut up, mut id, mut run_of_them) = (None, String::new(), 0);
-    for line in commands() {
+    for line in commands("README.md") {
         if let Some(script) = line.strip_prefix("scripts/") {
             let path = root().join("scripts").join(script);
             let mode = path
@@ -62,7 +44,7 @@ async fn every_command_of_the_readme_works() {
             .replace(SERVER, server)
             .replace(RECEIVER, receiver.url("").trim_end_matches('/'))
             .replace("/ID", &format!("/{id}"));
-        let response = run(&asked, &folder).await;
+        let response = run(&asked, &folder, &[]).await;
         let parsed: Value = serde_json::from_str(&response).unwrap_or_default();
         match line.as_str() {
             line if line.contains("-F file=@README.md") => {
@@ -96,7 +78,7 @@ async fn every_command_of_the_readme_works() {
     let mut up = up.expect("scripts/up was run");
     // The endpoint of the last command receives later events.
     let again = format!("curl -fsS -F file=@README.md {}/v1/files", up.url);
-    run(&again, &folder).await;
+    run(&again, &folder, &[]).await;
     receiver.wait_for_at("/hook", 1, SOON).await;
     assert!(up.terminate().await.success());
     let socket = folder.join("data/redis/redis.sock");

@@ -85,10 +85,11 @@ fn sorted(mut pairs: Map<String, Value>) -> UploadMetadata {
         Some(Value::String(text)) if !text.is_empty() => Some(text),
         _ => None,
     };
-    let (filename, name) = (take("filename"), take("name"));
+    // `fileName` is what TUSKit sends.
+    let (filename, camel, name) = (take("filename"), take("fileName"), take("name"));
     let (filetype, kind) = (take("filetype"), take("type"));
     UploadMetadata {
-        filename: filename.or(name),
+        filename: filename.or(camel).or(name),
         filetype: filetype.or(kind),
         batch_id: take("batch_id"),
         rest: pairs,
@@ -115,6 +116,10 @@ mod tests {
         let other = parse("name YS50eHQ=,type dGV4dC9wbGFpbg==").unwrap();
         assert_eq!(other.filename.as_deref(), Some("a.txt"));
         assert_eq!(other.filetype.as_deref(), Some("text/plain"));
+        let camel = parse("fileName YS50eHQ=, filetype dGV4dC9wbGFpbg==").unwrap();
+        assert_eq!(camel.filename.as_deref(), Some("a.txt"));
+        assert_eq!(camel.filetype.as_deref(), Some("text/plain"));
+        assert!(camel.rest.is_empty());
         assert_eq!(parse(""), Ok(UploadMetadata::default()));
         let joined = parse("filename YS50eHQ=, camera WDEwMA==, draft").unwrap();
         let rest: Value = joined.rest.into();
