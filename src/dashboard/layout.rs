@@ -38,10 +38,12 @@ pub(crate) enum Section {
     Webhooks,
     Upload,
     Log,
+    Tokens,
+    Settings,
 }
 
 impl Section {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Overview,
         Self::Jobs,
         Self::Files,
@@ -49,6 +51,8 @@ impl Section {
         Self::Webhooks,
         Self::Upload,
         Self::Log,
+        Self::Tokens,
+        Self::Settings,
     ];
 
     /// Name, path, shortcut key after `g`, and required scope.
@@ -61,6 +65,8 @@ impl Section {
             Self::Webhooks => ("Webhooks", "/webhooks", "w", TokenScope::Admin),
             Self::Upload => ("Upload", "/upload", "u", TokenScope::Upload),
             Self::Log => ("Log", "/log", "l", TokenScope::Admin),
+            Self::Tokens => ("Tokens", "/tokens", "t", TokenScope::Admin),
+            Self::Settings => ("Settings", "/settings", "s", TokenScope::Admin),
         }
     }
 }

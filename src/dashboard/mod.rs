@@ -25,9 +25,11 @@ mod pages;
 mod repair;
 mod search;
 mod session;
+mod settings;
 mod sign_in;
 mod sse;
 mod state;
+mod tokens;
 mod upload;
 mod webhooks;
 
@@ -52,6 +54,8 @@ pub(crate) fn pages() -> Pages {
         webhooks::pages,
         upload::pages,
         operator_log::pages,
+        tokens::pages,
+        settings::pages,
         search::pages,
     ];
     sections.into_iter().fold(pages, |pages, add| add(pages))

@@ -87,6 +87,8 @@ pub(super) fn describe(entry: &Entry) -> String {
         ("webhook.switch_on", _) => "Endpoint enabled.".to_owned(),
         ("webhook.switch_off", _) => "Endpoint disabled.".to_owned(),
         ("webhook.delete", _) => "Endpoint deleted.".to_owned(),
+        ("token.create", _) => "Token created.".to_owned(),
+        ("token.revoke", _) => "Token revoked.".to_owned(),
         ("deliveries.redeliver", Some(1)) => "1 delivery enqueued again.".to_owned(),
         ("deliveries.redeliver", Some(count)) => {
             format!("{} deliveries enqueued again.", number(count))

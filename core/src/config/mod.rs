@@ -4,11 +4,13 @@
 //! Defines each setting's name, type and bounds. Invalid values and unknown keys are rejected, all of them in one
 //! message. Nothing else in Landfall reads the environment.
 
+mod effective;
 mod reader;
 mod s3;
 mod values;
 
 use crate::{config::reader::ConfigReader, webhooks::sealing::Sealing};
+pub use effective::EffectiveSetting;
 use http::HeaderName;
 pub use ipnet::IpNet;
 pub use reader::{ConfigError, ConfigSources, InvalidSetting};
@@ -45,6 +47,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     pub traces: TracesConfig,
     pub log: LogConfig,
+    /// Every setting as it was given, for operators.
+    pub settings: Vec<EffectiveSetting>,
 }
 
 #[derive(Clone, Debug)]
@@ -375,6 +379,7 @@ impl Config {
                 access: read.get("log.access"),
                 files: read.get("log.files"),
             },
+            settings: effective::settings(read),
             data_dir,
         }
     }

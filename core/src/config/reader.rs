@@ -376,6 +376,16 @@ impl ConfigReader {
         });
     }
 
+    /// Returns the key and value of every setting in effect, and where it was set.
+    pub(super) fn effective(&self) -> impl Iterator<Item = (&str, &Value, Option<&str>)> {
+        self.defaults
+            .iter()
+            .map(|(key, default)| match self.given.get(key) {
+                Some(given) => (key.as_str(), &given.value, Some(given.origin.as_str())),
+                None => (key.as_str(), default, None),
+            })
+    }
+
     pub(super) fn finish(&mut self) -> Result<(), ConfigError> {
         if self.faults.is_empty() {
             Ok(())
