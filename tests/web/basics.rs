@@ -54,6 +54,8 @@ async fn furnished(app: &TestApp, secret: &str) -> Vec<String> {
         "/webhooks",
         "/upload",
         "/log",
+        "/tokens",
+        "/settings",
         "/files?status=uploading",
     ];
     let mut pages: Vec<String> = paths.into_iter().chain(lists).map(str::to_owned).collect();

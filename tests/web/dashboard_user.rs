@@ -74,11 +74,20 @@ impl<'a> DashboardUser<'a> {
 
     /// Presses a button.
     pub async fn press(&self, path: &str) -> Response {
+        self.submit(path, &[]).await
+    }
+
+    /// Submits a form with these fields.
+    pub async fn submit(&self, path: &str, fields: &[(&str, &str)]) -> Response {
         let csrf = self.csrf().await;
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("csrf", &csrf).extend_pairs(fields);
         let request = self.with_cookie(self.app.post(path));
-        let request = request.header("origin", &self.app.url);
-        let request = request.header("sec-fetch-site", "same-origin");
-        let request = request.form(&[("csrf", csrf.as_str())]);
+        let request = request
+            .header("origin", &self.app.url)
+            .header("sec-fetch-site", "same-origin")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(form.finish());
         request.send().await.expect("a response")
     }
 }

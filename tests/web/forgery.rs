@@ -81,6 +81,8 @@ async fn pages_load_only_resources_of_this_server() {
         "/jobs",
         "/jobs/finalize/dead",
         "/log",
+        "/tokens",
+        "/settings",
         "/search?q=a",
         "/nothing-here",
         "/sign-in",

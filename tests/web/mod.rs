@@ -8,5 +8,7 @@ mod forgery;
 mod jobs;
 mod other_sites;
 mod overview;
+mod settings;
+mod tokens;
 mod two_processes;
 mod worker_killed;
