@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod draining;
+mod failover;
 mod logs;
 mod metrics;
 mod poolers;

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::background::in_background;
+use crate::certificates::Certificates;
 use crate::port::free_port;
 use crate::watchdog::{Plan, Signal, Watchdog, find_program, folder, wait_ready};
 use programs::Psql;
@@ -33,6 +34,7 @@ pub enum Durability {
 pub struct PostgresServer {
     psql: Psql,
     own: Option<OwnServer>,
+    certificates: Option<Certificates>,
 }
 
 #[derive(Debug)]
@@ -51,6 +53,63 @@ impl PostgresServer {
         in_background(move || Self::launch(durability)).await
     }
 
+    /// Starts a server that accepts TLS, with a certificate for 127.0.0.1 and `localhost`.
+    ///
+    /// # Panics
+    /// As [`PostgresServer::start`].
+    pub async fn start_with_tls() -> Self {
+        in_background(|| {
+            let certificates = Certificates::new();
+            let mut server = Self::launch_with(Durability::Off, |_, data, user| {
+                let programs = programs::folders();
+                let initdb = find_program(&["initdb"], &programs).expect(MISSING);
+                programs::init_cluster(&initdb, data, user);
+                programs::use_certificate(data, &certificates, user);
+            });
+            server.certificates = Some(certificates);
+            server
+        })
+        .await
+    }
+
+    /// Starts a standby that replicates from this server, which from now on commits only what the standby has written.
+    ///
+    /// # Panics
+    /// As [`PostgresServer::start`], and if the server is the environment's.
+    pub async fn start_standby(&self) -> Self {
+        let port = self.port();
+        let standby = in_background(move || {
+            Self::launch_with(Durability::Off, |folders, data, user| {
+                let program = find_program(&["pg_basebackup"], folders).expect(MISSING);
+                programs::copy_cluster(&program, port, data, user);
+            })
+        })
+        .await;
+        self.run("ALTER SYSTEM SET synchronous_standby_names = '*'".to_owned())
+            .await;
+        self.run("SELECT pg_reload_conf()".to_owned()).await;
+        standby
+    }
+
+    /// Makes a standby accept writes, and waits until it does.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn promote(&self) {
+        let promoted = self.run("SELECT pg_promote()".to_owned()).await;
+        assert_eq!(promoted, "t", "the standby was not promoted");
+    }
+
+    /// The certificate of the authority of a server with TLS.
+    ///
+    /// # Panics
+    /// If it has no TLS.
+    #[must_use]
+    pub fn authority(&self) -> &Path {
+        let certificates = self.certificates.as_ref();
+        certificates.expect("a server with TLS").authority()
+    }
+
     /// The server of `LANDFALL_TEST_POSTGRES_URL` (whose user may create databases), or one for
     /// the whole test process, with [`Durability::Off`]. Tests that share it keep to databases of
     /// their own and never stop it.
@@ -66,6 +125,7 @@ impl PostgresServer {
                 Self {
                     psql: Psql::new(program, url),
                     own: None,
+                    certificates: None,
                 }
             }
             _ => Self::launch(Durability::Off),
@@ -250,9 +310,20 @@ impl PostgresServer {
     }
 
     fn launch(durability: Durability) -> Self {
+        Self::launch_with(durability, |folders, data, user| {
+            let initdb = find_program(&["initdb"], folders).expect(MISSING);
+            programs::init_cluster(&initdb, data, user);
+        })
+    }
+
+    /// `fill` creates the cluster in the data folder; the programs are in the folders it is given.
+    fn launch_with(
+        durability: Durability,
+        fill: impl Fn(&[PathBuf], &Path, Option<(u32, u32)>),
+    ) -> Self {
         let folders = programs::folders();
         let find = |name| find_program(&[name], &folders).expect(MISSING);
-        let (initdb, postgres, psql) = (find("initdb"), find("postgres"), find("psql"));
+        let (postgres, psql) = (find("postgres"), find("psql"));
         let user = programs::unprivileged_user();
         let mut last = String::new();
         // Another process may take the port between our check and the server's bind.
@@ -269,7 +340,7 @@ impl PostgresServer {
             };
             // Made before the cluster, so that a kill during `initdb` leaves nothing either.
             let watchdog = Arc::new(Watchdog::new(&plan));
-            programs::init_cluster(&initdb, &data, user);
+            fill(&folders, &data, user);
             match begin(&watchdog, &data) {
                 Ok(()) => {
                     let url = format!("postgres://landfall@127.0.0.1:{port}/postgres");
@@ -281,6 +352,7 @@ impl PostgresServer {
                     return Self {
                         psql: Psql::new(psql, url),
                         own: Some(own),
+                        certificates: None,
                     };
                 }
                 Err(reason) => last = format!("{reason}\n{}", watchdog.log()),

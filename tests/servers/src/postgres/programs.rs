@@ -1,7 +1,10 @@
 //! PostgreSQL's own programs: where they are, and talking to the server by them, so that no test
 //! has to build a client for it.
 
+use crate::certificates::Certificates;
+use std::fs::Permissions;
 use std::hash::{Hash, Hasher};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -146,6 +149,41 @@ pub(crate) fn init_cluster(program: &Path, data: &Path, user: Option<(u32, u32)>
         errors = String::from_utf8_lossy(&answer.stderr).into_owned();
     }
     panic!("{} failed: {errors}", program.display());
+}
+
+/// `pg_basebackup`: the cluster of a standby of the server on this port.
+pub(crate) fn copy_cluster(program: &Path, port: u16, data: &Path, user: Option<(u32, u32)>) {
+    let mut command = Command::new(program);
+    command
+        .args(["--host", "127.0.0.1", "--port", &port.to_string()])
+        .args(["--username", "landfall", "--no-password", "--no-sync"])
+        .args(["--checkpoint", "fast", "--write-recovery-conf", "--pgdata"])
+        .arg(data)
+        .current_dir("/");
+    if let Some((user, group)) = user {
+        command.uid(user).gid(group);
+    }
+    let answer = command.output().expect("cannot run pg_basebackup");
+    let errors = String::from_utf8_lossy(&answer.stderr);
+    assert!(answer.status.success(), "pg_basebackup failed: {errors}");
+}
+
+/// Makes a cluster accept TLS.
+pub(crate) fn use_certificate(data: &Path, certificates: &Certificates, user: Option<(u32, u32)>) {
+    for (name, from) in [
+        ("server.crt", certificates.certificate()),
+        ("server.key", certificates.key()),
+    ] {
+        let to = data.join(name);
+        std::fs::copy(from, &to).expect("a file in a folder of ours");
+        // It refuses a key that others may read.
+        std::fs::set_permissions(&to, Permissions::from_mode(0o600)).expect("a file of ours");
+        if let Some((user, group)) = user {
+            std::os::unix::fs::chown(&to, Some(user), Some(group)).expect("a file of ours");
+        }
+    }
+    let settings = data.join("postgresql.auto.conf");
+    std::fs::write(settings, "ssl = on\n").expect("a file in a folder of ours");
 }
 
 /// Where packages put the server's programs when not on `PATH`, the newest version first.
