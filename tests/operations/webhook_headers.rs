@@ -72,6 +72,8 @@ async fn headers_are_sent_and_never_shown(builder: Builder) {
     for text in shown {
         assert!(!text.contains("hunter2"), "{text}");
     }
+    let page = app.text(&format!("/webhooks/{id}")).await;
+    assert!(page.contains("authorization, x-tenant"), "{page}");
     let deleted = app.delete(&path).send().await.expect("a response");
     assert_eq!(deleted.status(), 204);
     assert_eq!(stored(&app).await, None);

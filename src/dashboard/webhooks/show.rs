@@ -126,7 +126,7 @@ fn head(endpoint: &EndpointSnapshot) -> Markup {
     let failed = endpoint.counts.failed;
     html! {
         div.title { h1 { (host_of(&webhook.url)) } (circuit(webhook)) }
-        p.sub { code { (shown_url(&webhook.url)) } @if !webhook.description.is_empty() { " · " (webhook.description) } }
+        p.sub { code { (shown_url(&webhook.url)) } @if !webhook.description.is_empty() { " · " (webhook.description) } @if !webhook.header_names.is_empty() { " · headers: " (webhook.header_names.join(", ")) } }
         @if !webhook.active {
             div.banner.bad role="status" {
                 p { strong { "This endpoint is disabled." } " "
