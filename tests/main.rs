@@ -22,6 +22,7 @@ mod faults;
 mod file_systems;
 mod installation;
 mod journey;
+mod links;
 mod operations;
 mod pages;
 mod processes;

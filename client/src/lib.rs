@@ -8,6 +8,7 @@ mod batch;
 mod event;
 mod file;
 mod file_retry;
+mod link;
 mod listing;
 pub mod output;
 mod problem;
@@ -21,6 +22,7 @@ mod webhook_test;
 use batch::BatchCommand;
 use event::EventCommand;
 use file::FileCommand;
+use link::LinkCommand;
 use upload::UploadArgs;
 use webhook::WebhookCommand;
 
@@ -75,6 +77,8 @@ pub enum ClientCommand {
     Upload(ClientArgs<UploadArgs>),
     /// List, show, delete and retry files.
     File(ClientSubcommand<FileCommand>),
+    /// Create, list and revoke upload links.
+    Link(ClientSubcommand<LinkCommand>),
     /// Manage webhook endpoints.
     Webhook(ClientSubcommand<WebhookCommand>),
     /// Create, close and show batches.
@@ -112,6 +116,9 @@ pub async fn run(command: ClientCommand) -> anyhow::Result<ExitCode> {
         }
         ClientCommand::File(asked) => {
             file::run(&ApiClient::new(&asked.server)?, asked.command).await
+        }
+        ClientCommand::Link(asked) => {
+            link::run(&ApiClient::new(&asked.server)?, asked.command).await
         }
         ClientCommand::Webhook(asked) => {
             webhook::run(&ApiClient::new(&asked.server)?, asked.command).await

@@ -34,5 +34,6 @@ pub mod sweep;
 pub mod tokens;
 pub mod trace_context;
 pub mod transfer;
+pub mod upload_links;
 pub mod uploads;
 pub mod webhooks;

@@ -72,3 +72,7 @@ id!(
     /// A bearer token (the id is not the secret).
     TokenId
 );
+id!(
+    /// An upload link (the id is not the secret).
+    UploadLinkId
+);

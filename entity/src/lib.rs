@@ -24,11 +24,15 @@ pub mod staging_probe;
 pub mod storage_key_owner;
 pub mod token;
 pub mod upload;
+pub mod upload_link;
+pub mod upload_link_file;
 pub mod upload_segment;
 pub mod webhook_endpoint;
 pub mod worker_process;
 
-pub use ids::{AttemptId, BatchId, DeliveryId, EventId, FileId, TokenId, UploadId, WebhookId};
+pub use ids::{
+    AttemptId, BatchId, DeliveryId, EventId, FileId, TokenId, UploadId, UploadLinkId, WebhookId,
+};
 
 /// A time in UTC, to the microsecond: the precision of both databases.
 pub type Timestamp = chrono::DateTime<chrono::Utc>;

@@ -30,6 +30,7 @@ mod m20261130_000500_secret_key_holders;
 mod m20261130_000601_owner_reservations;
 mod m20261130_000602_bounded_rows;
 mod m20261130_000700_large_indexes;
+mod m20261130_000800_upload_links;
 mod m20261130_000900_webhook_headers;
 pub mod runner;
 
@@ -65,6 +66,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000602_bounded_rows::Migration),
             Box::new(m20261130_000700_large_indexes::Migration),
             Box::new(m20261130_000900_webhook_headers::Migration),
+            Box::new(m20261130_000800_upload_links::Migration),
         ]
     }
 }

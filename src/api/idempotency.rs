@@ -5,6 +5,7 @@ use super::{
     response::JsonResponse,
     state::ApiState,
 };
+use entity::UploadLinkId;
 use http::{HeaderName, HeaderValue, StatusCode};
 use landfall_core::{
     app::App,
@@ -84,6 +85,12 @@ pub(super) struct LockGuard {
 }
 
 impl IdempotentRequest {
+    /// The same request with a key that only requests by this upload link can use: no key of a client has a space.
+    pub(super) fn within_link(mut self, link: UploadLinkId) -> Self {
+        self.key = self.key.map(|key| format!("link {link} {key}"));
+        self
+    }
+
     /// Returns the fingerprint of the request, given the digest of its content.
     pub(super) fn fingerprint(&self, content: Sha256Digest) -> String {
         Sha256Digest::compute(format!("{}\n{content}", self.head).as_bytes()).to_string()

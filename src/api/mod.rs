@@ -30,6 +30,7 @@ mod shutdown;
 mod state;
 mod tokens;
 mod tus;
+mod upload_links;
 mod uploads;
 mod webhooks;
 
@@ -64,10 +65,20 @@ pub use shutdown::Shutdown;
 pub use state::{ApiState, SharedState};
 use tokens::Tokens;
 pub(crate) use tus::Tus;
+use upload_links::{Links, UploadLinks};
 use uploads::Uploads;
 use webhooks::Webhooks;
 
-type ApiDefinition = (Files, Uploads, Batches, Webhooks, Events, Tokens);
+type ApiDefinition = (
+    Files,
+    Uploads,
+    Batches,
+    UploadLinks,
+    Links,
+    Webhooks,
+    Events,
+    Tokens,
+);
 
 /// Paths that are not in the OpenAPI definition.
 const UNDOCUMENTED_PATHS: [&str; 2] = ["/openapi.json", "/docs"];
@@ -82,6 +93,8 @@ pub(crate) fn routes() -> Routes {
     // The tus endpoint answers `Allow` itself; this entry gives it its metrics label.
     routes.add("/v1/tus", Method::POST);
     routes.add("/v1/tus/{id}", Method::PATCH);
+    routes.add("/v1/links/{secret}/tus", Method::POST);
+    routes.add("/v1/links/{secret}/tus/{id}", Method::PATCH);
     routes
 }
 
@@ -103,6 +116,8 @@ pub(crate) fn endpoints(route: Route, config: &Config) -> Route {
         )
         .at("/v1/tus", Tus)
         .at("/v1/tus/:id", Tus)
+        .at("/v1/links/:secret/tus", Tus)
+        .at("/v1/links/:secret/tus/:id", Tus)
         .nest_no_strip("/v1", service())
 }
 
@@ -114,7 +129,7 @@ pub fn spec() -> String {
 }
 
 fn service() -> OpenApiService<ApiDefinition, ()> {
-    OpenApiService::new((Files, Uploads, Batches, Webhooks, Events, Tokens), "Landfall", env!("CARGO_PKG_VERSION")).description(
+    OpenApiService::new((Files, Uploads, Batches, UploadLinks, Links, Webhooks, Events, Tokens), "Landfall", env!("CARGO_PKG_VERSION")).description(
         "Accepts uploads, verifies and stores them, and notifies webhooks. Ids are UUIDv7, times are RFC 3339 in UTC, sizes are in bytes, and every error is a problem document (RFC 9457) with a stable code.",
     )
 }

@@ -9,7 +9,11 @@ use std::{ops::Deref, sync::Arc};
 
 /// The API of one process; cheap to clone.
 #[derive(Clone, Debug)]
-pub struct ApiState(Arc<SharedState>);
+pub struct ApiState {
+    /// As configured, or with the limits of the upload link of a request.
+    pub app: App,
+    shared: Arc<SharedState>,
+}
 
 /// The dependencies of the handlers.
 #[derive(Debug)]
@@ -30,7 +34,18 @@ pub struct SharedState {
 
 impl ApiState {
     pub(crate) fn new(shared: SharedState) -> Self {
-        Self(Arc::new(shared))
+        Self {
+            app: shared.app.clone(),
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The state with another app, for one request.
+    pub(crate) fn with_app(&self, app: App) -> Self {
+        Self {
+            app,
+            shared: Arc::clone(&self.shared),
+        }
     }
 }
 
@@ -38,6 +53,6 @@ impl Deref for ApiState {
     type Target = SharedState;
 
     fn deref(&self) -> &SharedState {
-        &self.0
+        &self.shared
     }
 }

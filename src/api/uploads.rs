@@ -212,6 +212,7 @@ fn checked(
         batch_id: fields.batch_id,
         traceparent,
         tus_metadata: None,
+        link: None,
         tus_concat: None,
     };
     let shape = UploadShape::Parts {

@@ -114,6 +114,7 @@ pub(super) async fn resources(app: &TestApp) -> Resources {
     let webhook = made("/v1/webhooks", webhook, 201).await;
     let of_alice = object!({"owner": "alice", "scopes": ["read"]});
     let token = made("/v1/tokens", of_alice, 201).await;
+    let link = made("/v1/upload-links", object!({}), 201).await;
     let event = made(&format!("/v1/webhooks/{webhook}/test"), object!({}), 202).await;
     let tus = app.post("/v1/tus").bearer_auth(&alice);
     let tus = tus
@@ -132,6 +133,7 @@ pub(super) async fn resources(app: &TestApp) -> Resources {
         ("/v1/webhooks", webhook),
         ("/v1/events", event),
         ("/v1/tokens", token),
+        ("/v1/upload-links", link),
         ("/v1/tus", tus),
     ])
 }
@@ -221,7 +223,7 @@ async fn other_owner_cannot_tell_whether_a_resource_exists() {
         assert!([403, 404].contains(&there.0), "{route:?}: {there:?}");
         assert_eq!(there, absent, "{route:?}");
     }
-    for path in ["/v1/files", "/v1/batches"] {
+    for path in ["/v1/files", "/v1/batches", "/v1/upload-links"] {
         let list = app.get(path).bearer_auth(&bob).send().await.unwrap();
         if list.status() == 200 {
             assert_eq!(json(list, 200).await["items"], object!([]), "{path}");

@@ -1,4 +1,4 @@
-//! `landfall file`, `webhook` and `event`.
+//! `landfall file`, `link`, `webhook` and `event`.
 
 use super::{Client, CommandOutput, text};
 use crate::support::{
@@ -49,6 +49,52 @@ async fn failed_files_are_retried_by_id_or_all_that_match() {
         "{refused}"
     );
     client.run(&["file", "retry"]).await.misused();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_are_created_listed_and_revoked() {
+    let app = TestApp::start().await;
+    let client = Client::of(&app);
+    assert_eq!(client.run(&["link", "list"]).await.done(), "");
+    let create = ["link", "create", "--expires-in", "10m", "--max-files", "2"];
+    let more = ["--max-size", "10MiB", "--type", "image/*", "--json"];
+    let more = [&more[..], &["--metadata", r#"{"user":"42"}"#]].concat();
+    let made = client.run(&[&create[..], &more].concat()).await.json();
+    assert_eq!(made["max_files"], 2);
+    assert_eq!(made["max_size_bytes"], 10 * 1024 * 1024);
+    assert_eq!(made["allowed_types"], json!(["image/*"]));
+    let link = client.run(&["link", "create"]).await.done();
+    let url = link
+        .split_whitespace()
+        .find(|word| word.contains("/v1/links/"));
+    let sent = app.client.put(url.unwrap()).body("hello").send().await;
+    json(sent.unwrap(), 202).await;
+    let table = client.run(&["link", "list"]).await.done();
+    let lines: Vec<&str> = table.lines().collect();
+    assert_eq!(lines.len(), 3, "{table}");
+    assert!(
+        lines[1].contains("used") && lines[1].contains("1/1"),
+        "{table}"
+    );
+    assert!(
+        lines[2].contains("open") && lines[2].contains("0/2"),
+        "{table}"
+    );
+    assert!(!table.contains("/v1/links/"), "{table}");
+    let revoked = client
+        .run(&["link", "revoke", text(&made["id"])])
+        .await
+        .done();
+    assert_eq!(revoked, format!("revoked {}\n", text(&made["id"])));
+    let table = client.run(&["link", "list"]).await.done();
+    assert!(table.contains("revoked"), "{table}");
+    client
+        .run(&["link", "create", "--metadata", "[1]"])
+        .await
+        .misused();
+    let refused = client.run(&["link", "create", "--expires-in", "1s"]).await;
+    assert!(refused.failed().contains("expires_in"));
+    client.run(&["link", "revoke", NOBODY]).await.failed();
 }
 
 #[tokio::test(flavor = "multi_thread")]

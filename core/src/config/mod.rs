@@ -19,8 +19,8 @@ use secrecy::SecretString;
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
 use url::{Host, Url};
 pub use values::{
-    AuthMode, Backend, BucketAddressing, ByteSize, HttpProxy, LogFormat, ObjectEncryption,
-    ObjectStorageClass, Origin,
+    AuthMode, Backend, BucketAddressing, ByteSize, HttpProxy, InvalidOrigin, LogFormat,
+    ObjectEncryption, ObjectStorageClass, Origin,
 };
 
 /// The built-in `config.toml`: every setting with its default and a comment.

@@ -5,7 +5,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use http::HeaderName;
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
-use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, path::PathBuf, str::FromStr, time::Duration};
 use toml::Value;
 use url::{Host, Url};
 
@@ -64,6 +64,38 @@ impl fmt::Display for HttpProxy {
 impl fmt::Debug for HttpProxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text is not an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not an origin such as `https://app.example.com`, or `*`")]
+pub struct InvalidOrigin;
+
+impl FromStr for Origin {
+    type Err = InvalidOrigin;
+
+    fn from_str(text: &str) -> Result<Self, InvalidOrigin> {
+        let text = text.trim();
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        let url: Url = text.parse().map_err(|_| InvalidOrigin)?;
+        let only_origin = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+        let fits = matches!(url.scheme(), "http" | "https") && url.username().is_empty();
+        match fits && only_origin {
+            true => Ok(Self::Of(url.origin().ascii_serialization())),
+            false => Err(InvalidOrigin),
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Any => "*",
+            Self::Of(origin) => origin,
+        })
     }
 }
 
@@ -256,19 +288,10 @@ impl SettingValue for Host {
     }
 }
 
-impl SettingValue for Origin {
-    const ALLOWED: &'static str = "an origin such as `https://app.example.com`, or `*`";
-    fn read(value: &Value) -> Option<Self> {
-        let text = value.as_str()?.trim();
-        if text == "*" {
-            return Some(Self::Any);
-        }
-        let url: Url = text.parse().ok()?;
-        let only_origin = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
-        let fits = matches!(url.scheme(), "http" | "https") && url.username().is_empty();
-        (fits && only_origin).then(|| Self::Of(url.origin().ascii_serialization()))
-    }
-}
+parsed!(
+    Origin,
+    "an origin such as `https://app.example.com`, or `*`"
+);
 
 impl SettingValue for HeaderName {
     const ALLOWED: &'static str = "the name of a header such as `x-request-id`";

@@ -16,6 +16,7 @@ use crate::{
     idempotency::{PendingResponse, RecordResponseError},
     quota::{self, QuotaAddition, QuotaChange, QuotaError, ReservationId},
     staging::Piece,
+    upload_links::{self, LinkUse, UseLinkError},
 };
 use entity::{BatchId, FileId, file};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
@@ -39,6 +40,8 @@ pub struct NewFile {
     pub traceparent: Option<String>,
     /// The reservation for these bytes in the owner's quota.
     pub reservation: Option<ReservationId>,
+    /// The upload link it was sent by.
+    pub link: Option<LinkUse>,
 }
 
 /// Why a file cannot be accepted.
@@ -50,8 +53,19 @@ pub enum AcceptError {
     Key(#[from] RecordResponseError),
     #[error(transparent)]
     Quota(#[from] QuotaError),
+    #[error(transparent)]
+    Link(UseLinkError),
     #[error("the file could not be recorded")]
     Database(#[from] DbErr),
+}
+
+impl From<UseLinkError> for AcceptError {
+    fn from(error: UseLinkError) -> Self {
+        match error {
+            UseLinkError::Database(error) => Self::Database(error),
+            other => Self::Link(other),
+        }
+    }
 }
 
 impl ClassifyError for AcceptError {
@@ -60,7 +74,7 @@ impl ClassifyError for AcceptError {
             Self::Database(error) | Self::Batch(JoinBatchError::Database(error)) => {
                 error.is_transient()
             }
-            Self::Batch(_) | Self::Key(_) | Self::Quota(_) => false,
+            Self::Batch(_) | Self::Key(_) | Self::Quota(_) | Self::Link(_) => false,
         }
     }
 }
@@ -76,7 +90,9 @@ impl From<BatchError<Self>> for AcceptError {
             Self::Batch(JoinBatchError::Database(error)) | Self::Database(error) => {
                 Self::Database(db::copy(error))
             }
-            Self::Key(_) | Self::Quota(_) => Self::Database(DbErr::Custom(shared.to_string())),
+            Self::Key(_) | Self::Quota(_) | Self::Link(_) => {
+                Self::Database(DbErr::Custom(shared.to_string()))
+            }
         }
     }
 }
@@ -110,17 +126,19 @@ impl FileIntake {
 ///
 /// # Errors
 /// [`AcceptError::Batch`] when its batch is unknown or closed, [`AcceptError::Quota`] when its owner's quota would be
-/// exceeded, [`AcceptError::Key`] when another request has taken over its `Idempotency-Key`; nothing is written then.
+/// exceeded, [`AcceptError::Link`] when its upload link accepts no further file, [`AcceptError::Key`] when another request
+/// has taken over its `Idempotency-Key`; nothing is written then.
 pub async fn accept(
     app: &App,
     new: NewFile,
     response: Option<PendingResponse<file::Model>>,
 ) -> Result<file::Model, AcceptError> {
     let (clock, quota) = (&app.clock, app.config.uploads.owner_quota);
-    let reserved = new.reservation;
+    let (reserved, link) = (new.reservation, new.link);
     let row = row(new, clock);
     // In a batch with others, unless the insert may still be rejected.
-    if response.is_none() && (row.owner.is_none() || quota.is_none()) {
+    let is_certain = link.is_none() && (row.owner.is_none() || quota.is_none());
+    if response.is_none() && is_certain {
         app.intake.0.run(Arc::new(row.clone())).await?;
     } else {
         let row = row.clone();
@@ -136,6 +154,9 @@ pub async fn accept(
                     now: row.created_at,
                 };
                 quota::add(transaction, addition).await?;
+                if let Some(link) = link {
+                    upload_links::claim(transaction, link, row.id, false).await?;
+                }
                 insert(transaction, [&row]).await?;
                 PendingResponse::write(response, transaction, &row).await?;
                 Ok::<_, AcceptError>(())

@@ -11,14 +11,14 @@ use super::{
 use crate::{
     activity::{self, ActivityMetric},
     app::App,
-    config::Config,
+    config::{Config, UploadsConfig},
     failpoint, files,
     installation::{self, MarkedLocation},
     media_policy::{self, HeadExtent},
     outbox::WrittenEvent,
     storage::StorageKey,
     transfer::{self, Piece, TransferError, TransferRequest},
-    uploads,
+    upload_links, uploads,
 };
 use entity::{FileId, Timestamp, file::Model};
 use std::{error::Error, time::Duration};
@@ -130,18 +130,30 @@ impl FinalizeRun<'_> {
     /// while the bytes were received; for a concatenated upload it is checked here.
     async fn content_type(&self, pieces: &[Piece]) -> Result<String, FinalizeFault> {
         let file = self.file();
-        let lists = &self.app.config.uploads;
-        let is_joined = media_policy::needs_bytes(lists)
-            && uploads::is_joined(self.app.db.read(), file.id).await?;
-        if !is_joined && !media_policy::is_undeclared(&file.content_type) {
+        let joined_lists = self.joined_lists().await?;
+        if joined_lists.is_none() && !media_policy::is_undeclared(&file.content_type) {
             return Ok(file.content_type.clone());
         }
         let head = transfer::head(&self.app.staging, pieces, media_policy::MAX_HEAD_LEN).await?;
         let (name, declared) = (&file.original_filename, &file.content_type);
-        Ok(match is_joined {
-            true => media_policy::judge(lists, name, declared, &head, HeadExtent::All)?,
-            false => media_policy::detect_type(name, declared, &head),
+        Ok(match &joined_lists {
+            Some(lists) => media_policy::judge(lists, name, declared, &head, HeadExtent::All)?,
+            None => media_policy::detect_type(name, declared, &head),
         })
+    }
+
+    /// Returns the lists that apply to a concatenated upload: the configured ones, restricted by its upload link. `None`
+    /// for any other upload, and if there are no lists.
+    async fn joined_lists(&self) -> Result<Option<UploadsConfig>, FinalizeFault> {
+        let (file, db) = (self.file(), self.app.db.read());
+        // The bytes of a concatenated upload were not hashed on arrival.
+        if file.staged_sha256.is_some() || !uploads::is_joined(db, file.id).await? {
+            return Ok(None);
+        }
+        let mut lists = self.app.config.uploads.clone();
+        let allowed = upload_links::allowed_types_of(db, file.id).await?;
+        media_policy::restrict_types(&mut lists, &allowed);
+        Ok(Some(lists).filter(media_policy::needs_bytes))
     }
 
     async fn store(&self, transferred: VerifiedObject) -> Result<FinalizeOutcome, FinalizeError> {

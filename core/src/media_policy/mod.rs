@@ -240,6 +240,50 @@ fn is_accepted(lists: &UploadsConfig, content_type: &str) -> bool {
     !is_denied && is_allowed(lists, content_type)
 }
 
+/// Whether this is a list entry: a type, `type/*` or `*/*` (RFC 9110, section 8.3.1).
+#[must_use]
+pub fn is_type_pattern(entry: &str) -> bool {
+    let is_token = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
+    };
+    match entry.split_once('/') {
+        Some(("*", "*")) => true,
+        Some((kind, subtype)) => is_token(kind) && (subtype == "*" || is_token(subtype)),
+        None => false,
+    }
+}
+
+/// Restricts the allowed types to those that `allowed` covers as well; an empty list restricts nothing.
+pub fn restrict_types(lists: &mut UploadsConfig, allowed: &[String]) {
+    if allowed.is_empty() {
+        return;
+    }
+    if lists.allowed_types.is_empty() {
+        lists.allowed_types = allowed.to_vec();
+        return;
+    }
+    // Of two entries, one of which covers the other, the narrower one remains.
+    let mut both: Vec<String> = Vec::new();
+    for own in &lists.allowed_types {
+        for other in allowed {
+            if covers(own, other) {
+                both.push(other.clone());
+            } else if covers(other, own) {
+                both.push(own.clone());
+            }
+        }
+    }
+    if both.is_empty() {
+        // An empty list would allow everything.
+        lists.denied_types.push("*/*".to_owned());
+    } else {
+        lists.allowed_types = both;
+    }
+}
+
 /// Whether a list entry, a type or `type/*`, covers this type.
 fn covers(entry: &str, content_type: &str) -> bool {
     let entry = entry.trim().to_ascii_lowercase();
@@ -404,6 +448,43 @@ mod tests {
             assert!(judged(declared, text.as_bytes()).is_ok(), "{declared}");
         }
         assert!(judged("text/csv", ZIP).is_err());
+    }
+
+    #[test]
+    fn two_lists_allow_what_both_allow() {
+        let both = |own: &[&str], other: &[&str], kind: &str| {
+            let mut lists = lists(|lists| lists.allowed_types = words(own));
+            restrict_types(&mut lists, &words(other));
+            require_declared(&lists, "a", kind).is_ok()
+        };
+        assert!(both(&[], &["image/png"], "image/png"));
+        assert!(!both(&[], &["image/png"], "image/gif"));
+        assert!(both(&["image/*"], &["image/png"], "image/png"));
+        assert!(!both(&["image/*"], &["image/png"], "image/gif"));
+        assert!(both(&["image/png"], &["*/*"], "image/png"));
+        assert!(!both(&["image/png"], &["image/*"], "image/gif"));
+        assert!(!both(&["image/png"], &["text/plain"], "image/png"));
+        assert!(!both(&["image/png"], &["text/plain"], "text/plain"));
+        assert!(both(&["image/png"], &[], "image/png"));
+    }
+
+    #[test]
+    fn entries_are_types_or_families() {
+        for entry in ["image/png", "image/*", "*/*", "application/vnd.ms-excel"] {
+            assert!(is_type_pattern(entry), "{entry}");
+        }
+        for entry in [
+            "",
+            "image",
+            "image/",
+            "/png",
+            "*/png",
+            "a b/c",
+            "image/png; x=y",
+            "*",
+        ] {
+            assert!(!is_type_pattern(entry), "{entry}");
+        }
     }
 
     #[test]

@@ -10,7 +10,9 @@ pub(crate) mod leftovers;
 mod record;
 
 pub use crate::periodic::LastRun;
-use crate::{activity, app::App, deliver, files::ExpiringError, idempotency, outbox, uploads};
+use crate::{
+    activity, app::App, deliver, files::ExpiringError, idempotency, outbox, upload_links, uploads,
+};
 use entity::Timestamp;
 pub use record::last_run;
 use sea_orm::DbErr;
@@ -56,12 +58,14 @@ pub struct SweepReport {
     pub keys_forgotten: u64,
     /// Minute counts older than two weeks, deleted.
     pub minutes_forgotten: u64,
+    /// Upload links a week past their expiry, deleted.
+    pub links_forgotten: u64,
     /// Failed steps, with their errors.
     pub faults: Vec<String>,
 }
 
 impl SweepReport {
-    fn counts(&self) -> [(u64, &'static str); 15] {
+    fn counts(&self) -> [(u64, &'static str); 16] {
         [
             (self.staged_pushed, "staged files pushed"),
             (self.leases_rescued, "expired leases rescued"),
@@ -84,6 +88,7 @@ impl SweepReport {
             (self.events_deleted, "old events deleted"),
             (self.keys_forgotten, "idempotency keys deleted"),
             (self.minutes_forgotten, "old minute counts deleted"),
+            (self.links_forgotten, "expired upload links deleted"),
         ]
     }
 
@@ -176,6 +181,12 @@ async fn run(app: &App, started: Timestamp) -> SweepReport {
         &mut report,
         "old counts",
         activity::forget(&app.db, &app.clock),
+    )
+    .await;
+    report.links_forgotten = note(
+        &mut report,
+        "expired upload links",
+        upload_links::forget_expired(&app.db, &app.clock),
     )
     .await;
     if let Err(error) = record::finished(app, started, &report).await {

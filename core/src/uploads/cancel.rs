@@ -10,6 +10,7 @@ use crate::{
     outbox::{WriteError, WrittenEvent},
     quota,
     staging::StagingKey,
+    upload_links,
 };
 use entity::{
     BatchId, FileId, Timestamp, UploadId,
@@ -129,10 +130,12 @@ async fn close_rows(
         quota::change(transaction, upload.owner.as_deref(), id.0, -counted).await?;
     }
     let mut uploads = vec![upload.id];
+    let mut whole_upload = None;
     if upload.file_id.0 != upload.id.0 {
         // It belongs to a final upload, which is useless without it.
         let whole = Column::Id.eq(UploadId(upload.file_id.0));
         let ended = end_uploads(transaction, whole, reason, now).await?;
+        whole_upload = ended.first().map(|upload| upload.id);
         if ended.is_empty() {
             // The final upload is complete, so the bytes belong to its file.
             return Ok(ClosedUpload {
@@ -154,6 +157,9 @@ async fn close_rows(
         now,
     )
     .await?;
+    // After the batch and the file: the order in which locks are taken.
+    let ended: Vec<UploadId> = uploads.iter().copied().chain(whole_upload).collect();
+    upload_links::release(transaction, &ended).await?;
     Ok(ClosedUpload {
         any: true,
         uploads,

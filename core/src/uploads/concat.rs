@@ -15,6 +15,7 @@ use crate::quota::{self, QuotaAddition};
 use crate::{
     app::App,
     files::{OwnerScope, StagedItem},
+    upload_links,
 };
 use entity::{
     FileId, Timestamp, UploadId,
@@ -39,7 +40,7 @@ const PAGE: usize = 1000;
 /// # Errors
 /// [`UploadError::CannotJoin`] for a list that is empty, too long, contains an upload twice, or one that is unknown,
 /// another owner's, not partial, cancelled or part of another final upload; [`UploadError::TooLarge`],
-/// [`UploadError::NotAllowed`], [`UploadError::Batch`].
+/// [`UploadError::NotAllowed`], [`UploadError::Batch`], [`UploadError::Link`].
 pub async fn concatenate(
     app: &App,
     scope: &OwnerScope,
@@ -60,7 +61,7 @@ pub async fn concatenate(
     }
     let row = plan(app, id, &partials, total.whole(), &new);
     let file = file_row(&row, &new);
-    let (now, quota) = (row.created_at, app.config.uploads.owner_quota);
+    let (now, quota, link) = (row.created_at, app.config.uploads.owner_quota, new.link);
     let texts: i64 = found.iter().map(quota::staged_text_size).sum();
     let staged = app
         .db
@@ -80,6 +81,9 @@ pub async fn concatenate(
                     now,
                 };
                 quota::add(transaction, addition).await?;
+                if let Some(link) = link {
+                    upload_links::claim(transaction, link, file.id, false).await?;
+                }
                 insert_files(transaction, [&file]).await?;
                 take_partials(transaction, &partials, row.file_id, now).await?;
                 complete_if_whole(transaction, id, now).await

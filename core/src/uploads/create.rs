@@ -17,6 +17,7 @@ use crate::{
     media_policy,
     quota::{self, QuotaAddition},
     staging::{SegmentWriter, StagingKey, WriteOptions},
+    upload_links::{self, LinkUse},
 };
 use entity::{
     BatchId, FileId, UploadId, file,
@@ -70,13 +71,15 @@ pub struct NewUpload {
     pub tus_metadata: Option<String>,
     /// The `Upload-Concat` header as sent.
     pub tus_concat: Option<String>,
+    /// The upload link it is sent by.
+    pub link: Option<LinkUse>,
 }
 
 /// Creates an upload. One of length 0 is complete at once, except for sessions, which need at least one byte.
 ///
 /// # Errors
 /// [`UploadError::TooLarge`], [`UploadError::Empty`], [`UploadError::NotAllowed`], [`UploadError::Quota`],
-/// [`UploadError::Batch`], [`UploadError::Key`] when another request has taken over its `Idempotency-Key`, and errors
+/// [`UploadError::Batch`], [`UploadError::Link`], [`UploadError::Key`] when another request has taken over its `Idempotency-Key`, and errors
 /// of staging and the database. Nothing is left behind then, except after a database error, when the sweep cleans up.
 pub async fn create(
     app: &App,
@@ -110,7 +113,11 @@ pub async fn create(
     }
     let has_file = upload.kind != UploadKind::Partial;
     let file = has_file.then(|| file_row(&upload, &new));
-    let begun = NewUploadRows { upload, file };
+    let begun = NewUploadRows {
+        upload,
+        file,
+        link: new.link,
+    };
     let written = match may_be_refused(app, &begun) || response.is_some() {
         true => begin_alone(app, begun, response).await,
         false => begin_with_others(app, begun).await,
@@ -213,6 +220,7 @@ pub(super) struct NewUploadRows {
     pub(super) upload: Model,
     /// `None` for a partial upload.
     pub(super) file: Option<file::Model>,
+    pub(super) link: Option<LinkUse>,
 }
 
 impl NewUploadRows {
@@ -222,10 +230,11 @@ impl NewUploadRows {
     }
 }
 
-/// Whether the insert may be rejected or needs more than the two rows: the owner's quota applies, or an upload without
-/// bytes is complete at once.
+/// Whether the insert may be rejected or needs more than the two rows: the owner's quota or an upload link applies, or an
+/// upload without bytes is complete at once.
 fn may_be_refused(app: &App, begun: &NewUploadRows) -> bool {
-    let is_bounded = begun.upload.owner.is_some() && app.config.uploads.owner_quota.is_some();
+    let has_quota = begun.upload.owner.is_some() && app.config.uploads.owner_quota.is_some();
+    let is_bounded = has_quota || begun.link.is_some();
     is_bounded || begun.upload.total_size_bytes == Some(0)
 }
 
@@ -246,7 +255,7 @@ async fn begin_alone(
     let quota = app.config.uploads.owner_quota;
     let write = app.db.write(move |transaction| {
         Box::pin(async move {
-            let NewUploadRows { upload, file } = begun;
+            let NewUploadRows { upload, file, link } = begun;
             if let Some(file) = &file {
                 join_batch(transaction, file).await?;
             }
@@ -259,6 +268,10 @@ async fn begin_alone(
                 now: upload.created_at,
             };
             quota::add(transaction, addition).await?;
+            if let Some(link) = link {
+                let is_partial = file.is_none();
+                upload_links::claim(transaction, link, upload.file_id, is_partial).await?;
+            }
             insert_files(transaction, &file).await?;
             insert_uploads(transaction, [&upload]).await?;
             let (upload, staged) = match upload.total_size_bytes {

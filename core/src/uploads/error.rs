@@ -4,7 +4,7 @@ use super::Ranges;
 use crate::transfer::TransferError;
 use crate::{
     batches, files::PiecesError, idempotency::RecordResponseError, media_policy, quota::QuotaError,
-    staging::StagingError,
+    staging::StagingError, upload_links::UseLinkError,
 };
 use entity::upload::UploadStatus;
 use sea_orm::{ActiveEnum, DbErr};
@@ -75,6 +75,9 @@ pub enum UploadError {
     Batch(#[from] batches::JoinBatchError),
     /// No upload was created.
     #[error(transparent)]
+    Link(UseLinkError),
+    /// No upload was created.
+    #[error(transparent)]
     Key(#[from] RecordResponseError),
     #[error("the batch could not be updated")]
     Outbox(#[from] crate::outbox::WriteError),
@@ -96,6 +99,15 @@ impl UploadError {
         match error.downcast::<media_policy::MediaPolicyError>() {
             Ok(refused) => Self::NotAllowed(*refused),
             Err(error) => Self::BrokenOff(error),
+        }
+    }
+}
+
+impl From<UseLinkError> for UploadError {
+    fn from(error: UseLinkError) -> Self {
+        match error {
+            UseLinkError::Database(error) => Self::Database(error),
+            other => Self::Link(other),
         }
     }
 }

@@ -90,6 +90,7 @@ async fn body_of_one_request_is_not_hashed_again_unless_it_is_asked_for(mut plac
             expires_in: None,
             traceparent: None,
             reservation: None,
+            link: None,
         };
         let file = files::accept(&place.app, new, None).await.unwrap();
         // Directly in the backend: only reading the bytes again can detect it.

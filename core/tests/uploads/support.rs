@@ -231,6 +231,7 @@ pub(crate) fn new_upload() -> NewUpload {
         traceparent: None,
         tus_metadata: None,
         tus_concat: None,
+        link: None,
     }
 }
 

@@ -36,10 +36,10 @@ use poem_openapi::{
     OpenApi,
     param::{Path, Query},
 };
+pub(super) use raw_body::QueryFields;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, sleep_until};
-use upload::UploadRequest;
-pub(super) use upload::declared;
+pub(super) use upload::{UploadRequest, declared, receive};
 use uuid::Uuid;
 
 /// Maximum `wait`, in seconds.
@@ -81,15 +81,16 @@ impl Files {
         expires_in: Query<Option<String>>,
         upload: UploadRequest,
     ) -> Result<JsonResponse<schema::File, 202>, Problem> {
-        let given = raw_body::QueryFields {
+        let given = QueryFields {
             filename: filename.0,
             metadata: metadata.0,
             batch_id: batch_id.0,
             sha256: sha256.0,
             expires_in: expires_in.0,
+            unnamed: None,
         };
         let trace = request.data::<TraceParent>().map(|trace| trace.0.clone());
-        upload::receive(&state, &caller.0, &idempotent, upload, given, trace).await
+        receive(&state, &caller.0, None, &idempotent, upload, given, trace).await
     }
 
     /// List files

@@ -20,12 +20,14 @@ use landfall_core::{
 
 /// The fields in the query string.
 #[derive(Clone, Debug, Default)]
-pub(super) struct QueryFields {
-    pub(super) filename: Option<String>,
-    pub(super) metadata: Option<String>,
-    pub(super) batch_id: Option<String>,
-    pub(super) sha256: Option<String>,
-    pub(super) expires_in: Option<String>,
+pub(in crate::api) struct QueryFields {
+    pub(in crate::api) filename: Option<String>,
+    pub(in crate::api) metadata: Option<String>,
+    pub(in crate::api) batch_id: Option<String>,
+    pub(in crate::api) sha256: Option<String>,
+    pub(in crate::api) expires_in: Option<String>,
+    /// The name of a file without a name; `None` if a name is required.
+    pub(in crate::api) unnamed: Option<&'static str>,
 }
 
 /// A received file and its fields.
@@ -57,7 +59,7 @@ pub(super) async fn receive(
             "The request has no body. Send the file as `multipart/form-data`, or as the raw body with `?filename=`.",
         ));
     }
-    let name = upload_fields::name(named.as_deref())?;
+    let name = upload_fields::name(named.as_deref().or(given.unnamed))?;
     let uploads = &state.app.config.uploads;
     let content_type = upload_fields::content_type(upload.content_type()?)?;
     media_policy::require_declared(uploads, name.as_str(), &content_type)?;

@@ -15,6 +15,7 @@ use landfall_core::{
     quota::{QuotaError, Reservation, SharedReservation, within_quota},
     staging::{ChecksumAlgorithm, Held, Piece, Staging, StagingKey, WriteOptions},
     tokens::Identity,
+    upload_links::LinkUse,
 };
 use std::{error::Error, sync::Arc, time::Instant};
 
@@ -148,6 +149,7 @@ pub(super) struct StagedFile {
     pub(super) fields: UploadFields,
     pub(super) bytes: StagedBody,
     pub(super) traceparent: Option<String>,
+    pub(super) link: Option<LinkUse>,
 }
 
 /// Commits the file's row. Must not be dropped halfway, because then it is unknown whether the bytes have a row.
@@ -165,6 +167,7 @@ pub(super) async fn commit(
         fields,
         mut bytes,
         traceparent,
+        link,
     } = complete;
     let reservation = bytes.reservation.as_ref().map(SharedReservation::id);
     let new = NewFile {
@@ -182,6 +185,7 @@ pub(super) async fn commit(
         staged: vec![Piece::new(bytes.key, bytes.size)],
         traceparent,
         reservation,
+        link,
     };
     match files::accept(app, new, keep).await {
         Ok(row) => {
@@ -191,6 +195,7 @@ pub(super) async fn commit(
         }
         Err(
             error @ (AcceptError::Batch(_)
+            | AcceptError::Link(_)
             | AcceptError::Key(_)
             | AcceptError::Quota(QuotaError::Exceeded { .. })),
         ) => Err(error.into()),

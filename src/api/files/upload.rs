@@ -17,7 +17,12 @@ use bytes::Bytes;
 use entity::{FileId, file};
 use futures::{Stream, StreamExt};
 use http::{HeaderMap, header};
-use landfall_core::{digest::Sha256Digest, quota, tokens::Identity};
+use landfall_core::{
+    digest::Sha256Digest,
+    quota,
+    tokens::Identity,
+    upload_links::{LinkUse, UploadLink},
+};
 use poem::{Request, RequestBody, Result};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions,
@@ -27,7 +32,7 @@ use sha2::{Digest, Sha256};
 use std::{fmt, io, pin::Pin};
 
 /// A request with a file.
-pub(super) struct UploadRequest {
+pub(in crate::api) struct UploadRequest {
     pub(super) headers: HeaderMap,
     pub(super) body: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
 }
@@ -114,7 +119,7 @@ fn form_schema() -> MetaSchema {
 }
 
 impl UploadRequest {
-    pub(super) fn content_type(&self) -> Result<Option<&str>, Problem> {
+    pub(in crate::api) fn content_type(&self) -> Result<Option<&str>, Problem> {
         let value = self.headers.get(header::CONTENT_TYPE);
         let text = value.map(|value| value.to_str()).transpose();
         text.map_err(|_| {
@@ -189,10 +194,12 @@ fn no_digest(header: &str) -> Problem {
     Problem::field(Code::MalformedRequest, header, allowed)
 }
 
-/// Receives the file and returns 202 once its bytes are durable and its row is committed.
-pub(super) async fn receive(
+/// Receives the file and returns 202 once its bytes are durable and its row is committed. For a file sent by an upload
+/// link, the state has the limits of the link.
+pub(in crate::api) async fn receive(
     state: &ApiState,
     caller: &Identity,
+    link: Option<&UploadLink>,
     idempotent: &IdempotentRequest,
     upload: UploadRequest,
     given: QueryFields,
@@ -200,9 +207,16 @@ pub(super) async fn receive(
 ) -> Result<JsonResponse<schema::File, 202>, Problem> {
     let outcome = idempotent.acquire(state, caller).await?;
     if let IdempotencyOutcome::Execute(_) = &outcome {
+        // Not before: a repeated request gets the first response, although it has used the link up.
+        if let Some(link) = link {
+            link.require_unused()?;
+        }
         refuse_beyond_quota(state, caller, upload.length()?).await?;
     }
-    let received = arrive(state, caller, upload, given).await?;
+    let mut received = arrive(state, caller, upload, given).await?;
+    if let Some(link) = link {
+        received.fields.belong_to(link);
+    }
     let lock = match outcome {
         IdempotencyOutcome::Replay(prior) => {
             return prior.replay(&fingerprint(idempotent, &received));
@@ -224,7 +238,9 @@ pub(super) async fn receive(
         fields,
         bytes,
         traceparent,
+        link: link.map(|link| LinkUse(link.id)),
     };
+    landfall_core::failpoint!("request.received");
     let state = state.clone();
     execute_once(lock, fingerprint, accepted, async move |keep| {
         staged_body::commit(&state, complete, keep).await

@@ -2,7 +2,12 @@
 
 use crate::api::problem::{Code, Problem};
 use entity::BatchId;
-use landfall_core::{config::Config, digest::Sha256Digest, files::FileName};
+use landfall_core::{
+    config::Config,
+    digest::Sha256Digest,
+    files::FileName,
+    upload_links::{self, UploadLink},
+};
 use std::time::Duration;
 
 /// Maximum size of `metadata`, in bytes of JSON.
@@ -56,6 +61,13 @@ impl UploadFields {
             )),
             false => Ok(()),
         }
+    }
+
+    /// Replaces what an upload link decides: the batch, the lifetime, and the metadata fields that it has.
+    pub(in crate::api) fn belong_to(&mut self, link: &UploadLink) {
+        self.metadata = Some(upload_links::link_metadata(link, self.metadata.take()));
+        self.batch_id = link.batch_id;
+        self.expires_in = None;
     }
 
     /// Lifetime of the file, if limited.

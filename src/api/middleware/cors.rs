@@ -1,10 +1,15 @@
-//! CORS (Fetch standard, "CORS protocol"): which origins may call `/v1`, by `server.cors_origins`.
+//! CORS (Fetch standard, "CORS protocol"): which origins may call `/v1`, by `server.cors_origins`, or by the list of the
+//! upload link in the path.
 //!
 //! Clients authenticate with a token in a header; cookies are never allowed. Without tokens, `*` only covers uploads by
 //! `/v1/tus`, because otherwise a page could read any file from the machine that opened it.
 
+use crate::api::{tus::is_tus_path, upload_links::is_link_path};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use landfall_core::config::{AuthMode, Config, Origin};
+use landfall_core::{
+    config::{AuthMode, Config, Origin},
+    upload_links::UploadLink,
+};
 
 const ANY: HeaderValue = HeaderValue::from_static("*");
 /// In seconds.
@@ -47,14 +52,19 @@ impl CrossOrigin {
         method: &Method,
         path: &str,
         headers: &HeaderMap,
+        link: Option<&UploadLink>,
     ) -> Self {
         let below = |base: &str| {
             let rest = path.strip_prefix(base);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        let tus = below("/v1/tus");
-        let any_covers = tus || config.auth.mode == AuthMode::Tokens;
-        let origins = &config.server.cors_origins;
+        let tus = is_tus_path(path);
+        // A link is a credential of its own, and shows no files.
+        let any_covers = tus || is_link_path(path) || config.auth.mode == AuthMode::Tokens;
+        let of_link = link.map(|link| &link.cors_origins);
+        let origins = of_link
+            .filter(|origins| !origins.is_empty())
+            .unwrap_or(&config.server.cors_origins);
         let asking = headers.get(header::ORIGIN);
         let named = asking.filter(|asking| {
             let is = |origin: &Origin| matches!(origin, Origin::Of(one) if *one == **asking);

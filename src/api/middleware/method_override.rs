@@ -5,14 +5,17 @@
 //! same method. Only POST can be overridden: a method that passes rate limits and CSRF checks must not become one they
 //! would have rejected.
 
-use crate::api::problem::{Code, Problem};
+use crate::api::{
+    problem::{Code, Problem},
+    tus::is_tus_path,
+};
 use http::{HeaderMap, HeaderName, Method};
 use poem::Request;
 
 pub(super) const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
 
-/// Where the header is part of the protocol; it is ignored elsewhere.
-const TUS_PATHS: [&str; 2] = ["/v1/tus", "/upload/tus"];
+/// The endpoint in the dashboard.
+const DASHBOARD_PATH: &str = "/upload/tus";
 
 const METHODS: [Method; 6] = [
     Method::POST,
@@ -23,12 +26,11 @@ const METHODS: [Method; 6] = [
     Method::OPTIONS,
 ];
 
-/// Whether the path is `/v1/tus`, the same endpoint in the dashboard, or an upload below either.
+/// Whether the header is part of the protocol: at `/v1/tus`, the same endpoint below an upload link or in the dashboard,
+/// or an upload below one of them. It is ignored elsewhere.
 pub(super) fn speaks_tus(path: &str) -> bool {
-    TUS_PATHS.iter().any(|base| {
-        let rest = path.strip_prefix(base);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    let rest = path.strip_prefix(DASHBOARD_PATH);
+    is_tus_path(path) || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Replaces the request's method with the requested one.

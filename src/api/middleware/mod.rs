@@ -16,7 +16,7 @@ use super::{
     problem::Problem,
     rate_limit::{RequestLimits, counted},
     state::ApiState,
-    tus,
+    tus, upload_links,
 };
 use access_log::AccessLog;
 pub(crate) use access_log::RequestOwner;
@@ -59,7 +59,9 @@ impl<E: Endpoint<Output = Response>> Endpoint for Middleware<E> {
         self.prepare(&mut request, &id, &span);
         let access_log = AccessLog::begin(state, &mut request, &id);
         let config = &state.app.config;
-        let cross_origin = CrossOrigin::for_request(config, &method, &path, request.headers());
+        let link = upload_links::look_up(state, &mut request).await;
+        let (headers, link) = (request.headers(), link.as_deref());
+        let cross_origin = CrossOrigin::for_request(config, &method, &path, headers, link);
         let limits = RequestLimits::for_request(&state.counters, &config.limits, &request);
         let tus_headers = tus::common_headers(&request);
         let admitted = overridden.and_then(|()| self.admit(&request, &cross_origin));

@@ -4,8 +4,11 @@ use super::{add, problems, schemas::SHA256};
 use serde_json::{Value, json};
 
 /// Operations that accept an `Idempotency-Key`.
-const KEYED: [&str; 9] = [
+const KEYED: [&str; 12] = [
     "createFile",
+    "createFileByLink",
+    "putFileByLink",
+    "createUploadLink",
     "createUpload",
     "createBatch",
     "createWebhook",
@@ -104,7 +107,10 @@ fn add_headers(id: &str, operation: &mut Value, keyed: bool) {
             json!({"type": "string", "pattern": "^[!-~]{1,255}$"}),
         ));
     }
-    if matches!(id, "createFile" | "putPart") {
+    if matches!(
+        id,
+        "createFile" | "createFileByLink" | "putFileByLink" | "putPart"
+    ) {
         headers.push(header(
             "Content-Digest",
             "The expected SHA-256 of the body (RFC 9530).",

@@ -57,9 +57,14 @@ pub(in crate::api) fn portable(mut spec: Value, serving: &ServerInfo) -> Value {
 }
 
 /// The tags of operations; code generators make a module of each.
-const TAGS: [(&str, &str); 7] = [
+const TAGS: [(&str, &str); 9] = [
     ("files", "Files, from their first byte to their deletion."),
     ("uploads", "Uploads in numbered parts."),
+    (
+        "upload-links",
+        "Links by which users upload without a token.",
+    ),
+    ("links", "What the holder of an upload link may do."),
     ("tus", "Resumable uploads: tus 1.0.0 and the IETF draft."),
     ("batches", "Groups of files."),
     ("webhooks", "Endpoints that receive events."),

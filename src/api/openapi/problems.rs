@@ -16,6 +16,18 @@ const AUTHENTICATED: [Code; 8] = [
     Code::DatabaseFull,
 ];
 
+/// Operations whose credential is an upload link.
+const BY_LINK: [Code; 8] = [
+    Code::CrossSite,
+    Code::HostNotAllowed,
+    Code::LinkExpired,
+    Code::LinkRevoked,
+    Code::RateLimited,
+    Code::Internal,
+    Code::Unavailable,
+    Code::DatabaseFull,
+];
+
 /// Operations with a JSON body.
 const JSON_BODY: [Code; 5] = [
     Code::MalformedRequest,
@@ -75,6 +87,14 @@ const TUS_BYTES: [Code; 7] = [
 /// Problems specific to an operation.
 fn own(id: &str) -> Vec<Code> {
     match id {
+        "createFileByLink" | "putFileByLink" => {
+            [&own("createFile")[..], &[Code::LinkUsed]].concat()
+        }
+        "linkTusCreate" => [&own("tusCreate")[..], &[Code::LinkUsed]].concat(),
+        "linkTusAppend" => own("tusAppend"),
+        "linkTusLook" => own("tusLook"),
+        "linkTusTerminate" => [&own("tusTerminate")[..], &[Code::Forbidden]].concat(),
+        "createUploadLink" => vec![Code::InvalidMetadata, Code::NotFound, Code::Conflict],
         "createFile" => {
             let form = [
                 Code::MissingFile,
@@ -134,12 +154,16 @@ fn codes(path: &str, operation: &Value, keyed: bool) -> Vec<Code> {
         let mut given = parameters.into_iter().flatten();
         given.any(|parameter| parameter[key] == value)
     };
-    // Monitoring and OPTIONS requests are always answered.
-    if !operation["security"].is_array() {
-        return Vec::new();
-    }
-    let mut codes = AUTHENTICATED.to_vec();
-    codes.extend(own(operation["operationId"].as_str().unwrap_or_default()));
+    let id = operation["operationId"].as_str().unwrap_or_default();
+    let is_options = id.ends_with("Options");
+    let mut codes = match operation["security"].is_array() {
+        true => AUTHENTICATED.to_vec(),
+        false if path.starts_with("/v1/links/") && !is_options => BY_LINK.to_vec(),
+        // Monitoring and OPTIONS requests are always answered, those below a link if it exists.
+        false if path.starts_with("/v1/links/") => return vec![Code::CrossSite, Code::NotFound],
+        false => return Vec::new(),
+    };
+    codes.extend(own(id));
     if path.contains('{') {
         codes.push(Code::NotFound);
     }
@@ -261,6 +285,9 @@ fn detail(code: Code) -> &'static str {
         Code::PartsMissing => "Parts 51 and 53-54 have not arrived.",
         Code::PartConflict => "Part 7 was already received with different bytes.",
         Code::UploadClosed => "The upload is complete. Delete its file instead.",
+        Code::LinkUsed => "The upload link permits one file, and one was accepted.",
+        Code::LinkExpired => "The upload link expired at 2026-11-24T12:00:00Z.",
+        Code::LinkRevoked => "The upload link was revoked at 2026-11-24T12:00:00Z.",
         Code::InFlight => {
             "The first request with this Idempotency-Key is still in progress. Try again when it is done."
         }

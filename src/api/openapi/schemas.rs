@@ -2,16 +2,17 @@
 
 use super::add;
 use crate::api::problem::Code;
-use landfall_core::{outbox::EventType, webhooks};
+use landfall_core::{outbox::EventType, upload_links, webhooks};
 use serde_json::{Map, Value, json};
 
 /// A SHA-256 as accepted in requests.
 pub(super) const SHA256: &str = "^[0-9a-fA-F]{64}$";
 
 /// Schemas of request bodies, which allow no other fields.
-const REQUEST_SCHEMAS: [&str; 6] = [
+const REQUEST_SCHEMAS: [&str; 7] = [
     "NewBatch",
     "NewUpload",
+    "NewUploadLink",
     "NewWebhook",
     "Redelivery",
     "Replay",
@@ -27,9 +28,15 @@ const OPTIONAL_FIELDS: [(&str, &str); 3] = [
 
 /// Completes every schema.
 pub(super) fn complete(spec: &mut Value) {
-    let form = "/paths/~1v1~1files/post/requestBody/content/multipart~1form-data/schema/properties";
-    let form = spec.pointer_mut(form).expect("there is a form");
-    add(form, form_fields());
+    for path in ["~1v1~1files", "~1v1~1links~1{secret}"] {
+        let form = "post/requestBody/content/multipart~1form-data/schema/properties";
+        let form = spec.pointer_mut(&format!("/paths/{path}/{form}"));
+        add(form.expect("there is a form"), form_fields());
+    }
+    // PUT sends the raw body only.
+    let put = spec.pointer_mut("/paths/~1v1~1links~1{secret}/put/requestBody/content");
+    let put = put.and_then(Value::as_object_mut).expect("there is a body");
+    put.remove("multipart/form-data");
     let schemas = &mut spec["components"]["schemas"];
     // Pending deliveries are in progress, and cannot be replayed.
     schemas["Replay"]["properties"]["status"] = json!({
@@ -136,6 +143,27 @@ fn bounds() -> Vec<(&'static str, Value)> {
                 "sha256": {"pattern": SHA256},
             }}),
         ),
+        (
+            "NewUploadLink",
+            json!({"properties": {
+                "expires_in": {
+                    "minimum": upload_links::MIN_LIFETIME.as_secs(),
+                    "maximum": upload_links::MAX_LIFETIME.as_secs(),
+                },
+                "max_files": {"minimum": 1, "maximum": upload_links::MAX_LINK_FILES},
+                "max_size_bytes": {"minimum": 1, "maximum": i64::MAX},
+                "allowed_types": {
+                    "maxItems": upload_links::MAX_ALLOWED_TYPES,
+                    "items": {"pattern": "^(\\*/\\*|[A-Za-z0-9!#$&^_.+-]+/([*]|[A-Za-z0-9!#$&^_.+-]+))$", "maxLength": 255},
+                },
+                "metadata": object,
+                "cors_origins": {
+                    "maxItems": upload_links::MAX_CORS_ORIGINS,
+                    "items": {"pattern": "^([*]|https?://[a-z0-9.-]+(:[0-9]{1,4})?)$", "maxLength": 255},
+                },
+            }}),
+        ),
+        ("UploadLink", json!({"properties": {"metadata": object}})),
         ("NewWebhook", json!({"properties": webhook})),
         (
             "NewWebhook",
@@ -195,6 +223,7 @@ fn examples() -> Vec<(&'static str, Value)> {
             given(json!({"since": "2026-11-24T00:00:00Z", "status": "failed"})),
         ),
         ("Replayed", given(json!({"count": 12}))),
+        ("LinkFile", given(json!({"id": file, "status": "stored"}))),
         (
             "Session",
             given(json!({

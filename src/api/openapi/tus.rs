@@ -1,4 +1,4 @@
-//! `/v1/tus`, described by hand, because poem-openapi cannot describe an endpoint with two protocols on one path.
+//! `/v1/tus`, and the same below an upload link, described by hand, because poem-openapi cannot describe an endpoint with two protocols on one path.
 //!
 //! The tus tests compare every response with this description: its status, headers and code.
 
@@ -111,9 +111,27 @@ const OFFSET_STREAM: &str = "application/offset+octet-stream";
 /// Headers of every IETF draft response.
 const DRAFT_HEADERS: [&str; 2] = ["Upload-Limit", "Upload-Draft-Interop-Version"];
 
+const PATHS: [&str; 4] = [
+    "/v1/tus",
+    "/v1/tus/{id}",
+    "/v1/links/{secret}/tus",
+    "/v1/links/{secret}/tus/{id}",
+];
+
 /// The paths.
 pub(super) fn paths() -> Value {
+    let below_link = below(json!({
+        "options": by_link(options("linkTusUploadOptions")),
+        "head": by_link(head()),
+        "patch": by_link(append()),
+        "delete": by_link(terminate()),
+    }));
     json!({
+        "/v1/links/{secret}/tus": {
+            "options": by_link(options("linkTusOptions")),
+            "post": by_link(create()),
+        },
+        "/v1/links/{secret}/tus/{id}": below_link,
         "/v1/tus": {"options": options("tusOptions"), "post": create()},
         "/v1/tus/{id}": below(json!({
             "options": options("tusUploadOptions"),
@@ -127,7 +145,7 @@ pub(super) fn paths() -> Value {
 
 /// Completes the problem responses: those of tus carry its headers.
 pub(super) fn complete(spec: &mut Value) {
-    for path in ["/v1/tus", "/v1/tus/{id}"] {
+    for path in PATHS {
         let operations = spec["paths"][path].as_object_mut();
         for (_, operation) in operations.into_iter().flatten() {
             let responses = operation["responses"].as_object_mut();
@@ -328,6 +346,27 @@ fn parameter(name: &str) -> Value {
         schema["pattern"] = (*pattern).into();
     }
     json!({"name": name, "in": "header", "required": false, "description": description, "schema": schema})
+}
+
+/// The operation with an upload link as the credential.
+fn by_link(mut operation: Value) -> Value {
+    let id = operation["operationId"].as_str().unwrap_or_default();
+    let id = match id.strip_prefix("tus") {
+        Some(rest) => format!("linkTus{rest}"),
+        None => id.to_owned(),
+    };
+    operation["operationId"] = id.into();
+    let fields = operation.as_object_mut();
+    fields.map(|fields| fields.remove("security"));
+    let secret = json!({
+        "name": "secret", "in": "path", "required": true, "deprecated": false, "explode": true,
+        "description": "The secret of the link.", "schema": {"type": "string"},
+    });
+    match operation["parameters"].as_array_mut() {
+        Some(parameters) => parameters.insert(0, secret),
+        None => operation["parameters"] = json!([secret]),
+    }
+    operation
 }
 
 /// Adds the path parameter to each operation of an upload.

@@ -65,7 +65,10 @@ codes! {
     PartsMissing CONFLICT "parts_missing" "Parts of the upload are missing";
     PartConflict CONFLICT "part_conflict" "The part was already received with different bytes";
     UploadClosed CONFLICT "upload_closed" "The upload is closed";
+    LinkUsed CONFLICT "link_used" "The upload link accepts no further file";
     InFlight CONFLICT "in_flight" "The first request with this key is still in progress";
+    LinkExpired GONE "link_expired" "The upload link has expired";
+    LinkRevoked GONE "link_revoked" "The upload link was revoked";
     UploadGone GONE "upload_gone" "The upload no longer exists";
     HostNotAllowed MISDIRECTED_REQUEST "host_not_allowed" "The host name is not allowed";
     UnsupportedVersion PRECONDITION_FAILED "unsupported_version" "The protocol version is not supported";

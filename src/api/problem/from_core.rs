@@ -14,6 +14,7 @@ use landfall_core::{
     staging::StagingError,
     storage::{InvalidStorageKey, StorageError},
     tokens::TokenError,
+    upload_links::{UploadLinkError, UseLinkError},
     uploads::UploadError,
     webhooks::WebhookError,
 };
@@ -60,6 +61,7 @@ impl From<AcceptError> for Problem {
             }
             AcceptError::Key(error) => error.into(),
             AcceptError::Quota(error) => error.into(),
+            AcceptError::Link(error) => error.into(),
             AcceptError::Batch(JoinBatchError::Database(error)) | AcceptError::Database(error) => {
                 error.into()
             }
@@ -135,6 +137,7 @@ impl From<UploadError> for Problem {
         let code = match error {
             UploadError::NotFound => return Self::not_found("upload"),
             UploadError::Batch(error) => return error.into(),
+            UploadError::Link(error) => return error.into(),
             UploadError::Key(error) => return error.into(),
             UploadError::Outbox(error) => return error.into(),
             UploadError::Staging(error) => return error.into(),
@@ -276,6 +279,40 @@ impl From<WebhookError> for Problem {
             WebhookError::Event(error) => error.into(),
             WebhookError::Key(error) => error.into(),
             WebhookError::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<UseLinkError> for Problem {
+    fn from(error: UseLinkError) -> Self {
+        let code = match error {
+            UseLinkError::NotFound => return Self::not_found("upload link"),
+            UseLinkError::Database(error) => return error.into(),
+            UseLinkError::Expired => Code::LinkExpired,
+            UseLinkError::Revoked => Code::LinkRevoked,
+            UseLinkError::Used => Code::LinkUsed,
+            UseLinkError::TooManyPartials => Code::Conflict,
+        };
+        Self::new(code, sentence(&error.to_string()))
+    }
+}
+
+impl From<UploadLinkError> for Problem {
+    fn from(error: UploadLinkError) -> Self {
+        match error {
+            UploadLinkError::Invalid(faults) => {
+                let detail = "Some fields of the upload link are invalid, listed in `errors`.";
+                let mut problem = Self::new(Code::MalformedRequest, detail);
+                let errors = faults.into_iter();
+                problem.errors = errors
+                    .map(|fault| FieldError::new(fault.field, fault.message))
+                    .collect();
+                problem
+            }
+            UploadLinkError::NotFound => Self::not_found("upload link"),
+            UploadLinkError::Batch(error) => error.into(),
+            UploadLinkError::Response(error) => error.into(),
+            UploadLinkError::Database(error) => error.into(),
         }
     }
 }

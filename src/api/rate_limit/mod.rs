@@ -282,13 +282,16 @@ fn is_limited_path(path: &str) -> bool {
     !matches!(path, "/healthz" | "/readyz" | "/metrics") && !path.starts_with("/assets/")
 }
 
-/// Uploads of whole files, parts, and by tus and the IETF draft, including those of the dashboard.
+/// Uploads of whole files, parts, and by tus and the IETF draft, including those of the dashboard and by upload links.
 fn sends_bytes(method: &Method, path: &str) -> bool {
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments[..] {
         ["v1", "files"] => method == Method::POST,
         ["v1", "uploads", _, "parts", _] => method == Method::PUT,
-        ["v1" | "upload", "tus", ..] => method == Method::POST || method == Method::PATCH,
+        ["v1", "links", _] => method == Method::POST || method == Method::PUT,
+        ["v1" | "upload", "tus", ..] | ["v1", "links", _, "tus", ..] => {
+            method == Method::POST || method == Method::PATCH
+        }
         _ => false,
     }
 }
@@ -339,6 +342,9 @@ mod tests {
             (Method::PUT, "/v1/uploads/1/parts/2", true),
             (Method::POST, "/v1/uploads/1/complete", false),
             (Method::PATCH, "/v1/tus/1", true),
+            (Method::PUT, "/v1/links/s", true),
+            (Method::GET, "/v1/links/s", false),
+            (Method::PATCH, "/v1/links/s/tus/1", true),
             (Method::HEAD, "/v1/tus/1", false),
             (Method::PATCH, "/upload/tus/1", true),
             (Method::POST, "/upload/tus", true),

@@ -7,6 +7,7 @@ mod page;
 mod problem;
 mod token;
 mod upload;
+mod upload_link;
 mod webhook;
 
 pub use batch::{Batch, BatchStatus, NewBatch};
@@ -16,4 +17,5 @@ pub use page::Page;
 pub use problem::{FieldError, Problem};
 pub use token::{NewToken, Token};
 pub use upload::{NewUpload, Part, Session, SessionStatus};
+pub use upload_link::{LinkFile, NewUploadLink, UploadLink, UploadLinkState, UploadLinkStatus};
 pub use webhook::{NewWebhook, Replay, Webhook, WebhookPatch};

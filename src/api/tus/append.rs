@@ -8,6 +8,7 @@ use super::{
     response::{appended, described},
 };
 use crate::api::problem::{Code, Problem};
+use entity::upload::{UploadKind, UploadStatus};
 use http::StatusCode;
 use landfall_core::uploads::{self, Append};
 use poem::Response;
@@ -39,7 +40,17 @@ pub(super) async fn head(request: TusRequest) -> Result<Response, Problem> {
 }
 
 pub(super) async fn terminate(request: TusRequest) -> Result<Response, Problem> {
-    let id = request.upload().await?.id;
+    let upload = request.upload().await?;
+    let id = upload.id;
+    if request.link.is_some()
+        && upload.status == UploadStatus::Complete
+        && upload.kind != UploadKind::Partial
+    {
+        return Err(Problem::new(
+            Code::Forbidden,
+            "the upload is complete; an upload link cannot delete its file",
+        ));
+    }
     uploads::abort(&request.app, &request.caller.sees(), id)
         .await
         .map_err(error::problem)?;

@@ -20,21 +20,23 @@ pub(super) enum ConcatError {
     NotAnUpload(String),
 }
 
-/// Parses the header value. URLs may be absolute or relative; the upload's id is the last segment.
-pub(super) fn parse(text: &str) -> Result<Concat, ConcatError> {
+/// Parses the header value. URLs may be absolute or relative; the upload's id is the last segment, below `base`, the path
+/// of the endpoint.
+pub(super) fn parse(text: &str, base: &str) -> Result<Concat, ConcatError> {
     if text == "partial" {
         return Ok(Concat::Partial);
     }
     let list = text.strip_prefix("final;").ok_or(ConcatError::Unknown)?;
     list.split_ascii_whitespace()
         .map(|url| {
-            upload(url).ok_or_else(|| ConcatError::NotAnUpload(url.chars().take(200).collect()))
+            upload(url, base)
+                .ok_or_else(|| ConcatError::NotAnUpload(url.chars().take(200).collect()))
         })
         .collect::<Result<_, _>>()
         .map(Concat::Final)
 }
 
-fn upload(url: &str) -> Option<UploadId> {
+fn upload(url: &str, base: &str) -> Option<UploadId> {
     let path = match url.parse::<Uri>() {
         Ok(uri) if uri.scheme().is_some() => uri.path().to_owned(),
         // A bare id would be parsed as a host name.
@@ -42,8 +44,8 @@ fn upload(url: &str) -> Option<UploadId> {
     };
     let path = path.strip_suffix('/').unwrap_or(&path);
     let (before, id) = path.rsplit_once('/').unwrap_or(("", path));
-    let here =
-        before.is_empty() || before == "." || before.ends_with("/v1/tus") || before == "v1/tus";
+    let is_base = before.ends_with(base) || Some(before) == base.strip_prefix('/');
+    let here = before.is_empty() || before == "." || is_base;
     id.parse().ok().filter(|_| here)
 }
 
@@ -55,16 +57,19 @@ mod tests {
     fn urls_are_absolute_or_relative_and_keep_their_order() {
         let (one, two) = (UploadId::generate(), UploadId::generate());
         let text = format!("final;/v1/tus/{two} https://files.example/sub/v1/tus/{one}/ {two}");
-        assert_eq!(parse(&text), Ok(Concat::Final(vec![two, one, two])));
-        assert_eq!(parse("partial"), Ok(Concat::Partial));
-        assert_eq!(parse("final;"), Ok(Concat::Final(vec![])));
+        assert_eq!(
+            parse(&text, "/v1/tus"),
+            Ok(Concat::Final(vec![two, one, two]))
+        );
+        assert_eq!(parse("partial", "/v1/tus"), Ok(Concat::Partial));
+        assert_eq!(parse("final;", "/v1/tus"), Ok(Concat::Final(vec![])));
     }
 
     #[test]
     fn what_is_no_upload_is_refused() {
         let id = UploadId::generate();
-        assert_eq!(parse("parts"), Err(ConcatError::Unknown));
-        assert!(parse(&format!("final;/v1/files/{id}")).is_err());
-        assert!(parse("final;/v1/tus/abc").is_err());
+        assert_eq!(parse("parts", "/v1/tus"), Err(ConcatError::Unknown));
+        assert!(parse(&format!("final;/v1/files/{id}"), "/v1/tus").is_err());
+        assert!(parse("final;/v1/tus/abc", "/v1/tus").is_err());
     }
 }

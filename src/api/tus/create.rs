@@ -9,9 +9,10 @@ use super::{
     response::{created, with_progress},
 };
 use crate::api::problem::{Code, Problem};
-use entity::{BatchId, upload::Model};
+use entity::{BatchId, UploadId, upload::Model};
 use landfall_core::{
     files::FileName,
+    upload_links::{self, LinkUse},
     uploads::{self, Append, NewUpload, UploadError, UploadShape},
 };
 use poem::Response;
@@ -40,9 +41,10 @@ pub(super) async fn create(mut request: TusRequest) -> Result<Response, Problem>
                 "a final upload accepts no bytes of its own",
             ));
         }
+        require_own_partials(&request, &partials).await?;
         let joined =
             uploads::concatenate(&request.app, &request.caller.sees(), partials, new).await;
-        return Ok(created(&joined.map_err(error::problem)?));
+        return Ok(created(&request, &joined.map_err(error::problem)?));
     }
     let total = length_of(&request)?;
     let append = append_of(&request, total)?;
@@ -56,16 +58,30 @@ pub(super) async fn create(mut request: TusRequest) -> Result<Response, Problem>
         Some(append) if upload.total_size_bytes != Some(0) => {
             append_first_bytes(&mut request, upload, append).await
         }
-        Some(_) => Ok(with_progress(created(&upload), &upload)),
-        None => Ok(created(&upload)),
+        Some(_) => Ok(with_progress(created(&request, &upload), &upload)),
+        None => Ok(created(&request, &upload)),
     }
 }
 
 fn concat_of(request: &TusRequest) -> Result<Option<Concat>, Problem> {
     let text = request.text(&UPLOAD_CONCAT)?;
-    text.map(concat::parse)
+    text.map(|text| concat::parse(text, &request.base))
         .transpose()
         .map_err(|error| Problem::field(Code::MalformedRequest, "Upload-Concat", error.to_string()))
+}
+
+/// An upload link concatenates its own partial uploads only; others do not exist for it.
+async fn require_own_partials(request: &TusRequest, partials: &[UploadId]) -> Result<(), Problem> {
+    let Some(link) = &request.link else {
+        return Ok(());
+    };
+    let db = request.app.db.read();
+    if partials.len() > uploads::MAX_PARTIALS || upload_links::covers(db, link.id, partials).await?
+    {
+        return Ok(());
+    }
+    let unknown = UploadError::CannotJoin("one of the partial uploads is not there".to_owned());
+    Err(error::problem(unknown))
 }
 
 /// Returns the length, or `None` if it is deferred. One of the two headers is required.
@@ -131,7 +147,7 @@ async fn append_first_bytes(
         }
         Err(error) => return Err(error::problem(error)),
     };
-    Ok(with_progress(created(&upload), &upload))
+    Ok(with_progress(created(request, &upload), &upload))
 }
 
 /// Returns the new upload, from `Upload-Metadata` or the protocol's own headers.
@@ -160,17 +176,25 @@ pub(super) fn new_upload(
             )
         })?;
     let name = filename.or(named);
+    let (metadata, batch_id) = match &request.link {
+        Some(link) => {
+            let metadata = upload_links::link_metadata(link, Some(rest.into()));
+            (metadata, link.batch_id)
+        }
+        None => (rest.into(), batch_id),
+    };
     Ok(NewUpload {
         owner: request.caller.owner.clone(),
         original_filename: FileName::parse(name.as_deref().unwrap_or(UNNAMED))?,
         content_type: content_type(filetype.or(typed)),
         declared_sha256: None,
-        metadata: rest.into(),
+        metadata,
         batch_id,
         expires_in: request.app.config.files.default_ttl,
         traceparent: request.traceparent.clone(),
         tus_metadata: sent,
         tus_concat: request.text(&UPLOAD_CONCAT)?.map(str::to_owned),
+        link: request.link.as_ref().map(|link| LinkUse(link.id)),
     })
 }
 

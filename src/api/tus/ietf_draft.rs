@@ -9,7 +9,7 @@ use super::{
         self, INTEROP_VERSION, TUS_RESUMABLE, UPLOAD_COMPLETE, UPLOAD_LENGTH, UPLOAD_LIMIT,
         UPLOAD_OFFSET,
     },
-    request::{TusRequest, location, value},
+    request::{TusRequest, value},
     response::with_state,
 };
 use crate::api::{
@@ -56,7 +56,7 @@ pub(super) async fn serve(
         ("HEAD", true) => head(request).await?,
         ("PATCH", true) => append(request).await?,
         ("DELETE", true) => super::append::terminate(request).await?,
-        (_, below) => return Err(super::not_allowed(below)),
+        (_, below) => return Err(super::not_allowed(below, request.link.is_some())),
     };
     let headers = response.headers_mut();
     headers.insert(UPLOAD_LIMIT, limit);
@@ -108,7 +108,7 @@ async fn create(mut request: TusRequest) -> Result<Response, Problem> {
     let upload = uploads::create(&request.app, UploadShape::Append { total }, new, None).await;
     let upload = upload.map_err(error::problem)?;
     if !request.has_body() && !last {
-        return Ok(created(&upload));
+        return Ok(created(&request, &upload));
     }
     let append = Append {
         content_length: length,
@@ -129,7 +129,7 @@ async fn create(mut request: TusRequest) -> Result<Response, Problem> {
         }
         Err(error) => return Err(error::problem(error)),
     };
-    Ok(created(&upload))
+    Ok(created(&request, &upload))
 }
 
 async fn call_back(request: &TusRequest, upload: Model) -> Result<Model, Problem> {
@@ -148,11 +148,11 @@ fn new_upload(request: &TusRequest) -> Result<NewUpload, Problem> {
     create::new_upload(request, named, media_type)
 }
 
-fn created(upload: &Model) -> Response {
+fn created(request: &TusRequest, upload: &Model) -> Response {
     let mut response = state(StatusCode::CREATED, upload);
     response
         .headers_mut()
-        .insert(header::LOCATION, location(upload.id));
+        .insert(header::LOCATION, request.location(upload.id));
     response
 }
 

@@ -1,4 +1,5 @@
-//! `/v1/tus`: tus 1.0.0 with all extensions except checksum-trailer, and the IETF draft on the same URLs.
+//! `/v1/tus`: tus 1.0.0 with all extensions except checksum-trailer, and the IETF draft on the same URLs. The same below
+//! each upload link, where the link is the credential, reads no bytes and deletes no complete upload.
 //!
 //! Owns only the protocols: `landfall_core::uploads` decides what an upload is and who may write to it.
 
@@ -19,14 +20,21 @@ use super::{
     middleware::TraceParent,
     problem::{Code, Problem},
     state::ApiState,
+    upload_links::{LinkAccess, is_link_path},
 };
 use headers::{
     TUS_CHECKSUM_ALGORITHM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_RESUMABLE, TUS_VERSION, UPLOAD_LIMIT,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use landfall_core::{config, tokens::TokenScope};
+use landfall_core::{
+    app::App,
+    config,
+    tokens::{Identity, TokenScope},
+    upload_links::{self, UploadLink},
+};
 use poem::{Endpoint, Request, Response, Result};
 use request::{TusRequest, value};
+use std::sync::Arc;
 
 /// The supported version.
 const VERSION: HeaderValue = HeaderValue::from_static("1.0.0");
@@ -64,15 +72,19 @@ fn dialect(request: &Request) -> Dialect {
     }
 }
 
-/// Whether the path belongs to the protocol, whether or not an upload exists there.
-fn is_here(path: &str) -> bool {
-    let below = path.strip_prefix("/v1/tus");
-    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Whether the path is the endpoint, in the API or below an upload link, or an upload below it that may exist.
+pub(super) fn is_tus_path(path: &str) -> bool {
+    let rest = match path.strip_prefix("/v1/links/") {
+        Some(rest) => rest.split_once('/').map(|(_, rest)| rest),
+        None => path.strip_prefix("/v1/"),
+    };
+    let rest = rest.and_then(|rest| rest.strip_prefix("tus"));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The headers of every response to this request, including those not made by this endpoint.
 pub(super) fn common_headers(request: &Request) -> HeaderMap {
-    match is_here(request.uri().path()) {
+    match is_tus_path(request.uri().path()) {
         true => common(dialect(request), request.method()),
         false => HeaderMap::new(),
     }
@@ -80,31 +92,42 @@ pub(super) fn common_headers(request: &Request) -> HeaderMap {
 
 /// Whether a client requests the offset of its upload.
 pub(super) fn is_offset_request(request: &Request) -> bool {
-    is_here(request.uri().path()) && *request.method() == Method::HEAD
+    is_tus_path(request.uri().path()) && *request.method() == Method::HEAD
 }
 
 async fn handle(dialect: Dialect, method: &Method, request: Request) -> Result<Response, Problem> {
     let state = request.data::<ApiState>().cloned();
     let state = state.ok_or_else(|| Problem::failed("a request without state"))?;
-    let app = state.app.clone();
+    let is_link = request.raw_path_param("secret").is_some();
     if *method == Method::OPTIONS {
+        let app = match is_link {
+            true => LinkAccess::from_any_request(&request).await?.state.app,
+            false => state.app.clone(),
+        };
         return Ok(options(&app.config.uploads));
     }
-    let scope = if *method == Method::GET {
-        TokenScope::Read
-    } else {
-        TokenScope::Upload
-    };
     let path = request.raw_path_param("id").map(str::to_owned);
-    let request = TusRequest {
+    let below = path.is_some();
+    if is_link && below && *method == Method::GET {
+        return Err(not_allowed(true, true));
+    }
+    let (app, caller, link) = Box::pin(authorize(&state, &request, is_link)).await?;
+    let mut request = TusRequest {
         app,
         metrics: state.metrics.clone(),
-        caller: Box::pin(identify(&request, scope)).await?,
+        caller,
         traceparent: request.data::<TraceParent>().map(|trace| trace.0.clone()),
         headers: request.headers().clone(),
+        base: base_of(request.uri().path(), below),
+        link,
         id: path.as_deref().and_then(|text| text.parse().ok()),
         body: request.into_body(),
     };
+    if let (Some(link), Some(id)) = (&request.link, request.id)
+        && !upload_links::covers(request.app.db.read(), link.id, &[id]).await?
+    {
+        request.id = None;
+    }
     // Each future is boxed separately; otherwise a thousand slow uploads would each need the memory of the largest one.
     match (dialect, path.is_some()) {
         (_, true) if *method == Method::GET => Box::pin(content::content(request)).await,
@@ -116,9 +139,39 @@ async fn handle(dialect: Dialect, method: &Method, request: Request) -> Result<R
                 ("HEAD", true) => Box::pin(append::head(request)).await,
                 ("PATCH", true) => Box::pin(append::append(request)).await,
                 ("DELETE", true) => Box::pin(append::terminate(request)).await,
-                (_, below) => Err(not_allowed(below)),
+                (_, below) => Err(not_allowed(below, is_link)),
             }
         }
+    }
+}
+
+/// Returns the app with the limits that apply, who the request comes from, and its upload link.
+async fn authorize(
+    state: &ApiState,
+    request: &Request,
+    is_link: bool,
+) -> Result<(App, Identity, Option<Arc<UploadLink>>), Problem> {
+    if is_link {
+        let access = LinkAccess::from_request(request).await?;
+        return Ok((access.state.app, access.caller, Some(access.link)));
+    }
+    let scope = match *request.method() == Method::GET {
+        true => TokenScope::Read,
+        false => TokenScope::Upload,
+    };
+    Ok((state.app.clone(), identify(request, scope).await?, None))
+}
+
+/// Returns the path of the endpoint: of the request, or the one above it. Signed-in browsers use another path, which
+/// rewrites the locations.
+fn base_of(path: &str, below: bool) -> String {
+    let base = match below {
+        true => path.rsplit_once('/').map_or(path, |(base, _)| base),
+        false => path,
+    };
+    match is_link_path(base) {
+        true => base.to_owned(),
+        false => "/v1/tus".to_owned(),
     }
 }
 
@@ -145,11 +198,11 @@ fn require_version(request: &TusRequest) -> Result<(), Problem> {
     Err(problem.with_header(TUS_VERSION, VERSION))
 }
 
-fn not_allowed(below: bool) -> Problem {
-    let allow = if below {
-        "GET, HEAD, PATCH, DELETE, OPTIONS"
-    } else {
-        "POST, OPTIONS"
+fn not_allowed(below: bool, is_link: bool) -> Problem {
+    let allow = match (below, is_link) {
+        (true, false) => "GET, HEAD, PATCH, DELETE, OPTIONS",
+        (true, true) => "HEAD, PATCH, DELETE, OPTIONS",
+        (false, _) => "POST, OPTIONS",
     };
     Problem::new(Code::MethodNotAllowed, format!("allowed methods: {allow}"))
         .with_header(header::ALLOW, value(allow))

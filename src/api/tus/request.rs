@@ -14,10 +14,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use landfall_core::{
     app::App,
     tokens::Identity,
+    upload_links::UploadLink,
     uploads::{self, Append, Checksum, UploadBytes},
 };
 use poem::Body;
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 /// A request of either protocol.
 pub(super) struct TusRequest {
@@ -26,6 +27,10 @@ pub(super) struct TusRequest {
     pub(super) caller: Identity,
     pub(super) traceparent: Option<String>,
     pub(super) headers: HeaderMap,
+    /// The path of the endpoint.
+    pub(super) base: String,
+    /// The upload link that is the credential of the request.
+    pub(super) link: Option<Arc<UploadLink>>,
     /// The id in the path, if there is a valid one.
     pub(super) id: Option<UploadId>,
     pub(super) body: Body,
@@ -70,6 +75,11 @@ impl TusRequest {
         text.map(checksum::parse).transpose().map_err(Problem::from)
     }
 
+    /// The `Location` of an upload.
+    pub(super) fn location(&self, id: UploadId) -> HeaderValue {
+        value(format!("{}/{id}", self.base))
+    }
+
     /// Returns the id in the path, or 404.
     pub(super) fn id(&self) -> Result<UploadId, Problem> {
         self.id.ok_or_else(|| Problem::not_found("upload"))
@@ -109,11 +119,6 @@ impl From<HeaderError> for Problem {
     fn from(error: HeaderError) -> Self {
         Self::new(Code::MalformedRequest, error.to_string())
     }
-}
-
-/// The `Location` of an upload.
-pub(super) fn location(id: UploadId) -> HeaderValue {
-    value(format!("/v1/tus/{id}"))
 }
 
 /// Converts text that is known to be printable ASCII to a header value.

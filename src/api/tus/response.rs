@@ -5,7 +5,7 @@ use super::{
         LANDFALL_FILE, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH, UPLOAD_EXPIRES, UPLOAD_LENGTH,
         UPLOAD_METADATA, UPLOAD_OFFSET,
     },
-    request::{location, value},
+    request::{TusRequest, value},
 };
 use crate::api::conditional::http_date;
 use entity::upload::{Model, UploadKind, UploadStatus};
@@ -13,10 +13,10 @@ use http::{HeaderValue, StatusCode, header};
 use poem::Response;
 
 /// 201: the location of the upload and its expiry.
-pub(super) fn created(upload: &Model) -> Response {
+pub(super) fn created(request: &TusRequest, upload: &Model) -> Response {
     let mut response = Response::builder().status(StatusCode::CREATED).finish();
     let headers = response.headers_mut();
-    headers.insert(header::LOCATION, location(upload.id));
+    headers.insert(header::LOCATION, request.location(upload.id));
     with_state(response, upload)
 }
 
