@@ -37,19 +37,21 @@ pub(crate) enum Section {
     Events,
     Webhooks,
     Upload,
+    UploadLinks,
     Log,
     Tokens,
     Settings,
 }
 
 impl Section {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Overview,
         Self::Jobs,
         Self::Files,
         Self::Events,
         Self::Webhooks,
         Self::Upload,
+        Self::UploadLinks,
         Self::Log,
         Self::Tokens,
         Self::Settings,
@@ -64,6 +66,7 @@ impl Section {
             Self::Events => ("Events", "/events", "e", TokenScope::Admin),
             Self::Webhooks => ("Webhooks", "/webhooks", "w", TokenScope::Admin),
             Self::Upload => ("Upload", "/upload", "u", TokenScope::Upload),
+            Self::UploadLinks => ("Links", "/upload-links", "k", TokenScope::Admin),
             Self::Log => ("Log", "/log", "l", TokenScope::Admin),
             Self::Tokens => ("Tokens", "/tokens", "t", TokenScope::Admin),
             Self::Settings => ("Settings", "/settings", "s", TokenScope::Admin),

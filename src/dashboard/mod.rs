@@ -31,6 +31,7 @@ mod sse;
 mod state;
 mod tokens;
 mod upload;
+mod upload_links;
 mod webhooks;
 
 pub(crate) use pages::Pages;
@@ -53,6 +54,7 @@ pub(crate) fn pages() -> Pages {
         events::pages,
         webhooks::pages,
         upload::pages,
+        upload_links::pages,
         operator_log::pages,
         tokens::pages,
         settings::pages,

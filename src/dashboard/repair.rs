@@ -89,6 +89,8 @@ pub(super) fn describe(entry: &Entry) -> String {
         ("webhook.delete", _) => "Endpoint deleted.".to_owned(),
         ("token.create", _) => "Token created.".to_owned(),
         ("token.revoke", _) => "Token revoked.".to_owned(),
+        ("upload_link.create", _) => "Upload link created.".to_owned(),
+        ("upload_link.revoke", _) => "Upload link revoked.".to_owned(),
         ("deliveries.redeliver", Some(1)) => "1 delivery enqueued again.".to_owned(),
         ("deliveries.redeliver", Some(count)) => {
             format!("{} deliveries enqueued again.", number(count))

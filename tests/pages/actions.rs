@@ -320,7 +320,67 @@ fn buttons(file: &str, event: &str, webhook: &str) -> Vec<String> {
         format!("/webhooks/{webhook}/switch-on"),
         format!("/webhooks/{webhook}/switch-off"),
         format!("/webhooks/{webhook}/delete"),
+        "/upload-links".to_owned(),
+        format!("/upload-links/{file}/revoke"),
     ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_link_is_shown_once_and_revoked() {
+    let app = TestApp::builder().workers(&[]).start().await;
+    let user = DashboardUser::local(&app).await;
+    assert!(
+        user.page("/upload-links")
+            .await
+            .contains("No upload links yet.")
+    );
+    let fields = [
+        ("minutes", "10"),
+        ("max_files", "2"),
+        ("max_size", "1"),
+        ("allowed_types", "image/*, text/plain"),
+        ("cors_origins", ""),
+        ("metadata", r#"{"user": "42"}"#),
+    ];
+    let made = user.press("/upload-links", &fields).await;
+    assert_eq!(made.status(), 200);
+    let page = made.text().await.unwrap();
+    let (_, rest) = page
+        .split_once(r#"<pre class="secret" tabindex="0">"#)
+        .unwrap();
+    let url = rest.split('<').next().unwrap();
+    let sent = app.client.put(url).header("Content-Type", "text/plain");
+    let sent = sent.body("hello").send().await.unwrap();
+    let file: Value = sent.json().await.unwrap();
+    assert_eq!(file["metadata"]["user"], "42", "{file}");
+    let list = user.page("/upload-links").await;
+    let secret = url.rsplit('/').next().unwrap();
+    assert!(!list.contains(secret));
+    assert!(
+        list.contains("1 / 2") && list.contains("image/*, text/plain"),
+        "{list}"
+    );
+    let (_, rest) = list.split_once("formaction=\"/upload-links/").unwrap();
+    let id = rest.split('/').next().unwrap();
+    let after = user
+        .press_and_follow(&format!("/upload-links/{id}/revoke"), &[])
+        .await;
+    assert!(after.contains("Upload link revoked."), "{after}");
+    let refused = app.client.put(url).body("hello").send().await.unwrap();
+    assert_eq!(refused.status(), 410);
+    for action in ["upload_link.create", "upload_link.revoke"] {
+        assert_eq!(logged(&app, action).await.len(), 1, "{action}");
+    }
+    for wrong in [
+        ("minutes", "0"),
+        ("minutes", "x"),
+        ("max_files", "1001"),
+        ("allowed_types", "image"),
+        ("metadata", "[1]"),
+    ] {
+        let refused = user.press("/upload-links", &[wrong]).await;
+        assert_eq!(refused.status(), 400, "{wrong:?}");
+    }
 }
 
 #[tokio::test]
