@@ -5,6 +5,7 @@ use crate::support::{
     app::{Builder, json, problem},
     over_both_databases,
 };
+use crate::tus::clients::node;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json as object;
 
@@ -126,4 +127,48 @@ async fn refusals_are_readable_by_the_page(builder: Builder) {
     let put = put.body("bytes").send().await.unwrap();
     assert_eq!(header(&put, "access-control-allow-origin"), Some(APP));
     problem(put, 410, "link_revoked").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(feature = "every-server"),
+    ignore = "needs Node.js: scripts/test runs it"
+)]
+async fn tus_js_client_uploads_by_a_link_in_every_mode() {
+    let backend = Backend::start(crate::support::TestApp::builder()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file.bin");
+    let bytes: Vec<u8> = (0..2_000_003_u32).map(|at| (at % 251) as u8).collect();
+    std::fs::write(&file, &bytes).unwrap();
+    let file = file.display().to_string();
+    for way in [
+        "whole",
+        "chunks",
+        "parallel",
+        "creation",
+        "deferred",
+        "override",
+        "resumed",
+        "draft",
+        "draft-chunks",
+        "draft-resumed",
+    ] {
+        let link = backend.link(object!({"metadata": {"user": way}})).await;
+        let made = node("tus.mjs", &[tus_url(&link), way, &file]).await;
+        assert!(made.starts_with(tus_url(&link)), "{way}: {made}");
+        let shown = backend.shown(&link).await;
+        assert_eq!(shown["files"].as_array().unwrap().len(), 1, "{way}");
+        let id = &shown["files"][0]["id"];
+        let found = backend.file(id).await;
+        assert_eq!(
+            (&found["status"], &found["original_filename"]),
+            (&object!("stored"), &object!("Straße 😀.bin")),
+            "{way}"
+        );
+        assert_eq!(found["metadata"]["user"], way);
+        let path = format!("/v1/files/{}/content", id.as_str().unwrap());
+        let read = backend.app.get(&path).bearer_auth(&backend.token).send();
+        let read = read.await.unwrap().bytes().await.unwrap();
+        assert!(read == bytes, "{way}: other bytes");
+    }
 }

@@ -16,7 +16,7 @@ fn modules() -> String {
     )
 }
 
-async fn node(script: &str, arguments: &[&str]) -> String {
+pub(crate) async fn node(script: &str, arguments: &[&str]) -> String {
     let mut command = Command::new("node");
     command.env("LANDFALL_TEST_NODE_MODULES", modules());
     run(command, script, arguments).await

@@ -4,7 +4,7 @@ mod access;
 mod appending;
 mod browsers;
 mod checksums;
-mod clients;
+pub(crate) mod clients;
 mod creation;
 mod defined;
 mod draft;
