@@ -18,6 +18,7 @@ pub mod finalize;
 pub mod fs_io;
 pub mod idempotency;
 pub mod installation;
+pub mod jwt;
 mod last_used;
 pub mod lookup;
 pub mod media_policy;

@@ -9,6 +9,7 @@ use super::{
 use http::{HeaderValue, header};
 use landfall_core::{
     config::AuthMode,
+    jwt::JwtError,
     tokens::{self, Identity, TokenScope},
 };
 use poem::{Request, RequestBody, Result};
@@ -71,7 +72,8 @@ fn scheme() -> MetaSecurityScheme {
     MetaSecurityScheme {
         ty: "http",
         description: Some(
-            "A token created with `landfall token create`. Not needed while `auth.mode` is `none`.",
+            "A token created with `landfall token create`, or a JWT where `auth.jwt` is configured. Not needed while \
+             `auth.mode` is `none`.",
         ),
         name: None,
         key_in: None,
@@ -102,19 +104,37 @@ pub(super) async fn identify(request: &Request, scope: TokenScope) -> Result<Ide
     }
     let token = bearer(request)
         .ok_or_else(|| unauthorized("Send `Authorization: Bearer lf_…`.", "Bearer"))?;
-    let identity = tokens::authenticate(&app.db, &app.clock, token)
-        .await?
-        .ok_or_else(|| {
-            unauthorized(
-                "The token is unknown, expired or revoked.",
-                r#"Bearer error="invalid_token""#,
-            )
-        })?;
+    let identity = holder(state, token).await?.ok_or_else(|| {
+        unauthorized(
+            "The token is unknown, expired or revoked.",
+            r#"Bearer error="invalid_token""#,
+        )
+    })?;
     RequestOwner::record(request, identity.owner.as_deref());
     if let (Some(limits), Some(owner)) = (request.data::<RequestLimits>(), &identity.owner) {
         limits.admit_owner(owner).await?;
     }
     allowed(identity, scope)
+}
+
+/// Returns whom a token or JWT speaks for; `None` if it is not valid. Why a JWT is not valid is only logged.
+///
+/// # Errors
+/// 503 if the database, or the keys for JWTs, are not available.
+async fn holder(state: &ApiState, token: &str) -> Result<Option<Identity>, Problem> {
+    let jwt = state.jwt.as_ref();
+    let Some(jwt) = jwt.filter(|_| !token.starts_with(tokens::PREFIX)) else {
+        let app = &state.app;
+        return Ok(tokens::authenticate(&app.db, &app.clock, token).await?);
+    };
+    match jwt.authenticate(token).await {
+        Ok(identity) => Ok(Some(identity)),
+        Err(error @ JwtError::Invalid(_)) => {
+            tracing::debug!(%error, "a JWT was rejected");
+            Ok(None)
+        }
+        Err(error @ JwtError::KeysUnavailable(_)) => Err(Problem::unavailable(error)),
+    }
 }
 
 fn allowed(identity: Identity, scope: TokenScope) -> Result<Identity, Problem> {

@@ -4,7 +4,7 @@ use super::{
     health::HealthCheck, long_poll::Waiters, metrics::Metrics, middleware::HostPolicy,
     mount::Mount, rate_limit::Counters, routes::Routes, shutdown::Shutdown,
 };
-use landfall_core::app::App;
+use landfall_core::{app::App, jwt::JwtVerifier};
 use std::{ops::Deref, sync::Arc};
 
 /// The API of one process; cheap to clone.
@@ -12,6 +12,8 @@ use std::{ops::Deref, sync::Arc};
 pub struct ApiState {
     /// As configured, or with the limits of the upload link of a request.
     pub app: App,
+    /// Verifies JWTs, if they are accepted.
+    pub(super) jwt: Option<JwtVerifier>,
     shared: Arc<SharedState>,
 }
 
@@ -34,8 +36,10 @@ pub struct SharedState {
 
 impl ApiState {
     pub(crate) fn new(shared: SharedState) -> Self {
+        let config = shared.app.config.auth.jwt.as_ref();
         Self {
             app: shared.app.clone(),
+            jwt: config.map(|config| JwtVerifier::new(config, &shared.app.clock)),
             shared: Arc::new(shared),
         }
     }
@@ -44,6 +48,7 @@ impl ApiState {
     pub(crate) fn with_app(&self, app: App) -> Self {
         Self {
             app,
+            jwt: self.jwt.clone(),
             shared: Arc::clone(&self.shared),
         }
     }

@@ -1,6 +1,6 @@
 //! Authorization: every route and method, with every kind of insufficient token.
 
-use super::{token, token_for};
+use super::{jwt, token, token_for};
 use crate::support::{TestApp, app::json};
 use landfall_core::tokens::{self, TokenScope};
 use reqwest::{Method, RequestBuilder};
@@ -29,7 +29,7 @@ pub(super) struct TwoOwners {
 
 impl TwoOwners {
     pub(super) async fn new() -> Self {
-        let app = TestApp::builder().set("auth.mode", "tokens").start().await;
+        let app = jwt::with_secret(TestApp::builder()).start().await;
         let resources = resources(&app).await;
         let definition = app.read("/openapi.json").await;
         let mut routes = Vec::new();
@@ -169,6 +169,8 @@ async fn without_a_valid_token_no_route_reveals_whether_a_resource_exists() {
         Some("lf_made_up".to_owned()),
         Some(expired),
         Some(revoked(app).await),
+        Some(jwt::expired("alice", "admin")),
+        Some(format!("{}x", jwt::hs256("alice", "admin"))),
     ];
     for route in &fixture.routes {
         for token in &bad {
@@ -193,11 +195,19 @@ async fn every_route_rejects_a_token_without_the_scope() {
     for scope in one_scope {
         tokens.push(token(app, "alice", &[scope]).await);
     }
+    // JWTs permit the same as tokens with their scopes.
+    let jwts = one_scope.map(|scope| jwt::hs256("alice", scope.as_str()));
     for route in &fixture.routes {
         let mut refused = 0;
-        for token in &tokens {
+        for (token, jwt) in tokens.iter().zip(&jwts) {
             // About a thing that does not exist first: some requests would end the one that does.
             let absent = status_and_text(fixture.request(route, false).bearer_auth(token)).await;
+            let with_jwt = status_and_text(fixture.request(route, false).bearer_auth(jwt)).await;
+            assert_eq!(
+                with_jwt.0 == 403,
+                absent.0 == 403,
+                "{route:?}: {with_jwt:?}"
+            );
             if absent.0 == 403 {
                 let there = status_and_text(fixture.request(route, true).bearer_auth(token)).await;
                 assert_eq!(there, absent, "{route:?}");

@@ -9,6 +9,7 @@ mod effective_method;
 mod floods;
 mod hostile;
 mod hosts;
+mod jwt;
 mod limits;
 mod matrix;
 mod pages;

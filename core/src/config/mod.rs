@@ -5,6 +5,7 @@
 //! message. Nothing else in Landfall reads the environment.
 
 mod effective;
+mod jwt;
 mod reader;
 mod s3;
 mod values;
@@ -13,6 +14,7 @@ use crate::{config::reader::ConfigReader, webhooks::sealing::Sealing};
 pub use effective::EffectiveSetting;
 use http::HeaderName;
 pub use ipnet::IpNet;
+pub use jwt::{JwtConfig, JwtKeySource};
 pub use reader::{ConfigError, ConfigSources, InvalidSetting};
 pub use s3::S3Settings;
 use secrecy::SecretString;
@@ -176,6 +178,8 @@ pub struct OutboxConfig {
 #[derive(Clone, Debug)]
 pub struct AuthConfig {
     pub mode: AuthMode,
+    /// `None` means that JWTs are not accepted.
+    pub jwt: Option<JwtConfig>,
 }
 
 #[derive(Clone, Debug)]
@@ -360,6 +364,7 @@ impl Config {
             },
             auth: AuthConfig {
                 mode: read.get("auth.mode"),
+                jwt: JwtConfig::read_from(read),
             },
             limits: LimitsConfig {
                 owner: ClientLimits::read_from(read, "limits.owner"),
@@ -394,6 +399,10 @@ impl Config {
                 "staging.backend",
                 "`s3` only together with storage.backend = \"s3\"",
             );
+        }
+        if self.auth.mode == AuthMode::None && self.auth.jwt.is_some() {
+            let allowed = "`tokens` with auth.jwt; otherwise nobody needs a token";
+            read.fault("auth.mode", allowed);
         }
         if self.auth.mode == AuthMode::None && !self.server.bind.ip().is_loopback() {
             read.fault("server.bind", "a loopback address while auth.mode is `none`; set auth.mode to `tokens` to listen elsewhere");

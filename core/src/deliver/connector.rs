@@ -1,4 +1,4 @@
-//! Connections to webhook receivers: resolved, vetted and pinned.
+//! Connections to webhook receivers, and to the issuer of JWTs: resolved, vetted and pinned.
 //!
 //! The [`EgressPolicy`] vets the addresses that a name resolves to, and the connection is made to one of exactly these
 //! addresses; the name is not resolved a second time.
@@ -27,7 +27,7 @@ use tower::{Service, util::BoxCloneSyncService};
 
 /// Why connecting failed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     #[error("the URL has no host")]
     NoHost,
     #[error("resolving the host's name failed")]
@@ -51,10 +51,10 @@ pub(super) enum ConnectError {
 type WebhookStream = hyper_rustls::MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// Connects to `http` and `https` URLs, including TLS, with a timeout.
-pub(super) type Connector = BoxCloneSyncService<Uri, WebhookStream, ConnectError>;
+pub(crate) type Connector = BoxCloneSyncService<Uri, WebhookStream, ConnectError>;
 
 /// `patience` is the timeout for resolving, connecting and the TLS handshake together.
-pub(super) fn connector(
+pub(crate) fn connector(
     policy: EgressPolicy,
     proxy: Option<HttpProxy>,
     connect_timeout: Duration,

@@ -28,6 +28,7 @@ use backoff::Backoff;
 use claims::{AttemptRecord, ClaimedDelivery, DeliveryClaim, DeliveryClaims, Verdict};
 pub use client::MAX_RESPONSE_BODY_LEN;
 use client::{PostError, WebhookClient, WebhookResponse, chain};
+pub(crate) use connector::{Connector, connector};
 pub(crate) use due::fail_endpoint_deliveries;
 pub use due::{DueCursor, DuePage, due, fail_orphaned};
 pub use egress_policy::{EgressPolicy, ForbiddenAddress};
