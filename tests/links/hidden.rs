@@ -8,6 +8,7 @@ use serde_json::json as object;
 async fn the_secret_is_in_no_log_metric_problem_or_row() {
     let mut installation = Installation::new();
     installation.set("log.level", "trace");
+    installation.set("log.access", "true");
     let log = installation.folder().join("log");
     let environment = installation.environment();
     let mut up = Process::logging_to(&log, &["up"], &environment).await;

@@ -1,7 +1,7 @@
 //! The link of a request to `/v1/links/{secret}`: the only credential there.
 
 use crate::api::{
-    middleware::{is_same_origin, real_ip::ForwardedHost},
+    middleware::{RequestOwner, is_same_origin, real_ip::ForwardedHost},
     problem::{Code, Problem},
     rate_limit::RequestLimits,
     state::ApiState,
@@ -86,6 +86,7 @@ impl LinkAccess {
                 .map(Arc::new)
                 .ok_or_else(|| Problem::not_found("upload link"))?,
         };
+        RequestOwner::record(request, link.owner.as_deref());
         require_origin(state, request, &link.cors_origins)?;
         let app = upload_links::with_link_limits(&state.app, &link);
         Ok(Self {
