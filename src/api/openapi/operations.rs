@@ -4,8 +4,9 @@ use super::{add, problems, schemas::SHA256};
 use serde_json::{Value, json};
 
 /// Operations that accept an `Idempotency-Key`.
-const KEYED: [&str; 12] = [
+const KEYED: [&str; 13] = [
     "createFile",
+    "retryFile",
     "createFileByLink",
     "putFileByLink",
     "createUploadLink",
