@@ -62,7 +62,7 @@ const MAX_LARGE_HEADS: usize = 64;
 /// Number of connections that may read bodies in chunks of [`BUFFER`] at the same time; the others read chunks of
 /// [`NARROW_READ`] bytes. Each chunk is held until its bytes are staged.
 const MAX_WIDE_READS: usize = 24;
-const NARROW_READ: usize = 16 * 1024;
+const NARROW_READ: usize = 8 * 1024;
 
 /// Marks a request whose head was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
