@@ -1,7 +1,7 @@
 # The landfall binary, and nothing it does not need: `docker build -t landfall .`
 # Redis, the database and the object store run in separate containers; see compose.yaml.
 
-FROM rust:1.95-slim-bookworm AS build
+FROM rust:1.95-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082 AS build
 WORKDIR /build
 COPY . .
 # The caches outlive the layer, so a change does not recompile every dependency.
@@ -10,7 +10,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     cargo build --release --locked --bin landfall \
     && install -D target/release/landfall /out/landfall
 
-FROM debian:bookworm-slim
+FROM debian:bookworm-slim@sha256:96e378d7e6531ac9a15ad505478fcc2e69f371b10f5cdf87857c4b8188404716
 # Root certificates for webhooks and storage.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates \

@@ -57,11 +57,7 @@ fn services_are_complete_and_wait_for_each_other() {
     assert_eq!(names(services), BTreeSet::from(all));
     for server in ["postgres", "redis", "s3"] {
         let image = services[server]["image"].as_str().expect("an image");
-        let tag = image.rsplit_once(':').map(|(_, tag)| tag);
-        assert!(
-            tag.is_some_and(|tag| tag != "latest"),
-            "{image} is of no version"
-        );
+        assert!(is_pinned(image), "{image} has no version and digest");
         let test = texts(&services[server]["healthcheck"]["test"]);
         assert_eq!(test.first(), Some(&"CMD"), "{server} has a health check");
     }
@@ -168,6 +164,31 @@ fn settings_are_known_and_agree_with_the_servers() {
         for port in texts(&services[service]["ports"]) {
             assert!(port.starts_with("127.0.0.1:"), "{service}: {port}");
         }
+    }
+}
+
+/// Whether an image is named by its version, for people, and by its digest, for what is pulled.
+fn is_pinned(image: &str) -> bool {
+    let Some((name, digest)) = image.split_once("@sha256:") else {
+        return false;
+    };
+    let is_hexadecimal = |b: u8| matches!(b, b'0'..=b'9' | b'a'..=b'f');
+    let tag = name.rsplit_once(':').map(|(_, tag)| tag);
+    digest.len() == 64
+        && digest.bytes().all(is_hexadecimal)
+        && tag.is_some_and(|tag| tag != "latest")
+}
+
+#[test]
+fn base_images_are_pinned() {
+    let dockerfile = read("Dockerfile");
+    let froms = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("FROM "));
+    let images: Vec<&str> = froms.filter_map(|from| from.split(' ').next()).collect();
+    assert_eq!(images.len(), 2);
+    for image in images {
+        assert!(is_pinned(image), "{image} has no version and digest");
     }
 }
 
