@@ -401,7 +401,7 @@ impl Config {
             );
         }
         if self.auth.mode == AuthMode::None && self.auth.jwt.is_some() {
-            let allowed = "`tokens` with auth.jwt; otherwise nobody needs a token";
+            let allowed = "`tokens` if auth.jwt is set, because JWTs are not checked without it";
             read.fault("auth.mode", allowed);
         }
         if self.auth.mode == AuthMode::None && !self.server.bind.ip().is_loopback() {

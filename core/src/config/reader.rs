@@ -127,7 +127,7 @@ impl ConfigReader {
         Ok(reader)
     }
 
-    /// Returns a variable of the environment that is no setting.
+    /// Returns an environment variable that is not a setting.
     pub(super) fn variable(&self, name: &str) -> Option<String> {
         let mut all = self.environment.iter();
         let (_, text) = all.find(|(known, _)| known == name)?;

@@ -131,8 +131,8 @@ async fn proof(
         }
         None => {}
     }
-    // Encrypted with keys of a service or of the client, an object has an ETag that is no checksum, and some stores
-    // give none of theirs one; so a different one proves nothing.
+    // The ETag of an object encrypted with a KMS or customer key is not an MD5, and some stores never return one. So an
+    // ETag that differs proves nothing.
     let by_kms = matches!(
         answer.server_side_encryption(),
         Some(ServerSideEncryption::AwsKms | ServerSideEncryption::AwsKmsDsse)
